@@ -1,0 +1,195 @@
+"""The common corruptions: the library's own pictures, and random numbers that belong to an example."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import imagecorruptions
+import numpy as np
+import pytest
+import torch
+from robharness_corruptions import robharness_corruptions
+
+from robharness import ExampleRNG, UserError
+
+SPECS = {spec.name: spec for spec in robharness_corruptions()}
+RANDOM = [name for name, spec in SPECS.items() if spec.randomness == "example"]
+FIXED = [name for name, spec in SPECS.items() if spec.randomness == "none"]
+IDS = ("hill", "lake", "wood")
+
+
+def photo(seed, height=48, width=40):
+    """A picture with edges, gradients and texture."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [np.sin(x / (3 + c) + seed) * 40 + np.cos(y / (5 - c)) * 40 + 120 for c in range(3)]
+    noisy = np.stack(waves, -1) + generator.normal(0, 8, (height, width, 3)) + 60 * (x > y)[..., None]
+    return np.clip(noisy, 0, 255).astype(np.uint8)
+
+
+PHOTOS = {name: photo(seed) for seed, name in enumerate(IDS)}
+
+
+def corrupt(name, ids=IDS, severity=1, seed=0):
+    batch = SimpleNamespace(ids=ids, canvas=torch.from_numpy(np.stack([PHOTOS[example] for example in ids])))
+    before = batch.canvas.clone()
+    corrupted = SPECS[name].build(None).perturb(None, batch, severity, ExampleRNG(seed, f"corruptions/{name}", ids))
+    assert torch.equal(batch.canvas, before), "the batch's own pictures stay as they are"
+    assert corrupted.dtype == torch.uint8
+    assert corrupted.shape == batch.canvas.shape
+    return corrupted.numpy()
+
+
+def state():
+    kind, keys, *rest = np.random.get_state()
+    return kind, keys.tolist(), *rest
+
+
+@pytest.fixture
+def global_state():
+    """NumPy's global generator in the middle of something, a spare Gaussian included."""
+    kept = np.random.get_state()
+    np.random.seed(4321)  # noqa: TID251 (the generator under test)
+    np.random.normal()
+    yield state()
+    np.random.set_state(kept)
+
+
+def test_names_and_groups_are_those_of_table_6():
+    table_6 = {
+        "noise": ["Impulse", "Shot", "Gaussian"],
+        "digital": ["Brightness", "Contrast", "Pixelate", "Elastic", "JPEG"],
+        "blur": ["Defocus", "Motion", "Glass", "Zoom"],
+        "weather": ["Fog", "Frost", "Snow"],
+    }
+    ours = {(spec.group, name.split("_")[0]) for name, spec in SPECS.items()}
+    assert ours == {(group, row.lower()) for group, rows in table_6.items() for row in rows}
+    assert sorted(SPECS) == sorted(imagecorruptions.get_corruption_names("common"))
+    assert len(SPECS) == 15
+    assert {spec.severities for spec in SPECS.values()} == {(1, 2, 3, 4, 5)}
+
+
+@pytest.mark.parametrize("severity", [1, 3, 5])
+@pytest.mark.parametrize("name", SPECS)
+def test_pictures_are_the_librarys_own(name, severity):
+    ours = corrupt(name, severity=severity)
+    streams = ExampleRNG(0, f"corruptions/{name}", IDS)
+    for row, example in enumerate(IDS[:2]):
+        seed = streams.integer("corruption", row)
+        np.random.seed(seed)  # noqa: TID251 (how the library is seeded by hand)
+        extra = {"seed": seed} if name in ("impulse_noise", "glass_blur") else {}
+        theirs = imagecorruptions.corrupt(PHOTOS[example], severity, name, **extra)
+        np.testing.assert_array_equal(ours[row], theirs)
+        assert not np.array_equal(ours[row], PHOTOS[example])
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_an_example_is_the_same_whatever_its_batch_order_and_neighbours(name):
+    together = dict(zip(IDS, corrupt(name), strict=True))
+    for ids in (IDS[::-1], IDS[1:], ("wood",), ("lake", "hill", "lake")):
+        for example, picture in zip(ids, corrupt(name, ids), strict=True):
+            np.testing.assert_array_equal(picture, together[example])
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_ones_depend_on_the_seed_and_on_the_id(name, monkeypatch):
+    first = corrupt(name)
+    assert not np.array_equal(first, corrupt(name, seed=1))
+    monkeypatch.setitem(PHOTOS, "twin", PHOTOS["hill"])
+    hill, twin = corrupt(name, ("hill", "twin"))
+    assert not np.array_equal(hill, twin)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_fixed_ones_draw_nothing(name, global_state):
+    np.testing.assert_array_equal(corrupt(name), corrupt(name, seed=1))
+    imagecorruptions.corrupt(PHOTOS["hill"], 1, name)
+    assert state() == global_state, "declared as drawing nothing"
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_global_generator_is_left_alone(name, global_state):
+    corrupt(name)
+    assert state() == global_state
+
+
+def test_the_global_generator_is_put_back_after_an_error(global_state):
+    with pytest.raises(AttributeError):
+        corrupt("gaussian_noise", severity=6)
+    assert state() == global_state
+
+
+@pytest.mark.parametrize("name", ["gaussian_noise", "glass_blur", "impulse_noise", "snow"])
+def test_severities_differ_and_grow(name):
+    change = [np.abs(corrupt(name, severity=s).astype(int) - np.stack([*PHOTOS.values()])).mean() for s in (1, 5)]
+    assert change[0] < change[1]
+
+
+def test_another_process_renders_the_same_bytes():
+    script = f"""
+import hashlib, importlib.util
+spec = importlib.util.spec_from_file_location("again", {__file__!r})
+again = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(again)
+for name in ("snow", "glass_blur", "impulse_noise"):
+    print(hashlib.sha256(again.corrupt(name).tobytes()).hexdigest())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    here = [hashlib.sha256(corrupt(name).tobytes()).hexdigest() for name in ("snow", "glass_blur", "impulse_noise")]
+    assert done.stdout.split() == here, done.stderr
+
+
+def test_pictures_that_the_library_cannot_take_are_refused():
+    corruption = SPECS["fog"].build(None)
+    small = SimpleNamespace(canvas=torch.zeros(1, 40, 31, 3, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"at least 32 x 32 pixels, and got 40 x 31; .* canvas: 224"):
+        corruption.perturb(None, small, 1, ExampleRNG(0, "fog", ["a"]))
+    grey = SimpleNamespace(canvas=torch.zeros(1, 40, 40, 1, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="needs pictures of 3 channels"):
+        corruption.perturb(None, grey, 1, ExampleRNG(0, "fog", ["a"]))
+
+
+def test_an_empty_batch_stays_empty():
+    empty = SimpleNamespace(canvas=torch.zeros(0, 40, 40, 3, dtype=torch.uint8))
+    assert SPECS["fog"].build(None).perturb(None, empty, 1, ExampleRNG(0, "fog", [])).shape == (0, 40, 40, 3)
+
+
+@pytest.mark.parametrize(
+    ("source", "remedy"),
+    [
+        (
+            "raise ImportError('libGL.so.1: cannot open shared object file', name='cv2')",
+            "apt-get install -y libgl1 libglib2.0-0",
+        ),
+        ("import a_package_that_is_not_there", 'pip install "imagecorruptions-imaug>=1.1.5"'),
+    ],
+)
+def test_an_opencv_that_cannot_be_imported_ends_with_the_command(source, remedy, monkeypatch, tmp_path):
+    (tmp_path / "cv2.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in [name for name in sys.modules if name.split(".")[0] in ("cv2", "imagecorruptions")]:
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(UserError) as caught:
+        SPECS["fog"].build(None)
+    assert str(caught.value).endswith(f"Try: {remedy}")
+
+
+def test_a_library_that_cannot_be_seeded_is_refused(monkeypatch):
+    monkeypatch.setitem(imagecorruptions.corruption_dict, "impulse_noise", lambda x, severity=1: x)
+    with pytest.raises(UserError, match="cannot seed impulse_noise"):
+        SPECS["impulse_noise"].build(None)
+
+
+def test_declaring_imports_nothing_heavy():
+    script = """
+import sys
+import robharness_corruptions
+assert len(list(robharness_corruptions.robharness_corruptions())) == 15
+heavy = {"torch", "torchvision", "numpy", "PIL", "cv2", "numba", "imagecorruptions"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

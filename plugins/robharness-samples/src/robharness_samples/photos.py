@@ -1,0 +1,50 @@
+"""The 20 ImageNet photos that foolbox carries, with the class in the file's name."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robharness import Missing
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_NAME = re.compile(r"imagenet_\d+_(?P<label>\d+)\.jpg")
+
+
+class ImageNetPhotos:
+    """Photos of several sizes, uint8 (H, W, 3). ids: the files' stems, e.g. "imagenet_00_243" of class 243."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = sorted(files)
+        self.ids: Sequence[str] = [file.stem for file in self._files]
+        self.labels: Sequence[int] = [_label(file) for file in self._files]
+
+    def read(self, index: int) -> np.ndarray:
+        import numpy as np
+        from PIL import Image
+
+        with Image.open(self._files[index]) as image:
+            return np.array(image.convert("RGB"))
+
+
+def open_photos(root: Path, split: str) -> ImageNetPhotos:
+    """The photos of the installed foolbox, which is not imported. Raises Missing where it is not installed."""
+    foolbox = importlib.util.find_spec("foolbox")
+    folders = [Path(place) / "data" for place in (foolbox and foolbox.submodule_search_locations) or []]
+    files = [file for folder in folders for file in folder.glob("imagenet_*.jpg")]
+    if not files:
+        where = ", ".join(map(str, folders)) or "no installed package foolbox"
+        raise Missing("the ImageNet photos that foolbox carries", where=where, get="pip install foolbox")
+    return ImageNetPhotos(files)
+
+
+def _label(file: Path) -> int:
+    match = _NAME.fullmatch(file.name)
+    if match is None:
+        raise ValueError(f"{file}: the name does not read imagenet_NUMBER_CLASS.jpg. Try: pip install -U foolbox")
+    return int(match["label"])

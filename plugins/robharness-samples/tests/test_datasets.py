@@ -1,0 +1,126 @@
+"""Photos and digits: the publishers' pixels and labels, splits that never move."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from robharness_samples import robharness_datasets
+from sklearn.datasets import load_digits
+
+from robharness import Missing
+
+SPECS = {spec.name: spec for spec in robharness_datasets()}
+
+
+def opened(name, split):
+    assert split in SPECS[name].splits
+    return SPECS[name].open(Path("/nonexistent"), split)
+
+
+def test_photos_and_classes_are_those_that_foolbox_gives():
+    from foolbox.utils import _samples
+
+    photos = opened("imagenet-photos", "val")
+    images, labels = _samples("imagenet", 0, 20, (64, 64), "channels_last", (0, 255))
+    assert photos.labels == labels.tolist()
+    for index, image in enumerate(images):
+        ours = Image.fromarray(photos.read(index)).resize((64, 64))
+        np.testing.assert_array_equal(np.array(ours), image.astype(np.uint8))
+
+
+def test_photos_have_ids_and_colours():
+    photos = opened("imagenet-photos", "val")
+    assert len(photos.ids) == len(set(photos.ids)) == len(photos.labels) == 20
+    assert (photos.ids[0], photos.labels[0]) == ("imagenet_00_243", 243)
+    assert (photos.ids[15], photos.labels[15]) == ("imagenet_15_99", 99)
+    assert photos.read(10).shape == (683, 1024, 3), "height, width, channels"
+    assert photos.read(10).dtype == np.uint8
+
+
+def test_photos_without_foolbox_say_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(Missing, match=r"pip install foolbox$"):
+        opened("imagenet-photos", "val")
+
+
+def test_photos_with_a_foolbox_that_lost_them_say_where(monkeypatch, tmp_path):
+    (tmp_path / "foolbox" / "data").mkdir(parents=True)
+    (tmp_path / "foolbox" / "__init__.py").touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "foolbox", raising=False)
+    with pytest.raises(Missing, match=str(tmp_path)):
+        opened("imagenet-photos", "val")
+
+
+def test_a_photo_whose_class_cannot_be_read_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "foolbox" / "data").mkdir(parents=True)
+    (tmp_path / "foolbox" / "__init__.py").touch()
+    (tmp_path / "foolbox" / "data" / "imagenet_cat.jpg").touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "foolbox", raising=False)
+    with pytest.raises(ValueError, match=r"imagenet_cat\.jpg"):
+        opened("imagenet-photos", "val")
+
+
+def test_digits_are_scikit_learns():
+    table = load_digits()
+    for split in ("train", "test"):
+        digits = opened("digits", split)
+        for index, (name, label) in enumerate(zip(digits.ids, digits.labels, strict=True)):
+            place = int(name.removeprefix("digit-"))
+            picture = digits.read(index)
+            assert picture.dtype == np.uint8
+            assert picture.shape == (8, 8, 1)
+            assert label == table.target[place]
+            assert np.abs(picture[..., 0] / 255 - table.images[place] / 16).max() <= 0.5 / 255
+
+
+def test_digits_keep_black_white_and_seventeen_levels():
+    digits = opened("digits", "train")
+    levels = set(np.unique([digits.read(index) for index in range(len(digits.ids))]).tolist())
+    assert sorted(levels) == [round(value * 255 / 16) for value in range(17)]
+
+
+def test_digits_are_split_into_disjoint_halves_that_never_move():
+    train, test = opened("digits", "train"), opened("digits", "test")
+    assert (len(train.ids), len(test.ids)) == (1437, 360)
+    assert sorted([*train.ids, *test.ids]) == [f"digit-{place:04}" for place in range(1797)]
+    by_digest = sorted([*train.ids, *test.ids], key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    assert set(test.ids) == set(by_digest[:360])
+    golden = {"train": "b5354784eb2e9cca", "test": "9d47c572c370f4c9"}
+    for split, expected in golden.items():
+        digits = opened("digits", split)
+        digest = hashlib.sha256("\n".join(digits.ids).encode())
+        for index, label in enumerate(digits.labels):
+            digest.update(bytes([label]) + digits.read(index).tobytes())
+        assert digest.hexdigest()[:16] == expected, "ids, labels or pixels moved: raise the spec's revision"
+
+
+def test_what_is_read_is_the_readers_own():
+    digits = opened("digits", "test")
+    digits.read(0)[:] = 7
+    assert not (digits.read(0) == 7).all()
+
+
+def test_declaring_and_opening_import_nothing_heavy():
+    script = """
+import sys
+from pathlib import Path
+import robharness_samples
+specs = [*robharness_samples.robharness_models(), *robharness_samples.robharness_datasets()]
+assert len(specs) == 5
+heavy = {"torch", "torchvision", "numpy", "PIL", "sklearn", "foolbox", "efficientnet_lite_pytorch"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+photos = specs[3].open(Path(), "val")
+photos.read(0)
+assert not {"torch", "foolbox"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

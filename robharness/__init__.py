@@ -1,0 +1,92 @@
+"""How much more fragile is this model than that one? Robustness benchmarks, with numbers to defend.
+
+The names below load when they are first used, so that `import robharness` imports neither torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robharness.api import load, plan, run
+    from robharness.classifier import Batch, Classifier, normalized
+    from robharness.errors import Missing, UserError
+    from robharness.hookspecs import hookimpl
+    from robharness.plugins import discover
+    from robharness.results import Results
+    from robharness.rng import ExampleRNG
+    from robharness.specs import (
+        Attack,
+        AttackSpec,
+        Budget,
+        Corruption,
+        CorruptionSpec,
+        Cost,
+        Dataset,
+        DatasetSpec,
+        Download,
+        File,
+        InputSpec,
+        MetricSpec,
+        ModelSpec,
+        Perturbed,
+        Preprocessing,
+        ThreatModel,
+    )
+
+_HOMES = {
+    "api": ("run", "plan", "load"),
+    "classifier": ("Batch", "Classifier", "normalized"),
+    "errors": ("Missing", "UserError"),
+    "hookspecs": ("hookimpl",),
+    "plugins": ("discover",),
+    "results": ("Results",),
+    "rng": ("ExampleRNG",),
+    "specs": (
+        *("Attack", "AttackSpec", "Budget", "Corruption", "CorruptionSpec", "Cost", "Dataset", "DatasetSpec"),
+        *("Download", "File", "InputSpec", "MetricSpec", "ModelSpec", "Perturbed", "Preprocessing", "ThreatModel"),
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Attack",
+    "AttackSpec",
+    "Batch",
+    "Budget",
+    "Classifier",
+    "Corruption",
+    "CorruptionSpec",
+    "Cost",
+    "Dataset",
+    "DatasetSpec",
+    "Download",
+    "ExampleRNG",
+    "File",
+    "InputSpec",
+    "MetricSpec",
+    "Missing",
+    "ModelSpec",
+    "Perturbed",
+    "Preprocessing",
+    "Results",
+    "ThreatModel",
+    "UserError",
+    "discover",
+    "hookimpl",
+    "load",
+    "normalized",
+    "plan",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'robharness' has no attribute '{name}'")
+    return getattr(import_module(f"robharness.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,165 @@
+"""The verbs as Python functions: plan, run, load."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robharness import cells, results, suite
+from robharness.cells import Plan
+from robharness.errors import UserError
+from robharness.plugins import Registry, Source, discover
+from robharness.specs import InputSpec, ModelSpec
+from robharness.store import Store
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from robharness.engine import Listener
+    from robharness.results import Results
+
+DEFAULT_STORE = Path(".robharness")
+Suite = str | Path | Mapping[str, Any]
+
+
+def data_root(given: str | Path | None = None) -> Path:
+    """Where data and weights are looked for: as given, or $ROBHARNESS_DATA, or ./data."""
+    return Path(given or os.environ.get("ROBHARNESS_DATA") or "data").expanduser()
+
+
+def plan(
+    source: Suite,
+    *,
+    data: str | Path | None = None,
+    limit: int | None = None,
+    plugins: Sequence[str] = (),
+    models: Mapping[str, nn.Module | ModelSpec] | None = None,
+    registry: Registry | None = None,
+) -> Plan:
+    """The cells that a suite asks for; computes nothing.
+
+    source: a YAML file, or its content as a mapping. data: the data root. limit: examples, a prefix of one fixed order.
+    plugins: values of `-p`. models: live networks to add to the suite's models, by label. A network takes the input
+    of the suite's first model; give a ModelSpec where that does not fit.
+    Raises SuiteError for a suite that is wrong. What is not on this machine stands in `plan.missing`.
+    """
+    registry = registry or discover(plugins)
+    loaded = suite.load(source, registry, models_follow=bool(models))
+    if models:
+        live = tuple(_live(label, model, loaded, registry) for label, model in models.items())
+        loaded = dataclasses.replace(loaded, models=loaded.models + live)
+    return cells.plan(loaded, data_root(data), limit)
+
+
+def run(
+    source: Suite,
+    *,
+    store: str | Path = DEFAULT_STORE,
+    data: str | Path | None = None,
+    limit: int | None = None,
+    plugins: Sequence[str] = (),
+    models: Mapping[str, nn.Module | ModelSpec] | None = None,
+    device: str = "cpu",
+    batch_size: int | None = None,
+    listener: Listener | None = None,
+) -> Results:
+    """Compute what the store misses of a suite, and load all of it. The other parameters are those of `plan`.
+
+    store: the folder of results. device: as torch names them. batch_size: examples per pass.
+    Raises Missing before any computation where data or weights are not there. Failed cells are in the results.
+    """
+    from robharness import engine
+
+    registry = discover(plugins)
+    planned = plan(source, data=data, limit=limit, models=models, registry=registry)
+    require(planned)
+    check_device(device)
+    kept = Store(Path(store))
+    engine.run(planned, kept, listener or Silent(), device=device, batch_size=batch_size)
+    found = results.load(planned, kept)
+    observe(found, registry)
+    return found
+
+
+def load(
+    source: Suite,
+    *,
+    store: str | Path = DEFAULT_STORE,
+    data: str | Path | None = None,
+    limit: int | None = None,
+    plugins: Sequence[str] = (),
+) -> Results:
+    """The stored results of a suite, complete or not; computes nothing."""
+    planned = plan(source, data=data, limit=limit, plugins=plugins)
+    require(planned)
+    return results.load(planned, Store(Path(store)))
+
+
+def require(planned: Plan) -> None:
+    """Raises UserError with all that is missing, before any computation."""
+    if len(planned.missing) == 1:
+        raise planned.missing[0]
+    if planned.missing:
+        lines = [f"{len(planned.missing)} things are not there:", *(f"  {missing}" for missing in planned.missing)]
+        raise UserError("\n".join(lines))
+
+
+def check_device(device: str) -> None:
+    """Raises UserError for a device that torch does not have here."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {device}: {reason}. Try: --device cpu") from None
+
+
+def observe(found: Results, registry: Registry) -> list[str]:
+    """Show the results to every plugin that asked; what goes wrong in one is a sentence, returned."""
+    warnings = []
+    for source, observer in registry.observers:
+        try:
+            observer(results=found)
+        except Exception as error:  # an observer may raise anything; the run is done and its results are good
+            warnings.append(f"robharness_run_finished of {source}: {type(error).__name__}: {error}")
+    return warnings
+
+
+def _live(label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registry: Registry) -> suite.Model:
+    """A network that lives in this process as a model of the suite; the hash of its state is its identity."""
+    from robharness.worker import state_digest
+
+    if isinstance(model, ModelSpec):
+        spec, digest = model, None
+    else:
+        first = loaded.models[0].entry.spec if loaded.models else None
+        side = loaded.canvas or 224
+        spec = ModelSpec(
+            name="network",
+            summary=f"a live {type(model).__name__}",
+            input=first.input if first else InputSpec(shape=(3, side, side)),
+            preprocessing=first.preprocessing if first else None,
+            labels=loaded.dataset.spec.labels,
+            build=lambda params, weights: model,
+        )
+        digest = f"{state_digest(model)} {model!r}"
+    source = Source(namespace=f"live.{label}", distribution="a live network", digest=digest)
+    return suite.Model(
+        entry=registry.add("models", spec, source), params=None, label=label, reference=False, weights=None
+    )
+
+
+class Silent:
+    """A listener that says nothing."""
+
+    def started(self, work: int, cells: int) -> None: ...
+
+    def cell_done(self, cell: Any, span: Any, failure: Any) -> None: ...
+
+    def say(self, message: str) -> None: ...
+
+    def finished(self) -> None: ...

@@ -1,0 +1,297 @@
+"""From a suite to a plan: a list of cells, each with a name, an identity and a key.
+
+A cell is one model under one perturbation (or none) on one data set. Its identity is all that can change an outcome;
+its key is a hash of that. What cannot change an outcome (batch size, device, workers, paths, limit, versions) is no
+part of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from robharness.errors import Missing, UserError
+from robharness.plugins import Entry
+from robharness.specs import Cost, Dataset
+from robharness.suite import Model, Perturbation, Suite, changed_fields
+from robharness.weights import Weights, resolve
+
+KEY_LENGTH = 24
+GLOBAL_BLOCK = 16
+"""Examples that share one seeding of the global generators, for attacks that use those; see worker.py."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedModel:
+    """A model with its weights resolved, and its part of a cell's identity."""
+
+    ref: Model
+    weights: Weights | None
+    identity: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        return self.ref.label
+
+    @property
+    def entry(self) -> Entry:
+        return self.ref.entry
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedData:
+    """An opened data set in its fixed order. order: data set indices by position; n: how many positions are used."""
+
+    entry: Entry
+    split: str
+    dataset: Dataset
+    order: Sequence[int]
+    n: int
+    identity: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.entry.name}/{self.split}"
+
+    def ids(self, start: int, stop: int) -> list[str]:
+        return [self.dataset.ids[index] for index in self.order[start:stop]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One model under one perturbation, or none, on one data set.
+
+    name: for people, unique in a plan. perturbation: None for the clean cell. cost: passes per example, the judging
+    one left out.
+    """
+
+    model: PlannedModel
+    data: PlannedData
+    perturbation: Perturbation | None
+    count: Literal["all", "robust"]
+    identity: dict[str, Any]
+    key: str
+    cost: Cost
+
+    @property
+    def kind(self) -> Literal["clean", "attack", "corruption"]:
+        return "clean" if self.perturbation is None else self.perturbation.kind
+
+    @property
+    def short_name(self) -> str:
+        return "clean" if self.perturbation is None else self.perturbation.name
+
+    @property
+    def name(self) -> str:
+        return f"{self.model.label} · {self.data.name} · {self.short_name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a suite asks for. missing: data or weights that are not there; with any, `cells` is empty."""
+
+    suite: Suite
+    models: tuple[PlannedModel, ...] = ()
+    data: PlannedData | None = None
+    cells: tuple[Cell, ...] = ()
+    warnings: tuple[str, ...] = ()
+    missing: tuple[UserError, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Examples per cell."""
+        return self.data.n if self.data else 0
+
+    def only(self, pattern: str) -> Plan:
+        """The cells whose name matches the glob, as a whole or in any part between dots. Raises UserError for none."""
+        cells = tuple(cell for cell in self.cells if matches(cell, pattern))
+        if not cells:
+            raise UserError(f"no cell matches '{pattern}'. See: robharness plan {self.suite.path.name}")
+        return dataclasses.replace(self, cells=cells)
+
+
+def matches(cell: Cell, pattern: str) -> bool:
+    """Whether the glob matches the cell's whole name, its label, its model's name or its perturbation."""
+    names = (cell.name, cell.model.label, cell.model.entry.name, cell.short_name)
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+
+
+def plan(suite: Suite, data_root: Path, limit: int | None = None) -> Plan:
+    """The cells of a suite. Opens the data set and hashes the weights; imports neither torch nor any network."""
+    missing: list[UserError] = []
+    data = _gather(missing, lambda: _plan_data(suite, data_root, limit))
+    models = [_gather(missing, lambda ref=ref: _plan_model(ref, data_root)) for ref in suite.models]  # type: ignore[misc]
+    if missing or data is None:
+        return Plan(suite=suite, missing=tuple(missing))
+    planned = tuple(model for model in models if model is not None)
+    cells = tuple(_cell(suite, model, data, p) for model in planned for p in (None, *suite.perturbations))
+    return Plan(suite=suite, models=planned, data=data, cells=cells, warnings=tuple(_warnings(suite)))
+
+
+def _gather(missing: list[UserError], make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except UserError as error:
+        missing.append(error)
+        return None
+
+
+def _plan_data(suite: Suite, data_root: Path, limit: int | None) -> PlannedData:
+    entry, split = suite.dataset, suite.data.split
+    try:
+        dataset = entry.spec.open(data_root, split)
+        ids, labels = list(dataset.ids), [int(label) for label in dataset.labels]
+    except Missing:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{entry.name} of {entry.source} cannot be opened: {type(error).__name__}: {error}. "
+            f"See: robharness list datasets"
+        ) from error
+    if len(ids) != len(labels) or len(set(ids)) != len(ids) or not ids:
+        raise UserError(
+            f"{entry.name} of {entry.source} has {len(ids)} ids, {len(set(ids))} of them different, and {len(labels)} "
+            f"labels; it needs one id and one label per example, and at least one. See: robharness list datasets"
+        )
+    marks = [hashlib.sha256(id.encode()).digest() for id in ids]
+    order = sorted(range(len(ids)), key=marks.__getitem__)
+    fingerprint = hashlib.sha256()
+    for index in order:
+        fingerprint.update(f"{ids[index]}\x1f{labels[index]}\x1e".encode())
+    asked = limit or suite.data.limit or len(ids)
+    identity = {
+        "name": entry.name,
+        "split": split,
+        "order": "sha256(id)",
+        "fingerprint": fingerprint.hexdigest(),
+        **spec_identity(entry, leave_out=("name", "labels")),
+        **({"canvas": suite.canvas} if suite.canvas else {}),
+    }
+    return PlannedData(
+        entry=entry, split=split, dataset=dataset, order=order, n=min(asked, len(ids)), identity=identity
+    )
+
+
+def _plan_model(ref: Model, data_root: Path) -> PlannedModel:
+    weights = resolve(ref.entry, ref.weights, data_root)
+    identity = {
+        "name": ref.entry.name,
+        **spec_identity(ref.entry, leave_out=("name",)),
+        **({"params": changed_fields(ref.params)} if changed_fields(ref.params) else {}),
+        **({"weights": weights.sha256} if weights else {}),
+    }
+    return PlannedModel(ref=ref, weights=weights, identity=identity)
+
+
+def spec_identity(entry: Entry, leave_out: Sequence[str] = ()) -> dict[str, Any]:
+    """What a spec adds to an identity: its fields that count and differ from their defaults."""
+    fields = {key: value for key, value in changed_fields(entry.spec).items() if key not in leave_out}
+    return {**fields, **({"source": entry.source.digest} if entry.source.digest else {})}
+
+
+def _cell(suite: Suite, model: PlannedModel, data: PlannedData, perturbation: Perturbation | None) -> Cell:
+    count = suite.count if perturbation is not None and perturbation.kind == "attack" else "all"
+    identity: dict[str, Any] = {"model": model.identity, "data": data.identity, "precision": suite.precision}
+    cost = Cost()
+    if perturbation is not None:
+        entry = perturbation.entry
+        draws = entry.spec.randomness != "none"
+        identity["perturbation"] = {
+            "kind": perturbation.kind,
+            "name": entry.name,
+            "strength": perturbation.strength,
+            **spec_identity(entry, leave_out=("name", "randomness")),
+            **({"params": changed_fields(perturbation.params)} if changed_fields(perturbation.params) else {}),
+            **({"smaller": list(perturbation.smaller)} if perturbation.smaller else {}),
+            **({"count": count} if count != "all" else {}),
+            **({"seed": suite.seed} if draws else {}),
+            **({"block": GLOBAL_BLOCK} if entry.spec.randomness == "global" else {}),
+        }
+        if perturbation.kind == "attack":
+            cost = _ask(entry, entry.spec.cost, perturbation.params)
+    identity = canonical(identity)
+    return Cell(
+        model=model,
+        data=data,
+        perturbation=perturbation,
+        count=count,
+        identity=identity,
+        key=key_of(identity),
+        cost=cost,
+    )
+
+
+def _ask(entry: Entry, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a plugin's function says; an exception in it is the plugin's fault, and said so."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        message = f"{entry.name} of {entry.source} cannot be planned: {type(error).__name__}: {error}"
+        raise UserError(f"{message}. Without it: add -p no:{entry.source.namespace}") from error
+
+
+def canonical(value: Any) -> Any:
+    """The value as plain JSON data: rationals as "a/b", records as their changed fields, sets sorted."""
+    if isinstance(value, Fraction):
+        return f"{value.numerator}/{value.denominator}"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return canonical(changed_fields(value))
+    if isinstance(value, dict):
+        return {str(key): canonical(item) for key, item in sorted(value.items())}
+    if isinstance(value, list | tuple):
+        return [canonical(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(canonical, value))
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise TypeError(f"{value!r} has no place in an identity; mark its field with metadata={{'runtime': True}}")
+
+
+def key_of(identity: dict[str, Any]) -> str:
+    """The first 24 hexadecimal digits of the sha256 of the identity's canonical JSON."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def draw_address(perturbation: Perturbation) -> str:
+    """What addresses random draws beside the seed and the example: the perturbation without its strength.
+
+    Nothing of the model, the weights, eps, the severity or the number of restarts, so that all models see the same
+    noise and the same starts, at every budget.
+    """
+    params = canonical(changed_fields(perturbation.params))
+    params.pop("restarts", None)
+    return json.dumps([perturbation.entry.name, params], sort_keys=True)
+
+
+def _warnings(suite: Suite) -> list[str]:
+    warnings = []
+    sizes = sorted({"x".join(map(str, model.entry.spec.input.shape[1:])) for model in suite.models})
+    norms = sorted({p.norm for p in suite.perturbations if p.norm in ("l2", "l1")}, key=str)
+    corrupts = any(p.kind == "corruption" for p in suite.perturbations)
+    if len(sizes) > 1 and norms:
+        warnings.append(
+            f"models of different input sizes ({', '.join(sizes)}) stand in one table under {' and '.join(norms)}: "
+            f"the same eps is a smaller change per pixel of a larger input"
+        )
+    if len(sizes) > 1 and corrupts and suite.reference:
+        warnings.append(f"slopes compare models of different input sizes ({', '.join(sizes)})")
+    if corrupts and suite.reference is None:
+        warnings.append("no slopes: no model is marked `reference: true`")
+    for perturbation in suite.perturbations:
+        spec = perturbation.entry.spec
+        if perturbation.kind == "attack" and spec.advise is not None:
+            advice = _ask(perturbation.entry, spec.advise, perturbation.params, perturbation.strength)
+            warnings += [f"{perturbation.name}: {line}" for line in advice]
+        if spec.randomness == "global":
+            warnings.append(
+                f"{perturbation.name}: uses global random generators, seeded per block of {GLOBAL_BLOCK} examples"
+            )
+    return list(dict.fromkeys(warnings))

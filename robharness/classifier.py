@@ -1,0 +1,225 @@
+"""The model as attacks see it: frozen, in eval mode, counted, and passed through in one fixed shape.
+
+Rows of a pass of fixed shape come out bit-identical whatever their position and neighbours; with another shape they
+do not. So all passes have the same shape, the last one padded, and an example's outcome depends on itself alone.
+Trade-off: the padding is computed and thrown away, at most one pass's worth a call.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robharness.errors import Violation
+from robharness.specs import Access
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+"""(logits (N, classes) float32, labels (N,)) -> one value per row, (N,), to be climbed."""
+
+_RANK: dict[Access, int] = {"decision": 0, "scores": 1, "gradient": 2}
+
+
+class Gradient(NamedTuple):
+    """values: the objective, (N,) float32. gradient: of the objective with respect to the input, as the input.
+
+    logits: (N, classes) float32, of the pass that the gradient came from.
+    """
+
+    values: Tensor
+    gradient: Tensor
+    logits: Tensor
+
+
+class Classifier:
+    """The only way through the network.
+
+    net: maps float inputs in [0, 1], (N, *shape), to logits (N, classes). rows: the fixed number of rows of a pass.
+    access: what the holder may ask for; see `restricted`. grad_mode_exact: whether logits are bit-identical in a pass
+    that records gradients (a probe sets it), so that one pass can serve both.
+    passes: how many passes of `rows` rows were made, {"forward": ..., "backward": ...}; a gradient is one of each.
+    """
+
+    def __init__(self, net: nn.Module, *, rows: int, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        net = net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net: nn.Module = net.eval().requires_grad_(False)
+        self.rows = rows
+        self.grad_mode_exact = False
+        self.access: Access = "gradient"
+        self.passes: Counter[str] = Counter()
+
+    def restricted(self, access: Access) -> Classifier:
+        """The same network and counters, through a smaller window."""
+        other = object.__new__(Classifier)
+        other.__dict__.update(self.__dict__)
+        other.access = access
+        return other
+
+    def decisions(self, x: Tensor) -> Tensor:
+        """Predicted classes, (N,) int64, for x (N, *shape); -1 where the logits are not numbers."""
+        return predictions(self._logits(x))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits, (N, classes) float32, for x (N, *shape). Raises Violation for a holder with access "decision"."""
+        self._check("scores")
+        return self._logits(x)
+
+    def gradient(self, x: Tensor, labels: Tensor, objective: Objective) -> Gradient:
+        """The objective, its gradient with respect to x and the logits, for x (N, *shape) and labels (N,).
+
+        The objective of a row must depend on that row alone: the gradient is that of the sum over the rows.
+        Raises Violation for a holder without access "gradient".
+        """
+        self._check("gradient")
+        values, gradients, logits = [], torch.empty_like(x), []
+        for start, chunk in self._chunks(x):
+            kept = min(self.rows, len(x) - start)
+            chunk = chunk.detach().requires_grad_(True)
+            with torch.enable_grad():
+                outputs = self._forward(chunk)
+                value = objective(outputs[:kept], labels[start : start + kept])
+                (gradient,) = torch.autograd.grad(value.sum(), chunk)
+            self.passes["backward"] += 1
+            values.append(value.detach())
+            logits.append(outputs.detach()[:kept])
+            gradients[start : start + kept] = gradient[:kept]
+        return Gradient(torch.cat(values), gradients, torch.cat(logits))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([self._forward(chunk)[: len(x) - start] for start, chunk in self._chunks(x)])
+
+    def _forward(self, chunk: Tensor) -> Tensor:
+        self.passes["forward"] += 1
+        try:
+            outputs = self.net(chunk)
+        except Exception as error:
+            raise Violation(f"its forward pass failed: {type(error).__name__}: {error}", by="model") from error
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(chunk):
+            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise Violation(f"it must return logits of shape ({len(chunk)}, classes), it returned {shape}", by="model")
+        return outputs.float()
+
+    def _chunks(self, x: Tensor) -> list[tuple[int, Tensor]]:
+        if len(x) == 0:
+            raise ValueError("a pass needs at least one row")
+        chunks = [(start, x[start : start + self.rows]) for start in range(0, len(x), self.rows)]
+        start, last = chunks[-1]
+        if len(last) < self.rows:
+            padding = last[:1].expand(self.rows - len(last), *last.shape[1:])
+            chunks[-1] = (start, torch.cat([last, padding]))
+        return [(start, chunk.contiguous(memory_format=memory_format(x))) for start, chunk in chunks]
+
+    def _check(self, needed: Access) -> None:
+        if _RANK[self.access] < _RANK[needed]:
+            raise Violation(f"the attack declares access='{self.access}' and asked the model for {needed}")
+
+
+class Batch:
+    """Examples of one span, as an attack or a corruption sees them.
+
+    x: (N, *shape) float32 in [0, 1], the model's input. labels: (N,) int64. ids: N texts.
+    canvas: (N, H, W, 3) uint8, on the CPU, where the suite has a canvas.
+    """
+
+    def __init__(
+        self, ids: Sequence[str], x: Tensor, labels: Tensor, canvas: Tensor | None = None, _parent: Any = None
+    ) -> None:
+        self.ids, self.x, self.labels = tuple(ids), x, labels
+        self._canvas = canvas
+        self._parent: tuple[Batch, Tensor] | None = _parent
+        self._memo: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def has_canvas(self) -> bool:
+        return self._canvas is not None
+
+    @property
+    def canvas(self) -> Tensor:
+        if self._canvas is None:
+            raise Violation("this suite has no canvas, so there are no 8-bit pictures; write `canvas: 224` into it")
+        return self._canvas
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """The value of `compute()`, computed once per batch and name, for all cells of the model.
+
+        compute: returns a tensor, or a (named) tuple of tensors, whose first axis is the batch's rows; nobody writes
+        into it. A selection takes its rows from the whole batch's value where that is there already.
+        """
+        if name not in self._memo:
+            if self._parent is not None and name in self._parent[0]._memo:
+                parent, rows = self._parent
+                self._memo[name] = _rows_of(parent._memo[name], rows)
+            else:
+                self._memo[name] = compute()
+        return self._memo[name]
+
+    def logits(self, model: Classifier) -> Tensor:
+        """The model's logits at the clean point, (N, classes), computed once for all cells."""
+        logits: Tensor = self.once("logits", lambda: model.logits(self.x))
+        return logits
+
+    def gradient(self, model: Classifier, objective: Objective) -> Gradient:
+        """The objective's gradient at the clean point, computed once for all cells; see `Classifier.gradient`."""
+        name = f"gradient of {objective.__module__}.{objective.__qualname__}"
+        gradient: Gradient = self.once(name, lambda: model.gradient(self.x, self.labels, objective))
+        if model.grad_mode_exact:
+            self.once("logits", lambda: gradient.logits)
+        return gradient
+
+    def select(self, rows: Tensor) -> Batch:
+        """These rows (indices, or a mask) as a batch of their own."""
+        rows = rows.nonzero().flatten() if rows.dtype == torch.bool else rows
+        canvas = None if self._canvas is None else self._canvas[rows.cpu()]
+        ids = [self.ids[row] for row in rows.tolist()]
+        return Batch(ids, self.x[rows], self.labels[rows], canvas, _parent=(self, rows))
+
+
+def _rows_of(value: Any, rows: Tensor) -> Any:
+    if isinstance(value, Tensor):
+        return value[rows]
+    parts = [_rows_of(part, rows) for part in value]
+    return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+
+
+def predictions(logits: Tensor) -> Tensor:
+    """The class of the largest logit, (N,) int64; -1 for rows with a logit that is not a number."""
+    return logits.argmax(1).masked_fill(logits.isnan().any(1), -1)
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """Channels last for pictures, which convolutions like best: 1.5 times faster on EfficientNet-like networks."""
+    return torch.channels_last if x.ndim == 4 else torch.contiguous_format
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std along the channel axis of pictures (N, C, H, W) and clips (N, C, T, H, W)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != len(self.mean):
+            raise ValueError(f"axis 1 of {tuple(x.shape)} must hold the {len(self.mean)} channels")
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        return (x - self.mean.view(shape)) / self.std.view(shape)
+
+
+def normalized(net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """The network with its normalisation inside, so that it takes values in [0, 1].
+
+    mean, std: one number per channel, on the [0, 1] scale.
+    """
+    return nn.Sequential(Normalize(mean, std), net)

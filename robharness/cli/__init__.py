@@ -1,0 +1,86 @@
+"""The command `robharness`: one module per verb, each loaded when it is asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import gettempdir
+
+import click
+
+from robharness.errors import ExitCode, UserError
+
+VERBS = ("run", "plan", "report", "list")
+
+
+class _Verbs(click.Group):
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        command: click.Command = import_module(f"robharness.cli.{name}").command
+        return command
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from robharness.errors import did_you_mean
+
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            context.fail(f"no verb '{args[0]}'{did_you_mean(args[0], list(VERBS))} Verbs: {', '.join(VERBS)}")
+        return super().resolve_command(context, args)
+
+
+@click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("robharness"), prog_name="robharness")
+def cli() -> None:
+    """Measure how much more fragile one model is than another.
+
+    Start with: robharness run suites/quickstart.yaml
+    """
+
+
+def main() -> None:
+    """Entry point: every end of a command is one of ExitCode."""
+    sys.exit(_main(sys.argv[1:]))
+
+
+def _main(arguments: list[str]) -> int:
+    try:
+        code = cli.main(args=arguments, prog_name="robharness", standalone_mode=False)
+        return int(code or ExitCode.FINE)
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return ExitCode.USAGE
+    except UserError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        click.echo(f"robharness: {error}", err=True)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("robharness: interrupted; the same command goes on from what is stored", err=True)
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # e.g. `robharness list models | head -1`
+        return ExitCode.FINE
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        click.echo(
+            f"robharness: a bug of ours: {type(error).__name__}: {error}; please report {_write_bug()}", err=True
+        )
+        return ExitCode.INTERNAL
+
+
+def _write_bug() -> Path:
+    time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    path = Path(gettempdir()) / f"robharness-bug-{time}-{os.getpid()}.txt"
+    path.write_text(f"robharness {version('robharness')}\nPython {sys.version}\n{sys.argv}\n\n{traceback.format_exc()}")
+    return path

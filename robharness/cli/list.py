@@ -1,0 +1,113 @@
+"""`robharness list KIND`: what the installed plugins provide; loads neither torch nor NumPy."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import sys
+from importlib import metadata
+from typing import Any
+
+import click
+
+from robharness.cli import options
+from robharness.errors import UserError
+
+KINDS = ("plugins", "models", "attacks", "corruptions", "datasets", "metrics")
+
+
+@click.command("list", short_help="List plugins, models, attacks, corruptions, datasets or metrics.")
+@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("glob", default="*")
+@options.plugin
+@options.as_json
+@options.debug
+def command(kind: str, glob: str, plugins: tuple[str, ...], as_json: bool, debug: bool) -> int:
+    """List what the installed plugins provide, or the plugins themselves with what is wrong with them.
+
+    GLOB: only names that match, e.g. 'swav/*'.
+    """
+    from robharness.plugins import discover
+
+    registry = discover(plugins)
+    rows = _plugins(registry) if kind == "plugins" else _entries(registry, kind)
+    rows = [row for row in rows if fnmatch.fnmatchcase(row["name"], glob)]
+    if not rows and glob != "*":
+        raise UserError(f"no {kind} match '{glob}'. See: robharness list {kind}")
+    if as_json:
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+    else:
+        _show(rows, kind)
+        if kind != "plugins" and registry.problems:
+            click.echo(f"{len(registry.problems)} plugins were left out; see: robharness list plugins", err=True)
+    return 0
+
+
+def _entries(registry: Any, kind: str) -> list[dict[str, Any]]:
+    rows = []
+    for name, entry in sorted(getattr(registry, kind).items()):
+        spec = entry.spec
+        facts = {"models": lambda s: {"labels": s.labels, "input": "x".join(map(str, s.input.shape))},
+                 "attacks": lambda s: {"access": s.access, "options": _options(s.params)},
+                 "corruptions": lambda s: {"group": s.group, "severities": ", ".join(map(str, s.severities))},
+                 "datasets": lambda s: {"labels": s.labels, "splits": ", ".join(s.splits)},
+                 "metrics": lambda s: {}}[kind](spec)  # fmt: skip
+        rows.append({"name": name, "summary": spec.summary, **facts, "plugin": str(entry.source)})
+    return rows
+
+
+def _options(params: type) -> str:
+    from dataclasses import fields
+
+    return ", ".join(item.name for item in fields(params))
+
+
+def _plugins(registry: Any) -> list[dict[str, Any]]:
+    rows = []
+    for source in registry.sources:
+        counts = {kind: sum(entry.source == source for entry in getattr(registry, kind).values()) for kind in KINDS[1:]}
+        provides = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        rows.append({"name": source.namespace, "plugin": str(source), "provides": provides or "nothing",
+                     "stands on": _stands_on(source.distribution), "problem": ""})  # fmt: skip
+    for problem in registry.problems:
+        rows.append({"name": problem.source.namespace, "plugin": str(problem.source), "provides": "nothing",
+                     "stands on": _stands_on(problem.source.distribution),
+                     "problem": f"{problem.stage}: {problem.error}"})  # fmt: skip
+    return sorted(rows, key=lambda row: (row["name"], row["plugin"]))
+
+
+def _stands_on(distribution: str) -> str:
+    """What the plugin's distribution requires, as installed; extras left out."""
+    from packaging.requirements import Requirement
+
+    found = []
+    try:
+        lines = metadata.requires(distribution) or []
+    except metadata.PackageNotFoundError:
+        return ""
+    for requirement in map(Requirement, lines):
+        if requirement.name != "robharness" and "extra" not in str(requirement.marker or ""):
+            try:
+                found.append(f"{requirement.name} {metadata.version(requirement.name)}")
+            except metadata.PackageNotFoundError:
+                found.append(f"{requirement.name} (not installed)")
+    return ", ".join(found)
+
+
+def _show(rows: list[dict[str, Any]], kind: str) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=sys.stdout)
+    if not rows:
+        console.print(f"no {kind}; plugins bring them, e.g.: pip install robharness-NAME")
+        return
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, no_wrap=name == "name", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(row[name]), style="red" if name == "problem" else "") for name in columns))
+    console.print(table)

@@ -1,0 +1,82 @@
+"""`robharness run SUITE`: compute what the store misses, and report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from robharness.cli import options
+
+
+@click.command("run", short_help="Compute what the store misses of a suite, and report.")
+@options.suite_options
+@click.option(
+    "--device", default="cpu", show_default=True, help="Where to compute, as torch names it: cpu, cuda, cuda:1."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples per pass; chosen by size if not given."
+)
+@click.option("--only", metavar="GLOB", help="Compute only cells whose name, model, label or perturbation matches.")
+@click.option("--fresh", metavar="GLOB", help="Forget what is stored of the cells that match, and compute them again.")
+@click.option("-x", "stop_at_failure", is_flag=True, help="Stop at the first cell that fails.")
+@click.option("--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto", show_default=True,
+              help="How to show progress, on standard error.")  # fmt: skip
+def command(
+    suite: Path,
+    plugins: tuple[str, ...],
+    store: Path,
+    data_root: Path | None,
+    limit: int | None,
+    device: str,
+    batch_size: int | None,
+    only: str | None,
+    fresh: str | None,
+    stop_at_failure: bool,
+    display: Any,
+    as_json: bool,
+    debug: bool,
+) -> int:
+    """Compute what the store misses of SUITE, and report.
+
+    Running again is resuming: what is stored is not computed again. Exit codes: 0 all complete, 2 something to mend
+    first, 3 cells failed or are missing, 130 stopped by Ctrl-C.
+    """
+    from robharness import api, engine, results
+    from robharness.cli.report import show
+    from robharness.display import Display
+    from robharness.errors import ExitCode, Interrupted
+    from robharness.plugins import discover
+    from robharness.report import build
+    from robharness.store import Store
+
+    progress = Display(display)
+    registry = discover(plugins)
+    if registry.problems:
+        progress.say(f"{len(registry.problems)} plugins were left out; see: robharness list plugins")
+    planned = api.plan(suite, data=data_root, limit=limit, registry=registry)
+    api.require(planned)
+    api.check_device(device)
+    kept = Store(store)
+    for cell in planned.only(fresh).cells if fresh else ():
+        kept.forget(cell.key)
+    asked = planned.only(only) if only else planned
+    for warning in planned.warnings:
+        progress.say(f"warning: {warning}")
+    summary = engine.run(asked, kept, progress, device=device, batch_size=batch_size, stop_at_failure=stop_at_failure)
+    if summary.interrupted:
+        raise Interrupted(f"interrupted; what is whole is stored in {store}. To go on: robharness run {suite}")
+    found = results.load(planned, kept)
+    observed = api.observe(found, registry)
+    show(build(found, warnings=[*summary.warnings, *observed]), as_json=as_json)
+    if summary.computed:
+        progress.say(f"computed {summary.computed} examples in {summary.seconds:.1f} s; results in {store}")
+    else:
+        progress.say(f"computed nothing again; results in {store}")
+    incomplete = [cell for cell in asked.cells if kept.missing(cell.key, planned.n)]
+    if incomplete:
+        again = " ".join(["robharness", *sys.argv[1:]])
+        progress.say(f"{len(incomplete)} cells are incomplete; to try them again: {again}")
+    return ExitCode.INCOMPLETE if incomplete else ExitCode.FINE

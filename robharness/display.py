@@ -1,0 +1,75 @@
+"""Progress on standard error: rich bars, plain lines, or nothing. `python -m robharness.display` shows a demo."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from robharness.cells import Cell
+from robharness.store import Failure, Span
+
+Style = Literal["auto", "rich", "plain", "none"]
+PLAIN_SECONDS = 5.0
+"""Between two lines of the plain display, failures apart."""
+
+
+class Display:
+    """Tells of a run's progress; an `engine.Listener`."""
+
+    def __init__(self, style: Style = "auto", console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.style = style if style != "auto" else ("rich" if self.console.is_terminal else "plain")
+        self._work = self._done = 0
+        self._begun = self._last = 0.0
+        self._bar: Progress | None = None
+
+    def started(self, work: int, cells: int) -> None:
+        self._work, self._begun = work, time.monotonic()
+        if work == 0:
+            self.say("nothing to compute: the store has it all")
+            return
+        self.say(f"{cells} cells to compute, {work} examples in all")
+        if self.style == "rich":
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=self.console, transient=True)
+            self._bar.start()
+            self._bar.add_task("examples", total=work)
+
+    def cell_done(self, cell: Cell, span: Span, failure: Failure | None) -> None:
+        self._done += span[1] - span[0]
+        if failure is not None:
+            self.say(f"failed: {cell.name}: {failure}")
+        if self._bar is not None:
+            self._bar.update(
+                self._bar.task_ids[0], completed=self._done, description=f"{cell.model.label} {cell.short_name}"
+            )
+        elif self.style == "plain" and time.monotonic() - self._last >= PLAIN_SECONDS:
+            self._last = time.monotonic()
+            left = (self._last - self._begun) / max(1, self._done) * (self._work - self._done)
+            self.say(f"{self._done}/{self._work} examples, {left:.0f} s left; {cell.name}")
+
+    def say(self, message: str) -> None:
+        if self.style != "none":
+            self.console.print(Text(message), soft_wrap=True)
+
+    def finished(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+if __name__ == "__main__":
+    from types import SimpleNamespace
+    from typing import Any, cast
+
+    display = Display("rich")
+    display.started(work=400, cells=20)
+    for index in range(20):
+        demo: Any = SimpleNamespace(model=SimpleNamespace(label="Demo"), short_name=f"fgsm(linf, {index}/255)", name="")
+        time.sleep(0.1)
+        display.cell_done(cast(Cell, demo), (0, 20), None)
+    display.finished()

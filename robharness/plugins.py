@@ -1,0 +1,266 @@
+"""Find plugins, take each by itself, and keep what they declare: one broken plugin never breaks the tool."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from robharness import hookspecs
+from robharness.errors import PluginLoadError, PluginNotFound, did_you_mean
+from robharness.specs import AttackSpec, CorruptionSpec, DatasetSpec, MetricSpec, ModelSpec, Spec
+
+GROUP = "robharness"
+KINDS: dict[str, type] = {
+    "models": ModelSpec,
+    "attacks": AttackSpec,
+    "corruptions": CorruptionSpec,
+    "datasets": DatasetSpec,
+    "metrics": MetricSpec,
+}
+_HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("robharness_"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a plugin came from. digest: sha256 of a loose file, or of a live network's state."""
+
+    namespace: str
+    distribution: str
+    version: str = ""
+    origin: str = ""
+    digest: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}".strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A plugin, or a part of one, that could not be used. stage: version, import, registration or collection."""
+
+    source: Source
+    stage: str
+    error: str
+    details: str = ""
+
+    def __str__(self) -> str:
+        return f"plugin '{self.source.namespace}' of {self.source} was left out at {self.stage}: {self.error}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A spec under its full name, e.g. "swav/resnet50"."""
+
+    name: str
+    spec: Any
+    source: Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """What the plugins declare, by kind and full name, and what could not be used."""
+
+    models: dict[str, Entry] = field(default_factory=dict)
+    attacks: dict[str, Entry] = field(default_factory=dict)
+    corruptions: dict[str, Entry] = field(default_factory=dict)
+    datasets: dict[str, Entry] = field(default_factory=dict)
+    metrics: dict[str, Entry] = field(default_factory=dict)
+    sources: list[Source] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    observers: list[tuple[Source, Any]] = field(default_factory=list)
+
+    def find(self, kind: str, name: str) -> Entry:
+        """The entry of that kind and full name. Raises PluginNotFound with what to do about it."""
+        entries: dict[str, Entry] = getattr(self, kind)
+        if name in entries:
+            return entries[name]
+        raise PluginNotFound(self._not_found(kind, name, entries))
+
+    def _not_found(self, kind: str, name: str, entries: dict[str, Entry]) -> str:
+        noun = "data set" if kind == "datasets" else kind.removesuffix("s")
+        namespace = name.split("/")[0]
+        broken = [problem for problem in self.problems if problem.source.namespace == namespace]
+        if broken:
+            return f"no {noun} '{name}': {broken[0]}. See: robharness list plugins"
+        hint = did_you_mean(name, list(entries))
+        if hint:
+            return f"no {noun} '{name}'{hint} See: robharness list {kind}"
+        if "/" in name and namespace not in {source.namespace for source in self.sources}:
+            return f"no plugin '{namespace}' is installed, which '{name}' asks for. Try: pip install robharness-{namespace}"
+        return f"no {noun} '{name}'. See: robharness list {kind}"
+
+    def add(self, kind: str, spec: Spec, source: Source) -> Entry:
+        """Register a spec under its namespace. Raises ValueError if the name is taken."""
+        entries: dict[str, Entry] = getattr(self, kind)
+        name = f"{source.namespace}/{spec.name}"
+        if name in entries:
+            raise ValueError(f"the name '{name}' is declared twice")
+        entries[name] = Entry(name=name, spec=spec, source=source)
+        return entries[name]
+
+
+def discover(options: Sequence[str] = ()) -> Registry:
+    """Load every installed plugin, and what `-p` asks for.
+
+    options: values of `-p`: "./file.py" loads a loose file under its stem, "no:NAME" leaves a namespace out.
+    Raises PluginLoadError for a loose file that is not there or cannot be used; what is wrong with an
+    installed plugin becomes a `Problem` of the registry.
+    """
+    registry = Registry()
+    blocked = {option.removeprefix("no:") for option in options if option.startswith("no:")}
+    loose = [Path(option) for option in options if not option.startswith("no:")]
+    claims: dict[str, list[tuple[Source, Any]]] = defaultdict(list)
+    for source, load in [*_installed(), *map(_loose, loose)]:
+        if source.namespace not in blocked:
+            claims[source.namespace].append((source, load))
+    unknown = blocked - {source.namespace for source, _ in _installed()}
+    if unknown:
+        raise PluginLoadError(f"-p no:{min(unknown)}: no such plugin is installed. See: robharness list plugins")
+    for namespace, claimants in sorted(claims.items()):
+        if len(claimants) > 1:
+            both = " and ".join(str(source) for source, _ in claimants)
+            for source, _ in claimants:
+                error = f"both {both} claim the name '{namespace}'; uninstall one, or block both with -p no:{namespace}"
+                registry.problems.append(Problem(source=source, stage="registration", error=error))
+            continue
+        source, load = claimants[0]
+        _take(registry, source, load)
+    for path in loose:
+        for problem in registry.problems:
+            if problem.source.namespace == path.stem and problem.source.origin == str(path):
+                raise PluginLoadError(f"-p {path}: {problem.error}\n{problem.details}".rstrip())
+    return registry
+
+
+def _installed() -> Iterator[tuple[Source, Any]]:
+    """Each entry point once, although a path may list its distribution twice."""
+    seen = set()
+    for distribution in importlib.metadata.distributions():
+        name = distribution.metadata["Name"] or "unknown"
+        for entry_point in distribution.entry_points:
+            mark = (canonicalize_name(name), entry_point.name)
+            if entry_point.group != GROUP or mark in seen:
+                continue
+            seen.add(mark)
+            source = Source(
+                namespace=entry_point.name,
+                distribution=name,
+                version=distribution.version,
+                origin=entry_point.value.partition(":")[0],
+            )
+
+            def load(entry_point: Any = entry_point, requires: Any = distribution.requires) -> ModuleType:
+                _check_version(requires or [])
+                module: ModuleType = entry_point.load()
+                return module
+
+            yield source, load
+
+
+def _loose(path: Path) -> tuple[Source, Any]:
+    if not path.is_file():
+        raise PluginLoadError(f"-p {path}: no such file. Give the path of a Python file, or no:NAME to block a plugin")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    source = Source(namespace=path.stem, distribution=str(path), origin=str(path), digest=digest)
+
+    def load() -> ModuleType:
+        name = f"robharness_loose_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses and pickles look their module up
+        spec.loader.exec_module(module)
+        return module
+
+    return source, load
+
+
+class _Incompatible(Exception):
+    pass
+
+
+def _check_version(requires: list[str]) -> None:
+    own = Version(importlib.metadata.version("robharness"))
+    for line in requires:
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            continue
+        if canonicalize_name(requirement.name) == "robharness" and not requirement.specifier.contains(
+            own, prereleases=True
+        ):
+            raise _Incompatible(f"it needs robharness{requirement.specifier}, this is {own}; pip install -U robharness")
+
+
+def _take(registry: Registry, source: Source, load: Any) -> None:
+    """One plugin through its stages; what fails becomes a problem, and nothing of a failed stage stays."""
+    stage = "import"
+    try:
+        plugin = load()
+        stage = "registration"
+        manager = _manager(plugin)
+        stage = "collection"
+        found = {kind: _collect(manager, kind, record) for kind, record in KINDS.items()}
+        staged = Registry()
+        for kind, specs in found.items():
+            for spec in specs:
+                staged.add(kind, spec, source)
+    except (Exception, SystemExit) as error:  # a plugin may raise anything at all, sys.exit included
+        if isinstance(error, _Incompatible):
+            stage = "version"
+        details = "" if isinstance(error, _Incompatible | _Misspelt) else traceback.format_exc()
+        text = f"{error}" if isinstance(error, _Incompatible | _Misspelt) else f"{type(error).__name__}: {error}"
+        registry.problems.append(Problem(source=source, stage=stage, error=text, details=details))
+        return
+    registry.sources.append(source)
+    for kind in KINDS:
+        getattr(registry, kind).update(getattr(staged, kind))
+    if manager.hook.robharness_run_finished.get_hookimpls():
+        registry.observers.append((source, manager.hook.robharness_run_finished))
+
+
+class _Misspelt(Exception):
+    pass
+
+
+def _manager(plugin: object) -> pluggy.PluginManager:
+    """A manager of this plugin alone. Raises _Misspelt for a hook that does not exist or lacks its marker."""
+    manager = pluggy.PluginManager("robharness")
+    manager.add_hookspecs(hookspecs)
+    for name in dir(plugin):
+        value = getattr(plugin, name, None)
+        if not inspect.isroutine(value):
+            continue
+        marked = manager.parse_hookimpl_opts(plugin, name) is not None
+        if marked and name not in _HOOKS:
+            raise _Misspelt(f"there is no hook '{name}'{did_you_mean(name, _HOOKS)}")
+        if not marked and name in _HOOKS:
+            raise _Misspelt(f"the function '{name}' lacks @robharness.hookimpl")
+    manager.register(plugin)
+    return manager
+
+
+def _collect(manager: pluggy.PluginManager, kind: str, record: type) -> list[Any]:
+    specs = []
+    results: list[Iterable[Any]] = getattr(manager.hook, f"robharness_{kind}")()
+    for result in results:
+        for spec in result:
+            if not isinstance(spec, record):
+                raise TypeError(f"robharness_{kind} yielded {type(spec).__name__}, not {record.__name__}")
+            specs.append(spec)
+    return specs

@@ -1,0 +1,178 @@
+"""Trust nobody: check what attacks and corruptions return, then let a fresh forward pass decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robharness.classifier import Batch, Classifier, predictions
+from robharness.errors import Violation
+from robharness.specs import Norm, Perturbed
+
+LINF_SLACK = 1e-6
+"""Absolute: a float32 clamp to x + eps oversteps by at most 1.5e-8 (field measurements)."""
+RELATIVE_SLACK = 1e-4
+"""Relative to eps, for l2 and l1, whose float32 projections accumulate rounding over all pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the judge saw, one row per example.
+
+    prediction: class, -1 where the logits are not numbers. margin: true logit minus the largest other one, in logits.
+    logit_range: largest minus smallest logit. size: of the perturbation in the threat's norm, NaN without one.
+    """
+
+    prediction: np.ndarray
+    correct: np.ndarray
+    margin: np.ndarray
+    logit_range: np.ndarray
+    size: np.ndarray
+    notes: Mapping[str, np.ndarray]
+
+
+def judge(labels: Tensor, logits: Tensor, size: np.ndarray, notes: Mapping[str, Any]) -> Outcome:
+    """The outcome of these logits, (N, classes) float32, for labels (N,)."""
+    if int(labels.max()) >= logits.shape[1]:
+        raise Violation(
+            f"the network gives {logits.shape[1]} classes, the data have a label {int(labels.max())}", by="model"
+        )
+    predicted = predictions(logits)
+    true = logits.gather(1, labels[:, None])[:, 0]
+    others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+    return Outcome(
+        prediction=predicted.cpu().numpy(),
+        correct=(predicted == labels).cpu().numpy(),
+        margin=(true - others).cpu().numpy(),
+        logit_range=(logits.amax(1) - logits.amin(1)).cpu().numpy(),
+        size=size,
+        notes={name: np.asarray(column) for name, column in notes.items()},
+    )
+
+
+class Guard:
+    """Holds a copy of the model's state; compares after every call to a plugin, and puts things back.
+
+    Trade-off: a second copy of the weights, and a comparison of all of it after every call, milliseconds against
+    passes that take seconds; in return the culprit is known and the next cell sees a clean model.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self._state = {name: value.clone() for name, value in _state(classifier).items()}
+
+    @contextmanager
+    def watching(self, batch: Batch) -> Iterator[None]:
+        """Raises Violation at the end of the block, after putting things back, if model or batch were changed."""
+        canvas = batch.canvas if batch.has_canvas else None
+        kept = [(name, tensor, tensor.clone()) for name, tensor in
+                (("input", batch.x), ("labels", batch.labels), ("canvas", canvas)) if tensor is not None]  # fmt: skip
+        changed: list[str] = []
+        try:
+            yield
+        finally:
+            changed += [*self._model_changes(), *_batch_changes(kept)]
+        if changed:
+            raise Violation(f"it changed {', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''}")
+
+    def _model_changes(self) -> list[str]:
+        changed = []
+        net = self.classifier.net
+        state = _state(self.classifier)
+        for name, kept in self._state.items():
+            now = state.get(name)
+            if now is None or now.shape != kept.shape or not _same(now, kept):
+                changed.append(f"the model's '{name}'")
+                if now is not None and now.shape == kept.shape:
+                    with torch.no_grad():
+                        now.copy_(kept)
+        if any(module.training for module in net.modules()):
+            changed.append("the model's eval mode")
+            net.eval()
+        if any(parameter.requires_grad for parameter in net.parameters()):
+            changed.append("the model's frozen parameters")
+            net.requires_grad_(False)
+        return changed
+
+
+def _batch_changes(kept: list[tuple[str, Tensor, Tensor]]) -> list[str]:
+    changed = []
+    for name, now, before in kept:
+        if now.requires_grad:
+            changed.append(f"the batch's {name}, which now asks for gradients")
+            now.requires_grad_(False)
+        if not _same(now, before):
+            changed.append(f"the batch's {name}")
+            now.copy_(before)
+    return changed
+
+
+def checked(
+    returned: Any, like: Tensor, *, notes: Mapping[str, type], eps: float | None = None, norm: Norm | None = None
+) -> tuple[Tensor, np.ndarray, dict[str, np.ndarray]]:
+    """The returned inputs, the sizes of their perturbations, (N,) float64, and the declared notes.
+
+    like: the unperturbed inputs; shape and dtype must agree, and with a norm the distance must be within eps.
+    Raises Violation for anything else.
+    """
+    x, found = (returned.x, dict(returned.notes)) if isinstance(returned, Perturbed) else (returned, {})
+    if not isinstance(x, Tensor):
+        raise Violation(f"it returned {type(x).__name__}, not a tensor")
+    if x.shape != like.shape or x.dtype != like.dtype:
+        raise Violation(f"it returned {tuple(x.shape)} {x.dtype}, not {tuple(like.shape)} {like.dtype}")
+    if x.device != like.device:
+        raise Violation(f"it returned a tensor on {x.device}, not {like.device}")
+    x = x.detach()
+    size = np.full(len(x), np.nan)
+    if x.is_floating_point():
+        _check_values(x)
+    if norm is not None and eps is not None:
+        size = distance(x, like, norm)
+        allowed = eps + LINF_SLACK if norm == "linf" else eps * (1 + RELATIVE_SLACK)
+        if float(size.max()) > allowed:
+            row = int(size.argmax())
+            raise Violation(f"its budget is {norm} {eps:.6g}, and example {row} of the batch moved by {size[row]:.6g}")
+    if set(found) != set(notes):
+        raise Violation(f"it declares the notes {sorted(notes)} and returned {sorted(found)}")
+    return x, size, {name: _column(name, found[name], notes[name], len(x)) for name in notes}
+
+
+def distance(x: Tensor, like: Tensor, norm: Norm) -> np.ndarray:
+    """Norm of x - like per example, in float64, (N,)."""
+    difference = (x.double() - like.double()).flatten(1)
+    order = {"linf": torch.inf, "l2": 2, "l1": 1}[norm]
+    size: np.ndarray = torch.linalg.vector_norm(difference, ord=order, dim=1).cpu().numpy()
+    return size
+
+
+def _check_values(x: Tensor) -> None:
+    low, high = float(x.min()), float(x.max())
+    if not (low >= 0 and high <= 1):  # also true for NaN
+        finite = bool(torch.isfinite(x).all())
+        raise Violation(f"it returned values from {low:.6g} to {high:.6g}, outside [0, 1]" if finite else
+                        "it returned values that are not finite numbers")  # fmt: skip
+
+
+def _column(name: str, values: Any, kind: type, rows: int) -> np.ndarray:
+    values = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if values.shape != (rows,):
+        raise Violation(f"its note '{name}' has shape {values.shape}, not ({rows},)")
+    column: np.ndarray = values.astype(object if kind is str else kind)
+    return column
+
+
+def _state(classifier: Classifier) -> dict[str, Tensor]:
+    net = classifier.net
+    return {name: value.detach() for name, value in [*net.named_parameters(), *net.named_buffers()]}
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    if torch.equal(a, b):
+        return True
+    return a.is_floating_point() and torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())

@@ -1,0 +1,296 @@
+"""From results to the numbers of a report, each with its n and its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from robharness import metrics
+from robharness.metrics import Interval
+from robharness.results import CellResult, Results
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """Accuracies and the drop of one thing, as fractions; None where there is no such number.
+
+    accuracy: over all examples, each of them perturbed. robust_accuracy: right clean and perturbed.
+    relative_drop: of `accuracy` against the clean one; of `robust_accuracy` where only right examples were attacked.
+    """
+
+    n: int
+    accuracy: float | None = None
+    interval: Interval | None = None
+    robust_accuracy: float | None = None
+    robust_interval: Interval | None = None
+    relative_drop: float | None = None
+    relative_drop_interval: Interval | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellNumbers:
+    """A cell and its numbers. notes: totals of the attack's numeric notes; expected: published accuracy, a fraction."""
+
+    model: str
+    data: str
+    kind: str
+    perturbation: str
+    norm: str | None
+    eps: str | None
+    severity: int | None
+    group: str | None
+    numbers: Numbers
+    complete: bool
+    key: str
+    not_numbers: int = 0
+    notes: dict[str, float] = field(default_factory=dict)
+    expected: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstCase:
+    """Right under every attack of this norm with a budget up to eps, since all of them stay in that ball."""
+
+    model: str
+    norm: str
+    eps: str
+    attacks: int
+    numbers: Numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlopeNumbers:
+    """Slope of a model's corruption drops on the reference's. group: None for all corruptions together.
+
+    interval: over examples; corruption_interval: over corruptions. few_examples: fewer than the metric asks for.
+    """
+
+    model: str
+    reference: str
+    group: str | None
+    n: int
+    corruptions: int
+    slope: float | None
+    interval: Interval | None
+    corruption_interval: Interval | None
+    few_examples: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All that is shown of a suite's results. problems: failed cells; warnings: what a reader must know."""
+
+    suite: str
+    title: str
+    data: str
+    n: int
+    reference: str | None
+    count: str
+    complete: bool
+    models: tuple[str, ...]
+    cells: tuple[CellNumbers, ...]
+    worst_cases: tuple[WorstCase, ...]
+    slopes: tuple[SlopeNumbers, ...]
+    metrics: dict[str, dict[str, float]]
+    expected_source: str
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def build(results: Results, warnings: Sequence[str] = ()) -> Report:
+    """The report of these results. warnings: what the run itself had to say."""
+    suite = results.suite
+    cells = tuple(_cell(results, result) for result in results.cells)
+    slopes = tuple(_slopes(results))
+    values, failed = _metrics(results)
+    return Report(
+        suite=suite.name,
+        title=suite.title or suite.name,
+        data=results.plan.data.name if results.plan.data else suite.data.name,
+        n=results.plan.n,
+        reference=suite.reference,
+        count=suite.count,
+        complete=results.is_complete,
+        models=tuple(results.labels),
+        cells=cells,
+        worst_cases=tuple(_worst_cases(results)),
+        slopes=slopes,
+        metrics=values,
+        expected_source=suite.expected_source,
+        problems=tuple(dict.fromkeys([*_failures(results), *failed])),
+        warnings=tuple(dict.fromkeys([*results.plan.warnings, *warnings, *_remarks(cells, slopes)])),
+    )
+
+
+def _cell(results: Results, result: CellResult) -> CellNumbers:
+    cell, perturbation = result.cell, result.cell.perturbation
+    is_attack = cell.kind == "attack"
+    published = results.suite.expected.get(cell.model.label, {}).get(cell.short_name)
+    return CellNumbers(
+        model=cell.model.label,
+        data=cell.data.name,
+        kind=cell.kind,
+        perturbation=cell.short_name,
+        norm=perturbation.norm if perturbation else None,
+        eps=str(perturbation.strength) if perturbation and is_attack else None,
+        severity=int(perturbation.strength) if perturbation and not is_attack else None,
+        group=perturbation.entry.spec.group if perturbation and not is_attack else None,
+        numbers=_numbers(results, result),
+        complete=result.is_complete,
+        key=cell.key,
+        not_numbers=result.not_numbers,
+        notes=_note_totals(result),
+        expected=None if published is None else published / 100,
+    )
+
+
+def _numbers(results: Results, result: CellResult) -> Numbers:
+    clean = results.clean(result.cell.model.label)
+    if result.n == 0:
+        return Numbers(n=0)
+    if result.cell.kind == "clean":
+        right = int(result.correct.sum())
+        return Numbers(n=result.n, accuracy=result.accuracy, interval=metrics.accuracy_interval(right, result.n))
+    return _perturbed_numbers(*results.paired([clean, result]), result.correct, result.cell.count)
+
+
+def _perturbed_numbers(clean: np.ndarray, perturbed: np.ndarray, alone: np.ndarray, count: str) -> Numbers:
+    """clean, perturbed: on the examples that both cells have; alone: all that the perturbed cell has."""
+    robust = clean & perturbed
+    numbers: dict[str, Any] = {"n": len(alone)}
+    if count == "all":
+        numbers["accuracy"] = metrics.accuracy(alone)
+        numbers["interval"] = metrics.accuracy_interval(int(alone.sum()), len(alone))
+    if len(clean):
+        numbers["robust_accuracy"] = metrics.accuracy(robust)
+        numbers["robust_interval"] = metrics.accuracy_interval(int(robust.sum()), len(robust))
+        after = perturbed if count == "all" else robust
+        try:
+            numbers["relative_drop"] = metrics.relative_drop(metrics.accuracy(clean), metrics.accuracy(after))
+            numbers["relative_drop_interval"] = metrics.relative_drop_interval(clean, after)
+        except metrics.ZeroClean:
+            pass  # a model that is never right has nothing to lose: the drop stays None
+    return Numbers(**numbers)
+
+
+def _worst_cases(results: Results) -> list[WorstCase]:
+    found = []
+    for label in results.labels:
+        attacks = [result for result in results.of(label, "attack") if result.n]
+        budgets = {(p.norm, p.strength): str(p.strength) for p in (r.cell.perturbation for r in attacks) if p}
+        for (norm, eps), text in sorted(budgets.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1])):
+            within = [result for result in attacks if _is_within(result, norm, eps)]
+            clean, *right = results.paired([results.clean(label), *within])
+            if len(clean) == 0:
+                continue
+            worst = metrics.worst_case(np.stack(right))
+            numbers = _perturbed_numbers(clean, worst, worst, results.suite.count)
+            found.append(WorstCase(model=label, norm=str(norm), eps=text, attacks=len(within), numbers=numbers))
+    return found
+
+
+_ORDER = ["linf", "l2", "l1", None]
+
+
+def _is_within(result: CellResult, norm: Any, eps: Any) -> bool:
+    perturbation = result.cell.perturbation
+    return perturbation is not None and perturbation.norm == norm and perturbation.strength <= eps
+
+
+def _slopes(results: Results) -> list[SlopeNumbers]:
+    reference = results.suite.reference
+    if reference is None:
+        return []
+    found = []
+    severities = {result.cell.short_name: result for result in results.of(reference, "corruption")}
+    groups: dict[str | None, list[str]] = {None: list(severities)}
+    for name, result in severities.items():
+        if result.cell.perturbation:
+            groups.setdefault(result.cell.perturbation.entry.spec.group, []).append(name)
+    for label in results.labels:
+        own = {result.cell.short_name: result for result in results.of(label, "corruption")}
+        for group, names in groups.items() if label != reference else ():
+            there = [name for name in names if name in own and own[name].n and severities[name].n]
+            if there:
+                found.append(_slope(results, label, reference, group, [(severities[n], own[n]) for n in there]))
+    return found
+
+
+def _slope(
+    results: Results, label: str, reference: str, group: str | None, pairs: list[tuple[CellResult, CellResult]]
+) -> SlopeNumbers:
+    """The slope and its intervals on the examples that all the cells have."""
+    k = len(pairs)
+    cells = [results.clean(reference), results.clean(label), *(r for r, _ in pairs), *(o for _, o in pairs)]
+    base, clean, *right = results.paired(cells)
+    value, intervals = None, None
+    if len(base):
+        base_right, own_right = np.stack(right[:k]), np.stack(right[k:])
+        try:
+            value = metrics.slope(_drops(base, base_right), _drops(clean, own_right))
+            intervals = metrics.slope_intervals(clean, own_right, base, base_right)
+        except metrics.UndefinedNumber:
+            pass  # nothing dropped, or a model is never right: there is no slope, and the report shows none
+    return SlopeNumbers(
+        model=label,
+        reference=reference,
+        group=group,
+        n=len(base),
+        corruptions=k,
+        slope=value,
+        interval=intervals.examples if intervals else None,
+        corruption_interval=intervals.corruptions if intervals else None,
+        few_examples=len(base) < metrics.MIN_SLOPE_EXAMPLES,
+    )
+
+
+def _drops(clean: np.ndarray, perturbed: np.ndarray) -> np.ndarray:
+    before = metrics.accuracy(clean)
+    return np.array([metrics.relative_drop(before, metrics.accuracy(row)) for row in perturbed])
+
+
+def _note_totals(result: CellResult) -> dict[str, float]:
+    perturbation = result.cell.perturbation
+    declared = perturbation.entry.spec.notes if perturbation else {}
+    totals = {}
+    for name, kind in declared.items():
+        if kind is not str and name in result.columns:
+            column = np.asarray(result.columns[name], float)
+            totals[name] = float(np.nansum(column))
+    return totals
+
+
+def _metrics(results: Results) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """The suite's metrics by name and label; and what went wrong in one, since a plugin may raise anything."""
+    values: dict[str, dict[str, float]] = {}
+    problems = []
+    for entry in results.suite.metrics:
+        try:
+            values[entry.name] = {str(label): float(value) for label, value in entry.spec.compute(results).items()}
+        except Exception as error:
+            problems.append(f"{entry.name}: {type(error).__name__}: {error} ({entry.source})")
+    return values, problems
+
+
+def _failures(results: Results) -> list[str]:
+    return [f"{result.cell.name}: {failure}" for result in results.cells for failure in result.failures]
+
+
+def _remarks(cells: Sequence[CellNumbers], slopes: Sequence[SlopeNumbers]) -> list[str]:
+    remarks = []
+    for cell in cells:
+        name = f"{cell.model}, {cell.perturbation}"
+        if cell.not_numbers:
+            remarks.append(f"{name}: {cell.not_numbers} examples have logits that are not numbers; they count as wrong")
+        remarks += [f"{name}: {note} {total:g} over {cell.numbers.n} examples"
+                    for note, total in cell.notes.items() if total]  # fmt: skip
+    if any(slope.few_examples for slope in slopes):
+        n = min(slope.n for slope in slopes)
+        remarks.append(
+            f"slopes come from {n} examples, fewer than {metrics.MIN_SLOPE_EXAMPLES}: noise in the reference's drops "
+            "bends them; read them by their intervals"
+        )
+    return remarks

@@ -1,0 +1,168 @@
+"""The tables of a report, as text that any renderer lays out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from robharness.metrics import Interval, drop_text
+from robharness.report.model import CellNumbers, Numbers, Report, SlopeNumbers
+
+
+@dataclass(frozen=True)
+class Value:
+    """What one place of a table shows: the number, and smaller lines below it."""
+
+    text: str
+    below: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """rows: the first entry names the row; a row of None is a line between sections."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Value, ...] | None, ...]
+    caption: str = ""
+
+
+NOTHING = Value("–")
+
+
+def tables(report: Report) -> list[Table]:
+    """Attacks with their worst cases, corruptions, slopes and metrics, as far as the suite has them."""
+    made = [_attacks(report), _corruptions(report), _slopes(report), _metrics(report)]
+    return [table for table in made if table is not None]
+
+
+def _attacks(report: Report) -> Table | None:
+    clean = _by_row(report, lambda cell: cell.kind == "clean")
+    attacks = _by_row(report, lambda cell: cell.kind == "attack")
+    if not attacks and any(cell.kind == "corruption" for cell in report.cells):
+        return None
+    rows: list[tuple[Value, ...] | None] = [_row(name, cells, report) for name, cells in clean.items()]
+    if attacks:
+        rows += [None, *(_row(name, cells, report) for name, cells in attacks.items()), None]
+    worst = {(case.norm, case.eps): {} for case in report.worst_cases}  # type: ignore[var-annotated]
+    for case in report.worst_cases:
+        worst[case.norm, case.eps][case.model] = case.numbers
+    for (norm, eps), numbers in worst.items():
+        values = [number_value(numbers[m], report) if m in numbers else NOTHING for m in report.models]
+        rows.append((Value(f"worst case {norm} ≤ {eps}"), *values))
+    counted = "robust accuracy (right clean and attacked)" if report.count == "robust" else "accuracy"
+    caption = f"{counted} in %, ↓ relative drop against clean; in brackets 95 % intervals; n = {report.n}"
+    if attacks:
+        caption += "; worst case: right under every attack of that norm and up to that budget"
+    return Table("Attacks" if attacks else "Accuracy", ("", *report.models), tuple(rows), caption)
+
+
+def _corruptions(report: Report) -> Table | None:
+    cells = _by_row(report, lambda cell: cell.kind == "corruption")
+    if not cells:
+        return None
+    rows: list[tuple[Value, ...] | None] = [
+        _row(name, row, report) for name, row in _by_row(report, lambda cell: cell.kind == "clean").items()
+    ]
+    group: str | None = None
+    for name, row in sorted(cells.items(), key=lambda item: _group_order(report).index(_group(item[1]))):
+        if _group(row) != group:
+            group = _group(row)
+            rows.append(None)
+        rows.append(_row(f"{name}, {group}", row, report))
+    caption = f"accuracy in %, ↓ relative drop against clean; in brackets 95 % intervals; n = {report.n}"
+    return Table("Corruptions", ("", *report.models), tuple(rows), caption)
+
+
+def _slopes(report: Report) -> Table | None:
+    if not report.slopes:
+        return None
+    by_group: dict[str, dict[str, SlopeNumbers]] = {}
+    for slope in report.slopes:
+        by_group.setdefault(slope.group or "all corruptions", {})[slope.model] = slope
+    models = tuple(dict.fromkeys(slope.model for slope in report.slopes))
+    rows = []
+    for group, slopes in by_group.items():
+        rows.append((Value(group), *(_slope_value(slopes[m]) if m in slopes else NOTHING for m in models)))
+    flag = "; * few examples" if any(slope.few_examples for slope in report.slopes) else ""
+    caption = (
+        f"least squares through the origin of the model's drops on those of {report.reference}; in brackets 95 % "
+        f"bootstrap intervals over examples, then over corruptions (from 3 on){flag}"
+    )
+    return Table(f"Slopes against {report.reference}", ("", *models), tuple(rows), caption)
+
+
+def _metrics(report: Report) -> Table | None:
+    if not report.metrics:
+        return None
+    rows = tuple(
+        (Value(name), *(Value(f"{values[m]:.4g}") if m in values else NOTHING for m in report.models))
+        for name, values in report.metrics.items()
+    )
+    return Table("Metrics", ("", *report.models), rows)
+
+
+def _by_row(report: Report, wanted: Callable[[CellNumbers], bool]) -> dict[str, dict[str, CellNumbers]]:
+    rows: dict[str, dict[str, CellNumbers]] = {}
+    for cell in report.cells:
+        if wanted(cell):
+            rows.setdefault(cell.perturbation, {})[cell.model] = cell
+    return rows
+
+
+def _group(row: dict[str, CellNumbers]) -> str | None:
+    return next(iter(row.values())).group
+
+
+def _group_order(report: Report) -> list[str | None]:
+    return list(dict.fromkeys(cell.group for cell in report.cells if cell.kind == "corruption"))
+
+
+def _row(name: str, cells: dict[str, CellNumbers], report: Report) -> tuple[Value, ...]:
+    return (Value(name), *(_cell_value(cells[m], report) if m in cells else NOTHING for m in report.models))
+
+
+def _cell_value(cell: CellNumbers, report: Report) -> Value:
+    value = number_value(cell.numbers, report)
+    below = list(value.below)
+    if not cell.complete:
+        below.append(f"{cell.numbers.n} of {report.n} examples")
+    if cell.expected is not None:
+        below.append(f"published {100 * cell.expected:.2f}")
+    return Value(value.text, tuple(below))
+
+
+def number_value(numbers: Numbers, report: Report) -> Value:
+    """ "38.20 ↓50%" over "[37.1, 39.3] ↓[48, 52]"."""
+    robust = report.count == "robust" and numbers.accuracy is None
+    accuracy, interval = (
+        (numbers.robust_accuracy, numbers.robust_interval) if robust else (numbers.accuracy, numbers.interval)
+    )
+    if accuracy is None:
+        return NOTHING
+    digits = 2 if numbers.n >= 1000 else 1
+    text, below = f"{100 * accuracy:.{digits}f}", _percent(interval, digits)
+    if numbers.relative_drop is not None:
+        text += f" ↓{drop_text(numbers.relative_drop)}"
+        below += f" ↓{_percent(numbers.relative_drop_interval, 0)}"
+    return Value(text, (below,))
+
+
+def _slope_value(slope: SlopeNumbers) -> Value:
+    if slope.slope is None:
+        return NOTHING
+    lines = [_plain(slope.interval)] + ([_plain(slope.corruption_interval)] if slope.corruption_interval else [])
+    return Value(f"{slope.slope:.3f}{'*' if slope.few_examples else ''}", tuple(lines))
+
+
+def _percent(interval: Interval | None, digits: int) -> str:
+    return "" if interval is None else f"[{_numbers((100 * bound for bound in interval), digits)}]"
+
+
+def _plain(interval: Interval | None) -> str:
+    return "" if interval is None else f"[{_numbers(interval, 2)}]"
+
+
+def _numbers(values: Iterable[float], digits: int) -> str:
+    return ", ".join("?" if math.isnan(v) else f"{round(v, digits) + 0.0:.{digits}f}" for v in values)

@@ -1,0 +1,118 @@
+"""Random numbers that belong to an example: the same for every model, batch, order, shard and device.
+
+A draw is addressed by (seed, perturbation without its strength, draw name, example id). Its generator is NumPy's
+Philox, keyed with the address's SHA-256: counter based, so streams of different addresses do not overlap in practice.
+Trade-off: one small generator per example and draw, on the CPU, costs about 20 microseconds; a device-side generator
+would be faster for large batches and would give other numbers on every kind of device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from robharness.errors import Violation
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+class ExampleRNG:
+    """Streams of random numbers, one per example of a batch and per named draw.
+
+    seed: the suite's. address: canonical text of the perturbation, without eps, severity and restarts.
+    ids: the examples' ids, in the order of the batch's rows.
+    """
+
+    def __init__(self, seed: int, address: str, ids: Sequence[str], device: torch.device | None = None) -> None:
+        self._seed, self._address, self._device = seed, address, device
+        self.ids = tuple(ids)
+
+    def generator(self, name: str, row: int) -> np.random.Generator:
+        """NumPy generator of the draw `name` for the example in this row; the same at every call."""
+        import numpy as np
+
+        return np.random.Generator(np.random.Philox(key=self.integer(name, row, bits=128)))
+
+    def integer(self, name: str, row: int, bits: int = 32) -> int:
+        """An integer in [0, 2**bits), for libraries that want a seed; bits up to 256."""
+        text = "\x1f".join((str(self._seed), self._address, name, self.ids[row]))
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()) >> (256 - bits)
+
+    def uniform(self, name: str, shape: Sequence[int]) -> torch.Tensor:
+        """Uniform in [0, 1), float32, (len(ids), *shape), on the batch's device."""
+        return self._stack(name, lambda generator: generator.random(tuple(shape), dtype="float32"))
+
+    def normal(self, name: str, shape: Sequence[int]) -> torch.Tensor:
+        """Standard normal, float32, (len(ids), *shape), on the batch's device."""
+        return self._stack(name, lambda generator: generator.standard_normal(tuple(shape), dtype="float32"))
+
+    def select(self, rows: Sequence[int] | torch.Tensor) -> ExampleRNG:
+        """The streams of these rows alone; rows: indices."""
+        return ExampleRNG(self._seed, self._address, [self.ids[int(row)] for row in rows], self._device)
+
+    def _stack(self, name: str, draw: Any) -> torch.Tensor:
+        import numpy as np
+        import torch
+
+        values = np.stack([draw(self.generator(name, row)) for row in range(len(self.ids))])
+        return torch.from_numpy(values).to(self._device)
+
+
+class NoDraws(ExampleRNG):
+    """What a perturbation gets that declares randomness "none" or "global"."""
+
+    def integer(self, name: str, row: int, bits: int = 32) -> int:
+        raise Violation(f"it draws '{name}' from the examples' streams, but does not declare randomness='example'")
+
+    def select(self, rows: Sequence[int] | torch.Tensor) -> ExampleRNG:
+        return self
+
+
+@contextmanager
+def global_seed(value: int) -> Iterator[None]:
+    """Seed every global generator (random, NumPy, torch) inside the block and put them back as they were."""
+    import numpy as np
+    import torch
+
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        random.seed(value)
+        np.random.seed(value % 2**32)
+        torch.manual_seed(value)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+
+
+@contextmanager
+def global_draws() -> Iterator[list[str]]:
+    """Collects the names of the global generators (random, NumPy, torch) that the block drew from."""
+    import numpy as np
+    import torch
+
+    drawn: list[str] = []
+    before = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
+    yield drawn
+    after = np.random.get_state(legacy=False)
+    if random.getstate() != before[0]:
+        drawn.append("random")
+    if not _same_state(before[1], after):
+        drawn.append("numpy.random")
+    if not torch.equal(torch.get_rng_state(), before[2]):
+        drawn.append("torch")
+
+
+def _same_state(a: Any, b: Any) -> bool:
+    import numpy as np
+
+    same_key = bool(np.array_equal(a["state"]["key"], b["state"]["key"]))
+    return same_key and a["state"]["pos"] == b["state"]["pos"] and a["has_gauss"] == b["has_gauss"]

@@ -1,0 +1,299 @@
+"""The frozen records that plugins yield: models, attacks, corruptions, data sets, metrics.
+
+A field of a record counts for a cell's identity unless it is marked `field(metadata={"runtime": True})`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from robharness.classifier import Batch, Classifier
+    from robharness.rng import ExampleRNG
+
+Norm = Literal["linf", "l2", "l1"]
+Access = Literal["gradient", "scores", "decision"]
+Randomness = Literal["none", "example", "global"]
+Kind = Literal["image", "video"]
+Params = Any
+"""A frozen, keyword-only dataclass that the plugin owns."""
+
+_RUNTIME = {"runtime": True}
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
+
+
+class Budget(Fraction):
+    """A perturbation size or step as an exact rational, shown as it was written.
+
+    Accepts "0.25/255", "8/255", "1e-3", 0.5, 1 and fractions; a float means its shortest decimal form.
+    Raises ValueError for anything else, NaN and infinity included.
+    """
+
+    text: str
+
+    def __new__(cls, value: str | float | Fraction) -> Budget:
+        if isinstance(value, bool) or not isinstance(value, str | int | float | Fraction):
+            raise ValueError(f"{value!r} is not a number such as 0.5 or 8/255")
+        text = value.text if isinstance(value, Budget) else str(value)
+        numerator, _, denominator = text.partition("/")
+        try:
+            exact = Fraction(numerator.strip()) / Fraction(denominator.strip() or 1)
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"{value!r} is not a number such as 0.5 or 8/255") from None
+        self = super().__new__(cls, exact)
+        self.text = text.replace(" ", "")
+        return self
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Budget({self.text!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Budget, (self.text,))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(cls)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[-+0-9.eE ]+(/[-+0-9.eE ]+)?$"}]}
+
+
+class _Record:
+    """Checks that every record shares: a name that can be typed, and values that the field knows."""
+
+    def __post_init__(self) -> None:
+        kind = type(self).__name__
+        name = getattr(self, "name", None)
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ValueError(f"{kind}: name {name!r} must be lower-case letters, digits and . _ - /")
+        for key, allowed in (("access", Access), ("randomness", Randomness), ("kind", Kind)):
+            value = getattr(self, key, None)
+            if value is not None and value not in get_args(allowed):
+                raise ValueError(f"{kind} {name!r}: {key}={value!r} is not one of {', '.join(get_args(allowed))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """What a network takes: float values in [0, 1], without the batch axis.
+
+    shape: (C, H, W) of an image, (C, T, H, W) of a video.
+    """
+
+    kind: Kind = "image"
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """From the data set's pixels to the network's input, 8 bits in, 8 bits out; mean and std live inside the model.
+
+    resize: length of the shorter side, or (height, width). crop: central, (height, width) or one length.
+    interpolation, antialias: of the resize; with `antialias` as PIL does it. channel_order: what the network expects.
+    """
+
+    resize: int | tuple[int, int] | None = None
+    crop: int | tuple[int, int] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    antialias: bool = True
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """Weights in a file that is there already.
+
+    path: absolute, or relative to the directory of the installed `package`, or else to the data root.
+    sha256: of the file, checked before use. get: the command or page that gets the file.
+    """
+
+    path: str
+    package: str | None = None
+    sha256: str | None = None
+    get: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """Weights that a publisher serves; looked for in `<data root>/weights/<name>`.
+
+    url: where they are served. sha256: of the file, checked before use. name: the file's, by default the url's last part.
+    """
+
+    url: str
+    sha256: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(_Record):
+    """A model: how to build it, and all that a fair measurement needs to know about it.
+
+    name: within the plugin, e.g. "resnet50". labels: the label space, which must equal the data set's.
+    build: (params, weights) -> a network that maps float inputs in [0, 1], (N, *input.shape), to logits (N, classes).
+        It only loads: it never trains and never downloads.
+    weights: where the file is; the core resolves it. preprocessing: None where the data already have the input's shape.
+    params: the dataclass of options that a suite may set. features: the submodule whose output is the representation.
+    expected: published numbers, e.g. {"clean": 0.761}. revision: raise it when `build` starts to give another network.
+    """
+
+    name: str
+    summary: str = field(metadata=_RUNTIME)
+    input: InputSpec
+    labels: str
+    build: Callable[[Params, Path | None], nn.Module] = field(metadata=_RUNTIME)
+    weights: File | Download | None = field(default=None, metadata=_RUNTIME)
+    preprocessing: Preprocessing | None = None
+    params: type | None = field(default=None, metadata=_RUNTIME)
+    features: str | None = field(default=None, metadata=_RUNTIME)
+    expected: Mapping[str, float] = field(default_factory=dict, metadata=_RUNTIME)
+    licence: str = field(default="", metadata=_RUNTIME)
+    paper: str = field(default="", metadata=_RUNTIME)
+    revision: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreatModel:
+    """What an attack promises to stay within: a ball of radius eps in this norm around the input, and the box [0, 1]."""
+
+    norm: Norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Passes per example that one cell needs, beside the one that judges it.
+
+    forwards: forward passes alone. gradients: forward and backward passes.
+    shared_gradients: gradients at the clean point, paid once for all budgets.
+    """
+
+    forwards: int = 0
+    gradients: int = 0
+    shared_gradients: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSpec(_Record):
+    """An attack.
+
+    access: what it may ask of the model: gradients, scores (logits) or decisions. params: its options, without eps.
+    threat: what ball it stays in. cost: what it spends, per example. build: params -> an `Attack`.
+    randomness: "example" draws from the `rng` it is given, "global" from global generators, "none" draws nothing.
+    advise: (params, eps) -> sentences to show in a plan, e.g. that the steps cannot reach eps.
+    notes: per-example columns that it returns in `Perturbed.notes`, name -> int, float, bool or str.
+    revision: raise it when the attack starts to give other results.
+    """
+
+    name: str
+    summary: str = field(metadata=_RUNTIME)
+    access: Access = field(metadata=_RUNTIME)
+    params: type = field(metadata=_RUNTIME)
+    threat: Callable[[Params], ThreatModel] = field(metadata=_RUNTIME)
+    cost: Callable[[Params], Cost] = field(metadata=_RUNTIME)
+    build: Callable[[Params], Attack] = field(metadata=_RUNTIME)
+    randomness: Randomness = "example"
+    inputs: frozenset[Kind] = field(default=frozenset({"image", "video"}), metadata=_RUNTIME)
+    advise: Callable[[Params, Budget], Sequence[str]] | None = field(default=None, metadata=_RUNTIME)
+    notes: Mapping[str, type] = field(default_factory=dict, metadata=_RUNTIME)
+    revision: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorruptionSpec(_Record):
+    """A corruption of 8-bit pictures; the same protocol as an attack, without access to the model.
+
+    group: e.g. "noise"; slopes are given per group. severities: those that a suite may ask for.
+    """
+
+    name: str
+    summary: str = field(metadata=_RUNTIME)
+    group: str = field(metadata=_RUNTIME)
+    build: Callable[[Params], Corruption] = field(metadata=_RUNTIME)
+    severities: tuple[int, ...] = field(default=(1, 2, 3, 4, 5), metadata=_RUNTIME)
+    params: type | None = field(default=None, metadata=_RUNTIME)
+    randomness: Randomness = "example"
+    inputs: frozenset[Kind] = field(default=frozenset({"image"}), metadata=_RUNTIME)
+    notes: Mapping[str, type] = field(default_factory=dict, metadata=_RUNTIME)
+    revision: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(_Record):
+    """A data set.
+
+    labels: the label space, e.g. "imagenet-1k". open: (data root, split) -> a `Dataset`; raises `Missing` where the
+    data are not there. revision: raise it when the pixels of an id change.
+    """
+
+    name: str
+    summary: str = field(metadata=_RUNTIME)
+    labels: str
+    splits: tuple[str, ...] = field(metadata=_RUNTIME)
+    open: Callable[[Path, str], Dataset] = field(metadata=_RUNTIME)
+    kind: Kind = field(default="image", metadata=_RUNTIME)
+    licence: str = field(default="", metadata=_RUNTIME)
+    paper: str = field(default="", metadata=_RUNTIME)
+    revision: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec(_Record):
+    """A number per model, computed from stored results. compute: `Results` -> {label: value}."""
+
+    name: str
+    summary: str
+    compute: Callable[[Any], Mapping[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perturbed:
+    """What an attack may return instead of a bare tensor.
+
+    x: (N, *shape), as the batch's. notes: per-example columns, each of length N, as the spec declares them.
+    """
+
+    x: Tensor
+    notes: Mapping[str, Tensor | np.ndarray | list[Any]] = field(default_factory=dict)
+
+
+class Attack(Protocol):
+    """What `AttackSpec.build` returns."""
+
+    def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Tensor | Perturbed:
+        """Inputs within eps of `batch.x` that the model gets wrong, as far as the attack can; (N, *shape) in [0, 1]."""
+        ...
+
+
+class Corruption(Protocol):
+    """What `CorruptionSpec.build` returns."""
+
+    def perturb(self, model: None, batch: Batch, severity: int, rng: ExampleRNG) -> Tensor | Perturbed:
+        """`batch.canvas`, uint8 (N, H, W, 3), corrupted: the same shape and type."""
+        ...
+
+
+class Dataset(Protocol):
+    """An opened data set: stable ids, labels in the spec's label space, pictures by index."""
+
+    ids: Sequence[str]
+    labels: Sequence[int]
+
+    def read(self, index: int) -> np.ndarray:
+        """The picture as uint8 (H, W, 3), or the video as uint8 (T, H, W, 3); grey ones have one channel."""
+        ...
+
+
+Spec = ModelSpec | AttackSpec | CorruptionSpec | DatasetSpec | MetricSpec

@@ -1,0 +1,325 @@
+"""The loop: one model, one span of examples, the cells that miss it."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robharness import referee
+from robharness.cells import GLOBAL_BLOCK, Cell, Plan, PlannedModel, draw_address
+from robharness.classifier import Batch, Classifier
+from robharness.data import Reader
+from robharness.errors import Violation
+from robharness.referee import Guard, Outcome
+from robharness.rng import ExampleRNG, NoDraws, global_draws, global_seed
+from robharness.store import Failure, Span, Store
+from robharness.suite import Perturbation
+
+CPU_PASS, GPU_PASS = 1_500_000, 20_000_000
+"""Input values per pass: about 10 photos of 224 px on a CPU, whose caches overflow above that, and 128 on a GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A model that is ready in this process. provenance: how its outcomes are made, stored with every part."""
+
+    model: PlannedModel
+    classifier: Classifier
+    guard: Guard
+    reader: Reader
+    seed: int
+    state: str
+    provenance: dict[str, Any]
+
+
+def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | None = None) -> Loaded:
+    """Build the model and probe it. rows: examples per pass, chosen by input size and device if not given.
+
+    Raises Violation, by the model, for whatever goes wrong in it.
+    """
+    assert plan.data is not None
+    _set_precision(plan.suite.precision)
+    spec, target = model.entry.spec, torch.device(device)
+    try:
+        net = spec.build(model.ref.params, model.weights.path if model.weights else None)
+    except Exception as error:
+        raise Violation(f"it cannot be built: {type(error).__name__}: {error}", by="model") from error
+    if not isinstance(net, torch.nn.Module):
+        raise Violation(f"its build returned {type(net).__name__}, not a torch.nn.Module", by="model")
+    state = state_digest(net)
+    classifier = Classifier(net, rows=rows or pass_rows(spec.input.shape, plan.n, target), device=target)
+    exact = probe(classifier, spec.input.shape)
+    provenance = {
+        "device": torch.cuda.get_device_name(target) if target.type == "cuda" else platform.machine() or "cpu",
+        "threads": torch.get_num_threads(),
+        "rows": classifier.rows,
+        "memory_format": "channels_last" if len(spec.input.shape) == 3 else "contiguous",
+        "precision": plan.suite.precision,
+        "exact": exact,
+        "versions": {name: version(name) for name in ("robharness", "torch", "torchvision", "numpy")},
+        "model_plugin": str(model.entry.source),
+    }
+    reader = Reader(data=plan.data, canvas=plan.suite.canvas, model=spec, device=target)
+    return Loaded(
+        model=model,
+        classifier=classifier,
+        guard=Guard(classifier),
+        reader=reader,
+        seed=plan.suite.seed,
+        state=state,
+        provenance=provenance,
+    )
+
+
+def run_unit(
+    loaded: Loaded, cells: Sequence[Cell], span: Span, store: Store, done: Callable[[Cell, Failure | None], bool]
+) -> None:
+    """Compute these cells for this span and write each as soon as it is whole.
+
+    done: told of every cell; what it returns says whether to go on.
+    """
+    try:
+        batch = loaded.reader.read(*span)
+    except Exception as error:
+        for cell in cells:
+            failure = failure_of(cell, span, error)
+            store.write_failure(cell.key, failure)
+            if not done(cell, failure):
+                return
+        return
+    for family in _families(cells):
+        outcomes = _outcomes(loaded, family, batch, span)
+        failure = None
+        for cell in family:
+            if failure is None:
+                try:
+                    outcome, attacked = next(outcomes)
+                except Violation as error:
+                    failure = failure_of(cell, span, error)
+            if failure is None:
+                columns = _columns(cell, batch, outcome, attacked)
+                store.write_part(cell.key, span[0], columns, _provenance(loaded, cell))
+            else:  # a nested attack cannot go on from a budget that failed
+                store.write_failure(cell.key, failure)
+            if not done(cell, failure):
+                return
+
+
+def _families(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells in the order of computing: the budgets of a nested attack together, ascending; clean cells last, since a
+    gradient pass may have left them its logits."""
+
+    def family(cell: Cell) -> str:
+        nested = cell.perturbation is not None and cell.perturbation.nested
+        return draw_address(cell.perturbation) if nested and cell.perturbation else cell.key
+
+    families: dict[str, list[Cell]] = {}
+    for cell in sorted(cells, key=lambda cell: cell.kind == "clean"):
+        families.setdefault(family(cell), []).append(cell)
+    return [sorted(group, key=lambda cell: cell.perturbation.strength if cell.perturbation else 0)
+            for group in families.values()]  # fmt: skip
+
+
+def _outcomes(loaded: Loaded, family: list[Cell], batch: Batch, span: Span) -> Iterator[tuple[Outcome, np.ndarray]]:
+    """The outcome of every cell of a family in turn, and which rows were attacked for it; Violation ends it.
+
+    A row that is not attacked keeps the outcome it has: the clean one where only right examples count, that of the
+    smaller budget where it was fooled already.
+    """
+    perturbation = family[0].perturbation
+    alive = np.ones(len(batch), bool)
+    if perturbation is None:
+        yield _clean(loaded, batch), np.zeros(len(batch), bool)
+        return
+    kept = None
+    if family[0].count == "robust":
+        kept = _clean(loaded, batch)
+        alive = kept.correct.copy()
+    wanted = [cell.perturbation.strength for cell in family if cell.perturbation]
+    smaller = family[-1].perturbation.smaller if family[-1].perturbation else ()
+    for strength in sorted({*smaller, *wanted}):
+        now = replace(perturbation, strength=strength)
+        outcome = kept
+        if alive.any():
+            outcome = _merged(kept, _perturbed_outcome(loaded, now, batch, alive, span), alive)
+        assert outcome is not None
+        if strength in wanted:
+            yield outcome, alive.copy()
+        if perturbation.nested:
+            kept, alive = outcome, alive & outcome.correct
+
+
+def _clean(loaded: Loaded, batch: Batch) -> Outcome:
+    logits = batch.logits(loaded.classifier)
+    return referee.judge(batch.labels, logits, np.full(len(batch), np.nan), {})
+
+
+def _perturbed_outcome(
+    loaded: Loaded, perturbation: Perturbation, batch: Batch, alive: np.ndarray, span: Span
+) -> Outcome:
+    """The verdict on the perturbed rows that are alive."""
+    rows = torch.from_numpy(alive.nonzero()[0]).to(batch.x.device)
+    part = batch if alive.all() else batch.select(rows)
+    if perturbation.entry.spec.randomness == "global":
+        x, size, notes = _perturb_in_blocks(loaded, perturbation, part, span)
+    else:
+        x, size, notes = _perturb(loaded, perturbation, part)
+    return referee.judge(part.labels, loaded.classifier.logits(x), size, notes)
+
+
+def _perturb(loaded: Loaded, perturbation: Perturbation, batch: Batch) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
+    """The model's inputs after an attack or a corruption, checked; sizes; notes. Raises Violation."""
+    spec, attacks = perturbation.entry.spec, perturbation.kind == "attack"
+    view = loaded.classifier.restricted(spec.access) if attacks else None
+    streams = ExampleRNG if spec.randomness == "example" else NoDraws
+    rng = streams(loaded.seed, draw_address(perturbation), batch.ids, batch.x.device)
+    strength = float(perturbation.strength) if attacks else int(perturbation.strength)
+    with loaded.guard.watching(batch), global_draws() as drawn:
+        try:
+            returned = spec.build(perturbation.params).perturb(view, batch, strength, rng)
+        except Violation:
+            raise
+        except Exception as error:
+            raise Violation(f"it raised {type(error).__name__}: {error}") from error
+    if drawn and spec.randomness != "global":
+        raise Violation(f"it draws from the global generator of {drawn[0]}, but does not declare randomness='global'")
+    like = batch.x if attacks else batch.canvas
+    x, size, notes = referee.checked(returned, like, notes=spec.notes, eps=strength, norm=perturbation.norm)
+    return (x if attacks else loaded.reader.inputs(list(x.cpu().numpy()))), size, notes
+
+
+def _perturb_in_blocks(
+    loaded: Loaded, perturbation: Perturbation, batch: Batch, span: Span
+) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
+    """As `_perturb`, for what draws from global generators: one seeding per fixed block of positions, whole blocks
+    whatever the span, so that results do not depend on how the work was cut."""
+    address, total = draw_address(perturbation), len(loaded.reader.data.order)
+    found: dict[str, tuple[Any, ...]] = {}
+    for start in range(span[0] // GLOBAL_BLOCK * GLOBAL_BLOCK, span[1], GLOBAL_BLOCK):
+        block = loaded.reader.read(start, min(start + GLOBAL_BLOCK, total))
+        with global_seed(ExampleRNG(loaded.seed, address, [f"block {start}"]).integer("seed", 0)):
+            x, size, notes = _perturb(loaded, perturbation, block)
+        for row, example in enumerate(block.ids):
+            found[example] = (x[row], size[row], {name: column[row] for name, column in notes.items()})
+    rows = [found[example] for example in batch.ids]
+    columns = {name: np.array([row[2][name] for row in rows]) for name in perturbation.entry.spec.notes}
+    return torch.stack([row[0] for row in rows]), np.array([row[1] for row in rows]), columns
+
+
+def _merged(kept: Outcome | None, new: Outcome, rows: np.ndarray) -> Outcome:
+    """The kept outcome with these rows (mask) replaced; notes of rows that were never attacked are None."""
+    if kept is None or rows.all():
+        return new
+    values = {}
+    for name in ("prediction", "correct", "margin", "logit_range", "size"):
+        values[name] = getattr(kept, name).copy()
+        values[name][rows] = getattr(new, name)
+    notes = {name: kept.notes.get(name, np.full(len(rows), None, object)).astype(object) for name in new.notes}
+    for name, column in new.notes.items():
+        notes[name][rows] = column
+    return Outcome(**values, notes=notes)
+
+
+def _columns(cell: Cell, batch: Batch, outcome: Outcome, attacked: np.ndarray) -> dict[str, Any]:
+    columns = {
+        "example": list(batch.ids),
+        "label": batch.labels.cpu().numpy(),
+        "prediction": outcome.prediction,
+        "correct": outcome.correct,
+        "margin": outcome.margin,
+        "logit_range": outcome.logit_range,
+        "size": outcome.size,
+        "attacked": attacked,
+    }
+    declared = cell.perturbation.entry.spec.notes if cell.perturbation else {}
+    nothing = np.full(len(batch), None, object)
+    return columns | {name: outcome.notes.get(name, nothing).tolist() for name in declared}
+
+
+def _provenance(loaded: Loaded, cell: Cell) -> dict[str, Any]:
+    plugin = {} if cell.perturbation is None else {"perturbation_plugin": str(cell.perturbation.entry.source)}
+    return loaded.provenance | plugin
+
+
+def failure_of(cell: Cell, span: Span, error: BaseException) -> Failure:
+    """Who is to blame for a cell that has no outcomes, and why."""
+    by = error.by if isinstance(error, Violation) else "data"
+    if by == "perturbation" and cell.perturbation is not None:
+        entry = cell.perturbation.entry
+    else:
+        entry = cell.data.entry if by == "data" else cell.model.entry
+    text = str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
+    cause = error.__cause__ or error
+    return Failure(
+        start=span[0],
+        stop=span[1],
+        blame=str(entry.source),
+        error=f"{entry.name}: {text}",
+        traceback="".join(traceback.format_exception(cause)),
+    )
+
+
+def pass_rows(shape: Sequence[int], examples: int, device: torch.device) -> int:
+    """How many examples a pass takes: near what suits the device, and so that the last pass wastes little."""
+    values = GPU_PASS if device.type == "cuda" else CPU_PASS
+    most = min(max(1, values // max(1, int(np.prod(shape)))), 512)
+    passes = -(-examples // most)
+    return -(-examples // max(1, passes))
+
+
+def probe(classifier: Classifier, shape: Sequence[int]) -> dict[str, bool]:
+    """Whether this device keeps an example's bits whatever its neighbours, and whether recording gradients matters.
+
+    rows: logits of a row are the same alone (padded), and in another order. gradients: the same for gradients.
+    grad_mode: logits are the same in a pass that records gradients; then `Classifier.grad_mode_exact` is set.
+    """
+    rows = classifier.rows
+    count = rows * int(np.prod(shape))
+    ramp = torch.arange(count, dtype=torch.float64, device=classifier.device) * 0.6180339887498949 % 1
+    x = ramp.to(torch.float32).view(rows, *shape)
+    labels = torch.zeros(rows, dtype=torch.long, device=classifier.device)
+    order = torch.arange(rows - 1, -1, -1, device=classifier.device)
+
+    def first_logit(logits: Tensor, labels: Tensor) -> Tensor:
+        return logits.gather(1, labels[:, None])[:, 0]
+
+    logits = classifier.logits(x)
+    straight = classifier.gradient(x, labels, first_logit)
+    turned = classifier.gradient(x[order], labels, first_logit)
+    alone = classifier.logits(x[:1])
+    exact = {
+        "rows": torch.equal(logits[order], classifier.logits(x[order])) and torch.equal(logits[:1], alone),
+        "gradients": torch.equal(straight.gradient[order], turned.gradient),
+        "grad_mode": torch.equal(logits, straight.logits),
+    }
+    classifier.grad_mode_exact = exact["grad_mode"]
+    classifier.passes.clear()
+    return exact
+
+
+def state_digest(net: torch.nn.Module) -> str:
+    """The sha256 of all parameters and buffers: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, value in sorted([*net.named_parameters(), *net.named_buffers()], key=lambda item: item[0]):
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _set_precision(precision: str) -> None:
+    """TF32 only if asked for; algorithms that give the same bits again."""
+    fast = precision == "tf32"
+    torch.set_float32_matmul_precision("high" if fast else "highest")
+    torch.backends.cudnn.allow_tf32 = fast
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True

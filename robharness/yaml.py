@@ -1,0 +1,90 @@
+"""YAML as data: no tags, no code, no duplicate keys, numbers as YAML 1.2 reads them, and the place of every value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from re import compile as regex
+from typing import Any
+
+import yaml
+
+Path = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML reads YAML 1.1, where `no` is false, 1:30 is 90 and 1e-3 is a text; this resolves the YAML 1.2 core."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", regex(r"^(?:true|false)$"), list("tf"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", regex(r"^(?:~|null|)$"), ["~", "n", ""])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", regex(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    regex(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"),
+    list("-+0123456789."),
+)
+_PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("str", "bool", "null", "int", "float", "seq", "map")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A YAML text as plain data. values, keys: path -> (line, column), from 1; errors: (line, column, path, sentence)."""
+
+    data: Any
+    values: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    keys: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    errors: list[tuple[int, int, Path, str]] = field(default_factory=list)
+
+
+def parse(text: str) -> Document:
+    """The document in this text. What is wrong with it is in `errors`, and never raised."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        return Document(data=None, errors=[(line, column, (), f"not YAML: {error.problem or error.context}")])
+    except yaml.YAMLError as error:
+        return Document(data=None, errors=[(1, 1, (), f"not YAML: {' '.join(str(error).split())}")])
+    document = Document(data=None)
+    if node is None:
+        return document
+    return Document(data=_value(node, (), document), values=document.values, keys=document.keys, errors=document.errors)
+
+
+def _value(node: yaml.Node, path: Path, document: Document) -> Any:
+    place = (node.start_mark.line + 1, node.start_mark.column + 1)
+    document.values[path] = place
+    if node.tag not in _PLAIN:
+        document.errors.append((*place, path, f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not allowed"))
+        return None
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(child, (*path, index), document) for index, child in enumerate(node.value)]
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, path, document)
+    kind = node.tag.rpartition(":")[2]
+    text: str = node.value
+    if kind == "null":
+        return None
+    return {"bool": lambda: text == "true", "int": lambda: int(text), "float": lambda: float(text)}.get(
+        kind, lambda: text
+    )()
+
+
+def _mapping(node: yaml.MappingNode, path: Path, document: Document) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        place = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+        if not isinstance(key_node, yaml.ScalarNode):
+            document.errors.append((*place, path, "a key must be a word"))
+            continue
+        key = key_node.value
+        if key in result:
+            first = document.keys[(*path, key)]
+            document.errors.append((*place, (*path, key), f"the key '{key}' is there already, in line {first[0]}"))
+            continue
+        document.keys[(*path, key)] = place
+        result[key] = _value(value_node, (*path, key), document)
+    return result
