@@ -76,7 +76,7 @@ class Reader:
 
 
 def on_canvas(picture: Picture, side: int) -> Picture:
-    """The picture as ImageNet-C has it: shorter side to side * 256 / 224, central crop; untouched if it is that size."""
+    """The picture as ImageNet-C has it: shorter side to side * 256 / 224, central crop; left alone if it fits."""
     if picture.shape[-3:-1] == (side, side):
         return picture
     return preprocessed(picture, Preprocessing(resize=round(side * 256 / 224), crop=side))

@@ -180,7 +180,7 @@ def _flat(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def next_unit(cells: Sequence[Cell], gaps: dict[str, list[Span]], size: int) -> tuple[Span, list[Cell]] | None:
-    """The first span of at most `size` examples that some cells miss as a whole, and those cells; None when all is there."""
+    """The first span of at most `size` examples that some cells miss, and those cells; None when all is there."""
     firsts = [gaps[cell.key][0] for cell in cells if gaps[cell.key]]
     if not firsts:
         return None

@@ -16,7 +16,7 @@ MIN_SLOPE_EXAMPLES = 1000
 """Slopes from fewer examples carry a flag: noise in the reference's drops pulls them towards 0."""
 
 
-class UndefinedNumber(ValueError):  # noqa: N818 (a sentence reads "raises ZeroClean", without Error)
+class UndefinedNumber(ValueError):
     """A number that these inputs do not define; the base of the four below."""
 
 

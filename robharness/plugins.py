@@ -101,7 +101,7 @@ class Registry:
         if hint:
             return f"no {noun} '{name}'{hint} See: robharness list {kind}"
         if "/" in name and namespace not in {source.namespace for source in self.sources}:
-            return f"no plugin '{namespace}' is installed, which '{name}' asks for. Try: pip install robharness-{namespace}"
+            return f"'{name}' needs a plugin '{namespace}', which is not there. Try: pip install robharness-{namespace}"
         return f"no {noun} '{name}'. See: robharness list {kind}"
 
     def add(self, kind: str, spec: Spec, source: Source) -> Entry:

@@ -130,7 +130,7 @@ class File:
 class Download:
     """Weights that a publisher serves; looked for in `<data root>/weights/<name>`.
 
-    url: where they are served. sha256: of the file, checked before use. name: the file's, by default the url's last part.
+    url: where they are served. sha256: of the file, checked before use. name: of the file, else the url's last part.
     """
 
     url: str
@@ -167,7 +167,7 @@ class ModelSpec(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ThreatModel:
-    """What an attack promises to stay within: a ball of radius eps in this norm around the input, and the box [0, 1]."""
+    """What an attack promises to stay within: a ball of radius eps around the input, and the box [0, 1]."""
 
     norm: Norm
 

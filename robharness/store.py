@@ -175,7 +175,8 @@ class Store:
         import pyarrow.parquet as pq
 
         metadata = pq.read_schema(self.folder(key) / _part_name(*span)).metadata or {}
-        return metadata.get(b"robharness", b"{}")
+        facts: bytes = metadata.get(b"robharness", b"{}")
+        return facts
 
     def forget(self, key: str) -> None:
         """Take a cell's outcomes and failures away, for `--fresh`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, PydanticUserError, TypeAdapter, Val
 from robharness import yaml
 from robharness.errors import PluginNotFound, SuiteError, UserError, did_you_mean
 from robharness.plugins import Entry, Registry
-from robharness.specs import Budget, Params
+from robharness.specs import Budget, Norm, Params
 
 Count = Literal["all", "robust"]
 DEFAULT_CANVAS = 224
@@ -118,7 +118,8 @@ class Perturbation:
     smaller: tuple[Budget, ...] = ()
 
     @property
-    def norm(self) -> str | None:
+    def norm(self) -> Norm | None:
+        """The norm of an attack's threat model; None for a corruption."""
         return self.entry.spec.threat(self.params).norm if self.kind == "attack" else None
 
     @property

@@ -30,7 +30,10 @@ _PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("str", "bool", "null", "int",
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A YAML text as plain data. values, keys: path -> (line, column), from 1; errors: (line, column, path, sentence)."""
+    """A YAML text as plain data.
+
+    values, keys: path -> (line, column), from 1. errors: (line, column, path, sentence).
+    """
 
     data: Any
     values: dict[Path, tuple[int, int]] = field(default_factory=dict)

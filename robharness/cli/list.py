@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
@@ -47,12 +48,8 @@ def _entries(registry: Any, kind: str) -> list[dict[str, Any]]:
     rows = []
     for name, entry in sorted(getattr(registry, kind).items()):
         spec = entry.spec
-        facts = {"models": lambda s: {"labels": s.labels, "input": "x".join(map(str, s.input.shape))},
-                 "attacks": lambda s: {"access": s.access, "options": _options(s.params)},
-                 "corruptions": lambda s: {"group": s.group, "severities": ", ".join(map(str, s.severities))},
-                 "datasets": lambda s: {"labels": s.labels, "splits": ", ".join(s.splits)},
-                 "metrics": lambda s: {}}[kind](spec)  # fmt: skip
-        rows.append({"name": name, "summary": spec.summary, **facts, "plugin": str(entry.source)})
+        facts = _FACTS[kind](spec)
+        rows.append({"name": name, **facts, "summary": spec.summary, "plugin": str(entry.source)})
     return rows
 
 
@@ -60,6 +57,15 @@ def _options(params: type) -> str:
     from dataclasses import fields
 
     return ", ".join(item.name for item in fields(params))
+
+
+_FACTS: dict[str, Callable[[Any], dict[str, str]]] = {
+    "models": lambda spec: {"labels": spec.labels, "input": "x".join(map(str, spec.input.shape))},
+    "attacks": lambda spec: {"access": spec.access, "options": _options(spec.params)},
+    "corruptions": lambda spec: {"group": spec.group, "severities": ", ".join(map(str, spec.severities))},
+    "datasets": lambda spec: {"labels": spec.labels, "splits": ", ".join(spec.splits)},
+    "metrics": lambda spec: {},
+}
 
 
 def _plugins(registry: Any) -> list[dict[str, Any]]:
@@ -104,10 +110,11 @@ def _show(rows: list[dict[str, Any]], kind: str) -> None:
     if not rows:
         console.print(f"no {kind}; plugins bring them, e.g.: pip install robharness-NAME")
         return
-    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    wanted = [name for name in rows[0] if kind == "plugins" or name != "plugin"]
+    columns = [name for name in wanted if any(row[name] for row in rows)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        table.add_column(name, no_wrap=name == "name", overflow="fold")
+        table.add_column(name, no_wrap=name in ("name", "labels", "input", "access", "group"), overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(row[name]), style="red" if name == "problem" else "") for name in columns))
     console.print(table)

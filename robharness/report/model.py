@@ -154,7 +154,8 @@ def _numbers(results: Results, result: CellResult) -> Numbers:
     if result.cell.kind == "clean":
         right = int(result.correct.sum())
         return Numbers(n=result.n, accuracy=result.accuracy, interval=metrics.accuracy_interval(right, result.n))
-    return _perturbed_numbers(*results.paired([clean, result]), result.correct, result.cell.count)
+    before, after = results.paired([clean, result])
+    return _perturbed_numbers(before, after, result.correct, result.cell.count)
 
 
 def _perturbed_numbers(clean: np.ndarray, perturbed: np.ndarray, alone: np.ndarray, count: str) -> Numbers:

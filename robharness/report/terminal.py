@@ -30,8 +30,14 @@ def show(report: Report, console: Console) -> None:
 
 
 def _table(table: Table) -> RichTable:
-    made = RichTable(title=Text(table.title, style="bold"), caption=Text(table.caption, style="dim"), box=box.SIMPLE_HEAD,
-                     title_justify="left", caption_justify="left", pad_edge=False)  # fmt: skip
+    made = RichTable(
+        title=Text(table.title, style="bold"),
+        caption=Text(table.caption, style="dim"),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+    )
     for index, name in enumerate(table.header):
         made.add_column(Text(name), justify="left" if index == 0 else "right", no_wrap=index > 0)
     for row in table.rows:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import imagecorruptions
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 import torch
 from robharness_corruptions import robharness_corruptions
 
-from robharness import ExampleRNG, UserError
+from robharness import Batch, ExampleRNG, UserError
 
 SPECS = {spec.name: spec for spec in robharness_corruptions()}
 RANDOM = [name for name, spec in SPECS.items() if spec.randomness == "example"]
@@ -33,8 +32,13 @@ def photo(seed, height=48, width=40):
 PHOTOS = {name: photo(seed) for seed, name in enumerate(IDS)}
 
 
+def batch_of(canvas, ids):
+    x, labels = torch.zeros(len(ids), 3, 8, 8), torch.zeros(len(ids), dtype=torch.int64)
+    return Batch(ids, x, labels, torch.from_numpy(canvas))
+
+
 def corrupt(name, ids=IDS, severity=1, seed=0):
-    batch = SimpleNamespace(ids=ids, canvas=torch.from_numpy(np.stack([PHOTOS[example] for example in ids])))
+    batch = batch_of(np.stack([PHOTOS[example] for example in ids]), ids)
     before = batch.canvas.clone()
     corrupted = SPECS[name].build(None).perturb(None, batch, severity, ExampleRNG(seed, f"corruptions/{name}", ids))
     assert torch.equal(batch.canvas, before), "the batch's own pictures stay as they are"
@@ -143,18 +147,17 @@ for name in ("snow", "glass_blur", "impulse_noise"):
 
 
 def test_pictures_that_the_library_cannot_take_are_refused():
-    corruption = SPECS["fog"].build(None)
-    small = SimpleNamespace(canvas=torch.zeros(1, 40, 31, 3, dtype=torch.uint8))
+    corruption, streams = SPECS["fog"].build(None), ExampleRNG(0, "corruptions/fog", ["a"])
     with pytest.raises(ValueError, match=r"at least 32 x 32 pixels, and got 40 x 31; .* canvas: 224"):
-        corruption.perturb(None, small, 1, ExampleRNG(0, "fog", ["a"]))
-    grey = SimpleNamespace(canvas=torch.zeros(1, 40, 40, 1, dtype=torch.uint8))
+        corruption.perturb(None, batch_of(np.zeros((1, 40, 31, 3), np.uint8), ["a"]), 1, streams)
     with pytest.raises(ValueError, match="needs pictures of 3 channels"):
-        corruption.perturb(None, grey, 1, ExampleRNG(0, "fog", ["a"]))
+        corruption.perturb(None, batch_of(np.zeros((1, 40, 40, 1), np.uint8), ["a"]), 1, streams)
 
 
 def test_an_empty_batch_stays_empty():
-    empty = SimpleNamespace(canvas=torch.zeros(0, 40, 40, 3, dtype=torch.uint8))
-    assert SPECS["fog"].build(None).perturb(None, empty, 1, ExampleRNG(0, "fog", [])).shape == (0, 40, 40, 3)
+    empty = batch_of(np.zeros((0, 40, 40, 3), np.uint8), [])
+    corrupted = SPECS["fog"].build(None).perturb(None, empty, 1, ExampleRNG(0, "corruptions/fog", []))
+    assert corrupted.shape == (0, 40, 40, 3)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 The module draws from global generators, so this is the one place that seeds NumPy's. Found by reading it and by trying
 (imagecorruptions-imaug 1.1.5): gaussian_noise, shot_noise, motion_blur, snow, frost, fog and elastic_transform draw
-from NumPy's global generator and take no seed; impulse_noise (a generator of scikit-image's) and glass_blur (numba's own
-global one) draw from fresh entropy unless they are given `seed=`; the other six draw nothing. So every example gets one
-32-bit seed, which goes to NumPy's global generator and to `seed=` where there is one: `np.random.seed(s)` and `corrupt`
-give the same picture by hand. NumPy's generator is put back; numba's cannot be, and nothing else here uses it.
+from NumPy's global generator and take no seed; impulse_noise (a generator of scikit-image's) and glass_blur (numba's
+own global one) draw from fresh entropy unless they are given `seed=`; the other six draw nothing. So every example
+gets one 32-bit seed, which goes to NumPy's global generator and to `seed=` where there is one: `np.random.seed(s)` and
+`corrupt` give the same picture by hand. NumPy's generator is put back; numba's cannot, and nothing else uses it.
 
 Trade-off: global state allows one picture at a time in a process, so threads must not share it. The threads of OpenCV
 change no byte (tried with 1, 2 and 8), so their number is left alone.

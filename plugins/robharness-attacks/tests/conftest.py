@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from robharness_attacks import robharness_attacks
+
+from robharness import Batch, Classifier, ExampleRNG
+
+SPECS = {spec.name: spec for spec in robharness_attacks()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Two threads a test on two busy cores wait for each other, and take ten times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def batch_of():
+    """A batch of these inputs, (N, *shape), and labels, (N,), arrays or tensors."""
+
+    def build(x, labels):
+        ids = [f"example-{row}" for row in range(len(x))]
+        return Batch(ids, torch.as_tensor(x), torch.as_tensor(labels).long())
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def uniform():
+    """Numbers in [0, 1), float32, from a seed of their own."""
+
+    def draw(seed, *shape):
+        return torch.from_numpy(np.random.default_rng(seed).random(shape, dtype=np.float32))
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def attack():
+    """Run an attack as the core does, by name and options, and hold it to its promises."""
+
+    def run(name, net, batch, eps, *, rows=7, seed=0, **options):
+        spec = SPECS[name]
+        model = net if isinstance(net, Classifier) else Classifier(net, rows=rows)
+        params = spec.params(**options)
+        rng = ExampleRNG(seed, name, batch.ids)
+        before = batch.x.clone()
+        result = spec.build(params).perturb(model.restricted(spec.access), batch, eps, rng)
+        assert torch.equal(batch.x, before)
+        assert result.x.shape == batch.x.shape
+        assert result.x.dtype == batch.x.dtype
+        assert 0 <= float(result.x.min()) <= float(result.x.max()) <= 1  # fails for NaN
+        order, slack = {"linf": (torch.inf, 1e-6), "l2": (2, 1e-4 * eps)}[spec.threat(params).norm]
+        sizes = torch.linalg.vector_norm((result.x.double() - batch.x.double()).flatten(1), ord=order, dim=1)
+        assert float(sizes.max()) <= eps + slack
+        assert set(result.notes) == set(spec.notes)
+        return result
+
+    return run
+
+
+class Linear(torch.nn.Module):
+    """Two classes, (-offset, w . x): the margin of class 1 over class 0 is linear in x."""
+
+    def __init__(self, weights, offset=0.0):
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.as_tensor(weights).flatten())
+        self.offset = offset
+
+    def forward(self, x):
+        score = x.flatten(1) @ self.weights
+        return torch.stack([torch.full_like(score, self.offset), score], 1)
+
+
+@pytest.fixture(scope="session")
+def linear():
+    return Linear
+
+
+@pytest.fixture(scope="session")
+def conv_net():
+    """A small convolutional network for (3, 8, 8) with fixed random weights."""
+
+    def build(classes=5, seed=0):
+        net = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, stride=2), torch.nn.ReLU(),
+            torch.nn.Flatten(), torch.nn.Linear(72, classes),
+        )  # fmt: skip
+        draws = np.random.default_rng(seed)
+        with torch.no_grad():
+            for parameter in net.parameters():
+                scale = 2 / np.sqrt(max(1, parameter[0].numel()))
+                parameter.copy_(torch.from_numpy(draws.normal(size=tuple(parameter.shape)) * scale))
+            typical = torch.from_numpy(draws.random((64, 3, 8, 8), dtype=np.float32))
+            net[-1].bias -= net(typical).mean(0)  # so that every class occurs
+        return net
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """A trained network for scikit-learn's digits, and 200 examples it has not seen: net, x (N, 1, 8, 8), labels."""
+    from sklearn.datasets import load_digits
+    from sklearn.neural_network import MLPClassifier
+
+    x, labels = load_digits(return_X_y=True)
+    x = (x / 16).astype(np.float32)
+    seen = np.arange(len(x)) % 9 > 0
+    trained = MLPClassifier((64,), random_state=0, max_iter=100, tol=1e-3).fit(x[seen], labels[seen])
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+    with torch.no_grad():
+        for layer, weights, bias in zip((net[1], net[3]), trained.coefs_, trained.intercepts_, strict=True):
+            layer.weight.copy_(torch.from_numpy(weights.T))
+            layer.bias.copy_(torch.from_numpy(bias))
+    return net, torch.from_numpy(x[~seen]).view(-1, 1, 8, 8), torch.from_numpy(labels[~seen])
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self, net, scale):
+        super().__init__()
+        self.net, self.scale = net, scale
+
+    def forward(self, x):
+        return self.net(x) * self.scale
+
+
+@pytest.fixture(scope="session")
+def scaled():
+    """The network with its logits multiplied: the same decisions."""
+    return Scaled

@@ -1,0 +1,193 @@
+"""An example's outcome belongs to it: neighbours, order, pass shape and other restarts change nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from robharness_attacks.norms import _length
+from robharness_attacks.objectives import clearly_fooled, lead
+
+from robharness import Budget, Classifier
+
+N = 23
+
+
+class Exact(torch.nn.Module):
+    """Two classes, whole-numbered weights, ReLU: on dyadic pixels every sum is exact, forward and backward."""
+
+    def __init__(self):
+        super().__init__()
+        draws = np.random.default_rng(7)
+        self.first = torch.nn.Linear(16, 12)
+        self.second = torch.nn.Linear(12, 2)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.from_numpy(draws.integers(-3, 4, tuple(parameter.shape))))
+
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x.flatten(1))))
+
+
+@pytest.fixture
+def dyadic(batch_of):
+    draws = np.random.default_rng(11)
+    x = torch.from_numpy(draws.integers(0, 65, (N, 1, 4, 4)).astype(np.float32) / 64)
+    return batch_of(x, Classifier(Exact(), rows=8).decisions(x))
+
+
+def rows_in(order):
+    return [torch.tensor(part) for part in (order[:1], order[1:6], order[6:])]
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_exact_arithmetic_gives_exact_outcomes(attack, dyadic, keep):
+    options = {"steps": 6, "rel_step": Budget("1/4"), "keep": keep, "random_start": False}
+    whole = attack("pgd", Exact(), dyadic, 2**-4, rows=8, **options)
+    fooled = Classifier(Exact(), rows=8).decisions(whole.x) != dyadic.labels
+    assert 3 <= int(fooled.sum()) <= N - 3  # some leave early and some do not
+    order = np.random.default_rng(0).permutation(N).tolist()
+    for rows in (1, 3, 7, 16):
+        for part in rows_in(order):
+            one = attack("pgd", Exact(), dyadic.select(part), 2**-4, rows=rows, **options)
+            assert torch.equal(one.x, whole.x[part])
+            assert torch.equal(one.notes["zero_gradients"], whole.notes["zero_gradients"][part])
+
+
+@pytest.mark.parametrize("options", [
+    {"norm": "linf", "keep": "best"},
+    {"norm": "l2", "keep": "best", "restarts": 3},
+    {"norm": "l2", "keep": "best", "random_start": False},
+    {"norm": "linf", "keep": "last", "restarts": 2},
+    {"norm": "l2", "keep": "last"},
+], ids=str)  # fmt: skip
+def test_neighbours_and_order_change_nothing_in_passes_of_one_shape(attack, conv_net, uniform, batch_of, options):
+    net, x = conv_net(), uniform(2, N, 3, 8, 8)
+    batch = batch_of(x, Classifier(net, rows=8).decisions(x))
+    eps = {"linf": 0.02, "l2": 0.25}[options["norm"]]
+    whole = attack("pgd", net, batch, eps, **options)
+    fooled = Classifier(net, rows=7).decisions(whole.x) != batch.labels
+    assert 2 <= int(fooled.sum()) <= N - 2
+    order = np.random.default_rng(0).permutation(N).tolist()
+    for part in rows_in(order):
+        assert torch.equal(attack("pgd", net, batch.select(part), eps, **options).x, whole.x[part])
+
+
+def test_lengths_are_the_same_bits_whatever_the_other_rows(uniform):
+    torch.set_num_threads(2)  # torch then sums a single row of this length in another order
+    x = uniform(4, 9, 3, 120, 120) - 0.5
+    whole = _length(x)
+    torch.set_num_threads(1)
+    torch.testing.assert_close(whole.flatten().double(), torch.linalg.vector_norm(x.double().flatten(1), dim=1))
+    torch.set_num_threads(2)
+    alone = torch.cat([_length(x[row : row + 1]) for row in range(9)])
+    torch.set_num_threads(1)
+    assert torch.equal(whole, alone)
+
+
+@pytest.mark.parametrize("random_start", [True, False])
+def test_who_leaves_early_is_fooled_in_any_pass(attack, digits, batch_of, random_start):
+    net, x, labels = digits
+    passes, fooled = {}, {}
+    for keep in ("best", "last"):
+        model = Classifier(net, rows=32)
+        found = attack("pgd", model, batch_of(x, labels), 0.2, keep=keep, steps=20, random_start=random_start)
+        passes[keep] = model.passes["backward"]
+        again = Classifier(net, rows=9).logits(found.x)
+        fooled[keep] = again.argmax(1) != labels
+        assert not (clearly_fooled(Classifier(net, rows=32).logits(found.x), labels) & ~fooled[keep]).any()
+    assert passes["last"] == 20 * 7
+    assert passes["best"] < 0.6 * passes["last"]
+    assert fooled["best"].sum() > 100
+    assert (fooled["best"] | ~fooled["last"]).all()
+
+
+def test_no_pass_is_made_for_examples_that_are_done(attack, linear, batch_of):
+    batch = batch_of(np.full((6, 1, 2, 2), 0.5, np.float32), [0] * 6)
+    model = Classifier(linear(np.ones(4, np.float32)), rows=3)  # score 2 against 0: fooled at the start
+    result = attack("pgd", model, batch, 0.1, restarts=5, random_start=True)
+    assert dict(model.passes) == {"forward": 2, "backward": 2}
+    assert not result.notes["zero_gradients"].any()
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_first_of_five_restarts_is_the_only_one_of_one(attack, conv_net, uniform, batch_of, keep, norm):
+    net, x = conv_net(), uniform(2, N, 3, 8, 8)
+    batch = batch_of(x, Classifier(net, rows=8).decisions(x))
+    eps = {"linf": 0.02, "l2": 0.25}[norm]
+    starts, leads = {}, {}
+    for restarts in (1, 5):
+        seen = []
+        model = Classifier(net, rows=N)
+        hook = net.register_forward_pre_hook(lambda net, inputs, seen=seen: seen.append(inputs[0].detach().clone()))
+        result = attack("pgd", model, batch, eps, norm=norm, keep=keep, restarts=restarts, steps=4)
+        hook.remove()
+        starts[restarts] = seen
+        leads[restarts] = lead(model.logits(result.x), batch.labels)
+    assert torch.equal(starts[1][0], starts[5][0])
+    assert not torch.equal(starts[5][0], starts[5][5])  # 4 steps and a final pass later: the second start
+    assert (leads[5] >= leads[1] - 1e-5).all()
+    assert (leads[5] > leads[1] + 1e-5).any()
+
+
+def test_the_last_of_several_restarts_is_chosen_by_who_fools(attack, digits, batch_of):
+    net, x, labels = digits
+    batch = batch_of(x, labels)
+    several = attack("pgd", net, batch, 0.06, rows=64, keep="last", restarts=4, steps=3)
+    once = attack("pgd", net, batch, 0.06, rows=64, keep="last", steps=3)
+    fooled = [Classifier(net, rows=64).decisions(found.x) != labels for found in (once, several)]
+    assert not (fooled[0] & ~fooled[1]).any()
+
+
+def test_budgets_share_the_gradient_at_the_clean_point(attack, conv_net, uniform, batch_of):
+    batch = batch_of(uniform(2, 10, 3, 8, 8), np.arange(10) % 5)
+    model = Classifier(conv_net(), rows=4)  # three passes for ten rows
+    model.grad_mode_exact = True
+    for eps in (0.01, 0.02, 0.03, 0.04, 0.05):
+        attack("fgsm", model, batch, eps)
+    batch.logits(model)
+    assert dict(model.passes) == {"forward": 3, "backward": 3}
+    attack("fgsm", model, batch, 0.5, norm="l2")
+    attack("pgd", model, batch, 0.02, keep="last", steps=1, random_start=False)
+    assert dict(model.passes) == {"forward": 3, "backward": 3}
+    attack("fgsm", model, batch.select(torch.tensor([2, 3])), 0.02)
+    assert dict(model.passes) == {"forward": 3, "backward": 3}
+
+
+@pytest.mark.parametrize("options", [
+    {"keep": "last"}, {"keep": "last", "random_start": False}, {"keep": "last", "restarts": 3},
+    {"keep": "best"}, {"keep": "best", "random_start": False}, {"keep": "best", "restarts": 3},
+], ids=str)  # fmt: skip
+def test_the_declared_cost_is_what_is_spent_when_nobody_leaves(attack, linear, batch_of, options):
+    from robharness_attacks import robharness_attacks
+
+    pgd = {spec.name: spec for spec in robharness_attacks()}["pgd"]
+    cost = pgd.cost(pgd.params(steps=4, **options))
+    batch = batch_of(np.full((2, 1, 2, 2), 0.5, np.float32), [0, 0])
+    model = Classifier(linear(np.ones(4, np.float32), 100.0), rows=2)
+    attack("pgd", model, batch, 0.1, steps=4, **options)
+    gradients = cost.gradients + cost.shared_gradients
+    assert model.passes == {"backward": gradients, "forward": gradients + cost.forwards}
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("name", ["fgsm", "pgd"])
+def test_clips_are_attacked_as_their_frames_laid_side_by_side(attack, linear, uniform, batch_of, name, norm):
+    """Lengths span channels, frames and pixels of a clip; two classes are enough."""
+    clips = uniform(6, 5, 3, 4, 2, 6)
+    weights = np.random.default_rng(1).normal(size=3 * 4 * 2 * 6).astype(np.float32)
+    net, eps = linear(weights, float(weights.clip(0).sum())), {"linf": 0.1, "l2": 0.5}[norm]
+    as_clips = attack(name, net, batch_of(clips, [0, 1, 0, 1, 0]), eps, norm=norm)
+    as_pictures = attack(name, net, batch_of(clips.reshape(5, 3, 8, 6), [0, 1, 0, 1, 0]), eps, norm=norm)
+    assert torch.equal(as_clips.x.reshape(5, 3, 8, 6), as_pictures.x)
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_pictures_in_channels_last_stay_so(attack, conv_net, uniform, batch_of, keep, norm):
+    net, x = conv_net(), uniform(2, 9, 3, 8, 8)
+    batch = batch_of(x.to(memory_format=torch.channels_last), [0] * 9)
+    result = attack("pgd", net, batch, 0.1, norm=norm, keep=keep)
+    assert result.x.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(result.x, attack("pgd", net, batch_of(x, [0] * 9), 0.1, norm=norm, keep=keep).x)
