@@ -39,7 +39,7 @@ class Classifier:
 
     net: maps float inputs in [0, 1], (N, *shape), to logits (N, classes). rows: the fixed number of rows of a pass.
     access: what the holder may ask for; see `restricted`. grad_mode_exact: whether logits are bit-identical in a pass
-    that records gradients (a probe sets it), so that one pass can serve both.
+    that records gradients (a probe sets it), so that one pass can serve both. classes: seen in the first pass.
     passes: how many passes of `rows` rows were made, {"forward": ..., "backward": ...}; a gradient is one of each.
     """
 
@@ -49,6 +49,7 @@ class Classifier:
         self.net: nn.Module = net.eval().requires_grad_(False)
         self.rows = rows
         self.grad_mode_exact = False
+        self.classes = 0
         self.access: Access = "gradient"
         self.passes: Counter[str] = Counter()
 
@@ -102,6 +103,7 @@ class Classifier:
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(chunk):
             shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise Violation(f"it must return logits of shape ({len(chunk)}, classes), it returned {shape}", by="model")
+        self.classes = outputs.shape[1]
         return outputs.float()
 
     def _chunks(self, x: Tensor) -> list[tuple[int, Tensor]]:

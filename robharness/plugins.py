@@ -147,6 +147,23 @@ def discover(options: Sequence[str] = ()) -> Registry:
     return registry
 
 
+def stands_on(source: Source) -> list[str]:
+    """What a plugin's distribution requires, as installed, e.g. "numpy 2.4.6"; extras and robharness left out."""
+    try:
+        lines = importlib.metadata.requires(source.distribution) or []
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return []
+    found = []
+    for requirement in map(Requirement, lines):
+        if requirement.name == "robharness" or "extra" in str(requirement.marker or ""):
+            continue
+        try:
+            found.append(f"{requirement.name} {importlib.metadata.version(requirement.name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{requirement.name} (not installed)")
+    return found
+
+
 def _installed() -> Iterator[tuple[Source, Any]]:
     """Each entry point once, although a path may list its distribution twice."""
     seen = set()

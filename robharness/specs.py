@@ -27,6 +27,8 @@ Params = Any
 """A frozen, keyword-only dataclass that the plugin owns."""
 
 _RUNTIME = {"runtime": True}
+_DECIMAL = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?"
+_RATIONAL = rf"^ *[-+]?{_DECIMAL} *(?:/ *{_DECIMAL} *)?$"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
 
 
@@ -42,14 +44,16 @@ class Budget(Fraction):
     def __new__(cls, value: str | float | Fraction) -> Budget:
         if isinstance(value, bool) or not isinstance(value, str | int | float | Fraction):
             raise ValueError(f"{value!r} is not a number such as 0.5 or 8/255")
-        text = value.text if isinstance(value, Budget) else str(value)
+        text = (value.text if isinstance(value, Budget) else str(value)).replace(" ", "")
         numerator, _, denominator = text.partition("/")
         try:
-            exact = Fraction(numerator.strip()) / Fraction(denominator.strip() or 1)
+            if not re.fullmatch(_RATIONAL, str(value)):
+                raise ValueError
+            exact = Fraction(numerator) / Fraction(denominator or 1)
         except (ValueError, ZeroDivisionError):
             raise ValueError(f"{value!r} is not a number such as 0.5 or 8/255") from None
         self = super().__new__(cls, exact)
-        self.text = text.replace(" ", "")
+        self.text = text
         return self
 
     def __str__(self) -> str:
@@ -61,6 +65,12 @@ class Budget(Fraction):
     def __reduce__(self) -> tuple[Any, ...]:
         return (Budget, (self.text,))
 
+    def __copy__(self) -> Budget:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Budget:
+        return self
+
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
@@ -69,7 +79,7 @@ class Budget(Fraction):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
-        return {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[-+0-9.eE ]+(/[-+0-9.eE ]+)?$"}]}
+        return {"anyOf": [{"type": "number"}, {"type": "string", "pattern": _RATIONAL}]}
 
 
 class _Record:
@@ -288,8 +298,11 @@ class Corruption(Protocol):
 class Dataset(Protocol):
     """An opened data set: stable ids, labels in the spec's label space, pictures by index."""
 
-    ids: Sequence[str]
-    labels: Sequence[int]
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    @property
+    def labels(self) -> Sequence[int]: ...
 
     def read(self, index: int) -> np.ndarray:
         """The picture as uint8 (H, W, 3), or the video as uint8 (T, H, W, 3); grey ones have one channel."""

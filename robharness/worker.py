@@ -20,6 +20,7 @@ from robharness.classifier import Batch, Classifier
 from robharness.data import Reader
 from robharness.errors import Violation
 from robharness.referee import Guard, Outcome
+from robharness.plugins import stands_on
 from robharness.rng import ExampleRNG, NoDraws, global_draws, global_seed
 from robharness.store import Failure, Span, Store
 from robharness.suite import Perturbation
@@ -61,6 +62,9 @@ def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | No
         exact = probe(classifier, spec.input.shape)
         if exact["rows"] and exact["gradients"]:
             break
+    largest = max(map(int, plan.data.dataset.labels))
+    if largest >= classifier.classes:
+        raise Violation(f"it gives {classifier.classes} classes, the data have a label {largest}", by="model")
     provenance = {
         "device": torch.cuda.get_device_name(target) if target.type == "cuda" else platform.machine() or "cpu",
         "threads": torch.get_num_threads(),
@@ -69,7 +73,7 @@ def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | No
         "precision": plan.suite.precision,
         "exact": exact,
         "versions": {name: version(name) for name in ("robharness", "torch", "torchvision", "numpy")},
-        "model_plugin": str(model.entry.source),
+        "model_plugin": [str(model.entry.source), *stands_on(model.entry.source)],
     }
     reader = Reader(data=plan.data, canvas=plan.suite.canvas, model=spec, device=target)
     return Loaded(
@@ -249,8 +253,10 @@ def _columns(cell: Cell, batch: Batch, outcome: Outcome, attacked: np.ndarray) -
 
 
 def _provenance(loaded: Loaded, cell: Cell) -> dict[str, Any]:
-    plugin = {} if cell.perturbation is None else {"perturbation_plugin": str(cell.perturbation.entry.source)}
-    return loaded.provenance | plugin
+    if cell.perturbation is None:
+        return loaded.provenance
+    source = cell.perturbation.entry.source
+    return loaded.provenance | {"perturbation_plugin": [str(source), *stands_on(source)]}
 
 
 def failure_of(cell: Cell, span: Span, error: BaseException) -> Failure:

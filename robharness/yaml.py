@@ -16,16 +16,25 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012
 
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        tag = getattr(self.peek_event(), "tag", None)
+        node = super().compose_node(parent, index)
+        if tag is not None and node is not None:
+            node.tag = _TAGGED + tag  # a tag that somebody wrote, be it as harmless as !!int
+        return node
+
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", regex(r"^(?:true|false)$"), list("tf"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", regex(r"^(?:~|null|)$"), ["~", "n", ""])
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", regex(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", regex(r"^[-+]?[0-9]{1,300}$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     regex(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"),
     list("-+0123456789."),
 )
-_PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("str", "bool", "null", "int", "float", "seq", "map")}
+_TAGGED = "written "
+_MOST_VALUES = 100_000
+_ENDLESS = f"nested too deeply, or more than {_MOST_VALUES} values"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +57,30 @@ def parse(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        return Document(data=None, errors=[(line, column, (), f"not YAML: {error.problem or error.context}")])
+        reason = ", ".join(text for text in (error.context, error.problem) if text)
+        return Document(data=None, errors=[(line, column, (), f"not YAML: {reason}")])
     except yaml.YAMLError as error:
         return Document(data=None, errors=[(1, 1, (), f"not YAML: {' '.join(str(error).split())}")])
+    except RecursionError:
+        return Document(data=None, errors=[(1, 1, (), _ENDLESS)])
     document = Document(data=None)
     if node is None:
         return document
-    return Document(data=_value(node, (), document), values=document.values, keys=document.keys, errors=document.errors)
+    try:
+        data = _value(node, (), document)
+    except RecursionError:
+        return Document(data=None, errors=[(1, 1, (), _ENDLESS)])
+    return Document(data=data, values=document.values, keys=document.keys, errors=document.errors)
 
 
 def _value(node: yaml.Node, path: Path, document: Document) -> Any:
     place = (node.start_mark.line + 1, node.start_mark.column + 1)
+    if len(document.values) == _MOST_VALUES:  # aliases of aliases grow without end
+        raise RecursionError
     document.values[path] = place
-    if node.tag not in _PLAIN:
-        document.errors.append((*place, path, f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not allowed"))
+    if node.tag.startswith(_TAGGED):
+        tag = node.tag.removeprefix(_TAGGED).replace("tag:yaml.org,2002:", "!!")
+        document.errors.append((*place, path, f"the tag {tag} is not allowed"))
         return None
     if isinstance(node, yaml.SequenceNode):
         return [_value(child, (*path, index), document) for index, child in enumerate(node.value)]
@@ -80,7 +99,7 @@ def _mapping(node: yaml.MappingNode, path: Path, document: Document) -> dict[str
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
         place = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
-        if not isinstance(key_node, yaml.ScalarNode):
+        if not isinstance(key_node, yaml.ScalarNode) or key_node.tag.startswith(_TAGGED):
             document.errors.append((*place, path, "a key must be a word"))
             continue
         key = key_node.value

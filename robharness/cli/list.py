@@ -6,7 +6,6 @@ import fnmatch
 import json
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 import click
@@ -69,35 +68,19 @@ _FACTS: dict[str, Callable[[Any], dict[str, str]]] = {
 
 
 def _plugins(registry: Any) -> list[dict[str, Any]]:
+    from robharness.plugins import stands_on
+
     rows = []
     for source in registry.sources:
         counts = {kind: sum(entry.source == source for entry in getattr(registry, kind).values()) for kind in KINDS[1:]}
         provides = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
         rows.append({"name": source.namespace, "plugin": str(source), "provides": provides or "nothing",
-                     "stands on": _stands_on(source.distribution), "problem": ""})  # fmt: skip
+                     "stands on": ", ".join(stands_on(source)), "problem": ""})  # fmt: skip
     for problem in registry.problems:
         rows.append({"name": problem.source.namespace, "plugin": str(problem.source), "provides": "nothing",
-                     "stands on": _stands_on(problem.source.distribution),
+                     "stands on": ", ".join(stands_on(problem.source)),
                      "problem": f"{problem.stage}: {problem.error}"})  # fmt: skip
     return sorted(rows, key=lambda row: (row["name"], row["plugin"]))
-
-
-def _stands_on(distribution: str) -> str:
-    """What the plugin's distribution requires, as installed; extras left out."""
-    from packaging.requirements import Requirement
-
-    found = []
-    try:
-        lines = metadata.requires(distribution) or []
-    except metadata.PackageNotFoundError:
-        return ""
-    for requirement in map(Requirement, lines):
-        if requirement.name != "robharness" and "extra" not in str(requirement.marker or ""):
-            try:
-                found.append(f"{requirement.name} {metadata.version(requirement.name)}")
-            except metadata.PackageNotFoundError:
-                found.append(f"{requirement.name} (not installed)")
-    return ", ".join(found)
 
 
 def _show(rows: list[dict[str, Any]], kind: str) -> None:

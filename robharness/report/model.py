@@ -277,7 +277,15 @@ def _metrics(results: Results) -> tuple[dict[str, dict[str, float]], list[str]]:
 
 
 def _failures(results: Results) -> list[str]:
-    return [f"{result.cell.name}: {failure}" for result in results.cells for failure in result.failures]
+    """One line per cause, with the cells that it cost."""
+    cells: dict[str, list[str]] = {}
+    for result in results.cells:
+        for failure in result.failures:
+            cells.setdefault(str(failure), []).append(result.cell.name)
+    return [
+        f"{names[0]}{f' and {len(names) - 1} more cells' if len(names) > 1 else ''}: {cause}"
+        for cause, names in cells.items()
+    ]
 
 
 def _remarks(cells: Sequence[CellNumbers], slopes: Sequence[SlopeNumbers]) -> list[str]:

@@ -40,7 +40,8 @@ def batch_of(canvas, ids):
 def corrupt(name, ids=IDS, severity=1, seed=0):
     batch = batch_of(np.stack([PHOTOS[example] for example in ids]), ids)
     before = batch.canvas.clone()
-    corrupted = SPECS[name].build(None).perturb(None, batch, severity, ExampleRNG(seed, f"corruptions/{name}", ids))
+    streams = None if name in FIXED else ExampleRNG(seed, f"corruptions/{name}", ids)
+    corrupted = SPECS[name].build(None).perturb(None, batch, severity, streams)
     assert torch.equal(batch.canvas, before), "the batch's own pictures stay as they are"
     assert corrupted.dtype == torch.uint8
     assert corrupted.shape == batch.canvas.shape

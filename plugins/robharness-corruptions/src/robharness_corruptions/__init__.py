@@ -32,10 +32,10 @@ _COMMON = (
 )
 
 
-def _build(name: str, params: Any) -> Corruption:
+def _build(name: str, draws: bool, params: Any) -> Corruption:
     from robharness_corruptions.common import CommonCorruption
 
-    return CommonCorruption(name)
+    return CommonCorruption(name, draws=draws)
 
 
 @hookimpl
@@ -46,6 +46,6 @@ def robharness_corruptions() -> Iterator[CorruptionSpec]:
             summary=summary,
             group=group,
             severities=(1, 2, 3, 4, 5),
-            build=partial(_build, name),
+            build=partial(_build, name, randomness == "example"),
             randomness=randomness,  # type: ignore[arg-type]
         )

@@ -36,13 +36,13 @@ INSTALL_LIBRARIES = "apt-get install -y libgl1 libglib2.0-0"
 
 
 class CommonCorruption:
-    """A corruption by the name that `imagecorruptions` gives it.
+    """A corruption by the name that `imagecorruptions` gives it. draws: whether it has anything random.
 
     Raises UserError where the module cannot be imported, or is so old that this corruption cannot be seeded.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, *, draws: bool) -> None:
+        self.name, self.draws = name, draws
         self._corrupt = _imagecorruptions().corrupt
         function = _imagecorruptions().corruption_dict[name]
         self._takes_seed = "seed" in inspect.signature(function).parameters
@@ -68,9 +68,12 @@ class CommonCorruption:
             )
         corrupted = np.empty_like(pictures)
         for row, picture in enumerate(pictures):
+            if not self.draws:
+                corrupted[row] = self._corrupt(picture, severity, self.name)
+                continue
             seed = rng.integer("corruption", row)
+            extra = {"seed": seed} if self._takes_seed else {}
             with _seeded(seed):
-                extra = {"seed": seed} if self._takes_seed else {}
                 corrupted[row] = self._corrupt(picture, severity, self.name, **extra)
         return torch.from_numpy(corrupted)
 

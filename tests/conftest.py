@@ -1,0 +1,52 @@
+"""Fixtures of the core's tests. No first-party plugin is needed: the models, attacks and data are toys."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from robharness import api
+
+TOYS = str(Path(__file__).parent / "toys.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Tiny networks only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def toys():
+    """The path of the plugin of toys, for `-p`."""
+    return TOYS
+
+
+@pytest.fixture
+def suite():
+    """A small suite over the toys, as a mapping; keyword arguments change its keys."""
+
+    def make(**changes):
+        base = {
+            "robharness": 1,
+            "name": "toys",
+            "data": {"name": "toys/pixels", "split": "test"},
+            "models": [{"model": "toys/net", "label": "Net", "reference": True}],
+            "attacks": [{"attack": "toys/climb", "eps": ["1/8", "1/4"]}, {"attack": "toys/sign", "eps": ["1/8"]}],
+        }
+        return {key: value for key, value in (base | changes).items() if value is not None}
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a suite of toys in a store of its own (or a named one) and give the results."""
+
+    def go(source, store="store", **options):
+        return api.run(source, store=tmp_path / store, plugins=[TOYS], **options)
+
+    return go

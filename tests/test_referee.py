@@ -1,0 +1,119 @@
+"""What breaks a rule fails its own cells, is named, and leaves the others as they were."""
+
+import numpy as np
+import pytest
+
+from robharness import api
+from robharness.store import Store
+
+CASES = {
+    "oversteps": "its budget is linf 0.125, and example 0 of the batch moved by",
+    "leaves-box": "outside [0, 1]",
+    "not-finite": "it returned values that are not finite numbers",
+    "shape": "it returned (32, 1, 4, 8) torch.float32, not (32, 1, 8, 8) torch.float32",
+    "type": "it returned (32, 1, 8, 8) torch.float64, not",
+    "not-a-tensor": "it returned ndarray, not a tensor",
+    "writes-input": "it changed the batch's input",
+    "writes-labels": "it changed the batch's labels",
+    "changes-weights": "it changed the model's 'head.weight'",
+    "train-mode": "it changed the model's eval mode",
+    "unfreezes": "it changed the model's frozen parameters",
+    "raises": "it raised KeyError: 'delta'",
+    "draws-globally": "it draws from the global generator of numpy.random, but does not declare randomness='global'",
+    "notes": "it declares the notes [] and returned ['surprise']",
+}
+
+
+@pytest.mark.parametrize("how", CASES)
+def test_an_attack_that_breaks_a_rule_fails_alone_and_is_named(suite, run, toys, how):
+    good = suite()["attacks"]
+    source = suite(attacks=[{"attack": "toys/rogue", "how": how, "eps": "1/8"}, *good])
+    results = run(source, batch_size=8)
+    rogue, *others = results.of("Net", "attack")
+    (failure,) = rogue.failures
+    assert CASES[how] in failure.error
+    assert failure.error.startswith("toys/rogue: ")
+    assert failure.blame == toys
+    assert rogue.n == 0
+    assert all(result.is_complete for result in [results.clean("Net"), *others])
+    honest = run(suite(), "honest", batch_size=8)
+    for mine, theirs in zip([results.clean("Net"), *others], honest.cells, strict=True):
+        for name in ("prediction", "margin", "size"):
+            np.testing.assert_array_equal(mine.columns[name], theirs.columns[name])
+
+
+@pytest.mark.parametrize(
+    ("attack", "how", "sentence"),
+    [
+        ("toys/blind", "asks", "the attack declares access='decision' and asked the model for gradient"),
+        ("toys/blind", "draws-undeclared", "it draws 'u' from the examples' streams, but does not declare"),
+        ("toys/counting", "short-notes", "its note 'count' has shape (1,), not (32,)"),
+    ],
+)
+def test_declarations_are_enforced(suite, run, attack, how, sentence):
+    results = run(suite(attacks=[{"attack": attack, "how": how, "eps": "1/8"}]), batch_size=8)
+    assert sentence in results.of("Net", "attack")[0].failures[0].error
+
+
+@pytest.mark.parametrize(("severity", "sentence"), [(1, "torch.float32, not"), (2, "it returned (32, 4, 8, 1) torch.uint8")])
+def test_a_corruption_must_return_pixels(suite, run, severity, sentence):
+    results = run(suite(attacks=None, canvas=8, corruptions=[{"corruption": "toys/bad", "severity": severity}]), batch_size=8)
+    assert sentence in results.of("Net", "corruption")[0].failures[0].error
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ("unbuildable", "it cannot be built: ValueError: no such layer"),
+        ("not-a-module", "its build returned function, not a torch.nn.Module"),
+        ("crashing", "its forward pass failed: RuntimeError: size mismatch in layer 3"),
+        ("shape", "it must return logits of shape"),
+        ("few-classes", "it gives 2 classes, the data have a label 2"),
+    ],
+)
+def test_a_model_that_does_not_work_fails_and_the_next_one_runs(suite, run, toys, what, sentence):
+    models = [{"model": "toys/net", "what": what, "label": "Bad"}, {"model": "toys/net", "label": "Good"}]
+    results = run(suite(models=models))
+    bad = [result for result in results.cells if result.cell.model.label == "Bad"]
+    assert all(sentence in result.failures[0].error and result.failures[0].blame == toys for result in bad)
+    assert all(result.is_complete for result in results.cells if result.cell.model.label == "Good")
+
+
+def test_inputs_that_do_not_fit_are_the_models_fault(suite, run):
+    results = run(suite(models=[{"model": "toys/large", "label": "Large"}]))
+    assert "the model takes (1, 16, 16), the data give (1, 8, 8) after preprocessing" in results.cells[0].failures[0].error
+
+
+def test_logits_that_are_not_numbers_are_stored_counted_and_wrong(suite, run):
+    models = [{"model": "toys/net", "label": "Net"}, {"model": "toys/net", "what": "not-numbers", "label": "NaN"}]
+    results = run(suite(models=models, attacks=None))
+    nan, sane = results.clean("NaN"), results.clean("Net")
+    strange = np.isnan(nan.columns["margin"])
+    assert 0 < strange.sum() < 40
+    assert nan.not_numbers == strange.sum()
+    assert (nan.columns["prediction"][strange] == -1).all()
+    assert not nan.correct[strange].any()
+    np.testing.assert_array_equal(nan.correct[~strange], sane.correct[~strange])
+
+
+def test_a_model_that_is_built_differently_is_refused(suite, run, toys, tmp_path):
+    source = suite(models=[{"model": "toys/net", "what": "drifting", "label": "Net"}], attacks=None)
+    first = run(source)
+    assert first.is_complete
+    import sys
+
+    module = sys.modules["robharness_loose_toys"]
+    grown = suite(models=[{"model": "toys/net", "what": "drifting", "label": "Net"}], attacks=[{"attack": "toys/sign", "eps": "1/8"}])
+    partial = run(grown, limit=10)
+    assert partial.is_complete
+    module.DRIFT.append(1.0)
+    store = Store(tmp_path / "store")
+    plan = api.plan(grown, plugins=[toys])
+    assert store.missing(plan.cells[1].key, 40) == [(10, 40)]
+    from robharness import engine
+
+    module = sys.modules["robharness_loose_toys"]
+    module.DRIFT.append(1.0)
+    summary = engine.run(plan, store, api.Silent())
+    assert "it builds another network than the one whose outcomes are stored" in summary.failures[0].error
+    assert store.missing(plan.cells[1].key, 40) == [(10, 40)]
