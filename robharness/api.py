@@ -43,13 +43,13 @@ def plan(
 
     source: a YAML file, or its content as a mapping. data: the data root. limit: examples, a prefix of one fixed order.
     plugins: values of `-p`. models: live networks to add to the suite's models, by label. A network takes the input
-    of the suite's first model; give a ModelSpec where that does not fit.
+    of the suite's first model, or else that of the data; give a ModelSpec where that does not fit.
     Raises SuiteError for a suite that is wrong. What is not on this machine stands in `plan.missing`.
     """
     registry = registry or discover(plugins)
     loaded = suite.load(source, registry, models_follow=bool(models))
     if models:
-        live = tuple(_live(label, model, loaded, registry) for label, model in models.items())
+        live = tuple(_live(label, model, loaded, registry, data_root(data)) for label, model in models.items())
         loaded = dataclasses.replace(loaded, models=loaded.models + live)
     return cells.plan(loaded, data_root(data), limit)
 
@@ -129,7 +129,9 @@ def observe(found: Results, registry: Registry) -> list[str]:
     return warnings
 
 
-def _live(label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registry: Registry) -> suite.Model:
+def _live(
+    label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registry: Registry, root: Path
+) -> suite.Model:
     """A network that lives in this process as a model of the suite; the hash of its state is its identity."""
     from robharness.worker import state_digest
 
@@ -137,11 +139,10 @@ def _live(label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registr
         spec, digest = model, None
     else:
         first = loaded.models[0].entry.spec if loaded.models else None
-        side = loaded.canvas or 224
         spec = ModelSpec(
             name="network",
             summary=f"a live {type(model).__name__}",
-            input=first.input if first else InputSpec(shape=(3, side, side)),
+            input=first.input if first else _input_of_data(loaded, root),
             preprocessing=first.preprocessing if first else None,
             labels=loaded.dataset.spec.labels,
             build=lambda params, weights: model,
@@ -151,6 +152,15 @@ def _live(label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registr
     return suite.Model(
         entry=registry.add("models", spec, source), params=None, label=label, reference=False, weights=None
     )
+
+
+def _input_of_data(loaded: suite.Suite, root: Path) -> InputSpec:
+    """The shape of the canvas, or else of the first picture."""
+    spec = loaded.dataset.spec
+    *sides, channels = spec.open(root, loaded.data.split).read(0).shape
+    if loaded.canvas is not None:
+        sides[-2:] = [loaded.canvas, loaded.canvas]
+    return InputSpec(kind=spec.kind, shape=(channels, *sides))
 
 
 class Silent:

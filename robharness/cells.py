@@ -148,6 +148,7 @@ def _plan_data(suite: Suite, data_root: Path, limit: int | None) -> PlannedData:
     try:
         dataset = entry.spec.open(data_root, split)
         ids, labels = list(dataset.ids), [int(label) for label in dataset.labels]
+        marks = [hashlib.sha256(id.encode()).digest() for id in ids]
     except Missing:
         raise
     except Exception as error:
@@ -160,7 +161,6 @@ def _plan_data(suite: Suite, data_root: Path, limit: int | None) -> PlannedData:
             f"{entry.name} of {entry.source} has {len(ids)} ids, {len(set(ids))} of them different, and {len(labels)} "
             f"labels; it needs one id and one label per example, and at least one. See: robharness list datasets"
         )
-    marks = [hashlib.sha256(id.encode()).digest() for id in ids]
     order = sorted(range(len(ids)), key=marks.__getitem__)
     fingerprint = hashlib.sha256()
     for index in order:
@@ -187,7 +187,7 @@ def _plan_model(ref: Model, data_root: Path) -> PlannedModel:
         **({"params": changed_fields(ref.params)} if changed_fields(ref.params) else {}),
         **({"weights": weights.sha256} if weights else {}),
     }
-    return PlannedModel(ref=ref, weights=weights, identity=identity)
+    return PlannedModel(ref=ref, weights=weights, identity=_ask(ref.entry, canonical, identity))
 
 
 def spec_identity(entry: Entry, leave_out: Sequence[str] = ()) -> dict[str, Any]:
@@ -214,6 +214,7 @@ def _cell(suite: Suite, model: PlannedModel, data: PlannedData, perturbation: Pe
             **({"seed": suite.seed} if draws else {}),
             **({"block": GLOBAL_BLOCK} if entry.spec.randomness == "global" else {}),
         }
+        identity["perturbation"] = _ask(entry, canonical, identity["perturbation"])
         if perturbation.kind == "attack":
             cost = _ask(entry, entry.spec.cost, perturbation.params)
     identity = canonical(identity)

@@ -125,8 +125,6 @@ def robharness_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
     """Yield data sets. `open` raises `Missing` where the files are not there.
 
     ```python
-    import numpy as np
-
     from robharness import DatasetSpec, hookimpl
 
 
@@ -135,6 +133,8 @@ def robharness_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
         labels = list(range(10))
 
         def read(self, index):
+            import numpy as np
+
             picture = np.zeros((8, 8, 1), np.uint8)
             picture[:index, :index] = 255
             return picture

@@ -64,7 +64,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A spec under its full name, e.g. "swav/resnet50"."""
+    """A spec under its full name, e.g. "mine/resnet50"."""
 
     name: str
     spec: Any
@@ -97,12 +97,13 @@ class Registry:
         broken = [problem for problem in self.problems if problem.source.namespace == namespace]
         if broken:
             return f"no {noun} '{name}': {broken[0]}. See: robharness list plugins"
-        hint = did_you_mean(name, list(entries))
-        if hint:
-            return f"no {noun} '{name}'{hint} See: robharness list {kind}"
-        if "/" in name and namespace not in {source.namespace for source in self.sources}:
+        near = did_you_mean(name, list(entries))
+        if "/" not in name:
+            near = next((f"; did you mean '{full}'?" for full in entries if full.endswith(f"/{name}")), near)
+        known = [source.namespace for source in self.sources]
+        if "/" in name and namespace not in known and not (near and did_you_mean(namespace, known)):
             return f"'{name}' needs a plugin '{namespace}', which is not there. Try: pip install robharness-{namespace}"
-        return f"no {noun} '{name}'. See: robharness list {kind}"
+        return f"no {noun} '{name}'{near or '.'} See: robharness list {kind}"
 
     def add(self, kind: str, spec: Spec, source: Source) -> Entry:
         """Register a spec under its namespace. Raises ValueError if the name is taken."""
@@ -123,14 +124,16 @@ def discover(options: Sequence[str] = ()) -> Registry:
     """
     registry = Registry()
     blocked = {option.removeprefix("no:") for option in options if option.startswith("no:")}
-    loose = [Path(option) for option in options if not option.startswith("no:")]
+    loose = [Path(option) for option in dict.fromkeys(options) if not option.startswith("no:")]
     claims: dict[str, list[tuple[Source, Any]]] = defaultdict(list)
-    for source, load in [*_installed(), *map(_loose, loose)]:
+    installed = list(_installed())
+    for source, load in [*installed, *map(_loose, loose)]:
         if source.namespace not in blocked:
             claims[source.namespace].append((source, load))
-    unknown = blocked - {source.namespace for source, _ in _installed()}
-    if unknown:
-        raise PluginLoadError(f"-p no:{min(unknown)}: no such plugin is installed. See: robharness list plugins")
+    names = {source.namespace for source, _ in installed}
+    for unknown in sorted(blocked - names):
+        near = did_you_mean(unknown, sorted(names)) or "."
+        raise PluginLoadError(f"-p no:{unknown}: no such plugin is installed{near} See: robharness list plugins")
     for namespace, claimants in sorted(claims.items()):
         if len(claimants) > 1:
             both = " and ".join(str(source) for source, _ in claimants)
@@ -154,8 +157,8 @@ def stands_on(source: Source) -> list[str]:
     except (importlib.metadata.PackageNotFoundError, ValueError):
         return []
     found = []
-    for requirement in map(Requirement, lines):
-        if requirement.name == "robharness" or "extra" in str(requirement.marker or ""):
+    for requirement in _requirements(lines):
+        if canonicalize_name(requirement.name) == "robharness":
             continue
         try:
             found.append(f"{requirement.name} {importlib.metadata.version(requirement.name)}")
@@ -164,25 +167,44 @@ def stands_on(source: Source) -> list[str]:
     return found
 
 
+def _requirements(lines: Iterable[str]) -> Iterator[Requirement]:
+    """Those that hold here: no extras, no other platform; what cannot be read is left out."""
+    for line in lines:
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            continue
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield requirement
+
+
 def _installed() -> Iterator[tuple[Source, Any]]:
     """Each entry point once, although a path may list its distribution twice."""
     seen = set()
     for distribution in importlib.metadata.distributions():
-        name = distribution.metadata["Name"] or "unknown"
-        for entry_point in distribution.entry_points:
+        try:
+            entry_points = [point for point in distribution.entry_points if point.group == GROUP]
+        except Exception:  # anybody's half-deleted package, with a file that cannot be read
+            continue
+        for entry_point in entry_points:
+            try:
+                name, version = distribution.metadata["Name"] or "a nameless package", distribution.version or ""
+                requires = distribution.requires or []
+            except Exception:
+                name, version, requires = "a nameless package", "", []
             mark = (canonicalize_name(name), entry_point.name)
-            if entry_point.group != GROUP or mark in seen:
+            if mark in seen:
                 continue
             seen.add(mark)
             source = Source(
                 namespace=entry_point.name,
                 distribution=name,
-                version=distribution.version,
+                version=version,
                 origin=entry_point.value.partition(":")[0],
             )
 
-            def load(entry_point: Any = entry_point, requires: Any = distribution.requires) -> ModuleType:
-                _check_version(requires or [])
+            def load(entry_point: Any = entry_point, requires: list[str] = requires) -> ModuleType:
+                _check_version(requires)
                 module: ModuleType = entry_point.load()
                 return module
 
@@ -190,8 +212,8 @@ def _installed() -> Iterator[tuple[Source, Any]]:
 
 
 def _loose(path: Path) -> tuple[Source, Any]:
-    if not path.is_file():
-        raise PluginLoadError(f"-p {path}: no such file. Give the path of a Python file, or no:NAME to block a plugin")
+    if path.suffix != ".py" or not path.is_file():
+        raise PluginLoadError(f"-p {path}: no such Python file. Give the path of one, or no:NAME to leave a plugin out")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     source = Source(namespace=path.stem, distribution=str(path), origin=str(path), digest=digest)
 
@@ -213,14 +235,9 @@ class _Incompatible(Exception):
 
 def _check_version(requires: list[str]) -> None:
     own = Version(importlib.metadata.version("robharness"))
-    for line in requires:
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement:
-            continue
-        if canonicalize_name(requirement.name) == "robharness" and not requirement.specifier.contains(
-            own, prereleases=True
-        ):
+    for requirement in _requirements(requires):
+        fits = requirement.specifier.contains(own, prereleases=True)
+        if canonicalize_name(requirement.name) == "robharness" and not fits:
             raise _Incompatible(f"it needs robharness{requirement.specifier}, this is {own}; pip install -U robharness")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -44,11 +44,12 @@ class Budget(Fraction):
     def __new__(cls, value: str | float | Fraction) -> Budget:
         if isinstance(value, bool) or not isinstance(value, str | int | float | Fraction):
             raise ValueError(f"{value!r} is not a number such as 0.5 or 8/255")
-        text = (value.text if isinstance(value, Budget) else str(value)).replace(" ", "")
-        numerator, _, denominator = text.partition("/")
         try:
-            if not re.fullmatch(_RATIONAL, str(value)):
+            written = str(value)  # as it was written where it is a Budget already
+            if not re.fullmatch(_RATIONAL, written):
                 raise ValueError
+            text = written.replace(" ", "")
+            numerator, _, denominator = text.partition("/")
             exact = Fraction(numerator) / Fraction(denominator or 1)
         except (ValueError, ZeroDivisionError):
             raise ValueError(f"{value!r} is not a number such as 0.5 or 8/255") from None
@@ -83,17 +84,14 @@ class Budget(Fraction):
 
 
 class _Record:
-    """Checks that every record shares: a name that can be typed, and values that the field knows."""
+    """What every record shares: its fields are checked, so that a mistake is a problem of its plugin alone."""
 
     def __post_init__(self) -> None:
-        kind = type(self).__name__
-        name = getattr(self, "name", None)
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ValueError(f"{kind}: name {name!r} must be lower-case letters, digits and . _ - /")
-        for key, allowed in (("access", Access), ("randomness", Randomness), ("kind", Kind)):
-            value = getattr(self, key, None)
-            if value is not None and value not in get_args(allowed):
-                raise ValueError(f"{kind} {name!r}: {key}={value!r} is not one of {', '.join(get_args(allowed))}")
+        for item in fields(self):  # type: ignore[arg-type]
+            words, fits = _CHECKS.get(item.name, ("", lambda value: True))
+            value = getattr(self, item.name)
+            if not fits(value) and not (value is None and item.default is None):
+                raise ValueError(f"{type(self).__name__}: {item.name}={value!r} must be {words}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +103,14 @@ class InputSpec:
 
     kind: Kind = "image"
     shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        axes = {"image": "(C, H, W)", "video": "(C, T, H, W)"}
+        if self.kind not in axes:
+            raise ValueError(f"InputSpec: kind={self.kind!r} must be one of {', '.join(axes)}")
+        sizes = self.shape if isinstance(self.shape, tuple) else ()
+        if len(sizes) != axes[self.kind].count(",") + 1 or not all(isinstance(n, int) and n > 0 for n in sizes):
+            raise ValueError(f"InputSpec: shape={self.shape!r} must be {axes[self.kind]} for {self.kind}s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,3 +316,34 @@ class Dataset(Protocol):
 
 
 Spec = ModelSpec | AttackSpec | CorruptionSpec | DatasetSpec | MetricSpec
+
+Check = tuple[str, Callable[[Any], bool]]
+
+
+def _a(words: str, *types: type) -> Check:
+    return words, lambda value: isinstance(value, types)
+
+
+def _one_of(literal: Any) -> Check:
+    return f"one of {', '.join(get_args(literal))}", lambda value: value in get_args(literal)
+
+
+_FUNCTION: Check = ("a function", callable)
+_CHECKS: dict[str, Check] = {
+    "name": ("lower-case letters, digits and . _ - /", lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v))),
+    "summary": _a("a text", str),
+    "labels": _a("a text", str),
+    "group": _a("a text", str),
+    "revision": _a("an integer", int),
+    "input": _a("an InputSpec", InputSpec),
+    "weights": _a("a File or a Download", File, Download),
+    "preprocessing": _a("a Preprocessing", Preprocessing),
+    "severities": _a("a tuple", tuple),
+    "splits": _a("a tuple", tuple),
+    "inputs": ("a set of image and video", lambda v: isinstance(v, frozenset | set) and v <= set(get_args(Kind))),
+    "params": ("a dataclass", lambda v: isinstance(v, type) and is_dataclass(v)),
+    "access": _one_of(Access),
+    "randomness": _one_of(Randomness),
+    "kind": _one_of(Kind),
+    **dict.fromkeys(("build", "threat", "cost", "open", "compute", "advise"), _FUNCTION),
+}

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, WithJsonSchema
 
 from robharness import yaml
 from robharness.errors import PluginNotFound, SuiteError, UserError, did_you_mean
@@ -24,12 +25,19 @@ Count = Literal["all", "robust"]
 DEFAULT_CANVAS = 224
 
 
-def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value]
+def _as_tuple(value: Any) -> Any:
+    if value == []:
+        raise ValueError("at least one is needed")
+    return tuple(value) if isinstance(value, list) else (value,)
 
 
-Budgets = Annotated[tuple[Annotated[Budget, Field(gt=0)], ...], BeforeValidator(_as_list), Field(min_length=1)]
-Severities = Annotated[tuple[int, ...], BeforeValidator(_as_list), Field(min_length=1)]
+def _one_or_list(item: Any) -> WithJsonSchema:
+    schema = TypeAdapter(item).json_schema()
+    return WithJsonSchema({"anyOf": [schema, {"type": "array", "items": schema, "minItems": 1}]})
+
+
+Budgets = Annotated[tuple[Annotated[Budget, Field(gt=0)], ...], BeforeValidator(_as_tuple), _one_or_list(Budget)]
+Severities = Annotated[tuple[int, ...], BeforeValidator(_as_tuple), _one_or_list(int)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,12 +194,11 @@ def load(source: str | Path | Mapping[str, Any], registry: Registry, *, models_f
     Raises SuiteError with all that is wrong at once, each line with its place.
     """
     if isinstance(source, Mapping):
-        import yaml as pyyaml
-
-        path, text = Path.cwd() / "<mapping>", pyyaml.safe_dump(dict(source), sort_keys=False)
-        shown = "<mapping>"
+        path, text = Path.cwd() / "<mapping>", json.dumps(dict(source), default=str, indent=1)
+        shown, again = "<mapping>", "call robharness.plan with it"
     else:
         path, shown = Path(source), str(source)
+        again = f"type: robharness plan {shown}"
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -204,7 +211,7 @@ def load(source: str | Path | Mapping[str, Any], registry: Registry, *, models_f
             f"{shown}:{line}:{column}: {'.'.join(map(str, where)) + ': ' if where else ''}{sentence}"
             for line, column, where, sentence in sorted(set(reader.errors), key=lambda error: (error[:2], error[3]))
         ]
-        raise SuiteError(errors, f"Mend the suite, then type: robharness plan {shown}")
+        raise SuiteError(errors, f"Mend the suite, then {again}")
     assert suite is not None
     return suite
 
@@ -214,7 +221,6 @@ def _adapter(record: type) -> TypeAdapter[Any]:
     return TypeAdapter(record)
 
 
-_EXPECTED = TypeAdapter(dict[str, str | dict[str, float]])
 _LISTS = ("models", "attacks", "corruptions")
 
 
@@ -245,7 +251,7 @@ class _Reader:
                 self.unknown((key,), key, [*known, *_LISTS, "expected"])
         self.nested_unknown(raw)
         dataset = self.dataset(raw.get("data"))
-        models = [model for at, entry in self.items(raw, "models") if (model := self.model(at, entry, path))]
+        models = [model for at, entry in self.items(raw, "models") for model in self.model(at, entry, path)]
         perturbations = [p for at, entry in self.items(raw, "attacks") for p in self.attack(at, entry)]
         perturbations += [p for at, entry in self.items(raw, "corruptions") for p in self.corruption(at, entry)]
         metrics = self.metrics(raw.get("metrics"))
@@ -254,7 +260,7 @@ class _Reader:
         canvas = self.canvas(header, bool(raw.get("corruptions")))
         self.fit(models, perturbations, dataset)
         self.unique(models, perturbations)
-        expected, expected_source = self.expected(raw.get("expected"), models, perturbations)
+        expected, expected_source = self.expected(raw, models, perturbations)
         if header is None or dataset is None or self.errors:
             return None
         return Suite(
@@ -274,12 +280,12 @@ class _Reader:
     def record(self, cls: type, raw: dict[str, Any], path: yaml.Path) -> Any:
         """An instance of the dataclass, or None with the errors noted; unknown keys are the caller's affair."""
         try:
-            return _adapter(cls).validate_python(raw)
+            return _adapter(cls).validate_json(json.dumps(raw), strict=True)  # strict: `true` is no 1, "5" no 5
         except ValidationError as error:
             for item in error.errors():
                 self.invalid(item, path)
-        except PydanticUserError as error:
-            self.error(path, f"the plugin's options {cls.__name__} cannot be read: {error}")
+        except Exception as error:  # a plugin's record may raise anything
+            self.error(path, f"the options {cls.__name__} cannot be read: {type(error).__name__}: {error}")
         return None
 
     def invalid(self, item: Any, path: yaml.Path) -> None:
@@ -288,15 +294,16 @@ class _Reader:
             if (*where, part) in self.document.values:
                 where = (*where, part)
         value, context = item.get("input"), item.get("ctx", {})
+        sentence = item["msg"].removeprefix("Value error, ")
         if item["type"] == "missing":
             self.error(where, f"missing key '{item['loc'][-1]}'")
         elif item["type"] == "literal_error":
             allowed = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
             self.error(where, f"{value!r} is not one of {', '.join(allowed)}{did_you_mean(str(value), allowed)}")
         elif isinstance(value, dict | list):
-            self.error(where, item["msg"])
+            self.error(where, sentence)
         else:
-            self.error(where, f"{item['msg'].removeprefix('Value error, ')}; got {value!r}")
+            self.error(where, sentence if sentence.startswith(repr(value)) else f"{sentence}; got {value!r}")
 
     def unknown(self, path: yaml.Path, key: str, known: Sequence[str]) -> None:
         self.error(
@@ -311,82 +318,77 @@ class _Reader:
                     self.unknown((key, name), name, known)
 
     def items(self, raw: dict[str, Any], key: str) -> Iterator[tuple[yaml.Path, dict[str, Any]]]:
-        listed = raw.get(key, [])
+        noun, listed = key.removesuffix("s"), raw.get(key, [])
         if not isinstance(listed, list):
             self.error((key,), f"'{key}' is a list of mappings")
             return
         for index, entry in enumerate(listed):
-            if isinstance(entry, dict):
-                yield (key, index), entry
+            if not isinstance(entry, dict):
+                self.error((key, index), f"one of '{key}' is a mapping such as {{{noun}: NAME}}; got {entry!r}")
+            elif noun not in entry:
+                self.error((key, index), f"missing key '{noun}'")
+            elif not isinstance(entry[noun], str):
+                self.error((key, index, noun), f"the name of one {noun} goes here; got {entry[noun]!r}")
             else:
-                self.error((key, index), f"one of '{key}' is a mapping such as {{{key[:-1]}: NAME}}; got {entry!r}")
+                yield (key, index), entry
 
-    def entries(self, kind: str, name: Any, path: yaml.Path) -> list[Entry]:
-        """The plugins' entries of that name; a pattern such as corruptions/* means all that match."""
-        if not isinstance(name, str):
-            return []
-        entries: dict[str, Entry] = getattr(self.registry, kind)
-        if any(character in name for character in "*?["):
-            matched = [entry for full, entry in entries.items() if fnmatch.fnmatchcase(full, name)]
-            if matched:
-                return matched
+    def entry(self, kind: str, name: Any, path: yaml.Path) -> Entry | None:
+        """The plugins' entry of that name; what is no text is another check's affair."""
         try:
-            return [self.registry.find(kind, name)]
+            return self.registry.find(kind, name) if isinstance(name, str) else None
         except PluginNotFound as error:
             self.error(path, str(error))
-            return []
+            return None
 
-    def options(self, cls: type | None, ref: type, raw: dict[str, Any], path: yaml.Path) -> tuple[Any, Any]:
-        """The entry's own record and the plugin's params, from one mapping."""
+    def entries(self, kind: str, ref: type, raw: dict[str, Any], path: yaml.Path) -> Iterator[tuple[Entry, Any, Any]]:
+        """The plugins' entries that one of `models:` and so on means, with its record and the plugin's params.
+
+        A pattern such as mine/* means all that match.
+        """
+        noun = kind.removesuffix("s")
+        every: dict[str, Entry] = getattr(self.registry, kind)
         own = [item.name for item in dataclasses.fields(ref)]
-        known = [item.name for item in dataclasses.fields(cls)] if cls is not None else []
-        for key in raw:
-            if key not in own and key not in known:
-                self.unknown((*path, key), key, [*own, *known])
-        before = len(self.errors)
         reference = self.record(ref, {key: raw[key] for key in raw if key in own}, path)
-        params = None if cls is None else self.record(cls, {key: raw[key] for key in raw if key in known}, path)
-        return (reference, params) if len(self.errors) == before else (None, None)
+        matched = [every[name] for name in every if name == raw[noun] or fnmatch.fnmatchcase(name, raw[noun])]
+        if not matched:
+            self.entry(kind, raw[noun], (*path, noun))
+        for entry in matched:
+            cls = entry.spec.params
+            known = [item.name for item in dataclasses.fields(cls)] if cls is not None else []
+            for key in raw:
+                if key not in own and key not in known:
+                    self.unknown((*path, key), key, [*own, *known])
+            before = len(self.errors)
+            params = None if cls is None else self.record(cls, {key: raw[key] for key in raw if key in known}, path)
+            if reference is not None and len(self.errors) == before:
+                yield entry, reference, params
 
     # --- the parts of a suite ----------------------------------------------------------------------------------
 
     def dataset(self, raw: Any) -> Entry | None:
         if not isinstance(raw, dict):
             return None
-        for entry in self.entries("datasets", raw.get("name"), ("data", "name")):
+        entry, split = self.entry("datasets", raw.get("name"), ("data", "name")), raw.get("split")
+        if entry is not None and isinstance(split, str) and split not in entry.spec.splits:
             splits = list(entry.spec.splits)
-            if isinstance(raw.get("split"), str) and raw["split"] not in splits:
-                sentence = f"{entry.name} has no split '{raw['split']}'; it has {', '.join(splits)}"
-                self.error(("data", "split"), sentence + did_you_mean(raw["split"], splits))
-            return entry
-        return None
+            sentence = f"{entry.name} has no split '{split}'; it has {', '.join(splits)}"
+            self.error(("data", "split"), sentence + did_you_mean(split, splits))
+        return entry
 
     def metrics(self, raw: Any) -> list[Entry]:
         names = raw if isinstance(raw, list) else []
-        return [entry for i, name in enumerate(names) for entry in self.entries("metrics", name, ("metrics", i))]
+        return [entry for i, name in enumerate(names) if (entry := self.entry("metrics", name, ("metrics", i)))]
 
-    def model(self, path: yaml.Path, raw: dict[str, Any], suite: Path) -> tuple[yaml.Path, Model] | None:
-        if "model" not in raw:
-            self.error(path, "missing key 'model'")
-            return None
-        for entry in self.entries("models", raw["model"], (*path, "model"))[:1]:
-            ref, params = self.options(entry.spec.params, ModelRef, raw, path)
-            if ref is not None:
-                weights = suite.parent / ref.weights if ref.weights else None
-                label = ref.label or entry.name
-                return path, Model(entry=entry, params=params, label=label, reference=ref.reference, weights=weights)
-        return None
+    def model(self, path: yaml.Path, raw: dict[str, Any], suite: Path) -> Iterator[tuple[yaml.Path, Model]]:
+        for entry, ref, params in self.entries("models", ModelRef, raw, path):
+            weights = suite.parent / ref.weights if ref.weights else None
+            label = ref.label or entry.name
+            yield path, Model(entry=entry, params=params, label=label, reference=ref.reference, weights=weights)
 
     def attack(self, path: yaml.Path, raw: dict[str, Any]) -> Iterator[tuple[yaml.Path, Perturbation]]:
-        if "attack" not in raw:
-            self.error(path, "missing key 'attack'")
-            return
-        for entry in self.entries("attacks", raw["attack"], (*path, "attack")):
-            ref, params = self.options(entry.spec.params, AttackRef, raw, path)
-            if ref is None:
-                continue
+        for entry, ref, params in self.entries("attacks", AttackRef, raw, path):
             try:
-                entry.spec.threat(params)
+                _ = entry.spec.threat(params).norm
             except Exception as error:  # a plugin's function may raise anything; say whose it was
                 self.error(path, f"{entry.name} ({entry.source}): {error}")
                 continue
@@ -400,12 +402,8 @@ class _Reader:
                 )
 
     def corruption(self, path: yaml.Path, raw: dict[str, Any]) -> Iterator[tuple[yaml.Path, Perturbation]]:
-        if "corruption" not in raw:
-            self.error(path, "missing key 'corruption'")
-            return
-        for entry in self.entries("corruptions", raw["corruption"], (*path, "corruption")):
-            ref, params = self.options(entry.spec.params, CorruptionRef, raw, path)
-            for severity in ref.severity if ref else ():
+        for entry, ref, params in self.entries("corruptions", CorruptionRef, raw, path):
+            for severity in ref.severity:
                 if severity not in entry.spec.severities:
                     known = ", ".join(map(str, entry.spec.severities))
                     self.error((*path, "severity"), f"{entry.name} has severities {known}; got {severity}")
@@ -431,14 +429,14 @@ class _Reader:
                 sentence = f"{model.entry.name} has labels '{spec.labels}', {dataset.name} has '{dataset.spec.labels}'"
                 self.error((*path, "model"), f"{sentence}. See: robharness list models")
             if spec.input.kind != dataset.spec.kind:
-                sentence = f"{model.entry.name} takes a {spec.input.kind}, {dataset.name} holds a {dataset.spec.kind}"
-                self.error((*path, "model"), f"{sentence} per example")
+                sentence = f"{model.entry.name} takes {spec.input.kind}s, {dataset.name} holds {dataset.spec.kind}s"
+                self.error((*path, "model"), f"{sentence}. See: robharness list datasets")
         kinds = {model.entry.spec.input.kind: model for _, model in reversed(models)}
         for path, perturbation in perturbations:
             for kind, model in kinds.items():
                 if kind not in perturbation.entry.spec.inputs:
                     key = perturbation.kind
-                    sentence = f"{perturbation.entry.name} does not take a {kind}, which {model.entry.name} needs"
+                    sentence = f"{perturbation.entry.name} does not take {kind}s, as {model.entry.name} does"
                     self.error((*path, key), sentence)
 
     def unique(self, models: list[Any], perturbations: list[Any]) -> None:
@@ -451,36 +449,42 @@ class _Reader:
         references = [path for path, model in models if model.reference]
         for path in references[1:]:
             self.error((*path, "reference"), "only one model can be the reference")
-        names: dict[Any, yaml.Path] = {}
-        for path, perturbation in perturbations:
-            key = (perturbation.kind, perturbation.entry.name, perturbation.name)
-            if key in names:
-                line = self.document.values[names[key]][0]
-                self.error(path, f"{perturbation.name} is asked for in line {line} already")
-            names.setdefault(key, path)
+        for index, (path, perturbation) in enumerate(perturbations):
+            for earlier, other in perturbations[:index]:
+                if _same(perturbation, other):
+                    line = self.document.values[earlier][0]
+                    self.error(path, f"{perturbation.name} is asked for in line {line} already")
+                    break
 
-    def expected(self, raw: Any, models: list[Any], perturbations: list[Any]) -> tuple[dict[str, Any], str]:
-        if raw is None:
+    def expected(
+        self, suite: dict[str, Any], models: list[Any], perturbations: list[Any]
+    ) -> tuple[dict[str, Any], str]:
+        raw = suite.get("expected")
+        if not isinstance(raw, dict):
+            if raw is not None:
+                self.error(("expected",), "'expected' is a mapping of labels to mappings of cells to percentages")
             return {}, ""
-        try:
-            values = _EXPECTED.validate_python(raw)
-        except ValidationError as error:
-            for item in error.errors():
-                self.invalid(item, ("expected",))
-            return {}, ""
-        source = values.pop("source", "")
+        numbers = {label: raw[label] for label in raw if label != "source"}
+        wanted = self.record(dict[str, dict[str, float]], numbers, ("expected",))
         labels = [model.label for _, model in models]
+        labels += [str(ref.get("label") or ref["model"]) for _, ref in self.items(suite, "models")]  # broken ones too
         cells = ["clean", *[perturbation.name for _, perturbation in perturbations]]
-        for label, numbers in values.items():
+        for label in numbers:
             if label not in labels:
-                self.error(
-                    ("expected", label), f"no model has the label '{label}'{did_you_mean(label, labels)}", at_key=True
-                )
-            for cell in numbers if isinstance(numbers, dict) else ():
+                sentence = f"no model has the label '{label}'{did_you_mean(label, labels)}"
+                self.error(("expected", label), sentence, at_key=True)
+            for cell in numbers[label] if isinstance(numbers[label], dict) else ():
                 if cell not in cells:
                     sentence = f"no cell is called '{cell}'{did_you_mean(cell, cells)}"
                     self.error(("expected", label, cell), sentence, at_key=True)
-        return {label: numbers for label, numbers in values.items() if isinstance(numbers, dict)}, str(source)
+        return wanted or {}, str(raw.get("source") or "")
+
+
+def _same(one: Perturbation, other: Perturbation) -> bool:
+    """Whether both ask for the same thing, be it that 0.5 is written as 1/2."""
+    if one.entry.name != other.entry.name or one.nested != other.nested:
+        return False
+    return one.name == other.name or (one.params == other.params and one.strength == other.strength)
 
 
 def json_schema(registry: Registry) -> dict[str, Any]:
@@ -508,17 +512,18 @@ def json_schema(registry: Registry) -> dict[str, Any]:
 def _variant(noun: str, ref: type, entry: Entry, definitions: dict[str, Any]) -> dict[str, Any]:
     variant = TypeAdapter(ref).json_schema()
     if entry.spec.params is not None:
-        params = TypeAdapter(entry.spec.params).json_schema()
+        try:
+            params = TypeAdapter(entry.spec.params).json_schema()
+        except Exception:  # a plugin's options that JSON Schema cannot say: any are allowed
+            params, variant["additionalProperties"] = {}, True
         definitions.update(params.pop("$defs", {}))
         variant["properties"].update(params.get("properties", {}))
         variant["required"] = [*variant.get("required", []), *params.get("required", [])]
     variant["properties"][noun] = {"const": entry.name, "description": entry.spec.summary}
-    variant.update(title=entry.name, additionalProperties=False)
-    return variant
+    return {"additionalProperties": False, **variant, "title": entry.name}
 
 
 if __name__ == "__main__":
-    import json
     import sys
 
     from robharness.plugins import discover

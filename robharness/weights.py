@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,12 +48,12 @@ def resolve(entry: Entry, override: Path | None, data_root: Path) -> Weights | N
 def _locate(declared: File | Download, data_root: Path) -> tuple[Path | None, str]:
     if isinstance(declared, Download):
         path = data_root / "weights" / (declared.name or declared.url.rpartition("/")[2])
-        return path, f"curl --create-dirs -L -o {path} {declared.url}"
+        return path, shlex.join(["curl", "--create-dirs", "-fL", "-o", str(path), declared.url])
     if declared.package is None:
         return data_root / Path(declared.path).expanduser(), declared.get
     try:
         found = importlib.util.find_spec(declared.package)
-    except ImportError:
+    except (ImportError, ValueError):
         found = None
     folders = list(found.submodule_search_locations or []) if found else []
     return (Path(folders[0]) / declared.path if folders else None), declared.get

@@ -278,17 +278,18 @@ def failure_of(cell: Cell, span: Span, error: BaseException) -> Failure:
 
 
 def pass_rows(shape: Sequence[int], examples: int, device: torch.device) -> list[int]:
-    """How many examples a pass may take, best first: those that pad least, and then the largest.
+    """How many examples a pass may take, best first: what pads little and makes few passes.
 
-    Multiples of 4 where there are enough examples: CPU kernels for other counts may split a pass between threads so
-    that a row's last bits depend on its place (seen for 5, 6, 7, 9 and 10 rows at two threads, never for 4k).
+    Multiples of 4: CPU kernels for other counts may split a pass between threads so that a row's last bits depend on
+    its place (seen for 5, 6, 7, 9 and 10 rows at two threads, never for 4k).
     """
     values = GPU_PASS if device.type == "cuda" else CPU_PASS
     most = min(max(4, values // max(1, int(np.prod(shape)))), 512)
-    if most >= 64:
-        return [min(most // 64 * 64, -(-examples // 4) * 4)]
-    counts = range(4, most + 1, 4)
-    return sorted(counts, key=lambda count: (-(-examples // count) * count, -count))
+
+    def cost(rows: int) -> float:
+        return -(-examples // rows) * (rows + 0.02 * most)  # a pass costs about 2 % of the largest one by itself
+
+    return sorted(range(4, most + 1, 4), key=cost)[:4]
 
 
 def probe(classifier: Classifier, shape: Sequence[int]) -> dict[str, bool]:

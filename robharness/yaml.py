@@ -17,7 +17,7 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        tag = getattr(self.peek_event(), "tag", None)
+        tag = getattr(self.peek_event(), "tag", None)  # type: ignore[no-untyped-call]
         node = super().compose_node(parent, index)
         if tag is not None and node is not None:
             node.tag = _TAGGED + tag  # a tag that somebody wrote, be it as harmless as !!int

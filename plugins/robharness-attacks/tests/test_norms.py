@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from robharness_attacks.norms import direction, project, random_start
 from scipy import stats
 
 from robharness import ExampleRNG
+from robharness_attacks.norms import direction, project, random_start
 
 LIKE = torch.zeros(600, 2, 2, 3)
 SIZE = 12

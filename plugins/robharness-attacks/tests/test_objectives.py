@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from robharness_attacks.objectives import clearly_fooled, excess, lead
 
 from robharness import Classifier
+from robharness_attacks.objectives import clearly_fooled, excess, lead
 
 
 def cross_entropy(logits, labels):
@@ -102,9 +102,14 @@ def test_zero_gradients_are_counted_and_do_not_move(attack, batch_of, norm):
     result = attack("pgd", Dead(), batch, 0.1, norm=norm, steps=6, keep="last", random_start=False)
     assert result.notes["zero_gradients"].tolist() == [6, 0, 6, 0]
     assert torch.equal(result.x[[0, 2]], x[[0, 2]])
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_zero_gradients_are_counted_where_others_left(attack, batch_of, norm):
+    x = torch.stack([torch.full((1, 4, 4), value) for value in (0.2, 0.9, 0.3, 0.9)])
+    batch = batch_of(x, [0, 1, 1, 0])  # the first two are fooled from the start
     result = attack("pgd", Dead(), batch, 0.1, norm=norm, steps=6)
-    # row 1 is fooled from the start (m > 0) and the last is dead and fooled: those leave without a step
-    assert result.notes["zero_gradients"].tolist()[0] == 6
+    assert result.notes["zero_gradients"].tolist() == [0, 0, 0, 6]
 
 
 @pytest.mark.parametrize("slope", [1e-30, 1e-40])

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
-from robharness_attacks import PGDParams, robharness_attacks
 
 from robharness import Budget, discover
+from robharness_attacks import PGDParams, robharness_attacks
 
 SPECS = {spec.name: spec for spec in robharness_attacks()}
 

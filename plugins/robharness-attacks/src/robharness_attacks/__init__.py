@@ -33,9 +33,10 @@ class FGSMParams:
 class PGDParams:
     """What PGD may be told.
 
-    norm: of the ball. steps: per restart. rel_step: the step over eps, by default 2.5 / steps. abs_step: the step itself.
-    restarts: how many starts are tried. keep: "best", the strongest iterate, examples that are clearly fooled leave
-    early; or "last", the final iterate. random_start: begin uniformly in the ball, or at the input.
+    norm: of the ball. steps: per restart. rel_step: the step over eps, by default 2.5 / steps. abs_step: the step
+    itself. restarts: how many starts are tried. random_start: begin uniformly in the ball, or else at the input.
+    keep: "best", the strongest iterate, examples that are clearly fooled leave early; or "last", the final iterate.
+    Raises ValueError where two options contradict each other.
     """
 
     norm: Norm = "linf"
@@ -48,7 +49,7 @@ class PGDParams:
 
     def __post_init__(self) -> None:
         if self.rel_step is not None and self.abs_step is not None:
-            raise ValueError("rel_step (the step over eps) and abs_step (the step itself) are both given; leave out one")
+            raise ValueError("rel_step (a share of eps) and abs_step (the step itself) are both given; leave out one")
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts is above 1 and random_start is false, so all would be alike; change one")
 

@@ -68,7 +68,7 @@ class PGD:
 
 
 class _Best:
-    """Per example, the iterate at which a wrong class led by most; the first of equals. x: (N, *shape)."""
+    """Per example, the iterate at which a wrong class led by most. x: (N, *shape)."""
 
     def __init__(self, batch: Batch) -> None:
         self.x = batch.x.clone()

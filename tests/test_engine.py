@@ -1,0 +1,186 @@
+"""Units, resuming, failures, Ctrl-C, and how many passes it all takes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from robharness import api, engine
+from robharness.store import Store
+
+
+class Recorder(api.Silent):
+    """Remembers what it was told."""
+
+    def __init__(self):
+        self.cells, self.said, self.work = [], [], None
+
+    def started(self, work, cells):
+        self.work = (work, cells)
+
+    def cell_done(self, cell, span, failure):
+        self.cells.append((cell.short_name, span, failure))
+
+    def say(self, message):
+        self.said.append(message)
+
+
+def passes(tmp_path, store="store"):
+    found = [json.loads(path.read_text())["passes"] for path in sorted((tmp_path / store / "runs").iterdir())]
+    return found[-1]["Net"]
+
+
+def test_five_budgets_and_the_clean_cell_cost_one_backward_and_six_forward_passes_a_chunk(suite, run, tmp_path):
+    attacks = [{"attack": "toys/sign", "eps": ["1/16", "1/8", "3/16", "1/4", "1/2"]}]
+    results = run(suite(attacks=attacks), batch_size=8)
+    assert results.is_complete
+    assert passes(tmp_path) == {"forward": 6 * 5, "backward": 1 * 5}
+
+
+def test_passes_do_not_depend_on_which_cells_are_missing(suite, run, tmp_path):
+    run(suite(attacks=None), batch_size=8)
+    assert passes(tmp_path) == {"forward": 5}
+    run(suite(attacks=[{"attack": "toys/climb", "eps": "1/4"}]), batch_size=8)
+    assert passes(tmp_path) == {"forward": 4 * 5, "backward": 3 * 5}
+
+
+def test_survivors_alone_are_attacked_and_cost_passes(suite, run, tmp_path):
+    nested = [{"attack": "toys/climb", "eps": ["1/8", "1/4", "1/2"], "nested": True}]
+    results = run(suite(attacks=nested), batch_size=1)
+    attacked = sum(int(result.columns["attacked"].sum()) for result in results.of("Net", "attack"))
+    assert attacked < 3 * 40
+    assert passes(tmp_path) == {"forward": 40 + 4 * attacked, "backward": 3 * attacked}
+
+
+def test_running_again_computes_nothing(suite, run, tmp_path):
+    first = run(suite())
+    recorder = Recorder()
+    again = run(suite(), listener=recorder)
+    assert recorder.work == (0, 0)
+    assert recorder.cells == []
+    assert len(list((tmp_path / "store" / "runs").iterdir())) == 1
+    assert [result.accuracy for result in again.cells] == [result.accuracy for result in first.cells]
+
+
+def test_more_of_a_suite_computes_what_is_new(suite, run):
+    run(suite(), limit=10)
+    recorder = Recorder()
+    grown = suite(attacks=[*suite()["attacks"], {"attack": "toys/sign", "eps": "1/2"}])
+    assert run(grown, limit=24, listener=recorder).is_complete
+    assert recorder.work == (3 * 14 + 14 + 24, 5)
+    done = sorted((name, span) for name, span, _ in recorder.cells)
+    assert ("clean", (10, 24)) in done
+    assert ("sign(linf, 1/2)", (0, 10)) in done
+    assert ("sign(linf, 1/2)", (10, 24)) in done
+
+
+def test_units_cover_what_is_missing_once():
+    cells = [SimpleNamespace(key=key) for key in "abc"]
+    gaps = {"a": [(0, 10)], "b": [(3, 5), (8, 20)], "c": []}
+    done = []
+    while unit := engine.next_unit(cells, gaps, 4):
+        (start, stop), due = unit
+        assert 0 < stop - start <= 4
+        for cell in due:
+            done += [(cell.key, position) for position in range(start, stop)]
+            first, *rest = gaps[cell.key]
+            gaps[cell.key] = ([(stop, first[1])] if stop < first[1] else []) + rest
+    expected = [("a", p) for p in range(10)] + [("b", p) for p in (*range(3, 5), *range(8, 20))]
+    assert sorted(done) == sorted(expected)
+
+
+def test_units_grow_to_about_a_minute_in_whole_passes():
+    size = engine.UnitSize(rows=8, values=3 * 224 * 224)
+    assert size.examples == 32
+    size.took(32, 16.0)
+    assert size.examples == 120
+    size.took(120, 600.0)
+    assert size.examples == 8
+    for _ in range(9):
+        size.took(size.examples, 0.001)
+    assert size.examples * 4 * 3 * 224 * 224 <= engine.MAX_SPAN_BYTES
+    assert size.examples % 8 == 0
+
+
+def test_a_failed_cell_is_tried_again_and_made_good(suite, run, toys, tmp_path):
+    models = [{"model": "toys/net", "label": "Net"}]
+    source = suite(models=models, attacks=[{"attack": "toys/rogue", "how": "raises", "eps": "1/8"}])
+    recorder = Recorder()
+    results = run(source, listener=recorder, batch_size=8)
+    assert [name for name, _, failure in recorder.cells if failure] == ["rogue(linf, 1/8, how=raises)"]
+    assert results.of("Net", "attack")[0].failures[0].traceback.endswith("KeyError: 'delta'\n")
+    recorder = Recorder()
+    run(source, listener=recorder, batch_size=8)
+    assert recorder.work == (40, 1)
+
+
+def test_a_run_can_stop_at_the_first_failure(suite, toys, tmp_path):
+    source = suite(attacks=[{"attack": "toys/rogue", "how": "raises", "eps": ["1/8", "1/4"]}])
+    plan, recorder = api.plan(source, plugins=[toys]), Recorder()
+    summary = engine.run(plan, Store(tmp_path / "s"), recorder, stop_at_failure=True)
+    assert len(summary.failures) == 1
+    assert len(recorder.cells) == 1
+
+
+def test_other_circumstances_are_told(suite, toys, tmp_path):
+    plan, store = api.plan(suite(), plugins=[toys]), Store(tmp_path / "s")
+    engine.run(api.plan(suite(), plugins=[toys], limit=10), store, api.Silent(), batch_size=4)
+    summary = engine.run(plan, store, api.Silent(), batch_size=8)
+    assert any("rows was 4 when some of it was computed, now it is 8" in warning for warning in summary.warnings)
+
+
+SCRIPT = """
+import sys
+from robharness.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_ctrl_c_keeps_what_is_whole_and_says_how_to_go_on(suite, toys, tmp_path, signals):
+    import yaml
+
+    attacks = [{"attack": "toys/climb", "steps": 400, "eps": [f"{i}/64" for i in range(1, 40)]}]
+    path = tmp_path / "slow.yaml"
+    path.write_text(yaml.safe_dump(suite(attacks=attacks)))
+    command = [sys.executable, "-c", SCRIPT, "run", str(path), "-p", toys, "--store", str(tmp_path / "s"), "--batch-size", "4"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    store = Store(tmp_path / "s")
+    cells = api.plan(path, plugins=[toys]).cells
+    deadline = time.monotonic() + 120
+    while not any(store.spans(cell.key) for cell in cells) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for _ in range(signals):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert f"robharness run {path}" in stderr if signals == 1 else "the same command goes on" in stderr
+    done = {cell.short_name: store.spans(cell.key) for cell in cells}
+    assert 0 < sum(map(len, done.values())) < len(cells)
+    leftovers = [path for path in (tmp_path / "s").rglob("*.tmp")]
+    assert leftovers == []
+    assert all(len(list(store.read(cell.key, 40)["position"])) == sum(b - a for a, b in store.spans(cell.key)) for cell in cells)
+
+
+def test_a_live_network_joins_the_suite(suite, run, toys):
+    import torch
+
+    registry_net = api.plan(suite(), plugins=[toys]).models[0].entry.spec.build
+    mine = registry_net(SimpleNamespace(what="exact"), None)
+    results = run(suite(), models={"mine": mine})
+    assert results.labels == ["Net", "mine"]
+    mine_cells = [r for r in results.cells if r.cell.model.label == "mine"]
+    for ours, theirs in zip(results.cells, mine_cells, strict=False):
+        assert ours.columns["margin"].tolist() == theirs.columns["margin"].tolist()
+    with torch.no_grad():
+        mine.head.weight.zero_()
+    changed = run(suite(models=None), models={"mine": mine})
+    assert {r.cell.key for r in changed.cells}.isdisjoint(r.cell.key for r in mine_cells)
+    assert changed.is_complete

@@ -1,0 +1,462 @@
+"""One broken plugin never breaks the tool: each is taken by itself, and what is wrong with it is said and kept."""
+
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+import robharness
+from robharness import api, discover, hookspecs
+from robharness.errors import PluginLoadError, PluginNotFound
+from robharness.plugins import Problem, Registry, Source, stands_on
+from robharness.specs import InputSpec, ModelSpec
+
+MODEL = """
+from robharness import InputSpec, ModelSpec, hookimpl
+
+def spec(name):
+    return ModelSpec(name=name, summary="s", input=InputSpec(shape=(1, 8, 8)), labels="x", build=lambda p, w: None)
+"""
+GOOD = f"""{MODEL}
+@hookimpl
+def robharness_models():
+    yield spec("net")
+"""
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Put a distribution on the path as pip leaves it there, and forget its module afterwards."""
+    site = tmp_path / "site"
+    before = set(sys.modules)
+
+    def go(name, text=GOOD, *, namespace=None, version="1.0", requires=(), value=None, metadata=None):
+        module = name.replace("-", "_")
+        info = site / f"{module}-{version}.dist-info"
+        info.mkdir(parents=True)
+        lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+        lines += [f"Requires-Dist: {line}" for line in requires]
+        if metadata is None:
+            (info / "METADATA").write_text("\n".join(lines) + "\n")
+        (info / "entry_points.txt").write_text(f"[robharness]\n{namespace or module} = {value or module}\n")
+        (site / f"{module}.py").write_text(text)
+        monkeypatch.syspath_prepend(site)
+        importlib.invalidate_caches()
+
+    yield go
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and Path(sys.modules[name].__file__).is_relative_to(tmp_path):
+            del sys.modules[name]
+
+
+def problems(registry, namespace):
+    return [problem for problem in registry.problems if problem.source.namespace == namespace]
+
+
+def problem_of(registry, namespace):
+    [problem] = problems(registry, namespace)
+    assert not [
+        name for kind in ("models", "attacks") for name in getattr(registry, kind) if name.startswith(namespace)
+    ]
+    assert namespace not in [source.namespace for source in registry.sources]
+    return problem
+
+
+def test_an_installed_plugin_is_found_under_its_namespace(install):
+    install("zeta-nets", namespace="zeta", version="1.2")
+    registry = discover()
+    entry = registry.find("models", "zeta/net")
+    assert (entry.name, entry.spec.name, str(entry.source)) == ("zeta/net", "net", "zeta-nets 1.2")
+    assert entry.source.digest is None
+    assert entry.source in registry.sources
+    assert not problems(registry, "zeta")
+
+
+def test_an_entry_point_may_name_an_object_of_its_module(install):
+    text = "class Plugin:\n    @hookimpl\n    def robharness_models(self):\n        yield spec('net')\n"
+    install("zeta", f"{MODEL}\n{text}\nplugin = Plugin()\n", value="zeta:plugin")
+    assert "zeta/net" in discover().models
+
+
+BROKEN = {
+    "import-error": ("import no_such_module_at_all", "import", "ModuleNotFoundError: No module named 'no_such_module"),
+    "syntax": ("def f(:", "import", "SyntaxError: invalid syntax"),
+    "exit": ("import sys; sys.exit(3)", "import", "SystemExit: 3"),
+    "division": ("1 / 0", "import", "ZeroDivisionError: division by zero"),
+    "raises": (
+        f"{MODEL}\n@hookimpl\ndef robharness_models():\n    raise OSError('no disk')\n",
+        "collection",
+        "OSError: no disk",
+    ),
+    "half-way": (
+        f"{MODEL}\n@hookimpl\ndef robharness_models():\n    yield spec('one')\n    raise KeyError('two')\n",
+        "collection",
+        "KeyError: 'two'",
+    ),
+    "late": (
+        f"{GOOD}\n@hookimpl\ndef robharness_metrics():\n    raise ValueError('no metric')\n",
+        "collection",
+        "ValueError: no metric",
+    ),
+    "misspelt": (
+        f"{GOOD}\n@hookimpl\ndef robharness_model():\n    return []\n",
+        "registration",
+        "there is no hook 'robharness_model'; did you mean 'robharness_models'?",
+    ),
+    "unmarked": (
+        f"{GOOD}\ndef robharness_attacks():\n    return []\n",
+        "registration",
+        "the function 'robharness_attacks' lacks @robharness.hookimpl",
+    ),
+    "arguments": (
+        f"{GOOD}\n@hookimpl\ndef robharness_run_finished(result):\n    pass\n",
+        "registration",
+        "PluginValidationError: ",
+    ),
+    "record": (
+        f"{MODEL}\n@hookimpl\ndef robharness_attacks():\n    yield spec('net')\n",
+        "collection",
+        "TypeError: robharness_attacks yielded ModelSpec, not AttackSpec",
+    ),
+    "nothing-to-iterate": (
+        f"{MODEL}\n@hookimpl\ndef robharness_models():\n    return spec('net')\n",
+        "collection",
+        "TypeError: 'ModelSpec' object is not iterable",
+    ),
+    "twice": (
+        f"{MODEL}\n@hookimpl\ndef robharness_models():\n    yield spec('net')\n    yield spec('net')\n",
+        "collection",
+        "ValueError: the name 'zeta/net' is declared twice",
+    ),
+    "invalid": (
+        f"{MODEL}\n@hookimpl\ndef robharness_models():\n    yield spec('Big Net')\n",
+        "collection",
+        "ValueError: ModelSpec: name='Big Net' must be lower-case",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_plugin_becomes_a_problem_and_nothing_of_it_stays(install, case):
+    text, stage, error = BROKEN[case]
+    install("zeta", text)
+    install("eta")
+    registry = discover()
+    problem = problem_of(registry, "zeta")
+    assert problem.stage == stage
+    assert problem.error.startswith(error)
+    assert str(problem) == f"plugin 'zeta' of zeta 1.0 was left out at {stage}: {problem.error}"
+    assert "eta/net" in registry.models  # the others are there
+    assert not [observer for source, observer in registry.observers if source.namespace == "zeta"]
+    with pytest.raises(PluginNotFound) as caught:
+        registry.find("models", "zeta/net")
+    assert str(caught.value) == f"no model 'zeta/net': {problem}. See: robharness list plugins"
+
+
+@pytest.mark.parametrize(
+    ("requires", "fits"),
+    [
+        (["robharness>=99"], False),
+        (["RobHarness >= 99"], False),
+        (["robharness<0.0.1"], False),
+        (["numpy", "this is no requirement!", "robharness>=99"], False),
+        (["robharness>=0.0.1"], True),
+        (["robharness>=99; extra == 'next'"], True),
+        (["robharness>=99; python_version < '3'"], True),
+        (["robharness-zeta>=99"], True),
+    ],
+)
+def test_a_plugin_for_another_version_is_not_even_imported(install, requires, fits):
+    install("zeta", GOOD if fits else "raise RuntimeError('imported')", requires=requires)
+    registry = discover()
+    if fits:
+        assert "zeta/net" in registry.models
+        return
+    problem = problem_of(registry, "zeta")
+    assert problem.stage == "version"
+    assert re.fullmatch(r"it needs robharness[<>]=?[0-9.]+, this is \S+; pip install -U robharness", problem.error)
+
+
+def test_a_namespace_that_two_claim_goes_to_neither_and_names_both(install):
+    install("zeta-one", namespace="zeta")
+    install("zeta-two", namespace="zeta", version="2.0")
+    registry = discover()
+    assert "zeta/net" not in registry.models
+    found = problems(registry, "zeta")
+    assert {str(problem.source) for problem in found} == {"zeta-one 1.0", "zeta-two 2.0"}
+    for problem in found:
+        assert problem.stage == "registration"
+        names = re.fullmatch(
+            r"both (.*) claim the name 'zeta'; uninstall one, or block both with -p no:zeta", problem.error
+        )
+        assert sorted(names[1].split(" and ")) == ["zeta-one 1.0", "zeta-two 2.0"]
+    with pytest.raises(PluginNotFound, match=r"both zeta-.* and zeta-.* claim the name 'zeta'"):
+        registry.find("models", "zeta/net")
+    assert not problems(discover(["no:zeta"]), "zeta")
+
+
+def test_a_distribution_that_the_path_lists_twice_is_one(install, tmp_path, monkeypatch):
+    install("zeta")
+    copy = tmp_path / "copy"
+    info = copy / "Zeta-1.0.dist-info"
+    info.mkdir(parents=True)
+    for file in (tmp_path / "site" / "zeta-1.0.dist-info").iterdir():
+        (info / file.name).write_text(file.read_text())
+    monkeypatch.syspath_prepend(copy)
+    registry = discover()
+    assert "zeta/net" in registry.models
+    assert not problems(registry, "zeta")
+
+
+def test_a_half_deleted_distribution_does_no_harm(install, tmp_path):
+    install("zeta", metadata="none")
+    site = tmp_path / "site"
+    (site / "empty-1.0.dist-info").mkdir()
+    (site / "mangled-1.0.dist-info").mkdir()
+    (site / "mangled-1.0.dist-info" / "entry_points.txt").write_text("[robharness]\nno equals sign\n")
+    importlib.invalidate_caches()
+    assert str(discover().find("models", "zeta/net").source) == "a nameless package"
+
+
+def test_a_plugin_can_be_blocked(install):
+    install("zeta", "1 / 0")
+    install("eta")
+    registry = discover(["no:zeta", "no:eta"])
+    assert not problems(registry, "zeta")
+    assert "eta/net" not in registry.models
+    with pytest.raises(PluginLoadError) as caught:
+        discover(["no:zetta"])
+    assert str(caught.value) == (
+        "-p no:zetta: no such plugin is installed; did you mean 'zeta'? See: robharness list plugins"
+    )
+
+
+# --- loose files ------------------------------------------------------------------------------------------------------
+
+
+def test_a_loose_file_is_a_plugin_under_its_stem(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(GOOD)
+    entry = discover([str(file), str(file)]).find("models", "mine/net")
+    assert str(entry.source) == str(file)
+    digests = {entry.source.digest}
+    file.write_text(GOOD + "\n# changed\n")
+    digests.add(discover([str(file)]).find("models", "mine/net").source.digest)
+    assert len(digests) == 2
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests)
+
+
+def test_records_of_a_loose_file_can_be_pickled(tmp_path):
+    import pickle
+
+    file = tmp_path / "mine.py"
+    file.write_text("from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Params:\n    steps: int = 3\n")
+    discover([str(file)])
+    params = sys.modules["robharness_loose_mine"].Params(4)
+    assert pickle.loads(pickle.dumps(params)) == params
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_loose_file_stops_with_its_problem(tmp_path, case):
+    text, _, error = BROKEN[case]
+    file = tmp_path / "zeta.py"
+    file.write_text(text)
+    with pytest.raises(PluginLoadError) as caught:
+        discover([str(file)])
+    assert str(caught.value).startswith(f"-p {file}: {error}")
+
+
+def test_a_loose_file_that_takes_an_installed_name_is_refused(install, tmp_path):
+    install("zeta")
+    file = tmp_path / "zeta.py"
+    file.write_text(GOOD)
+    with pytest.raises(PluginLoadError, match=rf"-p {file}: both zeta 1\.0 and {file} claim the name 'zeta'"):
+        discover([str(file)])
+
+
+@pytest.mark.parametrize("name", ["none.py", ".", "text.txt", "folder.py"])
+def test_what_is_no_python_file_is_a_sentence(tmp_path, name):
+    (tmp_path / "text.txt").write_text(GOOD)
+    (tmp_path / "folder.py").mkdir()
+    path = tmp_path / name
+    with pytest.raises(PluginLoadError) as caught:
+        discover([str(path)])
+    assert str(caught.value) == (
+        f"-p {path}: no such Python file. Give the path of one, or no:NAME to leave a plugin out"
+    )
+
+
+# --- what is said of a name that is not there -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        (
+            "models",
+            "zeta/resnet5",
+            "no model 'zeta/resnet5'; did you mean 'zeta/resnet50'? See: robharness list models",
+        ),
+        (
+            "models",
+            "zeat/resnet50",
+            "no model 'zeat/resnet50'; did you mean 'zeta/resnet50'? See: robharness list models",
+        ),
+        ("models", "resnet50", "no model 'resnet50'; did you mean 'zeta/resnet50'? See: robharness list models"),
+        ("models", "zeta/vit", "no model 'zeta/vit'. See: robharness list models"),
+        ("models", "vit", "no model 'vit'. See: robharness list models"),
+        (
+            "models",
+            "swav/resnet50",
+            "'swav/resnet50' needs a plugin 'swav', which is not there. Try: pip install robharness-swav",
+        ),
+        ("attacks", "zeta/pgd", "no attack 'zeta/pgd'. See: robharness list attacks"),
+        ("datasets", "zeta/cifar", "no data set 'zeta/cifar'. See: robharness list datasets"),
+        (
+            "models",
+            "rotten/net",
+            "no model 'rotten/net': plugin 'rotten' of robharness-rotten 0.3 was left out at import: ImportError: x. "
+            "See: robharness list plugins",
+        ),
+    ],
+)
+def test_a_name_that_is_not_there(kind, name, said):
+    registry = Registry()
+    source = Source(namespace="zeta", distribution="robharness-zeta", version="1.0")
+    registry.sources.append(source)
+    spec = ModelSpec(
+        name="resnet50", summary="s", input=InputSpec(shape=(3, 8, 8)), labels="x", build=lambda params, weights: None
+    )
+    registry.add("models", spec, source)
+    rotten = Source(namespace="rotten", distribution="robharness-rotten", version="0.3")
+    registry.problems.append(Problem(source=rotten, stage="import", error="ImportError: x"))
+    with pytest.raises(PluginNotFound) as caught:
+        registry.find(kind, name)
+    assert str(caught.value) == said
+
+
+def test_a_plugin_says_what_it_stands_on(install):
+    requires = ["robharness", "click>=8", "not-there-at-all", "numpy; extra == 'big'", "no requirement!"]
+    install("zeta", requires=requires)
+    source = discover().find("models", "zeta/net").source
+    click = importlib.metadata.version("click")
+    assert stands_on(source) == [f"click {click}", "not-there-at-all (not installed)"]
+    assert stands_on(Source(namespace="x", distribution="./x.py")) == []
+
+
+# --- the hooks' own examples ------------------------------------------------------------------------------------------
+
+HOOKS = [name for name in vars(hookspecs) if name.startswith("robharness_")]
+
+
+@pytest.fixture
+def examples(tmp_path):
+    """Every hook's example as a loose file: hook -> path."""
+    files = {}
+    for hook in HOOKS:
+        [text] = re.findall(r"```python\n(.*?)```", inspect.getdoc(getattr(hookspecs, hook)), flags=re.DOTALL)
+        files[hook] = tmp_path / f"example_{hook.removeprefix('robharness_')}.py"  # a name that nobody installs
+        files[hook].write_text(dedent(text))
+    return files
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_the_example_of_every_hook_is_a_plugin(examples, hook):
+    path = examples[hook]
+    registry = discover([str(path)])
+    assert not problems(registry, path.stem)
+    if hook == "robharness_run_finished":
+        assert [source.namespace for source, _ in registry.observers if source.namespace == path.stem] == [path.stem]
+    else:
+        kind = hook.removeprefix("robharness_")
+        assert [entry.source.namespace for entry in getattr(registry, kind).values()].count(path.stem) == 1
+
+
+def test_the_examples_run_together_in_a_suite(examples, tmp_path, capsys):
+    suite = {
+        "robharness": 1,
+        "name": "examples",
+        "data": {"name": "example_datasets/squares", "split": "test"},
+        "canvas": 8,
+        "models": [{"model": "example_models/linear", "label": "Zero"}],
+        "attacks": [
+            {"attack": "example_attacks/fade", "eps": ["1/4"]},
+            {"attack": "example_attacks/fade", "eps": 1, "darker": True},
+        ],
+        "corruptions": [{"corruption": "example_corruptions/negative", "severity": 1}],
+        "metrics": ["example_metrics/clean-error"],
+    }
+    found = api.run(suite, store=tmp_path / "store", plugins=[str(path) for path in examples.values()])
+    assert found.is_complete
+    assert [result.failures for result in found.cells] == [()] * 4
+    # a network of zeros says 0 to everything: one square of ten
+    assert [result.accuracy for result in found.cells] == [0.1] * 4
+    brighter, darker = (
+        dict(zip(r.columns["example"], r.columns["size"], strict=True)) for r in found.of("Zero", "attack")
+    )
+    assert brighter["square-0"] == 0.25
+    assert brighter["square-8"] == 0  # white all over
+    assert darker["square-0"] == 0
+    assert darker["square-8"] == 1
+    [metric] = found.suite.metrics
+    assert metric.spec.compute(found) == {"Zero": 0.9}
+    assert capsys.readouterr().out == "4 cells of examples\n"
+
+
+# --- rules of the house -----------------------------------------------------------------------------------------------
+
+CORE = Path(robharness.__file__).parent
+PLUGINS = "samples|datasets|attacks|corruptions|bridges|supervised|simclr|swav|video|robustbench|contrastive"
+LIBRARIES = "efficientnet|imagecorruptions|foolbox|torchattacks|autoattack|decord|timm"
+
+
+def named_plugins(text):
+    """First-party plugins, their namespaces and the libraries behind them, as far as a source names any."""
+    text = re.sub(rf"\b(?:def |hook\.)(?:{'|'.join(HOOKS)})\b", "", text)  # the hooks' own names
+    found = re.findall(rf"\brobharness[-_](?:{PLUGINS})\w*", text)
+    found += re.findall(rf"[\"'\s(](?:{PLUGINS})/[a-z0-9*]\S*", text)
+    return found + re.findall(rf"\b(?:{LIBRARIES})\w*", text, flags=re.IGNORECASE)
+
+
+def test_the_rule_below_sees_what_it_is_for():
+    assert named_plugins("import robharness_samples as s")
+    assert named_plugins("pip install robharness-attacks")
+    assert named_plugins("model = 'samples/efficientnet-lite0'")
+    assert named_plugins("from robharness_attacks.gradient import FGSM")
+    assert named_plugins("import foolbox")
+    assert not named_plugins("def robharness_attacks() -> Iterable[AttackSpec]: hook.robharness_datasets()")
+
+
+@pytest.mark.parametrize("path", sorted(CORE.rglob("*.py")), ids=lambda path: str(path.relative_to(CORE)))
+def test_no_source_of_the_core_names_a_first_party_plugin(path):
+    assert named_plugins(path.read_text()) == []
+
+
+HEAVY = ("torch", "torchvision", "numpy", "pyarrow")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--help", "run --help", "list plugins", "list models", "list attacks", "list corruptions", "list datasets",
+     "list metrics"],
+)  # fmt: skip
+def test_help_and_lists_load_nothing_heavy(arguments, examples, tmp_path):
+    options = []
+    if arguments.startswith("list"):
+        options = [word for path in examples.values() for word in ("-p", str(path))]
+    code = (
+        "import sys\n"
+        "from robharness.cli import _main\n"
+        f"status = _main({[*arguments.split(), *options]!r})\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
+        "sys.exit(status)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr.splitlines()[-1] == "[]"
+    assert found.stdout

@@ -1,0 +1,142 @@
+"""Parts on disk: whole or absent, each position once, nothing that a name does not say."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import duckdb
+import numpy as np
+import pytest
+
+from robharness.errors import StoreError
+from robharness.store import Failure, Store
+
+KEY = "abcdef0123456789abcdef01"
+
+
+def cell(key=KEY):
+    return SimpleNamespace(key=key, name="Net · toys · clean", identity={"model": {"name": "toys/net"}})
+
+
+def columns(start, stop):
+    positions = np.arange(start, stop)
+    return {"example": [f"e{i}" for i in positions], "correct": positions % 2 == 0, "margin": positions.astype("float32")}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def test_parts_are_read_back_in_order_and_once(store):
+    for start, stop in ((20, 30), (0, 12), (8, 20)):  # the last overlaps the second
+        store.write_part(KEY, start, columns(start, stop), {"rows": 4})
+    table = store.read(KEY, 30)
+    assert table["position"].to_pylist() == list(range(30))
+    assert table["example"].to_pylist() == [f"e{i}" for i in range(30)]
+    assert store.read(KEY, 9)["position"].to_pylist() == list(range(9))
+    assert store.missing(KEY, 30) == []
+    assert store.missing(KEY, 35) == [(30, 35)]
+
+
+def test_what_is_missing_is_read_off_the_names(store):
+    assert store.missing(KEY, 10) == [(0, 10)]
+    store.write_part(KEY, 2, columns(2, 4), {})
+    store.write_part(KEY, 6, columns(6, 7), {})
+    assert store.missing(KEY, 10) == [(0, 2), (4, 6), (7, 10)]
+    assert store.missing(KEY, 3) == [(0, 2)]
+    assert store.read(KEY, 10)["position"].to_pylist() == [2, 3, 6]
+
+
+def test_a_complete_cell_becomes_one_file(store):
+    store.write_part(KEY, 0, columns(0, 5), {"rows": 4})
+    store.write_part(KEY, 5, columns(5, 9), {"rows": 8})
+    store.join(KEY, 12)
+    assert len(store.spans(KEY)) == 2
+    store.join(KEY, 9)
+    assert store.spans(KEY) == [(0, 9)]
+    assert store.read(KEY, 9)["margin"].to_pylist() == list(range(9))
+    assert store.provenance(KEY) == {"rows": 4, "mixed": [{"rows": 4}, {"rows": 8}]}
+
+
+def test_joining_below_a_gap_leaves_what_is_beyond_it(store):
+    for start, stop in ((0, 5), (5, 10), (15, 20)):
+        store.write_part(KEY, start, columns(start, stop), {})
+    store.join(KEY, 10)
+    assert store.spans(KEY) == [(0, 10), (15, 20)]
+    assert store.read(KEY, 20)["position"].to_pylist() == [*range(10), *range(15, 20)]
+
+
+def test_a_stranger_can_read_it(store, tmp_path):
+    store.write_part(KEY, 0, columns(0, 8), {})
+    pattern = tmp_path / "store" / "cells" / "*" / "*" / "*.parquet"
+    rows = duckdb.sql(f"select count(*), sum(correct::int), max(margin) from '{pattern}'").fetchall()
+    assert rows == [(8, 4, 7.0)]
+
+
+def test_failures_are_recorded_and_made_good(store):
+    failure = Failure(start=4, stop=8, blame="someone 1.0", error="it broke", traceback="...")
+    store.write_failure(KEY, failure)
+    assert store.failures(KEY) == [failure]
+    assert store.missing(KEY, 8) == [(0, 8)]
+    store.write_part(KEY, 0, columns(0, 4), {})
+    assert store.failures(KEY) == [failure]
+    store.write_part(KEY, 4, columns(4, 8), {})
+    assert store.failures(KEY) == []
+
+
+def test_a_newer_schema_is_refused(store):
+    store.describe(cell())
+    path = store.folder(KEY) / "cell.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 2}))
+    with pytest.raises(StoreError, match="has schema 2, this robharness knows 1. Type: pip install -U robharness"):
+        store.describe(cell())
+
+
+def test_a_part_that_does_not_hold_what_it_says_is_refused(store):
+    store.write_part(KEY, 0, columns(0, 8), {})
+    folder = store.folder(KEY)
+    (folder / "00000-00008.parquet").rename(folder / "00000-00009.parquet")
+    with pytest.raises(StoreError, match="has 8 rows, not 9"):
+        store.read(KEY, 9)
+
+
+def test_nothing_half_written_is_ever_seen(store, monkeypatch):
+    store.write_part(KEY, 0, columns(0, 4), {})
+    before = (store.folder(KEY) / "00000-00004.parquet").read_bytes()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="cannot be written: No space left on device"):
+        store.write_part(KEY, 4, columns(4, 8), {})
+    assert sorted(os.listdir(store.folder(KEY))) == ["00000-00004.parquet"]
+    assert (store.folder(KEY) / "00000-00004.parquet").read_bytes() == before
+
+
+def test_the_order_of_writing_survives_a_power_cut(store, monkeypatch):
+    """File to disk, then its name, then the folder to disk."""
+    done = []
+    fsync, replace = os.fsync, type(store.root).replace
+    monkeypatch.setattr(os, "fsync", lambda number: (done.append("fsync"), fsync(number)))
+    monkeypatch.setattr(type(store.root), "replace", lambda self, to: (done.append("rename"), replace(self, to))[1])
+    store.write_part(KEY, 0, columns(0, 4), {})
+    assert done == ["fsync", "rename", "fsync"]
+
+
+def test_forgetting_takes_all_of_it_away(store):
+    store.describe(cell())
+    store.write_part(KEY, 0, columns(0, 4), {})
+    store.write_failure(KEY, Failure(start=4, stop=8, blame="x", error="y"))
+    store.forget(KEY)
+    assert store.missing(KEY, 4) == [(0, 4)]
+    assert store.failures(KEY) == []
+    assert store.description(KEY) is None
+
+
+def test_nothing_is_made_before_something_is_written(store):
+    assert store.spans(KEY) == []
+    assert store.failures(KEY) == []
+    assert store.provenance(KEY) is None
+    assert not store.root.exists()

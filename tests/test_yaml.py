@@ -1,0 +1,209 @@
+"""YAML as data: every value in its place, nothing run, nothing changed, nothing lost in silence."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robharness.yaml import parse
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("no", "no"),
+        ("yes", "yes"),
+        ("on", "on"),
+        ("true", True),
+        ("false", False),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("1:30", "1:30"),
+        ("1_000", "1_000"),
+        ("010", 10),
+        ("0x1F", "0x1F"),
+        ("-3", -3),
+        ("1e-3", 0.001),
+        ("1E3", 1000.0),
+        (".5", 0.5),
+        ("-2.5e+1", -25.0),
+        (".inf", ".inf"),
+        (".nan", ".nan"),
+        ("8/255", "8/255"),
+        ("0.25/255", "0.25/255"),
+        ("2026-11-22", "2026-11-22"),
+        ("'5'", "5"),
+        ("=", "="),
+        ("<<", "<<"),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(text, value):
+    document = parse(f"key: {text}")
+    assert document.errors == []
+    assert document.data == {"key": value}
+    assert type(document.data["key"]) is type(value)
+
+
+def test_a_number_too_long_for_an_integer_is_a_float():
+    assert parse("1" * 300).data == int("1" * 300)
+    assert math.isinf(parse("1" * 5000).data)
+
+
+TEXT = """\
+a: 1
+b:
+  - x
+  - {c: [2, 3], "d e": z}
+"""
+
+
+def test_every_value_and_key_has_its_place():
+    document = parse(TEXT)
+    assert document.data == {"a": 1, "b": ["x", {"c": [2, 3], "d e": "z"}]}
+    assert document.errors == []
+    assert document.values == {
+        (): (1, 1),
+        ("a",): (1, 4),
+        ("b",): (3, 3),
+        ("b", 0): (3, 5),
+        ("b", 1): (4, 5),
+        ("b", 1, "c"): (4, 9),
+        ("b", 1, "c", 0): (4, 10),
+        ("b", 1, "c", 1): (4, 13),
+        ("b", 1, "d e"): (4, 24),
+    }
+    assert document.keys == {("a",): (1, 1), ("b",): (2, 1), ("b", 1, "c"): (4, 6), ("b", 1, "d e"): (4, 17)}
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_key():
+    document = parse("\ufeffa: 1")
+    assert (document.data, document.errors) == ({"a": 1}, [])
+
+
+def test_a_key_that_comes_twice_is_an_error_and_the_first_one_counts():
+    document = parse("a: 1\nb: {c: 1, c: 2}\na: 3\n")
+    assert document.data == {"a": 1, "b": {"c": 1}}
+    assert document.errors == [
+        (2, 11, ("b", "c"), "the key 'c' is there already, in line 2"),
+        (3, 1, ("a",), "the key 'a' is there already, in line 1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "tag"),
+    [
+        ("!!python/object/apply:os.system [ls]", "!!python/object/apply:os.system"),
+        ("!!python/name:os.system", "!!python/name:os.system"),
+        ("!!int 5", "!!int"),
+        ("!!int five", "!!int"),
+        ("!!bool x", "!!bool"),
+        ("!!str 5", "!!str"),
+        ("!!seq {}", "!!seq"),
+        ("!!binary aGVs", "!!binary"),
+        ("!local x", "!local"),
+        ("! 5", "!"),
+    ],
+)
+def test_tags_are_refused_and_nothing_behind_them_is_read(text, tag):
+    document = parse(f"key: {text}")
+    assert document.data == {"key": None}
+    assert document.errors == [(1, 6, ("key",), f"the tag {tag} is not allowed")]
+
+
+@pytest.mark.parametrize("text", ["? [a]\n: 1", "? {a: 1}\n: 1", "!!str a: 1"])
+def test_a_key_is_a_word(text):
+    [(line, column, path, sentence)] = parse(text).errors
+    assert (line, path, sentence) == (1, (), "a key must be a word")
+    assert column in (1, 3)
+
+
+def test_an_alias_repeats_what_its_anchor_marks():
+    document = parse("a: &common {x: 1}\nb: *common\nc: [*common]\n")
+    assert document.data == {"a": {"x": 1}, "b": {"x": 1}, "c": [{"x": 1}]}
+    assert document.errors == []
+    assert document.values["b", "x"] == (1, 16)
+
+
+BILLION = "a: &a [x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize("text", [BILLION, "a: &a [*a]", "a: &a {b: *a, c: *a}", "- " * 3000, "[" * 3000, "? " * 3000])
+def test_what_never_ends_is_an_error(text):
+    document = parse(text)
+    assert document.data is None
+    [(line, column, path, sentence)] = document.errors
+    assert (line, path) == (1, ())
+    assert column >= 1
+    assert sentence == "nested too deeply, or more than 100000 values" or sentence.startswith("not YAML: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "sentence"),
+    [
+        ("a: b: c", (1, 5), "not YAML: mapping values are not allowed here"),
+        ("a: 1\n b: 2", (2, 3), "not YAML: mapping values are not allowed here"),
+        ("a: 'x", (1, 6), "not YAML: while scanning a quoted scalar, found unexpected end of stream"),
+        ("a: 'x\n---\n'", (2, 1), "not YAML: while scanning a quoted scalar, found unexpected document separator"),
+        ("a: 1\n---\nb: 1", (2, 1), "not YAML: expected a single document in the stream, but found another document"),
+        ("a: *b", (1, 4), "not YAML: found undefined alias 'b'"),
+    ],
+)  # fmt: skip
+def test_what_is_not_yaml_is_a_sentence_with_its_place(text, place, sentence):
+    document = parse(text)
+    assert document.data is None
+    assert document.errors == [(*place, (), sentence)]
+
+
+def test_a_character_that_yaml_forbids_is_a_sentence():
+    [(*_, sentence)] = parse("a: \x00").errors
+    assert sentence.startswith("not YAML: unacceptable character #x0000")
+
+
+SAFE = st.characters(
+    codec="utf-8", exclude_categories=("Cc", "Cs", "Cn", "Co", "Zl", "Zp"), exclude_characters="\ufeff"
+)
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(SAFE),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(SAFE, max_size=20), inner),
+    max_leaves=10,
+)
+
+
+@settings(deadline=None)
+@given(PLAIN)
+def test_all_json_is_read_as_json_reads_it(value):
+    import json
+
+    document = parse(json.dumps(value, ensure_ascii=False, indent=1))
+    assert document.errors == []
+    assert document.data == value
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(codec="utf-8")) | st.text(st.sampled_from("a1 \n\t-:?[]{},&*!|>'\"%@`#~<=/.")))
+def test_no_text_raises(text):
+    document = parse(text)
+    assert all(len(error) == 4 and error[3] for error in document.errors)
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("ab1: \n-[]{},'\"")))
+def test_what_is_right_reads_as_a_stock_yaml_reader_has_it(text):
+    import yaml
+
+    document = parse(text)
+    if not document.errors:
+        assert document.data == _words(yaml.load(text, yaml.BaseLoader), document.data)
+
+
+def _words(stock, ours):
+    """The stock reader's texts, where ours has something better than a text."""
+    if isinstance(stock, list):
+        return [_words(s, o) for s, o in zip(stock, ours, strict=True)]
+    if isinstance(stock, dict):
+        return {key: _words(stock[key], ours[key]) for key in stock}
+    return ours if ours is None or str(ours) == stock or float(ours) == float(stock) else stock
