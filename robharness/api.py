@@ -129,9 +129,7 @@ def observe(found: Results, registry: Registry) -> list[str]:
     return warnings
 
 
-def _live(
-    label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registry: Registry, root: Path
-) -> suite.Model:
+def _live(label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registry: Registry, root: Path) -> suite.Model:
     """A network that lives in this process as a model of the suite; the hash of its state is its identity."""
     from robharness.worker import state_digest
 

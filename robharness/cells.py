@@ -245,7 +245,7 @@ def canonical(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return canonical(changed_fields(value))
     if isinstance(value, dict):
-        return {str(key): canonical(item) for key, item in sorted(value.items())}
+        return {str(key): canonical(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [canonical(item) for item in value]
     if isinstance(value, set | frozenset):

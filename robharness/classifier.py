@@ -8,7 +8,7 @@ Trade-off: the padding is computed and thrown away, at most one pass's worth a c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -77,15 +77,16 @@ class Classifier:
         """
         self._check("gradient")
         values, gradients, logits = [], torch.empty_like(x), []
+        padded = torch.cat([labels, labels[:1].expand(-len(labels) % self.rows)])
         for start, chunk in self._chunks(x):
             kept = min(self.rows, len(x) - start)
             chunk = chunk.detach().requires_grad_(True)
-            with torch.enable_grad():
+            with torch.enable_grad():  # the objective sees whole passes, too: its kernels may depend on their shape
                 outputs = self._forward(chunk)
-                value = objective(outputs[:kept], labels[start : start + kept])
+                value = objective(outputs, padded[start : start + self.rows])
                 (gradient,) = torch.autograd.grad(value.sum(), chunk)
             self.passes["backward"] += 1
-            values.append(value.detach())
+            values.append(value.detach()[:kept])
             logits.append(outputs.detach()[:kept])
             gradients[start : start + kept] = gradient[:kept]
         return Gradient(torch.cat(values), gradients, torch.cat(logits))
@@ -125,7 +126,7 @@ class Batch:
     """Examples of one span, as an attack or a corruption sees them.
 
     x: (N, *shape) float32 in [0, 1], the model's input. labels: (N,) int64. ids: N texts.
-    canvas: (N, H, W, 3) uint8, on the CPU, where the suite has a canvas.
+    canvas: (N, H, W, 3) uint8, on the CPU, where the suite has a canvas. A batch belongs to one model.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class Batch:
         self.ids, self.x, self.labels = tuple(ids), x, labels
         self._canvas = canvas
         self._parent: tuple[Batch, Tensor] | None = _parent
-        self._memo: dict[str, Any] = {}
+        self._memo: dict[Hashable, Any] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -149,7 +150,7 @@ class Batch:
             raise Violation("this suite has no canvas, so there are no 8-bit pictures; write `canvas: 224` into it")
         return self._canvas
 
-    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+    def once(self, name: Hashable, compute: Callable[[], Any]) -> Any:
         """The value of `compute()`, computed once per batch and name, for all cells of the model.
 
         compute: returns a tensor, or a (named) tuple of tensors, whose first axis is the batch's rows; nobody writes
@@ -170,8 +171,7 @@ class Batch:
 
     def gradient(self, model: Classifier, objective: Objective) -> Gradient:
         """The objective's gradient at the clean point, computed once for all cells; see `Classifier.gradient`."""
-        name = f"gradient of {objective.__module__}.{objective.__qualname__}"
-        gradient: Gradient = self.once(name, lambda: model.gradient(self.x, self.labels, objective))
+        gradient: Gradient = self.once(("gradient", objective), lambda: model.gradient(self.x, self.labels, objective))
         if model.grad_mode_exact:
             self.once("logits", lambda: gradient.logits)
         return gradient

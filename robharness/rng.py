@@ -53,7 +53,8 @@ class ExampleRNG:
 
     def select(self, rows: Sequence[int] | torch.Tensor) -> ExampleRNG:
         """The streams of these rows alone; rows: indices."""
-        return ExampleRNG(self._seed, self._address, [self.ids[int(row)] for row in rows], self._device)
+        indices = rows if isinstance(rows, Sequence) else rows.tolist()
+        return ExampleRNG(self._seed, self._address, [self.ids[row] for row in indices], self._device)
 
     def _stack(self, name: str, draw: Any) -> torch.Tensor:
         import numpy as np

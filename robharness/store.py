@@ -213,6 +213,10 @@ class Store:
             names: Sequence[str] = os.listdir(self.folder(key))
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise StoreError(
+                f"the store {self.root} cannot be read: {error.strerror}. Give another one: --store"
+            ) from None
         for name in names:
             if match := pattern.fullmatch(name):
                 yield match

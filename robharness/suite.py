@@ -132,9 +132,14 @@ class Perturbation:
 
     @property
     def name(self) -> str:
-        """For people, reports and `expected`: "pgd(l2, 0.5, steps=10)", "fog(1)"."""
-        options = changed_fields(self.params)
-        options.pop("norm", None)
+        """For people, reports and `expected`: "fgsm(linf, 1/255)", "pgd(l2, 0.5, steps=10, rel_step=2.5/10)", "fog(1)".
+
+        Options at their default are left out, unless the field is marked `field(metadata={"shown": True})`.
+        """
+        changed = changed_fields(self.params)
+        fields = dataclasses.fields(self.params) if self.params is not None else ()
+        shown = [item.name for item in fields if item.name in changed or item.metadata.get("shown")]
+        options = {key: getattr(self.params, key) for key in shown if key != "norm"}
         words = [f"{key}={_shown(value)}" for key, value in options.items()]
         words += ["nested"] if self.nested else []
         head = [self.norm] if self.norm else []

@@ -19,8 +19,8 @@ from robharness.cells import GLOBAL_BLOCK, Cell, Plan, PlannedModel, draw_addres
 from robharness.classifier import Batch, Classifier
 from robharness.data import Reader
 from robharness.errors import Violation
-from robharness.referee import Guard, Outcome
 from robharness.plugins import stands_on
+from robharness.referee import Guard, Outcome
 from robharness.rng import ExampleRNG, NoDraws, global_draws, global_seed
 from robharness.store import Failure, Span, Store
 from robharness.suite import Perturbation

@@ -155,6 +155,8 @@ def test_the_probe_finds_a_network_that_feels_gradients():
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (3, 224, 224), (3, 16, 112, 112)])
 def test_passes_are_of_four_rows_or_multiples_and_waste_little(examples, shape):
     counts = worker.pass_rows(shape, examples, torch.device("cpu"))
-    assert all(count % 4 == 0 and count * np.prod(shape) <= max(worker.CPU_PASS, 4 * np.prod(shape)) for count in counts)
+    assert all(
+        count % 4 == 0 and count * np.prod(shape) <= max(worker.CPU_PASS, 4 * np.prod(shape)) for count in counts
+    )
     wasted = [-(-examples // count) * count - examples for count in counts]
     assert wasted[0] <= max(3, 0.07 * examples)

@@ -148,7 +148,19 @@ def test_ctrl_c_keeps_what_is_whole_and_says_how_to_go_on(suite, toys, tmp_path,
     attacks = [{"attack": "toys/climb", "steps": 400, "eps": [f"{i}/64" for i in range(1, 40)]}]
     path = tmp_path / "slow.yaml"
     path.write_text(yaml.safe_dump(suite(attacks=attacks)))
-    command = [sys.executable, "-c", SCRIPT, "run", str(path), "-p", toys, "--store", str(tmp_path / "s"), "--batch-size", "4"]
+    command = [
+        sys.executable,
+        "-c",
+        SCRIPT,
+        "run",
+        str(path),
+        "-p",
+        toys,
+        "--store",
+        str(tmp_path / "s"),
+        "--batch-size",
+        "4",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     store = Store(tmp_path / "s")
     cells = api.plan(path, plugins=[toys]).cells
@@ -164,9 +176,11 @@ def test_ctrl_c_keeps_what_is_whole_and_says_how_to_go_on(suite, toys, tmp_path,
     assert f"robharness run {path}" in stderr if signals == 1 else "the same command goes on" in stderr
     done = {cell.short_name: store.spans(cell.key) for cell in cells}
     assert 0 < sum(map(len, done.values())) < len(cells)
-    leftovers = [path for path in (tmp_path / "s").rglob("*.tmp")]
-    assert leftovers == []
-    assert all(len(list(store.read(cell.key, 40)["position"])) == sum(b - a for a, b in store.spans(cell.key)) for cell in cells)
+    assert list((tmp_path / "s").rglob("*.tmp")) == []
+    assert all(
+        len(list(store.read(cell.key, 40)["position"])) == sum(b - a for a, b in store.spans(cell.key))
+        for cell in cells
+    )
 
 
 def test_a_live_network_joins_the_suite(suite, run, toys):

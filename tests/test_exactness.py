@@ -108,8 +108,12 @@ def test_another_seed_gives_other_draws_and_the_same_clean_cell(suite, run):
     first, second = (outcomes(run(suite(seed=seed), f"seed-{seed}")) for seed in (0, 1))
     assert first["Net", "clean"] == second["Net", "clean"]
     assert first["Net", "sign(linf, 1/8)"] == second["Net", "sign(linf, 1/8)"]
-    sizes = [{example: bits[5] for example, bits in found["Net", "climb(linf, 1/8)"].items()} for found in (first, second)]
-    margins = [{example: bits[3] for example, bits in found["Net", "climb(linf, 1/8)"].items()} for found in (first, second)]
+    sizes = [
+        {example: bits[5] for example, bits in found["Net", "climb(linf, 1/8)"].items()} for found in (first, second)
+    ]
+    margins = [
+        {example: bits[3] for example, bits in found["Net", "climb(linf, 1/8)"].items()} for found in (first, second)
+    ]
     assert sizes[0] != sizes[1] or margins[0] != margins[1]
 
 

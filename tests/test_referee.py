@@ -55,9 +55,13 @@ def test_declarations_are_enforced(suite, run, attack, how, sentence):
     assert sentence in results.of("Net", "attack")[0].failures[0].error
 
 
-@pytest.mark.parametrize(("severity", "sentence"), [(1, "torch.float32, not"), (2, "it returned (32, 4, 8, 1) torch.uint8")])
+@pytest.mark.parametrize(
+    ("severity", "sentence"), [(1, "torch.float32, not"), (2, "it returned (32, 4, 8, 1) torch.uint8")]
+)
 def test_a_corruption_must_return_pixels(suite, run, severity, sentence):
-    results = run(suite(attacks=None, canvas=8, corruptions=[{"corruption": "toys/bad", "severity": severity}]), batch_size=8)
+    results = run(
+        suite(attacks=None, canvas=8, corruptions=[{"corruption": "toys/bad", "severity": severity}]), batch_size=8
+    )
     assert sentence in results.of("Net", "corruption")[0].failures[0].error
 
 
@@ -81,7 +85,9 @@ def test_a_model_that_does_not_work_fails_and_the_next_one_runs(suite, run, toys
 
 def test_inputs_that_do_not_fit_are_the_models_fault(suite, run):
     results = run(suite(models=[{"model": "toys/large", "label": "Large"}]))
-    assert "the model takes (1, 16, 16), the data give (1, 8, 8) after preprocessing" in results.cells[0].failures[0].error
+    assert (
+        "the model takes (1, 16, 16), the data give (1, 8, 8) after preprocessing" in results.cells[0].failures[0].error
+    )
 
 
 def test_logits_that_are_not_numbers_are_stored_counted_and_wrong(suite, run):
@@ -103,7 +109,10 @@ def test_a_model_that_is_built_differently_is_refused(suite, run, toys, tmp_path
     import sys
 
     module = sys.modules["robharness_loose_toys"]
-    grown = suite(models=[{"model": "toys/net", "what": "drifting", "label": "Net"}], attacks=[{"attack": "toys/sign", "eps": "1/8"}])
+    grown = suite(
+        models=[{"model": "toys/net", "what": "drifting", "label": "Net"}],
+        attacks=[{"attack": "toys/sign", "eps": "1/8"}],
+    )
     partial = run(grown, limit=10)
     assert partial.is_complete
     module.DRIFT.append(1.0)

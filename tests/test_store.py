@@ -20,7 +20,11 @@ def cell(key=KEY):
 
 def columns(start, stop):
     positions = np.arange(start, stop)
-    return {"example": [f"e{i}" for i in positions], "correct": positions % 2 == 0, "margin": positions.astype("float32")}
+    return {
+        "example": [f"e{i}" for i in positions],
+        "correct": positions % 2 == 0,
+        "margin": positions.astype("float32"),
+    }
 
 
 @pytest.fixture
@@ -89,7 +93,7 @@ def test_a_newer_schema_is_refused(store):
     store.describe(cell())
     path = store.folder(KEY) / "cell.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 2}))
-    with pytest.raises(StoreError, match="has schema 2, this robharness knows 1. Type: pip install -U robharness"):
+    with pytest.raises(StoreError, match=r"has schema 2, this robharness knows 1\. Type: pip install -U robharness"):
         store.describe(cell())
 
 

@@ -287,7 +287,9 @@ class Bad:
 def robharness_corruptions():
     yield CorruptionSpec(name="negative", summary="All pixels turned", group="light", severities=(1,),
                          build=lambda params: Flip(share=False), randomness="none")  # fmt: skip
-    yield CorruptionSpec(name="speckle", summary="Some pixels turned", group="noise", build=lambda params: Flip(share=True))
+    yield CorruptionSpec(
+        name="speckle", summary="Some pixels turned", group="noise", build=lambda params: Flip(share=True)
+    )
     yield CorruptionSpec(name="bad", summary="Not pixels", group="noise", build=lambda params: Bad(), randomness="none")
 
 

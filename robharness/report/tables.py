@@ -134,7 +134,7 @@ def _cell_value(cell: CellNumbers, report: Report) -> Value:
 
 
 def number_value(numbers: Numbers, report: Report) -> Value:
-    """ "38.20 ↓50%" over "[37.1, 39.3] ↓[48, 52]"."""
+    """ "38.20 ↓50%" over "[37.1, 39.3]" and "↓[48, 52]"."""
     robust = report.count == "robust" and numbers.accuracy is None
     accuracy, interval = (
         (numbers.robust_accuracy, numbers.robust_interval) if robust else (numbers.accuracy, numbers.interval)
@@ -142,11 +142,11 @@ def number_value(numbers: Numbers, report: Report) -> Value:
     if accuracy is None:
         return NOTHING
     digits = 2 if numbers.n >= 1000 else 1
-    text, below = f"{100 * accuracy:.{digits}f}", _percent(interval, digits)
+    text, below = f"{100 * accuracy:.{digits}f}", [_percent(interval, digits)]
     if numbers.relative_drop is not None:
         text += f" ↓{drop_text(numbers.relative_drop)}"
-        below += f" ↓{_percent(numbers.relative_drop_interval, 0)}"
-    return Value(text, (below,))
+        below.append(f"↓{_percent(numbers.relative_drop_interval, 0)}")
+    return Value(text, tuple(below))
 
 
 def _slope_value(slope: SlopeNumbers) -> Value:

@@ -10,9 +10,13 @@ from rich.text import Text
 from robharness.report.model import Report
 from robharness.report.tables import Table, Value, tables
 
+PIPED_WIDTH = 160
+
 
 def show(report: Report, console: Console) -> None:
-    """Print the tables, and then what a reader must know."""
+    """Print the tables, and then what a reader must know; a file or a pipe gets wide tables."""
+    if not console.is_terminal and console.width < PIPED_WIDTH:
+        console.width = PIPED_WIDTH
     console.print(Text(f"{report.title}", style="bold"), Text(f"{report.data}, {report.n} examples per cell"), sep="\n")
     for table in tables(report):
         console.print()
@@ -39,7 +43,10 @@ def _table(table: Table) -> RichTable:
         pad_edge=False,
     )
     for index, name in enumerate(table.header):
-        made.add_column(Text(name), justify="left" if index == 0 else "right", no_wrap=index > 0)
+        if index == 0:  # long names fold beside the lines of the numbers
+            made.add_column(Text(name), min_width=26)
+        else:
+            made.add_column(Text(name), justify="right", no_wrap=True)
     for row in table.rows:
         if row is None:
             made.add_section()

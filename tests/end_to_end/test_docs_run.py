@@ -1,7 +1,8 @@
 """The pages of docs/ are typed as a reader would: files written, commands run, output compared. Needs all plugins.
 
-A block ```python mine.py is a file, ```python mine.py (more) is added to it, ```python without a name runs, ```yaml
-without a name is a suite or a part of one, and ```console is what a terminal shows, where `...` stands for any lines.
+A block ```python mine.py is a file; ```python mine.py (more) is added to it; ```python without a name runs, with the
+names of those before it; ```yaml without a name is a suite or a part of one; ```console is what a terminal shows, where
+`...` stands for any lines.
 """
 
 import io
@@ -86,12 +87,13 @@ class Terminal:
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
         with path.open("a" if more else "w") as file:
-            file.write(block.text)
+            file.write("\n\n" * bool(more) + block.text)
 
     def type(self, command):
         """What the command prints, both streams together; its exit code is in `code`."""
         if command == "echo $?":
-            return f"{self.code}\n"
+            code, self.code = self.code, 0
+            return f"{code}\n"
         if command.startswith("pip ") and self.environment is None:
             self.environment = environment(self.folder / ".venv")
         words = shlex.split(command)
@@ -100,7 +102,12 @@ class Terminal:
             return self.here(words)
         variables = {**os.environ, **(self.environment or {"PATH": path_with(sysconfig.get_path("scripts"))})}
         done = subprocess.run(
-            ["bash", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, check=False
+            ["bash", "-c", command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=variables,
+            check=False,
         )
         self.code = done.returncode
         return done.stdout
@@ -134,8 +141,8 @@ def environment(folder):
 
 
 def essential(text):
-    """The lines that are the same on every machine: no blank ones, no progress, no seconds."""
-    lines = [re.sub(r"\b\d+\.\d s\b", "_ s", line.rstrip()) for line in text.splitlines()]
+    """The lines that are the same on every machine: no blank ones, no rules, no progress, no seconds."""
+    lines = [re.sub(r"\b\d+\.\d s\b", "_ s", re.sub(r"[ ─]+", " ", line).strip()) for line in text.splitlines()]
     return [line for line in lines if line and not re.match(r"\d+/\d+ examples, ", line)]
 
 
@@ -146,6 +153,7 @@ def is_shown(shown, printed):
 
 
 def type_page(page, terminal):
+    names = {"__name__": "page"}
     for block in blocks(page):
         if block.language == "console":
             typed = commands(block)
@@ -158,7 +166,7 @@ def type_page(page, terminal):
         elif block.name:
             terminal.write(block)
         elif block.language == "python":
-            exec(compile("\n" * block.line + block.text, str(block.page), "exec"), {"__name__": "page"})
+            exec(compile("\n" * block.line + block.text, str(block.page), "exec"), names)
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import imagecorruptions
 import numpy as np
 import pytest
 import torch
-from robharness_corruptions import robharness_corruptions
 
 from robharness import Batch, ExampleRNG, UserError
+from robharness_corruptions import robharness_corruptions
 
 SPECS = {spec.name: spec for spec in robharness_corruptions()}
 RANDOM = [name for name, spec in SPECS.items() if spec.randomness == "example"]

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from robharness_samples import robharness_datasets
 from sklearn.datasets import load_digits
 
 from robharness import Missing
+from robharness_samples import robharness_datasets
 
 SPECS = {spec.name: spec for spec in robharness_datasets()}
 

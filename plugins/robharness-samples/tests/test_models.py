@@ -11,9 +11,9 @@ import pytest
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
-from robharness_samples import robharness_datasets, robharness_models
 
 from robharness import normalized
+from robharness_samples import robharness_datasets, robharness_models
 
 SPECS = {spec.name: spec for spec in robharness_models()}
 OTHERS = {  # what else the weights might have been trained with

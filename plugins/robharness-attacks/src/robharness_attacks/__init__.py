@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,7 +18,7 @@ Norm = Literal["linf", "l2"]
 Size = Annotated[Budget, Gt(0)]
 Count = Annotated[int, Gt(0)]
 
-TRAVEL = Fraction(5, 2)
+TRAVEL = "2.5"
 """How many eps all steps together go by default, the field's convention since Madry et al."""
 
 
@@ -40,7 +40,7 @@ class PGDParams:
     """
 
     norm: Norm = "linf"
-    steps: Count = 10
+    steps: Count = field(default=10, metadata={"shown": True})
     rel_step: Size | None = None
     abs_step: Size | None = None
     restarts: Count = 1
@@ -52,6 +52,8 @@ class PGDParams:
             raise ValueError("rel_step (a share of eps) and abs_step (the step itself) are both given; leave out one")
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts is above 1 and random_start is false, so all would be alike; change one")
+        if self.rel_step is None and self.abs_step is None:  # written out, since it is part of what is measured
+            object.__setattr__(self, "rel_step", Budget(f"{TRAVEL}/{self.steps}"))
 
     @property
     def compares(self) -> bool:
@@ -62,7 +64,8 @@ class PGDParams:
         """The length of a step at this radius."""
         if self.abs_step is not None:
             return self.abs_step
-        return (TRAVEL / self.steps if self.rel_step is None else self.rel_step) * eps
+        assert self.rel_step is not None
+        return self.rel_step * eps
 
 
 def _build_fgsm(params: FGSMParams) -> Attack:

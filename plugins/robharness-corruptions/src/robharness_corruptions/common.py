@@ -92,7 +92,7 @@ def _seeded(seed: int) -> Iterator[None]:
 def _imagecorruptions() -> ModuleType:
     """The module, whichever distribution owns it. Raises UserError with the line that mends the import."""
     try:
-        import imagecorruptions  # type: ignore[import-untyped]
+        import imagecorruptions
     except ImportError as error:
         lacks_library = error.name == "cv2" and not isinstance(error, ModuleNotFoundError)
         remedy = INSTALL_LIBRARIES if lacks_library else INSTALL

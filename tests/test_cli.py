@@ -1,0 +1,175 @@
+"""The command line as a user types it: what is printed where, and how it ends."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from robharness.errors import ExitCode
+
+SCRIPT = "from robharness.cli import main; main()"
+
+
+@pytest.fixture
+def shell(tmp_path, toys):
+    """Type a command in a folder of its own; the toys are loaded with -p."""
+
+    def go(*words, plugin=True, **environment):
+        command = [sys.executable, "-c", SCRIPT, *map(str, words), *(["-p", toys] if plugin else [])]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env, timeout=240)
+
+    return go
+
+
+@pytest.fixture
+def path(tmp_path, suite):
+    path = tmp_path / "toys.yaml"
+    path.write_text(yaml.safe_dump(suite(title="Toys under attack")))
+    return path
+
+
+def test_plan_run_again_and_report(shell, path):
+    planned = shell("plan", path)
+    assert planned.returncode == 0
+    assert "4 cells of 40 examples, 4 to compute: 440 forward and 280 backward passes" in planned.stdout
+    first = shell("run", path)
+    assert first.returncode == 0
+    assert "Toys under attack" in first.stdout
+    assert "climb(linf, 1/4)" in first.stdout
+    assert "4 cells to compute, 160 examples in all" in first.stderr
+    assert "Attacks" not in first.stderr
+    second = shell("run", path)
+    assert second.returncode == 0
+    assert second.stdout == first.stdout
+    assert "nothing to compute: the store has it all" in second.stderr
+    assert "computed nothing again" in second.stderr
+    reported = shell("report", path)
+    assert reported.stdout == first.stdout
+    assert "4 cells of 40 examples, 0 to compute" in shell("plan", path).stdout
+
+
+def test_json_everywhere(shell, path, tmp_path):
+    run = json.loads(shell("run", path, "--json").stdout)
+    assert run["complete"] is True
+    assert run["cells"][0]["perturbation"] == "clean"
+    assert json.loads(shell("report", path, "--json").stdout) == run
+    assert shell("report", path, "-o", "out.json").returncode == 0
+    assert json.loads((tmp_path / "out.json").read_text()) == run
+    assert shell("report", path, "-o", "out.md").returncode == 0
+    assert (tmp_path / "out.md").read_text().startswith("# Toys under attack")
+    assert len(json.loads(shell("plan", path, "--json").stdout)["cells"]) == 4
+    assert {row["name"] for row in json.loads(shell("list", "models", "toys/*", "--json").stdout)} >= {"toys/net"}
+
+
+def test_only_limit_fresh(shell, path):
+    part = shell("run", path, "--only", "clean", "--limit", "10", "--json")
+    assert part.returncode == 0
+    cells = {cell["perturbation"]: cell for cell in json.loads(part.stdout)["cells"]}
+    assert cells["clean"]["complete"]
+    assert cells["climb(linf, 1/4)"]["n"] == 0
+    assert shell("run", path).returncode == 0
+    fresh = shell("run", path, "--fresh", "sign*")
+    assert "1 cells to compute, 40 examples in all" in fresh.stderr
+    nothing = shell("run", path, "--only", "pgd*")
+    assert nothing.returncode == 2
+    assert "no cell matches 'pgd*'. See: robharness plan" in nothing.stderr
+
+
+def test_failed_cells_end_with_three_and_are_named(shell, path, suite, toys):
+    path.write_text(yaml.safe_dump(suite(attacks=[{"attack": "toys/rogue", "how": "oversteps", "eps": "1/8"}])))
+    found = shell("run", path)
+    assert found.returncode == 3
+    assert "its budget is linf 0.125" in found.stdout
+    assert toys in found.stdout
+    assert "1 cells are incomplete; to try them again: robharness run" in found.stderr
+    assert shell("report", path).returncode == 3
+    assert "Traceback" not in found.stderr + found.stdout
+
+
+def test_missing_data_is_said_before_anything_runs(shell, path, suite, tmp_path):
+    path.write_text(yaml.safe_dump(suite(data={"name": "toys/pixels", "split": "lost"})))
+    for verb in ("plan", "run"):
+        found = shell(verb, path, ROBHARNESS_DATA=str(tmp_path / "root"))
+        assert found.returncode == 2
+        where = tmp_path / "root" / "pixels"
+        assert found.stderr == f"robharness: the lost pixels: not found at {where}. To get it: make pixels\n"
+    elsewhere = shell("plan", path, "--data-root", tmp_path / "mine")
+    assert str(tmp_path / "mine" / "pixels") in elsewhere.stderr
+    assert not (tmp_path / ".robharness").exists()
+
+
+def test_a_wrong_suite_is_said_with_its_places(shell, path):
+    path.write_text(path.read_text().replace("toys/sign", "toys/sing").replace("label: Net", "lable: Net"))
+    found = shell("plan", path)
+    assert found.returncode == 2
+    lines = found.stderr.splitlines()
+    assert any(
+        re.search(r"toys.yaml:\d+:\d+: attacks.1.attack: no attack 'toys/sing'; did you mean 'toys/sign'\?", line)
+        for line in lines
+    )
+    assert any("unknown key 'lable'; did you mean 'label'?" in line for line in lines)
+    assert lines[-1] == f"Mend the suite, then type: robharness plan {path}"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["rnu", "x.yaml"], "no verb 'rnu'; did you mean 'run'?"),
+        (["run", "absent.yaml"], "absent.yaml: cannot read the suite: No such file or directory"),
+        (["run"], "Missing argument 'SUITE'"),
+        (["run", "SUITE", "--device", "cuda:7"], "--device cuda:7:"),
+        (["run", "SUITE", "--device", "abacus"], "--device abacus:"),
+        (["run", "SUITE", "-p", "absent.py"], "-p absent.py: no such Python file"),
+        (["run", "SUITE", "-p", "no:absent"], "-p no:absent: no such plugin is installed"),
+        (["run", "SUITE", "--limit", "0"], "Invalid value for '--limit'"),
+        (["report", "SUITE", "-o", "x.docx"], "-o x.docx: write to a name that ends with .json or .md"),
+        (["report", "SUITE", "-o", "no/where/x.md"], "cannot be written: No such file or directory"),
+        (["list", "modles"], "Invalid value for"),
+        (["list", "models", "zzz*"], "no models match 'zzz*'. See: robharness list models"),
+        (["run", "SUITE", "--store", "toys.yaml"], "the store toys.yaml cannot be"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_no_traceback(shell, path, words, sentence):
+    found = shell(*[str(path) if word == "SUITE" else word for word in words])
+    assert sentence in found.stderr
+    assert found.returncode == 2
+    assert "Traceback" not in found.stderr
+
+
+def test_a_bug_of_ours_is_a_line_and_a_file(shell, path, tmp_path):
+    """A broken installation stands for a bug: torch is there, but not what we expect of it."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text(
+        "import robharness.cells\ndef plan(*words): raise RuntimeError('boom')\nrobharness.cells.plan = plan\n"
+    )
+    found = shell("plan", path, PYTHONPATH=str(broken))
+    assert found.returncode == ExitCode.INTERNAL
+    assert "a bug of ours: RuntimeError: boom" in found.stderr
+    report = re.search(r"please report (\S+)", found.stderr).group(1)
+    with open(report) as file:
+        assert "RuntimeError: boom" in file.read()
+    os.unlink(report)
+
+
+def test_a_pipe_that_closes_is_fine(shell, path, toys, tmp_path):
+    line = f"{sys.executable} -c '{SCRIPT}' list attacks -p {toys} | head -1"
+    found = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in found.stderr
+
+
+def test_no_color(shell, path):
+    assert "\x1b[" not in shell("run", path, NO_COLOR="1", FORCE_COLOR="1").stdout.replace("\x1b[1m", "").replace(
+        "\x1b[0m", ""
+    ).replace("\x1b[2m", "")
+
+
+def test_help_names_every_verb_and_version(shell):
+    text = shell("--help", plugin=False).stdout
+    assert all(verb in text for verb in ("run", "plan", "report", "list"))
+    assert re.fullmatch(r"robharness, version \d+\.\d+\.\d+\n", shell("--version", plugin=False).stdout)

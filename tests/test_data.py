@@ -1,0 +1,124 @@
+"""From pixels to inputs: canvas, the model's own resize, [0, 1]; 8 bits until the last step."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from robharness.data import Reader, on_canvas, preprocessed
+from robharness.errors import Violation
+from robharness.specs import InputSpec, Preprocessing
+
+RNG = np.random.default_rng(11)
+
+
+def photo(height, width, channels=3):
+    """Smooth colours with some noise, uint8 (H, W, C)."""
+    rows, columns = np.mgrid[:height, :width]
+    waves = np.stack([np.sin(rows / (5 + c)) + np.cos(columns / (9 - c)) for c in range(channels)], -1)
+    return (127 + 50 * waves + RNG.integers(-20, 20, (height, width, channels))).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 400), (512, 512), (90, 200), (256, 256)])
+def test_the_canvas_is_that_of_imagenet_c(height, width):
+    """hendrycks/robustness, ImageNet-C/create_c/make_imagenet_c.py: Resize(256), CenterCrop(224), on PIL images."""
+    picture = photo(height, width)
+    published = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])(Image.fromarray(picture))
+    np.testing.assert_array_equal(on_canvas(picture, 224), np.asarray(published))
+
+
+def test_a_picture_that_fits_the_canvas_is_left_alone():
+    """Files of ImageNet-C have 224 px already; resizing them again changed a published ranking (RobustBench #59)."""
+    picture = photo(224, 224)
+    np.testing.assert_array_equal(on_canvas(picture, 224), picture)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
+def test_preprocessing_is_pils(interpolation):
+    picture = photo(120, 150)
+    mode = getattr(Image.Resampling, interpolation.upper())
+    resized = Image.fromarray(picture).resize((80, 64), mode)
+    expected = np.asarray(resized)[7:57, 15:65]
+    found = preprocessed(picture, Preprocessing(resize=64, crop=50, interpolation=interpolation))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_without_antialiasing_it_is_torchs():
+    picture = photo(120, 150)
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+    expected = torch.nn.functional.interpolate(tensor, (60, 75), mode="bilinear", antialias=False, align_corners=False)
+    found = preprocessed(picture, Preprocessing(resize=(60, 75), antialias=False))
+    assert np.abs(found - expected[0].permute(1, 2, 0).numpy()).max() <= 1  # 8-bit weights
+    with_antialias = preprocessed(picture, Preprocessing(resize=(60, 75)))
+    assert np.abs(found.astype(int) - with_antialias).max() > 5
+
+
+class Photos:
+    def __init__(self, *pictures):
+        self.pictures = pictures
+        self.ids = [f"p{i}" for i in range(len(pictures))]
+        self.labels = list(range(len(pictures)))
+
+    def read(self, index):
+        return self.pictures[index]
+
+
+def reader(dataset, shape, canvas=None, preprocessing=None, order=None):
+    data = SimpleNamespace(
+        dataset=dataset,
+        order=order or range(len(dataset.ids)),
+        entry=SimpleNamespace(name="toys/photos"),
+        ids=lambda a, b: [dataset.ids[i] for i in (order or range(len(dataset.ids)))[a:b]],
+    )
+    model = SimpleNamespace(
+        input=InputSpec(kind="video" if len(shape) == 4 else "image", shape=shape), preprocessing=preprocessing
+    )
+    return Reader(data=data, canvas=canvas, model=model, device=torch.device("cpu"))
+
+
+def test_a_batch_follows_the_fixed_order_and_lies_in_0_1():
+    dataset = Photos(*[photo(40, 40) for _ in range(4)])
+    batch = reader(dataset, (3, 40, 40), order=[2, 0, 3, 1]).read(1, 4)
+    assert batch.ids == ("p0", "p3", "p1")
+    assert batch.labels.tolist() == [0, 3, 1]
+    expected = torch.from_numpy(dataset.pictures[3]).permute(2, 0, 1).float() / 255
+    assert torch.equal(batch.x[1], expected)
+    assert batch.x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_models_of_other_sizes_resize_the_canvas_without_cropping_it():
+    picture = photo(224, 224)
+    steps = Preprocessing(resize=288, crop=260, interpolation="bicubic")
+    batch = reader(Photos(picture), (3, 260, 260), canvas=224, preprocessing=steps).read(0, 1)
+    expected = np.asarray(Image.fromarray(picture).resize((260, 260), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal((batch.x[0] * 255).round().permute(1, 2, 0).numpy().astype(np.uint8), expected)
+    np.testing.assert_array_equal(batch.canvas[0].numpy(), picture)
+
+
+def test_channel_order_and_clips():
+    picture = photo(40, 40)
+    batch = reader(Photos(picture), (3, 40, 40), preprocessing=Preprocessing(channel_order="bgr")).read(0, 1)
+    np.testing.assert_array_equal((batch.x[0, 0] * 255).round().numpy(), picture[:, :, 2])
+    clip = np.stack([photo(40, 50) for _ in range(5)])
+    batch = reader(Photos(clip), (3, 5, 30, 30), preprocessing=Preprocessing(resize=32, crop=30)).read(0, 1)
+    assert batch.x.shape == (1, 3, 5, 30, 30)
+    frame = preprocessed(clip[3], Preprocessing(resize=32, crop=30))
+    np.testing.assert_array_equal((batch.x[0, :, 3] * 255).round().permute(1, 2, 0).numpy(), frame)
+
+
+@pytest.mark.parametrize(
+    ("picture", "shape", "by", "sentence"),
+    [
+        (photo(40, 40), (3, 32, 32), "model", r"the model takes \(3, 32, 32\), the data give \(3, 40, 40\)"),
+        (photo(40, 40, 1), (3, 40, 40), "model", r"the data give \(1, 40, 40\)"),
+        (photo(40, 40) / 255, (3, 40, 40), "data", "toys/photos must give uint8"),
+        (photo(40, 40)[:, :, 0], (1, 40, 40), "data", r"it gave uint8 \(40, 40\) for 'p0'"),
+    ],
+)
+def test_what_does_not_fit_is_said(picture, shape, by, sentence):
+    with pytest.raises(Violation, match=sentence) as caught:
+        reader(Photos(picture), shape).read(0, 1)
+    assert caught.value.by == by

@@ -1,0 +1,278 @@
+"""The pages of docs/ say all there is and nothing that is not: lists are taken from the code and compared both ways."""
+
+import dataclasses
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import robharness
+from robharness import api, cells, hookspecs, suite
+from robharness.cli import VERBS, cli
+from robharness.cli.plan import as_data as plan_as_data
+from robharness.errors import ExitCode
+from robharness.plugins import discover
+from robharness.report import build
+from robharness.report.json import as_data
+from robharness.store import Store
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.glob("**/*.md"), *ROOT.glob("*.md")])
+SUITE, COMMANDS, PLUGINS = (DOCS / f"reference/{name}.md" for name in ("suite", "commands", "plugins"))
+
+OTHER_PIXELS = """
+from robharness import DatasetSpec, hookimpl
+
+class Pixels:
+    ids, labels = ["a", "b"], [0, 1]
+
+@hookimpl
+def robharness_datasets():
+    yield DatasetSpec(name="pixels", summary="Others", labels="toys", splits=("test",), open=lambda *where: Pixels())
+"""
+
+
+def section(page, heading):
+    """The text below a heading, down to the next one of any level."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", outside_fences(page), re.MULTILINE | re.DOTALL)
+    assert found, f"{page.name} has no heading '{heading}'"
+    return found[1]
+
+
+def outside_fences(page):
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def tables(text):
+    """The tables of a text: each a list of rows, each row a list of texts; headers and rules left out."""
+    found = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    return [[re.split(r" *\| *", line[1:-1].strip()) for line in table.splitlines()[2:]] for table in found]
+
+
+def ticked(text):
+    return re.findall(r"`([^`]+)`", text)
+
+
+def first_column(text, table=0):
+    return [name for row in tables(text)[table] for name in ticked(row[0])]
+
+
+def test_the_hooks():
+    written = first_column(section(PLUGINS, "Hooks"))
+    assert written == [name for name in vars(hookspecs) if name.startswith("robharness_")]
+
+
+def test_the_public_names():
+    text = outside_fences(PLUGINS) + (DOCS / "how-to/run-again.md").read_text()
+    unwritten = [name for name in robharness.__all__ if not re.search(rf"\b{name}\b", text)]
+    assert not unwritten, f"public names that no page mentions: {unwritten}"
+
+
+@pytest.mark.parametrize("name", ["Batch", "Classifier", "ExampleRNG"])
+def test_what_perturb_gets(name):
+    rows, of, written = tables(section(PLUGINS, "What perturb gets"))[0], "", set()
+    for row in rows:
+        of = "".join(ticked(row[0])) or of
+        written |= {re.match(r"\w+", ticked(row[1])[0])[0]} if of == name else set()
+    public = {item for item, value in vars(getattr(robharness, name)).items()
+              if not item.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))}  # fmt: skip
+    own = {"Batch": {"x", "labels", "ids"}, "Classifier": {"restricted"}}  # attributes; what is not for plugins
+    assert written == public ^ own.get(name, set())
+
+
+def test_the_options():
+    written, defaults = set(), {}
+    for row in tables(section(COMMANDS, "Options"))[0]:
+        names = {name.split(" ")[0] for name in ticked(row[0])}
+        written |= {(verb, name) for verb in row[1].split(", ") for name in names}
+        defaults |= {name: row[2].strip("`") for name in names}
+    there = {(verb, "-h") for verb in VERBS} | {(verb, "--help") for verb in VERBS}
+    for verb in VERBS:
+        for option in cli.get_command(None, verb).params:
+            if option.param_type_name == "option":
+                there |= {(verb, name) for name in option.opts}
+                shown = str(option.default) if option.show_default else ""
+                assert {defaults.get(name, "") for name in option.opts} == {shown}, f"default of {option.opts}"
+    assert written == there
+    assert [parameter.opts for parameter in cli.params] == [["--version"]]
+    assert "`robharness --version`" in section(COMMANDS, "Options")
+
+
+def test_the_verbs():
+    assert re.findall(r"^robharness (\w+)", COMMANDS.read_text(), re.MULTILINE) == list(VERBS)
+
+
+def test_the_exit_codes():
+    rows = tables(section(COMMANDS, "Exit codes"))[0]
+    assert [(int(row[0]), row[1].strip("`")) for row in rows] == [(code.value, code.name) for code in ExitCode]
+
+
+def test_the_environment_variables():
+    source = "".join(path.read_text() for path in (ROOT / "robharness").glob("**/*.py"))
+    asked = set(re.findall(r"environ(?:\.get\(|\[)\"(\w+)\"", source))
+    assert set(first_column(section(COMMANDS, "Environment variables"))) == asked | {"NO_COLOR", "COLUMNS"}  # rich's
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Two toy models under an attack that notes something down, a failing one and three corruptions; and the store."""
+    toys = str(ROOT / "tests/toys.py")
+    store = tmp_path_factory.mktemp("docs") / "store"
+    wanted = {
+        "robharness": 1,
+        "name": "docs",
+        "canvas": 8,
+        "data": {"name": "toys/pixels", "split": "test"},
+        "models": [{"model": "toys/net", "label": "A", "reference": True}, {"model": "toys/net", "label": "B"}],
+        "attacks": [{"attack": "toys/sign", "eps": "1/4"}, {"attack": "toys/rogue", "eps": "1/4", "how": "raises"}],
+        "corruptions": [{"corruption": "toys/speckle", "severity": [1, 2, 3]}],
+    }
+    return api.run(wanted, store=store, plugins=[toys]), Store(store)
+
+
+@pytest.mark.parametrize(
+    ("heading", "pick"),
+    [
+        ("JSON", lambda report: report),
+        ("cells", lambda report: report["cells"][0]),
+        ("worst_cases", lambda report: report["worst_cases"][0]),
+        ("slopes", lambda report: report["slopes"][0]),
+    ],
+)
+def test_the_keys_of_the_json(heading, pick, ran):
+    assert set(first_column(section(COMMANDS, heading))) == set(pick(as_data(build(ran[0]))))
+
+
+def test_the_keys_of_a_plan(ran):
+    facts = plan_as_data(ran[0].plan, ran[1])
+    assert set(ticked(section(COMMANDS, "plan --json"))) == {*facts, *facts["passes_left"], *facts["cells"][0]}
+
+
+def test_the_columns_of_the_store(ran):
+    results, store = ran
+    key = next(result for result in results.cells if result.cell.kind == "attack" and result.n).cell.key
+    part = next(store.folder(key).glob("*.parquet"))
+    assert first_column(section(COMMANDS, "The store"), table=0) == pq.read_schema(part).names
+
+
+def test_the_files_of_the_store(ran):
+    results, store = ran
+    failed = next(result for result in results.cells if result.failures).cell.key
+    there = {
+        "cell.json": store.folder(failed) / "cell.json",
+        ".failed.json": next(store.folder(failed).glob("*.failed.json")),
+        "runs/*.json": next((store.root / "runs").glob("*.json")),
+    }
+    rows = {row[0].strip("`"): ticked(row[1]) for row in tables(section(COMMANDS, "The store"))[1]}
+    assert rows == {name: list(json.loads(path.read_text())) for name, path in there.items()}
+
+
+RECORDS = {"data": suite.DataRef, "models": suite.ModelRef, "attacks": suite.AttackRef,
+           "corruptions": suite.CorruptionRef, "check": suite.Check}  # fmt: skip
+
+
+def test_the_keys_of_a_suite():
+    header = [item.name for item in dataclasses.fields(suite.Header)]
+    assert set(first_column(section(SUITE, "The file"))) == {*header, "models", "attacks", "corruptions", "expected"}
+    for heading, record in RECORDS.items():
+        assert first_column(section(SUITE, heading)) == [item.name for item in dataclasses.fields(record)]
+
+
+def test_the_defaults_of_a_suite():
+    words = {dataclasses.MISSING: ["required"], None: ["all", "the model's name", "what the plugin declares"],
+             (): ["none"], "": ["the name"], False: ["false"], suite.Check(): ["see there"]}  # fmt: skip
+    for heading, record in {"The file": suite.Header, **RECORDS}.items():
+        written = {ticked(row[0])[0]: row[2].strip("`") for row in tables(section(SUITE, heading))[0]}
+        for item in dataclasses.fields(record):
+            known = next((text for value, text in words.items() if value is item.default or (
+                type(value) is type(item.default) and value == item.default)), [str(item.default)])  # fmt: skip
+            assert written[item.name] in known, f"{heading}: default of {item.name}"
+
+
+# For every key: another value, and where it goes. A new key fails `test_what_is_identity` until it stands here and in
+# docs/reference/suite.md, with its word on identity.
+CHANGES = {
+    "name": ("other", []), "title": ("Other", []), "canvas": (16, []), "metrics": (["toys/wrong"], []),
+    "count": ("robust", []), "precision": ("tf32", []), "seed": (1, []),
+    "expected": ({"Net": {"clean": 50}}, []), "data.name": ("others/pixels", ["data"]),
+    "data.split": ("reversed", ["data"]), "data.limit": (3, ["data"]), "models.model": ("toys/large", ["models", 0]),
+    "models.label": ("Other", ["models", 0]), "models.reference": (False, ["models", 0]),
+    "models.weights": ("weights.pt", ["models", 0]), "attacks.attack": ("toys/seeded", ["attacks", 0]),
+    "attacks.eps": ("1/2", ["attacks", 0]), "attacks.nested": (True, ["attacks", 0]),
+    "corruptions.corruption": ("toys/bad", ["corruptions", 0]), "corruptions.severity": (2, ["corruptions", 0]),
+    "check.tolerance": (1.0, ["check"]), "check.alpha": (0.1, ["check"]),
+}  # fmt: skip
+WHOLES = (
+    "robharness",
+    "data",
+    "models",
+    "attacks",
+    "corruptions",
+    "check",
+)  # one value only, or changed in their parts
+
+
+def test_what_is_identity(tmp_path):
+    toys, others = str(ROOT / "tests/toys.py"), tmp_path / "others.py"
+    others.write_text(OTHER_PIXELS)
+    (tmp_path / "weights.pt").write_bytes(b"weights")
+    registry = discover([toys, str(others)])
+    base = {
+        "robharness": 1,
+        "name": "docs",
+        "canvas": 8,
+        "check": {},
+        "data": {"name": "toys/pixels", "split": "test"},
+        "models": [{"model": "toys/net", "label": "Net", "reference": True}],
+        "attacks": [{"attack": "toys/climb", "eps": ["1/8", "1/4"]}],
+        "corruptions": [{"corruption": "toys/speckle", "severity": 1}],
+    }
+
+    def keys(wanted):
+        path = tmp_path / "suite.yaml"
+        path.write_text(json.dumps(wanted))
+        planned = cells.plan(suite.load(path, registry), tmp_path)
+        assert not planned.missing
+        return {cell.key for cell in planned.cells}
+
+    written = {f"{heading}." * (heading != "The file") + ticked(row[0])[0]: row[3].split(",")[0]
+               for heading in ("The file", *RECORDS) for row in tables(section(SUITE, heading))[0]}  # fmt: skip
+    assert set(written) == {*CHANGES, *WHOLES}
+    for name, (value, way) in CHANGES.items():
+        changed = json.loads(json.dumps(base))
+        place = changed
+        for step in way:
+            place = place[step]
+        place[name.rpartition(".")[2]] = value
+        makes_others = not keys(changed) <= keys(base)
+        assert written[name] == ("yes" if makes_others else "no"), f"{name}: is it identity?"
+
+
+def anchors(page):
+    headings = re.findall(r"^#+ (.*)$", outside_fences(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", outside_fences(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(file), f"{page.name}: {target}"
+
+
+def test_the_index_has_every_page():
+    linked = re.findall(r"\]\(([^)#]+)\)", (DOCS / "README.md").read_text())
+    assert set(linked) == {str(page.relative_to(DOCS)) for page in DOCS.glob("*/*.md")}
+
+
+def test_the_licence_is_whole():
+    text = (ROOT / "LICENSE").read_text()
+    assert "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text and len(text) == 11358

@@ -1,0 +1,153 @@
+"""A report's numbers against NumPy and closed forms over the stored rows, and its renderings."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from robharness.report import build, markdown, terminal
+from robharness.report import json as report_json
+
+ATTACKS = [{"attack": "toys/climb", "eps": ["1/8", "1/4"]}, {"attack": "toys/sign", "eps": ["1/8", "1/2"]}]
+CORRUPTIONS = [{"corruption": "toys/speckle", "severity": [1, 2, 4]}, {"corruption": "toys/negative", "severity": 1}]
+
+
+@pytest.fixture
+def results(suite, run):
+    models = [
+        {"model": "toys/net", "label": "Net", "reference": True},
+        {"model": "toys/net", "what": "not-numbers", "label": "NaN"},
+    ]
+    expected = {"source": "a book", "Net": {"clean": 80.0}}
+    return run(suite(models=models, attacks=ATTACKS, corruptions=CORRUPTIONS, canvas=8, expected=expected,
+                     metrics=["toys/wrong", "toys/broken"]))  # fmt: skip
+
+
+def rows(results, label, name):
+    found = next(r for r in results.cells if (r.cell.model.label, r.cell.short_name) == (label, name))
+    return found.columns["prediction"] == found.columns["label"]
+
+
+def test_every_number_follows_from_the_rows(results):
+    data = report_json.as_data(build(results))
+    assert data["schema"] == 1
+    assert len(data["cells"]) == 2 * 9
+    for cell in data["cells"]:
+        right = rows(results, cell["model"], cell["perturbation"])
+        clean = rows(results, cell["model"], "clean")
+        assert cell["n"] == 40
+        assert cell["accuracy"] == right.mean()
+        assert cell["interval"][0] < right.mean() < cell["interval"][1] or right.mean() in (0, 1)
+        if cell["kind"] != "clean":
+            assert cell["robust_accuracy"] == (right & clean).mean()
+            assert cell["relative_drop"] == pytest.approx(1 - right.mean() / clean.mean(), abs=1e-15)
+
+
+def test_an_interval_by_its_closed_form(results):
+    """Wilson's score interval with continuity correction, Newcombe (1998), written out again."""
+    cell = next(c for c in report_json.as_data(build(results))["cells"] if c["kind"] == "clean")
+    n, p, z = 40, cell["accuracy"], 1.959963984540054
+    low = (2 * n * p + z**2 - 1 - z * np.sqrt(z**2 - 2 - 1 / n + 4 * p * (n * (1 - p) + 1))) / (2 * (n + z**2))
+    high = (2 * n * p + z**2 + 1 + z * np.sqrt(z**2 + 2 - 1 / n + 4 * p * (n * (1 - p) - 1))) / (2 * (n + z**2))
+    assert cell["interval"] == pytest.approx((low, high), abs=1e-12)
+
+
+def test_the_worst_case_is_per_example_within_the_budget(results):
+    worst = {(w["model"], w["eps"]): w for w in report_json.as_data(build(results))["worst_cases"]}
+    assert {eps for _, eps in worst} == {"1/8", "1/4", "1/2"}
+    eighth = rows(results, "Net", "climb(linf, 1/8)") & rows(results, "Net", "sign(linf, 1/8)")
+    half = eighth & rows(results, "Net", "climb(linf, 1/4)") & rows(results, "Net", "sign(linf, 1/2)")
+    assert worst["Net", "1/8"]["accuracy"] == eighth.mean()
+    assert worst["Net", "1/2"]["accuracy"] == half.mean()
+    assert worst["Net", "1/2"]["attacks"] == 4
+
+
+def test_slopes_are_least_squares_through_the_origin(results):
+    slopes = {(s["model"], s["group"]): s for s in report_json.as_data(build(results))["slopes"]}
+    assert set(slopes) == {("NaN", None), ("NaN", "noise"), ("NaN", "light")}
+    names = ["speckle(1)", "speckle(2)", "speckle(4)", "negative(1)"]
+    drops = {
+        label: np.array(
+            [1 - rows(results, label, name).mean() / rows(results, label, "clean").mean() for name in names]
+        )
+        for label in ("Net", "NaN")
+    }
+    for group, part in ((None, slice(0, 4)), ("noise", slice(0, 3)), ("light", slice(3, 4))):
+        expected = np.linalg.lstsq(drops["Net"][part, None], drops["NaN"][part], rcond=None)[0][0]
+        assert slopes["NaN", group]["slope"] == pytest.approx(expected, abs=1e-12)
+        assert slopes["NaN", group]["few_examples"]
+    assert slopes["NaN", "light"]["corruption_interval"] is None
+
+
+def shown(results):
+    stream = io.StringIO()
+    terminal.show(build(results), Console(file=stream, width=100))
+    return stream.getvalue()
+
+
+def test_tables_show_drops_intervals_flags_and_what_went_wrong(results):
+    text, md = shown(results), markdown.render(build(results))
+    clean, attacked = rows(results, "Net", "clean").mean(), rows(results, "Net", "climb(linf, 1/4)").mean()
+    for output in (text, md):
+        assert f"{100 * attacked:.1f} ↓{int(np.floor(100 * (1 - attacked / clean) + 0.5))}%" in output
+        assert "published 80.00" in output
+        assert "examples have logits that are not numbers; they count as wrong" in output
+        assert "slopes come from 40 examples, fewer than 1000" in output
+        assert "ZeroDivisionError: division by zero" in output
+    assert "worst case linf ≤ 1/2" in text
+    assert "speckle(4), noise" in text
+    assert "toys/wrong" in text
+
+
+def test_markdown_is_tables_of_equal_rows(results):
+    import re
+
+    text = markdown.render(build(results))
+    tables = re.findall(r"(?:^\|.*\|\n)+", text, re.M)
+    assert len(tables) == 4
+    for table in tables:
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1
+
+
+def test_json_is_json_without_not_a_number(results):
+    text = report_json.render(build(results))
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON")) is not None
+
+
+def test_nothing_stored_is_an_incomplete_report(suite, toys, tmp_path):
+    from robharness import api
+
+    found = api.load(suite(), store=tmp_path / "empty", plugins=[toys])
+    report = build(found)
+    assert not report.complete
+    assert all(cell.numbers.accuracy is None for cell in report.cells)
+    assert "Incomplete" in shown(found)
+    assert "0 of 40 examples" in shown(found)
+
+
+def test_half_a_cell_is_compared_on_the_examples_that_both_have(suite, run, toys, tmp_path):
+    from robharness import api, engine
+    from robharness.store import Store
+
+    store = Store(tmp_path / "s")
+    engine.run(api.plan(suite(), plugins=[toys], limit=30).only("clean"), store, api.Silent())
+    engine.run(api.plan(suite(), plugins=[toys], limit=20).only("climb(linf, 1/4)"), store, api.Silent())
+    found = api.load(suite(), store=tmp_path / "s", plugins=[toys])
+    whole = run(suite())
+    cell = next(c for c in report_json.as_data(build(found))["cells"] if c["perturbation"] == "climb(linf, 1/4)")
+    clean, attacked = rows(whole, "Net", "clean")[:20], rows(whole, "Net", "climb(linf, 1/4)")[:20]
+    assert (cell["n"], cell["complete"]) == (20, False)
+    assert cell["relative_drop"] == pytest.approx(1 - attacked.mean() / clean.mean())
+
+
+def test_a_robust_count_has_no_accuracy_over_all(suite, run):
+    data = report_json.as_data(build(run(suite(count="robust"))))
+    for cell in data["cells"]:
+        if cell["kind"] == "attack":
+            assert cell["accuracy"] is None
+            assert cell["interval"] is None
+            clean = next(c for c in data["cells"] if c["kind"] == "clean")
+            assert cell["relative_drop"] == pytest.approx(1 - cell["robust_accuracy"] / clean["accuracy"])
