@@ -4,20 +4,25 @@
 # make bench  timings as ratios within one run
 PYTHON ?= python3.11
 BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check
 DEMO := -e . -e plugins/robharness-samples -e plugins/robharness-attacks -e plugins/robharness-corruptions
-# What the tests compare with, and what they run with.
-PEERS := foolbox torchattacks statsmodels scipy duckdb pandas jsonschema
-TOOLS := pytest pytest-benchmark pytest-timeout hypothesis ruff mypy import-linter types-PyYAML setuptools wheel
-PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
-export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# What the tests run with, and what they compare with.
+TOOLS := pytest pytest-benchmark pytest-timeout hypothesis ruff mypy import-linter types-PyYAML setuptools wheel \
+  scipy statsmodels duckdb pandas jsonschema
+PEERS := foolbox torchattacks
+PROJECTS := $(wildcard plugins/*/pyproject.toml)
+PYTEST := $(BIN)/pytest -m "not slow and not gpu"
 
 .PHONY: demo test lint bench clean
 demo: .venv/demo.stamp
 	$(BIN)/robharness run suites/quickstart.yaml
 
-test: .venv/test.stamp lint
+# The core's tests come first: in a clean clone they run before any plugin is installed.
+test: .venv/core.stamp
+	$(PYTEST) tests --ignore tests/end_to_end --ignore tests/benchmarks
+	$(MAKE) .venv/test.stamp lint
 	$(BIN)/pip check
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(PYTEST) plugins tests/end_to_end
 
 lint: .venv/test.stamp
 	$(BIN)/ruff format --check .
@@ -28,16 +33,21 @@ lint: .venv/test.stamp
 bench: .venv/test.stamp
 	$(BIN)/pytest tests/benchmarks --benchmark-only -s
 
-.venv/demo.stamp: $(PROJECTS)
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install $(DEMO)
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: pyproject.toml $(PROJECTS) | .venv/bin/python
+	$(PIP) install $(DEMO)
 	@$(BIN)/python -c "import cv2" || \
 	  { echo "OpenCV lacks system libraries; type: apt-get install -y libgl1 libglib2.0-0"; exit 1; }
 	touch $@
 
-.venv/test.stamp: $(PROJECTS) Makefile
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install $(addprefix -e ,. $(wildcard plugins/*)) $(PEERS) $(TOOLS)
+.venv/core.stamp: pyproject.toml Makefile | .venv/bin/python
+	$(PIP) install -e . $(TOOLS)
+	touch $@
+
+.venv/test.stamp: .venv/core.stamp $(PROJECTS)
+	$(PIP) install $(addprefix -e ,. $(wildcard plugins/*)) $(PEERS) $(TOOLS)
 	touch $@
 
 clean:

@@ -42,7 +42,7 @@ class Budget(Fraction):
     text: str
 
     def __new__(cls, value: str | float | Fraction) -> Budget:
-        if isinstance(value, bool) or not isinstance(value, str | int | float | Fraction):
+        if not isinstance(value, str | int | float | Fraction):
             raise ValueError(f"{value!r} is not a number such as 0.5 or 8/255")
         try:
             written = str(value)  # as it was written where it is a Budget already

@@ -142,10 +142,11 @@ def number_value(numbers: Numbers, report: Report) -> Value:
     if accuracy is None:
         return NOTHING
     digits = 2 if numbers.n >= 1000 else 1
-    text, below = f"{100 * accuracy:.{digits}f}", [_percent(interval, digits)]
+    text, below = f"{100 * accuracy:.{digits}f}", [] if interval is None else [_percent(interval, digits)]
     if numbers.relative_drop is not None:
         text += f" ↓{drop_text(numbers.relative_drop)}"
-        below.append(f"↓{_percent(numbers.relative_drop_interval, 0)}")
+        if numbers.relative_drop_interval is not None:
+            below.append(f"↓{_percent(numbers.relative_drop_interval, 0)}")
     return Value(text, tuple(below))
 
 
@@ -156,8 +157,8 @@ def _slope_value(slope: SlopeNumbers) -> Value:
     return Value(f"{slope.slope:.3f}{'*' if slope.few_examples else ''}", tuple(lines))
 
 
-def _percent(interval: Interval | None, digits: int) -> str:
-    return "" if interval is None else f"[{_numbers((100 * bound for bound in interval), digits)}]"
+def _percent(interval: Interval, digits: int) -> str:
+    return f"[{_numbers((100 * bound for bound in interval), digits)}]"
 
 
 def _plain(interval: Interval | None) -> str:

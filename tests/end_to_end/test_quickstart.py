@@ -89,12 +89,12 @@ class Plain:
         return leaf.grad
 
 
-def attacked(plain, x, labels, perturbation, starts):
+def attacked(plain, x, labels, perturbation, start):
     """FGSM and PGD with a random start, ten steps of a quarter of eps, the last iterate; written out."""
     eps = float(perturbation.strength)
     if perturbation.entry.name == "attacks/fgsm":
         return (x + eps * plain.gradient(x, labels).sign()).clamp(0, 1)
-    moved = (x + starts(perturbation)).clamp(0, 1)
+    moved = (x + start).clamp(0, 1)
     for _ in range(10):
         gradient = plain.gradient(moved, labels)
         if perturbation.norm == "linf":
@@ -142,10 +142,9 @@ def second_way(results, photos):
                 continue
             inputs = x
             if result.cell.kind == "attack":
+                start = start_of(perturbation, ids, x.shape[1:])
                 halves = [slice(0, 10), slice(10, 20)]  # caches are small
-                inputs = torch.cat([
-                    attacked(plain, x[h], y[h], perturbation, lambda p, h=h: start_of(p, ids[h], x.shape[1:])) for h in halves
-                ])  # fmt: skip
+                inputs = torch.cat([attacked(plain, x[h], y[h], perturbation, start[h]) for h in halves])
             elif result.cell.kind == "corruption":
                 rng = ExampleRNG(0, draw_address(perturbation), ids)
                 name = perturbation.entry.spec.name
@@ -153,11 +152,6 @@ def second_way(results, photos):
             with torch.no_grad():
                 found[label, result.cell.short_name] = torch.cat([plain(inputs[:10]), plain(inputs[10:])]).numpy()
     return found
-
-
-def verdicts(second_way, results):
-    labels = results.cells[0].columns["label"]
-    return {cell: logits.argmax(1) == labels for cell, logits in second_way.items()}
 
 
 def test_it_is_complete_and_shaped_as_promised(report):

@@ -1,0 +1,51 @@
+"""`python -m robharness.report` shows how a report looks, with the first columns of the paper's Table 1."""
+
+from rich.console import Console
+
+from robharness.report.model import CellNumbers, Numbers, Report
+from robharness.report.terminal import show
+
+TABLE_1 = {
+    "Supervised": {"clean": 76.71, "fgsm(linf, 0.25/255)": 38.20, "fgsm(linf, 0.5/255)": 22.56},
+    "SwAV": {"clean": 75.34, "fgsm(linf, 0.25/255)": 23.35, "fgsm(linf, 0.5/255)": 11.47},
+    "SimCLR": {"clean": 68.95, "fgsm(linf, 0.25/255)": 24.33, "fgsm(linf, 0.5/255)": 14.43},
+}
+
+
+def _cell(model: str, name: str, percent: float, clean: float) -> CellNumbers:
+    drop = None if name == "clean" else (clean - percent) / clean
+    return CellNumbers(
+        model=model,
+        data="ImageNet val",
+        kind="clean" if name == "clean" else "attack",
+        perturbation=name,
+        norm=None if name == "clean" else "linf",
+        eps=None,
+        severity=None,
+        group=None,
+        numbers=Numbers(n=50_000, accuracy=percent / 100, relative_drop=drop),
+        complete=True,
+        key="",
+    )
+
+
+if __name__ == "__main__":
+    cells = [_cell(m, name, percent, row["clean"]) for m, row in TABLE_1.items() for name, percent in row.items()]
+    demo = Report(
+        suite="demo",
+        title="A demo: the paper's own numbers of Table 1, nothing measured",
+        data="ImageNet val",
+        n=50_000,
+        reference="Supervised",
+        count="all",
+        complete=True,
+        models=tuple(TABLE_1),
+        cells=tuple(cells),
+        worst_cases=(),
+        slopes=(),
+        metrics={},
+        expected_source="paper, Table 1",
+        problems=(),
+        warnings=("this is a demo of the layout",),
+    )
+    show(demo, Console())
