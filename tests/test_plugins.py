@@ -206,7 +206,7 @@ def test_a_distribution_that_the_path_lists_twice_is_one(install, tmp_path, monk
     info = copy / "Zeta-1.0.dist-info"
     info.mkdir(parents=True)
     for file in (tmp_path / "site" / "zeta-1.0.dist-info").iterdir():
-        (info / file.name).write_text(file.read_text())
+        (info / file.name).write_text(file.read_text().replace("Name: zeta", "Name: Zeta"))
     monkeypatch.syspath_prepend(copy)
     registry = discover()
     assert "zeta/net" in registry.models
@@ -309,6 +309,7 @@ def test_what_is_no_python_file_is_a_sentence(tmp_path, name):
         ),
         ("models", "resnet50", "no model 'resnet50'; did you mean 'zeta/resnet50'? See: robharness list models"),
         ("models", "zeta/vit", "no model 'zeta/vit'. See: robharness list models"),
+        ("models", "fc", "no model 'fc'; did you mean 'omega/fc'? See: robharness list models"),
         ("models", "vit", "no model 'vit'. See: robharness list models"),
         (
             "models",
@@ -327,12 +328,13 @@ def test_what_is_no_python_file_is_a_sentence(tmp_path, name):
 )
 def test_a_name_that_is_not_there(kind, name, said):
     registry = Registry()
-    source = Source(namespace="zeta", distribution="robharness-zeta", version="1.0")
-    registry.sources.append(source)
-    spec = ModelSpec(
-        name="resnet50", summary="s", input=InputSpec(shape=(3, 8, 8)), labels="x", build=lambda params, weights: None
-    )
-    registry.add("models", spec, source)
+    for namespace, known in {"zeta": "resnet50", "omega": "fc"}.items():
+        source = Source(namespace=namespace, distribution=f"robharness-{namespace}", version="1.0")
+        registry.sources.append(source)
+        spec = ModelSpec(
+            name=known, summary="s", input=InputSpec(shape=(3, 8, 8)), labels="x", build=lambda params, weights: None
+        )
+        registry.add("models", spec, source)
     rotten = Source(namespace="rotten", distribution="robharness-rotten", version="0.3")
     registry.problems.append(Problem(source=rotten, stage="import", error="ImportError: x"))
     with pytest.raises(PluginNotFound) as caught:

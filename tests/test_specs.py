@@ -7,7 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,6 +23,8 @@ from robharness import (
     ModelSpec,
     ThreatModel,
 )
+
+ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy one too
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,7 @@ def test_budgets_of_one_value_are_one_however_they_are_written():
     assert float(Budget("8/255")) == 8 / 255
 
 
+@ANY_MACHINE
 @given(st.integers(-(10**6), 10**6), st.integers(-6, 6), st.integers(1, 10**6))
 def test_a_quotient_of_decimals_is_kept_exactly(digits, exponent, denominator):
     text = f"{Decimal(digits).scaleb(exponent)}/{denominator}"
@@ -77,12 +80,14 @@ def test_a_quotient_of_decimals_is_kept_exactly(digits, exponent, denominator):
     assert Budget(text).text == text
 
 
+@ANY_MACHINE
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_float_means_its_shortest_decimal(value):
     assert Budget(value) == Fraction(Decimal(repr(value)))
     assert float(Budget(value)) == value
 
 
+@ANY_MACHINE
 @given(st.sampled_from(["0.25/255", "2.50", "1e-3", "8/255"]) | st.fractions() | st.floats(-9, 9))
 def test_budgets_travel_unchanged(value):
     budget = Budget(value)

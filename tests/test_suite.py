@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
@@ -30,6 +30,7 @@ from robharness.errors import SuiteError, UserError
 from robharness.plugins import Problem, Registry, Source
 from robharness.suite import Suite, json_schema, load
 
+ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy one too
 IMAGE, CLIP = InputSpec(shape=(1, 8, 8)), InputSpec(kind="video", shape=(1, 4, 8, 8))
 
 
@@ -399,7 +400,7 @@ def loads_or_says_so(path, text):
     assert str(found)
 
 
-@settings(deadline=None)
+@ANY_MACHINE
 @given(st.text(st.characters(codec="utf-8")))
 def test_any_text_is_a_suite_or_a_sentence(scratch, text):
     loads_or_says_so(scratch, text)
@@ -423,7 +424,7 @@ KEYS = st.sampled_from(
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4))
 
 
-@settings(deadline=None)
+@ANY_MACHINE
 @given(st.dictionaries(KEYS, VALUES), st.dictionaries(KEYS, SCALARS), st.dictionaries(KEYS, SCALARS))
 def test_any_keys_and_values_are_a_suite_or_a_sentence(scratch, keys, attack_keys, model_keys):
     suite = {
@@ -435,7 +436,7 @@ def test_any_keys_and_values_are_a_suite_or_a_sentence(scratch, keys, attack_key
     loads_or_says_so(scratch, json.dumps(suite, ensure_ascii=False))
 
 
-@settings(deadline=None)
+@ANY_MACHINE
 @given(st.data())
 def test_any_change_of_a_line_is_a_suite_or_a_sentence(scratch, data):
     lines = WRONG.splitlines()

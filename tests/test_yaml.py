@@ -3,10 +3,12 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from robharness.yaml import parse
+
+ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy one too
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(deadline=None)
+@ANY_MACHINE
 @given(PLAIN)
 def test_all_json_is_read_as_json_reads_it(value):
     import json
@@ -183,14 +185,14 @@ def test_all_json_is_read_as_json_reads_it(value):
     assert document.data == value
 
 
-@settings(deadline=None)
+@ANY_MACHINE
 @given(st.text(st.characters(codec="utf-8")) | st.text(st.sampled_from("a1 \n\t-:?[]{},&*!|>'\"%@`#~<=/.")))
 def test_no_text_raises(text):
     document = parse(text)
     assert all(len(error) == 4 and error[3] for error in document.errors)
 
 
-@settings(deadline=None)
+@ANY_MACHINE
 @given(st.text(st.sampled_from("ab1: \n-[]{},'\"")))
 def test_what_is_right_reads_as_a_stock_yaml_reader_has_it(text):
     import yaml
