@@ -197,7 +197,7 @@ def predictions(logits: Tensor) -> Tensor:
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
-    """Channels last for pictures, which convolutions like best: 1.5 times faster on EfficientNet-like networks."""
+    """Channels last for pictures, which convolutions like best: 1.5 times faster on depthwise convolutions."""
     return torch.channels_last if x.ndim == 4 else torch.contiguous_format
 
 

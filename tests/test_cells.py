@@ -340,6 +340,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "strength": (Budget("2/255"), True),
         "nested": (True, False),  # the smaller budgets count
         "smaller": ((Budget("0.5/255"),), True),
+        "qualified": (True, False),
     },
     Suite: {
         "path": (Path("other.yaml"), False),

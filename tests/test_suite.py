@@ -27,7 +27,7 @@ from robharness import (
     ThreatModel,
 )
 from robharness.errors import SuiteError, UserError
-from robharness.plugins import Problem, Registry, Source
+from robharness.plugins import Problem, Registry, Source, discover
 from robharness.suite import Suite, json_schema, load
 
 ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy one too
@@ -630,3 +630,36 @@ def test_the_module_prints_the_schema():
     schema = json.loads(found.stdout)
     jsonschema.Draft202012Validator.check_schema(schema)
     assert {"robharness", "name", "data", "models", "attacks", "expected", "check"} <= schema["properties"].keys()
+
+
+def test_two_plugins_of_the_same_word_keep_apart(tmp_path):
+    """Tables and `expected` go by a cell's name, so names must differ."""
+    text = """
+from dataclasses import dataclass
+from robharness import AttackSpec, CorruptionSpec, Cost, DatasetSpec, InputSpec, ModelSpec, ThreatModel, hookimpl
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    pass
+
+@hookimpl
+def robharness_attacks():
+    yield AttackSpec(name="push", summary="", access="decision", params=Params, build=lambda params: None,
+                     threat=lambda params: ThreatModel(norm="linf"), cost=lambda params: Cost())
+
+@hookimpl
+def robharness_models():
+    yield ModelSpec(name="net", summary="", input=InputSpec(shape=(1, 8, 8)), labels="l", build=lambda p, w: None)
+
+@hookimpl
+def robharness_datasets():
+    yield DatasetSpec(name="set", summary="", labels="l", splits=("test",), open=lambda root, split: None)
+"""
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text(text)
+    registry = discover([str(tmp_path / "one.py"), str(tmp_path / "two.py")])
+    attacks = [{"attack": "one/push", "eps": [1, 2]}, {"attack": "two/push", "eps": [2]}]
+    source = {"robharness": 1, "name": "x", "data": {"name": "one/set", "split": "test"},
+              "models": [{"model": "one/net"}], "attacks": attacks}  # fmt: skip
+    loaded = load(source, registry)
+    assert [p.name for p in loaded.perturbations] == ["push(linf, 1)", "one/push(linf, 2)", "two/push(linf, 2)"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from datetime import UTC, datetime
@@ -49,7 +50,9 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: every end of a command is one of ExitCode."""
-    sys.exit(_main(sys.argv[1:]))
+    code = _main(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is decided; a late Ctrl-C must not change it
+    sys.exit(code)
 
 
 def _main(arguments: list[str]) -> int:

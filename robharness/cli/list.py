@@ -25,7 +25,7 @@ KINDS = ("plugins", "models", "attacks", "corruptions", "datasets", "metrics")
 def command(kind: str, glob: str, plugins: tuple[str, ...], as_json: bool, debug: bool) -> int:
     """List what the installed plugins provide, or the plugins themselves with what is wrong with them.
 
-    GLOB: only names that match, e.g. 'swav/*'.
+    GLOB: only names that match, e.g. 'mine/*'.
     """
     from robharness.plugins import discover
 

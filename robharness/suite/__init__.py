@@ -1,0 +1,34 @@
+"""Suites: one YAML file says which models are measured on which data under which perturbations.
+
+`python -m robharness.suite` prints the JSON Schema for editors.
+"""
+
+from robharness.suite.reader import load
+from robharness.suite.records import (
+    AttackRef,
+    Check,
+    CorruptionRef,
+    DataRef,
+    Header,
+    Model,
+    ModelRef,
+    Perturbation,
+    Suite,
+    changed_fields,
+)
+from robharness.suite.schema import json_schema
+
+__all__ = [
+    "AttackRef",
+    "Check",
+    "CorruptionRef",
+    "DataRef",
+    "Header",
+    "Model",
+    "ModelRef",
+    "Perturbation",
+    "Suite",
+    "changed_fields",
+    "json_schema",
+    "load",
+]

@@ -1,0 +1,187 @@
+"""What a suite says, as frozen records: its keys as they are written, and the suite with every name resolved."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
+
+from robharness.plugins import Entry
+from robharness.specs import Budget, Norm, Params
+
+Count = Literal["all", "robust"]
+DEFAULT_CANVAS = 224
+
+
+def _as_tuple(value: Any) -> Any:
+    if value == []:
+        raise ValueError("at least one is needed")
+    return tuple(value) if isinstance(value, list) else (value,)
+
+
+def _one_or_list(item: Any) -> WithJsonSchema:
+    schema = TypeAdapter(item).json_schema()
+    return WithJsonSchema({"anyOf": [schema, {"type": "array", "items": schema, "minItems": 1}]})
+
+
+Budgets = Annotated[tuple[Annotated[Budget, Field(gt=0)], ...], BeforeValidator(_as_tuple), _one_or_list(Budget)]
+Severities = Annotated[tuple[int, ...], BeforeValidator(_as_tuple), _one_or_list(int)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRef:
+    """`data:` the data set, its split and how many examples of it."""
+
+    name: str
+    split: str
+    limit: Annotated[int, Field(gt=0)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRef:
+    """One of `models:`. Other keys are the plugin's own options."""
+
+    model: str
+    label: str | None = None
+    reference: bool = False
+    weights: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackRef:
+    """One of `attacks:`. Other keys are the plugin's own options."""
+
+    attack: str
+    eps: Budgets
+    nested: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorruptionRef:
+    """One of `corruptions:`. Other keys are the plugin's own options."""
+
+    corruption: str
+    severity: Severities
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """`check:` when a result counts as a regression: points of accuracy, and the level of the test."""
+
+    tolerance: Annotated[float, Field(ge=0)] = 0.5
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """The keys of a suite that need no plugin."""
+
+    robharness: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    title: str = ""
+    data: DataRef
+    canvas: Annotated[int, Field(ge=8)] | Literal["none", "auto"] = "auto"
+    metrics: tuple[str, ...] = ()
+    count: Count = "all"
+    precision: Literal["float32", "tf32"] = "float32"
+    seed: Annotated[int, Field(ge=0)] = 0
+    check: Check = Check()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model of the suite, its plugin's entry and its options. weights: a file given by the suite, absolute."""
+
+    entry: Entry
+    params: Params
+    label: str
+    reference: bool
+    weights: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perturbation:
+    """An attack at one budget, or a corruption at one severity.
+
+    nested: only examples that withstood the smaller budgets are attacked at this one; smaller: which those are.
+    qualified: the name says the plugin, since another one of the suite would give the same name.
+    """
+
+    kind: Literal["attack", "corruption"]
+    entry: Entry
+    params: Params
+    strength: Budget | int
+    nested: bool = False
+    smaller: tuple[Budget, ...] = ()
+    qualified: bool = False
+
+    @property
+    def norm(self) -> Norm | None:
+        """The norm of an attack's threat model; None for a corruption."""
+        return self.entry.spec.threat(self.params).norm if self.kind == "attack" else None
+
+    @property
+    def name(self) -> str:
+        """For people, reports and `expected`: "fgsm(linf, 1/255)", "pgd(l2, 0.5, steps=10, rel_step=2.5/10)", "fog(1)".
+
+        Options at their default are left out, unless the field is marked `field(metadata={"shown": True})`.
+        """
+        changed = changed_fields(self.params)
+        fields = dataclasses.fields(self.params) if self.params is not None else ()
+        shown = [item.name for item in fields if item.name in changed or item.metadata.get("shown")]
+        options = {key: getattr(self.params, key) for key in shown if key != "norm"}
+        words = [f"{key}={_shown(value)}" for key, value in options.items()]
+        words += ["nested"] if self.nested else []
+        head = [self.norm] if self.norm else []
+        spec = self.entry.name if self.qualified else self.entry.spec.name
+        return f"{spec}({', '.join([*head, str(self.strength), *words])})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A suite whose every name is resolved. canvas: side in pixels, or None.
+
+    expected: label -> {cell name: published accuracy in percent}; expected_source: where they stand.
+    """
+
+    path: Path
+    name: str
+    title: str
+    data: DataRef
+    dataset: Entry
+    canvas: int | None
+    models: tuple[Model, ...]
+    perturbations: tuple[Perturbation, ...]
+    metrics: tuple[Entry, ...]
+    count: Count
+    precision: str
+    seed: int
+    expected: Mapping[str, Mapping[str, float]]
+    expected_source: str
+    check: Check
+
+    @property
+    def reference(self) -> str | None:
+        """The label of the model that slopes compare with."""
+        return next((model.label for model in self.models if model.reference), None)
+
+
+def changed_fields(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass instance that differ from their defaults, in order, without runtime ones."""
+    changed: dict[str, Any] = {}
+    for item in dataclasses.fields(record) if record is not None else ():
+        default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+        value = getattr(record, item.name)
+        if not item.metadata.get("runtime") and not (type(value) is type(default) and value == default):
+            changed[item.name] = value
+    return changed
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-".join(map(_shown, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,46 @@
+"""The JSON Schema of a suite, for editors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from robharness.plugins import Entry, Registry
+from robharness.suite.records import AttackRef, CorruptionRef, Header, ModelRef
+
+
+def json_schema(registry: Registry) -> dict[str, Any]:
+    """The JSON Schema of a suite, with the options of every installed plugin, for editors."""
+    schema = TypeAdapter(Header).json_schema()
+    definitions = schema.setdefault("$defs", {})
+    for name in ("DataRef", "Check"):
+        definitions[name]["additionalProperties"] = False
+    schema.update({"$schema": "https://json-schema.org/draft/2020-12/schema", "additionalProperties": False})
+    for key, noun, ref in (("models", "model", ModelRef), ("attacks", "attack", AttackRef),
+                           ("corruptions", "corruption", CorruptionRef)):  # fmt: skip
+        variants = [_variant(noun, ref, entry, definitions) for entry in getattr(registry, key).values()]
+        pattern = TypeAdapter(ref).json_schema()
+        pattern["properties"][noun] = {"type": "string", "pattern": "[*?\\[]"}
+        schema["properties"][key] = {"type": "array", "items": {"anyOf": [*variants, pattern]}}
+    numbers = {"type": "object", "additionalProperties": {"type": "number"}}
+    schema["properties"]["expected"] = {
+        "type": "object",
+        "additionalProperties": {"anyOf": [{"type": "string"}, numbers]},
+    }
+    schema["required"] = [*schema["required"], "models"]
+    return schema
+
+
+def _variant(noun: str, ref: type, entry: Entry, definitions: dict[str, Any]) -> dict[str, Any]:
+    variant = TypeAdapter(ref).json_schema()
+    if entry.spec.params is not None:
+        try:
+            params = TypeAdapter(entry.spec.params).json_schema()
+        except Exception:  # a plugin's options that JSON Schema cannot say: any are allowed
+            params, variant["additionalProperties"] = {}, True
+        definitions.update(params.pop("$defs", {}))
+        variant["properties"].update(params.get("properties", {}))
+        variant["required"] = [*variant.get("required", []), *params.get("required", [])]
+    variant["properties"][noun] = {"const": entry.name, "description": entry.spec.summary}
+    return {"additionalProperties": False, **variant, "title": entry.name}
