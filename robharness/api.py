@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,9 @@ def plan(
     loaded = suite.load(source, registry, models_follow=bool(models))
     if models:
         live = tuple(_live(label, model, loaded, registry, data_root(data)) for label, model in models.items())
+        taken = sorted({model.label for model in loaded.models} & set(models))
+        if taken:
+            raise UserError(f"the suite has a model with the label '{taken[0]}' already; give the live one another")
         loaded = dataclasses.replace(loaded, models=loaded.models + live)
     return cells.plan(loaded, data_root(data), limit)
 
@@ -78,7 +82,9 @@ def run(
     require(planned)
     check_device(device)
     kept = Store(Path(store))
-    engine.run(planned, kept, listener or Silent(), device=device, batch_size=batch_size)
+    summary = engine.run(planned, kept, listener or Silent(), device=device, batch_size=batch_size)
+    if summary.interrupted:
+        raise KeyboardInterrupt(f"what is whole is stored in {store}; the same call goes on")
     found = results.load(planned, kept)
     observe(found, registry)
     return found
@@ -143,7 +149,7 @@ def _live(label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registr
             input=first.input if first else _input_of_data(loaded, root),
             preprocessing=first.preprocessing if first else None,
             labels=loaded.dataset.spec.labels,
-            build=lambda params, weights: model,
+            build=lambda params, weights: copy.deepcopy(model),  # ours is frozen, the caller's goes on training
         )
         digest = f"{state_digest(model)} {model!r}"
     source = Source(namespace=f"live.{label}", distribution="a live network", digest=digest)

@@ -161,6 +161,11 @@ def _plan_data(suite: Suite, data_root: Path, limit: int | None) -> PlannedData:
             f"{entry.name} of {entry.source} has {len(ids)} ids, {len(set(ids))} of them different, and {len(labels)} "
             f"labels; it needs one id and one label per example, and at least one. See: robharness list datasets"
         )
+    if min(labels) < 0:
+        raise UserError(
+            f"{entry.name} of {entry.source} has the label {min(labels)} for '{ids[labels.index(min(labels))]}'; "
+            f"labels count from 0. See: robharness list datasets"
+        )
     order = sorted(range(len(ids)), key=marks.__getitem__)
     fingerprint = hashlib.sha256()
     for index in order:

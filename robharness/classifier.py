@@ -23,6 +23,10 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 _RANK: dict[Access, int] = {"decision": 0, "scores": 1, "gradient": 2}
 
 
+class NoGradient(Violation):
+    """A model whose logits do not depend on its input in a way that autograd can follow."""
+
+
 class Gradient(NamedTuple):
     """values: the objective, (N,) float32. gradient: of the objective with respect to the input, as the input.
 
@@ -45,11 +49,14 @@ class Classifier:
 
     def __init__(self, net: nn.Module, *, rows: int, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        net = net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.net: nn.Module = net.eval().requires_grad_(False)
+        self.net = net.to(self.device).eval().requires_grad_(False)
+        for parameter in self.net.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.rows = rows
         self.grad_mode_exact = False
         self.classes = 0
+        self._shape: tuple[int, ...] = ()
         self.access: Access = "gradient"
         self.passes: Counter[str] = Counter()
 
@@ -66,7 +73,7 @@ class Classifier:
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits, (N, classes) float32, for x (N, *shape). Raises Violation for a holder with access "decision"."""
-        self._check("scores")
+        self.require("scores")
         return self._logits(x)
 
     def gradient(self, x: Tensor, labels: Tensor, objective: Objective) -> Gradient:
@@ -75,7 +82,7 @@ class Classifier:
         The objective of a row must depend on that row alone: the gradient is that of the sum over the rows.
         Raises Violation for a holder without access "gradient".
         """
-        self._check("gradient")
+        self.require("gradient")
         values, gradients, logits = [], torch.empty_like(x), []
         padded = torch.cat([labels, labels[:1].expand(-len(labels) % self.rows)])
         for start, chunk in self._chunks(x):
@@ -83,6 +90,8 @@ class Classifier:
             chunk = chunk.detach().requires_grad_(True)
             with torch.enable_grad():  # the objective sees whole passes, too: its kernels may depend on their shape
                 outputs = self._forward(chunk)
+                if not outputs.requires_grad:
+                    raise NoGradient("it gives no gradient with respect to its input", by="model")
                 value = objective(outputs, padded[start : start + self.rows])
                 (gradient,) = torch.autograd.grad(value.sum(), chunk)
             self.passes["backward"] += 1
@@ -108,8 +117,12 @@ class Classifier:
         return outputs.float()
 
     def _chunks(self, x: Tensor) -> list[tuple[int, Tensor]]:
-        if len(x) == 0:
-            raise ValueError("a pass needs at least one row")
+        self._shape = self._shape or tuple(x.shape[1:])  # of the first pass, which the core makes
+        if len(x) == 0 or x.dtype != torch.float32 or tuple(x.shape[1:]) != self._shape or not self._is_here(x):
+            raise Violation(
+                f"it asked for a pass with {tuple(x.shape)} {x.dtype} on {x.device}; the model takes "
+                f"(N, {', '.join(map(str, self._shape))}) torch.float32 on {self.device}, N at least 1"
+            )
         chunks = [(start, x[start : start + self.rows]) for start in range(0, len(x), self.rows)]
         start, last = chunks[-1]
         if len(last) < self.rows:
@@ -117,7 +130,11 @@ class Classifier:
             chunks[-1] = (start, torch.cat([last, padding]))
         return [(start, chunk.contiguous(memory_format=memory_format(x))) for start, chunk in chunks]
 
-    def _check(self, needed: Access) -> None:
+    def _is_here(self, x: Tensor) -> bool:
+        return x.device.type == self.device.type and self.device.index in (None, x.device.index)
+
+    def require(self, needed: Access) -> None:
+        """Raises Violation for a holder who may not ask for this."""
         if _RANK[self.access] < _RANK[needed]:
             raise Violation(f"the attack declares access='{self.access}' and asked the model for {needed}")
 
@@ -135,7 +152,8 @@ class Batch:
         self.ids, self.x, self.labels = tuple(ids), x, labels
         self._canvas = canvas
         self._parent: tuple[Batch, Tensor] | None = _parent
-        self._memo: dict[Hashable, Any] = {}
+        self._memo: dict[Hashable, tuple[Any, list[int]]] = {}  # the value, and its tensors' versions
+        self._selections: dict[tuple[int, ...], Batch] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -159,29 +177,51 @@ class Batch:
         if name not in self._memo:
             if self._parent is not None and name in self._parent[0]._memo:
                 parent, rows = self._parent
-                self._memo[name] = _rows_of(parent._memo[name], rows)
+                value = _rows_of(parent._memo[name][0], rows)
             else:
-                self._memo[name] = compute()
-        return self._memo[name]
+                value = compute()
+            self._memo[name] = value, [tensor._version for tensor in _tensors(value)]
+        return self._memo[name][0]
+
+    def _drop_changed(self) -> bool:
+        """Forget what somebody wrote into of all that `once` keeps; whether there was any."""
+        changed = [name for name, (value, versions) in self._memo.items()
+                   if [tensor._version for tensor in _tensors(value)] != versions]  # fmt: skip
+        for name in changed:
+            del self._memo[name]
+        return any([changed, *[part._drop_changed() for part in self._selections.values()]])
 
     def logits(self, model: Classifier) -> Tensor:
         """The model's logits at the clean point, (N, classes), computed once for all cells."""
-        logits: Tensor = self.once("logits", lambda: model.logits(self.x))
+        model.require("scores")
+        logits: Tensor = self.once(_LOGITS, lambda: model.logits(self.x))
         return logits
 
     def gradient(self, model: Classifier, objective: Objective) -> Gradient:
         """The objective's gradient at the clean point, computed once for all cells; see `Classifier.gradient`."""
-        gradient: Gradient = self.once(("gradient", objective), lambda: model.gradient(self.x, self.labels, objective))
+        model.require("gradient")
+        gradient: Gradient = self.once((_GRADIENT, objective), lambda: model.gradient(self.x, self.labels, objective))
         if model.grad_mode_exact:
-            self.once("logits", lambda: gradient.logits)
+            self.once(_LOGITS, lambda: gradient.logits)
         return gradient
 
     def select(self, rows: Tensor) -> Batch:
-        """These rows (indices, or a mask) as a batch of their own."""
+        """These rows (indices, or a mask) as a batch of their own; the same one whenever they are asked for again."""
         rows = rows.nonzero().flatten() if rows.dtype == torch.bool else rows
-        canvas = None if self._canvas is None else self._canvas[rows.cpu()]
-        ids = [self.ids[row] for row in rows.tolist()]
-        return Batch(ids, self.x[rows], self.labels[rows], canvas, _parent=(self, rows))
+        mark = tuple(rows.tolist())
+        if mark not in self._selections:
+            canvas = None if self._canvas is None else self._canvas[rows.cpu()]
+            ids = [self.ids[row] for row in mark]
+            self._selections[mark] = Batch(ids, self.x[rows], self.labels[rows], canvas, _parent=(self, rows))
+        return self._selections[mark]
+
+
+_LOGITS, _GRADIENT = object(), object()
+"""Keys of what the core shares, which nobody else has."""
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [value] if isinstance(value, Tensor) else [tensor for part in value for tensor in _tensors(part)]
 
 
 def _rows_of(value: Any, rows: Tensor) -> Any:

@@ -9,11 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import prod
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from robharness.cells import Cell, Plan, PlannedModel
 from robharness.errors import Violation
 from robharness.store import Failure, Span, Store
+
+if TYPE_CHECKING:
+    from robharness.worker import Loaded
 
 UNIT_SECONDS = 60.0
 MAX_SPAN_BYTES = 512 * 2**20
@@ -63,20 +66,22 @@ def run(
     gaps = {cell.key: store.missing(cell.key, plan.n) for cell in plan.cells}
     work = sum(stop - start for spans in gaps.values() for start, stop in spans)
     listener.started(work, sum(1 for spans in gaps.values() if spans))
+    summary = Summary()
     with _interruptible(listener) as interrupted:
-        state = _Run(plan, store, listener, gaps, interrupted, device, batch_size, stop_at_failure)
-        for model in plan.models:
-            cells = {cell.key: cell for cell in plan.cells if cell.model is model and gaps[cell.key]}
-            if cells and state.goes_on:
-                state.measure(model, list(cells.values()))
-    for cell in plan.cells:
-        store.join(cell.key, plan.n)
-    summary = state.summary
+        state = _Run(plan, store, listener, gaps, interrupted, device, batch_size, stop_at_failure, summary)
+        try:
+            for model in plan.models:
+                cells = {cell.key: cell for cell in plan.cells if cell.model is model and gaps[cell.key]}
+                if cells and state.goes_on:
+                    state.measure(model, list(cells.values()))
+            for cell in plan.cells:
+                store.join(cell.key, plan.n)
+        finally:
+            listener.finished()
     summary.interrupted = interrupted.is_set()
     summary.seconds = time.perf_counter() - begun
     if work:
         store.write_run({"suite": str(plan.suite.path), "device": device, "examples": plan.n, **asdict(summary)})
-    listener.finished()
     return summary
 
 
@@ -92,7 +97,7 @@ class _Run:
     device: str
     batch_size: int | None
     stop_at_failure: bool
-    summary: Summary = field(default_factory=Summary)
+    summary: Summary
 
     @property
     def goes_on(self) -> bool:
@@ -116,14 +121,14 @@ class _Run:
 
         try:
             loaded = worker.load(self.plan, model, device=self.device, rows=self.batch_size)
-            self.check_state(cells, loaded.state)
+            self.check_state(model, cells, loaded.state)
         except Violation as error:
             for cell in cells:
                 failure = worker.failure_of(cell, span, error)
                 self.store.write_failure(cell.key, failure)
                 done(cell, failure)
             return
-        self.summary.warnings += [*_inexact(model, loaded.provenance), *self.changes(cells, loaded.provenance)]
+        self.summary.warnings += [*_inexact(model, loaded.provenance), *self.changes(loaded)]
         size = UnitSize(rows=loaded.classifier.rows, values=prod(model.entry.spec.input.shape))
         while self.goes_on:
             unit = next_unit([cell for cell in cells if cell.key not in failed], self.gaps, size.examples)
@@ -137,34 +142,41 @@ class _Run:
                 self.gaps[cell.key] = self.store.missing(cell.key, self.plan.n)
         self.summary.passes[model.label] = dict(loaded.classifier.passes)
 
-    def check_state(self, cells: Sequence[Cell], state: str) -> None:
-        """Refuse to add to cells whose outcomes come from a model in another state."""
-        for cell in cells:
-            if self.store.describe(cell, model_state=state).get("model_state") == state:
-                continue
-            if self.store.spans(cell.key):
+    def cells_of(self, model: PlannedModel) -> list[Cell]:
+        return [cell for cell in self.plan.cells if cell.model is model]
+
+    def check_state(self, model: PlannedModel, due: Sequence[Cell], state: str) -> None:
+        """Refuse to put outcomes beside those of another network under the same name."""
+        for cell in self.cells_of(model):
+            recorded = self.store.description(cell.key)
+            if recorded is not None and recorded.get("model_state") != state and self.store.spans(cell.key):
                 raise Violation(
                     "it builds another network than the one whose outcomes are stored, from the same weights and "
                     f"options; raise its `revision`, or type: robharness run SUITE --fresh '{cell.model.label}'",
                     by="model",
                 )
-            self.store.forget(cell.key)
+        for cell in due:
+            if not self.store.spans(cell.key):
+                self.store.forget_description(cell.key)
             self.store.describe(cell, model_state=state)
 
-    def changes(self, cells: Sequence[Cell], provenance: dict[str, Any]) -> list[str]:
+    def changes(self, loaded: Loaded) -> list[str]:
         """What is different now from how the parts that are there were made."""
-        changes: dict[str, None] = {}
-        for cell in cells:
+        from robharness.worker import provenance_of
+
+        label, changes = loaded.model.label, dict[str, None]()
+        for cell in self.cells_of(loaded.model):
             before = _flat(self.store.provenance(cell.key) or {})
-            for name, now in _flat(provenance).items():
+            for name, now in _flat(provenance_of(loaded, cell)).items():
                 if name in before and before[name] != now:
-                    changes[f"{cell.model.label}: {name} was {before[name]} when some of it was computed, now it is "
-                            f"{now}; to compute all of it again: --fresh '{cell.model.label}'"] = None  # fmt: skip
+                    text = f"{label}: {name} was {before[name]} when some of it was computed, now it is {now}"
+                    changes[f"{text}; to compute all of it again: --fresh '{label}'"] = None
         return list(changes)
 
 
 def _inexact(model: PlannedModel, provenance: dict[str, Any]) -> list[str]:
-    broken = [name for name, exact in provenance["exact"].items() if not exact]
+    broken = [name for name, exact in provenance["exact"].items() if exact is False]
+    broken = [name for name in broken if name != "grad_mode" or provenance["exact"]["gradients"] is not None]
     what = {"rows": "logits depend on the neighbours in a pass", "gradients": "gradients depend on the neighbours in a "
             "pass", "grad_mode": "logits differ where gradients are recorded"}  # fmt: skip
     return [f"{model.label}: on this device the last bits of its {what[name]}" for name in broken]

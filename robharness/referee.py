@@ -61,7 +61,13 @@ class Guard:
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
-        self._state = {name: value.clone() for name, value in _state(classifier).items()}
+        self._kept = [
+            (place, module, kind, name, tensor, tensor.detach().clone())
+            for place, module in classifier.net.named_modules()
+            for kind in ("_parameters", "_buffers")
+            for name, tensor in getattr(module, kind).items()
+            if tensor is not None
+        ]
 
     @contextmanager
     def watching(self, batch: Batch) -> Iterator[None]:
@@ -74,20 +80,18 @@ class Guard:
             yield
         finally:
             changed += [*self._model_changes(), *_batch_changes(kept)]
+            changed += ["what the cells of a model share"] * batch._drop_changed()
         if changed:
             raise Violation(f"it changed {', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''}")
 
     def _model_changes(self) -> list[str]:
         changed = []
         net = self.classifier.net
-        state = _state(self.classifier)
-        for name, kept in self._state.items():
-            now = state.get(name)
-            if now is None or now.shape != kept.shape or not _same(now, kept):
-                changed.append(f"the model's '{name}'")
-                if now is not None and now.shape == kept.shape:
-                    with torch.no_grad():
-                        now.copy_(kept)
+        for place, module, kind, name, tensor, before in self._kept:
+            if getattr(module, kind).get(name) is not tensor or not _same(tensor.detach(), before):
+                changed.append(f"the model's '{f'{place}.' if place else ''}{name}'")
+                tensor.data = before.clone()
+                getattr(module, kind)[name] = tensor
         if any(module.training for module in net.modules()):
             changed.append("the model's eval mode")
             net.eval()
@@ -156,19 +160,21 @@ def _check_values(x: Tensor) -> None:
 
 
 def _column(name: str, values: Any, kind: type, rows: int) -> np.ndarray:
-    values = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if values.shape != (rows,):
-        raise Violation(f"its note '{name}' has shape {values.shape}, not ({rows},)")
-    column: np.ndarray = values.astype(object if kind is str else kind)
+    try:
+        values = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        column: np.ndarray = values.astype(object if kind is str else kind)
+    except (TypeError, ValueError) as error:
+        raise Violation(f"its note '{name}' is not of type {kind.__name__}: {error}") from error
+    if column.shape != (rows,):
+        raise Violation(f"its note '{name}' has shape {column.shape}, not ({rows},)")
+    if kind is str and not all(isinstance(value, str) for value in column):
+        raise Violation(f"its note '{name}' is not of type str")
     return column
 
 
-def _state(classifier: Classifier) -> dict[str, Tensor]:
-    net = classifier.net
-    return {name: value.detach() for name, value in [*net.named_parameters(), *net.named_buffers()]}
-
-
 def _same(a: Tensor, b: Tensor) -> bool:
+    if (a.dtype, a.device, a.shape) != (b.dtype, b.device, b.shape):
+        return False
     if torch.equal(a, b):
         return True
     return a.is_floating_point() and torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())

@@ -102,13 +102,15 @@ def global_draws() -> Iterator[list[str]]:
 
     drawn: list[str] = []
     before = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
+    on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     yield drawn
     after = np.random.get_state(legacy=False)
     if random.getstate() != before[0]:
         drawn.append("random")
     if not _same_state(before[1], after):
         drawn.append("numpy.random")
-    if not torch.equal(torch.get_rng_state(), before[2]):
+    now_on_gpu = torch.cuda.get_rng_state_all() if on_gpu else []
+    if not all(map(torch.equal, [torch.get_rng_state(), *now_on_gpu], [before[2], *on_gpu])):
         drawn.append("torch")
 
 

@@ -29,6 +29,8 @@ Params = Any
 _RUNTIME = {"runtime": True}
 _DECIMAL = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?"
 _RATIONAL = rf"^ *[-+]?{_DECIMAL} *(?:/ *{_DECIMAL} *)?$"
+RESERVED = ("position", "example", "label", "prediction", "correct", "margin", "logit_range", "size", "attacked")
+"""The columns of a stored outcome, which no note may be called."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
 
 
@@ -126,6 +128,16 @@ class Preprocessing:
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     antialias: bool = True
     channel_order: Literal["rgb", "bgr"] = "rgb"
+
+    def __post_init__(self) -> None:
+        for key, allowed in (("interpolation", ("nearest", "bilinear", "bicubic")), ("channel_order", ("rgb", "bgr"))):
+            if getattr(self, key) not in allowed:
+                raise ValueError(f"Preprocessing: {key}={getattr(self, key)!r} must be one of {', '.join(allowed)}")
+        for key in ("resize", "crop"):
+            value = getattr(self, key)
+            lengths = value if isinstance(value, tuple) else (value,)
+            if value is not None and not (len(lengths) <= 2 and all(isinstance(n, int) and n > 0 for n in lengths)):
+                raise ValueError(f"Preprocessing: {key}={value!r} must be a length or (height, width), in pixels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,5 +357,9 @@ _CHECKS: dict[str, Check] = {
     "access": _one_of(Access),
     "randomness": _one_of(Randomness),
     "kind": _one_of(Kind),
+    "notes": (
+        f"a mapping of names to int, float, bool or str, none of them {', '.join(RESERVED)}",
+        lambda v: isinstance(v, Mapping) and not set(v) & set(RESERVED) and set(v.values()) <= {int, float, bool, str},
+    ),
     **dict.fromkeys(("build", "threat", "cost", "open", "compute", "advise"), _FUNCTION),
 }

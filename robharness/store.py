@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA = 1
+RACES = 5
+"""How often a reader looks again when parts vanish under it because another run joins them."""
 Span = tuple[int, int]
 """Positions start to stop - 1 of a data set's fixed order."""
 
@@ -123,9 +125,6 @@ class Store:
         table = table.add_column(0, "position", pa.array(range(start, start + table.num_rows), pa.int64()))
         table = table.replace_schema_metadata({"robharness": json.dumps(dict(provenance))})
         self._write_table(key, start, start + table.num_rows, table)
-        for failed in self._files(key, _FAILED):
-            if start <= _span(failed)[0] < start + table.num_rows:
-                (self.folder(key) / failed.group()).unlink(missing_ok=True)
 
     def join(self, key: str, n: int) -> None:
         """Make one file of a complete cell's parts; does nothing while positions 0 to n - 1 have a gap."""
@@ -146,6 +145,12 @@ class Store:
 
     def read(self, key: str, n: int) -> pa.Table:
         """Outcomes of the covered positions below n, each once, in order, with their `position`."""
+        for _ in range(RACES):
+            with contextlib.suppress(FileNotFoundError):  # another run joined the parts meanwhile: look again
+                return self._read(key, n)
+        raise StoreError(f"the parts of {self.folder(key)} keep vanishing; is something cleaning {self.root}?")
+
+    def _read(self, key: str, n: int) -> pa.Table:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -154,12 +159,16 @@ class Store:
             first, last = max(start, position), min(stop, n)
             if first >= last:
                 continue
-            table = pq.read_table(self.folder(key) / _part_name(start, stop), partitioning=None)
-            if table.num_rows != stop - start:
+            path = self.folder(key) / _part_name(start, stop)
+            again = f"To compute the cell again: rm -r {path.parent}"
+            try:
+                table = pq.read_table(path, partitioning=None)
+            except pa.ArrowInvalid as error:
                 raise StoreError(
-                    f"{self.folder(key) / _part_name(start, stop)} has {table.num_rows} rows, not {stop - start}. "
-                    f"To compute the cell again: rm -r {self.folder(key)}"
-                )
+                    f"{path} is damaged: {error}. To compute the cell again: rm -r {path.parent}"
+                ) from None
+            if table.num_rows != stop - start:
+                raise StoreError(f"{path} has {table.num_rows} rows, not {stop - start}. {again}")
             tables.append(table.slice(first - start, last - first).replace_schema_metadata(None))
             position = last
         if not tables:
@@ -168,8 +177,11 @@ class Store:
 
     def provenance(self, key: str) -> dict[str, Any] | None:
         """How the first part of the cell was made, or None if there is none."""
-        spans = self.spans(key)
-        return json.loads(self._metadata(key, spans[0])) if spans else None
+        for _ in range(RACES):
+            with contextlib.suppress(FileNotFoundError):
+                spans = self.spans(key)
+                return json.loads(self._metadata(key, spans[0])) if spans else None
+        return None
 
     def _metadata(self, key: str, span: Span) -> bytes:
         import pyarrow.parquet as pq
@@ -184,6 +196,11 @@ class Store:
             for pattern in (_PART, _FAILED):
                 for match in self._files(key, pattern):
                     (self.folder(key) / match.group()).unlink(missing_ok=True)
+        self.forget_description(key)
+
+    def forget_description(self, key: str) -> None:
+        """Take `cell.json` away, so that the next `describe` writes it anew."""
+        with self._saying():
             (self.folder(key) / "cell.json").unlink(missing_ok=True)
 
     # --- failures and runs -------------------------------------------------------------------------------------
@@ -198,7 +215,11 @@ class Store:
         for match in self._files(key, _FAILED):
             with contextlib.suppress(OSError, ValueError, TypeError):
                 found.append(Failure(**json.loads((self.folder(key) / match.group()).read_text())))
-        return sorted(found, key=lambda failure: failure.start)
+        gaps = self.missing(key, max((failure.stop for failure in found), default=0))
+        return sorted(
+            (f for f in found if any(start < f.stop and f.start < stop for start, stop in gaps)),
+            key=lambda failure: failure.start,
+        )
 
     def write_run(self, facts: Mapping[str, Any]) -> Path:
         time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")

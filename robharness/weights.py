@@ -67,5 +67,8 @@ def _where(declared: File | Download, path: Path | None) -> str:
 
 def file_digest(path: Path) -> str:
     """The file's sha256, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"the weights {path} cannot be read: {error.strerror}. See: ls -l {path}") from None

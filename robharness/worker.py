@@ -6,6 +6,7 @@ import hashlib
 import platform
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from robharness import referee
 from robharness.cells import GLOBAL_BLOCK, Cell, Plan, PlannedModel, draw_address
-from robharness.classifier import Batch, Classifier
+from robharness.classifier import Batch, Classifier, NoGradient
 from robharness.data import Reader
 from robharness.errors import Violation
 from robharness.plugins import stands_on
@@ -52,16 +53,21 @@ def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | No
     spec, target = model.entry.spec, torch.device(device)
     try:
         net = spec.build(model.ref.params, model.weights.path if model.weights else None)
+        if not isinstance(net, torch.nn.Module):
+            raise Violation(f"its build returned {type(net).__name__}, not a torch.nn.Module", by="model")
+        state = state_digest(net)
+    except Violation:
+        raise
     except Exception as error:
         raise Violation(f"it cannot be built: {type(error).__name__}: {error}", by="model") from error
-    if not isinstance(net, torch.nn.Module):
-        raise Violation(f"its build returned {type(net).__name__}, not a torch.nn.Module", by="model")
-    state = state_digest(net)
-    for count in [rows] if rows else pass_rows(spec.input.shape, plan.n, target):
+    counts = [rows] if rows else pass_rows(spec.input.shape, len(plan.data.order), target)
+    for count in [*counts, counts[0]]:  # the best count whose rows are exact, or else the best
         classifier = Classifier(net, rows=count, device=target)
         exact = probe(classifier, spec.input.shape)
-        if exact["rows"] and exact["gradients"]:
+        if exact["rows"] and exact["gradients"] is not False:
             break
+    if state_digest(net) != state:
+        raise Violation("it changes its own buffers when it is called, in eval mode", by="model")
     largest = max(map(int, plan.data.dataset.labels))
     if largest >= classifier.classes:
         raise Violation(f"it gives {classifier.classes} classes, the data have a label {largest}", by="model")
@@ -74,6 +80,7 @@ def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | No
         "exact": exact,
         "versions": {name: version(name) for name in ("robharness", "torch", "torchvision", "numpy")},
         "model_plugin": [str(model.entry.source), *stands_on(model.entry.source)],
+        "data_plugin": [str(plan.data.entry.source), *stands_on(plan.data.entry.source)],
     }
     reader = Reader(data=plan.data, canvas=plan.suite.canvas, model=spec, device=target)
     return Loaded(
@@ -114,7 +121,7 @@ def run_unit(
                     failure = failure_of(cell, span, error)
             if failure is None:
                 columns = _columns(cell, batch, outcome, attacked)
-                store.write_part(cell.key, span[0], columns, _provenance(loaded, cell))
+                store.write_part(cell.key, span[0], columns, provenance_of(loaded, cell))
             else:  # a nested attack cannot go on from a budget that failed
                 store.write_failure(cell.key, failure)
             if not done(cell, failure):
@@ -125,11 +132,11 @@ def _families(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Cells in the order of computing: the budgets of a nested attack together, ascending; clean cells last, since a
     gradient pass may have left them its logits."""
 
-    def family(cell: Cell) -> str:
-        nested = cell.perturbation is not None and cell.perturbation.nested
-        return draw_address(cell.perturbation) if nested and cell.perturbation else cell.key
+    def family(cell: Cell) -> Any:
+        p = cell.perturbation
+        return (p.entry.name, repr(p.params), p.nested) if p is not None and p.nested else cell.key
 
-    families: dict[str, list[Cell]] = {}
+    families: dict[Any, list[Cell]] = {}
     for cell in sorted(cells, key=lambda cell: cell.kind == "clean"):
         families.setdefault(family(cell), []).append(cell)
     return [sorted(group, key=lambda cell: cell.perturbation.strength if cell.perturbation else 0)
@@ -152,8 +159,7 @@ def _outcomes(loaded: Loaded, family: list[Cell], batch: Batch, span: Span) -> I
         kept = _clean(loaded, batch)
         alive = kept.correct.copy()
     wanted = [cell.perturbation.strength for cell in family if cell.perturbation]
-    smaller = family[-1].perturbation.smaller if family[-1].perturbation else ()
-    for strength in sorted({*smaller, *wanted}):
+    for strength in [budget for budget in perturbation.nested if budget <= max(wanted)] or wanted:
         now = replace(perturbation, strength=strength)
         outcome = kept
         if alive.any():
@@ -188,7 +194,8 @@ def _perturb(loaded: Loaded, perturbation: Perturbation, batch: Batch) -> tuple[
     spec, attacks = perturbation.entry.spec, perturbation.kind == "attack"
     view = loaded.classifier.restricted(spec.access) if attacks else None
     streams = ExampleRNG if spec.randomness == "example" else NoDraws
-    rng = streams(loaded.seed, draw_address(perturbation), batch.ids, batch.x.device)
+    like = batch.x if attacks else batch.canvas
+    rng = streams(loaded.seed, draw_address(perturbation), batch.ids, like.device)
     strength = float(perturbation.strength) if attacks else int(perturbation.strength)
     with loaded.guard.watching(batch), global_draws() as drawn:
         try:
@@ -199,7 +206,6 @@ def _perturb(loaded: Loaded, perturbation: Perturbation, batch: Batch) -> tuple[
             raise Violation(f"it raised {type(error).__name__}: {error}") from error
     if drawn and spec.randomness != "global":
         raise Violation(f"it draws from the global generator of {drawn[0]}, but does not declare randomness='global'")
-    like = batch.x if attacks else batch.canvas
     x, size, notes = referee.checked(returned, like, notes=spec.notes, eps=strength, norm=perturbation.norm)
     return (x if attacks else loaded.reader.inputs(list(x.cpu().numpy()))), size, notes
 
@@ -212,7 +218,10 @@ def _perturb_in_blocks(
     address, total = draw_address(perturbation), len(loaded.reader.data.order)
     found: dict[str, tuple[Any, ...]] = {}
     for start in range(span[0] // GLOBAL_BLOCK * GLOBAL_BLOCK, span[1], GLOBAL_BLOCK):
-        block = loaded.reader.read(start, min(start + GLOBAL_BLOCK, total))
+        try:
+            block = loaded.reader.read(start, min(start + GLOBAL_BLOCK, total))
+        except Exception as error:
+            raise Violation(f"{type(error).__name__}: {error}", by="data") from error
         with global_seed(ExampleRNG(loaded.seed, address, [f"block {start}"]).integer("seed", 0)):
             x, size, notes = _perturb(loaded, perturbation, block)
         for row, example in enumerate(block.ids):
@@ -252,7 +261,8 @@ def _columns(cell: Cell, batch: Batch, outcome: Outcome, attacked: np.ndarray) -
     return columns | {name: outcome.notes.get(name, nothing).tolist() for name in declared}
 
 
-def _provenance(loaded: Loaded, cell: Cell) -> dict[str, Any]:
+def provenance_of(loaded: Loaded, cell: Cell) -> dict[str, Any]:
+    """How outcomes of this cell are made in this process."""
     if cell.perturbation is None:
         return loaded.provenance
     source = cell.perturbation.entry.source
@@ -292,11 +302,12 @@ def pass_rows(shape: Sequence[int], examples: int, device: torch.device) -> list
     return sorted(range(4, most + 1, 4), key=cost)[:4]
 
 
-def probe(classifier: Classifier, shape: Sequence[int]) -> dict[str, bool]:
+def probe(classifier: Classifier, shape: Sequence[int]) -> dict[str, bool | None]:
     """Whether this device keeps an example's bits whatever its neighbours, and whether recording gradients matters.
 
-    rows: logits of a row are the same alone (padded), and in another order. gradients: the same for gradients.
-    grad_mode: logits are the same in a pass that records gradients; then `Classifier.grad_mode_exact` is set.
+    rows: logits of a row are the same alone (padded), and in another order. gradients: the same for gradients, None
+    where the model gives none. grad_mode: logits are the same in a pass that records gradients; then
+    `Classifier.grad_mode_exact` is set. Raises Violation for a model that draws random numbers.
     """
     rows = classifier.rows
     count = rows * int(np.prod(shape))
@@ -304,22 +315,25 @@ def probe(classifier: Classifier, shape: Sequence[int]) -> dict[str, bool]:
     x = ramp.to(torch.float32).view(rows, *shape)
     labels = torch.zeros(rows, dtype=torch.long, device=classifier.device)
     order = torch.arange(rows - 1, -1, -1, device=classifier.device)
-
-    def first_logit(logits: Tensor, labels: Tensor) -> Tensor:
-        return logits.gather(1, labels[:, None])[:, 0]
-
-    logits = classifier.logits(x)
-    straight = classifier.gradient(x, labels, first_logit)
-    turned = classifier.gradient(x[order], labels, first_logit)
-    alone = classifier.logits(x[:1])
-    exact = {
-        "rows": torch.equal(logits[order], classifier.logits(x[order])) and torch.equal(logits[:1], alone),
-        "gradients": torch.equal(straight.gradient[order], turned.gradient),
-        "grad_mode": torch.equal(logits, straight.logits),
-    }
-    classifier.grad_mode_exact = exact["grad_mode"]
+    exact: dict[str, bool | None] = {"gradients": None, "grad_mode": False}
+    with global_draws() as drawn:
+        logits = classifier.logits(x)
+        same_order = torch.equal(logits[order], classifier.logits(x[order]))
+        exact["rows"] = same_order and torch.equal(logits[:1], classifier.logits(x[:1]))
+        with suppress(NoGradient):  # only attacks that ask for gradients will fail
+            straight = classifier.gradient(x, labels, _first_logit)
+            turned = classifier.gradient(x[order], labels, _first_logit)
+            exact["gradients"] = torch.equal(straight.gradient[order], turned.gradient)
+            exact["grad_mode"] = torch.equal(logits, straight.logits)
+    if drawn:
+        raise Violation(f"its forward pass draws from the global generator of {drawn[0]}, in eval mode", by="model")
+    classifier.grad_mode_exact = bool(exact["grad_mode"])
     classifier.passes.clear()
     return exact
+
+
+def _first_logit(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.gather(1, labels[:, None])[:, 0]
 
 
 def state_digest(net: torch.nn.Module) -> str:

@@ -338,8 +338,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "entry": ("other", True),
         "params": (PgdParams(steps=3), True),
         "strength": (Budget("2/255"), True),
-        "nested": (True, False),  # the smaller budgets count
-        "smaller": ((Budget("0.5/255"),), True),
+        "nested": ((Budget("0.1/255"), Budget("8/255")), True),  # the smaller ones of them count
         "qualified": (True, False),
     },
     Suite: {

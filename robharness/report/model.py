@@ -52,12 +52,16 @@ class CellNumbers:
 
 @dataclass(frozen=True, kw_only=True)
 class WorstCase:
-    """Right under every attack of this norm with a budget up to eps, since all of them stay in that ball."""
+    """Right under every attack of this norm with a budget up to eps, since all of them stay in that ball.
+
+    attacks: how many there are, of `asked`; with fewer, the model looks more robust than it is.
+    """
 
     model: str
     norm: str
     eps: str
     attacks: int
+    asked: int
     numbers: Numbers
 
 
@@ -66,6 +70,7 @@ class SlopeNumbers:
     """Slope of a model's corruption drops on the reference's. group: None for all corruptions together.
 
     interval: over examples; corruption_interval: over corruptions. few_examples: fewer than the metric asks for.
+    corruptions: how many there are, of `asked`.
     """
 
     model: str
@@ -73,6 +78,7 @@ class SlopeNumbers:
     group: str | None
     n: int
     corruptions: int
+    asked: int
     slope: float | None
     interval: Interval | None
     corruption_interval: Interval | None
@@ -180,16 +186,18 @@ def _perturbed_numbers(clean: np.ndarray, perturbed: np.ndarray, alone: np.ndarr
 def _worst_cases(results: Results) -> list[WorstCase]:
     found = []
     for label in results.labels:
-        attacks = [result for result in results.of(label, "attack") if result.n]
+        attacks = results.of(label, "attack")
         budgets = {(p.norm, p.strength): str(p.strength) for p in (r.cell.perturbation for r in attacks) if p}
         for (norm, eps), text in sorted(budgets.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1])):
-            within = [result for result in attacks if _is_within(result, norm, eps)]
+            asked = [result for result in attacks if _is_within(result, norm, eps)]
+            within = [result for result in asked if result.n]
             clean, *right = results.paired([results.clean(label), *within])
-            if len(clean) == 0:
-                continue
-            worst = metrics.worst_case(np.stack(right))
-            numbers = _perturbed_numbers(clean, worst, worst, results.suite.count)
-            found.append(WorstCase(model=label, norm=str(norm), eps=text, attacks=len(within), numbers=numbers))
+            numbers = Numbers(n=0)
+            if len(clean) and right:
+                worst = metrics.worst_case(np.stack(right))
+                numbers = _perturbed_numbers(clean, worst, worst, results.suite.count)
+            counts = {"attacks": len(within), "asked": len(asked)}
+            found.append(WorstCase(model=label, norm=str(norm), eps=text, numbers=numbers, **counts))
     return found
 
 
@@ -216,12 +224,18 @@ def _slopes(results: Results) -> list[SlopeNumbers]:
         for group, names in groups.items() if label != reference else ():
             there = [name for name in names if name in own and own[name].n and severities[name].n]
             if there:
-                found.append(_slope(results, label, reference, group, [(severities[n], own[n]) for n in there]))
+                pairs = [(severities[name], own[name]) for name in there]
+                found.append(_slope(results, label, reference, group, pairs, len(names)))
     return found
 
 
 def _slope(
-    results: Results, label: str, reference: str, group: str | None, pairs: list[tuple[CellResult, CellResult]]
+    results: Results,
+    label: str,
+    reference: str,
+    group: str | None,
+    pairs: list[tuple[CellResult, CellResult]],
+    asked: int,
 ) -> SlopeNumbers:
     """The slope and its intervals on the examples that all the cells have."""
     k = len(pairs)
@@ -241,6 +255,7 @@ def _slope(
         group=group,
         n=len(base),
         corruptions=k,
+        asked=asked,
         slope=value,
         interval=intervals.examples if intervals else None,
         corruption_interval=intervals.corruptions if intervals else None,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from robharness.metrics import Interval, drop_text
-from robharness.report.model import CellNumbers, Numbers, Report, SlopeNumbers
+from robharness.report.model import CellNumbers, Numbers, Report, SlopeNumbers, WorstCase
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ def _attacks(report: Report) -> Table | None:
     rows: list[tuple[Value, ...] | None] = [_row(name, cells, report) for name, cells in clean.items()]
     if attacks:
         rows += [None, *(_row(name, cells, report) for name, cells in attacks.items()), None]
-    worst = {(case.norm, case.eps): {} for case in report.worst_cases}  # type: ignore[var-annotated]
+    worst: dict[tuple[str, str], dict[str, WorstCase]] = {}
     for case in report.worst_cases:
-        worst[case.norm, case.eps][case.model] = case.numbers
-    for (norm, eps), numbers in worst.items():
-        values = [number_value(numbers[m], report) if m in numbers else NOTHING for m in report.models]
+        worst.setdefault((case.norm, case.eps), {})[case.model] = case
+    for (norm, eps), cases in worst.items():
+        values = [_worst_value(cases[m], report) if m in cases else NOTHING for m in report.models]
         rows.append((Value(f"worst case {norm} ≤ {eps}"), *values))
     counted = "robust accuracy (right clean and attacked)" if report.count == "robust" else "accuracy"
     caption = f"{counted} in %, ↓ relative drop against clean; in brackets 95 % intervals; n = {report.n}"
@@ -133,6 +133,13 @@ def _cell_value(cell: CellNumbers, report: Report) -> Value:
     return Value(value.text, tuple(below))
 
 
+def _worst_value(case: WorstCase, report: Report) -> Value:
+    value = number_value(case.numbers, report)
+    lacks = [f"{case.attacks} of {case.asked} attacks"] if case.attacks < case.asked else []
+    lacks += [f"{case.numbers.n} of {report.n} examples"] if case.numbers.n < report.n else []
+    return Value(value.text, (*value.below, *lacks))
+
+
 def number_value(numbers: Numbers, report: Report) -> Value:
     """ "38.20 ↓50%" over "[37.1, 39.3]" and "↓[48, 52]"."""
     robust = report.count == "robust" and numbers.accuracy is None
@@ -154,6 +161,7 @@ def _slope_value(slope: SlopeNumbers) -> Value:
     if slope.slope is None:
         return NOTHING
     lines = [_plain(slope.interval)] + ([_plain(slope.corruption_interval)] if slope.corruption_interval else [])
+    lines += [f"{slope.corruptions} of {slope.asked} corruptions"] if slope.corruptions < slope.asked else []
     return Value(f"{slope.slope:.3f}{'*' if slope.few_examples else ''}", tuple(lines))
 
 

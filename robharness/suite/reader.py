@@ -235,14 +235,9 @@ class _Reader:
             except Exception as error:  # a plugin's function may raise anything; say whose it was
                 self.error(path, f"{entry.name} ({entry.source}): {error}")
                 continue
-            for eps in sorted(ref.eps) if ref.nested else ref.eps:
-                smaller = tuple(sorted(other for other in ref.eps if other < eps)) if ref.nested else ()
-                yield (
-                    path,
-                    Perturbation(
-                        kind="attack", entry=entry, params=params, strength=eps, nested=ref.nested, smaller=smaller
-                    ),
-                )
+            nested = tuple(sorted(ref.eps)) if ref.nested else ()
+            for eps in nested or ref.eps:
+                yield path, Perturbation(kind="attack", entry=entry, params=params, strength=eps, nested=nested)
 
     def corruption(self, path: yaml.Path, raw: dict[str, Any]) -> Iterator[tuple[yaml.Path, Perturbation]]:
         for entry, ref, params in self.entries("corruptions", CorruptionRef, raw, path):
@@ -333,6 +328,6 @@ def _distinctly_named(perturbations: list[tuple[yaml.Path, Perturbation]]) -> li
 
 def _same(one: Perturbation, other: Perturbation) -> bool:
     """Whether both ask for the same thing, be it that 0.5 is written as 1/2."""
-    if one.entry.name != other.entry.name or one.nested != other.nested:
+    if one.entry.name != other.entry.name or bool(one.nested) != bool(other.nested):
         return False
     return one.name == other.name or (one.params == other.params and one.strength == other.strength)

@@ -107,7 +107,8 @@ class Model:
 class Perturbation:
     """An attack at one budget, or a corruption at one severity.
 
-    nested: only examples that withstood the smaller budgets are attacked at this one; smaller: which those are.
+    nested: all budgets of a nested attack, ascending, or nothing: examples that withstood the smaller ones alone are
+    attacked at this one.
     qualified: the name says the plugin, since another one of the suite would give the same name.
     """
 
@@ -115,14 +116,18 @@ class Perturbation:
     entry: Entry
     params: Params
     strength: Budget | int
-    nested: bool = False
-    smaller: tuple[Budget, ...] = ()
+    nested: tuple[Budget, ...] = ()
     qualified: bool = False
 
     @property
     def norm(self) -> Norm | None:
         """The norm of an attack's threat model; None for a corruption."""
         return self.entry.spec.threat(self.params).norm if self.kind == "attack" else None
+
+    @property
+    def smaller(self) -> tuple[Budget, ...]:
+        """The budgets whose survivors this one attacks."""
+        return tuple(budget for budget in self.nested if budget < self.strength)
 
     @property
     def name(self) -> str:
@@ -176,7 +181,8 @@ def changed_fields(record: Any) -> dict[str, Any]:
     for item in dataclasses.fields(record) if record is not None else ():
         default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
         value = getattr(record, item.name)
-        if not item.metadata.get("runtime") and not (type(value) is type(default) and value == default):
+        same = value == default and isinstance(value, bool) == isinstance(default, bool)
+        if not item.metadata.get("runtime") and not same:
             changed[item.name] = value
     return changed
 
