@@ -140,7 +140,8 @@ def _live(label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registr
     from robharness.worker import state_digest
 
     if isinstance(model, ModelSpec):
-        spec, digest = model, None
+        built = model.build(None, None) if model.weights is None else None  # nothing else tells it from another
+        spec, digest = model, state_digest(built) if built is not None else None
     else:
         first = loaded.models[0].entry.spec if loaded.models else None
         spec = ModelSpec(

@@ -12,7 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 from robharness.cells import Cell, Plan, PlannedModel
-from robharness.errors import Violation
+from robharness.errors import StoreError, Violation
 from robharness.store import Failure, Span, Store
 
 if TYPE_CHECKING:
@@ -139,7 +139,11 @@ class _Run:
             worker.run_unit(loaded, due, span, self.store, done)
             size.took(span[1] - span[0], time.perf_counter() - begun)
             for cell in due:
-                self.gaps[cell.key] = self.store.missing(cell.key, self.plan.n)
+                before, self.gaps[cell.key] = self.gaps[cell.key], self.store.missing(cell.key, self.plan.n)
+                if self.gaps[cell.key] == before and cell.key not in failed and self.goes_on:
+                    raise StoreError(
+                        f"{self.store} took a part of '{cell.name}' and does not have it. See: df {self.store}"
+                    )
         self.summary.passes[model.label] = dict(loaded.classifier.passes)
 
     def cells_of(self, model: PlannedModel) -> list[Cell]:

@@ -61,6 +61,7 @@ class Guard:
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
+        self._modules = [(place, module, dict(module._modules)) for place, module in classifier.net.named_modules()]
         self._kept = [
             (place, module, kind, name, tensor, tensor.detach().clone())
             for place, module in classifier.net.named_modules()
@@ -87,6 +88,11 @@ class Guard:
     def _model_changes(self) -> list[str]:
         changed = []
         net = self.classifier.net
+        for place, module, children in self._modules:
+            if dict(module._modules) != children:
+                changed.append(f"the parts of the model{f' below {place}' if place else ''}")
+                module._modules.clear()
+                module._modules.update(children)
         for place, module, kind, name, tensor, before in self._kept:
             if getattr(module, kind).get(name) is not tensor or not _same(tensor.detach(), before):
                 changed.append(f"the model's '{f'{place}.' if place else ''}{name}'")

@@ -160,3 +160,8 @@ def test_passes_are_of_four_rows_or_multiples_and_waste_little(examples, shape):
     )
     wasted = [-(-examples // count) * count - examples for count in counts]
     assert wasted[0] <= max(3, 0.07 * examples)
+
+
+def test_networks_of_clips_pass_too():
+    net = nn.Sequential(nn.Conv3d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 2 * 6 * 6, 4))
+    assert Classifier(net, rows=4).logits(values(5, 3, 4, 8, 8)).shape == (5, 4)

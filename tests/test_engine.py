@@ -198,3 +198,15 @@ def test_a_live_network_joins_the_suite(suite, run, toys):
     changed = run(suite(models=None), models={"mine": mine})
     assert {r.cell.key for r in changed.cells}.isdisjoint(r.cell.key for r in mine_cells)
     assert changed.is_complete
+
+
+def test_a_live_network_stays_as_it_is_and_needs_a_label_of_its_own(suite, run, toys):
+    from robharness.errors import UserError
+
+    mine = api.plan(suite(), plugins=[toys]).models[0].entry.spec.build(SimpleNamespace(what="exact"), None)
+    mine.train()
+    assert run(suite(attacks=None), models={"mine": mine}).is_complete
+    assert mine.training
+    assert all(parameter.requires_grad for parameter in mine.parameters())
+    with pytest.raises(UserError, match="the suite has a model with the label 'Net' already"):
+        run(suite(), models={"Net": mine})

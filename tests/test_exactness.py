@@ -136,3 +136,26 @@ def test_count_robust_skips_what_is_wrong_already(suite, run):
         np.testing.assert_array_equal(result.correct, clean.correct & whole.correct)
         rows = clean.correct
         np.testing.assert_array_equal(result.columns["margin"][rows], whole.columns["margin"][rows])
+
+
+def test_nested_lists_of_one_attack_keep_apart(suite, run):
+    """Two lists, and the same list at other restarts, are different things to attack."""
+    low, high = {"attack": "toys/climb", "nested": True, "eps": ["1/16", "1/8"]}, ["3/16", "1/4"]
+    again = {"attack": "toys/climb", "nested": True, "eps": ["1/16", "1/8"], "restarts": 2}
+    results = run(suite(attacks=[low, low | {"eps": high}, again]))
+    alone = run(suite(attacks=[low | {"eps": high}]), "alone")
+    assert results.is_complete
+    third = next(r for r in results.cells if r.cell.short_name == "climb(linf, 3/16, nested)")
+    assert third.columns["attacked"].all()
+    mine = {name: rows for name, rows in outcomes(results).items() if "3/16" in name[1] or "1/4" in name[1]}
+    assert mine.items() <= outcomes(alone).items()
+
+
+def test_budgets_share_the_gradient_also_where_only_right_examples_count(suite, run, tmp_path):
+    import json
+
+    attacks = [{"attack": "toys/sign", "eps": ["1/16", "1/8", "3/16", "1/4", "1/2"]}]
+    results = run(suite(attacks=attacks, count="robust"), batch_size=1)
+    right = int(results.clean("Net").correct.sum())
+    facts = json.loads(next((tmp_path / "store" / "runs").iterdir()).read_text())
+    assert facts["passes"]["Net"] == {"forward": 40 + right + 5 * right, "backward": right}

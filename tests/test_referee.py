@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 
-from robharness import api
-from robharness.store import Store
-
 CASES = {
     "oversteps": "its budget is linf 0.125, and example 0 of the batch moved by",
     "leaves-box": "outside [0, 1]",
@@ -102,27 +99,77 @@ def test_logits_that_are_not_numbers_are_stored_counted_and_wrong(suite, run):
     np.testing.assert_array_equal(nan.correct[~strange], sane.correct[~strange])
 
 
-def test_a_model_that_is_built_differently_is_refused(suite, run, toys, tmp_path):
-    source = suite(models=[{"model": "toys/net", "what": "drifting", "label": "Net"}], attacks=None)
-    first = run(source)
-    assert first.is_complete
-    import sys
+@pytest.mark.parametrize("first", [None, [{"attack": "toys/sign", "eps": "1/8"}]])
+def test_a_model_that_is_built_differently_is_refused(suite, run, tmp_path, monkeypatch, first):
+    """Neither are cells gone on with, nor are new ones put beside those of another network under the same name."""
+    models, attack = [{"model": "toys/net", "what": "drifting", "label": "Net"}], {"attack": "toys/sign", "eps": "1/8"}
+    assert run(suite(models=models, attacks=first), limit=None if first is None else 10).is_complete
+    monkeypatch.setenv("TOYS_DRIFT", "1")
+    grown = run(suite(models=models, attacks=[attack]))
+    (sign,) = grown.of("Net", "attack")
+    assert "it builds another network than the one whose outcomes are stored" in sign.failures[0].error
+    assert sign.n == (0 if first is None else 10)
+    monkeypatch.setenv("TOYS_DRIFT", "0")
+    assert run(suite(models=models, attacks=[attack])).is_complete
 
-    module = sys.modules["robharness_loose_toys"]
-    grown = suite(
-        models=[{"model": "toys/net", "what": "drifting", "label": "Net"}],
-        attacks=[{"attack": "toys/sign", "eps": "1/8"}],
-    )
-    partial = run(grown, limit=10)
-    assert partial.is_complete
-    module.DRIFT.append(1.0)
-    store = Store(tmp_path / "store")
-    plan = api.plan(grown, plugins=[toys])
-    assert store.missing(plan.cells[1].key, 40) == [(10, 40)]
-    from robharness import engine
 
-    module = sys.modules["robharness_loose_toys"]
-    module.DRIFT.append(1.0)
-    summary = engine.run(plan, store, api.Silent())
-    assert "it builds another network than the one whose outcomes are stored" in summary.failures[0].error
-    assert store.missing(plan.cells[1].key, 40) == [(10, 40)]
+@pytest.mark.parametrize("how", ["writes-logits", "writes-gradient"])
+def test_what_cells_share_cannot_be_written(suite, run, how):
+    """The clean cell is judged by shared logits, the next attack climbs the shared gradient."""
+    good = [{"attack": "toys/sign", "eps": "1/8"}]
+    results = run(suite(attacks=[{"attack": "toys/rogue", "how": how, "eps": "1/8"}, *good]), batch_size=8)
+    rogue, sign = results.of("Net", "attack")
+    assert "it changed what the cells of a model share" in rogue.failures[0].error
+    honest = run(suite(attacks=good), "honest", batch_size=8)
+    for mine, theirs in zip([results.clean("Net"), sign], honest.cells, strict=True):
+        np.testing.assert_array_equal(mine.columns["margin"], theirs.columns["margin"])
+
+
+def test_access_does_not_depend_on_what_others_asked_for(suite, run):
+    blind = {"attack": "toys/blind", "how": "asks-what-is-shared", "eps": "1/8"}
+    for attacks in ([blind], [{"attack": "toys/sign", "eps": "1/8"}, blind]):
+        results = run(suite(attacks=attacks), f"store-{len(attacks)}")
+        assert "declares access='decision' and asked the model for scores" in results.cells[-1].failures[0].error
+
+
+def test_a_model_that_was_taken_apart_is_put_together(suite, run):
+    good = [{"attack": "toys/climb", "eps": "1/8"}]
+    rogues = [{"attack": "toys/rogue", "how": how, "eps": "1/8"} for how in ("halves", "removes")]
+    results = run(suite(attacks=[rogues[0], *good, rogues[1]]), batch_size=8)
+    halves, climb, removes = results.of("Net", "attack")
+    assert "the model's 'convolution.weight'" in halves.failures[0].error
+    assert "it changed the parts of the model" in removes.failures[0].error
+    honest = run(suite(attacks=good), "honest", batch_size=8)
+    for mine, theirs in zip([results.clean("Net"), climb], honest.cells, strict=True):
+        np.testing.assert_array_equal(mine.columns["margin"], theirs.columns["margin"])
+
+
+def test_a_wrong_pass_is_the_attacks_fault_and_notes_have_types(suite, run):
+    attacks = [{"attack": "toys/rogue", "how": "doubles", "eps": "1/8"},
+               {"attack": "toys/counting", "how": "no-notes", "eps": "1/8"}]  # fmt: skip
+    doubles, notes = run(suite(attacks=attacks), batch_size=8).of("Net", "attack")
+    sentence = "toys/rogue: it asked for a pass with (32, 1, 8, 8) torch.float64 on cpu; the model takes (N, 1, 8, 8)"
+    assert doubles.failures[0].error.startswith(sentence)
+    assert "its note 'count' is not of type int" in notes.failures[0].error
+
+
+def test_a_model_without_gradients_is_measured_where_none_are_asked_for(suite, run):
+    source = suite(models=[{"model": "toys/net", "what": "no-gradient", "label": "Net"}], canvas=8,
+                   corruptions=[{"corruption": "toys/negative", "severity": 1}])  # fmt: skip
+    results = run(source)
+    assert results.clean("Net").is_complete
+    assert results.of("Net", "corruption")[0].is_complete
+    for attack in results.of("Net", "attack"):
+        assert attack.failures[0].error == "toys/net: it gives no gradient with respect to its input"
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ("random", "its forward pass draws from the global generator of torch, in eval mode"),
+        ("counting", "it changes its own buffers when it is called, in eval mode"),
+    ],
+)
+def test_a_model_that_is_no_function_is_refused(suite, run, what, sentence):
+    results = run(suite(models=[{"model": "toys/net", "what": what, "label": "Net"}]))
+    assert all(sentence in result.failures[0].error for result in results.cells)

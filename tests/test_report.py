@@ -151,3 +151,21 @@ def test_a_robust_count_has_no_accuracy_over_all(suite, run):
             assert cell["interval"] is None
             clean = next(c for c in data["cells"] if c["kind"] == "clean")
             assert cell["relative_drop"] == pytest.approx(1 - cell["robust_accuracy"] / clean["accuracy"])
+
+
+def test_a_worst_case_says_which_attacks_it_lacks(suite, run):
+    attacks = [{"attack": "toys/sign", "eps": "1/8"}, {"attack": "toys/rogue", "how": "raises", "eps": "1/8"}]
+    found = run(suite(attacks=attacks))
+    (worst,) = report_json.as_data(build(found))["worst_cases"]
+    assert (worst["attacks"], worst["asked"]) == (1, 2)
+    assert "1 of 2 attacks" in shown(found)
+
+
+def test_a_slope_says_which_corruptions_it_lacks(suite, run):
+    models = [{"model": "toys/net", "label": "One", "reference": True}, {"model": "toys/net", "label": "Two"}]
+    corruptions = [*CORRUPTIONS, {"corruption": "toys/bad", "severity": 1}]
+    found = run(suite(models=models, attacks=None, corruptions=corruptions, canvas=8))
+    slopes = {slope["group"]: slope for slope in report_json.as_data(build(found))["slopes"]}
+    assert (slopes[None]["corruptions"], slopes[None]["asked"]) == (4, 5)
+    assert (slopes["light"]["corruptions"], slopes["light"]["asked"]) == (1, 1)
+    assert "4 of 5 corruptions" in shown(found)

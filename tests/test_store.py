@@ -144,3 +144,34 @@ def test_nothing_is_made_before_something_is_written(store):
     assert store.failures(KEY) == []
     assert store.provenance(KEY) is None
     assert not store.root.exists()
+
+
+def test_a_failure_that_was_made_good_piece_by_piece_is_over(store):
+    store.write_part(KEY, 0, columns(0, 4), {})
+    store.write_failure(KEY, Failure(start=0, stop=8, blame="x", error="y"))
+    assert len(store.failures(KEY)) == 1
+    store.write_part(KEY, 4, columns(4, 8), {})
+    assert store.failures(KEY) == []
+
+
+def test_a_reader_looks_again_when_another_run_joins_the_parts(store, monkeypatch):
+    store.write_part(KEY, 0, columns(0, 4), {})
+    store.write_part(KEY, 4, columns(4, 8), {})
+    other, spans = Store(store.root), store.spans
+
+    def joined_meanwhile(key):
+        found = spans(key)
+        other.join(key, 8)
+        return found
+
+    monkeypatch.setattr(store, "spans", joined_meanwhile)
+    assert store.read(KEY, 8)["position"].to_pylist() == list(range(8))
+    assert store.provenance(KEY) == {}
+
+
+def test_a_damaged_part_is_a_sentence(store):
+    store.write_part(KEY, 0, columns(0, 8), {})
+    path = store.folder(KEY) / "00000-00008.parquet"
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(StoreError, match=r"is damaged: .*\. To compute the cell again: rm -r"):
+        store.read(KEY, 8)

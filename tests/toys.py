@@ -5,6 +5,7 @@ outcomes must be bit-equal whatever the batch, the order and the cut of the work
 """
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -94,21 +95,24 @@ def build(params, weights):
                 self.head.weight.copy_(torch.from_numpy(quarter.reshape(CLASSES, -1) + noise) / 64)
             if params.what == "drifting":
                 with torch.no_grad():
-                    self.head.weight += DRIFT.pop() if DRIFT else 0
-            self.calls = 0
+                    self.head.weight += float(os.environ.get("TOYS_DRIFT", "0"))
+            self.register_buffer("passes", torch.zeros(()))
 
         def forward(self, x):
             z = self.head(torch.relu(self.convolution(x)).flatten(1))
             if params.what == "not-numbers":
                 z = torch.where(x.mean((1, 2, 3), keepdim=True)[:, :, 0, 0] > 0.6, torch.nan, z)
+            if params.what == "random":
+                z = z + torch.rand_like(z)  # noqa: TID251 (what the probe must find)
+            if params.what == "counting":
+                self.passes += 1
+            if params.what == "no-gradient":
+                z = z.detach()
             if params.what == "crashing":
                 raise RuntimeError("size mismatch in layer 3")
             return {"shape": z[:, :, None], "few-classes": z[:, :2]}.get(params.what, z)
 
     return Exact()
-
-
-DRIFT = []
 
 
 def build_large(params, weights):
@@ -223,6 +227,23 @@ class Rogue:
         if how == "unfreezes":
             model.net.requires_grad_(True)
             return x
+        if how == "halves":
+            model.net.half()
+            return x
+        if how == "removes":
+            del model.net.head
+            return x
+        if how == "writes-logits":  # the usual "mask the true class, then take the largest"
+            batch.logits(model).scatter_(1, batch.labels[:, None], -9.0)
+            return x
+        if how == "writes-gradient":
+            batch.gradient(model, margin).gradient.neg_()
+            return x
+        if how == "doubles":
+            model.logits(x.double())
+            return x
+        if how == "asks-what-is-shared":
+            return x + 0 * batch.logits(model).sum()
         if how == "raises":
             raise KeyError("delta")
         if how == "asks":
@@ -236,6 +257,8 @@ class Rogue:
             return Perturbed(x=x, notes={"surprise": [0] * len(x)})
         if how == "short-notes":
             return Perturbed(x=x, notes={"count": [0]})
+        if how == "no-notes":
+            return Perturbed(x=x, notes={"count": [None] * len(x)})
         return x
 
 

@@ -60,9 +60,9 @@ def command(
     api.require(planned)
     api.check_device(device)
     kept = Store(store)
-    for cell in planned.only(fresh).cells if fresh else ():
-        kept.forget(cell.key)
     asked = planned.only(only) if only else planned
+    for cell in asked.only(fresh).cells if fresh else ():
+        kept.forget(cell.key)
     for warning in planned.warnings:
         progress.say(f"warning: {warning}")
     summary = engine.run(asked, kept, progress, device=device, batch_size=batch_size, stop_at_failure=stop_at_failure)

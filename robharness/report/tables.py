@@ -53,7 +53,7 @@ def _attacks(report: Report) -> Table | None:
         rows.append((Value(f"worst case {norm} ≤ {eps}"), *values))
     counted = "robust accuracy (right clean and attacked)" if report.count == "robust" else "accuracy"
     caption = f"{counted} in %, ↓ relative drop against clean; in brackets 95 % intervals; n = {report.n}"
-    if attacks:
+    if worst:
         caption += "; worst case: right under every attack of that norm and up to that budget"
     return Table("Attacks" if attacks else "Accuracy", ("", *report.models), tuple(rows), caption)
 
