@@ -56,7 +56,7 @@ class Classifier:
         self.rows = rows
         self.grad_mode_exact = False
         self.classes = 0
-        self._shape: tuple[int, ...] = ()
+        self._takes: tuple[tuple[int, ...], torch.dtype] | None = None
         self.access: Access = "gradient"
         self.passes: Counter[str] = Counter()
 
@@ -117,11 +117,12 @@ class Classifier:
         return outputs.float()
 
     def _chunks(self, x: Tensor) -> list[tuple[int, Tensor]]:
-        self._shape = self._shape or tuple(x.shape[1:])  # of the first pass, which the core makes
-        if len(x) == 0 or x.dtype != torch.float32 or tuple(x.shape[1:]) != self._shape or not self._is_here(x):
+        self._takes = self._takes or (tuple(x.shape[1:]), x.dtype)  # as the first pass, which the core makes
+        shape, dtype = self._takes
+        if len(x) == 0 or x.dtype != dtype or tuple(x.shape[1:]) != shape or not self._is_here(x):
             raise Violation(
                 f"it asked for a pass with {tuple(x.shape)} {x.dtype} on {x.device}; the model takes "
-                f"(N, {', '.join(map(str, self._shape))}) torch.float32 on {self.device}, N at least 1"
+                f"(N, {', '.join(map(str, shape))}) {dtype} on {self.device}, N at least 1"
             )
         chunks = [(start, x[start : start + self.rows]) for start in range(0, len(x), self.rows)]
         start, last = chunks[-1]
