@@ -128,18 +128,19 @@ def test_nothing_stored_is_an_incomplete_report(suite, toys, tmp_path):
     assert "0 of 40 examples" in shown(found)
 
 
-def test_half_a_cell_is_compared_on_the_examples_that_both_have(suite, run, toys, tmp_path):
+@pytest.mark.parametrize(("clean_has", "attack_has"), [(30, 20), (20, 30)])
+def test_half_a_cell_is_compared_on_the_examples_that_both_have(suite, run, toys, tmp_path, clean_has, attack_has):
     from robharness import api, engine
     from robharness.store import Store
 
     store = Store(tmp_path / "s")
-    engine.run(api.plan(suite(), plugins=[toys], limit=30).only("clean"), store, api.Silent())
-    engine.run(api.plan(suite(), plugins=[toys], limit=20).only("climb(linf, 1/4)"), store, api.Silent())
+    engine.run(api.plan(suite(), plugins=[toys], limit=clean_has).only("clean"), store, api.Silent())
+    engine.run(api.plan(suite(), plugins=[toys], limit=attack_has).only("climb(linf, 1/4)"), store, api.Silent())
     found = api.load(suite(), store=tmp_path / "s", plugins=[toys])
     whole = run(suite())
     cell = next(c for c in report_json.as_data(build(found))["cells"] if c["perturbation"] == "climb(linf, 1/4)")
     clean, attacked = rows(whole, "Net", "clean")[:20], rows(whole, "Net", "climb(linf, 1/4)")[:20]
-    assert (cell["n"], cell["complete"]) == (20, False)
+    assert (cell["n"], cell["complete"]) == (attack_has, False)
     assert cell["relative_drop"] == pytest.approx(1 - attacked.mean() / clean.mean())
 
 
