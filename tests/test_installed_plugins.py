@@ -218,7 +218,7 @@ def test_a_suite_that_wants_a_bad_neighbour_says_what_is_wrong_with_it(robharnes
     done = robharness("plan", "bars.yaml")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("robharness: bars.yaml:4:18: models.0.model: ")
+    assert done.stderr.startswith("bars.yaml:4:18: models.0.model: ")
     assert said in done.stderr
 
 

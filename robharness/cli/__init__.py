@@ -14,7 +14,7 @@ from tempfile import gettempdir
 
 import click
 
-from robharness.errors import ExitCode, UserError
+from robharness.errors import ExitCode, SuiteError, UserError
 
 VERBS = ("run", "plan", "report", "list")
 
@@ -65,7 +65,8 @@ def _main(arguments: list[str]) -> int:
     except UserError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        click.echo(f"robharness: {error}", err=True)
+        prefix = "" if isinstance(error, SuiteError) else "robharness: "  # places first, as editors like them
+        click.echo(f"{prefix}{error}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("robharness: interrupted; the same command goes on from what is stored", err=True)
