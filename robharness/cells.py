@@ -95,12 +95,16 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a suite asks for. missing: data or weights that are not there; with any, `cells` is empty."""
+    """What a suite asks for. missing: data or weights that are not there; with any, `cells` is empty.
+
+    others: cells of the suite that `only` left out; they are not computed, but stand in the same tables.
+    """
 
     suite: Suite
     models: tuple[PlannedModel, ...] = ()
     data: PlannedData | None = None
     cells: tuple[Cell, ...] = ()
+    others: tuple[Cell, ...] = ()
     warnings: tuple[str, ...] = ()
     missing: tuple[UserError, ...] = ()
 
@@ -114,7 +118,8 @@ class Plan:
         cells = tuple(cell for cell in self.cells if matches(cell, pattern))
         if not cells:
             raise UserError(f"no cell matches '{pattern}'. See: robharness plan {self.suite.path.name}")
-        return dataclasses.replace(self, cells=cells)
+        others = tuple(cell for cell in self.cells if not matches(cell, pattern))
+        return dataclasses.replace(self, cells=cells, others=self.others + others)
 
 
 def matches(cell: Cell, pattern: str) -> bool:

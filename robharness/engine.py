@@ -147,7 +147,8 @@ class _Run:
         self.summary.passes[model.label] = dict(loaded.classifier.passes)
 
     def cells_of(self, model: PlannedModel) -> list[Cell]:
-        return [cell for cell in self.plan.cells if cell.model is model]
+        """Every cell of the model in the suite, those that are not asked for as well."""
+        return [cell for cell in (*self.plan.cells, *self.plan.others) if cell.model is model]
 
     def check_state(self, model: PlannedModel, due: Sequence[Cell], state: str) -> None:
         """Refuse to put outcomes beside those of another network under the same name."""

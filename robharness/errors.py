@@ -63,12 +63,6 @@ class StoreError(UserError):
     """A store that cannot be read or written."""
 
 
-class RunFailed(UserError):
-    """A run that ended with failed or missing cells."""
-
-    exit_code = ExitCode.INCOMPLETE
-
-
 class Interrupted(UserError):
     """Stopped by Ctrl-C."""
 

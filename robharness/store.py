@@ -164,9 +164,7 @@ class Store:
             try:
                 table = pq.read_table(path, partitioning=None)
             except pa.ArrowInvalid as error:
-                raise StoreError(
-                    f"{path} is damaged: {error}. To compute the cell again: rm -r {path.parent}"
-                ) from None
+                raise StoreError(f"{path} is damaged: {error}. {again}") from None
             if table.num_rows != stop - start:
                 raise StoreError(f"{path} has {table.num_rows} rows, not {stop - start}. {again}")
             tables.append(table.slice(first - start, last - first).replace_schema_metadata(None))

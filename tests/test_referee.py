@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from robharness import api, engine
+from robharness.store import Store
+
 CASES = {
     "oversteps": "its budget is linf 0.125, and example 0 of the batch moved by",
     "leaves-box": "outside [0, 1]",
@@ -100,7 +103,7 @@ def test_logits_that_are_not_numbers_are_stored_counted_and_wrong(suite, run):
 
 
 @pytest.mark.parametrize("first", [None, [{"attack": "toys/sign", "eps": "1/8"}]])
-def test_a_model_that_is_built_differently_is_refused(suite, run, tmp_path, monkeypatch, first):
+def test_a_model_that_is_built_differently_is_refused(suite, run, toys, tmp_path, monkeypatch, first):
     """Neither are cells gone on with, nor are new ones put beside those of another network under the same name."""
     models, attack = [{"model": "toys/net", "what": "drifting", "label": "Net"}], {"attack": "toys/sign", "eps": "1/8"}
     assert run(suite(models=models, attacks=first), limit=None if first is None else 10).is_complete
@@ -109,6 +112,9 @@ def test_a_model_that_is_built_differently_is_refused(suite, run, tmp_path, monk
     (sign,) = grown.of("Net", "attack")
     assert "it builds another network than the one whose outcomes are stored" in sign.failures[0].error
     assert sign.n == (0 if first is None else 10)
+    alone = api.plan(suite(models=models, attacks=[attack]), plugins=[toys]).only("sign*")
+    summary = engine.run(alone, Store(tmp_path / "store"), api.Silent())
+    assert "it builds another network" in summary.failures[0].error
     monkeypatch.setenv("TOYS_DRIFT", "0")
     assert run(suite(models=models, attacks=[attack])).is_complete
 

@@ -8,8 +8,6 @@ from typing import Any
 
 import click
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
 suite = click.argument("suite", type=click.Path(path_type=Path))
 plugin = click.option(
     "-p",
