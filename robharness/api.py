@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robharness import cells, results, suite
-from robharness.cells import Plan
+from robharness.cells import Plan, Recipe
 from robharness.errors import UserError
 from robharness.plugins import Registry, Source, discover
 from robharness.specs import InputSpec, ModelSpec
@@ -55,7 +55,9 @@ def plan(
         if taken:
             raise UserError(f"the suite has a model with the label '{taken[0]}' already; give the live one another")
         loaded = dataclasses.replace(loaded, models=loaded.models + live)
-    return cells.plan(loaded, data_root(data), limit)
+    planned = cells.plan(loaded, data_root(data), limit)
+    recipe = Recipe(source=source, data_root=data_root(data), limit=limit, options=registry.options)
+    return planned if models else dataclasses.replace(planned, recipe=recipe)
 
 
 def run(
@@ -67,12 +69,17 @@ def run(
     plugins: Sequence[str] = (),
     models: Mapping[str, nn.Module | ModelSpec] | None = None,
     device: str = "cpu",
+    workers: int | None = None,
+    threads: int | None = None,
+    shard: tuple[int, int] | None = None,
     batch_size: int | None = None,
     listener: Listener | None = None,
 ) -> Results:
     """Compute what the store misses of a suite, and load all of it. The other parameters are those of `plan`.
 
-    store: the folder of results. device: as torch names them. batch_size: examples per pass.
+    store: the folder of results. device: as torch names them, several with commas between. workers: other processes
+    that compute; none by default, or one per device if there are several. threads: of the CPU, per process. shard:
+    (i, k), only the i-th of k parts of the examples, from 1. batch_size: examples per pass.
     Raises Missing before any computation where data or weights are not there. Failed cells are in the results.
     """
     from robharness import engine
@@ -80,9 +87,11 @@ def run(
     registry = discover(plugins)
     planned = plan(source, data=data, limit=limit, models=models, registry=registry)
     require(planned)
-    check_device(device)
+    devices = check_devices(device)
     kept = Store(Path(store))
-    summary = engine.run(planned, kept, listener or Silent(), device=device, batch_size=batch_size)
+    asked = planned.shard(*shard) if shard else planned
+    how: Any = {"devices": devices, "workers": workers, "threads": threads, "batch_size": batch_size}
+    summary = engine.run(asked, kept, listener or Silent(), **how)
     if summary.interrupted:
         raise KeyboardInterrupt(f"what is whole is stored in {store}; the same call goes on")
     found = results.load(planned, kept)
@@ -113,15 +122,23 @@ def require(planned: Plan) -> None:
         raise UserError("\n".join(lines))
 
 
-def check_device(device: str) -> None:
-    """Raises UserError for a device that torch does not have here."""
-    import torch
+def check_devices(wanted: str) -> list[str]:
+    """The devices, given with commas between. Raises UserError for one that torch does not have here."""
+    devices = [device.strip() for device in wanted.split(",") if device.strip()] or ["cpu"]
+    for device in set(devices) - {"cpu"}:
+        import torch
 
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {device}: {reason}. Try: --device cpu") from None
+        try:
+            if (found := torch.device(device)).type == "cuda" and torch.cuda.is_available():
+                there = torch.cuda.device_count()  # without a context on it, which would cost its memory
+                if (found.index or 0) >= there:
+                    raise RuntimeError(f"there are {there} here, counted from 0")
+            else:
+                torch.empty(0, device=found)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"--device {device}: {reason}. Try: --device cpu") from None
+    return devices
 
 
 def observe(found: Results, registry: Registry) -> list[str]:

@@ -11,14 +11,15 @@ import dataclasses
 import fnmatch
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from robharness.errors import Missing, UserError
-from robharness.plugins import Entry
+from robharness.plugins import Entry, Source, source_digest, stands_on
 from robharness.specs import Cost, Dataset
 from robharness.suite import Model, Perturbation, Suite, changed_fields
 from robharness.weights import Weights, resolve
@@ -92,12 +93,37 @@ class Cell:
     def name(self) -> str:
         return f"{self.model.label} · {self.data.name} · {self.short_name}"
 
+    @property
+    def plugins(self) -> dict[str, dict[str, Any]]:
+        """The code that makes its outcomes: part of how they are made, no part of its identity."""
+        entries = {"model_plugin": self.model.entry, "data_plugin": self.data.entry}
+        if self.perturbation is not None:
+            entries["perturbation_plugin"] = self.perturbation.entry
+        return {role: _code(entry.source) for role, entry in entries.items()}
+
+
+@cache
+def _code(source: Source) -> dict[str, Any]:
+    return {"plugin": str(source), "source": source_digest(source), "stands_on": stands_on(source)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to make a plan again in another process: what `discover`, `suite.load` and `plan` take."""
+
+    source: str | Path | Mapping[str, Any]
+    data_root: Path
+    limit: int | None
+    options: tuple[str, ...]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a suite asks for. missing: data or weights that are not there; with any, `cells` is empty.
 
     others: cells of the suite that `only` left out; they are not computed, but stand in the same tables.
+    part: (i, k) where `shard` left the i-th of k parts of the examples, from 1. recipe: None where a network of this
+    process is in it.
     """
 
     suite: Suite
@@ -107,11 +133,23 @@ class Plan:
     others: tuple[Cell, ...] = ()
     warnings: tuple[str, ...] = ()
     missing: tuple[UserError, ...] = ()
+    part: tuple[int, int] = (1, 1)
+    recipe: Recipe | None = None
 
     @property
     def n(self) -> int:
         """Examples per cell."""
         return self.data.n if self.data else 0
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The positions that are to be computed, start to stop - 1: all n, or those of the shard."""
+        index, count = self.part
+        return self.n * (index - 1) // count, self.n * index // count
+
+    def shard(self, index: int, count: int) -> Plan:
+        """The index-th of `count` parts of the examples, from 1: the same cells, for other positions."""
+        return dataclasses.replace(self, part=(index, count))
 
     def only(self, pattern: str) -> Plan:
         """The cells whose name matches the glob, as a whole or in any part between dots. Raises UserError for none."""

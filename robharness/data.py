@@ -5,8 +5,12 @@ Every step but the last keeps 8 bits, so that stored and on-the-fly pictures agr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +26,30 @@ Picture = np.ndarray
 """uint8, (H, W, C) or, for a video, (T, H, W, C)."""
 
 
+Item = TypeVar("Item")
+READERS = 8
+"""Threads that decode at most; decoders of pictures let go of Python's lock."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Examples of a span, decoded and fitted to the model, on the host: a quarter of the bytes of a batch.
+
+    fitted: (N, H, W, C) or (N, T, H, W, C) uint8. canvas: (N, side, side, 3) uint8, where the suite has one.
+    """
+
+    span: tuple[int, int]
+    fitted: np.ndarray
+    canvas: np.ndarray | None
+
+    def part(self, start: int, stop: int) -> Pictures:
+        """Those of positions start to stop - 1."""
+        rows = slice(start - self.span[0], stop - self.span[0])
+        return Pictures(
+            span=(start, stop), fitted=self.fitted[rows], canvas=None if self.canvas is None else self.canvas[rows]
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reader:
     """Reads spans of a data set as a model wants them. canvas: side in pixels, or None."""
@@ -33,24 +61,39 @@ class Reader:
 
     def read(self, start: int, stop: int) -> Batch:
         """The examples at positions start to stop - 1. Raises Violation where a picture does not fit the model."""
-        indices = self.data.order[start:stop]
-        pictures = [self._picture(index) for index in indices]
+        return self.batch(self.pictures(start, stop))
+
+    def ahead(self, start: int, stop: int) -> Future[Pictures]:
+        """The pictures of a span, read while the caller does something else."""
+        return _background().submit(self.pictures, start, stop)
+
+    def pictures(self, start: int, stop: int) -> Pictures:
+        """The examples at positions start to stop - 1, read and decoded by several threads; raises as `read`."""
+        pictures = _by_threads(self._picture, self.data.order[start:stop])
         canvas = None
-        if self.canvas is not None:
-            canvas = torch.from_numpy(np.stack([on_canvas(picture, self.canvas) for picture in pictures]))
-            pictures = list(canvas.numpy())
+        if (side := self.canvas) is not None:
+            canvas = np.stack(_by_threads(lambda picture: on_canvas(picture, side), pictures))
+            pictures = list(canvas)
+        return Pictures(span=(start, stop), fitted=self._fitted(pictures), canvas=canvas)
+
+    def batch(self, pictures: Pictures) -> Batch:
+        """Pictures as a batch on the model's device."""
+        indices = self.data.order[slice(*pictures.span)]
         labels = torch.tensor([int(self.data.dataset.labels[index]) for index in indices], device=self.device)
-        return Batch(self.data.ids(start, stop), self.inputs(pictures), labels, canvas)
+        canvas = None if pictures.canvas is None else torch.from_numpy(pictures.canvas.copy())
+        return Batch(self.data.ids(*pictures.span), self._on_device(pictures.fitted), labels, canvas)
 
     def inputs(self, pictures: Sequence[Picture]) -> Tensor:
         """Pictures (of the canvas, where there is one) as the model's input, (N, *shape) float32 in [0, 1]."""
+        return self._on_device(self._fitted(pictures))
+
+    def _fitted(self, pictures: Sequence[Picture]) -> np.ndarray:
         steps = self.model.preprocessing or Preprocessing()
         size = self.model.input.shape[-2:]
         if self.canvas is not None:
-            fitted = [_resized(picture, size, steps) for picture in pictures]
+            fitted = _by_threads(lambda picture: _resized(picture, size, steps), pictures)
         else:
-            fitted = [preprocessed(picture, steps) for picture in pictures]
-        channels = self.model.input.shape[0]
+            fitted = _by_threads(lambda picture: preprocessed(picture, steps), pictures)
         for picture in fitted:
             found = (picture.shape[-1], *picture.shape[:-1])
             if found != tuple(self.model.input.shape):
@@ -59,8 +102,12 @@ class Reader:
                     f"declare a `preprocessing` that fits, or another `input`",
                     by="model",
                 )
-        stacked = torch.from_numpy(np.stack(fitted)).to(self.device)
-        if steps.channel_order == "bgr" and channels == 3:
+        return np.stack(fitted)
+
+    def _on_device(self, fitted: np.ndarray) -> Tensor:
+        stacked = torch.from_numpy(fitted).to(self.device)
+        steps = self.model.preprocessing or Preprocessing()
+        if steps.channel_order == "bgr" and self.model.input.shape[0] == 3:
             stacked = stacked.flip(-1)
         return stacked.movedim(-1, 1).to(torch.float32) / 255
 
@@ -111,3 +158,20 @@ def _through(picture: Picture, change, steps: Preprocessing | None = None) -> Pi
     image = v2.functional.to_pil_image(np.ascontiguousarray(picture))
     changed = np.asarray(change(image))
     return changed if changed.ndim == 3 else changed[:, :, None]
+
+
+@cache
+def _background() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
+
+
+@cache
+def _decoders() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=min(READERS, os.cpu_count() or 1), thread_name_prefix="decode")
+
+
+def _by_threads(do: Callable[[Item], Picture], items: Sequence[Item]) -> list[Picture]:
+    """What `do` makes of each item, in order; some at a time, since small pictures cost less than a hand-over."""
+    size = -(-len(items) // (4 * READERS)) or 1
+    runs = [items[start : start + size] for start in range(0, len(items), size)]
+    return [made for run in _decoders().map(lambda run: [do(item) for item in run], runs) for made in run]

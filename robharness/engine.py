@@ -1,26 +1,39 @@
-"""Turn a plan into units of about a minute, and do what is missing: running again is resuming."""
+"""Turn a plan into units of about a minute, give them to hands, and do what is missing: running again is resuming."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from math import prod
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
 
-from robharness.cells import Cell, Plan, PlannedModel
-from robharness.errors import StoreError, Violation
-from robharness.store import Failure, Span, Store
+from robharness.cells import Cell, Plan
+from robharness.errors import StoreError, UserError, Violation
+from robharness.processes import Here, There, events
+from robharness.store import Failure, Span, Store, uncovered
+from robharness.units import (
+    Began,
+    Broken,
+    Died,
+    Done,
+    Event,
+    Finished,
+    Ready,
+    Refused,
+    Setup,
+    Shrunk,
+    Unit,
+    UnitSize,
+    next_unit,
+)
 
-if TYPE_CHECKING:
-    from robharness.worker import Loaded
-
-UNIT_SECONDS = 60.0
-MAX_SPAN_BYTES = 512 * 2**20
-"""Of float32 inputs that a unit holds at once."""
+DEATHS = 2
+"""Processes that may die over one thing before it counts as failed."""
 
 
 class Listener(Protocol):
@@ -37,15 +50,35 @@ class Listener(Protocol):
 
 
 @dataclass
+class Speed:
+    """What computing a model took so far. model: its name; passes: of `rows` rows; seconds: of all processes together.
+
+    waited: seconds that the model waited for data.
+    """
+
+    model: str
+    rows: int
+    forward: int = 0
+    backward: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+
+@dataclass
 class Summary:
-    """What a run did. computed: cells times examples; interrupted: by Ctrl-C."""
+    """What a run did. computed: cells times examples; interrupted: by Ctrl-C; speed: by label."""
 
     computed: int = 0
     failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     interrupted: bool = False
+    finished: bool = False
     seconds: float = 0.0
-    passes: dict[str, dict[str, int]] = field(default_factory=dict)
+    speed: dict[str, Speed] = field(default_factory=dict)
+
+    def warn(self, warning: str) -> None:
+        if warning not in self.warnings:
+            self.warnings.append(warning)
 
 
 def run(
@@ -53,138 +86,358 @@ def run(
     store: Store,
     listener: Listener,
     *,
-    device: str = "cpu",
+    devices: Sequence[str] = ("cpu",),
+    workers: int | None = None,
+    threads: int | None = None,
     batch_size: int | None = None,
     stop_at_failure: bool = False,
 ) -> Summary:
     """Compute the cells of the plan that the store misses; failures are recorded, and the rest goes on.
 
-    device: "cpu", "cuda", "cuda:1" and so on. batch_size: examples per pass. Raises StoreError where nothing can be
-    written. The first Ctrl-C ends the run after the cell in hand.
+    devices: "cpu", "cuda", "cuda:1" and so on, given to the processes in turn. workers: other processes; by default
+    one per device if there are several, else all is done in this one. threads: of the CPU, per process; workers share
+    the cores if not given. batch_size: examples per pass. Raises StoreError where nothing can be written. The first
+    Ctrl-C ends the run after the cells in hand.
     """
     begun = time.perf_counter()
-    gaps = {cell.key: store.missing(cell.key, plan.n) for cell in plan.cells}
-    work = sum(stop - start for spans in gaps.values() for start, stop in spans)
-    listener.started(work, sum(1 for spans in gaps.values() if spans))
+    workers = len(devices) if workers is None and len(devices) > 1 else workers
+    if workers and plan.recipe is None:
+        raise UserError("a live network is in this process alone; run it without workers and on one device")
+    for cell in plan.cells:
+        store.verify(cell.key, plan.n)
     summary = Summary()
-    with _interruptible(listener) as interrupted:
-        state = _Run(plan, store, listener, gaps, interrupted, device, batch_size, stop_at_failure, summary)
+    state = _Run(plan, store, listener, summary, stop_at_failure)
+    work = sum(stop - start for spans in state.gaps.values() for start, stop in spans)
+    listener.started(work, sum(1 for spans in state.gaps.values() if spans))
+    summary.warnings += stale(plan, store)
+    record = store.new_run()
+    facts = {"suite": str(plan.suite.path), "examples": plan.n, "part": plan.part, "devices": list(devices),
+             "workers": workers or 1, "threads": threads}  # fmt: skip
+
+    def write_record() -> None:
+        summary.seconds = time.perf_counter() - begun
+        store.write_run(record, {**facts, **asdict(summary)})
+
+    if workers and threads is None and "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, len(os.sched_getaffinity(0)) // workers)  # more would wait for each other
+    setups = [Setup(device=devices[index % len(devices)], rows=batch_size, threads=threads)
+              for index in range(workers or 1)]  # fmt: skip
+    with _interruptible(listener) as state.interrupted:
         try:
-            for model in plan.models:
-                cells = {cell.key: cell for cell in plan.cells if cell.model is model and gaps[cell.key]}
-                if cells and state.goes_on:
-                    state.measure(model, list(cells.values()))
+            if work:
+                state.go(There if workers else Here, setups, write_record)
             for cell in plan.cells:
                 store.join(cell.key, plan.n)
         finally:
             listener.finished()
-    summary.interrupted = interrupted.is_set()
+    summary.interrupted, summary.finished = state.interrupted.is_set(), True
     summary.seconds = time.perf_counter() - begun
     if work:
-        store.write_run({"suite": str(plan.suite.path), "device": device, "examples": plan.n, **asdict(summary)})
+        write_record()
     return summary
 
 
 @dataclass
-class _Run:
-    """A run in hand. gaps: key -> spans that are still missing."""
+class _Slot:
+    """A hand and what it has: the label that it loads or has loaded, units, and the cell in hand."""
 
-    plan: Plan
-    store: Store
-    listener: Listener
-    gaps: dict[str, list[Span]]
-    interrupted: threading.Event
-    device: str
-    batch_size: int | None
-    stop_at_failure: bool
-    summary: Summary
+    setup: Setup
+    hand: Here | There
+    label: str | None = None
+    is_loaded: bool = False
+    is_busy: bool = False
+    unit: Unit | None = None
+    ahead: Unit | None = None
+    key: str | None = None
+
+
+class _Run:
+    """A run in hand.
+
+    gaps: key -> spans that are missing and that nobody has. retries: units whose process died. failed: keys of cells
+    that are left alone for the rest of the run.
+    """
+
+    def __init__(self, plan: Plan, store: Store, listener: Listener, summary: Summary, stop_at_failure: bool) -> None:
+        self.plan, self.store, self.listener, self.summary = plan, store, listener, summary
+        self.stop_at_failure = stop_at_failure
+        self.interrupted = threading.Event()
+        start, stop = plan.span
+        self.gaps = {cell.key: store.missing(cell.key, stop, start) for cell in plan.cells}
+        self.cells: dict[str, dict[str, Cell]] = {model.label: {} for model in plan.models}
+        for cell in plan.cells:
+            if self.gaps[cell.key]:
+                self.cells[cell.model.label][cell.key] = cell
+        self.sizes: dict[str, UnitSize] = {}
+        self.states: dict[str, str] = {}
+        self.slots: list[_Slot] = []
+        self.retries: list[Unit] = []
+        self.failed: set[str] = set()
+        self.deaths: Counter[str] = Counter()
 
     @property
     def goes_on(self) -> bool:
         return not self.interrupted.is_set() and not (self.stop_at_failure and self.summary.failures)
 
-    def measure(self, model: PlannedModel, cells: list[Cell]) -> None:
-        """Do the model's cells, unit by unit. A cell that failed is left alone for the rest of the run."""
-        from robharness import worker
-
-        failed: set[str] = set()
-        span: Span = (0, self.plan.n)
-
-        def done(cell: Cell, failure: Failure | None) -> bool:
-            if failure is None:
-                self.summary.computed += span[1] - span[0]
-            else:
-                self.summary.failures.append(failure)
-                failed.add(cell.key)
-            self.listener.cell_done(cell, span, failure)
-            return self.goes_on
-
+    def go(self, kind: type[Here] | type[There], setups: Sequence[Setup], write_record: Any) -> None:
+        """Give units to hands until nothing is missing, or this run does not go on."""
         try:
-            loaded = worker.load(self.plan, model, device=self.device, rows=self.batch_size)
-            self.check_state(model, cells, loaded.state)
-        except Violation as error:
-            for cell in cells:
-                failure = worker.failure_of(cell, span, error)
-                self.store.write_failure(cell.key, failure)
-                done(cell, failure)
+            for setup in setups:
+                self.slots.append(_Slot(setup, kind(self.plan, self.store, setup)))
+            while True:
+                for slot in self.slots:
+                    if not self.goes_on:
+                        slot.hand.stop()
+                    elif not slot.is_busy:
+                        self.give(slot)
+                busy = {slot.hand: slot for slot in self.slots if slot.is_busy}
+                if not busy:
+                    return
+                for hand, event in events(list(busy)):
+                    self.take(busy[hand], event)
+                    if isinstance(event, Finished):
+                        write_record()
+        finally:
+            for slot in self.slots:
+                slot.hand.close()
+
+    # --- what to do --------------------------------------------------------------------------------------------
+
+    def open_keys(self, label: str) -> list[str]:
+        return [key for key in self.cells[label] if self.gaps[key] and key not in self.failed]
+
+    def has_work(self, label: str) -> bool:
+        waiting = [key for unit in self.retries if unit.label == label for key in unit.keys if key not in self.failed]
+        return bool(self.open_keys(label) or waiting)
+
+    def give(self, slot: _Slot) -> None:
+        """A unit of the slot's model, or else the model that the fewest hands have; nothing if nothing is left."""
+        labels = [label for label in self.cells if self.has_work(label)]
+        slot.ahead = self.without_failed(slot.ahead)
+        if slot.ahead is None and slot.label not in labels:
+            if labels:
+                hands = Counter(other.label for other in self.slots)
+                slot.label, slot.is_loaded, slot.is_busy = min(labels, key=lambda label: hands[label]), False, True
+                slot.hand.load(slot.label)
             return
-        self.summary.warnings += [*_inexact(model, loaded.provenance), *self.changes(loaded)]
-        size = UnitSize(rows=loaded.classifier.rows, values=prod(model.entry.spec.input.shape))
-        while self.goes_on:
-            unit = next_unit([cell for cell in cells if cell.key not in failed], self.gaps, size.examples)
-            if unit is None:
-                break
-            span, due = unit
-            begun = time.perf_counter()
-            worker.run_unit(loaded, due, span, self.store, done)
-            size.took(span[1] - span[0], time.perf_counter() - begun)
-            for cell in due:
-                before, self.gaps[cell.key] = self.gaps[cell.key], self.store.missing(cell.key, self.plan.n)
-                if self.gaps[cell.key] == before and cell.key not in failed and self.goes_on:
-                    raise StoreError(
-                        f"{self.store} took a part of '{cell.name}' and does not have it. See: df {self.store}"
-                    )
-        self.summary.passes[model.label] = dict(loaded.classifier.passes)
+        assert slot.label is not None
+        slot.unit = slot.ahead or self.cut(slot.label)
+        slot.ahead = self.cut(slot.label)
+        if slot.unit is not None:
+            slot.is_busy = True
+            slot.hand.do(slot.unit, slot.ahead)
 
-    def cells_of(self, model: PlannedModel) -> list[Cell]:
-        """Every cell of the model in the suite, those that are not asked for as well."""
-        return [cell for cell in (*self.plan.cells, *self.plan.others) if cell.model is model]
+    def cut(self, label: str) -> Unit | None:
+        """The next unit of a model, which nobody else gets; None if there is none."""
+        for unit in self.retries:
+            if unit.label == label:
+                self.retries.remove(unit)
+                return self.without_failed(unit) or self.cut(label)
+        keys = self.open_keys(label)
+        most = max((sum(stop - start for start, stop in self.gaps[key]) for key in keys), default=0)
+        found = next_unit(keys, self.gaps, self.sizes[label].examples(most, len(self.slots)))
+        if found is None:
+            return None
+        span, due = found
+        for key in due:
+            self.gaps[key] = [rest for gap in self.gaps[key] for rest in uncovered([span], gap)]
+        return Unit(label=label, span=span, keys=tuple(due))
 
-    def check_state(self, model: PlannedModel, due: Sequence[Cell], state: str) -> None:
-        """Refuse to put outcomes beside those of another network under the same name."""
-        for cell in self.cells_of(model):
-            recorded = self.store.description(cell.key)
-            if recorded is not None and recorded.get("model_state") != state and self.store.spans(cell.key):
-                raise Violation(
-                    "it builds another network than the one whose outcomes are stored, from the same weights and "
-                    f"options; raise its `revision`, or type: robharness run SUITE --fresh '{cell.model.label}'",
-                    by="model",
+    def without_failed(self, unit: Unit | None) -> Unit | None:
+        keys = tuple(key for key in unit.keys if key not in self.failed) if unit else ()
+        return replace(unit, keys=keys) if unit and keys else None
+
+    # --- what came of it ---------------------------------------------------------------------------------------
+
+    def take(self, slot: _Slot, event: Event) -> None:
+        """Learn of an event of the slot's hand."""
+        label = slot.label
+        assert label is not None
+        if isinstance(event, Ready):
+            slot.is_busy = False
+            self.ready(slot, label, event)
+        elif isinstance(event, Refused):
+            slot.is_busy, slot.label = False, None
+            self.fail_all(label, Violation(event.error, by=event.by), event.traceback)
+        elif isinstance(event, Began):
+            slot.key = event.key
+        elif isinstance(event, Done):
+            slot.key = None
+            self.done(self.cells[label][event.key], event.span, event.failure)
+        elif isinstance(event, Shrunk):
+            self.summary.warn(
+                f"{label}: memory was too small for {event.before} examples per pass; it goes on with {event.rows}"
+            )
+            if slot.is_loaded:
+                self.sizes[label].shrink(event.rows)
+        elif isinstance(event, Finished):
+            self.finished(slot, label, event)
+        elif isinstance(event, Died):
+            self.died(slot, label, event.how)
+        elif isinstance(event, Broken):
+            raise WorkerError(event.error) if event.is_bug else UserError(event.error)
+
+    def ready(self, slot: _Slot, label: str, event: Ready) -> None:
+        slot.is_loaded = True
+        try:
+            self.check_state(label, event.state)
+        except Violation as error:
+            slot.label = None
+            self.fail_all(label, error)
+            return
+        if label not in self.sizes:
+            self.sizes[label] = UnitSize(rows=event.rows, values=event.values)
+            self.summary.speed[label] = Speed(model=self.model_name(label), rows=event.rows)
+            for warning in (*_inexact(label, event.provenance), *self.changes(label, event.provenance)):
+                self.summary.warn(warning)
+
+    def done(self, cell: Cell, span: Span, failure: Failure | None) -> None:
+        if failure is None:
+            self.summary.computed += span[1] - span[0]
+        else:
+            self.summary.failures.append(failure)
+            self.failed.add(cell.key)
+        self.listener.cell_done(cell, span, failure)
+
+    def finished(self, slot: _Slot, label: str, event: Finished) -> None:
+        unit, slot.unit, slot.is_busy = slot.unit, None, False
+        assert unit is not None
+        self.sizes[label].took(unit.span[1] - unit.span[0], event.seconds)
+        speed = self.summary.speed[label]
+        speed.forward += event.passes.get("forward", 0)
+        speed.backward += event.passes.get("backward", 0)
+        speed.seconds += event.seconds
+        speed.waited += event.waited
+        for key in unit.keys:
+            missing = self.store.missing(key, unit.span[1], unit.span[0])
+            if missing and key not in self.failed and self.goes_on:
+                raise StoreError(
+                    f"{self.store} took a part of '{self.cells[label][key].name}' and does not have it. "
+                    f"See: df {self.store}"
                 )
-        for cell in due:
-            if not self.store.spans(cell.key):
-                self.store.forget_description(cell.key)
-            self.store.describe(cell, model_state=state)
+            self.gaps[key] = self.still_open(key)  # another run may have been here meanwhile
 
-    def changes(self, loaded: Loaded) -> list[str]:
+    def still_open(self, key: str) -> list[Span]:
+        """What is missing of a cell and nobody has in hand."""
+        in_hand = [unit for slot in self.slots for unit in (slot.unit, slot.ahead) if unit] + self.retries
+        start, stop = self.plan.span
+        taken = [unit.span for unit in in_hand if key in unit.keys]
+        return uncovered([*self.store.spans(key), *taken], (start, stop))
+
+    def died(self, slot: _Slot, label: str, how: str) -> None:
+        """Go on without what the process had: another one gets it, and after two deaths it counts as failed."""
+        slot.hand.close()
+        unit, ahead, key = slot.unit, slot.ahead, slot.key
+        slot.unit = slot.ahead = slot.key = None
+        self.summary.warn(f"{label}: a worker process died ({how}); what it had in hand was given to another one")
+        if unit is None:
+            self.deaths[label] += 1
+            if self.deaths[label] >= DEATHS:
+                self.fail_all(
+                    label, Violation(f"{DEATHS} worker processes died while they loaded it: {how}", by="model")
+                )
+        if ahead is not None:
+            self.retries.append(ahead)
+        if unit is not None:
+            deaths = unit.deaths + 1
+            keys = tuple(key for key in unit.keys if self.store.missing(key, unit.span[1], unit.span[0]))
+            if deaths >= DEATHS:
+                blamed = [key] if key in keys else list(keys)
+                for each in blamed:
+                    self.fail(self.cells[label][str(each)], unit.span, Violation(
+                        f"{DEATHS} worker processes died over its examples {unit.span[0]} to {unit.span[1] - 1}: {how}"
+                    ))  # fmt: skip
+                keys, deaths = tuple([each for each in keys if each not in blamed]), 0
+            if keys:
+                self.retries.append(replace(unit, keys=keys, deaths=deaths))
+        slot.label, slot.is_busy = None, False
+        if self.goes_on:
+            slot.hand = There(self.plan, self.store, slot.setup)
+
+    def fail(self, cell: Cell, span: Span, error: Violation, details: str = "") -> None:
+        failure = Failure.of(cell, span, error)
+        failure = replace(failure, traceback=details) if details else failure
+        self.store.write_failure(cell.key, failure)
+        self.done(cell, span, failure)
+
+    def fail_all(self, label: str, error: Violation, details: str = "") -> None:
+        """Nothing of the model can be computed."""
+        for key in self.open_keys(label):
+            self.fail(self.cells[label][key], self.plan.span, error, details)
+        for unit in [unit for unit in self.retries if unit.label == label]:
+            self.retries.remove(unit)
+
+    # --- how it was made ---------------------------------------------------------------------------------------
+
+    def model_name(self, label: str) -> str:
+        return next(model.entry.name for model in self.plan.models if model.label == label)
+
+    def cells_of(self, label: str) -> list[Cell]:
+        """Every cell of the model in the suite, those that are not asked for as well."""
+        return [cell for cell in (*self.plan.cells, *self.plan.others) if cell.model.label == label]
+
+    def check_state(self, label: str, state: str) -> None:
+        """Refuse to put outcomes beside those of another network under the same name."""
+        recorded = {way.get("model_state") for cell in self.cells_of(label) for way in self.store.provenance(cell.key)}
+        if not {*recorded, self.states.setdefault(label, state)} <= {state}:
+            raise Violation(
+                "it builds another network than the one whose outcomes are stored, from the same weights and "
+                f"options; raise its `revision`, or type: robharness run SUITE --fresh '{label}'",
+                by="model",
+            )
+        for cell in self.cells[label].values():
+            self.store.describe(cell)
+
+    def changes(self, label: str, provenance: dict[str, Any]) -> list[str]:
         """What is different now from how the parts that are there were made."""
-        from robharness.worker import provenance_of
-
-        label, changes = loaded.model.label, dict[str, None]()
-        for cell in self.cells_of(loaded.model):
-            before = _flat(self.store.provenance(cell.key) or {})
-            for name, now in _flat(provenance_of(loaded, cell)).items():
-                if name in before and before[name] != now:
-                    text = f"{label}: {name} was {before[name]} when some of it was computed, now it is {now}"
-                    changes[f"{text}; to compute all of it again: --fresh '{label}'"] = None
-        return list(changes)
+        found = dict[str, None]()
+        for cell in self.cells_of(label):
+            for way in self.store.provenance(cell.key):
+                for name, before, now in _differences(way, provenance):
+                    text = f"{label}: {name} was {before} when some of it was computed, now it is {now}"
+                    found[f"{text}; to compute all of it again: --fresh '{label}'"] = None
+        return list(found)
 
 
-def _inexact(model: PlannedModel, provenance: dict[str, Any]) -> list[str]:
+class WorkerError(Exception):
+    """A bug that showed in another process, with its traceback."""
+
+
+def stale(plan: Plan, store: Store) -> list[str]:
+    """What is stored of the plan and was made by other code than the plugins have now."""
+    cells: dict[tuple[str, str, Any, Any], list[Cell]] = {}
+    for cell in (*plan.cells, *plan.others):
+        plugins = cell.plugins
+        for way in store.provenance(cell.key):
+            for name, before, now in _differences(way, plugins):
+                role, _, what = name.partition(".")
+                if what in ("plugin", "source"):
+                    cells.setdefault((plugins[role]["plugin"], what, before, now), []).append(cell)
+    return [
+        f"{plugin}: its {'source' if what == 'source' else 'version'} was {before} when {_some(stale)} computed, "
+        f"now it is {now}; to compute again: --fresh '{stale[0].short_name if len(stale) == 1 else '*'}'"
+        for (plugin, what, before, now), stale in cells.items()
+    ]
+
+
+def _some(cells: Sequence[Cell]) -> str:
+    return f"'{cells[0].name}' was" if len(cells) == 1 else f"{len(cells)} of these cells were"
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """(name, before, now) of what both have and is not the same."""
+    flat = _flat(now)
+    for name, value in _flat(before).items():
+        if name in flat and flat[name] != value:
+            yield name, value, flat[name]
+
+
+def _inexact(label: str, provenance: dict[str, Any]) -> list[str]:
     broken = [name for name, exact in provenance["exact"].items() if exact is False]
     broken = [name for name in broken if name != "grad_mode" or provenance["exact"]["gradients"] is not None]
     what = {"rows": "logits depend on the neighbours in a pass", "gradients": "gradients depend on the neighbours in a "
             "pass", "grad_mode": "logits differ where gradients are recorded"}  # fmt: skip
-    return [f"{model.label}: on this device the last bits of its {what[name]}" for name in broken]
+    return [f"{label}: on this device the last bits of its {what[name]}" for name in broken]
 
 
 def _flat(facts: dict[str, Any]) -> dict[str, Any]:
@@ -194,33 +447,6 @@ def _flat(facts: dict[str, Any]) -> dict[str, Any]:
             {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
         )
     return flat
-
-
-def next_unit(cells: Sequence[Cell], gaps: dict[str, list[Span]], size: int) -> tuple[Span, list[Cell]] | None:
-    """The first span of at most `size` examples that some cells miss, and those cells; None when all is there."""
-    firsts = [gaps[cell.key][0] for cell in cells if gaps[cell.key]]
-    if not firsts:
-        return None
-    start = min(first[0] for first in firsts)
-    due = [cell for cell in cells if gaps[cell.key] and gaps[cell.key][0][0] == start]
-    ends = [gaps[cell.key][0][1] for cell in due]
-    later = [first[0] for first in firsts if first[0] > start]
-    return (start, min([start + size, *ends, *later])), due
-
-
-class UnitSize:
-    """How many examples make a unit of about a minute; whole passes, and never more than memory can hold."""
-
-    def __init__(self, rows: int, values: int) -> None:
-        self._rows = rows
-        self._most = max(rows, MAX_SPAN_BYTES // (4 * values) // rows * rows)
-        self.examples = min(4 * rows, self._most)
-
-    def took(self, examples: int, seconds: float) -> None:
-        """Learn from a unit; at most eight times the size at once, since the first is cold."""
-        wanted = examples * UNIT_SECONDS / max(seconds, 1e-9)
-        wanted = min(wanted, 8 * self.examples)
-        self.examples = min(max(self._rows, int(wanted) // self._rows * self._rows), self._most)
 
 
 @contextmanager
@@ -235,7 +461,7 @@ def _interruptible(listener: Listener) -> Iterator[threading.Event]:
     def handle(number: int, frame: Any) -> None:
         interrupted.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        listener.say("stopping after the cell in hand; Ctrl-C again stops at once")
+        listener.say("stopping after the cells in hand; Ctrl-C again stops at once")
 
     signal.signal(signal.SIGINT, handle)
     try:

@@ -80,6 +80,14 @@ class Violation(Exception):
         super().__init__(message)
 
 
+class OutOfMemory(Exception):
+    """The memory of host or device is too small for passes of so many rows."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        super().__init__(f"out of memory with {rows} examples per pass")
+
+
 def did_you_mean(word: str, known: list[str]) -> str:
     """`; did you mean 'norm'?` for the nearest known word, or nothing."""
     from difflib import get_close_matches

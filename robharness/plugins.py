@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -73,7 +74,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Registry:
-    """What the plugins declare, by kind and full name, and what could not be used."""
+    """What the plugins declare, by kind and full name, and what could not be used. options: of `discover`."""
 
     models: dict[str, Entry] = field(default_factory=dict)
     attacks: dict[str, Entry] = field(default_factory=dict)
@@ -83,6 +84,7 @@ class Registry:
     sources: list[Source] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     observers: list[tuple[Source, Any]] = field(default_factory=list)
+    options: tuple[str, ...] = ()
 
     def find(self, kind: str, name: str) -> Entry:
         """The entry of that kind and full name. Raises PluginNotFound with what to do about it."""
@@ -122,7 +124,7 @@ def discover(options: Sequence[str] = ()) -> Registry:
     Raises PluginLoadError for a loose file that is not there or cannot be used; what is wrong with an
     installed plugin becomes a `Problem` of the registry.
     """
-    registry = Registry()
+    registry = Registry(options=tuple(options))
     blocked = {option.removeprefix("no:") for option in options if option.startswith("no:")}
     loose = [Path(option) for option in dict.fromkeys(options) if not option.startswith("no:")]
     claims: dict[str, list[tuple[Source, Any]]] = defaultdict(list)
@@ -165,6 +167,28 @@ def stands_on(source: Source) -> list[str]:
         except importlib.metadata.PackageNotFoundError:
             found.append(f"{requirement.name} (not installed)")
     return found
+
+
+def source_digest(source: Source) -> str | None:
+    """The first 12 digits of a SHA-256 of the plugin's Python files, or None where there are none to be found.
+
+    An editable plugin changes without a new version; this tells.
+    """
+    if source.digest is not None:
+        return source.digest[:12]
+    try:
+        found = importlib.util.find_spec(source.origin)
+    except (ImportError, ValueError):
+        return None
+    if found is None or found.origin is None:
+        return None
+    folders = [Path(folder) for folder in found.submodule_search_locations or ()]
+    files = [(str(path.relative_to(folder)), path) for folder in folders for path in folder.rglob("*.py")]
+    digest = hashlib.sha256()
+    for name, path in sorted(files) or [(Path(found.origin).name, Path(found.origin))]:
+        with suppress(OSError):  # a file that goes away meanwhile is as good as gone
+            digest.update(f"{name}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _requirements(lines: Iterable[str]) -> Iterator[Requirement]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,40 @@ import numpy as np
 
 from robharness import metrics
 from robharness.cells import Cell, Plan
-from robharness.store import Failure, Store
+from robharness.store import Failure, Rows, Store
 from robharness.suite import Suite
+
+AT_ONCE = ("correct", "prediction")
+"""The columns that every report needs; the others are read when they are asked for."""
+
+
+class Columns(Mapping[str, np.ndarray]):
+    """The columns of a cell by name, each (n,), read from the store when they are asked for."""
+
+    def __init__(self, store: Store, key: str, rows: Rows) -> None:
+        self._store, self._key, self._rows = store, key, rows
+        self._known = {name: rows.table[name].to_numpy() for name in rows.table.column_names}
+        if not len(rows.positions):
+            self._known = {"correct": np.zeros(0, bool), "prediction": np.zeros(0, np.int64)}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._known and name in self._rows.names:
+            self._known[name] = self._read(name)
+        column: np.ndarray = self._known[name]
+        return column
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in (self._rows.names or tuple(self._known)) if name != "position")
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def _read(self, name: str) -> np.ndarray:
+        """The column at the positions that were there when the results were loaded; there may be more by now."""
+        positions = self._rows.positions
+        found = self._store.read(self._key, int(positions[-1]) + 1, [name])
+        column: np.ndarray = found.table[name].to_numpy()[np.searchsorted(found.positions, positions)]
+        return column
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,14 +51,15 @@ class CellResult:
     """The outcomes of one cell. n: examples there are, of `asked`; positions: which, ascending, (n,) int64.
 
     columns: example, label, prediction, correct, margin, logit_range, size, attacked and the plugin's notes, each (n,).
+    provenance: how the outcomes were made, every way once.
     """
 
     cell: Cell
     asked: int
     positions: np.ndarray
-    columns: dict[str, np.ndarray]
+    columns: Mapping[str, np.ndarray]
     failures: tuple[Failure, ...]
-    provenance: dict[str, Any] | None
+    provenance: tuple[dict[str, Any], ...]
 
     @property
     def n(self) -> int:
@@ -54,10 +87,11 @@ class CellResult:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """All cells of a plan, with what is stored of them."""
+    """All cells of a plan, with what is stored of them. notes: what is to be known of the store itself."""
 
     plan: Plan
     cells: tuple[CellResult, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def suite(self) -> Suite:
@@ -104,15 +138,12 @@ class Results:
 
 def load(plan: Plan, store: Store) -> Results:
     """The stored outcomes of a plan's cells, as many as there are."""
-    return Results(plan=plan, cells=tuple(_load_cell(cell, plan.n, store) for cell in plan.cells))
+    found = tuple(_load_cell(cell, plan.n, store) for cell in plan.cells)
+    return Results(plan=plan, cells=found, notes=tuple(dict.fromkeys(store.notes)))
 
 
 def _load_cell(cell: Cell, n: int, store: Store) -> CellResult:
     store.description(cell.key)  # refuses a newer schema
-    table = store.read(cell.key, n)
-    columns = {name: table[name].to_numpy() for name in table.column_names}
-    positions = columns.pop("position")
-    columns.setdefault("correct", np.zeros(0, bool))
-    columns.setdefault("prediction", np.zeros(0, np.int64))
+    found = store.read(cell.key, n, AT_ONCE)
     failures = tuple(store.failures(cell.key))
-    return CellResult(cell, n, positions, columns, failures, store.provenance(cell.key))
+    return CellResult(cell, n, found.positions, Columns(store, cell.key, found), failures, tuple(found.provenance))

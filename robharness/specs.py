@@ -323,7 +323,10 @@ class Dataset(Protocol):
     def labels(self) -> Sequence[int]: ...
 
     def read(self, index: int) -> np.ndarray:
-        """The picture as uint8 (H, W, 3), or the video as uint8 (T, H, W, 3); grey ones have one channel."""
+        """The picture as uint8 (H, W, 3), or the video as uint8 (T, H, W, 3); grey ones have one channel.
+
+        Called from several threads at once, ahead of the model.
+        """
         ...
 
 

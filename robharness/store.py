@@ -1,30 +1,40 @@
 """Results on disk: immutable parts of cells, written atomically, so that running again is resuming.
 
-    cells/<aa>/<key>/cell.json                    what the cell is
-    cells/<aa>/<key>/00000-00256.parquet          outcomes of the examples at positions 0 to 255
-    cells/<aa>/<key>/00000-00256.failed.json      why they are not there
-    runs/<time>.json                              what each run did
+    cells/<aa>/<key>/cell.json                         what the cell is
+    cells/<aa>/<key>/00000-00256.1c291ca3.parquet      outcomes of the examples at positions 0 to 255
+    cells/<aa>/<key>/00000-00256.failed.json           why they are not there
+    runs/<time>-<process>-<random>.json                what each run did
 
 A file appears by a temporary file, fsync, rename, fsync of the folder: whatever kills the process, a part is whole or
-absent. Trade-off: two fsyncs a part, milliseconds against a minute of work. Coverage is read off the file names; there
-is no index that could be wrong.
+absent. Coverage is read off the file names; there is no index that could be wrong. The name of a part carries the
+CRC-32 of its bytes, so that what a disk or a copy did to it later is seen by every reader: such a part is set aside
+and counts as missing. Trade-offs: two fsyncs a part, milliseconds against a minute of work; a part is read whole even
+for one of its columns, at gigabytes a second.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import time
+import traceback
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
+import numpy as np
+
 from robharness.cells import Cell
-from robharness.errors import StoreError
+from robharness.errors import StoreError, Violation
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,11 +42,15 @@ if TYPE_CHECKING:
 SCHEMA = 1
 RACES = 5
 """How often a reader looks again when parts vanish under it because another run joins them."""
+STALE_SECONDS = 3600
+"""Age at which a temporary file belongs to nobody any more; writing one takes milliseconds."""
 Span = tuple[int, int]
 """Positions start to stop - 1 of a data set's fixed order."""
+T = TypeVar("T")
 
-_PART = re.compile(r"(\d{5,})-(\d{5,})\.parquet")
+_PART = re.compile(r"(\d{5,})-(\d{5,})\.([0-9a-f]{8})\.parquet")
 _FAILED = re.compile(r"(\d{5,})-(\d{5,})\.failed\.json")
+_NO_FSYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +66,64 @@ class Failure:
     def __str__(self) -> str:
         return f"{self.error} ({self.blame})"
 
+    @classmethod
+    def of(cls, cell: Cell, span: Span, error: BaseException) -> Failure:
+        """Who is to blame for a cell that has no outcomes, and why."""
+        by = error.by if isinstance(error, Violation) else "data"
+        if by == "perturbation" and cell.perturbation is not None:
+            entry = cell.perturbation.entry
+        else:
+            entry = cell.data.entry if by == "data" else cell.model.entry
+        text = str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
+        return cls(
+            start=span[0],
+            stop=span[1],
+            blame=str(entry.source),
+            error=f"{entry.name}: {text}",
+            traceback="".join(traceback.format_exception(error.__cause__ or error)),
+        )
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """A file of outcomes of positions start to stop - 1. checksum: CRC-32 of its bytes, 8 hexadecimal digits."""
+
+    start: int
+    stop: int
+    checksum: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.start:05d}-{self.stop:05d}.{self.checksum}.parquet"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """What is read of a cell: a row per position. names: of all columns there are, `table` may have fewer.
+
+    positions: (n,) int64, ascending. provenance: how the rows were made, every way once.
+    """
+
+    table: pa.Table
+    names: tuple[str, ...]
+    positions: np.ndarray
+    provenance: list[dict[str, Any]]
+
+
+class _Damaged(Exception):
+    """A part that is not what was written; it has been set aside."""
+
 
 class Store:
-    """The folder of results. root: made when the first thing is written."""
+    """The folder of results. root: made when the first thing is written.
+
+    notes: what readers of the results must know of the store itself, a sentence each: parts set aside, no fsync.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.notes: list[str] = []
+        self._bad: set[tuple[str, Part]] = set()  # damaged, and perhaps in a folder where nothing can be renamed
 
     def __str__(self) -> str:
         return str(self.root)
@@ -67,26 +133,19 @@ class Store:
     def folder(self, key: str) -> Path:
         return self.root / "cells" / key[:2] / key
 
-    def describe(self, cell: Cell, **facts: Any) -> dict[str, Any]:
-        """What `cell.json` says of the cell, written if it is not there. Raises StoreError for a newer schema.
-
-        facts: what is known of the cell beside its identity, kept from the first time.
-        """
-        path = self.folder(cell.key) / "cell.json"
-        if path.exists():
-            return self._read_description(path)
-        description = {"schema": SCHEMA, "key": cell.key, "name": cell.name, "identity": cell.identity, **facts}
-        self._write(path, json.dumps(description, indent=1).encode())
-        return description
+    def describe(self, cell: Cell) -> None:
+        """Write `cell.json`, which says what the cell is, if it is not there. Raises StoreError for a newer schema."""
+        if self.description(cell.key) is None:
+            description = {"schema": SCHEMA, "key": cell.key, "name": cell.name, "identity": cell.identity}
+            self._write(self.folder(cell.key) / "cell.json", json.dumps(description, indent=1).encode())
 
     def description(self, key: str) -> dict[str, Any] | None:
         """What `cell.json` says, or None. Raises StoreError for a newer schema."""
         path = self.folder(key) / "cell.json"
-        return self._read_description(path) if path.exists() else None
-
-    def _read_description(self, path: Path) -> dict[str, Any]:
         try:
             description: dict[str, Any] = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError) as error:
             raise StoreError(
                 f"{path} cannot be read: {error}. To compute the cell again: rm -r {path.parent}"
@@ -98,24 +157,24 @@ class Store:
             )
         return description
 
+    def cell_keys(self) -> list[str]:
+        """The keys of all cells that are there."""
+        return sorted(path.parent.name for path in self.root.glob("cells/*/*/cell.json"))
+
     # --- parts -------------------------------------------------------------------------------------------------
+
+    def parts(self, key: str) -> list[Part]:
+        """The parts that are there, in order; they may overlap."""
+        found = (Part(int(match[1]), int(match[2]), match[3]) for match in self._files(key, _PART))
+        return sorted(part for part in found if (key, part) not in self._bad)
 
     def spans(self, key: str) -> list[Span]:
         """The spans of the parts that are there, in order; they may overlap."""
-        return sorted(_span(match) for match in self._files(key, _PART))
+        return [(part.start, part.stop) for part in self.parts(key)]
 
-    def missing(self, key: str, n: int) -> list[Span]:
-        """The spans of positions 0 to n - 1 that no part covers, in order."""
-        gaps, position = [], 0
-        for start, stop in self.spans(key):
-            if start > position:
-                gaps.append((position, min(start, n)))
-            position = max(position, stop)
-            if position >= n:
-                break
-        if position < n:
-            gaps.append((position, n))
-        return [gap for gap in gaps if gap[0] < gap[1]]
+    def missing(self, key: str, stop: int, start: int = 0) -> list[Span]:
+        """The spans of positions start to stop - 1 that no part covers, in order."""
+        return uncovered(self.spans(key), (start, stop))
 
     def write_part(self, key: str, start: int, columns: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
         """Write outcomes of the positions from `start` on. provenance: how they were made, kept with the part."""
@@ -123,70 +182,113 @@ class Store:
 
         table = pa.table(dict(columns))
         table = table.add_column(0, "position", pa.array(range(start, start + table.num_rows), pa.int64()))
-        table = table.replace_schema_metadata({"robharness": json.dumps(dict(provenance))})
-        self._write_table(key, start, start + table.num_rows, table)
+        self._write_table(key, start, table, [dict(provenance)])
 
     def join(self, key: str, n: int) -> None:
         """Make one file of a complete cell's parts; does nothing while positions 0 to n - 1 have a gap."""
-        spans = self.spans(key)
-        if len(spans) < 2 or self.missing(key, n):
+        self.again(key, lambda: self._join(key, n))
+
+    def _join(self, key: str, n: int) -> None:
+        parts = self.parts(key)
+        if len(parts) < 2 or self.missing(key, n):
             return
-        gaps = self.missing(key, max(stop for _, stop in spans))
-        end = gaps[0][0] if gaps else max(stop for _, stop in spans)
-        joined = [span for span in spans if span[1] <= end]
-        facts = [json.loads(self._metadata(key, span)) for span in joined]
-        different = [fact for index, fact in enumerate(facts) if fact not in facts[:index]]
-        provenance = different[0] if len(different) == 1 else {**different[0], "mixed": different}
-        table = self.read(key, end).replace_schema_metadata({"robharness": json.dumps(provenance)})
-        self._write_table(key, 0, end, table)
-        for start, stop in joined:
-            if (start, stop) != (0, end):
-                (self.folder(key) / _part_name(start, stop)).unlink(missing_ok=True)
+        last = max(part.stop for part in parts)
+        gaps = uncovered([(part.start, part.stop) for part in parts], (0, last))
+        end = gaps[0][0] if gaps else last
+        rows = self._read(key, end, None)
+        joined = self._write_table(key, 0, rows.table, rows.provenance)
+        for part in parts:
+            if part.stop <= end and part != joined:
+                (self.folder(key) / part.name).unlink(missing_ok=True)
 
-    def read(self, key: str, n: int) -> pa.Table:
-        """Outcomes of the covered positions below n, each once, in order, with their `position`."""
-        for _ in range(RACES):
-            with contextlib.suppress(FileNotFoundError):  # another run joined the parts meanwhile: look again
-                return self._read(key, n)
-        raise StoreError(f"the parts of {self.folder(key)} keep vanishing; is something cleaning {self.root}?")
+    def read(self, key: str, n: int, columns: Sequence[str] | None = None) -> Rows:
+        """Outcomes of the covered positions below n, each once, in order. columns: names; all there are if None."""
+        return self.again(key, lambda: self._read(key, n, columns))
 
-    def _read(self, key: str, n: int) -> pa.Table:
+    def _read(self, key: str, n: int, columns: Sequence[str] | None) -> Rows:
+        import pyarrow as pa
+
+        tables, names, ways, position = [], dict[str, None](), list[dict[str, Any]](), 0
+        positions = [np.zeros(0, np.int64)]
+        for part in self.parts(key):
+            first, last = max(part.start, position), min(part.stop, n)
+            if first < last:
+                table, part_names, part_ways = self._load(key, part, columns)
+                tables.append(table.slice(first - part.start, last - first))
+                positions.append(np.arange(first, last))
+                names.update(dict.fromkeys(part_names))
+                ways += [way for way in part_ways if way not in ways]
+                position = last
+        table = pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+        return Rows(table=table, names=tuple(names), positions=np.concatenate(positions), provenance=ways)
+
+    def verify(self, key: str, n: int) -> None:
+        """Set damaged parts of the cell aside, so that they are missing; and sweep up after killed writers."""
+        for part in self.parts(key):
+            if part.start < n:
+                with contextlib.suppress(FileNotFoundError, _Damaged):  # set aside, or joined by another run meanwhile
+                    self._bytes(key, part)
+        with contextlib.suppress(OSError):  # a store that is read only has nothing to sweep
+            for path in self.folder(key).glob(".*.tmp"):
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    path.unlink(missing_ok=True)
+
+    def provenance(self, key: str) -> list[dict[str, Any]]:
+        """How the parts of the cell were made: every way once, that of the first positions first."""
+        return self.again(key, lambda: self._read(key, sys.maxsize, ()).provenance)
+
+    def _load(
+        self, key: str, part: Part, columns: Sequence[str] | None
+    ) -> tuple[pa.Table, list[str], list[dict[str, Any]]]:
+        """These columns of a part, the names of all of its columns, and how it was made."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        tables, position = [], 0
-        for start, stop in self.spans(key):
-            first, last = max(start, position), min(stop, n)
-            if first >= last:
-                continue
-            path = self.folder(key) / _part_name(start, stop)
-            again = f"To compute the cell again: rm -r {path.parent}"
+        content = self._bytes(key, part)
+        try:
+            file = pq.ParquetFile(pa.BufferReader(content))
+            table = file.read(columns=None if columns is None else list(columns), use_threads=False)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise self._set_aside(key, part, str(error)) from None
+        if file.metadata.num_rows != part.stop - part.start:
+            raise self._set_aside(key, part, f"it has {file.metadata.num_rows} rows")
+        metadata = file.schema_arrow.metadata or {}
+        ways = json.loads(metadata.get(b"robharness", b"[]"))
+        return table.replace_schema_metadata(None), file.schema_arrow.names, ways
+
+    def _bytes(self, key: str, part: Part) -> bytes:
+        """The file of a part as it was written. Raises _Damaged for another one, FileNotFoundError for none."""
+        path = self.folder(key) / part.name
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:  # a disk that gives out
+            raise self._set_aside(key, part, error.strerror or str(error)) from None
+        if f"{zlib.crc32(content):08x}" != part.checksum:
+            raise self._set_aside(key, part, f"its {len(content)} bytes have another checksum than its name says")
+        return content
+
+    def _set_aside(self, key: str, part: Part, why: str) -> _Damaged:
+        path = self.folder(key) / part.name
+        self._bad.add((key, part))
+        with contextlib.suppress(OSError):  # where nothing can be renamed it is passed over all the same
+            path.replace(path.with_name(f"{path.name}.damaged"))
+        self.notes.append(f"{path} is damaged ({why}); it is set aside, and what it held is computed again by: "
+                          "robharness run SUITE")  # fmt: skip
+        return _Damaged()
+
+    def again(self, key: str, look: Callable[[], T]) -> T:
+        """What `look` finds, once nothing vanishes under it: another run may join parts, damaged ones are set aside."""
+        races = 0
+        while races < RACES:
             try:
-                table = pq.read_table(path, partitioning=None)
-            except pa.ArrowInvalid as error:
-                raise StoreError(f"{path} is damaged: {error}. {again}") from None
-            if table.num_rows != stop - start:
-                raise StoreError(f"{path} has {table.num_rows} rows, not {stop - start}. {again}")
-            tables.append(table.slice(first - start, last - first).replace_schema_metadata(None))
-            position = last
-        if not tables:
-            return pa.table({"position": pa.array([], pa.int64())})
-        return pa.concat_tables(tables, promote_options="default")
-
-    def provenance(self, key: str) -> dict[str, Any] | None:
-        """How the first part of the cell was made, or None if there is none."""
-        for _ in range(RACES):
-            with contextlib.suppress(FileNotFoundError):
-                spans = self.spans(key)
-                return json.loads(self._metadata(key, spans[0])) if spans else None
-        return None
-
-    def _metadata(self, key: str, span: Span) -> bytes:
-        import pyarrow.parquet as pq
-
-        metadata = pq.read_schema(self.folder(key) / _part_name(*span)).metadata or {}
-        facts: bytes = metadata.get(b"robharness", b"{}")
-        return facts
+                return look()
+            except _Damaged:
+                pass
+            except FileNotFoundError:
+                races += 1
+        raise StoreError(f"the parts of {self.folder(key)} keep vanishing; is something cleaning {self.root}?")
 
     def forget(self, key: str) -> None:
         """Take a cell's outcomes and failures away, for `--fresh`."""
@@ -194,11 +296,6 @@ class Store:
             for pattern in (_PART, _FAILED):
                 for match in self._files(key, pattern):
                     (self.folder(key) / match.group()).unlink(missing_ok=True)
-        self.forget_description(key)
-
-    def forget_description(self, key: str) -> None:
-        """Take `cell.json` away, so that the next `describe` writes it anew."""
-        with self._saying():
             (self.folder(key) / "cell.json").unlink(missing_ok=True)
 
     # --- failures and runs -------------------------------------------------------------------------------------
@@ -219,11 +316,22 @@ class Store:
             key=lambda failure: failure.start,
         )
 
-    def write_run(self, facts: Mapping[str, Any]) -> Path:
-        time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        path = self.root / "runs" / f"{time}-{os.getpid()}.json"
+    def new_run(self) -> Path:
+        """A name for the record of a run; no two runs get the same one, whatever their clocks say."""
+        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        return self.root / "runs" / f"{moment}-{os.getpid()}-{uuid4().hex[:8]}.json"
+
+    def write_run(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Write the record of a run, or write it anew. path: from `new_run`."""
         self._write(path, json.dumps(dict(facts), indent=1, default=str).encode())
-        return path
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The records of all runs, the latest last; what cannot be read is left out."""
+        found = []
+        for path in sorted(self.root.glob("runs/*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                found.append(json.loads(path.read_text()))
+        return found
 
     # --- files -------------------------------------------------------------------------------------------------
 
@@ -240,13 +348,34 @@ class Store:
             if match := pattern.fullmatch(name):
                 yield match
 
-    def _write_table(self, key: str, start: int, stop: int, table: pa.Table) -> None:
-        import pyarrow as pa
+    def _write_table(self, key: str, start: int, table: pa.Table, ways: list[dict[str, Any]]) -> Part:
         import pyarrow.parquet as pq
 
-        sink = pa.BufferOutputStream()
+        sink = io.BytesIO()
+        table = table.replace_schema_metadata({"robharness": json.dumps(ways)})
         pq.write_table(table, sink, compression="zstd")
-        self._write(self.folder(key) / _part_name(start, stop), sink.getvalue().to_pybytes())
+        content = sink.getvalue()
+        part = Part(start, start + table.num_rows, f"{zlib.crc32(content):08x}")
+        self._write(self.folder(key) / part.name, content)
+        self._bad.discard((key, part))
+        return part
+
+    def copy_file(self, source: Path, path: Path) -> None:
+        """Copy a file of another store, if it is not here."""
+        if not path.exists():
+            with self._saying():
+                content = source.read_bytes()
+            self._write(path, content)
+
+    def copy_part(self, other: Store, key: str, part: Part) -> bool:
+        """Copy a part of another store, byte by byte; False, with a note in that store, where it is damaged there."""
+        try:
+            content = other._bytes(key, part)
+        except _Damaged:
+            return False
+        self._write(self.folder(key) / part.name, content)
+        self._bad.discard((key, part))
+        return True
 
     def _write(self, path: Path, content: bytes) -> None:
         """Make the file appear whole or not at all, also after a power cut."""
@@ -257,15 +386,28 @@ class Store:
                 with temporary.open("wb") as file:
                     file.write(content)
                     file.flush()
-                    os.fsync(file.fileno())
+                    self._sync(file.fileno())
                 temporary.replace(path)
             finally:
-                temporary.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # the first error is the one to tell
+                    temporary.unlink(missing_ok=True)
             folder = os.open(path.parent, os.O_RDONLY)
             try:
-                os.fsync(folder)
+                self._sync(folder)
             finally:
                 os.close(folder)
+
+    def _sync(self, number: int) -> None:
+        """fsync; a file system that has none is noted, since checksums find what a power cut may do there."""
+        try:
+            os.fsync(number)
+        except OSError as error:
+            if error.errno not in _NO_FSYNC:
+                raise
+            note = (f"the file system of the store {self.root} has no fsync: a power cut may cost the last minutes; "
+                    "what it damages is found and computed again by: robharness run SUITE")  # fmt: skip
+            if note not in self.notes:
+                self.notes.append(note)
 
     @contextlib.contextmanager
     def _saying(self) -> Iterator[None]:
@@ -278,9 +420,13 @@ class Store:
             ) from error
 
 
-def _part_name(start: int, stop: int) -> str:
-    return f"{start:05d}-{stop:05d}.parquet"
-
-
-def _span(match: re.Match[str]) -> Span:
-    return int(match[1]), int(match[2])
+def uncovered(covered: Sequence[Span], span: Span) -> list[Span]:
+    """What of a span these spans leave open, in order. covered: in any order, they may overlap."""
+    gaps, position = [], span[0]
+    for start, stop in sorted(covered):
+        if start >= span[1]:
+            break
+        if start > position:
+            gaps.append((position, start))
+        position = max(position, stop)
+    return [*gaps, (position, span[1])] if position < span[1] else gaps

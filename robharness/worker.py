@@ -1,11 +1,16 @@
-"""The loop: one model, one span of examples, the cells that miss it."""
+"""The loop: one model, one span of examples, the cells that miss it; and what a process needs to go through units."""
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import platform
+import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -18,13 +23,13 @@ from torch import Tensor
 from robharness import referee
 from robharness.cells import GLOBAL_BLOCK, Cell, Plan, PlannedModel, draw_address
 from robharness.classifier import Batch, Classifier, NoGradient
-from robharness.data import Reader
-from robharness.errors import Violation
-from robharness.plugins import stands_on
+from robharness.data import Pictures, Reader
+from robharness.errors import OutOfMemory, Violation
 from robharness.referee import Guard, Outcome
 from robharness.rng import ExampleRNG, NoDraws, global_draws, global_seed
 from robharness.store import Failure, Span, Store
 from robharness.suite import Perturbation
+from robharness.units import Began, Done, Event, Finished, Ready, Refused, Setup, Shrunk, Unit
 
 CPU_PASS, GPU_PASS = 1_500_000, 20_000_000
 """Input values per pass: about 10 photos of 224 px on a CPU, whose caches overflow above that, and 128 on a GPU."""
@@ -43,10 +48,125 @@ class Loaded:
     provenance: dict[str, Any]
 
 
+class Work:
+    """What one process does: it loads a model, and then computes units of it, reading the next one's data meanwhile.
+
+    stopping: set it to end a unit after the cell in hand.
+    """
+
+    def __init__(self, plan: Plan, store: Store, setup: Setup, stopping: threading.Event) -> None:
+        self.plan, self.store, self.setup, self.stopping = plan, store, setup, stopping
+        self._models = {model.label: model for model in plan.models}
+        self._cells = {(cell.model.label, cell.key): cell for cell in plan.cells}
+        self._loaded: Loaded | None = None
+        self._ahead: tuple[Span, Future[Pictures]] | None = None
+        self._threads = torch.get_num_threads()
+        if setup.threads is not None:
+            torch.set_num_threads(setup.threads)
+
+    def close(self) -> None:
+        """Leave the process as it was found."""
+        torch.set_num_threads(self._threads)
+
+    def load(self, label: str) -> Iterator[Event]:
+        """Build and probe a model; half the rows per pass for as long as memory is short."""
+        rows, too_many = self.setup.rows, 0
+        while self._loaded is None or self._loaded.model.label != label:
+            self._loaded = self._ahead = None  # the memory of the last model comes first
+            _free_memory()
+            try:
+                self._loaded = load(self.plan, self._models[label], device=self.setup.device, rows=rows)
+                continue
+            except OutOfMemory as error:
+                too_many = error.rows
+            except Violation as error:
+                details = "".join(traceback.format_exception(error.__cause__ or error))
+                yield Refused(error=str(error), by=error.by, traceback=details)
+                return
+            if too_many == 1:
+                yield Refused(error="memory is too small for a pass of one example", by="model")
+                return
+            rows = _fewer(too_many)
+            yield Shrunk(before=too_many, rows=rows)
+        if too_many:
+            self._loaded.provenance["too_many_rows"] = too_many
+        yield Ready(
+            state=self._loaded.state,
+            rows=self._loaded.classifier.rows,
+            values=int(np.prod(self._loaded.model.entry.spec.input.shape)),
+            provenance=self._loaded.provenance,
+        )
+
+    def do(self, unit: Unit, ahead: Unit | None) -> Iterator[Event]:
+        """Compute a unit of the loaded model, and read what the one ahead needs meanwhile.
+
+        Where memory is too small, passes get half the rows, and what is left of the unit is done in two halves.
+        """
+        assert self._loaded is not None
+        begun, passes = time.perf_counter(), Counter(self._loaded.classifier.passes)
+        pictures = self._pictures(unit.span)
+        waited = time.perf_counter() - begun
+        if ahead is not None:
+            self._ahead = ahead.span, self._loaded.reader.ahead(*ahead.span)
+        pieces = [(unit.span, [self._cells[unit.label, key] for key in unit.keys])]
+        while pieces and not self.stopping.is_set():
+            span, cells = pieces.pop()
+            part = pictures if isinstance(pictures, Exception) else pictures.part(*span)
+            left = {cell.key: cell for cell in cells}
+            try:
+                for event in run_unit(self._loaded, cells, span, self.store, part):
+                    if isinstance(event, Done):
+                        del left[event.key]
+                    yield event
+                    if isinstance(event, Done) and self.stopping.is_set():
+                        break
+                continue
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            shrunk = self._shrink()  # not before the error is gone, which holds what filled the memory
+            if shrunk is not None:
+                yield shrunk
+            middle = (span[0] + span[1] + 1) // 2
+            if shrunk is None and middle == span[1]:
+                for cell in left.values():
+                    failure = Failure.of(cell, span, Violation("memory is too small for one example"))
+                    self.store.write_failure(cell.key, failure)
+                    yield Done(key=cell.key, span=span, failure=failure)
+                continue
+            halves = [(middle, span[1]), (span[0], middle)]
+            pieces += [(half, list(left.values())) for half in halves if half[0] < half[1]]
+        passes = Counter(self._loaded.classifier.passes) - passes
+        yield Finished(seconds=time.perf_counter() - begun, waited=waited, passes=dict(passes))
+
+    def _shrink(self) -> Shrunk | None:
+        """Half the rows per pass, or fewer; None where a pass has one row already."""
+        assert self._loaded is not None
+        before, counts = self._loaded.classifier.rows, Counter(self._loaded.classifier.passes)
+        rows = before
+        while rows > 1:
+            rows = _fewer(rows)
+            _free_memory()
+            with suppress(OutOfMemory):
+                self._loaded = _with_rows(self._loaded, rows, too_many=before)
+                self._loaded.classifier.passes.update(counts)
+                return Shrunk(before=before, rows=rows)
+        return None
+
+    def _pictures(self, span: Span) -> Pictures | Exception:
+        """The pictures of a span, or what went wrong with them."""
+        assert self._loaded is not None
+        ahead, self._ahead = self._ahead, None
+        try:
+            return ahead[1].result() if ahead and ahead[0] == span else self._loaded.reader.pictures(*span)
+        except Exception as error:  # a data set may raise anything
+            return error
+
+
 def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | None = None) -> Loaded:
     """Build the model and probe it. rows: examples per pass, chosen by input size and device if not given.
 
-    Raises Violation, by the model, for whatever goes wrong in it.
+    Raises Violation, by the model, for whatever goes wrong in it, and OutOfMemory.
     """
     assert plan.data is not None
     _set_precision(plan.suite.precision)
@@ -62,8 +182,7 @@ def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | No
         raise Violation(f"it cannot be built: {type(error).__name__}: {error}", by="model") from error
     counts = [rows] if rows else pass_rows(spec.input.shape, len(plan.data.order), target)
     for count in [*counts, counts[0]]:  # the best count whose rows are exact, or else the best
-        classifier = Classifier(net, rows=count, device=target)
-        exact = probe(classifier, spec.input.shape)
+        classifier, exact = _probed(net, count, target, spec.input.shape)
         if exact["rows"] and exact["gradients"] is not False:
             break
     if state_digest(net) != state:
@@ -72,6 +191,7 @@ def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | No
     if largest >= classifier.classes:
         raise Violation(f"it gives {classifier.classes} classes, the data have a label {largest}", by="model")
     provenance = {
+        "model_state": state,
         "device": torch.cuda.get_device_name(target) if target.type == "cuda" else platform.machine() or "cpu",
         "threads": torch.get_num_threads(),
         "rows": classifier.rows,
@@ -79,8 +199,6 @@ def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | No
         "precision": plan.suite.precision,
         "exact": exact,
         "versions": {name: version(name) for name in ("robharness", "torch", "torchvision", "numpy")},
-        "model_plugin": [str(model.entry.source), *stands_on(model.entry.source)],
-        "data_plugin": [str(plan.data.entry.source), *stands_on(plan.data.entry.source)],
     }
     reader = Reader(data=plan.data, canvas=plan.suite.canvas, model=spec, device=target)
     return Loaded(
@@ -94,38 +212,87 @@ def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | No
     )
 
 
-def run_unit(
-    loaded: Loaded, cells: Sequence[Cell], span: Span, store: Store, done: Callable[[Cell, Failure | None], bool]
-) -> None:
-    """Compute these cells for this span and write each as soon as it is whole.
+def _probed(
+    net: torch.nn.Module, rows: int, device: torch.device, shape: Sequence[int]
+) -> tuple[Classifier, dict[str, bool | None]]:
+    """A classifier with so many rows per pass, and what the probe found. Raises OutOfMemory."""
+    try:
+        classifier = Classifier(net, rows=rows, device=device)
+        return classifier, probe(classifier, shape)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    raise OutOfMemory(rows)
 
-    done: told of every cell; what it returns says whether to go on.
+
+def _with_rows(loaded: Loaded, rows: int, too_many: int) -> Loaded:
+    """The same model with other passes. too_many: rows that memory was too small for. Raises OutOfMemory."""
+    shape = loaded.model.entry.spec.input.shape
+    classifier, exact = _probed(loaded.classifier.net, rows, loaded.classifier.device, shape)
+    facts = {"rows": rows, "too_many_rows": too_many, "exact": exact}
+    return replace(loaded, classifier=classifier, guard=Guard(classifier), provenance=loaded.provenance | facts)
+
+
+def run_unit(
+    loaded: Loaded, cells: Sequence[Cell], span: Span, store: Store, pictures: Pictures | Exception
+) -> Iterator[Began | Done]:
+    """Compute these cells for this span, write each as soon as it is whole, and tell of it.
+
+    pictures: of the span, or why there are none. Raises what tells of a lack of memory; see `is_out_of_memory`.
     """
     try:
-        batch = loaded.reader.read(*span)
+        if isinstance(pictures, Exception):
+            raise pictures
+        batch = loaded.reader.batch(pictures)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         for cell in cells:
-            problem = failure_of(cell, span, error)
-            store.write_failure(cell.key, problem)
-            if not done(cell, problem):
-                return
+            failure = Failure.of(cell, span, error)
+            store.write_failure(cell.key, failure)
+            yield Done(key=cell.key, span=span, failure=failure)
         return
     for family in _families(cells):
         outcomes = _outcomes(loaded, family, batch, span)
-        failure: Failure | None = None
+        problem: Failure | None = None
         for cell in family:
-            if failure is None:
+            yield Began(key=cell.key)
+            if problem is None:
                 try:
                     outcome, attacked = next(outcomes)
                 except Violation as error:
-                    failure = failure_of(cell, span, error)
-            if failure is None:
+                    if is_out_of_memory(error):
+                        raise
+                    problem = Failure.of(cell, span, error)
+            if problem is None:
                 columns = _columns(cell, batch, outcome, attacked)
-                store.write_part(cell.key, span[0], columns, provenance_of(loaded, cell))
+                store.write_part(cell.key, span[0], columns, loaded.provenance | cell.plugins)
             else:  # a nested attack cannot go on from a budget that failed
-                store.write_failure(cell.key, failure)
-            if not done(cell, failure):
-                return
+                store.write_failure(cell.key, problem)
+            yield Done(key=cell.key, span=span, failure=problem)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether host or device ran out of memory, here or in what this error came from.
+
+    torch says so of the host in a plain RuntimeError of its allocator.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error)):
+        return True
+    return error is not None and is_out_of_memory(error.__cause__)
+
+
+def _fewer(rows: int) -> int:
+    """Half the rows, in the multiples of 4 that `pass_rows` explains for as long as there are any."""
+    return max(1, rows // 2 // 4 * 4 or rows // 2)
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _families(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -259,32 +426,6 @@ def _columns(cell: Cell, batch: Batch, outcome: Outcome, attacked: np.ndarray) -
     declared = cell.perturbation.entry.spec.notes if cell.perturbation else {}
     nothing = np.full(len(batch), None, object)
     return columns | {name: outcome.notes.get(name, nothing).tolist() for name in declared}
-
-
-def provenance_of(loaded: Loaded, cell: Cell) -> dict[str, Any]:
-    """How outcomes of this cell are made in this process."""
-    if cell.perturbation is None:
-        return loaded.provenance
-    source = cell.perturbation.entry.source
-    return loaded.provenance | {"perturbation_plugin": [str(source), *stands_on(source)]}
-
-
-def failure_of(cell: Cell, span: Span, error: BaseException) -> Failure:
-    """Who is to blame for a cell that has no outcomes, and why."""
-    by = error.by if isinstance(error, Violation) else "data"
-    if by == "perturbation" and cell.perturbation is not None:
-        entry = cell.perturbation.entry
-    else:
-        entry = cell.data.entry if by == "data" else cell.model.entry
-    text = str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
-    cause = error.__cause__ or error
-    return Failure(
-        start=span[0],
-        stop=span[1],
-        blame=str(entry.source),
-        error=f"{entry.name}: {text}",
-        traceback="".join(traceback.format_exception(cause)),
-    )
 
 
 def pass_rows(shape: Sequence[int], examples: int, device: torch.device) -> list[int]:

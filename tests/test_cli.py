@@ -36,7 +36,7 @@ def path(tmp_path, suite):
 def test_plan_run_again_and_report(shell, path):
     planned = shell("plan", path)
     assert planned.returncode == 0
-    assert "4 cells of 40 examples, 4 to compute: 440 forward and 280 backward passes" in planned.stdout
+    assert "4 cells of 40 examples: 0 done, 0 partial, 4 missing; 440 forward and 280 backward passes" in planned.stdout
     first = shell("run", path)
     assert first.returncode == 0
     assert "Toys under attack" in first.stdout

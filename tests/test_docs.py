@@ -149,7 +149,7 @@ def test_the_keys_of_the_json(heading, pick, ran):
 
 
 def test_the_keys_of_a_plan(ran):
-    facts = plan_as_data(ran[0].plan, ran[1])
+    facts = plan_as_data(ran[0].plan, ran[1], why=True)
     assert set(ticked(section(COMMANDS, "plan --json"))) == {*facts, *facts["passes_left"], *facts["cells"][0]}
 
 

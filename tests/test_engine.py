@@ -1,6 +1,5 @@
 """Units, resuming, failures, Ctrl-C, and how many passes it all takes."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from robharness import api, engine
-from robharness.store import Store
+from robharness import api, engine, units
+from robharness.store import Store, uncovered
 
 
 class Recorder(api.Silent):
@@ -31,8 +30,8 @@ class Recorder(api.Silent):
 
 
 def passes(tmp_path, store="store"):
-    found = [json.loads(path.read_text())["passes"] for path in sorted((tmp_path / store / "runs").iterdir())]
-    return found[-1]["Net"]
+    speed = Store(tmp_path / store).runs()[-1]["speed"]["Net"]
+    return {name: speed[name] for name in ("forward", "backward") if speed[name]}
 
 
 def test_five_budgets_and_the_clean_cell_cost_one_backward_and_six_forward_passes_a_chunk(suite, run, tmp_path):
@@ -80,31 +79,51 @@ def test_more_of_a_suite_computes_what_is_new(suite, run):
 
 
 def test_units_cover_what_is_missing_once():
-    cells = [SimpleNamespace(key=key) for key in "abc"]
     gaps = {"a": [(0, 10)], "b": [(3, 5), (8, 20)], "c": []}
     done = []
-    while unit := engine.next_unit(cells, gaps, 4):
+    while unit := units.next_unit(list(gaps), gaps, 4):
         (start, stop), due = unit
         assert 0 < stop - start <= 4
-        for cell in due:
-            done += [(cell.key, position) for position in range(start, stop)]
-            first, *rest = gaps[cell.key]
-            gaps[cell.key] = ([(stop, first[1])] if stop < first[1] else []) + rest
+        for key in due:
+            done += [(key, position) for position in range(start, stop)]
+            gaps[key] = [rest for gap in gaps[key] for rest in uncovered([(start, stop)], gap)]
     expected = [("a", p) for p in range(10)] + [("b", p) for p in (*range(3, 5), *range(8, 20))]
     assert sorted(done) == sorted(expected)
 
 
 def test_units_grow_to_about_a_minute_in_whole_passes():
-    size = engine.UnitSize(rows=8, values=3 * 224 * 224)
-    assert size.examples == 32
+    size = units.UnitSize(rows=8, values=3 * 224 * 224)
+    assert size.examples(1000) == 32
     size.took(32, 16.0)
-    assert size.examples == 120
+    assert size.examples(1000) == 120
+    assert size.examples(50) == 56
     size.took(120, 600.0)
-    assert size.examples == 8
+    assert size.examples(1000) == 8
     for _ in range(9):
-        size.took(size.examples, 0.001)
-    assert size.examples * 4 * 3 * 224 * 224 <= engine.MAX_SPAN_BYTES
-    assert size.examples % 8 == 0
+        size.took(size.examples(10**6), 0.001)
+    assert size.examples(10**6) * 4 * 3 * 224 * 224 <= units.MAX_SPAN_BYTES
+    assert size.examples(10**6) % 8 == 0
+
+
+def test_units_get_smaller_towards_the_end_so_that_all_hands_end_together():
+    size = units.UnitSize(rows=4, values=64)
+    for _ in range(5):
+        size.took(size.examples(10**6), 1.0)
+    left, taken = 400, []
+    while left:
+        taken.append(min(left, size.examples(left, hands=2)))
+        left -= taken[-1]
+    assert taken[0] == 100 and taken[-1] == 4 and taken == sorted(taken, reverse=True)
+
+
+def test_after_a_lack_of_memory_units_are_half_as_large():
+    size = units.UnitSize(rows=64, values=3 * 224 * 224)
+    for _ in range(9):
+        size.took(size.examples(10**6), 0.001)
+    before = size.examples(10**6)
+    size.shrink(32)
+    assert before / 2 - 32 <= size.examples(10**6) <= before / 2
+    assert size.examples(10**6) % 32 == 0
 
 
 def test_a_failed_cell_is_tried_again_and_made_good(suite, run, toys, tmp_path):
@@ -178,8 +197,7 @@ def test_ctrl_c_keeps_what_is_whole_and_says_how_to_go_on(suite, toys, tmp_path,
     assert 0 < sum(map(len, done.values())) < len(cells)
     assert list((tmp_path / "s").rglob("*.tmp")) == []
     assert all(
-        len(list(store.read(cell.key, 40)["position"])) == sum(b - a for a, b in store.spans(cell.key))
-        for cell in cells
+        len(store.read(cell.key, 40).positions) == sum(b - a for a, b in store.spans(cell.key)) for cell in cells
     )
 
 

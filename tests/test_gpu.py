@@ -34,4 +34,4 @@ def test_draws_from_the_gpus_generator_are_noticed():
 
 @pytest.mark.gpu
 def test_a_device_is_checked():
-    api.check_device("cuda")
+    assert api.check_devices("cuda") == ["cuda"]

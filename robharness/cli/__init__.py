@@ -16,7 +16,7 @@ import click
 
 from robharness.errors import ExitCode, SuiteError, UserError
 
-VERBS = ("run", "plan", "report", "list")
+VERBS = ("run", "plan", "report", "merge", "list")
 
 
 class _Verbs(click.Group):

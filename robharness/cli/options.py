@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+
+from robharness.errors import UserError
 
 suite = click.argument("suite", type=click.Path(path_type=Path))
 plugin = click.option(
@@ -29,6 +32,50 @@ limit = click.option(
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+
+
+class Shard(click.ParamType):  # type: ignore[type-arg]
+    """`i/k`, the i-th of k parts, from 1; or `auto`."""
+
+    name = "shard"
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> tuple[int, int]:
+        if value == "auto":
+            return shard_of(os.environ)
+        index, slash, count = value.partition("/")
+        if not (slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+            self.fail(f"'{value}' is not a part: 1/4 is the first of four, 4/4 the last, or auto", parameter, context)
+        return int(index), int(count)
+
+
+def shard_of(environment: Mapping[str, str]) -> tuple[int, int]:
+    """The part of the process that Slurm (a job array, the tasks of srun, or both) or torchrun started.
+
+    Raises UserError where neither did.
+    """
+
+    def number(name: str, default: int | None = None) -> int:
+        try:
+            return int(environment[name]) if default is None else int(environment.get(name, default))
+        except ValueError:
+            raise UserError(f"--shard auto: ${name} is '{environment[name]}', no number. Try: --shard 1/4") from None
+
+    index, count = 0, 1
+    if "SLURM_ARRAY_TASK_ID" in environment:
+        count = number("SLURM_ARRAY_TASK_COUNT", 1)
+        first, step = number("SLURM_ARRAY_TASK_MIN", 0), number("SLURM_ARRAY_TASK_STEP", 1)
+        last = number("SLURM_ARRAY_TASK_MAX", first)
+        index, rest = divmod(number("SLURM_ARRAY_TASK_ID") - first, step)
+        if rest or (last - first) // step + 1 != count:
+            raise UserError("--shard auto: the job array has gaps. Number it 1-4, say, or give --shard 1/4 yourself")
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        index, count = index * number("WORLD_SIZE") + number("RANK"), count * number("WORLD_SIZE")
+    elif number("SLURM_STEP_NUM_TASKS", 1) > 1:  # set by srun alone; a batch script by itself is one process
+        tasks = number("SLURM_STEP_NUM_TASKS")
+        index, count = index * tasks + number("SLURM_PROCID"), count * tasks
+    elif "SLURM_ARRAY_TASK_ID" not in environment and "SLURM_STEP_NUM_TASKS" not in environment:
+        raise UserError("--shard auto: neither Slurm (array, srun) nor torchrun started this. Try: --shard 1/4")
+    return index + 1, count
 
 
 def suite_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,22 +12,24 @@ import click
 from robharness.cli import options
 
 if TYPE_CHECKING:
-    from robharness.cells import Plan
+    from robharness.cells import Cell, Plan
     from robharness.store import Store
 
 
 @click.command("plan", short_help="Show the cells of a suite, done and missing; compute nothing.")
 @options.suite_options
+@click.option("--why", is_flag=True, help="Show why each cell is to be computed: what differs from what is stored.")
 def command(
     suite: Path,
     plugins: tuple[str, ...],
     store: Path,
     data_root: Path | None,
     limit: int | None,
+    why: bool,
     as_json: bool,
     debug: bool,
 ) -> int:
-    """Show the cells of SUITE, done and missing, their cost, and warnings; compute nothing.
+    """Show the cells of SUITE, done, partial and missing, their cost, the time left, and warnings; compute nothing.
 
     Exit codes: 0 the suite can run, 2 something is wrong with it or missing.
     """
@@ -37,7 +40,7 @@ def command(
 
     planned = api.plan(suite, data=data_root, limit=limit, plugins=plugins)
     api.require(planned)
-    facts = as_data(planned, Store(store))
+    facts = as_data(planned, Store(store), why=why)
     if as_json:
         click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
     else:
@@ -45,11 +48,20 @@ def command(
     return 0
 
 
-def as_data(planned: Plan, store: Store) -> dict[str, Any]:
-    """The plan as plain data. passes: of one example each; a gradient is a forward and a backward pass."""
+def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]:
+    """The plan as plain data. passes: of one example each; a gradient is a forward and a backward pass.
+
+    seconds_left: at the speed of the last runs in the store, None where a model of it has not run yet. why: add to
+    each cell why it is to be computed, None where it is not.
+    """
+    from robharness.engine import stale
+
+    for cell in planned.cells:
+        store.verify(cell.key, planned.n)
     cells = []
     shared: set[tuple[str, str]] = set()
-    totals = {"forward": 0, "backward": 0}
+    left = {model.label: {"forward": 0, "backward": 0} for model in planned.models}
+    reasons = _Reasons(store) if why else None
     for cell in planned.cells:
         missing = sum(stop - start for start, stop in store.missing(cell.key, planned.n))
         gradients = cell.cost.gradients
@@ -59,8 +71,8 @@ def as_data(planned: Plan, store: Store) -> dict[str, Any]:
             gradients += cell.cost.shared_gradients if mark not in shared else 0
             shared.add(mark)
         forwards = 1 + cell.cost.forwards + gradients
-        totals["forward"] += missing * forwards
-        totals["backward"] += missing * gradients
+        left[cell.model.label]["forward"] += missing * forwards
+        left[cell.model.label]["backward"] += missing * gradients
         cells.append(
             {
                 "model": cell.model.label,
@@ -72,16 +84,83 @@ def as_data(planned: Plan, store: Store) -> dict[str, Any]:
                 "forward": forwards,
                 "backward": gradients,
                 "key": cell.key,
+                **({"why": reasons.of(cell, planned.n) if missing else None} if reasons else {}),
             }
         )
+    names = {model.label: model.entry.name for model in planned.models}
     return {
         "suite": planned.suite.name,
         "title": planned.suite.title,
         "n": planned.n,
         "cells": cells,
-        "passes_left": totals,
-        "warnings": list(planned.warnings),
+        "passes_left": {way: sum(passes[way] for passes in left.values()) for way in ("forward", "backward")},
+        "seconds_left": _seconds_left({names[label]: sum(passes.values()) for label, passes in left.items()}, store),
+        "warnings": [*planned.warnings, *stale(planned, store), *store.notes],
     }
+
+
+def _seconds_left(passes: dict[str, int], store: Store) -> float | None:
+    """What these passes of one example will take, by model, at the speed of its last run; None for one never run."""
+    speeds: dict[str, float] = {}
+    for run in store.runs():
+        for speed in run.get("speed", {}).values():
+            done = (speed["forward"] + speed["backward"]) * speed["rows"]
+            if done and speed["seconds"]:
+                speeds[speed["model"]] = speed["seconds"] / done / run["workers"]
+    wanted = {model: count for model, count in passes.items() if count}
+    if not wanted.keys() <= speeds.keys():
+        return None
+    return sum(count * speeds[model] for model, count in wanted.items())
+
+
+class _Reasons:
+    """Why cells are to be computed, by comparison with what is stored."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._stored = [
+            d for key in store.cell_keys() if store.spans(key) and (d := store.description(key)) is not None
+        ]
+
+    def of(self, cell: Cell, n: int) -> str:
+        """A sentence, e.g. "model.weights: '1f…' is stored, now it is '2a…'"."""
+        if self._store.spans(cell.key):
+            return f"{n - sum(b - a for a, b in self._store.missing(cell.key, n))} of {n} examples are stored"
+        now = dict(_flat(cell.identity))
+        alike = [stored for stored in self._stored if _subject(stored["identity"]) == _subject(cell.identity)]
+        if not alike:
+            return "nothing like it is stored"
+        nearest = min(alike, key=lambda stored: (len(_changes(dict(_flat(stored["identity"])), now)),
+                                                 stored["name"] != cell.name))  # fmt: skip
+        return "; ".join(_changes(dict(_flat(nearest["identity"])), now))
+
+
+def _subject(identity: dict[str, Any]) -> tuple[Any, ...]:
+    """What two cells must have in common to be compared: the model's name and the perturbation's."""
+    return identity["model"]["name"], identity.get("perturbation", {}).get("name")
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return [
+        f"{name}: {_short(before.get(name))} is stored, now it is {_short(now.get(name))}"
+        for name in dict.fromkeys([*now, *before])
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "the default"
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:12]}…"
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(item, f"{name}.{key}" if name else key)
+    else:
+        yield name, value
 
 
 def _show(facts: dict[str, Any]) -> None:
@@ -106,11 +185,33 @@ def _show(facts: dict[str, Any]) -> None:
         row = (name, cell["perturbation"], done, str(cell["forward"]), str(cell["backward"]), cell["key"][:8])
         table.add_row(*map(Text, row))
     console.print(table)
-    left = sum(cell["done"] < cell["n"] for cell in facts["cells"])
+    done = sum(cell["done"] == cell["n"] for cell in facts["cells"])
+    partial = sum(0 < cell["done"] < cell["n"] for cell in facts["cells"])
     passes = facts["passes_left"]
     console.print(
-        f"{len(facts['cells'])} cells of {facts['n']} examples, {left} to compute: "
-        f"{passes['forward']} forward and {passes['backward']} backward passes of one example"
+        f"{len(facts['cells'])} cells of {facts['n']} examples: {done} done, {partial} partial, "
+        f"{len(facts['cells']) - done - partial} missing; {passes['forward']} forward and "
+        f"{passes['backward']} backward passes of one example{_time(facts)}",
+        soft_wrap=True,
     )
+    for cell in facts["cells"]:
+        if cell.get("why"):
+            console.print(Text(f"{cell['model']}, {cell['perturbation']}: {cell['why']}"), soft_wrap=True)
     for warning in facts["warnings"]:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+
+
+def _time(facts: dict[str, Any]) -> str:
+    seconds = facts["seconds_left"]
+    if not any(facts["passes_left"].values()):
+        return ""
+    if seconds is None:
+        return "; time left: unknown before the first unit"
+    words = (
+        f"{seconds / 3600:.1f} h"
+        if seconds >= 5400
+        else f"{seconds / 60:.0f} min"
+        if seconds >= 90
+        else f"{seconds:.0f} s"
+    )
+    return f"; time left: {words}, as fast as in the last run"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,13 @@ from robharness.cli import options
 @click.command("run", short_help="Compute what the store misses of a suite, and report.")
 @options.suite_options
 @click.option(
-    "--device", default="cpu", show_default=True, help="Where to compute, as torch names it: cpu, cuda, cuda:1."
-)
+    "--device", default="cpu", show_default=True,
+    help="Where to compute, as torch names it: cpu, cuda, cuda:1; several with commas between, a process each.",
+)  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Compute in N other processes.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of the CPU, per process.")
+@click.option("--shard", type=options.Shard(), metavar="I/K|auto",
+              help="Only the I-th of K parts of the examples; auto: as Slurm or torchrun say.")  # fmt: skip
 @click.option(
     "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples per pass; chosen by size if not given."
 )
@@ -31,6 +37,9 @@ def command(
     data_root: Path | None,
     limit: int | None,
     device: str,
+    workers: int | None,
+    threads: int | None,
+    shard: tuple[int, int] | None,
     batch_size: int | None,
     only: str | None,
     fresh: str | None,
@@ -58,16 +67,19 @@ def command(
         progress.say(f"{len(registry.problems)} plugins were left out; see: robharness list plugins")
     planned = api.plan(suite, data=data_root, limit=limit, registry=registry)
     api.require(planned)
-    api.check_device(device)
+    devices = api.check_devices(device)
     kept = Store(store)
     asked = planned.only(only) if only else planned
+    asked = asked.shard(*shard) if shard else asked
     for cell in asked.only(fresh).cells if fresh else ():
         kept.forget(cell.key)
     for warning in planned.warnings:
         progress.say(f"warning: {warning}")
-    summary = engine.run(asked, kept, progress, device=device, batch_size=batch_size, stop_at_failure=stop_at_failure)
+    how: Any = {"devices": devices, "workers": workers, "threads": threads, "batch_size": batch_size}
+    summary = engine.run(asked, kept, progress, **how, stop_at_failure=stop_at_failure)
+    again = shlex.join(["robharness", *sys.argv[1:]])
     if summary.interrupted:
-        raise Interrupted(f"interrupted; what is whole is stored in {store}. To go on: robharness run {suite}")
+        raise Interrupted(f"interrupted; what is whole is stored in {store}. To go on: {again}")
     found = results.load(planned, kept)
     observed = api.observe(found, registry)
     show(build(found, warnings=[*summary.warnings, *observed]), as_json=as_json)
@@ -75,8 +87,8 @@ def command(
         progress.say(f"computed {summary.computed} examples in {summary.seconds:.1f} s; results in {store}")
     else:
         progress.say(f"computed nothing again; results in {store}")
-    incomplete = [cell for cell in asked.cells if kept.missing(cell.key, planned.n)]
+    start, stop = asked.span
+    incomplete = [cell for cell in asked.cells if kept.missing(cell.key, stop, start)]
     if incomplete:
-        again = " ".join(["robharness", *sys.argv[1:]])
         progress.say(f"{len(incomplete)} cells are incomplete; to try them again: {again}")
     return ExitCode.INCOMPLETE if incomplete else ExitCode.FINE

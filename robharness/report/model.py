@@ -127,7 +127,11 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
         metrics=values,
         expected_source=suite.expected_source,
         problems=tuple(dict.fromkeys([*_failures(results), *failed])),
-        warnings=tuple(dict.fromkeys([*results.plan.warnings, *warnings, *_remarks(cells, slopes)])),
+        warnings=tuple(
+            dict.fromkeys(
+                [*results.plan.warnings, *warnings, *results.notes, *_ways(results), *_remarks(cells, slopes)]
+            )
+        ),
     )
 
 
@@ -301,6 +305,54 @@ def _failures(results: Results) -> list[str]:
         f"{names[0]}{f' and {len(names) - 1} more cells' if len(names) > 1 else ''}: {cause}"
         for cause, names in cells.items()
     ]
+
+
+NEAR = 1e-4
+"""Of the logit range: how near the boundary another pass shape, thread count or device may tip an outcome over."""
+CIRCUMSTANCES = ("rows", "threads", "device", "memory_format")
+
+
+def _ways(results: Results) -> list[str]:
+    """How outcomes were made, where that is not one way: they are the same only up to rounding."""
+    remarks = []
+    for label in results.labels:
+        cells = [result for result in results.cells if result.cell.model.label == label and result.n]
+        ways = [way for cell in cells for way in cell.provenance]
+        for rows in sorted({way["too_many_rows"] for way in ways if "too_many_rows" in way}):
+            fewer = {way["rows"] for way in ways if way.get("too_many_rows") == rows}
+            remarks.append(
+                f"{label}: memory was too small for {rows} examples per pass; {_all_of(sorted(fewer))} were taken"
+            )
+        mixed = [cell for cell in cells if len({_circumstances(way) for way in cell.provenance}) > 1]
+        if mixed:
+            remarks.append(_mixed(label, mixed))
+        networks = {way.get("model_state") for way in ways}
+        if len(networks) > 1:
+            remarks.append(
+                f"{label}: its outcomes come from {len(networks)} different networks under one name; "
+                f"to compute them again: robharness run SUITE --fresh '{label}'"
+            )
+    return remarks
+
+
+def _mixed(label: str, cells: Sequence[CellResult]) -> str:
+    """How many outcomes of these cells, whose parts were made in different ways, could be others for that."""
+    seen = {name: {way.get(name) for cell in cells for way in cell.provenance} for name in CIRCUMSTANCES}
+    differ = ", ".join(f"{name} {_all_of(sorted(values, key=str))}" for name, values in seen.items() if len(values) > 1)
+    near = sum(int((np.abs(c.columns["margin"]) <= NEAR * c.columns["logit_range"]).sum()) for c in cells)
+    return (
+        f"{label}: parts of one cell were made in different ways ({differ}), in {len(cells)} cells; {near} of their "
+        f"{sum(cell.n for cell in cells)} outcomes are so near the boundary (1e-4 of the logit range) that this alone "
+        f"can tip them over"
+    )
+
+
+def _all_of(values: Sequence[Any]) -> str:
+    return " and ".join(map(str, values))
+
+
+def _circumstances(way: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(way.get(name) for name in CIRCUMSTANCES)
 
 
 def _remarks(cells: Sequence[CellNumbers], slopes: Sequence[SlopeNumbers]) -> list[str]:

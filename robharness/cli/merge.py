@@ -1,0 +1,37 @@
+"""`robharness merge INTO FROM...`: put what other stores have into one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from robharness.cli import options
+
+
+@click.command("merge", short_help="Put what other stores have into one.")
+@click.argument("into", type=click.Path(path_type=Path))
+@click.argument("sources", metavar="FROM...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@options.debug
+def command(into: Path, sources: tuple[Path, ...], debug: bool) -> int:
+    """Copy into the store INTO what it lacks of the stores FROM, checking every file.
+
+    Exit codes: 0 all is there, 2 no store or nothing can be written, 3 something was not copied.
+    """
+    from robharness.errors import ExitCode
+    from robharness.merge import merge
+    from robharness.store import Store
+
+    is_whole = True
+    for source in sources:
+        merged = merge(Store(into), Store(source))
+        click.echo(f"{source}: {merged.copied} parts of {merged.cells} cells copied, {merged.there} were there")
+        if merged.differing:
+            click.echo(
+                f"{source}: {merged.differing} of {merged.common} outcomes that both stores have are not the same; "
+                f"those of {into} stay"
+            )
+        for problem in merged.problems:
+            click.echo(f"{source}: not copied: {problem}", err=True)
+        is_whole = is_whole and not merged.problems
+    return ExitCode.FINE if is_whole else ExitCode.INCOMPLETE

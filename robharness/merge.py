@@ -1,0 +1,97 @@
+"""Put what another store has into this one: a copy of files, each of them checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from robharness.cells import key_of
+from robharness.errors import StoreError
+from robharness.store import Part, Rows, Store, uncovered
+
+
+@dataclass
+class Merged:
+    """What came of it. copied: parts; cells: that they belong to; there: parts whose examples were there already.
+
+    differing: outcomes that both stores have and that are not the same, of `common`; this store's stay.
+    problems: what was not copied, a sentence each.
+    """
+
+    copied: int = 0
+    cells: int = 0
+    there: int = 0
+    common: int = 0
+    differing: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def merge(into: Store, source: Store) -> Merged:
+    """Copy the parts, failures and run records that `into` lacks. Merging again, after a kill as well, goes on.
+
+    A cell is refused where its description does not belong to its key or its model was another network; a damaged
+    part is set aside in the source. Raises StoreError where there is no store, or where nothing can be written.
+    """
+    if not (source.root / "cells").is_dir():
+        raise StoreError(f"{source} is no store: it has no folder 'cells'. See: ls {source}")
+    merged = Merged()
+    for key in source.cell_keys():
+        try:
+            source.again(key, lambda key=key: _merge_cell(into, source, key, merged))  # type: ignore[misc]
+        except _Refused as error:
+            merged.problems.append(f"{source.folder(key)}: {error}")
+    merged.problems += source.notes
+    for path in sorted(source.root.glob("runs/*.json")):
+        into.copy_file(path, into.root / "runs" / path.name)
+    return merged
+
+
+class _Refused(Exception):
+    pass
+
+
+def _merge_cell(into: Store, source: Store, key: str, merged: Merged) -> None:
+    theirs, ours = source.description(key), into.description(key)
+    assert theirs is not None  # its key is known from it
+    if key_of(theirs["identity"]) != key or (ours is not None and ours["identity"] != theirs["identity"]):
+        raise _Refused("cell.json does not belong to its key; to leave the cell out: rm -r it")
+    found = source.read(key, _END)
+    present = into.read(key, _END)
+    networks = {way.get("model_state") for rows in (found, present) for way in rows.provenance}
+    if len(networks) > 1:
+        raise _Refused(
+            f"its model is another network than the one in {into}, from the same weights and options; "
+            "compute one of the two again with --fresh"
+        )
+    common, differing = _compare(present, found)
+    merged.common += common
+    merged.differing += differing
+    into.copy_file(source.folder(key) / "cell.json", into.folder(key) / "cell.json")
+    copied = [part for part in source.parts(key) if _is_new(into, key, part) and into.copy_part(source, key, part)]
+    for failure in source.failures(key):
+        if into.missing(key, failure.stop, failure.start):
+            into.write_failure(key, failure)
+    merged.copied += len(copied)
+    merged.cells += bool(copied)
+    merged.there += len(source.parts(key)) - len(copied)
+
+
+_END = 2**62
+
+
+def _is_new(into: Store, key: str, part: Part) -> bool:
+    return bool(uncovered(into.spans(key), (part.start, part.stop)))
+
+
+def _compare(ours: Rows, theirs: Rows) -> tuple[int, int]:
+    """How many examples both have, and for how many of them anything differs."""
+    import numpy as np
+
+    common, rows, others = np.intersect1d(ours.positions, theirs.positions, assume_unique=True, return_indices=True)
+    differs = np.zeros(len(common), bool)
+    for name in (set(ours.names) & set(theirs.names)) if len(common) else ():
+        a, b = ours.table[name].to_numpy()[rows], theirs.table[name].to_numpy()[others]
+        same = a == b
+        if a.dtype.kind == "f":
+            same |= np.isnan(a) & np.isnan(b)
+        differs |= ~np.asarray(same, bool)
+    return len(common), int(differs.sum())

@@ -1,0 +1,145 @@
+"""Units of work, and what those who do them tell the engine: plain data, which passes between processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from robharness.store import Failure, Span
+
+UNIT_SECONDS = 60.0
+MAX_SPAN_BYTES = 256 * 2**20
+"""Of float32 inputs that a unit holds at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """How a process computes. device: as torch names it. rows: examples per pass; threads: of the CPU; None: chosen."""
+
+    device: str = "cpu"
+    rows: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One model (its label), one span of examples, the cells (their keys) that miss it.
+
+    deaths: of processes that had this unit.
+    """
+
+    label: str
+    span: Span
+    keys: tuple[str, ...]
+    deaths: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A model is loaded. state: the hash of its parameters and buffers; values: of one input; rows: of a pass.
+
+    provenance: how its outcomes are made here, that of the cells' own plugins left out.
+    """
+
+    state: str
+    rows: int
+    values: int
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A model cannot be loaded. by: whose fault it is, as in `errors.Violation`."""
+
+    error: str
+    by: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Began:
+    """A cell is in hand."""
+
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A cell is stored for a span, or has failed."""
+
+    key: str
+    span: Span
+    failure: Failure | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shrunk:
+    """Memory was too small for `before` rows per pass; now they are `rows`."""
+
+    before: int
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A unit is over. waited: seconds for data; passes: of the model since it was loaded."""
+
+    seconds: float
+    waited: float
+    passes: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Died:
+    """The process is gone. how: e.g. "signal 9 (SIGKILL)"."""
+
+    how: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """The process met what it cannot go on from. is_bug: of robharness; else the user can mend it."""
+
+    error: str
+    is_bug: bool
+
+
+Event = Ready | Refused | Began | Done | Shrunk | Finished | Died | Broken
+
+
+class UnitSize:
+    """How many examples make a unit of about a minute; whole passes, and never more than memory can hold."""
+
+    def __init__(self, rows: int, values: int) -> None:
+        self._rows = rows
+        self._most = max(rows, MAX_SPAN_BYTES // (4 * values) // rows * rows)
+        self._examples = min(4 * rows, self._most)
+
+    def examples(self, left: int, hands: int = 1) -> int:
+        """For the next unit. left: examples there are still; hands: how many share them, so that all end together."""
+        share = left if hands == 1 else -(-left // (2 * hands))
+        return max(self._rows, min(self._examples, -(-share // self._rows) * self._rows))
+
+    def took(self, examples: int, seconds: float) -> None:
+        """Learn from a unit; at most eight times the size at once, since the first is cold."""
+        wanted = min(examples * UNIT_SECONDS / max(seconds, 1e-9), 8 * self._examples)
+        self._examples = min(max(self._rows, int(wanted) // self._rows * self._rows), self._most)
+
+    def shrink(self, rows: int) -> None:
+        """Passes have fewer rows now, and memory holds half of what was thought."""
+        self._rows = rows
+        self._most = max(rows, self._most // 2 // rows * rows)
+        self._examples = min(self._examples, self._most)
+
+
+def next_unit(keys: Sequence[str], gaps: dict[str, list[Span]], size: int) -> tuple[Span, list[str]] | None:
+    """The first span of at most `size` examples that some cells miss, and their keys; None when all is there."""
+    firsts = {key: gaps[key][0] for key in keys if gaps[key]}
+    if not firsts:
+        return None
+    start = min(first for first, _ in firsts.values())
+    due = [key for key, (first, _) in firsts.items() if first == start]
+    ends = [stop for key, (_, stop) in firsts.items() if key in due]
+    later = [first for first, _ in firsts.values() if first > start]
+    return (start, min([start + size, *ends, *later])), due
