@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,37 +15,40 @@ from robharness.cells import Cell, Plan
 from robharness.store import Failure, Rows, Store
 from robharness.suite import Suite
 
-AT_ONCE = ("correct", "prediction")
-"""The columns that every report needs; the others are read when they are asked for."""
+AT_ONCE = ("correct",)
+"""The column that every number needs; the others are read when they are asked for."""
+READERS = 8
+"""Threads that read files at most; decoding them lets go of Python's lock."""
 
 
 class Columns(Mapping[str, np.ndarray]):
     """The columns of a cell by name, each (n,), read from the store when they are asked for."""
 
     def __init__(self, store: Store, key: str, rows: Rows) -> None:
-        self._store, self._key, self._rows = store, key, rows
+        self._store, self._key, self._positions, self._names = store, key, rows.positions, rows.names
         self._known = {name: rows.table[name].to_numpy() for name in rows.table.column_names}
         if not len(rows.positions):
             self._known = {"correct": np.zeros(0, bool), "prediction": np.zeros(0, np.int64)}
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._known and name in self._rows.names:
+        if name not in self._known and name in self._names:
             self._known[name] = self._read(name)
         column: np.ndarray = self._known[name]
         return column
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in (self._rows.names or tuple(self._known)) if name != "position")
+        return (name for name in (self._names or tuple(self._known)) if name != "position")
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
     def _read(self, name: str) -> np.ndarray:
         """The column at the positions that were there when the results were loaded; there may be more by now."""
-        positions = self._rows.positions
-        found = self._store.read(self._key, int(positions[-1]) + 1, [name])
-        column: np.ndarray = found.table[name].to_numpy()[np.searchsorted(found.positions, positions)]
-        return column
+        found = self._store.read(self._key, int(self._positions[-1]) + 1, [name])
+        column: np.ndarray = found.table[name].to_numpy()
+        if len(found.positions) == len(self._positions):
+            return column
+        return column[np.searchsorted(found.positions, self._positions)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +143,8 @@ class Results:
 
 def load(plan: Plan, store: Store) -> Results:
     """The stored outcomes of a plan's cells, as many as there are."""
-    found = tuple(_load_cell(cell, plan.n, store) for cell in plan.cells)
+    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
+        found = tuple(readers.map(lambda cell: _load_cell(cell, plan.n, store), plan.cells))
     return Results(plan=plan, cells=found, notes=tuple(dict.fromkeys(store.notes)))
 
 

@@ -27,6 +27,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
@@ -120,8 +121,8 @@ class Store:
     notes: what readers of the results must know of the store itself, a sentence each: parts set aside, no fsync.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
         self.notes: list[str] = []
         self._bad: set[tuple[str, Part]] = set()  # damaged, and perhaps in a folder where nothing can be renamed
 
@@ -215,12 +216,13 @@ class Store:
             if first < last:
                 table, part_names, part_ways = self._load(key, part, columns)
                 tables.append(table.slice(first - part.start, last - first))
-                positions.append(np.arange(first, last))
+                positions.append(_positions(first, last))
                 names.update(dict.fromkeys(part_names))
                 ways += [way for way in part_ways if way not in ways]
                 position = last
         table = pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
-        return Rows(table=table, names=tuple(names), positions=np.concatenate(positions), provenance=ways)
+        at = positions[-1] if len(positions) <= 2 else np.concatenate(positions)
+        return Rows(table=table, names=tuple(names), positions=at, provenance=ways)
 
     def verify(self, key: str, n: int) -> None:
         """Set damaged parts of the cell aside, so that they are missing; and sweep up after killed writers."""
@@ -418,6 +420,14 @@ class Store:
                 f"the store {self.root} cannot be written: {error.strerror or error}. "
                 f"Make room or rights, or give another one with --store; what is there stays good"
             ) from error
+
+
+@lru_cache(maxsize=16)
+def _positions(start: int, stop: int) -> np.ndarray:
+    """The positions of a span, one array for all the cells that have it."""
+    positions = np.arange(start, stop)
+    positions.flags.writeable = False
+    return positions
 
 
 def uncovered(covered: Sequence[Span], span: Span) -> list[Span]:

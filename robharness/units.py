@@ -9,8 +9,10 @@ from typing import Any
 from robharness.store import Failure, Span
 
 UNIT_SECONDS = 60.0
-MAX_SPAN_BYTES = 256 * 2**20
-"""Of float32 inputs that a unit holds at once."""
+MAX_SPAN_BYTES = 128 * 2**20
+"""Of float32 inputs that a unit holds at once; an attack makes some eight copies of them."""
+MIN_PASSES = 8
+"""That a unit may have all the same, since passes on an accelerator are large, as its memory is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +115,8 @@ class UnitSize:
 
     def __init__(self, rows: int, values: int) -> None:
         self._rows = rows
-        self._most = max(rows, MAX_SPAN_BYTES // (4 * values) // rows * rows)
-        self._examples = min(4 * rows, self._most)
+        self._most = max(MIN_PASSES * rows, MAX_SPAN_BYTES // (4 * values) // rows * rows)
+        self._examples = rows  # the first unit waits for its data, the others are read ahead
 
     def examples(self, left: int, hands: int = 1) -> int:
         """For the next unit. left: examples there are still; hands: how many share them, so that all end together."""

@@ -50,7 +50,7 @@ def test_plan_run_again_and_report(shell, path):
     assert "computed nothing again" in second.stderr
     reported = shell("report", path)
     assert reported.stdout == first.stdout
-    assert "4 cells of 40 examples, 0 to compute" in shell("plan", path).stdout
+    assert "4 cells of 40 examples: 4 done, 0 partial, 0 missing" in shell("plan", path).stdout
 
 
 def test_json_everywhere(shell, path, tmp_path):

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 
@@ -93,8 +92,10 @@ def test_units_cover_what_is_missing_once():
 
 def test_units_grow_to_about_a_minute_in_whole_passes():
     size = units.UnitSize(rows=8, values=3 * 224 * 224)
-    assert size.examples(1000) == 32
-    size.took(32, 16.0)
+    assert size.examples(1000) == 8
+    size.took(8, 4.0)
+    assert size.examples(1000) == 64
+    size.took(64, 32.0)
     assert size.examples(1000) == 120
     assert size.examples(50) == 56
     size.took(120, 600.0)
@@ -204,8 +205,8 @@ def test_ctrl_c_keeps_what_is_whole_and_says_how_to_go_on(suite, toys, tmp_path,
 def test_a_live_network_joins_the_suite(suite, run, toys):
     import torch
 
-    registry_net = api.plan(suite(), plugins=[toys]).models[0].entry.spec.build
-    mine = registry_net(SimpleNamespace(what="exact"), None)
+    spec = api.plan(suite(), plugins=[toys]).models[0].entry.spec
+    mine = spec.build(spec.params(), None)
     results = run(suite(), models={"mine": mine})
     assert results.labels == ["Net", "mine"]
     mine_cells = [r for r in results.cells if r.cell.model.label == "mine"]
@@ -221,7 +222,8 @@ def test_a_live_network_joins_the_suite(suite, run, toys):
 def test_a_live_network_stays_as_it_is_and_needs_a_label_of_its_own(suite, run, toys):
     from robharness.errors import UserError
 
-    mine = api.plan(suite(), plugins=[toys]).models[0].entry.spec.build(SimpleNamespace(what="exact"), None)
+    spec = api.plan(suite(), plugins=[toys]).models[0].entry.spec
+    mine = spec.build(spec.params(), None)
     mine.train()
     assert run(suite(attacks=None), models={"mine": mine}).is_complete
     assert mine.training

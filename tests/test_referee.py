@@ -10,8 +10,8 @@ CASES = {
     "oversteps": "its budget is linf 0.125, and example 0 of the batch moved by",
     "leaves-box": "outside [0, 1]",
     "not-finite": "it returned values that are not finite numbers",
-    "shape": "it returned (32, 1, 4, 8) torch.float32, not (32, 1, 8, 8) torch.float32",
-    "type": "it returned (32, 1, 8, 8) torch.float64, not",
+    "shape": "it returned (8, 1, 4, 8) torch.float32, not (8, 1, 8, 8) torch.float32",
+    "type": "it returned (8, 1, 8, 8) torch.float64, not",
     "not-a-tensor": "it returned ndarray, not a tensor",
     "writes-input": "it changed the batch's input",
     "writes-labels": "it changed the batch's labels",
@@ -47,7 +47,7 @@ def test_an_attack_that_breaks_a_rule_fails_alone_and_is_named(suite, run, toys,
     [
         ("toys/blind", "asks", "the attack declares access='decision' and asked the model for gradient"),
         ("toys/blind", "draws-undeclared", "it draws 'u' from the examples' streams, but does not declare"),
-        ("toys/counting", "short-notes", "its note 'count' has shape (1,), not (32,)"),
+        ("toys/counting", "short-notes", "its note 'count' has shape (1,), not (8,)"),
     ],
 )
 def test_declarations_are_enforced(suite, run, attack, how, sentence):
@@ -56,7 +56,7 @@ def test_declarations_are_enforced(suite, run, attack, how, sentence):
 
 
 @pytest.mark.parametrize(
-    ("severity", "sentence"), [(1, "torch.float32, not"), (2, "it returned (32, 4, 8, 1) torch.uint8")]
+    ("severity", "sentence"), [(1, "torch.float32, not"), (2, "it returned (8, 4, 8, 1) torch.uint8")]
 )
 def test_a_corruption_must_return_pixels(suite, run, severity, sentence):
     results = run(
@@ -154,7 +154,7 @@ def test_a_wrong_pass_is_the_attacks_fault_and_notes_have_types(suite, run):
     attacks = [{"attack": "toys/rogue", "how": "doubles", "eps": "1/8"},
                {"attack": "toys/counting", "how": "no-notes", "eps": "1/8"}]  # fmt: skip
     doubles, notes = run(suite(attacks=attacks), batch_size=8).of("Net", "attack")
-    sentence = "toys/rogue: it asked for a pass with (32, 1, 8, 8) torch.float64 on cpu; the model takes (N, 1, 8, 8)"
+    sentence = "toys/rogue: it asked for a pass with (8, 1, 8, 8) torch.float64 on cpu; the model takes (N, 1, 8, 8)"
     assert doubles.failures[0].error.startswith(sentence)
     assert "its note 'count' is not of type int" in notes.failures[0].error
 

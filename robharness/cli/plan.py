@@ -207,11 +207,6 @@ def _time(facts: dict[str, Any]) -> str:
         return ""
     if seconds is None:
         return "; time left: unknown before the first unit"
-    words = (
-        f"{seconds / 3600:.1f} h"
-        if seconds >= 5400
-        else f"{seconds / 60:.0f} min"
-        if seconds >= 90
-        else f"{seconds:.0f} s"
-    )
+    words = f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    words = f"{seconds / 3600:.1f} h" if seconds >= 5400 else words
     return f"; time left: {words}, as fast as in the last run"

@@ -84,4 +84,4 @@ class _Best:
 
 
 def _is_zero(direction: Tensor) -> Tensor:
-    return ~direction.flatten(1).any(1)
+    return direction.abs().amax(tuple(range(1, direction.ndim))) == 0

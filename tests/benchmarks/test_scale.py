@@ -1,0 +1,199 @@
+"""`make bench`: what the engine itself costs, worker processes, reading ahead, memory, and large stores.
+
+All of it within one run on one machine: ratios are compared, raw seconds printed, and nothing asserted as a time.
+"""
+
+import json
+import os
+import runpy
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robharness import api, engine, results
+from robharness.store import Store
+
+HERE = Path(__file__).parent
+MNIST = HERE.parent / "end_to_end/mnist.py"
+FOLDER, WIDE = HERE / "folder.py", HERE / "wide.py"
+LITE0 = {"model": "samples/efficientnet-lite0", "label": "Lite0"}
+PHOTOS = {"name": "samples/imagenet-photos", "split": "val"}
+CELLS, BATCH = 200, 10
+
+
+def suite(data, models, attacks):
+    return {"robharness": 1, "name": "bench", "data": data, "models": models, "attacks": attacks}
+
+
+def show(benchmark, ratios):
+    for name, ratio in ratios.items():
+        print(f"{name:60} {ratio:.3f}")
+    benchmark.extra_info.update(ratios)
+
+
+@pytest.mark.benchmark(group="the engine")
+def test_two_hundred_cells_beside_their_bare_passes(benchmark, tmp_path):
+    """The clean cell and 199 FGSM budgets of Lite0 on 20 photos: a gradient pass and 199 forward passes a chunk."""
+    eps = [f"{i}/2550" for i in range(1, CELLS)]
+    plan = api.plan(suite(PHOTOS, [LITE0], [{"attack": "attacks/fgsm", "eps": eps}]))
+    from robharness import worker
+
+    loaded = worker.load(plan, plan.models[0], rows=BATCH)
+    batch, net = loaded.reader.read(0, plan.n), loaded.classifier.net
+
+    def bare():
+        for images, labels in zip(batch.x.split(BATCH), batch.labels.split(BATCH), strict=True):
+            leaf = images.detach().requires_grad_(True)
+            loss = torch.nn.functional.cross_entropy(net(leaf), labels, reduction="sum")
+            torch.autograd.grad(loss, leaf)
+            with torch.no_grad():
+                for _ in eps:
+                    net(images)
+
+    whole, units, limits = [], [], []
+    for turn in range(3):
+        limits.append(seconds_of(bare))
+        summary = engine.run(plan, Store(tmp_path / str(turn)), api.Silent(), batch_size=BATCH)
+        assert summary.computed == CELLS * plan.n
+        whole.append(summary.seconds)
+        units.append(summary.speed["Lite0"].seconds)
+    limit = statistics.median(limits)
+    print("\nbare", *(f"{s:.1f}" for s in limits), "units", *(f"{s:.1f}" for s in units), "whole",
+          *(f"{s:.1f}" for s in whole), "seconds")  # fmt: skip
+    over = statistics.median(units) - limit
+    show(benchmark, {
+        "units / bare passes (at most 1.05)": statistics.median(units) / limit,
+        "whole run, with loading and probing / bare passes": statistics.median(whole) / limit,
+        "milliseconds over, per cell": 1000 * over / CELLS,
+        "milliseconds over, per cell and example": 1000 * over / CELLS / plan.n,
+    })  # fmt: skip
+    benchmark.pedantic(lambda: None, rounds=1)
+
+
+def seconds_of(function):
+    begun = time.perf_counter()
+    function()
+    return time.perf_counter() - begun
+
+
+@pytest.mark.benchmark(group="worker processes")
+@pytest.mark.parametrize("network", ["mnist-5k", "lite0"])
+def test_two_workers_beside_one_process(benchmark, tmp_path, network):
+    """The same total threads: two workers of one thread, one process of two."""
+    if network == "mnist-5k":
+        runpy.run_path(str(MNIST))["train"](tmp_path / "mnist.pt")
+        models = [{"model": "mnist/net", "label": "CNN", "weights": str(tmp_path / "mnist.pt")}]
+        attacks = [{"attack": "attacks/pgd", "norm": "linf", "eps": [f"{i}/100" for i in (2, 5, 10)], "steps": 100}]
+        source = suite({"name": "samples/mnist-5k", "split": "test"}, models, attacks)
+    else:
+        attacks = [{"attack": "attacks/pgd", "norm": "linf", "eps": ["0.5/255", "1/255"], "steps": 10}]
+        source = suite(PHOTOS, [LITE0], attacks)
+    plan = api.plan(source, plugins=[str(MNIST)])
+    wall = {"one process": [], "two workers": []}
+    busy = {"one process": [], "two workers": []}
+    for turn in range(3):
+        for name, how in (("one process", {"threads": 2}), ("two workers", {"workers": 2, "threads": 1})):
+            summary = engine.run(plan, Store(tmp_path / name / str(turn)), api.Silent(), batch_size=4, **how)
+            assert summary.computed == len(plan.cells) * plan.n and not summary.failures
+            wall[name].append(summary.seconds)
+            busy[name].append(sum(s.seconds for s in summary.speed.values()) / how.get("workers", 1))
+    for name, values in wall.items():
+        rounds = " ".join(f"{value:.1f}" for value in values)
+        print(f"\n{network}, batch 4, {name}: {rounds} s, units alone {statistics.median(busy[name]):.1f} s", end="")
+    print()
+    one, two = (statistics.median(wall[name]) for name in wall)
+    show(benchmark, {
+        f"{network}: one process / two workers, whole run": one / two,
+        f"{network}: one process / two workers, units": statistics.median(busy["one process"])
+        / statistics.median(busy["two workers"]),
+    })  # fmt: skip
+    benchmark.pedantic(lambda: None, rounds=1)
+
+
+@pytest.mark.benchmark(group="reading ahead")
+def test_the_share_of_time_that_the_model_waits_for_an_image_folder(benchmark, tmp_path, monkeypatch):
+    """240 JPEG files of 500 x 375, as in ImageNet, for the clean cell of Lite0: the least work per picture."""
+    from PIL import Image
+
+    monkeypatch.setenv("BENCH_FOLDER", str(tmp_path / "pictures"))
+    (tmp_path / "pictures").mkdir()
+    photos = api.plan(suite(PHOTOS, [LITE0], [])).data.dataset
+    for index in range(240):
+        picture = Image.fromarray(photos.read(index % 20)).resize((500, 375))
+        picture.save(tmp_path / f"pictures/{photos.labels[index % 20]:04}-{index:03}.jpg", quality=92)
+    plan = api.plan(suite({"name": "folder/pictures", "split": "all"}, [LITE0], []), plugins=[str(FOLDER)])
+    begun = time.perf_counter()
+    summary = engine.run(plan, Store(tmp_path / "store"), api.Silent())
+    assert summary.computed == 240
+    speed = summary.speed["Lite0"]
+    print(
+        f"\nwaited {1000 * speed.waited:.0f} ms of {speed.seconds:.1f} s ({time.perf_counter() - begun:.1f} s in all)"
+    )
+    show(benchmark, {"share of the units' time that the model waited": speed.waited / speed.seconds})
+    benchmark.pedantic(lambda: None, rounds=1)
+
+
+MEASURED = """
+import json, resource, sys
+from robharness import api, engine, results
+from robharness.store import Store
+source, plugin, store, limit = json.loads(sys.argv[1])
+plan = api.plan(source, plugins=[plugin], limit=limit)
+summary = engine.run(plan, Store(store), api.Silent())
+found = results.load(plan, Store(store))
+assert summary.computed == limit * len(plan.cells) and found.is_complete
+print([result.accuracy for result in found.cells], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.benchmark(group="memory")
+def test_memory_stays_flat_as_examples_grow(benchmark, tmp_path):
+    """A small network on 1,500 and on 6,000 pictures of 224 px: the largest resident size of the process."""
+    source = suite(
+        {"name": "wide/noise", "split": "all"}, [{"model": "wide/small"}], [{"attack": "attacks/fgsm", "eps": "1/255"}]
+    )
+    peaks = []
+    for limit in (1500, 6000):
+        arguments = json.dumps([source, str(WIDE), str(tmp_path / str(limit)), limit])
+        done = subprocess.run([sys.executable, "-c", MEASURED, arguments], capture_output=True, text=True, check=True)
+        peaks.append(float(done.stdout.rpartition(" ")[2]))
+    print(f"\npeak {peaks[0]:.0f} MB with 1,500 examples, {peaks[1]:.0f} MB with 6,000")
+    show(benchmark, {"peak memory, 4 times the examples": peaks[1] / peaks[0]})
+    benchmark.pedantic(lambda: None, rounds=1)
+
+
+@pytest.mark.benchmark(group="large stores")
+def test_reading_a_store_of_a_hundred_million_outcomes(benchmark, tmp_path):
+    """20 models x 100 cells x 50,000 examples into Results, with every byte's checksum; then all accuracies."""
+    models = [{"model": "wide/small", "label": f"M{i}", "revision": i} for i in range(20)]
+    attacks = [{"attack": "attacks/fgsm", "eps": [f"{i}/255" for i in range(1, 100)]}]
+    plan = api.plan(suite({"name": "wide/many", "split": "all"}, models, attacks), plugins=[str(WIDE)])
+    store, n = Store(tmp_path / "store"), plan.n
+    assert (len(plan.cells), n) == (2000, 50_000)
+    draws, ids = np.random.default_rng(0), plan.data.ids(0, n)
+    labels = np.array([plan.data.dataset.labels[index] for index in plan.data.order])
+    for start in range(0, 2000, 100):  # a hundred copies of each of twenty files; a fresh draw for each takes minutes
+        first, *others = plan.cells[start : start + 100]
+        correct = draws.random(n) < 0.5
+        columns = {"example": ids, "label": labels, "prediction": np.where(correct, labels, 0), "correct": correct,
+                   "margin": draws.normal(size=n).astype("float32"), "attacked": np.ones(n, bool),
+                   "logit_range": draws.random(n).astype("float32"), "size": draws.random(n)}  # fmt: skip
+        store.write_part(first.key, 0, columns, {"rows": 4})
+        file = store.folder(first.key) / store.parts(first.key)[0].name
+        for cell in others:
+            store.folder(cell.key).mkdir(parents=True)
+            shutil.copy(file, store.folder(cell.key))
+    size = sum(file.stat().st_size for file in store.root.rglob("*.parquet")) / 2**30
+    seconds = benchmark.pedantic(lambda: seconds_of(lambda: results.load(plan, store)), rounds=3)
+    found = results.load(plan, store)
+    accuracies = seconds_of(lambda: [result.accuracy for result in found.cells])
+    print(
+        f"\n{size:.2f} GiB; {seconds:.1f} s (at most 5) with {os.cpu_count()} cores; all accuracies {accuracies:.2f} s"
+    )
