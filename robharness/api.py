@@ -123,22 +123,35 @@ def require(planned: Plan) -> None:
 
 
 def check_devices(wanted: str) -> list[str]:
-    """The devices, given with commas between. Raises UserError for one that torch does not have here."""
-    devices = [device.strip() for device in wanted.split(",") if device.strip()] or ["cpu"]
-    for device in set(devices) - {"cpu"}:
-        import torch
+    """The devices, given with commas between. Raises UserError for one that torch does not have here.
 
-        try:
-            if (found := torch.device(device)).type == "cuda" and torch.cuda.is_available():
-                there = torch.cuda.device_count()  # without a context on it, which would cost its memory
-                if (found.index or 0) >= there:
-                    raise RuntimeError(f"there are {there} here, counted from 0")
-            else:
-                torch.empty(0, device=found)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"--device {device}: {reason}. Try: --device cpu") from None
-    return devices
+    A plain "cuda" is the process's own where torchrun or srun started several on a machine.
+    """
+    devices = [device.strip() for device in wanted.split(",") if device.strip()] or ["cpu"]
+    checked = []
+    for device in devices:
+        if device != "cpu":  # checking that would import torch, which a run in other processes does not need
+            import torch
+
+            try:
+                if (found := torch.device(device)).type == "cuda" and torch.cuda.is_available():
+                    there = torch.cuda.device_count()  # without a context on it, which would cost its memory
+                    device = local_cuda(there) if found.index is None else device
+                    if (found.index or 0) >= there:
+                        raise RuntimeError(f"there are {there} here, counted from 0")
+                else:
+                    torch.empty(0, device=found)
+            except (RuntimeError, AssertionError) as error:
+                reason = str(error).splitlines()[0]
+                raise UserError(f"--device {device}: {reason}. Try: --device cpu") from None
+        checked.append(device)
+    return checked
+
+
+def local_cuda(there: int) -> str:
+    """The GPU of this process, of so many on the machine, as torchrun or srun count their processes."""
+    local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or ""
+    return f"cuda:{int(local) % there}" if local.isdigit() and there > 1 else "cuda"
 
 
 def observe(found: Results, registry: Registry) -> list[str]:

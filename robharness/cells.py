@@ -149,6 +149,8 @@ class Plan:
 
     def shard(self, index: int, count: int) -> Plan:
         """The index-th of `count` parts of the examples, from 1: the same cells, for other positions."""
+        if not 1 <= index <= count:
+            raise UserError(f"there is no part {index}/{count}: 1/{count} is the first, {count}/{count} the last")
         return dataclasses.replace(self, part=(index, count))
 
     def only(self, pattern: str) -> Plan:

@@ -119,7 +119,7 @@ def run(
         store.write_run(record, {**facts, **asdict(summary)})
 
     if workers and threads is None and "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, len(os.sched_getaffinity(0)) // workers)  # more would wait for each other
+        threads = max(1, _cores() // workers)  # more would wait for each other
     setups = [Setup(device=devices[index % len(devices)], rows=batch_size, threads=threads)
               for index in range(workers or 1)]  # fmt: skip
     with _interruptible(listener) as state.interrupted:
@@ -135,6 +135,11 @@ def run(
     if work:
         write_record()
     return summary
+
+
+def _cores() -> int:
+    """The cores that this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass
@@ -275,7 +280,7 @@ class _Run:
         elif isinstance(event, Died):
             self.died(slot, label, event.how)
         elif isinstance(event, Broken):
-            raise WorkerError(event.error) if event.is_bug else UserError(event.error)
+            raise _worker_error(event.error) if event.is_bug else UserError(event.error)
 
     def ready(self, slot: _Slot, label: str, event: Ready) -> None:
         slot.is_loaded = True
@@ -399,8 +404,11 @@ class _Run:
         return list(found)
 
 
-class WorkerError(Exception):
-    """A bug that showed in another process, with its traceback."""
+def _worker_error(details: str) -> RuntimeError:
+    """A bug that showed in another process, with its traceback as a note."""
+    error = RuntimeError(f"in a worker process: {details.strip().splitlines()[-1]}")
+    error.add_note(details)
+    return error
 
 
 def stale(plan: Plan, store: Store) -> list[str]:

@@ -73,7 +73,8 @@ class There:
             start_new_session=True,  # out of the reach of the terminal's Ctrl-C
         )
         theirs.close()
-        self._send((list(sys.path), plan.recipe, plan.part, store.root, setup))
+        keys = frozenset(cell.key for cell in plan.cells)
+        self._send((list(sys.path), plan.recipe, plan.part, keys, store.root, setup))
 
     @property
     def pipe(self) -> Connection:
@@ -147,7 +148,7 @@ def main(number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe = connection.Connection(number)
     try:
-        sys.path[:], recipe, part, root, setup = pipe.recv()
+        sys.path[:], recipe, part, keys, root, setup = pipe.recv()
     except EOFError:
         return
     commands: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
@@ -156,6 +157,8 @@ def main(number: int) -> None:
     try:
         registry = discover(recipe.options)
         plan = cells.plan(suite.load(recipe.source, registry), recipe.data_root, recipe.limit).shard(*part)
+        if not keys <= {cell.key for cell in plan.cells}:
+            raise UserError("the suite, a plugin or the weights changed while the run began; type the command again")
         from robharness.worker import Work
 
         work = Work(plan, Store(root), setup, stopping)

@@ -111,7 +111,10 @@ class Work:
         pieces = [(unit.span, [self._cells[unit.label, key] for key in unit.keys])]
         while pieces and not self.stopping.is_set():
             span, cells = pieces.pop()
-            part = pictures if isinstance(pictures, Exception) else pictures.part(*span)
+            if isinstance(pictures, Pictures):
+                part: Pictures | Exception = pictures.part(*span)
+            else:  # half of them may be fewer than is too many
+                part = pictures if span == unit.span else self._pictures(span)
             left = {cell.key: cell for cell in cells}
             try:
                 for event in run_unit(self._loaded, cells, span, self.store, part):

@@ -69,7 +69,8 @@ def _main(arguments: list[str]) -> int:
         click.echo(f"{prefix}{error}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("robharness: interrupted; the same command goes on from what is stored", err=True)
+        how = "the same command without --fresh" if any("--fresh" in word for word in arguments) else "the same command"
+        click.echo(f"robharness: interrupted; {how} goes on from what is stored", err=True)
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # e.g. `robharness list models | head -1`

@@ -77,7 +77,7 @@ def command(
         progress.say(f"warning: {warning}")
     how: Any = {"devices": devices, "workers": workers, "threads": threads, "batch_size": batch_size}
     summary = engine.run(asked, kept, progress, **how, stop_at_failure=stop_at_failure)
-    again = shlex.join(["robharness", *sys.argv[1:]])
+    again = shlex.join(["robharness", *without_fresh(sys.argv[1:])])
     if summary.interrupted:
         raise Interrupted(f"interrupted; what is whole is stored in {store}. To go on: {again}")
     found = results.load(planned, kept)
@@ -92,3 +92,11 @@ def command(
     if incomplete:
         progress.say(f"{len(incomplete)} cells are incomplete; to try them again: {again}")
     return ExitCode.INCOMPLETE if incomplete else ExitCode.FINE
+
+
+def without_fresh(arguments: list[str]) -> list[str]:
+    """The command line that goes on where this one stopped: `--fresh` would forget what is there by now."""
+    kept = [word for word in arguments if not word.startswith("--fresh=")]
+    if "--fresh" in kept:
+        del kept[kept.index("--fresh") : kept.index("--fresh") + 2]
+    return kept
