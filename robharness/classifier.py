@@ -129,7 +129,7 @@ class Classifier:
         if len(last) < self.rows:
             padding = last[:1].expand(self.rows - len(last), *last.shape[1:])
             chunks[-1] = (start, torch.cat([last, padding]))
-        return [(start, chunk.contiguous(memory_format=memory_format(x))) for start, chunk in chunks]
+        return [(start, _laid_out(chunk)) for start, chunk in chunks]
 
     def _is_here(self, x: Tensor) -> bool:
         return x.device.type == self.device.type and self.device.index in (None, x.device.index)
@@ -235,6 +235,18 @@ def _rows_of(value: Any, rows: Tensor) -> Any:
 def predictions(logits: Tensor) -> Tensor:
     """The class of the largest logit, (N,) int64; -1 for rows with a logit that is not a number."""
     return logits.argmax(1).masked_fill(logits.isnan().any(1), -1)
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """The same values with the strides of its memory format, to the letter.
+
+    `contiguous` leaves a tensor with one channel as it is, whatever its strides, and kernels choose by strides: a padded
+    pass would get other last bits than a full one.
+    """
+    wanted = torch.empty_like(x, device="meta", memory_format=memory_format(x)).stride()
+    if x.stride() == wanted:
+        return x
+    return torch.empty_like(x, memory_format=memory_format(x)).copy_(x.detach())
 
 
 def memory_format(x: Tensor) -> torch.memory_format:

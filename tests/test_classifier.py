@@ -165,3 +165,20 @@ def test_passes_are_of_four_rows_or_multiples_and_waste_little(examples, shape):
 def test_networks_of_clips_pass_too():
     net = nn.Sequential(nn.Conv3d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 2 * 6 * 6, 4))
     assert Classifier(net, rows=4).logits(values(5, 3, 4, 8, 8)).shape == (5, 4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_padded_pass_has_the_strides_of_a_full_one(channels):
+    """With one channel a tensor is contiguous in both formats at once, and kernels choose by strides."""
+    network = nn.Sequential(nn.Conv2d(channels, 16, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 169, 10))
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1, generator=GENERATOR)
+    classifier = Classifier(network, rows=4)
+    strides = []
+    network.register_forward_pre_hook(lambda module, inputs: strides.append(inputs[0].stride()))
+    x = values(4, 28, 28, channels).movedim(-1, 1)  # as the reader lays pictures out
+    whole = classifier.logits(x)
+    for n in (1, 2, 3):
+        assert torch.equal(classifier.logits(x[:n]), whole[:n])
+        assert torch.equal(classifier.logits(x[:n].clone(memory_format=torch.contiguous_format)), whole[:n])
+    assert len(set(strides)) == 1

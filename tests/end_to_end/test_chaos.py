@@ -1,0 +1,30 @@
+"""The kills of `tests/chaos.py` on a network that was trained: at the level "replay", stored rows are bit-equal."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+CHAOS = Path(__file__).parents[1] / "chaos.py"
+
+
+def test_killed_anywhere_it_ends_as_if_undisturbed(mnist_suite, mnist, tmp_path):
+    path = tmp_path / "mnist.yaml"
+    attacks = [
+        {"attack": "attacks/fgsm", "norm": "linf", "eps": 0.1},
+        {"attack": "attacks/pgd", "norm": "linf", "eps": 0.1, "steps": 2},
+    ]
+    path.write_text(yaml.safe_dump(mnist_suite(attacks=attacks)))
+    words = [CHAOS, path, "--plugin", mnist, "--folder", tmp_path / "stores", "--limit", "60", "--rows", "8"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
+    print(done.stderr)
+    assert done.stdout, done.stderr
+    told = json.loads(done.stdout)
+    assert len(told["hits"]) == 8
+    assert min(told["hits"].values()) >= 10, done.stderr
+    assert (done.returncode, told["found"]) == (0, {}), done.stderr

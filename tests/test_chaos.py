@@ -1,0 +1,108 @@
+"""Whatever kills a run, and whenever: what is stored is whole, and the next run ends as if nothing had been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from robharness import api
+
+CHAOS = Path(__file__).parent / "chaos.py"
+POINTS = [
+    "before the first part",
+    "between parts",
+    "temporary file half written",
+    "before rename",
+    "after rename",
+    "before the folder's fsync",
+    "during join",
+    "during merge",
+]
+SCRIPT = "from robharness.cli import main; main()"
+ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def chaos(suite, toys, tmp_path):
+    """Kill runs of the toys; what `chaos.py` prints: the table and the mapping."""
+
+    def go(*options):
+        path = tmp_path / "toys.yaml"
+        attacks = [{"attack": "toys/climb", "nested": True, "eps": ["1/8", "1/4"]}]
+        path.write_text(yaml.safe_dump(suite(attacks=attacks)))
+        command = [sys.executable, CHAOS, path, "--plugin", toys, "--folder", tmp_path / "stores", *options]
+        done = subprocess.run(command, capture_output=True, text=True, env=ALONE, timeout=600, check=False)
+        print(done.stderr)
+        assert done.stdout, done.stderr
+        return done.returncode, done.stderr, json.loads(done.stdout)
+
+    return go
+
+
+def test_killed_anywhere_it_ends_as_if_undisturbed(chaos):
+    code, table, told = chaos()
+    assert list(told["hits"]) == POINTS
+    assert min(told["hits"].values()) >= 10, table
+    assert (code, told["found"]) == (0, {}), table
+
+
+def test_a_plain_write_in_the_place_of_the_rename_is_found(chaos):
+    code, table, told = chaos("--plain-write", "--kills", "2")
+    assert code == 1, table
+    assert "is damaged" in told["found"]["temporary file half written"], table
+    assert told["found"]["before rename"] == told["found"]["after rename"] == "never reached", table
+
+
+def workers_of(pid):
+    """The processes that compute for this one, by their ids."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [child for child in children if is_worker(child)]
+
+
+def is_worker(pid):
+    try:
+        return b"robharness.processes" in Path(f"/proc/{pid}/cmdline").read_bytes()  # of a zombie it is empty
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_for(condition, seconds, process=None):
+    until = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < until and (process is None or process.poll() is None):
+        time.sleep(0.01)
+    return found
+
+
+def test_workers_end_when_the_main_process_is_killed(suite, toys, tmp_path):
+    attacks = [{"attack": "toys/climb", "steps": 200, "eps": ["1/8", "1/4"]}]  # long enough to be killed in the middle
+    source, store, path = suite(attacks=attacks), tmp_path / "store", tmp_path / "toys.yaml"
+    path.write_text(yaml.safe_dump(source))
+    words = ["run", path, "-p", toys, "--store", store, "--batch-size", "4", "--threads", "1", "--workers", "2"]
+    with (tmp_path / "said").open("w") as said:  # no pipe, which the workers would hold open
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, *words], env=ALONE, stdout=said, stderr=said)
+        assert wait_for(lambda: list(store.glob("cells/*/*/0*.parquet")), 120, process), Path(said.name).read_text()
+        workers = workers_of(process.pid)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert len(workers) == 2
+    assert wait_for(lambda: not any(is_worker(pid) for pid in workers), 10), "workers outlive their main process"
+    options = {"plugins": [toys], "batch_size": 4, "threads": 1}
+    killed = api.load(path, store=store, plugins=[toys])
+    assert not killed.is_complete
+    assert sum(result.n for result in killed.cells) > 0
+    again = api.run(path, store=store, workers=2, **options)
+    alone = api.run(path, store=tmp_path / "alone", **options)
+    assert again.is_complete and alone.is_complete
+    assert again.notes == ()
+    for mine, theirs in zip(again.cells, alone.cells, strict=True):
+        assert mine.provenance == theirs.provenance
+        assert list(mine.columns) == list(theirs.columns)
+        for name in mine.columns:
+            np.testing.assert_array_equal(mine.columns[name], theirs.columns[name], name)
