@@ -240,8 +240,8 @@ def predictions(logits: Tensor) -> Tensor:
 def _laid_out(x: Tensor) -> Tensor:
     """The same values with the strides of its memory format, to the letter.
 
-    `contiguous` leaves a tensor with one channel as it is, whatever its strides, and kernels choose by strides: a padded
-    pass would get other last bits than a full one.
+    `contiguous` leaves a tensor with one channel as it is, whatever its strides, and kernels choose by strides: a
+    padded pass would get other last bits than a full one.
     """
     wanted = torch.empty_like(x, device="meta", memory_format=memory_format(x)).stride()
     if x.stride() == wanted:

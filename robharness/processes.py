@@ -73,7 +73,7 @@ class There:
             start_new_session=True,  # out of the reach of the terminal's Ctrl-C
         )
         theirs.close()
-        keys = frozenset(cell.key for cell in plan.cells)
+        keys = frozenset((cell.model.label, cell.key) for cell in plan.cells)
         self._send((list(sys.path), plan.recipe, plan.part, keys, store.root, setup))
 
     @property
@@ -95,11 +95,16 @@ class There:
 
     def next_event(self) -> Event:
         """The next event; waits for it."""
-        try:
-            event: Event = self._pipe.recv()
-        except (EOFError, OSError):
-            return Died(how=_ending(self._process.wait()))
-        return event
+        ended = self.has_ended()  # asked first: what it said before is in the pipe by then
+        with suppress(EOFError, OSError):
+            if not ended or self._pipe.poll():
+                event: Event = self._pipe.recv()
+                return event
+        return Died(how=_ending(self._process.wait()))
+
+    def has_ended(self) -> bool:
+        """Whether the process is gone; a child of its own may keep the pipe open all the same."""
+        return self._process.poll() is not None
 
     def close(self) -> None:
         """End the process, at once if it is busy."""
@@ -123,7 +128,7 @@ def events(hands: Sequence[Any]) -> Iterator[tuple[Any, Event]]:
             return
     ready = connection.wait([hand.pipe for hand in hands], timeout=POLL_SECONDS)
     for hand in hands:
-        if hand.pipe in ready:
+        if hand.pipe in ready or hand.has_ended():
             yield hand, hand.next_event()
 
 
@@ -157,7 +162,7 @@ def main(number: int) -> None:
     try:
         registry = discover(recipe.options)
         plan = cells.plan(suite.load(recipe.source, registry), recipe.data_root, recipe.limit).shard(*part)
-        if not keys <= {cell.key for cell in plan.cells}:
+        if not keys <= {(cell.model.label, cell.key) for cell in plan.cells}:
             raise UserError("the suite, a plugin or the weights changed while the run began; type the command again")
         from robharness.worker import Work
 

@@ -109,19 +109,24 @@ class Work:
         if ahead is not None:
             self._ahead = ahead.span, self._loaded.reader.ahead(*ahead.span)
         pieces = [(unit.span, [self._cells[unit.label, key] for key in unit.keys])]
+        failed: set[str] = set()
         while pieces and not self.stopping.is_set():
             span, cells = pieces.pop()
             if isinstance(pictures, Pictures):
                 part: Pictures | Exception = pictures.part(*span)
             else:  # half of them may be fewer than is too many
                 part = pictures if span == unit.span else self._pictures(span)
-            left = {cell.key: cell for cell in cells}
+            left = {cell.key: cell for cell in cells if cell.key not in failed}
+            in_hand = None
             try:
-                for event in run_unit(self._loaded, cells, span, self.store, part):
-                    if isinstance(event, Done):
-                        del left[event.key]
+                for event in run_unit(self._loaded, list(left.values()), span, self.store, part):
                     yield event
-                    if isinstance(event, Done) and self.stopping.is_set():
+                    if isinstance(event, Began):
+                        in_hand = event.key
+                        continue
+                    del left[event.key]
+                    failed |= {event.key} if event.failure else set()
+                    if self.stopping.is_set():
                         break
                 continue
             except Exception as error:
@@ -132,13 +137,14 @@ class Work:
                 yield shrunk
             middle = (span[0] + span[1] + 1) // 2
             if shrunk is None and middle == span[1]:
-                for cell in left.values():
+                for key in [in_hand] if in_hand in left else list(left):
+                    cell = left.pop(str(key))
                     failure = Failure.of(cell, span, Violation("memory is too small for one example"))
                     self.store.write_failure(cell.key, failure)
+                    failed.add(cell.key)
                     yield Done(key=cell.key, span=span, failure=failure)
-                continue
             halves = [(middle, span[1]), (span[0], middle)]
-            pieces += [(half, list(left.values())) for half in halves if half[0] < half[1]]
+            pieces += [(half, list(left.values())) for half in halves if half[0] < half[1] and left]
         passes = Counter(self._loaded.classifier.passes) - passes
         yield Finished(seconds=time.perf_counter() - begun, waited=waited, passes=dict(passes))
 

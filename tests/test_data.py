@@ -1,5 +1,8 @@
 """From pixels to inputs: canvas, the model's own resize, [0, 1]; 8 bits until the last step."""
 
+import random
+import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +11,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from robharness import api
 from robharness.data import Reader, on_canvas, preprocessed
 from robharness.errors import Violation
 from robharness.specs import InputSpec, Preprocessing
@@ -122,3 +126,94 @@ def test_what_does_not_fit_is_said(picture, shape, by, sentence):
     with pytest.raises(Violation, match=sentence) as caught:
         reader(Photos(picture), shape).read(0, 1)
     assert caught.value.by == by
+
+
+def test_examples_keep_their_order_whichever_thread_is_first():
+    pictures = [np.full((4, 4, 1), index, np.uint8) for index in range(200)]
+    order, seconds = random.Random(3).sample(range(200), 200), [random.Random(i).random() / 100 for i in range(200)]
+    threads = set()
+
+    class Sleepy(Photos):
+        def read(self, index):
+            time.sleep(seconds[index])
+            threads.add(threading.get_ident())
+            return super().read(index)
+
+    read = reader(Sleepy(*pictures), (1, 4, 4), canvas=4, order=order)
+    found = read.pictures(7, 190)
+    assert len(threads) > 1
+    assert found.span == (7, 190)
+    assert found.fitted[:, 0, 0, 0].tolist() == found.canvas[:, 0, 0, 0].tolist() == order[7:190]
+    batch = read.batch(found.part(50, 60))
+    assert list(batch.ids) == [f"p{index}" for index in order[50:60]]
+    assert batch.labels.tolist() == (batch.x[:, 0, 0, 0] * 255).round().int().tolist() == order[50:60]
+    assert batch.canvas[:, 0, 0, 0].tolist() == order[50:60]
+
+
+COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "size")
+
+
+def rows(results):
+    """{perturbation: {example: its outcome, bit by bit}}"""
+    return {
+        result.cell.short_name: {
+            example: tuple(result.columns[name][row].tobytes() for name in COLUMNS)
+            for row, example in enumerate(result.columns["example"])
+        }
+        for result in results.cells
+        if result.n
+    }
+
+
+class Units(api.Silent):
+    """Remembers what was computed together, in order."""
+
+    def __init__(self):
+        self.spans = []
+
+    def cell_done(self, cell, span, failure):
+        self.spans += [span] if span not in self.spans else []
+
+
+def test_the_next_unit_is_read_while_this_one_is_computed(suite, run, monkeypatch):
+    """Who reads the first example of the second unit waits for the attack, and the attack waits for him."""
+    source, units = suite(attacks=[{"attack": "toys/climb", "how": "reads-ahead", "eps": "1/8"}]), Units()
+    alone = rows(run(source, "alone", batch_size=4, listener=units))
+    assert len(units.spans) > 1
+    monkeypatch.setenv("TOYS_AHEAD", str(units.spans[0][1]))
+    monkeypatch.setenv("TOYS_SLEEPY", "1")
+    results = run(source, batch_size=4)
+    assert [failure for result in results.cells for failure in result.failures] == []
+    assert rows(results) == alone
+
+
+def test_what_goes_wrong_with_reading_ahead_costs_the_cells_that_miss_it(suite, run, toys, monkeypatch):
+    """The torn example is in the second unit, which is read in the background; cells that have it do not ask for it."""
+    units = Units()
+    alone = rows(run(suite(), "alone", batch_size=4, listener=units))
+    start, stop = units.spans[1]
+    run(suite(attacks=suite()["attacks"][1:]), batch_size=4)
+    monkeypatch.setenv("TOYS_TORN", api.plan(suite(), plugins=[toys]).data.ids(stop - 1, stop)[0])
+    results = run(suite(), batch_size=4)
+    for result in results.cells:
+        assert result.is_complete == (result.cell.short_name in ("clean", "sign(linf, 1/8)"))
+        assert rows(results)[result.cell.short_name].items() <= alone[result.cell.short_name].items()
+        if not result.is_complete:
+            [failure] = result.failures
+            assert (failure.start, failure.stop) == (start, stop)
+            assert failure.error == "toys/pixels: OSError: the file ends too early"
+            assert failure.blame == toys
+            assert "the file ends too early" in failure.traceback and "in read" in failure.traceback
+            assert result.n == start
+    monkeypatch.delenv("TOYS_TORN")
+    assert rows(run(suite(), batch_size=4)) == alone
+
+
+def test_what_was_read_ahead_and_is_not_wanted_any_more_is_not_taken_for_something_else(suite, run):
+    """The rogue misses 0 to 40 and fails in its first unit; then sign misses 32 to 40, and 16 to 32 was read."""
+    sign, rogue = {"attack": "toys/sign", "eps": "1/8"}, {"attack": "toys/rogue", "how": "raises", "eps": "1/8"}
+    alone = rows(run(suite(attacks=[sign]), "alone"))
+    run(suite(attacks=[sign]), limit=32)
+    results = run(suite(attacks=[rogue, sign]), batch_size=4)
+    found = rows(results)
+    assert found == alone

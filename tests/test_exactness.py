@@ -1,11 +1,17 @@
-"""An example's outcome depends on nothing but itself: the levels "logic" and "replay", in one process."""
+"""An example's outcome depends on nothing but itself: the level "logic", in this process and in others."""
 
 import itertools
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from robharness import api, engine
+from robharness import api, engine, report
+from robharness.merge import merge
 from robharness.store import Store
 
 COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "size")
@@ -83,7 +89,10 @@ def test_which_cells_are_missing_changes_nothing(suite, run, tmp_path, toys):
         assert outcomes(run(source, "store", batch_size=8)) == whole
 
 
-@pytest.mark.parametrize("how", ["position", "mean-loss", "early-stop"])
+PLANTED = ["position", "mean-loss", "early-stop"]
+
+
+@pytest.mark.parametrize("how", PLANTED)
 def test_the_check_finds_attacks_that_look_at_their_neighbours(suite, run, how):
     source = suite(attacks=[{"attack": "toys/climb", "how": how, "eps": ["1/8", "1/4"]}])
     runs = [outcomes(run(source, f"rows-{rows}", batch_size=rows)) for rows in (8, 3)]
@@ -91,6 +100,89 @@ def test_the_check_finds_attacks_that_look_at_their_neighbours(suite, run, how):
     cut = outcomes(run(source, "cut", batch_size=8, limit=13))
     differs = runs[1] != whole or any(not rows.items() <= whole[cell].items() for cell, rows in cut.items())
     assert differs
+
+
+def test_the_check_finds_them_among_workers_as_well(suite, run):
+    """Two workers cut the work smaller than one process does; only a mean over a pass needs passes of another size."""
+    source = suite(attacks=[{"attack": "toys/climb", "how": how, "eps": ["1/8", "1/4"]} for how in ("climb", *PLANTED)])
+    alone, shared = run(source, "alone", batch_size=8), run(source, "shared", workers=2, batch_size=4)
+    found = {name for (_, name), rows in outcomes(alone).items() if rows != outcomes(shared)["Net", name]}
+    assert {how for how in PLANTED if any(how in name for name in found)} == set(PLANTED)
+    assert all(any(how in name for how in PLANTED) for name in found), "the honest attack is the same"
+
+
+def children():
+    """{id: its command line} of the processes that this one has started, also where it has not seen them end."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # some other process that has just ended
+            if int(path.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                found[int(path.parent.name)] = (path.parent / "cmdline").read_text()
+    return found
+
+
+class Killer(api.Silent):
+    """Kills every other process as soon as one of them has a cell done, and that once."""
+
+    def __init__(self):
+        self.killed = []
+
+    def cell_done(self, cell, span, failure):
+        if not self.killed:
+            self.killed = [process for process, command in children().items() if "robharness.processes" in command]
+            for process in self.killed:
+                os.kill(process, signal.SIGKILL)
+
+
+def test_workers_shards_and_kills_change_nothing(suite, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOYS_SLOW", "0")
+    monkeypatch.setenv("TOYS_LOG", str(tmp_path / "log"))
+    slow = {"attack": "toys/climb", "how": "slow", "eps": "1/8"}
+    ahead = {"attack": "toys/climb", "how": "reads-ahead", "eps": "1/8"}
+    source = suite(attacks=[slow, ahead, *ALL], corruptions=CORRUPTIONS, canvas=8)
+    whole = outcomes(run(source, "whole", batch_size=8))
+    assert len(whole) == 14
+    store, others = Store(tmp_path / "store"), children()
+
+    child = tmp_path / "child"
+    child.touch()
+    monkeypatch.setenv("TOYS_SLOW", "0.5")
+    monkeypatch.setenv("TOYS_CHILD", str(child))
+    monkeypatch.setenv("TOYS_AHEAD", "5")
+    killer, begun = Killer(), time.monotonic()
+    part = outcomes(run(source, workers=1, limit=13, batch_size=5, listener=killer))
+    child.unlink()
+    monkeypatch.delenv("TOYS_CHILD")
+    monkeypatch.delenv("TOYS_AHEAD")
+    assert time.monotonic() - begun < 100, "a child of the process that died hid its death"
+    assert len(killer.killed) == 1
+    assert store.runs()[-1]["warnings"][0].startswith("Net: a worker process died (signal 9 (SIGKILL))")
+    for cell, rows in part.items():
+        assert len(rows) == 13
+        assert rows.items() <= whole[cell].items()
+
+    monkeypatch.setenv("TOYS_SLOW", "0")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    grown = run(source, workers=2, batch_size=3)
+    assert outcomes(grown) == whole
+    assert store.runs()[-1]["computed"] == 14 * 27, "nothing is computed twice"
+    assert children() == others, "nobody is left behind"
+    cores = len(os.sched_getaffinity(0))
+    threads = {way["threads"] for result in grown.cells for way in result.provenance if way["rows"] == 3}
+    assert threads == {max(1, cores // 2)}, "workers share the cores"
+
+    for index, how in enumerate([{"batch_size": 3}, {"batch_size": 4, "workers": 3}, {"batch_size": 8}], start=1):
+        sharded = run(source, "shards", shard=(index, 3), **how)
+        assert {tuple(result.positions) for result in sharded.cells} == {tuple(range(40 * index // 3))}
+    assert outcomes(sharded) == whole
+
+    for index, rows in enumerate([7, 1, 40], start=1):
+        alone = run(source, f"shard {index}", shard=(index, 3), batch_size=rows)
+        assert {result.n for result in alone.cells} == {40 * index // 3 - 40 * (index - 1) // 3}
+        merged = merge(Store(tmp_path / "merged"), Store(tmp_path / f"shard {index}"))
+        assert (merged.cells, merged.differing, merged.problems) == (14, 0, [])
+    assert outcomes(run(source, "merged")) == whole
+    assert len(Store(tmp_path / "merged").runs()) == 3, "nothing is computed again"
 
 
 def test_all_models_see_the_same_noise(suite, run):
@@ -157,3 +249,19 @@ def test_budgets_share_the_gradient_also_where_only_right_examples_count(suite, 
     facts = json.loads(next((tmp_path / "store" / "runs").iterdir()).read_text())
     speed = facts["speed"]["Net"]
     assert (speed["forward"], speed["backward"]) == (40 + right + 5 * right, right)
+
+
+def test_the_report_counts_what_mixed_circumstances_could_tip_over(suite, run):
+    """The network cannot decide about bright pictures: their logits are all the same, on the boundary itself."""
+    source = suite(models=[{"model": "toys/net", "label": "Net", "what": "undecided"}], attacks=ALL[:2])
+    for name, before, now, words in [("a", {"batch_size": 4}, {"batch_size": 8}, "rows 4 and 8"),
+                                     ("b", {"threads": 1}, {"threads": 2}, "threads 1 and 2")]:  # fmt: skip
+        before, now = {"batch_size": 8, "threads": 1} | before, {"batch_size": 8, "threads": 1} | now
+        part = run(source, name, limit=17, **before)
+        assert not any("different ways" in warning for warning in report.build(part).warnings)
+        results = run(source, name, **now)
+        near = sum(int((abs(result.columns["margin"]) <= 1e-4 * result.columns["logit_range"]).sum())
+                   for result in results.cells)  # fmt: skip
+        assert 0 < near < 240
+        [warning] = [warning for warning in report.build(results).warnings if "different ways" in warning]
+        assert f"different ways ({words}), in 6 cells; {near} of their 240 outcomes are so near" in warning

@@ -1,7 +1,9 @@
 """Parts on disk: whole or absent, each position once, nothing that a name does not say."""
 
+import errno
 import json
 import os
+import zlib
 from types import SimpleNamespace
 
 import duckdb
@@ -247,3 +249,65 @@ def test_a_reader_looks_again_when_another_run_joins_the_parts(store, monkeypatc
     monkeypatch.setattr(store, "spans", joined_meanwhile)
     assert store.read(KEY, 8).table["position"].to_pylist() == list(range(8))
     assert store.provenance(KEY) == [{}]
+
+
+def test_a_part_is_named_by_its_positions_and_the_checksum_of_its_bytes(store):
+    store.write_part(KEY, 99_998, columns(99_998, 100_003), {})
+    store.write_part(KEY, 3, columns(3, 8), {})
+    first, last = part(store, 0), part(store, 1)
+    assert first.name == f"00003-00008.{zlib.crc32(first.read_bytes()):08x}.parquet"
+    assert last.name == f"99998-100003.{zlib.crc32(last.read_bytes()):08x}.parquet"
+    assert store.read(KEY, 100_001).positions.tolist() == [3, 4, 5, 6, 7, 99_998, 99_999, 100_000]
+
+
+def test_of_parts_that_overlap_the_first_ones_rows_are_read_and_joined(store):
+    for start, stop, name in ((0, 4, "first"), (2, 8, "second"), (1, 3, "third")):
+        store.write_part(KEY, start, columns(start, stop) | {"by": [name] * (stop - start)}, {"by": name})
+    expected = ["first"] * 4 + ["second"] * 4
+    assert store.read(KEY, 8).table["by"].to_pylist() == expected
+    store.join(KEY, 8)
+    assert store.spans(KEY) == [(0, 8)]
+    assert store.read(KEY, 8).table["by"].to_pylist() == expected
+    assert store.provenance(KEY) == [{"by": "first"}, {"by": "second"}]
+
+
+def test_joining_what_one_part_holds_already_keeps_that_part(store):
+    """The joined file has the bytes and the name of the part."""
+    store.write_part(KEY, 0, columns(0, 8), {"rows": 4})
+    before = part(store)
+    store.write_part(KEY, 2, columns(2, 6), {"rows": 4})
+    store.join(KEY, 8)
+    assert [before] == [path for path in store.folder(KEY).iterdir() if path.suffix == ".parquet"]
+    assert store.read(KEY, 8).positions.tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP], ids=errno.errorcode.get)
+def test_a_file_system_without_fsync_is_noted_once(store, monkeypatch, code):
+    def fail(number):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    for start in (0, 4):
+        store.write_part(KEY, start, columns(start, start + 4), {})
+    (note,) = store.notes
+    assert note.startswith(f"the file system of the store {store.root} has no fsync: a power cut may cost")
+    assert store.read(KEY, 8).positions.tolist() == list(range(8))
+
+
+def test_the_records_of_runs_come_in_order_without_those_that_cannot_be_read(store):
+    paths = [store.new_run() for _ in range(3)]
+    assert len(set(paths)) == 3
+    for number, path in enumerate(paths):
+        store.write_run(path, {"number": number})
+    store.write_run(paths[0], {"number": 0, "finished": True})
+    (store.root / "runs" / "half.json").write_text('{"number": 3')
+    assert sorted(run["number"] for run in store.runs()) == [0, 1, 2]
+    store.write_run(store.root / "runs" / "20000101T000000.json", {"number": -1})
+    assert store.runs()[0] == {"number": -1}
+
+
+def test_a_store_that_cannot_be_read_is_said(store):
+    store.folder(KEY).parent.mkdir(parents=True)
+    store.folder(KEY).write_text("no folder")
+    with pytest.raises(StoreError, match=r"cannot be read: Not a directory\. Give another one: --store"):
+        store.spans(KEY)

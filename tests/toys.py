@@ -4,9 +4,15 @@ Exact: pixels are 0 or 1, budgets dyadic, weights small integers, so that all ar
 outcomes must be bit-equal whatever the batch, the order and the cut of the work.
 """
 
+import ctypes
 import hashlib
 import os
+import signal
+import threading
+import time
+import weakref
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -35,6 +41,80 @@ def integers(name, shape, low, high):
     return (np.frombuffer(draws[:count], np.uint8).astype(np.int64) % (high - low + 1) + low).reshape(shape)
 
 
+DEATHS = {
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "segfaults": lambda: ctypes.string_at(0),
+    "aborts": os.abort,
+    "exits": lambda: os._exit(7),
+}
+
+
+def die(how):
+    """End this process as it is done with `how`, or do nothing where that is no way to die.
+
+    $TOYS_DEATHS: a folder that gets a file per death. $TOYS_ONCE: ways to die that happen once, a space between.
+    $TOYS_SPARED: a process that must live; it raises instead.
+    """
+    if how not in DEATHS:
+        return
+    folder = Path(os.environ["TOYS_DEATHS"])
+    if how in os.environ.get("TOYS_ONCE", "").split() and any(folder.glob(f"{how}-*")):
+        return
+    if os.environ.get("TOYS_SPARED") == str(os.getpid()):
+        raise RuntimeError(f"it would be {how} in a process that must live")
+    (folder / f"{how}-{os.getpid()}").touch(exist_ok=False)
+    DEATHS[how]()
+
+
+def leave_a_child(path):
+    """Fork, as some loaders of data do: the child has all that this process has open, and outlives it.
+
+    path: of a file; the child ends when it is gone.
+    """
+    if os.fork() == 0:
+        deadline = time.monotonic() + 120
+        while Path(path).exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os._exit(0)
+
+
+def meet(folder, name, count):
+    """Wait until `count` processes (or others with a name) are here at the same time."""
+    Path(folder, str(name)).touch()
+    deadline = time.monotonic() + 60
+    while len(list(Path(folder).iterdir())) < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{name} is alone")
+        time.sleep(0.01)
+
+
+class Ahead:
+    """Whether one unit is read while another one is computed: both sides wait until they have seen each other.
+
+    $TOYS_AHEAD: examples of the first unit; who reads the next one waits for who computes, and the other way round.
+    """
+
+    def __init__(self):
+        self.read = []
+        self.reads, self.computes = threading.Event(), threading.Event()
+
+    def reading(self, id):
+        self.read.append(id)
+        if len(self.read) > int(os.environ.get("TOYS_AHEAD", "1000000")):
+            self.reads.set()
+            if not self.computes.wait(20):
+                raise TimeoutError("nobody computes while this is read")
+
+    def computing(self):
+        self.computes.set()
+        if "TOYS_AHEAD" in os.environ and not self.reads.wait(20):
+            raise TimeoutError("nobody reads while this is computed")
+
+
+AHEAD = Ahead()
+HELD = []
+
+
 class Pixels:
     def __init__(self, split):
         self.ids = [f"{split}-{i:03d}" for i in range(EXAMPLES)]
@@ -43,11 +123,25 @@ class Pixels:
         self.labels = [int(integers(f"label {id}", (1,), 0, CLASSES - 1)[0]) for id in self.ids]
 
     def read(self, index):
+        """$TOYS_SLEEPY: any value, reading takes its time. $TOYS_TORN: ids that cannot be read, a space between.
+
+        $TOYS_HELD: pictures that memory is large enough for, as long as others hold them.
+        """
+        AHEAD.reading(self.ids[index])
+        if "TOYS_SLEEPY" in os.environ:
+            time.sleep(int(integers(f"sleep {self.ids[index]}", (1,), 0, 9)[0]) / 500)
+        if self.ids[index] in os.environ.get("TOYS_TORN", "").split():
+            raise OSError("the file ends too early")
         picture = integers(f"pixels {self.ids[index]}", (SIDE, SIDE, 1), 0, 1) * 255
         if self.labels[index] < 2:  # something to learn: a bright quarter tells the class
             rows = slice(0, SIDE // 2) if self.labels[index] == 0 else slice(SIDE // 2, SIDE)
             picture[rows, : SIDE // 2] = 255
-        return picture.astype(np.uint8)
+        picture = picture.astype(np.uint8)
+        if "TOYS_HELD" in os.environ:
+            if sum(held() is not None for held in HELD) >= int(os.environ["TOYS_HELD"]):
+                raise MemoryError("too many pictures at once")
+            HELD.append(weakref.ref(picture))
+        return picture
 
 
 def open_pixels(root, split):
@@ -64,16 +158,26 @@ def robharness_datasets():
 
 @dataclass(frozen=True, kw_only=True)
 class NetParams:
-    """what: a way to misbehave."""
+    """what: a way to misbehave, or to die, as the attack `dies` makes it. megabytes: that a row of a pass takes."""
 
     what: str = "exact"
+    megabytes: int = 0
     note: str = field(default="", metadata={"runtime": True})
+
+
+def take(megabytes):
+    """Take memory and give it back; pages that nobody writes to cost no more than their addresses."""
+    import torch
+
+    torch.empty(megabytes * 2**20, dtype=torch.uint8)
 
 
 def build(params, weights):
     import torch
     from torch import nn
 
+    if params.what.startswith("unborn-"):
+        die(params.what.removeprefix("unborn-"))
     if params.what == "unbuildable":
         raise ValueError("no such layer")
     if params.what == "not-a-module":
@@ -84,6 +188,7 @@ def build(params, weights):
 
         def __init__(self):
             super().__init__()
+            self.what = params.what
             self.convolution = nn.Conv2d(1, 4, 3, padding=1, bias=False)
             self.head = nn.Linear(4 * SIDE * SIDE, CLASSES, bias=False)
             quarter = np.zeros((CLASSES, 4, SIDE, SIDE))
@@ -99,9 +204,11 @@ def build(params, weights):
             self.register_buffer("passes", torch.zeros(()))
 
         def forward(self, x):
+            take(params.megabytes * len(x))
             z = self.head(torch.relu(self.convolution(x)).flatten(1))
-            if params.what == "not-numbers":
-                z = torch.where(x.mean((1, 2, 3), keepdim=True)[:, :, 0, 0] > 0.6, torch.nan, z)
+            if params.what in ("not-numbers", "undecided"):
+                value = torch.nan if params.what == "not-numbers" else 0
+                z = torch.where(x.mean((1, 2, 3), keepdim=True)[:, :, 0, 0] > 0.6, value, z)
             if params.what == "random":
                 z = z + torch.rand_like(z)  # noqa: TID251 (what the probe must find)
             if params.what == "counting":
@@ -137,9 +244,10 @@ def margin(logits, labels):
 
 @dataclass(frozen=True, kw_only=True)
 class AttackParams:
-    """how: a way to misbehave. steps, restarts: as everywhere."""
+    """how: a way to misbehave. megabytes: that an example of the batch takes. steps, restarts: as everywhere."""
 
     how: str = "climb"
+    megabytes: int = 0
     steps: int = 3
     restarts: int = 1
     step: Budget = Budget("1/2")
@@ -159,6 +267,19 @@ class Climb:
         import torch
 
         how, x = self.params.how, batch.x
+        take(self.params.megabytes * len(batch))
+        if how == "dies":
+            die(model.net.what)
+        if how == "slow":  # $TOYS_SLOW: seconds. $TOYS_LOG: tells what has begun. $TOYS_CHILD: see leave_a_child
+            if "TOYS_CHILD" in os.environ:
+                leave_a_child(os.environ["TOYS_CHILD"])
+            with Path(os.environ["TOYS_LOG"]).open("a") as log:
+                log.write(f"{os.getpid()} {eps} {len(batch)} {batch.ids[0]}\n")
+            time.sleep(float(os.environ["TOYS_SLOW"]))
+        if how == "meets":  # $TOYS_MEET: a folder. $TOYS_COUNT: processes that meet there
+            meet(os.environ["TOYS_MEET"], os.getpid(), int(os.environ["TOYS_COUNT"]))
+        if how == "reads-ahead":
+            AHEAD.computing()
         draws = self.draws(batch, rng)
         moved = (x + eps * (draws * 4).floor() / 4 - eps / 2).clamp(0, 1)
         for _ in range(self.params.steps):
@@ -246,6 +367,8 @@ class Rogue:
             return x + 0 * batch.logits(model).sum()
         if how == "raises":
             raise KeyError("delta")
+        if how == "starves":
+            raise MemoryError("no memory is large enough")
         if how == "asks":
             model.gradient(x, batch.labels, margin)
             return x
@@ -301,6 +424,22 @@ class Flip:
         return torch.where(flips, 255 - batch.canvas, batch.canvas)
 
 
+@dataclass(frozen=True, kw_only=True)
+class HungryParams:
+    """megabytes: that an example of the batch takes, of NumPy's."""
+
+    megabytes: int = 0
+
+
+@dataclass(frozen=True)
+class Hungry:
+    params: HungryParams
+
+    def perturb(self, model, batch, severity, rng):
+        np.empty((len(batch), self.params.megabytes * 2**20), np.uint8)
+        return 255 - batch.canvas
+
+
 class Bad:
     def perturb(self, model, batch, severity, rng):
         return batch.canvas.float() if severity == 1 else batch.canvas[:, :4]
@@ -313,6 +452,8 @@ def robharness_corruptions():
     yield CorruptionSpec(
         name="speckle", summary="Some pixels turned", group="noise", build=lambda params: Flip(share=True)
     )
+    yield CorruptionSpec(name="hungry", summary="Takes memory", group="light", build=Hungry, params=HungryParams,
+                         severities=(1,), randomness="none")  # fmt: skip
     yield CorruptionSpec(name="bad", summary="Not pixels", group="noise", build=lambda params: Bad(), randomness="none")
 
 

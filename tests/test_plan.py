@@ -1,0 +1,298 @@
+"""What `plan` says: what is done, what is left and for how long, and why it is to be computed."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from robharness import api, cli
+from robharness.store import Store
+from robharness.weights import file_digest
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch, capsys):
+    """Type a command in a folder of its own."""
+
+    def go(*words):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["robharness", *map(str, words)])
+        code = cli._main(sys.argv[1:])
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
+
+    return go
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def plan(tmp_path, toys, shell):
+    """The plan of a suite over the store of the fixture `run`, as data; words: more of the command line."""
+
+    def go(source, *words, plugins=(toys,), code=0):
+        path = tmp_path / "toys.yaml"
+        path.write_text(yaml.safe_dump(source))
+        loaded = [word for plugin in plugins for word in ("-p", plugin)]
+        found = shell("plan", path, "--store", tmp_path / "store", *words, *loaded)
+        assert found.returncode == code, found.stderr
+        return json.loads(found.stdout) if "--json" in words else found.stdout
+
+    return go
+
+
+def done(facts):
+    return {cell["perturbation"]: cell["done"] for cell in facts["cells"]}
+
+
+def test_cells_are_done_partial_and_missing(run, plan, suite):
+    """40 examples; a clean cell is 1 forward pass, climb 3 gradients and a verdict, sign 1 gradient for all budgets."""
+    run(suite(), limit=10)
+    grown = suite(attacks=[*suite()["attacks"], {"attack": "toys/sign", "eps": "1/2"}])
+    text = plan(grown, "--limit", 10)
+    assert "5 cells of 10 examples: 4 done, 0 partial, 1 missing; 20 forward and 10 backward passes" in text
+    text = plan(grown)
+    forward, backward = 30 * (1 + 4 + 4 + 2) + 40 * 1, 30 * (3 + 3 + 1)
+    counted = f"5 cells of 40 examples: 0 done, 4 partial, 1 missing; {forward} forward and {backward} backward passes"
+    assert counted in text
+    assert "10 of 40" in text and "0 of 40" in text
+    run(suite())
+    facts = plan(grown, "--json")
+    assert set(done(facts).values()) == {40, 0}
+    assert facts["passes_left"] == {"forward": 80, "backward": 40}
+    assert "all" in plan(grown)
+
+
+def test_holes_between_shards_are_counted(run, plan, suite):
+    for index in (1, 3):
+        run(suite(), shard=(index, 4))
+    facts = plan(suite(), "--json")
+    assert set(done(facts).values()) == {20}
+    assert facts["passes_left"] == {"forward": 20 * 11, "backward": 20 * 7}
+
+
+def test_a_plan_leaves_no_trace(plan, suite, store):
+    plan(suite(), "--why")
+    assert not store.root.exists()
+
+
+# --- time left -----------------------------------------------------------------------------------------------------
+
+
+def record(store, model="toys/net", rows=8, forward=30, backward=20, seconds=40.0, workers=1, name=None):
+    """The record of a run: (forward + backward) x rows passes of one example in so many seconds of its workers."""
+    speed = {"model": model, "rows": rows, "forward": forward, "backward": backward, "seconds": seconds, "waited": 0.0}
+    facts = {"workers": workers, "speed": {"Some label": speed}}
+    store.write_run(store.root / "runs" / f"{name}.json" if name else store.new_run(), facts)
+
+
+PASSES = 440 + 280
+"""That the suite of toys has left."""
+
+
+def test_the_time_left_is_exact(plan, suite, store):
+    record(store, rows=8, forward=30, backward=20, seconds=40.0)  # 0.1 s per pass of an example
+    facts = plan(suite(), "--json")
+    assert facts["passes_left"] == {"forward": 440, "backward": 280}
+    assert facts["seconds_left"] == pytest.approx(PASSES * 0.1, rel=1e-12)
+    assert plan(suite(), "--json", "--limit", 10)["seconds_left"] == pytest.approx(PASSES / 4 * 0.1, rel=1e-12)
+
+
+def test_two_workers_take_half_the_time(plan, suite, store):
+    record(store, seconds=40.0, workers=2)
+    assert plan(suite(), "--json")["seconds_left"] == pytest.approx(PASSES * 0.1 / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("per_pass", "words"), [(0.1, "72.0 s"), (1.0, "12 min"), (10.0, "2.0 h"), (89 / PASSES, "89.0 s"), (7.4, "89 min")]
+)
+def test_the_time_left_is_said_in_the_unit_of_its_size(plan, suite, store, per_pass, words):
+    record(store, seconds=400 * per_pass)
+    assert f"; time left: {words}, as fast as in the last run\n" in plan(suite())
+
+
+def test_the_last_run_of_a_model_tells_its_speed(plan, suite, store):
+    record(store, seconds=40.0, name="20261122T100000.000000Z-9-b")
+    record(store, seconds=80.0, name="20261122T110000.000000Z-1-a")
+    record(store, seconds=9.0, model="toys/large", name="20261122T120000.000000Z-1-a")
+    record(store, seconds=0.0, forward=0, backward=0, name="20261122T130000.000000Z-1-a")  # stopped before its 1st unit
+    (store.root / "runs" / "20261122T140000.000000Z-1-a.json").write_text("{")
+    assert plan(suite(), "--json")["seconds_left"] == pytest.approx(PASSES * 0.2, rel=1e-12)
+
+
+def test_there_is_no_time_for_a_model_that_never_ran(run, plan, suite, store):
+    assert plan(suite(), "--json")["seconds_left"] is None
+    assert "; time left: unknown before the first unit\n" in plan(suite())
+    models = [*suite()["models"], {"model": "toys/large", "label": "Large"}]
+    record(store)
+    assert plan(suite(models=models), "--json")["seconds_left"] is None
+    record(store, model="toys/large", seconds=80.0)
+    both = plan(suite(models=models), "--json")
+    assert both["seconds_left"] == pytest.approx(PASSES * 0.1 + PASSES * 0.2, rel=1e-12)
+
+
+def test_a_real_run_tells_the_time_left(run, plan, suite, store):
+    run(suite(), limit=10, batch_size=4)
+    (speed,) = store.runs()[-1]["speed"].values()
+    facts = plan(suite(), "--json")
+    passes = sum(facts["passes_left"].values())
+    assert passes == PASSES * 3 / 4
+    assert 0 < facts["seconds_left"] < float("inf")
+    measured = speed["seconds"] / (4 * (speed["forward"] + speed["backward"]))
+    assert facts["seconds_left"] == pytest.approx(passes * measured, rel=1e-9)
+    run(suite())
+    assert plan(suite(), "--json")["seconds_left"] == 0
+    assert "time left" not in plan(suite())
+
+
+# --- why -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def why(plan):
+    """Why each cell is to be computed, by its name."""
+
+    def go(source, *words, **options):
+        return {
+            cell["perturbation"]: cell["why"] for cell in plan(source, "--why", "--json", *words, **options)["cells"]
+        }
+
+    return go
+
+
+ALL_THERE = {"clean": None, "climb(linf, 1/8)": None, "climb(linf, 1/4)": None, "sign(linf, 1/8)": None}
+
+
+def test_nothing_is_stored_or_some_or_all(run, why, plan, suite):
+    assert why(suite()) == dict.fromkeys(ALL_THERE, "nothing like it is stored")
+    run(suite(), limit=10)
+    assert why(suite()) == dict.fromkeys(ALL_THERE, "10 of 40 examples are stored")
+    assert why(suite(), "--limit", 10) == ALL_THERE
+    run(suite(), shard=(4, 4))
+    assert why(suite()) == dict.fromkeys(ALL_THERE, "20 of 40 examples are stored")
+    text = plan(suite(), "--why")
+    assert "Net, climb(linf, 1/8): 20 of 40 examples are stored\n" in text
+    assert "are stored" not in plan(suite())
+    assert not any("why" in cell for cell in plan(suite(), "--json")["cells"])
+
+
+def test_an_option_changed(run, why, suite):
+    run(suite())
+    attacks = [{"attack": "toys/climb", "eps": ["1/8", "1/4"], "steps": 4}, {"attack": "toys/sign", "eps": ["1/8"]}]
+    assert why(suite(attacks=attacks)) == {
+        "clean": None,
+        "climb(linf, 1/8, steps=4)": "perturbation.params.steps: the default is stored, now it is 4",
+        "climb(linf, 1/4, steps=4)": "perturbation.params.steps: the default is stored, now it is 4",
+        "sign(linf, 1/8)": None,
+    }
+    run(suite(attacks=attacks), store="store")
+    attacks[0]["steps"] = 5
+    changed = why(suite(attacks=attacks))
+    assert changed["climb(linf, 1/8, steps=5)"].startswith("perturbation.params.steps: ")
+    assert changed["climb(linf, 1/8, steps=5)"].endswith(" stored, now it is 5")
+
+
+def test_an_option_went_back_to_its_default(run, why, suite):
+    attacks = [{"attack": "toys/climb", "eps": "1/8", "steps": 5, "restarts": 2}]
+    run(suite(attacks=attacks))
+    attacks = [{"attack": "toys/climb", "eps": "1/8", "restarts": 2}]
+    sentence = "perturbation.params.steps: 5 is stored, now it is the default"
+    assert why(suite(attacks=attacks)) == {"clean": None, "climb(linf, 1/8, restarts=2)": sentence}
+
+
+def test_the_seed_changed_for_what_draws(run, why, suite):
+    run(suite())
+    seeded = "perturbation.seed: 0 is stored, now it is 7"
+    assert why(suite(seed=7)) == ALL_THERE | {"climb(linf, 1/8)": seeded, "climb(linf, 1/4)": seeded}
+
+
+def test_two_fields_changed(run, why, suite):
+    run(suite())
+    attacks = [{"attack": "toys/climb", "eps": ["1/8"], "step": "1/4"}]
+    assert why(suite(seed=7, attacks=attacks))["climb(linf, 1/8, step=1/4)"] == (
+        "perturbation.params.step: the default is stored, now it is 1/4; "
+        "perturbation.seed: 0 is stored, now it is 7"
+    )  # fmt: skip
+
+
+def test_the_nearest_of_what_is_stored_is_told(run, why, suite):
+    run(suite(attacks=[{"attack": "toys/climb", "eps": ["1/16", "1/8"]}]))
+    attacks = [{"attack": "toys/climb", "eps": ["1/8", "1/4"], "steps": 4}]
+    found = why(suite(attacks=attacks))
+    assert found["climb(linf, 1/8, steps=4)"] == "perturbation.params.steps: the default is stored, now it is 4"
+    farther = found["climb(linf, 1/4, steps=4)"].split("; ")
+    assert len(farther) == 2
+    assert all(line.startswith(("perturbation.strength: 1/", "perturbation.params.steps: ")) for line in farther)
+
+
+def test_of_two_that_are_as_near_the_one_of_the_same_name_is_told(run, why, suite):
+    run(suite(attacks=[{"attack": "toys/climb", "eps": "1/8"}]))
+    run(suite(attacks=[{"attack": "toys/climb", "eps": ["1/16", "1/4", "3/8", "1/2"]}], seed=7))
+    found = why(suite(attacks=[{"attack": "toys/climb", "eps": "1/8"}], seed=7))
+    assert found["climb(linf, 1/8)"] == "perturbation.seed: 0 is stored, now it is 7"
+
+
+def test_what_failed_is_not_stored(run, why, suite):
+    run(suite(attacks=[{"attack": "toys/rogue", "how": "raises", "eps": "1/8"}]))
+    found = why(suite(attacks=[{"attack": "toys/rogue", "how": "raises", "eps": ["1/8", "1/4"]}]))
+    nothing = "nothing like it is stored"
+    assert found == {"clean": None} | {f"rogue(linf, {eps}, how=raises)": nothing for eps in ("1/8", "1/4")}
+
+
+def test_other_weights(run, why, suite, tmp_path):
+    weights = tmp_path / "net.pt"
+    weights.write_bytes(b"first")
+    first = f"{file_digest(weights)[:12]}…"
+    models = [{"model": "toys/net", "label": "Net", "weights": str(weights)}]
+    run(suite(models=models))
+    assert why(suite(models=models)) == ALL_THERE
+    weights.write_bytes(b"other")
+    sentence = f"model.weights: {first} is stored, now it is {file_digest(weights)[:12]}…"
+    assert why(suite(models=models)) == dict.fromkeys(ALL_THERE, sentence)
+    sentence = f"model.weights: {first} is stored, now it is the default"
+    assert why(suite()) == dict.fromkeys(ALL_THERE, sentence)
+
+
+def test_an_option_of_the_model(run, why, suite):
+    run(suite())
+    models = [{"model": "toys/net", "label": "Net", "what": "drifting"}]
+    sentence = "model.params.what: the default is stored, now it is drifting"
+    assert why(suite(models=models)) == dict.fromkeys(ALL_THERE, sentence)
+
+
+def test_the_canvas(run, why, suite):
+    run(suite())
+    changed = why(suite(canvas=8))
+    assert changed == dict.fromkeys(ALL_THERE, "data.canvas: the default is stored, now it is 8")
+
+
+def test_what_counts(run, why, suite):
+    run(suite())
+    sentence = "perturbation.count: the default is stored, now it is robust"
+    assert why(suite(count="robust")) == dict.fromkeys(ALL_THERE, sentence) | {"clean": None}
+
+
+def test_the_content_of_a_loose_file(run, why, suite, tmp_path, toys):
+    mine = tmp_path / "toys.py"
+    mine.write_text(Path(toys).read_text())
+    before = f"{file_digest(mine)[:12]}…"
+    api.run(suite(), store=tmp_path / "store", plugins=[str(mine)])
+    assert why(suite(), plugins=[str(mine)]) == ALL_THERE
+    mine.write_text(f"{mine.read_text()}# another comment\n")
+    now = f"{file_digest(mine)[:12]}…"
+    for name, sentence in why(suite(), plugins=[str(mine)]).items():
+        fields = ["model.source", "data.source", *(["perturbation.source"] if name != "clean" else [])]
+        assert sentence.split("; ") == [f"{field}: {before} is stored, now it is {now}" for field in fields]
+
+
+def test_what_was_never_asked_before(run, why, suite):
+    run(suite())
+    attacks = [*suite()["attacks"], {"attack": "toys/seeded", "eps": "1/8"}]
+    found = why(suite(attacks=attacks))
+    assert found == ALL_THERE | {"seeded(linf, 1/8)": "nothing like it is stored"}

@@ -1,0 +1,305 @@
+"""Stale results: what makes a new key, what is refused, and what is only told."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from robharness import api, cli
+from robharness.cells import Plan
+from robharness.plugins import Source, source_digest
+from robharness.store import Store
+
+# --- a loose file counts -------------------------------------------------------------------------------------------
+
+
+def keys(planned: Plan):
+    return {cell.short_name: cell.key for cell in planned.cells}
+
+
+def test_a_loose_file_that_changes_makes_new_keys_and_takes_nothing_away(suite, toys, tmp_path):
+    mine = tmp_path / "toys.py"
+    text = Path(toys).read_text()
+    mine.write_text(text)
+    here = {"plugins": [str(mine)], "store": tmp_path / "store"}
+    first = keys(api.plan(suite(), plugins=[str(mine)]))
+    api.run(suite(), **here, limit=10)
+    mine.write_text(f"{text}\n")
+    second = keys(api.plan(suite(), plugins=[str(mine)]))
+    assert first.keys() == second.keys()
+    assert not {*first.values()} & {*second.values()}
+    assert not any(result.n for result in api.load(suite(), **here).cells)
+    api.run(suite(), **here, limit=10)
+    mine.write_text(text)
+    assert keys(api.plan(suite(), plugins=[str(mine)])) == first
+    assert api.load(suite(), **here, limit=10).is_complete
+
+
+def test_where_a_loose_file_lies_makes_no_new_key(suite, toys, tmp_path):
+    mine = tmp_path / "toys.py"
+    mine.write_text(Path(toys).read_text())
+    assert keys(api.plan(suite(), plugins=[str(mine)])) == keys(api.plan(suite(), plugins=[toys]))
+
+
+# --- another network is refused ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shell(tmp_path, toys, monkeypatch, capsys):
+    """Type a command in a folder of its own; the toys are loaded with -p. drift: what the network adds to itself."""
+
+    def go(*words, drift=0.0):
+        monkeypatch.setenv("TOYS_DRIFT", str(drift))
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["robharness", *map(str, words), "-p", toys])
+        code = cli._main(sys.argv[1:])
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
+
+    return go
+
+
+@pytest.fixture
+def drifting(suite):
+    """A suite whose network is what $TOYS_DRIFT makes it, from the same spec."""
+    return suite(models=[{"model": "toys/net", "label": "Net", "what": "drifting"}])
+
+
+@pytest.fixture
+def path(tmp_path, drifting):
+    path = tmp_path / "drifting.yaml"
+    path.write_text(yaml.safe_dump(drifting))
+    return path
+
+
+@pytest.fixture
+def spans(tmp_path, drifting, toys):
+    """What is stored, by cell."""
+
+    def go(root=".robharness"):
+        store = Store(tmp_path / root)
+        return {cell.short_name: store.spans(cell.key) for cell in api.plan(drifting, plugins=[toys]).cells}
+
+    return go
+
+
+REFUSED = (
+    "toys/net: it builds another network than the one whose outcomes are stored, from the same weights and options; "
+    "raise its `revision`, or type: robharness run SUITE --fresh 'Net'"
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        (["--limit", "5"], ["--limit", "10"]),
+        (["--only", "clean", "--limit", "10"], []),
+        (["--only", "clean", "--limit", "10"], ["--only", "sign*", "--limit", "5"]),
+        (["--shard", "1/4"], ["--shard", "3/4"]),
+        (["--shard", "1/4", "--only", "clean"], ["--shard", "3/4", "--only", "climb*"]),
+        (["--only", "clean", "--limit", "10"], ["--workers", "1"]),
+    ],
+    ids=" ".join,
+)
+def test_another_network_is_refused_whatever_cells_are_asked_for(shell, path, spans, before, words):
+    """`before` is run with one network, `words` with another one."""
+    assert shell("run", path, *before).returncode == 0
+    stored = spans()
+    found = shell("run", path, *words, drift=0.5)
+    assert found.returncode == 3
+    assert REFUSED in found.stdout
+    assert "Traceback" not in found.stdout + found.stderr
+    assert spans() == stored
+
+
+def test_the_same_network_goes_on(shell, path):
+    assert shell("run", path, "--limit", "10", drift=0.5).returncode == 0
+    assert shell("run", path, drift=0.5).returncode == 0
+
+
+def test_fresh_puts_the_other_network_in_its_place(shell, path, tmp_path):
+    shell("run", path, "--limit", "10")
+    assert shell("run", path, drift=0.5).returncode == 3
+    assert shell("run", path, "--fresh", "climb*", drift=0.5).returncode == 3  # the others are of the old one still
+    found = shell("run", path, "--fresh", "Net", "--json", drift=0.5)
+    assert found.returncode == 0
+    assert json.loads(found.stdout)["problems"] == []
+    assert json.loads(shell("run", path, "--store", "new", "--json", drift=0.5).stdout) == json.loads(found.stdout)
+    store = Store(tmp_path / ".robharness")
+    assert len({way["model_state"] for key in store.cell_keys() for way in store.provenance(key)}) == 1
+    assert shell("run", path, "--limit", "10").returncode == 0  # nothing to compute, so no network is built
+    assert REFUSED in shell("run", path, "--fresh", "clean").stdout
+
+
+def test_what_was_refused_is_good_again_with_the_network_that_was_stored(shell, path):
+    shell("run", path, "--limit", "10")
+    assert shell("run", path, drift=0.5).returncode == 3
+    assert "another network" in shell("report", path).stdout
+    mended = shell("run", path)
+    assert mended.returncode == 0
+    assert "another network" not in mended.stdout
+
+
+# --- an installed plugin only warns --------------------------------------------------------------------------------
+
+LONE = """
+from dataclasses import dataclass
+
+from robharness import AttackSpec, Cost, ThreatModel, hookimpl
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    pass
+
+
+class Sign:
+    def perturb(self, model, batch, eps, rng):
+        def loss(z, y):
+            return -z.gather(1, y[:, None])[:, 0]
+
+        return (batch.x + eps * model.gradient(batch.x, batch.labels, loss).gradient.sign()).clamp(0, 1)
+
+
+@hookimpl
+def robharness_attacks():
+    yield AttackSpec(
+        name="sign", summary="Up", access="gradient", params=Params, randomness="none", build=lambda params: Sign(),
+        threat=lambda params: ThreatModel(norm="linf"), cost=lambda params: Cost(gradients=1),
+    )
+"""
+SCRIPT = "from robharness.cli import main; main()"
+
+
+class Site:
+    """A folder of installed distributions, and a shell that has it on its path."""
+
+    def __init__(self, root):
+        self.root, self.store = root, root / "store"
+        self.packages = root / "site"
+        self.packages.mkdir()
+
+    def install(self, name, entry_point, module, text, version="1.0"):
+        folder = self.packages / f"{name.replace('-', '_')}.dist-info"
+        folder.mkdir(exist_ok=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (folder / "entry_points.txt").write_text(f"[robharness]\n{entry_point} = {module}\n")
+        self.edit(module, text)
+
+    def edit(self, module, text):
+        (self.packages / f"{module}.py").write_text(text)
+
+    def shell(self, verb, *words):
+        path = os.pathsep.join(filter(None, [str(self.packages), os.environ.get("PYTHONPATH", "")]))
+        env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-c", SCRIPT, verb, "suite.yaml", "--store", self.store, *words]
+        return subprocess.run(command, cwd=self.root, env=env, capture_output=True, text=True, timeout=240)
+
+    def warnings(self, *words):
+        found = self.shell(*words, "--json")
+        assert found.returncode == 0, found.stderr
+        return json.loads(found.stdout)["warnings"]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory, toys_text):
+    """The toys and another plugin, installed, and a suite of both that has been run."""
+    site = Site(tmp_path_factory.mktemp("installed"))
+    site.install("pixel-toys", "toys", "pixel_toys", toys_text)
+    site.install("lone-attacks", "lone", "lone_attacks", LONE)
+    source = {
+        "robharness": 1,
+        "name": "installed",
+        "data": {"name": "toys/pixels", "split": "test", "limit": 8},
+        "models": [{"model": "toys/net", "label": "Net"}],
+        "attacks": [{"attack": "lone/sign", "eps": ["1/8", "1/4"]}, {"attack": "toys/sign", "eps": "1/8"}],
+    }
+    (site.root / "suite.yaml").write_text(yaml.safe_dump(source))
+    assert site.warnings("run") == []
+    return site
+
+
+@pytest.fixture(scope="module")
+def toys_text():
+    return (Path(__file__).parent / "toys.py").read_text()
+
+
+@pytest.fixture
+def site(ran, toys_text, tmp_path):
+    """The same, as it was installed and with what it stored."""
+    shutil.copytree(ran.root / "store", tmp_path / "store")
+    ran.store = tmp_path / "store"
+    ran.install("pixel-toys", "toys", "pixel_toys", toys_text)
+    ran.install("lone-attacks", "lone", "lone_attacks", LONE)
+    return ran
+
+
+def test_nothing_changed_and_nobody_warns(site):
+    assert site.warnings("plan") == []
+    again = site.shell("run")
+    assert "computed nothing again" in again.stderr
+    assert "warning" not in (again.stdout + again.stderr).lower()
+
+
+def test_a_changed_source_is_told_by_name_until_it_is_computed_again(site):
+    site.edit("lone_attacks", f"{LONE}# another line\n")
+    (warning,) = site.warnings("plan")
+    assert warning.startswith("lone-attacks 1.0: its source was ")
+    assert " when 2 of these cells were computed, now it is " in warning
+    assert warning.endswith("; to compute again: --fresh '*'")
+    assert site.warnings("run") == [warning]  # also where nothing is to be computed
+    text = site.shell("run")
+    assert "computed nothing again" in text.stderr
+    assert f"  {warning}\n" in text.stdout
+    planned = json.loads(site.shell("plan", "--json").stdout)
+    assert all(cell["done"] == 8 for cell in planned["cells"])  # it warns, and invalidates nothing
+    (left,) = site.warnings("run", "--fresh", "sign(linf, 1/4)", "--only", "Net")
+    assert left.startswith("lone-attacks 1.0: its source was ")
+    assert " when 'Net · toys/pixels/test · lone/sign(linf, 1/8)' was computed, now it is " in left
+    assert left.endswith("; to compute again: --fresh 'lone/sign(linf, 1/8)'")
+    assert site.warnings("run", "--fresh", "lone/sign(linf, 1/8)") == []
+    assert site.warnings("plan") == []
+    site.edit("lone_attacks", LONE)
+    assert len(site.warnings("plan")) == 1
+
+
+def test_a_changed_version_is_told(site, toys_text):
+    site.install("pixel-toys", "toys", "pixel_toys", toys_text, version="1.1")
+    (warning,) = site.warnings("plan")
+    assert warning.startswith("pixel-toys 1.1: its version was pixel-toys 1.0 when ")
+    assert " of these cells were computed, now it is pixel-toys 1.1; to compute again: --fresh '*'" in warning
+    assert site.warnings("run") == [warning]
+
+
+def test_a_change_that_only_some_of_the_suite_stands_on_is_told_where_others_are_asked_for(site):
+    site.edit("lone_attacks", f"{LONE}# another line\n")
+    (warning,) = site.warnings("run", "--only", "clean")
+    assert warning.startswith("lone-attacks 1.0: its source was ")
+
+
+def test_a_source_is_all_python_files_of_a_package(tmp_path, monkeypatch):
+    package = tmp_path / "a_package_of_two"
+    package.mkdir()
+    for name in ("__init__", "inner"):
+        (package / f"{name}.py").write_text("")
+    (package / "deeper").mkdir()
+    (package / "deeper" / "more.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    source = Source(namespace="two", distribution="two", origin="a_package_of_two")
+    seen = [source_digest(source)]
+    for path in (package / "__init__.py", package / "inner.py", package / "deeper" / "more.py"):
+        path.write_text("x = 1\n")
+        seen.append(source_digest(source))
+    (package / "inner.py").rename(package / "outer.py")
+    seen.append(source_digest(source))
+    assert None not in seen
+    assert len(set(seen)) == 5
+    (package / "notes.txt").write_text("no code")
+    assert source_digest(source) == seen[-1]
+    assert source_digest(Source(namespace="no", distribution="no", origin="a_package_that_nobody_has")) is None

@@ -1,0 +1,580 @@
+"""Trouble with the store: a full disk, no rights, no fsync, clocks that jump, damaged files.
+
+Each time one sentence, nothing half written or lost, and the same command goes on to the outcomes of a quiet run.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from robharness import api, cli
+from robharness import store as store_module
+from robharness.errors import StoreError
+from robharness.store import Store
+
+TOYS = str(Path(__file__).parent / "toys.py")
+SUITE = {
+    "robharness": 1,
+    "name": "toys",
+    "data": {"name": "toys/pixels", "split": "test"},
+    "models": [{"model": "toys/net", "label": "Net", "reference": True}],
+    "attacks": [{"attack": "toys/climb", "eps": ["1/8", "1/4"]}, {"attack": "toys/sign", "eps": "1/8"}],
+}
+SCRIPT = "from robharness.cli import main; main()"
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch, capsys):
+    """Type a command in the folder of the test; what takes plugins gets the toys with -p."""
+
+    def go(*words):
+        monkeypatch.chdir(tmp_path)
+        plugins = [] if words[0] == "merge" else ["-p", TOYS]
+        monkeypatch.setattr(sys, "argv", ["robharness", *map(str, words), *plugins])
+        code = cli._main(sys.argv[1:])
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
+
+    return go
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory):
+    """A folder with the suite and the store of a run that nothing disturbed."""
+    root = tmp_path_factory.mktemp("quiet")
+    (root / "toys.yaml").write_text(yaml.safe_dump(SUITE))
+    api.run(root / "toys.yaml", store=root / "quiet", plugins=[TOYS])
+    return root
+
+
+@pytest.fixture
+def here(quiet, tmp_path):
+    """The folder of the test with a copy of that suite and of that store, twice: `quiet`, and `store`."""
+    shutil.copytree(quiet, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(quiet / "quiet", tmp_path / "store")
+    return tmp_path
+
+
+def outcomes(root):
+    """All that is stored of every cell, as plain data, bit by bit."""
+    store = Store(root)
+    tables = {key: store.read(key, 10**6).table for key in store.cell_keys()}
+    return {key: [(name, table[name].combine_chunks().to_pylist() if name == "example" else
+                   (table[name].type, table[name].to_numpy().tobytes())) for name in table.column_names]
+            for key, table in tables.items()}  # fmt: skip
+
+
+def tree(root):
+    return {str(path.relative_to(root)): path.read_bytes() for path in Path(root).rglob("*") if path.is_file()}
+
+
+def parts(root):
+    return sorted(Path(root).glob("cells/*/*/*.parquet"))
+
+
+def assert_one_sentence(found, sentence):
+    """A command ends with 2 and this sentence, after progress alone."""
+    assert found.returncode == 2
+    *progress, last = found.stderr.splitlines()
+    assert re.fullmatch(f"robharness: {sentence}", last)
+    assert not [line for line in progress if line.startswith(("robharness: ", "Traceback"))]
+    assert found.stdout == ""
+
+
+# --- a full disk ---------------------------------------------------------------------------------------------------
+
+FULL = (
+    r"the store \S+ cannot be written: (No space left on device|File too large)\. "
+    r"Make room or rights, or give another one with --store; what is there stays good"
+)
+
+
+@contextmanager
+def files_up_to(size):
+    """A write beyond so many bytes of a file fails half way, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class Counter(api.Silent):
+    """Counts what is computed."""
+
+    def __init__(self):
+        self.cells = 0
+
+    def cell_done(self, cell, span, failure):
+        self.cells += 1
+
+
+class FileLimit(Counter):
+    """A store whose third cell does not find room."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.soft, self.hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def cell_done(self, cell, span, failure):
+        super().cell_done(cell, span, failure)
+        if self.cells == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (3000, self.hard))
+
+    def make_room(self):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.soft, self.hard))
+
+    close = make_room
+
+
+class SmallDisk(Counter):
+    """A store on a file system of 40 KiB: ten pages, for four descriptions and three parts."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+        mount(self.folder, "size=40k")
+
+    def make_room(self):
+        mount(self.folder, "remount,size=1m")
+
+    def close(self):
+        subprocess.run(["umount", str(self.folder)], check=True)
+
+
+def mount(folder, options):
+    """A file system in memory. Raises CalledProcessError or FileNotFoundError where nobody may have one."""
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    subprocess.run(command, capture_output=True, check=True)
+
+
+def test_a_disk_that_is_full_from_the_start(shell, here):
+    """Descriptions find room, parts do not."""
+    with files_up_to(3000):
+        found = shell("run", "toys.yaml", "--store", "new")
+    assert_one_sentence(found, FULL)
+    assert parts(here / "new") == []
+    assert not [name for name in tree(here / "new") if name.endswith(".tmp")]
+    assert shell("report", "toys.yaml", "--store", "new").returncode == 3
+    assert shell("run", "toys.yaml", "--store", "new").returncode == 0
+    assert outcomes(here / "new") == outcomes(here / "quiet")
+
+
+def test_a_disk_without_room_for_a_description(shell, here):
+    with files_up_to(100):
+        found = shell("run", "toys.yaml", "--store", "new")
+    assert_one_sentence(found, FULL)
+    assert tree(here / "new") == {}
+    assert shell("run", "toys.yaml", "--store", "new").returncode == 0
+
+
+@pytest.mark.parametrize("kind", [FileLimit, SmallDisk])
+def test_a_disk_that_gets_full_half_way(here, kind):
+    """What was stored stays, and only the rest is computed when there is room again."""
+    folder = here / "small"
+    folder.mkdir()
+    try:
+        disk = kind(folder)
+    except (subprocess.CalledProcessError, FileNotFoundError):  # only root may mount; the other way is as real
+        disk = FileLimit(folder)
+    try:
+        with pytest.raises(StoreError, match=FULL):
+            api.run(SUITE, store=folder, plugins=[TOYS], listener=disk)
+        stored = {path.relative_to(folder): path.read_bytes() for path in parts(folder)}
+        assert 0 < len(stored) == disk.cells < 4
+        assert not [name for name in tree(folder) if name.endswith(".tmp")]
+        assert api.load(SUITE, store=folder, plugins=[TOYS]).notes == ()
+        disk.make_room()
+        counter = Counter()
+        assert api.run(SUITE, store=folder, plugins=[TOYS], listener=counter).is_complete
+        assert counter.cells == 4 - len(stored)
+        assert {path: (folder / path).read_bytes() for path in stored} == stored
+        assert outcomes(folder) == outcomes(here / "quiet")
+    finally:
+        disk.close()
+
+
+def test_a_disk_that_is_full_when_parts_are_joined(shell, here):
+    for index in (1, 2):
+        assert shell("run", "toys.yaml", "--store", f"half-{index}", "--shard", f"{index}/2").returncode == 0
+        shell("merge", "new", f"half-{index}")
+    before = tree(here / "new")
+    with files_up_to(3000):
+        found = shell("run", "toys.yaml", "--store", "new")
+    assert found.returncode == 2
+    assert re.search(FULL, found.stderr)
+    assert tree(here / "new") == before
+    assert shell("run", "toys.yaml", "--store", "new").returncode == 0
+    assert len(parts(here / "new")) == 4
+    assert outcomes(here / "new") == outcomes(here / "quiet")
+
+
+def test_a_disk_that_is_full_when_stores_are_merged(shell, here):
+    with files_up_to(3000):
+        found = shell("merge", "new", "quiet")
+    assert_one_sentence(found, FULL)
+    assert parts(here / "new") == []
+    assert shell("merge", "new", "quiet").returncode == 0
+    assert tree(here / "new") == tree(here / "quiet")
+
+
+def test_a_disk_that_is_full_for_a_worker(here):
+    """Another process meets the full disk; the command ends with the same sentence."""
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+
+    command = [sys.executable, "-c", SCRIPT, "run", "toys.yaml", "--store", "new", "-p", TOYS, "--workers", "1"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    found = subprocess.run(command, cwd=here, env=env, preexec_fn=limited, capture_output=True, text=True, timeout=240)
+    assert_one_sentence(found, FULL)
+    assert [name for name in tree(here / "new") if not name.endswith("cell.json")] == []
+
+
+# --- no rights -----------------------------------------------------------------------------------------------------
+
+READ_ONLY = (
+    r"the store \S+ cannot be written: Permission denied\. "
+    r"Make room or rights, or give another one with --store; what is there stays good"
+)
+
+
+@contextmanager
+def read_only(root):
+    """Nothing below can be changed, by root neither: for this thread the permissions of files count."""
+    for path in [root, *root.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, before = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()  # version 3, this thread
+    if os.geteuid() == 0:
+        assert libc.capget(header, before) == 0
+        without = type(before)(*before)
+        without[0] &= ~0b110  # of the effective ones CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+        assert libc.capset(header, without) == 0
+    try:
+        with pytest.raises(PermissionError):
+            (root / "written").touch()
+        yield
+    finally:
+        if os.geteuid() == 0:
+            assert libc.capset(header, before) == 0
+        for path in [root, *root.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def test_a_complete_store_needs_no_rights(shell, here):
+    before = tree(here / "store")
+    with read_only(here / "store"):
+        for verb in ("plan", "report", "run"):
+            assert shell(verb, "toys.yaml", "--store", "store").returncode == 0
+    assert tree(here / "store") == before
+
+
+def test_what_is_missing_cannot_be_computed_without_rights(shell, here):
+    shell("run", "toys.yaml", "--store", "new", "--limit", "10")
+    before = tree(here / "new")
+    with read_only(here / "new"):
+        assert shell("report", "toys.yaml", "--store", "new", "--limit", "10").returncode == 0
+        assert shell("plan", "toys.yaml", "--store", "new").returncode == 0
+        assert_one_sentence(shell("run", "toys.yaml", "--store", "new"), READ_ONLY)
+        assert_one_sentence(shell("run", "toys.yaml", "--store", "new", "--fresh", "*"), READ_ONLY)
+        assert_one_sentence(shell("merge", "new", "quiet"), READ_ONLY)
+    assert tree(here / "new") == before
+    again = shell("run", "toys.yaml", "--store", "new")
+    assert again.returncode == 0
+    assert "4 cells to compute, 120 examples in all" in again.stderr
+    assert outcomes(here / "new") == outcomes(here / "quiet")
+
+
+def test_a_store_that_cannot_be_made(shell, here):
+    (here / "closed").mkdir()
+    with read_only(here / "closed"):
+        assert_one_sentence(shell("run", "toys.yaml", "--store", "closed/new"), READ_ONLY)
+        assert_one_sentence(shell("merge", "closed/new", "quiet"), READ_ONLY)
+        assert shell("report", "toys.yaml", "--store", "closed/new").returncode == 3
+
+
+def test_a_store_that_cannot_be_written_can_be_merged(shell, here):
+    damaged = parts(here / "store")[1]
+    damaged.write_bytes(b"not what it was")
+    with read_only(here / "store"):
+        found = shell("merge", "new", "store")
+    assert found.returncode == 3
+    assert found.stdout == "store: 3 parts of 3 cells copied, 0 were there\n"
+    assert f"{damaged.relative_to(here)} is damaged" in found.stderr
+    assert damaged.exists()
+    assert len(parts(here / "new")) == 3
+
+
+# --- no fsync ------------------------------------------------------------------------------------------------------
+
+NO_FSYNC = (
+    "the file system of the store new has no fsync: a power cut may cost the last minutes; what it damages is found "
+    "and computed again by: robharness run SUITE"
+)
+
+
+def failing(code, *, only_folders=False):
+    """An fsync that fails with this error."""
+    fsync = os.fsync
+
+    def fail(number):
+        if only_folders and not os.path.isdir(f"/proc/self/fd/{number}"):
+            return fsync(number)
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS], ids=errno.errorcode.get)
+def test_a_file_system_without_fsync_is_told_once(shell, here, monkeypatch, code):
+    monkeypatch.setattr(os, "fsync", failing(code))
+    found = shell("run", "toys.yaml", "--store", "new", "--json")
+    assert found.returncode == 0
+    assert json.loads(found.stdout)["warnings"] == [NO_FSYNC]
+    assert "Traceback" not in found.stderr
+    assert outcomes(here / "new") == outcomes(here / "quiet")
+    assert json.loads(shell("run", "toys.yaml", "--store", "new", "--json").stdout)["warnings"] == []
+
+
+def test_a_file_system_without_fsync_of_folders_is_told_once_in_the_tables(shell, here, monkeypatch):
+    monkeypatch.setattr(os, "fsync", failing(errno.EINVAL, only_folders=True))
+    found = shell("run", "toys.yaml", "--store", "new")
+    assert found.returncode == 0
+    assert found.stdout.count(NO_FSYNC) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "only_folders"),
+    [(errno.EIO, False), (errno.EIO, True), (errno.EDQUOT, False)],
+    ids=["EIO", "EIO of folders", "EDQUOT"],
+)
+def test_an_fsync_that_fails_stops_the_run(shell, here, monkeypatch, code, only_folders):
+    with monkeypatch.context() as context:
+        context.setattr(os, "fsync", failing(code, only_folders=only_folders))
+        found = shell("run", "toys.yaml", "--store", "new")
+    assert_one_sentence(found, FULL.replace("No space", f"{re.escape(os.strerror(code))}|No space"))
+    assert "has no fsync" not in found.stdout + found.stderr
+    assert not [name for name in tree(here / "new") if name.endswith(".tmp")]
+    assert shell("run", "toys.yaml", "--store", "new").returncode == 0
+    assert outcomes(here / "new") == outcomes(here / "quiet")
+
+
+# --- clocks that jump ----------------------------------------------------------------------------------------------
+
+HOURS = (5, -9, 30, -50, 0.2, -0.5, 800)
+
+
+class Jumps:
+    """Clocks that are hours off, forth and back, each time that somebody asks."""
+
+    def __init__(self, hours=HOURS):
+        self._time, self._hours, self._asked = time.time, hours, 0
+
+    def time(self):
+        self._asked += 1
+        return self._time() + 3600 * self._hours[self._asked % len(self._hours)]
+
+    def now(self, zone=None):
+        return datetime.fromtimestamp(self.time(), zone)
+
+
+@pytest.fixture
+def jumping(monkeypatch):
+    jumps = Jumps()
+    monkeypatch.setattr(time, "time", jumps.time)
+    monkeypatch.setattr(store_module, "datetime", jumps)
+
+
+def test_clocks_that_jump_change_no_outcome_and_overwrite_nothing(shell, here, jumping):
+    noise = random.Random(0)
+    for number, words in enumerate((["--limit", "10"], ["--shard", "3/4"], ["--limit", "20"], []), start=1):
+        assert shell("run", "toys.yaml", "--store", "new", *words).returncode == 0
+        planned = json.loads(shell("plan", "toys.yaml", "--store", "new", "--json").stdout)
+        assert planned["warnings"] == []
+        assert planned["seconds_left"] > 0 or not any(planned["passes_left"].values())
+        assert len(list((here / "new" / "runs").iterdir())) == number
+        for path in (here / "new").rglob("*"):
+            moment = time.time() + noise.uniform(-1e6, 1e6)
+            os.utime(path, (moment, moment))
+    records = Store(here / "new").runs()
+    assert sorted(record["computed"] for record in records) == [40, 40, 40, 40]
+    assert all(record["seconds"] > 0 and record["speed"]["Net"]["seconds"] > 0 for record in records)
+    assert outcomes(here / "new") == outcomes(here / "quiet")
+
+
+def test_a_clock_that_stands_still_overwrites_no_record(shell, here, monkeypatch):
+    moment = datetime.now().astimezone() - timedelta(hours=7)
+    monkeypatch.setattr(store_module, "datetime", SimpleNamespace(now=lambda zone=None: moment))
+    for limit in (10, 20, 40):
+        assert shell("run", "toys.yaml", "--store", "new", "--limit", limit).returncode == 0
+    assert sorted(record["examples"] for record in Store(here / "new").runs()) == [10, 20, 40]
+
+
+def test_what_others_are_writing_is_not_swept_up_by_a_clock_that_went_back(shell, here):
+    """A file of the future is not old."""
+    folder = parts(here / "store")[0].parent
+    new, future, old = (folder / f".00040-00080.{name}.tmp" for name in ("new", "future", "old"))
+    for path, hours in ((new, 0), (future, 9), (old, -9)):
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() + 3600 * hours,) * 2)
+    shell("run", "toys.yaml", "--store", "store")
+    assert new.exists() and future.exists() and not old.exists()
+
+
+def test_workers_on_a_bad_machine(here):
+    """Clocks jump and nothing has fsync, in other processes too."""
+    (here / "sitecustomize.py").write_text(
+        "import errno, itertools, os, time\n"
+        f"hours, real = itertools.cycle({HOURS}), time.time\n"
+        "def fsync(number):\n"
+        "    raise OSError(errno.EINVAL, 'Invalid argument')\n"
+        "time.time = lambda: real() + 3600 * next(hours)\n"
+        "os.fsync = fsync\n"
+    )
+    path = os.pathsep.join(filter(None, [str(here), os.environ.get("PYTHONPATH", "")]))
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    words = ["run", "toys.yaml", "--store", "new", "-p", TOYS, "--workers", "1", "--json"]
+    command = [sys.executable, "-c", SCRIPT, *words]
+    found = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=240)
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["warnings"] == [NO_FSYNC]
+    assert outcomes(here / "new") == outcomes(here / "quiet")
+    (record,) = Store(here / "new").runs()
+    assert record["computed"] == 160 and record["speed"]["Net"]["seconds"] > 0
+
+
+# --- damaged parts -------------------------------------------------------------------------------------------------
+
+
+def flipped(content, place):
+    return content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :]
+
+
+DAMAGES = [
+    lambda content: content[: len(content) // 2],
+    lambda content: flipped(content, len(content) // 2),
+    lambda content: b"",
+]
+
+
+def damage(root):
+    """Damage three of the four parts, each in its way; returns their paths."""
+    hurt = parts(root)[:3]
+    for path, change in zip(hurt, DAMAGES, strict=True):
+        path.write_bytes(change(path.read_bytes()))
+    return hurt
+
+
+def assert_told(warnings, root, hurt):
+    lines = [warning for warning in warnings if "is damaged" in warning]
+    assert len(lines) == len(hurt)
+    for path in hurt:
+        (line,) = [line for line in lines if str(path.relative_to(root)) in line]
+        assert line.endswith("it is set aside, and what it held is computed again by: robharness run SUITE")
+
+
+def test_damaged_parts_are_told_set_aside_and_computed_again(shell, here):
+    hurt = damage(here / "store")
+    found = shell("report", "toys.yaml", "--store", "store")
+    assert found.returncode == 3
+    assert_told(found.stdout.splitlines(), here, hurt)
+    assert "Incomplete: some cells failed or are not computed yet." in found.stdout
+    assert not any(path.exists() for path in hurt)
+    assert all(path.with_name(f"{path.name}.damaged").exists() for path in hurt)
+    again = shell("run", "toys.yaml", "--store", "store", "--json")
+    assert again.returncode == 0
+    assert "3 cells to compute, 120 examples in all" in again.stderr
+    assert json.loads(again.stdout)["warnings"] == []
+    assert outcomes(here / "store") == outcomes(here / "quiet")
+    assert shell("report", "toys.yaml", "--store", "store").returncode == 0
+
+
+def test_run_and_plan_find_damage_by_themselves(shell, here):
+    hurt = damage(here / "store")
+    planned = json.loads(shell("plan", "toys.yaml", "--store", "store", "--json").stdout)
+    assert_told(planned["warnings"], here, hurt)
+    assert sorted(cell["done"] for cell in planned["cells"]) == [0, 0, 0, 40]
+    shutil.rmtree(here / "store")
+    shutil.copytree(here / "quiet", here / "store")
+    damage(here / "store")
+    found = shell("run", "toys.yaml", "--store", "store", "--json")
+    assert found.returncode == 0
+    assert_told(json.loads(found.stdout)["warnings"], here, hurt)
+    assert "3 cells to compute, 120 examples in all" in found.stderr
+    assert outcomes(here / "store") == outcomes(here / "quiet")
+
+
+def test_of_several_parts_the_damaged_one_alone_is_computed_again(shell, here):
+    for index in (1, 2, 3):
+        shell("run", "toys.yaml", "--store", f"part-{index}", "--shard", f"{index}/3")
+    shell("merge", "new", "part-1", "part-2", "part-3")
+    hurt = [path for path in parts(here / "new") if path.name.startswith("00013-00026.")][:2]
+    for path in hurt:
+        path.write_bytes(path.read_bytes()[:-1])
+    found = shell("report", "toys.yaml", "--store", "new", "--json")
+    assert found.returncode == 3
+    assert sorted(cell["n"] for cell in json.loads(found.stdout)["cells"]) == [27, 27, 40, 40]
+    again = shell("run", "toys.yaml", "--store", "new")
+    assert again.returncode == 0
+    assert "2 cells to compute, 26 examples in all" in again.stderr
+    assert outcomes(here / "new") == outcomes(here / "quiet")
+    assert [len(Store(here / "new").parts(key)) for key in Store(here / "new").cell_keys()] == [1] * 4
+
+
+def test_parts_that_are_gone_or_of_another_place_are_computed_again(shell, here):
+    gone, moved, *_ = parts(here / "store")
+    gone.unlink()
+    moved.rename(moved.with_name(moved.name.replace("00000-00040", "00000-00050")))
+    assert shell("report", "toys.yaml", "--store", "store").returncode == 3
+    again = shell("run", "toys.yaml", "--store", "store")
+    assert again.returncode == 0
+    assert "2 cells to compute, 80 examples in all" in again.stderr
+    assert outcomes(here / "store") == outcomes(here / "quiet")
+
+
+@pytest.mark.parametrize("rows", [[], ["--batch-size", "8"]], ids=["the same bytes", "other bytes"])
+def test_where_a_damaged_part_cannot_be_renamed_it_is_passed_over(shell, here, rows):
+    """The name that it would get is taken, by a folder."""
+    hurt = damage(here / "store")
+    for path in hurt:
+        (path.with_name(f"{path.name}.damaged") / "taken").mkdir(parents=True)
+    found = shell("report", "toys.yaml", "--store", "store", "--json")
+    assert found.returncode == 3
+    assert_told(json.loads(found.stdout)["warnings"], here, hurt)
+    assert all(path.exists() for path in hurt)
+    again = shell("run", "toys.yaml", "--store", "store", *rows)
+    assert again.returncode == 0
+    assert "3 cells to compute, 120 examples in all" in again.stderr
+    assert shell("report", "toys.yaml", "--store", "store").returncode == 0
+    assert outcomes(here / "store") == outcomes(here / "quiet")
+
+
+def test_damage_in_a_store_that_is_read_only(shell, here):
+    hurt = damage(here / "store")
+    before = tree(here / "store")
+    with read_only(here / "store"):
+        for _ in range(2):
+            found = shell("report", "toys.yaml", "--store", "store", "--json")
+            assert found.returncode == 3
+            assert_told(json.loads(found.stdout)["warnings"], here, hurt)
+        assert_one_sentence(shell("run", "toys.yaml", "--store", "store"), READ_ONLY)
+    assert tree(here / "store") == before
+    assert shell("run", "toys.yaml", "--store", "store").returncode == 0
+    assert outcomes(here / "store") == outcomes(here / "quiet")
