@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,8 +26,42 @@ Picture = np.ndarray
 
 
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 READERS = 8
 """Threads that decode at most; decoders of pictures let go of Python's lock."""
+MOST_AT_A_TIME = 16
+"""Pictures that a thread takes at most before it looks whether they are wanted still."""
+
+
+class Threads:
+    """Threads of a reader: some read ahead, others serve what is asked for now, which must not wait for those."""
+
+    def __init__(self) -> None:
+        count = min(READERS, os.cpu_count() or 1)
+        self._coordinator = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+        self._ahead = ThreadPoolExecutor(count, thread_name_prefix="decode-ahead")
+        self._now = ThreadPoolExecutor(count, thread_name_prefix="decode")
+
+    def later(
+        self, do: Callable[[Item], Made], items: Sequence[Item], then: Callable[[list[Made]], Any]
+    ) -> Future[Any]:
+        """What `then` makes of what `do` makes of each item, some time."""
+        return self._coordinator.submit(lambda: then(self._each(self._ahead, do, items)))
+
+    def now(self, do: Callable[[Item], Made], items: Sequence[Item]) -> list[Made]:
+        """What `do` makes of each item, in order."""
+        return self._each(self._now, do, items)
+
+    def _each(self, pool: ThreadPoolExecutor, do: Callable[[Item], Made], items: Sequence[Item]) -> list[Made]:
+        """Some items at a time, since small pictures cost less than a hand-over."""
+        size = min(MOST_AT_A_TIME, -(-len(items) // (4 * READERS)) or 1)
+        runs = [items[start : start + size] for start in range(0, len(items), size)]
+        return [made for run in pool.map(lambda run: [do(item) for item in run], runs) for made in run]
+
+    def close(self) -> None:
+        """Begin nothing any more; what is begun ends by itself."""
+        for pool in (self._coordinator, self._ahead, self._now):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +91,7 @@ class Reader:
     canvas: int | None
     model: ModelSpec
     device: torch.device
+    threads: Threads = field(default_factory=Threads)
 
     def read(self, start: int, stop: int) -> Batch:
         """The examples at positions start to stop - 1. Raises Violation where a picture does not fit the model."""
@@ -65,16 +99,19 @@ class Reader:
 
     def ahead(self, start: int, stop: int) -> Future[Pictures]:
         """The pictures of a span, read while the caller does something else."""
-        return _background().submit(self.pictures, start, stop)
+        indices = self.data.order[start:stop]
+        return self.threads.later(self._prepared, indices, lambda made: _stacked((start, stop), made))
 
     def pictures(self, start: int, stop: int) -> Pictures:
         """The examples at positions start to stop - 1, read and decoded by several threads; raises as `read`."""
-        pictures = _by_threads(self._picture, self.data.order[start:stop])
-        canvas = None
-        if (side := self.canvas) is not None:
-            canvas = np.stack(_by_threads(lambda picture: on_canvas(picture, side), pictures))
-            pictures = list(canvas)
-        return Pictures(span=(start, stop), fitted=self._fitted(pictures), canvas=canvas)
+        return _stacked((start, stop), self.threads.now(self._prepared, self.data.order[start:stop]))
+
+    def _prepared(self, index: int) -> tuple[Picture, Picture | None]:
+        """A picture as the model takes it, and on the canvas: the large one it was read as is let go at once."""
+        picture, canvas = self._picture(index), None
+        if self.canvas is not None:
+            picture = canvas = on_canvas(picture, self.canvas)
+        return self._fitted(picture), canvas
 
     def batch(self, pictures: Pictures) -> Batch:
         """Pictures as a batch on the model's device."""
@@ -85,24 +122,21 @@ class Reader:
 
     def inputs(self, pictures: Sequence[Picture]) -> Tensor:
         """Pictures (of the canvas, where there is one) as the model's input, (N, *shape) float32 in [0, 1]."""
-        return self._on_device(self._fitted(pictures))
+        return self._on_device(np.stack(self.threads.now(self._fitted, pictures)))
 
-    def _fitted(self, pictures: Sequence[Picture]) -> np.ndarray:
+    def _fitted(self, picture: Picture) -> Picture:
+        """The picture (of the canvas, where there is one) at the model's size. Raises Violation if it does not fit."""
         steps = self.model.preprocessing or Preprocessing()
         size = self.model.input.shape[-2:]
-        if self.canvas is not None:
-            fitted = _by_threads(lambda picture: _resized(picture, size, steps), pictures)
-        else:
-            fitted = _by_threads(lambda picture: preprocessed(picture, steps), pictures)
-        for picture in fitted:
-            found = (picture.shape[-1], *picture.shape[:-1])
-            if found != tuple(self.model.input.shape):
-                raise Violation(
-                    f"the model takes {tuple(self.model.input.shape)}, the data give {found} after preprocessing; "
-                    f"declare a `preprocessing` that fits, or another `input`",
-                    by="model",
-                )
-        return np.stack(fitted)
+        picture = preprocessed(picture, steps) if self.canvas is None else _resized(picture, size, steps)
+        found = (picture.shape[-1], *picture.shape[:-1])
+        if found != tuple(self.model.input.shape):
+            raise Violation(
+                f"the model takes {tuple(self.model.input.shape)}, the data give {found} after preprocessing; "
+                f"declare a `preprocessing` that fits, or another `input`",
+                by="model",
+            )
+        return picture
 
     def _on_device(self, fitted: np.ndarray) -> Tensor:
         stacked = torch.from_numpy(fitted).to(self.device)
@@ -160,18 +194,8 @@ def _through(picture: Picture, change, steps: Preprocessing | None = None) -> Pi
     return changed if changed.ndim == 3 else changed[:, :, None]
 
 
-@cache
-def _background() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
-
-
-@cache
-def _decoders() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=min(READERS, os.cpu_count() or 1), thread_name_prefix="decode")
-
-
-def _by_threads(do: Callable[[Item], Picture], items: Sequence[Item]) -> list[Picture]:
-    """What `do` makes of each item, in order; some at a time, since small pictures cost less than a hand-over."""
-    size = -(-len(items) // (4 * READERS)) or 1
-    runs = [items[start : start + size] for start in range(0, len(items), size)]
-    return [made for run in _decoders().map(lambda run: [do(item) for item in run], runs) for made in run]
+def _stacked(span: tuple[int, int], made: list[tuple[Picture, Picture | None]]) -> Pictures:
+    canvases = [canvas for _, canvas in made if canvas is not None]
+    return Pictures(
+        span=span, fitted=np.stack([fitted for fitted, _ in made]), canvas=np.stack(canvases) if canvases else None
+    )

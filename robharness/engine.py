@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -34,6 +35,8 @@ from robharness.units import (
 
 DEATHS = 2
 """Processes that may die over one thing before it counts as failed."""
+LOSSES = 3
+"""How often parts of a cell may vanish, by another run's `--fresh`, before the store is to blame."""
 
 
 class Listener(Protocol):
@@ -76,10 +79,6 @@ class Summary:
     seconds: float = 0.0
     speed: dict[str, Speed] = field(default_factory=dict)
 
-    def warn(self, warning: str) -> None:
-        if warning not in self.warnings:
-            self.warnings.append(warning)
-
 
 def run(
     plan: Plan,
@@ -103,13 +102,20 @@ def run(
     workers = len(devices) if workers is None and len(devices) > 1 else workers
     if workers and plan.recipe is None:
         raise UserError("a live network is in this process alone; run it without workers and on one device")
+    if len(devices) > (workers or 1):
+        raise UserError(
+            f"{len(devices)} devices need as many workers; leave --workers out, or give --workers {len(devices)}"
+        )
+    if workers and threads is None and "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, _cores() // workers)  # more would wait for each other
     for cell in plan.cells:
         store.verify(cell.key, plan.n)
     summary = Summary()
     state = _Run(plan, store, listener, summary, stop_at_failure)
     work = sum(stop - start for spans in state.gaps.values() for start, stop in spans)
     listener.started(work, sum(1 for spans in state.gaps.values() if spans))
-    summary.warnings += stale(plan, store)
+    for warning in stale(plan, store):
+        state.warn(warning)
     record = store.new_run()
     facts = {"suite": str(plan.suite.path), "examples": plan.n, "part": plan.part, "devices": list(devices),
              "workers": workers or 1, "threads": threads}  # fmt: skip
@@ -118,15 +124,13 @@ def run(
         summary.seconds = time.perf_counter() - begun
         store.write_run(record, {**facts, **asdict(summary)})
 
-    if workers and threads is None and "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, _cores() // workers)  # more would wait for each other
     setups = [Setup(device=devices[index % len(devices)], rows=batch_size, threads=threads)
               for index in range(workers or 1)]  # fmt: skip
     with _interruptible(listener) as state.interrupted:
         try:
             if work:
                 state.go(There if workers else Here, setups, write_record)
-            for cell in plan.cells:
+            for cell in plan.cells if work or os.access(store.root, os.W_OK) else ():
                 store.join(cell.key, plan.n)
         finally:
             listener.finished()
@@ -144,7 +148,10 @@ def _cores() -> int:
 
 @dataclass
 class _Slot:
-    """A hand and what it has: the label that it loads or has loaded, units, and the cell in hand."""
+    """A hand and what it has: the label that it loads or has loaded, units, and the cell in hand.
+
+    deaths: while it loaded a model, by label; cannot: labels that it cannot load, although others can.
+    """
 
     setup: Setup
     hand: Here | There
@@ -154,13 +161,16 @@ class _Slot:
     unit: Unit | None = None
     ahead: Unit | None = None
     key: str | None = None
+    deaths: Counter[str] = field(default_factory=Counter)
+    cannot: set[str] = field(default_factory=set)
 
 
 class _Run:
     """A run in hand.
 
     gaps: key -> spans that are missing and that nobody has. retries: units whose process died. failed: keys of cells
-    that are left alone for the rest of the run.
+    that are left alone for the rest of the run. given_up: spans over which processes died, by key. lost: how often what
+    was stored of a cell vanished.
     """
 
     def __init__(self, plan: Plan, store: Store, listener: Listener, summary: Summary, stop_at_failure: bool) -> None:
@@ -178,7 +188,14 @@ class _Run:
         self.slots: list[_Slot] = []
         self.retries: list[Unit] = []
         self.failed: set[str] = set()
-        self.deaths: Counter[str] = Counter()
+        self.given_up: dict[str, list[Span]] = {}
+        self.lost: Counter[str] = Counter()
+
+    def warn(self, warning: str) -> None:
+        """Say it now, and in the report."""
+        if warning not in self.summary.warnings:
+            self.summary.warnings.append(warning)
+            self.listener.say(f"warning: {warning}")
 
     @property
     def goes_on(self) -> bool:
@@ -217,7 +234,7 @@ class _Run:
 
     def give(self, slot: _Slot) -> None:
         """A unit of the slot's model, or else the model that the fewest hands have; nothing if nothing is left."""
-        labels = [label for label in self.cells if self.has_work(label)]
+        labels = [label for label in self.cells if self.has_work(label) and label not in slot.cannot]
         slot.ahead = self.without_failed(slot.ahead)
         if slot.ahead is None and slot.label not in labels:
             if labels:
@@ -263,24 +280,29 @@ class _Run:
             self.ready(slot, label, event)
         elif isinstance(event, Refused):
             slot.is_busy, slot.label = False, None
-            self.fail_all(label, Violation(event.error, by=event.by), event.traceback)
+            self.cannot_load(slot, label, Violation(event.error, by=event.by), event.traceback)
         elif isinstance(event, Began):
             slot.key = event.key
         elif isinstance(event, Done):
             slot.key = None
             self.done(self.cells[label][event.key], event.span, event.failure)
         elif isinstance(event, Shrunk):
-            self.summary.warn(
+            self.warn(
                 f"{label}: memory was too small for {event.before} examples per pass; it goes on with {event.rows}"
             )
             if slot.is_loaded:
                 self.sizes[label].shrink(event.rows)
+                self.summary.speed[label].rows = event.rows
         elif isinstance(event, Finished):
             self.finished(slot, label, event)
         elif isinstance(event, Died):
             self.died(slot, label, event.how)
         elif isinstance(event, Broken):
-            raise _worker_error(event.error) if event.is_bug else UserError(event.error)
+            if not event.is_bug:
+                raise UserError(event.error)
+            if slot.unit is None:
+                raise _worker_error(event.error)
+            self.died(slot, label, event.error.strip().splitlines()[-1])  # as after an error that breaks a whole GPU
 
     def ready(self, slot: _Slot, label: str, event: Ready) -> None:
         slot.is_loaded = True
@@ -294,7 +316,7 @@ class _Run:
             self.sizes[label] = UnitSize(rows=event.rows, values=event.values)
             self.summary.speed[label] = Speed(model=self.model_name(label), rows=event.rows)
             for warning in (*_inexact(label, event.provenance), *self.changes(label, event.provenance)):
-                self.summary.warn(warning)
+                self.warn(warning)
 
     def done(self, cell: Cell, span: Span, failure: Failure | None) -> None:
         if failure is None:
@@ -316,17 +338,20 @@ class _Run:
         for key in unit.keys:
             missing = self.store.missing(key, unit.span[1], unit.span[0])
             if missing and key not in self.failed and self.goes_on:
-                raise StoreError(
-                    f"{self.store} took a part of '{self.cells[label][key].name}' and does not have it. "
-                    f"See: df {self.store}"
-                )
+                name = self.cells[label][key].name
+                self.lost[key] += 1
+                if self.lost[key] > LOSSES:
+                    raise StoreError(
+                        f"{self.store} takes parts of '{name}' and does not keep them. See: df {self.store}"
+                    )
+                self.warn(f"what was stored of '{name}' is gone; was it forgotten by another run? It is computed again")
             self.gaps[key] = self.still_open(key)  # another run may have been here meanwhile
 
     def still_open(self, key: str) -> list[Span]:
         """What is missing of a cell and nobody has in hand."""
         in_hand = [unit for slot in self.slots for unit in (slot.unit, slot.ahead) if unit] + self.retries
         start, stop = self.plan.span
-        taken = [unit.span for unit in in_hand if key in unit.keys]
+        taken = [*(unit.span for unit in in_hand if key in unit.keys), *self.given_up.get(key, ())]
         return uncovered([*self.store.spans(key), *taken], (start, stop))
 
     def died(self, slot: _Slot, label: str, how: str) -> None:
@@ -334,13 +359,12 @@ class _Run:
         slot.hand.close()
         unit, ahead, key = slot.unit, slot.ahead, slot.key
         slot.unit = slot.ahead = slot.key = None
-        self.summary.warn(f"{label}: a worker process died ({how}); what it had in hand was given to another one")
+        self.warn(f"{label}: a worker process died ({how}); what it had in hand was given to another one")
         if unit is None:
-            self.deaths[label] += 1
-            if self.deaths[label] >= DEATHS:
-                self.fail_all(
-                    label, Violation(f"{DEATHS} worker processes died while they loaded it: {how}", by="model")
-                )
+            slot.deaths[label] += 1
+            if slot.deaths[label] >= DEATHS:
+                error = Violation(f"{DEATHS} worker processes died while they loaded it: {how}", by="model")
+                self.cannot_load(slot, label, error)
         if ahead is not None:
             self.retries.append(ahead)
         if unit is not None:
@@ -352,12 +376,20 @@ class _Run:
                     self.fail(self.cells[label][str(each)], unit.span, Violation(
                         f"{DEATHS} worker processes died over its examples {unit.span[0]} to {unit.span[1] - 1}: {how}"
                     ))  # fmt: skip
+                    self.failed.discard(str(each))  # its other examples may be harmless
+                    self.given_up.setdefault(str(each), []).append(unit.span)
                 keys, deaths = tuple([each for each in keys if each not in blamed]), 0
             if keys:
                 self.retries.append(replace(unit, keys=keys, deaths=deaths))
         slot.label, slot.is_busy = None, False
         if self.goes_on:
-            slot.hand = There(self.plan, self.store, slot.setup)
+            try:
+                slot.hand = There(self.plan, self.store, slot.setup)
+            except UserError as error:
+                self.slots.remove(slot)
+                if not self.slots:
+                    raise
+                self.warn(f"{error}; the run goes on with {len(self.slots)}")
 
     def fail(self, cell: Cell, span: Span, error: Violation, details: str = "") -> None:
         failure = Failure.of(cell, span, error)
@@ -365,12 +397,22 @@ class _Run:
         self.store.write_failure(cell.key, failure)
         self.done(cell, span, failure)
 
+    def cannot_load(self, slot: _Slot, label: str, error: Violation, details: str = "") -> None:
+        """The model fails, unless another hand has it: then this one does something else."""
+        if any(other.label == label and other.is_loaded for other in self.slots if other is not slot):
+            slot.cannot.add(label)
+            self.warn(f"{label}: one of the workers cannot load it: {error}")
+        else:
+            self.fail_all(label, error, details)
+
     def fail_all(self, label: str, error: Violation, details: str = "") -> None:
-        """Nothing of the model can be computed."""
-        for key in self.open_keys(label):
-            self.fail(self.cells[label][key], self.plan.span, error, details)
+        """Nothing more of the model can be computed."""
         for unit in [unit for unit in self.retries if unit.label == label]:
             self.retries.remove(unit)
+            for key in unit.keys:
+                self.fail(self.cells[label][key], unit.span, error, details)
+        for key in self.open_keys(label):
+            self.fail(self.cells[label][key], self.plan.span, error, details)
 
     # --- how it was made ---------------------------------------------------------------------------------------
 
@@ -413,19 +455,32 @@ def _worker_error(details: str) -> RuntimeError:
 
 def stale(plan: Plan, store: Store) -> list[str]:
     """What is stored of the plan and was made by other code than the plugins have now."""
-    cells: dict[tuple[str, str, Any, Any], list[Cell]] = {}
+    found: dict[tuple[str, str, Any, Any], dict[str, Cell]] = {}
+    roles: dict[tuple[str, str, Any, Any], set[str]] = {}
     for cell in (*plan.cells, *plan.others):
         plugins = cell.plugins
         for way in store.provenance(cell.key):
             for name, before, now in _differences(way, plugins):
                 role, _, what = name.partition(".")
                 if what in ("plugin", "source"):
-                    cells.setdefault((plugins[role]["plugin"], what, before, now), []).append(cell)
+                    change = (plugins[role]["plugin"], what, before, now)
+                    found.setdefault(change, {})[cell.name] = cell
+                    roles.setdefault(change, set()).add(role)
     return [
-        f"{plugin}: its {'source' if what == 'source' else 'version'} was {before} when {_some(stale)} computed, "
-        f"now it is {now}; to compute again: --fresh '{stale[0].short_name if len(stale) == 1 else '*'}'"
-        for (plugin, what, before, now), stale in cells.items()
+        f"{plugin}: its {'source' if what == 'source' else 'version'} was {before} when {_some(list(cells.values()))} "
+        f"computed, now it is {now}; to compute again: "
+        f"--fresh '{_glob(roles[plugin, what, before, now], list(cells.values()))}'"
+        for (plugin, what, before, now), cells in found.items()
     ]
+
+
+def _glob(roles: set[str], cells: Sequence[Cell]) -> str:
+    """A pattern for `--fresh` that matches these cells, and not many others."""
+    if roles == {"perturbation_plugin"}:
+        names = {cell.perturbation.entry.spec.name for cell in cells if cell.perturbation}
+        return f"{names.pop()}(*" if len(names) == 1 else "*(*"
+    labels = {cell.model.label for cell in cells}
+    return glob.escape(labels.pop()) if roles == {"model_plugin"} and len(labels) == 1 else "*"
 
 
 def _some(cells: Sequence[Cell]) -> str:
@@ -469,7 +524,8 @@ def _interruptible(listener: Listener) -> Iterator[threading.Event]:
     def handle(number: int, frame: Any) -> None:
         interrupted.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        listener.say("stopping after the cells in hand; Ctrl-C again stops at once")
+        with suppress(RuntimeError):  # in the middle of another line
+            listener.say("stopping after the cells in hand; Ctrl-C again stops at once")
 
     signal.signal(signal.SIGINT, handle)
     try:

@@ -24,6 +24,10 @@ class Merged:
     differing: int = 0
     problems: list[str] = field(default_factory=list)
 
+    def add(self, cell: Merged) -> None:
+        for name in ("copied", "cells", "there", "common", "differing"):
+            setattr(self, name, getattr(self, name) + getattr(cell, name))
+
 
 def merge(into: Store, source: Store) -> Merged:
     """Copy the parts, failures and run records that `into` lacks. Merging again, after a kill as well, goes on.
@@ -36,10 +40,11 @@ def merge(into: Store, source: Store) -> Merged:
     merged = Merged()
     for key in source.cell_keys():
         try:
-            source.again(key, lambda key=key: _merge_cell(into, source, key, merged))  # type: ignore[misc]
+            cell = source.again(key, lambda key=key: _merge_cell(into, source, key))  # type: ignore[misc]
+            merged.add(cell)
         except _Refused as error:
             merged.problems.append(f"{source.folder(key)}: {error}")
-    merged.problems += source.notes
+    merged.problems += [*source.notes, *into.notes]
     for path in sorted(source.root.glob("runs/*.json")):
         into.copy_file(path, into.root / "runs" / path.name)
     return merged
@@ -49,9 +54,10 @@ class _Refused(Exception):
     pass
 
 
-def _merge_cell(into: Store, source: Store, key: str, merged: Merged) -> None:
+def _merge_cell(into: Store, source: Store, key: str) -> Merged:
     theirs, ours = source.description(key), into.description(key)
-    assert theirs is not None  # its key is known from it
+    if theirs is None:
+        raise _Refused("cell.json cannot be read; to mend it: run its suite again on that store")
     if key_of(theirs["identity"]) != key or (ours is not None and ours["identity"] != theirs["identity"]):
         raise _Refused("cell.json does not belong to its key; to leave the cell out: rm -r it")
     found = source.read(key, _END)
@@ -63,16 +69,13 @@ def _merge_cell(into: Store, source: Store, key: str, merged: Merged) -> None:
             "compute one of the two again with --fresh"
         )
     common, differing = _compare(present, found)
-    merged.common += common
-    merged.differing += differing
     into.copy_file(source.folder(key) / "cell.json", into.folder(key) / "cell.json")
     copied = [part for part in source.parts(key) if _is_new(into, key, part) and into.copy_part(source, key, part)]
     for failure in source.failures(key):
         if into.missing(key, failure.stop, failure.start):
             into.write_failure(key, failure)
-    merged.copied += len(copied)
-    merged.cells += bool(copied)
-    merged.there += len(source.parts(key)) - len(copied)
+    there = len(source.parts(key)) - len(copied)
+    return Merged(copied=len(copied), cells=int(bool(copied)), there=there, common=common, differing=differing)
 
 
 _END = 2**62
@@ -90,8 +93,8 @@ def _compare(ours: Rows, theirs: Rows) -> tuple[int, int]:
     differs = np.zeros(len(common), bool)
     for name in (set(ours.names) & set(theirs.names)) if len(common) else ():
         a, b = ours.table[name].to_numpy()[rows], theirs.table[name].to_numpy()[others]
-        same = a == b
-        if a.dtype.kind == "f":
+        same = np.asarray(a == b, bool)
+        if a.dtype.kind == b.dtype.kind == "f":
             same |= np.isnan(a) & np.isnan(b)
-        differs |= ~np.asarray(same, bool)
+        differs |= ~same
     return len(common), int(differs.sum())

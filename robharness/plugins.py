@@ -176,8 +176,10 @@ def source_digest(source: Source) -> str | None:
     """
     if source.digest is not None:
         return source.digest[:12]
-    try:
-        found = importlib.util.find_spec(source.origin)
+    parts = source.origin.split(".")
+    try:  # the outermost package that is not a mere namespace of several distributions
+        specs = (importlib.util.find_spec(".".join(parts[:depth])) for depth in range(1, len(parts) + 1))
+        found = next((spec for spec in specs if spec is not None and spec.origin is not None), None)
     except (ImportError, ValueError):
         return None
     if found is None or found.origin is None:

@@ -65,13 +65,16 @@ class There:
         self._plan, self._store, self._setup = plan, store, setup
         self._pipe, theirs = connection.Pipe()
         code = f"from robharness.processes import main; main({theirs.fileno()})"
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr.fileno() if _has_number(sys.stderr) else None,
-            start_new_session=True,  # out of the reach of the terminal's Ctrl-C
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", code],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno() if _has_number(sys.stderr) else None,
+                start_new_session=True,  # out of the reach of the terminal's Ctrl-C
+            )
+        except OSError as error:
+            raise UserError(f"no worker process can be started: {error.strerror}. Try fewer: --workers 1") from error
         theirs.close()
         keys = frozenset((cell.model.label, cell.key) for cell in plan.cells)
         self._send((list(sys.path), plan.recipe, plan.part, keys, store.root, setup))

@@ -12,6 +12,7 @@ import numpy as np
 
 from robharness import metrics
 from robharness.cells import Cell, Plan
+from robharness.errors import StoreError
 from robharness.store import Failure, Rows, Store
 from robharness.suite import Suite
 
@@ -45,6 +46,8 @@ class Columns(Mapping[str, np.ndarray]):
     def _read(self, name: str) -> np.ndarray:
         """The column at the positions that were there when the results were loaded; there may be more by now."""
         found = self._store.read(self._key, int(self._positions[-1]) + 1, [name])
+        if not np.isin(self._positions, found.positions, assume_unique=True).all():
+            raise StoreError(f"{self._store} lost outcomes while it was read; load the results again")
         column: np.ndarray = found.table[name].to_numpy()
         if len(found.positions) == len(self._positions):
             return column

@@ -325,7 +325,7 @@ class Dataset(Protocol):
     def read(self, index: int) -> np.ndarray:
         """The picture as uint8 (H, W, 3), or the video as uint8 (T, H, W, 3); grey ones have one channel.
 
-        Called from several threads at once, ahead of the model.
+        Called from several threads at once, ahead of the model; so it must not draw from global generators.
         """
         ...
 

@@ -135,28 +135,28 @@ class Store:
         return self.root / "cells" / key[:2] / key
 
     def describe(self, cell: Cell) -> None:
-        """Write `cell.json`, which says what the cell is, if it is not there. Raises StoreError for a newer schema."""
+        """Write `cell.json`, which says what the cell is, if it is not there or damaged; as `description` otherwise."""
         if self.description(cell.key) is None:
             description = {"schema": SCHEMA, "key": cell.key, "name": cell.name, "identity": cell.identity}
             self._write(self.folder(cell.key) / "cell.json", json.dumps(description, indent=1).encode())
 
     def description(self, key: str) -> dict[str, Any] | None:
-        """What `cell.json` says, or None. Raises StoreError for a newer schema."""
+        """What `cell.json` says, or None where it is not there or damaged. Raises StoreError for a newer schema."""
         path = self.folder(key) / "cell.json"
         try:
-            description: dict[str, Any] = json.loads(path.read_text())
-        except FileNotFoundError:
+            description = json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):
             return None
-        except (OSError, ValueError) as error:
-            raise StoreError(
-                f"{path} cannot be read: {error}. To compute the cell again: rm -r {path.parent}"
-            ) from None
-        if description.get("schema", 0) > SCHEMA:
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}. See: ls -l {path.parent}") from None
+        if not isinstance(description, dict) or not isinstance(description.get("schema"), int):
+            return None
+        if description["schema"] > SCHEMA:
             raise StoreError(
                 f"{path} has schema {description['schema']}, this robharness knows {SCHEMA}. "
                 f"Type: pip install -U robharness"
             )
-        return description
+        return description if isinstance(description.get("identity"), dict) else None
 
     def cell_keys(self) -> list[str]:
         """The keys of all cells that are there."""
@@ -265,17 +265,22 @@ class Store:
             content = path.read_bytes()
         except FileNotFoundError:
             raise
-        except OSError as error:  # a disk that gives out
-            raise self._set_aside(key, part, error.strerror or str(error)) from None
+        except OSError as error:
+            if error.errno == errno.ESTALE:  # as network file systems say of a file that another machine took away
+                raise FileNotFoundError(path) from None
+            if error.errno == errno.EIO:  # a disk that gives out
+                raise self._set_aside(key, part, error.strerror or str(error)) from None
+            raise StoreError(f"{path} cannot be read: {error.strerror}. See: ls -l {path.parent}") from None
         if f"{zlib.crc32(content):08x}" != part.checksum:
             raise self._set_aside(key, part, f"its {len(content)} bytes have another checksum than its name says")
         return content
 
     def _set_aside(self, key: str, part: Part, why: str) -> _Damaged:
         path = self.folder(key) / part.name
-        self._bad.add((key, part))
-        with contextlib.suppress(OSError):  # where nothing can be renamed it is passed over all the same
+        try:
             path.replace(path.with_name(f"{path.name}.damaged"))
+        except OSError:  # where nothing can be renamed it is passed over all the same
+            self._bad.add((key, part))
         self.notes.append(f"{path} is damaged ({why}); it is set aside, and what it held is computed again by: "
                           "robharness run SUITE")  # fmt: skip
         return _Damaged()
@@ -365,18 +370,28 @@ class Store:
     def copy_file(self, source: Path, path: Path) -> None:
         """Copy a file of another store, if it is not here."""
         if not path.exists():
-            with self._saying():
+            try:
                 content = source.read_bytes()
+            except OSError as error:
+                raise StoreError(f"{source} cannot be read: {error.strerror}. See: ls -l {source.parent}") from None
             self._write(path, content)
 
     def copy_part(self, other: Store, key: str, part: Part) -> bool:
-        """Copy a part of another store, byte by byte; False, with a note in that store, where it is damaged there."""
+        """Copy what is missing here of another store's part, byte by byte where that is all of it.
+
+        False, with a note in that store, where it is damaged there.
+        """
+        gaps = uncovered(self.spans(key), (part.start, part.stop))
         try:
-            content = other._bytes(key, part)
+            if gaps == [(part.start, part.stop)]:
+                self._write(self.folder(key) / part.name, other._bytes(key, part))
+                self._bad.discard((key, part))
+                return True
+            table, _, ways = other._load(key, part, None)
         except _Damaged:
             return False
-        self._write(self.folder(key) / part.name, content)
-        self._bad.discard((key, part))
+        for start, stop in gaps:
+            self._write_table(key, start, table.slice(start - part.start, stop - start), ways)
         return True
 
     def _write(self, path: Path, content: bytes) -> None:

@@ -65,13 +65,17 @@ class Work:
             torch.set_num_threads(setup.threads)
 
     def close(self) -> None:
-        """Leave the process as it was found."""
+        """Leave the process as it was found; what is being read ahead is given up."""
         torch.set_num_threads(self._threads)
+        if self._loaded is not None:
+            self._loaded.reader.threads.close()
 
     def load(self, label: str) -> Iterator[Event]:
         """Build and probe a model; half the rows per pass for as long as memory is short."""
         rows, too_many = self.setup.rows, 0
         while self._loaded is None or self._loaded.model.label != label:
+            if self._loaded is not None:
+                self._loaded.reader.threads.close()
             self._loaded = self._ahead = None  # the memory of the last model comes first
             _free_memory()
             try:
@@ -169,6 +173,8 @@ class Work:
         try:
             return ahead[1].result() if ahead and ahead[0] == span else self._loaded.reader.pictures(*span)
         except Exception as error:  # a data set may raise anything
+            if is_out_of_memory(error):
+                error.__traceback__ = None  # it holds the pictures that were too many
             return error
 
 
@@ -190,6 +196,8 @@ def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | No
     except Exception as error:
         raise Violation(f"it cannot be built: {type(error).__name__}: {error}", by="model") from error
     counts = [rows] if rows else pass_rows(spec.input.shape, len(plan.data.order), target)
+    if target.index is not None and target.type == "cuda":
+        torch.cuda.set_device(target)  # for plugins that say just "cuda", and for kernels that do not say
     for count in [*counts, counts[0]]:  # the best count whose rows are exact, or else the best
         classifier, exact = _probed(net, count, target, spec.input.shape)
         if exact["rows"] and exact["gradients"] is not False:
@@ -209,11 +217,15 @@ def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | No
         "exact": exact,
         "versions": {name: version(name) for name in ("robharness", "torch", "torchvision", "numpy")},
     }
+    try:
+        guard = Guard(classifier)
+    except Exception as error:
+        raise Violation("memory is too small for a second copy of its weights", by="model") from error
     reader = Reader(data=plan.data, canvas=plan.suite.canvas, model=spec, device=target)
     return Loaded(
         model=model,
         classifier=classifier,
-        guard=Guard(classifier),
+        guard=guard,
         reader=reader,
         seed=plan.suite.seed,
         state=state,
@@ -239,7 +251,7 @@ def _with_rows(loaded: Loaded, rows: int, too_many: int) -> Loaded:
     shape = loaded.model.entry.spec.input.shape
     classifier, exact = _probed(loaded.classifier.net, rows, loaded.classifier.device, shape)
     facts = {"rows": rows, "too_many_rows": too_many, "exact": exact}
-    return replace(loaded, classifier=classifier, guard=Guard(classifier), provenance=loaded.provenance | facts)
+    return replace(loaded, classifier=classifier, provenance=loaded.provenance | facts)  # the guard knows the weights
 
 
 def run_unit(
@@ -288,7 +300,8 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    if isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error)):
+    signs = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs):
         return True
     return error is not None and is_out_of_memory(error.__cause__)
 

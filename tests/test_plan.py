@@ -231,11 +231,13 @@ def test_the_nearest_of_what_is_stored_is_told(run, why, suite):
     assert all(line.startswith(("perturbation.strength: 1/", "perturbation.params.steps: ")) for line in farther)
 
 
-def test_of_two_that_are_as_near_the_one_of_the_same_name_is_told(run, why, suite):
-    run(suite(attacks=[{"attack": "toys/climb", "eps": "1/8"}]))
-    run(suite(attacks=[{"attack": "toys/climb", "eps": ["1/16", "1/4", "3/8", "1/2"]}], seed=7))
-    found = why(suite(attacks=[{"attack": "toys/climb", "eps": "1/8"}], seed=7))
-    assert found["climb(linf, 1/8)"] == "perturbation.seed: 0 is stored, now it is 7"
+def test_of_those_that_are_as_near_the_one_of_the_same_name_is_told(run, why, suite):
+    """Each has its own budget under another seed, and other budgets under the same seed."""
+    climb = [{"attack": "toys/climb", "eps": ["1/16", "1/8", "1/4", "1/2"]}]
+    run(suite(attacks=climb), limit=4)
+    run(suite(attacks=[{"attack": "toys/climb", "eps": ["3/16", "5/16", "3/8", "5/8"]}], seed=7), limit=4)
+    _, *found = why(suite(attacks=climb, seed=7), "--limit", 4).values()
+    assert found == ["perturbation.seed: 0 is stored, now it is 7"] * 4
 
 
 def test_what_failed_is_not_stored(run, why, suite):

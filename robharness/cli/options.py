@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,8 @@ class Shard(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, parameter: Any, context: Any) -> tuple[int, int]:
         if value == "auto":
             return shard_of(os.environ)
-        index, slash, count = value.partition("/")
-        if not (slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        index, _, count = value.partition("/")
+        if not (re.fullmatch(r"[0-9]+/[0-9]+", value) and 1 <= int(index) <= int(count)):
             self.fail(f"'{value}' is not a part: 1/4 is the first of four, 4/4 the last, or auto", parameter, context)
         return int(index), int(count)
 
@@ -57,6 +58,8 @@ def shard_of(environment: Mapping[str, str]) -> tuple[int, int]:
     def number(name: str, default: int | None = None) -> int:
         try:
             return int(environment[name]) if default is None else int(environment.get(name, default))
+        except KeyError:
+            raise UserError(f"--shard auto: ${name} is not set. Try: --shard 1/4") from None
         except ValueError:
             raise UserError(f"--shard auto: ${name} is '{environment[name]}', no number. Try: --shard 1/4") from None
 
@@ -65,8 +68,8 @@ def shard_of(environment: Mapping[str, str]) -> tuple[int, int]:
         count = number("SLURM_ARRAY_TASK_COUNT", 1)
         first, step = number("SLURM_ARRAY_TASK_MIN", 0), number("SLURM_ARRAY_TASK_STEP", 1)
         last = number("SLURM_ARRAY_TASK_MAX", first)
-        index, rest = divmod(number("SLURM_ARRAY_TASK_ID") - first, step)
-        if rest or (last - first) // step + 1 != count:
+        index, rest = divmod(number("SLURM_ARRAY_TASK_ID") - first, max(1, step))
+        if rest or step < 1 or (last - first) % step or (last - first) // step + 1 != count:
             raise UserError("--shard auto: the job array has gaps. Number it 1-4, say, or give --shard 1/4 yourself")
     if "RANK" in environment and "WORLD_SIZE" in environment:
         index, count = index * number("WORLD_SIZE") + number("RANK"), count * number("WORLD_SIZE")
@@ -75,6 +78,8 @@ def shard_of(environment: Mapping[str, str]) -> tuple[int, int]:
         index, count = index * tasks + number("SLURM_PROCID"), count * tasks
     elif "SLURM_ARRAY_TASK_ID" not in environment and "SLURM_STEP_NUM_TASKS" not in environment:
         raise UserError("--shard auto: neither Slurm (array, srun) nor torchrun started this. Try: --shard 1/4")
+    if not 0 <= index < count:
+        raise UserError(f"--shard auto: Slurm or torchrun say part {index + 1} of {count}. Try: --shard 1/4")
     return index + 1, count
 
 

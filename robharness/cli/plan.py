@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,23 +95,24 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
         "n": planned.n,
         "cells": cells,
         "passes_left": {way: sum(passes[way] for passes in left.values()) for way in ("forward", "backward")},
-        "seconds_left": _seconds_left({names[label]: sum(passes.values()) for label, passes in left.items()}, store),
+        "seconds_left": _seconds_left([(names[label], sum(passes.values())) for label, passes in left.items()], store),
         "warnings": [*planned.warnings, *stale(planned, store), *store.notes],
     }
 
 
-def _seconds_left(passes: dict[str, int], store: Store) -> float | None:
-    """What these passes of one example will take, by model, at the speed of its last run; None for one never run."""
+def _seconds_left(passes: list[tuple[str, int]], store: Store) -> float | None:
+    """What so many passes of one example of these models will take, as fast as in their last runs; None without one."""
     speeds: dict[str, float] = {}
     for run in store.runs():
-        for speed in run.get("speed", {}).values():
-            done = (speed["forward"] + speed["backward"]) * speed["rows"]
-            if done and speed["seconds"]:
-                speeds[speed["model"]] = speed["seconds"] / done / run["workers"]
-    wanted = {model: count for model, count in passes.items() if count}
-    if not wanted.keys() <= speeds.keys():
+        with suppress(AttributeError, KeyError, TypeError, ZeroDivisionError):  # a record of somebody else's making
+            for speed in run["speed"].values():
+                done = (speed["forward"] + speed["backward"]) * speed["rows"]
+                if done and speed["seconds"]:
+                    speeds[speed["model"]] = speed["seconds"] / done / run["workers"]
+    wanted = [(model, count) for model, count in passes if count]
+    if any(model not in speeds for model, _ in wanted):
         return None
-    return sum(count * speeds[model] for model, count in wanted.items())
+    return sum(count * speeds[model] for model, count in wanted)
 
 
 class _Reasons:
@@ -126,6 +128,10 @@ class _Reasons:
         """A sentence, e.g. "model.weights: '1f…' is stored, now it is '2a…'"."""
         if self._store.spans(cell.key):
             return f"{n - sum(b - a for a, b in self._store.missing(cell.key, n))} of {n} examples are stored"
+        if failures := self._store.failures(cell.key):
+            return f"it failed: {failures[0]}"
+        if self._store.description(cell.key) is not None:
+            return "it was begun, and nothing of it is stored"
         now = dict(_flat(cell.identity))
         alike = [stored for stored in self._stored if _subject(stored["identity"]) == _subject(cell.identity)]
         if not alike:

@@ -56,7 +56,7 @@ def command(
     from robharness import api, engine, results
     from robharness.cli.report import show
     from robharness.display import Display
-    from robharness.errors import ExitCode, Interrupted
+    from robharness.errors import ExitCode, Interrupted, UserError
     from robharness.plugins import discover
     from robharness.report import build
     from robharness.store import Store
@@ -67,6 +67,11 @@ def command(
         progress.say(f"{len(registry.problems)} plugins were left out; see: robharness list plugins")
     planned = api.plan(suite, data=data_root, limit=limit, registry=registry)
     api.require(planned)
+    if fresh and shard:
+        raise UserError(
+            "--fresh forgets whole cells, those of the other shards as well; forget before the shards begin: "
+            f"robharness run {suite} --fresh '{fresh}' --limit 1"
+        )
     devices = api.check_devices(device)
     kept = Store(store)
     asked = planned.only(only) if only else planned
@@ -83,7 +88,7 @@ def command(
     found = results.load(planned, kept)
     observed = api.observe(found, registry)
     show(build(found, warnings=[*summary.warnings, *observed]), as_json=as_json)
-    if summary.computed:
+    if summary.computed or summary.failures:
         progress.say(f"computed {summary.computed} examples in {summary.seconds:.1f} s; results in {store}")
     else:
         progress.say(f"computed nothing again; results in {store}")
