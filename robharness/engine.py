@@ -280,7 +280,8 @@ class _Run:
             self.ready(slot, label, event)
         elif isinstance(event, Refused):
             slot.is_busy, slot.label = False, None
-            self.cannot_load(slot, label, Violation(event.error, by=event.by), event.traceback)
+            has_it = any(other.label == label and other.is_loaded for other in self.slots)
+            self.cannot_load(slot, label, has_it, Violation(event.error, by=event.by), event.traceback)
         elif isinstance(event, Began):
             slot.key = event.key
         elif isinstance(event, Done):
@@ -364,7 +365,8 @@ class _Run:
             slot.deaths[label] += 1
             if slot.deaths[label] >= DEATHS:
                 error = Violation(f"{DEATHS} worker processes died while they loaded it: {how}", by="model")
-                self.cannot_load(slot, label, error)
+                may_have_it = any(other.label == label for other in self.slots if other is not slot)
+                self.cannot_load(slot, label, may_have_it, error)
         if ahead is not None:
             self.retries.append(ahead)
         if unit is not None:
@@ -397,9 +399,9 @@ class _Run:
         self.store.write_failure(cell.key, failure)
         self.done(cell, span, failure)
 
-    def cannot_load(self, slot: _Slot, label: str, error: Violation, details: str = "") -> None:
-        """The model fails, unless another hand has it: then this one does something else."""
-        if any(other.label == label and other.is_loaded for other in self.slots if other is not slot):
+    def cannot_load(self, slot: _Slot, label: str, elsewhere: bool, error: Violation, details: str = "") -> None:
+        """The model fails, unless it is loaded elsewhere: then this hand does something else."""
+        if elsewhere:
             slot.cannot.add(label)
             self.warn(f"{label}: one of the workers cannot load it: {error}")
         else:
@@ -477,8 +479,10 @@ def stale(plan: Plan, store: Store) -> list[str]:
 def _glob(roles: set[str], cells: Sequence[Cell]) -> str:
     """A pattern for `--fresh` that matches these cells, and not many others."""
     if roles == {"perturbation_plugin"}:
+        if len(cells) == 1:
+            return glob.escape(cells[0].short_name)
         names = {cell.perturbation.entry.spec.name for cell in cells if cell.perturbation}
-        return f"{names.pop()}(*" if len(names) == 1 else "*(*"
+        return f"*{names.pop()}(*" if len(names) == 1 else "*(*"  # the namespace stands before some
     labels = {cell.model.label for cell in cells}
     return glob.escape(labels.pop()) if roles == {"model_plugin"} and len(labels) == 1 else "*"
 

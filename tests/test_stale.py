@@ -254,7 +254,7 @@ def test_a_changed_source_is_told_by_name_until_it_is_computed_again(site):
     (warning,) = planned["warnings"]
     assert warning.startswith("lone-attacks 1.0: its source was ")
     assert " when 2 of these cells were computed, now it is " in warning
-    assert warning.endswith("; to compute again: --fresh '*'")
+    assert warning.endswith("; to compute again: --fresh '*sign(*'")
     nothing = site.shell("run")
     assert "computed nothing again" in nothing.stderr
     assert f"  {warning}\n" in nothing.stdout
