@@ -165,7 +165,7 @@ main()
 def test_ctrl_c_keeps_what_is_whole_and_says_how_to_go_on(suite, toys, tmp_path, signals):
     import yaml
 
-    attacks = [{"attack": "toys/climb", "steps": 400, "eps": [f"{i}/64" for i in range(1, 40)]}]
+    attacks = [{"attack": "toys/climb", "steps": 2000, "eps": [f"{i}/64" for i in range(1, 40)]}]
     path = tmp_path / "slow.yaml"
     path.write_text(yaml.safe_dump(suite(attacks=attacks)))
     command = [
