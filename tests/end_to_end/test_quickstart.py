@@ -243,7 +243,7 @@ def test_rows_are_replayed_bit_by_bit(results, store, tmp_path):
     shutil.copytree(store, tmp_path / "store")
     before = {result.cell.key: result for result in results.cells}
     words = ("run", "suites/quickstart.yaml", "--store", tmp_path / "store", "--json")
-    rows = results.clean("Lite0").provenance["rows"]
+    rows = results.clean("Lite0").provenance[0]["rows"]
     for extra in (("--fresh", "fgsm(linf, 1/255)"), ("--fresh", "clean"), ("--fresh", "Lite0", "--only", "*noise*")):
         assert shell(*words, *extra, "--batch-size", rows).returncode == 0
     replayed = api.load(SUITE, store=tmp_path / "store")
