@@ -83,10 +83,6 @@ class There:
     def pipe(self) -> Connection:
         return self._pipe
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def load(self, label: str) -> None:
         self._send(("load", label))
 
