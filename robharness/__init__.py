@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robharness.api import load, plan, run
-    from robharness.classifier import Batch, Classifier, normalized
+    from robharness.classifier import Batch, Classifier, Gradient, normalized
     from robharness.errors import Missing, UserError
     from robharness.hookspecs import hookimpl
     from robharness.plugins import discover
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "api": ("run", "plan", "load"),
-    "classifier": ("Batch", "Classifier", "normalized"),
+    "classifier": ("Batch", "Classifier", "Gradient", "normalized"),
     "errors": ("Missing", "UserError"),
     "hookspecs": ("hookimpl",),
     "plugins": ("discover",),
@@ -64,6 +64,7 @@ __all__ = [
     "Download",
     "ExampleRNG",
     "File",
+    "Gradient",
     "InputSpec",
     "MetricSpec",
     "Missing",

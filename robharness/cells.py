@@ -25,8 +25,11 @@ from robharness.suite import Model, Perturbation, Suite, changed_fields
 from robharness.weights import Weights, resolve
 
 KEY_LENGTH = 24
-GLOBAL_BLOCK = 16
-"""Examples that share one seeding of the global generators, for attacks that use those; see worker.py."""
+BLOCK = 16
+"""Examples that share one seeding of the global generators, or see each other, for attacks that ask; see worker.py."""
+
+HALF_A_LEVEL = Fraction(1, 510)
+"""Half of what tells one of 256 grey levels from the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +73,13 @@ class Cell:
     """One model under one perturbation, or none, on one data set.
 
     name: for people, unique in a plan. perturbation: None for the clean cell. cost: passes per example, the judging
-    one left out.
+    one left out. source: the model that its attack is crafted on, where that is another one.
     """
 
     model: PlannedModel
     data: PlannedData
     perturbation: Perturbation | None
+    source: PlannedModel | None = None
     count: Literal["all", "robust"]
     identity: dict[str, Any]
     key: str
@@ -99,6 +103,8 @@ class Cell:
         entries = {"model_plugin": self.model.entry, "data_plugin": self.data.entry}
         if self.perturbation is not None:
             entries["perturbation_plugin"] = self.perturbation.entry
+        if self.source is not None:
+            entries["source_plugin"] = self.source.entry
         return {role: _code(entry.source) for role, entry in entries.items()}
 
 
@@ -176,7 +182,7 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None) -> Plan:
     if missing or data is None:
         return Plan(suite=suite, missing=tuple(missing))
     planned = tuple(model for model in models if model is not None)
-    cells = tuple(_cell(suite, model, data, p) for model in planned for p in (None, *suite.perturbations))
+    cells = tuple(_cell(suite, model, data, p, planned) for model in planned for p in (None, *suite.perturbations))
     return Plan(suite=suite, models=planned, data=data, cells=cells, warnings=tuple(_warnings(suite)))
 
 
@@ -246,13 +252,24 @@ def spec_identity(entry: Entry, leave_out: Sequence[str] = ()) -> dict[str, Any]
     return {**fields, **({"source": entry.source.digest} if entry.source.digest else {})}
 
 
-def _cell(suite: Suite, model: PlannedModel, data: PlannedData, perturbation: Perturbation | None) -> Cell:
-    count = suite.count if perturbation is not None and perturbation.kind == "attack" else "all"
-    identity: dict[str, Any] = {"model": model.identity, "data": data.identity, "precision": suite.precision}
-    cost = Cost()
+def _cell(
+    suite: Suite,
+    model: PlannedModel,
+    data: PlannedData,
+    perturbation: Perturbation | None,
+    models: Sequence[PlannedModel],
+) -> Cell:
+    kind = "clean" if perturbation is None else perturbation.kind
+    count: Literal["all", "robust"] = suite.count if kind == "attack" else "all"
+    identity: dict[str, Any] = {"model": model.identity, "data": data.identity, "precision": suite.precision.of(kind)}
+    identity |= {"compile": True} if suite.compile else {}
+    cost, source = Cost(), None
     if perturbation is not None:
         entry = perturbation.entry
         draws = entry.spec.randomness != "none"
+        count = "robust" if perturbation.is_ensemble else count
+        if perturbation.source is not None:
+            source = next(planned for planned in models if planned.label == perturbation.source.label)
         identity["perturbation"] = {
             "kind": perturbation.kind,
             "name": entry.name,
@@ -260,9 +277,11 @@ def _cell(suite: Suite, model: PlannedModel, data: PlannedData, perturbation: Pe
             **spec_identity(entry, leave_out=("name", "randomness")),
             **({"params": changed_fields(perturbation.params)} if changed_fields(perturbation.params) else {}),
             **({"smaller": list(perturbation.smaller)} if perturbation.smaller else {}),
+            **({"source": source.identity} if source else {}),
+            **({"eight_bit": True} if perturbation.eight_bit else {}),
             **({"count": count} if count != "all" else {}),
             **({"seed": suite.seed} if draws else {}),
-            **({"block": GLOBAL_BLOCK} if entry.spec.randomness == "global" else {}),
+            **({"block": BLOCK} if perturbation.needs_blocks else {}),
         }
         identity["perturbation"] = _ask(entry, canonical, identity["perturbation"])
         if perturbation.kind == "attack":
@@ -272,6 +291,7 @@ def _cell(suite: Suite, model: PlannedModel, data: PlannedData, perturbation: Pe
         model=model,
         data=data,
         perturbation=perturbation,
+        source=source,
         count=count,
         identity=identity,
         key=key_of(identity),
@@ -336,13 +356,17 @@ def _warnings(suite: Suite) -> list[str]:
         warnings.append(f"slopes compare models of different input sizes ({', '.join(sizes)})")
     if corrupts and suite.reference is None:
         warnings.append("no slopes: no model is marked `reference: true`")
+    invisible = [p.name for p in suite.perturbations if p.norm == "linf" and p.strength and p.strength < HALF_A_LEVEL]
+    if invisible:
+        warnings.append(
+            f"{', '.join(invisible)}: less than half a grey level, 0.5/255, so that rounding to 8 bits undoes it: such "
+            f"inputs exist in floating point only; eight_bit: true judges them rounded, too"
+        )
     for perturbation in suite.perturbations:
         spec = perturbation.entry.spec
         if perturbation.kind == "attack" and spec.advise is not None:
             advice = _ask(perturbation.entry, spec.advise, perturbation.params, perturbation.strength)
             warnings += [f"{perturbation.name}: {line}" for line in advice]
         if spec.randomness == "global":
-            warnings.append(
-                f"{perturbation.name}: uses global random generators, seeded per block of {GLOBAL_BLOCK} examples"
-            )
+            warnings.append(f"{perturbation.name}: uses global random generators, seeded per block of {BLOCK} examples")
     return list(dict.fromkeys(warnings))

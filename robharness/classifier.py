@@ -18,9 +18,18 @@ from robharness.errors import Violation
 from robharness.specs import Access
 
 Objective = Callable[[Tensor, Tensor], Tensor]
-"""(logits (N, classes) float32, labels (N,)) -> one value per row, (N,), to be climbed."""
+"""(logits (N, classes) float32, what is known of the rows (N, ...)) -> one value per row, (N,), to be climbed.
 
-_RANK: dict[Access, int] = {"decision": 0, "scores": 1, "gradient": 2}
+Known of a row is its label, as a rule. For a holder with access "features", features (N, D) stand for logits.
+"""
+
+_MAY: dict[Access, tuple[Access, ...]] = {
+    "decision": ("decision",),
+    "scores": ("decision", "scores"),
+    "gradient": ("decision", "scores", "gradient"),
+    "features": ("features", "gradient"),
+}
+"""What a holder may ask for; the gradients of one with access to features are those of features."""
 
 
 class NoGradient(Violation):
@@ -30,7 +39,7 @@ class NoGradient(Violation):
 class Gradient(NamedTuple):
     """values: the objective, (N,) float32. gradient: of the objective with respect to the input, as the input.
 
-    logits: (N, classes) float32, of the pass that the gradient came from.
+    logits: (N, classes) float32, of the pass that the gradient came from; for access "features" the features, (N, D).
     """
 
     values: Tensor
@@ -42,12 +51,23 @@ class Classifier:
     """The only way through the network.
 
     net: maps float inputs in [0, 1], (N, *shape), to logits (N, classes). rows: the fixed number of rows of a pass.
+    features: the submodule whose output is the representation. gradient_dtype: a lower precision for the passes that
+    gradients come from; `rough` says whether there is one. compiled: passes go through `torch.compile`.
     access: what the holder may ask for; see `restricted`. grad_mode_exact: whether logits are bit-identical in a pass
     that records gradients (a probe sets it), so that one pass can serve both. classes: seen in the first pass.
     passes: how many passes of `rows` rows were made, {"forward": ..., "backward": ...}; a gradient is one of each.
     """
 
-    def __init__(self, net: nn.Module, *, rows: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        rows: int,
+        device: torch.device | str = "cpu",
+        features: str | None = None,
+        gradient_dtype: torch.dtype | None = None,
+        compiled: bool = False,
+    ) -> None:
         self.device = torch.device(device)
         self.net = net.to(self.device).eval().requires_grad_(False)
         for parameter in self.net.parameters():
@@ -55,6 +75,10 @@ class Classifier:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.rows = rows
         self.grad_mode_exact = False
+        self.rough = gradient_dtype is not None
+        self._gradient_dtype = gradient_dtype
+        self._features = features
+        self._call: Callable[[Tensor], Any] = torch.compile(self.net, dynamic=False) if compiled else self.net
         self.classes = 0
         self._takes: tuple[tuple[int, ...], torch.dtype] | None = None
         self.access: Access = "gradient"
@@ -69,27 +93,45 @@ class Classifier:
 
     def decisions(self, x: Tensor) -> Tensor:
         """Predicted classes, (N,) int64, for x (N, *shape); -1 where the logits are not numbers."""
-        return predictions(self._logits(x))
+        self.require("decision")
+        return predictions(self._outputs(x))
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits, (N, classes) float32, for x (N, *shape). Raises Violation for a holder with access "decision"."""
         self.require("scores")
-        return self._logits(x)
+        return self._outputs(x)
 
-    def gradient(self, x: Tensor, labels: Tensor, objective: Objective) -> Gradient:
-        """The objective, its gradient with respect to x and the logits, for x (N, *shape) and labels (N,).
+    def features(self, x: Tensor) -> Tensor:
+        """The representation, (N, D) float32, for x (N, *shape). Raises Violation without access "features"."""
+        self.require("features")
+        return self._outputs(x)
 
-        The objective of a row must depend on that row alone: the gradient is that of the sum over the rows.
-        Raises Violation for a holder without access "gradient".
+    def judged(self, x: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
+        """The logits of a gradient pass at x, with those of `rows`, (N,) bool, as the judge would see them.
+
+        Where gradients have the judge's precision these are the same, and no pass is made. An attack that ends a row's
+        search because it is fooled asks this first.
+        """
+        if not self.rough or not rows.any():
+            return logits
+        return logits.index_put((rows,), self.logits(x[rows]))
+
+    def gradient(self, x: Tensor, about: Tensor, objective: Objective) -> Gradient:
+        """The objective, its gradient with respect to x and the logits, for x (N, *shape) and `about`, (N, ...).
+
+        about: what the objective must know of each row, labels (N,) as a rule. The objective of a row must depend on
+        that row alone: the gradient is that of the sum over the rows.
+        Raises Violation for a holder without access to gradients.
         """
         self.require("gradient")
         values, gradients, logits = [], torch.empty_like(x), []
-        padded = torch.cat([labels, labels[:1].expand(-len(labels) % self.rows)])
+        padded = torch.cat([about, about[:1].expand(-len(about) % self.rows, *about.shape[1:])])
         for start, chunk in self._chunks(x):
             kept = min(self.rows, len(x) - start)
             chunk = chunk.detach().requires_grad_(True)
             with torch.enable_grad():  # the objective sees whole passes, too: its kernels may depend on their shape
-                outputs = self._forward(chunk)
+                with torch.autocast(self.device.type, self._gradient_dtype, enabled=self.rough):
+                    outputs = self._forward(chunk)
                 if not outputs.requires_grad:
                     raise NoGradient("it gives no gradient with respect to its input", by="model")
                 value = objective(outputs, padded[start : start + self.rows])
@@ -100,21 +142,33 @@ class Classifier:
             gradients[start : start + kept] = gradient[:kept]
         return Gradient(torch.cat(values), gradients, torch.cat(logits))
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def _outputs(self, x: Tensor) -> Tensor:
         with torch.no_grad():
             return torch.cat([self._forward(chunk)[: len(x) - start] for start, chunk in self._chunks(x)])
 
     def _forward(self, chunk: Tensor) -> Tensor:
+        """Logits, or for a holder with access to them features, of one pass."""
         self.passes["forward"] += 1
         try:
-            outputs = self.net(chunk)
+            outputs = self._represent(chunk) if self.access == "features" else self._call(chunk)
         except Exception as error:
             raise Violation(f"its forward pass failed: {type(error).__name__}: {error}", by="model") from error
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(chunk):
             shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise Violation(f"it must return logits of shape ({len(chunk)}, classes), it returned {shape}", by="model")
-        self.classes = outputs.shape[1]
+        if self.access != "features":
+            self.classes = outputs.shape[1]
         return outputs.float()
+
+    def _represent(self, chunk: Tensor) -> Tensor:
+        """The output of the submodule, flat; the rest of the pass is made for nothing, a head as a rule."""
+        if self._features is None:
+            raise Violation("it declares no `features`", by="model")
+        seen: list[Tensor] = []
+        module = self.net.get_submodule(self._features)
+        with module.register_forward_hook(lambda module, inputs, output: seen.append(output)):
+            self.net(chunk)
+        return seen[-1].flatten(1)
 
     def _chunks(self, x: Tensor) -> list[tuple[int, Tensor]]:
         self._takes = self._takes or (tuple(x.shape[1:]), x.dtype)  # as the first pass, which the core makes
@@ -136,7 +190,7 @@ class Classifier:
 
     def require(self, needed: Access) -> None:
         """Raises Violation for a holder who may not ask for this."""
-        if _RANK[self.access] < _RANK[needed]:
+        if needed not in _MAY[self.access]:
             raise Violation(f"the attack declares access='{self.access}' and asked the model for {needed}")
 
 
@@ -144,7 +198,7 @@ class Batch:
     """Examples of one span, as an attack or a corruption sees them.
 
     x: (N, *shape) float32 in [0, 1], the model's input. labels: (N,) int64. ids: N texts.
-    canvas: (N, H, W, 3) uint8, on the CPU, where the suite has a canvas. A batch belongs to one model.
+    canvas: (N, H, W, 3) uint8, on the CPU, where the suite has a canvas. A batch belongs to one model; see `twin`.
     """
 
     def __init__(
@@ -155,6 +209,7 @@ class Batch:
         self._parent: tuple[Batch, Tensor] | None = _parent
         self._memo: dict[Hashable, tuple[Any, list[int]]] = {}  # the value, and its tensors' versions
         self._selections: dict[tuple[int, ...], Batch] = {}
+        self._twins: dict[str, Batch] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -190,7 +245,8 @@ class Batch:
                    if [tensor._version for tensor in _tensors(value)] != versions]  # fmt: skip
         for name in changed:
             del self._memo[name]
-        return any([changed, *[part._drop_changed() for part in self._selections.values()]])
+        others = [*self._selections.values(), *self._twins.values()]
+        return any([changed, *[other._drop_changed() for other in others]])
 
     def logits(self, model: Classifier) -> Tensor:
         """The model's logits at the clean point, (N, classes), computed once for all cells."""
@@ -198,13 +254,26 @@ class Batch:
         logits: Tensor = self.once(_LOGITS, lambda: model.logits(self.x))
         return logits
 
+    def features(self, model: Classifier) -> Tensor:
+        """The representation at the clean point, (N, D), computed once for all cells."""
+        model.require("features")
+        features: Tensor = self.once(_FEATURES, lambda: model.features(self.x))
+        return features
+
     def gradient(self, model: Classifier, objective: Objective) -> Gradient:
         """The objective's gradient at the clean point, computed once for all cells; see `Classifier.gradient`."""
         model.require("gradient")
-        gradient: Gradient = self.once((_GRADIENT, objective), lambda: model.gradient(self.x, self.labels, objective))
-        if model.grad_mode_exact:
+        of = (_GRADIENT, objective, model.access)
+        gradient: Gradient = self.once(of, lambda: model.gradient(self.x, self.labels, objective))
+        if model.grad_mode_exact and model.access != "features":
             self.once(_LOGITS, lambda: gradient.logits)
         return gradient
+
+    def twin(self, model: str) -> Batch:
+        """The same examples for another model, by its label: what is computed once is computed once for each."""
+        if model not in self._twins:
+            self._twins[model] = Batch(self.ids, self.x, self.labels, self._canvas)
+        return self._twins[model]
 
     def select(self, rows: Tensor) -> Batch:
         """These rows (indices, or a mask) as a batch of their own; the same one whenever they are asked for again."""
@@ -217,7 +286,7 @@ class Batch:
         return self._selections[mark]
 
 
-_LOGITS, _GRADIENT = object(), object()
+_LOGITS, _GRADIENT, _FEATURES = object(), object(), object()
 """Keys of what the core shares, which nobody else has."""
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
-from robharness.cells import Cell, Plan
+from robharness.cells import BLOCK, Cell, Plan
 from robharness.errors import StoreError, UserError, Violation
 from robharness.processes import Here, There, events
 from robharness.store import Failure, Span, Store, uncovered
@@ -179,6 +179,7 @@ class _Run:
         self.interrupted = threading.Event()
         start, stop = plan.span
         self.gaps = {cell.key: store.missing(cell.key, stop, start) for cell in plan.cells}
+        self.blocks = {cell.key for cell in plan.cells if cell.perturbation and cell.perturbation.needs_blocks}
         self.cells: dict[str, dict[str, Cell]] = {model.label: {} for model in plan.models}
         for cell in plan.cells:
             if self.gaps[cell.key]:
@@ -257,7 +258,8 @@ class _Run:
                 return self.without_failed(unit) or self.cut(label)
         keys = self.open_keys(label)
         most = max((sum(stop - start for start, stop in self.gaps[key]) for key in keys), default=0)
-        found = next_unit(keys, self.gaps, self.sizes[label].examples(most, len(self.slots)))
+        size = self.sizes[label].examples(most, len(self.slots))
+        found = next_unit(keys, self.gaps, size, BLOCK if self.blocks & set(keys) else 1)
         if found is None:
             return None
         span, due = found

@@ -72,7 +72,7 @@ class Interrupted(UserError):
 class Violation(Exception):
     """A rule that a plugin broke while it ran: its cell fails and its distribution is named.
 
-    by: whose fault it is, "perturbation", "model" or "data".
+    by: whose fault it is, "perturbation", "model", "data" or "source", the model that an attack is crafted on.
     """
 
     def __init__(self, message: str, by: str = "perturbation") -> None:

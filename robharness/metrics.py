@@ -75,6 +75,40 @@ def accuracy_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     return Interval(float(low), float(high))
 
 
+def quantile(values: Numbers, share: float) -> float:
+    """The smallest value that at least this share of all values does not exceed; inf counts as a value.
+
+    values: (n,). Raises EmptySample without any.
+    """
+    if len(values) == 0:
+        raise EmptySample("there is no quantile of nothing")
+    rank = max(1, math.ceil(share * len(values) - 1e-9))
+    return float(np.sort(values)[rank - 1])
+
+
+def median_interval(values: Numbers, level: float = 0.95) -> Interval:
+    """Interval for the median, between two of the values: no assumption of how they are spread.
+
+    As many of n values lie below the median as heads fall in n throws of a coin. inf counts as a value, and is the
+    upper bound of samples too small for one. Source: e.g. Conover, Practical Nonparametric Statistics, 3.2.
+    Raises EmptySample without any.
+    """
+    n = len(values)
+    if n == 0:
+        raise EmptySample("there is no median of nothing")
+    chances = np.cumsum([_coin(n, k) for k in range(n)])
+    outside = int(np.searchsorted(chances, (1 - level) / 2, side="right"))  # P(heads < outside) is at most that
+    ordered = np.sort(values)
+    if outside == 0:
+        return Interval(-math.inf, math.inf)
+    return Interval(float(ordered[outside - 1]), float(ordered[n - outside]))
+
+
+def _coin(n: int, k: int) -> float:
+    """The chance of k heads in n throws."""
+    return math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))
+
+
 def relative_drop(clean: float, attacked: float) -> float:
     """Share of the clean accuracy that an attack takes away, in [0, 1] for attacks that hurt, negative for help.
 

@@ -25,10 +25,12 @@ RELATIVE_SLACK = 1e-4
 class Outcome:
     """What the judge saw, one row per example.
 
-    prediction: class, -1 where the logits are not numbers. margin: true logit minus the largest other one, in logits.
-    logit_range: largest minus smallest logit. size: of the perturbation in the threat's norm, NaN without one.
+    inputs: (N, *shape), on the model's device. prediction: class, -1 where the logits are not numbers.
+    margin: true logit minus the largest other one, in logits. logit_range: largest minus smallest logit. size: of the
+    perturbation in the threat's norm, NaN without one.
     """
 
+    inputs: Tensor
     prediction: np.ndarray
     correct: np.ndarray
     margin: np.ndarray
@@ -37,12 +39,13 @@ class Outcome:
     notes: Mapping[str, np.ndarray]
 
 
-def judge(labels: Tensor, logits: Tensor, size: np.ndarray, notes: Mapping[str, Any]) -> Outcome:
-    """The outcome of these logits, (N, classes) float32, for labels (N,)."""
+def judge(inputs: Tensor, labels: Tensor, logits: Tensor, size: np.ndarray, notes: Mapping[str, Any]) -> Outcome:
+    """The outcome of these inputs' logits, (N, classes) float32, for labels (N,)."""
     predicted = predictions(logits)
     true = logits.gather(1, labels[:, None])[:, 0]
     others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
     return Outcome(
+        inputs=inputs,
         prediction=predicted.cpu().numpy(),
         correct=(predicted == labels).cpu().numpy(),
         margin=(true - others).cpu().numpy(),
@@ -120,12 +123,18 @@ def _batch_changes(kept: list[tuple[str, Tensor, Tensor]]) -> list[str]:
 
 
 def checked(
-    returned: Any, like: Tensor, *, notes: Mapping[str, type], eps: float | None = None, norm: Norm | None = None
+    returned: Any,
+    like: Tensor,
+    *,
+    notes: Mapping[str, type],
+    some_notes: bool = False,
+    eps: float | None = None,
+    norm: Norm | None = None,
 ) -> tuple[Tensor, np.ndarray, dict[str, np.ndarray]]:
     """The returned inputs, the sizes of their perturbations, (N,) float64, and the declared notes.
 
     like: the unperturbed inputs; shape and dtype must agree, and with a norm the distance must be within eps.
-    Raises Violation for anything else.
+    some_notes: a part of the declared ones is enough. Raises Violation for anything else.
     """
     x, found = (returned.x, dict(returned.notes)) if isinstance(returned, Perturbed) else (returned, {})
     if not isinstance(x, Tensor):
@@ -144,9 +153,9 @@ def checked(
         if float(size.max()) > allowed:
             row = int(size.argmax())
             raise Violation(f"its budget is {norm} {eps:.6g}, and example {row} of the batch moved by {size[row]:.6g}")
-    if set(found) != set(notes):
+    if set(found) != set(notes) and not (some_notes and set(found) < set(notes)):
         raise Violation(f"it declares the notes {sorted(notes)} and returned {sorted(found)}")
-    return x, size, {name: _column(name, found[name], notes[name], len(x)) for name in notes}
+    return x, size, {name: _column(name, found[name], notes[name], len(x)) for name in notes if name in found}
 
 
 def distance(x: Tensor, like: Tensor, norm: Norm) -> np.ndarray:

@@ -139,7 +139,8 @@ class Results:
             perturbation = result.cell.perturbation
             frame.insert(0, "model", result.cell.model.label)
             frame.insert(1, "perturbation", result.cell.short_name)
-            frame.insert(2, "strength", float(perturbation.strength) if perturbation else 0.0)
+            strength = perturbation.strength if perturbation else 0
+            frame.insert(2, "strength", float("inf") if strength is None else float(strength))
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
 

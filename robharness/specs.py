@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from robharness.rng import ExampleRNG
 
 Norm = Literal["linf", "l2", "l1"]
-Access = Literal["gradient", "scores", "decision"]
+Access = Literal["gradient", "scores", "decision", "features"]
 Randomness = Literal["none", "example", "global"]
 Kind = Literal["image", "video"]
 Params = Any
@@ -29,7 +29,8 @@ Params = Any
 _RUNTIME = {"runtime": True}
 _DECIMAL = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?"
 _RATIONAL = rf"^ *[-+]?{_DECIMAL} *(?:/ *{_DECIMAL} *)?$"
-RESERVED = ("position", "example", "label", "prediction", "correct", "margin", "logit_range", "size", "attacked")
+OUTCOME = ("position", "example", "label", "prediction", "correct", "margin", "logit_range", "size", "attacked")
+RESERVED = (*OUTCOME, "component", "success", "prediction_8bit", "correct_8bit")
 """The columns of a stored outcome, which no note may be called."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
 
@@ -195,9 +196,14 @@ class ModelSpec(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ThreatModel:
-    """What an attack promises to stay within: a ball of radius eps around the input, and the box [0, 1]."""
+    """What an attack promises to stay within: a ball of radius eps around the input, and the box [0, 1].
+
+    targeted: it wants a class of its choice instead of any wrong one, and returns the note "target": that class, or -1
+    where it wants none.
+    """
 
     norm: Norm
+    targeted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,11 +223,17 @@ class Cost:
 class AttackSpec(_Record):
     """An attack.
 
-    access: what it may ask of the model: gradients, scores (logits) or decisions. params: its options, without eps.
-    threat: what ball it stays in. cost: what it spends, per example. build: params -> an `Attack`.
+    access: what it may ask of the model: gradients, scores (logits), decisions, or features and their gradients alone.
+    params: its options, without eps. threat: what ball it stays in. cost: what it spends, per example.
+    build: params -> an `Attack`; for an ensemble, a mapping of names to attacks, each of which gets the examples that
+        withstood those before it.
     randomness: "example" draws from the `rng` it is given, "global" from global generators, "none" draws nothing.
-    advise: (params, eps) -> sentences to show in a plan, e.g. that the steps cannot reach eps.
+    minimal: it looks for the smallest perturbation, so that a suite may leave out eps, which is infinite then.
+    ensemble: see `build`; only examples that are right count, and budgets are nested unless a suite says otherwise.
+    blocks: params -> whether examples need their neighbours: it gets whole blocks of 16, the same ones in every run.
+    advise: (params, eps) -> sentences to show in a plan, e.g. that the steps cannot reach eps; eps None without one.
     notes: per-example columns that it returns in `Perturbed.notes`, name -> int, float, bool or str.
+    alarms: the notes whose total a report warns of where it is above 0.
     revision: raise it when the attack starts to give other results.
     """
 
@@ -231,10 +243,14 @@ class AttackSpec(_Record):
     params: type = field(metadata=_RUNTIME)
     threat: Callable[[Params], ThreatModel] = field(metadata=_RUNTIME)
     cost: Callable[[Params], Cost] = field(metadata=_RUNTIME)
-    build: Callable[[Params], Attack] = field(metadata=_RUNTIME)
+    build: Callable[[Params], Attack | Mapping[str, Attack]] = field(metadata=_RUNTIME)
     randomness: Randomness = "example"
     inputs: frozenset[Kind] = field(default=frozenset({"image", "video"}), metadata=_RUNTIME)
-    advise: Callable[[Params, Budget], Sequence[str]] | None = field(default=None, metadata=_RUNTIME)
+    minimal: bool = field(default=False, metadata=_RUNTIME)
+    ensemble: bool = field(default=False, metadata=_RUNTIME)
+    blocks: Callable[[Params], bool] | None = field(default=None, metadata=_RUNTIME)
+    alarms: tuple[str, ...] = field(default=(), metadata=_RUNTIME)
+    advise: Callable[[Params, Budget | None], Sequence[str]] | None = field(default=None, metadata=_RUNTIME)
     notes: Mapping[str, type] = field(default_factory=dict, metadata=_RUNTIME)
     revision: int = 1
 
@@ -354,7 +370,7 @@ _CHECKS: dict[str, Check] = {
     "weights": _a("a File or a Download", File, Download),
     "preprocessing": _a("a Preprocessing", Preprocessing),
     "severities": _a("a tuple", tuple),
-    "splits": _a("a tuple", tuple),
+    **dict.fromkeys(("splits", "alarms"), _a("a tuple", tuple)),
     "inputs": ("a set of image and video", lambda v: isinstance(v, frozenset | set) and v <= set(get_args(Kind))),
     "params": ("a dataclass", lambda v: isinstance(v, type) and is_dataclass(v)),
     "access": _one_of(Access),
@@ -364,5 +380,6 @@ _CHECKS: dict[str, Check] = {
         f"a mapping of names to int, float, bool or str, none of them {', '.join(RESERVED)}",
         lambda v: isinstance(v, Mapping) and not set(v) & set(RESERVED) and set(v.values()) <= {int, float, bool, str},
     ),
-    **dict.fromkeys(("build", "threat", "cost", "open", "compute", "advise"), _FUNCTION),
+    **dict.fromkeys(("minimal", "ensemble"), _a("true or false", bool)),
+    **dict.fromkeys(("build", "threat", "cost", "open", "compute", "advise", "blocks"), _FUNCTION),
 }

@@ -73,6 +73,8 @@ class Failure:
         by = error.by if isinstance(error, Violation) else "data"
         if by == "perturbation" and cell.perturbation is not None:
             entry = cell.perturbation.entry
+        elif by == "source" and cell.source is not None:
+            entry = cell.source.entry
         else:
             entry = cell.data.entry if by == "data" else cell.model.entry
         text = str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"

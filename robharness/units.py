@@ -135,8 +135,13 @@ class UnitSize:
         self._examples = min(self._examples, self._most)
 
 
-def next_unit(keys: Sequence[str], gaps: dict[str, list[Span]], size: int) -> tuple[Span, list[str]] | None:
-    """The first span of at most `size` examples that some cells miss, and their keys; None when all is there."""
+def next_unit(
+    keys: Sequence[str], gaps: dict[str, list[Span]], size: int, multiple: int = 1
+) -> tuple[Span, list[str]] | None:
+    """The first span of at most `size` examples that some cells miss, and their keys; None when all is there.
+
+    multiple: of examples that are computed together: the span ends at one, though that makes it larger.
+    """
     firsts = {key: gaps[key][0] for key in keys if gaps[key]}
     if not firsts:
         return None
@@ -144,4 +149,5 @@ def next_unit(keys: Sequence[str], gaps: dict[str, list[Span]], size: int) -> tu
     due = [key for key, (first, _) in firsts.items() if first == start]
     ends = [stop for key, (_, stop) in firsts.items() if key in due]
     later = [first for first, _ in firsts.values() if first > start]
-    return (start, min([start + size, *ends, *later])), due
+    stop = max(start + size, start + multiple) // multiple * multiple
+    return (start, min([stop, *ends, *later])), due

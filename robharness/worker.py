@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import math
 import platform
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -20,24 +21,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robharness import referee
-from robharness.cells import GLOBAL_BLOCK, Cell, Plan, PlannedModel, draw_address
-from robharness.classifier import Batch, Classifier, NoGradient
+from robharness import folding, referee
+from robharness.cells import BLOCK, Cell, Plan, PlannedModel, draw_address
+from robharness.classifier import Batch, Classifier, NoGradient, predictions
 from robharness.data import Pictures, Reader
 from robharness.errors import OutOfMemory, Violation
 from robharness.referee import Guard, Outcome
 from robharness.rng import ExampleRNG, NoDraws, global_draws, global_seed
+from robharness.specs import ModelSpec
 from robharness.store import Failure, Span, Store
 from robharness.suite import Perturbation
 from robharness.units import Began, Done, Event, Finished, Ready, Refused, Setup, Shrunk, Unit
 
 CPU_PASS, GPU_PASS = 1_500_000, 20_000_000
 """Input values per pass: about 10 photos of 224 px on a CPU, whose caches overflow above that, and 128 on a GPU."""
+CPU_ROWS, GPU_ROWS = 128, 512
+"""Rows per pass at most. More are hardly faster, and where few examples are left of a batch, more are padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A model that is ready in this process. provenance: how its outcomes are made, stored with every part."""
+    """A model that is ready in this process. provenance: how its outcomes are made, stored with every part.
+
+    sources: other models, by label, on which attacks on this one are crafted; or why one of them cannot be loaded.
+    """
 
     model: PlannedModel
     classifier: Classifier
@@ -46,6 +53,7 @@ class Loaded:
     seed: int
     state: str
     provenance: dict[str, Any]
+    sources: Mapping[str, Loaded | Violation] = field(default_factory=dict)
 
 
 class Work:
@@ -161,7 +169,7 @@ class Work:
             rows = _fewer(rows)
             _free_memory()
             with suppress(OutOfMemory):
-                self._loaded = _with_rows(self._loaded, rows, too_many=before)
+                self._loaded = _with_rows(self.plan, self._loaded, rows, too_many=before)
                 self._loaded.classifier.passes.update(counts)
                 return Shrunk(before=before, rows=rows)
         return None
@@ -178,13 +186,16 @@ class Work:
             return error
 
 
-def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | None = None) -> Loaded:
+def load(
+    plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | None = None, with_sources: bool = True
+) -> Loaded:
     """Build the model and probe it. rows: examples per pass, chosen by input size and device if not given.
+    with_sources: also the models that attacks on this one are crafted on.
 
     Raises Violation, by the model, for whatever goes wrong in it, and OutOfMemory.
     """
     assert plan.data is not None
-    _set_precision(plan.suite.precision)
+    _set_precision(plan.suite.precision.judge)
     spec, target = model.entry.spec, torch.device(device)
     try:
         net = spec.build(model.ref.params, model.weights.path if model.weights else None)
@@ -195,14 +206,16 @@ def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | No
         raise
     except Exception as error:
         raise Violation(f"it cannot be built: {type(error).__name__}: {error}", by="model") from error
-    counts = [rows] if rows else pass_rows(spec.input.shape, len(plan.data.order), target)
     if target.index is not None and target.type == "cuda":
         torch.cuda.set_device(target)  # for plugins that say just "cuda", and for kernels that do not say
+    net, norms = _folded(net, spec, target)
+    ready = state_digest(net)
+    counts = [rows] if rows else pass_rows(spec.input.shape, len(plan.data.order), target)
     for count in [*counts, counts[0]]:  # the best count whose rows are exact, or else the best
-        classifier, exact = _probed(net, count, target, spec.input.shape)
+        classifier, exact = _probed(plan, model, net, count, target)
         if exact["rows"] and exact["gradients"] is not False:
             break
-    if state_digest(net) != state:
+    if state_digest(net) != ready:
         raise Violation("it changes its own buffers when it is called, in eval mode", by="model")
     largest = max(map(int, plan.data.dataset.labels))
     if largest >= classifier.classes:
@@ -212,8 +225,11 @@ def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | No
         "device": torch.cuda.get_device_name(target) if target.type == "cuda" else platform.machine() or "cpu",
         "threads": torch.get_num_threads(),
         "rows": classifier.rows,
+        "folded": norms,
         "memory_format": "channels_last" if len(spec.input.shape) == 3 else "contiguous",
-        "precision": plan.suite.precision,
+        "precision": plan.suite.precision.judge,
+        **({"gradient_precision": plan.suite.precision.gradient} if classifier.rough else {}),
+        **({"compiled": True} if plan.suite.compile else {}),
         "exact": exact,
         "versions": {name: version(name) for name in ("robharness", "torch", "torchvision", "numpy")},
     }
@@ -222,6 +238,13 @@ def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | No
     except Exception as error:
         raise Violation("memory is too small for a second copy of its weights", by="model") from error
     reader = Reader(data=plan.data, canvas=plan.suite.canvas, model=spec, device=target)
+    sources = {}
+    if with_sources:
+        wanted = {cell.source.label: cell.source for cell in plan.cells if cell.source and cell.model is model}
+        others = [source for label, source in wanted.items() if label != model.label]
+        sources = {other.label: _source(plan, other, device, rows) for other in others}
+        states = {label: other.state for label, other in sources.items() if isinstance(other, Loaded)}
+        provenance |= {"sources": states} if states else {}
     return Loaded(
         model=model,
         classifier=classifier,
@@ -230,28 +253,57 @@ def load(plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | No
         seed=plan.suite.seed,
         state=state,
         provenance=provenance,
+        sources=sources,
     )
 
 
+def _source(plan: Plan, model: PlannedModel, device: str, rows: int | None) -> Loaded | Violation:
+    """A model that others' attacks are crafted on. One that cannot be loaded fails these attacks and nothing else."""
+    try:
+        return load(plan, model, device=device, rows=rows, with_sources=False)
+    except Violation as error:
+        return Violation(str(error), by="source")
+
+
+def _folded(net: torch.nn.Module, spec: ModelSpec, device: torch.device) -> tuple[torch.nn.Module, int]:
+    """The network with its norms folded, and how many; as it is where a pass fails, which the probe will tell of."""
+    try:
+        return folding.folded(net.to(device).eval(), _ramp(2, spec.input.shape, device), spec.features)
+    except Exception:
+        return net, 0
+
+
 def _probed(
-    net: torch.nn.Module, rows: int, device: torch.device, shape: Sequence[int]
+    plan: Plan, model: PlannedModel, net: torch.nn.Module, rows: int, device: torch.device
 ) -> tuple[Classifier, dict[str, bool | None]]:
     """A classifier with so many rows per pass, and what the probe found. Raises OutOfMemory."""
+    spec, rough = model.entry.spec, plan.suite.precision.gradient == "bfloat16"
     try:
-        classifier = Classifier(net, rows=rows, device=device)
-        return classifier, probe(classifier, shape)
+        classifier = Classifier(
+            net,
+            rows=rows,
+            device=device,
+            features=spec.features,
+            gradient_dtype=torch.bfloat16 if rough else None,
+            compiled=plan.suite.compile,
+        )
+        return classifier, probe(classifier, spec.input.shape)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
     raise OutOfMemory(rows)
 
 
-def _with_rows(loaded: Loaded, rows: int, too_many: int) -> Loaded:
+def _with_rows(plan: Plan, loaded: Loaded, rows: int, too_many: int) -> Loaded:
     """The same model with other passes. too_many: rows that memory was too small for. Raises OutOfMemory."""
-    shape = loaded.model.entry.spec.input.shape
-    classifier, exact = _probed(loaded.classifier.net, rows, loaded.classifier.device, shape)
+    classifier, exact = _probed(plan, loaded.model, loaded.classifier.net, rows, loaded.classifier.device)
     facts = {"rows": rows, "too_many_rows": too_many, "exact": exact}
-    return replace(loaded, classifier=classifier, provenance=loaded.provenance | facts)  # the guard knows the weights
+    sources = {
+        label: _with_rows(plan, other, rows, too_many) if isinstance(other, Loaded) else other
+        for label, other in loaded.sources.items()
+    }
+    provenance = loaded.provenance | facts
+    return replace(loaded, classifier=classifier, provenance=provenance, sources=sources)  # the guard knows the weights
 
 
 def run_unit(
@@ -273,14 +325,14 @@ def run_unit(
             store.write_failure(cell.key, failure)
             yield Done(key=cell.key, span=span, failure=failure)
         return
-    for family in _families(cells):
-        outcomes = _outcomes(loaded, family, batch, span)
+    for family in families(cells):
+        found = outcomes(loaded, family, batch, span)
         problem: Failure | None = None
         for cell in family:
             yield Began(key=cell.key)
             if problem is None:
                 try:
-                    outcome, attacked = next(outcomes)
+                    outcome, attacked = next(found)
                 except Violation as error:
                     if is_out_of_memory(error):
                         raise
@@ -317,26 +369,32 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _families(cells: Sequence[Cell]) -> list[list[Cell]]:
+def families(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Cells in the order of computing: the budgets of a nested attack together, ascending; clean cells last, since a
     gradient pass may have left them its logits."""
 
     def family(cell: Cell) -> Any:
         p = cell.perturbation
-        return (p.entry.name, repr(p.params), p.nested) if p is not None and p.nested else cell.key
+        if p is None or not p.nested:
+            return cell.key
+        return (p.entry.name, repr(p.params), p.nested, p.source and p.source.label, p.eight_bit)
 
-    families: dict[Any, list[Cell]] = {}
+    found: dict[Any, list[Cell]] = {}
     for cell in sorted(cells, key=lambda cell: cell.kind == "clean"):
-        families.setdefault(family(cell), []).append(cell)
-    return [sorted(group, key=lambda cell: cell.perturbation.strength if cell.perturbation else 0)
-            for group in families.values()]  # fmt: skip
+        found.setdefault(family(cell), []).append(cell)
+    return [sorted(group, key=_strength) for group in found.values()]
 
 
-def _outcomes(loaded: Loaded, family: list[Cell], batch: Batch, span: Span) -> Iterator[tuple[Outcome, np.ndarray]]:
+def _strength(cell: Cell) -> float:
+    strength = cell.perturbation.strength if cell.perturbation else 0
+    return math.inf if strength is None else float(strength)
+
+
+def outcomes(loaded: Loaded, family: list[Cell], batch: Batch, span: Span) -> Iterator[tuple[Outcome, np.ndarray]]:
     """The outcome of every cell of a family in turn, and which rows were attacked for it; Violation ends it.
 
     A row that is not attacked keeps the outcome it has: the clean one where only right examples count, that of the
-    smaller budget where it was fooled already.
+    smaller budget where it was fooled already, that of the member of an ensemble that fooled it.
     """
     perturbation = family[0].perturbation
     alive = np.ones(len(batch), bool)
@@ -348,90 +406,140 @@ def _outcomes(loaded: Loaded, family: list[Cell], batch: Batch, span: Span) -> I
         kept = _clean(loaded, batch)
         alive = kept.correct.copy()
     wanted = [cell.perturbation.strength for cell in family if cell.perturbation]
-    for strength in [budget for budget in perturbation.nested if budget <= max(wanted)] or wanted:
+    for strength in [budget for budget in perturbation.nested if float(budget) <= _strength(family[-1])] or wanted:
         now = replace(perturbation, strength=strength)
-        outcome = kept
-        if alive.any():
-            outcome = _merged(kept, _perturbed_outcome(loaded, now, batch, alive, span), alive)
-        assert outcome is not None
+        attacked = alive
+        for member, attack in _built(now).items():
+            if alive.any():
+                found = _perturbed_outcome(loaded, now, (member, attack), batch, alive, span)
+                kept = _merged(kept, found, alive)
+                alive = alive & kept.correct if now.is_ensemble else alive
+        assert kept is not None
         if strength in wanted:
-            yield outcome, alive.copy()
-        if perturbation.nested:
-            kept, alive = outcome, alive & outcome.correct
+            yield kept, attacked
+        alive = attacked & kept.correct
+
+
+Turn = tuple[str, Any]
+"""A member of an ensemble and its name, or an attack or a corruption and ""."""
+
+
+def _built(perturbation: Perturbation) -> dict[str, Any]:
+    """What perturbs, by the names of an ensemble's members. Raises Violation."""
+    try:
+        built = perturbation.entry.spec.build(perturbation.params)
+        return dict(built) if perturbation.is_ensemble else {"": built}
+    except Exception as error:
+        raise Violation(f"it cannot be built: {type(error).__name__}: {error}") from error
 
 
 def _clean(loaded: Loaded, batch: Batch) -> Outcome:
     logits = batch.logits(loaded.classifier)
-    return referee.judge(batch.labels, logits, np.full(len(batch), np.nan), {})
+    return referee.judge(batch.x, batch.labels, logits, np.full(len(batch), np.nan), {})
 
 
 def _perturbed_outcome(
-    loaded: Loaded, perturbation: Perturbation, batch: Batch, alive: np.ndarray, span: Span
+    loaded: Loaded, perturbation: Perturbation, turn: Turn, batch: Batch, alive: np.ndarray, span: Span
 ) -> Outcome:
     """The verdict on the perturbed rows that are alive."""
-    rows = torch.from_numpy(alive.nonzero()[0]).to(batch.x.device)
-    part = batch if alive.all() else batch.select(rows)
-    if perturbation.entry.spec.randomness == "global":
-        x, size, notes = _perturb_in_blocks(loaded, perturbation, part, span)
-    else:
-        x, size, notes = _perturb(loaded, perturbation, part)
-    return referee.judge(part.labels, loaded.classifier.logits(x), size, notes)
+    crafting = loaded
+    if perturbation.source is not None and perturbation.source.label != loaded.model.label:
+        found = loaded.sources[perturbation.source.label]
+        if isinstance(found, Violation):
+            raise found
+        crafting, batch = found, batch.twin(found.model.label)
+    part = batch if alive.all() else batch.select(torch.from_numpy(alive.nonzero()[0]).to(batch.x.device))
+    try:
+        if perturbation.needs_blocks:
+            x, size, notes = _perturb_in_blocks(crafting, perturbation, turn, part, span)
+        else:
+            x, size, notes = _perturb(crafting, perturbation, turn, part)
+    except Violation as error:
+        error.by = "source" if error.by == "model" and crafting is not loaded else error.by
+        raise
+    if perturbation.eight_bit:
+        rounded = predictions(loaded.classifier.logits((x * 255).round() / 255))
+        notes |= {"prediction_8bit": rounded.cpu().numpy(), "correct_8bit": (rounded == part.labels).cpu().numpy()}
+    outcome = referee.judge(x, part.labels, loaded.classifier.logits(x), size, notes)
+    if perturbation.is_targeted and "target" in outcome.notes:  # of an ensemble, not every member need have one
+        reached = (outcome.prediction == outcome.notes["target"]) & (outcome.notes["target"] >= 0)
+        outcome = replace(outcome, notes={**outcome.notes, "success": reached})
+    if perturbation.is_ensemble:
+        component = np.array([None if right else turn[0] for right in outcome.correct], object)
+        outcome = replace(outcome, notes={**outcome.notes, "component": component})
+    return outcome
 
 
-def _perturb(loaded: Loaded, perturbation: Perturbation, batch: Batch) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
+def _perturb(
+    loaded: Loaded, perturbation: Perturbation, turn: Turn, batch: Batch
+) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
     """The model's inputs after an attack or a corruption, checked; sizes; notes. Raises Violation."""
     spec, attacks = perturbation.entry.spec, perturbation.kind == "attack"
+    member, attack = turn
     view = loaded.classifier.restricted(spec.access) if attacks else None
     streams = ExampleRNG if spec.randomness == "example" else NoDraws
     like = batch.x if attacks else batch.canvas
-    rng = streams(loaded.seed, draw_address(perturbation), batch.ids, like.device)
-    strength = float(perturbation.strength) if attacks else int(perturbation.strength)
+    rng = streams(loaded.seed, _address(perturbation, member), batch.ids, like.device)
+    strength: float = math.inf if perturbation.strength is None else float(perturbation.strength)
     with loaded.guard.watching(batch), global_draws() as drawn:
         try:
-            returned = spec.build(perturbation.params).perturb(view, batch, strength, rng)
+            returned = attack.perturb(view, batch, strength if attacks else int(strength), rng)
         except Violation:
             raise
         except Exception as error:
             raise Violation(f"it raised {type(error).__name__}: {error}") from error
     if drawn and spec.randomness != "global":
         raise Violation(f"it draws from the global generator of {drawn[0]}, but does not declare randomness='global'")
-    x, size, notes = referee.checked(returned, like, notes=spec.notes, eps=strength, norm=perturbation.norm)
+    x, size, notes = referee.checked(
+        returned, like, notes=perturbation.returned, some_notes=bool(member), eps=strength, norm=perturbation.norm
+    )
     return (x if attacks else loaded.reader.inputs(list(x.cpu().numpy()))), size, notes
 
 
+def _address(perturbation: Perturbation, member: str) -> str:
+    """Of its draws; members of an ensemble draw each their own."""
+    return f"{draw_address(perturbation)}{member and ' '}{member}"
+
+
 def _perturb_in_blocks(
-    loaded: Loaded, perturbation: Perturbation, batch: Batch, span: Span
+    loaded: Loaded, perturbation: Perturbation, turn: Turn, batch: Batch, span: Span
 ) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
-    """As `_perturb`, for what draws from global generators: one seeding per fixed block of positions, whole blocks
-    whatever the span, so that results do not depend on how the work was cut."""
-    address, total = draw_address(perturbation), len(loaded.reader.data.order)
+    """As `_perturb`, for what draws from global generators, with one seeding per fixed block of positions, or lets
+    the examples of a block see each other: whole blocks whatever the span, so that results do not depend on how the
+    work was cut."""
+    address, total = _address(perturbation, turn[0]), len(loaded.reader.data.order)
+    is_global = perturbation.entry.spec.randomness == "global"
     found: dict[str, tuple[Any, ...]] = {}
-    for start in range(span[0] // GLOBAL_BLOCK * GLOBAL_BLOCK, span[1], GLOBAL_BLOCK):
+    for start in range(span[0] // BLOCK * BLOCK, span[1], BLOCK):
         try:
-            block = loaded.reader.read(start, min(start + GLOBAL_BLOCK, total))
+            block = loaded.reader.read(start, min(start + BLOCK, total))
         except Exception as error:
             raise Violation(f"{type(error).__name__}: {error}", by="data") from error
-        with global_seed(ExampleRNG(loaded.seed, address, [f"block {start}"]).integer("seed", 0)):
-            x, size, notes = _perturb(loaded, perturbation, block)
+        seed = ExampleRNG(loaded.seed, address, [f"block {start}"]).integer("seed", 0)
+        with global_seed(seed) if is_global else nullcontext():
+            x, size, notes = _perturb(loaded, perturbation, turn, block)
         for row, example in enumerate(block.ids):
             found[example] = (x[row], size[row], {name: column[row] for name, column in notes.items()})
     rows = [found[example] for example in batch.ids]
-    columns = {name: np.array([row[2][name] for row in rows]) for name in perturbation.entry.spec.notes}
+    columns = {name: np.array([row[2][name] for row in rows]) for name in rows[0][2]}
     return torch.stack([row[0] for row in rows]), np.array([row[1] for row in rows]), columns
 
 
 def _merged(kept: Outcome | None, new: Outcome, rows: np.ndarray) -> Outcome:
     """The kept outcome with these rows (mask) replaced; notes of rows that were never attacked are None."""
-    if kept is None or rows.all():
+    if kept is None or (rows.all() and set(kept.notes) <= set(new.notes)):
         return new
     values = {}
     for name in ("prediction", "correct", "margin", "logit_range", "size"):
         values[name] = getattr(kept, name).copy()
         values[name][rows] = getattr(new, name)
-    notes = {name: kept.notes.get(name, np.full(len(rows), None, object)).astype(object) for name in new.notes}
+    inputs = kept.inputs.clone()
+    inputs[torch.from_numpy(rows).to(inputs.device)] = new.inputs
+    nothing = np.full(len(rows), None, object)
+    notes = {name: kept.notes.get(name, nothing).astype(object) for name in [*kept.notes, *new.notes]}
     for name, column in new.notes.items():
         notes[name][rows] = column
-    return Outcome(**values, notes=notes)
+    return Outcome(inputs=inputs, **values, notes=notes)
 
 
 def _columns(cell: Cell, batch: Batch, outcome: Outcome, attacked: np.ndarray) -> dict[str, Any]:
@@ -445,7 +553,7 @@ def _columns(cell: Cell, batch: Batch, outcome: Outcome, attacked: np.ndarray) -
         "size": outcome.size,
         "attacked": attacked,
     }
-    declared = cell.perturbation.entry.spec.notes if cell.perturbation else {}
+    declared = cell.perturbation.notes if cell.perturbation else {}
     nothing = np.full(len(batch), None, object)
     return columns | {name: outcome.notes.get(name, nothing).tolist() for name in declared}
 
@@ -456,8 +564,8 @@ def pass_rows(shape: Sequence[int], examples: int, device: torch.device) -> list
     Multiples of 4: CPU kernels for other counts may split a pass between threads so that a row's last bits depend on
     its place (seen for 5, 6, 7, 9 and 10 rows at two threads, never for 4k).
     """
-    values = GPU_PASS if device.type == "cuda" else CPU_PASS
-    most = min(max(4, values // max(1, int(np.prod(shape)))), 512)
+    values, rows = (GPU_PASS, GPU_ROWS) if device.type == "cuda" else (CPU_PASS, CPU_ROWS)
+    most = min(max(4, values // max(1, int(np.prod(shape)))), rows)
 
     def cost(rows: int) -> float:
         return -(-examples // rows) * (rows + 0.02 * most)  # a pass costs about 2 % of the largest one by itself
@@ -473,9 +581,7 @@ def probe(classifier: Classifier, shape: Sequence[int]) -> dict[str, bool | None
     `Classifier.grad_mode_exact` is set. Raises Violation for a model that draws random numbers.
     """
     rows = classifier.rows
-    count = rows * int(np.prod(shape))
-    ramp = torch.arange(count, dtype=torch.float64, device=classifier.device) * 0.6180339887498949 % 1
-    x = ramp.to(torch.float32).view(rows, *shape)
+    x = _ramp(rows, shape, classifier.device)
     labels = torch.zeros(rows, dtype=torch.long, device=classifier.device)
     order = torch.arange(rows - 1, -1, -1, device=classifier.device)
     exact: dict[str, bool | None] = {"gradients": None, "grad_mode": False}
@@ -490,9 +596,15 @@ def probe(classifier: Classifier, shape: Sequence[int]) -> dict[str, bool | None
             exact["grad_mode"] = torch.equal(logits, straight.logits)
     if drawn:
         raise Violation(f"its forward pass draws from the global generator of {drawn[0]}, in eval mode", by="model")
-    classifier.grad_mode_exact = bool(exact["grad_mode"])
+    classifier.grad_mode_exact = bool(exact["grad_mode"]) and not classifier.rough
     classifier.passes.clear()
     return exact
+
+
+def _ramp(rows: int, shape: Sequence[int], device: torch.device) -> Tensor:
+    """Inputs in [0, 1) that are all different and the same every time, (rows, *shape)."""
+    ramp = torch.arange(rows * int(np.prod(shape)), dtype=torch.float64, device=device) * 0.6180339887498949 % 1
+    return ramp.to(torch.float32).view(rows, *shape)
 
 
 def _first_logit(logits: Tensor, labels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from robharness import api
 
-TOYS = str(Path(__file__).parent / "toys.py")
+TOYS, TEAMS = (str(Path(__file__).parent / name) for name in ("toys.py", "teams.py"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,6 +23,12 @@ def _one_thread():
 def toys():
     """The path of the plugin of toys, for `-p`."""
     return TOYS
+
+
+@pytest.fixture
+def teams():
+    """The paths of both plugins of toys."""
+    return [TOYS, TEAMS]
 
 
 @pytest.fixture
@@ -47,6 +53,6 @@ def run(tmp_path):
     """Run a suite of toys in a store of its own (or a named one) and give the results."""
 
     def go(source, store="store", **options):
-        return api.run(source, store=tmp_path / store, plugins=[TOYS], **options)
+        return api.run(source, store=tmp_path / store, plugins=[TOYS, TEAMS], **options)
 
     return go

@@ -30,7 +30,7 @@ from robharness import (
 )
 from robharness.cells import canonical, draw_address, key_of, plan
 from robharness.plugins import Registry, Source
-from robharness.suite import Check, DataRef, Model, Perturbation, Suite, load
+from robharness.suite import Check, DataRef, Model, Perturbation, Precision, Suite, load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +290,10 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "build": (lambda params: 1, False),
         "randomness": ("none", True),
         "inputs": (frozenset({"image"}), False),
+        "minimal": (True, False),
+        "ensemble": (True, True),  # by its count, which is robust then
+        "blocks": (lambda params: True, True),  # by the size of a block
+        "alarms": (("count",), False),
         "advise": (lambda params, eps: [], False),
         "notes": ({"count": int}, False),
         "revision": (2, True),
@@ -325,6 +329,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "channel_order": ("bgr", True),
     },
     InputSpec: {"kind": ("video", True), "shape": ((1, 4, 9, 9), True)},
+    Precision: {"judge": ("tf32", True), "gradient": ("bfloat16", True)},
     DataRef: {"name": ("other", False), "split": ("turned", True), "limit": (3, False)},  # the entry's name counts
     Model: {
         "entry": ("other", True),
@@ -339,6 +344,8 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "params": (PgdParams(steps=3), True),
         "strength": (Budget("2/255"), True),
         "nested": ((Budget("0.1/255"), Budget("8/255")), True),  # the smaller ones of them count
+        "source": ("other", True),  # by all that counts of a model
+        "eight_bit": (True, True),
         "qualified": (True, False),
     },
     Suite: {
@@ -352,7 +359,8 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "perturbations": ("other", True),
         "metrics": (("other",), False),
         "count": ("robust", True),
-        "precision": ("tf32", True),
+        "precision": (Precision(judge="tf32"), True),
+        "compile": (True, True),
         "seed": (1, True),
         "expected": ({"Net": {"clean": 1.0}}, False),
         "expected_source": ("other", False),
@@ -395,10 +403,14 @@ def changed_suite(record, name, value):
         return replace(BASE, dataset=replace(BASE.dataset, name=f"toy/{spec.name}", spec=spec))
     if record is DataRef:
         return replace(BASE, data=replace(BASE.data, **{name: value}))
+    if record is Precision:
+        return replace(BASE, precision=replace(BASE.precision, **{name: value}))
     if record is Model and name == "entry":
         return replace(BASE, models=(with_entry(model, replace(net, name="other")),))
     if record is Model:
         return replace(BASE, models=(replace(model, **{name: value}),))
+    if record is Perturbation and name == "source":
+        return replace(BASE, perturbations=(replace(attacked, source=model), corrupted))
     if record is Perturbation and name != "entry":
         return replace(BASE, perturbations=(replace(attacked, **{name: value}), corrupted))
     if record is Perturbation:
@@ -436,7 +448,7 @@ def test_what_counts_changes_a_key_and_what_does_not_changes_none(record, name):
     before, after = keys_of(PLAIN.get(record, BASE)), keys_of(changed_suite(record, name, value))
     assert len(before) == len(after) == 3
     assert (before != after) is counts
-    if record in (AttackSpec, CorruptionSpec, Perturbation) or name in ("count", "seed"):
+    if record in (AttackSpec, CorruptionSpec, Perturbation) or name in ("count", "seed", "gradient"):
         assert before[0] == after[0]  # the clean cell is as it was
 
 

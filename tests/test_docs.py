@@ -81,7 +81,7 @@ def test_what_perturb_gets(name):
     public = {item for item, value in vars(getattr(robharness, name)).items()
               if not item.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))}  # fmt: skip
     attributes = {"Batch": {"x", "labels", "ids"}}
-    for_the_core = {"Batch": {"drop_changed"}, "Classifier": {"restricted", "require"}}
+    for_the_core = {"Batch": {"twin"}, "Classifier": {"restricted", "require"}}
     assert written == public - for_the_core.get(name, set()) | attributes.get(name, set())
 
 
@@ -104,7 +104,7 @@ def test_the_options():
 
 
 def test_the_verbs():
-    assert re.findall(r"^robharness (\w+)", COMMANDS.read_text(), re.MULTILINE) == list(VERBS)
+    assert re.findall(r"^robharness ([\w-]+)", COMMANDS.read_text(), re.MULTILINE) == list(VERBS)
 
 
 def test_the_exit_codes():
@@ -121,7 +121,7 @@ def test_the_environment_variables():
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """Two toy models under an attack that notes something down, a failing one and three corruptions; and the store."""
-    toys = str(ROOT / "tests/toys.py")
+    plugins = [str(ROOT / f"tests/{name}.py") for name in ("toys", "teams")]
     store = tmp_path_factory.mktemp("docs") / "store"
     wanted = {
         "robharness": 1,
@@ -129,10 +129,14 @@ def ran(tmp_path_factory):
         "canvas": 8,
         "data": {"name": "toys/pixels", "split": "test"},
         "models": [{"model": "toys/net", "label": "A", "reference": True}, {"model": "toys/net", "label": "B"}],
-        "attacks": [{"attack": "toys/sign", "eps": "1/4"}, {"attack": "toys/rogue", "eps": "1/4", "how": "raises"}],
+        "attacks": [
+            {"attack": "toys/sign", "eps": "1/4"},
+            {"attack": "toys/rogue", "eps": "1/4", "how": "raises"},
+            {"attack": "teams/nearest"},
+        ],
         "corruptions": [{"corruption": "toys/speckle", "severity": [1, 2, 3]}],
     }
-    return api.run(wanted, store=store, plugins=[toys]), Store(store)
+    return api.run(wanted, store=store, plugins=plugins), Store(store)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +144,7 @@ def ran(tmp_path_factory):
     [
         ("JSON", lambda report: report),
         ("cells", lambda report: report["cells"][0]),
+        ("distances", lambda report: next(cell["distances"] for cell in report["cells"] if cell["distances"])),
         ("worst_cases", lambda report: report["worst_cases"][0]),
         ("slopes", lambda report: report["slopes"][0]),
     ],
@@ -173,7 +178,7 @@ def test_the_files_of_the_store(ran):
 
 
 RECORDS = {"data": suite.DataRef, "models": suite.ModelRef, "attacks": suite.AttackRef,
-           "corruptions": suite.CorruptionRef, "check": suite.Check}  # fmt: skip
+           "corruptions": suite.CorruptionRef, "check": suite.Check, "precision": suite.Precision}  # fmt: skip
 
 
 def test_the_keys_of_a_suite():
@@ -184,8 +189,10 @@ def test_the_keys_of_a_suite():
 
 
 def test_the_defaults_of_a_suite():
-    words = {dataclasses.MISSING: ["required"], None: ["all", "the model's name", "what the plugin declares"],
-             (): ["none"], "": ["the name"], False: ["false"], suite.Check(): ["see there"]}  # fmt: skip
+    words = {dataclasses.MISSING: ["required"], (): ["none"], "": ["the name"], False: ["false"],
+             None: ["all", "the model's name", "what the plugin declares", "required, but for minimal attacks",
+                    "true for ensembles alone", "the model itself"],
+             suite.Check(): ["see there"], suite.Precision(): ["float32"]}  # fmt: skip
     for heading, record in {"The file": suite.Header, **RECORDS}.items():
         written = {ticked(row[0])[0]: row[2].strip("`") for row in tables(section(SUITE, heading))[0]}
         for item in dataclasses.fields(record):
@@ -204,6 +211,8 @@ CHANGES = {
     "models.label": ("Other", ["models", 0]), "models.reference": (False, ["models", 0]),
     "models.weights": ("weights.pt", ["models", 0]), "attacks.attack": ("toys/seeded", ["attacks", 0]),
     "attacks.eps": ("1/2", ["attacks", 0]), "attacks.nested": (True, ["attacks", 0]),
+    "attacks.source": ("Net", ["attacks", 0]), "attacks.eight_bit": (True, ["attacks", 0]), "compile": (True, []),
+    "precision.judge": ("tf32", ["precision"]), "precision.gradient": ("bfloat16", ["precision"]),
     "corruptions.corruption": ("toys/bad", ["corruptions", 0]), "corruptions.severity": (2, ["corruptions", 0]),
     "check.tolerance": (1.0, ["check"]), "check.alpha": (0.1, ["check"]),
 }  # fmt: skip
@@ -227,6 +236,7 @@ def test_what_is_identity(tmp_path):
         "name": "docs",
         "canvas": 8,
         "check": {},
+        "precision": {},
         "data": {"name": "toys/pixels", "split": "test"},
         "models": [{"model": "toys/net", "label": "Net", "reference": True}],
         "attacks": [{"attack": "toys/climb", "eps": ["1/8", "1/4"]}],

@@ -90,6 +90,17 @@ def test_units_cover_what_is_missing_once():
     assert sorted(done) == sorted(expected)
 
 
+def test_blocks_are_not_cut_in_two():
+    gaps = {"blocks": [(0, 50)], "other": [(0, 50)]}
+    spans = []
+    while unit := units.next_unit(list(gaps), gaps, 20, 16):
+        spans.append(unit[0])
+        gaps = {key: [rest for gap in gaps[key] for rest in uncovered([unit[0]], gap)] for key in gaps}
+    assert spans == [(0, 16), (16, 32), (32, 48), (48, 50)]
+    assert units.next_unit(["blocks"], {"blocks": [(4, 50)]}, 4, 16) == ((4, 16), ["blocks"])
+    assert units.next_unit(["blocks"], {"blocks": [(4, 50)]}, 4) == ((4, 8), ["blocks"])
+
+
 def test_units_grow_to_about_a_minute_in_whole_passes():
     size = units.UnitSize(rows=8, values=3 * 224 * 224)
     assert size.examples(1000) == 8

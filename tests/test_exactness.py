@@ -58,7 +58,7 @@ def test_how_the_work_is_cut_changes_nothing(suite, run, monkeypatch):
     next_unit = engine.next_unit
     cuts = []
 
-    def cut(cells, gaps, size):
+    def cut(cells, gaps, size, multiple):  # blocks too are cut in two
         unit = next_unit(cells, gaps, next(sizes))
         cuts.append(unit)
         return unit

@@ -170,3 +170,35 @@ def test_a_slope_says_which_corruptions_it_lacks(suite, run):
     assert (slopes[None]["corruptions"], slopes[None]["asked"]) == (4, 5)
     assert (slopes["light"]["corruptions"], slopes["light"]["asked"]) == (1, 1)
     assert "4 of 5 corruptions" in shown(found)
+
+
+def test_an_attack_that_is_weaker_than_one_step_of_it_is_told_of(suite, run):
+    """Four steps that go nowhere leave more right than one that does; from elsewhere or at a target they may."""
+    step, still = {"attack": "teams/step", "eps": ["1/8", "1/4"]}, {"attack": "teams/ascend", "eps": "1/4"}
+    models = [{"model": "toys/net", "label": "Net"}, {"model": "teams/net", "label": "Real"}]
+    weak = still | {"step": "1/1000"}
+
+    def told(*attacks):
+        warnings = build(run(suite(models=models, attacks=list(attacks)))).warnings
+        return [line for line in warnings if "single step" in line]
+
+    results = run(suite(models=models, attacks=[step, weak]))
+    said = told(step, weak)
+    assert [line.partition(":")[0] for line in said] == ["Net", "Real"]
+    one, many = rows(results, "Net", "step(linf, 1/4)"), rows(results, "Net", "ascend(linf, 1/4, step=1/1000)")
+    assert said[0].startswith(
+        f"Net: ascend(linf, 1/4, step=1/1000) leaves {many.sum()} of 40 right, step(linf, 1/4), a single step, "
+        f"{one.sum()}: "
+    )
+    assert told(step, still) == told(step, weak | {"source": "Net"}) == []
+    assert told(step, weak | {"eps": "1/2"}) == []  # another ball
+
+
+def test_an_alarm_is_a_note_that_warns_and_other_notes_are_numbers(suite, run):
+    attacks = [{"attack": "teams/ascend", "eps": "1/4"}, {"attack": "teams/nearest"}]
+    report = build(run(suite(attacks=attacks)))
+    cells = {cell.perturbation: cell for cell in report.cells}
+    total = cells["ascend(linf, 1/4)"].notes["gradient"]
+    assert report.warnings == (f"Net, ascend(linf, 1/4): gradient {total:g} over 40 examples",)
+    assert cells["nearest(linf)"].notes == {"found": 40}
+    assert "alarms" not in report_json.as_data(report)["cells"][1]

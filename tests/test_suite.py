@@ -28,7 +28,7 @@ from robharness import (
 )
 from robharness.errors import SuiteError, UserError
 from robharness.plugins import Problem, Registry, Source, discover
-from robharness.suite import Suite, json_schema, load
+from robharness.suite import Precision, Suite, json_schema, load
 
 ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy one too
 IMAGE, CLIP = InputSpec(shape=(1, 8, 8)), InputSpec(kind="video", shape=(1, 4, 8, 8))
@@ -98,6 +98,8 @@ def make_registry():
     specs = {
         "models": [
             model("net", params=NetParams),
+            model("wide", input=InputSpec(shape=(1, 8, 9))),
+            model("insightful", features="body"),
             model("letters", labels="letters"),
             model("clips", input=CLIP, labels="letters"),
         ],
@@ -105,6 +107,10 @@ def make_registry():
             attack("fgsm", FgsmParams),
             attack("pgd", PgdParams),
             attack("flat", PgdParams, inputs=frozenset({"image"})),
+            attack("nearest", PgdParams, minimal=True),
+            attack("team", PgdParams, ensemble=True),
+            attack("team-nearest", PgdParams, ensemble=True, minimal=True),
+            attack("insight", FgsmParams, access="features"),
         ],
         "corruptions": [corruption("fog"), corruption("frost"), corruption("negative", severities=(1,))],
         "datasets": [
@@ -467,6 +473,7 @@ corruptions: [{corruption: toy/f*, severity: [3, 1]}]
 metrics: [toy/wrong]
 count: robust
 precision: tf32
+compile: true
 seed: 7
 expected:
   source: Table 1
@@ -479,7 +486,8 @@ def test_a_suite_with_every_key(read, tmp_path):
     suite = read(RIGHT)
     assert suite.path == tmp_path / "s.yaml"
     assert (suite.name, suite.title, suite.canvas, suite.seed) == ("small", "All keys", 16, 7)
-    assert (suite.count, suite.precision, suite.reference) == ("robust", "tf32", "Net")
+    assert (suite.count, suite.precision, suite.reference) == ("robust", Precision(judge="tf32"), "Net")
+    assert suite.compile
     assert (suite.data.split, suite.data.limit, suite.dataset.name) == ("test", 10, "toy/pixels")
     assert [model.label for model in suite.models] == ["Net", "toy/net"]
     assert suite.models[0].params == NetParams(width=4, sizes=(1, 2))
@@ -511,7 +519,8 @@ def test_a_suite_with_every_key(read, tmp_path):
 
 def test_what_a_suite_is_without_its_optional_keys(read):
     suite = read(HEAD)
-    assert (suite.canvas, suite.count, suite.precision, suite.seed) == (None, "all", "float32", 0)
+    assert (suite.canvas, suite.count, suite.precision, suite.seed) == (None, "all", Precision(), 0)
+    assert (suite.precision.judge, suite.precision.gradient, suite.compile) == ("float32", "same", False)
     assert (suite.perturbations, suite.metrics, suite.expected, suite.reference) == ((), (), {}, None)
     assert (suite.check.tolerance, suite.check.alpha) == (0.5, 0.01)
 
@@ -567,6 +576,86 @@ def test_a_caller_that_brings_its_models_needs_none_in_the_suite():
         load(suite, REGISTRY)
 
 
+# --- attacks without a budget, in teams, on other models ------------------------------------------------------------
+
+
+def named(*attacks, **changes):
+    suite = load(json_head() | {"attacks": list(attacks)} | changes, REGISTRY)
+    return [perturbation.name for perturbation in suite.perturbations]
+
+
+def refused(*attacks, **changes):
+    """What the reader says, without the places."""
+    with pytest.raises(SuiteError) as caught:
+        load(json_head() | {"attacks": list(attacks)} | changes, REGISTRY)
+    return [line.partition(": ")[2] for line in str(caught.value).splitlines()[:-1]]
+
+
+def test_a_minimal_attack_needs_no_budget_and_may_have_some():
+    nearest = {"attack": "toy/nearest", "norm": "l2"}
+    assert named(nearest, nearest | {"eps": [0.5, 1]}) == ["nearest(l2)", "nearest(l2, 0.5)", "nearest(l2, 1)"]
+    assert refused({"attack": "toy/fgsm"}) == ["attacks.0: missing key 'eps'"]
+    assert refused(nearest | {"nested": True}) == ["attacks.0: missing key 'eps'"]
+    assert refused({"attack": "toy/team-nearest"}) == ["attacks.0: missing key 'eps'"]
+    assert named({"attack": "toy/team-nearest", "nested": False}) == ["team-nearest(linf)"]
+
+
+def test_a_team_is_nested_unless_told_otherwise():
+    team = {"attack": "toy/team", "eps": [2, 1]}
+    assert named(team) == ["team(linf, 1)", "team(linf, 2)"]
+    assert named(team | {"nested": False}) == ["team(linf, 2, nested=no)", "team(linf, 1, nested=no)"]
+    assert named({"attack": "toy/pgd", "eps": 1, "nested": True}) == ["pgd(linf, 1, nested)"]
+
+
+TWO = [{"model": "toy/net", "label": "A"}, {"model": "toy/net", "label": "B"}]
+
+
+def test_the_same_attack_on_another_model_or_in_8_bits_is_another_cell():
+    pgd = {"attack": "toy/pgd", "eps": 1}
+    ways = [pgd, pgd | {"source": "A"}, pgd | {"source": "B"}, pgd | {"eight_bit": True}]
+    assert named(*ways, models=TWO) == [
+        "pgd(linf, 1)",
+        "pgd(linf, 1, source=A)",
+        "pgd(linf, 1, source=B)",
+        "pgd(linf, 1, 8 bit)",
+    ]
+    for way in ways:
+        [said] = refused(way, way | {"eps": "2/2"}, models=TWO)
+        assert "is asked for in line" in said
+
+
+def test_the_source_is_a_model_of_the_suite_that_takes_the_same():
+    pgd = {"attack": "toy/pgd", "eps": 1}
+    [said] = refused(pgd | {"source": "C"}, models=TWO)
+    assert said == "attacks.0.source: no model has the label 'C'; there are A, B"
+    wide = TWO[1] | {"model": "toy/wide"}
+    [said] = refused(pgd | {"source": "A"}, models=[TWO[0], wide])
+    assert said == (
+        "attacks.0.source: B takes other inputs than A, on which the attack is crafted; both need one `input` and "
+        "`preprocessing`"
+    )
+
+
+def test_features_can_be_attacked_where_a_model_declares_them():
+    insight = {"attack": "toy/insight", "eps": 1}
+    assert named(insight, models=[{"model": "toy/insightful"}]) == ["insight(linf, 1)"]
+    [said] = refused(insight)
+    assert said == (
+        "attacks.0.attack: toy/net declares no `features`, which toy/insight attacks. See: robharness list models"
+    )
+    both = [{"model": "toy/net", "label": "A"}, {"model": "toy/insightful", "label": "B"}]
+    assert named(insight | {"source": "B"}, models=both) == ["insight(linf, 1, source=B)"]
+
+
+def test_precision_is_a_word_or_two():
+    both = load(json_head() | {"precision": {"judge": "tf32", "gradient": "bfloat16"}}, REGISTRY).precision
+    assert both == Precision(judge="tf32", gradient="bfloat16")
+    assert load(json_head() | {"precision": "tf32"}, REGISTRY).precision == Precision(judge="tf32")
+    assert refused(precision={"gradeint": "bfloat16"}) == [
+        "precision.gradeint: unknown key 'gradeint'; did you mean 'gradient'?"
+    ]
+
+
 # --- the JSON Schema --------------------------------------------------------------------------------------------------
 
 
@@ -601,7 +690,15 @@ def test_the_schema_takes_what_the_reader_takes(read, validator):
         {"attacks": [{"attack": "toy/fgsm", "eps": "abc"}]},
         {"attacks": [{"attack": "toy/fgsm", "eps": []}]},
         {"attacks": [{"attack": "toy/fgsm"}]},
+        {"attacks": [{"attack": "toy/team"}]},
+        {"attacks": [{"attack": "toy/nearest", "eps": []}]},
+        {"attacks": [{"attack": "toy/fgsm", "eps": 1, "source": 3}]},
+        {"attacks": [{"attack": "toy/fgsm", "eps": 1, "eight_bit": "yes"}]},
         {"attacks": [{"attack": "toy/pgd", "eps": 1, "norm": "l3"}]},
+        {"precision": "float16"},
+        {"precision": {"gradient": "float16"}},
+        {"precision": {"gradeint": "bfloat16"}},
+        {"compile": "yes"},
         {"corruptions": [{"corruption": "toy/fog", "severity": "1"}]},
         {"corruptions": [{"corruption": "toy/fog"}]},
         {"check": {"alhpa": 0.1}},
@@ -622,7 +719,7 @@ def test_options_that_no_schema_can_say_do_not_spoil_the_schema():
     registry.add("attacks", attack("odd", CallableParams), registry.sources[0])
     schema = json_schema(registry)
     titles = [variant["title"] for variant in schema["properties"]["attacks"]["items"]["anyOf"]]
-    assert titles == ["toy/fgsm", "toy/pgd", "toy/flat", "toy/odd", "AttackRef"]
+    assert titles[:3] + titles[-2:] == ["toy/fgsm", "toy/pgd", "toy/flat", "toy/odd", "AttackRef"]
 
 
 def test_the_module_prints_the_schema():

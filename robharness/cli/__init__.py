@@ -16,7 +16,7 @@ import click
 
 from robharness.errors import ExitCode, SuiteError, UserError
 
-VERBS = ("run", "plan", "report", "merge", "list")
+VERBS = ("run", "plan", "report", "merge", "export-adversarial", "list")
 
 
 class _Verbs(click.Group):
@@ -26,7 +26,7 @@ class _Verbs(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
-        command: click.Command = import_module(f"robharness.cli.{name}").command
+        command: click.Command = import_module(f"robharness.cli.{name.replace('-', '_')}").command
         return command
 
     def resolve_command(

@@ -38,6 +38,7 @@ def as_data(report: Report) -> dict[str, Any]:
 
 def _flat(record: dict[str, Any], numbers: Numbers) -> dict[str, Any]:
     del record["numbers"]
+    record.pop("alarms", None)
     return record | asdict(numbers)
 
 

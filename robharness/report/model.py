@@ -31,8 +31,31 @@ class Numbers:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Distances:
+    """The smallest perturbations that change a model's mind, as far as an attack found them.
+
+    n: examples. found: for how many there is one; it is 0 where the clean input is wrong already. median: half of all
+    examples are wrong within it, None where fewer are; quartiles: a quarter and three quarters of them.
+    curve: (eps, accuracy) at 101 steps from all right to all wrong that were found.
+    """
+
+    n: int
+    found: int
+    median: float | None
+    interval: Interval
+    quartiles: tuple[float | None, float | None]
+    curve: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CellNumbers:
-    """A cell and its numbers. notes: totals of the attack's numeric notes; expected: published accuracy, a fraction."""
+    """A cell and its numbers. notes: totals of the attack's numeric notes; alarms: those to warn of; expected: the
+    published accuracy, a fraction.
+
+    components: how many examples each member of an ensemble broke. success: the share that a targeted attack brought
+    to its class, of those for which it wanted one. accuracy_8bit: what is right when the perturbed inputs are rounded
+    to 256 levels. distances: of an attack without a budget.
+    """
 
     model: str
     data: str
@@ -47,7 +70,12 @@ class CellNumbers:
     key: str
     not_numbers: int = 0
     notes: dict[str, float] = field(default_factory=dict)
+    alarms: tuple[str, ...] = ()
     expected: float | None = None
+    components: dict[str, int] = field(default_factory=dict)
+    success: float | None = None
+    accuracy_8bit: float | None = None
+    distances: Distances | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +157,10 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
         problems=tuple(dict.fromkeys([*_failures(results), *failed])),
         warnings=tuple(
             dict.fromkeys(
-                [*results.plan.warnings, *warnings, *results.notes, *_ways(results), *_remarks(cells, slopes)]
+                [
+                    *[*results.plan.warnings, *warnings, *results.notes, *_ways(results)],
+                    *[*_remarks(cells, slopes), *_weaker(results)],
+                ]
             )
         ),
     )
@@ -137,7 +168,7 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
 
 def _cell(results: Results, result: CellResult) -> CellNumbers:
     cell, perturbation = result.cell, result.cell.perturbation
-    is_attack = cell.kind == "attack"
+    is_attack, strength = cell.kind == "attack", perturbation.strength if perturbation else None
     published = results.suite.expected.get(cell.model.label, {}).get(cell.short_name)
     return CellNumbers(
         model=cell.model.label,
@@ -145,15 +176,20 @@ def _cell(results: Results, result: CellResult) -> CellNumbers:
         kind=cell.kind,
         perturbation=cell.short_name,
         norm=perturbation.norm if perturbation else None,
-        eps=str(perturbation.strength) if perturbation and is_attack else None,
-        severity=int(perturbation.strength) if perturbation and not is_attack else None,
+        eps=str(strength) if is_attack and strength is not None else None,
+        severity=int(strength) if cell.kind == "corruption" and strength is not None else None,
         group=perturbation.entry.spec.group if perturbation and not is_attack else None,
         numbers=_numbers(results, result),
         complete=result.is_complete,
         key=cell.key,
         not_numbers=result.not_numbers,
         notes=_note_totals(result),
+        alarms=perturbation.entry.spec.alarms if perturbation and is_attack else (),
         expected=None if published is None else published / 100,
+        components=_components(result),
+        success=_success(result),
+        accuracy_8bit=_accuracy_8bit(result),
+        distances=_distances(result) if is_attack and strength is None and result.n else None,
     )
 
 
@@ -191,7 +227,8 @@ def _worst_cases(results: Results) -> list[WorstCase]:
     found = []
     for label in results.labels:
         attacks = results.of(label, "attack")
-        budgets = {(p.norm, p.strength): str(p.strength) for p in (r.cell.perturbation for r in attacks) if p}
+        budgets = {(p.norm, p.strength): str(p.strength)
+                   for p in (r.cell.perturbation for r in attacks) if p and p.strength is not None}  # fmt: skip
         for (norm, eps), text in sorted(budgets.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1])):
             asked = [result for result in attacks if _is_within(result, norm, eps)]
             within = [result for result in asked if result.n]
@@ -210,7 +247,9 @@ _ORDER = ["linf", "l2", "l1", None]
 
 def _is_within(result: CellResult, norm: Any, eps: Any) -> bool:
     perturbation = result.cell.perturbation
-    return perturbation is not None and perturbation.norm == norm and perturbation.strength <= eps
+    if perturbation is None or perturbation.strength is None:
+        return False
+    return bool(perturbation.norm == norm and perturbation.strength <= eps)
 
 
 def _slopes(results: Results) -> list[SlopeNumbers]:
@@ -283,6 +322,46 @@ def _note_totals(result: CellResult) -> dict[str, float]:
     return totals
 
 
+def _components(result: CellResult) -> dict[str, int]:
+    if result.cell.perturbation is None or not result.cell.perturbation.is_ensemble or not result.n:
+        return {}
+    names = [name for name in result.columns["component"] if name is not None]
+    return {str(name): names.count(name) for name in dict.fromkeys(names)}
+
+
+def _success(result: CellResult) -> float | None:
+    if result.cell.perturbation is None or not result.cell.perturbation.is_targeted or not result.n:
+        return None
+    reached, wanted = result.columns["success"], np.asarray(result.columns["target"], float)
+    return metrics.accuracy(np.array(reached == True)[wanted >= 0]) if (wanted >= 0).any() else None  # noqa: E712
+
+
+def _accuracy_8bit(result: CellResult) -> float | None:
+    """Rows that were not attacked are as they were: the clean input has 8 bits."""
+    if result.cell.perturbation is None or not result.cell.perturbation.eight_bit or not result.n:
+        return None
+    rounded = result.columns["correct_8bit"]
+    judged = np.array([value is not None and value == value for value in rounded])
+    return metrics.accuracy(np.where(judged, rounded == True, result.correct))  # noqa: E712
+
+
+def _distances(result: CellResult) -> Distances:
+    size = np.asarray(result.columns["size"], float)
+    distances = np.where(result.correct, np.inf, np.where(np.isnan(size), 0, size))  # NaN: wrong, so never attacked
+    quartiles = [metrics.quantile(distances, share) for share in (0.25, 0.5, 0.75)]
+    first, median, third = [value if np.isfinite(value) else None for value in quartiles]
+    steps = np.linspace(0, 1, 101)
+    curve = [(metrics.quantile(distances, float(share)), share) for share in steps]
+    return Distances(
+        n=len(distances),
+        found=int(np.isfinite(distances).sum()),
+        median=median,
+        interval=metrics.median_interval(distances),
+        quartiles=(first, third),
+        curve=tuple((eps, metrics.accuracy(distances > eps)) for eps, _ in curve if np.isfinite(eps)),
+    )
+
+
 def _metrics(results: Results) -> tuple[dict[str, dict[str, float]], list[str]]:
     """The suite's metrics by name and label; and what went wrong in one, since a plugin may raise anything."""
     values: dict[str, dict[str, float]] = {}
@@ -309,7 +388,7 @@ def _failures(results: Results) -> list[str]:
 
 NEAR = 1e-4
 """Of the logit range: how near the boundary another pass shape, thread count or device may tip an outcome over."""
-CIRCUMSTANCES = ("rows", "threads", "device", "memory_format")
+CIRCUMSTANCES = ("rows", "threads", "device", "memory_format", "folded")
 
 
 def _ways(results: Results) -> list[str]:
@@ -337,7 +416,7 @@ def _ways(results: Results) -> list[str]:
 
 def _mixed(label: str, cells: Sequence[CellResult]) -> str:
     """How many outcomes of these cells, whose parts were made in different ways, could be others for that."""
-    seen = {name: {way.get(name) for cell in cells for way in cell.provenance} for name in CIRCUMSTANCES}
+    seen = {name: {way.get(name, 0) for cell in cells for way in cell.provenance} for name in CIRCUMSTANCES}
     differ = ", ".join(f"{name} {_all_of(sorted(values, key=str))}" for name, values in seen.items() if len(values) > 1)
     near = sum(int((np.abs(c.columns["margin"]) <= NEAR * c.columns["logit_range"]).sum()) for c in cells)
     return (
@@ -352,7 +431,33 @@ def _all_of(values: Sequence[Any]) -> str:
 
 
 def _circumstances(way: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(way.get(name) for name in CIRCUMSTANCES)
+    return tuple(way.get(name, 0) for name in CIRCUMSTANCES)
+
+
+def _weaker(results: Results) -> list[str]:
+    """Attacks of many steps that leave more right than one of a single step: a step too small, or masked gradients."""
+    remarks = []
+    for label in results.labels:
+        cells = [result for result in results.of(label, "attack") if result.n and _is_plain(result)]
+        for one in (cell for cell in cells if cell.cell.cost.gradients + cell.cell.cost.shared_gradients == 1):
+            for many in (cell for cell in cells if cell.cell.cost.gradients > 1):
+                mine, other = one.cell.perturbation, many.cell.perturbation
+                if mine and other and (mine.norm, mine.strength) == (other.norm, other.strength):
+                    single, iterated = results.paired([one, many])
+                    if iterated.sum() > single.sum():
+                        remarks.append(
+                            f"{label}: {other.name} leaves {int(iterated.sum())} of {len(single)} right, "
+                            f"{mine.name}, a single step, {int(single.sum())}: its steps are too small or too few, "
+                            f"or gradients mislead it"
+                        )
+    return remarks
+
+
+def _is_plain(result: CellResult) -> bool:
+    perturbation = result.cell.perturbation
+    if perturbation is None or perturbation.source is not None or perturbation.is_targeted:
+        return False
+    return bool(perturbation.entry.spec.access != "features")  # these do not even look at the classes
 
 
 def _remarks(cells: Sequence[CellNumbers], slopes: Sequence[SlopeNumbers]) -> list[str]:
@@ -362,7 +467,7 @@ def _remarks(cells: Sequence[CellNumbers], slopes: Sequence[SlopeNumbers]) -> li
         if cell.not_numbers:
             remarks.append(f"{name}: {cell.not_numbers} examples have logits that are not numbers; they count as wrong")
         remarks += [f"{name}: {note} {total:g} over {cell.numbers.n} examples"
-                    for note, total in cell.notes.items() if total]  # fmt: skip
+                    for note, total in cell.notes.items() if total and note in cell.alarms]  # fmt: skip
     if any(slope.few_examples for slope in slopes):
         n = min(slope.n for slope in slopes)
         remarks.append(

@@ -33,13 +33,13 @@ NOTHING = Value("–")
 
 def tables(report: Report) -> list[Table]:
     """Attacks with their worst cases, corruptions, slopes and metrics, as far as the suite has them."""
-    made = [_attacks(report), _corruptions(report), _slopes(report), _metrics(report)]
+    made = [_attacks(report), _distances(report), _corruptions(report), _slopes(report), _metrics(report)]
     return [table for table in made if table is not None]
 
 
 def _attacks(report: Report) -> Table | None:
     clean = _by_row(report, lambda cell: cell.kind == "clean")
-    attacks = _by_row(report, lambda cell: cell.kind == "attack")
+    attacks = _by_row(report, lambda cell: cell.kind == "attack" and cell.distances is None)
     if not attacks and any(cell.kind == "corruption" for cell in report.cells):
         return None
     rows: list[tuple[Value, ...] | None] = [_row(name, cells, report) for name, cells in clean.items()]
@@ -51,11 +51,44 @@ def _attacks(report: Report) -> Table | None:
     for (norm, eps), cases in worst.items():
         values = [_worst_value(cases[m], report) if m in cases else NOTHING for m in report.models]
         rows.append((Value(f"worst case {norm} ≤ {eps}"), *values))
-    counted = "robust accuracy (right clean and attacked)" if report.count == "robust" else "accuracy"
+    robust = "robust accuracy (right clean and attacked)"
+    counted = robust if report.count == "robust" else "accuracy"
+    if report.count == "all" and any(cell.numbers.n and cell.numbers.accuracy is None for cell in report.cells):
+        counted = f"accuracy, of ensembles {robust},"
     caption = f"{counted} in %, ↓ relative drop against clean; in brackets 95 % intervals; n = {report.n}"
     if worst:
         caption += "; worst case: right under every attack of that norm and up to that budget"
     return Table("Attacks" if attacks else "Accuracy", ("", *report.models), tuple(rows), caption)
+
+
+def _distances(report: Report) -> Table | None:
+    cells = _by_row(report, lambda cell: cell.distances is not None)
+    if not cells:
+        return None
+    rows = [
+        (
+            Value(name),
+            *(_distance_value(cells[name][m], report) if m in cells[name] else NOTHING for m in report.models),
+        )
+        for name in cells
+    ]
+    caption = (
+        f"median distance to the nearest wrong answer that the attack found, 0 where the clean one is wrong; in "
+        f"brackets the 95 % interval; below, the distances within which a quarter and three quarters are wrong; "
+        f"n = {report.n}"
+    )
+    return Table("Smallest perturbations", ("", *report.models), tuple(rows), caption)
+
+
+def _distance_value(cell: CellNumbers, report: Report) -> Value:
+    found = cell.distances
+    if found is None:
+        return NOTHING
+    first, third = ("?" if value is None else f"{value:.4g}" for value in found.quartiles)
+    below = [f"[{found.interval.low:.4g}, {found.interval.high:.4g}]", f"{first} to {third}"]
+    below += [f"none found for {found.n - found.found}"] if found.found < found.n else []
+    below += [] if cell.complete else [f"{found.n} of {report.n} examples"]
+    return Value("–" if found.median is None else f"{found.median:.4g}", tuple(below))
 
 
 def _corruptions(report: Report) -> Table | None:
@@ -128,6 +161,12 @@ def _cell_value(cell: CellNumbers, report: Report) -> Value:
     below = list(value.below)
     if not cell.complete:
         below.append(f"{cell.numbers.n} of {report.n} examples")
+    if cell.success is not None:
+        below.append(f"target reached {100 * cell.success:.1f}")
+    if cell.accuracy_8bit is not None:
+        below.append(f"in 8 bits {100 * cell.accuracy_8bit:.1f}")
+    if cell.components:
+        below += [f"{name} broke {count}" for name, count in cell.components.items()]
     if cell.expected is not None:
         below.append(f"published {100 * cell.expected:.2f}")
     return Value(value.text, tuple(below))
@@ -142,7 +181,7 @@ def _worst_value(case: WorstCase, report: Report) -> Value:
 
 def number_value(numbers: Numbers, report: Report) -> Value:
     """ "38.20 ↓50%" over "[37.1, 39.3]" and "↓[48, 52]"."""
-    robust = report.count == "robust" and numbers.accuracy is None
+    robust = numbers.accuracy is None
     accuracy, interval = (
         (numbers.robust_accuracy, numbers.robust_interval) if robust else (numbers.accuracy, numbers.interval)
     )

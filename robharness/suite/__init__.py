@@ -13,6 +13,7 @@ from robharness.suite.records import (
     Model,
     ModelRef,
     Perturbation,
+    Precision,
     Suite,
     changed_fields,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Model",
     "ModelRef",
     "Perturbation",
+    "Precision",
     "Suite",
     "changed_fields",
     "json_schema",

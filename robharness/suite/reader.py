@@ -25,6 +25,7 @@ from robharness.suite.records import (
     Model,
     ModelRef,
     Perturbation,
+    Precision,
     Suite,
 )
 
@@ -94,7 +95,7 @@ class _Reader:
         self.nested_unknown(raw)
         dataset = self.dataset(raw.get("data"))
         models = [model for at, entry in self.items(raw, "models") for model in self.model(at, entry, path)]
-        perturbations = [p for at, entry in self.items(raw, "attacks") for p in self.attack(at, entry)]
+        perturbations = [p for at, entry in self.items(raw, "attacks") for p in self.attack(at, entry, models)]
         perturbations += [p for at, entry in self.items(raw, "corruptions") for p in self.corruption(at, entry)]
         perturbations = _distinctly_named(perturbations)
         metrics = self.metrics(raw.get("metrics"))
@@ -108,7 +109,10 @@ class _Reader:
             return None
         return Suite(
             path=path,
-            **{key: getattr(header, key) for key in ("name", "title", "data", "count", "precision", "seed", "check")},
+            **{
+                key: getattr(header, key)
+                for key in ("name", "title", "data", "count", "precision", "compile", "seed", "check")
+            },
             dataset=dataset,
             canvas=canvas,
             models=tuple(model for _, model in models),
@@ -154,7 +158,7 @@ class _Reader:
         )
 
     def nested_unknown(self, raw: dict[str, Any]) -> None:
-        for key, cls in (("data", DataRef), ("check", Check)):
+        for key, cls in (("data", DataRef), ("precision", Precision), ("check", Check)):
             known = [item.name for item in dataclasses.fields(cls)]
             for name in raw[key] if isinstance(raw.get(key), dict) else ():
                 if name not in known:
@@ -228,16 +232,32 @@ class _Reader:
             label = ref.label or entry.name
             yield path, Model(entry=entry, params=params, label=label, reference=ref.reference, weights=weights)
 
-    def attack(self, path: yaml.Path, raw: dict[str, Any]) -> Iterator[tuple[yaml.Path, Perturbation]]:
+    def attack(
+        self, path: yaml.Path, raw: dict[str, Any], models: list[tuple[yaml.Path, Model]]
+    ) -> Iterator[tuple[yaml.Path, Perturbation]]:
         for entry, ref, params in self.entries("attacks", AttackRef, raw, path):
             try:
                 _ = entry.spec.threat(params).norm
             except Exception as error:  # a plugin's function may raise anything; say whose it was
                 self.error(path, f"{entry.name} ({entry.source}): {error}")
                 continue
-            nested = tuple(sorted(ref.eps)) if ref.nested else ()
-            for eps in nested or ref.eps:
-                yield path, Perturbation(kind="attack", entry=entry, params=params, strength=eps, nested=nested)
+            nests = entry.spec.ensemble if ref.nested is None else ref.nested
+            if ref.eps is None and (not entry.spec.minimal or nests):
+                self.error(path, "missing key 'eps'")
+                continue
+            nested = tuple(sorted(ref.eps or ())) if nests else ()
+            common = {"kind": "attack", "entry": entry, "params": params, "nested": nested}
+            common |= {"source": self.source(path, ref, models), "eight_bit": ref.eight_bit}
+            for eps in nested or ref.eps or (None,):
+                yield path, Perturbation(strength=eps, **common)
+
+    def source(self, path: yaml.Path, ref: AttackRef, models: list[tuple[yaml.Path, Model]]) -> Model | None:
+        """The model that an attack is crafted on."""
+        labels = [model.label for _, model in models]
+        if ref.source is not None and ref.source not in labels:
+            hint = did_you_mean(ref.source, labels) or f"; there are {', '.join(labels)}"
+            self.error((*path, "source"), f"no model has the label '{ref.source}'{hint}")
+        return next((model for _, model in models if model.label == ref.source), None)
 
     def corruption(self, path: yaml.Path, raw: dict[str, Any]) -> Iterator[tuple[yaml.Path, Perturbation]]:
         for entry, ref, params in self.entries("corruptions", CorruptionRef, raw, path):
@@ -276,6 +296,20 @@ class _Reader:
                     key = perturbation.kind
                     sentence = f"{perturbation.entry.name} does not take {kind}s, as {model.entry.name} does"
                     self.error((*path, key), sentence)
+            for _, model in models:
+                self.crafted(path, perturbation, model)
+
+    def crafted(self, path: yaml.Path, perturbation: Perturbation, model: Model) -> None:
+        """Whether the attack can be crafted on its source, and judged by this model."""
+        source, spec = perturbation.source or model, model.entry.spec
+        attacks_features = perturbation.kind == "attack" and perturbation.entry.spec.access == "features"
+        if attacks_features and source.entry.spec.features is None:
+            sentence = f"{source.entry.name} declares no `features`, which {perturbation.entry.name} attacks"
+            self.error((*path, "attack"), f"{sentence}. See: robharness list models")
+        taken = (spec.input, spec.preprocessing)
+        if taken != (source.entry.spec.input, source.entry.spec.preprocessing):
+            sentence = f"{model.label} takes other inputs than {source.label}, on which the attack is crafted"
+            self.error((*path, "source"), f"{sentence}; both need one `input` and `preprocessing`")
 
     def unique(self, models: list[Any], perturbations: list[Any]) -> None:
         seen: dict[str, int] = {}
@@ -328,6 +362,11 @@ def _distinctly_named(perturbations: list[tuple[yaml.Path, Perturbation]]) -> li
 
 def _same(one: Perturbation, other: Perturbation) -> bool:
     """Whether both ask for the same thing, be it that 0.5 is written as 1/2."""
-    if one.entry.name != other.entry.name or bool(one.nested) != bool(other.nested):
+    if _way(one) != _way(other):
         return False
     return one.name == other.name or (one.params == other.params and one.strength == other.strength)
+
+
+def _way(perturbation: Perturbation) -> tuple[Any, ...]:
+    source = perturbation.source and perturbation.source.label
+    return perturbation.entry.name, bool(perturbation.nested), source, perturbation.eight_bit

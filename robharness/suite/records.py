@@ -56,8 +56,10 @@ class AttackRef:
     """One of `attacks:`. Other keys are the plugin's own options."""
 
     attack: str
-    eps: Budgets
-    nested: bool = False
+    eps: Budgets | None = None
+    nested: bool | None = None
+    source: str | None = None
+    eight_bit: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,31 @@ class Check:
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.01
 
 
+Judging = Literal["float32", "tf32"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """`precision:` of the passes that decide, and of those that attacks take gradients from."""
+
+    judge: Judging = "float32"
+    gradient: Literal["same", "bfloat16"] = "same"
+
+    def of(self, kind: str) -> Any:
+        """What counts for a cell of this kind: only attacks take gradients."""
+        if kind != "attack" or self.gradient == "same":
+            return self.judge
+        return {"judge": self.judge, "gradient": self.gradient}
+
+
+def _as_precision(value: Any) -> Any:
+    return {"judge": value} if isinstance(value, str) else value
+
+
+def _word_or_record(word: Any, record: Any) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [TypeAdapter(word).json_schema(), TypeAdapter(record).json_schema()]})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Header:
     """The keys of a suite that need no plugin."""
@@ -87,7 +114,8 @@ class Header:
     canvas: Annotated[int, Field(ge=8)] | Literal["none", "auto"] = "auto"
     metrics: tuple[str, ...] = ()
     count: Count = "all"
-    precision: Literal["float32", "tf32"] = "float32"
+    precision: Annotated[Precision, BeforeValidator(_as_precision), _word_or_record(Judging, Precision)] = Precision()
+    compile: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     check: Check = Check()
 
@@ -107,17 +135,53 @@ class Model:
 class Perturbation:
     """An attack at one budget, or a corruption at one severity.
 
+    strength: None for an attack that looks for the smallest perturbation, whatever its size.
     nested: all budgets of a nested attack, ascending, or nothing: examples that withstood the smaller ones alone are
-    attacked at this one.
+    attacked at this one. source: the model that it is crafted on, where that is not the judged one. eight_bit: what it
+    finds is judged once more, rounded to 256 levels.
     qualified: the name says the plugin, since another one of the suite would give the same name.
     """
 
     kind: Literal["attack", "corruption"]
     entry: Entry
     params: Params
-    strength: Budget | int
+    strength: Budget | int | None
     nested: tuple[Budget, ...] = ()
+    source: Model | None = None
+    eight_bit: bool = False
     qualified: bool = False
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether its members take turns on what is still right."""
+        return self.kind == "attack" and self.entry.spec.ensemble
+
+    @property
+    def is_targeted(self) -> bool:
+        """Whether it wants a class of its choice."""
+        return self.kind == "attack" and bool(self.entry.spec.threat(self.params).targeted)
+
+    @property
+    def needs_blocks(self) -> bool:
+        """Whether what an example gets depends on the others of its block."""
+        spec = self.entry.spec
+        in_blocks = self.kind == "attack" and spec.blocks is not None and spec.blocks(self.params)
+        return spec.randomness == "global" or in_blocks
+
+    @property
+    def returned(self) -> Mapping[str, type]:
+        """The notes that the plugin returns per example; of an ensemble, every member some of them."""
+        return {**self.entry.spec.notes, **({"target": int} if self.is_targeted else {})}
+
+    @property
+    def notes(self) -> Mapping[str, type]:
+        """The columns beside the outcome: what the plugin returns, and what the core adds."""
+        return {
+            **self.returned,
+            **({"success": bool} if self.is_targeted else {}),
+            **({"component": str} if self.is_ensemble else {}),
+            **({"prediction_8bit": int, "correct_8bit": bool} if self.eight_bit else {}),
+        }
 
     @property
     def norm(self) -> Norm | None:
@@ -127,7 +191,7 @@ class Perturbation:
     @property
     def smaller(self) -> tuple[Budget, ...]:
         """The budgets whose survivors this one attacks."""
-        return tuple(budget for budget in self.nested if budget < self.strength)
+        return tuple(budget for budget in self.nested if self.strength is not None and budget < self.strength)
 
     @property
     def name(self) -> str:
@@ -140,10 +204,14 @@ class Perturbation:
         shown = [item.name for item in fields if item.name in changed or item.metadata.get("shown")]
         options = {key: getattr(self.params, key) for key in shown if key != "norm"}
         words = [f"{key}={_shown(value)}" for key, value in options.items()]
-        words += ["nested"] if self.nested else []
-        head = [self.norm] if self.norm else []
+        if bool(self.nested) != self.is_ensemble and self.strength is not None:
+            words += ["nested" if self.nested else "nested=no"]
+        words += [f"source={self.source.label}"] if self.source else []
+        words += ["8 bit"] if self.eight_bit else []
+        head: list[str] = [self.norm] if self.norm else []
+        head += [str(self.strength)] if self.strength is not None else []
         spec = self.entry.name if self.qualified else self.entry.spec.name
-        return f"{spec}({', '.join([*head, str(self.strength), *words])})"
+        return f"{spec}({', '.join([*head, *words])})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +231,8 @@ class Suite:
     perturbations: tuple[Perturbation, ...]
     metrics: tuple[Entry, ...]
     count: Count
-    precision: str
+    precision: Precision
+    compile: bool
     seed: int
     expected: Mapping[str, Mapping[str, float]]
     expected_source: str
@@ -190,4 +259,4 @@ def changed_fields(record: Any) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "-".join(map(_shown, value)) if isinstance(value, list | tuple) else str(value)
+    return "+".join(map(_shown, value)) if isinstance(value, list | tuple) else str(value)

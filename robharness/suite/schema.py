@@ -16,6 +16,7 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     definitions = schema.setdefault("$defs", {})
     for name in ("DataRef", "Check"):
         definitions[name]["additionalProperties"] = False
+    schema["properties"]["precision"]["anyOf"][1]["additionalProperties"] = False
     schema.update({"$schema": "https://json-schema.org/draft/2020-12/schema", "additionalProperties": False})
     for key, noun, ref in (("models", "model", ModelRef), ("attacks", "attack", AttackRef),
                            ("corruptions", "corruption", CorruptionRef)):  # fmt: skip
@@ -43,4 +44,6 @@ def _variant(noun: str, ref: type, entry: Entry, definitions: dict[str, Any]) ->
         variant["properties"].update(params.get("properties", {}))
         variant["required"] = [*variant.get("required", []), *params.get("required", [])]
     variant["properties"][noun] = {"const": entry.name, "description": entry.spec.summary}
+    if noun == "attack" and not entry.spec.minimal:
+        variant["required"] = [*variant["required"], "eps"]
     return {"additionalProperties": False, **variant, "title": entry.name}

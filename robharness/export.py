@@ -1,0 +1,122 @@
+"""What attacks made, as files that anyone can judge again with NumPy and a network; made anew, since no store holds it.
+
+A cell is a folder: `cell.json` says which, and every `00000-00128.npz` holds the images of positions 0 to 127, as the
+network takes them, float32 in [0, 1], (N, *shape), their labels, the predictions and the examples' ids. Files appear
+whole; those that are there already are left as they are, and no position is in two of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from robharness import worker
+from robharness.cells import Cell, Plan
+from robharness.errors import UserError
+from robharness.referee import Outcome
+from robharness.store import Span, Store, uncovered
+
+PASSES = 4
+"""Passes per file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A cell's folder. n: images in it. stored: how many of their predictions are in the store; differing: how many of
+    those are not what was found now."""
+
+    cell: Cell
+    folder: Path
+    n: int
+    stored: int
+    differing: int
+
+
+def export(plan: Plan, store: Store, folder: Path, *, device: str, rows: int | None = None) -> Iterator[Exported]:
+    """Write what the attacks of the plan make into the folder, a cell after the other.
+
+    rows: examples per pass; with those of a run, the outcomes are those of the run. Raises UserError where the plan has
+    no attack, where a folder holds another cell, or an attack fails.
+    """
+    attacks = [cell for cell in plan.cells if cell.kind == "attack"]
+    if not attacks:
+        raise UserError("there is no attack to export among these cells. See: robharness plan SUITE")
+    for model in plan.models:
+        cells = [cell for cell in attacks if cell.model is model]
+        folders = {cell.key: _opened(folder, cell) for cell in cells}
+        if not cells:
+            continue
+        loaded = worker.load(plan, model, device=device, rows=rows)
+        start, stop = plan.span
+        step = PASSES * loaded.classifier.rows
+        for first in range(start, stop, step):
+            chunk = first, min(first + step, stop)
+            gaps = {cell.key: uncovered(_spans(folders[cell.key]), chunk) for cell in cells}
+            for span in sorted({span for missing in gaps.values() for span in missing}):
+                batch = loaded.reader.read(*span)
+                for family in worker.families([cell for cell in cells if span in gaps[cell.key]]):
+                    found = worker.outcomes(loaded, family, batch, span)
+                    for cell, (outcome, _) in zip(family, found, strict=True):
+                        _write(_file(folders[cell.key], span), outcome, batch.labels.cpu().numpy(), batch.ids)
+        loaded.reader.threads.close()
+        for cell in cells:
+            yield _compared(cell, folders[cell.key], store, plan.n)
+
+
+def _opened(folder: Path, cell: Cell) -> Path:
+    """The cell's folder, with its description."""
+    names = [re.sub(r"[^\w=.,() -]", "_", name) for name in (cell.model.label, cell.short_name)]
+    place = folder.joinpath(*names)
+    description = place / "cell.json"
+    about = {"model": cell.model.label, "data": cell.data.name, "perturbation": cell.short_name, "key": cell.key}
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        if description.exists() and json.loads(description.read_text()).get("key") != cell.key:
+            raise UserError(f"{place} holds another cell of that name; write to another folder: -o {folder}-2")
+        description.write_text(json.dumps(about | {"identity": cell.identity}, indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise UserError(f"{place}: {error.strerror}. See: ls -ld {folder}") from None
+    return place
+
+
+def _file(folder: Path, span: Span) -> Path:
+    return folder / f"{span[0]:05}-{span[1]:05}.npz"
+
+
+def _spans(folder: Path) -> list[Span]:
+    """The positions that files are there for."""
+    names = [path.stem.partition("-") for path in folder.glob("*-*.npz")]
+    return [(int(start), int(stop)) for start, _, stop in names]
+
+
+def _write(path: Path, outcome: Outcome, labels: np.ndarray, ids: tuple[str, ...]) -> None:
+    images = outcome.inputs.cpu().contiguous().numpy()
+    unfinished = path.with_suffix(".tmp")
+    try:
+        with unfinished.open("wb") as file:
+            np.savez(file, images=images, labels=labels, predictions=outcome.prediction, examples=np.array(ids))
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise UserError(f"{path}: {error.strerror}. See: df {path.parent}") from None
+
+
+def _compared(cell: Cell, folder: Path, store: Store, n: int) -> Exported:
+    rows = store.read(cell.key, n, ["example", "prediction"])
+    known = {}
+    if len(rows.positions):
+        known = dict(zip(rows.table["example"].to_pylist(), rows.table["prediction"].to_pylist(), strict=True))
+    written, stored, differing = 0, 0, 0
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as part:
+            pairs = list(zip(part["examples"].tolist(), part["predictions"].tolist(), strict=True))
+        written += len(pairs)
+        stored += sum(example in known for example, _ in pairs)
+        differing += sum(known.get(example, prediction) != prediction for example, prediction in pairs)
+    return Exported(cell=cell, folder=folder, n=written, stored=stored, differing=differing)

@@ -1,0 +1,131 @@
+"""What `export-adversarial` writes: anyone can judge it again, and nothing that is there is lost."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robharness import api
+from robharness.cli import _main
+from robharness.store import Store
+
+ATTACKS = [{"attack": "teams/team", "eps": ["1/8", "1/4"]}, {"attack": "teams/step", "eps": "1/4"}]
+
+
+@pytest.fixture
+def written(suite, tmp_path, monkeypatch):
+    """Write a suite, and give what `export-adversarial` then does with these words: its exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def go(*words, **changes):
+        Path("suite.yaml").write_text(json.dumps(suite(**{"attacks": ATTACKS} | changes)))
+        plugins = [word for path in PLUGINS for word in ("-p", path)]
+        return int(_main(["export-adversarial", "suite.yaml", *plugins, "--store", "store", "-o", "out", *words]))
+
+    return go
+
+
+PLUGINS = [str(Path(__file__).parent / name) for name in ("toys.py", "teams.py")]
+TEAM, STEP = Path("out/Net/team(linf, 1_4)"), Path("out/Net/step(linf, 1_4)")
+
+
+def judged(folder, net):
+    """{example: whether it is right} for all the files of a folder."""
+    found = {}
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as part:
+            images, labels = torch.from_numpy(part["images"]), torch.from_numpy(part["labels"])
+            predictions = net(images).argmax(1)
+            assert (predictions.numpy() == part["predictions"]).all()
+            assert images.dtype == torch.float32 and 0 <= images.min() <= images.max() <= 1
+            new = dict(zip(part["examples"].tolist(), (predictions == labels).tolist(), strict=True))
+            assert not set(new) & set(found), "no example twice"
+            found |= new
+    return found
+
+
+def test_images_judged_again_give_the_stored_accuracy(written, run, suite, capsys):
+    results = run(suite(attacks=ATTACKS), batch_size=8)
+    assert written("--batch-size", "8") == 0
+    model = results.plan.models[0]
+    net = model.entry.spec.build(model.ref.params, None)
+    for result in results.cells[1:]:
+        folder = Path("out/Net") / result.cell.short_name.replace("/", "_")
+        found = judged(folder, net)
+        assert found == dict(zip(result.columns["example"], result.correct.tolist(), strict=True))
+        assert json.loads((folder / "cell.json").read_text())["key"] == result.cell.key
+        assert sorted(path.name for path in folder.iterdir()) == ["00000-00032.npz", "00032-00040.npz", "cell.json"]
+    assert f"{TEAM}: 40 images; 0 of 40 stored predictions differ" in capsys.readouterr().out
+
+
+def test_it_needs_no_store_and_tells_in_json(written, capsys):
+    assert written("--only", "team*", "--limit", "10", "--json") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[1] == {
+        "cell": "Net · toys/pixels/test · team(linf, 1/4)", "folder": str(TEAM), "n": 10, "stored": 0, "differing": 0,
+    }  # fmt: skip
+    assert len(lines) == 2 and not STEP.exists() and not Path("store").exists()
+
+
+def test_what_is_there_is_kept_and_no_position_is_written_twice(written, suite, run):
+    assert written("--limit", "10") == 0
+    [first] = TEAM.glob("*.npz")
+    before = first.stat().st_mtime_ns, first.read_bytes()
+    assert written("--batch-size", "4") == 0
+    assert (first.stat().st_mtime_ns, first.read_bytes()) == before
+    results = run(suite(attacks=ATTACKS))
+    net = results.plan.models[0].entry.spec.build(results.plan.models[0].ref.params, None)
+    assert len(judged(TEAM, net)) == len(judged(STEP, net)) == 40
+
+
+def test_a_folder_holds_one_cell(written, capsys):
+    assert written("--limit", "10") == 0
+    assert written("--limit", "10", attacks=[{**ATTACKS[1], "step": "1/2"}]) == 0
+    other = [{"model": "toys/net", "label": "Net", "what": "drifting"}]
+    assert written("--limit", "10", models=other) == 2
+    said = capsys.readouterr().err
+    assert "holds another cell of that name; write to another folder: -o out-2" in said
+
+
+def test_predictions_that_are_not_the_stored_ones_are_counted(written, run, suite, tmp_path, capsys):
+    """As after an update of a library: the store holds another prediction for five examples."""
+    results = run(suite(attacks=ATTACKS))
+    cell = results.cells[-1].cell
+    columns = {name: results.cells[-1].columns[name] for name in results.cells[-1].columns}
+    columns["prediction"] = np.where(np.arange(40) < 5, 2 - columns["prediction"] // 2, columns["prediction"])
+    changed = int((columns["prediction"] != results.cells[-1].columns["prediction"]).sum())
+    store = Store(tmp_path / "store")
+    for part in store.folder(cell.key).glob("*.parquet"):
+        part.unlink()
+    store.write_part(cell.key, 0, columns, {})
+    assert written() == 3
+    assert f"{STEP}: 40 images; {changed} of 40 stored predictions differ" in capsys.readouterr().out
+    assert changed > 0
+
+
+def test_what_cannot_be_written_or_made_is_said(written, capsys):
+    assert written(attacks=None) == 2
+    assert "there is no attack to export" in capsys.readouterr().err
+    assert written("--limit", "10", attacks=[ATTACKS[0] | {"how": "oversteps"}]) == 2
+    assert "moved by" in capsys.readouterr().err
+    Path("out/Net").rename("elsewhere")
+    Path("out/Net").write_text("a file")
+    assert written("--limit", "10") == 2
+    said = capsys.readouterr().err
+    assert "out/Net" in said and "Traceback" not in said
+
+
+def test_images_of_every_model_and_norms_in_their_names(suite, teams, tmp_path):
+    """Nothing of a label is a folder of its own."""
+    from robharness.export import export
+
+    models = [{"model": "toys/net", "label": "a/b"}, {"model": "teams/net", "label": "c"}]
+    planned = api.plan(suite(models=models, attacks=ATTACKS[1:]), plugins=teams, limit=4)
+    made = list(export(planned, Store(tmp_path / "none"), tmp_path / "out", device="cpu"))
+    assert [m.folder.relative_to(tmp_path / "out") for m in made] == [
+        Path(f"{name}/step(linf, 1_4)") for name in ("a_b", "c")
+    ]
+    assert os.listdir(tmp_path) == ["out"]

@@ -1,0 +1,159 @@
+"""BatchNorm folded into convolutions: logits stay, and where they would not, or nothing can be told, all stays."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from robharness import InputSpec, ModelSpec, worker
+from robharness.folding import TOLERANCE, folded
+from robharness.report import build
+
+DRAWS = torch.Generator().manual_seed(7)
+
+
+def trained(net):
+    """As after training: no scale, shift, mean or variance is 1 or 0."""
+    for name, value in [*net.named_parameters(), *net.named_buffers()]:
+        if value.is_floating_point():
+            low = 0.5 if name.endswith("running_var") else -0.5
+            value.data.copy_(torch.empty(value.shape).uniform_(low, 1, generator=DRAWS))
+    return net.eval()
+
+
+def values(*shape):
+    return torch.empty(shape).uniform_(generator=DRAWS)
+
+
+class Residual(nn.Module):
+    """A block as ResNet's: two convolutions with norms, a third one on the way around them."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.one_norm = nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.two, self.two_norm = nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.BatchNorm2d(6, affine=False)
+        self.around = nn.Sequential(nn.Conv2d(3, 6, 1, bias=False), nn.BatchNorm2d(6))
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x):
+        inner = self.two_norm(self.two(torch.relu(self.one_norm(self.one(x)))))
+        return self.head(torch.relu(inner + self.around(x)).mean((2, 3)))
+
+
+class Head(nn.Sequential):
+    """The layers, the mean over space, and a few logits."""
+
+    def forward(self, x):
+        return super().forward(x).flatten(2).mean(2)
+
+
+class Two(nn.Module):
+    """The convolution's output is taken by two."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        seen = self.convolution(x)
+        return (self.norm(seen) + 5 * seen).mean((2, 3))
+
+
+class Again(nn.Module):
+    """One norm behind two convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.norm = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.norm(self.two(torch.relu(self.norm(self.one(x))))).mean((2, 3))
+
+
+class Stubborn(Residual):
+    def __deepcopy__(self, memo):
+        raise TypeError("cannot copy a lock")
+
+
+PICTURE, CLIP = (3, 8, 8), (3, 4, 8, 8)
+NETS = {
+    "residual": (Residual, PICTURE, 3),
+    "clips": (lambda: Head(nn.Conv3d(3, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU(), nn.Conv3d(4, 5, 1)), CLIP, 1),
+    "padded": (lambda: Head(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), nn.BatchNorm2d(4)), PICTURE, 1),
+    "two convolutions": (lambda: Head(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)), PICTURE, 1),
+    "after a relu": (lambda: Head(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)), PICTURE, 0),
+    "after a relu in place": (lambda: Head(nn.Conv2d(3, 4, 3), nn.ReLU(True), nn.BatchNorm2d(4)), PICTURE, 0),
+    "before it": (lambda: Head(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)), PICTURE, 0),
+    "no statistics": (lambda: Head(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), PICTURE, 0),
+    "two consumers": (Two, PICTURE, 0),
+    "used twice": (Again, PICTURE, 0),
+    "transposed": (lambda: Head(nn.ConvTranspose2d(3, 4, 3), nn.BatchNorm2d(4)), PICTURE, 0),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_logits_stay_and_the_network_itself_is_untouched(name):
+    build, shape, norms = NETS[name]
+    net = trained(build())
+    before = copy.deepcopy(net.state_dict())
+    found, count = folded(net, values(2, *shape))
+    assert count == norms
+    left = [module for module in found.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    held = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert len(held) - len(left) == norms and (found is net) == (norms == 0)
+    x = values(6, *shape)
+    logits = net(x)
+    assert (found(x) - logits).abs().max() <= TOLERANCE * (logits.max() - logits.min())
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_gradients_stay_too():
+    net = trained(Residual())
+    found, _ = folded(net, values(2, *PICTURE))
+    x, gradients = values(4, *PICTURE), []
+    for one in (net, found):
+        leaf = x.clone().requires_grad_(True)
+        one(leaf).square().sum().backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("features", ["one", "one_norm", "two", "around.0", "around"])
+def test_what_is_declared_as_features_stays(features):
+    net = trained(Residual())
+    found, count = folded(net, values(2, *PICTURE), features)
+    assert count == (2 if features in ("one", "two", "around.0") else 3)
+    x, seen = values(4, *PICTURE), []
+    for one in (net, found):
+        hook = one.get_submodule(features).register_forward_hook(lambda module, given, output: seen.append(output))
+        one(x)
+        hook.remove()
+    torch.testing.assert_close(seen[0], seen[1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("build", [Stubborn, lambda: Head(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))])
+def test_a_network_that_cannot_be_folded_is_left_as_it_is(build):
+    net = trained(build())
+    spec = ModelSpec(name="net", summary="", input=InputSpec(shape=PICTURE), labels="", build=build)
+    assert worker._folded(net, spec, torch.device("cpu")) == (net, 0)
+
+
+def test_outcomes_say_so_and_the_state_is_that_of_the_network_as_it_was_built(suite, run):
+    results = run(suite(models=[{"model": "teams/net"}, {"model": "toys/net"}], attacks=[]))
+    [real], [toy] = (result.provenance for result in results.cells)
+    assert (real["folded"], toy["folded"]) == (1, 0)
+    spec = results.plan.models[0].entry.spec
+    net = spec.build(spec.params(), None)
+    assert real["model_state"] == worker.state_digest(net)
+
+
+def test_a_cell_of_folded_and_unfolded_parts_is_told_of(suite, run, monkeypatch):
+    """As where a store from before there was folding is gone on with."""
+    source = suite(models=[{"model": "teams/net", "label": "Net"}], attacks=[])
+    with monkeypatch.context() as patched:
+        patched.setattr(worker.folding, "folded", lambda net, x, features: (net, 0))
+        run(source, shard=(1, 2))
+    [said] = build(run(source)).warnings
+    assert said.startswith("Net: parts of one cell were made in different ways (folded 0 and 1), in 1 cells")

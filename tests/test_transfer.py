@@ -1,0 +1,113 @@
+"""`source`: attacks that are crafted on one model and judged by another."""
+
+import numpy as np
+import pytest
+import torch
+
+from robharness import api, worker
+from robharness.classifier import Classifier
+
+MODELS = [
+    {"model": "teams/net", "label": "A"},
+    {"model": "teams/net", "label": "B", "seed": 1},
+    {"model": "toys/net", "label": "C"},
+]
+STEP = {"attack": "teams/step", "eps": "1/4"}
+
+
+def by_name(results):
+    return {(result.cell.model.label, result.cell.short_name): result for result in results.cells}
+
+
+def test_it_is_crafted_on_the_source_and_judged_by_the_model(suite, run, teams):
+    results = run(suite(models=MODELS, attacks=[STEP, STEP | {"source": "B"}]), batch_size=8)
+    planned = results.plan
+    networks = {model.label: worker.load(planned, model, with_sources=False) for model in planned.models}
+    batch = networks["A"].reader.read(0, 40)
+
+    def lead(logits, labels):
+        others = logits.scatter(1, labels[:, None], float("-inf")).amax(1)
+        return others - logits.gather(1, labels[:, None])[:, 0]
+
+    leaf = batch.x.clone().requires_grad_(True)
+    lead(networks["B"].classifier.net(leaf), batch.labels).sum().backward()
+    crafted = (batch.x + 0.25 * leaf.grad.sign()).clamp(0, 1)
+    found = by_name(results)
+    for label in "ABC":
+        logits = networks[label].classifier.net(crafted)
+        result = found[label, "step(linf, 1/4, source=B)"]
+        assert (result.columns["prediction"] == logits.argmax(1).numpy()).all()
+        assert np.allclose(result.columns["margin"], -lead(logits, batch.labels).detach().numpy(), atol=1e-5)
+    assert found["A", "step(linf, 1/4)"].correct.tolist() != found["A", "step(linf, 1/4, source=B)"].correct.tolist()
+    own, other = (
+        found["B", name].columns["margin"].tolist() for name in ("step(linf, 1/4)", "step(linf, 1/4, source=B)")
+    )
+    assert own == other
+
+
+def test_what_is_shared_at_the_clean_point_is_each_models_own(suite, run):
+    """The same attack on both: its gradient and its logits at the clean point are not the judged model's."""
+    nearest = {"attack": "teams/nearest", "eps": "1/4"}
+    found = by_name(run(suite(models=MODELS, attacks=[nearest, nearest | {"source": "B"}])))
+    sizes = {label: found[label, "nearest(linf, 1/4, source=B)"].columns["size"].tolist() for label in "ABC"}
+    assert sizes["A"] == sizes["B"] == sizes["C"] == found["B", "nearest(linf, 1/4)"].columns["size"].tolist()
+    assert sizes["A"] != found["A", "nearest(linf, 1/4)"].columns["size"].tolist()
+
+
+def test_it_is_the_same_from_other_processes_and_in_other_passes(suite, run):
+    attacks = [STEP | {"source": "B"}, {"attack": "teams/team", "eps": ["1/8", "1/4"], "source": "C"},
+               {"attack": "teams/neighbours", "eps": "1/4", "source": "B"}]  # fmt: skip
+    source = suite(models=MODELS, attacks=attacks, count="robust")
+    whole = run(source, batch_size=8)
+    assert not any(result.failures for result in whole.cells)
+    for name, options in (("workers", {"workers": 2}), ("parts", {"shard": (2, 3)})):
+        run(source, name, batch_size=8, **options)
+        again = run(source, name, batch_size=8)
+        for one, other in zip(whole.cells, again.cells, strict=True):
+            assert one.columns["margin"].tolist() == other.columns["margin"].tolist()
+            assert one.columns["prediction"].tolist() == other.columns["prediction"].tolist()
+
+
+def test_what_the_source_is_counts(suite, teams, tmp_path):
+    """Its options and its weights are in the key of what is crafted on it; its label is not."""
+
+    def keys(**changes):
+        models = [MODELS[0], MODELS[1] | changes]
+        attacks = [STEP, STEP | {"source": models[1]["label"]}]
+        cells = api.plan(suite(models=models, attacks=attacks), plugins=teams).cells
+        return [cell.key for cell in cells if cell.model.label == "A"]
+
+    base = keys()
+    assert len(set(base)) == 3
+    assert keys(label="other") == base
+    (tmp_path / "net.pt").write_bytes(b"weights")
+    for changes in ({"seed": 2}, {"weights": str(tmp_path / "net.pt")}):
+        clean, white, crafted = keys(**changes)
+        assert [clean, white] == base[:2] and crafted != base[2]
+
+
+def test_its_state_and_plugin_are_told_with_the_outcomes(suite, run):
+    results = run(suite(models=MODELS[:2], attacks=[STEP | {"source": "B"}]))
+    found = by_name(results)
+    [way] = found["A", "step(linf, 1/4, source=B)"].provenance
+    [other] = found["B", "clean"].provenance
+    assert way["sources"] == {"B": other["model_state"]} and way["model_state"] != other["model_state"]
+    assert way["source_plugin"] == way["model_plugin"]
+
+
+@pytest.mark.parametrize("what", ["unbuildable", "crashes-with-gradients", "crashes-on-pictures"])
+def test_a_source_that_fails_costs_what_is_crafted_on_it_and_nothing_else(suite, run, what):
+    broken = {"model": "teams/net", "label": "Broken", "what": what}
+    found = by_name(run(suite(models=[MODELS[2], broken], attacks=[STEP, STEP | {"source": "Broken"}])))
+    assert found["C", "clean"].n == found["C", "step(linf, 1/4)"].n == 40
+    [failure] = found["C", "step(linf, 1/4, source=Broken)"].failures
+    assert failure.error.startswith("teams/net: it") and failure.blame.endswith("teams.py")
+
+
+def test_passes_of_the_source_get_smaller_too_where_memory_is_short(suite, run, teams):
+    planned = api.plan(suite(models=MODELS, attacks=[STEP | {"source": "B"}]), plugins=teams)
+    loaded = worker.load(planned, planned.models[0], rows=8)
+    smaller = worker._with_rows(planned, loaded, 4, too_many=8)
+    assert isinstance(smaller.classifier, Classifier)
+    assert [smaller.classifier.rows, smaller.sources["B"].classifier.rows] == [4, 4]
+    assert torch.equal(smaller.sources["B"].classifier.net.head.weight, loaded.sources["B"].classifier.net.head.weight)
