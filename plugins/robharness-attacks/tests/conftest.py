@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from robharness import Batch, Classifier, ExampleRNG
+from robharness import Batch, Classifier, ExampleRNG, Perturbed
 from robharness_attacks import robharness_attacks
 
 SPECS = {spec.name: spec for spec in robharness_attacks()}
@@ -40,25 +43,49 @@ def uniform():
     return draw
 
 
+def in_turn(members, model, view, batch, eps, name, seed):
+    """Each member of an ensemble gets what is still right; the note names the one that broke an example, or is ""."""
+    x, component = batch.x.clone(), np.full(len(batch), "", object)
+    left = model.decisions(x) == batch.labels
+    for member, built in members.items():
+        rows = left.nonzero().flatten()
+        if len(rows) == 0:
+            break
+        part = batch.select(rows)
+        x[rows] = built.perturb(view, part, eps, ExampleRNG(seed, f"{name} {member}", part.ids)).x
+        left[rows] = model.decisions(x[rows]) == part.labels
+        component[rows[~left[rows]].numpy()] = member
+    return Perturbed(x=x, notes={"component": component})
+
+
 @pytest.fixture(scope="session")
 def attack():
-    """Run an attack as the core does, by name and options, and hold it to its promises."""
+    """Run an attack as the core does, by name and options, and hold it to its promises.
 
-    def run(name, net, batch, eps, *, rows=7, seed=0, **options):
+    features: the submodule that attacks on features read. An infinite eps is that of a minimum-norm attack.
+    """
+
+    def run(name, net, batch, eps, *, rows=7, seed=0, features=None, **options):
         spec = SPECS[name]
-        model = net if isinstance(net, Classifier) else Classifier(net, rows=rows)
+        model = net if isinstance(net, Classifier) else Classifier(net, rows=rows, features=features)
         params = spec.params(**options)
-        rng = ExampleRNG(seed, name, batch.ids)
         before = batch.x.clone()
-        result = spec.build(params).perturb(model.restricted(spec.access), batch, eps, rng)
+        view = model.restricted(spec.access)
+        if spec.ensemble:
+            result = in_turn(spec.build(params), model, view, batch, eps, name, seed)
+        else:
+            result = spec.build(params).perturb(view, batch, eps, ExampleRNG(seed, name, batch.ids))
         assert torch.equal(batch.x, before)
         assert result.x.shape == batch.x.shape
         assert result.x.dtype == batch.x.dtype
         assert 0 <= float(result.x.min()) <= float(result.x.max()) <= 1  # fails for NaN
-        order, slack = {"linf": (torch.inf, 1e-6), "l2": (2, 1e-4 * eps)}[spec.threat(params).norm]
+        threat = spec.threat(params)
+        order, slack = {"linf": (torch.inf, 1e-6), "l2": (2, 1e-4 * eps), "l1": (1, 1e-4 * eps)}[threat.norm]
         sizes = torch.linalg.vector_norm((result.x.double() - batch.x.double()).flatten(1), ord=order, dim=1)
         assert float(sizes.max()) <= eps + slack
-        assert set(result.notes) == set(spec.notes)
+        declared = {"component"} if spec.ensemble else {*spec.notes, *(["target"] if threat.targeted else [])}
+        assert set(result.notes) == declared
+        assert all(note.shape == batch.labels.shape for note in result.notes.values() if torch.is_tensor(note))
         return result
 
     return run
@@ -134,3 +161,10 @@ class Scaled(torch.nn.Module):
 def scaled():
     """The network with its logits multiplied: the same decisions."""
     return Scaled
+
+
+@pytest.fixture(scope="session")
+def mnist_case(tmp_path_factory):
+    """The network, pictures and authors' code of `autoattack_case.py`; trained once a session, in ten seconds."""
+    module = runpy.run_path(str(Path(__file__).parent / "autoattack_case.py"))
+    return module["load"](tmp_path_factory.mktemp("case"))

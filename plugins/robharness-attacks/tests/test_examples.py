@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from robharness import Budget, Classifier
-from robharness_attacks.norms import _length
-from robharness_attacks.objectives import clearly_fooled, lead
+from robharness_attacks.norms import direction, length, project, sparse_step
+from robharness_attacks.objectives import clearly_fooled, lead, target_lead
 
 N = 23
 
@@ -40,9 +40,10 @@ def rows_in(order):
     return [torch.tensor(part) for part in (order[:1], order[1:6], order[6:])]
 
 
+@pytest.mark.parametrize("more", [{}, {"objective": "margin"}, {"target": 0}, {"target": "least-likely"}], ids=str)
 @pytest.mark.parametrize("keep", ["best", "last"])
-def test_exact_arithmetic_gives_exact_outcomes(attack, dyadic, keep):
-    options = {"steps": 6, "rel_step": Budget("1/4"), "keep": keep, "random_start": False}
+def test_exact_arithmetic_gives_exact_outcomes(attack, dyadic, keep, more):
+    options = {"steps": 6, "rel_step": Budget("1/4"), "keep": keep, "random_start": False, **more}
     whole = attack("pgd", Exact(), dyadic, 2**-4, rows=8, **options)
     fooled = Classifier(Exact(), rows=8).decisions(whole.x) != dyadic.labels
     assert 3 <= int(fooled.sum()) <= N - 3  # some leave early and some do not
@@ -51,7 +52,8 @@ def test_exact_arithmetic_gives_exact_outcomes(attack, dyadic, keep):
         for part in rows_in(order):
             one = attack("pgd", Exact(), dyadic.select(part), 2**-4, rows=rows, **options)
             assert torch.equal(one.x, whole.x[part])
-            assert torch.equal(one.notes["zero_gradients"], whole.notes["zero_gradients"][part])
+            assert one.notes.keys() == whole.notes.keys()
+            assert all(torch.equal(one.notes[name], whole.notes[name][part]) for name in whole.notes)
 
 
 @pytest.mark.parametrize("options", [
@@ -60,17 +62,27 @@ def test_exact_arithmetic_gives_exact_outcomes(attack, dyadic, keep):
     {"norm": "l2", "keep": "best", "random_start": False},
     {"norm": "linf", "keep": "last", "restarts": 2},
     {"norm": "l2", "keep": "last"},
+    {"norm": "l1", "keep": "best"},
+    {"norm": "l1", "keep": "last", "sparsity": Budget("0.9")},
+    {"norm": "l1", "keep": "best", "random_start": False, "target": "random"},
+    {"norm": "linf", "keep": "best", "restarts": 2, "target": "random"},
+    {"norm": "l2", "keep": "last", "target": "least-likely", "objective": "dlr"},
+    {"name": "pgd-dense", "norm": "l1", "restarts": 2},
 ], ids=str)  # fmt: skip
 def test_neighbours_and_order_change_nothing_in_passes_of_one_shape(attack, conv_net, uniform, batch_of, options):
     net, x = conv_net(), uniform(2, N, 3, 8, 8)
     batch = batch_of(x, Classifier(net, rows=8).decisions(x))
-    eps = {"linf": 0.02, "l2": 0.25}[options["norm"]]
-    whole = attack("pgd", net, batch, eps, **options)
+    name, options = options.get("name", "pgd"), {key: value for key, value in options.items() if key != "name"}
+    eps = {"linf": 0.02, "l2": 0.25, "l1": 0.5}[options["norm"]]
+    eps *= 2 if "target" in options else 1
+    whole = attack(name, net, batch, eps, **options)
     fooled = Classifier(net, rows=7).decisions(whole.x) != batch.labels
     assert 2 <= int(fooled.sum()) <= N - 2
     order = np.random.default_rng(0).permutation(N).tolist()
     for part in rows_in(order):
-        assert torch.equal(attack("pgd", net, batch.select(part), eps, **options).x, whole.x[part])
+        one = attack(name, net, batch.select(part), eps, **options)
+        assert torch.equal(one.x, whole.x[part])
+        assert all(torch.equal(one.notes[note], whole.notes[note][part]) for note in whole.notes)
 
 
 @pytest.fixture
@@ -83,9 +95,25 @@ def two_threads():
 @pytest.mark.usefixtures("two_threads")  # torch then sums a single long row in another order
 def test_lengths_are_the_same_bits_whatever_the_other_rows(uniform):
     x = uniform(4, 9, 3, 120, 120) - 0.5
-    whole = _length(x).flatten()
-    torch.testing.assert_close(whole.double(), torch.linalg.vector_norm(x.double().flatten(1), dim=1))
-    assert torch.equal(whole, torch.cat([_length(x[row : row + 1]).flatten() for row in range(9)]))
+    for norm, order in (("l2", 2), ("l1", 1)):
+        whole = length(x, norm)
+        torch.testing.assert_close(whole.double(), torch.linalg.vector_norm(x.double().flatten(1), order, dim=1))
+        assert torch.equal(whole, torch.cat([length(x[row : row + 1], norm) for row in range(9)]))
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_steps_are_the_same_bits_whatever_the_other_rows(uniform, norm):
+    origin, gradient = uniform(4, 9, 3, 40, 40), uniform(5, 9, 3, 40, 40) - 0.5
+    x = (origin + 0.1 * (uniform(6, 9, 3, 40, 40) - 0.5)).clamp(0, 1)
+
+    def stepped(rows):
+        way = sparse_step(x[rows], gradient[rows], 1.0, 50) if norm == "l1" else direction(gradient[rows], norm)
+        return project(x[rows] + way, origin[rows], 1.0, norm)
+
+    whole = stepped(slice(None))
+    for rows in (slice(0, 1), slice(1, 4), slice(4, 9)):
+        assert torch.equal(stepped(rows), whole[rows])
 
 
 @pytest.mark.parametrize("random_start", [True, False])
@@ -117,11 +145,11 @@ def test_no_pass_is_made_for_examples_that_are_done(attack, linear, batch_of):
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_the_first_of_five_restarts_is_the_only_one_of_one(attack, conv_net, uniform, batch_of, keep, norm):
     net, x = conv_net(), uniform(2, N, 3, 8, 8)
     batch = batch_of(x, Classifier(net, rows=8).decisions(x))
-    eps = {"linf": 0.02, "l2": 0.25}[norm]
+    eps = {"linf": 0.02, "l2": 0.25, "l1": 0.5}[norm]
     starts, leads = {}, {}
     for restarts in (1, 5):
         seen = []
@@ -177,23 +205,119 @@ def test_the_declared_cost_is_what_is_spent_when_nobody_leaves(attack, linear, b
     assert model.passes == {"backward": gradients, "forward": gradients + cost.forwards}
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", ["fgsm", "pgd"])
-def test_clips_are_attacked_as_their_frames_laid_side_by_side(attack, linear, uniform, batch_of, name, norm):
+@pytest.mark.parametrize(("name", "norm"), [
+    ("fgsm", "linf"), ("fgsm", "l2"), ("pgd", "linf"), ("pgd", "l2"), ("pgd", "l1"), ("pgd-dense", "l1"),
+])  # fmt: skip
+@pytest.mark.parametrize("target", ["none", "random"])
+def test_clips_are_attacked_as_their_frames_laid_side_by_side(attack, linear, uniform, batch_of, name, norm, target):
     """Lengths span channels, frames and pixels of a clip; two classes are enough."""
     clips = uniform(6, 5, 3, 4, 2, 6)
     weights = np.random.default_rng(1).normal(size=3 * 4 * 2 * 6).astype(np.float32)
-    net, eps = linear(weights, float(weights.clip(0).sum())), {"linf": 0.1, "l2": 0.5}[norm]
-    as_clips = attack(name, net, batch_of(clips, [0, 1, 0, 1, 0]), eps, norm=norm)
-    as_pictures = attack(name, net, batch_of(clips.reshape(5, 3, 8, 6), [0, 1, 0, 1, 0]), eps, norm=norm)
+    net, eps = linear(weights, float(weights.clip(0).sum())), {"linf": 0.1, "l2": 0.5, "l1": 2.0}[norm]
+    options = {"norm": norm, "target": target}
+    as_clips = attack(name, net, batch_of(clips, [0, 1, 0, 1, 0]), eps, **options)
+    as_pictures = attack(name, net, batch_of(clips.reshape(5, 3, 8, 6), [0, 1, 0, 1, 0]), eps, **options)
+    assert (as_clips.x != clips).flatten(1).any(1).all()
     assert torch.equal(as_clips.x.reshape(5, 3, 8, 6), as_pictures.x)
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_pictures_in_channels_last_stay_so(attack, conv_net, uniform, batch_of, keep, norm):
     net, x = conv_net(), uniform(2, 9, 3, 8, 8)
     batch = batch_of(x.to(memory_format=torch.channels_last), [0] * 9)
     result = attack("pgd", net, batch, 0.1, norm=norm, keep=keep)
     assert result.x.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(result.x, attack("pgd", net, batch_of(x, [0] * 9), 0.1, norm=norm, keep=keep).x)
+
+
+# --- targets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "norm"), [("fgsm", "linf"), ("fgsm", "l2"), ("pgd", "linf"), ("pgd", "l1")])
+def test_targets_are_what_was_asked_for(attack, conv_net, uniform, batch_of, name, norm):
+    net, x = conv_net(), uniform(2, 200, 3, 8, 8)
+    labels = torch.arange(200) % 5
+    logits = Classifier(net, rows=8).logits(x)
+    wrong = logits.scatter(1, labels[:, None], torch.inf)
+    targets = {}
+    for target in (3, "least-likely", "random"):
+        result = attack(name, net, batch_of(x, labels), 0.01, norm=norm, target=target)
+        targets[target] = result.notes["target"]
+        stays = targets[target] < 0
+        assert torch.equal(result.x[stays], x[stays])
+        assert (result.x[~stays] != x[~stays]).flatten(1).any(1).all()
+    assert torch.equal(targets[3], torch.where(labels == 3, -1, 3))
+    assert torch.equal(targets["least-likely"], wrong.argmin(1))
+    assert (targets["random"] != labels).all()
+    assert (torch.bincount((targets["random"] - labels) % 5, minlength=5)[1:] > 30).all()
+    again = attack(name, net, batch_of(x, labels), 0.02, norm=norm, target="random").notes["target"]
+    assert torch.equal(again, targets["random"])
+
+
+@pytest.mark.parametrize("objective", ["excess", "cross-entropy", "margin", "dlr"])
+def test_the_best_iterate_is_where_the_target_leads_by_most(attack, digits, batch_of, objective):
+    net, x, labels = digits
+    options = {"steps": 10, "target": "random", "objective": objective}
+    leads, passes = {}, {}
+    for keep in ("best", "last"):
+        model = Classifier(net, rows=32)
+        result = attack("pgd", model, batch_of(x, labels), 0.3, keep=keep, **options)
+        passes[keep] = model.passes["backward"]
+        leads[keep] = target_lead(Classifier(net, rows=32).logits(result.x), result.notes["target"])
+    reached = {keep: lead > 0 for keep, lead in leads.items()}
+    assert 0.3 < float(reached["last"].float().mean()) < 1
+    assert not (reached["last"] & ~reached["best"]).any()
+    assert (leads["best"] >= leads["last"] - 1e-5)[~reached["best"]].all()
+    assert passes["best"] < 0.9 * passes["last"]
+
+
+def test_targets_of_two_classes_are_the_other_one(attack, linear, batch_of):
+    batch = batch_of(np.full((4, 1, 2, 2), 0.5, np.float32), [0, 1, 0, 1])
+    for target in ("least-likely", "random"):
+        result = attack("pgd", linear(np.ones(4, np.float32), 2.0), batch, 0.1, target=target)
+        assert result.notes["target"].tolist() == [1, 0, 1, 0]
+        assert ((result.x - batch.x).mean((1, 2, 3)).sign() == torch.tensor([1, -1, 1, -1])).all()
+
+
+def test_where_no_example_wants_the_target_nothing_is_done(attack, linear, batch_of):
+    batch = batch_of(np.full((4, 1, 2, 2), 0.5, np.float32), [1] * 4)
+    for name in ("fgsm", "pgd"):
+        result = attack(name, linear(np.ones(4, np.float32)), batch, 0.1, target=1)
+        assert torch.equal(result.x, batch.x)
+        assert result.notes["target"].tolist() == [-1] * 4
+
+
+def test_a_class_beyond_the_last_is_refused(attack, linear, batch_of):
+    batch = batch_of(np.full((4, 1, 2, 2), 0.5, np.float32), [1] * 4)
+    with pytest.raises(ValueError, match="target 2 is not one of the model's 2 classes, 0 to 1"):
+        attack("pgd", linear(np.ones(4, np.float32)), batch, 0.1, target=2)
+
+
+def test_budgets_share_the_gradient_toward_a_target_too(attack, conv_net, uniform, batch_of):
+    batch = batch_of(uniform(2, 10, 3, 8, 8), np.arange(10) % 5)
+    model = Classifier(conv_net(), rows=4)
+    for eps in (0.01, 0.02, 0.03):
+        attack("fgsm", model, batch, eps, target="least-likely")
+        attack("fgsm", model, batch, eps, target=1)
+    assert dict(model.passes) == {"forward": 9, "backward": 6}  # three passes each; the clean logits are needed, too
+
+
+# --- lower precision --------------------------------------------------------------------------------------------------
+
+
+class Rough(torch.nn.Module):
+    """The true class wins by a little, but not in bfloat16, where half the pixels lose what they have."""
+
+    def forward(self, x):
+        score = x.flatten(1).sum(1)
+        fooled = 1.0 if torch.is_autocast_enabled("cpu") else -1.0
+        return torch.stack([0 * score, score - score.detach() + fooled], 1)
+
+
+def test_who_is_fooled_in_a_rough_pass_alone_goes_on(attack, batch_of):
+    batch = batch_of(np.full((4, 1, 2, 2), 0.5, np.float32), [0] * 4)
+    model = Classifier(Rough(), rows=4, gradient_dtype=torch.bfloat16)
+    result = attack("pgd", model, batch, 0.1, steps=5, random_start=False)
+    assert dict(model.passes) == {"forward": 11, "backward": 5}  # gradients, those passes again, and the last iterate
+    assert torch.equal(result.x, batch.x)  # no iterate is better than another

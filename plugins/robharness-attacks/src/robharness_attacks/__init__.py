@@ -1,86 +1,46 @@
-"""Attacks that follow the gradient: FGSM (Goodfellow et al., 2015) and PGD (Madry et al., 2018)."""
+"""Attacks: fast gradients, PGD, AutoAttack and its components, minimum-norm attacks, attacks on features."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from annotated_types import Gt
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from robharness import AttackSpec, Budget, Cost, ThreatModel, hookimpl
+from robharness_attacks.params import (
+    APGDParams,
+    AutoAttackParams,
+    DDNParams,
+    DensePGDParams,
+    FABParams,
+    FeatureParams,
+    FGSMParams,
+    FMNParams,
+    PGDParams,
+    SquareParams,
+    Steps,
+)
 
 if TYPE_CHECKING:
     from robharness import Attack
 
-Norm = Literal["linf", "l2"]
-Size = Annotated[Budget, Gt(0)]
-Count = Annotated[int, Gt(0)]
 
-TRAVEL = "2.5"
-"""How many eps all steps together go by default, the field's convention since Madry et al."""
+def _built_by(module: str, name: str) -> Callable[[Any], Attack]:
+    """params -> what `name` in that module makes of them; imported when it is needed, since it imports torch."""
 
+    def build(params: Any) -> Attack:
+        attack: Attack = getattr(import_module(f"robharness_attacks.{module}"), name)(params)
+        return attack
 
-@dataclass(frozen=True, kw_only=True)
-class FGSMParams:
-    """norm: of the ball; the step goes to its edge, along the gradient's sign (linf) or the gradient itself (l2)."""
-
-    norm: Norm = "linf"
+    return build
 
 
-@dataclass(frozen=True, kw_only=True)
-class PGDParams:
-    """What PGD may be told.
-
-    norm: of the ball. steps: per restart. rel_step: the step over eps, by default 2.5 / steps. abs_step: the step
-    itself. restarts: how many starts are tried. random_start: begin uniformly in the ball, or else at the input.
-    keep: "best", the strongest iterate, examples that are clearly fooled leave early; or "last", the final iterate.
-    Raises ValueError where two options contradict each other.
-    """
-
-    norm: Norm = "linf"
-    steps: Count = field(default=10, metadata={"shown": True})
-    rel_step: Size | None = None
-    abs_step: Size | None = None
-    restarts: Count = 1
-    keep: Literal["best", "last"] = "best"
-    random_start: bool = True
-
-    def __post_init__(self) -> None:
-        if self.rel_step is not None and self.abs_step is not None:
-            raise ValueError("rel_step (a share of eps) and abs_step (the step itself) are both given; leave out one")
-        if self.restarts > 1 and not self.random_start:
-            raise ValueError("restarts is above 1 and random_start is false, so all would be alike; change one")
-        if self.rel_step is None and self.abs_step is None:  # written out, since it is part of what is measured
-            object.__setattr__(self, "rel_step", Budget(f"{TRAVEL}/{self.steps}"))
-
-    @property
-    def compares(self) -> bool:
-        """Whether iterates are compared, which costs a forward pass for the final ones."""
-        return self.keep == "best" or self.restarts > 1
-
-    def step(self, eps: Fraction) -> Fraction:
-        """The length of a step at this radius."""
-        if self.abs_step is not None:
-            return self.abs_step
-        assert self.rel_step is not None
-        return self.rel_step * eps
+def _threat(params: Any) -> ThreatModel:
+    return ThreatModel(norm=params.norm, targeted=getattr(params, "target", "none") != "none")
 
 
-def _build_fgsm(params: FGSMParams) -> Attack:
-    from robharness_attacks.gradient import FGSM
-
-    return FGSM(params)
-
-
-def _build_pgd(params: PGDParams) -> Attack:
-    from robharness_attacks.gradient import PGD
-
-    return PGD(params)
-
-
-def _cost_of_pgd(params: PGDParams) -> Cost:
+def _cost_of_steps(params: Steps) -> Cost:
     """A random start makes every gradient its own; without one the first is that of the clean point."""
     shared = 0 if params.random_start else 1
     return Cost(
@@ -90,7 +50,37 @@ def _cost_of_pgd(params: PGDParams) -> Cost:
     )
 
 
-def _advise_pgd(params: PGDParams, eps: Budget) -> list[str]:
+def _cost_of_features(params: FeatureParams) -> Cost:
+    """The distance is a note, so that the final iterate is always looked at."""
+    return replace(_cost_of_steps(params), forwards=params.restarts)
+
+
+def _cost_of_apgd(params: APGDParams) -> Cost:
+    return Cost(gradients=(params.steps + 1) * params.restarts * max(1, params.targets) * params.draws)
+
+
+def _cost_of_fab(params: FABParams) -> Cost:
+    """Without targets the gradient of every class is taken, of ten as far as this estimate goes."""
+    steps = params.steps * params.restarts * max(1, params.targets)
+    return Cost(gradients=steps * (1 if params.targets else 10), forwards=steps)
+
+
+def _cost_of_square(params: SquareParams) -> Cost:
+    return Cost(forwards=(params.queries + 1) * params.restarts)
+
+
+def _cost_of_autoattack(params: AutoAttackParams) -> Cost:
+    """For an example that withstands all members; those that break cost less."""
+    from robharness_attacks.autoattack import parts
+
+    cost_of = {APGDParams: _cost_of_apgd, FABParams: _cost_of_fab, SquareParams: _cost_of_square}
+    costs = [cost_of[type(part)](part) for part in parts(params).values()]  # type: ignore[operator]
+    return Cost(gradients=sum(cost.gradients for cost in costs), forwards=sum(cost.forwards for cost in costs))
+
+
+def _advise_steps(params: Steps, eps: Budget | None) -> list[str]:
+    if eps is None:
+        return []
     travel = params.steps * params.step(eps)
     if travel >= eps:
         return []
@@ -101,27 +91,112 @@ def _advise_pgd(params: PGDParams, eps: Budget) -> list[str]:
     ]
 
 
+def _advise_features(params: FeatureParams, eps: Budget | None) -> list[str]:
+    if params.random_start or params.distance == "contrastive":
+        return _advise_steps(params, eps)
+    return ["the distance from the input's own features has no gradient at the input; leave out random_start: false"]
+
+
+def _spec(name: str, summary: str, params: type, built_by: tuple[str, str], cost: Any, **more: Any) -> AttackSpec:
+    common: Mapping[str, Any] = {"access": "gradient", "threat": _threat, "build": _built_by(*built_by)}
+    return AttackSpec(name=name, summary=summary, params=params, cost=cost, **{**common, **more})
+
+
 @hookimpl
 def robharness_attacks() -> Iterator[AttackSpec]:
-    yield AttackSpec(
-        name="fgsm",
-        summary="One step to the edge of the ball, along the gradient at the clean input (Goodfellow et al., 2015)",
-        access="gradient",
-        params=FGSMParams,
-        threat=lambda params: ThreatModel(norm=params.norm),
-        cost=lambda params: Cost(shared_gradients=1),
-        build=_build_fgsm,
+    zero_gradients = {"zero_gradients": int}
+    yield _spec(
+        "fgsm",
+        "One step to the edge of the ball, along the gradient at the clean input (Goodfellow et al., 2015)",
+        FGSMParams,
+        ("gradient", "FGSM"),
+        lambda params: Cost(shared_gradients=1),
         randomness="none",
-        notes={"zero_gradients": int},
+        notes=zero_gradients,
+        alarms=("zero_gradients",),
     )
-    yield AttackSpec(
-        name="pgd",
-        summary="Projected gradient ascent in small steps (Madry et al., 2018)",
-        access="gradient",
-        params=PGDParams,
-        threat=lambda params: ThreatModel(norm=params.norm),
-        cost=_cost_of_pgd,
-        build=_build_pgd,
-        advise=_advise_pgd,
-        notes={"zero_gradients": int},
+    yield _spec(
+        "pgd",
+        "Projected gradient ascent in small steps (Madry et al., 2018; l1: Tramer and Boneh, 2019)",
+        PGDParams,
+        ("gradient", "PGD"),
+        _cost_of_steps,
+        advise=_advise_steps,
+        notes=zero_gradients,
+        alarms=("zero_gradients",),
+    )
+    yield _spec(
+        "pgd-dense",
+        "PGD in l1 with dense steps, scaled back into the ball, as Foolbox's L1PGD: weak, for comparison only",
+        DensePGDParams,
+        ("gradient", "PGD"),
+        _cost_of_steps,
+        advise=_advise_steps,
+        notes=zero_gradients,
+        alarms=("zero_gradients",),
+    )
+    yield _spec(
+        "apgd",
+        "Auto-PGD: projected ascent with momentum and a step that adapts (Croce and Hein, 2020 and 2021)",
+        APGDParams,
+        ("autopgd", "APGD"),
+        _cost_of_apgd,
+        notes={"targets": int, "objective": str},
+    )
+    yield _spec(
+        "fab",
+        "The nearest point across the boundary, by linear steps (Croce and Hein, 2020)",
+        FABParams,
+        ("fab", "FAB"),
+        _cost_of_fab,
+        minimal=True,
+    )
+    yield _spec(
+        "square",
+        "Random squares, kept where they help; sees scores alone (Andriushchenko et al., 2020)",
+        SquareParams,
+        ("square", "Square"),
+        _cost_of_square,
+        access="scores",
+        notes={"queries": int},
+    )
+    yield _spec(
+        "ddn",
+        "The nearest misclassified point in l2, by steps whose length adapts (Rony et al., 2019)",
+        DDNParams,
+        ("minimal", "DDN"),
+        lambda params: Cost(gradients=params.steps),
+        randomness="none",
+        minimal=True,
+        notes={"found": bool},
+    )
+    yield _spec(
+        "fmn",
+        "The nearest misclassified point, fast (Pintor et al., 2021)",
+        FMNParams,
+        ("minimal", "FMN"),
+        lambda params: Cost(gradients=params.steps),
+        randomness="none",
+        minimal=True,
+        notes={"found": bool},
+    )
+    yield _spec(
+        "autoattack",
+        "APGD, FAB and Square in turn, on what withstood the ones before (Croce and Hein, 2020)",
+        AutoAttackParams,
+        ("autoattack", "members"),
+        _cost_of_autoattack,
+        ensemble=True,
+        notes={"targets": int, "objective": str, "queries": int},
+    )
+    yield _spec(
+        "features",
+        "PGD on the representation: away from the input's own features, without labels or a probe",
+        FeatureParams,
+        ("features", "FeaturePGD"),
+        _cost_of_features,
+        access="features",
+        blocks=lambda params: params.distance == "contrastive",
+        advise=_advise_features,
+        notes={"distance": float},
     )

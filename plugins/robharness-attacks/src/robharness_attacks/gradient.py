@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
+from math import ceil
 
 import torch
 from torch import Tensor
 
-from robharness import Batch, Classifier, ExampleRNG, Perturbed
-from robharness_attacks import FGSMParams, PGDParams
-from robharness_attacks.norms import direction, per_row, project, random_start
-from robharness_attacks.objectives import clearly_fooled, excess, lead
+from robharness import Batch, Classifier, ExampleRNG, Gradient, Perturbed
+from robharness_attacks.norms import direction, per_row, project, random_start, rescale, sparse_step, unit
+from robharness_attacks.objectives import (
+    clearly_fooled,
+    clearly_reached,
+    lead,
+    likely_targets,
+    objective_of,
+    target_lead,
+)
+from robharness_attacks.params import DensePGDParams, FGSMParams, PGDParams, Steps, Target
+
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""(what the model gives (N, ...), what is known of the rows (N, ...)) -> one value per row, (N,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What a search climbs.
+
+    about: what is known of each row, (N, ...). objective: what is climbed. rank: what iterates are compared by.
+    is_reached: where nothing is left to do, (N,) bool. rows: (N,) bool, those that are attacked at all.
+    outputs: x -> what the model gives, for iterates whose gradient is not needed. at_clean: the gradient at the input.
+    """
+
+    about: Tensor
+    objective: Measure
+    rank: Measure
+    is_reached: Measure
+    rows: Tensor
+    outputs: Callable[[Tensor], Tensor]
+    at_clean: Callable[[], Gradient]
 
 
 @dataclass(frozen=True)
@@ -21,67 +52,146 @@ class FGSM:
     params: FGSMParams
 
     def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Perturbed:
-        way = direction(batch.gradient(model, excess).gradient, self.params.norm)
-        return Perturbed(x=(batch.x + eps * way).clamp(0, 1), notes={"zero_gradients": _is_zero(way).long()})
+        goal, target = _goal(model, batch, self.params)
+        gradient = goal.at_clean().gradient
+        x = (batch.x + eps * direction(gradient, self.params.norm)).clamp(0, 1)
+        x = torch.where(per_row(goal.rows, x), x, batch.x)
+        return Perturbed(x=x, notes={"zero_gradients": (_is_zero(gradient) & goal.rows).long(), **target})
 
 
 @dataclass(frozen=True)
 class PGD:
-    """Where iterates are compared, the one with the largest lead of a wrong class wins."""
+    """Where iterates are compared, the one with the largest lead wins: of a wrong class, or of the target."""
 
     params: PGDParams
 
     def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Perturbed:
-        params = self.params
-        length = float(params.step(Fraction(eps)))
-        best = _Best(batch)
-        zero_gradients = torch.zeros_like(batch.labels)
-        rows = torch.arange(len(batch), device=batch.x.device)  # those that are still attacked
-        for restart in range(params.restarts):
-            x = origin = batch.x[rows]
-            labels = batch.labels[rows]
-            if params.random_start:
-                start = random_start(rng.select(rows.tolist()), f"start {restart}", x, eps, params.norm)
-                x = (origin + start).clamp(0, 1)
-            for step in range(params.steps):
-                at_clean = step == 0 and not params.random_start
-                here = batch.gradient(model, excess) if at_clean else model.gradient(x, labels, excess)
-                gradient = here.gradient
-                if params.keep == "best":
-                    best.update(rows, x, here.logits)
-                    on = (~clearly_fooled(here.logits, labels)).nonzero().flatten()
-                    if len(on) < len(rows):
-                        rows, origin, labels, x, gradient = rows[on], origin[on], labels[on], x[on], gradient[on]
-                    if len(rows) == 0:
-                        break
-                way = direction(gradient, params.norm)
-                zero_gradients[rows] += _is_zero(way)
-                x = (origin + project(x + length * way - origin, eps, params.norm)).clamp(0, 1)
-            if params.compares and len(rows) > 0:
-                logits = model.logits(x)
-                best.update(rows, x, logits)
-                if params.keep == "best":
-                    rows = rows[~clearly_fooled(logits, labels)]
-            if len(rows) == 0:
-                break
-        return Perturbed(x=best.x if params.compares else x, notes={"zero_gradients": zero_gradients})
+        goal, target = _goal(model, batch, self.params)
+        found = climb(model, batch, eps, rng, self.params, goal)
+        return Perturbed(x=found.x, notes={"zero_gradients": found.zero_gradients, **target})
 
 
-class _Best:
-    """Per example, the iterate at which a wrong class led by most. x: (N, *shape)."""
+class Best:
+    """What a search has found, per example.
+
+    x: (N, *shape), the iterate of the highest rank. rank: (N,), of that one. zero_gradients: (N,), how many there were.
+    """
 
     def __init__(self, batch: Batch) -> None:
         self.x = batch.x.clone()
-        self._labels = batch.labels
-        self._lead = torch.full((len(batch),), -torch.inf, device=batch.x.device)
+        self.rank = torch.full((len(batch),), -torch.inf, device=batch.x.device)
+        self.zero_gradients = torch.zeros_like(batch.labels)
 
-    def update(self, rows: Tensor, x: Tensor, logits: Tensor) -> None:
+    def update(self, rows: Tensor, x: Tensor, rank: Tensor) -> None:
         """Compare with these iterates of these rows (indices)."""
-        found = lead(logits, self._labels[rows])
-        better = found > self._lead[rows]
-        self._lead[rows] = torch.where(better, found, self._lead[rows])
+        better = rank > self.rank[rows]
+        self.rank[rows] = torch.where(better, rank, self.rank[rows])
         self.x[rows] = torch.where(per_row(better, x), x, self.x[rows])
 
 
-def _is_zero(direction: Tensor) -> Tensor:
-    return direction.abs().amax(tuple(range(1, direction.ndim))) == 0
+def climb(model: Classifier, batch: Batch, eps: float, rng: ExampleRNG, params: Steps, goal: Goal) -> Best:
+    """Projected gradient ascent; with keep "best" a row leaves as soon as its goal is reached.
+
+    Where iterates are not compared x is the final one, and rank is not known.
+    """
+    best = Best(batch)
+    length = float(params.step(Fraction(eps)))
+    rows = goal.rows.nonzero().flatten()  # those that are still attacked
+    for restart in range(params.restarts):
+        if len(rows) == 0:
+            break
+        x, origin, about = batch.x[rows], batch.x[rows], goal.about[rows]
+        if params.random_start:
+            start = random_start(rng.select(rows.tolist()), f"start {restart}", x, eps, params.norm)
+            x = (origin + start).clamp(0, 1)
+        for step in range(params.steps):
+            is_clean = step == 0 and not params.random_start
+            here = goal.at_clean() if is_clean else model.gradient(x, about, goal.objective)
+            gradient, outputs = here.gradient, here.logits
+            if is_clean:
+                gradient, outputs = gradient[rows], outputs[rows]
+            if params.keep == "best":
+                reached = goal.is_reached(outputs, about)
+                outputs = model.judged(x, outputs, reached)
+                best.update(rows, x, goal.rank(outputs, about))
+                on = (~(reached & goal.is_reached(outputs, about))).nonzero().flatten()
+                if len(on) < len(rows):
+                    rows, x, origin, about, gradient = rows[on], x[on], origin[on], about[on], gradient[on]
+                if len(rows) == 0:
+                    break
+            best.zero_gradients[rows] += _is_zero(gradient)
+            x = _moved(x, gradient, origin, length, eps, params)
+        if len(rows) == 0:
+            break
+        if params.compares:
+            outputs = goal.outputs(x)
+            best.update(rows, x, goal.rank(outputs, about))
+            if params.keep == "best":
+                rows = rows[~goal.is_reached(outputs, about)]
+        else:
+            best.x[rows] = x
+    return best
+
+
+def targets_of(target: Target, model: Classifier, batch: Batch) -> Tensor:
+    """The class to reach, (N,) int64; -1 where it is the label already. Raises ValueError for a class beyond the last.
+
+    "random": a wrong class that belongs to the example, the same for all models, attacks, budgets and seeds.
+    """
+    labels, logits = batch.labels, batch.logits(model)
+    classes = logits.shape[1]
+    if target == "least-likely":
+        return likely_targets(logits, labels, classes)[:, -1]
+    if target == "random":
+        rng = ExampleRNG(0, "targets", batch.ids)
+        draws = torch.tensor([rng.integer("target", row) % (classes - 1) for row in range(len(batch))])
+        draws = draws.to(labels.device)
+        return draws + (draws >= labels)
+    if int(target) >= classes:
+        raise ValueError(f"target {target} is not one of the model's {classes} classes, 0 to {classes - 1}")
+    return torch.full_like(labels, int(target)).masked_fill(labels == int(target), -1)
+
+
+def _goal(model: Classifier, batch: Batch, params: FGSMParams | PGDParams) -> tuple[Goal, dict[str, Tensor]]:
+    """What these options ask for, and the note on targets, if there are any."""
+    labels, is_targeted = batch.labels, params.target != "none"
+    objective = objective_of(params.objective, is_targeted)
+    if not is_targeted:
+        return Goal(
+            about=labels,
+            objective=objective,
+            rank=lead,
+            is_reached=clearly_fooled,
+            rows=torch.ones_like(labels, dtype=torch.bool),
+            outputs=model.logits,
+            at_clean=partial(batch.gradient, model, objective),
+        ), {}
+    targets = targets_of(params.target, model, batch)
+    about = torch.stack([labels, torch.where(targets < 0, labels, targets)], 1)
+    shared = (objective, tuple(targets.tolist()))
+    goal = Goal(
+        about=about,
+        objective=objective,
+        rank=lambda logits, about: target_lead(logits, about[:, 1]),
+        is_reached=lambda logits, about: clearly_reached(logits, about[:, 1]),
+        rows=targets >= 0,
+        outputs=model.logits,
+        at_clean=lambda: batch.once(shared, lambda: model.gradient(batch.x, about, objective)),
+    )
+    return goal, {"target": targets}
+
+
+def _moved(x: Tensor, gradient: Tensor, origin: Tensor, length: float, eps: float, params: Steps) -> Tensor:
+    """One projected step."""
+    if isinstance(params, DensePGDParams):
+        return rescale(x + length * unit(gradient.nan_to_num(), "l1"), origin, eps, "l1")
+    if params.norm != "l1":
+        return project(x + length * direction(gradient, params.norm), origin, eps, params.norm)
+    size = x[0].numel()
+    count = size - ceil(params.sparsity * (size - 1))
+    return project(x + sparse_step(x, gradient, length, count), origin, eps, params.norm)
+
+
+def _is_zero(gradient: Tensor) -> Tensor:
+    """Where no entry of a row is a number other than zero."""
+    return ~(gradient.abs() > 0).flatten(1).any(1)

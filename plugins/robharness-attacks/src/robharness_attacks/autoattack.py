@@ -1,0 +1,59 @@
+"""AutoAttack (Croce and Hein, 2020): which attacks, in which order and with which settings.
+
+The core runs them, each on the examples that withstood the ones before. Settings are those of the authors' code, which
+under l1 differ (Croce and Hein, 2021). In a list of one's own, every member has its settings in `standard`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from robharness import Attack
+from robharness_attacks.params import APGDParams, AutoAttackParams, Component, FABParams, SquareParams
+
+Part = APGDParams | FABParams | SquareParams
+
+STANDARD: tuple[Component, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
+PLUS: tuple[Component, ...] = ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t")
+RAND: tuple[Component, ...] = ("apgd-ce", "apgd-dlr")
+TARGETS, L1_TARGETS = 9, 5
+RESTARTS = 5
+DRAWS = 20
+
+
+def parts(params: AutoAttackParams) -> dict[Component, Part]:
+    """The settings of every member, in the order of their turns."""
+    norm, version = params.norm, params.version
+    l1 = norm == "l1"
+    apgd = APGDParams(norm=norm, restarts=RESTARTS if l1 else 1, larger_eps=l1)
+    every: dict[Component, Part] = {
+        "apgd-ce": apgd,
+        "apgd-dlr": replace(apgd, objective="dlr"),
+        "apgd-t": replace(apgd, objective="dlr", targets=L1_TARGETS if l1 else TARGETS, restarts=1),
+        "fab": FABParams(norm=norm, targets=0),
+        "fab-t": FABParams(norm=norm, targets=TARGETS),
+        "square": SquareParams(norm=norm),
+    }
+    if version == "plus":
+        plain = APGDParams(norm=norm, restarts=RESTARTS)
+        every |= {
+            "apgd-ce": plain,
+            "apgd-dlr": replace(plain, objective="dlr"),
+            "apgd-t": replace(plain, objective="dlr", targets=TARGETS, restarts=1),
+            "fab": FABParams(norm=norm, targets=0, restarts=RESTARTS),
+        }
+    if version == "rand":
+        averaged = APGDParams(norm=norm, draws=DRAWS)
+        every |= {"apgd-ce": averaged, "apgd-dlr": replace(averaged, objective="dlr")}
+    order = params.members or {"standard": STANDARD, "plus": PLUS, "rand": RAND}[version]
+    return {name: every[name] for name in order}
+
+
+def members(params: AutoAttackParams) -> dict[Component, Attack]:
+    """The attacks that take turns."""
+    from robharness_attacks.autopgd import APGD
+    from robharness_attacks.fab import FABMember
+    from robharness_attacks.square import Square
+
+    made = {APGDParams: APGD, FABParams: FABMember, SquareParams: Square}
+    return {name: made[type(part)](part) for name, part in parts(params).items()}

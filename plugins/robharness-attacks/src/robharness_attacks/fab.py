@@ -1,0 +1,195 @@
+"""FAB (Croce and Hein, 2020): the nearest input that fools the model, found by walking along its decision boundary.
+
+At every step the boundary is taken for a plane, and the nearest points of plane and box together are computed exactly.
+Rows of a batch never meet. Inside, inputs are flat: (N, n).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robharness import Batch, Classifier, ExampleRNG, Perturbed
+from robharness_attacks.minimal import within
+from robharness_attacks.norms import length, row_sum, unit
+from robharness_attacks.objectives import clearly_fooled, lead, likely_targets, toward_margin
+from robharness_attacks.params import FABParams, Norm
+
+RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
+"""Twice the distance of a restart's random point, where nothing has been found yet and no budget is known."""
+
+_DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
+_TINY, _TINIEST = 1e-8, 1e-12
+"""Least length of a way, and of a gradient, to divide by; the authors'."""
+
+
+@dataclass(frozen=True)
+class FAB:
+    """On its own: one search per batch serves all budgets; an example keeps its input where the budget is too small."""
+
+    params: FABParams
+
+    def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Perturbed:
+        nearest: Tensor = batch.once(("fab", self.params), lambda: smallest(model, batch, self.params, rng))
+        return Perturbed(x=within(batch, nearest, eps, self.params.norm))
+
+
+@dataclass(frozen=True)
+class FABMember:
+    """As a member of AutoAttack: an example leaves as soon as it is clearly fooled within the budget.
+
+    Notes: how many target classes there were to try, 0 for any wrong class.
+    """
+
+    params: FABParams
+
+    def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Perturbed:
+        nearest = smallest(model, batch, self.params, rng, eps)
+        tried = min(self.params.targets, batch.logits(model).shape[1] - 1)
+        notes = {"targets": torch.full_like(batch.labels, tried)}
+        return Perturbed(x=within(batch, nearest, eps, self.params.norm), notes=notes)
+
+
+def smallest(model: Classifier, batch: Batch, params: FABParams, rng: ExampleRNG, eps: float | None = None) -> Tensor:
+    """The nearest inputs that fool the model, (N, *shape); the clean ones where none was found or none is needed.
+
+    eps: rows that are clearly fooled within it are not searched on; None to search on for all.
+    """
+    clean = batch.logits(model)
+    targets = likely_targets(clean, batch.labels, params.targets or clean.shape[1])
+    turns = [target[:, None] for target in targets.unbind(1)] if params.targets else [targets]
+    search = _Search(model, batch, params, eps)
+    for turn, several in enumerate(turns):
+        for restart in range(params.restarts):
+            rows = (~search.done).nonzero().flatten()
+            if len(rows) > 0:
+                start = search.start(rows, rng.select(rows.tolist()), f"start {turn} {restart}" if restart else None)
+                search.run(rows, several[rows], start)
+    return search.x
+
+
+class _Search:
+    """x: (N, *shape), the nearest inputs so far that fool the model. done: (N,), the rows that are not searched on."""
+
+    def __init__(self, model: Classifier, batch: Batch, params: FABParams, eps: float | None) -> None:
+        self.x = batch.x.clone()
+        self.done = lead(batch.logits(model), batch.labels) > 0
+        self._distance = torch.full_like(batch.x.flatten(1)[:, 0], torch.inf)
+        self._model, self._batch, self._params, self._eps = model, batch, params, eps
+        self._shape = batch.x.shape[1:]
+
+    def start(self, rows: Tensor, rng: ExampleRNG, draw: str | None) -> Tensor:
+        """Where a run begins, (len(rows), n): at the inputs, or half as far from them as is of interest."""
+        origin, norm = self._batch.x[rows].flatten(1), self._params.norm
+        if draw is None:
+            return origin
+        if self._eps is None:
+            known = self._distance[rows]
+            far = torch.where(known < torch.inf, known, RADIUS[norm])
+        else:
+            far = self._distance[rows].clamp_max(self._eps)
+        size = origin.shape[1:]
+        draws = 2 * rng.uniform(draw, size) - 1 if norm == "linf" else rng.normal(draw, size)
+        return (origin + far[:, None] / 2 * unit(draws.to(origin.dtype), norm)).clamp(0, 1)
+
+    def run(self, rows: Tensor, targets: Tensor, x: Tensor) -> None:
+        """All steps for these rows, from x, (len(rows), n), each toward the nearest of targets, (len(rows), k)."""
+        norm, beta = self._params.norm, float(self._params.beta)
+        labels, origin = self._batch.labels[rows], self._batch.x[rows].flatten(1)
+        for _ in range(self._params.steps):
+            margin, slope = self._plane(x, labels, targets)
+            x = self._step(x, origin, margin, slope)
+            logits = self._model.logits(x.reshape(-1, *self._shape))
+            fooled = (lead(logits, labels) > 0).nonzero().flatten()
+            if len(fooled) == 0:
+                continue
+            moved = x[fooled] - origin[fooled]
+            distance = length(moved, norm)
+            closer, done = distance < self._distance[rows[fooled]], torch.zeros_like(fooled, dtype=torch.bool)
+            if self._eps is not None:
+                done = (distance <= self._eps) & clearly_fooled(logits[fooled], labels[fooled])
+            closer = (closer | done).nonzero().flatten()
+            there = rows[fooled[closer]]
+            self.x[there], self._distance[there] = x[fooled[closer]].reshape(-1, *self._shape), distance[closer]
+            x[fooled] = origin[fooled] + beta * moved
+            if done.any():
+                self.done[rows[fooled]] = done
+                on = (~self.done[rows]).nonzero().flatten()
+                rows, targets, x, labels, origin = rows[on], targets[on], x[on], labels[on], origin[on]
+                if len(rows) == 0:
+                    return
+
+    def _plane(self, x: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """By how much the target leads over the label at x, (N,), and its gradient, for the nearest of the targets."""
+        nearest = torch.full_like(x[:, 0], torch.inf)
+        for number, target in enumerate(targets.unbind(1)):
+            about = torch.stack([labels, target], 1)
+            values, gradient, _ = self._model.gradient(x.reshape(-1, *self._shape), about, toward_margin)
+            values, gradient = values.to(x.dtype).nan_to_num(), gradient.flatten(1).nan_to_num()
+            if targets.shape[1] == 1:
+                return values, gradient
+            distance = values.abs() / length(gradient, _DUAL[self._params.norm]).clamp_min(_TINIEST)
+            closer = distance < nearest
+            if number == 0:
+                margin, slope = values, gradient
+            else:
+                margin = torch.where(closer, values, margin)
+                slope = torch.where(closer[:, None], gradient, slope)
+            nearest = nearest.minimum(distance)
+        return margin, slope
+
+    def _step(self, x: Tensor, origin: Tensor, margin: Tensor, slope: Tensor) -> Tensor:
+        """Beyond the plane where the margin is 0, between what is nearest to x and what is nearest to the origin."""
+        params = self._params
+        missing = -torch.stack([margin, margin + row_sum(slope * (origin - x))])
+        ways = to_plane(torch.stack([x, origin]), slope, missing, params.norm)
+        lengths = length(ways.flatten(0, 1), params.norm).clamp_min(_TINY).view(2, -1)
+        pull = (lengths[0] / lengths.sum(0)).clamp_max(float(params.alpha_max))[:, None]
+        ahead, back = ways.mul_(float(params.eta))
+        beyond: Tensor = (x + ahead) * (1 - pull) + (origin + back) * pull
+        return beyond.clamp(0, 1)
+
+
+def to_plane(points: Tensor, slope: Tensor, gain: Tensor, norm: Norm) -> Tensor:
+    """The shortest ways, (P, N, n), from points (P, N, n) in [0, 1] that stay in there and gain slope . way = gain.
+
+    slope: (N, n), the same for all P points of a row. gain: (P, N). Where the box does not let a point gain as much,
+    the way leads to the corner at which it gains most. Coordinates without slope stay.
+    """
+    largest = slope.abs().amax(1)
+    scale = torch.where(largest > 0, largest, 1)  # squares of tiny slopes would underflow
+    towards = slope.sign() * gain.sign()[..., None]
+    weight, gain = slope.abs().div_(scale[:, None]), gain.abs() / scale
+    room = torch.gt(towards, 0, out=torch.empty_like(towards)).sub_(points).abs_()  # to 1 or to 0
+    size = _filled(weight, room, gain) if norm == "l1" else _levelled(weight, room, gain, norm)
+    return size.nan_to_num_(0, 0, 0).mul_(towards)
+
+
+def _levelled(weight: Tensor, room: Tensor, gain: Tensor, norm: Norm) -> Tensor:
+    """The linf and l2 ways, min(t * pace, room): the gain rises with t along straight pieces, ever more slowly.
+
+    Newton's method for t comes from the left, and stays where it is once it is there.
+    """
+    pace = torch.ones_like(weight) if norm == "linf" else weight
+    rate, knee, bound = weight * pace, room / pace, weight * room
+    t, part = torch.zeros_like(gain), torch.empty_like(room)  # masks as numbers: five times faster than booleans
+    while True:
+        gaining = row_sum(torch.gt(knee, t[..., None], out=part).mul_(rate).flatten(0, 1)).view_as(gain)
+        gained = row_sum(torch.le(knee, t[..., None], out=part).mul_(bound).flatten(0, 1)).view_as(gain)
+        further = torch.where(gaining > 0, (gain - gained) / gaining, torch.inf).maximum(t)
+        if not (further > t).any():
+            return torch.minimum(t[..., None] * pace, room)
+        t = further
+
+
+def _filled(weight: Tensor, room: Tensor, gain: Tensor) -> Tensor:
+    """The l1 way: coordinates take all their room, the heaviest first, until the gain is reached."""
+    weight, order = weight.sort(dim=1, descending=True, stable=True)
+    order = order.expand_as(room)
+    room = room.gather(2, order)
+    bound = weight * room
+    left = gain[..., None] - (bound.cumsum(2) - bound)
+    size = (left / weight).clamp_min(0).minimum(room)
+    return torch.empty_like(room).scatter_(2, order, size)

@@ -1,0 +1,171 @@
+"""The nearest input that fools the model, by steps along the gradient in a ball whose radius adapts: DDN and FMN.
+
+One search per batch serves all budgets: `within` keeps of what was found what lies in the ball. So the accuracy at a
+budget is the share of examples whose distance is larger, whatever the other budgets are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robharness import Batch, Classifier, ExampleRNG, Perturbed
+from robharness_attacks.norms import direction, length, per_row, project
+from robharness_attacks.objectives import excess, lead
+from robharness_attacks.params import DDNParams, FMNParams, Norm
+
+LAST_STEP = 0.01
+"""The last step over the first one, in both attacks."""
+
+LAST_GAMMA = 0.001
+"""By which share FMN's radius changes in the end."""
+
+_DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
+
+
+def within(batch: Batch, x: Tensor, eps: float, norm: Norm) -> Tensor:
+    """x, (N, *shape), where it is at most eps from the clean input, else the clean input; eps may be inf."""
+    distance = length(x.double() - batch.x.double(), norm)
+    return torch.where(per_row(distance <= eps, x), x, batch.x)
+
+
+@dataclass(frozen=True)
+class DDN:
+    """Decoupled direction and norm (Rony et al., 2019): on a sphere that shrinks where the model is fooled, else grows.
+
+    An example whose gradient is zero at the input stays there; the authors would draw a direction.
+    """
+
+    params: DDNParams
+
+    def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Perturbed:
+        return _perturbed(model, batch, self.smallest(model, batch, rng), eps, "l2")
+
+    def smallest(self, model: Classifier, batch: Batch, rng: ExampleRNG) -> Tensor:
+        """The nearest inputs that fool the model, (N, *shape); the clean ones where none was found or none is needed.
+
+        Computed once per batch.
+        """
+        start = float(self.params.init)
+        return _once(self, batch, lambda: _smallest(model, batch, self.params, excess, start, self._follow))
+
+    def _follow(self, at: _Point, cosine: float) -> tuple[Tensor, Tensor]:
+        gamma = float(self.params.gamma)
+        radius = (at.radius * torch.where(at.is_fooled, 1 - gamma, 1 + gamma)).minimum(at.farthest)
+        delta = at.x + _between(LAST_STEP, 1, cosine) * direction(at.gradient, "l2") - at.origin
+        scale = radius / length(delta, "l2").clamp_min(torch.finfo(delta.dtype).tiny)
+        return (at.origin + delta * per_row(scale, delta)).clamp(0, 1), radius
+
+
+@dataclass(frozen=True)
+class FMN:
+    """Fast minimum norm (Pintor et al., 2021): in a ball that goes to the boundary, taken for a plane, and then adapts.
+
+    Departs from the paper in two ways. Until the model is first fooled the ball grows by gamma, too, where the boundary
+    seems nearer: where the box cuts off a part of every step, an l2 search as published comes ever nearer to the
+    boundary and never crosses it. And l1 projects onto ball and box together.
+    """
+
+    params: FMNParams
+
+    def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Perturbed:
+        return _perturbed(model, batch, self.smallest(model, batch, rng), eps, self.params.norm)
+
+    def smallest(self, model: Classifier, batch: Batch, rng: ExampleRNG) -> Tensor:
+        """The nearest inputs that fool the model, (N, *shape); the clean ones where none was found or none is needed.
+
+        Computed once per batch.
+        """
+        return _once(self, batch, lambda: _smallest(model, batch, self.params, lead, 0.0, self._follow))
+
+    def _follow(self, at: _Point, cosine: float) -> tuple[Tensor, Tensor]:
+        norm, gamma = self.params.norm, _between(LAST_GAMMA, float(self.params.gamma), cosine)
+        slope = length(at.gradient.nan_to_num(), _DUAL[norm]).clamp_min(torch.finfo(at.x.dtype).tiny)
+        to_boundary = length(at.x - at.origin, norm) + at.value.abs().to(slope.dtype) / slope
+        grown = at.radius * (1 + gamma)
+        missed = torch.where(at.nearest < torch.inf, grown, grown.maximum(to_boundary))
+        fooled = (at.radius * (1 - gamma)).minimum(at.nearest)
+        radius = torch.where(at.is_fooled, fooled, missed).minimum(at.farthest)
+        step = float(self.params.step) * _between(LAST_STEP, 1, cosine)
+        return project(at.x + step * direction(at.gradient, "l2"), at.origin, radius, norm), radius
+
+
+class _Point(NamedTuple):
+    """Where a search stands, for n rows.
+
+    x, origin, gradient: (n, *shape). value: the objective. radius: of the ball that x is from. is_fooled: at x.
+    nearest: distance of the nearest point that fools the model, or inf. farthest: of a corner of the box. All (n,).
+    """
+
+    x: Tensor
+    origin: Tensor
+    gradient: Tensor
+    value: Tensor
+    radius: Tensor
+    is_fooled: Tensor
+    nearest: Tensor
+    farthest: Tensor
+
+
+def _smallest(
+    model: Classifier,
+    batch: Batch,
+    params: DDNParams | FMNParams,
+    objective: Callable[[Tensor, Tensor], Tensor],
+    radius: float,
+    follow: Callable[[_Point, float], tuple[Tensor, Tensor]],
+) -> Tensor:
+    """follow: the next x and radius from a point and a number that falls from 1 to 0 along a cosine."""
+    result = batch.x.clone()
+    rows = (lead(batch.logits(model), batch.labels) <= 0).nonzero().flatten()
+    if len(rows) == 0:
+        return result
+    origin, labels = batch.x[rows], batch.labels[rows]
+    farthest = length(origin.maximum(1 - origin), params.norm)
+    x, best = origin, origin
+    radii, nearest = torch.full_like(farthest, radius), torch.full_like(farthest, torch.inf)
+    for step in range(params.steps):
+        here = model.gradient(x, labels, objective) if step else batch.gradient(model, objective)
+        value, gradient, logits = here if step else (part[rows] for part in here)
+        is_fooled = _is_fooled(model, x, logits, labels)
+        distance = length(x - origin, params.norm)
+        nearer = is_fooled & (distance <= nearest)
+        nearest = torch.where(nearer, distance, nearest)
+        best = torch.where(per_row(nearer, x), x, best)
+        point = _Point(x, origin, gradient, value, radii, is_fooled, nearest, farthest)
+        x, radii = follow(point, (1 + math.cos(math.pi * step / params.steps)) / 2)
+    result[rows] = best
+    return result
+
+
+def _is_fooled(model: Classifier, x: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Where the model is fooled at x, (n,) bool; logits: of the gradient pass.
+
+    A point on the boundary must still be across it when it is judged. So where gradient passes have other last bits
+    than the judge's, or a lower precision, those that seem to fool the model are passed through it once more.
+    """
+    is_fooled = lead(logits, labels) > 0
+    if (model.rough or not model.grad_mode_exact) and is_fooled.any():
+        seem = is_fooled.nonzero().flatten()
+        is_fooled[seem] = lead(model.logits(x[seem]), labels[seem]) > 0
+    return is_fooled
+
+
+def _perturbed(model: Classifier, batch: Batch, x: Tensor, eps: float, norm: Norm) -> Perturbed:
+    """Notes: whether the search found a point that fools the model, which may be the input itself."""
+    found = (x != batch.x).flatten(1).any(1) | (lead(batch.logits(model), batch.labels) > 0)
+    return Perturbed(x=within(batch, x, eps, norm), notes={"found": found})
+
+
+def _once(attack: DDN | FMN, batch: Batch, search: Callable[[], Tensor]) -> Tensor:
+    x: Tensor = batch.once((type(attack), attack.params), search)
+    return x
+
+
+def _between(last: float, first: float, cosine: float) -> float:
+    return last + (first - last) * cosine

@@ -1,0 +1,258 @@
+"""Square: the published schedule and patterns, moves that keep the budget, and what an example gets is its own."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pyautoattack.square import SquareAttack
+
+from robharness import Batch, Classifier, ExampleRNG, discover
+from robharness_attacks import square
+from robharness_attacks.objectives import lead
+from robharness_attacks.params import SquareParams
+
+NORMS = ["linf", "l2", "l1"]
+ORDER = {"linf": torch.inf, "l2": 2, "l1": 1}
+THEIRS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+N = 23
+
+
+def peer(net, norm, eps, queries, rows=slice(None)):
+    return SquareAttack(net, norm=THEIRS[norm], n_queries=queries, eps=eps, resc_schedule=False, seed=0, device="cpu")
+
+
+def broken_by_both(attack, net, batch, norm, eps, queries):
+    """Of what is right: which rows our attack breaks, which pyautoattack's does."""
+    right = net(batch.x).argmax(1) == batch.labels
+    ours = attack("square", net, batch, eps, norm=norm, queries=queries, rows=128).x
+    parts = zip(batch.x.split(250), batch.labels.split(250), strict=True)
+    theirs = torch.cat([peer(net, norm, eps, queries).perturb(x, labels) for x, labels in parts])
+    return [(net(x).argmax(1) != batch.labels)[right] for x in (ours, theirs)]
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.15), ("l2", 0.9), ("l1", 3.5)])
+def test_it_breaks_what_pyautoattack_breaks(attack, digits, batch_of, norm, eps):
+    """Both draw at random: of some hundred broken examples five per cent is two standard deviations."""
+    net, x, labels = digits
+    ours, theirs = broken_by_both(attack, net, batch_of(x[:200], labels[:200]), norm, eps, 500)
+    assert 40 < int(theirs.sum()) < len(theirs) - 20
+    assert int(ours.sum()) >= 0.95 * int(theirs.sum())
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory):
+    """A trained network and the 1,000 test examples of samples/mnist-5k."""
+    path = Path(__file__).parents[3] / "tests" / "end_to_end" / "mnist.py"
+    spec = importlib.util.spec_from_file_location("mnist_net", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    weights = tmp_path_factory.mktemp("mnist") / "mnist.pt"
+    module.train(weights)
+    data = discover().datasets["samples/mnist-5k"].spec.open(Path(), "test")
+    x = torch.from_numpy(np.stack([data.read(index) for index in range(len(data.ids))])).permute(0, 3, 1, 2)
+    net = module.build(None, weights).eval().requires_grad_(False)
+    return net, Batch([str(name) for name in data.ids], x.float().contiguous() / 255, torch.tensor(data.labels))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("linf", 0.1), ("linf", 0.15), ("l2", 1.0), ("l1", 6.0)])
+def test_it_breaks_what_pyautoattack_breaks_on_mnist(attack, mnist, norm, eps):
+    net, batch = mnist
+    ours, theirs = broken_by_both(attack, net, batch, norm, eps, 5000)
+    assert 50 < int(theirs.sum()) < len(theirs)
+    assert int(ours.sum()) >= 0.98 * int(theirs.sum())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (8, 8), (32, 20), (224, 224)])
+def test_windows_are_as_large_as_published(norm, height, width):
+    attack = peer(None, norm, 0.1, 5000)
+    for query in (0, 5, 10, 11, 50, 51, 200, 201, 500, 501, 1000, 1001, 2000, 2001, 4000, 4001, 8001, 9999):
+        side = max(round((attack.p_selection(query) * height * width) ** 0.5), 1 if norm == "linf" else 3)
+        if norm != "linf" and side % 2 == 0:
+            side += 1
+        assert square._side(SquareParams(norm=norm), query, height, width) == min(side, height, width)
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_patterns_are_the_authors(norm):
+    attack = peer(None, norm, 0.1, 10)
+    attack.init_hyperparam(torch.zeros(1, 1, 8, 8))
+    for side in (2, 3, 4, 5, 9, 25):
+        theirs, ours = attack.eta(side), square._pattern(side, norm).float()
+        assert any(torch.allclose(theirs, one, atol=1e-6) for one in ours)
+        torch.testing.assert_close(ours[0], ours[1].T)
+
+
+class Unmoved(torch.nn.Module):
+    """Always the same logits, and every input is kept: no candidate is ever better than the start."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(x.clone())
+        return torch.tensor([[1.0, 0.0]]).repeat(len(x), 1)
+
+
+def candidates(attack, norm, eps, shape, queries):
+    """The first example's clean input, start and candidates."""
+    net = Unmoved()
+    batch = Batch(["one", "two"], torch.full((2, *shape), 0.5), torch.tensor([0, 0]))
+    result = attack("square", net, batch, eps, norm=norm, queries=queries, rows=2)
+    assert result.notes["queries"].tolist() == [queries + 1] * 2
+    start, *tried = [seen[0] for seen in net.seen[1:]]
+    assert len(tried) == queries
+    assert torch.equal(result.x[0], start)
+    others = torch.stack([seen[1] for seen in net.seen[1:]])
+    assert not torch.equal(others, torch.stack([start, *tried]))  # each has windows of its own
+    return batch.x[0], start, tried
+
+
+@pytest.mark.parametrize("shape", [(2, 12, 9), (2, 3, 12, 9), (1, 5, 5)])
+def test_a_linf_candidate_is_a_square_flipped(attack, shape):
+    clean, start, tried = candidates(attack, "linf", 0.25, shape, 600)
+    assert ((start - clean).abs() == 0.25).all()
+    assert torch.equal(start, start[..., :1, :].expand(shape))  # stripes
+    reached = torch.zeros(shape[-2:], dtype=torch.bool)
+    for query, x in enumerate(tried):
+        assert ((x - clean).abs() == 0.25).all()
+        changed = (x != start).flatten(0, -3).any(0)
+        down, right = changed.nonzero().unbind(1)
+        side = square._side(SquareParams(), query, *shape[-2:])
+        for places in (down, right):
+            assert len(places) == 0 or int(places.max() - places.min()) < side
+        reached |= changed
+    assert reached.all()
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 9), (3, 12, 9), (2, 3, 12, 9)])
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_other_candidates_use_up_the_budget(attack, norm, shape):
+    """Far from the box: what one window loses the other gets."""
+    clean, start, tried = candidates(attack, norm, 0.3, shape, 600)
+    for x in (start, *tried):
+        size = torch.linalg.vector_norm((x - clean).double().flatten(), ord=ORDER[norm])
+        assert float(size) == pytest.approx(0.3, rel=2e-4)
+        assert x is start or float(size) <= 0.3 * (1 + 1e-6)
+    for query, x in enumerate(tried):
+        side = square._side(SquareParams(norm=norm), query, *shape[-2:])
+        assert int((x != start).flatten(0, -3).any(0).sum()) <= 2 * side**2
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (2, 3, 5), (2, 2, 3, 5)])
+def test_it_finds_the_optimum_of_a_linear_model(attack, linear, uniform, batch_of, shape):
+    x = uniform(3, 6, *shape)
+    weights = np.random.default_rng(2).normal(size=x[0].numel()).astype(np.float32)
+    result = attack("square", linear(weights, 100.0), batch_of(x, [0] * 6), 0.1, queries=3000)
+    best = (x + 0.1 * torch.from_numpy(weights).sign().view(shape)).clamp(0, 1)
+    torch.testing.assert_close(result.x, best)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("eps", [1e-3, 0.3, 50.0])
+@pytest.mark.parametrize("shape", [(1, 3, 8), (3, 2, 6, 5), (1, 1, 1), (2, 11, 4)])
+def test_budgets_and_the_box_hold(attack, linear, uniform, batch_of, norm, eps, shape):
+    x = uniform(4, 4, *shape).round(decimals=1)
+    weights = np.random.default_rng(3).normal(size=x[0].numel()).astype(np.float32)
+    attack("square", linear(weights, 1e3), batch_of(x, [0] * 4), eps, norm=norm, queries=60)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_clips_are_pictures_of_many_channels(attack, linear, uniform, batch_of, norm):
+    clips = uniform(6, 5, 3, 2, 6, 7)
+    weights = np.random.default_rng(1).normal(size=clips[0].numel()).astype(np.float32)
+    net, labels = linear(weights, float(weights.clip(0).sum())), [0, 1, 0, 1, 0]
+    as_clips = attack("square", net, batch_of(clips, labels), 0.3, norm=norm, queries=100)
+    as_pictures = attack("square", net, batch_of(clips.reshape(5, 6, 6, 7), labels), 0.3, norm=norm, queries=100)
+    assert torch.equal(as_clips.x.reshape(5, 6, 6, 7), as_pictures.x)
+
+
+class Exact(torch.nn.Module):
+    """Whole-numbered weights: on dyadic pixels every sum is exact."""
+
+    def __init__(self):
+        super().__init__()
+        draws = np.random.default_rng(7)
+        self.first, self.second = torch.nn.Linear(16, 12), torch.nn.Linear(12, 2)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.from_numpy(draws.integers(-3, 4, tuple(parameter.shape))))
+
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x.flatten(1))))
+
+
+def parts_of(order):
+    return [torch.tensor(part) for part in (order[:1], order[1:6], order[6:])]
+
+
+def test_exact_arithmetic_gives_exact_outcomes(attack, batch_of, monkeypatch):
+    monkeypatch.setattr(square, "BLOCK", 20)
+    x = torch.from_numpy(np.random.default_rng(11).integers(0, 65, (N, 1, 4, 4)).astype(np.float32) / 64)
+    batch = batch_of(x, Classifier(Exact(), rows=8).decisions(x))
+    whole = attack("square", Exact(), batch, 2**-4, rows=8, queries=70, restarts=2)
+    assert 3 <= int((whole.notes["queries"] == 142).sum()) <= N - 3
+    assert len(whole.notes["queries"].unique()) > 3  # they leave here and there
+    order = np.random.default_rng(0).permutation(N).tolist()
+    for rows in (1, 7):
+        for part in parts_of(order):
+            one = attack("square", Exact(), batch.select(part), 2**-4, rows=rows, queries=70, restarts=2)
+            assert torch.equal(one.x, whole.x[part])
+            assert torch.equal(one.notes["queries"], whole.notes["queries"][part])
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.35), ("l1", 2.0)])
+def test_neighbours_and_order_change_nothing(attack, conv_net, uniform, batch_of, monkeypatch, norm, eps):
+    monkeypatch.setattr(square, "BLOCK", 20)
+    net, x = conv_net(), uniform(2, N, 3, 8, 8)
+    x = x.to(memory_format=torch.channels_last)
+    batch = batch_of(x, Classifier(net, rows=8).decisions(x))
+    whole = attack("square", net, batch, eps, norm=norm, queries=60)
+    assert whole.x.is_contiguous(memory_format=torch.channels_last)
+    assert 2 <= int((whole.notes["queries"] == 61).sum()) <= N - 2
+    for part in parts_of(np.random.default_rng(0).permutation(N).tolist()):
+        assert torch.equal(attack("square", net, batch.select(part), eps, norm=norm, queries=60).x, whole.x[part])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_query_is_counted_and_none_is_made_for_those_that_are_done(attack, digits, batch_of, norm):
+    net, x, labels = digits
+    labels = torch.where(torch.arange(60) % 7 == 0, (labels[:60] + 1) % 10, labels[:60])  # some are wrong as they are
+    batch = batch_of(x[:60], labels)
+    model = Classifier(net, rows=1)
+    eps = {"linf": 0.1, "l2": 0.6, "l1": 2.0}[norm]
+    result = attack("square", model, batch, eps, norm=norm, queries=80)
+    queries, wrong = result.notes["queries"], model.decisions(x[:60]) != labels
+    assert model.passes["forward"] == 60 + int(queries.sum()) + 60
+    assert not queries[wrong].any()
+    assert torch.equal(result.x[wrong], batch.x[wrong])
+    fooled = model.decisions(result.x) != labels
+    assert fooled[queries < 81].all()
+    assert 5 < int((queries < 81).sum()) < 55
+
+
+def test_restarts_go_on_with_what_withstood(attack, digits, batch_of):
+    net, x, labels = digits
+    batch, model = batch_of(x[:60], labels[:60]), Classifier(net, rows=64)
+    once, twice = (attack("square", net, batch, 0.1, queries=30, restarts=restarts, rows=64) for restarts in (1, 2))
+    left = once.notes["queries"] == 31
+    assert torch.equal(twice.x[~left], once.x[~left])
+    assert (twice.notes["queries"][left] > 31).all()
+    leads = [lead(model.logits(result.x), batch.labels) for result in (once, twice)]
+    assert (leads[1] >= leads[0]).all() and (leads[1] > leads[0]).any()
+
+
+def test_draws_are_the_examples_own(uniform):
+    like = uniform(0, 3, 2, 9, 9)
+    params, ids = SquareParams(), ["a", "b", "c"]
+    three = square._windows(params, like, 250, ExampleRNG(0, "square", ids), "run 0")
+    one = square._windows(params, like[:1], 250, ExampleRNG(0, "square", ids[1:2]), "run 0")
+    for name in ("corners", "signs", "turned"):
+        assert torch.equal(getattr(three, name)[1:2], getattr(one, name))
+        assert not torch.equal(getattr(three, name)[0], getattr(three, name)[1])
