@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from robharness import Batch, Classifier, ExampleRNG
+from robharness_bridges import robharness_attacks
+
+SPECS = {spec.name: spec for spec in robharness_attacks()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Two threads a test on two busy cores wait for each other, and take ten times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """A trained network for scikit-learn's digits as samples/digits has them, (N, 1, 8, 8)."""
+    from sklearn.datasets import load_digits
+    from sklearn.neural_network import MLPClassifier
+
+    x, labels = load_digits(return_X_y=True)
+    x = (np.rint(x * (255 / 16)) / 255).astype(np.float32)
+    seen = np.arange(len(x)) % 4 > 0
+    trained = MLPClassifier((64,), random_state=0, max_iter=200, tol=1e-3).fit(x[seen], labels[seen])
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+    with torch.no_grad():
+        for layer, weights, bias in zip((net[1], net[3]), trained.coefs_, trained.intercepts_, strict=True):
+            layer.weight.copy_(torch.from_numpy(weights.T))
+            layer.bias.copy_(torch.from_numpy(bias))
+    return net.eval(), torch.from_numpy(x[~seen]).view(-1, 1, 8, 8), torch.from_numpy(labels[~seen])
+
+
+@pytest.fixture(scope="session")
+def random_net():
+    """A network with fixed random weights for inputs of this shape."""
+
+    def build(*shape, classes=5, seed=0):
+        draws = np.random.default_rng(seed)
+        sizes = (int(np.prod(shape)), 40, classes)
+        layers = [torch.nn.Flatten()]
+        for before, after in pairwise(sizes):
+            layer = torch.nn.Linear(before, after)
+            with torch.no_grad():
+                layer.weight.copy_(torch.from_numpy(draws.normal(size=(after, before)) / np.sqrt(before)))
+                layer.bias.copy_(-layer.weight.sum(1) / 2)
+            layers += [layer, torch.nn.Tanh()]
+        return torch.nn.Sequential(*layers[:-1]).eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def uniform():
+    """Numbers in [0, 1), float32, from a seed of their own."""
+
+    def draw(seed, *shape):
+        return torch.from_numpy(np.random.default_rng(seed).random(shape, dtype=np.float32))
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def attack():
+    """Run a bridge on a network as the core does, passes of so many rows, and hold it to the referee's limits."""
+
+    def run(family, net, x, labels, eps, *, rows=16, **params):
+        spec = SPECS[family]
+        options = spec.params(**params)
+        batch = Batch([f"example-{row}" for row in range(len(x))], x, labels)
+        before = x.clone()
+        model = Classifier(net, rows=rows).restricted(spec.access)
+        result = spec.build(options).perturb(model, batch, eps, ExampleRNG(0, family, batch.ids))
+        assert torch.equal(batch.x, before)
+        assert (result.shape, result.dtype, result.requires_grad) == (x.shape, x.dtype, False)
+        assert 0 <= float(result.min()) <= float(result.max()) <= 1  # fails for NaN
+        norm = spec.threat(options).norm
+        order, slack = {"linf": (torch.inf, 1e-6), "l2": (2, 1e-4 * eps), "l1": (1, 1e-4 * eps)}[norm]
+        sizes = torch.linalg.vector_norm((result.double() - x.double()).flatten(1), ord=order, dim=1)
+        assert float(sizes.max()) <= eps + slack
+        return result
+
+    return run
