@@ -1,0 +1,110 @@
+"""AutoAttack as a user runs it, beside the authors' own runner, on the same network and examples."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+
+import pyautoattack
+import pytest
+
+from robharness import Budget, api, discover, worker
+from robharness.units import Finished
+
+SURVIVOR = {"forward": 7864, "backward": 1910}
+"""Passes of an example that withstands all of it, as counted in the authors' code."""
+POINTS = 0.005
+
+
+def asked(eps, **options):
+    return [{"attack": "attacks/autoattack", "eps": eps, **options}]
+
+
+@pytest.fixture
+def ours(mnist_suite, mnist, tmp_path):
+    """Robust accuracies by budget, of the first examples; and the results."""
+
+    def run(eps, limit, **options):
+        suite = mnist_suite(attacks=asked(eps, **options))
+        found = api.run(suite, store=tmp_path / "store", plugins=[mnist], limit=limit)
+        assert found.is_complete
+        return {str(cell.cell.perturbation.strength): cell for cell in found.of("CNN", "attack")}
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def network(mnist_suite, mnist):
+    """The bare network, and a function that gives the first examples, as the harness orders them."""
+    plan = api.plan(mnist_suite(), plugins=[mnist])
+    loaded = worker.load(plan, plan.models[0])
+    return plan.models[0].entry.spec.build(None, plan.models[0].weights.path).eval(), loaded.reader.read
+
+
+def authors(network, n, eps, norm):
+    """The share that withstands the authors' standard version."""
+    net, read = network
+    batch = read(0, n)
+    runner = pyautoattack.AutoAttack(net, norm={"linf": "Linf", "l2": "L2", "l1": "L1"}[norm], eps=eps, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _, predicted = runner.run_standard_evaluation(batch.x.clone(), batch.labels.clone(), batch_size=250)
+    return float((predicted == batch.labels).float().mean())
+
+
+@pytest.mark.parametrize(("norm", "eps", "n"), [
+    ("linf", "0.1", 60),
+    *[pytest.param("linf", eps, 1000, marks=pytest.mark.slow) for eps in ("0.03", "0.06", "0.1")],
+    pytest.param("l2", "1", 1000, marks=pytest.mark.slow),
+    pytest.param("l1", "8", 1000, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_as_few_withstand_it_as_the_authors(ours, network, norm, eps, n):
+    cell = ours([eps], n, norm=norm, nested=False)[eps]
+    theirs = authors(network, n, float(Budget(eps)), norm)
+    assert 0.02 < theirs < 0.95
+    assert cell.accuracy <= theirs + POINTS
+
+
+def test_who_broke_what_is_stored(ours, mnist_suite):
+    cells = ours(["0.05", "0.1"], 40)
+    small, large = cells["0.05"], cells["0.1"]
+    assert not (large.correct & ~small.correct).any()  # nested: what a smaller budget breaks stays broken
+    for cell in (small, large):
+        component, attacked = cell.columns["component"], cell.columns["attacked"]
+        broken = ~cell.correct & (component != None)  # noqa: E711
+        assert {*component[broken]} <= {"apgd-ce", "apgd-t", "fab-t", "square"}
+        assert all(name is None for name in component[cell.correct])
+        assert not broken[cell.correct].any() and (cell.columns["queries"][cell.correct & attacked] == 5001).all()
+
+
+def test_what_withstands_it_costs_the_authors_passes(mnist_suite, mnist, tmp_path):
+    """Four rows fill a pass, and all of them withstand a budget as small as this."""
+    suite = mnist_suite(attacks=asked(["0.0001"]), data={"name": "samples/mnist-5k", "split": "test", "limit": 4})
+    plan = api.plan(suite, plugins=[mnist])
+    work = worker.Work(plan, worker.Store(tmp_path), worker.Setup(device="cpu", rows=4, threads=1), threading.Event())
+    list(work.load("CNN"))
+    unit = worker.Unit(label="CNN", span=(0, 4), keys=tuple(cell.key for cell in plan.cells))
+    events = list(work.do(unit, None))
+    (finished,) = [event for event in events if isinstance(event, Finished)]
+    for kind, count in SURVIVOR.items():
+        assert abs(finished.passes[kind] - count) < 0.01 * count, kind
+    outcome = worker.Store(tmp_path).read(plan.cells[1].key, 4, ["correct"])
+    assert outcome.table["correct"].to_pylist() == [True] * 4
+
+
+@pytest.mark.slow
+def test_twenty_photos_on_lite0(tmp_path):
+    """As few photos withstand 1/255 as withstand the authors' runner."""
+    suite = {
+        "robharness": 1,
+        "name": "lite0",
+        "data": {"name": "samples/imagenet-photos", "split": "val"},
+        "models": [{"model": "samples/efficientnet-lite0", "label": "Lite0"}],
+        "attacks": asked(["1/255"], nested=False),
+    }
+    [cell] = api.run(suite, store=tmp_path).of("Lite0", "attack")
+    plan = api.plan(suite, registry=discover())
+    loaded = worker.load(plan, plan.models[0])
+    net = plan.models[0].entry.spec.build(None, plan.models[0].weights.path).eval()
+    assert cell.n == 20
+    assert cell.accuracy <= authors((net, loaded.reader.read), 20, 1 / 255, "linf")
