@@ -112,7 +112,12 @@ def team(params):
         "oversteps": Step("other", 2),
         "surprises": Step("other", 1, lambda batch, rng: {"surprise": [0] * len(batch)}),
     }
+    members |= {"strong": Aim()} if params.how == "aims" else {}
     return members | ({"other": wrong[params.how]} if params.how in wrong else {})
+
+
+def team_threat(params):
+    return ThreatModel(norm="linf", targeted=params.how == "aims")
 
 
 class Nearest:
@@ -203,7 +208,7 @@ def spec(name, build, **changes):
 
 @hookimpl
 def robharness_attacks():
-    yield spec("team", team, ensemble=True, randomness="example", notes={"draw": float})
+    yield spec("team", team, ensemble=True, randomness="example", notes={"draw": float}, threat=team_threat)
     yield spec("step", lambda params: Step("step", float(params.step)), cost=lambda params: Cost(shared_gradients=1))
     yield spec("nearest", lambda params: Nearest(), minimal=True, notes={"found": bool})
     yield spec("aim", lambda params: Aim(), threat=lambda params: ThreatModel(norm="linf", targeted=True))

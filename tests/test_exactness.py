@@ -148,9 +148,9 @@ def test_workers_shards_and_kills_change_nothing(suite, run, tmp_path, monkeypat
     child.touch()
     monkeypatch.setenv("TOYS_SLOW", "0.5")
     monkeypatch.setenv("TOYS_CHILD", str(child))
-    monkeypatch.setenv("TOYS_AHEAD", "5")
+    monkeypatch.setenv("TOYS_AHEAD", "16")
     killer, begun = Killer(), time.monotonic()
-    part = outcomes(run(source, workers=1, limit=13, batch_size=5, listener=killer))
+    part = outcomes(run(source, workers=1, limit=18, batch_size=5, listener=killer))
     child.unlink()
     monkeypatch.delenv("TOYS_CHILD")
     monkeypatch.delenv("TOYS_AHEAD")
@@ -158,14 +158,14 @@ def test_workers_shards_and_kills_change_nothing(suite, run, tmp_path, monkeypat
     assert len(killer.killed) == 1
     assert store.runs()[-1]["warnings"][0].startswith("Net: a worker process died (signal 9 (SIGKILL))")
     for cell, rows in part.items():
-        assert len(rows) == 13
+        assert len(rows) == 18
         assert rows.items() <= whole[cell].items()
 
     monkeypatch.setenv("TOYS_SLOW", "0")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     grown = run(source, workers=2, batch_size=3)
     assert outcomes(grown) == whole
-    assert store.runs()[-1]["computed"] == 14 * 27, "nothing is computed twice"
+    assert store.runs()[-1]["computed"] == 14 * 22, "nothing is computed twice"
     assert children() == others, "nobody is left behind"
     cores = len(os.sched_getaffinity(0))
     threads = {way["threads"] for result in grown.cells for way in result.provenance if way["rows"] == 3}

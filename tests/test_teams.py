@@ -103,6 +103,16 @@ def test_an_ensemble_counts_robust_examples_in_the_report(suite, run):
     assert "ensembles" not in markdown.render(build(run(suite(attacks=ONE, count="robust"), "robust")))
 
 
+def test_one_member_may_have_a_target(suite, run):
+    found = rows(run(suite(attacks=[ONE[0] | {"how": "aims"}])), "team(linf, 1/4, how=aims)")
+    aimed = found["attacked"] & ~np.isin(found["component"], ["weak", "other"])
+    assert 0 < aimed.sum() < found["attacked"].sum()
+    wanted = (found["label"] + 1) % 3
+    assert (found["target"][aimed] == wanted[aimed]).all()
+    assert (found["success"][aimed] == (found["prediction"] == wanted)[aimed]).all()
+    assert not any(found["success"][~aimed].astype(bool))
+
+
 def test_a_block_is_whole_however_the_work_is_cut(suite, run, tmp_path, monkeypatch, teams):
     monkeypatch.setenv("TEAMS_LOG", str(tmp_path / "log"))
     attacks = [
