@@ -46,16 +46,17 @@ def _followed(net: nn.Module, x: Tensor, features: str | None) -> tuple[Tensor, 
         module: name for name, module in net.named_modules() if isinstance(module, CONVOLUTIONS + NORMS)
     }
     calls: list[nn.Module] = []
-    made: list[tuple[Tensor, nn.Module]] = []  # holds the outputs, so that no two are one object
+    made: list[tuple[Tensor, int, nn.Module]] = []  # holds the outputs, so that no two are one object
     pairs: list[tuple[nn.Module, nn.Module]] = []
     kept: list[Tensor] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         calls.append(module)
         if isinstance(module, CONVOLUTIONS):
-            made.append((output, module))
+            made.append((output, output._version, module))
         elif module.running_var is not None:
-            pairs.extend((source, module) for given, source in made if given is inputs[0])
+            here = inputs[0]  # with the version it had: nothing has written into it on the way, as nn.ReLU(True) does
+            pairs.extend((a, module) for output, version, a in made if output is here and version == here._version)
 
     hooks = [module.register_forward_hook(note) for module in names]
     if features is not None:
@@ -68,7 +69,7 @@ def _followed(net: nn.Module, x: Tensor, features: str | None) -> tuple[Tensor, 
     finally:
         for hook in hooks:
             hook.remove()
-    wanted = [module for output, module in made if any(output is one for one in kept)]
+    wanted = [module for output, _, module in made if any(output is one for one in kept)]
     once = [(a, b) for a, b in pairs if calls.count(a) == calls.count(b) == 1 and a not in wanted]
     return logits, [(names[a], names[b]) for a, b in once]
 

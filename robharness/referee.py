@@ -96,7 +96,7 @@ class Guard:
                 changed.append(f"the parts of the model{f' below {place}' if place else ''}")
                 module._modules.clear()
                 module._modules.update(children)
-        for place, module, kind, name, tensor, before in self._kept:
+        for place, module, kind, name, tensor, before in self._kept if self._is_touched() else ():
             if getattr(module, kind).get(name) is not tensor or not _same(tensor.detach(), before):
                 changed.append(f"the model's '{f'{place}.' if place else ''}{name}'")
                 tensor.data = before.clone()
@@ -108,6 +108,15 @@ class Guard:
             changed.append("the model's frozen parameters")
             net.requires_grad_(False)
         return changed
+
+    def _is_touched(self) -> bool:
+        """Whether any tensor is another, or has other values; one answer from a GPU instead of hundreds."""
+        if any(getattr(module, kind).get(name) is not tensor for _, module, kind, name, tensor, _ in self._kept):
+            return True
+        pairs = [(tensor.detach(), before) for *_, tensor, before in self._kept]
+        if self.classifier.device.type == "cpu" or any(a.shape != b.shape or a.dtype != b.dtype for a, b in pairs):
+            return not all(torch.equal(a, b) for a, b in pairs)
+        return bool(pairs) and bool(torch.stack([(a != b).any() for a, b in pairs]).any())
 
 
 def _batch_changes(kept: list[tuple[str, Tensor, Tensor]]) -> list[str]:
@@ -159,14 +168,39 @@ def checked(
 
 
 def distance(x: Tensor, like: Tensor, norm: Norm) -> np.ndarray:
-    """Norm of x - like per example, in float64, (N,).
+    """Norm of x - like per example, in float64, (N,); its bits do not depend on its neighbours.
 
-    An example at a time: its bits cannot depend on its neighbours, and it stays in the cache, four times faster.
+    On the CPU an example at a time, which stays in the cache and is four times faster; elsewhere many at once, summed
+    in a fixed order, since a kernel per example is mostly waiting.
     """
-    of_one = {"linf": lambda d: d.abs_().amax(), "l2": torch.linalg.vector_norm, "l1": lambda d: d.abs_().sum()}[norm]
-    sizes = [of_one(one.double().sub_(clean)) for one, clean in zip(x, like, strict=True)]
-    size: np.ndarray = torch.stack(sizes).cpu().numpy()
+    if x.device.type == "cpu":
+        of_one = {"linf": lambda d: d.abs_().amax(), "l2": torch.linalg.vector_norm, "l1": lambda d: d.abs_().sum()}
+        sizes = [of_one[norm](one.double().sub_(clean)) for one, clean in zip(x, like, strict=True)]
+        size: np.ndarray = torch.stack(sizes).numpy()
+        return size
+    parts = []
+    for some, clean in zip(torch.split(x, AT_ONCE), torch.split(like, AT_ONCE), strict=True):
+        moved = (some.double() - clean).flatten(1).abs_()
+        if norm == "linf":
+            parts.append(moved.amax(1))
+        else:
+            parts.append(_row_sum(moved.square_()).sqrt() if norm == "l2" else _row_sum(moved))
+    size = torch.cat(parts).cpu().numpy()
     return size
+
+
+AT_ONCE = 64
+"""Examples whose distances are computed together: 80 MB in float64 at 224 px."""
+
+
+def _row_sum(values: Tensor) -> Tensor:
+    """(N, k) -> (N,), halves added to halves: torch's own order depends on how many rows there are."""
+    while values.shape[1] > 1:
+        half = (values.shape[1] + 1) // 2
+        left, right = values[:, :half].clone(), values[:, half:]
+        left[:, : right.shape[1]] += right
+        values = left
+    return values[:, 0]
 
 
 def _check_values(x: Tensor) -> None:

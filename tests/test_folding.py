@@ -109,6 +109,13 @@ def test_logits_stay_and_the_network_itself_is_untouched(name):
     assert not any(module._forward_hooks for module in net.modules())
 
 
+def test_what_is_written_into_on_the_way_is_not_folded():
+    """Though for these inputs a ReLU before or behind the norm does nothing, and logits would stay."""
+    net = trained(Head(nn.Conv2d(3, 4, 3), nn.ReLU(True), nn.BatchNorm2d(4)))
+    net[0].weight.data.abs_(), net[0].bias.data.abs_(), net[2].weight.data.abs_(), net[2].bias.data.add_(9)
+    assert folded(net, values(2, *PICTURE)) == (net, 0)
+
+
 def test_gradients_stay_too():
     net = trained(Residual())
     found, _ = folded(net, values(2, *PICTURE))

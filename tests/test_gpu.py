@@ -1,9 +1,11 @@
 """On an accelerator: exact arithmetic gives the same bits there as on the CPU."""
 
+import numpy as np
 import pytest
 import torch
 
-from robharness import api
+from robharness import Batch, Classifier, api, referee
+from robharness.errors import Violation
 
 COLUMNS = ("prediction", "correct", "margin", "logit_range", "size")
 ATTACKS = [
@@ -35,3 +37,27 @@ def test_draws_from_the_gpus_generator_are_noticed():
 @pytest.mark.gpu
 def test_a_device_is_checked():
     assert api.check_devices("cuda") == ["cuda"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_distances_are_those_of_the_cpu_whatever_the_neighbours(norm):
+    like = torch.linspace(0, 1, 70 * 3 * 33 * 33).sin().abs().view(70, 3, 33, 33)
+    x = like.flip(0).clone()
+    there = referee.distance(x.cuda(), like.cuda(), norm)
+    np.testing.assert_allclose(there, referee.distance(x, like, norm), rtol=1e-12)
+    for rows in ([0], [69, 3, 5], list(range(0, 70, 2))):
+        assert (referee.distance(x[rows].cuda(), like[rows].cuda(), norm) == there[rows]).all()
+
+
+@pytest.mark.gpu
+def test_a_changed_weight_is_found():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    guard = referee.Guard(Classifier(net, rows=4, device="cuda"))
+    batch = Batch(["a"], torch.zeros(1, 3, 2, 2, device="cuda"), torch.zeros(1, dtype=torch.long, device="cuda"))
+    with guard.watching(batch):
+        pass
+    kept = net[1].weight.clone()
+    with pytest.raises(Violation, match="weight"), guard.watching(batch):
+        net[1].weight.data[0, 0] += 1
+    assert torch.equal(net[1].weight, kept)

@@ -1,6 +1,24 @@
-"""A plugin with ResNet-50 at 224 px, with weights drawn from a seed: nothing but its speed is of interest."""
+"""A plugin with ResNet-50 at 224 px, with weights drawn from a seed: nothing but its speed is of interest.
 
-from robharness import InputSpec, ModelSpec, Preprocessing, hookimpl
+And with pictures for a GPU, which twenty photos would not fill: those photos, each shifted by another number of pixels.
+"""
+
+from pathlib import Path
+
+from robharness import DatasetSpec, InputSpec, ModelSpec, Preprocessing, discover, hookimpl
+
+
+class Shifted:
+    def __init__(self, count):
+        self._photos = discover().datasets["samples/imagenet-photos"].spec.open(Path(), "val")
+        self._read = [self._photos.read(index) for index in range(20)]
+        self.ids = [f"{index}" for index in range(count)]
+        self.labels = [self._photos.labels[index % 20] for index in range(count)]
+
+    def read(self, index):
+        import numpy as np
+
+        return np.roll(self._read[index % 20], index // 20, 1)
 
 
 def build(params, weights):
@@ -33,3 +51,9 @@ def robharness_models():
         build=build,
         preprocessing=Preprocessing(resize=256, crop=224),
     )
+
+
+@hookimpl
+def robharness_datasets():
+    yield DatasetSpec(name="shifted", summary="512 shifted photos", labels="imagenet-1k", splits=("all",),
+                      open=lambda root, split: Shifted(512))  # fmt: skip

@@ -21,8 +21,11 @@ from robharness.store import Store
 HERE = Path(__file__).parent
 MNIST, RESNET = str(HERE.parent / "end_to_end/mnist.py"), str(HERE / "resnet.py")
 DEVICE = os.environ.get("DEVICE", "cpu")
-BATCH = {"cpu": 8, "cuda": 20}[DEVICE]
-PHOTOS, PHOTOS_N = {"name": "samples/imagenet-photos", "split": "val"}, {"cpu": 8, "cuda": 20}[DEVICE]
+BATCH, PHOTOS_N = {"cpu": (8, 8), "cuda": (128, 512)}[DEVICE]
+PHOTOS = {
+    "cpu": {"name": "samples/imagenet-photos", "split": "val"},
+    "cuda": {"name": "resnet/shifted", "split": "all"},
+}[DEVICE]
 LITE0 = {"model": "samples/efficientnet-lite0"}
 RESNET50 = {"model": "resnet/resnet50"}
 FGSM = ["0.25/255", "0.5/255", "1/255"]
@@ -37,16 +40,19 @@ def suite(model, attacks, data=PHOTOS, **keys):
 
 
 class Ours:
-    """The unit of a run: read, decode, attack, check, judge, store; the model is built, as for the others."""
+    """The unit of a run: attack, check, judge, store; the model is built and pictures are read, as for the others."""
 
     def __init__(self, folder, source, limit, rows=BATCH, data=None):
         self.plan = api.plan(source, limit=limit, data=data, plugins=[RESNET, MNIST])
         self.loaded = worker.load(self.plan, self.plan.models[0], rows=rows, device=DEVICE)
+        self.pictures = self.loaded.reader.pictures(0, self.plan.n)
         self.folder, self.rounds = folder, count()
 
     @property
     def batch(self):
-        return self.loaded.reader.read(0, self.plan.n)
+        read = self.loaded.reader.read(0, self.plan.n)
+        read.x = read.x.contiguous()  # torchattacks' PGDL2 takes nothing else
+        return read
 
     @property
     def net(self):
@@ -62,8 +68,7 @@ class Ours:
     def __call__(self):
         self.store = Store(self.folder / str(next(self.rounds)))
         span = 0, self.plan.n
-        pictures = self.loaded.reader.pictures(*span)
-        for event in worker.run_unit(self.loaded, self.plan.cells, span, self.store, pictures):
+        for event in worker.run_unit(self.loaded, self.plan.cells, span, self.store, self.pictures):
             assert getattr(event, "failure", None) is None, event
 
     def accuracies(self):
@@ -121,7 +126,7 @@ def by_torchattacks(net, batch, attack, eps):
         with torch.no_grad():
             net(images).argmax(1)
         for one in eps:
-            adversarial = attack(net, eps=one)(images, labels)
+            adversarial = attack(net, eps=one)(images.contiguous(), labels)
             with torch.no_grad():
                 net(adversarial).argmax(1)
 

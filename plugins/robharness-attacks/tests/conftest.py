@@ -74,7 +74,7 @@ def attack():
         if spec.ensemble:
             result = in_turn(spec.build(params), model, view, batch, eps, name, seed)
         else:
-            result = spec.build(params).perturb(view, batch, eps, ExampleRNG(seed, name, batch.ids))
+            result = spec.build(params).perturb(view, batch, eps, ExampleRNG(seed, name, batch.ids, batch.x.device))
         assert torch.equal(batch.x, before)
         assert result.x.shape == batch.x.shape
         assert result.x.dtype == batch.x.dtype

@@ -1,6 +1,7 @@
 """Auto-PGD (Croce and Hein, 2020; under l1: 2021): projected ascent that chooses its step lengths as it goes.
 
-Rows of a batch never meet, and a row that is clearly fooled leaves at once. Inside, inputs are flat: (N, n).
+All targets of an example climb in lock-step, and it leaves at once when one clearly fools the model. Examples never
+meet. Inside, inputs are flat, a row per example and target: (P, n).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from robharness import Batch, Classifier, ExampleRNG, Perturbed
 from robharness_attacks.norms import direction, project
 from robharness_attacks.objectives import clearly_fooled, lead, likely_targets, objective_of
+from robharness_attacks.pairs import first_of_each, runs, start_draws
 from robharness_attacks.params import APGDParams, Norm, Objective
 
 MOMENTUM = 0.75
@@ -32,7 +34,7 @@ LARGER = ((3, Fraction("0.3")), (2, Fraction("0.3")), (1, Fraction("0.4")))
 """Multiples of eps, one after the other, each with its share of all steps."""
 
 Ascent = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-"""(x (N, n), about (N, ...)) -> the objective's values, its gradient, as x, and the logits."""
+"""(x (P, n), about (P, ...)) -> the objective's values, its gradient, as x, and the logits."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +50,18 @@ class APGD:
     def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Perturbed:
         params = self.params
         clean = batch.logits(model)
-        abouts = [batch.labels]
+        about = batch.labels[:, None]
         if params.targets:
             targets = likely_targets(clean, batch.labels, params.targets)
-            abouts = [torch.stack([batch.labels, target], 1) for target in targets.unbind(1)]
+            about = torch.stack([about.expand_as(targets), targets], 2)
+        turns = about.shape[1]
         objective = self._objective(clean.shape[1])
         ascent = self._ascent(model, objective, batch.x.shape[1:])
         found = _Found(model, batch, clean)
-        for turn, about in enumerate(abouts):
-            for restart in range(params.restarts):
-                rows = (~found.done).nonzero().flatten()
-                if len(rows) > 0:
-                    draws = rng.select(rows.tolist())
-                    self._run(ascent, found, rows, about[rows], eps, draws, f"start {turn} {restart}")
-        tried = len(abouts) if params.targets else 0
-        tries = torch.full_like(batch.labels, tried)
+        for left, restart in runs(found.done, turns, params.restarts, model.rows):
+            draws = start_draws(rng.select(left), turns, restart, found.origin, params.norm)
+            self._run(ascent, found, left.repeat_interleave(turns), about[left].flatten(0, 1), eps, draws)
+        tries = torch.full_like(batch.labels, turns if params.targets else 0)
         return Perturbed(x=found.x, notes={"targets": tries, "objective": [objective] * len(batch)})
 
     def _objective(self, classes: int) -> Objective:
@@ -79,43 +78,43 @@ class APGD:
 
         def ascent(x: Tensor, about: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             values, gradient, logits = model.gradient(x.reshape(-1, *shape), about, objective)
-            for _ in range(self.params.draws - 1):
+            draws = self.params.draws
+            for _ in range(draws - 1):
                 again = model.gradient(x.reshape(-1, *shape), about, objective)
                 values, gradient, logits = values + again.values, gradient + again.gradient, logits + again.logits
-            draws = self.params.draws
-            return values / draws, gradient.flatten(1) / draws, logits / draws
+            if draws > 1:
+                values, gradient, logits = values / draws, gradient / draws, logits / draws
+            return values, gradient.flatten(1), logits
 
         return ascent
 
-    def _run(
-        self, ascent: Ascent, found: _Found, rows: Tensor, about: Tensor, eps: float, rng: ExampleRNG, draw: str
-    ) -> None:
-        """All steps from one start, for these rows of the batch."""
-        params, origin = self.params, found.origin[rows]
+    def _run(self, ascent: Ascent, found: _Found, examples: Tensor, about: Tensor, eps: float, draws: Tensor) -> None:
+        """All steps from one start, for pairs of these examples."""
+        params, origin = self.params, found.origin[examples]
         phases = LARGER if params.larger_eps else ((1, Fraction(1)),)
-        x = _start(rng, draw, origin, eps * phases[0][0], params.norm)
+        x = _start(draws, origin, eps * phases[0][0], params.norm)
         left = params.steps
         for multiple, share in phases:
             radius = eps * multiple
             steps = left if multiple == 1 else min(left, ceil(share * params.steps))
             left -= steps
             x = x if multiple == phases[0][0] else project(x, origin, radius, params.norm)
-            state = _State.at(rows, about, origin, x, radius, params)
+            state = _State.at(examples, about, origin, x, radius, params)
             self._climb(ascent, state, radius, steps, found if multiple == 1 else None)
             x = state.best
-        found.settle(state.rows, state.best, state.best_value)
+        found.settle(state.examples, state.best, state.best_value)
 
     def _climb(self, ascent: Ascent, state: _State, eps: float, steps: int, found: _Found | None) -> None:
-        """The steps at one radius; rows leave the state as soon as they are clearly fooled there."""
+        """The steps at one radius; pairs leave the state as soon as their example is clearly fooled there."""
         norm = self.params.norm
         every = until_check = max(1, int((L1_CHECK if norm == "l1" else CHECK) * steps))
         for step in range(steps + 1):
             state.value, state.gradient, logits = ascent(state.x, state.about)
             if found is not None:
-                on = found.record(state.rows, state.x, logits)
+                on = found.record(state.examples, state.x, logits)
                 if on is not None:
                     state.keep(on)
-                if len(state.rows) == 0:
+                if len(state.examples) == 0:
                     return
             state.compare()
             if step == steps:
@@ -134,7 +133,7 @@ class APGD:
 class _Found:
     """What a batch is given back, and who needs no more.
 
-    x: (N, *shape), the point that was found. origin: the clean inputs, flat. done: (N,), the rows that are fooled.
+    x: (N, *shape), the point that was found. origin: the clean inputs, flat. done: (N,), who is fooled.
     """
 
     def __init__(self, model: Classifier, batch: Batch, clean: Tensor) -> None:
@@ -144,37 +143,39 @@ class _Found:
         self._model, self._labels = model, batch.labels
         self._value = torch.full_like(clean[:, 0], -torch.inf)
 
-    def record(self, rows: Tensor, x: Tensor, logits: Tensor) -> Tensor | None:
-        """Keep those x that fool the model. Which of these rows go on, as indices; None for all."""
-        labels = self._labels[rows]
+    def record(self, examples: Tensor, x: Tensor, logits: Tensor) -> Tensor | None:
+        """Keep those x that fool the model. Which of these pairs go on, as indices; None for all."""
+        labels = self._labels[examples]
         fooled = (lead(logits, labels) > 0).nonzero().flatten()
         if len(fooled) == 0:
             return None
-        which, points = rows[fooled], x[fooled].reshape(-1, *self.x.shape[1:])
-        self.x[which], self._fooled[which] = points, True
+        which, points = examples[fooled], x[fooled].reshape(-1, *self.x.shape[1:])
         labels, logits = labels[fooled], logits[fooled]
         logits = self._model.judged(points, logits, clearly_fooled(logits, labels))
-        done = clearly_fooled(logits, labels)
-        self.done[which] = done
-        return (~self.done[rows]).nonzero().flatten() if done.any() else None
+        clear = clearly_fooled(logits, labels)
+        best = first_of_each(which, 1 - clear.float())
+        self.x[which[best]], self._fooled[which[best]], self.done[which[best]] = points[best], True, clear[best]
+        return (~self.done[examples]).nonzero().flatten() if clear.any() else None
 
-    def settle(self, rows: Tensor, x: Tensor, value: Tensor) -> None:
-        """The best points of a run, for the rows that nothing fooled."""
-        better = (value > self._value[rows]) & ~self._fooled[rows]
-        self.x[rows[better]] = x[better].reshape(-1, *self.x.shape[1:])
-        self._value[rows[better]] = value[better]
+    def settle(self, examples: Tensor, x: Tensor, value: Tensor) -> None:
+        """The best points of a run, for the examples that nothing fooled."""
+        best = first_of_each(examples, -value)
+        x, value, examples = x[best], value[best], examples[best]
+        better = (value > self._value[examples]) & ~self._fooled[examples]
+        self.x[examples[better]] = x[better].reshape(-1, *self.x.shape[1:])
+        self._value[examples[better]] = value[better]
 
 
 @dataclass
 class _State:
-    """Where a climb stands; everything has the rows that are still in it on its first axis.
+    """Where a climb stands; everything has the pairs that are still in it on its first axis.
 
-    rows: their indices in the batch. x, before: this point and the last one. value, gradient: of the objective at x.
+    examples: their indices in the batch. x, before: this point and the last one. value, gradient: at x.
     step: its length. gains: how many steps since the last check raised the objective. halved: whether that check
     halved the step. Under l1, moving: how many coordinates a step moves; support: how many the best point had moved.
     """
 
-    rows: Tensor
+    examples: Tensor
     about: Tensor
     origin: Tensor
     x: Tensor
@@ -193,13 +194,13 @@ class _State:
     support: Tensor
 
     @classmethod
-    def at(cls, rows: Tensor, about: Tensor, origin: Tensor, x: Tensor, eps: float, params: APGDParams) -> _State:
+    def at(cls, examples: Tensor, about: Tensor, origin: Tensor, x: Tensor, eps: float, params: APGDParams) -> _State:
         """The beginning of a climb at these points."""
-        count = torch.zeros_like(rows)
+        count = torch.zeros_like(examples)
         low = torch.full_like(x[:, 0], -torch.inf, dtype=torch.float32)  # as the values are
         size = x.shape[1]
         state = cls(
-            rows=rows,
+            examples=examples,
             about=about,
             origin=origin,
             x=x,
@@ -223,18 +224,18 @@ class _State:
         return state
 
     def keep(self, on: Tensor) -> None:
-        """These rows alone, by their indices among those that are left."""
+        """These pairs alone, by their indices among those that are left."""
         for part in fields(self):
-            setattr(self, part.name, getattr(self, part.name)[on])
+            setattr(self, part.name, getattr(self, part.name).index_select(0, on))
 
     def compare(self) -> None:
         """Count gains and keep the best point."""
         self.gains = self.gains + (self.value > self.value_before)
         self.value_before = self.value
         better = (self.value > self.best_value).nonzero().flatten()
-        self.best[better] = self.x[better]
-        self.best_gradient[better] = self.gradient[better]
-        self.best_value = self.best_value.maximum(self.value)
+        self.best.index_copy_(0, better, self.x.index_select(0, better))  # five times faster than with brackets
+        self.best_gradient.index_copy_(0, better, self.gradient.index_select(0, better))
+        self.best_value = self.best_value.fmax(self.value)
 
     def check_gains(self, enough: float) -> None:
         """Halve the step where too few steps helped, or where the best point has stayed for two checks at one step."""
@@ -267,13 +268,10 @@ class _State:
         self.before, self.x = self.x, x
 
 
-def _start(rng: ExampleRNG, draw: str, origin: Tensor, eps: float, norm: Norm) -> Tensor:
+def _start(draws: Tensor, origin: Tensor, eps: float, norm: Norm) -> Tensor:
     """The published starts: on the sphere around the origin, or under l1 the projection of a normal draw."""
-    size = origin.shape[1:]
     if norm == "linf":
-        draws = 2 * rng.uniform(draw, size).to(origin.dtype) - 1
         return (origin + eps * draws / draws.abs().amax(1, keepdim=True)).clamp(0, 1)
-    draws = rng.normal(draw, size).to(origin.dtype)
     return project(origin + (draws if norm == "l1" else eps * direction(draws, norm)), origin, eps, norm)
 
 
@@ -282,7 +280,7 @@ def _sparse_sign(gradient: Tensor, counts: Tensor) -> Tensor:
     sizes = gradient.nan_to_num().abs()
     largest = sizes.topk(int(counts.max()), 1).values
     least = largest.gather(1, counts[:, None] - 1)
-    way = gradient.nan_to_num().sign() * (sizes >= least)
+    way = torch.ge(sizes, least, out=torch.empty_like(sizes)).mul_(gradient.sign()).nan_to_num_(0)
     return way / way.count_nonzero(1).clamp_min(1)[:, None]
 
 

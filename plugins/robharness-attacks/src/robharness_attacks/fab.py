@@ -1,7 +1,8 @@
 """FAB (Croce and Hein, 2020): the nearest input that fools the model, found by walking along its decision boundary.
 
 At every step the boundary is taken for a plane, and the nearest points of plane and box together are computed exactly.
-Rows of a batch never meet. Inside, inputs are flat: (N, n).
+All targets of an example move in lock-step; examples never meet. Inside, inputs are flat, a row per example and
+target: (P, n).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from robharness import Batch, Classifier, ExampleRNG, Perturbed
 from robharness_attacks.minimal import within
 from robharness_attacks.norms import length, row_sum, unit
 from robharness_attacks.objectives import clearly_fooled, lead, likely_targets, toward_margin
+from robharness_attacks.pairs import first_of_each, runs, start_draws
 from robharness_attacks.params import FABParams, Norm
 
 RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
@@ -55,23 +57,21 @@ class FABMember:
 def smallest(model: Classifier, batch: Batch, params: FABParams, rng: ExampleRNG, eps: float | None = None) -> Tensor:
     """The nearest inputs that fool the model, (N, *shape); the clean ones where none was found or none is needed.
 
-    eps: rows that are clearly fooled within it are not searched on; None to search on for all.
+    eps: examples that are clearly fooled within it are not searched on; None to search on for all.
     """
     clean = batch.logits(model)
     targets = likely_targets(clean, batch.labels, params.targets or clean.shape[1])
-    turns = [target[:, None] for target in targets.unbind(1)] if params.targets else [targets]
-    search = _Search(model, batch, params, eps)
-    for turn, several in enumerate(turns):
-        for restart in range(params.restarts):
-            rows = (~search.done).nonzero().flatten()
-            if len(rows) > 0:
-                start = search.start(rows, rng.select(rows.tolist()), f"start {turn} {restart}" if restart else None)
-                search.run(rows, several[rows], start)
+    targets = targets[:, :, None] if params.targets else targets[:, None]
+    search, turns = _Search(model, batch, params, eps), targets.shape[1]
+    for left, restart in runs(search.done, turns, params.restarts, model.rows):
+        examples = left.repeat_interleave(turns)
+        start = search.start(examples, rng.select(left), turns, restart)
+        search.run(examples, targets[left].flatten(0, 1), start)
     return search.x
 
 
 class _Search:
-    """x: (N, *shape), the nearest inputs so far that fool the model. done: (N,), the rows that are not searched on."""
+    """x: (N, *shape), the nearest inputs so far that fool the model. done: (N,), who is not searched on."""
 
     def __init__(self, model: Classifier, batch: Batch, params: FABParams, eps: float | None) -> None:
         self.x = batch.x.clone()
@@ -80,24 +80,20 @@ class _Search:
         self._model, self._batch, self._params, self._eps = model, batch, params, eps
         self._shape = batch.x.shape[1:]
 
-    def start(self, rows: Tensor, rng: ExampleRNG, draw: str | None) -> Tensor:
-        """Where a run begins, (len(rows), n): at the inputs, or half as far from them as is of interest."""
-        origin, norm = self._batch.x[rows].flatten(1), self._params.norm
-        if draw is None:
+    def start(self, examples: Tensor, rng: ExampleRNG, turns: int, restart: int) -> Tensor:
+        """Where a run begins, (P, n): at the inputs, or half as far from them as is of interest."""
+        origin, norm = self._batch.x[examples].flatten(1), self._params.norm
+        if restart == 0:
             return origin
-        if self._eps is None:
-            known = self._distance[rows]
-            far = torch.where(known < torch.inf, known, RADIUS[norm])
-        else:
-            far = self._distance[rows].clamp_max(self._eps)
-        size = origin.shape[1:]
-        draws = 2 * rng.uniform(draw, size) - 1 if norm == "linf" else rng.normal(draw, size)
-        return (origin + far[:, None] / 2 * unit(draws.to(origin.dtype), norm)).clamp(0, 1)
+        far = self._distance[examples]
+        far = torch.where(far < torch.inf, far, RADIUS[norm]) if self._eps is None else far.clamp_max(self._eps)
+        draws = start_draws(rng, turns, restart, origin, norm)
+        return (origin + far[:, None] / 2 * unit(draws, norm)).clamp(0, 1)
 
-    def run(self, rows: Tensor, targets: Tensor, x: Tensor) -> None:
-        """All steps for these rows, from x, (len(rows), n), each toward the nearest of targets, (len(rows), k)."""
+    def run(self, examples: Tensor, targets: Tensor, x: Tensor) -> None:
+        """All steps for pairs of these examples, from x, (P, n), each toward the nearest of targets, (P, k)."""
         norm, beta = self._params.norm, float(self._params.beta)
-        labels, origin = self._batch.labels[rows], self._batch.x[rows].flatten(1)
+        labels, origin = self._batch.labels[examples], self._batch.x[examples].flatten(1)
         for _ in range(self._params.steps):
             margin, slope = self._plane(x, labels, targets)
             x = self._step(x, origin, margin, slope)
@@ -105,24 +101,27 @@ class _Search:
             fooled = (lead(logits, labels) > 0).nonzero().flatten()
             if len(fooled) == 0:
                 continue
-            moved = x[fooled] - origin[fooled]
-            distance = length(moved, norm)
-            closer, done = distance < self._distance[rows[fooled]], torch.zeros_like(fooled, dtype=torch.bool)
+            which, points, inputs = examples[fooled], x.index_select(0, fooled), origin.index_select(0, fooled)
+            moved = points - inputs
+            distance, done = length(moved, norm), torch.zeros_like(fooled, dtype=torch.bool)
             if self._eps is not None:
                 done = (distance <= self._eps) & clearly_fooled(logits[fooled], labels[fooled])
-            closer = (closer | done).nonzero().flatten()
-            there = rows[fooled[closer]]
-            self.x[there], self._distance[there] = x[fooled[closer]].reshape(-1, *self._shape), distance[closer]
-            x[fooled] = origin[fooled] + beta * moved
+            distance = torch.where(done, -1, distance)  # nearer than all others, and the likeliest target is taken
+            best = first_of_each(which, distance)
+            best = best[distance[best] < self._distance[which[best]]]
+            self.x[which[best]], self._distance[which[best]] = points[best].view(-1, *self._shape), distance[best]
+            x.index_copy_(0, fooled, moved.mul_(beta).add_(inputs))
             if done.any():
-                self.done[rows[fooled]] = done
-                on = (~self.done[rows]).nonzero().flatten()
-                rows, targets, x, labels, origin = rows[on], targets[on], x[on], labels[on], origin[on]
-                if len(rows) == 0:
+                self.done[which[done]] = True
+                on = (~self.done[examples]).nonzero().flatten()
+                examples, targets, x, labels, origin = (
+                    part.index_select(0, on) for part in (examples, targets, x, labels, origin)
+                )
+                if len(examples) == 0:
                     return
 
     def _plane(self, x: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """By how much the target leads over the label at x, (N,), and its gradient, for the nearest of the targets."""
+        """By how much the target leads over the label at x, (P,), and its gradient, for the nearest of the targets."""
         nearest = torch.full_like(x[:, 0], torch.inf)
         for number, target in enumerate(targets.unbind(1)):
             about = torch.stack([labels, target], 1)
@@ -174,10 +173,12 @@ def _levelled(weight: Tensor, room: Tensor, gain: Tensor, norm: Norm) -> Tensor:
     """
     pace = torch.ones_like(weight) if norm == "linf" else weight
     rate, knee, bound = weight * pace, room / pace, weight * room
-    t, part = torch.zeros_like(gain), torch.empty_like(room)  # masks as numbers: five times faster than booleans
+    t = gain / row_sum(rate)  # as if there were no box
+    both = torch.empty_like(room[None].expand(2, *room.shape))  # masks as numbers: five times faster than booleans
     while True:
-        gaining = row_sum(torch.gt(knee, t[..., None], out=part).mul_(rate).flatten(0, 1)).view_as(gain)
-        gained = row_sum(torch.le(knee, t[..., None], out=part).mul_(bound).flatten(0, 1)).view_as(gain)
+        torch.gt(knee, t[..., None], out=both[0]).mul_(rate)
+        torch.le(knee, t[..., None], out=both[1]).mul_(bound)
+        gaining, gained = row_sum(both.flatten(0, 2)).view(2, *gain.shape)
         further = torch.where(gaining > 0, (gain - gained) / gaining, torch.inf).maximum(t)
         if not (further > t).any():
             return torch.minimum(t[..., None] * pace, room)

@@ -69,7 +69,8 @@ def project(x: Tensor, origin: Tensor, eps: float | Tensor, norm: Norm) -> Tenso
         moved = origin + delta  # pixels lie on a grid, so all round the same way, which adds up: toward the origin then
         too_far = (moved - origin).abs() > delta.abs()
         return moved.nextafter(moved + (origin - moved) * too_far).clamp(0, 1)
-    return (origin + delta.clamp(-per_row(radius, x), per_row(radius, x))).clamp(0, 1)
+    limit = per_row(radius, x)  # the smaller, then the larger: `clamp` takes seven times as long with tensors
+    return delta.minimum(limit).maximum(-limit).add_(origin).clamp_(0, 1)
 
 
 def rescale(x: Tensor, origin: Tensor, eps: float | Tensor, norm: Norm) -> Tensor:

@@ -1,16 +1,17 @@
 """Square (Andriushchenko et al., 2020): random search with square windows, which sees scores and no gradient.
 
 The variant of AutoAttack: the margin is what counts, and the schedule of window sizes is not stretched to the number
-of queries. A candidate differs from the best point in its windows alone, so it is written into the best point in place
-and taken out again where it is no better.
+of queries. Few candidates are better than the best point, and what an example tries next depends on its best point and
+its own draws alone. So where fewer examples are left than a pass has rows, the pass tries several candidates of each,
+of which the first that is better counts; those behind it are made again from the new best point.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -48,104 +49,125 @@ class Square:
         for run in range(self.params.restarts):
             if len(rows) == 0:
                 break
-            for found in self._run(model, batch, rows, eps, rng, f"run {run}"):
-                queries[found.rows] += found.queries
-                better = found.lead > best[found.rows]
-                won = found.rows[better]
-                best[won], x[won] = found.lead[better], found.x[better]
-                rows = found.rows
+            found = self._run(model, batch.x[rows], batch.labels[rows], eps, rng.select(rows), f"run {run}")
+            queries[rows] += found.queries
+            better = found.lead > best[rows]
+            won = rows[better]
+            best[won], x[won] = found.lead[better], found.x[better].view(-1, *x.shape[1:])
+            rows = rows[~found.done]
         return Perturbed(x=x, notes={"queries": queries})
 
     def _run(
-        self, model: Classifier, batch: Batch, rows: Tensor, eps: float, rng: ExampleRNG, name: str
-    ) -> Iterator[_Found]:
-        """One run for these rows: what is found for those that leave, as they do, and at last for those that stay."""
-        params = self.params
-        shape = batch.x.shape[1:]
-        origin, labels = batch.x[rows], batch.labels[rows]
-        x = _start(origin, eps, params.norm, rng.select(rows), f"{name} start").flatten(1)
-        origin = origin.flatten(1)
-        best = torch.full_like(labels, -torch.inf, dtype=torch.float32)
-        writes: list[_Write] = []  # the first candidate is the start
-        for query in range(params.queries + 1):
-            if len(rows) == 0:
-                break
-            if query > 0:
-                at = (query - 1) % BLOCK
-                if at == 0:
-                    windows = _windows(params, batch.x, query - 1, rng.select(rows), name)
-                propose = _flip if params.norm == "linf" else _shift
-                writes = propose(x, origin, eps, windows, at, params.norm)
-            logits = model.logits(x.view(-1, *shape))
-            lead_now = lead(logits, labels)
-            leaves = lead_now > 0
-            if leaves.any():
-                leaves = clearly_fooled(logits, labels)
-            better = (lead_now > best) | leaves
-            best = torch.where(better, lead_now, best)
-            for write in writes:
-                x.scatter_(1, write.places, torch.where(better[:, None], write.new, write.old))
-            if leaves.any():
-                yield _Found(rows[leaves], x[leaves].view(-1, *shape), best[leaves], query + 1)
-                on = ~leaves
-                rows, x, origin, labels, best = rows[on], x[on], origin[on], labels[on], best[on]
-                if query > 0:
-                    windows = windows.select(on)
-        yield _Found(rows, x.view(-1, *shape), best, params.queries + 1)
+        self, model: Classifier, origin: Tensor, labels: Tensor, eps: float, rng: ExampleRNG, name: str
+    ) -> _Found:
+        """One run for these inputs, (n, *shape). The first query is the start."""
+        params, like = self.params, origin[:1]
+        x, origin = _start(origin, eps, params.norm, rng, f"{name} start").flatten(1), origin.flatten(1)
+        logits = model.logits(x.view(-1, *like.shape[1:]))
+        found = _Found(x, lead(logits, labels), torch.ones_like(labels), clearly_fooled(logits, labels))
+        for first in range(0, params.queries, BLOCK):
+            sides = [_side(params, query, *like.shape[-2:]) for query in range(params.queries)[first : first + BLOCK]]
+            left = (~found.done).nonzero().flatten()
+            for rows in left.split(model.rows) if len(left) > 0 else ():
+                windows = _windows(rng.select(rows), f"{name} queries {first // BLOCK}", sides, like)
+                part = found.select(rows)
+                self._search(model, like, part, origin[rows], labels[rows], eps, windows, sides)
+                for whole, new in zip(found, part, strict=True):
+                    whole[rows] = new
+        return found
+
+    def _search(
+        self,
+        model: Classifier,
+        like: Tensor,
+        found: _Found,
+        origin: Tensor,
+        labels: Tensor,
+        eps: float,
+        windows: _Windows,
+        sides: list[int],
+    ) -> None:
+        """The queries of a block for one pass's rows or fewer; what they find is written into `found`."""
+        norm = self.params.norm
+        propose = _flip if norm == "linf" else _shift
+        slots = torch.arange(model.rows, device=like.device)
+        at = torch.zeros_like(labels)
+        stop = 0
+        for side, queries in groupby(sides):
+            stop += len(list(queries))
+            square = _square(side, norm, like)
+            while len(going := ((at < stop) & ~found.done).nonzero().flatten()) > 0:
+                going = going[at[going].argsort(stable=True)]  # those behind try more
+                who = going[slots % len(going)]
+                query = (at[who] + slots // len(going)).clamp_max(stop - 1)
+                tried, clean = found.x.index_select(0, who), origin.index_select(0, who)  # x[who] takes six times as long
+                propose(tried, clean, eps, windows.of(who, query), square, norm)
+                logits = model.logits(tried.view(-1, *like.shape[1:]))
+                about = labels[who]
+                leads = lead(logits, about)
+                fooled = leads > 0
+                if fooled.any():
+                    fooled = clearly_fooled(logits, about)
+                better = (leads > found.lead[who]) | fooled
+                # per example the first that is better, or else the last
+                key = torch.where(better, 2 * len(slots) - slots, slots)
+                key = torch.zeros_like(going).scatter_reduce_(0, slots % len(going), key, "amax")
+                chosen = torch.where(key < len(slots), key, 2 * len(slots) - key)
+                at[going] = query[chosen] + 1
+                won = (key >= len(slots)).nonzero().flatten()
+                if len(won) > 0:
+                    rows, chosen = going[won], chosen[won]
+                    found.x[rows], found.lead[rows] = tried[chosen], leads[chosen]
+                    found.done[rows] = fooled[chosen]
+        found.queries.add_(at)
 
 
 class _Found(NamedTuple):
-    """The best point of these rows (indices), (n, *shape), its lead, (n,), and how many queries it took."""
+    """The best points of n examples, (n, D), their leads, (n,), the queries so far, (n,), and who is done, (n,) bool."""
 
-    rows: Tensor
     x: Tensor
     lead: Tensor
-    queries: int
+    queries: Tensor
+    done: Tensor
 
-
-class _Write(NamedTuple):
-    """What a candidate changed: places in a row's flat input, the values there before and since, each (n, k)."""
-
-    places: Tensor
-    old: Tensor
-    new: Tensor
+    def select(self, rows: Tensor) -> _Found:
+        return _Found(*(tensor[rows] for tensor in self))
 
 
 class _Windows(NamedTuple):
-    """The windows of a block of queries, B of them, C channels.
+    """What is drawn for the queries of a block, B of them, C channels.
 
-    sides: B lengths. corners: two places per query, (n, B, 2). signs: (n, B, C). turned: (n, B), 0 or 1.
-    offsets: per length, from the corner to the pixels, (C, side²). patterns: per length, two, (2, side²).
+    corners: two places per query, (n, B, 2). signs: (n, B, C). turned: (n, B), 0 or 1.
     """
 
-    sides: list[int]
     corners: Tensor
     signs: Tensor
     turned: Tensor
-    offsets: dict[int, Tensor]
-    patterns: dict[int, Tensor]
 
-    def select(self, on: Tensor) -> _Windows:
-        return self._replace(corners=self.corners[on], signs=self.signs[on], turned=self.turned[on])
+    def of(self, who: Tensor, query: Tensor) -> _Windows:
+        return _Windows(*(tensor[who, query] for tensor in self))
 
 
-def _windows(params: SquareParams, like: Tensor, query: int, rng: ExampleRNG, name: str) -> _Windows:
-    """Those of the block that begins with this query (from 0); five numbers per query and one per channel."""
+class _Square(NamedTuple):
+    """offsets: from a window's corner to its pixels, (C, side²). patterns: two, (2, side²)."""
+
+    offsets: Tensor
+    patterns: Tensor
+
+
+def _square(side: int, norm: Norm, like: Tensor) -> _Square:
     *channels, height, width = like.shape[1:]
-    planes = math.prod(channels)
-    draws = rng.uniform(f"{name} queries {query // BLOCK}", (BLOCK, 5 + planes))
-    sides = [_side(params, query + at, height, width) for at in range(BLOCK)]
+    pixels = torch.arange(math.prod(like.shape[1:]), device=like.device).view(-1, height, width)
+    return _Square(pixels[:, :side, :side].flatten(1), _pattern(side, norm).to(like).flatten(1))
+
+
+def _windows(rng: ExampleRNG, name: str, sides: list[int], like: Tensor) -> _Windows:
+    """Five numbers per query and one per channel; sides: of the windows."""
+    *channels, height, width = like.shape[1:]
+    draws = rng.uniform(name, (BLOCK, 5 + math.prod(channels)))[:, : len(sides)]
     room = torch.tensor([(height - side + 1, width - side + 1) for side in sides], device=like.device)
-    down, right = (draws[..., :4].reshape(-1, BLOCK, 2, 2) * room[:, None]).long().unbind(-1)
-    pixels = torch.arange(planes * height * width, device=like.device).view(planes, height, width)
-    return _Windows(
-        sides,
-        corners=down * width + right,
-        signs=_signs(draws[..., 5:], like),
-        turned=(draws[..., 4] < 0.5).long(),
-        offsets={side: pixels[:, :side, :side].flatten(1) for side in set(sides)},
-        patterns={side: _pattern(side, params.norm).to(like).flatten(1) for side in set(sides)},
-    )
+    down, right = (draws[..., :4].unflatten(-1, (2, 2)) * room[:, None]).long().unbind(-1)
+    return _Windows(down * width + right, _signs(draws[..., 5:], like), (draws[..., 4] < 0.5).long())
 
 
 def _side(params: SquareParams, query: int, height: int, width: int) -> int:
@@ -157,45 +179,40 @@ def _side(params: SquareParams, query: int, height: int, width: int) -> int:
     return min(side, height, width)
 
 
-def _flip(x: Tensor, origin: Tensor, eps: float, windows: _Windows, at: int, norm: Norm) -> list[_Write]:
+def _flip(x: Tensor, origin: Tensor, eps: float, windows: _Windows, square: _Square, norm: Norm) -> None:
     """linf: all pixels of the window go to an edge of the ball, in each channel to one of its two."""
-    window = windows.corners[:, at, :1, None] + windows.offsets[windows.sides[at]]  # (n, C, side²)
+    window = windows.corners[:, :1, None] + square.offsets  # (m, C, side²)
     places = window.flatten(1)
-    new = origin.gather(1, places).view_as(window) + eps * windows.signs[:, at, :, None]
-    return [_write(x, places, x.gather(1, places), new.clamp_(0, 1).flatten(1))]
+    new = origin.gather(1, places).view_as(window) + eps * windows.signs[..., None]
+    x.scatter_(1, places, new.clamp_(0, 1).flatten(1))
 
 
-def _shift(x: Tensor, origin: Tensor, eps: float, windows: _Windows, at: int, norm: Norm) -> list[_Write]:
+def _shift(x: Tensor, origin: Tensor, eps: float, windows: _Windows, square: _Square, norm: Norm) -> None:
     """l2 and l1: one window's perturbation goes, and its length goes to another window, with what is left of eps.
 
     There the perturbation is turned towards a pattern. Where the windows meet, the second has the last word.
     """
     power = 2 if norm == "l2" else 1
-    side = windows.sides[at]
-    both = windows.corners[:, at, :, None, None] + windows.offsets[side]  # (n, 2, C, side²)
-    (there, here), channels = both.flatten(2).unbind(1), both.shape[2]
+    channels = len(square.offsets)
 
     def mass(delta: Tensor) -> Tensor:
-        """The length to its power, per channel, (n, C, 1): windows are small, so their pixels are added in turn."""
-        parts = delta.view(-1, channels, side * side)
+        """The length to its power, per channel, (m, C, 1): windows are small, so their pixels are added in turn."""
+        parts = delta.unflatten(1, (channels, -1))
         parts = parts.square() if power == 2 else parts.abs()
         return parts.cumsum(-1, dtype=torch.float64)[..., -1:].to(x.dtype)
 
+    both = windows.corners[..., None, None] + square.offsets  # (m, 2, C, side²)
+    there, here = both.flatten(2).unbind(1)
     left = eps**power - length(x - origin, norm) ** power
     old, clean = x.gather(1, here), origin.gather(1, here)
-    first = _write(x, there, x.gather(1, there), origin.gather(1, there))
-    moved = mass(first.old - first.new) + mass(x.gather(1, here) - clean)
-    delta = (old - clean).view(-1, channels, side * side)
-    pattern = windows.patterns[side][windows.turned[:, at], None] * windows.signs[:, at, :, None]
-    way = pattern + delta / (mass(delta) ** (1 / power)).clamp_min(1e-12)
-    share = (left[:, None, None] / channels + moved).clamp_min(0) / mass(way).clamp_min(1e-12)
-    new = _moved(clean, (way * share ** (1 / power)).flatten(1))
-    return [first, _write(x, here, old, new)]
-
-
-def _write(x: Tensor, places: Tensor, old: Tensor, new: Tensor) -> _Write:
-    x.scatter_(1, places, new)
-    return _Write(places, old, new)
+    taken, emptied = x.gather(1, there), origin.gather(1, there)
+    x.scatter_(1, there, emptied)
+    moved = mass(taken - emptied) + mass(x.gather(1, here) - clean)
+    delta = (old - clean).unflatten(1, (channels, -1))
+    pattern = square.patterns[windows.turned, None] * windows.signs[..., None]
+    way = pattern + delta / (mass(delta.flatten(1)) ** (1 / power)).clamp_min(1e-12)
+    share = (left[:, None, None] / channels + moved).clamp_min(0) / mass(way.flatten(1)).clamp_min(1e-12)
+    x.scatter_(1, here, _moved(clean, (way * share ** (1 / power)).flatten(1)))
 
 
 def _moved(x: Tensor, delta: Tensor) -> Tensor:
