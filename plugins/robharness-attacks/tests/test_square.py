@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from pyautoattack.square import SquareAttack
 
-from robharness import Batch, Classifier, ExampleRNG, discover
+from robharness import Batch, Classifier, ExampleRNG
 from robharness_attacks import square
 from robharness_attacks.objectives import lead
 from robharness_attacks.params import SquareParams
@@ -43,26 +40,11 @@ def test_it_breaks_what_pyautoattack_breaks(attack, digits, batch_of, norm, eps)
     assert int(ours.sum()) >= 0.95 * int(theirs.sum())
 
 
-@pytest.fixture(scope="module")
-def mnist(tmp_path_factory):
-    """A trained network and the 1,000 test examples of samples/mnist-5k."""
-    path = Path(__file__).parents[3] / "tests" / "end_to_end" / "mnist.py"
-    spec = importlib.util.spec_from_file_location("mnist_net", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    weights = tmp_path_factory.mktemp("mnist") / "mnist.pt"
-    module.train(weights)
-    data = discover().datasets["samples/mnist-5k"].spec.open(Path(), "test")
-    x = torch.from_numpy(np.stack([data.read(index) for index in range(len(data.ids))])).permute(0, 3, 1, 2)
-    net = module.build(None, weights).eval().requires_grad_(False)
-    return net, Batch([str(name) for name in data.ids], x.float().contiguous() / 255, torch.tensor(data.labels))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("linf", 0.1), ("linf", 0.15), ("l2", 1.0), ("l1", 6.0)])
-def test_it_breaks_what_pyautoattack_breaks_on_mnist(attack, mnist, norm, eps):
-    net, batch = mnist
-    ours, theirs = broken_by_both(attack, net, batch, norm, eps, 5000)
+def test_it_breaks_what_pyautoattack_breaks_on_mnist(attack, mnist_case, batch_of, norm, eps):
+    case = mnist_case
+    ours, theirs = broken_by_both(attack, case.net, batch_of(case.x, case.labels), norm, eps, 5000)
     assert 50 < int(theirs.sum()) < len(theirs)
     assert int(ours.sum()) >= 0.98 * int(theirs.sum())
 
@@ -200,11 +182,30 @@ def test_exact_arithmetic_gives_exact_outcomes(attack, batch_of, monkeypatch):
     assert 3 <= int((whole.notes["queries"] == 142).sum()) <= N - 3
     assert len(whole.notes["queries"].unique()) > 3  # they leave here and there
     order = np.random.default_rng(0).permutation(N).tolist()
-    for rows in (1, 7):
+    for rows in (1, 64):
         for part in parts_of(order):
             one = attack("square", Exact(), batch.select(part), 2**-4, rows=rows, queries=70, restarts=2)
             assert torch.equal(one.x, whole.x[part])
             assert torch.equal(one.notes["queries"], whole.notes["queries"][part])
+
+
+def test_few_examples_fill_a_pass_with_what_they_may_try_next(attack, batch_of):
+    x = torch.from_numpy(np.random.default_rng(11).integers(0, 65, (N, 1, 4, 4)).astype(np.float32) / 64)
+    batch = batch_of(x, Classifier(Exact(), rows=8).decisions(x))
+    left = attack("square", Exact(), batch, 2**-4, queries=150).notes["queries"] == 151
+    batch = batch.select(left.nonzero().flatten()[:3])
+    results, passes = [], []
+    for rows in (1, 3, 4, 5, 48):
+        model = Classifier(Exact(), rows=rows)
+        results.append(attack("square", model, batch, 2**-4, queries=150))
+        passes.append(model.passes["forward"])
+    for result in results:
+        assert torch.equal(result.x, results[0].x)
+        assert result.notes["queries"].tolist() == [151] * 3
+    assert not torch.equal(results[0].x, batch.x)
+    assert passes[:2] == [3 * 151, 151]
+    assert passes[2] < 0.85 * 151 and passes[3] < 0.7 * 151  # a row more than examples is of use
+    assert passes[4] < 25
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.35), ("l1", 2.0)])
@@ -223,18 +224,18 @@ def test_neighbours_and_order_change_nothing(attack, conv_net, uniform, batch_of
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_query_is_counted_and_none_is_made_for_those_that_are_done(attack, digits, batch_of, norm):
     net, x, labels = digits
-    labels = torch.where(torch.arange(60) % 7 == 0, (labels[:60] + 1) % 10, labels[:60])  # some are wrong as they are
-    batch = batch_of(x[:60], labels)
+    labels = torch.where(torch.arange(30) % 7 == 0, (labels[:30] + 1) % 10, labels[:30])  # some are wrong as they are
+    batch = batch_of(x[:30], labels)
     model = Classifier(net, rows=1)
     eps = {"linf": 0.1, "l2": 0.6, "l1": 2.0}[norm]
     result = attack("square", model, batch, eps, norm=norm, queries=80)
-    queries, wrong = result.notes["queries"], model.decisions(x[:60]) != labels
-    assert model.passes["forward"] == 60 + int(queries.sum()) + 60
+    queries, wrong = result.notes["queries"], model.decisions(x[:30]) != labels
+    assert model.passes["forward"] == 30 + int(queries.sum()) + 30
     assert not queries[wrong].any()
     assert torch.equal(result.x[wrong], batch.x[wrong])
     fooled = model.decisions(result.x) != labels
     assert fooled[queries < 81].all()
-    assert 5 < int((queries < 81).sum()) < 55
+    assert 3 < int((queries < 81).sum()) < 25
 
 
 def test_restarts_go_on_with_what_withstood(attack, digits, batch_of):
@@ -250,9 +251,9 @@ def test_restarts_go_on_with_what_withstood(attack, digits, batch_of):
 
 def test_draws_are_the_examples_own(uniform):
     like = uniform(0, 3, 2, 9, 9)
-    params, ids = SquareParams(), ["a", "b", "c"]
-    three = square._windows(params, like, 250, ExampleRNG(0, "square", ids), "run 0")
-    one = square._windows(params, like[:1], 250, ExampleRNG(0, "square", ids[1:2]), "run 0")
+    sides, ids = [4] * 3, ["a", "b", "c"]
+    three = square._windows(ExampleRNG(0, "square", ids), "run 0 queries 1", sides, like)
+    one = square._windows(ExampleRNG(0, "square", ids[1:2]), "run 0 queries 1", sides, like[:1])
     for name in ("corners", "signs", "turned"):
         assert torch.equal(getattr(three, name)[1:2], getattr(one, name))
         assert not torch.equal(getattr(three, name)[0], getattr(three, name)[1])

@@ -53,89 +53,78 @@ class Square:
             queries[rows] += found.queries
             better = found.lead > best[rows]
             won = rows[better]
-            best[won], x[won] = found.lead[better], found.x[better].view(-1, *x.shape[1:])
-            rows = rows[~found.done]
+            best[won], x[won] = found.lead[better], found.x[better]
+            rows = rows[~found.fooled]
         return Perturbed(x=x, notes={"queries": queries})
 
     def _run(
         self, model: Classifier, origin: Tensor, labels: Tensor, eps: float, rng: ExampleRNG, name: str
-    ) -> _Found:
-        """One run for these inputs, (n, *shape). The first query is the start."""
-        params, like = self.params, origin[:1]
-        x, origin = _start(origin, eps, params.norm, rng, f"{name} start").flatten(1), origin.flatten(1)
-        logits = model.logits(x.view(-1, *like.shape[1:]))
-        found = _Found(x, lead(logits, labels), torch.ones_like(labels), clearly_fooled(logits, labels))
-        for first in range(0, params.queries, BLOCK):
-            sides = [_side(params, query, *like.shape[-2:]) for query in range(params.queries)[first : first + BLOCK]]
-            left = (~found.done).nonzero().flatten()
-            for rows in left.split(model.rows) if len(left) > 0 else ():
-                windows = _windows(rng.select(rows), f"{name} queries {first // BLOCK}", sides, like)
-                part = found.select(rows)
-                self._search(model, like, part, origin[rows], labels[rows], eps, windows, sides)
+    ) -> _Search:
+        """One run for these inputs, (n, *shape). Query 0 is the start."""
+        params = self.params
+        origin = origin.contiguous()
+        x = _start(origin, eps, params.norm, rng, f"{name} start").contiguous()
+        logits = model.logits(x)
+        leads, fooled = lead(logits, labels), clearly_fooled(logits, labels)
+        found = _Search(x, origin, labels, leads, torch.ones_like(labels), fooled)
+        for block, first in enumerate(range(0, params.queries, BLOCK)):
+            sides = [_side(params, query, *x.shape[-2:]) for query in range(params.queries)[first : first + BLOCK]]
+            left = (~found.fooled).nonzero().flatten()
+            for start in range(0, len(left), model.rows):
+                rows = left[start : start + model.rows]
+                part = _Search(*(whole[rows] for whole in found))
+                windows = _windows(rng.select(rows), f"{name} queries {block}", sides, origin)
+                last = first
+                for side, queries in groupby(sides):
+                    last += len(list(queries))
+                    _go_on(model, part, last, eps, windows, _square(side, params.norm, origin))
                 for whole, new in zip(found, part, strict=True):
                     whole[rows] = new
         return found
 
-    def _search(
-        self,
-        model: Classifier,
-        like: Tensor,
-        found: _Found,
-        origin: Tensor,
-        labels: Tensor,
-        eps: float,
-        windows: _Windows,
-        sides: list[int],
-    ) -> None:
-        """The queries of a block for one pass's rows or fewer; what they find is written into `found`."""
-        norm = self.params.norm
-        propose = _flip if norm == "linf" else _shift
-        slots = torch.arange(model.rows, device=like.device)
-        at = torch.zeros_like(labels)
-        stop = 0
-        for side, queries in groupby(sides):
-            stop += len(list(queries))
-            square = _square(side, norm, like)
-            while len(going := ((at < stop) & ~found.done).nonzero().flatten()) > 0:
-                going = going[at[going].argsort(stable=True)]  # those behind try more
-                who = going[slots % len(going)]
-                query = (at[who] + slots // len(going)).clamp_max(stop - 1)
-                tried, clean = found.x.index_select(0, who), origin.index_select(0, who)  # x[who] takes six times as long
-                propose(tried, clean, eps, windows.of(who, query), square, norm)
-                logits = model.logits(tried.view(-1, *like.shape[1:]))
-                about = labels[who]
-                leads = lead(logits, about)
-                fooled = leads > 0
-                if fooled.any():
-                    fooled = clearly_fooled(logits, about)
-                better = (leads > found.lead[who]) | fooled
-                # per example the first that is better, or else the last
-                key = torch.where(better, 2 * len(slots) - slots, slots)
-                key = torch.zeros_like(going).scatter_reduce_(0, slots % len(going), key, "amax")
-                chosen = torch.where(key < len(slots), key, 2 * len(slots) - key)
-                at[going] = query[chosen] + 1
-                won = (key >= len(slots)).nonzero().flatten()
-                if len(won) > 0:
-                    rows, chosen = going[won], chosen[won]
-                    found.x[rows], found.lead[rows] = tried[chosen], leads[chosen]
-                    found.done[rows] = fooled[chosen]
-        found.queries.add_(at)
 
-
-class _Found(NamedTuple):
-    """The best points of n examples, (n, D), their leads, (n,), the queries so far, (n,), and who is done, (n,) bool."""
+class _Search(NamedTuple):
+    """The examples of a run, n of them: their best points and clean inputs, (n, *shape), labels, leads, (n,), how many
+    queries were made so far, (n,), and who is clearly fooled and has left, (n,) bool.
+    """
 
     x: Tensor
+    origin: Tensor
+    labels: Tensor
     lead: Tensor
     queries: Tensor
-    done: Tensor
+    fooled: Tensor
 
-    def select(self, rows: Tensor) -> _Found:
-        return _Found(*(tensor[rows] for tensor in self))
+
+def _go_on(model: Classifier, found: _Search, last: int, eps: float, windows: _Windows, square: _Square) -> None:
+    """Up to the query `last` with windows of this size, for one pass's rows or fewer; `found` is brought up to date."""
+    propose = _flip if square.norm == "linf" else _shift
+    slots = torch.arange(model.rows, device=found.x.device)
+    x, origin = found.x.new_empty(2, model.rows, *found.x.shape[1:])  # kept: large tensors are slow to allocate
+    while (n := len(going := ((found.queries <= last) & ~found.fooled).nonzero().flatten())) > 0:
+        # The pass takes one candidate of each in turn until it is full; its last n slots hold all, in order.
+        turn, place = slots // n, (slots - model.rows) % n
+        who = going[place]
+        query = (found.queries[who] + turn).clamp_max(last)
+        for whole, part in ((found.x, x), (found.origin, origin)):
+            torch.index_select(whole, 0, who, out=part)  # six times as fast as whole[who]
+        propose(x.flatten(1), origin.flatten(1), eps, windows.of(who, (query - 1) % BLOCK), square)
+        logits, labels = model.logits(x), found.labels[who]
+        leads = lead(logits, labels)
+        better, fooled = leads > found.lead[who], leads > 0
+        if fooled.any():
+            fooled = clearly_fooled(logits, labels)
+            better |= fooled
+        firsts = torch.where(better, slots, model.rows)
+        chosen = slots[-n:].scatter_reduce(0, place, firsts, "amin")  # of each the first that is better, or the last
+        found.queries[going] = query[chosen] + 1
+        won = better[chosen].nonzero().flatten()
+        rows, chosen = going[won], chosen[won]
+        found.x[rows], found.lead[rows], found.fooled[rows] = x[chosen], leads[chosen], fooled[chosen]
 
 
 class _Windows(NamedTuple):
-    """What is drawn for the queries of a block, B of them, C channels.
+    """What is drawn for a block of queries, B of them, C channels.
 
     corners: two places per query, (n, B, 2). signs: (n, B, C). turned: (n, B), 0 or 1.
     """
@@ -145,29 +134,30 @@ class _Windows(NamedTuple):
     turned: Tensor
 
     def of(self, who: Tensor, query: Tensor) -> _Windows:
-        return _Windows(*(tensor[who, query] for tensor in self))
+        """One query for each of m candidates: without the axis B."""
+        return _Windows(*(drawn[who, query] for drawn in self))
+
+
+def _windows(rng: ExampleRNG, draw: str, sides: list[int], like: Tensor) -> _Windows:
+    """Windows of these sides for inputs like these, (n, *shape): five numbers per query and one per channel."""
+    *channels, height, width = like.shape[1:]
+    draws = rng.uniform(draw, (BLOCK, 5 + math.prod(channels)))[:, : len(sides)]
+    room = torch.tensor([(height - side + 1, width - side + 1) for side in sides], device=like.device)
+    down, right = (draws[..., :4].reshape(*draws.shape[:2], 2, 2) * room[:, None]).long().unbind(-1)
+    return _Windows(down * width + right, _signs(draws[..., 5:], like), (draws[..., 4] < 0.5).long())
 
 
 class _Square(NamedTuple):
-    """offsets: from a window's corner to its pixels, (C, side²). patterns: two, (2, side²)."""
+    """A window's pixels, counted from its corner in the flat input, (C, side²), and two patterns, (2, side²)."""
 
+    norm: Norm
     offsets: Tensor
     patterns: Tensor
 
 
 def _square(side: int, norm: Norm, like: Tensor) -> _Square:
-    *channels, height, width = like.shape[1:]
-    pixels = torch.arange(math.prod(like.shape[1:]), device=like.device).view(-1, height, width)
-    return _Square(pixels[:, :side, :side].flatten(1), _pattern(side, norm).to(like).flatten(1))
-
-
-def _windows(rng: ExampleRNG, name: str, sides: list[int], like: Tensor) -> _Windows:
-    """Five numbers per query and one per channel; sides: of the windows."""
-    *channels, height, width = like.shape[1:]
-    draws = rng.uniform(name, (BLOCK, 5 + math.prod(channels)))[:, : len(sides)]
-    room = torch.tensor([(height - side + 1, width - side + 1) for side in sides], device=like.device)
-    down, right = (draws[..., :4].unflatten(-1, (2, 2)) * room[:, None]).long().unbind(-1)
-    return _Windows(down * width + right, _signs(draws[..., 5:], like), (draws[..., 4] < 0.5).long())
+    pixels = torch.arange(like[0].numel(), device=like.device).view(-1, *like.shape[-2:])
+    return _Square(norm, pixels[:, :side, :side].flatten(1), _pattern(side, norm).to(like).flatten(1))
 
 
 def _side(params: SquareParams, query: int, height: int, width: int) -> int:
@@ -179,39 +169,38 @@ def _side(params: SquareParams, query: int, height: int, width: int) -> int:
     return min(side, height, width)
 
 
-def _flip(x: Tensor, origin: Tensor, eps: float, windows: _Windows, square: _Square, norm: Norm) -> None:
-    """linf: all pixels of the window go to an edge of the ball, in each channel to one of its two."""
+def _flip(x: Tensor, origin: Tensor, eps: float, windows: _Windows, square: _Square) -> None:
+    """linf: all pixels of the window go to an edge of the ball, in each channel to one of its two; x: (m, D)."""
     window = windows.corners[:, :1, None] + square.offsets  # (m, C, side²)
     places = window.flatten(1)
     new = origin.gather(1, places).view_as(window) + eps * windows.signs[..., None]
     x.scatter_(1, places, new.clamp_(0, 1).flatten(1))
 
 
-def _shift(x: Tensor, origin: Tensor, eps: float, windows: _Windows, square: _Square, norm: Norm) -> None:
+def _shift(x: Tensor, origin: Tensor, eps: float, windows: _Windows, square: _Square) -> None:
     """l2 and l1: one window's perturbation goes, and its length goes to another window, with what is left of eps.
 
     There the perturbation is turned towards a pattern. Where the windows meet, the second has the last word.
     """
-    power = 2 if norm == "l2" else 1
-    channels = len(square.offsets)
+    power = 2 if square.norm == "l2" else 1
+    both = windows.corners[..., None, None] + square.offsets  # (m, 2, C, side²)
+    (there, here), window = both.flatten(2).unbind(1), both[:, 0]
 
     def mass(delta: Tensor) -> Tensor:
         """The length to its power, per channel, (m, C, 1): windows are small, so their pixels are added in turn."""
-        parts = delta.unflatten(1, (channels, -1))
+        parts = delta.view_as(window)
         parts = parts.square() if power == 2 else parts.abs()
         return parts.cumsum(-1, dtype=torch.float64)[..., -1:].to(x.dtype)
 
-    both = windows.corners[..., None, None] + square.offsets  # (m, 2, C, side²)
-    there, here = both.flatten(2).unbind(1)
-    left = eps**power - length(x - origin, norm) ** power
+    left = eps**power - length(x - origin, square.norm) ** power
     old, clean = x.gather(1, here), origin.gather(1, here)
     taken, emptied = x.gather(1, there), origin.gather(1, there)
     x.scatter_(1, there, emptied)
     moved = mass(taken - emptied) + mass(x.gather(1, here) - clean)
-    delta = (old - clean).unflatten(1, (channels, -1))
+    delta = (old - clean).view_as(window)
     pattern = square.patterns[windows.turned, None] * windows.signs[..., None]
-    way = pattern + delta / (mass(delta.flatten(1)) ** (1 / power)).clamp_min(1e-12)
-    share = (left[:, None, None] / channels + moved).clamp_min(0) / mass(way.flatten(1)).clamp_min(1e-12)
+    way = pattern + delta / (mass(delta) ** (1 / power)).clamp_min(1e-12)
+    share = (left[:, None, None] / len(square.offsets) + moved).clamp_min(0) / mass(way).clamp_min(1e-12)
     x.scatter_(1, here, _moved(clean, (way * share ** (1 / power)).flatten(1)))
 
 
