@@ -11,7 +11,7 @@ from robharness import Classifier
 from robharness_attacks.objectives import lead
 
 EPS = {"linf": 0.06, "l2": 1.0, "l1": 5.0}
-BUDGETS = [("linf", 0.03), ("linf", 0.06), ("linf", 0.1), ("l2", 0.6), ("l2", 1.0), ("l2", 1.4), ("l1", 3), ("l1", 5)]
+BUDGETS = [("linf", 0.03), ("linf", 0.05), ("linf", 0.07), ("l2", 0.6), ("l2", 0.8), ("l2", 1.0), ("l1", 3), ("l1", 5)]
 TARGETED = {"objective": "dlr", "targets": 9}
 N = 23
 
@@ -143,9 +143,15 @@ class Plane(torch.nn.Module):
     ({"norm": "l1"}, 101), ({"norm": "l1", "larger_eps": True}, 103), ({"norm": "l2"}, 101),
 ], ids=str)  # fmt: skip
 def test_passes_of_an_example_that_withstands(attack, batch_of, uniform, options, gradients):
-    model = Classifier(Plane(10), rows=2)
-    attack("apgd", model, batch_of(uniform(0, 2, 3, 4, 4), [0, 0]), 0.01, **options)
+    model = Classifier(Plane(10), rows=1)
+    attack("apgd", model, batch_of(uniform(0, 1, 3, 4, 4), [0]), 0.01, **options)
     assert dict(model.passes) == {"forward": gradients + 1, "backward": gradients}  # and one at the clean point
+
+
+def test_targets_of_few_examples_share_a_pass(attack, batch_of, uniform):
+    model = Classifier(Plane(10), rows=18)
+    attack("apgd", model, batch_of(uniform(0, 2, 3, 4, 4), [0, 0]), 0.01, **TARGETED)
+    assert dict(model.passes) == {"forward": 102, "backward": 101}
 
 
 def test_who_is_wrong_already_stays_and_costs_nothing(attack, batch_of, uniform):

@@ -121,22 +121,26 @@ class _Search:
                     return
 
     def _plane(self, x: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """By how much the target leads over the label at x, (P,), and its gradient, for the nearest of the targets."""
-        nearest = torch.full_like(x[:, 0], torch.inf)
-        for number, target in enumerate(targets.unbind(1)):
-            about = torch.stack([labels, target], 1)
-            values, gradient, _ = self._model.gradient(x.reshape(-1, *self._shape), about, toward_margin)
+        """By how much the target leads over the label at x, (P,), and its gradient, for the nearest of the targets.
+
+        Targets share a pass where the rows are too few to fill it.
+        """
+        about = torch.stack([labels[:, None].expand_as(targets), targets], 2)
+        rows = torch.arange(len(x), device=x.device)
+        margin, slope, nearest = torch.zeros_like(x[:, 0]), torch.zeros_like(x), torch.full_like(x[:, 0], torch.inf)
+        for some in torch.split(about, max(1, self._model.rows // len(x)), 1):
+            of = rows.repeat_interleave(some.shape[1])
+            points = x.index_select(0, of).view(-1, *self._shape)
+            values, gradient, _ = self._model.gradient(points, some.flatten(0, 1), toward_margin)
             values, gradient = values.to(x.dtype).nan_to_num(), gradient.flatten(1).nan_to_num()
             if targets.shape[1] == 1:
                 return values, gradient
             distance = values.abs() / length(gradient, _DUAL[self._params.norm]).clamp_min(_TINIEST)
-            closer = distance < nearest
-            if number == 0:
-                margin, slope = values, gradient
-            else:
-                margin = torch.where(closer, values, margin)
-                slope = torch.where(closer[:, None], gradient, slope)
-            nearest = nearest.minimum(distance)
+            best = first_of_each(of, distance)
+            closer = distance[best] < nearest
+            margin = torch.where(closer, values[best], margin)
+            slope = torch.where(closer[:, None], gradient[best], slope)
+            nearest = nearest.minimum(distance[best])
         return margin, slope
 
     def _step(self, x: Tensor, origin: Tensor, margin: Tensor, slope: Tensor) -> Tensor:
@@ -147,8 +151,8 @@ class _Search:
         lengths = length(ways.flatten(0, 1), params.norm).clamp_min(_TINY).view(2, -1)
         pull = (lengths[0] / lengths.sum(0)).clamp_max(float(params.alpha_max))[:, None]
         ahead, back = ways.mul_(float(params.eta))
-        beyond: Tensor = (x + ahead) * (1 - pull) + (origin + back) * pull
-        return beyond.clamp(0, 1)
+        beyond: Tensor = ahead.add_(x).mul_(1 - pull).add_(back.add_(origin).mul_(pull))
+        return beyond.clamp_(0, 1)
 
 
 def to_plane(points: Tensor, slope: Tensor, gain: Tensor, norm: Norm) -> Tensor:
@@ -171,14 +175,13 @@ def _levelled(weight: Tensor, room: Tensor, gain: Tensor, norm: Norm) -> Tensor:
 
     Newton's method for t comes from the left, and stays where it is once it is there.
     """
-    pace = torch.ones_like(weight) if norm == "linf" else weight
+    pace = weight if norm == "l2" else torch.ones_like(weight)
     rate, knee, bound = weight * pace, room / pace, weight * room
-    t = gain / row_sum(rate)  # as if there were no box
-    both = torch.empty_like(room[None].expand(2, *room.shape))  # masks as numbers: five times faster than booleans
+    t = gain / row_sum(rate)  # where it would be without the box
+    part = torch.empty_like(room)  # masks as numbers: five times faster than booleans
     while True:
-        torch.gt(knee, t[..., None], out=both[0]).mul_(rate)
-        torch.le(knee, t[..., None], out=both[1]).mul_(bound)
-        gaining, gained = row_sum(both.flatten(0, 2)).view(2, *gain.shape)
+        gaining = row_sum(torch.gt(knee, t[..., None], out=part).mul_(rate).flatten(0, 1)).view_as(gain)
+        gained = row_sum(torch.le(knee, t[..., None], out=part).mul_(bound).flatten(0, 1)).view_as(gain)
         further = torch.where(gaining > 0, (gain - gained) / gaining, torch.inf).maximum(t)
         if not (further > t).any():
             return torch.minimum(t[..., None] * pace, room)

@@ -6,6 +6,7 @@ So passes are full even where few examples are left. What an example gets depend
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from robharness import ExampleRNG
 from robharness_attacks.params import Norm
 
 PASSES = 2
-"""How many passes the pairs of a run fill, as a rule: more leave less of the last one idle, and take more memory."""
+"""How many passes the pairs of a run fill, or as many as the batch itself would: more take more memory than that, fewer
+leave more of the last one idle."""
 
 
 def runs(done: Tensor, targets: int, restarts: int, rows: int) -> Iterator[tuple[Tensor, int]]:
@@ -22,7 +24,8 @@ def runs(done: Tensor, targets: int, restarts: int, rows: int) -> Iterator[tuple
 
     done: (N,) bool, into which the runs write whose search is over. rows: of a pass.
     """
-    for group in (~done).nonzero().flatten().split(max(1, PASSES * rows // targets)):
+    pairs = rows * max(PASSES, ceil(len(done) / rows))
+    for group in torch.split((~done).nonzero().flatten(), max(1, pairs // targets)):
         for restart in range(restarts):
             left = group[~done[group]]
             if len(left) > 0:
