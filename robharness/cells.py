@@ -278,6 +278,7 @@ def _cell(
             **({"params": changed_fields(perturbation.params)} if changed_fields(perturbation.params) else {}),
             **({"smaller": list(perturbation.smaller)} if perturbation.smaller else {}),
             **({"source": source.identity} if source else {}),
+            **_features_of(entry, source or model),
             **({"eight_bit": True} if perturbation.eight_bit else {}),
             **({"count": count} if count != "all" else {}),
             **({"seed": suite.seed} if draws else {}),
@@ -297,6 +298,12 @@ def _cell(
         key=key_of(identity),
         cost=cost,
     )
+
+
+def _features_of(attack: Entry, model: PlannedModel) -> dict[str, Any]:
+    """The submodule that an attack on features looks at, which is nothing to any other cell."""
+    looks = getattr(attack.spec, "access", "") == "features"  # a corruption has no access at all
+    return {"features": model.entry.spec.features} if looks else {}
 
 
 def _ask(entry: Entry, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -357,10 +364,22 @@ def _warnings(suite: Suite) -> list[str]:
     if corrupts and suite.reference is None:
         warnings.append("no slopes: no model is marked `reference: true`")
     invisible = [p.name for p in suite.perturbations if p.norm == "linf" and p.strength and p.strength < HALF_A_LEVEL]
+    judged = all(p.eight_bit for p in suite.perturbations if p.name in invisible)
     if invisible:
         warnings.append(
             f"{', '.join(invisible)}: less than half a grey level, 0.5/255, so that rounding to 8 bits undoes it: such "
-            f"inputs exist in floating point only; eight_bit: true judges them rounded, too"
+            f"inputs exist in floating point only{'' if judged else '; eight_bit: true judges them rounded, too'}"
+        )
+    for p in suite.perturbations:
+        if p.source is not None:
+            warnings.append(
+                f"{p.name}: an attack that stops as soon as {p.source.label} is wrong hardly moves an input, and "
+                f"another model withstands it; prefer options that go on, such as keep: last"
+            )
+    if suite.precision.gradient != "same":
+        warnings.append(
+            f"attacks take gradients in {suite.precision.gradient}, verdicts are {suite.precision.judge}: they may be "
+            f"weaker than with gradients in {suite.precision.judge}"
         )
     for perturbation in suite.perturbations:
         spec = perturbation.entry.spec

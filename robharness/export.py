@@ -18,7 +18,8 @@ import numpy as np
 
 from robharness import worker
 from robharness.cells import Cell, Plan
-from robharness.errors import UserError
+from robharness.classifier import Batch
+from robharness.errors import OutOfMemory, UserError, Violation
 from robharness.referee import Outcome
 from robharness.store import Span, Store, uncovered
 
@@ -52,14 +53,17 @@ def export(plan: Plan, store: Store, folder: Path, *, device: str, rows: int | N
         folders = {cell.key: _opened(folder, cell) for cell in cells}
         if not cells:
             continue
-        loaded = worker.load(plan, model, device=device, rows=rows)
+        try:
+            loaded = worker.load(plan, model, device=device, rows=rows)
+        except OutOfMemory as error:
+            raise UserError(f"memory is too small for {error.rows} examples per pass; add --batch-size N") from error
         start, stop = plan.span
         step = PASSES * loaded.classifier.rows
         for first in range(start, stop, step):
             chunk = first, min(first + step, stop)
             gaps = {cell.key: uncovered(_spans(folders[cell.key]), chunk) for cell in cells}
             for span in sorted({span for missing in gaps.values() for span in missing}):
-                batch = loaded.reader.read(*span)
+                batch = _read(loaded, span)
                 for family in worker.families([cell for cell in cells if span in gaps[cell.key]]):
                     found = worker.outcomes(loaded, family, batch, span)
                     for cell, (outcome, _) in zip(family, found, strict=True):
@@ -67,6 +71,15 @@ def export(plan: Plan, store: Store, folder: Path, *, device: str, rows: int | N
         loaded.reader.threads.close()
         for cell in cells:
             yield _compared(cell, folders[cell.key], store, plan.n)
+
+
+def _read(loaded: worker.Loaded, span: Span) -> Batch:
+    try:
+        return loaded.reader.read(*span)
+    except Violation:
+        raise
+    except Exception as error:  # a data set may raise anything
+        raise Violation(f"{type(error).__name__}: {error}", by="data") from error
 
 
 def _opened(folder: Path, cell: Cell) -> Path:
@@ -91,8 +104,8 @@ def _file(folder: Path, span: Span) -> Path:
 
 def _spans(folder: Path) -> list[Span]:
     """The positions that files are there for."""
-    names = [path.stem.partition("-") for path in folder.glob("*-*.npz")]
-    return [(int(start), int(stop)) for start, _, stop in names]
+    found = [re.fullmatch(r"([0-9]+)-([0-9]+)\.npz", path.name) for path in folder.iterdir()]
+    return [(int(match[1]), int(match[2])) for match in found if match]
 
 
 def _write(path: Path, outcome: Outcome, labels: np.ndarray, ids: tuple[str, ...]) -> None:

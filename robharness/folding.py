@@ -34,14 +34,16 @@ def folded(net: nn.Module, x: Tensor, features: str | None = None) -> tuple[nn.M
         _fold(copied.get_submodule(convolution), copied.get_submodule(norm))
         parent, _, name = norm.rpartition(".")
         setattr(copied.get_submodule(parent), name, nn.Identity())
-    with torch.no_grad():
-        after = copied(x)
-    moved, span = (after - before).abs().amax(), before.amax() - before.amin()
-    return (copied, len(pairs)) if bool(moved <= TOLERANCE * span) else (net, 0)
+    after, _ = _followed(copied, x, features)
+    stays = all(
+        bool((b - a).abs().amax() <= TOLERANCE * (a.amax() - a.amin())) for a, b in zip(before, after, strict=True)
+    )
+    return (copied, len(pairs)) if stays else (net, 0)
 
 
-def _followed(net: nn.Module, x: Tensor, features: str | None) -> tuple[Tensor, list[tuple[str, str]]]:
-    """The logits, and the names of convolutions and of the norms that take just what those give; each called once."""
+def _followed(net: nn.Module, x: Tensor, features: str | None) -> tuple[list[Tensor], list[tuple[str, str]]]:
+    """The logits and what the submodule gives; and the names of convolutions and of the norms that take just what those
+    give, each called once."""
     names: dict[nn.Module, str] = {
         module: name for name, module in net.named_modules() if isinstance(module, CONVOLUTIONS + NORMS)
     }
@@ -58,11 +60,9 @@ def _followed(net: nn.Module, x: Tensor, features: str | None) -> tuple[Tensor, 
             here = inputs[0]  # with the version it had: nothing has written into it on the way, as nn.ReLU(True) does
             pairs.extend((a, module) for output, version, a in made if output is here and version == here._version)
 
+    seen = [net.get_submodule(features)] if features is not None else []
     hooks = [module.register_forward_hook(note) for module in names]
-    if features is not None:
-        hooks.append(
-            net.get_submodule(features).register_forward_hook(lambda module, given, output: kept.append(output))
-        )
+    hooks += [module.register_forward_hook(lambda module, given, output: kept.append(output)) for module in seen]
     try:
         with torch.no_grad():
             logits = net(x)
@@ -71,7 +71,7 @@ def _followed(net: nn.Module, x: Tensor, features: str | None) -> tuple[Tensor, 
             hook.remove()
     wanted = [module for output, _, module in made if any(output is one for one in kept)]
     once = [(a, b) for a, b in pairs if calls.count(a) == calls.count(b) == 1 and a not in wanted]
-    return logits, [(names[a], names[b]) for a, b in once]
+    return [logits, *kept], [(names[a], names[b]) for a, b in once]
 
 
 def _fold(convolution: Any, norm: Any) -> None:

@@ -29,8 +29,10 @@ Params = Any
 _RUNTIME = {"runtime": True}
 _DECIMAL = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?"
 _RATIONAL = rf"^ *[-+]?{_DECIMAL} *(?:/ *{_DECIMAL} *)?$"
-OUTCOME = ("position", "example", "label", "prediction", "correct", "margin", "logit_range", "size", "attacked")
-RESERVED = (*OUTCOME, "component", "success", "prediction_8bit", "correct_8bit")
+RESERVED = (
+    *("position", "example", "label", "prediction", "correct", "margin", "logit_range", "size", "attacked"),
+    *("component", "success", "prediction_8bit", "correct_8bit"),
+)
 """The columns of a stored outcome, which no note may be called."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
 

@@ -55,6 +55,11 @@ class Loaded:
     provenance: dict[str, Any]
     sources: Mapping[str, Loaded | Violation] = field(default_factory=dict)
 
+    @property
+    def told(self) -> str:
+        """What a cell that is crafted on this model must know of it."""
+        return f"{self.state} at {self.classifier.rows} rows, {self.provenance['folded']} norms folded"
+
 
 class Work:
     """What one process does: it loads a model, and then computes units of it, reading the next one's data meanwhile.
@@ -202,6 +207,8 @@ def load(
         if not isinstance(net, torch.nn.Module):
             raise Violation(f"its build returned {type(net).__name__}, not a torch.nn.Module", by="model")
         state = state_digest(net)
+        if spec.features is not None and spec.features not in dict(net.named_modules()):
+            raise Violation(f"its `features` are '{spec.features}', and it has no part of that name", by="model")
     except Violation:
         raise
     except Exception as error:
@@ -243,8 +250,8 @@ def load(
         wanted = {cell.source.label: cell.source for cell in plan.cells if cell.source and cell.model is model}
         others = [source for label, source in wanted.items() if label != model.label]
         sources = {other.label: _source(plan, other, device, rows) for other in others}
-        states = {label: other.state for label, other in sources.items() if isinstance(other, Loaded)}
-        provenance |= {"sources": states} if states else {}
+        told = [f"{label}: {other.told}" for label, other in sources.items() if isinstance(other, Loaded)]
+        provenance |= {"sources": ", ".join(told)} if told else {}
     return Loaded(
         model=model,
         classifier=classifier,
@@ -269,7 +276,9 @@ def _folded(net: torch.nn.Module, spec: ModelSpec, device: torch.device) -> tupl
     """The network with its norms folded, and how many; as it is where a pass fails, which the probe will tell of."""
     try:
         return folding.folded(net.to(device).eval(), _ramp(2, spec.input.shape, device), spec.features)
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise Violation("memory is too small for a second copy of its weights", by="model") from error
         return net, 0
 
 

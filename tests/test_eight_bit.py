@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from robharness import worker
+from robharness import api, worker
+from robharness.errors import SuiteError
 from robharness.report import build, markdown
 from robharness.report import json as report_json
 
@@ -78,3 +79,10 @@ def test_a_target_is_reached_or_not(suite, run):
         assert cell(build(results), result.cell.short_name)["success"] == reached.sum() / clean.sum()
     assert 0 < reached.sum() < clean.sum()
     assert f"target reached {100 * reached.sum() / clean.sum():.1f}" in markdown.render(build(results))
+
+
+def test_nested_budgets_would_leave_out_what_rounding_undoes(suite, teams):
+    steps = {"attack": "teams/step", "eps": ["0.25/255", "8/255"], "eight_bit": True}
+    with pytest.raises(SuiteError, match="add `nested: false`"):
+        api.plan(suite(models=[REAL], attacks=[steps | {"nested": True}]), plugins=teams)
+    assert len(api.plan(suite(models=[REAL], attacks=[steps]), plugins=teams).cells) == 3

@@ -1,10 +1,13 @@
 """Access "features": a representation and its gradients, and nothing else."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from robharness import worker
+from robharness import cells, folding, worker
 from robharness.classifier import Batch, Classifier
 from robharness.errors import Violation
 
@@ -38,6 +41,23 @@ def test_the_head_does_not_matter(suite, run):
     one, other = (columns(result) for result in results)
     assert one["value"].tolist() == other["value"].tolist()
     assert (4 * one["margin"]).tolist() == pytest.approx(other["margin"].tolist())
+
+
+def test_the_submodule_is_part_of_what_the_attack_measures(suite, run):
+    """Another submodule makes another cell of the attack, and of nothing else."""
+    plan = run(suite(models=[REAL], attacks=[INSIGHT])).plan
+    entry = plan.models[0].entry
+    other = replace(entry, spec=replace(entry.spec, features="body.0"))
+    moved = replace(plan.suite, models=(replace(plan.suite.models[0], entry=other),))
+    before, after = [[cell.key for cell in plan.cells], [cell.key for cell in cells.plan(moved, Path()).cells]]
+    assert [one == two for one, two in zip(before, after, strict=True)] == [True, False]
+
+
+def test_a_submodule_that_is_not_there_is_said_at_once():
+    net = Plain()
+    with pytest.raises(AttributeError):
+        folding.folded(net, pictures(2), "bdoy")
+    assert not any(module._forward_hooks for module in net.modules())
 
 
 def test_logits_are_refused(suite, run):

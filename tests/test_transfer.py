@@ -6,6 +6,7 @@ import torch
 
 from robharness import api, worker
 from robharness.classifier import Classifier
+from robharness.errors import SuiteError
 
 MODELS = [
     {"model": "teams/net", "label": "A"},
@@ -91,7 +92,8 @@ def test_its_state_and_plugin_are_told_with_the_outcomes(suite, run):
     found = by_name(results)
     [way] = found["A", "step(linf, 1/4, source=B)"].provenance
     [other] = found["B", "clean"].provenance
-    assert way["sources"] == {"B": other["model_state"]} and way["model_state"] != other["model_state"]
+    assert way["sources"] == f"B: {other['model_state']} at 40 rows, {other['folded']} norms folded"
+    assert way["model_state"] != other["model_state"]
     assert way["source_plugin"] == way["model_plugin"]
 
 
@@ -111,3 +113,14 @@ def test_passes_of_the_source_get_smaller_too_where_memory_is_short(suite, run, 
     assert isinstance(smaller.classifier, Classifier)
     assert [smaller.classifier.rows, smaller.sources["B"].classifier.rows] == [4, 4]
     assert torch.equal(smaller.sources["B"].classifier.net.head.weight, loaded.sources["B"].classifier.net.head.weight)
+
+
+def test_the_nearest_mistake_of_another_model_is_refused(suite, teams):
+    asked = suite(models=MODELS[:2], attacks=[{"attack": "teams/nearest", "source": "B"}])
+    with pytest.raises(SuiteError, match="without `eps` the nearest mistake is the source's own"):
+        api.plan(asked, plugins=teams)
+
+
+def test_a_plan_warns_of_attacks_that_stop_at_the_boundary_of_the_source(suite, teams):
+    [warning] = api.plan(suite(models=MODELS[:2], attacks=[STEP | {"source": "B"}]), plugins=teams).warnings
+    assert warning.startswith("step(linf, 1/4, source=B): an attack that stops as soon as B is wrong hardly moves")

@@ -350,13 +350,14 @@ def _distances(result: CellResult) -> Distances:
     distances = np.where(result.correct, np.inf, np.where(np.isnan(size), 0, size))  # NaN: wrong, so never attacked
     quartiles = [metrics.quantile(distances, share) for share in (0.25, 0.5, 0.75)]
     first, median, third = [value if np.isfinite(value) else None for value in quartiles]
+    interval = metrics.median_interval(distances)
     steps = np.linspace(0, 1, 101)
     curve = [(metrics.quantile(distances, float(share)), share) for share in steps]
     return Distances(
         n=len(distances),
         found=int(np.isfinite(distances).sum()),
         median=median,
-        interval=metrics.median_interval(distances),
+        interval=Interval(max(0.0, interval.low), interval.high),
         quartiles=(first, third),
         curve=tuple((eps, metrics.accuracy(distances > eps)) for eps, _ in curve if np.isfinite(eps)),
     )
@@ -388,7 +389,7 @@ def _failures(results: Results) -> list[str]:
 
 NEAR = 1e-4
 """Of the logit range: how near the boundary another pass shape, thread count or device may tip an outcome over."""
-CIRCUMSTANCES = ("rows", "threads", "device", "memory_format", "folded")
+CIRCUMSTANCES = ("rows", "threads", "device", "memory_format", "folded", "sources")
 
 
 def _ways(results: Results) -> list[str]:

@@ -237,13 +237,21 @@ class _Reader:
     ) -> Iterator[tuple[yaml.Path, Perturbation]]:
         for entry, ref, params in self.entries("attacks", AttackRef, raw, path):
             try:
-                _ = entry.spec.threat(params).norm
+                _ = entry.spec.threat(params).norm, entry.spec.threat(params).targeted
+                _ = entry.spec.blocks is not None and entry.spec.blocks(params)
             except Exception as error:  # a plugin's function may raise anything; say whose it was
                 self.error(path, f"{entry.name} ({entry.source}): {error}")
                 continue
             nests = entry.spec.ensemble if ref.nested is None else ref.nested
             if ref.eps is None and (not entry.spec.minimal or nests):
                 self.error(path, "missing key 'eps'")
+                continue
+            if ref.eps is None and ref.source is not None:
+                self.error((*path, "source"), "without `eps` the nearest mistake is the source's own; give budgets")
+                continue
+            if ref.eight_bit and nests and len(ref.eps or ()) > 1:
+                sentence = "what rounding undoes at one budget would not be attacked at the next; add `nested: false`"
+                self.error((*path, "eight_bit"), sentence)
                 continue
             nested = tuple(sorted(ref.eps or ())) if nests else ()
             common = {"kind": "attack", "entry": entry, "params": params, "nested": nested}

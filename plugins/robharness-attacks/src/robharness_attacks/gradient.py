@@ -168,7 +168,7 @@ def _goal(model: Classifier, batch: Batch, params: FGSMParams | PGDParams) -> tu
         ), {}
     targets = targets_of(params.target, model, batch)
     about = torch.stack([labels, torch.where(targets < 0, labels, targets)], 1)
-    shared = (objective, tuple(targets.tolist()))
+    shared = (objective, params.target)
     goal = Goal(
         about=about,
         objective=objective,

@@ -16,11 +16,15 @@ Target = Literal["none", "least-likely", "random"] | Annotated[int, Ge(0)]
 Component = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 Size = Annotated[Budget, Gt(0)]
 Share = Annotated[Budget, Ge(0), Lt(1)]
+Part = Annotated[Budget, Gt(0), Lt(1)]
 Count = Annotated[int, Gt(0)]
 Targets = Annotated[int, Ge(0)]
 
 TRAVEL = "2.5"
 """How many eps all steps together go by default, the field's convention since Madry et al."""
+
+SPARSITY = Budget("0.99")
+"""The share of pixels that an l1 step leaves alone: Foolbox's quantile; Tramer and Boneh's is a choice per data set."""
 
 _SHOWN = {"shown": True}
 
@@ -58,13 +62,15 @@ class Steps:
     restarts: Count = 1
     keep: Literal["best", "last"] = "best"
     random_start: bool = True
-    sparsity: Share = Budget("0.99")
+    sparsity: Share = SPARSITY
 
     def __post_init__(self) -> None:
         if self.rel_step is not None and self.abs_step is not None:
             raise ValueError("rel_step (a share of eps) and abs_step (the step itself) are both given; leave out one")
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts is above 1 and random_start is false, so all would be alike; change one")
+        if self.sparsity != SPARSITY and (self.norm != "l1" or isinstance(self, DensePGDParams)):
+            raise ValueError("sparsity is of l1 steps that move few pixels; leave it out")
         if self.rel_step is None and self.abs_step is None:  # written out, since it is part of what is measured
             object.__setattr__(self, "rel_step", Budget(f"{TRAVEL}/{self.steps}"))
 
@@ -116,7 +122,7 @@ class APGDParams:
     objective: Objective = "excess"
     targets: Targets = 0
     draws: Count = 1
-    rho: Share = Budget("0.75")
+    rho: Part = Budget("0.75")
     larger_eps: bool = False
 
 
@@ -149,7 +155,7 @@ class SquareParams:
     norm: Norm = "linf"
     queries: Count = field(default=5000, metadata=_SHOWN)
     restarts: Count = 1
-    p_init: Share = Budget("0.8")
+    p_init: Part = Budget("0.8")
 
 
 @dataclass(frozen=True, kw_only=True)
