@@ -70,12 +70,14 @@ class Classifier:
     ) -> None:
         self.device = torch.device(device)
         self.net = net.to(self.device).eval().requires_grad_(False)
+        self._for_pictures = _memory_format(self.device, low=gradient_dtype is not None)
         for parameter in self.net.parameters():
             if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+                parameter.data = parameter.data.contiguous(memory_format=self._for_pictures)
         self.rows = rows
         self.grad_mode_exact = False
         self.rough = gradient_dtype is not None
+        self.memory_format = torch.contiguous_format  # until the first pass shows what inputs are
         self._gradient_dtype = gradient_dtype
         self._features = features
         self._call: Callable[[Tensor], Any] = torch.compile(self.net, dynamic=False) if compiled else self.net
@@ -183,7 +185,8 @@ class Classifier:
         if len(last) < self.rows:
             padding = last[:1].expand(self.rows - len(last), *last.shape[1:])
             chunks[-1] = (start, torch.cat([last, padding]))
-        return [(start, _laid_out(chunk)) for start, chunk in chunks]
+        self.memory_format = self._for_pictures if x.ndim == 4 else torch.contiguous_format
+        return [(start, _laid_out(chunk, self.memory_format)) for start, chunk in chunks]
 
     def _is_here(self, x: Tensor) -> bool:
         return x.device.type == self.device.type and self.device.index in (None, x.device.index)
@@ -306,21 +309,25 @@ def predictions(logits: Tensor) -> Tensor:
     return logits.argmax(1).masked_fill(logits.isnan().any(1), -1)
 
 
-def _laid_out(x: Tensor) -> Tensor:
-    """The same values with the strides of its memory format, to the letter.
+def _laid_out(x: Tensor, memory_format: torch.memory_format) -> Tensor:
+    """The same values with the strides of this memory format, to the letter.
 
     `contiguous` leaves a tensor with one channel as it is, whatever its strides, and kernels choose by strides: a
     padded pass would get other last bits than a full one.
     """
-    wanted = torch.empty_like(x, device="meta", memory_format=memory_format(x)).stride()
+    wanted = torch.empty_like(x, device="meta", memory_format=memory_format).stride()
     if x.stride() == wanted:
         return x
-    return torch.empty_like(x, memory_format=memory_format(x)).copy_(x.detach())
+    return torch.empty_like(x, memory_format=memory_format).copy_(x.detach())
 
 
-def memory_format(x: Tensor) -> torch.memory_format:
-    """Channels last for pictures, which convolutions like best: 1.5 times faster on depthwise convolutions."""
-    return torch.channels_last if x.ndim == 4 else torch.contiguous_format
+def _memory_format(device: torch.device, *, low: bool) -> torch.memory_format:
+    """For pictures: channels last, which convolutions like best on a CPU, and in low precision on a GPU.
+
+    In float32 on an H100, ResNet-50's passes take 1.28 times longer with it.
+    """
+    is_fast = device.type == "cpu" or low or torch.backends.cudnn.allow_tf32
+    return torch.channels_last if is_fast else torch.contiguous_format
 
 
 class Normalize(nn.Module):

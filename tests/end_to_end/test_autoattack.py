@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 
@@ -14,6 +15,8 @@ from robharness.units import Finished
 SURVIVOR = {"forward": 7864, "backward": 1910}
 """Passes of an example that withstands all of it, as counted in the authors' code."""
 POINTS = 0.005
+DEVICE = os.environ.get("DEVICE", "cpu")
+"""The slow ones take minutes on a GPU, and most of an hour on a CPU."""
 
 
 def asked(eps, **options):
@@ -26,7 +29,7 @@ def ours(mnist_suite, mnist, tmp_path):
 
     def run(eps, limit, **options):
         suite = mnist_suite(attacks=asked(eps, **options))
-        found = api.run(suite, store=tmp_path / "store", plugins=[mnist], limit=limit)
+        found = api.run(suite, store=tmp_path / "store", plugins=[mnist], limit=limit, device=DEVICE)
         assert found.is_complete
         return {str(cell.cell.perturbation.strength): cell for cell in found.of("CNN", "attack")}
 
@@ -45,11 +48,12 @@ def authors(network, n, eps, norm):
     """The share that withstands the authors' standard version."""
     net, read = network
     batch = read(0, n)
-    runner = pyautoattack.AutoAttack(net, norm={"linf": "Linf", "l2": "L2", "l1": "L1"}[norm], eps=eps, seed=0)
+    x, labels, name = batch.x.to(DEVICE), batch.labels.to(DEVICE), {"linf": "Linf", "l2": "L2", "l1": "L1"}[norm]
+    runner = pyautoattack.AutoAttack(net.to(DEVICE), norm=name, eps=eps, seed=0, device=DEVICE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _, predicted = runner.run_standard_evaluation(batch.x.clone(), batch.labels.clone(), batch_size=250)
-    return float((predicted == batch.labels).float().mean())
+        _, predicted = runner.run_standard_evaluation(x, labels, batch_size=250)
+    return float((predicted == labels).float().mean())
 
 
 @pytest.mark.parametrize(("norm", "eps", "n"), [
@@ -102,7 +106,7 @@ def test_twenty_photos_on_lite0(tmp_path):
         "models": [{"model": "samples/efficientnet-lite0", "label": "Lite0"}],
         "attacks": asked(["1/255"], nested=False),
     }
-    [cell] = api.run(suite, store=tmp_path).of("Lite0", "attack")
+    [cell] = api.run(suite, store=tmp_path, device=DEVICE).of("Lite0", "attack")
     plan = api.plan(suite, registry=discover())
     loaded = worker.load(plan, plan.models[0])
     net = plan.models[0].entry.spec.build(None, plan.models[0].weights.path).eval()
