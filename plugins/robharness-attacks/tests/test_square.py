@@ -18,16 +18,18 @@ THEIRS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 N = 23
 
 
-def peer(net, norm, eps, queries, rows=slice(None)):
-    return SquareAttack(net, norm=THEIRS[norm], n_queries=queries, eps=eps, resc_schedule=False, seed=0, device="cpu")
+def peer(net, norm, eps, queries, seed=0):
+    return SquareAttack(
+        net, norm=THEIRS[norm], n_queries=queries, eps=eps, resc_schedule=False, seed=seed, device="cpu"
+    )
 
 
-def broken_by_both(attack, net, batch, norm, eps, queries):
+def broken_by_both(attack, net, batch, norm, eps, queries, seed=0):
     """Of what is right: which rows our attack breaks, which pyautoattack's does."""
     right = net(batch.x).argmax(1) == batch.labels
-    ours = attack("square", net, batch, eps, norm=norm, queries=queries, rows=128).x
+    ours = attack("square", net, batch, eps, norm=norm, queries=queries, rows=128, seed=seed).x
     parts = zip(batch.x.split(250), batch.labels.split(250), strict=True)
-    theirs = torch.cat([peer(net, norm, eps, queries).perturb(x, labels) for x, labels in parts])
+    theirs = torch.cat([peer(net, norm, eps, queries, seed).perturb(x, labels) for x, labels in parts])
     return [(net(x).argmax(1) != batch.labels)[right] for x in (ours, theirs)]
 
 
@@ -43,10 +45,14 @@ def test_it_breaks_what_pyautoattack_breaks(attack, digits, batch_of, norm, eps)
 @pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("linf", 0.1), ("linf", 0.15), ("l2", 1.0), ("l1", 6.0)])
 def test_it_breaks_what_pyautoattack_breaks_on_mnist(attack, mnist_case, batch_of, norm, eps):
-    case = mnist_case
-    ours, theirs = broken_by_both(attack, case.net, batch_of(case.x, case.labels), norm, eps, 5000)
-    assert 50 < int(theirs.sum()) < len(theirs)
-    assert int(ours.sum()) >= 0.98 * int(theirs.sum())
+    """Both draw at random, and of 600 broken ones 2 % is what another seed does: three of them are counted."""
+    case, ours, theirs = mnist_case, 0, 0
+    for seed in range(3):
+        batch = batch_of(case.x, case.labels)
+        mine, other = broken_by_both(attack, case.net, batch, norm, eps, 5000, seed)
+        assert 20 < int(other.sum()) < len(other)
+        ours, theirs = ours + int(mine.sum()), theirs + int(other.sum())
+    assert ours >= 0.98 * theirs
 
 
 @pytest.mark.parametrize("norm", NORMS)
