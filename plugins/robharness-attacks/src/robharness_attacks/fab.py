@@ -177,7 +177,7 @@ def _levelled(weight: Tensor, room: Tensor, gain: Tensor, norm: Norm) -> Tensor:
     """
     pace = weight if norm == "l2" else torch.ones_like(weight)
     rate, knee, bound = weight * pace, room / pace, weight * room
-    t = gain / row_sum(rate)  # where it would be without the box
+    t = torch.zeros_like(gain)
     part = torch.empty_like(room)  # masks as numbers: five times faster than booleans
     while True:
         gaining = row_sum(torch.gt(knee, t[..., None], out=part).mul_(rate).flatten(0, 1)).view_as(gain)
