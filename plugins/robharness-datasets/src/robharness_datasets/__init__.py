@@ -1,15 +1,102 @@
-"""The data sets of the paper, read from disk as their publishers lay them out."""
+"""The data sets of the paper, read from disk as their publishers lay them out.
+
+ImageNet and CIFAR, the corrupted copies of both as corruptions, and any folder of pictures.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
-from robharness import DatasetSpec, hookimpl
+from robharness import CorruptionSpec, DatasetSpec, hookimpl
+from robharness_datasets.cifar import open_cifar
+from robharness_datasets.cifar_c import open_cifar_c
+from robharness_datasets.folder import open_folder, open_imagenet_folder
+from robharness_datasets.imagenet import open_imagenet
+from robharness_datasets.imagenet_c import open_imagenet_c
 
 # from robharness_datasets import ucf101  (its module keeps `SPEC`, and imports numpy and decord when it opens)
+
+# Name, group, ImageNet-C's archive. The groups are the paper's (Table 6), where brightness is digital; the publisher
+# files it under weather. The last four are no part of the benchmark, nor of the
+# paper; they have names of their own, so that imagenet-c/* asks for the 15 alone.
+_CORRUPTIONS = (
+    ("gaussian_noise", "noise", "noise"),
+    ("shot_noise", "noise", "noise"),
+    ("impulse_noise", "noise", "noise"),
+    ("brightness", "digital", "weather"),
+    ("contrast", "digital", "digital"),
+    ("pixelate", "digital", "digital"),
+    ("elastic_transform", "digital", "digital"),
+    ("jpeg_compression", "digital", "digital"),
+    ("defocus_blur", "blur", "blur"),
+    ("motion_blur", "blur", "blur"),
+    ("glass_blur", "blur", "blur"),
+    ("zoom_blur", "blur", "blur"),
+    ("fog", "weather", "weather"),
+    ("frost", "weather", "weather"),
+    ("snow", "weather", "weather"),
+    ("speckle_noise", "extra", "extra"),
+    ("gaussian_blur", "extra", "extra"),
+    ("spatter", "extra", "extra"),
+    ("saturate", "extra", "extra"),
+)
 
 
 @hookimpl
 def robharness_datasets() -> Iterator[DatasetSpec]:
-    yield from ()
+    yield DatasetSpec(
+        name="imagenet",
+        summary="ImageNet (ILSVRC 2012) in a folder for each class, as torchvision reads it",
+        labels="imagenet-1k",
+        splits=("val", "train"),
+        open=open_imagenet,
+        licence="the terms of ImageNet: non-commercial research and education (https://image-net.org/download)",
+        paper="https://arxiv.org/abs/1409.0575",
+    )
+    for name, classes in (("cifar-10", 10), ("cifar-100", 100)):
+        yield DatasetSpec(
+            name=name,
+            summary=f"60,000 pictures of 32 x 32 px in {classes} classes, from the pickles of the publisher",
+            labels=name,
+            splits=("train", "test"),
+            open=partial(open_cifar, name),
+            licence="none stated; the publisher asks for a citation",
+            paper="https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf",
+        )
+    yield DatasetSpec(
+        name="folder",
+        summary="Your own pictures in a folder for each class; the split names the folder in the data root",
+        labels="folder",
+        splits=(),  # any
+        open=open_folder,
+    )
+    yield DatasetSpec(
+        name="imagenet-folder",
+        summary="The same with ImageNet's classes, as ImageNet-V2, -Sketch, -A and -R have them",
+        labels="imagenet-1k",
+        splits=(),  # any
+        open=open_imagenet_folder,
+    )
     # yield ucf101.SPEC
+
+
+@hookimpl
+def robharness_corruptions() -> Iterator[CorruptionSpec]:
+    for name, group, archive in _CORRUPTIONS:
+        words, extra = name.replace("_", " "), "-extra" if group == "extra" else ""
+        yield CorruptionSpec(
+            name=f"imagenet-c{extra}/{name}",
+            summary=f"ImageNet-C's {words} as published, 224 px",
+            group=group,
+            open=partial(open_imagenet_c, name, archive),
+            randomness="none",
+        )
+        for clean in ("cifar-10", "cifar-100"):
+            yield CorruptionSpec(
+                name=f"{clean}-c{extra}/{name}",
+                summary=f"{clean.upper()}-C's {words} as published, 32 px",
+                group=group,
+                open=partial(open_cifar_c, clean, name),
+                randomness="none",
+            )

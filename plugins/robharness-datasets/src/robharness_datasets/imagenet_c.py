@@ -1,0 +1,84 @@
+"""ImageNet-C (Hendrycks and Dietterich, 2019) as published: JPEGs of 224 px, in a folder per severity and class."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robharness import Missing, UserError
+from robharness_datasets.imagenet import PER_CLASS, SUBSET, check_classes, check_complete, wnids
+from robharness_datasets.listing import pictures_below
+from robharness_datasets.pictures import read_rgb
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robharness import Batch, ExampleRNG
+
+SIDE = 224
+SEVERITIES = (1, 2, 3, 4, 5)
+READERS = 8
+"""Threads that decode at most; PIL lets go of Python's lock."""
+
+
+class ImageNetC:
+    """One corruption, in `<folder>/<severity>/<wnid>/<file>`; finds an image by its id in datasets/imagenet."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def perturb(self, model: None, batch: Batch, severity: int, rng: ExampleRNG) -> Tensor:
+        """The published images of `batch.ids`, uint8 (N, 224, 224, 3), as they are: never resized again.
+
+        Raises Missing for an image that is not there, UserError for a canvas of another size or a broken image.
+        """
+        import numpy as np
+        import torch
+
+        side = tuple(batch.canvas.shape[1:3])
+        if side != (SIDE, SIDE):
+            raise UserError(
+                f"ImageNet-C has {SIDE} x {SIDE} px, and the canvas {side}. Write into the suite: canvas: {SIDE}"
+            )
+        files = [self._folder / str(severity) / id for id in batch.ids]
+        with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as threads:
+            return torch.from_numpy(np.stack(list(threads.map(self._read, files))))
+
+    def _read(self, file: Path) -> Any:
+        if not file.is_file():
+            raise Missing("an image of ImageNet-C", where=str(file), get="unpack the archive again")
+        picture = read_rgb(file)
+        if picture.shape != (SIDE, SIDE, 3):
+            height, width, _ = picture.shape
+            raise UserError(f"{file} has {height} x {width} px and not the published {SIDE} x {SIDE}; unpack it again")
+        return picture
+
+
+def open_imagenet_c(name: str, archive: str, params: None, root: Path) -> ImageNetC:
+    """The corruption `name` of `<root>/imagenet-c/`, in a folder `<archive>/<name>` or `<name>`.
+
+    archive: the published one that it is in, "noise" of noise.tar. Raises Missing where images are missing, unless
+    a file `<root>/imagenet-c/SUBSET` says that this is on purpose, and UserError where folders are none of the classes.
+    """
+    top = root / "imagenet-c"
+    places = [top / archive / name, top / name]
+    folder = next((place for place in places if place.is_dir()), places[0])
+    get = (
+        f"curl -LO https://zenodo.org/records/2235448/files/{archive}.tar && "
+        f"mkdir -p {shlex.quote(str(top))} && tar -xf {archive}.tar -C {shlex.quote(str(top))}"
+    )
+    is_part, there = (top / SUBSET).exists(), False
+    for severity in SEVERITIES:
+        place = folder / str(severity)
+        found = pictures_below(place) if place.is_dir() else {}
+        there |= any(found.values())
+        check_classes(place, found)
+        if not is_part:
+            what = f"the images of ImageNet-C's {name} of severity {severity}"
+            check_complete(what, place, found, PER_CLASS * len(wnids()), PER_CLASS, get, top / SUBSET)
+    if not there:
+        raise Missing(f"the images of ImageNet-C's {name}", where=" and ".join(map(str, places)), get=get)
+    return ImageNetC(folder)
