@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robharness.api import load, plan, run
     from robharness.classifier import Batch, Classifier, Gradient, normalized
-    from robharness.errors import Missing, UserError
+    from robharness.errors import Missing, Unreadable, UserError
     from robharness.hookspecs import hookimpl
     from robharness.plugins import discover
     from robharness.results import Results
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Attack,
         AttackSpec,
         Budget,
+        Clips,
         Corruption,
         CorruptionSpec,
         Cost,
@@ -38,13 +39,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "api": ("run", "plan", "load"),
     "classifier": ("Batch", "Classifier", "Gradient", "normalized"),
-    "errors": ("Missing", "UserError"),
+    "errors": ("Missing", "Unreadable", "UserError"),
     "hookspecs": ("hookimpl",),
     "plugins": ("discover",),
     "results": ("Results",),
     "rng": ("ExampleRNG",),
     "specs": (
-        *("Attack", "AttackSpec", "Budget", "Corruption", "CorruptionSpec", "Cost", "Dataset", "DatasetSpec"),
+        *("Attack", "AttackSpec", "Budget", "Clips", "Corruption", "CorruptionSpec", "Cost", "Dataset", "DatasetSpec"),
         *("Download", "File", "InputSpec", "MetricSpec", "ModelSpec", "Perturbed", "Preprocessing", "ThreatModel"),
     ),
 }
@@ -56,6 +57,7 @@ __all__ = [
     "Batch",
     "Budget",
     "Classifier",
+    "Clips",
     "Corruption",
     "CorruptionSpec",
     "Cost",
@@ -73,6 +75,7 @@ __all__ = [
     "Preprocessing",
     "Results",
     "ThreatModel",
+    "Unreadable",
     "UserError",
     "discover",
     "hookimpl",

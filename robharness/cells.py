@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from robharness.errors import Missing, UserError
+from robharness.errors import UserError
 from robharness.plugins import Entry, Source, source_digest, stands_on
 from robharness.specs import Cost, Dataset
 from robharness.suite import Model, Perturbation, Suite, changed_fields
@@ -27,6 +27,9 @@ from robharness.weights import Weights, resolve
 KEY_LENGTH = 24
 BLOCK = 16
 """Examples that share one seeding of the global generators, or see each other, for attacks that ask; see worker.py."""
+
+UNREADABLE = -2
+"""The prediction that stands for an example that is broken; it counts as wrong in every cell."""
 
 HALF_A_LEVEL = Fraction(1, 510)
 """Half of what tells one of 256 grey levels from the next."""
@@ -129,10 +132,11 @@ class Plan:
 
     others: cells of the suite that `only` left out; they are not computed, but stand in the same tables.
     part: (i, k) where `shard` left the i-th of k parts of the examples, from 1. recipe: None where a network of this
-    process is in it.
+    process is in it. data_root: where data and weights are.
     """
 
     suite: Suite
+    data_root: Path = Path()
     models: tuple[PlannedModel, ...] = ()
     data: PlannedData | None = None
     cells: tuple[Cell, ...] = ()
@@ -179,11 +183,28 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None) -> Plan:
     missing: list[UserError] = []
     data = _gather(missing, lambda: _plan_data(suite, data_root, limit))
     models = [_gather(missing, lambda ref=ref: _plan_model(ref, data_root)) for ref in suite.models]  # type: ignore[misc]
+    for stored in {p.entry.name: p for p in suite.perturbations if p.is_stored}.values():
+        _gather(missing, lambda p=stored: _open_stored(p, data_root))  # type: ignore[misc]
     if missing or data is None:
-        return Plan(suite=suite, missing=tuple(missing))
+        return Plan(suite=suite, data_root=data_root, missing=tuple(missing))
     planned = tuple(model for model in models if model is not None)
     cells = tuple(_cell(suite, model, data, p, planned) for model in planned for p in (None, *suite.perturbations))
-    return Plan(suite=suite, models=planned, data=data, cells=cells, warnings=tuple(_warnings(suite)))
+    warnings = tuple(_warnings(suite))
+    return Plan(suite=suite, data_root=data_root, models=planned, data=data, cells=cells, warnings=warnings)
+
+
+def _open_stored(perturbation: Perturbation, data_root: Path) -> None:
+    """Look whether pictures that were corrupted before are there."""
+    try:
+        perturbation.entry.spec.open(perturbation.params, data_root)
+    except UserError:
+        raise
+    except Exception as error:
+        entry = perturbation.entry
+        raise UserError(
+            f"{entry.name} of {entry.source} cannot be opened: {type(error).__name__}: {error}. "
+            f"See: robharness list corruptions"
+        ) from error
 
 
 def _gather(missing: list[UserError], make: Callable[[], Any]) -> Any:
@@ -200,7 +221,7 @@ def _plan_data(suite: Suite, data_root: Path, limit: int | None) -> PlannedData:
         dataset = entry.spec.open(data_root, split)
         ids, labels = list(dataset.ids), [int(label) for label in dataset.labels]
         marks = [hashlib.sha256(id.encode()).digest() for id in ids]
-    except Missing:
+    except UserError:
         raise
     except Exception as error:
         raise UserError(

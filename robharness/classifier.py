@@ -7,15 +7,17 @@ Trade-off: the padding is computed and thrown away, at most one pass's worth a c
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from robharness.errors import Violation
-from robharness.specs import Access
+from robharness.specs import Access, Clips
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 """(logits (N, classes) float32, what is known of the rows (N, ...)) -> one value per row, (N,), to be climbed.
@@ -45,6 +47,60 @@ class Gradient(NamedTuple):
     values: Tensor
     gradient: Tensor
     logits: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """How a video's clips are cut out of the frames that are perturbed, each of which is there once.
+
+    frames: of each clip, indices of frames. corners: (top, left) of the squares that are cut out of every frame; none
+    where frames have the network's size already. size: (height, width) of these. aggregation: as of `Clips`.
+    """
+
+    frames: tuple[tuple[int, ...], ...]
+    corners: tuple[tuple[int, int], ...] = ()
+    size: tuple[int, ...]
+    aggregation: str = "probabilities"
+
+    @classmethod
+    def apart(cls, clips: Clips, shape: Sequence[int]) -> Cut:
+        """Clips that have no frame in common. shape: (C, T, H, W) of one."""
+        length = shape[1]
+        frames = tuple(tuple(range(start * length, (start + 1) * length)) for start in range(clips.count))
+        corners = ((0, 0),) * clips.crops if clips.crops > 1 else ()
+        return cls(frames=frames, corners=corners, size=tuple(shape[-2:]), aggregation=clips.aggregation)
+
+    @property
+    def n_frames(self) -> int:
+        """How many frames there are to be perturbed."""
+        return 1 + max(frame for clip in self.frames for frame in clip)
+
+    @property
+    def n_clips(self) -> int:
+        return len(self.frames) * (len(self.corners) or 1)
+
+    def clips(self, x: Tensor) -> Tensor:
+        """(N, C, n_frames, H, W) -> (N * n_clips, C, T, height, width), example by example.
+
+        The parts of a frame's gradient add up in the clips' order, on a GPU as well, where `index_select` has none.
+        """
+        frames = x.unbind(2)
+        clips = [torch.stack([frames[frame] for frame in clip], 2) for clip in self.frames]
+        if self.corners:
+            height, width = self.size
+            clips = [clip[..., top : top + height, left : left + width] for clip in clips for top, left in self.corners]
+        return torch.stack(clips, 1).flatten(0, 1)
+
+    def together(self, outputs: Tensor) -> Tensor:
+        """The logits of the videos, (N, classes), from those of their clips, (N * n_clips, classes).
+
+        Of probabilities the mean is taken in logarithms, so that these are logits as any others.
+        """
+        each = outputs.view(-1, self.n_clips, *outputs.shape[1:])
+        if self.n_clips > 1 and self.aggregation == "probabilities":
+            each = each.log_softmax(2)
+            return each.logsumexp(1) - math.log(self.n_clips)
+        return each.mean(1)
 
 
 class Classifier:
@@ -83,6 +139,7 @@ class Classifier:
         self._call: Callable[[Tensor], Any] = torch.compile(self.net, dynamic=False) if compiled else self.net
         self.classes = 0
         self._takes: tuple[tuple[int, ...], torch.dtype] | None = None
+        self._cut: Cut | None = None
         self.access: Access = "gradient"
         self.passes: Counter[str] = Counter()
 
@@ -91,6 +148,14 @@ class Classifier:
         other = object.__new__(Classifier)
         other.__dict__.update(self.__dict__)
         other.access = access
+        return other
+
+    def viewing(self, batch: Batch) -> Classifier:
+        """The same network and counters, for examples such as these: inputs are cut into clips as they are."""
+        if batch.cut is None:
+            return self
+        other = self.restricted(self.access)
+        other._cut, other._takes = batch.cut, (tuple(batch.x.shape[1:]), batch.x.dtype)
         return other
 
     def decisions(self, x: Tensor) -> Tensor:
@@ -152,15 +217,17 @@ class Classifier:
         """Logits, or for a holder with access to them features, of one pass."""
         self.passes["forward"] += 1
         try:
-            outputs = self._represent(chunk) if self.access == "features" else self._call(chunk)
+            inputs = chunk if self._cut is None else self._cut.clips(chunk)
+            outputs = self._represent(inputs) if self.access == "features" else self._call(inputs)
         except Exception as error:
             raise Violation(f"its forward pass failed: {type(error).__name__}: {error}", by="model") from error
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(chunk):
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(inputs):
             shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise Violation(f"it must return logits of shape ({len(chunk)}, classes), it returned {shape}", by="model")
-        if self.access != "features":
-            self.classes = outputs.shape[1]
-        return outputs.float()
+            raise Violation(f"it must return logits of shape ({len(inputs)}, classes), it returned {shape}", by="model")
+        if self.access == "features":
+            return outputs.float().view(len(chunk), -1, outputs.shape[1]).mean(1)
+        self.classes = outputs.shape[1]
+        return outputs.float() if self._cut is None else self._cut.together(outputs.float())
 
     def _represent(self, chunk: Tensor) -> Tensor:
         """The output of the submodule, flat; the rest of the pass is made for nothing, a head as a rule."""
@@ -201,13 +268,20 @@ class Batch:
     """Examples of one span, as an attack or a corruption sees them.
 
     x: (N, *shape) float32 in [0, 1], the model's input. labels: (N,) int64. ids: N texts.
-    canvas: (N, H, W, 3) uint8, on the CPU, where the suite has a canvas. A batch belongs to one model; see `twin`.
+    canvas: (N, H, W, 3) uint8, on the CPU, where the suite has a canvas. cut: of videos that are looked at in clips;
+    x has each of their frames once. A batch belongs to one model; see `twin`.
     """
 
     def __init__(
-        self, ids: Sequence[str], x: Tensor, labels: Tensor, canvas: Tensor | None = None, _parent: Any = None
+        self,
+        ids: Sequence[str],
+        x: Tensor,
+        labels: Tensor,
+        canvas: Tensor | None = None,
+        cut: Cut | None = None,
+        _parent: Any = None,
     ) -> None:
-        self.ids, self.x, self.labels = tuple(ids), x, labels
+        self.ids, self.x, self.labels, self.cut = tuple(ids), x, labels, cut
         self._canvas = canvas
         self._parent: tuple[Batch, Tensor] | None = _parent
         self._memo: dict[Hashable, tuple[Any, list[int]]] = {}  # the value, and its tensors' versions
@@ -275,7 +349,7 @@ class Batch:
     def twin(self, model: str) -> Batch:
         """The same examples for another model, by its label: what is computed once is computed once for each."""
         if model not in self._twins:
-            self._twins[model] = Batch(self.ids, self.x, self.labels, self._canvas)
+            self._twins[model] = Batch(self.ids, self.x, self.labels, self._canvas, self.cut)
         return self._twins[model]
 
     def select(self, rows: Tensor) -> Batch:
@@ -285,7 +359,7 @@ class Batch:
         if mark not in self._selections:
             canvas = None if self._canvas is None else self._canvas[rows.cpu()]
             ids = [self.ids[row] for row in mark]
-            self._selections[mark] = Batch(ids, self.x[rows], self.labels[rows], canvas, _parent=(self, rows))
+            self._selections[mark] = Batch(ids, self.x[rows], self.labels[rows], canvas, self.cut, (self, rows))
         return self._selections[mark]
 
 

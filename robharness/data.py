@@ -6,10 +6,11 @@ Every step but the last keeps 8 bits, so that stored and on-the-fly pictures agr
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,9 +18,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from robharness.cells import PlannedData
-from robharness.classifier import Batch
-from robharness.errors import Violation
-from robharness.specs import ModelSpec, Preprocessing
+from robharness.classifier import Batch, Cut
+from robharness.errors import Unreadable, Violation
+from robharness.specs import Clips, ModelSpec, Preprocessing
 
 Picture = np.ndarray
 """uint8, (H, W, C) or, for a video, (T, H, W, C)."""
@@ -65,21 +66,42 @@ class Threads:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """Examples of a span, decoded and fitted to the model, on the host: a quarter of the bytes of a batch.
+class Group:
+    """Examples of a span that make one batch: pictures of one shape, or videos that are cut in one way.
 
-    fitted: (N, H, W, C) or (N, T, H, W, C) uint8. canvas: (N, side, side, 3) uint8, where the suite has one.
+    positions: (n,), ascending. fitted: (n, H, W, C) or (n, T, H, W, C) uint8. canvas: (n, side, side, C) uint8, where
+    the suite has one. cut: of videos with clips.
+    """
+
+    positions: np.ndarray
+    fitted: np.ndarray
+    canvas: np.ndarray | None
+    cut: Cut | None
+
+    def between(self, start: int, stop: int) -> Group:
+        rows = slice(*np.searchsorted(self.positions, (start, stop)))
+        canvas = None if self.canvas is None else self.canvas[rows]
+        return Group(positions=self.positions[rows], fitted=self.fitted[rows], canvas=canvas, cut=self.cut)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Examples of a span, decoded and fitted to the model, on the host: a quarter of the bytes of their batches.
+
+    unreadable: what is broken, by position.
     """
 
     span: tuple[int, int]
-    fitted: np.ndarray
-    canvas: np.ndarray | None
+    groups: tuple[Group, ...]
+    unreadable: Mapping[int, str]
 
     def part(self, start: int, stop: int) -> Pictures:
         """Those of positions start to stop - 1."""
-        rows = slice(start - self.span[0], stop - self.span[0])
+        groups = [group.between(start, stop) for group in self.groups]
         return Pictures(
-            span=(start, stop), fitted=self.fitted[rows], canvas=None if self.canvas is None else self.canvas[rows]
+            span=(start, stop),
+            groups=tuple(group for group in groups if len(group.positions)),
+            unreadable={at: why for at, why in self.unreadable.items() if start <= at < stop},
         )
 
 
@@ -100,39 +122,57 @@ class Reader:
     def ahead(self, start: int, stop: int) -> Future[Pictures]:
         """The pictures of a span, read while the caller does something else."""
         indices = self.data.order[start:stop]
-        return self.threads.later(self._prepared, indices, lambda made: _stacked((start, stop), made))
+        return self.threads.later(self._prepared, indices, lambda made: _grouped((start, stop), made))
 
     def pictures(self, start: int, stop: int) -> Pictures:
         """The examples at positions start to stop - 1, read and decoded by several threads; raises as `read`."""
-        return _stacked((start, stop), self.threads.now(self._prepared, self.data.order[start:stop]))
+        return _grouped((start, stop), self.threads.now(self._prepared, self.data.order[start:stop]))
 
-    def _prepared(self, index: int) -> tuple[Picture, Picture | None]:
-        """A picture as the model takes it, and on the canvas: the large one it was read as is let go at once."""
-        picture, canvas = self._picture(index), None
-        if self.canvas is not None:
-            picture = canvas = on_canvas(picture, self.canvas)
-        return self._fitted(picture), canvas
+    def batches(self, pictures: Pictures) -> list[tuple[np.ndarray, Batch]]:
+        """Pictures as batches on the model's device, each with its positions."""
+        return [(group.positions, self._batch(group)) for group in pictures.groups]
 
     def batch(self, pictures: Pictures) -> Batch:
-        """Pictures as a batch on the model's device."""
-        indices = self.data.order[slice(*pictures.span)]
-        labels = torch.tensor([int(self.data.dataset.labels[index]) for index in indices], device=self.device)
-        canvas = None if pictures.canvas is None else torch.from_numpy(pictures.canvas.copy())
-        return Batch(self.data.ids(*pictures.span), self._on_device(pictures.fitted), labels, canvas)
+        """Pictures that are of one group as a batch. Raises Violation where they are not, or one cannot be read."""
+        for position, reason in pictures.unreadable.items():
+            raise Violation(f"'{self.data.ids(position, position + 1)[0]}' cannot be read: {reason}", by="data")
+        if len(pictures.groups) != 1:
+            raise Violation("its videos are cut into clips in several ways, and do not make one batch", by="data")
+        return self._batch(pictures.groups[0])
 
     def inputs(self, pictures: Sequence[Picture]) -> Tensor:
         """Pictures (of the canvas, where there is one) as the model's input, (N, *shape) float32 in [0, 1]."""
         return self._on_device(np.stack(self.threads.now(self._fitted, pictures)))
 
-    def _fitted(self, picture: Picture) -> Picture:
+    def _batch(self, group: Group) -> Batch:
+        indices = [self.data.order[position] for position in group.positions]
+        labels = torch.tensor([int(self.data.dataset.labels[index]) for index in indices], device=self.device)
+        canvas = None if group.canvas is None else torch.from_numpy(group.canvas.copy())
+        ids = [self.data.dataset.ids[index] for index in indices]
+        return Batch(ids, self._on_device(group.fitted), labels, canvas, cut=group.cut)
+
+    def _prepared(self, index: int) -> _Prepared | Unreadable:
+        """A picture as the model takes it, and on the canvas: the large one it was read as is let go at once."""
+        try:
+            picture, cut = self._picture(index)
+        except Unreadable as error:
+            return error
+        canvas = None
+        if self.canvas is not None:
+            picture = canvas = on_canvas(picture, self.canvas)
+        return _Prepared(self._fitted(picture, cut), canvas, cut)
+
+    def _fitted(self, picture: Picture, cut: Cut | None = None) -> Picture:
         """The picture (of the canvas, where there is one) at the model's size. Raises Violation if it does not fit."""
-        steps = self.model.preprocessing or Preprocessing()
-        size = self.model.input.shape[-2:]
-        picture = preprocessed(picture, steps) if self.canvas is None else _resized(picture, size, steps)
+        steps, wanted = self.model.preprocessing or Preprocessing(), tuple(self.model.input.shape)
+        on_canvas = self.canvas is not None
+        picture = _resized(picture, wanted[-2:], steps) if on_canvas else preprocessed(picture, steps)
         found = (picture.shape[-1], *picture.shape[:-1])
-        if found != tuple(self.model.input.shape):
+        if cut is not None:  # as many frames as there are, of which clips have the right number; squares are cut later
+            wanted = (wanted[0], cut.n_frames, *(found[-2:] if cut.corners else wanted[-2:]))
+        if found != wanted:
             raise Violation(
-                f"the model takes {tuple(self.model.input.shape)}, the data give {found} after preprocessing; "
+                f"the model takes {wanted}, the data give {found} after preprocessing; "
                 f"declare a `preprocessing` that fits, or another `input`",
                 by="model",
             )
@@ -145,15 +185,90 @@ class Reader:
             stacked = stacked.flip(-1)
         return stacked.movedim(-1, 1).to(torch.float32) / 255
 
-    def _picture(self, index: int) -> Picture:
-        picture = np.asarray(self.data.dataset.read(index))
+    def _picture(self, index: int) -> tuple[Picture, Cut | None]:
+        """A picture, or the frames of a video that the model looks at and how it looks at them."""
+        found, steps, cut = self.data.dataset.read(index), self.model.preprocessing or Preprocessing(), None
+        if steps.clips is not None:
+            wanted = clip_frames(len(found), steps.clips)
+            distinct = sorted({frame for clip in wanted for frame in clip})
+            found = found[distinct]
+        picture = np.asarray(found)
         if picture.dtype != np.uint8 or picture.ndim not in (3, 4):
             raise Violation(
                 f"{self.data.entry.name} must give uint8 (H, W, C) or (T, H, W, C), it gave {picture.dtype} "
                 f"{picture.shape} for '{self.data.dataset.ids[index]}'",
                 by="data",
             )
-        return picture
+        if steps.clips is not None:
+            place = {frame: number for number, frame in enumerate(distinct)}
+            cut = Cut(
+                frames=tuple(tuple(place[frame] for frame in clip) for clip in wanted),
+                corners=_corners(picture.shape[1:3], steps, self.model.input.shape[-2:])
+                if steps.clips.crops > 1
+                else (),
+                size=self.model.input.shape[-2:],
+                aggregation=steps.clips.aggregation,
+            )
+        return picture, cut
+
+
+class _Prepared(NamedTuple):
+    fitted: Picture
+    canvas: Picture | None
+    cut: Cut | None
+
+
+def clip_frames(n: int, clips: Clips) -> list[list[int]]:
+    """The frames of each clip of a video of n frames, in 0 ... n - 1; see `Clips` for where they lie.
+
+    Raises Unreadable for a video without any frame.
+    """
+    if n < 1:
+        raise Unreadable("it has no frames")
+    span = clips.length * clips.stride
+    room = max(0, n - span)
+    starts = [room // 2]
+    if clips.count > 1:
+        last = max(0, room - clips.margin)
+        starts = [int(start) for start in np.linspace(0, last, clips.count)]
+    return [[_in_video(start + step, n, clips.short) for step in range(0, span, clips.stride)] for start in starts]
+
+
+def _in_video(frame: int, n: int, short: str) -> int:
+    """The frame that stands for this one in a video of n, where there is none so late."""
+    if frame < n or n == 1:
+        return min(frame, n - 1)
+    if short == "last":
+        return n - 1
+    if short == "loop":
+        return frame % n
+    there_and_back = frame % (2 * (n - 1))
+    return min(there_and_back, 2 * (n - 1) - there_and_back)
+
+
+def _corners(frame: Sequence[int], steps: Preprocessing, size: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Where the three squares of a frame lie, (top, left), once it is resized: at both ends and in the middle."""
+    height, width = _after_resize(frame, steps.resize)
+    room = height - size[0], width - size[1]
+    if min(room) < 0:
+        raise Violation(
+            f"frames are {height} x {width} after their resize, too small for squares of {tuple(size)}", by="model"
+        )
+    middle = room[0] // 2, room[1] // 2
+    if width >= height:
+        return (middle[0], 0), middle, (middle[0], room[1])
+    return (0, middle[1]), middle, (room[0], middle[1])
+
+
+def _after_resize(frame: Sequence[int], resize: int | tuple[int, int] | None) -> tuple[int, int]:
+    height, width = frame
+    if resize is None:
+        return height, width
+    if not isinstance(resize, int):
+        return resize[0], resize[1]
+    if height <= width:
+        return resize, int(resize * width / height)
+    return int(resize * height / width), resize
 
 
 def on_canvas(picture: Picture, side: int) -> Picture:
@@ -164,16 +279,25 @@ def on_canvas(picture: Picture, side: int) -> Picture:
 
 
 def preprocessed(picture: Picture, steps: Preprocessing) -> Picture:
-    """The picture resized and cropped as declared, 8 bits in and out."""
-    if steps.resize is not None:
-        picture = _resized(picture, steps.resize, steps)
-    if steps.crop is not None:
-        crop = (steps.crop, steps.crop) if isinstance(steps.crop, int) else steps.crop
-        picture = _through(picture, lambda image: v2.functional.center_crop(image, list(crop)))
+    """The picture resized and cropped as declared, 8 bits in and out; of clips with several crops, not cropped."""
+    crop = None if steps.clips is not None and steps.clips.crops > 1 else steps.crop
+    cropped = partial(_cropped, crop=crop)
+    resized = partial(_resized, size=steps.resize, steps=steps)
+    for change in (resized, cropped) if steps.first == "resize" else (cropped, resized):
+        picture = change(picture)
     return picture
 
 
-def _resized(picture: Picture, size: int | Sequence[int], steps: Preprocessing) -> Picture:
+def _cropped(picture: Picture, crop: int | tuple[int, int] | None) -> Picture:
+    if crop is None:
+        return picture
+    sides = (crop, crop) if isinstance(crop, int) else crop
+    return _through(picture, lambda image: v2.functional.center_crop(image, list(sides)))
+
+
+def _resized(picture: Picture, size: int | Sequence[int] | None, steps: Preprocessing) -> Picture:
+    if size is None:
+        return picture
     if not isinstance(size, int) and tuple(picture.shape[-3:-1]) == tuple(size):
         return picture
     lengths = [size] if isinstance(size, int) else list(size)
@@ -194,8 +318,22 @@ def _through(picture: Picture, change, steps: Preprocessing | None = None) -> Pi
     return changed if changed.ndim == 3 else changed[:, :, None]
 
 
-def _stacked(span: tuple[int, int], made: list[tuple[Picture, Picture | None]]) -> Pictures:
-    canvases = [canvas for _, canvas in made if canvas is not None]
-    return Pictures(
-        span=span, fitted=np.stack([fitted for fitted, _ in made]), canvas=np.stack(canvases) if canvases else None
-    )
+def _grouped(span: tuple[int, int], made: Sequence[_Prepared | Unreadable]) -> Pictures:
+    alike: dict[Any, list[tuple[int, _Prepared]]] = {}
+    unreadable = {}
+    for position, item in enumerate(made, span[0]):
+        if isinstance(item, Unreadable):
+            unreadable[position] = str(item)
+        else:
+            alike.setdefault((item.fitted.shape, item.cut), []).append((position, item))
+    groups = []
+    for (_, cut), members in alike.items():
+        canvases = [item.canvas for _, item in members if item.canvas is not None]
+        group = Group(
+            positions=np.array([position for position, _ in members]),
+            fitted=np.stack([item.fitted for _, item in members]),
+            canvas=np.stack(canvases) if canvases else None,
+            cut=cut,
+        )
+        groups.append(group)
+    return Pictures(span=span, groups=tuple(groups), unreadable=unreadable)

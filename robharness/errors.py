@@ -59,6 +59,10 @@ class Missing(UserError):
         super().__init__(f"{what}: not found at {where}. To get it: {get}")
 
 
+class Unreadable(Exception):
+    """An example that is there and broken, e.g. a video that ends too soon. It counts as wrong, and is named."""
+
+
 class StoreError(UserError):
     """A store that cannot be read or written."""
 

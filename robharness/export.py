@@ -63,19 +63,22 @@ def export(plan: Plan, store: Store, folder: Path, *, device: str, rows: int | N
             chunk = first, min(first + step, stop)
             gaps = {cell.key: uncovered(_spans(folders[cell.key]), chunk) for cell in cells}
             for span in sorted({span for missing in gaps.values() for span in missing}):
-                batch = _read(loaded, span)
+                batches = _read(loaded, span)
                 for family in worker.families([cell for cell in cells if span in gaps[cell.key]]):
-                    found = worker.outcomes(loaded, family, batch, span)
-                    for cell, (outcome, _) in zip(family, found, strict=True):
-                        _write(_file(folders[cell.key], span), outcome, batch.labels.cpu().numpy(), batch.ids)
+                    found = [worker.outcomes(loaded, family, batch, span) for _, batch in batches]
+                    for cell in family:
+                        parts = [
+                            (batch, next(outcomes)[0]) for (_, batch), outcomes in zip(batches, found, strict=True)
+                        ]
+                        _write(_file(folders[cell.key], span), parts)
         loaded.reader.threads.close()
         for cell in cells:
             yield _compared(cell, folders[cell.key], store, plan.n)
 
 
-def _read(loaded: worker.Loaded, span: Span) -> Batch:
+def _read(loaded: worker.Loaded, span: Span) -> list[tuple[np.ndarray, Batch]]:
     try:
-        return loaded.reader.read(*span)
+        return loaded.reader.batches(loaded.reader.pictures(*span))
     except Violation:
         raise
     except Exception as error:  # a data set may raise anything
@@ -108,16 +111,29 @@ def _spans(folder: Path) -> list[Span]:
     return [(int(match[1]), int(match[2])) for match in found if match]
 
 
-def _write(path: Path, outcome: Outcome, labels: np.ndarray, ids: tuple[str, ...]) -> None:
-    images = outcome.inputs.cpu().contiguous().numpy()
+def _write(path: Path, parts: list[tuple[Batch, Outcome]]) -> None:
+    """Videos as the network takes them: (N, C, T, H, W), or (N, clips, C, T, H, W) of several clips each."""
+    images = np.concatenate([_as_taken(batch, outcome) for batch, outcome in parts])
+    labels = np.concatenate([batch.labels.cpu().numpy() for batch, _ in parts])
+    predictions = np.concatenate([outcome.prediction for _, outcome in parts])
+    ids = [id for batch, _ in parts for id in batch.ids]
     unfinished = path.with_suffix(".tmp")
     try:
         with unfinished.open("wb") as file:
-            np.savez(file, images=images, labels=labels, predictions=outcome.prediction, examples=np.array(ids))
+            np.savez(file, images=images, labels=labels, predictions=predictions, examples=np.array(ids))
         os.replace(unfinished, path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise UserError(f"{path}: {error.strerror}. See: df {path.parent}") from None
+
+
+def _as_taken(batch: Batch, outcome: Outcome) -> np.ndarray:
+    inputs = outcome.inputs
+    if batch.cut is not None:
+        clips = batch.cut.clips(inputs)
+        inputs = clips if batch.cut.n_clips == 1 else clips.view(len(batch), -1, *clips.shape[1:])
+    taken: np.ndarray = inputs.cpu().contiguous().numpy()
+    return taken
 
 
 def _compared(cell: Cell, folder: Path, store: Store, n: int) -> Exported:

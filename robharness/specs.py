@@ -119,28 +119,79 @@ class InputSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Clips:
+    """Which frames of a video a network looks at.
+
+    length: frames of a clip. stride: from one of them to the next; a clip spans length * stride frames. count: clips
+    per video: one is in the middle, several begin at equal distances, the first with the video. margin: frames at the
+    end of the video in which none of several clips ends. short: how a video that is too short for a clip goes on:
+    "mirror" back and forth, "last" with its last frame, "loop" from its beginning. crops: squares along the longer side
+    of a frame: 1 in the middle, 3 at both ends, too; each of them makes a clip. aggregation: of the clips' outputs: the
+    mean of their "probabilities", or of their "logits".
+    """
+
+    length: int
+    stride: int = 1
+    count: int = 1
+    margin: int = 0
+    short: Literal["mirror", "last", "loop"] = "mirror"
+    crops: Literal[1, 3] = 1
+    aggregation: Literal["probabilities", "logits"] = "probabilities"
+
+    def __post_init__(self) -> None:
+        for key, least in (("length", 1), ("stride", 1), ("count", 1), ("margin", 0)):
+            value = getattr(self, key)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"Clips: {key}={value!r} must be a whole number of at least {least}")
+        _one_of_each("Clips", self, short=("mirror", "last", "loop"), crops=(1, 3),
+                     aggregation=("probabilities", "logits"))  # fmt: skip
+
+    @property
+    def per_video(self) -> int:
+        """How many clips are cut out of a video, crops included."""
+        return self.count * self.crops
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """From the data set's pixels to the network's input, 8 bits in, 8 bits out; mean and std live inside the model.
 
-    resize: length of the shorter side, or (height, width). crop: central, (height, width) or one length.
-    interpolation, antialias: of the resize; with `antialias` as PIL does it. channel_order: what the network expects.
+    resize: length of the shorter side, or (height, width). crop: central, (height, width) or one length. first: which
+    of the two comes first. interpolation, antialias: of the resize; with `antialias` as PIL does it. channel_order:
+    what the network expects. clips: of videos.
     """
 
     resize: int | tuple[int, int] | None = None
     crop: int | tuple[int, int] | None = None
+    first: Literal["resize", "crop"] = "resize"
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     antialias: bool = True
     channel_order: Literal["rgb", "bgr"] = "rgb"
+    clips: Clips | None = None
 
     def __post_init__(self) -> None:
-        for key, allowed in (("interpolation", ("nearest", "bilinear", "bicubic")), ("channel_order", ("rgb", "bgr"))):
-            if getattr(self, key) not in allowed:
-                raise ValueError(f"Preprocessing: {key}={getattr(self, key)!r} must be one of {', '.join(allowed)}")
+        _one_of_each("Preprocessing", self, interpolation=("nearest", "bilinear", "bicubic"),
+                     channel_order=("rgb", "bgr"), first=("resize", "crop"))  # fmt: skip
         for key in ("resize", "crop"):
             value = getattr(self, key)
             lengths = value if isinstance(value, tuple) else (value,)
             if value is not None and not (len(lengths) <= 2 and all(isinstance(n, int) and n > 0 for n in lengths)):
                 raise ValueError(f"Preprocessing: {key}={value!r} must be a length or (height, width), in pixels")
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of what comes out, where that does not depend on what comes in."""
+        steps = (self.crop, self.resize) if self.first == "resize" else (self.resize, self.crop)
+        last = next((step for step in steps if step is not None), None)
+        if isinstance(last, int) and last == self.crop and (self.first == "resize" or self.resize is None):
+            return last, last
+        return last if isinstance(last, tuple) else None
+
+
+def _one_of_each(what: str, record: object, **allowed: tuple[Any, ...]) -> None:
+    for key, values in allowed.items():
+        if (value := getattr(record, key)) not in values:
+            raise ValueError(f"{what}: {key}={value!r} must be one of {', '.join(map(str, values))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +199,7 @@ class File:
     """Weights in a file that is there already.
 
     path: absolute, or relative to the directory of the installed `package`, or else to the data root.
-    sha256: of the file, checked before use. get: the command or page that gets the file.
+    sha256: of the file, checked before use, or its first digits. get: the command or page that gets the file.
     """
 
     path: str
@@ -161,11 +212,12 @@ class File:
 class Download:
     """Weights that a publisher serves; looked for in `<data root>/weights/<name>`.
 
-    url: where they are served. sha256: of the file, checked before use. name: of the file, else the url's last part.
+    url: where they are served. sha256: of the file, checked before use, or the first digits of it; None where nothing
+    is published. name: of the file, else the url's last part.
     """
 
     url: str
-    sha256: str
+    sha256: str | None = None
     name: str | None = None
 
 
@@ -174,23 +226,30 @@ class ModelSpec(_Record):
     """A model: how to build it, and all that a fair measurement needs to know about it.
 
     name: within the plugin, e.g. "resnet50". labels: the label space, which must equal the data set's.
+    input: of a video model that of one clip; `preprocessing.clips` says how many a video has.
     build: (params, weights) -> a network that maps float inputs in [0, 1], (N, *input.shape), to logits (N, classes).
-        It only loads: it never trains and never downloads.
-    weights: where the file is; the core resolves it. preprocessing: None where the data already have the input's shape.
-    params: the dataclass of options that a suite may set. features: the submodule whose output is the representation.
-    expected: published numbers, e.g. {"clean": 0.761}. revision: raise it when `build` starts to give another network.
+        It only loads: it never trains and never downloads. Where several files are declared, or given by a suite,
+        `weights` maps their names to paths.
+    weights: where the file is, or the files by name; the core resolves them. preprocessing: None where the data already
+    have the input's shape. params: the dataclass of options that a suite may set. given: params -> those fields of
+    this record that depend on them, e.g. {"input": ...}. features: the submodule whose output is the representation.
+    expected: published numbers, e.g. {"clean": 0.761}. alternatives: other ways to use the weights that `verify` tries:
+    a label -> what a suite would say beside `model:`, e.g. {"BGR": {"preprocessing": {"channel_order": "bgr"}}}.
+    revision: raise it when `build` starts to give another network.
     """
 
     name: str
     summary: str = field(metadata=_RUNTIME)
     input: InputSpec
     labels: str
-    build: Callable[[Params, Path | None], nn.Module] = field(metadata=_RUNTIME)
-    weights: File | Download | None = field(default=None, metadata=_RUNTIME)
+    build: Callable[[Params, Any], nn.Module] = field(metadata=_RUNTIME)
+    weights: File | Download | Mapping[str, File | Download] | None = field(default=None, metadata=_RUNTIME)
     preprocessing: Preprocessing | None = None
     params: type | None = field(default=None, metadata=_RUNTIME)
+    given: Callable[[Params], Mapping[str, Any]] | None = field(default=None, metadata=_RUNTIME)
     features: str | None = field(default=None, metadata=_RUNTIME)
     expected: Mapping[str, float] = field(default_factory=dict, metadata=_RUNTIME)
+    alternatives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata=_RUNTIME)
     licence: str = field(default="", metadata=_RUNTIME)
     paper: str = field(default="", metadata=_RUNTIME)
     revision: int = 1
@@ -261,19 +320,27 @@ class AttackSpec(_Record):
 class CorruptionSpec(_Record):
     """A corruption of 8-bit pictures; the same protocol as an attack, without access to the model.
 
-    group: e.g. "noise"; slopes are given per group. severities: those that a suite may ask for.
+    group: e.g. "noise"; slopes are given per group. severities: those that a suite may ask for. open: instead of
+    `build` for pictures that were corrupted before: (params, data root) -> a `Corruption`, which finds them by id;
+    raises `Missing` where they are not there, before anything runs.
     """
 
     name: str
     summary: str = field(metadata=_RUNTIME)
     group: str = field(metadata=_RUNTIME)
-    build: Callable[[Params], Corruption] = field(metadata=_RUNTIME)
+    build: Callable[[Params], Corruption] | None = field(default=None, metadata=_RUNTIME)
+    open: Callable[[Params, Path], Corruption] | None = field(default=None, metadata=_RUNTIME)
     severities: tuple[int, ...] = field(default=(1, 2, 3, 4, 5), metadata=_RUNTIME)
     params: type | None = field(default=None, metadata=_RUNTIME)
     randomness: Randomness = "example"
     inputs: frozenset[Kind] = field(default=frozenset({"image"}), metadata=_RUNTIME)
     notes: Mapping[str, type] = field(default_factory=dict, metadata=_RUNTIME)
     revision: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.build is None) == (self.open is None):
+            raise ValueError("CorruptionSpec: one of build and open is needed, and not both")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,11 +407,22 @@ class Dataset(Protocol):
     @property
     def labels(self) -> Sequence[int]: ...
 
-    def read(self, index: int) -> np.ndarray:
-        """The picture as uint8 (H, W, 3), or the video as uint8 (T, H, W, 3); grey ones have one channel.
+    def read(self, index: int) -> np.ndarray | Video:
+        """The picture as uint8 (H, W, 3); grey ones have one channel. Or the video, of which few frames are wanted.
 
-        Called from several threads at once, ahead of the model; so it must not draw from global generators.
+        Called from several threads at once, ahead of the model; so it must not draw from global generators. Raises
+        `Unreadable` for a broken one, which is then left out, counted and named.
         """
+        ...
+
+
+class Video(Protocol):
+    """Frames that are decoded when they are asked for; an array, uint8 (T, H, W, C), is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, frames: Sequence[int]) -> np.ndarray:
+        """These frames, uint8 (n, H, W, C)."""
         ...
 
 
@@ -369,7 +447,10 @@ _CHECKS: dict[str, Check] = {
     "group": _a("a text", str),
     "revision": _a("an integer", int),
     "input": _a("an InputSpec", InputSpec),
-    "weights": _a("a File or a Download", File, Download),
+    "weights": (
+        "a File or a Download, or several by name",
+        lambda v: all(isinstance(part, File | Download) for part in (v.values() if isinstance(v, Mapping) else [v])),
+    ),
     "preprocessing": _a("a Preprocessing", Preprocessing),
     "severities": _a("a tuple", tuple),
     **dict.fromkeys(("splits", "alarms"), _a("a tuple", tuple)),
@@ -383,5 +464,5 @@ _CHECKS: dict[str, Check] = {
         lambda v: isinstance(v, Mapping) and not set(v) & set(RESERVED) and set(v.values()) <= {int, float, bool, str},
     ),
     **dict.fromkeys(("minimal", "ensemble"), _a("true or false", bool)),
-    **dict.fromkeys(("build", "threat", "cost", "open", "compute", "advise", "blocks"), _FUNCTION),
+    **dict.fromkeys(("build", "threat", "cost", "open", "compute", "advise", "blocks", "given"), _FUNCTION),
 }

@@ -1,10 +1,11 @@
-"""From a declared File or Download to a path and its sha256, once, before anything runs."""
+"""From declared Files and Downloads to paths and their sha256, once, before anything runs."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,37 +13,69 @@ from robharness.errors import Missing, UserError
 from robharness.plugins import Entry
 from robharness.specs import Download, File
 
+TRUST = "--trust"
+"""The option that names, by its sha256, a pickle that may run code; it goes to other processes as $ROBHARNESS_TRUST."""
+
+Declared = File | Download | Mapping[str, File | Download]
+Override = Path | Mapping[str, Path]
+"""What a suite gives instead of what is declared: a file, or files by name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """A file of weights that is there. sha256: of its bytes, in hexadecimal."""
+    """Weights that are there. path: of the file, or of several by name, as the model's `build` takes them. sha256: of
+    its bytes, in hexadecimal, or of each file's by name.
+    """
 
-    path: Path
-    sha256: str
+    path: Path | Mapping[str, Path]
+    sha256: str | Mapping[str, str]
 
 
-def resolve(entry: Entry, override: Path | None, data_root: Path) -> Weights | None:
-    """The weights of a model: the suite's own file, or else what its spec declares; None where it declares none.
+def resolve(entry: Entry, override: Override | None, data_root: Path) -> Weights | None:
+    """The weights of a model: the suite's own files, or else what its spec declares; None where it declares none.
 
-    Raises Missing where the file is not there, UserError where its sha256 is not the declared one.
+    Raises Missing where a file is not there, UserError where its sha256 is not the declared one.
     """
     declared = entry.spec.weights
     if override is not None:
-        if not override.is_file():
-            raise Missing(f"the weights of {entry.name}", where=str(override), get="mend `weights:` in the suite")
-        return Weights(path=override, sha256=file_digest(override))
-    if declared is None:
+        given = override if isinstance(override, Mapping) else {"": override}
+        paths = {name: _given(entry, name, path) for name, path in given.items()}
+    elif declared is not None:
+        parts = declared if isinstance(declared, Mapping) else {"": declared}
+        paths = {name: _found(entry, name, part, data_root) for name, part in parts.items()}
+    else:
         return None
+    digests = {name: file_digest(path) for name, path in paths.items()}
+    if override is None and declared is not None:
+        _check(entry, declared, paths, digests, data_root)
+    return Weights(path=paths[""], sha256=digests[""]) if "" in paths else Weights(path=paths, sha256=digests)
+
+
+def _given(entry: Entry, name: str, path: Path) -> Path:
+    if not path.is_file():
+        raise Missing(_called(entry, name), where=str(path), get="mend `weights:` in the suite")
+    return path
+
+
+def _found(entry: Entry, name: str, declared: File | Download, data_root: Path) -> Path:
     path, get = _locate(declared, data_root)
     if path is None or not path.is_file():
-        raise Missing(f"the weights of {entry.name}", where=_where(declared, path), get=get or f"see {entry.source}")
-    digest = file_digest(path)
-    if declared.sha256 is not None and digest != declared.sha256:
-        raise UserError(
-            f"the weights of {entry.name} at {path} have sha256 {digest}, {entry.source} declares {declared.sha256}. "
-            f"To get the right file: {get or f'see {entry.source}'}"
-        )
-    return Weights(path=path, sha256=digest)
+        raise Missing(_called(entry, name), where=_where(declared, path), get=get or f"see {entry.source}")
+    return path
+
+
+def _check(entry: Entry, declared: Declared, paths: Mapping[str, Path], digests: Mapping[str, str], root: Path) -> None:
+    """Publishers print whole digests, or the first digits of them."""
+    for name, part in (declared if isinstance(declared, Mapping) else {"": declared}).items():
+        if part.sha256 is not None and not digests[name].startswith(part.sha256):
+            raise UserError(
+                f"{_called(entry, name)} at {paths[name]} have sha256 {digests[name]}, {entry.source} declares "
+                f"{part.sha256}. To get the right file: {_locate(part, root)[1] or f'see {entry.source}'}"
+            )
+
+
+def _called(entry: Entry, name: str) -> str:
+    return f"the weights of {entry.name}" + (f" ('{name}')" if name else "")
 
 
 def _locate(declared: File | Download, data_root: Path) -> tuple[Path | None, str]:

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,10 @@ import torch
 from torch import Tensor
 
 from robharness import folding, referee
-from robharness.cells import BLOCK, Cell, Plan, PlannedModel, draw_address
-from robharness.classifier import Batch, Classifier, NoGradient, predictions
+from robharness.cells import BLOCK, UNREADABLE, Cell, Plan, PlannedModel, draw_address
+from robharness.classifier import Batch, Classifier, Cut, NoGradient, predictions
 from robharness.data import Pictures, Reader
-from robharness.errors import OutOfMemory, Violation
+from robharness.errors import OutOfMemory, UserError, Violation
 from robharness.referee import Guard, Outcome
 from robharness.rng import ExampleRNG, NoDraws, global_draws, global_seed
 from robharness.specs import ModelSpec
@@ -52,8 +53,13 @@ class Loaded:
     reader: Reader
     seed: int
     state: str
+    data_root: Path
     provenance: dict[str, Any]
     sources: Mapping[str, Loaded | Violation] = field(default_factory=dict)
+
+    def viewing(self, batch: Batch) -> Loaded:
+        """The same model for examples such as these; see `Classifier.viewing`."""
+        return self if batch.cut is None else replace(self, classifier=self.classifier.viewing(batch))
 
     @property
     def told(self) -> str:
@@ -110,7 +116,7 @@ class Work:
         yield Ready(
             state=self._loaded.state,
             rows=self._loaded.classifier.rows,
-            values=int(np.prod(self._loaded.model.entry.spec.input.shape)),
+            values=values_of(self._loaded.model.entry.spec),
             provenance=self._loaded.provenance,
         )
 
@@ -203,21 +209,22 @@ def load(
     _set_precision(plan.suite.precision.judge)
     spec, target = model.entry.spec, torch.device(device)
     try:
-        net = spec.build(model.ref.params, model.weights.path if model.weights else None)
-        if not isinstance(net, torch.nn.Module):
-            raise Violation(f"its build returned {type(net).__name__}, not a torch.nn.Module", by="model")
+        net = build(model)
         state = state_digest(net)
         if spec.features is not None and spec.features not in dict(net.named_modules()):
             raise Violation(f"its `features` are '{spec.features}', and it has no part of that name", by="model")
     except Violation:
         raise
+    except UserError as error:  # of a checkpoint, say: a sentence by itself
+        raise Violation(f"it cannot be built: {error}", by="model") from error
     except Exception as error:
         raise Violation(f"it cannot be built: {type(error).__name__}: {error}", by="model") from error
     if target.index is not None and target.type == "cuda":
         torch.cuda.set_device(target)  # for plugins that say just "cuda", and for kernels that do not say
     net, norms = _folded(net, spec, target)
     ready = state_digest(net)
-    counts = [rows] if rows else pass_rows(spec.input.shape, len(plan.data.order), target)
+    clips = n_clips(spec)
+    counts = [rows] if rows else pass_rows(spec.input.shape, len(plan.data.order), target, clips)
     for count in [*counts, counts[0]]:  # the best count whose rows are exact, or else the best
         classifier, exact = _probed(plan, model, net, count, target)
         if exact["rows"] and exact["gradients"] is not False:
@@ -259,9 +266,18 @@ def load(
         reader=reader,
         seed=plan.suite.seed,
         state=state,
+        data_root=plan.data_root,
         provenance=provenance,
         sources=sources,
     )
+
+
+def build(model: PlannedModel) -> torch.nn.Module:
+    """The network, from its weights. Raises whatever its plugin raises, and Violation where that returns none."""
+    net: Any = model.entry.spec.build(model.ref.params, model.weights.path if model.weights else None)
+    if not isinstance(net, torch.nn.Module):
+        raise Violation(f"its build returned {type(net).__name__}, not a torch.nn.Module", by="model")
+    return net
 
 
 def _source(plan: Plan, model: PlannedModel, device: str, rows: int | None) -> Loaded | Violation:
@@ -294,7 +310,7 @@ def _probed(
             gradient_dtype=torch.bfloat16 if rough else None,
             compiled=plan.suite.compile,
         )
-        return classifier, probe(classifier, spec.input.shape)
+        return classifier, probe(classifier, spec)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -323,7 +339,7 @@ def run_unit(
     try:
         if isinstance(pictures, Exception):
             raise pictures
-        batch = loaded.reader.batch(pictures)
+        batches = loaded.reader.batches(pictures)
     except Exception as error:
         if is_out_of_memory(error):
             raise
@@ -333,19 +349,22 @@ def run_unit(
             yield Done(key=cell.key, span=span, failure=failure)
         return
     for family in families(cells):
-        found = outcomes(loaded, family, batch, span)
+        found = [outcomes(loaded, family, batch, span) for _, batch in batches]
         problem: Failure | None = None
         for cell in family:
             yield Began(key=cell.key)
             if problem is None:
                 try:
-                    outcome, attacked = next(found)
+                    parts = [
+                        (positions, _columns(cell, batch, *next(outcome)))
+                        for (positions, batch), outcome in zip(batches, found, strict=True)
+                    ]
                 except Violation as error:
                     if is_out_of_memory(error):
                         raise
                     problem = Failure.of(cell, span, error)
             if problem is None:
-                columns = _columns(cell, batch, outcome, attacked)
+                columns = _in_order([*parts, *_unreadable(cell, loaded.reader, pictures)])
                 store.write_part(cell.key, span[0], columns, loaded.provenance | cell.plugins)
             else:  # a nested attack cannot go on from a budget that failed
                 store.write_failure(cell.key, problem)
@@ -403,7 +422,7 @@ def outcomes(loaded: Loaded, family: list[Cell], batch: Batch, span: Span) -> It
     A row that is not attacked keeps the outcome it has: the clean one where only right examples count, that of the
     smaller budget where it was fooled already, that of the member of an ensemble that fooled it.
     """
-    perturbation = family[0].perturbation
+    perturbation, loaded = family[0].perturbation, loaded.viewing(batch)
     alive = np.ones(len(batch), bool)
     if perturbation is None:
         yield _clean(loaded, batch), np.zeros(len(batch), bool)
@@ -416,7 +435,7 @@ def outcomes(loaded: Loaded, family: list[Cell], batch: Batch, span: Span) -> It
     for strength in [budget for budget in perturbation.nested if float(budget) <= _strength(family[-1])] or wanted:
         now = replace(perturbation, strength=strength)
         attacked = alive
-        for member, attack in _built(now).items():
+        for member, attack in _built(now, loaded.data_root).items():
             if alive.any():
                 found = _perturbed_outcome(loaded, now, (member, attack), batch, alive, span)
                 kept = _merged(kept, found, alive)
@@ -431,10 +450,13 @@ Turn = tuple[str, Any]
 """A member of an ensemble and its name, or an attack or a corruption and ""."""
 
 
-def _built(perturbation: Perturbation) -> dict[str, Any]:
+def _built(perturbation: Perturbation, data_root: Path) -> dict[str, Any]:
     """What perturbs, by the names of an ensemble's members. Raises Violation."""
+    spec = perturbation.entry.spec
     try:
-        built = perturbation.entry.spec.build(perturbation.params)
+        if perturbation.is_stored:
+            return {"": spec.open(perturbation.params, data_root)}
+        built = spec.build(perturbation.params)
         return dict(built) if perturbation.is_ensemble else {"": built}
     except Exception as error:
         raise Violation(f"it cannot be built: {type(error).__name__}: {error}") from error
@@ -454,7 +476,7 @@ def _perturbed_outcome(
         found = loaded.sources[perturbation.source.label]
         if isinstance(found, Violation):
             raise found
-        crafting, batch = found, batch.twin(found.model.label)
+        crafting, batch = found.viewing(batch), batch.twin(found.model.label)
     part = batch if alive.all() else batch.select(torch.from_numpy(alive.nonzero()[0]).to(batch.x.device))
     try:
         if perturbation.needs_blocks:
@@ -519,14 +541,17 @@ def _perturb_in_blocks(
     found: dict[str, tuple[Any, ...]] = {}
     for start in range(span[0] // BLOCK * BLOCK, span[1], BLOCK):
         try:
-            block = loaded.reader.read(start, min(start + BLOCK, total))
+            blocks = loaded.reader.batches(loaded.reader.pictures(start, min(start + BLOCK, total)))
         except Exception as error:
             raise Violation(f"{type(error).__name__}: {error}", by="data") from error
         seed = ExampleRNG(loaded.seed, address, [f"block {start}"]).integer("seed", 0)
-        with global_seed(seed) if is_global else nullcontext():
-            x, size, notes = _perturb(loaded, perturbation, turn, block)
-        for row, example in enumerate(block.ids):
-            found[example] = (x[row], size[row], {name: column[row] for name, column in notes.items()})
+        for _, block in (
+            each for each in blocks if each[1].cut == batch.cut and each[1].x.shape[1:] == batch.x.shape[1:]
+        ):
+            with global_seed(seed) if is_global else nullcontext():
+                x, size, notes = _perturb(loaded, perturbation, turn, block)
+            for row, example in enumerate(block.ids):
+                found[example] = (x[row], size[row], {name: column[row] for name, column in notes.items()})
     rows = [found[example] for example in batch.ids]
     columns = {name: np.array([row[2][name] for row in rows]) for name in rows[0][2]}
     return torch.stack([row[0] for row in rows]), np.array([row[1] for row in rows]), columns
@@ -565,31 +590,77 @@ def _columns(cell: Cell, batch: Batch, outcome: Outcome, attacked: np.ndarray) -
     return columns | {name: outcome.notes.get(name, nothing).tolist() for name in declared}
 
 
-def pass_rows(shape: Sequence[int], examples: int, device: torch.device) -> list[int]:
-    """How many examples a pass may take, best first: what pads little and makes few passes.
+def _in_order(parts: Sequence[tuple[np.ndarray, dict[str, Any]]]) -> dict[str, list[Any] | np.ndarray]:
+    """The columns of all batches together, by position."""
+    if len(parts) == 1:
+        return parts[0][1]
+    order = np.argsort(np.concatenate([positions for positions, _ in parts]))
+    columns = {name: [value for _, part in parts for value in part[name]] for name in parts[0][1]}
+    return {name: [values[row] for row in order] for name, values in columns.items()}
 
-    Multiples of 4: CPU kernels for other counts may split a pass between threads so that a row's last bits depend on
-    its place (seen for 5, 6, 7, 9 and 10 rows at two threads, never for 4k).
+
+def _unreadable(cell: Cell, reader: Reader, pictures: Any) -> list[tuple[np.ndarray, dict[str, Any]]]:
+    """The columns of examples that are broken: wrong, of a class that is none, and not attacked."""
+    if not pictures.unreadable:
+        return []
+    positions = np.array(sorted(pictures.unreadable))
+    n, data = len(positions), reader.data
+    columns = {
+        "example": [data.ids(at, at + 1)[0] for at in positions.tolist()],
+        "label": np.array([int(data.dataset.labels[data.order[at]]) for at in positions]),
+        "prediction": np.full(n, UNREADABLE),
+        "correct": np.zeros(n, bool),
+        **{name: np.full(n, np.nan, dtype) for name, dtype in _MEASURED.items()},
+        "attacked": np.zeros(n, bool),
+    }
+    declared = cell.perturbation.notes if cell.perturbation else {}
+    return [(positions, columns | {name: [None] * n for name in declared})]
+
+
+_MEASURED = {"margin": np.float32, "logit_range": np.float32, "size": np.float64}
+
+
+def n_clips(spec: ModelSpec) -> int:
+    """How many inputs of the network an example makes."""
+    clips = spec.preprocessing.clips if spec.preprocessing else None
+    return clips.per_video if clips else 1
+
+
+def values_of(spec: ModelSpec) -> int:
+    """Input values per example."""
+    return int(np.prod(spec.input.shape)) * n_clips(spec)
+
+
+def pass_rows(shape: Sequence[int], examples: int, device: torch.device, clips: int = 1) -> list[int]:
+    """How many examples of so many clips a pass may take, best first: what pads little and makes few passes.
+
+    Multiples of 4 inputs: CPU kernels for other counts may split a pass between threads so that a row's last bits
+    depend on its place (seen for 5, 6, 7, 9 and 10 rows at two threads, never for 4k).
     """
     values, rows = (GPU_PASS, GPU_ROWS) if device.type == "cuda" else (CPU_PASS, CPU_ROWS)
-    most = min(max(4, values // max(1, int(np.prod(shape)))), rows)
+    step = 4 // math.gcd(4, clips)
+    most = min(max(step, values // max(1, int(np.prod(shape)) * clips)), rows)
 
     def cost(rows: int) -> float:
         return -(-examples // rows) * (rows + 0.02 * most)  # a pass costs about 2 % of the largest one by itself
 
-    return sorted(range(4, most + 1, 4), key=cost)[:4]
+    return sorted(range(step, most + 1, step), key=cost)[:4]
 
 
-def probe(classifier: Classifier, shape: Sequence[int]) -> dict[str, bool | None]:
+def probe(classifier: Classifier, spec: ModelSpec) -> dict[str, bool | None]:
     """Whether this device keeps an example's bits whatever its neighbours, and whether recording gradients matters.
 
     rows: logits of a row are the same alone (padded), and in another order. gradients: the same for gradients, None
     where the model gives none. grad_mode: logits are the same in a pass that records gradients; then
     `Classifier.grad_mode_exact` is set. Raises Violation for a model that draws random numbers.
     """
-    rows = classifier.rows
-    x = _ramp(rows, shape, classifier.device)
+    rows, base = classifier.rows, classifier
     labels = torch.zeros(rows, dtype=torch.long, device=classifier.device)
+    clips = spec.preprocessing.clips if spec.preprocessing else None
+    cut = Cut.apart(clips, spec.input.shape) if clips else None
+    shape = spec.input.shape if cut is None else (spec.input.shape[0], cut.n_frames, *spec.input.shape[2:])
+    x = _ramp(rows, shape, classifier.device)
+    classifier = base.viewing(Batch([""] * rows, x, labels, cut=cut))
     order = torch.arange(rows - 1, -1, -1, device=classifier.device)
     exact: dict[str, bool | None] = {"gradients": None, "grad_mode": False}
     with global_draws() as drawn:
@@ -603,8 +674,10 @@ def probe(classifier: Classifier, shape: Sequence[int]) -> dict[str, bool | None
             exact["grad_mode"] = torch.equal(logits, straight.logits)
     if drawn:
         raise Violation(f"its forward pass draws from the global generator of {drawn[0]}, in eval mode", by="model")
-    classifier.grad_mode_exact = bool(exact["grad_mode"]) and not classifier.rough
-    classifier.passes.clear()
+    base.grad_mode_exact = bool(exact["grad_mode"]) and not base.rough
+    base.classes = classifier.classes
+    base.memory_format = classifier.memory_format
+    base.passes.clear()
     return exact
 
 

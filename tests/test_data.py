@@ -143,7 +143,9 @@ def test_examples_keep_their_order_whichever_thread_is_first():
     found = read.pictures(7, 190)
     assert len(threads) > 1
     assert found.span == (7, 190)
-    assert found.fitted[:, 0, 0, 0].tolist() == found.canvas[:, 0, 0, 0].tolist() == order[7:190]
+    [group] = found.groups
+    assert group.positions.tolist() == list(range(7, 190))
+    assert group.fitted[:, 0, 0, 0].tolist() == group.canvas[:, 0, 0, 0].tolist() == order[7:190]
     batch = read.batch(found.part(50, 60))
     assert list(batch.ids) == [f"p{index}" for index in order[50:60]]
     assert batch.labels.tolist() == (batch.x[:, 0, 0, 0] * 255).round().int().tolist() == order[50:60]

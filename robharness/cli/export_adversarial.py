@@ -11,6 +11,7 @@ from robharness.cli import options
 
 @click.command("export-adversarial", short_help="Write what attacks made, for anyone to judge again.")
 @options.suite_options
+@options.trust
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Where to write.")
 @click.option("--only", metavar="GLOB", help="Only cells whose name, model, label or perturbation matches.")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, as torch names it: cpu, cuda.")

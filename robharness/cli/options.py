@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from robharness.errors import UserError
+from robharness.weights import TRUST
 
 suite = click.argument("suite", type=click.Path(path_type=Path))
 plugin = click.option(
@@ -81,6 +82,21 @@ def shard_of(environment: Mapping[str, str]) -> tuple[int, int]:
     if not 0 <= index < count:
         raise UserError(f"--shard auto: Slurm or torchrun say part {index + 1} of {count}. Try: --shard 1/4")
     return index + 1, count
+
+
+def _trusted(context: Any, parameter: Any, digests: tuple[str, ...]) -> None:
+    """To this process and those that it starts."""
+    wrong = next((digest for digest in digests if not re.fullmatch("[0-9a-f]{64}", digest)), None)
+    if wrong is not None:
+        raise click.BadParameter(f"'{wrong}' is no sha256; see: sha256sum FILE", context, parameter)
+    if digests:
+        os.environ["ROBHARNESS_TRUST"] = ",".join(digests)
+
+
+trust = click.option(
+    TRUST, metavar="SHA256", multiple=True, callback=_trusted, expose_value=False,
+    help="Load this file of weights although it is a pickle that can run any code.",
+)  # fmt: skip
 
 
 def suite_options(function: Callable[..., Any]) -> Callable[..., Any]:

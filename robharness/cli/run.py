@@ -27,6 +27,7 @@ from robharness.cli import options
 )
 @click.option("--only", metavar="GLOB", help="Compute only cells whose name, model, label or perturbation matches.")
 @click.option("--fresh", metavar="GLOB", help="Forget what is stored of the cells that match, and compute them again.")
+@options.trust
 @click.option("-x", "stop_at_failure", is_flag=True, help="Stop at the first cell that fails.")
 @click.option("--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto", show_default=True,
               help="How to show progress, on standard error.")  # fmt: skip

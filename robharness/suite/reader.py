@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from robharness.errors import PluginNotFound, SuiteError, UserError, did_you_mean
 from robharness.plugins import Entry, Registry
+from robharness.specs import ModelSpec, Preprocessing
 from robharness.suite import yaml
 from robharness.suite.records import (
     DEFAULT_CANVAS,
@@ -228,9 +229,47 @@ class _Reader:
 
     def model(self, path: yaml.Path, raw: dict[str, Any], suite: Path) -> Iterator[tuple[yaml.Path, Model]]:
         for entry, ref, params in self.entries("models", ModelRef, raw, path):
-            weights = suite.parent / ref.weights if ref.weights else None
+            spec = self.spec(path, entry, ref, params)
+            weights: Any = suite.parent / ref.weights if isinstance(ref.weights, str) else None
+            if isinstance(ref.weights, dict):
+                weights = {name: suite.parent / file for name, file in ref.weights.items()}
             label = ref.label or entry.name
+            entry = dataclasses.replace(entry, spec=spec)
             yield path, Model(entry=entry, params=params, label=label, reference=ref.reference, weights=weights)
+
+    def spec(self, path: yaml.Path, entry: Entry, ref: ModelRef, params: Any) -> ModelSpec:
+        """The model's spec with the fields that its options decide, and what the suite changes of preprocessing."""
+        spec: ModelSpec = entry.spec
+        try:
+            spec = dataclasses.replace(spec, **(spec.given(params) if spec.given else {}))
+        except Exception as error:  # a plugin's function may raise anything; say whose it was
+            self.error(path, f"{entry.name} ({entry.source}): {error}")
+        if ref.preprocessing is None:
+            return spec
+        place = (*path, "preprocessing")
+        changed = self.changed(place, spec.preprocessing or Preprocessing(), ref.preprocessing)
+        size = changed.size or spec.input.shape[-2:]
+        shape = (*spec.input.shape[:-2], *size)
+        return dataclasses.replace(spec, preprocessing=changed, input=dataclasses.replace(spec.input, shape=shape))
+
+    def changed(self, path: yaml.Path, record: Any, changes: dict[str, Any]) -> Any:
+        """A record of preprocessing with some of its fields changed; the record as it is where that is wrong."""
+        known = [item.name for item in dataclasses.fields(record)]
+        values = dict(changes)
+        for key in changes:
+            if key not in known:
+                self.unknown((*path, key), key, known)
+                return record
+        if isinstance(changes.get("clips"), dict):
+            if record.clips is None:
+                self.error((*path, "clips"), "the model takes no clips of videos")
+                return record
+            values["clips"] = self.changed((*path, "clips"), record.clips, changes["clips"])
+        try:
+            return dataclasses.replace(record, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        except (ValueError, TypeError) as error:
+            self.error(path, str(error))
+            return record
 
     def attack(
         self, path: yaml.Path, raw: dict[str, Any], models: list[tuple[yaml.Path, Model]]

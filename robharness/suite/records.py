@@ -48,7 +48,8 @@ class ModelRef:
     model: str
     label: str | None = None
     reference: bool = False
-    weights: str | None = None
+    weights: str | dict[str, str] | None = None
+    preprocessing: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +123,17 @@ class Header:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model of the suite, its plugin's entry and its options. weights: a file given by the suite, absolute."""
+    """A model of the suite, its plugin's entry and its options.
+
+    entry: with the fields that its options decide, and what the suite changes of the preprocessing. weights: a file
+    given by the suite, or several by name, absolute.
+    """
 
     entry: Entry
     params: Params
     label: str
     reference: bool
-    weights: Path | None
+    weights: Path | dict[str, Path] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +155,11 @@ class Perturbation:
     source: Model | None = None
     eight_bit: bool = False
     qualified: bool = False
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether its pictures were corrupted before."""
+        return self.kind == "corruption" and self.entry.spec.open is not None
 
     @property
     def is_ensemble(self) -> bool:
