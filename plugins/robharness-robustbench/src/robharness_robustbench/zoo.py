@@ -1,0 +1,131 @@
+"""What RobustBench has, from a table that `generate.py` writes: names, files, preprocessing, published accuracies."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from robharness import Download, File, Preprocessing
+
+TABLE = Path(__file__).with_name("zoo.json")
+"""{zoo: {name: {"drive": ids or "url": ..., and what `Published` says}}}."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zoo:
+    """Models for one data set and threat, as RobustBench writes both. labels: the label space. classes: in it.
+
+    shape: of most models' input.
+    """
+
+    dataset: str
+    threat: str
+    labels: str
+    classes: int
+    shape: tuple[int, int, int]
+    summary: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}-{self.threat.lower()}"
+
+
+_CIFAR, _IMAGENET = (3, 32, 32), (3, 224, 224)
+ZOOS = tuple(
+    Zoo(dataset=dataset, threat=threat, labels=labels, classes=classes, shape=shape, summary=f"{title}, {against}")
+    for dataset, labels, classes, shape, title, threats in (
+        (
+            "cifar10",
+            "cifar-10",
+            10,
+            _CIFAR,
+            "CIFAR-10",
+            {"Linf": "linf 8/255", "L2": "l2 0.5", "corruptions": "CIFAR-10-C"},
+        ),
+        ("cifar100", "cifar-100", 100, _CIFAR, "CIFAR-100", {"Linf": "linf 8/255", "corruptions": "CIFAR-100-C"}),
+        ("imagenet", "imagenet-1k", 1000, _IMAGENET, "ImageNet", {"Linf": "linf 4/255", "corruptions": "ImageNet-C"}),
+    )
+    for threat, against in threats.items()
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A model of a zoo.
+
+    drive: ids of its files at Google Drive, several for an ensemble. url: of its one file, where it is no id.
+    timm: the name under which RobustBench registers it with timm. lenient: whether RobustBench bears with a file that
+    lacks the constants of the normalisation, or has keys that belong to no layer.
+    """
+
+    zoo: Zoo
+    name: str
+    expected: Mapping[str, float]
+    paper: str
+    drive: tuple[str, ...] = ()
+    url: str = ""
+    timm: str = ""
+    lenient: bool = False
+    preprocessing: Preprocessing | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the input."""
+        steps = self.preprocessing
+        side = steps and (steps.crop or steps.resize)
+        height, width = side if isinstance(side, tuple) else (side, side) if side else self.zoo.shape[1:]
+        return 3, height, width
+
+    @property
+    def weights(self) -> File | Download | Mapping[str, File]:
+        """Where RobustBench itself would look, if its models lay in `<data root>/weights/robustbench`."""
+        if self.url:
+            # PyTorch's publishers put the first digits of the sha256 into the name.
+            digits = re.search(r"-([0-9a-f]{8})\.pth$", self.url)
+            return Download(url=self.url, sha256=digits and digits[1])
+        folder = f"weights/robustbench/{self.zoo.dataset}/{self.zoo.threat}"
+        if len(self.drive) == 1:
+            return _file(folder, f"{self.name}.pt", self.drive[0])
+        return {f"m{i}": _file(folder, f"{self.name}.pt_m{i}.pt", id) for i, id in enumerate(self.drive)}
+
+
+def find(zoo: str, name: str) -> Published:
+    """The model of that name. Raises ValueError with the nearest names where there is none."""
+    models = _read()[zoo]
+    if name not in models:
+        by_lower = {known.lower(): known for known in models}
+        close = [by_lower[word] for word in get_close_matches(name.lower(), by_lower, n=3)]
+        elsewhere = [other for other, others in _read().items() if name in others]
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"it has {', '.join(sorted(models))}"
+        hint = f"it is in {', '.join(elsewhere)}" if elsewhere else hint
+        raise ValueError(f"RobustBench has no model '{name}' in {zoo}; {hint}")
+    return models[name]
+
+
+@cache
+def _read() -> dict[str, dict[str, Published]]:
+    table = json.loads(TABLE.read_text())
+    return {zoo.name: {name: _published(zoo, name, row) for name, row in table[zoo.name].items()} for zoo in ZOOS}
+
+
+def _published(zoo: Zoo, name: str, row: dict[str, Any]) -> Published:
+    steps: dict[str, Any] = row.get("preprocessing", {})
+    steps = {key: tuple(value) if isinstance(value, list) else value for key, value in steps.items()}
+    fields = {
+        **row,
+        "drive": tuple(row.get("drive", ())),
+        "preprocessing": Preprocessing(**steps) if steps else None,
+    }
+    return Published(zoo=zoo, name=name, **fields)
+
+
+def _file(folder: str, file: str, id: str) -> File:
+    # RobustBench fetches with gdown, too; its own function cannot be called by hand, since it cannot be imported.
+    place = f'"${{ROBHARNESS_DATA:-data}}/{folder}"'
+    return File(path=f"{folder}/{file}", get=f"mkdir -p {place} && gdown {id} -O {place}/{file}")
