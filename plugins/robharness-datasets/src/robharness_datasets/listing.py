@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 import time
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -65,9 +66,9 @@ def _cache() -> Path:
 def _read(file: Path) -> Kept:
     """What was kept; nothing where it cannot be read, whatever the reason, since it can be listed again."""
     try:
-        with gzip.open(file, "rt", encoding="utf-8", errors="surrogateescape") as text:
+        with gzip.open(file, "rt", encoding="ascii") as text:
             return {name: (stamp, names) for name, (stamp, names) in json.load(text).items()}
-    except (OSError, EOFError, ValueError, TypeError, AttributeError):
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, AttributeError):
         return {}
 
 

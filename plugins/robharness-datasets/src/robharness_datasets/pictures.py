@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robharness import UserError
+from robharness import Unreadable, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,15 +30,19 @@ class PictureFiles:
 def read_rgb(file: Path) -> np.ndarray:
     """The picture in a file, uint8 (H, W, 3): grey, CMYK and palettes converted by PIL, EXIF's rotation left alone.
 
-    Raises UserError where the file is broken, or has more than 8 bits, which PIL would cut off.
+    Raises Unreadable for a file that is cut off or no picture, OSError where it is not there (any more), and UserError
+    where it has more than 8 bits, which PIL would cut off.
     """
     import numpy as np
     from PIL import Image
 
+    content = BytesIO(file.read_bytes())
     try:
-        with Image.open(file) as image:
+        with Image.open(content) as image:
             if image.mode.startswith(("I", "F")):
-                raise UserError(f"{file} has more than 8 bits a channel. Try: mogrify -depth 8 {file}")
+                raise UserError(
+                    f"{file} has more than 8 bits a channel. Try: mogrify -depth 8 {shlex.quote(str(file))}"
+                )
             return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for a file that is cut off or no picture
-        raise UserError(f"{file} cannot be decoded ({error}). Unpack it again, then type the same command") from error
+    except (OSError, SyntaxError, ValueError) as error:  # whatever PIL says to what it cannot decode
+        raise Unreadable(f"{file} is cut off or no picture: {error}") from error
