@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 DEMO := -e . -e plugins/robharness-samples -e plugins/robharness-attacks -e plugins/robharness-corruptions
 # What the tests run with, and what they compare with.
 TOOLS := pytest pytest-benchmark pytest-timeout hypothesis ruff mypy import-linter types-PyYAML setuptools wheel \
-  scipy statsmodels duckdb pandas jsonschema
+  scipy statsmodels duckdb pandas jsonschema safetensors
 PEERS := foolbox torchattacks pyautoattack mlxtend
 PROJECTS := $(wildcard plugins/*/pyproject.toml)
 PYTEST := $(BIN)/pytest -m "not slow and not gpu"

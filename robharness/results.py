@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from robharness import metrics
-from robharness.cells import Cell, Plan
+from robharness.cells import UNREADABLE, Cell, Plan
 from robharness.errors import StoreError
 from robharness.store import Failure, Rows, Store
 from robharness.suite import Suite
@@ -90,7 +90,13 @@ class CellResult:
     @property
     def not_numbers(self) -> int:
         """Examples whose logits were not numbers; they count as wrong."""
-        return int((self.columns["prediction"] < 0).sum())
+        return int((self.columns["prediction"] == -1).sum())
+
+    @property
+    def unreadable(self) -> list[str]:
+        """The ids of examples that are broken; they count as wrong."""
+        broken = self.columns["prediction"] == UNREADABLE
+        return [str(example) for example in self.columns["example"][broken]] if broken.any() else []
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ from robharness.data import Pictures, Reader
 from robharness.errors import OutOfMemory, UserError, Violation
 from robharness.referee import Guard, Outcome
 from robharness.rng import ExampleRNG, NoDraws, global_draws, global_seed
-from robharness.specs import ModelSpec
+from robharness.specs import Clips, ModelSpec
 from robharness.store import Failure, Span, Store
 from robharness.suite import Perturbation
 from robharness.units import Began, Done, Event, Finished, Ready, Refused, Setup, Shrunk, Unit
@@ -310,7 +310,7 @@ def _probed(
             gradient_dtype=torch.bfloat16 if rough else None,
             compiled=plan.suite.compile,
         )
-        return classifier, probe(classifier, spec)
+        return classifier, probe(classifier, spec.input.shape, spec.preprocessing and spec.preprocessing.clips)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -647,7 +647,7 @@ def pass_rows(shape: Sequence[int], examples: int, device: torch.device, clips: 
     return sorted(range(step, most + 1, step), key=cost)[:4]
 
 
-def probe(classifier: Classifier, spec: ModelSpec) -> dict[str, bool | None]:
+def probe(classifier: Classifier, shape: Sequence[int], clips: Clips | None = None) -> dict[str, bool | None]:
     """Whether this device keeps an example's bits whatever its neighbours, and whether recording gradients matters.
 
     rows: logits of a row are the same alone (padded), and in another order. gradients: the same for gradients, None
@@ -656,9 +656,8 @@ def probe(classifier: Classifier, spec: ModelSpec) -> dict[str, bool | None]:
     """
     rows, base = classifier.rows, classifier
     labels = torch.zeros(rows, dtype=torch.long, device=classifier.device)
-    clips = spec.preprocessing.clips if spec.preprocessing else None
-    cut = Cut.apart(clips, spec.input.shape) if clips else None
-    shape = spec.input.shape if cut is None else (spec.input.shape[0], cut.n_frames, *spec.input.shape[2:])
+    cut = Cut.apart(clips, shape) if clips else None
+    shape = shape if cut is None else (shape[0], cut.n_frames, *shape[2:])
     x = _ramp(rows, shape, classifier.device)
     classifier = base.viewing(Batch([""] * rows, x, labels, cut=cut))
     order = torch.arange(rows - 1, -1, -1, device=classifier.device)

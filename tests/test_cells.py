@@ -13,6 +13,7 @@ import pytest
 from robharness import (
     AttackSpec,
     Budget,
+    Clips,
     CorruptionSpec,
     Cost,
     DatasetSpec,
@@ -275,7 +276,9 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "preprocessing": (Preprocessing(resize=8), True),
         "params": (PgdParams, False),  # their values count, see below
         "features": ("head", False),
+        "given": (lambda params: {"revision": 2}, False),  # the suite reader has put it into the spec by then
         "expected": ({"clean": 1.0}, False),
+        "alternatives": ({"other": {}}, False),
         "licence": ("MIT", False),
         "paper": ("other", False),
         "revision": (2, True),
@@ -303,6 +306,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "summary": ("other", False),
         "group": ("other", False),
         "build": (lambda params: 1, False),
+        "open": (lambda params, root: 1, False),
         "severities": ((1,), False),
         "params": (NetParams, False),
         "randomness": ("global", True),
@@ -327,6 +331,17 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "interpolation": ("nearest", True),
         "antialias": (False, True),
         "channel_order": ("bgr", True),
+        "first": ("crop", True),
+        "clips": (Clips(length=2), True),
+    },
+    Clips: {
+        "length": (3, True),
+        "stride": (2, True),
+        "count": (2, True),
+        "margin": (1, True),
+        "short": ("loop", True),
+        "crops": (3, True),
+        "aggregation": ("logits", True),
     },
     InputSpec: {"kind": ("video", True), "shape": ((1, 4, 9, 9), True)},
     Precision: {"judge": ("tf32", True), "gradient": ("bfloat16", True)},
@@ -392,6 +407,12 @@ def changed_suite(record, name, value):
         return replace(BASE, models=(with_entry(model, replace(net, input=InputSpec(**shape | {name: value}))),))
     if record is Preprocessing:
         return replace(BASE, models=(with_entry(model, replace(net, preprocessing=Preprocessing(**{name: value}))),))
+    if record is Clips:
+        clips = Clips(**{"length": 2, name: value})
+        return replace(BASE, models=(with_entry(model, replace(net, preprocessing=Preprocessing(clips=clips))),))
+    if record is CorruptionSpec and name == "open":
+        spec = replace(corrupted.entry.spec, build=None, open=value)
+        return replace(BASE, perturbations=(attacked, with_entry(corrupted, spec)))
     if record is AttackSpec:
         spec = replace(attacked.entry.spec, **{name: value})
         return replace(BASE, perturbations=(with_entry(attacked, spec), corrupted))
@@ -435,6 +456,7 @@ def test_somebody_decided_of_every_field_whether_it_counts(record):
 PLAIN = {
     InputSpec: changed_suite(InputSpec, "shape", (1, 4, 8, 8)),
     Preprocessing: changed_suite(ModelSpec, "preprocessing", Preprocessing()),
+    Clips: changed_suite(ModelSpec, "preprocessing", Preprocessing(clips=Clips(length=2))),
 }
 
 
@@ -448,7 +470,11 @@ def test_what_counts_changes_a_key_and_what_does_not_changes_none(record, name):
     before, after = keys_of(PLAIN.get(record, BASE)), keys_of(changed_suite(record, name, value))
     assert len(before) == len(after) == 3
     assert (before != after) is counts
-    if record in (AttackSpec, CorruptionSpec, Perturbation) or name in ("count", "seed", "gradient"):
+    if (
+        record in (AttackSpec, CorruptionSpec, Perturbation)
+        or (record is Suite and name in ("count", "seed"))
+        or name == "gradient"
+    ):
         assert before[0] == after[0]  # the clean cell is as it was
 
 

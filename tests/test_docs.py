@@ -80,8 +80,8 @@ def test_what_perturb_gets(name):
         written |= {re.match(r"\w+", ticked(row[1])[0])[0]} if of == name else set()
     public = {item for item, value in vars(getattr(robharness, name)).items()
               if not item.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))}  # fmt: skip
-    attributes = {"Batch": {"x", "labels", "ids"}}
-    for_the_core = {"Batch": {"twin"}, "Classifier": {"restricted", "require"}}
+    attributes = {"Batch": {"x", "labels", "ids", "cut"}}
+    for_the_core = {"Batch": {"twin"}, "Classifier": {"restricted", "require", "viewing"}}
     assert written == public - for_the_core.get(name, set()) | attributes.get(name, set())
 
 
@@ -209,7 +209,8 @@ CHANGES = {
     "expected": ({"Net": {"clean": 50}}, []), "data.name": ("others/pixels", ["data"]),
     "data.split": ("reversed", ["data"]), "data.limit": (3, ["data"]), "models.model": ("toys/large", ["models", 0]),
     "models.label": ("Other", ["models", 0]), "models.reference": (False, ["models", 0]),
-    "models.weights": ("weights.pt", ["models", 0]), "attacks.attack": ("toys/seeded", ["attacks", 0]),
+    "models.weights": ("weights.pt", ["models", 0]),
+    "models.preprocessing": ({"channel_order": "bgr"}, ["models", 0]), "attacks.attack": ("toys/seeded", ["attacks", 0]),
     "attacks.eps": ("1/2", ["attacks", 0]), "attacks.nested": (True, ["attacks", 0]),
     "attacks.source": ("Net", ["attacks", 0]), "attacks.eight_bit": (True, ["attacks", 0]), "compile": (True, []),
     "precision.judge": ("tf32", ["precision"]), "precision.gradient": ("bfloat16", ["precision"]),

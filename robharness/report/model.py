@@ -69,6 +69,7 @@ class CellNumbers:
     complete: bool
     key: str
     not_numbers: int = 0
+    unreadable: int = 0
     notes: dict[str, float] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
     expected: float | None = None
@@ -159,7 +160,7 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
             dict.fromkeys(
                 [
                     *[*results.plan.warnings, *warnings, *results.notes, *_ways(results)],
-                    *[*_remarks(cells, slopes), *_weaker(results)],
+                    *[*_unreadable(results), *_remarks(cells, slopes), *_weaker(results)],
                 ]
             )
         ),
@@ -183,6 +184,7 @@ def _cell(results: Results, result: CellResult) -> CellNumbers:
         complete=result.is_complete,
         key=cell.key,
         not_numbers=result.not_numbers,
+        unreadable=len(result.unreadable),
         notes=_note_totals(result),
         alarms=perturbation.entry.spec.alarms if perturbation and is_attack else (),
         expected=None if published is None else published / 100,
@@ -459,6 +461,26 @@ def _is_plain(result: CellResult) -> bool:
     if perturbation is None or perturbation.source is not None or perturbation.is_targeted:
         return False
     return bool(perturbation.entry.spec.access != "features")  # these do not even look at the classes
+
+
+def _unreadable(results: Results) -> list[str]:
+    """Broken examples are the same ones for all models, so they are named once."""
+    broken = sorted(
+        {example for result in results.cells if result.cell.kind == "clean" for example in result.unreadable}
+    )
+    if not broken:
+        return []
+    more = f" and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+    count = (
+        "example of the data cannot be read and counts"
+        if len(broken) == 1
+        else "examples of the data cannot be read and count"
+    )
+    return [f"{len(broken)} {count} as wrong everywhere: {', '.join(broken[:NAMED])}{more}"]
+
+
+NAMED = 5
+"""Broken examples that a warning names."""
 
 
 def _remarks(cells: Sequence[CellNumbers], slopes: Sequence[SlopeNumbers]) -> list[str]:

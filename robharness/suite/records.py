@@ -159,7 +159,7 @@ class Perturbation:
     @property
     def is_stored(self) -> bool:
         """Whether its pictures were corrupted before."""
-        return self.kind == "corruption" and self.entry.spec.open is not None
+        return self.kind == "corruption" and getattr(self.entry.spec, "open", None) is not None
 
     @property
     def is_ensemble(self) -> bool:

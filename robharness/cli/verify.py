@@ -1,0 +1,127 @@
+"""`robharness verify MODEL`: is it the published one, and is it used as its publisher uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from robharness.cli import options
+
+
+@click.command("verify", short_help="Try a model on a few examples, beside what is published.")
+@click.argument("model")
+@click.argument("keys", nargs=-1, metavar="[KEY=VALUE]...")
+@options.plugin
+@options.data_root
+@options.trust
+@click.option("--data", metavar="NAME/SPLIT", help="What to try it on; else the smallest there is with its labels.")
+@options.limit
+@click.option("--device", default="cpu", show_default=True, help="Where to compute, as torch names it: cpu, cuda.")
+@options.as_json
+@options.debug
+def command(
+    model: str,
+    keys: tuple[str, ...],
+    plugins: tuple[str, ...],
+    data_root: Path | None,
+    data: str | None,
+    limit: int | None,
+    device: str,
+    as_json: bool,
+    debug: bool,
+) -> int:
+    """Try MODEL on a few examples: its accuracy beside the expected one, and other ways to use its weights.
+
+    KEY=VALUE is what a suite would say beside `model:`, e.g. weights=./my.pt. Exit codes: 0 nothing speaks against it,
+    1 its accuracy is below what is expected, beyond chance, 2 something to mend first.
+    """
+    import json
+
+    from robharness import api
+    from robharness.errors import ExitCode
+    from robharness.plugins import discover
+    from robharness.verify import verify
+
+    found = verify(
+        model,
+        _read(keys),
+        discover(plugins),
+        data_root=api.data_root(data_root),
+        data=data,
+        limit=limit,
+        device=api.check_devices(device)[0],
+    )
+    if as_json:
+        click.echo(json.dumps(_as_data(found), indent=1, ensure_ascii=False))
+    else:
+        _show(found)
+    return ExitCode.FINE if found.is_as_expected else ExitCode.REGRESSION
+
+
+def _read(keys: tuple[str, ...]) -> dict[str, Any]:
+    """The values as YAML reads them; paths from here, not from a suite's folder."""
+    import yaml
+
+    read = {}
+    for word in keys:
+        key, is_given, value = word.partition("=")
+        if not is_given or not key:
+            raise click.UsageError(f"'{word}' is not KEY=VALUE, such as weights=./my.pt")
+        try:
+            read[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise click.UsageError(f"the value of '{word}' cannot be read; put it into quotes") from None
+    return read
+
+
+def _as_data(found: Any) -> dict[str, Any]:
+    ways = []
+    for way in found.ways:
+        facts: dict[str, Any] = {"name": way.name, "keys": dict(way.keys), "error": way.error or None}
+        if not way.error:
+            gain, standard_error = way.gain(found.declared)
+            facts |= {"accuracy": way.accuracy, "interval": list(way.interval)}
+            facts |= {"mean_log_probability": float(way.log_probability.mean())}
+            facts |= {"gain": gain, "gain_standard_error": standard_error} if way is not found.declared else {}
+        ways.append(facts)
+    return {
+        "schema": 1, "model": found.model, "data": found.data, "n": found.n, "expected": found.expected,
+        "as_expected": found.is_as_expected, "ways": ways, "better": [way.name for way in found.better],
+    }  # fmt: skip
+
+
+def _show(found: Any) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"{found.model} on {found.n} examples of {found.data}", title_justify="left"
+    )
+    for name in ("", "accuracy, 95 % interval", "log-probability of the true class", "gain ± standard error"):
+        table.add_column(name, justify="right" if name else "left")
+    for way in found.ways:
+        if way.error:
+            table.add_row(way.name, "failed", way.error, "")
+            continue
+        low, high = way.interval
+        gain = "" if way is found.declared else "{:+.3f} ± {:.3f}".format(*way.gain(found.declared))
+        accuracy = f"{100 * way.accuracy:.1f} %, {100 * low:.1f} to {100 * high:.1f}"
+        table.add_row(way.name, accuracy, f"{way.log_probability.mean():.3f}", gain)
+    console.print(table)
+    if found.expected is None:
+        click.echo("No accuracy is published for it.")
+    elif found.is_as_expected:
+        click.echo(f"Published: {100 * found.expected:.1f} %, which these examples do not speak against.")
+    else:
+        click.echo(f"Published: {100 * found.expected:.1f} %, more than these examples allow. Is it the right file?")
+    for way in found.better:
+        gain, error = way.gain(found.declared)
+        keys = ", ".join(f"{key}: {value}" for key, value in way.keys.items())
+        click.echo(
+            f"warning: '{way.name}' gives the true class a higher log-probability, by {gain:.3f} ± {error:.3f}; "
+            f"if that is how it was trained, write beside `model:`  {keys}"
+        )

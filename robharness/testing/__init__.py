@@ -1,0 +1,59 @@
+"""The author kit: a plugin's contract as pytest items, one per spec and check. Needs pytest: `robharness[testing]`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from robharness.testing.contract import Broken, Check, checks
+
+__all__ = ["Broken", "Check", "checks", "parametrize_with_checks"]
+
+
+def parametrize_with_checks(
+    plugin: str | Path | ModuleType,
+    *,
+    only: str | Sequence[str] = "*",
+    leave_out: str | Sequence[str] = (),
+    data_root: str | Path | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    weights: Mapping[str, Path | Mapping[str, Path] | Callable[[], Any]] | None = None,
+    classes: Mapping[str, int] | None = None,
+    pictures: Mapping[str, Mapping[str, Any]] | None = None,
+) -> pytest.MarkDecorator:
+    """Make of a test with the argument `check` one item per spec and check, e.g. [models/resnet50-input_untouched].
+
+    ```python
+    from robharness.testing import parametrize_with_checks
+
+
+    @parametrize_with_checks("robharness_mine")
+    def test_contract(check):
+        check()
+    ```
+
+    plugin: a module or its name, the namespace of an installed plugin, or the path of a loose file.
+    only, leave_out: globs; of specs ("models/*", "resnet50") or of ids ("*-sha256_stated").
+    data_root: where data and weights are; by default as for `robharness run`.
+    options: by spec, what a suite would write beside `model:`, `attack:` or `corruption:`. weights: by model, the file
+    to build it from, files by name, or a function that makes and returns either. classes: by label space, how many it
+    has. pictures: by corruption, whose examples stand on its canvas, {"name", "split", "canvas"} as in a suite; needed
+    for pictures that were corrupted before. Keys of all but `classes` may be globs.
+    Raises UserError where the plugin cannot be loaded, nothing is left to check, or a key fits no spec. Weights and data
+    that are not there make items that fail, with the sentence of `Missing`.
+    """
+    found = checks(
+        plugin,
+        only=only,
+        leave_out=leave_out,
+        data_root=data_root,
+        options=options,
+        weights=weights,
+        classes=classes,
+        pictures=pictures,
+    )
+    return pytest.mark.parametrize("check", found, ids=str)

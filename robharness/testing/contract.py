@@ -1,0 +1,282 @@
+"""What a check is, and on what: every spec of a plugin, loaded as the command would load it. No torch here."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
+from functools import cache, cached_property
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from robharness.api import data_root as default_data_root
+from robharness.errors import PluginLoadError, UserError, Violation, did_you_mean
+from robharness.plugins import KINDS, Entry, Registry, Source, _installed, _loose, _take
+
+PLUGIN = "plugin"
+"""The kind of what is checked of a plugin as a whole, beside those of `KINDS`."""
+
+CLASSES = {
+    "imagenet-1k": 1000,
+    "cifar-10": 10,
+    "cifar-100": 100,
+    "kinetics-400": 400,
+    "ucf-101": 101,
+    "mnist": 10,
+    "digits": 10,
+}
+"""The sizes of label spaces that everybody means the same by."""
+
+
+class Broken(AssertionError):
+    """A rule of the contract that a plugin breaks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """Where a plugin is, the same in every process. place: its module's name, or the path of a loose file."""
+
+    namespace: str
+    place: str
+
+    @classmethod
+    def find(cls, plugin: str | Path | ModuleType) -> Plugin:
+        """The plugin that somebody means by this. Raises UserError where there is none."""
+        if isinstance(plugin, ModuleType):
+            return cls._of_module(plugin)
+        if isinstance(plugin, Path) or plugin.endswith(".py"):
+            path = Path(plugin).absolute()
+            return cls(namespace=path.stem, place=str(path))
+        sources = [source for source, _ in _installed()]
+        for source in sources:
+            if plugin in (source.namespace, source.origin):
+                return cls(namespace=source.namespace, place=source.origin)
+        if _is_importable(plugin):
+            return cls(namespace=plugin.rpartition(".")[2].removeprefix("robharness_"), place=plugin)
+        known = did_you_mean(plugin, [name for source in sources for name in (source.namespace, source.origin)])
+        raise PluginLoadError(f"'{plugin}' is no installed plugin and no module{known or '.'} See: robharness list plugins")
+
+    @classmethod
+    def _of_module(cls, module: ModuleType) -> Plugin:
+        """By its name where another process finds it by that, else by its file."""
+        file = getattr(module, "__file__", None)
+        spec = importlib.util.find_spec(module.__name__) if _is_importable(module.__name__) else None
+        if spec is not None and spec.origin == file:
+            return cls.find(module.__name__)
+        if file is None:
+            raise PluginLoadError(f"the module '{module.__name__}' has no file; give the path of one")
+        return cls.find(Path(file))
+
+    @property
+    def registry(self) -> Registry:
+        """What it declares, it alone. Raises PluginLoadError where it cannot be used."""
+        return _registry(self)
+
+
+def _is_importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+@cache
+def _registry(plugin: Plugin) -> Registry:
+    registry = Registry()
+    if plugin.place.endswith(".py"):
+        source, load = _loose(Path(plugin.place))
+    else:
+        found = [each for each in _installed() if each[0].origin == plugin.place]
+        named = Source(namespace=plugin.namespace, distribution=plugin.place, origin=plugin.place)
+        source, load = found[0] if found else (named, lambda: import_module(plugin.place))
+    _take(registry, source, load)
+    for problem in registry.problems:
+        raise PluginLoadError(f"{problem}\n{problem.details}".rstrip())
+    return registry
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """A spec with all that the author says of it; or, of the kind "plugin", all of a plugin.
+
+    name: within the plugin; of a data set with its split, "digits/test". Passes to another process, which loads the
+    plugin again.
+    """
+
+    plugin: Plugin
+    kind: str
+    name: str
+    split: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights: Any = None
+    data_root: Path = Path()
+    classes: Mapping[str, int] = field(default_factory=dict)
+    pictures: Mapping[str, Any] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {item.name: getattr(self, item.name) for item in fields(self)} | {"weights": self.files}
+
+    @property
+    def entry(self) -> Entry:
+        name = self.name.removesuffix(f"/{self.split}") if self.split else self.name
+        found: Entry = getattr(self.plugin.registry, self.kind)[f"{self.plugin.namespace}/{name}"]
+        return found
+
+    @cached_property
+    def params(self) -> Any:
+        """The options as the plugin's own record. Raises UserError."""
+        return params_of(self.entry, self.options)
+
+    @cached_property
+    def files(self) -> Path | dict[str, Path] | None:
+        """The weights that the author gives, made if they have to be."""
+        given = self.weights() if callable(self.weights) else self.weights
+        if isinstance(given, Mapping):
+            return {name: Path(path) for name, path in given.items()}
+        return None if given is None else Path(given)
+
+    def size_of(self, labels: str) -> int:
+        """How many classes a label space has. Raises UserError where nobody says so."""
+        known = {**CLASSES, **self.classes}
+        if labels not in known:
+            raise UserError(f"nobody says how many classes '{labels}' has; write classes={{'{labels}': N}}")
+        return known[labels]
+
+
+def params_of(entry: Entry, options: Mapping[str, Any]) -> Any:
+    """The options of a spec, read as from a suite, or None where it has none. Raises UserError."""
+    cls = entry.spec.params
+    known = [item.name for item in fields(cls)] if cls is not None else []
+    short = entry.spec.name
+    for key in options:
+        if key not in known:
+            near = did_you_mean(key, known) or f"; it has {', '.join(known) or 'none'}"
+            raise UserError(f"{entry.name} has no option '{key}'{near}. Mend options={{'{short}': ...}}")
+    if cls is None:
+        return None
+    try:
+        return TypeAdapter(cls).validate_json(json.dumps(dict(options), default=str), strict=True)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}{': ' * bool(item['loc'])}{item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors()
+        )
+        raise UserError(f"the options of {entry.name} are wrong: {wrong}. Mend options={{'{short}': ...}}") from None
+
+
+Rule = Callable[[Subject], None]
+"""A rule of the contract: its name is the check's, the first line of its docstring says what must hold."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule for one spec; call it. Its text is the id of a pytest item."""
+
+    subject: Subject
+    rule: Rule
+
+    @property
+    def name(self) -> str:
+        return self.rule.__name__
+
+    @property
+    def says(self) -> str:
+        """The rule, in words."""
+        return (self.rule.__doc__ or "").partition("\n")[0].removesuffix(".")
+
+    def __str__(self) -> str:
+        return f"{self.subject}-{self.name}"
+
+    def __call__(self) -> None:
+        """Raises Broken, one sentence that names the spec, the rule and what was seen."""
+        __tracebackhide__ = True
+        try:
+            self.rule(self.subject)
+        except (Broken, Violation) as error:
+            raise self._broken(f"breaks {self.name}", str(error)) from error.__cause__
+        except UserError as error:
+            raise self._broken(f"cannot be checked for {self.name}", str(error)) from None
+        except Exception as error:  # a plugin may raise anything
+            raise self._broken(f"breaks {self.name}", f"it raised {type(error).__name__}: {error}") from error
+
+    def _broken(self, how: str, seen: str) -> Broken:
+        return Broken(f"{self.subject} of {self.subject.plugin.place} {how} ({self.says}): {seen}")
+
+
+def checks(
+    plugin: str | Path | ModuleType,
+    *,
+    only: str | Sequence[str] = "*",
+    leave_out: str | Sequence[str] = (),
+    data_root: str | Path | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    weights: Mapping[str, Any] | None = None,
+    classes: Mapping[str, int] | None = None,
+    pictures: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Check]:
+    """What `parametrize_with_checks` makes items of; the same parameters."""
+    found = Plugin.find(plugin)
+    said = {"options": options or {}, "weights": weights or {}, "pictures": pictures or {}}
+    subjects = list(_subjects(found, default_data_root(data_root), classes or {}, said))
+    for parameter, by_spec in said.items():
+        for pattern in by_spec:
+            if not any(_fits(pattern, subject) for subject in subjects):
+                names = [subject.name for subject in subjects]
+                raise UserError(f"{parameter}={{'{pattern}': ...}} fits no spec{did_you_mean(pattern, names) or '.'}")
+    every = [Check(subject, rule) for subject in subjects for rule in rules_of(subject)]
+    kept = [check for check in every if _matches(only, check) and not _matches(leave_out, check)]
+    if not kept:
+        ids = sorted({str(check.subject) for check in every})
+        raise UserError(f"nothing of {found.place} is left to check; it has {', '.join(ids)}")
+    return kept
+
+
+def rules_of(subject: Subject) -> list[Rule]:
+    """The rules that hold for this spec, in the order of checking."""
+    module = import_module(f"robharness.testing.{subject.kind}")  # imports torch for some kinds, so not before
+    spec = None if subject.kind == PLUGIN else subject.entry.spec
+    when: Mapping[Rule, Callable[[Any], bool]] = getattr(module, "WHEN", {})
+    return [rule for rule in module.RULES if rule not in when or when[rule](spec)]
+
+
+def _subjects(
+    plugin: Plugin, root: Path, classes: Mapping[str, int], said: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Subject]:
+    common: dict[str, Any] = {"plugin": plugin, "data_root": root, "classes": classes}
+    yield Subject(kind=PLUGIN, name=plugin.namespace, **common)
+    for kind in KINDS:
+        entries: Mapping[str, Entry] = getattr(plugin.registry, kind)
+        for entry in entries.values():
+            for split in entry.spec.splits if kind == "datasets" else ("",):
+                name = f"{entry.spec.name}/{split}" if split else entry.spec.name
+                own = {key: _said(by_spec, kind, entry.spec.name) for key, by_spec in said.items()}
+                own["options"] = own["options"] or {}
+                yield Subject(kind=kind, name=name, split=split, **common, **own)
+
+
+def _said(by_spec: Mapping[str, Any], kind: str, name: str) -> Any:
+    """What is said of a spec: by its name, or else by the first glob that fits."""
+    exact = [by_spec[key] for key in (f"{kind}/{name}", name) if key in by_spec]
+    globs = [value for key, value in by_spec.items() if fnmatchcase(name, key) or fnmatchcase(f"{kind}/{name}", key)]
+    return next(iter([*exact, *globs]), None)
+
+
+def _fits(pattern: str, subject: Subject) -> bool:
+    name = subject.name.removesuffix(f"/{subject.split}") if subject.split else subject.name
+    return subject.kind != PLUGIN and (fnmatchcase(name, pattern) or fnmatchcase(f"{subject.kind}/{name}", pattern))
+
+
+def _matches(patterns: str | Sequence[str], check: Check) -> bool:
+    names = (check.subject.name, str(check.subject), str(check))
+    every = [patterns] if isinstance(patterns, str) else patterns
+    return any(fnmatchcase(name, pattern) for name in names for pattern in every)

@@ -1,0 +1,164 @@
+"""Is this model the one that was published: its accuracy beside the expected one, and other ways to use its weights.
+
+A file that loads without complaint can still be used wrongly: channels in another order, another normalisation, another
+crop. Twenty photos do not show that in the accuracy; the mean log-probability of the true class shows it sooner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robharness import api, metrics, worker
+from robharness.cells import PlannedModel
+from robharness.errors import UserError, Violation
+from robharness.plugins import Entry, Registry
+
+BATCH = 64
+"""Examples that are read at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A way to use the weights. name: "as declared", or the alternative's. keys: what a suite would say to use it.
+
+    correct: (n,) bool. log_probability: of the true class, (n,); both are empty where `error` says what went wrong.
+    """
+
+    name: str
+    keys: Mapping[str, Any]
+    correct: np.ndarray
+    log_probability: np.ndarray
+    error: str = ""
+
+    @property
+    def accuracy(self) -> float:
+        return metrics.accuracy(self.correct)
+
+    @property
+    def interval(self) -> metrics.Interval:
+        """Wilson, 95 %."""
+        return metrics.accuracy_interval(int(self.correct.sum()), len(self.correct))
+
+    def gain(self, over: Scored) -> tuple[float, float]:
+        """By how much its mean log-probability is higher on the same examples, and the standard error of that."""
+        difference = self.log_probability - over.log_probability
+        return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(max(1, len(difference))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What was seen of a model. expected: its published clean accuracy, or None. data: what it was tried on."""
+
+    model: str
+    data: str
+    n: int
+    expected: float | None
+    ways: tuple[Scored, ...]
+
+    @property
+    def declared(self) -> Scored:
+        return self.ways[0]
+
+    @property
+    def is_as_expected(self) -> bool:
+        """Whether the published accuracy is not above what chance explains on these examples."""
+        return self.expected is None or self.expected <= self.declared.interval.high
+
+    @property
+    def better(self) -> list[Scored]:
+        """The alternatives with a higher mean log-probability of the true class."""
+        return [way for way in self.ways[1:] if not way.error and way.gain(self.declared)[0] > 0]
+
+
+def verify(
+    model: str,
+    keys: Mapping[str, Any],
+    registry: Registry,
+    *,
+    data_root: Path,
+    data: str | None = None,
+    limit: int | None = None,
+    device: str = "cpu",
+) -> Verification:
+    """Score a model as it is declared, and in every way that its plugin declares beside it, on the same examples.
+
+    keys: what a suite says of it beside its name. data: DATASET/SPLIT; else the smallest that is there with its labels.
+    Raises UserError where the model or the data cannot be had.
+    """
+    entry = registry.find("models", model)
+    name, split = _data(entry, data, registry, data_root)
+    suite: dict[str, Any] = {"robharness": 1, "name": "verify", "data": {"name": name, "split": split}}
+
+    def planned(label: str, more: Mapping[str, Any]) -> tuple[api.Plan, PlannedModel]:
+        one = {"model": model, "label": label, **_merged(keys, more)}
+        plan = api.plan({**suite, "models": [one]}, data=data_root, limit=limit, registry=registry)
+        api.require(plan)
+        return plan, plan.models[0]
+
+    plan, declared = planned("as declared", {})
+    spec = declared.entry.spec
+    ways = [_scored(plan, declared, {}, device)]
+    if ways[0].error:
+        raise UserError(f"{model} cannot be verified: {ways[0].error}. See: robharness list models '{model}'")
+    for label, more in spec.alternatives.items():
+        ways.append(_scored(*planned(label, more), more, device))
+    expected = spec.expected.get("clean")
+    return Verification(model=model, data=f"{name}/{split}", n=plan.n, expected=expected, ways=tuple(ways))
+
+
+def _data(model: Entry, wanted: str | None, registry: Registry, data_root: Path) -> tuple[str, str]:
+    """The data set and the split to try a model on."""
+    spec = model.spec
+    if wanted is not None:
+        name, _, split = wanted.rpartition("/")
+        registry.find("datasets", name)
+        return name, split
+    found = []
+    for name, entry in registry.datasets.items():
+        if entry.spec.labels == spec.labels and entry.spec.kind == spec.input.kind:
+            for split in entry.spec.splits:
+                try:
+                    found.append((len(entry.spec.open(data_root, split).ids), name, split))
+                except Exception:  # not there, or broken, which matters to those alone who ask for it
+                    continue
+    if not found:
+        raise UserError(
+            f"no data with the labels '{spec.labels}' are there to try {model.name} on. See: robharness list datasets"
+        )
+    return min(found)[1:]
+
+
+def _merged(keys: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Both; what they say of preprocessing together."""
+    both = {key: {**keys[key], **more[key]} for key in keys if isinstance(keys[key], dict) and key in more}
+    return {**keys, **more, **both}
+
+
+def _scored(plan: api.Plan, model: PlannedModel, keys: Mapping[str, Any], device: str) -> Scored:
+    try:
+        loaded = worker.load(plan, model, device=device)
+    except Violation as error:
+        nothing = np.zeros(0)
+        return Scored(name=model.label, keys=keys, correct=nothing, log_probability=nothing, error=str(error))
+    rows = list(_rows(plan, loaded))
+    loaded.reader.threads.close()
+    correct, log_probability = (np.concatenate(column) for column in zip(*rows, strict=True))
+    return Scored(name=model.label, keys=keys, correct=correct, log_probability=log_probability)
+
+
+def _rows(plan: api.Plan, loaded: worker.Loaded) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """By position, so that ways compare on the same examples; broken ones are left out in all."""
+    for start in range(0, plan.n, BATCH):
+        parts = []
+        for positions, batch in loaded.reader.batches(loaded.reader.pictures(start, min(start + BATCH, plan.n))):
+            logits = batch.logits(loaded.viewing(batch).classifier)
+            own = logits.log_softmax(1).gather(1, batch.labels[:, None])[:, 0]
+            parts.append((positions, (logits.argmax(1) == batch.labels).cpu().numpy(), own.double().cpu().numpy()))
+        if parts:
+            order = np.argsort(np.concatenate([part[0] for part in parts]))
+            yield tuple(np.concatenate([part[column] for part in parts])[order] for column in (1, 2))  # type: ignore[misc]

@@ -1,0 +1,156 @@
+"""Checkpoints: read without running their code, renamed as laid out, and refused with what does not fit."""
+
+import argparse
+import hashlib
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from robharness import UserError
+from robharness.checkpoints import Layout, load, read, state
+
+PLAIN = Layout(name="plain")
+NESTED = Layout(
+    name="nested",
+    inside=("model",),
+    prefixes=("module.", "encoder."),
+    rename=((r"^shortcut\.", "downsample."), (r"^linear\.", "fc.")),
+    drop=(r"head\.",),
+)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.downsample = nn.ModuleList([nn.BatchNorm2d(2)])
+        self.fc = nn.Linear(2, 3)
+        self.register_buffer("mean", torch.tensor([0.5]), persistent=True)
+
+    def forward(self, x):
+        return self.fc(self.downsample[0](self.conv(x - self.mean)).mean((2, 3)))
+
+
+def meta():
+    with torch.device("meta"):
+        return Net()
+
+
+def values():
+    draws = np.random.default_rng(0)
+    return {
+        "conv.weight": draws.normal(size=(2, 1, 3, 3)), "conv.bias": draws.normal(size=2),
+        "downsample.0.weight": draws.normal(size=2), "downsample.0.bias": draws.normal(size=2),
+        "downsample.0.running_mean": draws.normal(size=2), "downsample.0.running_var": draws.random(2) + 0.5,
+        "fc.weight": draws.normal(size=(3, 2)), "fc.bias": draws.normal(size=3), "mean": np.array([0.25]),
+    }  # fmt: skip
+
+
+def tensors():
+    return {name: torch.from_numpy(value).float() for name, value in values().items()}
+
+
+def published():
+    """As a training script with DataParallel would save it, in names of its own."""
+    names = {name: name.replace("downsample.", "shortcut.").replace("fc.", "linear.") for name in values()}
+    renamed = {f"module.encoder.{names[name]}": value for name, value in tensors().items()}
+    return {"model": {**renamed, "module.head.0.weight": torch.ones(4)}, "epoch": 7}
+
+
+def assert_filled(net):
+    x = torch.from_numpy(np.random.default_rng(1).random((2, 1, 5, 5))).float()
+    plain = Net()
+    plain.load_state_dict({**plain.state_dict(), **tensors()})
+    torch.testing.assert_close(net.eval()(x), plain.eval()(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("make", [Net, meta])
+def test_the_layout_that_fits_is_found(tmp_path, make):
+    torch.save(published(), tmp_path / "net.pth")
+    net = make()
+    assert load(net, tmp_path / "net.pth", [PLAIN, NESTED]).name == "nested"
+    assert_filled(net)
+
+
+def test_counters_may_be_left_out_and_nothing_else(tmp_path):
+    net = meta()
+    assert load(net, tensors(), [PLAIN]) is PLAIN  # without num_batches_tracked
+    assert net.downsample[0].num_batches_tracked == 0
+    assert_filled(net)
+    torch.save({name: value for name, value in tensors().items() if name != "fc.bias"}, tmp_path / "net.pth")
+    with pytest.raises(UserError, match=r"net\.pth does not fit Net.*1 keys are missing: fc\.bias"):
+        load(meta(), tmp_path / "net.pth", [PLAIN])
+
+
+def test_what_does_not_fit_is_listed_by_the_nearest_layout(tmp_path):
+    wrong = published()
+    wrong["model"]["module.encoder.extra"] = torch.ones(1)
+    wrong["model"]["module.encoder.linear.weight"] = torch.ones(5, 2)
+    torch.save(wrong, tmp_path / "net.pth")
+    with pytest.raises(UserError) as caught:
+        load(meta(), tmp_path / "net.pth", [PLAIN, NESTED])
+    told = str(caught.value)
+    assert "by the layout 'nested', which is nearest" in told
+    assert "1 keys are unexpected: extra" in told
+    assert "1 keys are of another shape: fc.weight (5, 2) instead of (3, 2)" in told
+    assert "Layouts that were tried: plain, nested." in told
+
+
+def test_a_key_that_leads_nowhere_is_named():
+    with pytest.raises(UserError, match=r"it has no 'model', .* it has 'state_dict', 'epoch'"):
+        state({"state_dict": {}, "epoch": 1}, NESTED)
+    with pytest.raises(UserError, match="one name, 'conv'"):
+        state({"model": {"module.conv": torch.ones(1), "encoder.conv": torch.ones(1)}}, NESTED)
+
+
+def test_safetensors_are_read_by_their_ending(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file(tensors(), tmp_path / "net.safetensors")
+    net = meta()
+    load(net, tmp_path / "net.safetensors", [NESTED, PLAIN])
+    assert_filled(net)
+
+
+class Mine:
+    """What some training scripts put beside the weights."""
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_a_namespace_is_let_in_where_it_is_asked_for(tmp_path):
+    torch.save({"opt": argparse.Namespace(epochs=3), "model": tensors()}, tmp_path / "net.pth")
+    with pytest.raises(UserError, match=r"needs argparse\.Namespace"):
+        read(tmp_path / "net.pth")
+    assert read(tmp_path / "net.pth", [argparse.Namespace])["opt"].epochs == 3
+
+
+def test_a_pickle_that_runs_code_is_refused_unless_it_is_trusted_by_its_sha256(tmp_path, monkeypatch):
+    path, trace = tmp_path / "evil.pth", tmp_path / "trace"
+    torch.save({"model": tensors(), "more": Evil(trace)}, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert not trace.exists()
+    assert f"sha256 {digest}, add: --trust {digest}" in str(caught.value) and "evil.pth" in str(caught.value)
+    monkeypatch.setenv("ROBHARNESS_TRUST", "0" * 64)
+    with pytest.raises(UserError):
+        read(path)
+    monkeypatch.setenv("ROBHARNESS_TRUST", f"{'0' * 64},{digest}")
+    assert set(read(path)) == {"model", "more"} and trace.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", pickle.dumps({"a": 1})])
+def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path, content):
+    (tmp_path / "net.pth").write_bytes(content)
+    with pytest.raises(UserError, match=r"net\.pth"):
+        load(meta(), tmp_path / "net.pth", [PLAIN])

@@ -1,0 +1,269 @@
+"""Clips of videos: which frames, one perturbation per frame, logits of several clips, and broken videos."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robharness import Clips, api, worker
+from robharness.classifier import Cut
+from robharness.data import clip_frames
+from robharness.errors import Unreadable
+from robharness.report import build
+
+FILMS = str(Path(__file__).parent / "films.py")
+films = runpy.run_path(FILMS)
+
+
+def suite(attacks=(), clips=None, split="whole", **preprocessing):
+    model = {"model": "films/net", "label": "Net"}
+    changed = {**preprocessing, **({"clips": clips} if clips else {})}
+    model |= {"preprocessing": changed} if changed else {}
+    return {"robharness": 1, "name": "films", "data": {"name": "films/films", "split": split}, "models": [model],
+            "attacks": list(attacks)}  # fmt: skip
+
+
+def run(tmp_path, source, store="store", **options):
+    return api.run(source, store=tmp_path / store, plugins=[FILMS], **options)
+
+
+def loaded(source, rows=4):
+    plan = api.plan(source, plugins=[FILMS])
+    return plan, worker.load(plan, plan.models[0], rows=rows)
+
+
+# --- which frames ---
+
+
+def test_one_clip_is_in_the_middle():
+    assert clip_frames(20, Clips(length=4, stride=2)) == [[6, 8, 10, 12]]
+    assert clip_frames(8, Clips(length=4, stride=2)) == [[0, 2, 4, 6]]
+
+
+def test_several_begin_at_equal_distances():
+    """TCLR's ten: linspace(0, N - 32 - 10, 10) for 16 frames with a stride of 2."""
+    found = clip_frames(120, Clips(length=16, stride=2, count=10, margin=10))
+    assert [clip[0] for clip in found] == [int(start) for start in np.linspace(0, 120 - 32 - 10, 10)]
+    assert all(np.diff(clip).tolist() == [2] * 15 for clip in found)
+
+
+@pytest.mark.parametrize(("short", "expected"), [
+    ("mirror", [0, 1, 2, 1, 0, 1, 2, 1]), ("last", [0, 1, 2, 2, 2, 2, 2, 2]), ("loop", [0, 1, 2, 0, 1, 2, 0, 1]),
+])  # fmt: skip
+def test_a_short_video_goes_on_as_asked(short, expected):
+    assert clip_frames(3, Clips(length=8, short=short)) == [expected]
+    assert clip_frames(1, Clips(length=3, short=short)) == [[0, 0, 0]]
+
+
+def test_a_video_without_frames_is_broken():
+    with pytest.raises(Unreadable, match="no frames"):
+        clip_frames(0, Clips(length=2))
+
+
+def test_only_these_frames_are_decoded():
+    plan, model = loaded(suite(clips={"count": 1}))
+    model.reader.pictures(0, plan.n)
+    for index, film in plan.data.dataset.opened.items():
+        wanted = clip_frames(len(film), Clips(length=4, stride=2))[0]
+        assert film.asked == [sorted(set(wanted))], index
+
+
+# --- logits and gradients of several clips ---
+
+
+def clips_by_hand(index, clips):
+    """The clips of a film cut out one by one, (K, 3, 4, 6, 6) in [0, 1]."""
+    frames = films["film"](index)[:, :, 1:7]  # the central 6 of 8 columns
+    found = [frames[clip] for clip in clip_frames(len(frames), clips)]
+    return torch.from_numpy(np.stack(found)).permute(0, 4, 1, 2, 3).float() / 255
+
+
+@pytest.mark.parametrize("aggregation", ["probabilities", "logits"])
+def test_logits_are_those_of_clips_that_are_cut_one_by_one(tmp_path, aggregation):
+    found = run(tmp_path, suite(clips={"aggregation": aggregation}))
+    stored = found.clean("Net").columns
+    clips, net = Clips(length=4, stride=2, count=3), films["Net"]()
+    columns = [stored[name] for name in ("example", "prediction", "margin", "label")]
+    for example, prediction, margin, label in zip(*columns, strict=True):
+        logits = net(clips_by_hand(int(example[-2:]), clips)).double()
+        together = logits.softmax(1).mean(0).log() if aggregation == "probabilities" else logits.mean(0)
+        others = together.clone()
+        others[label] = -torch.inf
+        assert prediction == together.argmax()
+        assert margin == pytest.approx(float(together[label] - others.max()), abs=1e-4)
+
+
+def test_a_frame_has_one_gradient_the_sum_over_its_clips():
+    plan, model = loaded(suite())
+    net, clips = films["Net"](), Clips(length=4, stride=2, count=3)
+    shared = 0
+    for positions, batch in model.reader.batches(model.reader.pictures(0, plan.n)):
+        view = model.classifier.viewing(batch)
+        found = view.gradient(batch.x, batch.labels, films["loss"])
+        for row, position in enumerate(positions):
+            index = plan.data.order[position]
+            cut = clips_by_hand(index, clips).requires_grad_(True)
+            loss = -net(cut).log_softmax(1).logsumexp(0)[batch.labels[row]] + np.log(3)
+            (each,) = torch.autograd.grad(loss, cut)
+            wanted = clip_frames(len(films["film"](index)), clips)
+            distinct = sorted({frame for clip in wanted for frame in clip})
+            place = {frame: number for number, frame in enumerate(distinct)}
+            summed = torch.zeros_like(batch.x[row])
+            for gradient, clip in zip(each, wanted, strict=True):
+                for number, frame in enumerate(clip):
+                    summed[:, place[frame]] += gradient[:, number]
+            shared += len(place) < 12
+            torch.testing.assert_close(found.gradient[row], summed, atol=1e-6, rtol=1e-4)
+    assert shared > 10
+
+
+def test_norms_count_every_frame_once(tmp_path):
+    """An l2 step of length eps has length eps over the distinct frames, of which there are fewer than in the clips."""
+    found = run(tmp_path, suite([{"attack": "films/step", "norm": "l2", "eps": "1/2"}]))
+    [cell] = found.of("Net", "attack")
+    films_of = [films["film"](int(example[-2:])) for example in cell.columns["example"]]
+    distinct = [
+        len({f for clip in clip_frames(len(film), Clips(length=4, stride=2, count=3)) for f in clip})
+        for film in films_of
+    ]
+    assert cell.columns["frames"].tolist() == distinct
+    assert len(set(distinct)) > 3 and max(distinct) == 12
+    assert (cell.columns["size"] <= 0.5 * (1 + 1e-4)).all() and (cell.columns["size"] > 0.4).all()
+
+
+def test_three_crops_are_cut_at_both_ends_and_in_the_middle():
+    plan, model = loaded(suite(clips={"crops": 3, "count": 1}))
+    for positions, batch in model.reader.batches(model.reader.pictures(0, plan.n)):
+        assert batch.x.shape[-2:] == (6, 8)  # whole frames: what is perturbed is shared by the squares
+        assert batch.cut.corners == ((0, 0), (0, 1), (0, 2)) and batch.cut.n_clips == 3
+        clips = batch.cut.clips(batch.x)
+        for row, position in enumerate(positions):
+            frames = films["film"](plan.data.order[position])
+            [wanted] = clip_frames(len(frames), Clips(length=4, stride=2))
+            for crop, left in enumerate((0, 1, 2)):
+                expected = torch.from_numpy(frames[wanted][:, :, left : left + 6]).permute(3, 0, 1, 2).float() / 255
+                assert torch.equal(clips[3 * row + crop], expected)
+
+
+def test_features_are_the_mean_over_clips():
+    _, model = loaded(suite())
+    view = model.classifier.restricted("features")
+    [(_, batch), *_] = model.reader.batches(model.reader.pictures(0, 8))
+    found, net = view.viewing(batch).features(batch.x), films["Net"]()
+    index = int(batch.ids[0][-2:])
+    clips = clips_by_hand(index, Clips(length=4, stride=2, count=3))
+    expected = (8 * (clips.flatten(1) - 0.5) @ net.first).tanh().mean(0)
+    torch.testing.assert_close(found[0], expected)
+
+
+# --- what an example gets is its own ---
+
+
+STEP = {"attack": "films/step", "eps": ["1/255", "4/255"]}
+
+
+def outcomes(found):
+    return [{name: cell.columns[name].tolist() for name in ("example", "prediction", "correct", "margin", "size")}
+            for cell in found.cells]  # fmt: skip
+
+
+def test_outcomes_do_not_depend_on_batches_or_shards(tmp_path):
+    """The same rows of a pass, in other company: films of other lengths, alone, in shards."""
+    whole = outcomes(run(tmp_path, suite([STEP]), batch_size=4))
+    for shard in (1, 2, 3):
+        run(tmp_path, suite([STEP]), "shards", batch_size=4, shard=(shard, 3))
+    assert str(whole) == str(outcomes(run(tmp_path, suite([STEP]), "shards", batch_size=4)))
+    limited = outcomes(run(tmp_path, suite([STEP]), "limited", batch_size=4, limit=7))
+    first = [{name: values[:7] for name, values in cell.items()} for cell in whole]
+    assert str(first) == str(limited)
+
+
+def test_clips_are_identity():
+    def key(**clips):
+        return api.plan(suite(clips=clips), plugins=[FILMS]).cells[0].key
+
+    assert len({key(count=1), key(), key(short="loop"), key(aggregation="logits")}) == 4
+    assert key(count=3) == key()
+
+
+def test_exports_are_what_the_network_takes(tmp_path):
+    from robharness.export import export
+    from robharness.store import Store
+
+    source = suite([{"attack": "films/step", "eps": "8/255"}])
+    found = run(tmp_path, source)
+    plan = api.plan(source, plugins=[FILMS])
+    [made] = export(plan, Store(tmp_path / "store"), tmp_path / "made", device="cpu")
+    assert (made.n, made.stored, made.differing) == (20, 20, 0)
+    [cell], net = found.of("Net", "attack"), films["Net"]()
+    stored = dict(zip(cell.columns["example"], cell.columns["correct"], strict=True))
+    for path in made.folder.glob("*.npz"):
+        part = np.load(path)
+        assert part["images"].shape[1:] == (3, 3, 4, 6, 6)  # clips, channels, frames
+        logits = torch.stack([net(torch.from_numpy(clips)).softmax(1).mean(0) for clips in part["images"]])
+        right = logits.argmax(1).numpy() == part["labels"]
+        assert {id: bool(value) for id, value in zip(part["examples"], right, strict=True)} == {
+            id: stored[id] for id in part["examples"].tolist()
+        }
+
+
+# --- broken videos ---
+
+
+def test_a_broken_video_is_wrong_counted_and_named(tmp_path):
+    found = run(tmp_path, suite([STEP], split="torn"))
+    assert found.is_complete and not any(cell.failures for cell in found.cells)
+    for cell in found.cells:
+        assert cell.unreadable == ["film-03"] and cell.not_numbers == 0
+        row = cell.columns["example"].tolist().index("film-03")
+        assert not cell.correct[row] and np.isnan(cell.columns["margin"][row]) and not cell.columns["attacked"][row]
+    [warning] = [warning for warning in build(found).warnings if "film-03" in warning]
+    assert warning == "1 example of the data cannot be read and counts as wrong everywhere: film-03"
+    whole = run(tmp_path, suite([STEP]), "whole")
+    for torn, other in zip(outcomes(found), outcomes(whole), strict=True):
+        for name in torn:
+            pairs = zip(torn["example"], torn[name], other[name], strict=True)
+            assert all(str(a) == str(b) for example, a, b in pairs if example != "film-03"), name
+
+
+# --- preprocessing ---
+
+
+def test_the_crop_may_come_first():
+    """TCLR: the central 192 of 240 rows, resized to 112."""
+    from robharness import Preprocessing
+    from robharness.data import preprocessed
+
+    frame = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    found = preprocessed(frame, Preprocessing(first="crop", crop=192, resize=(112, 112)))
+    left = Image.fromarray(frame[24:216, 64:256]).resize((112, 112), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(found, np.asarray(left))
+    assert Preprocessing(first="crop", crop=192, resize=(112, 112)).size == (112, 112)
+    assert Preprocessing(resize=256, crop=224).size == (224, 224)
+    assert Preprocessing(resize=256).size is None
+
+
+def test_a_pass_takes_fewer_examples_of_several_clips():
+    device = torch.device("cpu")
+    one = worker.pass_rows((3, 16, 112, 112), 1000, device)
+    ten = worker.pass_rows((3, 16, 112, 112), 1000, device, clips=10)
+    assert one == [4] and ten == [2]
+    assert Cut.apart(Clips(length=2, count=3), (3, 2, 4, 4)).n_frames == 6
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"clips": {"counts": 2}}, r"unknown key 'counts'; did you mean 'count'"),
+    ({"clips": {"count": 0}}, r"count=0 must be a whole number of at least 1"),
+    ({"channel_order": "gbr"}, r"channel_order='gbr' must be one of rgb, bgr"),
+    ({"crops": 5}, r"unknown key 'crops'; did you mean 'crop'"),
+])  # fmt: skip
+def test_a_wrong_change_is_told_with_its_place(tmp_path, change, words):
+    from robharness import UserError
+
+    source = suite()
+    source["models"][0]["preprocessing"] = change
+    with pytest.raises(UserError, match=words):
+        api.plan(source, plugins=[FILMS])
