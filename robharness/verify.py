@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from robharness import api, metrics, worker
-from robharness.cells import PlannedModel
+from robharness.cells import Plan, PlannedModel
 from robharness.errors import UserError, Violation
 from robharness.plugins import Entry, Registry
 
@@ -94,7 +94,7 @@ def verify(
     name, split = _data(entry, data, registry, data_root)
     suite: dict[str, Any] = {"robharness": 1, "name": "verify", "data": {"name": name, "split": split}}
 
-    def planned(label: str, more: Mapping[str, Any]) -> tuple[api.Plan, PlannedModel]:
+    def planned(label: str, more: Mapping[str, Any]) -> tuple[Plan, PlannedModel]:
         one = {"model": model, "label": label, **_merged(keys, more)}
         plan = api.plan({**suite, "models": [one]}, data=data_root, limit=limit, registry=registry)
         api.require(plan)
@@ -106,7 +106,10 @@ def verify(
     if ways[0].error:
         raise UserError(f"{model} cannot be verified: {ways[0].error}. See: robharness list models '{model}'")
     for label, more in spec.alternatives.items():
-        ways.append(_scored(*planned(label, more), more, device))
+        try:
+            ways.append(_scored(*planned(label, more), more, device))
+        except UserError as error:  # a mistake of the plugin's, which must not hide the other ways
+            ways.append(_failed(label, more, str(error)))
     expected = spec.expected.get("clean")
     return Verification(model=model, data=f"{name}/{split}", n=plan.n, expected=expected, ways=tuple(ways))
 
@@ -139,19 +142,22 @@ def _merged(keys: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     return {**keys, **more, **both}
 
 
-def _scored(plan: api.Plan, model: PlannedModel, keys: Mapping[str, Any], device: str) -> Scored:
+def _scored(plan: Plan, model: PlannedModel, keys: Mapping[str, Any], device: str) -> Scored:
     try:
         loaded = worker.load(plan, model, device=device)
     except Violation as error:
-        nothing = np.zeros(0)
-        return Scored(name=model.label, keys=keys, correct=nothing, log_probability=nothing, error=str(error))
+        return _failed(model.label, keys, str(error))
     rows = list(_rows(plan, loaded))
     loaded.reader.threads.close()
     correct, log_probability = (np.concatenate(column) for column in zip(*rows, strict=True))
     return Scored(name=model.label, keys=keys, correct=correct, log_probability=log_probability)
 
 
-def _rows(plan: api.Plan, loaded: worker.Loaded) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _failed(name: str, keys: Mapping[str, Any], error: str) -> Scored:
+    return Scored(name=name, keys=keys, correct=np.zeros(0, bool), log_probability=np.zeros(0), error=error)
+
+
+def _rows(plan: Plan, loaded: worker.Loaded) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """By position, so that ways compare on the same examples; broken ones are left out in all."""
     for start in range(0, plan.n, BATCH):
         parts = []

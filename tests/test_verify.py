@@ -1,0 +1,164 @@
+"""`verify`: the published accuracy beside ours, and alternatives that use the weights better."""
+
+import json
+
+import numpy as np
+import pytest
+
+from robharness import UserError, discover
+from robharness.cli import _main
+from robharness.verify import verify
+
+PLUGIN = '''
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robharness import DatasetSpec, File, InputSpec, ModelSpec, Preprocessing, hookimpl
+
+
+class Patches:
+    """Patches of noise in which one channel is the brightest: the class is that channel's number."""
+
+    def __init__(self, n):
+        self.ids = [f"{n}-{index}" for index in range(n)]
+        self.labels = [index % 3 for index in range(n)]
+
+    def read(self, index):
+        picture = np.random.default_rng(index).integers(0, 100, (4, 4, 3), np.uint8)
+        picture[..., index % 3] += 120
+        return picture
+
+
+def gone(root, split):
+    raise FileNotFoundError("nothing here")
+
+
+@hookimpl
+def robharness_datasets():
+    for name, n in (("many", 120), ("few", 60)):
+        yield DatasetSpec(name=name, summary="Patches", labels="channels", splits=("test",),
+                          open=lambda root, split, n=n: Patches(n))
+    yield DatasetSpec(name="gone", summary="Not there", labels="channels", splits=("test",), open=gone)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    scale: float = 4.0
+
+
+class Brightest(torch.nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        if scale < 0:
+            raise ValueError("it must not shrink")
+        self.scale = scale
+
+    def forward(self, x):
+        return self.scale * x.mean((2, 3))
+
+
+@hookimpl
+def robharness_models():
+    for name, order, expected in (("right", "rgb", 1.0), ("wrong", "bgr", 1.0), ("unknown", "rgb", None)):
+        yield ModelSpec(
+            name=name, summary="The brightest channel", input=InputSpec(shape=(3, 4, 4)), labels="channels",
+            build=lambda params, weights: Brightest(params.scale), params=Params,
+            preprocessing=Preprocessing(crop=4, channel_order=order),
+            expected={} if expected is None else {"clean": expected},
+            alternatives={"rgb": {"preprocessing": {"channel_order": "rgb"}}, "flat": {"scale": 0.1},
+                          "negative": {"scale": -1.0}, "nonsense": {"scales": 1.0}},
+        )
+    yield ModelSpec(name="lonely", summary="No data", input=InputSpec(shape=(3, 4, 4)), labels="others",
+                    build=lambda params, weights: Brightest(1.0))
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    path = tmp_path / "patches.py"
+    path.write_text(PLUGIN)
+    return path
+
+
+@pytest.fixture
+def of(plugin, tmp_path):
+    registry = discover([str(plugin)])
+    return lambda name, **keys: verify(f"patches/{name}", keys, registry, data_root=tmp_path)
+
+
+def test_the_smallest_data_that_are_there_and_fit(of):
+    found = of("right")
+    assert (found.data, found.n, found.expected) == ("patches/few/test", 60, 1.0)
+    with pytest.raises(UserError, match="no data with the labels 'others'"):
+        of("lonely")
+
+
+def test_a_model_that_is_used_rightly(of):
+    found = of("right")
+    assert found.declared.accuracy == 1.0 and found.is_as_expected and not found.better
+    x = np.stack([np.random.default_rng(index).integers(0, 100, (4, 4, 3), np.uint8) for index in range(60)]).astype(
+        float
+    )
+    x[np.arange(60), :, :, np.arange(60) % 3] += 120
+    logits = 4 * x.mean((1, 2)) / 255
+    expected = logits[np.arange(60), np.arange(60) % 3] - np.log(np.exp(logits).sum(1))
+    np.testing.assert_allclose(np.sort(found.declared.log_probability), np.sort(expected), rtol=1e-5)
+
+
+def test_channels_in_the_wrong_order_are_found(of):
+    found = of("wrong")
+    assert found.declared.accuracy == pytest.approx(1 / 3)
+    assert not found.is_as_expected
+    assert [way.name for way in found.better] == ["rgb", "flat"]
+    gain, error = found.better[0].gain(found.declared)
+    assert gain > 5 * error > 0
+
+
+def test_what_a_suite_would_say_is_kept_in_the_alternatives(of):
+    found = of("wrong", scale=1.0, preprocessing={"channel_order": "rgb"})
+    assert found.declared.accuracy == 1.0
+    by_name = {way.name: way for way in found.ways}
+    assert by_name["rgb"].log_probability.tolist() == found.declared.log_probability.tolist()
+    assert by_name["flat"].log_probability.mean() < found.declared.log_probability.mean()
+
+
+def test_an_alternative_that_fails_says_why_and_is_no_better(of):
+    by_name = {way.name: way for way in of("right").ways}
+    assert set(by_name) == {"as declared", "rgb", "flat", "negative", "nonsense"}
+    assert by_name["negative"].error == "it cannot be built: ValueError: it must not shrink"
+    assert "unknown key 'scales'; did you mean 'scale'?" in by_name["nonsense"].error
+
+
+@pytest.mark.parametrize(("name", "code", "words"), [
+    ("right", 0, "Published: 100.0 %, which these examples do not speak against."),
+    ("wrong", 1, "warning: 'rgb' gives the true class a higher log-probability"),
+    ("unknown", 0, "No accuracy is published for it."),
+])  # fmt: skip
+def test_the_verb(plugin, capsys, name, code, words):
+    assert _main(["verify", f"patches/{name}", "-p", str(plugin)]) == code
+    assert words in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_verb_as_json(plugin, capsys):
+    assert (
+        _main(["verify", "patches/wrong", "scale=2.0", "-p", str(plugin), "--json", "--data", "patches/many/test"]) == 1
+    )
+    told = json.loads(capsys.readouterr().out)
+    assert (told["data"], told["n"], told["as_expected"]) == ("patches/many/test", 120, False)
+    assert told["better"] == ["rgb", "flat"]
+    assert told["ways"][1]["keys"] == {"preprocessing": {"channel_order": "rgb"}}
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["patches/rihgt"], "did you mean 'patches/right'?"),
+    (["patches/right", "scale"], "'scale' is not KEY=VALUE"),
+    (["patches/right", "scal=2"], "unknown key 'scal'; did you mean 'scale'?"),
+    (["patches/right", "--data", "patches/none/test"], "no data set 'patches/none'"),
+    (["patches/right", "--trust", "12"], "'12' is no sha256"),
+])  # fmt: skip
+def test_mistakes(plugin, capsys, words, told):
+    assert _main(["verify", *words, "-p", str(plugin)]) == 2
+    assert told in " ".join(capsys.readouterr().err.split())
