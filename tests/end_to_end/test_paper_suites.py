@@ -1,0 +1,168 @@
+"""The paper's suites: their numbers are the paper's, and each runs on a miniature that is laid out as what users have.
+
+Networks of full size on two cores are slow: what takes minutes is marked so, and what runs here always is a part of it.
+"""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from robharness import discover
+from robharness import suite as suites
+
+ROOT = Path(__file__).parents[2]
+SUITES = ROOT / "suites"
+TABLES = yaml.safe_load((ROOT / "tests/paper/tables.yaml").read_text())
+MINIATURE = runpy.run_path(str(Path(__file__).parent / "miniature.py"))
+OF_TABLE = {
+    "imagenet_weak": "table1", "paper/table1": "table1", "ucf101_weak": "table2", "paper/table2": "table2",
+    "paper/table6": "table6", "paper/table7": "table7",
+}  # fmt: skip
+PUBLISHED = {  # of Table 6: what the paper calls ImageNet-C's files
+    "Impulse": "impulse_noise", "Shot": "shot_noise", "Gaussian": "gaussian_noise", "Brightness": "brightness",
+    "Contrast": "contrast", "Pixelate": "pixelate", "Elastic": "elastic_transform", "JPEG": "jpeg_compression",
+    "Defocus": "defocus_blur", "Motion": "motion_blur", "Glass": "glass_blur", "Zoom": "zoom_blur", "Fog": "fog",
+    "Frost": "frost", "Snow": "snow",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return discover()
+
+
+def the_papers(table):
+    """label -> [accuracies], in the table's order."""
+    if table != "table6":
+        return {label: row["acc"] for label, row in TABLES[table]["rows"].items()}
+    rows = TABLES[table]["rows"].values()
+    return {label: [row["acc"][place] for row in rows] for place, label in enumerate(TABLES[table]["columns"])}
+
+
+def cells_of(column):
+    """What a cell of this column of a table is called up to its first option."""
+    if column["attack"] == "none":
+        return "clean"
+    return f"{column['attack'].lower()}({column['norm']}, {column['eps']}"
+
+
+@pytest.mark.parametrize(("name", "table"), OF_TABLE.items())
+def test_expected_numbers_are_the_papers(registry, name, table):
+    loaded = suites.load(SUITES / f"{name}.yaml", registry)
+    assert {label: list(cells.values()) for label, cells in loaded.expected.items()} == the_papers(table)
+    for cells in loaded.expected.values():
+        if table == "table6":
+            named = [f"imagenet-c/{PUBLISHED[row]}(1)" if row != "clean" else row for row in TABLES[table]["rows"]]
+            assert list(cells) == named
+            continue
+        for cell, column in zip(cells, TABLES[table]["columns"], strict=True):
+            assert cell.startswith(cells_of(column))
+            if "steps" in column:
+                assert f"steps={column['steps']}, rel_step=2.5/{column['steps']}, keep=last" in cell
+    names = {"clean", *[perturbation.name for perturbation in loaded.perturbations]}
+    assert all(set(cells) == names for cells in loaded.expected.values())
+
+
+def test_groups_are_the_papers(registry):
+    loaded = suites.load(SUITES / "paper/table6.yaml", registry)
+    groups = {p.entry.spec.name.rpartition("/")[2]: p.entry.spec.group for p in loaded.perturbations}
+    rows = {PUBLISHED[name]: row["group"].lower() for name, row in TABLES["table6"]["rows"].items() if row["group"]}
+    assert groups == rows
+
+
+@pytest.mark.parametrize("name", [*OF_TABLE, "imagenet_c"])
+def test_what_is_missing_is_named_before_anything_runs(shell, tmp_path, name):
+    done = shell("run", f"suites/{name}.yaml", "--store", tmp_path / "store", "--data-root", tmp_path / "nothing")
+    assert done.returncode == 2 and not done.stdout
+    assert "Traceback" not in done.stderr
+    asked = yaml.safe_load((SUITES / f"{name}.yaml").read_text())
+    for model in asked["models"]:
+        assert f"the weights of {model['model']}" in done.stderr
+    assert "To get it: " in done.stderr
+
+
+# --- on miniatures ---
+
+
+@pytest.fixture(scope="module")
+def pictures(registry, tmp_path_factory):
+    """A data root with ImageNet, ImageNet-C and the encoders, and what suites say of weights."""
+    root = tmp_path_factory.mktemp("imagenet")
+    import robharness_datasets.imagenet as published
+
+    MINIATURE["imagenet"](root, list(published.wnids()))
+    return root, MINIATURE["encoders"](root)
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ucf101")
+    MINIATURE["ucf101"](root)
+    return root, MINIATURE["films"](root)
+
+
+@pytest.fixture
+def run(shell, tmp_path):
+    """Run a suite of the repository on a miniature, by the command; its JSON."""
+
+    def go(name, miniature, *words, models=None, code=0):
+        root, weights = miniature
+        asked = yaml.safe_load((SUITES / f"{name}.yaml").read_text())
+        for model in asked["models"]:
+            given = weights[model["label"]]
+            model["weights"] = {k: str(v) for k, v in given.items()} if isinstance(given, dict) else str(given)
+        asked["models"] = [model for model in asked["models"] if models is None or model["label"] in models]
+        asked["expected"] = {label: cells for label, cells in asked.get("expected", {}).items()
+                             if label in ("source", *[model["label"] for model in asked["models"]])}  # fmt: skip
+        path = tmp_path / "suite.yaml"
+        path.write_text(yaml.safe_dump(asked, sort_keys=False))
+        done = shell("run", path, "--store", tmp_path / "store", "--data-root", root, "--json", *words)
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout), done.stderr
+
+    return go
+
+
+def computed(report):
+    return {(cell["model"], cell["perturbation"]) for cell in report["cells"] if cell["complete"]}
+
+
+def test_a_part_of_table_1(run, pictures):
+    report, _ = run("imagenet_weak", pictures, "--limit", "2", "--only", "fgsm*", "--batch-size", "2", code=0)
+    assert len([cell for cell in computed(report) if cell[1].startswith("fgsm")]) == 9
+    assert all(cell["expected"] is not None for cell in report["cells"])
+    again, told = run("paper/table1", pictures, "--limit", "2", "--only", "fgsm*", "--batch-size", "2")
+    assert "computed nothing again" in told  # the same cells
+    assert computed(again) == computed(report)
+
+
+def test_the_published_files_of_imagenet_c(run, pictures):
+    report, _ = run("paper/table6", pictures, "--limit", "1", "--batch-size", "1")
+    assert report["complete"] and len(report["cells"]) == 48
+    assert {slope["model"] for slope in report["slopes"]} <= {"SimCLR", "SwAV"}
+
+
+def test_a_part_of_table_2(run, films):
+    report, _ = run("ucf101_weak", films, "--limit", "1", "--only", "fgsm*", "--batch-size", "1", models=["TCLR"])
+    assert len([cell for cell in computed(report) if cell[1].startswith("fgsm")]) == 3
+    again, told = run("paper/table2", films, "--limit", "1", "--only", "fgsm*", "--batch-size", "1", models=["TCLR"])
+    assert "computed nothing again" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["imagenet_weak", "imagenet_c", "paper/table1", "paper/table6"])
+def test_a_whole_suite_of_pictures(run, pictures, name):
+    report, _ = run(name, pictures, "--limit", "1", "--batch-size", "1")
+    assert report["complete"] and not report["problems"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ucf101_weak", "paper/table2", "paper/table7"])
+def test_a_whole_suite_of_videos(run, films, name):
+    report, _ = run(name, films, "--limit", "1", "--batch-size", "1")
+    assert report["complete"] and not report["problems"]
