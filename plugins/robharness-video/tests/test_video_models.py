@@ -104,7 +104,7 @@ def architecture_of(name):
     return "r3d-18" if "r3d" in name else "r2plus1d-18"
 
 
-CLIPS = torch.empty(2, 3, 16, 32, 32).uniform_(generator=generator(1))
+CLIPS = torch.empty(1, 3, 16, 32, 32).uniform_(generator=generator(1))
 
 
 def logits(net, x=CLIPS):
@@ -174,7 +174,7 @@ def scaler_of_a_gpu():
 def test_classifiers_give_the_publishers_logits_of_the_101_classes(architecture, file, expected):
     net = build(f"tclr-{architecture}", file)
     assert_same(logits(net), expected)
-    assert logits(net).shape == (2, 101)
+    assert logits(net).shape == (1, 101)
 
 
 def test_backbone_and_head_give_the_publishers_logits(architecture, parts, expected):
@@ -225,7 +225,7 @@ def test_dilation_keeps_twice_as_many_frames(architecture, file):
         net = build(f"tclr-{architecture}", file, dilation=dilation)[1]
         net.layer4.register_forward_hook(lambda module, inputs, output, key=dilation: seen.update({key: output.shape}))
         logits(net)
-    assert (seen[True], seen[False]) == ((2, 512, 4, 2, 2), (2, 512, 2, 2, 2))
+    assert (seen[True], seen[False]) == ((1, 512, 4, 2, 2), (1, 512, 2, 2, 2))
 
 
 def test_r2plus1d_with_tclrs_full_convolution_is_recognised(tmp_path):
@@ -306,7 +306,7 @@ def test_features_are_what_the_classifier_sees(architecture, file):
     net.get_submodule(SPECS[architecture].features).register_forward_hook(lambda *made: seen.append(made[-1]))
     with torch.inference_mode():
         torch.testing.assert_close(net(CLIPS), net[1].fc(seen[0].flatten(1)))
-    assert seen[0].flatten(1).shape == (2, 512)
+    assert seen[0].flatten(1).shape == (1, 512)
 
 
 def test_building_is_silent_draws_nothing_and_leaves_nothing_unfilled(architecture, parts, capfd):

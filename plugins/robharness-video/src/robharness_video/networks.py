@@ -101,33 +101,42 @@ def _dilate(block: Any, is_full: bool) -> None:
 
 
 def _load_whole(net: nn.Module, content: Any, path: Path) -> None:
+    """As TCLR's linear_eval/train.py saves a network with its classifier."""
     try:
-        load(net, content, _WHOLE)
-    except UserError as error:
-        if _is_backbone(net, content):
+        _load(net, content, path, "classifier", prefixes=("module.",), convert=_from_0)
+    except UserError:
+        if _is_backbone(net, content, path):
             raise UserError(
                 f"{path} holds a backbone without its classifier. Write: weights: {{backbone: {path}, head: FILE}}"
             ) from None
-        raise UserError(f"{path}: {error}") from None
+        raise
 
 
 def _load_parts(net: nn.Module, content: Any, paths: Mapping[str, Path]) -> None:
+    """As pre-training saves Sequential(backbone, MLP); of the backbone TCLR's loader takes no `fc`, either."""
     net.fc = nn.Identity()
-    try:
-        load(net, content, _BACKBONE)
-    except UserError as error:
-        raise UserError(f"{paths['backbone']}: {error}") from None
+    _load(net, content, paths["backbone"], "backbone and MLP", prefixes=("module.", "0."), drop=(r"1\.", r"fc\."))
     net.fc = nn.Linear(WIDTH, CLASSES, device="meta")
-    load(net.fc, paths["head"], _HEAD)
+    head, prefixes = read(paths["head"]), ("module.", "fc.", "linear.")
+    _load(net.fc, head, paths["head"], "head", prefixes=prefixes, convert=_from_0)
 
 
-def _is_backbone(net: nn.Module, content: Any) -> bool:
+def _is_backbone(net: nn.Module, content: Any, path: Path) -> bool:
     net.fc = nn.Identity()
     try:
-        load(net, content, _BACKBONE_ALONE)
+        _load(net, content, path, "backbone and MLP", prefixes=("module.", "0."), drop=(r"1\.",))
     except UserError:
         return False
     return True
+
+
+def _load(net: nn.Module, content: Any, path: Path, name: str, **rules: Any) -> None:
+    """TCLR's scripts save {"epoch", "state_dict", "optimizer", ...} and read "bb_state_dict", too."""
+    keys = [key for key in ("state_dict", "bb_state_dict") if isinstance(content, Mapping) and key in content]
+    try:
+        load(net, content, [Layout(name=name, inside=tuple(keys[:1]), **rules)])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _from_0(state: State) -> State:
@@ -135,18 +144,6 @@ def _from_0(state: State) -> State:
     heads = ("fc.weight", "fc.bias", "weight", "bias")
     return {name: value[1:] if name in heads and len(value) == OUTPUTS else value for name, value in state.items()}
 
-
-def _layouts(name: str, **rules: Any) -> list[Layout]:
-    """TCLR's scripts save {"epoch", "state_dict", "optimizer", ...} and read "bb_state_dict", too."""
-    nested = [Layout(name=f"{name} in '{key}'", inside=(key,), **rules) for key in ("state_dict", "bb_state_dict")]
-    return [*nested, Layout(name=f"{name}, bare", **rules)]
-
-
-_WHOLE = _layouts("classifier", prefixes=("module.",), convert=_from_0)
-# Pre-training saves Sequential(backbone, MLP); of the backbone TCLR's loader takes no `fc`, either.
-_BACKBONE_ALONE = _layouts("backbone and MLP", prefixes=("module.", "0."), drop=(r"1\.",))
-_BACKBONE = _layouts("backbone and MLP", prefixes=("module.", "0."), drop=(r"1\.", r"fc\."))
-_HEAD = _layouts("head", prefixes=("module.", "fc.", "linear."), convert=_from_0)
 
 _REFRESH = grad_scaler._refresh_per_optimizer_state
 # tclr_pretraining saves its gradient scaler beside the weights.
