@@ -220,3 +220,11 @@ def test_a_suite_without_the_images_is_refused_before_it_runs(root, small, tmp_p
     assert "ImageNet's split val (there are 9 of 50,000" in sentences[1]
     assert "ImageNet-C's gaussian_noise of severity 1 (there are 9 of 50,000" in sentences[2]
     assert not (tmp_path / "store").exists()
+
+
+def test_a_broken_image_counts_as_wrong_and_is_named(root, small, tmp_path):
+    file = root / "imagenet" / "val" / IDS[4]
+    file.write_bytes(file.read_bytes()[:-100])
+    results = robharness.run(small, store=tmp_path / "store", data=root, plugins=[NEAREST])
+    clean = results.clean("Nearest")
+    assert (clean.n, clean.accuracy, clean.unreadable) == (9, 8 / 9, [IDS[4]])
