@@ -1,0 +1,127 @@
+"""SimCLR: the encoders of its first and second version, each with the linear classifier that was trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from robharness import Download, File, InputSpec, ModelSpec, Preprocessing, hookimpl
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_ZIPS = "https://storage.googleapis.com/simclr-gcs/checkpoints"
+_V1 = "https://github.com/tonylins/simclr-converter"
+_V2 = "https://github.com/Separius/SimCLRv2-Pytorch"
+
+# width, top-1 of the converted file, top-1 of the original: the table in tonylins/simclr-converter, README.md.
+_FIRST = ((1, 0.689, 0.691), (2, 0.741, 0.742), (4, 0.764, 0.766))
+
+# depth, width, selective kernels, top-1: the column "Linear eval" in google-research/simclr, README.md.
+_SECOND = (
+    *((50, 1, False, 0.717), (50, 1, True, 0.746), (50, 2, False, 0.756), (50, 2, True, 0.777)),
+    *((101, 1, False, 0.736), (101, 1, True, 0.763), (101, 2, False, 0.770), (101, 2, True, 0.790)),
+    *((152, 1, False, 0.745), (152, 1, True, 0.772), (152, 2, False, 0.774), (152, 2, True, 0.794)),
+    (152, 3, True, 0.798),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimCLRParams:
+    """Where the converted network differs from the one that was trained.
+
+    padding: of the poolings: "same" as they were trained with TensorFlow, "torch" as the converted network has them.
+    """
+
+    padding: Literal["torch", "same"] = "torch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertedParams(SimCLRParams):
+    """bias: of the classifier: "keep" what the file has, which is random where the converter lost it, or "zero"."""
+
+    bias: Literal["keep", "zero"] = "keep"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OriginalParams(SimCLRParams):
+    padding: Literal["torch", "same"] = "same"
+
+
+def _build(depth: int, width: int, selective: bool, params: SimCLRParams, weights: Any) -> nn.Module:
+    from robharness_simclr.loading import load
+    from robharness_simclr.networks import ResNet
+
+    return load(
+        lambda: ResNet(depth, width, selective=selective, padding=params.padding),
+        weights,
+        bias=getattr(params, "bias", "keep"),
+    )
+
+
+def _spec(depth: int, width: int, selective: bool = False, **fields: Any) -> ModelSpec:
+    return ModelSpec(
+        labels="imagenet-1k",
+        build=partial(_build, depth, width, selective),
+        features="avgpool",
+        licence="Apache-2.0",
+        **fields,
+    )
+
+
+@hookimpl
+def robharness_models() -> Iterator[ModelSpec]:
+    for width, converted, original in _FIRST:
+        name = "resnet50" + _times(width)
+        yield _spec(
+            50,
+            width,
+            name=name,
+            summary=f"SimCLR ResNet-50 {width}x, as converted to PyTorch and evaluated there, 256 px",
+            input=InputSpec(shape=(3, 256, 256)),
+            preprocessing=Preprocessing(resize=256, crop=256),
+            weights=File(path=f"weights/resnet50-{width}x.pth", get=f"convert.py of {_V1}"),
+            params=ConvertedParams,
+            expected={"clean": converted},
+            alternatives={
+                "224 px": {"preprocessing": {"crop": 224}},
+                "bias: zero": {"bias": "zero"},
+                "padding: same": {"padding": "same"},
+            },
+            paper="https://arxiv.org/abs/2002.05709",
+        )
+        yield _spec(
+            50,
+            width,
+            name=f"{name}-tf",
+            summary=f"SimCLR ResNet-50 {width}x, TensorFlow's original checkpoint, 224 px",
+            input=InputSpec(shape=(3, 224, 224)),
+            preprocessing=Preprocessing(resize=256, crop=224, interpolation="bicubic", antialias=False),
+            weights=Download(url=f"{_ZIPS}/ResNet50_{width}x.zip"),
+            params=OriginalParams,
+            expected={"clean": original},
+            alternatives={"padding: torch": {"padding": "torch"}},
+            paper="https://arxiv.org/abs/2002.05709",
+        )
+    for depth, width, selective, accuracy in _SECOND:
+        file = f"r{depth}_{width}x_sk{int(selective)}"
+        yield _spec(
+            depth,
+            width,
+            selective,
+            name=f"v2-resnet{depth}{_times(width)}{'-sk' if selective else ''}",
+            summary=f"SimCLRv2 {file}, as converted to PyTorch, 224 px",
+            input=InputSpec(shape=(3, 224, 224)),
+            preprocessing=Preprocessing(resize=256, crop=224),
+            weights=File(path=f"weights/{file}.pth", get=f"download.py and convert.py of {_V2}"),
+            params=SimCLRParams,
+            expected={"clean": accuracy},
+            alternatives={"padding: same": {"padding": "same"}},
+            paper="https://arxiv.org/abs/2006.10029",
+        )
+
+
+def _times(width: int) -> str:
+    return "" if width == 1 else f"-{width}x"
