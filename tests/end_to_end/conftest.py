@@ -1,11 +1,25 @@
 """Fixtures of the end-to-end tests: a suite over a network that is trained here, on MNIST."""
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 MNIST = str(Path(__file__).parent / "mnist.py")
+
+
+@pytest.fixture(scope="session")
+def shell():
+    """The command in a process of its own, in the repository's folder."""
+
+    def go(*words):
+        command = [sys.executable, "-c", "from robharness.cli import main; main()", *map(str, words)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    return go
 
 
 @pytest.fixture(scope="session")

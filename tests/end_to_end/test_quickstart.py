@@ -1,9 +1,6 @@
 """The quickstart, and every number of it computed a second way: plain PyTorch, PIL, imagecorruptions and NumPy."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import foolbox
@@ -37,13 +34,8 @@ def store(tmp_path_factory):
     return tmp_path_factory.mktemp("quickstart") / "store"
 
 
-def shell(*words):
-    command = [sys.executable, "-c", "from robharness.cli import main; main()", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ}, check=False)
-
-
 @pytest.fixture(scope="module")
-def report(store):
+def report(shell, store):
     """What `robharness run suites/quickstart.yaml --json` prints."""
     done = shell("run", "suites/quickstart.yaml", "--store", store, "--json")
     assert done.returncode == 0, done.stderr
@@ -227,7 +219,7 @@ def test_worst_cases_a_second_way(report, results):
         assert worst["accuracy"] == right.mean()
 
 
-def test_a_second_run_computes_nothing_and_prints_the_paper_form(report, store):
+def test_a_second_run_computes_nothing_and_prints_the_paper_form(shell, report, store):
     done = shell("run", "suites/quickstart.yaml", "--store", store)
     assert done.returncode == 0
     assert "nothing to compute: the store has it all" in done.stderr
@@ -236,7 +228,7 @@ def test_a_second_run_computes_nothing_and_prints_the_paper_form(report, store):
         assert words in done.stdout
 
 
-def test_rows_are_replayed_bit_by_bit(results, store, tmp_path):
+def test_rows_are_replayed_bit_by_bit(shell, results, store, tmp_path):
     """Level (b): the same pass shape, threads and device; other cells missing, the work cut in other places."""
     import shutil
 
