@@ -43,8 +43,8 @@ def parametrize_with_checks(
     to build it from, files by name, or a function that makes and returns either. classes: by label space, how many it
     has. pictures: by corruption, whose examples stand on its canvas, {"name", "split", "canvas"} as in a suite; needed
     for pictures that were corrupted before. Keys of all but `classes` may be globs.
-    Raises UserError where the plugin cannot be loaded, nothing is left to check, or a key fits no spec. Weights and data
-    that are not there make items that fail, with the sentence of `Missing`.
+    Raises UserError where the plugin cannot be loaded, nothing is left to check, or a key fits no spec. Weights and
+    data that are not there make items that fail, with the sentence of `Missing`.
     """
     found = checks(
         plugin,

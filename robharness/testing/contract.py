@@ -61,7 +61,9 @@ class Plugin:
         if _is_importable(plugin):
             return cls(namespace=plugin.rpartition(".")[2].removeprefix("robharness_"), place=plugin)
         known = did_you_mean(plugin, [name for source in sources for name in (source.namespace, source.origin)])
-        raise PluginLoadError(f"'{plugin}' is no installed plugin and no module{known or '.'} See: robharness list plugins")
+        raise PluginLoadError(
+            f"'{plugin}' is no installed plugin and no module{known or '.'} See: robharness list plugins"
+        )
 
     @classmethod
     def _of_module(cls, module: ModuleType) -> Plugin:

@@ -1,14 +1,14 @@
 """Small networks and pictures on which the right answer is known, declared as any plugin would.
 
-Exact: inputs count in whole 256ths and weights are small integers, so that no sum in float32 is ever rounded, and
-outcomes must be bit-equal whatever the batch, the order and the shape of a pass. Line: two classes, whose margin is
-linear, so that the best attack is known in closed form. Deaf: gradients, but no input changes its mind. Smooth: real
-weights, a BatchNorm and a bend, as networks have them.
+Exact: inputs count in whole 256ths, gradients in 1024ths, and weights are small integers, so that no sum in float32 is
+ever rounded, and outcomes must be bit-equal whatever the batch, the order and the shape of a pass. Line: two classes,
+whose margin is linear, so that the best attack is known in closed form. Deaf: there are gradients, but no input changes
+its mind. Smooth: real weights, a BatchNorm and a bend, as networks have them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robharness.classifier import Batch, Classifier
 from robharness.plugins import KINDS, Registry, Source
+from robharness.rng import ExampleRNG
 from robharness.specs import (
     AttackSpec,
     CorruptionSpec,
@@ -32,7 +34,7 @@ from robharness.specs import (
 SHAPES: dict[Kind, tuple[int, ...]] = {"image": (3, 8, 8), "video": (3, 4, 4, 4)}
 """Of inputs; both have as many values."""
 VALUES = 192
-LEVELS = 256
+LEVELS, STEPS = 256, 1024
 HIDDEN = 32
 SOURCE = Source(namespace="testing", distribution="robharness.testing")
 DUAL: dict[Norm, float] = {"linf": 1, "l2": 2, "l1": np.inf}
@@ -41,9 +43,9 @@ DUAL: dict[Norm, float] = {"linf": 1, "l2": 2, "l1": np.inf}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Toy:
-    """A network and its examples. net: makes the network. pictures: uint8 (N, H, W, C) or (N, T, H, W, C). labels: (N,).
+    """A network and its examples, whose ids are "NAME-00" and on.
 
-    Ids are "NAME-00" and on.
+    net: makes the network. pictures: uint8 (N, H, W, C) or (N, T, H, W, C). labels: (N,).
     """
 
     name: str
@@ -63,7 +65,9 @@ class Toy:
 
     def beside(self, registry: Registry) -> Registry:
         """The registry with this toy as the model and the data set testing/NAME."""
-        mixed = Registry(**{kind: dict(getattr(registry, kind)) for kind in KINDS})
+        mixed = Registry()
+        for kind in KINDS:
+            getattr(mixed, kind).update(getattr(registry, kind))
         input = InputSpec(kind=self.kind, shape=SHAPES[self.kind])
         model = ModelSpec(
             name=self.name,
@@ -105,8 +109,20 @@ class Levels(torch.autograd.Function):
         return (x * LEVELS).round()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient * LEVELS
+
+
+class Coarse(torch.autograd.Function):
+    """Logits as they are; their gradients in 1024ths, so that the last bits of an objective's do not matter."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        return logits.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return (gradient * STEPS).round() / STEPS
 
 
 class Exact(nn.Module):
@@ -124,7 +140,8 @@ class Exact(nn.Module):
         self.head.weight = _parameter(draws.integers(-2, 3, (classes, HIDDEN)))
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.body(Levels.apply(x))) / 2**12  # type: ignore[no-untyped-call]
+        features = self.body(Levels.apply(x))
+        logits: Tensor = Coarse.apply(self.head(features) / 2**12)
         return logits
 
 
@@ -148,11 +165,12 @@ class Deaf(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.body = nn.Flatten()
-        self.weights = _parameter(np.random.default_rng(1).normal(size=(VALUES, classes)))
-        self.lead = 100 * VALUES * torch.eye(classes)[0]
+        self.weights = _parameter(np.random.default_rng(1).normal(size=(VALUES, classes)) / 64)
+        self.lead = 8 * torch.eye(classes)[0]  # the logits of two classes can move 4 apart
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x) @ self.weights + self.lead
+        logits: Tensor = self.body(x) @ self.weights + self.lead
+        return logits
 
 
 class Smooth(nn.Module):
@@ -167,7 +185,9 @@ class Smooth(nn.Module):
         self.head = nn.Linear(HIDDEN, 5, device="meta")
         self.body[1].weight = _parameter(draws.normal(size=(HIDDEN, VALUES)) / VALUES**0.5)
         self.body[1].bias = _parameter(draws.normal(size=HIDDEN) / 8)
-        self.body[2].running_var.fill_(0.04)
+        norm: Any = self.body[2]  # with the mean and variance of uniform pixels
+        norm.running_mean = (self.body[1].weight.sum(1) / 2 + self.body[1].bias).detach()
+        norm.running_var = torch.full((HIDDEN,), 1 / 12)
         self.head.weight = _parameter(draws.normal(size=(5, HIDDEN)))
         self.head.bias = _parameter(np.zeros(5))
 
@@ -195,28 +215,71 @@ def deaf(kind: Kind, classes: int, n: int) -> Toy:
     )
 
 
-def line(kind: Kind, norm: Norm, eps: float, shares: tuple[float, ...]) -> Toy:
-    """Line, with the box out of reach: half of the examples of each class.
+def line(kind: Kind, norm: Norm, eps: float, shares: tuple[float, ...]) -> tuple[Toy, np.ndarray]:
+    """Line, far from the edges of the box, and how near each example is to the boundary, (N,).
 
-    shares: of an example's clean margin in the most that a perturbation of length eps can take away; by turns.
+    shares: the distance of examples, over eps; one of each class for each share. 8 bits meet them nearly.
     """
     draws = np.random.default_rng(3)
     weights = draws.normal(size=VALUES)
-    offset, most = 0.5 * weights.sum(), eps * np.linalg.norm(weights, DUAL[norm])
+    offset, slope = weights.sum() / 2, np.linalg.norm(weights, DUAL[norm])
     labels = np.arange(2 * len(shares)) % 2
-    margins = np.repeat(shares, 2) * most
+    ahead = np.where(labels == 1, 1, -1)
     x = draws.uniform(0.45, 0.55, (len(labels), VALUES))
-    scores = offset + np.where(labels == 1, margins, -margins)
-    for _ in range(20):  # 8 bits cannot hit a margin exactly, but many of them can nearly
-        x += ((scores - x @ weights) / (weights @ weights))[:, None] * weights
-        x = x.clip(0.3, 0.7)
-    return Toy(
+    wanted = offset + ahead * np.repeat(shares, 2) * eps * slope
+    x += ((wanted - x @ weights) / (weights @ weights))[:, None] * weights
+    channels, *sides = SHAPES[kind]
+    pictures = np.moveaxis((x * 255).round().astype(np.uint8).reshape(-1, channels, *sides), 1, -1)
+    toy = Toy(
         name=f"line-{kind}-{norm}",
         kind=kind,
         net=lambda: Line(weights, float(offset)),
-        pictures=x,
+        pictures=pictures,
         labels=labels,
     )
+    found = toy.x.double().flatten(1).numpy() @ weights
+    return toy, ahead * (found - offset) / slope / eps
+
+
+def declare_perturbations(registry: Registry) -> None:
+    """Add the attack testing/sign and the corruption testing/darker to a registry."""
+    attack = AttackSpec(
+        name="sign",
+        summary="A step along the sign of the gradient",
+        access="gradient",
+        params=NoOptions,
+        threat=lambda params: ThreatModel(norm="linf"),
+        cost=lambda params: Cost(shared_gradients=1),
+        build=lambda params: Sign(),
+        randomness="none",
+    )
+    corruption = CorruptionSpec(
+        name="darker", summary="Less light", group="light", build=lambda params: Darker(), randomness="none"
+    )
+    registry.add("attacks", attack, SOURCE)
+    registry.add("corruptions", corruption, SOURCE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """Nothing to choose."""
+
+
+class Sign:
+    def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Tensor:
+        gradient = batch.gradient(model, margin).gradient
+        return (batch.x + eps * gradient.sign()).clamp(0, 1)
+
+
+class Darker:
+    def perturb(self, model: None, batch: Batch, severity: int, rng: ExampleRNG) -> Tensor:
+        return batch.canvas // (1 + severity)
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """The best wrong logit minus the true one, (N,)."""
+    true = logits.gather(1, labels[:, None])[:, 0]
+    return logits.scatter(1, labels[:, None], -torch.inf).amax(1) - true
 
 
 def _labelled(name: str, kind: Kind, net: Callable[[], nn.Module], pictures: np.ndarray) -> Toy:

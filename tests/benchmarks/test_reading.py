@@ -56,8 +56,9 @@ def show(benchmark, name, units, waited, bare):
 @pytest.mark.parametrize("model", ["samples/efficientnet-lite0", "supervised/resnet50"])
 def test_an_image_folder(benchmark, tmp_path, model):
     """ImageNet's layout: 96 JPEG files of 500 x 375, resized to 256 and cropped to 224."""
-    import robharness_datasets.imagenet as published
     from PIL import Image
+
+    import robharness_datasets.imagenet as published
 
     photos = discover().datasets["samples/imagenet-photos"].spec.open(tmp_path, "val")
     wnids = list(published.wnids())

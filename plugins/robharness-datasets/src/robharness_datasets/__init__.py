@@ -18,8 +18,8 @@ from robharness_datasets.imagenet_c import open_imagenet_c
 # from robharness_datasets import ucf101  (its module keeps `SPEC`, and imports numpy and decord when it opens)
 
 # Name, group, ImageNet-C's archive. The groups are the paper's (Table 6), where brightness is digital; the publisher
-# files it under weather. The last four are no part of the benchmark, nor of the
-# paper; they have names of their own, so that imagenet-c/* asks for the 15 alone.
+# files it under weather. The last four are no part of the benchmark, nor of the paper; they have names of their own,
+# so that imagenet-c/* asks for the 15 alone.
 _CORRUPTIONS = (
     ("gaussian_noise", "noise", "noise"),
     ("shot_noise", "noise", "noise"),

@@ -6,7 +6,7 @@ import os
 import shlex
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from robharness import Missing, UserError
 from robharness_datasets.imagenet import PER_CLASS, SUBSET, check_classes, check_complete, wnids
@@ -14,6 +14,7 @@ from robharness_datasets.listing import pictures_below
 from robharness_datasets.pictures import read_rgb
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from robharness import Batch, ExampleRNG
@@ -25,15 +26,19 @@ READERS = 8
 
 
 class ImageNetC:
-    """One corruption, in `<folder>/<severity>/<wnid>/<file>`; finds an image by its id in datasets/imagenet."""
+    """One corruption, in `<folder>/<severity>/<wnid>/<file>`; finds an image by its id in datasets/imagenet.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    get: the command that gets the images.
+    """
+
+    def __init__(self, folder: Path, get: str) -> None:
+        self._folder, self._get = folder, get
 
     def perturb(self, model: None, batch: Batch, severity: int, rng: ExampleRNG) -> Tensor:
         """The published images of `batch.ids`, uint8 (N, 224, 224, 3), as they are: never resized again.
 
-        Raises Missing for an image that is not there, UserError for a canvas of another size or a broken image.
+        Raises Missing for an image that is not there, Unreadable for a broken one, and UserError for one of another
+        size than the published, or a canvas of another.
         """
         import numpy as np
         import torch
@@ -47,13 +52,15 @@ class ImageNetC:
         with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as threads:
             return torch.from_numpy(np.stack(list(threads.map(self._read, files))))
 
-    def _read(self, file: Path) -> Any:
+    def _read(self, file: Path) -> np.ndarray:
         if not file.is_file():
-            raise Missing("an image of ImageNet-C", where=str(file), get="unpack the archive again")
+            raise Missing("an image of ImageNet-C", where=str(file), get=self._get)
         picture = read_rgb(file)
         if picture.shape != (SIDE, SIDE, 3):
             height, width, _ = picture.shape
-            raise UserError(f"{file} has {height} x {width} px and not the published {SIDE} x {SIDE}; unpack it again")
+            raise UserError(
+                f"{file} has {height} x {width} px and not the published {SIDE} x {SIDE}. To get it again: {self._get}"
+            )
         return picture
 
 
@@ -65,20 +72,19 @@ def open_imagenet_c(name: str, archive: str, params: None, root: Path) -> ImageN
     """
     top = root / "imagenet-c"
     places = [top / archive / name, top / name]
-    folder = next((place for place in places if place.is_dir()), places[0])
     get = (
         f"curl -LO https://zenodo.org/records/2235448/files/{archive}.tar && "
         f"mkdir -p {shlex.quote(str(top))} && tar -xf {archive}.tar -C {shlex.quote(str(top))}"
     )
-    is_part, there = (top / SUBSET).exists(), False
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None:
+        raise Missing(f"ImageNet-C's {name}", where=" and ".join(map(str, places)), get=get)
+    is_part = (top / SUBSET).exists()
     for severity in SEVERITIES:
         place = folder / str(severity)
         found = pictures_below(place) if place.is_dir() else {}
-        there |= any(found.values())
         check_classes(place, found)
         if not is_part:
             what = f"the images of ImageNet-C's {name} of severity {severity}"
             check_complete(what, place, found, PER_CLASS * len(wnids()), PER_CLASS, get, top / SUBSET)
-    if not there:
-        raise Missing(f"the images of ImageNet-C's {name}", where=" and ".join(map(str, places)), get=get)
-    return ImageNetC(folder)
+    return ImageNetC(folder, get)

@@ -122,7 +122,7 @@ def _placed(net: nn.Module, lenient: bool, converted: Any, found: State) -> Stat
         return placed
     constants = {name: value for name, value in own.items() if name.rpartition(".")[2] in CONSTANTS}
     # "conv1.scores" belongs to no layer and is dropped; "layer3.22.conv1.weight" to a deeper network, and is not.
-    layers = {_any_number(name) for name in own}
+    layers = {_any_number(name) for name in (*own, *places)}
     return constants | {name: value for name, value in placed.items() if _any_number(name) in layers}
 
 
