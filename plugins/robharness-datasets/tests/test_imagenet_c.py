@@ -134,6 +134,25 @@ def test_a_part_that_is_not_said_to_be_one_is_missing_the_rest(root):
     assert sentence.endswith(f"touch {root}/imagenet-c/SUBSET")
 
 
+@pytest.mark.parametrize("place", [".", "weather", "weather/fog"])
+def test_a_part_may_be_said_to_be_one_at_any_height(root, place):
+    write(root / "imagenet-c" / "weather" / "fog")
+    (root / "imagenet-c" / "SUBSET").rename(root / "imagenet-c" / place / "SUBSET")
+    assert SPECS["imagenet-c/fog"].open(None, root).perturb(None, batch(IDS), 2, None).shape == (9, 224, 224, 3)
+
+
+def test_every_severity_may_be_said_to_be_a_part(root):
+    (root / "imagenet-c" / "SUBSET").unlink()
+    folder = root / "imagenet-c" / "weather" / "fog"
+    write(folder)
+    for severity in range(1, 5):
+        (folder / str(severity) / "SUBSET").touch()
+    with pytest.raises(Missing, match="fog of severity 5"):
+        SPECS["imagenet-c/fog"].open(None, root)
+    (folder / "5" / "SUBSET").touch()
+    assert SPECS["imagenet-c/fog"].open(None, root).perturb(None, batch(IDS), 5, None).shape == (9, 224, 224, 3)
+
+
 def test_a_severity_that_was_never_unpacked_is_missing(root):
     (root / "imagenet-c" / "SUBSET").unlink()
     folder = root / "imagenet-c" / "fog"

@@ -68,7 +68,8 @@ def open_imagenet_c(name: str, archive: str, params: None, root: Path) -> ImageN
     """The corruption `name` of `<root>/imagenet-c/`, in a folder `<archive>/<name>` or `<name>`.
 
     archive: the published one that it is in, "noise" of noise.tar. Raises Missing where images are missing, unless
-    a file `<root>/imagenet-c/SUBSET` says that this is on purpose, and UserError where folders are none of the classes.
+    a file SUBSET in `imagenet-c` or in a folder between it and the classes says that this is on purpose, and UserError
+    where folders are none of the classes.
     """
     top = root / "imagenet-c"
     places = [top / archive / name, top / name]
@@ -79,9 +80,9 @@ def open_imagenet_c(name: str, archive: str, params: None, root: Path) -> ImageN
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
         raise Missing(f"ImageNet-C's {name}", where=" and ".join(map(str, places)), get=get)
-    is_part = (top / SUBSET).exists()
     for severity in SEVERITIES:
         place = folder / str(severity)
+        is_part = any((above / SUBSET).exists() for above in (place, folder, folder.parent, top))
         found = pictures_below(place) if place.is_dir() else {}
         check_classes(place, found)
         if not is_part:
