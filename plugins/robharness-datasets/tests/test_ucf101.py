@@ -1,0 +1,245 @@
+"""UCF101 in its publisher's layout: official lists and AVI files of MPEG-4, written by PyAV."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from robharness import Missing, Unreadable, UserError
+from robharness_datasets.ucf101 import COUNTS, SPEC
+from robharness_datasets.videos import VideoFile
+
+# Of classInd.txt: where the alphabet without regard to case and the order of bytes differ.
+OFFICIAL = {35: "Hammering", 36: "HammerThrow", 47: "JumpingJack", 48: "JumpRope"}
+ACTIONS = [OFFICIAL.get(n, f"{'A' if n < 35 else 'I' if n < 47 else 'K'}ction{n:03}") for n in range(1, 102)]
+assert sorted(ACTIONS, key=str.lower) == ACTIONS != sorted(ACTIONS)
+VIDEOS = [
+    f"{action}/v_{action}_g01_c0{clip}.avi" for action in ("Action001", "Hammering", "JumpRope") for clip in (1, 2)
+]
+LABELS = [0, 0, 34, 34, 47, 47]
+N_FRAMES = 45
+
+
+def pictures(seed, n=N_FRAMES):
+    """A coloured pattern that moves and a light that counts, uint8 (n, 48, 64, 3)."""
+    draw = np.random.default_rng(seed)
+    pattern = np.kron(draw.integers(0, 256, (20 + n, 20, 3), dtype=np.uint8), np.ones((4, 4, 1), np.uint8))
+    frames = np.stack([pattern[step : step + 48, :64] for step in range(n)])
+    frames[:, :16, :16] = (np.arange(n) * 255 // n)[:, None, None, None]
+    return frames
+
+
+def write(file, frames):
+    """As UCF101's are: MPEG-4 in AVI, with frames that are predicted from those after them."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.bit_rate = "yuv420p", 2_000_000
+        stream.codec_context.gop_size, stream.codec_context.max_b_frames = 12, 2
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def decoded(file):
+    """All frames by PyAV, one after the other."""
+    with av.open(str(file)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    lists = root / "ucf101" / "ucfTrainTestlist"
+    lists.mkdir(parents=True)
+    classes = "".join(f"{number} {action}\r\n" for number, action in enumerate(ACTIONS, 1))
+    (lists / "classInd.txt").write_bytes(classes.encode())
+    (lists / "testlist01.txt").write_bytes("".join(f"{video}\r\n" for video in VIDEOS).encode())
+    lines = [f"{video} {label + 1}\r\n" for video, label in zip(VIDEOS, LABELS, strict=True)]
+    (lists / "trainlist02.txt").write_bytes("".join(reversed(lines)).encode())
+    for seed, video in enumerate(VIDEOS):
+        write(root / "ucf101" / "UCF-101" / video, pictures(seed))
+    (root / "ucf101" / "SUBSET").touch()
+    return root
+
+
+@pytest.fixture
+def copy(published, tmp_path):
+    """A copy that a test may break."""
+    subprocess.run(["cp", "-r", str(published), str(tmp_path / "data")], check=True)
+    return tmp_path / "data"
+
+
+def spoiled(root, index, change):
+    file = root / "ucf101" / "UCF-101" / VIDEOS[index]
+    file.write_bytes(change(file.read_bytes()))
+    return SPEC.open(root, "test1")
+
+
+def test_official_lists_give_ids_labels_and_their_order(published):
+    test, train = SPEC.open(published, "test1"), SPEC.open(published, "train2")
+    assert (list(test.ids), list(test.labels)) == (VIDEOS, LABELS)
+    assert (list(train.ids), list(train.labels)) == (VIDEOS[::-1], LABELS[::-1])
+    assert SPEC.splits == ("test1", "test2", "test3", "train1", "train2", "train3")
+    assert SPEC.kind == "video" and SPEC.labels == "ucf-101"
+
+
+def test_frames_are_pyavs_in_rgb_wherever_one_looks(published):
+    data = SPEC.open(published, "test1")
+    for index, id in enumerate(data.ids):
+        expected = decoded(published / "ucf101" / "UCF-101" / id)
+        video = data.read(index)
+        assert len(video) == len(expected) == N_FRAMES
+        for frames in ([0, 1, 2], [44], [30, 2, 17, 2], list(range(8, 40, 2)), list(range(N_FRAMES))):
+            found = video[frames]
+            assert (found.dtype, found.shape) == (np.uint8, (len(frames), 48, 64, 3))
+            np.testing.assert_array_equal(found, expected[frames])
+        error = np.abs(expected.astype(int) - pictures(index)).mean()
+        swapped = np.abs(expected[..., ::-1].astype(int) - pictures(index)).mean()
+        assert error < 0.5 * swapped, "red and blue changed places"
+
+
+def test_any_order_and_any_thread_give_the_same(published):
+    data = SPEC.open(published, "test1")
+    wanted = [3, 7, 20, 41]
+    expected = {index: data.read(index)[wanted].tobytes() for index in range(len(VIDEOS))}
+    order = random.Random(0).choices(range(len(VIDEOS)), k=60)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda index: data.read(index)[wanted].tobytes(), order))
+    assert found == [expected[index] for index in order]
+    again = SPEC.open(published, "test1")
+    assert [again.read(index)[wanted].tobytes() for index in reversed(range(6))] == list(expected.values())[::-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda content: b"", "it is empty"),
+        (lambda content: content[: len(content) // 2], r"cut off after [\d,]+ of [\d,]+ bytes"),
+        (lambda content: content[:200], "cut off"),
+        (lambda content: content[:6], "no video"),
+        (lambda content: b"<html>404 Not Found</html>" * 100, "no video"),
+        (lambda content: bytes(len(content)), "no video"),
+        (lambda content: content[: len(content) // 2].ljust(len(content), b"\0"), r"\d+ of the 45 frames"),
+    ],
+    ids=["empty", "half", "beginning", "six bytes", "a page", "zeros", "zeros from the middle"],
+)
+def test_broken_videos_are_unreadable_and_others_are_read(copy, change, reason, capfd):
+    data = spoiled(copy, 2, change)
+    assert list(data.ids) == VIDEOS
+    with pytest.raises(Unreadable, match=reason):
+        data.read(2)[[0, 20, 44]]
+    assert data.read(3)[[0, 44]].shape == (2, 48, 64, 3)
+    assert "mpeg4" not in capfd.readouterr().err, "the decoder's own messages come between ours"
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [(b"", "cannot be decoded"), (b"\0\0\1\xb6", "more than 10% of its frames cannot be decoded")],
+    ids=["zeros", "pictures of zeros"],
+)
+def test_frames_that_cannot_be_decoded_are_not_made_up(copy, start, reason):
+    """decord alone gives the last good frame again and again, where frames begin as frames do."""
+    file = copy / "ucf101" / "UCF-101" / VIDEOS[0]
+    with av.open(str(file)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size and not packet.is_keyframe]
+    content = bytearray(file.read_bytes())
+    for packet in packets[10:]:
+        content[packet.pos : packet.pos + packet.size] = start.ljust(packet.size, b"\0")
+    file.write_bytes(content)
+    video = SPEC.open(copy, "test1").read(0)
+    assert len(video) == N_FRAMES
+    with pytest.raises(Unreadable, match=reason):
+        video[[0, 20, 30]]
+
+
+def test_a_video_that_is_gone_after_opening_is_unreadable(copy):
+    data = SPEC.open(copy, "test1")
+    (copy / "ucf101" / "UCF-101" / VIDEOS[1]).unlink()
+    with pytest.raises(Unreadable, match="No such file"):
+        data.read(1)
+
+
+def test_a_part_is_what_is_listed_and_there(copy):
+    (copy / "ucf101" / "UCF-101" / VIDEOS[1]).unlink()
+    (copy / "ucf101" / "UCF-101" / "Hammering" / "notes.txt").touch()
+    assert list(SPEC.open(copy, "test1").ids) == [VIDEOS[0], *VIDEOS[2:]]
+
+
+def with_official_count(root, split="testlist01"):
+    """The lists as long as the official one: other videos of the same actions, which are not there."""
+    (root / "ucf101" / "SUBSET").unlink()
+    more = [f"Hammering/v_Hammering_g{number:04}_c01.avi" for number in range(COUNTS["test1"] - len(VIDEOS))]
+    (root / "ucf101" / "ucfTrainTestlist" / f"{split}.txt").write_text("\n".join([*VIDEOS, *more]), encoding="ascii")
+    return more
+
+
+def test_missing_videos_are_counted_before_anything_runs(copy):
+    more = with_official_count(copy)
+    with pytest.raises(Missing, match=rf"^3,777 of the 3,783 videos .*such as {more[0]}.*unrar x .*touch .*SUBSET$"):
+        SPEC.open(copy, "test1")
+    for video in more:
+        (copy / "ucf101" / "UCF-101" / video).touch()
+    data = SPEC.open(copy, "test1")
+    assert len(data.ids) == 3783
+    with pytest.raises(Unreadable, match="empty"):
+        data.read(3782)
+
+
+def test_nothing_there_says_how_to_get_it(tmp_path, copy):
+    with pytest.raises(Missing, match=r"official lists of UCF101.*classInd\.txt.*curl .*TrainTestSplits.*unzip"):
+        SPEC.open(tmp_path / "nowhere", "test1")
+    (copy / "ucf101" / "UCF-101").rename(copy / "elsewhere")
+    with pytest.raises(Missing, match=r"6 of the 6 videos.*UCF101\.rar") as caught:
+        SPEC.open(copy, "test1")
+    assert "SUBSET" not in str(caught.value), "nothing is no part"
+
+
+def test_lists_that_are_not_the_official_ones_are_refused(copy):
+    lists = copy / "ucf101" / "ucfTrainTestlist"
+    (copy / "ucf101" / "SUBSET").unlink()
+    with pytest.raises(UserError, match=r"testlist01\.txt names 6 videos, the official list 3,783.*unzip"):
+        SPEC.open(copy, "test1")
+    with pytest.raises(Missing, match=r"testlist03\.txt"):
+        SPEC.open(copy, "test3")
+    (lists / "trainlist02.txt").write_text(f"{VIDEOS[2]} 36\n", encoding="ascii")
+    with pytest.raises(UserError, match=r"trainlist02\.txt:1: 'Hammering/.* 36' does not fit classInd"):
+        SPEC.open(copy, "train2")
+    by_bytes = "".join(f"{number} {action}\n" for number, action in enumerate(sorted(ACTIONS), 1))
+    (lists / "classInd.txt").write_text(by_bytes, encoding="ascii")
+    with pytest.raises(UserError, match=r"classInd\.txt does not number 101 actions"):
+        SPEC.open(copy, "test1")
+
+
+def test_without_a_decoder_it_says_what_to_install(published, monkeypatch):
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    monkeypatch.delitem(sys.modules, "decord", raising=False)
+    with pytest.raises(Missing, match=r"pip install 'robharness-datasets\[video\]'$"):
+        SPEC.open(published, "test1")
+
+
+def test_declaring_and_opening_import_nothing_heavy(published):
+    script = f"""
+import sys
+from pathlib import Path
+from robharness_datasets.ucf101 import SPEC
+data = SPEC.open(Path({str(published)!r}), "test1")
+heavy = {{"torch", "numpy", "decord", "PIL"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_video_file_is_measured_by_what_it_holds(tmp_path):
+    write(tmp_path / "one.avi", pictures(3, n=2))
+    assert len(VideoFile(Path(tmp_path / "one.avi"))) == 2
