@@ -1,6 +1,6 @@
 """The data sets of the paper, read from disk as their publishers lay them out.
 
-ImageNet and CIFAR, the corrupted copies of both as corruptions, and any folder of pictures.
+ImageNet and CIFAR, the corrupted copies of both as corruptions, any folder of pictures, and the videos of UCF101.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from robharness_datasets.cifar_c import open_cifar_c
 from robharness_datasets.folder import open_folder, open_imagenet_folder
 from robharness_datasets.imagenet import open_imagenet
 from robharness_datasets.imagenet_c import open_imagenet_c
-
-# from robharness_datasets import ucf101  (its module keeps `SPEC`, and imports numpy and decord when it opens)
+from robharness_datasets.ucf101 import SPEC as UCF101
 
 # Name, group, ImageNet-C's archive. The groups are the paper's (Table 6), where brightness is digital; the publisher
 # files it under weather. The last four are no part of the benchmark, nor of the paper; they have names of their own,
@@ -78,7 +77,7 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
         splits=(),  # any
         open=open_imagenet_folder,
     )
-    # yield ucf101.SPEC
+    yield UCF101
 
 
 @hookimpl

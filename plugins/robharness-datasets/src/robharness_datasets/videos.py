@@ -59,8 +59,8 @@ class VideoFile:
         return np.stack([found[frame] for frame in frames])
 
     def _one_after_the_other(self, wanted: set[int]) -> dict[int, np.ndarray]:
-        """From the first frame on: AVI has no times of presentation, by which decord seeks, so that it would come out some
-        frames early in videos with B-frames, as XviD makes them. Its skipping of frames seeks, too.
+        """From the first frame on: decord seeks by times of presentation, which AVI has not, so that it would come out
+        some frames early in videos with B-frames, as XviD makes them. Its skipping of frames seeks, too.
         """
         self._reader.seek(0)
         found = {}
