@@ -126,10 +126,10 @@ class Classifier:
     ) -> None:
         self.device = torch.device(device)
         self.net = net.to(self.device).eval().requires_grad_(False)
-        self._for_pictures = _memory_format(self.device, low=gradient_dtype is not None)
+        self._formats = _memory_formats(self.device, low=gradient_dtype is not None)
         for parameter in self.net.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=self._for_pictures)
+            if parameter.ndim in self._formats:
+                parameter.data = parameter.data.contiguous(memory_format=self._formats[parameter.ndim])
         self.rows = rows
         self.grad_mode_exact = False
         self.rough = gradient_dtype is not None
@@ -217,7 +217,7 @@ class Classifier:
         """Logits, or for a holder with access to them features, of one pass."""
         self.passes["forward"] += 1
         try:
-            inputs = chunk if self._cut is None else self._cut.clips(chunk)
+            inputs = chunk if self._cut is None else _laid_out(self._cut.clips(chunk), self.memory_format)
             outputs = self._represent(inputs) if self.access == "features" else self._call(inputs)
         except Exception as error:
             raise Violation(f"its forward pass failed: {type(error).__name__}: {error}", by="model") from error
@@ -252,8 +252,11 @@ class Classifier:
         if len(last) < self.rows:
             padding = last[:1].expand(self.rows - len(last), *last.shape[1:])
             chunks[-1] = (start, torch.cat([last, padding]))
-        self.memory_format = self._for_pictures if x.ndim == 4 else torch.contiguous_format
-        return [(start, _laid_out(chunk, self.memory_format)) for start, chunk in chunks]
+        self.memory_format = self._formats.get(x.ndim, torch.contiguous_format)
+        as_it_is = (
+            self.memory_format if self._cut is None else torch.contiguous_format
+        )  # clips are laid out by themselves
+        return [(start, _laid_out(chunk.detach(), as_it_is)) for start, chunk in chunks]
 
     def _is_here(self, x: Tensor) -> bool:
         return x.device.type == self.device.type and self.device.index in (None, x.device.index)
@@ -392,16 +395,19 @@ def _laid_out(x: Tensor, memory_format: torch.memory_format) -> Tensor:
     wanted = torch.empty_like(x, device="meta", memory_format=memory_format).stride()
     if x.stride() == wanted:
         return x
-    return torch.empty_like(x, memory_format=memory_format).copy_(x.detach())
+    return torch.empty_like(x, memory_format=memory_format).copy_(x)
 
 
-def _memory_format(device: torch.device, *, low: bool) -> torch.memory_format:
-    """For pictures: channels last, which convolutions like best on a CPU, and in low precision on a GPU.
+def _memory_formats(device: torch.device, *, low: bool) -> dict[int, torch.memory_format]:
+    """By number of axes, for pictures and videos: channels last, which convolutions like best on a CPU, and pictures in
+    low precision on a GPU.
 
-    In float32 on an H100, ResNet-50's passes take 1.28 times longer with it.
+    In float32 on an H100, ResNet-50's passes take 1.28 times longer with it. R(2+1)D-18's on two CPU cores take 0.66 of
+    the time, its gradients 0.84.
     """
-    is_fast = device.type == "cpu" or low or torch.backends.cudnn.allow_tf32
-    return torch.channels_last if is_fast else torch.contiguous_format
+    if device.type == "cpu":
+        return {4: torch.channels_last, 5: torch.channels_last_3d}
+    return {4: torch.channels_last} if low or torch.backends.cudnn.allow_tf32 else {}
 
 
 class Normalize(nn.Module):

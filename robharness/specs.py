@@ -322,7 +322,7 @@ class CorruptionSpec(_Record):
 
     group: e.g. "noise"; slopes are given per group. severities: those that a suite may ask for. open: instead of
     `build` for pictures that were corrupted before: (params, data root) -> a `Corruption`, which finds them by id;
-    raises `Missing` where they are not there, before anything runs.
+    raises `Missing` where they are not there, before anything runs. canvas: their side in pixels, where it is fixed.
     """
 
     name: str
@@ -330,6 +330,7 @@ class CorruptionSpec(_Record):
     group: str = field(metadata=_RUNTIME)
     build: Callable[[Params], Corruption] | None = field(default=None, metadata=_RUNTIME)
     open: Callable[[Params, Path], Corruption] | None = field(default=None, metadata=_RUNTIME)
+    canvas: int | None = field(default=None, metadata=_RUNTIME)
     severities: tuple[int, ...] = field(default=(1, 2, 3, 4, 5), metadata=_RUNTIME)
     params: type | None = field(default=None, metadata=_RUNTIME)
     randomness: Randomness = "example"
@@ -347,8 +348,9 @@ class CorruptionSpec(_Record):
 class DatasetSpec(_Record):
     """A data set.
 
-    labels: the label space, e.g. "imagenet-1k". open: (data root, split) -> a `Dataset`; raises `Missing` where the
-    data are not there. revision: raise it when the pixels of an id change.
+    labels: the label space, e.g. "imagenet-1k". splits: empty where any name may be one, of a folder, say. open: (data
+    root, split) -> a `Dataset`; raises `Missing` where the data are not there. revision: raise it when the pixels of an
+    id change.
     """
 
     name: str

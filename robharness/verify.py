@@ -124,7 +124,7 @@ def _data(model: Entry, wanted: str | None, registry: Registry, data_root: Path)
     found = []
     for name, entry in registry.datasets.items():
         if entry.spec.labels == spec.labels and entry.spec.kind == spec.input.kind:
-            for split in entry.spec.splits:
+            for split in [split for split in entry.spec.splits if split != "train"] or entry.spec.splits:
                 try:
                     found.append((len(entry.spec.open(data_root, split).ids), name, split))
                 except Exception:  # not there, or broken, which matters to those alone who ask for it

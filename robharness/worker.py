@@ -675,7 +675,7 @@ def probe(classifier: Classifier, shape: Sequence[int], clips: Clips | None = No
         raise Violation(f"its forward pass draws from the global generator of {drawn[0]}, in eval mode", by="model")
     base.grad_mode_exact = bool(exact["grad_mode"]) and not base.rough
     base.classes = classifier.classes
-    base.memory_format = classifier.memory_format
+    base.memory_format = classifier.memory_format  # of the network's inputs
     base.passes.clear()
     return exact
 

@@ -307,6 +307,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "group": ("other", False),
         "build": (lambda params: 1, False),
         "open": (lambda params, root: 1, False),
+        "canvas": (16, False),  # the suite's canvas counts, which has to be this
         "severities": ((1,), False),
         "params": (NetParams, False),
         "randomness": ("global", True),

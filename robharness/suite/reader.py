@@ -102,7 +102,7 @@ class _Reader:
         metrics = self.metrics(raw.get("metrics"))
         if not raw.get("models") and not self.models_follow:
             self.error(("models",), "a suite needs at least one model", at_key=True)
-        canvas = self.canvas(header, bool(raw.get("corruptions")))
+        canvas = self.canvas(header, bool(raw.get("corruptions")), perturbations)
         self.fit(models, perturbations, dataset)
         self.unique(models, perturbations)
         expected, expected_source = self.expected(raw, models, perturbations)
@@ -217,7 +217,7 @@ class _Reader:
         if not isinstance(raw, dict):
             return None
         entry, split = self.entry("datasets", raw.get("name"), ("data", "name")), raw.get("split")
-        if entry is not None and isinstance(split, str) and split not in entry.spec.splits:
+        if entry is not None and isinstance(split, str) and entry.spec.splits and split not in entry.spec.splits:
             splits = list(entry.spec.splits)
             sentence = f"{entry.name} has no split '{split}'; it has {', '.join(splits)}"
             self.error(("data", "split"), sentence + did_you_mean(split, splits))
@@ -315,12 +315,21 @@ class _Reader:
                     continue
                 yield path, Perturbation(kind="corruption", entry=entry, params=params, strength=severity)
 
-    def canvas(self, header: Header | None, corrupts: bool) -> int | None:
+    def canvas(
+        self, header: Header | None, corrupts: bool, perturbations: Sequence[tuple[yaml.Path, Perturbation]]
+    ) -> int | None:
+        """The side of the canvas: as the suite says, or else as its corruptions need it."""
         wanted = "auto" if header is None else header.canvas
         if wanted == "none" and corrupts:
             self.error(("canvas",), "corruptions need a canvas: a side in pixels, such as 224")
+        corruptions = [(path, p.entry) for path, p in perturbations if p.kind == "corruption"]
+        fixed = [entry.spec.canvas for _, entry in corruptions if entry.spec.canvas is not None]
         if wanted == "auto":
-            return DEFAULT_CANVAS if corrupts else None
+            wanted = (fixed or [DEFAULT_CANVAS])[0] if corrupts else "none"
+        for path, entry in corruptions:
+            if wanted != "none" and entry.spec.canvas not in (None, wanted):
+                sentence = f"{entry.name} has pictures of {entry.spec.canvas} px, the canvas has {wanted}"
+                self.error((*path, "corruption"), f"{sentence}; write `canvas: {entry.spec.canvas}`")
         return None if wanted == "none" else int(wanted)
 
     # --- do the parts fit together -----------------------------------------------------------------------------

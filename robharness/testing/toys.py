@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robharness.cells import BLOCK
 from robharness.classifier import Batch, Classifier
 from robharness.plugins import KINDS, Registry, Source
 from robharness.rng import ExampleRNG
@@ -196,12 +197,12 @@ class Smooth(nn.Module):
         return logits
 
 
-def exact(kind: Kind, classes: int, n: int = 24) -> Toy:
-    """Exact, with random pixels; of six examples one is wrong already, and with two classes half."""
+def exact(kind: Kind, classes: int, n: int = BLOCK) -> Toy:
+    """Exact, with random pixels; of six examples one is wrong already."""
     return _labelled(f"exact-{kind}-{classes}", kind, lambda: Exact(classes), _pixels(kind, n))
 
 
-def smooth(kind: Kind, n: int = 24) -> Toy:
+def smooth(kind: Kind, n: int = BLOCK) -> Toy:
     return _labelled(f"smooth-{kind}", kind, Smooth, _pixels(kind, n))
 
 

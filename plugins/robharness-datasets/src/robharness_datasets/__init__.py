@@ -89,6 +89,7 @@ def robharness_corruptions() -> Iterator[CorruptionSpec]:
             summary=f"ImageNet-C's {words} as published, 224 px",
             group=group,
             open=partial(open_imagenet_c, name, archive),
+            canvas=224,
             randomness="none",
         )
         for clean in ("cifar-10", "cifar-100"):
@@ -97,5 +98,6 @@ def robharness_corruptions() -> Iterator[CorruptionSpec]:
                 summary=f"{clean.upper()}-C's {words} as published, 32 px",
                 group=group,
                 open=partial(open_cifar_c, clean, name),
+                canvas=32,
                 randomness="none",
             )

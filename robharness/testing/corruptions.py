@@ -1,0 +1,155 @@
+"""The contract of corruptions: on pictures that are made up, or on those of a data set that the author names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robharness import referee
+from robharness.classifier import Batch
+from robharness.data import on_canvas
+from robharness.errors import PluginNotFound, UserError
+from robharness.plugins import discover
+from robharness.rng import ExampleRNG, NoDraws, global_draws, global_seed
+from robharness.specs import CorruptionSpec, Perturbed
+from robharness.testing.contract import Broken, Subject
+
+SIDE, COUNT, FRAMES = 64, 4, 3
+
+
+def every_severity_runs(corruption: Subject) -> None:
+    """Every declared severity runs."""
+    for severity in _spec(corruption).severities:
+        try:
+            corrupted(corruption, severity)
+        except UserError:
+            raise
+        except Exception as error:
+            raise Broken(f"severity {severity} raised {type(error).__name__}: {error}") from error
+
+
+def keeps_shape_and_type(corruption: Subject) -> None:
+    """The result is a uint8 tensor of the canvas's shape, with the declared notes."""
+    spec, canvas = _spec(corruption), _canvas(corruption)
+    for severity in spec.severities:
+        referee.checked(corrupted(corruption, severity), canvas.pictures, notes=spec.notes)
+
+
+def belongs_to_the_example(corruption: Subject) -> None:
+    """A picture's corruption is the same again, in another order and without its neighbours."""
+    spec, n = _spec(corruption), len(_canvas(corruption).ids)
+    for severity in spec.severities:
+        whole = _pixels(corrupted(corruption, severity))
+        ways: dict[str, Sequence[int]] = {"again": range(n)}
+        if spec.randomness != "global":  # such a one gets the same whole blocks in every run
+            ways |= {"in another order": range(n - 1, -1, -1), "alone": [n - 1], "with fewer others": [0, n - 1]}
+        for how, rows in ways.items():
+            found = _pixels(corrupted(corruption, severity, list(rows)))
+            for row, picture in zip(rows, found, strict=True):
+                if not torch.equal(picture, whole[row]):
+                    raise Broken(f"at severity {severity} '{_canvas(corruption).ids[row]}' comes out otherwise {how}")
+
+
+def canvas_untouched(corruption: Subject) -> None:
+    """The pictures that it is given stay as they are."""
+    for severity in _spec(corruption).severities:
+        batch = _batch(_canvas(corruption))
+        before = batch.canvas.clone()
+        corrupted(corruption, severity, batch=batch)
+        if not torch.equal(batch.canvas, before):
+            raise Broken(f"severity {severity} writes into the canvas; work on a copy")
+
+
+def draws_as_declared(corruption: Subject) -> None:
+    """It draws what `randomness` says: from `rng` alone, from nothing, or, if declared, from global generators."""
+    spec = _spec(corruption)
+    corrupted(corruption, spec.severities[0])  # what it imports may draw what it likes, once
+    for severity in spec.severities:
+        with global_draws() as drawn:
+            corrupted(corruption, severity, as_declared=True)
+        if drawn and spec.randomness != "global":
+            raise Broken(f"severity {severity} draws from the global generator of {' and '.join(drawn)}")
+
+
+RULES = (every_severity_runs, keeps_shape_and_type, belongs_to_the_example, canvas_untouched, draws_as_declared)
+
+
+class Canvas(NamedTuple):
+    """ids: of the examples. pictures: uint8 (N, H, W, 3), or (N, T, H, W, 3)."""
+
+    ids: Sequence[str]
+    pictures: Tensor
+
+
+def corrupted(
+    corruption: Subject,
+    severity: int,
+    rows: Sequence[int] | None = None,
+    *,
+    batch: Batch | None = None,
+    as_declared: bool = False,
+) -> Tensor | Perturbed:
+    """What it returns for these rows of its canvas. as_declared: forbidden draws from `rng` raise Violation."""
+    spec = _spec(corruption)
+    batch = batch or _batch(_canvas(corruption), rows)
+    if spec.open is not None:
+        built = spec.open(corruption.params, corruption.data_root)
+    else:
+        assert spec.build is not None
+        built = spec.build(corruption.params)
+    streams = NoDraws if as_declared and spec.randomness != "example" else ExampleRNG
+    with global_seed(0) if spec.randomness == "global" else nullcontext():
+        return built.perturb(None, batch, severity, streams(0, corruption.entry.name, batch.ids))
+
+
+@lru_cache(maxsize=1)
+def _canvas(corruption: Subject) -> Canvas:
+    """Pictures with edges, gradients and texture, or the first ones of a data set. Raises UserError."""
+    spec, asked = _spec(corruption), corruption.pictures
+    if asked is None and spec.open is not None:
+        raise UserError(
+            f"nobody says whose pictures {corruption} has; write pictures={{'{spec.name}': "
+            f"{{'name': 'datasets/NAME', 'split': 'SPLIT', 'canvas': SIDE}}}}"
+        )
+    if asked is not None:
+        return _of_data(corruption, **asked)
+    sides = (FRAMES, SIDE, SIDE) if spec.inputs == {"video"} else (SIDE, SIDE)
+    y, x = np.mgrid[0:SIDE, 0:SIDE]
+    waves = [60 * np.sin(x / (3 + c)) + 40 * np.cos(y / (7 - c)) + 100 + 60 * (x > y) for c in range(3)]
+    noise = np.random.default_rng(0).normal(0, 8, (COUNT, *sides, 3))
+    pictures = (np.stack(waves, -1) + noise).clip(0, 255).astype(np.uint8)
+    return Canvas([f"made-up-{row}" for row in range(COUNT)], torch.from_numpy(pictures))
+
+
+def _of_data(corruption: Subject, name: str, split: str, canvas: int) -> Canvas:
+    try:
+        entry = corruption.plugin.registry.find("datasets", name)
+    except PluginNotFound:
+        entry = discover().find("datasets", name)
+    dataset = entry.spec.open(corruption.data_root, split)
+    count = min(COUNT, len(dataset.ids))
+    pictures = np.stack([on_canvas(np.asarray(dataset.read(index)), canvas) for index in range(count)])
+    return Canvas(list(dataset.ids[:count]), torch.from_numpy(pictures))
+
+
+def _batch(canvas: Canvas, rows: Sequence[int] | None = None) -> Batch:
+    rows = list(range(len(canvas.ids))) if rows is None else list(rows)
+    inputs = torch.zeros(len(rows), 3, 8, 8)
+    return Batch([canvas.ids[row] for row in rows], inputs, torch.zeros(len(rows), dtype=torch.long),
+                 canvas.pictures[rows].clone())  # fmt: skip
+
+
+def _pixels(returned: Tensor | Perturbed) -> Tensor:
+    return returned.x if isinstance(returned, Perturbed) else returned
+
+
+def _spec(corruption: Subject) -> CorruptionSpec:
+    spec: Any = corruption.entry.spec
+    found: CorruptionSpec = spec
+    return found

@@ -1,0 +1,71 @@
+"""The contract of metrics, on a small result that is stored as any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from robharness import api, engine, results
+from robharness.results import Results
+from robharness.store import Store
+from robharness.testing import toys
+from robharness.testing.contract import Broken, Subject
+
+
+def gives_numbers_by_label(metric: Subject) -> None:
+    """From stored results comes a mapping of the models' labels to numbers."""
+    with stored(metric) as found:
+        values = metric.entry.spec.compute(found)
+        if not isinstance(values, Mapping) or not values:
+            raise Broken(f"it returned {values!r}, not a mapping of labels to numbers")
+        for label, value in values.items():
+            if label not in found.labels:
+                raise Broken(f"it returned a number for {label!r}, and the models are {', '.join(found.labels)}")
+            if not _is_number(value):
+                raise Broken(f"for {label!r} it returned {value!r}, not a number")
+
+
+def same_numbers_again(metric: Subject) -> None:
+    """Computed twice from the same results, the numbers are the same."""
+    with stored(metric) as found:
+        first, second = (dict(metric.entry.spec.compute(found)) for _ in range(2))
+        if repr(first) != repr(second):
+            raise Broken(f"first it returned {first!r}, then {second!r}")
+
+
+RULES = (gives_numbers_by_label, same_numbers_again)
+
+
+@contextmanager
+def stored(metric: Subject) -> Iterator[Results]:
+    """Two models, clean, under an attack of two budgets and a corruption of two severities, on 16 examples."""
+    with TemporaryDirectory() as folder:
+        registry = toys.exact("image", 3).beside(metric.plugin.registry)
+        toys.declare_perturbations(registry)
+        suite: dict[str, Any] = {
+            "robharness": 1,
+            "name": "contract",
+            "canvas": 8,
+            "data": {"name": "testing/exact-image-3", "split": "all"},
+            "models": [
+                {"model": "testing/exact-image-3", "label": "A", "reference": True},
+                {"model": "testing/exact-image-3", "label": "B"},
+            ],
+            "attacks": [{"attack": "testing/sign", "eps": ["1/32", "1/16"]}],
+            "corruptions": [{"corruption": "testing/darker", "severity": [1, 2]}],
+            "metrics": [metric.entry.name],
+        }
+        plan = api.plan(suite, data=metric.data_root, registry=registry)
+        store = Store(Path(folder) / "store")
+        engine.run(plan, store, api.Silent())
+        yield results.load(plan, store)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, str) and isinstance(float(value), float)
+    except (TypeError, ValueError):
+        return False
