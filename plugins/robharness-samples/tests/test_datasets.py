@@ -167,7 +167,7 @@ import sys
 from pathlib import Path
 import robharness_samples
 specs = [*robharness_samples.robharness_models(), *robharness_samples.robharness_datasets()]
-assert len(specs) == 6
+assert len(specs) == 8
 heavy = {"torch", "torchvision", "numpy", "PIL", "sklearn", "foolbox", "mlxtend", "efficientnet_lite_pytorch"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 photos = specs[3].open(Path(), "val")

