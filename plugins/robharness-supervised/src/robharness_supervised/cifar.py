@@ -72,7 +72,7 @@ def build(data: str, classes: int, architecture: str, params: Cifar, weights: An
     classifier = net.fc
     if head is not None:
         net.fc = nn.Identity()
-    _fill(net, encoder, content, layout, params)
+    _fill(net, encoder, content, layout)
     if head is not None:
         found = files.content(head)
         files.fill(classifier, head, found, [replace(_HEADS, inside=files.inside(found))])
@@ -124,17 +124,16 @@ def _layout(content: Any, params: Cifar, alone: bool) -> Layout:
     return layout
 
 
-def _fill(net: nn.Module, path: Path, content: Any, layout: Layout, params: Cifar) -> None:
+def _fill(net: nn.Module, path: Path, content: Any, layout: Layout) -> None:
     try:
         files.fill(net, path, content, [layout])
     except UserError as error:
-        recognised = _recognised(content)
+        told, recognised = str(error).removesuffix(" See: robharness list models"), _recognised(content)
         if recognised != layout.name:
-            raise UserError(f"{error}; its keys speak of another layout. Write: layout: {recognised}") from None
+            raise UserError(f"{told} Its keys speak of another layout. Write: layout: {recognised}") from None
         if not any(re.search(r"(?:^|\.)(?:fc|linear|classifier)\.weight$", key) for key in files.keys(content)):
-            raise UserError(
-                f"{error}; it has no classifier. Write: weights: {{encoder: {path}, head: ./head.pth}}"
-            ) from None
+            hint = f"weights: {{encoder: {path}, head: ./head.pth}}"
+            raise UserError(f"{told} It has no classifier. Write: {hint}") from None
         raise
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -61,8 +63,7 @@ def of_timm(name: str, weights: Any) -> nn.Module:
     weights: a file as timm or the hub has it, or as the authors do where timm knows how to convert theirs; the state
     bare or nested. Raises UserError where it does not fit exactly.
     """
-    import timm
-
+    timm = _timm()
     entry, path = tables.timm()[name], files.one(weights, "supervised/timm")
     try:
         with torch.random.fork_rng(devices=[]):  # the initial weights, to be overwritten, are drawn
@@ -79,18 +80,23 @@ def of_timm(name: str, weights: Any) -> nn.Module:
 
 def _converted(name: str, state: State) -> State:
     """A state as its authors named it, by timm's own conversion; but what timm would resample stays as it is."""
-    import timm
-
     overlay = {"state_dict": dict(state)}
     try:
         with torch.random.fork_rng(devices=[]):
-            made = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
+            made = _timm().create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
     except Exception as error:  # conversions of many authors, each with assumptions of its own
         raise UserError(f"timm cannot convert it: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     return {
         **made,
         **{key: value for key, value in state.items() if key in made and made[key].numel() != value.numel()},
     }
+
+
+def _timm() -> Any:
+    """timm, without the warning that what timm 1.0.9 uses of torch is on its way out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return import_module("timm")
 
 
 def with_features(net: nn.Module, classifier: str | None) -> nn.Module:
