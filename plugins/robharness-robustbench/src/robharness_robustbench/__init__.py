@@ -48,8 +48,8 @@ def _build(params: Named, weights: Path | Mapping[str, Path] | None) -> nn.Modul
 def _spec(found: Zoo) -> ModelSpec:
     return ModelSpec(
         name=found.name,
-        summary=f"A model of RobustBench by name: {found.summary}",
-        input=InputSpec(shape=found.shape),
+        summary=f"RobustBench by name: {found.summary}",
+        input=InputSpec(shape=(3, found.side, found.side)),
         labels=found.labels,
         build=_build,
         params=make_dataclass(

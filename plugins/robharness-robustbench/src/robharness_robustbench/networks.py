@@ -69,24 +69,21 @@ def network(published: Published) -> nn.Module:
 
 def _files(published: Published, weights: Path | Mapping[str, Path] | None) -> list[Path]:
     """One file, or those of an ensemble in RobustBench's order."""
-    names = [f"m{i}" for i in range(len(published.drive))] if len(published.drive) > 1 else []
-    if not names and isinstance(weights, Path):
+    parts = published.parts
+    if isinstance(weights, Path) and not parts:
         return [weights]
-    if isinstance(weights, Mapping) and sorted(weights) == sorted(names):
-        return [weights[name] for name in names]
+    if isinstance(weights, Mapping) and set(weights) == set(parts):
+        return [weights[part] for part in parts]
     wanted = (
-        f"{{{', '.join(f'{name}: ./{published.name}.pt_{name}' for name in names)}}}"
-        if names
-        else f"./{published.name}.pt"
+        f"{{{', '.join(f'{part}: ./{file}' for part, file in parts.items())}}}" if parts else f"./{published.name}.pt"
     )
-    raise UserError(
-        f"{published.name} of RobustBench has {len(names) or 'one'} file{'s' * bool(names)}. Write: weights: {wanted}"
-    )
+    count = f"{len(parts)} files" if parts else "one file"
+    raise UserError(f"{published.name} of RobustBench has {count}. Write: weights: {wanted}")
 
 
 def _places(published: Published, net: Any) -> list[list[Place]]:
     """What each file is for."""
-    if len(published.drive) < 2:
+    if not published.parts:
         return [[(net, ())]]
     if published.name.startswith("Bai2023Improving"):
         mix = net.comp_model

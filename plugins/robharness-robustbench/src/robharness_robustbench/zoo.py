@@ -19,39 +19,39 @@ TABLE = Path(__file__).with_name("zoo.json")
 
 @dataclass(frozen=True, kw_only=True)
 class Zoo:
-    """Models for one data set and threat, as RobustBench writes both. labels: the label space. classes: in it.
+    """Models for one data set and threat, as RobustBench writes both.
 
-    shape: of most models' input.
+    labels: the label space, of so many classes. side: of most models' input, in pixels.
     """
 
     dataset: str
     threat: str
+    summary: str
     labels: str
     classes: int
-    shape: tuple[int, int, int]
-    summary: str
+    side: int
 
     @property
     def name(self) -> str:
         return f"{self.dataset}-{self.threat.lower()}"
 
 
-_CIFAR, _IMAGENET = (3, 32, 32), (3, 224, 224)
+_DATASETS: dict[str, dict[str, Any]] = {
+    "cifar10": {"labels": "cifar-10", "classes": 10, "side": 32},
+    "cifar100": {"labels": "cifar-100", "classes": 100, "side": 32},
+    "imagenet": {"labels": "imagenet-1k", "classes": 1000, "side": 224},
+}
 ZOOS = tuple(
-    Zoo(dataset=dataset, threat=threat, labels=labels, classes=classes, shape=shape, summary=f"{title}, {against}")
-    for dataset, labels, classes, shape, title, threats in (
-        (
-            "cifar10",
-            "cifar-10",
-            10,
-            _CIFAR,
-            "CIFAR-10",
-            {"Linf": "linf 8/255", "L2": "l2 0.5", "corruptions": "CIFAR-10-C"},
-        ),
-        ("cifar100", "cifar-100", 100, _CIFAR, "CIFAR-100", {"Linf": "linf 8/255", "corruptions": "CIFAR-100-C"}),
-        ("imagenet", "imagenet-1k", 1000, _IMAGENET, "ImageNet", {"Linf": "linf 4/255", "corruptions": "ImageNet-C"}),
+    Zoo(dataset=dataset, threat=threat, summary=summary, **_DATASETS[dataset])
+    for dataset, threat, summary in (
+        ("cifar10", "Linf", "CIFAR-10, linf 8/255"),
+        ("cifar10", "L2", "CIFAR-10, l2 0.5"),
+        ("cifar10", "corruptions", "CIFAR-10-C"),
+        ("cifar100", "Linf", "CIFAR-100, linf 8/255"),
+        ("cifar100", "corruptions", "CIFAR-100-C"),
+        ("imagenet", "Linf", "ImageNet, linf 4/255"),
+        ("imagenet", "corruptions", "ImageNet-C"),
     )
-    for threat, against in threats.items()
 )
 
 
@@ -78,9 +78,14 @@ class Published:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the input."""
         steps = self.preprocessing
-        side = steps and (steps.crop or steps.resize)
-        height, width = side if isinstance(side, tuple) else (side, side) if side else self.zoo.shape[1:]
+        side = (steps and (steps.crop or steps.resize)) or self.zoo.side
+        height, width = side if isinstance(side, tuple) else (side, side)
         return 3, height, width
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """An ensemble's files as RobustBench calls them, by their name in `weights:`; empty where there is one file."""
+        return {f"m{i}": f"{self.name}.pt_m{i}.pt" for i in range(len(self.drive))} if len(self.drive) > 1 else {}
 
     @property
     def weights(self) -> File | Download | Mapping[str, File]:
@@ -90,9 +95,11 @@ class Published:
             digits = re.search(r"-([0-9a-f]{8})\.pth$", self.url)
             return Download(url=self.url, sha256=digits and digits[1])
         folder = f"weights/robustbench/{self.zoo.dataset}/{self.zoo.threat}"
-        if len(self.drive) == 1:
-            return _file(folder, f"{self.name}.pt", self.drive[0])
-        return {f"m{i}": _file(folder, f"{self.name}.pt_m{i}.pt", id) for i, id in enumerate(self.drive)}
+        if self.parts:
+            return {
+                part: _file(folder, file, id) for (part, file), id in zip(self.parts.items(), self.drive, strict=True)
+            }
+        return _file(folder, f"{self.name}.pt", self.drive[0])
 
 
 def find(zoo: str, name: str) -> Published:

@@ -1,0 +1,355 @@
+"""Networks: RobustBench's own, in its authors' layouts, against RobustBench's own loader of the same file."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models as torchvision_models
+
+from robharness import UserError
+from robharness_robustbench import networks, robharness_models, zoo
+from robharness_robustbench.library import robustbench
+
+SPECS = {spec.name: spec for spec in robharness_models()}
+
+
+def entry_of(name, model):
+    """What RobustBench has of a model; "model" makes the network."""
+    found = zoo.find(name, model).zoo
+    enums, known = robustbench("model_zoo.enums"), robustbench("model_zoo.models").model_dicts
+    return known[enums.BenchmarkDataset(found.dataset)][enums.ThreatModel(found.threat)][model]
+
+
+def their_network(name, model):
+    """RobustBench's network with weights of a seed, such that no layer drowns the others; in eval mode."""
+    with torch.random.fork_rng(devices=[]):
+        return seeded(entry_of(name, model)["model"]())
+
+
+def seeded(net):
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, (1 / parameter[0].numel()) ** 0.5, generator=generator)
+            else:
+                parameter.add_(torch.empty_like(parameter).normal_(0, 0.1, generator=generator))
+        for key, buffer in net.named_buffers():
+            if key.endswith("running_mean"):
+                buffer.normal_(0, 0.1, generator=generator)
+            elif key.endswith("running_var"):
+                buffer.uniform_(0.5, 1.5, generator=generator)
+    return net.eval()
+
+
+def images(name, model, count=2):
+    spec = SPECS[name]
+    shape = spec.given(spec.params(name=model))["input"].shape
+    return torch.empty(count, *shape).uniform_(generator=torch.Generator().manual_seed(1))
+
+
+def build(name, model, weights):
+    spec = SPECS[name]
+    return spec.build(spec.params(name=model), weights)
+
+
+def outputs(net, x):
+    with torch.inference_mode():
+        return net(x)
+
+
+def path_of(root, name, model, suffix=""):
+    """Where RobustBench looks for a model's file below a folder of models."""
+    found = zoo.find(name, model).zoo
+    folder = root / found.dataset / found.threat
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{model}.pt{suffix}"
+
+
+def their_load(root, name, model):
+    found = zoo.find(name, model).zoo
+    return robustbench("utils").load_model(model, model_dir=root, dataset=found.dataset, threat_model=found.threat)
+
+
+def renamed(state, old="", new=""):
+    return {new + key.removeprefix(old): value for key, value in state.items()}
+
+
+def without(state, *words):
+    return {key: value for key, value in state.items() if not any(word in key for word in words)}
+
+
+LAYOUTS = {
+    "WideResNet-28-10, bare": ("cifar10-linf", "Standard", lambda state: state),
+    "PreActResNet-18, its last beside its best": (
+        "cifar10-linf",
+        "Andriushchenko2020Understanding",
+        lambda state: {"last": state, "best": {key: torch.zeros_like(value) for key, value in state.items()}},
+    ),
+    "PreActResNet-18, without its mean and std": (
+        "cifar10-linf",
+        "Wong2020Fast",
+        lambda state: without(state, "mu", "sigma"),
+    ),
+    "PreActResNet-18, nested in its last, of several devices": (
+        "cifar10-corruptions",
+        "Kireev2021Effectiveness_RLAT",
+        lambda state: {"last": {"state_dict": renamed(without(state, "mu", "sigma"), new="module.")}},
+    ),
+    "WideResNet-40-2, nested, of several devices": (
+        "cifar10-corruptions",
+        "Hendrycks2020AugMix_WRN",
+        lambda state: {"epoch": 99, "state_dict": renamed(state, new="module."), "best_acc": 0.9},
+    ),
+    "ResNet-18 with its own mean and std in the file": (
+        "cifar100-corruptions",
+        "Modas2021PRIMEResNet18",
+        lambda state: {**state, "mu": state["mu"] - 0.1, "sigma": state["sigma"] / 2},
+    ),
+    "ResNet-50 of the robustness library": (
+        "imagenet-linf",
+        "Engstrom2019Robustness",
+        lambda state: {
+            **renamed(without(state, "normalize"), "model.", "module.model."),
+            **renamed(without(state, "normalize"), "model.", "module.attacker.model."),
+            "module.normalizer.new_mean": torch.zeros(3, 1, 1),
+            "module.normalizer.new_std": torch.ones(3, 1, 1),
+        },
+    ),
+    "ResNet-18 of torchvision, bare": (
+        "imagenet-linf",
+        "Salman2020Do_R18",
+        lambda state: renamed(without(state, "normalize"), "model."),
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "model", "layout"), LAYOUTS.values(), ids=LAYOUTS)
+def test_outputs_equal_those_of_robustbenchs_loader(tmp_path, name, model, layout):
+    net = their_network(name, model)
+    file = path_of(tmp_path, name, model)
+    torch.save(layout(net.state_dict()), file)
+    x = images(name, model)
+    ours, theirs = (outputs(loaded, x) for loaded in (build(name, model, file), their_load(tmp_path, name, model)))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    assert ours.std() > 1e-3
+    if model != "Modas2021PRIMEResNet18":
+        torch.testing.assert_close(ours, outputs(net, x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("name", "model"), [("cifar10-linf", "Wong2020Fast"), ("imagenet-linf", "Salman2020Do_R18")])
+def test_another_mean_or_std_would_show(tmp_path, name, model):
+    net = their_network(name, model)
+    file = path_of(tmp_path, name, model)
+    torch.save(without(net.state_dict(), "mu", "sigma", "normalize"), file)
+    x = images(name, model)
+    ours = outputs(build(name, model, file), x)
+    constants = {key: value for key, value in net.named_buffers() if key.rpartition(".")[2] in networks.CONSTANTS}
+    assert len(constants) == 2
+    for constant in constants.values():
+        right = constant.clone()
+        constant.mul_(1.01)
+        assert (ours - outputs(net, x)).abs().max() > 1e-3
+        constant.copy_(right)
+    torch.testing.assert_close(ours, outputs(net, x), rtol=0, atol=0)
+
+
+def test_a_lost_prefix_would_show(tmp_path, monkeypatch):
+    name, model, layout = LAYOUTS["WideResNet-40-2, nested, of several devices"]
+    file = path_of(tmp_path, name, model)
+    torch.save(layout(their_network(name, model).state_dict()), file)
+    monkeypatch.setattr(networks, "PREFIXES", ("none.",))
+    with pytest.raises(UserError, match=r"missing"):
+        build(name, model, file)
+
+
+def test_an_ensemble_has_its_members_in_their_order(tmp_path):
+    name, model = "cifar10-linf", "Chen2020Adversarial"
+    net = their_network(name, model)
+    files = {}
+    for i, member in enumerate(net.models):
+        files[f"m{i}"] = path_of(tmp_path, name, model, f"_m{i}.pt")
+        torch.save({"state_dict": renamed(member.state_dict(), new="module.")}, files[f"m{i}"])
+    x = images(name, model)
+    ours = outputs(build(name, model, dict(reversed(files.items()))), x)
+    torch.testing.assert_close(ours, outputs(their_load(tmp_path, name, model), x), rtol=0, atol=0)
+    torch.testing.assert_close(ours, outputs(net, x), rtol=0, atol=0)
+    places = networks._places(zoo.find(name, model), net)
+    assert [part for ((part, _),) in places] == [net.branch1, net.branch2, net.branch3]
+
+
+class Mixture(nn.Module):
+    """What RobustBench's mixtures of two networks and a third that mixes them call their parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.std_model, self.rob_model = nn.Linear(2, 3), nn.Linear(2, 3)
+        self.comp_model = nn.Module()
+        self.comp_model.models = nn.ModuleList([nn.Linear(2, 3), nn.Linear(2, 3)])
+        self.comp_model.policy_net, self.comp_model.bn = nn.Linear(3, 1), nn.BatchNorm1d(1, affine=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [
+        ("Bai2024MixedNUTS", {"m0": ["std_model"], "m1": ["rob_model"]}),
+        (
+            "Bai2023Improving_edm",
+            {"m0": ["comp_model.models.0"], "m1": ["comp_model.models.1"], "m2": ["comp_model.policy_net", "comp_model.bn"]},
+        ),
+    ],
+)  # fmt: skip
+def test_a_mixture_has_each_file_in_its_part(tmp_path, monkeypatch, model, parts):
+    """RobustBench's own have 500 million weights; small parts are put in their place, for its loader and for ours."""
+    monkeypatch.setitem(entry_of("cifar10-linf", model), "model", Mixture)
+    whole, files = their_network("cifar10-linf", model), {}
+    for part, places in parts.items():
+        states = [whole.get_submodule(place).state_dict() for place in places]
+        files[part] = path_of(tmp_path, "cifar10-linf", model, f"_{part}.pt")
+        torch.save({"state_dict": states[0] if len(states) == 1 else dict(zip(("model", "bn"), states, strict=True))},
+                   files[part])  # fmt: skip
+    ours, theirs = build("cifar10-linf", model, files), their_load(tmp_path, "cifar10-linf", model)
+    for place in sum(parts.values(), []):
+        for key, value in whole.get_submodule(place).state_dict().items():
+            assert torch.equal(ours.get_submodule(place).state_dict()[key], value)
+            assert torch.equal(theirs.get_submodule(place).state_dict()[key], value)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "nest"),
+    [
+        ("imagenet-linf", "Standard_R50", lambda state: state),
+        ("imagenet-corruptions", "Tian2022Deeper_DeiT-S", lambda state: {"model": state}),
+        ("cifar10-linf", "Debenedetti2022Light_XCiT-S12", lambda state: {"model": as_its_authors_name_it(state)}),
+    ],
+)
+def test_weights_that_are_served_load_as_robustbench_loads_them(tmp_path, monkeypatch, name, model, nest):
+    """RobustBench has torch or timm fetch these: into a folder of torch, where the file is already."""
+    published = zoo.find(name, model)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub" / "checkpoints" / published.url.rpartition("/")[2]
+    file.parent.mkdir(parents=True)
+    with torch.random.fork_rng(devices=[]):
+        if model == "Standard_R50":
+            inner = torchvision_models.resnet50()
+        else:
+            inner = robustbench("utils").timm.create_model(published.timm, num_classes=published.zoo.classes)
+            inner = inner.model if isinstance(inner, nn.Sequential) else inner
+    torch.save(nest(seeded(inner).state_dict()), file)
+    x = images(name, model, 1)
+    ours = outputs(build(name, model, file), x)
+    torch.testing.assert_close(ours, outputs(their_load(tmp_path, name, model), x), rtol=0, atol=0)
+    assert ours.std() > 1e-3
+
+
+def as_its_authors_name_it(state):
+    """XCiT as facebookresearch/xcit names it: the class attention's three projections are one, and pos_embeder."""
+    state = {key.replace("pos_embed.", "pos_embeder."): value for key, value in state.items()}
+    for kind in ("weight", "bias"):
+        for block in {key.split(".")[1] for key in state if key.startswith("cls_attn_blocks.")}:
+            parts = [state.pop(f"cls_attn_blocks.{block}.attn.{part}.{kind}", None) for part in "qkv"]
+            if parts[0] is not None:
+                state[f"cls_attn_blocks.{block}.attn.qkv.{kind}"] = torch.cat(parts)
+    return state
+
+
+def test_a_swin_transformer_of_older_timm(tmp_path, monkeypatch):
+    """Before timm 0.9 a stage ended with its downsampling, the head was bare, and masks were in the file.
+
+    RobustBench has two large sizes alone; a tiny one is put in their place, for its loader and for ours.
+    """
+    name, model = "imagenet-linf", "RodriguezMunoz2024Characterizing_Swin-B"
+    imagenet = robustbench("model_zoo.imagenet")
+
+    def tiny():
+        net = imagenet.timm.create_model("swin_tiny_patch4_window7_224")
+        return imagenet.normalize_model(net, imagenet.mu, imagenet.sigma)
+
+    monkeypatch.setitem(entry_of(name, model), "model", tiny)
+    net = their_network(name, model)
+    older = {}
+    for key, value in renamed(without(net.state_dict(), "normalize"), "model.").items():
+        words = key.split(".")
+        if "downsample" in words:
+            words[1] = str(int(words[1]) - 1)
+        older[".".join(words).replace("head.fc.", "head.")] = value
+    older["layers.0.blocks.1.attn_mask"] = torch.zeros(64, 49, 49)
+    file = path_of(tmp_path, name, model)
+    torch.save({"state_dict": renamed(older, new="module.")}, file)
+    x = images(name, model, 1)
+    ours = outputs(build(name, model, file), x)
+    torch.testing.assert_close(ours, outputs(their_load(tmp_path, name, model), x), rtol=0, atol=0)
+    torch.testing.assert_close(ours, outputs(net, x), rtol=0, atol=0)
+
+
+def test_a_deeper_network_is_refused_although_robustbench_takes_it(tmp_path):
+    name, model = "imagenet-linf", "Salman2020Do_R50"
+    file = path_of(tmp_path, name, model)
+    with torch.random.fork_rng(devices=[]):
+        deeper = torchvision_models.resnet101()
+    torch.save(deeper.state_dict(), file)
+    their_load(tmp_path, name, model)
+    with pytest.raises(UserError, match=r"unexpected: layer3\.6\."):
+        build(name, model, file)
+
+
+def test_a_missing_layer_is_refused_although_robustbench_draws_one(tmp_path):
+    name, model = "imagenet-linf", "Salman2020Do_R18"
+    file = path_of(tmp_path, name, model)
+    torch.save(renamed(without(their_network(name, model).state_dict(), "normalize", "fc.bias"), "model."), file)
+    their_load(tmp_path, name, model)
+    with pytest.raises(UserError, match=rf"{file}.*1 keys are missing: model\.fc\.bias"):
+        build(name, model, file)
+
+
+def test_constants_are_missed_where_robustbench_misses_them(tmp_path):
+    name, model = "cifar100-corruptions", "Modas2021PRIMEResNet18"
+    file = path_of(tmp_path, name, model)
+    torch.save(without(their_network(name, model).state_dict(), "mu", "sigma"), file)
+    with pytest.raises(RuntimeError, match=r"mu"):
+        their_load(tmp_path, name, model)
+    with pytest.raises(UserError, match=r"2 keys are missing: mu, sigma"):
+        build(name, model, file)
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "wanted"),
+    [
+        ("Chen2020Adversarial", "one", r"has 3 files\. Write: weights: \{m0: \./Chen2020Adversarial\.pt_m0\.pt, m1: "),
+        ("Chen2020Adversarial", ["m0", "m1"], r"has 3 files\. "),
+        ("Standard", ["m0"], r"has one file\. Write: weights: \./Standard\.pt$"),
+    ],
+)
+def test_the_wrong_number_of_files_is_told_what_to_write(tmp_path, model, weights, wanted):
+    file = tmp_path / "some.pt"
+    with pytest.raises(UserError, match=wanted):
+        build("cifar10-linf", model, file if weights == "one" else dict.fromkeys(weights, file))
+
+
+def test_a_robustbench_that_lacks_the_model_is_told_the_version():
+    published = dataclasses.replace(zoo.find("cifar10-linf", "Standard"), name="Standard2030")
+    with pytest.raises(UserError, match=r"'Standard2030' in cifar10-linf\. Type: pip install robustbench==1\.1\.1$"):
+        networks.network(published)
+
+
+def test_building_is_silent_draws_nothing_and_needs_no_gpu(tmp_path, capfd, monkeypatch):
+    name, model = "cifar10-corruptions", "Hendrycks2020AugMix_WRN"
+    file = path_of(tmp_path, name, model)
+    torch.save(their_network(name, model).state_dict(), file)
+    entry = entry_of(name, model)
+
+    def talkative(make=entry["model"]):
+        print("Parallelizing.")  # noqa: T201
+        net = make()
+        assert net.mu.cuda().device.type == "cpu"
+        return net
+
+    monkeypatch.setitem(entry, "model", talkative)
+    before = torch.get_rng_state()
+    net = build(name, model, file)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert capfd.readouterr() == ("", "")
+    assert not any(module.training for module in net.modules())
