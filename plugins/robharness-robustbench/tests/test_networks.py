@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import chain
 
 import pytest
 import torch
@@ -195,24 +196,24 @@ class Mixture(nn.Module):
 @pytest.mark.parametrize(
     ("model", "parts"),
     [
-        ("Bai2024MixedNUTS", {"m0": ["std_model"], "m1": ["rob_model"]}),
+        ("Bai2024MixedNUTS", (("std_model",), ("rob_model",))),
         (
             "Bai2023Improving_edm",
-            {"m0": ["comp_model.models.0"], "m1": ["comp_model.models.1"], "m2": ["comp_model.policy_net", "comp_model.bn"]},
+            (("comp_model.models.0",), ("comp_model.models.1",), ("comp_model.policy_net", "comp_model.bn")),
         ),
     ],
-)  # fmt: skip
+)
 def test_a_mixture_has_each_file_in_its_part(tmp_path, monkeypatch, model, parts):
     """RobustBench's own have 500 million weights; small parts are put in their place, for its loader and for ours."""
     monkeypatch.setitem(entry_of("cifar10-linf", model), "model", Mixture)
     whole, files = their_network("cifar10-linf", model), {}
-    for part, places in parts.items():
+    for i, places in enumerate(parts):
         states = [whole.get_submodule(place).state_dict() for place in places]
-        files[part] = path_of(tmp_path, "cifar10-linf", model, f"_{part}.pt")
-        torch.save({"state_dict": states[0] if len(states) == 1 else dict(zip(("model", "bn"), states, strict=True))},
-                   files[part])  # fmt: skip
+        state = states[0] if len(states) == 1 else dict(zip(("model", "bn"), states, strict=True))
+        files[f"m{i}"] = path_of(tmp_path, "cifar10-linf", model, f"_m{i}.pt")
+        torch.save({"state_dict": state}, files[f"m{i}"])
     ours, theirs = build("cifar10-linf", model, files), their_load(tmp_path, "cifar10-linf", model)
-    for place in sum(parts.values(), []):
+    for place in chain.from_iterable(parts):
         for key, value in whole.get_submodule(place).state_dict().items():
             assert torch.equal(ours.get_submodule(place).state_dict()[key], value)
             assert torch.equal(theirs.get_submodule(place).state_dict()[key], value)
