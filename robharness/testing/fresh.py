@@ -20,7 +20,8 @@ def ask(question: Callable[[Subject], Any], subject: Subject) -> Any:
 
     It has as many threads for torch as this one. Raises Broken where it ends badly.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": "1"}
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": seed}
     if torch := sys.modules.get("torch"):
         environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     done = subprocess.run(
