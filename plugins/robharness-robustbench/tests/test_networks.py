@@ -354,3 +354,19 @@ def test_building_is_silent_draws_nothing_and_needs_no_gpu(tmp_path, capfd, monk
     assert torch.equal(torch.get_rng_state(), before)
     assert capfd.readouterr() == ("", "")
     assert not any(module.training for module in net.modules())
+
+
+def test_a_pass_leaves_a_network_as_it_is_where_robustbenchs_does_not(tmp_path, monkeypatch):
+    """It has 193 million weights; a narrow network of its class is put in its place, for its loader and for ours."""
+    name, model = "cifar10-linf", "Pang2020Boosting"
+    module = robustbench("model_zoo.architectures.boosting_wide_resnet")
+    monkeypatch.setitem(entry_of(name, model), "model", lambda: module.BoostingWideResNet(depth=10, widen_factor=1))
+    file = path_of(tmp_path, name, model)
+    torch.save(
+        {"state_dict": renamed(without(their_network(name, model).state_dict(), "mu", "sigma"), new="module.")}, file
+    )
+    ours, theirs, x = build(name, model, file), their_load(tmp_path, name, model), images(name, model)
+    kept, changed = ours.fc.weight.clone(), theirs.fc.weight.clone()
+    torch.testing.assert_close(outputs(ours, x), outputs(theirs, x), rtol=0, atol=0)
+    assert torch.equal(ours.fc.weight, kept)
+    assert not torch.equal(theirs.fc.weight, changed)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from robharness import UserError, checkpoints
@@ -39,12 +40,15 @@ def load(published: Published, weights: Path | Mapping[str, Path] | None) -> nn.
     imported.
     """
     files = _files(published, weights)
-    net = network(published)
+    net: Any = network(published)
     for file, places in zip(files, _places(published, net), strict=True):
         for part, inside in places:
             layouts = list(_layouts(part, inside, published.lenient))
             checkpoints.load(part, file, layouts, allow=(argparse.Namespace,))
-    return net.eval()
+    if published.name == "Pang2020Boosting":
+        net.fc = _UnitRows(net.fc)
+    filled: nn.Module = net.eval()
+    return filled
 
 
 def network(published: Published) -> nn.Module:
@@ -65,6 +69,19 @@ def network(published: Published) -> nn.Module:
             net = known[published.name]["model"]()
     assert isinstance(net, nn.Module)
     return net
+
+
+class _UnitRows(nn.Module):
+    """A linear layer without bias whose rows have norm 1: made so once, while RobustBench's pass does it every time, in
+    place, to whatever is a `Linear`; a pass may not change a network here.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(F.normalize(linear.weight.detach(), p=2, dim=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
 
 
 def _files(published: Published, weights: Path | Mapping[str, Path] | None) -> list[Path]:
