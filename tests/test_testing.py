@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from textwrap import dedent
 
@@ -367,9 +368,15 @@ def test_the_public_names():
 
 
 def test_the_page_has_every_rule():
-    written = [
-        re.findall(r"`(\w+)`", line.split("|")[1]) for line in PAGE.read_text().splitlines() if line[:3] == "| `"
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGE.read_text(), re.MULTILINE)
+    every = [
+        *import_module(f"robharness.testing.{PLUGIN}").RULES,
+        *(rule for rules in RULES.values() for rule in rules),
     ]
-    plugin = import_module(f"robharness.testing.{PLUGIN}").RULES
-    wanted = [rule.__name__ for rule in [*plugin, *(rule for rules in RULES.values() for rule in rules)]]
-    assert [name for names in written for name in names] == wanted
+    assert rows == [(rule.__name__, rule.__doc__.partition("\n")[0].removesuffix(".")) for rule in every]
+
+
+def test_the_page_has_every_parameter():
+    there = list(signature(testing.parametrize_with_checks).parameters)[1:]
+    written = re.findall(r"^\| ([a-z_, ]+) \| ", PAGE.read_text(), re.MULTILINE)
+    assert ", ".join(written).split(", ")[1:] == [*there, "check", *["check"] * len(RULES)]
