@@ -132,13 +132,12 @@ def test_any_order_and_any_thread_give_the_same(published):
     ],
     ids=["empty", "half", "beginning", "six bytes", "a page", "zeros", "zeros from the middle"],
 )
-def test_broken_videos_are_unreadable_and_others_are_read(copy, change, reason, capfd):
+def test_broken_videos_are_unreadable_and_others_are_read(copy, change, reason):
     data = spoiled(copy, 2, change)
     assert list(data.ids) == VIDEOS
     with pytest.raises(Unreadable, match=reason):
         data.read(2)[[0, 20, 44]]
     assert data.read(3)[[0, 44]].shape == (2, 48, 64, 3)
-    assert "mpeg4" not in capfd.readouterr().err, "the decoder's own messages come between ours"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +145,7 @@ def test_broken_videos_are_unreadable_and_others_are_read(copy, change, reason, 
     [(b"", "cannot be decoded"), (b"\0\0\1\xb6", "more than 10% of its frames cannot be decoded")],
     ids=["zeros", "pictures of zeros"],
 )
-def test_frames_that_cannot_be_decoded_are_not_made_up(copy, start, reason):
+def test_frames_that_cannot_be_decoded_are_not_made_up(copy, start, reason, capfd):
     """decord alone gives the last good frame again and again, where frames begin as frames do."""
     file = copy / "ucf101" / "UCF-101" / VIDEOS[0]
     with av.open(str(file)) as container:
@@ -159,6 +158,7 @@ def test_frames_that_cannot_be_decoded_are_not_made_up(copy, start, reason):
     assert len(video) == N_FRAMES
     with pytest.raises(Unreadable, match=reason):
         video[[0, 20, 30]]
+    assert capfd.readouterr().err == "", "the decoder's own messages come between ours"
 
 
 def test_a_video_that_is_gone_after_opening_is_unreadable(copy):

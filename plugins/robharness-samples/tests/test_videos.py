@@ -7,6 +7,7 @@ import importlib.util
 import random
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -104,14 +105,28 @@ def test_any_order_and_any_thread_give_the_same(moving, root):
     assert again.read(95)[wanted].tobytes() == expected[95]
 
 
-def test_processes_that_write_at_once_end_with_one_whole_set(tmp_path, root, moving):
+def writer(root):
     script = """
 import sys
 from pathlib import Path
 from robharness_samples.moving_digits import open_moving_digits
 open_moving_digits(Path(sys.argv[1]), "test")
 """
-    both = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(2)]
+    return subprocess.Popen([sys.executable, "-c", script, str(root)])
+
+
+def test_a_writer_that_is_killed_leaves_no_part(tmp_path):
+    with writer(tmp_path) as process:
+        while len(list(tmp_path.rglob("*.mp4"))) < 5:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not (tmp_path / "moving-digits" / "1").exists()
+    assert len(SPECS["moving-digits"].open(tmp_path, "train").ids) == 96
+
+
+def test_processes_that_write_at_once_end_with_one_whole_set(tmp_path, root, moving):
+    both = [writer(tmp_path) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert [path.name for path in (tmp_path / "moving-digits").iterdir()] == ["1"], "nothing is left beside it"
     files = [sorted(path.relative_to(place) for path in place.rglob("*.mp4")) for place in (root, tmp_path)]
