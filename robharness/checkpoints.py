@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import re
@@ -77,21 +78,23 @@ def state(content: Any, layout: Layout) -> State:
     return layout.convert(found) if layout.convert else found
 
 
-def load(net: nn.Module, source: Any, layouts: Sequence[Layout], allow: Sequence[Any] = ()) -> Layout:
+def load(
+    net: nn.Module, source: Any, layouts: Sequence[Layout], allow: Sequence[Any] = (), where: Path | None = None
+) -> Layout:
     """Fill a network with a checkpoint, by the first of the layouts that fits to the letter; which one that was.
 
-    source: a path, or what `read` gave. The network may be on the meta device; it is on the CPU afterwards. Counters
-    of batches, `num_batches_tracked`, need not be there. Raises UserError with what is missing, too much or of another
-    shape by the layout that comes nearest.
+    source: a path, or what `read` gave of the file `where`. The network may be on the meta device; it is on the CPU
+    afterwards. Counters of batches, `num_batches_tracked`, need not be there. Raises UserError with what is missing,
+    unexpected or of another shape by the layout that comes nearest.
     """
-    where, content = (source, read(source, allow)) if isinstance(source, Path) else ("the checkpoint", source)
+    file, content = (source, read(source, allow)) if isinstance(source, Path) else (where or "the checkpoint", source)
     wanted = {name: value.shape for name, value in net.state_dict().items()}
-    misfits: list[tuple[int, str]] = []
+    misfits: list[tuple[float, str]] = []
     for layout in layouts:
         try:
             found = state(content, layout)
         except UserError as error:
-            misfits.append((len(wanted), str(error)))
+            misfits.append((math.inf, str(error)))
             continue
         count, told = _misfit(wanted, found)
         if not count:
@@ -101,27 +104,33 @@ def load(net: nn.Module, source: Any, layouts: Sequence[Layout], allow: Sequence
     nearest = min(misfits, key=lambda misfit: misfit[0])[1]
     names = ", ".join(layout.name for layout in layouts)
     known = f" Layouts that were tried: {names}." if len(layouts) > 1 else ""
-    raise UserError(f"{where} does not fit {type(net).__name__}: {nearest}.{known} See: robharness list models")
+    raise UserError(f"{file} does not fit {type(net).__name__}: {nearest}.{known} See: robharness list models")
 
 
 def fill(net: nn.Module, found: Mapping[str, Tensor]) -> None:
-    """Copy a state into a network, on the CPU and in the network's own types and strides; counters may be left out."""
+    """Copy a state into a network, on the CPU and in the network's own types and strides; counters may be left out.
+
+    Raises ValueError where a buffer on the meta device is no part of the state, and so would stay without values.
+    """
     if any(value.is_meta for value in net.state_dict().values()):
         kept = {name: value for name, value in net.named_buffers() if not value.is_meta}
+        lost = {name for name, value in net.named_buffers() if value.is_meta} - net.state_dict().keys()
+        if lost:
+            raise ValueError(f"{min(lost)} is no part of the state; build {type(net).__name__} off the meta device")
         net.to_empty(device="cpu")
         for name, value in net.named_buffers():
             if name in kept:
                 value.copy_(kept[name])
             elif name.endswith(_COUNTER):
                 value.zero_()
-    net.load_state_dict({**_counters(net), **found}, strict=True)
+    state = net.state_dict()  # its metadata say which version of each module's state this is
+    for name in [name for name in state if not name.endswith(_COUNTER)]:
+        del state[name]
+    state.update(found)
+    net.load_state_dict(state, strict=True)
 
 
 _COUNTER = "num_batches_tracked"
-
-
-def _counters(net: nn.Module) -> State:
-    return {name: value for name, value in net.state_dict().items() if name.endswith(_COUNTER)}
 
 
 def _misfit(wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor]) -> tuple[int, str]:

@@ -106,6 +106,42 @@ def test_a_key_that_leads_nowhere_is_named():
         state({"model": {"module.conv": torch.ones(1), "encoder.conv": torch.ones(1)}}, NESTED)
 
 
+def test_a_layout_that_finds_nothing_is_never_the_nearest():
+    few = Layout(name="few", inside=("nowhere",))
+    with pytest.raises(UserError, match=r"by the layout 'plain', which is nearest, 9 keys are missing"):
+        load(meta(), {"other": torch.ones(1)}, [few, PLAIN])
+
+
+def test_a_part_that_no_file_fills_is_not_left_without_values():
+    class Positions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(2, 2)
+            self.register_buffer("index", torch.arange(4), persistent=False)
+
+    with torch.device("meta"):
+        net = Positions()
+    state = {"fc.weight": torch.ones(2, 2), "fc.bias": torch.ones(2)}
+    with pytest.raises(ValueError, match="index is no part of the state; build Positions off the meta device"):
+        load(net, state, [PLAIN])
+    load(net := Positions(), state, [PLAIN])
+    assert net.index.tolist() == [0, 1, 2, 3]
+
+
+def test_the_versions_of_modules_are_kept():
+    """Some modules look them up, and refuse what seems to be an old file."""
+
+    class Picky(nn.Linear):
+        _version = 2
+
+        def _load_from_state_dict(self, state, prefix, local, *others):
+            if local.get("version", 1) < 2:
+                raise AssertionError("too old")
+            super()._load_from_state_dict(state, prefix, local, *others)
+
+    load(Picky(2, 2), {"weight": torch.ones(2, 2), "bias": torch.ones(2)}, [PLAIN])
+
+
 def test_safetensors_are_read_by_their_ending(tmp_path):
     from safetensors.torch import save_file
 

@@ -103,6 +103,7 @@ def ucf101(root: Path) -> None:
     base = root / "ucf101"
     lists = base / "ucfTrainTestlist"
     lists.mkdir(parents=True, exist_ok=True)
+    (base / "SUBSET").touch()
     names = sorted([*ACTIONS, *(f"Action{number:03}" for number in range(CLASSES_UCF - len(ACTIONS)))])
     (lists / "classInd.txt").write_text("".join(f"{number} {name}\n" for number, name in enumerate(names, 1)))
     films = [f"{name}/v_{name}_g01_c01.avi" for name in ACTIONS]

@@ -40,10 +40,7 @@ def keys(content: Any) -> list[str]:
 
 def fill(net: nn.Module, path: Path, content: Any, layouts: Sequence[Layout]) -> None:
     """Load what a file holds, strictly; raises UserError that names the file where it does not fit."""
-    try:
-        load(net, content, layouts, ALLOWED)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    load(net, content, layouts, ALLOWED, where=path)
 
 
 def one(weights: Any, name: str) -> Path:
