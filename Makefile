@@ -9,7 +9,7 @@ DEMO := -e . -e plugins/robharness-samples -e plugins/robharness-attacks -e plug
 # What the tests run with, and what they compare with.
 TOOLS := pytest pytest-benchmark pytest-timeout hypothesis ruff mypy import-linter types-PyYAML setuptools wheel \
   scipy statsmodels duckdb pandas jsonschema safetensors
-PEERS := foolbox torchattacks pyautoattack mlxtend
+PEERS := foolbox torchattacks pyautoattack mlxtend decord2 av scikit-video google-crc32c
 PROJECTS := $(wildcard plugins/*/pyproject.toml)
 PYTEST := $(BIN)/pytest -m "not slow and not gpu"
 
