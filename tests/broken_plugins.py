@@ -292,6 +292,36 @@ class Nearest:
         return (batch.x + length.view(-1, *[1] * (batch.x.ndim - 1)) * way).clamp(0, 1)
 
 
+@dataclass(frozen=True)
+class Aim:
+    """One step towards the class after the true one."""
+
+    params: Options
+
+    def perturb(self, model, batch, eps, rng):
+        target = (batch.labels + 1) % model.classes
+        way = model.gradient(batch.x, target, lead).gradient
+        x = (batch.x - eps * Step("good", self.params).direction(way)).clamp(0, 1)
+        return Perturbed(x=x, notes={"target": target})
+
+
+class Scatter:
+    """A step to a corner that a global generator draws."""
+
+    def perturb(self, model, batch, eps, rng):
+        import torch
+
+        signs = np.random.choice([-1.0, 1.0], tuple(batch.x.shape)).astype(np.float32)
+        return (batch.x + eps * torch.from_numpy(signs)).clamp(0, 1)
+
+
+class Mix:
+    """A step towards the mean of the block."""
+
+    def perturb(self, model, batch, eps, rng):
+        return (batch.x + (batch.x.mean(0) - batch.x).clamp(-eps, eps)).clamp(0, 1)
+
+
 class Watch:
     """One step along the features' gradient; tells how far it came."""
 
@@ -326,6 +356,12 @@ def robharness_attacks():
     yield attack("promises-too-much", cost=lambda params: Cost(gradients=3))
     for name, excess in (("good-minimal", 1.001), ("finds_the_distance", 1.2)):
         yield attack(name, minimal=True, build=lambda params, excess=excess: Nearest(params, excess))
+    yield attack("good-aimed", threat=lambda params: ThreatModel(norm=params.norm, targeted=True), build=Aim,
+                 cost=lambda params: Cost(gradients=1))  # fmt: skip
+    yield attack("good-global", params=LinfOptions, access="decision", randomness="global",
+                 cost=lambda params: Cost(), build=lambda params: Scatter())  # fmt: skip
+    yield attack("good-blocks", params=LinfOptions, access="decision", blocks=lambda params: True,
+                 cost=lambda params: Cost(), build=lambda params: Mix())  # fmt: skip
     yield attack("good-features", access="features", notes={"value": float}, build=lambda params: Watch(),
                  params=LinfOptions, inputs=frozenset({"image"}))  # fmt: skip
     yield attack("good-team", ensemble=True, build=lambda params: {n: Step("good", params) for n in ("one", "two")},

@@ -342,6 +342,10 @@ def bench(
         loaded.reader.threads.close()
 
 
+Outcomes = dict[str, dict[str, Any]]
+"""{example: {what: its value}}, as bytes or as texts from which every bit can be told."""
+
+
 def whole_outcome(way: Way, toy: Toy, eps: str | None) -> Outcome:
     """Of all examples in one batch, in order. Raises Violation."""
     with bench(way, toy, eps) as (loaded, cell):
@@ -349,16 +353,19 @@ def whole_outcome(way: Way, toy: Toy, eps: str | None) -> Outcome:
         return next(worker.outcomes(loaded, [cell], batch, (0, len(batch))))[0]
 
 
-def outcomes(way: Way, toy: Toy, eps: str | None, *, rows: int = ROWS, cut: Cut = WHOLE) -> dict[str, dict[str, bytes]]:
-    """{example: {what: its bits}} as the worker would store it, and the perturbed input. Raises Violation."""
-    found = {}
+def outcomes(way: Way, toy: Toy, eps: str | None, *, rows: int = ROWS, cut: Cut = WHOLE) -> Outcomes:
+    """All that a worker would store, and the perturbed inputs. Raises Violation."""
+    found: Outcomes = {}
     with bench(way, toy, eps, rows=rows, is_turned=cut.is_turned) as (loaded, cell):
         bounds = (0, *cut.bounds, len(toy.ids))
         for span in pairwise(bounds):
             batch = loaded.reader.read(*span)
-            outcome, _ = next(worker.outcomes(loaded, [cell], batch, span))
+            outcome, attacked = next(worker.outcomes(loaded, [cell], batch, span))
+            columns = worker._columns(cell, batch, outcome, attacked)
             for row, example in enumerate(batch.ids):
-                found[example] = _bits(outcome, row)
+                stored = {f"'{name}'": repr(column[row]) for name, column in columns.items()}
+                bits = outcome.inputs[row].contiguous().numpy().tobytes()
+                found[example] = {"perturbed input": bits, **stored}
     return found
 
 
@@ -371,14 +378,7 @@ def digests(attack: Subject) -> dict[str, str]:
     }
 
 
-def _bits(outcome: Outcome, row: int) -> dict[str, bytes]:
-    columns = {name: getattr(outcome, name) for name in ("prediction", "correct", "margin", "size")}
-    bits = {name: column[row].tobytes() for name, column in columns.items()}
-    notes = {f"note '{name}'": repr(column[row]).encode() for name, column in outcome.notes.items()}
-    return {**bits, "perturbed input": outcome.inputs[row].contiguous().numpy().tobytes(), **notes}
-
-
-def _compare(whole: Mapping[str, Mapping[str, bytes]], found: Mapping[str, Mapping[str, bytes]], how: str) -> None:
+def _compare(whole: Outcomes, found: Outcomes, how: str) -> None:
     for example, bits in whole.items():
         differ = [what for what, value in bits.items() if found[example][what] != value]
         if differ:
@@ -407,7 +407,10 @@ def _toys(attack: Subject) -> list[Toy]:
 
 
 def _classifier(toy: Toy) -> Classifier:
-    return Classifier(toy.net(), rows=ROWS, features="body")
+    """Ready as in a run, where a probe has gone before."""
+    model = Classifier(toy.net(), rows=ROWS, features="body")
+    worker.probe(model, tuple(toy.x.shape[1:]))
+    return model
 
 
 def _batch(toy: Toy) -> Batch:
