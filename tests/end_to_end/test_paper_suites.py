@@ -128,12 +128,15 @@ def run(shell, tmp_path):
     return go
 
 
+ONE = ("--limit", "1", "--batch-size", "1")
+
+
 def computed(report):
     return {(cell["model"], cell["perturbation"]) for cell in report["cells"] if cell["complete"]}
 
 
 def test_a_part_of_table_1(run, pictures):
-    part = ("--limit", "1", "--only", "fgsm*", "--batch-size", "1")
+    part = (*ONE, "--only", "fgsm*")
     report, _ = run("imagenet_weak", pictures, *part)
     assert len([cell for cell in computed(report) if cell[1].startswith("fgsm")]) == 9
     assert all(cell["expected"] is not None for cell in report["cells"])
@@ -143,8 +146,7 @@ def test_a_part_of_table_1(run, pictures):
 
 
 def test_the_published_files_of_imagenet_c(run, pictures):
-    part = ("--limit", "1", "--batch-size", "1", "--only", "*noise*")
-    report, _ = run("paper/table6", pictures, *part, models=["Supervised", "SimCLR"])
+    report, _ = run("paper/table6", pictures, *ONE, "--only", "*noise*", models=["Supervised", "SimCLR"])
     assert len([cell for cell in computed(report) if "noise" in cell[1]]) == 6
     assert {(cell["group"], cell["severity"]) for cell in report["cells"] if "noise" in cell["perturbation"]} == {
         ("noise", 1)
@@ -152,21 +154,27 @@ def test_the_published_files_of_imagenet_c(run, pictures):
 
 
 def test_a_part_of_table_2(run, films):
-    report, _ = run("ucf101_weak", films, "--limit", "1", "--only", "fgsm*", "--batch-size", "1", models=["TCLR"])
+    part = (*ONE, "--only", "fgsm*")
+    report, _ = run("ucf101_weak", films, *part, models=["TCLR"])
     assert len([cell for cell in computed(report) if cell[1].startswith("fgsm")]) == 3
-    _, told = run("paper/table2", films, "--limit", "1", "--only", "fgsm*", "--batch-size", "1", models=["TCLR"])
+    _, told = run("paper/table2", films, *part, models=["TCLR"])
     assert "computed nothing again" in told
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["imagenet_weak", "imagenet_c", "paper/table1", "paper/table6"])
-def test_a_whole_suite_of_pictures(run, pictures, name):
-    report, _ = run(name, pictures, "--limit", "1", "--batch-size", "1")
+@pytest.mark.parametrize(("name", "same"), [("imagenet_weak", "paper/table1"), ("imagenet_c", "paper/table6")])
+def test_whole_suites_of_pictures(run, pictures, name, same):
+    report, _ = run(name, pictures, *ONE)
     assert report["complete"] and not report["problems"]
+    report, told = run(same, pictures, *ONE)
+    assert report["complete"] and "computed nothing again" in told
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ucf101_weak", "paper/table2", "paper/table7"])
-def test_a_whole_suite_of_videos(run, films, name):
-    report, _ = run(name, films, "--limit", "1", "--batch-size", "1")
+def test_whole_suites_of_videos(run, films):
+    report, _ = run("ucf101_weak", films, *ONE)
+    assert report["complete"] and not report["problems"]
+    report, told = run("paper/table2", films, *ONE)
+    assert report["complete"] and "computed nothing again" in told
+    report, _ = run("paper/table7", films, *ONE)
     assert report["complete"] and not report["problems"]
