@@ -109,7 +109,9 @@ def robharness_models():
     yield model("licence_stated", licence="")
     yield model("paper_stated", paper=" ")
     yield model("sha256_stated", weights=Download(url="https://example.org/scale.txt"))
-    yield model("page-without-sha256", weights={"head": File(path="scale.txt", get="see https://example.org")})
+    yield model("file-without-sha256",
+                weights={"head": File(path="a/scale.txt", get="curl -O https://example.org/scale.txt")})  # fmt: skip
+    yield model("asked-for", weights=File(path="scale.txt", get="ask the authors of https://example.org/scales"))
     yield model("weighted", weights=Download(url="https://example.org/scale.txt", sha256="0" * 64))
     yield model("optional", params=ModelOptions, given=lambda params: {"labels": params.labels})
 

@@ -89,8 +89,8 @@ def test_who_breaks_a_rule_fails_its_check(kind, name, tmp_path):
     ("models/same_state_again", "same_state_again", "two builds differ in head.weight"),
     ("models/buffers_unchanged", "buffers_unchanged", "passes changed seen"),
     ("models/features_are_vectors", "features_are_vectors", "it has no part 'neck'; its parts are body, head"),
-    ("models/sha256_stated", "sha256_stated", "come from https://example.org/scale.txt and have no sha256"),
-    ("models/page-without-sha256", "sha256_stated", "'head' of its weights come from see https://example.org"),
+    ("models/sha256_stated", "sha256_stated", "its weights, https://example.org/scale.txt, have no sha256"),
+    ("models/file-without-sha256", "sha256_stated", "'head' of its weights, https://example.org/scale.txt, have no"),
     ("datasets/stable_ids/test", "stable_ids", "its ids come in another order, first at position 0"),
     ("datasets/one_id_and_label_each/test", "one_id_and_label_each", "'picture-0' is there 2 times"),
     ("datasets/too-few-labels/test", "one_id_and_label_each", "it has 6 ids and 5 labels"),
@@ -117,6 +117,10 @@ def test_the_sentence_says_what_was_seen(spec, rule, seen):
     failed = failures({rule: of(spec)[rule]})
     assert seen in failed[rule]
     assert "\n" not in failed[rule]
+
+
+def test_weights_that_nobody_serves_need_no_sha256():
+    of("models/asked-for")["sha256_stated"]()
 
 
 def test_a_rule_is_one_line():
@@ -245,7 +249,7 @@ def test_weights_come_from_a_function_and_pass_to_the_fresh_process(tmp_path):
     assert made == []
     assert failures(found) == {}
     assert len(made) == 1
-    several = of("models/page-*", weights={"page-*": {"head": tmp_path / "gone.txt"}})
+    several = of("models/file-*", weights={"file-*": {"head": tmp_path / "gone.txt"}})
     assert "gone.txt" in failures({"builds": several["builds"]})["builds"]
 
 

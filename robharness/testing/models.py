@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import PurePath
 
 import numpy as np
 import torch
@@ -158,12 +160,16 @@ def paper_stated(model: Subject) -> None:
 
 
 def sha256_stated(model: Subject) -> None:
-    """Weights that come from a network address have a sha256."""
+    """Weights that are served somewhere, file by file, have a sha256."""
     for name, file in _declared(_spec(model)):
-        comes_from = file.url if isinstance(file, Download) else file.get
-        if "://" in comes_from and not file.sha256:
+        if isinstance(file, File):
+            served = re.search(rf"\w+://\S*/{re.escape(PurePath(file.path).name)}\b", file.get)
+            url = served[0] if served else None  # else it is made, unpacked or asked for
+        else:
+            url = file.url
+        if url and not file.sha256:
             called = f"'{name}' of its weights" if name else "its weights"
-            raise Broken(f"{called} come from {comes_from} and have no sha256; type: sha256sum FILE")
+            raise Broken(f"{called}, {url}, have no sha256; get the file and type: sha256sum FILE")
 
 
 RULES = (
