@@ -1,0 +1,19 @@
+"""The contract of data sets, by those of videos."""
+
+from __future__ import annotations
+
+import tempfile
+
+from robharness.testing import parametrize_with_checks
+
+ROOT = tempfile.TemporaryDirectory()
+
+
+@parametrize_with_checks(
+    "robharness_samples",
+    only=["plugin/*", "datasets/videos/*", "datasets/moving-digits/*"],
+    data_root=ROOT.name,
+    classes={"sample-videos": 3, "moving-digits": 8},
+)
+def test_contract(check):
+    check()
