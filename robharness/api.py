@@ -192,6 +192,11 @@ def _live(label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registr
 def _input_of_data(loaded: suite.Suite, root: Path) -> InputSpec:
     """The shape of the canvas, or else of the first picture."""
     spec = loaded.dataset.spec
+    if spec.kind == "video":
+        raise UserError(
+            "a network alone does not say which frames of a video it looks at; give a ModelSpec with "
+            "`preprocessing=Preprocessing(clips=Clips(...))`. See: python -m pydoc robharness.Clips"
+        )
     *sides, channels = spec.open(root, loaded.data.split).read(0).shape
     if loaded.canvas is not None:
         sides[-2:] = [loaded.canvas, loaded.canvas]

@@ -267,3 +267,23 @@ def test_a_wrong_change_is_told_with_its_place(tmp_path, change, words):
     source["models"][0]["preprocessing"] = change
     with pytest.raises(UserError, match=words):
         api.plan(source, plugins=[FILMS])
+
+
+def test_a_live_network_says_which_frames_it_looks_at(tmp_path):
+    from robharness import InputSpec, ModelSpec, Preprocessing, UserError
+
+    asked = suite() | {"models": []}
+    with pytest.raises(UserError, match="does not say which frames of a video"):
+        api.plan(asked, plugins=[FILMS], models={"mine": films["Net"]()})
+    mine = ModelSpec(
+        name="mine",
+        summary="A live network",
+        input=InputSpec(kind="video", shape=(3, 4, 6, 6)),
+        labels="films",
+        build=lambda params, weights: films["Net"](),
+        preprocessing=Preprocessing(crop=6, clips=Clips(length=4, stride=2, count=3)),
+    )
+    found = run(tmp_path, asked, "live", models={"mine": mine})
+    declared = run(tmp_path, suite(), "declared")
+    pairs = zip(found.clean("mine").columns["margin"], declared.clean("Net").columns["margin"], strict=True)
+    assert all(mine == theirs for mine, theirs in pairs)
