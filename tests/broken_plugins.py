@@ -325,12 +325,12 @@ class Mix:
 
 
 class Watch:
-    """One step along the features' gradient; tells how far it came."""
+    """One step along the features' gradient; tells where it came from."""
 
     def perturb(self, model, batch, eps, rng):
         found = batch.gradient(model, lambda features, labels: features[:, :4].sum(1))
         x = (batch.x + eps * found.gradient.sign()).clamp(0, 1)
-        return Perturbed(x=x, notes={"value": found.values})
+        return Perturbed(x=x, notes={"value": batch.features(model)[:, :4].sum(1)})
 
 
 def attack(name, **changes):

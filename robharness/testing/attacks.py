@@ -153,7 +153,8 @@ def costs_what_it_declares(attack: Subject) -> None:
             with bench(way, toy, TELLING[way.norm], rows=1) as (loaded, cell):
                 loaded.classifier.grad_mode_exact = True  # otherwise some make a pass more for each that seems fooled
                 batch = loaded.reader.read(0, len(toy.ids))
-                batch.logits(loaded.classifier)  # the clean cell makes this pass
+                batch.logits(loaded.classifier)  # what all cells share costs none of them
+                batch.features(loaded.classifier.restricted("features"))
                 loaded.classifier.passes.clear()
                 next(worker.outcomes(loaded, [cell], batch, (0, len(toy.ids))))
                 spent = loaded.classifier.passes
