@@ -34,7 +34,7 @@ def robharness_models() -> Iterable[ModelSpec]:  # type: ignore[empty-body]
     def build(params, weights):
         import torch
 
-        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.utils.skip_init(torch.nn.Linear, 64, 10))
         with torch.no_grad():
             for parameter in net.parameters():
                 parameter.zero_()

@@ -128,8 +128,8 @@ def discover(options: Sequence[str] = ()) -> Registry:
     blocked = {option.removeprefix("no:") for option in options if option.startswith("no:")}
     loose = [Path(option) for option in dict.fromkeys(options) if not option.startswith("no:")]
     claims: dict[str, list[tuple[Source, Any]]] = defaultdict(list)
-    installed = list(_installed())
-    for source, load in [*installed, *map(_loose, loose)]:
+    installed = list(installed_plugins())
+    for source, load in [*installed, *map(loose_plugin, loose)]:
         if source.namespace not in blocked:
             claims[source.namespace].append((source, load))
     names = {source.namespace for source, _ in installed}
@@ -144,7 +144,7 @@ def discover(options: Sequence[str] = ()) -> Registry:
                 registry.problems.append(Problem(source=source, stage="registration", error=error))
             continue
         source, load = claimants[0]
-        _take(registry, source, load)
+        take_plugin(registry, source, load)
     for path in loose:
         for problem in registry.problems:
             if problem.source.namespace == path.stem and problem.source.origin == str(path):
@@ -204,8 +204,8 @@ def _requirements(lines: Iterable[str]) -> Iterator[Requirement]:
             yield requirement
 
 
-def _installed() -> Iterator[tuple[Source, Any]]:
-    """Each entry point once, although a path may list its distribution twice."""
+def installed_plugins() -> Iterator[tuple[Source, Any]]:
+    """Where each is, and a function that imports it; each entry point once, although a path may list it twice."""
     seen = set()
     for distribution in importlib.metadata.distributions():
         try:
@@ -237,7 +237,8 @@ def _installed() -> Iterator[tuple[Source, Any]]:
             yield source, load
 
 
-def _loose(path: Path) -> tuple[Source, Any]:
+def loose_plugin(path: Path) -> tuple[Source, Any]:
+    """The same of a Python file. Raises PluginLoadError where there is none."""
     if path.suffix != ".py" or not path.is_file():
         raise PluginLoadError(f"-p {path}: no such Python file. Give the path of one, or no:NAME to leave a plugin out")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -267,7 +268,7 @@ def _check_version(requires: list[str]) -> None:
             raise _Incompatible(f"it needs robharness{requirement.specifier}, this is {own}; pip install -U robharness")
 
 
-def _take(registry: Registry, source: Source, load: Any) -> None:
+def take_plugin(registry: Registry, source: Source, load: Any) -> None:
     """One plugin through its stages; what fails becomes a problem, and nothing of a failed stage stays."""
     stage = "import"
     try:

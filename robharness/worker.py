@@ -356,7 +356,7 @@ def run_unit(
             if problem is None:
                 try:
                     parts = [
-                        (positions, _columns(cell, batch, *next(outcome)))
+                        (positions, stored_columns(cell, batch, *next(outcome)))
                         for (positions, batch), outcome in zip(batches, found, strict=True)
                     ]
                 except Violation as error:
@@ -574,7 +574,8 @@ def _merged(kept: Outcome | None, new: Outcome, rows: np.ndarray) -> Outcome:
     return Outcome(inputs=inputs, **values, notes=notes)
 
 
-def _columns(cell: Cell, batch: Batch, outcome: Outcome, attacked: np.ndarray) -> dict[str, Any]:
+def stored_columns(cell: Cell, batch: Batch, outcome: Outcome, attacked: np.ndarray) -> dict[str, Any]:
+    """What the store keeps of an outcome, a row per example. attacked: (N,) bool."""
     columns = {
         "example": list(batch.ids),
         "label": batch.labels.cpu().numpy(),

@@ -362,7 +362,7 @@ def outcomes(way: Way, toy: Toy, eps: str | None, *, rows: int = ROWS, cut: Cut 
         for span in pairwise(bounds):
             batch = loaded.reader.read(*span)
             outcome, attacked = next(worker.outcomes(loaded, [cell], batch, span))
-            columns = worker._columns(cell, batch, outcome, attacked)
+            columns = worker.stored_columns(cell, batch, outcome, attacked)
             for row, example in enumerate(batch.ids):
                 stored = {f"'{name}'": repr(column[row]) for name, column in columns.items()}
                 bits = outcome.inputs[row].contiguous().numpy().tobytes()

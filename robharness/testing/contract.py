@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from robharness.api import data_root as default_data_root
 from robharness.errors import PluginLoadError, UserError, Violation, did_you_mean
-from robharness.plugins import KINDS, Entry, Registry, Source, _installed, _loose, _take
+from robharness.plugins import KINDS, Entry, Registry, Source, installed_plugins, loose_plugin, take_plugin
 
 PLUGIN = "plugin"
 """The kind of what is checked of a plugin as a whole, beside those of `KINDS`."""
@@ -54,7 +54,7 @@ class Plugin:
         if isinstance(plugin, Path) or plugin.endswith(".py"):
             path = Path(plugin).absolute()
             return cls(namespace=path.stem, place=str(path))
-        sources = [source for source, _ in _installed()]
+        sources = [source for source, _ in installed_plugins()]
         for source in sources:
             if plugin in (source.namespace, source.origin):
                 return cls(namespace=source.namespace, place=source.origin)
@@ -93,12 +93,12 @@ def _is_importable(name: str) -> bool:
 def _registry(plugin: Plugin) -> Registry:
     registry = Registry()
     if plugin.place.endswith(".py"):
-        source, load = _loose(Path(plugin.place))
+        source, load = loose_plugin(Path(plugin.place))
     else:
-        found = [each for each in _installed() if each[0].origin == plugin.place]
+        found = [each for each in installed_plugins() if each[0].origin == plugin.place]
         named = Source(namespace=plugin.namespace, distribution=plugin.place, origin=plugin.place)
         source, load = found[0] if found else (named, lambda: import_module(plugin.place))
-    _take(registry, source, load)
+    take_plugin(registry, source, load)
     for problem in registry.problems:
         raise PluginLoadError(f"{problem}\n{problem.details}".rstrip())
     return registry
