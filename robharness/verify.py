@@ -6,6 +6,7 @@ crop. Twenty photos do not show that in the accuracy; the mean log-probability o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from robharness import api, metrics, worker
 from robharness.cells import Plan, PlannedModel
-from robharness.errors import UserError, Violation
+from robharness.errors import SuiteError, UserError, Violation
 from robharness.plugins import Entry, Registry
 
 BATCH = 64
@@ -96,7 +97,12 @@ def verify(
 
     def planned(label: str, more: Mapping[str, Any]) -> tuple[Plan, PlannedModel]:
         one = {"model": model, "label": label, **_merged(keys, more)}
-        plan = api.plan({**suite, "models": [one]}, data=data_root, limit=limit, registry=registry)
+        try:
+            plan = api.plan({**suite, "models": [one]}, data=data_root, limit=limit, registry=registry)
+        except SuiteError as error:  # its places are those of a suite that nobody wrote
+            told = "; ".join(re.sub(r"^<mapping>:\d+:\d+: (models\.0[\w.]*: )?", "", line) for line in error.errors)
+            end = "" if told.endswith("?") else "."
+            raise UserError(f"{model}: {told}{end} See: robharness list models '{model}'") from None
         api.require(plan)
         return plan, plan.models[0]
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from robharness.errors import Missing, UserError
 from robharness.plugins import Entry
 from robharness.specs import Download, File
 
+T = TypeVar("T")
 TRUST = "--trust"
 """The option that names, by its sha256, a pickle that may run code; it goes to other processes as $ROBHARNESS_TRUST."""
 
@@ -39,16 +41,31 @@ def resolve(entry: Entry, override: Override | None, data_root: Path) -> Weights
     declared = entry.spec.weights
     if override is not None:
         given = override if isinstance(override, Mapping) else {"": override}
-        paths = {name: _given(entry, name, path) for name, path in given.items()}
+        paths = _each(given, lambda name, path: _given(entry, name, path))
     elif declared is not None:
         parts = declared if isinstance(declared, Mapping) else {"": declared}
-        paths = {name: _found(entry, name, part, data_root) for name, part in parts.items()}
+        paths = _each(parts, lambda name, part: _found(entry, name, part, data_root))
     else:
         return None
     digests = {name: file_digest(path) for name, path in paths.items()}
     if override is None and declared is not None:
         _check(entry, declared, paths, digests, data_root)
     return Weights(path=paths[""], sha256=digests[""]) if "" in paths else Weights(path=paths, sha256=digests)
+
+
+def _each(parts: Mapping[str, T], find: Callable[[str, T], Path]) -> dict[str, Path]:
+    """The path of every part. Raises UserError with all that are not there."""
+    paths, missing = {}, []
+    for name, part in parts.items():
+        try:
+            paths[name] = find(name, part)
+        except Missing as error:
+            missing.append(error)
+    if len(missing) > 1:
+        raise UserError("\n  ".join(map(str, missing)))
+    if missing:
+        raise missing[0]
+    return paths
 
 
 def _given(entry: Entry, name: str, path: Path) -> Path:

@@ -126,7 +126,8 @@ def test_options_decide_fields_of_the_spec(plugin, tmp_path):
 
 def test_weights_in_several_files(plugin, tmp_path):
     plan = api.plan(suite({"model": "family/two"}), plugins=[plugin], data=tmp_path)
-    assert "the weights of family/two ('body'): not found at" in str(plan.missing[0])
+    for part in ("body", "head"):
+        assert f"the weights of family/two ('{part}'): not found at" in str(plan.missing[0])
     (tmp_path / "body.txt").write_text("2")
     (tmp_path / "head.txt").write_text("3")
     plan = api.plan(suite({"model": "family/two"}), plugins=[plugin], data=tmp_path)
