@@ -155,7 +155,7 @@ def test_the_verb_as_json(plugin, capsys):
 @pytest.mark.parametrize(("words", "told"), [
     (["patches/rihgt"], "did you mean 'patches/right'?"),
     (["patches/right", "scale"], "'scale' is not KEY=VALUE"),
-    (["patches/right", "scal=2"], "patches/right: unknown key 'scal'; did you mean 'scale'? See: robharness list models"),
+    (["patches/right", "scal=2"], "patches/right: unknown key 'scal'; did you mean 'scale'? See: robharness"),
     (["patches/right", "--data", "patches/none/test"], "no data set 'patches/none'"),
     (["patches/right", "--trust", "12"], "'12' is no sha256"),
 ])  # fmt: skip
