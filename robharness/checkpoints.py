@@ -51,9 +51,10 @@ def read(path: Path, allow: Sequence[Any] = ()) -> Any:
     try:
         with torch.serialization.safe_globals(list(allow)):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        return _distrusted(path, error)
     except Exception as error:
+        needed = re.search(r"GLOBAL (\S+)|(?:class|global|type) (\S+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and needed:
+            return _distrusted(path, needed[1] or needed[2], error)
         raise UserError(f"{path} is no checkpoint: {_first_line(error)}. See: ls -l {path}") from error
 
 
@@ -172,18 +173,17 @@ def _safetensors(path: Path) -> State:
         raise UserError(f"{path} is no safetensors file: {_first_line(error)}. See: ls -l {path}") from error
 
 
-def _distrusted(path: Path, error: Exception) -> Any:
+def _distrusted(path: Path, needed: str, error: Exception) -> Any:
     """A pickle that names more than tensors: it can run any code, so the user must say that this very file may."""
     digest = file_digest(path)
     if digest in os.environ.get("ROBHARNESS_TRUST", "").split(","):
         return torch.load(path, map_location="cpu", weights_only=False)
-    needed = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"(?:class|global|type) (\S+)", str(error))
-    what = f"it needs {needed[1]}" if needed else _first_line(error)
     raise UserError(
-        f"{path} holds more than tensors ({what}), and such a pickle can run any code. If you trust whoever made the "
-        f"file with sha256 {digest}, add: {TRUST} {digest}"
+        f"{path} holds more than tensors (it needs {needed}), and such a pickle can run any code. If you trust whoever "
+        f"made the file with sha256 {digest}, add: {TRUST} {digest}"
     ) from error
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    """Without what torch advises, which is to run what the file holds."""
+    return re.split(r"[\n.(]", str(error) or type(error).__name__)[0].strip()

@@ -192,6 +192,8 @@ class Reader:
             wanted = clip_frames(len(found), steps.clips)
             distinct = sorted({frame for clip in wanted for frame in clip})
             found = found[distinct]
+        elif self.model.input.kind == "video" and not isinstance(found, np.ndarray):
+            found = found[list(range(len(found)))]
         picture = np.asarray(found)
         if picture.dtype != np.uint8 or picture.ndim not in (3, 4):
             raise Violation(

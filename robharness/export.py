@@ -29,12 +29,13 @@ PASSES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A cell's folder. n: images in it. stored: how many of their predictions are in the store; differing: how many of
-    those are not what was found now."""
+    """A cell's folder. n: images in it. unreadable: examples that are broken, and so not in it. stored: how many of the
+    predictions are in the store; differing: how many of those are not what was found now."""
 
     cell: Cell
     folder: Path
     n: int
+    unreadable: int
     stored: int
     differing: int
 
@@ -70,10 +71,11 @@ def export(plan: Plan, store: Store, folder: Path, *, device: str, rows: int | N
                         parts = [
                             (batch, next(outcomes)[0]) for (_, batch), outcomes in zip(batches, found, strict=True)
                         ]
-                        _write(_file(folders[cell.key], span), parts)
+                        if parts:
+                            _write(_file(folders[cell.key], span), parts)
         loaded.reader.threads.close()
         for cell in cells:
-            yield _compared(cell, folders[cell.key], store, plan.n)
+            yield _compared(cell, folders[cell.key], store, plan.span)
 
 
 def _read(loaded: worker.Loaded, span: Span) -> list[tuple[np.ndarray, Batch]]:
@@ -136,8 +138,9 @@ def _as_taken(batch: Batch, outcome: Outcome) -> np.ndarray:
     return taken
 
 
-def _compared(cell: Cell, folder: Path, store: Store, n: int) -> Exported:
-    rows = store.read(cell.key, n, ["example", "prediction"])
+def _compared(cell: Cell, folder: Path, store: Store, span: Span) -> Exported:
+    start, stop = span
+    rows = store.read(cell.key, stop, ["example", "prediction"])
     known = {}
     if len(rows.positions):
         known = dict(zip(rows.table["example"].to_pylist(), rows.table["prediction"].to_pylist(), strict=True))
@@ -148,4 +151,5 @@ def _compared(cell: Cell, folder: Path, store: Store, n: int) -> Exported:
         written += len(pairs)
         stored += sum(example in known for example, _ in pairs)
         differing += sum(known.get(example, prediction) != prediction for example, prediction in pairs)
-    return Exported(cell=cell, folder=folder, n=written, stored=stored, differing=differing)
+    unreadable = max(0, stop - start - written)
+    return Exported(cell=cell, folder=folder, n=written, unreadable=unreadable, stored=stored, differing=differing)

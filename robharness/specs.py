@@ -141,7 +141,7 @@ class Clips:
     def __post_init__(self) -> None:
         for key, least in (("length", 1), ("stride", 1), ("count", 1), ("margin", 0)):
             value = getattr(self, key)
-            if not isinstance(value, int) or value < least:
+            if type(value) is not int or value < least:
                 raise ValueError(f"Clips: {key}={value!r} must be a whole number of at least {least}")
         _one_of_each("Clips", self, short=("mirror", "last", "loop"), crops=(1, 3),
                      aggregation=("probabilities", "logits"))  # fmt: skip
@@ -174,18 +174,29 @@ class Preprocessing:
                      channel_order=("rgb", "bgr"), first=("resize", "crop"))  # fmt: skip
         for key in ("resize", "crop"):
             value = getattr(self, key)
-            lengths = value if isinstance(value, tuple) else (value,)
-            if value is not None and not (len(lengths) <= 2 and all(isinstance(n, int) and n > 0 for n in lengths)):
+            lengths = value if isinstance(value, tuple) and len(value) == 2 else (value,)
+            if value is not None and not all(type(n) is int and n > 0 for n in lengths):
                 raise ValueError(f"Preprocessing: {key}={value!r} must be a length or (height, width), in pixels")
+        if not isinstance(self.antialias, bool):
+            raise ValueError(f"Preprocessing: antialias={self.antialias!r} must be true or false")
+        if self.clips is not None and not isinstance(self.clips, Clips):
+            raise ValueError(f"Preprocessing: clips={self.clips!r} must be a Clips")
+        by_side = self.first == "resize" and not isinstance(self.resize, tuple)
+        if self.clips is not None and self.clips.crops > 1 and not by_side:
+            raise ValueError(
+                "Preprocessing: three crops need frames whose shorter side is resized, before they are cut"
+            )
 
     @property
     def size(self) -> tuple[int, int] | None:
         """(height, width) of what comes out, where that does not depend on what comes in."""
-        steps = (self.crop, self.resize) if self.first == "resize" else (self.resize, self.crop)
-        last = next((step for step in steps if step is not None), None)
-        if isinstance(last, int) and last == self.crop and (self.first == "resize" or self.resize is None):
-            return last, last
-        return last if isinstance(last, tuple) else None
+        crop = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+        if self.resize is None or (self.first == "resize" and crop is not None):
+            return crop
+        if isinstance(self.resize, tuple):
+            return self.resize
+        is_square = self.first == "crop" and crop is not None and crop[0] == crop[1]
+        return (self.resize, self.resize) if is_square else None  # else the longer side depends on what comes in
 
 
 def _one_of_each(what: str, record: object, **allowed: tuple[Any, ...]) -> None:
@@ -253,6 +264,13 @@ class ModelSpec(_Record):
     licence: str = field(default="", metadata=_RUNTIME)
     paper: str = field(default="", metadata=_RUNTIME)
     revision: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        clips = self.preprocessing.clips if self.preprocessing else None
+        if clips is not None and self.input.kind == "video" and self.input.shape[1] != clips.length:
+            frames = f"{self.input.shape[1]} frames in its input and {clips.length} in a clip"
+            raise ValueError(f"ModelSpec: {self.name} has {frames}; both are those of one clip")
 
 
 @dataclass(frozen=True, kw_only=True)

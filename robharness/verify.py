@@ -6,6 +6,7 @@ crop. Twenty photos do not show that in the accuracy; the mean log-probability o
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 
 from robharness import api, metrics, worker
 from robharness.cells import Plan, PlannedModel
-from robharness.errors import SuiteError, UserError, Violation
+from robharness.errors import OutOfMemory, SuiteError, UserError, Violation
 from robharness.plugins import Entry, Registry
 
 BATCH = 64
@@ -46,20 +47,29 @@ class Scored:
         return metrics.accuracy_interval(int(self.correct.sum()), len(self.correct))
 
     def gain(self, over: Scored) -> tuple[float, float]:
-        """By how much its mean log-probability is higher on the same examples, and the standard error of that."""
-        difference = self.log_probability - over.log_probability
-        return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(max(1, len(difference))))
+        """By how much its mean log-probability is higher on the same examples, and the standard error of that, which is
+        infinite for a single one."""
+        difference, n = self.log_probability - over.log_probability, len(self.log_probability)
+        return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(n)) if n > 1 else math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What was seen of a model. expected: its published clean accuracy, or None. data: what it was tried on."""
+    """What was seen of a model. expected: the clean accuracy of its published weights, or None. data: what it was tried
+    on. own_weights: whether it has others than the declared ones. unreadable: examples that are broken, left out.
+    """
 
     model: str
     data: str
-    n: int
     expected: float | None
+    own_weights: bool
+    unreadable: tuple[str, ...]
     ways: tuple[Scored, ...]
+
+    @property
+    def n(self) -> int:
+        """Examples that it was tried on."""
+        return len(self.declared.correct)
 
     @property
     def declared(self) -> Scored:
@@ -67,8 +77,9 @@ class Verification:
 
     @property
     def is_as_expected(self) -> bool:
-        """Whether the published accuracy is not above what chance explains on these examples."""
-        return self.expected is None or self.expected <= self.declared.interval.high
+        """Whether the published accuracy is not above what chance explains on these examples; of other weights than
+        the published ones nothing is expected."""
+        return self.expected is None or self.own_weights or self.expected <= self.declared.interval.high
 
     @property
     def better(self) -> list[Scored]:
@@ -92,6 +103,8 @@ def verify(
     Raises UserError where the model or the data cannot be had.
     """
     entry = registry.find("models", model)
+    for key in {"model", "label", "reference"} & keys.keys():
+        raise UserError(f"'{key}' says nothing of how {model} is used; leave it out. See: robharness verify --help")
     name, split = _data(entry, data, registry, data_root)
     suite: dict[str, Any] = {"robharness": 1, "name": "verify", "data": {"name": name, "split": split}}
 
@@ -108,7 +121,8 @@ def verify(
 
     plan, declared = planned("as declared", {})
     spec = declared.entry.spec
-    ways = [_scored(plan, declared, {}, device)]
+    unreadable: list[str] = []
+    ways = [_scored(plan, declared, {}, device, unreadable)]
     if ways[0].error:
         raise UserError(f"{model} cannot be verified: {ways[0].error}. See: robharness list models '{model}'")
     for label, more in spec.alternatives.items():
@@ -116,8 +130,14 @@ def verify(
             ways.append(_scored(*planned(label, more), more, device))
         except UserError as error:  # a mistake of the plugin's, which must not hide the other ways
             ways.append(_failed(label, more, str(error)))
-    expected = spec.expected.get("clean")
-    return Verification(model=model, data=f"{name}/{split}", n=plan.n, expected=expected, ways=tuple(ways))
+    return Verification(
+        model=model,
+        data=f"{name}/{split}",
+        expected=spec.expected.get("clean"),
+        own_weights="weights" in keys,
+        unreadable=tuple(unreadable),
+        ways=tuple(ways),
+    )
 
 
 def _data(model: Entry, wanted: str | None, registry: Registry, data_root: Path) -> tuple[str, str]:
@@ -148,13 +168,20 @@ def _merged(keys: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     return {**keys, **more, **both}
 
 
-def _scored(plan: Plan, model: PlannedModel, keys: Mapping[str, Any], device: str) -> Scored:
+def _scored(
+    plan: Plan, model: PlannedModel, keys: Mapping[str, Any], device: str, unreadable: list[str] | None = None
+) -> Scored:
+    """unreadable: filled with the ids of broken examples."""
     try:
         loaded = worker.load(plan, model, device=device)
-    except Violation as error:
+        try:
+            rows = list(_rows(plan, loaded, [] if unreadable is None else unreadable))
+        finally:
+            loaded.reader.threads.close()
+    except (Violation, OutOfMemory) as error:
         return _failed(model.label, keys, str(error))
-    rows = list(_rows(plan, loaded))
-    loaded.reader.threads.close()
+    if not rows:
+        return _failed(model.label, keys, "none of the examples can be read")
     correct, log_probability = (np.concatenate(column) for column in zip(*rows, strict=True))
     return Scored(name=model.label, keys=keys, correct=correct, log_probability=log_probability)
 
@@ -163,11 +190,12 @@ def _failed(name: str, keys: Mapping[str, Any], error: str) -> Scored:
     return Scored(name=name, keys=keys, correct=np.zeros(0, bool), log_probability=np.zeros(0), error=error)
 
 
-def _rows(plan: Plan, loaded: worker.Loaded) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _rows(plan: Plan, loaded: worker.Loaded, unreadable: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """By position, so that ways compare on the same examples; broken ones are left out in all."""
     for start in range(0, plan.n, BATCH):
-        parts = []
-        for positions, batch in loaded.reader.batches(loaded.reader.pictures(start, min(start + BATCH, plan.n))):
+        parts, pictures = [], loaded.reader.pictures(start, min(start + BATCH, plan.n))
+        unreadable += [loaded.reader.data.ids(position, position + 1)[0] for position in pictures.unreadable]
+        for positions, batch in loaded.reader.batches(pictures):
             logits = batch.logits(loaded.viewing(batch).classifier)
             own = logits.log_softmax(1).gather(1, batch.labels[:, None])[:, 0]
             parts.append((positions, (logits.argmax(1) == batch.labels).cpu().numpy(), own.double().cpu().numpy()))

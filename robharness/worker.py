@@ -45,6 +45,7 @@ class Loaded:
     """A model that is ready in this process. provenance: how its outcomes are made, stored with every part.
 
     sources: other models, by label, on which attacks on this one are crafted; or why one of them cannot be loaded.
+    opened: corruptions that were rendered before, which are opened once.
     """
 
     model: PlannedModel
@@ -56,6 +57,7 @@ class Loaded:
     data_root: Path
     provenance: dict[str, Any]
     sources: Mapping[str, Loaded | Violation] = field(default_factory=dict)
+    opened: dict[Any, Any] = field(default_factory=dict)
 
     def viewing(self, batch: Batch) -> Loaded:
         """The same model for examples such as these; see `Classifier.viewing`."""
@@ -435,7 +437,7 @@ def outcomes(loaded: Loaded, family: list[Cell], batch: Batch, span: Span) -> It
     for strength in [budget for budget in perturbation.nested if float(budget) <= _strength(family[-1])] or wanted:
         now = replace(perturbation, strength=strength)
         attacked = alive
-        for member, attack in _built(now, loaded.data_root).items():
+        for member, attack in _built(now, loaded).items():
             if alive.any():
                 found = _perturbed_outcome(loaded, now, (member, attack), batch, alive, span)
                 kept = _merged(kept, found, alive)
@@ -450,12 +452,15 @@ Turn = tuple[str, Any]
 """A member of an ensemble and its name, or an attack or a corruption and ""."""
 
 
-def _built(perturbation: Perturbation, data_root: Path) -> dict[str, Any]:
+def _built(perturbation: Perturbation, loaded: Loaded) -> dict[str, Any]:
     """What perturbs, by the names of an ensemble's members. Raises Violation."""
     spec = perturbation.entry.spec
     try:
         if perturbation.is_stored:
-            return {"": spec.open(perturbation.params, data_root)}
+            mark = perturbation.entry.name, repr(perturbation.params)
+            if mark not in loaded.opened:
+                loaded.opened[mark] = spec.open(perturbation.params, loaded.data_root)
+            return {"": loaded.opened[mark]}
         built = spec.build(perturbation.params)
         return dict(built) if perturbation.is_ensemble else {"": built}
     except Exception as error:

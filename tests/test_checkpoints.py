@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import pickle
 
 import numpy as np
 import pytest
@@ -185,8 +184,10 @@ def test_a_pickle_that_runs_code_is_refused_unless_it_is_trusted_by_its_sha256(t
     assert set(read(path)) == {"model", "more"} and trace.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", pickle.dumps({"a": 1})])
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n"])
 def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path, content):
+    """A page that a server gave instead, a pointer of Git LFS: nobody is told to trust them."""
     (tmp_path / "net.pth").write_bytes(content)
-    with pytest.raises(UserError, match=r"net\.pth"):
+    with pytest.raises(UserError, match=r"net\.pth is no checkpoint: ") as caught:
         load(meta(), tmp_path / "net.pth", [PLAIN])
+    assert "--trust" not in str(caught.value) and "weights_only" not in str(caught.value)

@@ -1,15 +1,18 @@
 """Clips of videos: which frames, one perturbation per frame, logits of several clips, and broken videos."""
 
+import dataclasses
 import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
-from robharness import Clips, api, worker
+from robharness import Clips, UserError, api, worker
 from robharness.classifier import Cut
+from robharness.cli import _main
 from robharness.data import clip_frames
 from robharness.errors import Unreadable
 from robharness.report import build
@@ -189,6 +192,30 @@ def test_clips_are_identity():
     assert key(count=3) == key()
 
 
+def test_the_length_of_a_clip_is_that_of_the_input():
+    plan = api.plan(suite(clips={"length": 2}), plugins=[FILMS])
+    assert plan.models[0].entry.spec.input.shape == (3, 2, 6, 6)
+    spec = plan.models[0].entry.spec
+    with pytest.raises(ValueError, match="net has 2 frames in its input and 5 in a clip"):
+        dataclasses.replace(spec, preprocessing=dataclasses.replace(spec.preprocessing, clips=Clips(length=5)))
+    with pytest.raises(UserError, match="looks at clips of videos, which have no canvas"):
+        api.plan(suite() | {"canvas": 16}, plugins=[FILMS])
+
+
+def test_an_export_leaves_broken_videos_out(tmp_path, capsys):
+    source = suite([{"attack": "films/step", "eps": "8/255"}], split="torn")
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump(source))
+    words = [str(path), "-p", FILMS, "--store", str(tmp_path / "store")]
+    assert _main(["export-adversarial", *words, "-o", str(tmp_path / "made")]) == 0
+    assert "19 images; none stored; 1 examples cannot be read" in capsys.readouterr().out
+    plan = api.plan(source, plugins=[FILMS])
+    at = [plan.data.dataset.ids[index] for index in plan.data.order].index("film-03") + 1
+    assert (
+        _main(["export-adversarial", *words, "-o", str(tmp_path / "one"), "--batch-size", "1", "--limit", str(at)]) == 0
+    )
+
+
 def test_exports_are_what_the_network_takes(tmp_path):
     from robharness.export import export
     from robharness.store import Store
@@ -259,10 +286,14 @@ def test_a_pass_takes_fewer_examples_of_several_clips():
     ({"clips": {"count": 0}}, r"count=0 must be a whole number of at least 1"),
     ({"channel_order": "gbr"}, r"channel_order='gbr' must be one of rgb, bgr"),
     ({"crops": 5}, r"unknown key 'crops'; did you mean 'crop'"),
+    ({"crop": [6]}, r"crop=\(6,\) must be a length or \(height, width\)"),
+    ({"crop": True}, r"crop=True must be a length or"),
+    ({"clips": 5}, r"clips=5 must be a Clips"),
+    ({"antialias": "no"}, r"antialias='no' must be true or false"),
+    ({"first": "crop", "clips": {"crops": 3}}, r"three crops need frames whose shorter side is resized"),
+    ({"resize": [6, 6], "clips": {"crops": 3}}, r"three crops need frames whose shorter side is resized"),
 ])  # fmt: skip
 def test_a_wrong_change_is_told_with_its_place(tmp_path, change, words):
-    from robharness import UserError
-
     source = suite()
     source["models"][0]["preprocessing"] = change
     with pytest.raises(UserError, match=words):
@@ -270,7 +301,7 @@ def test_a_wrong_change_is_told_with_its_place(tmp_path, change, words):
 
 
 def test_a_live_network_says_which_frames_it_looks_at(tmp_path):
-    from robharness import InputSpec, ModelSpec, Preprocessing, UserError
+    from robharness import InputSpec, ModelSpec, Preprocessing
 
     asked = suite() | {"models": []}
     with pytest.raises(UserError, match="does not say which frames of a video"):

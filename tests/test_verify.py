@@ -142,6 +142,39 @@ def test_the_verb(plugin, capsys, name, code, words):
     assert words in " ".join(capsys.readouterr().out.split())
 
 
+def test_what_is_broken_is_named_and_left_out(plugin, tmp_path, capsys):
+    torn = tmp_path / "torn.py"
+    torn.write_text(
+        PLUGIN.replace(
+            "def read(self, index):",
+            """def read(self, index):
+        from robharness import Unreadable
+        if index == 3 or len(self.ids) == 120:
+            raise Unreadable("it is torn")
+""",
+        )
+    )
+    found = verify("torn/right", {}, discover([str(torn)]), data_root=tmp_path, data="torn/few/test")
+    assert (found.n, found.unreadable, found.declared.accuracy) == (59, ("60-3",), 1.0)
+    assert _main(["verify", "torn/right", "-p", str(torn)]) == 0
+    assert "1 examples cannot be read, and are left out: 60-3" in capsys.readouterr().out
+    with pytest.raises(UserError, match="none of the examples can be read"):
+        verify("torn/right", {}, discover([str(torn)]), data_root=tmp_path, data="torn/many/test")
+
+
+def test_an_input_that_does_not_fit_is_a_sentence(of):
+    with pytest.raises(
+        UserError, match=r"cannot be verified: .*the model takes \(3, 4, 4\), the data give \(3, 2, 2\)"
+    ):
+        of("right", preprocessing={"crop": None, "resize": 2})
+
+
+def test_one_example_has_no_standard_error(plugin, capsys):
+    assert _main(["verify", "patches/wrong", "-p", str(plugin), "--limit", "1", "--json"]) in (0, 1)
+    told = json.loads(capsys.readouterr().out)
+    assert told["ways"][1]["gain_standard_error"] is None
+
+
 def test_the_verb_as_json(plugin, capsys):
     assert (
         _main(["verify", "patches/wrong", "scale=2.0", "-p", str(plugin), "--json", "--data", "patches/many/test"]) == 1
@@ -155,6 +188,7 @@ def test_the_verb_as_json(plugin, capsys):
 @pytest.mark.parametrize(("words", "told"), [
     (["patches/rihgt"], "did you mean 'patches/right'?"),
     (["patches/right", "scale"], "'scale' is not KEY=VALUE"),
+    (["patches/right", "label=x"], "'label' says nothing of how patches/right is used"),
     (["patches/right", "scal=2"], "patches/right: unknown key 'scal'; did you mean 'scale'? See: robharness"),
     (["patches/right", "--data", "patches/none/test"], "no data set 'patches/none'"),
     (["patches/right", "--trust", "12"], "'12' is no sha256"),

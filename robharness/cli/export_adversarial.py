@@ -52,13 +52,14 @@ def command(
         for made in export(asked, Store(store), output, device=api.check_devices(device)[0], rows=batch_size):
             is_same = is_same and not made.differing
             if as_json:
-                facts = {"cell": made.cell.name, "folder": str(made.folder), "n": made.n}
+                facts = {"cell": made.cell.name, "folder": str(made.folder), "n": made.n, "unreadable": made.unreadable}
                 click.echo(json.dumps(facts | {"stored": made.stored, "differing": made.differing}, ensure_ascii=False))
             else:
                 compared = (
                     f"{made.differing} of {made.stored} stored predictions differ" if made.stored else "none stored"
                 )
-                click.echo(f"{made.folder}: {made.n} images; {compared}")
+                broken = f"; {made.unreadable} examples cannot be read" if made.unreadable else ""
+                click.echo(f"{made.folder}: {made.n} images; {compared}{broken}")
     except Violation as error:
         raise UserError(f"{error}. See: robharness run {suite}") from error
     return ExitCode.FINE if is_same else ExitCode.INCOMPLETE

@@ -84,10 +84,12 @@ def _as_data(found: Any) -> dict[str, Any]:
             gain, standard_error = way.gain(found.declared)
             facts |= {"accuracy": way.accuracy, "interval": list(way.interval)}
             facts |= {"mean_log_probability": float(way.log_probability.mean())}
-            facts |= {"gain": gain, "gain_standard_error": standard_error} if way is not found.declared else {}
+            if way is not found.declared:
+                facts |= {"gain": gain, "gain_standard_error": standard_error if found.n > 1 else None}
         ways.append(facts)
     return {
         "schema": 1, "model": found.model, "data": found.data, "n": found.n, "expected": found.expected,
+        "own_weights": found.own_weights, "unreadable": list(found.unreadable),
         "as_expected": found.is_as_expected, "ways": ways, "better": [way.name for way in found.better],
     }  # fmt: skip
 
@@ -112,8 +114,14 @@ def _show(found: Any) -> None:
         accuracy = f"{100 * way.accuracy:.1f} %, {100 * low:.1f} to {100 * high:.1f}"
         table.add_row(way.name, accuracy, f"{way.log_probability.mean():.3f}", gain)
     console.print(table)
+    if found.unreadable:
+        click.echo(
+            f"{len(found.unreadable)} examples cannot be read, and are left out: {', '.join(found.unreadable[:5])}"
+        )
     if found.expected is None:
         click.echo("No accuracy is published for it.")
+    elif found.own_weights:
+        click.echo(f"Published for the weights that it declares: {100 * found.expected:.1f} %.")
     elif found.is_as_expected:
         click.echo(f"Published: {100 * found.expected:.1f} %, which these examples do not speak against.")
     else:

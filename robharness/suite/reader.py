@@ -103,7 +103,7 @@ class _Reader:
         if not raw.get("models") and not self.models_follow:
             self.error(("models",), "a suite needs at least one model", at_key=True)
         canvas = self.canvas(header, bool(raw.get("corruptions")), perturbations)
-        self.fit(models, perturbations, dataset)
+        self.fit(models, perturbations, dataset, canvas)
         self.unique(models, perturbations)
         expected, expected_source = self.expected(raw, models, perturbations)
         if header is None or dataset is None or self.errors:
@@ -248,8 +248,9 @@ class _Reader:
             return spec
         place = (*path, "preprocessing")
         changed = self.changed(place, spec.preprocessing or Preprocessing(), ref.preprocessing)
-        size = changed.size or spec.input.shape[-2:]
-        shape = (*spec.input.shape[:-2], *size)
+        channels, *frames, _, _ = spec.input.shape
+        frames = [changed.clips.length] if frames and changed.clips is not None else frames
+        shape = (channels, *frames, *(changed.size or spec.input.shape[-2:]))
         return dataclasses.replace(spec, preprocessing=changed, input=dataclasses.replace(spec.input, shape=shape))
 
     def changed(self, path: yaml.Path, record: Any, changes: dict[str, Any]) -> Any:
@@ -334,7 +335,7 @@ class _Reader:
 
     # --- do the parts fit together -----------------------------------------------------------------------------
 
-    def fit(self, models: list[Any], perturbations: list[Any], dataset: Entry | None) -> None:
+    def fit(self, models: list[Any], perturbations: list[Any], dataset: Entry | None, canvas: int | None) -> None:
         for path, model in models:
             spec = model.entry.spec
             if dataset is None:
@@ -345,6 +346,8 @@ class _Reader:
             if spec.input.kind != dataset.spec.kind:
                 sentence = f"{model.entry.name} takes {spec.input.kind}s, {dataset.name} holds {dataset.spec.kind}s"
                 self.error((*path, "model"), f"{sentence}. See: robharness list datasets")
+            if canvas is not None and spec.preprocessing and spec.preprocessing.clips:
+                self.error((*path, "model"), f"{model.entry.name} looks at clips of videos, which have no canvas")
         kinds = {model.entry.spec.input.kind: model for _, model in reversed(models)}
         for path, perturbation in perturbations:
             for kind, model in kinds.items():

@@ -284,7 +284,7 @@ def test_rocl_encoder_and_linear_file(tmp_path, x, name, deep, classes):
 def test_a_head_without_its_bias_is_refused(tmp_path, x):
     encoder, linear = made(partial(ResNet, pool="of 4")), made(lambda: nn.Sequential(nn.Linear(512, 10, bias=False)))
     files = {"encoder": rocl_file(tmp_path / "a", encoder), "head": rocl_file(tmp_path / "b", linear)}
-    with pytest.raises(UserError, match=r"/b: .*1 keys are missing: bias"):
+    with pytest.raises(UserError, match=r"/b does not fit .*1 keys are missing: bias"):
         ours(x, files)
 
 
@@ -381,6 +381,18 @@ def test_torchvision_naming(tmp_path, x, container):
         same(ours(x, tmp_path / "a.pth", normalize="imagenet"), theirs(normalised(x, IMAGENET)))
 
 
+@pytest.mark.parametrize("prefix", ["module.", "encoder.", "encoder.module."])
+def test_torchvision_names_behind_prefixes_are_nobody_elses(tmp_path, x, prefix):
+    theirs = made(torchvision_style)
+    state = {f"{prefix * (not name.startswith('fc.'))}{name}": value for name, value in theirs.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    with torch.inference_mode():
+        same(ours(x, tmp_path / "a.pth"), theirs(normalised(x, CIFAR10)))
+    torch.save({"state_dict": state | {f"{prefix}extra.weight": torch.ones(1)}}, tmp_path / "b.pth")
+    with pytest.raises(UserError, match=r"1 keys are unexpected: extra\.weight"):
+        ours(x, tmp_path / "b.pth")
+
+
 @pytest.mark.parametrize("backbone", ["backbone", "encoder"])
 def test_solo_learn(tmp_path, x, backbone):
     def linear():
@@ -405,7 +417,7 @@ def test_a_file_of_another_layout_is_refused_with_a_list_and_the_layout_that_fit
     theirs = made(lambda: Composed(encoder=ResNet(), fc=nn.Linear(512, 10)))
     file = supcontrast_file(tmp_path / "last.pth", theirs)
     with pytest.raises(UserError) as caught:
-        ours(x, file, layout="kuangliu")
+        ours(x, file, layout="rocl")
     message = str(caught.value)
     assert str(file) in message
     assert "keys are missing: conv1.weight" in message

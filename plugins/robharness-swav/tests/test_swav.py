@@ -203,6 +203,15 @@ def test_a_head_alone_is_refused_with_the_missing_keys(files):
         built(files["head"])
 
 
+def test_two_files_that_hold_the_same_part_are_refused(published, files, tmp_path):
+    encoder, head = published
+    torch.save(
+        {**encoder.state_dict(), "fc.weight": head.linear.weight, "fc.bias": head.linear.bias}, tmp_path / "all.pth"
+    )
+    with pytest.raises(UserError, match=r"both hold bn1\.bias, and more\. Write: weights: "):
+        built({**files, "head": tmp_path / "all.pth"})
+
+
 def test_other_names_are_refused(files):
     with pytest.raises(UserError, match=r"are a backbone and a head, not encoder, head\. Write: weights: "):
         built({"encoder": files["backbone"], "head": files["head"]})

@@ -37,21 +37,19 @@ SOLO_LEARN: Normalisation = ((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261))
 """For both data sets."""
 
 _SHORTCUT = (r"\.shortcut\.", ".downsample.")
-_ALL_BUT_RESNET = r"(?!(?:conv1|bn1|layer[1-4]|fc)\.)"
 _LAYOUTS = {
     "supcontrast": Layout(name="supcontrast", prefixes=("module.", "encoder."), rename=(_SHORTCUT,)),
     "rocl": Layout(name="rocl", prefixes=("module.",), rename=(_SHORTCUT, (r"^linear\.", "fc."))),
-    "kuangliu": Layout(name="kuangliu", prefixes=("module.",), rename=(_SHORTCUT, (r"^linear\.", "fc."))),
+    "kuangliu": Layout(name="kuangliu", prefixes=("module.", "encoder."), rename=(_SHORTCUT, (r"^linear\.", "fc."))),
     "acl": Layout(name="acl", prefixes=("module.",), drop=(r"normalize\.",)),
-    "torchvision": Layout(name="torchvision", prefixes=("module.",)),
-    # Projectors, momentum encoders and queues lie beside the backbone, under names that differ from method to method.
+    "torchvision": Layout(name="torchvision", prefixes=("module.", "encoder.")),
     "solo-learn": Layout(
-        name="solo-learn",
-        prefixes=("module.", "backbone.", "encoder."),
-        rename=((r"^classifier\.", "fc."),),
-        drop=(_ALL_BUT_RESNET,),
+        name="solo-learn", prefixes=("module.", "backbone.", "encoder."), rename=((r"^classifier\.", "fc."),)
     ),
 }
+_SOLO_LEARNS = ("backbone.", "encoder.", "classifier.")
+"""What of solo-learn's files is the network. Beside it lie projectors, momentum encoders and queues, under names that
+differ from method to method."""
 _PROJECTION = {"supcontrast": (r"head\.", r"fc\.")}
 """What lies where the classifier would, in files whose encoder alone is wanted; in most it is called fc, too."""
 _HEADS = Layout(name="head", prefixes=("module.",), rename=((r"^(?:0|fc|linear|classifier|head)\.", ""),))
@@ -104,7 +102,8 @@ def _recognised(content: Any) -> str:
         if any_with(".encoder."):
             return "supcontrast"
         return "rocl" if "rng_state" in content else "kuangliu"  # RoCL's scripts keep the generator's state, too
-    return "solo-learn" if any_with(".backbone.", ".encoder.") else "torchvision"
+    beside = any_with(".encoder.") and any_with(".momentum_", ".projector.", ".classifier.", ".predictor.")
+    return "solo-learn" if any_with(".backbone.") or beside else "torchvision"
 
 
 def _layout(content: Any, params: Cifar, alone: bool) -> Layout:
@@ -113,6 +112,10 @@ def _layout(content: Any, params: Cifar, alone: bool) -> Layout:
     layout = replace(_LAYOUTS[name], inside=files.inside(content))
     if alone:
         layout = replace(layout, drop=(*layout.drop, *_PROJECTION.get(name, (r"fc\.",))))
+    if name == "solo-learn":
+        bare = [key.removeprefix("module.") for key in files.keys(content)]
+        beside = (f"{re.escape(key)}$" for key in bare if not key.startswith(_SOLO_LEARNS))
+        layout = replace(layout, drop=(*layout.drop, *beside))
     if name == "acl":
         own, other = {"normal": (0, 1), "pgd": (1, 0)}[params.branch]
         branches = (

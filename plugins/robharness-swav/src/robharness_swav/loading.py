@@ -49,6 +49,9 @@ def load(weights: Any, normalization: str = "swav") -> nn.Module:
     states = [_state(file) for file in files]
     if not any(name.startswith("fc.") for state in states for name in state):
         raise UserError(f"{files[-1]} holds no linear classifier, and the encoder has none of its own. {_WRITE}")
+    twice = sorted(set(states[0]).intersection(*states[1:])) if len(states) > 1 else []
+    if twice:
+        raise UserError(f"{files[0]} and {files[1]} both hold {twice[0]}, and more. {_WRITE}")
     with torch.device("meta"):  # no initial weights: they would draw from the global generator, to be overwritten
         net = resnet50()
     try:
