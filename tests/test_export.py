@@ -65,7 +65,8 @@ def test_it_needs_no_store_and_tells_in_json(written, capsys):
     assert written("--only", "team*", "--limit", "10", "--json") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[1] == {
-        "cell": "Net · toys/pixels/test · team(linf, 1/4)", "folder": str(TEAM), "n": 10, "stored": 0, "differing": 0,
+        "cell": "Net · toys/pixels/test · team(linf, 1/4)", "folder": str(TEAM), "n": 10, "unreadable": 0,
+        "stored": 0, "differing": 0,
     }  # fmt: skip
     assert len(lines) == 2 and not STEP.exists() and not Path("store").exists()
 
