@@ -28,7 +28,7 @@ from robharness import (
 )
 
 PROCESS = {"1": 1, "2": 2}.get(os.environ.get("PYTHONHASHSEED", ""), 3)
-"""Another number in a process with other hashes of texts, for certain: a remainder of a hash may be the same by chance."""
+"""Another number in a process that hashes texts otherwise; remainders of hashes are alike at times."""
 COUNTER = itertools.count()
 SHAPE, CLASSES = (3, 8, 8), 3
 
