@@ -165,8 +165,8 @@ class Reader:
     def _fitted(self, picture: Picture, cut: Cut | None = None) -> Picture:
         """The picture (of the canvas, where there is one) at the model's size. Raises Violation if it does not fit."""
         steps, wanted = self.model.preprocessing or Preprocessing(), tuple(self.model.input.shape)
-        on_canvas = self.canvas is not None
-        picture = _resized(picture, wanted[-2:], steps) if on_canvas else preprocessed(picture, steps)
+        is_on_canvas = self.canvas is not None
+        picture = _resized(picture, wanted[-2:], steps) if is_on_canvas else preprocessed(picture, steps)
         found = (picture.shape[-1], *picture.shape[:-1])
         if cut is not None:  # as many frames as there are, of which clips have the right number; squares are cut later
             wanted = (wanted[0], cut.n_frames, *(found[-2:] if cut.corners else wanted[-2:]))
