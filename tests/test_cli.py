@@ -66,6 +66,12 @@ def test_json_everywhere(shell, path, tmp_path):
     assert {row["name"] for row in json.loads(shell("list", "models", "toys/*", "--json").stdout)} >= {"toys/net"}
 
 
+def test_what_a_program_reads_of_a_list_has_a_line_per_row(shell):
+    listed = shell("list", "models", "toys/*", COLUMNS="40").stdout.splitlines()
+    names = [row["name"] for row in json.loads(shell("list", "models", "toys/*", "--json").stdout)]
+    assert [line.split()[0] for line in listed[3:] if line.strip()] == names
+
+
 def test_only_limit_fresh(shell, path):
     part = shell("run", path, "--only", "clean", "--limit", "10", "--json")
     assert part.returncode == 0

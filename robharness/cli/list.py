@@ -89,7 +89,8 @@ def _show(rows: list[dict[str, Any]], kind: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=sys.stdout)
+    # A program that reads this gets a line per row, however long; the width of 80 that rich assumes would fold them.
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 1000)
     if not rows:
         console.print(f"no {kind}; plugins bring them, e.g.: pip install robharness-NAME")
         return
@@ -97,7 +98,7 @@ def _show(rows: list[dict[str, Any]], kind: str) -> None:
     columns = [name for name in wanted if any(row[name] for row in rows)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        table.add_column(name, no_wrap=name in ("name", "labels", "input", "access", "group"), overflow="fold")
+        table.add_column(name, no_wrap=name == "name", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(row[name]), style="red" if name == "problem" else "") for name in columns))
     console.print(table)
