@@ -7,11 +7,12 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 DEMO := -e . -e plugins/robharness-samples -e plugins/robharness-attacks -e plugins/robharness-corruptions
 # What the tests run with, and what they compare with.
-TOOLS := pytest pytest-benchmark pytest-timeout hypothesis ruff mypy import-linter types-PyYAML setuptools wheel \
+TOOLS := pytest pytest-benchmark pytest-timeout pytest-xdist hypothesis ruff mypy import-linter types-PyYAML setuptools wheel \
   scipy statsmodels duckdb pandas jsonschema safetensors
 PEERS := foolbox torchattacks pyautoattack mlxtend decord2 av scikit-video google-crc32c
 PROJECTS := $(wildcard plugins/*/pyproject.toml)
-PYTEST := $(BIN)/pytest -m "not slow and not gpu"
+# Files side by side on two cores, each with one thread: two threads a test on two busy cores wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 .PHONY: demo test lint bench clean
 demo: .venv/demo.stamp

@@ -122,15 +122,21 @@ def test_a_linf_candidate_is_a_square_flipped(attack, shape):
 @pytest.mark.parametrize("shape", [(1, 12, 9), (3, 12, 9), (2, 3, 12, 9)])
 @pytest.mark.parametrize("norm", ["l2", "l1"])
 def test_other_candidates_use_up_the_budget(attack, norm, shape):
-    """Far from the box: what one window loses the other gets."""
+    """Far from the box: what one window loses the other gets. Windows spare the last row and column if they can."""
     clean, start, tried = candidates(attack, norm, 0.3, shape, 600)
     for x in (start, *tried):
         size = torch.linalg.vector_norm((x - clean).double().flatten(), ord=ORDER[norm])
         assert float(size) == pytest.approx(0.3, rel=2e-4)
         assert x is start or float(size) <= 0.3 * (1 + 1e-6)
+    reached = torch.zeros(shape[-2:], dtype=torch.bool)
     for query, x in enumerate(tried):
         side = square._side(SquareParams(norm=norm), query, *shape[-2:])
-        assert int((x != start).flatten(0, -3).any(0).sum()) <= 2 * side**2
+        changed = (x != start).flatten(0, -3).any(0)
+        assert int(changed.sum()) <= 2 * side**2
+        assert side == shape[-2] or not changed[-1].any()
+        assert side == shape[-1] or not changed[:, -1].any()
+        reached |= changed
+    assert reached[:-1, :-1].all()
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 4), (2, 3, 5), (2, 2, 3, 5)])
@@ -258,8 +264,8 @@ def test_restarts_go_on_with_what_withstood(attack, digits, batch_of):
 def test_draws_are_the_examples_own(uniform):
     like = uniform(0, 3, 2, 9, 9)
     sides, ids = [4] * 3, ["a", "b", "c"]
-    three = square._windows(ExampleRNG(0, "square", ids), "run 0 queries 1", sides, like)
-    one = square._windows(ExampleRNG(0, "square", ids[1:2]), "run 0 queries 1", sides, like[:1])
+    three = square._windows(ExampleRNG(0, "square", ids), "run 0 queries 1", sides, "l2", like)
+    one = square._windows(ExampleRNG(0, "square", ids[1:2]), "run 0 queries 1", sides, "l2", like[:1])
     for name in ("corners", "signs", "turned"):
         assert torch.equal(getattr(three, name)[1:2], getattr(one, name))
         assert not torch.equal(getattr(three, name)[0], getattr(three, name)[1])

@@ -149,6 +149,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         FABParams,
         ("fab", "FAB"),
         _cost_of_fab,
+        revision=2,
         minimal=True,
     )
     yield _spec(
@@ -157,6 +158,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         SquareParams,
         ("square", "Square"),
         _cost_of_square,
+        revision=2,
         access="scores",
         notes={"queries": int},
     )
@@ -186,6 +188,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         AutoAttackParams,
         ("autoattack", "members"),
         _cost_of_autoattack,
+        revision=2,
         ensemble=True,
         notes={"targets": int, "objective": str, "queries": int},
     )

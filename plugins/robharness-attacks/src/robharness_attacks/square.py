@@ -34,9 +34,11 @@ class Square:
     """Examples that are fooled as they are, are not queried; the others leave once they are clearly fooled.
 
     Inputs are pictures, whatever their sides; all axes before the last two are their channels. As in the paper, each
-    example has windows and signs of its own and windows reach every pixel; in the authors' code a batch shares its
-    windows, which spare the last row and column. Under l1, where the paper is silent, a channel's window gets what
-    length it had and its part of what is left, as under l2; the authors multiply that by the number of channels.
+    example has windows and signs of its own; in the authors' code a batch shares its windows, which spare the last row
+    and column. Under linf windows reach every pixel, as in the paper; under l2 and l1 they spare what the authors'
+    spare: a candidate there has two windows and is lost if one of them lies in a border where nothing can change.
+    Under l1, where the paper is silent, a channel's window gets what length it had and its part of what is left, as
+    under l2; the authors multiply that by the number of channels.
     """
 
     params: SquareParams
@@ -73,7 +75,7 @@ class Square:
             for start in range(0, len(left), model.rows):
                 rows = left[start : start + model.rows]
                 part = _Search(*(whole[rows] for whole in found))
-                windows = _windows(rng.select(rows), f"{name} queries {block}", sides, origin)
+                windows = _windows(rng.select(rows), f"{name} queries {block}", sides, params.norm, origin)
                 last = first
                 for side, queries in groupby(sides):
                     last += len(list(queries))
@@ -138,11 +140,13 @@ class _Windows(NamedTuple):
         return _Windows(*(drawn[who, query] for drawn in self))
 
 
-def _windows(rng: ExampleRNG, draw: str, sides: list[int], like: Tensor) -> _Windows:
+def _windows(rng: ExampleRNG, draw: str, sides: list[int], norm: Norm, like: Tensor) -> _Windows:
     """Windows of these sides for inputs like these, (n, *shape): five numbers per query and one per channel."""
     *channels, height, width = like.shape[1:]
     draws = rng.uniform(draw, (BLOCK, 5 + math.prod(channels)))[:, : len(sides)]
-    room = torch.tensor([(height - side + 1, width - side + 1) for side in sides], device=like.device)
+    spared = 0 if norm == "linf" else 1
+    places = [[max(length - side + 1 - spared, 1) for length in (height, width)] for side in sides]
+    room = torch.tensor(places, device=like.device)
     down, right = (draws[..., :4].reshape(*draws.shape[:2], 2, 2) * room[:, None]).long().unbind(-1)
     return _Windows(down * width + right, _signs(draws[..., 5:], like), (draws[..., 4] < 0.5).long())
 
