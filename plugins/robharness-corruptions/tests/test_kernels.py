@@ -18,10 +18,11 @@ from skimage.filters import gaussian
 
 from robharness import Batch, ExampleRNG, UserError, api, discover
 from robharness.data import on_canvas
-from robharness_corruptions import CORRUPTIONS, blur, kernels, noise, robharness_corruptions, weather
-from robharness_corruptions.constants import CIFAR, COMMON, IMAGENET
+from robharness_corruptions import blur, kernels, noise, robharness_corruptions, weather
+from robharness_corruptions.constants import CIFAR, IMAGENET
 
-SPECS = {spec.name: spec for spec in robharness_corruptions() if not spec.name.startswith("reference/")}
+EVERY = {spec.name: spec for spec in robharness_corruptions()}
+SPECS = {name.removeprefix("extra/"): spec for name, spec in EVERY.items() if not name.startswith("reference/")}
 IDS = ("hill", "lake", "wood")
 SEVERITIES = (1, 2, 3, 4, 5)
 LIBRARY_DRAWS = ("shot_noise", "impulse_noise")
@@ -396,21 +397,21 @@ def test_names_and_groups():
     }
     ours = {(spec.group, name.split("_")[0]) for name, spec in SPECS.items() if spec.group != "extra"}
     assert ours == {(group, row.lower()) for group, rows in table_6.items() for row in rows}
-    assert {name for name, *_ in CORRUPTIONS[:COMMON]} == {*imagecorruptions.get_corruption_names("common")}
-    extra = {name for name, spec in SPECS.items() if spec.group == "extra"}
-    assert extra == {*imagecorruptions.get_corruption_names("validation")}
-    every = {spec.name for spec in robharness_corruptions()}
-    assert every == {*SPECS, *(f"reference/{name}" for name in SPECS)}
+    common, extra = (imagecorruptions.get_corruption_names(subset) for subset in ("common", "validation"))
+    names = {*common, *(f"extra/{name}" for name in extra)}
+    assert {*EVERY} == names | {f"reference/{name}" for name in names}
+    assert {name for name, spec in SPECS.items() if spec.group == "extra"} == {*extra}
     assert {*IMAGENET} == {*CIFAR} == {*kernels.KERNELS} == {*SPECS}
 
 
-def test_a_star_means_the_kernels_and_not_the_reference():
+def test_a_star_means_the_fifteen_and_not_what_stands_apart():
     suite = {"robharness": 1, "name": "s", "data": {"name": "samples/imagenet-photos", "split": "val"},
              "models": [{"model": "samples/efficientnet-lite0"}]}  # fmt: skip
-    for pattern, prefix in (("corruptions/*", "corruptions/"), ("corruptions/reference/*", "corruptions/reference/")):
-        plan = api.plan(suite | {"corruptions": [{"corruption": pattern, "severity": 1}]})
-        names = {cell.perturbation.entry.name for cell in plan.cells if cell.perturbation}
-        assert names == {prefix + name for name in SPECS}
+    for folder, n in (("", 15), ("extra/", 4), ("reference/", 15), ("reference/extra/", 4)):
+        plan = api.plan(suite | {"corruptions": [{"corruption": f"corruptions/{folder}*", "severity": 1}]})
+        names = {cell.perturbation.entry.spec.name for cell in plan.cells if cell.perturbation}
+        assert len(names) == n
+        assert {name.rpartition("/")[0] for name in names} == {folder.rstrip("/")}
 
 
 def test_rendering_imports_no_opencv_and_declaring_nothing_heavy():
@@ -425,7 +426,7 @@ from robharness import Batch, ExampleRNG
 canvas = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
 batch = Batch(["a"], torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.long), canvas)
 for name, spec in specs.items():
-    if not name.startswith("reference/"):
+    if "reference/" not in name:
         for severity in (1, 5):
             spec.build(spec.params()).perturb(None, batch, severity, ExampleRNG(0, name, ["a"]))
 assert not {"cv2", "numba", "scipy", "skimage", "imagecorruptions"} & set(sys.modules)

@@ -14,8 +14,7 @@ import torch
 from robharness import Batch, ExampleRNG, UserError
 from robharness_corruptions import robharness_corruptions
 
-PREFIX = "reference/"
-SPECS = {spec.name.removeprefix(PREFIX): spec for spec in robharness_corruptions() if spec.name.startswith(PREFIX)}
+SPECS = {spec.name.rpartition("/")[2]: spec for spec in robharness_corruptions() if spec.name.startswith("reference/")}
 RANDOM = [name for name, spec in SPECS.items() if spec.randomness == "example"]
 FIXED = [name for name, spec in SPECS.items() if spec.randomness == "none"]
 IDS = ("hill", "lake", "wood")

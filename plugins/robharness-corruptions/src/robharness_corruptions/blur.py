@@ -59,7 +59,7 @@ DOUBLINGS = 5
 def defocus_blur(x: Tensor, c: tuple[float, float], rng: ExampleRNG) -> Tensor:
     """Blurred with a disk. c: its radius, and the sigma of its edge.
 
-    A row of the disk has few levels, so it is a sum of few runs of ones, and the sum over a run is the difference of two
+    A row of the disk has few levels, so it is made of few runs of ones, and the sum over a run is the difference of two
     prefix sums.
     """
     runs = _runs(*c)

@@ -12,9 +12,6 @@ from typing import Any
 Table = dict[str, tuple[Any, Any, Any, Any, Any]]
 """By the corruption's name, an entry per severity."""
 
-COMMON = 15
-"""The first so many of a table are ImageNet-C's own; the others are its `extra` ones, meant for validation."""
-
 IMAGENET: Table = {
     # standard deviation, of values in [0, 1]
     "gaussian_noise": (0.08, 0.12, 0.18, 0.26, 0.38),

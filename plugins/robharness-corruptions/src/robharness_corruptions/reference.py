@@ -1,4 +1,4 @@
-"""What the kernels are held against: a corruption of the module `imagecorruptions`, each example with a seed of its own.
+"""What the kernels are held against: a corruption of the module `imagecorruptions`, with a seed per example.
 
 The module draws from global generators, so this is the one place that seeds NumPy's. Found by reading it and by trying
 (imagecorruptions-imaug 1.1.5): gaussian_noise, shot_noise, motion_blur, snow, frost, fog, elastic_transform,
