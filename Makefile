@@ -5,11 +5,11 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
-DEMO := -e . -e plugins/robharness-samples -e plugins/robharness-attacks -e plugins/robharness-corruptions
+DEMO := -e . -e plugins/robharness-samples -e plugins/robharness-attacks -e plugins/robharness-corruptions[reference]
 # What the tests run with, and what they compare with.
 TOOLS := pytest pytest-benchmark pytest-timeout pytest-xdist hypothesis ruff mypy import-linter types-PyYAML setuptools wheel \
   scipy statsmodels duckdb pandas jsonschema safetensors
-PEERS := foolbox torchattacks pyautoattack mlxtend decord2 av scikit-video google-crc32c
+PEERS := imagecorruptions-imaug foolbox torchattacks pyautoattack mlxtend decord2 av scikit-video google-crc32c
 PROJECTS := $(wildcard plugins/*/pyproject.toml)
 # Files side by side on two cores, each with one thread: two threads a test on two busy cores wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu"
@@ -39,8 +39,6 @@ bench: .venv/test.stamp
 
 .venv/demo.stamp: pyproject.toml $(PROJECTS) | .venv/bin/python
 	$(PIP) install $(DEMO)
-	@$(BIN)/python -c "import cv2" || \
-	  { echo "OpenCV lacks system libraries; type: apt-get install -y libgl1 libglib2.0-0"; exit 1; }
 	touch $@
 
 .venv/core.stamp: pyproject.toml Makefile | .venv/bin/python
@@ -49,6 +47,8 @@ bench: .venv/test.stamp
 
 .venv/test.stamp: .venv/core.stamp $(PROJECTS)
 	$(PIP) install $(addprefix -e ,. $(wildcard plugins/*)) $(PEERS) $(TOOLS)
+	@$(BIN)/python -c "import cv2" || \
+	  { echo "OpenCV lacks system libraries; type: apt-get install -y libgl1 libglib2.0-0"; exit 1; }
 	touch $@
 
 clean:

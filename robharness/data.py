@@ -140,16 +140,22 @@ class Reader:
             raise Violation("its videos are cut into clips in several ways, and do not make one batch", by="data")
         return self._batch(pictures.groups[0])
 
-    def inputs(self, pictures: Sequence[Picture]) -> Tensor:
-        """Pictures (of the canvas, where there is one) as the model's input, (N, *shape) float32 in [0, 1]."""
-        return self._on_device(np.stack(self.threads.now(self._fitted, pictures)))
+    def inputs(self, pictures: Tensor) -> Tensor:
+        """Pictures of the canvas, uint8 (N, H, W, C), as the model's input, (N, *shape) float32 in [0, 1].
+
+        They may be on any device, and stay there where they are of the model's size already.
+        """
+        if (pictures.shape[-1], *pictures.shape[1:-1]) == tuple(self.model.input.shape):
+            return self._on_device(pictures)
+        fitted = self.threads.now(self._fitted, list(pictures.cpu().numpy()))
+        return self._on_device(torch.from_numpy(np.stack(fitted)))
 
     def _batch(self, group: Group) -> Batch:
         indices = [self.data.order[position] for position in group.positions]
         labels = torch.tensor([int(self.data.dataset.labels[index]) for index in indices], device=self.device)
         canvas = None if group.canvas is None else torch.from_numpy(group.canvas.copy())
         ids = [self.data.dataset.ids[index] for index in indices]
-        return Batch(ids, self._on_device(group.fitted), labels, canvas, cut=group.cut)
+        return Batch(ids, self._on_device(torch.from_numpy(group.fitted)), labels, canvas, cut=group.cut)
 
     def _prepared(self, index: int) -> _Prepared | Unreadable:
         """A picture as the model takes it, and on the canvas: the large one it was read as is let go at once."""
@@ -178,8 +184,8 @@ class Reader:
             )
         return picture
 
-    def _on_device(self, fitted: np.ndarray) -> Tensor:
-        stacked = torch.from_numpy(fitted).to(self.device)
+    def _on_device(self, fitted: Tensor) -> Tensor:
+        stacked = fitted.to(self.device)
         steps = self.model.preprocessing or Preprocessing()
         if steps.channel_order == "bgr" and self.model.input.shape[0] == 3:
             stacked = stacked.flip(-1)

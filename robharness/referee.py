@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -139,18 +139,20 @@ def checked(
     some_notes: bool = False,
     eps: float | None = None,
     norm: Norm | None = None,
+    devices: Collection[torch.device] = (),
 ) -> tuple[Tensor, np.ndarray, dict[str, np.ndarray]]:
     """The returned inputs, the sizes of their perturbations, (N,) float64, and the declared notes.
 
     like: the unperturbed inputs; shape and dtype must agree, and with a norm the distance must be within eps.
-    some_notes: a part of the declared ones is enough. Raises Violation for anything else.
+    some_notes: a part of the declared ones is enough. devices: where they may be, by default where `like` is. Raises
+    Violation for anything else.
     """
     x, found = (returned.x, dict(returned.notes)) if isinstance(returned, Perturbed) else (returned, {})
     if not isinstance(x, Tensor):
         raise Violation(f"it returned {type(x).__name__}, not a tensor")
     if x.shape != like.shape or x.dtype != like.dtype:
         raise Violation(f"it returned {tuple(x.shape)} {x.dtype}, not {tuple(like.shape)} {like.dtype}")
-    if x.device != like.device:
+    if x.device not in (devices or {like.device}):
         raise Violation(f"it returned a tensor on {x.device}, not {like.device}")
     x = x.detach()
     size = np.full(len(x), np.nan)

@@ -525,9 +525,10 @@ def _perturb(
     if drawn and spec.randomness != "global":
         raise Violation(f"it draws from the global generator of {drawn[0]}, but does not declare randomness='global'")
     x, size, notes = referee.checked(
-        returned, like, notes=perturbation.returned, some_notes=bool(member), eps=strength, norm=perturbation.norm
-    )
-    return (x if attacks else loaded.reader.inputs(list(x.cpu().numpy()))), size, notes
+        returned, like, notes=perturbation.returned, some_notes=bool(member), eps=strength, norm=perturbation.norm,
+        devices={like.device, batch.x.device},
+    )  # fmt: skip
+    return (x if attacks else loaded.reader.inputs(x)), size, notes
 
 
 def _address(perturbation: Perturbation, member: str) -> str:

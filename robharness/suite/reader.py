@@ -191,13 +191,15 @@ class _Reader:
     def entries(self, kind: str, ref: type, raw: dict[str, Any], path: yaml.Path) -> Iterator[tuple[Entry, Any, Any]]:
         """The plugins' entries that one of `models:` and so on means, with its record and the plugin's params.
 
-        A pattern such as mine/* means all that match.
+        A pattern such as mine/* means all that match; as in a shell, its stars do not stand for a slash.
         """
         noun = kind.removesuffix("s")
         every: dict[str, Entry] = getattr(self.registry, kind)
         own = [item.name for item in dataclasses.fields(ref)]
         reference = self.record(ref, {key: raw[key] for key in raw if key in own}, path)
-        matched = [every[name] for name in every if name == raw[noun] or fnmatch.fnmatchcase(name, raw[noun])]
+        depth, pattern = raw[noun].count("/"), raw[noun]
+        alike = [name for name in every if name.count("/") == depth and fnmatch.fnmatchcase(name, pattern)]
+        matched = [every[name] for name in (alike if pattern not in every else [pattern])]
         if not matched:
             self.entry(kind, raw[noun], (*path, noun))
         for entry in matched:

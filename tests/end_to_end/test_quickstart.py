@@ -1,10 +1,12 @@
-"""The quickstart, and every number of it computed a second way: plain PyTorch, PIL, imagecorruptions and NumPy."""
+"""The quickstart, and every number of it computed a second way: plain PyTorch, PIL and NumPy.
+
+Corrupted pictures are the plugin's, one at a time; its own tests hold them against `imagecorruptions`.
+"""
 
 import json
 from pathlib import Path
 
 import foolbox
-import imagecorruptions
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 from torchvision import transforms
 
-from robharness import ExampleRNG, api
+from robharness import Batch, ExampleRNG, api
 from robharness.cells import draw_address
 
 ROOT = Path(__file__).parents[2]
@@ -111,11 +113,11 @@ def start_of(perturbation, ids, shape):
     return (eps * normal / normal.norm(dim=1, keepdim=True))[:, :count].reshape(-1, *shape)
 
 
-def corrupted(picture, name, rng, row):
-    seed = rng.integer("corruption", row)
-    np.random.seed(seed)  # noqa: TID251 (how imagecorruptions is seeded by hand)
-    extra = {"seed": seed} if name in ("impulse_noise", "glass_blur") else {}
-    return imagecorruptions.corrupt(picture, 1, name, **extra)
+def corrupted(picture, perturbation, example):
+    canvas = torch.from_numpy(picture.copy())[None]
+    batch = Batch([example], torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.int64), canvas)
+    corruption = perturbation.entry.spec.build(perturbation.params)
+    return corruption.perturb(None, batch, 1, ExampleRNG(0, draw_address(perturbation), [example]))[0].numpy()
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +140,7 @@ def second_way(results, photos):
                 halves = [slice(0, 10), slice(10, 20)]  # caches are small
                 inputs = torch.cat([attacked(plain, x[h], y[h], perturbation, start[h]) for h in halves])
             elif result.cell.kind == "corruption":
-                rng = ExampleRNG(0, draw_address(perturbation), ids)
-                name = perturbation.entry.spec.name
-                inputs = plain.inputs([corrupted(p, name, rng, row) for row, p in enumerate(canvases)])
+                inputs = plain.inputs([corrupted(p, perturbation, id_) for p, id_ in zip(canvases, ids, strict=True)])
             with torch.no_grad():
                 found[label, result.cell.short_name] = torch.cat([plain(inputs[:10]), plain(inputs[10:])]).numpy()
     return found

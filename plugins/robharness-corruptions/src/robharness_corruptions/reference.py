@@ -1,11 +1,12 @@
-"""One common corruption of the module `imagecorruptions`, seeded for each example by itself.
+"""What the kernels are held against: a corruption of the module `imagecorruptions`, with a seed per example.
 
 The module draws from global generators, so this is the one place that seeds NumPy's. Found by reading it and by trying
-(imagecorruptions-imaug 1.1.5): gaussian_noise, shot_noise, motion_blur, snow, frost, fog and elastic_transform draw
-from NumPy's global generator and take no seed; impulse_noise (a generator of scikit-image's) and glass_blur (numba's
-own global one) draw from fresh entropy unless they are given `seed=`; the other six draw nothing. So every example
-gets one 32-bit seed, which goes to NumPy's global generator and to `seed=` where there is one: `np.random.seed(s)` and
-`corrupt` give the same picture by hand. NumPy's generator is put back; numba's cannot, and nothing else uses it.
+(imagecorruptions-imaug 1.1.5): gaussian_noise, shot_noise, motion_blur, snow, frost, fog, elastic_transform,
+speckle_noise and spatter draw from NumPy's global generator and take no seed; impulse_noise (a generator of
+scikit-image's) and glass_blur (numba's own global one) draw from fresh entropy unless they are given `seed=`; the other
+eight draw nothing. So every example gets one 32-bit seed, which goes to NumPy's global generator and to `seed=` where
+there is one: `np.random.seed(s)` and `corrupt` give the same picture by hand. NumPy's generator is put back; numba's
+cannot, and nothing else uses it.
 
 Trade-off: global state allows one picture at a time in a process, so threads must not share it. The threads of OpenCV
 change no byte (tried with 1, 2 and 8), so their number is left alone.
@@ -23,12 +24,10 @@ import numpy as np
 import torch
 
 from robharness import UserError
+from robharness_corruptions.kernels import check_size
 
 if TYPE_CHECKING:
     from robharness import Batch, ExampleRNG
-
-SMALLEST = 32
-"""Pixels a side that `imagecorruptions` asks for."""
 
 INSTALL = 'pip install "imagecorruptions-imaug>=1.1.5"'
 INSTALL_LIBRARIES = "apt-get install -y libgl1 libglib2.0-0"
@@ -58,14 +57,7 @@ class CommonCorruption:
         severity: 1 to 5; all draw the same random numbers. Raises ValueError for other channels and below 32 pixels.
         """
         pictures = batch.canvas.numpy()
-        height, width, channels = pictures.shape[1:]
-        if channels != 3:
-            raise ValueError(f"{self.name} needs pictures of 3 channels, (N, H, W, 3), and got {channels}")
-        if min(height, width) < SMALLEST:
-            raise ValueError(
-                f"{self.name} needs pictures of at least {SMALLEST} x {SMALLEST} pixels, and got {height} x {width}; "
-                "write a larger canvas into the suite, e.g. canvas: 224"
-            )
+        check_size(self.name, batch.canvas)
         corrupted = np.empty_like(pictures)
         for row, picture in enumerate(pictures):
             if not self.draws:

@@ -1,0 +1,223 @@
+"""Blurs: sums of shifted pictures, and for frosted glass, pixels that change places between two of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from robharness import ExampleRNG
+
+TIE = 2e-4
+"""Added before a truncation: a blur of a flat region is its level up to rounding, and must not fall to the next one."""
+
+
+def gaussian_blur(x: Tensor, sigma: float, rng: ExampleRNG) -> Tensor:
+    """Blurred with a Gaussian of sigma pixels."""
+    return gaussian(x, sigma).add_(TIE)
+
+
+def glass_blur(x: Tensor, c: tuple[float, int, int], rng: ExampleRNG) -> Tensor:
+    """Blurred with a Gaussian, pixels replaced by near ones, blurred again. c: sigma, how far, how many sweeps.
+
+    A sweep goes from the last pixel to the first. It means to swap a pixel with a near one, but its two assignments
+    only copy that one, as it is by then. Where a pixel comes from is therefore known from the draws alone: from the
+    near one itself if that had not been visited, else from wherever that one's came. Such chains are followed by
+    doubling, all at once: 2 ** DOUBLINGS hops, of which each is followed by another with a chance below 0.44.
+    """
+    sigma, reach, sweeps = c
+    height, width = x.shape[2:]
+    blurred = gaussian(x, sigma).add_(TIE).to(torch.uint8)
+    here = torch.arange(height * width, device=x.device).view(height, width)
+    row, column = here // width, here % width
+    moves = ((row > reach) & (row <= height - reach) & (column > reach) & (column <= width - reach)).flatten()
+    here, source = here.flatten(), None
+    for sweep in range(sweeps):
+        step = rng.uniform(f"sweep {sweep}", (2, height * width)).to(x.device).mul_(2 * reach).long().sub_(reach)
+        near = torch.where(moves, here + step[:, 1] * width + step[:, 0], here)
+        if reach > 1:  # or else a pixel never looks at one that was visited
+            comes_from = torch.where((near > here) & moves.take(near), near, here)
+            for _ in range(DOUBLINGS):
+                comes_from = comes_from.gather(1, comes_from)
+            near = near.gather(1, comes_from)
+        source = near if source is None else source.gather(1, near)
+    assert source is not None
+    moved = blurred.flatten(2).gather(2, source[:, None].expand(-1, x.shape[1], -1))
+    return gaussian(moved.view(x.shape), sigma).add_(TIE)
+
+
+DOUBLINGS = 5
+
+
+def defocus_blur(x: Tensor, c: tuple[float, float], rng: ExampleRNG) -> Tensor:
+    """Blurred with a disk. c: its radius, and the sigma of its edge.
+
+    A row of the disk has few levels, so it is made of few runs of ones, and the sum over a run is the difference of two
+    prefix sums.
+    """
+    runs = _runs(*c)
+    most = len(runs) - 1
+    height, width = x.shape[2:]
+    prefix = F.pad(_padded(_floats(x), most, most, "reflect").cumsum(3), (1, 0))
+    rows = [prefix[:, :, most : most + height]]
+    for dy in range(1, most + 1):
+        rows.append(prefix[:, :, most - dy : most - dy + height] + prefix[:, :, most + dy : most + dy + height])
+    out = torch.zeros(x.shape, device=x.device)
+    for half in range(most + 1):
+        sums = torch.zeros_like(rows[0])
+        for row, steps in zip(rows, runs, strict=True):
+            if half in steps:
+                sums.add_(row, alpha=steps[half])
+        out.add_(sums[..., most + half + 1 :][..., :width]).sub_(sums[..., most - half :][..., :width])
+    return out.add_(TIE)
+
+
+def motion_blur(x: Tensor, c: tuple[int, float], rng: ExampleRNG) -> Tensor:
+    """Blurred along a line that is drawn for the example, up to 45 degrees from the horizontal. c: radius, sigma."""
+    angles = rng.uniform("angle", ()).mul(90).sub(45).tolist()
+    return along_a_line(x, c[0], c[1], angles).add_(TIE)
+
+
+def zoom_blur(x: Tensor, c: tuple[float, float], rng: ExampleRNG, *, is_centred: bool = False) -> Tensor:
+    """The mean of the picture and of what it is as one zooms in. c: the zooms end below the first, by steps of the
+    second. is_centred: the middle of what was zoomed is taken, as for CIFAR-10-C, or else its top left corner."""
+    zooms = np.arange(1, *c)
+    x = _floats(x)
+    out = x.clone()
+    for zoom in zooms.tolist():
+        out.add_(clipped_zoom(x, zoom, is_centred=is_centred))
+    return out.div_(len(zooms) + 1).add_(TIE)
+
+
+# --- what other corruptions blur with -------------------------------------------------------------------------------
+
+
+def gaussian(
+    x: Tensor,
+    sigma: float | tuple[float, float],
+    *,
+    truncate: float = 4,
+    edge: Literal["replicate", "symmetric"] = "replicate",
+) -> Tensor:
+    """Pictures (N, C, H, W) blurred with a Gaussian, in float32. sigma: of both axes, or of rows and columns, pixels.
+
+    truncate: the Gaussian ends after so many sigmas. edge: what lies beyond: the last pixel, or the picture mirrored.
+    """
+    x = _floats(x)
+    for axis, of_axis in (
+        ((2, sigma), (3, sigma)) if isinstance(sigma, (int, float)) else zip((2, 3), sigma, strict=True)
+    ):
+        radius = int(truncate * of_axis + 0.5)
+        if not radius:
+            continue
+        weights = np.exp(-0.5 * (np.arange(radius + 1) / of_axis) ** 2)
+        weights /= weights.sum() * 2 - weights[0]
+        padded = _padded(x, radius if axis == 2 else 0, radius if axis == 3 else 0, edge)
+        size = x.shape[axis]
+        x = padded.narrow(axis, radius, size) * float(weights[0])
+        both = torch.empty_like(x)
+        for step, weight in enumerate(weights[1:].tolist(), 1):
+            before, after = padded.narrow(axis, radius - step, size), padded.narrow(axis, radius + step, size)
+            x.add_(torch.add(before, after, out=both), alpha=weight)
+    return x
+
+
+def along_a_line(x: Tensor, radius: int, sigma: float, angles: Sequence[float]) -> Tensor:
+    """Pictures (N, C, H, W), each blurred with half a Gaussian along a line at its angle, in degrees; float32.
+
+    Shifts are whole pixels; beyond the edge lies the last pixel. Where the line leaves a picture that is smaller than
+    it, the rest of the weights is lost, as in the reference.
+    """
+    height, width = x.shape[2:]
+    lines = [list(_line(radius, sigma, angle, height, width)) for angle in angles]
+    out = torch.zeros(x.shape, device=x.device)
+    for picture, blurred, line in zip(x, out, lines, strict=True):
+        tall, wide = (max(abs(shift[axis]) for shift, _ in line) for axis in (0, 1))
+        padded = _padded(_floats(picture[None]), tall, wide, "replicate")[0]
+        for (dy, dx), weight in line:
+            blurred.add_(padded[:, tall - dy : tall - dy + height, wide - dx : wide - dx + width], alpha=weight)
+    return out
+
+
+def clipped_zoom(x: Tensor, zoom: float, *, is_centred: bool, is_whole: bool = False) -> Tensor:
+    """The middle of float pictures, (N, C, H, W) and contiguous, enlarged to at least H x W: the top left part of that
+    size, or the middle part, or with is_whole what would be cut off on the right and below as well.
+
+    As scipy's zoom of order 1: the corners of what is enlarged stay the corners.
+    """
+    sides = x.shape[2:]
+    crop = [math.ceil(side / zoom) for side in sides]
+    top, left = ((side - part) // 2 for side, part in zip(sides, crop, strict=True))
+    middle = x[:, :, top : top + crop[0], left : left + crop[1]]
+    size = [round(part * zoom) for part in crop]
+    zoomed = F.interpolate(middle, size=size, mode="bilinear", align_corners=True)
+    if is_whole and not is_centred:
+        return zoomed
+    y0, x0 = ((large - side) // 2 if is_centred else 0 for large, side in zip(size, sides, strict=True))
+    return zoomed[:, :, y0 : y0 + sides[0], x0 : x0 + sides[1]]
+
+
+def _floats(x: Tensor) -> Tensor:
+    """In float32, a channel after the other in memory."""
+    return x.to(torch.float32).contiguous()
+
+
+def _padded(x: Tensor, rows: int, columns: int, edge: Literal["replicate", "reflect", "symmetric"]) -> Tensor:
+    """More rows and columns on both sides: the last one, or mirrored without it ("reflect") or with it."""
+    if edge != "symmetric":
+        return F.pad(x, (columns, columns, rows, rows), mode=edge)
+    for axis, more in ((2, rows), (3, columns)):
+        if more:
+            first, last = x.narrow(axis, 0, more), x.narrow(axis, x.shape[axis] - more, more)
+            x = torch.cat([first.flip(axis), x, last.flip(axis)], axis)
+    return x
+
+
+def _line(radius: int, sigma: float, angle: float, height: int, width: int) -> Iterator[tuple[tuple[int, int], float]]:
+    """The shifts (dy, dx) along a line, each once, and their weights."""
+    length = 2 * radius + 1
+    weights = np.exp(-(np.arange(length) ** 2) / (2 * sigma**2))
+    down, right = math.sin(math.radians(angle)), math.cos(math.radians(angle))
+    found: dict[tuple[int, int], float] = {}
+    for step, weight in enumerate((weights / weights.sum()).tolist()):
+        shift = -math.ceil(step * down - 0.5), -math.ceil(step * right - 0.5)
+        if abs(shift[0]) >= height or abs(shift[1]) >= width:
+            break
+        found[shift] = found.get(shift, 0.0) + weight
+    yield from found.items()
+
+
+@lru_cache
+def _runs(radius: float, sigma: float) -> list[dict[int, float]]:
+    """The disk, by rows from its middle one on: how much a run from -half to half adds to the row, by half."""
+    kernel = _disk(radius, sigma)
+    middle = len(kernel) // 2
+    rows = []
+    for row in kernel[middle:, middle:]:
+        steps = row - np.append(row[1:], 0)
+        rows.append({half: float(step) for half, step in enumerate(steps) if abs(step) > 1e-7})
+    while rows and not rows[-1]:
+        rows.pop()
+    return rows
+
+
+def _disk(radius: float, sigma: float) -> np.ndarray:
+    """A disk whose weights add up to 1, with its edge softened by a small Gaussian, (2 r + 1, 2 r + 1)."""
+    reach, half = (8, 1) if radius <= 8 else (int(radius), 2)
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disk = (x**2 + y**2 <= radius**2).astype(np.float64)
+    disk /= disk.sum()
+    small = np.exp(-(np.arange(-half, half + 1) ** 2) / (2 * sigma**2))
+    small /= small.sum()
+    padded = np.pad(disk, half, mode="reflect")
+    size = len(disk)
+    across = sum(w * padded[:, step : step + size] for step, w in enumerate(small))
+    softened: np.ndarray = sum(w * across[step : step + size] for step, w in enumerate(small))
+    return softened

@@ -1,0 +1,254 @@
+"""Weather: clouds, ice, snow and spatter, drawn for the example and laid over its picture."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robharness import UserError
+from robharness_corruptions.blur import TIE, along_a_line, clipped_zoom, gaussian
+
+if TYPE_CHECKING:
+    from robharness import ExampleRNG
+
+PHOTOS = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg", "frost6.jpg")
+"""Of ice. CIFAR-10-C and the published ImageNet-C draw from the first five, `imagecorruptions` from all."""
+
+
+def fog(x: Tensor, c: tuple[float, float], rng: ExampleRNG) -> Tensor:
+    """A fractal cloud, and less contrast so that the brightest value stays. c: the cloud's weight, how it decays."""
+    weight, decay = c
+    height, width = x.shape[2:]
+    cloud = plasma(rng, 1 << (max(height, width) - 1).bit_length(), decay, x.device)[:, None, :height, :width]
+    brightest = x.amax((1, 2, 3), keepdim=True).float()
+    share = brightest / (brightest + 255 * weight)
+    return (cloud * (255 * weight * share) + x * share).add_(TIE)
+
+
+def frost(x: Tensor, c: tuple[float, float], rng: ExampleRNG) -> Tensor:
+    """A part of a photo of ice, laid over. The photo is enlarged by a tenth, or until the picture fits into it."""
+    return _iced(x, c, rng, len(PHOTOS), None)
+
+
+def frost_cifar(x: Tensor, c: tuple[float, float], rng: ExampleRNG) -> Tensor:
+    """As `frost`, from five photos, a fifth as large: made for 32 pixels."""
+    return _iced(x, c, rng, 5, 0.2)
+
+
+def snow(x: Tensor, c: tuple[float, ...], rng: ExampleRNG, *, is_cifar: bool = False) -> Tensor:
+    """Flakes in motion, twice, the second time upside down, on a picture that is whitened.
+
+    c: see the table. is_cifar: the flakes are the middle of what was enlarged, and have 8 bits before they move.
+    """
+    mean, deviation, zoom, least, radius, sigma, share = c
+    height, width = x.shape[2:]
+    flakes = rng.normal("flakes", (1, height, width)).to(x.device).mul_(deviation).add_(mean)
+    flakes = clipped_zoom(flakes, zoom, is_centred=is_cifar, is_whole=True)
+    flakes = flakes.masked_fill_(flakes < least, 0).clamp_(0, 1)
+    if is_cifar:
+        flakes = flakes.mul_(255).floor_().div_(255)
+    angles = rng.uniform("angle", ()).mul(90).sub(135).tolist()
+    flakes = along_a_line(flakes, int(radius), sigma, angles).mul_(255).round_()[:, :, :height, :width]
+    x = x.float()
+    grey = (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    whitened = torch.maximum(x, grey.mul_(1.5).add_(127.5))
+    return (x * share).add_(whitened, alpha=1 - share).add_(flakes).add_(flakes.flip(2, 3)).add_(TIE)
+
+
+def spatter(x: Tensor, c: tuple[float, ...], rng: ExampleRNG) -> Tensor:
+    """Drops of water that shine at their edges, or of mud. c: see the table."""
+    mean, deviation, sigma, least, strength, is_mud = c
+    drops = rng.normal("drops", (1, *x.shape[2:])).to(x.device).mul_(deviation).add_(mean)
+    drops = gaussian(drops, sigma)
+    if is_mud:
+        mud = gaussian((drops > least).float(), strength)
+        mud = mud.masked_fill_(mud < 0.8, 0)
+        brown = mud.new_tensor([63.0, 42.0, 20.0]).view(1, 3, 1, 1)
+        return (x * (1 - mud)).add_(brown * mud).add_(TIE)
+    drops = drops.masked_fill_(drops < least, 0).mul_(255).clamp_(0, 255).floor_()
+    water = drops * _shine(drops)
+    most = water.amax((2, 3), keepdim=True)
+    water = water.mul_(strength / most.clamp(min=1))  # a picture without a drop stays as it is
+    pale = water.new_tensor([175.0, 238.0, 238.0]).view(1, 3, 1, 1)
+    return (x + (water * pale).clamp_(max=255)).add_(TIE)
+
+
+# --- fog -------------------------------------------------------------------------------------------------------------
+
+
+def plasma(rng: ExampleRNG, size: int, decay: float, device: torch.device) -> Tensor:
+    """Clouds of 0 to 1, (N, size, size), by the diamond-square algorithm; size: a power of two.
+
+    From scale to scale: the middle of every square is the mean of its corners and a random number, and so is the middle
+    of every edge, of its ends and the middles beside it. The map continues on the other side.
+    """
+    draws = rng.uniform("cloud", (size * size - 1,)).to(device).mul_(2).sub_(1)
+    cloud = torch.zeros(len(draws), 1, 1, device=device)
+    wibble, used = 100.0, 0
+    while cloud.shape[1] < size:
+        n = cloud.shape[1]
+        more = draws[:, used : used + 3 * n * n].view(-1, 3, n, n) * wibble**2
+        used += 3 * n * n
+        pairs = cloud + cloud.roll(-1, 1)
+        middles = (pairs + pairs.roll(-1, 2)) / 4 + more[:, 0]
+        across = (middles + middles.roll(1, 1) + cloud + cloud.roll(-1, 2)) / 4 + more[:, 1]
+        down = (middles + middles.roll(1, 2) + cloud + cloud.roll(-1, 1)) / 4 + more[:, 2]
+        above, below = torch.stack([cloud, across], -1), torch.stack([down, middles], -1)
+        cloud = torch.stack([above.flatten(2), below.flatten(2)], 2).flatten(1, 2)
+        wibble /= decay
+    least = cloud.amin((1, 2), keepdim=True)
+    return (cloud - least) / (cloud.amax((1, 2), keepdim=True) - least)
+
+
+# --- frost -----------------------------------------------------------------------------------------------------------
+
+
+def _iced(x: Tensor, c: tuple[float, float], rng: ExampleRNG, count: int, scale: float | None) -> Tensor:
+    draws = rng.uniform("ice", (3,)).tolist()
+    height, width = x.shape[2:]
+    parts = []
+    for which, down, right in draws:
+        photo = _ice(int(which * count), height, width, scale, x.device)
+        top, left = int(down * (photo.shape[1] - height)), int(right * (photo.shape[2] - width))
+        parts.append(photo[:, top : top + height, left : left + width])
+    # Weights of whole hundredths of whole numbers are often whole, and in float32 a little less.
+    return (x.float() * c[0]).add_(torch.stack(parts), alpha=c[1]).add_(TIE)
+
+
+@lru_cache(maxsize=32)
+def _ice(index: int, height: int, width: int, scale: float | None, device: torch.device) -> Tensor:
+    """A photo of ice, (3, at least H, at least W) uint8, resized as OpenCV does it, without a filter against aliases.
+
+    Raises UserError where the photos are not installed.
+    """
+    photo = torch.from_numpy(_photo(index)).permute(2, 0, 1)[None].float()
+    if scale is None:
+        least = max(height / photo.shape[2], width / photo.shape[3], 1)
+        size = [math.ceil(side * least * 1.1) for side in photo.shape[2:]]
+        resized = F.interpolate(photo, size=size, mode="bicubic", align_corners=False)
+    else:
+        scale = max(scale, (height + 1) / photo.shape[2], (width + 1) / photo.shape[3])
+        size = [round(side * scale) for side in photo.shape[2:]]
+        resized = F.interpolate(photo, size=size, mode="bilinear", align_corners=False)
+    return resized[0].round().clamp(0, 255).to(torch.uint8).to(device)
+
+
+def _photo(index: int) -> np.ndarray:
+    """uint8 (H, W, 3), as it lies in the distribution of `imagecorruptions`, which is not imported."""
+    from PIL import Image
+
+    found = importlib.util.find_spec("imagecorruptions")
+    folders = [Path(place) / "frost" for place in (found and found.submodule_search_locations) or []]
+    for folder in folders:
+        if (folder / PHOTOS[index]).is_file():
+            with Image.open(folder / PHOTOS[index]) as image:
+                return np.array(image.convert("RGB"))
+    raise UserError(
+        "frost needs the photos of ice that imagecorruptions carries, and they are not installed. "
+        'Try: pip install "imagecorruptions-imaug>=1.1.5"'
+    )
+
+
+# --- spatter ---------------------------------------------------------------------------------------------------------
+
+
+def _shine(drops: Tensor) -> Tensor:
+    """How water shines, (N, 1, H, W) of 0 to 255: more with the distance from the edges of the drops, embossed.
+
+    drops: whole numbers of 0 to 255, float32. The steps are those that the reference takes with OpenCV.
+    """
+    far = _distance(_edges(drops)).clamp_(max=20)
+    far = _equalized(_mean_of_nine(far).floor_())
+    around = F.pad(far, (1, 1, 1, 1), mode="reflect")
+    embossed = sum(
+        weight * around[:, :, dy : dy + far.shape[2], dx : dx + far.shape[3]]
+        for dy, row in enumerate(((-2, -1, 0), (-1, 1, 1), (0, 1, 2)))
+        for dx, weight in enumerate(row)
+        if weight
+    )
+    assert isinstance(embossed, Tensor)
+    return _mean_of_nine(embossed.clamp_(0, 255)).round_()
+
+
+def _edges(grey: Tensor, low: float = 50, high: float = 150) -> Tensor:
+    """Canny's edges, (N, 1, H, W) bool, of whole numbers of 0 to 255."""
+    height, width = grey.shape[2:]
+
+    def beside(values: Tensor, dy: int, dx: int) -> Tensor:
+        return values[:, :, 1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
+
+    padded = F.pad(grey, (1, 1, 1, 1), mode="replicate")
+    columns = {dx: beside(padded, -1, dx) + 2 * beside(padded, 0, dx) + beside(padded, 1, dx) for dx in (-1, 1)}
+    rows = {dy: beside(padded, dy, -1) + 2 * beside(padded, dy, 0) + beside(padded, dy, 1) for dy in (-1, 1)}
+    right, down = columns[1] - columns[-1], rows[1] - rows[-1]
+    size = right.abs() + down.abs()
+    around = F.pad(size, (1, 1, 1, 1))
+    steep, flat = math.tan(math.radians(67.5)), math.tan(math.radians(22.5))
+    along_x = down.abs() < flat * right.abs()
+    along_y = down.abs() > steep * right.abs()
+    same_sign = (right < 0) == (down < 0)
+
+    def peak(dy: int, dx: int, *, strictly: bool) -> Tensor:
+        after = beside(around, dy, dx)
+        return (size > beside(around, -dy, -dx)) & (size > after if strictly else size >= after)
+
+    on_diagonal = torch.where(same_sign, peak(1, 1, strictly=True), peak(1, -1, strictly=True))
+    is_peak = torch.where(
+        along_x, peak(0, 1, strictly=False), torch.where(along_y, peak(1, 0, strictly=False), on_diagonal)
+    )
+    weak = is_peak & (size > low)
+    edges = weak & (size > high)
+    while True:  # what is weak counts if it is connected with what is strong
+        grown = (F.max_pool2d(edges.float(), 3, 1, 1) > 0) & weak
+        if torch.equal(grown, edges):
+            return edges
+        edges = grown
+
+
+def _distance(edges: Tensor, most: int = 21) -> Tensor:
+    """From the nearest edge, (N, 1, H, W), up to about `most`: OpenCV's, of steps of 1, 1.4 and 2.1969 pixels.
+
+    Such a distance grows with the distance in the row alone, so of a row's edges the nearest one counts.
+    """
+    height, width = edges.shape[2:]
+    at = torch.arange(float(width), device=edges.device)
+    left = at - torch.where(edges, at, float(-most)).cummax(3).values
+    right = torch.where(edges, at, float(width + most)).flip(3).cummin(3).values.flip(3) - at
+    in_row = torch.minimum(left, right).clamp_(max=most)
+    nearest = in_row.clone()
+    rows = F.pad(in_row, (0, 0, most, most), value=float(most))
+    for step in range(1, most):
+        across = torch.minimum(rows[:, :, most - step :][:, :, :height], rows[:, :, most + step :][:, :, :height])
+        short, long = across.clamp(max=step), across.clamp_(min=step)
+        knights = long.add(short, alpha=2.1969 - 2)
+        diagonals = long.mul_(2.1969 - 1.4).add_(short, alpha=2 * 1.4 - 2.1969)
+        nearest = torch.minimum(nearest, torch.maximum(knights, diagonals))
+    return nearest
+
+
+def _mean_of_nine(x: Tensor) -> Tensor:
+    height, width = x.shape[2:]
+    padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    across = padded[..., :width] + padded[..., 1 : 1 + width] + padded[..., 2:]
+    return (across[:, :, :height] + across[:, :, 1 : 1 + height] + across[:, :, 2:]) / 9
+
+
+def _equalized(x: Tensor) -> Tensor:
+    """Whole numbers of 0 to 255, as often as each other as far as that goes: OpenCV's equalizeHist."""
+    n, total = len(x), x.shape[2] * x.shape[3]
+    levels = x.flatten(1).long()
+    counts = torch.zeros(n, 256, dtype=torch.int64, device=x.device).scatter_add_(1, levels, torch.ones_like(levels))
+    least = levels.amin(1, keepdim=True)
+    of_least = counts.gather(1, least)
+    rank = (counts.cumsum(1) - of_least).clamp(min=0)
+    new = (rank * (255 / (total - of_least).clamp(min=1).double())).round().float()
+    new = torch.where(of_least == total, torch.arange(256.0, device=x.device), new)
+    return new.gather(1, levels).view_as(x)
