@@ -181,7 +181,7 @@ def matches(cell: Cell, pattern: str) -> bool:
 def plan(suite: Suite, data_root: Path, limit: int | None = None) -> Plan:
     """The cells of a suite. Opens the data set and hashes the weights; imports neither torch nor any network."""
     missing: list[UserError] = []
-    data = _gather(missing, lambda: _plan_data(suite, data_root, limit))
+    data = _gather(missing, lambda: plan_data(suite, data_root, limit))
     models = [_gather(missing, lambda ref=ref: _plan_model(ref, data_root)) for ref in suite.models]  # type: ignore[misc]
     for stored in {p.entry.name: p for p in suite.perturbations if p.is_stored}.values():
         _gather(missing, lambda p=stored: _open_stored(p, data_root))  # type: ignore[misc]
@@ -215,7 +215,8 @@ def _gather(missing: list[UserError], make: Callable[[], Any]) -> Any:
         return None
 
 
-def _plan_data(suite: Suite, data_root: Path, limit: int | None) -> PlannedData:
+def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> PlannedData:
+    """The suite's data, opened, in their fixed order. Raises UserError where they are not there or do not fit."""
     entry, split = suite.dataset, suite.data.split
     try:
         dataset = entry.spec.open(data_root, split)
@@ -292,11 +293,8 @@ def _cell(
         if perturbation.source is not None:
             source = next(planned for planned in models if planned.label == perturbation.source.label)
         identity["perturbation"] = {
-            "kind": perturbation.kind,
-            "name": entry.name,
+            **_what(perturbation),
             "strength": perturbation.strength,
-            **spec_identity(entry, leave_out=("name", "randomness")),
-            **({"params": changed_fields(perturbation.params)} if changed_fields(perturbation.params) else {}),
             **({"smaller": list(perturbation.smaller)} if perturbation.smaller else {}),
             **({"source": source.identity} if source else {}),
             **_features_of(entry, source or model),
@@ -319,6 +317,24 @@ def _cell(
         key=key_of(identity),
         cost=cost,
     )
+
+
+def _what(perturbation: Perturbation) -> dict[str, Any]:
+    """An attack or a corruption, whatever its strength: its name, its spec's revision and the like, its options."""
+    entry, params = perturbation.entry, changed_fields(perturbation.params)
+    return {
+        "kind": perturbation.kind,
+        "name": entry.name,
+        **spec_identity(entry, leave_out=("name", "randomness")),
+        **({"params": params} if params else {}),
+    }
+
+
+def corruption_identity(perturbation: Perturbation) -> dict[str, Any]:
+    """What tells a corruption from others, whatever its severity, as plain data. Raises UserError."""
+    blocks = {"block": BLOCK} if perturbation.needs_blocks else {}
+    found: dict[str, Any] = _ask(perturbation.entry, canonical, _what(perturbation) | blocks)
+    return found
 
 
 def _features_of(attack: Entry, model: PlannedModel) -> dict[str, Any]:

@@ -107,11 +107,14 @@ class Pictures:
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """Reads spans of a data set as a model wants them. canvas: side in pixels, or None."""
+    """Reads spans of a data set as a model wants them. canvas: side in pixels, or None.
+
+    model: None for pictures of the canvas as they are, which no model takes.
+    """
 
     data: PlannedData
     canvas: int | None
-    model: ModelSpec
+    model: ModelSpec | None
     device: torch.device
     threads: Threads = field(default_factory=Threads)
 
@@ -145,7 +148,7 @@ class Reader:
 
         They may be on any device, and stay there where they are of the model's size already.
         """
-        if (pictures.shape[-1], *pictures.shape[1:-1]) == tuple(self.model.input.shape):
+        if self.model is None or (pictures.shape[-1], *pictures.shape[1:-1]) == tuple(self.model.input.shape):
             return self._on_device(pictures)
         fitted = self.threads.now(self._fitted, list(pictures.cpu().numpy()))
         return self._on_device(torch.from_numpy(np.stack(fitted)))
@@ -170,6 +173,8 @@ class Reader:
 
     def _fitted(self, picture: Picture, cut: Cut | None = None) -> Picture:
         """The picture (of the canvas, where there is one) at the model's size. Raises Violation if it does not fit."""
+        if self.model is None:
+            return picture
         steps, wanted = self.model.preprocessing or Preprocessing(), tuple(self.model.input.shape)
         is_on_canvas = self.canvas is not None
         picture = _resized(picture, wanted[-2:], steps) if is_on_canvas else preprocessed(picture, steps)
@@ -186,19 +191,20 @@ class Reader:
 
     def _on_device(self, fitted: Tensor) -> Tensor:
         stacked = fitted.to(self.device)
-        steps = self.model.preprocessing or Preprocessing()
-        if steps.channel_order == "bgr" and self.model.input.shape[0] == 3:
+        steps = self.model and self.model.preprocessing
+        if steps and steps.channel_order == "bgr" and stacked.shape[-1] == 3:
             stacked = stacked.flip(-1)
         return stacked.movedim(-1, 1).to(torch.float32) / 255
 
     def _picture(self, index: int) -> tuple[Picture, Cut | None]:
         """A picture, or the frames of a video that the model looks at and how it looks at them."""
-        found, steps, cut = self.data.dataset.read(index), self.model.preprocessing or Preprocessing(), None
+        found, cut = self.data.dataset.read(index), None
+        steps = (self.model and self.model.preprocessing) or Preprocessing()
         if steps.clips is not None:
             wanted = clip_frames(len(found), steps.clips)
             distinct = sorted({frame for clip in wanted for frame in clip})
             found = found[distinct]
-        elif self.model.input.kind == "video" and not isinstance(found, np.ndarray):
+        elif self.data.entry.spec.kind == "video" and not isinstance(found, np.ndarray):
             found = found[list(range(len(found)))]
         picture = np.asarray(found)
         if picture.dtype != np.uint8 or picture.ndim not in (3, 4):
@@ -207,7 +213,7 @@ class Reader:
                 f"{picture.shape} for '{self.data.dataset.ids[index]}'",
                 by="data",
             )
-        if steps.clips is not None:
+        if self.model is not None and steps.clips is not None:
             place = {frame: number for number, frame in enumerate(distinct)}
             cut = Cut(
                 frames=tuple(tuple(place[frame] for frame in clip) for clip in wanted),

@@ -25,32 +25,39 @@ class Display:
         self.style = style if style != "auto" else ("rich" if self.console.is_terminal else "plain")
         self._work = self._done = 0
         self._begun = self._last = 0.0
+        self._things = "examples"
         self._bar: Progress | None = None
 
     def started(self, work: int, cells: int) -> None:
-        self._work, self._begun = work, time.monotonic()
         if work == 0:
             self.say("nothing to compute: the store has it all")
             return
-        self.say(f"{cells} cells to compute, {work} examples in all")
+        self.begin(work, "examples", f"{cells} cells to compute, {work} examples in all")
+
+    def cell_done(self, cell: Cell, span: Span, failure: Failure | None) -> None:
+        if failure is not None:
+            self.say(f"failed: {cell.name}: {failure}")
+        self.advance(span[1] - span[0], cell.name, short=f"{cell.model.label} {cell.short_name}")
+
+    def begin(self, work: int, things: str, message: str) -> None:
+        """So many things are to be done."""
+        self._work, self._things, self._begun = work, things, time.monotonic()
+        self.say(message)
         if self.style == "rich":
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._bar.start()
-            self._bar.add_task("examples", total=work)
+            self._bar.add_task(things, total=work)
 
-    def cell_done(self, cell: Cell, span: Span, failure: Failure | None) -> None:
-        self._done += span[1] - span[0]
-        if failure is not None:
-            self.say(f"failed: {cell.name}: {failure}")
+    def advance(self, done: int, name: str, short: str = "") -> None:
+        """So many more are done, of what has this name. short: the name in a bar."""
+        self._done += done
         if self._bar is not None:
-            self._bar.update(
-                self._bar.task_ids[0], completed=self._done, description=f"{cell.model.label} {cell.short_name}"
-            )
+            self._bar.update(self._bar.task_ids[0], completed=self._done, description=short or name)
         elif self.style == "plain" and time.monotonic() - self._last >= PLAIN_SECONDS:
             self._last = time.monotonic()
             left = (self._last - self._begun) / max(1, self._done) * (self._work - self._done)
-            self.say(f"{self._done}/{self._work} examples, {left:.0f} s left; {cell.name}")
+            self.say(f"{self._done}/{self._work} {self._things}, {left:.0f} s left; {name}")
 
     def say(self, message: str) -> None:
         if self.style != "none":

@@ -1,4 +1,4 @@
-"""The numbers of a report, as pure functions over outcomes: accuracy, drop, slope, gap closed, gain, intervals."""
+"""The numbers of a report, as pure functions over outcomes: accuracy, drop, slope, mCE, gap closed, gain, intervals."""
 
 import math
 from collections.abc import Iterator
@@ -173,7 +173,7 @@ def slope(reference_drops: npt.ArrayLike, model_drops: npt.ArrayLike) -> float:
     Raises UndefinedSlope when there is none, when their numbers differ, when one is not finite or when the reference
     never drops. Source: the paper's Figure 2.
     """
-    reference, model = np.asarray(reference_drops, dtype=np.float64), np.asarray(model_drops, dtype=np.float64)
+    reference, model = _as_drops(reference_drops, model_drops)
     if reference.ndim != 1 or reference.shape != model.shape:
         raise UndefinedSlope(f"A slope needs two drops per corruption, not shapes {reference.shape} and {model.shape}.")
     if not (np.isfinite(reference).all() and np.isfinite(model).all()):
@@ -183,44 +183,151 @@ def slope(reference_drops: npt.ArrayLike, model_drops: npt.ArrayLike) -> float:
     return float(_slopes(reference, model))
 
 
+def slopes_without_each(
+    reference_drops: npt.ArrayLike, model_drops: npt.ArrayLike, corruption: npt.ArrayLike | None = None
+) -> Floats:
+    """The slopes with one corruption left out, each in turn: how much the slope owes to a single one.
+
+    reference_drops, model_drops: (drops,) as for `slope`, which also says what is raised. corruption: (drops,) int, the
+    number from 0 of the corruption that a drop is of; each is one by itself if not given, and all severities of a
+    corruption go together. Returns (corruptions,), nan where the reference never drops in what is left.
+    """
+    slope(reference_drops, model_drops)
+    squares, products = _sums(*_as_drops(reference_drops, model_drops), corruption)
+    others = 1 - np.eye(len(squares))
+    return _ratio(others @ products, others @ squares)
+
+
 def slope_intervals(
     clean_correct: Bools,
     corrupted_correct: Bools,
     reference_clean_correct: Bools,
     reference_corrupted_correct: Bools,
     *,
+    corruption: npt.ArrayLike | None = None,
     resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
 ) -> SlopeIntervals:
     """Percentile bootstrap intervals of `slope`, over the examples and over the corruptions.
 
-    clean_correct, reference_clean_correct: (n,) bool; corrupted_correct, reference_corrupted_correct: (corruptions, n)
-    bool; the same examples in all four. One resample of the examples serves both models and all corruptions.
-    A resample without a slope (a model with no clean example right, a reference that never drops) is dropped; when that
-    leaves half of them or less, the interval is (-inf, inf): the sample says nothing.
+    clean_correct, reference_clean_correct: (n,) bool; corrupted_correct, reference_corrupted_correct: (drops, n) bool;
+    the same examples in all four. One resample of the examples serves both models and all corruptions.
+    corruption: (drops,) int, as in `slopes_without_each`.
     Raises EmptySample, ZeroClean or UndefinedSlope when the sample itself has no slope.
     """
     _check_outcomes(clean_correct, reference_clean_correct, dimensions=1)
     _check_outcomes(corrupted_correct, reference_corrupted_correct, dimensions=2)
     model = np.vstack([clean_correct, corrupted_correct])
     reference = np.vstack([reference_clean_correct, reference_corrupted_correct])
-    if not (model[0].any() and reference[0].any()):
-        raise ZeroClean("A slope needs two models that each have a clean example right.")
-    model_drops, reference_drops = _drops(model.sum(axis=1)), _drops(reference.sum(axis=1))
-    slope(reference_drops, model_drops)
+    both = resampled_accuracies(np.vstack([reference, model]), resamples=resamples, seed=seed)
+    return SlopeIntervals(
+        slope_interval(both[:, : len(reference)], both[:, len(reference) :], level),
+        slope_interval_over_corruptions(
+            relative_drops(reference.mean(axis=1)),
+            relative_drops(model.mean(axis=1)),
+            corruption,
+            resamples=resamples,
+            seed=seed,
+            level=level,
+        ),
+    )
 
+
+def relative_drops(accuracies: Floats) -> Floats:
+    """(..., 1 + corruptions) accuracies, the clean one first, to (..., corruptions) drops.
+
+    Raises ZeroClean where no clean accuracy at all is above 0; where only some are not, their drops are nan.
+    """
+    clean, corrupted = accuracies[..., :1], accuracies[..., 1:]
+    if not (clean > 0).any():
+        raise ZeroClean("Relative drops need a clean accuracy above 0.")
+    drops: Floats = 1 - corrupted / np.where(clean > 0, clean, np.nan)
+    return drops
+
+
+def slope_interval(reference: Floats, model: Floats, level: float = 0.95) -> Interval:
+    """Percentile bootstrap interval of `slope` over examples.
+
+    reference, model: (resamples, 1 + drops) accuracies in the same resamples, the clean one first.
+    A resample without a slope (a model with no clean example right, a reference that never drops) is dropped; see
+    `percentile_interval`.
+    """
+    return percentile_interval(_slopes(relative_drops(reference), relative_drops(model)), level)
+
+
+def slope_interval_over_corruptions(
+    reference_drops: npt.ArrayLike,
+    model_drops: npt.ArrayLike,
+    corruption: npt.ArrayLike | None = None,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval | None:
+    """Percentile bootstrap interval of `slope` over corruptions; None for fewer than 3 of them.
+
+    The severities of a corruption are drawn together: they tell less of other corruptions than as many others would.
+    Arguments and errors as in `slopes_without_each`.
+    """
+    slope(reference_drops, model_drops)
+    squares, products = _sums(*_as_drops(reference_drops, model_drops), corruption)
+    if len(squares) < 3:
+        return None
+    drawn = np.random.Generator(np.random.Philox(seed)).integers(0, len(squares), (resamples, len(squares)))
+    return percentile_interval(_ratio(products[drawn].sum(axis=1), squares[drawn].sum(axis=1)), level)
+
+
+def resampled_accuracies(correct: Bools, *, resamples: int = 2000, seed: int = 0) -> Floats:
+    """The accuracy of each row in each bootstrap resample of the examples, the same resample for all rows.
+
+    correct: (rows, n) bool; returns (resamples, rows). What is drawn depends on n and the seed alone, so rows of
+    several calls belong together. Raises EmptySample without any outcome.
+    """
+    _check_outcomes(correct, dimensions=2)
+    n = correct.shape[1]
+    right = np.ascontiguousarray(correct.T, dtype=np.float32)
     rng = np.random.Generator(np.random.Philox(seed))
-    right = np.vstack([model, reference]).T.astype(np.float32)
-    counts = np.vstack([weights @ right for weights in _resampled_weights(len(right), resamples, rng)])
-    over_examples = _slopes(_drops(counts[:, len(model) :]), _drops(counts[:, : len(model)]))
-    examples = _percentile_interval(over_examples, level)
-    corruptions = len(model_drops)
-    if corruptions < 3:
-        return SlopeIntervals(examples, None)
-    drawn = rng.integers(0, corruptions, (resamples, corruptions))
-    over_corruptions = _slopes(reference_drops[drawn], model_drops[drawn])
-    return SlopeIntervals(examples, _percentile_interval(over_corruptions, level))
+    counts = np.vstack([weights @ right for weights in _resampled_weights(n, resamples, rng)])
+    accuracies: Floats = counts.astype(np.float64) / n
+    return accuracies
+
+
+def percentile_interval(resampled: Floats, level: float = 0.95) -> Interval:
+    """Between the percentiles of a number over resamples, (resamples,), of which some may be nan.
+
+    When half of them or more are, the interval is (-inf, inf): the sample says nothing.
+    """
+    defined = resampled[np.isfinite(resampled)]
+    if 2 * defined.size <= resampled.size:
+        return Interval(-math.inf, math.inf)
+    tail = _tail(level)
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
+def corruption_errors(errors: npt.ArrayLike, baseline: npt.ArrayLike) -> Floats:
+    """CE of each corruption: a model's error relative to a baseline's; 1 is as many errors. Their mean is the mCE.
+
+    errors, baseline: (..., corruptions) error rates, means over the same severities (of published tables: all five).
+    Returns (..., corruptions), nan where the baseline is never wrong.
+    Source: Hendrycks and Dietterich 2019, section 4, where sums over the severities stand for the means.
+    """
+    return _ratio(np.asarray(errors, dtype=np.float64), np.asarray(baseline, dtype=np.float64))
+
+
+def relative_corruption_errors(
+    errors: npt.ArrayLike, clean: npt.ArrayLike, baseline: npt.ArrayLike, baseline_clean: npt.ArrayLike
+) -> Floats:
+    """Relative CE of each corruption: what it adds to the clean error, relative to what it adds to the baseline's.
+
+    errors, baseline: as in `corruption_errors`. clean, baseline_clean: (...) error rates without a corruption.
+    Returns (..., corruptions), nan where the corruption adds nothing to the baseline's error. Their mean is the
+    relative mCE. Source: the same.
+    """
+    return corruption_errors(
+        np.asarray(errors) - np.asarray(clean)[..., None], np.asarray(baseline) - np.asarray(baseline_clean)[..., None]
+    )
 
 
 def gap_closed(method: float, self_supervised: float, supervised: float) -> float:
@@ -302,17 +409,26 @@ def _whole_percent(drop: float) -> int:
     return math.floor(round(100 * drop, 9) + 0.5)
 
 
-def _drops(right: Numbers) -> Floats:
-    """(..., 1 + corruptions) counts of right examples, clean first, to (..., corruptions) drops; nan without clean."""
-    clean, corrupted = right[..., :1].astype(np.float64), right[..., 1:]
-    return 1 - corrupted / np.where(clean > 0, clean, np.nan)
+def _as_drops(reference: npt.ArrayLike, model: npt.ArrayLike) -> tuple[Floats, Floats]:
+    return np.asarray(reference, dtype=np.float64), np.asarray(model, dtype=np.float64)
 
 
 def _slopes(reference: Floats, model: Floats) -> Floats:
-    """(..., corruptions) drops to (...) slopes through the origin; nan where there is none."""
-    squares = (reference * reference).sum(axis=-1)
-    slopes: Floats = (reference * model).sum(axis=-1) / np.where(squares > 0, squares, np.nan)
-    return slopes
+    """(..., drops) to (...) slopes through the origin; nan where there is none."""
+    return _ratio((reference * model).sum(axis=-1), (reference * reference).sum(axis=-1))
+
+
+def _sums(reference: Floats, model: Floats, corruption: npt.ArrayLike | None) -> tuple[Floats, Floats]:
+    """Of each corruption, (corruptions,): the reference's squared drops, and its drops times the model's."""
+    which = np.arange(len(reference)) if corruption is None else np.asarray(corruption)
+    squares, products = np.bincount(which, reference * reference), np.bincount(which, reference * model)
+    return squares.astype(np.float64), products.astype(np.float64)
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    """nan where what is below is not above 0."""
+    ratio: Floats = above / np.where(below > 0, below, np.nan)
+    return ratio
 
 
 def _resampled_weights(n: int, resamples: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.float32]]:
@@ -322,12 +438,3 @@ def _resampled_weights(n: int, resamples: int, rng: np.random.Generator) -> Iter
         block = min(rows, resamples - start)
         drawn = rng.integers(0, n, (block, n)) + n * np.arange(block)[:, None]
         yield np.bincount(drawn.ravel(), minlength=block * n).reshape(block, n).astype(np.float32)
-
-
-def _percentile_interval(resampled: Floats, level: float) -> Interval:
-    defined = resampled[np.isfinite(resampled)]
-    if 2 * defined.size <= resampled.size:
-        return Interval(-math.inf, math.inf)
-    tail = _tail(level)
-    low, high = np.quantile(defined, [tail, 1 - tail])
-    return Interval(float(low), float(high))

@@ -12,7 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -508,14 +508,32 @@ def _perturb(
     loaded: Loaded, perturbation: Perturbation, turn: Turn, batch: Batch
 ) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
     """The model's inputs after an attack or a corruption, checked; sizes; notes. Raises Violation."""
+    attacks = perturbation.kind == "attack"
+    view = loaded.classifier.restricted(perturbation.entry.spec.access) if attacks else None
+    x, size, notes = ask(perturbation, turn, batch, loaded.seed, view=view, watching=loaded.guard.watching(batch))
+    return (x if attacks else loaded.reader.inputs(x)), size, notes
+
+
+def ask(
+    perturbation: Perturbation,
+    turn: Turn,
+    batch: Batch,
+    seed: int,
+    *,
+    view: Any = None,
+    watching: AbstractContextManager[None] | None = None,
+) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
+    """What an attack or a corruption makes of a batch, checked: inputs or 8-bit pictures; sizes; notes.
+
+    view: the model as the attack may see it. watching: around the plugin's call. Raises Violation.
+    """
     spec, attacks = perturbation.entry.spec, perturbation.kind == "attack"
     member, attack = turn
-    view = loaded.classifier.restricted(spec.access) if attacks else None
     streams = ExampleRNG if spec.randomness == "example" else NoDraws
     like = batch.x if attacks else batch.canvas
-    rng = streams(loaded.seed, _address(perturbation, member), batch.ids, like.device)
+    rng = streams(seed, _address(perturbation, member), batch.ids, like.device)
     strength: float = math.inf if perturbation.strength is None else float(perturbation.strength)
-    with loaded.guard.watching(batch), global_draws() as drawn:
+    with watching or nullcontext(), global_draws() as drawn:
         try:
             returned = attack.perturb(view, batch, strength if attacks else int(strength), rng)
         except Violation:
@@ -524,11 +542,10 @@ def _perturb(
             raise Violation(f"it raised {type(error).__name__}: {error}") from error
     if drawn and spec.randomness != "global":
         raise Violation(f"it draws from the global generator of {drawn[0]}, but does not declare randomness='global'")
-    x, size, notes = referee.checked(
+    return referee.checked(
         returned, like, notes=perturbation.returned, some_notes=bool(member), eps=strength, norm=perturbation.norm,
         devices={like.device, batch.x.device},
     )  # fmt: skip
-    return (x if attacks else loaded.reader.inputs(x)), size, notes
 
 
 def _address(perturbation: Perturbation, member: str) -> str:
@@ -550,7 +567,7 @@ def _perturb_in_blocks(
             blocks = loaded.reader.batches(loaded.reader.pictures(start, min(start + BLOCK, total)))
         except Exception as error:
             raise Violation(f"{type(error).__name__}: {error}", by="data") from error
-        seed = ExampleRNG(loaded.seed, address, [f"block {start}"]).integer("seed", 0)
+        seed = block_seed(loaded.seed, address, start)
         for _, block in (
             each for each in blocks if each[1].cut == batch.cut and each[1].x.shape[1:] == batch.x.shape[1:]
         ):
@@ -561,6 +578,11 @@ def _perturb_in_blocks(
     rows = [found[example] for example in batch.ids]
     columns = {name: np.array([row[2][name] for row in rows]) for name in rows[0][2]}
     return torch.stack([row[0] for row in rows]), np.array([row[1] for row in rows]), columns
+
+
+def block_seed(seed: int, address: str, start: int) -> int:
+    """What the global generators are seeded with for the block that starts at this position."""
+    return ExampleRNG(seed, address, [f"block {start}"]).integer("seed", 0)
 
 
 def _merged(kept: Outcome | None, new: Outcome, rows: np.ndarray) -> Outcome:

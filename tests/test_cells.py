@@ -373,6 +373,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "canvas": (16, True),
         "models": ("other", True),
         "perturbations": ("other", True),
+        "baseline": ("Net", False),
         "metrics": (("other",), False),
         "count": ("robust", True),
         "precision": (Precision(judge="tf32"), True),

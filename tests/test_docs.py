@@ -147,7 +147,9 @@ def ran(tmp_path_factory):
         ("cells", lambda report: report["cells"][0]),
         ("distances", lambda report: next(cell["distances"] for cell in report["cells"] if cell["distances"])),
         ("worst_cases", lambda report: report["worst_cases"][0]),
+        ("corruption_means", lambda report: report["corruption_means"][0]),
         ("slopes", lambda report: report["slopes"][0]),
+        ("corruption_errors", lambda report: report["corruption_errors"][0]),
     ],
 )
 def test_the_keys_of_the_json(heading, pick, ran):
@@ -192,7 +194,7 @@ def test_the_keys_of_a_suite():
 def test_the_defaults_of_a_suite():
     words = {dataclasses.MISSING: ["required"], (): ["none"], "": ["the name"], False: ["false"],
              None: ["all", "the model's name", "what the plugin declares", "required, but for minimal attacks",
-                    "true for ensembles alone", "the model itself"],
+                    "true for ensembles alone", "the model itself", "none"],
              suite.Check(): ["see there"], suite.Precision(): ["float32"]}  # fmt: skip
     for heading, record in {"The file": suite.Header, **RECORDS}.items():
         written = {ticked(row[0])[0]: row[2].strip("`") for row in tables(section(SUITE, heading))[0]}
@@ -205,8 +207,8 @@ def test_the_defaults_of_a_suite():
 # For every key: another value, and where it goes. A new key fails `test_what_is_identity` until it stands here and in
 # docs/reference/suite.md, with its word on identity.
 CHANGES = {
-    "name": ("other", []), "title": ("Other", []), "canvas": (16, []), "metrics": (["toys/wrong"], []),
-    "count": ("robust", []), "precision": ("tf32", []), "seed": (1, []),
+    "name": ("other", []), "title": ("Other", []), "canvas": (16, []), "baseline": ("Net", []),
+    "metrics": (["toys/wrong"], []), "count": ("robust", []), "precision": ("tf32", []), "seed": (1, []),
     "expected": ({"Net": {"clean": 50}}, []), "data.name": ("others/pixels", ["data"]),
     "data.split": ("reversed", ["data"]), "data.limit": (3, ["data"]), "models.model": ("toys/large", ["models", 0]),
     "models.label": ("Other", ["models", 0]), "models.reference": (False, ["models", 0]),

@@ -4,9 +4,11 @@ import math
 import tracemalloc
 from fractions import Fraction
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, multinomial
@@ -22,17 +24,23 @@ from robharness.metrics import (
     ZeroClean,
     accuracy,
     accuracy_interval,
+    corruption_errors,
     drop_text,
     gain,
     gap_closed,
     gap_closed_printed,
+    relative_corruption_errors,
     relative_drop,
     relative_drop_bounds,
     relative_drop_interval,
+    resampled_accuracies,
     slope,
+    slope_interval_over_corruptions,
     slope_intervals,
+    slopes_without_each,
     worst_case,
 )
+from robharness.suite.baselines import ALEXNET
 
 # Table 1: clean, then six attacks; accuracies and drops in percent, as printed.
 TABLE1 = {
@@ -75,11 +83,9 @@ TABLE5 = {
     ),
 }
 # Table 6: clean, then 15 corruptions at severity 1; accuracies in percent.
-TABLE6 = {
-    "Supervised": [76.7, 49.2, 59.7, 61.8, 72.9, 63.8, 64.9, 65.8, 65.4, 58.6, 64.6, 54.4, 52.9, 61.1, 60.2, 53.3],
-    "SimCLR": [68.9, 37.2, 51.5, 53.5, 64.0, 60.7, 57.1, 53.9, 54.1, 43.5, 52.4, 44.2, 34.8, 44.2, 52.0, 41.8],
-    "SwAV": [75.3, 35.3, 60.4, 61.9, 71.7, 67.8, 65.8, 65.2, 61.1, 56.6, 62.6, 51.8, 47.9, 59.1, 58.4, 47.2],
-}
+TABLE6_ROWS = yaml.safe_load((Path(__file__).parent / "paper/tables.yaml").read_text())["table6"]["rows"]
+TABLE6 = {model: [row["acc"][column] for row in TABLE6_ROWS.values()]
+          for column, model in enumerate(("Supervised", "SimCLR", "SwAV"))}  # fmt: skip
 
 COVERED = 0.93  # the least coverage that a 95 % interval may have here
 SIZES = (20, 200, 5000)
@@ -321,6 +327,47 @@ def test_slopes_of_table_6(model: str, expected: float) -> None:
     assert slope(_table6_drops("Supervised"), _table6_drops(model)) == pytest.approx(expected, abs=5e-4)
 
 
+@pytest.mark.parametrize(
+    ("group", "simclr", "swav"),
+    [("Noise", 1.23, 1.25), ("Digital", 1.17, 0.89), ("Blur", 1.46, 1.11), ("Weather", 1.36, 1.14)],
+)
+def test_slopes_of_the_groups_of_table_6(group: str, simclr: float, swav: float) -> None:
+    """The supervised model's are steeper than SwAV's under digital corruptions alone."""
+    rows = [number for number, row in enumerate(list(TABLE6_ROWS.values())[1:]) if row["group"] == group]
+    base, *others = (np.array(_table6_drops(model))[rows] for model in ("Supervised", "SimCLR", "SwAV"))
+    assert [slope(base, own) for own in others] == pytest.approx([simclr, swav], abs=0.005)
+
+
+@pytest.mark.parametrize(("model", "expected"), [("SimCLR", 1.344), ("SwAV", 1.053)])
+def test_slopes_of_table_6_without_impulse_noise(model: str, expected: float) -> None:
+    """SwAV's slope above 1 owes more to this corruption than to any other."""
+    base, own = _table6_drops("Supervised"), _table6_drops(model)
+    without = dict(zip(list(TABLE6_ROWS)[1:], slopes_without_each(base, own), strict=True))
+    assert without["Impulse"] == pytest.approx(expected, abs=5e-4)
+    plain = {name: slope(np.delete(base, row), np.delete(own, row)) for row, name in enumerate(without)}
+    assert without == pytest.approx(plain, abs=1e-12)
+    if model == "SwAV":
+        assert min(without.values()) == without["Impulse"]
+
+
+def test_a_corruption_is_left_out_and_drawn_with_all_its_severities() -> None:
+    """Two severities of the same drops say no more of other corruptions than one does."""
+    base, own = np.array([0.1, 0.3, 0.4, 0.2]), np.array([0.2, 0.3, 0.6, 0.1])
+    twice, which = np.repeat(base, 2), np.repeat(range(4), 2)
+    assert slopes_without_each(twice, np.repeat(own, 2), which) == pytest.approx(slopes_without_each(base, own))
+    apart = [slope_interval_over_corruptions(*drops, corruption)
+             for *drops, corruption in ((base, own, None), (twice, np.repeat(own, 2), which))]  # fmt: skip
+    assert apart[0] == pytest.approx(apart[1])
+    naive = slope_interval_over_corruptions(twice, np.repeat(own, 2))
+    assert naive.high - naive.low < 0.8 * (apart[0].high - apart[0].low)
+
+
+def test_without_the_only_corruption_that_the_reference_feels_there_is_no_slope() -> None:
+    assert np.isnan(slopes_without_each([0.2, 0.0], [0.1, 0.1])[0])
+    with pytest.raises(UndefinedSlope):
+        slopes_without_each([0.0, 0.0], [0.1, 0.1])
+
+
 drops = st.floats(-1, 1).map(lambda drop: round(drop, 3))
 
 
@@ -362,7 +409,7 @@ def test_slope_intervals_are_those_of_a_plain_loop(monkeypatch: pytest.MonkeyPat
         i = rng.integers(0, n, n)
         reference = drops_of(reference_clean[i], reference_corrupted[:, i])
         over_examples.append(slope(reference, drops_of(clean[i], corrupted[:, i])))
-    over_corruptions = []
+    over_corruptions, rng = [], np.random.Generator(np.random.Philox(seed))
     for _ in range(resamples):
         c = rng.integers(0, corruptions, corruptions)
         reference = drops_of(reference_clean, reference_corrupted[c])
@@ -458,6 +505,29 @@ def _outcomes(n: int, corruptions: int, seed: int, strongest: float = 0.5) -> tu
     reference_corrupted = reference_clean & (rng.random((corruptions, n)) > fooled)
     corrupted = clean & (rng.random((corruptions, n)) > 1.25 * fooled)
     return clean, corrupted, reference_clean, reference_corrupted
+
+
+# ------------------------------------------------------------------------------------------------- corruption errors
+
+
+def test_alexnet_itself_has_an_mce_of_one() -> None:
+    errors = np.array(list(ALEXNET.errors.values()))
+    assert corruption_errors(errors, errors).mean() == 1
+    assert relative_corruption_errors(errors, ALEXNET.clean, errors, ALEXNET.clean) == pytest.approx(np.ones(15))
+    assert len(errors) == 15 and corruption_errors(errors / 2, errors) == pytest.approx(np.full(15, 0.5))
+
+
+def test_a_corruption_error_without_a_baseline_to_divide_by_is_not_a_number() -> None:
+    assert np.isnan(corruption_errors([0.1, 0.2], [0.0, 0.2])).tolist() == [True, False]
+    found = relative_corruption_errors([0.3, 0.4], 0.2, [0.1, 0.4], 0.2)
+    assert np.isnan(found[0]) and found[1] == pytest.approx(1)
+
+
+def test_resamples_of_rows_that_come_apart_are_the_same_examples() -> None:
+    rows = np.random.Generator(np.random.Philox(1)).random((4, 50)) < 0.5
+    whole = resampled_accuracies(rows, resamples=30)
+    apart = [resampled_accuracies(rows[part], resamples=30) for part in (slice(0, 1), slice(1, 4))]
+    assert (np.hstack(apart) == whole).all()
 
 
 # -------------------------------------------------------------------------------------------- gap, gain and worst case

@@ -10,6 +10,7 @@ import numpy as np
 
 from robharness import metrics
 from robharness.metrics import Interval
+from robharness.report.corruptions import CorruptionErrors, Corruptions, MeanAccuracy, SlopeNumbers
 from robharness.results import CellResult, Results
 
 
@@ -95,26 +96,6 @@ class WorstCase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlopeNumbers:
-    """Slope of a model's corruption drops on the reference's. group: None for all corruptions together.
-
-    interval: over examples; corruption_interval: over corruptions. few_examples: fewer than the metric asks for.
-    corruptions: how many there are, of `asked`.
-    """
-
-    model: str
-    reference: str
-    group: str | None
-    n: int
-    corruptions: int
-    asked: int
-    slope: float | None
-    interval: Interval | None
-    corruption_interval: Interval | None
-    few_examples: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class Report:
     """All that is shown of a suite's results. problems: failed cells; warnings: what a reader must know."""
 
@@ -128,7 +109,9 @@ class Report:
     models: tuple[str, ...]
     cells: tuple[CellNumbers, ...]
     worst_cases: tuple[WorstCase, ...]
+    corruption_means: tuple[MeanAccuracy, ...]
     slopes: tuple[SlopeNumbers, ...]
+    corruption_errors: tuple[CorruptionErrors, ...]
     metrics: dict[str, dict[str, float]]
     expected_source: str
     problems: tuple[str, ...]
@@ -139,7 +122,8 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
     """The report of these results. warnings: what the run itself had to say."""
     suite = results.suite
     cells = tuple(_cell(results, result) for result in results.cells)
-    slopes = tuple(_slopes(results))
+    corruptions = Corruptions(results)
+    slopes, errors = tuple(corruptions.slopes()), tuple(corruptions.errors())
     values, failed = _metrics(results)
     return Report(
         suite=suite.name,
@@ -152,7 +136,9 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
         models=tuple(results.labels),
         cells=cells,
         worst_cases=tuple(_worst_cases(results)),
+        corruption_means=tuple(corruptions.means()),
         slopes=slopes,
+        corruption_errors=errors,
         metrics=values,
         expected_source=suite.expected_source,
         problems=tuple(dict.fromkeys([*_failures(results), *failed])),
@@ -160,7 +146,7 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
             dict.fromkeys(
                 [
                     *[*results.plan.warnings, *warnings, *results.notes, *_ways(results)],
-                    *[*_unreadable(results), *_remarks(cells, slopes), *_weaker(results)],
+                    *[*_unreadable(results), *_remarks(cells, slopes, errors), *_weaker(results)],
                 ]
             )
         ),
@@ -252,65 +238,6 @@ def _is_within(result: CellResult, norm: Any, eps: Any) -> bool:
     if perturbation is None or perturbation.strength is None:
         return False
     return bool(perturbation.norm == norm and perturbation.strength <= eps)
-
-
-def _slopes(results: Results) -> list[SlopeNumbers]:
-    reference = results.suite.reference
-    if reference is None:
-        return []
-    found = []
-    severities = {result.cell.short_name: result for result in results.of(reference, "corruption")}
-    groups: dict[str | None, list[str]] = {None: list(severities)}
-    for name, result in severities.items():
-        if result.cell.perturbation:
-            groups.setdefault(result.cell.perturbation.entry.spec.group, []).append(name)
-    for label in results.labels:
-        own = {result.cell.short_name: result for result in results.of(label, "corruption")}
-        for group, names in groups.items() if label != reference else ():
-            there = [name for name in names if name in own and own[name].n and severities[name].n]
-            if there:
-                pairs = [(severities[name], own[name]) for name in there]
-                found.append(_slope(results, label, reference, group, pairs, len(names)))
-    return found
-
-
-def _slope(
-    results: Results,
-    label: str,
-    reference: str,
-    group: str | None,
-    pairs: list[tuple[CellResult, CellResult]],
-    asked: int,
-) -> SlopeNumbers:
-    """The slope and its intervals on the examples that all the cells have."""
-    k = len(pairs)
-    cells = [results.clean(reference), results.clean(label), *(r for r, _ in pairs), *(o for _, o in pairs)]
-    base, clean, *right = results.paired(cells)
-    value, intervals = None, None
-    if len(base):
-        base_right, own_right = np.stack(right[:k]), np.stack(right[k:])
-        try:
-            value = metrics.slope(_drops(base, base_right), _drops(clean, own_right))
-            intervals = metrics.slope_intervals(clean, own_right, base, base_right)
-        except metrics.UndefinedNumber:
-            pass  # nothing dropped, or a model is never right: there is no slope, and the report shows none
-    return SlopeNumbers(
-        model=label,
-        reference=reference,
-        group=group,
-        n=len(base),
-        corruptions=k,
-        asked=asked,
-        slope=value,
-        interval=intervals.examples if intervals else None,
-        corruption_interval=intervals.corruptions if intervals else None,
-        few_examples=len(base) < metrics.MIN_SLOPE_EXAMPLES,
-    )
-
-
-def _drops(clean: np.ndarray, perturbed: np.ndarray) -> np.ndarray:
-    before = metrics.accuracy(clean)
-    return np.array([metrics.relative_drop(before, metrics.accuracy(row)) for row in perturbed])
 
 
 def _note_totals(result: CellResult) -> dict[str, float]:
@@ -483,7 +410,9 @@ NAMED = 5
 """Broken examples that a warning names."""
 
 
-def _remarks(cells: Sequence[CellNumbers], slopes: Sequence[SlopeNumbers]) -> list[str]:
+def _remarks(
+    cells: Sequence[CellNumbers], slopes: Sequence[SlopeNumbers], errors: Sequence[CorruptionErrors]
+) -> list[str]:
     remarks = []
     for cell in cells:
         name = f"{cell.model}, {cell.perturbation}"
@@ -497,4 +426,5 @@ def _remarks(cells: Sequence[CellNumbers], slopes: Sequence[SlopeNumbers]) -> li
             f"slopes come from {n} examples, fewer than {metrics.MIN_SLOPE_EXAMPLES}: noise in the reference's drops "
             "bends them; read them by their intervals"
         )
+    remarks += [f"no mCE of {each.corruptions} for {each.model}: {each.lacks}" for each in errors if each.lacks]
     return remarks

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from robharness.metrics import Interval, drop_text
-from robharness.report.model import CellNumbers, Numbers, Report, SlopeNumbers, WorstCase
+from robharness.report.corruptions import MeanAccuracy, SlopeNumbers
+from robharness.report.model import CellNumbers, Numbers, Report, WorstCase
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ NOTHING = Value("–")
 
 
 def tables(report: Report) -> list[Table]:
-    """Attacks with their worst cases, corruptions, slopes and metrics, as far as the suite has them."""
-    made = [_attacks(report), _distances(report), _corruptions(report), _slopes(report), _metrics(report)]
-    return [table for table in made if table is not None]
+    """Attacks with their worst cases, corruptions, slopes, errors and metrics, as far as the suite has them."""
+    made = [_attacks(report), _distances(report), _corruptions(report), _slopes(report), _corruption_errors(report)]
+    return [table for table in [*made, _metrics(report)] if table is not None]
 
 
 def _attacks(report: Report) -> Table | None:
@@ -104,6 +105,13 @@ def _corruptions(report: Report) -> Table | None:
             group = _group(row)
             rows.append(None)
         rows.append(_row(f"{name}, {group}", row, report))
+    rows.append(None)
+    means: dict[str, dict[str, MeanAccuracy]] = {}
+    for mean in report.corruption_means:
+        means.setdefault(f"mean of {_part(mean)}", {})[mean.model] = mean
+    for name, by_model in means.items():
+        values = [_mean_value(by_model[m]) if m in by_model else NOTHING for m in report.models]
+        rows.append((Value(name), *values))
     caption = f"accuracy in %, ↓ relative drop against clean; in brackets 95 % intervals; n = {report.n}"
     return Table("Corruptions", ("", *report.models), tuple(rows), caption)
 
@@ -113,7 +121,7 @@ def _slopes(report: Report) -> Table | None:
         return None
     by_group: dict[str, dict[str, SlopeNumbers]] = {}
     for slope in report.slopes:
-        by_group.setdefault(slope.group or "all corruptions", {})[slope.model] = slope
+        by_group.setdefault(_part(slope), {})[slope.model] = slope
     models = tuple(dict.fromkeys(slope.model for slope in report.slopes))
     rows = []
     for group, slopes in by_group.items():
@@ -121,9 +129,52 @@ def _slopes(report: Report) -> Table | None:
     flag = "; * few examples" if any(slope.few_examples for slope in report.slopes) else ""
     caption = (
         f"least squares through the origin of the model's drops on those of {report.reference}; in brackets 95 % "
-        f"bootstrap intervals over examples, then over corruptions (from 3 on){flag}"
+        f"bootstrap intervals over examples, then over corruptions (from 3 on); below, the least and the largest slope "
+        f"with one corruption left out{flag}"
     )
     return Table(f"Slopes against {report.reference}", ("", *models), tuple(rows), caption)
+
+
+def _corruption_errors(report: Report) -> Table | None:
+    if not report.corruption_errors:
+        return None
+    rows: dict[str, dict[str, Value]] = {}
+    for errors in report.corruption_errors:
+        here = f"{errors.name}, {errors.corruptions}"
+        rows.setdefault(here, {})[errors.model] = _error_value(errors.error, errors.interval)
+        if errors.baseline is not None:
+            relative = _error_value(errors.relative, errors.relative_interval)
+            rows.setdefault(f"relative {here}", {})[errors.model] = relative
+            for name, error in errors.by_corruption.items():
+                rows.setdefault(f"CE, {name}", {})[errors.model] = _error_value(error, None)
+    baselines = dict.fromkeys(errors.baseline for errors in report.corruption_errors if errors.baseline)
+    caption = "mean over corruptions of the error in %, each the mean over its severities"
+    if baselines:
+        caption += f", relative to that of {' and '.join(baselines)}; relative: of what is added to the clean error"
+    caption += "; in brackets 95 % bootstrap intervals over examples"
+    made = tuple((Value(name), *(row.get(m, NOTHING) for m in report.models)) for name, row in rows.items())
+    return Table("Corruption errors", ("", *report.models), made, caption)
+
+
+def _error_value(error: float | None, interval: Interval | None) -> Value:
+    if error is None:
+        return NOTHING
+    below = [_percent(interval, 1)] if interval is not None else []
+    return Value(f"{100 * error:.1f}", tuple(below))
+
+
+def _mean_value(mean: MeanAccuracy) -> Value:
+    if mean.accuracy is None or mean.interval is None:
+        return NOTHING
+    digits = 2 if mean.n >= 1000 else 1
+    lacks = [f"{mean.corruptions} of {mean.asked} corruptions"] if mean.corruptions < mean.asked else []
+    return Value(f"{100 * mean.accuracy:.{digits}f}", (_percent(mean.interval, digits), *lacks))
+
+
+def _part(numbers: MeanAccuracy | SlopeNumbers) -> str:
+    if numbers.severity is not None:
+        return f"severity {numbers.severity}"
+    return numbers.group or "all corruptions"
 
 
 def _metrics(report: Report) -> Table | None:
@@ -200,6 +251,8 @@ def _slope_value(slope: SlopeNumbers) -> Value:
     if slope.slope is None:
         return NOTHING
     lines = [_plain(slope.interval)] + ([_plain(slope.corruption_interval)] if slope.corruption_interval else [])
+    found = [value for value in slope.without.values() if not math.isnan(value)]
+    lines += [f"{min(found):.2f} to {max(found):.2f} without one"] if found else []
     lines += [f"{slope.corruptions} of {slope.asked} corruptions"] if slope.corruptions < slope.asked else []
     return Value(f"{slope.slope:.3f}{'*' if slope.few_examples else ''}", tuple(lines))
 

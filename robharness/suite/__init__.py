@@ -3,6 +3,7 @@
 `python -m robharness.suite` prints the JSON Schema for editors.
 """
 
+from robharness.suite.baselines import BASELINES, Baseline
 from robharness.suite.reader import load
 from robharness.suite.records import (
     AttackRef,
@@ -20,7 +21,9 @@ from robharness.suite.records import (
 from robharness.suite.schema import json_schema
 
 __all__ = [
+    "BASELINES",
     "AttackRef",
+    "Baseline",
     "Check",
     "CorruptionRef",
     "DataRef",

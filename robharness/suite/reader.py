@@ -16,6 +16,7 @@ from robharness.errors import PluginNotFound, SuiteError, UserError, did_you_mea
 from robharness.plugins import Entry, Registry
 from robharness.specs import ModelSpec, Preprocessing
 from robharness.suite import yaml
+from robharness.suite.baselines import BASELINES, Baseline
 from robharness.suite.records import (
     DEFAULT_CANVAS,
     AttackRef,
@@ -106,6 +107,7 @@ class _Reader:
         self.fit(models, perturbations, dataset, canvas)
         self.unique(models, perturbations)
         expected, expected_source = self.expected(raw, models, perturbations)
+        baseline = self.baseline(header, models, dataset)
         if header is None or dataset is None or self.errors:
             return None
         return Suite(
@@ -116,6 +118,7 @@ class _Reader:
             },
             dataset=dataset,
             canvas=canvas,
+            baseline=baseline,
             models=tuple(model for _, model in models),
             perturbations=tuple(perturbation for _, perturbation in perturbations),
             metrics=tuple(metrics),
@@ -228,6 +231,24 @@ class _Reader:
     def metrics(self, raw: Any) -> list[Entry]:
         names = raw if isinstance(raw, list) else []
         return [entry for i, name in enumerate(names) if (entry := self.entry("metrics", name, ("metrics", i)))]
+
+    def baseline(self, header: Header | None, models: list[Any], dataset: Entry | None) -> Baseline | str | None:
+        """The table of that name, or the label of a model."""
+        name, labels = header.baseline if header else None, [model.label for _, model in models]
+        if name is None:
+            return None
+        if name not in BASELINES:
+            if name not in labels:
+                hint = did_you_mean(name, [*BASELINES, *labels]) or f"; there are {', '.join([*BASELINES, *labels])}"
+                self.error(("baseline",), f"no published table and no model's label is '{name}'{hint}")
+            return name
+        table = BASELINES[name]
+        if name in labels:
+            self.error(("baseline",), f"'{name}' is a published table; give the model of that label another one")
+        if dataset is not None and dataset.spec.labels != table.labels:
+            sentence = f"the table of {table.name} is of the labels '{table.labels}', {dataset.name} has"
+            self.error(("baseline",), f"{sentence} '{dataset.spec.labels}'; name a model's label instead")
+        return table
 
     def model(self, path: yaml.Path, raw: dict[str, Any], suite: Path) -> Iterator[tuple[yaml.Path, Model]]:
         for entry, ref, params in self.entries("models", ModelRef, raw, path):

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
 
 from robharness.plugins import Entry
 from robharness.specs import Budget, Norm, Params
+from robharness.suite.baselines import Baseline
 
 Count = Literal["all", "robust"]
 DEFAULT_CANVAS = 224
@@ -113,6 +114,7 @@ class Header:
     title: str = ""
     data: DataRef
     canvas: Annotated[int, Field(ge=8)] | Literal["none", "auto"] = "auto"
+    baseline: str | None = None
     metrics: tuple[str, ...] = ()
     count: Count = "all"
     precision: Annotated[Precision, BeforeValidator(_as_precision), _word_or_record(Judging, Precision)] = Precision()
@@ -223,11 +225,17 @@ class Perturbation:
         spec = self.entry.name if self.qualified else self.entry.spec.name
         return f"{spec}({', '.join([*head, *words])})"
 
+    @property
+    def title(self) -> str:
+        """The name without the strength: "fog"."""
+        return dataclasses.replace(self, strength=None, nested=()).name.removesuffix("()")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
     """A suite whose every name is resolved. canvas: side in pixels, or None.
 
+    baseline: the published table, or the label of the model, that corruption errors are relative to.
     expected: label -> {cell name: published accuracy in percent}; expected_source: where they stand.
     """
 
@@ -239,6 +247,7 @@ class Suite:
     canvas: int | None
     models: tuple[Model, ...]
     perturbations: tuple[Perturbation, ...]
+    baseline: Baseline | str | None
     metrics: tuple[Entry, ...]
     count: Count
     precision: Precision

@@ -1,4 +1,7 @@
-"""ImageNet-C (Hendrycks and Dietterich, 2019) as published: JPEGs of 224 px, in a folder per severity and class."""
+"""ImageNet-C (Hendrycks and Dietterich, 2019) as published: JPEGs of 224 px, in a folder per severity and class.
+
+`robharness export-corruptions` writes the same layout, with PNGs, which lose nothing, and a manifest beside them.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 SIDE = 224
 SEVERITIES = (1, 2, 3, 4, 5)
+MANIFEST = "robharness.json"
+"""What `robharness export-corruptions` leaves above the corruptions; its folder may hold a part of the images."""
 READERS = 8
 """Threads that decode at most; PIL lets go of Python's lock."""
 
@@ -48,9 +53,14 @@ class ImageNetC:
             raise UserError(
                 f"ImageNet-C has {SIDE} x {SIDE} px, and the canvas {side}. Write into the suite: canvas: {SIDE}"
             )
-        files = [self._folder / str(severity) / id for id in batch.ids]
+        files = [self._file(severity, id) for id in batch.ids]
         with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as threads:
             return torch.from_numpy(np.stack(list(threads.map(self._read, files))))
+
+    def _file(self, severity: int, id: str) -> Path:
+        published = self._folder / str(severity) / id
+        rendered = published.with_suffix(".png")
+        return rendered if not published.exists() and rendered.exists() else published
 
     def _read(self, file: Path) -> np.ndarray:
         if not file.is_file():
@@ -68,8 +78,8 @@ def open_imagenet_c(name: str, archive: str, params: None, root: Path) -> ImageN
     """The corruption `name` of `<root>/imagenet-c/`, in a folder `<archive>/<name>` or `<name>`.
 
     archive: the published one that it is in, "noise" of noise.tar. Raises Missing where images are missing, unless
-    a file SUBSET in `imagenet-c` or in a folder between it and the classes says that this is on purpose, and UserError
-    where folders are none of the classes.
+    a file SUBSET in `imagenet-c` or in a folder between it and the classes says that this is on purpose, or
+    `export-corruptions` made them, and UserError where folders are none of the classes.
     """
     top = root / "imagenet-c"
     places = [top / archive / name, top / name]
@@ -82,7 +92,8 @@ def open_imagenet_c(name: str, archive: str, params: None, root: Path) -> ImageN
         raise Missing(f"ImageNet-C's {name}", where=" and ".join(map(str, places)), get=get)
     for severity in SEVERITIES:
         place = folder / str(severity)
-        is_part = any((above / SUBSET).exists() for above in (place, folder, folder.parent, top))
+        marks = [above / SUBSET for above in (place, folder, folder.parent, top)]
+        is_part = any(mark.exists() for mark in [*marks, folder.parent / MANIFEST])
         found = pictures_below(place) if place.is_dir() else {}
         check_classes(place, found)
         if not is_part:

@@ -1,0 +1,68 @@
+"""`robharness export-corruptions SUITE -o FOLDER`: write corrupted pictures once, for any program to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from robharness.cli import options
+
+
+@click.command("export-corruptions", short_help="Write corrupted pictures as files, in ImageNet-C's layout.")
+@options.suite
+@options.plugin
+@options.data_root
+@options.limit
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Where to write.")
+@click.option("--layout", type=click.Choice(["imagenet-c", "cifar-c"]), default="imagenet-c", show_default=True,
+              help="A picture in a file each, or an array per corruption.")  # fmt: skip
+@click.option("--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto", show_default=True,
+              help="How to show progress, on standard error.")  # fmt: skip
+@options.as_json
+@options.debug
+def command(
+    suite: Path,
+    plugins: tuple[str, ...],
+    data_root: Path | None,
+    limit: int | None,
+    output: Path,
+    layout: Any,
+    display: Any,
+    as_json: bool,
+    debug: bool,
+) -> int:
+    """Write what the corruptions of SUITE make of its data below DIR, as a run would render it. No model is needed.
+
+    What is there is kept, so the same command goes on after a stop. Exit codes: 0 all is there, 2 something to mend
+    first, 3 some examples cannot be read, 130 stopped by Ctrl-C.
+    """
+    import json
+
+    from robharness import api, rendering
+    from robharness import suite as suites
+    from robharness.display import Display
+    from robharness.errors import ExitCode, UserError, Violation
+    from robharness.plugins import discover
+
+    progress, is_whole = Display(display), True
+    loaded = suites.load(suite, discover(plugins), models_follow=True)
+    planned = rendering.plan(loaded, api.data_root(data_root), output, layout=layout, limit=limit)
+    severities = sum(map(len, planned.corruptions.values()))
+    progress.begin(planned.work, "pictures", f"{severities} corruptions of {planned.data.n} pictures to {output}")
+    try:
+        for made in rendering.render(planned, progress.advance):
+            is_whole = is_whole and not made.unreadable
+            name, there = made.perturbation.name, made.n - made.made
+            if as_json:
+                facts = {"corruption": name, "n": made.n, "made": made.made, "unreadable": made.unreadable}
+                click.echo(json.dumps(facts, ensure_ascii=False))
+            else:
+                broken = f"; {made.unreadable} examples cannot be read" if made.unreadable else ""
+                click.echo(f"{name}: {made.made} pictures written, {there} were there{broken}")
+    except Violation as error:
+        raise UserError(f"{error}. See: robharness list corruptions") from error
+    finally:
+        progress.finished()
+    return ExitCode.FINE if is_whole else ExitCode.INCOMPLETE

@@ -1,0 +1,256 @@
+"""What `export-corruptions` writes is what a run renders; it goes on after a kill, and mixes nothing."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robharness import api, worker
+from robharness.cli import _main
+
+HERE = Path(__file__).parent
+TOYS, WEATHERED = str(HERE / "toys.py"), str(HERE / "weathered.py")
+SQUARES = {"robharness": 1, "name": "squares", "data": {"name": "weathered/squares", "split": "test"}, "canvas": 64,
+           "corruptions": [{"corruption": "weathered/fog", "severity": [2, 1]},
+                           {"corruption": "weathered/snow", "severity": [1, 2]}]}  # fmt: skip
+MORE = '''
+import os, time
+import numpy as np, torch
+from robharness import CorruptionSpec, DatasetSpec, Unreadable, hookimpl
+
+class Global:
+    """Noise from NumPy's global generator, so that an example's depends on its place in the batch."""
+    def perturb(self, model, batch, severity, rng):
+        noise = np.random.randint(0, 20, batch.canvas.shape)
+        return (batch.canvas.to(torch.int64) + torch.from_numpy(noise)).clamp(0, 255).to(torch.uint8)
+
+class Undeclared(Global):
+    pass
+
+class Slow:
+    """Tells how far it is, for a test that kills."""
+    def perturb(self, model, batch, severity, rng):
+        time.sleep(0.05)
+        return 255 - batch.canvas + rng.uniform("x", (1, 1, 1)).mul(2).to(torch.uint8)
+
+class Broken:
+    ids, labels = [f"class{n % 3}/{n}.jpg" for n in range(20)], [n % 3 for n in range(20)]
+    def read(self, index):
+        if index == 4:
+            raise Unreadable("cut off")
+        return np.full((8, 8, 3), 10 * index, np.uint8)
+
+class Twice(Broken):
+    ids = [f"a/{n // 2}.{'jpg' if n % 2 else 'png'}" for n in range(20)]
+
+@hookimpl
+def robharness_datasets():
+    for name, made in (("broken", Broken), ("twice", Twice)):
+        yield DatasetSpec(name=name, summary="Small", labels="few", splits=("test",),
+                          open=lambda root, split, made=made: made())
+
+@hookimpl
+def robharness_corruptions():
+    yield CorruptionSpec(name="global", summary="Noise", group="noise", build=lambda p: Global(), randomness="global")
+    yield CorruptionSpec(name="undeclared", summary="Noise", group="noise", build=lambda p: Undeclared())
+    yield CorruptionSpec(name="slow", summary="Turned", group="light", build=lambda p: Slow())
+    yield CorruptionSpec(name="other/slow", summary="Turned", group="light", build=lambda p: Slow())
+'''
+
+
+@pytest.fixture
+def export(tmp_path, monkeypatch):
+    """Write a suite, and give what `export-corruptions` then does with these words: its exit code."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "more.py").write_text(MORE)
+
+    def go(*words, **changes):
+        suite = {key: value for key, value in (SQUARES | changes).items() if value is not None}
+        Path("suite.yaml").write_text(json.dumps(suite))
+        plugins = [word for path in (WEATHERED, TOYS, "more.py") for word in ("-p", path)]
+        return int(_main(["export-corruptions", "suite.yaml", *plugins, "-o", "out", "--display", "none", *words]))
+
+    return go
+
+
+def files(folder="out"):
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(Path(folder).rglob("*")) if path.is_file()}  # fmt: skip
+
+
+def seen_by_a_model(monkeypatch, tmp_path, limit=None, **changes):
+    """(corruption, severity, id) -> the 8-bit picture that a run hands to the model."""
+    seen = {}
+    asked = worker.ask
+
+    def ask(perturbation, turn, batch, seed, **how):
+        x, size, notes = asked(perturbation, turn, batch, seed, **how)
+        for id, picture in zip(batch.ids, x.numpy(), strict=True):
+            seen[perturbation.entry.spec.name, perturbation.strength, id] = picture.copy()
+        return x, size, notes
+
+    monkeypatch.setattr(worker, "ask", ask)
+    models = [{"model": "weathered/even", "label": "Even"}]
+    found = api.run(SQUARES | changes | {"models": models}, store=tmp_path / "store", limit=limit, batch_size=4,
+                    plugins=[WEATHERED, str(tmp_path / "more.py")])  # fmt: skip
+    assert found.is_complete
+    monkeypatch.undo()
+    return seen
+
+
+def test_a_file_is_what_a_run_renders_from_another_batch(export, tmp_path, monkeypatch):
+    corruptions = [*SQUARES["corruptions"], {"corruption": "more/global", "severity": 3}]
+    (tmp_path / "more.py").write_text(MORE)
+    seen = seen_by_a_model(monkeypatch, tmp_path, corruptions=corruptions)
+    monkeypatch.chdir(tmp_path)
+    assert export(corruptions=corruptions) == 0
+    assert len(seen) == 5 * 60
+    for (name, severity, id), picture in seen.items():
+        with Image.open(f"out/{name}/{severity}/{int(id) % 2}/{id}.png") as image:
+            np.testing.assert_array_equal(np.asarray(image), picture[..., 0])
+    assert len(files()) == 5 * 60 + 1
+
+
+def test_an_array_is_what_a_run_renders_in_the_data_sets_own_order(export, tmp_path, monkeypatch):
+    (tmp_path / "more.py").write_text(MORE)
+    seen = seen_by_a_model(monkeypatch, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert export("--layout", "cifar-c") == 0
+    assert sorted(files()) == ["fog.npy", "labels.npy", "robharness.json", "snow.npy"]
+    labels = np.load("out/labels.npy")
+    assert labels.dtype == np.uint8 and labels.tolist() == 2 * [n % 2 for n in range(60)]
+    for name in ("fog", "snow"):
+        array = np.load(f"out/{name}.npy")
+        assert (array.dtype, array.shape) == (np.uint8, (120, 64, 64, 1))
+        for row, picture in enumerate(array):
+            np.testing.assert_array_equal(picture, seen[name, 1 + row // 60, f"{row % 60:02}"])
+
+
+@pytest.mark.parametrize("layout", ["imagenet-c", "cifar-c"])
+def test_it_goes_on_after_a_kill_and_ends_as_if_there_had_been_none(export, tmp_path, layout):
+    corruptions = [{"corruption": name, "severity": [1, 2]} for name in ("more/slow", "weathered/fog")]
+    whole = ("--layout", layout, "-o", "whole")
+    assert export(*whole, corruptions=corruptions) == 0
+    words = ["export-corruptions", "suite.yaml", "-p", WEATHERED, "-p", "more.py", "-o", "out", "--layout", layout]
+    command = [sys.executable, "-c", "from robharness.cli import main; main()", *words]
+    killed = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(Path("out").rglob("slow/1/*/*.png")) and not Path("out/slow.npy.count").exists():
+        assert killed.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.png")}
+    assert files() != files("whole")
+    assert export("--layout", layout, corruptions=corruptions) == 0
+    assert files() == files("whole")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_the_same_again_writes_nothing_and_a_larger_limit_adds(export, capsys):
+    assert export("--limit", "20") == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.png")}
+    assert len(before) == 80
+    capsys.readouterr()
+    assert export("--limit", "20", "--json") == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert told[0] == {"corruption": "fog(1)", "n": 20, "made": 0, "unreadable": 0} and len(told) == 4
+    assert export() == 0
+    assert len(list(Path("out").rglob("*.png"))) == 240
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert export(corruptions=[{"corruption": "weathered/frost", "severity": 1}]) == 0
+    manifest = json.loads(Path("out/robharness.json").read_text())
+    assert sorted(manifest["corruptions"]) == ["fog", "frost", "snow"]
+    assert (manifest["seed"], manifest["data"]["canvas"], manifest["suite"]) == (0, 64, "squares")
+    assert manifest["corruptions"]["fog"]["revision"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "differ"),
+    [
+        ((), {"seed": 1}, "seed"),
+        ((), {"canvas": 32}, "data"),
+        (("--layout", "cifar-c"), {}, "layout"),
+        ((), {"corruptions": [{"corruption": "more/other/slow", "severity": 1}]}, "slow"),
+    ],
+)
+def test_a_folder_with_another_manifest_is_refused(export, capsys, words, changes, differ):
+    slow = [{"corruption": "more/slow", "severity": 1}]
+    assert export("--limit", "5", corruptions=slow) == 0
+    before = files()
+    assert export(*(words or ("--limit", "5")), **{"corruptions": slow} | changes) == 2
+    assert f"out holds pictures with another {differ}; write to another folder: -o out-2" in capsys.readouterr().err
+    assert files() == before
+    Path("out/robharness.json").write_text("[1]")
+    assert export("--limit", "5", corruptions=slow) == 2
+    assert "out/robharness.json is no manifest of ours" in capsys.readouterr().err
+
+
+def test_mistakes_are_a_sentence(export, capsys):
+    def said(*words, **changes):
+        assert export(*words, **changes) == 2
+        text = capsys.readouterr().err
+        assert "Traceback" not in text and len(text.strip().splitlines()) == 1
+        return text
+
+    assert "suite.yaml has nothing to render: it has no corruptions" in said(corruptions=[])
+    both = [{"corruption": name, "severity": 1} for name in ("more/slow", "more/other/slow")]
+    assert "more/slow and more/other/slow (or two ways of one) would both be written to 'slow'" in said(
+        corruptions=both
+    )
+    uneven = [{"corruption": "weathered/fog", "severity": 1}, {"corruption": "weathered/snow", "severity": 2}]
+    assert "ask for all corruptions at the same severities" in said("--layout", "cifar-c", corruptions=uneven)
+    assert "leave out --limit" in said("--layout", "cifar-c", "--limit", "5")
+    undeclared = [{"corruption": "more/undeclared", "severity": 1}]
+    assert "draws from the global generator of numpy.random" in said(corruptions=undeclared)
+    twice = {
+        "data": {"name": "more/twice", "split": "test"},
+        "corruptions": [{"corruption": "more/slow", "severity": 1}],
+    }
+    assert "would both be written to 'a/0.png'" in said(**twice)
+    broken = twice | {"data": {"name": "more/broken", "split": "test"}}
+    assert "'class1/4.jpg' cannot be read, and an array has no gaps" in said(
+        "--layout", "cifar-c", "-o", "other", **broken
+    )
+    Path("out").rename("elsewhere")
+    Path("out").write_text("a file")
+    assert "out" in said()
+
+
+def test_what_cannot_be_read_is_left_out_and_told(export, capsys):
+    broken = {
+        "data": {"name": "more/broken", "split": "test"},
+        "corruptions": [{"corruption": "more/slow", "severity": 1}],
+    }
+    assert export(**broken) == 3
+    assert "slow(1): 19 pictures written, 0 were there; 1 examples cannot be read" in capsys.readouterr().out
+    assert not Path("out/slow/1/class1/4.png").exists() and Path("out/slow/1/class2/5.png").exists()
+
+
+def test_progress_is_told_as_a_run_tells_it(export):
+    from rich.console import Console
+
+    from robharness.display import Display
+
+    stream = io.StringIO()
+    display = Display("rich", Console(file=stream, force_terminal=True, width=100))
+    display.begin(40, "pictures", "two corruptions")
+    for done in (16, 4):
+        display.advance(done, "fog(1)")
+    display._bar.refresh()
+    assert "20/40" in stream.getvalue() and "fog(1)" in stream.getvalue()
+    display.finished()
+
+
+def test_it_needs_no_model_and_no_network_is_built(export, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "__call__", lambda *_: pytest.fail("a network was called"))
+    assert export("--limit", "3", models=[{"model": "weathered/even", "weights": "nowhere.pt"}]) == 0
