@@ -200,11 +200,12 @@ class Reader:
         """A picture, or the frames of a video that the model looks at and how it looks at them."""
         found, cut = self.data.dataset.read(index), None
         steps = (self.model and self.model.preprocessing) or Preprocessing()
+        kind = self.model.input.kind if self.model else self.data.entry.spec.kind
         if steps.clips is not None:
             wanted = clip_frames(len(found), steps.clips)
             distinct = sorted({frame for clip in wanted for frame in clip})
             found = found[distinct]
-        elif self.data.entry.spec.kind == "video" and not isinstance(found, np.ndarray):
+        elif kind == "video" and not isinstance(found, np.ndarray):
             found = found[list(range(len(found)))]
         picture = np.asarray(found)
         if picture.dtype != np.uint8 or picture.ndim not in (3, 4):
