@@ -26,12 +26,13 @@ def speckle_noise(x: Tensor, deviation: float, rng: ExampleRNG) -> Tensor:
 def shot_noise(x: Tensor, photons: int, rng: ExampleRNG) -> Tensor:
     """Poisson numbers of photons, of which a white value gets so many on average."""
     keeps, values = (table.to(x.device) for table in _photon_tables(photons))
-    columns = keeps.shape[1]
-    place = uniform(rng, "noise", x).mul_(columns)
+    columns = len(keeps) // 256
+    levels = x.permute(0, 2, 3, 1)
+    place = rng.uniform("noise", levels.shape[1:]).to(x.device).mul_(columns).flatten()
     column = place.int()
-    entry = column + x.int() * columns
-    beyond = place.sub_(column) >= torch.take(keeps, entry.long())
-    return torch.take(values, entry.mul_(2).add_(beyond).long())
+    entry = levels.flatten().int().mul_(columns).add_(column)
+    beyond = place.sub_(column) >= keeps.index_select(0, entry)
+    return values.index_select(0, entry.mul_(2).add_(beyond)).view(levels.shape).permute(0, 3, 1, 2)
 
 
 def impulse_noise(x: Tensor, share: float, rng: ExampleRNG) -> Tensor:
@@ -52,7 +53,7 @@ def normal(rng: ExampleRNG, name: str, x: Tensor) -> Tensor:
 
 @lru_cache
 def _photon_tables(photons: int) -> tuple[Tensor, Tensor]:
-    """Walker's alias method for the 256 rates: keeps, (256, K) float32, and values, (256, K, 2) uint8.
+    """Walker's alias method for the 256 rates, flat: keeps, (256 K,) float32, and values, (256 K 2,) uint8.
 
     A uniform number times K picks a column; its fraction below `keeps` takes the column's first value, else the second.
     Exact up to the 24 bits of a uniform number and the same on every device, which a sampler of torch's is not. K is a
@@ -70,7 +71,8 @@ def _photon_tables(photons: int) -> tuple[Tensor, Tensor]:
     fractions = (
         2**24 // columns
     )  # that a uniform number can have within a column; what is rarer than half of one is never
-    return torch.from_numpy(np.float32(np.round(keeps * fractions) / fractions)), torch.from_numpy(values)
+    keeps = np.round(keeps * fractions) / fractions
+    return torch.from_numpy(keeps.astype(np.float32).ravel()), torch.from_numpy(values.ravel())
 
 
 def _aliases(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

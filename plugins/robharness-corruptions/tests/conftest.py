@@ -1,0 +1,103 @@
+"""The library, given the random numbers that a kernel draws."""
+
+from __future__ import annotations
+
+import imagecorruptions
+import imagecorruptions.corruptions as library
+import numpy as np
+import pytest
+import torch
+from numba import njit
+
+from robharness import ExampleRNG
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Two threads a test on two busy cores wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def theirs(monkeypatch):
+    """(name, pictures, severity, ids, seed) -> what `imagecorruptions` makes of the numbers that the examples draw.
+
+    All but Poisson numbers and impulses, which it draws with generators of its own: of these, what it draws itself.
+    """
+
+    def corrupted(name, pictures, severity, ids, seed=0):
+        found = []
+        for picture, example in zip(pictures, ids, strict=True):
+            rng = ExampleRNG(seed, f"corruptions/{name}", [example])
+            with monkeypatch.context() as patched:
+                extra = {}
+                if name in ("shot_noise", "impulse_noise"):
+                    np.random.seed(rng.integer("library", 0))  # noqa: TID251 (how the library is seeded by hand)
+                    extra = {"seed": rng.integer("library", 0)} if name == "impulse_noise" else {}
+                else:
+                    _feed(patched, name, picture.shape, rng)
+                found.append(imagecorruptions.corrupt(picture, severity, name, **extra))
+        return np.stack(found)
+
+    return corrupted
+
+
+@pytest.fixture(scope="session")
+def swapped():
+    """(x, steps, reach) -> x after the library's loop of a glass blur, pixel by pixel, with these steps."""
+    return _swapped
+
+
+def _feed(patched, name, shape, rng):
+    """The library's generators give what ours drew for the one example of rng, in the library's order."""
+    height, width = shape[:2]
+
+    def uniform(draw, sides):
+        return rng.uniform(draw, sides)[0].numpy().astype(np.float64)
+
+    def normal(draw, sides):
+        return rng.normal(draw, sides)[0].numpy().astype(np.float64)
+
+    def sweeps(d0, d1, x, c, seed):
+        for sweep in range(c[2]):
+            uniforms = rng.uniform(f"sweep {sweep}", (2, d0 * d1))[0].numpy() * np.float32(2 * c[1])
+            _swapped(x, uniforms.astype(int).reshape(2, d0, d1) - c[1], c[1])
+        return x
+
+    numbers = {
+        "gaussian_noise": lambda: [normal("noise", shape)],
+        "speckle_noise": lambda: [normal("noise", shape)],
+        "snow": lambda: [normal("flakes", (1, height, width))[0], uniform("angle", ())],
+        "spatter": lambda: [normal("drops", (1, height, width))[0]],
+        "motion_blur": lambda: [uniform("angle", ())],
+        "frost": lambda: uniform("ice", (3,)),
+        "elastic_transform": lambda: uniform("field", (2, height, width)),
+        "fog": lambda: _clouds(uniform, max(height, width)),
+    }
+    left = iter(numbers.get(name, list)())
+    patched.setattr(np.random, "normal", lambda loc=0, scale=1, size=None: loc + scale * next(left))
+    patched.setattr(np.random, "uniform", lambda low, high, size=None: low + (high - low) * next(left))
+    patched.setattr(np.random, "randint", lambda *ends, size=None: int(next(left) * (ends[-1] - sum(ends[:-1]))))
+    patched.setattr(library, "_shuffle_pixels_njit_glass_blur", sweeps)
+
+
+def _clouds(uniform, side):
+    size = 1 << (side - 1).bit_length()
+    draws, n = uniform("cloud", (size * size - 1,)), 1
+    while n < size:
+        for _ in range(3):
+            yield draws[: n * n].reshape(n, n)
+            draws = draws[n * n :]
+        n *= 2
+
+
+@njit
+def _swapped(x, steps, reach):
+    for h in range(x.shape[0] - reach, reach, -1):
+        for w in range(x.shape[1] - reach, reach, -1):
+            h_near, w_near = h + steps[1, h, w], w + steps[0, h, w]
+            x[h, w], x[h_near, w_near] = x[h_near, w_near], x[h, w]
+    return x
