@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import robharness
-from robharness import discover
+from robharness import Batch, ExampleRNG, discover
 from robharness.data import on_canvas
 from robharness_datasets.imagenet import wnids
 
@@ -106,6 +107,24 @@ def build(params, weights):
 def robharness_models():
     yield ModelSpec(name="net", summary="Linear", input=InputSpec(shape=(3, 32, 32)), labels="cifar-10", build=build)
 """
+
+
+def test_no_generator_outside_decides_what_is_rendered():
+    """NumPy's global seed controls neither scikit-image's random_noise nor numba; the example's stream controls all."""
+    canvas = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), dtype=np.uint8))
+    batch = Batch(["a", "b"], torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64), canvas)
+    corruptions = {name: entry for name, entry in discover().corruptions.items() if name.startswith("corruptions/")}
+    drawing = [entry for entry in corruptions.values() if entry.spec.randomness == "example"]
+    assert len(drawing) >= 8
+    for entry in drawing:
+        params = entry.spec.params() if entry.spec.params else None
+        made = []
+        for seed, other in ((0, 1), (0, 2), (1, 1)):
+            np.random.seed(other)  # noqa: TID251 (what must not matter)
+            torch.manual_seed(other)  # noqa: TID251 (nor this)
+            rng = ExampleRNG(seed, entry.name, batch.ids)
+            made.append(entry.spec.build(params).perturb(None, batch, 3, rng).numpy().tobytes())
+        assert made[0] == made[1] != made[2], entry.name
 
 
 def test_the_encoding_takes_a_quarter_off_the_noise():
