@@ -251,6 +251,7 @@ def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> Planne
         "fingerprint": fingerprint.hexdigest(),
         **spec_identity(entry, leave_out=("name", "labels")),
         **({"canvas": suite.canvas} if suite.canvas else {}),
+        **({"compat": suite.compat} if suite.compat != "none" else {}),
     }
     return PlannedData(
         entry=entry, split=split, dataset=dataset, order=order, n=min(asked, len(ids)), identity=identity
@@ -398,6 +399,12 @@ def _warnings(suite: Suite) -> list[str]:
         )
     if len(sizes) > 1 and corrupts and suite.reference:
         warnings.append(f"slopes compare models of different input sizes ({', '.join(sizes)})")
+    rendered = any(p.kind == "corruption" and not p.is_stored for p in suite.perturbations)
+    if rendered and suite.baseline is not None and not isinstance(suite.baseline, str) and suite.compat == "none":
+        warnings.append(
+            f"corruptions are rendered without the JPEG encoding of the files that {suite.baseline.name}'s errors are "
+            f"of: an mCE is not comparable with published ones. To encode them: write `compat: imagenet-c`"
+        )
     if corrupts and suite.reference is None:
         warnings.append("no slopes: no model is marked `reference: true`")
     invisible = [p.name for p in suite.perturbations if p.norm == "linf" and p.strength and p.strength < HALF_A_LEVEL]

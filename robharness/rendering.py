@@ -19,11 +19,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 
 from robharness import worker
 from robharness.cells import BLOCK, PlannedData, corruption_identity, draw_address, plan_data
-from robharness.data import Reader
+from robharness.data import Reader, lossless, published
 from robharness.errors import UserError, Violation
 from robharness.rng import global_seed
 from robharness.suite import Perturbation, Suite
@@ -90,11 +89,13 @@ def plan(suite: Suite, data_root: Path, folder: Path, *, layout: Layout, limit: 
         same.sort(key=lambda perturbation: int(perturbation.strength or 0))
     if layout == "cifar-c" and len({tuple(p.strength for p in same) for same in corruptions.values()}) > 1:
         raise UserError("one labels.npy serves all arrays of CIFAR-C; ask for all corruptions at the same severities")
+    if layout == "cifar-c" and suite.compat != "none":
+        raise UserError("an array of CIFAR-C holds pixels, not files; take `compat` out of the suite")
     data = plan_data(suite, data_root, limit)
     if layout == "cifar-c" and data.n < len(data.order):
         raise UserError("an array of CIFAR-C holds the whole split; leave out --limit and the suite's `limit`")
     if layout == "imagenet-c":
-        _file_names(data)  # raises before anything is written
+        _file_names(data, suite)  # raises before anything is written
     return Rendering(suite=suite, data=data, corruptions=corruptions, layout=layout, folder=folder)
 
 
@@ -166,11 +167,12 @@ def _block(
 
 
 class _Folders:
-    """`<folder>/<corruption>/<severity>/<class>/<name>.png`, without loss."""
+    """`<folder>/<corruption>/<severity>/<class>/<name>.png`, without loss, or the .JPEG that was published."""
 
     def __init__(self, rendering: Rendering, name: str) -> None:
         self._data, self._top = rendering.data, rendering.folder / name
-        self._names = _file_names(rendering.data)
+        self._names = _file_names(rendering.data, rendering.suite)
+        self._encoded = published if rendering.suite.compat == "imagenet-c" else lossless
 
     def has(self, perturbation: Perturbation, positions: range) -> bool:
         return all(self._file(perturbation, position).exists() for position in positions)
@@ -179,7 +181,7 @@ class _Folders:
         """Those that are not there; returns how many."""
         missing = [position for position in pictures if not self._file(perturbation, position).exists()]
         for position in missing:
-            _write_whole(self._file(perturbation, position), png(pictures[position]))
+            _write_whole(self._file(perturbation, position), self._encoded(pictures[position]))
         return len(missing)
 
     def finish(self) -> None: ...
@@ -229,7 +231,7 @@ class _Array:
     def finish(self) -> None:
         if not self._path.exists():
             os.replace(self._part, self._path)
-            self._count.unlink()
+        self._count.unlink(missing_ok=True)
 
     def _block(self, perturbation: Perturbation, positions: range) -> int:
         """The number of this block of this severity, in the order in which they are made."""
@@ -240,27 +242,21 @@ class _Array:
 _Files = _Folders | _Array
 
 
-def png(picture: np.ndarray) -> bytes:
-    """The file of a picture, uint8 (H, W, C) of 1 or 3 channels, without loss."""
-    content = BytesIO()
-    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(content, "PNG")
-    return content.getvalue()
-
-
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Endings of ids that are those of files; what stands for them is a .png."""
+"""Endings of ids that are those of files; that of what is written stands for them."""
 
 
-def _file_names(data: PlannedData) -> list[str]:
+def _file_names(data: PlannedData, suite: Suite) -> list[str]:
     """`<class>/<name>.png` of every example: its id, below the number of its class where it is not in a folder."""
+    ending, kept = ("JPEG", (".jpg", ".jpeg")) if suite.compat == "imagenet-c" else ("png", (".png",))
     names, width = [], len(str(max(map(int, data.dataset.labels))))
     for id, label in zip(data.dataset.ids, data.dataset.labels, strict=True):
         path = PurePosixPath(id)
         if path.is_absolute() or ".." in path.parts:
             raise UserError(f"the id '{id}' of {data.entry.name} is no path below a folder. Try: --layout cifar-c")
-        stem = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
+        name = str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path) + f".{ending}"
         folder = "" if len(path.parts) > 1 else f"{int(label):0{width}}/"
-        names.append(f"{folder}{stem}.png")
+        names.append(folder + (id if path.suffix.lower() in kept else name))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"two examples of {data.entry.name} would both be written to '{twice}'. Try: --layout cifar-c")

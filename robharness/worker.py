@@ -253,7 +253,7 @@ def load(
         guard = Guard(classifier)
     except Exception as error:
         raise Violation("memory is too small for a second copy of its weights", by="model") from error
-    reader = Reader(data=plan.data, canvas=plan.suite.canvas, model=spec, device=target)
+    reader = Reader(data=plan.data, canvas=plan.suite.canvas, compat=plan.suite.compat, model=spec, device=target)
     sources = {}
     if with_sources:
         wanted = {cell.source.label: cell.source for cell in plan.cells if cell.source and cell.model is model}
@@ -511,7 +511,9 @@ def _perturb(
     attacks = perturbation.kind == "attack"
     view = loaded.classifier.restricted(perturbation.entry.spec.access) if attacks else None
     x, size, notes = ask(perturbation, turn, batch, loaded.seed, view=view, watching=loaded.guard.watching(batch))
-    return (x if attacks else loaded.reader.inputs(x)), size, notes
+    if not attacks:
+        x = loaded.reader.inputs(x, are_files=perturbation.is_stored)
+    return x, size, notes
 
 
 def ask(

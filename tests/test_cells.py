@@ -373,6 +373,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "canvas": (16, True),
         "models": ("other", True),
         "perturbations": ("other", True),
+        "compat": ("imagenet-c", True),
         "baseline": ("Net", False),
         "metrics": (("other",), False),
         "count": ("robust", True),

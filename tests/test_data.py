@@ -102,6 +102,14 @@ def test_models_of_other_sizes_resize_the_canvas_without_cropping_it():
     np.testing.assert_array_equal(batch.canvas[0].numpy(), picture)
 
 
+def test_pictures_of_the_canvas_are_never_resized_again():
+    """A model that asks for Resize(256) and CenterCrop(224), as for photos, gets files of 224 px pixel for pixel."""
+    picture = photo(224, 224)
+    steps = Preprocessing(resize=256, crop=224)
+    batch = reader(Photos(picture), (3, 224, 224), canvas=224, preprocessing=steps).read(0, 1)
+    np.testing.assert_array_equal((batch.x[0] * 255).round().permute(1, 2, 0).numpy(), picture)
+
+
 def test_channel_order_and_clips():
     picture = photo(40, 40)
     batch = reader(Photos(picture), (3, 40, 40), preprocessing=Preprocessing(channel_order="bgr")).read(0, 1)

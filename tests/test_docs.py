@@ -208,6 +208,7 @@ def test_the_defaults_of_a_suite():
 # docs/reference/suite.md, with its word on identity.
 CHANGES = {
     "name": ("other", []), "title": ("Other", []), "canvas": (16, []), "baseline": ("Net", []),
+    "compat": ("imagenet-c", []),
     "metrics": (["toys/wrong"], []), "count": ("robust", []), "precision": ("tf32", []), "seed": (1, []),
     "expected": ({"Net": {"clean": 50}}, []), "data.name": ("others/pixels", ["data"]),
     "data.split": ("reversed", ["data"]), "data.limit": (3, ["data"]), "models.model": ("toys/large", ["models", 0]),
@@ -238,7 +239,7 @@ def test_what_is_identity(tmp_path):
     base = {
         "robharness": 1,
         "name": "docs",
-        "canvas": 8,
+        "canvas": 224,
         "check": {},
         "precision": {},
         "data": {"name": "toys/pixels", "split": "test"},

@@ -36,6 +36,7 @@ if __name__ == "__main__":
         title="A demo: the paper's own numbers of Table 1, nothing measured",
         data="ImageNet val",
         n=50_000,
+        compat="none",
         reference="Supervised",
         count="all",
         complete=True,

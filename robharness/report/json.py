@@ -25,6 +25,7 @@ def as_data(report: Report) -> dict[str, Any]:
         "title": report.title,
         "data": report.data,
         "n": report.n,
+        "compat": report.compat,
         "complete": report.complete,
         "cells": [_flat(asdict(cell), cell.numbers) for cell in report.cells],
         "worst_cases": [_flat(asdict(case), case.numbers) for case in report.worst_cases],

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from robharness.report.model import Report
+from robharness.report.model import Report, source_of
 from robharness.report.tables import Table, Value, tables
 
 
 def render(report: Report) -> str:
     """The whole report as one Markdown text."""
-    parts = [f"# {_escaped(report.title)}", f"{report.data}, {report.n} examples per cell"]
+    parts = [f"# {_escaped(report.title)}", source_of(report)]
     parts += [_table(table) for table in tables(report)]
     for heading, lines in (("Warnings", report.warnings), ("Failed", report.problems)):
         if lines:

@@ -103,6 +103,7 @@ class Report:
     title: str
     data: str
     n: int
+    compat: str
     reference: str | None
     count: str
     complete: bool
@@ -118,6 +119,12 @@ class Report:
     warnings: tuple[str, ...]
 
 
+def source_of(report: Report) -> str:
+    """What was measured, in words: the data, how many of them, and whether they were encoded first."""
+    encoded = ", encoded as the files of ImageNet-C (JPEG 85)" if report.compat == "imagenet-c" else ""
+    return f"{report.data}, {report.n} examples per cell{encoded}"
+
+
 def build(results: Results, warnings: Sequence[str] = ()) -> Report:
     """The report of these results. warnings: what the run itself had to say."""
     suite = results.suite
@@ -130,6 +137,7 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
         title=suite.title or suite.name,
         data=results.plan.data.name if results.plan.data else suite.data.name,
         n=results.plan.n,
+        compat=suite.compat,
         reference=suite.reference,
         count=suite.count,
         complete=results.is_complete,

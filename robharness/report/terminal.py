@@ -7,7 +7,7 @@ from rich.console import Console, Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from robharness.report.model import Report
+from robharness.report.model import Report, source_of
 from robharness.report.tables import Table, Value, tables
 
 PIPED_WIDTH = 160
@@ -17,7 +17,7 @@ def show(report: Report, console: Console) -> None:
     """Print the tables, and then what a reader must know; a file or a pipe gets wide tables."""
     if not console.is_terminal and console.width < PIPED_WIDTH:
         console.width = PIPED_WIDTH
-    console.print(Text(f"{report.title}", style="bold"), Text(f"{report.data}, {report.n} examples per cell"), sep="\n")
+    console.print(Text(f"{report.title}", style="bold"), Text(source_of(report)), sep="\n")
     for table in tables(report):
         console.print()
         console.print(_table(table))

@@ -8,6 +8,7 @@ from robharness.suite.reader import load
 from robharness.suite.records import (
     AttackRef,
     Check,
+    Compat,
     CorruptionRef,
     DataRef,
     Header,
@@ -25,6 +26,7 @@ __all__ = [
     "AttackRef",
     "Baseline",
     "Check",
+    "Compat",
     "CorruptionRef",
     "DataRef",
     "Header",

@@ -98,7 +98,7 @@ class _Reader:
         dataset = self.dataset(raw.get("data"))
         models = [model for at, entry in self.items(raw, "models") for model in self.model(at, entry, path)]
         perturbations = [p for at, entry in self.items(raw, "attacks") for p in self.attack(at, entry, models)]
-        perturbations += [p for at, entry in self.items(raw, "corruptions") for p in self.corruption(at, entry)]
+        perturbations += [p for at, entry in self.items(raw, "corruptions") for p in self.corruption(at, entry, header)]
         perturbations = _distinctly_named(perturbations)
         metrics = self.metrics(raw.get("metrics"))
         if not raw.get("models") and not self.models_follow:
@@ -108,13 +108,14 @@ class _Reader:
         self.unique(models, perturbations)
         expected, expected_source = self.expected(raw, models, perturbations)
         baseline = self.baseline(header, models, dataset)
+        self.compat(header, canvas)
         if header is None or dataset is None or self.errors:
             return None
         return Suite(
             path=path,
             **{
                 key: getattr(header, key)
-                for key in ("name", "title", "data", "count", "precision", "compile", "seed", "check")
+                for key in ("name", "title", "data", "compat", "count", "precision", "compile", "seed", "check")
             },
             dataset=dataset,
             canvas=canvas,
@@ -212,7 +213,7 @@ class _Reader:
                 if key not in own and key not in known:
                     self.unknown((*path, key), key, [*own, *known])
             before = len(self.errors)
-            params = None if cls is None else self.record(cls, {key: raw[key] for key in raw if key in known}, path)
+            params = None if cls is None else self.record(cls, _options(raw, entry), path)
             if reference is not None and len(self.errors) == before:
                 yield entry, reference, params
 
@@ -231,6 +232,12 @@ class _Reader:
     def metrics(self, raw: Any) -> list[Entry]:
         names = raw if isinstance(raw, list) else []
         return [entry for i, name in enumerate(names) if (entry := self.entry("metrics", name, ("metrics", i)))]
+
+    def compat(self, header: Header | None, canvas: int | None) -> None:
+        if header is not None and header.compat == "imagenet-c" and canvas != DEFAULT_CANVAS:
+            found = "the suite has none" if canvas is None else f"the suite has {canvas}"
+            sentence = f"ImageNet-C has a canvas of {DEFAULT_CANVAS}, {found}; write `canvas: {DEFAULT_CANVAS}`"
+            self.error(("compat",), sentence)
 
     def baseline(self, header: Header | None, models: list[Any], dataset: Entry | None) -> Baseline | str | None:
         """The table of that name, or the label of a model."""
@@ -330,8 +337,14 @@ class _Reader:
             self.error((*path, "source"), f"no model has the label '{ref.source}'{hint}")
         return next((model for _, model in models if model.label == ref.source), None)
 
-    def corruption(self, path: yaml.Path, raw: dict[str, Any]) -> Iterator[tuple[yaml.Path, Perturbation]]:
+    def corruption(
+        self, path: yaml.Path, raw: dict[str, Any], header: Header | None
+    ) -> Iterator[tuple[yaml.Path, Perturbation]]:
+        """Corruptions that have quirks of their own to keep are told of the suite's `compat`."""
         for entry, ref, params in self.entries("corruptions", CorruptionRef, raw, path):
+            told = header is not None and header.compat != "none" and "compat" not in raw
+            if told and header and hasattr(params, "compat"):
+                params = self.record(entry.spec.params, _options(raw, entry) | {"compat": header.compat}, path)
             for severity in ref.severity:
                 if severity not in entry.spec.severities:
                     known = ", ".join(map(str, entry.spec.severities))
@@ -440,6 +453,12 @@ def _distinctly_named(perturbations: list[tuple[yaml.Path, Perturbation]]) -> li
     for _, perturbation in perturbations:
         plugins.setdefault(perturbation.name, set()).add(perturbation.entry.name)
     return [(path, dataclasses.replace(p, qualified=len(plugins[p.name]) > 1)) for path, p in perturbations]
+
+
+def _options(raw: dict[str, Any], entry: Entry) -> dict[str, Any]:
+    """The plugin's own options among these keys."""
+    known = [item.name for item in dataclasses.fields(entry.spec.params)] if entry.spec.params else []
+    return {key: raw[key] for key in raw if key in known}
 
 
 def _same(one: Perturbation, other: Perturbation) -> bool:

@@ -15,6 +15,7 @@ from robharness.specs import Budget, Norm, Params
 from robharness.suite.baselines import Baseline
 
 Count = Literal["all", "robust"]
+Compat = Literal["none", "imagenet-c"]
 DEFAULT_CANVAS = 224
 
 
@@ -114,6 +115,7 @@ class Header:
     title: str = ""
     data: DataRef
     canvas: Annotated[int, Field(ge=8)] | Literal["none", "auto"] = "auto"
+    compat: Compat = "none"
     baseline: str | None = None
     metrics: tuple[str, ...] = ()
     count: Count = "all"
@@ -235,6 +237,7 @@ class Perturbation:
 class Suite:
     """A suite whose every name is resolved. canvas: side in pixels, or None.
 
+    compat: whether pictures are encoded as published ones were, see `robharness.data.published`.
     baseline: the published table, or the label of the model, that corruption errors are relative to.
     expected: label -> {cell name: published accuracy in percent}; expected_source: where they stand.
     """
@@ -245,6 +248,7 @@ class Suite:
     data: DataRef
     dataset: Entry
     canvas: int | None
+    compat: Compat
     models: tuple[Model, ...]
     perturbations: tuple[Perturbation, ...]
     baseline: Baseline | str | None
