@@ -1,8 +1,9 @@
 """`make bench`: what corruptions cost beside `imagecorruptions`, and how much memory a batch takes meanwhile.
 
 Batches of 16 photos at 224 x 224, at one severity in the middle; both have the same cores, contestants take turns, the
-first round warms up, and the shortest of the others are compared, since other work on the machine only adds. OMP_NUM_THREADS says how many threads the kernels have, by
-default one per core; the library has one. DEVICE=cuda times the kernels on a GPU instead.
+first round warms up, and the shortest of the others are compared, since other work on the machine only adds.
+OMP_NUM_THREADS says how many threads the kernels have, by default one per core; the library has one. DEVICE=cuda times
+the kernels on a GPU instead.
 """
 
 import ctypes
