@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
-from robharness import api, engine
+from robharness import api, engine, referee
+from robharness.errors import Violation
 from robharness.store import Store
 
 CASES = {
@@ -179,3 +181,13 @@ def test_a_model_without_gradients_is_measured_where_none_are_asked_for(suite, r
 def test_a_model_that_is_no_function_is_refused(suite, run, what, sentence):
     results = run(suite(models=[{"model": "toys/net", "what": what, "label": "Net"}]))
     assert all(sentence in result.failures[0].error for result in results.cells)
+
+
+def test_a_result_may_be_where_it_is_said_to_and_nowhere_else():
+    like = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
+    elsewhere = like.to("meta")
+    with pytest.raises(Violation, match="it returned a tensor on meta, not cpu"):
+        referee.checked(elsewhere, like, notes={})
+    devices = {like.device, elsewhere.device}
+    for returned in (elsewhere, like):
+        assert referee.checked(returned, like, notes={}, devices=devices)[0].device == returned.device

@@ -112,7 +112,12 @@ def make_registry():
             attack("team-nearest", PgdParams, ensemble=True, minimal=True),
             attack("insight", FgsmParams, access="features"),
         ],
-        "corruptions": [corruption("fog"), corruption("frost"), corruption("negative", severities=(1,))],
+        "corruptions": [
+            corruption("fog"),
+            corruption("frost"),
+            corruption("far/fog"),
+            corruption("negative", severities=(1,)),
+        ],
         "datasets": [
             dataset("pixels"),
             dataset("letters", labels="letters"),
@@ -540,6 +545,16 @@ def test_a_pattern_means_every_model_that_fits(read):
     with pytest.raises(SuiteError, match=r"toy/net has labels 'toys', toy/letters has 'letters'"):
         read(text)  # both are there: one fits, and the other one does not
     assert [model.label for model in read(text.replace("[ln]et*", "l*")).models] == ["toy/letters"]
+
+
+def test_a_star_of_a_pattern_stops_at_a_slash(read):
+    def named(pattern):
+        suite = read(HEAD + f"corruptions: [{{corruption: '{pattern}', severity: 1}}]\n")
+        return [perturbation.entry.name for perturbation in suite.perturbations]
+
+    assert named("toy/f*") == ["toy/fog", "toy/frost"]
+    assert named("toy/*") == ["toy/fog", "toy/frost", "toy/negative"]
+    assert named("toy/*/*") == named("toy/far/fog") == ["toy/far/fog"]
 
 
 def json_head():
