@@ -68,9 +68,7 @@ def _photon_tables(photons: int) -> tuple[Tensor, Tensor]:
     keeps, other = _aliases(weights / weights.sum(1, keepdims=True))
     value = (np.clip(counts / float(photons), 0, 1) * 255).astype(np.uint8)
     values = np.stack([np.broadcast_to(value, keeps.shape), value[other]], -1)
-    fractions = (
-        2**24 // columns
-    )  # that a uniform number can have within a column; what is rarer than half of one is never
+    fractions = 2**24 // columns  # of a column, in a uniform number; what is rarer than half of one never comes
     keeps = np.round(keeps * fractions) / fractions
     return torch.from_numpy(keeps.astype(np.float32).ravel()), torch.from_numpy(values.ravel())
 
