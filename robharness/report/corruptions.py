@@ -57,7 +57,7 @@ class SlopeNumbers:
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptionErrors:
-    """A model's errors under the corruptions of one set, such as "datasets/imagenet-c", over all their severities.
+    """A model's errors under the corruptions of one set (what names of plugins share), over all their severities.
 
     name: "mCE" by a published table alone; relative to a model of the suite, or to nothing, it is another number and
     has another name. error: the mean over the corruptions, a fraction. relative: of what the corruptions add to the
