@@ -305,6 +305,26 @@ def test_pieces_cover_a_batch():
             assert all((rows.stop - rows.start - 1) * kernels.SHARES <= n for rows in cut)
 
 
+def test_threads_share_pictures_and_change_nothing(monkeypatch):
+    pictures, seen = np.concatenate([photos(224, 224)] * 2), []
+
+    def kernel(x, c, rng):
+        seen.append(torch.get_num_threads())
+        return weather.fog(x, c, rng)
+
+    monkeypatch.setitem(kernels.KERNELS, "fog", kernel)
+    alone = corrupt("fog", pictures)
+    before = torch.get_num_threads()
+    for count in (2, 3):
+        torch.set_num_threads(count)
+        try:
+            np.testing.assert_array_equal(corrupt("fog", pictures), alone)
+            assert torch.get_num_threads() == count
+        finally:
+            torch.set_num_threads(before)
+    assert seen == [1] * 18
+
+
 def test_an_empty_batch_stays_empty():
     assert corrupt("fog", np.zeros((0, 40, 40, 3), np.uint8), ids=()).shape == (0, 40, 40, 3)
 
