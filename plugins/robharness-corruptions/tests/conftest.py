@@ -10,6 +10,7 @@ import torch
 from numba import njit
 
 from robharness import ExampleRNG
+from robharness_corruptions.constants import IMAGENET
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,7 +26,7 @@ def _one_thread():
 def theirs(monkeypatch):
     """(name, pictures, severity, ids, seed) -> what `imagecorruptions` makes of the numbers that the examples draw.
 
-    All but Poisson numbers and impulses, which it draws with generators of its own: of these, what it draws itself.
+    All but Poisson numbers, which are made in another way: of these, what it draws itself.
     """
 
     def corrupted(name, pictures, severity, ids, seed=0):
@@ -34,9 +35,10 @@ def theirs(monkeypatch):
             rng = ExampleRNG(seed, f"corruptions/{name}", [example])
             with monkeypatch.context() as patched:
                 extra = {}
-                if name in ("shot_noise", "impulse_noise"):
+                if name == "shot_noise":
                     np.random.seed(rng.integer("library", 0))  # noqa: TID251 (how the library is seeded by hand)
-                    extra = {"seed": rng.integer("library", 0)} if name == "impulse_noise" else {}
+                elif name == "impulse_noise":
+                    extra["seed"] = _Impulses(rng.uniform("noise", picture.shape)[0].numpy(), severity)
                 else:
                     _feed(patched, name, picture.shape, rng)
                 found.append(imagecorruptions.corrupt(picture, severity, name, **extra))
@@ -49,6 +51,17 @@ def theirs(monkeypatch):
 def swapped():
     """(x, steps, reach) -> x after the library's loop of a glass blur, pixel by pixel, with these steps."""
     return _swapped
+
+
+class _Impulses(np.random.Generator):
+    """Says twice, first which values are replaced and then which of them by white, by one number for each."""
+
+    def __init__(self, uniforms, severity):
+        super().__init__(np.random.PCG64(0))
+        self.answers = iter((uniforms, uniforms / IMAGENET["impulse_noise"][severity - 1]))
+
+    def random(self, shape):
+        return next(self.answers)
 
 
 def _feed(patched, name, shape, rng):

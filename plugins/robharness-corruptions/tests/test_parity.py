@@ -24,7 +24,7 @@ SPECS = {spec.name.rpartition("/")[2]: spec for spec in robharness_corruptions()
 RANDOM = [name for name, spec in SPECS.items() if spec.randomness == "example"]
 SEVERITIES = (1, 2, 3, 4, 5)
 DRAWS = 50
-"""Of the two whose numbers the library draws itself; the others get the same numbers, and fewer draws will do."""
+"""Of shot noise, whose numbers the library draws itself; the others get the same numbers, and fewer draws will do."""
 
 
 def ours(name, pictures, severity, ids, seed=0):
@@ -149,10 +149,6 @@ def margin_changes(name, severity, draws, theirs):
     return *found.mean((0, 2)), apart.std() / draws**0.5
 
 
-def draws_of(name, paired):
-    return paired if name not in ("shot_noise", "impulse_noise") else DRAWS
-
-
 def assert_like_changes(mine, other, error):
     assert abs(mine - other) <= 0.05 * abs(other) + 0.01 + 3 * error
 
@@ -166,7 +162,7 @@ def test_margins_change_as_with_the_library(name, theirs):
 @pytest.mark.parametrize("name", SPECS)
 def test_margins_change_as_with_the_library_at_every_severity(name, theirs):
     """Within 5 % of the library's mean change, and a hundredth where there is hardly any."""
-    draws = 1 if name not in RANDOM else draws_of(name, 2)
+    draws = DRAWS if name == "shot_noise" else 2 if name in RANDOM else 1
     changes = [margin_changes(name, severity, draws, theirs) for severity in SEVERITIES]
     show(name, five([mine for mine, *_ in changes]), five([other for _, other, _ in changes]))
     for mine, other, _ in changes:
@@ -228,7 +224,7 @@ def test_accuracies_are_as_with_the_library(name, theirs):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
 def test_accuracies_are_as_with_the_library_at_every_severity(name, theirs):
-    draws = 5 if name in ("shot_noise", "impulse_noise") else 1
+    draws = 5 if name == "shot_noise" else 1
     found = [accuracies(name, severity, draws, theirs) for severity in SEVERITIES]
     show(name, five([mine for mine, _ in found], "{:.1f}"), five([other for _, other in found], "{:.1f}"))
     assert max(abs(mine - other) for mine, other in found) <= 1.5

@@ -9,7 +9,9 @@ return blurs are sums of shifted pictures, which for wide ones are slower on a C
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ SMALLEST = 32
 """Pixels a side that the published code asks for."""
 
 PIECE = 2**16
-"""Pixels that a CPU works on at a time: a picture of 224 x 224, whose intermediate values stay near its cores."""
+"""Pixels that a thread works on at a time: a picture of 224 x 224, whose intermediate values stay near its core."""
 SHARES = 8
 """Of a batch, elsewhere: a piece is one of so many, which bounds the memory of intermediate values."""
 
@@ -84,10 +86,17 @@ class BatchedCorruption:
         check_size(self.name, canvas)
         kernel, constants = self._chosen(min(canvas.shape[1:3]), severity)
         corrupted = torch.empty(canvas.shape, dtype=torch.uint8, device=device)
-        for rows in pieces(canvas, device):
+
+        def render(rows: slice) -> None:
             x = canvas[rows].to(device).permute(0, 3, 1, 2)
             values = kernel(x, constants, rng.select(range(len(canvas))[rows])).permute(0, 2, 3, 1)
             corrupted[rows] = values if values.dtype == torch.uint8 else values.clamp_(0, 255)  # truncates
+
+        if device.type == "cpu":
+            with _threads() as threads:
+                list(threads.map(render, pieces(canvas, device)))
+        else:
+            list(map(render, pieces(canvas, device)))
         return corrupted
 
     def _chosen(self, side: int, severity: int) -> tuple[Kernel, Any]:
@@ -102,6 +111,23 @@ def pieces(canvas: Tensor, device: torch.device) -> list[slice]:
     n, pixels = len(canvas), canvas.shape[1] * canvas.shape[2]
     at_once = max(1, PIECE // pixels) if device.type == "cpu" else -(-n // SHARES)
     return [slice(start, min(start + at_once, n)) for start in range(0, n, at_once or 1)]
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """As many threads as torch may use, whose operations have one thread each.
+
+    A kernel is hundreds of operations of some microseconds: too short to be shared, since whoever shares one waits for
+    the other core, and where that is busy, a hundred times as long. Random numbers and codecs get several cores as
+    well. Trade-off: torch knows one number for the whole process, which threads take over that begin meanwhile.
+    """
+    allowed = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(allowed) as threads:
+            yield threads
+    finally:
+        torch.set_num_threads(allowed)
 
 
 def check_size(name: str, canvas: Tensor) -> None:
