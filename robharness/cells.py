@@ -403,7 +403,7 @@ def _warnings(suite: Suite) -> list[str]:
     if rendered and suite.baseline is not None and not isinstance(suite.baseline, str) and suite.compat == "none":
         warnings.append(
             f"corruptions are rendered without the JPEG encoding of the files that {suite.baseline.name}'s errors are "
-            f"of, so errors relative to these are not the published ones. To encode them: write `compat: imagenet-c`"
+            f"of: an mCE is not comparable with published ones. To encode them: write `compat: imagenet-c`"
         )
     if corrupts and suite.reference is None:
         warnings.append("no slopes: no model is marked `reference: true`")
