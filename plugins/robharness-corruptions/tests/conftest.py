@@ -22,8 +22,14 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="session")
+def _compiled():
+    """Numba learns at its first compilation what NumPy's generators are, so that comes before they are replaced."""
+    imagecorruptions.corrupt(np.zeros((32, 32, 3), np.uint8), 1, "glass_blur", seed=0)
+
+
 @pytest.fixture
-def theirs(monkeypatch):
+def theirs(monkeypatch, _compiled):
     """(name, pictures, severity, ids, seed) -> what `imagecorruptions` makes of the numbers that the examples draw.
 
     All but Poisson numbers, which are made in another way: of these, what it draws itself.
