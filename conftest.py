@@ -1,8 +1,18 @@
-"""For every test of the repository: nothing is skipped in silence."""
+"""For every test of the repository: one thread each, and nothing is skipped in silence."""
 
 import pytest
+import torch
 
 _SKIPPED = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Two threads a test on two busy cores wait for each other, and take ten times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def pytest_runtest_logreport(report):

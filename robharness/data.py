@@ -304,7 +304,7 @@ def on_canvas(picture: Picture, side: int) -> Picture:
 def published(picture: Picture) -> bytes:
     """The file that ImageNet-C's publishers would have written of a picture, uint8 (H, W, C): JPEG of quality 85.
 
-    It takes 22 to 27 % off the noise of severity 1. Source: `make_imagenet_c.py` of Hendrycks and Dietterich 2019,
+    It takes a quarter off the noise of severity 1. Source: `make_imagenet_c.py` of Hendrycks and Dietterich 2019,
     which saves by PIL with these two options; the default subsamples colours to half the width and height.
     """
     content = BytesIO()

@@ -3,20 +3,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from robharness import api
 
 TOYS, TEAMS = (str(Path(__file__).parent / name) for name in ("toys.py", "teams.py"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """Tiny networks only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -29,14 +29,6 @@ def corruptions():
     return [name for name in found if name.startswith("corruptions/") and name.count("/") == 1]
 
 
-@pytest.fixture(autouse=True)
-def _threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def batch():
     photos = discover().datasets["samples/imagenet-photos"].spec.open(None, "val")

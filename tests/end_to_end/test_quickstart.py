@@ -23,14 +23,6 @@ SUITE = ROOT / "suites" / "quickstart.yaml"
 SIZES = {"Lite0": 224, "Lite1": 240, "Lite2": 260}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return tmp_path_factory.mktemp("quickstart") / "store"

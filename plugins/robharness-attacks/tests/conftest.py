@@ -13,15 +13,6 @@ from robharness_attacks import robharness_attacks
 SPECS = {spec.name: spec for spec in robharness_attacks()}
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Two threads a test on two busy cores wait for each other, and take ten times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def batch_of():
     """A batch of these inputs, (N, *shape), and labels, (N,), arrays or tensors."""

@@ -12,15 +12,6 @@ from robharness_bridges import robharness_attacks
 SPECS = {spec.name: spec for spec in robharness_attacks()}
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Two threads a test on two busy cores wait for each other, and take ten times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def digits():
     """A trained network for scikit-learn's digits as samples/digits has them, (N, 1, 8, 8)."""

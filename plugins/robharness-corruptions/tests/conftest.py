@@ -6,20 +6,10 @@ import imagecorruptions
 import imagecorruptions.corruptions as library
 import numpy as np
 import pytest
-import torch
 from numba import njit
 
 from robharness import ExampleRNG
 from robharness_corruptions.constants import IMAGENET
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """Two threads a test on two busy cores wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

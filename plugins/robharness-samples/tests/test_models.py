@@ -27,15 +27,6 @@ def weights_of(spec):
     return Path(package.submodule_search_locations[0]) / spec.weights.path
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two threads a test on two busy cores wait for each other, and take ten times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module", params=list(SPECS))
 def spec(request):
     return SPECS[request.param]

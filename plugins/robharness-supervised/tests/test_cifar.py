@@ -153,14 +153,6 @@ def made(make, seed=0):
     return net
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def x():
     return torch.empty(2, 3, 32, 32).uniform_(generator=torch.Generator().manual_seed(1))

@@ -22,14 +22,6 @@ SPECS = {spec.name: spec for spec in robharness_models()}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def filled(make, seed=0):
     """A network in eval mode whose weights and BatchNorm statistics come from a generator of ours alone."""
     with torch.random.fork_rng(devices=[]):

@@ -16,15 +16,6 @@ ON_UCF101 = [name for name in SPECS if name not in KINETICS]
 NETWORKS = {"r2plus1d-18": video.r2plus1d_18, "r3d-18": video.r3d_18}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two threads a test on two busy cores wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def generator(seed):
     return torch.Generator().manual_seed(seed)
 

@@ -46,9 +46,8 @@ def contrast(x: Tensor, share: float, rng: ExampleRNG) -> Tensor:
 def pixelate(x: Tensor, share: float, rng: ExampleRNG, *, up: Literal["nearest", "box"] = "nearest") -> Tensor:
     """Resized to this share of its sides and back. Bit for bit as PIL does it, rounding after every axis."""
     height, width = x.shape[2:]
-    columns = x.permute(
-        3, 0, 2, 1
-    ).contiguous()  # what is picked is the outermost axis in memory: whole rows are copied
+    # What is picked is the outermost axis in memory, so that whole rows are copied.
+    columns = x.permute(3, 0, 2, 1).contiguous()
     rows = _turned(_box(columns, int(width * share)))
     small = _box(rows, int(height * share))
     if up == "box":
