@@ -271,8 +271,9 @@ class Batch:
     """Examples of one span, as an attack or a corruption sees them.
 
     x: (N, *shape) float32 in [0, 1], the model's input. labels: (N,) int64. ids: N texts.
-    canvas: (N, H, W, 3) uint8, on the CPU, where the suite has a canvas. cut: of videos that are looked at in clips;
-    x has each of their frames once. A batch belongs to one model; see `twin`.
+    canvas: (N, H, W, 3) uint8, or (N, T, H, W, 3) of videos, on the CPU, where the suite has a canvas. cut: of videos
+    that are looked at in clips; x has each of their frames once. frames: of videos, (N, T) int64 on the CPU, the
+    numbers in the video of the frames that are there. A batch belongs to one model; see `twin`.
     """
 
     def __init__(
@@ -282,9 +283,10 @@ class Batch:
         labels: Tensor,
         canvas: Tensor | None = None,
         cut: Cut | None = None,
+        frames: Tensor | None = None,
         _parent: Any = None,
     ) -> None:
-        self.ids, self.x, self.labels, self.cut = tuple(ids), x, labels, cut
+        self.ids, self.x, self.labels, self.cut, self.frames = tuple(ids), x, labels, cut, frames
         self._canvas = canvas
         self._parent: tuple[Batch, Tensor] | None = _parent
         self._memo: dict[Hashable, tuple[Any, list[int]]] = {}  # the value, and its tensors' versions
@@ -352,7 +354,7 @@ class Batch:
     def twin(self, model: str) -> Batch:
         """The same examples for another model, by its label: what is computed once is computed once for each."""
         if model not in self._twins:
-            self._twins[model] = Batch(self.ids, self.x, self.labels, self._canvas, self.cut)
+            self._twins[model] = Batch(self.ids, self.x, self.labels, self._canvas, self.cut, self.frames)
         return self._twins[model]
 
     def select(self, rows: Tensor) -> Batch:
@@ -360,9 +362,10 @@ class Batch:
         rows = rows.nonzero().flatten() if rows.dtype == torch.bool else rows
         mark = tuple(rows.tolist())
         if mark not in self._selections:
-            canvas = None if self._canvas is None else self._canvas[rows.cpu()]
-            ids = [self.ids[row] for row in mark]
-            self._selections[mark] = Batch(ids, self.x[rows], self.labels[rows], canvas, self.cut, (self, rows))
+            at, ids = rows.cpu(), [self.ids[row] for row in mark]
+            canvas = None if self._canvas is None else self._canvas[at]
+            frames = None if self.frames is None else self.frames[at]
+            self._selections[mark] = Batch(ids, self.x[rows], self.labels[rows], canvas, self.cut, frames, (self, rows))
         return self._selections[mark]
 
 

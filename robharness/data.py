@@ -72,19 +72,25 @@ class Threads:
 class Group:
     """Examples of a span that make one batch: pictures of one shape, or videos that are cut in one way.
 
-    positions: (n,), ascending. fitted: (n, H, W, C) or (n, T, H, W, C) uint8. canvas: (n, side, side, C) uint8, where
-    the suite has one. cut: of videos with clips.
+    positions: (n,), ascending. fitted: (n, H, W, C) or (n, T, H, W, C) uint8. canvas: the same with squares of the
+    suite's canvas, where it has one. cut: of videos with clips. frames: (n, T), the frames' numbers in a video.
     """
 
     positions: np.ndarray
     fitted: np.ndarray
     canvas: np.ndarray | None
     cut: Cut | None
+    frames: np.ndarray | None
 
     def between(self, start: int, stop: int) -> Group:
         rows = slice(*np.searchsorted(self.positions, (start, stop)))
-        canvas = None if self.canvas is None else self.canvas[rows]
-        return Group(positions=self.positions[rows], fitted=self.fitted[rows], canvas=canvas, cut=self.cut)
+        return Group(
+            positions=self.positions[rows],
+            fitted=self.fitted[rows],
+            canvas=None if self.canvas is None else self.canvas[rows],
+            cut=self.cut,
+            frames=None if self.frames is None else self.frames[rows],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,35 +154,44 @@ class Reader:
             raise Violation("its videos are cut into clips in several ways, and do not make one batch", by="data")
         return self._batch(pictures.groups[0])
 
-    def inputs(self, pictures: Tensor, *, are_files: bool = False) -> Tensor:
-        """Pictures of the canvas, uint8 (N, H, W, C), as the model's input, (N, *shape) float32 in [0, 1].
+    def inputs(self, pictures: Tensor, cut: Cut | None = None, *, are_files: bool = False) -> Tensor:
+        """Pictures of the canvas, uint8 (N, H, W, C) or (N, T, H, W, C), as the model's input, float32 in [0, 1].
 
         They may be on any device, and stay there where they are of the model's size already and are not encoded.
-        are_files: they were encoded before, when their publisher wrote them, and are not encoded again.
+        cut: of videos with clips. are_files: they were encoded before, when their publisher wrote them, and are not
+        encoded again.
         """
-        fits = self.model is None or (pictures.shape[-1], *pictures.shape[1:-1]) == tuple(self.model.input.shape)
+        fits = self._takes(pictures.shape)
         if fits and (are_files or self.compat == "none"):
             return self._on_device(pictures)
-        fitted = self.threads.now(partial(self._fitted, encode=not are_files), list(pictures.cpu().numpy()))
+        fitted = self.threads.now(partial(self._fitted, cut=cut, encode=not are_files), list(pictures.cpu().numpy()))
         return self._on_device(torch.from_numpy(np.stack(fitted)))
+
+    def _takes(self, shape: Sequence[int]) -> bool:
+        """Whether pictures or frames of this shape, (N, H, W, C) or (N, T, H, W, C), are of the model's size."""
+        if self.model is None:
+            return True
+        channels, *_, height, width = self.model.input.shape
+        return tuple(shape[-3:]) == (height, width, channels)
 
     def _batch(self, group: Group) -> Batch:
         indices = [self.data.order[position] for position in group.positions]
         labels = torch.tensor([int(self.data.dataset.labels[index]) for index in indices], device=self.device)
         canvas = None if group.canvas is None else torch.from_numpy(group.canvas.copy())
         ids = [self.data.dataset.ids[index] for index in indices]
-        return Batch(ids, self._on_device(torch.from_numpy(group.fitted)), labels, canvas, cut=group.cut)
+        frames = None if group.frames is None else torch.from_numpy(group.frames)
+        return Batch(ids, self._on_device(torch.from_numpy(group.fitted)), labels, canvas, group.cut, frames)
 
     def _prepared(self, index: int) -> _Prepared | Unreadable:
         """A picture as the model takes it, and on the canvas: the large one it was read as is let go at once."""
         try:
-            picture, cut = self._picture(index)
+            picture, cut, frames = self._picture(index)
         except Unreadable as error:
             return error
         canvas = None
         if self.canvas is not None:
             picture = canvas = on_canvas(picture, self.canvas)
-        return _Prepared(self._fitted(picture, cut), canvas, cut)
+        return _Prepared(self._fitted(picture, cut), canvas, cut, frames)
 
     def _fitted(self, picture: Picture, cut: Cut | None = None, *, encode: bool = True) -> Picture:
         """The picture (of the canvas, where there is one) at the model's size. Raises Violation if it does not fit."""
@@ -205,8 +220,8 @@ class Reader:
             stacked = stacked.flip(-1)
         return stacked.movedim(-1, 1).to(torch.float32) / 255
 
-    def _picture(self, index: int) -> tuple[Picture, Cut | None]:
-        """A picture, or the frames of a video that the model looks at and how it looks at them."""
+    def _picture(self, index: int) -> tuple[Picture, Cut | None, list[int] | None]:
+        """A picture, or the frames of a video that the model looks at, how it looks at them, and their numbers."""
         found, cut = self.data.dataset.read(index), None
         steps = (self.model and self.model.preprocessing) or Preprocessing()
         if steps.clips is not None:
@@ -232,13 +247,15 @@ class Reader:
                 size=self.model.input.shape[-2:],
                 aggregation=steps.clips.aggregation,
             )
-        return picture, cut
+        numbers = distinct if steps.clips is not None else list(range(len(picture)))
+        return picture, cut, numbers if picture.ndim == 4 else None
 
 
 class _Prepared(NamedTuple):
     fitted: Picture
     canvas: Picture | None
     cut: Cut | None
+    frames: list[int] | None
 
 
 def clip_frames(n: int, clips: Clips) -> list[list[int]]:
@@ -381,11 +398,13 @@ def _grouped(span: tuple[int, int], made: Sequence[_Prepared | Unreadable]) -> P
     groups = []
     for (_, cut), members in alike.items():
         canvases = [item.canvas for _, item in members if item.canvas is not None]
+        frames = [item.frames for _, item in members if item.frames is not None]
         group = Group(
             positions=np.array([position for position, _ in members]),
             fitted=np.stack([item.fitted for _, item in members]),
             canvas=np.stack(canvases) if canvases else None,
             cut=cut,
+            frames=np.array(frames) if frames else None,
         )
         groups.append(group)
     return Pictures(span=span, groups=tuple(groups), unreadable=unreadable)

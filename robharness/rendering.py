@@ -66,6 +66,8 @@ def plan(suite: Suite, data_root: Path, folder: Path, *, layout: Layout, limit: 
     are not there.
     """
     rendered = [p for p in suite.perturbations if p.kind == "corruption" and not p.is_stored]
+    if suite.dataset.spec.kind != "image":
+        raise UserError(f"{suite.dataset.name} holds {suite.dataset.spec.kind}s, and what is written are pictures")
     if not rendered:
         stored = any(p.is_stored for p in suite.perturbations)
         why = "all its corruptions are files already" if stored else "it has no corruptions"

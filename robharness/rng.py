@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -28,22 +28,31 @@ class ExampleRNG:
     """Streams of random numbers, one per example of a batch and per named draw.
 
     seed: the suite's. address: canonical text of the perturbation, without eps, severity and restarts.
-    ids: the examples' ids, in the order of the batch's rows.
+    ids: the examples' ids, in the order of the batch's rows. frames, fresh: see `of_frames`.
     """
 
-    def __init__(self, seed: int, address: str, ids: Sequence[str], device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        address: str,
+        ids: Sequence[str],
+        device: torch.device | None = None,
+        *,
+        frames: Sequence[int] | None = None,
+        fresh: Container[str] = (),
+    ) -> None:
         self._seed, self._address, self._device = seed, address, device
-        self.ids = tuple(ids)
+        self.ids, self._frames, self._fresh = tuple(ids), frames, fresh
 
     def generator(self, name: str, row: int) -> np.random.Generator:
         """NumPy generator of the draw `name` for the example in this row; the same at every call."""
-        import numpy as np
-
-        return np.random.Generator(np.random.Philox(key=self.integer(name, row, bits=128)))
+        return _generator(self.integer(name, row, bits=128))
 
     def integer(self, name: str, row: int, bits: int = 32) -> int:
         """An integer in [0, 2**bits), for libraries that want a seed; bits up to 256."""
         text = "\x1f".join((str(self._seed), self._address, name, self.ids[row]))
+        if self._frames is not None and name in self._fresh:
+            text = f"{text}\x1fframe {self._frames[row]}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()) >> (256 - bits)
 
     def uniform(self, name: str, shape: Sequence[int]) -> torch.Tensor:
@@ -57,26 +66,47 @@ class ExampleRNG:
     def select(self, rows: Sequence[int] | torch.Tensor) -> ExampleRNG:
         """The streams of these rows alone; rows: indices."""
         indices = rows if isinstance(rows, Sequence) else rows.tolist()
-        return ExampleRNG(self._seed, self._address, [self.ids[row] for row in indices], self._device)
+        ids, frames = [self.ids[row] for row in indices], self._frames and [self._frames[row] for row in indices]
+        return ExampleRNG(self._seed, self._address, ids, self._device, frames=frames, fresh=self._fresh)
+
+    def of_frames(self, frames: Sequence[Sequence[int]] | torch.Tensor, fresh: Container[str] = ()) -> ExampleRNG:
+        """Streams for the frames of videos, a row each, video by video.
+
+        frames: (N, T), their numbers in the video. fresh: names of draws that are new in every frame, and the same
+        for all models, whichever frames they look at; all others are the video's, and its frames share them.
+        """
+        named = [(name, int(number)) for name, row in zip(self.ids, frames, strict=True) for number in row]
+        ids, numbers = [name for name, _ in named], [number for _, number in named]
+        return ExampleRNG(self._seed, self._address, ids, self._device, frames=numbers, fresh=fresh)
 
     def _filled(self, name: str, shape: Sequence[int], fill: _Fill) -> torch.Tensor:
-        """Every row by its own generator; many numbers by several threads, since filling lets go of Python's lock."""
+        """Every stream by its own generator; many numbers by several threads: filling lets go of Python's lock."""
         import numpy as np
         import torch
 
-        values = np.empty((len(self.ids), *shape), np.float32)
+        addresses = [self.integer(name, row, bits=128) for row in range(len(self.ids))]
+        places = {address: place for place, address in enumerate(dict.fromkeys(addresses))}
+        values = np.empty((len(places), *shape), np.float32)
 
-        def row(index: int) -> None:
-            fill(self.generator(name, index), values[index, ...])
+        def stream(address: int) -> None:
+            fill(_generator(address), values[places[address], ...])
 
         if values.size < MANY:
-            for index in range(len(self.ids)):
-                row(index)
+            for address in places:
+                stream(address)
         else:
             with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-                list(threads.map(row, range(len(self.ids))))
+                list(threads.map(stream, places))
+        if len(places) < len(addresses):  # frames that share the draws of their video
+            values = values[[places[address] for address in addresses]]
         on_device: torch.Tensor = torch.from_numpy(values).to(self._device)
         return on_device
+
+
+def _generator(address: int) -> np.random.Generator:
+    import numpy as np
+
+    return np.random.Generator(np.random.Philox(key=address))
 
 
 MANY = 1_000_000
@@ -90,6 +120,9 @@ class NoDraws(ExampleRNG):
         raise Violation(f"it draws '{name}' from the examples' streams, but does not declare randomness='example'")
 
     def select(self, rows: Sequence[int] | torch.Tensor) -> ExampleRNG:
+        return self
+
+    def of_frames(self, frames: Sequence[Sequence[int]] | torch.Tensor, fresh: Container[str] = ()) -> ExampleRNG:
         return self
 
 

@@ -512,7 +512,7 @@ def _perturb(
     view = loaded.classifier.restricted(perturbation.entry.spec.access) if attacks else None
     x, size, notes = ask(perturbation, turn, batch, loaded.seed, view=view, watching=loaded.guard.watching(batch))
     if not attacks:
-        x = loaded.reader.inputs(x, are_files=perturbation.is_stored)
+        x = loaded.reader.inputs(x, batch.cut, are_files=perturbation.is_stored)
     return x, size, notes
 
 

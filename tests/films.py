@@ -9,6 +9,7 @@ from torch import nn
 from robharness import (
     AttackSpec,
     Clips,
+    CorruptionSpec,
     Cost,
     DatasetSpec,
     InputSpec,
@@ -120,3 +121,21 @@ def robharness_attacks():
     yield AttackSpec(name="step", summary="One step", access="gradient", params=Params, build=Step, randomness="none",
                      threat=lambda params: ThreatModel(norm=params.norm), notes={"frames": int},
                      cost=lambda params: Cost(shared_gradients=1))  # fmt: skip
+
+
+class Grainy:
+    """Every video darker by a share of its own, and grains that are new in every frame."""
+
+    def perturb(self, model, batch, severity, rng):
+        n, frames, *sides = batch.canvas.shape
+        draws = rng.of_frames(batch.frames, fresh=("grains",))
+        share = draws.uniform("share", ()).view(n, frames, 1, 1, 1)
+        return (batch.canvas * share - 20 * severity * draws.uniform("grains", sides).view(batch.canvas.shape)).clamp(
+            0, 255).to(torch.uint8)  # fmt: skip
+
+
+@hookimpl
+def robharness_corruptions():
+    yield CorruptionSpec(name="grainy", summary="Grainy", group="noise", inputs=frozenset({"video"}),
+                         build=lambda params: Grainy())  # fmt: skip
+    yield CorruptionSpec(name="dim", summary="Dim", group="light", build=lambda params: Grainy())

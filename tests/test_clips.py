@@ -13,9 +13,10 @@ from PIL import Image
 from robharness import Clips, UserError, api, worker
 from robharness.classifier import Cut
 from robharness.cli import _main
-from robharness.data import clip_frames
+from robharness.data import clip_frames, on_canvas
 from robharness.errors import Unreadable
 from robharness.report import build
+from robharness.rng import ExampleRNG
 
 FILMS = str(Path(__file__).parent / "films.py")
 films = runpy.run_path(FILMS)
@@ -192,14 +193,60 @@ def test_clips_are_identity():
     assert key(count=3) == key()
 
 
+# --- corruptions ---
+
+
+def corrupted_by_hand(index, severity, clips):
+    """A film's clips, cut one by one from frames that were corrupted one by one, (K, 3, 4, 6, 6) in [0, 1]."""
+    frames, address = films["film"](index), '["films/grainy", {}]'
+    share = ExampleRNG(0, address, [f"film-{index:02}"]).uniform("share", ())[0].item()
+    found = {}
+    for number in {frame for clip in clip_frames(len(frames), clips) for frame in clip}:
+        rng = ExampleRNG(0, address, [f"film-{index:02}"]).of_frames([[number]], ("grains",))
+        frame = torch.from_numpy(on_canvas(frames[number], 8).copy())
+        grains = 20 * severity * rng.uniform("grains", (8, 8, 3))[0]
+        frame = (frame * share - grains).clamp(0, 255).to(torch.uint8) if severity else frame
+        found[number] = np.asarray(Image.fromarray(frame.numpy()).resize((6, 6), Image.Resampling.BILINEAR))
+    cut = [[found[number] for number in clip] for clip in clip_frames(len(frames), clips)]
+    return torch.from_numpy(np.array(cut)).permute(0, 4, 1, 2, 3).float() / 255
+
+
+def test_corrupted_frames_are_cut_into_clips(tmp_path):
+    asked = {"canvas": 8, "corruptions": [{"corruption": "films/grainy", "severity": [1, 3]}]}
+    found = run(tmp_path, suite() | asked)
+    clips, net = Clips(length=4, stride=2, count=3), films["Net"]()
+    for cell, severity in zip(found.cells, (0, 1, 3), strict=True):
+        columns = [cell.columns[name] for name in ("example", "margin", "label")]
+        for example, margin, label in zip(*columns, strict=True):
+            together = net(corrupted_by_hand(int(example[-2:]), severity, clips)).double().softmax(1).mean(0).log()
+            others = together.clone()
+            others[label] = -torch.inf
+            assert margin == pytest.approx(float(together[label] - others.max()), abs=1e-4)
+    alone = run(tmp_path, suite() | asked, "alone", batch_size=4)
+    assert str(outcomes(alone)) == str(outcomes(found))
+
+
+def test_what_videos_cannot_have_is_said(tmp_path):
+    grainy = {"canvas": 8, "corruptions": [{"corruption": "films/grainy", "severity": 1}]}
+    with pytest.raises(
+        UserError, match=r"looks at 3 squares of a frame, and a canvas is one square; write `prep.*1}}`"
+    ):
+        api.plan(suite(clips={"crops": 3}) | grainy, plugins=[FILMS])
+    with pytest.raises(UserError, match="compat: ImageNet-C has pictures, films/films holds videos; leave it out"):
+        api.plan(suite() | grainy | {"canvas": 224, "compat": "imagenet-c"}, plugins=[FILMS])
+    with pytest.raises(UserError, match="films/dim does not take videos, as films/net does"):
+        api.plan(suite() | {"canvas": 8, "corruptions": [{"corruption": "films/dim", "severity": 1}]}, plugins=[FILMS])
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite() | grainy))
+    words = ["export-corruptions", str(tmp_path / "suite.yaml"), "-p", FILMS, "-o", str(tmp_path / "made")]
+    assert _main(words) == 2
+
+
 def test_the_length_of_a_clip_is_that_of_the_input():
     plan = api.plan(suite(clips={"length": 2}), plugins=[FILMS])
     assert plan.models[0].entry.spec.input.shape == (3, 2, 6, 6)
     spec = plan.models[0].entry.spec
     with pytest.raises(ValueError, match="net has 2 frames in its input and 5 in a clip"):
         dataclasses.replace(spec, preprocessing=dataclasses.replace(spec.preprocessing, clips=Clips(length=5)))
-    with pytest.raises(UserError, match="looks at clips of videos, which have no canvas"):
-        api.plan(suite() | {"canvas": 16}, plugins=[FILMS])
 
 
 def test_an_export_leaves_broken_videos_out(tmp_path, capsys):

@@ -54,6 +54,18 @@ def test_draws_have_their_distributions():
     assert set(corners) <= set(range(8))
 
 
+def test_frames_share_what_is_not_new_in_each():
+    rng = ExampleRNG(0, "a", ["x", "y"])
+    frames = rng.of_frames([[0, 4, 9], [4, 5, 6]], fresh=("grain",))
+    shared, fresh = frames.normal("wind", (5,)), frames.normal("grain", (5,))
+    assert torch.equal(shared, rng.normal("wind", (5,)).repeat_interleave(3, 0))
+    assert len({row.tobytes() for row in fresh.numpy()}) == 6
+    others = ExampleRNG(0, "a", ["y", "x"]).of_frames(torch.tensor([[9, 4], [9, 4]]), fresh=("grain",))
+    assert torch.equal(others.select([3, 2]).normal("grain", (5,)), fresh[1:3])
+    assert torch.equal(others.select([1]).normal("grain", (5,)), fresh[3:4])
+    assert [frames.integer("grain", row) for row in (1, 3)] != [rng.integer("grain", row) for row in (0, 1)]
+
+
 def test_a_perturbation_without_randomness_cannot_draw():
     with pytest.raises(Violation, match="it draws 'start'"):
         NoDraws(0, "a", IDS).select(torch.tensor([1])).normal("start", (2,))

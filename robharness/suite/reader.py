@@ -108,7 +108,7 @@ class _Reader:
         self.unique(models, perturbations)
         expected, expected_source = self.expected(raw, models, perturbations)
         baseline = self.baseline(header, models, dataset)
-        self.compat(header, canvas)
+        self.compat(header, canvas, dataset)
         if header is None or dataset is None or self.errors:
             return None
         return Suite(
@@ -233,7 +233,15 @@ class _Reader:
         names = raw if isinstance(raw, list) else []
         return [entry for i, name in enumerate(names) if (entry := self.entry("metrics", name, ("metrics", i)))]
 
-    def compat(self, header: Header | None, canvas: int | None) -> None:
+    def compat(self, header: Header | None, canvas: int | None, dataset: Entry | None) -> None:
+        if (
+            header is not None
+            and header.compat == "imagenet-c"
+            and dataset is not None
+            and dataset.spec.kind != "image"
+        ):
+            self.error(("compat",), f"ImageNet-C has pictures, {dataset.name} holds {dataset.spec.kind}s; leave it out")
+            return
         if header is not None and header.compat == "imagenet-c" and canvas != DEFAULT_CANVAS:
             found = "the suite has none" if canvas is None else f"the suite has {canvas}"
             sentence = f"ImageNet-C has a canvas of {DEFAULT_CANVAS}, {found}; write `canvas: {DEFAULT_CANVAS}`"
@@ -382,8 +390,10 @@ class _Reader:
             if spec.input.kind != dataset.spec.kind:
                 sentence = f"{model.entry.name} takes {spec.input.kind}s, {dataset.name} holds {dataset.spec.kind}s"
                 self.error((*path, "model"), f"{sentence}. See: robharness list datasets")
-            if canvas is not None and spec.preprocessing and spec.preprocessing.clips:
-                self.error((*path, "model"), f"{model.entry.name} looks at clips of videos, which have no canvas")
+            clips = spec.preprocessing.clips if spec.preprocessing else None
+            if canvas is not None and clips is not None and clips.crops > 1:
+                sentence = f"{model.entry.name} looks at {clips.crops} squares of a frame, and a canvas is one square"
+                self.error((*path, "model"), f"{sentence}; write `preprocessing: {{clips: {{crops: 1}}}}` beside it")
         kinds = {model.entry.spec.input.kind: model for _, model in reversed(models)}
         for path, perturbation in perturbations:
             for kind, model in kinds.items():

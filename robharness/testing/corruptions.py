@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import lru_cache
@@ -25,54 +26,56 @@ SIDE, COUNT, FRAMES = 64, 4, 3
 
 def every_severity_runs(corruption: Subject) -> None:
     """Every declared severity runs."""
-    for severity in _spec(corruption).severities:
-        try:
-            corrupted(corruption, severity)
-        except UserError:
-            raise
-        except Exception as error:
-            raise Broken(f"severity {severity} raised {type(error).__name__}: {error}") from error
+    for canvas in _canvases(corruption):
+        for severity in _spec(corruption).severities:
+            try:
+                corrupted(corruption, canvas, severity)
+            except UserError:
+                raise
+            except Exception as error:
+                raise Broken(f"severity {severity} raised {type(error).__name__}: {error}") from error
 
 
 def keeps_shape_and_type(corruption: Subject) -> None:
     """The result is a uint8 tensor of the canvas's shape, with the declared notes."""
-    spec, canvas = _spec(corruption), _canvas(corruption)
-    for severity in spec.severities:
-        referee.checked(corrupted(corruption, severity), canvas.pictures, notes=spec.notes)
+    spec = _spec(corruption)
+    for canvas in _canvases(corruption):
+        for severity in spec.severities:
+            referee.checked(corrupted(corruption, canvas, severity), canvas.pictures, notes=spec.notes)
 
 
 def belongs_to_the_example(corruption: Subject) -> None:
     """A picture's corruption is the same again, in another order and without its neighbours."""
-    spec, n = _spec(corruption), len(_canvas(corruption).ids)
-    for severity in spec.severities:
-        whole = _pixels(corrupted(corruption, severity))
+    spec = _spec(corruption)
+    for canvas, severity in itertools.product(_canvases(corruption), spec.severities):
+        whole, n = _pixels(corrupted(corruption, canvas, severity)), len(canvas.ids)
         ways: dict[str, Sequence[int]] = {"again": range(n)}
         if spec.randomness != "global":  # such a one gets the same whole blocks in every run
             ways |= {"in another order": range(n - 1, -1, -1), "alone": [n - 1], "with fewer others": [0, n - 1]}
         for how, rows in ways.items():
-            found = _pixels(corrupted(corruption, severity, list(rows)))
+            found = _pixels(corrupted(corruption, canvas, severity, list(rows)))
             for row, picture in zip(rows, found, strict=True):
                 if not torch.equal(picture, whole[row]):
-                    raise Broken(f"at severity {severity} '{_canvas(corruption).ids[row]}' comes out otherwise {how}")
+                    raise Broken(f"at severity {severity} '{canvas.ids[row]}' comes out otherwise {how}")
 
 
 def canvas_untouched(corruption: Subject) -> None:
     """The pictures that it is given stay as they are."""
-    for severity in _spec(corruption).severities:
-        batch = _batch(_canvas(corruption))
+    for canvas, severity in itertools.product(_canvases(corruption), _spec(corruption).severities):
+        batch = _batch(canvas)
         before = batch.canvas.clone()
-        corrupted(corruption, severity, batch=batch)
+        corrupted(corruption, canvas, severity, batch=batch)
         if not torch.equal(batch.canvas, before):
             raise Broken(f"severity {severity} writes into the canvas; work on a copy")
 
 
 def draws_as_declared(corruption: Subject) -> None:
     """It draws what `randomness` says: from `rng` alone, from nothing, or, if declared, from global generators."""
-    spec = _spec(corruption)
-    corrupted(corruption, spec.severities[0])  # what it imports may draw what it likes, once
-    for severity in spec.severities:
+    spec, canvases = _spec(corruption), _canvases(corruption)
+    corrupted(corruption, canvases[0], spec.severities[0])  # what it imports may draw what it likes, once
+    for canvas, severity in itertools.product(canvases, spec.severities):
         with global_draws() as drawn:
-            corrupted(corruption, severity, as_declared=True)
+            corrupted(corruption, canvas, severity, as_declared=True)
         if drawn and spec.randomness != "global":
             raise Broken(f"severity {severity} draws from the global generator of {' and '.join(drawn)}")
 
@@ -89,15 +92,16 @@ class Canvas(NamedTuple):
 
 def corrupted(
     corruption: Subject,
+    canvas: Canvas,
     severity: int,
     rows: Sequence[int] | None = None,
     *,
     batch: Batch | None = None,
     as_declared: bool = False,
 ) -> Tensor | Perturbed:
-    """What it returns for these rows of its canvas. as_declared: forbidden draws from `rng` raise Violation."""
+    """What it returns for these rows of a canvas. as_declared: forbidden draws from `rng` raise Violation."""
     spec = _spec(corruption)
-    batch = batch or _batch(_canvas(corruption), rows)
+    batch = batch or _batch(canvas, rows)
     if spec.open is not None:
         built = spec.open(corruption.params, corruption.data_root)
     else:
@@ -109,8 +113,8 @@ def corrupted(
 
 
 @lru_cache(maxsize=1)
-def _canvas(corruption: Subject) -> Canvas:
-    """Pictures with edges, gradients and texture, or the first ones of a data set. Raises UserError."""
+def _canvases(corruption: Subject) -> list[Canvas]:
+    """Pictures with edges, gradients and texture, videos of such, or the first of a data set. Raises UserError."""
     spec, asked = _spec(corruption), corruption.pictures
     if asked is None and spec.open is not None:
         raise UserError(
@@ -118,11 +122,14 @@ def _canvas(corruption: Subject) -> Canvas:
             f"{{'name': 'datasets/NAME', 'split': 'SPLIT', 'canvas': SIDE}}}}"
         )
     if asked is not None:
-        return _of_data(corruption, **asked)
-    sides = (FRAMES, SIDE, SIDE) if spec.inputs == {"video"} else (SIDE, SIDE)
+        return [_of_data(corruption, **asked)]
+    return [_made_up(() if kind == "image" else (FRAMES,)) for kind in sorted(spec.inputs)]
+
+
+def _made_up(frames: tuple[int, ...]) -> Canvas:
     y, x = np.mgrid[0:SIDE, 0:SIDE]
     waves = [60 * np.sin(x / (3 + c)) + 40 * np.cos(y / (7 - c)) + 100 + 60 * (x > y) for c in range(3)]
-    noise = np.random.default_rng(0).normal(0, 8, (COUNT, *sides, 3))
+    noise = np.random.default_rng(0).normal(0, 8, (COUNT, *frames, SIDE, SIDE, 3))
     pictures = (np.stack(waves, -1) + noise).clip(0, 255).astype(np.uint8)
     return Canvas([f"made-up-{row}" for row in range(COUNT)], torch.from_numpy(pictures))
 
@@ -140,9 +147,10 @@ def _of_data(corruption: Subject, name: str, split: str, canvas: int) -> Canvas:
 
 def _batch(canvas: Canvas, rows: Sequence[int] | None = None) -> Batch:
     rows = list(range(len(canvas.ids))) if rows is None else list(rows)
-    inputs = torch.zeros(len(rows), 3, 8, 8)
-    return Batch([canvas.ids[row] for row in rows], inputs, torch.zeros(len(rows), dtype=torch.long),
-                 canvas.pictures[rows].clone())  # fmt: skip
+    inputs, labels = torch.zeros(len(rows), 3, 8, 8), torch.zeros(len(rows), dtype=torch.long)
+    pictures = canvas.pictures[rows].clone()
+    frames = torch.arange(pictures.shape[1]).expand(len(rows), -1) if pictures.ndim == 5 else None
+    return Batch([canvas.ids[row] for row in rows], inputs, labels, pictures, frames=frames)
 
 
 def _pixels(returned: Tensor | Perturbed) -> Tensor:

@@ -75,20 +75,20 @@ def test_groups_are_the_papers(registry):
     assert groups == rows
 
 
-@pytest.mark.parametrize("name", ["imagenet_c", "imagenet_c_full", "cifar10_c"])
+@pytest.mark.parametrize("name", ["imagenet_c", "imagenet_c_full", "cifar10_c", "ucf101_corruptions"])
 def test_suites_of_corruptions_have_all_fifteen_at_all_severities(registry, name):
     loaded = suites.load(SUITES / f"{name}.yaml", registry)
     asked = {(p.entry.spec.name.rpartition("/")[2], p.strength) for p in loaded.perturbations}
     assert asked == {(kind, severity) for kind in suites.BASELINES["alexnet"].errors for severity in range(1, 6)}
     assert len(loaded.perturbations) == 75
-    table = suites.BASELINES["alexnet"]
-    assert loaded.baseline == ("Standard" if name == "cifar10_c" else table)
+    baselines = {"cifar10_c": "Standard", "ucf101_corruptions": None}
+    assert loaded.baseline == baselines.get(name, suites.BASELINES["alexnet"])
     assert (loaded.compat == "imagenet-c") is (name == "imagenet_c_full")
-    assert all(p.is_stored for p in loaded.perturbations) is (name != "imagenet_c_full")
+    assert all(p.is_stored for p in loaded.perturbations) is (name in ("imagenet_c", "cifar10_c"))
     assert loaded.canvas == (32 if name == "cifar10_c" else 224)
 
 
-@pytest.mark.parametrize("name", [*OF_TABLE, "imagenet_c", "imagenet_c_full", "cifar10_c"])
+@pytest.mark.parametrize("name", [*OF_TABLE, "imagenet_c", "imagenet_c_full", "cifar10_c", "ucf101_corruptions"])
 def test_what_is_missing_is_named_before_anything_runs(shell, tmp_path, name):
     done = shell("run", f"suites/{name}.yaml", "--store", tmp_path / "store", "--data-root", tmp_path / "nothing")
     assert done.returncode == 2 and not done.stdout
@@ -173,6 +173,14 @@ def test_a_part_of_imagenet_c_without_its_files(run, pictures):
     assert (mean["corruptions"], mean["asked"]) == (5, 75)
     assert {errors["name"] for errors in report["corruption_errors"]} == {"mean corruption error"}
     assert any("no mCE of corruptions for Supervised" in line for line in report["warnings"])
+
+
+def test_a_part_of_corrupted_videos(run, films):
+    report, _ = run("ucf101_corruptions", films, *ONE, "--only", "[fg]*o*", models=["Supervised"])
+    assert {name for _, name in computed(report)} == {
+        f"{kind}({severity})" for kind in ("fog", "frost", "gaussian_noise") for severity in range(1, 6)
+    }
+    assert not report["problems"]
 
 
 def test_a_part_of_table_2(run, films):

@@ -83,6 +83,57 @@ def assert_alike(ours, reference, equal=0.8):
     assert abs(difference.mean()) <= 1 - equal
 
 
+# --- videos ---
+
+
+def video(name, frames, numbers, severity=3, ids=IDS):
+    """Frames, (N, T, H, W, 3), as the suite gives them to a corruption."""
+    x, labels = torch.zeros(len(ids), 3, 8, 8), torch.zeros(len(ids), dtype=torch.int64)
+    batch = Batch(ids, x, labels, torch.from_numpy(frames), frames=torch.tensor(numbers).expand(len(ids), -1))
+    params = SPECS[name].params(constants="imagenet")
+    return SPECS[name].build(params).perturb(None, batch, severity, streams(name, ids)).numpy()
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_frames_of_a_still_video_differ_in_noise_and_flakes_alone(name):
+    still = np.repeat(photos()[:, None], 4, 1)
+    found = video(name, still, [0, 3, 4, 7])
+    assert found.shape == still.shape
+    assert not np.array_equal(found[0], found[1])
+    assert (found != still).any()
+    is_new = name.endswith("_noise") or name == "snow"
+    for frames in found:
+        assert all(np.array_equal(frame, frames[0]) is not is_new for frame in frames[1:])
+    if not is_new:  # what a picture of that name gets
+        np.testing.assert_array_equal(found[:, 0], corrupt(name, photos(), 3, IDS))
+
+
+@pytest.mark.parametrize("name", ["gaussian_noise", "snow", "fog"])
+def test_a_frame_is_the_same_for_every_model_that_looks_at_it(name):
+    still = np.repeat(photos()[:, None], 4, 1)
+    sparse, dense = video(name, still[:, :2], [2, 9]), video(name, still, [7, 8, 9, 10])
+    np.testing.assert_array_equal(sparse[:, 1], dense[:, 2])
+
+
+# --- what the published files have of their own ---
+
+
+def test_the_ice_of_the_published_files_is_of_five_photos():
+    """And otherwise the same: the two differ where they draw another photo, but for parts that are white in both."""
+    grey, ids = np.full((60, 48, 48, 3), 90, np.uint8), [f"example {row}" for row in range(60)]
+    drawn = streams("frost", ids).uniform("ice", (3,))[:, 0].numpy()
+    six, five = (drawn * 6).astype(int), (drawn * 5).astype(int)
+    params = SPECS["frost"].params
+    batch = batch_of(grey, ids)
+    own, published = (
+        SPECS["frost"].build(params(constants="imagenet", compat=compat)).perturb(None, batch, 2, streams("frost", ids))
+        for compat in ("none", "imagenet-c")
+    )
+    alike = (own == published).flatten(1).all(1).numpy()
+    assert alike[six == five].all() and alike[six != five].mean() < 0.2
+    assert set(six) == set(range(6)) and set(five) == set(range(5))
+
+
 # --- parity ----------------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from robharness import CorruptionSpec, hookimpl
-from robharness_corruptions.params import CorruptionParams
+from robharness_corruptions.params import CorruptionParams, FrostParams
 
 if TYPE_CHECKING:
     from robharness import Corruption
@@ -45,7 +45,8 @@ CORRUPTIONS = (
 def _batched(name: str, params: CorruptionParams) -> Corruption:
     from robharness_corruptions.kernels import BatchedCorruption
 
-    return BatchedCorruption(name.removeprefix("extra/"), params.constants)
+    compat = params.compat if isinstance(params, FrostParams) else "none"
+    return BatchedCorruption(name.removeprefix("extra/"), params.constants, compat)
 
 
 def _reference(name: str, draws: bool, params: None) -> Corruption:
@@ -62,7 +63,8 @@ def robharness_corruptions() -> Iterator[CorruptionSpec]:
             summary=summary,
             group=group,
             build=partial(_batched, name),
-            params=CorruptionParams,
+            params=FrostParams if name == "frost" else CorruptionParams,
+            inputs=frozenset({"image", "video"}),
             randomness=randomness,  # type: ignore[arg-type]
             revision=2,  # 1 was what reference/ renders
         )

@@ -63,16 +63,22 @@ CIFAR_KERNELS: dict[str, Kernel] = {
     "pixelate": partial(digital.pixelate, up="box"),
 }
 """Where CIFAR-10-C takes other steps, not just other numbers."""
+PUBLISHED_KERNELS: dict[str, Kernel] = {"frost": partial(weather.frost, photos=5)}
+"""Where the files of ImageNet-C were made by other steps than `imagecorruptions` takes."""
+
+FRESH = ("noise", "flakes")
+"""What is drawn anew in every frame of a video. The glass, the ice, the drops on the lens, the cloud and the direction
+of a motion are the video's."""
 
 
 class BatchedCorruption:
     """A corruption by the name that `imagecorruptions` gives it, on whole batches in torch.
 
-    constants: "imagenet", "cifar", or None: by the pictures' size.
+    constants: "imagenet", "cifar", or None: by the pictures' size. compat: "imagenet-c" for the steps of those files.
     """
 
-    def __init__(self, name: str, constants: str | None = None) -> None:
-        self.name, self.constants = name, constants
+    def __init__(self, name: str, constants: str | None = None, compat: str = "none") -> None:
+        self.name, self.constants, self.compat = name, constants, compat
 
     def __repr__(self) -> str:
         return f"BatchedCorruption({self.name!r}, {self.constants!r})"
@@ -80,9 +86,12 @@ class BatchedCorruption:
     def perturb(self, model: None, batch: Batch, severity: int, rng: ExampleRNG) -> Tensor:
         """`batch.canvas`, uint8 (N, H, W, 3), corrupted: the same shape and type, on the device of `batch.x`.
 
+        Of videos, (N, T, H, W, 3), the frames are pictures; what moves or hangs before the lens is drawn once for all.
         severity: 1 to 5; all draw the same random numbers. Raises ValueError for other channels and below 32 pixels.
         """
         canvas, device = batch.canvas, batch.x.device
+        if batch.frames is not None:
+            canvas, rng = canvas.flatten(0, 1), rng.of_frames(batch.frames, FRESH)
         check_size(self.name, canvas)
         kernel, constants = self._chosen(min(canvas.shape[1:3]), severity)
         corrupted = torch.empty(canvas.shape, dtype=torch.uint8, device=device)
@@ -97,13 +106,14 @@ class BatchedCorruption:
                 list(threads.map(render, pieces(canvas, device)))
         else:
             list(map(render, pieces(canvas, device)))
-        return corrupted
+        return corrupted.view(batch.canvas.shape)
 
     def _chosen(self, side: int, severity: int) -> tuple[Kernel, Any]:
         style = self.constants or ("cifar" if side < SMALL else "imagenet")
         if style == "cifar":
             return CIFAR_KERNELS.get(self.name, KERNELS[self.name]), CIFAR[self.name][severity - 1]
-        return KERNELS[self.name], IMAGENET[self.name][severity - 1]
+        published = PUBLISHED_KERNELS if self.compat == "imagenet-c" else {}
+        return published.get(self.name, KERNELS[self.name]), IMAGENET[self.name][severity - 1]
 
 
 def pieces(canvas: Tensor, device: torch.device) -> list[slice]:

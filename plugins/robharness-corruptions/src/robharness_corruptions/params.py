@@ -15,3 +15,14 @@ class CorruptionParams:
     """
 
     constants: Literal["imagenet", "cifar"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrostParams(CorruptionParams):
+    """What frost may be told beside.
+
+    compat: the suite's, unless it is given. `imagenet-c` draws from five photos of ice, as the published files do,
+    where `imagecorruptions` draws from all six.
+    """
+
+    compat: Literal["none", "imagenet-c"] = "none"

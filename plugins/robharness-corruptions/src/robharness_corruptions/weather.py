@@ -33,9 +33,12 @@ def fog(x: Tensor, c: tuple[float, float], rng: ExampleRNG) -> Tensor:
     return (cloud * (255 * weight * share) + x * share).add_(TIE)
 
 
-def frost(x: Tensor, c: tuple[float, float], rng: ExampleRNG) -> Tensor:
-    """A part of a photo of ice, laid over. The photo is enlarged by a tenth, or until the picture fits into it."""
-    return _iced(x, c, rng, len(PHOTOS), None)
+def frost(x: Tensor, c: tuple[float, float], rng: ExampleRNG, *, photos: int = len(PHOTOS)) -> Tensor:
+    """A part of a photo of ice, laid over. The photo is enlarged by a tenth, or until the picture fits into it.
+
+    photos: how many of the photos to draw from, the first ones.
+    """
+    return _iced(x, c, rng, photos, None)
 
 
 def frost_cifar(x: Tensor, c: tuple[float, float], rng: ExampleRNG) -> Tensor:
