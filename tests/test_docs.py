@@ -80,7 +80,7 @@ def test_what_perturb_gets(name):
         written |= {re.match(r"\w+", ticked(row[1])[0])[0]} if of == name else set()
     public = {item for item, value in vars(getattr(robharness, name)).items()
               if not item.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))}  # fmt: skip
-    attributes = {"Batch": {"x", "labels", "ids", "cut"}}
+    attributes = {"Batch": {"x", "labels", "ids", "cut", "frames"}}
     for_the_core = {"Batch": {"twin"}, "Classifier": {"restricted", "require", "viewing"}}
     assert written == public - for_the_core.get(name, set()) | attributes.get(name, set())
 
