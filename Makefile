@@ -9,7 +9,7 @@ DEMO := -e . -e plugins/robharness-samples -e plugins/robharness-attacks -e plug
 # What the tests run with, and what they compare with.
 TOOLS := pytest pytest-benchmark pytest-timeout pytest-xdist hypothesis ruff mypy import-linter types-PyYAML setuptools wheel \
   scipy statsmodels duckdb pandas jsonschema safetensors
-PEERS := imagecorruptions-imaug foolbox torchattacks pyautoattack mlxtend decord2 av scikit-video google-crc32c
+PEERS := imagecorruptions-imaug foolbox torchattacks pyautoattack mlxtend decord2 av scikit-video google-crc32c lightly pytorch-metric-learning
 PROJECTS := $(wildcard plugins/*/pyproject.toml)
 # Files side by side on two cores, each with one thread: two threads a test on two busy cores wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu"
