@@ -43,7 +43,7 @@ def test_it_breaks_what_pyautoattack_breaks(attack, digits, batch_of, norm, eps)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("linf", 0.1), ("linf", 0.15), ("l2", 1.0), ("l1", 6.0)])
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("linf", 0.1), ("linf", 0.12), ("l2", 1.0), ("l1", 6.0)])
 def test_it_breaks_what_pyautoattack_breaks_on_mnist(attack, mnist_case, batch_of, norm, eps):
     """Both draw at random, and of 600 broken ones 2 % is what another seed does: three of them are counted."""
     case, ours, theirs = mnist_case, 0, 0

@@ -1,3 +1,62 @@
 """Contrastive encoders that are trained by a recipe, and measures of what their features look like."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robharness import DataRef, InputSpec, ModelSpec, Train, hookimpl
+from robharness_contrastive import params
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from robharness import Training
+
+RECIPES: Mapping[str, tuple[type, str, str]] = {
+    "cross-entropy": (params.Supervised, "Supervised by cross-entropy", ""),
+    "supcon": (params.Contrastive, "Supervised contrastive", "https://arxiv.org/abs/2004.11362"),
+    "simclr": (params.SimCLR, "SimCLR, with or without removal of false negatives", "https://arxiv.org/abs/2002.05709"),
+    "clusters": (params.Clusters, "Supervised contrastive, with clusters of SimCLR's features for classes", ""),
+    "swav": (params.SwAV, "SwAV", "https://arxiv.org/abs/2006.09882"),
+    "moco": (params.MoCo, "MoCo v2", "https://arxiv.org/abs/2003.04297"),
+    "simsiam": (params.SimSiam, "SimSiam, which has no negatives", "https://arxiv.org/abs/2011.10566"),
+}
+
+
+def _train(job: Training) -> None:
+    from robharness_contrastive.loop import train
+
+    train(job)
+
+
+def _build(recipe: Any, weights: Path) -> nn.Module:
+    from robharness_contrastive.loop import build
+
+    return build(recipe, weights)
+
+
+def _given(recipe: params.Recipe) -> Mapping[str, Any]:
+    return {"input": InputSpec(shape=recipe.shape), "labels": recipe.label_space}
+
+
+def _data(recipe: params.Recipe) -> Mapping[str, DataRef]:
+    return {"train": DataRef(name=recipe.data, split=recipe.split)}
+
+
+@hookimpl
+def robharness_models() -> Iterator[ModelSpec]:
+    for name, (recipe, summary, paper) in RECIPES.items():
+        yield ModelSpec(
+            name=name,
+            summary=f"{summary}; trained by a recipe",
+            input=InputSpec(shape=(1, 28, 28)),
+            labels="mnist",
+            build=_build,
+            weights=Train(data=_data, train=_train),
+            params=recipe,
+            given=_given,
+            features="features",
+            paper=paper,
+        )

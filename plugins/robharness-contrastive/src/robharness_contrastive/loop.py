@@ -1,0 +1,330 @@
+"""Training: a recipe to weights. Killed at any moment, it goes on from its last checkpoint to the same weights.
+
+Nothing random carries over from step to step: the order of an epoch and every view are drawn by (seed, epoch, step), so
+a checkpoint is the state of modules and optimiser and a number. Processes of `torchrun` share each batch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from robharness import UserError
+from robharness_contrastive import augment, data, optim, probe
+from robharness_contrastive.data import Pictures
+from robharness_contrastive.networks import Classifier, Encoder, encoder
+from robharness_contrastive.objectives import (
+    CrossEntropy,
+    InfoNCE,
+    Learner,
+    MoCoObjective,
+    Moment,
+    Objective,
+    SimSiamObjective,
+    SwAVObjective,
+    rank,
+    world,
+)
+from robharness_contrastive.params import (
+    Clusters,
+    Contrastive,
+    MoCo,
+    Recipe,
+    SimSiam,
+    Supervised,
+    SwAV,
+)
+
+if TYPE_CHECKING:
+    from robharness import Training
+
+CHECKPOINT, METRICS, WEIGHTS = "checkpoint.pt", "metrics.jsonl", "weights.safetensors"
+COLLAPSED = 0.02
+"""Spread of unit features below which all pictures have become one point."""
+STUCK = 0.01
+"""Of ln K: a loss of prototypes that is so near to where it started late in training has learned nothing."""
+
+
+def train(job: Training) -> None:
+    """Make the weights of a recipe in job.folder. Raises UserError for a loss that is no number, and for a collapse."""
+    recipe: Any = job.params
+    fabric = _fabric(job.device, recipe)
+    pictures = data.load(job.datasets["train"], recipe.shape, fabric.device)
+    trained, kept = data.split(pictures, recipe.hold_out, job.seed)
+    if isinstance(recipe, Clusters):
+        trained = _by_clusters(job, fabric, trained)
+    net, objective = _encoder(job, fabric, trained, "")
+    if rank() == 0:
+        _finish(job, fabric, net, objective, Pictures(trained.pixels, trained.labels), kept, pictures)
+    fabric.barrier()
+
+
+def _finish(
+    job: Training, fabric: Fabric, net: Encoder, objective: Objective, trained: Pictures, kept: Pictures, all_: Pictures
+) -> None:
+    """The classifier on the encoder, and all weights in their file."""
+    recipe: Any = job.params
+    own = isinstance(objective, CrossEntropy) and not recipe.refit
+    if own:
+        classifier = Classifier(net, net.width, recipe.n_classes)
+        classifier.head = objective.head  # type: ignore[assignment]
+    else:
+        of_classes = data.split(all_, recipe.hold_out, job.seed)[0] if isinstance(recipe, Clusters) else trained
+        views = _views(augment.AUGMENTATIONS["supervised" if recipe.shape[0] == 3 else recipe.augmented], recipe, job)
+        classifier = probe.fit(recipe.probe, net, of_classes, recipe.n_classes, views, job.seed)
+    if len(kept):
+        _note(job.folder, {"probe": recipe.probe.kind, "held_out": probe.accuracy(classifier, kept)})
+    state = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
+    projection = getattr(objective, "projection", None)
+    if isinstance(projection, nn.Module):
+        state |= {f"projection.{k}": v.detach().cpu().contiguous() for k, v in projection.state_dict().items()}
+    save_file(state, job.folder / WEIGHTS)
+
+
+def build(recipe: Recipe, weights: Path) -> nn.Module:
+    """The classifier of an artefact: (N, *shape) in [0, 1] -> logits (N, classes)."""
+    from robharness.checkpoints import Layout, load
+
+    with torch.device("meta"):
+        net = encoder(recipe.network, recipe.data, recipe.shape)
+        classifier = Classifier(net, net.width, recipe.n_classes)
+    load(classifier, weights, [Layout(name="contrastive", drop=(r"projection\.",))])
+    return classifier
+
+
+# --- the loop --------------------------------------------------------------------------------------------------------
+
+
+def _encoder(job: Training, fabric: Fabric, pictures: Pictures, stage: str) -> tuple[Encoder, Objective]:
+    """An encoder trained for the recipe's objective. stage: a prefix of the checkpoint's name."""
+    recipe: Any = job.params
+    per_process, rest = divmod(recipe.batch, world())
+    steps_an_epoch = len(pictures) // recipe.batch
+    if rest or not steps_an_epoch:
+        why = f"{world()} processes share" if rest else f"{len(pictures)} pictures do not fill"
+        raise UserError(f"{why} batches of {recipe.batch} pictures; write another `batch:`")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_named(job.seed, stage, "weights"))  # noqa: TID251 (initial weights draw from it alone)
+        net = encoder(recipe.network, recipe.data, recipe.shape)
+        objective = _objective(recipe, net.width, len(pictures), stage)
+        learner = Learner(net, objective)
+    if world() > 1 and fabric.device.type == "cuda":
+        learner = nn.SyncBatchNorm.convert_sync_batchnorm(learner)
+    learner.to(fabric.device)
+    optimizer = optim.optimizer(recipe, learner)
+    place = job.folder / f"{stage}{CHECKPOINT}"
+    begin = _resume(place, learner, optimizer, fabric.device)
+    if begin < recipe.epochs:
+        wrapped, fabric_optimizer = fabric.setup(learner, optimizer)
+        views = _views(augment.AUGMENTATIONS[recipe.augmented], recipe, job)
+        _forget(job.folder, stage, begin)
+        for epoch in range(begin, recipe.epochs):
+            noted = _epoch(job, fabric, wrapped, fabric_optimizer, pictures, views, epoch, steps_an_epoch, per_process)
+            if rank() == 0:
+                _save(place, epoch + 1, learner, optimizer)
+                _note(job.folder, {"stage": stage or "encoder", "epoch": epoch + 1, **noted})
+            _look(objective, noted, epoch, recipe)
+    return learner.encoder, objective  # type: ignore[return-value]
+
+
+def _epoch(
+    job: Training,
+    fabric: Fabric,
+    learner: Any,
+    optimizer: Any,
+    pictures: Pictures,
+    views: Callable[[Tensor, int, Tensor], Tensor],
+    epoch: int,
+    steps: int,
+    per_process: int,
+) -> dict[str, float]:
+    """One pass over the pictures; the means of what was noted."""
+    recipe: Any = job.params
+    order = torch.from_numpy(np.random.default_rng([job.seed, 2, epoch]).permutation(len(pictures)))
+    own = slice(rank() * per_process, (rank() + 1) * per_process)
+    objective, net = learner.module.objective, learner.module.encoder
+    sums: dict[str, Tensor] = {}
+    began = time.perf_counter()
+    learner.train()
+    for step in range(steps):
+        at = epoch * steps + step
+        rows = order[step * recipe.batch : (step + 1) * recipe.batch][own].to(fabric.device)
+        seen, labels = pictures.pixels[rows], pictures.labels[rows]
+        given = [views(seen, at * objective.views + view, rows) for view in range(objective.views)]
+        moment = Moment(
+            epoch=epoch, epochs=recipe.epochs, step=at, steps=recipe.epochs * steps, batch=recipe.batch
+        )  # fmt: skip
+        ends = (step + 1) % recipe.accumulate == 0 or step + 1 == steps
+        with fabric.no_backward_sync(learner, enabled=not ends and world() > 1):
+            loss = learner(given, labels, moment)
+            fabric.backward(loss.value / recipe.accumulate)
+        if ends:
+            objective.before_step(moment)
+            optim.set_rate([optimizer], optim.rate(recipe, at, steps))
+            optimizer.step()
+            optimizer.zero_grad()
+            objective.after_step(net)
+        for name, value in {"loss": loss.value.detach(), **loss.notes}.items():
+            sums[name] = sums.get(name, 0) + value
+        if step % 50 == 49 or step + 1 == steps:
+            _tell(job, recipe, objective, epoch, step + 1, steps, sums, began)
+    return {name: float(fabric.all_reduce(value / steps)) for name, value in sums.items()}
+
+
+def _look(objective: Objective, noted: dict[str, float], epoch: int, recipe: Recipe) -> None:
+    """Raises UserError where training has gone wrong for good."""
+    where = f"in epoch {epoch + 1} of {recipe.epochs}"
+    if not math.isfinite(noted["loss"]):
+        raise UserError(
+            f"the loss is no number any more {where}. What usually helps: a smaller `lr:`, a longer `warmup:`, "
+            f"`precision: 32-true`"
+        )
+    if noted.get("spread", 1) < COLLAPSED:
+        raise UserError(
+            f"the features of all pictures have become one point {where} (spread {noted['spread']:.3f}). What usually "
+            f"helps: a smaller `lr:`, a longer `warmup:`, a larger `batch:`, stronger augmentation"
+        )
+    late = epoch + 1 >= max(5, recipe.epochs // 4)
+    start = objective.start
+    if isinstance(objective, SwAVObjective) and late and start and noted["loss"] > (1 - STUCK) * start:
+        raise UserError(
+            f"the loss is still {noted['loss']:.3f}, and {start:.3f} is where it started, {where}: nothing is learned. "
+            f"What usually helps: fewer `prototypes:`, a smaller `lr:`, a longer `frozen:`, a larger `temperature:`"
+        )
+
+
+def _tell(
+    job: Training, recipe: Recipe, objective: Objective, epoch: int, step: int, steps: int, sums: Any, began: float
+) -> None:
+    from robharness import Progress
+
+    if rank() != 0:
+        return
+    rate = step * recipe.batch / (time.perf_counter() - began)
+    left = ((recipe.epochs - epoch) * steps - step) * recipe.batch / rate
+    job.progress(
+        Progress(
+            epoch=epoch + 1, epochs=recipe.epochs, loss=float(sums["loss"]) / step, start=objective.start,
+            floor=objective.floor, rate=rate, left=left,
+        )
+    )  # fmt: skip
+
+
+def _objective(recipe: Any, width: int, examples: int, stage: str) -> Objective:
+    if isinstance(recipe, Supervised):
+        return CrossEntropy(recipe, width, examples)
+    if isinstance(recipe, SwAV):
+        return SwAVObjective(recipe, width, examples)
+    if isinstance(recipe, MoCo):
+        return MoCoObjective(recipe, width, examples)
+    if isinstance(recipe, SimSiam):
+        return SimSiamObjective(recipe, width, examples)
+    is_classes = (isinstance(recipe, Clusters) and stage == "") or type(recipe) is Contrastive
+    return InfoNCE(recipe, width, examples, classes=is_classes)
+
+
+def _by_clusters(job: Training, fabric: Fabric, pictures: Pictures) -> Pictures:
+    """The pictures with clusters of SimCLR's features for labels: the first stage."""
+    from sklearn.cluster import KMeans
+
+    recipe: Any = job.params
+    net, _ = _encoder(job, fabric, pictures, "simclr-")
+    h = probe.features(net, pictures.pixels).cpu().numpy()
+    found = KMeans(recipe.clusters, n_init=10, random_state=job.seed).fit_predict(h)
+    labels = torch.from_numpy(found).long().to(fabric.device)
+    share = torch.stack([torch.bincount(pictures.labels[labels == k]).max() for k in labels.unique()]).sum()
+    if rank() == 0:
+        _note(job.folder, {"stage": "clusters", "clusters": recipe.clusters, "purity": float(share) / len(labels)})
+    return Pictures(pictures.pixels, labels)
+
+
+def _views(augmentation: Any, recipe: Recipe, job: Training) -> Callable[[Tensor, int, Tensor], Tensor]:
+    """(pictures, number of the draw, their places in the data) -> augmented; a picture's draw is its own."""
+    batched = augment.Batched(augmentation, recipe.shape[-1])
+
+    def views(pixels: Tensor, number: int, rows: Tensor) -> Tensor:
+        return batched(pixels, _named(job.seed, "view", number), rows)
+
+    return views
+
+
+def _named(*words: Any) -> int:
+    """A seed of 63 bits for what these words name."""
+    import hashlib
+
+    text = "\x1f".join(map(str, words))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+
+
+def _fabric(device: str, recipe: Recipe) -> Fabric:
+    kind, _, index = device.partition(":")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    fabric = Fabric(
+        accelerator="cuda" if kind == "cuda" else "cpu",
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if processes > 1 else [int(index)] if index else 1,
+        num_nodes=processes // int(os.environ.get("LOCAL_WORLD_SIZE", processes)) if processes > 1 else 1,
+        strategy="ddp" if processes > 1 else "auto",
+        precision=recipe.precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _save(place: Path, epoch: int, learner: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Whole, or as it was before."""
+    beside = place.with_suffix(".writing")
+    with beside.open("wb") as file:
+        torch.save({"epoch": epoch, "learner": learner.state_dict(), "optimizer": optimizer.state_dict()}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(place)
+
+
+def _resume(place: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
+    """Put back what the checkpoint has; the epochs that are done."""
+    if not place.is_file():
+        return 0
+    found = torch.load(place, map_location=device, weights_only=True)
+    learner.load_state_dict(found["learner"])
+    optimizer.load_state_dict(found["optimizer"])
+    return int(found["epoch"])
+
+
+def _lines(folder: Path) -> Iterator[dict[str, Any]]:
+    path = folder / METRICS
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return  # torn by a kill
+
+
+def _forget(folder: Path, stage: str, epochs: int) -> None:
+    """Lines of epochs that will be trained again, and of what comes behind them."""
+    if rank() != 0:
+        return
+    kept = []
+    for line in _lines(folder):
+        if (line.get("stage") == (stage or "encoder") and line["epoch"] > epochs) or "held_out" in line:
+            break
+        kept.append(line)
+    (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _note(folder: Path, line: dict[str, Any]) -> None:
+    with (folder / METRICS).open("a") as file:
+        file.write(json.dumps(line) + "\n")

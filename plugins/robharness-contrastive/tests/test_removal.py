@@ -1,0 +1,114 @@
+"""Which negatives go, and how many: tables for all epochs, and a search by sorting."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from robharness_contrastive.losses import pairs
+from robharness_contrastive.removal import Removal, known, nearest
+
+B = 9
+INSTANCES = torch.arange(B).repeat(2)
+CLASSES = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 1]).repeat(2)
+
+
+def similarities(seed):
+    z = torch.from_numpy(np.random.default_rng(seed).normal(size=(2 * B, 5)))
+    return z @ z.T
+
+
+def counts(epochs=1000, batch=1024, classes=10, **rule):
+    return [Removal(**rule).count(epoch, epochs, batch, classes) for epoch in range(epochs)]
+
+
+# --- how many ---
+
+
+def test_precision_is_one_more_every_hundred_epochs():
+    assert counts(strategy="precision") == [rung for rung in range(10) for _ in range(100)]
+
+
+def test_recall_is_half_the_batch_and_a_sixteenth_less_every_seventyfive_epochs():
+    table = [value for value in (512, 448, 384, 320, 256, 192, 128, 64) for _ in range(75)]
+    assert counts(strategy="recall") == table + [0] * 400
+
+
+def test_frequency_is_a_class_share_of_the_batch():
+    assert set(counts(strategy="frequency")) == {102}
+    assert set(counts(strategy="frequency", classes=100)) == {10}
+    assert set(counts(strategy="frequency", batch=256)) == {26}
+
+
+def test_others_remove_by_no_count():
+    assert set(counts(strategy="none")) == set(counts(strategy="oracle")) == {0}
+
+
+@pytest.mark.parametrize("epochs", [7, 40, 200, 1000])
+def test_other_lengths_go_through_the_schedule_at_the_same_share(epochs):
+    """A thousandth of the way is an epoch of the paper's, whichever it falls into."""
+    for strategy in ("precision", "recall"):
+        full = counts(strategy=strategy)
+        assert counts(epochs, strategy=strategy) == [full[epoch * 1000 // epochs] for epoch in range(epochs)]
+
+
+def test_the_ladder_may_end_at_a_share_of_the_batch():
+    rungs = counts(40, batch=256, strategy="precision", most=0.2)
+    assert rungs[0] == 0 and rungs[-1] == round(0.2 * 256) and rungs == sorted(rungs) and len(set(rungs)) == 10
+
+
+@pytest.mark.parametrize("wrong", [{"strategy": "precision", "most": 0}, {"strategy": "recall", "most": 0.5}])
+def test_what_a_ladder_cannot_be_is_said(wrong):
+    with pytest.raises(ValueError, match=r"most"):
+        Removal(**wrong)
+
+
+# --- which ---
+
+
+@pytest.mark.parametrize("k", [1, 4, 11])
+def test_the_nearest_are_those_that_sorting_finds(k):
+    similarity, negatives = similarities(0), pairs(INSTANCES, INSTANCES, torch.arange(2 * B)).negatives
+    found = nearest(similarity, negatives, k)
+    for row in range(2 * B):
+        others = [column for column in range(2 * B) if column % B != row % B]
+        expected = sorted(others, key=lambda column: -float(similarity[row, column]))[:k]
+        assert found[row].nonzero().flatten().tolist() == sorted(expected)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_of_an_instance_all_views_go(k):
+    similarity, negatives = similarities(1), pairs(INSTANCES, INSTANCES, torch.arange(2 * B)).negatives
+    found = nearest(similarity, negatives, k, unit="instance")
+    for row in range(2 * B):
+        best = {other: max(float(similarity[row, other]), float(similarity[row, other + B])) for other in range(B)}
+        del best[row % B]
+        expected = sorted(best, key=lambda other: -best[other])[:k]
+        assert found[row].nonzero().flatten().tolist() == sorted(expected + [other + B for other in expected])
+
+
+@pytest.mark.parametrize("unit", ["view", "instance"])
+@pytest.mark.parametrize("k", [0, 2 * B - 2, 1000])
+def test_one_negative_stays_at_least(k, unit):
+    similarity, negatives = similarities(2), pairs(INSTANCES, INSTANCES, torch.arange(2 * B)).negatives
+    found = nearest(similarity, negatives, k, unit=unit)
+    left = (negatives & ~found).sum(1)
+    assert not (found & ~negatives).any()
+    assert (left == (2 * B - 2 if k == 0 else 1 if unit == "view" else 2)).all()
+
+
+def test_the_oracle_removes_the_anchors_class_and_nothing_else():
+    itself = torch.arange(2 * B)
+    negatives, false = pairs(INSTANCES, INSTANCES, itself).negatives, CLASSES[:, None] == CLASSES[None]
+    assert torch.equal(known(similarities(3), negatives, false), negatives & false)
+
+
+def test_the_oracle_leaves_the_least_similar_where_all_are_of_one_class():
+    itself, similarity = torch.arange(2 * B), similarities(4)
+    negatives = pairs(INSTANCES, INSTANCES, itself).negatives
+    found = known(similarity, negatives, torch.ones_like(negatives))
+    left = negatives & ~found
+    assert (left.sum(1) == 1).all()
+    expected = similarity.masked_fill(~negatives, torch.inf).argmin(1)
+    assert torch.equal(left.int().argmax(1), expected)
