@@ -11,9 +11,9 @@ ROOT = tempfile.TemporaryDirectory()
 
 @parametrize_with_checks(
     "robharness_samples",
-    only=["plugin/*", "datasets/videos/*", "datasets/moving-digits/*"],
+    only=["plugin/*", "datasets/videos/*", "datasets/patches/*", "datasets/moving-digits/*"],
     data_root=ROOT.name,
-    classes={"sample-videos": 3, "moving-digits": 8},
+    classes={"sample-videos": 3, "patches": 10, "moving-digits": 8},
 )
 def test_contract(check):
     check()

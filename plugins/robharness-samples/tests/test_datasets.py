@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits
 
 from robharness import Missing
 from robharness_samples import robharness_datasets
+from robharness_samples.patches import PICTURES
 
 SPECS = {spec.name: spec for spec in robharness_datasets()}
 
@@ -143,6 +144,40 @@ def test_tables_are_split_into_disjoint_halves_that_never_move(name, stem, n_tes
         for index, label in enumerate(table.labels):
             digest.update(bytes([label]) + table.read(index).tobytes())
         assert digest.hexdigest()[:16] == expected, "ids, labels or pixels moved: raise the spec's revision"
+
+
+def test_patches_lie_where_their_ids_say_and_no_pixel_is_in_both_halves():
+    seen = {name: np.zeros(picture.shape[:2], np.uint8) for name, picture in large_pictures().items()}
+    for mark, (split, count) in enumerate({"train": 4000, "test": 1000}.items(), 1):
+        patches, pictures = opened("patches", split), large_pictures()
+        assert np.bincount(patches.labels).tolist() == [count // 10] * 10
+        for index, (id, label) in enumerate(zip(patches.ids, patches.labels, strict=True)):
+            name, block, _ = id.split("/")
+            assert name == sorted(pictures)[label]
+            row, column = (60 * int(part) for part in block.split("-"))
+            patch, around = patches.read(index), pictures[name][row : row + 60, column : column + 60]
+            assert patch.shape == (32, 32, 3) and patch.dtype == np.uint8 and around.shape == (60, 60, 3)
+            windows = np.lib.stride_tricks.sliding_window_view(around, (32, 32, 3))[:, :, 0]
+            at = np.argwhere((windows == patch).all((2, 3, 4)))
+            assert len(at)
+            top, left = row + at[0][0], column + at[0][1]
+            seen[name][top : top + 32, left : left + 32] |= mark
+    for name, marks in seen.items():
+        assert set(np.unique(marks)) <= {0, 1, 2}, f"{name} has pixels in both halves"
+
+
+def large_pictures():
+    folders = {name: Path(importlib.util.find_spec(name).origin).parent for name in ("skimage", "sklearn")}
+    return {
+        name: np.asarray(Image.open(folders[package] / path).convert("RGB"))
+        for name, (package, path) in PICTURES.items()
+    }
+
+
+def test_patches_without_scikit_image_say_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(Missing, match=r"pip install scikit-image scikit-learn$"):
+        opened("patches", "train")
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist-5k"])

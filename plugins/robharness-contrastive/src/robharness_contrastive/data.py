@@ -1,15 +1,19 @@
-"""Training pictures: all of a data set in memory, on the device, as they are read."""
+"""Training pictures: all of a data set in memory, on the device; and the views that a step has of them."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from robharness import Dataset, UserError
+from robharness_contrastive.augment import Augmentation, Batched
 
 MOST = 2**33
 """Bytes that pictures may take."""
@@ -27,6 +31,28 @@ class Pictures:
     def part(self, rows: Tensor) -> Pictures:
         rows = rows.to(self.pixels.device)
         return Pictures(self.pixels[rows], self.labels[rows])
+
+
+Views = Callable[[Tensor, int], list[Tensor]]
+"""(places in the data (B,), number of the step) -> what an objective compares, each float32 (B, ...) in [0, 1]. A view
+is drawn by its example and the step, whoever else is in the batch."""
+
+
+def views(pictures: Pictures, augmentation: Augmentation, count: int, seed: int) -> Views:
+    """So many augmented views of every picture, of the size of the pictures."""
+    batched = Batched(augmentation, pictures.pixels.shape[-1])
+
+    def drawn(rows: Tensor, step: int) -> list[Tensor]:
+        pixels = pictures.pixels[rows]
+        return [batched(pixels, named(seed, "view", step, view), rows) for view in range(count)]
+
+    return drawn
+
+
+def named(*words: Any) -> int:
+    """A seed of 63 bits for what these words name."""
+    text = "\x1f".join(map(str, words))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
 
 def load(dataset: Dataset, shape: tuple[int, ...], device: torch.device | str) -> Pictures:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from robharness import UserError
-from robharness_contrastive import augment, data, optim, probe
-from robharness_contrastive.data import Pictures
+from robharness_contrastive import data, optim, probe
+from robharness_contrastive.augment import AUGMENTATIONS
+from robharness_contrastive.data import Pictures, Views, named
 from robharness_contrastive.networks import Classifier, Encoder, encoder
 from robharness_contrastive.objectives import (
     CrossEntropy,
@@ -81,8 +82,9 @@ def _finish(
         classifier.head = objective.head  # type: ignore[assignment]
     else:
         of_classes = data.split(all_, recipe.hold_out, job.seed)[0] if isinstance(recipe, Clusters) else trained
-        views = _views(augment.AUGMENTATIONS["supervised" if recipe.shape[0] == 3 else recipe.augmented], recipe, job)
-        classifier = probe.fit(recipe.probe, net, of_classes, recipe.n_classes, views, job.seed)
+        plain = AUGMENTATIONS["supervised" if recipe.shape[0] == 3 else recipe.augmented]
+        seen = data.views(of_classes, plain, 1, job.seed)
+        classifier = probe.fit(recipe.probe, net, of_classes, recipe.n_classes, seen, job.seed)
     if len(kept):
         _note(job.folder, {"probe": recipe.probe.kind, "held_out": probe.accuracy(classifier, kept)})
     state = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
@@ -115,7 +117,7 @@ def _encoder(job: Training, fabric: Fabric, pictures: Pictures, stage: str) -> t
         why = f"{world()} processes share" if rest else f"{len(pictures)} pictures do not fill"
         raise UserError(f"{why} batches of {recipe.batch} pictures; write another `batch:`")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_named(job.seed, stage, "weights"))  # noqa: TID251 (initial weights draw from it alone)
+        torch.manual_seed(named(job.seed, stage, "weights"))  # noqa: TID251 (initial weights draw from it alone)
         net = encoder(recipe.network, recipe.data, recipe.shape)
         objective = _objective(recipe, net.width, len(pictures), stage)
         learner = Learner(net, objective)
@@ -127,7 +129,7 @@ def _encoder(job: Training, fabric: Fabric, pictures: Pictures, stage: str) -> t
     begin = _resume(place, learner, optimizer, fabric.device)
     if begin < recipe.epochs:
         wrapped, fabric_optimizer = fabric.setup(learner, optimizer)
-        views = _views(augment.AUGMENTATIONS[recipe.augmented], recipe, job)
+        views = data.views(pictures, AUGMENTATIONS[recipe.augmented], objective.views, job.seed)
         _forget(job.folder, stage, begin)
         for epoch in range(begin, recipe.epochs):
             noted = _epoch(job, fabric, wrapped, fabric_optimizer, pictures, views, epoch, steps_an_epoch, per_process)
@@ -144,7 +146,7 @@ def _epoch(
     learner: Any,
     optimizer: Any,
     pictures: Pictures,
-    views: Callable[[Tensor, int, Tensor], Tensor],
+    views: Views,
     epoch: int,
     steps: int,
     per_process: int,
@@ -160,14 +162,10 @@ def _epoch(
     for step in range(steps):
         at = epoch * steps + step
         rows = order[step * recipe.batch : (step + 1) * recipe.batch][own].to(fabric.device)
-        seen, labels = pictures.pixels[rows], pictures.labels[rows]
-        given = [views(seen, at * objective.views + view, rows) for view in range(objective.views)]
-        moment = Moment(
-            epoch=epoch, epochs=recipe.epochs, step=at, steps=recipe.epochs * steps, batch=recipe.batch
-        )  # fmt: skip
+        moment = Moment(epoch=epoch, epochs=recipe.epochs, step=at, steps=recipe.epochs * steps, batch=recipe.batch)
         ends = (step + 1) % recipe.accumulate == 0 or step + 1 == steps
         with fabric.no_backward_sync(learner, enabled=not ends and world() > 1):
-            loss = learner(given, labels, moment)
+            loss = learner(views(rows, at), pictures.labels[rows], moment)
             fabric.backward(loss.value / recipe.accumulate)
         if ends:
             objective.before_step(moment)
@@ -247,24 +245,6 @@ def _by_clusters(job: Training, fabric: Fabric, pictures: Pictures) -> Pictures:
     if rank() == 0:
         _note(job.folder, {"stage": "clusters", "clusters": recipe.clusters, "purity": float(share) / len(labels)})
     return Pictures(pictures.pixels, labels)
-
-
-def _views(augmentation: Any, recipe: Recipe, job: Training) -> Callable[[Tensor, int, Tensor], Tensor]:
-    """(pictures, number of the draw, their places in the data) -> augmented; a picture's draw is its own."""
-    batched = augment.Batched(augmentation, recipe.shape[-1])
-
-    def views(pixels: Tensor, number: int, rows: Tensor) -> Tensor:
-        return batched(pixels, _named(job.seed, "view", number), rows)
-
-    return views
-
-
-def _named(*words: Any) -> int:
-    """A seed of 63 bits for what these words name."""
-    import hashlib
-
-    text = "\x1f".join(map(str, words))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
 
 def _fabric(device: str, recipe: Recipe) -> Fabric:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robharness_contrastive.data import Pictures
+from robharness_contrastive.data import Pictures, Views
 from robharness_contrastive.networks import Classifier, Encoder
 from robharness_contrastive.params import Probe
 
@@ -18,9 +17,6 @@ ROWS = 512
 """Pictures of a pass without gradients."""
 MOST_STEPS = 2000
 """Of L-BFGS; it ends where the gradient does."""
-
-Views = Callable[[Tensor, int, Tensor], Tensor]
-"""(pictures uint8 (N, C, H, W), a number that names the draw, the pictures' places) -> float32 in [0, 1]."""
 
 
 @torch.no_grad()
@@ -99,8 +95,7 @@ def _by_steps(probe: Probe, net: Classifier, pictures: Pictures, views: Views, s
             group["lr"] = probe.lr * 0.2 ** sum(epoch >= fall for fall in falls)
         order = torch.from_numpy(draws.permutation(len(pictures))).to(pictures.pixels.device)
         for number, rows in enumerate(order.split(rows_a_step)):
-            number_of_draw = epoch * len(order) + number
-            x, labels = views(pictures.pixels[rows], number_of_draw, rows), pictures.labels[rows]
+            [x], labels = views(rows, epoch * len(order) + number), pictures.labels[rows]
             net.train(tunes)
             if probe.kind == "robust":
                 x = attacked(net, x, labels, probe, draws)

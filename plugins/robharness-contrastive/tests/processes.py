@@ -1,0 +1,65 @@
+"""What one of several processes computes of a batch: `torchrun` starts it, `test_objectives.py` looks at its file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from robharness_contrastive import objectives
+from robharness_contrastive.objectives import CrossEntropy, InfoNCE, Learner, MoCoObjective, Moment, SwAVObjective
+from robharness_contrastive.params import Contrastive, MoCo, SimCLR, Supervised, SwAV
+from robharness_contrastive.removal import Removal
+
+BATCH, WIDTH, CLASSES = 16, 5, 4
+COMMON = {"batch": BATCH, "data": "x", "input": (1, 6, 6), "labels": "x", "classes": CLASSES}
+HEAD = {"projection": (6, 3)}
+MADE = {
+    "simclr": lambda: InfoNCE(SimCLR(**COMMON, **HEAD), WIDTH, 64),
+    "supcon": lambda: InfoNCE(Contrastive(**COMMON, **HEAD), WIDTH, 64, classes=True),
+    "frequency": lambda: InfoNCE(SimCLR(**COMMON, **HEAD, removal=Removal(strategy="frequency")), WIDTH, 64),
+    "instances": lambda: InfoNCE(
+        SimCLR(**COMMON, **HEAD, removal=Removal(strategy="frequency", unit="instance")), WIDTH, 64
+    ),
+    "oracle": lambda: InfoNCE(SimCLR(**COMMON, **HEAD, removal=Removal(strategy="oracle")), WIDTH, 64),
+    "cross-entropy": lambda: CrossEntropy(Supervised(**COMMON), WIDTH, 64),
+    "moco": lambda: MoCoObjective(MoCo(**COMMON, **HEAD, queue=24), WIDTH, 64),
+    "swav": lambda: SwAVObjective(SwAV(**COMMON, **HEAD, prototypes=7, frozen=0), WIDTH, 64),
+}
+"""Of networks without statistics of batches."""
+
+
+def learned(name: str) -> dict[str, torch.Tensor]:
+    """Loss and gradients of one step, averaged over processes."""
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)  # noqa: TID251 (initial weights, the same in every process)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Tanh(), nn.Linear(8, WIDTH))
+    learner = Learner(encoder, MADE[name]())
+    wrapped = DistributedDataParallel(learner) if objectives.world() > 1 else learner
+    draws = np.random.default_rng(0)
+    views = [torch.from_numpy(draws.random((BATCH, 1, 6, 6))) for _ in range(learner.objective.views)]
+    labels = torch.arange(BATCH) % CLASSES
+    own = slice(objectives.rank() * BATCH // objectives.world(), (objectives.rank() + 1) * BATCH // objectives.world())
+    moment = Moment(epoch=0, epochs=10, step=0, steps=100, batch=BATCH)
+    loss = wrapped([view[own] for view in views], labels[own], moment)
+    loss.value.backward()
+    learner.objective.after_step(encoder)
+    value = loss.value.detach().clone()
+    if objectives.world() > 1:
+        dist.all_reduce(value)
+    found = {"loss": value / objectives.world()}
+    found |= {f"gradient of {key}": each.grad for key, each in learner.named_parameters() if each.grad is not None}
+    return found | {f"after: {key}": each.clone() for key, each in learner.named_buffers()}
+
+
+if __name__ == "__main__":
+    dist.init_process_group("gloo")
+    found = {name: learned(name) for name in sys.argv[2:]}
+    if dist.get_rank() == 0:
+        torch.save(found, Path(sys.argv[1]))
+    dist.destroy_process_group()

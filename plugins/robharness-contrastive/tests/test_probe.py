@@ -1,0 +1,127 @@
+"""Probes beside scikit-learn, with encoders that stay as they are, and gradients that reach the pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from robharness_contrastive import probe
+from robharness_contrastive.networks import Classifier, encoder
+from robharness_contrastive.params import Probe
+
+SHAPE, CLASSES = (1, 16, 16), 4
+
+
+@pytest.fixture
+def plain(pictures):
+    """The pictures as they are, for a view."""
+    return lambda rows, step: [pictures.pixels[rows].float() / 255]
+
+
+def net(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # noqa: TID251 (initial weights)
+        return encoder("small", "bars/bars", SHAPE)
+
+
+def test_the_optimum_is_scikit_learns():
+    draws = np.random.default_rng(0)
+    h = draws.normal(size=(300, 6)) * np.array([1, 10, 0.1, 3, 1, 0]) + 5  # the last feature is constant
+    labels = (h[:, :3] @ draws.normal(size=(3, 3)) + draws.normal(size=(300, 3))).argmax(1)
+    l2 = 1e-2
+    head = probe.logistic(torch.from_numpy(h).float(), torch.from_numpy(labels), 3, l2)
+    scaled = StandardScaler().fit(h)
+    theirs = LogisticRegression(C=1 / (l2 * len(h)), tol=1e-10, max_iter=10_000).fit(scaled.transform(h), labels)
+    logits = head(torch.from_numpy(h).float()).detach()
+    expected = torch.from_numpy(theirs.decision_function(scaled.transform(h))).float()
+    torch.testing.assert_close(logits - logits.mean(1, keepdim=True), expected - expected.mean(1, keepdim=True),
+                               rtol=1e-3, atol=1e-3)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["lbfgs", "sgd", "robust"])
+def test_the_encoder_stays_as_it_is(pictures, kind, plain):
+    trunk = net()
+    before, buffers = probe.digest(trunk), {name: value.clone() for name, value in trunk.named_buffers()}
+    found = probe.fit(Probe(kind=kind, epochs=2, steps=2, eps=0.1), trunk, pictures, CLASSES, plain, 0)
+    assert probe.digest(trunk) == before and not found.training
+    assert all(torch.equal(value, buffers[name]) for name, value in trunk.named_buffers())
+    assert any(name.endswith("running_mean") for name in buffers)
+
+
+def test_an_encoder_that_moves_is_noticed(pictures, monkeypatch, plain):
+    def moving(chosen, classifier, *rest):
+        classifier.encoder(torch.ones(2, *SHAPE))  # in training mode: statistics of norms move
+
+    monkeypatch.setattr(probe, "_by_steps", moving)
+    with pytest.raises(RuntimeError, match="the encoder moved"):
+        probe.fit(Probe(kind="sgd"), net().train(), pictures, CLASSES, plain, 0)
+
+
+def test_tuning_moves_the_encoder_and_fits_better(pictures, plain):
+    trunk = net()
+    before = probe.digest(trunk)
+    fixed = probe.fit(Probe(kind="lbfgs"), trunk, pictures, CLASSES, plain, 0)
+    frozen = probe.accuracy(fixed, pictures)
+    tuned = probe.fit(Probe(kind="finetune", epochs=15, lr=0.05, batch=32), trunk, pictures, CLASSES, plain, 0)
+    assert probe.digest(trunk) != before
+    assert probe.accuracy(tuned, pictures) > 0.9 >= 0.9 * frozen
+
+
+def test_sgd_comes_near_the_optimum_of_its_loss(pictures, plain):
+    trunk = net()
+    found = probe.fit(Probe(kind="sgd", epochs=100, lr=1.0, batch=40), trunk, pictures, CLASSES, plain, 0)
+    assert probe.accuracy(found, pictures) > 0.8
+    again = probe.fit(Probe(kind="sgd", epochs=100, lr=1.0, batch=40), trunk, pictures, CLASSES, plain, 0)
+    assert torch.equal(found.head.weight, again.head.weight)
+
+
+def test_attacked_pictures_stay_in_the_ball_and_raise_the_loss(pictures, plain):
+    classifier = probe.fit(Probe(), net(), pictures, CLASSES, plain, 0)
+    x, labels = pictures.pixels.float() / 255, pictures.labels
+    chosen = Probe(kind="robust", eps=0.05, steps=5)
+    found = probe.attacked(classifier, x, labels, chosen, np.random.default_rng(0))
+    assert (found - x).abs().max() <= 0.05 + 1e-6 and found.min() >= 0 and found.max() <= 1
+    with torch.no_grad():
+        assert F.cross_entropy(classifier(found), labels) > F.cross_entropy(classifier(x), labels)
+
+
+def test_a_robust_probe_withstands_more(pictures, plain):
+    """Where a clean one leans on a feature that an attack moves easily: linear features of different sensitivity."""
+    trunk = net()
+    kinds = {kind: Probe(kind=kind, epochs=60, lr=0.3, batch=40, eps=0.06, steps=5) for kind in ("sgd", "robust")}
+    left = {}
+    for kind, chosen in kinds.items():
+        classifier = probe.fit(chosen, trunk, pictures, CLASSES, plain, 0)
+        x = pictures.pixels.float() / 255
+        found = probe.attacked(classifier, x, pictures.labels, kinds["robust"], np.random.default_rng(1))
+        with torch.no_grad():
+            left[kind] = float((classifier(found).argmax(1) == pictures.labels).float().mean())
+    assert left["robust"] > left["sgd"]
+
+
+def test_gradients_go_through_the_probe_to_the_pictures(pictures, plain):
+    classifier = probe.fit(Probe(), net(), pictures, CLASSES, plain, 0)
+    x = (pictures.pixels[:8].float() / 255).requires_grad_(True)
+    F.cross_entropy(classifier(x), pictures.labels[:8], reduction="sum").backward()
+    assert (x.grad.flatten(1).norm(dim=1) > 0).all()
+    with torch.no_grad():
+        step = 1e-3 * x.grad.sign()
+        assert F.cross_entropy(classifier(x + step), pictures.labels[:8]) > F.cross_entropy(
+            classifier(x), pictures.labels[:8]
+        )
+
+
+def test_features_are_what_the_classifier_sees(pictures):
+    classifier = Classifier(net(), 128, CLASSES).eval()
+    seen = []
+    classifier.features.register_forward_hook(lambda module, given, out: seen.append(out))
+    with torch.no_grad():
+        logits = classifier(pictures.pixels[:4].float() / 255)
+        torch.testing.assert_close(classifier.head(seen[0]), logits)
+    torch.testing.assert_close(probe.features(classifier.encoder, pictures.pixels[:4]), seen[0])
+    assert isinstance(classifier.features, nn.Identity)
