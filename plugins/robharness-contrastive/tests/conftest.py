@@ -1,7 +1,8 @@
-"""A small set of pictures that a network learns in seconds, and jobs as the core gives them."""
+"""Pictures and jobs as the core gives them."""
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -11,30 +12,13 @@ import torch
 from robharness import Training
 from robharness_contrastive.data import Pictures
 
-SHAPE, CLASSES = (1, 16, 16), 4
-
-
-class Bars:
-    """Bright bars on noise, at one of four angles: the class."""
-
-    def __init__(self, count=160, seed=0):
-        draws = np.random.default_rng(seed)
-        self.labels = [index % CLASSES for index in range(count)]
-        self.ids = [f"bar-{index:03}" for index in range(count)]
-        y, x = np.mgrid[0:16, 0:16] - 7.5
-        self._pictures = []
-        for label in self.labels:
-            angle, shift = np.pi * label / CLASSES + draws.normal(0, 0.1), draws.normal(0, 1.5)
-            bar = 200 * (abs(x * np.sin(angle) - y * np.cos(angle) - shift) < 1.6)
-            self._pictures.append((bar + draws.integers(0, 50, (16, 16))).astype(np.uint8)[..., None])
-
-    def read(self, index):
-        return self._pictures[index]
+HERE = Path(__file__).parent
+BARS = runpy.run_path(str(HERE / "bars.py"))
 
 
 @pytest.fixture(scope="session")
 def bars():
-    return Bars()
+    return BARS["Bars"]()
 
 
 @pytest.fixture(scope="session")
@@ -57,9 +41,3 @@ def job(tmp_path, bars):
         )  # fmt: skip
 
     return made
-
-
-def of_bars(**changed):
-    """What a recipe says of this data."""
-    return {"data": "bars/bars", "input": SHAPE, "labels": "bars", "classes": CLASSES, "epochs": 3, "batch": 32,
-            "augmentation": "digits", **changed}  # fmt: skip

@@ -31,8 +31,9 @@ def net(seed=0):
 
 def test_the_optimum_is_scikit_learns():
     draws = np.random.default_rng(0)
-    h = draws.normal(size=(300, 6)) * np.array([1, 10, 0.1, 3, 1, 0]) + 5  # the last feature is constant
-    labels = (h[:, :3] @ draws.normal(size=(3, 3)) + draws.normal(size=(300, 3))).argmax(1)
+    x = draws.normal(size=(300, 6))
+    labels = (x[:, :3] @ draws.normal(size=(3, 3)) + draws.normal(size=(300, 3))).argmax(1)
+    h = x * np.array([1, 10, 0.1, 3, 1, 0]) + 5  # the last feature is constant
     l2 = 1e-2
     head = probe.logistic(torch.from_numpy(h).float(), torch.from_numpy(labels), 3, l2)
     scaled = StandardScaler().fit(h)

@@ -86,7 +86,7 @@ def _finish(
         seen = data.views(of_classes, plain, 1, job.seed)
         classifier = probe.fit(recipe.probe, net, of_classes, recipe.n_classes, seen, job.seed)
     if len(kept):
-        _note(job.folder, {"probe": recipe.probe.kind, "held_out": probe.accuracy(classifier, kept)})
+        _note_once(job.folder, {"probe": recipe.probe.kind, "held_out": probe.accuracy(classifier, kept)})
     state = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
     projection = getattr(objective, "projection", None)
     if isinstance(projection, nn.Module):
@@ -134,8 +134,8 @@ def _encoder(job: Training, fabric: Fabric, pictures: Pictures, stage: str) -> t
         for epoch in range(begin, recipe.epochs):
             noted = _epoch(job, fabric, wrapped, fabric_optimizer, pictures, views, epoch, steps_an_epoch, per_process)
             if rank() == 0:
+                _note(job.folder, {"stage": stage or "encoder", "epoch": epoch + 1, **noted})  # first: see `_forget`
                 _save(place, epoch + 1, learner, optimizer)
-                _note(job.folder, {"stage": stage or "encoder", "epoch": epoch + 1, **noted})
             _look(objective, noted, epoch, recipe)
     return learner.encoder, objective  # type: ignore[return-value]
 
@@ -243,7 +243,7 @@ def _by_clusters(job: Training, fabric: Fabric, pictures: Pictures) -> Pictures:
     labels = torch.from_numpy(found).long().to(fabric.device)
     share = torch.stack([torch.bincount(pictures.labels[labels == k]).max() for k in labels.unique()]).sum()
     if rank() == 0:
-        _note(job.folder, {"stage": "clusters", "clusters": recipe.clusters, "purity": float(share) / len(labels)})
+        _note_once(job.folder, {"stage": "clusters", "clusters": recipe.clusters, "purity": float(share) / len(labels)})
     return Pictures(pictures.pixels, labels)
 
 
@@ -303,6 +303,12 @@ def _forget(folder: Path, stage: str, epochs: int) -> None:
             break
         kept.append(line)
     (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _note_once(folder: Path, line: dict[str, Any]) -> None:
+    """What a run that goes on finds noted already."""
+    if not any(line.keys() == there.keys() for there in _lines(folder)):
+        _note(folder, line)
 
 
 def _note(folder: Path, line: dict[str, Any]) -> None:

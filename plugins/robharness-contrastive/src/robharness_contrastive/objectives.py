@@ -92,7 +92,7 @@ class InfoNCE(Objective):
         )
 
     def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, moment: Moment) -> Loss:
-        z = F.normalize(self.projection(encode(torch.cat(list(views)))).float(), dim=1)
+        z = unit(self.projection(encode(torch.cat(list(views)))))
         value, notes = self.of_projections(z, labels, moment)
         return Loss(value, notes | {"spread": spread(z)})
 
@@ -147,8 +147,8 @@ class SwAVObjective(Objective):
     def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, moment: Moment) -> Loss:
         with torch.no_grad():
             self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
-        z = F.normalize(self.projection(encode(torch.cat(list(views)))).float(), dim=1)
-        scores = self.prototypes(z).float()
+        z = unit(self.projection(encode(torch.cat(list(views)))))
+        scores = exact(self.prototypes(z))
         value = self.loss(list(scores.chunk(self.views)), []).squeeze()
         return Loss(value, {"spread": spread(z)})
 
@@ -175,9 +175,9 @@ class MoCoObjective(Objective):
 
     def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, moment: Moment) -> Loss:
         assert self.keys is not None
-        queries = F.normalize(self.projection(encode(views[0])).float(), dim=1)
+        queries = unit(self.projection(encode(views[0])))
         with torch.no_grad():
-            keys = F.normalize(self.keys(views[1]).float(), dim=1)
+            keys = unit(self.keys(views[1]))
             self.newest = gathered(keys)
         scores = torch.cat([(queries * keys).sum(1, keepdim=True), queries @ self.queue.T], 1) / self.temperature
         return Loss(scores.logsumexp(1).sub(scores[:, 0]).mean(), {"spread": spread(queries)})
@@ -209,8 +209,8 @@ class SimSiamObjective(Objective):
         self.start, self.floor = 0.0, -1.0
 
     def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, moment: Moment) -> Loss:
-        z = [self.projection(encode(view)).float() for view in views]
-        predicted = [self.prediction(each).float() for each in z]
+        z = [exact(self.projection(encode(view))) for view in views]
+        predicted = [exact(self.prediction(each)) for each in z]
         ways = (losses.negative_cosine(predicted[0], z[1]), losses.negative_cosine(predicted[1], z[0]))
         return Loss(torch.stack([way.mean() for way in ways]).mean(), {"spread": spread(F.normalize(z[0], dim=1))})
 
@@ -227,6 +227,16 @@ class Learner(nn.Module):
     def forward(self, views: Sequence[Tensor], labels: Tensor, moment: Moment) -> Loss:
         loss: Loss = self.objective(self.encoder, views, labels, moment)
         return loss
+
+
+def exact(x: Tensor) -> Tensor:
+    """As it is, but from mixed precision in float32: losses are sums of exponentials."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Rows of length 1."""
+    return F.normalize(exact(rows), dim=1)
 
 
 def spread(z: Tensor) -> Tensor:

@@ -84,6 +84,8 @@ def accuracy(net: nn.Module, pictures: Pictures) -> float:
 
 def _by_steps(probe: Probe, net: Classifier, pictures: Pictures, views: Views, seed: int) -> None:
     tunes = probe.kind == "finetune"
+    for value in net.head.parameters():
+        nn.init.zeros_(value)  # the problem is convex in them, and nothing is drawn
     net.encoder.requires_grad_(tunes)
     learning = list(net.parameters()) if tunes else list(net.head.parameters())
     optimizer = torch.optim.SGD(learning, lr=probe.lr, momentum=probe.momentum)
