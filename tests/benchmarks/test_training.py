@@ -1,0 +1,138 @@
+"""`make bench`: what training costs beside the plain recipe; ratios within one run, raw seconds printed.
+
+The plain recipe is what the code of SupContrast does in a step: torchvision's transforms, a picture after the other
+in two worker processes, and its loss of the whole matrix, each in the fewest lines.
+"""
+
+import os
+import statistics
+import time
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from robharness import discover
+from robharness_contrastive import data, networks, optim
+from robharness_contrastive.augment import AUGMENTATIONS, per_sample
+from robharness_contrastive.objectives import InfoNCE, Learner, Moment
+from robharness_contrastive.params import SimCLR
+from robharness_contrastive.removal import Removal
+
+DEVICE = os.environ.get("DEVICE", "cpu")
+BATCH, STEPS = 256, 4
+RECIPE = SimCLR(data="samples/patches", batch=BATCH, network="small")
+
+
+class Pairs(Dataset):
+    """Two views of every picture, a picture at a time."""
+
+    def __init__(self, pixels, name):
+        self.pixels, self.views = pixels, per_sample(AUGMENTATIONS[name], 32)
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def __getitem__(self, index):
+        return self.views(self.pixels[index]), self.views(self.pixels[index])
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    dataset = discover().datasets["samples/patches"].spec.open(None, "train")
+    return data.load(dataset, (3, 32, 32), DEVICE)
+
+
+def timed(contestants, rounds):
+    """Seconds of each, by turns; the first round warms up."""
+    taken = {name: [] for name in contestants}
+    for turn in range(rounds + 1):
+        for name, do in contestants.items():
+            began = time.perf_counter()
+            do()
+            if DEVICE == "cuda":
+                torch.cuda.synchronize()
+            if turn:
+                taken[name].append(time.perf_counter() - began)
+    medians = {name: statistics.median(values) for name, values in taken.items()}
+    for name, values in taken.items():
+        print(f"\n{name:32}", *[f"{value:.3f}" for value in values], f"median {medians[name]:.3f} s", end="")
+    return medians
+
+
+def once(benchmark):
+    """Seconds are our own; pytest-benchmark lists the test."""
+    benchmark.pedantic(lambda: None, rounds=1)
+
+
+def test_views_of_a_batch(benchmark, pictures):
+    """1,024 pictures, two views each."""
+    loader = DataLoader(
+        Pairs(pictures.pixels[: STEPS * BATCH].cpu(), "contrastive"), BATCH, num_workers=2, persistent_workers=True
+    )
+    views = data.views(pictures, AUGMENTATIONS["contrastive"], 2, 0)
+    rows = torch.arange(STEPS * BATCH, device=DEVICE).split(BATCH)
+    medians = timed({
+        "per picture, two workers": lambda: [None for _ in loader],
+        "batched": lambda: [views(part, step) for step, part in enumerate(rows)],
+    }, 5)  # fmt: skip
+    print(f"\nper picture / batched (at least 3): {medians['per picture, two workers'] / medians['batched']:.2f}")
+    once(benchmark)
+
+
+def of_supcontrast(z, temperature):
+    """(2 N, d) unit rows -> the loss of SimCLR, as its losses.py goes about it."""
+    n = len(z) // 2
+    logits = z @ z.T / temperature
+    logits = logits - logits.max(1, keepdim=True).values.detach()
+    other = 1 - torch.eye(2 * n, device=z.device)
+    positive = torch.eye(n, device=z.device).repeat(2, 2) * other
+    log_share = logits - (logits.exp() * other).sum(1, keepdim=True).log()
+    return -((positive * log_share).sum(1) / positive.sum(1)).mean()
+
+
+class Steps:
+    """Some steps of training on given views."""
+
+    def __init__(self, recipe, plain=False):
+        torch.manual_seed(0)  # noqa: TID251 (initial weights)
+        encoder = networks.encoder(recipe.network, recipe.data, recipe.shape)
+        self.learner = Learner(encoder, InfoNCE(recipe, encoder.width, 4000)).to(DEVICE).train()
+        self.optimizer, self.plain, self.recipe = optim.optimizer(recipe, self.learner), plain, recipe
+
+    def __call__(self, views, labels):
+        for step in range(STEPS):
+            moment = Moment(epoch=9, epochs=10, step=step, steps=100, batch=BATCH)
+            if self.plain:
+                encoder, objective = self.learner.encoder, self.learner.objective
+                z = F.normalize(objective.projection(encoder(torch.cat(views))), dim=1)
+                loss = of_supcontrast(z, self.recipe.temperature)
+            else:
+                loss = self.learner(views, labels, moment).value
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+
+
+@pytest.mark.parametrize("network", ["small", "resnet18"])
+def test_a_step_of_simclr(benchmark, pictures, network):
+    """The same network and views: ours, ours with a tenth of the negatives removed, and the plain recipe."""
+    import dataclasses
+
+    recipe = dataclasses.replace(RECIPE, network=network)
+    if network != "small" and DEVICE == "cpu":
+        recipe = dataclasses.replace(recipe, batch=32)
+    rows = torch.arange(recipe.batch, device=DEVICE)
+    views, labels = data.views(pictures, AUGMENTATIONS["patches"], 2, 0)(rows, 0), pictures.labels[rows]
+    removing = dataclasses.replace(recipe, removal=Removal(strategy="precision", most=0.2))
+    ours, removes, plain = Steps(recipe), Steps(removing), Steps(recipe, plain=True)
+    medians = timed({
+        "plain": lambda: plain(views, labels), "ours": lambda: ours(views, labels),
+        "ours, removing": lambda: removes(views, labels),
+    }, 7)  # fmt: skip
+    print(f"\nours / plain (at most 1): {medians['ours'] / medians['plain']:.3f}")
+    print(f"removing / ours (at most 1.03): {medians['ours, removing'] / medians['ours']:.3f}")
+    assert np.isfinite(medians["ours"])
+    once(benchmark)
