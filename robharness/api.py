@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from robharness import cells, results, suite
 from robharness.cells import DEFAULT_STORE, Plan, Recipe
-from robharness.errors import UserError
+from robharness.errors import Interrupted, UserError
 from robharness.plugins import Registry, Source, discover
 from robharness.specs import InputSpec, ModelSpec
 from robharness.store import Store
-from robharness.suite.reader import trained_on
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from robharness import training
     from robharness.engine import Listener
     from robharness.results import Results
     from robharness.training import Trained
@@ -97,7 +97,7 @@ def run(
     if planned.waiting:
         if shard:
             raise training.untrained(planned)
-        training.train(planned, kept, listener or Silent(), device=devices[0], threads=threads)
+        _trained(planned, kept, listener, devices[0], threads)
         planned = planned.again()
         require(planned)
     asked = planned.shard(*shard) if shard else planned
@@ -118,19 +118,24 @@ def train(
     plugins: Sequence[str] = (),
     device: str = "cpu",
     threads: int | None = None,
-    listener: Listener | None = None,
+    listener: training.Listener | None = None,
 ) -> list[Trained]:
     """Train the models of a suite that are not there yet, and compute nothing; one record per model that is trained.
 
     The parameters are those of `run`. A training that fails is in the records, with its error.
     """
-    from robharness import training
-
     planned = plan(source, store=store, data=data, plugins=plugins)
     require(planned)
-    return training.train(
-        planned, Store(Path(store)), listener or Silent(), device=check_devices(device)[0], threads=threads
-    )
+    return _trained(planned, Store(Path(store)), listener, check_devices(device)[0], threads)
+
+
+def _trained(planned: Plan, store: Store, listener: Any, device: str, threads: int | None) -> list[Trained]:
+    from robharness import training
+
+    try:
+        return training.train(planned, store, listener or Silent(), device=device, threads=threads)
+    except Interrupted as error:
+        raise KeyboardInterrupt(f"{error}; the same call goes on") from None
 
 
 def load(
@@ -222,7 +227,7 @@ def _live(label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registr
     found = suite.Model(entry=entry, params=None, label=label, reference=False, weights=None)
     if not found.is_trained:
         return found
-    return dataclasses.replace(found, seed=loaded.seed, data=trained_on(entry, None, registry))
+    return dataclasses.replace(found, seed=loaded.seed, data=suite.trained_on(entry, None, registry))
 
 
 def _input_of_data(loaded: suite.Suite, root: Path) -> InputSpec:

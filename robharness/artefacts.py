@@ -60,7 +60,7 @@ class Artefact:
     @property
     def failure(self) -> str:
         """Why the last attempt at it failed, and whose fault that was; nothing where it did not."""
-        found = _read(self.failed)
+        found = read(self.failed)
         return f"{found['error']} ({found['blame']})" if {"error", "blame"} <= found.keys() else ""
 
     def weights(self) -> Weights | None:
@@ -88,7 +88,7 @@ def damage(folder: Path) -> str:
 
 def sha256_of(folder: Path) -> str:
     """The sha256 of the weights as it was when they were made; nothing where that cannot be read."""
-    return str(_read(folder / PROVENANCE).get("sha256", ""))
+    return str(read(folder / PROVENANCE).get("sha256", ""))
 
 
 def listing(store: Path) -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ def listing(store: Path) -> list[dict[str, Any]]:
     folders = [path for path in (store / FOLDER).glob("*") if path.is_dir() and not path.name.startswith(".")]
     for folder in folders:
         name = folder.name.removesuffix(UNFINISHED)
-        recipe, made = _read(folder / RECIPE), _read(folder / PROVENANCE)
+        recipe, made = read(folder / RECIPE), read(folder / PROVENANCE)
         state = "" if name == folder.name else "failed" if folder.with_name(f"{name}.failed.json").exists() else None
         rows.append(
             {
@@ -125,7 +125,7 @@ def last_metrics(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     """A file of one JSON object; nothing where it cannot be read."""
     with suppress(OSError, ValueError):
         found = json.loads(path.read_text())

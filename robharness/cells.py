@@ -174,10 +174,16 @@ class Plan:
         return self.n * (index - 1) // count, self.n * index // count
 
     @property
-    def untrained(self) -> list[PlannedModel]:
-        """The models that the waiting cells wait for, each once, in the suite's order."""
-        needed = {m.label: m for cell in self.waiting for m in (cell.model, cell.source) if m and m.is_untrained}
+    def taught(self) -> list[PlannedModel]:
+        """The models that these cells need and the suite trains, each once, in the suite's order."""
+        every = [model for cell in (*self.cells, *self.waiting) for model in (cell.model, cell.source)]
+        needed = {model.label: model for model in every if model is not None and model.artefact is not None}
         return [needed[ref.label] for ref in self.suite.models if ref.label in needed]
+
+    @property
+    def untrained(self) -> list[PlannedModel]:
+        """Those of them that are not trained yet."""
+        return [model for model in self.taught if model.is_untrained]
 
     def again(self) -> Plan:
         """The plan of the whole suite with what is there by now, such as models that were trained."""

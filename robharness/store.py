@@ -20,6 +20,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 import time
 import traceback
@@ -390,6 +391,17 @@ class Store:
             except OSError as error:
                 raise StoreError(f"{source} cannot be read: {error.strerror}. See: ls -l {source.parent}") from None
             self._write(path, content)
+
+    def copy_folder(self, source: Path, folder: Path) -> None:
+        """Copy a folder of another store, so that it appears whole or not at all."""
+        temporary = folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
+        self.make_folder(temporary)
+        try:
+            with self.saying():
+                shutil.copytree(source, temporary, dirs_exist_ok=True)
+            self.put_in_place(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def copy_part(self, other: Store, key: str, part: Part) -> bool:
         """Copy what is missing here of another store's part, byte by byte where that is all of it.

@@ -78,12 +78,16 @@ def train(
 ) -> list[Trained]:
     """Make the artefacts that cells of the plan wait for. A failure is recorded, and the other models go on.
 
-    Raises Interrupted after Ctrl-C, and StoreError where nothing can be written.
+    Gives a record per model that is trained, those that were before as well. Raises Interrupted after Ctrl-C, and
+    StoreError where nothing can be written.
     """
     job = Job.here()
     found: list[Trained] = []
-    for model in plan.untrained:
+    for model in plan.taught:
         assert model.artefact is not None
+        if model.weights is not None:
+            found.append(Trained(label=model.label, artefact=model.artefact, sha256=str(model.weights.sha256)))
+            continue
         twin = next((each for each in found if each.artefact.hash == model.artefact.hash), None)
         if twin is not None:  # two labels of one recipe
             found.append(Trained(label=model.label, artefact=model.artefact, sha256=twin.sha256, error=twin.error))
@@ -91,20 +95,12 @@ def train(
         try:
             found.append(_trained(model, store, listener if job.is_first else _Silent(), device, threads, job))
         except KeyboardInterrupt:
-            again = "the same command goes on from what the trainer left"
-            raise Interrupted(f"interrupted while {model.label} was trained; {again}") from None
+            raise Interrupted(f"interrupted while {model.label} was trained; what its trainer left is kept") from None
         finally:
             listener.finished()
         if found[-1].error and (stop_at_failure or job.size > 1):  # the other processes would wait for this one
             break
     return found
-
-
-def found(plan: Plan) -> list[Trained]:
-    """The models of the plan's cells that are trained, and were before."""
-    models = {m.label: m for cell in plan.cells for m in (cell.model, cell.source) if m is not None}
-    return [_found(models[model.label], model.artefact) for model in plan.models
-            if model.artefact is not None and model.label in models]  # fmt: skip
 
 
 def untrained(plan: Plan) -> UserError:
@@ -154,6 +150,9 @@ def _trained(
     store.make_folder(artefact.folder.parent)
     with _held(artefact.lock, store, listener, model.label) as holder:
         if artefact.folder.exists():  # another process was faster
+            return _found(model, artefact)
+        if not damage(artefact.unfinished):  # whoever made it died just before the last step
+            store.put_in_place(artefact.unfinished, artefact.folder)
             return _found(model, artefact)
         resumed = artefact.unfinished.exists()
         store.make_folder(artefact.unfinished)

@@ -5,11 +5,17 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from robharness.cli import options
+
+if TYPE_CHECKING:
+    from robharness.cells import Plan
+    from robharness.display import Display
+    from robharness.store import Store
+    from robharness.training import Trained
 
 
 @click.command("run", short_help="Compute what the store misses of a suite, and report.")
@@ -85,7 +91,7 @@ def command(
         if shard:
             raise training.untrained(asked)
         how: Any = {"device": devices[0], "threads": threads, "stop_at_failure": stop_at_failure}
-        failed = any(each.error for each in training.train(asked, kept, progress, **how))
+        failed = any(each.error for each in trained(asked, kept, progress, **how))
         planned = planned.again()
         api.require(planned)
         asked = planned.only(only) if only else planned
@@ -94,7 +100,7 @@ def command(
     if asked.cells and not (failed and stop_at_failure):
         how = {"devices": devices, "workers": workers, "threads": threads, "batch_size": batch_size}
         summary = engine.run(asked, kept, progress, **how, stop_at_failure=stop_at_failure)
-    again = shlex.join(["robharness", *without_fresh(sys.argv[1:])])
+    again = same_command()
     if summary.interrupted:
         raise Interrupted(f"interrupted; what is whole is stored in {store}. To go on: {again}")
     found = results.load(planned, kept)
@@ -110,6 +116,22 @@ def command(
     if incomplete:
         progress.say(f"{len(incomplete)} cells are incomplete; to try them again: {again}")
     return ExitCode.INCOMPLETE if incomplete else ExitCode.FINE
+
+
+def trained(planned: Plan, store: Store, progress: Display, **how: Any) -> list[Trained]:
+    """Train what is not there yet. Raises Interrupted, with the command that goes on."""
+    from robharness import training
+    from robharness.errors import Interrupted
+
+    try:
+        return training.train(planned, store, progress, **how)
+    except Interrupted as error:
+        raise Interrupted(f"{error}. To go on: {same_command()}") from None
+
+
+def same_command() -> str:
+    """What to type to go on."""
+    return shlex.join(["robharness", *without_fresh(sys.argv[1:])])
 
 
 def without_fresh(arguments: list[str]) -> list[str]:

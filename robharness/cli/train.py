@@ -44,6 +44,7 @@ def command(
     import json
 
     from robharness import api, training
+    from robharness.cli.run import trained
     from robharness.display import Display
     from robharness.errors import ExitCode
     from robharness.store import Store
@@ -52,9 +53,9 @@ def command(
     api.require(planned)
     asked = planned.only(only) if only else planned
     how: Any = {"device": api.check_devices(device)[0], "threads": threads, "stop_at_failure": stop_at_failure}
-    made = training.train(asked, Store(store), Display(display), **how)
+    made = trained(asked, Store(store), Display(display), **how)
     if training.Job.here().is_first:
-        rows = [_facts(each) for each in (*training.found(asked), *made)]
+        rows = [_facts(each) for each in made]
         if as_json:
             click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         else:

@@ -291,7 +291,7 @@ class _Reader:
             self.error((*path, "model"), str(error))
         if ref.seeds is None:
             return [model]
-        runs = [(at, f"{model.label}, seed {at}") for at in range(seed, seed + ref.seeds)]
+        runs = [(at, f"{model.label} seed {at}") for at in range(seed, seed + ref.seeds)]
         return [dataclasses.replace(model, seed=at, label=label, run_of=model.label,
                                     reference=model.reference and at == seed) for at, label in runs]  # fmt: skip
 
