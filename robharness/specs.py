@@ -234,7 +234,7 @@ class Download:
 
 @dataclass(frozen=True, kw_only=True)
 class DataRef:
-    """A split of a data set, by the names that a suite gives them, e.g. "samples/mnist-5k" and "train"."""
+    """A split of a data set, by the names that a suite gives them, e.g. "mine/digits" and "train"."""
 
     name: str
     split: str
@@ -244,7 +244,7 @@ class DataRef:
 class Train:
     """Weights that are made from data, by a recipe: the model's params and a seed.
 
-    data: params -> the splits that the trainer needs, by role, e.g. {"train": DataRef(name="samples/mnist-5k",
+    data: params -> the splits that the trainer needs, by role, e.g. {"train": DataRef(name="mine/digits",
     split="train")}. train: it writes `weights.safetensors` into the folder of its `Training`, and whatever else it
     likes, such as `metrics.jsonl`, a JSON object per epoch; what it raises is recorded, and the plugin is named.
     revision: raise it when `train` starts to make other weights.

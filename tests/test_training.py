@@ -1,4 +1,4 @@
-"""Models that a suite trains: recipes, artefacts, kills, two at once, failures, seeds; with real gradients throughout."""
+"""Models that a suite trains: recipes, artefacts, kills, two at once, failures, seeds; real gradients throughout."""
 
 import json
 import os
@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +19,7 @@ import yaml
 from safetensors.torch import load_file
 
 import robharness
-from robharness import ModelSpec, api, artefacts, cells, cli, discover, engine, training
+from robharness import ModelSpec, api, artefacts, cells, cli, discover, training
 from robharness.errors import SuiteError, UserError
 from robharness.merge import merge
 from robharness.report import build, markdown, terminal
@@ -234,8 +233,6 @@ def test_a_file_given_by_the_suite_goes_before_training(quiet, store, tmp_path, 
 
 
 def test_what_a_trainer_leaves_changed_in_this_process_is_put_back(store):
-    torch.manual_seed(7)
-    np.random.seed(7)
     torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     [made] = robharness.train(suite(NET | {"what": "leaves a mess"}), store=store, plugins=PLUGINS)
     assert made.sha256
@@ -484,7 +481,7 @@ def test_data_that_are_not_there_are_named_once(store):
     ("was", "now", "said"),
     [
         ('name="learner/shades", split', 'name="learner/shdaes", split', "no data set 'learner/shdaes'; did you mean"),
-        ("split=params.split", "split='trian'", "is trained on the split 'trian' of learner/shades, which has train, test"),
+        ("split=params.split", "split='trian'", "is trained on the split 'trian' of learner/shades, which has train"),
         ("split=params.split", "split=1 / 0", "learner/net ({plugin}): ZeroDivisionError: division by zero"),
         ('DataRef(name="learner', 'dict(name="learner', "its data 'train' are no DataRef"),
     ],
@@ -599,7 +596,7 @@ def seeds(tmp_path_factory):
 
 
 def test_seeds_make_so_many_models(seeds):
-    source, root, results = seeds
+    _, root, results = seeds
     assert results.labels == ["Net seed 5", "Net seed 6", "Net seed 7", "Short"]
     assert [row["seed"] for row in sorted(artefacts.listing(root), key=lambda row: row["label"])] == [5, 6, 7, 5]
     assert results.suite.reference == "Net seed 5"
