@@ -33,7 +33,8 @@ UNFINISHED = ".training"
 class Artefact:
     """What a recipe makes, whether it is there or not. folder: where it is once it is whole.
 
-    recipe: all that decides what the weights are, as plain data. datasets: what they are made from, opened, by role.
+    recipe: all that decides what the weights are, as plain data. datasets: what they are made from, opened, by role;
+    of a plan's artefact that is there, none.
     """
 
     folder: Path

@@ -316,6 +316,7 @@ def _plan_model(ref: Model, data_root: Path, store: Path, look: Look) -> Planned
     weights = artefact.weights() if artefact else resolve(ref.entry, ref.weights, data_root)
     if artefact is not None and weights is None:
         return PlannedModel(ref=ref, weights=None, identity={}, artefact=artefact)
+    artefact = artefact and dataclasses.replace(artefact, datasets={})  # it is made; they may be large
     identity = {
         "name": ref.entry.name,
         **spec_identity(ref.entry, leave_out=("name",)),

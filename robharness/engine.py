@@ -111,7 +111,7 @@ def run(
     state = _Run(plan, store, listener, summary, stop_at_failure)
     work = sum(stop - start for spans in state.gaps.values() for start, stop in spans)
     listener.started(work, sum(1 for spans in state.gaps.values() if spans))
-    for warning in stale(plan, store):
+    for warning in (*training.stale(plan), *stale(plan, store)):
         state.warn(warning)
     record = store.new_run()
     facts = {"suite": str(plan.suite.path), "examples": plan.n, "part": plan.part, "devices": list(devices),

@@ -11,7 +11,6 @@ Under torchrun every process calls the trainer, rank 0 alone holds the lock, wri
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import platform
@@ -27,7 +26,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from robharness.artefacts import PROVENANCE, RECIPE, WEIGHTS, Artefact, damage, sha256_of
+from robharness.artefacts import PROVENANCE, RECIPE, WEIGHTS, Artefact, damage, read, sha256_of
 from robharness.cells import Plan, PlannedModel
 from robharness.errors import Interrupted, UserError
 from robharness.plugins import source_digest, stands_on
@@ -101,6 +100,21 @@ def train(
         if found[-1].error and (stop_at_failure or job.size > 1):  # the other processes would wait for this one
             break
     return found
+
+
+def stale(plan: Plan) -> list[str]:
+    """What was trained by other code than its plugin has now, a sentence per plugin."""
+    labels: dict[tuple[str, str, str], list[str]] = {}
+    for model in plan.taught:
+        if model.artefact is not None and model.weights is not None:
+            before, now = read(model.artefact.folder / PROVENANCE).get("source"), source_digest(model.entry.source)
+            if before is not None and now is not None and before != now:
+                labels.setdefault((str(model.entry.source), str(before), now), []).append(model.label)
+    return [
+        f"{plugin}: its source was {before} when {', '.join(some)} {'was' if len(some) == 1 else 'were'} trained, "
+        f"now it is {now}; to train again, remove what this shows: robharness list artefacts"
+        for (plugin, before, now), some in labels.items()
+    ]
 
 
 def untrained(plan: Plan) -> UserError:
@@ -275,7 +289,7 @@ def _followed(
     model: PlannedModel, artefact: Artefact, listener: Listener, device: str, threads: int | None, job: Job
 ) -> Trained:
     """What every process but the first does: it waits until that one begins, trains with it, and waits for its end."""
-    while (holder := _holder(artefact.lock)).get("job") != job.name:
+    while (holder := read(artefact.lock)).get("job") != job.name:
         if artefact.folder.exists():
             return _found(model, artefact)
         time.sleep(POLL_SECONDS)
@@ -285,7 +299,7 @@ def _followed(
     except (Exception, SystemExit) as error:
         text = f"{model.entry.name}: {type(error).__name__}: {error} ({model.entry.source}), in process {job.rank}"
         return Trained(label=model.label, artefact=artefact, error=text)
-    while _holder(artefact.lock) == holder:
+    while read(artefact.lock) == holder:
         time.sleep(POLL_SECONDS)
     if not artefact.folder.exists():
         return Trained(label=model.label, artefact=artefact, error=artefact.failure or "the first process gave it up")
@@ -297,17 +311,11 @@ def _followed(
     )
 
 
-def _holder(lock: Path) -> dict[str, Any]:
-    """Who holds the lock, as it says itself; nothing where nobody does."""
-    with suppress(OSError, ValueError):
-        found = json.loads(lock.read_text())
-        return found if isinstance(found, dict) else {}
-    return {}
-
-
 @contextmanager
 def _held(lock: Path, store: Store, listener: Listener, label: str) -> Iterator[Callable[[Job], None]]:
     """Hold the lock, once whoever has it gives it back or dies. Gives a function that writes down who holds it."""
+    import fcntl  # which is not everywhere, and nobody needs it to compute
+
     told = False
     while True:
         file = _open(lock, store)
@@ -322,7 +330,7 @@ def _held(lock: Path, store: Store, listener: Listener, label: str) -> Iterator[
                 file = _open(lock, store)
                 break
             if not told:
-                who = _holder(lock)
+                who = read(lock)
                 by = (
                     f"process {who['process']} on {who['machine']}"
                     if {"process", "machine"} <= who.keys()

@@ -243,6 +243,20 @@ def test_golden_identities_and_keys():
         assert found[name].key == key
 
 
+def test_golden_recipe():
+    """Artefacts lie under these hashes: if this fails, everybody's models are trained again."""
+    taught = suite(models=[{"model": "toy/taught", "label": "Net", "width": 4, "note": "x"}], seed=7)
+    artefact = plan(taught, Path("data"), store=Path("kept")).untrained[0].artefact
+    assert artefact.recipe == {
+        "model": "toy/taught",
+        "params": {"width": 4},
+        "seed": 7,
+        "revision": 1,
+        "data": {"train": {"name": "toy/lesson", "split": "one", "fingerprint": DATA["fingerprint"]}},
+    }
+    assert artefact.folder == Path("kept/artefacts/106897e3ae7ca2b629d862b8")
+
+
 def test_the_smallest_suite_has_the_smallest_identity():
     identity = cells(attacks=[])["clean"].identity
     data = {key: value for key, value in DATA.items() if key != "canvas"}

@@ -1,5 +1,7 @@
 """Models that a suite trains: recipes, artefacts, kills, two at once, failures, seeds; real gradients throughout."""
 
+import errno
+import fcntl
 import json
 import os
 import re
@@ -309,6 +311,19 @@ def test_who_waits_finds_what_the_other_has_made(start, store, log):
     assert {process for process, _, _ in log()} == {holder.pid}
 
 
+def test_a_file_system_without_locks_is_noted(store, monkeypatch):
+    def refused(file, how):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", refused)
+    results = api.run(suite(), store=store, plugins=PLUGINS)
+    assert results.is_complete
+    kept = Store(store)
+    other = api.plan(suite(NET | {"seed": 1}), store=store, plugins=PLUGINS)
+    training.train(other, kept, api.Silent())
+    assert kept.notes == [f"the file system of {store} has no locks: train with one process at a time"]
+
+
 def test_killed_just_before_the_last_step_nothing_is_trained_again(quiet, store, log):
     made = artefact(suite(), quiet[0])
     there = artefact(suite(), store)
@@ -415,6 +430,33 @@ def test_a_failed_training_is_recorded_and_blamed_and_the_others_run(what, store
     assert report.problems == (f"Wrong could not be trained: {said}",)
     assert not report.complete
     assert [row["state"] for row in artefacts.listing(store)] == ["", "failed"]
+
+
+def test_what_other_code_has_trained_is_warned_of(store, tmp_path, monkeypatch):
+    """Of an installed plugin the recipe has the revision alone, and the source is how it was made."""
+    package = tmp_path / "taught"
+    (package / "robharness_taught-1.0.dist-info").mkdir(parents=True)
+    (package / "robharness_taught-1.0.dist-info" / "METADATA").write_text("Name: robharness-taught\nVersion: 1.0\n")
+    (package / "robharness_taught-1.0.dist-info" / "entry_points.txt").write_text("[robharness]\ntaught = taught_1\n")
+    module = package / "taught_1.py"
+    module.write_text((HERE / "learner.py").read_text().replace("learner/shades", "taught/shades"))
+    monkeypatch.syspath_prepend(str(package))
+    source = suite({"model": "taught/net", "label": "Net"}, data={"name": "taught/shades", "split": "test"})
+
+    def warnings():
+        found = api.plan(source, store=store, plugins=[TOYS])
+        return found.taught[0].artefact.hash, training.stale(found)
+
+    robharness.train(source, store=store, plugins=[TOYS])
+    hash, none = warnings()
+    module.write_text(module.read_text() + "\n# changed\n")
+    assert none == []
+    same, [warning] = warnings()
+    assert same == hash
+    assert re.fullmatch(r"robharness-taught 1.0: its source was \w{12} when Net was trained, now it is \w{12}; "
+                        r"to train again, remove what this shows: robharness list artefacts", warning)  # fmt: skip
+    api.run(source, store=store, plugins=[TOYS])
+    assert warning in Store(store).runs()[-1]["warnings"]
 
 
 def test_what_failed_is_tried_again_and_its_record_goes_when_it_is_made(store, monkeypatch, tmp_path):

@@ -56,6 +56,7 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
     out. untrained: the labels of models that are to be trained first. why: add to each cell why it is to be computed,
     None where it is not.
     """
+    from robharness import training
     from robharness.engine import stale
 
     for cell in planned.cells:
@@ -99,7 +100,7 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
         "untrained": [model.label for model in planned.untrained],
         "passes_left": {way: sum(passes[way] for passes in left.values()) for way in ("forward", "backward")},
         "seconds_left": _seconds_left([(every[label], sum(passes.values())) for label, passes in left.items()], store),
-        "warnings": [*planned.warnings, *stale(planned, store), *store.notes],
+        "warnings": [*planned.warnings, *training.stale(planned), *stale(planned, store), *store.notes],
     }
 
 
