@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robharness.api import load, plan, run
+    from robharness.api import load, plan, run, train
     from robharness.classifier import Batch, Classifier, Gradient, normalized
     from robharness.errors import Missing, Unreadable, UserError
     from robharness.hookspecs import hookimpl
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Corruption,
         CorruptionSpec,
         Cost,
+        DataRef,
         Dataset,
         DatasetSpec,
         Download,
@@ -33,11 +34,14 @@ if TYPE_CHECKING:
         ModelSpec,
         Perturbed,
         Preprocessing,
+        Progress,
         ThreatModel,
+        Train,
+        Training,
     )
 
 _HOMES = {
-    "api": ("run", "plan", "load"),
+    "api": ("run", "plan", "load", "train"),
     "classifier": ("Batch", "Classifier", "Gradient", "normalized"),
     "errors": ("Missing", "Unreadable", "UserError"),
     "hookspecs": ("hookimpl",),
@@ -45,8 +49,20 @@ _HOMES = {
     "results": ("Results",),
     "rng": ("ExampleRNG",),
     "specs": (
-        *("Attack", "AttackSpec", "Budget", "Clips", "Corruption", "CorruptionSpec", "Cost", "Dataset", "DatasetSpec"),
-        *("Download", "File", "InputSpec", "MetricSpec", "ModelSpec", "Perturbed", "Preprocessing", "ThreatModel"),
+        *(
+            "Attack",
+            "AttackSpec",
+            "Budget",
+            "Clips",
+            "Corruption",
+            "CorruptionSpec",
+            "Cost",
+            "DataRef",
+            "Dataset",
+            "DatasetSpec",
+        ),
+        *("Download", "File", "InputSpec", "MetricSpec", "ModelSpec", "Perturbed", "Preprocessing", "Progress"),
+        *("ThreatModel", "Train", "Training"),
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -61,6 +77,7 @@ __all__ = [
     "Corruption",
     "CorruptionSpec",
     "Cost",
+    "DataRef",
     "Dataset",
     "DatasetSpec",
     "Download",
@@ -73,8 +90,11 @@ __all__ = [
     "ModelSpec",
     "Perturbed",
     "Preprocessing",
+    "Progress",
     "Results",
     "ThreatModel",
+    "Train",
+    "Training",
     "Unreadable",
     "UserError",
     "discover",
@@ -83,6 +103,7 @@ __all__ = [
     "normalized",
     "plan",
     "run",
+    "train",
 ]
 
 

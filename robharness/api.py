@@ -1,4 +1,4 @@
-"""The verbs as Python functions: plan, run, load."""
+"""The verbs as Python functions: plan, train, run, load."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robharness import cells, results, suite
-from robharness.cells import Plan, Recipe
-from robharness.errors import UserError
+from robharness.cells import DEFAULT_STORE, Plan, Recipe
+from robharness.errors import Interrupted, UserError
 from robharness.plugins import Registry, Source, discover
 from robharness.specs import InputSpec, ModelSpec
 from robharness.store import Store
@@ -19,10 +19,11 @@ from robharness.store import Store
 if TYPE_CHECKING:
     from torch import nn
 
+    from robharness import training
     from robharness.engine import Listener
     from robharness.results import Results
+    from robharness.training import Trained
 
-DEFAULT_STORE = Path(".robharness")
 Suite = str | Path | Mapping[str, Any]
 
 
@@ -34,6 +35,7 @@ def data_root(given: str | Path | None = None) -> Path:
 def plan(
     source: Suite,
     *,
+    store: str | Path = DEFAULT_STORE,
     data: str | Path | None = None,
     limit: int | None = None,
     plugins: Sequence[str] = (),
@@ -42,9 +44,10 @@ def plan(
 ) -> Plan:
     """The cells that a suite asks for; computes nothing.
 
-    source: a YAML file, or its content as a mapping. data: the data root. limit: examples, a prefix of one fixed order.
-    plugins: values of `-p`. models: live networks to add to the suite's models, by label. A network takes the input
-    of the suite's first model, or else that of the data; give a ModelSpec where that does not fit.
+    source: a YAML file, or its content as a mapping. store: where models that a suite trains are. data: the data root.
+    limit: examples, a prefix of one fixed order. plugins: values of `-p`. models: live networks to add to the suite's
+    models, by label. A network takes the input of the suite's first model, or else that of the data; give a ModelSpec
+    where that does not fit.
     Raises SuiteError for a suite that is wrong. What is not on this machine stands in `plan.missing`.
     """
     registry = registry or discover(plugins)
@@ -55,7 +58,7 @@ def plan(
         if taken:
             raise UserError(f"the suite has a model with the label '{taken[0]}' already; give the live one another")
         loaded = dataclasses.replace(loaded, models=loaded.models + live)
-    planned = cells.plan(loaded, data_root(data), limit)
+    planned = cells.plan(loaded, data_root(data), limit, Path(store))
     recipe = Recipe(source=source, data_root=data_root(data), limit=limit, options=registry.options)
     return planned if models else dataclasses.replace(planned, recipe=recipe)
 
@@ -75,20 +78,28 @@ def run(
     batch_size: int | None = None,
     listener: Listener | None = None,
 ) -> Results:
-    """Compute what the store misses of a suite, and load all of it. The other parameters are those of `plan`.
+    """Train what is missing, compute what the store misses of a suite, and load all of it. The other parameters are
+    those of `plan`.
 
     store: the folder of results. device: as torch names them, several with commas between. workers: other processes
     that compute; none by default, or one per device if there are several. threads: of the CPU, per process. shard:
     (i, k), only the i-th of k parts of the examples, from 1. batch_size: examples per pass.
-    Raises Missing before any computation where data or weights are not there. Failed cells are in the results.
+    Raises Missing before any computation where data or weights are not there. Failed cells are in the results, and so
+    are those that wait for a training that failed, in `results.plan.waiting`.
     """
-    from robharness import engine
+    from robharness import engine, training
 
     registry = discover(plugins)
-    planned = plan(source, data=data, limit=limit, models=models, registry=registry)
+    planned = plan(source, store=store, data=data, limit=limit, models=models, registry=registry)
     require(planned)
     devices = check_devices(device)
     kept = Store(Path(store))
+    if planned.waiting:
+        if shard:
+            raise training.untrained(planned)
+        _trained(planned, kept, listener, devices[0], threads)
+        planned = planned.again()
+        require(planned)
     asked = planned.shard(*shard) if shard else planned
     how: Any = {"devices": devices, "workers": workers, "threads": threads, "batch_size": batch_size}
     summary = engine.run(asked, kept, listener or Silent(), **how)
@@ -97,6 +108,34 @@ def run(
     found = results.load(planned, kept)
     observe(found, registry)
     return found
+
+
+def train(
+    source: Suite,
+    *,
+    store: str | Path = DEFAULT_STORE,
+    data: str | Path | None = None,
+    plugins: Sequence[str] = (),
+    device: str = "cpu",
+    threads: int | None = None,
+    listener: training.Listener | None = None,
+) -> list[Trained]:
+    """Train the models of a suite that are not there yet, and compute nothing; one record per model that is trained.
+
+    The parameters are those of `run`. A training that fails is in the records, with its error.
+    """
+    planned = plan(source, store=store, data=data, plugins=plugins)
+    require(planned)
+    return _trained(planned, Store(Path(store)), listener, check_devices(device)[0], threads)
+
+
+def _trained(planned: Plan, store: Store, listener: Any, device: str, threads: int | None) -> list[Trained]:
+    from robharness import training
+
+    try:
+        return training.train(planned, store, listener or Silent(), device=device, threads=threads)
+    except Interrupted as error:
+        raise KeyboardInterrupt(f"{error}; the same call goes on") from None
 
 
 def load(
@@ -108,7 +147,7 @@ def load(
     plugins: Sequence[str] = (),
 ) -> Results:
     """The stored results of a suite, complete or not; computes nothing."""
-    planned = plan(source, data=data, limit=limit, plugins=plugins)
+    planned = plan(source, store=store, data=data, limit=limit, plugins=plugins)
     require(planned)
     return results.load(planned, Store(Path(store)))
 
@@ -184,9 +223,11 @@ def _live(label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registr
         )
         digest = f"{state_digest(model)} {model!r}"
     source = Source(namespace=f"live.{label}", distribution="a live network", digest=digest)
-    return suite.Model(
-        entry=registry.add("models", spec, source), params=None, label=label, reference=False, weights=None
-    )
+    entry = registry.add("models", spec, source)
+    found = suite.Model(entry=entry, params=None, label=label, reference=False, weights=None)
+    if not found.is_trained:
+        return found
+    return dataclasses.replace(found, seed=loaded.seed, data=suite.trained_on(entry, None, registry))
 
 
 def _input_of_data(loaded: suite.Suite, root: Path) -> InputSpec:
@@ -209,6 +250,8 @@ class Silent:
     def started(self, work: int, cells: int) -> None: ...
 
     def cell_done(self, cell: Any, span: Any, failure: Any) -> None: ...
+
+    def trained(self, label: str, progress: Any) -> None: ...
 
     def say(self, message: str) -> None: ...
 

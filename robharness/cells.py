@@ -18,12 +18,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from robharness import artefacts
+from robharness.artefacts import Artefact
 from robharness.errors import UserError
 from robharness.plugins import Entry, Source, source_digest, stands_on
 from robharness.specs import Cost, Dataset
 from robharness.suite import Model, Perturbation, Suite, changed_fields
 from robharness.weights import Weights, resolve
 
+DEFAULT_STORE = Path(".robharness")
 KEY_LENGTH = 24
 BLOCK = 16
 """Examples that share one seeding of the global generators, or see each other, for attacks that ask; see worker.py."""
@@ -37,11 +40,15 @@ HALF_A_LEVEL = Fraction(1, 510)
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedModel:
-    """A model with its weights resolved, and its part of a cell's identity."""
+    """A model with its weights resolved, and its part of a cell's identity.
+
+    artefact: of one that the suite trains; until that is there, it has neither weights nor an identity.
+    """
 
     ref: Model
     weights: Weights | None
     identity: dict[str, Any]
+    artefact: Artefact | None = None
 
     @property
     def label(self) -> str:
@@ -50,6 +57,10 @@ class PlannedModel:
     @property
     def entry(self) -> Entry:
         return self.ref.entry
+
+    @property
+    def is_untrained(self) -> bool:
+        return self.artefact is not None and self.weights is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +87,8 @@ class Cell:
     """One model under one perturbation, or none, on one data set.
 
     name: for people, unique in a plan. perturbation: None for the clean cell. cost: passes per example, the judging
-    one left out. source: the model that its attack is crafted on, where that is another one.
+    one left out. source: the model that its attack is crafted on, where that is another one. key: empty, as the
+    identity is, for as long as one of its models is not trained.
     """
 
     model: PlannedModel
@@ -130,16 +142,20 @@ class Recipe:
 class Plan:
     """What a suite asks for. missing: data or weights that are not there; with any, `cells` is empty.
 
+    models: those whose weights are there. waiting: cells that wait for the training of a model; they are in no table.
     others: cells of the suite that `only` left out; they are not computed, but stand in the same tables.
     part: (i, k) where `shard` left the i-th of k parts of the examples, from 1. recipe: None where a network of this
-    process is in it. data_root: where data and weights are.
+    process is in it. data_root: where data and weights are; store: where artefacts are; limit: as it was asked for.
     """
 
     suite: Suite
     data_root: Path = Path()
+    store: Path = DEFAULT_STORE
+    limit: int | None = None
     models: tuple[PlannedModel, ...] = ()
     data: PlannedData | None = None
     cells: tuple[Cell, ...] = ()
+    waiting: tuple[Cell, ...] = ()
     others: tuple[Cell, ...] = ()
     warnings: tuple[str, ...] = ()
     missing: tuple[UserError, ...] = ()
@@ -157,6 +173,23 @@ class Plan:
         index, count = self.part
         return self.n * (index - 1) // count, self.n * index // count
 
+    @property
+    def taught(self) -> list[PlannedModel]:
+        """The models that these cells need and the suite trains, each once, in the suite's order."""
+        every = [model for cell in (*self.cells, *self.waiting) for model in (cell.model, cell.source)]
+        needed = {model.label: model for model in every if model is not None and model.artefact is not None}
+        return [needed[ref.label] for ref in self.suite.models if ref.label in needed]
+
+    @property
+    def untrained(self) -> list[PlannedModel]:
+        """Those of them that are not trained yet."""
+        return [model for model in self.taught if model.is_untrained]
+
+    def again(self) -> Plan:
+        """The plan of the whole suite with what is there by now, such as models that were trained."""
+        anew = plan(self.suite, self.data_root, self.limit, self.store)
+        return dataclasses.replace(anew, recipe=self.recipe)
+
     def shard(self, index: int, count: int) -> Plan:
         """The index-th of `count` parts of the examples, from 1: the same cells, for other positions."""
         if not 1 <= index <= count:
@@ -165,11 +198,11 @@ class Plan:
 
     def only(self, pattern: str) -> Plan:
         """The cells whose name matches the glob, as a whole or in any part between dots. Raises UserError for none."""
-        cells = tuple(cell for cell in self.cells if matches(cell, pattern))
-        if not cells:
+        cells, waiting = (tuple(cell for cell in some if matches(cell, pattern)) for some in (self.cells, self.waiting))
+        if not cells and not waiting:
             raise UserError(f"no cell matches '{pattern}'. See: robharness plan {self.suite.path.name}")
         others = tuple(cell for cell in self.cells if not matches(cell, pattern))
-        return dataclasses.replace(self, cells=cells, others=self.others + others)
+        return dataclasses.replace(self, cells=cells, waiting=waiting, others=self.others + others)
 
 
 def matches(cell: Cell, pattern: str) -> bool:
@@ -178,19 +211,30 @@ def matches(cell: Cell, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in names)
 
 
-def plan(suite: Suite, data_root: Path, limit: int | None = None) -> Plan:
-    """The cells of a suite. Opens the data set and hashes the weights; imports neither torch nor any network."""
+def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = DEFAULT_STORE) -> Plan:
+    """The cells of a suite. Opens the data sets and hashes the weights; imports neither torch nor any network.
+
+    store: where models that a suite trains are looked for.
+    """
     missing: list[UserError] = []
     data = _gather(missing, lambda: plan_data(suite, data_root, limit))
-    models = [_gather(missing, lambda ref=ref: _plan_model(ref, data_root)) for ref in suite.models]  # type: ignore[misc]
+    look = cache(_opened)  # several seeds learn from one split
+    models = [_gather(missing, lambda ref=ref: _plan_model(ref, data_root, store, look)) for ref in suite.models]  # type: ignore[misc]
     for stored in {p.entry.name: p for p in suite.perturbations if p.is_stored}.values():
         _gather(missing, lambda p=stored: _open_stored(p, data_root))  # type: ignore[misc]
+    common: Any = {"suite": suite, "data_root": data_root, "store": store, "limit": limit}
     if missing or data is None:
-        return Plan(suite=suite, data_root=data_root, missing=tuple(missing))
+        return Plan(**common, missing=tuple({str(error): error for error in missing}.values()))
     planned = tuple(model for model in models if model is not None)
-    cells = tuple(_cell(suite, model, data, p, planned) for model in planned for p in (None, *suite.perturbations))
-    warnings = tuple(_warnings(suite))
-    return Plan(suite=suite, data_root=data_root, models=planned, data=data, cells=cells, warnings=warnings)
+    cells = [_cell(suite, model, data, p, planned) for model in planned for p in (None, *suite.perturbations)]
+    return Plan(
+        **common,
+        models=tuple(model for model in planned if not model.is_untrained),
+        data=data,
+        cells=tuple(cell for cell in cells if cell.key),
+        waiting=tuple(cell for cell in cells if not cell.key),
+        warnings=tuple(_warnings(suite)),
+    )
 
 
 def _open_stored(perturbation: Perturbation, data_root: Path) -> None:
@@ -218,6 +262,27 @@ def _gather(missing: list[UserError], make: Callable[[], Any]) -> Any:
 def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> PlannedData:
     """The suite's data, opened, in their fixed order. Raises UserError where they are not there or do not fit."""
     entry, split = suite.dataset, suite.data.split
+    dataset, order, fingerprint = _opened(entry, split, data_root)
+    identity = {
+        "name": entry.name,
+        "split": split,
+        "order": "sha256(id)",
+        "fingerprint": fingerprint,
+        **spec_identity(entry, leave_out=("name", "labels")),
+        **({"canvas": suite.canvas} if suite.canvas else {}),
+        **({"compat": suite.compat} if suite.compat != "none" else {}),
+    }
+    asked = limit or suite.data.limit or len(order)
+    return PlannedData(
+        entry=entry, split=split, dataset=dataset, order=order, n=min(asked, len(order)), identity=identity
+    )
+
+
+Look = Callable[[Entry, str, Path], tuple[Dataset, list[int], str]]
+
+
+def _opened(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, list[int], str]:
+    """A data set, its indices in their fixed order, and the fingerprint of its ids and labels. Raises UserError."""
     try:
         dataset = entry.spec.open(data_root, split)
         ids, labels = list(dataset.ids), [int(label) for label in dataset.labels]
@@ -243,30 +308,46 @@ def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> Planne
     fingerprint = hashlib.sha256()
     for index in order:
         fingerprint.update(f"{ids[index]}\x1f{labels[index]}\x1e".encode())
-    asked = limit or suite.data.limit or len(ids)
-    identity = {
-        "name": entry.name,
-        "split": split,
-        "order": "sha256(id)",
-        "fingerprint": fingerprint.hexdigest(),
-        **spec_identity(entry, leave_out=("name", "labels")),
-        **({"canvas": suite.canvas} if suite.canvas else {}),
-        **({"compat": suite.compat} if suite.compat != "none" else {}),
-    }
-    return PlannedData(
-        entry=entry, split=split, dataset=dataset, order=order, n=min(asked, len(ids)), identity=identity
-    )
+    return dataset, order, fingerprint.hexdigest()
 
 
-def _plan_model(ref: Model, data_root: Path) -> PlannedModel:
-    weights = resolve(ref.entry, ref.weights, data_root)
+def _plan_model(ref: Model, data_root: Path, store: Path, look: Look) -> PlannedModel:
+    artefact = _artefact(ref, data_root, store, look) if ref.is_trained else None
+    weights = artefact.weights() if artefact else resolve(ref.entry, ref.weights, data_root)
+    if artefact is not None and weights is None:
+        return PlannedModel(ref=ref, weights=None, identity={}, artefact=artefact)
+    artefact = artefact and dataclasses.replace(artefact, datasets={})  # it is made; they may be large
     identity = {
         "name": ref.entry.name,
         **spec_identity(ref.entry, leave_out=("name",)),
         **({"params": changed_fields(ref.params)} if changed_fields(ref.params) else {}),
         **({"weights": weights.sha256} if weights else {}),
     }
-    return PlannedModel(ref=ref, weights=weights, identity=_ask(ref.entry, canonical, identity))
+    return PlannedModel(ref=ref, weights=weights, identity=_ask(ref.entry, canonical, identity), artefact=artefact)
+
+
+def _artefact(ref: Model, data_root: Path, store: Path, look: Look) -> Artefact:
+    """What the training of a model makes. Raises UserError where the data for it are not there."""
+    datasets, data = {}, {}
+    for role, (entry, split) in ref.data.items():
+        datasets[role], _, fingerprint = look(entry, split, data_root)
+        data[role] = {
+            "name": entry.name,
+            "split": split,
+            "fingerprint": fingerprint,
+            **spec_identity(entry, leave_out=("name", "labels")),
+        }
+    source = ref.entry.source.digest
+    recipe = {
+        "model": ref.entry.name,
+        **({"params": changed_fields(ref.params)} if changed_fields(ref.params) else {}),
+        "seed": ref.seed,
+        "revision": ref.entry.spec.weights.revision,
+        **({"source": source} if source else {}),
+        "data": data,
+    }
+    recipe = _ask(ref.entry, canonical, recipe)
+    return Artefact(folder=store / artefacts.FOLDER / key_of(recipe), recipe=recipe, datasets=datasets)
 
 
 def spec_identity(entry: Entry, leave_out: Sequence[str] = ()) -> dict[str, Any]:
@@ -307,7 +388,8 @@ def _cell(
         identity["perturbation"] = _ask(entry, canonical, identity["perturbation"])
         if perturbation.kind == "attack":
             cost = _ask(entry, entry.spec.cost, perturbation.params)
-    identity = canonical(identity)
+    waits = model.is_untrained or (source is not None and source.is_untrained)
+    identity = {} if waits else canonical(identity)
     return Cell(
         model=model,
         data=data,
@@ -315,7 +397,7 @@ def _cell(
         source=source,
         count=count,
         identity=identity,
-        key=key_of(identity),
+        key="" if waits else key_of(identity),
         cost=cost,
     )
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from robharness import specs
 from robharness.cells import Cell
 from robharness.store import Failure, Span
 
@@ -59,6 +60,20 @@ class Display:
             left = (self._last - self._begun) / max(1, self._done) * (self._work - self._done)
             self.say(f"{self._done}/{self._work} {self._things}, {left:.0f} s left; {name}")
 
+    def trained(self, label: str, progress: specs.Progress) -> None:
+        """How far the training of the model with this label is."""
+        text = f"{label}: {told(progress)}"
+        if self.style == "rich":
+            if self._bar is None:
+                columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+                self._bar = Progress(*columns, console=self.console, transient=True)
+                self._bar.start()
+                self._bar.add_task(text, total=progress.epochs)
+            self._bar.update(self._bar.task_ids[0], completed=progress.epoch, description=text)
+        elif self.style == "plain" and time.monotonic() - self._last >= PLAIN_SECONDS:
+            self._last = time.monotonic()
+            self.say(text)
+
     def say(self, message: str) -> None:
         if self.style != "none":
             self.console.print(Text(message), soft_wrap=True)
@@ -67,6 +82,18 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        self._work = self._done = 0
+        self._last = 0.0
+
+
+def told(progress: specs.Progress) -> str:
+    """ "epoch 3 of 10, loss 2.31 (4.16 at first, at least 1.05), 512 images/s, 40 s left"."""
+    rate = f"{progress.rate:.0f}" if progress.rate >= 10 else f"{progress.rate:.2g}"
+    least = "" if progress.floor is None else f", at least {progress.floor:.4g}"
+    return (
+        f"epoch {progress.epoch} of {progress.epochs}, loss {progress.loss:.4g} "
+        f"({progress.start:.4g} at first{least}), {rate} images/s, {progress.left:.0f} s left"
+    )
 
 
 if __name__ == "__main__":
@@ -79,4 +106,12 @@ if __name__ == "__main__":
         demo: Any = SimpleNamespace(model=SimpleNamespace(label="Demo"), short_name=f"fgsm(linf, {index}/255)", name="")
         time.sleep(0.1)
         display.cell_done(cast(Cell, demo), (0, 20), None)
+    display.finished()
+    for epoch in range(20):
+        time.sleep(0.1)
+        loss, rate = 4.2 - epoch / 10, 512.0
+        display.trained(
+            "Demo",
+            specs.Progress(epoch=epoch, epochs=20, loss=loss, start=4.2, floor=1.0, rate=rate, left=2 - epoch / 10),
+        )
     display.finished()

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
+from robharness import training
 from robharness.cells import BLOCK, Cell, Plan
 from robharness.errors import StoreError, UserError, Violation
 from robharness.processes import Here, There, events
@@ -39,17 +40,13 @@ LOSSES = 3
 """How often parts of a cell may vanish, by another run's `--fresh`, before the store is to blame."""
 
 
-class Listener(Protocol):
-    """What is told of a run's progress."""
+class Listener(training.Listener, Protocol):
+    """What is told of a run's progress, and of the trainings before it."""
 
     def started(self, work: int, cells: int) -> None:
         """work: cells times examples that are missing, in so many cells."""
 
     def cell_done(self, cell: Cell, span: Span, failure: Failure | None) -> None: ...
-
-    def say(self, message: str) -> None: ...
-
-    def finished(self) -> None: ...
 
 
 @dataclass
@@ -114,7 +111,7 @@ def run(
     state = _Run(plan, store, listener, summary, stop_at_failure)
     work = sum(stop - start for spans in state.gaps.values() for start, stop in spans)
     listener.started(work, sum(1 for spans in state.gaps.values() if spans))
-    for warning in stale(plan, store):
+    for warning in (*training.stale(plan), *stale(plan, store)):
         state.warn(warning)
     record = store.new_run()
     facts = {"suite": str(plan.suite.path), "examples": plan.n, "part": plan.part, "devices": list(devices),
@@ -122,7 +119,7 @@ def run(
 
     def write_record() -> None:
         summary.seconds = time.perf_counter() - begun
-        store.write_run(record, {**facts, **asdict(summary)})
+        store.write_json(record, {**facts, **asdict(summary)})
 
     setups = [Setup(device=devices[index % len(devices)], rows=batch_size, threads=threads)
               for index in range(workers or 1)]  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from robharness import artefacts
 from robharness.cells import key_of
 from robharness.errors import StoreError
 from robharness.store import Part, Rows, Store, uncovered
@@ -11,7 +13,8 @@ from robharness.store import Part, Rows, Store, uncovered
 
 @dataclass
 class Merged:
-    """What came of it. copied: parts; cells: that they belong to; there: parts whose examples were there already.
+    """What came of it. copied: parts; cells: that they belong to; there: parts whose examples were there already;
+    artefacts: weights that a suite trained, copied.
 
     differing: outcomes that both stores have and that are not the same, of `common`; this store's stay.
     problems: what was not copied, a sentence each.
@@ -22,6 +25,7 @@ class Merged:
     there: int = 0
     common: int = 0
     differing: int = 0
+    artefacts: int = 0
     problems: list[str] = field(default_factory=list)
 
     def add(self, cell: Merged) -> None:
@@ -35,9 +39,14 @@ def merge(into: Store, source: Store) -> Merged:
     A cell is refused where its description does not belong to its key or its model was another network; a damaged
     part is set aside in the source. Raises StoreError where there is no store, or where nothing can be written.
     """
-    if not (source.root / "cells").is_dir():
+    if not any((source.root / folder).is_dir() for folder in ("cells", artefacts.FOLDER)):
         raise StoreError(f"{source} is no store: it has no folder 'cells'. See: ls {source}")
     merged = Merged()
+    for folder in sorted((source.root / artefacts.FOLDER).glob("*/")):
+        try:
+            merged.artefacts += _merge_artefact(into, folder)
+        except _Refused as error:
+            merged.problems.append(f"{folder}: {error}")
     for key in source.cell_keys():
         try:
             cell = source.again(key, lambda key=key: _merge_cell(into, source, key))  # type: ignore[misc]
@@ -52,6 +61,23 @@ def merge(into: Store, source: Store) -> Merged:
 
 class _Refused(Exception):
     pass
+
+
+def _merge_artefact(into: Store, folder: Path) -> bool:
+    """Copy an artefact that is whole, unless it is there; say whether it was copied. Unfinished ones stay."""
+    place = into.root / artefacts.FOLDER / folder.name
+    if folder.name.startswith(".") or folder.name.endswith(artefacts.UNFINISHED):
+        return False
+    if trouble := artefacts.damage(folder):
+        raise _Refused(f"{trouble}; to leave the artefact out: rm -r it")
+    if key_of(artefacts.read(folder / artefacts.RECIPE)) != folder.name:
+        raise _Refused(f"{artefacts.RECIPE} does not belong to its name; to leave the artefact out: rm -r it")
+    if place.exists():
+        if artefacts.sha256_of(place) != artefacts.sha256_of(folder):
+            raise _Refused(f"{place} has other weights of the same recipe, and stays; cells of both stay apart")
+        return False
+    into.copy_folder(folder, place)
+    return True
 
 
 def _merge_cell(into: Store, source: Store, key: str) -> Merged:

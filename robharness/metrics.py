@@ -1,7 +1,7 @@
 """The numbers of a report, as pure functions over outcomes: accuracy, drop, slope, mCE, gap closed, gain, intervals."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -107,6 +107,13 @@ def median_interval(values: Numbers, level: float = 0.95) -> Interval:
 def _coin(n: int, k: int) -> float:
     """The chance of k heads in n throws."""
     return math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean, and the sample standard deviation (n - 1), None of a single value. Raises EmptySample without any."""
+    if not len(values):
+        raise EmptySample("no values")
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def relative_drop(clean: float, attacked: float) -> float:

@@ -160,7 +160,7 @@ def main(number: int) -> None:
     threading.Thread(target=_listen, args=(pipe, commands, stopping), daemon=True).start()
     try:
         registry = discover(recipe.options)
-        plan = cells.plan(suite.load(recipe.source, registry), recipe.data_root, recipe.limit).shard(*part)
+        plan = cells.plan(suite.load(recipe.source, registry), recipe.data_root, recipe.limit, root).shard(*part)
         if not keys <= {(cell.model.label, cell.key) for cell in plan.cells}:
             raise UserError("the suite, a plugin or the weights changed while the run began; type the command again")
         from robharness.worker import Work

@@ -118,7 +118,7 @@ class Results:
 
     @property
     def is_complete(self) -> bool:
-        return all(result.is_complete for result in self.cells)
+        return not self.plan.waiting and all(result.is_complete for result in self.cells)
 
     def clean(self, label: str) -> CellResult:
         """The clean cell of the model with this label."""

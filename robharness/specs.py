@@ -233,6 +233,71 @@ class Download:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataRef:
+    """A split of a data set, by the names that a suite gives them, e.g. "mine/digits" and "train"."""
+
+    name: str
+    split: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Weights that are made from data, by a recipe: the model's params and a seed.
+
+    data: params -> the splits that the trainer needs, by role, e.g. {"train": DataRef(name="mine/digits",
+    split="train")}. train: it writes `weights.safetensors` into the folder of its `Training`, and whatever else it
+    likes, such as `metrics.jsonl`, a JSON object per epoch; what it raises is recorded, and the plugin is named.
+    revision: raise it when `train` starts to make other weights.
+    """
+
+    data: Callable[[Params], Mapping[str, DataRef]] = field(metadata=_RUNTIME)
+    train: Callable[[Training], None] = field(metadata=_RUNTIME)
+    revision: int = 1
+
+    def __post_init__(self) -> None:
+        for key in ("data", "train"):
+            if not callable(getattr(self, key)):
+                raise ValueError(f"Train: {key}={getattr(self, key)!r} must be a function")
+        if type(self.revision) is not int:
+            raise ValueError(f"Train: revision={self.revision!r} must be an integer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What `Train.train` gets.
+
+    datasets: opened, by role. folder: it is there, and holds what an interrupted attempt left, which the trainer goes
+    on from. device: as torch names it. say: shows a sentence. progress: shows how far it is, as often as one likes.
+    Under torchrun every process gets the same folder; rank 0 alone writes into it.
+    """
+
+    params: Params
+    seed: int
+    datasets: Mapping[str, Dataset]
+    folder: Path
+    device: str
+    say: Callable[[str], None]
+    progress: Callable[[Progress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a training is.
+
+    epoch: how many are done, of `epochs`. loss: now; start: at the beginning; floor: the least it can be, where that is
+    known. rate: images per second. left: seconds.
+    """
+
+    epoch: int
+    epochs: int
+    loss: float
+    start: float
+    floor: float | None = None
+    rate: float
+    left: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec(_Record):
     """A model: how to build it, and all that a fair measurement needs to know about it.
 
@@ -241,9 +306,10 @@ class ModelSpec(_Record):
     build: (params, weights) -> a network that maps float inputs in [0, 1], (N, *input.shape), to logits (N, classes).
         It only loads: it never trains and never downloads. Where several files are declared, or given by a suite,
         `weights` maps their names to paths.
-    weights: where the file is, or the files by name; the core resolves them. preprocessing: None where the data already
-    have the input's shape. params: the dataclass of options that a suite may set. given: params -> those fields of
-    this record that depend on them, e.g. {"input": ...}. features: the submodule whose output is the representation.
+    weights: where the file is, or the files by name, or how to train them; the core resolves them.
+    preprocessing: None where the data already have the input's shape. params: the dataclass of options that a suite may
+    set. given: params -> those fields of this record that depend on them, e.g. {"input": ...}.
+    features: the submodule whose output is the representation.
     expected: published numbers, e.g. {"clean": 0.761}. alternatives: other ways to use the weights that `verify` tries:
     a label -> what a suite would say beside `model:`, e.g. {"BGR": {"preprocessing": {"channel_order": "bgr"}}}.
     revision: raise it when `build` starts to give another network.
@@ -254,7 +320,7 @@ class ModelSpec(_Record):
     input: InputSpec
     labels: str
     build: Callable[[Params, Any], nn.Module] = field(metadata=_RUNTIME)
-    weights: File | Download | Mapping[str, File | Download] | None = field(default=None, metadata=_RUNTIME)
+    weights: File | Download | Train | Mapping[str, File | Download] | None = field(default=None, metadata=_RUNTIME)
     preprocessing: Preprocessing | None = None
     params: type | None = field(default=None, metadata=_RUNTIME)
     given: Callable[[Params], Mapping[str, Any]] | None = field(default=None, metadata=_RUNTIME)
@@ -468,8 +534,11 @@ _CHECKS: dict[str, Check] = {
     "revision": _a("an integer", int),
     "input": _a("an InputSpec", InputSpec),
     "weights": (
-        "a File or a Download, or several by name",
-        lambda v: all(isinstance(part, File | Download) for part in (v.values() if isinstance(v, Mapping) else [v])),
+        "a File, a Download or a Train, or Files and Downloads by name",
+        lambda v: (
+            isinstance(v, Train)
+            or all(isinstance(part, File | Download) for part in (v.values() if isinstance(v, Mapping) else [v]))
+        ),
     ),
     "preprocessing": _a("a Preprocessing", Preprocessing),
     "severities": _a("a tuple", tuple),

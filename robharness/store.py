@@ -20,6 +20,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 import time
 import traceback
@@ -301,7 +302,7 @@ class Store:
 
     def forget(self, key: str) -> None:
         """Take a cell's outcomes and failures away, for `--fresh`."""
-        with self._saying():
+        with self.saying():
             for pattern in (_PART, _FAILED):
                 for match in self._files(key, pattern):
                     (self.folder(key) / match.group()).unlink(missing_ok=True)
@@ -329,10 +330,6 @@ class Store:
         """A name for the record of a run; no two runs get the same one, whatever their clocks say."""
         moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         return self.root / "runs" / f"{moment}-{os.getpid()}-{uuid4().hex[:8]}.json"
-
-    def write_run(self, path: Path, facts: Mapping[str, Any]) -> None:
-        """Write the record of a run, or write it anew. path: from `new_run`."""
-        self._write(path, json.dumps(dict(facts), indent=1, default=str).encode())
 
     def runs(self) -> list[dict[str, Any]]:
         """The records of all runs, the latest last; what cannot be read is left out."""
@@ -369,6 +366,23 @@ class Store:
         self._bad.discard((key, part))
         return part
 
+    def write_json(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Write a file of one JSON object, or write it anew: the record of a run, say, whose path is from `new_run`."""
+        self._write(path, json.dumps(dict(facts), indent=1, default=str).encode())
+
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder, and those above it, if it is not there."""
+        with self.saying():
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def put_in_place(self, folder: Path, place: Path) -> None:
+        """Rename a folder that is whole, also after a power cut."""
+        with self.saying():
+            for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
+                self._sync_path(path)
+            folder.rename(place)
+            self._sync_path(place.parent)
+
     def copy_file(self, source: Path, path: Path) -> None:
         """Copy a file of another store, if it is not here."""
         if not path.exists():
@@ -377,6 +391,17 @@ class Store:
             except OSError as error:
                 raise StoreError(f"{source} cannot be read: {error.strerror}. See: ls -l {source.parent}") from None
             self._write(path, content)
+
+    def copy_folder(self, source: Path, folder: Path) -> None:
+        """Copy a folder of another store, so that it appears whole or not at all."""
+        temporary = folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
+        self.make_folder(temporary)
+        try:
+            with self.saying():
+                shutil.copytree(source, temporary, dirs_exist_ok=True)
+            self.put_in_place(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def copy_part(self, other: Store, key: str, part: Part) -> bool:
         """Copy what is missing here of another store's part, byte by byte where that is all of it.
@@ -398,7 +423,7 @@ class Store:
 
     def _write(self, path: Path, content: bytes) -> None:
         """Make the file appear whole or not at all, also after a power cut."""
-        with self._saying():
+        with self.saying():
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
             try:
@@ -410,11 +435,14 @@ class Store:
             finally:
                 with contextlib.suppress(OSError):  # the first error is the one to tell
                     temporary.unlink(missing_ok=True)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                self._sync(folder)
-            finally:
-                os.close(folder)
+            self._sync_path(path.parent)
+
+    def _sync_path(self, path: Path) -> None:
+        number = os.open(path, os.O_RDONLY)
+        try:
+            self._sync(number)
+        finally:
+            os.close(number)
 
     def _sync(self, number: int) -> None:
         """fsync; a file system that has none is noted, since checksums find what a power cut may do there."""
@@ -429,7 +457,7 @@ class Store:
                 self.notes.append(note)
 
     @contextlib.contextmanager
-    def _saying(self) -> Iterator[None]:
+    def saying(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from robharness import api, metrics, worker
-from robharness.cells import Plan, PlannedModel
+from robharness.cells import DEFAULT_STORE, Plan, PlannedModel
 from robharness.errors import OutOfMemory, SuiteError, UserError, Violation
 from robharness.plugins import Entry, Registry
 
@@ -92,6 +92,7 @@ def verify(
     keys: Mapping[str, Any],
     registry: Registry,
     *,
+    store: Path = DEFAULT_STORE,
     data_root: Path,
     data: str | None = None,
     limit: int | None = None,
@@ -99,11 +100,12 @@ def verify(
 ) -> Verification:
     """Score a model as it is declared, and in every way that its plugin declares beside it, on the same examples.
 
-    keys: what a suite says of it beside its name. data: DATASET/SPLIT; else the smallest that is there with its labels.
+    keys: what a suite says of it beside its name. store: where it is if a suite trained it. data: DATASET/SPLIT; else
+    the smallest that is there with its labels.
     Raises UserError where the model or the data cannot be had.
     """
     entry = registry.find("models", model)
-    for key in {"model", "label", "reference"} & keys.keys():
+    for key in {"model", "label", "reference", "seeds"} & keys.keys():
         raise UserError(f"'{key}' says nothing of how {model} is used; leave it out. See: robharness verify --help")
     name, split = _data(entry, data, registry, data_root)
     suite: dict[str, Any] = {"robharness": 1, "name": "verify", "data": {"name": name, "split": split}}
@@ -111,12 +113,17 @@ def verify(
     def planned(label: str, more: Mapping[str, Any]) -> tuple[Plan, PlannedModel]:
         one = {"model": model, "label": label, **_merged(keys, more)}
         try:
-            plan = api.plan({**suite, "models": [one]}, data=data_root, limit=limit, registry=registry)
+            plan = api.plan({**suite, "models": [one]}, store=store, data=data_root, limit=limit, registry=registry)
         except SuiteError as error:  # its places are those of a suite that nobody wrote
             told = "; ".join(re.sub(r"^<mapping>:\d+:\d+: (models\.0[\w.]*: )?", "", line) for line in error.errors)
             end = "" if told.endswith("?") else "."
             raise UserError(f"{model}: {told}{end} See: robharness list models '{model}'") from None
         api.require(plan)
+        for waits in plan.untrained:
+            raise UserError(
+                f"{model} with these options and seed {waits.ref.seed} is not trained in {store}; train it by a suite: "
+                f"robharness train SUITE"
+            )
         return plan, plan.models[0]
 
     plan, declared = planned("as declared", {})

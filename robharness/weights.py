@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from robharness.errors import Missing, UserError
 from robharness.plugins import Entry
-from robharness.specs import Download, File
+from robharness.specs import Download, File, Train
 
 T = TypeVar("T")
 TRUST = "--trust"
@@ -39,6 +39,9 @@ def resolve(entry: Entry, override: Override | None, data_root: Path) -> Weights
     Raises Missing where a file is not there, UserError where its sha256 is not the declared one.
     """
     declared = entry.spec.weights
+    if override is None and isinstance(declared, Train):
+        raise UserError(f"the weights of {entry.name} are trained by a suite; give a file of them, or type: robharness "
+                        "train SUITE")  # fmt: skip
     if override is not None:
         given = override if isinstance(override, Mapping) else {"": override}
         paths = _each(given, lambda name, path: _given(entry, name, path))

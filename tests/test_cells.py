@@ -25,9 +25,11 @@ from robharness import (
     ModelSpec,
     Preprocessing,
     ThreatModel,
+    Train,
     UserError,
     api,
     discover,
+    specs,
 )
 from robharness.cells import canonical, draw_address, key_of, plan
 from robharness.plugins import Registry, Source
@@ -109,11 +111,14 @@ def model(name, **changes):
     return ModelSpec(name=name, **facts | changes)
 
 
+LESSON = specs.DataRef(name="toy/lesson", split="one")
+TRAIN = Train(data=lambda params: {"train": LESSON}, train=lambda job: None)
 SPECS = {
     "models": [
         model("net", params=NetParams),
         model("large", input=InputSpec(shape=(1, 16, 16)), preprocessing=Preprocessing(resize=16, crop=16)),
         model("filed", weights=File(path="net.pt", get="make net", sha256="0" * 64)),
+        model("taught", params=NetParams, weights=TRAIN),
         model("served", weights=Download(url="https://example.org/net.pt", sha256="0" * 64)),
     ],
     "attacks": [
@@ -129,7 +134,11 @@ SPECS = {
         CorruptionSpec(name="negative", summary="s", group="light", build=lambda params: None, randomness="none"),
     ],
     "datasets": [
-        DatasetSpec(name="pixels", summary="s", labels="toys", splits=(*OPENED, "lost", "crash"), open=open_pixels)
+        DatasetSpec(
+            name="lesson", summary="s", labels="toys", splits=("one", "two"), open=lambda root, split: Pixels()
+        ),
+        DatasetSpec(name="exam", summary="s", labels="toys", splits=("one",), open=lambda root, split: Pixels()),
+        DatasetSpec(name="pixels", summary="s", labels="toys", splits=(*OPENED, "lost", "crash"), open=open_pixels),
     ],
     "metrics": [MetricSpec(name="wrong", summary="s", compute=lambda results: {})],
 }
@@ -232,6 +241,20 @@ def test_golden_identities_and_keys():
             identity["perturbation"] = perturbation
         assert found[name].identity == identity
         assert found[name].key == key
+
+
+def test_golden_recipe():
+    """Artefacts lie under these hashes: if this fails, everybody's models are trained again."""
+    taught = suite(models=[{"model": "toy/taught", "label": "Net", "width": 4, "note": "x"}], seed=7)
+    artefact = plan(taught, Path("data"), store=Path("kept")).untrained[0].artefact
+    assert artefact.recipe == {
+        "model": "toy/taught",
+        "params": {"width": 4},
+        "seed": 7,
+        "revision": 1,
+        "data": {"train": {"name": "toy/lesson", "split": "one", "fingerprint": DATA["fingerprint"]}},
+    }
+    assert artefact.folder == Path("kept/artefacts/106897e3ae7ca2b629d862b8")
 
 
 def test_the_smallest_suite_has_the_smallest_identity():
@@ -353,7 +376,16 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "label": ("other", False),
         "reference": (True, False),
         "weights": (Path(__file__), True),  # by the sha256 of the file
+        "seed": (1, False),  # of a network that is trained it makes another recipe, see below
+        "data": ({"train": "other"}, False),  # the same
+        "run_of": ("Net", False),
     },
+    Train: {
+        "data": (lambda params: {"other": LESSON}, True),
+        "train": (lambda job: 1, False),
+        "revision": (2, True),
+    },
+    specs.DataRef: {"name": ("toy/exam", True), "split": ("two", True)},
     Perturbation: {
         "kind": ("corruption", True),
         "entry": ("other", True),
@@ -392,11 +424,19 @@ BASE = suite(
 
 
 def keys_of(changed):
-    return [cell.key for cell in plan(changed, Path("data")).cells]
+    """Of cells; of those that wait for a training, what names its artefact, since the weights in there count."""
+    planned = plan(changed, Path("data"), store=Path("none"))
+    return [cell.key or cell.model.artefact.hash for cell in (*planned.cells, *planned.waiting)]
 
 
 def with_entry(holder, spec):
     return replace(holder, entry=replace(holder.entry, name=f"toy/{spec.name}", spec=spec))
+
+
+def taught(train):
+    """BASE with a model that is trained in this way."""
+    registry = registry_of({**SPECS, "models": [model("taught", params=NetParams, weights=train)]})
+    return replace(BASE, models=suite(registry, models=[{"model": "toy/taught", "label": "Net"}]).models)
 
 
 def changed_suite(record, name, value):
@@ -405,6 +445,10 @@ def changed_suite(record, name, value):
     net = model.entry.spec
     if record is ModelSpec:
         return replace(BASE, models=(with_entry(model, replace(net, **{name: value})),))
+    if record in (Train, specs.DataRef):
+        changes = {"data": lambda params: {"train": replace(LESSON, **{name: value})}}
+        train = replace(TRAIN, **({name: value} if record is Train else changes))
+        return taught(train)
     if record is InputSpec:
         shape = {"shape": (1, 4, 9, 9)} if name == "kind" else {"kind": "video"}
         return replace(BASE, models=(with_entry(model, replace(net, input=InputSpec(**shape | {name: value}))),))
@@ -460,6 +504,8 @@ PLAIN = {
     InputSpec: changed_suite(InputSpec, "shape", (1, 4, 8, 8)),
     Preprocessing: changed_suite(ModelSpec, "preprocessing", Preprocessing()),
     Clips: changed_suite(ModelSpec, "preprocessing", Preprocessing(clips=Clips(length=2))),
+    Train: taught(TRAIN),
+    specs.DataRef: taught(TRAIN),
 }
 
 

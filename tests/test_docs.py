@@ -123,13 +123,19 @@ def test_the_environment_variables():
 def ran(tmp_path_factory):
     """Two toy models under an attack that notes something down, a failing one and three corruptions; and the store."""
     plugins = [str(ROOT / f"tests/{name}.py") for name in ("toys", "teams")]
+    learner = tmp_path_factory.mktemp("learner") / "learner.py"
+    learner.write_text((ROOT / "tests/learner.py").read_text().replace('"labels": "shades"', '"labels": "toys"'))
     store = tmp_path_factory.mktemp("docs") / "store"
     wanted = {
         "robharness": 1,
         "name": "docs",
         "canvas": 8,
         "data": {"name": "toys/pixels", "split": "test"},
-        "models": [{"model": "toys/net", "label": "A", "reference": True}, {"model": "toys/net", "label": "B"}],
+        "models": [
+            {"model": "toys/net", "label": "A", "reference": True},
+            {"model": "toys/net", "label": "B"},
+            {"model": "learner/net", "label": "C", "seeds": 2},
+        ],
         "attacks": [
             {"attack": "toys/sign", "eps": "1/4"},
             {"attack": "toys/rogue", "eps": "1/4", "how": "raises"},
@@ -137,7 +143,7 @@ def ran(tmp_path_factory):
         ],
         "corruptions": [{"corruption": "toys/speckle", "severity": [1, 2, 3]}],
     }
-    return api.run(wanted, store=store, plugins=plugins), Store(store)
+    return api.run(wanted, store=store, plugins=[*plugins, str(learner)]), Store(store)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +152,7 @@ def ran(tmp_path_factory):
         ("JSON", lambda report: report),
         ("cells", lambda report: report["cells"][0]),
         ("distances", lambda report: next(cell["distances"] for cell in report["cells"] if cell["distances"])),
+        ("runs", lambda report: report["runs"][0]),
         ("worst_cases", lambda report: report["worst_cases"][0]),
         ("corruption_means", lambda report: report["corruption_means"][0]),
         ("slopes", lambda report: report["slopes"][0]),
@@ -194,7 +201,7 @@ def test_the_keys_of_a_suite():
 def test_the_defaults_of_a_suite():
     words = {dataclasses.MISSING: ["required"], (): ["none"], "": ["the name"], False: ["false"],
              None: ["all", "the model's name", "what the plugin declares", "required, but for minimal attacks",
-                    "true for ensembles alone", "the model itself", "none"],
+                    "true for ensembles alone", "the model itself", "none", "the suite's"],
              suite.Check(): ["see there"], suite.Precision(): ["float32"]}  # fmt: skip
     for heading, record in {"The file": suite.Header, **RECORDS}.items():
         written = {ticked(row[0])[0]: row[2].strip("`") for row in tables(section(SUITE, heading))[0]}
@@ -215,6 +222,7 @@ CHANGES = {
     "models.label": ("Other", ["models", 0]), "models.reference": (False, ["models", 0]),
     "models.weights": ("weights.pt", ["models", 0]), "attacks.attack": ("toys/seeded", ["attacks", 0]),
     "models.preprocessing": ({"channel_order": "bgr"}, ["models", 0]),
+    "models.seed": (1, ["models", 1]), "models.seeds": (2, ["models", 1]),
     "attacks.eps": ("1/2", ["attacks", 0]), "attacks.nested": (True, ["attacks", 0]),
     "attacks.source": ("Net", ["attacks", 0]), "attacks.eight_bit": (True, ["attacks", 0]), "compile": (True, []),
     "precision.judge": ("tf32", ["precision"]), "precision.gradient": ("bfloat16", ["precision"]),
@@ -235,7 +243,10 @@ def test_what_is_identity(tmp_path):
     toys, others = str(ROOT / "tests/toys.py"), tmp_path / "others.py"
     others.write_text(OTHER_PIXELS)
     (tmp_path / "weights.pt").write_bytes(b"weights")
-    registry = discover([toys, str(others)])
+    learner = tmp_path / "learner.py"
+    learner.write_text((ROOT / "tests/learner.py").read_text().replace('labels="shades"', 'labels="toys"')
+                       .replace('"labels": "shades"', '"labels": "toys"'))  # fmt: skip
+    registry = discover([toys, str(others), str(learner)])
     base = {
         "robharness": 1,
         "name": "docs",
@@ -243,7 +254,7 @@ def test_what_is_identity(tmp_path):
         "check": {},
         "precision": {},
         "data": {"name": "toys/pixels", "split": "test"},
-        "models": [{"model": "toys/net", "label": "Net", "reference": True}],
+        "models": [{"model": "toys/net", "label": "Net", "reference": True}, {"model": "learner/net"}],
         "attacks": [{"attack": "toys/climb", "eps": ["1/8", "1/4"]}],
         "corruptions": [{"corruption": "toys/speckle", "severity": 1}],
     }
@@ -251,9 +262,9 @@ def test_what_is_identity(tmp_path):
     def keys(wanted):
         path = tmp_path / "suite.yaml"
         path.write_text(json.dumps(wanted))
-        planned = cells.plan(suite.load(path, registry), tmp_path)
+        planned = cells.plan(suite.load(path, registry), tmp_path, store=tmp_path)
         assert not planned.missing
-        return {cell.key for cell in planned.cells}
+        return {cell.key or cell.model.artefact.hash for cell in (*planned.cells, *planned.waiting)}
 
     written = {f"{heading}." * (heading != "The file") + ticked(row[0])[0]: row[3].split(",")[0]
                for heading in ("The file", *RECORDS) for row in tables(section(SUITE, heading))[0]}  # fmt: skip

@@ -63,7 +63,7 @@ def counts(merged):
 def test_into_an_empty_or_a_new_folder_all_is_copied_byte_by_byte(ours, theirs, tmp_path, exists):
     put(theirs, (0, 4), (6, 9), value=1.0)
     put(theirs, (0, 4), value=2.0, identity={"model": {"name": "toys/other"}})
-    theirs.write_run(theirs.new_run(), {"suite": "x"})
+    theirs.write_json(theirs.new_run(), {"suite": "x"})
     into = Store(tmp_path / "deep" / "in" / "a" / "folder")
     if exists:
         into.root.mkdir(parents=True)
@@ -137,7 +137,7 @@ def test_merging_again_changes_nothing(ours, theirs):
     put(ours, (0, 2))
     put(theirs, (0, 4), (6, 9))
     theirs.write_failure(KEY, Failure(start=4, stop=6, blame="someone 1.0", error="it broke", traceback="..."))
-    theirs.write_run(theirs.new_run(), {"suite": "x"})
+    theirs.write_json(theirs.new_run(), {"suite": "x"})
     merge(ours, theirs)
     before = tree(ours.root)
     again = merge(ours, theirs)
@@ -173,9 +173,9 @@ def test_a_failure_that_was_made_good_there_stays_there(ours, theirs):
 
 def test_the_records_of_runs_travel_and_ours_stay(ours, theirs):
     mine, their = ours.new_run(), theirs.new_run()
-    ours.write_run(mine, {"suite": "mine"})
-    theirs.write_run(their, {"suite": "theirs"})
-    theirs.write_run(theirs.root / "runs" / mine.name, {"suite": "not mine"})
+    ours.write_json(mine, {"suite": "mine"})
+    theirs.write_json(their, {"suite": "theirs"})
+    theirs.write_json(theirs.root / "runs" / mine.name, {"suite": "not mine"})
     put(theirs, (0, 4))
     merge(ours, theirs)
     assert sorted(run["suite"] for run in ours.runs()) == ["mine", "theirs"]

@@ -89,7 +89,7 @@ def record(store, model="toys/net", rows=8, forward=30, backward=20, seconds=40.
     """The record of a run: (forward + backward) x rows passes of one example in so many seconds of its workers."""
     speed = {"model": model, "rows": rows, "forward": forward, "backward": backward, "seconds": seconds, "waited": 0.0}
     facts = {"workers": workers, "speed": {"Some label": speed}}
-    store.write_run(store.root / "runs" / f"{name}.json" if name else store.new_run(), facts)
+    store.write_json(store.root / "runs" / f"{name}.json" if name else store.new_run(), facts)
 
 
 PASSES = 440 + 280

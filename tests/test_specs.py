@@ -140,7 +140,12 @@ METRIC = {"name": "wrong", "summary": "s", "compute": lambda results: {}}
         (ModelSpec, MODEL, {"input": (3, 8, 8)}, "input=(3, 8, 8) must be an InputSpec"),
         (ModelSpec, MODEL, {"labels": 10}, "labels=10 must be a text"),
         (ModelSpec, MODEL, {"summary": None}, "summary=None must be a text"),
-        (ModelSpec, MODEL, {"weights": "net.pt"}, "weights='net.pt' must be a File or a Download, or several by name"),
+        (
+            ModelSpec,
+            MODEL,
+            {"weights": "net.pt"},
+            "weights='net.pt' must be a File, a Download or a Train, or Files and Downloads by name",
+        ),
         (ModelSpec, MODEL, {"preprocessing": {}}, "preprocessing={} must be a Preprocessing"),
         (ModelSpec, MODEL, {"build": None}, "build=None must be a function"),
         (ModelSpec, MODEL, {"params": dict}, "params=<class 'dict'> must be a dataclass"),

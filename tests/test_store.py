@@ -298,11 +298,11 @@ def test_the_records_of_runs_come_in_order_without_those_that_cannot_be_read(sto
     paths = [store.new_run() for _ in range(3)]
     assert len(set(paths)) == 3
     for number, path in enumerate(paths):
-        store.write_run(path, {"number": number})
-    store.write_run(paths[0], {"number": 0, "finished": True})
+        store.write_json(path, {"number": number})
+    store.write_json(paths[0], {"number": 0, "finished": True})
     (store.root / "runs" / "half.json").write_text('{"number": 3')
     assert sorted(run["number"] for run in store.runs()) == [0, 1, 2]
-    store.write_run(store.root / "runs" / "20000101T000000.json", {"number": -1})
+    store.write_json(store.root / "runs" / "20000101T000000.json", {"number": -1})
     assert store.runs()[0] == {"number": -1}
 
 

@@ -16,7 +16,7 @@ import click
 
 from robharness.errors import ExitCode, SuiteError, UserError
 
-VERBS = ("run", "plan", "report", "verify", "merge", "export-adversarial", "export-corruptions", "list")
+VERBS = ("run", "train", "plan", "report", "verify", "merge", "export-adversarial", "export-corruptions", "list")
 
 
 class _Verbs(click.Group):

@@ -38,15 +38,17 @@ def command(
     """
     import json
 
-    from robharness import api
+    from robharness import api, training
     from robharness.errors import ExitCode, UserError, Violation
     from robharness.export import export
     from robharness.plugins import discover
     from robharness.store import Store
 
-    planned = api.plan(suite, data=data_root, limit=limit, registry=discover(plugins))
+    planned = api.plan(suite, store=store, data=data_root, limit=limit, registry=discover(plugins))
     api.require(planned)
     asked = planned.only(only) if only else planned
+    if asked.waiting:
+        raise training.untrained(asked)
     is_same = True
     try:
         for made in export(asked, Store(store), output, device=api.check_devices(device)[0], rows=batch_size):

@@ -1,4 +1,4 @@
-"""`robharness list KIND`: what the installed plugins provide; loads neither torch nor NumPy."""
+"""`robharness list KIND`: what the installed plugins provide, or a store; loads neither torch nor NumPy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fnmatch
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,19 +15,25 @@ from robharness.cli import options
 from robharness.errors import UserError
 
 KINDS = ("plugins", "models", "attacks", "corruptions", "datasets", "metrics")
+ARTEFACTS = "artefacts"
 
 
-@click.command("list", short_help="List plugins, models, attacks, corruptions, datasets or metrics.")
-@click.argument("kind", type=click.Choice(KINDS))
+@click.command("list", short_help="List plugins, models, attacks, corruptions, datasets, metrics or artefacts.")
+@click.argument("kind", type=click.Choice([*KINDS, ARTEFACTS]))
 @click.argument("glob", default="*")
 @options.plugin
+@options.store
 @options.as_json
 @options.debug
-def command(kind: str, glob: str, plugins: tuple[str, ...], as_json: bool, debug: bool) -> int:
+def command(kind: str, glob: str, plugins: tuple[str, ...], store: Path, as_json: bool, debug: bool) -> int:
     """List what the installed plugins provide, or the plugins themselves with what is wrong with them.
+
+    Artefacts are the models that suites have trained, in the store.
 
     GLOB: only names that match, e.g. 'mine/*'.
     """
+    if kind == ARTEFACTS:
+        return _artefacts(store, glob, as_json)
     from robharness.plugins import discover
 
     registry = discover(plugins)
@@ -41,6 +48,45 @@ def command(kind: str, glob: str, plugins: tuple[str, ...], as_json: bool, debug
         if kind != "plugins" and registry.problems:
             click.echo(f"{len(registry.problems)} plugins were left out; see: robharness list plugins", err=True)
     return 0
+
+
+def _artefacts(store: Path, glob: str, as_json: bool) -> int:
+    """Those whose hash, model or label matches."""
+    from robharness import artefacts
+
+    rows = [
+        row
+        for row in artefacts.listing(store)
+        if any(fnmatch.fnmatchcase(row[key], glob) for key in ("name", "model", "label"))
+    ]
+    if not rows and glob != "*":
+        raise UserError(f"no {ARTEFACTS} of {store} match '{glob}'. See: robharness list {ARTEFACTS} --store {store}")
+    if as_json:
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+    elif rows:
+        for row in rows:
+            last = ", ".join(f"{key} {_short(value)}" for key, value in row["metrics"].items())
+            when = row["when"].partition("+")[0].replace("T", " ")
+            row |= {"size": _bytes(row["size"]), "when": when, "metrics": last}
+        _show(rows, ARTEFACTS)
+    else:
+        click.echo(
+            f"no {ARTEFACTS} in {store}; a suite that trains models makes them: robharness train SUITE", err=True
+        )
+    return 0
+
+
+def _bytes(size: float) -> str:
+    """ "44.7 MB"."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _entries(registry: Any, kind: str) -> list[dict[str, Any]]:
@@ -95,7 +141,7 @@ def _show(rows: list[dict[str, Any]], kind: str) -> None:
         console.print(f"no {kind}; plugins bring them, e.g.: pip install robharness-NAME")
         return
     wanted = [name for name in rows[0] if kind == "plugins" or name != "plugin"]
-    columns = [name for name in wanted if any(row[name] for row in rows)]
+    columns = [name for name in wanted if any(row[name] not in ("", None) for row in rows)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         table.add_column(name, no_wrap=name == "name", overflow="fold")

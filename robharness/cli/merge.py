@@ -25,7 +25,10 @@ def command(into: Path, sources: tuple[Path, ...], debug: bool) -> int:
     is_whole = True
     for source in sources:
         merged = merge(Store(into), Store(source))
-        click.echo(f"{source}: {merged.copied} parts of {merged.cells} cells copied, {merged.there} were there")
+        trained = f", {merged.artefacts} trained models" if merged.artefacts else ""
+        click.echo(
+            f"{source}: {merged.copied} parts of {merged.cells} cells copied{trained}, {merged.there} were there"
+        )
         if merged.differing:
             click.echo(
                 f"{source}: {merged.differing} of {merged.common} outcomes that both stores have are not the same; "

@@ -39,7 +39,7 @@ def command(
     from robharness import api
     from robharness.store import Store
 
-    planned = api.plan(suite, data=data_root, limit=limit, plugins=plugins)
+    planned = api.plan(suite, store=store, data=data_root, limit=limit, plugins=plugins)
     api.require(planned)
     facts = as_data(planned, Store(store), why=why)
     if as_json:
@@ -52,19 +52,22 @@ def command(
 def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]:
     """The plan as plain data. passes: of one example each; a gradient is a forward and a backward pass.
 
-    seconds_left: at the speed of the last runs in the store, None where a model of it has not run yet. why: add to
-    each cell why it is to be computed, None where it is not.
+    seconds_left: at the speed of the last runs in the store, None where a model of it has not run yet; trainings left
+    out. untrained: the labels of models that are to be trained first. why: add to each cell why it is to be computed,
+    None where it is not.
     """
+    from robharness import training
     from robharness.engine import stale
 
     for cell in planned.cells:
         store.verify(cell.key, planned.n)
     cells = []
     shared: set[tuple[str, str]] = set()
-    left = {model.label: {"forward": 0, "backward": 0} for model in planned.models}
+    every = {model.label: model.entry.name for model in planned.suite.models}
+    left = {label: {"forward": 0, "backward": 0} for label in every}
     reasons = _Reasons(store) if why else None
-    for cell in planned.cells:
-        missing = sum(stop - start for start, stop in store.missing(cell.key, planned.n))
+    for cell in _in_order(planned):
+        missing = sum(stop - start for start, stop in store.missing(cell.key, planned.n)) if cell.key else planned.n
         gradients = cell.cost.gradients
         perturbation = cell.perturbation
         if cell.cost.shared_gradients and perturbation is not None and missing:
@@ -84,20 +87,27 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
                 "done": planned.n - missing,
                 "forward": forwards,
                 "backward": gradients,
-                "key": cell.key,
+                "key": cell.key or None,
+                "waits": not cell.key,
                 **({"why": reasons.of(cell, planned.n) if missing else None} if reasons else {}),
             }
         )
-    names = {model.label: model.entry.name for model in planned.models}
     return {
         "suite": planned.suite.name,
         "title": planned.suite.title,
         "n": planned.n,
         "cells": cells,
+        "untrained": [model.label for model in planned.untrained],
         "passes_left": {way: sum(passes[way] for passes in left.values()) for way in ("forward", "backward")},
-        "seconds_left": _seconds_left([(names[label], sum(passes.values())) for label, passes in left.items()], store),
-        "warnings": [*planned.warnings, *stale(planned, store), *store.notes],
+        "seconds_left": _seconds_left([(every[label], sum(passes.values())) for label, passes in left.items()], store),
+        "warnings": [*planned.warnings, *training.stale(planned), *stale(planned, store), *store.notes],
     }
+
+
+def _in_order(planned: Plan) -> list[Cell]:
+    """All cells of the plan as the suite has them, those that wait beside the others of their model."""
+    labels = [model.label for model in planned.suite.models]
+    return sorted((*planned.cells, *planned.waiting), key=lambda cell: labels.index(cell.model.label))
 
 
 def _seconds_left(passes: list[tuple[str, int]], store: Store) -> float | None:
@@ -126,6 +136,8 @@ class _Reasons:
 
     def of(self, cell: Cell, n: int) -> str:
         """A sentence, e.g. "model.weights: '1f…' is stored, now it is '2a…'"."""
+        if not cell.key:
+            return "it waits for the training of its model"
         if self._store.spans(cell.key):
             return f"{n - sum(b - a for a, b in self._store.missing(cell.key, n))} of {n} examples are stored"
         if failures := self._store.failures(cell.key):
@@ -186,9 +198,10 @@ def _show(facts: dict[str, Any]) -> None:
         if label not in (None, cell["model"]):
             table.add_section()
         done = "all" if cell["done"] == cell["n"] else f"{cell['done']} of {cell['n']}"
+        done = "untrained" if cell["waits"] else done
         name = cell["model"] if cell["model"] != label else ""
         label = cell["model"]
-        row = (name, cell["perturbation"], done, str(cell["forward"]), str(cell["backward"]), cell["key"][:8])
+        row = (name, cell["perturbation"], done, str(cell["forward"]), str(cell["backward"]), (cell["key"] or "")[:8])
         table.add_row(*map(Text, row))
     console.print(table)
     done = sum(cell["done"] == cell["n"] for cell in facts["cells"])
@@ -200,6 +213,10 @@ def _show(facts: dict[str, Any]) -> None:
         f"{passes['backward']} backward passes of one example{_time(facts)}",
         soft_wrap=True,
     )
+    if facts["untrained"]:
+        waiting = sum(cell["waits"] for cell in facts["cells"])
+        text = f"{waiting} of these cells wait for the training of {', '.join(facts['untrained'])}"
+        console.print(Text(f"{text}; to train alone: robharness train SUITE"), soft_wrap=True)
     for cell in facts["cells"]:
         if cell.get("why"):
             console.print(Text(f"{cell['model']}, {cell['perturbation']}: {cell['why']}"), soft_wrap=True)

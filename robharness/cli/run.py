@@ -1,15 +1,21 @@
-"""`robharness run SUITE`: compute what the store misses, and report."""
+"""`robharness run SUITE`: train what is missing, compute what the store misses, and report."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from robharness.cli import options
+
+if TYPE_CHECKING:
+    from robharness.cells import Plan
+    from robharness.display import Display
+    from robharness.store import Store
+    from robharness.training import Trained
 
 
 @click.command("run", short_help="Compute what the store misses of a suite, and report.")
@@ -28,7 +34,7 @@ from robharness.cli import options
 @click.option("--only", metavar="GLOB", help="Compute only cells whose name, model, label or perturbation matches.")
 @click.option("--fresh", metavar="GLOB", help="Forget what is stored of the cells that match, and compute them again.")
 @options.trust
-@click.option("-x", "stop_at_failure", is_flag=True, help="Stop at the first cell that fails.")
+@click.option("-x", "stop_at_failure", is_flag=True, help="Stop at the first cell, or training, that fails.")
 @click.option("--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto", show_default=True,
               help="How to show progress, on standard error.")  # fmt: skip
 def command(
@@ -49,12 +55,12 @@ def command(
     as_json: bool,
     debug: bool,
 ) -> int:
-    """Compute what the store misses of SUITE, and report.
+    """Compute what the store misses of SUITE, and report. Models that SUITE trains are trained first.
 
     Running again is resuming: what is stored is not computed again. Exit codes: 0 all complete, 2 something to mend
     first, 3 cells failed or are missing, 130 stopped by Ctrl-C.
     """
-    from robharness import api, engine, results
+    from robharness import api, engine, results, training
     from robharness.cli.report import show
     from robharness.display import Display
     from robharness.errors import ExitCode, Interrupted, UserError
@@ -66,7 +72,7 @@ def command(
     registry = discover(plugins)
     if registry.problems:
         progress.say(f"{len(registry.problems)} plugins were left out; see: robharness list plugins")
-    planned = api.plan(suite, data=data_root, limit=limit, registry=registry)
+    planned = api.plan(suite, store=store, data=data_root, limit=limit, registry=registry)
     api.require(planned)
     if fresh and shard:
         raise UserError(
@@ -76,14 +82,25 @@ def command(
     devices = api.check_devices(device)
     kept = Store(store)
     asked = planned.only(only) if only else planned
-    asked = asked.shard(*shard) if shard else asked
     for cell in asked.only(fresh).cells if fresh else ():
         kept.forget(cell.key)
     for warning in planned.warnings:
         progress.say(f"warning: {warning}")
-    how: Any = {"devices": devices, "workers": workers, "threads": threads, "batch_size": batch_size}
-    summary = engine.run(asked, kept, progress, **how, stop_at_failure=stop_at_failure)
-    again = shlex.join(["robharness", *without_fresh(sys.argv[1:])])
+    failed = False
+    if asked.waiting:
+        if shard:
+            raise training.untrained(asked)
+        how: Any = {"device": devices[0], "threads": threads, "stop_at_failure": stop_at_failure}
+        failed = any(each.error for each in trained(asked, kept, progress, **how))
+        planned = planned.again()
+        api.require(planned)
+        asked = planned.only(only) if only else planned
+    asked = asked.shard(*shard) if shard else asked
+    summary = engine.Summary()
+    if asked.cells and not (failed and stop_at_failure):
+        how = {"devices": devices, "workers": workers, "threads": threads, "batch_size": batch_size}
+        summary = engine.run(asked, kept, progress, **how, stop_at_failure=stop_at_failure)
+    again = same_command()
     if summary.interrupted:
         raise Interrupted(f"interrupted; what is whole is stored in {store}. To go on: {again}")
     found = results.load(planned, kept)
@@ -95,9 +112,26 @@ def command(
         progress.say(f"computed nothing again; results in {store}")
     start, stop = asked.span
     incomplete = [cell for cell in asked.cells if kept.missing(cell.key, stop, start)]
+    incomplete += asked.waiting
     if incomplete:
         progress.say(f"{len(incomplete)} cells are incomplete; to try them again: {again}")
     return ExitCode.INCOMPLETE if incomplete else ExitCode.FINE
+
+
+def trained(planned: Plan, store: Store, progress: Display, **how: Any) -> list[Trained]:
+    """Train what is not there yet. Raises Interrupted, with the command that goes on."""
+    from robharness import training
+    from robharness.errors import Interrupted
+
+    try:
+        return training.train(planned, store, progress, **how)
+    except Interrupted as error:
+        raise Interrupted(f"{error}. To go on: {same_command()}") from None
+
+
+def same_command() -> str:
+    """What to type to go on."""
+    return shlex.join(["robharness", *without_fresh(sys.argv[1:])])
 
 
 def without_fresh(arguments: list[str]) -> list[str]:

@@ -14,6 +14,7 @@ from robharness.cli import options
 @click.argument("model")
 @click.argument("keys", nargs=-1, metavar="[KEY=VALUE]...")
 @options.plugin
+@options.store
 @options.data_root
 @options.trust
 @click.option("--data", metavar="NAME/SPLIT", help="What to try it on; else the smallest there is with its labels.")
@@ -25,6 +26,7 @@ def command(
     model: str,
     keys: tuple[str, ...],
     plugins: tuple[str, ...],
+    store: Path,
     data_root: Path | None,
     data: str | None,
     limit: int | None,
@@ -48,6 +50,7 @@ def command(
         model,
         _read(keys),
         discover(plugins),
+        store=store,
         data_root=api.data_root(data_root),
         data=data,
         limit=limit,

@@ -28,6 +28,7 @@ def as_data(report: Report) -> dict[str, Any]:
         "compat": report.compat,
         "complete": report.complete,
         "cells": [_flat(asdict(cell), cell.numbers) for cell in report.cells],
+        "runs": [asdict(numbers) for numbers in report.runs],
         "worst_cases": [_flat(asdict(case), case.numbers) for case in report.worst_cases],
         "corruption_means": [asdict(mean) for mean in report.corruption_means],
         "slopes": [asdict(slope) for slope in report.slopes],

@@ -11,6 +11,7 @@ import numpy as np
 from robharness import metrics
 from robharness.metrics import Interval
 from robharness.report.corruptions import CorruptionErrors, Corruptions, MeanAccuracy, SlopeNumbers
+from robharness.report.runs import RunNumbers, over_runs
 from robharness.results import CellResult, Results
 
 
@@ -97,7 +98,10 @@ class WorstCase:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All that is shown of a suite's results. problems: failed cells; warnings: what a reader must know."""
+    """All that is shown of a suite's results. problems: failed cells; warnings: what a reader must know.
+
+    run_of: label of a run -> the label that runs with other seeds share with it. runs: their spread.
+    """
 
     suite: str
     title: str
@@ -117,6 +121,20 @@ class Report:
     expected_source: str
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    run_of: dict[str, str] = field(default_factory=dict)
+    runs: tuple[RunNumbers, ...] = ()
+
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        """The columns of a table, and the models that stand in each: one, or the runs of one."""
+        found: dict[str, list[str]] = {}
+        for model in self.models:
+            found.setdefault(self.run_of.get(model, model), []).append(model)
+        return found
+
+    def asked_runs(self, label: str) -> int:
+        """How many runs the suite has of the label that they share."""
+        return list(self.run_of.values()).count(label)
 
 
 def source_of(report: Report) -> str:
@@ -132,6 +150,7 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
     corruptions = Corruptions(results)
     slopes, errors = tuple(corruptions.slopes()), tuple(corruptions.errors())
     values, failed = _metrics(results)
+    run_of = {model.label: model.run_of for model in suite.models if model.run_of is not None}
     return Report(
         suite=suite.name,
         title=suite.title or suite.name,
@@ -149,22 +168,54 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
         corruption_errors=errors,
         metrics=values,
         expected_source=suite.expected_source,
-        problems=tuple(dict.fromkeys([*_failures(results), *failed])),
+        problems=tuple(dict.fromkeys([*_untrained(results, failed=True), *_failures(results), *failed])),
         warnings=tuple(
             dict.fromkeys(
                 [
-                    *[*results.plan.warnings, *warnings, *results.notes, *_ways(results)],
+                    *[*results.plan.warnings, *warnings, *results.notes, *_untrained(results, failed=False)],
+                    *_ways(results),
                     *[*_unreadable(results), *_remarks(cells, slopes, errors), *_weaker(results)],
                 ]
             )
         ),
+        run_of=run_of,
+        runs=tuple(_runs(cells, run_of)),
     )
+
+
+def _runs(cells: Sequence[CellNumbers], run_of: dict[str, str]) -> list[RunNumbers]:
+    """Of every label that runs share, and every perturbation."""
+    found: dict[tuple[str, str], list[Numbers]] = {}
+    for cell in cells:
+        if cell.model in run_of:
+            there = found.setdefault((run_of[cell.model], cell.perturbation), [])
+            there += [cell.numbers] if cell.complete else []
+    asked = list(run_of.values())
+    return [over_runs(*key, asked.count(key[0]), numbers) for key, numbers in found.items()]
+
+
+def _untrained(results: Results, *, failed: bool) -> list[str]:
+    """The models that are not there, one line each where their training failed, and one for the others."""
+    plan, remarks, labels = results.plan, [], []
+    for model in plan.untrained:
+        why = model.artefact.failure if model.artefact else ""
+        if why:
+            remarks.append(f"{model.label} could not be trained: {why}")
+        else:
+            labels.append(model.label)
+    if failed or not labels:
+        return remarks if failed else []
+    return [
+        f"not trained yet: {', '.join(labels)}; {len(plan.waiting)} cells wait for that. To train: robharness train "
+        f"{plan.suite.path.name}"
+    ]
 
 
 def _cell(results: Results, result: CellResult) -> CellNumbers:
     cell, perturbation = result.cell, result.cell.perturbation
     is_attack, strength = cell.kind == "attack", perturbation.strength if perturbation else None
-    published = results.suite.expected.get(cell.model.label, {}).get(cell.short_name)
+    numbers = results.suite.expected
+    published = numbers.get(cell.model.label, numbers.get(str(cell.model.ref.run_of), {})).get(cell.short_name)
     return CellNumbers(
         model=cell.model.label,
         data=cell.data.name,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from robharness.metrics import Interval, drop_text
 from robharness.report.corruptions import MeanAccuracy, SlopeNumbers
 from robharness.report.model import CellNumbers, Numbers, Report, WorstCase
+from robharness.report.runs import over_runs, spread
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def tables(report: Report) -> list[Table]:
 def _attacks(report: Report) -> Table | None:
     clean = _by_row(report, lambda cell: cell.kind == "clean")
     attacks = _by_row(report, lambda cell: cell.kind == "attack" and cell.distances is None)
-    if not attacks and any(cell.kind == "corruption" for cell in report.cells):
+    if not report.cells or (not attacks and any(cell.kind == "corruption" for cell in report.cells)):
         return None
     rows: list[tuple[Value, ...] | None] = [_row(name, cells, report) for name, cells in clean.items()]
     if attacks:
@@ -50,8 +54,10 @@ def _attacks(report: Report) -> Table | None:
     for case in report.worst_cases:
         worst.setdefault((case.norm, case.eps), {})[case.model] = case
     for (norm, eps), cases in worst.items():
-        values = [_worst_value(cases[m], report) if m in cases else NOTHING for m in report.models]
-        rows.append((Value(f"worst case {norm} ≤ {eps}"), *values))
+        rows.append((Value(f"worst case {norm} ≤ {eps}"), *_across(
+            report, cases, lambda case: _worst_value(case, report),
+            lambda some: _numbers_over_runs([case.numbers for case in some], report),
+        )))  # fmt: skip
     robust = "robust accuracy (right clean and attacked)"
     counted = robust if report.count == "robust" else "accuracy"
     if report.count == "all" and any(cell.numbers.n and cell.numbers.accuracy is None for cell in report.cells):
@@ -59,7 +65,7 @@ def _attacks(report: Report) -> Table | None:
     caption = f"{counted} in %, ↓ relative drop against clean; in brackets 95 % intervals; n = {report.n}"
     if worst:
         caption += "; worst case: right under every attack of that norm and up to that budget"
-    return Table("Attacks" if attacks else "Accuracy", ("", *report.models), tuple(rows), caption)
+    return Table("Attacks" if attacks else "Accuracy", ("", *report.columns), tuple(rows), caption + _over_runs(report))
 
 
 def _distances(report: Report) -> Table | None:
@@ -69,16 +75,25 @@ def _distances(report: Report) -> Table | None:
     rows = [
         (
             Value(name),
-            *(_distance_value(cells[name][m], report) if m in cells[name] else NOTHING for m in report.models),
+            *_across(
+                report,
+                row,
+                lambda cell: _distance_value(cell, report),
+                lambda some: _over([_median(cell) for cell in some], "{:.4g}"),
+            ),
         )
-        for name in cells
+        for name, row in cells.items()
     ]
     caption = (
         f"median distance to the nearest wrong answer that the attack found, 0 where the clean one is wrong; in "
         f"brackets the 95 % interval; below, the distances within which a quarter and three quarters are wrong; "
         f"n = {report.n}"
     )
-    return Table("Smallest perturbations", ("", *report.models), tuple(rows), caption)
+    return Table("Smallest perturbations", ("", *report.columns), tuple(rows), caption + _over_runs(report))
+
+
+def _median(cell: CellNumbers) -> float | None:
+    return None if cell.distances is None else cell.distances.median
 
 
 def _distance_value(cell: CellNumbers, report: Report) -> Value:
@@ -110,10 +125,10 @@ def _corruptions(report: Report) -> Table | None:
     for mean in report.corruption_means:
         means.setdefault(f"mean of {_part(mean)}", {})[mean.model] = mean
     for name, by_model in means.items():
-        values = [_mean_value(by_model[m]) if m in by_model else NOTHING for m in report.models]
+        values = _across(report, by_model, _mean_value, lambda some: _over([m.accuracy for m in some], "{:.1f}", 100))
         rows.append((Value(name), *values))
     caption = f"accuracy in %, ↓ relative drop against clean; in brackets 95 % intervals; n = {report.n}"
-    return Table("Corruptions", ("", *report.models), tuple(rows), caption)
+    return Table("Corruptions", ("", *report.columns), tuple(rows), caption + _over_runs(report))
 
 
 def _slopes(report: Report) -> Table | None:
@@ -122,10 +137,12 @@ def _slopes(report: Report) -> Table | None:
     by_group: dict[str, dict[str, SlopeNumbers]] = {}
     for slope in report.slopes:
         by_group.setdefault(_part(slope), {})[slope.model] = slope
-    models = tuple(dict.fromkeys(slope.model for slope in report.slopes))
+    models = tuple(dict.fromkeys(report.run_of.get(slope.model, slope.model) for slope in report.slopes))
     rows = []
     for group, slopes in by_group.items():
-        rows.append((Value(group), *(_slope_value(slopes[m]) if m in slopes else NOTHING for m in models)))
+        values = _across(report, slopes, _slope_value, lambda some: _over([s.slope for s in some], "{:.3f}"))
+        there = dict(zip(report.columns, values, strict=True))
+        rows.append((Value(group), *(there[label] for label in models)))
     flag = "; * few examples" if any(slope.few_examples for slope in report.slopes) else ""
     caption = (
         f"least squares through the origin of the model's drops on those of {report.reference}; in brackets 95 % "
@@ -138,22 +155,32 @@ def _slopes(report: Report) -> Table | None:
 def _corruption_errors(report: Report) -> Table | None:
     if not report.corruption_errors:
         return None
-    rows: dict[str, dict[str, Value]] = {}
+    rows: dict[str, dict[str, tuple[float | None, Interval | None]]] = {}
     for errors in report.corruption_errors:
         here = f"{errors.name}, {errors.corruptions}"
-        rows.setdefault(here, {})[errors.model] = _error_value(errors.error, errors.interval)
+        rows.setdefault(here, {})[errors.model] = (errors.error, errors.interval)
         if errors.baseline is not None:
-            relative = _error_value(errors.relative, errors.relative_interval)
-            rows.setdefault(f"relative {here}", {})[errors.model] = relative
+            rows.setdefault(f"relative {here}", {})[errors.model] = (errors.relative, errors.relative_interval)
             for name, error in errors.by_corruption.items():
-                rows.setdefault(f"CE, {name}", {})[errors.model] = _error_value(error, None)
+                rows.setdefault(f"CE, {name}", {})[errors.model] = (error, None)
     baselines = dict.fromkeys(errors.baseline for errors in report.corruption_errors if errors.baseline)
     caption = "mean over corruptions of the error in %, each the mean over its severities"
     if baselines:
         caption += f", relative to that of {' and '.join(baselines)}; relative: of what is added to the clean error"
     caption += "; in brackets 95 % bootstrap intervals over examples"
-    made = tuple((Value(name), *(row.get(m, NOTHING) for m in report.models)) for name, row in rows.items())
-    return Table("Corruption errors", ("", *report.models), made, caption)
+    made = tuple(
+        (
+            Value(name),
+            *_across(
+                report,
+                row,
+                lambda error: _error_value(*error),
+                lambda some: _over([error for error, _ in some], "{:.1f}", 100),
+            ),
+        )
+        for name, row in rows.items()
+    )
+    return Table("Corruption errors", ("", *report.columns), made, caption + _over_runs(report))
 
 
 def _error_value(error: float | None, interval: Interval | None) -> Value:
@@ -181,10 +208,52 @@ def _metrics(report: Report) -> Table | None:
     if not report.metrics:
         return None
     rows = tuple(
-        (Value(name), *(Value(f"{values[m]:.4g}") if m in values else NOTHING for m in report.models))
+        (Value(name), *_across(report, values, lambda value: Value(f"{value:.4g}"), lambda some: _over(some, "{:.4g}")))
         for name, values in report.metrics.items()
     )
-    return Table("Metrics", ("", *report.models), rows)
+    return Table("Metrics", ("", *report.columns), rows, _over_runs(report).removeprefix("; "))
+
+
+def _across(
+    report: Report, row: Mapping[str, T], one: Callable[[T], Value], several: Callable[[list[T]], Value]
+) -> Iterator[Value]:
+    """The values of a row, by column. one: of a model; several: of the runs that are there."""
+    for label, models in report.columns.items():
+        there = [row[model] for model in models if model in row]
+        if label in report.models:
+            yield one(there[0]) if there else NOTHING
+        elif there:
+            value, asked = several(there), report.asked_runs(label)
+            count = f"{len(there)} of {asked}" if len(there) < asked else f"{asked}"
+            yield Value(value.text, (*value.below, f"{count} run{'s' if asked > 1 else ''}"))
+        else:
+            yield NOTHING
+
+
+def _over(values: Sequence[float | None], form: str, scale: float = 1) -> Value:
+    """ "1.33 ± 0.05", mean and sample standard deviation."""
+    mean, deviation = spread(values)
+    if mean is None:
+        return NOTHING
+    return Value(form.format(scale * mean) + ("" if deviation is None else f" ± {form.format(scale * deviation)}"))
+
+
+def _numbers_over_runs(numbers: Sequence[Numbers], report: Report) -> Value:
+    """ "38.2 ± 0.4 ↓50% ± 1"."""
+    found = over_runs("", "", len(numbers), numbers)
+    is_robust, digits = found.accuracy is None, 2 if numbers[0].n >= 1000 else 1
+    accuracies = [each.robust_accuracy if is_robust else each.accuracy for each in numbers]
+    value = _over(accuracies, f"{{:.{digits}f}}", 100)
+    if found.relative_drop is None:
+        return value
+    deviation = found.relative_drop_deviation
+    about = "" if deviation is None else f" ± {100 * deviation:.0f}"
+    return Value(f"{value.text} ↓{drop_text(found.relative_drop)}{about}", value.below)
+
+
+def _over_runs(report: Report) -> str:
+    """What a caption says of columns that stand for several runs."""
+    return "; ±: sample standard deviation over runs, which differ in their seed" if report.runs else ""
 
 
 def _by_row(report: Report, wanted: Callable[[CellNumbers], bool]) -> dict[str, dict[str, CellNumbers]]:
@@ -204,7 +273,19 @@ def _group_order(report: Report) -> list[str | None]:
 
 
 def _row(name: str, cells: dict[str, CellNumbers], report: Report) -> tuple[Value, ...]:
-    return (Value(name), *(_cell_value(cells[m], report) if m in cells else NOTHING for m in report.models))
+    return (Value(name), *_across(report, cells, lambda cell: _cell_value(cell, report),
+                                  lambda some: _cells_over_runs(some, report)))  # fmt: skip
+
+
+def _cells_over_runs(cells: Sequence[CellNumbers], report: Report) -> Value:
+    """Of runs that are complete; the others are none yet."""
+    complete = [cell for cell in cells if cell.complete]
+    if not complete:
+        return NOTHING
+    value, published = _numbers_over_runs([cell.numbers for cell in complete], report), complete[0].expected
+    below = [] if published is None else [f"published {100 * published:.2f}"]
+    below += [f"{len(complete)} complete"] if len(complete) < len(cells) else []
+    return Value(value.text, (*value.below, *below))
 
 
 def _cell_value(cell: CellNumbers, report: Report) -> Value:

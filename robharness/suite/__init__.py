@@ -4,7 +4,7 @@
 """
 
 from robharness.suite.baselines import BASELINES, Baseline
-from robharness.suite.reader import load
+from robharness.suite.reader import load, trained_on
 from robharness.suite.records import (
     AttackRef,
     Check,
@@ -38,4 +38,5 @@ __all__ = [
     "changed_fields",
     "json_schema",
     "load",
+    "trained_on",
 ]

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from robharness.errors import PluginNotFound, SuiteError, UserError, did_you_mean
 from robharness.plugins import Entry, Registry
+from robharness.specs import DataRef as Split
 from robharness.specs import ModelSpec, Preprocessing
 from robharness.suite import yaml
 from robharness.suite.baselines import BASELINES, Baseline
@@ -96,7 +97,7 @@ class _Reader:
                 self.unknown((key,), key, [*known, *_LISTS, "expected"])
         self.nested_unknown(raw)
         dataset = self.dataset(raw.get("data"))
-        models = [model for at, entry in self.items(raw, "models") for model in self.model(at, entry, path)]
+        models = [model for at, entry in self.items(raw, "models") for model in self.model(at, entry, path, header)]
         perturbations = [p for at, entry in self.items(raw, "attacks") for p in self.attack(at, entry, models)]
         perturbations += [p for at, entry in self.items(raw, "corruptions") for p in self.corruption(at, entry, header)]
         perturbations = _distinctly_named(perturbations)
@@ -265,7 +266,9 @@ class _Reader:
             self.error(("baseline",), f"{sentence} '{dataset.spec.labels}'; name a model's label instead")
         return table
 
-    def model(self, path: yaml.Path, raw: dict[str, Any], suite: Path) -> Iterator[tuple[yaml.Path, Model]]:
+    def model(
+        self, path: yaml.Path, raw: dict[str, Any], suite: Path, header: Header | None
+    ) -> Iterator[tuple[yaml.Path, Model]]:
         for entry, ref, params in self.entries("models", ModelRef, raw, path):
             spec = self.spec(path, entry, ref, params)
             weights: Any = suite.parent / ref.weights if isinstance(ref.weights, str) else None
@@ -273,7 +276,30 @@ class _Reader:
                 weights = {name: suite.parent / file for name, file in ref.weights.items()}
             label = ref.label or entry.name
             entry = dataclasses.replace(entry, spec=spec)
-            yield path, Model(entry=entry, params=params, label=label, reference=ref.reference, weights=weights)
+            model = Model(entry=entry, params=params, label=label, reference=ref.reference, weights=weights)
+            runs = self.runs(path, model, ref, header) if model.is_trained else [model]
+            if not model.is_trained:
+                self.no_seed(path, raw, entry)
+            yield from ((path, run) for run in runs)
+
+    def runs(self, path: yaml.Path, model: Model, ref: ModelRef, header: Header | None) -> list[Model]:
+        """The trainings of a model, one or as many as it has seeds; the first of them is the reference."""
+        seed = ref.seed if ref.seed is not None else header.seed if header else 0
+        try:
+            model = dataclasses.replace(model, seed=seed, data=trained_on(model.entry, model.params, self.registry))
+        except UserError as error:
+            self.error((*path, "model"), str(error))
+        if ref.seeds is None:
+            return [model]
+        runs = [(at, f"{model.label} seed {at}") for at in range(seed, seed + ref.seeds)]
+        return [dataclasses.replace(model, seed=at, label=label, run_of=model.label,
+                                    reference=model.reference and at == seed) for at, label in runs]  # fmt: skip
+
+    def no_seed(self, path: yaml.Path, raw: dict[str, Any], entry: Entry) -> None:
+        """Say of a model that is not trained that it has no seed, unless its plugin has an option of that name."""
+        for key in {"seed", "seeds"} & {*raw} - {*_options(raw, entry)}:
+            sentence = f"{entry.name} is not trained here, so that it has no seed; leave '{key}' out"
+            self.error((*path, key), sentence, at_key=True)
 
     def spec(self, path: yaml.Path, entry: Entry, ref: ModelRef, params: Any) -> ModelSpec:
         """The model's spec with the fields that its options decide, and what the suite changes of preprocessing."""
@@ -455,6 +481,25 @@ class _Reader:
                     sentence = f"no cell is called '{cell}'{did_you_mean(cell, cells)}"
                     self.error(("expected", label, cell), sentence, at_key=True)
         return wanted or {}, str(raw.get("source") or "")
+
+
+def trained_on(entry: Entry, params: Any, registry: Registry) -> dict[str, tuple[Entry, str]]:
+    """What a model is trained on: a data set's entry and a split by role. Raises UserError where there is no such."""
+    found = {}
+    try:
+        declared = dict(entry.spec.weights.data(params))
+        wrong = [role for role, split in declared.items() if not isinstance(split, Split)]
+    except Exception as error:  # a plugin's function may raise anything; say whose it was
+        raise UserError(f"{entry.name} ({entry.source}): {type(error).__name__}: {error}") from error
+    if wrong:
+        raise UserError(f"{entry.name} ({entry.source}): its data '{wrong[0]}' are no DataRef")
+    for role, split in declared.items():
+        data = registry.find("datasets", split.name)
+        if data.spec.splits and split.split not in data.spec.splits:
+            raise UserError(f"{entry.name} ({entry.source}) is trained on the split '{split.split}' of {data.name}, "
+                            f"which has {', '.join(data.spec.splits)}")  # fmt: skip
+        found[str(role)] = (data, split.split)
+    return found
 
 
 def _distinctly_named(perturbations: list[tuple[yaml.Path, Perturbation]]) -> list[tuple[yaml.Path, Perturbation]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
 
+from robharness import specs
 from robharness.plugins import Entry
 from robharness.specs import Budget, Norm, Params
 from robharness.suite.baselines import Baseline
@@ -35,11 +36,9 @@ Severities = Annotated[tuple[int, ...], BeforeValidator(_as_tuple), _one_or_list
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataRef:
+class DataRef(specs.DataRef):
     """`data:` the data set, its split and how many examples of it."""
 
-    name: str
-    split: str
     limit: Annotated[int, Field(gt=0)] | None = None
 
 
@@ -52,6 +51,8 @@ class ModelRef:
     reference: bool = False
     weights: str | dict[str, str] | None = None
     preprocessing: dict[str, Any] | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
+    seeds: Annotated[int, Field(ge=1)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,8 @@ class Model:
     """A model of the suite, its plugin's entry and its options.
 
     entry: with the fields that its options decide, and what the suite changes of the preprocessing. weights: a file
-    given by the suite, or several by name, absolute.
+    given by the suite, or several by name, absolute. Of one that the suite trains: seed: of its training; data: what it
+    learns from, a data set's entry and a split by role; run_of: the label that several seeds share.
     """
 
     entry: Entry
@@ -138,6 +140,14 @@ class Model:
     label: str
     reference: bool
     weights: Path | dict[str, Path] | None
+    seed: int = 0
+    data: Mapping[str, tuple[Entry, str]] = field(default_factory=dict)
+    run_of: str | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the suite trains it, rather than finding its weights somewhere."""
+        return self.weights is None and isinstance(self.entry.spec.weights, specs.Train)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -236,7 +236,7 @@ def _gradient(classifier: Classifier, x: Tensor) -> Gradient:
 def _declared(spec: ModelSpec) -> Iterator[tuple[str, File | Download]]:
     if isinstance(spec.weights, File | Download):
         yield "", spec.weights
-    elif spec.weights is not None:
+    elif isinstance(spec.weights, Mapping):
         yield from spec.weights.items()
 
 
