@@ -87,10 +87,6 @@ def train(
         if model.weights is not None:
             found.append(Trained(label=model.label, artefact=model.artefact, sha256=str(model.weights.sha256)))
             continue
-        twin = next((each for each in found if each.artefact.hash == model.artefact.hash), None)
-        if twin is not None:  # two labels of one recipe
-            found.append(Trained(label=model.label, artefact=model.artefact, sha256=twin.sha256, error=twin.error))
-            continue
         try:
             found.append(_trained(model, store, listener if job.is_first else _Silent(), device, threads, job))
         except KeyboardInterrupt:
