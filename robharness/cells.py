@@ -76,7 +76,8 @@ class Cell:
     """One model under one perturbation, or none, on one data set.
 
     name: for people, unique in a plan. perturbation: None for the clean cell. cost: passes per example, the judging
-    one left out. source: the model that its attack is crafted on, where that is another one.
+    one left out. source: the model that its attack is crafted on, where that is another one. with_features: the
+    representation of these examples is stored, too; it is a cell of its own, since outcomes do not depend on that.
     """
 
     model: PlannedModel
@@ -87,14 +88,30 @@ class Cell:
     identity: dict[str, Any]
     key: str
     cost: Cost
+    with_features: bool = False
 
     @property
-    def kind(self) -> Literal["clean", "attack", "corruption"]:
+    def kind(self) -> Literal["clean", "attack", "corruption", "features"]:
+        if self.with_features:
+            return "features"
         return "clean" if self.perturbation is None else self.perturbation.kind
 
     @property
-    def short_name(self) -> str:
+    def what(self) -> str:
+        """What its model sees: "clean", or the perturbation's name."""
         return "clean" if self.perturbation is None else self.perturbation.name
+
+    @property
+    def short_name(self) -> str:
+        return f"features({self.what})" if self.with_features else self.what
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The columns beside the outcome: what the perturbation notes down; or the features, (D,) float32 each, and of
+        clean ones `boundary`, how far they are from where the head changes its mind, None where it is not linear."""
+        if self.with_features:
+            return ("features", "boundary") if self.perturbation is None else ("features",)
+        return tuple(self.perturbation.notes) if self.perturbation else ()
 
     @property
     def name(self) -> str:
@@ -188,9 +205,24 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None) -> Plan:
     if missing or data is None:
         return Plan(suite=suite, data_root=data_root, missing=tuple(missing))
     planned = tuple(model for model in models if model is not None)
-    cells = tuple(_cell(suite, model, data, p, planned) for model in planned for p in (None, *suite.perturbations))
+    looked_at = _looked_at(suite)
+    cells = tuple(
+        cell
+        for model in planned
+        for cell in (
+            *(_cell(suite, model, data, p, planned) for p in (None, *suite.perturbations)),
+            *(_cell(suite, model, data, p, planned, with_features=True) for p in looked_at),
+        )
+    )
     warnings = tuple(_warnings(suite))
     return Plan(suite=suite, data_root=data_root, models=planned, data=data, cells=cells, warnings=warnings)
+
+
+def _looked_at(suite: Suite) -> list[Perturbation | None]:
+    """Under what the suite's metrics look at features: nothing (None), corruptions."""
+    corruptions = [p for p in suite.perturbations if p.kind == "corruption"]
+    clean: list[Perturbation | None] = [None] if suite.needs & {"features", "views"} else []
+    return [*clean, *(corruptions if "views" in suite.needs else [])]
 
 
 def _open_stored(perturbation: Perturbation, data_root: Path) -> None:
@@ -281,12 +313,15 @@ def _cell(
     data: PlannedData,
     perturbation: Perturbation | None,
     models: Sequence[PlannedModel],
+    *,
+    with_features: bool = False,
 ) -> Cell:
     kind = "clean" if perturbation is None else perturbation.kind
     count: Literal["all", "robust"] = suite.count if kind == "attack" else "all"
     identity: dict[str, Any] = {"model": model.identity, "data": data.identity, "precision": suite.precision.of(kind)}
     identity |= {"compile": True} if suite.compile else {}
-    cost, source = Cost(), None
+    identity |= {"features": model.entry.spec.features} if with_features else {}
+    cost, source = Cost(forwards=int(with_features)), None
     if perturbation is not None:
         entry = perturbation.entry
         draws = entry.spec.randomness != "none"
@@ -317,6 +352,7 @@ def _cell(
         identity=identity,
         key=key_of(identity),
         cost=cost,
+        with_features=with_features,
     )
 
 

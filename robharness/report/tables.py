@@ -181,7 +181,7 @@ def _metrics(report: Report) -> Table | None:
     if not report.metrics:
         return None
     rows = tuple(
-        (Value(name), *(Value(f"{values[m]:.4g}") if m in values else NOTHING for m in report.models))
+        (Value(name), *(Value(f"{values[m].value:.4g}") if m in values else NOTHING for m in report.models))
         for name, values in report.metrics.items()
     )
     return Table("Metrics", ("", *report.models), rows)

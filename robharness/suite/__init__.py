@@ -18,6 +18,7 @@ from robharness.suite.records import (
     Precision,
     Suite,
     changed_fields,
+    unrepresented,
 )
 from robharness.suite.schema import json_schema
 
@@ -38,4 +39,5 @@ __all__ = [
     "changed_fields",
     "json_schema",
     "load",
+    "unrepresented",
 ]
