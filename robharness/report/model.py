@@ -155,7 +155,7 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
             dict.fromkeys(
                 [
                     *[*results.plan.warnings, *warnings, *results.notes, *_ways(results)],
-                    *[*_unreadable(results), *_remarks(cells, slopes, errors), *_weaker(results)],
+                    *[*_unreadable(results), *_remarks(cells, slopes, errors), *_lacking(values), *_weaker(results)],
                 ]
             )
         ),
@@ -312,12 +312,19 @@ def _metrics(results: Results) -> tuple[dict[str, dict[str, Measured]], list[str
     return values, problems
 
 
+def _lacking(values: dict[str, dict[str, Measured]]) -> list[str]:
+    """Metrics that say why they have no number."""
+    return [f"no {name} for {label}: {each.lacks}" for name, by in values.items() for label, each in by.items()
+            if each.lacks]  # fmt: skip
+
+
 def measured(value: Any) -> Measured:
     """What a metric gave, with its details as plain data. Raises TypeError or ValueError for what is no number."""
     given = value if isinstance(value, Measured) else Measured(value=value)
-    if isinstance(given.value, str):
-        raise TypeError(f"{given.value!r} is not a number")
-    return Measured(value=float(given.value), details={str(name): _plain(part) for name, part in given.details.items()})
+    if isinstance(value, str):
+        raise TypeError(f"{value!r} is not a number")
+    details = {str(name): _plain(part) for name, part in given.details.items()}
+    return Measured(value=float(given.value), details=details, lacks=given.lacks)
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from robharness.metrics import Interval, drop_text
 from robharness.report.corruptions import MeanAccuracy, SlopeNumbers
 from robharness.report.model import CellNumbers, Numbers, Report, WorstCase
+from robharness.specs import Measured
 
 
 @dataclass(frozen=True)
@@ -181,10 +182,13 @@ def _metrics(report: Report) -> Table | None:
     if not report.metrics:
         return None
     rows = tuple(
-        (Value(name), *(Value(f"{values[m].value:.4g}") if m in values else NOTHING for m in report.models))
-        for name, values in report.metrics.items()
+        (Value(name), *(_metric_value(values.get(m)) for m in report.models)) for name, values in report.metrics.items()
     )
     return Table("Metrics", ("", *report.models), rows)
+
+
+def _metric_value(measured: Measured | None) -> Value:
+    return NOTHING if measured is None or math.isnan(measured.value) else Value(f"{measured.value:.4g}")
 
 
 def _by_row(report: Report, wanted: Callable[[CellNumbers], bool]) -> dict[str, dict[str, CellNumbers]]:
