@@ -75,7 +75,7 @@ class ClassDistances:
 
     @property
     def ratio(self) -> float:
-        """The mean off the diagonal over the mean on it; 1 where classes are no clusters. Source: the paper, Figure 3."""
+        """The mean off the diagonal over the mean on it; 1 where classes are no clusters. Source: its Figure 3."""
         return float(self.inter.mean() / np.nanmean(self.intra))
 
     @property
