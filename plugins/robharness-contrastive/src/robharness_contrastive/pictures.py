@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from robharness_contrastive.representation import ClassDistances, Floats, class_distances, unit
 
@@ -90,13 +91,18 @@ def heat_maps(distances: Mapping[str, ClassDistances]) -> Figure:
 def tsne(features: Mapping[str, Features]) -> Figure:
     """The features of each model in the plane by t-SNE, coloured by class. features: by label, at least 4 examples."""
     figure, axes = _panels(len(features))
+    classes = np.unique(np.concatenate([each.labels for each in features.values()]))
     with matplotlib.rc_context(_STYLE):
         for place, (label, each) in zip(axes[0], features.items(), strict=True):
             at = embedded(each.values)
-            place.scatter(at[:, 0], at[:, 1], c=_colours(each.labels), s=8, linewidths=0)
+            place.scatter(at[:, 0], at[:, 1], c=_colours(each.labels, classes), s=8, linewidths=0)
             place.set_title(f"{label}\nt-SNE of {len(at)} examples")
             place.set_xticks([])
             place.set_yticks([])
+        if len(classes) <= 20:
+            shown = _colours(classes, classes)
+            dots = [Line2D([], [], marker="o", linestyle="", markersize=4, color=colour) for colour in shown]
+            figure.legend(dots, classes, loc="outside right center", title="class")
     return figure
 
 
@@ -155,8 +161,9 @@ def on_circle(values: Any) -> tuple[Floats, float]:
     if points.shape[1] < 2:
         points = np.hstack([points, np.zeros((len(points), 1))])
     _, sizes, directions = np.linalg.svd(points, full_matrices=False)
-    found = directions[:2] * np.sign(directions[:2][np.arange(2), np.abs(directions[:2]).argmax(1)])[:, None]
-    return unit(points @ found.T), float((sizes[:2] ** 2).sum() / (sizes**2).sum())
+    flat = points @ directions[:2].T
+    flat *= np.where(flat.sum(0) < 0, -1, 1)  # most of them at angle 0, and not where the line is cut
+    return unit(flat), float((sizes[:2] ** 2).sum() / (sizes**2).sum())
 
 
 def _map(points: Floats) -> Floats:
@@ -183,13 +190,11 @@ def _panels(columns: int, rows: int = 1) -> tuple[Figure, Any]:
         return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _colours(labels: Any) -> Floats:
-    """A colour per example by its class, (N, 4)."""
-    classes, number = np.unique(labels, return_inverse=True)
+def _colours(labels: Any, classes: Any) -> Floats:
+    """A colour per example by its class, (N, 4), the same one in every panel. classes: of all panels, ascending."""
     name = "tab10" if len(classes) <= 10 else "tab20" if len(classes) <= 20 else "hsv"
-    palette = matplotlib.colormaps[name]
-    share = number / max(1, len(classes)) if name == "hsv" else number
-    return np.asarray(palette(share), np.float64)
+    number = np.searchsorted(classes, labels)
+    return np.asarray(matplotlib.colormaps[name](number / len(classes) if name == "hsv" else number), np.float64)
 
 
 def _first(features: Features) -> Features:
