@@ -435,7 +435,7 @@ class _Reader:
                 self.error(("metrics", index), f"{sentence}; write one under `corruptions:`")
             if "distances" in metric.spec.needs and not measures:
                 sentence = f"{metric.name} looks at distances, and there is no attack without `eps`"
-                self.error(("metrics", index), f"{sentence}; write one, such as attacks/ddn, under `attacks:`")
+                self.error(("metrics", index), f"{sentence}; write one under `attacks:`")
 
     def unique(self, models: list[Any], perturbations: list[Any]) -> None:
         seen: dict[str, int] = {}

@@ -7,10 +7,12 @@ from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from robharness import Measured, MetricSpec, Results, hookimpl
+from robharness import Measured, MetricSpec, hookimpl
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from robharness import Results
 
 NEIGHBOURS = 10
 """Of each example, for the purity of its neighbourhood."""
