@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from robharness.errors import Missing, Unreadable, UserError
     from robharness.hookspecs import hookimpl
     from robharness.plugins import discover
-    from robharness.results import Results
+    from robharness.results import Features, Results
     from robharness.rng import ExampleRNG
     from robharness.specs import (
         Attack,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Download,
         File,
         InputSpec,
+        Measured,
         MetricSpec,
         ModelSpec,
         Perturbed,
@@ -46,23 +47,12 @@ _HOMES = {
     "errors": ("Missing", "Unreadable", "UserError"),
     "hookspecs": ("hookimpl",),
     "plugins": ("discover",),
-    "results": ("Results",),
+    "results": ("Features", "Results"),
     "rng": ("ExampleRNG",),
     "specs": (
-        *(
-            "Attack",
-            "AttackSpec",
-            "Budget",
-            "Clips",
-            "Corruption",
-            "CorruptionSpec",
-            "Cost",
-            "DataRef",
-            "Dataset",
-            "DatasetSpec",
-        ),
-        *("Download", "File", "InputSpec", "MetricSpec", "ModelSpec", "Perturbed", "Preprocessing", "Progress"),
-        *("ThreatModel", "Train", "Training"),
+        *("Attack", "AttackSpec", "Budget", "Clips", "Corruption", "CorruptionSpec", "Cost", "DataRef", "Dataset"),
+        *("DatasetSpec", "Download", "File", "InputSpec", "Measured", "MetricSpec", "ModelSpec", "Perturbed"),
+        *("Preprocessing", "Progress", "ThreatModel", "Train", "Training"),
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -82,9 +72,11 @@ __all__ = [
     "DatasetSpec",
     "Download",
     "ExampleRNG",
+    "Features",
     "File",
     "Gradient",
     "InputSpec",
+    "Measured",
     "MetricSpec",
     "Missing",
     "ModelSpec",

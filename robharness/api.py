@@ -58,6 +58,9 @@ def plan(
         if taken:
             raise UserError(f"the suite has a model with the label '{taken[0]}' already; give the live one another")
         loaded = dataclasses.replace(loaded, models=loaded.models + live)
+        lacks = [why for metric in loaded.metrics for model in live if (why := suite.unrepresented(metric, model))]
+        if lacks:
+            raise UserError(f"{lacks[0]}; give a ModelSpec with `features` instead of a network")
     planned = cells.plan(loaded, data_root(data), limit, Path(store))
     recipe = Recipe(source=source, data_root=data_root(data), limit=limit, options=registry.options)
     return planned if models else dataclasses.replace(planned, recipe=recipe)
@@ -145,9 +148,10 @@ def load(
     data: str | Path | None = None,
     limit: int | None = None,
     plugins: Sequence[str] = (),
+    registry: Registry | None = None,
 ) -> Results:
-    """The stored results of a suite, complete or not; computes nothing."""
-    planned = plan(source, store=store, data=data, limit=limit, plugins=plugins)
+    """The stored results of a suite, complete or not; computes nothing. The parameters are those of `run`."""
+    planned = plan(source, store=store, data=data, limit=limit, plugins=plugins, registry=registry)
     require(planned)
     return results.load(planned, Store(Path(store)))
 
@@ -202,6 +206,26 @@ def observe(found: Results, registry: Registry) -> list[str]:
         except Exception as error:  # an observer may raise anything; the run is done and its results are good
             warnings.append(f"robharness_run_finished of {source}: {type(error).__name__}: {error}")
     return warnings
+
+
+def paint(found: Results, registry: Registry, folder: Path) -> tuple[list[Path], list[str]]:
+    """Let every plugin that draws pictures draw the results into a folder, which is made; the files, and warnings.
+
+    Raises UserError where the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made: {error.strerror}. See: ls -ld {folder.parent}") from None
+    written: list[Path] = []
+    warnings = []
+    for source, painter in registry.painters:
+        try:
+            for paths in painter(results=found, folder=folder):
+                written.extend(paths)  # those before an error stay
+        except Exception as error:  # as above
+            warnings.append(f"robharness_pictures of {source}: {type(error).__name__}: {error}")
+    return written, warnings
 
 
 def _live(label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registry: Registry, root: Path) -> suite.Model:

@@ -88,7 +88,8 @@ class Cell:
 
     name: for people, unique in a plan. perturbation: None for the clean cell. cost: passes per example, the judging
     one left out. source: the model that its attack is crafted on, where that is another one. key: empty, as the
-    identity is, for as long as one of its models is not trained.
+    identity is, for as long as one of its models is not trained. with_features: the representation of these examples is
+    stored, too; it is a cell of its own, since outcomes do not depend on that.
     """
 
     model: PlannedModel
@@ -99,14 +100,30 @@ class Cell:
     identity: dict[str, Any]
     key: str
     cost: Cost
+    with_features: bool = False
 
     @property
-    def kind(self) -> Literal["clean", "attack", "corruption"]:
+    def kind(self) -> Literal["clean", "attack", "corruption", "features"]:
+        if self.with_features:
+            return "features"
         return "clean" if self.perturbation is None else self.perturbation.kind
 
     @property
-    def short_name(self) -> str:
+    def what(self) -> str:
+        """What its model sees: "clean", or the perturbation's name."""
         return "clean" if self.perturbation is None else self.perturbation.name
+
+    @property
+    def short_name(self) -> str:
+        return f"features({self.what})" if self.with_features else self.what
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The columns beside the outcome: what the perturbation notes down; or the features, (D,) float32 each, and of
+        clean ones `boundary`, how far they are from where the head changes its mind, None where it is not linear."""
+        if self.with_features:
+            return ("features", "boundary") if self.perturbation is None else ("features",)
+        return tuple(self.perturbation.notes) if self.perturbation else ()
 
     @property
     def name(self) -> str:
@@ -226,7 +243,15 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
     if missing or data is None:
         return Plan(**common, missing=tuple({str(error): error for error in missing}.values()))
     planned = tuple(model for model in models if model is not None)
-    cells = [_cell(suite, model, data, p, planned) for model in planned for p in (None, *suite.perturbations)]
+    looked_at = _looked_at(suite)
+    cells = [
+        cell
+        for model in planned
+        for cell in (
+            *(_cell(suite, model, data, p, planned) for p in (None, *suite.perturbations)),
+            *(_cell(suite, model, data, p, planned, with_features=True) for p in looked_at),
+        )
+    ]
     return Plan(
         **common,
         models=tuple(model for model in planned if not model.is_untrained),
@@ -235,6 +260,13 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
         waiting=tuple(cell for cell in cells if not cell.key),
         warnings=tuple(_warnings(suite)),
     )
+
+
+def _looked_at(suite: Suite) -> list[Perturbation | None]:
+    """Under what the suite's metrics look at features: nothing (None), corruptions."""
+    corruptions = [p for p in suite.perturbations if p.kind == "corruption"]
+    clean: list[Perturbation | None] = [None] if suite.needs & {"features", "views"} else []
+    return [*clean, *(corruptions if "views" in suite.needs else [])]
 
 
 def _open_stored(perturbation: Perturbation, data_root: Path) -> None:
@@ -362,12 +394,15 @@ def _cell(
     data: PlannedData,
     perturbation: Perturbation | None,
     models: Sequence[PlannedModel],
+    *,
+    with_features: bool = False,
 ) -> Cell:
     kind = "clean" if perturbation is None else perturbation.kind
     count: Literal["all", "robust"] = suite.count if kind == "attack" else "all"
     identity: dict[str, Any] = {"model": model.identity, "data": data.identity, "precision": suite.precision.of(kind)}
     identity |= {"compile": True} if suite.compile else {}
-    cost, source = Cost(), None
+    identity |= {"features": model.entry.spec.features} if with_features else {}
+    cost, source = Cost(forwards=int(with_features)), None
     if perturbation is not None:
         entry = perturbation.entry
         draws = entry.spec.randomness != "none"
@@ -399,6 +434,7 @@ def _cell(
         identity=identity,
         key="" if waits else key_of(identity),
         cost=cost,
+        with_features=with_features,
     )
 
 

@@ -11,6 +11,7 @@ or a loose file: `robharness list models -p ./mine.py`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -183,5 +184,29 @@ def robharness_run_finished(results: Results) -> None:
     @hookimpl
     def robharness_run_finished(results):
         print(f"{len(results.cells)} cells of {results.suite.name}")
+    ```
+    """
+
+
+@hookspec
+def robharness_pictures(results: Results, folder: Path) -> Iterable[Path]:  # type: ignore[empty-body]
+    """Draw results into files of the folder, which is there, and yield their paths; for `report --pictures`.
+
+    Nothing where there is nothing to draw, such as features that no metric of the suite needs. What goes wrong here is
+    shown as a warning.
+
+    ```python
+    from robharness import hookimpl
+
+
+    @hookimpl
+    def robharness_pictures(results, folder):
+        bars = [
+            f'<rect y="{20 * row}" width="{100 * results.clean(label).accuracy}" height="15" />'
+            for row, label in enumerate(results.labels)
+        ]
+        path = folder / "accuracy.svg"
+        path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg">{"".join(bars)}</svg>')
+        yield path
     ```
     """

@@ -119,7 +119,10 @@ def _compare(ours: Rows, theirs: Rows) -> tuple[int, int]:
     differs = np.zeros(len(common), bool)
     for name in (set(ours.names) & set(theirs.names)) if len(common) else ():
         a, b = ours.table[name].to_numpy()[rows], theirs.table[name].to_numpy()[others]
-        same = np.asarray(a == b, bool)
+        if any(isinstance(value, np.ndarray) for value in (*a[:1], *b[:1])):  # vectors
+            same = np.array([np.array_equal(one, other) for one, other in zip(a, b, strict=True)], bool)
+        else:
+            same = np.asarray(a == b, bool)
         if a.dtype.kind == b.dtype.kind == "f":
             same |= np.isnan(a) & np.isnan(b)
         differs |= ~same

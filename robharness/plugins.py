@@ -74,7 +74,10 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Registry:
-    """What the plugins declare, by kind and full name, and what could not be used. options: of `discover`."""
+    """What the plugins declare, by kind and full name, and what could not be used. options: of `discover`.
+
+    observers, painters: who looks at results, and who draws them.
+    """
 
     models: dict[str, Entry] = field(default_factory=dict)
     attacks: dict[str, Entry] = field(default_factory=dict)
@@ -84,6 +87,7 @@ class Registry:
     sources: list[Source] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     observers: list[tuple[Source, Any]] = field(default_factory=list)
+    painters: list[tuple[Source, Any]] = field(default_factory=list)
     options: tuple[str, ...] = ()
 
     def find(self, kind: str, name: str) -> Entry:
@@ -291,8 +295,12 @@ def take_plugin(registry: Registry, source: Source, load: Any) -> None:
     registry.sources.append(source)
     for kind in KINDS:
         getattr(registry, kind).update(getattr(staged, kind))
-    if manager.hook.robharness_run_finished.get_hookimpls():
-        registry.observers.append((source, manager.hook.robharness_run_finished))
+    for hook, takers in (
+        (manager.hook.robharness_run_finished, registry.observers),
+        (manager.hook.robharness_pictures, registry.painters),
+    ):
+        if hook.get_hookimpls():
+            takers.append((source, hook))
 
 
 class _Misspelt(Exception):

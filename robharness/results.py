@@ -58,7 +58,7 @@ class Columns(Mapping[str, np.ndarray]):
 class CellResult:
     """The outcomes of one cell. n: examples there are, of `asked`; positions: which, ascending, (n,) int64.
 
-    columns: example, label, prediction, correct, margin, logit_range, size, attacked and the plugin's notes, each (n,).
+    columns: example, label, prediction, correct, margin, logit_range, size, attacked and the cell's notes, each (n,).
     provenance: how the outcomes were made, every way once.
     """
 
@@ -88,6 +88,16 @@ class CellResult:
         return metrics.accuracy(self.correct)
 
     @property
+    def distances(self) -> np.ndarray:
+        """Of an attack without a budget: how far the nearest wrong answer is that it found, (n,) float64.
+
+        In the attack's norm; 0 where the clean input is wrong already, inf where it found none.
+        """
+        size = np.asarray(self.columns["size"], float)
+        found: np.ndarray = np.where(self.correct, np.inf, np.where(np.isnan(size), 0, size))  # NaN: never attacked
+        return found
+
+    @property
     def not_numbers(self) -> int:
         """Examples whose logits were not numbers; they count as wrong."""
         return int((self.columns["prediction"] == -1).sum())
@@ -100,11 +110,43 @@ class CellResult:
 
 
 @dataclass(frozen=True, eq=False)
+class Features:
+    """A model's representation of examples, as its submodule gives it, examples that are broken left out.
+
+    values: (n, D) float32. labels: (n,) int64, the true classes. examples: n ids. positions: (n,) int64, ascending.
+    boundary: of clean examples, (n,) float64, the distance in features to where the head takes another class for the
+    true one, below 0 where it does already, see `robharness.heads`; NaN where the head is not linear, or not clean.
+    """
+
+    values: np.ndarray
+    labels: np.ndarray
+    examples: tuple[str, ...]
+    positions: np.ndarray
+    boundary: np.ndarray
+
+    def at(self, positions: np.ndarray) -> Features:
+        """Those of these positions alone, of which there must be features."""
+        rows = np.searchsorted(self.positions, positions)
+        return Features(
+            values=self.values[rows],
+            labels=self.labels[rows],
+            examples=tuple(self.examples[row] for row in rows),
+            positions=self.positions[rows],
+            boundary=self.boundary[rows],
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Results:
-    """All cells of a plan, with what is stored of them. notes: what is to be known of the store itself."""
+    """All cells of a plan, with what is stored of them.
+
+    cells: the outcomes. represented: cells that features are stored with, where metrics need them. notes: what is to be
+    known of the store itself.
+    """
 
     plan: Plan
     cells: tuple[CellResult, ...]
+    represented: tuple[CellResult, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -117,8 +159,13 @@ class Results:
         return list(dict.fromkeys(result.cell.model.label for result in self.cells))
 
     @property
+    def every(self) -> tuple[CellResult, ...]:
+        """All cells, those with features as well."""
+        return (*self.cells, *self.represented)
+
+    @property
     def is_complete(self) -> bool:
-        return not self.plan.waiting and all(result.is_complete for result in self.cells)
+        return not self.plan.waiting and all(result.is_complete for result in self.every)
 
     def clean(self, label: str) -> CellResult:
         """The clean cell of the model with this label."""
@@ -127,6 +174,35 @@ class Results:
     def of(self, label: str, kind: str) -> list[CellResult]:
         """The model's cells of that kind, "attack" or "corruption", in the suite's order."""
         return [result for result in self.cells if result.cell.model.label == label and result.cell.kind == kind]
+
+    def features(self, label: str, under: str = "clean") -> Features:
+        """The representation of the examples by the model with this label, as many as there are.
+
+        under: "clean", or the name of a corruption, one of `views`. Raises metrics.EmptySample where there are none,
+        KeyError where no metric of the suite needs them.
+        """
+        found = {result.cell.what: result for result in self.represented if result.cell.model.label == label}
+        if under not in found:
+            raise KeyError(f"the suite asks for no features({under}) of '{label}'; a metric must need them")
+        columns = found[under].columns
+        values = np.asarray(columns["features"] if found[under].n else [], object)
+        there = np.array([value is not None for value in values], bool)
+        if not there.any():
+            raise metrics.EmptySample(f"there are no features({under}) of '{label}' yet; type: robharness run SUITE")
+        far = columns["boundary"] if "boundary" in columns else np.full(len(there), np.nan)
+        return Features(
+            values=np.stack(list(values[there])).astype(np.float32, copy=False),
+            labels=np.asarray(columns["label"])[there],
+            examples=tuple(map(str, np.asarray(columns["example"])[there])),
+            positions=found[under].positions[there],
+            boundary=np.asarray(far, float)[there],
+        )
+
+    def views(self, label: str) -> dict[str, Features]:
+        """The representation of corrupted examples by the model with this label, by the corruption's name."""
+        found = [result for result in self.represented if result.cell.model.label == label and result.n]
+        names = [result.cell.what for result in found if result.cell.perturbation is not None]
+        return {name: self.features(label, name) for name in names}
 
     def paired(self, results: Sequence[CellResult]) -> list[np.ndarray]:
         """What was right in each of these cells on the examples that all of them have, (n,) bool each."""
@@ -154,8 +230,13 @@ class Results:
 def load(plan: Plan, store: Store) -> Results:
     """The stored outcomes of a plan's cells, as many as there are."""
     with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
-        found = tuple(readers.map(lambda cell: _load_cell(cell, plan.n, store), plan.cells))
-    return Results(plan=plan, cells=found, notes=tuple(dict.fromkeys(store.notes)))
+        found = list(readers.map(lambda cell: _load_cell(cell, plan.n, store), plan.cells))
+    return Results(
+        plan=plan,
+        cells=tuple(result for result in found if not result.cell.with_features),
+        represented=tuple(result for result in found if result.cell.with_features),
+        notes=tuple(dict.fromkeys(store.notes)),
+    )
 
 
 def _load_cell(cell: Cell, n: int, store: Store) -> CellResult:

@@ -23,6 +23,7 @@ Norm = Literal["linf", "l2", "l1"]
 Access = Literal["gradient", "scores", "decision", "features"]
 Randomness = Literal["none", "example", "global"]
 Kind = Literal["image", "video"]
+Need = Literal["features", "views", "distances"]
 Params = Any
 """A frozen, keyword-only dataclass that the plugin owns."""
 
@@ -450,11 +451,32 @@ class DatasetSpec(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec(_Record):
-    """A number per model, computed from stored results. compute: `Results` -> {label: value}."""
+    """A number per model, computed from stored results.
+
+    compute: `Results` -> {label: value}, where a value is a number or a `Measured`. needs: what a suite that asks for
+    it must store beside outcomes. "features": the representation of the clean examples, `Results.features`; models must
+    declare `features`. "views": that of the corrupted examples, too, `Results.views`; there must be a corruption.
+    "distances": nothing more, but there must be an attack without a budget, `CellResult.distances`.
+    """
 
     name: str
     summary: str
-    compute: Callable[[Any], Mapping[str, float]]
+    compute: Callable[[Any], Mapping[str, float | Measured]]
+    needs: frozenset[Need] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a metric may give instead of a bare number.
+
+    value: the number that tables show; NaN where there is none, and lacks: why, a warning of the report. details: what
+    it is made of, by name, for the JSON report: numbers, texts, None, and lists, mappings and arrays of them; e.g.
+    {"by_class": {"0": 0.5, "1": 0.75}}.
+    """
+
+    value: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+    lacks: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -543,6 +565,10 @@ _CHECKS: dict[str, Check] = {
     "preprocessing": _a("a Preprocessing", Preprocessing),
     "severities": _a("a tuple", tuple),
     **dict.fromkeys(("splits", "alarms"), _a("a tuple", tuple)),
+    "needs": (
+        f"a set of {', '.join(get_args(Need))}",
+        lambda v: isinstance(v, frozenset | set) and v <= set(get_args(Need)),
+    ),
     "inputs": ("a set of image and video", lambda v: isinstance(v, frozenset | set) and v <= set(get_args(Kind))),
     "params": ("a dataclass", lambda v: isinstance(v, type) and is_dataclass(v)),
     "access": _one_of(Access),

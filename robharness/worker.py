@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robharness import folding, referee
+from robharness import folding, heads, referee
 from robharness.cells import BLOCK, UNREADABLE, Cell, Plan, PlannedModel, draw_address
 from robharness.classifier import Batch, Classifier, Cut, NoGradient, predictions
 from robharness.data import Pictures, Reader
@@ -45,7 +45,8 @@ class Loaded:
     """A model that is ready in this process. provenance: how its outcomes are made, stored with every part.
 
     sources: other models, by label, on which attacks on this one are crafted; or why one of them cannot be loaded.
-    opened: corruptions that were rendered before, which are opened once.
+    opened: corruptions that were rendered before, which are opened once. gaps: how fast each two logits part along
+    the features, see `heads.gaps`, where cells look at features and the head is linear.
     """
 
     model: PlannedModel
@@ -58,6 +59,7 @@ class Loaded:
     provenance: dict[str, Any]
     sources: Mapping[str, Loaded | Violation] = field(default_factory=dict)
     opened: dict[Any, Any] = field(default_factory=dict)
+    gaps: np.ndarray | None = None
 
     def viewing(self, batch: Batch) -> Loaded:
         """The same model for examples such as these; see `Classifier.viewing`."""
@@ -253,6 +255,7 @@ def load(
         guard = Guard(classifier)
     except Exception as error:
         raise Violation("memory is too small for a second copy of its weights", by="model") from error
+    gaps = _gaps(classifier.net, spec, target) if any(_looks_at(cell, model) for cell in plan.cells) else None
     reader = Reader(data=plan.data, canvas=plan.suite.canvas, compat=plan.suite.compat, model=spec, device=target)
     sources = {}
     if with_sources:
@@ -271,7 +274,25 @@ def load(
         data_root=plan.data_root,
         provenance=provenance,
         sources=sources,
+        gaps=gaps,
     )
+
+
+def _looks_at(cell: Cell, model: PlannedModel) -> bool:
+    return cell.with_features and cell.model is model and cell.perturbation is None
+
+
+def _gaps(net: torch.nn.Module, spec: ModelSpec, device: torch.device) -> np.ndarray | None:
+    """How fast each two logits part along the features; None where the head is not linear."""
+    clips = spec.preprocessing.clips if spec.preprocessing else None
+    if spec.features is None or (clips and clips.per_video > 1 and clips.aggregation == "probabilities"):
+        return None
+    try:
+        return heads.gaps(net, _ramp(heads.PROBES, spec.input.shape, device), spec.features)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(heads.PROBES) from error
+        return None  # a network that gives no gradients, or takes other features amiss
 
 
 def build(model: PlannedModel) -> torch.nn.Module:
@@ -398,17 +419,17 @@ def _free_memory() -> None:
 
 
 def families(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells in the order of computing: the budgets of a nested attack together, ascending; clean cells last, since a
-    gradient pass may have left them its logits."""
+    """Cells in the order of computing: the budgets of a nested attack together, ascending, and features with what they
+    are of; clean cells last, since a gradient pass may have left them its logits."""
 
     def family(cell: Cell) -> Any:
         p = cell.perturbation
         if p is None or not p.nested:
-            return cell.key
+            return cell.what
         return (p.entry.name, repr(p.params), p.nested, p.source and p.source.label, p.eight_bit)
 
     found: dict[Any, list[Cell]] = {}
-    for cell in sorted(cells, key=lambda cell: cell.kind == "clean"):
+    for cell in sorted(cells, key=lambda cell: cell.perturbation is None):
         found.setdefault(family(cell), []).append(cell)
     return [sorted(group, key=_strength) for group in found.values()]
 
@@ -427,13 +448,15 @@ def outcomes(loaded: Loaded, family: list[Cell], batch: Batch, span: Span) -> It
     perturbation, loaded = family[0].perturbation, loaded.viewing(batch)
     alive = np.ones(len(batch), bool)
     if perturbation is None:
-        yield _clean(loaded, batch), np.zeros(len(batch), bool)
+        outcome = _clean(loaded, batch)
+        for cell in family:
+            yield _represented(loaded, batch, outcome) if cell.with_features else outcome, np.zeros(len(batch), bool)
         return
     kept = None
     if family[0].count == "robust":
         kept = _clean(loaded, batch)
         alive = kept.correct.copy()
-    wanted = [cell.perturbation.strength for cell in family if cell.perturbation]
+    wanted = list(dict.fromkeys(cell.perturbation.strength for cell in family if cell.perturbation))
     for strength in [budget for budget in perturbation.nested if float(budget) <= _strength(family[-1])] or wanted:
         now = replace(perturbation, strength=strength)
         attacked = alive
@@ -443,8 +466,9 @@ def outcomes(loaded: Loaded, family: list[Cell], batch: Batch, span: Span) -> It
                 kept = _merged(kept, found, alive)
                 alive = alive & kept.correct if now.is_ensemble else alive
         assert kept is not None
-        if strength in wanted:
-            yield kept, attacked
+        for cell in family:
+            if cell.perturbation and cell.perturbation.strength == strength:
+                yield _represented(loaded, batch, kept) if cell.with_features else kept, attacked
         alive = attacked & kept.correct
 
 
@@ -470,6 +494,18 @@ def _built(perturbation: Perturbation, loaded: Loaded) -> dict[str, Any]:
 def _clean(loaded: Loaded, batch: Batch) -> Outcome:
     logits = batch.logits(loaded.classifier)
     return referee.judge(batch.x, batch.labels, logits, np.full(len(batch), np.nan), {})
+
+
+def _represented(loaded: Loaded, batch: Batch, outcome: Outcome) -> Outcome:
+    """The outcome with the features of its inputs; of clean ones with their distance from the boundary as well."""
+    view = loaded.classifier.restricted("features")
+    if outcome.inputs is not batch.x:
+        return replace(outcome, notes={"features": view.features(outcome.inputs).cpu().numpy()})
+    notes = {"features": batch.features(view).cpu().numpy()}
+    if loaded.gaps is not None:
+        logits, labels = batch.logits(loaded.classifier), batch.labels
+        notes["boundary"] = heads.boundary(logits.cpu().numpy(), labels.cpu().numpy(), loaded.gaps)
+    return replace(outcome, notes=notes)
 
 
 def _perturbed_outcome(
@@ -616,9 +652,13 @@ def stored_columns(cell: Cell, batch: Batch, outcome: Outcome, attacked: np.ndar
         "size": outcome.size,
         "attacked": attacked,
     }
-    declared = cell.perturbation.notes if cell.perturbation else {}
     nothing = np.full(len(batch), None, object)
-    return columns | {name: outcome.notes.get(name, nothing).tolist() for name in declared}
+    return columns | {name: _listed(outcome.notes.get(name, nothing)) for name in cell.notes}
+
+
+def _listed(column: np.ndarray) -> list[Any]:
+    """A value per row; vectors keep their type, which Python's floats would not."""
+    return list(column) if column.ndim > 1 else column.tolist()
 
 
 def _in_order(parts: Sequence[tuple[np.ndarray, dict[str, Any]]]) -> dict[str, list[Any] | np.ndarray]:
@@ -644,8 +684,7 @@ def _unreadable(cell: Cell, reader: Reader, pictures: Any) -> list[tuple[np.ndar
         **{name: np.full(n, np.nan, dtype) for name, dtype in _MEASURED.items()},
         "attacked": np.zeros(n, bool),
     }
-    declared = cell.perturbation.notes if cell.perturbation else {}
-    return [(positions, columns | {name: [None] * n for name in declared})]
+    return [(positions, columns | {name: [None] * n for name in cell.notes})]
 
 
 _MEASURED = {"margin": np.float32, "logit_range": np.float32, "size": np.float64}

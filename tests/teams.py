@@ -9,10 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from robharness import AttackSpec, Budget, Cost, InputSpec, ModelSpec, Perturbed, ThreatModel, hookimpl
+from robharness import (
+    AttackSpec,
+    Budget,
+    Cost,
+    InputSpec,
+    Measured,
+    MetricSpec,
+    ModelSpec,
+    Perturbed,
+    ThreatModel,
+    hookimpl,
+)
 
 SIDE, CLASSES = 8, 3
 
@@ -215,3 +227,42 @@ def robharness_attacks():
     yield spec("insight", Insight, access="features", notes={"value": float, "same": bool})
     yield spec("neighbours", lambda params: Neighbours(), blocks=lambda params: params.how != "alone")
     yield spec("ascend", Ascend, notes={"gradient": float}, alarms=("gradient",), cost=lambda params: Cost(gradients=4))
+
+
+def width(results):
+    """How many features there are, with what else is stored of them."""
+    found = {label: results.features(label) for label in results.labels}
+    return {
+        label: Measured(value=each.values.shape[1], details={"n": len(each.labels), "boundary": each.boundary})
+        for label, each in found.items()
+    }
+
+
+def moved(results):
+    """How far corruptions move the features, on average; of the first label alone."""
+    label = results.labels[0]
+    clean, by_view = results.features(label), {}
+    for name, view in results.views(label).items():
+        by_view[name] = np.linalg.norm(clean.at(view.positions).values - view.values, axis=1).mean()
+    return {label: Measured(value=max(by_view.values()), details={"by_view": by_view})}
+
+
+def near(results):
+    """The share of examples with a mistake that is near."""
+    return {
+        label: float(np.isfinite(cell.distances).mean())
+        for label in results.labels
+        for cell in results.of(label, "attack")
+        if cell.cell.perturbation.strength is None
+    }
+
+
+@hookimpl
+def robharness_metrics():
+    yield MetricSpec(name="width", summary="Features", compute=width, needs=frozenset({"features"}))
+    yield MetricSpec(name="moved", summary="By corruptions", compute=moved, needs=frozenset({"views"}))
+    yield MetricSpec(name="near", summary="Mistakes that are near", compute=near, needs=frozenset({"distances"}))
+    lack = Measured(value=float("nan"), lacks="it is a toy")
+    yield MetricSpec(name="nothing", summary="Lacks a number", compute=lambda results: {results.labels[0]: lack})
+    odd = Measured(value=1, details={"what": object})
+    yield MetricSpec(name="odd", summary="Details that are no data", compute=lambda results: {results.labels[0]: odd})

@@ -407,7 +407,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "perturbations": ("other", True),
         "compat": ("imagenet-c", True),
         "baseline": ("Net", False),
-        "metrics": (("other",), False),
+        "metrics": ((registry_of().metrics["toy/wrong"],), False),
         "count": ("robust", True),
         "precision": (Precision(judge="tf32"), True),
         "compile": (True, True),

@@ -372,8 +372,9 @@ def test_the_example_of_every_hook_is_a_plugin(examples, hook):
     path = examples[hook]
     registry = discover([str(path)])
     assert not problems(registry, path.stem)
-    if hook == "robharness_run_finished":
-        assert [source.namespace for source, _ in registry.observers if source.namespace == path.stem] == [path.stem]
+    takers = {"robharness_run_finished": registry.observers, "robharness_pictures": registry.painters}
+    if hook in takers:
+        assert [source.namespace for source, _ in takers[hook] if source.namespace == path.stem] == [path.stem]
     else:
         kind = hook.removeprefix("robharness_")
         assert [entry.source.namespace for entry in getattr(registry, kind).values()].count(path.stem) == 1
@@ -408,6 +409,10 @@ def test_the_examples_run_together_in_a_suite(examples, tmp_path, capsys):
     [metric] = found.suite.metrics
     assert metric.spec.compute(found) == {"Zero": 0.9}
     assert capsys.readouterr().out == "4 cells of examples\n"
+    registry = discover([str(path) for path in examples.values()])
+    written, warnings = api.paint(found, registry, tmp_path / "pictures")
+    assert written == [tmp_path / "pictures/accuracy.svg"] and not warnings
+    assert 'width="10.0"' in written[0].read_text()
 
 
 # --- rules of the house -----------------------------------------------------------------------------------------------

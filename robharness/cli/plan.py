@@ -154,8 +154,9 @@ class _Reasons:
 
 
 def _subject(identity: dict[str, Any]) -> tuple[Any, ...]:
-    """What two cells must have in common to be compared: the model's name and the perturbation's."""
-    return identity["model"]["name"], identity.get("perturbation", {}).get("name")
+    """What two cells must have in common to be compared: the model's name, the perturbation's, whether there are
+    features."""
+    return identity["model"]["name"], identity.get("perturbation", {}).get("name"), "features" in identity
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

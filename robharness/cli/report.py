@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from robharness.report import Report
 
 FORMATS = {".json": "json", ".md": "markdown"}
+NO_PICTURES = "those of features need a metric that looks at them. See: robharness list metrics"
 
 
 @click.command("report", short_help="Show what is stored of a suite.")
 @options.suite_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write FILE: .json or .md.")
+@click.option(
+    "--pictures", type=click.Path(path_type=Path), metavar="FOLDER", help="Draw what plugins have pictures of."
+)
 def command(
     suite: Path,
     plugins: tuple[str, ...],
@@ -27,6 +31,7 @@ def command(
     limit: int | None,
     as_json: bool,
     output: Path | None,
+    pictures: Path | None,
     debug: bool,
 ) -> int:
     """Show what is stored of SUITE; compute nothing.
@@ -35,12 +40,15 @@ def command(
     """
     from robharness import api
     from robharness.errors import ExitCode, UserError
+    from robharness.plugins import discover
     from robharness.report import build
 
     if output is not None and output.suffix not in FORMATS:
         raise UserError(f"-o {output}: write to a name that ends with {' or '.join(FORMATS)}")
-    found = api.load(suite, store=store, data=data_root, limit=limit, plugins=plugins)
-    report = build(found)
+    registry = discover(plugins)
+    found = api.load(suite, store=store, data=data_root, limit=limit, registry=registry)
+    written, warnings = api.paint(found, registry, pictures) if pictures else ([], [])
+    report = build(found, warnings=warnings)
     if output is None:
         show(report, as_json=as_json)
     else:
@@ -48,7 +56,11 @@ def command(
             output.write_text(rendered(report, FORMATS[output.suffix]), encoding="utf-8")
         except OSError as error:
             raise UserError(f"-o {output}: cannot be written: {error.strerror}. See: ls -ld {output.parent}") from None
-        click.echo(f"wrote {output}", err=True)
+        written = [*written, output]
+    for path in written:
+        click.echo(f"wrote {path}", err=True)
+    if pictures and not written:
+        click.echo(f"no plugin has pictures of these results; {NO_PICTURES}", err=True)
     return ExitCode.FINE if report.complete else ExitCode.INCOMPLETE
 
 

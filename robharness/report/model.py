@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from robharness.metrics import Interval
 from robharness.report.corruptions import CorruptionErrors, Corruptions, MeanAccuracy, SlopeNumbers
 from robharness.report.runs import RunNumbers, over_runs
 from robharness.results import CellResult, Results
+from robharness.specs import Measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ class Report:
     corruption_means: tuple[MeanAccuracy, ...]
     slopes: tuple[SlopeNumbers, ...]
     corruption_errors: tuple[CorruptionErrors, ...]
-    metrics: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, Measured]]
     expected_source: str
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -173,7 +174,7 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
             dict.fromkeys(
                 [
                     *[*results.plan.warnings, *warnings, *results.notes, *_untrained(results, failed=False)],
-                    *_ways(results),
+                    *[*_ways(results), *_lacking(values)],
                     *[*_unreadable(results), *_remarks(cells, slopes, errors), *_weaker(results)],
                 ]
             )
@@ -334,8 +335,7 @@ def _accuracy_8bit(result: CellResult) -> float | None:
 
 
 def _distances(result: CellResult) -> Distances:
-    size = np.asarray(result.columns["size"], float)
-    distances = np.where(result.correct, np.inf, np.where(np.isnan(size), 0, size))  # NaN: wrong, so never attacked
+    distances = result.distances
     quartiles = [metrics.quantile(distances, share) for share in (0.25, 0.5, 0.75)]
     first, median, third = [value if np.isfinite(value) else None for value in quartiles]
     interval = metrics.median_interval(distances)
@@ -351,22 +351,50 @@ def _distances(result: CellResult) -> Distances:
     )
 
 
-def _metrics(results: Results) -> tuple[dict[str, dict[str, float]], list[str]]:
+def _metrics(results: Results) -> tuple[dict[str, dict[str, Measured]], list[str]]:
     """The suite's metrics by name and label; and what went wrong in one, since a plugin may raise anything."""
-    values: dict[str, dict[str, float]] = {}
+    values: dict[str, dict[str, Measured]] = {}
     problems = []
     for entry in results.suite.metrics:
         try:
-            values[entry.name] = {str(label): float(value) for label, value in entry.spec.compute(results).items()}
+            values[entry.name] = {str(label): measured(value) for label, value in entry.spec.compute(results).items()}
         except Exception as error:
             problems.append(f"{entry.name}: {type(error).__name__}: {error} ({entry.source})")
     return values, problems
 
 
+def _lacking(values: dict[str, dict[str, Measured]]) -> list[str]:
+    """Metrics that say why they have no number."""
+    return [f"no {name} for {label}: {each.lacks}" for name, by in values.items() for label, each in by.items()
+            if each.lacks]  # fmt: skip
+
+
+def measured(value: Any) -> Measured:
+    """What a metric gave, with its details as plain data. Raises TypeError or ValueError for what is no number."""
+    given = value if isinstance(value, Measured) else Measured(value=value)
+    if isinstance(value, str):
+        raise TypeError(f"{value!r} is not a number")
+    details = {str(name): _plain(part) for name, part in given.details.items()}
+    return Measured(value=float(given.value), details=details, lacks=given.lacks)
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and NumPy's numbers as Python's; NaN stays, which the JSON has no number for and calls null."""
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise TypeError(f"{value!r} has no place among a metric's details: numbers, texts, lists and mappings have")
+
+
 def _failures(results: Results) -> list[str]:
     """One line per cause, with the cells that it cost."""
     cells: dict[str, list[str]] = {}
-    for result in results.cells:
+    for result in results.every:
         for failure in result.failures:
             cells.setdefault(str(failure), []).append(result.cell.name)
     return [
@@ -384,7 +412,7 @@ def _ways(results: Results) -> list[str]:
     """How outcomes were made, where that is not one way: they are the same only up to rounding."""
     remarks = []
     for label in results.labels:
-        cells = [result for result in results.cells if result.cell.model.label == label and result.n]
+        cells = [result for result in results.every if result.cell.model.label == label and result.n]
         ways = [way for cell in cells for way in cell.provenance]
         for rows in sorted({way["too_many_rows"] for way in ways if "too_many_rows" in way}):
             fewer = {way["rows"] for way in ways if way.get("too_many_rows") == rows}

@@ -11,6 +11,7 @@ from robharness.metrics import Interval, drop_text
 from robharness.report.corruptions import MeanAccuracy, SlopeNumbers
 from robharness.report.model import CellNumbers, Numbers, Report, WorstCase
 from robharness.report.runs import over_runs, spread
+from robharness.specs import Measured
 
 T = TypeVar("T")
 
@@ -208,7 +209,7 @@ def _metrics(report: Report) -> Table | None:
     if not report.metrics:
         return None
     rows = tuple(
-        (Value(name), *_across(report, values, lambda value: Value(f"{value:.4g}"), lambda some: _over(some, "{:.4g}")))
+        (Value(name), *_across(report, values, _metric_value, lambda some: _over([m.value for m in some], "{:.4g}")))
         for name, values in report.metrics.items()
     )
     return Table("Metrics", ("", *report.columns), rows, _over_runs(report).removeprefix("; "))
@@ -254,6 +255,10 @@ def _numbers_over_runs(numbers: Sequence[Numbers], report: Report) -> Value:
 def _over_runs(report: Report) -> str:
     """What a caption says of columns that stand for several runs."""
     return "; ±: sample standard deviation over runs, which differ in their seed" if report.runs else ""
+
+
+def _metric_value(measured: Measured | None) -> Value:
+    return NOTHING if measured is None or math.isnan(measured.value) else Value(f"{measured.value:.4g}")
 
 
 def _by_row(report: Report, wanted: Callable[[CellNumbers], bool]) -> dict[str, dict[str, CellNumbers]]:

@@ -18,6 +18,7 @@ from robharness.suite.records import (
     Precision,
     Suite,
     changed_fields,
+    unrepresented,
 )
 from robharness.suite.schema import json_schema
 
@@ -39,4 +40,5 @@ __all__ = [
     "json_schema",
     "load",
     "trained_on",
+    "unrepresented",
 ]

@@ -30,6 +30,7 @@ from robharness.suite.records import (
     Perturbation,
     Precision,
     Suite,
+    unrepresented,
 )
 
 
@@ -106,6 +107,7 @@ class _Reader:
             self.error(("models",), "a suite needs at least one model", at_key=True)
         canvas = self.canvas(header, bool(raw.get("corruptions")), perturbations)
         self.fit(models, perturbations, dataset, canvas)
+        self.needed(raw, models)
         self.unique(models, perturbations)
         expected, expected_source = self.expected(raw, models, perturbations)
         baseline = self.baseline(header, models, dataset)
@@ -441,6 +443,25 @@ class _Reader:
         if taken != (source.entry.spec.input, source.entry.spec.preprocessing):
             sentence = f"{model.label} takes other inputs than {source.label}, on which the attack is crafted"
             self.error((*path, "source"), f"{sentence}; both need one `input` and `preprocessing`")
+
+    def needed(self, suite: dict[str, Any], models: list[Any]) -> None:
+        """Whether the suite has what its metrics look at, be it broken."""
+        corrupts = any(True for _ in self.items(suite, "corruptions"))
+        measures = any("eps" not in ref for _, ref in self.items(suite, "attacks"))
+        names = suite.get("metrics")
+        for index, name in enumerate(names if isinstance(names, list) else []):
+            metric = self.registry.metrics.get(name) if isinstance(name, str) else None
+            if metric is None:
+                continue
+            for sentence in dict.fromkeys(unrepresented(metric, model) for _, model in models):
+                if sentence:
+                    self.error(("metrics", index), f"{sentence}. See: robharness list models")
+            if "views" in metric.spec.needs and not corrupts:
+                sentence = f"{metric.name} compares an example with its corrupted versions, and there is no corruption"
+                self.error(("metrics", index), f"{sentence}; write one under `corruptions:`")
+            if "distances" in metric.spec.needs and not measures:
+                sentence = f"{metric.name} looks at distances, and there is no attack without `eps`"
+                self.error(("metrics", index), f"{sentence}; write one under `attacks:`")
 
     def unique(self, models: list[Any], perturbations: list[Any]) -> None:
         seen: dict[str, int] = {}

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
 
 from robharness import specs
 from robharness.plugins import Entry
-from robharness.specs import Budget, Norm, Params
+from robharness.specs import Budget, Need, Norm, Params
 from robharness.suite.baselines import Baseline
 
 Count = Literal["all", "robust"]
@@ -275,6 +275,18 @@ class Suite:
     def reference(self) -> str | None:
         """The label of the model that slopes compare with."""
         return next((model.label for model in self.models if model.reference), None)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What its metrics need beside outcomes."""
+        return frozenset().union(*(metric.spec.needs for metric in self.metrics))
+
+
+def unrepresented(metric: Entry, model: Model) -> str:
+    """Why the metric has no features of the model to look at, or nothing."""
+    if not metric.spec.needs & {"features", "views"} or model.entry.spec.features is not None:
+        return ""
+    return f"{metric.name} looks at features, and {model.entry.name} ({model.label}) declares no `features`"
 
 
 def changed_fields(record: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from robharness import api, engine, results
+from robharness.report.model import measured
 from robharness.results import Results
 from robharness.store import Store
 from robharness.testing import toys
@@ -16,7 +17,7 @@ from robharness.testing.contract import Broken, Subject
 
 
 def gives_numbers_by_label(metric: Subject) -> None:
-    """From stored results comes a mapping of the models' labels to numbers."""
+    """From stored results comes a mapping of the models' labels to numbers, or to numbers with plain details."""
     with stored(metric) as found:
         values = metric.entry.spec.compute(found)
         if not isinstance(values, Mapping) or not values:
@@ -24,8 +25,10 @@ def gives_numbers_by_label(metric: Subject) -> None:
         for label, value in values.items():
             if label not in found.labels:
                 raise Broken(f"it returned a number for {label!r}, and the models are {', '.join(found.labels)}")
-            if not _is_number(value):
-                raise Broken(f"for {label!r} it returned {value!r}, not a number")
+            try:
+                measured(value)
+            except (TypeError, ValueError):
+                raise Broken(f"for {label!r} it returned {value!r}, not a number") from None
 
 
 def same_numbers_again(metric: Subject) -> None:
@@ -41,10 +44,14 @@ RULES = (gives_numbers_by_label, same_numbers_again)
 
 @contextmanager
 def stored(metric: Subject) -> Iterator[Results]:
-    """Two models, clean, under an attack of two budgets and a corruption of two severities, on 16 examples."""
+    """Two models, clean, under an attack of two budgets and a corruption of two severities, on 16 examples.
+
+    Where the metric needs distances, also under an attack without a budget.
+    """
     with TemporaryDirectory() as folder:
         registry = toys.exact("image", 3).beside(metric.plugin.registry)
         toys.declare_perturbations(registry)
+        nearest = [{"attack": "testing/negative"}] if "distances" in metric.entry.spec.needs else []
         suite: dict[str, Any] = {
             "robharness": 1,
             "name": "contract",
@@ -54,7 +61,7 @@ def stored(metric: Subject) -> Iterator[Results]:
                 {"model": "testing/exact-image-3", "label": "A", "reference": True},
                 {"model": "testing/exact-image-3", "label": "B"},
             ],
-            "attacks": [{"attack": "testing/sign", "eps": ["1/32", "1/16"]}],
+            "attacks": [{"attack": "testing/sign", "eps": ["1/32", "1/16"]}, *nearest],
             "corruptions": [{"corruption": "testing/darker", "severity": [1, 2]}],
             "metrics": [metric.entry.name],
         }
@@ -62,10 +69,3 @@ def stored(metric: Subject) -> Iterator[Results]:
         store = Store(Path(folder) / "store")
         engine.run(plan, store, api.Silent())
         yield results.load(plan, store)
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        return not isinstance(value, str) and isinstance(float(value), float)
-    except (TypeError, ValueError):
-        return False

@@ -243,7 +243,7 @@ def line(kind: Kind, norm: Norm, eps: float, shares: tuple[float, ...]) -> tuple
 
 
 def declare_perturbations(registry: Registry) -> None:
-    """Add the attack testing/sign and the corruption testing/darker to a registry."""
+    """Add the attacks testing/sign and testing/negative and the corruption testing/darker to a registry."""
     attack = AttackSpec(
         name="sign",
         summary="A step along the sign of the gradient",
@@ -254,10 +254,22 @@ def declare_perturbations(registry: Registry) -> None:
         build=lambda params: Sign(),
         randomness="none",
     )
+    far = AttackSpec(
+        name="negative",
+        summary="The negative of the picture, however far that is",
+        access="decision",
+        params=NoOptions,
+        threat=lambda params: ThreatModel(norm="l2"),
+        cost=lambda params: Cost(),
+        build=lambda params: Negative(),
+        randomness="none",
+        minimal=True,
+    )
     corruption = CorruptionSpec(
         name="darker", summary="Less light", group="light", build=lambda params: Darker(), randomness="none"
     )
     registry.add("attacks", attack, SOURCE)
+    registry.add("attacks", far, SOURCE)
     registry.add("corruptions", corruption, SOURCE)
 
 
@@ -270,6 +282,11 @@ class Sign:
     def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Tensor:
         gradient = batch.gradient(model, margin).gradient
         return (batch.x + eps * gradient.sign()).clamp(0, 1)
+
+
+class Negative:
+    def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Tensor:
+        return 1 - batch.x
 
 
 class Darker:

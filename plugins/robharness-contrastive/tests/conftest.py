@@ -1,7 +1,8 @@
-"""Pictures and jobs as the core gives them."""
+"""Pictures and jobs as the core gives them; and a suite whose metrics look at features, with its results."""
 
 from __future__ import annotations
 
+import copy
 import runpy
 from pathlib import Path
 
@@ -9,11 +10,26 @@ import numpy as np
 import pytest
 import torch
 
-from robharness import Training
+import robharness
+from robharness import Training, worker
 from robharness_contrastive.data import Pictures
 
 HERE = Path(__file__).parent
 BARS = runpy.run_path(str(HERE / "bars.py"))
+SUITE = {
+    "robharness": 1,
+    "name": "represented",
+    "data": {"name": "samples/digits", "split": "test", "limit": 120},
+    "canvas": 8,
+    "models": [{"model": "represented/digits", "label": "Digits"}],
+    "attacks": [{"attack": "attacks/ddn", "steps": 20}],
+    "corruptions": [{"corruption": "represented/fading", "severity": [1, 2]}],
+    "metrics": [
+        f"contrastive/{name}"
+        for name in ("alignment", "uniformity", "inter-intra", "purity", "margin", "input-margin")
+    ],
+}  # fmt: skip
+PLUGINS = [str(Path(__file__).with_name("represented.py"))]
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +57,17 @@ def job(tmp_path, bars):
         )  # fmt: skip
 
     return made
+
+
+@pytest.fixture
+def source():
+    """The suite as a mapping, and the `plugins` that it needs, to be taken out."""
+    return copy.deepcopy(SUITE) | {"plugins": PLUGINS}
+
+
+@pytest.fixture(scope="session")
+def stored(tmp_path_factory):
+    """Its results, and its network."""
+    found = robharness.run(SUITE, store=tmp_path_factory.mktemp("represented") / "store", plugins=PLUGINS)
+    assert found.is_complete
+    return found, worker.build(found.plan.models[0])

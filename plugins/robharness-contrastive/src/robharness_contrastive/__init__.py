@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from robharness import DataRef, InputSpec, ModelSpec, Train, hookimpl
 from robharness_contrastive import params
+from robharness_contrastive.metrics import robharness_metrics, robharness_pictures
 
 if TYPE_CHECKING:
     from torch import nn
 
     from robharness import Training
+
+__all__ = ["RECIPES", "robharness_metrics", "robharness_models", "robharness_pictures"]
 
 RECIPES: Mapping[str, tuple[type, str, str]] = {
     "cross-entropy": (params.Supervised, "Supervised by cross-entropy", ""),

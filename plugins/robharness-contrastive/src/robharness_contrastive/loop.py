@@ -177,7 +177,14 @@ def _epoch(
             sums[name] = sums.get(name, 0) + value
         if step % 50 == 49 or step + 1 == steps:
             _tell(job, recipe, objective, epoch, step + 1, steps, sums, began)
-    return {name: float(fabric.all_reduce(value / steps)) for name, value in sums.items()}
+    return {name: float(_mean(fabric, value / steps)) for name, value in sums.items()}
+
+
+def _mean(fabric: Fabric, value: Tensor) -> Tensor:
+    """Over processes."""
+    reduced = fabric.all_reduce(value)
+    assert isinstance(reduced, Tensor)
+    return reduced
 
 
 def _look(objective: Objective, noted: dict[str, float], epoch: int, recipe: Recipe) -> None:
@@ -195,7 +202,7 @@ def _look(objective: Objective, noted: dict[str, float], epoch: int, recipe: Rec
         )
     late = epoch + 1 >= max(5, recipe.epochs // 4)
     start = objective.start
-    if isinstance(objective, SwAVObjective) and late and start and noted["loss"] > (1 - STUCK) * start:
+    if isinstance(objective, SwAVObjective) and late and noted["loss"] > (1 - STUCK) * start:
         raise UserError(
             f"the loss is still {noted['loss']:.3f}, and {start:.3f} is where it started, {where}: nothing is learned. "
             f"What usually helps: fewer `prototypes:`, a smaller `lr:`, a longer `frozen:`, a larger `temperature:`"

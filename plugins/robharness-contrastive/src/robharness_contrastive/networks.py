@@ -67,18 +67,18 @@ def _small(shape: Sequence[int]) -> tuple[nn.Module, int]:
 
 
 def _resnet(make: Callable[..., nn.Module], shape: Sequence[int]) -> tuple[nn.Module, int]:
-    net: models.ResNet = make(weights=None)  # type: ignore[assignment]
+    net: models.ResNet = make(weights=None)
     channels, side = shape[0], min(shape[-2:])
     if side < SMALL_PICTURE:
         net.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-        net.maxpool = nn.Identity()  # type: ignore[assignment]
+        net.maxpool = nn.Identity()
     elif channels != 3:
         net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     width = net.fc.in_features
-    net.fc = nn.Identity()  # type: ignore[assignment]
+    net.fc = nn.Identity()
     return net, width
 
 

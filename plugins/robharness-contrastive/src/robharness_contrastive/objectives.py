@@ -48,7 +48,7 @@ class Objective(nn.Module):
     """views: how many of a picture it compares. start, floor: of its loss, for people; None where nobody knows."""
 
     views = 2
-    start: float | None = None
+    start: float = 0.0
     floor: float | None = None
 
     def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, moment: Moment) -> Loss:
@@ -164,6 +164,7 @@ class MoCoObjective(Objective):
         super().__init__()
         self.projection = mlp(width, *params.projection)
         self.keys: nn.Module | None = None
+        self.queue: Tensor
         self.temperature, self.inertia = params.temperature, params.inertia
         size = params.queue
         self.register_buffer("queue", F.normalize(nn.init.normal_(torch.empty(size, params.projection[1])), dim=1))

@@ -27,7 +27,8 @@ def optimizer(recipe: Recipe, module: nn.Module) -> optim.Optimizer:
             {"params": shapes, "weight_decay": recipe.weight_decay},
             {"params": vectors, "weight_decay": 0.0},  # biases and norms: LARS leaves those without decay unscaled
         ]
-        return LARS(groups, lr=recipe.lr, momentum=recipe.momentum, trust_coefficient=TRUST)
+        scaled: optim.Optimizer = LARS(groups, lr=recipe.lr, momentum=recipe.momentum, trust_coefficient=TRUST)
+        return scaled
     return optim.SGD(everything, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
