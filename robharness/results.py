@@ -167,6 +167,20 @@ class Results:
     def is_complete(self) -> bool:
         return not self.plan.waiting and all(result.is_complete for result in self.every)
 
+    @property
+    def invalid(self) -> list[str]:
+        """What makes the run invalid, in sentences: models that are worse than the suite demands on all of the data."""
+        whole, found = self.plan.data and self.plan.n == len(self.plan.data.order), []
+        for model in self.suite.models if whole else ():
+            clean = next((r for r in self.of(model.label, "clean") if r.is_complete), None)
+            least = model.clean_at_least
+            if clean is not None and least is not None and 100 * clean.accuracy < least:
+                found.append(
+                    f"{model.label} is right on {100 * clean.accuracy:.1f} % of the clean examples, and the suite "
+                    f"demands {least:g} %: the run is invalid (clean_at_least)"
+                )
+        return found
+
     def clean(self, label: str) -> CellResult:
         """The clean cell of the model with this label."""
         return next(result for result in self.cells if result.cell.model.label == label and result.cell.kind == "clean")

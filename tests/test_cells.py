@@ -379,6 +379,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "seed": (1, False),  # of a network that is trained it makes another recipe, see below
         "data": ({"train": "other"}, False),  # the same
         "run_of": ("Net", False),
+        "clean_at_least": (90.0, False),
     },
     Train: {
         "data": (lambda params: {"other": LESSON}, True),

@@ -222,7 +222,7 @@ CHANGES = {
     "models.label": ("Other", ["models", 0]), "models.reference": (False, ["models", 0]),
     "models.weights": ("weights.pt", ["models", 0]), "attacks.attack": ("toys/seeded", ["attacks", 0]),
     "models.preprocessing": ({"channel_order": "bgr"}, ["models", 0]),
-    "models.seed": (1, ["models", 1]), "models.seeds": (2, ["models", 1]),
+    "models.clean_at_least": (50, ["models", 0]), "models.seed": (1, ["models", 1]), "models.seeds": (2, ["models", 1]),
     "attacks.eps": ("1/2", ["attacks", 0]), "attacks.nested": (True, ["attacks", 0]),
     "attacks.source": ("Net", ["attacks", 0]), "attacks.eight_bit": (True, ["attacks", 0]), "compile": (True, []),
     "precision.judge": ("tf32", ["precision"]), "precision.gradient": ("bfloat16", ["precision"]),

@@ -115,7 +115,7 @@ def command(
     incomplete += asked.waiting
     if incomplete:
         progress.say(f"{len(incomplete)} cells are incomplete; to try them again: {again}")
-    return ExitCode.INCOMPLETE if incomplete else ExitCode.FINE
+    return ExitCode.INCOMPLETE if incomplete or found.invalid else ExitCode.FINE
 
 
 def trained(planned: Plan, store: Store, progress: Display, **how: Any) -> list[Trained]:

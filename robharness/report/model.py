@@ -160,7 +160,7 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
         compat=suite.compat,
         reference=suite.reference,
         count=suite.count,
-        complete=results.is_complete,
+        complete=results.is_complete and not results.invalid,
         models=tuple(results.labels),
         cells=cells,
         worst_cases=tuple(_worst_cases(results)),
@@ -169,7 +169,9 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
         corruption_errors=errors,
         metrics=values,
         expected_source=suite.expected_source,
-        problems=tuple(dict.fromkeys([*_untrained(results, failed=True), *_failures(results), *failed])),
+        problems=tuple(
+            dict.fromkeys([*_untrained(results, failed=True), *_failures(results), *failed, *results.invalid])
+        ),
         warnings=tuple(
             dict.fromkeys(
                 [

@@ -278,7 +278,10 @@ class _Reader:
                 weights = {name: suite.parent / file for name, file in ref.weights.items()}
             label = ref.label or entry.name
             entry = dataclasses.replace(entry, spec=spec)
-            model = Model(entry=entry, params=params, label=label, reference=ref.reference, weights=weights)
+            model = Model(
+                entry=entry, params=params, label=label, reference=ref.reference, weights=weights,
+                clean_at_least=ref.clean_at_least,
+            )  # fmt: skip
             runs = self.runs(path, model, ref, header) if model.is_trained else [model]
             if not model.is_trained:
                 self.no_seed(path, raw, entry)

@@ -53,6 +53,7 @@ class ModelRef:
     preprocessing: dict[str, Any] | None = None
     seed: Annotated[int, Field(ge=0)] | None = None
     seeds: Annotated[int, Field(ge=1)] | None = None
+    clean_at_least: Annotated[float, Field(ge=0, le=100)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +133,8 @@ class Model:
 
     entry: with the fields that its options decide, and what the suite changes of the preprocessing. weights: a file
     given by the suite, or several by name, absolute. Of one that the suite trains: seed: of its training; data: what it
-    learns from, a data set's entry and a split by role; run_of: the label that several seeds share.
+    learns from, a data set's entry and a split by role; run_of: the label that several seeds share. clean_at_least: the
+    clean accuracy in % below which it is no example of what it stands for.
     """
 
     entry: Entry
@@ -143,6 +145,7 @@ class Model:
     seed: int = 0
     data: Mapping[str, tuple[Entry, str]] = field(default_factory=dict)
     run_of: str | None = None
+    clean_at_least: float | None = None
 
     @property
     def is_trained(self) -> bool:

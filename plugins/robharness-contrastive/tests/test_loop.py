@@ -205,5 +205,5 @@ def test_recipes_that_cannot_be_are_said(changed, why):
 
 def test_the_shape_of_a_recipe_is_the_datas():
     assert params.SimCLR(**of_bars()).shape == SHAPE
-    assert params.SimCLR(data="datasets/cifar100").shape == (3, 32, 32)
-    assert params.SimCLR(data="datasets/cifar100").n_classes == 100
+    assert params.SimCLR(data="datasets/cifar-100").shape == (3, 32, 32)
+    assert params.SimCLR(data="datasets/cifar-100").n_classes == 100

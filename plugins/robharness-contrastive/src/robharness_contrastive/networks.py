@@ -14,8 +14,8 @@ SMALL_PICTURE = 96
 """Pixels a side below which a ResNet begins as CIFAR's do: a 3 x 3 convolution of stride 1, no pooling."""
 
 MEAN_STD: dict[str, tuple[Sequence[float], Sequence[float]]] = {
-    "datasets/cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    "datasets/cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "datasets/cifar-10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "datasets/cifar-100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
 """SupContrast's. Other data are taken as they are."""
 

@@ -14,8 +14,8 @@ DATA: dict[str, tuple[tuple[int, int, int], str, int, str]] = {
     "samples/mnist-5k": ((1, 28, 28), "mnist", 10, "digits"),
     "samples/digits": ((1, 8, 8), "digits", 10, "digits"),
     "samples/patches": ((3, 32, 32), "patches", 10, "patches"),
-    "datasets/cifar10": ((3, 32, 32), "cifar-10", 10, "contrastive"),
-    "datasets/cifar100": ((3, 32, 32), "cifar-100", 100, "contrastive"),
+    "datasets/cifar-10": ((3, 32, 32), "cifar-10", 10, "contrastive"),
+    "datasets/cifar-100": ((3, 32, 32), "cifar-100", 100, "contrastive"),
 }
 """Input, label space, classes and augmentation of data that need not be described in a suite."""
 
@@ -122,6 +122,11 @@ class Supervised(Recipe):
 
     lr: float = 0.05
     refit: bool = False
+
+    @property
+    def augmented(self) -> str:
+        """The paper's own for cross-entropy, where pictures have colours."""
+        return self.augmentation or ("supervised" if self.shape[0] == 3 else super().augmented)
 
 
 @dataclass(frozen=True, kw_only=True)

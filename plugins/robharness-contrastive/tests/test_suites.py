@@ -1,0 +1,99 @@
+"""The suites that train: what they say of the paper, and what a short form of one finds on MNIST-5k."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from robharness import api, discover, suite
+
+ROOT = Path(__file__).parents[3]
+SUITES = ROOT / "suites"
+TABLES = yaml.safe_load((ROOT / "tests/paper/tables.yaml").read_text())
+ROWS = {
+    "table3_cifar10": {
+        "SimCLR": "CIFAR-10/Self-Supervised (Contrastive)", "SupCon": "CIFAR-10/Supervised (Contrastive)",
+        "Supervised": "CIFAR-10/Supervised (Cross entropy)",
+    },
+    "table3_cifar100": {
+        "SimCLR": "CIFAR-100/Self-Supervised (Contrastive)", "SupCon": "CIFAR-100/Supervised (Contrastive)",
+        "Supervised": "CIFAR-100/Supervised (Cross entropy)",
+    },
+    "table4": {
+        "SimCLR": "Self-Supervised Contrastive", "SupCon": "Supervised Contrastive",
+        "Frequency prior": "static/Frequency Prior", "Clustering": "static/Clustering based Pseudo-Labeling",
+        "Precision": "dynamic/Precision strategy", "Recall": "dynamic/Recall strategy",
+    },
+    "table8": {
+        "SimCLR": "Self-Supervised Contrastive (SimCLR)", "SupCon": "Supervised Contrastive",
+        "Precision": "dynamic/precision", "Recall": "dynamic/recall",
+    },
+}  # fmt: skip
+"""Label -> the table's row."""
+
+
+def recipes(name):
+    loaded = suite.load(SUITES / f"{name}.yaml", discover())
+    return loaded, {model.run_of or model.label: model.params for model in loaded.models}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_expected_numbers_and_recipes_are_the_papers(name):
+    loaded, found = recipes(f"paper/{name}")
+    table = TABLES[name.partition("_")[0]]
+    assert {label: list(cells.values()) for label, cells in loaded.expected.items()} == {
+        label: table["rows"][row]["acc"] for label, row in ROWS[name].items()
+    } | {}  # by label, in the table's order of columns
+    columns = [(column["norm"], column["eps"]) for column in table["columns"][1:]]
+    for cells in loaded.expected.values():
+        names = list(cells)
+        assert names[0] == "clean"
+        for cell, (norm, eps) in zip(names[1:], columns, strict=True):
+            assert cell.split("(")[1].startswith(f"{norm}, {eps:g}" if isinstance(eps, float) else f"{norm}, {eps}")
+    asked = {perturbation.name for perturbation in loaded.perturbations}
+    assert all(set(cells) == {"clean", *asked} for cells in loaded.expected.values())
+    stated = TABLES["hyperparameters_stated"]["cifar"]
+    for label, recipe in found.items():
+        epochs = stated["epochs_cross_entropy" if label == "Supervised" else "epochs_contrastive"]
+        assert (recipe.batch, recipe.epochs, recipe.lr) == (stated["batch_size"], epochs, stated["lr_peak"])
+        assert recipe.augmented == ("supervised" if label == "Supervised" else "contrastive")
+        if label in ("SimCLR", "SupCon"):
+            assert recipe.loss_scale == pytest.approx(recipe.temperature / 0.07, rel=1e-5)
+    assert len(loaded.models) == 5 * len(found)
+
+
+@pytest.mark.parametrize("name", ["mnist5k_objectives", "mnist5k_false_negatives", "patches_objectives"])
+def test_small_suites_have_five_seeds_of_everything(name):
+    loaded, found = recipes(name)
+    assert len(loaded.models) == 5 * len(found) and loaded.reference is not None
+
+
+EPOCHS = 12
+"""Of 40, in which both margins are about as large."""
+
+
+def test_false_negatives_make_simclr_fragile(tmp_path):
+    """SupCon, and SimCLR without its false negatives, withstand more than SimCLR by at least five points."""
+    asked = yaml.safe_load((SUITES / "mnist5k_false_negatives.yaml").read_text())
+    wanted = {"SupCon", "SimCLR", "Oracle"}
+    asked["models"] = [model | {"epochs": EPOCHS} for model in asked["models"] if model["label"] in wanted]
+    for model in asked["models"]:
+        del model["seeds"], model["clean_at_least"]
+    asked["attacks"] = [attack | {"eps": attack["eps"][-1:] if attack["norm"] == "linf" else attack["eps"][:1]}
+                        for attack in asked["attacks"] if attack["attack"] == "attacks/pgd"]  # fmt: skip
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump(asked))
+    results = api.run(path, store=tmp_path / "store")
+    assert results.is_complete and len(results.cells) == 9
+    assert all(results.clean(label).accuracy > 0.9 for label in wanted)
+    for norm, eps in (("linf", 0.05), ("l2", 0.5)):
+        left = {
+            label: next(
+                cell.accuracy for cell in results.of(label, "attack")
+                if cell.cell.perturbation.norm == norm and float(cell.cell.perturbation.strength) == eps
+            ) for label in wanted
+        }  # fmt: skip
+        for label in ("SupCon", "Oracle"):
+            assert left[label] >= left["SimCLR"] + 0.05, (norm, left)
