@@ -45,10 +45,10 @@ class Source(Protocol):
         ...
 
 
-def passes(count: int, shape: Sequence[int]) -> Sequence[Tensor]:
+def passes(count: int, shape: Sequence[int]) -> Iterator[Tensor]:
     """The examples 0 ... count - 1, as many at a time as a pass without gradients takes."""
     rows = max(1, min(ROWS, ROW_BYTES // (4 * int(np.prod(shape)))))
-    return torch.arange(count).split(rows)
+    return (torch.arange(first, min(count, first + rows)) for first in range(0, count, rows))
 
 
 class Pictures:

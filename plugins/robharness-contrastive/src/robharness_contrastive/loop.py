@@ -38,8 +38,8 @@ from robharness_contrastive.objectives import (
     world,
 )
 from robharness_contrastive.params import (
-    Clusters,
     TCLR,
+    Clusters,
     Contrastive,
     MoCo,
     Recipe,

@@ -85,12 +85,16 @@ def _resnet(make: Callable[..., nn.Module], shape: Sequence[int]) -> tuple[nn.Mo
         net.maxpool = nn.Identity()
     elif channels != 3:
         net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    _initialise(net)
     width = net.fc.in_features
     net.fc = nn.Identity()
     return net, width
+
+
+def _initialise(net: nn.Module) -> None:
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 NETWORKS: dict[str, Callable[[Sequence[int]], tuple[nn.Module, int]]] = {
@@ -152,12 +156,6 @@ def _r2plus1d_18(shape: Sequence[int], *, dilated: bool) -> tuple[nn.Module, int
         _keep_steps(net.layer4[0])
     stages = {f"layer{number}": getattr(net, f"layer{number}") for number in range(1, 5)}
     return OverTime(stem=net.stem, **stages), net.fc.in_features
-
-
-def _initialise(net: nn.Module) -> None:
-    for module in net.modules():
-        if isinstance(module, nn.Conv3d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 VIDEO_NETWORKS: dict[str, Callable[[Sequence[int]], tuple[nn.Module, int]]] = {

@@ -219,7 +219,7 @@ class TCLRObjective(Objective):
                 f"the network makes {h.shape[2]} steps through time, fewer than TCLR's {self.chunks} chunks; "
                 f"write `network: r2plus1d-18-dilated`, or fewer `chunks:`"
             )
-        h = h.unflatten(0, (2, 1 + self.chunks, len(labels)))  # (2, 1 + chunks, B, width, steps)
+        h = h.view(2, 1 + self.chunks, len(labels), *h.shape[1:])  # (2, 1 + chunks, B, width, steps)
         z = unit(self.projection(h.mean(-1).flatten(0, 2))).view(*h.shape[:3], -1)
         steps = F.adaptive_avg_pool1d(h[:, 0].flatten(0, 1), self.chunks).transpose(1, 2)  # (2 B, chunks, width)
         of_steps = unit(self.projection(steps.flatten(0, 1))).view(2, len(labels), self.chunks, -1)
@@ -231,7 +231,9 @@ class TCLRObjective(Objective):
             "global_local": global_local(of_steps, local.transpose(1, 2), self.temperature),
         }
         value = torch.stack([weight * term for weight, term in zip(self.weights, terms.values(), strict=True)]).sum()
-        return Loss(value, {name: term.detach() for name, term in terms.items()} | {"spread": spread(whole.flatten(0, 1))})
+        return Loss(
+            value, {name: term.detach() for name, term in terms.items()} | {"spread": spread(whole.flatten(0, 1))}
+        )
 
 
 def instance(z: Tensor, temperature: float) -> Tensor:
