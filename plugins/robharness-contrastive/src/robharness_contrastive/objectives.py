@@ -264,7 +264,9 @@ def gathered(rows: Tensor) -> Tensor:
     if world() == 1:
         return rows
     if rows.requires_grad:
-        return torch.cat(torch.distributed.nn.all_gather(rows))
+        everyone = torch.cat(torch.distributed.nn.all_gather(rows))
+        everyone.register_hook(Tensor.contiguous)  # gloo sends gradients back as they lie in memory
+        return everyone
     parts = [torch.empty_like(rows) for _ in range(world())]
     dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
