@@ -12,9 +12,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from robharness_contrastive import objectives
+from robharness_contrastive.networks import Encoder, OverTime
 from robharness_contrastive.objectives import CrossEntropy, InfoNCE, Learner, MoCoObjective, Moment, SwAVObjective
-from robharness_contrastive.params import Contrastive, MoCo, SimCLR, Supervised, SwAV
+from robharness_contrastive.params import TCLR, Contrastive, MoCo, SimCLR, Supervised, SwAV
 from robharness_contrastive.removal import Removal
+from robharness_contrastive.video import TCLRObjective
 
 BATCH, WIDTH, CLASSES = 16, 5, 4
 COMMON = {"batch": BATCH, "data": "x", "input": (1, 6, 6), "labels": "x", "classes": CLASSES}
@@ -30,6 +32,9 @@ MADE = {
     "cross-entropy": lambda: CrossEntropy(Supervised(**COMMON), WIDTH, 64),
     "moco": lambda: MoCoObjective(MoCo(**COMMON, **HEAD, queue=24), WIDTH, 64),
     "swav": lambda: SwAVObjective(SwAV(**COMMON, **HEAD, prototypes=7, frozen=0), WIDTH, 64),
+    "tclr": lambda: TCLRObjective(
+        TCLR(**{**COMMON, "input": (1, 4, 3, 3)}, **HEAD, weights=(1, 14, BATCH, 16)), WIDTH, 64
+    ),
 }
 """Of networks without statistics of batches."""
 
@@ -38,11 +43,15 @@ def learned(name: str) -> dict[str, torch.Tensor]:
     """Loss and gradients of one step, averaged over processes."""
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)  # noqa: TID251 (initial weights, the same in every process)
-    encoder = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Tanh(), nn.Linear(8, WIDTH))
+    of_videos = name == "tclr"
+    encoder = Encoder(_trunk(of_videos), WIDTH, None)
     learner = Learner(encoder, MADE[name]())
     wrapped = DistributedDataParallel(learner) if objectives.world() > 1 else learner
     draws = np.random.default_rng(0)
-    views = [torch.from_numpy(draws.random((BATCH, 1, 6, 6))) for _ in range(learner.objective.views)]
+    views = [
+        torch.from_numpy(draws.random((BATCH, 1, *((4, 3, 3) if of_videos else (6, 6)))))
+        for _ in range(learner.objective.views)
+    ]
     labels = torch.arange(BATCH) % CLASSES
     own = slice(objectives.rank() * BATCH // objectives.world(), (objectives.rank() + 1) * BATCH // objectives.world())
     moment = Moment(epoch=0, epochs=10, step=0, steps=100, batch=BATCH)
@@ -55,6 +64,12 @@ def learned(name: str) -> dict[str, torch.Tensor]:
     found = {"loss": value / objectives.world()}
     found |= {f"gradient of {key}": each.grad for key, each in learner.named_parameters() if each.grad is not None}
     return found | {f"after: {key}": each.clone() for key, each in learner.named_buffers()}
+
+
+def _trunk(of_videos: bool) -> nn.Module:
+    if of_videos:
+        return OverTime(first=nn.Conv3d(1, 8, 3, padding=1), second=nn.Tanh(), third=nn.Conv3d(8, WIDTH, 1))
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Tanh(), nn.Linear(8, WIDTH))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from robharness import Training
+    from robharness.specs import Kind
 
 __all__ = ["RECIPES", "robharness_metrics", "robharness_models", "robharness_pictures"]
 
@@ -25,6 +26,8 @@ RECIPES: Mapping[str, tuple[type, str, str]] = {
     "swav": (params.SwAV, "SwAV", "https://arxiv.org/abs/2006.09882"),
     "moco": (params.MoCo, "MoCo v2", "https://arxiv.org/abs/2003.04297"),
     "simsiam": (params.SimSiam, "SimSiam, which has no negatives", "https://arxiv.org/abs/2011.10566"),
+    "cvrl": (params.CVRL, "CVRL, SimCLR of clips of videos", "https://arxiv.org/abs/2008.03800"),
+    "tclr": (params.TCLR, "TCLR, contrast in time within a video", "https://arxiv.org/abs/2101.07974"),
 }
 
 
@@ -41,7 +44,9 @@ def _build(recipe: Any, weights: Path) -> nn.Module:
 
 
 def _given(recipe: params.Recipe) -> Mapping[str, Any]:
-    return {"input": InputSpec(shape=recipe.shape), "labels": recipe.label_space}
+    kind: Kind = "video" if recipe.preprocessing else "image"
+    spec = InputSpec(kind=kind, shape=recipe.shape)
+    return {"input": spec, "labels": recipe.label_space, "preprocessing": recipe.preprocessing}
 
 
 def _data(recipe: params.Recipe) -> Mapping[str, DataRef]:
@@ -54,12 +59,11 @@ def robharness_models() -> Iterator[ModelSpec]:
         yield ModelSpec(
             name=name,
             summary=f"{summary}; trained by a recipe",
-            input=InputSpec(shape=(1, 28, 28)),
-            labels="mnist",
             build=_build,
             weights=Train(data=_data, train=_train),
             params=recipe,
             given=_given,
             features="features",
             paper=paper,
+            **_given(recipe()),
         )

@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from robharness import UserError
-from robharness_contrastive import data, optim, probe
+from robharness_contrastive import data, optim, probe, video
 from robharness_contrastive.augment import AUGMENTATIONS
-from robharness_contrastive.data import Pictures, Views, named
+from robharness_contrastive.data import Source, Views, named
 from robharness_contrastive.networks import Classifier, Encoder, encoder
 from robharness_contrastive.objectives import (
     CrossEntropy,
@@ -38,6 +38,7 @@ from robharness_contrastive.objectives import (
     world,
 )
 from robharness_contrastive.params import (
+    TCLR,
     Clusters,
     Contrastive,
     MoCo,
@@ -46,6 +47,7 @@ from robharness_contrastive.params import (
     Supervised,
     SwAV,
 )
+from robharness_contrastive.video import TCLRObjective
 
 if TYPE_CHECKING:
     from robharness import Training
@@ -61,18 +63,19 @@ def train(job: Training) -> None:
     """Make the weights of a recipe in job.folder. Raises UserError for a loss that is no number, and for a collapse."""
     recipe: Any = job.params
     fabric = _fabric(job.device, recipe)
-    pictures = data.load(job.datasets["train"], recipe.shape, fabric.device)
-    trained, kept = data.split(pictures, recipe.hold_out, job.seed)
+    load = video.load if recipe.preprocessing else data.load
+    source = load(job.datasets["train"], recipe, fabric.device)
+    trained, kept = data.split(source, recipe.hold_out, job.seed)
     if isinstance(recipe, Clusters):
         trained = _by_clusters(job, fabric, trained)
     net, objective = _encoder(job, fabric, trained, "")
     if rank() == 0:
-        _finish(job, fabric, net, objective, Pictures(trained.pixels, trained.labels), kept, pictures)
+        _finish(job, fabric, net, objective, trained, kept, source)
     fabric.barrier()
 
 
 def _finish(
-    job: Training, fabric: Fabric, net: Encoder, objective: Objective, trained: Pictures, kept: Pictures, all_: Pictures
+    job: Training, fabric: Fabric, net: Encoder, objective: Objective, trained: Source, kept: Source, all_: Source
 ) -> None:
     """The classifier on the encoder, and all weights in their file."""
     recipe: Any = job.params
@@ -82,7 +85,7 @@ def _finish(
         classifier.head = objective.head  # type: ignore[assignment]
     else:
         of_classes = data.split(all_, recipe.hold_out, job.seed)[0] if isinstance(recipe, Clusters) else trained
-        plain = AUGMENTATIONS["supervised" if recipe.shape[0] == 3 else recipe.augmented]
+        plain = AUGMENTATIONS["digits" if recipe.augmented == "digits" else "supervised"]
         seen = data.views(of_classes, plain, 1, job.seed)
         classifier = probe.fit(recipe.probe, net, of_classes, recipe.n_classes, seen, job.seed)
     if len(kept):
@@ -108,18 +111,19 @@ def build(recipe: Recipe, weights: Path) -> nn.Module:
 # --- the loop --------------------------------------------------------------------------------------------------------
 
 
-def _encoder(job: Training, fabric: Fabric, pictures: Pictures, stage: str) -> tuple[Encoder, Objective]:
+def _encoder(job: Training, fabric: Fabric, source: Source, stage: str) -> tuple[Encoder, Objective]:
     """An encoder trained for the recipe's objective. stage: a prefix of the checkpoint's name."""
     recipe: Any = job.params
     per_process, rest = divmod(recipe.batch, world())
-    steps_an_epoch = len(pictures) // recipe.batch
+    steps_an_epoch = len(source) // recipe.batch
     if rest or not steps_an_epoch:
-        why = f"{world()} processes share" if rest else f"{len(pictures)} pictures do not fill"
-        raise UserError(f"{why} batches of {recipe.batch} pictures; write another `batch:`")
+        examples = "videos" if recipe.preprocessing else "pictures"
+        why = f"{world()} processes share" if rest else f"{len(source)} {examples} do not fill"
+        raise UserError(f"{why} batches of {recipe.batch} {examples}; write another `batch:`")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(named(job.seed, stage, "weights"))  # noqa: TID251 (initial weights draw from it alone)
         net = encoder(recipe.network, recipe.data, recipe.shape)
-        objective = _objective(recipe, net.width, len(pictures), stage)
+        objective = _objective(recipe, net.width, len(source), stage)
         learner = Learner(net, objective)
     if world() > 1 and fabric.device.type == "cuda":
         learner = nn.SyncBatchNorm.convert_sync_batchnorm(learner)
@@ -129,10 +133,10 @@ def _encoder(job: Training, fabric: Fabric, pictures: Pictures, stage: str) -> t
     begin = _resume(place, learner, optimizer, fabric.device)
     if begin < recipe.epochs:
         wrapped, fabric_optimizer = fabric.setup(learner, optimizer)
-        views = data.views(pictures, AUGMENTATIONS[recipe.augmented], objective.views, job.seed)
+        views = data.views(source, AUGMENTATIONS[recipe.augmented], objective.views, job.seed, objective.cut)
         _forget(job.folder, stage, begin)
         for epoch in range(begin, recipe.epochs):
-            noted = _epoch(job, fabric, wrapped, fabric_optimizer, pictures, views, epoch, steps_an_epoch, per_process)
+            noted = _epoch(job, fabric, wrapped, fabric_optimizer, source, views, epoch, steps_an_epoch, per_process)
             if rank() == 0:
                 _note(job.folder, {"stage": stage or "encoder", "epoch": epoch + 1, **noted})  # first: see `_forget`
                 _save(place, epoch + 1, learner, optimizer)
@@ -145,15 +149,15 @@ def _epoch(
     fabric: Fabric,
     learner: Any,
     optimizer: Any,
-    pictures: Pictures,
+    source: Source,
     views: Views,
     epoch: int,
     steps: int,
     per_process: int,
 ) -> dict[str, float]:
-    """One pass over the pictures; the means of what was noted."""
+    """One pass over the examples; the means of what was noted."""
     recipe: Any = job.params
-    order = torch.from_numpy(np.random.default_rng([job.seed, 2, epoch]).permutation(len(pictures)))
+    order = torch.from_numpy(np.random.default_rng([job.seed, 2, epoch]).permutation(len(source)))
     own = slice(rank() * per_process, (rank() + 1) * per_process)
     objective, net = learner.module.objective, learner.module.encoder
     sums: dict[str, Tensor] = {}
@@ -165,7 +169,7 @@ def _epoch(
         moment = Moment(epoch=epoch, epochs=recipe.epochs, step=at, steps=recipe.epochs * steps, batch=recipe.batch)
         ends = (step + 1) % recipe.accumulate == 0 or step + 1 == steps
         with fabric.no_backward_sync(learner, enabled=not ends and world() > 1):
-            loss = learner(views(rows, at), pictures.labels[rows], moment)
+            loss = learner(views(rows, at), source.labels[rows], moment)
             fabric.backward(loss.value / recipe.accumulate)
         if ends:
             objective.before_step(moment)
@@ -235,23 +239,25 @@ def _objective(recipe: Any, width: int, examples: int, stage: str) -> Objective:
         return MoCoObjective(recipe, width, examples)
     if isinstance(recipe, SimSiam):
         return SimSiamObjective(recipe, width, examples)
+    if isinstance(recipe, TCLR):
+        return TCLRObjective(recipe, width, examples)
     is_classes = (isinstance(recipe, Clusters) and stage == "") or type(recipe) is Contrastive
     return InfoNCE(recipe, width, examples, classes=is_classes)
 
 
-def _by_clusters(job: Training, fabric: Fabric, pictures: Pictures) -> Pictures:
-    """The pictures with clusters of SimCLR's features for labels: the first stage."""
+def _by_clusters(job: Training, fabric: Fabric, source: Source) -> Source:
+    """The examples with clusters of SimCLR's features for labels: the first stage."""
     from sklearn.cluster import KMeans
 
     recipe: Any = job.params
-    net, _ = _encoder(job, fabric, pictures, "simclr-")
-    h = probe.features(net, pictures.pixels).cpu().numpy()
+    net, _ = _encoder(job, fabric, source, "simclr-")
+    h = probe.features(net, source).cpu().numpy()
     found = KMeans(recipe.clusters, n_init=10, random_state=job.seed).fit_predict(h)
     labels = torch.from_numpy(found).long().to(fabric.device)
-    share = torch.stack([torch.bincount(pictures.labels[labels == k]).max() for k in labels.unique()]).sum()
+    share = torch.stack([torch.bincount(source.labels[labels == k]).max() for k in labels.unique()]).sum()
     if rank() == 0:
         _note_once(job.folder, {"stage": "clusters", "clusters": recipe.clusters, "purity": float(share) / len(labels)})
-    return Pictures(pictures.pixels, labels)
+    return source.labelled(labels)
 
 
 def _fabric(device: str, recipe: Recipe) -> Fabric:

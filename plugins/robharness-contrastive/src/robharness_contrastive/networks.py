@@ -1,12 +1,15 @@
-"""Encoders: pictures in [0, 1] to features, normalisation inside; and the classifier that attacks see."""
+"""Encoders: pictures or clips in [0, 1] to features, normalisation inside; and the classifier that attacks see."""
 
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.models import video
 
 from robharness import UserError, normalized
 
@@ -32,6 +35,11 @@ class Encoder(nn.Module):
         features: Tensor = self.trunk(self.normalize(x))
         return features
 
+    def over_time(self, x: Tensor) -> Tensor:
+        """Features of every step that a network of videos makes through time, (N, width, steps)."""
+        steps: Tensor = self.trunk.over_time(self.normalize(x))  # type: ignore[operator]
+        return steps
+
 
 class Classifier(nn.Module):
     """An encoder and a linear classifier on its features, which `features` passes through for whoever listens there."""
@@ -46,10 +54,13 @@ class Classifier(nn.Module):
 
 
 def encoder(network: str, data: str, shape: Sequence[int]) -> Encoder:
-    """A network of this name for inputs of this shape, (C, H, W). Raises UserError for a name that is not known."""
-    if network not in NETWORKS:
-        raise UserError(f"there is no network '{network}'; there are {', '.join(NETWORKS)}")
-    trunk, width = NETWORKS[network](shape)
+    """A network of this name for inputs of this shape, (C, H, W) or (C, T, H, W). Raises UserError for a name that is
+    not known for it.
+    """
+    known, what = (VIDEO_NETWORKS, " for videos") if len(shape) == 4 else (NETWORKS, "")
+    if network not in known:
+        raise UserError(f"there is no network '{network}'{what}; there are {', '.join(known)}")
+    trunk, width = known[network](shape)
     return Encoder(trunk, width, MEAN_STD.get(data))
 
 
@@ -74,16 +85,81 @@ def _resnet(make: Callable[..., nn.Module], shape: Sequence[int]) -> tuple[nn.Mo
         net.maxpool = nn.Identity()
     elif channels != 3:
         net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    _initialise(net)
     width = net.fc.in_features
     net.fc = nn.Identity()
     return net, width
+
+
+def _initialise(net: nn.Module) -> None:
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 NETWORKS: dict[str, Callable[[Sequence[int]], tuple[nn.Module, int]]] = {
     "small": _small,
     "resnet18": lambda shape: _resnet(models.resnet18, shape),
     "resnet50": lambda shape: _resnet(models.resnet50, shape),
+}
+
+
+# --- of videos -------------------------------------------------------------------------------------------------------
+
+
+class OverTime(nn.Module):
+    """Layers, (N, C, T, H, W) -> (N, width, steps, h, w), whose means over all but the width are features."""
+
+    def __init__(self, **layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(OrderedDict(layers))
+
+    def over_time(self, x: Tensor) -> Tensor:
+        steps: Tensor = self.layers(x).mean((3, 4))
+        return steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.over_time(x).mean(2)
+
+
+def _narrow(shape: Sequence[int]) -> tuple[nn.Module, int]:
+    """R(2+1)D of three blocks, for small clips; half as many steps as frames."""
+    widths = (8, 16, 32)
+    stem: Any = video.resnet.Conv2Plus1D(shape[0], widths[0], widths[0])
+    stem[0].stride = (1, 2, 2)
+    blocks = {"layer1": _block(widths[0], widths[0], 1), "layer2": _block(widths[0], widths[1], 2)}
+    blocks["layer3"] = _keep_steps(_block(widths[1], widths[2], 2))
+    net = OverTime(stem=nn.Sequential(*stem, nn.BatchNorm3d(widths[0]), nn.ReLU()), **blocks)
+    _initialise(net)
+    return net, widths[-1]
+
+
+def _block(before: int, after: int, stride: int) -> video.resnet.BasicBlock:
+    shortcut = None
+    if stride > 1:
+        shortcut = nn.Sequential(nn.Conv3d(before, after, 1, stride=stride, bias=False), nn.BatchNorm3d(after))
+    return video.resnet.BasicBlock(before, after, video.resnet.Conv2Plus1D, stride, shortcut)
+
+
+def _keep_steps(block: Any) -> Any:
+    """A block that goes through time in strides of 2 dilates by 2 instead, with the same weights: TCLR's last stage."""
+    through_time = block.conv1[0][-1]
+    for convolution in (through_time, block.downsample[0]):
+        convolution.stride = (1, *convolution.stride[1:])
+    through_time.dilation, through_time.padding = (2, 1, 1), (2, 0, 0)
+    return block
+
+
+def _r2plus1d_18(shape: Sequence[int], *, dilated: bool) -> tuple[nn.Module, int]:
+    net = video.r2plus1d_18(weights=None)
+    if dilated:
+        _keep_steps(net.layer4[0])
+    stages = {f"layer{number}": getattr(net, f"layer{number}") for number in range(1, 5)}
+    return OverTime(stem=net.stem, **stages), net.fc.in_features
+
+
+VIDEO_NETWORKS: dict[str, Callable[[Sequence[int]], tuple[nn.Module, int]]] = {
+    "r2plus1d-narrow": _narrow,
+    "r2plus1d-18": lambda shape: _r2plus1d_18(shape, dilated=False),
+    "r2plus1d-18-dilated": lambda shape: _r2plus1d_18(shape, dilated=True),
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -45,9 +45,12 @@ class Loss(NamedTuple):
 
 
 class Objective(nn.Module):
-    """views: how many of a picture it compares. start, floor: of its loss, for people; None where nobody knows."""
+    """views: how many of an example it compares. cut: how they are cut out of videos, see `video.Cut`; None for clips
+    at random. start, floor: of its loss, for people; None where nobody knows.
+    """
 
     views = 2
+    cut: Any = None
     start: float = 0.0
     floor: float | None = None
 
@@ -261,7 +264,9 @@ def gathered(rows: Tensor) -> Tensor:
     if world() == 1:
         return rows
     if rows.requires_grad:
-        return torch.cat(torch.distributed.nn.all_gather(rows))
+        everyone = torch.cat(torch.distributed.nn.all_gather(rows))
+        everyone.register_hook(Tensor.contiguous)  # gloo sends gradients back as they lie in memory
+        return everyone
     parts = [torch.empty_like(rows) for _ in range(world())]
     dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from robharness import Clips, Preprocessing
 from robharness_contrastive.removal import Removal
 
 RUNTIME = {"runtime": True}
 NOTHING = Removal()
 
-DATA: dict[str, tuple[tuple[int, int, int], str, int, str]] = {
+DATA: dict[str, tuple[tuple[int, ...], str, int, str]] = {
     "samples/mnist-5k": ((1, 28, 28), "mnist", 10, "digits"),
     "samples/digits": ((1, 8, 8), "digits", 10, "digits"),
     "samples/patches": ((3, 32, 32), "patches", 10, "patches"),
     "datasets/cifar-10": ((3, 32, 32), "cifar-10", 10, "contrastive"),
     "datasets/cifar-100": ((3, 32, 32), "cifar-100", 100, "contrastive"),
+    "samples/moving-digits": ((3, 8, 32, 32), "moving-digits", 8, "digits"),
+    "datasets/ucf101": ((3, 16, 112, 112), "ucf-101", 101, "contrastive"),
 }
 """Input, label space, classes and augmentation of data that need not be described in a suite."""
 
@@ -52,10 +55,33 @@ class Probe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Video:
+    """Clips of videos, whose length and size the network's input says.
+
+    stride: frames from one of a clip to the next, where clips are judged, and where training looks at random ones.
+    resize: of frames, the shorter side or (height, width); training cuts squares out of what is left, and what is
+    judged is the middle of it.
+    """
+
+    stride: int = 2
+    resize: int | tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        _positive(self, "stride")
+
+
+VIDEOS = {
+    "samples/moving-digits": Video(stride=3, resize=32),  # 8 frames span 24, which the shortest video has
+    "datasets/ucf101": Video(stride=2, resize=(128, 171)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What all encoders may be told.
 
-    data, split: what they are trained on. input, labels, classes: of data that the plugin does not know, else None.
+    data, split: what they are trained on. input, labels, classes: of data that the plugin does not know, else None;
+    with an input of (C, T, H, W) they are videos. video: how clips are cut out of them; None for what suits the data.
     hold_out: share of the examples that is kept for choosing hyper-parameters (the paper's 40,000 of 50,000: 0.2); the
     probe's accuracy on it is in metrics.jsonl.
     network: "small", three convolutions of stride 2; "resnet18", "resnet50", with CIFAR's stem below 96 pixels.
@@ -72,6 +98,7 @@ class Recipe:
     input: tuple[int, ...] | None = None
     labels: str | None = None
     classes: int | None = None
+    video: Video | None = None
     hold_out: float = 0.0
     network: str = "small"
     epochs: int = 40
@@ -101,6 +128,16 @@ class Recipe:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.input) if self.input else DATA[self.data][0]
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """From a video to the clip that is judged; None of pictures, which have the network's size."""
+        if len(self.shape) == 3:
+            return None
+        video, (_, frames, *size) = self.video or VIDEOS.get(self.data, Video()), self.shape
+        return Preprocessing(
+            resize=video.resize, crop=(size[0], size[1]), clips=Clips(length=frames, stride=video.stride)
+        )
 
     @property
     def label_space(self) -> str:
@@ -195,3 +232,43 @@ class SimSiam(Recipe):
     lr: float = 0.1
     projection: tuple[int, int] = (128, 128)
     prediction: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class CVRL(SimCLR):
+    """SimCLR of two clips of a video, whose distance in time is drawn: the longer, the rarer.
+
+    Source: Qian et al. 2021, whose network, 3D ResNet-50, and head of three layers are not these.
+    """
+
+    data: str = "samples/moving-digits"
+    network: str = "r2plus1d-narrow"
+    temperature: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TCLR(Recipe):
+    """Temporal contrast within a video beside the contrast between videos. Source: Dave et al. 2022.
+
+    chunks: local clips of a video, which lie along one global clip. global_stride, local_stride: between frames of
+    both; the authors' are 4 and 1, for 16 frames. weights: of the terms: videos told apart by global clips, and by
+    local clips; local clips told apart; global against local. Each term is a mean here. Sums of the authors' code
+    amount to (1, 14, batch, 16). projection: as of SimCLR.
+    """
+
+    data: str = "samples/moving-digits"
+    network: str = "r2plus1d-narrow"
+    temperature: float = 0.1
+    chunks: int = 4
+    global_stride: int = 3
+    local_stride: int = 1
+    weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    projection: tuple[int, int] = (128, 64)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "temperature", "chunks", "global_stride", "local_stride")
+        if len(self.shape) == 3:
+            raise ValueError(f"TCLR compares clips of videos; '{self.data}' has pictures")
+        if self.shape[1] % self.chunks:
+            raise ValueError(f"TCLR: clips of {self.shape[1]} frames do not have {self.chunks} chunks of equal length")

@@ -9,21 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robharness_contrastive.data import Pictures, Views
+from robharness_contrastive.data import Source, Views
 from robharness_contrastive.networks import Classifier, Encoder
 from robharness_contrastive.params import Probe
 
-ROWS = 512
-"""Pictures of a pass without gradients."""
 MOST_STEPS = 2000
 """Of L-BFGS; it ends where the gradient does."""
 
 
 @torch.no_grad()
-def features(encoder: nn.Module, pixels: Tensor) -> Tensor:
-    """Of pictures as they are, uint8 (N, C, H, W) -> (N, width) float32; the encoder in eval mode, and left so."""
+def features(encoder: nn.Module, source: Source) -> Tensor:
+    """Of all examples as they are judged, (N, width) float32; the encoder in eval mode, and left so."""
     encoder.eval()
-    return torch.cat([encoder(rows.float() / 255).float() for rows in pixels.split(ROWS)])
+    return torch.cat([encoder(x).float() for x in source.plain()])
 
 
 def logistic(h: Tensor, labels: Tensor, classes: int, l2: float) -> nn.Linear:
@@ -58,31 +56,31 @@ def logistic(h: Tensor, labels: Tensor, classes: int, l2: float) -> nn.Linear:
     return head
 
 
-def fit(probe: Probe, encoder: Encoder, pictures: Pictures, classes: int, views: Views, seed: int) -> Classifier:
+def fit(probe: Probe, encoder: Encoder, source: Source, classes: int, views: Views, seed: int) -> Classifier:
     """The encoder with the classifier that the probe asks for. Its weights stay as they are, unless it is to be tuned.
 
     views: of the augmentation of supervised training. Raises RuntimeError where a frozen encoder moved.
     """
     before = digest(encoder)
-    net = Classifier(encoder, encoder.width, classes).to(pictures.pixels.device)
+    net = Classifier(encoder, encoder.width, classes).to(source.labels.device)
     if probe.kind == "lbfgs":
-        net.head = logistic(features(encoder, pictures.pixels), pictures.labels, classes, probe.l2)
+        net.head = logistic(features(encoder, source), source.labels, classes, probe.l2)
     else:
-        _by_steps(probe, net, pictures, views, seed)
+        _by_steps(probe, net, source, views, seed)
     net.eval()
     if probe.kind != "finetune" and digest(encoder) != before:
         raise RuntimeError("the encoder moved under a probe that leaves it as it is")
     return net
 
 
-def accuracy(net: nn.Module, pictures: Pictures) -> float:
-    """Share of pictures, as they are, whose class it finds."""
+def accuracy(net: nn.Module, source: Source) -> float:
+    """Share of examples, as they are judged, whose class it finds."""
     net.eval()
-    right = features(net, pictures.pixels).argmax(1) == pictures.labels
+    right = features(net, source).argmax(1) == source.labels
     return float(right.float().mean())
 
 
-def _by_steps(probe: Probe, net: Classifier, pictures: Pictures, views: Views, seed: int) -> None:
+def _by_steps(probe: Probe, net: Classifier, source: Source, views: Views, seed: int) -> None:
     tunes = probe.kind == "finetune"
     for value in net.head.parameters():
         nn.init.zeros_(value)  # the problem is convex in them, and nothing is drawn
@@ -91,13 +89,13 @@ def _by_steps(probe: Probe, net: Classifier, pictures: Pictures, views: Views, s
     optimizer = torch.optim.SGD(learning, lr=probe.lr, momentum=probe.momentum)
     falls = [int(share * probe.epochs) for share in (0.6, 0.75, 0.9)]
     draws = np.random.default_rng([seed, 3])
-    rows_a_step = min(probe.batch, len(pictures))
+    rows_a_step = min(probe.batch, len(source))
     for epoch in range(probe.epochs):
         for group in optimizer.param_groups:
             group["lr"] = probe.lr * 0.2 ** sum(epoch >= fall for fall in falls)
-        order = torch.from_numpy(draws.permutation(len(pictures))).to(pictures.pixels.device)
+        order = torch.from_numpy(draws.permutation(len(source))).to(source.labels.device)
         for number, rows in enumerate(order.split(rows_a_step)):
-            [x], labels = views(rows, epoch * len(order) + number), pictures.labels[rows]
+            [x], labels = views(rows, epoch * len(order) + number), source.labels[rows]
             net.train(tunes)
             if probe.kind == "robust":
                 x = attacked(net, x, labels, probe, draws)
