@@ -67,11 +67,9 @@ def boundary(logits: np.ndarray, labels: np.ndarray, gaps: np.ndarray) -> np.nda
     logits: (N, classes) float32. labels: (N,). gaps: see there. In units of the features; below 0 where another class
     has taken over already, then of the farthest boundary that was crossed; NaN where logits are not numbers.
     """
-    wanted = np.arange(len(labels))
-    ahead = logits[wanted, labels][:, None].astype(np.float64) - logits
-    apart = gaps[labels]
+    ahead = logits[np.arange(len(labels)), labels][:, None].astype(np.float64) - logits
+    apart = gaps[labels]  # 0 from itself, which never takes over
     with np.errstate(divide="ignore", invalid="ignore"):
         distances = np.where(apart > 0, ahead / apart, np.where(ahead < 0, -np.inf, np.inf))
-    distances[wanted, labels] = np.inf
     nearest: np.ndarray = np.where(np.isnan(logits).any(1), np.nan, distances.min(1)).astype(np.float32)
     return nearest

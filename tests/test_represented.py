@@ -300,6 +300,15 @@ def test_heads_with_a_bend_are_none(name):
     assert heads.gaps(Net(BENT[name]()).eval().requires_grad_(False), pictures(heads.PROBES), "body") is None
 
 
+def test_a_bend_that_no_example_reaches_is_a_bend():
+    """Features that are above 0 go through a ReLU as if it were not there; which we do not take for granted."""
+    net = Net(torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(24, 4)))
+    for value in net.body.parameters():
+        value.data.abs_()
+    assert (net.body(pictures(8)) > 0).all()
+    assert heads.gaps(net.eval().requires_grad_(False), pictures(8), "body") is None
+
+
 def test_features_that_are_made_twice_are_no_one_s_head():
     assert heads.gaps(Net(pooled(), twice=True).eval().requires_grad_(False), pictures(8), "body") is None
 
