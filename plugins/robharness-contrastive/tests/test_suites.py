@@ -97,3 +97,10 @@ def test_false_negatives_make_simclr_fragile(tmp_path):
         }  # fmt: skip
         for label in ("SupCon", "Oracle"):
             assert left[label] >= left["SimCLR"] + 0.05, (norm, left)
+
+
+def test_figure_3_looks_at_the_encoders_of_table_4():
+    loaded, found = recipes("paper/figure3")
+    _, others = recipes("paper/table4")
+    assert found == {label: others[label] for label in ("SupCon", "SimCLR")}
+    assert "features" in loaded.needs

@@ -202,13 +202,15 @@ import sys
 from pathlib import Path
 import robharness_samples
 specs = [*robharness_samples.robharness_models(), *robharness_samples.robharness_datasets()]
-assert len(specs) == 8
+assert len(specs) == 9
 heavy = {"torch", "torchvision", "numpy", "PIL", "sklearn", "foolbox", "mlxtend", "efficientnet_lite_pytorch"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 photos = specs[3].open(Path(), "val")
 photos.read(0)
 mnist = specs[5].open(Path(), "test")
 mnist.read(0)
+patches = specs[6].open(Path(), "test")
+patches.read(0)
 heavy -= {"numpy", "PIL"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """

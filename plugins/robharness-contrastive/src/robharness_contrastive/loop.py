@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from robharness import Training
 
 CHECKPOINT, METRICS, WEIGHTS = "checkpoint.pt", "metrics.jsonl", "weights.safetensors"
+TENSORBOARD = "tensorboard"
+"""A folder of its event files, where the recipe asks for them."""
 COLLAPSED = 0.02
 """Spread of unit features below which all pictures have become one point."""
 STUCK = 0.01
@@ -139,6 +141,8 @@ def _encoder(job: Training, fabric: Fabric, source: Source, stage: str) -> tuple
             noted = _epoch(job, fabric, wrapped, fabric_optimizer, source, views, epoch, steps_an_epoch, per_process)
             if rank() == 0:
                 _note(job.folder, {"stage": stage or "encoder", "epoch": epoch + 1, **noted})  # first: see `_forget`
+                if recipe.tensorboard:
+                    _show(job.folder / TENSORBOARD, stage, epoch + 1, noted)
                 _save(place, epoch + 1, learner, optimizer)
             _look(objective, noted, epoch, recipe)
     return learner.encoder, objective  # type: ignore[return-value]
@@ -316,6 +320,17 @@ def _forget(folder: Path, stage: str, epochs: int) -> None:
             break
         kept.append(line)
     (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _show(folder: Path, stage: str, epoch: int, noted: dict[str, float]) -> None:
+    """Raises UserError where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("`tensorboard: true` needs a package. Try: pip install tensorboard") from None
+    with SummaryWriter(str(folder)) as writer:
+        for name, value in noted.items():
+            writer.add_scalar(f"{stage or 'encoder'}/{name}", value, epoch)
 
 
 def _note_once(folder: Path, line: dict[str, Any]) -> None:

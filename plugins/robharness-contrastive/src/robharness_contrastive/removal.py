@@ -8,10 +8,10 @@ made for 1000 epochs stretches.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EPOCHS = 1000
 """Of the paper's training, which its schedules are written for; other lengths go through them at the same share."""
@@ -58,6 +58,8 @@ def nearest(similarity: Tensor, negatives: Tensor, k: int, *, unit: str = "view"
     similarity: (n, m), without gradient here. views: of an instance, whose columns are view by view: m = views x
     instances. unit "instance": the k instances with the nearest view, with all their views.
     """
+    import torch
+
     scores = similarity.detach().masked_fill(~negatives, -torch.inf)
     if unit == "instance":
         scores = scores.view(len(scores), views, -1).amax(1)
@@ -71,6 +73,8 @@ def nearest(similarity: Tensor, negatives: Tensor, k: int, *, unit: str = "view"
 
 def known(similarity: Tensor, negatives: Tensor, false: Tensor) -> Tensor:
     """The negatives that are false, (n, m) bool, but the least similar of a row that would lose all."""
+    import torch
+
     chosen = negatives & false
     lost = (chosen.sum(1) == negatives.sum(1)) & negatives.any(1)
     least = similarity.detach().masked_fill(~negatives, torch.inf).argmin(1)
