@@ -1,0 +1,68 @@
+"""`python -m robharness_contrastive.export ARTEFACT FILE`: the weights of a ResNet as others lay them out.
+
+torchvision: its own keys with the classifier as `fc`, one state. supcontrast: what main_supcon.py of SupContrast
+saves, {"model": {"encoder...", "head..."}}, with the shortcuts' names of its networks; the classifier, which that code
+does not save, goes beside it, into FILE.head.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from robharness import UserError
+
+LAYOUTS = ("torchvision", "supcontrast")
+State = dict[str, Tensor]
+
+
+def in_layout(state: State, layout: str) -> tuple[dict[str, Any], State | None]:
+    """An artefact's weights as a checkpoint of this layout; and the classifier where that lies in a file of its own.
+
+    Raises UserError for a network that is no ResNet.
+    """
+    trunk = {
+        key.removeprefix("encoder.trunk."): value for key, value in state.items() if key.startswith("encoder.trunk")
+    }
+    if "layer1.0.conv1.weight" not in trunk:
+        raise UserError("only weights of a ResNet have these layouts; see `network:` in its recipe.json")
+    head = {key.removeprefix("head."): value for key, value in state.items() if key.startswith("head.")}
+    if layout == "torchvision":
+        return {**trunk, **{f"fc.{key}": value for key, value in head.items()}}, None
+    encoder = {f"encoder.{re.sub(r'[.]downsample[.]', '.shortcut.', key)}": value for key, value in trunk.items()}
+    projection = {
+        f"head.{key.removeprefix('projection.')}": value
+        for key, value in state.items()
+        if key.startswith("projection.")
+    }
+    return {"model": {**encoder, **projection}}, {f"fc.{key}": value for key, value in head.items()}
+
+
+@click.command(help=__doc__)
+@click.argument("artefact", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--layout", type=click.Choice(LAYOUTS), default="supcontrast", show_default=True)
+def main(artefact: Path, file: Path, layout: str) -> None:
+    weights = artefact / "weights.safetensors"
+    try:
+        if not weights.is_file():
+            raise UserError(f"{artefact} has no weights.safetensors. See: robharness list artefacts")
+        content, head = in_layout(load_file(weights), layout)
+        torch.save(content, file)
+        if head is not None:
+            torch.save(head, file.with_name(f"{file.name}.head"))
+    except UserError as error:
+        raise click.ClickException(str(error)) from None
+    recipe = json.loads((artefact / "recipe.json").read_text()) if (artefact / "recipe.json").is_file() else {}
+    click.echo(f"wrote {file}" + (f" and {file.name}.head" if head else "") + f", {recipe.get('model', artefact.name)}")
+
+
+if __name__ == "__main__":
+    main()
