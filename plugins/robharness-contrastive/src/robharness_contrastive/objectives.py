@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -260,13 +259,21 @@ def rank() -> int:
 
 
 def gathered(rows: Tensor) -> Tensor:
-    """The rows of all processes, in their order; gradients go back to where they came from."""
-    if world() == 1:
-        return rows
-    if rows.requires_grad:
-        everyone = torch.cat(torch.distributed.nn.all_gather(rows))
-        everyone.register_hook(Tensor.contiguous)  # gloo sends gradients back as they lie in memory
-        return everyone
-    parts = [torch.empty_like(rows) for _ in range(world())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    """The rows of all processes, in their order, as many of each; gradients go back to where they came from."""
+    everyone: Tensor = rows if world() == 1 else _Gathered.apply(rows)
+    return everyone
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(world())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """What all processes want of these rows, added up."""
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(world())[rank()]
