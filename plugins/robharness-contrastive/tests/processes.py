@@ -33,7 +33,7 @@ MADE = {
     "moco": lambda: MoCoObjective(MoCo(**COMMON, **HEAD, queue=24), WIDTH, 64),
     "swav": lambda: SwAVObjective(SwAV(**COMMON, **HEAD, prototypes=7, frozen=0), WIDTH, 64),
     "tclr": lambda: TCLRObjective(
-        TCLR(**{**COMMON, "input": (1, 4, 3, 3)}, **HEAD, weights=(1, 14, BATCH, 16)), WIDTH, 64
+        TCLR(**{**COMMON, "input": (1, 4, 3, 3)}, **HEAD, terms=(1, 14, BATCH, 16)), WIDTH, 64
     ),
 }
 """Of networks without statistics of batches."""

@@ -246,7 +246,7 @@ def moment():
 
 def test_tclr_is_the_weighted_sum_of_its_terms():
     weights = (0.5, 14.0, 5.0, 16.0)
-    learner = tclr(weights=weights)
+    learner = tclr(terms=weights)
     clips = torch.from_numpy(np.random.default_rng(0).random((2, 5, 5, 3, 8, 16, 16)))
     loss = learner(list(clips.flatten(0, 1)), torch.arange(5), moment())
     encode, project = learner.encoder, lambda h: F.normalize(learner.objective.projection(h), dim=-1)

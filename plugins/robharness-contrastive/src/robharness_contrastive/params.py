@@ -251,7 +251,7 @@ class TCLR(Recipe):
     """Temporal contrast within a video beside the contrast between videos. Source: Dave et al. 2022.
 
     chunks: local clips of a video, which lie along one global clip. global_stride, local_stride: between frames of
-    both; the authors' are 4 and 1, for 16 frames. weights: of the terms: videos told apart by global clips, and by
+    both; the authors' are 4 and 1, for 16 frames. terms: their weights: videos told apart by global clips, and by
     local clips; local clips told apart; global against local. Each term is a mean here. Sums of the authors' code
     amount to (1, 14, batch, 16). projection: as of SimCLR.
     """
@@ -262,7 +262,7 @@ class TCLR(Recipe):
     chunks: int = 4
     global_stride: int = 3
     local_stride: int = 1
-    weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    terms: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     projection: tuple[int, int] = (128, 64)
 
     def __post_init__(self) -> None:

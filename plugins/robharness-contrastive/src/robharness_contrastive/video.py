@@ -201,7 +201,7 @@ class TCLRObjective(Objective):
 
     def __init__(self, params: TCLR, width: int, examples: int) -> None:
         super().__init__()
-        self.chunks, self.temperature, self.weights = params.chunks, params.temperature, params.weights
+        self.chunks, self.temperature, self.weights = params.chunks, params.temperature, params.terms
         self.views = 2 * (1 + params.chunks)
         self.cut = global_and_local(params.shape[1], params.chunks, params.global_stride, params.local_stride)
         self.projection = mlp(width, *params.projection)
