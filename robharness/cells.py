@@ -42,13 +42,15 @@ HALF_A_LEVEL = Fraction(1, 510)
 class PlannedModel:
     """A model with its weights resolved, and its part of a cell's identity.
 
-    artefact: of one that the suite trains; until that is there, it has neither weights nor an identity.
+    artefact: of one that the suite trains; until that is there, it has neither weights nor an identity. base: what its
+    training starts from, as a model of the same name.
     """
 
     ref: Model
     weights: Weights | None
     identity: dict[str, Any]
     artefact: Artefact | None = None
+    base: PlannedModel | None = None
 
     @property
     def label(self) -> str:
@@ -344,10 +346,11 @@ def _opened(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, list[in
 
 
 def _plan_model(ref: Model, data_root: Path, store: Path, look: Look) -> PlannedModel:
-    artefact = _artefact(ref, data_root, store, look) if ref.is_trained else None
+    base = _base(ref, data_root, store, look) if ref.is_trained else None
+    artefact = _artefact(ref, data_root, store, look, base) if ref.is_trained else None
     weights = artefact.weights() if artefact else resolve(ref.entry, ref.weights, data_root)
     if artefact is not None and weights is None:
-        return PlannedModel(ref=ref, weights=None, identity={}, artefact=artefact)
+        return PlannedModel(ref=ref, weights=None, identity={}, artefact=artefact, base=base)
     artefact = artefact and dataclasses.replace(artefact, datasets={})  # it is made; they may be large
     identity = {
         "name": ref.entry.name,
@@ -358,7 +361,19 @@ def _plan_model(ref: Model, data_root: Path, store: Path, look: Look) -> Planned
     return PlannedModel(ref=ref, weights=weights, identity=_ask(ref.entry, canonical, identity), artefact=artefact)
 
 
-def _artefact(ref: Model, data_root: Path, store: Path, look: Look) -> Artefact:
+def _base(ref: Model, data_root: Path, store: Path, look: Look) -> PlannedModel | None:
+    """What the training of a model starts from. Raises UserError where its plugin cannot say it."""
+    choose = ref.entry.spec.weights.base
+    try:
+        params = choose(ref.params) if choose else None
+    except Exception as error:  # a plugin's function may raise anything; say whose it was
+        raise UserError(f"{ref.entry.name} ({ref.entry.source}): {type(error).__name__}: {error}") from error
+    if params is None:
+        return None
+    return _plan_model(dataclasses.replace(ref, params=params), data_root, store, look)
+
+
+def _artefact(ref: Model, data_root: Path, store: Path, look: Look, base: PlannedModel | None) -> Artefact:
     """What the training of a model makes. Raises UserError where the data for it are not there."""
     datasets, data = {}, {}
     for role, (entry, split) in ref.data.items():
@@ -377,6 +392,7 @@ def _artefact(ref: Model, data_root: Path, store: Path, look: Look) -> Artefact:
         "revision": ref.entry.spec.weights.revision,
         **({"source": source} if source else {}),
         "data": data,
+        **({"base": base.artefact.hash} if base is not None and base.artefact is not None else {}),
     }
     recipe = _ask(ref.entry, canonical, recipe)
     return Artefact(folder=store / artefacts.FOLDER / key_of(recipe), recipe=recipe, datasets=datasets)

@@ -248,16 +248,18 @@ class Train:
     data: params -> the splits that the trainer needs, by role, e.g. {"train": DataRef(name="mine/digits",
     split="train")}. train: it writes `weights.safetensors` into the folder of its `Training`, and whatever else it
     likes, such as `metrics.jsonl`, a JSON object per epoch; what it raises is recorded, and the plugin is named.
-    revision: raise it when `train` starts to make other weights.
+    base: params -> those of the training that this one starts from, None without; it has an artefact of its own, which
+    all that start from it share. revision: raise it when `train` starts to make other weights.
     """
 
     data: Callable[[Params], Mapping[str, DataRef]] = field(metadata=_RUNTIME)
     train: Callable[[Training], None] = field(metadata=_RUNTIME)
+    base: Callable[[Params], Params | None] | None = field(default=None, metadata=_RUNTIME)
     revision: int = 1
 
     def __post_init__(self) -> None:
-        for key in ("data", "train"):
-            if not callable(getattr(self, key)):
+        for key in ("data", "train", "base"):
+            if not callable(getattr(self, key)) and (key != "base" or self.base is not None):
                 raise ValueError(f"Train: {key}={getattr(self, key)!r} must be a function")
         if type(self.revision) is not int:
             raise ValueError(f"Train: revision={self.revision!r} must be an integer")
@@ -267,8 +269,9 @@ class Train:
 class Training:
     """What `Train.train` gets.
 
-    datasets: opened, by role. folder: it is there, and holds what an interrupted attempt left, which the trainer goes
-    on from. device: as torch names it. say: shows a sentence. progress: shows how far it is, as often as one likes.
+    datasets: opened, by role. base: the folder of the artefact that it starts from, or None. folder: it is there, and
+    holds what an interrupted attempt left, which the trainer goes on from. device: as torch names it. say: shows a
+    sentence. progress: shows how far it is, as often as one likes.
     Under torchrun every process gets the same folder; rank 0 alone writes into it.
     """
 
@@ -276,6 +279,7 @@ class Training:
     seed: int
     datasets: Mapping[str, Dataset]
     folder: Path
+    base: Path | None = None
     device: str
     say: Callable[[str], None]
     progress: Callable[[Progress], None]

@@ -155,6 +155,10 @@ def _trained(
 ) -> Trained:
     artefact = model.artefact
     assert artefact is not None
+    if model.base is not None and model.base.is_untrained and not artefact.folder.exists():
+        based = _trained(model.base, store, listener, device, threads, job)
+        if based.error:
+            return Trained(label=model.label, artefact=artefact, error=based.error)
     if not job.is_first:
         return _followed(model, artefact, listener, device, threads, job)
     store.make_folder(artefact.folder.parent)
@@ -210,6 +214,7 @@ def _taught(
                 seed=model.ref.seed,
                 datasets=artefact.datasets,
                 folder=artefact.unfinished,
+                base=model.base.artefact.folder if model.base is not None and model.base.artefact is not None else None,
                 device=device,
                 say=lambda message: listener.say(f"{model.label}: {message}"),
                 progress=lambda progress: listener.trained(model.label, progress),

@@ -384,6 +384,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
     Train: {
         "data": (lambda params: {"other": LESSON}, True),
         "train": (lambda job: 1, False),
+        "base": (lambda params: None, False),  # the hash of its recipe counts, see tests/test_training.py
         "revision": (2, True),
     },
     specs.DataRef: {"name": ("toy/exam", True), "split": ("two", True)},

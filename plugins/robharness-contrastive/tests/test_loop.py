@@ -207,3 +207,25 @@ def test_the_shape_of_a_recipe_is_the_datas():
     assert params.SimCLR(**of_bars()).shape == SHAPE
     assert params.SimCLR(data="datasets/cifar-100").shape == (3, 32, 32)
     assert params.SimCLR(data="datasets/cifar-100").n_classes == 100
+
+
+# --- probes of one encoder ---
+
+
+def test_probes_start_from_one_encoder(job, pictures, monkeypatch):
+    """What comes of the encoder's artefact and a probe is what comes of both in one go."""
+    recipe = RECIPES["simclr"]
+    alone = job(params.base(recipe), "encoder")
+    loop.train(alone)
+    assert {key.partition(".")[0] for key in weights(alone.folder)} == {"encoder", "projection"}
+    both, based = job(recipe, "both"), dataclasses.replace(job(recipe, "based"), base=alone.folder)
+    loop.train(both)
+    monkeypatch.setattr(loop, "_encoder", None)  # is not called any more
+    loop.train(based)
+    assert_same(weights(both.folder), weights(based.folder))
+
+
+def test_what_starts_from_what():
+    plain, refitted = RECIPES["cross-entropy"], RECIPES["refit"]
+    assert params.base(plain) is None and params.base(refitted) == plain
+    assert params.base(params.base(RECIPES["simclr"])) is None

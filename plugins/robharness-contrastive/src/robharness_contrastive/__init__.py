@@ -60,7 +60,7 @@ def robharness_models() -> Iterator[ModelSpec]:
             name=name,
             summary=f"{summary}; trained by a recipe",
             build=_build,
-            weights=Train(data=_data, train=_train),
+            weights=Train(data=_data, train=_train, base=params.base),
             params=recipe,
             given=_given,
             features="features",

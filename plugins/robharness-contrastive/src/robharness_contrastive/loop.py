@@ -10,14 +10,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from robharness import UserError
@@ -62,41 +62,64 @@ STUCK = 0.01
 
 
 def train(job: Training) -> None:
-    """Make the weights of a recipe in job.folder. Raises UserError for a loss that is no number, and for a collapse."""
+    """Make the weights of a recipe in job.folder. Raises UserError for a loss that is no number, and for a collapse.
+
+    A recipe without a probe makes an encoder and its projection; job.base has these for one with a probe, or else they
+    are made first.
+    """
     recipe: Any = job.params
     fabric = _fabric(job.device, recipe)
     load = video.load if recipe.preprocessing else data.load
     source = load(job.datasets["train"], recipe, fabric.device)
     trained, kept = data.split(source, recipe.hold_out, job.seed)
-    if isinstance(recipe, Clusters):
-        trained = _by_clusters(job, fabric, trained)
-    net, objective = _encoder(job, fabric, trained, "")
+    if job.base is None:
+        net, beside, own_head = _made(job, fabric, trained)
+    else:
+        net, beside, own_head = _of_base(recipe, job.base / WEIGHTS, fabric.device)
     if rank() == 0:
-        _finish(job, fabric, net, objective, trained, kept, source)
+        state = _on_host(net.state_dict(), "encoder.") | beside
+        if own_head is not None or recipe.probe is not None:
+            classifier = _classifier(job, net, own_head, trained)
+            if len(kept):
+                how = "own" if own_head is not None else recipe.probe.kind
+                _note_once(job.folder, {"probe": how, "held_out": probe.accuracy(classifier, kept)})
+            state = _on_host(classifier.state_dict()) | beside
+        save_file(state, job.folder / WEIGHTS)
     fabric.barrier()
 
 
-def _finish(
-    job: Training, fabric: Fabric, net: Encoder, objective: Objective, trained: Source, kept: Source, all_: Source
-) -> None:
-    """The classifier on the encoder, and all weights in their file."""
+def _made(job: Training, fabric: Fabric, trained: Source) -> tuple[Encoder, dict[str, Tensor], nn.Module | None]:
+    """An encoder, what is kept beside it, and the classifier that was trained with it."""
     recipe: Any = job.params
-    own = isinstance(objective, CrossEntropy) and not recipe.refit
-    if own:
-        classifier = Classifier(net, net.width, recipe.n_classes)
-        classifier.head = objective.head  # type: ignore[assignment]
-    else:
-        of_classes = data.split(all_, recipe.hold_out, job.seed)[0] if isinstance(recipe, Clusters) else trained
-        plain = AUGMENTATIONS["digits" if recipe.augmented == "digits" else "supervised"]
-        seen = data.views(of_classes, plain, 1, job.seed)
-        classifier = probe.fit(recipe.probe, net, of_classes, recipe.n_classes, seen, job.seed)
-    if len(kept):
-        _note_once(job.folder, {"probe": recipe.probe.kind, "held_out": probe.accuracy(classifier, kept)})
-    state = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
+    examples = _by_clusters(job, fabric, trained) if isinstance(recipe, Clusters) else trained
+    net, objective = _encoder(job, fabric, examples, "")
+    own = objective.head if isinstance(objective, CrossEntropy) and not recipe.refit else None
     projection = getattr(objective, "projection", None)
-    if isinstance(projection, nn.Module):
-        state |= {f"projection.{k}": v.detach().cpu().contiguous() for k, v in projection.state_dict().items()}
-    save_file(state, job.folder / WEIGHTS)
+    return net, _on_host(projection.state_dict(), "projection.") if projection is not None else {}, own
+
+
+def _of_base(
+    recipe: Recipe, weights: Path, device: torch.device
+) -> tuple[Encoder, dict[str, Tensor], nn.Module | None]:
+    state = load_file(weights)
+    net = encoder(recipe.network, recipe.data, recipe.shape)
+    net.load_state_dict({key.removeprefix("encoder."): v for key, v in state.items() if key.startswith("encoder.")})
+    return net.to(device), {key: v for key, v in state.items() if key.startswith("projection.")}, None
+
+
+def _classifier(job: Training, net: Encoder, own_head: nn.Module | None, trained: Source) -> Classifier:
+    recipe: Any = job.params
+    if own_head is not None:
+        classifier = Classifier(net, net.width, recipe.n_classes)
+        classifier.head = own_head  # type: ignore[assignment]
+        return classifier
+    plain = AUGMENTATIONS["digits" if recipe.augmented == "digits" else "supervised"]
+    seen = data.views(trained, plain, 1, job.seed)
+    return probe.fit(recipe.probe, net, trained, recipe.n_classes, seen, job.seed)
+
+
+def _on_host(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    return {f"{prefix}{name}": value.detach().cpu().contiguous() for name, value in state.items()}
 
 
 def build(recipe: Recipe, weights: Path) -> nn.Module:

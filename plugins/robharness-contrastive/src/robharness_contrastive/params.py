@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from robharness import Clips, Preprocessing
@@ -90,7 +90,8 @@ class Recipe:
     optimizer: LARS scales SGD's steps layer by layer. lr: at its peak. warmup: epochs of a rate that rises linearly;
     it falls as a cosine to `lr` times `decay` ** 3. weight_decay: on all weights; under LARS not on biases and norms.
     augmentation: by name; None for what suits the data.
-    probe: see `Probe`. precision: of the passes in training.
+    probe: see `Probe`; None for an encoder alone, which several probes may start from. precision: of the passes in
+    training.
     """
 
     data: str = "samples/mnist-5k"
@@ -111,7 +112,7 @@ class Recipe:
     warmup: float = 2.0
     decay: float = 0.1
     augmentation: str | None = None
-    probe: Probe = Probe()
+    probe: Probe | None = Probe()
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     tensorboard: bool = field(default=False, metadata=RUNTIME)
 
@@ -272,3 +273,10 @@ class TCLR(Recipe):
             raise ValueError(f"TCLR compares clips of videos; '{self.data}' has pictures")
         if self.shape[1] % self.chunks:
             raise ValueError(f"TCLR: clips of {self.shape[1]} frames do not have {self.chunks} chunks of equal length")
+
+
+def base(recipe: Recipe) -> Recipe | None:
+    """What the recipe's encoder is trained by, where a probe comes behind it: one encoder for all of them."""
+    if isinstance(recipe, Supervised):
+        return replace(recipe, refit=False) if recipe.refit else None
+    return replace(recipe, probe=None) if recipe.probe is not None else None
