@@ -225,6 +225,16 @@ def test_probes_start_from_one_encoder(job, pictures, monkeypatch):
     assert_same(weights(both.folder), weights(based.folder))
 
 
+def test_weights_that_are_whole_are_left_alone(job, monkeypatch):
+    told = job(RECIPES["cross-entropy"])
+    loop.train(told)
+    before = weights(told.folder)
+    assert {path.name for path in told.folder.iterdir()} == {loop.WEIGHTS, loop.METRICS}
+    monkeypatch.setattr(loop, "_encoder", None)  # is not called any more
+    loop.train(told)
+    assert_same(before, weights(told.folder))
+
+
 def test_what_starts_from_what():
     plain, refitted = RECIPES["cross-entropy"], RECIPES["refit"]
     assert params.base(plain) is None and params.base(refitted) == plain

@@ -69,6 +69,8 @@ def train(job: Training) -> None:
     """
     recipe: Any = job.params
     fabric = _fabric(job.device, recipe)
+    if (job.folder / WEIGHTS).is_file():  # whole, and whoever made them was killed before they were put in their place
+        return
     load = video.load if recipe.preprocessing else data.load
     source = load(job.datasets["train"], recipe, fabric.device)
     trained, kept = data.split(source, recipe.hold_out, job.seed)
@@ -84,7 +86,7 @@ def train(job: Training) -> None:
                 how = "own" if own_head is not None else recipe.probe.kind
                 _note_once(job.folder, {"probe": how, "held_out": probe.accuracy(classifier, kept)})
             state = _on_host(classifier.state_dict()) | beside
-        save_file(state, job.folder / WEIGHTS)
+        _finish(state, job.folder)
     fabric.barrier()
 
 
@@ -302,6 +304,15 @@ def _fabric(device: str, recipe: Recipe) -> Fabric:
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _finish(state: dict[str, Tensor], folder: Path) -> None:
+    """The weights in their file, whole or not there; what training went on from is not needed any more."""
+    beside = folder / f"{WEIGHTS}.writing"
+    save_file(state, beside)
+    beside.replace(folder / WEIGHTS)
+    for place in folder.glob(f"*{CHECKPOINT}"):
+        place.unlink()
 
 
 def _save(place: Path, epoch: int, learner: nn.Module, optimizer: torch.optim.Optimizer) -> None:
