@@ -132,14 +132,15 @@ def test_a_cut_that_ends_behind_the_global_clip_has_room_where_there_is_any():
 
 
 def test_a_view_is_drawn_by_its_video_and_step_alone(source):
+    rows = (source.counts > 18).nonzero()[:, 0][[3, 1, 5, 2]]  # those in which clips have room
     for count, cut in ((1, None), (2, None), (10, video.global_and_local(8, 4, 2, 1))):
         views = data.views(source, AUGMENTATIONS["contrastive"], count, 5, cut)
-        rows = torch.tensor([7, 3, 30, 11])
         together = views(rows, 4)
         assert [view.shape for view in together] == [(4, 3, 8, 16, 16)] * count
         assert all(view.min() >= 0 and view.max() <= 1 for view in together)
-        for view, alone in zip(together, views(rows[2:3], 4), strict=True):
-            torch.testing.assert_close(view[2:3], alone, rtol=0, atol=1e-6)
+        for place, row in enumerate(rows):
+            for view, alone in zip(together, views(row[None], 4), strict=True):
+                torch.testing.assert_close(view[place], alone[0], rtol=0, atol=1e-6)
         assert not any(torch.equal(a, b) for a, b in zip(together, views(rows, 5), strict=True))
         assert not any(torch.equal(a, b) for a, b in itertools.combinations(together, 2))
 
