@@ -1,6 +1,7 @@
 """`make bench`: what training costs beside the plain recipe; ratios within one run, raw seconds printed.
 
-The plain recipe is SupContrast's: its loss of the whole matrix, in the fewest lines, of the same views by the same network.
+The plain recipe is SupContrast's: its loss of the whole matrix, in the fewest lines, by the same network of the same
+views.
 """
 
 import os

@@ -27,8 +27,9 @@ from robharness_contrastive.objectives import Loss, Moment, Objective, gathered,
 from robharness_contrastive.params import TCLR, Recipe
 
 Cut = Callable[[Tensor, Tensor, int], Tensor]
-"""(two numbers in [0, 1) for each video of a batch (B, 2), how many frames these have (B,), how many views) -> the frames
-of each clip, int64 (views, B, T). Frames that a video does not have any more are those that it had before, backwards."""
+"""(two numbers in [0, 1) for each video of a batch (B, 2), how many frames these have (B,), how many views) -> the
+frames of each clip, int64 (views, B, T). Frames that a video has not any more are those that it had before, backwards.
+"""
 Take = Callable[[Tensor, Tensor], Tensor]
 """(places in the data set (B,), frames of each (B, K)) -> uint8 (B, K, C, H, W), resized, on the device."""
 
