@@ -70,8 +70,8 @@ def test_small_suites_have_five_seeds_of_everything(name):
     assert len(loaded.models) == 5 * len(found) and loaded.reference is not None
 
 
-EPOCHS = 20
-"""Of 40; after 12, SupCon is no better than SimCLR yet."""
+EPOCHS = 15
+"""Of 40."""
 
 
 def test_false_negatives_make_simclr_fragile(tmp_path):

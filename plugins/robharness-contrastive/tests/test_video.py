@@ -18,7 +18,7 @@ from robharness import Clips, UserError
 from robharness.data import clip_frames, preprocessed
 from robharness_contrastive import _given as given
 from robharness_contrastive import data, loop, networks, params, probe, video
-from robharness_contrastive.augment import AUGMENTATIONS, uniforms
+from robharness_contrastive.augment import AUGMENTATIONS, Draws
 from robharness_contrastive.objectives import Learner, Moment
 from robharness_contrastive.params import Probe, Video
 
@@ -86,7 +86,7 @@ def assert_as_drawn(found, expected, draws):
 
 
 def test_one_clip_lies_anywhere_in_the_video():
-    draws = uniforms(1, torch.arange(20_000), 2)
+    draws = Draws(1, np.arange(20_000))
     frames = video.at_random(4, 3)(draws, torch.full((20_000,), 16), 1)
     assert frames.shape == (1, 20_000, 4)
     assert (frames.diff(dim=2) == 3).all() and frames.min() == 0 and frames.max() == 13
@@ -95,7 +95,7 @@ def test_one_clip_lies_anywhere_in_the_video():
 
 def test_two_clips_are_the_rarer_the_farther_they_are_apart():
     room, n = 4, 40_000
-    frames = video.at_random(4, 3)(uniforms(2, torch.arange(n), 2), torch.full((n,), 12 + room), 2)
+    frames = video.at_random(4, 3)(Draws(2, np.arange(n)), torch.full((n,), 12 + room), 2)
     first, second = frames[:, :, 0]
     apart = second - first
     share = [((room + 1 - k) ** 2 - (room - k) ** 2) / (room + 1) ** 2 for k in range(room + 1)]
@@ -116,7 +116,7 @@ def test_short_videos_go_back_and_forth_as_the_harness_has_it(n):
 
 def test_local_clips_lie_along_the_global_one_as_tclrs():
     counts = torch.tensor([64, 70, 200])
-    frames = video.global_and_local(16, 4, 4, 1)(uniforms(0, torch.arange(3), 2), counts, 10)
+    frames = video.global_and_local(16, 4, 4, 1)(Draws(0, np.arange(3)), counts, 10)
     assert frames.shape == (10, 3, 16) and torch.equal(frames[:5], frames[5:])
     assert (frames < counts[:, None]).all() and frames[0, 2, 0] > 0
     for row in range(3):
@@ -127,7 +127,7 @@ def test_local_clips_lie_along_the_global_one_as_tclrs():
 
 
 def test_a_cut_that_ends_behind_the_global_clip_has_room_where_there_is_any():
-    frames = video.global_and_local(8, 4, 3, 1)(uniforms(0, torch.arange(500), 2), torch.full((500,), 27), 10)
+    frames = video.global_and_local(8, 4, 3, 1)(Draws(0, np.arange(500)), torch.full((500,), 27), 10)
     assert frames.max() == 26 and set(frames[0, :, 0].tolist()) == {0, 1}
 
 

@@ -21,15 +21,14 @@ from torchvision.transforms import v2
 from robharness import Dataset, Preprocessing, UserError
 from robharness.data import clip_frames, preprocessed
 from robharness_contrastive import data, losses
-from robharness_contrastive.augment import uniforms
+from robharness_contrastive.augment import Draws
 from robharness_contrastive.networks import mlp
 from robharness_contrastive.objectives import Loss, Moment, Objective, gathered, rank, spread, unit
 from robharness_contrastive.params import TCLR, Recipe
 
-Cut = Callable[[Tensor, Tensor, int], Tensor]
-"""(two numbers in [0, 1) for each video of a batch (B, 2), how many frames these have (B,), how many views) -> the
-frames of each clip, int64 (views, B, T). Frames that a video has not any more are those that it had before, backwards.
-"""
+Cut = Callable[[Draws, Tensor, int], Tensor]
+"""(draws for the videos of a batch, how many frames these have (B,), how many views) -> the frames of each clip, int64
+(views, B, T). Frames that a video does not have any more are those that it had before, backwards."""
 Take = Callable[[Tensor, Tensor], Tensor]
 """(places in the data set (B,), frames of each (B, K)) -> uint8 (B, K, C, H, W), resized, on the device."""
 
@@ -56,7 +55,7 @@ class Videos:
         """Clips, uint8 (B, C, T, H, W) each, H x W before they are cropped."""
         at = rows.cpu()
         cut = cut or at_random(self.clips.length, self.clips.stride)
-        frames = in_video(cut(uniforms(seed, at, 2), self.counts[at], views), self.counts[at])
+        frames = in_video(cut(Draws(seed, at.numpy()), self.counts[at], views), self.counts[at])
         found = self.take(self.places[at], frames.transpose(0, 1).flatten(1))
         return [clip.transpose(1, 2) for clip in found.chunk(views, 1)]
 
@@ -151,9 +150,9 @@ def at_random(length: int, stride: int) -> Cut:
     this is; the two may come in any order there, which a symmetric loss does not see.
     """
 
-    def cut(drawn: Tensor, counts: Tensor, views: int) -> Tensor:
+    def cut(drawn: Draws, counts: Tensor, views: int) -> Tensor:
         room = (counts - length * stride).clamp(min=0)
-        u, w = drawn.unbind(1)
+        u, w = drawn.uniform("clips", 2).double().unbind(1)
         if views == 1:
             starts = (u * (room + 1)).floor()[None]
         else:
@@ -168,11 +167,11 @@ def at_random(length: int, stride: int) -> Cut:
 def global_and_local(length: int, chunks: int, global_stride: int, local_stride: int) -> Cut:
     """TCLR's: a global clip and local ones, the first in each of its equal chunks; and all of them once more."""
 
-    def cut(drawn: Tensor, counts: Tensor, views: int) -> Tensor:
+    def cut(drawn: Draws, counts: Tensor, views: int) -> Tensor:
         begins = torch.arange(chunks) * (length // chunks) * global_stride
         span = max(length * global_stride, int(begins[-1]) + length * local_stride)
         room = (counts - span).clamp(min=0)
-        start = (drawn[:, 0] * (room + 1)).floor().long()
+        start = (drawn.uniform("clips")[:, 0].double() * (room + 1)).floor().long()
         whole = _clips(start[None], length, global_stride)
         local = _clips(start + begins[:, None], length, local_stride)
         return torch.cat([whole, local]).repeat(2, 1, 1)
