@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robharness.api import load, plan, run, train
     from robharness.classifier import Batch, Classifier, Gradient, normalized
+    from robharness.data import clip_frames, preprocessed
     from robharness.errors import Missing, Unreadable, UserError
     from robharness.hookspecs import hookimpl
     from robharness.plugins import discover
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "api": ("run", "plan", "load", "train"),
     "classifier": ("Batch", "Classifier", "Gradient", "normalized"),
+    "data": ("clip_frames", "preprocessed"),
     "errors": ("Missing", "Unreadable", "UserError"),
     "hookspecs": ("hookimpl",),
     "plugins": ("discover",),
@@ -89,11 +91,13 @@ __all__ = [
     "Training",
     "Unreadable",
     "UserError",
+    "clip_frames",
     "discover",
     "hookimpl",
     "load",
     "normalized",
     "plan",
+    "preprocessed",
     "run",
     "train",
 ]

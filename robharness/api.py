@@ -230,7 +230,7 @@ def paint(found: Results, registry: Registry, folder: Path) -> tuple[list[Path],
 
 def _live(label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registry: Registry, root: Path) -> suite.Model:
     """A network that lives in this process as a model of the suite; the hash of its state is its identity."""
-    from robharness.worker import state_digest
+    from robharness.checkpoints import state_digest
 
     if isinstance(model, ModelSpec):
         built = model.build(None, None) if model.weights is None else None  # nothing else tells it from another

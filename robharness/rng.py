@@ -132,18 +132,27 @@ def global_seed(value: int) -> Iterator[None]:
     import numpy as np
     import torch
 
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
+    with global_kept():
         random.seed(value)
         np.random.seed(value % 2**32)
         torch.manual_seed(value)
+        yield
+
+
+@contextmanager
+def global_kept() -> Iterator[None]:
+    """Put every global generator (random, NumPy, torch, its devices' too) back as it was before the block."""
+    import numpy as np
+    import torch
+
+    states = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
         try:
             yield
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
-            torch.set_rng_state(states[2])
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import errno
 import json
 import os
 import platform
-import random
 import socket
 import time
 import traceback
@@ -30,6 +29,7 @@ from robharness.artefacts import PROVENANCE, RECIPE, WEIGHTS, Artefact, damage, 
 from robharness.cells import Plan, PlannedModel
 from robharness.errors import Interrupted, UserError
 from robharness.plugins import source_digest, stands_on
+from robharness.rng import global_kept
 from robharness.specs import Progress, Training
 from robharness.store import Store
 from robharness.weights import file_digest
@@ -226,21 +226,17 @@ def _taught(
 @contextmanager
 def _as_it_was(threads: int | None) -> Iterator[None]:
     """What is measured afterwards, in this process, must not depend on what was trained before it."""
-    import numpy as np
     import torch
 
-    before = (random.getstate(), np.random.get_state(), torch.get_rng_state())
     count, dtype, grad = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
     strict = torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        yield
+        with global_kept():
+            yield
     finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
         torch.set_num_threads(count)
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)

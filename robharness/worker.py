@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import math
 import platform
 import threading
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from robharness import folding, heads, referee
 from robharness.cells import BLOCK, UNREADABLE, Cell, Plan, PlannedModel, draw_address
+from robharness.checkpoints import state_digest
 from robharness.classifier import Batch, Classifier, Cut, NoGradient, predictions
 from robharness.data import Pictures, Reader
 from robharness.errors import OutOfMemory, UserError, Violation
@@ -758,16 +758,6 @@ def _ramp(rows: int, shape: Sequence[int], device: torch.device) -> Tensor:
 
 def _first_logit(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, labels[:, None])[:, 0]
-
-
-def state_digest(net: torch.nn.Module) -> str:
-    """The sha256 of all parameters and buffers: names, types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for name, value in sorted([*net.named_parameters(), *net.named_buffers()], key=lambda item: item[0]):
-        value = value.detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _set_precision(precision: str) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from robharness import InputSpec, ModelSpec, worker
+from robharness.checkpoints import state_digest
 from robharness.folding import TOLERANCE, folded
 from robharness.report import build
 
@@ -153,7 +154,7 @@ def test_outcomes_say_so_and_the_state_is_that_of_the_network_as_it_was_built(su
     assert (real["folded"], toy["folded"]) == (1, 0)
     spec = results.plan.models[0].entry.spec
     net = spec.build(spec.params(), None)
-    assert real["model_state"] == worker.state_digest(net)
+    assert real["model_state"] == state_digest(net)
 
 
 def test_a_cell_of_folded_and_unfolded_parts_is_told_of(suite, run, monkeypatch):

@@ -237,15 +237,11 @@ class _Reader:
         return [entry for i, name in enumerate(names) if (entry := self.entry("metrics", name, ("metrics", i)))]
 
     def compat(self, header: Header | None, canvas: int | None, dataset: Entry | None) -> None:
-        if (
-            header is not None
-            and header.compat == "imagenet-c"
-            and dataset is not None
-            and dataset.spec.kind != "image"
-        ):
-            self.error(("compat",), f"ImageNet-C has pictures, {dataset.name} holds {dataset.spec.kind}s; leave it out")
+        if header is None or header.compat == "none":
             return
-        if header is not None and header.compat == "imagenet-c" and canvas != DEFAULT_CANVAS:
+        if dataset is not None and dataset.spec.kind != "image":
+            self.error(("compat",), f"ImageNet-C has pictures, {dataset.name} holds {dataset.spec.kind}s; leave it out")
+        elif canvas != DEFAULT_CANVAS:
             found = "the suite has none" if canvas is None else f"the suite has {canvas}"
             sentence = f"ImageNet-C has a canvas of {DEFAULT_CANVAS}, {found}; write `canvas: {DEFAULT_CANVAS}`"
             self.error(("compat",), sentence)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from robharness import worker
 from robharness.cells import PlannedModel
+from robharness.checkpoints import state_digest
 from robharness.classifier import Classifier, Gradient, NoGradient
 from robharness.rng import global_draws
 from robharness.specs import Download, File, ModelSpec
@@ -214,7 +215,7 @@ def digests(model: Subject) -> tuple[str, str]:
     """Of the state and of logits."""
     classifier = _classifier(model)
     logits = classifier.logits(inputs(planned(model).entry.spec, ROWS[0]))
-    return worker.state_digest(classifier.net), hashlib.sha256(logits.numpy().tobytes()).hexdigest()
+    return state_digest(classifier.net), hashlib.sha256(logits.numpy().tobytes()).hexdigest()
 
 
 def _spec(model: Subject) -> ModelSpec:

@@ -45,7 +45,7 @@ def test_expected_numbers_and_recipes_are_the_papers(name):
     table = TABLES[name.partition("_")[0]]
     assert {label: list(cells.values()) for label, cells in loaded.expected.items()} == {
         label: table["rows"][row]["acc"] for label, row in ROWS[name].items()
-    } | {}  # by label, in the table's order of columns
+    }
     columns = [(column["norm"], column["eps"]) for column in table["columns"][1:]]
     for cells in loaded.expected.values():
         names = list(cells)

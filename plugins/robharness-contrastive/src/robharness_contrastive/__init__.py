@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from robharness import Training
-    from robharness.specs import Kind
 
 __all__ = ["RECIPES", "robharness_metrics", "robharness_models", "robharness_pictures"]
 
@@ -44,8 +43,7 @@ def _build(recipe: Any, weights: Path) -> nn.Module:
 
 
 def _given(recipe: params.Recipe) -> Mapping[str, Any]:
-    kind: Kind = "video" if recipe.preprocessing else "image"
-    spec = InputSpec(kind=kind, shape=recipe.shape)
+    spec = InputSpec(kind="video" if recipe.preprocessing else "image", shape=recipe.shape)
     return {"input": spec, "labels": recipe.label_space, "preprocessing": recipe.preprocessing}
 
 

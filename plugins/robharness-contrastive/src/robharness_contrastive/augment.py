@@ -82,7 +82,8 @@ class Batched:
     """The steps for a batch, on its device: (x, seed, places) -> float32, as many, (N, C, size, size) in [0, 1].
 
     x: uint8 (N, C, H, W), or clips (N, C, T, H, W), whose frames share one draw; float32 is taken as in [0, 1] already.
-    places: (N,), of the examples in their data set, which address the draws together with the seed.
+    places: (N,), of the examples in their data set, which address the draws together with the seed; on the CPU, so that
+    nobody waits for the device.
     Pictures that are more than `size` wide are looked at in so many more points, whose means are taken.
     """
 
@@ -93,7 +94,7 @@ class Batched:
         is_clip = x.ndim == 5
         frames = x.transpose(1, 2) if is_clip else x[:, None]  # (N, T, C, H, W)
         frames = frames.float() / 255 if frames.dtype == torch.uint8 else frames
-        a, drawn = self.augmentation, Draws(seed, places.cpu().numpy())
+        a, drawn = self.augmentation, Draws(seed, places.numpy())
         frames = self.seen(frames, drawn)
         if a.jitter:
             frames = self._jittered(frames, drawn)

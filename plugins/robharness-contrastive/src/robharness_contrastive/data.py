@@ -37,7 +37,8 @@ class Source(Protocol):
         ...
 
     def look(self, rows: Tensor, views: int, seed: int, cut: Any = None) -> Sequence[Tensor]:
-        """So many views of these examples before augmentation, uint8 (B, ...) each. cut: see `video.Cut`."""
+        """So many views of these examples before augmentation, uint8 (B, ...) each. rows: on the CPU, where what is
+        drawn for them is computed. cut: see `video.Cut`."""
         ...
 
     def plain(self) -> Iterator[Tensor]:
@@ -56,7 +57,6 @@ class Pictures:
 
     def __init__(self, pixels: Tensor, labels: Tensor) -> None:
         self.pixels, self.labels = pixels, labels
-
         self.side = pixels.shape[-1]
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class Pictures:
         return Pictures(self.pixels, labels)
 
     def look(self, rows: Tensor, views: int, seed: int, cut: Any = None) -> Sequence[Tensor]:
-        return [self.pixels[rows]] * views
+        return [self.pixels[rows.to(self.pixels.device, non_blocking=True)]] * views
 
     def plain(self) -> Iterator[Tensor]:
         for rows in passes(len(self), self.pixels.shape[1:]):
@@ -78,8 +78,8 @@ class Pictures:
 
 
 Views = Callable[[Tensor, int], list[Tensor]]
-"""(places in the data (B,), number of the step) -> what an objective compares, each float32 (B, ...) in [0, 1]. A view
-is drawn by its example and the step, whoever else is in the batch."""
+"""(places in the data (B,), on the CPU, number of the step) -> what an objective compares, each float32 (B, ...) in
+[0, 1]. A view is drawn by its example and the step, whoever else is in the batch."""
 
 
 def views(source: Source, augmentation: Augmentation, count: int, seed: int, cut: Any = None) -> Views:

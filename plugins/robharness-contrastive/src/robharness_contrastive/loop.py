@@ -69,8 +69,13 @@ def train(job: Training) -> None:
     """
     recipe: Any = job.params
     fabric = _fabric(job.device, recipe)
-    if (job.folder / WEIGHTS).is_file():  # whole, and whoever made them was killed before they were put in their place
-        return
+    if not (job.folder / WEIGHTS).is_file():  # else whoever made them was killed before they were put in their place
+        _make(job, fabric)
+    fabric.barrier()
+
+
+def _make(job: Training, fabric: Fabric) -> None:
+    recipe: Any = job.params
     load = video.load if recipe.preprocessing else data.load
     source = load(job.datasets["train"], recipe, fabric.device)
     trained, kept = data.split(source, recipe.hold_out, job.seed)
@@ -87,7 +92,6 @@ def train(job: Training) -> None:
                 _note_once(job.folder, {"probe": how, "held_out": probe.accuracy(classifier, kept)})
             state = _on_host(classifier.state_dict()) | beside
         _finish(state, job.folder)
-    fabric.barrier()
 
 
 def _made(job: Training, fabric: Fabric, trained: Source) -> tuple[Encoder, dict[str, Tensor], nn.Module | None]:
@@ -164,12 +168,12 @@ def _encoder(job: Training, fabric: Fabric, source: Source, stage: str) -> tuple
         _forget(job.folder, stage, begin)
         for epoch in range(begin, recipe.epochs):
             noted = _epoch(job, fabric, wrapped, fabric_optimizer, source, views, epoch, steps_an_epoch, per_process)
+            _look(objective, noted, epoch, recipe)  # before it is kept: who tries again must not go on from there
             if rank() == 0:
                 _note(job.folder, {"stage": stage or "encoder", "epoch": epoch + 1, **noted})  # first: see `_forget`
                 if recipe.tensorboard:
                     _show(job.folder / TENSORBOARD, stage, epoch + 1, noted)
                 _save(place, epoch + 1, learner, optimizer)
-            _look(objective, noted, epoch, recipe)
     return learner.encoder, objective  # type: ignore[return-value]
 
 
@@ -194,15 +198,15 @@ def _epoch(
     learner.train()
     for step in range(steps):
         at = epoch * steps + step
-        rows = order[step * recipe.batch : (step + 1) * recipe.batch][own].to(fabric.device)
+        rows = order[step * recipe.batch : (step + 1) * recipe.batch][own]
         moment = Moment(epoch=epoch, epochs=recipe.epochs, step=at, steps=recipe.epochs * steps, batch=recipe.batch)
         ends = (step + 1) % recipe.accumulate == 0 or step + 1 == steps
         with fabric.no_backward_sync(learner, enabled=not ends and world() > 1):
-            loss = learner(views(rows, at), source.labels[rows], moment)
+            loss = learner(views(rows, at), source.labels[rows.to(fabric.device)], moment)
             fabric.backward(loss.value / recipe.accumulate)
         if ends:
             objective.before_step(moment)
-            optim.set_rate([optimizer], optim.rate(recipe, at, steps))
+            optim.set_rate(optimizer, optim.rate(recipe, at, steps))
             optimizer.step()
             optimizer.zero_grad()
             objective.after_step(net)

@@ -8,7 +8,7 @@ what one would.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,8 +21,6 @@ from robharness_contrastive import losses, removal
 from robharness_contrastive.networks import mlp
 from robharness_contrastive.params import Contrastive, MoCo, SimCLR, SimSiam, Supervised, SwAV
 from robharness_contrastive.removal import Removal
-
-Encode = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +53,9 @@ class Objective(nn.Module):
 
     def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, moment: Moment) -> Loss:
         raise NotImplementedError
+
+    def begin(self, encoder: nn.Module) -> None:
+        """Before anything is trained."""
 
     def before_step(self, moment: Moment) -> None:
         """Before the gradients are used."""
@@ -172,8 +173,8 @@ class MoCoObjective(Objective):
         self.register_buffer("queue", F.normalize(nn.init.normal_(torch.empty(size, params.projection[1])), dim=1))
         self.start, self.floor = losses.bounds(size + 2, 1, self.temperature)
 
-    def follow(self, encoder: nn.Module) -> None:
-        """Begin with the encoder's own weights."""
+    def begin(self, encoder: nn.Module) -> None:
+        """Keys begin with the encoder's own weights."""
         self.keys = copy.deepcopy(nn.Sequential(encoder, self.projection)).requires_grad_(False)
 
     def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, moment: Moment) -> Loss:
@@ -215,7 +216,7 @@ class SimSiamObjective(Objective):
         z = [exact(self.projection(encode(view))) for view in views]
         predicted = [exact(self.prediction(each)) for each in z]
         ways = (losses.negative_cosine(predicted[0], z[1]), losses.negative_cosine(predicted[1], z[0]))
-        return Loss(torch.stack([way.mean() for way in ways]).mean(), {"spread": spread(F.normalize(z[0], dim=1))})
+        return Loss(torch.stack([way.mean() for way in ways]).mean(), {"spread": spread(unit(z[0]))})
 
 
 class Learner(nn.Module):
@@ -224,8 +225,7 @@ class Learner(nn.Module):
     def __init__(self, encoder: nn.Module, objective: Objective) -> None:
         super().__init__()
         self.encoder, self.objective = encoder, objective
-        if isinstance(objective, MoCoObjective):
-            objective.follow(encoder)
+        objective.begin(encoder)
 
     def forward(self, views: Sequence[Tensor], labels: Tensor, moment: Moment) -> Loss:
         loss: Loss = self.objective(self.encoder, views, labels, moment)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 from torch import nn, optim
 
@@ -15,8 +14,7 @@ TRUST = 0.001
 
 def optimizer(recipe: Recipe, module: nn.Module) -> optim.Optimizer:
     """The optimiser of all that learns in the module, by the recipe's name for it."""
-    learning = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
-    everything = [value for _, value in learning]
+    everything = [value for value in module.parameters() if value.requires_grad]
     if recipe.optimizer == "adamw":
         return optim.AdamW(everything, lr=recipe.lr, weight_decay=recipe.weight_decay)
     if recipe.optimizer == "lars":
@@ -50,7 +48,6 @@ def rate(recipe: Recipe, step: int, steps_an_epoch: int) -> float:
     return start + (cosine(warm) - start) * step / warm
 
 
-def set_rate(optimizers: Iterable[optim.Optimizer], value: float) -> None:
-    for each in optimizers:
-        for group in each.param_groups:
-            group["lr"] = value
+def set_rate(optimizer: optim.Optimizer, value: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = value

@@ -9,6 +9,7 @@ from robharness import Clips, Preprocessing
 from robharness_contrastive.removal import Removal
 
 RUNTIME = {"runtime": True}
+Network = Literal["small", "resnet18", "resnet50", "r2plus1d-narrow", "r2plus1d-18", "r2plus1d-18-dilated"]
 NOTHING = Removal()
 
 DATA: dict[str, tuple[tuple[int, ...], str, int, str]] = {
@@ -85,8 +86,8 @@ class Recipe:
     hold_out: share of the examples that is kept for choosing hyper-parameters (the paper's 40,000 of 50,000: 0.2); the
     probe's accuracy on it is in metrics.jsonl.
     network: "small", three convolutions of stride 2; "resnet18", "resnet50", with CIFAR's stem below 96 pixels.
-    epochs, batch: pictures of a step, over all processes; what does not fill a batch is left out, of another epoch's
-    order. accumulate: steps whose gradients are added up; negatives are those of one step.
+    epochs, batch: pictures of a step, over all processes; those that would not fill an epoch's last batch are left out
+    of it. accumulate: steps whose gradients are added up; negatives are those of one step.
     optimizer: LARS scales SGD's steps layer by layer. lr: at its peak. warmup: epochs of a rate that rises linearly;
     it falls as a cosine to `lr` times `decay` ** 3. weight_decay: on all weights; under LARS not on biases and norms.
     augmentation: by name; None for what suits the data.
@@ -101,7 +102,7 @@ class Recipe:
     classes: int | None = None
     video: Video | None = None
     hold_out: float = 0.0
-    network: str = "small"
+    network: Network = "small"
     epochs: int = 40
     batch: int = 256
     accumulate: int = 1
@@ -111,7 +112,7 @@ class Recipe:
     weight_decay: float = 1e-4
     warmup: float = 2.0
     decay: float = 0.1
-    augmentation: str | None = None
+    augmentation: Literal["contrastive", "supervised", "digits", "patches", "blurred"] | None = None
     probe: Probe | None = Probe()
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     tensorboard: bool = field(default=False, metadata=RUNTIME)
@@ -124,6 +125,12 @@ class Recipe:
             known = ", ".join(DATA)
             raise ValueError(
                 f"'{self.data}' is not known here ({known}); write `input: [3, 32, 32]`, `labels:` and `classes:` too"
+            )
+        of_videos = len(self.shape) == 4
+        if self.network.startswith("r2plus1d") is not of_videos:
+            what, example = ("videos", "r2plus1d-narrow") if of_videos else ("pictures", "small")
+            raise ValueError(
+                f"network '{self.network}' does not take {what}, as {self.data} has; write e.g. '{example}'"
             )
 
     @property
@@ -169,8 +176,8 @@ class Supervised(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class Contrastive(Recipe):
-    """SimCLR and SupCon. temperature: of the softmax over cosines. loss_scale: times the loss, None for 1; SupContrast
-    has temperature / 0.07. projection: the head's widths, hidden and out; None for the encoder's own and 128.
+    """SimCLR and SupCon. temperature: of the softmax over cosines. loss_scale: times the loss; SupContrast has
+    temperature / 0.07. projection: the head's widths, hidden and out.
     """
 
     temperature: float = 0.5
@@ -243,7 +250,7 @@ class CVRL(SimCLR):
     """
 
     data: str = "samples/moving-digits"
-    network: str = "r2plus1d-narrow"
+    network: Network = "r2plus1d-narrow"
     temperature: float = 0.1
 
 
@@ -258,7 +265,7 @@ class TCLR(Recipe):
     """
 
     data: str = "samples/moving-digits"
-    network: str = "r2plus1d-narrow"
+    network: Network = "r2plus1d-narrow"
     temperature: float = 0.1
     chunks: int = 4
     global_stride: int = 3
@@ -267,10 +274,10 @@ class TCLR(Recipe):
     projection: tuple[int, int] = (128, 64)
 
     def __post_init__(self) -> None:
+        if self.data in DATA and len(self.shape) == 3:
+            raise ValueError(f"TCLR compares clips of videos; '{self.data}' has pictures")
         super().__post_init__()
         _positive(self, "temperature", "chunks", "global_stride", "local_stride")
-        if len(self.shape) == 3:
-            raise ValueError(f"TCLR compares clips of videos; '{self.data}' has pictures")
         if self.shape[1] % self.chunks:
             raise ValueError(f"TCLR: clips of {self.shape[1]} frames do not have {self.chunks} chunks of equal length")
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robharness.checkpoints import state_digest
 from robharness_contrastive.data import Source, Views
 from robharness_contrastive.networks import Classifier, Encoder
+from robharness_contrastive.optim import set_rate
 from robharness_contrastive.params import Probe
 
 MOST_STEPS = 2000
@@ -61,14 +61,14 @@ def fit(probe: Probe, encoder: Encoder, source: Source, classes: int, views: Vie
 
     views: of the augmentation of supervised training. Raises RuntimeError where a frozen encoder moved.
     """
-    before = digest(encoder)
+    before = state_digest(encoder)
     net = Classifier(encoder, encoder.width, classes).to(source.labels.device)
     if probe.kind == "lbfgs":
         net.head = logistic(features(encoder, source), source.labels, classes, probe.l2)
     else:
         _by_steps(probe, net, source, views, seed)
     net.eval()
-    if probe.kind != "finetune" and digest(encoder) != before:
+    if probe.kind != "finetune" and state_digest(encoder) != before:
         raise RuntimeError("the encoder moved under a probe that leaves it as it is")
     return net
 
@@ -91,11 +91,10 @@ def _by_steps(probe: Probe, net: Classifier, source: Source, views: Views, seed:
     draws = np.random.default_rng([seed, 3])
     rows_a_step = min(probe.batch, len(source))
     for epoch in range(probe.epochs):
-        for group in optimizer.param_groups:
-            group["lr"] = probe.lr * 0.2 ** sum(epoch >= fall for fall in falls)
-        order = torch.from_numpy(draws.permutation(len(source))).to(source.labels.device)
+        set_rate(optimizer, probe.lr * 0.2 ** sum(epoch >= fall for fall in falls))
+        order = torch.from_numpy(draws.permutation(len(source)))
         for number, rows in enumerate(order.split(rows_a_step)):
-            [x], labels = views(rows, epoch * len(order) + number), source.labels[rows]
+            [x], labels = views(rows, epoch * len(order) + number), source.labels[rows.to(source.labels.device)]
             net.train(tunes)
             if probe.kind == "robust":
                 x = attacked(net, x, labels, probe, draws)
@@ -118,12 +117,3 @@ def attacked(net: nn.Module, x: Tensor, labels: Tensor, probe: Probe, draws: np.
         stepped = found.detach() + 2.5 * probe.eps / probe.steps * gradient.sign()
         found = (x + (stepped - x).clamp(-probe.eps, probe.eps)).clamp(0, 1)
     return found.detach()
-
-
-def digest(module: nn.Module) -> str:
-    """The sha256 of all parameters and buffers."""
-    found = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()

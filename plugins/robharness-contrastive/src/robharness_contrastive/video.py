@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from robharness import Dataset, Preprocessing, UserError
-from robharness.data import clip_frames, preprocessed
+from robharness import Dataset, Preprocessing, UserError, clip_frames, preprocessed
 from robharness_contrastive import data, losses
 from robharness_contrastive.augment import Draws
 from robharness_contrastive.networks import mlp
@@ -53,10 +52,9 @@ class Videos:
 
     def look(self, rows: Tensor, views: int, seed: int, cut: Cut | None = None) -> Sequence[Tensor]:
         """Clips, uint8 (B, C, T, H, W) each, H x W before they are cropped."""
-        at = rows.cpu()
         cut = cut or at_random(self.clips.length, self.clips.stride)
-        frames = in_video(cut(Draws(seed, at.numpy()), self.counts[at], views), self.counts[at])
-        found = self.take(self.places[at], frames.transpose(0, 1).flatten(1))
+        frames = in_video(cut(Draws(seed, rows.numpy()), self.counts[rows], views), self.counts[rows])
+        found = self.take(self.places[rows], frames.transpose(0, 1).flatten(1))
         return [clip.transpose(1, 2) for clip in found.chunk(views, 1)]
 
     def plain(self) -> Iterator[Tensor]:
