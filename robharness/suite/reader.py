@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,14 +21,11 @@ from robharness.suite.baselines import BASELINES, Baseline
 from robharness.suite.records import (
     DEFAULT_CANVAS,
     AttackRef,
-    Check,
     CorruptionRef,
-    DataRef,
     Header,
     Model,
     ModelRef,
     Perturbation,
-    Precision,
     Suite,
     unrepresented,
 )
@@ -96,7 +93,6 @@ class _Reader:
         for key in raw:
             if key not in (*known, *_LISTS, "expected"):
                 self.unknown((key,), key, [*known, *_LISTS, "expected"])
-        self.nested_unknown(raw)
         dataset = self.dataset(raw.get("data"))
         models = [model for at, entry in self.items(raw, "models") for model in self.model(at, entry, path, header)]
         perturbations = [p for at, entry in self.items(raw, "attacks") for p in self.attack(at, entry, models)]
@@ -133,8 +129,9 @@ class _Reader:
     # --- records -----------------------------------------------------------------------------------------------
 
     def record(self, cls: type, raw: dict[str, Any], path: yaml.Path) -> Any:
-        """An instance of the dataclass, or None with the errors noted; unknown keys are the caller's affair."""
+        """An instance of the dataclass, or None with the errors noted; its own unknown keys are the caller's affair."""
         try:
+            self.nested(cls, raw, path)
             return _adapter(cls).validate_json(json.dumps(raw), strict=True)  # strict: `true` is no 1, "5" no 5
         except ValidationError as error:
             for item in error.errors():
@@ -165,12 +162,18 @@ class _Reader:
             path, f"unknown key '{key}'{did_you_mean(key, list(known)) or '; known: ' + ', '.join(known)}", at_key=True
         )
 
-    def nested_unknown(self, raw: dict[str, Any]) -> None:
-        for key, cls in (("data", DataRef), ("precision", Precision), ("check", Check)):
-            known = [item.name for item in dataclasses.fields(cls)]
-            for name in raw[key] if isinstance(raw.get(key), dict) else ():
-                if name not in known:
-                    self.unknown((key, name), name, known)
+    def nested(self, cls: Any, raw: dict[str, Any], path: yaml.Path) -> None:
+        """Unknown keys of the records inside of a record, at any depth; the validation takes no notice of them."""
+        for name, kind in get_type_hints(cls).items() if dataclasses.is_dataclass(cls) else ():
+            inner = next((each for each in (kind, *get_args(kind)) if dataclasses.is_dataclass(each)), None)
+            value = raw.get(name)
+            if inner is None or not isinstance(value, dict):
+                continue
+            known = [item.name for item in dataclasses.fields(inner)]
+            for key in value:
+                if key not in known:
+                    self.unknown((*path, name, key), key, known)
+            self.nested(inner, value, (*path, name))
 
     def items(self, raw: dict[str, Any], key: str) -> Iterator[tuple[yaml.Path, dict[str, Any]]]:
         noun, listed = key.removesuffix("s"), raw.get(key, [])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from robharness import api, discover, suite
+from robharness import UserError, api, discover, suite
 
 ROOT = Path(__file__).parents[3]
 SUITES = ROOT / "suites"
@@ -68,6 +69,19 @@ def test_expected_numbers_and_recipes_are_the_papers(name):
 def test_small_suites_have_five_seeds_of_everything(name):
     loaded, found = recipes(name)
     assert len(loaded.models) == 5 * len(found) and loaded.reference is not None
+
+
+@pytest.mark.parametrize(("option", "why"), [
+    ({"removal": {"unti": "view"}}, "models.0.removal.unti: unknown key 'unti'; did you mean 'unit'?"),
+    ({"probe": {"knd": "sgd"}}, "models.0.probe.knd: unknown key 'knd'; did you mean 'kind'?"),
+    ({"network": "resnet34"}, "models.0.network: 'resnet34' is not one of small"),
+    ({"augmentation": "digit"}, "models.0.augmentation: 'digit' is not one of contrastive"),
+])  # fmt: skip
+def test_a_word_that_is_wrong_is_an_error_of_the_suite(option, why):
+    asked = yaml.safe_load((SUITES / "mnist5k_false_negatives.yaml").read_text())
+    asked["models"] = [{"model": "contrastive/simclr", **option}]
+    with pytest.raises(UserError, match=re.escape(why)):
+        api.plan(asked)
 
 
 EPOCHS = 15
