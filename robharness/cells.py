@@ -219,7 +219,7 @@ class Plan:
         """The cells whose name matches the glob, as a whole or in any part between dots. Raises UserError for none."""
         cells, waiting = (tuple(cell for cell in some if matches(cell, pattern)) for some in (self.cells, self.waiting))
         if not cells and not waiting:
-            raise UserError(f"no cell matches '{pattern}'. See: robharness plan {self.suite.path.name}")
+            raise UserError(f"no cell matches '{pattern}'. See: robharness plan {self.suite.typed}")
         others = tuple(cell for cell in self.cells if not matches(cell, pattern))
         return dataclasses.replace(self, cells=cells, waiting=waiting, others=self.others + others)
 

@@ -116,7 +116,7 @@ def stale(plan: Plan) -> list[str]:
 def untrained(plan: Plan) -> UserError:
     """What to say where a model ought to be trained by now."""
     labels = [model.label for model in plan.untrained]
-    return UserError(f"{_all_of(labels)} not trained yet. Type first: robharness train {plan.suite.path.name}")
+    return UserError(f"{_all_of(labels)} not trained yet. Type first: robharness train {plan.suite.typed}")
 
 
 def _all_of(labels: list[str]) -> str:

@@ -210,7 +210,7 @@ def _untrained(results: Results, *, failed: bool) -> list[str]:
         return remarks if failed else []
     return [
         f"not trained yet: {', '.join(labels)}; {len(plan.waiting)} cells wait for that. To train: robharness train "
-        f"{plan.suite.path.name}"
+        f"{plan.suite.typed}"
     ]
 
 

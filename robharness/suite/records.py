@@ -275,6 +275,12 @@ class Suite:
     check: Check
 
     @property
+    def typed(self) -> str:
+        """Its file as one would type it here."""
+        here = Path.cwd()
+        return str(self.path.relative_to(here) if self.path.is_relative_to(here) else self.path)
+
+    @property
     def reference(self) -> str | None:
         """The label of the model that slopes compare with."""
         return next((model.label for model in self.models if model.reference), None)
