@@ -4,11 +4,11 @@ The plain recipe is what the code of SupContrast does in a step: torchvision's t
 in two worker processes, and its loss of the whole matrix, each in the fewest lines.
 """
 
+import dataclasses
 import os
 import statistics
 import time
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,7 +42,7 @@ class Pairs(Dataset):
 @pytest.fixture(scope="module")
 def pictures():
     dataset = discover().datasets["samples/patches"].spec.open(None, "train")
-    return data.load(dataset, (3, 32, 32), DEVICE)
+    return data.load(dataset, RECIPE, DEVICE)
 
 
 def timed(contestants, rounds):
@@ -73,7 +73,7 @@ def test_views_of_a_batch(benchmark, pictures):
         Pairs(pictures.pixels[: STEPS * BATCH].cpu(), "contrastive"), BATCH, num_workers=2, persistent_workers=True
     )
     views = data.views(pictures, AUGMENTATIONS["contrastive"], 2, 0)
-    rows = torch.arange(STEPS * BATCH, device=DEVICE).split(BATCH)
+    rows = torch.arange(STEPS * BATCH).split(BATCH)
     medians = timed({
         "per picture, two workers": lambda: [None for _ in loader],
         "batched": lambda: [views(part, step) for step, part in enumerate(rows)],
@@ -119,13 +119,12 @@ class Steps:
 @pytest.mark.parametrize("network", ["small", "resnet18"])
 def test_a_step_of_simclr(benchmark, pictures, network):
     """The same network and views: ours, ours with a tenth of the negatives removed, and the plain recipe."""
-    import dataclasses
-
     recipe = dataclasses.replace(RECIPE, network=network)
     if network != "small" and DEVICE == "cpu":
         recipe = dataclasses.replace(recipe, batch=32)
-    rows = torch.arange(recipe.batch, device=DEVICE)
-    views, labels = data.views(pictures, AUGMENTATIONS["patches"], 2, 0)(rows, 0), pictures.labels[rows]
+    rows = torch.arange(recipe.batch)
+    views = data.views(pictures, AUGMENTATIONS["patches"], 2, 0)(rows, 0)
+    labels = pictures.labels[rows.to(DEVICE)]
     removing = dataclasses.replace(recipe, removal=Removal(strategy="precision", most=0.2))
     ours, removes, plain = Steps(recipe), Steps(removing), Steps(recipe, plain=True)
     medians = timed({
@@ -134,5 +133,4 @@ def test_a_step_of_simclr(benchmark, pictures, network):
     }, 7)  # fmt: skip
     print(f"\nours / plain (at most 1): {medians['ours'] / medians['plain']:.3f}")
     print(f"removing / ours (at most 1.03): {medians['ours, removing'] / medians['ours']:.3f}")
-    assert np.isfinite(medians["ours"])
     once(benchmark)
