@@ -348,6 +348,45 @@ def gap_closed(method: float, self_supervised: float, supervised: float) -> floa
     return (method - self_supervised) / (supervised - self_supervised)
 
 
+def gap_closed_interval(
+    method: npt.ArrayLike,
+    self_supervised: npt.ArrayLike,
+    supervised: npt.ArrayLike,
+    *,
+    paired: bool,
+    level: float = 0.95,
+) -> Interval:
+    """Interval for `gap_closed` of means, (-inf, inf) where the gap itself may well be none.
+
+    method, self_supervised, supervised: (n,) each. paired: outcomes of the same n examples under three models, or else
+    attacked accuracies of independent runs, as many of each as there are, two at least.
+    Source: Fieller 1954, the ratio g for which method - self - g (supervised - self) is not surely other than 0, with
+    Student's t; its degrees of freedom are Satterthwaite's (1946) at the estimate.
+    """
+    samples = [np.asarray(values, dtype=np.float64) for values in (method, self_supervised, supervised)]
+    if min(map(len, samples)) < 2:
+        raise EmptySample("An interval for a gap needs two examples, or two runs of each kind.")
+    means = np.array([values.mean() for values in samples])
+    if paired:
+        covariance = np.cov(samples) / len(samples[0])
+    else:
+        covariance = np.diag([values.var(ddof=1) / len(values) for values in samples])
+    way, gap = np.array([1, -1, 0]), np.array([0, -1, 1])
+    freedom = float(len(samples[0]) - 1)
+    if not paired and means @ gap:
+        parts = np.diag(covariance) * (way - means @ way / (means @ gap) * gap) ** 2
+        terms = parts**2 / [len(values) - 1 for values in samples]
+        freedom = float(parts.sum() ** 2 / terms.sum()) if terms.sum() else math.inf
+    t = _t(level, freedom)
+    a = (means @ gap) ** 2 - t**2 * (gap @ covariance @ gap)
+    b = (means @ way) * (means @ gap) - t**2 * (way @ covariance @ gap)
+    c = (means @ way) ** 2 - t**2 * (way @ covariance @ way)
+    if a <= 0:
+        return Interval(-math.inf, math.inf)
+    root = math.sqrt(max(0.0, b**2 - a * c))
+    return Interval(float((b - root) / a), float((b + root) / a))
+
+
 def gap_closed_printed(method_drop: float, self_supervised_drop: float, supervised_drop: float) -> float:
     """`gap_closed` as the paper's Table 4 computes it: from relative drops rounded to whole percentages first.
 
@@ -397,6 +436,17 @@ def _tail(level: float) -> float:
 
 def _z(level: float) -> float:
     return NormalDist().inv_cdf(1 - _tail(level))
+
+
+def _t(level: float, freedom: float) -> float:
+    """Student's t that both tails beyond have 1 - level of: with t = sqrt(freedom) tan(a), a's density is a power of
+    cos(a)."""
+    if freedom > 1e6:
+        return _z(level)
+    angles = np.linspace(-math.pi / 2, math.pi / 2, 2**16 + 1)
+    mass = np.cumsum(np.cos((angles[1:] + angles[:-1]) / 2) ** (freedom - 1))
+    angle = np.interp(1 - _tail(level), mass / mass[-1], angles[1:])
+    return math.sqrt(freedom) * math.tan(angle)
 
 
 def _wilson(successes: Numbers, n: Numbers, z: Numbers) -> tuple[Floats, Floats]:

@@ -409,6 +409,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "perturbations": ("other", True),
         "compat": ("imagenet-c", True),
         "baseline": ("Net", False),
+        "gap": (("Net", "Other"), False),
         "metrics": ((registry_of().metrics["toy/wrong"],), False),
         "count": ("robust", True),
         "precision": (Precision(judge="tf32"), True),

@@ -215,6 +215,7 @@ def test_the_defaults_of_a_suite():
 # docs/reference/suite.md, with its word on identity.
 CHANGES = {
     "name": ("other", []), "title": ("Other", []), "canvas": (16, []), "baseline": ("Net", []),
+    "gap": (["Net", "learner/net"], []),
     "compat": ("imagenet-c", []),
     "metrics": (["toys/wrong"], []), "count": ("robust", []), "precision": ("tf32", []), "seed": (1, []),
     "expected": ({"Net": {"clean": 50}}, []), "data.name": ("others/pixels", ["data"]),

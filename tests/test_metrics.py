@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, multinomial
+from scipy.stats import t as student
 from statsmodels.stats.proportion import proportion_confint
 
 from robharness import metrics
@@ -28,6 +29,7 @@ from robharness.metrics import (
     drop_text,
     gain,
     gap_closed,
+    gap_closed_interval,
     gap_closed_printed,
     relative_corruption_errors,
     relative_drop,
@@ -558,6 +560,43 @@ def test_gap_closed_as_printed_rounds_its_drops_first() -> None:
         gap_closed_printed(0.7, 0.704, 0.699)
     with pytest.raises(ZeroBase):
         gap_closed(0.5, 0.4, 0.4)
+
+
+def test_an_interval_of_a_gap_is_fiellers() -> None:
+    """Written out again: the ratios g for which (method - self) - g (supervised - self) is not surely other than 0."""
+    method, below, above = [0.3, 0.34, 0.29], [0.2, 0.24], [0.5, 0.47, 0.52, 0.5]
+    found = gap_closed_interval(method, below, above, paired=False)
+    variances = [np.var(values, ddof=1) / len(values) for values in (method, below, above)]
+    closed = gap_closed(np.mean(method), np.mean(below), np.mean(above))
+    parts = np.array([variances[0], (1 - closed) ** 2 * variances[1], closed**2 * variances[2]])
+    freedom = parts.sum() ** 2 / (parts**2 / [2, 1, 3]).sum()
+    for bound in found:
+        way = np.mean(method) - np.mean(below) - bound * (np.mean(above) - np.mean(below))
+        deviation = math.sqrt(variances[0] + (1 - bound) ** 2 * variances[1] + bound**2 * variances[2])
+        assert abs(way) / deviation == pytest.approx(student.ppf(0.975, freedom), rel=1e-6)
+    assert found.low < closed < found.high
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_intervals_of_gaps_hold_the_truth_as_often_as_they_say(paired: bool) -> None:
+    """95 % of 2,000, to three standard errors (of pairs), or at most two points more or less (of five runs each)."""
+    rng, truth, held = np.random.Generator(np.random.Philox(5)), (0.45, 0.3, 0.6), []
+    for _ in range(2000):
+        if paired:  # outcomes of one example depend on each other
+            hard = rng.random(500)
+            samples = [(hard + 0.3 * (rng.random(500) - 0.5) < p) for p in truth]
+        else:
+            samples = [rng.normal(p, 0.04, 5) for p in truth]
+        interval = gap_closed_interval(*samples, paired=paired)
+        held.append(interval.low <= 0.5 <= interval.high)
+    assert abs(np.mean(held) - 0.95) < (3 * math.sqrt(0.95 * 0.05 / 2000) if paired else 0.02)
+
+
+def test_a_gap_that_may_be_none_has_no_interval() -> None:
+    assert gap_closed_interval([0.5, 0.4], [0.3, 0.5], [0.5, 0.3], paired=False) == Interval(-math.inf, math.inf)
+    assert gap_closed_interval([0.2, 0.2], [0.1, 0.1], [0.3, 0.3], paired=False) == pytest.approx((0.5, 0.5))
+    with pytest.raises(EmptySample):
+        gap_closed_interval([0.5], [0.3], [0.4], paired=False)
 
 
 def test_gains_of_table_5() -> None:

@@ -20,7 +20,7 @@ def results(suite, run):
         {"model": "toys/net", "label": "Net", "reference": True},
         {"model": "toys/net", "what": "not-numbers", "label": "NaN"},
     ]
-    expected = {"source": "a book", "Net": {"clean": 80.0}}
+    expected = {"source": "a book", "Net": {"clean": 80.0, "toys/wrong": 0.25}}
     return run(suite(models=models, attacks=ATTACKS, corruptions=CORRUPTIONS, canvas=8, expected=expected,
                      metrics=["toys/wrong", "toys/broken"]))  # fmt: skip
 
@@ -93,7 +93,7 @@ def test_tables_show_drops_intervals_flags_and_what_went_wrong(results):
     clean, attacked = rows(results, "Net", "clean").mean(), rows(results, "Net", "climb(linf, 1/4)").mean()
     for output in (text, md):
         assert f"{100 * attacked:.1f} ↓{int(np.floor(100 * (1 - attacked / clean) + 0.5))}%" in output
-        assert "published 80.00" in output
+        assert "published 80.00" in output and "published 0.25" in output
         assert "examples have logits that are not numbers; they count as wrong" in output
         assert "slopes come from 40 examples, fewer than 1000" in output
         assert "ZeroDivisionError: division by zero" in output

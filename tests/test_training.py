@@ -21,7 +21,7 @@ import yaml
 from safetensors.torch import load_file
 
 import robharness
-from robharness import ModelSpec, api, artefacts, cells, cli, discover, training
+from robharness import ModelSpec, api, artefacts, cells, cli, discover, metrics, training
 from robharness.errors import SuiteError, UserError
 from robharness.merge import merge
 from robharness.report import build, markdown, terminal
@@ -633,7 +633,8 @@ def seeds(tmp_path_factory):
     root = tmp_path_factory.mktemp("seeds") / "store"
     source = suite(NET | {"seeds": 3, "reference": True}, NET | {"label": "Short", "epochs": 4}, seed=5,
                    corruptions=[{"corruption": "toys/speckle", "severity": [1, 2, 3]}], canvas=8,
-                   expected={"source": "a table", "Net": {"clean": 90.0}}, metrics=["toys/wrong"])  # fmt: skip
+                   expected={"source": "a table", "Net": {"clean": 90.0, "toys/wrong": 0.125}},
+                   metrics=["toys/wrong"])  # fmt: skip
     return source, root, api.run(source, store=root, plugins=PLUGINS)
 
 
@@ -669,6 +670,7 @@ def test_the_report_gives_mean_and_sample_deviation_over_runs(seeds):
             assert numbers["relative_drop_deviation"] == pytest.approx(np.std(drops, ddof=1))
     assert max(numbers["accuracy_deviation"] for numbers in facts["runs"]) > 0.01
     assert [cell["expected"] for cell in facts["cells"] if cell["perturbation"] == "clean"] == [0.9, 0.9, 0.9, None]
+    assert facts["expected_metrics"] == {"toys/wrong": dict.fromkeys(labels, 0.125)}
     assert {slope["model"] for slope in facts["slopes"]} == {"Net seed 6", "Net seed 7", "Short"}
     assert {slope["reference"] for slope in facts["slopes"]} == {"Net seed 5"}
 
@@ -690,7 +692,8 @@ def test_the_tables_have_a_column_for_all_runs(seeds):
     slopes = text.partition("## Slopes")[2].partition("##")[0]
     assert "<sub>2 of 3 runs</sub>" in slopes
     wrong = [1 - results.clean(label).accuracy for label in results.labels[:3]]
-    assert f"| toys/wrong | {np.mean(wrong):.4g} ± {np.std(wrong, ddof=1):.4g}<br><sub>3 runs</sub> |" in text
+    value = f"{np.mean(wrong):.4g} ± {np.std(wrong, ddof=1):.4g}"
+    assert f"| toys/wrong | {value}<br><sub>published 0.125</sub><br><sub>3 runs</sub> |" in text
 
 
 def test_runs_that_are_not_complete_are_left_out_and_counted(seeds, store):
@@ -719,6 +722,45 @@ def test_one_seed_has_no_deviation_and_the_terminal_shows_all(seeds, capsys):
     terminal.show(report, Console(width=120))
     shown = capsys.readouterr().out
     assert "1 run" in shown and "± " not in shown.partition("accuracy in")[0]
+
+
+@pytest.mark.parametrize("seeds", [3, None])
+def test_a_gap_is_closed_by_the_means_of_runs_or_by_single_models(store, seeds):
+    several = {} if seeds is None else {"seeds": seeds}
+    models = [{"model": "learner/net", "label": label, "epochs": epochs} | several
+              for label, epochs in (("Some", 3), ("None", 1), ("All", 12))]  # fmt: skip
+    source = suite(*models, attacks=[SIGN], gap=["None", "All"])
+    results = api.run(source, store=store, plugins=PLUGINS)
+    report = build(results)
+    facts, text = as_data(report), markdown.render(report)
+    assert facts["gap"] == ("None", "All")
+    assert [(gap["model"], gap["perturbation"]) for gap in facts["gaps_closed"]] == [
+        ("Some", "sign(linf, 1/16)"), ("Some", "sign(linf, 1/8)")]  # fmt: skip
+    for gap in facts["gaps_closed"]:
+        right, clean = (
+            {
+                label: [r.correct for r in results.cells
+                        if (r.cell.model.ref.run_of or r.cell.model.label, r.cell.short_name) == (label, name)]
+                for label in ("None", "Some", "All")
+            } for name in (gap["perturbation"], "clean")
+        )  # fmt: skip
+        none, some, every = (np.mean(right[label]) for label in ("None", "Some", "All"))
+        assert gap["closed"] == pytest.approx((some - none) / (every - none)) and gap["runs"] == (seeds or 1)
+        drops = {
+            label: np.mean([
+                1 - left.mean() / before.mean() for left, before in zip(right[label], clean[label], strict=True)
+            ])
+            for label in right
+        }  # fmt: skip
+        none, some, every = (int(100 * drops[label] + 0.5) for label in ("None", "Some", "All"))
+        assert gap["printed"] == (None if none == every else pytest.approx((none - some) / (none - every)))
+        wanted = [right[label] if seeds else right[label][0] for label in ("Some", "None", "All")]
+        if seeds:
+            wanted = [[run.mean() for run in runs] for runs in wanted]
+        assert gap["interval"] == metrics.gap_closed_interval(*wanted, paired=seeds is None)
+        shown = f"| {gap['perturbation']} | {100 * gap['closed']:.0f}<br>"
+        assert shown in text.partition("## Gap closed")[2]
+    assert "share of the way from None to All" in text
 
 
 @pytest.mark.parametrize(

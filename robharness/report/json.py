@@ -33,12 +33,15 @@ def as_data(report: Report) -> dict[str, Any]:
         "corruption_means": [asdict(mean) for mean in report.corruption_means],
         "slopes": [asdict(slope) for slope in report.slopes],
         "corruption_errors": [asdict(errors) for errors in report.corruption_errors],
+        "gap": report.gap,
+        "gaps_closed": [asdict(gap) for gap in report.gaps],
         "metrics": {name: {m: each.value for m, each in by.items()} for name, by in report.metrics.items()},
         "metric_details": {
             name: details
             for name, by in report.metrics.items()
             if (details := {m: each.details for m, each in by.items() if each.details})
         },
+        "expected_metrics": report.expected_metrics,
         "expected_source": report.expected_source,
         "problems": list(report.problems),
         "warnings": list(report.warnings),

@@ -11,6 +11,7 @@ import numpy as np
 from robharness import metrics
 from robharness.metrics import Interval
 from robharness.report.corruptions import CorruptionErrors, Corruptions, MeanAccuracy, SlopeNumbers
+from robharness.report.gaps import GapClosed, gaps
 from robharness.report.runs import RunNumbers, over_runs
 from robharness.results import CellResult, Results
 from robharness.specs import Measured
@@ -101,6 +102,7 @@ class WorstCase:
 class Report:
     """All that is shown of a suite's results. problems: failed cells; warnings: what a reader must know.
 
+    metrics, expected_metrics: name -> label -> what was measured, and published.
     run_of: label of a run -> the label that runs with other seeds share with it. runs: their spread.
     """
 
@@ -118,7 +120,10 @@ class Report:
     corruption_means: tuple[MeanAccuracy, ...]
     slopes: tuple[SlopeNumbers, ...]
     corruption_errors: tuple[CorruptionErrors, ...]
+    gap: tuple[str, str] | None
+    gaps: tuple[GapClosed, ...]
     metrics: dict[str, dict[str, Measured]]
+    expected_metrics: dict[str, dict[str, float]]
     expected_source: str
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -167,7 +172,17 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
         corruption_means=tuple(corruptions.means()),
         slopes=slopes,
         corruption_errors=errors,
+        gap=suite.gap,
+        gaps=tuple(gaps(results)),
         metrics=values,
+        expected_metrics={
+            entry.name: {
+                model.label: published
+                for model in suite.models
+                if (published := suite.published(model, entry.name)) is not None
+            }
+            for entry in suite.metrics
+        },
         expected_source=suite.expected_source,
         problems=tuple(
             dict.fromkeys([*_untrained(results, failed=True), *_failures(results), *failed, *results.invalid])
@@ -217,8 +232,7 @@ def _untrained(results: Results, *, failed: bool) -> list[str]:
 def _cell(results: Results, result: CellResult) -> CellNumbers:
     cell, perturbation = result.cell, result.cell.perturbation
     is_attack, strength = cell.kind == "attack", perturbation.strength if perturbation else None
-    numbers = results.suite.expected
-    published = numbers.get(cell.model.label, numbers.get(str(cell.model.ref.run_of), {})).get(cell.short_name)
+    published = results.suite.published(cell.model.ref, cell.short_name)
     return CellNumbers(
         model=cell.model.label,
         data=cell.data.name,

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from robharness.metrics import Interval, drop_text
 from robharness.report.corruptions import MeanAccuracy, SlopeNumbers
+from robharness.report.gaps import GapClosed
 from robharness.report.model import CellNumbers, Numbers, Report, WorstCase
 from robharness.report.runs import over_runs, spread
 from robharness.specs import Measured
@@ -38,9 +39,9 @@ NOTHING = Value("–")
 
 
 def tables(report: Report) -> list[Table]:
-    """Attacks with their worst cases, corruptions, slopes, errors and metrics, as far as the suite has them."""
+    """Attacks with their worst cases, corruptions, slopes, errors, gaps and metrics, as far as the suite has them."""
     made = [_attacks(report), _distances(report), _corruptions(report), _slopes(report), _corruption_errors(report)]
-    return [table for table in [*made, _metrics(report)] if table is not None]
+    return [table for table in [*made, _gaps(report), _metrics(report)] if table is not None]
 
 
 def _attacks(report: Report) -> Table | None:
@@ -205,14 +206,44 @@ def _part(numbers: MeanAccuracy | SlopeNumbers) -> str:
     return numbers.group or "all corruptions"
 
 
+def _gaps(report: Report) -> Table | None:
+    if report.gap is None or not report.gaps:
+        return None
+    columns = list(dict.fromkeys(gap.model for gap in report.gaps))
+    found = {(gap.perturbation, gap.model): gap for gap in report.gaps}
+    rows = tuple(
+        (Value(name), *(_gap_value(found.get((name, column))) for column in columns))
+        for name in dict.fromkeys(gap.perturbation for gap in report.gaps)
+    )
+    caption = (
+        f"share of the way from {report.gap[0]} to {report.gap[1]}, in accuracy, in %; in brackets 95 % intervals, "
+        "over runs or, of single models, over examples"
+    )
+    return Table("Gap closed", ("", *columns), rows, caption)
+
+
+def _gap_value(gap: GapClosed | None) -> Value:
+    if gap is None or gap.closed is None:
+        return NOTHING
+    below: tuple[str, ...] = ()
+    if gap.interval is not None:
+        is_known = math.isfinite(gap.interval.low)
+        below = (_percent(gap.interval, 0) if is_known else "the gap itself may be none",)
+    return Value(f"{100 * gap.closed:.0f}", below)
+
+
 def _metrics(report: Report) -> Table | None:
     if not report.metrics:
         return None
-    rows = tuple(
-        (Value(name), *_across(report, values, _metric_value, lambda some: _over([m.value for m in some], "{:.4g}")))
-        for name, values in report.metrics.items()
-    )
+    rows = tuple((Value(name), *_across(report, _with_published(report, name), _metric_value, _metric_over_runs))
+                 for name in report.metrics)  # fmt: skip
     return Table("Metrics", ("", *report.columns), rows, _over_runs(report).removeprefix("; "))
+
+
+def _with_published(report: Report, name: str) -> dict[str, tuple[Measured, float | None]]:
+    """A metric's values by label, and what is published of them."""
+    published = report.expected_metrics.get(name, {})
+    return {label: (measured, published.get(label)) for label, measured in report.metrics[name].items()}
 
 
 def _across(
@@ -257,8 +288,18 @@ def _over_runs(report: Report) -> str:
     return "; ±: sample standard deviation over runs, which differ in their seed" if report.runs else ""
 
 
-def _metric_value(measured: Measured | None) -> Value:
-    return NOTHING if measured is None or math.isnan(measured.value) else Value(f"{measured.value:.4g}")
+def _metric_value(found: tuple[Measured, float | None]) -> Value:
+    measured, published = found
+    return NOTHING if math.isnan(measured.value) else Value(f"{measured.value:.4g}", _published(published))
+
+
+def _metric_over_runs(found: Sequence[tuple[Measured, float | None]]) -> Value:
+    value = _over([measured.value for measured, _ in found], "{:.4g}")
+    return value if value is NOTHING else Value(value.text, _published(found[0][1]))
+
+
+def _published(value: float | None) -> tuple[str, ...]:
+    return () if value is None else (f"published {value:g}",)
 
 
 def _by_row(report: Report, wanted: Callable[[CellNumbers], bool]) -> dict[str, dict[str, CellNumbers]]:

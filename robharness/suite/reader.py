@@ -105,8 +105,9 @@ class _Reader:
         self.fit(models, perturbations, dataset, canvas)
         self.needed(raw, models)
         self.unique(models, perturbations)
-        expected, expected_source = self.expected(raw, models, perturbations)
+        expected, expected_source = self.expected(raw, models, perturbations, metrics)
         baseline = self.baseline(header, models, dataset)
+        self.gap(header, models)
         self.compat(header, canvas, dataset)
         if header is None or dataset is None or self.errors:
             return None
@@ -114,7 +115,7 @@ class _Reader:
             path=path,
             **{
                 key: getattr(header, key)
-                for key in ("name", "title", "data", "compat", "count", "precision", "compile", "seed", "check")
+                for key in ("name", "title", "data", "compat", "gap", "count", "precision", "compile", "seed", "check")
             },
             dataset=dataset,
             canvas=canvas,
@@ -266,6 +267,18 @@ class _Reader:
             sentence = f"the table of {table.name} is of the labels '{table.labels}', {dataset.name} has"
             self.error(("baseline",), f"{sentence} '{dataset.spec.labels}'; name a model's label instead")
         return table
+
+    def gap(self, header: Header | None, models: list[Any]) -> None:
+        """Both are labels of columns, and a third column is between them."""
+        labels = list(dict.fromkeys(model.run_of or model.label for _, model in models))
+        if header is None or header.gap is None:
+            return
+        for at, label in enumerate(header.gap):
+            if label not in labels:
+                hint = did_you_mean(label, labels) or f"; there are {', '.join(labels)}"
+                self.error(("gap", at), f"no model has the label '{label}'{hint}")
+        if header.gap[0] == header.gap[1]:
+            self.error(("gap",), f"the gap lies between two models, and '{header.gap[0]}' is one")
 
     def model(
         self, path: yaml.Path, raw: dict[str, Any], suite: Path, header: Header | None
@@ -483,26 +496,29 @@ class _Reader:
                     break
 
     def expected(
-        self, suite: dict[str, Any], models: list[Any], perturbations: list[Any]
+        self, suite: dict[str, Any], models: list[Any], perturbations: list[Any], metrics: list[Entry]
     ) -> tuple[dict[str, Any], str]:
         raw = suite.get("expected")
         if not isinstance(raw, dict):
             if raw is not None:
-                self.error(("expected",), "'expected' is a mapping of labels to mappings of cells to percentages")
+                self.error(
+                    ("expected",),
+                    "'expected' is a mapping of labels to mappings of cells to percentages, and of metrics to numbers",
+                )
             return {}, ""
         numbers = {label: raw[label] for label in raw if label != "source"}
         wanted = self.record(dict[str, dict[str, float]], numbers, ("expected",))
         labels = [model.label for _, model in models]
         labels += [str(ref.get("label") or ref["model"]) for _, ref in self.items(suite, "models")]  # broken ones too
-        cells = ["clean", *[perturbation.name for _, perturbation in perturbations]]
+        names = ["clean", *[perturbation.name for _, perturbation in perturbations], *[entry.name for entry in metrics]]
         for label in numbers:
             if label not in labels:
                 sentence = f"no model has the label '{label}'{did_you_mean(label, labels)}"
                 self.error(("expected", label), sentence, at_key=True)
-            for cell in numbers[label] if isinstance(numbers[label], dict) else ():
-                if cell not in cells:
-                    sentence = f"no cell is called '{cell}'{did_you_mean(cell, cells)}"
-                    self.error(("expected", label, cell), sentence, at_key=True)
+            for name in numbers[label] if isinstance(numbers[label], dict) else ():
+                if name not in names:
+                    sentence = f"no cell and no metric is called '{name}'{did_you_mean(name, names)}"
+                    self.error(("expected", label, name), sentence, at_key=True)
         return wanted or {}, str(raw.get("source") or "")
 
 

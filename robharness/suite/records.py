@@ -119,6 +119,7 @@ class Header:
     canvas: Annotated[int, Field(ge=8)] | Literal["none", "auto"] = "auto"
     compat: Compat = "none"
     baseline: str | None = None
+    gap: tuple[str, str] | None = None
     metrics: tuple[str, ...] = ()
     count: Count = "all"
     precision: Annotated[Precision, BeforeValidator(_as_precision), _word_or_record(Judging, Precision)] = Precision()
@@ -251,8 +252,10 @@ class Suite:
     """A suite whose every name is resolved. canvas: side in pixels, or None.
 
     compat: whether pictures are encoded as published ones were, see `robharness.data.published`.
-    baseline: the published table, or the label of the model, that corruption errors are relative to.
-    expected: label -> {cell name: published accuracy in percent}; expected_source: where they stand.
+    baseline: the published table, or the label of the model, that corruption errors are relative to. gap: the labels of
+    models, or of their runs together, that the gap closed by others lies between.
+    expected: label -> {cell name: published accuracy in percent, metric: published value}; expected_source: where they
+    stand.
     """
 
     path: Path
@@ -265,6 +268,7 @@ class Suite:
     models: tuple[Model, ...]
     perturbations: tuple[Perturbation, ...]
     baseline: Baseline | str | None
+    gap: tuple[str, str] | None
     metrics: tuple[Entry, ...]
     count: Count
     precision: Precision
@@ -284,6 +288,10 @@ class Suite:
     def reference(self) -> str | None:
         """The label of the model that slopes compare with."""
         return next((model.label for model in self.models if model.reference), None)
+
+    def published(self, model: Model, name: str) -> float | None:
+        """The published number of this model's cell or metric; of a run, that of all runs."""
+        return self.expected.get(model.label, self.expected.get(str(model.run_of), {})).get(name)
 
     @property
     def needs(self) -> frozenset[Need]:
