@@ -36,7 +36,7 @@ MADE = {
         TCLR(**{**COMMON, "input": (1, 4, 3, 3)}, **HEAD, terms=(1, 14, BATCH, 16)), WIDTH, 64
     ),
 }
-"""Of networks without statistics of batches."""
+"""Of networks without statistics of batches; those of a head stay as they are."""
 
 
 def learned(name: str) -> dict[str, torch.Tensor]:
@@ -46,6 +46,8 @@ def learned(name: str) -> dict[str, torch.Tensor]:
     of_videos = name == "tclr"
     encoder = Encoder(_trunk(of_videos), WIDTH, None)
     learner = Learner(encoder, MADE[name]())
+    for module in learner.modules():
+        module.train(not isinstance(module, nn.BatchNorm1d))
     wrapped = DistributedDataParallel(learner) if objectives.world() > 1 else learner
     draws = np.random.default_rng(0)
     views = [

@@ -124,9 +124,8 @@ def test_swav_predicts_each_views_codes_from_the_other():
     value = learner(views(), LABELS, moment()).value
     prototypes = learner.objective.prototypes.weight
     torch.testing.assert_close(prototypes.norm(dim=1), torch.ones(5))
-    scores = [
-        F.normalize(learner.objective.projection(learner.encoder(view)), dim=1) @ prototypes.T for view in views()
-    ]
+    features = torch.cat([learner.encoder(view) for view in views()])
+    scores = (F.normalize(learner.objective.projection(features), dim=1) @ prototypes.T).chunk(2)
     expected = 0
     for own, other in (scores, scores[::-1]):
         codes = sinkhorn(own.detach(), iterations=3, epsilon=0.05, gather_distributed=False)

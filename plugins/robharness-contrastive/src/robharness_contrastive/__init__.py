@@ -58,7 +58,7 @@ def robharness_models() -> Iterator[ModelSpec]:
             name=name,
             summary=f"{summary}; trained by a recipe",
             build=_build,
-            weights=Train(data=_data, train=_train, base=params.base),
+            weights=Train(data=_data, train=_train, base=params.base, revision=2),
             params=recipe,
             given=_given,
             features="features",

@@ -1,7 +1,7 @@
 """Augmentations: as torchvision composes them for one picture, and for a whole batch on its device.
 
 The second takes the same steps with the same distributions, but on values that are not rounded to 8 bits in between.
-Crop, resize, flip and rotation are one look at the picture; colours change in an order of each picture's own, as
+Crop, resize and flip are one look at the picture; colours change in an order of each picture's own, as
 `ColorJitter` does it. What a picture gets depends on a seed and on its place in the data, not on its neighbours.
 """
 
@@ -29,11 +29,14 @@ GREY = (0.2989, 0.587, 0.114)
 class Augmentation:
     """The steps, in this order; what is 0 is left out.
 
-    rotation: at most so many degrees either way, black around. scale, ratio: of the crop, area and width over height.
+    moved: probability of rotation and crop, both or neither; interpolation blurs, so only pictures that stay are as
+    sharp as those that will be judged. rotation: at most so many degrees either way, black around. scale, ratio: of the
+    crop, area and width over height.
     flip: probability. brightness, contrast, saturation, hue: as of `ColorJitter`, with probability `jitter`. grey,
     blur: probabilities; the blur's sigma is between 0.1 and 2 pixels.
     """
 
+    moved: float = 1.0
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     rotation: float = 0.0
@@ -51,7 +54,15 @@ AUGMENTATIONS: Mapping[str, Augmentation] = {
     "contrastive": Augmentation(),
     "supervised": Augmentation(brightness=0.1, contrast=0.1, saturation=0.1, hue=0.05),
     "digits": Augmentation(
-        scale=(0.55, 1.0), ratio=(1.0, 1.0), rotation=20.0, flip=0.0, jitter=1.0, saturation=0.0, hue=0.0, grey=0.0
+        moved=0.75,
+        scale=(0.55, 1.0),
+        ratio=(1.0, 1.0),
+        rotation=20.0,
+        flip=0.0,
+        jitter=1.0,
+        saturation=0.0,
+        hue=0.0,
+        grey=0.0,
     ),
     "patches": Augmentation(scale=(0.45, 1.0)),
     "blurred": Augmentation(scale=(0.08, 1.0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5),
@@ -64,10 +75,13 @@ def per_sample(augmentation: Augmentation, size: int, channels: int = 3) -> v2.C
     """The steps as torchvision has them: uint8 (C, H, W) -> float32 (C, size, size) in [0, 1]."""
     a = augmentation
     coloured = channels == 3
-    steps: list[torch.nn.Module] = []
+    moves: list[torch.nn.Module] = []
     if a.rotation:
-        steps += [v2.RandomRotation(a.rotation, v2.InterpolationMode.BILINEAR)]
-    steps += [v2.RandomResizedCrop(size, a.scale, a.ratio, antialias=True), v2.RandomHorizontalFlip(a.flip)]
+        moves += [v2.RandomRotation(a.rotation, v2.InterpolationMode.BILINEAR)]
+    moves += [v2.RandomResizedCrop(size, a.scale, a.ratio, antialias=True)]
+    if a.moved < 1:
+        moves = [v2.RandomApply(moves, a.moved), v2.Resize((size, size), antialias=True)]
+    steps = [*moves, v2.RandomHorizontalFlip(a.flip)]
     saturation, hue = (a.saturation, a.hue) if coloured else (0.0, 0.0)
     if a.jitter:
         steps += [v2.RandomApply([v2.ColorJitter(a.brightness, a.contrast, saturation, hue)], a.jitter)]
@@ -109,7 +123,10 @@ class Batched:
         """Rotated, cropped, resized, flipped: (N, T, C, size, size)."""
         a, (height, width) = self.augmentation, frames.shape[-2:]
         finer = max(1, math.ceil(max(height, width) / self.size))
-        boxes = crops(drawn, a.scale, a.ratio, height, width)
+        moved = drawn.chance("moved", a.moved)
+        whole = (0, 0, height, width)
+        boxes = [torch.where(moved, part, float(all_of_it)) for part, all_of_it in
+                 zip(crops(drawn, a.scale, a.ratio, height, width), whole, strict=True)]  # fmt: skip
         points = (torch.arange(self.size * finer) + 0.5) / (self.size * finer)
         flips = drawn.chance("flip", a.flip)
         across = torch.where(flips[:, None], 1 - points, points)
@@ -117,20 +134,10 @@ class Batched:
             (start[:, None] + at * length[:, None] - 0.5).clamp(start[:, None], (start + length - 1)[:, None])
             for start, length, at in ((boxes[0], boxes[2], points[None]), (boxes[1], boxes[3], across))
         )
-        grid = torch.stack(
-            [x[:, None, :].expand(-1, y.shape[1], -1), y[:, :, None].expand(-1, -1, x.shape[1])], -1
-        )  # fmt: skip
         if a.rotation:
-            middle = torch.tensor([(width - 1) / 2, (height - 1) / 2])
-            angle = torch.deg2rad(drawn.between("rotation", -a.rotation, a.rotation))
-            cosine, sine = angle.cos(), angle.sin()
-            turn = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
-            grid = (grid - middle).flatten(1, 2) @ turn.transpose(1, 2)
-            grid = grid.view(len(angle), y.shape[1], x.shape[1], 2) + middle
-        grid = (2 * grid + 1) / torch.tensor([width, height]) - 1
-        found = F.grid_sample(
-            frames.flatten(1, 2), grid.to(frames.device, non_blocking=True), align_corners=False
-        )  # fmt: skip
+            angle = drawn.between("rotation", -a.rotation, a.rotation)
+            frames = _where(moved, frames, lambda some, rows: rotated(some, angle[rows]))
+        found = _looked_at(frames, x[:, None, :].expand(-1, y.shape[1], -1), y[:, :, None].expand(-1, -1, x.shape[1]))
         found = F.avg_pool2d(found, finer) if finer > 1 else found
         return found.view(*frames.shape[:3], self.size, self.size)
 
@@ -208,6 +215,22 @@ def crops(
     top = torch.where(found, (at[:, 0] * (height - h + 1)).floor(), ((height - h) / 2).floor())
     left = torch.where(found, (at[:, 1] * (width - w + 1)).floor(), ((width - w) / 2).floor())
     return top, left, h, w
+
+
+def rotated(x: Tensor, angle: Tensor) -> Tensor:
+    """x: (n, T, C, H, W), turned by so many degrees about its middle, counter-clockwise; black comes in."""
+    height, width = x.shape[-2:]
+    right, down = torch.arange(width) - (width - 1) / 2, (torch.arange(height) - (height - 1) / 2)[:, None]
+    cosine, sine = (part[:, None, None] for part in (torch.deg2rad(angle).cos(), torch.deg2rad(angle).sin()))
+    across, along = cosine * right - sine * down, sine * right + cosine * down
+    return _looked_at(x, across + (width - 1) / 2, along + (height - 1) / 2).view_as(x)
+
+
+def _looked_at(frames: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Frames (N, T, C, H, W) at places (N, h, w), in pixels, of the middles of pixels: (N, T * C, h, w), bilinear."""
+    height, width = frames.shape[-2:]
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
+    return F.grid_sample(frames.flatten(1, 2), grid.to(frames.device, non_blocking=True), align_corners=False)
 
 
 # --- colours: (n, T, C, H, W) in [0, 1] and (n,) -> the same ---------------------------------------------------------

@@ -134,14 +134,17 @@ class InfoNCE(Objective):
 
 
 class SwAVObjective(Objective):
-    """Codes of one view, predicted from the other. Source: Caron et al. 2020; lightly's loss and prototypes."""
+    """Codes of one view, predicted from the other. Source: Caron et al. 2020; lightly's loss and projection, whose norm
+    over the batch keeps features from becoming one point.
+    """
 
     def __init__(self, params: SwAV, width: int, examples: int) -> None:
         super().__init__()
         from lightly.loss import SwaVLoss
+        from lightly.models.modules import SwaVProjectionHead
 
         count = examples if params.prototypes == "instances" else params.prototypes
-        self.projection = mlp(width, *params.projection)
+        self.projection = SwaVProjectionHead(width, *params.projection)
         self.prototypes = nn.Linear(params.projection[1], count, bias=False)
         self.loss = SwaVLoss(params.temperature, 3, params.epsilon, world() > 1)
         self.frozen = params.frozen

@@ -104,7 +104,7 @@ class Recipe:
     hold_out: float = 0.0
     network: Network = "small"
     epochs: int = 40
-    batch: int = 256
+    batch: int = 128
     accumulate: int = 1
     optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
     lr: float = 0.3
