@@ -1,5 +1,6 @@
 """The numbers of a report, as pure functions over outcomes: accuracy, drop, slope, mCE, gap closed, gain, intervals."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from statistics import NormalDist
@@ -360,15 +361,18 @@ def gap_closed_interval(
 
     method, self_supervised, supervised: (n,) each. paired: outcomes of the same n examples under three models, or else
     attacked accuracies of independent runs, as many of each as there are, two at least.
+    Raises EmptySample for fewer, and where runs of one kind do not differ: those say nothing of how they would.
     Source: Fieller 1954, the ratio g for which method - self - g (supervised - self) is not surely other than 0, with
-    Student's t; its degrees of freedom are Satterthwaite's (1946) at the estimate.
+    Student's t; its degrees of freedom are Satterthwaite's (1946) at the estimate. Of outcomes the variances are those
+    with one more example of every kind, as Agresti and Min (2005) have it: few may have no variance by chance.
     """
     samples = [np.asarray(values, dtype=np.float64) for values in (method, self_supervised, supervised)]
-    if min(map(len, samples)) < 2:
-        raise EmptySample("An interval for a gap needs two examples, or two runs of each kind.")
+    if min(map(len, samples)) < 2 or (not paired and min(map(np.ptp, samples)) == 0):
+        raise EmptySample("An interval for a gap needs two examples, or two runs of each kind that differ.")
     means = np.array([values.mean() for values in samples])
     if paired:
-        covariance = np.cov(samples) / len(samples[0])
+        kinds = np.array(list(itertools.product((0.0, 1.0), repeat=3))).T
+        covariance = np.cov(np.hstack([samples, kinds])) / len(samples[0])
     else:
         covariance = np.diag([values.var(ddof=1) / len(values) for values in samples])
     way, gap = np.array([1, -1, 0]), np.array([0, -1, 1])

@@ -761,6 +761,18 @@ def test_a_gap_is_closed_by_the_means_of_runs_or_by_single_models(store, seeds):
         shown = f"| {gap['perturbation']} | {100 * gap['closed']:.0f}<br>"
         assert shown in text.partition("## Gap closed")[2]
     assert "share of the way from None to All" in text
+    kept = Store(store)
+    gone = next(cell for cell in results.plan.cells if cell.model.label.startswith("All") and "1/8" in cell.short_name)
+    kept.forget(gone.key)
+    report = build(robharness.load(source, store=store, plugins=PLUGINS))
+    last = [gap for gap in report.gaps if gap.perturbation == "sign(linf, 1/8)"]
+    assert [(gap.runs, gap.asked, len(gap.interval)) for gap in last] == ([(2, 3, 2)] if seeds else [])
+    assert ("2 of 3 runs" in markdown.render(report).partition("## Gap closed")[2]) == bool(seeds)
+
+
+def test_no_column_is_of_runs_and_of_a_single_model():
+    with pytest.raises(SuiteError, match="the label 'Net' is taken by the model in line"):
+        api.plan(suite(NET | {"seeds": 2}, NET | {"epochs": 3}), plugins=PLUGINS)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,14 +20,16 @@ if TYPE_CHECKING:
 class GapClosed:
     """Of a model, or of the mean of its runs, on the way that the suite's `gap` says.
 
-    runs: how many are complete. closed: 0 is where the way begins, 1 where it ends; None where there is no way.
-    interval: over runs, or, of single models, over examples; None of a single model beside several runs. printed: as
-    the paper's Table 4 has it, from relative drops rounded to whole percentages.
+    runs: how many are complete, of `asked`; of the three, those with the smallest share. closed: 0 is where the way
+    begins, 1 where it ends; None where there is no way. interval: over runs, or, where the suite has one of each, over
+    examples; None of one beside several, and of too few. printed: as the paper's Table 4 has it, from relative drops
+    rounded to whole percentages.
     """
 
     model: str
     perturbation: str
     runs: int
+    asked: int
     closed: float | None
     interval: Interval | None
     printed: float | None
@@ -34,8 +37,9 @@ class GapClosed:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Which examples each complete run has right, clean and perturbed."""
+    """Which examples each complete run has right, clean and perturbed. asked: how many runs the suite has."""
 
+    asked: int
     clean: list[Bools]
     perturbed: list[Bools]
 
@@ -45,7 +49,8 @@ class _Runs:
 
     @property
     def accuracy(self) -> float:
-        return float(np.mean(self.accuracies))
+        """The mean over runs, from counts, so that equal ones are equal."""
+        return metrics.accuracy(np.concatenate(self.perturbed))
 
     @property
     def drop(self) -> float:
@@ -56,28 +61,28 @@ class _Runs:
 
 def gaps(results: Results) -> Iterator[GapClosed]:
     """Of all models but the two that the way goes between, where all three have a complete run."""
-    suite = results.suite
-    if suite.gap is None:
-        return
-    columns: dict[str, list[str]] = {}
+    suite, columns = results.suite, dict[str, list[str]]()
     for model in suite.models:
         columns.setdefault(model.run_of or model.label, []).append(model.label)
+    if suite.gap is None or not columns.keys() >= set(suite.gap):  # models that Python adds may be others
+        return
     of_cell = {(result.cell.model.label, result.cell.short_name): result for result in results.cells}
     for perturbation in dict.fromkeys(p.name for p in suite.perturbations if p.strength is not None):
         found = {}
         for column, labels in columns.items():
             pairs = [(of_cell.get((label, "clean")), of_cell.get((label, perturbation))) for label in labels]
-            found[column] = _runs([(clean, result) for clean, result in pairs if clean and result])
+            found[column] = _runs(len(labels), [(clean, result) for clean, result in pairs if clean and result])
         start, end = (found[label] for label in suite.gap)
         for column, runs in found.items():
             if column not in suite.gap and all(some.perturbed for some in (runs, start, end)):
                 yield _closed(column, perturbation, runs, start, end)
 
 
-def _runs(pairs: list[tuple[CellResult, CellResult]]) -> _Runs:
+def _runs(asked: int, pairs: list[tuple[CellResult, CellResult]]) -> _Runs:
     """Of those that are complete. An ensemble spares what is wrong already, and is counted so."""
     whole = [(clean.correct, result) for clean, result in pairs if clean.is_complete and result.is_complete]
     return _Runs(
+        asked,
         [clean for clean, _ in whole],
         [clean & result.correct if result.cell.count == "robust" else result.correct for clean, result in whole],
     )
@@ -86,17 +91,16 @@ def _runs(pairs: list[tuple[CellResult, CellResult]]) -> _Runs:
 def _closed(column: str, perturbation: str, method: _Runs, start: _Runs, end: _Runs) -> GapClosed:
     three = (method, start, end)
     closed = interval = printed = None
-    try:
-        closed = metrics.gap_closed(method.accuracy, start.accuracy, end.accuracy)
+    with suppress(metrics.UndefinedNumber):
         printed = metrics.gap_closed_printed(method.drop, start.drop, end.drop)
-    except metrics.UndefinedNumber:
-        pass
-    counts = {min(2, len(runs.perturbed)) for runs in three}
-    if closed is not None and counts == {2}:
-        interval = metrics.gap_closed_interval(*(runs.accuracies for runs in three), paired=False)
-    elif closed is not None and counts == {1} and len(method.perturbed[0]) > 1:
-        interval = metrics.gap_closed_interval(*(runs.perturbed[0] for runs in three), paired=True)
+    with suppress(metrics.UndefinedNumber):
+        closed = metrics.gap_closed(method.accuracy, start.accuracy, end.accuracy)
+        if all(runs.asked == 1 for runs in three):
+            interval = metrics.gap_closed_interval(*(runs.perturbed[0] for runs in three), paired=True)
+        else:
+            interval = metrics.gap_closed_interval(*(runs.accuracies for runs in three), paired=False)
+    least = min(three, key=lambda runs: len(runs.perturbed) / runs.asked)
     return GapClosed(
-        model=column, perturbation=perturbation, runs=len(method.perturbed), closed=closed, interval=interval,
-        printed=printed,
+        model=column, perturbation=perturbation, runs=len(least.perturbed), asked=least.asked, closed=closed,
+        interval=interval, printed=printed,
     )  # fmt: skip

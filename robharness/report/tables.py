@@ -225,11 +225,12 @@ def _gaps(report: Report) -> Table | None:
 def _gap_value(gap: GapClosed | None) -> Value:
     if gap is None or gap.closed is None:
         return NOTHING
-    below: tuple[str, ...] = ()
+    below = []
     if gap.interval is not None:
         is_known = math.isfinite(gap.interval.low)
-        below = (_percent(gap.interval, 0) if is_known else "the gap itself may be none",)
-    return Value(f"{100 * gap.closed:.0f}", below)
+        below += [_percent(gap.interval, 0) if is_known else "the gap itself may be none"]
+    below += [f"{gap.runs} of {gap.asked} runs"] if gap.runs < gap.asked else []
+    return Value(f"{100 * gap.closed:.0f}", tuple(below))
 
 
 def _metrics(report: Report) -> Table | None:
@@ -290,12 +291,11 @@ def _over_runs(report: Report) -> str:
 
 def _metric_value(found: tuple[Measured, float | None]) -> Value:
     measured, published = found
-    return NOTHING if math.isnan(measured.value) else Value(f"{measured.value:.4g}", _published(published))
+    return Value("–" if math.isnan(measured.value) else f"{measured.value:.4g}", _published(published))
 
 
 def _metric_over_runs(found: Sequence[tuple[Measured, float | None]]) -> Value:
-    value = _over([measured.value for measured, _ in found], "{:.4g}")
-    return value if value is NOTHING else Value(value.text, _published(found[0][1]))
+    return Value(_over([measured.value for measured, _ in found], "{:.4g}").text, _published(found[0][1]))
 
 
 def _published(value: float | None) -> tuple[str, ...]:

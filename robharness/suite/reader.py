@@ -107,7 +107,7 @@ class _Reader:
         self.unique(models, perturbations)
         expected, expected_source = self.expected(raw, models, perturbations, metrics)
         baseline = self.baseline(header, models, dataset)
-        self.gap(header, models)
+        self.gap(raw, header, models)
         self.compat(header, canvas, dataset)
         if header is None or dataset is None or self.errors:
             return None
@@ -268,13 +268,14 @@ class _Reader:
             self.error(("baseline",), f"{sentence} '{dataset.spec.labels}'; name a model's label instead")
         return table
 
-    def gap(self, header: Header | None, models: list[Any]) -> None:
-        """Both are labels of columns, and a third column is between them."""
+    def gap(self, suite: dict[str, Any], header: Header | None, models: list[Any]) -> None:
+        """Both are labels of columns."""
         labels = list(dict.fromkeys(model.run_of or model.label for _, model in models))
+        broken = [str(ref.get("label") or ref["model"]) for _, ref in self.items(suite, "models") if "model" in ref]
         if header is None or header.gap is None:
             return
         for at, label in enumerate(header.gap):
-            if label not in labels:
+            if label not in (*labels, *broken) and not self.models_follow:
                 hint = did_you_mean(label, labels) or f"; there are {', '.join(labels)}"
                 self.error(("gap", at), f"no model has the label '{label}'{hint}")
         if header.gap[0] == header.gap[1]:
@@ -480,11 +481,16 @@ class _Reader:
 
     def unique(self, models: list[Any], perturbations: list[Any]) -> None:
         seen: dict[str, int] = {}
+        columns: dict[str, int] = {}
         for path, model in models:
-            if model.label in seen:
-                other = f"line {self.document.values[('models', seen[model.label])][0]}"
-                self.error(path, f"the label '{model.label}' is taken by the model in {other}; give it a `label:`")
+            column = model.run_of or model.label
+            taken = model.label if model.label in seen else column
+            other = seen.get(model.label, columns.get(column, path[1]))
+            if model.label in seen or other != path[1]:
+                line = self.document.values[("models", other)][0]
+                self.error(path, f"the label '{taken}' is taken by the model in line {line}; give it a `label:`")
             seen.setdefault(model.label, path[1])
+            columns.setdefault(column, path[1])
         references = [path for path, model in models if model.reference]
         for path in references[1:]:
             self.error((*path, "reference"), "only one model can be the reference")

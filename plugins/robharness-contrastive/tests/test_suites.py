@@ -84,24 +84,26 @@ def test_a_word_that_is_wrong_is_an_error_of_the_suite(option, why):
         api.plan(asked)
 
 
-EPOCHS = 15
-"""Of 40."""
+SEED = 1
+"""Of the suite's five. Differences between two trainings vary by 5 points from seed to seed: one shows that the
+mechanism is there, all five how large it is, see docs/explanation/false-negatives.md."""
 
 
 def test_false_negatives_make_simclr_fragile(tmp_path):
     """SupCon, and SimCLR without its false negatives, withstand more than SimCLR by at least five points."""
     asked = yaml.safe_load((SUITES / "mnist5k_false_negatives.yaml").read_text())
     wanted = {"SupCon", "SimCLR", "Oracle"}
-    asked["models"] = [model | {"epochs": EPOCHS} for model in asked["models"] if model["label"] in wanted]
+    asked["models"] = [model | {"seed": SEED} for model in asked["models"] if model["label"] in wanted]
     for model in asked["models"]:
-        del model["seeds"], model["clean_at_least"]
+        del model["seeds"]
+    del asked["gap"], asked["metrics"]
     asked["attacks"] = [attack | {"eps": attack["eps"][-1:] if attack["norm"] == "linf" else attack["eps"][:1]}
                         for attack in asked["attacks"] if attack["attack"] == "attacks/pgd"]  # fmt: skip
     path = tmp_path / "suite.yaml"
     path.write_text(yaml.safe_dump(asked))
     results = api.run(path, store=tmp_path / "store")
     assert results.is_complete and len(results.cells) == 9
-    assert all(results.clean(label).accuracy > 0.9 for label in wanted)
+    assert not results.invalid
     for norm, eps in (("linf", 0.05), ("l2", 0.5)):
         left = {
             label: next(

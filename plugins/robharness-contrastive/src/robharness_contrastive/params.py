@@ -237,7 +237,6 @@ class MoCo(Recipe):
 class SimSiam(Recipe):
     """No negatives. projection: hidden and out; prediction: the bottleneck of the predictor."""
 
-    lr: float = 0.1
     projection: tuple[int, int] = (128, 128)
     prediction: int = 32
 
