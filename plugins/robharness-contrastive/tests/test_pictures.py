@@ -58,6 +58,16 @@ def test_densities_have_one_scale():
     assert len({axis.get_ylim() for axis in lines}) == 1 and len(lines) == 2
 
 
+def test_many_models_stand_in_several_rows():
+    six = {str(number): features(0.2 + 0.1 * number) for number in range(6)}
+    figure = pictures.hypersphere(six)
+    assert len(figure.axes) == 12 and figure.get_size_inches() == pytest.approx((4 * 3.6 + 0.6, 4 * 3.6))
+    assert [axis.get_title().split("\n")[0] for axis in figure.axes if axis.images] == list(six)
+    places = {axis.get_title().split("\n")[0]: axis.get_subplotspec() for axis in figure.axes if axis.images}
+    assert [(spec.rowspan.start, spec.colspan.start) for spec in places.values()] == [
+        (0, 0), (0, 1), (0, 2), (0, 3), (2, 0), (2, 1)]  # fmt: skip
+
+
 def test_density_is_a_density():
     even = np.linspace(0, 2 * np.pi, 500, endpoint=False)
     circle = np.stack([np.cos(even), np.sin(even)], 1)

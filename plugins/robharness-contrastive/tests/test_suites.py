@@ -115,6 +115,12 @@ def test_false_negatives_make_simclr_fragile(tmp_path):
             assert left[label] >= left["SimCLR"] + 0.05, (norm, left)
 
 
+def test_no_digit_is_flipped():
+    """Whose class may be a direction."""
+    for name in ("mnist5k_objectives", "moving_digits"):
+        assert {recipe.augmented for recipe in recipes(name)[1].values()} == {"digits"}
+
+
 def test_figure_3_looks_at_the_encoders_of_table_4():
     loaded, found = recipes("paper/figure3")
     _, others = recipes("paper/table4")

@@ -170,8 +170,9 @@ class Supervised(Recipe):
 
     @property
     def augmented(self) -> str:
-        """The paper's own for cross-entropy, where pictures have colours."""
-        return self.augmentation or ("supervised" if self.shape[0] == 3 else super().augmented)
+        """The paper's own for cross-entropy, where pictures have colours and may be flipped."""
+        own = super().augmented
+        return own if self.augmentation or own == "digits" or self.shape[0] != 3 else "supervised"
 
 
 @dataclass(frozen=True, kw_only=True)

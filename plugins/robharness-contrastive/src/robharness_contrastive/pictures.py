@@ -28,18 +28,20 @@ PERPLEXITY = 30
 WIDTH = 0.1
 """Of the density's kernel, as an angle in radians and as a distance in the plane."""
 GRID, ANGLES = 120, 360
-SIDE = 3.6
-"""Inches of a panel."""
+SIDE, ABREAST = 3.6, 4
+"""Inches of a panel, and how many models stand side by side."""
 _STYLE: Any = {"svg.hashsalt": "robharness", "svg.fonttype": "path", "font.size": 9.0, "figure.dpi": 100.0}
 
 
 def draw(results: Results, folder: Path) -> Iterator[Path]:
     """The three pictures, each as PNG and SVG, of all models whose features are stored; yields the files.
 
-    folder: must be there. A picture that there are too few examples for is left out.
+    Of models that differ in their seed alone, the first is shown. folder: must be there. A picture that there are too
+    few examples for is left out.
     """
     features = {}
-    for label in results.labels:
+    first = {model.run_of or model.label: model.label for model in reversed(results.suite.models)}
+    for label in (label for label in results.labels if label in first.values()):
         try:
             features[label] = results.features(label)
         except ValueError:  # none yet; the report says so where the metrics are
@@ -183,11 +185,16 @@ def _by_angle(points: Floats) -> Floats:
     return density
 
 
-def _panels(columns: int, rows: int = 1) -> tuple[Figure, Any]:
-    """A figure of so many panels, and its axes, (rows, columns)."""
+def _panels(models: int, rows: int = 1) -> tuple[Figure, Any]:
+    """A figure of so many models, at most `ABREAST` side by side, of so many panels each; its axes, (rows, models)."""
+    across, down = min(models, ABREAST), -(-models // ABREAST)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(SIDE * columns + 0.6, SIDE * rows), layout="constrained")
-        return figure, figure.subplots(rows, columns, squeeze=False)
+        figure = Figure(figsize=(SIDE * across + 0.6, SIDE * rows * down), layout="constrained")
+        grid = figure.subplots(rows * down, across, squeeze=False)
+        for place in grid[-rows:, (models - 1) % ABREAST + 1 :].flat:
+            place.remove()
+        axes = [[grid[at // ABREAST * rows + row, at % ABREAST] for at in range(models)] for row in range(rows)]
+        return figure, axes
 
 
 def _colours(labels: Any, classes: Any) -> Floats:
