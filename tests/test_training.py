@@ -729,13 +729,14 @@ def test_a_gap_is_closed_by_the_means_of_runs_or_by_single_models(store, seeds):
     several = {} if seeds is None else {"seeds": seeds}
     models = [{"model": "learner/net", "label": label, "epochs": epochs} | several
               for label, epochs in (("Some", 3), ("None", 1), ("All", 12))]  # fmt: skip
-    source = suite(*models, attacks=[SIGN], gap=["None", "All"])
+    source = suite(*models, attacks=[SIGN], gap=["None", "All"], canvas=8,
+                   corruptions=[{"corruption": "toys/speckle", "severity": 3}])  # fmt: skip
     results = api.run(source, store=store, plugins=PLUGINS)
     report = build(results)
     facts, text = as_data(report), markdown.render(report)
     assert facts["gap"] == ("None", "All")
     assert [(gap["model"], gap["perturbation"]) for gap in facts["gaps_closed"]] == [
-        ("Some", "sign(linf, 1/16)"), ("Some", "sign(linf, 1/8)")]  # fmt: skip
+        ("Some", "sign(linf, 1/16)"), ("Some", "sign(linf, 1/8)"), ("Some", "speckle(3)")]  # fmt: skip
     for gap in facts["gaps_closed"]:
         right, clean = (
             {
@@ -758,7 +759,9 @@ def test_a_gap_is_closed_by_the_means_of_runs_or_by_single_models(store, seeds):
         if seeds:
             wanted = [[run.mean() for run in runs] for runs in wanted]
         assert gap["interval"] == metrics.gap_closed_interval(*wanted, paired=seeds is None)
-        shown = f"| {gap['perturbation']} | {100 * gap['closed']:.0f}<br>"
+        is_known = np.isfinite(gap["interval"].low)
+        interval = "no gap?" if not is_known else "[{:.0f}, {:.0f}]".format(*(100 * b for b in gap["interval"]))
+        shown = f"| {gap['perturbation']} | {100 * gap['closed']:.0f}<br><sub>{interval}</sub> |"
         assert shown in text.partition("## Gap closed")[2]
     assert "share of the way from None to All" in text
     kept = Store(store)

@@ -217,7 +217,7 @@ def _gaps(report: Report) -> Table | None:
     )
     caption = (
         f"share of the way from {report.gap[0]} to {report.gap[1]}, in accuracy, in %; in brackets 95 % intervals, "
-        "over runs or, of single models, over examples"
+        "over runs or, of single models, over examples; no gap?: there may be none to close"
     )
     return Table("Gap closed", ("", *columns), rows, caption)
 
@@ -228,7 +228,7 @@ def _gap_value(gap: GapClosed | None) -> Value:
     below = []
     if gap.interval is not None:
         is_known = math.isfinite(gap.interval.low)
-        below += [_percent(gap.interval, 0) if is_known else "the gap itself may be none"]
+        below += [_percent(gap.interval, 0) if is_known else "no gap?"]
     below += [f"{gap.runs} of {gap.asked} runs"] if gap.runs < gap.asked else []
     return Value(f"{100 * gap.closed:.0f}", tuple(below))
 
