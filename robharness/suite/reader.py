@@ -270,12 +270,11 @@ class _Reader:
 
     def gap(self, suite: dict[str, Any], header: Header | None, models: list[Any]) -> None:
         """Both are labels of columns."""
-        labels = list(dict.fromkeys(model.run_of or model.label for _, model in models))
-        broken = [str(ref.get("label") or ref["model"]) for _, ref in self.items(suite, "models") if "model" in ref]
         if header is None or header.gap is None:
             return
+        labels = list(dict.fromkeys([*(model.run_of or model.label for _, model in models), *self.typed(suite)]))
         for at, label in enumerate(header.gap):
-            if label not in (*labels, *broken) and not self.models_follow:
+            if label not in labels and not self.models_follow:
                 hint = did_you_mean(label, labels) or f"; there are {', '.join(labels)}"
                 self.error(("gap", at), f"no model has the label '{label}'{hint}")
         if header.gap[0] == header.gap[1]:
@@ -501,6 +500,10 @@ class _Reader:
                     self.error(path, f"{perturbation.name} is asked for in line {line} already")
                     break
 
+    def typed(self, suite: dict[str, Any]) -> list[str]:
+        """The labels of models as they stand in the file, of broken ones, too."""
+        return [str(ref.get("label") or ref["model"]) for _, ref in self.items(suite, "models")]
+
     def expected(
         self, suite: dict[str, Any], models: list[Any], perturbations: list[Any], metrics: list[Entry]
     ) -> tuple[dict[str, Any], str]:
@@ -514,8 +517,7 @@ class _Reader:
             return {}, ""
         numbers = {label: raw[label] for label in raw if label != "source"}
         wanted = self.record(dict[str, dict[str, float]], numbers, ("expected",))
-        labels = [model.label for _, model in models]
-        labels += [str(ref.get("label") or ref["model"]) for _, ref in self.items(suite, "models")]  # broken ones too
+        labels = [*(model.label for _, model in models), *self.typed(suite)]
         names = ["clean", *[perturbation.name for _, perturbation in perturbations], *[entry.name for entry in metrics]]
         for label in numbers:
             if label not in labels:

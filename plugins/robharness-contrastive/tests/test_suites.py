@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from robharness import UserError, api, discover, suite
+from robharness_contrastive import pictures
 
 ROOT = Path(__file__).parents[3]
 SUITES = ROOT / "suites"
@@ -119,6 +120,11 @@ def test_no_digit_is_flipped():
     """Whose class may be a direction."""
     for name in ("mnist5k_objectives", "moving_digits"):
         assert {recipe.augmented for recipe in recipes(name)[1].values()} == {"digits"}
+
+
+def test_pictures_show_one_of_five_seeds():
+    loaded, found = recipes("patches_objectives")
+    assert pictures.shown(loaded.models) == [f"{label} seed 0" for label in found]
 
 
 def test_figure_3_looks_at_the_encoders_of_table_4():

@@ -6,7 +6,7 @@ it is drawn from the same features: seeds are fixed, and no date is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +40,7 @@ def draw(results: Results, folder: Path) -> Iterator[Path]:
     few examples for is left out.
     """
     features = {}
-    first = {model.run_of or model.label: model.label for model in reversed(results.suite.models)}
-    for label in (label for label in results.labels if label in first.values()):
+    for label in shown([model for model in results.suite.models if model.label in results.labels]):
         try:
             features[label] = results.features(label)
         except ValueError:  # none yet; the report says so where the metrics are
@@ -58,6 +57,14 @@ def draw(results: Results, folder: Path) -> Iterator[Path]:
     if some:
         yield from save(tsne(some), folder / "tsne")
         yield from save(hypersphere(some), folder / "hypersphere")
+
+
+def shown(models: Sequence[Any]) -> list[str]:
+    """The labels of a suite's models, of runs the first's."""
+    first: dict[str, str] = {}
+    for model in models:
+        first.setdefault(model.run_of or model.label, model.label)
+    return list(first.values())
 
 
 def save(figure: Figure, path: Path) -> Iterator[Path]:
