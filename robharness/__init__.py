@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robharness.api import load, plan, run, train
-    from robharness.classifier import Batch, Classifier, Gradient, normalized
-    from robharness.data import clip_frames, preprocessed
-    from robharness.errors import Missing, Unreadable, UserError
-    from robharness.hookspecs import hookimpl
-    from robharness.plugins import discover
-    from robharness.results import Features, Results
-    from robharness.rng import ExampleRNG
+    from robharness.errors import MissingResource, UnreadableExample, UserError
+    from robharness.evaluation.batch import Batch
+    from robharness.evaluation.classifier import Classifier, Gradient
+    from robharness.evaluation.clips import clip_frames
+    from robharness.evaluation.images import preprocessed
+    from robharness.evaluation.normalize import normalized
+    from robharness.evaluation.rng import ExampleRNG
+    from robharness.plugins.discovery import discover
+    from robharness.plugins.hookspecs import hookimpl
     from robharness.specs import (
         Attack,
         AttackSpec,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
         Download,
         File,
         InputSpec,
-        Measured,
+        MetricResult,
         MetricSpec,
         ModelSpec,
         Perturbed,
@@ -39,23 +41,27 @@ if TYPE_CHECKING:
         Progress,
         ThreatModel,
         Train,
-        Training,
+        TrainingJob,
     )
+    from robharness.store.results import Features, Results
 
 _HOMES = {
     "api": ("run", "plan", "load", "train"),
-    "classifier": ("Batch", "Classifier", "Gradient", "normalized"),
-    "data": ("clip_frames", "preprocessed"),
-    "errors": ("Missing", "Unreadable", "UserError"),
-    "hookspecs": ("hookimpl",),
-    "plugins": ("discover",),
-    "results": ("Features", "Results"),
-    "rng": ("ExampleRNG",),
+    "errors": ("MissingResource", "UnreadableExample", "UserError"),
+    "evaluation.batch": ("Batch",),
+    "evaluation.classifier": ("Classifier", "Gradient"),
+    "evaluation.clips": ("clip_frames",),
+    "evaluation.images": ("preprocessed",),
+    "evaluation.normalize": ("normalized",),
+    "evaluation.rng": ("ExampleRNG",),
+    "plugins.discovery": ("discover",),
+    "plugins.hookspecs": ("hookimpl",),
     "specs": (
         *("Attack", "AttackSpec", "Budget", "Clips", "Corruption", "CorruptionSpec", "Cost", "DataRef", "Dataset"),
-        *("DatasetSpec", "Download", "File", "InputSpec", "Measured", "MetricSpec", "ModelSpec", "Perturbed"),
-        *("Preprocessing", "Progress", "ThreatModel", "Train", "Training"),
+        *("DatasetSpec", "Download", "File", "InputSpec", "MetricResult", "MetricSpec", "ModelSpec", "Perturbed"),
+        *("Preprocessing", "Progress", "ThreatModel", "Train", "TrainingJob"),
     ),
+    "store.results": ("Features", "Results"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -78,9 +84,9 @@ __all__ = [
     "File",
     "Gradient",
     "InputSpec",
-    "Measured",
+    "MetricResult",
     "MetricSpec",
-    "Missing",
+    "MissingResource",
     "ModelSpec",
     "Perturbed",
     "Preprocessing",
@@ -88,8 +94,8 @@ __all__ = [
     "Results",
     "ThreatModel",
     "Train",
-    "Training",
-    "Unreadable",
+    "TrainingJob",
+    "UnreadableExample",
     "UserError",
     "clip_frames",
     "discover",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import pickle
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robharness.errors import UserError
-from robharness.weights import TRUST, file_digest
+from robharness.planning.weights import TRUST, file_digest
 
 State = dict[str, Tensor]
 SHOWN = 4
@@ -188,13 +187,3 @@ def _distrusted(path: Path, needed: str, error: Exception) -> Any:
 def _first_line(error: Exception) -> str:
     """Without what torch advises, which is to run what the file holds."""
     return re.split(r"[\n.(]", str(error) or type(error).__name__)[0].strip()
-
-
-def state_digest(net: nn.Module) -> str:
-    """The sha256 of all parameters and buffers: names, types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for name, value in sorted([*net.named_parameters(), *net.named_buffers()], key=lambda item: item[0]):
-        value = value.detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -46,7 +46,7 @@ class SuiteError(UserError):
         super().__init__("\n".join([*errors, hint]))
 
 
-class Missing(UserError):
+class MissingResource(UserError):
     """Data or weights that are not on this machine.
 
     what: the thing that is missing, e.g. "the ImageNet validation images".
@@ -59,7 +59,7 @@ class Missing(UserError):
         super().__init__(f"{what}: not found at {where}. To get it: {get}")
 
 
-class Unreadable(Exception):
+class UnreadableExample(Exception):
     """An example that is there and broken, e.g. a video that ends too soon. It counts as wrong, and is named."""
 
 
@@ -73,7 +73,7 @@ class Interrupted(UserError):
     exit_code = ExitCode.INTERRUPTED
 
 
-class Violation(Exception):
+class ContractViolation(Exception):
     """A rule that a plugin broke while it ran: its cell fails and its distribution is named.
 
     by: whose fault it is, "perturbation", "model", "data" or "source", the model that an attack is crafted on.

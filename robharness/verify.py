@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from robharness import api, metrics, worker
-from robharness.cells import DEFAULT_STORE, Plan, PlannedModel
-from robharness.errors import OutOfMemory, SuiteError, UserError, Violation
+from robharness import statistics
+from robharness.errors import ContractViolation, OutOfMemory, SuiteError, UserError
+from robharness.evaluation import loading
+from robharness.planning.cells import DEFAULT_STORE, Plan, PlannedModel
 from robharness.plugins import Entry, Registry
+from robharness.session import plan_suite, require
 
 BATCH = 64
 """Examples that are read at a time."""
@@ -39,12 +41,12 @@ class Scored:
 
     @property
     def accuracy(self) -> float:
-        return metrics.accuracy(self.correct)
+        return statistics.accuracy(self.correct)
 
     @property
-    def interval(self) -> metrics.Interval:
+    def interval(self) -> statistics.Interval:
         """Wilson, 95 %."""
-        return metrics.accuracy_interval(int(self.correct.sum()), len(self.correct))
+        return statistics.accuracy_interval(int(self.correct.sum()), len(self.correct))
 
     def gain(self, over: Scored) -> tuple[float, float]:
         """By how much its mean log-probability is higher on the same examples, and the standard error of that, which is
@@ -113,12 +115,12 @@ def verify(
     def planned(label: str, more: Mapping[str, Any]) -> tuple[Plan, PlannedModel]:
         one = {"model": model, "label": label, **_merged(keys, more)}
         try:
-            plan = api.plan({**suite, "models": [one]}, store=store, data=data_root, limit=limit, registry=registry)
+            plan = plan_suite({**suite, "models": [one]}, registry, store=store, data=data_root, limit=limit)
         except SuiteError as error:  # its places are those of a suite that nobody wrote
             told = "; ".join(re.sub(r"^<mapping>:\d+:\d+: (models\.0[\w.]*: )?", "", line) for line in error.errors)
             end = "" if told.endswith("?") else "."
             raise UserError(f"{model}: {told}{end} See: robharness list models '{model}'") from None
-        api.require(plan)
+        require(plan)
         for waits in plan.untrained:
             raise UserError(
                 f"{model} with these options and seed {waits.ref.seed} is not trained in {store}; train it by a suite: "
@@ -180,12 +182,12 @@ def _scored(
 ) -> Scored:
     """unreadable: filled with the ids of broken examples."""
     try:
-        loaded = worker.load(plan, model, device=device)
+        loaded = loading.load_model(plan, model, device=device)
         try:
             rows = list(_rows(plan, loaded, [] if unreadable is None else unreadable))
         finally:
             loaded.reader.threads.close()
-    except (Violation, OutOfMemory) as error:
+    except (ContractViolation, OutOfMemory) as error:
         return _failed(model.label, keys, str(error))
     if not rows:
         return _failed(model.label, keys, "none of the examples can be read")
@@ -197,13 +199,13 @@ def _failed(name: str, keys: Mapping[str, Any], error: str) -> Scored:
     return Scored(name=name, keys=keys, correct=np.zeros(0, bool), log_probability=np.zeros(0), error=error)
 
 
-def _rows(plan: Plan, loaded: worker.Loaded, unreadable: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _rows(plan: Plan, loaded: loading.LoadedModel, unreadable: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """By position, so that ways compare on the same examples; broken ones are left out in all."""
     for start in range(0, plan.n, BATCH):
         parts, pictures = [], loaded.reader.pictures(start, min(start + BATCH, plan.n))
         unreadable += [loaded.reader.data.ids(position, position + 1)[0] for position in pictures.unreadable]
         for positions, batch in loaded.reader.batches(pictures):
-            logits = batch.logits(loaded.viewing(batch).classifier)
+            logits = batch.logits(loaded.with_clips(batch).classifier)
             own = logits.log_softmax(1).gather(1, batch.labels[:, None])[:, 0]
             parts.append((positions, (logits.argmax(1) == batch.labels).cpu().numpy(), own.double().cpu().numpy()))
         if parts:

@@ -19,11 +19,11 @@ from robharness import (
     File,
     InputSpec,
     MetricSpec,
-    Missing,
+    MissingResource,
     ModelSpec,
     Perturbed,
     ThreatModel,
-    Unreadable,
+    UnreadableExample,
     hookimpl,
 )
 
@@ -144,7 +144,7 @@ class Pictures:
         if self.how == "draws_nothing":
             np.random.random_sample()
         if self.how == "one-unreadable" and index == 2:
-            raise Unreadable("it ends too soon")
+            raise UnreadableExample("it ends too soon")
         picture = np.random.default_rng(index).integers(0, 200, SHAPE[::-1], np.uint8)
         if self.how == "pixels":
             return picture.astype(np.float32)
@@ -182,7 +182,7 @@ class Videos(Pictures):
 
 
 def open_lost(root, split):
-    raise Missing("the lost pictures", where=str(root / "lost"), get="make pictures")
+    raise MissingResource("the lost pictures", where=str(root / "lost"), get="make pictures")
 
 
 def dataset(name, cls=Pictures, **changes):
@@ -405,7 +405,7 @@ class Spots:
 class Stored:
     def __init__(self, root):
         if not (root / "stored").is_dir():
-            raise Missing("the stored pictures", where=str(root / "stored"), get="make stored")
+            raise MissingResource("the stored pictures", where=str(root / "stored"), get="make stored")
 
     def perturb(self, model, batch, severity, rng):
         assert all(id.startswith("picture-") for id in batch.ids)

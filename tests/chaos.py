@@ -44,11 +44,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import robharness.worker  # noqa: F401 (so that no fork has to)
-from robharness import api, engine, merge, results, store, units
-from robharness.cells import Plan
-from robharness.results import Results
-from robharness.store import Store, uncovered
+import robharness.engine.worker  # noqa: F401 (so that no fork has to)
+from robharness import api, store
+from robharness.engine import listeners, units
+from robharness.engine.run import run_plan
+from robharness.planning.cells import Plan
+from robharness.store import Store, merge, results, uncovered
+from robharness.store.results import Results
 
 Spans = dict[str, list[tuple[int, int]]]
 """Of positions, by the key of a cell."""
@@ -119,7 +121,7 @@ class Trap:
         if POINTS[self.point](moment):
             self.reached += 1
             if self.reached == self.count:
-                self.say({"moment": str(moment), "file": str(path.relative_to(self.root)), "whole": self.whole})
+                self.message({"moment": str(moment), "file": str(path.relative_to(self.root)), "whole": self.whole})
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def set(self) -> None:
@@ -208,7 +210,7 @@ def forked(work: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
     return code, json.loads(said) if said else None
 
 
-class Count(api.Silent):
+class Count(listeners.Silent):
     """Counts outcomes: those that a run finds missing, and those that it computes."""
 
     missing = computed = 0
@@ -229,7 +231,7 @@ class Scene:
     shards: tuple[Path, ...] = ()
 
     def run(self, root: Path, listener: Any = None, part: tuple[int, int] = (1, 1)) -> Results:
-        engine.run(self.plan.shard(*part), Store(root), listener or api.Silent(), batch_size=self.rows)
+        run_plan(self.plan.shard(*part), Store(root), listener or listeners.Silent(), batch_size=self.rows)
         return results.load(self.plan, Store(root))
 
     def merge(self, root: Path) -> None:

@@ -16,7 +16,7 @@ from robharness import (
     ModelSpec,
     Preprocessing,
     ThreatModel,
-    Unreadable,
+    UnreadableExample,
     hookimpl,
 )
 
@@ -56,7 +56,7 @@ class Films:
 
     def read(self, index):
         if self.split == "torn" and index == 3:
-            raise Unreadable("it ends too soon")
+            raise UnreadableExample("it ends too soon")
         return self.opened.setdefault(index, Lazy(film(index)))
 
 

@@ -13,17 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robharness import (
-    DataRef,
-    DatasetSpec,
-    InputSpec,
-    Missing,
-    ModelSpec,
-    Progress,
-    Train,
-    UserError,
-    hookimpl,
-)
+from robharness import DataRef, DatasetSpec, InputSpec, MissingResource, ModelSpec, Progress, Train, UserError, hookimpl
 
 SIDE, CLASSES = 8, 3
 SIZES = {"train": 120, "test": 48}
@@ -47,7 +37,7 @@ class Shades:
 
 def open_shades(root, split):
     if split == "lost":
-        raise Missing("the lost shades", where=str(root / "shades"), get="make shades")
+        raise MissingResource("the lost shades", where=str(root / "shades"), get="make shades")
     return Shades(split)
 
 
@@ -138,7 +128,7 @@ def train(job):
         net.load_state_dict(state["net"])
         draws.set_state(state["draws"])
         first, start = state["epoch"] + 1, state["start"]
-        job.say(f"goes on after epoch {state['epoch']}")
+        job.message(f"goes on after epoch {state['epoch']}")
     for epoch in range(first, job.params.epochs + 1):
         losses = []
         for rows in torch.randperm(len(x), generator=draws).split(20):  # noqa: TID251 (a generator of its own)

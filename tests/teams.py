@@ -18,7 +18,7 @@ from robharness import (
     Budget,
     Cost,
     InputSpec,
-    Measured,
+    MetricResult,
     MetricSpec,
     ModelSpec,
     Perturbed,
@@ -195,7 +195,7 @@ class Ascend:
         for _ in range(4):
             found = model.gradient(x[left], batch.labels[left], lead)
             size[left] += found.gradient.abs().flatten(1).amax(1)
-            logits = model.judged(x[left], found.logits, lead(found.logits, batch.labels[left]) > 0)
+            logits = model.full_precision_logits(x[left], found.logits, lead(found.logits, batch.labels[left]) > 0)
             ahead = lead(logits, batch.labels[left]) <= 0
             left = left[ahead]
             if not len(left):
@@ -233,7 +233,7 @@ def width(results):
     """How many features there are, with what else is stored of them."""
     found = {label: results.features(label) for label in results.labels}
     return {
-        label: Measured(value=each.values.shape[1], details={"n": len(each.labels), "boundary": each.boundary})
+        label: MetricResult(value=each.values.shape[1], details={"n": len(each.labels), "boundary": each.boundary})
         for label, each in found.items()
     }
 
@@ -244,7 +244,7 @@ def moved(results):
     clean, by_view = results.features(label), {}
     for name, view in results.views(label).items():
         by_view[name] = np.linalg.norm(clean.at(view.positions).values - view.values, axis=1).mean()
-    return {label: Measured(value=max(by_view.values()), details={"by_view": by_view})}
+    return {label: MetricResult(value=max(by_view.values()), details={"by_view": by_view})}
 
 
 def near(results):
@@ -262,7 +262,7 @@ def robharness_metrics():
     yield MetricSpec(name="width", summary="Features", compute=width, needs=frozenset({"features"}))
     yield MetricSpec(name="moved", summary="By corruptions", compute=moved, needs=frozenset({"views"}))
     yield MetricSpec(name="near", summary="Mistakes that are near", compute=near, needs=frozenset({"distances"}))
-    lack = Measured(value=float("nan"), lacks="it is a toy")
+    lack = MetricResult(value=float("nan"), lacks="it is a toy")
     yield MetricSpec(name="nothing", summary="Lacks a number", compute=lambda results: {results.labels[0]: lack})
-    odd = Measured(value=1, details={"what": object})
+    odd = MetricResult(value=1, details={"what": object})
     yield MetricSpec(name="odd", summary="Details that are no data", compute=lambda results: {results.labels[0]: odd})

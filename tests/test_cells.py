@@ -21,18 +21,19 @@ from robharness import (
     File,
     InputSpec,
     MetricSpec,
-    Missing,
+    MissingResource,
     ModelSpec,
     Preprocessing,
     ThreatModel,
     Train,
     UserError,
-    api,
     discover,
+    session,
     specs,
 )
-from robharness.cells import canonical, draw_address, key_of, plan
-from robharness.plugins import Registry, Source
+from robharness.planning.identity import canonical, draw_address, key_of
+from robharness.planning.planner import plan
+from robharness.plugins import PluginOrigin, Registry
 from robharness.suite import Check, DataRef, Model, Perturbation, Precision, Suite, load
 
 
@@ -83,7 +84,7 @@ OPENED = {
 
 def open_pixels(root, split):
     if split == "lost":
-        raise Missing("the lost pixels", where=str(root / "pixels"), get="make pixels")
+        raise MissingResource("the lost pixels", where=str(root / "pixels"), get="make pixels")
     if split == "crash":
         raise KeyError("index")
     return OPENED[split]()
@@ -146,7 +147,7 @@ SPECS = {
 
 def registry_of(specs=SPECS, digest=None):
     registry = Registry()
-    source = Source(namespace="toy", distribution="robharness-toy", version="1.0", digest=digest)
+    source = PluginOrigin(namespace="toy", distribution="robharness-toy", version="1.0", digest=digest)
     for kind, some in specs.items():
         for spec in some:
             registry.add(kind, spec, source)
@@ -429,7 +430,7 @@ BASE = suite(
 def keys_of(changed):
     """Of cells; of those that wait for a training, what names its artefact, since the weights in there count."""
     planned = plan(changed, Path("data"), store=Path("none"))
-    return [cell.key or cell.model.artefact.hash for cell in (*planned.cells, *planned.waiting)]
+    return [cell.key or cell.model.artefact.hash for cell in (*planned.cells, *planned.pending_cells)]
 
 
 def with_entry(holder, spec):
@@ -782,7 +783,7 @@ def test_all_that_is_missing_is_said_at_once(tmp_path):
     assert [str(error) for error in planned.missing] == said
     assert (planned.cells, planned.n) == ((), 0)
     with pytest.raises(UserError) as caught:
-        api.require(planned)
+        session.require(planned)
     assert str(caught.value).splitlines() == ["4 things are not there:", *(f"  {line}" for line in said)]
 
 

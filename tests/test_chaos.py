@@ -68,7 +68,7 @@ def workers_of(pid):
 
 def is_worker(pid):
     try:
-        return b"robharness.processes" in Path(f"/proc/{pid}/cmdline").read_bytes()  # of a zombie it is empty
+        return b"robharness.engine.executors" in Path(f"/proc/{pid}/cmdline").read_bytes()  # of a zombie it is empty
     except (FileNotFoundError, ProcessLookupError):
         return False
 

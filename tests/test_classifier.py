@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from robharness import worker
-from robharness.classifier import Batch, Classifier, normalized
-from robharness.errors import Violation
+from robharness.errors import ContractViolation
+from robharness.evaluation import loading, probe
+from robharness.evaluation.batch import Batch
+from robharness.evaluation.classifier import Classifier
+from robharness.evaluation.normalize import normalized
 
 GENERATOR = torch.Generator().manual_seed(5)
 
@@ -83,20 +85,20 @@ def test_statistics_of_batch_norm_stay():
 
 @pytest.mark.parametrize(("access", "allowed"), [("decision", 1), ("scores", 2), ("gradient", 3)])
 def test_access_is_enforced(access, allowed):
-    view = Classifier(net(), rows=4).restricted(access)
+    view = Classifier(net(), rows=4).with_access(access)
     x, labels = values(4, 3, 8, 8), torch.zeros(4, dtype=torch.long)
     asks = [lambda: view.decisions(x), lambda: view.logits(x), lambda: view.gradient(x, labels, second)]
     for index, ask in enumerate(asks):
         if index < allowed:
             ask()
         else:
-            with pytest.raises(Violation, match=f"declares access='{access}'"):
+            with pytest.raises(ContractViolation, match=f"declares access='{access}'"):
                 ask()
 
 
 def test_a_view_counts_with_the_whole():
     classifier = Classifier(net(), rows=4)
-    classifier.restricted("scores").logits(values(5, 3, 8, 8))
+    classifier.with_access("scores").logits(values(5, 3, 8, 8))
     assert classifier.passes["forward"] == 2
 
 
@@ -107,12 +109,12 @@ def test_what_is_shared_is_computed_once_also_for_a_selection():
     def compute(rows):
         return lambda: calls.append(rows) or torch.arange(rows)
 
-    assert torch.equal(batch.once("a", compute(6)), torch.arange(6))
+    assert torch.equal(batch.cached("a", compute(6)), torch.arange(6))
     part = batch.select(torch.tensor([False, True, True, False, False, True]))
-    assert torch.equal(part.once("a", compute(3)), torch.tensor([1, 2, 5]))
+    assert torch.equal(part.cached("a", compute(3)), torch.tensor([1, 2, 5]))
     assert part.ids == ("1", "2", "5")
-    assert torch.equal(part.once("b", compute(3)), torch.arange(3))
-    assert torch.equal(batch.once("b", compute(6)), torch.arange(6))
+    assert torch.equal(part.cached("b", compute(3)), torch.arange(3))
+    assert torch.equal(batch.cached("b", compute(6)), torch.arange(6))
     assert calls == [6, 3, 6]
 
 
@@ -134,9 +136,9 @@ def test_the_probe_finds_a_network_that_mixes_its_rows():
             z = x.flatten(1)[:, :3]
             return z + 1e-3 * z.mean(0)
 
-    exact = worker.probe(Classifier(nn.Sequential(nn.Flatten(), nn.Identity()), rows=4), (1, 2, 2))
+    exact = probe.probe(Classifier(nn.Sequential(nn.Flatten(), nn.Identity()), rows=4), (1, 2, 2))
     assert exact == {"rows": True, "gradients": True, "grad_mode": True}
-    assert not worker.probe(Classifier(Mixing(), rows=4), (1, 2, 2))["rows"]
+    assert not probe.probe(Classifier(Mixing(), rows=4), (1, 2, 2))["rows"]
 
 
 def test_the_probe_finds_a_network_that_feels_gradients():
@@ -145,7 +147,7 @@ def test_the_probe_finds_a_network_that_feels_gradients():
             return x.flatten(1) * (2 if torch.is_grad_enabled() else 1)
 
     classifier = Classifier(Felt(), rows=4)
-    assert worker.probe(classifier, (1, 2, 2)) == {"rows": True, "gradients": True, "grad_mode": False}
+    assert probe.probe(classifier, (1, 2, 2)) == {"rows": True, "gradients": True, "grad_mode": False}
     batch = Batch(["a"] * 4, values(4, 1, 2, 2), torch.zeros(4, dtype=torch.long))
     batch.gradient(classifier, second)
     assert torch.equal(batch.logits(classifier), batch.x.flatten(1))
@@ -154,9 +156,9 @@ def test_the_probe_finds_a_network_that_feels_gradients():
 @pytest.mark.parametrize("examples", [1, 3, 4, 20, 50, 1000, 50_000])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (3, 224, 224), (3, 16, 112, 112)])
 def test_passes_are_of_four_rows_or_multiples_and_waste_little(examples, shape):
-    counts = worker.pass_rows(shape, examples, torch.device("cpu"))
+    counts = loading.batch_size_candidates(shape, examples, torch.device("cpu"))
     assert all(
-        count % 4 == 0 and count * np.prod(shape) <= max(worker.CPU_PASS, 4 * np.prod(shape)) for count in counts
+        count % 4 == 0 and count * np.prod(shape) <= max(loading.CPU_PASS, 4 * np.prod(shape)) for count in counts
     )
     wasted = [-(-examples // count) * count - examples for count in counts]
     assert wasted[0] <= max(3, 0.07 * examples)

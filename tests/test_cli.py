@@ -152,7 +152,7 @@ def test_a_bug_of_ours_is_a_line_and_a_file(shell, path, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "sitecustomize.py").write_text(
-        "import robharness.cells\ndef plan(*words): raise RuntimeError('boom')\nrobharness.cells.plan = plan\n"
+        "import robharness.planning.planner as planner\ndef plan(*words): raise RuntimeError('boom')\nplanner.plan = plan\n"
     )
     found = shell("plan", path, PYTHONPATH=str(broken))
     assert found.returncode == ExitCode.INTERNAL

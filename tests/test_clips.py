@@ -10,13 +10,14 @@ import torch
 import yaml
 from PIL import Image
 
-from robharness import Clips, UserError, api, worker
-from robharness.classifier import Cut
+from robharness import Clips, UserError, api
 from robharness.cli import _main
-from robharness.data import clip_frames, on_canvas
-from robharness.errors import Unreadable
+from robharness.errors import UnreadableExample
+from robharness.evaluation import loading
+from robharness.evaluation.clips import ClipLayout, clip_frames
+from robharness.evaluation.images import on_canvas
+from robharness.evaluation.rng import ExampleRNG
 from robharness.report import build
-from robharness.rng import ExampleRNG
 
 FILMS = str(Path(__file__).parent / "films.py")
 films = runpy.run_path(FILMS)
@@ -36,7 +37,7 @@ def run(tmp_path, source, store="store", **options):
 
 def loaded(source, rows=4):
     plan = api.plan(source, plugins=[FILMS])
-    return plan, worker.load(plan, plan.models[0], rows=rows)
+    return plan, loading.load_model(plan, plan.models[0], rows=rows)
 
 
 # --- which frames ---
@@ -63,7 +64,7 @@ def test_a_short_video_goes_on_as_asked(short, expected):
 
 
 def test_a_video_without_frames_is_broken():
-    with pytest.raises(Unreadable, match="no frames"):
+    with pytest.raises(UnreadableExample, match="no frames"):
         clip_frames(0, Clips(length=2))
 
 
@@ -105,7 +106,7 @@ def test_a_frame_has_one_gradient_the_sum_over_its_clips():
     net, clips = films["Net"](), Clips(length=4, stride=2, count=3)
     shared = 0
     for positions, batch in model.reader.batches(model.reader.pictures(0, plan.n)):
-        view = model.classifier.viewing(batch)
+        view = model.classifier.with_clips(batch.cut, batch.x)
         found = view.gradient(batch.x, batch.labels, films["loss"])
         for row, position in enumerate(positions):
             index = plan.data.order[position]
@@ -154,9 +155,9 @@ def test_three_crops_are_cut_at_both_ends_and_in_the_middle():
 
 def test_features_are_the_mean_over_clips():
     _, model = loaded(suite())
-    view = model.classifier.restricted("features")
+    view = model.classifier.with_access("features")
     [(_, batch), *_] = model.reader.batches(model.reader.pictures(0, 8))
-    found, net = view.viewing(batch).features(batch.x), films["Net"]()
+    found, net = view.with_clips(batch.cut, batch.x).features(batch.x), films["Net"]()
     index = int(batch.ids[0][-2:])
     clips = clips_by_hand(index, Clips(length=4, stride=2, count=3))
     expected = (8 * (clips.flatten(1) - 0.5) @ net.first).tanh().mean(0)
@@ -264,13 +265,13 @@ def test_an_export_leaves_broken_videos_out(tmp_path, capsys):
 
 
 def test_exports_are_what_the_network_takes(tmp_path):
-    from robharness.export import export
+    from robharness.export.adversarial import export_adversarial
     from robharness.store import Store
 
     source = suite([{"attack": "films/step", "eps": "8/255"}])
     found = run(tmp_path, source)
     plan = api.plan(source, plugins=[FILMS])
-    [made] = export(plan, Store(tmp_path / "store"), tmp_path / "made", device="cpu")
+    [made] = export_adversarial(plan, Store(tmp_path / "store"), tmp_path / "made", device="cpu")
     assert (made.n, made.stored, made.differing) == (20, 20, 0)
     [cell], net = found.of("Net", "attack"), films["Net"]()
     stored = dict(zip(cell.columns["example"], cell.columns["correct"], strict=True))
@@ -309,7 +310,7 @@ def test_a_broken_video_is_wrong_counted_and_named(tmp_path):
 def test_the_crop_may_come_first():
     """TCLR: the central 192 of 240 rows, resized to 112."""
     from robharness import Preprocessing
-    from robharness.data import preprocessed
+    from robharness.evaluation.images import preprocessed
 
     frame = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
     found = preprocessed(frame, Preprocessing(first="crop", crop=192, resize=(112, 112)))
@@ -322,10 +323,10 @@ def test_the_crop_may_come_first():
 
 def test_a_pass_takes_fewer_examples_of_several_clips():
     device = torch.device("cpu")
-    one = worker.pass_rows((3, 16, 112, 112), 1000, device)
-    ten = worker.pass_rows((3, 16, 112, 112), 1000, device, clips=10)
+    one = loading.batch_size_candidates((3, 16, 112, 112), 1000, device)
+    ten = loading.batch_size_candidates((3, 16, 112, 112), 1000, device, clips=10)
     assert one == [4] and ten == [2]
-    assert Cut.apart(Clips(length=2, count=3), (3, 2, 4, 4)).n_frames == 6
+    assert ClipLayout.apart(Clips(length=2, count=3), (3, 2, 4, 4)).n_frames == 6
 
 
 @pytest.mark.parametrize(("change", "words"), [

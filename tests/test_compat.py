@@ -9,16 +9,18 @@ from PIL import Image
 from rich.console import Console
 
 from robharness import api
-from robharness.data import Reader, on_canvas
 from robharness.errors import SuiteError
-from robharness.report import build, markdown, terminal
-from robharness.report import json as report_json
+from robharness.evaluation.images import on_canvas
+from robharness.evaluation.reader import Reader
+from robharness.report import build
+from robharness.report.renderers import json as report_json
+from robharness.report.renderers import markdown, terminal
 
 PLUGIN = '''
 from dataclasses import dataclass
 import numpy as np, torch
 from torch import nn
-from robharness import CorruptionSpec, DatasetSpec, InputSpec, ModelSpec, AttackSpec, ThreatModel, Cost, hookimpl
+from robharness import AttackSpec, CorruptionSpec, Cost, DatasetSpec, InputSpec, ModelSpec, ThreatModel, hookimpl
 
 class Scenes:
     """Coloured pictures with edges and noise, which JPEG changes; larger than the canvas."""
@@ -137,16 +139,16 @@ def test_the_encoding_moves_outcomes_and_is_another_cell(run):
 
 
 def test_corrupted_pictures_are_encoded_after_the_corruption(run, monkeypatch):
-    from robharness import worker
+    from robharness.evaluation import perturb
 
-    made, asked = {}, worker.ask
+    made, asked = {}, perturb.perturb_checked
 
     def ask(perturbation, turn, batch, seed, **how):
         x, size, notes = asked(perturbation, turn, batch, seed, **how)
         made.update(zip(batch.ids, x.numpy().copy(), strict=True))
         return x, size, notes
 
-    monkeypatch.setattr(worker, "ask", ask)
+    monkeypatch.setattr(perturb, "perturb_checked", ask)
     results = run(compat="imagenet-c", corruptions=[{"corruption": "scenes/noise", "severity": 2}])
     net = results.plan.models[0].entry.spec.build(None, None)
     found = outcomes(results, "noise(2)")

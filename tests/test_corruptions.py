@@ -10,8 +10,9 @@ from rich.console import Console
 
 from robharness import api
 from robharness.errors import SuiteError
-from robharness.report import build, markdown, terminal
-from robharness.report import json as report_json
+from robharness.report import build
+from robharness.report.renderers import json as report_json
+from robharness.report.renderers import markdown, terminal
 from robharness.suite import BASELINES
 
 WEATHERED = str(Path(__file__).parent / "weathered.py")

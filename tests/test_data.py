@@ -12,8 +12,10 @@ from PIL import Image
 from torchvision import transforms
 
 from robharness import api
-from robharness.data import Reader, on_canvas, preprocessed
-from robharness.errors import Violation
+from robharness.engine import listeners
+from robharness.errors import ContractViolation
+from robharness.evaluation.images import on_canvas, preprocessed
+from robharness.evaluation.reader import Reader
 from robharness.specs import InputSpec, Preprocessing
 
 RNG = np.random.default_rng(11)
@@ -131,7 +133,7 @@ def test_channel_order_and_clips():
     ],
 )
 def test_what_does_not_fit_is_said(picture, shape, by, sentence):
-    with pytest.raises(Violation, match=sentence) as caught:
+    with pytest.raises(ContractViolation, match=sentence) as caught:
         reader(Photos(picture), shape).read(0, 1)
     assert caught.value.by == by
 
@@ -175,7 +177,7 @@ def rows(results):
     }
 
 
-class Units(api.Silent):
+class Units(listeners.Silent):
     """Remembers what was computed together, in order."""
 
     def __init__(self):

@@ -10,13 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import robharness
-from robharness import api, cells, hookspecs, suite
+from robharness import api, suite
 from robharness.cli import VERBS, cli
 from robharness.cli.plan import as_data as plan_as_data
 from robharness.errors import ExitCode
-from robharness.plugins import discover
+from robharness.planning import planner
+from robharness.plugins import discover, hookspecs
 from robharness.report import build
-from robharness.report.json import as_data
+from robharness.report.renderers.json import as_data
 from robharness.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +82,7 @@ def test_what_perturb_gets(name):
     public = {item for item, value in vars(getattr(robharness, name)).items()
               if not item.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))}  # fmt: skip
     attributes = {"Batch": {"x", "labels", "ids", "cut", "frames"}}
-    for_the_core = {"Batch": {"twin"}, "Classifier": {"restricted", "require", "viewing"}}
+    for_the_core = {"Batch": {"for_model"}, "Classifier": {"with_access", "require", "with_clips"}}
     assert written == public - for_the_core.get(name, set()) | attributes.get(name, set())
 
 
@@ -263,9 +264,9 @@ def test_what_is_identity(tmp_path):
     def keys(wanted):
         path = tmp_path / "suite.yaml"
         path.write_text(json.dumps(wanted))
-        planned = cells.plan(suite.load(path, registry), tmp_path, store=tmp_path)
+        planned = planner.plan(suite.load(path, registry), tmp_path, store=tmp_path)
         assert not planned.missing
-        return {cell.key or cell.model.artefact.hash for cell in (*planned.cells, *planned.waiting)}
+        return {cell.key or cell.model.artefact.hash for cell in (*planned.cells, *planned.pending_cells)}
 
     written = {f"{heading}." * (heading != "The file") + ticked(row[0])[0]: row[3].split(",")[0]
                for heading in ("The file", *RECORDS) for row in tables(section(SUITE, heading))[0]}  # fmt: skip

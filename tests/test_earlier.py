@@ -8,7 +8,7 @@ import pytest
 
 from robharness import api
 from robharness.report import build
-from robharness.report.json import render
+from robharness.report.renderers.json import render
 
 EARLIER = Path(__file__).parent / "earlier"
 ADDED = {"findings"}

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from robharness import api, worker
+from robharness import api
 from robharness.errors import SuiteError
-from robharness.report import build, markdown
-from robharness.report import json as report_json
+from robharness.evaluation import loading, outcomes
+from robharness.report import build
+from robharness.report.renderers import json as report_json
+from robharness.report.renderers import markdown
 
 REAL = {"model": "teams/net", "label": "Real"}
 FUSSY = REAL | {"what": "fussy"}  # class 0 for whatever is between two levels
@@ -44,10 +46,10 @@ def test_less_than_half_a_grey_level_is_rounded_away(suite, run, count):
 
 def test_what_is_rounded_is_what_was_found(suite, run):
     results = run(suite(models=[FUSSY], attacks=[{"attack": "teams/step", "eps": "3.3/255", "eight_bit": True}]))
-    loaded = worker.load(results.plan, results.plan.models[0])
+    loaded = loading.load_model(results.plan, results.plan.models[0])
     batch = loaded.reader.read(0, 40)
-    [family] = worker.families([results.plan.cells[1]])
-    [(outcome, _)] = worker.outcomes(loaded, family, batch, (0, 40))
+    [family] = outcomes.group_cells([results.plan.cells[1]])
+    [(outcome, _)] = outcomes.outcomes(loaded, family, batch, (0, 40))
     levels = torch.from_numpy(np.rint(outcome.inputs.numpy().astype(float) * 255)).to(torch.float32) / 255
     assert not torch.equal(levels, outcome.inputs) and not torch.equal(levels, batch.x)
     expected = loaded.classifier.logits(levels).argmax(1)

@@ -8,11 +8,13 @@ import time
 
 import pytest
 
-from robharness import api, engine, units
+from robharness import api
+from robharness.engine import listeners, units
+from robharness.engine.run import run_plan
 from robharness.store import Store, uncovered
 
 
-class Recorder(api.Silent):
+class Recorder(listeners.Silent):
     """Remembers what it was told."""
 
     def __init__(self):
@@ -24,7 +26,7 @@ class Recorder(api.Silent):
     def cell_done(self, cell, span, failure):
         self.cells.append((cell.short_name, span, failure))
 
-    def say(self, message):
+    def message(self, message):
         self.said.append(message)
 
 
@@ -153,15 +155,15 @@ def test_a_failed_cell_is_tried_again_and_made_good(suite, run, toys, tmp_path):
 def test_a_run_can_stop_at_the_first_failure(suite, toys, tmp_path):
     source = suite(attacks=[{"attack": "toys/rogue", "how": "raises", "eps": ["1/8", "1/4"]}])
     plan, recorder = api.plan(source, plugins=[toys]), Recorder()
-    summary = engine.run(plan, Store(tmp_path / "s"), recorder, stop_at_failure=True)
+    summary = run_plan(plan, Store(tmp_path / "s"), recorder, stop_at_failure=True)
     assert len(summary.failures) == 1
     assert len(recorder.cells) == 1
 
 
 def test_other_circumstances_are_told(suite, toys, tmp_path):
     plan, store = api.plan(suite(), plugins=[toys]), Store(tmp_path / "s")
-    engine.run(api.plan(suite(), plugins=[toys], limit=10), store, api.Silent(), batch_size=4)
-    summary = engine.run(plan, store, api.Silent(), batch_size=8)
+    run_plan(api.plan(suite(), plugins=[toys], limit=10), store, listeners.Silent(), batch_size=4)
+    summary = run_plan(plan, store, listeners.Silent(), batch_size=8)
     assert any("rows was 4 when some of it was computed, now it is 8" in warning for warning in summary.warnings)
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robharness import api, engine, report
-from robharness.merge import merge
+from robharness import api, report
+from robharness.engine import listeners, scheduler, units
 from robharness.store import Store
+from robharness.store.merge import merge
 
 COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "size")
 
@@ -55,7 +56,7 @@ def test_how_the_work_is_cut_changes_nothing(suite, run, monkeypatch):
     source = suite(attacks=ALL, corruptions=CORRUPTIONS, canvas=8)
     whole = outcomes(run(source, "whole", batch_size=8))
     sizes = itertools.cycle([5, 1, 11, 16])
-    next_unit = engine.next_unit
+    next_unit = units.next_unit
     cuts = []
 
     def cut(cells, gaps, size, multiple):  # blocks too are cut in two
@@ -63,7 +64,7 @@ def test_how_the_work_is_cut_changes_nothing(suite, run, monkeypatch):
         cuts.append(unit)
         return unit
 
-    monkeypatch.setattr(engine, "next_unit", cut)
+    monkeypatch.setattr(scheduler, "next_unit", cut)
     assert outcomes(run(source, "cut", batch_size=8)) == whole
     assert len(cuts) > 5
 
@@ -121,7 +122,7 @@ def children():
     return found
 
 
-class Killer(api.Silent):
+class Killer(listeners.Silent):
     """Kills every other process as soon as one of them has a cell done, and that once."""
 
     def __init__(self):
@@ -129,7 +130,9 @@ class Killer(api.Silent):
 
     def cell_done(self, cell, span, failure):
         if not self.killed:
-            self.killed = [process for process, command in children().items() if "robharness.processes" in command]
+            self.killed = [
+                process for process, command in children().items() if "robharness.engine.executors" in command
+            ]
             for process in self.killed:
                 os.kill(process, signal.SIGKILL)
 

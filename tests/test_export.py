@@ -121,11 +121,11 @@ def test_what_cannot_be_written_or_made_is_said(written, capsys):
 
 def test_images_of_every_model_and_norms_in_their_names(suite, teams, tmp_path):
     """Nothing of a label is a folder of its own."""
-    from robharness.export import export
+    from robharness.export.adversarial import export_adversarial
 
     models = [{"model": "toys/net", "label": "a/b"}, {"model": "teams/net", "label": "c"}]
     planned = api.plan(suite(models=models, attacks=ATTACKS[1:]), plugins=teams, limit=4)
-    made = list(export(planned, Store(tmp_path / "none"), tmp_path / "out", device="cpu"))
+    made = list(export_adversarial(planned, Store(tmp_path / "none"), tmp_path / "out", device="cpu"))
     assert [m.folder.relative_to(tmp_path / "out") for m in made] == [
         Path(f"{name}/step(linf, 1_4)") for name in ("a_b", "c")
     ]

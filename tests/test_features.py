@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from robharness import cells, folding, worker
-from robharness.classifier import Batch, Classifier
-from robharness.errors import Violation
+from robharness.errors import ContractViolation
+from robharness.evaluation import folding, loading, probe
+from robharness.evaluation.batch import Batch
+from robharness.evaluation.classifier import Classifier
+from robharness.planning import planner
 
 REAL = {"model": "teams/net", "label": "Real"}
 INSIGHT = {"attack": "teams/insight", "eps": "1/8"}
@@ -23,7 +25,7 @@ def columns(results, name="insight(linf, 1/8)"):
 
 def test_features_and_their_gradient_are_those_of_the_submodule(suite, run):
     results = run(suite(models=[REAL], attacks=[INSIGHT]), batch_size=8)
-    loaded = worker.load(results.plan, results.plan.models[0])
+    loaded = loading.load_model(results.plan, results.plan.models[0])
     net, batch = loaded.classifier.net, loaded.reader.read(0, 40)
     leaf = batch.x.clone().requires_grad_(True)
     value = net.body(leaf)[:, :48].sum(1)
@@ -49,7 +51,7 @@ def test_the_submodule_is_part_of_what_the_attack_measures(suite, run):
     entry = plan.models[0].entry
     other = replace(entry, spec=replace(entry.spec, features="body.0"))
     moved = replace(plan.suite, models=(replace(plan.suite.models[0], entry=other),))
-    before, after = [[cell.key for cell in plan.cells], [cell.key for cell in cells.plan(moved, Path()).cells]]
+    before, after = [[cell.key for cell in plan.cells], [cell.key for cell in planner.plan(moved, Path()).cells]]
     assert [one == two for one, two in zip(before, after, strict=True)] == [True, False]
 
 
@@ -82,23 +84,23 @@ def pictures(n):
 def test_what_a_holder_may_ask_for():
     x, labels = pictures(5), torch.zeros(5, dtype=torch.long)
     classifier = Classifier(Plain(), rows=4, features="body")
-    view = classifier.restricted("features")
+    view = classifier.with_access("features")
     features = view.features(x)
     assert torch.allclose(features, classifier.net.body(x).flatten(1), atol=1e-6)
     assert view.gradient(x, labels, lambda values, about: values.sum(1)).logits.shape == (5, 72)
     for ask in (lambda: view.logits(x), lambda: view.decisions(x), lambda: classifier.features(x)):
-        with pytest.raises(Violation, match="and asked the model for"):
+        with pytest.raises(ContractViolation, match="and asked the model for"):
             ask()
-    with pytest.raises(Violation, match="it declares no `features`"):
-        Classifier(Plain(), rows=4).restricted("features").features(x)
+    with pytest.raises(ContractViolation, match="it declares no `features`"):
+        Classifier(Plain(), rows=4).with_access("features").features(x)
 
 
 def test_what_is_shared_keeps_features_and_logits_apart():
     classifier = Classifier(Plain(), rows=4, features="body")
-    worker.probe(classifier, (1, 8, 8))
+    probe.probe(classifier, (1, 8, 8))
     batch = Batch(list("abcd"), pictures(4), torch.zeros(4, dtype=torch.long))
     objective = lambda values, about: values[:, 0]  # noqa: E731
-    view = classifier.restricted("features")
+    view = classifier.with_access("features")
     assert batch.gradient(view, objective).logits.shape == (4, 72)
     assert batch.logits(classifier).shape == (4, 3)
     assert batch.gradient(classifier, objective).logits.shape == (4, 3)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from robharness import InputSpec, ModelSpec, worker
-from robharness.checkpoints import state_digest
-from robharness.folding import TOLERANCE, folded
+from robharness import InputSpec, ModelSpec
+from robharness.evaluation import loading
+from robharness.evaluation.digest import state_digest
+from robharness.evaluation.folding import TOLERANCE, folded
 from robharness.report import build
 
 DRAWS = torch.Generator().manual_seed(7)
@@ -145,7 +146,7 @@ def test_what_is_declared_as_features_stays(features):
 def test_a_network_that_cannot_be_folded_is_left_as_it_is(build):
     net = trained(build())
     spec = ModelSpec(name="net", summary="", input=InputSpec(shape=PICTURE), labels="", build=build)
-    assert worker._folded(net, spec, torch.device("cpu")) == (net, 0)
+    assert loading._folded(net, spec, torch.device("cpu")) == (net, 0)
 
 
 def test_outcomes_say_so_and_the_state_is_that_of_the_network_as_it_was_built(suite, run):
@@ -161,7 +162,7 @@ def test_a_cell_of_folded_and_unfolded_parts_is_told_of(suite, run, monkeypatch)
     """As where a store from before there was folding is gone on with."""
     source = suite(models=[{"model": "teams/net", "label": "Net"}], attacks=[])
     with monkeypatch.context() as patched:
-        patched.setattr(worker.folding, "folded", lambda net, x, features: (net, 0))
+        patched.setattr(loading.folding, "folded", lambda net, x, features: (net, 0))
         run(source, shard=(1, 2))
     [said] = build(run(source)).warnings
     assert said.startswith("Net: parts of one cell were made in different ways (folded 0 and 1), in 1 cells")

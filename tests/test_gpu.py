@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from robharness import Batch, Classifier, api, referee
-from robharness.errors import Violation
+from robharness import Batch, Classifier
+from robharness.engine import environment
+from robharness.errors import ContractViolation
+from robharness.evaluation import referee
+from robharness.evaluation.guard import Guard
 
 COLUMNS = ("prediction", "correct", "margin", "logit_range", "size")
 ATTACKS = [
@@ -27,7 +30,7 @@ def test_outcomes_of_exact_networks_are_those_of_the_cpu(suite, run):
 
 @pytest.mark.gpu
 def test_draws_from_the_gpus_generator_are_noticed():
-    from robharness.rng import global_draws
+    from robharness.evaluation.rng import global_draws
 
     with global_draws() as drawn:
         torch.empty(1, device="cuda").uniform_()
@@ -36,7 +39,7 @@ def test_draws_from_the_gpus_generator_are_noticed():
 
 @pytest.mark.gpu
 def test_a_device_is_checked():
-    assert api.check_devices("cuda") == ["cuda"]
+    assert environment.check_devices("cuda") == ["cuda"]
 
 
 @pytest.mark.gpu
@@ -53,11 +56,11 @@ def test_distances_are_those_of_the_cpu_whatever_the_neighbours(norm):
 @pytest.mark.gpu
 def test_a_changed_weight_is_found():
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
-    guard = referee.Guard(Classifier(net, rows=4, device="cuda"))
+    guard = Guard(Classifier(net, rows=4, device="cuda"))
     batch = Batch(["a"], torch.zeros(1, 3, 2, 2, device="cuda"), torch.zeros(1, dtype=torch.long, device="cuda"))
     with guard.watching(batch):
         pass
     kept = net[1].weight.clone()
-    with pytest.raises(Violation, match="weight"), guard.watching(batch):
+    with pytest.raises(ContractViolation, match="weight"), guard.watching(batch):
         net[1].weight.data[0, 0] += 1
     assert torch.equal(net[1].weight, kept)

@@ -32,7 +32,7 @@ def test_a_skip_for_want_of_a_gpu_is_fine(tmp_path):
 
 
 def test_the_demos_of_what_is_seen_run():
-    for module in ("robharness.report", "robharness.display"):
+    for module in ("robharness.report", "robharness.cli.progress"):
         done = subprocess.run([sys.executable, "-m", module], capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
     assert "↓50%" in subprocess.run([sys.executable, "-m", "robharness.report"], capture_output=True, text=True).stdout

@@ -17,7 +17,7 @@ ROOM = 1200
 """Megabytes: 64 rows, or 40 examples, of the toys' are more, and half of them with all that else is needed are less."""
 LIMITED = f"""
 import resource, sys
-import pyarrow.parquet, robharness.report, robharness.worker
+import pyarrow.parquet, robharness.report, robharness.engine.worker
 from robharness.cli import main
 with open("/proc/self/statm") as file:
     mapped = int(file.read().split()[0]) * resource.getpagesize()

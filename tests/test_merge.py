@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from robharness import api, cli
-from robharness.cells import key_of
 from robharness.errors import StoreError
-from robharness.merge import merge
+from robharness.planning.identity import key_of
 from robharness.store import Failure, Store
+from robharness.store.merge import merge
 
 
 def tree(root):

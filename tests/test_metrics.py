@@ -15,8 +15,8 @@ from scipy.stats import binom, binomtest, multinomial
 from scipy.stats import t as student
 from statsmodels.stats.proportion import proportion_confint
 
-from robharness import metrics
-from robharness.metrics import (
+from robharness import statistics
+from robharness.statistics import (
     EmptySample,
     Interval,
     UndefinedNumber,
@@ -31,6 +31,7 @@ from robharness.metrics import (
     gap_closed,
     gap_closed_interval,
     gap_closed_printed,
+    paired,
     relative_corruption_errors,
     relative_drop,
     relative_drop_bounds,
@@ -418,8 +419,8 @@ def test_slope_intervals_are_those_of_a_plain_loop(monkeypatch: pytest.MonkeyPat
         over_corruptions.append(slope(reference, drops_of(clean, corrupted[c])))
     expected = [np.quantile(s, [0.05, 0.95]) for s in (over_examples, over_corruptions)]
 
-    for block in (1, 7 * n, metrics._BLOCK):
-        monkeypatch.setattr(metrics, "_BLOCK", block)
+    for block in (1, 7 * n, paired.BLOCK_VALUES):
+        monkeypatch.setattr(paired, "BLOCK_VALUES", block)
         ours = slope_intervals(*outcomes, resamples=resamples, seed=seed, level=level)
         assert ours.examples == pytest.approx(expected[0], abs=1e-12)
         assert ours.corruptions == pytest.approx(expected[1], abs=1e-12)
@@ -444,7 +445,7 @@ def test_slope_interval_of_a_model_with_itself_is_one() -> None:
 def test_slope_interval_over_examples_covers_from_1000_examples_on() -> None:
     covered = []
     for seed in range(200):
-        low, high = slope_intervals(*_outcomes(metrics.MIN_SLOPE_EXAMPLES, 5, seed), resamples=300).examples
+        low, high = slope_intervals(*_outcomes(statistics.MIN_SLOPE_EXAMPLES, 5, seed), resamples=300).examples
         covered.append(low <= 1.25 <= high)
     assert np.mean(covered) >= 0.91  # 95 % but for the noise of 200 draws (1.5 points) and 300 resamples
 
@@ -456,8 +457,8 @@ def test_slopes_from_few_examples_are_pulled_towards_zero() -> None:
         tables = [_outcomes(n, 5, seed, strongest=0.1) for seed in range(500)]
         return float(np.mean([slope(1 - R.sum(1) / r.sum(), 1 - M.sum(1) / m.sum()) for m, M, r, R in tables]))
 
-    assert mean_slope(metrics.MIN_SLOPE_EXAMPLES // 10) < 1.25 * 0.95
-    assert mean_slope(metrics.MIN_SLOPE_EXAMPLES) == pytest.approx(1.25, rel=0.02)
+    assert mean_slope(statistics.MIN_SLOPE_EXAMPLES // 10) < 1.25 * 0.95
+    assert mean_slope(statistics.MIN_SLOPE_EXAMPLES) == pytest.approx(1.25, rel=0.02)
 
 
 def test_slope_interval_over_fewer_than_three_corruptions_is_none() -> None:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robharness import metrics
-from robharness.report import build, markdown
-from robharness.report import json as report_json
+from robharness import statistics
+from robharness.report import build
+from robharness.report.renderers import json as report_json
+from robharness.report.renderers import markdown
 
 NEAREST = {"attack": "teams/nearest"}
 
@@ -78,10 +79,10 @@ def test_where_none_is_found_there_is_no_end(suite, run, monkeypatch):
 @given(st.lists(st.floats(0, 9) | st.just(math.inf), min_size=1, max_size=50), st.floats(0, 1))
 def test_a_quantile_is_numpys(values, share):
     expected = sorted(values)[max(1, math.ceil(round(share * len(values), 9))) - 1]
-    assert metrics.quantile(np.array(values), share) == expected
+    assert statistics.quantile(np.array(values), share) == expected
     for share in (0.25, 0.5, 0.75):
         finite = np.nan_to_num(values, posinf=10)
-        assert metrics.quantile(finite, share) == np.quantile(finite, share, method="inverted_cdf")
+        assert statistics.quantile(finite, share) == np.quantile(finite, share, method="inverted_cdf")
 
 
 @pytest.mark.parametrize("n", [20, 200])
@@ -89,15 +90,15 @@ def test_the_interval_of_the_median_covers_it(n):
     """Of 4000 samples of a skewed distribution whose upper tail is infinite: at least 95 % less 3 standard errors."""
     draws = np.random.default_rng(n).exponential(size=(4000, n))
     draws[draws > 2] = np.inf
-    intervals = [metrics.median_interval(row) for row in draws]
+    intervals = [statistics.median_interval(row) for row in draws]
     covered = np.mean([low <= math.log(2) <= high for low, high in intervals])
     assert covered >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 4000)
     assert covered < 0.985, "it should not be wider than it must"
 
 
 def test_a_small_sample_has_no_bounds():
-    assert metrics.median_interval(np.arange(5.0)) == (-math.inf, math.inf)
-    assert metrics.median_interval(np.arange(6.0)) == (0, 5)  # 2 / 2^6 is 3 %
-    for compute in (metrics.median_interval, lambda values: metrics.quantile(values, 0.5)):
-        with pytest.raises(metrics.EmptySample):
+    assert statistics.median_interval(np.arange(5.0)) == (-math.inf, math.inf)
+    assert statistics.median_interval(np.arange(6.0)) == (0, 5)  # 2 / 2^6 is 3 %
+    for compute in (statistics.median_interval, lambda values: statistics.quantile(values, 0.5)):
+        with pytest.raises(statistics.EmptySample):
             compute(np.array([]))

@@ -11,9 +11,9 @@ from textwrap import dedent
 import pytest
 
 import robharness
-from robharness import api, discover, hookspecs
+from robharness import api, discover
 from robharness.errors import PluginLoadError, PluginNotFound
-from robharness.plugins import Problem, Registry, Source, stands_on
+from robharness.plugins import PluginOrigin, Problem, Registry, dependency_versions, hookspecs, observers
 from robharness.specs import InputSpec, ModelSpec
 
 MODEL = """
@@ -55,7 +55,7 @@ def install(tmp_path, monkeypatch):
 
 
 def problems(registry, namespace):
-    return [problem for problem in registry.problems if problem.source.namespace == namespace]
+    return [problem for problem in registry.problems if problem.origin.namespace == namespace]
 
 
 def problem_of(registry, namespace):
@@ -63,7 +63,7 @@ def problem_of(registry, namespace):
     assert not [
         name for kind in ("models", "attacks") for name in getattr(registry, kind) if name.startswith(namespace)
     ]
-    assert namespace not in [source.namespace for source in registry.sources]
+    assert namespace not in [source.namespace for source in registry.origins]
     return problem
 
 
@@ -71,9 +71,9 @@ def test_an_installed_plugin_is_found_under_its_namespace(install):
     install("zeta-nets", namespace="zeta", version="1.2")
     registry = discover()
     entry = registry.find("models", "zeta/net")
-    assert (entry.name, entry.spec.name, str(entry.source)) == ("zeta/net", "net", "zeta-nets 1.2")
-    assert entry.source.digest is None
-    assert entry.source in registry.sources
+    assert (entry.name, entry.spec.name, str(entry.origin)) == ("zeta/net", "net", "zeta-nets 1.2")
+    assert entry.origin.digest is None
+    assert entry.origin in registry.origins
     assert not problems(registry, "zeta")
 
 
@@ -188,7 +188,7 @@ def test_a_namespace_that_two_claim_goes_to_neither_and_names_both(install):
     registry = discover()
     assert "zeta/net" not in registry.models
     found = problems(registry, "zeta")
-    assert {str(problem.source) for problem in found} == {"zeta-one 1.0", "zeta-two 2.0"}
+    assert {str(problem.origin) for problem in found} == {"zeta-one 1.0", "zeta-two 2.0"}
     for problem in found:
         assert problem.stage == "registration"
         names = re.fullmatch(
@@ -243,8 +243,8 @@ def test_a_loose_file_is_a_plugin_under_its_stem(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(GOOD)
     entry = discover([str(file), str(file)]).find("models", "mine/net")
-    assert str(entry.source) == str(file)
-    digests = {entry.source.digest}
+    assert str(entry.origin) == str(file)
+    digests = {entry.origin.digest}
     file.write_text(GOOD + "\n# changed\n")
     digests.add(discover([str(file)]).find("models", "mine/net").source.digest)
     assert len(digests) == 2
@@ -329,14 +329,14 @@ def test_what_is_no_python_file_is_a_sentence(tmp_path, name):
 def test_a_name_that_is_not_there(kind, name, said):
     registry = Registry()
     for namespace, known in {"zeta": "resnet50", "omega": "fc"}.items():
-        source = Source(namespace=namespace, distribution=f"robharness-{namespace}", version="1.0")
-        registry.sources.append(source)
+        source = PluginOrigin(namespace=namespace, distribution=f"robharness-{namespace}", version="1.0")
+        registry.origins.append(source)
         spec = ModelSpec(
             name=known, summary="s", input=InputSpec(shape=(3, 8, 8)), labels="x", build=lambda params, weights: None
         )
         registry.add("models", spec, source)
-    rotten = Source(namespace="rotten", distribution="robharness-rotten", version="0.3")
-    registry.problems.append(Problem(source=rotten, stage="import", error="ImportError: x"))
+    rotten = PluginOrigin(namespace="rotten", distribution="robharness-rotten", version="0.3")
+    registry.problems.append(Problem(origin=rotten, stage="import", error="ImportError: x"))
     with pytest.raises(PluginNotFound) as caught:
         registry.find(kind, name)
     assert str(caught.value) == said
@@ -347,8 +347,8 @@ def test_a_plugin_says_what_it_stands_on(install):
     install("zeta", requires=requires)
     source = discover().find("models", "zeta/net").source
     click = importlib.metadata.version("click")
-    assert stands_on(source) == [f"click {click}", "not-there-at-all (not installed)"]
-    assert stands_on(Source(namespace="x", distribution="./x.py")) == []
+    assert dependency_versions(source) == [f"click {click}", "not-there-at-all (not installed)"]
+    assert dependency_versions(PluginOrigin(namespace="x", distribution="./x.py")) == []
 
 
 # --- the hooks' own examples ------------------------------------------------------------------------------------------
@@ -372,12 +372,12 @@ def test_the_example_of_every_hook_is_a_plugin(examples, hook):
     path = examples[hook]
     registry = discover([str(path)])
     assert not problems(registry, path.stem)
-    takers = {"robharness_run_finished": registry.observers, "robharness_pictures": registry.painters}
+    takers = {"robharness_run_finished": registry.observers, "robharness_figures": registry.figure_hooks}
     if hook in takers:
         assert [source.namespace for source, _ in takers[hook] if source.namespace == path.stem] == [path.stem]
     else:
         kind = hook.removeprefix("robharness_")
-        assert [entry.source.namespace for entry in getattr(registry, kind).values()].count(path.stem) == 1
+        assert [entry.origin.namespace for entry in getattr(registry, kind).values()].count(path.stem) == 1
 
 
 def test_the_examples_run_together_in_a_suite(examples, tmp_path, capsys):
@@ -410,7 +410,7 @@ def test_the_examples_run_together_in_a_suite(examples, tmp_path, capsys):
     assert metric.spec.compute(found) == {"Zero": 0.9}
     assert capsys.readouterr().out == "4 cells of examples\n"
     registry = discover([str(path) for path in examples.values()])
-    written, warnings = api.paint(found, registry, tmp_path / "pictures")
+    written, warnings = observers.draw_figures(found, registry, tmp_path / "pictures")
     assert written == [tmp_path / "pictures/accuracy.svg"] and not warnings
     assert 'width="10.0"' in written[0].read_text()
 

@@ -5,8 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from robharness import api, worker
-from robharness.classifier import Batch, Classifier
+from robharness import api
+from robharness.evaluation import probe
+from robharness.evaluation.batch import Batch
+from robharness.evaluation.classifier import Classifier
 
 REAL = [{"model": "teams/net", "label": "Real"}]
 ASCEND = [{"attack": "teams/ascend", "eps": ["1/16", "1/8"]}]
@@ -44,7 +46,7 @@ class Felt(nn.Module):
 
 def classifier(**options):
     made = Classifier(Felt(), rows=4, **options)
-    worker.probe(made, (1, 2, 2))
+    probe.probe(made, (1, 2, 2))
     return made
 
 
@@ -62,13 +64,13 @@ def test_the_judge_is_asked_about_some_rows_alone():
     assert found.logits.dtype == found.gradient.dtype == torch.float32
     assert not torch.equal(found.logits, exact) and torch.allclose(found.logits, exact, rtol=0.02)
     rows, before = torch.tensor([False, True] * 3 + [False] * 4), rough.passes["forward"]
-    judged = rough.judged(X, found.logits, rows)
+    judged = rough.full_precision_logits(X, found.logits, rows)
     assert torch.equal(judged[rows], exact[rows]) and torch.equal(judged[~rows], found.logits[~rows])
     assert rough.passes["forward"] == before + 1
-    assert rough.judged(X, found.logits, rows & False) is found.logits
+    assert rough.full_precision_logits(X, found.logits, rows & False) is found.logits
     assert rough.passes["forward"] == before + 1
     seen = fine.gradient(X, LABELS, first).logits
-    assert fine.judged(X, seen, rows) is seen
+    assert fine.full_precision_logits(X, seen, rows) is seen
 
 
 def test_clean_logits_never_come_from_a_rough_pass():
@@ -79,7 +81,7 @@ def test_clean_logits_never_come_from_a_rough_pass():
             return super().forward(x) if bool((x > 5).all()) else x.flatten(1)
 
     made = Classifier(Sometimes(), rows=4, gradient_dtype=torch.bfloat16)
-    worker.probe(made, (1, 2, 2))
+    probe.probe(made, (1, 2, 2))
     batch = Batch(list("abcd"), X[:4] + 6, LABELS[:4])
     rough = batch.gradient(made, first).logits
     assert torch.equal(batch.logits(made), made.logits(batch.x)) and not torch.equal(batch.logits(made), rough)

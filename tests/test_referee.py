@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from robharness import api, engine, referee
-from robharness.errors import Violation
+from robharness import api
+from robharness.engine import listeners
+from robharness.engine.run import run_plan
+from robharness.errors import ContractViolation
+from robharness.evaluation import referee
 from robharness.store import Store
 
 CASES = {
@@ -115,7 +118,7 @@ def test_a_model_that_is_built_differently_is_refused(suite, run, toys, tmp_path
     assert "it builds another network than the one whose outcomes are stored" in sign.failures[0].error
     assert sign.n == (0 if first is None else 10)
     alone = api.plan(suite(models=models, attacks=[attack]), plugins=[toys]).only("sign*")
-    summary = engine.run(alone, Store(tmp_path / "store"), api.Silent())
+    summary = run_plan(alone, Store(tmp_path / "store"), listeners.Silent())
     assert "it builds another network" in summary.failures[0].error
     monkeypatch.setenv("TOYS_DRIFT", "0")
     assert run(suite(models=models, attacks=[attack])).is_complete
@@ -186,7 +189,7 @@ def test_a_model_that_is_no_function_is_refused(suite, run, what, sentence):
 def test_a_result_may_be_where_it_is_said_to_and_nowhere_else():
     like = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
     elsewhere = like.to("meta")
-    with pytest.raises(Violation, match="it returned a tensor on meta, not cpu"):
+    with pytest.raises(ContractViolation, match="it returned a tensor on meta, not cpu"):
         referee.checked(elsewhere, like, notes={})
     devices = {like.device, elsewhere.device}
     for returned in (elsewhere, like):

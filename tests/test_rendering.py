@@ -15,8 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from robharness import api, worker
+from robharness import api
 from robharness.cli import _main
+from robharness.evaluation import perturb
 
 HERE = Path(__file__).parent
 TOYS, WEATHERED = str(HERE / "toys.py"), str(HERE / "weathered.py")
@@ -26,7 +27,7 @@ SQUARES = {"robharness": 1, "name": "squares", "data": {"name": "weathered/squar
 MORE = '''
 import os, time
 import numpy as np, torch
-from robharness import CorruptionSpec, DatasetSpec, Unreadable, hookimpl
+from robharness import CorruptionSpec, DatasetSpec, UnreadableExample, hookimpl
 
 class Global:
     """Noise from NumPy's global generator, so that an example's depends on its place in the batch."""
@@ -47,7 +48,7 @@ class Broken:
     ids, labels = [f"class{n % 3}/{n}.jpg" for n in range(20)], [n % 3 for n in range(20)]
     def read(self, index):
         if index == 4:
-            raise Unreadable("cut off")
+            raise UnreadableExample("cut off")
         return np.full((8, 8, 3), 10 * index, np.uint8)
 
 class Twice(Broken):
@@ -91,7 +92,7 @@ def files(folder="out"):
 def seen_by_a_model(monkeypatch, tmp_path, limit=None, **changes):
     """(corruption, severity, id) -> the 8-bit picture that a run hands to the model."""
     seen = {}
-    asked = worker.ask
+    asked = perturb.perturb_checked
 
     def ask(perturbation, turn, batch, seed, **how):
         x, size, notes = asked(perturbation, turn, batch, seed, **how)
@@ -99,7 +100,7 @@ def seen_by_a_model(monkeypatch, tmp_path, limit=None, **changes):
             seen[perturbation.entry.spec.name, perturbation.strength, id] = picture.copy()
         return x, size, notes
 
-    monkeypatch.setattr(worker, "ask", ask)
+    monkeypatch.setattr(perturb, "perturb_checked", ask)
     models = [{"model": "weathered/even", "label": "Even"}]
     found = api.run(SQUARES | changes | {"models": models}, store=tmp_path / "store", limit=limit, batch_size=4,
                     plugins=[WEATHERED, str(tmp_path / "more.py")])  # fmt: skip
@@ -239,10 +240,10 @@ def test_what_cannot_be_read_is_left_out_and_told(export, capsys):
 def test_progress_is_told_as_a_run_tells_it(export):
     from rich.console import Console
 
-    from robharness.display import Display
+    from robharness.cli.progress import ProgressDisplay
 
     stream = io.StringIO()
-    display = Display("rich", Console(file=stream, force_terminal=True, width=100))
+    display = ProgressDisplay("rich", Console(file=stream, force_terminal=True, width=100))
     display.begin(40, "pictures", "two corruptions")
     for done in (16, 4):
         display.advance(done, "fog(1)")

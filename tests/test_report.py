@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from robharness.report import build, markdown, terminal
-from robharness.report import json as report_json
+from robharness.report import build
+from robharness.report.renderers import json as report_json
+from robharness.report.renderers import markdown, terminal
 
 ATTACKS = [{"attack": "toys/climb", "eps": ["1/8", "1/4"]}, {"attack": "toys/sign", "eps": ["1/8", "1/2"]}]
 CORRUPTIONS = [{"corruption": "toys/speckle", "severity": [1, 2, 4]}, {"corruption": "toys/negative", "severity": 1}]
@@ -131,12 +132,14 @@ def test_nothing_stored_is_an_incomplete_report(suite, toys, tmp_path):
 
 @pytest.mark.parametrize(("clean_has", "attack_has"), [(30, 20), (20, 30)])
 def test_half_a_cell_is_compared_on_the_examples_that_both_have(suite, run, toys, tmp_path, clean_has, attack_has):
-    from robharness import api, engine
+    from robharness import api
+    from robharness.engine import listeners
+    from robharness.engine.run import run_plan
     from robharness.store import Store
 
     store = Store(tmp_path / "s")
-    engine.run(api.plan(suite(), plugins=[toys], limit=clean_has).only("clean"), store, api.Silent())
-    engine.run(api.plan(suite(), plugins=[toys], limit=attack_has).only("climb(linf, 1/4)"), store, api.Silent())
+    run_plan(api.plan(suite(), plugins=[toys], limit=clean_has).only("clean"), store, listeners.Silent())
+    run_plan(api.plan(suite(), plugins=[toys], limit=attack_has).only("climb(linf, 1/4)"), store, listeners.Silent())
     found = api.load(suite(), store=tmp_path / "s", plugins=[toys])
     whole = run(suite())
     cell = next(c for c in report_json.as_data(build(found))["cells"] if c["perturbation"] == "climb(linf, 1/4)")

@@ -1,5 +1,6 @@
 """Features are cells like any other: what is stored, how it resumes and merges, what metrics and pictures get of it."""
 
+import dataclasses
 import json
 import sys
 from types import SimpleNamespace
@@ -10,12 +11,14 @@ import pytest
 import torch
 import yaml
 
-from robharness import api, cells, cli, heads, metrics, worker
+from robharness import api, cli, statistics
 from robharness.errors import SuiteError, UserError
-from robharness.merge import merge
+from robharness.evaluation import heads, loading
+from robharness.planning import planner
 from robharness.report import build
-from robharness.report.json import as_data, render
+from robharness.report.renderers.json import as_data, render
 from robharness.store import Store
+from robharness.store.merge import merge
 
 REAL = {"model": "teams/net", "label": "Real"}
 OTHER = {"model": "teams/net", "label": "Other", "seed": 1}
@@ -23,7 +26,7 @@ VIEWS = [{"corruption": "toys/negative", "severity": 1}, {"corruption": "toys/sp
 TORN = """
 import numpy as np
 
-from robharness import DatasetSpec, Unreadable, hookimpl
+from robharness import DatasetSpec, UnreadableExample, hookimpl
 
 
 class Pictures:
@@ -31,7 +34,7 @@ class Pictures:
 
     def read(self, index):
         if index == 4:
-            raise Unreadable("cut off")
+            raise UnreadableExample("cut off")
         return np.random.default_rng(index).integers(0, 256, (8, 8, 1), np.uint8)
 
 
@@ -45,7 +48,7 @@ from robharness import hookimpl
 
 
 @hookimpl
-def robharness_pictures(results, folder):
+def robharness_figures(results, folder):
     path = folder / "sizes.txt"
     path.write_text(str({label: results.features(label).values.shape for label in results.labels}))
     yield path
@@ -66,7 +69,7 @@ def looking(suite):
 
 def represented(results):
     """Their cells by label and short name."""
-    return {(found.cell.model.label, found.cell.short_name): found for found in results.represented}
+    return {(found.cell.model.label, found.cell.short_name): found for found in results.feature_cells}
 
 
 def rows(store, key):
@@ -76,7 +79,7 @@ def rows(store, key):
 
 
 def loaded_of(results):
-    return worker.load(results.plan, results.plan.models[0], rows=8)
+    return loading.load_model(results.plan, results.plan.models[0], rows=8)
 
 
 # --- what is stored ---------------------------------------------------------------------------------------------------
@@ -107,8 +110,8 @@ def test_outcomes_and_their_keys_do_not_depend_on_whether_features_are_stored(lo
     without = run(looking(corruptions=VIEWS, metrics=[]), "without")
     results = run(looking(corruptions=VIEWS, metrics=["teams/moved", "teams/width"]), "with")
     assert [cell.cell.key for cell in without.cells] == [cell.cell.key for cell in results.cells]
-    assert len(results.plan.cells) == 2 * len(without.plan.cells) and not without.represented
-    for one, other in zip(results.cells, results.represented, strict=True):
+    assert len(results.plan.cells) == 2 * len(without.plan.cells) and not without.feature_cells
+    for one, other in zip(results.cells, results.feature_cells, strict=True):
         assert other.cell.kind == "features" and other.cell.what == one.cell.what
         assert one.columns["margin"].tolist() == other.columns["margin"].tolist()
         assert one.correct.tolist() == other.correct.tolist()
@@ -121,12 +124,10 @@ def test_only_views_make_cells_of_corruptions(looking, run):
 
 def test_the_submodule_is_identity(looking, run):
     plan = run(looking(metrics=["teams/width"])).plan
-    spec = cells.dataclasses.replace(plan.models[0].entry.spec, features="body.0")
-    entry = cells.dataclasses.replace(plan.models[0].entry, spec=spec)
-    moved = cells.dataclasses.replace(
-        plan.suite, models=(cells.dataclasses.replace(plan.suite.models[0], entry=entry),)
-    )
-    before, after = [cell.key for cell in plan.cells], [cell.key for cell in cells.plan(moved, plan.data_root).cells]
+    spec = dataclasses.replace(plan.models[0].entry.spec, features="body.0")
+    entry = dataclasses.replace(plan.models[0].entry, spec=spec)
+    moved = dataclasses.replace(plan.suite, models=(dataclasses.replace(plan.suite.models[0], entry=entry),))
+    before, after = [cell.key for cell in plan.cells], [cell.key for cell in planner.plan(moved, plan.data_root).cells]
     assert [one == two for one, two in zip(before, after, strict=True)] == [True, False]
 
 
@@ -140,8 +141,8 @@ def test_any_cut_of_the_work_gives_the_same_bits(looking, run, tmp_path):
     merged = merge(into, source)
     assert merged.cells == len(whole.plan.cells) and not merged.problems
     again = run(suite, "parts", batch_size=8)
-    assert len(whole.represented) == 8
-    for one, other in zip(whole.represented, again.represented, strict=True):
+    assert len(whole.feature_cells) == 8
+    for one, other in zip(whole.feature_cells, again.feature_cells, strict=True):
         assert len(other.columns["features"]) == 40
         assert np.stack(one.columns["features"]).tobytes() == np.stack(other.columns["features"]).tobytes()
         if one.cell.what == "clean":
@@ -166,7 +167,7 @@ def test_what_a_merge_finds_differing_is_counted(tmp_path):
     stores = []
     for name, some in (("one", list(values)), ("other", [*changed[:2], None])):
         store = Store(tmp_path / name)
-        key = cells.key_of(identity)
+        key = identity.key_of(identity)
         store.describe(SimpleNamespace(key=key, name="n", identity=identity))
         store.write_part(key, 0, {"correct": np.ones(3, bool), "features": some}, {})
         stores.append(store)
@@ -205,7 +206,7 @@ def test_what_is_not_there_is_said(looking, run):
     assert len(results.features("Real").values) == 20
     with pytest.raises(KeyError, match="a metric must need them"):
         results.features("Real", "negative(1)")
-    with pytest.raises(metrics.EmptySample, match=r"no features\(clean\) of 'Real' yet"):
+    with pytest.raises(statistics.EmptySample, match=r"no features\(clean\) of 'Real' yet"):
         api.results.load(results.plan, Store("nowhere")).features("Real")
 
 
@@ -286,7 +287,7 @@ def pictures(n):
 @pytest.mark.parametrize("name", LINEAR)
 def test_linear_heads_are_found_whatever_they_are_made_of(name):
     net = Net(LINEAR[name]()).eval().requires_grad_(False)
-    found = heads.gaps(net, pictures(heads.PROBES), "body")
+    found = heads.pairwise_logit_distances(net, pictures(heads.PROBES), "body")
     columns = torch.eye(24).view(24, 6, 2, 2)  # the head's weights, column by column
     weights = (net.head(columns) - net.head(torch.zeros(1, 6, 2, 2))).double().numpy().T
     expected = np.linalg.norm(weights[:, None] - weights, axis=2)
@@ -297,7 +298,10 @@ def test_linear_heads_are_found_whatever_they_are_made_of(name):
 
 @pytest.mark.parametrize("name", BENT)
 def test_heads_with_a_bend_are_none(name):
-    assert heads.gaps(Net(BENT[name]()).eval().requires_grad_(False), pictures(heads.PROBES), "body") is None
+    assert (
+        heads.pairwise_logit_distances(Net(BENT[name]()).eval().requires_grad_(False), pictures(heads.PROBES), "body")
+        is None
+    )
 
 
 def test_a_bend_that_no_example_reaches_is_a_bend():
@@ -306,11 +310,14 @@ def test_a_bend_that_no_example_reaches_is_a_bend():
     for value in net.body.parameters():
         value.data.abs_()
     assert (net.body(pictures(8)) > 0).all()
-    assert heads.gaps(net.eval().requires_grad_(False), pictures(8), "body") is None
+    assert heads.pairwise_logit_distances(net.eval().requires_grad_(False), pictures(8), "body") is None
 
 
 def test_features_that_are_made_twice_are_no_one_s_head():
-    assert heads.gaps(Net(pooled(), twice=True).eval().requires_grad_(False), pictures(8), "body") is None
+    assert (
+        heads.pairwise_logit_distances(Net(pooled(), twice=True).eval().requires_grad_(False), pictures(8), "body")
+        is None
+    )
 
 
 def test_distances_from_the_boundary():
@@ -395,22 +402,22 @@ def shell(tmp_path, teams, monkeypatch, capsys):
 def test_plugins_draw_pictures(shell, looking, tmp_path):
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(looking()))
     assert shell("run", "suite.yaml").returncode == 0
-    found = shell("report", "suite.yaml", "--pictures", "some/where", "-o", "x.json")
+    found = shell("report", "suite.yaml", "--figures", "some/where", "-o", "x.json")
     assert found.returncode == 0
     assert "wrote some/where/sizes.txt\nwrote x.json\n" in found.stderr
     assert (tmp_path / "some/where/sizes.txt").read_text() == "{'Real': (40, 96)}"
     warnings = json.loads((tmp_path / "x.json").read_text())["warnings"]
-    assert "robharness_pictures of painter.py: RuntimeError: no more paint" in warnings
+    assert "robharness_figures of painter.py: RuntimeError: no more paint" in warnings
     (tmp_path / "file").touch()
-    refused = shell("report", "suite.yaml", "--pictures", "file/x")
+    refused = shell("report", "suite.yaml", "--figures", "file/x")
     assert refused.returncode == 2 and "file/x: cannot be made" in refused.stderr
 
 
 def test_that_there_is_nothing_to_draw_is_said(shell, looking, tmp_path):
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(looking(metrics=[])))
     assert shell("run", "suite.yaml").returncode == 0
-    found = shell("report", "suite.yaml", "--pictures", "pictures")
-    assert "robharness_pictures of painter.py: KeyError" in found.stdout
+    found = shell("report", "suite.yaml", "--figures", "pictures")
+    assert "robharness_figures of painter.py: KeyError" in found.stdout
     assert "no plugin has pictures of these results" in found.stderr
 
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from robharness import api, results
+from robharness import api
 from robharness.errors import StoreError
-from robharness.metrics import EmptySample
-from robharness.store import Store
+from robharness.statistics import EmptySample
+from robharness.store import Store, results
 
 KEY = "abcdef0123456789abcdef01"
 COLUMNS = ["example", "label", "prediction", "correct", "margin", "logit_range", "size", "attacked"]

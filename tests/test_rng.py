@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from robharness.errors import Violation
-from robharness.rng import ExampleRNG, NoDraws, global_draws, global_seed
+from robharness.errors import ContractViolation
+from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws, global_seed
 
 IDS = [f"id-{i}" for i in range(50)]
 
@@ -67,7 +67,7 @@ def test_frames_share_what_is_not_new_in_each():
 
 
 def test_a_perturbation_without_randomness_cannot_draw():
-    with pytest.raises(Violation, match="it draws 'start'"):
+    with pytest.raises(ContractViolation, match="it draws 'start'"):
         NoDraws(0, "a", IDS).select(torch.tensor([1])).normal("start", (2,))
 
 

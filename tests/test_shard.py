@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from robharness import api, cli
-from robharness.cells import Plan
-from robharness.cli.options import shard_of
+from robharness.engine.environment import shard_of
 from robharness.errors import UserError
+from robharness.planning.cells import Plan
 from robharness.store import Store
 
 ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy one too

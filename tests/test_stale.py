@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from robharness import api, cli
-from robharness.cells import Plan
-from robharness.plugins import Source, source_digest
+from robharness.planning.cells import Plan
+from robharness.plugins import PluginOrigin, code_digest
 from robharness.store import Store
 
 # --- a loose file counts -------------------------------------------------------------------------------------------
@@ -290,15 +290,15 @@ def test_a_source_is_all_python_files_of_a_package(tmp_path, monkeypatch):
     (package / "deeper").mkdir()
     (package / "deeper" / "more.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    source = Source(namespace="two", distribution="two", origin="a_package_of_two")
-    seen = [source_digest(source)]
+    source = PluginOrigin(namespace="two", distribution="two", location="a_package_of_two")
+    seen = [code_digest(source)]
     for path in (package / "__init__.py", package / "inner.py", package / "deeper" / "more.py"):
         path.write_text("x = 1\n")
-        seen.append(source_digest(source))
+        seen.append(code_digest(source))
     (package / "inner.py").rename(package / "outer.py")
-    seen.append(source_digest(source))
+    seen.append(code_digest(source))
     assert None not in seen
     assert len(set(seen)) == 5
     (package / "notes.txt").write_text("no code")
-    assert source_digest(source) == seen[-1]
-    assert source_digest(Source(namespace="no", distribution="no", origin="a_package_that_nobody_has")) is None
+    assert code_digest(source) == seen[-1]
+    assert code_digest(PluginOrigin(namespace="no", distribution="no", location="a_package_that_nobody_has")) is None

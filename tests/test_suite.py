@@ -27,7 +27,7 @@ from robharness import (
     ThreatModel,
 )
 from robharness.errors import SuiteError, UserError
-from robharness.plugins import Problem, Registry, Source, discover
+from robharness.plugins import PluginOrigin, Problem, Registry, discover
 from robharness.suite import Precision, Suite, json_schema, load
 
 ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy one too
@@ -93,8 +93,8 @@ def dataset(name, **changes):
 
 def make_registry():
     registry = Registry()
-    source = Source(namespace="toy", distribution="robharness-toy", version="1.0")
-    registry.sources.append(source)
+    source = PluginOrigin(namespace="toy", distribution="robharness-toy", version="1.0")
+    registry.origins.append(source)
     specs = {
         "models": [
             model("net", params=NetParams),
@@ -128,8 +128,8 @@ def make_registry():
     for kind, some in specs.items():
         for spec in some:
             registry.add(kind, spec, source)
-    rotten = Source(namespace="rotten", distribution="robharness-rotten", version="0.3")
-    registry.problems.append(Problem(source=rotten, stage="import", error="ImportError: no module named 'tensorflow'"))
+    rotten = PluginOrigin(namespace="rotten", distribution="robharness-rotten", version="0.3")
+    registry.problems.append(Problem(origin=rotten, stage="import", error="ImportError: no module named 'tensorflow'"))
     return registry
 
 
@@ -352,7 +352,7 @@ def test_a_future_suite_is_refused(errors):
 
 def test_an_attack_whose_threat_fails_is_blamed():
     registry = make_registry()
-    source = registry.sources[0]
+    source = registry.origins[0]
     registry.add("attacks", attack("odd", FgsmParams, threat=lambda params: None), source)
     suite = {"attacks": [{"attack": "toy/odd", "eps": 1}], **json_head()}
     with pytest.raises(SuiteError, match=r"attacks\.0: toy/odd \(robharness-toy 1\.0\): 'NoneType' object has no"):
@@ -735,7 +735,7 @@ def test_the_schema_refuses_what_the_reader_refuses(validator, changes):
 
 def test_options_that_no_schema_can_say_do_not_spoil_the_schema():
     registry = make_registry()
-    registry.add("attacks", attack("odd", CallableParams), registry.sources[0])
+    registry.add("attacks", attack("odd", CallableParams), registry.origins[0])
     schema = json_schema(registry)
     titles = [variant["title"] for variant in schema["properties"]["attacks"]["items"]["anyOf"]]
     assert titles[:3] + titles[-2:] == ["toy/fgsm", "toy/pgd", "toy/flat", "toy/odd", "AttackRef"]

@@ -91,7 +91,8 @@ def test_a_member_that_breaks_a_rule_fails_the_cell(suite, run, how, said):
 
 
 def test_an_ensemble_counts_robust_examples_in_the_report(suite, run):
-    from robharness.report import build, markdown
+    from robharness.report import build
+    from robharness.report.renderers import markdown
 
     report = build(run(suite(attacks=ONE)))
     [cell] = [cell for cell in report.cells if cell.kind == "attack"]

@@ -165,7 +165,7 @@ def test_a_module_its_name_and_an_installed_plugin(tmp_path, monkeypatch):
         found = checks(plugin)
         assert str(found[1]) == "metrics/zero-gives_numbers_by_label"
         assert found[1].subject.entry.name == "tiny/zero"
-        assert found[1].subject.entry.source.distribution == "robharness-small"
+        assert found[1].subject.entry.origin.distribution == "robharness-small"
         assert failures({str(check): check for check in found}) == {}
 
 

@@ -21,14 +21,18 @@ import yaml
 from safetensors.torch import load_file
 
 import robharness
-from robharness import ModelSpec, api, artefacts, cells, cli, discover, metrics, training
+from robharness import ModelSpec, api, cli, discover, statistics
+from robharness.engine import listeners
 from robharness.errors import SuiteError, UserError
-from robharness.merge import merge
-from robharness.report import build, markdown, terminal
-from robharness.report.json import as_data
+from robharness.planning import artefacts, identity, planner
+from robharness.planning.weights import file_digest
+from robharness.report import build
+from robharness.report.renderers import markdown, terminal
+from robharness.report.renderers.json import as_data
 from robharness.store import Store
+from robharness.store.merge import merge
 from robharness.suite import load
-from robharness.weights import file_digest
+from robharness.training import train
 
 HERE = Path(__file__).parent
 LEARNER, TOYS = str(HERE / "learner.py"), str(HERE / "toys.py")
@@ -56,7 +60,7 @@ def plan(source, store, **options):
 def artefact(source, store, index=0):
     """The artefact of a model of the suite, there or not."""
     planned = plan(source, store)
-    return planned.taught[index].artefact
+    return planned.trained_models[index].artefact
 
 
 def sha_of(store):
@@ -139,7 +143,7 @@ def test_a_run_trains_and_then_computes_and_the_next_does_neither(quiet, log):
     assert results.is_complete
     made = artefact(suite(), root)
     assert {path.name for path in made.folder.iterdir()} == {
-        "weights.safetensors", "recipe.json", "provenance.json", "metrics.jsonl"}  # fmt: skip
+        "weights.safetensors", "recipe.json", "provenance.json", "statistics.jsonl"}  # fmt: skip
     assert [path.name for path in made.folder.parent.iterdir()] == [made.hash]  # no lock, nothing unfinished
     sha256 = file_digest(made.folder / "weights.safetensors")
     assert {result.cell.identity["model"]["weights"] for result in results.cells} == {sha256}
@@ -169,13 +173,13 @@ def test_the_recipe_is_what_was_said_and_the_folder_is_called_by_its_hash(quiet)
                 "name": "learner/shades",
                 "split": "train",
                 "source": file_digest(HERE / "learner.py"),
-                "fingerprint": cells.plan_data(
+                "fingerprint": planner.plan_data(
                     load(suite(data={"name": "learner/shades", "split": "train"}), discover(PLUGINS)), Path()
                 ).identity["fingerprint"],
             }
         },
     }
-    assert made.hash == cells.key_of(recipe) and re.fullmatch("[0-9a-f]{24}", made.hash)
+    assert made.hash == identity.key_of(recipe) and re.fullmatch("[0-9a-f]{24}", made.hash)
 
 
 SAME = [{"label": "Other"}, {"epochs": 6}, {"note": "x"}, {"reference": True}, {"seed": 0}]
@@ -197,7 +201,7 @@ def test_the_source_of_a_loose_file_and_the_data_are_part_of_the_recipe(store, t
     def with_source(text):
         changed = tmp_path / "learner.py"
         changed.write_text(text)
-        return api.plan(suite(attacks=[]), store=store, plugins=[str(changed)]).taught[0].artefact
+        return api.plan(suite(attacks=[]), store=store, plugins=[str(changed)]).trained_models[0].artefact
 
     before = (HERE / "learner.py").read_text()
     plain = with_source(before)
@@ -255,7 +259,7 @@ def test_a_live_spec_may_be_trained(store):
 
 
 def _with_params(job, params):
-    return robharness.Training(**{**vars(job), "params": params})
+    return robharness.TrainingJob(**{**vars(job), "params": params})
 
 
 # --- kills, interruptions, several at once ----------------------------------------------------------------------------
@@ -320,7 +324,7 @@ def test_a_file_system_without_locks_is_noted(store, monkeypatch):
     assert results.is_complete
     kept = Store(store)
     other = api.plan(suite(NET | {"seed": 1}), store=store, plugins=PLUGINS)
-    training.train(other, kept, api.Silent())
+    train.train_models(other, kept, listeners.Silent())
     assert kept.notes == [f"the file system of {store} has no locks: train with one process at a time"]
 
 
@@ -390,7 +394,7 @@ def test_processes_that_follow_wait_for_the_first_of_their_own_job(store, monkey
     """A lock of another job is not theirs; what is there already is found."""
     robharness.train(suite(), store=store, plugins=PLUGINS)
     made = artefact(suite(), store)
-    planned = cells.plan(load(suite(), discover(PLUGINS)), Path(), None, store / "none")
+    planned = planner.plan(load(suite(), discover(PLUGINS)), Path(), None, store / "none")
     waits = planned.untrained[0]
     assert waits.artefact.hash == made.hash
     shutil.copytree(made.folder, waits.artefact.folder)
@@ -398,11 +402,11 @@ def test_processes_that_follow_wait_for_the_first_of_their_own_job(store, monkey
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     before = len(log())
-    [found] = training.train(planned, Store(store / "none"), api.Silent())
+    [found] = train.train_models(planned, Store(store / "none"), listeners.Silent())
     assert found.sha256 == artefacts.sha256_of(made.folder) and found.seconds is None and len(log()) == before
     monkeypatch.setenv("RANK", "first")
     with pytest.raises(UserError, match="are numbers, as torchrun sets them"):
-        training.train(planned, Store(store / "none"), api.Silent())
+        train.train_models(planned, Store(store / "none"), listeners.Silent())
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
@@ -421,7 +425,7 @@ def test_a_failed_training_is_recorded_and_blamed_and_the_others_run(what, store
     source = suite(NET | {"label": "Wrong", "what": what}, NET)
     results = api.run(source, store=store, plugins=PLUGINS)
     assert results.labels == ["Net"] and results.clean("Net").is_complete and not results.is_complete
-    assert [cell.model.label for cell in results.plan.waiting] == ["Wrong"] * 3
+    assert [cell.model.label for cell in results.plan.pending_cells] == ["Wrong"] * 3
     wrong = artefact(source, store)
     said = f"learner/net: {WRONG[what]} ({LEARNER})"
     assert wrong.failure == said and not wrong.folder.exists() and not wrong.lock.exists()
@@ -445,7 +449,7 @@ def test_what_other_code_has_trained_is_warned_of(store, tmp_path, monkeypatch):
 
     def warnings():
         found = api.plan(source, store=store, plugins=[TOYS])
-        return found.taught[0].artefact.hash, training.stale(found)
+        return found.trained_models[0].artefact.hash, train.stale_trainings(found)
 
     robharness.train(source, store=store, plugins=[TOYS])
     hash, none = warnings()
@@ -703,7 +707,7 @@ def test_runs_that_are_not_complete_are_left_out_and_counted(seeds, store):
     planned = plan(source, store)
     gone = next(cell for cell in planned.cells if cell.name.startswith("Net seed 6") and "1/8" in cell.short_name)
     kept.forget(gone.key)
-    shutil.rmtree(next(m.artefact.folder for m in planned.taught if m.label == "Net seed 7"))
+    shutil.rmtree(next(m.artefact.folder for m in planned.trained_models if m.label == "Net seed 7"))
     report = build(robharness.load(source, store=store, plugins=PLUGINS))
     numbers = {each.perturbation: each for each in report.runs}
     assert (numbers["clean"].runs, numbers["clean"].asked) == (2, 3)
@@ -758,7 +762,7 @@ def test_a_gap_is_closed_by_the_means_of_runs_or_by_single_models(store, seeds):
         wanted = [right[label] if seeds else right[label][0] for label in ("Some", "None", "All")]
         if seeds:
             wanted = [[run.mean() for run in runs] for runs in wanted]
-        assert gap["interval"] == metrics.gap_closed_interval(*wanted, paired=seeds is None)
+        assert gap["interval"] == statistics.gap_closed_interval(*wanted, paired=seeds is None)
         is_known = np.isfinite(gap["interval"].low)
         interval = "no gap?" if not is_known else "[{:.0f}, {:.0f}]".format(*(100 * b for b in gap["interval"]))
         shown = f"| {gap['perturbation']} | {100 * gap['closed']:.0f}<br><sub>{interval}</sub> |"
@@ -891,7 +895,7 @@ def test_progress_is_shown_in_every_way(shell, tmp_path, style):
 def test_a_listener_hears_of_every_epoch_and_then_of_cells(store):
     heard = []
 
-    class Ear(api.Silent):
+    class Ear(listeners.Silent):
         def trained(self, label, progress):
             heard.append((label, progress.epoch))
 
@@ -980,7 +984,7 @@ def test_what_others_start_from_is_trained_once(based, store):
 
 def test_a_base_that_fails_fails_what_starts_from_it(based, store):
     plugins, _ = based
-    found = training.train(
+    found = train.train_models(
         plan_with(suite({"model": "based/net", "label": "Net", "what": "raises"}), store, plugins),
         Store(store),
         Quiet(),
@@ -995,6 +999,6 @@ def plan_with(source, store, plugins):
 class Quiet:
     def trained(self, label, progress): ...
 
-    def say(self, message): ...
+    def message(self, message): ...
 
     def finished(self): ...

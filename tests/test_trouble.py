@@ -24,6 +24,7 @@ import yaml
 
 from robharness import api, cli
 from robharness import store as store_module
+from robharness.engine import listeners
 from robharness.errors import StoreError
 from robharness.store import Store
 
@@ -115,7 +116,7 @@ def files_up_to(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-class Counter(api.Silent):
+class Counter(listeners.Silent):
     """Counts what is computed."""
 
     def __init__(self):

@@ -148,9 +148,9 @@ def test_what_is_broken_is_named_and_left_out(plugin, tmp_path, capsys):
         PLUGIN.replace(
             "def read(self, index):",
             """def read(self, index):
-        from robharness import Unreadable
+        from robharness import UnreadableExample
         if index == 3 or len(self.ids) == 120:
-            raise Unreadable("it is torn")
+            raise UnreadableExample("it is torn")
 """,
         )
     )

@@ -6,9 +6,9 @@ import shlex
 
 import pytest
 
-from robharness import Download, File, InputSpec, Missing, ModelSpec, UserError
-from robharness.plugins import Entry, Source
-from robharness.weights import Weights, resolve
+from robharness import Download, File, InputSpec, MissingResource, ModelSpec, UserError
+from robharness.planning.weights import Weights, resolve
+from robharness.plugins import Entry, PluginOrigin
 
 BYTES = b"weights of a toy\n"
 SHA = hashlib.sha256(BYTES).hexdigest()
@@ -18,7 +18,9 @@ def entry(weights):
     spec = ModelSpec(
         name="net", summary="s", input=InputSpec(shape=(1, 8, 8)), labels="x", build=lambda p, w: None, weights=weights
     )
-    return Entry(name="toy/net", spec=spec, source=Source(namespace="toy", distribution="robharness-toy", version="1"))
+    return Entry(
+        name="toy/net", spec=spec, source=PluginOrigin(namespace="toy", distribution="robharness-toy", version="1")
+    )
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def write(path):
 
 
 def missing(declared, root, override=None):
-    with pytest.raises(Missing) as caught:
+    with pytest.raises(MissingResource) as caught:
         resolve(entry(declared), override, root)
     return str(caught.value)
 

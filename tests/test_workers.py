@@ -14,7 +14,9 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from robharness import api, engine
+from robharness import api
+from robharness.engine import listeners
+from robharness.engine.run import run_plan
 from robharness.errors import UserError
 from robharness.store import Store
 
@@ -214,13 +216,13 @@ def test_a_suite_that_changes_while_workers_start_is_noticed(suite, toys, tmp_pa
     path.write_text(yaml.safe_dump(suite()))
     plan, store = api.plan(path, plugins=[toys]), Store(tmp_path / "store")
 
-    class Editor(api.Silent):
+    class Editor(listeners.Silent):
         def started(self, work, cells):
             path.write_text(yaml.safe_dump(suite(**changes)))
 
     said = ""
     try:
-        engine.run(plan, store, Editor(), workers=1)
+        run_plan(plan, store, Editor(), workers=1)
     except UserError as error:
         said = str(error)
     is_complete = not any(store.missing(cell.key, 40) for cell in plan.cells)

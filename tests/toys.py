@@ -24,7 +24,7 @@ from robharness import (
     DatasetSpec,
     InputSpec,
     MetricSpec,
-    Missing,
+    MissingResource,
     ModelSpec,
     Perturbed,
     ThreatModel,
@@ -146,7 +146,7 @@ class Pixels:
 
 def open_pixels(root, split):
     if split == "lost":
-        raise Missing("the lost pixels", where=str(root / "pixels"), get="make pixels")
+        raise MissingResource("the lost pixels", where=str(root / "pixels"), get="make pixels")
     return Pixels(split)
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from robharness.cli import options
+
+if TYPE_CHECKING:
+    from robharness.session import Session
 
 
 @click.command("export-adversarial", short_help="Write what attacks made, for anyone to judge again.")
@@ -18,19 +22,8 @@ from robharness.cli import options
 @click.option(
     "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples per pass; chosen by size if not given."
 )
-def command(
-    suite: Path,
-    plugins: tuple[str, ...],
-    store: Path,
-    data_root: Path | None,
-    limit: int | None,
-    output: Path,
-    only: str | None,
-    device: str,
-    batch_size: int | None,
-    as_json: bool,
-    debug: bool,
-) -> int:
+@options.with_session
+def command(session: Session, output: Path, batch_size: int | None, as_json: bool) -> int:
     """Write what the attacks of SUITE make of the examples, as .npz files below DIR.
 
     It is made anew, and compared with what is stored. Exit codes: 0 all is as it is stored, 2 something to mend first,
@@ -38,20 +31,15 @@ def command(
     """
     import json
 
-    from robharness import api, training
-    from robharness.errors import ExitCode, UserError, Violation
-    from robharness.export import export
-    from robharness.plugins import discover
-    from robharness.store import Store
+    from robharness.errors import ContractViolation, ExitCode, UserError
+    from robharness.export.adversarial import export_adversarial
+    from robharness.training.train import untrained
 
-    planned = api.plan(suite, store=store, data=data_root, limit=limit, registry=discover(plugins))
-    api.require(planned)
-    asked = planned.only(only) if only else planned
-    if asked.waiting:
-        raise training.untrained(asked)
-    is_same = True
+    selected, is_same = session.selected, True
+    if selected.pending_cells:
+        raise untrained(selected)
     try:
-        for made in export(asked, Store(store), output, device=api.check_devices(device)[0], rows=batch_size):
+        for made in export_adversarial(selected, session.store, output, device=session.devices[0], rows=batch_size):
             is_same = is_same and not made.differing
             if as_json:
                 facts = {"cell": made.cell.name, "folder": str(made.folder), "n": made.n, "unreadable": made.unreadable}
@@ -62,6 +50,6 @@ def command(
                 )
                 broken = f"; {made.unreadable} examples cannot be read" if made.unreadable else ""
                 click.echo(f"{made.folder}: {made.n} images; {compared}{broken}")
-    except Violation as error:
-        raise UserError(f"{error}. See: robharness run {suite}") from error
+    except ContractViolation as error:
+        raise UserError(f"{error}. See: robharness run {session.plan.suite.path_for_shell}") from error
     return ExitCode.FINE if is_same else ExitCode.INCOMPLETE

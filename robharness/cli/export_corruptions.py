@@ -40,19 +40,20 @@ def command(
     """
     import json
 
-    from robharness import api, rendering
     from robharness import suite as suites
-    from robharness.display import Display
-    from robharness.errors import ExitCode, UserError, Violation
+    from robharness.cli.progress import ProgressDisplay
+    from robharness.errors import ContractViolation, ExitCode, UserError
+    from robharness.export import corruptions
     from robharness.plugins import discover
+    from robharness.session import data_root as default_data_root
 
-    progress, is_whole = Display(display), True
+    progress, is_whole = ProgressDisplay(display), True
     loaded = suites.load(suite, discover(plugins), models_follow=True)
-    planned = rendering.plan(loaded, api.data_root(data_root), output, layout=layout, limit=limit)
+    planned = corruptions.plan_rendering(loaded, default_data_root(data_root), output, layout=layout, limit=limit)
     severities = sum(map(len, planned.corruptions.values()))
     progress.begin(planned.work, "pictures", f"{severities} corruptions of {planned.data.n} pictures to {output}")
     try:
-        for made in rendering.render(planned, progress.advance):
+        for made in corruptions.render(planned, progress.advance):
             is_whole = is_whole and not made.unreadable
             name, there = made.perturbation.name, made.n - made.made
             if as_json:
@@ -61,7 +62,7 @@ def command(
             else:
                 broken = f"; {made.unreadable} examples cannot be read" if made.unreadable else ""
                 click.echo(f"{name}: {made.made} pictures written, {there} were there{broken}")
-    except Violation as error:
+    except ContractViolation as error:
         raise UserError(f"{error}. See: robharness list corruptions") from error
     finally:
         progress.finished()

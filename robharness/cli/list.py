@@ -52,7 +52,7 @@ def command(kind: str, glob: str, plugins: tuple[str, ...], store: Path, as_json
 
 def _artefacts(store: Path, glob: str, as_json: bool) -> int:
     """Those whose hash, model or label matches."""
-    from robharness import artefacts
+    from robharness.planning import artefacts
 
     rows = [
         row
@@ -94,7 +94,7 @@ def _entries(registry: Any, kind: str) -> list[dict[str, Any]]:
     for name, entry in sorted(getattr(registry, kind).items()):
         spec = entry.spec
         facts = _FACTS[kind](spec)
-        rows.append({"name": name, **facts, "summary": spec.summary, "plugin": str(entry.source)})
+        rows.append({"name": name, **facts, "summary": spec.summary, "plugin": str(entry.origin)})
     return rows
 
 
@@ -114,17 +114,17 @@ _FACTS: dict[str, Callable[[Any], dict[str, str]]] = {
 
 
 def _plugins(registry: Any) -> list[dict[str, Any]]:
-    from robharness.plugins import stands_on
+    from robharness.plugins import dependency_versions
 
     rows = []
-    for source in registry.sources:
-        counts = {kind: sum(entry.source == source for entry in getattr(registry, kind).values()) for kind in KINDS[1:]}
+    for source in registry.origins:
+        counts = {kind: sum(entry.origin == source for entry in getattr(registry, kind).values()) for kind in KINDS[1:]}
         provides = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
         rows.append({"name": source.namespace, "plugin": str(source), "provides": provides or "nothing",
-                     "stands on": ", ".join(stands_on(source)), "problem": ""})  # fmt: skip
+                     "stands on": ", ".join(dependency_versions(source)), "problem": ""})  # fmt: skip
     for problem in registry.problems:
-        rows.append({"name": problem.source.namespace, "plugin": str(problem.source), "provides": "nothing",
-                     "stands on": ", ".join(stands_on(problem.source)),
+        rows.append({"name": problem.origin.namespace, "plugin": str(problem.origin), "provides": "nothing",
+                     "stands on": ", ".join(dependency_versions(problem.origin)),
                      "problem": f"{problem.stage}: {problem.error}"})  # fmt: skip
     return sorted(rows, key=lambda row: (row["name"], row["plugin"]))
 

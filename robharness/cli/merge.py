@@ -19,8 +19,8 @@ def command(into: Path, sources: tuple[Path, ...], debug: bool) -> int:
     Exit codes: 0 all is there, 2 no store or nothing can be written, 3 something was not copied.
     """
     from robharness.errors import ExitCode
-    from robharness.merge import merge
     from robharness.store import Store
+    from robharness.store.merge import merge
 
     is_whole = True
     for source in sources:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
-from robharness.errors import UserError
-from robharness.weights import TRUST
+from robharness.engine.environment import shard_of
+from robharness.planning.weights import TRUST
 
 suite = click.argument("suite", type=click.Path(path_type=Path))
 plugin = click.option(
@@ -50,40 +51,6 @@ class Shard(click.ParamType):  # type: ignore[type-arg]
         return int(index), int(count)
 
 
-def shard_of(environment: Mapping[str, str]) -> tuple[int, int]:
-    """The part of the process that Slurm (a job array, the tasks of srun, or both) or torchrun started.
-
-    Raises UserError where neither did.
-    """
-
-    def number(name: str, default: int | None = None) -> int:
-        try:
-            return int(environment[name]) if default is None else int(environment.get(name, default))
-        except KeyError:
-            raise UserError(f"--shard auto: ${name} is not set. Try: --shard 1/4") from None
-        except ValueError:
-            raise UserError(f"--shard auto: ${name} is '{environment[name]}', no number. Try: --shard 1/4") from None
-
-    index, count = 0, 1
-    if "SLURM_ARRAY_TASK_ID" in environment:
-        count = number("SLURM_ARRAY_TASK_COUNT", 1)
-        first, step = number("SLURM_ARRAY_TASK_MIN", 0), number("SLURM_ARRAY_TASK_STEP", 1)
-        last = number("SLURM_ARRAY_TASK_MAX", first)
-        index, rest = divmod(number("SLURM_ARRAY_TASK_ID") - first, max(1, step))
-        if rest or step < 1 or (last - first) % step or (last - first) // step + 1 != count:
-            raise UserError("--shard auto: the job array has gaps. Number it 1-4, say, or give --shard 1/4 yourself")
-    if "RANK" in environment and "WORLD_SIZE" in environment:
-        index, count = index * number("WORLD_SIZE") + number("RANK"), count * number("WORLD_SIZE")
-    elif number("SLURM_STEP_NUM_TASKS", 1) > 1:  # set by srun alone; a batch script by itself is one process
-        tasks = number("SLURM_STEP_NUM_TASKS")
-        index, count = index * tasks + number("SLURM_PROCID"), count * tasks
-    elif "SLURM_ARRAY_TASK_ID" not in environment and "SLURM_STEP_NUM_TASKS" not in environment:
-        raise UserError("--shard auto: neither Slurm (array, srun) nor torchrun started this. Try: --shard 1/4")
-    if not 0 <= index < count:
-        raise UserError(f"--shard auto: Slurm or torchrun say part {index + 1} of {count}. Try: --shard 1/4")
-    return index + 1, count
-
-
 def _trusted(context: Any, parameter: Any, digests: tuple[str, ...]) -> None:
     """To this process and those that it starts."""
     wrong = next((digest for digest in digests if not re.fullmatch("[0-9a-f]{64}", digest)), None)
@@ -100,7 +67,44 @@ trust = click.option(
 
 
 def suite_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """SUITE and the options that every verb on a suite has."""
+    """Add SUITE and the options that every verb on a suite has."""
     for option in (debug, as_json, limit, data_root, store, plugin, suite):
         function = option(function)
     return function
+
+
+SESSION_FIELDS = ("device", "threads", "only", "shard", "stop_at_failure")
+"""Options of a verb that are fields of its session."""
+
+
+def with_session(function: Callable[..., int]) -> Callable[..., int]:
+    """Open the session that a verb's options describe, and pass it as `session` with the other options.
+
+    A verb with the option `--display` gets a session that shows its progress.
+    """
+
+    @wraps(function)
+    def command(
+        suite: Path,
+        plugins: tuple[str, ...],
+        store: Path,
+        data_root: Path | None,
+        debug: bool,
+        limit: int | None = None,
+        **options: Any,
+    ) -> int:
+        from robharness.plugins.discovery import discover
+        from robharness.session import Session
+
+        fields = {name: options.pop(name) for name in SESSION_FIELDS if name in options}
+        registry = discover(plugins)
+        if "display" in options:
+            from robharness.cli.progress import ProgressDisplay
+
+            fields["listener"] = listener = ProgressDisplay(options.pop("display"))
+            if registry.problems:
+                listener.message(f"{len(registry.problems)} plugins were left out; see: robharness list plugins")
+        session = Session.open(suite, store=store, data=data_root, limit=limit, registry=registry, **fields)
+        return function(session=session, **options)
+
+    return command

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,35 +12,23 @@ import click
 from robharness.cli import options
 
 if TYPE_CHECKING:
-    from robharness.cells import Cell, Plan
+    from robharness.planning.cells import Cell, Plan
+    from robharness.session import Session
     from robharness.store import Store
 
 
 @click.command("plan", short_help="Show the cells of a suite, done and missing; compute nothing.")
 @options.suite_options
 @click.option("--why", is_flag=True, help="Show why each cell is to be computed: what differs from what is stored.")
-def command(
-    suite: Path,
-    plugins: tuple[str, ...],
-    store: Path,
-    data_root: Path | None,
-    limit: int | None,
-    why: bool,
-    as_json: bool,
-    debug: bool,
-) -> int:
+@options.with_session
+def command(session: Session, why: bool, as_json: bool) -> int:
     """Show the cells of SUITE, done, partial and missing, their cost, the time left, and warnings; compute nothing.
 
     Exit codes: 0 the suite can run, 2 something is wrong with it or missing.
     """
     import json
 
-    from robharness import api
-    from robharness.store import Store
-
-    planned = api.plan(suite, store=store, data=data_root, limit=limit, plugins=plugins)
-    api.require(planned)
-    facts = as_data(planned, Store(store), why=why)
+    facts = as_data(session.plan, session.store, why=why)
     if as_json:
         click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
     else:
@@ -56,8 +43,7 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
     out. untrained: the labels of models that are to be trained first. why: add to each cell why it is to be computed,
     None where it is not.
     """
-    from robharness import training
-    from robharness.engine import stale
+    from robharness.engine.provenance import stale, stale_trainings
 
     for cell in planned.cells:
         store.verify(cell.key, planned.n)
@@ -100,14 +86,14 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
         "untrained": [model.label for model in planned.untrained],
         "passes_left": {way: sum(passes[way] for passes in left.values()) for way in ("forward", "backward")},
         "seconds_left": _seconds_left([(every[label], sum(passes.values())) for label, passes in left.items()], store),
-        "warnings": [*planned.warnings, *training.stale(planned), *stale(planned, store), *store.notes],
+        "warnings": [*planned.warnings, *stale_trainings(planned), *stale(planned, store), *store.notes],
     }
 
 
 def _in_order(planned: Plan) -> list[Cell]:
     """All cells of the plan as the suite has them, those that wait beside the others of their model."""
     labels = [model.label for model in planned.suite.models]
-    return sorted((*planned.cells, *planned.waiting), key=lambda cell: labels.index(cell.model.label))
+    return sorted((*planned.cells, *planned.pending_cells), key=lambda cell: labels.index(cell.model.label))
 
 
 def _seconds_left(passes: list[tuple[str, int]], store: Store) -> float | None:

@@ -12,6 +12,7 @@ from robharness.cli import options
 
 if TYPE_CHECKING:
     from robharness.report import Report
+    from robharness.session import Session
 
 FORMATS = {".json": "json", ".md": "markdown"}
 NO_PICTURES = "those of features need a metric that looks at them. See: robharness list metrics"
@@ -21,33 +22,26 @@ NO_PICTURES = "those of features need a metric that looks at them. See: robharne
 @options.suite_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write FILE: .json or .md.")
 @click.option(
-    "--pictures", type=click.Path(path_type=Path), metavar="FOLDER", help="Draw what plugins have pictures of."
+    "--figures",
+    "figures",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Draw what plugins have pictures of.",
 )
-def command(
-    suite: Path,
-    plugins: tuple[str, ...],
-    store: Path,
-    data_root: Path | None,
-    limit: int | None,
-    as_json: bool,
-    output: Path | None,
-    pictures: Path | None,
-    debug: bool,
-) -> int:
+@options.with_session
+def command(session: Session, as_json: bool, output: Path | None, figures: Path | None) -> int:
     """Show what is stored of SUITE; compute nothing.
 
     Exit codes: 0 all complete, 2 something to mend first, 3 cells failed or are missing.
     """
-    from robharness import api
     from robharness.errors import ExitCode, UserError
-    from robharness.plugins import discover
+    from robharness.plugins import observers
     from robharness.report import build
 
     if output is not None and output.suffix not in FORMATS:
         raise UserError(f"-o {output}: write to a name that ends with {' or '.join(FORMATS)}")
-    registry = discover(plugins)
-    found = api.load(suite, store=store, data=data_root, limit=limit, registry=registry)
-    written, warnings = api.paint(found, registry, pictures) if pictures else ([], [])
+    found = session.results()
+    written, warnings = observers.draw_figures(found, session.registry, figures) if figures else ([], [])
     report = build(found, warnings=warnings)
     if output is None:
         show(report, as_json=as_json)
@@ -59,14 +53,14 @@ def command(
         written = [*written, output]
     for path in written:
         click.echo(f"wrote {path}", err=True)
-    if pictures and not written:
+    if figures and not written:
         click.echo(f"no plugin has pictures of these results; {NO_PICTURES}", err=True)
     return ExitCode.FINE if report.complete else ExitCode.INCOMPLETE
 
 
 def rendered(report: Report, form: str) -> str:
     """The report as "json" or "markdown" text."""
-    from robharness.report import json, markdown
+    from robharness.report.renderers import json, markdown
 
     return {"json": json.render, "markdown": markdown.render}[form](report)
 
@@ -75,7 +69,7 @@ def show(report: Report, *, as_json: bool) -> None:
     """Print the report on standard output, as tables or as JSON."""
     from rich.console import Console
 
-    from robharness.report import terminal
+    from robharness.report.renderers import terminal
 
     if as_json:
         click.echo(rendered(report, "json"), nl=False)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from robharness.cli import options
+
+if TYPE_CHECKING:
+    from robharness.session import Session
 
 
 @click.command("train", short_help="Train the models of a suite that are not there yet; compute nothing else.")
@@ -23,19 +25,8 @@ from robharness.cli import options
               help="How to show progress, on standard error.")  # fmt: skip
 @options.as_json
 @options.debug
-def command(
-    suite: Path,
-    plugins: tuple[str, ...],
-    store: Path,
-    data_root: Path | None,
-    only: str | None,
-    device: str,
-    threads: int | None,
-    stop_at_failure: bool,
-    display: Any,
-    as_json: bool,
-    debug: bool,
-) -> int:
+@options.with_session
+def command(session: Session, as_json: bool) -> int:
     """Train the models of SUITE that are not in the store yet; a line for each.
 
     Running again goes on where an interrupted training stopped. Under torchrun all processes train together. Exit
@@ -43,23 +34,20 @@ def command(
     """
     import json
 
-    from robharness import api, training
-    from robharness.cli.run import trained
-    from robharness.display import Display
-    from robharness.errors import ExitCode
-    from robharness.store import Store
+    from robharness.cli.run import same_command
+    from robharness.engine.environment import Job
+    from robharness.errors import ExitCode, Interrupted
 
-    planned = api.plan(suite, store=store, data=data_root, plugins=plugins)
-    api.require(planned)
-    asked = planned.only(only) if only else planned
-    how: Any = {"device": api.check_devices(device)[0], "threads": threads, "stop_at_failure": stop_at_failure}
-    made = trained(asked, Store(store), Display(display), **how)
-    if training.Job.here().is_first:
+    try:
+        made = session.train()
+    except Interrupted as error:
+        raise Interrupted(f"{error}. To go on: {same_command()}") from None
+    if Job.here().is_first:
         rows = [_facts(each) for each in made]
         if as_json:
             click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         else:
-            _show(rows, suite)
+            _show(rows, session.plan.suite.path_for_shell)
     return ExitCode.INCOMPLETE if any(each.error for each in made) else ExitCode.FINE
 
 
@@ -74,7 +62,7 @@ def _facts(trained: Any) -> dict[str, Any]:
     }
 
 
-def _show(rows: list[dict[str, Any]], suite: Path) -> None:
+def _show(rows: list[dict[str, Any]], suite: str) -> None:
     for row in rows:
         if row["error"]:
             click.echo(f"{row['label']}: failed: {row['error']}")

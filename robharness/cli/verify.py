@@ -41,9 +41,10 @@ def command(
     """
     import json
 
-    from robharness import api
+    from robharness.engine import environment
     from robharness.errors import ExitCode
     from robharness.plugins import discover
+    from robharness.session import data_root as default_data_root
     from robharness.verify import verify
 
     found = verify(
@@ -51,10 +52,10 @@ def command(
         _read(keys),
         discover(plugins),
         store=store,
-        data_root=api.data_root(data_root),
+        data_root=default_data_root(data_root),
         data=data,
         limit=limit,
-        device=api.check_devices(device)[0],
+        device=environment.check_devices(device)[0],
     )
     if as_json:
         click.echo(json.dumps(_as_data(found), indent=1, ensure_ascii=False))

@@ -1,5 +1,6 @@
 """One model of a report, and its renderings: terminal, JSON, Markdown."""
 
-from robharness.report.model import Report, build
+from robharness.report.build import build
+from robharness.report.records import Report
 
 __all__ = ["Report", "build"]

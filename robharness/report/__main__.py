@@ -2,8 +2,8 @@
 
 from rich.console import Console
 
-from robharness.report.model import CellNumbers, Numbers, Report
-from robharness.report.terminal import show
+from robharness.report.records import CellNumbers, Numbers, Report
+from robharness.report.renderers.terminal import show
 
 TABLE_1 = {
     "Supervised": {"clean": 76.71, "fgsm(linf, 0.25/255)": 38.20, "fgsm(linf, 0.5/255)": 22.56},

@@ -3,79 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from robharness import metrics
-from robharness.cells import draw_address
-from robharness.metrics import Bools, Floats, Interval
-from robharness.results import CellResult, Results
+from robharness import statistics
+from robharness.planning.identity import draw_address
+from robharness.report.records import CorruptionErrors, MeanAccuracy, SlopeNumbers
+from robharness.statistics.intervals import Bools, Floats, Interval
+from robharness.store.results import CellResult, Results
 from robharness.suite import Baseline, Perturbation
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeanAccuracy:
-    """Mean of a model's accuracies under corruptions: of a group, at a severity, or (None, None) of them all.
-
-    n: examples that all of them have. corruptions: how many there are, a severity each, of `asked`. interval: bootstrap
-    over examples.
-    """
-
-    model: str
-    group: str | None
-    severity: int | None
-    n: int
-    corruptions: int
-    asked: int
-    accuracy: float | None
-    interval: Interval | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlopeNumbers:
-    """Slope of a model's corruption drops on the reference's; of a group, at a severity, or (None, None) of them all.
-
-    interval: over examples; corruption_interval: over corruptions. few_examples: fewer than the metric asks for.
-    corruptions: how many there are, a severity each, of `asked`. without: corruption -> the slope with it left out.
-    """
-
-    model: str
-    reference: str
-    group: str | None
-    severity: int | None
-    n: int
-    corruptions: int
-    asked: int
-    slope: float | None
-    interval: Interval | None
-    corruption_interval: Interval | None
-    without: dict[str, float] = field(default_factory=dict)
-    few_examples: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class CorruptionErrors:
-    """A model's errors under the corruptions of one set (what names of plugins share), over all their severities.
-
-    name: "mCE" by a published table alone; relative to a model of the suite, or to nothing, it is another number and
-    has another name. error: the mean over the corruptions, a fraction. relative: of what the corruptions add to the
-    clean error. by_corruption: the errors that `error` is the mean of. lacks: why it is no mCE where a table is asked
-    for.
-    """
-
-    model: str
-    corruptions: str
-    name: str
-    baseline: str | None
-    n: int
-    error: float | None
-    interval: Interval | None
-    relative: float | None
-    relative_interval: Interval | None
-    by_corruption: dict[str, float | None]
-    lacks: str
 
 
 class Resampled(NamedTuple):
@@ -107,7 +44,7 @@ class Corruptions:
             every = [cell for cell in self.results.cells if cell.cell.kind != "attack"]
             covering = [cell for cell in every if np.isin(common, cell.positions, assume_unique=True).all()]
             rows = np.stack([cell.correct[np.searchsorted(cell.positions, common)] for cell in covering])
-            resampled = metrics.resampled_accuracies(rows)
+            resampled = statistics.resampled_accuracies(rows)
             drawn.update({cell.cell.key: resampled[:, row] for row, cell in enumerate(covering)})
         return Resampled(right, np.stack([drawn[cell.cell.key] for cell in cells], axis=1))
 
@@ -160,7 +97,7 @@ class Corruptions:
             corruptions=len(there),
             asked=len(part.names),
             accuracy=float(right.mean()) if n else None,
-            interval=metrics.percentile_interval(resampled.mean(axis=1)) if n else None,
+            interval=statistics.percentile_interval(resampled.mean(axis=1)) if n else None,
         )
 
     def _slope(self, label: str, reference: str, part: _Part, there: list[CellResult]) -> SlopeNumbers:
@@ -173,14 +110,14 @@ class Corruptions:
         without: dict[str, float] = {}
         if n:
             try:
-                base, own = (metrics.relative_drops(rows.mean(axis=1)) for rows in (right[:k], right[k:]))
-                value = metrics.slope(base, own)
-                interval = metrics.slope_interval(resampled[:, :k], resampled[:, k:])
+                base, own = (statistics.relative_drops(rows.mean(axis=1)) for rows in (right[:k], right[k:]))
+                value = statistics.slope(base, own)
+                interval = statistics.slope_interval(resampled[:, :k], resampled[:, k:])
                 titles, which = _numbered(there)
-                over = metrics.slope_interval_over_corruptions(base, own, which)
+                over = statistics.slope_interval_over_corruptions(base, own, which)
                 if len(titles) > 1:
-                    without = dict(zip(titles, metrics.slopes_without_each(base, own, which).tolist(), strict=True))
-            except metrics.UndefinedNumber:
+                    without = dict(zip(titles, statistics.slopes_without_each(base, own, which).tolist(), strict=True))
+            except statistics.UndefinedNumber:
                 pass  # nothing dropped, or a model is never right: there is no slope, and the report shows none
         return SlopeNumbers(
             model=label,
@@ -194,7 +131,7 @@ class Corruptions:
             interval=interval,
             corruption_interval=over,
             without=without,
-            few_examples=n < metrics.MIN_SLOPE_EXAMPLES,
+            few_examples=n < statistics.MIN_SLOPE_EXAMPLES,
         )
 
     def _errors(self, label: str, name: str, there: list[CellResult]) -> CorruptionErrors:
@@ -224,8 +161,8 @@ class Corruptions:
                 theirs, their_clean = 1 - accuracies[..., k + 1 :] @ shares, 1 - accuracies[..., k]
             else:
                 return ours, None
-            relative = metrics.relative_corruption_errors(ours, clean, theirs, their_clean)
-            return metrics.corruption_errors(ours, theirs), relative
+            relative = statistics.relative_corruption_errors(ours, clean, theirs, their_clean)
+            return statistics.corruption_errors(ours, theirs), relative
 
         found: dict[str, float | None] = dict.fromkeys(titles)
         means: list[tuple[float | None, Interval | None]] = [(None, None), (None, None)]
@@ -235,7 +172,7 @@ class Corruptions:
             means = [
                 (None, None)
                 if value is None or many is None
-                else (_number(value.mean()), metrics.percentile_interval(many.mean(axis=-1)))
+                else (_number(value.mean()), statistics.percentile_interval(many.mean(axis=-1)))
                 for value, many in zip(values, drawn, strict=True)
             ]
         called = f"mean CE relative to {model}" if model else "mean corruption error"

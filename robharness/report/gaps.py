@@ -5,34 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robharness import metrics
-from robharness.metrics import Bools, Interval
-
-if TYPE_CHECKING:
-    from robharness.results import CellResult, Results
-
-
-@dataclass(frozen=True, kw_only=True)
-class GapClosed:
-    """Of a model, or of the mean of its runs, on the way that the suite's `gap` says.
-
-    runs: how many are complete, of `asked`; of the three, those with the smallest share. closed: 0 is where the way
-    begins, 1 where it ends; None where there is no way. interval: over runs, or, where the suite has one of each, over
-    examples; None of one beside several, and of too few. printed: as the paper's Table 4 has it, from relative drops
-    rounded to whole percentages.
-    """
-
-    model: str
-    perturbation: str
-    runs: int
-    asked: int
-    closed: float | None
-    interval: Interval | None
-    printed: float | None
+from robharness import statistics
+from robharness.report.records import GapClosed
+from robharness.statistics.intervals import Bools
+from robharness.store.results import CellResult, Results
 
 
 @dataclass(frozen=True)
@@ -45,21 +24,21 @@ class _Runs:
 
     @property
     def accuracies(self) -> list[float]:
-        return [metrics.accuracy(right) for right in self.perturbed]
+        return [statistics.accuracy(right) for right in self.perturbed]
 
     @property
     def accuracy(self) -> float:
         """The mean over runs, from counts, so that equal ones are equal."""
-        return metrics.accuracy(np.concatenate(self.perturbed))
+        return statistics.accuracy(np.concatenate(self.perturbed))
 
     @property
     def drop(self) -> float:
         """The mean of the runs' own. Raises ZeroClean."""
         pairs = zip(self.clean, self.accuracies, strict=True)
-        return float(np.mean([metrics.relative_drop(metrics.accuracy(clean), left) for clean, left in pairs]))
+        return float(np.mean([statistics.relative_drop(statistics.accuracy(clean), left) for clean, left in pairs]))
 
 
-def gaps(results: Results) -> Iterator[GapClosed]:
+def gaps_closed(results: Results) -> Iterator[GapClosed]:
     """Of all models but the two that the way goes between, where all three have a complete run."""
     suite, columns = results.suite, dict[str, list[str]]()
     for model in suite.models:
@@ -91,14 +70,14 @@ def _runs(asked: int, pairs: list[tuple[CellResult, CellResult]]) -> _Runs:
 def _closed(column: str, perturbation: str, method: _Runs, start: _Runs, end: _Runs) -> GapClosed:
     three = (method, start, end)
     closed = interval = printed = None
-    with suppress(metrics.UndefinedNumber):
-        printed = metrics.gap_closed_printed(method.drop, start.drop, end.drop)
-    with suppress(metrics.UndefinedNumber):
-        closed = metrics.gap_closed(method.accuracy, start.accuracy, end.accuracy)
+    with suppress(statistics.UndefinedNumber):
+        printed = statistics.gap_closed_printed(method.drop, start.drop, end.drop)
+    with suppress(statistics.UndefinedNumber):
+        closed = statistics.gap_closed(method.accuracy, start.accuracy, end.accuracy)
         if all(runs.asked == 1 for runs in three):
-            interval = metrics.gap_closed_interval(*(runs.perturbed[0] for runs in three), paired=True)
+            interval = statistics.gap_closed_interval(*(runs.perturbed[0] for runs in three), paired=True)
         else:
-            interval = metrics.gap_closed_interval(*(runs.accuracies for runs in three), paired=False)
+            interval = statistics.gap_closed_interval(*(runs.accuracies for runs in three), paired=False)
     least = min(three, key=lambda runs: len(runs.perturbed) / runs.asked)
     return GapClosed(
         model=column, perturbation=perturbation, runs=len(least.perturbed), asked=least.asked, closed=closed,

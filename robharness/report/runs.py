@@ -3,33 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from robharness import metrics
-
-if TYPE_CHECKING:
-    from robharness.report.model import Numbers
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunNumbers:
-    """Means and sample standard deviations over runs, as fractions; None where there is no such number.
-
-    model: the label that the runs share. runs: how many have all their examples, of `asked`. A relative drop is each
-    run's own, against its own clean accuracy; with one run there is no deviation.
-    """
-
-    model: str
-    perturbation: str
-    runs: int
-    asked: int
-    accuracy: float | None
-    accuracy_deviation: float | None
-    robust_accuracy: float | None
-    robust_accuracy_deviation: float | None
-    relative_drop: float | None
-    relative_drop_deviation: float | None
+from robharness import statistics
+from robharness.report.records import Numbers, RunNumbers
 
 
 def over_runs(model: str, perturbation: str, asked: int, numbers: Sequence[Numbers]) -> RunNumbers:
@@ -46,4 +22,4 @@ def spread(values: Sequence[float | None]) -> tuple[float | None, float | None]:
     there = [value for value in values if value is not None]
     if not there or len(there) < len(values):
         return None, None
-    return metrics.mean_and_deviation(there)
+    return statistics.mean_and_deviation(there)

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from robharness.metrics import Interval, drop_text
-from robharness.report.corruptions import MeanAccuracy, SlopeNumbers
-from robharness.report.gaps import GapClosed
-from robharness.report.model import CellNumbers, Numbers, Report, WorstCase
+from robharness.report.records import CellNumbers, GapClosed, MeanAccuracy, Numbers, Report, SlopeNumbers, WorstCase
 from robharness.report.runs import over_runs, spread
-from robharness.specs import Measured
+from robharness.specs import MetricResult
+from robharness.statistics import Interval, drop_text
 
 T = TypeVar("T")
 
@@ -241,7 +239,7 @@ def _metrics(report: Report) -> Table | None:
     return Table("Metrics", ("", *report.columns), rows, _over_runs(report).removeprefix("; "))
 
 
-def _with_published(report: Report, name: str) -> dict[str, tuple[Measured, float | None]]:
+def _with_published(report: Report, name: str) -> dict[str, tuple[MetricResult, float | None]]:
     """A metric's values by label, and what is published of them."""
     published = report.expected_metrics.get(name, {})
     return {label: (measured, published.get(label)) for label, measured in report.metrics[name].items()}
@@ -289,12 +287,12 @@ def _over_runs(report: Report) -> str:
     return "; ±: sample standard deviation over runs, which differ in their seed" if report.runs else ""
 
 
-def _metric_value(found: tuple[Measured, float | None]) -> Value:
+def _metric_value(found: tuple[MetricResult, float | None]) -> Value:
     measured, published = found
     return Value("–" if math.isnan(measured.value) else f"{measured.value:.4g}", _published(published))
 
 
-def _metric_over_runs(found: Sequence[tuple[Measured, float | None]]) -> Value:
+def _metric_over_runs(found: Sequence[tuple[MetricResult, float | None]]) -> Value:
     return Value(_over([measured.value for measured, _ in found], "{:.4g}").text, _published(found[0][1]))
 
 

@@ -5,21 +5,8 @@
 
 from robharness.suite.baselines import BASELINES, Baseline
 from robharness.suite.reader import load, trained_on
-from robharness.suite.records import (
-    AttackRef,
-    Check,
-    Compat,
-    CorruptionRef,
-    DataRef,
-    Header,
-    Model,
-    ModelRef,
-    Perturbation,
-    Precision,
-    Suite,
-    changed_fields,
-    unrepresented,
-)
+from robharness.suite.records import AttackRef, Check, Compat, CorruptionRef, DataRef, Header, ModelRef, Precision
+from robharness.suite.resolved import Model, Perturbation, Suite, changed_fields, unrepresented
 from robharness.suite.schema import json_schema
 
 __all__ = [

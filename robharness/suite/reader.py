@@ -18,17 +18,8 @@ from robharness.specs import DataRef as Split
 from robharness.specs import ModelSpec, Preprocessing
 from robharness.suite import yaml
 from robharness.suite.baselines import BASELINES, Baseline
-from robharness.suite.records import (
-    DEFAULT_CANVAS,
-    AttackRef,
-    CorruptionRef,
-    Header,
-    Model,
-    ModelRef,
-    Perturbation,
-    Suite,
-    unrepresented,
-)
+from robharness.suite.records import DEFAULT_CANVAS, AttackRef, CorruptionRef, Header, ModelRef
+from robharness.suite.resolved import Model, Perturbation, Suite, unrepresented
 
 
 def load(source: str | Path | Mapping[str, Any], registry: Registry, *, models_follow: bool = False) -> Suite:
@@ -324,7 +315,7 @@ class _Reader:
         try:
             spec = dataclasses.replace(spec, **(spec.given(params) if spec.given else {}))
         except Exception as error:  # a plugin's function may raise anything; say whose it was
-            self.error(path, f"{entry.name} ({entry.source}): {error}")
+            self.error(path, f"{entry.name} ({entry.origin}): {error}")
         if ref.preprocessing is None:
             return spec
         place = (*path, "preprocessing")
@@ -361,7 +352,7 @@ class _Reader:
                 _ = entry.spec.threat(params).norm, entry.spec.threat(params).targeted
                 _ = entry.spec.blocks is not None and entry.spec.blocks(params)
             except Exception as error:  # a plugin's function may raise anything; say whose it was
-                self.error(path, f"{entry.name} ({entry.source}): {error}")
+                self.error(path, f"{entry.name} ({entry.origin}): {error}")
                 continue
             nests = entry.spec.ensemble if ref.nested is None else ref.nested
             if ref.eps is None and (not entry.spec.minimal or nests):
@@ -376,11 +367,11 @@ class _Reader:
                 continue
             nested = tuple(sorted(ref.eps or ())) if nests else ()
             common = {"kind": "attack", "entry": entry, "params": params, "nested": nested}
-            common |= {"source": self.source(path, ref, models), "eight_bit": ref.eight_bit}
+            common |= {"surrogate": self.surrogate(path, ref, models), "eight_bit": ref.eight_bit}
             for eps in nested or ref.eps or (None,):
                 yield path, Perturbation(strength=eps, **common)
 
-    def source(self, path: yaml.Path, ref: AttackRef, models: list[tuple[yaml.Path, Model]]) -> Model | None:
+    def surrogate(self, path: yaml.Path, ref: AttackRef, models: list[tuple[yaml.Path, Model]]) -> Model | None:
         """The model that an attack is crafted on."""
         labels = [model.label for _, model in models]
         if ref.source is not None and ref.source not in labels:
@@ -449,7 +440,7 @@ class _Reader:
 
     def crafted(self, path: yaml.Path, perturbation: Perturbation, model: Model) -> None:
         """Whether the attack can be crafted on its source, and judged by this model."""
-        source, spec = perturbation.source or model, model.entry.spec
+        source, spec = perturbation.surrogate or model, model.entry.spec
         attacks_features = perturbation.kind == "attack" and perturbation.entry.spec.access == "features"
         if attacks_features and source.entry.spec.features is None:
             sentence = f"{source.entry.name} declares no `features`, which {perturbation.entry.name} attacks"
@@ -537,13 +528,13 @@ def trained_on(entry: Entry, params: Any, registry: Registry) -> dict[str, tuple
         declared = dict(entry.spec.weights.data(params))
         wrong = [role for role, split in declared.items() if not isinstance(split, Split)]
     except Exception as error:  # a plugin's function may raise anything; say whose it was
-        raise UserError(f"{entry.name} ({entry.source}): {type(error).__name__}: {error}") from error
+        raise UserError(f"{entry.name} ({entry.origin}): {type(error).__name__}: {error}") from error
     if wrong:
-        raise UserError(f"{entry.name} ({entry.source}): its data '{wrong[0]}' are no DataRef")
+        raise UserError(f"{entry.name} ({entry.origin}): its data '{wrong[0]}' are no DataRef")
     for role, split in declared.items():
         data = registry.find("datasets", split.name)
         if data.spec.splits and split.split not in data.spec.splits:
-            raise UserError(f"{entry.name} ({entry.source}) is trained on the split '{split.split}' of {data.name}, "
+            raise UserError(f"{entry.name} ({entry.origin}) is trained on the split '{split.split}' of {data.name}, "
                             f"which has {', '.join(data.spec.splits)}")  # fmt: skip
         found[str(role)] = (data, split.split)
     return found
@@ -571,5 +562,5 @@ def _same(one: Perturbation, other: Perturbation) -> bool:
 
 
 def _way(perturbation: Perturbation) -> tuple[Any, ...]:
-    source = perturbation.source and perturbation.source.label
+    source = perturbation.surrogate and perturbation.surrogate.label
     return perturbation.entry.name, bool(perturbation.nested), source, perturbation.eight_bit

@@ -16,18 +16,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from robharness import api, referee, worker
-from robharness.cells import Cell
-from robharness.classifier import Batch, Classifier
-from robharness.errors import UserError, Violation
-from robharness.referee import Guard, Outcome
-from robharness.rng import ExampleRNG, NoDraws, global_draws, global_seed
+from robharness import api, session
+from robharness.errors import ContractViolation, UserError
+from robharness.evaluation import columns, loading, outcomes, probe, referee
+from robharness.evaluation.batch import Batch
+from robharness.evaluation.classifier import Classifier
+from robharness.evaluation.guard import Guard
+from robharness.evaluation.loading import LoadedModel
+from robharness.evaluation.referee import Outcome
+from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws, global_seed
+from robharness.planning.cells import Cell
 from robharness.specs import Access, AttackSpec, Budget, Cost, Norm, Perturbed
 from robharness.testing import toys
 from robharness.testing.contract import Broken, Subject, params_of
 from robharness.testing.fresh import ask
 from robharness.testing.toys import Toy
-from robharness.worker import Loaded
 
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
 ROWS = 8
@@ -50,7 +53,7 @@ def keeps_its_threat_model(attack: Subject) -> None:
                     try:
                         x = returned.x if isinstance(returned, Perturbed) else returned
                         referee.checked(x, batch.x, notes={}, eps=float(Budget(eps)), norm=way.norm)
-                    except Violation as error:
+                    except ContractViolation as error:
                         raise Broken(f"with {way} on {toy.name}, {error}") from None
 
 
@@ -74,7 +77,7 @@ def changes_nothing_else(attack: Subject) -> None:
                 with Guard(model).watching(batch):
                     for _ in called(way, toy, float(Budget(TELLING[way.norm])), model=model, batch=batch):
                         pass
-            except Violation as error:
+            except ContractViolation as error:
                 raise Broken(f"with {way} on {toy.name}, {error}") from None
 
 
@@ -112,7 +115,7 @@ def notes_as_declared(attack: Subject) -> None:
                 try:
                     unmoved = replace(returned, x=batch.x)
                     referee.checked(unmoved, batch.x, notes=wanted, some_notes=spec.ensemble)
-                except Violation as error:
+                except ContractViolation as error:
                     raise Broken(f"with {way} on {toy.name}, {error}") from None
 
 
@@ -120,9 +123,9 @@ def exact_on_integers(attack: Subject) -> None:
     """On networks that never round, outcomes are bit-equal for every batch, order, shard and rows per pass."""
     for way in ways(attack):
         for toy in _toys(attack):
-            whole = outcomes(way, toy, TELLING[way.norm])
+            whole = outcomes_by_example(way, toy, TELLING[way.norm])
             for cut, rows in zip(_cuts(way), (3, ROWS, 2 * ROWS), strict=False):
-                found = outcomes(way, toy, TELLING[way.norm], rows=rows, cut=cut)
+                found = outcomes_by_example(way, toy, TELLING[way.norm], rows=rows, cut=cut)
                 _compare(whole, found, f"with {way} on {toy.name}, {_told(cut)}, {rows} rows per pass")
 
 
@@ -130,9 +133,9 @@ def replays(attack: Subject) -> None:
     """On a network with real weights outcomes are bit-equal when it runs again, in other batches and another order."""
     for way in ways(attack):
         for toy in [toys.smooth(kind) for kind in _kinds(attack)]:
-            whole = outcomes(way, toy, TELLING[way.norm])
+            whole = outcomes_by_example(way, toy, TELLING[way.norm])
             for cut in _cuts(way):
-                found = outcomes(way, toy, TELLING[way.norm], cut=cut)
+                found = outcomes_by_example(way, toy, TELLING[way.norm], cut=cut)
                 _compare(whole, found, f"with {way} on {toy.name}, {_told(cut)}")
 
 
@@ -154,9 +157,9 @@ def costs_what_it_declares(attack: Subject) -> None:
                 loaded.classifier.grad_mode_exact = True  # otherwise some make a pass more for each that seems fooled
                 batch = loaded.reader.read(0, len(toy.ids))
                 batch.logits(loaded.classifier)  # what all cells share costs none of them
-                batch.features(loaded.classifier.restricted("features"))
+                batch.features(loaded.classifier.with_access("features"))
                 loaded.classifier.passes.clear()
-                next(worker.outcomes(loaded, [cell], batch, (0, len(toy.ids))))
+                next(outcomes.outcomes(loaded, [cell], batch, (0, len(toy.ids))))
                 spent = loaded.classifier.passes
             gradients = spent["backward"] / len(toy.ids)
             forwards = spent["forward"] / len(toy.ids) - gradients - way.judging
@@ -292,7 +295,7 @@ def called(
     """
     spec = way.spec
     access = access or ("features" if spec.access == "features" else "gradient")
-    model, batch = (model or _classifier(toy)).restricted(access), batch or _batch(toy)
+    model, batch = (model or _classifier(toy)).with_access(access), batch or _batch(toy)
     built = spec.build(way.params)
     for name, member in built.items() if isinstance(built, Mapping) else [("", built)]:
         if name:
@@ -321,7 +324,7 @@ WHOLE = Cut()
 @contextmanager
 def bench(
     way: Way, toy: Toy, eps: str | None, *, rows: int = ROWS, is_turned: bool = False
-) -> Iterator[tuple[Loaded, Cell]]:
+) -> Iterator[tuple[LoadedModel, Cell]]:
     """The toy ready in a worker, and the cell of this attack. eps: None for an attack without a budget."""
     name = f"testing/{toy.name}"
     suite = {
@@ -332,11 +335,11 @@ def bench(
         "attacks": [{"attack": way.attack.entry.name, **way.options, **({"eps": eps} if eps else {})}],
     }
     plan = api.plan(suite, data=way.attack.data_root, registry=toy.beside(way.attack.plugin.registry))
-    api.require(plan)
+    session.require(plan)
     assert plan.data is not None
     order = list(range(len(toy.ids)))
     plan = replace(plan, data=replace(plan.data, order=order[::-1] if is_turned else order))
-    loaded = worker.load(plan, plan.models[0], rows=rows)
+    loaded = loading.load_model(plan, plan.models[0], rows=rows)
     try:
         yield loaded, plan.cells[1]
     finally:
@@ -348,32 +351,34 @@ Outcomes = dict[str, dict[str, Any]]
 
 
 def whole_outcome(way: Way, toy: Toy, eps: str | None) -> Outcome:
-    """Of all examples in one batch, in order. Raises Violation."""
+    """Of all examples in one batch, in order. Raises ContractViolation."""
     with bench(way, toy, eps) as (loaded, cell):
         batch = loaded.reader.read(0, len(toy.ids))
-        return next(worker.outcomes(loaded, [cell], batch, (0, len(batch))))[0]
+        return next(outcomes.outcomes(loaded, [cell], batch, (0, len(batch))))[0]
 
 
-def outcomes(way: Way, toy: Toy, eps: str | None, *, rows: int = ROWS, cut: Cut = WHOLE) -> Outcomes:
-    """All that a worker would store, and the perturbed inputs. Raises Violation."""
+def outcomes_by_example(way: Way, toy: Toy, eps: str | None, *, rows: int = ROWS, cut: Cut = WHOLE) -> Outcomes:
+    """All that a worker would store, and the perturbed inputs. Raises ContractViolation."""
     found: Outcomes = {}
     with bench(way, toy, eps, rows=rows, is_turned=cut.is_turned) as (loaded, cell):
         bounds = (0, *cut.bounds, len(toy.ids))
         for span in pairwise(bounds):
             batch = loaded.reader.read(*span)
-            outcome, attacked = next(worker.outcomes(loaded, [cell], batch, span))
-            columns = worker.stored_columns(cell, batch, outcome, attacked)
+            outcome, attacked = next(outcomes.outcomes(loaded, [cell], batch, span))
+            stored = columns.stored_columns(cell, batch, outcome, attacked)
             for row, example in enumerate(batch.ids):
-                stored = {f"'{name}'": repr(column[row]) for name, column in columns.items()}
+                texts = {f"'{name}'": repr(column[row]) for name, column in stored.items()}
                 bits = outcome.inputs[row].contiguous().numpy().tobytes()
-                found[example] = {"perturbed input": bits, **stored}
+                found[example] = {"perturbed input": bits, **texts}
     return found
 
 
 def digests(attack: Subject) -> dict[str, str]:
     """Of the outcomes on the smooth toys, by norm and kind."""
     return {
-        f"with {way} on {toy.name}": hashlib.sha256(repr(outcomes(way, toy, TELLING[way.norm])).encode()).hexdigest()
+        f"with {way} on {toy.name}": hashlib.sha256(
+            repr(outcomes_by_example(way, toy, TELLING[way.norm])).encode()
+        ).hexdigest()
         for way in ways(attack)
         for toy in [toys.smooth(kind) for kind in _kinds(attack)]
     }
@@ -410,7 +415,7 @@ def _toys(attack: Subject) -> list[Toy]:
 def _classifier(toy: Toy) -> Classifier:
     """Ready as in a run, where a probe has gone before."""
     model = Classifier(toy.net(), rows=ROWS, features="body")
-    worker.probe(model, tuple(toy.x.shape[1:]))
+    probe.probe(model, tuple(toy.x.shape[1:]))
     return model
 
 

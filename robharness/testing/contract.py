@@ -16,9 +16,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from robharness.api import data_root as default_data_root
-from robharness.errors import PluginLoadError, UserError, Violation, did_you_mean
-from robharness.plugins import KINDS, Entry, Registry, Source, installed_plugins, loose_plugin, take_plugin
+from robharness.errors import ContractViolation, PluginLoadError, UserError, did_you_mean
+from robharness.plugins import KINDS, Entry, PluginOrigin, Registry, installed_plugins, loose_plugin, take_plugin
+from robharness.session import data_root as default_data_root
 
 PLUGIN = "plugin"
 """The kind of what is checked of a plugin as a whole, beside those of `KINDS`."""
@@ -56,11 +56,11 @@ class Plugin:
             return cls(namespace=path.stem, place=str(path))
         sources = [source for source, _ in installed_plugins()]
         for source in sources:
-            if plugin in (source.namespace, source.origin):
-                return cls(namespace=source.namespace, place=source.origin)
+            if plugin in (source.namespace, source.location):
+                return cls(namespace=source.namespace, place=source.location)
         if _is_importable(plugin):
             return cls(namespace=plugin.rpartition(".")[2].removeprefix("robharness_"), place=plugin)
-        known = did_you_mean(plugin, [name for source in sources for name in (source.namespace, source.origin)])
+        known = did_you_mean(plugin, [name for source in sources for name in (source.namespace, source.location)])
         raise PluginLoadError(
             f"'{plugin}' is no installed plugin and no module{known or '.'} See: robharness list plugins"
         )
@@ -95,8 +95,8 @@ def _registry(plugin: Plugin) -> Registry:
     if plugin.place.endswith(".py"):
         source, load = loose_plugin(Path(plugin.place))
     else:
-        found = [each for each in installed_plugins() if each[0].origin == plugin.place]
-        named = Source(namespace=plugin.namespace, distribution=plugin.place, origin=plugin.place)
+        found = [each for each in installed_plugins() if each[0].location == plugin.place]
+        named = PluginOrigin(namespace=plugin.namespace, distribution=plugin.place, location=plugin.place)
         source, load = found[0] if found else (named, lambda: import_module(plugin.place))
     take_plugin(registry, source, load)
     for problem in registry.problems:
@@ -204,7 +204,7 @@ class Check:
         __tracebackhide__ = True
         try:
             self.rule(self.subject)
-        except (Broken, Violation) as error:
+        except (Broken, ContractViolation) as error:
             raise self._broken(f"breaks {self.name}", str(error)) from error.__cause__
         except UserError as error:
             raise self._broken(f"cannot be checked for {self.name}", str(error)) from None

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robharness import referee
-from robharness.classifier import Batch
-from robharness.data import on_canvas
 from robharness.errors import PluginNotFound, UserError
+from robharness.evaluation import referee
+from robharness.evaluation.batch import Batch
+from robharness.evaluation.images import on_canvas
+from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws, global_seed
 from robharness.plugins import discover
-from robharness.rng import ExampleRNG, NoDraws, global_draws, global_seed
 from robharness.specs import CorruptionSpec, Perturbed
 from robharness.testing.contract import Broken, Subject
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from robharness.errors import Unreadable
-from robharness.rng import global_draws
+from robharness.errors import UnreadableExample
+from robharness.evaluation.rng import global_draws
 from robharness.specs import Dataset
 from robharness.testing.contract import Broken, Subject
 from robharness.testing.fresh import ask
@@ -63,7 +63,7 @@ def pixels(data: Subject) -> None:
     for index in _sample(data, dataset):
         try:
             example = dataset.read(index)
-        except Unreadable:  # broken ones are named and counted by the core
+        except UnreadableExample:  # broken ones are named and counted by the core
             continue
         readable += 1
         checked(dataset.ids[index], example)
@@ -159,7 +159,7 @@ def _digest(dataset: Dataset, index: int) -> str:
     try:
         example: Any = dataset.read(index)
         found = example if isinstance(example, np.ndarray) else example[_frames(len(example))]
-    except Unreadable:
+    except UnreadableExample:
         return "unreadable"
     found = np.ascontiguousarray(found)
     return f"{found.dtype} {found.shape} {hashlib.sha256(found.tobytes()).hexdigest()}"
@@ -179,7 +179,7 @@ def _check_picture(id: str, picture: Any) -> None:
 
 def _check_video(id: str, video: Any) -> None:
     if len(video) < 1:
-        raise Broken(f"'{id}' has no frames; raise Unreadable for a video that is broken")
+        raise Broken(f"'{id}' has no frames; raise UnreadableExample for a video that is broken")
     wanted = _frames(len(video))
     alone = {frame: np.asarray(video[[frame]]) for frame in wanted}
     for frame, found in alone.items():

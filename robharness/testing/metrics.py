@@ -8,10 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from robharness import api, engine, results
-from robharness.report.model import measured
-from robharness.results import Results
-from robharness.store import Store
+from robharness import api
+from robharness.engine import listeners
+from robharness.engine.run import run_plan
+from robharness.report.plugin_metrics import measured
+from robharness.store import Store, results
+from robharness.store.results import Results
 from robharness.testing import toys
 from robharness.testing.contract import Broken, Subject
 
@@ -67,5 +69,5 @@ def stored(metric: Subject) -> Iterator[Results]:
         }
         plan = api.plan(suite, data=metric.data_root, registry=registry)
         store = Store(Path(folder) / "store")
-        engine.run(plan, store, api.Silent())
+        run_plan(plan, store, listeners.Silent())
         yield results.load(plan, store)

@@ -14,19 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robharness import worker
-from robharness.cells import PlannedModel
-from robharness.checkpoints import state_digest
-from robharness.classifier import Classifier, Gradient, NoGradient
-from robharness.rng import global_draws
+from robharness.evaluation import loading, probe
+from robharness.evaluation.classifier import Classifier, Gradient, NoGradient
+from robharness.evaluation.digest import state_digest
+from robharness.evaluation.rng import global_draws
+from robharness.planning.cells import PlannedModel
+from robharness.planning.weights import resolve
 from robharness.specs import Download, File, ModelSpec
 from robharness.suite import Model
 from robharness.testing.contract import Broken, Subject
 from robharness.testing.fresh import ask
-from robharness.weights import resolve
 
 ROWS = (4, 8)
-"""Of a pass: multiples of 4, whose rows keep their bits on CPUs; see `worker.pass_rows`."""
+"""Of a pass: multiples of 4, whose rows keep their bits on CPUs; see `loading.batch_size_candidates`."""
 
 
 def builds(model: Subject) -> None:
@@ -116,7 +116,7 @@ def neighbours_change_nothing(model: Subject) -> None:
     spec = planned(model).entry.spec
     for rows in ROWS:
         clips = spec.preprocessing and spec.preprocessing.clips
-        found = worker.probe(Classifier(built(model), rows=rows), spec.input.shape, clips)
+        found = probe.probe(Classifier(built(model), rows=rows), spec.input.shape, clips)
         if found["rows"] and found["gradients"] is not False:
             return
     what = "gradient" if found["rows"] else "logits"
@@ -141,7 +141,7 @@ def features_are_vectors(model: Subject) -> None:
     if spec.features not in dict(net.named_modules()):
         children = ", ".join(name for name, _ in net.named_children())
         raise Broken(f"it has no part '{spec.features}'; its parts are {children}")
-    found = Classifier(net, rows=ROWS[0], features=spec.features).restricted("features").features(
+    found = Classifier(net, rows=ROWS[0], features=spec.features).with_access("features").features(
         inputs(spec, ROWS[0])
     )  # fmt: skip
     if not found.shape[1] or not bool(torch.isfinite(found).all()):
@@ -202,7 +202,7 @@ def planned(model: Subject) -> PlannedModel:
 
 def built(model: Subject) -> nn.Module:
     """The network, built anew: no check sees what another one did to it."""
-    return worker.build(planned(model))
+    return loading.build_network(planned(model))
 
 
 def inputs(spec: ModelSpec, rows: int) -> Tensor:

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robharness.cells import BLOCK
-from robharness.classifier import Batch, Classifier
-from robharness.plugins import KINDS, Registry, Source
-from robharness.rng import ExampleRNG
+from robharness.evaluation.batch import Batch
+from robharness.evaluation.classifier import Classifier
+from robharness.evaluation.rng import ExampleRNG
+from robharness.planning.cells import BLOCK
+from robharness.plugins import KINDS, PluginOrigin, Registry
 from robharness.specs import (
     AttackSpec,
     CorruptionSpec,
@@ -37,7 +38,7 @@ SHAPES: dict[Kind, tuple[int, ...]] = {"image": (3, 8, 8), "video": (3, 4, 4, 4)
 VALUES = 192
 LEVELS, STEPS = 256, 1024
 HIDDEN = 32
-SOURCE = Source(namespace="testing", distribution="robharness.testing")
+SOURCE = PluginOrigin(namespace="testing", distribution="robharness.testing")
 DUAL: dict[Norm, float] = {"linf": 1, "l2": 2, "l1": np.inf}
 """The order of the norm that a gradient has where perturbations have this one."""
 

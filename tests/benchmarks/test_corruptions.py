@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from robharness import Batch, ExampleRNG, discover
-from robharness.data import on_canvas
+from robharness.evaluation.images import on_canvas
 
 DEVICE = os.environ.get("DEVICE", "cpu")
 N, SEVERITY, ROUNDS = 16, 3, 5

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from robharness import api, discover, worker
+from robharness import api, discover
+from robharness.engine import listeners
+from robharness.evaluation import loading
 from robharness.store import Store
 
 MINIATURE = runpy.run_path(str(Path(__file__).parents[1] / "end_to_end/miniature.py"))
@@ -25,9 +27,9 @@ def suite(data, model):
 
 def measured(plan, folder, rows):
     """Seconds that whole runs of the clean cell take in their units, and that the same bare passes take, in turn."""
-    from robharness import engine
+    from robharness.engine.run import run_plan
 
-    loaded = worker.load(plan, plan.models[0], rows=rows)
+    loaded = loading.load_model(plan, plan.models[0], rows=rows)
     batches = [batch for _, batch in loaded.reader.batches(loaded.reader.pictures(0, plan.n))]
     net, units, waited, bare = loaded.classifier.net, [], [], []
     for turn in range(ROUNDS):
@@ -37,7 +39,7 @@ def measured(plan, folder, rows):
                 for x in batch.x.split(rows):
                     net(x if batch.cut is None else batch.cut.clips(x))
         bare.append(time.perf_counter() - begun)
-        summary = engine.run(plan, Store(folder / str(turn)), api.Silent(), batch_size=rows)
+        summary = run_plan(plan, Store(folder / str(turn)), listeners.Silent(), batch_size=rows)
         assert summary.computed == plan.n and not summary.failures
         [speed] = summary.speed.values()
         units.append(speed.seconds)

@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 import torch
 
-from robharness import api, engine, results
-from robharness.store import Store
+from robharness import api
+from robharness.engine import listeners
+from robharness.engine.run import run_plan
+from robharness.store import Store, results
 
 HERE = Path(__file__).parent
 MNIST = HERE.parent / "end_to_end/mnist.py"
@@ -43,9 +45,9 @@ def test_two_hundred_cells_beside_their_bare_passes(benchmark, tmp_path):
     """The clean cell and 199 FGSM budgets of Lite0 on 20 photos: a gradient pass and 199 forward passes a chunk."""
     eps = [f"{i}/2550" for i in range(1, CELLS)]
     plan = api.plan(suite(PHOTOS, [LITE0], [{"attack": "attacks/fgsm", "eps": eps}]))
-    from robharness import worker
+    from robharness.evaluation import loading
 
-    loaded = worker.load(plan, plan.models[0], rows=BATCH)
+    loaded = loading.load_model(plan, plan.models[0], rows=BATCH)
     batch, net = loaded.reader.read(0, plan.n), loaded.classifier.net
 
     def bare():
@@ -60,7 +62,7 @@ def test_two_hundred_cells_beside_their_bare_passes(benchmark, tmp_path):
     whole, units, limits = [], [], []
     for turn in range(2):
         limits.append(seconds_of(bare))
-        summary = engine.run(plan, Store(tmp_path / str(turn)), api.Silent(), batch_size=BATCH)
+        summary = run_plan(plan, Store(tmp_path / str(turn)), listeners.Silent(), batch_size=BATCH)
         assert summary.computed == CELLS * plan.n
         whole.append(summary.seconds)
         units.append(summary.speed["Lite0"].seconds)
@@ -101,7 +103,7 @@ def test_two_workers_beside_one_process(benchmark, tmp_path, network):
     busy = {"one process": [], "two workers": []}
     for turn in range(3):
         for name, how in (("one process", {"threads": 2}), ("two workers", {"workers": 2, "threads": 1})):
-            summary = engine.run(plan, Store(tmp_path / name / str(turn)), api.Silent(), batch_size=batch, **how)
+            summary = run_plan(plan, Store(tmp_path / name / str(turn)), listeners.Silent(), batch_size=batch, **how)
             assert summary.computed == len(plan.cells) * plan.n and not summary.failures
             wall[name].append(summary.seconds)
             busy[name].append(sum(s.seconds for s in summary.speed.values()) / how.get("workers", 1))
@@ -133,7 +135,7 @@ def test_the_share_of_time_that_the_model_waits_for_an_image_folder(benchmark, t
         picture.save(tmp_path / f"pictures/{photos.labels[index % 20]:04}-{index:03}.jpg", quality=92)
     plan = api.plan(suite({"name": "folder/pictures", "split": "all"}, [LITE0], []), plugins=[str(FOLDER)])
     begun = time.perf_counter()
-    summary = engine.run(plan, Store(tmp_path / "store"), api.Silent())
+    summary = run_plan(plan, Store(tmp_path / "store"), listeners.Silent())
     assert summary.computed == 240
     speed = summary.speed["Lite0"]
     print(
@@ -145,11 +147,14 @@ def test_the_share_of_time_that_the_model_waits_for_an_image_folder(benchmark, t
 
 MEASURED = """
 import json, resource, sys
-from robharness import api, engine, results
+from robharness import api
+from robharness.engine import listeners
+from robharness.engine.run import run_plan
+from robharness.store import results
 from robharness.store import Store
 source, plugin, store, limit = json.loads(sys.argv[1])
 plan = api.plan(source, plugins=[plugin], limit=limit)
-summary = engine.run(plan, Store(store), api.Silent())
+summary = run_plan(plan, Store(store), listeners.Silent())
 found = results.load(plan, Store(store))
 assert summary.computed == limit * len(plan.cells) and found.is_complete
 print([result.accuracy for result in found.cells], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

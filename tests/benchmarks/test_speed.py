@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from robharness import Batch, api, worker
+from robharness import Batch, api
+from robharness.engine import worker
+from robharness.evaluation import loading
 from robharness.store import Store
 
 HERE = Path(__file__).parent
@@ -45,7 +47,7 @@ class Ours:
 
     def __init__(self, folder, source, limit, rows=BATCH, data=None):
         self.plan = api.plan(source, limit=limit, data=data, plugins=[RESNET, MNIST])
-        self.loaded = worker.load(self.plan, self.plan.models[0], rows=rows, device=DEVICE)
+        self.loaded = loading.load_model(self.plan, self.plan.models[0], rows=rows, device=DEVICE)
         self.pictures = self.loaded.reader.pictures(0, self.plan.n)
         self.folder, self.rounds = folder, count()
 

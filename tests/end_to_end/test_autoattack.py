@@ -9,8 +9,13 @@ import warnings
 import pyautoattack
 import pytest
 
-from robharness import Budget, api, discover, worker
-from robharness.units import Finished
+from robharness import Budget, api, discover
+from robharness.engine import worker
+from robharness.engine.events import UnitFinished
+from robharness.engine.executors.base import WorkerConfig
+from robharness.engine.units import Unit
+from robharness.evaluation import loading
+from robharness.store import Store
 
 SURVIVOR = {"forward": 7864, "backward": 1910}
 """Passes of an example that withstands all of it, as counted in the authors' code."""
@@ -40,7 +45,7 @@ def ours(mnist_suite, mnist, tmp_path):
 def network(mnist_suite, mnist):
     """The bare network, and a function that gives the first examples, as the harness orders them."""
     plan = api.plan(mnist_suite(), plugins=[mnist])
-    loaded = worker.load(plan, plan.models[0])
+    loaded = loading.load_model(plan, plan.models[0])
     return plan.models[0].entry.spec.build(None, plan.models[0].weights.path).eval(), loaded.reader.read
 
 
@@ -85,14 +90,14 @@ def test_what_withstands_it_costs_the_authors_passes(mnist_suite, mnist, tmp_pat
     """A pass of one row, and an example that withstands a budget as small as this."""
     suite = mnist_suite(attacks=asked(["0.0001"]), data={"name": "samples/mnist-5k", "split": "test", "limit": 1})
     plan = api.plan(suite, plugins=[mnist])
-    work = worker.Work(plan, worker.Store(tmp_path), worker.Setup(device="cpu", rows=1, threads=1), threading.Event())
+    work = worker.UnitRunner(plan, Store(tmp_path), WorkerConfig(device="cpu", rows=1, threads=1), threading.Event())
     list(work.load("CNN"))
-    unit = worker.Unit(label="CNN", span=(0, 1), keys=tuple(cell.key for cell in plan.cells))
+    unit = Unit(label="CNN", span=(0, 1), keys=tuple(cell.key for cell in plan.cells))
     events = list(work.do(unit, None))
-    (finished,) = [event for event in events if isinstance(event, Finished)]
+    (finished,) = [event for event in events if isinstance(event, UnitFinished)]
     for kind, count in SURVIVOR.items():
         assert abs(finished.passes[kind] - count) < 0.01 * count, kind
-    outcome = worker.Store(tmp_path).read(plan.cells[1].key, 1, ["correct"])
+    outcome = Store(tmp_path).read(plan.cells[1].key, 1, ["correct"])
     assert outcome.table["correct"].to_pylist() == [True]
 
 
@@ -108,7 +113,7 @@ def test_twenty_photos_on_lite0(tmp_path):
     }
     [cell] = api.run(suite, store=tmp_path, device=DEVICE).of("Lite0", "attack")
     plan = api.plan(suite, registry=discover())
-    loaded = worker.load(plan, plan.models[0])
+    loaded = loading.load_model(plan, plan.models[0])
     net = plan.models[0].entry.spec.build(None, plan.models[0].weights.path).eval()
     assert cell.n == 20
     assert cell.accuracy <= authors((net, loaded.reader.read), 20, 1 / 255, "linf")

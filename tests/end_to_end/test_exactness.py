@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from robharness import api, engine
+from robharness import api
+from robharness.engine import listeners
+from robharness.engine.run import run_plan
 from robharness.report import build
 from robharness.store import Store
 
@@ -53,7 +55,7 @@ def test_stored_rows_are_the_same_bits_however_the_work_was_cut(mnist_suite, mni
     run("limits")
     store = Store(tmp_path / "pieces")
     for pattern in ("pgd(l2*", "speckle*", "fgsm(linf, 0.1)", "clean", "*"):
-        engine.run(plan.only(pattern), store, api.Silent(), **how)
+        run_plan(plan.only(pattern), store, listeners.Silent(), **how)
     for name in ("workers", "shards", "limits", "pieces"):
         assert stored(plan, Store(tmp_path / name)) == whole, name
     assert api.load(source, store=tmp_path / "workers", plugins=plugins, limit=n).cells[0].provenance[0]["rows"] == 64

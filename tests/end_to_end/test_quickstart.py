@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision import transforms
 
 from robharness import Batch, ExampleRNG, api
-from robharness.cells import draw_address
+from robharness.planning.identity import draw_address
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "suites" / "quickstart.yaml"

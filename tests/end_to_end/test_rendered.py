@@ -14,7 +14,7 @@ from PIL import Image
 
 import robharness
 from robharness import Batch, ExampleRNG, discover
-from robharness.data import on_canvas
+from robharness.evaluation.images import on_canvas
 from robharness_datasets.imagenet import wnids
 
 NAMES = ("gaussian_noise", "contrast", "motion_blur")

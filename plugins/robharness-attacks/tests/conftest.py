@@ -61,7 +61,7 @@ def attack():
         model = net if isinstance(net, Classifier) else Classifier(net, rows=rows, features=features)
         params = spec.params(**options)
         before = batch.x.clone()
-        view = model.restricted(spec.access)
+        view = model.with_access(spec.access)
         if spec.ensemble:
             result = in_turn(spec.build(params), model, view, batch, eps, name, seed)
         else:

@@ -20,7 +20,7 @@ def case(conv_net, uniform, batch_of):
 
 
 def features(net, x):
-    return Classifier(net, rows=7, features=FEATURES).restricted("features").features(x)
+    return Classifier(net, rows=7, features=FEATURES).with_access("features").features(x)
 
 
 def far(net, batch, x, distance="cosine"):

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import robharness
-from robharness import Training, worker
+from robharness import TrainingJob
+from robharness.evaluation import loading
 from robharness_contrastive.data import Pictures
 
 HERE = Path(__file__).parent
@@ -51,7 +52,7 @@ def job(tmp_path, bars):
         place: Path = tmp_path / folder
         place.mkdir(exist_ok=True)
         told = []
-        return Training(
+        return TrainingJob(
             params=recipe, seed=seed, datasets={"train": dataset}, folder=place, device="cpu",
             say=told.append, progress=told.append,
         )  # fmt: skip
@@ -70,4 +71,4 @@ def stored(tmp_path_factory):
     """Its results, and its network."""
     found = robharness.run(SUITE, store=tmp_path_factory.mktemp("represented") / "store", plugins=PLUGINS)
     assert found.is_complete
-    return found, worker.build(found.plan.models[0])
+    return found, loading.build_network(found.plan.models[0])

@@ -95,7 +95,7 @@ KILLED = """
 import sys; sys.path.insert(0, {here!r})
 from pathlib import Path
 from bars import Bars, of_bars
-from robharness import Training
+from robharness import TrainingJob
 from robharness_contrastive import loop, params
 folder = Path({folder!r}); folder.mkdir(exist_ok=True)
 recipe = params.SimCLR(**of_bars(epochs=6))

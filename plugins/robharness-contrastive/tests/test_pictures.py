@@ -131,7 +131,7 @@ def test_report_draws_them(source, tmp_path, monkeypatch, capsys):
     source["models"].append({"model": "represented/digits", "label": "Shifted", "shift": 3})
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(source))
     monkeypatch.chdir(tmp_path)
-    for words in (["run", "suite.yaml"], ["report", "suite.yaml", "--pictures", "drawn"]):
+    for words in (["run", "suite.yaml"], ["report", "suite.yaml", "--figures", "drawn"]):
         monkeypatch.setattr(sys, "argv", ["robharness", *words, *options])
         assert cli._main(sys.argv[1:]) == 0
     assert [f"wrote drawn/{name}.png" in capsys.readouterr().err for name in NAMES[:1]] == [True]

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from robharness.checkpoints import state_digest
+from robharness.evaluation.digest import state_digest
 from robharness_contrastive import probe
 from robharness_contrastive.networks import Classifier, encoder
 from robharness_contrastive.params import Probe

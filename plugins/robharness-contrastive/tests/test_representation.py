@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 import robharness
 from robharness import plugins
 from robharness.report import build
-from robharness.report.json import render
+from robharness.report.renderers.json import render
 from robharness_contrastive import representation as measures
 from robharness_contrastive.representation import class_distances
 

@@ -17,7 +17,7 @@ from scipy.ndimage import zoom as scipy_zoom
 from skimage.filters import gaussian
 
 from robharness import Batch, ExampleRNG, UserError, api, discover
-from robharness.data import on_canvas
+from robharness.evaluation.images import on_canvas
 from robharness_corruptions import blur, kernels, noise, robharness_corruptions, weather
 from robharness_corruptions.constants import CIFAR, IMAGENET
 
@@ -313,7 +313,7 @@ def test_they_draw_as_they_say(name):
         np.testing.assert_array_equal(first, again)
         return
     assert not np.array_equal(first, again)
-    hill, twin = corrupt(name, pictures[[0, 0]], 3, ("hill", "twin"))
+    hill, twin = corrupt(name, pictures[[0, 0]], 3, ("hill", "for_model"))
     assert not np.array_equal(hill, twin)
 
 

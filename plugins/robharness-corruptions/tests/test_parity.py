@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from robharness import Batch, ExampleRNG, discover
-from robharness.data import on_canvas
+from robharness.evaluation.images import on_canvas
 from robharness_corruptions import robharness_corruptions
 from robharness_corruptions.kernels import BatchedCorruption
 

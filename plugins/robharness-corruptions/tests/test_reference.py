@@ -89,8 +89,8 @@ def test_an_example_is_the_same_whatever_its_batch_order_and_neighbours(name):
 def test_random_ones_depend_on_the_seed_and_on_the_id(name, monkeypatch):
     first = corrupt(name)
     assert not np.array_equal(first, corrupt(name, seed=1))
-    monkeypatch.setitem(PHOTOS, "twin", PHOTOS["hill"])
-    hill, twin = corrupt(name, ("hill", "twin"))
+    monkeypatch.setitem(PHOTOS, "for_model", PHOTOS["hill"])
+    hill, twin = corrupt(name, ("hill", "for_model"))
     assert not np.array_equal(hill, twin)
 
 

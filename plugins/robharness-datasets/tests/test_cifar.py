@@ -15,7 +15,7 @@ import torch
 from torchvision import datasets
 
 import robharness
-from robharness import Batch, Missing, UserError
+from robharness import Batch, MissingResource, UserError
 from robharness_datasets import robharness_corruptions, robharness_datasets
 from robharness_datasets.cifar import PUBLISHED
 
@@ -138,7 +138,7 @@ def test_other_files_than_the_published_ones_are_refused_unless_that_is_on_purpo
 def test_a_missing_file_is_named_with_the_command_that_gets_it(root, name):
     file = root / PUBLISHED[name].folder / next(iter(PUBLISHED[name].files["train"]))
     file.unlink()
-    with pytest.raises(Missing, match=f"{file}.*tar -xzf {name}-python.tar.gz -C {root}$"):
+    with pytest.raises(MissingResource, match=f"{file}.*tar -xzf {name}-python.tar.gz -C {root}$"):
         SPECS[name].open(root, "train")
     assert len(SPECS[name].open(root, "test").ids) == COUNT
 
@@ -229,7 +229,7 @@ def test_labels_that_are_not_the_test_splits_are_refused(root, name, corrupted):
 
 def test_a_missing_or_broken_array_is_refused_with_the_command_that_gets_it(root, name, corrupted):
     title = f"{name.upper()}-C"
-    with pytest.raises(Missing, match=f"{root}/{title}/fog.npy.*tar -xf {title}.tar -C {root}$"):
+    with pytest.raises(MissingResource, match=f"{root}/{title}/fog.npy.*tar -xf {title}.tar -C {root}$"):
         SPECS[f"{name}-c/fog"].open(None, root)
     file = root / title / "gaussian_noise.npy"
     content = file.read_bytes()
@@ -308,6 +308,6 @@ def test_a_suite_without_the_files_is_refused_before_it_runs(tmp_path):
         "corruptions": [{"corruption": "datasets/cifar-10-c/fog", "severity": [1]}],
         "canvas": 32,
     }
-    with pytest.raises(Missing, match=r"CIFAR-10-C/fog\.npy"):
+    with pytest.raises(MissingResource, match=r"CIFAR-10-C/fog\.npy"):
         robharness.run(suite, store=tmp_path / "store", data=tmp_path, plugins=[NEAREST])
     assert not (tmp_path / "store").exists()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from robharness import Missing, UserError
+from robharness import MissingResource, UserError
 from robharness_datasets import robharness_datasets
 
 SPECS = {spec.name: spec for spec in robharness_datasets()}
@@ -64,7 +64,7 @@ def test_a_class_without_pictures_is_refused_since_it_would_shift_the_others(roo
 
 @pytest.mark.parametrize("name", ["folder", "imagenet-folder"])
 def test_nothing_there_is_missing_and_nothing_outside_is_read(root, name):
-    with pytest.raises(Missing, match=f"{root}/none"):
+    with pytest.raises(MissingResource, match=f"{root}/none"):
         SPECS[name].open(root, "none")
     for split in ("../pets", str(root / "pets")):
         with pytest.raises(UserError, match="--data-root"):

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from robharness import Missing, Unreadable, UserError
+from robharness import MissingResource, UnreadableExample, UserError
 from robharness_datasets import robharness_datasets
 from robharness_datasets.imagenet import check_complete, wnids
 
@@ -104,10 +104,10 @@ def test_a_file_that_is_cut_off_is_unreadable_and_named(root):
     file = root / "imagenet" / "val" / "n01440764" / "ILSVRC2012_val_00000001.JPEG"
     file.write_bytes(file.read_bytes()[:-200])
     opened = SPEC.open(root, "val")
-    with pytest.raises(Unreadable, match=r"ILSVRC2012_val_00000001\.JPEG is cut off"):
+    with pytest.raises(UnreadableExample, match=r"ILSVRC2012_val_00000001\.JPEG is cut off"):
         opened.read(0)
     file.write_bytes(b"<html>404</html>")
-    with pytest.raises(Unreadable, match="no picture"):
+    with pytest.raises(UnreadableExample, match="no picture"):
         opened.read(0)
 
 
@@ -130,7 +130,7 @@ def test_more_than_eight_bits_are_refused_rather_than_cut_off(root):
 
 @pytest.mark.parametrize("split", ["val", "train"])
 def test_without_a_folder_the_sentence_says_how_to_get_it(tmp_path, split):
-    with pytest.raises(Missing) as caught:
+    with pytest.raises(MissingResource) as caught:
         SPEC.open(tmp_path / "my data", split)
     sentence = str(caught.value)
     assert f"{tmp_path}/my data/imagenet/{split}" in sentence
@@ -141,7 +141,7 @@ def test_without_a_folder_the_sentence_says_how_to_get_it(tmp_path, split):
 def test_an_empty_folder_is_missing_even_as_a_subset(tmp_path):
     (tmp_path / "imagenet" / "val" / "n01440764").mkdir(parents=True)
     (tmp_path / "imagenet" / "val" / "SUBSET").touch()
-    with pytest.raises(Missing, match="imagenet/val"):
+    with pytest.raises(MissingResource, match="imagenet/val"):
         SPEC.open(tmp_path, "val")
 
 
@@ -164,7 +164,7 @@ def test_folders_that_are_no_classes_are_refused_even_in_a_subset(root):
 
 def test_a_part_without_the_file_that_says_so_is_missing_the_rest(root):
     (root / "imagenet" / "val" / "SUBSET").unlink()
-    with pytest.raises(Missing) as caught:
+    with pytest.raises(MissingResource) as caught:
         SPEC.open(root, "val")
     sentence = str(caught.value)
     assert "there are 11 of 50,000; classes without any: 996, such as n01443537" in sentence
@@ -193,13 +193,13 @@ def test_the_whole_validation_set_opens_and_one_file_less_or_more_does_not(compl
     assert opened.labels == [number for number in range(1000) for _ in range(50)]
     one = complete / "imagenet" / "val" / opened.ids[-1]
     one.unlink()
-    with pytest.raises(Missing, match=r"49,999 of 50,000; classes without 50: 1, such as n15075141 with 49\)"):
+    with pytest.raises(MissingResource, match=r"49,999 of 50,000; classes without 50: 1, such as n15075141 with 49\)"):
         SPEC.open(complete, "val")
     one.with_name("two.JPEG").touch()
     assert len(SPEC.open(complete, "val").ids) == 50_000
     elsewhere = one.parent.parent / "n01440764" / "another.JPEG"
     one.with_name("two.JPEG").rename(elsewhere)
-    with pytest.raises(Missing, match=r"50,000 of 50,000; classes without 50: 2, such as n01440764 with 51\)"):
+    with pytest.raises(MissingResource, match=r"50,000 of 50,000; classes without 50: 2, such as n01440764 with 51\)"):
         SPEC.open(complete, "val")
     elsewhere.rename(one)
     assert SPEC.open(complete, "val").ids == opened.ids
@@ -220,14 +220,14 @@ def test_the_training_set_is_counted_as_a_whole():
     found["n01440764"] = ["a"] * (1281 + 167)
     check_complete("all", Path("train"), found, 1_281_167, None, "", Path("SUBSET"))
     found["n15075141"] = []
-    with pytest.raises(Missing, match=r"1,279,886 of 1,281,167; classes without any: 1, such as n15075141\)"):
+    with pytest.raises(MissingResource, match=r"1,279,886 of 1,281,167; classes without any: 1, such as n15075141\)"):
         check_complete("all", Path("train"), found, 1_281_167, None, "", Path("SUBSET"))
 
 
 def test_a_training_set_is_read_like_the_validation_set(tmp_path):
     (tmp_path / "imagenet" / "train" / "n15075141").mkdir(parents=True)
     Image.fromarray(photo(0, 9, 9)).save(tmp_path / "imagenet" / "train" / "n15075141" / "n15075141_3.JPEG", "PNG")
-    with pytest.raises(Missing, match=r"1 of 1,281,167; classes without any: 999"):
+    with pytest.raises(MissingResource, match=r"1 of 1,281,167; classes without any: 999"):
         SPEC.open(tmp_path, "train")
     (tmp_path / "imagenet" / "train" / "SUBSET").touch()
     opened = SPEC.open(tmp_path, "train")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import robharness
-from robharness import Batch, Missing, UserError
+from robharness import Batch, MissingResource, UserError
 from robharness_datasets import robharness_corruptions
 from robharness_datasets.imagenet import wnids
 
@@ -76,7 +76,9 @@ def test_names_groups_and_archives():
             full = f"imagenet-c-extra/{name}" if archive == "extra" else f"imagenet-c/{name}"
             group = "digital" if name == "brightness" else archive  # as the paper has it, not the publisher
             assert by_name[full] == group
-            with pytest.raises(Missing, match=f"c/{archive}/{name} and .*c/{name}. .* tar -xf {archive}.tar -C"):
+            with pytest.raises(
+                MissingResource, match=f"c/{archive}/{name} and .*c/{name}. .* tar -xf {archive}.tar -C"
+            ):
                 SPECS[full].open(None, Path("nowhere"))
     assert all(spec.randomness == "none" and spec.severities == (1, 2, 3, 4, 5) for spec in SPECS.values())
 
@@ -116,14 +118,14 @@ def test_another_canvas_is_refused_with_the_line_to_write(root):
 def test_an_example_that_it_does_not_have_is_named(root):
     write(root / "imagenet-c" / "fog")
     corruption = SPECS["imagenet-c/fog"].open(None, root)
-    with pytest.raises(Missing, match=r"fog/2/n01440764/ILSVRC2012_val_00000008\.JPEG"):
+    with pytest.raises(MissingResource, match=r"fog/2/n01440764/ILSVRC2012_val_00000008\.JPEG"):
         corruption.perturb(None, batch(["n01440764/ILSVRC2012_val_00000008.JPEG"]), 2, None)
 
 
 def test_a_part_that_is_not_said_to_be_one_is_missing_the_rest(root):
     write(root / "imagenet-c" / "fog")
     (root / "imagenet-c" / "SUBSET").unlink()
-    with pytest.raises(Missing) as caught:
+    with pytest.raises(MissingResource) as caught:
         SPECS["imagenet-c/fog"].open(None, root)
     sentence = str(caught.value)
     assert (
@@ -147,7 +149,7 @@ def test_every_severity_may_be_said_to_be_a_part(root):
     write(folder)
     for severity in range(1, 5):
         (folder / str(severity) / "SUBSET").touch()
-    with pytest.raises(Missing, match="fog of severity 5"):
+    with pytest.raises(MissingResource, match="fog of severity 5"):
         SPECS["imagenet-c/fog"].open(None, root)
     (folder / "5" / "SUBSET").touch()
     assert SPECS["imagenet-c/fog"].open(None, root).perturb(None, batch(IDS), 5, None).shape == (9, 224, 224, 3)
@@ -162,7 +164,9 @@ def test_a_severity_that_was_never_unpacked_is_missing(root):
         for severity in (1, 2):
             (folder / str(severity) / wnid).mkdir()
     first = next(iter(wnids()))
-    with pytest.raises(Missing, match=f"severity 1 .there are 0 of 50,000; classes without any: 1000, such as {first}"):
+    with pytest.raises(
+        MissingResource, match=f"severity 1 .there are 0 of 50,000; classes without any: 1000, such as {first}"
+    ):
         SPECS["imagenet-c/fog"].open(None, root)
 
 

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from robharness import Missing, Unreadable, UserError
+from robharness import MissingResource, UnreadableExample, UserError
 from robharness_datasets.ucf101 import COUNTS, SPEC
 from robharness_datasets.videos import VideoFile
 
@@ -135,7 +135,7 @@ def test_any_order_and_any_thread_give_the_same(published):
 def test_broken_videos_are_unreadable_and_others_are_read(copy, change, reason):
     data = spoiled(copy, 2, change)
     assert list(data.ids) == VIDEOS
-    with pytest.raises(Unreadable, match=reason):
+    with pytest.raises(UnreadableExample, match=reason):
         data.read(2)[[0, 20, 44]]
     assert data.read(3)[[0, 44]].shape == (2, 48, 64, 3)
 
@@ -156,7 +156,7 @@ def test_frames_that_cannot_be_decoded_are_not_made_up(copy, start, reason, capf
     file.write_bytes(content)
     video = SPEC.open(copy, "test1").read(0)
     assert len(video) == N_FRAMES
-    with pytest.raises(Unreadable, match=reason):
+    with pytest.raises(UnreadableExample, match=reason):
         video[[0, 20, 30]]
     assert capfd.readouterr().err == "", "the decoder's own messages come between ours"
 
@@ -164,7 +164,7 @@ def test_frames_that_cannot_be_decoded_are_not_made_up(copy, start, reason, capf
 def test_a_video_that_is_gone_after_opening_is_unreadable(copy):
     data = SPEC.open(copy, "test1")
     (copy / "ucf101" / "UCF-101" / VIDEOS[1]).unlink()
-    with pytest.raises(Unreadable, match="No such file"):
+    with pytest.raises(UnreadableExample, match="No such file"):
         data.read(1)
 
 
@@ -184,21 +184,25 @@ def with_official_count(root, split="testlist01"):
 
 def test_missing_videos_are_counted_before_anything_runs(copy):
     more = with_official_count(copy)
-    with pytest.raises(Missing, match=rf"^3,777 of the 3,783 videos .*such as {more[0]}.*unrar x .*touch .*SUBSET$"):
+    with pytest.raises(
+        MissingResource, match=rf"^3,777 of the 3,783 videos .*such as {more[0]}.*unrar x .*touch .*SUBSET$"
+    ):
         SPEC.open(copy, "test1")
     for video in more:
         (copy / "ucf101" / "UCF-101" / video).touch()
     data = SPEC.open(copy, "test1")
     assert len(data.ids) == 3783
-    with pytest.raises(Unreadable, match="empty"):
+    with pytest.raises(UnreadableExample, match="empty"):
         data.read(3782)
 
 
 def test_nothing_there_says_how_to_get_it(tmp_path, copy):
-    with pytest.raises(Missing, match=r"official lists of UCF101.*classInd\.txt.*curl .*TrainTestSplits.*unzip"):
+    with pytest.raises(
+        MissingResource, match=r"official lists of UCF101.*classInd\.txt.*curl .*TrainTestSplits.*unzip"
+    ):
         SPEC.open(tmp_path / "nowhere", "test1")
     (copy / "ucf101" / "UCF-101").rename(copy / "elsewhere")
-    with pytest.raises(Missing, match=r"6 of the 6 videos.*UCF101\.rar") as caught:
+    with pytest.raises(MissingResource, match=r"6 of the 6 videos.*UCF101\.rar") as caught:
         SPEC.open(copy, "test1")
     assert "SUBSET" not in str(caught.value), "nothing is no part"
 
@@ -208,7 +212,7 @@ def test_lists_that_are_not_the_official_ones_are_refused(copy):
     (copy / "ucf101" / "SUBSET").unlink()
     with pytest.raises(UserError, match=r"testlist01\.txt names 6 videos, the official list 3,783.*unzip"):
         SPEC.open(copy, "test1")
-    with pytest.raises(Missing, match=r"testlist03\.txt"):
+    with pytest.raises(MissingResource, match=r"testlist03\.txt"):
         SPEC.open(copy, "test3")
     (lists / "trainlist02.txt").write_text(f"{VIDEOS[2]} 36\n", encoding="ascii")
     with pytest.raises(UserError, match=r"trainlist02\.txt:1: 'Hammering/.* 36' does not fit classInd"):
@@ -223,7 +227,7 @@ def test_without_a_decoder_it_says_what_to_install(published, monkeypatch):
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "path_importer_cache", {})
     monkeypatch.delitem(sys.modules, "decord", raising=False)
-    with pytest.raises(Missing, match=r"pip install 'robharness-datasets\[video\]'$"):
+    with pytest.raises(MissingResource, match=r"pip install 'robharness-datasets\[video\]'$"):
         SPEC.open(published, "test1")
 
 

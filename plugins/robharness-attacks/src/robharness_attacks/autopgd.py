@@ -151,7 +151,7 @@ class _Found:
             return None
         which, points = examples[fooled], x[fooled].reshape(-1, *self.x.shape[1:])
         labels, logits = labels[fooled], logits[fooled]
-        logits = self._model.judged(points, logits, clearly_fooled(logits, labels))
+        logits = self._model.full_precision_logits(points, logits, clearly_fooled(logits, labels))
         clear = clearly_fooled(logits, labels)
         best = first_of_each(which, 1 - clear.float())
         self.x[which[best]], self._fooled[which[best]], self.done[which[best]] = points[best], True, clear[best]

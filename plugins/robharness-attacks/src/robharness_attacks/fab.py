@@ -34,7 +34,7 @@ class FAB:
     params: FABParams
 
     def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Perturbed:
-        nearest: Tensor = batch.once(("fab", self.params), lambda: smallest(model, batch, self.params, rng))
+        nearest: Tensor = batch.cached(("fab", self.params), lambda: smallest(model, batch, self.params, rng))
         return Perturbed(x=within(batch, nearest, eps, self.params.norm))
 
 

@@ -37,7 +37,7 @@ class FeaturePGD:
             is_reached=_nowhere,
             rows=torch.ones_like(batch.labels, dtype=torch.bool),
             outputs=model.features,
-            at_clean=lambda: batch.once(shared, lambda: model.gradient(batch.x, about, distance)),
+            at_clean=lambda: batch.cached(shared, lambda: model.gradient(batch.x, about, distance)),
         )
         found = climb(model, batch, eps, rng, params, goal)
         reached = found.rank if params.compares else distance(model.features(found.x), about)

@@ -112,7 +112,7 @@ def climb(model: Classifier, batch: Batch, eps: float, rng: ExampleRNG, params: 
                 gradient, outputs = gradient[rows], outputs[rows]
             if params.keep == "best":
                 reached = goal.is_reached(outputs, about)
-                outputs = model.judged(x, outputs, reached)
+                outputs = model.full_precision_logits(x, outputs, reached)
                 best.update(rows, x, goal.rank(outputs, about))
                 on = (~(reached & goal.is_reached(outputs, about))).nonzero().flatten()
                 if len(on) < len(rows):
@@ -176,7 +176,7 @@ def _goal(model: Classifier, batch: Batch, params: FGSMParams | PGDParams) -> tu
         is_reached=lambda logits, about: clearly_reached(logits, about[:, 1]),
         rows=targets >= 0,
         outputs=model.logits,
-        at_clean=lambda: batch.once(shared, lambda: model.gradient(batch.x, about, objective)),
+        at_clean=lambda: batch.cached(shared, lambda: model.gradient(batch.x, about, objective)),
     )
     return goal, {"target": targets}
 

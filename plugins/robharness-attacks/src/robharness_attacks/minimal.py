@@ -150,7 +150,7 @@ def _is_fooled(model: Classifier, x: Tensor, logits: Tensor, labels: Tensor) -> 
     than the judge's, or a lower precision, those that seem to fool the model are passed through it once more.
     """
     is_fooled = lead(logits, labels) > 0
-    if (model.rough or not model.grad_mode_exact) and is_fooled.any():
+    if (model.low_precision_gradients or not model.grad_mode_exact) and is_fooled.any():
         seem = is_fooled.nonzero().flatten()
         is_fooled[seem] = lead(model.logits(x[seem]), labels[seem]) > 0
     return is_fooled
@@ -163,7 +163,7 @@ def _perturbed(model: Classifier, batch: Batch, x: Tensor, eps: float, norm: Nor
 
 
 def _once(attack: DDN | FMN, batch: Batch, search: Callable[[], Tensor]) -> Tensor:
-    x: Tensor = batch.once((type(attack), attack.params), search)
+    x: Tensor = batch.cached((type(attack), attack.params), search)
     return x
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from robharness import DataRef, InputSpec, ModelSpec, Train, hookimpl
 from robharness_contrastive import params
-from robharness_contrastive.metrics import robharness_metrics, robharness_pictures
+from robharness_contrastive.metrics import robharness_figures, robharness_metrics
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from robharness import Training
+    from robharness import TrainingJob
 
-__all__ = ["RECIPES", "robharness_metrics", "robharness_models", "robharness_pictures"]
+__all__ = ["RECIPES", "robharness_figures", "robharness_metrics", "robharness_models"]
 
 RECIPES: Mapping[str, tuple[type, str, str]] = {
     "cross-entropy": (params.Supervised, "Supervised by cross-entropy", ""),
@@ -30,7 +30,7 @@ RECIPES: Mapping[str, tuple[type, str, str]] = {
 }
 
 
-def _train(job: Training) -> None:
+def _train(job: TrainingJob) -> None:
     from robharness_contrastive.loop import train
 
     train(job)

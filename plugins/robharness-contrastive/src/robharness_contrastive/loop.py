@@ -50,7 +50,7 @@ from robharness_contrastive.params import (
 from robharness_contrastive.video import TCLRObjective
 
 if TYPE_CHECKING:
-    from robharness import Training
+    from robharness import TrainingJob
 
 CHECKPOINT, METRICS, WEIGHTS = "checkpoint.pt", "metrics.jsonl", "weights.safetensors"
 TENSORBOARD = "tensorboard"
@@ -61,7 +61,7 @@ STUCK = 0.01
 """Of ln K: a loss of prototypes that is so near to where it started late in training has learned nothing."""
 
 
-def train(job: Training) -> None:
+def train(job: TrainingJob) -> None:
     """Make the weights of a recipe in job.folder. Raises UserError for a loss that is no number, and for a collapse.
 
     A recipe without a probe makes an encoder and its projection; job.base has these for one with a probe, or else they
@@ -74,7 +74,7 @@ def train(job: Training) -> None:
     fabric.barrier()
 
 
-def _make(job: Training, fabric: Fabric) -> None:
+def _make(job: TrainingJob, fabric: Fabric) -> None:
     recipe: Any = job.params
     load = video.load if recipe.preprocessing else data.load
     source = load(job.datasets["train"], recipe, fabric.device)
@@ -94,7 +94,7 @@ def _make(job: Training, fabric: Fabric) -> None:
         _finish(state, job.folder)
 
 
-def _made(job: Training, fabric: Fabric, trained: Source) -> tuple[Encoder, dict[str, Tensor], nn.Module | None]:
+def _made(job: TrainingJob, fabric: Fabric, trained: Source) -> tuple[Encoder, dict[str, Tensor], nn.Module | None]:
     """An encoder, what is kept beside it, and the classifier that was trained with it."""
     recipe: Any = job.params
     examples = _by_clusters(job, fabric, trained) if isinstance(recipe, Clusters) else trained
@@ -113,7 +113,7 @@ def _of_base(
     return net.to(device), {key: v for key, v in state.items() if key.startswith("projection.")}, None
 
 
-def _classifier(job: Training, net: Encoder, own_head: nn.Module | None, trained: Source) -> Classifier:
+def _classifier(job: TrainingJob, net: Encoder, own_head: nn.Module | None, trained: Source) -> Classifier:
     recipe: Any = job.params
     if own_head is not None:
         classifier = Classifier(net, net.width, recipe.n_classes)
@@ -142,7 +142,7 @@ def build(recipe: Recipe, weights: Path) -> nn.Module:
 # --- the loop --------------------------------------------------------------------------------------------------------
 
 
-def _encoder(job: Training, fabric: Fabric, source: Source, stage: str) -> tuple[Encoder, Objective]:
+def _encoder(job: TrainingJob, fabric: Fabric, source: Source, stage: str) -> tuple[Encoder, Objective]:
     """An encoder trained for the recipe's objective. stage: a prefix of the checkpoint's name."""
     recipe: Any = job.params
     per_process, rest = divmod(recipe.batch, world())
@@ -178,7 +178,7 @@ def _encoder(job: Training, fabric: Fabric, source: Source, stage: str) -> tuple
 
 
 def _epoch(
-    job: Training,
+    job: TrainingJob,
     fabric: Fabric,
     learner: Any,
     optimizer: Any,
@@ -247,7 +247,7 @@ def _look(objective: Objective, noted: dict[str, float], epoch: int, recipe: Rec
 
 
 def _tell(
-    job: Training, recipe: Recipe, objective: Objective, epoch: int, step: int, steps: int, sums: Any, began: float
+    job: TrainingJob, recipe: Recipe, objective: Objective, epoch: int, step: int, steps: int, sums: Any, began: float
 ) -> None:
     from robharness import Progress
 
@@ -278,7 +278,7 @@ def _objective(recipe: Any, width: int, examples: int, stage: str) -> Objective:
     return InfoNCE(recipe, width, examples, classes=is_classes)
 
 
-def _by_clusters(job: Training, fabric: Fabric, source: Source) -> Source:
+def _by_clusters(job: TrainingJob, fabric: Fabric, source: Source) -> Source:
     """The examples with clusters of SimCLR's features for labels: the first stage."""
     from sklearn.cluster import KMeans
 

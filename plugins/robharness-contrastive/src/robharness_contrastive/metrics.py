@@ -7,7 +7,7 @@ from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from robharness import Measured, MetricSpec, hookimpl
+from robharness import MetricResult, MetricSpec, hookimpl
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +60,7 @@ def robharness_metrics() -> Iterator[MetricSpec]:
 
 
 @hookimpl
-def robharness_pictures(results: Results, folder: Path) -> Iterator[Path]:
+def robharness_figures(results: Results, folder: Path) -> Iterator[Path]:
     if results.suite.needs & {"features", "views"}:
         from robharness_contrastive import pictures
 
@@ -70,20 +70,20 @@ def robharness_pictures(results: Results, folder: Path) -> Iterator[Path]:
 class _Each:
     """A measure of one model as a metric: of every model, or why there is none."""
 
-    def __init__(self, measure: Callable[[Results, str], Measured]) -> None:
+    def __init__(self, measure: Callable[[Results, str], MetricResult]) -> None:
         self.measure = measure
 
-    def __call__(self, results: Results) -> dict[str, Measured]:
+    def __call__(self, results: Results) -> dict[str, MetricResult]:
         return {label: self._of(results, label) for label in results.labels}
 
-    def _of(self, results: Results, label: str) -> Measured:
+    def _of(self, results: Results, label: str) -> MetricResult:
         try:
             return self.measure(results, label)
         except ValueError as error:  # too few examples, no features yet
-            return Measured(value=nan, lacks=str(error))
+            return MetricResult(value=nan, lacks=str(error))
 
 
-def alignment(results: Results, label: str) -> Measured:
+def alignment(results: Results, label: str) -> MetricResult:
     """The mean over all corruptions and examples; by corruption and by class, too."""
     import numpy as np
 
@@ -100,13 +100,13 @@ def alignment(results: Results, label: str) -> Measured:
     if not distances:
         raise ValueError("there are no features of corrupted examples yet; type: robharness run SUITE")
     every = np.concatenate(distances)
-    return Measured(
+    return MetricResult(
         value=float(np.mean(list(by_view.values()))),
         details={"n": len(clean.labels), "by_view": by_view, "by_class": _by_class(every, np.concatenate(labels))},
     )
 
 
-def uniformity(results: Results, label: str) -> Measured:
+def uniformity(results: Results, label: str) -> MetricResult:
     """Of all examples; and of those of each class, where it has two."""
     from robharness_contrastive import representation
 
@@ -114,10 +114,10 @@ def uniformity(results: Results, label: str) -> Measured:
     rows = {each: found.values[found.labels == each] for each in sorted(set(found.labels.tolist()))}
     by_class = {str(each): representation.uniformity(some) for each, some in rows.items() if len(some) > 1}
     value = representation.uniformity(found.values)
-    return Measured(value=value, details={"n": len(found.labels), "by_class": by_class})
+    return MetricResult(value=value, details={"n": len(found.labels), "by_class": by_class})
 
 
-def inter_intra(results: Results, label: str) -> Measured:
+def inter_intra(results: Results, label: str) -> MetricResult:
     """The ratio of the means, and the mean of the classes' ratios; the matrix of mean distances."""
     import numpy as np
 
@@ -125,7 +125,7 @@ def inter_intra(results: Results, label: str) -> Measured:
 
     features = results.features(label)
     found = representation.class_distances(features.values, features.labels)
-    return Measured(
+    return MetricResult(
         value=found.ratio,
         details={
             "n": len(features.labels),
@@ -137,18 +137,18 @@ def inter_intra(results: Results, label: str) -> Measured:
     )
 
 
-def purity(results: Results, label: str) -> Measured:
+def purity(results: Results, label: str) -> MetricResult:
     from robharness_contrastive import representation
 
     features = results.features(label)
     found = representation.neighbourhood_purity(features.values, features.labels, NEIGHBOURS)
     by_class = _by_class(found, features.labels)
-    return Measured(
+    return MetricResult(
         value=float(found.mean()), details={"n": len(found), "neighbours": NEIGHBOURS, "by_class": by_class}
     )
 
 
-def margin(results: Results, label: str) -> Measured:
+def margin(results: Results, label: str) -> MetricResult:
     """Distances from the boundary are below 0 where the model is wrong."""
     import numpy as np
 
@@ -162,7 +162,7 @@ def margin(results: Results, label: str) -> Measured:
     return _quartiles(found[there], features.labels[there])
 
 
-def input_margin(results: Results, label: str) -> Measured:
+def input_margin(results: Results, label: str) -> MetricResult:
     """0 where the clean input is wrong already; of several attacks the nearest mistake counts, for each example."""
     import numpy as np
 
@@ -182,7 +182,7 @@ def _measures_l2(cell: Any) -> bool:
     return bool(perturbation.norm == "l2" and perturbation.strength is None)
 
 
-def _quartiles(values: np.ndarray, labels: np.ndarray) -> Measured:
+def _quartiles(values: np.ndarray, labels: np.ndarray) -> MetricResult:
     """The median; quartiles, and the median of each class. Values are among those given, inf included."""
     import numpy as np
 
@@ -191,7 +191,9 @@ def _quartiles(values: np.ndarray, labels: np.ndarray) -> Measured:
 
     by_class = {str(each): share(values[labels == each], 0.5) for each in np.unique(labels)}
     quartiles = [share(values, 0.25), share(values, 0.75)]
-    return Measured(value=share(values, 0.5), details={"n": len(values), "quartiles": quartiles, "by_class": by_class})
+    return MetricResult(
+        value=share(values, 0.5), details={"n": len(values), "quartiles": quartiles, "by_class": by_class}
+    )
 
 
 def _by_class(values: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robharness.checkpoints import state_digest
+from robharness.evaluation.digest import state_digest
 from robharness_contrastive.data import Source, Views
 from robharness_contrastive.networks import Classifier, Encoder
 from robharness_contrastive.optim import set_rate

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from robharness import Missing, UserError
+from robharness import MissingResource, UserError
 from robharness_datasets.imagenet import SUBSET
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Cifar:
 def open_cifar(name: str, root: Path, split: str) -> Cifar:
     """The split "train" or "test" of "cifar-10" or "cifar-100", in `<root>/cifar-10-batches-py` or `cifar-100-python`.
 
-    Raises Missing where a file is missing, and UserError where one is not the published one, unless a file SUBSET in
+    Raises MissingResource where a file is missing, and UserError where one is not the published one, unless a file SUBSET in
     the folder says that this is on purpose.
     """
     import numpy as np
@@ -97,7 +97,7 @@ def open_cifar(name: str, root: Path, split: str) -> Cifar:
     rows, labels = [], []
     for file, md5 in published.files[split].items():
         if not (folder / file).is_file():
-            raise Missing(f"the {split} split of {name.upper()}", where=str(folder / file), get=get)
+            raise MissingResource(f"the {split} split of {name.upper()}", where=str(folder / file), get=get)
         if not is_part:
             _check(folder / file, md5, get)
         batch = _batch(folder / file, published, get)

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robharness import Missing, UserError
+from robharness import MissingResource, UserError
 from robharness_datasets.cifar import SIDE, open_cifar
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class CifarC:
 def open_cifar_c(clean: str, corruption: str, params: None, root: Path) -> CifarC:
     """The corruption of "cifar-10" or "cifar-100", in `<root>/CIFAR-10-C/` or `CIFAR-100-C/`; stays on disk.
 
-    Raises Missing where a file is missing, and UserError where it does not fit the test split.
+    Raises MissingResource where a file is missing, and UserError where it does not fit the test split.
     """
     import numpy as np
 
@@ -85,7 +85,7 @@ def _array(file: Path, title: str, get: str) -> np.ndarray:
     import numpy as np
 
     if not file.is_file():
-        raise Missing(f"{file.stem} of {title}", where=str(file), get=get)
+        raise MissingResource(f"{file.stem} of {title}", where=str(file), get=get)
     try:
         array: np.ndarray = np.load(file, mmap_mode="r")
     except (OSError, EOFError, ValueError) as error:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from robharness import Missing, UserError
+from robharness import MissingResource, UserError
 from robharness_datasets.imagenet import wnids
 from robharness_datasets.listing import pictures_below
 from robharness_datasets.pictures import PictureFiles
@@ -18,7 +18,7 @@ def open_folder(root: Path, split: str) -> PictureFiles:
     """The pictures of `<root>/<split>/<class>/`, of a label space of their own; ids such as "cat/one.png".
 
     Classes are numbered in the order of the lines of `<root>/<split>/classes.txt`, or alphabetically without one.
-    Raises Missing where nothing is there, and UserError where a class has no pictures or is not in the file.
+    Raises MissingResource where nothing is there, and UserError where a class has no pictures or is not in the file.
     """
     folder = _folder(root, split)
     found = pictures_below(folder) if folder.is_dir() else {}
@@ -58,7 +58,7 @@ def _opened(folder: Path, found: Mapping[str, Sequence[str]], numbers: Mapping[s
     if not any(found.values()):
         place = shlex.quote(str(folder))
         get = f"put a folder for each class there, as in {folder / 'cat' / 'one.png'}, then type: ls {place}"
-        raise Missing("pictures in a folder for each class", where=str(folder), get=get)
+        raise MissingResource("pictures in a folder for each class", where=str(folder), get=get)
     if others := sorted(found.keys() - numbers.keys()):
         places = shlex.quote(str(folder / others[0])), shlex.quote(str(folder.parent))
         raise UserError(f"{folder / others[0]} is not {what}. To move it away: mv {places[0]} {places[1]}")

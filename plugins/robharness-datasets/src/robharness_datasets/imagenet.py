@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from robharness import Missing, UserError
+from robharness import MissingResource, UserError
 from robharness_datasets.listing import pictures_below, pictures_in
 from robharness_datasets.pictures import PictureFiles
 
@@ -66,13 +66,13 @@ def wnids() -> Mapping[str, int]:
 def open_imagenet(root: Path, split: str) -> PictureFiles:
     """The images of `<root>/imagenet/<split>/<wnid>/`, split "val" or "train"; ids such as "n01440764/one.JPEG".
 
-    Raises Missing where images are missing, unless a file SUBSET in the folder says that this is on purpose, and
+    Raises MissingResource where images are missing, unless a file SUBSET in the folder says that this is on purpose, and
     UserError where the folders are none of ImageNet's classes.
     """
     folder, facts = root / "imagenet" / split, SPLITS[split]
     what = f"the images of ImageNet's split {split}"
     if not folder.is_dir():
-        raise Missing(what, where=str(folder), get=facts.get(folder))
+        raise MissingResource(what, where=str(folder), get=facts.get(folder))
     found = pictures_below(folder)
     if not any(found.values()):
         if loose := pictures_in(folder):
@@ -80,7 +80,7 @@ def open_imagenet(root: Path, split: str) -> PictureFiles:
                 f"{folder} has {len(loose):,} images side by side, not in a folder for each class. "
                 f"To sort them: cd {shlex.quote(str(folder))} && {facts.sort}"
             )
-        raise Missing(what, where=str(folder), get=facts.get(folder))
+        raise MissingResource(what, where=str(folder), get=facts.get(folder))
     check_classes(folder, found)
     if not (folder / SUBSET).exists():
         check_complete(what, folder, found, facts.total, facts.per_class, facts.get(folder), folder / SUBSET)
@@ -102,7 +102,7 @@ def check_classes(folder: Path, found: Mapping[str, Sequence[str]]) -> None:
 def check_complete(
     what: str, folder: Path, found: Mapping[str, Sequence[str]], total: int, per_class: int | None, get: str, mark: Path
 ) -> None:
-    """Raises Missing where there are not `total` images of all 1,000 classes, `per_class` of each.
+    """Raises MissingResource where there are not `total` images of all 1,000 classes, `per_class` of each.
 
     found: class -> names of its images in `folder`. get: how to get them all. mark: what says that they are not wanted.
     """
@@ -118,4 +118,4 @@ def check_complete(
     if uneven:
         remarks.append(f"classes without {per_class}: {len(uneven)}, such as {uneven[0]} with {counts[uneven[0]]}")
     again = f"{get}; or, where this is a part on purpose, type: touch {shlex.quote(str(mark))}"
-    raise Missing(f"all of {what} ({'; '.join(remarks)})", where=str(folder), get=again)
+    raise MissingResource(f"all of {what} ({'; '.join(remarks)})", where=str(folder), get=again)

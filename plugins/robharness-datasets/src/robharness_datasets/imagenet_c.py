@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robharness import Missing, UserError
+from robharness import MissingResource, UserError
 from robharness_datasets.imagenet import PER_CLASS, SUBSET, check_classes, check_complete, wnids
 from robharness_datasets.listing import pictures_below
 from robharness_datasets.pictures import read_rgb
@@ -42,7 +42,7 @@ class ImageNetC:
     def perturb(self, model: None, batch: Batch, severity: int, rng: ExampleRNG) -> Tensor:
         """The published images of `batch.ids`, uint8 (N, 224, 224, 3), as they are: never resized again.
 
-        Raises Missing for an image that is not there, Unreadable for a broken one, and UserError for one of another
+        Raises MissingResource for an image that is not there, Unreadable for a broken one, and UserError for one of another
         size than the published, or a canvas of another.
         """
         import numpy as np
@@ -64,7 +64,7 @@ class ImageNetC:
 
     def _read(self, file: Path) -> np.ndarray:
         if not file.is_file():
-            raise Missing("an image of ImageNet-C", where=str(file), get=self._get)
+            raise MissingResource("an image of ImageNet-C", where=str(file), get=self._get)
         picture = read_rgb(file)
         if picture.shape != (SIDE, SIDE, 3):
             height, width, _ = picture.shape
@@ -77,7 +77,7 @@ class ImageNetC:
 def open_imagenet_c(name: str, archive: str, params: None, root: Path) -> ImageNetC:
     """The corruption `name` of `<root>/imagenet-c/`, in a folder `<archive>/<name>` or `<name>`.
 
-    archive: the published one that it is in, "noise" of noise.tar. Raises Missing where images are missing, unless
+    archive: the published one that it is in, "noise" of noise.tar. Raises MissingResource where images are missing, unless
     a file SUBSET in `imagenet-c` or in a folder between it and the classes says that this is on purpose, or
     `export-corruptions` made them, and UserError where folders are none of the classes.
     """
@@ -89,7 +89,7 @@ def open_imagenet_c(name: str, archive: str, params: None, root: Path) -> ImageN
     )
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
-        raise Missing(f"ImageNet-C's {name}", where=" and ".join(map(str, places)), get=get)
+        raise MissingResource(f"ImageNet-C's {name}", where=" and ".join(map(str, places)), get=get)
     for severity in SEVERITIES:
         place = folder / str(severity)
         marks = [above / SUBSET for above in (place, folder, folder.parent, top)]

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robharness import Unreadable, UserError
+from robharness import UnreadableExample, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,7 @@ class PictureFiles:
 def read_rgb(file: Path) -> np.ndarray:
     """The picture in a file, uint8 (H, W, 3): grey, CMYK and palettes converted by PIL, EXIF's rotation left alone.
 
-    Raises Unreadable for a file that is cut off or no picture, OSError where it is not there (any more), and UserError
+    Raises UnreadableExample for a file that is cut off or no picture, OSError where it is not there (any more), and UserError
     where it has more than 8 bits, which PIL would cut off.
     """
     import numpy as np
@@ -45,4 +45,4 @@ def read_rgb(file: Path) -> np.ndarray:
                 )
             return np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:  # whatever PIL says to what it cannot decode
-        raise Unreadable(f"{file} is cut off or no picture: {error}") from error
+        raise UnreadableExample(f"{file} is cut off or no picture: {error}") from error

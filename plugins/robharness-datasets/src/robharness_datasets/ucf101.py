@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from robharness import DatasetSpec, Missing, UserError
+from robharness import DatasetSpec, MissingResource, UserError
 from robharness_datasets.imagenet import SUBSET
 from robharness_datasets.videos import VideoFile, need_decoder
 
@@ -40,7 +40,7 @@ class Ucf101:
 def open_ucf101(root: Path, split: str) -> Ucf101:
     """The split "test1", ..., "train3" of `<root>/ucf101/`: `UCF-101/<action>/*.avi`, `ucfTrainTestlist/*.txt`.
 
-    Raises Missing where lists or videos are missing, unless a file SUBSET in `<root>/ucf101/` says that this is on
+    Raises MissingResource where lists or videos are missing, unless a file SUBSET in `<root>/ucf101/` says that this is on
     purpose: then the listed videos that are there count. Raises UserError where a list is not the official one.
     """
     need_decoder("robharness-datasets[video]")
@@ -57,7 +57,7 @@ def open_ucf101(root: Path, split: str) -> Ucf101:
     there = _there(videos, {id.partition("/")[0] for id, _ in examples})
     absent = [id for id, _ in examples if id not in there]
     if absent and not (is_part and there):
-        raise Missing(
+        raise MissingResource(
             f"{len(absent):,} of the {len(examples):,} videos of UCF101's split {split} (such as {absent[0]})",
             where=str(videos),
             get=f"{_get_videos(folder)}{_or_a_part(folder) if there else ''}",
@@ -95,7 +95,7 @@ def _lines(file: Path, folder: Path) -> list[str]:
     try:
         return [line for line in file.read_text(encoding="ascii").splitlines() if line.strip()]
     except FileNotFoundError:
-        raise Missing("the official lists of UCF101", where=str(file), get=_get_lists(folder)) from None
+        raise MissingResource("the official lists of UCF101", where=str(file), get=_get_lists(folder)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({error}). To get it again: {_get_lists(folder)}") from None
 

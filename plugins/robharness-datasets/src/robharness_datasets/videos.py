@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robharness import Missing, Unreadable
+from robharness import MissingResource, UnreadableExample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,7 @@ for a frame that equals the one before it."""
 class VideoFile:
     """The frames of a file, decoded when they are asked for; for one thread, since it keeps its place in the file.
 
-    Raises Unreadable, here and when frames are asked for, where the file is broken.
+    Raises UnreadableExample, here and when frames are asked for, where the file is broken.
     """
 
     def __init__(self, file: Path) -> None:
@@ -37,10 +37,10 @@ class VideoFile:
         try:
             self._reader: Any = decord.VideoReader(str(file), num_threads=1, fault_tol=LOST)
         except (RuntimeError, AssertionError, decord.DECORDError):
-            raise Unreadable("it is no video, or its beginning is broken") from None
+            raise UnreadableExample("it is no video, or its beginning is broken") from None
         announced = _announced(file)
         if len(self) < (1 - LOST) * announced:
-            raise Unreadable(f"it has {len(self)} of the {announced} frames that it announces")
+            raise UnreadableExample(f"it has {len(self)} of the {announced} frames that it announces")
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -53,9 +53,9 @@ class VideoFile:
         try:
             found = self._one_after_the_other(set(frames))
         except decord.DECORDLimitReachedError:
-            raise Unreadable(f"more than {LOST:.0%} of its frames cannot be decoded") from None
+            raise UnreadableExample(f"more than {LOST:.0%} of its frames cannot be decoded") from None
         except (decord.DECORDError, StopIteration):
-            raise Unreadable("the frames that are wanted cannot be decoded") from None
+            raise UnreadableExample("the frames that are wanted cannot be decoded") from None
         return np.stack([found[frame] for frame in frames])
 
     def _one_after_the_other(self, wanted: set[int]) -> dict[int, np.ndarray]:
@@ -74,7 +74,9 @@ class VideoFile:
 def need_decoder(extra: str) -> None:
     """Raise Missing where decord is not installed. extra: what brings it, e.g. "robharness-datasets[video]"."""
     if importlib.util.find_spec("decord") is None:
-        raise Missing("the decoder of videos", where="no installed package decord", get=f"pip install '{extra}'")
+        raise MissingResource(
+            "the decoder of videos", where="no installed package decord", get=f"pip install '{extra}'"
+        )
 
 
 def _check_whole(file: Path) -> None:
@@ -83,13 +85,13 @@ def _check_whole(file: Path) -> None:
         with file.open("rb") as content:
             header = content.read(12)
     except OSError as error:
-        raise Unreadable(f"it cannot be opened ({error.strerror})") from None
+        raise UnreadableExample(f"it cannot be opened ({error.strerror})") from None
     if not size:
-        raise Unreadable("it is empty")
+        raise UnreadableExample("it is empty")
     if header[:4] == b"RIFF" and len(header) == 12:
         whole = 8 + struct.unpack("<I", header[4:8])[0]
         if size < whole:
-            raise Unreadable(f"it is cut off after {size:,} of {whole:,} bytes")
+            raise UnreadableExample(f"it is cut off after {size:,} of {whole:,} bytes")
 
 
 def _announced(file: Path) -> int:

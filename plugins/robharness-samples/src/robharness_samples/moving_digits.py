@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robharness import Missing, UserError
+from robharness import MissingResource, UserError
 from robharness_samples.digits import open_digits
 from robharness_samples.videos import Videos, need
 
@@ -39,7 +39,7 @@ def open_moving_digits(root: Path, split: str) -> Videos:
     """96 videos of 24 to 40 frames of 64 x 64 px, of 8 classes, in `<root>/moving-digits/`; ids such as "red-left/00".
 
     The digits are those of the same split of `samples/digits`. Writes the files of both splits, all or none, where they
-    are not there; two seconds and 2 MB. Raises Missing where packages or files are missing, UserError where nothing can
+    are not there; two seconds and 2 MB. Raises MissingResource where packages or files are missing, UserError where nothing can
     be written.
     """
     need("robharness_datasets", "decord", "av")
@@ -52,7 +52,7 @@ def open_moving_digits(root: Path, split: str) -> Videos:
     absent = [file for file in files if not file.is_file()]
     if absent:
         get = f"rm -r {shlex.quote(str(folder))}, and they are written again"
-        raise Missing(f"{len(absent)} of {len(files)} videos of moving digits", where=str(absent[0]), get=get)
+        raise MissingResource(f"{len(absent)} of {len(files)} videos of moving digits", where=str(absent[0]), get=get)
     return Videos([id for id, _ in names], [label for _, label in names], files)
 
 

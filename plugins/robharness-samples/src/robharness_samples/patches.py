@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robharness import Missing
+from robharness import MissingResource
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +64,7 @@ class Patches:
 def open_patches(root: Path, split: str) -> Patches:
     """4,000 patches to train with, 1,000 to test. Reads files of packages that are not imported.
 
-    Raises Missing where they are not installed.
+    Raises MissingResource where they are not installed.
     """
     import numpy as np
     from PIL import Image
@@ -82,7 +82,7 @@ def _file(package: str, path: str) -> Path:
     for folder in (found and found.submodule_search_locations) or []:
         if (file := Path(folder) / path).is_file():
             return file
-    raise Missing(
+    raise MissingResource(
         "the pictures that scikit-image carries", where=f"no {path} in the package {package}",
         get="pip install scikit-image scikit-learn",
     )  # fmt: skip

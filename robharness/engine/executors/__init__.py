@@ -1,0 +1,1 @@
+"""Executors start workers: in this process, in subprocesses, or by a plugin."""

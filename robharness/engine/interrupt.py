@@ -1,0 +1,33 @@
+"""Handling of Ctrl-C during a run."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from robharness.engine.listeners import RunListener
+
+
+@contextmanager
+def interruptible(listener: RunListener) -> Iterator[threading.Event]:
+    """The first Ctrl-C sets the event, the second one interrupts at once."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(number: int, frame: Any) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with suppress(RuntimeError):  # in the middle of another line
+            listener.message("stopping after the cells in hand; Ctrl-C again stops at once")
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,1 @@
+"""Evaluation with torch: loading models, reading data, perturbing, judging."""

@@ -1,0 +1,97 @@
+"""Guard of a model's state around calls of plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from robharness.errors import ContractViolation
+from robharness.evaluation.batch import Batch
+from robharness.evaluation.classifier import Classifier
+
+
+class Guard:
+    """Holds a copy of the model's state; compares after every call to a plugin, and puts things back.
+
+    Trade-off: a second copy of the weights, and a comparison of all of it after every call, milliseconds against
+    passes that take seconds; in return the culprit is known and the next cell sees a clean model.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self._modules = [(place, module, dict(module._modules)) for place, module in classifier.net.named_modules()]
+        self._kept = [
+            (place, module, kind, name, tensor, tensor.detach().clone())
+            for place, module in classifier.net.named_modules()
+            for kind in ("_parameters", "_buffers")
+            for name, tensor in getattr(module, kind).items()
+            if tensor is not None
+        ]
+
+    @contextmanager
+    def watching(self, batch: Batch) -> Iterator[None]:
+        """Raises ContractViolation at the end of the block, after putting things back, if model or batch were changed."""
+        canvas = batch.canvas if batch.has_canvas else None
+        kept = [(name, tensor, tensor.clone()) for name, tensor in
+                (("input", batch.x), ("labels", batch.labels), ("canvas", canvas)) if tensor is not None]  # fmt: skip
+        changed: list[str] = []
+        try:
+            yield
+        finally:
+            changed += [*self._model_changes(), *_batch_changes(kept)]
+            changed += ["what the cells of a model share"] * batch._drop_changed()
+        if changed:
+            raise ContractViolation(f"it changed {', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''}")
+
+    def _model_changes(self) -> list[str]:
+        changed = []
+        net = self.classifier.net
+        for place, module, children in self._modules:
+            if dict(module._modules) != children:
+                changed.append(f"the parts of the model{f' below {place}' if place else ''}")
+                module._modules.clear()
+                module._modules.update(children)
+        for place, module, kind, name, tensor, before in self._kept if self._is_touched() else ():
+            if getattr(module, kind).get(name) is not tensor or not same_values(tensor.detach(), before):
+                changed.append(f"the model's '{f'{place}.' if place else ''}{name}'")
+                tensor.data = before.clone()
+                getattr(module, kind)[name] = tensor
+        if any(module.training for module in net.modules()):
+            changed.append("the model's eval mode")
+            net.eval()
+        if any(parameter.requires_grad for parameter in net.parameters()):
+            changed.append("the model's frozen parameters")
+            net.requires_grad_(False)
+        return changed
+
+    def _is_touched(self) -> bool:
+        """Whether any tensor is another, or has other values; one answer from a GPU instead of hundreds."""
+        if any(getattr(module, kind).get(name) is not tensor for _, module, kind, name, tensor, _ in self._kept):
+            return True
+        pairs = [(tensor.detach(), before) for *_, tensor, before in self._kept]
+        if self.classifier.device.type == "cpu" or any(a.shape != b.shape or a.dtype != b.dtype for a, b in pairs):
+            return not all(torch.equal(a, b) for a, b in pairs)
+        return bool(pairs) and bool(torch.stack([(a != b).any() for a, b in pairs]).any())
+
+
+def _batch_changes(kept: list[tuple[str, Tensor, Tensor]]) -> list[str]:
+    changed = []
+    for name, now, before in kept:
+        if now.requires_grad:
+            changed.append(f"the batch's {name}, which now asks for gradients")
+            now.requires_grad_(False)
+        if not same_values(now, before):
+            changed.append(f"the batch's {name}")
+            now.copy_(before)
+    return changed
+
+
+def same_values(a: Tensor, b: Tensor) -> bool:
+    if (a.dtype, a.device, a.shape) != (b.dtype, b.device, b.shape):
+        return False
+    if torch.equal(a, b):
+        return True
+    return a.is_floating_point() and torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())

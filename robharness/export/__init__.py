@@ -1,0 +1,1 @@
+"""Export of adversarial examples and of corrupted images."""

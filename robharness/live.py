@@ -1,0 +1,59 @@
+"""Live networks as models of a suite."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robharness import suite
+from robharness.errors import UserError
+from robharness.plugins.registry import PluginOrigin, Registry
+from robharness.specs.inputs import InputSpec
+from robharness.specs.records import ModelSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def live_model(
+    label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registry: Registry, root: Path
+) -> suite.Model:
+    """A network that lives in this process as a model of the suite; the hash of its state is its identity."""
+    from robharness.evaluation.digest import state_digest
+
+    if isinstance(model, ModelSpec):
+        built = model.build(None, None) if model.weights is None else None  # nothing else tells it from another
+        spec, digest = model, state_digest(built) if built is not None else None
+    else:
+        first = loaded.models[0].entry.spec if loaded.models else None
+        spec = ModelSpec(
+            name="network",
+            summary=f"a live {type(model).__name__}",
+            input=first.input if first else _input_of_data(loaded, root),
+            preprocessing=first.preprocessing if first else None,
+            labels=loaded.dataset.spec.labels,
+            build=lambda params, weights: copy.deepcopy(model),  # ours is frozen, the caller's goes on training
+        )
+        digest = f"{state_digest(model)} {model!r}"
+    source = PluginOrigin(namespace=f"live.{label}", distribution="a live network", digest=digest)
+    entry = registry.add("models", spec, source)
+    found = suite.Model(entry=entry, params=None, label=label, reference=False, weights=None)
+    if not found.is_trained:
+        return found
+    return dataclasses.replace(found, seed=loaded.seed, data=suite.trained_on(entry, None, registry))
+
+
+def _input_of_data(loaded: suite.Suite, root: Path) -> InputSpec:
+    """The shape of the canvas, or else of the first picture."""
+    spec = loaded.dataset.spec
+    if spec.kind == "video":
+        raise UserError(
+            "a network alone does not say which frames of a video it looks at; give a ModelSpec with "
+            "`preprocessing=Preprocessing(clips=Clips(...))`. See: python -m pydoc robharness.Clips"
+        )
+    *sides, channels = spec.open(root, loaded.data.split).read(0).shape
+    if loaded.canvas is not None:
+        sides[-2:] = [loaded.canvas, loaded.canvas]
+    return InputSpec(kind=spec.kind, shape=(channels, *sides))

@@ -1,0 +1,1 @@
+"""Planning: from a suite to cells with identities and keys."""

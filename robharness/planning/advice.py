@@ -1,0 +1,60 @@
+"""Advice on a suite before it runs."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from robharness.planning.cells import BLOCK
+from robharness.planning.identity import call_plugin
+from robharness.suite import Suite
+
+HALF_A_LEVEL = Fraction(1, 510)
+"""Half of what tells one of 256 grey levels from the next."""
+
+
+def advice(suite: Suite) -> list[str]:
+    warnings = []
+    sizes = sorted({"x".join(map(str, model.entry.spec.input.shape[1:])) for model in suite.models})
+    norms = sorted({p.norm for p in suite.perturbations if p.norm in ("l2", "l1")}, key=str)
+    corrupts = any(p.kind == "corruption" for p in suite.perturbations)
+    if len(sizes) > 1 and norms:
+        warnings.append(
+            f"models of different input sizes ({', '.join(sizes)}) stand in one table under {' and '.join(norms)}: "
+            f"the same eps is a smaller change per pixel of a larger input"
+        )
+    if len(sizes) > 1 and corrupts and suite.reference:
+        warnings.append(f"slopes compare models of different input sizes ({', '.join(sizes)})")
+    rendered = any(p.kind == "corruption" and not p.is_stored for p in suite.perturbations)
+    if rendered and suite.baseline is not None and not isinstance(suite.baseline, str) and suite.compat == "none":
+        warnings.append(
+            f"corruptions are rendered without the JPEG encoding of the files that {suite.baseline.name}'s errors are "
+            f"of: an mCE is not comparable with published ones. To encode them: write `compat: imagenet-c`"
+        )
+    if corrupts and suite.reference is None:
+        warnings.append("no slopes: no model is marked `reference: true`")
+    invisible = [p.name for p in suite.perturbations if p.norm == "linf" and p.strength and p.strength < HALF_A_LEVEL]
+    judged = all(p.eight_bit for p in suite.perturbations if p.name in invisible)
+    if invisible:
+        warnings.append(
+            f"{', '.join(invisible)}: less than half a grey level, 0.5/255, so that rounding to 8 bits undoes it: such "
+            f"inputs exist in floating point only{'' if judged else '; eight_bit: true judges them rounded, too'}"
+        )
+    for p in suite.perturbations:
+        if p.surrogate is not None:
+            warnings.append(
+                f"{p.name}: an attack that stops as soon as {p.surrogate.label} is wrong hardly moves an input, and "
+                f"another model withstands it; prefer options that go on, such as keep: last"
+            )
+    if suite.precision.gradient != "same":
+        warnings.append(
+            f"attacks take gradients in {suite.precision.gradient}, verdicts are {suite.precision.judge}: they may be "
+            f"weaker than with gradients in {suite.precision.judge}"
+        )
+    for perturbation in suite.perturbations:
+        spec = perturbation.entry.spec
+        if perturbation.kind == "attack" and spec.advise is not None:
+            advice = call_plugin(perturbation.entry, spec.advise, perturbation.params, perturbation.strength)
+            warnings += [f"{perturbation.name}: {line}" for line in advice]
+        if spec.randomness == "global":
+            warnings.append(f"{perturbation.name}: uses global random generators, seeded per block of {BLOCK} examples")
+    return list(dict.fromkeys(warnings))

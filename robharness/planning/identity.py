@@ -1,0 +1,90 @@
+"""Identity and key of a cell: canonical JSON of everything that can change an outcome."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+from robharness.errors import UserError
+from robharness.planning.cells import BLOCK, PlannedModel
+from robharness.plugins.registry import Entry
+from robharness.suite import Perturbation, changed_fields
+
+KEY_LENGTH = 24
+
+
+def spec_identity(entry: Entry, leave_out: Sequence[str] = ()) -> dict[str, Any]:
+    """What a spec adds to an identity: its fields that count and differ from their defaults."""
+    fields = {key: value for key, value in changed_fields(entry.spec).items() if key not in leave_out}
+    return {**fields, **({"source": entry.origin.digest} if entry.origin.digest else {})}
+
+
+def perturbation_identity(perturbation: Perturbation) -> dict[str, Any]:
+    """An attack or a corruption, whatever its strength: its name, its spec's revision and the like, its options."""
+    entry, params = perturbation.entry, changed_fields(perturbation.params)
+    return {
+        "kind": perturbation.kind,
+        "name": entry.name,
+        **spec_identity(entry, leave_out=("name", "randomness")),
+        **({"params": params} if params else {}),
+    }
+
+
+def corruption_identity(perturbation: Perturbation) -> dict[str, Any]:
+    """What tells a corruption from others, whatever its severity, as plain data. Raises UserError."""
+    blocks = {"block": BLOCK} if perturbation.needs_blocks else {}
+    found: dict[str, Any] = call_plugin(perturbation.entry, canonical, perturbation_identity(perturbation) | blocks)
+    return found
+
+
+def features_identity(attack: Entry, model: PlannedModel) -> dict[str, Any]:
+    """The submodule that an attack on features looks at, which is nothing to any other cell."""
+    looks = getattr(attack.spec, "access", "") == "features"  # a corruption has no access at all
+    return {"features": model.entry.spec.features} if looks else {}
+
+
+def call_plugin(entry: Entry, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a plugin's function says; an exception in it is the plugin's fault, and said so."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        message = f"{entry.name} of {entry.origin} cannot be planned: {type(error).__name__}: {error}"
+        raise UserError(f"{message}. Without it: add -p no:{entry.origin.namespace}") from error
+
+
+def canonical(value: Any) -> Any:
+    """The value as plain JSON data: rationals as "a/b", records as their changed fields, sets sorted."""
+    if isinstance(value, Fraction):
+        return f"{value.numerator}/{value.denominator}"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return canonical(changed_fields(value))
+    if isinstance(value, dict):
+        return {str(key): canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [canonical(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(canonical, value))
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise TypeError(f"{value!r} has no place in an identity; mark its field with metadata={{'runtime': True}}")
+
+
+def key_of(identity: dict[str, Any]) -> str:
+    """The first 24 hexadecimal digits of the sha256 of the identity's canonical JSON."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def draw_address(perturbation: Perturbation) -> str:
+    """What addresses random draws beside the seed and the example: the perturbation without its strength.
+
+    Nothing of the model, the weights, eps, the severity or the number of restarts, so that all models see the same
+    noise and the same starts, at every budget.
+    """
+    params = canonical(changed_fields(perturbation.params))
+    params.pop("restarts", None)
+    return json.dumps([perturbation.entry.name, params], sort_keys=True)

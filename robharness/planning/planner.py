@@ -1,0 +1,255 @@
+"""Planning: from a suite to cells, each with a name, an identity and a key."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from robharness.errors import UserError
+from robharness.planning import artefacts
+from robharness.planning.advice import advice
+from robharness.planning.artefacts import Artefact
+from robharness.planning.cells import BLOCK, DEFAULT_STORE, Cell, Plan, PlannedData, PlannedModel
+from robharness.planning.identity import (
+    call_plugin,
+    canonical,
+    features_identity,
+    key_of,
+    perturbation_identity,
+    spec_identity,
+)
+from robharness.planning.weights import resolve
+from robharness.plugins.registry import Entry
+from robharness.specs.protocols import Dataset
+from robharness.specs.records import Cost
+from robharness.suite import Model, Perturbation, Suite, changed_fields
+
+
+def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = DEFAULT_STORE) -> Plan:
+    """The cells of a suite. Opens the data sets and hashes the weights; imports neither torch nor any network.
+
+    store: where models that a suite trains are looked for.
+    """
+    missing: list[UserError] = []
+    data = _gather(missing, lambda: plan_data(suite, data_root, limit))
+    look = cache(_opened)  # several seeds learn from one split
+    models = [_gather(missing, lambda ref=ref: _plan_model(ref, data_root, store, look)) for ref in suite.models]  # type: ignore[misc]
+    for stored in {p.entry.name: p for p in suite.perturbations if p.is_stored}.values():
+        _gather(missing, lambda p=stored: _open_stored(p, data_root))  # type: ignore[misc]
+    common: Any = {"suite": suite, "data_root": data_root, "store": store, "limit": limit}
+    if missing or data is None:
+        return Plan(**common, missing=tuple({str(error): error for error in missing}.values()))
+    planned = tuple(model for model in models if model is not None)
+    looked_at = _looked_at(suite)
+    cells = [
+        cell
+        for model in planned
+        for cell in (
+            *(_cell(suite, model, data, p, planned) for p in (None, *suite.perturbations)),
+            *(_cell(suite, model, data, p, planned, with_features=True) for p in looked_at),
+        )
+    ]
+    return Plan(
+        **common,
+        models=tuple(model for model in planned if not model.is_untrained),
+        data=data,
+        cells=tuple(cell for cell in cells if cell.key),
+        pending_cells=tuple(cell for cell in cells if not cell.key),
+        warnings=tuple(advice(suite)),
+    )
+
+
+def refresh(planned: Plan) -> Plan:
+    """Plan the whole suite again with everything that exists by now, such as models that were trained."""
+    anew = plan(planned.suite, planned.data_root, planned.limit, planned.store)
+    return dataclasses.replace(anew, request=planned.request)
+
+
+def _looked_at(suite: Suite) -> list[Perturbation | None]:
+    """Under what the suite's metrics look at features: nothing (None), corruptions."""
+    corruptions = [p for p in suite.perturbations if p.kind == "corruption"]
+    clean: list[Perturbation | None] = [None] if suite.needs & {"features", "views"} else []
+    return [*clean, *(corruptions if "views" in suite.needs else [])]
+
+
+def _open_stored(perturbation: Perturbation, data_root: Path) -> None:
+    """Look whether pictures that were corrupted before are there."""
+    try:
+        perturbation.entry.spec.open(perturbation.params, data_root)
+    except UserError:
+        raise
+    except Exception as error:
+        entry = perturbation.entry
+        raise UserError(
+            f"{entry.name} of {entry.origin} cannot be opened: {type(error).__name__}: {error}. "
+            f"See: robharness list corruptions"
+        ) from error
+
+
+def _gather(missing: list[UserError], make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except UserError as error:
+        missing.append(error)
+        return None
+
+
+def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> PlannedData:
+    """The suite's data, opened, in their fixed order. Raises UserError where they are not there or do not fit."""
+    entry, split = suite.dataset, suite.data.split
+    dataset, order, fingerprint = _opened(entry, split, data_root)
+    identity = {
+        "name": entry.name,
+        "split": split,
+        "order": "sha256(id)",
+        "fingerprint": fingerprint,
+        **spec_identity(entry, leave_out=("name", "labels")),
+        **({"canvas": suite.canvas} if suite.canvas else {}),
+        **({"compat": suite.compat} if suite.compat != "none" else {}),
+    }
+    asked = limit or suite.data.limit or len(order)
+    return PlannedData(
+        entry=entry, split=split, dataset=dataset, order=order, n=min(asked, len(order)), identity=identity
+    )
+
+
+Look = Callable[[Entry, str, Path], tuple[Dataset, list[int], str]]
+
+
+def _opened(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, list[int], str]:
+    """A data set, its indices in their fixed order, and the fingerprint of its ids and labels. Raises UserError."""
+    try:
+        dataset = entry.spec.open(data_root, split)
+        ids, labels = list(dataset.ids), [int(label) for label in dataset.labels]
+        marks = [hashlib.sha256(id.encode()).digest() for id in ids]
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{entry.name} of {entry.origin} cannot be opened: {type(error).__name__}: {error}. "
+            f"See: robharness list datasets"
+        ) from error
+    if len(ids) != len(labels) or len(set(ids)) != len(ids) or not ids:
+        raise UserError(
+            f"{entry.name} of {entry.origin} has {len(ids)} ids, {len(set(ids))} of them different, and {len(labels)} "
+            f"labels; it needs one id and one label per example, and at least one. See: robharness list datasets"
+        )
+    if min(labels) < 0:
+        raise UserError(
+            f"{entry.name} of {entry.origin} has the label {min(labels)} for '{ids[labels.index(min(labels))]}'; "
+            f"labels count from 0. See: robharness list datasets"
+        )
+    order = sorted(range(len(ids)), key=marks.__getitem__)
+    fingerprint = hashlib.sha256()
+    for index in order:
+        fingerprint.update(f"{ids[index]}\x1f{labels[index]}\x1e".encode())
+    return dataset, order, fingerprint.hexdigest()
+
+
+def _plan_model(ref: Model, data_root: Path, store: Path, look: Look) -> PlannedModel:
+    base = _base(ref, data_root, store, look) if ref.is_trained else None
+    artefact = _artefact(ref, data_root, store, look, base) if ref.is_trained else None
+    weights = artefact.weights() if artefact else resolve(ref.entry, ref.weights, data_root)
+    if artefact is not None and weights is None:
+        return PlannedModel(ref=ref, weights=None, identity={}, artefact=artefact, base=base)
+    artefact = artefact and dataclasses.replace(artefact, datasets={})  # it is made; they may be large
+    identity = {
+        "name": ref.entry.name,
+        **spec_identity(ref.entry, leave_out=("name",)),
+        **({"params": changed_fields(ref.params)} if changed_fields(ref.params) else {}),
+        **({"weights": weights.sha256} if weights else {}),
+    }
+    return PlannedModel(
+        ref=ref, weights=weights, identity=call_plugin(ref.entry, canonical, identity), artefact=artefact
+    )
+
+
+def _base(ref: Model, data_root: Path, store: Path, look: Look) -> PlannedModel | None:
+    """What the training of a model starts from. Raises UserError where its plugin cannot say it."""
+    choose = ref.entry.spec.weights.base
+    try:
+        params = choose(ref.params) if choose else None
+    except Exception as error:  # a plugin's function may raise anything; say whose it was
+        raise UserError(f"{ref.entry.name} ({ref.entry.origin}): {type(error).__name__}: {error}") from error
+    if params is None:
+        return None
+    return _plan_model(dataclasses.replace(ref, params=params), data_root, store, look)
+
+
+def _artefact(ref: Model, data_root: Path, store: Path, look: Look, base: PlannedModel | None) -> Artefact:
+    """What the training of a model makes. Raises UserError where the data for it are not there."""
+    datasets, data = {}, {}
+    for role, (entry, split) in ref.data.items():
+        datasets[role], _, fingerprint = look(entry, split, data_root)
+        data[role] = {
+            "name": entry.name,
+            "split": split,
+            "fingerprint": fingerprint,
+            **spec_identity(entry, leave_out=("name", "labels")),
+        }
+    source = ref.entry.origin.digest
+    recipe = {
+        "model": ref.entry.name,
+        **({"params": changed_fields(ref.params)} if changed_fields(ref.params) else {}),
+        "seed": ref.seed,
+        "revision": ref.entry.spec.weights.revision,
+        **({"source": source} if source else {}),
+        "data": data,
+        **({"base": base.artefact.hash} if base is not None and base.artefact is not None else {}),
+    }
+    recipe = call_plugin(ref.entry, canonical, recipe)
+    return Artefact(folder=store / artefacts.FOLDER / key_of(recipe), recipe=recipe, datasets=datasets)
+
+
+def _cell(
+    suite: Suite,
+    model: PlannedModel,
+    data: PlannedData,
+    perturbation: Perturbation | None,
+    models: Sequence[PlannedModel],
+    *,
+    with_features: bool = False,
+) -> Cell:
+    kind = "clean" if perturbation is None else perturbation.kind
+    count: Literal["all", "robust"] = suite.count if kind == "attack" else "all"
+    identity: dict[str, Any] = {"model": model.identity, "data": data.identity, "precision": suite.precision.of(kind)}
+    identity |= {"compile": True} if suite.compile else {}
+    identity |= {"features": model.entry.spec.features} if with_features else {}
+    cost, source = Cost(forwards=int(with_features)), None
+    if perturbation is not None:
+        entry = perturbation.entry
+        draws = entry.spec.randomness != "none"
+        count = "robust" if perturbation.is_ensemble else count
+        if perturbation.surrogate is not None:
+            source = next(planned for planned in models if planned.label == perturbation.surrogate.label)
+        identity["perturbation"] = {
+            **perturbation_identity(perturbation),
+            "strength": perturbation.strength,
+            **({"smaller": list(perturbation.smaller)} if perturbation.smaller else {}),
+            **({"source": source.identity} if source else {}),
+            **features_identity(entry, source or model),
+            **({"eight_bit": True} if perturbation.eight_bit else {}),
+            **({"count": count} if count != "all" else {}),
+            **({"seed": suite.seed} if draws else {}),
+            **({"block": BLOCK} if perturbation.needs_blocks else {}),
+        }
+        identity["perturbation"] = call_plugin(entry, canonical, identity["perturbation"])
+        if perturbation.kind == "attack":
+            cost = call_plugin(entry, entry.spec.cost, perturbation.params)
+    waits = model.is_untrained or (source is not None and source.is_untrained)
+    identity = {} if waits else canonical(identity)
+    return Cell(
+        model=model,
+        data=data,
+        perturbation=perturbation,
+        surrogate=source,
+        count=count,
+        identity=identity,
+        key="" if waits else key_of(identity),
+        cost=cost,
+        with_features=with_features,
+    )

@@ -1,0 +1,127 @@
+"""From declared Files and Downloads to paths and their sha256, once, before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from robharness.errors import MissingResource, UserError
+from robharness.plugins.registry import Entry
+from robharness.specs.sources import Download, File, Train
+
+T = TypeVar("T")
+TRUST = "--trust"
+"""The option that names, by its sha256, a pickle that may run code; it goes to other processes as $ROBHARNESS_TRUST."""
+
+Declared = File | Download | Mapping[str, File | Download]
+Override = Path | Mapping[str, Path]
+"""What a suite gives instead of what is declared: a file, or files by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Weights that are there. path: of the file, or of several by name, as the model's `build` takes them. sha256: of
+    its bytes, in hexadecimal, or of each file's by name.
+    """
+
+    path: Path | Mapping[str, Path]
+    sha256: str | Mapping[str, str]
+
+
+def resolve(entry: Entry, override: Override | None, data_root: Path) -> Weights | None:
+    """The weights of a model: the suite's own files, or else what its spec declares; None where it declares none.
+
+    Raises MissingResource where a file is not there, UserError where its sha256 is not the declared one.
+    """
+    declared = entry.spec.weights
+    if override is None and isinstance(declared, Train):
+        raise UserError(f"the weights of {entry.name} are trained by a suite; give a file of them, or type: robharness "
+                        "train SUITE")  # fmt: skip
+    if override is not None:
+        given = override if isinstance(override, Mapping) else {"": override}
+        paths = _each(given, lambda name, path: _given(entry, name, path))
+    elif declared is not None:
+        parts = declared if isinstance(declared, Mapping) else {"": declared}
+        paths = _each(parts, lambda name, part: _found(entry, name, part, data_root))
+    else:
+        return None
+    digests = {name: file_digest(path) for name, path in paths.items()}
+    if override is None and declared is not None:
+        _check(entry, declared, paths, digests, data_root)
+    return Weights(path=paths[""], sha256=digests[""]) if "" in paths else Weights(path=paths, sha256=digests)
+
+
+def _each(parts: Mapping[str, T], find: Callable[[str, T], Path]) -> dict[str, Path]:
+    """The path of every part. Raises UserError with all that are not there."""
+    paths, missing = {}, []
+    for name, part in parts.items():
+        try:
+            paths[name] = find(name, part)
+        except MissingResource as error:
+            missing.append(error)
+    if len(missing) > 1:
+        raise UserError("\n  ".join(map(str, missing)))
+    if missing:
+        raise missing[0]
+    return paths
+
+
+def _given(entry: Entry, name: str, path: Path) -> Path:
+    if not path.is_file():
+        raise MissingResource(_called(entry, name), where=str(path), get="mend `weights:` in the suite")
+    return path
+
+
+def _found(entry: Entry, name: str, declared: File | Download, data_root: Path) -> Path:
+    path, get = _locate(declared, data_root)
+    if path is None or not path.is_file():
+        raise MissingResource(_called(entry, name), where=_where(declared, path), get=get or f"see {entry.origin}")
+    return path
+
+
+def _check(entry: Entry, declared: Declared, paths: Mapping[str, Path], digests: Mapping[str, str], root: Path) -> None:
+    """Publishers print whole digests, or the first digits of them."""
+    for name, part in (declared if isinstance(declared, Mapping) else {"": declared}).items():
+        if part.sha256 is not None and not digests[name].startswith(part.sha256):
+            raise UserError(
+                f"{_called(entry, name)} at {paths[name]} have sha256 {digests[name]}, {entry.origin} declares "
+                f"{part.sha256}. To get the right file: {_locate(part, root)[1] or f'see {entry.origin}'}"
+            )
+
+
+def _called(entry: Entry, name: str) -> str:
+    return f"the weights of {entry.name}" + (f" ('{name}')" if name else "")
+
+
+def _locate(declared: File | Download, data_root: Path) -> tuple[Path | None, str]:
+    if isinstance(declared, Download):
+        path = data_root / "weights" / (declared.name or declared.url.rpartition("/")[2])
+        return path, shlex.join(["curl", "--create-dirs", "-fL", "-o", str(path), declared.url])
+    if declared.package is None:
+        return data_root / Path(declared.path).expanduser(), declared.get
+    try:
+        found = importlib.util.find_spec(declared.package)
+    except (ImportError, ValueError):
+        found = None
+    folders = list(found.submodule_search_locations or []) if found else []
+    return (Path(folders[0]) / declared.path if folders else None), declared.get
+
+
+def _where(declared: File | Download, path: Path | None) -> str:
+    if path is None and isinstance(declared, File):
+        return f"the Python package '{declared.package}', which is not installed"
+    return str(path)
+
+
+def file_digest(path: Path) -> str:
+    """The file's sha256, in hexadecimal."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"the weights {path} cannot be read: {error.strerror}. See: ls -l {path}") from None

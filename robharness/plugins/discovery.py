@@ -1,0 +1,188 @@
+"""Discovery of plugins: each is loaded by itself, so that one broken plugin never breaks the tool."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from robharness.errors import PluginLoadError, did_you_mean
+from robharness.plugins import hookspecs
+from robharness.plugins.provenance import requirements_that_hold
+from robharness.plugins.registry import KINDS, PluginOrigin, Problem, Registry
+
+GROUP = "robharness"
+_HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("robharness_"))
+
+
+def discover(options: Sequence[str] = ()) -> Registry:
+    """Load every installed plugin, and what `-p` asks for.
+
+    options: values of `-p`: "./file.py" loads a loose file under its stem, "no:NAME" leaves a namespace out.
+    Raises PluginLoadError for a loose file that is not there or cannot be used; what is wrong with an
+    installed plugin becomes a `Problem` of the registry.
+    """
+    registry = Registry(options=tuple(options))
+    blocked = {option.removeprefix("no:") for option in options if option.startswith("no:")}
+    loose = [Path(option) for option in dict.fromkeys(options) if not option.startswith("no:")]
+    claims: dict[str, list[tuple[PluginOrigin, Any]]] = defaultdict(list)
+    installed = list(installed_plugins())
+    for source, load in [*installed, *map(loose_plugin, loose)]:
+        if source.namespace not in blocked:
+            claims[source.namespace].append((source, load))
+    names = {source.namespace for source, _ in installed}
+    for unknown in sorted(blocked - names):
+        near = did_you_mean(unknown, sorted(names)) or "."
+        raise PluginLoadError(f"-p no:{unknown}: no such plugin is installed{near} See: robharness list plugins")
+    for namespace, claimants in sorted(claims.items()):
+        if len(claimants) > 1:
+            both = " and ".join(str(source) for source, _ in claimants)
+            for source, _ in claimants:
+                error = f"both {both} claim the name '{namespace}'; uninstall one, or block both with -p no:{namespace}"
+                registry.problems.append(Problem(origin=source, stage="registration", error=error))
+            continue
+        source, load = claimants[0]
+        take_plugin(registry, source, load)
+    for path in loose:
+        for problem in registry.problems:
+            if problem.origin.namespace == path.stem and problem.origin.location == str(path):
+                raise PluginLoadError(f"-p {path}: {problem.error}\n{problem.details}".rstrip())
+    return registry
+
+
+def installed_plugins() -> Iterator[tuple[PluginOrigin, Any]]:
+    """Where each is, and a function that imports it; each entry point once, although a path may list it twice."""
+    seen = set()
+    for distribution in importlib.metadata.distributions():
+        try:
+            entry_points = [point for point in distribution.entry_points if point.group == GROUP]
+        except Exception:  # anybody's half-deleted package, with a file that cannot be read
+            continue
+        for entry_point in entry_points:
+            try:
+                name, version = distribution.metadata["Name"] or "a nameless package", distribution.version or ""
+                requires = distribution.requires or []
+            except Exception:
+                name, version, requires = "a nameless package", "", []
+            mark = (canonicalize_name(name), entry_point.name)
+            if mark in seen:
+                continue
+            seen.add(mark)
+            source = PluginOrigin(
+                namespace=entry_point.name,
+                distribution=name,
+                version=version,
+                location=entry_point.value.partition(":")[0],
+            )
+
+            def load(entry_point: Any = entry_point, requires: list[str] = requires) -> ModuleType:
+                _check_version(requires)
+                module: ModuleType = entry_point.load()
+                return module
+
+            yield source, load
+
+
+def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
+    """The same of a Python file. Raises PluginLoadError where there is none."""
+    if path.suffix != ".py" or not path.is_file():
+        raise PluginLoadError(f"-p {path}: no such Python file. Give the path of one, or no:NAME to leave a plugin out")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    source = PluginOrigin(namespace=path.stem, distribution=str(path), location=str(path), digest=digest)
+
+    def load() -> ModuleType:
+        name = f"robharness_loose_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses and pickles look their module up
+        spec.loader.exec_module(module)
+        return module
+
+    return source, load
+
+
+class _Incompatible(Exception):
+    pass
+
+
+def _check_version(requires: list[str]) -> None:
+    own = Version(importlib.metadata.version("robharness"))
+    for requirement in requirements_that_hold(requires):
+        fits = requirement.specifier.contains(own, prereleases=True)
+        if canonicalize_name(requirement.name) == "robharness" and not fits:
+            raise _Incompatible(f"it needs robharness{requirement.specifier}, this is {own}; pip install -U robharness")
+
+
+def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
+    """One plugin through its stages; what fails becomes a problem, and nothing of a failed stage stays."""
+    stage = "import"
+    try:
+        plugin = load()
+        stage = "registration"
+        manager = _manager(plugin)
+        stage = "collection"
+        found = {kind: _collect(manager, kind, record) for kind, record in KINDS.items()}
+        staged = Registry()
+        for kind, specs in found.items():
+            for spec in specs:
+                staged.add(kind, spec, source)
+    except (Exception, SystemExit) as error:  # a plugin may raise anything at all, sys.exit included
+        if isinstance(error, _Incompatible):
+            stage = "version"
+        details = "" if isinstance(error, _Incompatible | _Misspelt) else traceback.format_exc()
+        text = f"{error}" if isinstance(error, _Incompatible | _Misspelt) else f"{type(error).__name__}: {error}"
+        registry.problems.append(Problem(origin=source, stage=stage, error=text, details=details))
+        return
+    registry.origins.append(source)
+    for kind in KINDS:
+        getattr(registry, kind).update(getattr(staged, kind))
+    for hook, takers in (
+        (manager.hook.robharness_run_finished, registry.observers),
+        (manager.hook.robharness_figures, registry.figure_hooks),
+    ):
+        if hook.get_hookimpls():
+            takers.append((source, hook))
+
+
+class _Misspelt(Exception):
+    pass
+
+
+def _manager(plugin: object) -> pluggy.PluginManager:
+    """A manager of this plugin alone. Raises _Misspelt for a hook that does not exist or lacks its marker."""
+    manager = pluggy.PluginManager("robharness")
+    manager.add_hookspecs(hookspecs)
+    for name in dir(plugin):
+        value = getattr(plugin, name, None)
+        if not inspect.isroutine(value):
+            continue
+        marked = manager.parse_hookimpl_opts(plugin, name) is not None
+        if marked and name not in _HOOKS:
+            raise _Misspelt(f"there is no hook '{name}'{did_you_mean(name, _HOOKS)}")
+        if not marked and name in _HOOKS:
+            raise _Misspelt(f"the function '{name}' lacks @robharness.hookimpl")
+    manager.register(plugin)
+    return manager
+
+
+def _collect(manager: pluggy.PluginManager, kind: str, record: type) -> list[Any]:
+    specs = []
+    results: list[Iterable[Any]] = getattr(manager.hook, f"robharness_{kind}")()
+    for result in results:
+        for spec in result:
+            if not isinstance(spec, record):
+                raise TypeError(f"robharness_{kind} yielded {type(spec).__name__}, not {record.__name__}")
+            specs.append(spec)
+    return specs

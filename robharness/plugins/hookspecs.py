@@ -1,0 +1,211 @@
+"""The hooks. Each docstring is a working example: the first page of a plugin author.
+
+A plugin is a module, named in its distribution's pyproject.toml:
+
+    [project.entry-points.robharness]
+    mine = "my_module"                  # its models are called mine/NAME
+
+or a loose file: `robharness list models -p ./mine.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from robharness.specs.records import AttackSpec, CorruptionSpec, DatasetSpec, MetricSpec, ModelSpec
+
+hookspec = pluggy.HookspecMarker("robharness")
+hookimpl = pluggy.HookimplMarker("robharness")
+
+
+@hookspec
+def robharness_models() -> Iterable[ModelSpec]:  # type: ignore[empty-body]
+    """Yield models. Declare here, import in `build`: listing models must not import torch.
+
+    ```python
+    from robharness import InputSpec, ModelSpec, hookimpl
+
+
+    def build(params, weights):
+        import torch
+
+        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.utils.skip_init(torch.nn.Linear, 64, 10))
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.zero_()
+        return net
+
+
+    @hookimpl
+    def robharness_models():
+        yield ModelSpec(
+            name="linear",
+            summary="A linear classifier of 8 x 8 digits",
+            input=InputSpec(shape=(1, 8, 8)),
+            labels="digits",
+            build=build,
+        )
+    ```
+    """
+
+
+@hookspec
+def robharness_attacks() -> Iterable[AttackSpec]:  # type: ignore[empty-body]
+    """Yield attacks. `perturb` gets a batch and a radius and returns inputs of the same shape.
+
+    ```python
+    from dataclasses import dataclass
+
+    from robharness import AttackSpec, Cost, ThreatModel, hookimpl
+
+
+    @dataclass(frozen=True, kw_only=True)
+    class Params:
+        darker: bool = False
+
+
+    @dataclass(frozen=True)
+    class Fade:
+        params: Params
+
+        def perturb(self, model, batch, eps, rng):
+            return (batch.x - eps if self.params.darker else batch.x + eps).clamp(0, 1)
+
+
+    @hookimpl
+    def robharness_attacks():
+        yield AttackSpec(
+            name="fade",
+            summary="Every pixel brighter or darker by eps",
+            access="decision",
+            params=Params,
+            threat=lambda params: ThreatModel(norm="linf"),
+            cost=lambda params: Cost(),
+            build=Fade,
+            randomness="none",
+        )
+    ```
+    """
+
+
+@hookspec
+def robharness_corruptions() -> Iterable[CorruptionSpec]:  # type: ignore[empty-body]
+    """Yield corruptions. They get the 8-bit pictures `batch.canvas`, (N, H, W, 3), and never the model.
+
+    ```python
+    from robharness import CorruptionSpec, hookimpl
+
+
+    class Negative:
+        def perturb(self, model, batch, severity, rng):
+            return 255 - batch.canvas
+
+
+    @hookimpl
+    def robharness_corruptions():
+        yield CorruptionSpec(
+            name="negative",
+            summary="The negative of the picture",
+            group="colour",
+            severities=(1,),
+            build=lambda params: Negative(),
+            randomness="none",
+        )
+    ```
+    """
+
+
+@hookspec
+def robharness_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
+    """Yield data sets. `open` raises `Missing` where the files are not there.
+
+    ```python
+    from robharness import DatasetSpec, hookimpl
+
+
+    class Squares:
+        ids = [f"square-{i}" for i in range(10)]
+        labels = list(range(10))
+
+        def read(self, index):
+            import numpy as np
+
+            picture = np.zeros((8, 8, 1), np.uint8)
+            picture[:index, :index] = 255
+            return picture
+
+
+    @hookimpl
+    def robharness_datasets():
+        yield DatasetSpec(
+            name="squares",
+            summary="Ten squares of growing size",
+            labels="digits",
+            splits=("test",),
+            open=lambda root, split: Squares(),
+        )
+    ```
+    """
+
+
+@hookspec
+def robharness_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
+    """Yield metrics: a number per model, from stored results alone.
+
+    ```python
+    from robharness import MetricSpec, hookimpl
+
+
+    def wrong(results):
+        return {label: 1 - results.clean(label).accuracy for label in results.labels}
+
+
+    @hookimpl
+    def robharness_metrics():
+        yield MetricSpec(name="clean-error", summary="Share of clean examples that are wrong", compute=wrong)
+    ```
+    """
+
+
+@hookspec
+def robharness_run_finished(results: Any) -> None:
+    """Look at the results of a run that has just ended. What goes wrong here is shown as a warning.
+
+    ```python
+    from robharness import hookimpl
+
+
+    @hookimpl
+    def robharness_run_finished(results):
+        print(f"{len(results.cells)} cells of {results.suite.name}")
+    ```
+    """
+
+
+@hookspec
+def robharness_figures(results: Any, folder: Path) -> Iterable[Path]:  # type: ignore[empty-body]
+    """Draw results into files of the folder, which is there, and yield their paths; for `report --figures`.
+
+    Nothing where there is nothing to draw, such as features that no metric of the suite needs. What goes wrong here is
+    shown as a warning.
+
+    ```python
+    from robharness import hookimpl
+
+
+    @hookimpl
+    def robharness_figures(results, folder):
+        bars = [
+            f'<rect y="{20 * row}" width="{100 * results.clean(label).accuracy}" height="15" />'
+            for row, label in enumerate(results.labels)
+        ]
+        path = folder / "accuracy.svg"
+        path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg">{"".join(bars)}</svg>')
+        yield path
+    ```
+    """

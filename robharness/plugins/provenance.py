@@ -1,0 +1,66 @@
+"""Versions and digests of the code that a plugin runs."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from robharness.plugins.registry import PluginOrigin
+
+
+def dependency_versions(source: PluginOrigin) -> list[str]:
+    """What a plugin's distribution requires, as installed, e.g. "numpy 2.4.6"; extras and robharness left out."""
+    try:
+        lines = importlib.metadata.requires(source.distribution) or []
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return []
+    found = []
+    for requirement in requirements_that_hold(lines):
+        if canonicalize_name(requirement.name) == "robharness":
+            continue
+        try:
+            found.append(f"{requirement.name} {importlib.metadata.version(requirement.name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{requirement.name} (not installed)")
+    return found
+
+
+def code_digest(source: PluginOrigin) -> str | None:
+    """The first 12 digits of a SHA-256 of the plugin's Python files, or None where there are none to be found.
+
+    An editable plugin changes without a new version; this tells.
+    """
+    if source.digest is not None:
+        return source.digest[:12]
+    parts = source.location.split(".")
+    try:  # the outermost package that is not a mere namespace of several distributions
+        specs = (importlib.util.find_spec(".".join(parts[:depth])) for depth in range(1, len(parts) + 1))
+        found = next((spec for spec in specs if spec is not None and spec.origin is not None), None)
+    except (ImportError, ValueError):
+        return None
+    if found is None or found.origin is None:
+        return None
+    folders = [Path(folder) for folder in found.submodule_search_locations or ()]
+    files = [(str(path.relative_to(folder)), path) for folder in folders for path in folder.rglob("*.py")]
+    digest = hashlib.sha256()
+    for name, path in sorted(files) or [(Path(found.origin).name, Path(found.origin))]:
+        with suppress(OSError):  # a file that goes away meanwhile is as good as gone
+            digest.update(f"{name}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def requirements_that_hold(lines: Iterable[str]) -> Iterator[Requirement]:
+    """Those that hold here: no extras, no other platform; what cannot be read is left out."""
+    for line in lines:
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            continue
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield requirement

@@ -1,0 +1,102 @@
+"""The registry of everything that plugins declare, and of plugins that could not be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from robharness.errors import PluginNotFound, did_you_mean
+from robharness.specs.records import AttackSpec, CorruptionSpec, DatasetSpec, MetricSpec, ModelSpec, Spec
+
+KINDS: dict[str, type] = {
+    "models": ModelSpec,
+    "attacks": AttackSpec,
+    "corruptions": CorruptionSpec,
+    "datasets": DatasetSpec,
+    "metrics": MetricSpec,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginOrigin:
+    """Where a plugin came from. digest: sha256 of a loose file, or of a live network's state."""
+
+    namespace: str
+    distribution: str
+    version: str = ""
+    location: str = ""
+    digest: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}".strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A plugin, or a part of one, that could not be used. stage: version, import, registration or collection."""
+
+    origin: PluginOrigin
+    stage: str
+    error: str
+    details: str = ""
+
+    def __str__(self) -> str:
+        return f"plugin '{self.origin.namespace}' of {self.origin} was left out at {self.stage}: {self.error}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A spec under its full name, e.g. "mine/resnet50"."""
+
+    name: str
+    spec: Any
+    origin: PluginOrigin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """What the plugins declare, by kind and full name, and what could not be used. options: of `discover`.
+
+    observers, painters: who looks at results, and who draws them.
+    """
+
+    models: dict[str, Entry] = field(default_factory=dict)
+    attacks: dict[str, Entry] = field(default_factory=dict)
+    corruptions: dict[str, Entry] = field(default_factory=dict)
+    datasets: dict[str, Entry] = field(default_factory=dict)
+    metrics: dict[str, Entry] = field(default_factory=dict)
+    origins: list[PluginOrigin] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    observers: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
+    figure_hooks: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
+    options: tuple[str, ...] = ()
+
+    def find(self, kind: str, name: str) -> Entry:
+        """The entry of that kind and full name. Raises PluginNotFound with what to do about it."""
+        entries: dict[str, Entry] = getattr(self, kind)
+        if name in entries:
+            return entries[name]
+        raise PluginNotFound(self._not_found(kind, name, entries))
+
+    def _not_found(self, kind: str, name: str, entries: dict[str, Entry]) -> str:
+        noun = "data set" if kind == "datasets" else kind.removesuffix("s")
+        namespace = name.split("/")[0]
+        broken = [problem for problem in self.problems if problem.origin.namespace == namespace]
+        if broken:
+            return f"no {noun} '{name}': {broken[0]}. See: robharness list plugins"
+        near = did_you_mean(name, list(entries))
+        if "/" not in name:
+            near = next((f"; did you mean '{full}'?" for full in entries if full.endswith(f"/{name}")), near)
+        known = [source.namespace for source in self.origins]
+        if "/" in name and namespace not in known and not (near and did_you_mean(namespace, known)):
+            return f"'{name}' needs a plugin '{namespace}', which is not there. Try: pip install robharness-{namespace}"
+        return f"no {noun} '{name}'{near or '.'} See: robharness list {kind}"
+
+    def add(self, kind: str, spec: Spec, source: PluginOrigin) -> Entry:
+        """Register a spec under its namespace. Raises ValueError if the name is taken."""
+        entries: dict[str, Entry] = getattr(self, kind)
+        name = f"{source.namespace}/{spec.name}"
+        if name in entries:
+            raise ValueError(f"the name '{name}' is declared twice")
+        entries[name] = Entry(name=name, spec=spec, origin=source)
+        return entries[name]

@@ -1,0 +1,62 @@
+"""A report as JSON, schema 1; accuracies and drops are fractions, numbers that do not exist are null."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from typing import Any
+
+from robharness.report.records import Numbers, Report
+
+SCHEMA = 1
+
+
+def render(report: Report) -> str:
+    """The report as JSON text, keys in a fixed order."""
+    return json.dumps(_finite(as_data(report)), indent=1, ensure_ascii=False) + "\n"
+
+
+def as_data(report: Report) -> dict[str, Any]:
+    """The report as plain data."""
+    return {
+        "schema": SCHEMA,
+        "suite": report.suite,
+        "title": report.title,
+        "data": report.data,
+        "n": report.n,
+        "compat": report.compat,
+        "complete": report.complete,
+        "cells": [_flat(asdict(cell), cell.numbers) for cell in report.cells],
+        "runs": [asdict(numbers) for numbers in report.runs],
+        "worst_cases": [_flat(asdict(case), case.numbers) for case in report.worst_cases],
+        "corruption_means": [asdict(mean) for mean in report.corruption_means],
+        "slopes": [asdict(slope) for slope in report.slopes],
+        "corruption_errors": [asdict(errors) for errors in report.corruption_errors],
+        "gap": report.gap,
+        "gaps_closed": [asdict(gap) for gap in report.gaps],
+        "metrics": {name: {m: each.value for m, each in by.items()} for name, by in report.metrics.items()},
+        "metric_details": {
+            name: details
+            for name, by in report.metrics.items()
+            if (details := {m: each.details for m, each in by.items() if each.details})
+        },
+        "expected_metrics": report.expected_metrics,
+        "expected_source": report.expected_source,
+        "problems": list(report.problems),
+        "warnings": list(report.warnings),
+    }
+
+
+def _flat(record: dict[str, Any], numbers: Numbers) -> dict[str, Any]:
+    del record["numbers"]
+    record.pop("alarms", None)
+    return record | asdict(numbers)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

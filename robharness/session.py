@@ -1,0 +1,210 @@
+"""One pipeline for all verbs, of the command line and of Python: discover, plan, require, train, compute, load."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robharness import suite as suites
+from robharness.engine.environment import check_devices
+from robharness.engine.listeners import RunListener, Silent
+from robharness.engine.run import run_plan
+from robharness.engine.summary import Summary
+from robharness.errors import UserError
+from robharness.live import live_model
+from robharness.planning import planner
+from robharness.planning.cells import DEFAULT_STORE, Plan, PlanRequest
+from robharness.plugins.discovery import discover
+from robharness.plugins.observers import observe
+from robharness.plugins.registry import Registry
+from robharness.specs.records import ModelSpec
+from robharness.store import Store, results
+from robharness.store.results import Results
+from robharness.training.train import TrainingResult, train_models, untrained
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SuiteSource = str | Path | Mapping[str, Any]
+"""A YAML file, or its content as a mapping."""
+
+
+def data_root(given: str | Path | None = None) -> Path:
+    """Return the folder of data and weights: as given, or $ROBHARNESS_DATA, or ./data."""
+    return Path(given or os.environ.get("ROBHARNESS_DATA") or "data").expanduser()
+
+
+def plan_suite(
+    suite: SuiteSource,
+    registry: Registry,
+    *,
+    store: str | Path = DEFAULT_STORE,
+    data: str | Path | None = None,
+    limit: int | None = None,
+    models: Mapping[str, nn.Module | ModelSpec] | None = None,
+) -> Plan:
+    """Read a suite and plan its cells; compute nothing.
+
+    models: live networks by label, added to the suite's models.
+    Raises SuiteError for a suite that is wrong. Resources that are not on this machine are in `Plan.missing`.
+    """
+    root = data_root(data)
+    loaded = suites.load(suite, registry, models_follow=bool(models))
+    if models:
+        loaded = _with_live_models(loaded, models, registry, root)
+    planned = planner.plan(loaded, root, limit, Path(store))
+    if models:  # another process could not plan them again
+        return planned
+    request = PlanRequest(suite=suite, data_root=root, limit=limit, options=registry.options)
+    return dataclasses.replace(planned, request=request)
+
+
+def _with_live_models(
+    loaded: suites.Suite, models: Mapping[str, nn.Module | ModelSpec], registry: Registry, root: Path
+) -> suites.Suite:
+    live = tuple(live_model(label, model, loaded, registry, root) for label, model in models.items())
+    taken = sorted({model.label for model in loaded.models} & set(models))
+    if taken:
+        raise UserError(f"the suite has a model with the label '{taken[0]}' already; give the live one another")
+    loaded = dataclasses.replace(loaded, models=loaded.models + live)
+    reasons = [why for metric in loaded.metrics for model in live if (why := suites.unrepresented(metric, model))]
+    if reasons:
+        raise UserError(f"{reasons[0]}; give a ModelSpec with `features` instead of a network")
+    return loaded
+
+
+def require(planned: Plan) -> None:
+    """Raise a UserError with all resources that are missing, before any computation."""
+    if len(planned.missing) == 1:
+        raise planned.missing[0]
+    if planned.missing:
+        lines = [f"{len(planned.missing)} things are not there:", *(f"  {missing}" for missing in planned.missing)]
+        raise UserError("\n".join(lines))
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A suite at work: its registry, its plan, its store and its devices.
+
+    registry: the plugins.
+    plan: the plan of the whole suite; `train` refreshes it.
+    store: the folder of results.
+    listener: is told about progress.
+    only: a glob of cells, see `Plan.only`.
+    shard: (i, k), the i-th of k parts of the examples, from 1.
+    device: as torch names devices, several with commas between.
+    threads: of the CPU, per process; chosen if None.
+    stop_at_failure: whether the first failed cell or training ends the session's work.
+    warnings: sentences of the runs and observers of this session.
+    """
+
+    registry: Registry
+    plan: Plan
+    store: Store
+    listener: RunListener = field(default_factory=Silent)
+    only: str | None = None
+    shard: tuple[int, int] | None = None
+    device: str = "cpu"
+    threads: int | None = None
+    stop_at_failure: bool = False
+    warnings: list[str] = field(default_factory=list)
+    _has_failed_training: bool = False
+
+    @classmethod
+    def open(
+        cls,
+        suite: SuiteSource,
+        *,
+        store: str | Path = DEFAULT_STORE,
+        data: str | Path | None = None,
+        limit: int | None = None,
+        plugins: Sequence[str] = (),
+        models: Mapping[str, nn.Module | ModelSpec] | None = None,
+        registry: Registry | None = None,
+        **options: Any,
+    ) -> Session:
+        """Discover the plugins and plan the suite.
+
+        registry: in place of discovering `plugins`.
+        options: the fields of the session.
+        Raises SuiteError for a suite that is wrong, and UserError if data or weights are missing.
+        """
+        registry = registry or discover(plugins)
+        planned = plan_suite(suite, registry, store=store, data=data, limit=limit, models=models)
+        require(planned)
+        return cls(registry=registry, plan=planned, store=Store(Path(store)), **options)
+
+    @cached_property
+    def devices(self) -> list[str]:
+        """The devices. Raises UserError for one that torch does not have here."""
+        return check_devices(self.device)
+
+    @property
+    def selected(self) -> Plan:
+        """The part of the plan that `only` and `shard` select."""
+        selected = self.plan.only(self.only) if self.only else self.plan
+        return selected.shard(*self.shard) if self.shard else selected
+
+    def forget(self, pattern: str) -> None:
+        """Remove the stored outcomes of the selected cells that match the glob."""
+        for cell in self.selected.only(pattern).cells:
+            self.store.forget(cell.key)
+
+    def train(self) -> list[TrainingResult]:
+        """Train the models that selected cells wait for, and refresh the plan; one record per model that is trained.
+
+        Raises Interrupted after Ctrl-C, UserError for a shard, which cannot train.
+        """
+        pending = bool(self.selected.pending_cells)
+        if pending and self.shard:
+            raise untrained(self.selected)
+        trained = train_models(
+            self.selected, self.store, self.listener,
+            device=self.devices[0], threads=self.threads, stop_at_failure=self.stop_at_failure,
+        )  # fmt: skip
+        self._has_failed_training = any(result.error for result in trained)
+        if pending:
+            self.plan = planner.refresh(self.plan)
+            require(self.plan)
+        return trained
+
+    def compute(self, *, workers: int | None = None, batch_size: int | None = None) -> Summary:
+        """Train what is missing, and compute the selected cells that the store misses.
+
+        workers: subprocesses; see `run_plan`.
+        batch_size: examples per pass; chosen if None.
+        """
+        devices = self.devices  # before any training: a mistyped device costs no time
+        if self.selected.pending_cells:
+            self.train()
+        if not self.selected.cells or (self._has_failed_training and self.stop_at_failure):
+            return Summary()
+        summary = run_plan(
+            self.selected, self.store, self.listener,
+            devices=devices, workers=workers, threads=self.threads, batch_size=batch_size,
+            stop_at_failure=self.stop_at_failure,
+        )  # fmt: skip
+        self.warnings += summary.warnings
+        return summary
+
+    def results(self, *, notify: bool = False) -> Results:
+        """Load the stored results of the whole suite, complete or not.
+
+        notify: whether plugins that observe runs are shown the results.
+        """
+        found = results.load(self.plan, self.store)
+        if notify:
+            self.warnings += observe(found, self.registry)
+        return found
+
+    @property
+    def incomplete_cells(self) -> int:
+        """The number of selected cells that are not complete, those that wait for a training included."""
+        start, stop = self.selected.span
+        missing = sum(bool(self.store.missing(cell.key, stop, start)) for cell in self.selected.cells)
+        return missing + len(self.selected.pending_cells)

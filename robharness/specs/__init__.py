@@ -1,0 +1,57 @@
+"""The records and interfaces that plugins and suites are made of."""
+
+from robharness.specs.budget import RATIONAL, Budget
+from robharness.specs.inputs import Clips, InputSpec, Preprocessing, check_choices
+from robharness.specs.protocols import Attack, Corruption, Dataset, Perturbed, Video
+from robharness.specs.records import (
+    AttackSpec,
+    Check,
+    CorruptionSpec,
+    Cost,
+    DatasetSpec,
+    MetricResult,
+    MetricSpec,
+    ModelSpec,
+    Spec,
+    ThreatModel,
+)
+from robharness.specs.sources import DataRef, Download, File, Progress, Train, TrainingJob
+from robharness.specs.types import RESERVED, RUNTIME, Access, Kind, Need, Norm, Params, Randomness
+
+__all__ = [
+    "RATIONAL",
+    "RESERVED",
+    "RUNTIME",
+    "Access",
+    "Attack",
+    "AttackSpec",
+    "Budget",
+    "Check",
+    "Clips",
+    "Corruption",
+    "CorruptionSpec",
+    "Cost",
+    "DataRef",
+    "Dataset",
+    "DatasetSpec",
+    "Download",
+    "File",
+    "InputSpec",
+    "Kind",
+    "MetricResult",
+    "MetricSpec",
+    "ModelSpec",
+    "Need",
+    "Norm",
+    "Params",
+    "Perturbed",
+    "Preprocessing",
+    "Progress",
+    "Randomness",
+    "Spec",
+    "ThreatModel",
+    "Train",
+    "TrainingJob",
+    "Video",
+    "check_choices",
+]

@@ -1,0 +1,20 @@
+"""Words that the records share: norms, kinds of access and of input, and the marker of runtime fields."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+Norm = Literal["linf", "l2", "l1"]
+Access = Literal["gradient", "scores", "decision", "features"]
+Randomness = Literal["none", "example", "global"]
+Kind = Literal["image", "video"]
+Need = Literal["features", "views", "distances"]
+Params = Any
+"""A frozen, keyword-only dataclass that the plugin owns."""
+
+RUNTIME = {"runtime": True}
+RESERVED = (
+    *("position", "example", "label", "prediction", "correct", "margin", "logit_range", "size", "attacked"),
+    *("component", "success", "prediction_8bit", "correct_8bit"),
+)
+"""The columns of a stored outcome, which no note may be called."""

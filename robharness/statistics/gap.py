@@ -1,0 +1,83 @@
+"""The gap between two models that a third one closes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from robharness.statistics.accuracy import whole_percent
+from robharness.statistics.intervals import EmptySample, Interval, ZeroBase, student_quantile
+
+
+def gap_closed(method: float, self_supervised: float, supervised: float) -> float:
+    """Share of the way from the self-supervised to the supervised model that a method covers; 1 is all of it.
+
+    method, self_supervised, supervised: unrounded attacked accuracies. Beyond [0, 1] for methods outside the two.
+    Raises ZeroBase when the two are equal. Source: the up-arrows of the paper's Table 4, see `gap_closed_printed`.
+    """
+    if supervised == self_supervised:
+        raise ZeroBase("There is no gap to close between two equal numbers.")
+    return (method - self_supervised) / (supervised - self_supervised)
+
+
+def gap_closed_interval(
+    method: npt.ArrayLike,
+    self_supervised: npt.ArrayLike,
+    supervised: npt.ArrayLike,
+    *,
+    paired: bool,
+    level: float = 0.95,
+) -> Interval:
+    """Interval for `gap_closed` of means, (-inf, inf) where the gap itself may well be none.
+
+    method, self_supervised, supervised: (n,) each. paired: outcomes of the same n examples under three models, or else
+    attacked accuracies of independent runs, as many of each as there are, two at least.
+    Raises EmptySample for fewer, and where runs of one kind do not differ: those say nothing of how they would.
+    Source: Fieller 1954, the ratio g for which method - self - g (supervised - self) is not surely other than 0, with
+    Student's t; its degrees of freedom are Satterthwaite's (1946) at the estimate. Of outcomes the variances are those
+    with one more example of every kind, as Agresti and Min (2005) have it: few may have no variance by chance.
+    """
+    samples = [np.asarray(values, dtype=np.float64) for values in (method, self_supervised, supervised)]
+    if min(map(len, samples)) < 2 or (not paired and min(map(np.ptp, samples)) == 0):
+        raise EmptySample("An interval for a gap needs two examples, or two runs of each kind that differ.")
+    means = np.array([values.mean() for values in samples])
+    if paired:
+        kinds = np.array(list(itertools.product((0.0, 1.0), repeat=3))).T
+        covariance = np.cov(np.hstack([samples, kinds])) / len(samples[0])
+    else:
+        covariance = np.diag([values.var(ddof=1) / len(values) for values in samples])
+    way, gap = np.array([1, -1, 0]), np.array([0, -1, 1])
+    freedom = float(len(samples[0]) - 1)
+    if not paired and means @ gap:
+        parts = np.diag(covariance) * (way - means @ way / (means @ gap) * gap) ** 2
+        terms = parts**2 / [len(values) - 1 for values in samples]
+        freedom = float(parts.sum() ** 2 / terms.sum()) if terms.sum() else math.inf
+    t = student_quantile(level, freedom)
+    a = (means @ gap) ** 2 - t**2 * (gap @ covariance @ gap)
+    b = (means @ way) * (means @ gap) - t**2 * (way @ covariance @ gap)
+    c = (means @ way) ** 2 - t**2 * (way @ covariance @ way)
+    if a <= 0:
+        return Interval(-math.inf, math.inf)
+    root = math.sqrt(max(0.0, b**2 - a * c))
+    return Interval(float((b - root) / a), float((b + root) / a))
+
+
+def gap_closed_printed(method_drop: float, self_supervised_drop: float, supervised_drop: float) -> float:
+    """`gap_closed` as the paper's Table 4 computes it: from relative drops rounded to whole percentages first.
+
+    With a gap of 7 points of drop, one unit of rounding is 14 points of this. Raises ZeroBase as `gap_closed` does.
+    """
+    return gap_closed(*map(whole_percent, (method_drop, self_supervised_drop, supervised_drop)))
+
+
+def gain(method: float, base: float) -> float:
+    """Relative improvement of a method's attacked accuracy over a base method's: 0.05 is 5 % better.
+
+    Raises ZeroBase when ``base`` is 0. Source: the up-arrows of the paper's Table 5.
+    """
+    if base == 0:
+        raise ZeroBase("A gain needs a base accuracy above 0.")
+    return (method - base) / base

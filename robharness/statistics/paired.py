@@ -1,0 +1,87 @@
+"""Statistics of paired outcomes: two results on the same examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from robharness.statistics.intervals import (
+    Bools,
+    Floats,
+    Interval,
+    ZeroClean,
+    check_outcomes,
+    normal_quantile,
+    wilson_bounds,
+)
+
+
+def relative_drop_interval(clean_correct: Bools, attacked_correct: Bools, level: float = 0.95) -> Interval:
+    """Interval for the relative drop, from the outcomes of the same examples clean and attacked.
+
+    clean_correct, attacked_correct: (n,) bool. The high end is at most 1; the low end is negative where the attack may
+    help. Raises EmptySample when n is 0, ZeroClean when no clean example is right. Method: `relative_drop_bounds`.
+    """
+    check_outcomes(clean_correct, attacked_correct, dimensions=1)
+    low, high = relative_drop_bounds(
+        np.count_nonzero(clean_correct & attacked_correct),
+        np.count_nonzero(clean_correct & ~attacked_correct),
+        np.count_nonzero(~clean_correct & attacked_correct),
+        level,
+    )
+    return Interval(float(low), float(high))
+
+
+def relative_drop_bounds(
+    kept: npt.ArrayLike, lost: npt.ArrayLike, gained: npt.ArrayLike, level: float = 0.95
+) -> tuple[Floats, Floats]:
+    """Low and high ends of the relative drop's interval, for many tables of counts at once.
+
+    kept, lost, gained: how many examples are right both clean and attacked, only clean, only attacked; any shapes that
+    broadcast. Returns two arrays of that shape. Two Wilson intervals, narrowed for the pairing, bound the ratio of the
+    accuracies, and a drop is 1 - ratio. With the continuity correction, because the plain form covers only 90.5 % at
+    n = 20, a clean accuracy of 0.9, nothing kept and 5 % of the wrong examples gained.
+    Raises ZeroClean where kept + lost is 0.
+    Source: Bonett and Price 2006, Statistics in Medicine 25:3039; corrected as in Fagerland, Lydersen and Laake 2017,
+    Statistical Analysis of Contingency Tables, chapter 8.
+    """
+    kept, lost, gained = (np.asarray(count, dtype=np.float64) for count in (kept, lost, gained))
+    clean, attacked, n = kept + lost, kept + gained, kept + lost + gained
+    if np.any(clean == 0):
+        raise ZeroClean("The interval of a relative drop needs at least one clean example that is right.")
+    # How much narrower than two independent intervals: standard error of log(ratio) over the sum of the two errors.
+    error = np.sqrt((lost + gained + 2) / ((clean + 1) * (attacked + 1)))
+    z = normal_quantile(level) * error / sum(np.sqrt((1 - (x + 1) / (n + 2)) / (x + 1)) for x in (clean, attacked))
+    clean_low, clean_high = wilson_bounds(clean, n, z)
+    attacked_low, attacked_high = wilson_bounds(attacked, n, z)
+    return 1 - attacked_high / clean_low, 1 - attacked_low / clean_high
+
+
+def resampled_accuracies(correct: Bools, *, resamples: int = 2000, seed: int = 0) -> Floats:
+    """The accuracy of each row in each bootstrap resample of the examples, the same resample for all rows.
+
+    correct: (rows, n) bool; returns (resamples, rows). What is drawn depends on n and the seed alone, so rows of
+    several calls belong together. Raises EmptySample without any outcome.
+    """
+    check_outcomes(correct, dimensions=2)
+    n = correct.shape[1]
+    right = np.ascontiguousarray(correct.T, dtype=np.float32)
+    rng = np.random.Generator(np.random.Philox(seed))
+    counts = np.vstack([weights @ right for weights in _resampled_weights(n, resamples, rng)])
+    accuracies: Floats = counts.astype(np.float64) / n
+    return accuracies
+
+
+# Doubles of memory for one block of resamples: about 50 MB, whatever the number of examples.
+BLOCK_VALUES = 2**21
+
+
+def _resampled_weights(n: int, resamples: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.float32]]:
+    """How often each of n examples is drawn in each resample, in blocks (rows, n) of bounded memory."""
+    rows = max(1, BLOCK_VALUES // n)
+    for start in range(0, resamples, rows):
+        block = min(rows, resamples - start)
+        drawn = rng.integers(0, n, (block, n)) + n * np.arange(block)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=block * n).reshape(block, n).astype(np.float32)

@@ -1,0 +1,146 @@
+"""Slopes of a model's relative drops on a reference's, with bootstrap intervals."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from robharness.statistics.accuracy import relative_drops
+from robharness.statistics.intervals import (
+    Bools,
+    Floats,
+    Interval,
+    UndefinedSlope,
+    check_outcomes,
+    percentile_interval,
+    ratio,
+)
+from robharness.statistics.paired import resampled_accuracies
+
+MIN_SLOPE_EXAMPLES = 1000
+"""Slopes from fewer examples carry a flag: noise in the reference's drops pulls them towards 0."""
+
+
+class SlopeIntervals(NamedTuple):
+    """Where a slope would fall with other examples, and with other corruptions (None: fewer than 3 of them)."""
+
+    examples: Interval
+    corruptions: Interval | None
+
+
+def slope(reference_drops: npt.ArrayLike, model_drops: npt.ArrayLike) -> float:
+    """Slope of the least-squares line through the origin: how many times harder than the reference a model is hit.
+
+    reference_drops, model_drops: (corruptions,) relative drops in the same order.
+    Raises UndefinedSlope when there is none, when their numbers differ, when one is not finite or when the reference
+    never drops. Source: the paper's Figure 2.
+    """
+    reference, model = _as_drops(reference_drops, model_drops)
+    if reference.ndim != 1 or reference.shape != model.shape:
+        raise UndefinedSlope(f"A slope needs two drops per corruption, not shapes {reference.shape} and {model.shape}.")
+    if not (np.isfinite(reference).all() and np.isfinite(model).all()):
+        raise UndefinedSlope("A slope needs finite drops.")
+    if not reference.any():
+        raise UndefinedSlope("A slope needs at least one corruption at which the reference drops.")
+    return float(_slopes(reference, model))
+
+
+def slopes_without_each(
+    reference_drops: npt.ArrayLike, model_drops: npt.ArrayLike, corruption: npt.ArrayLike | None = None
+) -> Floats:
+    """The slopes with one corruption left out, each in turn: how much the slope owes to a single one.
+
+    reference_drops, model_drops: (drops,) as for `slope`, which also says what is raised. corruption: (drops,) int, the
+    number from 0 of the corruption that a drop is of; each is one by itself if not given, and all severities of a
+    corruption go together. Returns (corruptions,), nan where the reference never drops in what is left.
+    """
+    slope(reference_drops, model_drops)
+    squares, products = _sums(*_as_drops(reference_drops, model_drops), corruption)
+    others = 1 - np.eye(len(squares))
+    return ratio(others @ products, others @ squares)
+
+
+def slope_intervals(
+    clean_correct: Bools,
+    corrupted_correct: Bools,
+    reference_clean_correct: Bools,
+    reference_corrupted_correct: Bools,
+    *,
+    corruption: npt.ArrayLike | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> SlopeIntervals:
+    """Percentile bootstrap intervals of `slope`, over the examples and over the corruptions.
+
+    clean_correct, reference_clean_correct: (n,) bool; corrupted_correct, reference_corrupted_correct: (drops, n) bool;
+    the same examples in all four. One resample of the examples serves both models and all corruptions.
+    corruption: (drops,) int, as in `slopes_without_each`.
+    Raises EmptySample, ZeroClean or UndefinedSlope when the sample itself has no slope.
+    """
+    check_outcomes(clean_correct, reference_clean_correct, dimensions=1)
+    check_outcomes(corrupted_correct, reference_corrupted_correct, dimensions=2)
+    model = np.vstack([clean_correct, corrupted_correct])
+    reference = np.vstack([reference_clean_correct, reference_corrupted_correct])
+    both = resampled_accuracies(np.vstack([reference, model]), resamples=resamples, seed=seed)
+    return SlopeIntervals(
+        slope_interval(both[:, : len(reference)], both[:, len(reference) :], level),
+        slope_interval_over_corruptions(
+            relative_drops(reference.mean(axis=1)),
+            relative_drops(model.mean(axis=1)),
+            corruption,
+            resamples=resamples,
+            seed=seed,
+            level=level,
+        ),
+    )
+
+
+def slope_interval(reference: Floats, model: Floats, level: float = 0.95) -> Interval:
+    """Percentile bootstrap interval of `slope` over examples.
+
+    reference, model: (resamples, 1 + drops) accuracies in the same resamples, the clean one first.
+    A resample without a slope (a model with no clean example right, a reference that never drops) is dropped; see
+    `percentile_interval`.
+    """
+    return percentile_interval(_slopes(relative_drops(reference), relative_drops(model)), level)
+
+
+def slope_interval_over_corruptions(
+    reference_drops: npt.ArrayLike,
+    model_drops: npt.ArrayLike,
+    corruption: npt.ArrayLike | None = None,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval | None:
+    """Percentile bootstrap interval of `slope` over corruptions; None for fewer than 3 of them.
+
+    The severities of a corruption are drawn together: they tell less of other corruptions than as many others would.
+    Arguments and errors as in `slopes_without_each`.
+    """
+    slope(reference_drops, model_drops)
+    squares, products = _sums(*_as_drops(reference_drops, model_drops), corruption)
+    if len(squares) < 3:
+        return None
+    drawn = np.random.Generator(np.random.Philox(seed)).integers(0, len(squares), (resamples, len(squares)))
+    return percentile_interval(ratio(products[drawn].sum(axis=1), squares[drawn].sum(axis=1)), level)
+
+
+def _as_drops(reference: npt.ArrayLike, model: npt.ArrayLike) -> tuple[Floats, Floats]:
+    return np.asarray(reference, dtype=np.float64), np.asarray(model, dtype=np.float64)
+
+
+def _slopes(reference: Floats, model: Floats) -> Floats:
+    """(..., drops) to (...) slopes through the origin; nan where there is none."""
+    return ratio((reference * model).sum(axis=-1), (reference * reference).sum(axis=-1))
+
+
+def _sums(reference: Floats, model: Floats, corruption: npt.ArrayLike | None) -> tuple[Floats, Floats]:
+    """Of each corruption, (corruptions,): the reference's squared drops, and its drops times the model's."""
+    which = np.arange(len(reference)) if corruption is None else np.asarray(corruption)
+    squares, products = np.bincount(which, reference * reference), np.bincount(which, reference * model)
+    return squares.astype(np.float64), products.astype(np.float64)

@@ -1,0 +1,43 @@
+"""Recorded failures of cells."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+
+from robharness.errors import ContractViolation
+from robharness.planning.cells import Cell
+from robharness.store.spans import Span
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a cell has no outcomes for a span. blame: the distribution at fault."""
+
+    start: int
+    stop: int
+    blame: str
+    error: str
+    traceback: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.error} ({self.blame})"
+
+    @classmethod
+    def of(cls, cell: Cell, span: Span, error: BaseException) -> Failure:
+        """Who is to blame for a cell that has no outcomes, and why."""
+        by = error.by if isinstance(error, ContractViolation) else "data"
+        if by == "perturbation" and cell.perturbation is not None:
+            entry = cell.perturbation.entry
+        elif by == "surrogate" and cell.surrogate is not None:
+            entry = cell.surrogate.entry
+        else:
+            entry = cell.data.entry if by == "data" else cell.model.entry
+        text = str(error) if isinstance(error, ContractViolation) else f"{type(error).__name__}: {error}"
+        return cls(
+            start=span[0],
+            stop=span[1],
+            blame=str(entry.origin),
+            error=f"{entry.name}: {text}",
+            traceback="".join(traceback.format_exception(error.__cause__ or error)),
+        )

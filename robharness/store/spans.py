@@ -1,0 +1,31 @@
+"""Spans of positions in a data set's fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+Span = tuple[int, int]
+"""Positions start to stop - 1 of a data set's fixed order."""
+
+
+@lru_cache(maxsize=16)
+def span_positions(start: int, stop: int) -> np.ndarray:
+    """The positions of a span, one array for all the cells that have it."""
+    positions = np.arange(start, stop)
+    positions.flags.writeable = False
+    return positions
+
+
+def uncovered(covered: Sequence[Span], span: Span) -> list[Span]:
+    """What of a span these spans leave open, in order. covered: in any order, they may overlap."""
+    gaps, position = [], span[0]
+    for start, stop in sorted(covered):
+        if start >= span[1]:
+            break
+        if start > position:
+            gaps.append((position, start))
+        position = max(position, stop)
+    return [*gaps, (position, span[1])] if position < span[1] else gaps

@@ -1,0 +1,212 @@
+"""A suite whose every name is resolved."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from robharness import specs
+from robharness.plugins.registry import Entry
+from robharness.specs.budget import Budget
+from robharness.specs.types import Need, Norm, Params
+from robharness.suite.baselines import Baseline
+from robharness.suite.records import Check, Compat, Count, DataRef, Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model of the suite, its plugin's entry and its options.
+
+    entry: with the fields that its options decide, and what the suite changes of the preprocessing. weights: a file
+    given by the suite, or several by name, absolute. Of one that the suite trains: seed: of its training; data: what it
+    learns from, a data set's entry and a split by role; run_of: the label that several seeds share. clean_at_least: the
+    clean accuracy in % below which it is no example of what it stands for.
+    """
+
+    entry: Entry
+    params: Params
+    label: str
+    reference: bool
+    weights: Path | dict[str, Path] | None
+    seed: int = 0
+    data: Mapping[str, tuple[Entry, str]] = field(default_factory=dict)
+    run_of: str | None = None
+    clean_at_least: float | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the suite trains it, rather than finding its weights somewhere."""
+        return self.weights is None and isinstance(self.entry.spec.weights, specs.Train)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perturbation:
+    """An attack at one budget, or a corruption at one severity.
+
+    strength: None for an attack that looks for the smallest perturbation, whatever its size.
+    nested: all budgets of a nested attack, ascending, or nothing: examples that withstood the smaller ones alone are
+    attacked at this one. source: the model that it is crafted on, where that is not the judged one. eight_bit: what it
+    finds is judged once more, rounded to 256 levels.
+    qualified: the name says the plugin, since another one of the suite would give the same name.
+    """
+
+    kind: Literal["attack", "corruption"]
+    entry: Entry
+    params: Params
+    strength: Budget | int | None
+    nested: tuple[Budget, ...] = ()
+    surrogate: Model | None = None
+    eight_bit: bool = False
+    qualified: bool = False
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether its pictures were corrupted before."""
+        return self.kind == "corruption" and getattr(self.entry.spec, "open", None) is not None
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether its members take turns on what is still right."""
+        return self.kind == "attack" and self.entry.spec.ensemble
+
+    @property
+    def is_targeted(self) -> bool:
+        """Whether it wants a class of its choice."""
+        return self.kind == "attack" and bool(self.entry.spec.threat(self.params).targeted)
+
+    @property
+    def needs_blocks(self) -> bool:
+        """Whether what an example gets depends on the others of its block."""
+        spec = self.entry.spec
+        in_blocks = self.kind == "attack" and spec.blocks is not None and spec.blocks(self.params)
+        return spec.randomness == "global" or in_blocks
+
+    @property
+    def returned(self) -> Mapping[str, type]:
+        """The notes that the plugin returns per example; of an ensemble, every member some of them."""
+        return {**self.entry.spec.notes, **({"target": int} if self.is_targeted else {})}
+
+    @property
+    def notes(self) -> Mapping[str, type]:
+        """The columns beside the outcome: what the plugin returns, and what the core adds."""
+        return {
+            **self.returned,
+            **({"success": bool} if self.is_targeted else {}),
+            **({"component": str} if self.is_ensemble else {}),
+            **({"prediction_8bit": int, "correct_8bit": bool} if self.eight_bit else {}),
+        }
+
+    @property
+    def norm(self) -> Norm | None:
+        """The norm of an attack's threat model; None for a corruption."""
+        return self.entry.spec.threat(self.params).norm if self.kind == "attack" else None
+
+    @property
+    def smaller(self) -> tuple[Budget, ...]:
+        """The budgets whose survivors this one attacks."""
+        return tuple(budget for budget in self.nested if self.strength is not None and budget < self.strength)
+
+    @property
+    def name(self) -> str:
+        """For people, reports and `expected`: "fgsm(linf, 1/255)", "pgd(l2, 0.5, steps=10, rel_step=2.5/10)", "fog(1)".
+
+        Options at their default are left out, unless the field is marked `field(metadata={"shown": True})`.
+        """
+        changed = changed_fields(self.params)
+        fields = dataclasses.fields(self.params) if self.params is not None else ()
+        shown = [item.name for item in fields if item.name in changed or item.metadata.get("shown")]
+        options = {key: getattr(self.params, key) for key in shown if key != "norm"}
+        words = [f"{key}={_shown(value)}" for key, value in options.items()]
+        if bool(self.nested) != self.is_ensemble and self.strength is not None:
+            words += ["nested" if self.nested else "nested=no"]
+        words += [f"source={self.surrogate.label}"] if self.surrogate else []
+        words += ["8 bit"] if self.eight_bit else []
+        head: list[str] = [self.norm] if self.norm else []
+        head += [str(self.strength)] if self.strength is not None else []
+        spec = self.entry.name if self.qualified else self.entry.spec.name
+        return f"{spec}({', '.join([*head, *words])})"
+
+    @property
+    def title(self) -> str:
+        """The name without the strength: "fog"."""
+        return dataclasses.replace(self, strength=None, nested=()).name.removesuffix("()")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A suite whose every name is resolved. canvas: side in pixels, or None.
+
+    compat: whether pictures are encoded as published ones were, see `robharness.evaluation.images.encode_jpeg85`.
+    baseline: the published table, or the label of the model, that corruption errors are relative to. gap: the labels of
+    models, or of their runs together, that the gap closed by others lies between.
+    expected: label -> {cell name: published accuracy in percent, metric: published value}; expected_source: where they
+    stand.
+    """
+
+    path: Path
+    name: str
+    title: str
+    data: DataRef
+    dataset: Entry
+    canvas: int | None
+    compat: Compat
+    models: tuple[Model, ...]
+    perturbations: tuple[Perturbation, ...]
+    baseline: Baseline | str | None
+    gap: tuple[str, str] | None
+    metrics: tuple[Entry, ...]
+    count: Count
+    precision: Precision
+    compile: bool
+    seed: int
+    expected: Mapping[str, Mapping[str, float]]
+    expected_source: str
+    check: Check
+
+    @property
+    def path_for_shell(self) -> str:
+        """Its file as one would type it here."""
+        here = Path.cwd()
+        return str(self.path.relative_to(here) if self.path.is_relative_to(here) else self.path)
+
+    @property
+    def reference(self) -> str | None:
+        """The label of the model that slopes compare with."""
+        return next((model.label for model in self.models if model.reference), None)
+
+    def published(self, model: Model, name: str) -> float | None:
+        """The published number of this model's cell or metric; of a run, that of all runs."""
+        return self.expected.get(model.label, self.expected.get(str(model.run_of), {})).get(name)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What its metrics need beside outcomes."""
+        return frozenset().union(*(metric.spec.needs for metric in self.metrics))
+
+
+def unrepresented(metric: Entry, model: Model) -> str:
+    """Why the metric has no features of the model to look at, or nothing."""
+    if not metric.spec.needs & {"features", "views"} or model.entry.spec.features is not None:
+        return ""
+    return f"{metric.name} looks at features, and {model.entry.name} ({model.label}) declares no `features`"
+
+
+def changed_fields(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass instance that differ from their defaults, in order, without runtime ones."""
+    changed: dict[str, Any] = {}
+    for item in dataclasses.fields(record) if record is not None else ():
+        default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+        value = getattr(record, item.name)
+        same = value == default and isinstance(value, bool) == isinstance(default, bool)
+        if not item.metadata.get("runtime") and not same:
+            changed[item.name] = value
+    return changed
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "+".join(map(_shown, value)) if isinstance(value, list | tuple) else str(value)
