@@ -75,7 +75,7 @@ def test_the_public_names():
 
 @pytest.mark.parametrize("name", ["Batch", "Classifier", "ExampleRNG"])
 def test_what_perturb_gets(name):
-    rows, of, written = tables(section(PLUGINS, "What perturb gets"))[0], "", set()
+    rows, of, written = tables(section(PLUGINS, "Arguments of perturb"))[0], "", set()
     for row in rows:
         of = "".join(ticked(row[0])) or of
         written |= {re.match(r"\w+", ticked(row[1])[0])[0]} if of == name else set()
