@@ -301,6 +301,12 @@ def test_the_index_has_every_page():
     assert set(linked) == {str(page.relative_to(DOCS)) for page in DOCS.glob("*/*.md")}
 
 
+def test_named_make_targets_exist():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {name for page in PAGES for name in re.findall(r"(?:`|^\$ )make ([\w-]+)", page.read_text(), re.MULTILINE)}
+    assert {"demo", "test", "test-slow", "lint", "bench"} <= named <= targets
+
+
 def test_the_licence_is_whole():
     text = (ROOT / "LICENSE").read_text()
     assert "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text and len(text) == 11358
