@@ -1,7 +1,8 @@
-# make demo   install what the quickstart needs, run it, print its tables
-# make test   install everything and the peers; lint, types, import rules, all tests
-# make lint   ruff, mypy, import rules
-# make bench  timings as ratios within one run
+# make demo       install what the quickstart needs, run it, print its tables
+# make test       install everything and the peers; lint, types, import rules, all tests but the slow ones
+# make test-slow  the tests that take minutes each
+# make lint       ruff, mypy, import rules
+# make bench      timings as ratios within one run
 PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
@@ -12,18 +13,22 @@ TOOLS := pytest pytest-benchmark pytest-timeout pytest-xdist hypothesis ruff myp
 PEERS := imagecorruptions-imaug foolbox torchattacks pyautoattack mlxtend decord2 av scikit-video google-crc32c lightly pytorch-metric-learning
 PROJECTS := $(wildcard plugins/*/pyproject.toml)
 # Files side by side on two cores, each with one thread: two threads a test on two busy cores wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu"
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+FAST := -m "not slow and not gpu"
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-slow lint bench clean
 demo: .venv/demo.stamp
 	$(BIN)/robharness run suites/quickstart.yaml
 
 # The core's tests come first: in a clean clone they run before any plugin is installed.
 test: .venv/core.stamp
-	$(PYTEST) tests --ignore tests/end_to_end --ignore tests/benchmarks
+	$(PYTEST) $(FAST) tests --ignore tests/end_to_end --ignore tests/benchmarks
 	$(MAKE) .venv/test.stamp lint
 	$(BIN)/pip check
-	$(PYTEST) plugins tests/end_to_end
+	$(PYTEST) $(FAST) plugins tests/end_to_end
+
+test-slow: .venv/test.stamp
+	$(PYTEST) -m "slow and not gpu" tests plugins
 
 lint: .venv/test.stamp
 	$(BIN)/ruff format --check .

@@ -302,6 +302,26 @@ def test_the_index_has_every_page():
     assert set(linked) == {str(page.relative_to(DOCS)) for page in DOCS.glob("*/*.md")}
 
 
+def test_named_make_targets_exist():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {name for page in PAGES for name in re.findall(r"(?:`|^\$ )make ([\w-]+)", page.read_text(), re.MULTILINE)}
+    assert {"demo", "test", "test-slow", "lint", "bench"} <= named <= targets
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/explanation/architecture.md"])
+def test_named_paths_exist(name):
+    named = re.findall(r"`((?:robharness|plugins|tests|docs|suites)/[\w./-]+)`", (ROOT / name).read_text())
+    assert named
+    missing = [path for path in named if not (ROOT / path).exists()]
+    assert not missing, f"{name} names paths that do not exist: {missing}"
+
+
+def test_the_architecture_names_every_package():
+    text = (DOCS / "explanation/architecture.md").read_text()
+    packages = sorted(path.parent.name for path in (ROOT / "robharness").glob("*/__init__.py"))
+    assert not [name for name in packages if f"**`robharness/{name}/`**" not in text]
+
+
 def test_the_licence_is_whole():
     text = (ROOT / "LICENSE").read_text()
     assert "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text and len(text) == 11358
