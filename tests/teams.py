@@ -262,7 +262,7 @@ def robharness_metrics():
     yield MetricSpec(name="width", summary="Features", compute=width, needs=frozenset({"features"}))
     yield MetricSpec(name="moved", summary="By corruptions", compute=moved, needs=frozenset({"views"}))
     yield MetricSpec(name="near", summary="Mistakes that are near", compute=near, needs=frozenset({"distances"}))
-    lack = MetricResult(value=float("nan"), lacks="it is a toy")
+    lack = MetricResult(value=float("nan"), unavailable_reason="it is a toy")
     yield MetricSpec(name="nothing", summary="Lacks a number", compute=lambda results: {results.labels[0]: lack})
     odd = MetricResult(value=1, details={"what": object})
     yield MetricSpec(name="odd", summary="Details that are no data", compute=lambda results: {results.labels[0]: odd})

@@ -32,8 +32,8 @@ def untrained(results: Results, *, failed: bool) -> list[str]:
 
 def metric_findings(values: dict[str, dict[str, MetricResult]]) -> list[str]:
     """Metrics that say why they have no number."""
-    return [f"no {name} for {label}: {each.lacks}" for name, by in values.items() for label, each in by.items()
-            if each.lacks]  # fmt: skip
+    return [f"no {name} for {label}: {each.unavailable_reason}" for name, by in values.items() for label, each in by.items()
+            if each.unavailable_reason]  # fmt: skip
 
 
 def failures(results: Results) -> list[str]:

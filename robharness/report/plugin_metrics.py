@@ -29,7 +29,7 @@ def measured(value: Any) -> MetricResult:
     if isinstance(value, str):
         raise TypeError(f"{value!r} is not a number")
     details = {str(name): _as_plain_data(part) for name, part in given.details.items()}
-    return MetricResult(value=float(given.value), details=details, lacks=given.lacks)
+    return MetricResult(value=float(given.value), details=details, unavailable_reason=given.unavailable_reason)
 
 
 def _as_plain_data(value: Any) -> Any:

@@ -205,14 +205,14 @@ class MetricSpec(_Record):
 class MetricResult:
     """What a metric may give instead of a bare number.
 
-    value: the number that tables show; NaN where there is none, and lacks: why, a warning of the report. details: what
+    value: the number that tables show; NaN where there is none, and unavailable_reason: why, a warning of the report. details: what
     it is made of, by name, for the JSON report: numbers, texts, None, and lists, mappings and arrays of them; e.g.
     {"by_class": {"0": 0.5, "1": 0.75}}.
     """
 
     value: float
     details: Mapping[str, Any] = field(default_factory=dict)
-    lacks: str = ""
+    unavailable_reason: str = ""
 
 
 Spec = ModelSpec | AttackSpec | CorruptionSpec | DatasetSpec | MetricSpec

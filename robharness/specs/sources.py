@@ -74,7 +74,7 @@ class TrainingJob:
     """What `Train.train` gets.
 
     datasets: opened, by role. base: the folder of the artefact that it starts from, or None. folder: it is there, and
-    holds what an interrupted attempt left, which the trainer goes on from. device: as torch names it. say: shows a
+    holds what an interrupted attempt left, which the trainer goes on from. device: as torch names it. message: shows a
     sentence. progress: shows how far it is, as often as one likes.
     Under torchrun every process gets the same folder; rank 0 alone writes into it.
     """
@@ -85,7 +85,7 @@ class TrainingJob:
     folder: Path
     base: Path | None = None
     device: str
-    say: Callable[[str], None]
+    message: Callable[[str], None]
     progress: Callable[[Progress], None]
 
 

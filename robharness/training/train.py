@@ -156,7 +156,7 @@ def _taught(
                 folder=artefact.unfinished,
                 base=model.base.artefact.folder if model.base is not None and model.base.artefact is not None else None,
                 device=device,
-                say=lambda message: listener.message(f"{model.label}: {message}"),
+                message=lambda message: listener.message(f"{model.label}: {message}"),
                 progress=lambda progress: listener.trained(model.label, progress),
             )
         )

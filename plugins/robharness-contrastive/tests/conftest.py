@@ -54,7 +54,7 @@ def job(tmp_path, bars):
         told = []
         return TrainingJob(
             params=recipe, seed=seed, datasets={"train": dataset}, folder=place, device="cpu",
-            say=told.append, progress=told.append,
+            message=told.append, progress=told.append,
         )  # fmt: skip
 
     return made

@@ -101,7 +101,7 @@ folder = Path({folder!r}); folder.mkdir(exist_ok=True)
 recipe = params.SimCLR(**of_bars(epochs=6))
 print("begins", flush=True)
 loop.train(Training(params=recipe, seed=0, datasets={{"train": Bars()}}, folder=folder, device="cpu",
-                    say=print, progress=lambda p: print(p.epoch, flush=True)))
+                    message=print, progress=lambda p: print(p.epoch, flush=True)))
 """
 
 

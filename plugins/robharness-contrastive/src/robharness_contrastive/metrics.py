@@ -80,7 +80,7 @@ class _Each:
         try:
             return self.measure(results, label)
         except ValueError as error:  # too few examples, no features yet
-            return MetricResult(value=nan, lacks=str(error))
+            return MetricResult(value=nan, unavailable_reason=str(error))
 
 
 def alignment(results: Results, label: str) -> MetricResult:
