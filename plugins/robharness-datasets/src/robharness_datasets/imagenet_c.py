@@ -43,8 +43,8 @@ class ImageNetC:
     def perturb(self, model: None, batch: Batch, severity: int, rng: ExampleRNG) -> Tensor:
         """Return the published images of `batch.ids`, uint8 (N, 224, 224, 3), without resizing.
 
-        Raises Missing if an image is missing, Unreadable if it is broken, and UserError if the image or the canvas is
-        not 224 x 224 px.
+        Raises Missing if an image is missing, and Unreadable if it is broken.
+        Raises UserError if an image or the canvas is not 224 x 224 px.
         """
         import numpy as np
         import torch

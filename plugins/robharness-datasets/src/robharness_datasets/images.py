@@ -35,8 +35,8 @@ def read_rgb(file: Path) -> np.ndarray:
     """Read an image as uint8 (H, W, 3).
 
     PIL converts greyscale, CMYK and palette images to RGB. EXIF rotation is not applied.
-    Raises Unreadable if the file is truncated or not an image, OSError if it does not exist, and UserError if it has
-    more than 8 bits per channel, which PIL would discard.
+    Raises Unreadable if the file is truncated or not an image, and OSError if it does not exist.
+    Raises UserError if the image has more than 8 bits per channel, which PIL would discard.
     """
     import numpy as np
     from PIL import Image

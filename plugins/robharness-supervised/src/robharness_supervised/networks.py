@@ -62,8 +62,8 @@ def build_timm(name: str, weights: Any) -> nn.Module:
     """Build a network of timm that maps (N, 3, size, size) in [0, 1] to logits (N, 1000).
 
     name: architecture and tag of the weights, e.g. "resnet50d.ra2_in1k".
-    weights: path of a checkpoint from timm, from the hub, or in an authors' layout that timm can convert; a state dict,
-        directly or under a key.
+    weights: path of a checkpoint from timm, from the hub, or in an authors' layout that timm can convert. It contains a
+        state dict, directly or under a key.
     Raises UserError if the checkpoint does not match the network exactly.
     """
     timm = _timm()
