@@ -14,25 +14,25 @@ SPECS = {spec.name: spec for spec in robharness_attacks()}
 
 @pytest.fixture(scope="session")
 def digits():
-    """A trained network for scikit-learn's digits as samples/digits has them, (N, 1, 8, 8)."""
+    """A trained network, and test images (N, 1, 8, 8) like those of samples/digits, and their labels."""
     from sklearn.datasets import load_digits
     from sklearn.neural_network import MLPClassifier
 
     x, labels = load_digits(return_X_y=True)
     x = (np.rint(x * (255 / 16)) / 255).astype(np.float32)
-    seen = np.arange(len(x)) % 4 > 0
-    trained = MLPClassifier((64,), random_state=0, max_iter=200, tol=1e-3).fit(x[seen], labels[seen])
+    training = np.arange(len(x)) % 4 > 0
+    trained = MLPClassifier((64,), random_state=0, max_iter=200, tol=1e-3).fit(x[training], labels[training])
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
     with torch.no_grad():
         for layer, weights, bias in zip((net[1], net[3]), trained.coefs_, trained.intercepts_, strict=True):
             layer.weight.copy_(torch.from_numpy(weights.T))
             layer.bias.copy_(torch.from_numpy(bias))
-    return net.eval(), torch.from_numpy(x[~seen]).view(-1, 1, 8, 8), torch.from_numpy(labels[~seen])
+    return net.eval(), torch.from_numpy(x[~training]).view(-1, 1, 8, 8), torch.from_numpy(labels[~training])
 
 
 @pytest.fixture(scope="session")
 def random_net():
-    """A network with fixed random weights for inputs of this shape."""
+    """A function that builds a network with fixed random weights for inputs of a given shape."""
 
     def build(*shape, classes=5, seed=0):
         draws = np.random.default_rng(seed)
@@ -51,7 +51,7 @@ def random_net():
 
 @pytest.fixture(scope="session")
 def uniform():
-    """Numbers in [0, 1), float32, from a seed of their own."""
+    """A function that draws float32 numbers in [0, 1) from a given seed."""
 
     def draw(seed, *shape):
         return torch.from_numpy(np.random.default_rng(seed).random(shape, dtype=np.float32))
@@ -61,7 +61,7 @@ def uniform():
 
 @pytest.fixture(scope="session")
 def attack():
-    """Run a bridge on a network as the core does, passes of so many rows, and hold it to the referee's limits."""
+    """A function that runs an attack like the core, with passes of `rows` rows, and checks the referee's limits."""
 
     def run(family, net, x, labels, eps, *, rows=16, **params):
         spec = SPECS[family]

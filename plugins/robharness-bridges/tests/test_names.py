@@ -1,4 +1,4 @@
-"""Every attack that the peers have runs, or is refused with a sentence; so is whatever is misspelt."""
+"""Every attack of the libraries runs or is refused with a reason; misspelt names and options are refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FEW = {"steps": 2, "repeats": 3, "binary_search_steps": 2, "directions": 20, "in
        "max_gradient_eval_steps": 20, "n_queries": 20, "nb_sample": 4, "num_iter_set": 2, "noise_batch_size": 2,
        "N": 2, "m": 2}  # fmt: skip
 COMPILES = re.compile("BrendelBethge")
-"""Foolbox translates these with numba, which takes half a minute each."""
+"""Foolbox compiles these with numba, which takes half a minute each."""
 
 
 def classes(family):
@@ -48,7 +48,7 @@ def test_every_available_attack_runs(attack, random_net, uniform, family):
         options, norms = options_of(classes(family)[name]), []
         for norm, eps in (("linf", 0.2), ("l2", 1.0), ("l1", 5.0)):
             if refused := refusal(family, name=name, norm=norm, options=options):
-                assert re.fullmatch(rf"{name} of {family} has the norm [\w ]+; write norm: \w+", refused)
+                assert re.fullmatch(rf"{name} of {family} has the norm [\w ]+\. Try: norm: \w+", refused)
                 continue
             norms.append(norm)
             if not COMPILES.search(name):
@@ -56,8 +56,8 @@ def test_every_available_attack_runs(attack, random_net, uniform, family):
                 ran += 1
         assert norms, name
         if family == "torchattacks":
-            (said,) = re.findall(r"Distance Measure : (.*)", inspect.getdoc(classes(family)[name]))
-            assert norms == [norm.lower() for norm in said.split(", ") if norm != "L1"], name
+            (documented,) = re.findall(r"Distance Measure : (.*)", inspect.getdoc(classes(family)[name]))
+            assert norms == [norm.lower() for norm in documented.split(", ") if norm != "L1"], name
     assert ran >= {"foolbox": 60, "torchattacks": 30}[family]
 
 
@@ -78,10 +78,10 @@ SUITE = {"robharness": 1, "name": "wrong", "data": {"name": "samples/imagenet-ph
     ({"name": "LinfPDG"}, "foolbox has no attack 'LinfPDG'; did you mean 'LinfPGD'?"),
     ({"name": "linfpgd"}, "did you mean 'LinfPGD'?"),
     ({"name": "zzz"}, "foolbox has no attack 'zzz'; it has AdamPGD, BinarySearch"),
-    ({"name": "L2PGD"}, "L2PGD of foolbox has the norm l2; write norm: l2"),
-    ({"name": "L0FMNAttack"}, "L0FMNAttack of foolbox cannot be used: it counts changed values (l0)"),
+    ({"name": "L2PGD"}, "L2PGD of foolbox has the norm l2. Try: norm: l2"),
+    ({"name": "L0FMNAttack"}, "L0FMNAttack of foolbox cannot be used: it bounds the number of changed values (l0)"),
     ({"name": "PGD", "options": {"step": 3}}, "PGD of foolbox has no option 'step'; did you mean 'steps'?"),
-    ({"name": "PGD", "options": {"steps": "ten"}}, "the option 'steps' of PGD of foolbox is not a text; got 'ten'"),
+    ({"name": "PGD", "options": {"steps": "ten"}}, "the option 'steps' of PGD of foolbox is not a string; got 'ten'"),
     ({"name": "VirtualAdversarialAttack", "norm": "l2"}, "Attack of foolbox needs the option 'steps'"),
     ({"name": "PGD", "options": {"steps": [1]}}, "Input should be"),
     ({"attack": "bridges/torchattacks", "name": "PGDD"}, "torchattacks has no attack 'PGDD'; did you mean 'PGD'?"),
@@ -91,7 +91,7 @@ SUITE = {"robharness": 1, "name": "wrong", "data": {"name": "samples/imagenet-ph
     ({"attack": "bridges/torchattacks", "name": "PGD", "options": {"alhpa": 1}}, "did you mean 'alpha'?"),
     ({"attack": "bridges/torchattacks", "name": "PGD", "options": {"eps": 1}}, "has no option 'eps'"),
     ({"attack": "bridges/pyautoattack", "attacks": ["apgd-cee"]}, "did you mean 'apgd-ce'?"),
-    ({"attack": "bridges/pyautoattack", "attacks": ["square"], "version": "rand"}, "leave out version or attacks"),
+    ({"attack": "bridges/pyautoattack", "attacks": ["square"], "version": "rand"}, "leave out `version` or `attacks`"),
 ])  # fmt: skip
 def test_mistakes_are_found_when_the_suite_is_read(entry, sentence):
     entry = {"attack": "bridges/foolbox", "eps": "1/255", **entry}
@@ -107,13 +107,13 @@ def test_mistakes_are_found_when_the_suite_is_read(entry, sentence):
     ({"attack": "bridges/torchattacks", "name": "PGD"}, "torchattacks"),
     ({"attack": "bridges/pyautoattack"}, "pyautoattack"),
 ])  # fmt: skip
-def test_a_missing_library_says_what_to_type(monkeypatch, entry, library):
-    monkeypatch.setitem(sys.modules, library, None)  # Python's own way to say that it is not there
-    with pytest.raises(UserError, match=rf"type: pip install 'robharness-bridges\[{library}\]'"):
+def test_a_missing_library_is_named_with_the_install_command(monkeypatch, entry, library):
+    monkeypatch.setitem(sys.modules, library, None)  # makes the import fail
+    with pytest.raises(UserError, match=rf"Try: pip install 'robharness-bridges\[{library}\]'"):
         plan({**SUITE, "attacks": [{"eps": "1/255", **entry}]})
 
 
-def test_declaring_imports_nothing_large():
+def test_declaring_imports_nothing_heavy():
     script = (
         "import sys, robharness; found = robharness.discover(); assert 'bridges/foolbox' in found.attacks; "
         "print([name for name in ('torch', 'foolbox', 'torchattacks', 'pyautoattack') if name in sys.modules])"
@@ -158,7 +158,7 @@ def test_names_and_costs(entry, name, forwards, gradients):
     assert (cell.cost.forwards, cell.cost.gradients) == (forwards, gradients)
 
 
-def test_what_counts_for_the_identity():
+def test_options_determine_the_identity():
     def key(**entry):
         planned = plan({**SUITE, "attacks": [{"attack": "bridges/foolbox", "name": "PGD", "eps": "1/255", **entry}]})
         return next(cell.key for cell in planned.cells if cell.kind == "attack")
@@ -168,5 +168,5 @@ def test_what_counts_for_the_identity():
     assert len({key(), key(options={"steps": 3}), key(options={"steps": 4}), key(name="FGSM")}) == 4
 
 
-def test_autoattack_may_be_told_its_attacks():
+def test_autoattack_takes_a_list_of_attacks():
     assert PyautoattackParams(attacks=("apgd-ce",)).version == "standard"

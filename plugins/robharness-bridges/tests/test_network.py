@@ -1,4 +1,4 @@
-"""The classifier as a torch.nn.Module: its values, its gradients, its passes."""
+"""The classifier as a torch.nn.Module: values, gradients and counted passes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from robharness import Classifier
-from robharness_bridges.attacks import settled
+from robharness_bridges.attacks import clamp_rounding
 from robharness_bridges.network import Network
 
 
@@ -35,21 +35,21 @@ def test_values_and_gradients_are_the_networks(case):
     assert float(ours.grad.abs().max()) > 0.1
 
 
-@pytest.mark.parametrize("how", ["one", "strided", "double", "outside", "many"])
-def test_whatever_a_peer_passes_in(case, how):
+@pytest.mark.parametrize("kind", ["one", "strided", "double", "outside", "many"])
+def test_inputs_of_any_size_stride_and_type(case, kind):
     net, _, bridge, x = case
-    given = {
+    inputs = {
         "one": x[:1],
         "strided": x.transpose(2, 3)[::2],
         "double": x.double(),
         "outside": x * 1.2 - 0.1,
         "many": torch.cat([x, x.flip(0), x]),
-    }[how]
-    leaf = given.clone().requires_grad_()
+    }[kind]
+    leaf = inputs.clone().requires_grad_()
     logits = bridge(leaf)
-    torch.testing.assert_close(logits, net(given.float()))
+    torch.testing.assert_close(logits, net(inputs.float()))
     (gradient,) = torch.autograd.grad(logits[:, 2].sum(), leaf)
-    other = given.clone().requires_grad_()
+    other = inputs.clone().requires_grad_()
     (expected,) = torch.autograd.grad(net(other.float())[:, 2].sum(), other)
     torch.testing.assert_close(gradient, expected)
 
@@ -77,10 +77,10 @@ def test_passes_are_counted(case):
     bridge(x)
     assert model.passes == {"forward": 3}
     bridge(x.clone().requires_grad_()).sum().backward()
-    assert model.passes == {"forward": 9, "backward": 3}, "a gradient makes its forward pass twice"
+    assert model.passes == {"forward": 9, "backward": 3}, "a gradient runs its forward pass twice"
 
 
-def test_nobody_finds_the_network_behind_it(case):
+def test_the_parameters_of_the_network_are_hidden(case):
     net, _, bridge, x = case
     assert not {id(parameter) for parameter in bridge.parameters()} & {id(parameter) for parameter in net.parameters()}
     assert next(bridge.parameters()).device == x.device
@@ -89,9 +89,9 @@ def test_nobody_finds_the_network_behind_it(case):
     assert not net.training
 
 
-def test_rounding_is_mended_and_nothing_else():
+def test_only_rounding_errors_are_clamped():
     like = torch.tensor([[0.0, 1.0, 1.0, 0.5, 0.5]])
     x = torch.tensor([[-6e-8, 1 + 2e-7, 1.001, torch.nan, 0.25]], dtype=torch.float64, requires_grad=True)
     expected = torch.tensor([[0.0, 1.0, 1.001, torch.nan, 0.25]])
-    torch.testing.assert_close(settled(x, like), expected, equal_nan=True, rtol=0, atol=0)
-    assert not settled(x, like).requires_grad
+    torch.testing.assert_close(clamp_rounding(x, like), expected, equal_nan=True, rtol=0, atol=0)
+    assert not clamp_rounding(x, like).requires_grad

@@ -1,4 +1,4 @@
-"""Pixel by pixel what the peers return when they are called by hand on the bare network."""
+"""Pixelwise equality with the libraries' attacks, called directly on the network."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_foolbox(attack, case, name, norm, options):
     assert float((result - x).abs().max()) > 0.05
 
 
-def test_foolbox_where_the_suite_gives_the_norm(attack, case):
+def test_foolbox_attacks_with_a_norm_from_the_suite(attack, case):
     net, x, labels = case
     peer = foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu")
     blend = foolbox.attacks.LinearSearchBlendedUniformNoiseAttack(distance=foolbox.distances.l1, steps=20)
@@ -63,7 +63,7 @@ def test_foolbox_where_the_suite_gives_the_norm(attack, case):
         torch.testing.assert_close(result, expected.clamp(0, 1), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "norm", "options", "by_hand"), [
+@pytest.mark.parametrize(("name", "norm", "options", "direct"), [
     ("FGSM", "linf", {}, {}),
     ("PGD", "linf", {"alpha": "2/255", "steps": 5}, {"alpha": 2 / 255, "steps": 5}),
     ("PGDL2", "l2", {"steps": 5, "alpha": 0.3}, {"steps": 5, "alpha": 0.3}),
@@ -71,15 +71,15 @@ def test_foolbox_where_the_suite_gives_the_norm(attack, case):
     ("APGDT", "linf", {"steps": 4}, {"norm": "Linf", "steps": 4, "seed": SEED}),
     ("Square", "l2", {"n_queries": 200}, {"norm": "L2", "n_queries": 200, "seed": SEED}),
 ])  # fmt: skip
-def test_torchattacks(attack, case, name, norm, options, by_hand):
+def test_torchattacks(attack, case, name, norm, options, direct):
     net, x, labels = case
-    expected = seeded(lambda: getattr(torchattacks, name)(net, eps=EPS[norm], **by_hand)(x, labels))
+    expected = seeded(lambda: getattr(torchattacks, name)(net, eps=EPS[norm], **direct)(x, labels))
     result = seeded(lambda: attack("torchattacks", net, x, labels, EPS[norm], name=name, norm=norm, options=options))
     assert torch.equal(result, expected)
     assert float((result - x).abs().max()) > 0.05
 
 
-def test_torchattacks_learns_the_number_of_classes(attack, random_net, uniform):
+def test_torchattacks_gets_the_number_of_classes(attack, random_net, uniform):
     net, x = random_net(1, 8, 8, classes=4), uniform(1, 16, 1, 8, 8)
     labels = net(x).argmax(1)
     peer = torchattacks.APGDT(net, eps=0.01, steps=3, n_classes=4, seed=SEED)
@@ -102,10 +102,10 @@ def test_pyautoattack(attack, case, norm, eps, params):
     result = seeded(lambda: attack("pyautoattack", net, x, labels, eps, norm=norm, **params))
     torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
     assert float((net(result).argmax(1) != labels).float().mean()) > 0.5
-    assert torch.equal(result[3], x[3]), "misclassified already"
+    assert torch.equal(result[3], x[3]), "an example that is misclassified without an attack is not changed"
 
 
-def test_autoattack_leaves_the_debugger_in_peace(attack, case):
+def test_autoattack_keeps_the_trace_function(attack, case):
     net, x, labels = case
     seen = []
 

@@ -1,4 +1,4 @@
-"""Through the core: side by side with ours, and the same whatever the way the work is cut."""
+"""Runs of the wrapped attacks: agreement with robharness's attacks, and independence of shards and limits."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ RANDOM = [
 
 @pytest.fixture
 def run(digits, tmp_path):
-    """Run these attacks on the digits; a folder per name."""
+    """A function that runs attacks on the digits, in a store of the given name."""
 
-    def run(attacks, store="store", whole=True, **options):
+    def run(attacks, store="store", complete=True, **options):
         suite = {"robharness": 1, "name": "bridged", "data": {"name": "samples/digits", "split": "test"},
                  "attacks": attacks, **options.pop("suite", {})}  # fmt: skip
         results = robharness.run(suite, models={"MLP": digits[0]}, store=tmp_path / store, threads=1, **options)
         assert [failure for cell in results.cells for failure in cell.failures] == []
-        assert results.is_complete == whole
+        assert results.is_complete == complete
         return results
 
     return run
@@ -64,17 +64,17 @@ def columns(results, n=None):
     }
 
 
-def test_the_work_may_be_cut_anyhow(run):
+def test_shards_and_limits_do_not_change_results(run):
     whole = run(RANDOM, "whole", limit=40, batch_size=16)
     for part in (1, 2):
-        run(RANDOM, "parts", limit=40, batch_size=16, shard=(part, 3), whole=False)
+        run(RANDOM, "parts", limit=40, batch_size=16, shard=(part, 3), complete=False)
     assert columns(run(RANDOM, "parts", limit=40, batch_size=16)) == columns(whole)
     grown = run(RANDOM, "grown", limit=21, batch_size=16)
     assert columns(grown) == columns(whole, 21)
     assert columns(run(RANDOM, "grown", limit=40, batch_size=16)) == columns(whole)
 
 
-def test_only_some_examples_may_be_asked_for(run):
+def test_attacking_a_subset_of_examples_gives_the_same_margins(run):
     every, robust = run(RANDOM[:1], limit=40), run(RANDOM[:1], "robust", limit=40, suite={"count": "robust"})
     (all_of_it,), (right,) = every.of("MLP", "attack"), robust.of("MLP", "attack")
     attacked = right.columns["attacked"]

@@ -1,9 +1,9 @@
-"""A plugin with networks that know three classes by their brightness, loaded with `-p`: nothing has to be trained."""
+"""A plugin, loaded with `-p`, with untrained networks that distinguish three classes by their brightness."""
 
 from robharness import InputSpec, ModelSpec, hookimpl
 
 LEVELS = {0: 0.2, 7: 0.5, 9: 0.8}
-"""Class -> the mean of a picture's values in [0, 1]; the nearest level wins."""
+"""Class -> mean of an image's values in [0, 1]; the network predicts the class with the nearest level."""
 
 
 def build(classes):
@@ -29,7 +29,7 @@ def robharness_models():
     ):
         yield ModelSpec(
             name=labels,
-            summary="Three classes by their brightness",
+            summary="Predicts three classes by their brightness",
             input=InputSpec(shape=(3, side, side)),
             labels=labels,
             build=lambda params, weights, classes=classes: build(classes),

@@ -1,4 +1,4 @@
-"""CIFAR and CIFAR-C: the publishers' bytes, classes and order, read from files as Python 2 and NumPy wrote them."""
+"""CIFAR and CIFAR-C: the publishers' pixels, labels and order, read from files in the formats of Python 2 and NumPy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COUNT = 12
 
 
 class Python2(pickle._Pickler):
-    """Python's own pickler, with the texts of Python 2 and the names that NumPy had then, as CIFAR was pickled."""
+    """Python's pickler with the strings of Python 2 and NumPy's old module names, as in the published files."""
 
     def save_text(self, text):
         content = text if isinstance(text, bytes) else text.encode("latin1")
@@ -35,13 +35,13 @@ class Python2(pickle._Pickler):
         self.write(content)
         self.memoize(text)
 
-    def save_function(self, thing, name=None):
-        self.write(f"c{thing.__module__.replace('numpy._core', 'numpy.core')}\n{thing.__qualname__}\n".encode())
-        self.memoize(thing)
+    def save_function(self, value, name=None):
+        self.write(f"c{value.__module__.replace('numpy._core', 'numpy.core')}\n{value.__qualname__}\n".encode())
+        self.memoize(value)
 
-    def save_class(self, thing):
-        self.write(f"cnumpy\n{'dtype' if issubclass(thing, np.dtype) else thing.__qualname__}\n".encode())
-        self.memoize(thing)
+    def save_class(self, value):
+        self.write(f"cnumpy\n{'dtype' if issubclass(value, np.dtype) else value.__qualname__}\n".encode())
+        self.memoize(value)
 
     dispatch: ClassVar = pickle._Pickler.dispatch | {bytes: save_text, str: save_text, type: save_class}
     save_global = save_function
@@ -58,7 +58,7 @@ def rows(seed, count=COUNT):
 
 
 def write(root, name, count=COUNT):
-    """A small CIFAR as it is published, with a file that says that it is small; the test labels."""
+    """Write a small CIFAR in the published layout with a file SUBSET; return the test labels."""
     published = PUBLISHED[name]
     folder = root / published.folder
     folder.mkdir(parents=True)
@@ -72,13 +72,13 @@ def write(root, name, count=COUNT):
 
 
 def write_corrupted(root, name, labels, corruption="gaussian_noise"):
-    """Its corrupted copy as it is published; the pictures, (5 * N, 32, 32, 3)."""
+    """Write the corrupted copy in the published layout; return its images, (5 * N, 32, 32, 3)."""
     folder = root / f"{name.upper()}-C"
     folder.mkdir(exist_ok=True)
-    pictures = np.random.default_rng(7).integers(0, 256, (5 * len(labels), 32, 32, 3), dtype=np.uint8)
-    np.save(folder / f"{corruption}.npy", pictures)
+    images = np.random.default_rng(7).integers(0, 256, (5 * len(labels), 32, 32, 3), dtype=np.uint8)
+    np.save(folder / f"{corruption}.npy", images)
     np.save(folder / "labels.npy", np.array(5 * labels, dtype=np.uint8))
-    return pictures
+    return images
 
 
 @pytest.fixture(params=NAMES)
@@ -93,9 +93,9 @@ def root(tmp_path, name):
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_pictures_classes_and_order_are_torchvisions(root, name, split, monkeypatch):
+def test_images_labels_and_order_are_torchvisions(root, name, split, monkeypatch):
     theirs = {"cifar-10": datasets.CIFAR10, "cifar-100": datasets.CIFAR100}[name]
-    monkeypatch.setattr(theirs, "_check_integrity", lambda self: True)  # it knows the published files alone
+    monkeypatch.setattr(theirs, "_check_integrity", lambda self: True)  # it accepts only the published files
     monkeypatch.setattr(theirs, "_load_meta", lambda self: None)
     expected = theirs(root, train=split == "train")
     opened = SPECS[name].open(root, split)
@@ -103,39 +103,39 @@ def test_pictures_classes_and_order_are_torchvisions(root, name, split, monkeypa
     assert len(opened.ids) == len(set(opened.ids)) == len(expected)
     assert (opened.ids[0], opened.ids[-1]) == (f"{name}-{split}-00000", f"{name}-{split}-{len(expected) - 1:05}")
     for index in range(len(expected)):
-        picture = opened.read(index)
-        assert picture.dtype == np.uint8
-        np.testing.assert_array_equal(picture, np.asarray(expected[index][0]))
-        picture[:] = 0
+        image = opened.read(index)
+        assert image.dtype == np.uint8
+        np.testing.assert_array_equal(image, np.asarray(expected[index][0]))
+        image[:] = 0
         np.testing.assert_array_equal(opened.read(index), np.asarray(expected[index][0]))
 
 
-def test_a_row_is_the_red_the_green_and_the_blue_plane(root, name):
-    picture = SPECS[name].open(root, "test").read(3)
+def test_a_row_has_the_red_green_and_blue_plane(root, name):
+    image = SPECS[name].open(root, "test").read(3)
     row = rows(seed=5 if name == "cifar-10" else 1)[3]
     for channel in range(3):
-        np.testing.assert_array_equal(picture[..., channel].ravel(), row[1024 * channel : 1024 * (channel + 1)])
+        np.testing.assert_array_equal(image[..., channel].ravel(), row[1024 * channel : 1024 * (channel + 1)])
 
 
-def test_the_published_files_are_those_that_torchvision_knows(name):
+def test_file_names_md5_and_url_are_torchvisions(name):
     theirs = {"cifar-10": datasets.CIFAR10, "cifar-100": datasets.CIFAR100}[name]
     assert PUBLISHED[name].folder == theirs.base_folder
     assert PUBLISHED[name].files == {"train": dict(theirs.train_list), "test": dict(theirs.test_list)}
-    assert PUBLISHED[name].get(Path("data")).startswith(f"curl -O {theirs.url.replace(' ', '')}")
+    assert PUBLISHED[name].download_command(Path("data")).startswith(f"curl -O {theirs.url.replace(' ', '')}")
 
 
-def test_other_files_than_the_published_ones_are_refused_unless_that_is_on_purpose(root, name):
+def test_files_other_than_the_published_ones_are_refused_without_subset_file(root, name):
     subset = root / PUBLISHED[name].folder / "SUBSET"
     subset.unlink()
     with pytest.raises(UserError) as caught:
         SPECS[name].open(root, "test")
     sentence = str(caught.value)
-    assert "is not the published file, or not all of it (its md5 is " in sentence
+    assert "is not the published file, or is incomplete (its md5 is " in sentence
     assert f"curl -O https://www.cs.toronto.edu/~kriz/{name}-python.tar.gz" in sentence
     assert sentence.endswith(f"touch {subset}")
 
 
-def test_a_missing_file_is_named_with_the_command_that_gets_it(root, name):
+def test_a_missing_file_is_named_with_the_download_command(root, name):
     file = root / PUBLISHED[name].folder / next(iter(PUBLISHED[name].files["train"]))
     file.unlink()
     with pytest.raises(MissingResource, match=f"{file}.*tar -xzf {name}-python.tar.gz -C {root}$"):
@@ -144,11 +144,11 @@ def test_a_missing_file_is_named_with_the_command_that_gets_it(root, name):
 
 
 @pytest.mark.parametrize("keep", [0.01, 0.5, 0.999])
-def test_a_file_that_is_cut_off_is_refused(root, name, keep):
+def test_a_truncated_file_is_refused(root, name, keep):
     file = root / PUBLISHED[name].folder / next(iter(PUBLISHED[name].files["test"]))
     content = file.read_bytes()
     file.write_bytes(content[: int(keep * len(content))])
-    with pytest.raises(UserError, match=f"{file} is no file of CIFAR"):
+    with pytest.raises(UserError, match=f"{file} is not a CIFAR file"):
         SPECS[name].open(root, "test")
 
 
@@ -162,13 +162,13 @@ def test_pickles_that_would_run_code_run_none(root, name, protocol, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     file = root / PUBLISHED[name].folder / next(iter(PUBLISHED[name].files["test"]))
     file.write_bytes(pickle.dumps({"data": Harm(), PUBLISHED[name].labels: []}, protocol))
-    with pytest.raises(UserError, match=r"it asks for posix.mkdir, which data do not need"):
+    with pytest.raises(UserError, match=r"it names posix.mkdir, which data files do not need"):
         SPECS[name].open(root, "test")
     assert not Path("harmed").exists()
 
 
 @pytest.mark.parametrize(
-    ("data", "labels", "said"),
+    ("data", "labels", "reason"),
     [
         (np.zeros((3, 3072), np.float32), [0, 1, 2], "float32"),
         (np.zeros((3, 1024), np.uint8), [0, 1, 2], r"\(3, 1024\)"),
@@ -177,20 +177,20 @@ def test_pickles_that_would_run_code_run_none(root, name, protocol, tmp_path, mo
         (np.zeros((3, 3072), np.uint8), [0, 1, -1], "labels from -1 to 1"),
     ],
 )
-def test_what_is_no_cifar_is_refused(root, name, data, labels, said):
+def test_arrays_and_labels_unlike_cifar_are_refused(root, name, data, labels, reason):
     file = root / PUBLISHED[name].folder / next(iter(PUBLISHED[name].files["test"]))
     file.write_bytes(python2({"data": data, PUBLISHED[name].labels: labels}))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=reason):
         SPECS[name].open(root, "test")
 
 
 # --- CIFAR-C ---------------------------------------------------------------------------------------------------------
 
 
-def batch(name, places, side=32):
-    canvas = torch.zeros(len(places), side, side, 3, dtype=torch.uint8)
-    ids = [f"{name}-test-{place:05}" for place in places]
-    return Batch(ids, torch.zeros(len(places), 3, side, side), torch.zeros(len(places), dtype=torch.int64), canvas)
+def batch(name, rows, side=32):
+    canvas = torch.zeros(len(rows), side, side, 3, dtype=torch.uint8)
+    ids = [f"{name}-test-{row:05}" for row in rows]
+    return Batch(ids, torch.zeros(len(rows), 3, side, side), torch.zeros(len(rows), dtype=torch.int64), canvas)
 
 
 @pytest.fixture
@@ -198,28 +198,30 @@ def corrupted(root, name):
     return write_corrupted(root, name, SPECS[name].open(root, "test").labels)
 
 
-def test_severities_follow_each_other_in_the_order_of_the_test_split(root, name, corrupted):
+def test_images_are_ordered_by_severity_and_then_by_test_example(root, name, corrupted):
     corruption = SPECS[f"{name}-c/gaussian_noise"].open(None, root)
     for severity in range(1, 6):
         found = corruption.perturb(None, batch(name, [5, 0, 11]), severity, None)
         assert found.dtype == torch.uint8
         start = (severity - 1) * COUNT
         np.testing.assert_array_equal(found.numpy(), corrupted[[start + 5, start, start + 11]])
-        found.zero_()  # the reader's own
+        found.zero_()  # a copy, so that the corruption keeps its images
     again = corruption.perturb(None, batch(name, [5]), 5, None)
     np.testing.assert_array_equal(again.numpy(), corrupted[[4 * COUNT + 5]])
 
 
-def test_another_canvas_or_data_set_is_refused_with_the_line_to_write(root, name, corrupted):
+def test_another_canvas_or_data_set_is_refused_with_the_suite_line(root, name, corrupted):
     corruption = SPECS[f"{name}-c/gaussian_noise"].open(None, root)
-    with pytest.raises(UserError, match=r"32 x 32 px.*canvas: 32$"):
+    with pytest.raises(UserError, match=r"32 x 32 px.*224 x 224 px\. Try: set `canvas: 32` in the suite$"):
         corruption.perturb(None, batch(name, [0], side=224), 1, None)
     other = NAMES[1 - NAMES.index(name)]
-    with pytest.raises(UserError, match=f"{other}-test-00000.*data: {{name: datasets/{name}, split: test}}$"):
+    with pytest.raises(
+        UserError, match=f"{other}-test-00000.*`data: {{name: datasets/{name}, split: test}}` in the suite$"
+    ):
         corruption.perturb(None, batch(other, [0]), 1, None)
 
 
-def test_labels_that_are_not_the_test_splits_are_refused(root, name, corrupted):
+def test_labels_other_than_the_test_splits_are_refused(root, name, corrupted):
     labels = np.load(root / f"{name.upper()}-C" / "labels.npy")
     labels[-1] = (labels[-1] + 1) % 10
     np.save(root / f"{name.upper()}-C" / "labels.npy", labels)
@@ -227,7 +229,7 @@ def test_labels_that_are_not_the_test_splits_are_refused(root, name, corrupted):
         SPECS[f"{name}-c/gaussian_noise"].open(None, root)
 
 
-def test_a_missing_or_broken_array_is_refused_with_the_command_that_gets_it(root, name, corrupted):
+def test_a_missing_or_broken_array_is_refused_with_the_download_command(root, name, corrupted):
     title = f"{name.upper()}-C"
     with pytest.raises(MissingResource, match=f"{root}/{title}/fog.npy.*tar -xf {title}.tar -C {root}$"):
         SPECS[f"{name}-c/fog"].open(None, root)
@@ -235,7 +237,7 @@ def test_a_missing_or_broken_array_is_refused_with_the_command_that_gets_it(root
     content = file.read_bytes()
     for part in (b"", content[:40], content[:-1]):
         file.write_bytes(part)
-        with pytest.raises(UserError, match=f"{file} is cut off"):
+        with pytest.raises(UserError, match=f"{file} is truncated"):
             SPECS[f"{name}-c/gaussian_noise"].open(None, root)
     np.save(file, corrupted[:-COUNT])
     with pytest.raises(UserError, match=r"\(48, 32, 32, 3\), not uint8 \(60, 32, 32, 3\)"):
@@ -253,14 +255,14 @@ def test_all_nineteen_are_declared(name):
 # --- a suite ---------------------------------------------------------------------------------------------------------
 
 
-def nearest(pictures):
-    """What the networks of nearest.py say, computed without them: the class whose level is nearest to the mean."""
+def nearest(images):
+    """Predict like the networks of nearest.py, without them: the class whose level is nearest to the mean."""
     levels = {0: 0.2, 7: 0.5, 9: 0.8}
-    means = pictures.reshape(len(pictures), -1).mean(1) / 255
+    means = images.reshape(len(images), -1).mean(1) / 255
     return [min(levels, key=lambda number: abs(levels[number] - mean)) for mean in means]
 
 
-def test_a_suite_over_cifar_c_predicts_what_the_files_say(tmp_path, name):
+def test_predictions_of_a_suite_match_the_files_of_cifar_c(tmp_path, name):
     labels = [0, 7, 9] * 7
     clean = np.repeat(np.array([{0: 51, 7: 127, 9: 204}[label] for label in labels], np.uint8)[:, None], 3072, axis=1)
     published = PUBLISHED[name]
@@ -294,11 +296,11 @@ def test_a_suite_over_cifar_c_predicts_what_the_files_say(tmp_path, name):
         severity, corruption = int(perturbation.strength), perturbation.entry.name.rpartition("/")[2]
         expected = nearest(corrupted[corruption][21 * (severity - 1) : 21 * severity])
         found = dict(zip(result.columns["example"], result.columns["prediction"], strict=True))
-        assert [found[f"{name}-test-{place:05}"] for place in range(21)] == expected
+        assert [found[f"{name}-test-{row:05}"] for row in range(21)] == expected
     assert min(result.accuracy for result in cells) < 0.8
 
 
-def test_a_suite_without_the_files_is_refused_before_it_runs(tmp_path):
+def test_a_suite_is_refused_before_it_runs_if_files_are_missing(tmp_path):
     write(tmp_path, "cifar-10")
     suite = {
         "robharness": 1,

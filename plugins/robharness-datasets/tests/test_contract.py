@@ -1,4 +1,4 @@
-"""The contract of data sets, on a small CIFAR-10 and a folder that are laid out as published."""
+"""The data set contract, checked on a small CIFAR-10 in the published layout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = tempfile.TemporaryDirectory()
 
 
 def written():
-    """Ten rows in each of CIFAR-10's files."""
+    """Write CIFAR-10's files with ten rows each."""
     folder, draws = Path(ROOT.name) / "cifar-10-batches-py", np.random.default_rng(0)
     folder.mkdir()
     (folder / "SUBSET").touch()

@@ -1,4 +1,4 @@
-"""Image folders: torchvision's order without a list of classes, the list's with one, ImageNet's by id or number."""
+"""Image folders: class order of torchvision or of classes.txt, and ImageNet's classes by id or number."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SPECS = {spec.name: spec for spec in robharness_datasets()}
 
 
 def write(root, *paths):
-    for place, path in enumerate(paths):
+    for number, path in enumerate(paths):
         file = root / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (5 + place, 4), (place, 2 * place, 255 - place)).save(file)
+        Image.new("RGB", (5 + number, 4), (number, 2 * number, 255 - number)).save(file)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_without_a_list_classes_ids_and_pixels_are_torchvisions(root):
+def test_without_classes_txt_classes_ids_and_pixels_are_torchvisions(root):
     opened, theirs = SPECS["folder"].open(root, "pets"), ImageFolder(root / "pets")
     assert opened.ids == ["cat/1.PNG", "dog/a.bmp", "dog/b.png", "eel/x.png"]
     assert opened.ids == [str(Path(path).relative_to(root / "pets")) for path, _ in theirs.samples]
@@ -37,34 +37,34 @@ def test_without_a_list_classes_ids_and_pixels_are_torchvisions(root):
         np.testing.assert_array_equal(opened.read(index), np.asarray(theirs[index][0]))
 
 
-def test_a_list_numbers_the_classes_those_without_pictures_too(root):
+def test_classes_txt_numbers_all_classes_even_without_images(root):
     (root / "pets" / "classes.txt").write_text("eel\nant\n\ndog\ncat\n")
     opened = SPECS["folder"].open(root, "pets")
     assert opened.ids == ["cat/1.PNG", "dog/a.bmp", "dog/b.png", "eel/x.png"]
     assert opened.labels == [3, 2, 2, 0]
 
 
-def test_a_class_that_is_not_in_the_list_is_refused(root):
+def test_a_class_that_is_not_in_classes_txt_is_refused(root):
     (root / "pets" / "classes.txt").write_text("eel\ncat\n")
     with pytest.raises(UserError, match=rf"pets/dog is not a class of {root}/pets/classes\.txt.*mv {root}/pets/dog"):
         SPECS["folder"].open(root, "pets")
 
 
-def test_a_class_that_stands_in_the_list_twice_is_refused(root):
+def test_a_class_listed_twice_is_refused(root):
     (root / "pets" / "classes.txt").write_text("eel\ncat\ndog\ncat\n")
     with pytest.raises(UserError, match="names the class 'cat' twice"):
         SPECS["folder"].open(root, "pets")
 
 
-def test_a_class_without_pictures_is_refused_since_it_would_shift_the_others(root):
+def test_a_class_without_images_is_refused_since_it_would_shift_the_labels(root):
     write(root, "pets/bee/deeper/x.png")
-    with pytest.raises(UserError, match=rf"pets/bee has no pictures and would count as a class.*ls -R {root}/pets/bee"):
+    with pytest.raises(UserError, match=rf"pets/bee has no images and would count as a class.*ls -R {root}/pets/bee"):
         SPECS["folder"].open(root, "pets")
 
 
 @pytest.mark.parametrize("name", ["folder", "imagenet-folder"])
-def test_nothing_there_is_missing_and_nothing_outside_is_read(root, name):
-    with pytest.raises(MissingResource, match=f"{root}/none"):
+def test_a_missing_folder_and_a_folder_outside_the_data_root_are_refused(root, name):
+    with pytest.raises(Missing, match=f"{root}/none"):
         SPECS[name].open(root, "none")
     for split in ("../pets", str(root / "pets")):
         with pytest.raises(UserError, match="--data-root"):

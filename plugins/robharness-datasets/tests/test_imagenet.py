@@ -1,4 +1,4 @@
-"""ImageNet's folders: torchvision's classes and pixels, and a sentence for all that is missing or out of place."""
+"""ImageNet's folders: torchvision's classes and pixels, and errors for missing or misplaced files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NUMBERS = {"n01440764": 0, "n01518878": 9, "n02123045": 281, "n15075141": 999}
 
 
 def photo(seed, height, width, channels=3):
-    """A smooth picture, uint8 (height, width, channels), which JPEG keeps well."""
+    """A smooth image, uint8 (height, width, channels), which JPEG changes little."""
     rows, columns = np.mgrid[:height, :width]
     phases = np.random.default_rng(seed).uniform(0, 6, channels)
     waves = [np.sin(rows / 9 + phase) + np.cos(columns / 7 - phase) for phase in phases]
@@ -32,7 +32,7 @@ def photo(seed, height, width, channels=3):
 
 @pytest.fixture
 def root(tmp_path):
-    """A part of the validation set as it is published: several sizes, a grey and a CMYK JPEG, a PNG called JPEG."""
+    """A subset of the validation set in the published layout: several sizes, a grey and a CMYK JPEG, a PNG."""
     val = tmp_path / "data" / "imagenet" / "val"
     for number, wnid in enumerate(NUMBERS):
         (val / wnid).mkdir(parents=True)
@@ -63,13 +63,13 @@ def test_the_classes_are_timms_in_order():
     assert {wnid: wnids()[wnid] for wnid in NUMBERS} == NUMBERS
 
 
-def test_pixels_are_those_of_torchvisions_loader_whatever_the_file_is(root):
+def test_pixels_of_every_file_format_are_torchvisions(root):
     opened = SPEC.open(root, "val")
     theirs = ImageFolder(root / "imagenet" / "val")
     for index in range(len(theirs)):
-        picture = opened.read(index)
-        assert (picture.dtype, picture.ndim, picture.shape[2]) == (np.uint8, 3, 3)
-        np.testing.assert_array_equal(picture, np.asarray(theirs[index][0]))
+        image = opened.read(index)
+        assert (image.dtype, image.ndim, image.shape[2]) == (np.uint8, 3, 3)
+        np.testing.assert_array_equal(image, np.asarray(theirs[index][0]))
 
 
 def test_pixels_are_those_of_another_decoder(root):
@@ -95,42 +95,42 @@ def test_reading_in_threads_and_opening_again_give_the_same(root):
     assert (again.ids, again.labels) == (opened.ids, opened.labels)
     order = list(range(len(opened.ids)))[::-1] * 8
     with ThreadPoolExecutor(8) as threads:
-        pictures = list(threads.map(opened.read, order))
-    for index, picture in zip(order, pictures, strict=True):
-        np.testing.assert_array_equal(picture, again.read(index))
+        images = list(threads.map(opened.read, order))
+    for index, image in zip(order, images, strict=True):
+        np.testing.assert_array_equal(image, again.read(index))
 
 
-def test_a_file_that_is_cut_off_is_unreadable_and_named(root):
+def test_a_truncated_file_is_unreadable_and_named(root):
     file = root / "imagenet" / "val" / "n01440764" / "ILSVRC2012_val_00000001.JPEG"
     file.write_bytes(file.read_bytes()[:-200])
     opened = SPEC.open(root, "val")
-    with pytest.raises(UnreadableExample, match=r"ILSVRC2012_val_00000001\.JPEG is cut off"):
+    with pytest.raises(Unreadable, match=r"ILSVRC2012_val_00000001\.JPEG is truncated"):
         opened.read(0)
     file.write_bytes(b"<html>404</html>")
-    with pytest.raises(UnreadableExample, match="no picture"):
+    with pytest.raises(Unreadable, match="not an image"):
         opened.read(0)
 
 
-def test_a_file_that_went_away_is_no_broken_picture(root):
+def test_a_deleted_file_is_not_reported_as_broken(root):
     opened = SPEC.open(root, "val")
     shutil.rmtree(root / "imagenet" / "val" / "n01440764")
     with pytest.raises(FileNotFoundError):
         opened.read(0)
 
 
-def test_more_than_eight_bits_are_refused_rather_than_cut_off(root):
+def test_more_than_eight_bits_are_refused_rather_than_truncated(root):
     file = root / "imagenet" / "val" / "n01440764" / "ILSVRC2012_val_00000001.JPEG"
     Image.fromarray(np.full((8, 8), 3000, np.uint16)).save(file, "PNG")
     with pytest.raises(UserError, match=r"more than 8 bits.*mogrify -depth 8 .*00000001.JPEG"):
         SPEC.open(root, "val").read(0)
 
 
-# --- what is missing or out of place --------------------------------------------------------------------------------
+# --- missing or misplaced files ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("split", ["val", "train"])
-def test_without_a_folder_the_sentence_says_how_to_get_it(tmp_path, split):
-    with pytest.raises(MissingResource) as caught:
+def test_a_missing_folder_is_named_with_the_commands(tmp_path, split):
+    with pytest.raises(Missing) as caught:
         SPEC.open(tmp_path / "my data", split)
     sentence = str(caught.value)
     assert f"{tmp_path}/my data/imagenet/{split}" in sentence
@@ -145,16 +145,19 @@ def test_an_empty_folder_is_missing_even_as_a_subset(tmp_path):
         SPEC.open(tmp_path, "val")
 
 
-def test_images_side_by_side_are_sent_to_valprep(tmp_path):
+def test_unsorted_images_are_refused_with_the_command_that_sorts(tmp_path):
     val = tmp_path / "imagenet" / "val"
     val.mkdir(parents=True)
-    for place in range(3):
-        (val / f"ILSVRC2012_val_0000000{place}.JPEG").touch()
-    with pytest.raises(UserError, match=r"3 images side by side.*cd .*/imagenet/val && .*valprep\.sh \| bash$"):
+    for number in range(3):
+        (val / f"ILSVRC2012_val_0000000{number}.JPEG").touch()
+    with pytest.raises(
+        UserError,
+        match=r"3 images that are not sorted into one folder per class.*cd .*/imagenet/val && .*valprep\.sh \| bash$",
+    ):
         SPEC.open(tmp_path, "val")
 
 
-def test_folders_that_are_no_classes_are_refused_even_in_a_subset(root):
+def test_unknown_class_folders_are_refused_even_in_a_subset(root):
     (root / "imagenet" / "val" / "goldfish").mkdir()
     with pytest.raises(
         UserError, match=r"none of ImageNet's 1,000 classes \(1, such as goldfish\).*mv .*/val/goldfish"
@@ -162,19 +165,19 @@ def test_folders_that_are_no_classes_are_refused_even_in_a_subset(root):
         SPEC.open(root, "val")
 
 
-def test_a_part_without_the_file_that_says_so_is_missing_the_rest(root):
+def test_a_subset_without_subset_file_misses_the_other_images(root):
     (root / "imagenet" / "val" / "SUBSET").unlink()
     with pytest.raises(MissingResource) as caught:
         SPEC.open(root, "val")
     sentence = str(caught.value)
-    assert "there are 11 of 50,000; classes without any: 996, such as n01443537" in sentence
+    assert "there are 11 of 50,000; classes without images: 996, such as n01443537" in sentence
     assert "classes without 50: 4, such as n01440764 with 5" in sentence
     assert sentence.endswith(f"touch {root}/imagenet/val/SUBSET")
 
 
 @pytest.fixture
 def complete(tmp_path):
-    """The names of the whole validation set, without content; most classes are links to one folder of fifty."""
+    """The whole validation set as empty files; most classes are links to one folder of fifty."""
     val = tmp_path / "imagenet" / "val"
     fifty = [tmp_path / "fifty", val / "n01440764", val / "n15075141"]
     for folder in fifty:
@@ -187,7 +190,7 @@ def complete(tmp_path):
     return tmp_path
 
 
-def test_the_whole_validation_set_opens_and_one_file_less_or_more_does_not(complete):
+def test_the_whole_validation_set_opens_but_not_with_one_file_less_or_more(complete):
     opened = SPEC.open(complete, "val")
     assert len(opened.ids) == len(set(opened.ids)) == 50_000
     assert opened.labels == [number for number in range(1000) for _ in range(50)]
@@ -205,13 +208,13 @@ def test_the_whole_validation_set_opens_and_one_file_less_or_more_does_not(compl
     assert SPEC.open(complete, "val").ids == opened.ids
 
 
-def test_a_second_opening_of_the_whole_set_lists_no_class(complete, monkeypatch):
+def test_opening_the_whole_set_again_lists_no_class(complete, monkeypatch):
     from robharness_datasets import listing
 
     monkeypatch.setattr(listing, "SETTLED_NS", 0)
     time.sleep(0.02)
     opened = SPEC.open(complete, "val")
-    monkeypatch.setattr(listing, "pictures_in", lambda folder: pytest.fail(f"{folder} was listed again"))
+    monkeypatch.setattr(listing, "images_in", lambda folder: pytest.fail(f"{folder} was listed again"))
     assert SPEC.open(complete, "val").ids == opened.ids
 
 
@@ -220,14 +223,14 @@ def test_the_training_set_is_counted_as_a_whole():
     found["n01440764"] = ["a"] * (1281 + 167)
     check_complete("all", Path("train"), found, 1_281_167, None, "", Path("SUBSET"))
     found["n15075141"] = []
-    with pytest.raises(MissingResource, match=r"1,279,886 of 1,281,167; classes without any: 1, such as n15075141\)"):
+    with pytest.raises(Missing, match=r"1,279,886 of 1,281,167; classes without images: 1, such as n15075141\)"):
         check_complete("all", Path("train"), found, 1_281_167, None, "", Path("SUBSET"))
 
 
 def test_a_training_set_is_read_like_the_validation_set(tmp_path):
     (tmp_path / "imagenet" / "train" / "n15075141").mkdir(parents=True)
     Image.fromarray(photo(0, 9, 9)).save(tmp_path / "imagenet" / "train" / "n15075141" / "n15075141_3.JPEG", "PNG")
-    with pytest.raises(MissingResource, match=r"1 of 1,281,167; classes without any: 999"):
+    with pytest.raises(Missing, match=r"1 of 1,281,167; classes without images: 999"):
         SPEC.open(tmp_path, "train")
     (tmp_path / "imagenet" / "train" / "SUBSET").touch()
     opened = SPEC.open(tmp_path, "train")

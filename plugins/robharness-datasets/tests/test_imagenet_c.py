@@ -1,4 +1,4 @@
-"""ImageNet-C: the published JPEGs by id and severity, never resized, in both ways that the archives are unpacked."""
+"""ImageNet-C: the published JPEGs by id and severity, without resizing, in both layouts of unpacked archives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from robharness_datasets.imagenet import wnids
 SPECS = {spec.name: spec for spec in robharness_corruptions() if spec.name.startswith("imagenet-c")}
 NEAREST = str(Path(__file__).with_name("nearest.py"))
 GREY = {"n01440764": 51, "n01514668": 127, "n01518878": 204}
-"""Classes 0, 7 and 9 -> the grey that the networks of nearest.py take for them."""
+"""WordNet ids of the classes 0, 7 and 9 -> grey level that the networks of nearest.py classify as them."""
 IDS = [f"{wnid}/ILSVRC2012_val_{place:08}.JPEG" for wnid in GREY for place in (7, 293, 4100)]
 ARCHIVES = {
     "blur": ["defocus_blur", "glass_blur", "motion_blur", "zoom_blur"],
@@ -27,19 +27,19 @@ ARCHIVES = {
     "noise": ["gaussian_noise", "impulse_noise", "shot_noise"],
     "weather": ["brightness", "fog", "frost", "snow"],
 }
-"""The published archives and what is in them."""
+"""Published archive -> its corruptions."""
 
 
 def write(folder, size=224, spread=110):
-    """A small corrupted copy as it is published: JPEGs of quality 85, in folders of severities and classes."""
+    """Write a small corrupted copy in the published layout: JPEGs of quality 85, one folder per severity and class."""
     for severity in range(1, 6):
         draws = np.random.default_rng(severity)
         for id in IDS:
             file = folder / str(severity) / id
             file.parent.mkdir(parents=True, exist_ok=True)
             grey = GREY[id[:9]] + draws.integers(-spread, spread + 1) * severity / 5
-            picture = np.clip(draws.normal(grey, 20, (size, size, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(picture).save(file, "JPEG", quality=85, optimize=True)
+            image = np.clip(draws.normal(grey, 20, (size, size, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(image).save(file, "JPEG", quality=85, optimize=True)
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def test_pixels_are_those_of_the_files_in_the_order_of_the_batch(root, place):
     for severity in range(1, 6):
         found = corruption.perturb(None, batch(ids), severity, None)
         assert (found.dtype, found.shape) == (torch.uint8, (3, 224, 224, 3))
-        for picture, id in zip(found.numpy(), ids, strict=True):
+        for image, id in zip(found.numpy(), ids, strict=True):
             theirs = cv2.imread(str(folder / str(severity) / id))[..., ::-1]
-            np.testing.assert_array_equal(picture, theirs)
+            np.testing.assert_array_equal(image, theirs)
 
 
 def test_names_groups_and_archives():
@@ -74,7 +74,7 @@ def test_names_groups_and_archives():
     for archive, names in ARCHIVES.items():
         for name in names:
             full = f"imagenet-c-extra/{name}" if archive == "extra" else f"imagenet-c/{name}"
-            group = "digital" if name == "brightness" else archive  # as the paper has it, not the publisher
+            group = "digital" if name == "brightness" else archive  # the paper's group, not the publisher's
             assert by_name[full] == group
             with pytest.raises(
                 MissingResource, match=f"c/{archive}/{name} and .*c/{name}. .* tar -xf {archive}.tar -C"
@@ -84,7 +84,7 @@ def test_names_groups_and_archives():
 
 
 @pytest.mark.parametrize(("name", "archive"), [(name, archive) for archive in ARCHIVES for name in ARCHIVES[archive]])
-def test_a_corruption_is_found_where_its_archive_has_it(root, name, archive):
+def test_a_corruption_is_found_in_the_folder_of_its_archive(root, name, archive):
     file = root / "imagenet-c" / archive / name / "3" / IDS[0]
     file.parent.mkdir(parents=True)
     grey = len(name) + len(archive)
@@ -94,42 +94,42 @@ def test_a_corruption_is_found_where_its_archive_has_it(root, name, archive):
     assert torch.equal(found, torch.full((1, 224, 224, 3), grey, dtype=torch.uint8))
 
 
-def test_groups_are_those_of_the_corruptions_that_are_rendered():
+def test_groups_are_those_of_the_rendered_corruptions():
     registry = robharness.discover()
     rendered = {name: entry.spec.group for name, entry in registry.corruptions.items() if "corruptions/" in name}
     for name in (one for archive, names in ARCHIVES.items() if archive != "extra" for one in names):
         assert SPECS[f"imagenet-c/{name}"].group == rendered[f"corruptions/{name}"]
 
 
-def test_nothing_is_ever_resized(root):
+def test_images_of_another_size_are_refused(root):
     write(root / "imagenet-c" / "fog", size=256)
     corruption = SPECS["imagenet-c/fog"].open(None, root)
-    with pytest.raises(UserError, match="256 x 256 px and not the published 224 x 224"):
+    with pytest.raises(UserError, match="256 x 256 px, not the published 224 x 224"):
         corruption.perturb(None, batch(IDS), 1, None)
 
 
-def test_another_canvas_is_refused_with_the_line_to_write(root):
+def test_another_canvas_is_refused_with_the_suite_line(root):
     write(root / "imagenet-c" / "fog")
     corruption = SPECS["imagenet-c/fog"].open(None, root)
-    with pytest.raises(UserError, match=r"224 x 224 px.*256.*Write into the suite: canvas: 224$"):
+    with pytest.raises(UserError, match=r"224 x 224 px.*256 x 256 px\. Try: set `canvas: 224` in the suite$"):
         corruption.perturb(None, batch(IDS, side=256), 1, None)
 
 
-def test_an_example_that_it_does_not_have_is_named(root):
+def test_a_missing_example_is_named(root):
     write(root / "imagenet-c" / "fog")
     corruption = SPECS["imagenet-c/fog"].open(None, root)
     with pytest.raises(MissingResource, match=r"fog/2/n01440764/ILSVRC2012_val_00000008\.JPEG"):
         corruption.perturb(None, batch(["n01440764/ILSVRC2012_val_00000008.JPEG"]), 2, None)
 
 
-def test_a_part_that_is_not_said_to_be_one_is_missing_the_rest(root):
+def test_a_subset_without_subset_file_misses_the_other_images(root):
     write(root / "imagenet-c" / "fog")
     (root / "imagenet-c" / "SUBSET").unlink()
     with pytest.raises(MissingResource) as caught:
         SPECS["imagenet-c/fog"].open(None, root)
     sentence = str(caught.value)
     assert (
-        "all of the images of ImageNet-C's fog of severity 1 (there are 9 of 50,000; classes without any: 997"
+        "all of the images of ImageNet-C's fog of severity 1 (there are 9 of 50,000; classes without images: 997"
         in sentence
     )
     assert f"curl -LO https://zenodo.org/records/2235448/files/weather.tar && mkdir -p {root}/imagenet-c" in sentence
@@ -137,13 +137,13 @@ def test_a_part_that_is_not_said_to_be_one_is_missing_the_rest(root):
 
 
 @pytest.mark.parametrize("place", [".", "weather", "weather/fog"])
-def test_a_part_may_be_said_to_be_one_at_any_height(root, place):
+def test_the_subset_file_may_be_in_any_parent_folder(root, place):
     write(root / "imagenet-c" / "weather" / "fog")
     (root / "imagenet-c" / "SUBSET").rename(root / "imagenet-c" / place / "SUBSET")
     assert SPECS["imagenet-c/fog"].open(None, root).perturb(None, batch(IDS), 2, None).shape == (9, 224, 224, 3)
 
 
-def test_every_severity_may_be_said_to_be_a_part(root):
+def test_each_severity_may_have_its_own_subset_file(root):
     (root / "imagenet-c" / "SUBSET").unlink()
     folder = root / "imagenet-c" / "weather" / "fog"
     write(folder)
@@ -155,7 +155,7 @@ def test_every_severity_may_be_said_to_be_a_part(root):
     assert SPECS["imagenet-c/fog"].open(None, root).perturb(None, batch(IDS), 5, None).shape == (9, 224, 224, 3)
 
 
-def test_a_severity_that_was_never_unpacked_is_missing(root):
+def test_a_severity_with_empty_folders_is_missing(root):
     (root / "imagenet-c" / "SUBSET").unlink()
     folder = root / "imagenet-c" / "fog"
     for severity in range(1, 6):
@@ -165,12 +165,12 @@ def test_a_severity_that_was_never_unpacked_is_missing(root):
             (folder / str(severity) / wnid).mkdir()
     first = next(iter(wnids()))
     with pytest.raises(
-        MissingResource, match=f"severity 1 .there are 0 of 50,000; classes without any: 1000, such as {first}"
+        Missing, match=f"severity 1 .there are 0 of 50,000; classes without images: 1000, such as {first}"
     ):
         SPECS["imagenet-c/fog"].open(None, root)
 
 
-def test_folders_that_are_no_classes_are_refused(root):
+def test_unknown_class_folders_are_refused(root):
     write(root / "imagenet-c" / "fog")
     (root / "imagenet-c" / "fog" / "4" / "goldfish").mkdir()
     with pytest.raises(UserError, match=r"fog/4 has folders that are none of ImageNet's 1,000 classes"):
@@ -181,14 +181,14 @@ def test_folders_that_are_no_classes_are_refused(root):
 
 
 def nearest(file):
-    """What nearest.py's network says of a JPEG, computed without it and by another decoder."""
+    """Predict a JPEG like nearest.py's network, without it and with another decoder."""
     mean = cv2.imread(str(file)).mean() / 255
     return min({0: 0.2, 7: 0.5, 9: 0.8}.items(), key=lambda pair: abs(pair[1] - mean))[0]
 
 
 @pytest.fixture
 def small(root):
-    """ImageNet and ImageNet-C as they are published, of nine images; the suite over them."""
+    """Write ImageNet and ImageNet-C in their published layouts, with nine images; return a suite over them."""
     for id in IDS:
         file = root / "imagenet" / "val" / id
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -208,7 +208,7 @@ def small(root):
     }
 
 
-def test_a_suite_over_imagenet_c_predicts_what_the_files_say(root, small, tmp_path):
+def test_predictions_of_a_suite_match_the_files_of_imagenet_c(root, small, tmp_path):
     results = robharness.run(small, store=tmp_path / "store", data=root, plugins=[NEAREST])
     assert results.is_complete
     assert results.clean("Nearest").accuracy == 1
@@ -224,14 +224,14 @@ def test_a_suite_over_imagenet_c_predicts_what_the_files_say(root, small, tmp_pa
     assert {result.cell.perturbation.entry.spec.group for result in cells} == {"noise", "digital"}
 
 
-def test_a_suite_with_another_canvas_is_refused_with_the_line_to_write(root, small, tmp_path):
+def test_a_suite_with_another_canvas_is_refused_with_the_suite_line(root, small, tmp_path):
     with pytest.raises(
-        UserError, match=r"gaussian_noise has pictures of 224 px, the canvas has 256; write `canvas: 224`"
+        UserError, match=r"gaussian_noise has (?:pictures|images) of 224 px, the canvas has 256; write `canvas: 224`"
     ):
         robharness.run(small | {"canvas": 256}, store=tmp_path / "store", data=root, plugins=[NEAREST])
 
 
-def test_a_suite_without_the_images_is_refused_before_it_runs(root, small, tmp_path):
+def test_a_suite_is_refused_before_it_runs_if_images_are_missing(root, small, tmp_path):
     (root / "imagenet" / "val" / "SUBSET").unlink()
     (root / "imagenet-c" / "SUBSET").unlink()
     with pytest.raises(UserError) as caught:

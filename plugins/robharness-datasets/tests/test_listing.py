@@ -1,4 +1,4 @@
-"""Folders are listed once, and again as soon as they have changed; nothing that is kept is believed blindly."""
+"""Cached listings: folders are listed once, and again after a change; a damaged cache is replaced."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import time
 import pytest
 
 from robharness_datasets import listing
-from robharness_datasets.listing import pictures_below
+from robharness_datasets.listing import images_below
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Three classes with two pictures each, which changed long enough ago to be kept."""
+    """Three classes with two images each, whose last change is old enough for caching."""
     monkeypatch.setattr(listing, "SETTLED_NS", 0)
     for name in ("cat", "dog", "eel"):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "images" / name).mkdir(parents=True)
         for one in ("2.png", "1.JPEG"):
-            (tmp_path / "pictures" / name / one).touch()
+            (tmp_path / "images" / name / one).touch()
     time.sleep(0.02)  # more than a tick of the file system's clock
-    return tmp_path / "pictures"
+    return tmp_path / "images"
 
 
 @pytest.fixture
 def listed(monkeypatch):
-    """The names of the folders that are listed from here on."""
+    """The names of the folders listed after this fixture is created."""
     names, scandir = [], os.scandir
 
     def spy(path):
@@ -41,12 +41,12 @@ def listed(monkeypatch):
 ALL = {"cat": ["1.JPEG", "2.png"], "dog": ["1.JPEG", "2.png"], "eel": ["1.JPEG", "2.png"]}
 
 
-def test_a_second_look_lists_no_class_again(folder, listed):
-    assert pictures_below(folder) == ALL
-    assert sorted(listed) == ["cat", "dog", "eel", "pictures"]
+def test_a_second_call_lists_no_class_again(folder, listed):
+    assert images_below(folder) == ALL
+    assert sorted(listed) == ["cat", "dog", "eel", "images"]
     listed.clear()
-    assert pictures_below(folder) == ALL
-    assert listed == ["pictures"]
+    assert images_below(folder) == ALL
+    assert listed == ["images"]
 
 
 @pytest.mark.parametrize(
@@ -59,38 +59,38 @@ def test_a_second_look_lists_no_class_again(folder, listed):
     ids=["added", "removed", "renamed"],
 )
 def test_a_changed_class_is_listed_again_and_no_other(folder, listed, change, names):
-    pictures_below(folder)
+    images_below(folder)
     change(folder / "cat")
     listed.clear()
-    assert pictures_below(folder) == ALL | {"cat": names}
-    assert sorted(listed) == ["cat", "pictures"]
+    assert images_below(folder) == ALL | {"cat": names}
+    assert sorted(listed) == ["cat", "images"]
 
 
-def test_a_change_whose_time_was_set_back_is_noticed(folder):
-    pictures_below(folder)
+def test_a_change_is_detected_although_mtime_was_reset(folder):
+    images_below(folder)
     before = (folder / "cat").stat()
     (folder / "cat" / "3.png").touch()
     os.utime(folder / "cat", ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (folder / "cat").stat().st_mtime_ns == before.st_mtime_ns
-    assert pictures_below(folder)["cat"] == ["1.JPEG", "2.png", "3.png"]
+    assert images_below(folder)["cat"] == ["1.JPEG", "2.png", "3.png"]
 
 
-def test_classes_that_come_go_or_are_replaced_are_noticed(folder):
-    pictures_below(folder)
+def test_added_removed_and_replaced_classes_are_detected(folder):
+    images_below(folder)
     shutil.rmtree(folder / "eel")
     (folder / "ant").mkdir()
     (folder / "dog").rename(folder / "spare")
     (folder / "cat").rename(folder / "dog")
     (folder / "dog" / "2.png").unlink()
-    assert pictures_below(folder) == {"ant": [], "dog": ["1.JPEG"], "spare": ["1.JPEG", "2.png"]}
+    assert images_below(folder) == {"ant": [], "dog": ["1.JPEG"], "spare": ["1.JPEG", "2.png"]}
 
 
-def test_a_folder_that_changed_just_now_is_not_kept(folder, listed, monkeypatch):
+def test_a_recently_changed_folder_is_not_cached(folder, listed, monkeypatch):
     monkeypatch.setattr(listing, "SETTLED_NS", 3_600_000_000_000)
-    pictures_below(folder)
+    images_below(folder)
     listed.clear()
-    pictures_below(folder)
-    assert sorted(listed) == ["cat", "dog", "eel", "pictures"]
+    images_below(folder)
+    assert sorted(listed) == ["cat", "dog", "eel", "images"]
 
 
 DAMAGES = {
@@ -104,35 +104,35 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", list(DAMAGES))
-def test_what_is_kept_and_broken_is_made_again(folder, listed, cache, damage):
-    pictures_below(folder)
+def test_a_damaged_cache_is_replaced(folder, listed, cache, damage):
+    images_below(folder)
     [kept] = cache.rglob("*.json.gz")
     kept.write_bytes(DAMAGES[damage](kept.read_bytes()))
-    assert pictures_below(folder) == ALL
+    assert images_below(folder) == ALL
     listed.clear()
-    assert pictures_below(folder) == ALL
-    assert listed == ["pictures"]
+    assert images_below(folder) == ALL
+    assert listed == ["images"]
 
 
-def test_without_a_place_to_keep_it_everything_is_listed(folder, cache):
+def test_without_a_cache_folder_every_call_lists_all_folders(folder, cache):
     cache.write_text("a file where a folder would be")
-    assert pictures_below(folder) == ALL
-    assert pictures_below(folder) == ALL
+    assert images_below(folder) == ALL
+    assert images_below(folder) == ALL
 
 
-def test_hidden_files_folders_and_other_things_are_left_out(folder):
+def test_hidden_and_other_files_and_folders_are_ignored(folder):
     (folder / ".thumbnails").mkdir()
     (folder / "README.txt").touch()
     (folder / "loose.png").touch()
     (folder / "cat" / "._1.JPEG").touch()
     (folder / "cat" / "notes.txt").touch()
     (folder / "cat" / "deep.png").mkdir()
-    assert pictures_below(folder) == ALL
+    assert images_below(folder) == ALL
 
 
-def test_names_of_any_bytes_are_kept(folder):
+def test_names_that_are_not_utf8_are_cached(folder):
     name = os.fsdecode(b"caf\xe9.png")
     (folder / "cat" / name).touch()
     time.sleep(0.02)
-    assert pictures_below(folder)["cat"] == ["1.JPEG", "2.png", name]
-    assert pictures_below(folder)["cat"] == ["1.JPEG", "2.png", name]
+    assert images_below(folder)["cat"] == ["1.JPEG", "2.png", name]
+    assert images_below(folder)["cat"] == ["1.JPEG", "2.png", name]

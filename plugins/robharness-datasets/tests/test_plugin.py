@@ -1,4 +1,4 @@
-"""What the plugin declares: light to import, documented, with licence and paper where there is a publisher."""
+"""The plugin's specs: no heavy imports, documented in the README, with licence and paper of the publisher."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ assert not heavy, heavy
     assert done.returncode == 0, done.stderr
 
 
-def test_the_readme_has_every_data_set_and_set_of_corruptions():
+def test_the_readme_names_every_data_set_and_corruption_set():
     for spec in robharness_datasets():
         assert f"`datasets/{spec.name}`" in README
     for spec in robharness_corruptions():
@@ -33,6 +33,6 @@ def test_the_readme_has_every_data_set_and_set_of_corruptions():
         assert f"`{kind}/`" in README if kind.endswith("-extra") else f"`datasets/{kind}/gaussian_noise`" in README
 
 
-def test_licence_and_paper_are_stated_where_there_is_a_publisher():
+def test_published_data_sets_state_licence_and_paper():
     for spec in robharness_datasets():
         assert bool(spec.licence) == bool(spec.paper) == (spec.name not in OWN), spec.name

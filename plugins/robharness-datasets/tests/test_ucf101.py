@@ -16,7 +16,7 @@ from robharness import MissingResource, UnreadableExample, UserError
 from robharness_datasets.ucf101 import COUNTS, SPEC
 from robharness_datasets.videos import VideoFile
 
-# Of classInd.txt: where the alphabet without regard to case and the order of bytes differ.
+# Lines of classInd.txt where alphabetical order without case differs from byte order.
 OFFICIAL = {35: "Hammering", 36: "HammerThrow", 47: "JumpingJack", 48: "JumpRope"}
 ACTIONS = [OFFICIAL.get(n, f"{'A' if n < 35 else 'I' if n < 47 else 'K'}ction{n:03}") for n in range(1, 102)]
 assert sorted(ACTIONS, key=str.lower) == ACTIONS != sorted(ACTIONS)
@@ -27,8 +27,8 @@ LABELS = [0, 0, 34, 34, 47, 47]
 N_FRAMES = 45
 
 
-def pictures(seed, n=N_FRAMES):
-    """A coloured pattern that moves and a light that counts, uint8 (n, 48, 64, 3)."""
+def frames_of(seed, n=N_FRAMES):
+    """Frames uint8 (n, 48, 64, 3): a moving coloured pattern, and a square whose brightness counts frames."""
     draw = np.random.default_rng(seed)
     pattern = np.kron(draw.integers(0, 256, (20 + n, 20, 3), dtype=np.uint8), np.ones((4, 4, 1), np.uint8))
     frames = np.stack([pattern[step : step + 48, :64] for step in range(n)])
@@ -37,7 +37,7 @@ def pictures(seed, n=N_FRAMES):
 
 
 def write(file, frames):
-    """As UCF101's are: MPEG-4 in AVI, with frames that are predicted from those after them."""
+    """Write a video in UCF101's format: MPEG-4 in AVI, with B-frames."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(file), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
@@ -50,7 +50,7 @@ def write(file, frames):
 
 
 def decoded(file):
-    """All frames by PyAV, one after the other."""
+    """Return all frames, decoded by PyAV in order."""
     with av.open(str(file)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
@@ -66,7 +66,7 @@ def published(tmp_path_factory):
     lines = [f"{video} {label + 1}\r\n" for video, label in zip(VIDEOS, LABELS, strict=True)]
     (lists / "trainlist02.txt").write_bytes("".join(reversed(lines)).encode())
     for seed, video in enumerate(VIDEOS):
-        write(root / "ucf101" / "UCF-101" / video, pictures(seed))
+        write(root / "ucf101" / "UCF-101" / video, frames_of(seed))
     (root / "ucf101" / "SUBSET").touch()
     return root
 
@@ -78,7 +78,7 @@ def copy(published, tmp_path):
     return tmp_path / "data"
 
 
-def spoiled(root, index, change):
+def with_changed_file(root, index, change):
     file = root / "ucf101" / "UCF-101" / VIDEOS[index]
     file.write_bytes(change(file.read_bytes()))
     return SPEC.open(root, "test1")
@@ -92,7 +92,7 @@ def test_official_lists_give_ids_labels_and_their_order(published):
     assert SPEC.kind == "video" and SPEC.labels == "ucf-101"
 
 
-def test_frames_are_pyavs_in_rgb_wherever_one_looks(published):
+def test_frames_at_any_indices_are_pyavs_in_rgb(published):
     data = SPEC.open(published, "test1")
     for index, id in enumerate(data.ids):
         expected = decoded(published / "ucf101" / "UCF-101" / id)
@@ -102,9 +102,9 @@ def test_frames_are_pyavs_in_rgb_wherever_one_looks(published):
             found = video[frames]
             assert (found.dtype, found.shape) == (np.uint8, (len(frames), 48, 64, 3))
             np.testing.assert_array_equal(found, expected[frames])
-        error = np.abs(expected.astype(int) - pictures(index)).mean()
-        swapped = np.abs(expected[..., ::-1].astype(int) - pictures(index)).mean()
-        assert error < 0.5 * swapped, "red and blue changed places"
+        error = np.abs(expected.astype(int) - frames_of(index)).mean()
+        swapped = np.abs(expected[..., ::-1].astype(int) - frames_of(index)).mean()
+        assert error < 0.5 * swapped, "red and blue are swapped"
 
 
 def test_any_order_and_any_thread_give_the_same(published):
@@ -122,18 +122,18 @@ def test_any_order_and_any_thread_give_the_same(published):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda content: b"", "it is empty"),
-        (lambda content: content[: len(content) // 2], r"cut off after [\d,]+ of [\d,]+ bytes"),
-        (lambda content: content[:200], "cut off"),
-        (lambda content: content[:6], "no video"),
-        (lambda content: b"<html>404 Not Found</html>" * 100, "no video"),
-        (lambda content: bytes(len(content)), "no video"),
+        (lambda content: b"", "the file is empty"),
+        (lambda content: content[: len(content) // 2], r"truncated: [\d,]+ of [\d,]+ bytes"),
+        (lambda content: content[:200], "truncated"),
+        (lambda content: content[:6], "not a video"),
+        (lambda content: b"<html>404 Not Found</html>" * 100, "not a video"),
+        (lambda content: bytes(len(content)), "not a video"),
         (lambda content: content[: len(content) // 2].ljust(len(content), b"\0"), r"\d+ of the 45 frames"),
     ],
     ids=["empty", "half", "beginning", "six bytes", "a page", "zeros", "zeros from the middle"],
 )
 def test_broken_videos_are_unreadable_and_others_are_read(copy, change, reason):
-    data = spoiled(copy, 2, change)
+    data = with_changed_file(copy, 2, change)
     assert list(data.ids) == VIDEOS
     with pytest.raises(UnreadableExample, match=reason):
         data.read(2)[[0, 20, 44]]
@@ -142,11 +142,11 @@ def test_broken_videos_are_unreadable_and_others_are_read(copy, change, reason):
 
 @pytest.mark.parametrize(
     ("start", "reason"),
-    [(b"", "cannot be decoded"), (b"\0\0\1\xb6", "more than 10% of its frames cannot be decoded")],
-    ids=["zeros", "pictures of zeros"],
+    [(b"", "cannot be decoded"), (b"\0\0\1\xb6", "more than 10% of the video's frames cannot be decoded")],
+    ids=["zeros", "frames of zeros"],
 )
-def test_frames_that_cannot_be_decoded_are_not_made_up(copy, start, reason, capfd):
-    """decord alone gives the last good frame again and again, where frames begin as frames do."""
+def test_undecodable_frames_are_not_replaced(copy, start, reason, capfd):
+    """Without the check, decord repeats the last good frame if the broken frames have a valid start code."""
     file = copy / "ucf101" / "UCF-101" / VIDEOS[0]
     with av.open(str(file)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size and not packet.is_keyframe]
@@ -158,24 +158,24 @@ def test_frames_that_cannot_be_decoded_are_not_made_up(copy, start, reason, capf
     assert len(video) == N_FRAMES
     with pytest.raises(UnreadableExample, match=reason):
         video[[0, 20, 30]]
-    assert capfd.readouterr().err == "", "the decoder's own messages come between ours"
+    assert capfd.readouterr().err == "", "the decoder's messages reach stderr"
 
 
-def test_a_video_that_is_gone_after_opening_is_unreadable(copy):
+def test_a_video_deleted_after_opening_is_unreadable(copy):
     data = SPEC.open(copy, "test1")
     (copy / "ucf101" / "UCF-101" / VIDEOS[1]).unlink()
     with pytest.raises(UnreadableExample, match="No such file"):
         data.read(1)
 
 
-def test_a_part_is_what_is_listed_and_there(copy):
+def test_a_subset_is_the_listed_videos_that_exist(copy):
     (copy / "ucf101" / "UCF-101" / VIDEOS[1]).unlink()
     (copy / "ucf101" / "UCF-101" / "Hammering" / "notes.txt").touch()
     assert list(SPEC.open(copy, "test1").ids) == [VIDEOS[0], *VIDEOS[2:]]
 
 
 def with_official_count(root, split="testlist01"):
-    """The lists as long as the official one: other videos of the same actions, which are not there."""
+    """Make the list as long as the official one, with names of missing videos of the same actions."""
     (root / "ucf101" / "SUBSET").unlink()
     more = [f"Hammering/v_Hammering_g{number:04}_c01.avi" for number in range(COUNTS["test1"] - len(VIDEOS))]
     (root / "ucf101" / "ucfTrainTestlist" / f"{split}.txt").write_text("\n".join([*VIDEOS, *more]), encoding="ascii")
@@ -196,18 +196,16 @@ def test_missing_videos_are_counted_before_anything_runs(copy):
         data.read(3782)
 
 
-def test_nothing_there_says_how_to_get_it(tmp_path, copy):
-    with pytest.raises(
-        MissingResource, match=r"official lists of UCF101.*classInd\.txt.*curl .*TrainTestSplits.*unzip"
-    ):
+def test_missing_lists_and_videos_are_named_with_the_commands(tmp_path, copy):
+    with pytest.raises(Missing, match=r"official lists of UCF101.*classInd\.txt.*curl .*TrainTestSplits.*unzip"):
         SPEC.open(tmp_path / "nowhere", "test1")
     (copy / "ucf101" / "UCF-101").rename(copy / "elsewhere")
     with pytest.raises(MissingResource, match=r"6 of the 6 videos.*UCF101\.rar") as caught:
         SPEC.open(copy, "test1")
-    assert "SUBSET" not in str(caught.value), "nothing is no part"
+    assert "SUBSET" not in str(caught.value), "an empty folder is no subset"
 
 
-def test_lists_that_are_not_the_official_ones_are_refused(copy):
+def test_lists_other_than_the_official_ones_are_refused(copy):
     lists = copy / "ucf101" / "ucfTrainTestlist"
     (copy / "ucf101" / "SUBSET").unlink()
     with pytest.raises(UserError, match=r"testlist01\.txt names 6 videos, the official list 3,783.*unzip"):
@@ -215,7 +213,7 @@ def test_lists_that_are_not_the_official_ones_are_refused(copy):
     with pytest.raises(MissingResource, match=r"testlist03\.txt"):
         SPEC.open(copy, "test3")
     (lists / "trainlist02.txt").write_text(f"{VIDEOS[2]} 36\n", encoding="ascii")
-    with pytest.raises(UserError, match=r"trainlist02\.txt:1: 'Hammering/.* 36' does not fit classInd"):
+    with pytest.raises(UserError, match=r"trainlist02\.txt:1: 'Hammering/.* 36' does not match classInd"):
         SPEC.open(copy, "train2")
     by_bytes = "".join(f"{number} {action}\n" for number, action in enumerate(sorted(ACTIONS), 1))
     (lists / "classInd.txt").write_text(by_bytes, encoding="ascii")
@@ -223,7 +221,7 @@ def test_lists_that_are_not_the_official_ones_are_refused(copy):
         SPEC.open(copy, "test1")
 
 
-def test_without_a_decoder_it_says_what_to_install(published, monkeypatch):
+def test_a_missing_decoder_is_named_with_the_install_command(published, monkeypatch):
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "path_importer_cache", {})
     monkeypatch.delitem(sys.modules, "decord", raising=False)
@@ -244,6 +242,6 @@ assert not heavy, heavy
     assert done.returncode == 0, done.stderr
 
 
-def test_a_video_file_is_measured_by_what_it_holds(tmp_path):
-    write(tmp_path / "one.avi", pictures(3, n=2))
+def test_the_length_of_a_video_file_is_its_number_of_frames(tmp_path):
+    write(tmp_path / "one.avi", frames_of(3, n=2))
     assert len(VideoFile(Path(tmp_path / "one.avi"))) == 2

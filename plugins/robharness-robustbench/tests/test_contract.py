@@ -1,4 +1,4 @@
-"""The contract of models, by two small ones. RobustBench's files have no sha256 that anybody published."""
+"""The model contract, checked for two small models. No sha256 of RobustBench's files is published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RobustBench is imported although two of its imports are missing, and nothing of that is left behind."""
+"""RobustBench is imported without two modules that it needs; the substitutes are removed afterwards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from robharness_robustbench import library
 from robharness_robustbench.library import robustbench
 
 
-def test_what_was_lent_is_gone_after_the_import():
+def test_substitutes_are_removed_after_the_import():
     script = """
 import sys, warnings
 warnings.simplefilter("error")
@@ -33,16 +33,16 @@ assert robustbench("utils") is utils
     assert not done.stdout
 
 
-def test_modules_that_are_there_are_not_replaced(tmp_path, monkeypatch):
+def test_installed_modules_are_not_replaced(tmp_path, monkeypatch):
     (tmp_path / "pkg_resources.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    with library._lent():
+    with library._substitutes():
         assert "pkg_resources" not in sys.modules
         assert sys.modules["autoattack"].__name__ == "pyautoattack"
     assert "autoattack" not in sys.modules
 
 
-def test_without_robustbench_the_error_ends_with_the_command(monkeypatch):
+def test_without_robustbench_the_error_names_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "robustbench", None)
     monkeypatch.delitem(sys.modules, "robustbench.utils", raising=False)
     with pytest.raises(UserError, match=r"^RobustBench cannot be imported: .*pip install robustbench==1\.1\.1$"):

@@ -1,4 +1,4 @@
-"""Networks: RobustBench's own, in its authors' layouts, against RobustBench's own loader of the same file."""
+"""Outputs of RobustBench's networks from files in their authors' layouts, compared with RobustBench's own loader."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SPECS = {spec.name: spec for spec in robharness_models()}
 
 
 def entry_of(name, model):
-    """What RobustBench has of a model; "model" makes the network."""
+    """Return RobustBench's entry of a model, whose "model" constructs the network."""
     found = zoo.find(name, model).zoo
     enums, known = robustbench("model_zoo.enums"), robustbench("model_zoo.models").model_dicts
     return known[enums.BenchmarkDataset(found.dataset)][enums.ThreatModel(found.threat)][model]
 
 
 def their_network(name, model):
-    """RobustBench's network with weights of a seed, such that no layer drowns the others; in eval mode."""
+    """Return RobustBench's network in eval mode, with seeded random weights that keep the scale of activations."""
     with torch.random.fork_rng(devices=[]):
         return seeded(entry_of(name, model)["model"]())
 
@@ -63,7 +63,7 @@ def outputs(net, x):
 
 
 def path_of(root, name, model, suffix=""):
-    """Where RobustBench looks for a model's file below a folder of models."""
+    """Return RobustBench's path of a model's file below a folder of models."""
     found = zoo.find(name, model).zoo
     folder = root / found.dataset / found.threat
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,8 +79,8 @@ def renamed(state, old="", new=""):
     return {new + key.removeprefix(old): value for key, value in state.items()}
 
 
-def without(state, *words):
-    return {key: value for key, value in state.items() if not any(word in key for word in words)}
+def without(state, *parts):
+    return {key: value for key, value in state.items() if not any(part in key for part in parts)}
 
 
 LAYOUTS = {
@@ -142,7 +142,7 @@ def test_outputs_equal_those_of_robustbenchs_loader(tmp_path, name, model, layou
 
 
 @pytest.mark.parametrize(("name", "model"), [("cifar10-linf", "Wong2020Fast"), ("imagenet-linf", "Salman2020Do_R18")])
-def test_another_mean_or_std_would_show(tmp_path, name, model):
+def test_another_mean_or_std_changes_the_outputs(tmp_path, name, model):
     net = their_network(name, model)
     file = path_of(tmp_path, name, model)
     torch.save(without(net.state_dict(), "mu", "sigma", "normalize"), file)
@@ -158,7 +158,7 @@ def test_another_mean_or_std_would_show(tmp_path, name, model):
     torch.testing.assert_close(ours, outputs(net, x), rtol=0, atol=0)
 
 
-def test_a_lost_prefix_would_show(tmp_path, monkeypatch):
+def test_an_unknown_prefix_is_refused(tmp_path, monkeypatch):
     name, model, layout = LAYOUTS["WideResNet-40-2, nested, of several devices"]
     file = path_of(tmp_path, name, model)
     torch.save(layout(their_network(name, model).state_dict()), file)
@@ -178,12 +178,12 @@ def test_an_ensemble_has_its_members_in_their_order(tmp_path):
     ours = outputs(build(name, model, dict(reversed(files.items()))), x)
     torch.testing.assert_close(ours, outputs(their_load(tmp_path, name, model), x), rtol=0, atol=0)
     torch.testing.assert_close(ours, outputs(net, x), rtol=0, atol=0)
-    places = networks._places(zoo.find(name, model), net)
-    assert [part for ((part, _),) in places] == [net.branch1, net.branch2, net.branch3]
+    targets = networks._targets(zoo.find(name, model), net)
+    assert [part for ((part, _),) in targets] == [net.branch1, net.branch2, net.branch3]
 
 
 class Mixture(nn.Module):
-    """What RobustBench's mixtures of two networks and a third that mixes them call their parts."""
+    """A small module with the names of RobustBench's mixtures: two networks and a third that mixes them."""
 
     def __init__(self):
         super().__init__()
@@ -203,8 +203,8 @@ class Mixture(nn.Module):
         ),
     ],
 )
-def test_a_mixture_has_each_file_in_its_part(tmp_path, monkeypatch, model, parts):
-    """RobustBench's own have 500 million weights; small parts are put in their place, for its loader and for ours."""
+def test_each_file_of_a_mixture_fills_its_module(tmp_path, monkeypatch, model, parts):
+    """RobustBench's mixtures have 500 million weights; small modules replace them, for its loader and for ours."""
     monkeypatch.setitem(entry_of("cifar10-linf", model), "model", Mixture)
     whole, files = their_network("cifar10-linf", model), {}
     for i, places in enumerate(parts):
@@ -227,8 +227,8 @@ def test_a_mixture_has_each_file_in_its_part(tmp_path, monkeypatch, model, parts
         ("cifar10-linf", "Debenedetti2022Light_XCiT-S12", lambda state: {"model": as_its_authors_name_it(state)}),
     ],
 )
-def test_weights_that_are_served_load_as_robustbench_loads_them(tmp_path, monkeypatch, name, model, nest):
-    """RobustBench has torch or timm fetch these: into a folder of torch, where the file is already."""
+def test_weights_with_a_url_load_as_in_robustbench(tmp_path, monkeypatch, name, model, nest):
+    """RobustBench downloads these with torch or timm, into a folder of torch; the test stores the file there."""
     published = zoo.find(name, model)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     file = tmp_path / "hub" / "checkpoints" / published.url.rpartition("/")[2]
@@ -247,7 +247,7 @@ def test_weights_that_are_served_load_as_robustbench_loads_them(tmp_path, monkey
 
 
 def as_its_authors_name_it(state):
-    """XCiT as facebookresearch/xcit names it: the class attention's three projections are one, and pos_embeder."""
+    """Rename XCiT's state dict as in facebookresearch/xcit: one projection in the class attention, and pos_embeder."""
     state = {key.replace("pos_embed.", "pos_embeder."): value for key, value in state.items()}
     for kind in ("weight", "bias"):
         for block in {key.split(".")[1] for key in state if key.startswith("cls_attn_blocks.")}:
@@ -260,7 +260,7 @@ def as_its_authors_name_it(state):
 def test_a_swin_transformer_of_older_timm(tmp_path, monkeypatch):
     """Before timm 0.9 a stage ended with its downsampling, the head was bare, and masks were in the file.
 
-    RobustBench has two large sizes alone; a tiny one is put in their place, for its loader and for ours.
+    RobustBench has only two large sizes; a tiny network replaces them, for its loader and for ours.
     """
     name, model = "imagenet-linf", "RodriguezMunoz2024Characterizing_Swin-B"
     imagenet = robustbench("model_zoo.imagenet")
@@ -306,7 +306,7 @@ def test_a_missing_layer_is_refused_although_robustbench_draws_one(tmp_path):
         build(name, model, file)
 
 
-def test_constants_are_missed_where_robustbench_misses_them(tmp_path):
+def test_missing_constants_are_refused_if_robustbench_refuses_them(tmp_path):
     name, model = "cifar100-corruptions", "Modas2021PRIMEResNet18"
     file = path_of(tmp_path, name, model)
     torch.save(without(their_network(name, model).state_dict(), "mu", "sigma"), file)
@@ -319,24 +319,28 @@ def test_constants_are_missed_where_robustbench_misses_them(tmp_path):
 @pytest.mark.parametrize(
     ("model", "weights", "wanted"),
     [
-        ("Chen2020Adversarial", "one", r"has 3 files\. Write: weights: \{m0: \./Chen2020Adversarial\.pt_m0\.pt, m1: "),
+        (
+            "Chen2020Adversarial",
+            "one",
+            r"has 3 files\. Try: set `weights: \{m0: \./Chen2020Adversarial\.pt_m0\.pt, m1: ",
+        ),
         ("Chen2020Adversarial", ["m0", "m1"], r"has 3 files\. "),
-        ("Standard", ["m0"], r"has one file\. Write: weights: \./Standard\.pt$"),
+        ("Standard", ["m0"], r"has one file\. Try: set `weights: \./Standard\.pt` in the suite$"),
     ],
 )
-def test_the_wrong_number_of_files_is_told_what_to_write(tmp_path, model, weights, wanted):
+def test_the_wrong_number_of_files_is_refused_with_the_suite_line(tmp_path, model, weights, wanted):
     file = tmp_path / "some.pt"
     with pytest.raises(UserError, match=wanted):
         build("cifar10-linf", model, file if weights == "one" else dict.fromkeys(weights, file))
 
 
-def test_a_robustbench_that_lacks_the_model_is_told_the_version():
+def test_a_robustbench_without_the_model_is_refused_with_the_version():
     published = dataclasses.replace(zoo.find("cifar10-linf", "Standard"), name="Standard2030")
-    with pytest.raises(UserError, match=r"'Standard2030' in cifar10-linf\. Type: pip install robustbench==1\.1\.1$"):
+    with pytest.raises(UserError, match=r"'Standard2030' in cifar10-linf\. Try: pip install robustbench==1\.1\.1$"):
         networks.network(published)
 
 
-def test_building_is_silent_draws_nothing_and_needs_no_gpu(tmp_path, capfd, monkeypatch):
+def test_building_is_silent_keeps_the_random_state_and_needs_no_gpu(tmp_path, capfd, monkeypatch):
     name, model = "cifar10-corruptions", "Hendrycks2020AugMix_WRN"
     file = path_of(tmp_path, name, model)
     torch.save(their_network(name, model).state_dict(), file)
@@ -356,8 +360,8 @@ def test_building_is_silent_draws_nothing_and_needs_no_gpu(tmp_path, capfd, monk
     assert not any(module.training for module in net.modules())
 
 
-def test_a_pass_leaves_a_network_as_it_is_where_robustbenchs_does_not(tmp_path, monkeypatch):
-    """It has 193 million weights; a narrow network of its class is put in its place, for its loader and for ours."""
+def test_a_pass_does_not_change_the_network_as_robustbenchs_does(tmp_path, monkeypatch):
+    """The model has 193 million weights; a narrow network of its class replaces it, for its loader and for ours."""
     name, model = "cifar10-linf", "Pang2020Boosting"
     module = robustbench("model_zoo.architectures.boosting_wide_resnet")
     monkeypatch.setitem(entry_of(name, model), "model", lambda: module.BoostingWideResNet(depth=10, widen_factor=1))

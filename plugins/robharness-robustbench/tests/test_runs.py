@@ -1,4 +1,4 @@
-"""A suite with a model of the zoo, from its file to its accuracy."""
+"""A suite with a model of the zoo: predictions, compared with RobustBench's own."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from robharness import MissingResource, api
 from robharness_robustbench.library import robustbench
 
 MODEL = {"model": "robustbench/cifar10-corruptions", "name": "Hendrycks2020AugMix_WRN", "label": "AugMix"}
-PICTURES = """
+IMAGES = """
 import numpy as np
 from robharness import DatasetSpec, hookimpl
 
-class Pictures:
-    ids = [f"picture-{i}" for i in range(8)]
+class Images:
+    ids = [f"image-{i}" for i in range(8)]
     labels = list(range(8))
 
     def read(self, index):
@@ -24,20 +24,20 @@ class Pictures:
 @hookimpl
 def robharness_datasets():
     yield DatasetSpec(
-        name="eight", summary="noise", labels="cifar-10", splits=("test",), open=lambda root, split: Pictures()
+        name="eight", summary="noise", labels="cifar-10", splits=("test",), open=lambda root, split: Images()
     )
 """
 
 
 @pytest.fixture
 def plugin(tmp_path):
-    file = tmp_path / "pictures.py"
-    file.write_text(PICTURES)
+    file = tmp_path / "images.py"
+    file.write_text(IMAGES)
     return str(file)
 
 
 def suite(**changed):
-    data = {"name": "pictures/eight", "split": "test"}
+    data = {"name": "images/eight", "split": "test"}
     return {"robharness": 1, "name": "zoo", "data": data, "models": [{**MODEL, **changed}]}
 
 
@@ -54,14 +54,14 @@ def test_predictions_are_those_of_robustbenchs_model(tmp_path, plugin):
     results = api.run(suite(), store=tmp_path / "store", data=root, plugins=[plugin])
     (cell,) = results.cells
     theirs = robustbench("utils").load_model(MODEL["name"], folder, "cifar10", "corruptions")
-    pictures = [np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8) for i in range(8)]
-    x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    images = [np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8) for i in range(8)]
+    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
         expected = theirs(x).argmax(1)
     assert cell.cell.model.label == "AugMix"
     assert cell.columns["prediction"].tolist() == expected[cell.columns["label"].tolist()].tolist()
 
 
-def test_a_missing_file_is_named_with_the_command_that_gets_it(tmp_path, plugin):
-    with pytest.raises(MissingResource, match=r"corruptions/Hendrycks2020AugMix_WRN\.pt.*gdown 1wy7gSRsUZz"):
+def test_a_missing_file_is_named_with_the_download_command(tmp_path, plugin):
+    with pytest.raises(Missing, match=r"corruptions/Hendrycks2020AugMix_WRN\.pt.*gdown 1wy7gSRsUZz"):
         api.run(suite(), store=tmp_path / "store", data=tmp_path, plugins=[plugin])

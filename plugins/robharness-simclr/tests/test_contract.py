@@ -1,4 +1,4 @@
-"""The contract of SimCLR's encoder, on a file as the converter writes it, at its own size."""
+"""The model contract, checked for SimCLR's ResNet-50 with a file in the converter's layout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOLDER = tempfile.TemporaryDirectory()
 
 
 def written():
-    """ResNet-50 in torchvision's names with random weights."""
+    """Write a ResNet-50 with torchvision's names and random weights."""
     with torch.device("meta"):
         net = torchvision.models.resnet50(weights=None)
     draws, state = np.random.default_rng(0), {}
@@ -35,7 +35,7 @@ def written():
 @parametrize_with_checks(
     "robharness_simclr",
     only=["plugin/*", "models/resnet50"],
-    leave_out="*-sha256_stated",  # everybody converts one's own
+    leave_out="*-sha256_stated",  # users convert their own files
     weights={"resnet50": written},
 )
 def test_contract(check):

@@ -1,4 +1,4 @@
-"""The converted files of SimCLR: v1 under torchvision's names, v2 under those of SimCLRv2-Pytorch, rebuilt here."""
+"""Converted SimCLR checkpoints: v1 with torchvision's names, v2 with those of SimCLRv2-Pytorch, rebuilt here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BLOCKS = {50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3]}
 
 
 def drawn(net, seed=0):
-    """The network, built on the meta device, with random weights that let a signal through."""
+    """Fill a network from the meta device with random weights that keep the scale of activations."""
     generator = torch.Generator().manual_seed(seed)
     net = net.to_empty(device="cpu").eval()
     with torch.no_grad():
@@ -51,7 +51,7 @@ def assert_same(ours, theirs):
 
 
 def assert_differ(ours, theirs):
-    """By a hundred times what is taken for the same."""
+    """Assert a difference of at least 100 times the tolerance of `assert_same`."""
     assert float((ours - theirs).abs().max()) > 2e-4 * float(theirs.abs().max())
 
 
@@ -60,7 +60,7 @@ def x():
     return torch.empty(2, 3, 64, 64).uniform_(generator=torch.Generator().manual_seed(7))
 
 
-# v1: simclr-converter's network has torchvision's names and, for the width 1, torchvision's arithmetic
+# v1: simclr-converter's network has torchvision's names and, with width 1, torchvision's architecture
 
 
 @pytest.fixture(scope="module")
@@ -84,22 +84,22 @@ def first_logits(first, x):
 
 def test_the_converted_file_gives_the_converters_logits(first_file, first_logits, x):
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # the bias is none that was lost
+        warnings.simplefilter("error")  # the bias was not lost
         net = built(SPECS["resnet50"], first_file)
     assert_same(logits(net, x), first_logits)
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_bare_state_fits_too(first, first_logits, x, tmp_path, prefix):
+def test_a_state_dict_without_container_loads(first, first_logits, x, tmp_path, prefix):
     torch.save({prefix + name: value for name, value in first.state_dict().items()}, tmp_path / "bare.pth")
     assert_same(logits(built(SPECS["resnet50"], tmp_path / "bare.pth"), x), first_logits)
 
 
-def test_pooling_as_tensorflow_does_is_another_network(first_file, first_logits, x):
+def test_pooling_like_tensorflow_changes_the_logits(first_file, first_logits, x):
     assert_differ(logits(built(SPECS["resnet50"], first_file, padding="same"), x), first_logits)
 
 
-def test_a_mean_and_standard_deviation_would_show(first_file, first_logits, x):
+def test_a_normalisation_would_change_the_logits(first_file, first_logits, x):
     net = built(SPECS["resnet50"], first_file)
     assert_differ(logits(net, (x - 0.45) / 0.225), first_logits)
 
@@ -113,7 +113,7 @@ def test_pooling_same_pads_the_end_of_even_sides_and_both_ends_of_odd_ones(first
 
 
 def test_a_lost_bias_is_kept_with_a_warning_or_zero(first, x, tmp_path):
-    """The converter leaves `fc.bias` as nn.Linear draws it."""
+    """The converter keeps the random initial `fc.bias` of nn.Linear."""
     state = dict(first.state_dict())
     state["fc.bias"] = torch.empty(1000).uniform_(-(2048**-0.5), 2048**-0.5, generator=torch.Generator().manual_seed(1))
     torch.save({"state_dict": state}, tmp_path / "lost.pth")
@@ -162,11 +162,13 @@ def test_a_file_of_another_width_is_refused_with_the_shapes(first_file):
 
 
 def test_several_files_are_refused(first_file):
-    with pytest.raises(UserError, match=r"one file, not several \(backbone, head\)\. Write: weights: \./FILE$"):
+    with pytest.raises(
+        UserError, match=r"one file, not several \(backbone, head\)\. Try: set `weights: \./FILE` in the suite$"
+    ):
         built(SPECS["resnet50"], {"backbone": first_file, "head": first_file})
 
 
-def test_building_draws_nothing_and_features_are_what_the_classifier_sees(first_file, x):
+def test_building_keeps_the_random_state_and_features_are_the_classifiers_input(first_file, x):
     before = torch.get_rng_state()
     net = built(SPECS["resnet50"], first_file)
     assert torch.equal(torch.get_rng_state(), before)
@@ -185,8 +187,8 @@ def norm(channels, relu=True):
     return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU() if relu else nn.Identity())
 
 
-def conv(taken, given, kernel=3, stride=1):
-    return nn.Conv2d(taken, given, kernel, stride, (kernel - 1) // 2, bias=False)
+def conv(inputs, outputs, kernel=3, stride=1):
+    return nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=False)
 
 
 class Kernels(nn.Module):
@@ -267,7 +269,7 @@ def test_the_converted_file_of_v2_gives_the_publishers_logits(sk, x, tmp_path):
     theirs.net[0][-1] = same.maxpool
     if sk:
         assert float((logits(same, x) - logits(theirs, x)).abs().max()) > 2e-4 * float(logits(theirs, x).abs().max()), (
-            "the first shortcut's mean differs, too"
+            "the mean of the first shortcut also differs"
         )
     else:
         assert_same(logits(same, x), logits(theirs, x))
@@ -295,10 +297,10 @@ def test_selective_kernels_in_a_network_without_are_refused_by_name(x, tmp_path)
         built(SPECS["v2-resnet50"], tmp_path / "r50_1x_sk1.pth")
 
 
-# what is declared
+# the specs
 
 
-def test_sixteen_networks_with_the_published_accuracies():
+def test_nineteen_models_with_the_published_accuracies():
     assert len(SPECS) == 19
     first = {name: (spec.expected["clean"], spec.input.shape) for name, spec in SPECS.items() if "v2" not in name}
     assert first == {

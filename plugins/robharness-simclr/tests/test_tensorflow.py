@@ -1,4 +1,4 @@
-"""TensorFlow's checkpoints of SimCLR: written here as the format says, into a network with TensorFlow's layers."""
+"""SimCLR's TensorFlow checkpoints: files written by this test, compared with a network of TensorFlow's layers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def varint(value):
 
 
 def proto(**fields):
-    """f1=3 is a varint in field 1, bytes are a message, f6 is a fixed32."""
+    """Encode a protocol buffer: f1=3 is a varint in field 1, bytes are a message, f6 is a fixed32."""
     out = b""
     for key, value in fields.items():
         number = int(key[1:])
@@ -77,9 +77,12 @@ def table_block(rows):
 
 
 def write_checkpoint(prefix, variables, shards=1):
-    """variables: name -> array. Shards take turns, so that offsets differ from the order of names."""
+    """Write a checkpoint.
+
+    variables: name -> array. They alternate between shards, so that the order of offsets differs from that of names.
+    """
     data = [bytearray() for _ in range(shards)]
-    rows = [(b"", proto(f1=shards, f3=proto(f1=1)))]  # its version: producer 1
+    rows = [(b"", proto(f1=shards, f3=proto(f1=1)))]  # version: producer 1
     for place, name in enumerate(sorted(variables)):
         array, shard = variables[name], place % shards
         raw = array.tobytes()
@@ -105,11 +108,11 @@ def write_checkpoint(prefix, variables, shards=1):
     return Path(f"{prefix}.index")
 
 
-# the network, with TensorFlow's layers: variables are made as the graph is
+# the network with TensorFlow's layers, which create their variables when the graph is built
 
 
 class Graph:
-    """google-research/simclr's graph for (N, 3, H, W), on variables that are drawn when they are first used."""
+    """The graph of google-research/simclr for (N, 3, H, W); variables are drawn when they are first used."""
 
     def __init__(self, depth_blocks, sk, seed=0):
         self.blocks, self.sk = depth_blocks, sk
@@ -150,7 +153,7 @@ class Graph:
         return x.relu() if relu else x
 
     def windows_same(self, x, k, stride, fill):
-        """The windows of SAME, (N, C, H', W', k * k): as many as strides fit, the odd cell of padding last."""
+        """Return the windows of SAME padding, (N, C, H', W', k * k); an odd padding is larger at the end."""
         pads = []
         for size in (x.shape[3], x.shape[2]):
             total = max((-(-size // stride) - 1) * stride + k - size, 0)
@@ -162,7 +165,7 @@ class Graph:
 
     def average_pool(self, x, stride):
         if stride == 1:
-            return self.windows_same(x, 2, 1, torch.nan).nanmean(-1)  # padding is no part of the mean
+            return self.windows_same(x, 2, 1, torch.nan).nanmean(-1)  # the mean excludes the padding
         return functional.avg_pool2d(functional.pad(x, (0, 1, 0, 1)), 2, stride)
 
     def selective(self, x, filters, stride):
@@ -210,7 +213,7 @@ def assert_same(ours, theirs):
 
 
 def assert_differ(ours, theirs):
-    """By a hundred times what is taken for the same."""
+    """Assert a difference of at least 100 times the tolerance of `assert_same`."""
     assert float((ours - theirs).abs().max()) > 2e-4 * float(theirs.abs().max())
 
 
@@ -243,16 +246,16 @@ def test_odd_sides_are_padded_as_tensorflow_pads_them(graph, index, x):
     assert_same(logits(built(SPECS["resnet50-tf"], index), odd), graph(odd))
 
 
-def test_pooling_as_the_converted_network_does_is_another_network(graph, index, x):
+def test_pooling_like_the_converted_network_changes_the_logits(graph, index, x):
     assert_differ(logits(built(SPECS["resnet50-tf"], index, padding="torch"), x), graph(x))
 
 
-def test_a_bias_that_is_lost_shows(graph, index, x):
+def test_a_lost_bias_changes_the_logits(graph, index, x):
     assert_differ(logits(built(SPECS["resnet50"], index, padding="same", bias="zero"), x), graph(x))
 
 
 def zipped(folder, file, method):
-    """As it is published: beside the checkpoint lies a module of TensorFlow Hub, with an index of its own."""
+    """Write a zip in the published layout, with a TensorFlow Hub module that has another index."""
     with zipfile.ZipFile(file, "w", method) as archive:
         archive.writestr("ResNet50_1x/hub/variables/variables.index", b"another one")
         archive.writestr("__MACOSX/ResNet50_1x/model.ckpt-225206.index", b"a resource fork")
@@ -278,7 +281,7 @@ def test_the_second_version_with_selective_kernels(x, tmp_path):
     assert_differ(logits(built(spec, index), x), expected)
 
 
-def test_another_network_is_refused_with_what_does_not_fit(index):
+def test_another_network_is_refused_with_the_mismatches(index):
     name = re.escape(str(index))
     with pytest.raises(UserError, match=rf"{name}: .*conv1\.weight \(64, 3, 7, 7\) instead of \(128, 3, 7, 7\)"):
         built(SPECS["resnet50-2x-tf"], index)
@@ -286,7 +289,7 @@ def test_another_network_is_refused_with_what_does_not_fit(index):
         built(SPECS["v2-resnet101"], index)
 
 
-def test_variables_too_many_are_named(graph, tmp_path):
+def test_unexpected_variables_are_named(graph, tmp_path):
     more = {**graph.variables, "base_model/conv2d_53/kernel": np.ones((1, 1, 2, 2), np.float32)}
     with pytest.raises(UserError, match=r"1 keys are unexpected: base_model/conv2d_53/kernel"):
         built(SPECS["resnet50-tf"], write_checkpoint(tmp_path / "model.ckpt-1", more))
@@ -295,7 +298,7 @@ def test_variables_too_many_are_named(graph, tmp_path):
 # the format
 
 
-def test_what_tensorflow_itself_has_written_is_read():
+def test_a_file_written_by_tensorflow_is_read():
     found = bundle.read(BY_TENSORFLOW / "model.ckpt-0.index", r"(?!global_step).*")
     assert found.keys() == SMALL.keys() - {"global_step"}
     for name, array in found.items():
@@ -303,7 +306,7 @@ def test_what_tensorflow_itself_has_written_is_read():
         np.testing.assert_array_equal(array, SMALL[name])
 
 
-def test_the_writer_of_these_tests_writes_what_tensorflow_writes(tmp_path):
+def test_the_writer_of_these_tests_reproduces_tensorflows_file(tmp_path):
     index = write_checkpoint(tmp_path / "model.ckpt-0", SMALL)
     for name in ("model.ckpt-0.index", "model.ckpt-0.data-00000-of-00001"):
         ours, theirs = (folder / name for folder in (tmp_path, BY_TENSORFLOW))
@@ -333,7 +336,10 @@ def test_a_changed_byte_of_data_is_found(small):
     data = bytearray(file.read_bytes())
     data[100] ^= 1
     file.write_bytes(data)
-    with pytest.raises(UserError, match=r"model\.ckpt-7\.index is no whole checkpoint.*v\d+ has another checksum"):
+    with pytest.raises(
+        UserError,
+        match=r"model\.ckpt-7\.index is not a complete .*the checksum of v\d+ differs from the index",
+    ):
         bundle.read(index, r"v\d+")
 
 
@@ -350,31 +356,31 @@ def test_a_changed_byte_of_the_index_is_found(small, place):
     data = bytearray(index.read_bytes())
     data[place] ^= 1
     index.write_bytes(data)
-    with pytest.raises(UserError, match=r"its index has another checksum"):
+    with pytest.raises(UserError, match=r"the checksum of the index is wrong"):
         bundle.read(index, r"v\d+")
 
 
-def test_half_a_download_is_found(small):
+def test_an_incomplete_download_is_found(small):
     index, _ = small
     index.with_name("model.ckpt-7.data-00000-of-00002").unlink()
-    with pytest.raises(UserError, match=r"data-00000-of-00002 cannot be read.*See: ls -l"):
+    with pytest.raises(UserError, match=r"data-00000-of-00002 cannot be read.*Try: ls -l"):
         bundle.read(index, r"v\d+")
     index.write_bytes(index.read_bytes()[:-9])
-    with pytest.raises(UserError, match=r"its index does not end as one"):
+    with pytest.raises(UserError, match=r"the index has no valid footer"):
         bundle.read(index, r"v\d+")
 
 
 def test_a_zip_without_one_checkpoint_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
         archive.writestr("readme", b"")
-    with pytest.raises(UserError, match=r"it holds 0 files model\.ckpt-\*\.index instead of one"):
+    with pytest.raises(UserError, match=r"it contains 0 files model\.ckpt-\*\.index instead of one"):
         bundle.read(tmp_path / "empty.zip", r".*")
     (tmp_path / "no.zip").write_bytes(b"<html>")
-    with pytest.raises(UserError, match=r"no\.zip is no whole checkpoint"):
+    with pytest.raises(UserError, match=r"no\.zip is not a complete TensorFlow checkpoint"):
         bundle.read(tmp_path / "no.zip", r".*")
 
 
-def test_other_types_are_refused_where_they_are_asked_for():
+def test_variables_of_other_types_are_refused():
     with pytest.raises(UserError, match=r"global_step is not of type float32"):
         bundle.read(BY_TENSORFLOW / "model.ckpt-0.index", r"global_step")
 

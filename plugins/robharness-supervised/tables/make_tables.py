@@ -1,9 +1,9 @@
-"""Writes what torchvision and timm say about their ImageNet weights into tables, so that listing imports neither.
+"""Write tables of torchvision's and timm's ImageNet weights, so that listing models imports neither library.
 
     python tables/make_tables.py [results-imagenet.csv]
 
-The file of results is timm's own, results/results-imagenet.csv of huggingface/pytorch-image-models; without it the
-accuracies of timm's models stay as they are in the table.
+The argument is timm's file results/results-imagenet.csv from huggingface/pytorch-image-models. Without it, the
+accuracies of timm's models are left unchanged.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Entry = dict[str, Any]
 
 FOLDER = Path(__file__).parents[1] / "src" / "robharness_supervised"
 SUFFIXES = {"V1": "", "V2": "-v2", "SWAG_E2E_V1": "-swag-e2e", "SWAG_LINEAR_V1": "-swag-linear"}
-"""Of a model's name, by what follows IMAGENET1K_ in the name of its weights."""
+"""Suffix of torchvision's weights after IMAGENET1K_ -> suffix of our model name."""
 
 
 def torchvision_table() -> dict[str, Entry]:
-    """The installed torchvision's classifiers with 1000 classes: name -> what its weights' enum says."""
+    """Return model name -> entry, for the installed torchvision's classifiers with 1000 classes."""
     from torchvision import models
 
     table = {}
@@ -33,7 +33,7 @@ def torchvision_table() -> dict[str, Entry]:
         papers = re.findall(r"https?://arxiv\.org/[^>\s]+", models.get_model_builder(builder).__doc__)
         for weights in models.get_model_weights(builder):
             suffix = SUFFIXES.get(weights.name.removeprefix("IMAGENET1K_"))
-            if suffix is None:  # features alone, without a classifier
+            if suffix is None:  # only features, without a classifier
                 continue
             steps = weights.transforms()
             table[builder + suffix] = {
@@ -54,12 +54,12 @@ def torchvision_table() -> dict[str, Entry]:
 
 
 def _last_linear(builder: str) -> str | None:
-    """The name of the layer that gives a network's logits, where that is one."""
+    """Return the name of the linear layer that computes the logits, or None if the network has no linear layer."""
     import torch
     from torch import nn
     from torchvision import models
 
-    # RegNets compute their widths with tensors, so that they cannot be built without memory; all of them end alike.
+    # RegNets compute their widths with tensors and cannot be built on the meta device; all have the same last layer.
     name = "regnet_y_400mf" if builder.startswith("regnet") else builder
     with torch.device("cpu" if name.startswith("regnet") else "meta"):
         quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
@@ -69,7 +69,7 @@ def _last_linear(builder: str) -> str | None:
 
 
 def timm_table() -> dict[str, Entry]:
-    """The installed timm's models with weights for 1000 classes: "architecture.tag" -> what its configuration says."""
+    """Return "architecture.tag" -> entry, for the installed timm's weights with 1000 classes."""
     from timm.models import get_pretrained_cfg, list_models
 
     table = {}
@@ -95,7 +95,7 @@ def timm_table() -> dict[str, Entry]:
 
 
 def timm_defaults() -> dict[str, str]:
-    """The tag that timm means where a name has none: "resnet50d" -> "ra2_in1k"."""
+    """Return architecture -> tag of timm's default weights, e.g. "resnet50d" -> "ra2_in1k"."""
     from timm.models import get_pretrained_cfg
 
     names = list(timm_table())
@@ -105,7 +105,10 @@ def timm_defaults() -> dict[str, str]:
 
 
 def timm_accuracies(results: Path) -> dict[str, float]:
-    """Top-1 accuracy in per cent, by name, at the size and crop of the table."""
+    """Return name -> top-1 accuracy in per cent, at the input size and crop of the table.
+
+    results: timm's results-imagenet.csv.
+    """
     table, found = timm_table(), {}
     for row in csv.DictReader(results.read_text().splitlines()):
         entry, size = table.get(row["model"]), int(row["img_size"])
@@ -115,7 +118,7 @@ def timm_accuracies(results: Path) -> dict[str, float]:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """JSON with an entry a line."""
+    """Write JSON with one entry a line."""
     sections = [
         f"{json.dumps(section)}: {{\n"
         + ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in entries.items())

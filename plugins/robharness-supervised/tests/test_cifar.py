@@ -1,4 +1,4 @@
-"""CIFAR ResNets: every publisher's module rebuilt in its own naming, saved as its script saves, against ours."""
+"""CIFAR ResNets: logits of each publisher's network, rebuilt with its names and saved in its layout, against ours."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CIFAR100 = ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
 
 
 class Dual(nn.Module):
-    """ACL's BatchNorms for clean ("normal", 0) and attacked pictures ("pgd", 1); `branch` is the one in use."""
+    """ACL's BatchNorms for clean ("normal", 0) and attacked images ("pgd", 1); `branch` is the index in use."""
 
     def __init__(self, width, branch):
         super().__init__()
@@ -46,9 +46,9 @@ class DualDownsample(nn.Module):
 
 
 class Block(nn.Module):
-    """Basic (two 3x3) for ResNet-18, bottleneck (1x1, 3x3, 1x1) for ResNet-50; `way` is the projection's name."""
+    """Basic (two 3x3) for ResNet-18, bottleneck (1x1, 3x3, 1x1) for ResNet-50; `shortcut` names the projection."""
 
-    def __init__(self, inner, width, stride, deep, way, norm):
+    def __init__(self, inner, width, stride, deep, shortcut, norm):
         super().__init__()
         outer = 4 * width if deep else width
         sizes = [(inner, width, 1, 1), (width, width, 3, stride), (width, outer, 1, 1)]
@@ -58,12 +58,12 @@ class Block(nn.Module):
         for i, (a, b, kernel, step) in enumerate(sizes, start=1):
             setattr(self, f"conv{i}", nn.Conv2d(a, b, kernel, step, kernel // 2, bias=False))
             setattr(self, f"bn{i}", norm(b))
-        self.way = way
+        self.shortcut_name = shortcut
         if stride != 1 or inner != outer:
             conv = nn.Conv2d(inner, outer, 1, stride, bias=False)
             dual = isinstance(norm(1), Dual)
-            setattr(self, way, DualDownsample(conv, norm(outer)) if dual else nn.Sequential(conv, norm(outer)))
-        elif way == "shortcut":
+            setattr(self, shortcut, DualDownsample(conv, norm(outer)) if dual else nn.Sequential(conv, norm(outer)))
+        elif shortcut == "shortcut":
             self.shortcut = nn.Sequential()
 
     def forward(self, x):
@@ -71,15 +71,18 @@ class Block(nn.Module):
         for i in range(1, self.depth + 1):
             out = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(out))
             out = F.relu(out) if i < self.depth else out
-        project = getattr(self, self.way, None)
+        project = getattr(self, self.shortcut_name, None)
         return F.relu(out + (x if project is None else project(x)))
 
 
 class ResNet(nn.Module):
-    """An encoder with a 3x3 stem; head: its name and module, applied to the pooled features."""
+    """An encoder with a 3x3 stem.
+
+    head: name and module of a layer that is applied to the pooled features.
+    """
 
     def __init__(
-        self, deep=False, way="shortcut", norm=nn.BatchNorm2d, padding=1, pool="average", normalize=None, **head
+        self, deep=False, shortcut="shortcut", norm=nn.BatchNorm2d, padding=1, pool="average", normalize=None, **head
     ):
         super().__init__()
         if normalize is not None:
@@ -91,7 +94,7 @@ class ResNet(nn.Module):
         ):
             layers = []
             for j in range(blocks):
-                layers.append(Block(inner, width, 2 if i and not j else 1, deep, way, norm))
+                layers.append(Block(inner, width, 2 if i and not j else 1, deep, shortcut, norm))
                 inner = 4 * width if deep else width
             setattr(self, f"layer{i + 1}", nn.Sequential(*layers))
         self.pool, self.head_name = pool, next(iter(head), None)
@@ -108,7 +111,7 @@ class ResNet(nn.Module):
 
 
 class ByChannel(nn.Module):
-    """ACL's normalisation, with buffers that are part of the file."""
+    """ACL's normalisation, with buffers that the file contains."""
 
     def __init__(self):
         super().__init__()
@@ -120,7 +123,7 @@ class ByChannel(nn.Module):
 
 
 class Composed(nn.Module):
-    """Parts by name; the first feeds the last that is asked for."""
+    """A module with the given named submodules."""
 
     def __init__(self, **parts):
         super().__init__()
@@ -133,7 +136,7 @@ def width(deep):
 
 
 def made(make, seed=0):
-    """A module on the CPU whose weights and BatchNorm statistics come from a generator of ours alone."""
+    """Return a module on the CPU with weights and BatchNorm statistics from a seeded generator."""
     with torch.device("meta"):
         net = make()
     net.to_empty(device="cpu").eval()
@@ -174,7 +177,7 @@ def same(ours, theirs):
 
 
 def differ(ours, theirs):
-    assert (ours - theirs).abs().max() > 0.005 * (theirs.max() - theirs.min())  # 50 times what `same` allows
+    assert (ours - theirs).abs().max() > 0.005 * (theirs.max() - theirs.min())  # 50 times the tolerance of `same`
 
 
 # --- SupContrast ------------------------------------------------------------------------------------------------------
@@ -225,7 +228,7 @@ def test_prefixes_of_several_devices_plain_or_nested(tmp_path, x, parallel, nest
     same(ours(x, file), logits)
 
 
-def test_supcontrast_encoder_and_a_head_of_its_own(tmp_path, x):
+def test_supcontrast_encoder_with_a_separate_head(tmp_path, x):
     def supcon():
         return Composed(
             encoder=nn.DataParallel(ResNet()), head=nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 128))
@@ -284,7 +287,7 @@ def test_a_head_without_its_bias_is_refused(tmp_path, x):
 
 
 class Projection(nn.Module):
-    """Three layers, dual BatchNorm too; in the classifier's place."""
+    """Projection head with three layers and dual BatchNorms, named like a classifier."""
 
     def __init__(self, ch):
         super().__init__()
@@ -332,8 +335,8 @@ def test_acl_pretrained_with_two_batchnorms(tmp_path, x, name, deep, classes):
 
 
 def test_acl_fine_tuned(tmp_path, x):
-    theirs = made(lambda: ResNet(way="downsample", normalize=ByChannel(), fc=nn.Linear(512, 10)))
-    theirs.normalize.mean += 0.05  # the file's own, whatever they are
+    theirs = made(lambda: ResNet(shortcut="downsample", normalize=ByChannel(), fc=nn.Linear(512, 10)))
+    theirs.normalize.mean += 0.05  # the file's constants differ from ImageNet's
     with torch.inference_mode():
         logits = theirs(x)
     file = acl_file(tmp_path / "best_model.pt", theirs)
@@ -374,7 +377,7 @@ def test_torchvision_naming(tmp_path, x, container):
 
 
 @pytest.mark.parametrize("prefix", ["module.", "encoder.", "encoder.module."])
-def test_torchvision_names_behind_prefixes_are_nobody_elses(tmp_path, x, prefix):
+def test_torchvision_names_with_prefixes_are_recognised(tmp_path, x, prefix):
     theirs = made(torchvision_style)
     state = {f"{prefix * (not name.startswith('fc.'))}{name}": value for name, value in theirs.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "a.pth")
@@ -402,7 +405,7 @@ def test_solo_learn(tmp_path, x, backbone):
     differ(ours(x, file, normalize="cifar"), logits)
 
 
-# --- what does not fit ------------------------------------------------------------------------------------------------
+# --- mismatching checkpoints ------------------------------------------------------------------------------------------
 
 
 def test_a_file_of_another_layout_is_refused_with_a_list_and_the_layout_that_fits(tmp_path, x):
@@ -414,7 +417,7 @@ def test_a_file_of_another_layout_is_refused_with_a_list_and_the_layout_that_fit
     assert str(file) in message
     assert "keys are missing: conv1.weight" in message
     assert "keys are unexpected: encoder.conv1.weight" in message
-    assert message.endswith("Write: layout: supcontrast")
+    assert message.endswith("Try: set `layout: supcontrast` in the suite")
 
 
 def test_a_file_of_another_depth_or_number_of_classes_is_refused_with_the_shapes(tmp_path, x):
@@ -426,13 +429,13 @@ def test_a_file_of_another_depth_or_number_of_classes_is_refused_with_the_shapes
         ours(x, file, "cifar10-resnet50")
 
 
-def test_a_pickle_that_needs_more_is_refused_with_its_sha256(tmp_path, x):
+def test_a_pickle_with_other_classes_is_refused_with_its_sha256(tmp_path, x):
     torch.save({"model": {}, "opt": torch.utils.data.RandomSampler([0])}, tmp_path / "a.pth")
     with pytest.raises(UserError, match=r"--trust [0-9a-f]{64}"):
         ours(x, tmp_path / "a.pth")
 
 
-def test_building_draws_nothing_and_the_representation_is_what_the_classifier_sees(tmp_path, x):
+def test_building_keeps_the_random_state_and_features_are_the_classifiers_input(tmp_path, x):
     theirs = made(lambda: ResNet(pool="of 4", linear=nn.Linear(512, 10)))
     torch.save(theirs.state_dict(), tmp_path / "a.pth")
     before, seen = torch.get_rng_state(), []

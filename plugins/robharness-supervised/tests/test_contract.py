@@ -1,4 +1,4 @@
-"""The contract of supervised models: a CIFAR ResNet here and always, larger ones where there is time."""
+"""The model contract, checked for a CIFAR ResNet; larger networks are slow tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOLDER = tempfile.TemporaryDirectory()
 
 
 def written(make, name):
-    """A function that writes a file of random weights for this network, nested as training scripts do."""
+    """Return a function that writes a checkpoint of random weights, nested like in training scripts."""
 
     def write():
         with torch.device("meta"):
@@ -44,7 +44,7 @@ def cifar_resnet18():
 @parametrize_with_checks(
     "robharness_supervised",
     only=["plugin/*", "models/cifar10-resnet18"],
-    leave_out="*-sha256_stated",  # everybody trains one's own
+    leave_out="*-sha256_stated",  # users train their own weights
     weights={"cifar10-resnet18": written(cifar_resnet18, "cifar")},
 )
 def test_contract(check):

@@ -1,4 +1,4 @@
-"""torchvision's and timm's networks with weights of ours, saved as they save them, against what we load."""
+"""Logits of torchvision's and timm's networks with random weights, compared with those of the loaded checkpoints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def filled(make, seed=0):
-    """A network in eval mode whose weights and BatchNorm statistics come from a generator of ours alone."""
+    """Return a network in eval mode with weights and BatchNorm statistics from a seeded generator."""
     with torch.random.fork_rng(devices=[]):
         net = make().eval()
     rng = torch.Generator().manual_seed(seed)
@@ -43,7 +43,7 @@ def filled(make, seed=0):
     return net
 
 
-def pictures(size, n=2):
+def images(size, n=2):
     return torch.empty(n, 3, size, size).uniform_(generator=torch.Generator().manual_seed(1))
 
 
@@ -53,7 +53,7 @@ def logits(net, x):
 
 
 def features_of(net, name):
-    """A list that the submodule's output will be put into; None where the spec names no submodule."""
+    """Return a list that will receive the submodule's output, or None if the spec names no submodule."""
     seen = []
     if name is not None:
         net.get_submodule(name).register_forward_hook(lambda module, given, output: seen.append(output))
@@ -66,27 +66,27 @@ def same(ours, theirs):
 
 
 def differ(ours, theirs):
-    assert (ours - theirs).abs().max() > 2e-4 * (theirs.max() - theirs.min())  # 100 times what `same` allows
+    assert (ours - theirs).abs().max() > 2e-4 * (theirs.max() - theirs.min())  # 100 times the tolerance of `same`
 
 
 # --- torchvision ------------------------------------------------------------------------------------------------------
 
 
 def torchvision_net(builder, **options):
-    """As torchvision makes it where it loads its weights."""
+    """Build the network like torchvision does before it loads weights."""
     if builder in ("googlenet", "inception_v3"):
         options = {"aux_logits": True, "transform_input": True, "init_weights": False}
     return filled(lambda: models.get_model(builder, weights=None, **options))
 
 
 def old_names(key):
-    """Of the layers of DenseNets and vision transformers, in the files that torchvision serves."""
+    """Rename layers of DenseNets and vision transformers like in torchvision's published files."""
     key = re.sub(r"(denselayer\d+\.(?:norm|conv))([12]\.)", r"\1.\2", key)
     return re.sub(r"(encoder_layer_\d+\.mlp\.)([03])\.", lambda m: f"{m[1]}linear_{1 if m[2] == '0' else 2}.", key)
 
 
 SIZES = {"inception_v3": 96, "maxvit_t": 224, "swin_t": 224, "swin_v2_t": 256, "vit_b_16": 224}
-"""In pixels; others take any, and 64 here."""
+"""Input size in pixels; the other networks accept any size and are tested with 64."""
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_torchvision_files_give_torchvision_logits(tmp_path, name):
     builder = name.partition("-")[0]
     net = torchvision_net(builder)
     torch.save({old_names(key): value for key, value in net.state_dict().items()}, tmp_path / "a.pth")
-    x = pictures(SIZES.get(builder, 64), n=1)
+    x = images(SIZES.get(builder, 64), n=1)
     spec, preset = SPECS[name], models.get_model_weights(builder).DEFAULT.transforms()
     theirs = logits(net, F.normalize(x, preset.mean, preset.std))
     ours = spec.build(None, tmp_path / "a.pth").eval()
@@ -115,7 +115,7 @@ def test_torchvision_files_give_torchvision_logits(tmp_path, name):
 def test_other_means_stds_and_orders_of_channels_give_other_logits(tmp_path):
     net = torchvision_net("resnet18")
     torch.save(net.state_dict(), tmp_path / "a.pth")
-    x = pictures(64)
+    x = images(64)
     ours = SPECS["resnet18"].build(None, tmp_path / "a.pth").eval()
     theirs = logits(net, F.normalize(x, MEAN, STD))
     same(logits(ours, x), theirs)
@@ -124,7 +124,7 @@ def test_other_means_stds_and_orders_of_channels_give_other_logits(tmp_path):
     differ(logits(ours, x.flip(1)), theirs)
 
 
-def test_a_vision_transformer_for_larger_pictures_takes_its_own_positions(tmp_path):
+def test_a_vision_transformer_for_larger_images_loads_its_own_positions(tmp_path):
     with torch.device("meta"):
         net = models.vit_b_16(image_size=384)
     state = {key: torch.ones(()).expand(value.shape) for key, value in net.state_dict().items()}  # a file of a few kB
@@ -137,17 +137,17 @@ def test_a_vision_transformer_for_larger_pictures_takes_its_own_positions(tmp_pa
 
 @pytest.mark.parametrize("container", [None, "state_dict", "model"])
 @pytest.mark.parametrize("parallel", [True, False])
-def test_a_checkpoint_of_ones_own_plain_or_nested(tmp_path, container, parallel):
+def test_an_own_checkpoint_may_be_a_state_dict_or_nested(tmp_path, container, parallel):
     net = torchvision_net("resnet18")
     state = (nn.DataParallel(net) if parallel else net).state_dict()
     args = Namespace(arch="resnet18")
     torch.save({container: state, "epoch": 90, "args": args} if container else state, tmp_path / "my.pt")
-    x = pictures(64)
+    x = images(64)
     ours = SPECS["resnet18"].build(None, tmp_path / "my.pt").eval()
     same(logits(ours, x), logits(net, F.normalize(x, MEAN, STD)))
 
 
-def test_what_does_not_fit_is_listed(tmp_path):
+def test_mismatching_keys_are_listed(tmp_path):
     state = torchvision_net("resnet18").state_dict()
     del state["fc.bias"]
     state["fc.weight"] = state["fc.weight"][:10]
@@ -157,7 +157,9 @@ def test_what_does_not_fit_is_listed(tmp_path):
     assert str(tmp_path / "a.pth") in str(caught.value)
     assert "1 keys are missing: fc.bias; 1 keys are unexpected: extra" in str(caught.value)
     assert "fc.weight (10, 512) instead of (1000, 512)" in str(caught.value)
-    with pytest.raises(UserError, match=r"^supervised/resnet18 takes one file, not backbone, head\. Write: weights:"):
+    with pytest.raises(
+        UserError, match=r"^supervised/resnet18 takes one file, not backbone, head\. Try: set `weights:"
+    ):
         SPECS["resnet18"].build(None, {"backbone": tmp_path / "a.pth", "head": tmp_path / "a.pth"})
 
 
@@ -169,7 +171,7 @@ def timm_net(name):
 
 
 def timm_theirs(net, x):
-    """With the mean and std of timm's own configuration."""
+    """Return the logits with the mean and std of timm's configuration."""
     return logits(net, F.normalize(x, net.pretrained_cfg["mean"], net.pretrained_cfg["std"]))
 
 
@@ -190,7 +192,7 @@ def test_the_hubs_file_gives_timms_logits(tmp_path, name):
     save_file(net.state_dict(), tmp_path / "model.safetensors")
     torch.save(net.state_dict(), tmp_path / "pytorch_model.bin")
     given = SPECS["timm"].given(Timm(name=name))
-    x = pictures(given["input"].shape[-1], n=1)
+    x = images(given["input"].shape[-1], n=1)
     ours, theirs = built(name, tmp_path / "model.safetensors"), timm_theirs(net, x)
     seen = features_of(ours, given["features"])
     same(logits(ours, x), theirs)
@@ -207,12 +209,12 @@ def test_a_checkpoint_of_timms_training_script(tmp_path):
     args = Namespace(model="test_vit", lr=0.1)
     saver = CheckpointSaver(net, optimizer, args=args, checkpoint_dir=str(tmp_path), recovery_dir=str(tmp_path))
     saver.save_checkpoint(epoch=3, metric=40.9)
-    x = pictures(160)
+    x = images(160)
     same(logits(built("test_vit", tmp_path / "last.pth.tar"), x), timm_theirs(net, x))
 
 
 def test_authors_own_names_are_converted_as_timm_converts_them(tmp_path):
-    """ConvNeXt as Facebook's files name its layers."""
+    """ConvNeXt with the layer names of Facebook's files."""
     net = timm_net("convnext_atto.d2_in1k")
     state = {}
     for key, value in net.state_dict().items():
@@ -229,7 +231,7 @@ def test_authors_own_names_are_converted_as_timm_converts_them(tmp_path):
         state[key] = value.flatten(1) if "pwconv" in key and value.ndim == 4 else value
     assert "downsample_layers.1.0.weight" in state
     torch.save({"model": state}, tmp_path / "a.pth")
-    x = pictures(224, n=1)
+    x = images(224, n=1)
     same(logits(built("convnext_atto.d2_in1k", tmp_path / "a.pth"), x), timm_theirs(net, x))
 
 
@@ -240,7 +242,7 @@ def test_positions_for_another_size_are_refused_instead_of_resampled(tmp_path):
         built("vit_tiny_patch16_224", tmp_path / "a.pth")
 
 
-def test_building_draws_nothing_and_a_lost_bias_is_listed(tmp_path):
+def test_building_keeps_the_random_state_and_a_missing_bias_is_listed(tmp_path):
     state = timm_net("test_vit.r160_in1k").state_dict()
     torch.save(state, tmp_path / "a.pth")
     torchvision = torchvision_net("resnet18")

@@ -1,4 +1,4 @@
-"""The tables against the installed torchvision and timm, which tests may import."""
+"""The tables, compared with the installed torchvision and timm."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_listing_and_planning_import_neither_torch_nor_the_libraries():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_torchvision_says_what_the_table_says(script):
+def test_the_table_of_torchvision_is_up_to_date(script):
     now, kept = script.torchvision_table(), tables.torchvision()
     known = now.keys() & kept.keys()
     assert len(known) >= 100
     assert {name: now[name] for name in known} == {name: dict(kept[name]) for name in known}
 
 
-def test_timm_says_what_the_table_says(script):
+def test_the_table_of_timm_is_up_to_date(script):
     now, kept = script.timm_table(), tables.timm()
     known = now.keys() & kept.keys()
     assert len(known) >= 1000
@@ -52,7 +52,7 @@ def test_timm_says_what_the_table_says(script):
     assert all(names[short] == f"{short}.{tag}" for short, tag in script.timm_defaults().items())
 
 
-def test_the_writer_gives_the_tables_back(script, tmp_path):
+def test_the_writer_reproduces_the_tables(script, tmp_path):
     for name in ("torchvision", "timm"):
         content = tables._read(name)
         script.write(tmp_path / "again.json", content)
@@ -61,7 +61,7 @@ def test_the_writer_gives_the_tables_back(script, tmp_path):
 
 
 def test_every_timm_model_is_preprocessed_as_timm_does_it():
-    """timm's own pipeline for each of its configurations, against ours."""
+    """Compare the preprocessing with timm's pipeline for each of its configurations."""
     from timm.data import create_transform, resolve_data_config
     from timm.models import get_pretrained_cfg, is_model_pretrained
 
@@ -81,7 +81,7 @@ def test_every_timm_model_is_preprocessed_as_timm_does_it():
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet50-v2", "efficientnet_b0", "vit_b_16-swag-e2e"])
-def test_the_size_of_a_photo_is_what_torchvision_makes_of_it(name):
+def test_preprocessing_is_torchvisions(name):
     from torchvision import models
 
     builder, _, variant = name.partition("-")

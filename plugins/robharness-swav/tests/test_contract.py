@@ -1,4 +1,4 @@
-"""The contract of SwAV's encoder, on files as the publisher writes them, at its own size."""
+"""The model contract, checked for SwAV's network with files in the publisher's layout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOLDER = tempfile.TemporaryDirectory()
 
 
 def written():
-    """A backbone and a linear head with random weights."""
+    """Write a backbone and a linear head with random weights."""
     with torch.device("meta"):
         net = torchvision.models.resnet50(weights=None)
     draws, state = np.random.default_rng(0), {}

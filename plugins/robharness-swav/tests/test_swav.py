@@ -1,4 +1,4 @@
-"""SwAV's files as its publisher writes them, and logits as its evaluation computes them, rebuilt here."""
+"""SwAV: logits of files in the publisher's layout, compared with the publisher's evaluation, rebuilt here."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from robharness_swav import SwAVParams, robharness_models
 (SPEC,) = robharness_models()
 
 
-def convolution(taken, given, kernel, stride=1):
-    return nn.Conv2d(taken, given, kernel, stride, padding=kernel // 2, bias=False)
+def convolution(inputs, outputs, kernel, stride=1):
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
 
 
 class Bottleneck(nn.Module):
@@ -37,7 +37,7 @@ class Bottleneck(nn.Module):
 
 
 class Encoder(nn.Module):
-    """As in pre-training: it pads by itself before its first convolution, and has a head of projection."""
+    """The encoder of pre-training, with its own padding before the first convolution and a projection head."""
 
     def __init__(self):
         super().__init__()
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
         self.prototypes = nn.Linear(128, 3000, bias=False)
 
     def forward(self, x):
-        """The last stage's maps, as `eval_mode` gives them to the classifier."""
+        """Return the feature maps of the last stage, the classifier's input in `eval_mode`."""
         x = self.maxpool(self.bn1(self.conv1(self.padding(x))).relu())
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
@@ -73,7 +73,7 @@ class RegLog(nn.Module):
 
 
 def drawn(net, generator):
-    """The network, built on the meta device, with random weights that let a signal through."""
+    """Fill a network from the meta device with random weights that keep the scale of activations."""
     net = net.to_empty(device="cpu").eval()
     with torch.no_grad():
         for name, value in net.state_dict().items():
@@ -89,7 +89,7 @@ def drawn(net, generator):
 
 
 def parallel(net):
-    """The state as DistributedDataParallel names it."""
+    """Return the state dict with the names of DistributedDataParallel."""
     return {f"module.{name}": value for name, value in net.state_dict().items()}
 
 
@@ -107,7 +107,7 @@ def assert_same(ours, theirs):
 
 
 def assert_differ(ours, theirs):
-    """By a hundred times what is taken for the same."""
+    """Assert a difference of at least 100 times the tolerance of `assert_same`."""
     assert float((ours - theirs).abs().max()) > 2e-4 * float(theirs.abs().max())
 
 
@@ -126,7 +126,7 @@ def published():
 
 @pytest.fixture(scope="module")
 def expected(published, x):
-    """As eval_linear.py computes them."""
+    """The logits, computed like eval_linear.py."""
     encoder, head = published
     normal = normalize(x, mean=[0.485, 0.456, 0.406], std=[0.228, 0.224, 0.225])
     return logits(head, logits(encoder, normal))
@@ -134,7 +134,7 @@ def expected(published, x):
 
 @pytest.fixture(scope="module")
 def files(published, tmp_path_factory):
-    """The released ones: the encoder's is a bare state, the head's has its training with it."""
+    """Files in the released layouts: a state dict of the encoder, and a training checkpoint of the head."""
     folder = tmp_path_factory.mktemp("swav")
     encoder, head = published
     torch.save(parallel(encoder), folder / "swav_800ep_pretrain.pth.tar")
@@ -152,7 +152,7 @@ def test_the_released_files_give_the_publishers_logits(files, expected, x):
     assert_same(logits(built(files), x), expected)
 
 
-def test_a_nested_encoder_and_a_bare_head_fit_too(published, expected, x, tmp_path):
+def test_a_nested_encoder_and_a_head_without_container_load(published, expected, x, tmp_path):
     encoder, head = published
     training = {"epoch": 800, "optimizer": {}, "amp": {"loss_scaler0": {"loss_scale": 1024.0}}}
     torch.save({**training, "state_dict": parallel(encoder)}, tmp_path / "ckp-799.pth")
@@ -160,7 +160,7 @@ def test_a_nested_encoder_and_a_bare_head_fit_too(published, expected, x, tmp_pa
     assert_same(logits(built({"backbone": tmp_path / "ckp-799.pth", "head": tmp_path / "head.pth"}), x), expected)
 
 
-def test_several_sets_of_prototypes_are_dropped_too(published, expected, files, x, tmp_path):
+def test_several_sets_of_prototypes_are_dropped(published, expected, files, x, tmp_path):
     state = parallel(published[0])
     prototypes = state.pop("module.prototypes.weight")
     state["module.prototypes.prototypes0.weight"] = state["module.prototypes.prototypes1.weight"] = prototypes
@@ -168,7 +168,7 @@ def test_several_sets_of_prototypes_are_dropped_too(published, expected, files, 
     assert_same(logits(built({**files, "backbone": tmp_path / "deepcluster.pth.tar"}), x), expected)
 
 
-def test_one_merged_file_fits_too(published, expected, x, tmp_path):
+def test_one_file_with_both_parts_loads(published, expected, x, tmp_path):
     encoder, head = published
     names = {name: value for name, value in encoder.state_dict().items() if not name.startswith(("proj", "proto"))}
     torch.save({**names, "fc.weight": head.linear.weight, "fc.bias": head.linear.bias}, tmp_path / "merged.pth")
@@ -176,11 +176,11 @@ def test_one_merged_file_fits_too(published, expected, x, tmp_path):
 
 
 @pytest.mark.parametrize("normalization", ["imagenet", "none"])
-def test_another_mean_or_standard_deviation_is_another_network(files, expected, x, normalization):
+def test_another_normalisation_changes_the_logits(files, expected, x, normalization):
     assert_differ(logits(built(files, normalization=normalization), x), expected)
 
 
-def test_a_lost_bias_and_another_padding_would_show(files, expected, x):
+def test_a_lost_bias_or_another_padding_changes_the_logits(files, expected, x):
     net = built(files)
     nn.init.zeros_(net[1].fc.bias)
     assert_differ(logits(net, x), expected)
@@ -191,10 +191,10 @@ def test_a_lost_bias_and_another_padding_would_show(files, expected, x):
 
 def test_an_encoder_alone_is_refused(files):
     with pytest.raises(
-        UserError, match=r"pretrain\.pth\.tar holds no linear classifier.*weights: \{backbone: .*head: "
+        UserError, match=r"pretrain\.pth\.tar contains no linear classifier.*weights: \{backbone: .*head: "
     ):
         built(files["backbone"])
-    with pytest.raises(UserError, match=r"holds no linear classifier"):
+    with pytest.raises(UserError, match=r"contains no linear classifier"):
         built({"backbone": files["backbone"], "head": files["backbone"]})
 
 
@@ -203,30 +203,30 @@ def test_a_head_alone_is_refused_with_the_missing_keys(files):
         built(files["head"])
 
 
-def test_two_files_that_hold_the_same_part_are_refused(published, files, tmp_path):
+def test_two_files_with_the_same_part_are_refused(published, files, tmp_path):
     encoder, head = published
     torch.save(
         {**encoder.state_dict(), "fc.weight": head.linear.weight, "fc.bias": head.linear.bias}, tmp_path / "all.pth"
     )
-    with pytest.raises(UserError, match=r"both hold bn1\.bias, and more\. Write: weights: "):
+    with pytest.raises(UserError, match=r"both contain bn1\.bias\. Try: set `weights: "):
         built({**files, "head": tmp_path / "all.pth"})
 
 
 def test_other_names_are_refused(files):
-    with pytest.raises(UserError, match=r"are a backbone and a head, not encoder, head\. Write: weights: "):
+    with pytest.raises(UserError, match=r"are a backbone and a head, not encoder, head\. Try: set `weights: "):
         built({"encoder": files["backbone"], "head": files["head"]})
 
 
 def test_a_file_of_something_else_is_named(files, tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(UserError, match=r"list\.pth is none of SwAV's files"):
+    with pytest.raises(UserError, match=r"list\.pth is not a checkpoint of SwAV"):
         built({**files, "head": tmp_path / "list.pth"})
     torch.save({"state_dict": {"module.linear.weight": torch.zeros(10, 2048)}}, tmp_path / "ten.pth")
     with pytest.raises(UserError, match=r"pretrain\.pth\.tar with .*ten\.pth: .*missing: fc\.bias.*\(10, 2048\)"):
         built({**files, "head": tmp_path / "ten.pth"})
 
 
-def test_building_draws_nothing_and_features_are_what_the_classifier_sees(files, expected, x):
+def test_building_keeps_the_random_state_and_features_are_the_classifiers_input(files, expected, x):
     before = torch.get_rng_state()
     net = built(files)
     assert torch.equal(torch.get_rng_state(), before)
@@ -237,7 +237,7 @@ def test_building_draws_nothing_and_features_are_what_the_classifier_sees(files,
     assert_same(logits(net[1].fc, seen[0]), expected)
 
 
-def test_what_is_declared():
+def test_the_spec_and_light_imports():
     assert SPEC.preprocessing.size == SPEC.input.shape[1:] == (224, 224)
     assert SPEC.preprocessing.resize == 256
     assert SPEC.preprocessing.interpolation == "bilinear"

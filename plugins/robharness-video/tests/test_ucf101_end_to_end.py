@@ -1,4 +1,4 @@
-"""A suite on UCF101, from files to margins, against TCLR's test written out: OpenCV's channels, PIL's resize."""
+"""A suite on UCF101: margins, compared with a reimplementation of TCLR's test with OpenCV's BGR and PIL's resize."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ models:
 seed: 0
 """
 SIDE = 24
-"""Pixels of the network's input; 112 take twenty times as long."""
+"""Side of the network's input in pixels; 112 would take twenty times as long."""
 ACTIONS = [f"Action{number:03}" for number in range(1, 102)]
 LENGTHS = {"Action005/v_Action005_g01_c01.avi": 29, "Action101/v_Action101_g01_c01.avi": 71}
 BROKEN = "Action050/v_Action050_g01_c01.avi"
 
 
 def write(file, n):
-    """Coloured clouds that drift, 240 x 320, in MPEG-4."""
+    """Write a video of n frames with a moving colour pattern, 240 x 320, in MPEG-4."""
     draw = np.random.default_rng(n)
     small = draw.integers(0, 256, (12, 16 + n, 3), dtype=np.uint8)
     wide = np.asarray(Image.fromarray(small).resize((20 * (16 + n), 240), Image.Resampling.BICUBIC))
@@ -75,7 +75,9 @@ def theirs(root):
             value.fill_(1 if name.endswith(("running_var", "weight")) else 0)
         else:
             value.normal_(0, (2 / value[0].numel()) ** 0.5, generator=draw)
-    for layer in net.modules():  # statistics of what comes in, without which deep random networks say the same to all
+    for layer in (
+        net.modules()
+    ):  # adapt the statistics to the inputs; otherwise a deep random network's logits are nearly constant
         if isinstance(layer, nn.BatchNorm3d):
             layer.momentum = 1.0
     clips = [
@@ -88,19 +90,22 @@ def theirs(root):
 
 
 def starts(n, count):
-    """Of clips, as linear_eval/dl_linear.py chooses them; in short videos that is by the clip's own number."""
+    """Return the first frame of each clip like linear_eval/dl_linear.py; in short videos it is the clip's index."""
     found = [int(start) for start in np.linspace(0, n - 32 - 10, count)]
     return [start if start >= 0 else clip for clip, start in enumerate(found)]
 
 
 def frames_of(file):
-    """As OpenCV gives them."""
+    """Return the frames in BGR, like OpenCV."""
     with av.open(str(file)) as container:
         return [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
 
 
 def clip_of(frames, start, steps):
-    """(1, 3, 16, SIDE, SIDE). steps: a frame as PIL has it -> at the network's size."""
+    """Return a clip (1, 3, 16, SIDE, SIDE).
+
+    steps: function that transforms a PIL image to the network's size.
+    """
     clip = [frames[at] for at in range(start, start + 32, 2) if at < len(frames)]
     clip += clip[::-1][1 : 16 - len(clip) + 1]
     images = np.stack([np.asarray(steps(Image.fromarray(frame))) for frame in clip])
@@ -108,7 +113,7 @@ def clip_of(frames, start, steps):
 
 
 def margin_of(net, clips, label):
-    """By the mean of the clips' probabilities."""
+    """Return the margin of the mean of the clips' probabilities."""
     with torch.inference_mode():
         logits = net(torch.cat(clips))[:, 1:].double().softmax(1).mean(0).log()
     return (logits[label] - logits[torch.arange(101) != label].max()).item()
@@ -131,13 +136,15 @@ def test_margins_are_those_of_tclrs_own_test(root, theirs, tmp_path):
     margins = dict(zip(clean.columns["example"], clean.columns["margin"], strict=True))
     for id, n in LENGTHS.items():
         frames, label = frames_of(root / "ucf101" / "UCF-101" / id), int(id[6:9]) - 1
-        places = starts(n, 2) if n >= 42 else [0]  # of short videos all clips begin with the video here
-        expected = margin_of(theirs, [clip_of(frames, at, crop_then_resize) for at in places], label)
+        positions = starts(n, 2) if n >= 42 else [0]  # robharness starts all clips of a short video at frame 0
+        expected = margin_of(theirs, [clip_of(frames, at, crop_then_resize) for at in positions], label)
         assert margins[id] == pytest.approx(expected, abs=1e-3)
         others = {
             "one clip": [clip_of(frames, max(0, n - 32) // 2, crop_then_resize)] if n >= 42 else None,
-            "no crop": [clip_of(frames, at, resize_alone) for at in places],
-            "RGB": [clip_of(frames, at, crop_then_resize).flip(1) for at in places],
+            "no crop": [clip_of(frames, at, resize_alone) for at in positions],
+            "RGB": [clip_of(frames, at, crop_then_resize).flip(1) for at in positions],
         }
         for name, clips in others.items():
-            assert clips is None or abs(margin_of(theirs, clips, label) - expected) > 0.02, f"{name} does not show"
+            assert clips is None or abs(margin_of(theirs, clips, label) - expected) > 0.02, (
+                f"{name} does not change the margin"
+            )

@@ -1,4 +1,4 @@
-"""The contract of models, by TCLR's R3D-18 at its own size."""
+"""The model contract, checked for TCLR's R3D-18."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = tempfile.TemporaryDirectory()
 
 
 def written():
-    """A file of weights as a trained network may have them."""
+    """Write a checkpoint with random weights."""
     with torch.device("meta"):
         net = video.r3d_18(weights=None, num_classes=102)
     net = net.to_empty(device="cpu")
@@ -34,7 +34,7 @@ def written():
 @parametrize_with_checks(
     "robharness_video",
     only=["plugin/*", "models/tclr-r3d-18"],
-    leave_out="*-sha256_stated",  # nobody published one
+    leave_out="*-sha256_stated",  # none is published
     weights={"tclr-r3d-18": written},
     classes={"ucf-101": 101},
 )

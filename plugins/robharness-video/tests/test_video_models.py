@@ -1,4 +1,4 @@
-"""Video networks, loaded from files that plain torch writes as their publishers lay them out."""
+"""Video networks, loaded from files in the publishers' layouts, compared with the publishers' networks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def generator(seed):
 
 
 def filled(net, seed=0):
-    """A network off the meta device, with values as of a trained one."""
+    """Fill a network from the meta device with random weights and BatchNorm statistics."""
     net = net.to_empty(device="cpu")
     draw = generator(seed)
     for name, value in net.state_dict().items():
@@ -42,7 +42,7 @@ def stock(architecture, outputs):
 
 
 def tclr_network(architecture, outputs, *, full=False):
-    """As linear_eval/model.py and nn_retrieval/model.py build it: two convolutions are put in the place of others."""
+    """Build TCLR's network: linear_eval/model.py or, with full, nn_retrieval/model.py replaces two convolutions."""
     net = stock(architecture, outputs)
     with torch.device("meta"):
         if architecture == "r3d-18" or full:
@@ -69,7 +69,7 @@ class MLP(nn.Module):
 
 
 def pretraining(net):
-    """Sequential(backbone, MLP), without the backbone's classifier, which is gone in pre-training."""
+    """Return the state dict of Sequential(backbone, MLP), without the backbone's classifier, as in pre-training."""
     with torch.device("meta"):
         mlp = filled(MLP(), seed=5)
     backbone = {f"0.{name}": value for name, value in net.state_dict().items() if not name.startswith("fc.")}
@@ -77,7 +77,7 @@ def pretraining(net):
 
 
 def parallel(state):
-    """As nn.DataParallel names it."""
+    """Return the state dict with the names of nn.DataParallel."""
     return {f"module.{name}": value for name, value in state.items()}
 
 
@@ -104,12 +104,12 @@ def logits(net, x=CLIPS):
 
 
 def assert_same(found, expected):
-    assert expected.std() > 0.05, "logits that are all alike show nothing"
+    assert expected.std() > 0.05, "constant logits cannot reveal a difference"
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def assert_differ(found, expected):
-    assert (found - expected).abs().max() > 0.02 * expected.std(), "the change does not show in the logits"
+    assert (found - expected).abs().max() > 0.02 * expected.std(), "the change has no effect on the logits"
 
 
 @pytest.fixture(scope="module", params=["r2plus1d-18", "r3d-18"])
@@ -125,20 +125,20 @@ def tclr(architecture):
 
 @pytest.fixture(scope="module")
 def expected(tclr):
-    """Its logits of the classes 1 ... 101."""
+    """The logits of the classes 1 ... 101."""
     return logits(tclr)[:, 1:]
 
 
 @pytest.fixture(scope="module")
 def file(tclr, tmp_path_factory):
-    """As linear_eval/train.py saves it on several GPUs."""
+    """A checkpoint like those of linear_eval/train.py on several GPUs."""
     content = {"epoch": 12, "state_dict": parallel(tclr.state_dict()), "optimizer": {"state": {}, "param_groups": []}}
     return saved(tmp_path_factory.mktemp("weights") / "model_11_bestAcc_0.7550.pth", content)
 
 
 @pytest.fixture(scope="module")
 def parts(tclr, tmp_path_factory):
-    """As tclr_pretraining saves the backbone, and a head beside it."""
+    """A backbone like those of tclr_pretraining, and a head."""
     folder = tmp_path_factory.mktemp("parts")
     content = {
         "epoch": 152,
@@ -147,7 +147,7 @@ def parts(tclr, tmp_path_factory):
         "learning_rate": 1e-3,
         "amp_scaler": scaler_of_a_gpu(),
     }
-    with pytest.MonkeyPatch.context() as patch:  # to where it was when the publisher's files were written
+    with pytest.MonkeyPatch.context() as patch:  # to the module of torch's version that wrote the publisher's files
         refresh = torch.amp.grad_scaler._refresh_per_optimizer_state
         patch.setattr(refresh, "__module__", "torch.cuda.amp.grad_scaler")
         patch.setattr(torch.cuda.amp.grad_scaler, refresh.__name__, refresh, raising=False)
@@ -156,7 +156,7 @@ def parts(tclr, tmp_path_factory):
 
 
 def scaler_of_a_gpu():
-    """torch.cuda.amp.GradScaler() as it is where there is a GPU, after an update."""
+    """Return torch.cuda.amp.GradScaler() as on a GPU after an update."""
     scaler = torch.cuda.amp.GradScaler.__new__(torch.cuda.amp.GradScaler)
     scaler.__dict__.update(vars(torch.amp.GradScaler("cpu")), _device="cuda")
     return scaler
@@ -181,7 +181,10 @@ def test_every_container_and_prefix_gives_the_same(architecture, tclr, expected,
         path.unlink()
     backbone = pretraining(tclr)
     alone = {name[2:]: value for name, value in backbone.items() if name[0] == "0"}
-    beside = [{"bb_state_dict": alone, "amp_scaler": torch.amp.GradScaler("cpu")}, backbone]  # of a newer torch
+    beside = [
+        {"bb_state_dict": alone, "amp_scaler": torch.amp.GradScaler("cpu")},
+        backbone,
+    ]  # as saved by a newer torch
     heads = [{"state_dict": {f"module.linear.{name}": value for name, value in tclr.fc.state_dict().items()}},
              {f"fc.{name}": value for name, value in tclr.fc.state_dict().items()}]  # fmt: skip
     for number, contents in enumerate(zip(beside, heads, strict=True)):
@@ -190,19 +193,19 @@ def test_every_container_and_prefix_gives_the_same(architecture, tclr, expected,
         assert_same(logits(build(f"tclr-{architecture}", paths)), expected)
 
 
-def test_a_classifier_that_is_in_the_backbones_file_is_not_taken(architecture, tclr, parts, expected, tmp_path):
+def test_a_classifier_in_the_backbones_file_is_ignored(architecture, tclr, parts, expected, tmp_path):
     others = {"0.fc.weight": torch.ones(400, 512), "0.fc.bias": torch.ones(400)}
     path = saved(tmp_path / "backbone.pth", {"state_dict": pretraining(tclr) | others})
     assert_same(logits(build(f"tclr-{architecture}", parts | {"backbone": path})), expected)
 
 
-def test_what_would_be_wrong_shows(architecture, tclr, file, expected, tmp_path):
+def test_wrong_channels_dilation_or_normalisation_change_the_logits(architecture, tclr, file, expected, tmp_path):
     name = f"tclr-{architecture}"
     net = build(name, file)
     assert_differ(logits(net, CLIPS.flip(1)), expected)  # the other order of channels
     assert_differ(logits(build(name, file, dilation=False)), expected)
     assert_differ(logits(build(name, file, mean_std="kinetics-400")), expected)
-    assert_differ(logits(tclr)[:, :-1], expected)  # classes counted from 0
+    assert_differ(logits(tclr)[:, :-1], expected)  # classes numbered from 0
 
 
 def test_without_dilation_it_is_torchvisions_own_network(architecture, tclr, file):
@@ -229,11 +232,11 @@ def test_r2plus1d_with_tclrs_full_convolution_is_recognised(tmp_path):
     }
     for weights in (whole, parts):
         assert_same(logits(build("tclr-r2plus1d-18", weights)), logits(theirs)[:, 1:])
-    with pytest.raises(UserError, match=r"layer4\.0\.conv1\.0\.weight.*Write: dilation: true"):
+    with pytest.raises(UserError, match=r"layer4\.0\.conv1\.0\.weight.*Try: set `dilation: true`"):
         build("tclr-r2plus1d-18", whole, dilation=False)
 
 
-def test_a_classifier_of_101_outputs_is_taken_as_it_is(tmp_path):
+def test_a_classifier_of_101_outputs_loads_unchanged(tmp_path):
     net = filled(tclr_network("r3d-18", 101))
     assert_same(logits(build("r3d-18", saved(tmp_path / "own.pth", net.state_dict()))), logits(net))
 
@@ -253,7 +256,7 @@ def test_kinetics_is_torchvisions_network_on_torchvisions_inputs(name, tmp_path)
 
 
 @pytest.mark.parametrize("name", KINETICS)
-def test_kinetics_is_declared_as_torchvision_has_it(name):
+def test_the_specs_of_kinetics_are_torchvisions(name):
     spec, theirs = SPECS[name], KINETICS[name].KINETICS400_V1
     preset, steps = theirs.transforms(), spec.preprocessing
     assert spec.weights.url == theirs.url
@@ -265,11 +268,13 @@ def test_kinetics_is_declared_as_torchvision_has_it(name):
     assert f"clip_len={steps.clips.length}`" in theirs.meta["_docs"]
 
 
-def test_what_does_not_fit_is_refused_with_what_to_write(tclr, architecture, parts, tmp_path):
+def test_mismatching_files_are_refused_with_the_suite_line(tclr, architecture, parts, tmp_path):
     name = f"tclr-{architecture}"
-    with pytest.raises(UserError, match=r"without its classifier.*weights: \{backbone: .*, head: FILE\}$"):
+    with pytest.raises(UserError, match=r"without a classifier.*weights: \{backbone: .*, head: FILE\}` in the suite$"):
         build(name, parts["backbone"])
-    with pytest.raises(UserError, match=r"not backbone\. Write: weights: \{backbone: FILE, head: FILE\}$"):
+    with pytest.raises(
+        UserError, match=r"not backbone\. Try: set `weights: \{backbone: FILE, head: FILE\}` in the suite$"
+    ):
         build(name, {"backbone": parts["backbone"]})
     with pytest.raises(UserError, match=r"one file, not backbone, head"):
         build(f"{architecture}-kinetics", parts)
@@ -293,7 +298,7 @@ def test_the_papers_models_are_declared(name):
     assert spec.weights.path.startswith("weights/") and "DAVEISHAN/TCLR" in spec.weights.get
 
 
-def test_features_are_what_the_classifier_sees(architecture, file):
+def test_features_are_the_classifiers_input(architecture, file):
     net, seen = build(architecture, file), []
     net.get_submodule(SPECS[architecture].features).register_forward_hook(lambda *made: seen.append(made[-1]))
     with torch.inference_mode():
@@ -301,7 +306,7 @@ def test_features_are_what_the_classifier_sees(architecture, file):
     assert seen[0].flatten(1).shape == (1, 512)
 
 
-def test_building_is_silent_draws_nothing_and_leaves_nothing_unfilled(architecture, parts, capfd):
+def test_building_is_silent_keeps_the_random_state_and_fills_all_values(architecture, parts, capfd):
     before = torch.get_rng_state()
     net = build(f"tclr-{architecture}", parts)
     assert torch.equal(torch.get_rng_state(), before)

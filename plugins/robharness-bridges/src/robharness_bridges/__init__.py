@@ -1,4 +1,4 @@
-"""Any attack of Foolbox, torchattacks or pyautoattack as an attack of robharness."""
+"""Attacks of Foolbox, torchattacks and pyautoattack as attacks of robharness."""
 
 from __future__ import annotations
 
@@ -19,39 +19,44 @@ Norm = Literal["linf", "l2", "l1"]
 
 
 class Options(dict[str, Any]):
-    """Options of a peer's attack, sorted by name, as numbers, flags and texts; "2/255" is a number. Never changed."""
+    """Immutable options of a library's attack, sorted by name: numbers, booleans and strings; "2/255" is a number."""
 
-    def __init__(self, given: Mapping[str, float | int | bool | str]) -> None:
-        super().__init__((name, _exact(given[name])) for name in sorted(given))
+    def __init__(self, options: Mapping[str, float | int | bool | str]) -> None:
+        super().__init__((name, _exact(options[name])) for name in sorted(options))
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(tuple(self.items()))
 
     def __str__(self) -> str:
-        return f"{{{', '.join(f'{name}: {_written(value)}' for name, value in self.items())}}}"
+        return f"{{{', '.join(f'{name}: {_yaml(value)}' for name, value in self.items())}}}"
 
     @property
     def plain(self) -> dict[str, Any]:
-        """As the peer takes them, floats for rationals."""
+        """The options as the library takes them, with floats for rational numbers."""
         return {name: float(value) if isinstance(value, Budget) else value for name, value in self.items()}
 
 
 def _exact(value: Any) -> Any:
+    """Return a number written as a string as an exact rational, and any other value unchanged."""
     try:
         return Budget(value) if isinstance(value, str) else value
     except ValueError:
         return value
 
 
-def _written(value: Any) -> str:
+def _yaml(value: Any) -> str:
+    """Return the value as a suite writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Named:
-    """name: of a class of the peer. norm: the attack's own, or one of those it has. options: of its `__init__`.
+    """Parameters of an attack that is named by its class in a library.
 
-    Raises ValueError for what the peer does not have, and where it is not installed.
+    name: name of the attack's class.
+    norm: the attack's norm, or one of its norms if it has several.
+    options: keyword arguments of the class.
+    Raises ValueError if the library is not installed or has no such attack, norm or option.
     """
 
     name: str
@@ -71,7 +76,7 @@ class FoolboxParams(_Named):
     __doc__ = _Named.__doc__
 
     def attack(self) -> Any:
-        """Foolbox's attack."""
+        """Return Foolbox's attack."""
         return libraries.foolbox_attack(self.name, self.norm, Options(self.options).plain)
 
 
@@ -80,15 +85,18 @@ class TorchattacksParams(_Named):
     __doc__ = _Named.__doc__
 
     def attack(self) -> libraries.Torchattack:
-        """torchattacks' class, and what it is called with."""
+        """Return torchattacks' class and its arguments."""
         return libraries.torchattack(self.name, self.norm, Options(self.options).plain)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PyautoattackParams:
-    """norm: of the ball. version: of AutoAttack. attacks: these alone, in this order, as its version "custom".
+    """Parameters of AutoAttack.
 
-    Raises ValueError for attacks beside a version of their own, and where pyautoattack is not installed.
+    norm: norm of the perturbation budget.
+    version: AutoAttack's version.
+    attacks: if given, only these attacks run, in this order, as AutoAttack's version "custom".
+    Raises ValueError if attacks and a version other than "standard" are given, or if pyautoattack is not installed.
     """
 
     norm: Norm = "linf"
@@ -97,7 +105,9 @@ class PyautoattackParams:
 
     def __post_init__(self) -> None:
         if self.attacks and self.version != "standard":
-            raise ValueError(f"version: {self.version} says which attacks run; leave out version or attacks")
+            raise ValueError(
+                f"version {self.version} already determines the attacks. Try: leave out `version` or `attacks`"
+            )
         libraries.library("pyautoattack")
 
 
@@ -129,11 +139,11 @@ _AUTOATTACK = {
     "standard": (7864, 1910),
     "rand": (4047, 4040),
 }
-"""Forward passes and gradients of an example that withstands all, counted; with 10 classes."""
+"""Measured forward passes and gradients for an example that no attack misclassifies, with 10 classes."""
 
 
 def _cost_of_foolbox(params: FoolboxParams) -> Cost:
-    """One gradient a step, whose forward pass is made twice (see network.py), and the peer's own verdict."""
+    """Count one gradient a step, whose forward pass runs twice (see network.py), and Foolbox's final prediction."""
     steps = getattr(params.attack(), "steps", 1)
     return Cost(forwards=steps + 1, gradients=steps)
 
@@ -144,8 +154,8 @@ def _cost_of_torchattacks(params: TorchattacksParams) -> Cost:
 
 
 def _cost_of_pyautoattack(params: PyautoattackParams) -> Cost:
-    every = tuple(name for name in _AUTOATTACK if name not in ("standard", "rand"))
-    runs = params.attacks or (every if params.version == "plus" else (params.version,))
+    single = tuple(name for name in _AUTOATTACK if name not in ("standard", "rand"))
+    runs = params.attacks or (single if params.version == "plus" else (params.version,))
     forwards, gradients = map(sum, zip(*(_AUTOATTACK[name] for name in runs), strict=True))
     return Cost(forwards=forwards, gradients=gradients)
 
@@ -154,7 +164,7 @@ def _cost_of_pyautoattack(params: PyautoattackParams) -> Cost:
 def robharness_attacks() -> Iterator[AttackSpec]:
     yield AttackSpec(
         name="foolbox",
-        summary="Any attack of Foolbox that has a norm (Rauber et al., 2020), by name",
+        summary="Attacks of Foolbox by name, if they have a norm (Rauber et al., 2020)",
         access="gradient",
         params=FoolboxParams,
         threat=lambda params: ThreatModel(norm=params.norm),
@@ -164,7 +174,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
     )
     yield AttackSpec(
         name="torchattacks",
-        summary="Any attack of torchattacks that takes eps (Kim, 2020), by name",
+        summary="Attacks of torchattacks by name, if they take eps (Kim, 2020)",
         access="gradient",
         params=TorchattacksParams,
         threat=lambda params: ThreatModel(norm=params.norm),
@@ -175,7 +185,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
     )
     yield AttackSpec(
         name="pyautoattack",
-        summary="AutoAttack by its authors (Croce and Hein, 2020)",
+        summary="AutoAttack, the authors' implementation (Croce and Hein, 2020)",
         access="gradient",
         params=PyautoattackParams,
         threat=lambda params: ThreatModel(norm=params.norm),

@@ -1,4 +1,4 @@
-"""The peers' attacks, called on a batch."""
+"""Adapters that run the attacks of Foolbox, torchattacks and pyautoattack on a batch."""
 
 from __future__ import annotations
 
@@ -10,71 +10,73 @@ from torch import Tensor
 
 from robharness import Batch, Classifier, ExampleRNG
 from robharness_bridges import FoolboxParams, PyautoattackParams, TorchattacksParams
-from robharness_bridges.libraries import AS_WRITTEN, library
+from robharness_bridges.libraries import NORM_NAMES, library
 from robharness_bridges.network import Network
 
-SLACK = 1e-6
-"""How far outside [0, 1] a peer's rounding may lead; what is further out is left for the referee to see."""
+ROUNDING_TOLERANCE = 1e-6
+"""Largest deviation from [0, 1] that counts as rounding and is clamped; the referee reports a larger one."""
 
 
 @dataclass(frozen=True)
 class Foolbox:
-    """Inputs as Foolbox clips them to the ball; a minimum-norm attack is cut at eps."""
+    """Foolbox's attack; returns the inputs that Foolbox projects onto the eps ball, also for minimum-norm attacks."""
 
     params: FoolboxParams
 
     def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Tensor:
         net = Network(model, batch.x)
-        peer = library("foolbox").PyTorchModel(net, bounds=(0, 1), device=batch.x.device)
-        _, x, _ = self.params.attack()(peer, batch.x, batch.labels, epsilons=eps)
-        return settled(x, batch.x)
+        foolbox_model = library("foolbox").PyTorchModel(net, bounds=(0, 1), device=batch.x.device)
+        _, x, _ = self.params.attack()(foolbox_model, batch.x, batch.labels, epsilons=eps)
+        return clamp_rounding(x, batch.x)
 
 
 @dataclass(frozen=True)
 class Torchattacks:
-    """A seed and the number of classes are given where the attack wants them and the options do not say."""
+    """torchattacks' attack; gets a seed and the number of classes if it takes them and the options have neither."""
 
     params: TorchattacksParams
 
     def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Tensor:
         attack = self.params.attack()
         options = {attack.eps: eps, **attack.options}
-        if attack.wants_seed:
+        if attack.takes_seed:
             options["seed"] = _seed()
-        if attack.wants_classes:
+        if attack.takes_classes:
             options["n_classes"] = batch.logits(model).shape[1]
-        return settled(attack.cls(Network(model, batch.x), **options)(batch.x, batch.labels), batch.x)
+        return clamp_rounding(attack.cls(Network(model, batch.x), **options)(batch.x, batch.labels), batch.x)
 
 
 @dataclass(frozen=True)
 class Pyautoattack:
+    """AutoAttack of its authors."""
+
     params: PyautoattackParams
 
     def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Tensor:
         attack = library("pyautoattack").AutoAttack(
             Network(model, batch.x),
-            norm=AS_WRITTEN[self.params.norm],
+            norm=NORM_NAMES[self.params.norm],
             eps=eps,
             seed=_seed(),
             version="custom" if self.params.attacks else self.params.version,
             attacks=list(self.params.attacks) or None,
             device=batch.x.device,
         )
-        tracer = sys.gettrace()
+        trace_function = sys.gettrace()
         try:
             x, _ = attack.run_standard_evaluation(batch.x, batch.labels, batch_size=len(batch))
         finally:
-            sys.settrace(tracer)  # a check of AutoAttack's sets none
-        return settled(x, batch.x)
+            sys.settrace(trace_function)  # one of AutoAttack's checks removes it
+        return clamp_rounding(x, batch.x)
 
 
 def _seed() -> int:
-    """That which the core gave the global generators for these examples."""
+    """Return the seed that the core set in the global generators for these examples."""
     return torch.initial_seed() % 2**32
 
 
-def settled(x: Tensor, like: Tensor) -> Tensor:
-    """The type of `like`, and in [0, 1] where rounding alone led out of it."""
+def clamp_rounding(x: Tensor, like: Tensor) -> Tensor:
+    """Return x detached, with the type of `like`; values outside [0, 1] by at most ROUNDING_TOLERANCE are clamped."""
     x = x.detach().to(like)
     inside = x.clamp(0, 1)
-    return torch.where((x - inside).abs() <= SLACK, inside, x)
+    return torch.where((x - inside).abs() <= ROUNDING_TOLERANCE, inside, x)

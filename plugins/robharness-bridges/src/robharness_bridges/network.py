@@ -1,4 +1,4 @@
-"""The model as the peers want it: a torch.nn.Module that autograd goes through."""
+"""The classifier as a differentiable torch.nn.Module, which the wrapped libraries require."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from robharness import Classifier
 
 
 class Network(nn.Module):
-    """Maps (N, *shape) to logits (N, classes) by the classifier's passes alone, which are counted and of one shape.
+    """Module that maps (N, *shape) to logits (N, classes) by the classifier's counted passes of fixed shape.
 
-    like: a batch's inputs; what comes in is brought to their type. Trade-off: a gradient makes its forward pass a
-    second time, since the classifier gives a gradient only together with the objective, and autograd hands that on
-    only after the logits are known.
+    Trade-off: each gradient runs its forward pass a second time. The classifier computes a gradient only together with
+    the objective, and autograd provides the objective's weights only after the forward pass.
+
+    model: the classifier.
+    like: inputs of a batch; inputs of a pass are converted to their type and device.
     """
 
     def __init__(self, model: Classifier, like: Tensor) -> None:
         super().__init__()
-        self._pass = model  # no module, so that nobody finds the network's parameters or moves them
+        self._classifier = model  # not a submodule, so that libraries neither find nor move the network's parameters
         self._like = like
-        self.marker = nn.Parameter(like.new_zeros(()), requires_grad=False)  # tells the device to those who ask
+        self.device_marker = nn.Parameter(like.new_zeros(()), requires_grad=False)  # libraries read the device from it
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = _Logits.apply(x.to(self._like), self._pass)
+        logits: Tensor = _Logits.apply(x.to(self._like), self._classifier)
         return logits
 
 
@@ -41,6 +43,6 @@ class _Logits(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, None]:
-        """The gradient of the weighted sum of each row's logits."""
+        """Return the gradient of each row's weighted sum of logits."""
         (x,) = ctx.saved_tensors
         return ctx.model.gradient(x, weights, lambda logits, weights: (logits * weights).sum(1)).gradient, None

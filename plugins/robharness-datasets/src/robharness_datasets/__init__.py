@@ -1,6 +1,6 @@
-"""The data sets of the paper, read from disk as their publishers lay them out.
+"""The paper's data sets, read from disk in their publishers' layouts.
 
-ImageNet and CIFAR, the corrupted copies of both as corruptions, any folder of pictures, and the videos of UCF101.
+ImageNet and CIFAR, their corrupted copies as corruptions, image folders, and the videos of UCF101.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from robharness_datasets.imagenet import open_imagenet
 from robharness_datasets.imagenet_c import open_imagenet_c
 from robharness_datasets.ucf101 import SPEC as UCF101
 
-# Name, group, ImageNet-C's archive. The groups are the paper's (Table 6), where brightness is digital; the publisher
-# files it under weather. The last four are no part of the benchmark, nor of the paper; they have names of their own,
-# so that imagenet-c/* asks for the 15 alone.
+# Name, group, archive of ImageNet-C. The groups are those of the paper's Table 6, which counts brightness as digital;
+# the publisher counts it as weather. The last four belong neither to the benchmark nor to the paper. Their prefix is
+# "-extra", so that the pattern imagenet-c/* matches only the 15 corruptions of the benchmark.
 _CORRUPTIONS = (
     ("gaussian_noise", "noise", "noise"),
     ("shot_noise", "noise", "noise"),
@@ -46,7 +46,7 @@ _CORRUPTIONS = (
 def robharness_datasets() -> Iterator[DatasetSpec]:
     yield DatasetSpec(
         name="imagenet",
-        summary="ImageNet (ILSVRC 2012) in a folder for each class, as torchvision reads it",
+        summary="ImageNet (ILSVRC 2012), one folder per class, in torchvision's layout",
         labels="imagenet-1k",
         splits=("val", "train"),
         open=open_imagenet,
@@ -56,7 +56,7 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
     for name, classes in (("cifar-10", 10), ("cifar-100", 100)):
         yield DatasetSpec(
             name=name,
-            summary=f"60,000 pictures of 32 x 32 px in {classes} classes, from the pickles of the publisher",
+            summary=f"60,000 images of 32 x 32 px in {classes} classes, from the publisher's pickle files",
             labels=name,
             splits=("train", "test"),
             open=partial(open_cifar, name),
@@ -65,14 +65,14 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
         )
     yield DatasetSpec(
         name="folder",
-        summary="Your own pictures in a folder for each class; the split names the folder in the data root",
+        summary="Your own images, one folder per class; the split is the folder's path below the data root",
         labels="folder",
         splits=(),  # any
         open=open_folder,
     )
     yield DatasetSpec(
         name="imagenet-folder",
-        summary="The same with ImageNet's classes, as ImageNet-V2, -Sketch, -A and -R have them",
+        summary="An image folder with ImageNet's classes, e.g. ImageNet-V2, -Sketch, -A or -R",
         labels="imagenet-1k",
         splits=(),  # any
         open=open_imagenet_folder,
@@ -83,10 +83,10 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
 @hookimpl
 def robharness_corruptions() -> Iterator[CorruptionSpec]:
     for name, group, archive in _CORRUPTIONS:
-        words, extra = name.replace("_", " "), "-extra" if group == "extra" else ""
+        title, extra = name.replace("_", " "), "-extra" if group == "extra" else ""
         yield CorruptionSpec(
             name=f"imagenet-c{extra}/{name}",
-            summary=f"ImageNet-C's {words} as published, 224 px",
+            summary=f"ImageNet-C's {title} as published, 224 px",
             group=group,
             open=partial(open_imagenet_c, name, archive),
             canvas=224,
@@ -95,7 +95,7 @@ def robharness_corruptions() -> Iterator[CorruptionSpec]:
         for clean in ("cifar-10", "cifar-100"):
             yield CorruptionSpec(
                 name=f"{clean}-c{extra}/{name}",
-                summary=f"{clean.upper()}-C's {words} as published, 32 px",
+                summary=f"{clean.upper()}-C's {title} as published, 32 px",
                 group=group,
                 open=partial(open_cifar_c, clean, name),
                 canvas=32,

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as published: pickles of Python 2, of which nothing but arrays, texts and numbers is made."""
+"""CIFAR-10 and CIFAR-100 as published, in Python 2 pickles; only arrays, strings and numbers are unpickled."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ SIDE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """folder: of the unpacked archive. labels: their key in a file. files: split -> file -> its md5.
+    """Published files of one data set.
 
-    The md5 of the files are those that torchvision checks them with.
+    folder: name of the unpacked archive's folder.
+    labels: key of the labels in a file.
+    classes: number of classes.
+    files: split -> file name -> md5. Source of the md5: torchvision.
     """
 
     folder: str
@@ -31,7 +34,8 @@ class Published:
     classes: int
     files: Mapping[str, Mapping[str, str]]
 
-    def get(self, root: Path) -> str:
+    def download_command(self, root: Path) -> str:
+        """Return the shell command that downloads and unpacks the data set into `root`."""
         archive = f"{self.folder.removesuffix('-batches-py').removesuffix('-python')}-python.tar.gz"
         return (
             f"curl -O https://www.cs.toronto.edu/~kriz/{archive} && "
@@ -68,56 +72,63 @@ PUBLISHED = {
 
 
 class Cifar:
-    """One split in memory; `read` gives uint8 (32, 32, 3). ids: "cifar-10-test-00000" and on, in the files' order.
+    """One split in memory; `read` returns uint8 (32, 32, 3).
 
-    rows: uint8 (N, 3072), the red, green and blue plane of each picture. labels: N of them.
+    The ids "cifar-10-test-00000", "cifar-10-test-00001", ... number the examples in the order of the files.
+
+    prefix: what precedes the number in an id.
+    rows: uint8 (N, 3072), the red, green and blue plane of each image.
+    labels: N integers.
     """
 
     def __init__(self, prefix: str, rows: np.ndarray, labels: Sequence[int]) -> None:
-        self.ids: Sequence[str] = [f"{prefix}{place:05}" for place in range(len(labels))]
+        self.ids: Sequence[str] = [f"{prefix}{row:05}" for row in range(len(labels))]
         self.labels = labels
         self._planes = rows.reshape(-1, 3, SIDE, SIDE)
 
     def read(self, index: int) -> np.ndarray:
-        picture: np.ndarray = self._planes[index].transpose(1, 2, 0).copy()
-        return picture
+        image: np.ndarray = self._planes[index].transpose(1, 2, 0).copy()
+        return image
 
 
 def open_cifar(name: str, root: Path, split: str) -> Cifar:
-    """The split "train" or "test" of "cifar-10" or "cifar-100", in `<root>/cifar-10-batches-py` or `cifar-100-python`.
+    """Open one split of CIFAR, from `<root>/cifar-10-batches-py` or `<root>/cifar-100-python`.
 
-    Raises MissingResource where a file is missing, and UserError where one is not the published one, unless a file SUBSET in
-    the folder says that this is on purpose.
+    name: "cifar-10" or "cifar-100".
+    root: the data root.
+    split: "train" or "test".
+    Raises Missing if a file is missing, UserError if a file is not the published one. A file named SUBSET in the folder
+    declares an intended subset and turns the md5 check off.
     """
     import numpy as np
 
     published = PUBLISHED[name]
-    folder, get = root / published.folder, published.get(root)
-    is_part = (folder / SUBSET).exists()
+    folder, get = root / published.folder, published.download_command(root)
+    is_subset = (folder / SUBSET).exists()
     rows, labels = [], []
     for file, md5 in published.files[split].items():
         if not (folder / file).is_file():
-            raise MissingResource(f"the {split} split of {name.upper()}", where=str(folder / file), get=get)
-        if not is_part:
-            _check(folder / file, md5, get)
-        batch = _batch(folder / file, published, get)
-        rows.append(batch[0])
-        labels += batch[1]
+            raise Missing(f"the {split} split of {name.upper()}", where=str(folder / file), get=get)
+        if not is_subset:
+            _check_md5(folder / file, md5, get)
+        batch_rows, batch_labels = _read_batch(folder / file, published, get)
+        rows.append(batch_rows)
+        labels += batch_labels
     return Cifar(f"{name}-{split}-", np.concatenate(rows), labels)
 
 
-def _check(file: Path, md5: str, get: str) -> None:
+def _check_md5(file: Path, md5: str, get: str) -> None:
     with file.open("rb") as content:
         found = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != md5:
         raise UserError(
-            f"{file} is not the published file, or not all of it (its md5 is {found}, not {md5}). To get it again: "
-            f"{get}; or, where this is on purpose, type: touch {shlex.quote(str(file.parent / SUBSET))}"
+            f"{file} is not the published file, or is incomplete (its md5 is {found}, not {md5}). Try: "
+            f"{get}; or, if a subset is intended: touch {shlex.quote(str(file.parent / SUBSET))}"
         )
 
 
-def _batch(file: Path, published: Published, get: str) -> tuple[np.ndarray, list[int]]:
-    """The rows, uint8 (N, 3072), and the labels of a file. Raises UserError for anything else."""
+def _read_batch(file: Path, published: Published, get: str) -> tuple[np.ndarray, list[int]]:
+    """Read the rows, uint8 (N, 3072), and the labels of a file. Raises UserError if the file has other content."""
     import numpy as np
 
     try:
@@ -128,13 +139,13 @@ def _batch(file: Path, published: Published, get: str) -> tuple[np.ndarray, list
             raise ValueError(f"{rows.dtype} {rows.shape} with {len(labels)} labels")
         if not set(labels) <= set(range(published.classes)):
             raise ValueError(f"labels from {min(labels)} to {max(labels)}")
-    except Exception as error:  # a pickle that is cut off may raise anything
-        raise UserError(f"{file} is no file of CIFAR ({type(error).__name__}: {error}). To get it: {get}") from error
+    except Exception as error:  # a truncated pickle may raise any exception
+        raise UserError(f"{file} is not a CIFAR file ({type(error).__name__}: {error}). Try: {get}") from error
     return rows, labels
 
 
 class _Unpickler(pickle.Unpickler):
-    """Arrays, and what pickle makes without importing anything; never code."""
+    """Unpickler for NumPy arrays and built-in types, which runs no code from the file."""
 
     def __init__(self, content: IO[bytes], *, encoding: str) -> None:
         super().__init__(content, encoding=encoding)
@@ -149,8 +160,8 @@ class _Unpickler(pickle.Unpickler):
             ("numpy", "dtype"): np.dtype,
             ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
             ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-            ("_codecs", "encode"): codecs.encode,  # of bytes, in pickles that Python 3 writes for Python 2
+            ("_codecs", "encode"): codecs.encode,  # encodes bytes in pickles that Python 3 writes for Python 2
         }
         if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which data do not need")
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which data files do not need")
         return allowed[module, name]

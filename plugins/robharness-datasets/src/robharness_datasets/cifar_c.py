@@ -1,4 +1,4 @@
-"""CIFAR-10-C and CIFAR-100-C as published: an array per corruption, the test split in five severities."""
+"""CIFAR-10-C and CIFAR-100-C as published: one array per corruption, with the test split at five severities."""
 
 from __future__ import annotations
 
@@ -17,48 +17,55 @@ if TYPE_CHECKING:
 
 SEVERITIES = (1, 2, 3, 4, 5)
 RECORDS = {"cifar-10": 2535967, "cifar-100": 3555552}
-"""Data set -> the record of its corruptions on zenodo.org."""
+"""Data set -> number of its record on zenodo.org."""
 
 
 class CifarC:
-    """One corruption. pictures: uint8 (5 * N, 32, 32, 3), severity by severity. clean: the name of the data set.
+    """One published corruption.
 
-    labels: the N of the test split, in its order.
+    clean: name of the clean data set.
+    images: uint8 (5 * N, 32, 32, 3), the test split in its own order, once per severity.
+    count: N, the number of test examples.
     """
 
-    def __init__(self, clean: str, pictures: np.ndarray, count: int) -> None:
-        self._clean, self._pictures, self._count = clean, pictures, count
+    def __init__(self, clean: str, images: np.ndarray, count: int) -> None:
+        self._clean, self._images, self._count = clean, images, count
 
     def perturb(self, model: None, batch: Batch, severity: int, rng: ExampleRNG) -> Tensor:
-        """The published pictures of `batch.ids`, uint8 (N, 32, 32, 3).
+        """Return the published images of `batch.ids`, uint8 (N, 32, 32, 3).
 
-        Raises UserError for a canvas of another size and for examples that are not of the test split.
+        Raises UserError if the canvas has another size, or if an example does not belong to the test split.
         """
         import torch
 
         side = tuple(batch.canvas.shape[1:3])
         if side != (SIDE, SIDE):
             raise UserError(
-                f"{self._clean.upper()}-C has {SIDE} x {SIDE} px, and the canvas {side}. "
-                f"Write into the suite: canvas: {SIDE}"
+                f"{self._clean.upper()}-C has {SIDE} x {SIDE} px, but the canvas has {side[0]} x {side[1]} px. "
+                f"Try: set `canvas: {SIDE}` in the suite"
             )
-        places = [(severity - 1) * self._count + self._place(id) for id in batch.ids]
-        return torch.from_numpy(self._pictures[places])  # a copy: indexed by a list
+        rows = [(severity - 1) * self._count + self._row(id) for id in batch.ids]
+        return torch.from_numpy(self._images[rows])  # indexing by a list copies
 
-    def _place(self, id: str) -> int:
+    def _row(self, id: str) -> int:
+        """Return the example's index in the test split."""
         prefix = f"{self._clean}-test-"
         if not id.startswith(prefix):
             raise UserError(
-                f"{self._clean.upper()}-C has the test split of {self._clean.upper()}, and '{id}' is not of it. "
-                f"Write into the suite: data: {{name: datasets/{self._clean}, split: test}}"
+                f"{self._clean.upper()}-C covers the test split of {self._clean.upper()}, which has no '{id}'. "
+                f"Try: set `data: {{name: datasets/{self._clean}, split: test}}` in the suite"
             )
         return int(id.removeprefix(prefix))
 
 
 def open_cifar_c(clean: str, corruption: str, params: None, root: Path) -> CifarC:
-    """The corruption of "cifar-10" or "cifar-100", in `<root>/CIFAR-10-C/` or `CIFAR-100-C/`; stays on disk.
+    """Open one corruption from `<root>/CIFAR-10-C/` or `<root>/CIFAR-100-C/`, memory-mapped.
 
-    Raises MissingResource where a file is missing, and UserError where it does not fit the test split.
+    clean: "cifar-10" or "cifar-100".
+    corruption: stem of the file name, e.g. "fog".
+    params: None; the corruption has no parameters.
+    root: the data root.
+    Raises Missing if a file is missing, UserError if its shape or the labels do not match the test split.
     """
     import numpy as np
 
@@ -69,19 +76,19 @@ def open_cifar_c(clean: str, corruption: str, params: None, root: Path) -> Cifar
         f"mkdir -p {shlex.quote(str(root))} && tar -xf {title}.tar -C {shlex.quote(str(root))}"
     )
     expected = open_cifar(clean, root, "test").labels
-    pictures, labels = (_array(folder / f"{name}.npy", title, get) for name in (corruption, "labels"))
+    images, labels = (_open_array(folder / f"{name}.npy", title, get) for name in (corruption, "labels"))
     shape = (len(SEVERITIES) * len(expected), SIDE, SIDE, 3)
-    if pictures.dtype != np.uint8 or pictures.shape != shape:
+    if images.dtype != np.uint8 or images.shape != shape:
         raise UserError(
-            f"{folder / corruption}.npy has {pictures.dtype} {pictures.shape}, not uint8 {shape} as five severities of "
-            f"{len(expected):,} test pictures have. To get it again: {get}"
+            f"{folder / corruption}.npy has {images.dtype} {images.shape}, not uint8 {shape}, the shape of five "
+            f"severities of {len(expected):,} test images. Try: {get}"
         )
     if labels.tolist() != len(SEVERITIES) * list(expected):
-        raise UserError(f"{folder}/labels.npy is not the test split's labels, five times. To get it again: {get}")
-    return CifarC(clean, pictures, len(expected))
+        raise UserError(f"{folder}/labels.npy is not the test split's labels, repeated five times. Try: {get}")
+    return CifarC(clean, images, len(expected))
 
 
-def _array(file: Path, title: str, get: str) -> np.ndarray:
+def _open_array(file: Path, title: str, get: str) -> np.ndarray:
     import numpy as np
 
     if not file.is_file():
@@ -89,5 +96,5 @@ def _array(file: Path, title: str, get: str) -> np.ndarray:
     try:
         array: np.ndarray = np.load(file, mmap_mode="r")
     except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"{file} is cut off or no array ({error}). To get it again: {get}") from error
+        raise UserError(f"{file} is truncated or not a NumPy array ({error}). Try: {get}") from error
     return array

@@ -1,7 +1,7 @@
-"""ImageNet (ILSVRC 2012) in torchvision's layout: a folder per class, named by the class's WordNet id.
+"""ImageNet (ILSVRC 2012) in torchvision's layout: one folder per class, named by the class's WordNet id.
 
-`imagenet_wnids.txt` holds the 1,000 ids in the order of the classes, which is alphabetical. It is a copy of
-`timm/data/_info/imagenet_synsets.txt` of timm 1.0.9 (Apache-2.0), with which a test compares it.
+`imagenet_wnids.txt` lists the 1,000 ids in the order of the classes, which is alphabetical. It is a copy of
+`timm/data/_info/imagenet_synsets.txt` of timm 1.0.9 (Apache-2.0); a test compares both files.
 """
 
 from __future__ import annotations
@@ -12,30 +12,37 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from robharness import MissingResource, UserError
-from robharness_datasets.listing import pictures_below, pictures_in
-from robharness_datasets.pictures import PictureFiles
+from robharness import Missing, UserError
+from robharness_datasets.images import ImageFiles
+from robharness_datasets.listing import images_below, images_in
 
 SUBSET = "SUBSET"
-"""A file of this name in a folder says that what is there is a part of what was published, on purpose."""
+"""Name of a file that declares a folder to be an intended subset of the published data."""
 PER_CLASS = 50
-"""Validation images of each class."""
+"""Number of validation images per class."""
 VALPREP = "https://raw.githubusercontent.com/soumith/imagenetloader.torch/master/valprep.sh"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """total: images. per_class: of each class, or None where they differ. unpack, sort: commands, run in the folder."""
+    """Size of a published split, and shell commands that install it.
+
+    total: number of images.
+    per_class: number of images per class, or None if the classes differ in size.
+    unpack: command that unpacks the archive into the folder {place}.
+    sort: command that sorts the images into one folder per class; runs inside the split's folder.
+    """
 
     total: int
     per_class: int | None
     unpack: str
     sort: str
 
-    def get(self, folder: Path) -> str:
+    def instructions(self, folder: Path) -> str:
+        """Return how to obtain the split: registration page and shell commands."""
         place = shlex.quote(str(folder))
         return (
-            f"register at https://image-net.org/download-images, then type: "
+            f"register at https://image-net.org/download-images, download the archive, then type: "
             f"mkdir -p {place} && {self.unpack.format(place=place)} && cd {place} && {self.sort}"
         )
 
@@ -58,64 +65,81 @@ SPLITS = {
 
 @cache
 def wnids() -> Mapping[str, int]:
-    """The WordNet id of each of the 1,000 classes -> its number, in order."""
+    """Return WordNet id -> class number for the 1,000 classes, in order."""
     names = (Path(__file__).parent / "imagenet_wnids.txt").read_text(encoding="ascii").split()
     return {name: number for number, name in enumerate(names)}
 
 
-def open_imagenet(root: Path, split: str) -> PictureFiles:
-    """The images of `<root>/imagenet/<split>/<wnid>/`, split "val" or "train"; ids such as "n01440764/one.JPEG".
+def open_imagenet(root: Path, split: str) -> ImageFiles:
+    """Open the images of `<root>/imagenet/<split>/<wnid>/`, with ids such as "n01440764/one.JPEG".
 
-    Raises MissingResource where images are missing, unless a file SUBSET in the folder says that this is on purpose, and
-    UserError where the folders are none of ImageNet's classes.
+    root: the data root.
+    split: "val" or "train".
+    Raises Missing if images are missing, UserError if a folder is not named after one of ImageNet's classes.
+    A file named SUBSET in the split's folder declares an intended subset, so that missing images are accepted.
     """
-    folder, facts = root / "imagenet" / split, SPLITS[split]
+    folder, published = root / "imagenet" / split, SPLITS[split]
     what = f"the images of ImageNet's split {split}"
     if not folder.is_dir():
-        raise MissingResource(what, where=str(folder), get=facts.get(folder))
-    found = pictures_below(folder)
+        raise Missing(what, where=str(folder), get=published.instructions(folder))
+    found = images_below(folder)
     if not any(found.values()):
-        if loose := pictures_in(folder):
+        if unsorted := images_in(folder):
             raise UserError(
-                f"{folder} has {len(loose):,} images side by side, not in a folder for each class. "
-                f"To sort them: cd {shlex.quote(str(folder))} && {facts.sort}"
+                f"{folder} has {len(unsorted):,} images that are not sorted into one folder per class. "
+                f"Try: cd {shlex.quote(str(folder))} && {published.sort}"
             )
-        raise MissingResource(what, where=str(folder), get=facts.get(folder))
+        raise Missing(what, where=str(folder), get=published.instructions(folder))
     check_classes(folder, found)
     if not (folder / SUBSET).exists():
-        check_complete(what, folder, found, facts.total, facts.per_class, facts.get(folder), folder / SUBSET)
+        get, subset_file = published.instructions(folder), folder / SUBSET
+        check_complete(what, folder, found, published.total, published.per_class, get, subset_file)
     numbers = wnids()
-    return PictureFiles(folder, [(f"{wnid}/{name}", numbers[wnid]) for wnid, names in found.items() for name in names])
+    return ImageFiles(folder, [(f"{wnid}/{name}", numbers[wnid]) for wnid, names in found.items() for name in names])
 
 
 def check_classes(folder: Path, found: Mapping[str, Sequence[str]]) -> None:
-    """Raises UserError where a folder in `folder` is none of ImageNet's classes."""
-    others = sorted(found.keys() - wnids().keys())
-    if others:
-        place = shlex.quote(str(folder / others[0]))
+    """Raise UserError if a folder is not named after one of ImageNet's classes.
+
+    found: folder name -> names of its images in `folder`.
+    """
+    unknown = sorted(found.keys() - wnids().keys())
+    if unknown:
+        path = shlex.quote(str(folder / unknown[0]))
         raise UserError(
-            f"{folder} has folders that are none of ImageNet's 1,000 classes ({len(others)}, such as {others[0]}). "
-            f"To move it away: mv {place} {shlex.quote(str(folder.parent))}"
+            f"{folder} has folders that are none of ImageNet's 1,000 classes ({len(unknown)}, such as {unknown[0]}). "
+            f"Try: mv {path} {shlex.quote(str(folder.parent))}"
         )
 
 
 def check_complete(
-    what: str, folder: Path, found: Mapping[str, Sequence[str]], total: int, per_class: int | None, get: str, mark: Path
+    what: str,
+    folder: Path,
+    found: Mapping[str, Sequence[str]],
+    total: int,
+    per_class: int | None,
+    get: str,
+    subset_file: Path,
 ) -> None:
-    """Raises MissingResource where there are not `total` images of all 1,000 classes, `per_class` of each.
+    """Raise Missing unless the folder has all images of all 1,000 classes.
 
-    found: class -> names of its images in `folder`. get: how to get them all. mark: what says that they are not wanted.
+    what: description of the images, for the message.
+    found: class -> names of its images in `folder`.
+    total: expected number of images.
+    per_class: expected number of images per class, or None if the classes differ in size.
+    get: how to obtain all images.
+    subset_file: the file that would declare an intended subset.
     """
     counts = {wnid: len(found.get(wnid, ())) for wnid in wnids()}
     absent = [wnid for wnid, count in counts.items() if not count]
     uneven = [wnid for wnid, count in counts.items() if count and per_class and count != per_class]
-    there = sum(counts.values())
-    if there == total and not absent and not uneven:
+    count = sum(counts.values())
+    if count == total and not absent and not uneven:
         return
-    remarks = [f"there are {there:,} of {total:,}"]
+    remarks = [f"there are {count:,} of {total:,}"]
     if absent:
-        remarks.append(f"classes without any: {len(absent)}, such as {absent[0]}")
+        remarks.append(f"classes without images: {len(absent)}, such as {absent[0]}")
     if uneven:
         remarks.append(f"classes without {per_class}: {len(uneven)}, such as {uneven[0]} with {counts[uneven[0]]}")
-    again = f"{get}; or, where this is a part on purpose, type: touch {shlex.quote(str(mark))}"
-    raise MissingResource(f"all of {what} ({'; '.join(remarks)})", where=str(folder), get=again)
+    get = f"{get}; or, if a subset is intended: touch {shlex.quote(str(subset_file))}"
+    raise Missing(f"all of {what} ({'; '.join(remarks)})", where=str(folder), get=get)

@@ -1,6 +1,6 @@
-"""ImageNet-C (Hendrycks and Dietterich, 2019) as published: JPEGs of 224 px, in a folder per severity and class.
+"""ImageNet-C (Hendrycks and Dietterich, 2019) as published: JPEGs of 224 px, one folder per severity and class.
 
-`robharness export-corruptions` writes the same layout, with PNGs, which lose nothing, and a manifest beside them.
+`robharness export-corruptions` writes the same layout with lossless PNGs and a manifest.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from robharness import MissingResource, UserError
 from robharness_datasets.imagenet import PER_CLASS, SUBSET, check_classes, check_complete, wnids
-from robharness_datasets.listing import pictures_below
-from robharness_datasets.pictures import read_rgb
+from robharness_datasets.images import read_rgb
+from robharness_datasets.listing import images_below
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,25 +25,26 @@ if TYPE_CHECKING:
 SIDE = 224
 SEVERITIES = (1, 2, 3, 4, 5)
 MANIFEST = "robharness.json"
-"""What `robharness export-corruptions` leaves above the corruptions; its folder may hold a part of the images."""
-READERS = 8
-"""Threads that decode at most; PIL lets go of Python's lock."""
+"""File that `robharness export-corruptions` writes above the corruptions; a folder with it may be a subset."""
+MAX_THREADS = 8
+"""Maximum number of decoding threads; PIL releases the GIL while it decodes."""
 
 
 class ImageNetC:
-    """One corruption, in `<folder>/<severity>/<wnid>/<file>`; finds an image by its id in datasets/imagenet.
+    """One published corruption; the ids of datasets/imagenet name its images.
 
-    get: the command that gets the images.
+    folder: contains `<severity>/<wnid>/<file>`.
+    get: the command that downloads the images.
     """
 
     def __init__(self, folder: Path, get: str) -> None:
         self._folder, self._get = folder, get
 
     def perturb(self, model: None, batch: Batch, severity: int, rng: ExampleRNG) -> Tensor:
-        """The published images of `batch.ids`, uint8 (N, 224, 224, 3), as they are: never resized again.
+        """Return the published images of `batch.ids`, uint8 (N, 224, 224, 3), without resizing.
 
-        Raises MissingResource for an image that is not there, Unreadable for a broken one, and UserError for one of another
-        size than the published, or a canvas of another.
+        Raises Missing if an image is missing, and Unreadable if it is broken.
+        Raises UserError if an image or the canvas is not 224 x 224 px.
         """
         import numpy as np
         import torch
@@ -51,10 +52,11 @@ class ImageNetC:
         side = tuple(batch.canvas.shape[1:3])
         if side != (SIDE, SIDE):
             raise UserError(
-                f"ImageNet-C has {SIDE} x {SIDE} px, and the canvas {side}. Write into the suite: canvas: {SIDE}"
+                f"ImageNet-C has {SIDE} x {SIDE} px, but the canvas has {side[0]} x {side[1]} px. "
+                f"Try: set `canvas: {SIDE}` in the suite"
             )
         files = [self._file(severity, id) for id in batch.ids]
-        with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as threads:
+        with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads:
             return torch.from_numpy(np.stack(list(threads.map(self._read, files))))
 
     def _file(self, severity: int, id: str) -> Path:
@@ -64,39 +66,41 @@ class ImageNetC:
 
     def _read(self, file: Path) -> np.ndarray:
         if not file.is_file():
-            raise MissingResource("an image of ImageNet-C", where=str(file), get=self._get)
-        picture = read_rgb(file)
-        if picture.shape != (SIDE, SIDE, 3):
-            height, width, _ = picture.shape
-            raise UserError(
-                f"{file} has {height} x {width} px and not the published {SIDE} x {SIDE}. To get it again: {self._get}"
-            )
-        return picture
+            raise Missing("an image of ImageNet-C", where=str(file), get=self._get)
+        image = read_rgb(file)
+        if image.shape != (SIDE, SIDE, 3):
+            height, width, _ = image.shape
+            raise UserError(f"{file} has {height} x {width} px, not the published {SIDE} x {SIDE}. Try: {self._get}")
+        return image
 
 
 def open_imagenet_c(name: str, archive: str, params: None, root: Path) -> ImageNetC:
-    """The corruption `name` of `<root>/imagenet-c/`, in a folder `<archive>/<name>` or `<name>`.
+    """Open one corruption from `<root>/imagenet-c/<archive>/<name>` or `<root>/imagenet-c/<name>`.
 
-    archive: the published one that it is in, "noise" of noise.tar. Raises MissingResource where images are missing, unless
-    a file SUBSET in `imagenet-c` or in a folder between it and the classes says that this is on purpose, or
-    `export-corruptions` made them, and UserError where folders are none of the classes.
+    name: corruption, e.g. "fog".
+    archive: stem of the published archive that contains the corruption, e.g. "noise" for noise.tar.
+    params: None; the corruption has no parameters.
+    root: the data root.
+    Raises Missing if images are missing, UserError if a folder is not named after one of ImageNet's classes.
+    Missing images are accepted if `export-corruptions` wrote the folder, or if a file named SUBSET declares an intended
+    subset. SUBSET may be in `imagenet-c` or in any folder between it and the classes.
     """
     top = root / "imagenet-c"
-    places = [top / archive / name, top / name]
+    candidates = [top / archive / name, top / name]
     get = (
         f"curl -LO https://zenodo.org/records/2235448/files/{archive}.tar && "
         f"mkdir -p {shlex.quote(str(top))} && tar -xf {archive}.tar -C {shlex.quote(str(top))}"
     )
-    folder = next((place for place in places if place.is_dir()), None)
+    folder = next((candidate for candidate in candidates if candidate.is_dir()), None)
     if folder is None:
-        raise MissingResource(f"ImageNet-C's {name}", where=" and ".join(map(str, places)), get=get)
+        raise Missing(f"ImageNet-C's {name}", where=" and ".join(map(str, candidates)), get=get)
     for severity in SEVERITIES:
-        place = folder / str(severity)
-        marks = [above / SUBSET for above in (place, folder, folder.parent, top)]
-        is_part = any(mark.exists() for mark in [*marks, folder.parent / MANIFEST])
-        found = pictures_below(place) if place.is_dir() else {}
-        check_classes(place, found)
-        if not is_part:
+        images = folder / str(severity)
+        subset_files = [parent / SUBSET for parent in (images, folder, folder.parent, top)]
+        is_subset = any(file.exists() for file in [*subset_files, folder.parent / MANIFEST])
+        found = images_below(images) if images.is_dir() else {}
+        check_classes(images, found)
+        if not is_subset:
             what = f"the images of ImageNet-C's {name} of severity {severity}"
-            check_complete(what, place, found, PER_CLASS * len(wnids()), PER_CLASS, get, top / SUBSET)
+            check_complete(what, images, found, PER_CLASS * len(wnids()), PER_CLASS, get, top / SUBSET)
     return ImageNetC(folder, get)

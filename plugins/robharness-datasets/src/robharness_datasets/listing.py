@@ -1,7 +1,7 @@
-"""Which pictures lie in the folders of a folder: listed once and kept, and listed again where a folder has changed.
+"""Cached listings of the image files in a folder's subfolders; a changed subfolder is listed again.
 
-A folder's own times change whenever a file in it comes, goes or gets another name, so a listing serves as long as they
-do not. Trade-off: names are all that is kept, so a file whose content changes is not noticed here.
+A folder's timestamps change when a file in it is added, removed or renamed, so a listing is valid while they stay the
+same. Trade-off: only names are cached, so a changed content of a file is not detected here.
 """
 
 from __future__ import annotations
@@ -17,35 +17,40 @@ from contextlib import suppress
 from pathlib import Path
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""What names of pictures end in, in any case; the list is torchvision's."""
+"""Suffixes of image files, compared in lower case. Source: torchvision."""
 SETTLED_NS = 2_000_000_000
-"""A folder that changed less than this before it was listed may change again within one tick of its file system's
-clock, which is 2 s at the worst (FAT); its listing is not kept."""
+"""Minimum age of a folder's last change, in nanoseconds, for its listing to be cached. A younger folder may change
+again within one tick of its file system's clock, at most 2 s (FAT), without a change of its timestamps."""
 
-Kept = dict[str, tuple[list[int], list[str]]]
-"""Folder -> what `_stamp` said when it was listed, and the names in it."""
+Listings = dict[str, tuple[list[int], list[str]]]
+"""Folder -> its `_stamp` when it was listed, and the names of its images."""
 
 
-def pictures_below(folder: Path) -> dict[str, list[str]]:
-    """Folder -> the pictures in it, for every folder in `folder`; sorted, hidden ones left out, not those further down.
+def images_below(folder: Path) -> dict[str, list[str]]:
+    """Return subfolder -> names of its image files, for each direct subfolder of `folder`.
 
-    Raises OSError where `folder` or a folder in it cannot be listed.
+    Both are sorted; hidden files, hidden folders and deeper folders are ignored.
+    Raises OSError if `folder` or a subfolder cannot be listed.
     """
-    file, now = _cache() / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.json.gz", time.time_ns()
-    kept, found = _read(file), Kept()
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
+    file, now = _cache_folder() / f"{name}.json.gz", time.time_ns()
+    cached, found = _read_cache(file), Listings()
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if not entry.name.startswith(".") and entry.is_dir():
-            stamp = _stamp(entry.stat())  # before its names: what comes in between is noticed the next time
-            same = kept.get(entry.name, ([], []))
-            found[entry.name] = same if same[0] == stamp else (stamp, pictures_in(entry.path))
-    settled = {name: one for name, one in found.items() if max(one[0][:2]) < now - SETTLED_NS}
-    if settled != kept:
-        _write(file, settled)
+            stamp = _stamp(entry.stat())  # before listing, so that a change in between is detected the next time
+            old = cached.get(entry.name, ([], []))
+            found[entry.name] = old if old[0] == stamp else (stamp, images_in(entry.path))
+    settled = {name: listing for name, listing in found.items() if max(listing[0][:2]) < now - SETTLED_NS}
+    if settled != cached:
+        _write_cache(file, settled)
     return {name: names for name, (_, names) in found.items()}
 
 
-def pictures_in(folder: str | Path) -> list[str]:
-    """The names of the pictures in a folder, sorted, hidden ones left out. Raises OSError where it cannot be listed."""
+def images_in(folder: str | Path) -> list[str]:
+    """Return the sorted names of the image files in a folder, except hidden ones.
+
+    Raises OSError if the folder cannot be listed.
+    """
     with os.scandir(folder) as entries:
         return sorted(
             entry.name
@@ -55,16 +60,16 @@ def pictures_in(folder: str | Path) -> list[str]:
 
 
 def _stamp(status: os.stat_result) -> list[int]:
-    """Changes with the folder; the second time does even where a tool that copies sets the first one back."""
+    """Return mtime, ctime and inode of a folder. ctime changes even if a copying tool resets mtime."""
     return [status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
-def _cache() -> Path:
+def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "robharness" / "listings"
 
 
-def _read(file: Path) -> Kept:
-    """What was kept; nothing where it cannot be read, whatever the reason, since it can be listed again."""
+def _read_cache(file: Path) -> Listings:
+    """Return the cached listings, or none if the file is missing or damaged, since folders can be listed again."""
     try:
         with gzip.open(file, "rt", encoding="ascii") as text:
             return {name: (stamp, names) for name, (stamp, names) in json.load(text).items()}
@@ -72,10 +77,10 @@ def _read(file: Path) -> Kept:
         return {}
 
 
-def _write(file: Path, kept: Kept) -> None:
-    """Keep it, whole or not at all; nothing where there is no place to."""
+def _write_cache(file: Path, listings: Listings) -> None:
+    """Write the cache atomically. An unwritable cache folder is ignored."""
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
-            temporary.write(gzip.compress(json.dumps(kept).encode(), compresslevel=1))
+            temporary.write(gzip.compress(json.dumps(listings).encode(), compresslevel=1))
         Path(temporary.name).replace(file)

@@ -1,8 +1,7 @@
-"""Video files, of which decord decodes the frames that are asked for; broken ones say so.
+"""Video files, decoded by decord frame by frame; broken files are detected.
 
-A decoder makes the best of what it gets: of a file that was cut off it shows the beginning, and instead of frames that
-it cannot decode their neighbours. Both count as broken here. Trade-off: damage that it hides within a frame does not
-show.
+The decoder hides damage: it returns the beginning of a truncated file, and replaces undecodable frames by their
+neighbours. Both count as broken here. Trade-off: damage within a frame, which the decoder conceals, is not detected.
 """
 
 from __future__ import annotations
@@ -18,49 +17,52 @@ from robharness import MissingResource, UnreadableExample
 if TYPE_CHECKING:
     import numpy as np
 
-LOST = 0.1
-"""The share of a video's frames that may be absent or repeated before it counts as broken: some writers store nothing
-for a frame that equals the one before it."""
+MAX_LOST = 0.1
+"""Fraction of a video's frames that may be absent or repeated before the video counts as broken. Not 0, since some
+encoders store nothing for a frame that equals the previous one."""
 
 
 class VideoFile:
-    """The frames of a file, decoded when they are asked for; for one thread, since it keeps its place in the file.
+    """The frames of a video file, decoded on access.
 
-    Raises UnreadableExample, here and when frames are asked for, where the file is broken.
+    An instance is for one thread, since the decoder has a position in the file.
+    Raises Unreadable if the file is broken, in the constructor or when frames are decoded.
     """
 
     def __init__(self, file: Path) -> None:
         import decord
 
-        _check_whole(file)
-        decord.logging.set_level(decord.logging.QUIET)  # what it would say goes to stderr, between ours
+        _check_size(file)
+        decord.logging.set_level(decord.logging.QUIET)  # its messages would mix with ours on stderr
         try:
-            self._reader: Any = decord.VideoReader(str(file), num_threads=1, fault_tol=LOST)
+            self._reader: Any = decord.VideoReader(str(file), num_threads=1, fault_tol=MAX_LOST)
         except (RuntimeError, AssertionError, decord.DECORDError):
-            raise UnreadableExample("it is no video, or its beginning is broken") from None
-        announced = _announced(file)
-        if len(self) < (1 - LOST) * announced:
-            raise UnreadableExample(f"it has {len(self)} of the {announced} frames that it announces")
+            raise Unreadable("the file is not a video, or its beginning is broken") from None
+        expected = _frames_in_header(file)
+        if len(self) < (1 - MAX_LOST) * expected:
+            raise Unreadable(f"the file has {len(self)} of the {expected} frames that its header states")
 
     def __len__(self) -> int:
         return len(self._reader)
 
     def __getitem__(self, frames: Sequence[int]) -> np.ndarray:
-        """These frames, uint8 (n, H, W, 3), RGB."""
+        """Decode the frames at these indices, uint8 (n, H, W, 3), RGB."""
         import decord
         import numpy as np
 
         try:
-            found = self._one_after_the_other(set(frames))
+            found = self._decode_in_order(set(frames))
         except decord.DECORDLimitReachedError:
-            raise UnreadableExample(f"more than {LOST:.0%} of its frames cannot be decoded") from None
+            raise Unreadable(f"more than {MAX_LOST:.0%} of the video's frames cannot be decoded") from None
         except (decord.DECORDError, StopIteration):
-            raise UnreadableExample("the frames that are wanted cannot be decoded") from None
+            raise Unreadable("the requested frames cannot be decoded") from None
         return np.stack([found[frame] for frame in frames])
 
-    def _one_after_the_other(self, wanted: set[int]) -> dict[int, np.ndarray]:
-        """From the first frame on: decord seeks by times of presentation, which AVI has not, so that it would come out
-        some frames early in videos with B-frames, as XviD makes them. Its skipping of frames seeks, too.
+    def _decode_in_order(self, wanted: set[int]) -> dict[int, np.ndarray]:
+        """Decode all frames from the first to the last wanted one, without seeking.
+
+        decord seeks by presentation timestamps, which AVI lacks. In videos with B-frames, e.g. from XviD, seeking would
+        return frames that are a few indices too early. decord's skipping of frames seeks as well.
         """
         self._reader.seek(0)
         found = {}
@@ -71,31 +73,33 @@ class VideoFile:
         return found
 
 
-def need_decoder(extra: str) -> None:
-    """Raise Missing where decord is not installed. extra: what brings it, e.g. "robharness-datasets[video]"."""
+def require_decoder(extra: str) -> None:
+    """Raise Missing if decord is not installed.
+
+    extra: distribution and extra that install it, e.g. "robharness-datasets[video]".
+    """
     if importlib.util.find_spec("decord") is None:
-        raise MissingResource(
-            "the decoder of videos", where="no installed package decord", get=f"pip install '{extra}'"
-        )
+        raise Missing("the video decoder decord", where="no installed package decord", get=f"pip install '{extra}'")
 
 
-def _check_whole(file: Path) -> None:
+def _check_size(file: Path) -> None:
+    """Raise Unreadable if the file cannot be opened, is empty, or is a truncated RIFF file such as AVI."""
     try:
         size = file.stat().st_size
         with file.open("rb") as content:
             header = content.read(12)
     except OSError as error:
-        raise UnreadableExample(f"it cannot be opened ({error.strerror})") from None
+        raise Unreadable(f"the file cannot be opened ({error.strerror})") from None
     if not size:
-        raise UnreadableExample("it is empty")
+        raise Unreadable("the file is empty")
     if header[:4] == b"RIFF" and len(header) == 12:
         whole = 8 + struct.unpack("<I", header[4:8])[0]
         if size < whole:
-            raise UnreadableExample(f"it is cut off after {size:,} of {whole:,} bytes")
+            raise Unreadable(f"the file is truncated: {size:,} of {whole:,} bytes")
 
 
-def _announced(file: Path) -> int:
-    """How many frames an AVI says that it has; 0 for other containers, which are not readable once they are cut off."""
+def _frames_in_header(file: Path) -> int:
+    """Return the number of frames in an AVI header, or 0 for other containers, which cannot be read if truncated."""
     with file.open("rb") as content:
         header = content.read(56)
     is_avi = len(header) == 56 and header[8:16] == b"AVI LIST" and header[20:28] == b"hdrlavih"

@@ -1,4 +1,4 @@
-"""The models of the RobustBench zoo by name, with their published accuracies."""
+"""The models of the RobustBench model zoo by name, with their published accuracies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ __all__ = ["Named", "robharness_models"]
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """name: as RobustBench has it, e.g. "Carmon2019Unlabeled". Raises ValueError for one that its zoo does not have."""
+    """Parameters of a model of one of the zoos.
+
+    name: RobustBench's name of the model, e.g. "Carmon2019Unlabeled".
+    Raises ValueError if the zoo has no such model.
+    """
 
     zoo: ClassVar[str]
     name: str
@@ -48,7 +52,7 @@ def _build(params: Named, weights: Path | Mapping[str, Path] | None) -> nn.Modul
 def _spec(found: Zoo) -> ModelSpec:
     return ModelSpec(
         name=found.name,
-        summary=f"RobustBench by name: {found.summary}",
+        summary=f"Models of RobustBench by name: {found.summary}",
         input=InputSpec(shape=(3, found.side, found.side)),
         labels=found.labels,
         build=_build,
@@ -61,7 +65,7 @@ def _spec(found: Zoo) -> ModelSpec:
             namespace={"zoo": found.name},
         ),
         given=_given,
-        licence="of each model, as its authors say; RobustBench names none",
+        licence="differs by model, see its authors; RobustBench states none",
         paper="https://arxiv.org/abs/2010.09670",
     )
 

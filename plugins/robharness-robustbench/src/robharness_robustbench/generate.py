@@ -1,7 +1,7 @@
-"""Writes zoo.json: `python -m robharness_robustbench.generate MODEL_INFO`.
+"""Write zoo.json: `python -m robharness_robustbench.generate MODEL_INFO`.
 
-MODEL_INFO: the folder `model_info` of a clone of https://github.com/RobustBench/robustbench, which the package lacks;
-the table has its accuracies as of commit 78fcc9e. All else comes from the installed package.
+MODEL_INFO: the folder `model_info` of a clone of https://github.com/RobustBench/robustbench; the package lacks it. The
+table has the accuracies of commit 78fcc9e. The other values come from the installed package.
 """
 
 from __future__ import annotations
@@ -27,39 +27,42 @@ _ACCURACIES = {
     "corruptions_acc_3d": "3d corruptions",
     "corruptions_mce_3d": "3d mCE",
 }
-"""Keys of model_info, and of `expected`. Corruptions: the mean over all of them and severities 1 to 5."""
+"""Key of model_info -> key of `expected`. "corruptions" is the mean over all corruptions and severities 1 to 5."""
 
 
 def rows(zoo: Zoo) -> dict[str, Row]:
-    """What the installed RobustBench says of each model, by name: where its file is, preprocessing."""
+    """Return model name -> source of its file and preprocessing, from the installed RobustBench."""
     enums, utils = robustbench("model_zoo.enums"), robustbench("utils")
     dataset, threat = enums.BenchmarkDataset(zoo.dataset), enums.ThreatModel(zoo.threat)
     known = robustbench("model_zoo.models").model_dicts[dataset][threat]
-    # The models for which its loader bears with what does not fit; they are named within that function alone.
-    borne = next(const for const in utils._safe_load_state_dict.__code__.co_consts if isinstance(const, frozenset))
+    # The models that its loader loads leniently; only constants of the function's code name them.
+    lenient = next(const for const in utils._safe_load_state_dict.__code__.co_consts if isinstance(const, frozenset))
     return {
         name: {
             **_source(zoo, name, entry),
             **({"preprocessing": _preprocessing(dataset, threat, name)} if zoo.dataset == "imagenet" else {}),
-            **({"lenient": True} if zoo.dataset == "imagenet" or name in borne or _timm(zoo, name) else {}),
+            **({"lenient": True} if zoo.dataset == "imagenet" or name in lenient or _timm(zoo, name) else {}),
         }
         for name, entry in sorted(known.items())
     }
 
 
 def published(info: Path, zoo: Zoo, name: str) -> Row:
-    """What `model_info` says of a model: accuracies as fractions, by key of `expected`, and its paper."""
-    said = json.loads((info / zoo.dataset / zoo.threat / f"{name}.json").read_text())
-    words = {"norm": zoo.threat.lower(), "eps": said["eps"]}
-    accuracies = {label.format(**words): said[key] for key, label in _ACCURACIES.items() if said.get(key)}
+    """Return the accuracies of a model, as fractions by key of `expected`, and its paper, from `model_info`.
+
+    info: the folder `model_info`.
+    """
+    entry = json.loads((info / zoo.dataset / zoo.threat / f"{name}.json").read_text())
+    budget = {"norm": zoo.threat.lower(), "eps": entry["eps"]}
+    accuracies = {label.format(**budget): entry[key] for key, label in _ACCURACIES.items() if entry.get(key)}
     return {
         "expected": {label: round(float(value) / 100, 6) for label, value in accuracies.items()},
-        "paper": said["link"],
+        "paper": entry["link"],
     }
 
 
 def text(table: Mapping[str, Mapping[str, Row]]) -> str:
-    """JSON, a model a line."""
+    """Return the table as JSON with one model a line."""
     blocks = []
     for zoo, models in table.items():
         lines = ",\n".join(f"    {json.dumps(name)}: {json.dumps(row)}" for name, row in models.items())
@@ -73,20 +76,20 @@ def _source(zoo: Zoo, name: str, entry: Mapping[str, Any]) -> Row:
             cfgs = robustbench("utils").timm.get_pretrained_cfg(timm)
         return {"url": cfgs.url, "timm": timm}
     ids = entry["gdrive_id"]
-    if ids == "":  # torchvision's first weights, which it loads for its standard model
+    if ids == "":  # RobustBench's standard model has torchvision's V1 weights
         weights = robustbench("model_zoo.imagenet").pt_models.ResNet50_Weights.IMAGENET1K_V1
         return {"url": weights.url}
     return {"drive": ids if isinstance(ids, list) else [ids]}
 
 
 def _timm(zoo: Zoo, name: str) -> str:
-    """The name under which its loader looks for the model in timm first, if it is there."""
+    """Return the name under which RobustBench registers the model with timm, or an empty string."""
     word = f"{name}_{zoo.dataset}_{zoo.threat}".lower().replace("-", "_")
     return word if robustbench("utils").timm.is_model(word) else ""
 
 
 def _preprocessing(dataset: Any, threat: Any, name: str) -> Row:
-    """Its transforms as the fields of `Preprocessing`."""
+    """Return the model's transforms as fields of `Preprocessing`."""
     with torch.random.fork_rng(devices=[]):
         transforms = robustbench("data").get_preprocessing(dataset, threat, name, None).transforms
     return dict(_fields(transforms))

@@ -1,7 +1,8 @@
-"""RobustBench itself, imported in spite of two modules that it asks for and nobody has.
+"""Import of RobustBench without two modules that it imports and that may be unavailable.
 
-`autoattack` is not on PyPI: `pyautoattack`, which RobustBench installs, is the same code. `pkg_resources` has left
-setuptools, and finds lists of pictures that no network needs. Both names are lent for the import alone.
+`autoattack` is not a published package; `pyautoattack`, which RobustBench installs, is the same code. `pkg_resources`
+was removed from setuptools; RobustBench uses it only to find lists of images, which no network needs. Substitutes for
+both are in `sys.modules` during the import only.
 """
 
 from __future__ import annotations
@@ -21,33 +22,37 @@ INSTALL = "pip install robustbench==1.1.1"
 
 
 def robustbench(module: str = "") -> Any:
-    """The package, or a module of it, e.g. "utils". Raises UserError where it cannot be imported."""
+    """Import RobustBench or one of its modules.
+
+    module: name inside the package, e.g. "utils", or empty for the package.
+    Raises UserError with the install command if the import fails.
+    """
     name = f"robustbench.{module}" if module else "robustbench"
     try:
-        with _lent(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of timm, of the ways RobustBench imports it
+        with _substitutes(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # timm warns about the names under which RobustBench imports it
             return importlib.import_module(name)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(f"RobustBench cannot be imported: {reason}. To get it: {INSTALL}") from error
+        raise UserError(f"RobustBench cannot be imported: {reason}. Try: {INSTALL}") from error
 
 
 @contextmanager
-def _lent() -> Iterator[None]:
-    """The modules that are missing, in `sys.modules` until this ends."""
-    lent = {}
-    for name, stand_in in _STAND_INS.items():
+def _substitutes() -> Iterator[None]:
+    """Add substitutes for missing modules to `sys.modules` until the context ends."""
+    added = {}
+    for name, create in _SUBSTITUTES.items():
         if name not in sys.modules and importlib.util.find_spec(name.partition(".")[0]) is None:
-            lent[name] = stand_in()
-    sys.modules.update(lent)
+            added[name] = create()
+    sys.modules.update(added)
     try:
         yield
     finally:
-        for name in lent:
+        for name in added:
             del sys.modules[name]
 
 
-_STAND_INS: dict[str, Callable[[], ModuleType]] = {
+_SUBSTITUTES: dict[str, Callable[[], ModuleType]] = {
     "autoattack.state": lambda: importlib.import_module("pyautoattack.state"),
     "autoattack": lambda: importlib.import_module("pyautoattack"),
     "pkg_resources": lambda: ModuleType("pkg_resources"),

@@ -1,4 +1,4 @@
-"""RobustBench's own networks, filled from files as their authors lay them out."""
+"""RobustBench's networks with weights from files in their authors' layouts."""
 
 from __future__ import annotations
 
@@ -24,45 +24,47 @@ from robharness_robustbench.library import INSTALL, robustbench
 from robharness_robustbench.zoo import Published
 
 State = dict[str, Tensor]
-Place = tuple[nn.Module, tuple[str, ...]]
-"""A network, and the keys that lead to it in its file."""
+Target = tuple[nn.Module, tuple[str, ...]]
+"""A module, and the keys that lead to its state dict in the file."""
 
 PREFIXES = ("module.", "model.")
 NESTS = ((), ("state_dict",), ("last",), ("last", "state_dict"), ("model",))
-"""What leads to a state in a file. Beside "last" there is "best": RobustBench takes the last."""
+"""Keys that may lead to a state dict. Files with "last" also have "best"; RobustBench uses "last"."""
 CONSTANTS = ("mu", "sigma", "mean", "std")
+"""Last parts of the names of normalisation constants."""
 
 
 def load(published: Published, weights: Path | Mapping[str, Path] | None) -> nn.Module:
-    """The network, (N, *published.shape) in [0, 1] -> outputs (N, classes), as RobustBench's own loader gives it.
+    """Build a network that maps (N, *published.shape) in [0, 1] to outputs (N, classes), as RobustBench's loader does.
 
-    weights: its file, or those of an ensemble by name. Raises UserError where they do not fit, or RobustBench cannot be
-    imported.
+    published: the model.
+    weights: path of its checkpoint, or name -> path for the checkpoints of an ensemble.
+    Raises UserError if a checkpoint does not match the network, or if RobustBench cannot be imported.
     """
     files = _files(published, weights)
     net: Any = network(published)
-    for file, places in zip(files, _places(published, net), strict=True):
-        for part, inside in places:
+    for file, targets in zip(files, _targets(published, net), strict=True):
+        for part, inside in targets:
             layouts = list(_layouts(part, inside, published.lenient))
             checkpoints.load(part, file, layouts, allow=(argparse.Namespace,))
     if published.name == "Pang2020Boosting":
-        net.fc = _UnitRows(net.fc)
+        net.fc = _UnitNormLinear(net.fc)
     filled: nn.Module = net.eval()
     return filled
 
 
 def network(published: Published) -> nn.Module:
-    """RobustBench's network, on the CPU, with initial weights that are drawn and forgotten."""
+    """Build RobustBench's network on the CPU, with initial weights, without changing the global random state."""
     zoo = published.zoo
     enums, models = robustbench("model_zoo.enums"), robustbench("model_zoo.models").model_dicts
     known = models[enums.BenchmarkDataset(zoo.dataset)][enums.ThreatModel(zoo.threat)]
     if published.name not in known:
-        raise UserError(f"the installed RobustBench has no model '{published.name}' in {zoo.name}. Type: {INSTALL}")
-    # Not on the meta device: constants that no file has, mean and std, would be lost.
+        raise UserError(f"the installed RobustBench has no model '{published.name}' in {zoo.name}. Try: {INSTALL}")
+    # Not on the meta device, which would lose the constants that no file contains, e.g. mean and std.
     with torch.random.fork_rng(devices=[]), _OnCPU(), _silence():
         if published.timm:
             net = robustbench("utils").timm.create_model(published.timm, num_classes=zoo.classes)
-        elif published.url:  # RobustBench's own function would download
+        elif published.url:  # RobustBench's own function would download the weights
             imagenet = robustbench("model_zoo.imagenet")
             net = imagenet.normalize_model(imagenet.pt_models.resnet50(), imagenet.mu, imagenet.sigma)
         else:
@@ -71,9 +73,10 @@ def network(published: Published) -> nn.Module:
     return net
 
 
-class _UnitRows(nn.Module):
-    """A linear layer without bias whose rows have norm 1: made so once, while RobustBench's pass does it every time, in
-    place, to whatever is a `Linear`; a pass may not change a network here.
+class _UnitNormLinear(nn.Module):
+    """A linear layer without bias whose rows are normalised to norm 1 at construction.
+
+    RobustBench's forward pass normalises every `Linear` in place. robharness forbids a pass that changes the network.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -85,7 +88,7 @@ class _UnitRows(nn.Module):
 
 
 def _files(published: Published, weights: Path | Mapping[str, Path] | None) -> list[Path]:
-    """One file, or those of an ensemble in RobustBench's order."""
+    """Return the files in RobustBench's order. Raises UserError if their number or names are wrong."""
     parts = published.parts
     if isinstance(weights, Path) and not parts:
         return [weights]
@@ -95,61 +98,67 @@ def _files(published: Published, weights: Path | Mapping[str, Path] | None) -> l
         f"{{{', '.join(f'{part}: ./{file}' for part, file in parts.items())}}}" if parts else f"./{published.name}.pt"
     )
     count = f"{len(parts)} files" if parts else "one file"
-    raise UserError(f"{published.name} of RobustBench has {count}. Write: weights: {wanted}")
+    raise UserError(f"{published.name} of RobustBench has {count}. Try: set `weights: {wanted}` in the suite")
 
 
-def _places(published: Published, net: Any) -> list[list[Place]]:
-    """What each file is for."""
+def _targets(published: Published, net: Any) -> list[list[Target]]:
+    """Return, for each file, the modules that it fills."""
     if not published.parts:
         return [[(net, ())]]
     if published.name.startswith("Bai2023Improving"):
-        mix = net.comp_model
-        return [[(mix.models[0], ())], [(mix.models[1], ())], [(mix.policy_net, ("model",)), (mix.bn, ("bn",))]]
+        mixture = net.comp_model
+        policy: list[Target] = [(mixture.policy_net, ("model",)), (mixture.bn, ("bn",))]
+        return [[(mixture.models[0], ())], [(mixture.models[1], ())], policy]
     if published.name.startswith("Bai2024MixedNUTS"):
         return [[(net.std_model, ())], [(net.rob_model, ())]]
     return [[(member, ())] for member in net.models]
 
 
 def _layouts(net: nn.Module, inside: tuple[str, ...], lenient: bool) -> Iterator[Layout]:
-    """As it is, or under one of the nests; names that timm has given up since are made timm's own, where need be."""
-    bare = getattr(net, "model", net)  # without the layer that normalises
+    """Yield layouts: a state dict under each of NESTS, unchanged or with old names converted by timm.
+
+    inside: further keys that lead to the module's state dict.
+    lenient: see `Published`.
+    """
+    bare = getattr(net, "model", net)  # without the normalisation layer
     timm = getattr(sys.modules[type(bare).__module__], "checkpoint_filter_fn", None)
     for filtered in (False, True) if timm else (False,):
         for nest in NESTS:
-            under = "".join(f"['{key}']" for key in (*nest, *inside)) or "bare"
+            path = "".join(f"['{key}']" for key in (*nest, *inside)) or "state dict"
             yield Layout(
-                name=under + (", older timm" if filtered else ""),
+                name=path + (", older timm" if filtered else ""),
                 inside=(*nest, *inside),
                 prefixes=PREFIXES,
-                convert=partial(_placed, net, lenient, partial(timm, model=bare) if filtered and timm else dict),
+                convert=partial(_renamed, net, lenient, partial(timm, model=bare) if filtered and timm else dict),
             )
 
 
-def _placed(net: nn.Module, lenient: bool, converted: Any, found: State) -> State:
-    """A state without prefixes under the network's own names, which have prefixes, too."""
-    with suppress(AttributeError, KeyError, RuntimeError):  # of another network altogether, which will be said
-        found = converted(found)
+def _renamed(net: nn.Module, lenient: bool, convert: Any, found: State) -> State:
+    """Rename a state dict without prefixes to the names of the network, which may have prefixes."""
+    with suppress(AttributeError, KeyError, RuntimeError):  # from another network; loading will report the mismatch
+        found = convert(found)
     own = net.state_dict()
-    places = {_without_prefixes(name): name for name in own}
-    placed = {places.get(name, name): value for name, value in found.items()}
+    names = {_without_prefixes(name): name for name in own}
+    renamed = {names.get(name, name): value for name, value in found.items()}
     if not lenient:
-        return placed
+        return renamed
     constants = {name: value for name, value in own.items() if name.rpartition(".")[2] in CONSTANTS}
-    # "conv1.scores" belongs to no layer and is dropped; "layer3.22.conv1.weight" to a deeper network, and is not.
-    layers = {_any_number(name) for name in (*own, *places)}
-    return constants | {name: value for name, value in placed.items() if _any_number(name) in layers}
+    # Drop "conv1.scores", which is in no layer. Keep "layer3.22.conv1.weight", so that a deeper network is refused.
+    known = {_with_number_0(name) for name in (*own, *names)}
+    return constants | {name: value for name, value in renamed.items() if _with_number_0(name) in known}
 
 
 def _without_prefixes(name: str) -> str:
     return re.sub(rf"^(?:{'|'.join(map(re.escape, PREFIXES))})+", "", name)
 
 
-def _any_number(name: str) -> str:
+def _with_number_0(name: str) -> str:
+    """Return the name with every number replaced by 0."""
     return re.sub(r"[0-9]+", "0", name)
 
 
 class _OnCPU(TorchFunctionMode):
-    """Some of RobustBench's networks call `.cuda()` while they are made, GPU or not; they move later, as any other."""
+    """Ignore `.cuda()`, which some of RobustBench's constructors call; robharness moves networks to the GPU later."""
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         return args[0] if func is Tensor.cuda else func(*args, **(kwargs or {}))
@@ -157,7 +166,7 @@ class _OnCPU(TorchFunctionMode):
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """No prints and no warnings of deprecated names."""
+    """Suppress prints and warnings of RobustBench's constructors."""
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""What RobustBench has, from a table that `generate.py` writes: names, files, preprocessing, published accuracies."""
+"""Models of RobustBench, from a table that `generate.py` writes: names, files, preprocessing, published accuracies."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from typing import Any
 from robharness import Download, File, Preprocessing
 
 TABLE = Path(__file__).with_name("zoo.json")
-"""{zoo: {name: {"drive": ids or "url": ..., and what `Published` says}}}."""
+"""Table {zoo: {name: entry}}; an entry has fields of `Published`, among them "drive" or "url"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Zoo:
-    """Models for one data set and threat, as RobustBench writes both.
+    """Models for one data set and threat model.
 
-    labels: the label space, of so many classes. side: of most models' input, in pixels.
+    dataset: RobustBench's name of the data set.
+    threat: RobustBench's name of the threat model.
+    summary: description for listings.
+    labels: label space.
+    classes: number of classes.
+    side: height and width of most models' input, in pixels.
     """
 
     dataset: str
@@ -59,9 +64,15 @@ ZOOS = tuple(
 class Published:
     """A model of a zoo.
 
-    drive: ids of its files at Google Drive, several for an ensemble. url: of its one file, where it is no id.
-    timm: the name under which RobustBench registers it with timm. lenient: whether RobustBench bears with a file that
-    lacks the constants of the normalisation, or has keys that belong to no layer.
+    zoo: the zoo.
+    name: RobustBench's name of the model.
+    expected: published accuracies, as fractions, by key of `ModelSpec.expected`.
+    paper: link to the paper.
+    drive: Google Drive ids of its files, several for an ensemble; empty if it has a url.
+    url: url of its file, or empty.
+    timm: name under which RobustBench registers it with timm, or empty.
+    lenient: whether RobustBench accepts files without the normalisation constants or with keys that belong to no layer.
+    preprocessing: preprocessing, or None.
     """
 
     zoo: Zoo
@@ -84,14 +95,14 @@ class Published:
 
     @property
     def parts(self) -> dict[str, str]:
-        """An ensemble's files as RobustBench calls them, by their name in `weights:`; empty where there is one file."""
+        """Name in `weights` -> RobustBench's file name, for an ensemble; empty for a single file."""
         return {f"m{i}": f"{self.name}.pt_m{i}.pt" for i in range(len(self.drive))} if len(self.drive) > 1 else {}
 
     @property
     def weights(self) -> File | Download | Mapping[str, File]:
-        """Where RobustBench itself would look, if its models lay in `<data root>/weights/robustbench`."""
+        """The files, at RobustBench's paths below `<data root>/weights/robustbench`."""
         if self.url:
-            # PyTorch's publishers put the first digits of the sha256 into the name.
+            # PyTorch's file names contain the first digits of the sha256.
             digits = re.search(r"-([0-9a-f]{8})\.pth$", self.url)
             return Download(url=self.url, sha256=digits and digits[1])
         folder = f"weights/robustbench/{self.zoo.dataset}/{self.zoo.threat}"
@@ -103,11 +114,16 @@ class Published:
 
 
 def find(zoo: str, name: str) -> Published:
-    """The model of that name. Raises ValueError with the nearest names where there is none."""
+    """Return a model of a zoo.
+
+    zoo: name of the zoo, e.g. "cifar10-linf".
+    name: RobustBench's name of the model.
+    Raises ValueError with similar names if the zoo has no such model.
+    """
     models = _read()[zoo]
     if name not in models:
         by_lower = {known.lower(): known for known in models}
-        close = [by_lower[word] for word in get_close_matches(name.lower(), by_lower, n=3)]
+        close = [by_lower[match] for match in get_close_matches(name.lower(), by_lower, n=3)]
         elsewhere = [other for other, others in _read().items() if name in others]
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"it has {', '.join(sorted(models))}"
         hint = f"it is in {', '.join(elsewhere)}" if elsewhere else hint
@@ -133,6 +149,6 @@ def _published(zoo: Zoo, name: str, row: dict[str, Any]) -> Published:
 
 
 def _file(folder: str, file: str, id: str) -> File:
-    # RobustBench fetches with gdown, too; its own function cannot be called by hand, since it cannot be imported.
-    place = f'"${{ROBHARNESS_DATA:-data}}/{folder}"'
-    return File(path=f"{folder}/{file}", get=f"mkdir -p {place} && gdown {id} -O {place}/{file}")
+    # RobustBench also downloads with gdown; its own function is unusable here, since a plain import of it fails.
+    target = f'"${{ROBHARNESS_DATA:-data}}/{folder}"'
+    return File(path=f"{folder}/{file}", get=f"mkdir -p {target} && gdown {id} -O {target}/{file}")

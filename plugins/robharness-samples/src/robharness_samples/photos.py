@@ -1,4 +1,4 @@
-"""The 20 ImageNet photos that foolbox carries, with the class in the file's name."""
+"""The 20 ImageNet photos contained in foolbox; each file name states the class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _NAME = re.compile(r"imagenet_\d+_(?P<label>\d+)\.jpg")
 
 
 class ImageNetPhotos:
-    """Photos of several sizes, uint8 (H, W, 3). ids: the files' stems, e.g. "imagenet_00_243" of class 243."""
+    """Photos of different sizes; `read` returns uint8 (H, W, 3).
+
+    An id is the stem of the file name, e.g. "imagenet_00_243" for the photo 0 of class 243.
+    """
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = sorted(files)
@@ -33,18 +36,22 @@ class ImageNetPhotos:
 
 
 def open_photos(root: Path, split: str) -> ImageNetPhotos:
-    """The photos of the installed foolbox, which is not imported. Raises MissingResource where it is not installed."""
+    """Open the photos of the installed foolbox, which is not imported.
+
+    root, split: unused.
+    Raises Missing if foolbox or its photos are not installed.
+    """
     foolbox = importlib.util.find_spec("foolbox")
-    folders = [Path(place) / "data" for place in (foolbox and foolbox.submodule_search_locations) or []]
+    folders = [Path(path) / "data" for path in (foolbox and foolbox.submodule_search_locations) or []]
     files = [file for folder in folders for file in folder.glob("imagenet_*.jpg")]
     if not files:
         where = ", ".join(map(str, folders)) or "no installed package foolbox"
-        raise MissingResource("the ImageNet photos that foolbox carries", where=where, get="pip install foolbox")
+        raise Missing("the ImageNet photos of foolbox", where=where, get="pip install foolbox")
     return ImageNetPhotos(files)
 
 
 def _label(file: Path) -> int:
     match = _NAME.fullmatch(file.name)
     if match is None:
-        raise ValueError(f"{file}: the name does not read imagenet_NUMBER_CLASS.jpg. Try: pip install -U foolbox")
+        raise ValueError(f"{file}: the name is not of the form imagenet_NUMBER_CLASS.jpg. Try: pip install -U foolbox")
     return int(match["label"])

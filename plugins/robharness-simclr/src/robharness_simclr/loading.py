@@ -1,4 +1,4 @@
-"""Checkpoints of SimCLR into its networks: the converted files of both versions, and TensorFlow's own."""
+"""Loading SimCLR checkpoints: the converted files of v1 and v2, and TensorFlow's original files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ LAYOUTS = (
         ),
     ),
 )
-"""A number that begins a block's `net.N.` is one of its convolutions, `net.N.0.` the norm in a pair with its ReLU."""
+"""Layouts of the converted files. In a block, `net.N.` is a convolution, `net.N.0.` a BatchNorm before a ReLU."""
 
 _ENCODER = re.compile(r"base_model/(conv2d|batch_normalization)(?:_(\d+))?/(\w+)")
 _HEAD = "head_supervised/linear_layer/dense/"
@@ -73,30 +73,35 @@ _PARTS = {"kernel": "weight", "gamma": "weight", "beta": "bias", "moving_mean": 
 
 
 class LostBias(UserWarning):
-    """The classifier's bias in a file is what PyTorch draws for a new layer, not what was trained."""
+    """Warning that the classifier's bias in a file looks like PyTorch's random initial bias."""
 
 
 def load(build: Callable[[], ResNet], weights: Any, *, bias: str = "keep") -> ResNet:
-    """The network with the weights of a file: a converted one, or TensorFlow's as .index or .zip.
+    """Build a network and load its weights.
 
-    bias: "zero" sets the classifier's to 0; with "keep", one that looks lost is warned of. Raises UserError for a file
-    that does not fit to the letter.
+    build: constructs the network.
+    weights: path of a converted checkpoint, or of TensorFlow's checkpoint as .index or .zip.
+    bias: "zero" sets the classifier's bias to 0; "keep" warns with LostBias if the bias looks random.
+    Raises UserError if the checkpoint does not match the network exactly.
     """
     if not isinstance(weights, Path):
-        raise UserError(f"SimCLR's weights are one file, not several ({', '.join(weights)}). Write: weights: ./FILE")
-    with torch.device("meta"):  # no initial weights: they would draw from the global generator, to be overwritten
+        raise UserError(
+            f"SimCLR's weights are one file, not several ({', '.join(weights)}). "
+            f"Try: set `weights: ./FILE` in the suite"
+        )
+    with torch.device("meta"):  # no random initial weights: drawing them would advance the global generator
         net = build()
     if weights.suffix in (".index", ".zip"):
         found = _in_order(net, bundle.read(weights, _VARIABLES))
-        _name(weights, lambda: checkpoints.load(net, found, (Layout(name="SimCLR's checkpoint of TensorFlow"),)))
+        _with_path(weights, lambda: checkpoints.load(net, found, (Layout(name="SimCLR's TensorFlow checkpoint"),)))
     else:
         checkpoints.load(net, weights, LAYOUTS)
     if bias == "zero":
         nn.init.zeros_(net.fc.bias)
     elif looks_lost(net.fc):
         warnings.warn(
-            f"{weights}: the classifier's bias is what PyTorch draws for a new layer, the trained one was lost in the "
-            f"conversion. Compare: bias: zero, or with TensorFlow's own checkpoint as `weights:`",
+            f"{weights}: the classifier's bias looks like PyTorch's random initial bias; the conversion lost the "
+            f"trained one. Try: compare with `bias: zero`, or with TensorFlow's original checkpoint as `weights`",
             LostBias,
             stacklevel=2,
         )
@@ -104,9 +109,10 @@ def load(build: Callable[[], ResNet], weights: Any, *, bias: str = "keep") -> Re
 
 
 def looks_lost(layer: nn.Linear) -> bool:
-    """Whether a bias is what `nn.Linear` begins with: uniform within 1/sqrt(inputs), 0.0221 for ResNet-50.
+    """Return whether a bias looks like the initial bias of `nn.Linear`.
 
-    The largest of 1,000 such draws is below 0.98 of the bound once in 5 * 10^8 files.
+    The initial bias is uniform within 1/sqrt(inputs), 0.0221 for ResNet-50. The largest of 1,000 such numbers is below
+    0.98 of the bound with probability 1 / (5 * 10^8).
     """
     share = layer.bias.detach().double() * math.sqrt(layer.in_features)
     largest, spread = float(share.abs().max()), float(share.square().mean()) * 3
@@ -114,17 +120,19 @@ def looks_lost(layer: nn.Linear) -> bool:
 
 
 def _in_order(net: nn.Module, variables: Any) -> dict[str, Tensor]:
-    """TensorFlow's variables under the network's names; those that it has no place for keep their own."""
+    """Rename TensorFlow's variables to the network's names; variables without a counterpart keep their names."""
     kinds: dict[str, Any] = {"conv2d": nn.Conv2d, "batch_normalization": nn.BatchNorm2d}
-    made = {kind: [name for name, layer in net.named_modules() if isinstance(layer, of)] for kind, of in kinds.items()}
+    names = {
+        kind: [name for name, layer in net.named_modules() if isinstance(layer, cls)] for kind, cls in kinds.items()
+    }
     found = {}
     for name, values in variables.items():
         value = torch.from_numpy(values.copy())
         if match := _ENCODER.fullmatch(name):
             kind, number, part = match.groups()
-            layers = made[kind]
-            place = int(number or 0)
-            key = f"{layers[place]}.{_PARTS[part]}" if place < len(layers) and part in _PARTS else name
+            layers = names[kind]
+            index = int(number or 0)
+            key = f"{layers[index]}.{_PARTS[part]}" if index < len(layers) and part in _PARTS else name
             found[key] = value.permute(3, 2, 0, 1) if kind == "conv2d" and value.ndim == 4 else value
         else:
             part = name.removeprefix(_HEAD)
@@ -132,7 +140,8 @@ def _in_order(net: nn.Module, variables: Any) -> dict[str, Tensor]:
     return found
 
 
-def _name(path: Path, load: Callable[[], object]) -> None:
+def _with_path(path: Path, load: Callable[[], object]) -> None:
+    """Call `load` and add the path to the message of a UserError."""
     try:
         load()
     except UserError as error:

@@ -1,7 +1,7 @@
-"""The residual networks of SimCLR, with torchvision's names for what torchvision's have, too.
+"""The residual networks of SimCLR, with torchvision's names for the layers that torchvision's ResNets have.
 
-Submodules stand in the order in which TensorFlow made their variables, the shortcut of a block before its convolutions;
-its checkpoints know them by their numbers alone. Source: google-research/simclr, resnet.py.
+Submodules are defined in the order of TensorFlow's variables, e.g. the shortcut of a block before its convolutions,
+since TensorFlow's checkpoints only number the layers. Source: google-research/simclr, resnet.py.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from torch.nn import functional
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 CLASSES = 1000
 SK_RATIO = 1 / 16
-SK_LEAST = 32
+SK_MIN_CHANNELS = 32
 
 
 class ResNet(nn.Module):
-    """(N, 3, H, W) in [0, 1] -> logits (N, 1000); no mean or standard deviation, none was used in training.
+    """ResNet that maps (N, 3, H, W) in [0, 1] to logits (N, 1000), without normalisation, since training used none.
 
-    depth: 50, 101 or 152 layers. width: of all layers, as a multiple. selective: with selective kernels, and then with
-    the stem and the shortcuts of ResNet-D. padding: "same" pools as TensorFlow does, "torch" as the converted networks.
+    depth: 50, 101 or 152 layers.
+    width: multiplier of the number of channels.
+    selective: whether to use selective kernels, with the stem and the shortcuts of ResNet-D.
+    padding: padding of the pooling layers: "same" as in TensorFlow, "torch" as in the converted networks.
     """
 
     def __init__(self, depth: int, width: int, *, selective: bool = False, padding: str = "torch") -> None:
@@ -44,12 +46,15 @@ class ResNet(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A block of three convolutions; the one in the middle carries the stride. shortcut: None for the identity."""
+    """A block of three convolutions with the stride in the second.
 
-    def __init__(self, taken: int, width: int, stride: int, *, shortcut: nn.Module | None, selective: bool) -> None:
+    shortcut: module of the shortcut, or None for the identity.
+    """
+
+    def __init__(self, inputs: int, width: int, stride: int, *, shortcut: nn.Module | None, selective: bool) -> None:
         super().__init__()
         self.downsample = shortcut
-        self.conv1 = _convolution(taken, width, 1)
+        self.conv1 = _convolution(inputs, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = SelectiveKernel(width, stride) if selective else _convolution(width, width, 3, stride)
         self.bn2 = nn.Identity() if selective else nn.BatchNorm2d(width)
@@ -66,11 +71,11 @@ class Bottleneck(nn.Module):
 
 
 class SelectiveKernel(nn.Module):
-    """Two 3x3 convolutions, weighted per channel by a softmax over both that the pictures' means decide."""
+    """Two 3x3 convolutions, weighted per channel by a softmax that is computed from the images' spatial means."""
 
     def __init__(self, width: int, stride: int) -> None:
         super().__init__()
-        hidden = max(int(width * SK_RATIO), SK_LEAST)
+        hidden = max(int(width * SK_RATIO), SK_MIN_CHANNELS)
         self.conv = _convolution(width, 2 * width, 3, stride)
         self.bn = nn.BatchNorm2d(2 * width)
         self.relu = nn.ReLU(inplace=True)
@@ -89,7 +94,7 @@ class SelectiveKernel(nn.Module):
 
 
 class MaxPoolSame(nn.Module):
-    """3x3 with stride 2 as TensorFlow pads it: an even side at its end alone, an odd one at both."""
+    """3x3 max-pooling with stride 2 and TensorFlow's padding: even sides at the end, odd sides at both ends."""
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
@@ -98,9 +103,9 @@ class MaxPoolSame(nn.Module):
 
 
 class AveragePool(nn.Module):
-    """2x2 in the shortcuts of ResNet-D, padded with zeros at the end.
+    """2x2 average pooling in the shortcuts of ResNet-D, padded with zeros at the end.
 
-    TensorFlow's "same" leaves the padding out of the mean where the stride is 1; then repeating the edge is the same.
+    With stride 1, TensorFlow's "same" excludes the padding from the mean, which equals padding with the edge values.
     """
 
     def __init__(self, stride: int, padding: str) -> None:
@@ -113,13 +118,13 @@ class AveragePool(nn.Module):
 
 
 def _stage(blocks: int, width: int, *, first: bool, selective: bool, padding: str) -> nn.Sequential:
-    """Blocks of one resolution; the first one halves it, except in the first stage, where pooling has done so."""
-    taken, stride = (width, 1) if first else (2 * width, 2)
+    """Return the blocks of one stage. The first block halves the resolution, except in stage 1."""
+    inputs, stride = (width, 1) if first else (2 * width, 2)
     pool = [AveragePool(stride, padding)] if selective else []
     shortcut = nn.Sequential(
-        *pool, _convolution(taken, 4 * width, 1, 1 if selective else stride), nn.BatchNorm2d(4 * width)
+        *pool, _convolution(inputs, 4 * width, 1, 1 if selective else stride), nn.BatchNorm2d(4 * width)
     )
-    begin = Bottleneck(taken, width, stride, shortcut=shortcut, selective=selective)
+    begin = Bottleneck(inputs, width, stride, shortcut=shortcut, selective=selective)
     rest = (Bottleneck(4 * width, width, 1, shortcut=None, selective=selective) for _ in range(1, blocks))
     return nn.Sequential(begin, *rest)
 
@@ -133,5 +138,5 @@ def _deep_stem(channels: int) -> nn.Sequential:
     )
 
 
-def _convolution(taken: int, given: int, side: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(taken, given, side, stride, padding=side // 2, bias=False)
+def _convolution(inputs: int, outputs: int, side: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, side, stride, padding=side // 2, bias=False)

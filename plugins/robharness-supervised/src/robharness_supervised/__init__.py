@@ -1,4 +1,4 @@
-"""Supervised classifiers: torchvision's by name, any timm model, CIFAR ResNets in the layouts of several publishers."""
+"""Supervised classifiers: torchvision and timm models by name, and CIFAR ResNets in several publishers' layouts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 BGR: Mapping[str, Mapping[str, Any]] = {"BGR": {"preprocessing": {"channel_order": "bgr"}}}
-"""The one mistake with a file of one's own that neither loading nor a glance at the pictures shows."""
+"""Alternative channel order: a mistake with own checkpoints that neither loading nor looking at the images reveals."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timm:
-    """name: as `timm.create_model` takes it, "resnet50d.ra2_in1k", or "resnet50d" for the weights timm then means."""
+    """Parameters of a timm model.
+
+    name: argument of `timm.create_model`, e.g. "resnet50d.ra2_in1k"; without a tag, timm's default weights are used.
+    Raises ValueError if timm has no such model with weights for ImageNet-1k.
+    """
 
     name: str
 
@@ -33,12 +37,13 @@ class Timm:
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar:
-    """How to read a checkpoint of a CIFAR ResNet.
+    """Parameters for reading a checkpoint of a CIFAR ResNet.
 
-    layout: who wrote it; "auto" looks at its keys. normalize: what the network was trained with; "auto" follows the
-    layout: CIFAR's mean and std for supcontrast, kuangliu, torchvision and solo-learn, none for rocl, the file's own
-    for acl. branch: the BatchNorm of acl's two, for clean or for attacked pictures. stem_padding: of the first
-    convolution, invisible in a file; "auto" is 2 for solo-learn and 1 for the others.
+    layout: publisher whose layout the checkpoint has; "auto" recognises it by the keys.
+    normalize: mean and std of the training. "auto" follows the layout: CIFAR's for supcontrast, kuangliu, torchvision
+        and solo-learn, none for rocl, those in the file for acl.
+    branch: which of acl's two BatchNorms to use: "normal" for clean images, "pgd" for attacked images.
+    stem_padding: padding of the first convolution, which a file does not show; "auto" is 2 for solo-learn, otherwise 1.
     """
 
     layout: Literal["auto", "supcontrast", "rocl", "acl", "kuangliu", "torchvision", "solo-learn"] = "auto"
@@ -64,14 +69,14 @@ def robharness_models() -> Iterator[ModelSpec]:
         yield _torchvision(name, entry)
     yield ModelSpec(
         name="timm",
-        summary="Any timm model with weights for ImageNet-1k, {model: supervised/timm, name: resnet50d}",
+        summary="timm models by name, with weights for ImageNet-1k: {model: supervised/timm, name: resnet50d}",
         input=InputSpec(shape=(3, 224, 224)),
         labels="imagenet-1k",
         build=_build_timm,
         params=Timm,
         given=_timm,
         alternatives=BGR,
-        licence="each model's own, see https://huggingface.co/timm",
+        licence="differs by model, see https://huggingface.co/timm",
     )
     for labels, classes in (("cifar-10", 10), ("cifar-100", 100)):
         for architecture in ("resnet18", "resnet50"):
@@ -109,13 +114,13 @@ def _timm(params: Timm) -> Mapping[str, Any]:
         ),
         "features": _features(entry),
         "expected": {} if entry["top1"] is None else {"clean": round(entry["top1"] / 100, 5)},
-        "licence": entry["licence"] or f"as said at {page}",
+        "licence": entry["licence"] or f"as stated at {page}",
         "paper": entry["paper"],
     }
 
 
 def _features(entry: tables.Entry) -> str | None:
-    """What the classifier sees; `networks.with_features` makes it a submodule."""
+    """Return the submodule whose output is the classifier's input; `networks.with_features` inserts it."""
     return f"1.{entry['classifier']}.0" if entry["classifier"] else None
 
 
@@ -124,18 +129,18 @@ def _cifar(labels: str, classes: int, architecture: str) -> ModelSpec:
     name = f"{data}-{architecture}"
     return ModelSpec(
         name=name,
-        summary=f"{architecture.replace('resnet', 'ResNet-')} for CIFAR-{classes} (3x3 stem), from a file of yours",
+        summary=f"{architecture.replace('resnet', 'ResNet-')} for CIFAR-{classes} (3x3 stem), from your checkpoint",
         input=InputSpec(shape=(3, 32, 32)),
         labels=labels,
         build=partial(_build_cifar, data, classes, architecture),
         weights=File(
             path=f"weights/{name}.pth",
-            get="train it, or say `weights: ./yours.pth` or `weights: {encoder: ./a.pth, head: ./b.pth}` in the suite",
+            get="set `weights: ./own.pth` or `weights: {encoder: ./a.pth, head: ./b.pth}` in the suite",
         ),
         params=Cifar,
         features="1.avgpool",
         alternatives=CIFAR_ALTERNATIVES,
-        licence="that of your file",
+        licence="that of your checkpoint",
         paper="https://arxiv.org/abs/1512.03385",
     )
 
@@ -143,13 +148,13 @@ def _cifar(labels: str, classes: int, architecture: str) -> ModelSpec:
 def _build_torchvision(name: str, params: None, weights: Any) -> nn.Module:
     from robharness_supervised import networks
 
-    return networks.of_torchvision(name, weights)
+    return networks.build_torchvision(name, weights)
 
 
 def _build_timm(params: Timm, weights: Any) -> nn.Module:
     from robharness_supervised import networks
 
-    return networks.of_timm(tables.timm_names()[params.name], weights)
+    return networks.build_timm(tables.timm_names()[params.name], weights)
 
 
 def _build_cifar(data: str, classes: int, architecture: str, params: Cifar, weights: Any) -> nn.Module:

@@ -1,7 +1,7 @@
 """CIFAR ResNets (3x3 stem, no max-pool) from the checkpoints of several publishers.
 
-How each of them lays a checkpoint out, and what it normalises with, is read off their code: HobbitLong/SupContrast,
-Kim-Minseon/RoCL, VITA-Group/Adversarial-Contrastive-Learning, kuangliu/pytorch-cifar, vturrisi/solo-learn.
+The layouts and normalisations are taken from the publishers' code: HobbitLong/SupContrast, Kim-Minseon/RoCL,
+VITA-Group/Adversarial-Contrastive-Learning, kuangliu/pytorch-cifar, vturrisi/solo-learn.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from robharness_supervised import Cifar
 
 Normalisation = tuple[Sequence[float], Sequence[float]]
-"""Mean and standard deviation per channel, on the [0, 1] scale."""
+"""Mean and standard deviation per channel, for inputs in [0, 1]."""
 
 IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 NONE: Normalisation = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -32,9 +32,9 @@ CIFAR: Mapping[str, Normalisation] = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
-"""SupContrast's and kuangliu's; the standard deviations of CIFAR-10 are means over pictures."""
+"""Constants of SupContrast and kuangliu; their CIFAR-10 standard deviations are averages of per-image values."""
 SOLO_LEARN: Normalisation = ((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261))
-"""For both data sets."""
+"""Constants of solo-learn, for both data sets."""
 
 _SHORTCUT = (r"\.shortcut\.", ".downsample.")
 _LAYOUTS = {
@@ -47,22 +47,27 @@ _LAYOUTS = {
         name="solo-learn", prefixes=("module.", "backbone.", "encoder."), rename=((r"^classifier\.", "fc."),)
     ),
 }
-_SOLO_LEARNS = ("backbone.", "encoder.", "classifier.")
-"""What of solo-learn's files is the network. Beside it lie projectors, momentum encoders and queues, under names that
-differ from method to method."""
+_SOLO_LEARN_PREFIXES = ("backbone.", "encoder.", "classifier.")
+"""Prefixes of the network's keys in solo-learn's files. Other keys are projectors, momentum encoders and queues, whose
+names differ from method to method."""
 _PROJECTION = {"supcontrast": (r"head\.", r"fc\.")}
-"""What lies where the classifier would, in files whose encoder alone is wanted; in most it is called fc, too."""
+"""Layout -> keys to drop if only the encoder of a file is used; other layouts drop fc."""
 _HEADS = Layout(name="head", prefixes=("module.",), rename=((r"^(?:0|fc|linear|classifier|head)\.", ""),))
 
 
 def build(data: str, classes: int, architecture: str, params: Cifar, weights: Any) -> nn.Module:
-    """(N, 3, 32, 32) in [0, 1] -> logits (N, classes), from a file, or from files {"encoder": ..., "head": ...}.
+    """Build a network that maps (N, 3, 32, 32) in [0, 1] to logits (N, classes).
 
-    data: "cifar10" or "cifar100". architecture: "resnet18" or "resnet50". Raises UserError where a file does not fit.
+    data: "cifar10" or "cifar100".
+    classes: number of classes.
+    architecture: "resnet18" or "resnet50".
+    params: how to read the checkpoint.
+    weights: path of one checkpoint, or paths {"encoder": ..., "head": ...}.
+    Raises UserError if a checkpoint does not match the network.
     """
     encoder, head = _files(weights, f"supervised/{data}-{architecture}")
     content = files.content(encoder)
-    layout = _layout(content, params, alone=head is not None)
+    layout = _layout(content, params, encoder_only=head is not None)
     with torch.device("meta"):
         net = getattr(models, architecture)(num_classes=classes)
         net.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=_padding(params, layout.name), bias=False)
@@ -84,46 +89,50 @@ def _files(weights: Any, name: str) -> tuple[Path, Path | None]:
     if set(weights) != {"encoder", "head"}:
         given = ", ".join(weights)
         raise UserError(
-            f"{name} takes an encoder and a head, not {given}. Write: weights: {{encoder: ./a.pth, head: ./b.pth}}"
+            f"{name} takes an encoder and a head, not {given}. "
+            f"Try: set `weights: {{encoder: ./a.pth, head: ./b.pth}}` in the suite"
         )
     return weights["encoder"], weights["head"]
 
 
 def _recognised(content: Any) -> str:
-    """The layout that the file's keys speak of; torchvision's where they say nothing else."""
+    """Return the name of the layout recognised by the file's keys; torchvision's if no other is recognised."""
     keys = files.keys(content)
 
-    def any_with(*parts: str) -> bool:
+    def any_contains(*parts: str) -> bool:
         return any(part in f".{key}" for key in keys for part in parts)
 
-    if any_with(".bn_list.", ".normalize."):
+    if any_contains(".bn_list.", ".normalize."):
         return "acl"
-    if any_with(".shortcut."):
-        if any_with(".encoder."):
+    if any_contains(".shortcut."):
+        if any_contains(".encoder."):
             return "supcontrast"
-        return "rocl" if "rng_state" in content else "kuangliu"  # RoCL's scripts keep the generator's state, too
-    beside = any_with(".encoder.") and any_with(".momentum_", ".projector.", ".classifier.", ".predictor.")
-    return "solo-learn" if any_with(".backbone.") or beside else "torchvision"
+        return "rocl" if "rng_state" in content else "kuangliu"  # RoCL's scripts also save the random generator's state
+    has_parts = any_contains(".encoder.") and any_contains(".momentum_", ".projector.", ".classifier.", ".predictor.")
+    return "solo-learn" if any_contains(".backbone.") or has_parts else "torchvision"
 
 
-def _layout(content: Any, params: Cifar, alone: bool) -> Layout:
-    """How the file is to be read. alone: without whatever it has in the classifier's place."""
+def _layout(content: Any, params: Cifar, encoder_only: bool) -> Layout:
+    """Return the layout for reading a file.
+
+    encoder_only: whether to drop the file's classifier or projection head.
+    """
     name = _recognised(content) if params.layout == "auto" else params.layout
     layout = replace(_LAYOUTS[name], inside=files.inside(content))
-    if alone:
+    if encoder_only:
         layout = replace(layout, drop=(*layout.drop, *_PROJECTION.get(name, (r"fc\.",))))
     if name == "solo-learn":
-        bare = [key.removeprefix("module.") for key in files.keys(content)]
-        beside = (f"{re.escape(key)}$" for key in bare if not key.startswith(_SOLO_LEARNS))
-        layout = replace(layout, drop=(*layout.drop, *beside))
+        names = [key.removeprefix("module.") for key in files.keys(content)]
+        others = (f"{re.escape(name)}$" for name in names if not name.startswith(_SOLO_LEARN_PREFIXES))
+        layout = replace(layout, drop=(*layout.drop, *others))
     if name == "acl":
-        own, other = {"normal": (0, 1), "pgd": (1, 0)}[params.branch]
+        used, unused = {"normal": (0, 1), "pgd": (1, 0)}[params.branch]
         branches = (
-            (rf"\.bn_list\.{own}\.", "."),
+            (rf"\.bn_list\.{used}\.", "."),
             (r"\.downsample\.conv\.", ".downsample.0."),
             (r"\.downsample\.bn\.", ".downsample.1."),
         )
-        layout = replace(layout, rename=branches, drop=(*layout.drop, rf".*\.bn_list\.{other}\."))
+        layout = replace(layout, rename=branches, drop=(*layout.drop, rf".*\.bn_list\.{unused}\."))
     return layout
 
 
@@ -131,26 +140,31 @@ def _fill(net: nn.Module, path: Path, content: Any, layout: Layout) -> None:
     try:
         files.fill(net, path, content, [layout])
     except UserError as error:
-        told, recognised = str(error).removesuffix(" See: robharness list models"), _recognised(content)
+        message = re.sub(r" (?:See|Try): robharness list models$", "", str(error))
+        recognised = _recognised(content)
         if recognised != layout.name:
-            raise UserError(f"{told} Its keys speak of another layout. Write: layout: {recognised}") from None
+            raise UserError(
+                f"{message} The keys belong to another layout. Try: set `layout: {recognised}` in the suite"
+            ) from None
         if not any(re.search(r"(?:^|\.)(?:fc|linear|classifier)\.weight$", key) for key in files.keys(content)):
-            hint = f"weights: {{encoder: {path}, head: ./head.pth}}"
-            raise UserError(f"{told} It has no classifier. Write: {hint}") from None
+            hint = f"set `weights: {{encoder: {path}, head: ./head.pth}}` in the suite"
+            raise UserError(f"{message} The checkpoint has no classifier. Try: {hint}") from None
         raise
 
 
 def _padding(params: Cifar, layout: str) -> int:
+    """Return the padding of the first convolution."""
     if params.stem_padding == "auto":
         return 2 if layout == "solo-learn" else 1
     return params.stem_padding
 
 
 def _normalisation(data: str, params: Cifar, content: Any, layout: Layout) -> Normalisation:
-    given = {"cifar": CIFAR[data], "imagenet": IMAGENET, "none": NONE}
+    """Return the normalisation of the parameters, of the file or of the layout."""
+    constants = {"cifar": CIFAR[data], "imagenet": IMAGENET, "none": NONE}
     if params.normalize != "auto":
-        return given[params.normalize]
-    if layout.name == "acl":  # whose networks normalise themselves, with buffers that are in the file
+        return constants[params.normalize]
+    if layout.name == "acl":  # the networks normalise with buffers that the file contains
         buffers = state(content, replace(layout, rename=(), drop=(r"(?!normalize\.)",)))
         return (buffers["normalize.mean"].tolist(), buffers["normalize.std"].tolist()) if buffers else IMAGENET
     return {"rocl": NONE, "solo-learn": SOLO_LEARN}.get(layout.name, CIFAR[data])

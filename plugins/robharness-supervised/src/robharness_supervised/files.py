@@ -1,4 +1,4 @@
-"""Checkpoint files into networks, whether a file holds a bare state or one under a key."""
+"""Reading checkpoint files that contain a state dict directly or under a key."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from robharness import UserError
 from robharness.checkpoints import Layout, load, read
 
 ALLOWED = (Namespace,)
-"""What pickles may name beside tensors: training scripts keep their options."""
+"""Classes that pickles may name besides tensors: training scripts save their options as a Namespace."""
 CONTAINERS = ("state_dict", "model", "net", "model_state_dict")
-"""The keys under which training scripts keep a network's state."""
+"""Keys under which training scripts save the state dict."""
 
 
 def content(path: Path) -> Any:
-    """What a file holds; raises UserError where it cannot be read, or not safely."""
+    """Return the content of a file. Raises UserError if it cannot be read safely."""
     return read(path, ALLOWED)
 
 
 def inside(content: Any) -> tuple[str, ...]:
-    """The key that leads to the state, or none where it lies bare."""
-    held = content if isinstance(content, Mapping) else {}
-    return next(((key,) for key in CONTAINERS if isinstance(held.get(key), Mapping)), ())
+    """Return the key that leads to the state dict, or an empty tuple if the content is the state dict."""
+    entries = content if isinstance(content, Mapping) else {}
+    return next(((key,) for key in CONTAINERS if isinstance(entries.get(key), Mapping)), ())
 
 
 def keys(content: Any) -> list[str]:
-    """The names of the state's tensors, as they are in the file."""
+    """Return the names of the state dict's tensors, as in the file."""
     for key in inside(content):
         content = content[key]
     return (
@@ -39,14 +39,18 @@ def keys(content: Any) -> list[str]:
 
 
 def fill(net: nn.Module, path: Path, content: Any, layouts: Sequence[Layout]) -> None:
-    """Load what a file holds, strictly; raises UserError that names the file where it does not fit."""
+    """Load a file's content strictly. Raises UserError, which names the file, if no layout matches the network."""
     load(net, content, layouts, ALLOWED, where=path)
 
 
 def one(weights: Any, name: str) -> Path:
-    """The one file that a model takes; raises UserError where several are given."""
+    """Return the only file of a model. Raises UserError if several files are given.
+
+    name: the model's name, for the message.
+    """
     if isinstance(weights, Mapping):
         raise UserError(
-            f"{name} takes one file, not {', '.join(weights)}. Write: weights: ./{next(iter(weights), 'my')}.pt"
+            f"{name} takes one file, not {', '.join(weights)}. "
+            f"Try: set `weights: ./{next(iter(weights), 'own')}.pt` in the suite"
         )
     return Path(weights)

@@ -1,4 +1,4 @@
-"""torchvision's and timm's networks, filled from files, with their normalisation inside and their features exposed."""
+"""torchvision's and timm's networks with weights from files, built-in normalisation and exposed features."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ from robharness.checkpoints import Layout, State
 from robharness_supervised import files, tables
 
 PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every key."""
+"""Prefixes that DataParallel and torch.compile add to every key."""
 OLD_NAMES = (
     (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2"),
     (r"\.mlp\.linear_1\.", ".mlp.0."),
     (r"\.mlp\.linear_2\.", ".mlp.3."),
 )
-"""torchvision's files of DenseNets and vision transformers are older than the names of their layers."""
+"""Old layer names in torchvision's files of DenseNets and vision transformers -> current names."""
 AUXILIARY = (r"aux[12]\.", r"AuxLogits\.")
-"""Classifiers of GoogLeNet and Inception that serve training alone."""
+"""Keys of the auxiliary classifiers of GoogLeNet and Inception, which only training uses."""
 
 
-def of_torchvision(name: str, weights: Any) -> nn.Module:
-    """The network called `name` here, e.g. "resnet50-v2": (N, 3, crop, crop) in [0, 1] -> logits (N, 1000).
+def build_torchvision(name: str, weights: Any) -> nn.Module:
+    """Build a network of torchvision that maps (N, 3, crop, crop) in [0, 1] to logits (N, 1000).
 
-    weights: a file of torchvision's or one's own, the state bare or nested, with or without "module.". Raises UserError
-    where it does not fit exactly.
+    name: key of the table, e.g. "resnet50-v2".
+    weights: path of a checkpoint: a state dict, directly or under a key, with or without the prefix "module.".
+    Raises UserError if the checkpoint does not match the network exactly.
     """
     from torchvision import models
 
     entry, path = tables.torchvision()[name], files.one(weights, f"supervised/{name}")
     builder, options = entry["builder"], {}
-    if builder in ("googlenet", "inception_v3"):  # torchvision sets transform_input, too, where it loads its weights
+    if builder in ("googlenet", "inception_v3"):  # torchvision also sets transform_input if it loads weights
         options = {"aux_logits": False, "transform_input": True, "init_weights": False}
     if builder.startswith("vit"):
         options = {"image_size": entry["crop"]}
-    # The initial weights, to be overwritten, are drawn: not all of torchvision can be built on the meta device.
+    # Draw initial weights and overwrite them: some networks of torchvision cannot be built on the meta device.
     with torch.random.fork_rng(devices=[]):
         net = models.get_model(builder, weights=None, **options)
     content = files.content(path)
@@ -51,56 +52,62 @@ def of_torchvision(name: str, weights: Any) -> nn.Module:
         rename=OLD_NAMES,
         drop=AUXILIARY if options.get("aux_logits") is False else (),
     )
-    # MNASNet itself refuses a state that does not say its version; its layers do not.
+    # MNASNet refuses a state dict without a version; its layers accept it.
     target = nn.ModuleDict(dict(net.named_children())) if builder.startswith("mnasnet") else net
     files.fill(target, path, content, [layout])
     return normalized(with_features(net, entry["classifier"]), entry["mean"], entry["std"])
 
 
-def of_timm(name: str, weights: Any) -> nn.Module:
-    """timm's network for the weights `name`, e.g. "resnet50d.ra2_in1k": (N, 3, size, size) in [0, 1] -> (N, 1000).
+def build_timm(name: str, weights: Any) -> nn.Module:
+    """Build a network of timm that maps (N, 3, size, size) in [0, 1] to logits (N, 1000).
 
-    weights: a file as timm or the hub has it, or as the authors do where timm knows how to convert theirs; the state
-    bare or nested. Raises UserError where it does not fit exactly.
+    name: architecture and tag of the weights, e.g. "resnet50d.ra2_in1k".
+    weights: path of a checkpoint from timm, from the hub, or in an authors' layout that timm can convert. It contains a
+        state dict, directly or under a key.
+    Raises UserError if the checkpoint does not match the network exactly.
     """
     timm = _timm()
     entry, path = tables.timm()[name], files.one(weights, "supervised/timm")
     try:
-        with torch.random.fork_rng(devices=[]):  # the initial weights, to be overwritten, are drawn
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn and overwritten
             net = timm.create_model(name)
     except RuntimeError as error:
         raise UserError(f"timm {timm.__version__} has no '{name}': {error}. Try: pip install -U timm") from error
     content = files.content(path)
-    where: dict[str, Any] = {"inside": files.inside(content), "prefixes": PREFIXES}
-    as_is = Layout(name="timm", **where)
-    converted = Layout(name="what timm converts", convert=partial(_converted, name), **where)
-    files.fill(net, path, content, [as_is, converted])
+    fields: dict[str, Any] = {"inside": files.inside(content), "prefixes": PREFIXES}
+    own = Layout(name="timm", **fields)
+    converted = Layout(name="converted by timm", convert=partial(_converted, name), **fields)
+    files.fill(net, path, content, [own, converted])
     return normalized(with_features(net, entry["classifier"]), entry["mean"], entry["std"])
 
 
 def _converted(name: str, state: State) -> State:
-    """A state as its authors named it, by timm's own conversion; but what timm would resample stays as it is."""
+    """Convert a state dict in the authors' layout with timm; tensors that timm would resample are left unchanged."""
     overlay = {"state_dict": dict(state)}
     try:
         with torch.random.fork_rng(devices=[]):
-            made = _timm().create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
-    except Exception as error:  # conversions of many authors, each with assumptions of its own
-        raise UserError(f"timm cannot convert it: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+            state_dict = _timm().create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
+    except Exception as error:  # timm's conversions raise many types of exceptions
+        raise UserError(
+            f"timm cannot convert the checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}"
+        ) from error
     return {
-        **made,
-        **{key: value for key, value in state.items() if key in made and made[key].numel() != value.numel()},
+        **state_dict,
+        **{
+            key: value for key, value in state.items() if key in state_dict and state_dict[key].numel() != value.numel()
+        },
     }
 
 
 def _timm() -> Any:
-    """timm, without the warning that what timm 1.0.9 uses of torch is on its way out."""
+    """Import timm without the FutureWarning about deprecated functions of torch that timm 1.0.9 uses."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return import_module("timm")
 
 
 def with_features(net: nn.Module, classifier: str | None) -> nn.Module:
-    """The network with the input of its classifier as a submodule's output, at `<classifier>.0`."""
+    """Insert an identity `<classifier>.0`, whose output is the classifier's input; return the network."""
     if classifier is not None:
         parent, _, name = classifier.rpartition(".")
         layer = net.get_submodule(classifier)

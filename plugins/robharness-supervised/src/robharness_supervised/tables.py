@@ -1,4 +1,4 @@
-"""What torchvision and timm say about their ImageNet weights, as tables/make_tables.py wrote it; read without them."""
+"""Tables of torchvision's and timm's ImageNet weights, written by tables/make_tables.py; read without the libraries."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ Entry = Mapping[str, Any]
 
 @cache
 def torchvision() -> Mapping[str, Entry]:
-    """Our name of a model, e.g. "resnet50-v2" -> builder, url, sha256, resize, crop, interpolation, mean, std, top1,
-    licence, paper, classifier."""
+    """Return model name, e.g. "resnet50-v2" -> entry.
+
+    Keys of an entry: builder, url, sha256, resize, crop, interpolation, mean, std, top1, licence, paper, classifier.
+    """
     table: Mapping[str, Entry] = _read("torchvision")["models"]
     return table
 
 
 @cache
 def timm() -> Mapping[str, Entry]:
-    """timm's own name of weights, "architecture.tag" -> hub, url, size, resize, squash, interpolation, mean, std,
-    licence, paper, classifier, and top1 where timm lists one."""
+    """Return timm's name of weights, "architecture.tag" -> entry.
+
+    Keys of an entry: hub, url, size, resize, squash, interpolation, mean, std, licence, paper, classifier, and top1,
+    which is None if timm lists no accuracy.
+    """
     content = _read("timm")
     accuracies = content["accuracies"]
     return {name: {**entry, "top1": accuracies.get(name)} for name, entry in content["models"].items()}
@@ -30,7 +35,7 @@ def timm() -> Mapping[str, Entry]:
 
 @cache
 def timm_names() -> Mapping[str, str]:
-    """All that timm takes for a name, with or without a tag -> the name of the weights it means."""
+    """Return name with or without a tag -> name of the weights that timm uses for it."""
     defaults = _read("timm")["defaults"]
     return {**{name: f"{name}.{tag}" for name, tag in defaults.items()}, **{name: name for name in timm()}}
 

@@ -1,4 +1,4 @@
-"""SwAV: the ResNet-50 of 800 epochs with the linear classifier that was trained on it."""
+"""SwAV: the ResNet-50 of 800 epochs with the linear classifier that was trained on its features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _FILES = "https://dl.fbaipublicfiles.com/deepcluster"
 
 @dataclass(frozen=True, kw_only=True)
 class SwAVParams:
-    """normalization: "swav" as in training, whose first deviation is 0.228; "imagenet", with 0.229; or "none"."""
+    """Parameters of SwAV's network.
+
+    normalization: "swav" as in training, with a standard deviation of red of 0.228; "imagenet" with 0.229; or "none".
+    """
 
     normalization: Literal["swav", "imagenet", "none"] = "swav"
 

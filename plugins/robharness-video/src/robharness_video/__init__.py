@@ -1,8 +1,8 @@
-"""R(2+1)D-18 and R3D-18: torchvision's on Kinetics-400, and supervised, TCLR and CVRL on UCF101.
+"""R(2+1)D-18 and R3D-18: torchvision's weights on Kinetics-400, and supervised, TCLR and CVRL on UCF101.
 
-What is known of the weights on UCF101 comes from TCLR's public code, DAVEISHAN/TCLR at 850efa9: its README says that
-all of its models take BGR frames, and its supervised baseline has the same loader and the same network. The paper's own
-files are to be had from TCLR's authors (its appendix B.4), and nothing says that they were made in another way.
+Source of the preprocessing on UCF101: TCLR's public code, DAVEISHAN/TCLR at 850efa9. Its README says that all of its
+models take BGR frames, and its supervised baseline uses the same loader and network. The paper's weights are available
+from TCLR's authors (appendix B.4); this plugin assumes the same preprocessing for them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIDE = 112
 FRAMES = 16
 _INPUT = InputSpec(kind="video", shape=(3, FRAMES, SIDE, SIDE))
 FEATURES = "1.avgpool"
-"""The average over time and space, 512 numbers; "0" is the normalisation."""
+"""Submodule of the features: the average over time and space, 512 numbers. Submodule "0" is the normalisation."""
 
 KINETICS = Preprocessing(
     resize=(128, 171),
@@ -30,33 +30,38 @@ KINETICS = Preprocessing(
     antialias=False,
     clips=Clips(length=FRAMES, stride=2, count=5),
 )
-"""Of torchvision's weights and its reference for videos: 15 frames a second are every second one of 30."""
+"""Preprocessing of torchvision's weights and video reference: 15 frames per second, every second of 30."""
 
 UCF101 = Preprocessing(
     first="crop",
-    crop=192,  # int(0.8 * 240), the central part of frames of 240 x 320
+    crop=192,  # int(0.8 * 240) for frames of 240 x 320
     resize=(SIDE, SIDE),
     channel_order="bgr",
     clips=Clips(length=FRAMES, stride=2, margin=10),
 )
-"""TCLR's test: linear_eval/dl_linear.py, by PIL. Published accuracies take 10 clips, which a suite may ask for; one is
-ten times cheaper to attack."""
+"""Preprocessing of TCLR's test, with PIL. Source: linear_eval/dl_linear.py. Published accuracies use 10 clips, which a
+suite can set; one clip is ten times cheaper to attack."""
 
 MeanStd = Literal["none", "kinetics-400"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class KineticsParams:
-    """mean_std: what is subtracted and divided by, of red, green and blue."""
+    """Parameters of a network on Kinetics-400.
+
+    mean_std: normalisation of the red, green and blue channel.
+    """
 
     mean_std: MeanStd = "kinetics-400"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ucf101Params:
-    """dilation: the last stage keeps all its frames, as TCLR's does; weights fit both ways, so only accuracy tells.
+    """Parameters of a network on UCF101.
 
-    mean_std: as of `KineticsParams`; TCLR uses none.
+    dilation: whether the last stage dilates in time instead of striding, as in TCLR. The weights load either way, so
+        only the accuracy shows a wrong choice.
+    mean_std: as in `KineticsParams`; TCLR uses none.
     """
 
     dilation: bool = True
@@ -65,21 +70,26 @@ class Ucf101Params:
 
 _TITLES = {"r2plus1d-18": "R(2+1)D-18", "r3d-18": "R3D-18"}
 _PAPER = "https://arxiv.org/abs/1711.11248"
-# url's last part (its end is the first digits of the sha256), published top-1 accuracy: the enums of
-# torchvision.models.video, as of 0.29.
+# File name in the url, which ends with the first digits of the sha256, and published top-1 accuracy. Source: the enums
+# of torchvision.models.video, version 0.29.
 _TORCHVISION = {
     "r2plus1d-18": ("r2plus1d_18-91a641e6.pth", 0.67463),
     "r3d-18": ("r3d_18-b3b3357e.pth", 0.632),
 }
 _TCLR = "https://github.com/DAVEISHAN/TCLR"
-_ASK = f"ask the authors of TCLR, who made it for the paper ({_TCLR}), and put their file there"
+_ASK = f"ask the authors of TCLR, who trained it for the paper ({_TCLR}), and store their file at this path"
 _DRIVE = "https://drive.google.com/file/d/1wGr6KsC4TcRweAGOFwmOYBPeZe0oGV7r/view"
 _TRAIN = "python train.py --run_id=ucf101"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _OnUcf101:
-    """name: of the model, and of its file. clean: published accuracy, if any. get: the file."""
+    """A model on UCF101.
+
+    name: name of the model and stem of its file.
+    clean: published accuracy, or None.
+    get: how to obtain the file.
+    """
 
     name: str
     architecture: str
@@ -89,7 +99,7 @@ class _OnUcf101:
     get: str = _ASK
 
 
-# clean: Table 2 of the paper; of R3D-18, the linear evaluation in TCLR's README.
+# Source of clean: Table 2 of the paper; for R3D-18, the linear evaluation in TCLR's README.
 _ON_UCF101 = (
     _OnUcf101(name="r2plus1d-18", architecture="r2plus1d-18", method="supervised", paper=_PAPER, clean=0.594),
     _OnUcf101(
@@ -97,7 +107,7 @@ _ON_UCF101 = (
         architecture="r3d-18",
         method="supervised",
         paper=_PAPER,
-        get=f"clone {_TCLR} and type, in linear_eval: {_TRAIN}",
+        get=f"git clone {_TCLR} && cd TCLR/linear_eval && {_TRAIN}",
     ),
     _OnUcf101(
         name="tclr-r2plus1d-18",
@@ -112,8 +122,8 @@ _ON_UCF101 = (
         method="TCLR",
         paper="https://arxiv.org/abs/2101.07974",
         clean=0.699,
-        get=f"get the backbone from {_DRIVE}, clone {_TCLR} and type, in linear_eval: {_TRAIN} --linear "
-        "--saved_model=FILE",
+        get=f"download the backbone from {_DRIVE}, then type: git clone {_TCLR} && cd TCLR/linear_eval && "
+        f"{_TRAIN} --linear --saved_model=FILE",
     ),
     _OnUcf101(
         name="cvrl-r2plus1d-18",
@@ -158,7 +168,7 @@ def robharness_models() -> Iterator[ModelSpec]:
                 "no mean and std": {"mean_std": "none"},
                 "antialias": {"preprocessing": {"antialias": True}},
             },
-            licence="BSD-3-Clause (torchvision); trained on Kinetics-400, whose terms apply",
+            licence="BSD-3-Clause (torchvision); trained on Kinetics-400, under its terms",
             paper=_PAPER,
         )
     for model in _ON_UCF101:

@@ -1,4 +1,4 @@
-"""Pictures in files, decoded as the publishers' code decodes them: by PIL, in RGB, at the size that they have."""
+"""Image files, decoded like in the publishers' code: by PIL, to RGB, at their own size."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class PictureFiles:
-    """Pictures of several sizes, uint8 (H, W, 3). ids: their paths below `folder`, e.g. "n01440764/one.JPEG"."""
+class ImageFiles:
+    """Images of different sizes; `read` returns uint8 (H, W, 3).
+
+    folder: contains the image files.
+    examples: (id, label) pairs; an id is the path below `folder`, e.g. "n01440764/one.JPEG".
+    """
 
     def __init__(self, folder: Path, examples: Iterable[tuple[str, int]]) -> None:
         pairs = list(examples)
@@ -28,10 +32,11 @@ class PictureFiles:
 
 
 def read_rgb(file: Path) -> np.ndarray:
-    """The picture in a file, uint8 (H, W, 3): grey, CMYK and palettes converted by PIL, EXIF's rotation left alone.
+    """Read an image as uint8 (H, W, 3).
 
-    Raises UnreadableExample for a file that is cut off or no picture, OSError where it is not there (any more), and UserError
-    where it has more than 8 bits, which PIL would cut off.
+    PIL converts greyscale, CMYK and palette images to RGB. EXIF rotation is not applied.
+    Raises Unreadable if the file is truncated or not an image, and OSError if it does not exist.
+    Raises UserError if the image has more than 8 bits per channel, which PIL would discard.
     """
     import numpy as np
     from PIL import Image
@@ -41,8 +46,8 @@ def read_rgb(file: Path) -> np.ndarray:
         with Image.open(content) as image:
             if image.mode.startswith(("I", "F")):
                 raise UserError(
-                    f"{file} has more than 8 bits a channel. Try: mogrify -depth 8 {shlex.quote(str(file))}"
+                    f"{file} has more than 8 bits per channel. Try: mogrify -depth 8 {shlex.quote(str(file))}"
                 )
             return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # whatever PIL says to what it cannot decode
-        raise UnreadableExample(f"{file} is cut off or no picture: {error}") from error
+    except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for a file that it cannot decode
+        raise Unreadable(f"{file} is truncated or not an image: {error}") from error
