@@ -64,7 +64,7 @@ def test_a_class_without_images_is_refused_since_it_would_shift_the_labels(root)
 
 @pytest.mark.parametrize("name", ["folder", "imagenet-folder"])
 def test_a_missing_folder_and_a_folder_outside_the_data_root_are_refused(root, name):
-    with pytest.raises(Missing, match=f"{root}/none"):
+    with pytest.raises(MissingResource, match=f"{root}/none"):
         SPECS[name].open(root, "none")
     for split in ("../pets", str(root / "pets")):
         with pytest.raises(UserError, match="--data-root"):

@@ -104,10 +104,10 @@ def test_a_truncated_file_is_unreadable_and_named(root):
     file = root / "imagenet" / "val" / "n01440764" / "ILSVRC2012_val_00000001.JPEG"
     file.write_bytes(file.read_bytes()[:-200])
     opened = SPEC.open(root, "val")
-    with pytest.raises(Unreadable, match=r"ILSVRC2012_val_00000001\.JPEG is truncated"):
+    with pytest.raises(UnreadableExample, match=r"ILSVRC2012_val_00000001\.JPEG is truncated"):
         opened.read(0)
     file.write_bytes(b"<html>404</html>")
-    with pytest.raises(Unreadable, match="not an image"):
+    with pytest.raises(UnreadableExample, match="not an image"):
         opened.read(0)
 
 
@@ -130,7 +130,7 @@ def test_more_than_eight_bits_are_refused_rather_than_truncated(root):
 
 @pytest.mark.parametrize("split", ["val", "train"])
 def test_a_missing_folder_is_named_with_the_commands(tmp_path, split):
-    with pytest.raises(Missing) as caught:
+    with pytest.raises(MissingResource) as caught:
         SPEC.open(tmp_path / "my data", split)
     sentence = str(caught.value)
     assert f"{tmp_path}/my data/imagenet/{split}" in sentence
@@ -223,14 +223,16 @@ def test_the_training_set_is_counted_as_a_whole():
     found["n01440764"] = ["a"] * (1281 + 167)
     check_complete("all", Path("train"), found, 1_281_167, None, "", Path("SUBSET"))
     found["n15075141"] = []
-    with pytest.raises(Missing, match=r"1,279,886 of 1,281,167; classes without images: 1, such as n15075141\)"):
+    with pytest.raises(
+        MissingResource, match=r"1,279,886 of 1,281,167; classes without images: 1, such as n15075141\)"
+    ):
         check_complete("all", Path("train"), found, 1_281_167, None, "", Path("SUBSET"))
 
 
 def test_a_training_set_is_read_like_the_validation_set(tmp_path):
     (tmp_path / "imagenet" / "train" / "n15075141").mkdir(parents=True)
     Image.fromarray(photo(0, 9, 9)).save(tmp_path / "imagenet" / "train" / "n15075141" / "n15075141_3.JPEG", "PNG")
-    with pytest.raises(Missing, match=r"1 of 1,281,167; classes without images: 999"):
+    with pytest.raises(MissingResource, match=r"1 of 1,281,167; classes without images: 999"):
         SPEC.open(tmp_path, "train")
     (tmp_path / "imagenet" / "train" / "SUBSET").touch()
     opened = SPEC.open(tmp_path, "train")

@@ -165,7 +165,7 @@ def test_a_severity_with_empty_folders_is_missing(root):
             (folder / str(severity) / wnid).mkdir()
     first = next(iter(wnids()))
     with pytest.raises(
-        Missing, match=f"severity 1 .there are 0 of 50,000; classes without images: 1000, such as {first}"
+        MissingResource, match=f"severity 1 .there are 0 of 50,000; classes without images: 1000, such as {first}"
     ):
         SPECS["imagenet-c/fog"].open(None, root)
 

@@ -197,7 +197,9 @@ def test_missing_videos_are_counted_before_anything_runs(copy):
 
 
 def test_missing_lists_and_videos_are_named_with_the_commands(tmp_path, copy):
-    with pytest.raises(Missing, match=r"official lists of UCF101.*classInd\.txt.*curl .*TrainTestSplits.*unzip"):
+    with pytest.raises(
+        MissingResource, match=r"official lists of UCF101.*classInd\.txt.*curl .*TrainTestSplits.*unzip"
+    ):
         SPEC.open(tmp_path / "nowhere", "test1")
     (copy / "ucf101" / "UCF-101").rename(copy / "elsewhere")
     with pytest.raises(MissingResource, match=r"6 of the 6 videos.*UCF101\.rar") as caught:

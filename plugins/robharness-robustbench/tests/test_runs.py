@@ -63,5 +63,5 @@ def test_predictions_are_those_of_robustbenchs_model(tmp_path, plugin):
 
 
 def test_a_missing_file_is_named_with_the_download_command(tmp_path, plugin):
-    with pytest.raises(Missing, match=r"corruptions/Hendrycks2020AugMix_WRN\.pt.*gdown 1wy7gSRsUZz"):
+    with pytest.raises(MissingResource, match=r"corruptions/Hendrycks2020AugMix_WRN\.pt.*gdown 1wy7gSRsUZz"):
         api.run(suite(), store=tmp_path / "store", data=tmp_path, plugins=[plugin])

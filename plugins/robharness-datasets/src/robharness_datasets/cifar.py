@@ -97,8 +97,8 @@ def open_cifar(name: str, root: Path, split: str) -> Cifar:
     name: "cifar-10" or "cifar-100".
     root: the data root.
     split: "train" or "test".
-    Raises Missing if a file is missing, UserError if a file is not the published one. A file named SUBSET in the folder
-    declares an intended subset and turns the md5 check off.
+    A file named SUBSET in the folder declares an intended subset and turns the md5 check off.
+    Raises MissingResource if a file is missing, UserError if a file is not the published one.
     """
     import numpy as np
 
@@ -108,7 +108,7 @@ def open_cifar(name: str, root: Path, split: str) -> Cifar:
     rows, labels = [], []
     for file, md5 in published.files[split].items():
         if not (folder / file).is_file():
-            raise Missing(f"the {split} split of {name.upper()}", where=str(folder / file), get=get)
+            raise MissingResource(f"the {split} split of {name.upper()}", where=str(folder / file), get=get)
         if not is_subset:
             _check_md5(folder / file, md5, get)
         batch_rows, batch_labels = _read_batch(folder / file, published, get)

@@ -65,7 +65,7 @@ def open_cifar_c(clean: str, corruption: str, params: None, root: Path) -> Cifar
     corruption: stem of the file name, e.g. "fog".
     params: None; the corruption has no parameters.
     root: the data root.
-    Raises Missing if a file is missing, UserError if its shape or the labels do not match the test split.
+    Raises MissingResource if a file is missing, UserError if its shape or the labels do not match the test split.
     """
     import numpy as np
 

@@ -21,7 +21,7 @@ def open_folder(root: Path, split: str) -> ImageFiles:
 
     root: the data root.
     split: path of the folder below the data root.
-    Raises Missing if there are no images, UserError if a class has no images or is not in the file.
+    Raises MissingResource if there are no images, UserError if a class has no images or is not in the file.
     """
     folder = _folder(root, split)
     found = images_below(folder) if folder.is_dir() else {}
@@ -46,7 +46,7 @@ def open_imagenet_folder(root: Path, split: str) -> ImageFiles:
 
     root: the data root.
     split: path of the folder below the data root.
-    Raises Missing if there are no images, UserError if a folder is not named after one of the classes.
+    Raises MissingResource if there are no images, UserError if a folder is not named after one of the classes.
     """
     folder = _folder(root, split)
     found = images_below(folder) if folder.is_dir() else {}
@@ -71,7 +71,7 @@ def _image_files(
     """
     if not any(found.values()):
         get = f"store the images as {folder / 'CLASS' / 'NAME.png'}, then check: ls {shlex.quote(str(folder))}"
-        raise Missing("images in one folder per class", where=str(folder), get=get)
+        raise MissingResource("images in one folder per class", where=str(folder), get=get)
     if unknown := sorted(found.keys() - numbers.keys()):
         path, target = shlex.quote(str(folder / unknown[0])), shlex.quote(str(folder.parent))
         raise UserError(f"{folder / unknown[0]} is not {expected}. Try: mv {path} {target}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from robharness import Missing, UserError
+from robharness import MissingResource, UserError
 from robharness_datasets.images import ImageFiles
 from robharness_datasets.listing import images_below, images_in
 
@@ -75,13 +75,13 @@ def open_imagenet(root: Path, split: str) -> ImageFiles:
 
     root: the data root.
     split: "val" or "train".
-    Raises Missing if images are missing, UserError if a folder is not named after one of ImageNet's classes.
+    Raises MissingResource if images are missing, UserError if a folder is not named after one of ImageNet's classes.
     A file named SUBSET in the split's folder declares an intended subset, so that missing images are accepted.
     """
     folder, published = root / "imagenet" / split, SPLITS[split]
     what = f"the images of ImageNet's split {split}"
     if not folder.is_dir():
-        raise Missing(what, where=str(folder), get=published.instructions(folder))
+        raise MissingResource(what, where=str(folder), get=published.instructions(folder))
     found = images_below(folder)
     if not any(found.values()):
         if unsorted := images_in(folder):
@@ -89,7 +89,7 @@ def open_imagenet(root: Path, split: str) -> ImageFiles:
                 f"{folder} has {len(unsorted):,} images that are not sorted into one folder per class. "
                 f"Try: cd {shlex.quote(str(folder))} && {published.sort}"
             )
-        raise Missing(what, where=str(folder), get=published.instructions(folder))
+        raise MissingResource(what, where=str(folder), get=published.instructions(folder))
     check_classes(folder, found)
     if not (folder / SUBSET).exists():
         get, subset_file = published.instructions(folder), folder / SUBSET
@@ -142,4 +142,4 @@ def check_complete(
     if uneven:
         remarks.append(f"classes without {per_class}: {len(uneven)}, such as {uneven[0]} with {counts[uneven[0]]}")
     get = f"{get}; or, if a subset is intended: touch {shlex.quote(str(subset_file))}"
-    raise Missing(f"all of {what} ({'; '.join(remarks)})", where=str(folder), get=get)
+    raise MissingResource(f"all of {what} ({'; '.join(remarks)})", where=str(folder), get=get)

@@ -43,7 +43,7 @@ class ImageNetC:
     def perturb(self, model: None, batch: Batch, severity: int, rng: ExampleRNG) -> Tensor:
         """Return the published images of `batch.ids`, uint8 (N, 224, 224, 3), without resizing.
 
-        Raises Missing if an image is missing, and Unreadable if it is broken.
+        Raises MissingResource if an image is missing, and UnreadableExample if it is broken.
         Raises UserError if an image or the canvas is not 224 x 224 px.
         """
         import numpy as np
@@ -66,7 +66,7 @@ class ImageNetC:
 
     def _read(self, file: Path) -> np.ndarray:
         if not file.is_file():
-            raise Missing("an image of ImageNet-C", where=str(file), get=self._get)
+            raise MissingResource("an image of ImageNet-C", where=str(file), get=self._get)
         image = read_rgb(file)
         if image.shape != (SIDE, SIDE, 3):
             height, width, _ = image.shape
@@ -81,7 +81,7 @@ def open_imagenet_c(name: str, archive: str, params: None, root: Path) -> ImageN
     archive: stem of the published archive that contains the corruption, e.g. "noise" for noise.tar.
     params: None; the corruption has no parameters.
     root: the data root.
-    Raises Missing if images are missing, UserError if a folder is not named after one of ImageNet's classes.
+    Raises MissingResource if images are missing, UserError if a folder is not named after one of ImageNet's classes.
     Missing images are accepted if `export-corruptions` wrote the folder, or if a file named SUBSET declares an intended
     subset. SUBSET may be in `imagenet-c` or in any folder between it and the classes.
     """
@@ -93,7 +93,7 @@ def open_imagenet_c(name: str, archive: str, params: None, root: Path) -> ImageN
     )
     folder = next((candidate for candidate in candidates if candidate.is_dir()), None)
     if folder is None:
-        raise Missing(f"ImageNet-C's {name}", where=" and ".join(map(str, candidates)), get=get)
+        raise MissingResource(f"ImageNet-C's {name}", where=" and ".join(map(str, candidates)), get=get)
     for severity in SEVERITIES:
         images = folder / str(severity)
         subset_files = [parent / SUBSET for parent in (images, folder, folder.parent, top)]

@@ -35,7 +35,7 @@ def read_rgb(file: Path) -> np.ndarray:
     """Read an image as uint8 (H, W, 3).
 
     PIL converts greyscale, CMYK and palette images to RGB. EXIF rotation is not applied.
-    Raises Unreadable if the file is truncated or not an image, and OSError if it does not exist.
+    Raises UnreadableExample if the file is truncated or not an image, and OSError if it does not exist.
     Raises UserError if the image has more than 8 bits per channel, which PIL would discard.
     """
     import numpy as np
@@ -50,4 +50,4 @@ def read_rgb(file: Path) -> np.ndarray:
                 )
             return np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for a file that it cannot decode
-        raise Unreadable(f"{file} is truncated or not an image: {error}") from error
+        raise UnreadableExample(f"{file} is truncated or not an image: {error}") from error

@@ -34,7 +34,10 @@ class Ucf101:
         self.labels: Sequence[int] = [label for _, label in examples]
 
     def read(self, index: int) -> VideoFile:
-        """Open a video with a decoder of its own, so that threads share none. Raises Unreadable if it is broken."""
+        """Open a video with a decoder of its own, so that threads share none.
+
+        Raises UnreadableExample if the video is broken.
+        """
         return VideoFile(self._folder / self.ids[index])
 
 
@@ -43,7 +46,7 @@ def open_ucf101(root: Path, split: str) -> Ucf101:
 
     root: the data root.
     split: "test1", "test2", "test3", "train1", "train2" or "train3".
-    Raises Missing if the decoder, lists or videos are missing, UserError if a list is not the official one.
+    Raises MissingResource if the decoder, lists or videos are missing, UserError if a list is not the official one.
     A file named SUBSET in `<root>/ucf101/` declares an intended subset: the split is the listed videos that exist.
     """
     require_decoder("robharness-datasets[video]")
@@ -60,7 +63,7 @@ def open_ucf101(root: Path, split: str) -> Ucf101:
     existing = _existing_ids(videos, {id.partition("/")[0] for id, _ in examples})
     absent = [id for id, _ in examples if id not in existing]
     if absent and not (is_subset and existing):
-        raise Missing(
+        raise MissingResource(
             f"{len(absent):,} of the {len(examples):,} videos of UCF101's split {split} (such as {absent[0]})",
             where=str(videos),
             get=f"{_videos_command(folder)}{_or_subset(folder) if existing else ''}",
@@ -95,7 +98,7 @@ def _lines(file: Path, folder: Path) -> list[str]:
     try:
         return [line for line in file.read_text(encoding="ascii").splitlines() if line.strip()]
     except FileNotFoundError:
-        raise Missing("the official lists of UCF101", where=str(file), get=_lists_command(folder)) from None
+        raise MissingResource("the official lists of UCF101", where=str(file), get=_lists_command(folder)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({error}). Try: {_lists_command(folder)}") from None
 

@@ -26,7 +26,7 @@ class VideoFile:
     """The frames of a video file, decoded on access.
 
     An instance is for one thread, since the decoder has a position in the file.
-    Raises Unreadable if the file is broken, in the constructor or when frames are decoded.
+    Raises UnreadableExample if the file is broken, in the constructor or when frames are decoded.
     """
 
     def __init__(self, file: Path) -> None:
@@ -37,10 +37,10 @@ class VideoFile:
         try:
             self._reader: Any = decord.VideoReader(str(file), num_threads=1, fault_tol=MAX_LOST)
         except (RuntimeError, AssertionError, decord.DECORDError):
-            raise Unreadable("the file is not a video, or its beginning is broken") from None
+            raise UnreadableExample("the file is not a video, or its beginning is broken") from None
         expected = _frames_in_header(file)
         if len(self) < (1 - MAX_LOST) * expected:
-            raise Unreadable(f"the file has {len(self)} of the {expected} frames that its header states")
+            raise UnreadableExample(f"the file has {len(self)} of the {expected} frames that its header states")
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -53,9 +53,9 @@ class VideoFile:
         try:
             found = self._decode_in_order(set(frames))
         except decord.DECORDLimitReachedError:
-            raise Unreadable(f"more than {MAX_LOST:.0%} of the video's frames cannot be decoded") from None
+            raise UnreadableExample(f"more than {MAX_LOST:.0%} of the video's frames cannot be decoded") from None
         except (decord.DECORDError, StopIteration):
-            raise Unreadable("the requested frames cannot be decoded") from None
+            raise UnreadableExample("the requested frames cannot be decoded") from None
         return np.stack([found[frame] for frame in frames])
 
     def _decode_in_order(self, wanted: set[int]) -> dict[int, np.ndarray]:
@@ -79,23 +79,25 @@ def require_decoder(extra: str) -> None:
     extra: distribution and extra that install it, e.g. "robharness-datasets[video]".
     """
     if importlib.util.find_spec("decord") is None:
-        raise Missing("the video decoder decord", where="no installed package decord", get=f"pip install '{extra}'")
+        raise MissingResource(
+            "the video decoder decord", where="no installed package decord", get=f"pip install '{extra}'"
+        )
 
 
 def _check_size(file: Path) -> None:
-    """Raise Unreadable if the file cannot be opened, is empty, or is a truncated RIFF file such as AVI."""
+    """Raise UnreadableExample if the file cannot be opened, is empty, or is a truncated RIFF file such as AVI."""
     try:
         size = file.stat().st_size
         with file.open("rb") as content:
             header = content.read(12)
     except OSError as error:
-        raise Unreadable(f"the file cannot be opened ({error.strerror})") from None
+        raise UnreadableExample(f"the file cannot be opened ({error.strerror})") from None
     if not size:
-        raise Unreadable("the file is empty")
+        raise UnreadableExample("the file is empty")
     if header[:4] == b"RIFF" and len(header) == 12:
         whole = 8 + struct.unpack("<I", header[4:8])[0]
         if size < whole:
-            raise Unreadable(f"the file is truncated: {size:,} of {whole:,} bytes")
+            raise UnreadableExample(f"the file is truncated: {size:,} of {whole:,} bytes")
 
 
 def _frames_in_header(file: Path) -> int:

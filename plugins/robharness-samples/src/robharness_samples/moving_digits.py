@@ -44,7 +44,7 @@ def open_moving_digits(root: Path, split: str) -> Videos:
 
     root: the data root.
     split: "train" or "test".
-    Raises Missing if a package or a video file is missing, UserError if the folder cannot be written.
+    Raises MissingResource if a package or a video file is missing, UserError if the folder cannot be written.
     """
     require_packages("robharness_datasets", "decord", "av")
     folder = root / "moving-digits" / f"{REVISION}"
@@ -56,7 +56,7 @@ def open_moving_digits(root: Path, split: str) -> Videos:
     absent = [file for file in files if not file.is_file()]
     if absent:
         get = f"rm -r {shlex.quote(str(folder))}  # the next run writes all videos again"
-        raise Missing(f"{len(absent)} of {len(files)} videos of moving digits", where=str(absent[0]), get=get)
+        raise MissingResource(f"{len(absent)} of {len(files)} videos of moving digits", where=str(absent[0]), get=get)
     return Videos([id for id, _ in names], [label for _, label in names], files)
 
 

@@ -73,7 +73,7 @@ def open_patches(root: Path, split: str) -> Patches:
 
     root: unused.
     split: "train" or "test".
-    Raises Missing if a package or an image is not installed.
+    Raises MissingResource if a package or an image is not installed.
     """
     import numpy as np
     from PIL import Image
@@ -91,7 +91,7 @@ def _file(package: str, path: str) -> Path:
     for folder in (found and found.submodule_search_locations) or []:
         if (file := Path(folder) / path).is_file():
             return file
-    raise Missing(
+    raise MissingResource(
         "the images of scikit-image and scikit-learn", where=f"no {path} in the package {package}",
         get="pip install scikit-image scikit-learn",
     )  # fmt: skip

