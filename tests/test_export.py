@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from robharness import api
-from robharness.cli import _main
+from robharness.cli import main
 from robharness.store import Store
 
 ATTACKS = [{"attack": "teams/team", "eps": ["1/8", "1/4"]}, {"attack": "teams/step", "eps": "1/4"}]
@@ -23,7 +23,7 @@ def written(suite, tmp_path, monkeypatch):
     def go(*words, **changes):
         Path("suite.yaml").write_text(json.dumps(suite(**{"attacks": ATTACKS} | changes)))
         plugins = [word for path in PLUGINS for word in ("-p", path)]
-        return int(_main(["export-adversarial", "suite.yaml", *plugins, "--store", "store", "-o", "out", *words]))
+        return int(main(["export-adversarial", "suite.yaml", *plugins, "--store", "store", "-o", "out", *words]))
 
     return go
 

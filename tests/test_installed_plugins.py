@@ -151,7 +151,7 @@ def robharness(python, tmp_path):
     """The command line in the fresh environment."""
 
     def go(*arguments):
-        return run(python, "-c", "from robharness.cli import main; main()", *arguments, cwd=tmp_path)
+        return run(python, "-m", "robharness", *arguments, cwd=tmp_path)
 
     return go
 

@@ -1,30 +1,14 @@
 """What `plan` says: what is done, what is left and for how long, and why it is to be computed."""
 
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from robharness import api, cli
+from robharness import api
 from robharness.store import Store
 from robharness.weights import file_digest
-
-
-@pytest.fixture
-def shell(tmp_path, monkeypatch, capsys):
-    """Type a command in a folder of its own."""
-
-    def go(*words):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["robharness", *map(str, words)])
-        code = cli._main(sys.argv[1:])
-        out, err = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
-
-    return go
 
 
 @pytest.fixture
@@ -39,8 +23,7 @@ def plan(tmp_path, toys, shell):
     def go(source, *words, plugins=(toys,), code=0):
         path = tmp_path / "toys.yaml"
         path.write_text(yaml.safe_dump(source))
-        loaded = [word for plugin in plugins for word in ("-p", plugin)]
-        found = shell("plan", path, "--store", tmp_path / "store", *words, *loaded)
+        found = shell("plan", path, "--store", tmp_path / "store", *words, plugins=plugins)
         assert found.returncode == code, found.stderr
         return json.loads(found.stdout) if "--json" in words else found.stdout
 

@@ -3,16 +3,12 @@
 import errno
 import fcntl
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +17,7 @@ import yaml
 from safetensors.torch import load_file
 
 import robharness
-from robharness import ModelSpec, api, artefacts, cells, cli, discover, metrics, training
+from robharness import ModelSpec, api, artefacts, cells, discover, metrics, training
 from robharness.errors import SuiteError, UserError
 from robharness.merge import merge
 from robharness.report import build, markdown, terminal
@@ -33,7 +29,6 @@ from robharness.weights import file_digest
 HERE = Path(__file__).parent
 LEARNER, TOYS = str(HERE / "learner.py"), str(HERE / "toys.py")
 PLUGINS = [LEARNER, TOYS]
-SCRIPT = "from robharness.cli import main; main()"
 NET = {"model": "learner/net", "label": "Net"}
 SIGN = {"attack": "toys/sign", "eps": ["1/16", "1/8"]}
 
@@ -86,40 +81,21 @@ def log(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def shell(tmp_path, monkeypatch, capsys):
-    """Type a command in the folder of the test, in this process."""
-
-    def go(*words, plugins=PLUGINS):
-        monkeypatch.chdir(tmp_path)
-        words = [*map(str, words), *(word for plugin in plugins for word in ("-p", plugin))]
-        monkeypatch.setattr(sys, "argv", ["robharness", *words])
-        code = cli._main(sys.argv[1:])
-        out, err = capsys.readouterr()
-        return SimpleNamespace(returncode=int(code), stdout=out, stderr=err)
-
-    return go
+def shell_plugins():
+    return PLUGINS
 
 
 @pytest.fixture
-def start(tmp_path):
-    """Begin a command in a session of its own, as a terminal does."""
-    started = []
+def start(tmp_path, start_process):
+    """Start a command in a session of its own, as a terminal does."""
 
     def go(verb, source, *words, **environment):
         path = tmp_path / "learning.yaml"
         path.write_text(yaml.safe_dump(source))
-        command = [sys.executable, "-c", SCRIPT, verb, str(path), "-p", LEARNER, "-p", TOYS]
-        command += ["--store", str(tmp_path / "store"), *words]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **{key: str(value) for key, value in environment.items()}}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, env=environment, start_new_session=True, **pipes))
-        return started[-1]
+        words = [verb, path, "-p", LEARNER, "-p", TOYS, "--store", tmp_path / "store", *words]
+        return start_process(*words, environment=environment, start_new_session=True)
 
-    yield go
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    return go
 
 
 def wait_for(what, seconds=90):
@@ -351,20 +327,17 @@ def test_ctrl_c_ends_with_130_and_the_command_that_goes_on(quiet, start, store, 
     assert sha_of(store) == sha_of(quiet[0])
 
 
-def torchrun(tmp_path, source, *words):
-    script = tmp_path / "command.py"
-    script.write_text(SCRIPT)
+def torchrun(run_process, tmp_path, source, *words):
     path = tmp_path / "learning.yaml"
     path.write_text(yaml.safe_dump(source))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    command += ["train", str(path), "-p", LEARNER, "-p", TOYS, "--store", str(tmp_path / "store"), *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    program = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "robharness"]
+    words = ["train", path, "-p", LEARNER, "-p", TOYS, "--store", tmp_path / "store", *words]
+    return run_process(*words, program=program, timeout=180)
 
 
 @pytest.mark.slow
-def test_two_processes_of_torchrun_train_one_artefact_together(quiet, tmp_path, store, log):
-    done = torchrun(tmp_path, suite())
+def test_two_processes_of_torchrun_train_one_artefact_together(quiet, run_process, tmp_path, store, log):
+    done = torchrun(run_process, tmp_path, suite())
     assert done.returncode == 0, done.stderr
     assert len([line for line in done.stdout.splitlines() if line.startswith("Net: ")]) == 1
     assert done.stderr.count("its training begins") == 1
@@ -379,8 +352,8 @@ def test_two_processes_of_torchrun_train_one_artefact_together(quiet, tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_failure_under_torchrun_ends_all_of_its_processes(tmp_path, store):
-    done = torchrun(tmp_path, suite(NET | {"what": "raises"}, NET | {"label": "Fine"}))
+def test_a_failure_under_torchrun_ends_all_of_its_processes(run_process, tmp_path, store):
+    done = torchrun(run_process, tmp_path, suite(NET | {"what": "raises"}, NET | {"label": "Fine"}))
     assert done.returncode != 0
     assert "Net: failed: learner/net: ZeroDivisionError: a loss of nothing" in done.stdout
     assert sha_of(store) == {}
@@ -823,14 +796,14 @@ def test_the_list_of_artefacts(seeds, shell, tmp_path):
     assert (empty.returncode, empty.stdout) == (0, "") and "robharness train SUITE" in empty.stderr
 
 
-def test_the_list_loads_no_library(seeds):
+def test_the_list_loads_no_library(seeds, run_process):
     code = (
-        "import sys; from robharness.cli import _main; "
-        f"_main(['list', 'artefacts', '--store', {str(seeds[1])!r}]); "
+        "import sys; from robharness.cli import main; "
+        "main(); "
         "print([name for name in ('torch', 'torchvision', 'numpy', 'pyarrow') if name in sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "[]" and "Short" in done.stdout
+    done = run_process("list", "artefacts", "--store", seeds[1], program=["-c", code])
+    assert done.returncode == 0 and done.stderr.strip() == "[]" and "Short" in done.stdout
 
 
 def test_artefacts_are_merged_with_checks(quiet, store, tmp_path, shell):

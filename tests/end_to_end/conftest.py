@@ -16,7 +16,7 @@ def shell():
     """The command in a process of its own, in the repository's folder."""
 
     def go(*words):
-        command = [sys.executable, "-c", "from robharness.cli import main; main()", *map(str, words)]
+        command = [sys.executable, "-m", "robharness", *map(str, words)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     return go
