@@ -1,5 +1,6 @@
 # make demo   install what the quickstart needs, run it, print its tables
 # make test   install everything and the peers; lint, types, import rules, all tests
+# make test-slow  the tests that take minutes each
 # make lint   ruff, mypy, import rules
 # make bench  timings as ratios within one run
 PYTHON ?= python3.11
@@ -14,7 +15,7 @@ PROJECTS := $(wildcard plugins/*/pyproject.toml)
 # Files side by side on two cores, each with one thread: two threads a test on two busy cores wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-slow lint bench clean
 demo: .venv/demo.stamp
 	$(BIN)/robharness run suites/quickstart.yaml
 
@@ -24,6 +25,9 @@ test: .venv/core.stamp
 	$(MAKE) .venv/test.stamp lint
 	$(BIN)/pip check
 	$(PYTEST) plugins tests/end_to_end
+
+test-slow: .venv/test.stamp
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "slow and not gpu" tests plugins
 
 lint: .venv/test.stamp
 	$(BIN)/ruff format --check .
