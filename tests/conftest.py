@@ -47,10 +47,10 @@ def suite():
 def run(tmp_path):
     """Run a suite of toys in a store of its own (or a named one) and give the results."""
 
-    def go(source, store="store", **options):
+    def call(source, store="store", **options):
         return api.run(source, store=tmp_path / store, plugins=[TOYS, TEAMS], **options)
 
-    return go
+    return call
 
 
 # --- the command line ----------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 def chaos(suite, toys, tmp_path):
     """Kill runs of the toys; what `chaos.py` prints: the table and the mapping."""
 
-    def go(*options):
+    def call(*options):
         path = tmp_path / "toys.yaml"
         attacks = [{"attack": "toys/climb", "nested": True, "eps": ["1/8", "1/4"]}]
         path.write_text(yaml.safe_dump(suite(attacks=attacks)))
@@ -42,7 +42,7 @@ def chaos(suite, toys, tmp_path):
         assert done.stdout, done.stderr
         return done.returncode, done.stderr, json.loads(done.stdout)
 
-    return go
+    return call
 
 
 def test_killed_anywhere_it_ends_as_if_undisturbed(chaos):

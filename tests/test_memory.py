@@ -38,7 +38,7 @@ def outcomes(results):
 def limited(tmp_path, toys, run_process):
     """`robharness run` of a suite with little memory, and `robharness report` after it: both as they ended."""
 
-    def go(source, *words):
+    def call(source, *words):
         path = tmp_path / "toys.yaml"
         path.write_text(yaml.safe_dump(source))
         rest = [str(path), "-p", toys, "--store", str(tmp_path / "store")]
@@ -46,7 +46,7 @@ def limited(tmp_path, toys, run_process):
         run = run_process(*words, program=["-c", LIMITED], environment=QUIET)
         return run, run_process("report", *rest, environment=QUIET)
 
-    return go
+    return call
 
 
 def test_where_a_pass_is_too_large_passes_have_half_the_rows(suite, run, limited, toys, tmp_path):

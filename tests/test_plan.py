@@ -20,14 +20,14 @@ def store(tmp_path):
 def plan(tmp_path, toys, shell):
     """The plan of a suite over the store of the fixture `run`, as data; words: more of the command line."""
 
-    def go(source, *words, plugins=(toys,), code=0):
+    def call(source, *words, plugins=(toys,), code=0):
         path = tmp_path / "toys.yaml"
         path.write_text(yaml.safe_dump(source))
         found = shell("plan", path, "--store", tmp_path / "store", *words, plugins=plugins)
         assert found.returncode == code, found.stderr
         return json.loads(found.stdout) if "--json" in words else found.stdout
 
-    return go
+    return call
 
 
 def done(facts):
@@ -141,12 +141,12 @@ def test_a_real_run_tells_the_time_left(run, plan, suite, store):
 def why(plan):
     """Why each cell is to be computed, by its name."""
 
-    def go(source, *words, **options):
+    def call(source, *words, **options):
         return {
             cell["perturbation"]: cell["why"] for cell in plan(source, "--why", "--json", *words, **options)["cells"]
         }
 
-    return go
+    return call
 
 
 ALL_THERE = {"clean": None, "climb(linf, 1/8)": None, "climb(linf, 1/4)": None, "sign(linf, 1/8)": None}

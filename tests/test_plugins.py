@@ -34,7 +34,7 @@ def install(tmp_path, monkeypatch):
     site = tmp_path / "site"
     before = set(sys.modules)
 
-    def go(name, text=GOOD, *, namespace=None, version="1.0", requires=(), value=None, metadata=None):
+    def call(name, text=GOOD, *, namespace=None, version="1.0", requires=(), value=None, metadata=None):
         module = name.replace("-", "_")
         info = site / f"{module}-{version}.dist-info"
         info.mkdir(parents=True)
@@ -47,7 +47,7 @@ def install(tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(site)
         importlib.invalidate_caches()
 
-    yield go
+    yield call
     for name in set(sys.modules) - before:
         if getattr(sys.modules[name], "__file__", None) and Path(sys.modules[name].__file__).is_relative_to(tmp_path):
             del sys.modules[name]

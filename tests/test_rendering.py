@@ -72,13 +72,13 @@ def export(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "more.py").write_text(MORE)
 
-    def go(*words, **changes):
+    def call(*words, **changes):
         suite = {key: value for key, value in (SQUARES | changes).items() if value is not None}
         Path("suite.yaml").write_text(json.dumps(suite))
         plugins = [word for path in (WEATHERED, TOYS, "more.py") for word in ("-p", path)]
         return int(main(["export-corruptions", "suite.yaml", *plugins, "-o", "out", "--display", "none", *words]))
 
-    return go
+    return call
 
 
 def files(folder="out"):

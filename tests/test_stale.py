@@ -65,11 +65,11 @@ def path(tmp_path, drifting):
 def spans(tmp_path, drifting, toys):
     """What is stored, by cell."""
 
-    def go(root=".robharness"):
+    def call(root=".robharness"):
         store = Store(tmp_path / root)
         return {cell.short_name: store.spans(cell.key) for cell in api.plan(drifting, plugins=[toys]).cells}
 
-    return go
+    return call
 
 
 REFUSED = (

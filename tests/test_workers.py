@@ -59,13 +59,13 @@ def wait_for(what, seconds=90):
 def start(tmp_path, toys, start_process):
     """Start `robharness run` of a suite, in a session of its own, as a terminal does."""
 
-    def go(source, *words, **environment):
+    def call(source, *words, **environment):
         path = tmp_path / "toys.yaml"
         path.write_text(yaml.safe_dump(source))
         words = ["run", path, "-p", toys, "--store", tmp_path / "store", *words]
         return start_process(*words, environment=environment, start_new_session=True)
 
-    return go
+    return call
 
 
 def test_a_process_that_dies_costs_at_most_what_it_died_over(suite, run, start, toys, tmp_path, monkeypatch):

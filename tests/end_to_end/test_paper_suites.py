@@ -123,7 +123,7 @@ def films(tmp_path_factory):
 def run(shell, tmp_path):
     """Run a suite of the repository on a miniature, by the command; its JSON."""
 
-    def go(name, miniature, *words, models=None):
+    def call(name, miniature, *words, models=None):
         root, weights = miniature
         asked = yaml.safe_load((SUITES / f"{name}.yaml").read_text())
         for model in asked["models"]:
@@ -138,7 +138,7 @@ def run(shell, tmp_path):
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout), done.stderr
 
-    return go
+    return call
 
 
 ONE = ("--limit", "1", "--batch-size", "1")

@@ -14,18 +14,18 @@ def read(tmp_path, monkeypatch):
     """Load a suite from this text, in the file s.yaml of the working directory."""
     monkeypatch.chdir(tmp_path)
 
-    def go(text):
+    def call(text):
         Path("s.yaml").write_text(text, encoding="utf-8")
         return load("s.yaml", REGISTRY)
 
-    return go
+    return call
 
 
 @pytest.fixture
 def errors(read):
     """The lines that are said of a suite with this text, its last line (what to type next) checked and left out."""
 
-    def go(text):
+    def call(text):
         with pytest.raises(SuiteError) as caught:
             read(text)
         lines = str(caught.value).splitlines()
@@ -33,4 +33,4 @@ def errors(read):
         assert lines[-1] == "Mend the suite, then type: robharness plan s.yaml"
         return lines[:-1]
 
-    return go
+    return call

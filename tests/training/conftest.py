@@ -36,13 +36,13 @@ def shell_plugins():
 def start(tmp_path, start_process):
     """Start a command in a session of its own, as a terminal does."""
 
-    def go(verb, source, *words, **environment):
+    def call(verb, source, *words, **environment):
         path = tmp_path / "learning.yaml"
         path.write_text(yaml.safe_dump(source))
         words = [verb, path, "-p", LEARNER, "-p", TOYS, "--store", tmp_path / "store", *words]
         return start_process(*words, environment=environment, start_new_session=True)
 
-    return go
+    return call
 
 
 @pytest.fixture(scope="session")
