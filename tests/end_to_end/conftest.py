@@ -12,8 +12,13 @@ ROOT = Path(__file__).parents[2]
 MNIST = str(Path(__file__).parent / "mnist.py")
 
 
+@pytest.fixture
+def shell_plugins():
+    return []
+
+
 @pytest.fixture(scope="session")
-def shell(run_process):
+def repository_shell(run_process):
     """Run `robharness WORDS` in another process and in the repository's folder; give a Finished."""
     return partial(run_process, cwd=ROOT, timeout=None)
 
