@@ -1,10 +1,15 @@
 """Fixtures of the core's tests. No first-party plugin is needed: the models, attacks and data are toys."""
 
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from robharness import api
+from robharness.cli import main
 
 TOYS, TEAMS = (str(Path(__file__).parent / name) for name in ("toys.py", "teams.py"))
 
@@ -42,7 +47,93 @@ def suite():
 def run(tmp_path):
     """Run a suite of toys in a store of its own (or a named one) and give the results."""
 
-    def go(source, store="store", **options):
+    def call(source, store="store", **options):
         return api.run(source, store=tmp_path / store, plugins=[TOYS, TEAMS], **options)
 
-    return go
+    return call
+
+
+# --- the command line ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The exit code and the two texts of a command that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def shell_plugins():
+    """The plugins that `shell` loads with -p; a test file may override this fixture."""
+    return [TOYS]
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch, capsys, shell_plugins):
+    """Run `robharness WORDS` in this process and in the folder of the test; give a Finished.
+
+    plugins: the plugins to load with -p; those of `shell_plugins` if None, and none for a command without -p.
+    environment: variables for this command alone.
+    """
+    takes_no_plugins = {"merge", "--help", "--version"}
+
+    def run(*words, plugins=None, **environment):
+        monkeypatch.chdir(tmp_path)
+        if plugins is None:
+            plugins = [] if words[0] in takes_no_plugins else shell_plugins
+        arguments = [*map(str, words), *(word for plugin in plugins for word in ("-p", str(plugin)))]
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, str(value))
+            code = main(arguments)
+        stdout, stderr = capsys.readouterr()
+        return Finished(returncode=int(code), stdout=stdout, stderr=stderr)
+
+    return run
+
+
+def _start(*words, environment=None, program=("-m", "robharness"), **options):
+    """Start `robharness WORDS` in another process with one thread; give the Popen, with pipes for both texts.
+
+    environment: further variables.
+    program: the arguments of Python in place of `-m robharness`, such as ("-c", "...").
+    options: of subprocess.Popen.
+    """
+    command = [sys.executable, *map(str, program), *map(str, words)]
+    variables = {key: str(value) for key, value in (environment or {}).items()}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", **variables}, **(pipes | options))
+
+
+@pytest.fixture
+def start_process():
+    """Start `robharness WORDS` as `_start` does, for tests that send signals; it is killed if the test leaves it."""
+    started = []
+
+    def start(*words, **options):
+        started.append(_start(*words, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def run_process():
+    """Run `robharness WORDS` as `_start` does, for tests that need another process, and wait; give a Finished."""
+
+    def run(*words, timeout=240, **options):
+        with _start(*words, **options) as process:
+            try:
+                stdout, stderr = process.communicate(timeout=timeout)
+            finally:
+                process.kill()
+        return Finished(returncode=process.returncode, stdout=stdout, stderr=stderr)
+
+    return run

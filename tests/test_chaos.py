@@ -25,7 +25,6 @@ POINTS = [
     "during join",
     "during merge",
 ]
-SCRIPT = "from robharness.cli import main; main()"
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -33,7 +32,7 @@ ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 def chaos(suite, toys, tmp_path):
     """Kill runs of the toys; what `chaos.py` prints: the table and the mapping."""
 
-    def go(*options):
+    def call(*options):
         path = tmp_path / "toys.yaml"
         attacks = [{"attack": "toys/climb", "nested": True, "eps": ["1/8", "1/4"]}]
         path.write_text(yaml.safe_dump(suite(attacks=attacks)))
@@ -43,7 +42,7 @@ def chaos(suite, toys, tmp_path):
         assert done.stdout, done.stderr
         return done.returncode, done.stderr, json.loads(done.stdout)
 
-    return go
+    return call
 
 
 def test_killed_anywhere_it_ends_as_if_undisturbed(chaos):
@@ -80,13 +79,13 @@ def wait_for(condition, seconds, process=None):
     return found
 
 
-def test_workers_end_when_the_main_process_is_killed(suite, toys, tmp_path):
+def test_workers_end_when_the_main_process_is_killed(suite, toys, start_process, tmp_path):
     attacks = [{"attack": "toys/climb", "steps": 200, "eps": ["1/8", "1/4"]}]  # long enough to be killed in the middle
     source, store, path = suite(attacks=attacks), tmp_path / "store", tmp_path / "toys.yaml"
     path.write_text(yaml.safe_dump(source))
     words = ["run", path, "-p", toys, "--store", store, "--batch-size", "4", "--threads", "1", "--workers", "2"]
     with (tmp_path / "said").open("w") as said:  # no pipe, which the workers would hold open
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, *words], env=ALONE, stdout=said, stderr=said)
+        process = start_process(*words, stdout=said, stderr=said)
         assert wait_for(lambda: list(store.glob("cells/*/*/0*.parquet")), 120, process), Path(said.name).read_text()
         workers = workers_of(process.pid)
         process.kill()

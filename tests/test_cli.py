@@ -11,20 +11,6 @@ import yaml
 
 from robharness.errors import ExitCode
 
-SCRIPT = "from robharness.cli import main; main()"
-
-
-@pytest.fixture
-def shell(tmp_path, toys):
-    """Type a command in a folder of its own; the toys are loaded with -p."""
-
-    def go(*words, plugin=True, **environment):
-        command = [sys.executable, "-c", SCRIPT, *map(str, words), *(["-p", toys] if plugin else [])]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env, timeout=240)
-
-    return go
-
 
 @pytest.fixture
 def path(tmp_path, suite):
@@ -92,7 +78,10 @@ def test_failed_cells_end_with_three_and_are_named(shell, path, suite, toys):
     assert found.returncode == 3
     assert "its budget is linf 0.125" in found.stdout
     assert toys in found.stdout
-    assert "1 cells are incomplete; to try them again: robharness run" in found.stderr
+    again = f"1 cells are incomplete; to try them again: robharness run {path} -p {toys}"
+    assert again in found.stderr.splitlines()
+    fresh = shell("run", path, "--fresh", "rogue*")
+    assert again in fresh.stderr.splitlines()  # without --fresh, which would forget what is stored by then
     assert shell("report", path).returncode == 3
     assert "Traceback" not in found.stderr + found.stdout
 
@@ -147,14 +136,15 @@ def test_a_mistake_is_one_sentence_and_no_traceback(shell, path, words, sentence
     assert "Traceback" not in found.stderr
 
 
-def test_a_bug_of_ours_is_a_line_and_a_file(shell, path, tmp_path):
+def test_a_bug_of_ours_is_a_line_and_a_file(run_process, toys, path, tmp_path):
     """A broken installation stands for a bug: torch is there, but not what we expect of it."""
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "sitecustomize.py").write_text(
         "import robharness.planning.planner as planner\ndef plan(*words): raise RuntimeError('boom')\nplanner.plan = plan\n"
     )
-    found = shell("plan", path, PYTHONPATH=str(broken))
+    search = os.pathsep.join(filter(None, [str(broken), os.environ.get("PYTHONPATH", "")]))
+    found = run_process("plan", path, "-p", toys, cwd=tmp_path, environment={"PYTHONPATH": search})
     assert found.returncode == ExitCode.INTERNAL
     assert "a bug of ours: RuntimeError: boom" in found.stderr
     report = re.search(r"please report (\S+)", found.stderr).group(1)
@@ -163,8 +153,15 @@ def test_a_bug_of_ours_is_a_line_and_a_file(shell, path, tmp_path):
     os.unlink(report)
 
 
+def test_python_m_is_the_command(shell, run_process, path, toys, tmp_path):
+    assert shell("run", path).returncode == 0
+    words = ["report", path, "-p", toys, "--json"]
+    assert run_process(*words, cwd=tmp_path) == shell(*words, plugins=[])
+    assert run_process("report", cwd=tmp_path).returncode == ExitCode.USAGE
+
+
 def test_a_pipe_that_closes_is_fine(shell, path, toys, tmp_path):
-    line = f"{sys.executable} -c '{SCRIPT}' list attacks -p {toys} | head -1"
+    line = f"{sys.executable} -m robharness list attacks -p {toys} | head -1"
     found = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, timeout=60)
     assert "Traceback" not in found.stderr
 
@@ -176,6 +173,6 @@ def test_no_color(shell, path):
 
 
 def test_help_names_every_verb_and_version(shell):
-    text = shell("--help", plugin=False).stdout
+    text = shell("--help").stdout
     assert all(verb in text for verb in ("run", "plan", "report", "list"))
-    assert re.fullmatch(r"robharness, version \d+\.\d+\.\d+\n", shell("--version", plugin=False).stdout)
+    assert re.fullmatch(r"robharness, version \d+\.\d+\.\d+\n", shell("--version").stdout)

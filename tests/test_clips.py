@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from robharness import Clips, UserError, api
-from robharness.cli import _main
+from robharness.cli import main
 from robharness.errors import UnreadableExample
 from robharness.evaluation import loading
 from robharness.evaluation.clips import ClipLayout, clip_frames
@@ -239,7 +239,7 @@ def test_what_videos_cannot_have_is_said(tmp_path):
         api.plan(suite() | {"canvas": 8, "corruptions": [{"corruption": "films/dim", "severity": 1}]}, plugins=[FILMS])
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite() | grainy))
     words = ["export-corruptions", str(tmp_path / "suite.yaml"), "-p", FILMS, "-o", str(tmp_path / "made")]
-    assert _main(words) == 2
+    assert main(words) == 2
 
 
 def test_the_length_of_a_clip_is_that_of_the_input():
@@ -255,12 +255,12 @@ def test_an_export_leaves_broken_videos_out(tmp_path, capsys):
     path = tmp_path / "suite.yaml"
     path.write_text(yaml.safe_dump(source))
     words = [str(path), "-p", FILMS, "--store", str(tmp_path / "store")]
-    assert _main(["export-adversarial", *words, "-o", str(tmp_path / "made")]) == 0
+    assert main(["export-adversarial", *words, "-o", str(tmp_path / "made")]) == 0
     assert "19 images; none stored; 1 examples cannot be read" in capsys.readouterr().out
     plan = api.plan(source, plugins=[FILMS])
     at = [plan.data.dataset.ids[index] for index in plan.data.order].index("film-03") + 1
     assert (
-        _main(["export-adversarial", *words, "-o", str(tmp_path / "one"), "--batch-size", "1", "--limit", str(at)]) == 0
+        main(["export-adversarial", *words, "-o", str(tmp_path / "one"), "--batch-size", "1", "--limit", str(at)]) == 0
     )
 
 

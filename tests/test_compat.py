@@ -92,13 +92,13 @@ def plugin(tmp_path):
 
 @pytest.fixture
 def run(plugin, tmp_path):
-    def go(store="store", **changes):
+    def call(store="store", **changes):
         base = {"robharness": 1, "name": "scenes", "data": {"name": "scenes/scenes", "split": "test"}, "canvas": 224,
                 "models": [{"model": "scenes/sums", "label": "Sums", "reference": True}],
                 "corruptions": [{"corruption": "scenes/nothing", "severity": 1}]}  # fmt: skip
         return api.run(base | changes, store=tmp_path / store, plugins=[plugin])
 
-    return go
+    return call
 
 
 def by_hand(picture):

@@ -30,13 +30,13 @@ def store(tmp_path_factory):
 
 @pytest.fixture
 def results(store):
-    def go(**changes):
+    def call(**changes):
         base = {"robharness": 1, "name": "weathered", "data": {"name": "weathered/squares", "split": "test"},
                 "models": MODELS, "corruptions": ALL}  # fmt: skip
         suite = {key: value for key, value in (base | changes).items() if value is not None}
         return api.run(suite, store=store, plugins=[WEATHERED])
 
-    return go
+    return call
 
 
 def errors(found, label):

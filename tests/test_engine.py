@@ -1,9 +1,6 @@
 """Units, resuming, failures, Ctrl-C, and how many passes it all takes."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -167,34 +164,14 @@ def test_other_circumstances_are_told(suite, toys, tmp_path):
     assert any("rows was 4 when some of it was computed, now it is 8" in warning for warning in summary.warnings)
 
 
-SCRIPT = """
-import sys
-from robharness.cli import main
-main()
-"""
-
-
 @pytest.mark.parametrize("signals", [1, 2])
-def test_ctrl_c_keeps_what_is_whole_and_says_how_to_go_on(suite, toys, tmp_path, signals):
+def test_ctrl_c_keeps_what_is_whole_and_says_how_to_go_on(suite, toys, start_process, tmp_path, signals):
     import yaml
 
     attacks = [{"attack": "toys/climb", "steps": 2000, "eps": [f"{i}/64" for i in range(1, 40)]}]
     path = tmp_path / "slow.yaml"
     path.write_text(yaml.safe_dump(suite(attacks=attacks)))
-    command = [
-        sys.executable,
-        "-c",
-        SCRIPT,
-        "run",
-        str(path),
-        "-p",
-        toys,
-        "--store",
-        str(tmp_path / "s"),
-        "--batch-size",
-        "4",
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = start_process("run", path, "-p", toys, "--store", tmp_path / "s", "--batch-size", "4")
     store = Store(tmp_path / "s")
     cells = api.plan(path, plugins=[toys]).cells
     deadline = time.monotonic() + 120

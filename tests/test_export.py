@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from robharness import api
-from robharness.cli import _main
+from robharness.cli import main
 from robharness.store import Store
 
 ATTACKS = [{"attack": "teams/team", "eps": ["1/8", "1/4"]}, {"attack": "teams/step", "eps": "1/4"}]
@@ -20,12 +20,12 @@ def written(suite, tmp_path, monkeypatch):
     """Write a suite, and give what `export-adversarial` then does with these words: its exit code."""
     monkeypatch.chdir(tmp_path)
 
-    def go(*words, **changes):
+    def call(*words, **changes):
         Path("suite.yaml").write_text(json.dumps(suite(**{"attacks": ATTACKS} | changes)))
         plugins = [word for path in PLUGINS for word in ("-p", path)]
-        return int(_main(["export-adversarial", "suite.yaml", *plugins, "--store", "store", "-o", "out", *words]))
+        return int(main(["export-adversarial", "suite.yaml", *plugins, "--store", "store", "-o", "out", *words]))
 
-    return go
+    return call
 
 
 PLUGINS = [str(Path(__file__).parent / name) for name in ("toys.py", "teams.py")]

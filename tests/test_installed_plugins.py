@@ -150,10 +150,10 @@ def python(tmp_path_factory, wheels):
 def robharness(python, tmp_path):
     """The command line in the fresh environment."""
 
-    def go(*arguments):
-        return run(python, "-c", "from robharness.cli import main; main()", *arguments, cwd=tmp_path)
+    def call(*arguments):
+        return run(python, "-m", "robharness", *arguments, cwd=tmp_path)
 
-    return go
+    return call
 
 
 def test_the_plugin_is_listed_beside_its_bad_neighbours(robharness):

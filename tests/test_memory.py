@@ -4,10 +4,6 @@ The lack is real: what a process may map is limited a little above what it has m
 ask for memory in proportion to the rows of a pass, or to the examples of a batch.
 """
 
-import os
-import subprocess
-import sys
-
 import pytest
 import yaml
 
@@ -18,14 +14,13 @@ ROOM = 1200
 LIMITED = f"""
 import resource, sys
 import pyarrow.parquet, robharness.report, robharness.engine.worker
-from robharness.cli import main
+from robharness.cli import entry_point
 with open("/proc/self/statm") as file:
     mapped = int(file.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (mapped + {ROOM} * 2**20,) * 2)  # also of the processes that it starts
-main()
+entry_point()
 """
-SCRIPT = "from robharness.cli import main; main()"
-QUIET = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+QUIET = {"MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 """No addresses are set aside for later."""
 COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "size", "attacked")
 
@@ -40,18 +35,18 @@ def outcomes(results):
 
 
 @pytest.fixture
-def limited(tmp_path, toys):
+def limited(tmp_path, toys, run_process):
     """`robharness run` of a suite with little memory, and `robharness report` after it: both as they ended."""
 
-    def go(source, *words):
+    def call(source, *words):
         path = tmp_path / "toys.yaml"
         path.write_text(yaml.safe_dump(source))
         rest = [str(path), "-p", toys, "--store", str(tmp_path / "store")]
-        pipes = {"capture_output": True, "text": True, "timeout": 240, "env": {**os.environ, **QUIET}}
-        run = subprocess.run([sys.executable, "-c", LIMITED, "run", *rest, "--batch-size", "64", *words], **pipes)
-        return run, subprocess.run([sys.executable, "-c", SCRIPT, "report", *rest], **pipes)
+        words = ["run", *rest, "--batch-size", "64", *words]
+        run = run_process(*words, program=["-c", LIMITED], environment=QUIET)
+        return run, run_process("report", *rest, environment=QUIET)
 
-    return go
+    return call
 
 
 def test_where_a_pass_is_too_large_passes_have_half_the_rows(suite, run, limited, toys, tmp_path):

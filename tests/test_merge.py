@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from robharness import api, cli
+from robharness import api
 from robharness.errors import StoreError
 from robharness.planning.identity import key_of
 from robharness.store import Failure, Store
@@ -282,21 +281,6 @@ def test_parts_that_another_run_joins_meanwhile_are_copied_all_the_same(ours, th
 
 
 # --- stores of real runs, by the command line ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def shell(tmp_path, toys, monkeypatch, capsys):
-    """Type a command in a folder of its own; what takes plugins gets the toys with -p."""
-
-    def go(*words):
-        monkeypatch.chdir(tmp_path)
-        plugins = [] if words[0] == "merge" else ["-p", toys]
-        monkeypatch.setattr(sys, "argv", ["robharness", *map(str, words), *plugins])
-        code = cli._main(sys.argv[1:])
-        out, err = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
-
-    return go
 
 
 SUITE = {

@@ -1,21 +1,16 @@
-"""The numbers against closed forms, published examples, other implementations, the paper's tables and simulation."""
+"""Accuracies, drops and worst cases against closed forms, published examples, other implementations and simulation."""
 
 import math
-import tracemalloc
 from fractions import Fraction
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, multinomial
-from scipy.stats import t as student
 from statsmodels.stats.proportion import proportion_confint
 
-from robharness import statistics
 from robharness.statistics import (
     EmptySample,
     Interval,
@@ -25,25 +20,12 @@ from robharness.statistics import (
     ZeroClean,
     accuracy,
     accuracy_interval,
-    corruption_errors,
     drop_text,
-    gain,
-    gap_closed,
-    gap_closed_interval,
-    gap_closed_printed,
-    paired,
-    relative_corruption_errors,
     relative_drop,
     relative_drop_bounds,
     relative_drop_interval,
-    resampled_accuracies,
-    slope,
-    slope_interval_over_corruptions,
-    slope_intervals,
-    slopes_without_each,
     worst_case,
 )
-from robharness.suite.baselines import ALEXNET
 
 # Table 1: clean, then six attacks; accuracies and drops in percent, as printed.
 TABLE1 = {
@@ -51,45 +33,6 @@ TABLE1 = {
     "SwAV": ([75.34, 23.35, 11.47, 5.95, 11.73, 0.20, 4.1], [69, 85, 92, 84, 100, 95]),
     "SimCLR": ([68.95, 24.33, 14.43, 8.85, 10.89, 0.24, 5.2], [65, 79, 87, 84, 100, 92]),
 }
-# Table 4: FGSM 8/255, FGSM 16/255, AutoAttack 1/255, AutoAttack 2/255; accuracies, drops, gap closed as printed.
-TABLE4_SUPERVISED = ([38.8, 31.8, 24.3, 11.5], [59, 67, 74, 88])
-TABLE4_SELF_SUPERVISED = ([26.8, 13.4, 13.7, 4.3], [71, 86, 85, 95])
-TABLE4 = {
-    "Frequency Prior": ([30.1, 21.3, 17.4, 7.5], [68, 77, 81, 92], [25, 53, 25, 43]),
-    "Clustering": ([28.9, 18.7, 18.1, 7.8], [69, 80, 80, 91], [18, 32, 18, 57]),
-    "Precision": ([33.6, 24.9, 19.3, 8.7], [64, 73, 79, 90], [58, 68, 57, 72]),
-    "Recall": ([31.3, 21.6, 19.1, 8.6], [66, 76, 79, 90], [42, 53, 55, 70]),
-}
-# The 9 of Table 4's 16 cells that its own rounded drops reproduce.
-TABLE4_EXACT = {
-    ("Frequency Prior", 0),
-    ("Frequency Prior", 3),
-    ("Clustering", 1),
-    ("Clustering", 3),
-    ("Precision", 0),
-    ("Precision", 1),
-    ("Recall", 0),
-    ("Recall", 1),
-    ("Recall", 2),
-}
-# Table 5: base, then static and dynamic with the printed gains, six attacks; percent.
-TABLE5 = {
-    "RoCL": (
-        [43.6, 11.4, 70.9, 80.0, 40.8, 11.2],
-        ([44.8, 12.9, 72.3, 80.9, 42.3, 11.9], [2.8, 13.2, 3.4, 1.1, 3.7, 6.3]),
-        ([45.9, 13.2, 72.8, 82.1, 43.1, 12.1], [5.3, 15.8, 2.7, 2.6, 5.6, 8.0]),
-    ),
-    "ACL": (
-        [41.2, 12.1, 72.3, 80.7, 39.8, 10.2],
-        ([42.1, 13.1, 75.3, 83.4, 41.0, 10.7], [2.2, 8.3, 4.1, 3.3, 2.9, 4.7]),
-        ([42.5, 13.2, 75.9, 83.5, 41.3, 10.8], [3.1, 9.5, 5.0, 3.5, 3.7, 5.5]),
-    ),
-}
-# Table 6: clean, then 15 corruptions at severity 1; accuracies in percent.
-TABLE6_ROWS = yaml.safe_load((Path(__file__).parent / "paper/tables.yaml").read_text())["table6"]["rows"]
-TABLE6 = {model: [row["acc"][column] for row in TABLE6_ROWS.values()]
-          for column, model in enumerate(("Supervised", "SimCLR", "SwAV"))}  # fmt: skip
-
 COVERED = 0.93  # the least coverage that a 95 % interval may have here
 SIZES = (20, 200, 5000)
 RATES = (0.0, 0.05, 0.5, 1.0)
@@ -311,322 +254,7 @@ def _plain_bounds(kept, lost, gained):
     return 1 - ends[1][1] / ends[0][0], 1 - ends[1][0] / ends[0][1]
 
 
-# ------------------------------------------------------------------------------------------------------------- slope
-
-
-def _table6_drops(model: str) -> list[float]:
-    clean, *corrupted = TABLE6[model]
-    return [relative_drop(clean, a) for a in corrupted]
-
-
-def _table6_outcomes(model: str) -> tuple[np.ndarray, np.ndarray]:
-    """1,000 examples with exactly Table 6's accuracies."""
-    right = np.arange(1000) < 10 * np.array(TABLE6[model])[:, None] - 0.5
-    return right[0], right[1:]
-
-
-@pytest.mark.parametrize(("model", "expected"), [("SimCLR", 1.333), ("SwAV", 1.126)])
-def test_slopes_of_table_6(model: str, expected: float) -> None:
-    assert slope(_table6_drops("Supervised"), _table6_drops(model)) == pytest.approx(expected, abs=5e-4)
-
-
-@pytest.mark.parametrize(
-    ("group", "simclr", "swav"),
-    [("Noise", 1.23, 1.25), ("Digital", 1.17, 0.89), ("Blur", 1.46, 1.11), ("Weather", 1.36, 1.14)],
-)
-def test_slopes_of_the_groups_of_table_6(group: str, simclr: float, swav: float) -> None:
-    """The supervised model's are steeper than SwAV's under digital corruptions alone."""
-    rows = [number for number, row in enumerate(list(TABLE6_ROWS.values())[1:]) if row["group"] == group]
-    base, *others = (np.array(_table6_drops(model))[rows] for model in ("Supervised", "SimCLR", "SwAV"))
-    assert [slope(base, own) for own in others] == pytest.approx([simclr, swav], abs=0.005)
-
-
-@pytest.mark.parametrize(("model", "expected"), [("SimCLR", 1.344), ("SwAV", 1.053)])
-def test_slopes_of_table_6_without_impulse_noise(model: str, expected: float) -> None:
-    """SwAV's slope above 1 owes more to this corruption than to any other."""
-    base, own = _table6_drops("Supervised"), _table6_drops(model)
-    without = dict(zip(list(TABLE6_ROWS)[1:], slopes_without_each(base, own), strict=True))
-    assert without["Impulse"] == pytest.approx(expected, abs=5e-4)
-    plain = {name: slope(np.delete(base, row), np.delete(own, row)) for row, name in enumerate(without)}
-    assert without == pytest.approx(plain, abs=1e-12)
-    if model == "SwAV":
-        assert min(without.values()) == without["Impulse"]
-
-
-def test_a_corruption_is_left_out_and_drawn_with_all_its_severities() -> None:
-    """Two severities of the same drops say no more of other corruptions than one does."""
-    base, own = np.array([0.1, 0.3, 0.4, 0.2]), np.array([0.2, 0.3, 0.6, 0.1])
-    twice, which = np.repeat(base, 2), np.repeat(range(4), 2)
-    assert slopes_without_each(twice, np.repeat(own, 2), which) == pytest.approx(slopes_without_each(base, own))
-    apart = [slope_interval_over_corruptions(*drops, corruption)
-             for *drops, corruption in ((base, own, None), (twice, np.repeat(own, 2), which))]  # fmt: skip
-    assert apart[0] == pytest.approx(apart[1])
-    naive = slope_interval_over_corruptions(twice, np.repeat(own, 2))
-    assert naive.high - naive.low < 0.8 * (apart[0].high - apart[0].low)
-
-
-def test_without_the_only_corruption_that_the_reference_feels_there_is_no_slope() -> None:
-    assert np.isnan(slopes_without_each([0.2, 0.0], [0.1, 0.1])[0])
-    with pytest.raises(UndefinedSlope):
-        slopes_without_each([0.0, 0.0], [0.1, 0.1])
-
-
-drops = st.floats(-1, 1).map(lambda drop: round(drop, 3))
-
-
-@given(st.lists(st.tuples(drops, drops), min_size=1, max_size=15).filter(lambda pairs: any(x for x, _ in pairs)))
-def test_slope_is_what_least_squares_finds(pairs: list[tuple[float, float]]) -> None:
-    reference, model = np.array(pairs).T
-    (expected,), *_ = np.linalg.lstsq(reference[:, None], model)
-    assert slope(reference, model) == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("reference", "model"),
-    [([], []), ([0.1], [0.1, 0.2]), ([0.0, 0.0], [0.1, 0.2]), ([0.1, math.nan], [0.1, 0.2]), ([0.1], [math.inf])],
-)
-def test_slope_refuses_drops_without_a_line(reference: list[float], model: list[float]) -> None:
-    with pytest.raises(UndefinedSlope):
-        slope(reference, model)
-
-
-@pytest.mark.parametrize(("model", "low", "high"), [("SimCLR", 1.22, 1.45), ("SwAV", 0.98, 1.25)])
-def test_slope_intervals_over_the_corruptions_of_table_6(model: str, low: float, high: float) -> None:
-    """Against another bootstrap of Table 6, made with other random numbers."""
-    over = slope_intervals(*_table6_outcomes(model), *_table6_outcomes("Supervised"), resamples=4000).corruptions
-    assert over == pytest.approx((low, high), abs=0.015)
-
-
-def test_slope_intervals_are_those_of_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same draws, one resample at a time, by indexing; blocks of every size give the same."""
-    n, corruptions, resamples, seed, level = 300, 4, 60, 7, 0.9
-    outcomes = _outcomes(n, corruptions, seed=1)
-    clean, corrupted, reference_clean, reference_corrupted = outcomes
-    rng = np.random.Generator(np.random.Philox(seed))
-
-    def drops_of(clean: np.ndarray, corrupted: np.ndarray) -> list[float]:
-        return [relative_drop(accuracy(clean), accuracy(row)) for row in corrupted]
-
-    over_examples = []
-    for _ in range(resamples):
-        i = rng.integers(0, n, n)
-        reference = drops_of(reference_clean[i], reference_corrupted[:, i])
-        over_examples.append(slope(reference, drops_of(clean[i], corrupted[:, i])))
-    over_corruptions, rng = [], np.random.Generator(np.random.Philox(seed))
-    for _ in range(resamples):
-        c = rng.integers(0, corruptions, corruptions)
-        reference = drops_of(reference_clean, reference_corrupted[c])
-        over_corruptions.append(slope(reference, drops_of(clean, corrupted[c])))
-    expected = [np.quantile(s, [0.05, 0.95]) for s in (over_examples, over_corruptions)]
-
-    for block in (1, 7 * n, paired.BLOCK_VALUES):
-        monkeypatch.setattr(paired, "BLOCK_VALUES", block)
-        ours = slope_intervals(*outcomes, resamples=resamples, seed=seed, level=level)
-        assert ours.examples == pytest.approx(expected[0], abs=1e-12)
-        assert ours.corruptions == pytest.approx(expected[1], abs=1e-12)
-
-
-def test_slope_intervals_depend_on_the_seed_alone() -> None:
-    outcomes = _outcomes(200, 3, seed=2)
-    first = slope_intervals(*outcomes, resamples=50)
-    np.random.random()  # the global state must not matter
-    assert slope_intervals(*outcomes, resamples=50, seed=0) == first
-    assert slope_intervals(*outcomes, resamples=50, seed=1) != first
-
-
-def test_slope_interval_of_a_model_with_itself_is_one() -> None:
-    """One resample serves both models: nothing is left to vary."""
-    clean, corrupted, *_ = _outcomes(200, 3, seed=3)
-    intervals = slope_intervals(clean, corrupted, clean, corrupted, resamples=50)
-    assert intervals.examples == pytest.approx((1, 1), abs=1e-12)
-    assert intervals.corruptions == pytest.approx((1, 1), abs=1e-12)
-
-
-def test_slope_interval_over_examples_covers_from_1000_examples_on() -> None:
-    covered = []
-    for seed in range(200):
-        low, high = slope_intervals(*_outcomes(statistics.MIN_SLOPE_EXAMPLES, 5, seed), resamples=300).examples
-        covered.append(low <= 1.25 <= high)
-    assert np.mean(covered) >= 0.91  # 95 % but for the noise of 200 draws (1.5 points) and 300 resamples
-
-
-def test_slopes_from_few_examples_are_pulled_towards_zero() -> None:
-    """Why MIN_SLOPE_EXAMPLES: at drops of 2 to 10 % a tenth of it loses 6.5 % of the slope, all of it 1.4 %."""
-
-    def mean_slope(n: int) -> float:
-        tables = [_outcomes(n, 5, seed, strongest=0.1) for seed in range(500)]
-        return float(np.mean([slope(1 - R.sum(1) / r.sum(), 1 - M.sum(1) / m.sum()) for m, M, r, R in tables]))
-
-    assert mean_slope(statistics.MIN_SLOPE_EXAMPLES // 10) < 1.25 * 0.95
-    assert mean_slope(statistics.MIN_SLOPE_EXAMPLES) == pytest.approx(1.25, rel=0.02)
-
-
-def test_slope_interval_over_fewer_than_three_corruptions_is_none() -> None:
-    clean, corrupted, *reference = _outcomes(200, 3, seed=4)
-    assert slope_intervals(clean, corrupted, *reference, resamples=20).corruptions is not None
-    two = slope_intervals(clean, corrupted[:2], reference[0], reference[1][:2], resamples=20)
-    assert two.corruptions is None
-    assert two.examples.low < two.examples.high
-
-
-def test_slope_interval_drops_resamples_without_a_slope() -> None:
-    """One clean example right of 20: 0.95**20 = 36 % of the resamples miss it; of 2 such, in two models, 59 %."""
-    first, second = np.arange(20) == 0, np.arange(20) == 1
-    nothing = np.zeros((1, 20), dtype=bool)
-    assert slope_intervals(first, nothing, first, nothing).examples == (1, 1)
-    assert slope_intervals(first, nothing, second, nothing).examples == (-math.inf, math.inf)
-
-
-def test_slope_intervals_refuse_a_sample_without_a_slope() -> None:
-    right = np.ones(30, dtype=bool)
-    with pytest.raises(ZeroClean):
-        slope_intervals(~right, ~right[None], right, ~right[None])
-    with pytest.raises(ZeroClean):
-        slope_intervals(right, ~right[None], ~right, ~right[None])
-    with pytest.raises(UndefinedSlope):
-        slope_intervals(right, ~right[None], right, right[None])
-    with pytest.raises(EmptySample):
-        slope_intervals(right, np.empty((0, 30), dtype=bool), right, np.empty((0, 30), dtype=bool))
-
-
-def test_slope_intervals_stay_small_at_50000_examples() -> None:
-    outcomes = _outcomes(50_000, 3, seed=5)
-    tracemalloc.start()
-    interval = slope_intervals(*outcomes, resamples=200).examples
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 100e6  # the draws alone would take 80 MB, their counts as much again
-    assert 0 < interval.high - interval.low < 0.05
-
-
-def _outcomes(n: int, corruptions: int, seed: int, strongest: float = 0.5) -> tuple[np.ndarray, ...]:
-    """Clean and corrupted outcomes of a model and a reference whose true slope is 1.25."""
-    rng = np.random.Generator(np.random.Philox(seed))
-    ability, nudge = rng.random(n), rng.normal(0, 0.1, n)
-    reference_clean, clean = ability < 0.75, ability + nudge < 0.7
-    fooled = strongest * np.linspace(0.2, 1, corruptions)[:, None]
-    reference_corrupted = reference_clean & (rng.random((corruptions, n)) > fooled)
-    corrupted = clean & (rng.random((corruptions, n)) > 1.25 * fooled)
-    return clean, corrupted, reference_clean, reference_corrupted
-
-
-# ------------------------------------------------------------------------------------------------- corruption errors
-
-
-def test_alexnet_itself_has_an_mce_of_one() -> None:
-    errors = np.array(list(ALEXNET.errors.values()))
-    assert corruption_errors(errors, errors).mean() == 1
-    assert relative_corruption_errors(errors, ALEXNET.clean, errors, ALEXNET.clean) == pytest.approx(np.ones(15))
-    assert len(errors) == 15 and corruption_errors(errors / 2, errors) == pytest.approx(np.full(15, 0.5))
-
-
-def test_a_corruption_error_without_a_baseline_to_divide_by_is_not_a_number() -> None:
-    assert np.isnan(corruption_errors([0.1, 0.2], [0.0, 0.2])).tolist() == [True, False]
-    found = relative_corruption_errors([0.3, 0.4], 0.2, [0.1, 0.4], 0.2)
-    assert np.isnan(found[0]) and found[1] == pytest.approx(1)
-
-
-def test_resamples_of_rows_that_come_apart_are_the_same_examples() -> None:
-    rows = np.random.Generator(np.random.Philox(1)).random((4, 50)) < 0.5
-    whole = resampled_accuracies(rows, resamples=30)
-    apart = [resampled_accuracies(rows[part], resamples=30) for part in (slice(0, 1), slice(1, 4))]
-    assert (np.hstack(apart) == whole).all()
-
-
-# -------------------------------------------------------------------------------------------- gap, gain and worst case
-
-
-@pytest.mark.parametrize(("method", "column"), sorted(product(TABLE4, range(4))))
-def test_gap_closed_of_table_4(method: str, column: int) -> None:
-    """The printed definition gives the printed figure in exactly the 9 cells known to follow it."""
-    drops = (TABLE4[method][1][column], TABLE4_SELF_SUPERVISED[1][column], TABLE4_SUPERVISED[1][column])
-    percent = 100 * gap_closed_printed(*(drop / 100 for drop in drops))
-    assert (round(percent) == TABLE4[method][2][column]) == ((method, column) in TABLE4_EXACT)
-
-
-def test_gap_closed_of_unrounded_accuracies() -> None:
-    def closed(method: str, column: int) -> float:
-        return gap_closed(TABLE4[method][0][column], TABLE4_SELF_SUPERVISED[0][column], TABLE4_SUPERVISED[0][column])
-
-    assert closed("Frequency Prior", 0) == pytest.approx(0.275)
-    assert max(closed(*cell) for cell in product(TABLE4, range(4))) == pytest.approx(0.625, abs=1e-9)
-    assert gap_closed(0.2, 0.2, 0.5) == 0
-    assert gap_closed(0.5, 0.2, 0.5) == 1
-    assert gap_closed(0.1, 0.2, 0.4) == pytest.approx(-0.5)
-
-
-def test_gap_closed_as_printed_rounds_its_drops_first() -> None:
-    assert gap_closed_printed(0.704, 0.7449, 0.66) == 0.5  # 70, 74 and 66 %
-    with pytest.raises(ZeroBase):
-        gap_closed_printed(0.7, 0.704, 0.699)
-    with pytest.raises(ZeroBase):
-        gap_closed(0.5, 0.4, 0.4)
-
-
-def test_an_interval_of_a_gap_is_fiellers() -> None:
-    """Written out again: the ratios g for which (method - self) - g (supervised - self) is not surely other than 0."""
-    method, below, above = [0.3, 0.34, 0.29], [0.2, 0.24], [0.5, 0.47, 0.52, 0.5]
-    found = gap_closed_interval(method, below, above, paired=False)
-    variances = [np.var(values, ddof=1) / len(values) for values in (method, below, above)]
-    closed = gap_closed(np.mean(method), np.mean(below), np.mean(above))
-    parts = np.array([variances[0], (1 - closed) ** 2 * variances[1], closed**2 * variances[2]])
-    freedom = parts.sum() ** 2 / (parts**2 / [2, 1, 3]).sum()
-    for bound in found:
-        way = np.mean(method) - np.mean(below) - bound * (np.mean(above) - np.mean(below))
-        deviation = math.sqrt(variances[0] + (1 - bound) ** 2 * variances[1] + bound**2 * variances[2])
-        assert abs(way) / deviation == pytest.approx(student.ppf(0.975, freedom), rel=1e-6)
-    assert found.low < closed < found.high
-
-
-@pytest.mark.parametrize("truth", [(0.45, 0.3, 0.6), (0.005, 0.002, 0.02), (0.01, 0.002, 0.05), (0.9, 0.85, 0.98)])
-def test_intervals_of_gaps_over_examples_hold_the_truth(truth: tuple[float, float, float]) -> None:
-    """In 95 % of 2,000 at least, to three standard errors, where accuracies are near 0 or 1, too."""
-    rng, held = np.random.Generator(np.random.Philox(5)), []
-    for _ in range(2000):
-        hard = rng.random(500)  # outcomes of one example depend on each other
-        samples = [np.where(rng.random(500) < 0.5, hard, rng.random(500)) < p for p in truth]
-        interval = gap_closed_interval(*samples, paired=True)
-        held.append(interval.low <= gap_closed(*truth) <= interval.high)
-    assert np.mean(held) > 0.95 - 3 * math.sqrt(0.95 * 0.05 / 2000)
-    assert np.mean(held) < 0.965 or min(truth) < 0.3 or max(truth) > 0.9
-
-
-def test_intervals_of_gaps_over_runs_hold_the_truth() -> None:
-    """In 95 % of 2,000, to two points, of five runs each."""
-    rng, held = np.random.Generator(np.random.Philox(5)), []
-    for _ in range(2000):
-        interval = gap_closed_interval(*(rng.normal(p, 0.04, 5) for p in (0.45, 0.3, 0.6)), paired=False)
-        held.append(interval.low <= 0.5 <= interval.high)
-    assert abs(np.mean(held) - 0.95) < 0.02
-
-
-def test_a_gap_that_may_be_none_has_no_interval() -> None:
-    assert gap_closed_interval([0.5, 0.4], [0.3, 0.5], [0.5, 0.3], paired=False) == Interval(-math.inf, math.inf)
-    assert gap_closed_interval([0, 0, 0], [0, 0, 0], [1, 0, 0], paired=True) == Interval(-math.inf, math.inf)
-    with pytest.raises(EmptySample):
-        gap_closed_interval([0.5], [0.3], [0.4], paired=False)
-    with pytest.raises(EmptySample):
-        gap_closed_interval([0, 0], [0, 0], [0.3, 0.4], paired=False)
-
-
-def test_gains_of_table_5() -> None:
-    """24 cells: 17 to the last digit, 6 within the rounding of the accuracies, one misprint (A-RoCL static, l2)."""
-    exact, misprints = 0, []
-    for base_name, (base, *rows) in TABLE5.items():
-        for row, (accuracies, printed) in enumerate(rows):
-            for column, (b, a, up) in enumerate(zip(base, accuracies, printed, strict=True)):
-                exact += round(100 * gain(a, b), 1) == up
-                if not 100 * gain(a - 0.05, b + 0.05) - 0.05 <= up <= 100 * gain(a + 0.05, b - 0.05) + 0.05:
-                    misprints.append((base_name, row, column))
-    assert exact == 17
-    assert misprints == [("RoCL", 0, 2)]
-
-
-def test_gain_is_relative_to_the_base() -> None:
-    assert gain(0.15, 0.1) == pytest.approx(0.5)
-    assert gain(0.05, 0.1) == pytest.approx(-0.5)
-    with pytest.raises(ZeroBase):
-        gain(0.1, 0.0)
+# ------------------------------------------------------------------------------------------------------- worst case
 
 
 def test_worst_case_is_right_under_all_attacks() -> None:

@@ -1,30 +1,14 @@
 """What `plan` says: what is done, what is left and for how long, and why it is to be computed."""
 
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from robharness import api, cli
+from robharness import api
 from robharness.planning.weights import file_digest
 from robharness.store import Store
-
-
-@pytest.fixture
-def shell(tmp_path, monkeypatch, capsys):
-    """Type a command in a folder of its own."""
-
-    def go(*words):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["robharness", *map(str, words)])
-        code = cli._main(sys.argv[1:])
-        out, err = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
-
-    return go
 
 
 @pytest.fixture
@@ -36,15 +20,14 @@ def store(tmp_path):
 def plan(tmp_path, toys, shell):
     """The plan of a suite over the store of the fixture `run`, as data; words: more of the command line."""
 
-    def go(source, *words, plugins=(toys,), code=0):
+    def call(source, *words, plugins=(toys,), code=0):
         path = tmp_path / "toys.yaml"
         path.write_text(yaml.safe_dump(source))
-        loaded = [word for plugin in plugins for word in ("-p", plugin)]
-        found = shell("plan", path, "--store", tmp_path / "store", *words, *loaded)
+        found = shell("plan", path, "--store", tmp_path / "store", *words, plugins=plugins)
         assert found.returncode == code, found.stderr
         return json.loads(found.stdout) if "--json" in words else found.stdout
 
-    return go
+    return call
 
 
 def done(facts):
@@ -158,12 +141,12 @@ def test_a_real_run_tells_the_time_left(run, plan, suite, store):
 def why(plan):
     """Why each cell is to be computed, by its name."""
 
-    def go(source, *words, **options):
+    def call(source, *words, **options):
         return {
             cell["perturbation"]: cell["why"] for cell in plan(source, "--why", "--json", *words, **options)["cells"]
         }
 
-    return go
+    return call
 
 
 ALL_THERE = {"clean": None, "climb(linf, 1/8)": None, "climb(linf, 1/4)": None, "sign(linf, 1/8)": None}

@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import re
-import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -35,7 +34,7 @@ def install(tmp_path, monkeypatch):
     site = tmp_path / "site"
     before = set(sys.modules)
 
-    def go(name, text=GOOD, *, namespace=None, version="1.0", requires=(), value=None, metadata=None):
+    def call(name, text=GOOD, *, namespace=None, version="1.0", requires=(), value=None, metadata=None):
         module = name.replace("-", "_")
         info = site / f"{module}-{version}.dist-info"
         info.mkdir(parents=True)
@@ -48,7 +47,7 @@ def install(tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(site)
         importlib.invalidate_caches()
 
-    yield go
+    yield call
     for name in set(sys.modules) - before:
         if getattr(sys.modules[name], "__file__", None) and Path(sys.modules[name].__file__).is_relative_to(tmp_path):
             del sys.modules[name]
@@ -452,18 +451,18 @@ HEAVY = ("torch", "torchvision", "numpy", "pyarrow")
     ["--help", "run --help", "list plugins", "list models", "list attacks", "list corruptions", "list datasets",
      "list metrics"],
 )  # fmt: skip
-def test_help_and_lists_load_nothing_heavy(arguments, examples, tmp_path):
+def test_help_and_lists_load_nothing_heavy(arguments, examples, run_process, tmp_path):
     options = []
     if arguments.startswith("list"):
         options = [word for path in examples.values() for word in ("-p", str(path))]
     code = (
         "import sys\n"
-        "from robharness.cli import _main\n"
-        f"status = _main({[*arguments.split(), *options]!r})\n"
+        "from robharness.cli import main\n"
+        "status = main()\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
         "sys.exit(status)\n"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    found = run_process(*arguments.split(), *options, program=["-c", code], cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     assert found.stderr.splitlines()[-1] == "[]"
     assert found.stdout

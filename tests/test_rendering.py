@@ -3,10 +3,8 @@
 import hashlib
 import io
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import torch
 from PIL import Image
 
 from robharness import api
-from robharness.cli import _main
+from robharness.cli import main
 from robharness.evaluation import perturb
 
 HERE = Path(__file__).parent
@@ -75,13 +73,13 @@ def export(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "more.py").write_text(MORE)
 
-    def go(*words, **changes):
+    def call(*words, **changes):
         suite = {key: value for key, value in (SQUARES | changes).items() if value is not None}
         Path("suite.yaml").write_text(json.dumps(suite))
         plugins = [word for path in (WEATHERED, TOYS, "more.py") for word in ("-p", path)]
-        return int(_main(["export-corruptions", "suite.yaml", *plugins, "-o", "out", "--display", "none", *words]))
+        return int(main(["export-corruptions", "suite.yaml", *plugins, "-o", "out", "--display", "none", *words]))
 
-    return go
+    return call
 
 
 def files(folder="out"):
@@ -138,13 +136,12 @@ def test_an_array_is_what_a_run_renders_in_the_data_sets_own_order(export, tmp_p
 
 
 @pytest.mark.parametrize("layout", ["imagenet-c", "cifar-c"])
-def test_it_goes_on_after_a_kill_and_ends_as_if_there_had_been_none(export, tmp_path, layout):
+def test_it_goes_on_after_a_kill_and_ends_as_if_there_had_been_none(export, start_process, layout):
     corruptions = [{"corruption": name, "severity": [1, 2]} for name in ("more/slow", "weathered/fog")]
     whole = ("--layout", layout, "-o", "whole")
     assert export(*whole, corruptions=corruptions) == 0
     words = ["export-corruptions", "suite.yaml", "-p", WEATHERED, "-p", "more.py", "-o", "out", "--layout", layout]
-    command = [sys.executable, "-c", "from robharness.cli import main; main()", *words]
-    killed = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    killed = start_process(*words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list(Path("out").rglob("slow/1/*/*.png")) and not Path("out/slow.npy.count").exists():
         assert killed.poll() is None, "it ended before it could be killed"
         time.sleep(0.005)

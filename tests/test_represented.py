@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from robharness import api, cli, statistics
+from robharness import api, statistics
 from robharness.errors import SuiteError, UserError
 from robharness.evaluation import heads, loading
 from robharness.planning import planner
@@ -384,19 +383,10 @@ def test_distances_are_those_of_the_report(looking, run):
 
 
 @pytest.fixture
-def shell(tmp_path, teams, monkeypatch, capsys):
-    """Type a command in a folder of its own, with the toys and a painter."""
+def shell_plugins(tmp_path, teams):
+    """The toys and a painter."""
     (tmp_path / "painter.py").write_text(PAINTER)
-
-    def go(*words):
-        monkeypatch.chdir(tmp_path)
-        plugins = [word for path in (*teams, "painter.py") for word in ("-p", path)]
-        monkeypatch.setattr(sys, "argv", ["robharness", *map(str, words), *plugins])
-        code = cli._main(sys.argv[1:])
-        out, err = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
-
-    return go
+    return [*teams, "painter.py"]
 
 
 def test_plugins_draw_pictures(shell, looking, tmp_path):

@@ -21,10 +21,10 @@ COLUMNS = ["example", "label", "prediction", "correct", "margin", "logit_range",
 def load(suite, tmp_path, toys):
     """The results of the suite of toys that are in the store of the fixture `run`."""
 
-    def go(**options):
+    def call(**options):
         return api.load(suite(), store=tmp_path / "store", plugins=[toys], **options)
 
-    return go
+    return call
 
 
 def assert_same(found, expected):

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import sys
 from contextlib import suppress
 from types import SimpleNamespace
 
@@ -11,27 +10,13 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from robharness import api, cli
+from robharness import api
 from robharness.engine.environment import shard_of
 from robharness.errors import UserError
 from robharness.planning.cells import Plan
 from robharness.store import Store
 
 ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy one too
-
-
-@pytest.fixture
-def shell(tmp_path, toys, monkeypatch, capsys):
-    """Type a command in a folder of its own; the toys are loaded with -p."""
-
-    def go(*words):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["robharness", *map(str, words), "-p", toys])
-        code = cli._main(sys.argv[1:])
-        out, err = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
-
-    return go
 
 
 @pytest.fixture

@@ -3,15 +3,12 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from robharness import api, cli
+from robharness import api
 from robharness.planning.cells import Plan
 from robharness.plugins import PluginOrigin, code_digest
 from robharness.store import Store
@@ -51,23 +48,9 @@ def test_where_a_loose_file_lies_makes_no_new_key(suite, toys, tmp_path):
 
 
 @pytest.fixture
-def shell(tmp_path, toys, monkeypatch, capsys):
-    """Type a command in a folder of its own; the toys are loaded with -p. drift: what the network adds to itself."""
-
-    def go(*words, drift=0.0):
-        monkeypatch.setenv("TOYS_DRIFT", str(drift))
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["robharness", *map(str, words), "-p", toys])
-        code = cli._main(sys.argv[1:])
-        out, err = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
-
-    return go
-
-
-@pytest.fixture
-def drifting(suite):
-    """A suite whose network is what $TOYS_DRIFT makes it, from the same spec."""
+def drifting(suite, monkeypatch):
+    """A suite whose network is what $TOYS_DRIFT makes it, from the same spec: the number is added to its outputs."""
+    monkeypatch.setenv("TOYS_DRIFT", "0.0")
     return suite(models=[{"model": "toys/net", "label": "Net", "what": "drifting"}])
 
 
@@ -82,11 +65,11 @@ def path(tmp_path, drifting):
 def spans(tmp_path, drifting, toys):
     """What is stored, by cell."""
 
-    def go(root=".robharness"):
+    def call(root=".robharness"):
         store = Store(tmp_path / root)
         return {cell.short_name: store.spans(cell.key) for cell in api.plan(drifting, plugins=[toys]).cells}
 
-    return go
+    return call
 
 
 REFUSED = (
@@ -111,7 +94,7 @@ def test_another_network_is_refused_whatever_cells_are_asked_for(shell, path, sp
     """`before` is run with one network, `words` with another one."""
     assert shell("run", path, *before).returncode == 0
     stored = spans()
-    found = shell("run", path, *words, drift=0.5)
+    found = shell("run", path, *words, TOYS_DRIFT=0.5)
     assert found.returncode == 3
     assert REFUSED in found.stdout
     assert "Traceback" not in found.stdout + found.stderr
@@ -119,18 +102,18 @@ def test_another_network_is_refused_whatever_cells_are_asked_for(shell, path, sp
 
 
 def test_the_same_network_goes_on(shell, path):
-    assert shell("run", path, "--limit", "10", drift=0.5).returncode == 0
-    assert shell("run", path, drift=0.5).returncode == 0
+    assert shell("run", path, "--limit", "10", TOYS_DRIFT=0.5).returncode == 0
+    assert shell("run", path, TOYS_DRIFT=0.5).returncode == 0
 
 
 def test_fresh_puts_the_other_network_in_its_place(shell, path, tmp_path):
     shell("run", path, "--limit", "10")
-    assert shell("run", path, drift=0.5).returncode == 3
-    assert shell("run", path, "--fresh", "climb*", drift=0.5).returncode == 3  # the others are of the old one still
-    found = shell("run", path, "--fresh", "Net", "--json", drift=0.5)
+    assert shell("run", path, TOYS_DRIFT=0.5).returncode == 3
+    assert shell("run", path, "--fresh", "climb*", TOYS_DRIFT=0.5).returncode == 3  # the others are old
+    found = shell("run", path, "--fresh", "Net", "--json", TOYS_DRIFT=0.5)
     assert found.returncode == 0
     assert json.loads(found.stdout)["problems"] == []
-    assert json.loads(shell("run", path, "--store", "new", "--json", drift=0.5).stdout) == json.loads(found.stdout)
+    assert json.loads(shell("run", path, "--store", "new", "--json", TOYS_DRIFT=0.5).stdout) == json.loads(found.stdout)
     store = Store(tmp_path / ".robharness")
     assert len({way["model_state"] for key in store.cell_keys() for way in store.provenance(key)}) == 1
     assert shell("run", path, "--limit", "10").returncode == 0  # nothing to compute, so no network is built
@@ -139,7 +122,7 @@ def test_fresh_puts_the_other_network_in_its_place(shell, path, tmp_path):
 
 def test_what_was_refused_is_good_again_with_the_network_that_was_stored(shell, path):
     shell("run", path, "--limit", "10")
-    assert shell("run", path, drift=0.5).returncode == 3
+    assert shell("run", path, TOYS_DRIFT=0.5).returncode == 3
     assert "another network" in shell("report", path).stdout
     mended = shell("run", path)
     assert mended.returncode == 0
@@ -174,13 +157,13 @@ def robharness_attacks():
         threat=lambda params: ThreatModel(norm="linf"), cost=lambda params: Cost(gradients=1),
     )
 """
-SCRIPT = "from robharness.cli import main; main()"
 
 
 class Site:
     """A folder of installed distributions, and a shell that has it on its path."""
 
-    def __init__(self, root):
+    def __init__(self, root, run_process):
+        self.run_process = run_process
         self.root, self.store = root, root / "store"
         self.packages = root / "site"
         self.packages.mkdir()
@@ -197,9 +180,9 @@ class Site:
 
     def shell(self, verb, *words):
         path = os.pathsep.join(filter(None, [str(self.packages), os.environ.get("PYTHONPATH", "")]))
-        env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, "-c", SCRIPT, verb, "suite.yaml", "--store", self.store, *words]
-        return subprocess.run(command, cwd=self.root, env=env, capture_output=True, text=True, timeout=240)
+        environment = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        words = [verb, "suite.yaml", "--store", self.store, *words]
+        return self.run_process(*words, cwd=self.root, environment=environment)
 
     def warnings(self, *words):
         found = self.shell(*words, "--json")
@@ -208,9 +191,9 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory, toys_text):
+def ran(tmp_path_factory, toys_text, run_process):
     """The toys and another plugin, installed, and a suite of both that has been run."""
-    site = Site(tmp_path_factory.mktemp("installed"))
+    site = Site(tmp_path_factory.mktemp("installed"), run_process)
     site.install("pixel-toys", "toys", "pixel_toys", toys_text)
     site.install("lone-attacks", "lone", "lone_attacks", LONE)
     source = {

@@ -12,7 +12,6 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -22,7 +21,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from robharness import api, cli
+from robharness import api
 from robharness import store as store_module
 from robharness.engine import listeners
 from robharness.errors import StoreError
@@ -36,22 +35,6 @@ SUITE = {
     "models": [{"model": "toys/net", "label": "Net", "reference": True}],
     "attacks": [{"attack": "toys/climb", "eps": ["1/8", "1/4"]}, {"attack": "toys/sign", "eps": "1/8"}],
 }
-SCRIPT = "from robharness.cli import main; main()"
-
-
-@pytest.fixture
-def shell(tmp_path, monkeypatch, capsys):
-    """Type a command in the folder of the test; what takes plugins gets the toys with -p."""
-
-    def go(*words):
-        monkeypatch.chdir(tmp_path)
-        plugins = [] if words[0] == "merge" else ["-p", TOYS]
-        monkeypatch.setattr(sys, "argv", ["robharness", *map(str, words), *plugins])
-        code = cli._main(sys.argv[1:])
-        out, err = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
-
-    return go
 
 
 @pytest.fixture(scope="module")
@@ -235,15 +218,14 @@ def test_a_disk_that_is_full_when_stores_are_merged(shell, here):
     assert tree(here / "new") == tree(here / "quiet")
 
 
-def test_a_disk_that_is_full_for_a_worker(here):
+def test_a_disk_that_is_full_for_a_worker(here, run_process):
     """Another process meets the full disk; the command ends with the same sentence."""
 
     def limited():
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 
-    command = [sys.executable, "-c", SCRIPT, "run", "toys.yaml", "--store", "new", "-p", TOYS, "--workers", "1"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    found = subprocess.run(command, cwd=here, env=env, preexec_fn=limited, capture_output=True, text=True, timeout=240)
+    words = ["run", "toys.yaml", "--store", "new", "-p", TOYS, "--workers", "1"]
+    found = run_process(*words, cwd=here, preexec_fn=limited, environment={"PYTHONDONTWRITEBYTECODE": "1"})
     assert_one_sentence(found, FULL)
     assert [name for name in tree(here / "new") if not name.endswith("cell.json")] == []
 
@@ -439,7 +421,7 @@ def test_what_others_are_writing_is_not_swept_up_by_a_clock_that_went_back(shell
     assert new.exists() and future.exists() and not old.exists()
 
 
-def test_workers_on_a_bad_machine(here):
+def test_workers_on_a_bad_machine(here, run_process):
     """Clocks jump and nothing has fsync, in other processes too."""
     (here / "sitecustomize.py").write_text(
         "import errno, itertools, os, time\n"
@@ -450,10 +432,8 @@ def test_workers_on_a_bad_machine(here):
         "os.fsync = fsync\n"
     )
     path = os.pathsep.join(filter(None, [str(here), os.environ.get("PYTHONPATH", "")]))
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     words = ["run", "toys.yaml", "--store", "new", "-p", TOYS, "--workers", "1", "--json"]
-    command = [sys.executable, "-c", SCRIPT, *words]
-    found = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=240)
+    found = run_process(*words, cwd=here, environment={"PYTHONPATH": path})
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["warnings"] == [NO_FSYNC]
     assert outcomes(here / "new") == outcomes(here / "quiet")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from robharness import UserError, discover
-from robharness.cli import _main
+from robharness.cli import main
 from robharness.verify import verify
 
 PLUGIN = '''
@@ -138,7 +138,7 @@ def test_an_alternative_that_fails_says_why_and_is_no_better(of):
     ("unknown", 0, "No accuracy is published for it."),
 ])  # fmt: skip
 def test_the_verb(plugin, capsys, name, code, words):
-    assert _main(["verify", f"patches/{name}", "-p", str(plugin)]) == code
+    assert main(["verify", f"patches/{name}", "-p", str(plugin)]) == code
     assert words in " ".join(capsys.readouterr().out.split())
 
 
@@ -156,7 +156,7 @@ def test_what_is_broken_is_named_and_left_out(plugin, tmp_path, capsys):
     )
     found = verify("torn/right", {}, discover([str(torn)]), data_root=tmp_path, data="torn/few/test")
     assert (found.n, found.unreadable, found.declared.accuracy) == (59, ("60-3",), 1.0)
-    assert _main(["verify", "torn/right", "-p", str(torn)]) == 0
+    assert main(["verify", "torn/right", "-p", str(torn)]) == 0
     assert "1 examples cannot be read, and are left out: 60-3" in capsys.readouterr().out
     with pytest.raises(UserError, match="none of the examples can be read"):
         verify("torn/right", {}, discover([str(torn)]), data_root=tmp_path, data="torn/many/test")
@@ -170,14 +170,14 @@ def test_an_input_that_does_not_fit_is_a_sentence(of):
 
 
 def test_one_example_has_no_standard_error(plugin, capsys):
-    assert _main(["verify", "patches/wrong", "-p", str(plugin), "--limit", "1", "--json"]) in (0, 1)
+    assert main(["verify", "patches/wrong", "-p", str(plugin), "--limit", "1", "--json"]) in (0, 1)
     told = json.loads(capsys.readouterr().out)
     assert told["ways"][1]["gain_standard_error"] is None
 
 
 def test_the_verb_as_json(plugin, capsys):
     assert (
-        _main(["verify", "patches/wrong", "scale=2.0", "-p", str(plugin), "--json", "--data", "patches/many/test"]) == 1
+        main(["verify", "patches/wrong", "scale=2.0", "-p", str(plugin), "--json", "--data", "patches/many/test"]) == 1
     )
     told = json.loads(capsys.readouterr().out)
     assert (told["data"], told["n"], told["as_expected"]) == ("patches/many/test", 120, False)
@@ -194,5 +194,5 @@ def test_the_verb_as_json(plugin, capsys):
     (["patches/right", "--trust", "12"], "'12' is no sha256"),
 ])  # fmt: skip
 def test_mistakes(plugin, capsys, words, told):
-    assert _main(["verify", *words, "-p", str(plugin)]) == 2
+    assert main(["verify", *words, "-p", str(plugin)]) == 2
     assert told in " ".join(capsys.readouterr().err.split())

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import suppress
@@ -20,7 +18,6 @@ from robharness.engine.run import run_plan
 from robharness.errors import UserError
 from robharness.store import Store
 
-SCRIPT = "from robharness.cli import main; main()"
 COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "size", "attacked")
 
 
@@ -61,24 +58,16 @@ def wait_for(what, seconds=90):
 
 
 @pytest.fixture
-def start(tmp_path, toys):
-    """Begin `robharness run` of a suite, in a session of its own, as a terminal does."""
-    started = []
+def start(tmp_path, toys, start_process):
+    """Start `robharness run` of a suite, in a session of its own, as a terminal does."""
 
-    def go(source, *words, **environment):
+    def call(source, *words, **environment):
         path = tmp_path / "toys.yaml"
         path.write_text(yaml.safe_dump(source))
-        command = [sys.executable, "-c", SCRIPT, "run", str(path), "-p", toys, "--store", str(tmp_path / "store")]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **{key: str(value) for key, value in environment.items()}}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen([*command, *words], env=environment, start_new_session=True, **pipes))
-        return started[-1]
+        words = ["run", path, "-p", toys, "--store", tmp_path / "store", *words]
+        return start_process(*words, environment=environment, start_new_session=True)
 
-    yield go
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+    return call
 
 
 def test_a_process_that_dies_costs_at_most_what_it_died_over(suite, run, start, toys, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version
@@ -21,7 +22,7 @@ VERBS = ("run", "train", "plan", "report", "verify", "merge", "export-adversaria
 
 class _Verbs(click.Group):
     def list_commands(self, context: click.Context) -> list[str]:
-        return list(VERBS)
+        return [*VERBS]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
@@ -35,7 +36,7 @@ class _Verbs(click.Group):
         from robharness.errors import did_you_mean
 
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            context.fail(f"no verb '{args[0]}'{did_you_mean(args[0], list(VERBS))} Verbs: {', '.join(VERBS)}")
+            context.fail(f"no verb '{args[0]}'{did_you_mean(args[0], [*VERBS])} Verbs: {', '.join(VERBS)}")
         return super().resolve_command(context, args)
 
 
@@ -48,16 +49,21 @@ def cli() -> None:
     """
 
 
-def main() -> None:
-    """Entry point: every end of a command is one of ExitCode."""
-    code = _main(sys.argv[1:])
+def entry_point() -> None:
+    """Run the command line of this process, and exit with the code of `main`."""
+    code = main(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is decided; a late Ctrl-C must not change it
     sys.exit(code)
 
 
-def _main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code, one of ExitCode; no exception leaves it.
+
+    arguments: the words after `robharness`, such as ["run", "suite.yaml"]; those of this process if None.
+    """
+    arguments = [*(sys.argv[1:] if arguments is None else arguments)]  # list is a module here: the verb
     try:
-        code = cli.main(args=arguments, prog_name="robharness", standalone_mode=False)
+        code = cli.main(args=arguments, prog_name="robharness", standalone_mode=False, obj=tuple(arguments))
         return int(code or ExitCode.FINE)
     except click.ClickException as error:
         error.show(sys.stderr)
@@ -78,14 +84,14 @@ def _main(arguments: list[str]) -> int:
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        click.echo(
-            f"robharness: a bug of ours: {type(error).__name__}: {error}; please report {_write_bug()}", err=True
-        )
+        report = _write_bug(arguments)
+        click.echo(f"robharness: a bug of ours: {type(error).__name__}: {error}; please report {report}", err=True)
         return ExitCode.INTERNAL
 
 
-def _write_bug() -> Path:
+def _write_bug(arguments: Sequence[str]) -> Path:
     time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     path = Path(gettempdir()) / f"robharness-bug-{time}-{os.getpid()}.txt"
-    path.write_text(f"robharness {version('robharness')}\nPython {sys.version}\n{sys.argv}\n\n{traceback.format_exc()}")
+    versions = f"robharness {version('robharness')}\nPython {sys.version}"
+    path.write_text(f"{versions}\n{['robharness', *arguments]}\n\n{traceback.format_exc()}")
     return path

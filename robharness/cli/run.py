@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -75,12 +75,12 @@ def command(session: Session, workers: int | None, batch_size: int | None, fresh
 
 
 def same_command() -> str:
-    """What to type to go on."""
-    return shlex.join(["robharness", *without_fresh(sys.argv[1:])])
+    """Return the command line to type to resume, from the arguments that `robharness.cli.main` was given."""
+    return shlex.join(["robharness", *without_fresh(click.get_current_context().obj)])
 
 
-def without_fresh(arguments: list[str]) -> list[str]:
-    """The command line that goes on where this one stopped: `--fresh` would forget what is there by now."""
+def without_fresh(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments without `--fresh`, which would forget what is stored by now."""
     kept = [word for word in arguments if not word.startswith("--fresh=")]
     if "--fresh" in kept:
         del kept[kept.index("--fresh") : kept.index("--fresh") + 2]

@@ -1,25 +1,26 @@
 """Fixtures of the end-to-end tests: a suite over a network that is trained here, on MNIST."""
 
 import runpy
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from sharing import made_once
 
 ROOT = Path(__file__).parents[2]
 MNIST = str(Path(__file__).parent / "mnist.py")
 
 
+@pytest.fixture
+def shell_plugins():
+    return []
+
+
 @pytest.fixture(scope="session")
-def shell():
-    """The command in a process of its own, in the repository's folder."""
-
-    def go(*words):
-        command = [sys.executable, "-c", "from robharness.cli import main; main()", *map(str, words)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-    return go
+def repository_shell(run_process):
+    """Run `robharness WORDS` in another process and in the repository's folder; give a Finished."""
+    return partial(run_process, cwd=ROOT, timeout=None)
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +31,11 @@ def mnist():
 
 @pytest.fixture(scope="session")
 def mnist_suite(tmp_path_factory):
-    """A small suite over MNIST, as a mapping; keyword arguments change its keys. Trains the network, once a session."""
-    weights = tmp_path_factory.mktemp("mnist") / "net.pt"
-    runpy.run_path(MNIST)["train"](weights)
+    """A small suite over MNIST, as a mapping; keyword arguments change its keys.
+
+    The network is trained once a test run.
+    """
+    weights = made_once(tmp_path_factory, "mnist.pt", runpy.run_path(MNIST)["train"])
 
     def make(**changes):
         base = {

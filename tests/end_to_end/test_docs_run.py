@@ -24,7 +24,7 @@ import yaml
 
 from robharness import discover
 from robharness import suite as suites
-from robharness.cli import _main
+from robharness.cli import main
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs/tutorial/first-plugin.md"
@@ -117,7 +117,7 @@ class Terminal:
         self.monkeypatch.setattr(sys, "argv", words)
         with redirect_stdout(printed), redirect_stderr(printed):
             if words[0] == "robharness":
-                self.code = int(_main(words[1:]))
+                self.code = int(main(words[1:]))
             else:
                 runpy.run_path(words[1], run_name="__main__")
         return printed.getvalue()

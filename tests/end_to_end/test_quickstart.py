@@ -1,6 +1,7 @@
 """The quickstart, and every number of it computed a second way: plain PyTorch, PIL and NumPy.
 
-Corrupted pictures are the plugin's, one at a time; its own tests hold them against `imagecorruptions`.
+Two of its three networks are always tested; the whole suite is slow. Corrupted images are the plugin's, one at a time;
+its own tests compare them with `imagecorruptions`.
 """
 
 import json
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 from torchvision import transforms
@@ -23,22 +25,46 @@ SUITE = ROOT / "suites" / "quickstart.yaml"
 SIZES = {"Lite0": 224, "Lite1": 240, "Lite2": 260}
 
 
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(("Lite0", "Lite1"), id="two-networks"),
+        pytest.param(("Lite0", "Lite1", "Lite2"), id="whole", marks=pytest.mark.slow),
+    ],
+)
+def networks(request):
+    """The networks of the suite that are tested."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def path(tmp_path_factory, networks):
+    """The path of the suite, or of a copy with some of its networks."""
+    asked = yaml.safe_load(SUITE.read_text())
+    if tuple(model["label"] for model in asked["models"]) == networks:
+        return SUITE
+    asked["models"] = [model for model in asked["models"] if model["label"] in networks]
+    path = tmp_path_factory.mktemp("suite") / "quickstart.yaml"
+    path.write_text(yaml.safe_dump(asked, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, networks):
     return tmp_path_factory.mktemp("quickstart") / "store"
 
 
 @pytest.fixture(scope="module")
-def report(shell, store):
-    """What `robharness run suites/quickstart.yaml --json` prints."""
-    done = shell("run", "suites/quickstart.yaml", "--store", store, "--json")
+def report(repository_shell, path, store):
+    """The JSON that `robharness run suites/quickstart.yaml --json` prints."""
+    done = repository_shell("run", path, "--store", store, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
-def results(report, store):
-    return api.load(SUITE, store=store)
+def results(report, path, store):
+    return api.load(path, store=store)
 
 
 @pytest.fixture(scope="module")
@@ -138,13 +164,13 @@ def second_way(results, photos):
     return found
 
 
-def test_it_is_complete_and_shaped_as_promised(report):
+def test_it_is_complete_and_shaped_as_promised(report, networks):
     assert report["complete"]
-    assert len(report["cells"]) == 3 * (1 + 8 + 15)
+    assert len(report["cells"]) == len(networks) * (1 + 8 + 15)
     assert {cell["n"] for cell in report["cells"]} == {20}
-    assert len(report["worst_cases"]) == 3 * 6
+    assert len(report["worst_cases"]) == len(networks) * 6
     assert {(slope["model"], slope["group"]) for slope in report["slopes"]} == {
-        (model, group) for model in ("Lite1", "Lite2") for group in (None, "noise", "blur", "weather", "digital")
+        (model, group) for model in networks[1:] for group in (None, "noise", "blur", "weather", "digital")
     }
     assert all(slope["few_examples"] for slope in report["slopes"])
 
@@ -161,7 +187,7 @@ def test_clean_and_corrupted_verdicts_a_second_way(results, second_way):
             np.testing.assert_allclose(result.columns["margin"], margin, atol=1e-4)
 
 
-def test_attacked_verdicts_a_second_way(results, second_way):
+def test_attacked_verdicts_a_second_way(results, second_way, networks):
     """Sign steps along gradients of another objective in another order of summation drift apart where a gradient is
     nearly 0, so margins agree to a share of the logit range; verdicts may differ only closer to the boundary."""
     differ, total = 0, 0
@@ -173,7 +199,7 @@ def test_attacked_verdicts_a_second_way(results, second_way):
             total += 20
             close = np.abs(result.columns["margin"]) < 0.05 * result.columns["logit_range"]
             assert (close | (right == result.correct)).all(), result.cell.name
-    assert total == 3 * 8 * 20
+    assert total == len(networks) * 8 * 20
     assert differ <= 0.005 * total
 
 
@@ -211,8 +237,8 @@ def test_worst_cases_a_second_way(report, results):
         assert worst["accuracy"] == right.mean()
 
 
-def test_a_second_run_computes_nothing_and_prints_the_paper_form(shell, report, store):
-    done = shell("run", "suites/quickstart.yaml", "--store", store)
+def test_a_second_run_computes_nothing_and_prints_the_paper_form(repository_shell, report, path, store):
+    done = repository_shell("run", path, "--store", store)
     assert done.returncode == 0
     assert "nothing to compute: the store has it all" in done.stderr
     assert "computed nothing again" in done.stderr
@@ -220,16 +246,16 @@ def test_a_second_run_computes_nothing_and_prints_the_paper_form(shell, report, 
         assert words in done.stdout
 
 
-def test_rows_are_replayed_bit_by_bit(shell, results, store, tmp_path):
+def test_rows_are_replayed_bit_by_bit(repository_shell, results, path, store, tmp_path):
     """Level (b): the same pass shape, threads and device; other cells missing, the work cut in other places."""
     import shutil
 
     shutil.copytree(store, tmp_path / "store")
     before = {result.cell.key: result for result in results.cells}
-    words = ("run", "suites/quickstart.yaml", "--store", tmp_path / "store", "--json")
+    words = ("run", path, "--store", tmp_path / "store", "--json")
     rows = results.clean("Lite0").provenance[0]["rows"]
     for extra in (("--fresh", "fgsm(linf, 1/255)"), ("--fresh", "clean"), ("--fresh", "Lite0", "--only", "*noise*")):
-        assert shell(*words, *extra, "--batch-size", rows).returncode == 0
+        assert repository_shell(*words, *extra, "--batch-size", rows).returncode == 0
     replayed = api.load(SUITE, store=tmp_path / "store")
     compared = 0
     for result in replayed.cells:

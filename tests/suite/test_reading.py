@@ -1,0 +1,208 @@
+"""The models, perturbations and settings that a correct suite is read as."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from robharness import Budget
+from robharness.errors import SuiteError
+from robharness.plugins import discover
+from robharness.suite import Precision, load
+from toy_suites import HEAD, REGISTRY, RIGHT, NetParams, PgdParams, json_head, named, refused
+
+
+def test_a_suite_with_every_key(read, tmp_path):
+    suite = read(RIGHT)
+    assert suite.path == tmp_path / "s.yaml"
+    assert (suite.name, suite.title, suite.canvas, suite.seed) == ("small", "All keys", 16, 7)
+    assert (suite.count, suite.precision, suite.reference) == ("robust", Precision(judge="tf32"), "Net")
+    assert suite.compile
+    assert (suite.data.split, suite.data.limit, suite.dataset.name) == ("test", 10, "toy/pixels")
+    assert [model.label for model in suite.models] == ["Net", "toy/net"]
+    assert suite.models[0].params == NetParams(width=4, sizes=(1, 2))
+    assert suite.models[0].weights == tmp_path / "net.pt"
+    assert (suite.models[1].params, suite.models[1].weights) == (NetParams(), None)
+    assert [perturbation.name for perturbation in suite.perturbations] == [
+        "fgsm(l2, 0.25/255)",
+        "fgsm(l2, 0.001)",
+        "fgsm(l2, 1)",
+        "pgd(linf, 8/255, steps=40, rel_step=2.5/40)",
+        "pgd(l1, 1/8, random_start=no, nested)",
+        "pgd(l1, 0.5, random_start=no, nested)",
+        "fog(3)",
+        "fog(1)",
+        "frost(3)",
+        "frost(1)",
+    ]
+    assert suite.perturbations[0].strength == Fraction(1, 1020)
+    assert suite.perturbations[1].strength == Fraction(1, 1000)
+    assert suite.perturbations[3].params == PgdParams(steps=40, rel_step=Budget("1/16"), note="slow")
+    assert [perturbation.smaller for perturbation in suite.perturbations[4:6]] == [(), (Budget("1/8"),)]
+    assert [perturbation.norm for perturbation in suite.perturbations[2:5]] == ["l2", "linf", "l1"]
+    assert suite.perturbations[-1].norm is None
+    assert [metric.name for metric in suite.metrics] == ["toy/wrong"]
+    assert suite.expected == {"Net": {"clean": 76.71, "fgsm(l2, 0.25/255)": 38}}
+    assert suite.expected_source == "Table 1"
+    assert (suite.check.tolerance, suite.check.alpha) == (0, 0.05)
+
+
+def test_what_a_suite_is_without_its_optional_keys(read):
+    suite = read(HEAD)
+    assert (suite.canvas, suite.count, suite.precision, suite.seed) == (None, "all", Precision(), 0)
+    assert (suite.precision.judge, suite.precision.gradient, suite.compile) == ("float32", "same", False)
+    assert (suite.perturbations, suite.metrics, suite.expected, suite.reference) == ((), (), {}, None)
+    assert (suite.check.tolerance, suite.check.alpha) == (0.5, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("canvas", "corrupted", "side"),
+    [("", True, 224), ("", False, None), ("canvas: 32", True, 32), ("canvas: 32", False, 32),
+     ("canvas: none", False, None), ("canvas: auto", True, 224)],
+)  # fmt: skip
+def test_the_canvas_is_for_corruptions_unless_asked_for(read, canvas, corrupted, side):
+    perturbations = "corruptions: [{corruption: toy/fog, severity: 1}]\n" if corrupted else ""
+    assert read(HEAD + perturbations + canvas).canvas == side
+
+
+def test_a_pattern_means_every_model_that_fits(read):
+    text = HEAD.replace("toy/net}", "'toy/[ln]et*'}").replace("toy/pixels", "toy/letters")
+    with pytest.raises(SuiteError, match=r"toy/net has labels 'toys', toy/letters has 'letters'"):
+        read(text)  # both are there: one fits, and the other one does not
+    assert [model.label for model in read(text.replace("[ln]et*", "l*")).models] == ["toy/letters"]
+
+
+def test_a_star_of_a_pattern_stops_at_a_slash(read):
+    def named(pattern):
+        suite = read(HEAD + f"corruptions: [{{corruption: '{pattern}', severity: 1}}]\n")
+        return [perturbation.entry.name for perturbation in suite.perturbations]
+
+    assert named("toy/f*") == ["toy/fog", "toy/frost"]
+    assert named("toy/*") == ["toy/fog", "toy/frost", "toy/negative"]
+    assert named("toy/*/*") == named("toy/far/fog") == ["toy/far/fog"]
+
+
+def test_a_mapping_is_read_as_a_file_would_be(read, tmp_path):
+    mapping = json_head() | {
+        "models": [{"model": "toy/net", "label": "no", "weights": Path("net.pt")}],
+        "attacks": [
+            {"attack": "toy/fgsm", "eps": [Budget("0.25/255"), "1e-3", 0.5]},
+            {"attack": "toy/pgd", "eps": Fraction(1, 3), "rel_step": "2.5/40"},
+        ],
+    }
+    suite = load(mapping, REGISTRY)
+    names = ["fgsm(linf, 0.25/255)", "fgsm(linf, 1e-3)", "fgsm(linf, 0.5)", "pgd(linf, 1/3, rel_step=2.5/40)"]
+    assert [perturbation.name for perturbation in suite.perturbations] == names
+    assert suite.models[0].weights == Path.cwd() / "net.pt"
+    with pytest.raises(SuiteError) as caught:
+        load(json_head() | {"titel": "x"}, REGISTRY)
+    assert "titel: unknown key 'titel'; did you mean 'title'?" in str(caught.value)
+    assert str(caught.value).endswith("Mend the suite, then call robharness.plan with it")
+
+
+def test_a_caller_that_brings_its_models_needs_none_in_the_suite():
+    suite = {key: value for key, value in json_head().items() if key != "models"}
+    assert load(suite, REGISTRY, models_follow=True).models == ()
+    with pytest.raises(SuiteError, match="a suite needs at least one model"):
+        load(suite, REGISTRY)
+
+
+# --- attacks without a budget, in teams, on other models ------------------------------------------------------------
+
+
+def test_a_minimal_attack_needs_no_budget_and_may_have_some():
+    nearest = {"attack": "toy/nearest", "norm": "l2"}
+    assert named(nearest, nearest | {"eps": [0.5, 1]}) == ["nearest(l2)", "nearest(l2, 0.5)", "nearest(l2, 1)"]
+    assert refused({"attack": "toy/fgsm"}) == ["attacks.0: missing key 'eps'"]
+    assert refused(nearest | {"nested": True}) == ["attacks.0: missing key 'eps'"]
+    assert refused({"attack": "toy/team-nearest"}) == ["attacks.0: missing key 'eps'"]
+    assert named({"attack": "toy/team-nearest", "nested": False}) == ["team-nearest(linf)"]
+
+
+def test_a_team_is_nested_unless_told_otherwise():
+    team = {"attack": "toy/team", "eps": [2, 1]}
+    assert named(team) == ["team(linf, 1)", "team(linf, 2)"]
+    assert named(team | {"nested": False}) == ["team(linf, 2, nested=no)", "team(linf, 1, nested=no)"]
+    assert named({"attack": "toy/pgd", "eps": 1, "nested": True}) == ["pgd(linf, 1, nested)"]
+
+
+TWO = [{"model": "toy/net", "label": "A"}, {"model": "toy/net", "label": "B"}]
+
+
+def test_the_same_attack_on_another_model_or_in_8_bits_is_another_cell():
+    pgd = {"attack": "toy/pgd", "eps": 1}
+    ways = [pgd, pgd | {"source": "A"}, pgd | {"source": "B"}, pgd | {"eight_bit": True}]
+    assert named(*ways, models=TWO) == [
+        "pgd(linf, 1)",
+        "pgd(linf, 1, source=A)",
+        "pgd(linf, 1, source=B)",
+        "pgd(linf, 1, 8 bit)",
+    ]
+    for way in ways:
+        [said] = refused(way, way | {"eps": "2/2"}, models=TWO)
+        assert "is asked for in line" in said
+
+
+def test_the_source_is_a_model_of_the_suite_that_takes_the_same():
+    pgd = {"attack": "toy/pgd", "eps": 1}
+    [said] = refused(pgd | {"source": "C"}, models=TWO)
+    assert said == "attacks.0.source: no model has the label 'C'; there are A, B"
+    wide = TWO[1] | {"model": "toy/wide"}
+    [said] = refused(pgd | {"source": "A"}, models=[TWO[0], wide])
+    assert said == (
+        "attacks.0.source: B takes other inputs than A, on which the attack is crafted; both need one `input` and "
+        "`preprocessing`"
+    )
+
+
+def test_features_can_be_attacked_where_a_model_declares_them():
+    insight = {"attack": "toy/insight", "eps": 1}
+    assert named(insight, models=[{"model": "toy/insightful"}]) == ["insight(linf, 1)"]
+    [said] = refused(insight)
+    assert said == (
+        "attacks.0.attack: toy/net declares no `features`, which toy/insight attacks. See: robharness list models"
+    )
+    both = [{"model": "toy/net", "label": "A"}, {"model": "toy/insightful", "label": "B"}]
+    assert named(insight | {"source": "B"}, models=both) == ["insight(linf, 1, source=B)"]
+
+
+def test_precision_is_a_word_or_two():
+    both = load(json_head() | {"precision": {"judge": "tf32", "gradient": "bfloat16"}}, REGISTRY).precision
+    assert both == Precision(judge="tf32", gradient="bfloat16")
+    assert load(json_head() | {"precision": "tf32"}, REGISTRY).precision == Precision(judge="tf32")
+    assert refused(precision={"gradeint": "bfloat16"}) == [
+        "precision.gradeint: unknown key 'gradeint'; did you mean 'gradient'?"
+    ]
+
+
+def test_two_plugins_of_the_same_word_keep_apart(tmp_path):
+    """Tables and `expected` go by a cell's name, so names must differ."""
+    text = """
+from dataclasses import dataclass
+from robharness import AttackSpec, CorruptionSpec, Cost, DatasetSpec, InputSpec, ModelSpec, ThreatModel, hookimpl
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    pass
+
+@hookimpl
+def robharness_attacks():
+    yield AttackSpec(name="push", summary="", access="decision", params=Params, build=lambda params: None,
+                     threat=lambda params: ThreatModel(norm="linf"), cost=lambda params: Cost())
+
+@hookimpl
+def robharness_models():
+    yield ModelSpec(name="net", summary="", input=InputSpec(shape=(1, 8, 8)), labels="l", build=lambda p, w: None)
+
+@hookimpl
+def robharness_datasets():
+    yield DatasetSpec(name="set", summary="", labels="l", splits=("test",), open=lambda root, split: None)
+"""
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text(text)
+    registry = discover([str(tmp_path / "one.py"), str(tmp_path / "two.py")])
+    attacks = [{"attack": "one/push", "eps": [1, 2]}, {"attack": "two/push", "eps": [2]}]
+    source = {"robharness": 1, "name": "x", "data": {"name": "one/set", "split": "test"},
+              "models": [{"model": "one/net"}], "attacks": attacks}  # fmt: skip
+    loaded = load(source, registry)
+    assert [p.name for p in loaded.perturbations] == ["push(linf, 1)", "one/push(linf, 2)", "two/push(linf, 2)"]

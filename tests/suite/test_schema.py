@@ -1,0 +1,92 @@
+"""The JSON Schema of suites takes what the reader takes, and refuses what the reader refuses."""
+
+import json
+import subprocess
+import sys
+
+import jsonschema
+import pytest
+
+from robharness.errors import SuiteError
+from robharness.suite import json_schema, load
+from toy_suites import (
+    HEAD,
+    REGISTRY,
+    RIGHT,
+    CallableParams,
+    attack,
+    json_head,
+    make_registry,
+)
+
+# --- the JSON Schema --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def validator():
+    schema = json_schema(REGISTRY)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def test_the_schema_takes_what_the_reader_takes(read, validator):
+    import yaml
+
+    for text in (HEAD, RIGHT):
+        read(text)
+        assert not list(validator.iter_errors(yaml.safe_load(text)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"titel": "x"},
+        {"robharness": 2},
+        {"name": "a b"},
+        {"models": [{"model": "toy/nett"}]},
+        {"models": [{"model": "toy/net", "widht": 4}]},
+        {"models": [{"model": "toy/net", "width": 0}]},
+        {"models": [{"label": "Net"}]},
+        {"data": {"name": "toy/pixels", "split": "test", "limti": 3}},
+        {"data": {"name": "toy/pixels"}},
+        {"attacks": [{"attack": "toy/fgsm", "eps": "8/255", "steps": 3}]},
+        {"attacks": [{"attack": "toy/fgsm", "eps": "abc"}]},
+        {"attacks": [{"attack": "toy/fgsm", "eps": []}]},
+        {"attacks": [{"attack": "toy/fgsm"}]},
+        {"attacks": [{"attack": "toy/team"}]},
+        {"attacks": [{"attack": "toy/nearest", "eps": []}]},
+        {"attacks": [{"attack": "toy/fgsm", "eps": 1, "source": 3}]},
+        {"attacks": [{"attack": "toy/fgsm", "eps": 1, "eight_bit": "yes"}]},
+        {"attacks": [{"attack": "toy/pgd", "eps": 1, "norm": "l3"}]},
+        {"precision": "float16"},
+        {"precision": {"gradient": "float16"}},
+        {"precision": {"gradeint": "bfloat16"}},
+        {"compile": "yes"},
+        {"corruptions": [{"corruption": "toy/fog", "severity": "1"}]},
+        {"corruptions": [{"corruption": "toy/fog"}]},
+        {"check": {"alhpa": 0.1}},
+        {"expected": {"Net": {"clean": "high"}}},
+        {"models": None},
+    ],
+)
+def test_the_schema_refuses_what_the_reader_refuses(validator, changes):
+    assert validator.is_valid(json_head())
+    suite = json_head() | changes
+    assert not validator.is_valid(suite)
+    with pytest.raises(SuiteError):
+        load(suite, REGISTRY)
+
+
+def test_options_that_no_schema_can_say_do_not_spoil_the_schema():
+    registry = make_registry()
+    registry.add("attacks", attack("odd", CallableParams), registry.origins[0])
+    schema = json_schema(registry)
+    titles = [variant["title"] for variant in schema["properties"]["attacks"]["items"]["anyOf"]]
+    assert titles[:3] + titles[-2:] == ["toy/fgsm", "toy/pgd", "toy/flat", "toy/odd", "AttackRef"]
+
+
+def test_the_module_prints_the_schema():
+    found = subprocess.run([sys.executable, "-m", "robharness.suite"], capture_output=True, text=True, check=True)
+    schema = json.loads(found.stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert {"robharness", "name", "data", "models", "attacks", "expected", "check"} <= schema["properties"].keys()

@@ -1,0 +1,169 @@
+"""Trainings that are killed or interrupted, and several processes that train at once."""
+
+import errno
+import fcntl
+import json
+import re
+import shutil
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import robharness
+from robharness import api, discover
+from robharness.engine import listeners
+from robharness.errors import UserError
+from robharness.planning import artefacts, planner
+from robharness.store import Store
+from robharness.suite import load
+from robharness.training import train
+from toy_training import LEARNER, NET, PLUGINS, TOYS, artefact, sha_of, suite, wait_for
+
+# --- kills, interruptions, several at once ----------------------------------------------------------------------------
+
+
+def test_killed_in_the_middle_it_goes_on_to_the_same_weights(quiet, start, store, log):
+    first = start("train", suite(), LEARNER_PAUSE=0.2)
+    wait_for(lambda: len(log()) >= 3)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    made = artefact(suite(), store)
+    assert made.unfinished.is_dir() and not made.folder.exists()
+    assert [row["state"] for row in artefacts.listing(store)] == ["unfinished"]
+    before = len(log())
+    second = start("train", suite())
+    out, err = second.communicate(timeout=90)
+    assert second.returncode == 0, err
+    assert f"Net: goes on after epoch {before}" in err and "goes on in" in err
+    assert [epoch for _, _, epoch in log()] == [1, 2, 3, 4, 5, 6]
+    assert sha_of(store) == sha_of(quiet[0])
+    assert not made.unfinished.exists() and not made.lock.exists()
+    assert json.loads((made.folder / "provenance.json").read_text())["resumed"] is True
+    assert re.fullmatch(rf"Net: {made.hash} \S+/{made.hash} sha256 [0-9a-f]{{12}} [0-9.]+ s\n", out)
+
+
+def test_two_processes_train_one_artefact_once_and_a_dead_holder_is_followed(quiet, start, store, log):
+    holder = start("train", suite(), LEARNER_PAUSE=20)
+    wait_for(log)
+    other = start("train", suite(), "--json")
+    line = wait_for(lambda: next((line for line in iter(other.stderr.readline, "") if "trains it" in line), ""))
+    assert f"process {holder.pid} on " in line
+    time.sleep(0.5)
+    assert other.poll() is None and {process for process, _, _ in log()} == {holder.pid}
+    holder.send_signal(signal.SIGKILL)
+    out, err = other.communicate(timeout=90)
+    assert other.returncode == 0, err
+    assert set(Counter(epoch for _, _, epoch in log()).values()) == {1}
+    assert {process for process, _, _ in log()} == {holder.pid, other.pid}
+    assert sha_of(store) == sha_of(quiet[0])
+    assert json.loads(out)[0]["seconds"] > 0
+
+
+@pytest.mark.slow
+def test_who_waits_finds_what_the_other_has_made(start, store, log):
+    holder = start("train", suite(), LEARNER_PAUSE=3)
+    wait_for(log)
+    other = start("run", suite(), "--json")
+    assert wait_for(lambda: next((line for line in iter(other.stderr.readline, "") if "trains it" in line), ""))
+    assert holder.wait(90) == 0
+    out, err = other.communicate(timeout=90)
+    assert other.returncode == 0, err
+    assert json.loads(out)["complete"] is True
+    assert {process for process, _, _ in log()} == {holder.pid}
+
+
+def test_a_file_system_without_locks_is_noted(store, monkeypatch):
+    def refused(file, how):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", refused)
+    results = api.run(suite(), store=store, plugins=PLUGINS)
+    assert results.is_complete
+    kept = Store(store)
+    other = api.plan(suite(NET | {"seed": 1}), store=store, plugins=PLUGINS)
+    train.train_models(other, kept, listeners.Silent())
+    assert kept.notes == [f"the file system of {store} has no locks: train with one process at a time"]
+
+
+def test_killed_just_before_the_last_step_nothing_is_trained_again(quiet, store, log):
+    made = artefact(suite(), quiet[0])
+    there = artefact(suite(), store)
+    shutil.copytree(made.folder, there.unfinished)
+    [found] = robharness.train(suite(), store=store, plugins=PLUGINS)
+    assert found.sha256 == artefacts.sha256_of(made.folder) and log() == []
+    assert there.folder.is_dir() and not there.unfinished.exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_with_130_and_the_command_that_goes_on(quiet, start, store, log):
+    first = start("run", suite(), LEARNER_PAUSE=0.3)
+    wait_for(lambda: len(log()) >= 2)
+    first.send_signal(signal.SIGINT)
+    _, err = first.communicate(timeout=90)
+    assert first.returncode == 130
+    last = err.splitlines()[-1]
+    assert last.startswith("robharness: interrupted while Net was trained; what its trainer left is kept. To go on: ")
+    assert last.endswith(f"--store {store}") and "Traceback" not in err
+    second = start("run", suite(), "--json")
+    out, err = second.communicate(timeout=90)
+    assert second.returncode == 0, err
+    assert json.loads(out)["complete"] is True
+    assert [epoch for _, _, epoch in log()] == [1, 2, 3, 4, 5, 6]
+    assert sha_of(store) == sha_of(quiet[0])
+
+
+def torchrun(run_process, tmp_path, source, *words):
+    path = tmp_path / "learning.yaml"
+    path.write_text(yaml.safe_dump(source))
+    program = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "robharness"]
+    words = ["train", path, "-p", LEARNER, "-p", TOYS, "--store", tmp_path / "store", *words]
+    return run_process(*words, program=program, timeout=180)
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_train_one_artefact_together(quiet, run_process, tmp_path, store, log):
+    done = torchrun(run_process, tmp_path, suite())
+    assert done.returncode == 0, done.stderr
+    assert len([line for line in done.stdout.splitlines() if line.startswith("Net: ")]) == 1
+    assert done.stderr.count("its training begins") == 1
+    processes = Counter(process for process, _, _ in log())
+    assert sorted(processes.values()) == [6, 6]
+    made = artefact(suite(), store)
+    assert json.loads((made.folder / "provenance.json").read_text())["processes"] == 2
+    assert [path.name for path in made.folder.parent.iterdir()] == [made.hash]
+    alone = load_file(artefact(suite(), quiet[0]).folder / "weights.safetensors")
+    for name, value in load_file(made.folder / "weights.safetensors").items():
+        torch.testing.assert_close(value, alone[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_failure_under_torchrun_ends_all_of_its_processes(run_process, tmp_path, store):
+    done = torchrun(run_process, tmp_path, suite(NET | {"what": "raises"}, NET | {"label": "Fine"}))
+    assert done.returncode != 0
+    assert "Net: failed: learner/net: ZeroDivisionError: a loss of nothing" in done.stdout
+    assert sha_of(store) == {}
+
+
+def test_processes_that_follow_wait_for_the_first_of_their_own_job(store, monkeypatch, log):
+    """A lock of another job is not theirs; what is there already is found."""
+    robharness.train(suite(), store=store, plugins=PLUGINS)
+    made = artefact(suite(), store)
+    planned = planner.plan(load(suite(), discover(PLUGINS)), Path(), None, store / "none")
+    waits = planned.untrained[0]
+    assert waits.artefact.hash == made.hash
+    shutil.copytree(made.folder, waits.artefact.folder)
+    waits.artefact.lock.write_text(json.dumps({"process": 1, "machine": "x", "job": "other"}))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    before = len(log())
+    [found] = train.train_models(planned, Store(store / "none"), listeners.Silent())
+    assert found.sha256 == artefacts.sha256_of(made.folder) and found.seconds is None and len(log()) == before
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(UserError, match="are numbers, as torchrun sets them"):
+        train.train_models(planned, Store(store / "none"), listeners.Silent())
