@@ -109,7 +109,7 @@ def test_false_negatives_make_simclr_fragile(tmp_path):
         left = {
             label: next(
                 cell.accuracy for cell in results.of(label, "attack")
-                if cell.cell.perturbation.norm == norm and float(cell.cell.perturbation.strength) == eps
+                if cell.cell.perturbation.norm == norm and float(cell.cell.perturbation.eps) == eps
             ) for label in wanted
         }  # fmt: skip
         for label in ("SupCon", "Oracle"):

@@ -291,7 +291,7 @@ def test_a_suite_over_cifar_c_predicts_what_the_files_say(tmp_path, name):
     assert len(cells) == 6
     for result in cells:
         perturbation = result.cell.perturbation
-        severity, corruption = int(perturbation.strength), perturbation.entry.name.rpartition("/")[2]
+        severity, corruption = int(perturbation.severity), perturbation.entry.name.rpartition("/")[2]
         expected = nearest(corrupted[corruption][21 * (severity - 1) : 21 * severity])
         found = dict(zip(result.columns["example"], result.columns["prediction"], strict=True))
         assert [found[f"{name}-test-{place:05}"] for place in range(21)] == expected

@@ -219,7 +219,7 @@ def test_a_suite_over_imagenet_c_predicts_what_the_files_say(root, small, tmp_pa
         name = perturbation.entry.name.rpartition("/")[2]
         folder = root / "imagenet-c" / {"gaussian_noise": "noise", "brightness": "weather"}[name] / name
         found = dict(zip(result.columns["example"], result.columns["prediction"], strict=True))
-        assert found == {id: nearest(folder / str(int(perturbation.strength)) / id) for id in IDS}
+        assert found == {id: nearest(folder / str(int(perturbation.severity)) / id) for id in IDS}
     assert min(result.accuracy for result in cells) < 0.8
     assert {result.cell.perturbation.entry.spec.group for result in cells} == {"noise", "digital"}
 
