@@ -253,7 +253,7 @@ def near(results):
         label: float(np.isfinite(cell.distances).mean())
         for label in results.labels
         for cell in results.of(label, "attack")
-        if cell.cell.perturbation.strength is None
+        if cell.cell.perturbation.eps is None
     }
 
 

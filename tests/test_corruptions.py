@@ -161,7 +161,7 @@ def test_means_and_slopes_are_of_all_of_groups_and_of_severities(results):
         rows = {
             label: [r.accuracy for r in kept
                     if group in (None, r.cell.perturbation.entry.spec.group)
-                    and severity in (None, r.cell.perturbation.strength)]
+                    and severity in (None, r.cell.perturbation.severity)]
             for label, kept in cells.items()
         }  # fmt: skip
         mean = of(means, model="Biased", group=group, severity=severity)

@@ -87,7 +87,7 @@ class Stored:
 
 def open_stored(params, root):
     if not (root / "stored").is_dir():
-        raise Missing("the darkened lights", where=str(root / "stored"), get="make lights")
+        raise MissingResource("the darkened lights", where=str(root / "stored"), get="make lights")
     return Stored(root / "stored")
 
 
@@ -169,6 +169,6 @@ def test_pictures_that_were_corrupted_before(plugin, tmp_path):
     assert found.is_complete
     for cell in found.of("family/any", "corruption"):
         light = [
-            20 * int(id[-2:]) // (int(cell.cell.perturbation.strength) + 1) / 255 for id in cell.columns["example"]
+            20 * int(id[-2:]) // (int(cell.cell.perturbation.severity) + 1) / 255 for id in cell.columns["example"]
         ]
         assert cell.columns["prediction"].tolist() == [int(value < 0.25) for value in light]

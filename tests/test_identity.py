@@ -263,9 +263,10 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "kind": ("corruption", True),
         "entry": ("other", True),
         "params": (PgdParams(steps=3), True),
-        "strength": (Budget("2/255"), True),
+        "eps": (Budget("2/255"), True),
+        "severity": (2, True),  # of a corruption; an attack has eps
         "nested": ((Budget("0.1/255"), Budget("8/255")), True),  # the smaller ones of them count
-        "source": ("other", True),  # by all that counts of a model
+        "surrogate": ("other", True),  # by all that counts of a model
         "eight_bit": (True, True),
         "qualified": (True, False),
     },
@@ -351,8 +352,10 @@ def changed_suite(record, name, value):
         return replace(BASE, models=(with_entry(model, replace(net, name="other")),))
     if record is Model:
         return replace(BASE, models=(replace(model, **{name: value}),))
-    if record is Perturbation and name == "source":
-        return replace(BASE, perturbations=(replace(attacked, source=model), corrupted))
+    if record is Perturbation and name == "surrogate":
+        return replace(BASE, perturbations=(replace(attacked, surrogate=model), corrupted))
+    if record is Perturbation and name == "severity":
+        return replace(BASE, perturbations=(attacked, replace(corrupted, severity=value)))
     if record is Perturbation and name != "entry":
         return replace(BASE, perturbations=(replace(attacked, **{name: value}), corrupted))
     if record is Perturbation:
@@ -362,7 +365,7 @@ def changed_suite(record, name, value):
     if name == "models":
         return replace(BASE, models=(replace(model, params=NetParams(width=3)),))
     if name == "perturbations":
-        return replace(BASE, perturbations=(attacked, replace(corrupted, strength=2)))
+        return replace(BASE, perturbations=(attacked, replace(corrupted, severity=2)))
     return replace(BASE, **{name: value})
 
 

@@ -95,7 +95,7 @@ def seen_by_a_model(monkeypatch, tmp_path, limit=None, **changes):
     def ask(perturbation, turn, batch, seed, **how):
         x, size, notes = asked(perturbation, turn, batch, seed, **how)
         for id, picture in zip(batch.ids, x.numpy(), strict=True):
-            seen[perturbation.entry.spec.name, perturbation.strength, id] = picture.copy()
+            seen[perturbation.entry.spec.name, perturbation.severity, id] = picture.copy()
         return x, size, notes
 
     monkeypatch.setattr(perturb, "perturb_checked", ask)

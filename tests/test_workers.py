@@ -148,7 +148,7 @@ def test_ctrl_c_with_workers_keeps_what_is_whole_and_leaves_nobody_behind(
         assert "the same command goes on" in stderr
 
     store, plan = Store(tmp_path / "store"), api.plan(source, plugins=[toys])
-    attacks = {float(cell.perturbation.strength): cell for cell in plan.cells if "slow" in cell.short_name}
+    attacks = {float(cell.perturbation.eps): cell for cell in plan.cells if "slow" in cell.short_name}
     ids = plan.data.ids(0, 40)
     in_hand = sorted((float(eps), ids.index(first), int(count)) for _, eps, count, first in begun())
     stored = [(eps, start, stop - start) for eps, cell in attacks.items() for start, stop in store.spans(cell.key)]

@@ -35,12 +35,14 @@ def group_cells(cells: Sequence[Cell]) -> list[list[Cell]]:
     found: dict[Any, list[Cell]] = {}
     for cell in sorted(cells, key=lambda cell: cell.perturbation is None):
         found.setdefault(family(cell), []).append(cell)
-    return [sorted(group, key=_strength) for group in found.values()]
+    return [sorted(group, key=_size) for group in found.values()]
 
 
-def _strength(cell: Cell) -> float:
-    strength = cell.perturbation.strength if cell.perturbation else 0
-    return math.inf if strength is None else float(strength)
+def _size(cell: Cell) -> float:
+    p = cell.perturbation
+    if p is None:
+        return 0
+    return math.inf if p.is_unbounded else float(p.eps or p.severity or 0)
 
 
 def outcomes(loaded: LoadedModel, family: list[Cell], batch: Batch, span: Span) -> Iterator[tuple[Outcome, np.ndarray]]:
@@ -60,9 +62,9 @@ def outcomes(loaded: LoadedModel, family: list[Cell], batch: Batch, span: Span) 
     if family[0].count == "robust":
         kept = _clean(loaded, batch)
         alive = kept.correct.copy()
-    wanted = list(dict.fromkeys(cell.perturbation.strength for cell in family if cell.perturbation))
-    for strength in [budget for budget in perturbation.nested if float(budget) <= _strength(family[-1])] or wanted:
-        now = replace(perturbation, strength=strength)
+    budgets = [budget for budget in perturbation.nested if float(budget) <= _size(family[-1])]
+    for eps in budgets or (perturbation.eps,):
+        now = replace(perturbation, eps=eps)
         attacked = alive
         for member, attack in build_members(now, loaded).items():
             if alive.any():
@@ -71,7 +73,7 @@ def outcomes(loaded: LoadedModel, family: list[Cell], batch: Batch, span: Span) 
                 alive = alive & kept.correct if now.is_ensemble else alive
         assert kept is not None
         for cell in family:
-            if cell.perturbation and cell.perturbation.strength == strength:
+            if cell.perturbation and cell.perturbation.eps == eps:
                 yield _represented(loaded, batch, kept) if cell.with_features else kept, attacked
         alive = attacked & kept.correct
 

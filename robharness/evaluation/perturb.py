@@ -71,10 +71,10 @@ def perturb_checked(
     streams = ExampleRNG if spec.randomness == "example" else NoDraws
     like = batch.x if attacks else batch.canvas
     rng = streams(seed, _address(perturbation, member), batch.ids, like.device)
-    strength: float = math.inf if perturbation.strength is None else float(perturbation.strength)
+    eps = math.inf if perturbation.eps is None else float(perturbation.eps)
     with watching or nullcontext(), global_draws() as drawn:
         try:
-            returned = attack.perturb(view, batch, strength if attacks else int(strength), rng)
+            returned = attack.perturb(view, batch, eps if attacks else perturbation.severity, rng)
         except ContractViolation:
             raise
         except Exception as error:
@@ -84,7 +84,7 @@ def perturb_checked(
             f"it draws from the global generator of {drawn[0]}, but does not declare randomness='global'"
         )
     return referee.checked(
-        returned, like, notes=perturbation.returned, some_notes=bool(member), eps=strength, norm=perturbation.norm,
+        returned, like, notes=perturbation.returned, some_notes=bool(member), eps=eps, norm=perturbation.norm,
         devices={like.device, batch.x.device},
     )  # fmt: skip
 

@@ -92,8 +92,8 @@ def plan_rendering(
             )
         same.append(perturbation)
     for same in corruptions.values():
-        same.sort(key=lambda perturbation: int(perturbation.strength or 0))
-    if layout == "cifar-c" and len({tuple(p.strength for p in same) for same in corruptions.values()}) > 1:
+        same.sort(key=lambda perturbation: int(perturbation.severity or 0))
+    if layout == "cifar-c" and len({tuple(p.severity for p in same) for same in corruptions.values()}) > 1:
         raise UserError("one labels.npy serves all arrays of CIFAR-C; ask for all corruptions at the same severities")
     if layout == "cifar-c" and suite.compat != "none":
         raise UserError("an array of CIFAR-C holds pixels, not files; take `compat` out of the suite")
@@ -195,7 +195,7 @@ class _Folders:
     def finish(self) -> None: ...
 
     def _file(self, perturbation: Perturbation, position: int) -> Path:
-        return self._top / str(perturbation.strength) / self._names[self._data.order[position]]
+        return self._top / str(perturbation.severity) / self._names[self._data.order[position]]
 
 
 class _Array:
@@ -205,7 +205,7 @@ class _Array:
     """
 
     def __init__(self, rendering: Rendering, name: str) -> None:
-        self._data, self._severities = rendering.data, [p.strength for p in rendering.corruptions[name]]
+        self._data, self._severities = rendering.data, [p.severity for p in rendering.corruptions[name]]
         self._path = rendering.folder / f"{name}.npy"
         self._part, self._count = (self._path.with_suffix(f".npy.{end}") for end in ("part", "count"))
         self._array: np.ndarray | None = None
@@ -228,7 +228,7 @@ class _Array:
             if self._array is None:
                 shape = (len(self._severities) * n, *pictures[positions[0]].shape)
                 self._array = np.lib.format.open_memmap(self._part, mode="w+", dtype=np.uint8, shape=shape)
-            first = self._severities.index(perturbation.strength) * n
+            first = self._severities.index(perturbation.severity) * n
             for position, picture in pictures.items():
                 self._array[first + self._data.order[position]] = picture
             self._array.flush()  # type: ignore[attr-defined]  # a memmap: first the pictures, then the count of them
@@ -244,7 +244,7 @@ class _Array:
     def _block(self, perturbation: Perturbation, positions: range) -> int:
         """The number of this block of this severity, in the order in which they are made."""
         blocks = -(-len(self._data.order) // BLOCK)
-        return self._severities.index(perturbation.strength) * blocks + positions[0] // BLOCK
+        return self._severities.index(perturbation.severity) * blocks + positions[0] // BLOCK
 
 
 _Files = _Folders | _Array
@@ -286,7 +286,7 @@ def _describe(rendering: Rendering) -> None:
     about = {"layout": rendering.layout, "seed": suite.seed, "data": rendering.data.identity}
     asked = {
         name: {**corruption_identity(several[0]), "revision": several[0].entry.spec.revision}
-        | ({"severities": [p.strength for p in several]} if rendering.layout == "cifar-c" else {})
+        | ({"severities": [p.severity for p in several]} if rendering.layout == "cifar-c" else {})
         for name, several in rendering.corruptions.items()
     }
     there: dict[str, Any] = {}

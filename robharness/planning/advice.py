@@ -32,7 +32,7 @@ def advice(suite: Suite) -> list[str]:
         )
     if corrupts and suite.reference is None:
         warnings.append("no slopes: no model is marked `reference: true`")
-    invisible = [p.name for p in suite.perturbations if p.norm == "linf" and p.strength and p.strength < HALF_A_LEVEL]
+    invisible = [p.name for p in suite.perturbations if p.norm == "linf" and p.eps and p.eps < HALF_A_LEVEL]
     judged = all(p.eight_bit for p in suite.perturbations if p.name in invisible)
     if invisible:
         warnings.append(
@@ -53,7 +53,7 @@ def advice(suite: Suite) -> list[str]:
     for perturbation in suite.perturbations:
         spec = perturbation.entry.spec
         if perturbation.kind == "attack" and spec.advise is not None:
-            advice = call_plugin(perturbation.entry, spec.advise, perturbation.params, perturbation.strength)
+            advice = call_plugin(perturbation.entry, spec.advise, perturbation.params, perturbation.eps)
             warnings += [f"{perturbation.name}: {line}" for line in advice]
         if spec.randomness == "global":
             warnings.append(f"{perturbation.name}: uses global random generators, seeded per block of {BLOCK} examples")

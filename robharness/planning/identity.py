@@ -24,7 +24,7 @@ def spec_identity(entry: Entry, leave_out: Sequence[str] = ()) -> dict[str, Any]
 
 
 def perturbation_identity(perturbation: Perturbation) -> dict[str, Any]:
-    """An attack or a corruption, whatever its strength: its name, its spec's revision and the like, its options."""
+    """An attack or a corruption, without its budget or severity: its name, its spec's revision and the like, its options."""
     entry, params = perturbation.entry, changed_fields(perturbation.params)
     return {
         "kind": perturbation.kind,
@@ -80,7 +80,7 @@ def key_of(identity: dict[str, Any]) -> str:
 
 
 def draw_address(perturbation: Perturbation) -> str:
-    """What addresses random draws beside the seed and the example: the perturbation without its strength.
+    """What addresses random draws beside the seed and the example: the perturbation without its budget or severity.
 
     Nothing of the model, the weights, eps, the severity or the number of restarts, so that all models see the same
     noise and the same starts, at every budget.

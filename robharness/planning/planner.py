@@ -228,7 +228,7 @@ def _cell(
             source = next(planned for planned in models if planned.label == perturbation.surrogate.label)
         identity["perturbation"] = {
             **perturbation_identity(perturbation),
-            "strength": perturbation.strength,
+            "strength": perturbation.severity if perturbation.eps is None else perturbation.eps,
             **({"smaller": list(perturbation.smaller)} if perturbation.smaller else {}),
             **({"source": source.identity} if source else {}),
             **features_identity(entry, source or model),

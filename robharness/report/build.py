@@ -91,7 +91,7 @@ def _runs(cells: Sequence[CellNumbers], run_of: dict[str, str]) -> list[RunNumbe
 
 def _cell(results: Results, result: CellResult) -> CellNumbers:
     cell, perturbation = result.cell, result.cell.perturbation
-    is_attack, strength = cell.kind == "attack", perturbation.strength if perturbation else None
+    is_attack = cell.kind == "attack"
     published = results.suite.published(cell.model.ref, cell.short_name)
     return CellNumbers(
         model=cell.model.label,
@@ -99,8 +99,8 @@ def _cell(results: Results, result: CellResult) -> CellNumbers:
         kind=cell.kind,
         perturbation=cell.short_name,
         norm=perturbation.norm if perturbation else None,
-        eps=str(strength) if is_attack and strength is not None else None,
-        severity=int(strength) if cell.kind == "corruption" and strength is not None else None,
+        eps=str(perturbation.eps) if perturbation and perturbation.eps is not None else None,
+        severity=perturbation.severity if perturbation else None,
         group=perturbation.entry.spec.group if perturbation and not is_attack else None,
         numbers=_numbers(results, result),
         complete=result.is_complete,
@@ -113,7 +113,7 @@ def _cell(results: Results, result: CellResult) -> CellNumbers:
         components=_components(result),
         success=_success(result),
         accuracy_8bit=_accuracy_8bit(result),
-        distances=_distances(result) if is_attack and strength is None and result.n else None,
+        distances=_distances(result) if perturbation and perturbation.is_unbounded and result.n else None,
     )
 
 
@@ -151,8 +151,8 @@ def _worst_cases(results: Results) -> list[WorstCase]:
     found = []
     for label in results.labels:
         attacks = results.of(label, "attack")
-        budgets = {(p.norm, p.strength): str(p.strength)
-                   for p in (r.cell.perturbation for r in attacks) if p and p.strength is not None}  # fmt: skip
+        budgets = {(p.norm, p.eps): str(p.eps)
+                   for p in (r.cell.perturbation for r in attacks) if p and p.eps is not None}  # fmt: skip
         for (norm, eps), text in sorted(budgets.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1])):
             asked = [result for result in attacks if _is_within(result, norm, eps)]
             within = [result for result in asked if result.n]
@@ -171,9 +171,9 @@ _ORDER = ["linf", "l2", "l1", None]
 
 def _is_within(result: CellResult, norm: Any, eps: Any) -> bool:
     perturbation = result.cell.perturbation
-    if perturbation is None or perturbation.strength is None:
+    if perturbation is None or perturbation.eps is None:
         return False
-    return bool(perturbation.norm == norm and perturbation.strength <= eps)
+    return bool(perturbation.norm == norm and perturbation.eps <= eps)
 
 
 def _note_totals(result: CellResult) -> dict[str, float]:

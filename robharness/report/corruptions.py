@@ -200,12 +200,12 @@ class _Part(NamedTuple):
 def _parts(results: Results) -> Iterator[_Part]:
     """All corruptions, those of each group, and those at each severity where there are several."""
     asked = [p for p in results.suite.perturbations if p.kind == "corruption"]
-    severities = sorted({int(p.strength) for p in asked if p.strength is not None})
+    severities = sorted({p.severity for p in asked if p.severity is not None})
     yield _Part(None, None, [p.name for p in asked])
     for group in dict.fromkeys(p.entry.spec.group for p in asked):
         yield _Part(group, None, [p.name for p in asked if p.entry.spec.group == group])
     for severity in severities if len(severities) > 1 else ():
-        yield _Part(None, severity, [p.name for p in asked if p.strength == severity])
+        yield _Part(None, severity, [p.name for p in asked if p.severity == severity])
 
 
 def _sets(results: Results) -> dict[str, list[str]]:
@@ -239,7 +239,7 @@ def _lacks(results: Results, there: Sequence[CellResult], table: Baseline) -> st
     """What keeps these corruptions from being those of the table, or ""."""
     if results.suite.canvas != table.canvas:
         return f"{table.name}'s errors are of pictures of {table.canvas} px, these have {results.suite.canvas}"
-    found = [(_plain(cell), _corruption(cell).strength) for cell in there]
+    found = [(_plain(cell), _corruption(cell).severity) for cell in there]
     twice = [pair for pair in dict.fromkeys(found) if found.count(pair) > 1 and pair[0] in table.errors]
     if twice:
         return f"{twice[0][0]}({twice[0][1]}) is there more than once"

@@ -104,7 +104,7 @@ def weaker_attacks(results: Results) -> list[str]:
         for one in (cell for cell in cells if cell.cell.cost.gradients + cell.cell.cost.shared_gradients == 1):
             for many in (cell for cell in cells if cell.cell.cost.gradients > 1):
                 mine, other = one.cell.perturbation, many.cell.perturbation
-                if mine and other and (mine.norm, mine.strength) == (other.norm, other.strength):
+                if mine and other and (mine.norm, mine.eps) == (other.norm, other.eps):
                     single, iterated = results.paired([one, many])
                     if iterated.sum() > single.sum():
                         remarks.append(

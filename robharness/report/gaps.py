@@ -46,7 +46,7 @@ def gaps_closed(results: Results) -> Iterator[GapClosed]:
     if suite.gap is None or not columns.keys() >= set(suite.gap):  # models that Python adds may be others
         return
     of_cell = {(result.cell.model.label, result.cell.short_name): result for result in results.cells}
-    for perturbation in dict.fromkeys(p.name for p in suite.perturbations if p.strength is not None):
+    for perturbation in dict.fromkeys(p.name for p in suite.perturbations if not p.is_unbounded):
         found = {}
         for column, labels in columns.items():
             pairs = [(of_cell.get((label, "clean")), of_cell.get((label, perturbation))) for label in labels]

@@ -236,8 +236,8 @@ class Results:
             perturbation = result.cell.perturbation
             frame.insert(0, "model", result.cell.model.label)
             frame.insert(1, "perturbation", result.cell.short_name)
-            strength = perturbation.strength if perturbation else 0
-            frame.insert(2, "strength", float("inf") if strength is None else float(strength))
+            sizes = (perturbation.eps, perturbation.severity, float("inf")) if perturbation else (0,)
+            frame.insert(2, "strength", float(next(size for size in sizes if size is not None)))
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
 

@@ -369,7 +369,7 @@ class _Reader:
             common = {"kind": "attack", "entry": entry, "params": params, "nested": nested}
             common |= {"surrogate": self.surrogate(path, ref, models), "eight_bit": ref.eight_bit}
             for eps in nested or ref.eps or (None,):
-                yield path, Perturbation(strength=eps, **common)
+                yield path, Perturbation(eps=eps, **common)
 
     def surrogate(self, path: yaml.Path, ref: AttackRef, models: list[tuple[yaml.Path, Model]]) -> Model | None:
         """The model that an attack is crafted on."""
@@ -392,7 +392,7 @@ class _Reader:
                     known = ", ".join(map(str, entry.spec.severities))
                     self.error((*path, "severity"), f"{entry.name} has severities {known}; got {severity}")
                     continue
-                yield path, Perturbation(kind="corruption", entry=entry, params=params, strength=severity)
+                yield path, Perturbation(kind="corruption", entry=entry, params=params, severity=severity)
 
     def canvas(
         self, header: Header | None, corrupts: bool, perturbations: Sequence[tuple[yaml.Path, Perturbation]]
@@ -558,7 +558,9 @@ def _same(one: Perturbation, other: Perturbation) -> bool:
     """Whether both ask for the same thing, be it that 0.5 is written as 1/2."""
     if _way(one) != _way(other):
         return False
-    return one.name == other.name or (one.params == other.params and one.strength == other.strength)
+    if one.name == other.name:
+        return True
+    return (one.params, one.eps, one.severity) == (other.params, other.eps, other.severity)
 
 
 def _way(perturbation: Perturbation) -> tuple[Any, ...]:

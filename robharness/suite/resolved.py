@@ -46,7 +46,8 @@ class Model:
 class Perturbation:
     """An attack at one budget, or a corruption at one severity.
 
-    strength: None for an attack that looks for the smallest perturbation, whatever its size.
+    eps: budget of an attack; None for a corruption, and for an attack that searches for the smallest perturbation.
+    severity: of a corruption; None for an attack.
     nested: all budgets of a nested attack, ascending, or nothing: examples that withstood the smaller ones alone are
     attacked at this one. source: the model that it is crafted on, where that is not the judged one. eight_bit: what it
     finds is judged once more, rounded to 256 levels.
@@ -56,7 +57,8 @@ class Perturbation:
     kind: Literal["attack", "corruption"]
     entry: Entry
     params: Params
-    strength: Budget | int | None
+    eps: Budget | None = None
+    severity: int | None = None
     nested: tuple[Budget, ...] = ()
     surrogate: Model | None = None
     eight_bit: bool = False
@@ -66,6 +68,11 @@ class Perturbation:
     def is_stored(self) -> bool:
         """Whether its pictures were corrupted before."""
         return self.kind == "corruption" and getattr(self.entry.spec, "open", None) is not None
+
+    @property
+    def is_unbounded(self) -> bool:
+        """Whether it is an attack without a budget, which searches for the smallest perturbation."""
+        return self.kind == "attack" and self.eps is None
 
     @property
     def is_ensemble(self) -> bool:
@@ -106,8 +113,8 @@ class Perturbation:
 
     @property
     def smaller(self) -> tuple[Budget, ...]:
-        """The budgets whose survivors this one attacks."""
-        return tuple(budget for budget in self.nested if self.strength is not None and budget < self.strength)
+        """Smaller budgets of a nested attack; only examples that withstood them are attacked at this one."""
+        return tuple(budget for budget in self.nested if self.eps is not None and budget < self.eps)
 
     @property
     def name(self) -> str:
@@ -120,19 +127,19 @@ class Perturbation:
         shown = [item.name for item in fields if item.name in changed or item.metadata.get("shown")]
         options = {key: getattr(self.params, key) for key in shown if key != "norm"}
         words = [f"{key}={_shown(value)}" for key, value in options.items()]
-        if bool(self.nested) != self.is_ensemble and self.strength is not None:
+        if bool(self.nested) != self.is_ensemble and self.eps is not None:
             words += ["nested" if self.nested else "nested=no"]
         words += [f"source={self.surrogate.label}"] if self.surrogate else []
         words += ["8 bit"] if self.eight_bit else []
         head: list[str] = [self.norm] if self.norm else []
-        head += [str(self.strength)] if self.strength is not None else []
+        head += [str(size) for size in (self.eps, self.severity) if size is not None]
         spec = self.entry.name if self.qualified else self.entry.spec.name
         return f"{spec}({', '.join([*head, *words])})"
 
     @property
     def title(self) -> str:
-        """The name without the strength: "fog"."""
-        return dataclasses.replace(self, strength=None, nested=()).name.removesuffix("()")
+        """The name without budget or severity: "fog"."""
+        return dataclasses.replace(self, eps=None, severity=None, nested=()).name.removesuffix("()")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,7 +142,7 @@ def test_fast_gradients(benchmark, tmp_path, model):
 
     ours = Ours(tmp_path, suite(model, [{"attack": "attacks/fgsm", "eps": FGSM}]), PHOTOS_N)
     batch, net, unfrozen, channels_last = ours.batch, ours.net, ours.unfrozen(), ours.unfrozen(torch.channels_last)
-    eps = [float(cell.perturbation.strength) for cell in ours.plan.cells[1:]]
+    eps = [float(cell.perturbation.eps) for cell in ours.plan.cells[1:]]
     foolbox_fgsm = foolbox.attacks.LinfFastGradientAttack()
     contestants = {
         "bare": lambda: passes(net, batch, gradients=1, forwards=3),
@@ -176,7 +176,7 @@ def test_small_steps(benchmark, tmp_path):
     ours = Ours(tmp_path / "last", suite(RESNET50, attacks(keep="last")), PHOTOS_N)
     best = Ours(tmp_path / "best", suite(RESNET50, attacks()), PHOTOS_N)
     batch, net, unfrozen = ours.batch, ours.net, ours.unfrozen()
-    linf, step = [float(cell.perturbation.strength) for cell in ours.plan.cells[1:3]], 2.5 / STEPS
+    linf, step = [float(cell.perturbation.eps) for cell in ours.plan.cells[1:3]], 2.5 / STEPS
     foolbox_linf = foolbox.attacks.LinfPGD(steps=STEPS, rel_stepsize=step)
     foolbox_l2 = foolbox.attacks.L2PGD(steps=STEPS, rel_stepsize=step)
 
@@ -260,9 +260,7 @@ def test_autoattack_at_two_budgets(benchmark, tmp_path):
 
     def authors():
         for text, cell in zip(eps, ours.plan.cells[1:], strict=True):
-            runner = pyautoattack.AutoAttack(
-                net, norm="Linf", eps=float(cell.perturbation.strength), seed=0, device=DEVICE
-            )
+            runner = pyautoattack.AutoAttack(net, norm="Linf", eps=float(cell.perturbation.eps), seed=0, device=DEVICE)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 _, predicted = runner.run_standard_evaluation(batch.x.clone(), batch.labels.clone(), batch_size=250)

@@ -36,7 +36,7 @@ def ours(mnist_suite, mnist, tmp_path):
         suite = mnist_suite(attacks=asked(eps, **options))
         found = api.run(suite, store=tmp_path / "store", plugins=[mnist], limit=limit, device=DEVICE)
         assert found.is_complete
-        return {str(cell.cell.perturbation.strength): cell for cell in found.of("CNN", "attack")}
+        return {str(cell.cell.perturbation.eps): cell for cell in found.of("CNN", "attack")}
 
     return run
 

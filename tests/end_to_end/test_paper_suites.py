@@ -78,7 +78,7 @@ def test_groups_are_the_papers(registry):
 @pytest.mark.parametrize("name", ["imagenet_c", "imagenet_c_full", "cifar10_c", "ucf101_corruptions"])
 def test_suites_of_corruptions_have_all_fifteen_at_all_severities(registry, name):
     loaded = suites.load(SUITES / f"{name}.yaml", registry)
-    asked = {(p.entry.spec.name.rpartition("/")[2], p.strength) for p in loaded.perturbations}
+    asked = {(p.entry.spec.name.rpartition("/")[2], p.severity) for p in loaded.perturbations}
     assert asked == {(kind, severity) for kind in suites.BASELINES["alexnet"].errors for severity in range(1, 6)}
     assert len(loaded.perturbations) == 75
     baselines = {"cifar10_c": "Standard", "ucf101_corruptions": None}

@@ -103,7 +103,7 @@ class Plain:
 
 def attacked(plain, x, labels, perturbation, start):
     """FGSM and PGD with a random start, ten steps of a quarter of eps, the last iterate; written out."""
-    eps = float(perturbation.strength)
+    eps = float(perturbation.eps)
     if perturbation.entry.name == "attacks/fgsm":
         return (x + eps * plain.gradient(x, labels).sign()).clamp(0, 1)
     moved = (x + start).clamp(0, 1)
@@ -123,7 +123,7 @@ def attacked(plain, x, labels, perturbation, start):
 
 def start_of(perturbation, ids, shape):
     """The random start: uniform in the cube, or n of the n + 2 coordinates of a random direction (in the l2 ball)."""
-    rng, eps = ExampleRNG(0, draw_address(perturbation), ids), float(perturbation.strength)
+    rng, eps = ExampleRNG(0, draw_address(perturbation), ids), float(perturbation.eps)
     if perturbation.norm == "linf":
         return (2 * rng.uniform("start 0", shape) - 1) * eps
     count = int(np.prod(shape))
@@ -232,7 +232,7 @@ def test_worst_cases_a_second_way(report, results):
         right = np.ones(20, bool)
         for result in results.of(worst["model"], "attack"):
             perturbation = result.cell.perturbation
-            if perturbation.norm == worst["norm"] and float(perturbation.strength) <= eval(worst["eps"]) + 1e-12:
+            if perturbation.norm == worst["norm"] and float(perturbation.eps) <= eval(worst["eps"]) + 1e-12:
                 right &= result.columns["prediction"] == result.columns["label"]
         assert worst["accuracy"] == right.mean()
 

@@ -35,8 +35,8 @@ def test_a_suite_with_every_key(read, tmp_path):
         "frost(3)",
         "frost(1)",
     ]
-    assert suite.perturbations[0].strength == Fraction(1, 1020)
-    assert suite.perturbations[1].strength == Fraction(1, 1000)
+    assert suite.perturbations[0].eps == Fraction(1, 1020)
+    assert suite.perturbations[1].eps == Fraction(1, 1000)
     assert suite.perturbations[3].params == PgdParams(steps=40, rel_step=Budget("1/16"), note="slow")
     assert [perturbation.smaller for perturbation in suite.perturbations[4:6]] == [(), (Budget("1/8"),)]
     assert [perturbation.norm for perturbation in suite.perturbations[2:5]] == ["l2", "linf", "l1"]

@@ -106,7 +106,7 @@ def test_the_settings_of_the_paper_as_they_stand(table):
         for attack in TABLES[table]
         for value in (attack["eps"] if isinstance(attack["eps"], list) else [attack["eps"]])
     ]
-    assert [str(cell.perturbation.strength) for cell in planned.cells[1:]] == [str(value) for value in eps]
+    assert [str(cell.perturbation.eps) for cell in planned.cells[1:]] == [str(value) for value in eps]
     assert len({cell.key for cell in planned.cells}) == 1 + len(eps)
 
 

@@ -108,7 +108,7 @@ def with_one_seed(**changes):
 def accuracies_under_attack(results):
     """{(label, norm, eps): accuracy} of the cells of attacks."""
     return {
-        (label, cell.cell.perturbation.norm, float(cell.cell.perturbation.strength)): cell.accuracy
+        (label, cell.cell.perturbation.norm, float(cell.cell.perturbation.eps)): cell.accuracy
         for label in WANTED for cell in results.of(label, "attack")
     }  # fmt: skip
 

@@ -293,7 +293,7 @@ def test_predictions_of_a_suite_match_the_files_of_cifar_c(tmp_path, name):
     assert len(cells) == 6
     for result in cells:
         perturbation = result.cell.perturbation
-        severity, corruption = int(perturbation.strength), perturbation.entry.name.rpartition("/")[2]
+        severity, corruption = int(perturbation.severity), perturbation.entry.name.rpartition("/")[2]
         expected = nearest(corrupted[corruption][21 * (severity - 1) : 21 * severity])
         found = dict(zip(result.columns["example"], result.columns["prediction"], strict=True))
         assert [found[f"{name}-test-{row:05}"] for row in range(21)] == expected

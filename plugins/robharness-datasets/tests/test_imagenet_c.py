@@ -219,7 +219,7 @@ def test_predictions_of_a_suite_match_the_files_of_imagenet_c(root, small, tmp_p
         name = perturbation.entry.name.rpartition("/")[2]
         folder = root / "imagenet-c" / {"gaussian_noise": "noise", "brightness": "weather"}[name] / name
         found = dict(zip(result.columns["example"], result.columns["prediction"], strict=True))
-        assert found == {id: nearest(folder / str(int(perturbation.strength)) / id) for id in IDS}
+        assert found == {id: nearest(folder / str(int(perturbation.severity)) / id) for id in IDS}
     assert min(result.accuracy for result in cells) < 0.8
     assert {result.cell.perturbation.entry.spec.group for result in cells} == {"noise", "digital"}
 

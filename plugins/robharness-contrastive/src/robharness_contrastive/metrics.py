@@ -179,7 +179,7 @@ def input_margin(results: Results, label: str) -> MetricResult:
 
 def _measures_l2(cell: Any) -> bool:
     perturbation = cell.cell.perturbation
-    return bool(perturbation.norm == "l2" and perturbation.strength is None)
+    return bool(perturbation.norm == "l2" and perturbation.eps is None)
 
 
 def _quartiles(values: np.ndarray, labels: np.ndarray) -> MetricResult:
