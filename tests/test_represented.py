@@ -368,7 +368,7 @@ def test_reports_have_the_details_and_say_what_is_lacking(looking, run):
     assert data["metrics"]["teams/near"]["Real"] == pytest.approx(found.mean())
     assert "no teams/nothing for Real: it is a toy" in data["warnings"]
     [problem] = data["problems"]
-    assert problem.startswith("teams/odd: TypeError: <class 'object'> has no place among a metric's details")
+    assert problem.startswith("teams/odd: TypeError: <class 'object'> cannot be a detail of a metric; details are")
     assert [cell["kind"] for cell in as_data(report)["cells"]] == ["clean", "attack"] * 2
     assert set(results.to_pandas()["perturbation"]) == {"clean", "nearest(linf)"}
 
