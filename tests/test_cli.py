@@ -46,7 +46,7 @@ def test_plan_run_again_and_report(shell, path):
     second = shell("run", path)
     assert second.returncode == 0
     assert second.stdout == first.stdout
-    assert "nothing to compute: the store has it all" in second.stderr
+    assert "nothing to compute: all outcomes are stored" in second.stderr
     assert "computed nothing again" in second.stderr
     reported = shell("report", path)
     assert reported.stdout == first.stdout

@@ -418,7 +418,7 @@ def test_that_there_is_nothing_to_draw_is_said(shell, looking, tmp_path):
     assert shell("run", "suite.yaml").returncode == 0
     found = shell("report", "suite.yaml", "--figures", "pictures")
     assert "robharness_figures of painter.py: KeyError" in found.stdout
-    assert "no plugin has pictures of these results" in found.stderr
+    assert "no plugin has figures of these results" in found.stderr
 
 
 def test_a_plan_shows_cells_with_features(shell, looking, tmp_path):
@@ -429,4 +429,4 @@ def test_a_plan_shows_cells_with_features(shell, looking, tmp_path):
     clean, features = found["cells"]
     assert (clean["kind"], clean["done"], clean["why"]) == ("clean", 40, None)
     assert (features["kind"], features["perturbation"], features["forward"]) == ("features", "features(clean)", 2)
-    assert features["why"] == "nothing like it is stored"
+    assert features["why"] == "no comparable cell is stored"

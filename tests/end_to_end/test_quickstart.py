@@ -214,7 +214,7 @@ def test_worst_cases_a_second_way(report, results):
 def test_a_second_run_computes_nothing_and_prints_the_paper_form(shell, report, store):
     done = shell("run", "suites/quickstart.yaml", "--store", store)
     assert done.returncode == 0
-    assert "nothing to compute: the store has it all" in done.stderr
+    assert "nothing to compute: all outcomes are stored" in done.stderr
     assert "computed nothing again" in done.stderr
     for words in ("Attacks", "worst case linf ≤ 4/255", "Corruptions", "Slopes against Lite0", "↓", "fewer than 1000"):
         assert words in done.stdout
