@@ -41,7 +41,7 @@ batch_size = click.option(
 )  # fmt: skip
 display = click.option(
     "--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto", show_default=True,
-    help="Progress on standard error: a bar (rich), a line every few seconds (plain), or none.",
+    help="Progress on standard error: rich (a bar), plain (a line every few seconds), none, or auto: rich on a terminal.",
 )  # fmt: skip
 
 
@@ -51,7 +51,11 @@ def device(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     what: the verb of its help text, such as "compute on".
     """
     return click.option(
-        "--device", default="cpu", show_default=True, help=f"Device to {what}, as torch names it: cpu, cuda, cuda:1."
+        "--device",
+        metavar="DEVICE",
+        default="cpu",
+        show_default=True,
+        help=f"Device to {what}, as torch names it: cpu, cuda, cuda:1.",
     )
 
 

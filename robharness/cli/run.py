@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command("run", short_help="Compute the missing cells of a suite, and report.")
 @options.suite_options
 @click.option(
-    "--device", default="cpu", show_default=True,
+    "--device", metavar="DEVICE", default="cpu", show_default=True,
     help="Devices to compute on, as torch names them: cpu, cuda, cuda:1. With commas between, one process for each.",
 )  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Compute in N subprocesses.")

@@ -198,7 +198,8 @@ def _collect_renderers(manager: pluggy.PluginManager) -> list[Any]:
     for renderer in chain.from_iterable(manager.hook.robharness_renderers()):
         texts = [getattr(renderer, attribute, None) for attribute in ("name", "suffix")]
         if not all(isinstance(text, str) for text in texts) or not callable(getattr(renderer, "render", None)):
-            raise TypeError(f"robharness_renderers yielded {renderer!r}, which needs `name`, `suffix` and `render`")
+            found_type = type(renderer).__name__
+            raise TypeError(f"robharness_renderers yielded {found_type}, which needs `name`, `suffix` and `render`")
         if not re.fullmatch(r"\.[a-z0-9]+", renderer.suffix):
             raise ValueError(f"a renderer's suffix is a dot with lower-case letters or digits, not '{renderer.suffix}'")
         if renderer.suffix in BUILT_IN_SUFFIXES:
