@@ -32,7 +32,7 @@ def test_plan_run_again_and_report(shell, path):
     second = shell("run", path)
     assert second.returncode == 0
     assert second.stdout == first.stdout
-    assert "nothing to compute: the store has it all" in second.stderr
+    assert "nothing to compute: all outcomes are stored" in second.stderr
     assert "computed nothing again" in second.stderr
     reported = shell("report", path)
     assert reported.stdout == first.stdout
@@ -50,6 +50,72 @@ def test_json_everywhere(shell, path, tmp_path):
     assert (tmp_path / "out.md").read_text().startswith("# Toys under attack")
     assert len(json.loads(shell("plan", path, "--json").stdout)["cells"]) == 4
     assert {row["name"] for row in json.loads(shell("list", "models", "toys/*", "--json").stdout)} >= {"toys/net"}
+
+
+RENDERERS = """
+from robharness import hookimpl
+
+class Renderer:
+    def __init__(self, suffix, render):
+        self.name, self.suffix, self.render = suffix, suffix, render
+
+def fail(report):
+    raise RuntimeError("no ink")
+
+@hookimpl
+def robharness_renderers():
+    yield Renderer(".names", lambda report: "".join(f"{cell.perturbation}\\n" for cell in report.cells))
+    yield Renderer(".raw", lambda report: bytes([0, 255]))
+    yield Renderer(".broken", fail)
+    yield Renderer(".number", lambda report: 1)
+"""
+
+
+@pytest.fixture
+def ink(tmp_path):
+    """A plugin with renderers, as words of a command line."""
+    (tmp_path / "ink.py").write_text(RENDERERS)
+    return "-p", "ink.py"
+
+
+def test_reports_are_rendered_by_the_suffix_of_the_file(shell, path, tmp_path, ink):
+    assert shell("run", path).returncode == 0
+    shown = shell("report", path).stdout
+    for name in ("out.txt", "out.names", "out.raw"):
+        found = shell("report", path, "-o", name, *ink)
+        assert (found.returncode, found.stdout) == (0, "")
+        assert f"wrote {name}\n" in found.stderr
+    assert (tmp_path / "out.txt").read_text() == shown
+    names = ["clean", "climb(linf, 1/8)", "climb(linf, 1/4)", "sign(linf, 1/8)"]
+    assert (tmp_path / "out.names").read_text().splitlines() == names
+    assert (tmp_path / "out.raw").read_bytes() == b"\x00\xff"
+    listed = json.loads(shell("list", "plugins", "ink", "--json", *ink).stdout)
+    assert [row["provides"] for row in listed] == ["4 renderers"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "error"),
+    [(".broken", "RuntimeError: no ink"), (".number", "TypeError: it returned int, not str or bytes")],
+)
+def test_a_renderer_that_fails_is_named_and_writes_nothing(shell, path, tmp_path, ink, suffix, error):
+    (tmp_path / f"out{suffix}").write_text("an earlier report")
+    before = sorted(tmp_path.iterdir())
+    found = shell("report", path, "-o", f"out{suffix}", *ink)
+    assert found.returncode == 2
+    assert f"robharness: the renderer of {suffix} files of ink.py failed: {error}\n" in found.stderr
+    assert (tmp_path / f"out{suffix}").read_text() == "an earlier report"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_suffix_of_two_plugins_goes_to_neither(shell, path, tmp_path, ink):
+    (tmp_path / "more.py").write_text(RENDERERS)
+    found = shell("report", path, "-o", "out.raw", *ink, "-p", "more.py")
+    assert found.returncode == 2
+    said = "-o out.raw: several plugins render '.raw' files: ink.py, more.py. Try: -p no:ink"
+    assert said in found.stderr
+    assert not (tmp_path / "out.raw").exists()
+    other = shell("report", path, "-o", "out.docx", *ink)
+    assert "there are .json, .md, .txt, .names, .raw, .broken, .number. Try: -o out.json" in other.stderr
 
 
 def test_what_a_program_reads_of_a_list_has_a_line_per_row(shell):
@@ -122,10 +188,13 @@ def test_a_wrong_suite_is_said_with_its_places(shell, path):
         (["run", "SUITE", "-p", "absent.py"], "-p absent.py: no such Python file"),
         (["run", "SUITE", "-p", "no:absent"], "-p no:absent: no such plugin is installed"),
         (["run", "SUITE", "--limit", "0"], "Invalid value for '--limit'"),
-        (["report", "SUITE", "-o", "x.docx"], "-o x.docx: write to a name that ends with .json or .md"),
+        (
+            ["report", "SUITE", "-o", "x.docx"],
+            "-o x.docx: no renderer has the suffix '.docx'; there are .json, .md, .txt. Try: -o x.json",
+        ),
         (["report", "SUITE", "-o", "no/where/x.md"], "cannot be written: No such file or directory"),
         (["list", "modles"], "Invalid value for"),
-        (["list", "models", "zzz*"], "no models match 'zzz*'. See: robharness list models"),
+        (["list", "models", "zzz*"], "no models match 'zzz*'. Try: robharness list models"),
         (["run", "SUITE", "--store", "toys.yaml"], "the store toys.yaml cannot be"),
     ],
 )
@@ -141,7 +210,8 @@ def test_a_bug_of_ours_is_a_line_and_a_file(run_process, toys, path, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "sitecustomize.py").write_text(
-        "import robharness.planning.planner as planner\ndef plan(*words): raise RuntimeError('boom')\nplanner.plan = plan\n"
+        "import robharness.planning.planner as planner\n"
+        "def plan(*words): raise RuntimeError('boom')\nplanner.plan = plan\n"
     )
     search = os.pathsep.join(filter(None, [str(broken), os.environ.get("PYTHONPATH", "")]))
     found = run_process("plan", path, "-p", toys, cwd=tmp_path, environment={"PYTHONPATH": search})

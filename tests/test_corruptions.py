@@ -84,7 +84,7 @@ def test_mce_is_that_of_the_publishers_formula_and_spatter_is_no_part_of_it(resu
                                                  for name in NAMES[1:]]},
          "without outcomes: gaussian_noise(1) and 4 more"),
         ({"baseline": "alexnet", "canvas": 32, "corruptions": [{"corruption": "weathered/fog", "severity": 1}]},
-         "AlexNet's errors are of pictures of 224 px, these have 32"),
+         "AlexNet's errors are of images of 224 px, these have 32"),
     ],
     ids=["no table", "three severities", "14 corruptions", "another canvas"],
 )  # fmt: skip

@@ -163,7 +163,7 @@ def test_the_plugin_is_listed_beside_its_bad_neighbours(robharness):
     assert row.split()[:3] == ["outside/halves", "sides", "1x8x8"]
     count, _, rest = listed.stderr.partition(" ")
     assert int(count) >= 4
-    assert rest == "plugins were left out; see: robharness list plugins\n"
+    assert rest == "plugins were left out. Try: robharness list plugins\n"
     names = {row["name"] for row in json.loads(robharness("list", "models", "--json").stdout)}
     assert not {name for name in names if name.split("/")[0] in ("rival", "rotten", "future")}
 

@@ -321,7 +321,7 @@ def outcomes(root):
 def test_three_shards_merged_are_one_run_bit_by_bit(shell, here):
     found = shell("merge", "all", "c", "a", "b")
     assert found.returncode == 0
-    assert found.stdout == "".join(f"{name}: 4 parts of 4 cells copied, 0 were there\n" for name in "cab")
+    assert found.stdout == "".join(f"{name}: 4 parts of 4 cells copied, 0 existed already\n" for name in "cab")
     assert found.stderr == ""
     report = shell("report", "toys.yaml", "--store", "all", "--json")
     assert report.returncode == 0
@@ -342,7 +342,7 @@ def test_the_next_run_joins_what_was_merged_and_computes_nothing(shell, here):
     before, runs = outcomes(here / "all"), len(store.runs())
     again = shell("run", "toys.yaml", "--store", "all")
     assert again.returncode == 0
-    assert "nothing to compute: the store has it all" in again.stderr
+    assert "nothing to compute: all outcomes are stored" in again.stderr
     assert [store.spans(key) for key in store.cell_keys()] == [[(0, 40)]] * 4
     assert outcomes(here / "all") == before
     assert len(store.runs()) == runs
@@ -367,7 +367,9 @@ def test_merging_twice_and_what_is_there(shell, here):
     before = tree(here / "all")
     again = shell("merge", "all", "a", "b", "whole")
     assert again.returncode == 0
-    assert again.stdout == "".join(f"{name}: 0 parts of 0 cells copied, 4 were there\n" for name in ("a", "b", "whole"))
+    assert again.stdout == "".join(
+        f"{name}: 0 parts of 0 cells copied, 4 existed already\n" for name in ("a", "b", "whole")
+    )
     assert set(tree(here / "all")) - set(before) == {
         f"runs/{path.name}" for path in (here / "whole" / "runs").iterdir()
     }
@@ -386,8 +388,8 @@ def test_outcomes_that_differ_are_told(shell, here):
     before = outcomes(here / "whole")
     found = shell("merge", "whole", "other")
     assert found.returncode == 0
-    assert "other: 0 parts of 0 cells copied, 4 were there\n" in found.stdout
-    told = "other: 12 of 160 outcomes that both stores have are not the same; those of whole stay\n"
+    assert "other: 0 parts of 0 cells copied, 4 existed already\n" in found.stdout
+    told = "other: 12 of 160 outcomes that both stores have differ; those of whole are kept\n"
     assert found.stdout.endswith(told)
     assert outcomes(here / "whole") == before
 
@@ -416,7 +418,7 @@ def test_another_network_ends_with_three_and_a_sentence(shell, here, monkeypatch
         api.run(drifting, store=here / name, plugins=[toys], shard=shard)
     found = shell("merge", "one", "two")
     assert found.returncode == 3
-    assert found.stdout == "two: 0 parts of 0 cells copied, 0 were there\n"
+    assert found.stdout == "two: 0 parts of 0 cells copied, 0 existed already\n"
     assert "its model is another network than the one in one, from the same weights and options" in found.stderr
     assert {len(Store(here / "one").parts(key)) for key in Store(here / "one").cell_keys()} == {1}
 

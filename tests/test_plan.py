@@ -97,7 +97,7 @@ def test_two_workers_take_half_the_time(plan, suite, store):
 )
 def test_the_time_left_is_said_in_the_unit_of_its_size(plan, suite, store, per_pass, words):
     record(store, seconds=400 * per_pass)
-    assert f"; time left: {words}, as fast as in the last run\n" in plan(suite())
+    assert f"; time left: {words}, at the speed of the last run\n" in plan(suite())
 
 
 def test_the_last_run_of_a_model_tells_its_speed(plan, suite, store):
@@ -111,7 +111,7 @@ def test_the_last_run_of_a_model_tells_its_speed(plan, suite, store):
 
 def test_there_is_no_time_for_a_model_that_never_ran(run, plan, suite, store):
     assert plan(suite(), "--json")["seconds_left"] is None
-    assert "; time left: unknown before the first unit\n" in plan(suite())
+    assert "; time left: unknown before the first run\n" in plan(suite())
     models = [*suite()["models"], {"model": "toys/large", "label": "Large"}]
     record(store)
     assert plan(suite(models=models), "--json")["seconds_left"] is None
@@ -153,7 +153,7 @@ ALL_THERE = {"clean": None, "climb(linf, 1/8)": None, "climb(linf, 1/4)": None, 
 
 
 def test_nothing_is_stored_or_some_or_all(run, why, plan, suite):
-    assert why(suite()) == dict.fromkeys(ALL_THERE, "nothing like it is stored")
+    assert why(suite()) == dict.fromkeys(ALL_THERE, "no comparable cell is stored")
     run(suite(), limit=10)
     assert why(suite()) == dict.fromkeys(ALL_THERE, "10 of 40 examples are stored")
     assert why(suite(), "--limit", 10) == ALL_THERE
@@ -227,8 +227,8 @@ def test_what_failed_is_not_stored(run, why, suite):
     run(suite(attacks=[{"attack": "toys/rogue", "how": "raises", "eps": "1/8"}]))
     found = why(suite(attacks=[{"attack": "toys/rogue", "how": "raises", "eps": ["1/8", "1/4"]}]))
     failed = found.pop("rogue(linf, 1/8, how=raises)")
-    assert failed.startswith("it failed: toys/rogue: it raised KeyError: 'delta' (")
-    assert found == {"clean": None, "rogue(linf, 1/4, how=raises)": "nothing like it is stored"}
+    assert failed.startswith("the cell failed: toys/rogue: it raised KeyError: 'delta' (")
+    assert found == {"clean": None, "rogue(linf, 1/4, how=raises)": "no comparable cell is stored"}
 
 
 def test_other_weights(run, why, suite, tmp_path):
@@ -281,4 +281,4 @@ def test_what_was_never_asked_before(run, why, suite):
     run(suite())
     attacks = [*suite()["attacks"], {"attack": "toys/seeded", "eps": "1/8"}]
     found = why(suite(attacks=attacks))
-    assert found == ALL_THERE | {"seeded(linf, 1/8)": "nothing like it is stored"}
+    assert found == ALL_THERE | {"seeded(linf, 1/8)": "no comparable cell is stored"}

@@ -13,6 +13,9 @@ import robharness
 from robharness import api, discover
 from robharness.errors import PluginLoadError, PluginNotFound
 from robharness.plugins import PluginOrigin, Problem, Registry, dependency_versions, hookspecs, observers
+from robharness.plugins.registry import BUILT_IN_SUFFIXES
+from robharness.report import build
+from robharness.report.renderers import BUILT_IN, render, renderers
 from robharness.specs import InputSpec, ModelSpec
 
 MODEL = """
@@ -121,6 +124,30 @@ BROKEN = {
         f"{MODEL}\n@hookimpl\ndef robharness_attacks():\n    yield spec('net')\n",
         "collection",
         "TypeError: robharness_attacks yielded ModelSpec, not AttackSpec",
+    ),
+    "renderer-of-json": (
+        f"{GOOD}\nclass JSON:\n    name, suffix, render = 'JSON', '.json', repr\n"
+        "@hookimpl\ndef robharness_renderers():\n    yield JSON()\n",
+        "collection",
+        "ValueError: the suffix '.json' has a built-in renderer",
+    ),
+    "renderer-without-render": (
+        f"{GOOD}\nclass Form:\n    name, suffix = 'form', '.form'\n"
+        "@hookimpl\ndef robharness_renderers():\n    yield Form()\n",
+        "collection",
+        "TypeError: robharness_renderers yielded Form, which needs `name`, `suffix` and `render`",
+    ),
+    "renderer-without-a-dot": (
+        f"{GOOD}\nclass Form:\n    name, suffix, render = 'form', 'form', repr\n"
+        "@hookimpl\ndef robharness_renderers():\n    yield Form()\n",
+        "collection",
+        "ValueError: a renderer's suffix is a dot with lower-case letters or digits, not 'form'",
+    ),
+    "renderers-of-one-suffix": (
+        f"{GOOD}\nclass Form:\n    name, suffix, render = 'form', '.form', repr\n"
+        "@hookimpl\ndef robharness_renderers():\n    yield Form()\n    yield Form()\n",
+        "collection",
+        "ValueError: the suffix '.form' is declared twice",
     ),
     "nothing-to-iterate": (
         f"{MODEL}\n@hookimpl\ndef robharness_models():\n    return spec('net')\n",
@@ -371,7 +398,11 @@ def test_the_example_of_every_hook_is_a_plugin(examples, hook):
     path = examples[hook]
     registry = discover([str(path)])
     assert not problems(registry, path.stem)
-    takers = {"robharness_run_finished": registry.observers, "robharness_figures": registry.figure_hooks}
+    takers = {
+        "robharness_run_finished": registry.observers,
+        "robharness_figures": registry.figure_hooks,
+        "robharness_renderers": registry.renderers,
+    }
     if hook in takers:
         assert [source.namespace for source, _ in takers[hook] if source.namespace == path.stem] == [path.stem]
     else:
@@ -412,6 +443,16 @@ def test_the_examples_run_together_in_a_suite(examples, tmp_path, capsys):
     written, warnings = observers.draw_figures(found, registry, tmp_path / "pictures")
     assert written == [tmp_path / "pictures/accuracy.svg"] and not warnings
     assert 'width="10.0"' in written[0].read_text()
+    rendered = render(build(found), *renderers(registry)[".csv"])
+    assert rendered.decode().splitlines()[:3] == [
+        "model,perturbation,accuracy",
+        "Zero,clean,0.1",
+        'Zero,"fade(linf, 1/4)",0.1',
+    ]
+
+
+def test_no_plugin_takes_the_suffix_of_a_built_in_renderer():
+    assert tuple(renderer.suffix for renderer in BUILT_IN) == BUILT_IN_SUFFIXES
 
 
 # --- rules of the house -----------------------------------------------------------------------------------------------

@@ -230,7 +230,7 @@ def test_what_cannot_be_read_is_left_out_and_told(export, capsys):
         "corruptions": [{"corruption": "more/slow", "severity": 1}],
     }
     assert export(**broken) == 3
-    assert "slow(1): 19 pictures written, 0 were there; 1 examples cannot be read" in capsys.readouterr().out
+    assert "slow(1): 19 images written, 0 existed already; 1 examples cannot be read" in capsys.readouterr().out
     assert not Path("out/slow/1/class1/4.png").exists() and Path("out/slow/1/class2/5.png").exists()
 
 

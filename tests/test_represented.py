@@ -367,7 +367,7 @@ def test_reports_have_the_details_and_say_what_is_lacking(looking, run):
     assert data["metrics"]["teams/near"]["Real"] == pytest.approx(found.mean())
     assert "no teams/nothing for Real: it is a toy" in data["warnings"]
     [problem] = data["problems"]
-    assert problem.startswith("teams/odd: TypeError: <class 'object'> has no place among a metric's details")
+    assert problem.startswith("teams/odd: TypeError: <class 'object'> cannot be a detail of a metric; details are")
     assert [cell["kind"] for cell in as_data(report)["cells"]] == ["clean", "attack"] * 2
     assert set(results.to_pandas()["perturbation"]) == {"clean", "nearest(linf)"}
 
@@ -408,7 +408,7 @@ def test_that_there_is_nothing_to_draw_is_said(shell, looking, tmp_path):
     assert shell("run", "suite.yaml").returncode == 0
     found = shell("report", "suite.yaml", "--figures", "pictures")
     assert "robharness_figures of painter.py: KeyError" in found.stdout
-    assert "no plugin has pictures of these results" in found.stderr
+    assert "no plugin has figures of these results" in found.stderr
 
 
 def test_a_plan_shows_cells_with_features(shell, looking, tmp_path):
@@ -419,4 +419,4 @@ def test_a_plan_shows_cells_with_features(shell, looking, tmp_path):
     clean, features = found["cells"]
     assert (clean["kind"], clean["done"], clean["why"]) == ("clean", 40, None)
     assert (features["kind"], features["perturbation"], features["forward"]) == ("features", "features(clean)", 2)
-    assert features["why"] == "nothing like it is stored"
+    assert features["why"] == "no comparable cell is stored"

@@ -42,7 +42,7 @@ def test_the_shards_are_a_partition_of_the_positions_as_even_as_can_be(n, count)
 def test_a_shard_that_is_none_is_one_sentence(shell, path, wrong, tmp_path):
     found = shell("run", path, "--shard", wrong)
     assert found.returncode == 2
-    assert f"'{wrong}' is not a part: 1/4 is the first of four, 4/4 the last, or auto" in found.stderr
+    assert f"'{wrong}' is not a shard. Try: 1/4 for the first of four, or auto" in found.stderr
     assert found.stdout == ""
     assert not (tmp_path / ".robharness").exists()
 
@@ -224,7 +224,7 @@ def test_a_shard_ends_well_when_its_own_part_is_done(shell, path, suite, toys, t
     assert shell("run", path, "--store", "whole", "--json").stdout == report.stdout == last.stdout
     assert outcomes(tmp_path, suite, toys, ".robharness") == outcomes(tmp_path, suite, toys, "whole")
     again = shell("run", path)
-    assert "nothing to compute: the store has it all" in again.stderr
+    assert "nothing to compute: all outcomes are stored" in again.stderr
 
 
 def test_a_shard_whose_own_part_fails_ends_with_three(shell, path, suite):

@@ -3,6 +3,7 @@
 import math
 import tracemalloc
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,17 +14,20 @@ from hypothesis import strategies as st
 from robharness import statistics
 from robharness.statistics import (
     EmptySample,
+    Interval,
     UndefinedSlope,
     ZeroClean,
     accuracy,
+    check_outcomes,
     corruption_errors,
     paired,
     relative_corruption_errors,
     relative_drop,
+    relative_drops,
     resampled_accuracies,
     slope,
+    slope_interval,
     slope_interval_over_corruptions,
-    slope_intervals,
     slopes_without_each,
 )
 from robharness.suite.baselines import ALEXNET
@@ -32,6 +36,28 @@ from robharness.suite.baselines import ALEXNET
 TABLE6_ROWS = yaml.safe_load((Path(__file__).parent / "paper/tables.yaml").read_text())["table6"]["rows"]
 TABLE6 = {model: [row["acc"][column] for row in TABLE6_ROWS.values()]
           for column, model in enumerate(("Supervised", "SimCLR", "SwAV"))}  # fmt: skip
+
+
+class SlopeIntervals(NamedTuple):
+    examples: Interval
+    corruptions: Interval | None
+
+
+def slope_intervals(clean, corrupted, reference_clean, reference_corrupted, *, resamples=2000, seed=0, level=0.95):
+    """The intervals of a slope over examples and over corruptions, from outcomes as a report has them.
+
+    clean, reference_clean: (n,) bool.
+    corrupted, reference_corrupted: (corruptions, n) bool.
+    """
+    for outcomes, dimensions in ((clean, 1), (reference_clean, 1), (corrupted, 2), (reference_corrupted, 2)):
+        check_outcomes(outcomes, dimensions=dimensions)
+    model, reference = np.vstack([clean, corrupted]), np.vstack([reference_clean, reference_corrupted])
+    both = resampled_accuracies(np.vstack([reference, model]), resamples=resamples, seed=seed)
+    base, own = (relative_drops(rows.mean(axis=1)) for rows in (reference, model))
+    return SlopeIntervals(
+        slope_interval(both[:, : len(reference)], both[:, len(reference) :], level),
+        slope_interval_over_corruptions(base, own, resamples=resamples, seed=seed, level=level),
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- slope

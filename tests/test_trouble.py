@@ -299,7 +299,7 @@ def test_a_store_that_cannot_be_written_can_be_merged(shell, here):
     with read_only(here / "store"):
         found = shell("merge", "new", "store")
     assert found.returncode == 3
-    assert found.stdout == "store: 3 parts of 3 cells copied, 0 were there\n"
+    assert found.stdout == "store: 3 parts of 3 cells copied, 0 existed already\n"
     assert f"{damaged.relative_to(here)} is damaged" in found.stderr
     assert damaged.exists()
     assert len(parts(here / "new")) == 3

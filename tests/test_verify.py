@@ -133,9 +133,9 @@ def test_an_alternative_that_fails_says_why_and_is_no_better(of):
 
 
 @pytest.mark.parametrize(("name", "code", "words"), [
-    ("right", 0, "Published: 100.0 %, which these examples do not speak against."),
+    ("right", 0, "Published: 100.0 %, which is compatible with these examples."),
     ("wrong", 1, "warning: 'rgb' gives the true class a higher log-probability"),
-    ("unknown", 0, "No accuracy is published for it."),
+    ("unknown", 0, "No accuracy is published for this model."),
 ])  # fmt: skip
 def test_the_verb(plugin, capsys, name, code, words):
     assert main(["verify", f"patches/{name}", "-p", str(plugin)]) == code
@@ -157,7 +157,7 @@ def test_what_is_broken_is_named_and_left_out(plugin, tmp_path, capsys):
     found = verify("torn/right", {}, discover([str(torn)]), data_root=tmp_path, data="torn/few/test")
     assert (found.n, found.unreadable, found.declared.accuracy) == (59, ("60-3",), 1.0)
     assert main(["verify", "torn/right", "-p", str(torn)]) == 0
-    assert "1 examples cannot be read, and are left out: 60-3" in capsys.readouterr().out
+    assert "1 examples cannot be read and are left out: 60-3" in capsys.readouterr().out
     with pytest.raises(UserError, match="none of the examples can be read"):
         verify("torn/right", {}, discover([str(torn)]), data_root=tmp_path, data="torn/many/test")
 
@@ -191,7 +191,7 @@ def test_the_verb_as_json(plugin, capsys):
     (["patches/right", "label=x"], "'label' says nothing of how patches/right is used"),
     (["patches/right", "scal=2"], "patches/right: unknown key 'scal'; did you mean 'scale'? See: robharness"),
     (["patches/right", "--data", "patches/none/test"], "no data set 'patches/none'"),
-    (["patches/right", "--trust", "12"], "'12' is no sha256"),
+    (["patches/right", "--trust", "12"], "'12' is no SHA-256"),
 ])  # fmt: skip
 def test_mistakes(plugin, capsys, words, told):
     assert main(["verify", *words, "-p", str(plugin)]) == 2

@@ -43,7 +43,7 @@ class _Verbs(click.Group):
 @click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("robharness"), prog_name="robharness")
 def cli() -> None:
-    """Measure how much more fragile one model is than another.
+    """Measure how much accuracy models lose under attacks and corruptions, and compare the models.
 
     Start with: robharness run suites/quickstart.yaml
     """

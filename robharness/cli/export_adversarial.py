@@ -1,4 +1,4 @@
-"""`robharness export-adversarial SUITE -o DIR`: write what attacks made, for anyone to judge again."""
+"""`robharness export-adversarial SUITE -o DIR`: write adversarial examples to files."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from robharness.session import Session
 
 
-@click.command("export-adversarial", short_help="Write what attacks made, for anyone to judge again.")
+@click.command("export-adversarial", short_help="Write adversarial examples to files.")
 @options.suite_options
 @options.trust
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Where to write.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Output folder.")
 @click.option("--only", metavar="GLOB", help="Only cells whose name, model, label or perturbation matches.")
-@click.option("--device", default="cpu", show_default=True, help="Where to compute, as torch names it: cpu, cuda.")
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples per pass; chosen by size if not given."
-)
+@options.device("compute on")
+@options.batch_size
 @options.with_session
 def command(session: Session, output: Path, batch_size: int | None, as_json: bool) -> int:
-    """Write what the attacks of SUITE make of the examples, as .npz files below DIR.
+    """Write the adversarial examples of SUITE's attacks to .npz files below DIR.
 
-    It is made anew, and compared with what is stored. Exit codes: 0 all is as it is stored, 2 something to mend first,
-    3 some predictions differ from those that are stored.
+    The examples are computed again, and their predictions are compared with the stored ones.
+
+    Exit codes: 0 all predictions equal the stored ones, 2 usage error, or data or weights are missing, 3 some
+    predictions differ.
     """
     import json
 
@@ -51,5 +51,5 @@ def command(session: Session, output: Path, batch_size: int | None, as_json: boo
                 broken = f"; {made.unreadable} examples cannot be read" if made.unreadable else ""
                 click.echo(f"{made.folder}: {made.n} images; {compared}{broken}")
     except ContractViolation as error:
-        raise UserError(f"{error}. See: robharness run {session.plan.suite.path_for_shell}") from error
+        raise UserError(f"{error}. Try: robharness run {session.plan.suite.path_for_shell}") from error
     return ExitCode.FINE if is_same else ExitCode.INCOMPLETE

@@ -1,4 +1,4 @@
-"""`robharness export-corruptions SUITE -o FOLDER`: write corrupted pictures once, for any program to read."""
+"""`robharness export-corruptions SUITE -o DIR`: write corrupted images to files."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import click
 from robharness.cli import options
 
 
-@click.command("export-corruptions", short_help="Write corrupted pictures as files, in ImageNet-C's layout.")
+@click.command(
+    "export-corruptions", short_help="Write corrupted images to files, in the layout of ImageNet-C or CIFAR-C."
+)
 @options.suite
 @options.plugin
 @options.data_root
 @options.limit
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Where to write.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Output folder.")
 @click.option("--layout", type=click.Choice(["imagenet-c", "cifar-c"]), default="imagenet-c", show_default=True,
-              help="A picture in a file each, or an array per corruption.")  # fmt: skip
-@click.option("--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto", show_default=True,
-              help="How to show progress, on standard error.")  # fmt: skip
+              help="One file per image (imagenet-c), or one array per corruption (cifar-c).")  # fmt: skip
+@options.display
 @options.as_json
 @options.debug
 def command(
@@ -33,10 +34,12 @@ def command(
     as_json: bool,
     debug: bool,
 ) -> int:
-    """Write what the corruptions of SUITE make of its data below DIR, as a run would render it. No model is needed.
+    """Write the corrupted images of SUITE to files below DIR, as a run would make them. No model is needed.
 
-    What is there is kept, so the same command goes on after a stop. Exit codes: 0 all is there, 2 something to mend
-    first, 3 some examples cannot be read, 130 stopped by Ctrl-C.
+    Existing files are kept, so the same command resumes after a stop.
+
+    Exit codes: 0 all images are written, 2 usage error, or data are missing, 3 some examples cannot be read,
+    130 stopped by Ctrl-C.
     """
     import json
 
@@ -51,19 +54,19 @@ def command(
     loaded = suites.load(suite, discover(plugins), models_follow=True)
     planned = corruptions.plan_rendering(loaded, default_data_root(data_root), output, layout=layout, limit=limit)
     severities = sum(map(len, planned.corruptions.values()))
-    progress.begin(planned.work, "pictures", f"{severities} corruptions of {planned.data.n} pictures to {output}")
+    progress.begin(planned.work, "images", f"{severities} corruptions of {planned.data.n} images to {output}")
     try:
         for made in corruptions.render(planned, progress.advance):
             is_whole = is_whole and not made.unreadable
-            name, there = made.perturbation.name, made.n - made.made
+            name, existing = made.perturbation.name, made.n - made.made
             if as_json:
                 facts = {"corruption": name, "n": made.n, "made": made.made, "unreadable": made.unreadable}
                 click.echo(json.dumps(facts, ensure_ascii=False))
             else:
                 broken = f"; {made.unreadable} examples cannot be read" if made.unreadable else ""
-                click.echo(f"{name}: {made.made} pictures written, {there} were there{broken}")
+                click.echo(f"{name}: {made.made} images written, {existing} existed already{broken}")
     except ContractViolation as error:
-        raise UserError(f"{error}. See: robharness list corruptions") from error
+        raise UserError(f"{error}. Try: robharness list corruptions") from error
     finally:
         progress.finished()
     return ExitCode.FINE if is_whole else ExitCode.INCOMPLETE

@@ -1,4 +1,4 @@
-"""`robharness list KIND`: what the installed plugins provide, or a store; loads neither torch nor NumPy."""
+"""`robharness list KIND`: list parts of the installed plugins, or artefacts of a store, without torch and NumPy."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from robharness.errors import UserError
 
 KINDS = ("plugins", "models", "attacks", "corruptions", "datasets", "metrics")
 ARTEFACTS = "artefacts"
+HEADINGS = {"stands on": "dependencies"}
+"""Headings of columns that differ from the key in the JSON."""
 
 
 @click.command("list", short_help="List plugins, models, attacks, corruptions, datasets, metrics or artefacts.")
@@ -26,11 +28,13 @@ ARTEFACTS = "artefacts"
 @options.as_json
 @options.debug
 def command(kind: str, glob: str, plugins: tuple[str, ...], store: Path, as_json: bool, debug: bool) -> int:
-    """List what the installed plugins provide, or the plugins themselves with what is wrong with them.
+    """List parts of the installed plugins, or the plugins themselves with their problems.
 
-    Artefacts are the models that suites have trained, in the store.
+    Artefacts are the weights in the store that suites have trained.
 
-    GLOB: only names that match, e.g. 'mine/*'.
+    GLOB selects names, e.g. 'mine/*'; for artefacts also models and labels.
+
+    Exit codes: 0 listed, 2 usage error, or nothing matches.
     """
     if kind == ARTEFACTS:
         return _artefacts(store, glob, as_json)
@@ -40,18 +44,18 @@ def command(kind: str, glob: str, plugins: tuple[str, ...], store: Path, as_json
     rows = _plugins(registry) if kind == "plugins" else _entries(registry, kind)
     rows = [row for row in rows if fnmatch.fnmatchcase(row["name"], glob)]
     if not rows and glob != "*":
-        raise UserError(f"no {kind} match '{glob}'. See: robharness list {kind}")
+        raise UserError(f"no {kind} match '{glob}'. Try: robharness list {kind}")
     if as_json:
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
         _show(rows, kind)
         if kind != "plugins" and registry.problems:
-            click.echo(f"{len(registry.problems)} plugins were left out; see: robharness list plugins", err=True)
+            click.echo(f"{len(registry.problems)} plugins were left out. Try: robharness list plugins", err=True)
     return 0
 
 
 def _artefacts(store: Path, glob: str, as_json: bool) -> int:
-    """Those whose hash, model or label matches."""
+    """List the artefacts whose hash, model or label matches."""
     from robharness.planning import artefacts
 
     rows = [
@@ -60,29 +64,22 @@ def _artefacts(store: Path, glob: str, as_json: bool) -> int:
         if any(fnmatch.fnmatchcase(row[key], glob) for key in ("name", "model", "label"))
     ]
     if not rows and glob != "*":
-        raise UserError(f"no {ARTEFACTS} of {store} match '{glob}'. See: robharness list {ARTEFACTS} --store {store}")
+        raise UserError(f"no {ARTEFACTS} of {store} match '{glob}'. Try: robharness list {ARTEFACTS} --store {store}")
     if as_json:
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
     elif rows:
+        from rich.filesize import decimal
+
         for row in rows:
             last = ", ".join(f"{key} {_short(value)}" for key, value in row["metrics"].items())
             when = row["when"].partition("+")[0].replace("T", " ")
-            row |= {"size": _bytes(row["size"]), "when": when, "metrics": last}
+            row |= {"size": decimal(row["size"]), "when": when, "metrics": last}
         _show(rows, ARTEFACTS)
     else:
         click.echo(
-            f"no {ARTEFACTS} in {store}; a suite that trains models makes them: robharness train SUITE", err=True
+            f"no {ARTEFACTS} in {store}: no suite has trained a model there. Try: robharness train --help", err=True
         )
     return 0
-
-
-def _bytes(size: float) -> str:
-    """ "44.7 MB"."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"
 
 
 def _short(value: Any) -> str:
@@ -119,6 +116,7 @@ def _plugins(registry: Any) -> list[dict[str, Any]]:
     rows = []
     for source in registry.origins:
         counts = {kind: sum(entry.origin == source for entry in getattr(registry, kind).values()) for kind in KINDS[1:]}
+        counts["renderers"] = sum(origin == source for origin, _ in registry.renderers)
         provides = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
         rows.append({"name": source.namespace, "plugin": str(source), "provides": provides or "nothing",
                      "stands on": ", ".join(dependency_versions(source)), "problem": ""})  # fmt: skip
@@ -135,16 +133,16 @@ def _show(rows: list[dict[str, Any]], kind: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    # A program that reads this gets a line per row, however long; the width of 80 that rich assumes would fold them.
+    # In a pipe, a row is a line, however long; rich assumes a width of 80 and would fold it.
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 1000)
     if not rows:
-        console.print(f"no {kind}; plugins bring them, e.g.: pip install robharness-NAME")
+        console.print(f"no {kind}: no installed plugin provides any. Try: robharness list plugins")
         return
-    wanted = [name for name in rows[0] if kind == "plugins" or name != "plugin"]
-    columns = [name for name in wanted if any(row[name] not in ("", None) for row in rows)]
+    shown = [name for name in rows[0] if kind == "plugins" or name != "plugin"]
+    columns = [name for name in shown if any(row[name] not in ("", None) for row in rows)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        table.add_column(name, no_wrap=name == "name", overflow="fold")
+        table.add_column(HEADINGS.get(name, name), no_wrap=name == "name", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(row[name]), style="red" if name == "problem" else "") for name in columns))
     console.print(table)

@@ -1,4 +1,4 @@
-"""`robharness merge INTO FROM...`: put what other stores have into one."""
+"""`robharness merge INTO FROM...`: copy the contents of other stores into one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import click
 from robharness.cli import options
 
 
-@click.command("merge", short_help="Put what other stores have into one.")
+@click.command("merge", short_help="Copy the contents of other stores into one.")
 @click.argument("into", type=click.Path(path_type=Path))
 @click.argument("sources", metavar="FROM...", type=click.Path(path_type=Path), nargs=-1, required=True)
 @options.debug
 def command(into: Path, sources: tuple[Path, ...], debug: bool) -> int:
-    """Copy into the store INTO what it lacks of the stores FROM, checking every file.
+    """Copy the contents of the stores FROM into the store INTO, which keeps its own; check every file.
 
-    Exit codes: 0 all is there, 2 no store or nothing can be written, 3 something was not copied.
+    Exit codes: 0 everything is copied, 2 usage error, a folder is no store, or INTO cannot be written, 3 some files
+    were not copied.
     """
     from robharness.errors import ExitCode
     from robharness.store import Store
@@ -27,12 +28,12 @@ def command(into: Path, sources: tuple[Path, ...], debug: bool) -> int:
         merged = merge(Store(into), Store(source))
         trained = f", {merged.artefacts} trained models" if merged.artefacts else ""
         click.echo(
-            f"{source}: {merged.copied} parts of {merged.cells} cells copied{trained}, {merged.there} were there"
+            f"{source}: {merged.copied} parts of {merged.cells} cells copied{trained}, {merged.there} existed already"
         )
         if merged.differing:
             click.echo(
-                f"{source}: {merged.differing} of {merged.common} outcomes that both stores have are not the same; "
-                f"those of {into} stay"
+                f"{source}: {merged.differing} of {merged.common} outcomes that both stores have differ; "
+                f"those of {into} are kept"
             )
         for problem in merged.problems:
             click.echo(f"{source}: not copied: {problem}", err=True)

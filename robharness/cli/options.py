@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options of several verbs, and the session that they describe."""
 
 from __future__ import annotations
 
@@ -20,25 +20,47 @@ plugin = click.option(
     "plugins",
     multiple=True,
     metavar="PLUGIN",
-    help="Load a plugin from ./FILE.py, or leave one out with no:NAME.",
+    help="Load a plugin from ./FILE.py, or exclude one with no:NAME. May be repeated.",
 )
 store = click.option(
-    "--store", type=click.Path(path_type=Path), default=".robharness", show_default=True, help="The folder of results."
+    "--store", type=click.Path(path_type=Path), default=".robharness", show_default=True, help="Folder of results."
 )
 data_root = click.option(
     "--data-root",
     type=click.Path(path_type=Path),
-    help="Where data and weights are; else $ROBHARNESS_DATA, else ./data.",
+    help="Folder of data and weights; else $ROBHARNESS_DATA, else ./data.",
 )
 limit = click.option(
-    "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N examples of the fixed order."
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N examples of the data set's fixed order."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+batch_size = click.option(
+    "--batch-size", type=click.IntRange(min=1), metavar="N",
+    help="Examples per pass; by default chosen by the size of the input and the device.",
+)  # fmt: skip
+display = click.option(
+    "--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto", show_default=True,
+    help="Progress on standard error: rich (a bar), plain (a line every few seconds), none, or auto: rich on a terminal.",
+)  # fmt: skip
+
+
+def device(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option --device of one device.
+
+    what: the verb of its help text, such as "compute on".
+    """
+    return click.option(
+        "--device",
+        metavar="DEVICE",
+        default="cpu",
+        show_default=True,
+        help=f"Device to {what}, as torch names it: cpu, cuda, cuda:1.",
+    )
 
 
 class Shard(click.ParamType):  # type: ignore[type-arg]
-    """`i/k`, the i-th of k parts, from 1; or `auto`."""
+    """The value `i/k`, the i-th of k parts from 1, or `auto`."""
 
     name = "shard"
 
@@ -47,27 +69,27 @@ class Shard(click.ParamType):  # type: ignore[type-arg]
             return shard_of(os.environ)
         index, _, count = value.partition("/")
         if not (re.fullmatch(r"[0-9]+/[0-9]+", value) and 1 <= int(index) <= int(count)):
-            self.fail(f"'{value}' is not a part: 1/4 is the first of four, 4/4 the last, or auto", parameter, context)
+            self.fail(f"'{value}' is not a shard. Try: 1/4 for the first of four, or auto", parameter, context)
         return int(index), int(count)
 
 
 def _trusted(context: Any, parameter: Any, digests: tuple[str, ...]) -> None:
-    """To this process and those that it starts."""
+    """Trust the files of these digests in this process and in its subprocesses, by an environment variable."""
     wrong = next((digest for digest in digests if not re.fullmatch("[0-9a-f]{64}", digest)), None)
     if wrong is not None:
-        raise click.BadParameter(f"'{wrong}' is no sha256; see: sha256sum FILE", context, parameter)
+        raise click.BadParameter(f"'{wrong}' is no SHA-256. Try: sha256sum FILE", context, parameter)
     if digests:
         os.environ["ROBHARNESS_TRUST"] = ",".join(digests)
 
 
 trust = click.option(
     TRUST, metavar="SHA256", multiple=True, callback=_trusted, expose_value=False,
-    help="Load this file of weights although it is a pickle that can run any code.",
+    help="Load the weights file with this SHA-256 although it is a pickle that can run any code. May be repeated.",
 )  # fmt: skip
 
 
 def suite_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add SUITE and the options that every verb on a suite has."""
+    """Add the argument SUITE and the options of every verb on a suite."""
     for option in (debug, as_json, limit, data_root, store, plugin, suite):
         function = option(function)
     return function
@@ -103,7 +125,7 @@ def with_session(function: Callable[..., int]) -> Callable[..., int]:
 
             fields["listener"] = listener = ProgressDisplay(options.pop("display"))
             if registry.problems:
-                listener.message(f"{len(registry.problems)} plugins were left out; see: robharness list plugins")
+                listener.message(f"{len(registry.problems)} plugins were left out. Try: robharness list plugins")
         session = Session.open(suite, store=store, data=data_root, limit=limit, registry=registry, **fields)
         return function(session=session, **options)
 

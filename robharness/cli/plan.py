@@ -1,4 +1,4 @@
-"""`robharness plan SUITE`: the cells, what is done and missing, what it costs, what to know before."""
+"""`robharness plan SUITE`: show cells, their progress, their cost and warnings; compute nothing."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @click.command("plan", short_help="Show the cells of a suite, done and missing; compute nothing.")
 @options.suite_options
-@click.option("--why", is_flag=True, help="Show why each cell is to be computed: what differs from what is stored.")
+@click.option("--why", is_flag=True, help="Show why each cell is to be computed: how it differs from the stored cells.")
 @options.with_session
 def command(session: Session, why: bool, as_json: bool) -> int:
-    """Show the cells of SUITE, done, partial and missing, their cost, the time left, and warnings; compute nothing.
+    """Show the cells of SUITE (done, partial, missing), their cost, the time left, and warnings; compute nothing.
 
-    Exit codes: 0 the suite can run, 2 something is wrong with it or missing.
+    Exit codes: 0 the suite can run, 2 usage error, or data or weights are missing.
     """
     import json
 
@@ -32,16 +32,19 @@ def command(session: Session, why: bool, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
     else:
-        _show(facts)
+        _show(facts, session.plan.suite.path_for_shell)
     return 0
 
 
 def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]:
-    """The plan as plain data. passes: of one example each; a gradient is a forward and a backward pass.
+    """Return the plan as dicts, lists and plain values.
 
-    seconds_left: at the speed of the last runs in the store, None where a model of it has not run yet; trainings left
-    out. untrained: the labels of models that are to be trained first. why: add to each cell why it is to be computed,
-    None where it is not.
+    why: whether each cell gets the reason why it is to be computed, None if it is complete.
+
+    Keys of the plan:
+    passes_left: forward and backward passes of one example each; a gradient is one of both.
+    seconds_left: at the speed of the last runs in the store, without trainings; None if a model has not run yet.
+    untrained: the labels of models that are to be trained first.
     """
     from robharness.engine.provenance import stale, stale_trainings
 
@@ -91,28 +94,31 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
 
 
 def _in_order(planned: Plan) -> list[Cell]:
-    """All cells of the plan as the suite has them, those that wait beside the others of their model."""
+    """Return all cells in the order of the suite's models, with those that wait for a training."""
     labels = [model.label for model in planned.suite.models]
     return sorted((*planned.cells, *planned.pending_cells), key=lambda cell: labels.index(cell.model.label))
 
 
 def _seconds_left(passes: list[tuple[str, int]], store: Store) -> float | None:
-    """What so many passes of one example of these models will take, as fast as in their last runs; None without one."""
+    """Return the seconds that passes take at the speed of each model's last run; None if a model has not run yet.
+
+    passes: (name of the model, number of passes of one example).
+    """
     speeds: dict[str, float] = {}
     for run in store.runs():
-        with suppress(AttributeError, KeyError, TypeError, ZeroDivisionError):  # a record of somebody else's making
+        with suppress(AttributeError, KeyError, TypeError, ZeroDivisionError):  # a record in another format
             for speed in run["speed"].values():
                 done = (speed["forward"] + speed["backward"]) * speed["rows"]
                 if done and speed["seconds"]:
                     speeds[speed["model"]] = speed["seconds"] / done / run["workers"]
-    wanted = [(model, count) for model, count in passes if count]
-    if any(model not in speeds for model, _ in wanted):
+    left = [(model, count) for model, count in passes if count]
+    if any(model not in speeds for model, _ in left):
         return None
-    return sum(count * speeds[model] for model, count in wanted)
+    return sum(count * speeds[model] for model, count in left)
 
 
 class _Reasons:
-    """Why cells are to be computed, by comparison with what is stored."""
+    """Reasons why cells are to be computed, by comparison with the stored cells."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -121,31 +127,31 @@ class _Reasons:
         ]
 
     def of(self, cell: Cell, n: int) -> str:
-        """A sentence, e.g. "model.weights: '1f…' is stored, now it is '2a…'"."""
+        """Return a sentence, e.g. "model.weights: 1f… is stored, now it is 2a…"."""
         if not cell.key:
-            return "it waits for the training of its model"
+            return "the cell waits for the training of its model"
         if self._store.spans(cell.key):
             return f"{n - sum(b - a for a, b in self._store.missing(cell.key, n))} of {n} examples are stored"
         if failures := self._store.failures(cell.key):
-            return f"it failed: {failures[0]}"
+            return f"the cell failed: {failures[0]}"
         if self._store.description(cell.key) is not None:
-            return "it was begun, and nothing of it is stored"
+            return "the cell was started, but no outcome is stored"
         now = dict(_flat(cell.identity))
-        alike = [stored for stored in self._stored if _subject(stored["identity"]) == _subject(cell.identity)]
-        if not alike:
-            return "nothing like it is stored"
-        nearest = min(alike, key=lambda stored: (len(_changes(dict(_flat(stored["identity"])), now)),
+        comparable = [stored for stored in self._stored if _subject(stored["identity"]) == _subject(cell.identity)]
+        if not comparable:
+            return "no comparable cell is stored"
+        nearest = min(comparable, key=lambda stored: (len(_changes(dict(_flat(stored["identity"])), now)),
                                                  stored["name"] != cell.name))  # fmt: skip
         return "; ".join(_changes(dict(_flat(nearest["identity"])), now))
 
 
 def _subject(identity: dict[str, Any]) -> tuple[Any, ...]:
-    """What two cells must have in common to be compared: the model's name, the perturbation's, whether there are
-    features."""
+    """Return what comparable cells have in common: model, perturbation, and whether features are stored."""
     return identity["model"]["name"], identity.get("perturbation", {}).get("name"), "features" in identity
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return a sentence for each field of an identity that differs."""
     return [
         f"{name}: {_short(before.get(name))} is stored, now it is {_short(now.get(name))}"
         for name in dict.fromkeys([*now, *before])
@@ -161,6 +167,7 @@ def _short(value: Any) -> str:
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested dicts, by names with dots."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _flat(item, f"{name}.{key}" if name else key)
@@ -168,7 +175,8 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _show(facts: dict[str, Any]) -> None:
+def _show(facts: dict[str, Any], suite: str) -> None:
+    """Print the plan. suite: the suite's path as typed in a shell."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -203,7 +211,7 @@ def _show(facts: dict[str, Any]) -> None:
     if facts["untrained"]:
         waiting = sum(cell["waits"] for cell in facts["cells"])
         text = f"{waiting} of these cells wait for the training of {', '.join(facts['untrained'])}"
-        console.print(Text(f"{text}; to train alone: robharness train SUITE"), soft_wrap=True)
+        console.print(Text(f"{text}. To train only: robharness train {suite}"), soft_wrap=True)
     for cell in facts["cells"]:
         if cell.get("why"):
             console.print(Text(f"{cell['model']}, {cell['perturbation']}: {cell['why']}"), soft_wrap=True)
@@ -216,7 +224,7 @@ def _time(facts: dict[str, Any]) -> str:
     if not any(facts["passes_left"].values()):
         return ""
     if seconds is None:
-        return "; time left: unknown before the first unit"
+        return "; time left: unknown before the first run"
     words = f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
     words = f"{seconds / 3600:.1f} h" if seconds >= 5400 else words
-    return f"; time left: {words}, as fast as in the last run"
+    return f"; time left: {words}, at the speed of the last run"

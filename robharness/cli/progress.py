@@ -16,23 +16,27 @@ from robharness.store.spans import Span
 
 Style = Literal["auto", "rich", "plain", "none"]
 PLAIN_SECONDS = 5.0
-"""Between two lines of the plain display, failures apart."""
+"""Time between two lines of the plain display; failures are shown at once."""
 
 
 class ProgressDisplay:
-    """Tells of a run's progress; an `engine.Listener`."""
+    """A listener of runs and trainings that shows their progress.
+
+    style: "rich" for a bar, "plain" for a line every few seconds, "none", or "auto": rich on a terminal, else plain.
+    console: standard error by default.
+    """
 
     def __init__(self, style: Style = "auto", console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
         self.style = style if style != "auto" else ("rich" if self.console.is_terminal else "plain")
         self._work = self._done = 0
-        self._begun = self._last = 0.0
-        self._things = "examples"
+        self._started = self._last = 0.0
+        self._noun = "examples"
         self._bar: Progress | None = None
 
     def started(self, work: int, cells: int) -> None:
         if work == 0:
-            self.message("nothing to compute: the store has it all")
+            self.message("nothing to compute: all outcomes are stored")
             return
         self.begin(work, "examples", f"{cells} cells to compute, {work} examples in all")
 
@@ -41,28 +45,38 @@ class ProgressDisplay:
             self.message(f"failed: {cell.name}: {failure}")
         self.advance(span[1] - span[0], cell.name, short=f"{cell.model.label} {cell.short_name}")
 
-    def begin(self, work: int, things: str, message: str) -> None:
-        """So many things are to be done."""
-        self._work, self._things, self._begun = work, things, time.monotonic()
+    def begin(self, work: int, noun: str, message: str) -> None:
+        """Start a display.
+
+        work: number of items in all.
+        noun: of the items, e.g. "examples".
+        message: a line to show first.
+        """
+        self._work, self._noun, self._started = work, noun, time.monotonic()
         self.message(message)
         if self.style == "rich":
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._bar.start()
-            self._bar.add_task(things, total=work)
+            self._bar.add_task(noun, total=work)
 
     def advance(self, done: int, name: str, short: str = "") -> None:
-        """So many more are done, of what has this name. short: the name in a bar."""
+        """Add items that are done.
+
+        done: number of items since the last call.
+        name: of the current cell, for a line.
+        short: the same for a bar.
+        """
         self._done += done
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self._done, description=short or name)
         elif self.style == "plain" and time.monotonic() - self._last >= PLAIN_SECONDS:
             self._last = time.monotonic()
-            left = (self._last - self._begun) / max(1, self._done) * (self._work - self._done)
-            self.message(f"{self._done}/{self._work} {self._things}, {left:.0f} s left; {name}")
+            left = (self._last - self._started) / max(1, self._done) * (self._work - self._done)
+            self.message(f"{self._done}/{self._work} {self._noun}, {left:.0f} s left; {name}")
 
     def trained(self, label: str, progress: specs.Progress) -> None:
-        """How far the training of the model with this label is."""
+        """Show the progress of the training of the model with this label."""
         text = f"{label}: {format_progress(progress)}"
         if self.style == "rich":
             if self._bar is None:
@@ -88,7 +102,7 @@ class ProgressDisplay:
 
 
 def format_progress(progress: specs.Progress) -> str:
-    """ "epoch 3 of 10, loss 2.31 (4.16 at first, at least 1.05), 512 images/s, 40 s left"."""
+    """Return "epoch 3 of 10, loss 2.31 (4.16 at first, at least 1.05), 512 images/s, 40 s left"."""
     rate = f"{progress.rate:.0f}" if progress.rate >= 10 else f"{progress.rate:.2g}"
     least = "" if progress.floor is None else f", at least {progress.floor:.4g}"
     return (

@@ -1,77 +1,105 @@
-"""`robharness report SUITE`: show what is stored, computing nothing."""
+"""`robharness report SUITE`: report the stored results of a suite; compute nothing."""
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from robharness.cli import options
+from robharness.errors import UserError
 
 if TYPE_CHECKING:
+    from robharness.plugins import Registry
     from robharness.report import Report
+    from robharness.report.renderers import Registered
     from robharness.session import Session
 
-FORMATS = {".json": "json", ".md": "markdown"}
-NO_PICTURES = "those of features need a metric that looks at them. See: robharness list metrics"
 
-
-@click.command("report", short_help="Show what is stored of a suite.")
+@click.command("report", short_help="Report the stored results of a suite; compute nothing.")
 @options.suite_options
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write FILE: .json or .md.")
-@click.option(
-    "--figures",
-    "figures",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Draw what plugins have pictures of.",
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write FILE instead of printing: .json, .md, .txt, or a suffix that a plugin renders.")  # fmt: skip
+@click.option("--figures", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Draw the plugins' figures into FOLDER, which is created.")  # fmt: skip
 @options.with_session
 def command(session: Session, as_json: bool, output: Path | None, figures: Path | None) -> int:
-    """Show what is stored of SUITE; compute nothing.
+    """Report the stored results of SUITE; compute nothing.
 
-    Exit codes: 0 all complete, 2 something to mend first, 3 cells failed or are missing.
+    Exit codes: 0 all cells are complete, 2 usage error, or data or weights are missing, 3 cells failed or are missing.
     """
-    from robharness.errors import ExitCode, UserError
+    from robharness.errors import ExitCode
     from robharness.plugins import observers
     from robharness.report import build
+    from robharness.report.renderers import render
 
-    if output is not None and output.suffix not in FORMATS:
-        raise UserError(f"-o {output}: write to a name that ends with {' or '.join(FORMATS)}")
+    renderer = None if output is None else find_renderer(output, session.registry)
     found = session.results()
     written, warnings = observers.draw_figures(found, session.registry, figures) if figures else ([], [])
     report = build(found, warnings=warnings)
-    if output is None:
+    if output is None or renderer is None:
         show(report, as_json=as_json)
     else:
-        try:
-            output.write_text(rendered(report, FORMATS[output.suffix]), encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"-o {output}: cannot be written: {error.strerror}. See: ls -ld {output.parent}") from None
+        write(output, render(report, renderer))
         written = [*written, output]
     for path in written:
         click.echo(f"wrote {path}", err=True)
     if figures and not written:
-        click.echo(f"no plugin has pictures of these results; {NO_PICTURES}", err=True)
+        click.echo("no plugin has figures of these results; figures of features need a metric that needs features. "
+                   "Try: robharness list metrics", err=True)  # fmt: skip
     return ExitCode.FINE if report.complete else ExitCode.INCOMPLETE
 
 
-def rendered(report: Report, form: str) -> str:
-    """The report as "json" or "markdown" text."""
-    from robharness.report.renderers import json, markdown
+def find_renderer(output: Path, registry: Registry) -> Registered:
+    """Return the renderer for the suffix of a file.
 
-    return {"json": json.render, "markdown": markdown.render}[form](report)
+    Raises UserError if no renderer has this suffix, or if several plugins have one.
+    """
+    from robharness.report.renderers import renderers
+
+    available = renderers(registry)
+    found = available.get(output.suffix, [])
+    if not found:
+        suffixes = ", ".join(available)
+        raise UserError(
+            f"-o {output}: no renderer has the suffix '{output.suffix}'; there are {suffixes}. "
+            f"Try: -o {output.with_suffix('.json')}"
+        )
+    if len(found) > 1:
+        origins = [each.origin for each in found if each.origin]
+        raise UserError(
+            f"-o {output}: several plugins render '{output.suffix}' files: {', '.join(map(str, origins))}. "
+            f"Try: -p no:{origins[0].namespace}"
+        )
+    return found[0]
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole: an error leaves an earlier file of this name unchanged.
+
+    Raises UserError if it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise UserError(f"-o {path}: cannot be written: {error.strerror}. Try: ls -ld {path.parent}") from None
 
 
 def show(report: Report, *, as_json: bool) -> None:
     """Print the report on standard output, as tables or as JSON."""
     from rich.console import Console
 
-    from robharness.report.renderers import terminal
+    from robharness.report.renderers import json, terminal
 
     if as_json:
-        click.echo(rendered(report, "json"), nl=False)
+        click.echo(json.render(report), nl=False)
     else:
         terminal.show(report, Console(file=sys.stdout))

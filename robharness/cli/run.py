@@ -1,4 +1,4 @@
-"""`robharness run SUITE`: train what is missing, compute what the store misses, and report."""
+"""`robharness run SUITE`: train missing models, compute missing cells, and report."""
 
 from __future__ import annotations
 
@@ -14,31 +14,30 @@ if TYPE_CHECKING:
     from robharness.session import Session
 
 
-@click.command("run", short_help="Compute what the store misses of a suite, and report.")
+@click.command("run", short_help="Compute the missing cells of a suite, and report.")
 @options.suite_options
 @click.option(
-    "--device", default="cpu", show_default=True,
-    help="Where to compute, as torch names it: cpu, cuda, cuda:1; several with commas between, a process each.",
+    "--device", metavar="DEVICE", default="cpu", show_default=True,
+    help="Devices to compute on, as torch names them: cpu, cuda, cuda:1. With commas between, one process for each.",
 )  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Compute in N other processes.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of the CPU, per process.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Compute in N subprocesses.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads per process.")
 @click.option("--shard", type=options.Shard(), metavar="I/K|auto",
-              help="Only the I-th of K parts of the examples; auto: as Slurm or torchrun say.")  # fmt: skip
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples per pass; chosen by size if not given."
-)
+              help="Only the I-th of K parts of the examples, from 1; auto: as set by Slurm or torchrun.")  # fmt: skip
+@options.batch_size
 @click.option("--only", metavar="GLOB", help="Compute only cells whose name, model, label or perturbation matches.")
-@click.option("--fresh", metavar="GLOB", help="Forget what is stored of the cells that match, and compute them again.")
+@click.option("--fresh", metavar="GLOB", help="Forget the stored outcomes of matching cells, and compute them again.")
 @options.trust
-@click.option("-x", "stop_at_failure", is_flag=True, help="Stop at the first cell, or training, that fails.")
-@click.option("--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto", show_default=True,
-              help="How to show progress, on standard error.")  # fmt: skip
+@click.option("-x", "stop_at_failure", is_flag=True, help="Stop at the first cell or training that fails.")
+@options.display
 @options.with_session
 def command(session: Session, workers: int | None, batch_size: int | None, fresh: str | None, as_json: bool) -> int:
-    """Compute what the store misses of SUITE, and report. Models that SUITE trains are trained first.
+    """Compute the missing cells of SUITE, and report. Missing models that SUITE trains are trained first.
 
-    Running again is resuming: what is stored is not computed again. Exit codes: 0 all complete, 2 something to mend
-    first, 3 cells failed or are missing, 130 stopped by Ctrl-C.
+    Running again resumes: stored outcomes are not computed again.
+
+    Exit codes: 0 all cells are complete, 2 usage error, or data or weights are missing, 3 cells failed or are missing,
+    130 stopped by Ctrl-C.
     """
     from robharness.cli.report import show
     from robharness.errors import ExitCode, Interrupted, UserError
@@ -46,10 +45,10 @@ def command(session: Session, workers: int | None, batch_size: int | None, fresh
 
     if fresh and session.shard:
         raise UserError(
-            "--fresh forgets whole cells, those of the other shards as well; forget before the shards begin: "
-            f"robharness run {session.plan.suite.path_for_shell} --fresh '{fresh}' --limit 1"
+            "--fresh forgets whole cells, those of other shards included. Forget them before the shards start. "
+            f"Try: robharness run {session.plan.suite.path_for_shell} --fresh '{fresh}' --limit 1"
         )
-    _ = session.devices  # a mistyped device must not cost stored outcomes
+    _ = session.devices  # checks the names before --fresh removes stored outcomes
     if fresh:
         session.forget(fresh)
     for warning in session.plan.warnings:
@@ -60,7 +59,7 @@ def command(session: Session, workers: int | None, batch_size: int | None, fresh
     except Interrupted as error:
         raise Interrupted(f"{error}. To go on: {again}") from None
     if summary.interrupted:
-        raise Interrupted(f"interrupted; what is whole is stored in {session.store}. To go on: {again}")
+        raise Interrupted(f"interrupted; complete outcomes are stored in {session.store}. To go on: {again}")
     found = session.results(notify=True)
     show(build(found, warnings=session.warnings), as_json=as_json)
     if summary.computed or summary.failures:

@@ -1,4 +1,4 @@
-"""`robharness train SUITE`: make the weights that a suite trains, and nothing else."""
+"""`robharness train SUITE`: train the missing models of a suite; compute nothing else."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ if TYPE_CHECKING:
     from robharness.session import Session
 
 
-@click.command("train", short_help="Train the models of a suite that are not there yet; compute nothing else.")
+@click.command("train", short_help="Train the missing models of a suite; compute nothing else.")
 @options.suite
 @options.plugin
 @options.store
 @options.data_root
-@click.option("--only", metavar="GLOB", help="Train only what the cells need whose name, model or label matches.")
-@click.option("--device", default="cpu", show_default=True, help="Where to train, as torch names it: cpu, cuda.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of the CPU.")
+@click.option("--only", metavar="GLOB", help="Train only the models of cells whose name, model or label matches.")
+@options.device("train on")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.")
 @click.option("-x", "stop_at_failure", is_flag=True, help="Stop at the first training that fails.")
-@click.option("--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto", show_default=True,
-              help="How to show progress, on standard error.")  # fmt: skip
+@options.display
 @options.as_json
 @options.debug
 @options.with_session
 def command(session: Session, as_json: bool) -> int:
-    """Train the models of SUITE that are not in the store yet; a line for each.
+    """Train the models of SUITE that are not in the store yet, and print a line for each.
 
-    Running again goes on where an interrupted training stopped. Under torchrun all processes train together. Exit
-    codes: 0 all are there, 2 something to mend first, 3 a training failed, 130 stopped by Ctrl-C.
+    Running again resumes an interrupted training. Under torchrun, all processes train together.
+
+    Exit codes: 0 all weights are in the store, 2 usage error, or data or weights are missing, 3 a training failed,
+    130 stopped by Ctrl-C.
     """
     import json
 
@@ -70,4 +71,4 @@ def _show(rows: list[dict[str, Any]], suite: str) -> None:
         seconds = "found" if row["seconds"] is None else f"{row['seconds']:.1f} s"
         click.echo(f"{row['label']}: {row['hash']} {row['folder']} sha256 {row['sha256'][:12]} {seconds}")
     if not rows:
-        click.echo(f"{suite} has no model that is trained: their weights are there", err=True)
+        click.echo(f"{suite} has no model that is trained; all weights are files", err=True)

@@ -1,4 +1,4 @@
-"""`robharness verify MODEL`: is it the published one, and is it used as its publisher uses it."""
+"""`robharness verify MODEL`: test a model on a few examples against its published accuracy."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ import click
 from robharness.cli import options
 
 
-@click.command("verify", short_help="Try a model on a few examples, beside what is published.")
+@click.command("verify", short_help="Test a model on a few examples against its published accuracy.")
 @click.argument("model")
 @click.argument("keys", nargs=-1, metavar="[KEY=VALUE]...")
 @options.plugin
 @options.store
 @options.data_root
 @options.trust
-@click.option("--data", metavar="NAME/SPLIT", help="What to try it on; else the smallest there is with its labels.")
+@click.option(
+    "--data",
+    metavar="NAME/SPLIT",
+    help="Data to test on; else the smallest available data set with the model's labels.",
+)
 @options.limit
-@click.option("--device", default="cpu", show_default=True, help="Where to compute, as torch names it: cpu, cuda.")
+@options.device("compute on")
 @options.as_json
 @options.debug
 def command(
@@ -34,10 +38,12 @@ def command(
     as_json: bool,
     debug: bool,
 ) -> int:
-    """Try MODEL on a few examples: its accuracy beside the expected one, and other ways to use its weights.
+    """Test MODEL on a few examples: its accuracy against the published one, and other possible uses of its weights.
 
-    KEY=VALUE is what a suite would say beside `model:`, e.g. weights=./my.pt. Exit codes: 0 nothing speaks against it,
-    1 its accuracy is below what is expected, beyond chance, 2 something to mend first.
+    KEY=VALUE is a key of a suite beside `model:`, e.g. weights=./my.pt.
+
+    Exit codes: 0 the accuracy is compatible with the published one, 1 the accuracy is significantly below the published
+    one, 2 usage error, or data or weights are missing.
     """
     import json
 
@@ -65,18 +71,18 @@ def command(
 
 
 def _read(keys: tuple[str, ...]) -> dict[str, Any]:
-    """The values as YAML reads them; paths from here, not from a suite's folder."""
+    """Return the values as YAML reads them; paths are relative to the working directory."""
     import yaml
 
     read = {}
     for word in keys:
         key, is_given, value = word.partition("=")
         if not is_given or not key:
-            raise click.UsageError(f"'{word}' is not KEY=VALUE, such as weights=./my.pt")
+            raise click.UsageError(f"'{word}' is not KEY=VALUE. Try: weights=./my.pt")
         try:
             read[key] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise click.UsageError(f"the value of '{word}' cannot be read; put it into quotes") from None
+            raise click.UsageError(f"the value of '{word}' cannot be read as YAML. Put it into quotes") from None
     return read
 
 
@@ -120,20 +126,23 @@ def _show(found: Any) -> None:
     console.print(table)
     if found.unreadable:
         click.echo(
-            f"{len(found.unreadable)} examples cannot be read, and are left out: {', '.join(found.unreadable[:5])}"
+            f"{len(found.unreadable)} examples cannot be read and are left out: {', '.join(found.unreadable[:5])}"
         )
     if found.expected is None:
-        click.echo("No accuracy is published for it.")
+        click.echo("No accuracy is published for this model.")
     elif found.own_weights:
-        click.echo(f"Published for the weights that it declares: {100 * found.expected:.1f} %.")
+        click.echo(f"Published for the declared weights: {100 * found.expected:.1f} %.")
     elif found.is_as_expected:
-        click.echo(f"Published: {100 * found.expected:.1f} %, which these examples do not speak against.")
+        click.echo(f"Published: {100 * found.expected:.1f} %, which is compatible with these examples.")
     else:
-        click.echo(f"Published: {100 * found.expected:.1f} %, more than these examples allow. Is it the right file?")
+        click.echo(
+            f"Published: {100 * found.expected:.1f} %, significantly more than on these examples. "
+            "Check the weights file."
+        )
     for way in found.better:
         gain, error = way.gain(found.declared)
         keys = ", ".join(f"{key}: {value}" for key, value in way.keys.items())
         click.echo(
-            f"warning: '{way.name}' gives the true class a higher log-probability, by {gain:.3f} ± {error:.3f}; "
-            f"if that is how it was trained, write beside `model:`  {keys}"
+            f"warning: '{way.name}' gives the true class a higher log-probability, by {gain:.3f} ± {error:.3f}. "
+            f"If the model was trained this way, write beside `model:`  {keys}"
         )

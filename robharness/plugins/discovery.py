@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +22,7 @@ from packaging.version import Version
 from robharness.errors import PluginLoadError, did_you_mean
 from robharness.plugins import hookspecs
 from robharness.plugins.provenance import requirements_that_hold
-from robharness.plugins.registry import KINDS, PluginOrigin, Problem, Registry
+from robharness.plugins.registry import BUILT_IN_SUFFIXES, KINDS, PluginOrigin, Problem, Registry
 
 GROUP = "robharness"
 _HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("robharness_"))
@@ -134,6 +136,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
         manager = _manager(plugin)
         stage = "collection"
         found = {kind: _collect(manager, kind, record) for kind, record in KINDS.items()}
+        renderers = _collect_renderers(manager)
         staged = Registry()
         for kind, specs in found.items():
             for spec in specs:
@@ -154,6 +157,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
     ):
         if hook.get_hookimpls():
             takers.append((source, hook))
+    registry.renderers.extend((source, renderer) for renderer in renderers)
 
 
 class _Misspelt(Exception):
@@ -186,3 +190,21 @@ def _collect(manager: pluggy.PluginManager, kind: str, record: type) -> list[Any
                 raise TypeError(f"robharness_{kind} yielded {type(spec).__name__}, not {record.__name__}")
             specs.append(spec)
     return specs
+
+
+def _collect_renderers(manager: pluggy.PluginManager) -> list[Any]:
+    """Return the renderers that a plugin yields. Raises TypeError or ValueError for one that is invalid."""
+    found: list[Any] = []
+    for renderer in chain.from_iterable(manager.hook.robharness_renderers()):
+        texts = [getattr(renderer, attribute, None) for attribute in ("name", "suffix")]
+        if not all(isinstance(text, str) for text in texts) or not callable(getattr(renderer, "render", None)):
+            found_type = type(renderer).__name__
+            raise TypeError(f"robharness_renderers yielded {found_type}, which needs `name`, `suffix` and `render`")
+        if not re.fullmatch(r"\.[a-z0-9]+", renderer.suffix):
+            raise ValueError(f"a renderer's suffix is a dot with lower-case letters or digits, not '{renderer.suffix}'")
+        if renderer.suffix in BUILT_IN_SUFFIXES:
+            raise ValueError(f"the suffix '{renderer.suffix}' has a built-in renderer")
+        if renderer.suffix in [other.suffix for other in found]:
+            raise ValueError(f"the suffix '{renderer.suffix}' is declared twice")
+        found.append(renderer)
+    return found

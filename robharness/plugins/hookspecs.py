@@ -209,3 +209,35 @@ def robharness_figures(results: Any, folder: Path) -> Iterable[Path]:  # type: i
         yield path
     ```
     """
+
+
+@hookspec
+def robharness_renderers() -> Iterable[Any]:  # type: ignore[empty-body]
+    """Yield renderers: formats of reports, chosen by the suffix of the file in `report -o FILE`.
+
+    `name` is the format, `suffix` is that of its files, and `render` returns the content, str or bytes.
+
+    ```python
+    from robharness import hookimpl
+
+
+    class CSV:
+        name = "CSV"
+        suffix = ".csv"
+
+        def render(self, report):
+            import csv
+            import io
+
+            file = io.StringIO()
+            rows = csv.writer(file)
+            rows.writerow(["model", "perturbation", "accuracy"])
+            rows.writerows([cell.model, cell.perturbation, cell.numbers.accuracy] for cell in report.cells)
+            return file.getvalue()
+
+
+    @hookimpl
+    def robharness_renderers():
+        yield CSV()
+    ```
+    """

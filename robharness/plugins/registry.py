@@ -16,6 +16,9 @@ KINDS: dict[str, type] = {
     "metrics": MetricSpec,
 }
 
+BUILT_IN_SUFFIXES = (".json", ".md", ".txt")
+"""Suffixes of the built-in renderers of reports, which no plugin may take."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PluginOrigin:
@@ -57,7 +60,8 @@ class Entry:
 class Registry:
     """What the plugins declare, by kind and full name, and what could not be used. options: of `discover`.
 
-    observers, painters: who looks at results, and who draws them.
+    observers, figure_hooks: who looks at results, and who draws them.
+    renderers: the renderers of reports that plugins add.
     """
 
     models: dict[str, Entry] = field(default_factory=dict)
@@ -69,6 +73,7 @@ class Registry:
     problems: list[Problem] = field(default_factory=list)
     observers: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
     figure_hooks: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
+    renderers: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
     options: tuple[str, ...] = ()
 
     def find(self, kind: str, name: str) -> Entry:

@@ -1,4 +1,4 @@
-"""`python -m robharness.report` shows how a report looks, with the first columns of the paper's Table 1."""
+"""`python -m robharness.report` shows a demo of the layout, with the first columns of the paper's Table 1."""
 
 from rich.console import Console
 
@@ -33,7 +33,7 @@ if __name__ == "__main__":
     cells = [_cell(m, name, percent, row["clean"]) for m, row in TABLE_1.items() for name, percent in row.items()]
     demo = Report(
         suite="demo",
-        title="A demo: the paper's own numbers of Table 1, nothing measured",
+        title="Demo: the numbers of the paper's Table 1, not measured",
         data="ImageNet val",
         n=50_000,
         compat="none",
@@ -47,11 +47,11 @@ if __name__ == "__main__":
         slopes=(),
         corruption_errors=(),
         gap=None,
-        gaps=(),
+        gaps_closed=(),
         metrics={},
         expected_metrics={},
         expected_source="paper, Table 1",
         problems=(),
-        warnings=("this is a demo of the layout",),
+        warnings=("demo of the layout",),
     )
     show(demo, Console())

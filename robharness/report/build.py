@@ -50,7 +50,7 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
         slopes=slopes,
         corruption_errors=errors,
         gap=suite.gap,
-        gaps=tuple(gaps_closed(results)),
+        gaps_closed=tuple(gaps_closed(results)),
         metrics=values,
         expected_metrics={
             entry.name: {

@@ -1,4 +1,4 @@
-"""How much of the way from one model to another a third one goes, attack by attack: the gap closed of Table 4."""
+"""Gap closed: the fraction of the accuracy gap between two models that a third model closes, as in Table 4."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ from robharness.store.results import CellResult, Results
 
 @dataclass(frozen=True)
 class _Runs:
-    """Which examples each complete run has right, clean and perturbed. asked: how many runs the suite has."""
+    """Outcomes of the complete runs of one model under one perturbation.
 
-    asked: int
+    expected: number of runs in the suite.
+    clean, perturbed: (n,) bool for each complete run, whether an example is correct.
+    """
+
+    expected: int
     clean: list[Bools]
     perturbed: list[Bools]
 
@@ -28,22 +32,27 @@ class _Runs:
 
     @property
     def accuracy(self) -> float:
-        """The mean over runs, from counts, so that equal ones are equal."""
+        """The mean over runs, computed from counts, so that equal accuracies are equal in floating point."""
         return statistics.accuracy(np.concatenate(self.perturbed))
 
     @property
     def drop(self) -> float:
-        """The mean of the runs' own. Raises ZeroClean."""
+        """The mean of the runs' relative drops. Raises ZeroClean."""
         pairs = zip(self.clean, self.accuracies, strict=True)
-        return float(np.mean([statistics.relative_drop(statistics.accuracy(clean), left) for clean, left in pairs]))
+        return float(
+            np.mean([statistics.relative_drop(statistics.accuracy(clean), attacked) for clean, attacked in pairs])
+        )
 
 
 def gaps_closed(results: Results) -> Iterator[GapClosed]:
-    """Of all models but the two that the way goes between, where all three have a complete run."""
+    """Yield the gap closed by each other model under each perturbation with a budget or a severity.
+
+    Yields nothing for a perturbation if this model or one of the two models of the gap has no complete run.
+    """
     suite, columns = results.suite, dict[str, list[str]]()
     for model in suite.models:
         columns.setdefault(model.run_of or model.label, []).append(model.label)
-    if suite.gap is None or not columns.keys() >= set(suite.gap):  # models that Python adds may be others
+    if suite.gap is None or not columns.keys() >= set(suite.gap):  # live models may not include them
         return
     of_cell = {(result.cell.model.label, result.cell.short_name): result for result in results.cells}
     for perturbation in dict.fromkeys(p.name for p in suite.perturbations if not p.is_unbounded):
@@ -57,11 +66,11 @@ def gaps_closed(results: Results) -> Iterator[GapClosed]:
                 yield _closed(column, perturbation, runs, start, end)
 
 
-def _runs(asked: int, pairs: list[tuple[CellResult, CellResult]]) -> _Runs:
-    """Of those that are complete. An ensemble spares what is wrong already, and is counted so."""
+def _runs(expected: int, pairs: list[tuple[CellResult, CellResult]]) -> _Runs:
+    """Return the outcomes of complete runs. With the robust count, examples that are wrong clean count as wrong."""
     whole = [(clean.correct, result) for clean, result in pairs if clean.is_complete and result.is_complete]
     return _Runs(
-        asked,
+        expected,
         [clean for clean, _ in whole],
         [clean & result.correct if result.cell.count == "robust" else result.correct for clean, result in whole],
     )
@@ -74,12 +83,12 @@ def _closed(column: str, perturbation: str, method: _Runs, start: _Runs, end: _R
         printed = statistics.gap_closed_printed(method.drop, start.drop, end.drop)
     with suppress(statistics.UndefinedNumber):
         closed = statistics.gap_closed(method.accuracy, start.accuracy, end.accuracy)
-        if all(runs.asked == 1 for runs in three):
+        if all(runs.expected == 1 for runs in three):
             interval = statistics.gap_closed_interval(*(runs.perturbed[0] for runs in three), paired=True)
         else:
             interval = statistics.gap_closed_interval(*(runs.accuracies for runs in three), paired=False)
-    least = min(three, key=lambda runs: len(runs.perturbed) / runs.asked)
+    least = min(three, key=lambda runs: len(runs.perturbed) / runs.expected)
     return GapClosed(
-        model=column, perturbation=perturbation, runs=len(least.perturbed), asked=least.asked, closed=closed,
+        model=column, perturbation=perturbation, runs=len(least.perturbed), asked=least.expected, closed=closed,
         interval=interval, printed=printed,
     )  # fmt: skip

@@ -12,19 +12,26 @@ from robharness.store.results import Results
 
 
 def compute_metrics(results: Results) -> tuple[dict[str, dict[str, MetricResult]], list[str]]:
-    """The suite's metrics by name and label; and what went wrong in one, since a plugin may raise anything."""
+    """Compute the suite's metrics.
+
+    Returns the results by metric and label, and a sentence for each metric that raised an exception.
+    """
     values: dict[str, dict[str, MetricResult]] = {}
     problems = []
     for entry in results.suite.metrics:
         try:
             values[entry.name] = {str(label): measured(value) for label, value in entry.spec.compute(results).items()}
-        except Exception as error:
+        except Exception as error:  # a plugin may raise anything
             problems.append(f"{entry.name}: {type(error).__name__}: {error} ({entry.origin})")
     return values, problems
 
 
 def measured(value: Any) -> MetricResult:
-    """What a metric gave, with its details as plain data. Raises TypeError or ValueError for what is no number."""
+    """Return a metric's result with its details as plain data.
+
+    value: a number or a MetricResult.
+    Raises TypeError or ValueError if the value is not a number, or if a detail is not plain data.
+    """
     given = value if isinstance(value, MetricResult) else MetricResult(value=value)
     if isinstance(value, str):
         raise TypeError(f"{value!r} is not a number")
@@ -33,7 +40,7 @@ def measured(value: Any) -> MetricResult:
 
 
 def _as_plain_data(value: Any) -> Any:
-    """Arrays and NumPy's numbers as Python's; NaN stays, which the JSON has no number for and calls null."""
+    """Return arrays and NumPy numbers as lists and Python numbers; nan stays, and is null in the JSON."""
     if isinstance(value, np.ndarray | np.generic):
         return _as_plain_data(value.tolist())
     if isinstance(value, Mapping):
@@ -42,4 +49,4 @@ def _as_plain_data(value: Any) -> Any:
         return [_as_plain_data(part) for part in value]
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    raise TypeError(f"{value!r} has no place among a metric's details: numbers, texts, lists and mappings have")
+    raise TypeError(f"{value!r} cannot be a detail of a metric; details are numbers, texts, lists and mappings")

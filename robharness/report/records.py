@@ -214,7 +214,7 @@ class Report:
     slopes: tuple[SlopeNumbers, ...]
     corruption_errors: tuple[CorruptionErrors, ...]
     gap: tuple[str, str] | None
-    gaps: tuple[GapClosed, ...]
+    gaps_closed: tuple[GapClosed, ...]
     metrics: dict[str, dict[str, MetricResult]]
     expected_metrics: dict[str, dict[str, float]]
     expected_source: str
@@ -231,7 +231,7 @@ class Report:
             found.setdefault(self.run_of.get(model, model), []).append(model)
         return found
 
-    def asked_runs(self, label: str) -> int:
+    def expected_runs(self, label: str) -> int:
         """How many runs the suite has of the label that they share."""
         return list(self.run_of.values()).count(label)
 

@@ -10,7 +10,7 @@ from robharness.statistics.accuracy import (
     worst_case,
 )
 from robharness.statistics.corruption_errors import corruption_errors, relative_corruption_errors
-from robharness.statistics.gap import gain, gap_closed, gap_closed_interval, gap_closed_printed
+from robharness.statistics.gap import gap_closed, gap_closed_interval, gap_closed_printed
 from robharness.statistics.intervals import (
     Bools,
     EmptySample,
@@ -40,11 +40,9 @@ from robharness.statistics.paired import (
 )
 from robharness.statistics.slopes import (
     MIN_SLOPE_EXAMPLES,
-    SlopeIntervals,
     slope,
     slope_interval,
     slope_interval_over_corruptions,
-    slope_intervals,
     slopes_without_each,
 )
 
@@ -56,7 +54,6 @@ __all__ = [
     "Floats",
     "Interval",
     "Numbers",
-    "SlopeIntervals",
     "UndefinedNumber",
     "UndefinedSlope",
     "ZeroBase",
@@ -66,7 +63,6 @@ __all__ = [
     "check_outcomes",
     "corruption_errors",
     "drop_text",
-    "gain",
     "gap_closed",
     "gap_closed_interval",
     "gap_closed_printed",
@@ -85,7 +81,6 @@ __all__ = [
     "slope",
     "slope_interval",
     "slope_interval_over_corruptions",
-    "slope_intervals",
     "slopes_without_each",
     "student_quantile",
     "tail_probability",

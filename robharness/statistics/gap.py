@@ -71,13 +71,3 @@ def gap_closed_printed(method_drop: float, self_supervised_drop: float, supervis
     With a gap of 7 points of drop, one unit of rounding is 14 points of this. Raises ZeroBase as `gap_closed` does.
     """
     return gap_closed(*map(whole_percent, (method_drop, self_supervised_drop, supervised_drop)))
-
-
-def gain(method: float, base: float) -> float:
-    """Relative improvement of a method's attacked accuracy over a base method's: 0.05 is 5 % better.
-
-    Raises ZeroBase when ``base`` is 0. Source: the up-arrows of the paper's Table 5.
-    """
-    if base == 0:
-        raise ZeroBase("A gain needs a base accuracy above 0.")
-    return (method - base) / base

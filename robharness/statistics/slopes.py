@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 
 from robharness.statistics.accuracy import relative_drops
-from robharness.statistics.intervals import (
-    Bools,
-    Floats,
-    Interval,
-    UndefinedSlope,
-    check_outcomes,
-    percentile_interval,
-    ratio,
-)
-from robharness.statistics.paired import resampled_accuracies
+from robharness.statistics.intervals import Floats, Interval, UndefinedSlope, percentile_interval, ratio
 
 MIN_SLOPE_EXAMPLES = 1000
 """Slopes from fewer examples carry a flag: noise in the reference's drops pulls them towards 0."""
-
-
-class SlopeIntervals(NamedTuple):
-    """Where a slope would fall with other examples, and with other corruptions (None: fewer than 3 of them)."""
-
-    examples: Interval
-    corruptions: Interval | None
 
 
 def slope(reference_drops: npt.ArrayLike, model_drops: npt.ArrayLike) -> float:
@@ -60,42 +42,6 @@ def slopes_without_each(
     squares, products = _sums(*_as_drops(reference_drops, model_drops), corruption)
     others = 1 - np.eye(len(squares))
     return ratio(others @ products, others @ squares)
-
-
-def slope_intervals(
-    clean_correct: Bools,
-    corrupted_correct: Bools,
-    reference_clean_correct: Bools,
-    reference_corrupted_correct: Bools,
-    *,
-    corruption: npt.ArrayLike | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> SlopeIntervals:
-    """Percentile bootstrap intervals of `slope`, over the examples and over the corruptions.
-
-    clean_correct, reference_clean_correct: (n,) bool; corrupted_correct, reference_corrupted_correct: (drops, n) bool;
-    the same examples in all four. One resample of the examples serves both models and all corruptions.
-    corruption: (drops,) int, as in `slopes_without_each`.
-    Raises EmptySample, ZeroClean or UndefinedSlope when the sample itself has no slope.
-    """
-    check_outcomes(clean_correct, reference_clean_correct, dimensions=1)
-    check_outcomes(corrupted_correct, reference_corrupted_correct, dimensions=2)
-    model = np.vstack([clean_correct, corrupted_correct])
-    reference = np.vstack([reference_clean_correct, reference_corrupted_correct])
-    both = resampled_accuracies(np.vstack([reference, model]), resamples=resamples, seed=seed)
-    return SlopeIntervals(
-        slope_interval(both[:, : len(reference)], both[:, len(reference) :], level),
-        slope_interval_over_corruptions(
-            relative_drops(reference.mean(axis=1)),
-            relative_drops(model.mean(axis=1)),
-            corruption,
-            resamples=resamples,
-            seed=seed,
-            level=level,
-        ),
-    )
 
 
 def slope_interval(reference: Floats, model: Floats, level: float = 0.95) -> Interval:

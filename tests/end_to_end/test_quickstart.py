@@ -240,7 +240,7 @@ def test_worst_cases_a_second_way(report, results):
 def test_a_second_run_computes_nothing_and_prints_the_paper_form(repository_shell, report, path, store):
     done = repository_shell("run", path, "--store", store)
     assert done.returncode == 0
-    assert "nothing to compute: the store has it all" in done.stderr
+    assert "nothing to compute: all outcomes are stored" in done.stderr
     assert "computed nothing again" in done.stderr
     for words in ("Attacks", "worst case linf ≤ 4/255", "Corruptions", "Slopes against Lite0", "↓", "fewer than 1000"):
         assert words in done.stdout

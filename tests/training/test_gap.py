@@ -56,6 +56,6 @@ def test_a_gap_is_closed_by_the_means_of_runs_or_by_single_models(store, seeds):
     gone = next(cell for cell in results.plan.cells if cell.model.label.startswith("All") and "1/8" in cell.short_name)
     kept.forget(gone.key)
     report = build(robharness.load(source, store=store, plugins=PLUGINS))
-    last = [gap for gap in report.gaps if gap.perturbation == "sign(linf, 1/8)"]
+    last = [gap for gap in report.gaps_closed if gap.perturbation == "sign(linf, 1/8)"]
     assert [(gap.runs, gap.asked, len(gap.interval)) for gap in last] == ([(2, 3, 2)] if seeds else [])
     assert ("2 of 3 runs" in markdown.render(report).partition("## Gap closed")[2]) == bool(seeds)

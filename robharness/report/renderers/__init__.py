@@ -1,1 +1,49 @@
-"""Renderers of a report: terminal, JSON, Markdown."""
+"""The renderers of a report: the built-in ones, and those of plugins."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from robharness.errors import UserError
+from robharness.plugins.registry import PluginOrigin, Registry
+from robharness.report.records import Report
+from robharness.report.renderers import json, markdown, terminal
+from robharness.report.renderers.base import Renderer
+
+__all__ = ["BUILT_IN", "Registered", "Renderer", "json", "markdown", "render", "renderers", "terminal"]
+
+BUILT_IN: tuple[Renderer, ...] = (json, markdown, terminal)
+
+
+class Registered(NamedTuple):
+    """A renderer and the plugin that it comes from; None for a built-in one."""
+
+    renderer: Renderer
+    origin: PluginOrigin | None = None
+
+
+def renderers(registry: Registry) -> dict[str, list[Registered]]:
+    """Return the renderers by suffix, the built-in ones first; several of one suffix are of different plugins."""
+    found: dict[str, list[Registered]] = {renderer.suffix: [Registered(renderer)] for renderer in BUILT_IN}
+    for origin, renderer in registry.renderers:
+        found.setdefault(renderer.suffix, []).append(Registered(renderer, origin))
+    return found
+
+
+def render(report: Report, registered: Registered) -> bytes:
+    """Return the report as the content of a file.
+
+    Raises UserError if a plugin's renderer raises, or returns neither str nor bytes.
+    """
+    renderer, origin = registered
+    try:
+        content = renderer.render(report)
+        if not isinstance(content, str | bytes):
+            raise TypeError(f"it returned {type(content).__name__}, not str or bytes")
+        return content.encode() if isinstance(content, str) else content
+    except Exception as error:  # a plugin's renderer may raise anything
+        if origin is None:
+            raise
+        raise UserError(
+            f"the renderer of {renderer.suffix} files of {origin} failed: {type(error).__name__}: {error}"
+        ) from error

@@ -1,4 +1,4 @@
-"""A report as JSON, schema 1; accuracies and drops are fractions, numbers that do not exist are null."""
+"""A report as JSON, schema 1. Accuracies and drops are fractions; numbers that do not exist are null."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 
 from robharness.report.records import Numbers, Report
 
+name, suffix = "JSON", ".json"
 SCHEMA = 1
 
 
 def render(report: Report) -> str:
-    """The report as JSON text, keys in a fixed order."""
+    """Return the report as JSON text, keys in a fixed order."""
     return json.dumps(_finite(as_data(report)), indent=1, ensure_ascii=False) + "\n"
 
 
 def as_data(report: Report) -> dict[str, Any]:
-    """The report as plain data."""
+    """Return the report as dicts, lists and plain values; numbers may be infinite or nan."""
     return {
         "schema": SCHEMA,
         "suite": report.suite,
@@ -34,7 +35,7 @@ def as_data(report: Report) -> dict[str, Any]:
         "slopes": [asdict(slope) for slope in report.slopes],
         "corruption_errors": [asdict(errors) for errors in report.corruption_errors],
         "gap": report.gap,
-        "gaps_closed": [asdict(gap) for gap in report.gaps],
+        "gaps_closed": [asdict(gap) for gap in report.gaps_closed],
         "metrics": {name: {m: each.value for m, each in by.items()} for name, by in report.metrics.items()},
         "metric_details": {
             name: details
@@ -49,12 +50,14 @@ def as_data(report: Report) -> dict[str, Any]:
 
 
 def _flat(record: dict[str, Any], numbers: Numbers) -> dict[str, Any]:
+    """Return the record with its numbers as keys of its own."""
     del record["numbers"]
     record.pop("alarms", None)
     return record | asdict(numbers)
 
 
 def _finite(value: Any) -> Any:
+    """Return the same with None for infinite numbers and nan, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from robharness.report.records import Report, source_of
-from robharness.report.tables import Table, Value, tables
+from robharness.report.renderers.formatting import format_value
+from robharness.report.tables import tables
+from robharness.report.values import Table, Value
+
+name, suffix = "Markdown", ".md"
 
 
 def render(report: Report) -> str:
-    """The whole report as one Markdown text."""
+    """Return the report as Markdown: the tables, then warnings and failures."""
     parts = [f"# {_escaped(report.title)}", source_of(report)]
     parts += [_table(table) for table in tables(report)]
     for heading, lines in (("Warnings", report.warnings), ("Failed", report.problems)):
@@ -19,18 +25,19 @@ def render(report: Report) -> str:
 
 
 def _table(table: Table) -> str:
-    lines = [f"## {_escaped(table.title)}", "", _line([_escaped(name) for name in table.header])]
+    lines = [f"## {_escaped(table.title)}", "", _line(map(_escaped, table.header))]
     lines.append(_line(["---", *["---:"] * (len(table.header) - 1)]))
-    lines += [_line([_value(value) for value in row]) for row in table.rows if row is not None]
+    lines += [_line([_escaped(row.name), *map(_value, row.values)]) for row in table.rows if row is not None]
     return "\n".join([*lines, *(["", _escaped(table.caption)] if table.caption else [])])
 
 
-def _line(cells: list[str]) -> str:
+def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
 def _value(value: Value) -> str:
-    return "<br>".join([_escaped(value.text), *(f"<sub>{_escaped(line)}</sub>" for line in value.below)])
+    text, below = format_value(value)
+    return "<br>".join([_escaped(text), *(f"<sub>{_escaped(line)}</sub>" for line in below)])
 
 
 def _escaped(text: str) -> str:

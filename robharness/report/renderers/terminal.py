@@ -1,6 +1,8 @@
-"""A report in a terminal, by rich."""
+"""A report as text with tables, printed by rich on a terminal or rendered for a file."""
 
 from __future__ import annotations
+
+import io
 
 from rich import box
 from rich.console import Console, Group
@@ -8,15 +10,26 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from robharness.report.records import Report, source_of
-from robharness.report.tables import Table, Value, tables
+from robharness.report.renderers.formatting import format_value
+from robharness.report.tables import tables
+from robharness.report.values import Table, Value
 
-PIPED_WIDTH = 160
+name, suffix = "text", ".txt"
+FILE_WIDTH = 160
+"""Columns of text in a file or a pipe."""
+
+
+def render(report: Report) -> str:
+    """Return the text that `show` prints, without colours and FILE_WIDTH wide."""
+    file = io.StringIO()
+    show(report, Console(file=file, width=FILE_WIDTH, force_terminal=False, color_system=None))
+    return file.getvalue()
 
 
 def show(report: Report, console: Console) -> None:
-    """Print the tables, and then what a reader must know; a file or a pipe gets wide tables."""
-    if not console.is_terminal and console.width < PIPED_WIDTH:
-        console.width = PIPED_WIDTH
+    """Print the tables, then warnings and failures; a console that is no terminal is widened to FILE_WIDTH."""
+    if not console.is_terminal and console.width < FILE_WIDTH:
+        console.width = FILE_WIDTH
     console.print(Text(f"{report.title}", style="bold"), Text(source_of(report)), sep="\n")
     for table in tables(report):
         console.print()
@@ -42,18 +55,18 @@ def _table(table: Table) -> RichTable:
         caption_justify="left",
         pad_edge=False,
     )
-    for index, name in enumerate(table.header):
-        if index == 0:  # long names fold beside the lines of the numbers
-            made.add_column(Text(name), min_width=26)
-        else:
-            made.add_column(Text(name), justify="right", no_wrap=True)
+    first, *columns = table.header
+    made.add_column(Text(first), min_width=26)  # long names fold beside the lines of the numbers
+    for column in columns:
+        made.add_column(Text(column), justify="right", no_wrap=True)
     for row in table.rows:
         if row is None:
             made.add_section()
         else:
-            made.add_row(*[_value(value) for value in row])
+            made.add_row(Text(row.name), *map(_value, row.values))
     return made
 
 
 def _value(value: Value) -> Group:
-    return Group(Text(value.text), *(Text(line, style="dim") for line in value.below))
+    text, below = format_value(value)
+    return Group(Text(text), *(Text(line, style="dim") for line in below))

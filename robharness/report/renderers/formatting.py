@@ -1,0 +1,68 @@
+"""Table values as text, for the renderers that write text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from robharness.report.values import Kind, Note, Number, Value
+from robharness.statistics import Interval, drop_text
+
+NO_NUMBER = "–"
+
+
+def format_value(value: Value) -> tuple[str, tuple[str, ...]]:
+    """Return the number, such as "38.20 ↓50%" or "1.33 ± 0.05", and its intervals and notes, one a line."""
+    text, lines = _number(value), [_interval(value, each) for each in _intervals(value)]
+    if value.drop is not None:
+        text += f" ↓{_number(value.drop)}"
+        lines += [f"↓{_interval(value.drop, each)}" for each in _intervals(value.drop)]
+    return text, (*lines, *map(format_note, value.notes))
+
+
+def format_number(number: float, kind: Kind, digits: int) -> str:
+    """Return one number: fractions in percent, drops as whole percentages with halves upwards."""
+    if kind == "drop":
+        return drop_text(number)
+    if kind in ("percentage", "gap"):
+        return f"{100 * number:.{digits}f}"
+    return f"{number:.{digits}f}" if kind in ("slope", "count") else f"{number:.{digits}g}"
+
+
+def format_note(note: Note) -> str:
+    """Return the words and numbers of a note, such as "1.20 to 1.41 without one"."""
+    return " ".join(part if isinstance(part, str) else _noted(part) for part in note)
+
+
+def _noted(number: Number) -> str:
+    return "?" if number.value is None else format_number(number.value, number.kind, number.digits)
+
+
+def _number(value: Value) -> str:
+    if value.number is None:
+        return NO_NUMBER
+    text = format_number(value.number, value.kind, value.digits)
+    if value.deviation is not None:
+        # a drop's deviation has no sign of percent and no halves upwards
+        kind: Kind = "percentage" if value.kind == "drop" else value.kind
+        text += f" ± {format_number(value.deviation, kind, value.digits)}"
+    return f"{text}*" if value.few_examples else text
+
+
+def _intervals(value: Value) -> Iterable[Interval]:
+    return (interval for interval in (value.interval, value.corruption_interval) if interval is not None)
+
+
+def _interval(value: Value, interval: Interval) -> str:
+    if value.kind == "gap" and not math.isfinite(interval.low):
+        return "no gap?"
+    return f"[{', '.join(_bound(bound, value.kind, value.interval_digits) for bound in interval)}]"
+
+
+def _bound(bound: float, kind: Kind, digits: int) -> str:
+    if math.isnan(bound):
+        return "?"
+    if kind in ("distance", "metric"):
+        return f"{bound:.{digits}g}"
+    scaled = bound if kind == "slope" else 100 * bound
+    return f"{round(scaled, digits) + 0.0:.{digits}f}"  # without the sign of -0.0

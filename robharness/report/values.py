@@ -1,0 +1,95 @@
+"""Tables as data: rows of numbers with their intervals, which the renderers alone format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from robharness.statistics.intervals import Interval
+
+Kind = Literal["percentage", "drop", "gap", "slope", "distance", "metric", "count"]
+"""The meaning of a number.
+
+percentage, drop, gap: fractions, written in percent.
+slope: a ratio of relative drops.
+distance: the norm of a perturbation.
+metric: a number of a plugin's metric.
+count: an integer.
+"""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of a note.
+
+    value: None if there is no such number.
+    digits: after the decimal point; significant digits for distances and metrics.
+    """
+
+    value: float | None
+    kind: Kind = "count"
+    digits: int = 0
+
+
+Note = tuple[str | Number, ...]
+"""Words and numbers, such as ("published", Number(0.76, "percentage", 2))."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value:
+    """An entry of a table.
+
+    number: None if there is no such number.
+    kind: the meaning of the number.
+    digits: after the decimal point; significant digits for distances and metrics.
+    interval: 95 % confidence interval over examples or runs; infinite for a gap that may be zero.
+    interval_digits: the digits of both intervals.
+    corruption_interval: 95 % confidence interval over corruptions.
+    deviation: sample standard deviation over runs.
+    drop: the relative drop from the clean accuracy, itself a value.
+    few_examples: whether the number comes from fewer examples than its metric requires.
+    notes: further information, one note a line.
+    """
+
+    number: float | None = None
+    kind: Kind = "percentage"
+    digits: int = 0
+    interval: Interval | None = None
+    interval_digits: int = 0
+    corruption_interval: Interval | None = None
+    deviation: float | None = None
+    drop: Value | None = None
+    few_examples: bool = False
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    name: its first entry.
+    values: one per column.
+    """
+
+    name: str
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a report.
+
+    header: the names of the columns, that of the rows' names included.
+    rows: None stands for a line between sections.
+    caption: the quantity, its unit, and its intervals.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[Row | None, ...]
+    caption: str = ""
+
+
+def part_of(part: int, whole: int, name: str) -> tuple[Note, ...]:
+    """Return the note "4 of 5 corruptions", or no note if the part is the whole."""
+    return ((Number(part), "of", Number(whole), name),) if part < whole else ()
