@@ -13,11 +13,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
 
 from robharness import discover
 from robharness_contrastive import data, networks, optim
-from robharness_contrastive.augment import AUGMENTATIONS, per_sample
-from robharness_contrastive.objectives import InfoNCE, Learner, Moment
+from robharness_contrastive.augment import AUGMENTATIONS
+from robharness_contrastive.objectives import InfoNCE, Learner, TrainingStep
 from robharness_contrastive.params import SimCLR
 from robharness_contrastive.removal import Removal
 
@@ -27,10 +28,15 @@ RECIPE = SimCLR(data="samples/patches", batch=BATCH, network="small")
 
 
 class Pairs(Dataset):
-    """Two views of every picture, a picture at a time."""
+    """Two views of every image, one image at a time: the paper's augmentation "contrastive"."""
 
-    def __init__(self, pixels, name):
-        self.pixels, self.views = pixels, per_sample(AUGMENTATIONS[name], 32)
+    def __init__(self, pixels):
+        self.pixels = pixels
+        self.views = v2.Compose([
+            v2.RandomResizedCrop(32, (0.2, 1.0), antialias=True), v2.RandomHorizontalFlip(),
+            v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], 0.8), v2.RandomGrayscale(0.2),
+            v2.ToDtype(torch.float32, scale=True),
+        ])  # fmt: skip
 
     def __len__(self):
         return len(self.pixels)
@@ -69,10 +75,8 @@ def once(benchmark):
 
 def test_views_of_a_batch(benchmark, pictures):
     """1,024 pictures, two views each."""
-    loader = DataLoader(
-        Pairs(pictures.pixels[: STEPS * BATCH].cpu(), "contrastive"), BATCH, num_workers=2, persistent_workers=True
-    )
-    views = data.views(pictures, AUGMENTATIONS["contrastive"], 2, 0)
+    loader = DataLoader(Pairs(pictures.pixels[: STEPS * BATCH].cpu()), BATCH, num_workers=2, persistent_workers=True)
+    views = data.augmented_views(pictures, AUGMENTATIONS["contrastive"], 2, 0)
     rows = torch.arange(STEPS * BATCH).split(BATCH)
     medians = timed({
         "per picture, two workers": lambda: [None for _ in loader],
@@ -104,13 +108,13 @@ class Steps:
 
     def __call__(self, views, labels):
         for step in range(STEPS):
-            moment = Moment(epoch=9, epochs=10, step=step, steps=100, batch=BATCH)
+            position = TrainingStep(epoch=9, epochs=10, step=step, steps=100, batch=BATCH)
             if self.plain:
                 encoder, objective = self.learner.encoder, self.learner.objective
                 z = F.normalize(objective.projection(encoder(torch.cat(views))), dim=1)
                 loss = of_supcontrast(z, self.recipe.temperature)
             else:
-                loss = self.learner(views, labels, moment).value
+                loss = self.learner(views, labels, position).value
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -123,7 +127,7 @@ def test_a_step_of_simclr(benchmark, pictures, network):
     if network != "small" and DEVICE == "cpu":
         recipe = dataclasses.replace(recipe, batch=32)
     rows = torch.arange(recipe.batch)
-    views = data.views(pictures, AUGMENTATIONS["patches"], 2, 0)(rows, 0)
+    views = data.augmented_views(pictures, AUGMENTATIONS["patches"], 2, 0)(rows, 0)
     labels = pictures.labels[rows.to(DEVICE)]
     removing = dataclasses.replace(recipe, removal=Removal(strategy="precision", most=0.2))
     ours, removes, plain = Steps(recipe), Steps(removing), Steps(recipe, plain=True)

@@ -1,4 +1,4 @@
-"""What AutoAttack and its members are tried on: a network for MNIST that is trained here, and the authors' own code."""
+"""Test case of AutoAttack and its members: a network trained on MNIST, and the authors' code."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from robharness import discover
 MNIST = Path(__file__).parents[3] / "tests" / "end_to_end" / "mnist.py"
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 ROWS = 250
-"""The authors' batches."""
+"""Size of the authors' batches."""
 
 
 class Counted(torch.nn.Module):
-    """The network, and how many rows went through it."""
+    """The network with a count of the rows that it evaluated."""
 
     def __init__(self, net):
         super().__init__()
@@ -33,14 +33,19 @@ class Counted(torch.nn.Module):
 
 @dataclass
 class Case:
-    """net: 97 % right. x: (1000, 1, 28, 28), pictures that it has not seen. labels: (1000,)."""
+    """A trained network and test images.
+
+    net: of 97 % accuracy.
+    x: (1000, 1, 28, 28).
+    labels: (1000,).
+    """
 
     net: torch.nn.Module
     x: torch.Tensor
     labels: torch.Tensor
 
     def standing(self, x):
-        """Which of the first examples the network still gets right at x, (len(x),) bool."""
+        """Return whether the network is right at x on the first examples, (len(x),) bool."""
         return torch.cat([self.net(part).argmax(1) for part in x.split(ROWS)]) == self.labels[: len(x)]
 
     def theirs(self, name, norm, eps, count=1000, **options):
@@ -62,6 +67,6 @@ def load(folder):
     if not path.exists():
         mnist["train"](path)
     data = discover().datasets["samples/mnist-5k"].spec.open(Path(), "test")
-    pictures = np.stack([data.read(index) for index in range(1000)])
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().contiguous() / 255
+    images = np.stack([data.read(index) for index in range(1000)])
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float().contiguous() / 255
     return Case(mnist["build"](None, path).eval().requires_grad_(False), x, torch.tensor(data.labels[:1000]))

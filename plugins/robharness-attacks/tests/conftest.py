@@ -15,7 +15,7 @@ SPECS = {spec.name: spec for spec in robharness_attacks()}
 
 @pytest.fixture(scope="session")
 def batch_of():
-    """A batch of these inputs, (N, *shape), and labels, (N,), arrays or tensors."""
+    """A function that makes a batch of inputs, (N, *shape), and labels, (N,), arrays or tensors."""
 
     def build(x, labels):
         ids = [f"example-{row}" for row in range(len(x))]
@@ -26,7 +26,7 @@ def batch_of():
 
 @pytest.fixture(scope="session")
 def uniform():
-    """Numbers in [0, 1), float32, from a seed of their own."""
+    """A function that draws numbers in [0, 1), float32, from a seed."""
 
     def draw(seed, *shape):
         return torch.from_numpy(np.random.default_rng(seed).random(shape, dtype=np.float32))
@@ -35,28 +35,31 @@ def uniform():
 
 
 def in_turn(members, model, view, batch, eps, name, seed):
-    """Each member of an ensemble gets what is still right; the note names the one that broke an example, or is ""."""
+    """Run each member of an ensemble on the examples that are still right; a note names the member that broke each."""
     x, component = batch.x.clone(), np.full(len(batch), "", object)
-    left = model.decisions(x) == batch.labels
+    active = model.decisions(x) == batch.labels
     for member, built in members.items():
-        rows = left.nonzero().flatten()
+        rows = active.nonzero().flatten()
         if len(rows) == 0:
             break
         part = batch.select(rows)
         x[rows] = built.perturb(view, part, eps, ExampleRNG(seed, f"{name} {member}", part.ids)).x
-        left[rows] = model.decisions(x[rows]) == part.labels
-        component[rows[~left[rows]].numpy()] = member
+        active[rows] = model.decisions(x[rows]) == part.labels
+        component[rows[~active[rows]].numpy()] = member
     return Perturbed(x=x, notes={"component": component})
 
 
 @pytest.fixture(scope="session")
 def attack():
-    """Run an attack as the core does, by name and options, and hold it to its promises.
+    """A function that runs an attack by name and options as the core does, and checks its contract.
 
-    features: the submodule that attacks on features read. An infinite eps is that of a minimum-norm attack.
+    rows: of a pass.
+    features: name of the submodule that attacks on features read.
+    build: makes the attack from its params instead of the declared function.
+    An infinite eps is that of a minimum-norm attack.
     """
 
-    def run(name, net, batch, eps, *, rows=7, seed=0, features=None, **options):
+    def run(name, net, batch, eps, *, rows=7, seed=0, features=None, build=None, **options):
         spec = SPECS[name]
         model = net if isinstance(net, Classifier) else Classifier(net, rows=rows, features=features)
         params = spec.params(**options)
@@ -65,7 +68,9 @@ def attack():
         if spec.ensemble:
             result = in_turn(spec.build(params), model, view, batch, eps, name, seed)
         else:
-            result = spec.build(params).perturb(view, batch, eps, ExampleRNG(seed, name, batch.ids, batch.x.device))
+            result = (build or spec.build)(params).perturb(
+                view, batch, eps, ExampleRNG(seed, name, batch.ids, batch.x.device)
+            )
         assert torch.equal(batch.x, before)
         assert result.x.shape == batch.x.shape
         assert result.x.dtype == batch.x.dtype
@@ -115,7 +120,7 @@ def conv_net():
                 scale = 2 / np.sqrt(max(1, parameter[0].numel()))
                 parameter.copy_(torch.from_numpy(draws.normal(size=tuple(parameter.shape)) * scale))
             typical = torch.from_numpy(draws.random((64, 3, 8, 8), dtype=np.float32))
-            net[-1].bias -= net(typical).mean(0)  # so that every class occurs
+            net[-1].bias -= net(typical).mean(0)  # every class occurs
         return net
 
     return build
@@ -123,7 +128,7 @@ def conv_net():
 
 @pytest.fixture(scope="session")
 def digits():
-    """A trained network for scikit-learn's digits, and 450 examples it has not seen: net, x (N, 1, 8, 8), labels."""
+    """A network trained on scikit-learn's digits, and 450 test examples: net, x (N, 1, 8, 8), labels."""
     from sklearn.datasets import load_digits
     from sklearn.neural_network import MLPClassifier
 
@@ -156,6 +161,6 @@ def scaled():
 
 @pytest.fixture(scope="session")
 def mnist_case(tmp_path_factory):
-    """The network, pictures and authors' code of `autoattack_case.py`; trained once a session, in ten seconds."""
+    """The network, images and authors' code of `autoattack_case.py`; trained once per session in ten seconds."""
     module = runpy.run_path(str(Path(__file__).parent / "autoattack_case.py"))
     return module["load"](tmp_path_factory.mktemp("case"))

@@ -1,4 +1,4 @@
-"""Auto-PGD: step by step and in what it breaks the authors' code; the optimum on linear models; passes; exactness."""
+"""Auto-PGD against the authors' code in steps and success; the optimum on linear models; passes; exactness."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ N = 23
 
 
 def broken_by_both(mnist_case, attack, batch_of, count, name, norm, eps, ours, theirs):
-    """How many of the first examples each breaks that were right: ours, the authors'."""
+    """Return how many of the first correct examples become wrong under our attack, and under the authors'."""
     batch = batch_of(mnist_case.x[:count], mnist_case.labels[:count])
     mine = attack("apgd", mnist_case.net, batch, eps, rows=128, norm=norm, **ours).x
     right = mnist_case.standing(batch.x)
@@ -26,13 +26,13 @@ def broken_by_both(mnist_case, attack, batch_of, count, name, norm, eps, ours, t
 
 
 @pytest.mark.parametrize("norm", list(EPS))
-def test_it_breaks_what_the_authors_break(mnist_case, attack, batch_of, norm):
+def test_it_succeeds_as_often_as_the_authors_code(mnist_case, attack, batch_of, norm):
     mine, theirs = broken_by_both(mnist_case, attack, batch_of, 150, "apgd-ce", norm, EPS[norm], {}, {})
     assert 15 <= theirs <= 135 and mine >= 0.98 * theirs
 
 
 @pytest.mark.parametrize("norm", ["linf", "l1"])
-def test_with_targets_it_breaks_what_the_authors_break(mnist_case, attack, batch_of, norm):
+def test_with_targets_it_succeeds_as_often_as_the_authors_code(mnist_case, attack, batch_of, norm):
     larger = norm == "l1"
     ours, theirs = {**TARGETED, "targets": 2, "larger_eps": larger}, {"n_target_classes": 2, "use_largereps": larger}
     mine, theirs = broken_by_both(mnist_case, attack, batch_of, 100, "apgd-t", norm, EPS[norm], ours, theirs)
@@ -41,7 +41,7 @@ def test_with_targets_it_breaks_what_the_authors_break(mnist_case, attack, batch
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), BUDGETS)
-def test_on_a_thousand_pictures_it_breaks_what_the_authors_break(mnist_case, attack, batch_of, norm, eps):
+def test_on_a_thousand_images_it_succeeds_as_often_as_the_authors_code(mnist_case, attack, batch_of, norm, eps):
     l1 = norm == "l1"
     for name, ours, theirs in [
         ("apgd-ce", {"larger_eps": l1}, {"use_largereps": l1}),
@@ -53,7 +53,7 @@ def test_on_a_thousand_pictures_it_breaks_what_the_authors_break(mnist_case, att
 
 
 class Sure(torch.nn.Module):
-    """The network, with so much added to the logit of class 0 that nothing fools it."""
+    """The network with a number added to the logit of class 0 that no attack overcomes."""
 
     def __init__(self, net, by):
         super().__init__()
@@ -64,8 +64,8 @@ class Sure(torch.nn.Module):
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.5), ("l1", 4.0)])
-def test_it_goes_the_authors_way(attack, batch_of, uniform, conv_net, norm, eps):
-    """From our start, in float64, they end at the same best points: same steps, checks, halvings and ways back."""
+def test_it_follows_the_authors_iterates(attack, batch_of, uniform, conv_net, norm, eps):
+    """From the same start in float64, both find the same best points: steps, checks, halvings and restarts agree."""
     net = Sure(conv_net().double(), 8.0).eval().double()
     batch, seen = batch_of(uniform(3, N, 3, 8, 8).double(), [0] * N), []
     hook = net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
@@ -88,7 +88,7 @@ def test_it_goes_the_authors_way(attack, batch_of, uniform, conv_net, norm, eps)
 
 
 def largest_gain(x, weights, eps, norm):
-    """The maximum of weights . delta over delta in the ball with x + delta in the box, (N,), float64."""
+    """Return the maximum of weights . delta over delta in the ball with x + delta in the box, (N,), float64."""
     x, weights = x.flatten(1).double().numpy(), np.asarray(weights, np.float64).ravel()
     room = np.where(weights > 0, 1 - x, x)
     if norm == "l1":  # the heaviest coordinates take all their room first
@@ -109,7 +109,7 @@ def largest_gain(x, weights, eps, norm):
 
 ENOUGH = {("linf", False): 0.99, ("linf", True): 0.97, ("l2", False): 0.99, ("l2", True): 0.96,
           ("l1", False): 0.7, ("l1", True): 0.96}  # fmt: skip
-"""Under l1 its steps get sparse before they are right; the authors' code leaves as much."""
+"""Tolerance: under l1 steps become sparse before they converge, in the authors' code as well."""
 
 
 @pytest.mark.parametrize("larger", [False, True])
@@ -154,14 +154,14 @@ def test_targets_of_few_examples_share_a_pass(attack, batch_of, uniform):
     assert dict(model.passes) == {"forward": 102, "backward": 101}
 
 
-def test_who_is_wrong_already_stays_and_costs_nothing(attack, batch_of, uniform):
+def test_misclassified_examples_are_not_attacked(attack, batch_of, uniform):
     model, batch = Classifier(Plane(10), rows=2), batch_of(uniform(0, 4, 3, 4, 4), [1, 2, 3, 4])
     result = attack("apgd", model, batch, 0.1, restarts=2)
     assert torch.equal(result.x, batch.x)
     assert dict(model.passes) == {"forward": 2}
 
 
-def test_who_is_fooled_leaves(mnist_case, attack, batch_of):
+def test_fooled_examples_leave(mnist_case, attack, batch_of):
     batch = batch_of(mnist_case.x[:64], mnist_case.labels[:64])
     model = Classifier(mnist_case.net, rows=1)
     result = attack("apgd", model, batch, 0.12)
@@ -185,7 +185,7 @@ def test_few_classes(attack, batch_of, uniform, classes, targets, tried, objecti
     assert result.notes["objective"] == [objective] * 12
 
 
-def test_every_target_has_its_turn(attack, batch_of, uniform):
+def test_every_target_is_tried(attack, batch_of, uniform):
     """Class 9 alone can win, and the clean point ranks it last."""
     net = Plane(10, 20.0)
     with torch.no_grad():
@@ -200,7 +200,7 @@ def test_every_target_has_its_turn(attack, batch_of, uniform):
 
 def test_averages_over_draws_climb_cross_entropy(attack, batch_of, uniform, conv_net):
     class Noisy(torch.nn.Module):
-        """Every pass sees another picture, the passes of a batch one after the other the same ones."""
+        """A network with noise that differs from pass to pass, in the same sequence for every batch."""
 
         def __init__(self, net):
             super().__init__()
@@ -221,7 +221,7 @@ def test_averages_over_draws_climb_cross_entropy(attack, batch_of, uniform, conv
     assert values[20] > values[1]
 
 
-def test_restarts_break_more(mnist_case, attack, batch_of):
+def test_restarts_succeed_more_often(mnist_case, attack, batch_of):
     batch = batch_of(mnist_case.x[:150], mnist_case.labels[:150])
     fooled = []
     for restarts in (1, 4):

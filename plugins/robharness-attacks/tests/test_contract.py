@@ -1,4 +1,4 @@
-"""The contract of attacks by the author kit: cheap ones here and always, the others where there is time."""
+"""Contract checks of the attacks by the author kit; the expensive ones are marked slow."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from robharness.testing import parametrize_with_checks, toys
 from robharness.testing.attacks import NEAR, REACH
 
 FEW = {"square": {"queries": 50}, "autoattack": {"members": ["apgd-ce", "fab-t"]}}
-"""Options of attacks that spend thousands of passes; their full length is compared with the authors' elsewhere."""
+"""Short options of attacks that make thousands of passes; other tests compare full lengths with the authors' code."""
 OPTIMUM = "attacks/apgd-reaches_the_optimum"
 FAR = ["attacks/pgd-dense-reaches_the_optimum", OPTIMUM]
-"""What stays away from the optimum of a linear model under l1: Foolbox's rescaled steps, by half; and Auto-PGD as
-published, whose authors' own code is seen to stay as far away below. Its other norms are checked by themselves."""
+"""Attacks that do not reach the optimum of a linear model under l1: Foolbox's rescaled steps reach half of it. Auto-PGD
+as published misses it too, as the authors' code does below; its other norms are checked separately."""
 
 
 @parametrize_with_checks("robharness_attacks", only=["plugin/*", "attacks/fgsm", "attacks/pgd"])

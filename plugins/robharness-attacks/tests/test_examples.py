@@ -223,7 +223,7 @@ def test_clips_are_attacked_as_their_frames_laid_side_by_side(attack, linear, un
 
 @pytest.mark.parametrize("keep", ["best", "last"])
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_pictures_in_channels_last_stay_so(attack, conv_net, uniform, batch_of, keep, norm):
+def test_images_in_channels_last_stay_so(attack, conv_net, uniform, batch_of, keep, norm):
     net, x = conv_net(), uniform(2, 9, 3, 8, 8)
     batch = batch_of(x.to(memory_format=torch.channels_last), [0] * 9)
     result = attack("pgd", net, batch, 0.1, norm=norm, keep=keep)

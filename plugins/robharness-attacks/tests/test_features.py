@@ -1,4 +1,4 @@
-"""Attacks on features go far without labels, by three measures of distance, and depend on the example alone."""
+"""Attacks on features reach large distances in three measures without labels, and depend on the example alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robharness_attacks.features import Contrastive, cosine, euclidean
 
 EPS = {"linf": 0.03, "l2": 0.5, "l1": 2.0}
 FEATURES = "4"
-"""The flattened maps of the small convolutional network, (N, 72)."""
+"""Name of the flattened feature maps of the small convolutional network, (N, 72)."""
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def features(net, x):
 
 
 def far(net, batch, x, distance="cosine"):
-    """The distances in float64, by other means."""
+    """Return the distances in float64, by an independent implementation."""
     clean, now = (features(net, part).double() for part in (batch.x, x))
     if distance == "l2":
         return torch.linalg.vector_norm(now - clean, dim=1)
@@ -37,7 +37,7 @@ def far(net, batch, x, distance="cosine"):
 @pytest.mark.parametrize("keep", ["best", "last"])
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("distance", ["cosine", "l2", "contrastive"])
-def test_the_distance_is_what_is_said_and_more_than_chance(attack, case, distance, norm, keep):
+def test_the_reported_distance_is_right_and_more_than_chance(attack, case, distance, norm, keep):
     net, batch = case
     options = {"distance": distance, "norm": norm, "keep": keep}
     result = attack("features", net, batch, EPS[norm], features=FEATURES, **options)
@@ -49,7 +49,7 @@ def test_the_distance_is_what_is_said_and_more_than_chance(attack, case, distanc
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_each_distance_wins_at_its_own_game(attack, case, norm):
+def test_each_objective_is_best_in_its_own_distance(attack, case, norm):
     net, batch = case
     found = {}
     for distance in ("cosine", "l2", "contrastive"):
@@ -60,8 +60,8 @@ def test_each_distance_wins_at_its_own_game(attack, case, norm):
         assert max(reached, key=reached.get) == distance
 
 
-def test_linear_features_go_as_far_as_they_can(attack, batch_of, uniform):
-    """Of W x the farthest in l2 is along the first singular vector, or against it."""
+def test_linear_features_reach_the_optimum(attack, batch_of, uniform):
+    """For W x the optimum in l2 is along the first singular vector, in either direction."""
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 6, bias=False), torch.nn.Linear(6, 2))
     with torch.no_grad():
         net[1].weight.copy_(torch.from_numpy(np.random.default_rng(0).normal(size=(6, 48))))
@@ -74,7 +74,7 @@ def test_linear_features_go_as_far_as_they_can(attack, batch_of, uniform):
     assert (reached <= largest * (1 + 1e-4)).all()
 
 
-def test_more_restarts_and_steps_go_farther(attack, case):
+def test_more_restarts_and_steps_reach_larger_distances(attack, case):
     net, batch = case
     once, again, longer = (
         attack("features", net, batch, 0.03, features=FEATURES, **options).notes["distance"]
@@ -101,7 +101,7 @@ def test_neighbours_order_and_labels_change_nothing(attack, case, batch_of, opti
 
 
 def test_a_block_in_another_order_gives_each_example_the_same(attack, case):
-    """The negatives of the contrastive loss are a set; their sum may round another way."""
+    """The negatives of the contrastive loss are a set; only the rounding of their sum may differ."""
     net, batch = case
     order = torch.from_numpy(np.random.default_rng(0).permutation(16))
     options = {"features": FEATURES, "distance": "contrastive", "norm": "l2"}
@@ -135,7 +135,7 @@ def test_clips_have_features_too(attack, uniform, batch_of):
         assert (attack("features", net, batch, eps, features="0", norm=norm).notes["distance"] > 1e-4).all()
 
 
-def test_distances_by_hand():
+def test_distances_of_small_examples():
     features = torch.tensor([[3.0, 4.0], [0.0, 0.0]], requires_grad=True)
     clean = torch.tensor([[4.0, 3.0], [1.0, 0.0]])
     torch.testing.assert_close(cosine(features, clean), torch.tensor([0.04, 1.0]))

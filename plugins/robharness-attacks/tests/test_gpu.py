@@ -1,4 +1,4 @@
-"""On a GPU: neighbours change nothing there either, and what attacks find is what they find on a CPU."""
+"""On a GPU, results do not depend on other examples of the batch, and equal those on a CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The objective keeps its gradient when the model is sure of itself; no gradient at all is survived and counted."""
+"""The objective keeps its gradient for a confident model; gradients of 0 are tolerated and counted."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_lead_is_positive_exactly_where_the_model_is_fooled():
 
 @pytest.fixture
 def some():
-    """Logits of ten classes in float64, labels and targets."""
+    """Return logits of ten classes in float64, labels and targets."""
     logits = torch.from_numpy(np.random.default_rng(1).normal(size=(20, 10)) * 3)
     return logits, torch.arange(20) % 10, (torch.arange(20) + 3) % 10
 
@@ -76,7 +76,7 @@ def test_dlr_is_the_formula_of_its_authors(some):
         assert float(toward_dlr(logits, torch.stack([labels, targets], 1))[row]) == pytest.approx(targeted)
 
 
-def test_toward_a_target_is_away_from_it_upside_down(some):
+def test_toward_a_target_is_the_negative_of_away_from_it(some):
     logits, labels, targets = some
     about = torch.stack([labels, targets], 1)
     chances = logits.log_softmax(1).gather(1, targets[:, None])[:, 0]
@@ -119,7 +119,7 @@ SCALES = (1, 10, 100, 1000)
 
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_the_scale_of_the_logits_does_not_matter(attack, batch_of, digits, scaled, keep):
-    """Right in percent: 13, 22, 94, 96 with plain cross-entropy; 13, 14, 14, 14 with m; 16 with dlr."""
+    """Accuracies in percent: 13, 22, 94, 96 with cross-entropy; 13, 14, 14, 14 with m; 16 with dlr."""
     net, x, labels = digits
     assert accuracy(net, x, labels) > 0.9
     left = {}
@@ -152,7 +152,7 @@ def test_the_best_iterate_is_never_weaker_than_the_last(attack, batch_of, digits
 
 
 class Dead(torch.nn.Module):
-    """Bright pictures get constant logits, dark ones do not; `slope` is that of the dark ones."""
+    """A network with constant logits on bright images, and logits of this slope on dark ones."""
 
     def __init__(self, slope=1.0):
         super().__init__()
@@ -194,7 +194,7 @@ def test_tiny_gradients_are_followed_to_the_edge(attack, batch_of, linear, slope
 
 
 class NotANumber(torch.nn.Module):
-    """sqrt at 0 has an infinite slope, and 0 times infinity is NaN: the gradient of a black picture."""
+    """sqrt at 0 has an infinite slope, and 0 times infinity is NaN: the gradient of a black image."""
 
     def forward(self, x):
         score = (x.flatten(1).amax(1) * 0).sqrt() + x.flatten(1).sum(1)

@@ -10,11 +10,11 @@ from robharness import Budget
 EPS = {"linf": 0.2, "l2": 1.0, "l1": 2.0}
 SHAPE = (3, 4, 4)
 FAR = 100.0
-"""Far from the boundary, so that no example leaves early and the whole increase shows."""
+"""Offset that keeps examples far from the boundary, so that none leaves early and the whole increase shows."""
 
 
 def largest_gain(x, weights, eps, norm):
-    """The maximum of weights . delta over delta in the ball with x + delta in the box, (N,), float64."""
+    """Return the maximum of weights . delta over delta in the ball with x + delta in the box, (N,), float64."""
     x, weights = x.reshape(len(x), -1).double().numpy(), np.asarray(weights, np.float64).ravel()
     if norm == "linf":
         return (np.clip(np.sign(weights) * eps, -x, 1 - x) * weights).sum(1)
@@ -59,7 +59,7 @@ def test_pgd_with_absolute_steps_reaches_the_optimum(attack, batch_of, uniform, 
     assert (gain(batch.x, result.x, weights) >= 0.95 * largest_gain(batch.x, weights, 0.2, "linf")).all()
 
 
-def test_short_steps_go_no_further_than_they_can(attack, batch_of, linear, weights):
+def test_short_steps_reach_at_most_their_sum(attack, batch_of, linear, weights):
     batch = batch_of(np.full((2, *SHAPE), 0.5, np.float32), [0, 0])
     options = {"steps": 5, "rel_step": Budget("0.1"), "random_start": False, "keep": "last"}
     result = attack("pgd", linear(weights, FAR), batch, 0.25, **options)
@@ -89,7 +89,7 @@ def test_the_smallest_budget_of_the_paper_is_used_up(attack, batch_of, linear, w
 @pytest.mark.parametrize("options", [{}, {"steps": 40}, {"steps": 100}, {"steps": 40, "random_start": False}], ids=str)
 @pytest.mark.parametrize("eps", [3.0, 6.0, 12.0])
 def test_l1_steps_are_not_lost_at_pixels_that_the_box_holds(attack, batch_of, uniform, linear, eps, options):
-    """A third of the pixels are black or white; dense steps get about half of what can be had."""
+    """A third of the pixels are black or white; dense steps reach about half of the optimum."""
     weights = np.random.default_rng(3).normal(size=(3, 8, 8)).astype(np.float32)
     x, edge = uniform(0, 12, 3, 8, 8), uniform(1, 12, 3, 8, 8)
     x[edge < 1 / 6], x[edge > 5 / 6] = 0, 1

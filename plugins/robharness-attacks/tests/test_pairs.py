@@ -1,4 +1,4 @@
-"""Pairs of an example and a target: who runs, and whose pair comes first, against a second way to find it."""
+"""Pairs of an example and a target: the examples of each run, and the best pair against a second implementation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_the_first_of_each_has_the_smallest_key_and_of_equals_the_lowest_index()
 
 
 @pytest.mark.parametrize("targets", [1, 9, 100])
-def test_everybody_runs_as_often_as_needed_and_few_pairs_at_a_time(targets):
+def test_every_example_runs_as_often_as_needed_with_few_pairs_at_a_time(targets):
     done = torch.arange(50) % 5 == 0
     seen = []
     for examples, restart in runs(done, targets, 3, rows=8):

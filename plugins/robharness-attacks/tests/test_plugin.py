@@ -1,4 +1,4 @@
-"""What the plugin declares: names, options, advice, and nothing imported before it is needed."""
+"""Declarations of the plugin: names, options and advice, without an import of torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robharness_attacks import AutoAttackParams, PGDParams, robharness_attacks
 SPECS = {spec.name: spec for spec in robharness_attacks()}
 
 
-def test_it_is_found_under_its_namespace():
+def test_attacks_are_found_under_the_namespace():
     registry = discover()
     assert {f"attacks/{name}" for name in SPECS} <= set(registry.attacks)
 
@@ -42,7 +42,7 @@ def test_options_as_a_suite_writes_them():
     ({"sparsity": 1}, ("sparsity", "less than 1")),
     ({"keep": "first"}, ("keep", "'best' or 'last'")),
 ])  # fmt: skip
-def test_options_that_make_no_sense_are_refused(options, words):
+def test_invalid_options_are_refused(options, words):
     with pytest.raises(ValidationError) as error:
         TypeAdapter(PGDParams).validate_python(options)
     assert all(word in str(error.value) for word in words)
@@ -55,13 +55,13 @@ def test_options_that_make_no_sense_are_refused(options, words):
     ({"steps": 10, "abs_step": Budget("0.8/255")}, False),
     ({"steps": 10, "abs_step": Budget("0.79/255")}, True),
 ])  # fmt: skip
-def test_steps_that_cannot_reach_the_edge_are_pointed_out(options, advised):
+def test_steps_that_cannot_reach_the_edge_give_advice(options, advised):
     advice = SPECS["pgd"].advise(PGDParams(**options), Budget("8/255"))
     assert len(advice) == advised
     assert all(word in line for line in advice for word in ("10 steps", "eps", "raise steps or"))
 
 
-def test_ten_steps_of_the_default_of_foolbox_go_a_quarter():
+def test_ten_steps_of_foolboxs_default_reach_a_quarter_of_eps():
     (line,) = SPECS["pgd"].advise(PGDParams(norm="l2", rel_step=Budget("0.025")), Budget(0.5))
     assert "0.25 eps" in line
     assert "rel_step" in line
@@ -95,7 +95,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_the_settings_of_the_paper_as_they_stand(table):
+def test_the_settings_of_the_paper_are_accepted(table):
     import torch
 
     suite = {"robharness": 1, "name": "paper", "data": {"name": "samples/digits", "split": "test"}}
@@ -114,14 +114,14 @@ def test_the_settings_of_the_paper_as_they_stand(table):
     ("norm", "forwards", "gradients"), [("linf", 5901, 1910), ("l2", 5901, 1910), ("l1", 5901, 1910)]
 )
 def test_autoattack_costs_what_the_authors_count(norm, forwards, gradients):
-    """7,864 passes of an example that withstands it, 1,910 with a gradient, as counted in the authors' code."""
+    """An example that withstands it takes 7,864 passes, 1,910 with a gradient, as counted in the authors' code."""
     cost = SPECS["autoattack"].cost(AutoAttackParams(norm=norm))
     assert (cost.forwards, cost.gradients) == (forwards, gradients)
     if norm == "linf":
         assert abs(cost.forwards + cost.gradients - 7864) < 79
 
 
-def test_a_list_of_ones_own_excludes_a_version():
+def test_custom_members_exclude_a_version():
     with pytest.raises(ValidationError, match="version and members are both given"):
         TypeAdapter(AutoAttackParams).validate_python({"version": "plus", "members": ["square"]})
     with pytest.raises(ValidationError, match="twice"):

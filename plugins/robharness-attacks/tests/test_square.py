@@ -1,4 +1,4 @@
-"""Square: the published schedule and patterns, moves that keep the budget, and what an example gets is its own."""
+"""Square: the published schedule and patterns, candidates within the budget, and independence of examples."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def peer(net, norm, eps, queries, seed=0):
 
 
 def broken_by_both(attack, net, batch, norm, eps, queries, seed=0):
-    """Of what is right: which rows our attack breaks, which pyautoattack's does."""
+    """Return which correct rows become wrong under our attack, and under pyautoattack's."""
     right = net(batch.x).argmax(1) == batch.labels
     ours = attack("square", net, batch, eps, norm=norm, queries=queries, rows=128, seed=seed).x
     parts = zip(batch.x.split(250), batch.labels.split(250), strict=True)
@@ -34,8 +34,8 @@ def broken_by_both(attack, net, batch, norm, eps, queries, seed=0):
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.15), ("l2", 0.9), ("l1", 3.5)])
-def test_it_breaks_what_pyautoattack_breaks(attack, digits, batch_of, norm, eps):
-    """Both draw at random: of some hundred broken examples five per cent is two standard deviations."""
+def test_it_succeeds_as_often_as_pyautoattack(attack, digits, batch_of, norm, eps):
+    """Both are random: with a few hundred successes, five per cent are two standard deviations."""
     net, x, labels = digits
     ours, theirs = broken_by_both(attack, net, batch_of(x[:200], labels[:200]), norm, eps, 500)
     assert 40 < int(theirs.sum()) < len(theirs) - 20
@@ -44,8 +44,8 @@ def test_it_breaks_what_pyautoattack_breaks(attack, digits, batch_of, norm, eps)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("linf", 0.1), ("linf", 0.12), ("l2", 1.0), ("l1", 6.0)])
-def test_it_breaks_what_pyautoattack_breaks_on_mnist(attack, mnist_case, batch_of, norm, eps):
-    """Both draw at random, and of 600 broken ones 2 % is what another seed does: three of them are counted."""
+def test_it_succeeds_as_often_as_pyautoattack_on_mnist(attack, mnist_case, batch_of, norm, eps):
+    """Both are random: with 600 successes, another seed differs by 2 %, so three seeds are counted."""
     case, ours, theirs = mnist_case, 0, 0
     for seed in range(3):
         batch = batch_of(case.x, case.labels)
@@ -77,7 +77,7 @@ def test_patterns_are_the_authors(norm):
 
 
 class Unmoved(torch.nn.Module):
-    """Always the same logits, and every input is kept: no candidate is ever better than the start."""
+    """A network with constant logits that records its inputs: no candidate is better than the start."""
 
     def __init__(self):
         super().__init__()
@@ -89,7 +89,7 @@ class Unmoved(torch.nn.Module):
 
 
 def candidates(attack, norm, eps, shape, queries):
-    """The first example's clean input, start and candidates."""
+    """Return the first example's clean input, start and candidates."""
     net = Unmoved()
     batch = Batch(["one", "two"], torch.full((2, *shape), 0.5), torch.tensor([0, 0]))
     result = attack("square", net, batch, eps, norm=norm, queries=queries, rows=2)
@@ -98,7 +98,7 @@ def candidates(attack, norm, eps, shape, queries):
     assert len(tried) == queries
     assert torch.equal(result.x[0], start)
     others = torch.stack([seen[1] for seen in net.seen[1:]])
-    assert not torch.equal(others, torch.stack([start, *tried]))  # each has windows of its own
+    assert not torch.equal(others, torch.stack([start, *tried]))  # examples have their own windows
     return batch.x[0], start, tried
 
 
@@ -122,7 +122,7 @@ def test_a_linf_candidate_is_a_square_flipped(attack, shape):
 @pytest.mark.parametrize("shape", [(1, 12, 9), (3, 12, 9), (2, 3, 12, 9)])
 @pytest.mark.parametrize("norm", ["l2", "l1"])
 def test_other_candidates_use_up_the_budget(attack, norm, shape):
-    """Far from the box: what one window loses the other gets. Windows spare the last row and column if they can."""
+    """Far from the box, one window gets what the other loses. Windows leave out the last row and column if they can."""
     clean, start, tried = candidates(attack, norm, 0.3, shape, 600)
     for x in (start, *tried):
         size = torch.linalg.vector_norm((x - clean).double().flatten(), ord=ORDER[norm])
@@ -158,17 +158,17 @@ def test_budgets_and_the_box_hold(attack, linear, uniform, batch_of, norm, eps, 
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_clips_are_pictures_of_many_channels(attack, linear, uniform, batch_of, norm):
+def test_clips_are_images_of_many_channels(attack, linear, uniform, batch_of, norm):
     clips = uniform(6, 5, 3, 2, 6, 7)
     weights = np.random.default_rng(1).normal(size=clips[0].numel()).astype(np.float32)
     net, labels = linear(weights, float(weights.clip(0).sum())), [0, 1, 0, 1, 0]
     as_clips = attack("square", net, batch_of(clips, labels), 0.3, norm=norm, queries=100)
-    as_pictures = attack("square", net, batch_of(clips.reshape(5, 6, 6, 7), labels), 0.3, norm=norm, queries=100)
-    assert torch.equal(as_clips.x.reshape(5, 6, 6, 7), as_pictures.x)
+    as_images = attack("square", net, batch_of(clips.reshape(5, 6, 6, 7), labels), 0.3, norm=norm, queries=100)
+    assert torch.equal(as_clips.x.reshape(5, 6, 6, 7), as_images.x)
 
 
 class Exact(torch.nn.Module):
-    """Whole-numbered weights: on dyadic pixels every sum is exact."""
+    """A network with integer weights: on dyadic pixels every sum is exact."""
 
     def __init__(self):
         super().__init__()
@@ -186,22 +186,27 @@ def parts_of(order):
     return [torch.tensor(part) for part in (order[:1], order[1:6], order[6:])]
 
 
-def test_exact_arithmetic_gives_exact_outcomes(attack, batch_of, monkeypatch):
-    monkeypatch.setattr(square, "BLOCK", 20)
+def small_blocks(params):
+    """An attack that draws random numbers for 20 queries at a time."""
+    return square.Square(params, block=20)
+
+
+def test_exact_arithmetic_gives_exact_outcomes(attack, batch_of):
     x = torch.from_numpy(np.random.default_rng(11).integers(0, 65, (N, 1, 4, 4)).astype(np.float32) / 64)
     batch = batch_of(x, Classifier(Exact(), rows=8).decisions(x))
-    whole = attack("square", Exact(), batch, 2**-4, rows=8, queries=70, restarts=2)
+    options = {"queries": 70, "restarts": 2, "build": small_blocks}
+    whole = attack("square", Exact(), batch, 2**-4, rows=8, **options)
     assert 3 <= int((whole.notes["queries"] == 142).sum()) <= N - 3
     assert len(whole.notes["queries"].unique()) > 3  # they leave here and there
     order = np.random.default_rng(0).permutation(N).tolist()
     for rows in (1, 64):
         for part in parts_of(order):
-            one = attack("square", Exact(), batch.select(part), 2**-4, rows=rows, queries=70, restarts=2)
+            one = attack("square", Exact(), batch.select(part), 2**-4, rows=rows, **options)
             assert torch.equal(one.x, whole.x[part])
             assert torch.equal(one.notes["queries"], whole.notes["queries"][part])
 
 
-def test_few_examples_fill_a_pass_with_what_they_may_try_next(attack, batch_of):
+def test_few_examples_fill_a_pass_with_their_next_candidates(attack, batch_of):
     x = torch.from_numpy(np.random.default_rng(11).integers(0, 65, (N, 1, 4, 4)).astype(np.float32) / 64)
     batch = batch_of(x, Classifier(Exact(), rows=8).decisions(x))
     left = attack("square", Exact(), batch, 2**-4, queries=150).notes["queries"] == 151
@@ -216,27 +221,29 @@ def test_few_examples_fill_a_pass_with_what_they_may_try_next(attack, batch_of):
         assert result.notes["queries"].tolist() == [151] * 3
     assert not torch.equal(results[0].x, batch.x)
     assert passes[:2] == [3 * 151, 151]
-    assert passes[2] < 0.85 * 151 and passes[3] < 0.7 * 151  # a row more than examples is of use
+    assert passes[2] < 0.85 * 151 and passes[3] < 0.7 * 151  # one row more than examples is useful
     assert passes[4] < 25
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.35), ("l1", 2.0)])
-def test_neighbours_and_order_change_nothing(attack, conv_net, uniform, batch_of, monkeypatch, norm, eps):
-    monkeypatch.setattr(square, "BLOCK", 20)
+def test_neighbours_and_order_change_nothing(attack, conv_net, uniform, batch_of, norm, eps):
     net, x = conv_net(), uniform(2, N, 3, 8, 8)
     x = x.to(memory_format=torch.channels_last)
     batch = batch_of(x, Classifier(net, rows=8).decisions(x))
-    whole = attack("square", net, batch, eps, norm=norm, queries=60)
+    options = {"norm": norm, "queries": 60, "build": small_blocks}
+    whole = attack("square", net, batch, eps, **options)
     assert whole.x.is_contiguous(memory_format=torch.channels_last)
     assert 2 <= int((whole.notes["queries"] == 61).sum()) <= N - 2
     for part in parts_of(np.random.default_rng(0).permutation(N).tolist()):
-        assert torch.equal(attack("square", net, batch.select(part), eps, norm=norm, queries=60).x, whole.x[part])
+        assert torch.equal(attack("square", net, batch.select(part), eps, **options).x, whole.x[part])
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_every_query_is_counted_and_none_is_made_for_those_that_are_done(attack, digits, batch_of, norm):
+def test_every_query_is_counted_and_none_is_made_for_finished_examples(attack, digits, batch_of, norm):
     net, x, labels = digits
-    labels = torch.where(torch.arange(30) % 7 == 0, (labels[:30] + 1) % 10, labels[:30])  # some are wrong as they are
+    labels = torch.where(
+        torch.arange(30) % 7 == 0, (labels[:30] + 1) % 10, labels[:30]
+    )  # some are misclassified at the start
     batch = batch_of(x[:30], labels)
     model = Classifier(net, rows=1)
     eps = {"linf": 0.1, "l2": 0.6, "l1": 2.0}[norm]
@@ -250,7 +257,7 @@ def test_every_query_is_counted_and_none_is_made_for_those_that_are_done(attack,
     assert 3 < int((queries < 81).sum()) < 25
 
 
-def test_restarts_go_on_with_what_withstood(attack, digits, batch_of):
+def test_restarts_attack_what_withstood(attack, digits, batch_of):
     net, x, labels = digits
     batch, model = batch_of(x[:60], labels[:60]), Classifier(net, rows=64)
     once, twice = (attack("square", net, batch, 0.1, queries=30, restarts=restarts, rows=64) for restarts in (1, 2))
@@ -261,11 +268,11 @@ def test_restarts_go_on_with_what_withstood(attack, digits, batch_of):
     assert (leads[1] >= leads[0]).all() and (leads[1] > leads[0]).any()
 
 
-def test_draws_are_the_examples_own(uniform):
+def test_draws_depend_on_the_example_alone(uniform):
     like = uniform(0, 3, 2, 9, 9)
     sides, ids = [4] * 3, ["a", "b", "c"]
-    three = square._windows(ExampleRNG(0, "square", ids), "run 0 queries 1", sides, "l2", like)
-    one = square._windows(ExampleRNG(0, "square", ids[1:2]), "run 0 queries 1", sides, "l2", like[:1])
-    for name in ("corners", "signs", "turned"):
+    three = square._windows(ExampleRNG(0, "square", ids), "run 0 queries 1", sides, "l2", like, 20)
+    one = square._windows(ExampleRNG(0, "square", ids[1:2]), "run 0 queries 1", sides, "l2", like[:1], 20)
+    for name in ("corners", "signs", "transposed"):
         assert torch.equal(getattr(three, name)[1:2], getattr(one, name))
         assert not torch.equal(getattr(three, name)[0], getattr(three, name)[1])

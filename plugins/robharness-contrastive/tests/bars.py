@@ -1,4 +1,4 @@
-"""Small pictures that a network learns in seconds, and recipes for them."""
+"""A small data set that a network learns in seconds, and recipes for it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class Bars:
         self.labels = [index % CLASSES for index in range(count)]
         self.ids = [f"bar-{index:03}" for index in range(count)]
         y, x = np.mgrid[0:16, 0:16] - 7.5
-        self._pictures = []
+        self._images = []
         for label in self.labels:
             angle, shift = np.pi * label / CLASSES + draws.normal(0, 0.1), draws.normal(0, 1.5)
             bar = 200 * (abs(x * np.sin(angle) - y * np.cos(angle) - shift) < 1.6)
-            self._pictures.append((bar + draws.integers(0, 50, (16, 16))).astype(np.uint8)[..., None])
+            self._images.append((bar + draws.integers(0, 50, (16, 16))).astype(np.uint8)[..., None])
 
     def read(self, index):
-        return self._pictures[index]
+        return self._images[index]
 
 
 def of_bars(**changed):
-    """What a recipe says of this data."""
+    """Return the options of a recipe for this data set."""
     return {"data": "bars/bars", "input": SHAPE, "labels": "bars", "classes": CLASSES, "epochs": 3, "batch": 32,
             "augmentation": "digits", **changed}  # fmt: skip

@@ -1,4 +1,4 @@
-"""Pictures and jobs as the core gives them; and a suite whose metrics look at features, with its results."""
+"""Images and jobs as the core provides them, and a suite with metrics of features and its results."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pytest
 import torch
 
 import robharness
-from robharness import TrainingJob
-from robharness.evaluation import loading
-from robharness_contrastive.data import Pictures
+from robharness import Training, worker
+from robharness_contrastive.data import Images
 
 HERE = Path(__file__).parent
 BARS = runpy.run_path(str(HERE / "bars.py"))
@@ -39,36 +38,36 @@ def bars():
 
 
 @pytest.fixture(scope="session")
-def pictures(bars):
+def images(bars):
     stacked = np.stack([bars.read(index) for index in range(len(bars.ids))])
-    return Pictures(torch.from_numpy(stacked).permute(0, 3, 1, 2), torch.tensor(bars.labels))
+    return Images(torch.from_numpy(stacked).permute(0, 3, 1, 2), torch.tensor(bars.labels))
 
 
 @pytest.fixture
 def job(tmp_path, bars):
-    """(recipe, folder) -> what the core gives to a training."""
+    """A function (recipe, folder) -> the training job that the core would make."""
 
-    def made(recipe, folder="job", seed=0, dataset=bars):
-        place: Path = tmp_path / folder
-        place.mkdir(exist_ok=True)
-        told = []
-        return TrainingJob(
-            params=recipe, seed=seed, datasets={"train": dataset}, folder=place, device="cpu",
-            message=told.append, progress=told.append,
+    def make(recipe, folder="job", seed=0, dataset=bars):
+        path: Path = tmp_path / folder
+        path.mkdir(exist_ok=True)
+        messages = []
+        return Training(
+            params=recipe, seed=seed, datasets={"train": dataset}, folder=path, device="cpu",
+            say=messages.append, progress=messages.append,
         )  # fmt: skip
 
-    return made
+    return make
 
 
 @pytest.fixture
 def source():
-    """The suite as a mapping, and the `plugins` that it needs, to be taken out."""
+    """The suite as a mapping, with an extra key `plugins` that a test must pop."""
     return copy.deepcopy(SUITE) | {"plugins": PLUGINS}
 
 
 @pytest.fixture(scope="session")
 def stored(tmp_path_factory):
-    """Its results, and its network."""
+    """The results of the suite, and its network."""
     found = robharness.run(SUITE, store=tmp_path_factory.mktemp("represented") / "store", plugins=PLUGINS)
     assert found.is_complete
     return found, loading.build_network(found.plan.models[0])

@@ -1,4 +1,4 @@
-"""What one of several processes computes of a batch: `torchrun` starts it, `test_objectives.py` looks at its file."""
+"""Compute gradients of one batch on several processes; `test_objectives.py` starts this script by `torchrun`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from robharness_contrastive import objectives
 from robharness_contrastive.networks import Encoder, OverTime
-from robharness_contrastive.objectives import CrossEntropy, InfoNCE, Learner, MoCoObjective, Moment, SwAVObjective
+from robharness_contrastive.objectives import CrossEntropy, InfoNCE, Learner, MoCoObjective, SwAVObjective, TrainingStep
 from robharness_contrastive.params import TCLR, Contrastive, MoCo, SimCLR, Supervised, SwAV
 from robharness_contrastive.removal import Removal
 from robharness_contrastive.video import TCLRObjective
@@ -36,11 +36,11 @@ MADE = {
         TCLR(**{**COMMON, "input": (1, 4, 3, 3)}, **HEAD, terms=(1, 14, BATCH, 16)), WIDTH, 64
     ),
 }
-"""Of networks without statistics of batches; those of a head stay as they are."""
+"""Objectives on networks without batch norm; batch norm in a head stays in eval mode."""
 
 
 def learned(name: str) -> dict[str, torch.Tensor]:
-    """Loss and gradients of one step, averaged over processes."""
+    """Return loss and gradients of one step, averaged over processes."""
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)  # noqa: TID251 (initial weights, the same in every process)
     of_videos = name == "tclr"
@@ -56,8 +56,8 @@ def learned(name: str) -> dict[str, torch.Tensor]:
     ]
     labels = torch.arange(BATCH) % CLASSES
     own = slice(objectives.rank() * BATCH // objectives.world(), (objectives.rank() + 1) * BATCH // objectives.world())
-    moment = Moment(epoch=0, epochs=10, step=0, steps=100, batch=BATCH)
-    loss = wrapped([view[own] for view in views], labels[own], moment)
+    step = TrainingStep(epoch=0, epochs=10, step=0, steps=100, batch=BATCH)
+    loss = wrapped([view[own] for view in views], labels[own], step)
     loss.value.backward()
     learner.objective.after_step(encoder)
     value = loss.value.detach().clone()

@@ -9,15 +9,18 @@ from robharness import CorruptionSpec, InputSpec, ModelSpec, hookimpl
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
-    """bent: whether the head has a bend. shift: of the classes that features are made for, for another network."""
+    """Options of the classifier.
 
-    bent: bool = False
+    nonlinear: whether the head has an activation function.
+    shift: of the pixels, for a different network.
+    """
+
+    nonlinear: bool = False
     shift: int = 0
 
 
 def build(params, weights):
-    """Features: the 8 directions that tell digits apart best (linear discriminants); a head that takes the nearest mean
-    of a class."""
+    """Build a network whose features are 8 linear discriminants, with a head that finds the nearest class mean."""
     import torch
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from torch import nn
@@ -37,7 +40,7 @@ def build(params, weights):
         def __init__(self):
             super().__init__()
             self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 8, bias=False))
-            self.bend = nn.GELU() if params.bent else nn.Identity()
+            self.activation = nn.GELU() if params.nonlinear else nn.Identity()
             self.head = nn.Linear(8, 10)
             with torch.no_grad():
                 self.body[1].weight.copy_(torch.from_numpy(found.scalings_[:, :8].T.copy()))
@@ -45,7 +48,7 @@ def build(params, weights):
                 self.head.bias.copy_(torch.from_numpy(-(means**2).sum(1) / 2))
 
         def forward(self, x):
-            return self.head(self.bend(self.body(x)))
+            return self.head(self.activation(self.body(x)))
 
     return Net()
 
@@ -58,9 +61,9 @@ def robharness_models():
 
 class Fading:
     def perturb(self, model, batch, severity, rng):
-        picture = batch.canvas.clone()
-        picture[:, : 2 * severity] //= 2
-        return picture
+        image = batch.canvas.clone()
+        image[:, : 2 * severity] //= 2
+        return image
 
 
 @hookimpl

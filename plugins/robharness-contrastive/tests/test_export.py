@@ -1,4 +1,4 @@
-"""Weights in others' layouts, read by those who read theirs."""
+"""Exported weights are read by the code that reads these layouts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robharness_contrastive.export import in_layout, main
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def exported(tmp_path_factory):
     """An artefact of a ResNet-18 on CIFAR-10, its network and the folder."""
     folder = tmp_path_factory.mktemp("artefact")
     with torch.random.fork_rng():
@@ -35,9 +35,9 @@ def x():
     return torch.linspace(0, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32)
 
 
-def test_supcontrasts_layout_is_read_as_supcontrasts_files_are(made, x, tmp_path):
-    """By `supervised/cifar-10-resnet18`, which recognises who wrote it, with its normalisation."""
-    folder, net = made
+def test_supcontrasts_layout_is_read_as_supcontrasts_files_are(exported, x, tmp_path):
+    """By `supervised/cifar-10-resnet18`, which detects the layout and applies SupContrast's normalisation."""
+    folder, net = exported
     done = CliRunner().invoke(main, [str(folder), str(tmp_path / "ckpt.pth")])
     assert done.exit_code == 0 and "wrote" in done.output
     content = torch.load(tmp_path / "ckpt.pth", weights_only=True)
@@ -50,8 +50,8 @@ def test_supcontrasts_layout_is_read_as_supcontrasts_files_are(made, x, tmp_path
         torch.testing.assert_close(spec.build(spec.params(), weights).eval()(x), net(x), rtol=1e-5, atol=1e-5)
 
 
-def test_torchvisions_layout_is_loaded_by_torchvision_to_the_letter(made, x, tmp_path):
-    folder, net = made
+def test_torchvisions_layout_is_loaded_by_torchvision_strictly(exported, x, tmp_path):
+    folder, net = exported
     done = CliRunner().invoke(main, [str(folder), str(tmp_path / "net.pth"), "--layout", "torchvision"])
     assert done.exit_code == 0, done.output
     theirs = resnet18(num_classes=10)
@@ -62,8 +62,8 @@ def test_torchvisions_layout_is_loaded_by_torchvision_to_the_letter(made, x, tmp
         torch.testing.assert_close(theirs.eval()(normal), net(x), rtol=1e-5, atol=1e-5)
 
 
-def test_what_has_no_such_layout_is_said(made, tmp_path):
-    with pytest.raises(UserError, match=r"only weights of a ResNet"):
+def test_weights_without_such_a_layout_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"the weights are not those of a ResNet, .* Try: `network: resnet18`"):
         in_layout({"encoder.trunk.0.weight": torch.zeros(1)}, "torchvision")
     done = CliRunner().invoke(main, [str(tmp_path), str(tmp_path / "x.pth")])
-    assert done.exit_code == 1 and "See: robharness list artefacts" in done.output and "Traceback" not in done.output
+    assert done.exit_code == 1 and "Try: robharness list artefacts" in done.output and "Traceback" not in done.output

@@ -1,4 +1,4 @@
-"""Losses beside lightly's, pytorch-metric-learning's, closed forms and sums written out."""
+"""Losses against lightly, pytorch-metric-learning, closed forms and explicit sums."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def unit_rows(seed, n=2 * B):
     return F.normalize(torch.from_numpy(np.random.default_rng(seed).normal(size=(n, D))), dim=1)
 
 
-def of_rows(z, names, temperature):
-    itself = torch.arange(len(z))
-    return losses.contrastive(z @ z.T / temperature, losses.pairs(names, names, itself))
+def loss_of(z, groups, temperature):
+    own = torch.arange(len(z))
+    return losses.contrastive(z @ z.T / temperature, losses.pairs(groups, groups, own))
 
 
 INSTANCES = torch.arange(B).repeat(2)
@@ -32,7 +32,7 @@ CLASSES = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 3]).repeat(2)
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
 def test_one_positive_a_row_is_lightlys_ntxent(temperature):
     z = (3 * unit_rows(0)).requires_grad_(True)  # both normalise
-    ours = of_rows(F.normalize(z, dim=1), INSTANCES, temperature).mean()
+    ours = loss_of(F.normalize(z, dim=1), INSTANCES, temperature).mean()
     theirs = NTXentLoss(temperature)(z[:B], z[B:])
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
     (a,), (b,) = torch.autograd.grad(ours, z), torch.autograd.grad(theirs, z)
@@ -42,7 +42,7 @@ def test_one_positive_a_row_is_lightlys_ntxent(temperature):
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 def test_classes_for_positives_are_metric_learnings_supcon(temperature):
     z = (3 * unit_rows(1)).requires_grad_(True)
-    ours = of_rows(F.normalize(z, dim=1), CLASSES, temperature).mean()
+    ours = loss_of(F.normalize(z, dim=1), CLASSES, temperature).mean()
     theirs = SupConLoss(temperature=temperature)(z, CLASSES)
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
     (a,), (b,) = torch.autograd.grad(ours, z), torch.autograd.grad(theirs, z)
@@ -51,8 +51,7 @@ def test_classes_for_positives_are_metric_learnings_supcon(temperature):
 
 def test_a_negative_that_is_removed_is_in_no_sum():
     z, temperature = unit_rows(2), 0.5
-    itself = torch.arange(len(z))
-    pairs = losses.pairs(INSTANCES, INSTANCES, itself)
+    pairs = losses.pairs(INSTANCES, INSTANCES, torch.arange(len(z)))
     removed = torch.from_numpy(np.random.default_rng(3).random((2 * B, 2 * B)) < 0.3) & pairs.negatives
     found = losses.contrastive(z @ z.T / temperature, pairs._replace(negatives=pairs.negatives & ~removed))
     for row in range(2 * B):
@@ -79,27 +78,27 @@ def test_a_removed_negative_gets_no_gradient_from_that_anchor():
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 @pytest.mark.parametrize("per_class", [1, 3])
-def test_the_bounds_are_what_the_loss_is_there(temperature, per_class):
-    """All rows one point; and positives together, each class at right angles to the others."""
+def test_bounds_are_attained(temperature, per_class):
+    """The start if all rows are one point; the floor if classes are single points at right angles."""
     classes = 6
     names = torch.arange(classes).repeat_interleave(per_class).repeat(2)
     start, floor = losses.bounds(len(names), 2 * per_class - 1, temperature)
     point = torch.eye(classes, dtype=torch.float64)[:1].expand(len(names), -1)
-    assert float(of_rows(point, names, temperature).mean()) == pytest.approx(start, abs=1e-12)
+    assert float(loss_of(point, names, temperature).mean()) == pytest.approx(start, abs=1e-12)
     corners = torch.eye(classes, dtype=torch.float64)[names]
-    assert float(of_rows(corners, names, temperature).mean()) == pytest.approx(floor, abs=1e-12)
+    assert float(loss_of(corners, names, temperature).mean()) == pytest.approx(floor, abs=1e-12)
 
 
 def test_the_floor_of_the_papers_simclr():
-    """B = 1024 pictures, temperature 0.5, SupContrast's factor: 54.5 at the start, 40.2 at best."""
+    """B = 1024 images, temperature 0.5, SupContrast's factor: 54.5 at the start, 40.2 at best."""
     start, floor = (0.5 / 0.07 * bound for bound in losses.bounds(2048, 1, 0.5))
     assert (round(start, 1), round(floor, 1)) == (54.5, 40.2)
 
 
 def test_anchors_may_be_a_part_of_the_candidates():
-    """As in one of several processes: the same rows of the same matrix."""
+    """As in one of several processes: the losses are rows of those of the whole matrix."""
     z = unit_rows(5)
-    whole = of_rows(z, CLASSES, 0.5)
+    whole = loss_of(z, CLASSES, 0.5)
     rows = torch.tensor([3, 4, 5, B + 3, B + 4, B + 5])
     part = losses.contrastive(z[rows] @ z.T / 0.5, losses.pairs(CLASSES[rows], CLASSES, rows))
     torch.testing.assert_close(part, whole[rows])

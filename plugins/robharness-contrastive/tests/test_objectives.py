@@ -1,4 +1,4 @@
-"""Objectives by hand on small batches, and on two processes as on one."""
+"""Objectives against explicit formulas on small batches, and on two processes against one."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from robharness_contrastive.objectives import (
     InfoNCE,
     Learner,
     MoCoObjective,
-    Moment,
     SimSiamObjective,
     SwAVObjective,
+    TrainingStep,
     spread,
 )
 from robharness_contrastive.params import Contrastive, MoCo, SimCLR, SimSiam, Supervised, SwAV
@@ -35,8 +35,8 @@ COMMON = {"batch": B, "data": "x", "input": (1, 4, 4), "labels": "x", "classes":
 LABELS = torch.arange(B) % CLASSES
 
 
-def moment(epoch=0, epochs=10, step=0, steps=100):
-    return Moment(epoch=epoch, epochs=epochs, step=step, steps=steps, batch=B)
+def training_step(epoch=0, epochs=10, step=0, steps=100):
+    return TrainingStep(epoch=epoch, epochs=epochs, step=step, steps=steps, batch=B)
 
 
 def views(seed=0, n=2):
@@ -49,12 +49,12 @@ def encoder():
     return nn.Sequential(nn.Flatten(), nn.Linear(16, WIDTH), nn.Tanh())
 
 
-# --- what each computes ---
+# --- losses ---
 
 
 def test_cross_entropy_is_torchs():
     learner = Learner(encoder(), CrossEntropy(Supervised(**COMMON), WIDTH, 64))
-    loss = learner(views(n=1), LABELS, moment())
+    loss = learner(views(n=1), LABELS, training_step())
     logits = learner.objective.head(learner.encoder(views(n=1)[0]))
     torch.testing.assert_close(loss.value, F.cross_entropy(logits, LABELS))
     assert learner.objective.start == pytest.approx(math.log(CLASSES))
@@ -63,7 +63,7 @@ def test_cross_entropy_is_torchs():
 @pytest.mark.parametrize("scale", [1.0, 0.5 / 0.07])
 def test_simclr_is_ntxent_of_projections_times_its_scale(scale):
     learner = Learner(encoder(), InfoNCE(SimCLR(**COMMON, loss_scale=scale), WIDTH, 64))
-    loss = learner(views(), LABELS, moment())
+    loss = learner(views(), LABELS, training_step())
     z = F.normalize(learner.objective.projection(torch.cat([learner.encoder(view) for view in views()])), dim=1)
     names, itself = torch.arange(B).repeat(2), torch.arange(2 * B)
     expected = scale * losses.contrastive(z @ z.T / 0.5, losses.pairs(names, names, itself)).mean()
@@ -73,7 +73,7 @@ def test_simclr_is_ntxent_of_projections_times_its_scale(scale):
 
 def test_supcon_counts_all_of_a_class_as_positives():
     learner = Learner(encoder(), InfoNCE(Contrastive(**COMMON), WIDTH, 64, classes=True))
-    loss = learner(views(), LABELS, moment())
+    loss = learner(views(), LABELS, training_step())
     z = F.normalize(learner.objective.projection(torch.cat([learner.encoder(view) for view in views()])), dim=1)
     names, itself = LABELS.repeat(2), torch.arange(2 * B)
     expected = losses.contrastive(z @ z.T / 0.5, losses.pairs(names, names, itself)).mean()
@@ -81,28 +81,28 @@ def test_supcon_counts_all_of_a_class_as_positives():
 
 
 @pytest.mark.parametrize("strategy", ["frequency", "precision", "recall"])
-def test_removal_follows_its_schedule_and_notes_what_was_false(strategy):
-    rule = Removal(strategy=strategy)
-    learner = Learner(encoder(), InfoNCE(SimCLR(**COMMON, removal=rule), WIDTH, 64))
+def test_removal_follows_its_schedule_and_counts_false_negatives(strategy):
+    options = Removal(strategy=strategy)
+    learner = Learner(encoder(), InfoNCE(SimCLR(**COMMON, removal=options), WIDTH, 64))
     plain = Learner(encoder(), InfoNCE(SimCLR(**COMMON), WIDTH, 64))
     plain.load_state_dict(learner.state_dict())
     for epoch in range(10):
-        loss = learner(views(), LABELS, moment(epoch))
-        k = rule.count(epoch, 10, B, CLASSES)
+        loss = learner(views(), LABELS, training_step(epoch))
+        k = options.count(epoch, 10, B, CLASSES)
         assert float(loss.notes["removed"]) == min(k, 2 * B - 3)
         assert 0 <= float(loss.notes["removed_false"]) <= min(k, 2 * (B // CLASSES - 1))
-        without = plain(views(), LABELS, moment(epoch)).value
+        without = plain(views(), LABELS, training_step(epoch)).value
         assert (float(loss.value) < float(without)) if k else torch.equal(loss.value, without)
 
 
 def test_the_oracle_removes_true_false_negatives_alone():
     learner = Learner(encoder(), InfoNCE(SimCLR(**COMMON, removal=Removal(strategy="oracle")), WIDTH, 64))
-    notes = learner(views(), LABELS, moment()).notes
+    notes = learner(views(), LABELS, training_step()).notes
     assert float(notes["removed"]) == float(notes["removed_false"]) == 2 * (B // CLASSES - 1)
 
 
 def test_swavs_codes_share_the_prototypes_evenly():
-    """Sinkhorn's marginals, by the iterations of the paper written out, and lightly's loss of them."""
+    """lightly's Sinkhorn codes have the marginals, and equal the paper's iterations written out."""
     from lightly.loss.swav_loss import sinkhorn
 
     scores = torch.from_numpy(np.random.default_rng(0).normal(size=(64, 8))).float() / 10
@@ -121,7 +121,7 @@ def test_swav_predicts_each_views_codes_from_the_other():
     from lightly.loss.swav_loss import sinkhorn
 
     learner = Learner(encoder(), SwAVObjective(SwAV(**COMMON, prototypes=5, temperature=0.2), WIDTH, 64))
-    value = learner(views(), LABELS, moment()).value
+    value = learner(views(), LABELS, training_step()).value
     prototypes = learner.objective.prototypes.weight
     torch.testing.assert_close(prototypes.norm(dim=1), torch.ones(5))
     features = torch.cat([learner.encoder(view) for view in views()])
@@ -133,13 +133,13 @@ def test_swav_predicts_each_views_codes_from_the_other():
     torch.testing.assert_close(value, expected)
 
 
-def test_swavs_prototypes_stay_at_first_and_one_per_picture_may_be():
+def test_swavs_prototypes_are_frozen_at_first_and_may_be_one_per_image():
     objective = SwAVObjective(SwAV(**COMMON, prototypes="instances", frozen=0.1), WIDTH, 64)
     assert objective.prototypes.weight.shape[0] == 64
     learner = Learner(encoder(), objective)
     for step, moves in ((0, False), (9, False), (10, True)):
-        learner(views(), LABELS, moment(step=step)).value.backward()
-        objective.before_step(moment(step=step))
+        learner(views(), LABELS, training_step(step=step)).value.backward()
+        objective.before_step(training_step(step=step))
         assert (objective.prototypes.weight.grad is not None) is moves
 
 
@@ -148,7 +148,7 @@ def test_mocos_keys_follow_and_queue_up():
     learner = Learner(encoder(), objective)
     keys = copy.deepcopy(objective.keys.state_dict())
     queue = objective.queue.clone()
-    loss = learner(views(), LABELS, moment())
+    loss = learner(views(), LABELS, training_step())
     q = F.normalize(objective.projection(learner.encoder(views()[0])), dim=1)
     k = F.normalize(objective.keys(views()[1]), dim=1).detach()
     logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], 1) / 0.2
@@ -168,7 +168,7 @@ def test_mocos_keys_follow_and_queue_up():
 def test_simsiams_target_gets_no_gradient():
     learner = Learner(encoder(), SimSiamObjective(SimSiam(**COMMON, projection=(8, 6), prediction=4), WIDTH, 64))
     objective = learner.objective
-    value = learner(views(), LABELS, moment()).value
+    value = learner(views(), LABELS, training_step()).value
     objective.eval().train()
     z = [objective.projection(learner.encoder(view)) for view in views()]
     p = [objective.prediction(each) for each in z]
@@ -177,18 +177,18 @@ def test_simsiams_target_gets_no_gradient():
     assert -1 <= float(value.detach()) <= 1
 
 
-def test_spread_is_0_for_one_point_and_1_all_over():
+def test_spread_is_0_for_one_point_and_1_for_all_directions():
     point = F.normalize(torch.ones(50, 8), dim=1)
     assert float(spread(point)) == pytest.approx(0, abs=1e-3)
     around = torch.eye(8).repeat(6, 1) * torch.tensor([1.0, -1.0]).repeat_interleave(24)[:, None]
     assert float(spread(around)) == pytest.approx(1)
 
 
-# --- on two processes as on one ---
+# --- two processes ---
 
 
-def test_two_processes_learn_what_one_does(tmp_path):
-    """Loss, gradients and buffers, to 1e-6 in float64."""
+def test_two_processes_learn_the_same_as_one(tmp_path):
+    """Loss, gradients and buffers agree to 1e-6 in float64."""
     sys.path.insert(0, str(HERE))
     try:
         import processes

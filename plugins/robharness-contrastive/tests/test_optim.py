@@ -1,4 +1,4 @@
-"""The rate of every step beside SupContrast's two functions, and optimisers beside torch's and the formula of LARS."""
+"""Learning rates against SupContrast's two functions, and optimisers against torch and the formula of LARS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def supcontrast(epoch, batch, of_batches, lr=0.5, epochs=1000, decay=0.1, warm=1
 
 
 def test_the_rate_is_supcontrasts_by_steps():
-    """There it is the same through an epoch, here it goes on falling: equal where an epoch ends."""
+    """SupContrast's rate is constant in an epoch, ours falls by step: they are equal at the end of an epoch."""
     recipe = Contrastive(epochs=1000, lr=0.5, warmup=10)
     for epoch in range(1, 11):
         for batch in (0, 3, 6):
@@ -40,7 +40,7 @@ def test_without_warm_up_it_starts_at_the_peak():
 
 
 def test_lars_scales_by_the_norms_of_weight_and_gradient():
-    """And leaves biases alone: You et al. 2017, with weight decay inside."""
+    """Biases are not scaled. Source: You et al. 2017, with weight decay inside the norm."""
     torch_net = nn.Linear(5, 3)
     before = [value.detach().clone() for value in torch_net.parameters()]
     recipe = Contrastive(optimizer="lars", lr=0.7, momentum=0.0, weight_decay=0.01)
@@ -55,7 +55,7 @@ def test_lars_scales_by_the_norms_of_weight_and_gradient():
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
-def test_others_are_torchs(name, kind):
+def test_other_optimisers_are_torchs(name, kind):
     net = nn.Linear(2, 2)
     net.bias.requires_grad_(False)
     found = optim.optimizer(Contrastive(optimizer=name), net)

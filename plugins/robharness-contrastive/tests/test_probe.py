@@ -1,4 +1,4 @@
-"""Probes beside scikit-learn, with encoders that stay as they are, and gradients that reach the pictures."""
+"""Probes equal scikit-learn's, leave encoders unchanged, and pass gradients to the images."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SHAPE, CLASSES = (1, 16, 16), 4
 
 
 @pytest.fixture
-def plain(pictures):
-    """The pictures as they are, for a view."""
-    return lambda rows, step: [pictures.pixels[rows].float() / 255]
+def plain(images):
+    """Views without augmentation."""
+    return lambda rows, step: [images.pixels[rows].float() / 255]
 
 
 def net(seed=0):
@@ -46,92 +46,94 @@ def test_the_optimum_is_scikit_learns():
 
 
 @pytest.mark.parametrize("kind", ["lbfgs", "sgd", "robust"])
-def test_the_encoder_stays_as_it_is(pictures, kind, plain):
+def test_the_encoder_is_not_changed(images, kind, plain):
     trunk = net()
     before, buffers = state_digest(trunk), {name: value.clone() for name, value in trunk.named_buffers()}
-    found = probe.fit(Probe(kind=kind, epochs=2, steps=2, eps=0.1), trunk, pictures, CLASSES, plain, 0)
+    found = probe.fit(Probe(kind=kind, epochs=2, steps=2, eps=0.1), trunk, images, CLASSES, plain, 0)
     assert state_digest(trunk) == before and not found.training
     assert all(torch.equal(value, buffers[name]) for name, value in trunk.named_buffers())
     assert any(name.endswith("running_mean") for name in buffers)
 
 
-def test_an_encoder_that_moves_is_noticed(pictures, monkeypatch, plain):
-    def moving(chosen, classifier, *rest):
-        classifier.encoder(torch.ones(2, *SHAPE))  # in training mode: statistics of norms move
+def test_a_changed_encoder_is_an_error(images, plain):
+    trunk = net()
 
-    monkeypatch.setattr(probe, "_by_steps", moving)
-    with pytest.raises(RuntimeError, match="the encoder moved"):
-        probe.fit(Probe(kind="sgd"), net().train(), pictures, CLASSES, plain, 0)
+    def changing(rows, step):
+        trunk.train()(torch.ones(2, *SHAPE))  # in training mode, the statistics of batch norm change
+        return plain(rows, step)
+
+    with pytest.raises(RuntimeError, match="the encoder's weights changed, although a probe of kind 'sgd'"):
+        probe.fit(Probe(kind="sgd", epochs=1), trunk, images, CLASSES, changing, 0)
 
 
-def test_tuning_moves_the_encoder_and_fits_better(pictures, plain):
+def test_tuning_changes_the_encoder_and_fits_better(images, plain):
     trunk = net()
     before = state_digest(trunk)
-    fixed = probe.fit(Probe(kind="lbfgs"), trunk, pictures, CLASSES, plain, 0)
-    frozen = probe.accuracy(fixed, pictures)
-    tuned = probe.fit(Probe(kind="finetune", epochs=15, lr=0.05, batch=32), trunk, pictures, CLASSES, plain, 0)
+    fixed = probe.fit(Probe(kind="lbfgs"), trunk, images, CLASSES, plain, 0)
+    frozen = probe.accuracy(fixed, images)
+    tuned = probe.fit(Probe(kind="finetune", epochs=15, lr=0.05, batch=32), trunk, images, CLASSES, plain, 0)
     assert state_digest(trunk) != before
-    assert probe.accuracy(tuned, pictures) >= max(0.9, frozen)
+    assert probe.accuracy(tuned, images) >= max(0.9, frozen)
 
 
-def test_sgd_goes_down_towards_the_optimum_the_same_way_every_time(pictures, plain):
+def test_sgd_approaches_the_optimum_and_is_deterministic(images, plain):
     trunk = net()
-    h = probe.features(trunk, pictures)
+    h = probe.features(trunk, images)
 
     def after(epochs):
         found = probe.fit(
-            Probe(kind="sgd", epochs=epochs, lr=1.0, batch=40), trunk, pictures, CLASSES, plain, 0
+            Probe(kind="sgd", epochs=epochs, lr=1.0, batch=40), trunk, images, CLASSES, plain, 0
         )  # fmt: skip
-        return found.head, float(F.cross_entropy(found.head(h), pictures.labels).detach())
+        return found.head, float(F.cross_entropy(found.head(h), images.labels).detach())
 
     losses = [after(epochs)[1] for epochs in (1, 10, 100)]
-    best = float(F.cross_entropy(probe.logistic(h, pictures.labels, CLASSES, 1e-6)(h), pictures.labels).detach())
+    best = float(F.cross_entropy(probe.logistic(h, images.labels, CLASSES, 1e-6)(h), images.labels).detach())
     assert losses == sorted(losses, reverse=True) and losses[0] - losses[-1] > 0.3 and losses[-1] > best
     assert torch.equal(after(10)[0].weight, after(10)[0].weight)
 
 
-def test_attacked_pictures_stay_in_the_ball_and_raise_the_loss(pictures, plain):
-    classifier = probe.fit(Probe(), net(), pictures, CLASSES, plain, 0)
-    x, labels = pictures.pixels.float() / 255, pictures.labels
+def test_adversarial_images_stay_in_the_ball_and_raise_the_loss(images, plain):
+    classifier = probe.fit(Probe(), net(), images, CLASSES, plain, 0)
+    x, labels = images.pixels.float() / 255, images.labels
     chosen = Probe(kind="robust", eps=0.05, steps=5)
-    found = probe.attacked(classifier, x, labels, chosen, np.random.default_rng(0))
+    found = probe.pgd(classifier, x, labels, chosen, np.random.default_rng(0))
     assert (found - x).abs().max() <= 0.05 + 1e-6 and found.min() >= 0 and found.max() <= 1
     with torch.no_grad():
         assert F.cross_entropy(classifier(found), labels) > F.cross_entropy(classifier(x), labels)
 
 
-def test_a_robust_probe_withstands_more(pictures, plain):
-    """Where a clean one leans on a feature that an attack moves easily: linear features of different sensitivity."""
+def test_a_robust_probe_is_more_robust(images, plain):
+    """A clean probe relies on features that an attack changes easily; features differ in sensitivity."""
     trunk = net()
     kinds = {kind: Probe(kind=kind, epochs=60, lr=0.3, batch=40, eps=0.06, steps=5) for kind in ("sgd", "robust")}
     left = {}
     for kind, chosen in kinds.items():
-        classifier = probe.fit(chosen, trunk, pictures, CLASSES, plain, 0)
-        x = pictures.pixels.float() / 255
-        found = probe.attacked(classifier, x, pictures.labels, kinds["robust"], np.random.default_rng(1))
+        classifier = probe.fit(chosen, trunk, images, CLASSES, plain, 0)
+        x = images.pixels.float() / 255
+        found = probe.pgd(classifier, x, images.labels, kinds["robust"], np.random.default_rng(1))
         with torch.no_grad():
-            left[kind] = float((classifier(found).argmax(1) == pictures.labels).float().mean())
+            left[kind] = float((classifier(found).argmax(1) == images.labels).float().mean())
     assert left["robust"] > left["sgd"]
 
 
-def test_gradients_go_through_the_probe_to_the_pictures(pictures, plain):
-    classifier = probe.fit(Probe(), net(), pictures, CLASSES, plain, 0)
-    x = (pictures.pixels[:8].float() / 255).requires_grad_(True)
-    F.cross_entropy(classifier(x), pictures.labels[:8], reduction="sum").backward()
+def test_gradients_go_through_the_probe_to_the_images(images, plain):
+    classifier = probe.fit(Probe(), net(), images, CLASSES, plain, 0)
+    x = (images.pixels[:8].float() / 255).requires_grad_(True)
+    F.cross_entropy(classifier(x), images.labels[:8], reduction="sum").backward()
     assert (x.grad.flatten(1).norm(dim=1) > 0).all()
     with torch.no_grad():
         step = 1e-3 * x.grad.sign()
-        assert F.cross_entropy(classifier(x + step), pictures.labels[:8]) > F.cross_entropy(
-            classifier(x), pictures.labels[:8]
+        assert F.cross_entropy(classifier(x + step), images.labels[:8]) > F.cross_entropy(
+            classifier(x), images.labels[:8]
         )
 
 
-def test_features_are_what_the_classifier_sees(pictures):
+def test_features_are_the_input_of_the_classifiers_head(images):
     classifier = Classifier(net(), 128, CLASSES).eval()
     seen = []
     classifier.features.register_forward_hook(lambda module, given, out: seen.append(out))
     with torch.no_grad():
-        logits = classifier(pictures.pixels[:4].float() / 255)
+        logits = classifier(images.pixels[:4].float() / 255)
         torch.testing.assert_close(classifier.head(seen[0]), logits)
-    torch.testing.assert_close(probe.features(classifier.encoder, pictures.part(torch.arange(4))), seen[0])
+    torch.testing.assert_close(probe.features(classifier.encoder, images.subset(torch.arange(4))), seen[0])
     assert isinstance(classifier.features, nn.Identity)

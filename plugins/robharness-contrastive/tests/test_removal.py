@@ -1,4 +1,4 @@
-"""Which negatives go, and how many: tables for all epochs, and a search by sorting."""
+"""Removal of false negatives: numbers against tables of all epochs, choices against a search by sorting."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from robharness_contrastive.losses import pairs
-from robharness_contrastive.removal import Removal, known, nearest
+from robharness_contrastive.removal import Removal, nearest, oracle
 
 B = 9
 INSTANCES = torch.arange(B).repeat(2)
@@ -19,11 +19,11 @@ def similarities(seed):
     return z @ z.T
 
 
-def counts(epochs=1000, batch=1024, classes=10, **rule):
-    return [Removal(**rule).count(epoch, epochs, batch, classes) for epoch in range(epochs)]
+def counts(epochs=1000, batch=1024, classes=10, **options):
+    return [Removal(**options).count(epoch, epochs, batch, classes) for epoch in range(epochs)]
 
 
-# --- how many ---
+# --- numbers ---
 
 
 def test_precision_is_one_more_every_hundred_epochs():
@@ -41,30 +41,30 @@ def test_frequency_is_a_class_share_of_the_batch():
     assert set(counts(strategy="frequency", batch=256)) == {26}
 
 
-def test_others_remove_by_no_count():
+def test_other_strategies_have_no_count():
     assert set(counts(strategy="none")) == set(counts(strategy="oracle")) == {0}
 
 
 @pytest.mark.parametrize("epochs", [7, 40, 200, 1000])
-def test_other_lengths_go_through_the_schedule_at_the_same_share(epochs):
-    """A thousandth of the way is an epoch of the paper's, whichever it falls into."""
+def test_other_lengths_scale_the_schedule(epochs):
+    """An epoch has the number of the paper's epoch at the same share of training."""
     for strategy in ("precision", "recall"):
         full = counts(strategy=strategy)
         assert counts(epochs, strategy=strategy) == [full[epoch * 1000 // epochs] for epoch in range(epochs)]
 
 
-def test_the_ladder_may_end_at_a_share_of_the_batch():
+def test_precision_may_end_at_a_share_of_the_batch():
     rungs = counts(40, batch=256, strategy="precision", most=0.2)
     assert rungs[0] == 0 and rungs[-1] == round(0.2 * 256) and rungs == sorted(rungs) and len(set(rungs)) == 10
 
 
 @pytest.mark.parametrize("wrong", [{"strategy": "precision", "most": 0}, {"strategy": "recall", "most": 0.5}])
-def test_what_a_ladder_cannot_be_is_said(wrong):
+def test_invalid_ends_are_refused(wrong):
     with pytest.raises(ValueError, match=r"most"):
         Removal(**wrong)
 
 
-# --- which ---
+# --- choices ---
 
 
 @pytest.mark.parametrize("k", [1, 4, 11])
@@ -78,7 +78,7 @@ def test_the_nearest_are_those_that_sorting_finds(k):
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_of_an_instance_all_views_go(k):
+def test_all_views_of_an_instance_are_removed(k):
     similarity, negatives = similarities(1), pairs(INSTANCES, INSTANCES, torch.arange(2 * B)).negatives
     found = nearest(similarity, negatives, k, unit="instance")
     for row in range(2 * B):
@@ -90,7 +90,7 @@ def test_of_an_instance_all_views_go(k):
 
 @pytest.mark.parametrize("unit", ["view", "instance"])
 @pytest.mark.parametrize("k", [0, 2 * B - 2, 1000])
-def test_one_negative_stays_at_least(k, unit):
+def test_at_least_one_negative_stays(k, unit):
     similarity, negatives = similarities(2), pairs(INSTANCES, INSTANCES, torch.arange(2 * B)).negatives
     found = nearest(similarity, negatives, k, unit=unit)
     left = (negatives & ~found).sum(1)
@@ -101,13 +101,13 @@ def test_one_negative_stays_at_least(k, unit):
 def test_the_oracle_removes_the_anchors_class_and_nothing_else():
     itself = torch.arange(2 * B)
     negatives, false = pairs(INSTANCES, INSTANCES, itself).negatives, CLASSES[:, None] == CLASSES[None]
-    assert torch.equal(known(similarities(3), negatives, false), negatives & false)
+    assert torch.equal(oracle(similarities(3), negatives, false), negatives & false)
 
 
 def test_the_oracle_leaves_the_least_similar_where_all_are_of_one_class():
     itself, similarity = torch.arange(2 * B), similarities(4)
     negatives = pairs(INSTANCES, INSTANCES, itself).negatives
-    found = known(similarity, negatives, torch.ones_like(negatives))
+    found = oracle(similarity, negatives, torch.ones_like(negatives))
     left = negatives & ~found
     assert (left.sum(1) == 1).all()
     expected = similarity.masked_fill(~negatives, torch.inf).argmin(1)

@@ -1,4 +1,4 @@
-"""Measures of a representation against closed forms, against scikit-learn, and in a suite."""
+"""Measures of features against closed forms, against scikit-learn, and in a suite."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def draws(*shape, seed=0):
 
 
 def clustered(classes=5, n=40, dimensions=16, spread=0.3, seed=0):
-    """Features around a direction per class, and labels, in no order."""
+    """Return features around a direction per class, and labels, in random order."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(classes), n))
     centres = rng.normal(size=(classes, dimensions))
     return centres[labels] + spread * rng.normal(size=(len(labels), dimensions)), labels
 
 
-def turned(*angles):
+def on_circle(*angles):
     return np.stack([np.cos(angles), np.sin(angles)], 1)
 
 
@@ -40,7 +40,7 @@ def turned(*angles):
 def test_uniformity_of_points_spread_evenly_over_a_circle():
     """The mean of exp(-t (2 - 2 cos a)) over the circle is exp(-2t) I_0(2t), with Bessel's I_0."""
     n = 400
-    even = turned(*np.linspace(0, 2 * np.pi, n, endpoint=False))
+    even = on_circle(*np.linspace(0, 2 * np.pi, n, endpoint=False))
     for t in (1, 2):
         mean = ive(0, 2 * t)  # exp(-2t) I_0(2t)
         without_itself = (n * mean - 1) / (n - 1)
@@ -52,21 +52,21 @@ def test_uniformity_of_points_drawn_from_a_sphere():
     points = draws(6000, 3)
     expected = np.log((1 - np.exp(-8)) / 8)
     assert measures.uniformity(points) == pytest.approx(expected, abs=0.01)
-    assert measures.uniformity(points + np.array([2, 0, 0])) > expected + 0.3  # leaning to a side is less even
+    assert measures.uniformity(points + np.array([2, 0, 0])) > expected + 0.3  # a shift to one side is less uniform
 
 
-def test_uniformity_at_its_ends():
+def test_uniformity_of_extreme_cases():
     assert measures.uniformity(np.ones((5, 4))) == pytest.approx(0)
     assert measures.uniformity([[1, 0], [-3, 0]]) == pytest.approx(-8)
     assert measures.uniformity(np.eye(50)) == pytest.approx(-4)  # all squares are 2
-    with pytest.raises(ValueError, match="there is 1 example"):
+    with pytest.raises(ValueError, match="the number of examples is 1"):
         measures.uniformity([[1.0, 2.0]])
 
 
 def test_alignment_is_a_chord():
-    """Turned by an angle a, a unit vector moves by 2 sin(a / 2), whatever its length was."""
+    """Rotated by an angle a, a unit vector moves by 2 sin(a / 2), whatever its length was."""
     angles = np.linspace(0, 3, 7)
-    found = measures.alignment(turned(*[0] * 7) * 3, turned(*angles) * np.arange(1, 8)[:, None])
+    found = measures.alignment(on_circle(*[0] * 7) * 3, on_circle(*angles) * np.arange(1, 8)[:, None])
     assert found == pytest.approx(4 * np.sin(angles / 2) ** 2)
     assert measures.alignment([[1, 0]], [[0, 1]], alpha=1) == pytest.approx([np.sqrt(2)])
 
@@ -74,7 +74,7 @@ def test_alignment_is_a_chord():
 def test_distances_of_two_clusters():
     """Classes at 0 and pi / 3 on the circle, each of two points 2 b apart: all distances are chords."""
     b = 0.1
-    points, labels = turned(-b, np.pi / 3 - b, b, np.pi / 3 + b) * [[1], [2], [3], [4]], np.array([3, 7, 3, 7])
+    points, labels = on_circle(-b, np.pi / 3 - b, b, np.pi / 3 + b) * [[1], [2], [3], [4]], np.array([3, 7, 3, 7])
     found = class_distances(points, labels)
     within = 2 * np.sin(b)
     between = np.mean([2 * np.sin(abs(np.pi / 3 + x) / 2) for x in (0, 0, 2 * b, -2 * b)])
@@ -84,7 +84,7 @@ def test_distances_of_two_clusters():
     assert found.ratios == pytest.approx([between / within] * 2)
 
 
-def test_figure_3_on_features_as_training_leaves_them():
+def test_figure_3_on_features_like_trained_ones():
     """Distances of independent directions in many dimensions are the square root of 2; about a centre of length c with
     noise of length s, points of a class lie sqrt(2) s / sqrt(c² + s²) apart, those of two classes sqrt(2)."""
     dimensions, classes = 4096, 10
@@ -96,26 +96,26 @@ def test_figure_3_on_features_as_training_leaves_them():
     assert class_distances(self_supervised, labels).ratio == pytest.approx(1.16, abs=0.02)
 
 
-def test_classes_of_one_have_no_inside():
+def test_classes_of_one_example_have_no_inner_distance():
     found = class_distances(np.eye(4), [0, 0, 1, 2])
     assert np.isnan(found.intra).tolist() == [False, True, True]
     assert found.ratio == pytest.approx(1)
     assert np.isnan(found.ratios[1:]).all()
     for labels in ([0, 1, 2, 3], [0, 0, 0, 0]):
-        with pytest.raises(ValueError, match="need 2 classes and 2 examples of one"):
+        with pytest.raises(ValueError, match="need at least 2 classes, and 2 examples of one"):
             class_distances(np.eye(4), labels)
 
 
-def test_purity_of_clusters_that_are_apart_is_1_and_of_pairs_of_strangers_0():
+def test_purity_of_distant_clusters_is_1_and_of_pairs_of_two_classes_0():
     features, labels = clustered(spread=0.01)
     assert (measures.neighbourhood_purity(features, labels) == 1).all()
-    strangers = turned(0, 0.01, 1, 1.01, 2, 2.01)
+    strangers = on_circle(0, 0.01, 1, 1.01, 2, 2.01)
     assert (measures.neighbourhood_purity(strangers, [0, 1, 0, 1, 0, 1], k=1) == 0).all()
-    with pytest.raises(ValueError, match="need 11 examples, and there are 10"):
+    with pytest.raises(ValueError, match="needs 11 examples, and there are 10"):
         measures.neighbourhood_purity(np.eye(10), range(10))
 
 
-def test_margins_are_what_is_left_when_features_have_length_1():
+def test_margins_are_distances_of_unit_features():
     """A probe on unit features, w and b: the distance of u is (w . u + b) / |w|; on r u its offset is r b."""
     rng = np.random.default_rng(0)
     points, lengths, w, b = measures.unit(draws(20, 6)), rng.uniform(0.5, 5, 20), draws(6, seed=1), 0.3
@@ -129,20 +129,20 @@ def test_margins_are_what_is_left_when_features_have_length_1():
 
 
 @pytest.fixture(params=[2**22, 300], ids=["one block", "many blocks"])
-def blocks(request, monkeypatch):
-    monkeypatch.setattr(measures, "BLOCK", request.param)
+def block(request):
+    return request.param
 
 
-def test_against_scikit_learn(blocks):
+def test_against_scikit_learn(block):
     features, labels = clustered(spread=1.5)
     distances = pairwise_distances(measures.unit(features))
     pairs = distances[np.triu_indices(len(labels), 1)]
-    assert measures.uniformity(features) == pytest.approx(np.log(np.exp(-2 * pairs**2).mean()), abs=1e-10)
-    found = class_distances(features, labels)
+    assert measures.uniformity(features, block=block) == pytest.approx(np.log(np.exp(-2 * pairs**2).mean()), abs=1e-10)
+    found = class_distances(features, labels, block=block)
     for a in range(5):
         for b in range(5):
-            block = distances[np.ix_(labels == a, labels == b)]
-            mean = block[np.triu_indices(len(block), 1)].mean() if a == b else block.mean()
+            part = distances[np.ix_(labels == a, labels == b)]
+            mean = part[np.triu_indices(len(part), 1)].mean() if a == b else part.mean()
             assert found.matrix[a, b] == pytest.approx(mean, abs=1e-10)
     off = ~np.eye(5, dtype=bool)
     assert found.ratio == pytest.approx(found.matrix[off].mean() / np.diag(found.matrix).mean())
@@ -150,7 +150,7 @@ def test_against_scikit_learn(blocks):
         _, nearest = NearestNeighbors(n_neighbors=k + 1, metric="cosine", algorithm="brute").fit(features).kneighbors()
         nearest = nearest[:, :k]
         expected = (labels[nearest] == labels[:, None]).mean(1)
-        assert measures.neighbourhood_purity(features, labels, k).tolist() == expected.tolist()
+        assert measures.neighbourhood_purity(features, labels, k, block=block).tolist() == expected.tolist()
     assert 0.2 < expected.mean() < 0.95
 
 
@@ -198,7 +198,7 @@ def test_every_metric_of_a_suite(stored):
     assert quartiles == [np.sort(attack.distances)[29], np.sort(attack.distances)[89]]
 
 
-def test_what_there_are_too_few_examples_for_is_said(source, tmp_path):
+def test_metrics_of_too_few_examples_give_the_reason(source, tmp_path):
     found = robharness.run(source, store=tmp_path / "store", plugins=source.pop("plugins"), limit=1)
     report = build(found)
     assert not report.problems
@@ -211,10 +211,10 @@ def test_what_there_are_too_few_examples_for_is_said(source, tmp_path):
 
 
 def test_a_head_that_is_not_linear_has_no_margin(source, tmp_path):
-    source["models"][0]["bent"] = True
+    source["models"][0]["nonlinear"] = True
     source["metrics"] = ["contrastive/margin", "contrastive/uniformity"]
     report = build(robharness.run(source, store=tmp_path / "store", plugins=source.pop("plugins"), limit=20))
     assert np.isnan(report.metrics["contrastive/margin"]["Digits"].value)
-    assert "no contrastive/margin for Digits: what lies behind its features is not linear, and so has no distance " \
-        "from a boundary" in report.warnings  # fmt: skip
+    assert "no contrastive/margin for Digits: the head on its features is not linear, so the distance from the " \
+        "boundary is unknown" in report.warnings  # fmt: skip
     assert report.metrics["contrastive/uniformity"]["Digits"].value < 0

@@ -1,4 +1,4 @@
-"""Clips of videos: where they lie, what TCLR compares, by explicit loops, and encoders that are trained on them."""
+"""Clips of videos: their samplers, TCLR's terms by explicit loops, and training on them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from torch import nn
 from torchvision.models import video as torchvisions
 
 from robharness import Clips, UserError
-from robharness.evaluation.clips import clip_frames
-from robharness.evaluation.images import preprocessed
-from robharness_contrastive import _given as given
-from robharness_contrastive import data, loop, networks, params, probe, video
+from robharness.data import clip_frames, preprocessed
+from robharness_contrastive import artefact, data, declared_input, loop, networks, params, probe, video
 from robharness_contrastive.augment import AUGMENTATIONS, Draws
-from robharness_contrastive.objectives import Learner, Moment
+from robharness_contrastive.objectives import Learner, TrainingStep
 from robharness_contrastive.params import Probe, Video
 
 CLASSES = 4
@@ -30,7 +28,7 @@ OF_DRIFTS = {"data": "drifts/drifts", "input": (3, 8, 16, 16), "labels": "drifts
 
 
 class Lazy:
-    """As a file is: frames are decoded when they are asked for, by numbers in a list."""
+    """A video whose frames are decoded on access, by a list of numbers, as from a file."""
 
     def __init__(self, frames):
         self._frames = frames
@@ -83,41 +81,41 @@ def assert_as_drawn(found, expected, draws):
     assert ((found - expected).abs() <= 5 * (expected * (1 - expected) / draws).sqrt() + 1e-12).all(), (found, expected)
 
 
-# --- where clips lie ---
+# --- clip samplers ---
 
 
-def test_one_clip_lies_anywhere_in_the_video():
+def test_one_clip_is_uniform_in_the_video():
     draws = Draws(1, np.arange(20_000))
-    frames = video.at_random(4, 3)(draws, torch.full((20_000,), 16), 1)
+    frames = video.random_clips(4, 3)(draws, torch.full((20_000,), 16), 1)
     assert frames.shape == (1, 20_000, 4)
     assert (frames.diff(dim=2) == 3).all() and frames.min() == 0 and frames.max() == 13
     assert_as_drawn(shares(frames[0, :, 0], 5), [0.2] * 5, 20_000)
 
 
-def test_two_clips_are_the_rarer_the_farther_they_are_apart():
+def test_probability_of_two_clips_falls_with_their_distance():
     room, n = 4, 40_000
-    frames = video.at_random(4, 3)(Draws(2, np.arange(n)), torch.full((n,), 12 + room), 2)
+    frames = video.random_clips(4, 3)(Draws(2, np.arange(n)), torch.full((n,), 12 + room), 2)
     first, second = frames[:, :, 0]
     apart = second - first
     share = [((room + 1 - k) ** 2 - (room - k) ** 2) / (room + 1) ** 2 for k in range(room + 1)]
     assert_as_drawn(shares(apart, room + 1), share, n)
     assert share == pytest.approx([9 / 25, 7 / 25, 5 / 25, 3 / 25, 1 / 25])
     for k in range(room):
-        there = first[apart == k]
-        assert_as_drawn(shares(there, room + 1 - k), [1 / (room + 1 - k)] * (room + 1 - k), len(there))
+        starts = first[apart == k]
+        assert_as_drawn(shares(starts, room + 1 - k), [1 / (room + 1 - k)] * (room + 1 - k), len(starts))
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 12, 16, 40])
-def test_short_videos_go_back_and_forth_as_the_harness_has_it(n):
+def test_short_videos_are_reflected_as_in_the_harness(n):
     clips = Clips(length=8, stride=2)
     [expected] = clip_frames(n, clips)
-    found = video.in_video(torch.arange(0, 16, 2)[None, None] + max(0, n - 16) // 2, torch.tensor([n]))
+    found = video.reflect(torch.arange(0, 16, 2)[None, None] + max(0, n - 16) // 2, torch.tensor([n]))
     assert found.flatten().tolist() == expected
 
 
 def test_local_clips_lie_along_the_global_one_as_tclrs():
     counts = torch.tensor([64, 70, 200])
-    frames = video.global_and_local(16, 4, 4, 1)(Draws(0, np.arange(3)), counts, 10)
+    frames = video.global_and_local_clips(16, 4, 4, 1)(Draws(0, np.arange(3)), counts, 10)
     assert frames.shape == (10, 3, 16) and torch.equal(frames[:5], frames[5:])
     assert (frames < counts[:, None]).all() and frames[0, 2, 0] > 0
     for row in range(3):
@@ -127,15 +125,15 @@ def test_local_clips_lie_along_the_global_one_as_tclrs():
             assert frames[1 + chunk, row].tolist() == list(range(whole[4 * chunk], whole[4 * chunk] + 16))
 
 
-def test_a_cut_that_ends_behind_the_global_clip_has_room_where_there_is_any():
-    frames = video.global_and_local(8, 4, 3, 1)(Draws(0, np.arange(500)), torch.full((500,), 27), 10)
+def test_a_local_clip_that_ends_after_the_global_one_stays_in_the_video():
+    frames = video.global_and_local_clips(8, 4, 3, 1)(Draws(0, np.arange(500)), torch.full((500,), 27), 10)
     assert frames.max() == 26 and set(frames[0, :, 0].tolist()) == {0, 1}
 
 
 def test_a_view_is_drawn_by_its_video_and_step_alone(source):
-    rows = (source.counts > 18).nonzero()[:, 0][[3, 1, 5, 2]]  # those in which clips have room
-    for count, cut in ((1, None), (2, None), (10, video.global_and_local(8, 4, 2, 1))):
-        views = data.views(source, AUGMENTATIONS["contrastive"], count, 5, cut)
+    rows = (source.counts > 18).nonzero()[:, 0][[3, 1, 5, 2]]  # videos longer than their clips
+    for count, sample_clips in ((1, None), (2, None), (10, video.global_and_local_clips(8, 4, 2, 1))):
+        views = data.augmented_views(source, AUGMENTATIONS["contrastive"], count, 5, sample_clips)
         together = views(rows, 4)
         assert [view.shape for view in together] == [(4, 3, 8, 16, 16)] * count
         assert all(view.min() >= 0 and view.max() <= 1 for view in together)
@@ -149,7 +147,7 @@ def test_a_view_is_drawn_by_its_video_and_step_alone(source):
 def test_frames_of_a_clip_share_one_augmentation(source):
     still = Drifts(1)
     still.videos = [np.repeat(still.videos[0][:1], 20, 0)]
-    views = data.views(video.load(still, params.CVRL(**OF_DRIFTS), "cpu"), AUGMENTATIONS["contrastive"], 2, 0)
+    views = data.augmented_views(video.load(still, params.CVRL(**OF_DRIFTS), "cpu"), AUGMENTATIONS["contrastive"], 2, 0)
     first, second = views(torch.tensor([0]), 0)
     assert torch.equal(first, first[:, :, :1].expand_as(first)) and not torch.equal(first, second)
 
@@ -157,9 +155,9 @@ def test_frames_of_a_clip_share_one_augmentation(source):
 # --- frames ---
 
 
-def test_what_is_judged_is_what_the_harness_attacks(drifts, source):
+def test_evaluation_clips_are_those_that_the_harness_attacks(drifts, source):
     recipe = params.CVRL(**OF_DRIFTS)
-    judged = torch.cat(list(source.plain()))
+    judged = torch.cat(list(source.evaluation_batches()))
     assert judged.shape == (40, 3, 8, 16, 16)
     for frames, found in zip(drifts.videos, judged, strict=True):
         [wanted] = clip_frames(len(frames), recipe.preprocessing.clips)
@@ -167,29 +165,31 @@ def test_what_is_judged_is_what_the_harness_attacks(drifts, source):
         assert np.array_equal(np.moveaxis(expected, -1, 0), (found * 255).round().byte().numpy())
 
 
-def test_frames_that_do_not_fit_the_memory_are_decoded_again_and_are_the_same(drifts, source, monkeypatch):
-    monkeypatch.setattr(data, "MOST", 1000)
-    decoded = video.load(drifts, params.CVRL(**OF_DRIFTS), "cpu")
-    rows, cut = torch.tensor([5, 0, 39]), video.global_and_local(8, 4, 3, 1)
-    for a, b in zip(source.look(rows, 10, 3, cut), decoded.look(rows, 10, 3, cut), strict=True):
+def test_frames_that_do_not_fit_the_memory_are_decoded_again_and_are_the_same(drifts, source):
+    decoded = video.load(drifts, params.CVRL(**OF_DRIFTS), "cpu", max_bytes=1000)
+    rows, sample_clips = torch.tensor([5, 0, 39]), video.global_and_local_clips(8, 4, 3, 1)
+    for a, b in zip(*(each.raw_views(rows, 10, 3, sample_clips) for each in (source, decoded)), strict=True):
         assert a.dtype == torch.uint8 and torch.equal(a, b)
-    assert all(torch.equal(a, b) for a, b in zip(source.plain(), decoded.plain(), strict=True))
-    part = decoded.part(torch.tensor([9, 4]))
-    assert torch.equal(next(part.plain()), next(source.plain())[[9, 4]]) and part.labels.tolist() == [1, 0]
+    assert all(
+        torch.equal(a, b) for a, b in zip(source.evaluation_batches(), decoded.evaluation_batches(), strict=True)
+    )
+    part = decoded.subset(torch.tensor([9, 4]))
+    first = next(source.evaluation_batches())
+    assert torch.equal(next(part.evaluation_batches()), first[[9, 4]]) and part.labels.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(("resize", "why"), [
-    (8, r"'drift-00' are 8 x 9 x 3 after their resize, the recipe says 16 x 16 x 3; write `video: {resize: 16}`"),
-    (18, r"'drift-03' are 18 x 24 x 3 after .*, those before it 18 x 21 x 3; write `video: {resize: \[18, 21\]}`"),
+    (8, r"'drift-00' are 8 x 9 x 3 after their resize, but the recipe says 16 x 16 x 3. Try: `video: {resize: 16}`"),
+    (18, r"'drift-03' are 18 x 24 x 3 .* those of 'drift-00' are 18 x 21 x 3. Try: `video: {resize: \[18, 21\]}`"),
 ])  # fmt: skip
-def test_frames_that_do_not_fit_are_said(resize, why):
+def test_frames_of_a_wrong_size_are_an_error(resize, why):
     odd = Drifts(8)
     odd.videos[3] = np.zeros((16, 18, 24, 3), np.uint8)
     with pytest.raises(UserError, match=why):
         video.load(odd, params.CVRL(**{**OF_DRIFTS, "video": Video(resize=resize)}), "cpu")
 
 
-# --- TCLR's terms, by loops ---
+# --- TCLR's terms by explicit loops ---
 
 
 def unit_rows(*shape, seed=0):
@@ -197,7 +197,7 @@ def unit_rows(*shape, seed=0):
 
 
 def nt_xent(a, b, temperature):
-    """Of two views, each (n, d): every row against all others of both."""
+    """NT-Xent of two views, each (n, d), by explicit sums."""
     rows, n = torch.cat([a, b]), len(a)
     total = 0.0
     for i in range(2 * n):
@@ -206,7 +206,7 @@ def nt_xent(a, b, temperature):
     return total / (2 * n)
 
 
-def test_instances_are_told_apart_by_every_pair_of_views():
+def test_videos_are_contrasted_by_every_pair_of_views():
     """The authors' sum goes over all ordered pairs of the 8 local clips, over 4: 14 times the mean of pairs."""
     z = unit_rows(8, 5)
     ordered = [nt_xent(z[a], z[b], 0.1) for a in range(8) for b in range(8) if a != b]
@@ -214,7 +214,7 @@ def test_instances_are_told_apart_by_every_pair_of_views():
     assert float(video.instance(z[:2], 0.1)) == pytest.approx(nt_xent(z[0], z[1], 0.1))
 
 
-def test_clips_of_one_video_are_told_apart():
+def test_clips_of_one_video_are_contrasted():
     """The authors' sum goes over videos: as many times the mean."""
     z = unit_rows(2, 4, 5)
     each = [nt_xent(z[0, :, row], z[1, :, row], 0.1) for row in range(5)]
@@ -242,15 +242,15 @@ def tclr(**changed):
         return Learner(networks.Encoder(trunk, 6, None), video.TCLRObjective(recipe, 6, 40)).double()
 
 
-def moment():
-    return Moment(epoch=0, epochs=1, step=0, steps=1, batch=5)
+def training_step():
+    return TrainingStep(epoch=0, epochs=1, step=0, steps=1, batch=5)
 
 
 def test_tclr_is_the_weighted_sum_of_its_terms():
     weights = (0.5, 14.0, 5.0, 16.0)
     learner = tclr(terms=weights)
     clips = torch.from_numpy(np.random.default_rng(0).random((2, 5, 5, 3, 8, 16, 16)))
-    loss = learner(list(clips.flatten(0, 1)), torch.arange(5), moment())
+    loss = learner(list(clips.flatten(0, 1)), torch.arange(5), training_step())
     encode, project = learner.encoder, lambda h: F.normalize(learner.objective.projection(h), dim=-1)
     whole = torch.stack([project(encode(clips[a, 0])) for a in range(2)])
     local = torch.stack([torch.stack([project(encode(clips[a, 1 + j])) for j in range(4)]) for a in range(2)])
@@ -266,10 +266,10 @@ def test_tclr_is_the_weighted_sum_of_its_terms():
     assert all(value.grad.abs().max() > 0 for name, value in learner.named_parameters() if "2.bias" not in name)
 
 
-def test_tclr_starts_where_all_clips_are_alike():
+def test_tclrs_start_is_the_loss_of_equal_clips():
     learner = tclr()
     clips = [torch.full((5, 3, 8, 16, 16), 0.5, dtype=torch.float64)] * 10
-    value = learner(clips, torch.arange(5), moment()).value
+    value = learner(clips, torch.arange(5), training_step()).value
     assert (
         float(value)
         == pytest.approx(learner.objective.start)
@@ -278,9 +278,9 @@ def test_tclr_starts_where_all_clips_are_alike():
     assert 0 < learner.objective.floor < 0.1
 
 
-def test_too_few_steps_through_time_are_said(drifts, job):
+def test_too_few_time_steps_are_an_error(drifts, job):
     recipe = params.TCLR(**{**OF_DRIFTS, "chunks": 8})
-    with pytest.raises(UserError, match="makes 4 steps through time, fewer than TCLR's 8 chunks"):
+    with pytest.raises(UserError, match=r"features have 4 time steps, fewer than TCLR's 8 chunks. Try: .*`chunks: 4`"):
         loop.train(job(recipe, dataset=drifts))
 
 
@@ -324,56 +324,53 @@ RECIPES = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_objective_gives_a_network_whose_gradient_reaches_all_frames(job, drifts, name):
-    told = job(RECIPES[name], dataset=drifts)
-    loop.train(told)
-    net = loop.build(RECIPES[name], told.folder / loop.WEIGHTS).eval()
-    clips = next(video.load(drifts, RECIPES[name], "cpu").plain())[:6].requires_grad_(True)
+    training = job(RECIPES[name], dataset=drifts)
+    loop.train(training)
+    net = loop.build(RECIPES[name], training.folder / artefact.WEIGHTS).eval()
+    clips = next(video.load(drifts, RECIPES[name], "cpu").evaluation_batches())[:6].requires_grad_(True)
     logits = net(clips)
     assert logits.shape == (6, CLASSES) and logits.isfinite().all()
     F.cross_entropy(logits, torch.tensor(drifts.labels[:6])).backward()
     assert (clips.grad.abs().amax((1, 3, 4)) > 0).all()
-    noted = [json.loads(line) for line in (told.folder / loop.METRICS).read_text().splitlines()]
+    noted = [json.loads(line) for line in (training.folder / artefact.METRICS).read_text().splitlines()]
     assert [line["epoch"] for line in noted] == [1, 2]
 
 
-def test_probes_see_the_clips_that_are_judged(source):
+def test_probes_use_the_clips_of_evaluation(source):
     net = networks.encoder("r2plus1d-narrow", "", (3, 8, 16, 16))
     found = probe.features(net, source)
     with torch.no_grad():
-        torch.testing.assert_close(found, net(torch.cat(list(source.plain()))))
+        torch.testing.assert_close(found, net(torch.cat(list(source.evaluation_batches()))))
     classifier = probe.fit(Probe(l2=1e-4), net, source, CLASSES, None, 0)
     assert probe.accuracy(classifier, source) > 0.9
 
 
 @pytest.mark.parametrize("name", ["cvrl", "tclr"])
-def test_stopped_after_an_epoch_it_comes_to_the_same_weights(job, drifts, name, monkeypatch):
+def test_stopped_after_an_epoch_it_comes_to_the_same_weights(job, drifts, name):
     whole, again = job(RECIPES[name], "whole", dataset=drifts), job(RECIPES[name], "again", dataset=drifts)
     loop.train(whole)
-    saved = loop._save
 
-    def dying(*words):
-        saved(*words)
+    def save_and_stop(*words):
+        artefact.save_checkpoint(*words)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "_save", dying)
     with pytest.raises(KeyboardInterrupt):
-        loop.train(again)
-    monkeypatch.setattr(loop, "_save", saved)
+        loop.train(again, save=save_and_stop)
     loop.train(again)
-    expected, found = (load_file(job.folder / loop.WEIGHTS) for job in (whole, again))
+    expected, found = (load_file(job.folder / artefact.WEIGHTS) for job in (whole, again))
     assert expected.keys() == found.keys() and all(torch.equal(value, found[key]) for key, value in expected.items())
-    assert (whole.folder / loop.METRICS).read_text() == (again.folder / loop.METRICS).read_text()
+    assert (whole.folder / artefact.METRICS).read_text() == (again.folder / artefact.METRICS).read_text()
 
 
-# --- what a suite says ---
+# --- options in a suite ---
 
 
 def test_clips_in_training_are_those_of_the_model():
-    pictures, clips = given(params.SimCLR()), given(params.CVRL())
-    assert (pictures["input"].kind, pictures["preprocessing"]) == ("image", None)
+    images, clips = declared_input(params.SimCLR()), declared_input(params.CVRL())
+    assert (images["input"].kind, images["preprocessing"]) == ("image", None)
     assert (clips["input"].kind, clips["input"].shape) == ("video", (3, 8, 32, 32))
     assert clips["preprocessing"].clips == Clips(length=8, stride=3)
-    found = given(params.Supervised(data="datasets/ucf101", network="r2plus1d-18"))
+    found = declared_input(params.Supervised(data="datasets/ucf101", network="r2plus1d-18"))
     assert (found["input"].kind, found["input"].shape, found["labels"]) == ("video", (3, 16, 112, 112), "ucf-101")
     steps = found["preprocessing"]
     assert (steps.resize, steps.crop, steps.size) == ((128, 171), (112, 112), (112, 112))
@@ -381,17 +378,19 @@ def test_clips_in_training_are_those_of_the_model():
 
 
 @pytest.mark.parametrize(("changed", "why"), [
-    ({"data": "datasets/cifar-10"}, "TCLR compares clips of videos; 'datasets/cifar-10' has pictures"),
-    ({"chunks": 3}, "clips of 8 frames do not have 3 chunks of equal length"),
+    ({"data": "datasets/cifar-10"}, "TCLR compares clips of videos, but 'datasets/cifar-10' has images"),
+    ({"chunks": 3}, "cannot divide clips of 8 frames into 3 chunks of equal length. Try: `chunks: 2`"),
     ({"local_stride": 0}, "local_stride=0 must be above 0"),
 ])  # fmt: skip
-def test_recipes_that_cannot_be_are_said(changed, why):
+def test_invalid_recipes_are_refused(changed, why):
     with pytest.raises(ValueError, match=why):
         params.TCLR(**changed)
 
 
-def test_networks_are_of_videos_or_of_pictures():
-    with pytest.raises(UserError, match="no network 'small' for videos; there are r2plus1d-narrow, r2plus1d-18, r2p"):
+def test_networks_are_of_videos_or_of_images():
+    with pytest.raises(
+        UserError, match="no network 'small' for videos, only r2plus1d-narrow, r2plus1d-18, r2plus1d-18-d"
+    ):
         networks.encoder("small", "", (3, 8, 32, 32))
-    with pytest.raises(UserError, match="no network 'r2plus1d-18'; there are small, "):
+    with pytest.raises(UserError, match="no network 'r2plus1d-18' for images, only small, "):
         networks.encoder("r2plus1d-18", "", (3, 32, 32))

@@ -1,4 +1,4 @@
-"""The library, given the random numbers that a kernel draws."""
+"""The library `imagecorruptions` with the random numbers that a kernel draws."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from robharness_corruptions.constants import IMAGENET
 
 @pytest.fixture(scope="session")
 def _compiled():
-    """Numba learns at its first compilation what NumPy's generators are, so that comes before they are replaced."""
+    """Compile with numba before NumPy's generators are replaced, since numba reads their types then."""
     imagecorruptions.corrupt(np.zeros((32, 32, 3), np.uint8), 1, "glass_blur", seed=0)
 
 
 @pytest.fixture
 def theirs(monkeypatch, _compiled):
-    """(name, pictures, severity, ids, seed) -> what `imagecorruptions` makes of the numbers that the examples draw.
+    """(name, images, severity, ids, seed) -> what `imagecorruptions` makes of the numbers that the examples draw.
 
     All but Poisson numbers, which are made in another way: of these, what it draws itself.
     """
 
-    def corrupted(name, pictures, severity, ids, seed=0):
+    def corrupted(name, images, severity, ids, seed=0):
         found = []
-        for picture, example in zip(pictures, ids, strict=True):
+        for image, example in zip(images, ids, strict=True):
             rng = ExampleRNG(seed, f"corruptions/{name}", [example])
             with monkeypatch.context() as patched:
                 extra = {}
                 if name == "shot_noise":
                     np.random.seed(rng.integer("library", 0))  # noqa: TID251 (how the library is seeded by hand)
                 elif name == "impulse_noise":
-                    extra["seed"] = _Impulses(rng.uniform("noise", picture.shape)[0].numpy(), severity)
+                    extra["seed"] = _Impulses(rng.uniform("noise", image.shape)[0].numpy(), severity)
                 else:
-                    _feed(patched, name, picture.shape, rng)
-                found.append(imagecorruptions.corrupt(picture, severity, name, **extra))
+                    _feed(patched, name, image.shape, rng)
+                found.append(imagecorruptions.corrupt(image, severity, name, **extra))
         return np.stack(found)
 
     return corrupted
@@ -45,12 +45,12 @@ def theirs(monkeypatch, _compiled):
 
 @pytest.fixture(scope="session")
 def swapped():
-    """(x, steps, reach) -> x after the library's loop of a glass blur, pixel by pixel, with these steps."""
+    """A function (x, steps, reach) -> x after the library's loop of a glass blur with these steps."""
     return _swapped
 
 
 class _Impulses(np.random.Generator):
-    """Says twice, first which values are replaced and then which of them by white, by one number for each."""
+    """A generator that derives both of the library's draws, replaced and white values, from one number per value."""
 
     def __init__(self, uniforms, severity):
         super().__init__(np.random.PCG64(0))
@@ -61,7 +61,7 @@ class _Impulses(np.random.Generator):
 
 
 def _feed(patched, name, shape, rng):
-    """The library's generators give what ours drew for the one example of rng, in the library's order."""
+    """Make the library's generators return our draws for the one example of rng, in the library's order."""
     height, width = shape[:2]
 
     def uniform(draw, sides):

@@ -1,4 +1,4 @@
-"""The two tables, against what the publisher's code says."""
+"""The two tables of constants against the publishers' code."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ elastic_transform c = [(32*0, 32*0, 32*0.08), (32*0.05, 32*0.2, 32*0.07), (32*0.
 PUBLISHED = dict(re.findall(r"^(\w+) c = (.*)$", SCRIPT, re.MULTILINE))
 
 
-def said(name, text):
-    """A script's list as our table has it: zooms as their end and step, distances as shares of the side."""
+def parsed(name, text):
+    """Convert a script's list to the form of our table: zooms as end and step, distances as shares of the side."""
     entries = eval(text, {"np": np})
     return [entry if not isinstance(entry, np.ndarray) else entry.tolist() for entry in entries]
 
@@ -56,7 +56,7 @@ def ours(name, table):
 
 @pytest.mark.parametrize("name", CIFAR)
 def test_cifars_are_those_of_the_script(name):
-    assert ours(name, CIFAR) == said(name, PUBLISHED[name])
+    assert ours(name, CIFAR) == parsed(name, PUBLISHED[name])
     assert len(CIFAR[name]) == 5
 
 
@@ -65,5 +65,5 @@ def test_imagenets_are_those_of_the_librarys_source(name):
     source = inspect.getsource(getattr(library, name))
     which = r"alpha|c"
     text = re.search(rf"(?:{which}) = (\[.*?\])\[\s*severity - 1\]", source, re.DOTALL)[1]
-    assert ours(name, IMAGENET) == said(name, text)
+    assert ours(name, IMAGENET) == parsed(name, text)
     assert len(IMAGENET[name]) == 5

@@ -1,4 +1,4 @@
-"""The contract of corruptions: of all kernels, and of some that the library renders."""
+"""Contract checks of all kernels, and of some corruptions of the reference."""
 
 from __future__ import annotations
 

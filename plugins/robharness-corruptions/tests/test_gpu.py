@@ -1,4 +1,4 @@
-"""On a GPU: the pictures of a CPU but for rounding, the same ones whatever the neighbours, in little memory."""
+"""On a GPU, images equal those of a CPU except for rounding, do not depend on their batch, and need little memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernels beside `imagecorruptions`: the same pictures where both get the same random numbers."""
+"""Kernels against `imagecorruptions`: the same random numbers give the same images."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ SPECS = {name.removeprefix("extra/"): spec for name, spec in EVERY.items() if no
 IDS = ("hill", "lake", "wood")
 SEVERITIES = (1, 2, 3, 4, 5)
 PAIRED = [name for name in SPECS if name != "shot_noise"]
-"""The library makes Poisson numbers in another way, so these are compared in distribution."""
+"""Corruptions whose numbers the library draws by another method, so that they are compared in distribution."""
 
 
 def photo(seed, height=48, width=40):
-    """A picture with edges, gradients, texture, black, white and flat grey."""
+    """Return an image with edges, gradients, texture, black, white and flat grey."""
     y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin(x / (3 + c) + seed) * 40 + np.cos(y / (5 - c)) * 40 + 120 for c in range(3)]
     noisy = np.stack(waves, -1) + np.random.default_rng(seed).normal(0, 8, (height, width, 3)) + 60 * (x > y)[..., None]
-    picture = np.clip(noisy, 0, 255).astype(np.uint8)
-    picture[:8, :8], picture[:8, 8:16], picture[8:16, :8] = 0, 255, 77
-    return picture
+    image = np.clip(noisy, 0, 255).astype(np.uint8)
+    image[:8, :8], image[:8, 8:16], image[8:16, :8] = 0, 255, 77
+    return image
 
 
 def photos(height=48, width=40):
@@ -55,28 +55,28 @@ def batch_of(canvas, ids):
     return Batch(ids, x, labels, torch.from_numpy(canvas))
 
 
-def example_ids(pictures):
-    return [f"example {row}" for row in range(len(pictures))]
+def example_ids(images):
+    return [f"example {row}" for row in range(len(images))]
 
 
 def streams(name, ids=IDS, seed=0):
     return ExampleRNG(seed, f"corruptions/{name}", ids)
 
 
-def corrupt(name, pictures, severity=1, ids=None, seed=0, constants="imagenet"):
-    ids = ids or example_ids(pictures)
-    batch = batch_of(pictures, ids)
+def corrupt(name, images, severity=1, ids=None, seed=0, constants="imagenet"):
+    ids = ids or example_ids(images)
+    batch = batch_of(images, ids)
     before = batch.canvas.clone()
     params = SPECS[name].params(constants=constants)
     corrupted = SPECS[name].build(params).perturb(None, batch, severity, streams(name, ids, seed))
-    assert torch.equal(batch.canvas, before), "the batch's own pictures stay as they are"
+    assert torch.equal(batch.canvas, before), "the batch's images must not change"
     assert corrupted.dtype == torch.uint8
     assert corrupted.shape == batch.canvas.shape
     return corrupted.numpy()
 
 
 def assert_alike(ours, reference, equal=0.8):
-    """Within a grey level for 99 % of the values, the same for most, and no bias but that of ties."""
+    """Assert equality within one grey level for 99 % of values, exact equality for most, and no bias except in ties."""
     difference = ours.astype(int) - reference
     assert (abs(difference) <= 1).mean() >= 0.99
     assert (difference == 0).mean() >= equal
@@ -87,7 +87,7 @@ def assert_alike(ours, reference, equal=0.8):
 
 
 def video(name, frames, numbers, severity=3, ids=IDS):
-    """Frames, (N, T, H, W, 3), as the suite gives them to a corruption."""
+    """Corrupt frames, (N, T, H, W, 3), as the suite gives them to a corruption."""
     x, labels = torch.zeros(len(ids), 3, 8, 8), torch.zeros(len(ids), dtype=torch.int64)
     batch = Batch(ids, x, labels, torch.from_numpy(frames), frames=torch.tensor(numbers).expand(len(ids), -1))
     params = SPECS[name].params(constants="imagenet")
@@ -104,12 +104,12 @@ def test_the_frames_of_a_still_video_differ_in_noise_and_flakes_alone(name):
     is_new = name.endswith("_noise") or name == "snow"
     for frames in found:
         assert all(np.array_equal(frame, frames[0]) is not is_new for frame in frames[1:])
-    if not is_new:  # what a picture of that name gets
+    if not is_new:  # as an image of that name
         np.testing.assert_array_equal(found[:, 0], corrupt(name, photos(), 3, IDS))
 
 
 @pytest.mark.parametrize("name", ["gaussian_noise", "snow", "fog"])
-def test_a_frame_is_the_same_for_every_model_that_looks_at_it(name):
+def test_a_frame_is_the_same_for_models_with_other_frames(name):
     still = np.repeat(photos()[:, None], 4, 1)
     sparse, dense = video(name, still[:, :2], [2, 9]), video(name, still, [7, 8, 9, 10])
     np.testing.assert_array_equal(sparse[:, 1], dense[:, 2])
@@ -119,7 +119,7 @@ def test_a_frame_is_the_same_for_every_model_that_looks_at_it(name):
 
 
 def test_the_ice_of_the_published_files_is_of_five_photos():
-    """And otherwise the same: the two differ where they draw another photo, but for parts that are white in both."""
+    """Images differ only if they draw another photo, except in parts that are white in both."""
     grey, ids = np.full((60, 48, 48, 3), 90, np.uint8), [f"example {row}" for row in range(60)]
     drawn = streams("frost", ids).uniform("ice", (3,))[:, 0].numpy()
     six, five = (drawn * 6).astype(int), (drawn * 5).astype(int)
@@ -139,10 +139,10 @@ def test_the_ice_of_the_published_files_is_of_five_photos():
 
 @pytest.mark.parametrize("severity", SEVERITIES)
 @pytest.mark.parametrize("name", PAIRED)
-def test_real_photos_come_out_as_the_librarys(name, severity, real, theirs):
-    pictures = real[:: 3 if name in ("zoom_blur", "spatter") else 2]
-    ours = corrupt(name, pictures, severity)
-    reference = theirs(name, pictures, severity, example_ids(pictures))
+def test_real_photos_equal_the_librarys(name, severity, real, theirs):
+    images = real[:: 3 if name in ("zoom_blur", "spatter") else 2]
+    ours = corrupt(name, images, severity)
+    reference = theirs(name, images, severity, example_ids(images))
     assert_alike(ours, reference)
     if name in ("jpeg_compression", "pixelate", "impulse_noise"):
         np.testing.assert_array_equal(ours, reference)
@@ -151,32 +151,32 @@ def test_real_photos_come_out_as_the_librarys(name, severity, real, theirs):
 @pytest.mark.parametrize("size", [(32, 32), (61, 90)])
 @pytest.mark.parametrize("severity", [1, 3, 5])
 @pytest.mark.parametrize("name", PAIRED)
-def test_pictures_of_any_size_come_out_as_the_librarys(name, severity, size, theirs):
-    pictures = photos(*size)
-    ours, reference = corrupt(name, pictures, severity), theirs(name, pictures, severity, example_ids(pictures))
+def test_images_of_any_size_equal_the_librarys(name, severity, size, theirs):
+    images = photos(*size)
+    ours, reference = corrupt(name, images, severity), theirs(name, images, severity, example_ids(images))
     if name == "spatter" and size == (32, 32):  # the library divides by 0 where no drop fell, and casts it
-        drops = [not np.array_equal(picture, corrupted) for picture, corrupted in zip(pictures, ours, strict=True)]
+        drops = [not np.array_equal(image, corrupted) for image, corrupted in zip(images, ours, strict=True)]
         ours, reference = ours[drops], reference[drops]
         assert len(ours)
     assert_alike(ours, reference, equal=0.75)
 
 
 def test_glass_copies_pixels_as_the_loop_does(swapped):
-    """Bit for bit without the blurs, with long chains of copies."""
+    """Without the blurs, equal bit for bit, with long chains of copies."""
     for reach, sweeps in ((1, 2), (2, 3), (4, 2), (4, 4)):
-        pictures = photos(70, 53)
-        ours = blur.glass_blur(torch.from_numpy(pictures).permute(0, 3, 1, 2), (0.01, reach, sweeps), streams("glass"))
-        for row, picture in enumerate(pictures):
+        images = photos(70, 53)
+        ours = blur.glass_blur(torch.from_numpy(images).permute(0, 3, 1, 2), (0.01, reach, sweeps), streams("glass"))
+        for row, image in enumerate(images):
             for sweep in range(sweeps):
                 uniforms = streams("glass", [IDS[row]]).uniform(f"sweep {sweep}", (2, 70, 53))[0]
-                swapped(picture, (uniforms * (2 * reach)).long().numpy() - reach, reach)
-            np.testing.assert_array_equal(ours[row].permute(1, 2, 0).to(torch.uint8).numpy(), picture)
+                swapped(image, (uniforms * (2 * reach)).long().numpy() - reach, reach)
+            np.testing.assert_array_equal(ours[row].permute(1, 2, 0).to(torch.uint8).numpy(), image)
 
 
 @pytest.mark.parametrize("table", [IMAGENET, CIFAR], ids=["imagenet", "cifar"])
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_photons_are_poisson_numbers(table, severity):
-    """Every level's histogram against Poisson's own, by chi-square over 200,000 draws, and what a count becomes."""
+    """Compare each level's histogram with the Poisson distribution by chi-square over 200,000 draws."""
     from scipy import stats
 
     photons = table["shot_noise"][severity - 1]
@@ -214,12 +214,12 @@ def test_impulses_are_as_many_black_as_white_ones(severity):
 # --- CIFAR-10-C ------------------------------------------------------------------------------------------------------
 
 
-def second_way(name, picture, c, rng):
-    """The steps of CIFAR-10-C's script where they differ from ImageNet-C's, with SciPy, OpenCV and PIL."""
+def second_way(name, image, c, rng):
+    """Return the result of CIFAR-10-C's script by SciPy, OpenCV and PIL, for steps that differ from ImageNet-C's."""
     from PIL import Image
 
-    height, width = picture.shape[:2]
-    x = picture.astype(np.float32) / 255
+    height, width = image.shape[:2]
+    x = image.astype(np.float32) / 255
     uniform = lambda draw, sides: rng.uniform(draw, sides)[0].double().numpy()  # noqa: E731
 
     def zoomed(image, factor):
@@ -233,8 +233,8 @@ def second_way(name, picture, c, rng):
         layers = [zoomed(x, factor) for factor in np.arange(1, *c)]
         return (x + sum(layers)) / (len(layers) + 1) * 255
     if name == "pixelate":
-        image = Image.fromarray(picture).resize((int(width * c), int(height * c)), Image.Resampling.BOX)
-        return np.asarray(image.resize((width, height), Image.Resampling.BOX))
+        resized = Image.fromarray(image).resize((int(width * c), int(height * c)), Image.Resampling.BOX)
+        return np.asarray(resized.resize((width, height), Image.Resampling.BOX))
     if name == "fog":
         return None
     if name == "frost":
@@ -243,7 +243,7 @@ def second_way(name, picture, c, rng):
         ice = cv2.imread(str(library.importlib.resources.files("imagecorruptions") / "frost" / folder))[..., ::-1]
         ice = cv2.resize(np.ascontiguousarray(ice), (0, 0), fx=0.2, fy=0.2)
         y, x = int(down * (ice.shape[0] - height)), int(right * (ice.shape[1] - width))
-        return np.clip(c[0] * picture + c[1] * ice[y : y + height, x : x + width].astype(float), 0, 255)
+        return np.clip(c[0] * image + c[1] * ice[y : y + height, x : x + width].astype(float), 0, 255)
     if name == "snow":
         mean, deviation, zoom, least, radius, sigma, share = c
         layer = rng.normal("flakes", (1, height, width))[0, 0].numpy() * deviation + mean
@@ -268,11 +268,11 @@ def second_way(name, picture, c, rng):
 
 @pytest.mark.parametrize("severity", SEVERITIES)
 @pytest.mark.parametrize("name", sorted(kernels.CIFAR_KERNELS))
-def test_the_steps_of_cifar_a_second_way(name, severity):
-    pictures = photos(32, 32)
-    ours = corrupt(name, pictures, severity, IDS, constants="cifar")
+def test_the_steps_of_cifar_against_a_second_implementation(name, severity):
+    images = photos(32, 32)
+    ours = corrupt(name, images, severity, IDS, constants="cifar")
     c = CIFAR[name][severity - 1]
-    other = [second_way(name, picture, c, streams(name, [IDS[row]])) for row, picture in enumerate(pictures)]
+    other = [second_way(name, image, c, streams(name, [IDS[row]])) for row, image in enumerate(images)]
     other = np.clip(np.stack(other), 0, 255)
     # OpenCV rounds the places of a warp to 1/32 pixel, and its JPEG decoder's photos differ from PIL's by a level.
     loose = name in ("elastic_transform", "frost")
@@ -280,14 +280,14 @@ def test_the_steps_of_cifar_a_second_way(name, severity):
     assert abs((ours - np.trunc(other)).mean()) < 0.2
 
 
-def test_small_pictures_take_cifars_constants_unless_said():
+def test_small_images_use_cifars_constants_by_default():
     for size, table in ((32, "cifar"), (63, "cifar"), (64, "imagenet"), (96, "imagenet")):
-        pictures = photos(size, 96)
+        images = photos(size, 96)
         for name in ("gaussian_noise", "pixelate"):
-            by_size, told = corrupt(name, pictures, constants=None), corrupt(name, pictures, constants=table)
-            np.testing.assert_array_equal(by_size, told)
+            by_size, explicit = corrupt(name, images, constants=None), corrupt(name, images, constants=table)
+            np.testing.assert_array_equal(by_size, explicit)
             assert not np.array_equal(
-                by_size, corrupt(name, pictures, constants={"cifar": "imagenet"}.get(table, "cifar"))
+                by_size, corrupt(name, images, constants={"cifar": "imagenet"}.get(table, "cifar"))
             )
 
 
@@ -298,22 +298,22 @@ def test_small_pictures_take_cifars_constants_unless_said():
 @pytest.mark.parametrize("name", SPECS)
 def test_an_example_is_the_same_whatever_its_batch_order_and_neighbours(name, size):
     ids = [f"example {row}" for row in range(9)]
-    pictures = np.concatenate([photos(*size)] * 3)
-    together = corrupt(name, pictures, 2, ids)
+    images = np.concatenate([photos(*size)] * 3)
+    together = corrupt(name, images, 2, ids)
     for rows in ([8, 7, 6, 5, 4, 3, 2, 1, 0], [4], [7, 1], [3, 0, 3]):
-        found = corrupt(name, pictures[rows], 2, [ids[row] for row in rows])
+        found = corrupt(name, images[rows], 2, [ids[row] for row in rows])
         np.testing.assert_array_equal(found, together[rows])
 
 
 @pytest.mark.parametrize("name", SPECS)
 def test_they_draw_as_they_say(name):
-    pictures = photos()
-    first, again = corrupt(name, pictures, 3, IDS), corrupt(name, pictures, 3, IDS, seed=1)
+    images = photos()
+    first, again = corrupt(name, images, 3, IDS), corrupt(name, images, 3, IDS, seed=1)
     if SPECS[name].randomness == "none":
         np.testing.assert_array_equal(first, again)
         return
     assert not np.array_equal(first, again)
-    hill, twin = corrupt(name, pictures[[0, 0]], 3, ("hill", "for_model"))
+    hill, twin = corrupt(name, images[[0, 0]], 3, ("hill", "twin"))
     assert not np.array_equal(hill, twin)
 
 
@@ -321,10 +321,8 @@ def test_they_draw_as_they_say(name):
 @pytest.mark.parametrize("name", SPECS)
 def test_severities_differ_and_grow(name, constants):
     size = (96, 96) if constants == "imagenet" else (32, 32)
-    pictures = photos(*size)
-    change = [
-        abs(corrupt(name, pictures, s, IDS, constants=constants).astype(int) - pictures).mean() for s in SEVERITIES
-    ]
+    images = photos(*size)
+    change = [abs(corrupt(name, images, s, IDS, constants=constants).astype(int) - images).mean() for s in SEVERITIES]
     assert len(set(change)) >= 4  # two of CIFAR's motion blurs differ in weights below a millionth only
     grows = name not in ("saturate", "spatter", "elastic_transform", "snow", "glass_blur", "pixelate")
     assert change[0] < change[4] or not grows
@@ -336,8 +334,7 @@ def test_severities_differ_and_grow(name, constants):
 def test_values_are_clipped_and_truncated(monkeypatch):
     values = torch.tensor([-3.0, 0.99, 254.999, 300.0])[:, None, None, None]
     monkeypatch.setitem(kernels.KERNELS, "fog", lambda x, c, rng: values.repeat(1, *x.shape[1:]))
-    monkeypatch.setattr(kernels, "PIECE", 10**9)
-    found = kernels.BatchedCorruption("fog", "imagenet").perturb(
+    found = kernels.BatchedCorruption("fog", "imagenet", piece=10**9).perturb(
         None, batch_of(np.zeros((4, 32, 32, 3), np.uint8), "abcd"), 1, streams("fog", "abcd")
     )
     assert found[:, 0, 0, 0].tolist() == [0, 0, 254, 255]
@@ -356,20 +353,20 @@ def test_pieces_cover_a_batch():
             assert all((rows.stop - rows.start - 1) * kernels.SHARES <= n for rows in cut)
 
 
-def test_threads_share_pictures_and_change_nothing(monkeypatch):
-    pictures, seen = np.concatenate([photos(224, 224)] * 2), []
+def test_threads_share_images_and_change_nothing(monkeypatch):
+    images, seen = np.concatenate([photos(224, 224)] * 2), []
 
     def kernel(x, c, rng):
         seen.append(torch.get_num_threads())
         return weather.fog(x, c, rng)
 
     monkeypatch.setitem(kernels.KERNELS, "fog", kernel)
-    alone = corrupt("fog", pictures)
+    alone = corrupt("fog", images)
     before = torch.get_num_threads()
     for count in (2, 3):
         torch.set_num_threads(count)
         try:
-            np.testing.assert_array_equal(corrupt("fog", pictures), alone)
+            np.testing.assert_array_equal(corrupt("fog", images), alone)
             assert torch.get_num_threads() == count
         finally:
             torch.set_num_threads(before)
@@ -380,10 +377,10 @@ def test_an_empty_batch_stays_empty():
     assert corrupt("fog", np.zeros((0, 40, 40, 3), np.uint8), ids=()).shape == (0, 40, 40, 3)
 
 
-def test_pictures_that_are_too_small_or_grey_are_refused():
-    with pytest.raises(ValueError, match=r"at least 32 x 32 pixels, and got 40 x 31; .* canvas: 224"):
+def test_images_that_are_too_small_or_grey_are_refused():
+    with pytest.raises(ValueError, match=r"at least 32 x 32 pixels, but the canvas has 40 x 31. .* canvas: 224"):
         corrupt("fog", np.zeros((1, 40, 31, 3), np.uint8))
-    with pytest.raises(ValueError, match="needs pictures of 3 channels"):
+    with pytest.raises(ValueError, match="needs images with 3 channels"):
         corrupt("fog", np.zeros((1, 40, 40, 1), np.uint8))
 
 
@@ -413,7 +410,7 @@ def test_names_and_groups():
     assert {*IMAGENET} == {*CIFAR} == {*kernels.KERNELS} == {*SPECS}
 
 
-def test_a_star_means_the_fifteen_and_not_what_stands_apart():
+def test_a_star_matches_the_fifteen_without_extra_ones():
     suite = {"robharness": 1, "name": "s", "data": {"name": "samples/imagenet-photos", "split": "val"},
              "models": [{"model": "samples/efficientnet-lite0"}]}  # fmt: skip
     for folder, n in (("", 15), ("extra/", 4), ("reference/", 15), ("reference/extra/", 4)):
@@ -423,7 +420,7 @@ def test_a_star_means_the_fifteen_and_not_what_stands_apart():
         assert {name.rpartition("/")[0] for name in names} == {folder.rstrip("/")}
 
 
-def test_rendering_imports_no_opencv_and_declaring_nothing_heavy():
+def test_kernels_import_no_opencv_and_declarations_nothing_heavy():
     script = """
 import sys
 import robharness_corruptions

@@ -24,12 +24,12 @@ SPECS = {spec.name.rpartition("/")[2]: spec for spec in robharness_corruptions()
 RANDOM = [name for name, spec in SPECS.items() if spec.randomness == "example"]
 SEVERITIES = (1, 2, 3, 4, 5)
 DRAWS = 50
-"""Of shot noise, whose numbers the library draws itself; the others get the same numbers, and fewer draws will do."""
+"""Draws of shot noise, whose numbers the library draws itself; other corruptions share numbers and need fewer draws."""
 
 
-def ours(name, pictures, severity, ids, seed=0):
+def ours(name, images, severity, ids, seed=0):
     x, labels = torch.zeros(len(ids), 3, 8, 8), torch.zeros(len(ids), dtype=torch.int64)
-    batch = Batch(ids, x, labels, torch.from_numpy(pictures))
+    batch = Batch(ids, x, labels, torch.from_numpy(images))
     rng = ExampleRNG(seed, f"corruptions/{name}", ids)
     return BatchedCorruption(name, "imagenet").perturb(None, batch, severity, rng).numpy()
 
@@ -51,10 +51,10 @@ def photos(side=224):
 # --- in distribution -------------------------------------------------------------------------------------------------
 
 
-def statistics(corrupted, picture):
-    """Of each draw's change, (N, 9): mean, deviation, correlation with the next pixel across and down, and the shares
-    of five bands of its spectrum."""
-    change = corrupted.astype(np.float64).mean(3) - picture.mean(2)
+def statistics(corrupted, image):
+    """Return statistics of each draw's change, (N, 9): mean, deviation, correlation with the next pixel in both
+    directions, and shares of five bands of its spectrum."""
+    change = corrupted.astype(np.float64).mean(3) - image.mean(2)
     centred = change - change.mean((1, 2), keepdims=True)
     variance = (centred**2).mean((1, 2)) + 1e-9
     across = (centred[:, :, 1:] * centred[:, :, :-1]).mean((1, 2)) / variance
@@ -67,17 +67,17 @@ def statistics(corrupted, picture):
 
 
 def distances(name, severity, draws):
-    """How far the means and the spreads of the statistics are apart, in standard errors, (18,)."""
-    picture = photos(64)[0][3]
+    """Return the differences of means and deviations of the statistics, in standard errors, (18,)."""
+    image = photos(64)[0][3]
     ids = [f"draw {number}" for number in range(draws)]
-    mine = statistics(ours(name, np.stack([picture] * draws), severity, ids), picture)
+    mine = statistics(ours(name, np.stack([image] * draws), severity, ids), image)
     library = []
     for number in range(draws):
         seed = ExampleRNG(7, name, [str(number)]).integer("seed", 0)
         np.random.seed(seed)  # noqa: TID251 (how the library is seeded by hand)
         extra = {"seed": seed} if name in ("impulse_noise", "glass_blur") else {}
-        library.append(imagecorruptions.corrupt(picture, severity, name, **extra))
-    other = statistics(np.stack(library), picture)
+        library.append(imagecorruptions.corrupt(image, severity, name, **extra))
+    other = statistics(np.stack(library), image)
     apart = []
     for a, b in ((mine, other), ((mine - mine.mean(0)) ** 2, (other - other.mean(0)) ** 2)):
         error = ((a.var(0) + b.var(0)) / draws) ** 0.5 + 1e-4 * (abs(a.mean(0)) + abs(b.mean(0))) + 1e-9
@@ -86,7 +86,7 @@ def distances(name, severity, draws):
 
 
 FAR = 4.5
-"""Standard errors: of 11 x 5 x 18 statistics, one is farther by chance in a hundred runs."""
+"""Limit in standard errors: among 11 x 5 x 18 statistics, one exceeds it by chance in one of a hundred runs."""
 
 
 @pytest.mark.parametrize("name", RANDOM)
@@ -126,9 +126,9 @@ def lite0():
     return spec.build(None, Path(package.submodule_search_locations[0]) / spec.weights.path).eval()
 
 
-def margins(pictures, labels):
-    """True logit minus the largest other one, (N,)."""
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+def margins(images, labels):
+    """Return the true logit minus the largest other one, (N,)."""
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
         logits = torch.cat([lite0()(part) for part in x.split(10)])
     true = logits.gather(1, labels[:, None])
@@ -136,13 +136,13 @@ def margins(pictures, labels):
 
 
 def margin_changes(name, severity, draws, theirs):
-    """The mean changes of the margin over the photos: the kernel's, the library's, and the standard error of how far
-    they are apart by chance."""
-    pictures, labels = photos()
-    clean, found = margins(pictures, labels), []
+    """Return the mean changes of the margin over the photos under kernel and library, and the standard error of their
+    difference."""
+    images, labels = photos()
+    clean, found = margins(images, labels), []
     for draw in range(draws):
-        ids = [f"photo {row}, draw {draw}" for row in range(len(pictures))]
-        both = ours(name, pictures, severity, ids), theirs(name, pictures, severity, ids)
+        ids = [f"photo {row}, draw {draw}" for row in range(len(images))]
+        both = ours(name, images, severity, ids), theirs(name, images, severity, ids)
         found.append([margins(corrupted, labels) - clean for corrupted in both])
     found = np.array(found)  # (draws, 2, photos)
     apart = found[:, 0].mean(1) - found[:, 1].mean(1)
@@ -161,7 +161,7 @@ def test_margins_change_as_with_the_library(name, theirs):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
 def test_margins_change_as_with_the_library_at_every_severity(name, theirs):
-    """Within 5 % of the library's mean change, and a hundredth where there is hardly any."""
+    """Mean changes agree within 5 %, or within 0.01 if they are small."""
     draws = DRAWS if name == "shot_noise" else 2 if name in RANDOM else 1
     changes = [margin_changes(name, severity, draws, theirs) for severity in SEVERITIES]
     show(name, five([mine for mine, *_ in changes]), five([other for _, other, _ in changes]))
@@ -171,13 +171,13 @@ def test_margins_change_as_with_the_library_at_every_severity(name, theirs):
 
 @lru_cache
 def mnist():
-    """1,000 test pictures at 32 x 32 in three channels, their labels, and a network that was trained on others."""
+    """Return 1,000 test images of 32 x 32 in three channels, their labels, and a network trained on other images."""
     found = {}
     for split in ("train", "test"):
         dataset = discover().datasets["samples/mnist-5k"].spec.open(Path(), split)
-        pictures = [np.repeat(on_canvas(dataset.read(row), 32), 3, 2) for row in range(len(dataset.ids))]
-        found[split] = np.stack(pictures), torch.tensor([*dataset.labels])
-    pictures, labels = found["train"]
+        images = [np.repeat(on_canvas(dataset.read(row), 32), 3, 2) for row in range(len(dataset.ids))]
+        found[split] = np.stack(images), torch.tensor([*dataset.labels])
+    images, labels = found["train"]
     draws, order = torch.Generator().manual_seed(0), np.random.default_rng(0)
     net = nn.Sequential(
         nn.Conv2d(3, 16, 3, stride=2), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.ReLU(), nn.Flatten(),
@@ -190,26 +190,26 @@ def mnist():
             nn.init.zeros_(values)
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
     for _ in range(6):
-        for rows in torch.from_numpy(order.permutation(len(pictures))).split(50):
+        for rows in torch.from_numpy(order.permutation(len(images))).split(50):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(net(_values(pictures[rows.numpy()])), labels[rows]).backward()
+            nn.functional.cross_entropy(net(_values(images[rows.numpy()])), labels[rows]).backward()
             optimizer.step()
-    pictures, labels = found["test"]
-    assert len(pictures) == 1000
-    return pictures, labels, net.eval()
+    images, labels = found["test"]
+    assert len(images) == 1000
+    return images, labels, net.eval()
 
 
-def _values(pictures):
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+def _values(images):
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
 def accuracies(name, severity, draws, theirs):
-    """In percent: with the kernel's pictures, and with the library's."""
-    pictures, labels, net = mnist()
+    """Return accuracies in percent on the kernel's and on the library's images."""
+    images, labels, net = mnist()
     right = []
     for draw in range(draws):
-        ids = [f"digit {row}, draw {draw}" for row in range(len(pictures))]
-        both = ours(name, pictures, severity, ids), theirs(name, pictures, severity, ids)
+        ids = [f"digit {row}, draw {draw}" for row in range(len(images))]
+        both = ours(name, images, severity, ids), theirs(name, images, severity, ids)
         with torch.inference_mode():
             right.append([100 * (net(_values(found)).argmax(1) == labels).double().mean().item() for found in both])
     return np.mean(right, 0)

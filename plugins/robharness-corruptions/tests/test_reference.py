@@ -1,4 +1,4 @@
-"""`reference/*`: the library's own pictures, and random numbers that belong to an example."""
+"""`reference/*` gives the library's own images, with random numbers per example."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IDS = ("hill", "lake", "wood")
 
 
 def photo(seed, height=48, width=40):
-    """A picture with edges, gradients and texture."""
+    """Return an image with edges, gradients and texture."""
     generator = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin(x / (3 + c) + seed) * 40 + np.cos(y / (5 - c)) * 40 + 120 for c in range(3)]
@@ -42,7 +42,7 @@ def corrupt(name, ids=IDS, severity=1, seed=0):
     before = batch.canvas.clone()
     streams = None if name in FIXED else ExampleRNG(seed, f"corruptions/{name}", ids)
     corrupted = SPECS[name].build(None).perturb(None, batch, severity, streams)
-    assert torch.equal(batch.canvas, before), "the batch's own pictures stay as they are"
+    assert torch.equal(batch.canvas, before), "the batch's images must not change"
     assert corrupted.dtype == torch.uint8
     assert corrupted.shape == batch.canvas.shape
     return corrupted.numpy()
@@ -55,7 +55,7 @@ def state():
 
 @pytest.fixture
 def global_state():
-    """NumPy's global generator in the middle of something, a spare Gaussian included."""
+    """NumPy's global generator in a used state, with a cached Gaussian number."""
     kept = np.random.get_state()
     np.random.seed(4321)  # noqa: TID251 (the generator under test)
     np.random.normal()
@@ -65,7 +65,7 @@ def global_state():
 
 @pytest.mark.parametrize("severity", [1, 3, 5])
 @pytest.mark.parametrize("name", SPECS)
-def test_pictures_are_the_librarys_own(name, severity):
+def test_images_are_the_librarys_own(name, severity):
     ours = corrupt(name, severity=severity)
     streams = ExampleRNG(0, f"corruptions/{name}", IDS)
     for row, example in enumerate(IDS[:2]):
@@ -81,8 +81,8 @@ def test_pictures_are_the_librarys_own(name, severity):
 def test_an_example_is_the_same_whatever_its_batch_order_and_neighbours(name):
     together = dict(zip(IDS, corrupt(name), strict=True))
     for ids in (IDS[::-1], IDS[1:], ("wood",), ("lake", "hill", "lake")):
-        for example, picture in zip(ids, corrupt(name, ids), strict=True):
-            np.testing.assert_array_equal(picture, together[example])
+        for example, image in zip(ids, corrupt(name, ids), strict=True):
+            np.testing.assert_array_equal(image, together[example])
 
 
 @pytest.mark.parametrize("name", RANDOM)
@@ -102,12 +102,12 @@ def test_fixed_ones_draw_nothing(name, global_state):
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_the_global_generator_is_left_alone(name, global_state):
+def test_the_global_generator_is_not_changed(name, global_state):
     corrupt(name)
     assert state() == global_state
 
 
-def test_the_global_generator_is_put_back_after_an_error(global_state):
+def test_the_global_generator_is_restored_after_an_error(global_state):
     with pytest.raises(AttributeError):
         corrupt("gaussian_noise", severity=6)
     assert state() == global_state
@@ -133,11 +133,11 @@ for name in ("snow", "glass_blur", "impulse_noise"):
     assert done.stdout.split() == here, done.stderr
 
 
-def test_pictures_that_the_library_cannot_take_are_refused():
+def test_images_that_the_library_cannot_take_are_refused():
     corruption, streams = SPECS["fog"].build(None), ExampleRNG(0, "corruptions/fog", ["a"])
-    with pytest.raises(ValueError, match=r"at least 32 x 32 pixels, and got 40 x 31; .* canvas: 224"):
+    with pytest.raises(ValueError, match=r"at least 32 x 32 pixels, but the canvas has 40 x 31. .* canvas: 224"):
         corruption.perturb(None, batch_of(np.zeros((1, 40, 31, 3), np.uint8), ["a"]), 1, streams)
-    with pytest.raises(ValueError, match="needs pictures of 3 channels"):
+    with pytest.raises(ValueError, match="needs images with 3 channels"):
         corruption.perturb(None, batch_of(np.zeros((1, 40, 40, 1), np.uint8), ["a"]), 1, streams)
 
 

@@ -1,4 +1,4 @@
-"""Attacks: fast gradients, PGD, AutoAttack and its components, minimum-norm attacks, attacks on features."""
+"""Attacks: FGSM, PGD, AutoAttack and its members, minimum-norm attacks, and attacks on features."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from robharness import Attack
 
 
-def _built_by(module: str, name: str) -> Callable[[Any], Attack]:
-    """params -> what `name` in that module makes of them; imported when it is needed, since it imports torch."""
+def _builder(module: str, name: str) -> Callable[[Any], Attack]:
+    """Return a function that builds an attack from its params and imports the module only then, which imports torch."""
 
     def build(params: Any) -> Attack:
         attack: Attack = getattr(import_module(f"robharness_attacks.{module}"), name)(params)
@@ -41,7 +41,7 @@ def _threat(params: Any) -> ThreatModel:
 
 
 def _cost_of_steps(params: Steps) -> Cost:
-    """A random start makes every gradient its own; without one the first is that of the clean point."""
+    """Return the cost of projected steps. Without a random start, the first gradient is that of the clean input."""
     shared = 0 if params.random_start else 1
     return Cost(
         forwards=params.restarts if params.compares else 0,
@@ -51,7 +51,7 @@ def _cost_of_steps(params: Steps) -> Cost:
 
 
 def _cost_of_features(params: FeatureParams) -> Cost:
-    """The distance is a note, so that the final iterate is always looked at."""
+    """Return the cost with a forward pass of the final iterate, whose distance is a note."""
     return replace(_cost_of_steps(params), forwards=params.restarts)
 
 
@@ -60,7 +60,7 @@ def _cost_of_apgd(params: APGDParams) -> Cost:
 
 
 def _cost_of_fab(params: FABParams) -> Cost:
-    """Without targets the gradient of every class is taken, of ten as far as this estimate goes."""
+    """Return the cost. Without targets, a step takes the gradient of every class; this estimate assumes ten classes."""
     steps = params.steps * params.restarts * max(1, params.targets)
     return Cost(gradients=steps * (1 if params.targets else 10), forwards=steps)
 
@@ -70,7 +70,7 @@ def _cost_of_square(params: SquareParams) -> Cost:
 
 
 def _cost_of_autoattack(params: AutoAttackParams) -> Cost:
-    """For an example that withstands all members; those that break cost less."""
+    """Return the cost of an example that withstands all members; a misclassified example leaves earlier."""
     from robharness_attacks.autoattack import parts
 
     cost_of = {APGDParams: _cost_of_apgd, FABParams: _cost_of_fab, SquareParams: _cost_of_square}
@@ -84,21 +84,21 @@ def _advise_steps(params: Steps, eps: Budget | None) -> list[str]:
     travel = params.steps * params.step(eps)
     if travel >= eps:
         return []
-    named = "rel_step" if params.abs_step is None else "abs_step"
+    option = "rel_step" if params.abs_step is None else "abs_step"
     return [
-        f"{params.steps} steps of {float(params.step(eps)):.3g} go {float(travel / eps):.3g} eps far at most, so they "
-        f"cannot reach the edge of the ball from the input; raise steps or {named}"
+        f"{params.steps} steps of {float(params.step(eps)):.3g} reach at most {float(travel / eps):.3g} eps, so they "
+        f"cannot reach the edge of the ball from the input; raise steps or {option}"
     ]
 
 
 def _advise_features(params: FeatureParams, eps: Budget | None) -> list[str]:
     if params.random_start or params.distance == "contrastive":
         return _advise_steps(params, eps)
-    return ["the distance from the input's own features has no gradient at the input; leave out random_start: false"]
+    return ["the distance from the clean features has no gradient at the clean input; leave out random_start: false"]
 
 
-def _spec(name: str, summary: str, params: type, built_by: tuple[str, str], cost: Any, **more: Any) -> AttackSpec:
-    common: Mapping[str, Any] = {"access": "gradient", "threat": _threat, "build": _built_by(*built_by)}
+def _spec(name: str, summary: str, params: type, builder: tuple[str, str], cost: Any, **more: Any) -> AttackSpec:
+    common: Mapping[str, Any] = {"access": "gradient", "threat": _threat, "build": _builder(*builder)}
     return AttackSpec(name=name, summary=summary, params=params, cost=cost, **{**common, **more})
 
 
@@ -127,7 +127,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
     )
     yield _spec(
         "pgd-dense",
-        "PGD in l1 with dense steps, scaled back into the ball, as Foolbox's L1PGD: weak, for comparison only",
+        "PGD in l1 with dense steps that are rescaled into the ball, as Foolbox's L1PGD; weak, for comparison only",
         DensePGDParams,
         ("gradient", "PGD"),
         _cost_of_steps,
@@ -137,7 +137,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
     )
     yield _spec(
         "apgd",
-        "Auto-PGD: projected ascent with momentum and a step that adapts (Croce and Hein, 2020 and 2021)",
+        "Auto-PGD: projected ascent with momentum and an adaptive step (Croce and Hein, 2020 and 2021)",
         APGDParams,
         ("autopgd", "APGD"),
         _cost_of_apgd,
@@ -145,7 +145,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
     )
     yield _spec(
         "fab",
-        "The nearest point across the boundary, by linear steps (Croce and Hein, 2020)",
+        "Nearest misclassified point by linear approximations of the boundary (Croce and Hein, 2020)",
         FABParams,
         ("fab", "FAB"),
         _cost_of_fab,
@@ -154,7 +154,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
     )
     yield _spec(
         "square",
-        "Random squares, kept where they help; sees scores alone (Andriushchenko et al., 2020)",
+        "Random search with square windows; uses scores only (Andriushchenko et al., 2020)",
         SquareParams,
         ("square", "Square"),
         _cost_of_square,
@@ -164,7 +164,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
     )
     yield _spec(
         "ddn",
-        "The nearest misclassified point in l2, by steps whose length adapts (Rony et al., 2019)",
+        "Nearest misclassified point in l2, on a sphere of adaptive radius (Rony et al., 2019)",
         DDNParams,
         ("minimal", "DDN"),
         lambda params: Cost(gradients=params.steps),
@@ -174,7 +174,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
     )
     yield _spec(
         "fmn",
-        "The nearest misclassified point, fast (Pintor et al., 2021)",
+        "Nearest misclassified point, in a ball of adaptive radius (Pintor et al., 2021)",
         FMNParams,
         ("minimal", "FMN"),
         lambda params: Cost(gradients=params.steps),
@@ -184,7 +184,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
     )
     yield _spec(
         "autoattack",
-        "APGD, FAB and Square in turn, on what withstood the ones before (Croce and Hein, 2020)",
+        "APGD, FAB and Square, each on the examples that withstood the earlier ones (Croce and Hein, 2020)",
         AutoAttackParams,
         ("autoattack", "members"),
         _cost_of_autoattack,
@@ -194,7 +194,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
     )
     yield _spec(
         "features",
-        "PGD on the representation: away from the input's own features, without labels or a probe",
+        "PGD on features: away from the clean features, without labels or a probe",
         FeatureParams,
         ("features", "FeaturePGD"),
         _cost_of_features,

@@ -1,7 +1,7 @@
-"""AutoAttack (Croce and Hein, 2020): which attacks, in which order and with which settings.
+"""AutoAttack (Croce and Hein, 2020): its members, their order and their settings.
 
-The core runs them, each on the examples that withstood the ones before. Settings are those of the authors' code, which
-under l1 differ (Croce and Hein, 2021). In a list of one's own, every member has its settings in `standard`.
+The core runs the members, each on the examples that withstood the earlier ones. Settings are those of the authors'
+code, which has others under l1 (Croce and Hein, 2021). In a custom list, members have their settings in `standard`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ DRAWS = 20
 
 
 def parts(params: AutoAttackParams) -> dict[Component, Part]:
-    """The settings of every member, in the order of their turns."""
+    """Return the settings of the members in the order in which they run."""
     norm, version = params.norm, params.version
     l1 = norm == "l1"
     apgd = APGDParams(norm=norm, restarts=RESTARTS if l1 else 1, larger_eps=l1)
-    every: dict[Component, Part] = {
+    settings: dict[Component, Part] = {
         "apgd-ce": apgd,
         "apgd-dlr": replace(apgd, objective="dlr"),
         "apgd-t": replace(apgd, objective="dlr", targets=L1_TARGETS if l1 else TARGETS, restarts=1),
@@ -36,7 +36,7 @@ def parts(params: AutoAttackParams) -> dict[Component, Part]:
     }
     if version == "plus":
         plain = APGDParams(norm=norm, restarts=RESTARTS)
-        every |= {
+        settings |= {
             "apgd-ce": plain,
             "apgd-dlr": replace(plain, objective="dlr"),
             "apgd-t": replace(plain, objective="dlr", targets=TARGETS, restarts=1),
@@ -44,16 +44,16 @@ def parts(params: AutoAttackParams) -> dict[Component, Part]:
         }
     if version == "rand":
         averaged = APGDParams(norm=norm, draws=DRAWS)
-        every |= {"apgd-ce": averaged, "apgd-dlr": replace(averaged, objective="dlr")}
+        settings |= {"apgd-ce": averaged, "apgd-dlr": replace(averaged, objective="dlr")}
     order = params.members or {"standard": STANDARD, "plus": PLUS, "rand": RAND}[version]
-    return {name: every[name] for name in order}
+    return {name: settings[name] for name in order}
 
 
 def members(params: AutoAttackParams) -> dict[Component, Attack]:
-    """The attacks that take turns."""
+    """Build the members in the order in which they run."""
     from robharness_attacks.autopgd import APGD
     from robharness_attacks.fab import FABMember
     from robharness_attacks.square import Square
 
-    made = {APGDParams: APGD, FABParams: FABMember, SquareParams: Square}
-    return {name: made[type(part)](part) for name, part in parts(params).items()}
+    classes = {APGDParams: APGD, FABParams: FABMember, SquareParams: Square}
+    return {name: classes[type(part)](part) for name, part in parts(params).items()}

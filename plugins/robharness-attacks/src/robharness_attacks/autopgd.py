@@ -1,7 +1,7 @@
-"""Auto-PGD (Croce and Hein, 2020; under l1: 2021): projected ascent that chooses its step lengths as it goes.
+"""Auto-PGD (Croce and Hein, 2020; under l1: 2021): projected gradient ascent with adaptive step lengths.
 
-All targets of an example climb in lock-step, and it leaves at once when one clearly fools the model. Examples never
-meet. Inside, inputs are flat, a row per example and target: (P, n).
+The runs for all targets of an example advance together. An example leaves when one of them clearly fools the model. No
+example influences another. Inputs are flat inside, one row per pair of example and target: (P, n).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from robharness_attacks.pairs import first_of_each, runs, start_draws
 from robharness_attacks.params import APGDParams, Norm, Objective
 
 MOMENTUM = 0.75
-"""Weight of the new step; the rest is the step before."""
+"""Weight of the new step; the previous step has the rest."""
 
 CHECK, SOONER, SHORTEST, L1_CHECK = Fraction("0.22"), Fraction("0.03"), Fraction("0.06"), Fraction("0.04")
-"""Shares of all steps: until the first check, by how much the next comes sooner, and at least; under l1, always."""
+"""Intervals between checks as shares of all steps: the first, the decrease, the shortest, and the only one under l1."""
 
 L1_SHARE, L1_SPARSER, L1_SHRINK, L1_RANGE = Fraction("0.2"), 0.95, 1.5, 10
-"""l1: the share of coordinates that move at first; the best point is sparser if it has less than this part of what it
-had; if not, the step is divided by 1.5, in all by 10 at most; two thirds of its coordinates move next."""
+"""Constants under l1: the share of coordinates that move at first; the ratio of supports below which the best point
+counts as sparser; the divisor of the step if it is not; and the largest total divisor."""
 
 LARGER = ((3, Fraction("0.3")), (2, Fraction("0.3")), (1, Fraction("0.4")))
-"""Multiples of eps, one after the other, each with its share of all steps."""
+"""Phases with larger radii: the multiple of eps, and the share of all steps."""
 
 Ascent = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """(x (P, n), about (P, ...)) -> the objective's values, its gradient, as x, and the logits."""
@@ -39,10 +39,13 @@ Ascent = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class APGD:
-    """Returns a point that fools the model, or else the one with the largest objective.
+    """Auto-PGD. Returns a point that fools the model, or else the point with the largest objective.
 
-    Rows that the model gets wrong as they are stay so. Notes: how many target classes there were to try, 0 for any
-    wrong class; and which objective was climbed, which with few classes is not the one asked for.
+    Rows whose clean input is misclassified are not changed.
+
+    Notes:
+    targets: number of target classes tried, 0 for an untargeted run.
+    objective: the objective that was used, which with few classes may differ from the requested one.
     """
 
     params: APGDParams
@@ -58,14 +61,14 @@ class APGD:
         objective = self._objective(clean.shape[1])
         ascent = self._ascent(model, objective, batch.x.shape[1:])
         found = _Found(model, batch, clean)
-        for left, restart in runs(found.done, turns, params.restarts, model.rows):
-            draws = start_draws(rng.select(left), turns, restart, found.origin, params.norm)
-            self._run(ascent, found, left.repeat_interleave(turns), about[left].flatten(0, 1), eps, draws)
+        for active, restart in runs(found.done, turns, params.restarts, model.rows):
+            draws = start_draws(rng.select(active), turns, restart, found.origin, params.norm)
+            self._run(ascent, found, active.repeat_interleave(turns), about[active].flatten(0, 1), eps, draws)
         tries = torch.full_like(batch.labels, turns if params.targets else 0)
         return Perturbed(x=found.x, notes={"targets": tries, "objective": [objective] * len(batch)})
 
     def _objective(self, classes: int) -> Objective:
-        """What is climbed. An average of gradients needs the weights that cross-entropy gives them."""
+        """Return the objective for this number of classes. Averages over draws need the weights of cross-entropy."""
         if self.params.objective == "dlr" and classes < (4 if self.params.targets else 3):
             return "margin"
         if self.params.objective == "excess" and self.params.draws > 1:
@@ -73,7 +76,7 @@ class APGD:
         return self.params.objective
 
     def _ascent(self, model: Classifier, name: Objective, shape: tuple[int, ...]) -> Ascent:
-        """Values, gradient and logits, averaged over the draws."""
+        """Return a function that computes values, gradient and logits, averaged over draws."""
         objective = objective_of(name, targeted=self.params.targets > 0)
 
         def ascent(x: Tensor, about: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,15 +92,15 @@ class APGD:
         return ascent
 
     def _run(self, ascent: Ascent, found: _Found, examples: Tensor, about: Tensor, eps: float, draws: Tensor) -> None:
-        """All steps from one start, for pairs of these examples."""
+        """Make all steps from one start, for the pairs of these examples."""
         params, origin = self.params, found.origin[examples]
         phases = LARGER if params.larger_eps else ((1, Fraction(1)),)
         x = _start(draws, origin, eps * phases[0][0], params.norm)
-        left = params.steps
+        steps_left = params.steps
         for multiple, share in phases:
             radius = eps * multiple
-            steps = left if multiple == 1 else min(left, ceil(share * params.steps))
-            left -= steps
+            steps = steps_left if multiple == 1 else min(steps_left, ceil(share * params.steps))
+            steps_left -= steps
             x = x if multiple == phases[0][0] else project(x, origin, radius, params.norm)
             state = _State.at(examples, about, origin, x, radius, params)
             self._climb(ascent, state, radius, steps, found if multiple == 1 else None)
@@ -105,15 +108,15 @@ class APGD:
         found.settle(state.examples, state.best, state.best_value)
 
     def _climb(self, ascent: Ascent, state: _State, eps: float, steps: int, found: _Found | None) -> None:
-        """The steps at one radius; pairs leave the state as soon as their example is clearly fooled there."""
+        """Make the steps at one radius. Pairs leave the state when the model is clearly fooled on their example."""
         norm = self.params.norm
         every = until_check = max(1, int((L1_CHECK if norm == "l1" else CHECK) * steps))
         for step in range(steps + 1):
             state.value, state.gradient, logits = ascent(state.x, state.about)
             if found is not None:
-                on = found.record(state.examples, state.x, logits)
-                if on is not None:
-                    state.keep(on)
+                active = found.record(state.examples, state.x, logits)
+                if active is not None:
+                    state.select(active)
                 if len(state.examples) == 0:
                     return
             state.compare()
@@ -131,20 +134,22 @@ class APGD:
 
 
 class _Found:
-    """What a batch is given back, and who needs no more.
+    """The result for a batch.
 
-    x: (N, *shape), the point that was found. origin: the clean inputs, flat. done: (N,), who is fooled.
+    x: (N, *shape), the point found for each example.
+    origin: (N, n), the flat clean inputs.
+    done: (N,) bool, examples on which the model is clearly fooled.
     """
 
     def __init__(self, model: Classifier, batch: Batch, clean: Tensor) -> None:
         self.x, self.origin = batch.x.clone(), batch.x.flatten(1)
         self.done = lead(clean, batch.labels) > 0
-        self._fooled = self.done.clone()  # by however little; of those the point stays
+        self._fooled = self.done.clone()  # even if not clearly; their point is final
         self._model, self._labels = model, batch.labels
         self._value = torch.full_like(clean[:, 0], -torch.inf)
 
     def record(self, examples: Tensor, x: Tensor, logits: Tensor) -> Tensor | None:
-        """Keep those x that fool the model. Which of these pairs go on, as indices; None for all."""
+        """Store points that fool the model. Returns the indices of pairs that are still active, or None for all."""
         labels = self._labels[examples]
         fooled = (lead(logits, labels) > 0).nonzero().flatten()
         if len(fooled) == 0:
@@ -158,7 +163,7 @@ class _Found:
         return (~self.done[examples]).nonzero().flatten() if clear.any() else None
 
     def settle(self, examples: Tensor, x: Tensor, value: Tensor) -> None:
-        """The best points of a run, for the examples that nothing fooled."""
+        """Store the best points of a run, for the examples on which nothing fooled the model."""
         best = first_of_each(examples, -value)
         x, value, examples = x[best], value[best], examples[best]
         better = (value > self._value[examples]) & ~self._fooled[examples]
@@ -168,11 +173,18 @@ class _Found:
 
 @dataclass
 class _State:
-    """Where a climb stands; everything has the pairs that are still in it on its first axis.
+    """State of an ascent; the first axis of every field has the active pairs.
 
-    examples: their indices in the batch. x, before: this point and the last one. value, gradient: at x.
-    step: its length. gains: how many steps since the last check raised the objective. halved: whether that check
-    halved the step. Under l1, moving: how many coordinates a step moves; support: how many the best point had moved.
+    examples: indices in the batch.
+    x, before: the current and the previous point.
+    value, gradient: of the objective at x.
+    best, best_gradient, best_value: the point with the largest objective so far.
+    checked_value: best value at the last check.
+    step: length of a step.
+    gains: number of steps since the last check that raised the objective.
+    halved: whether the last check halved the step.
+    moving: under l1, number of coordinates that a step moves.
+    support: under l1, number of coordinates in which the best point differed from the input at the last check.
     """
 
     examples: Tensor
@@ -195,7 +207,7 @@ class _State:
 
     @classmethod
     def at(cls, examples: Tensor, about: Tensor, origin: Tensor, x: Tensor, eps: float, params: APGDParams) -> _State:
-        """The beginning of a climb at these points."""
+        """Return the state of an ascent that starts at x."""
         count = torch.zeros_like(examples)
         low = torch.full_like(x[:, 0], -torch.inf, dtype=torch.float32)  # as the values are
         size = x.shape[1]
@@ -207,14 +219,14 @@ class _State:
             before=x,
             gradient=x,
             value=low,
-            value_before=-low,  # so that the start is no gain
+            value_before=-low,  # the start does not count as a gain
             best=x.clone(),
             best_gradient=torch.zeros_like(x),
             best_value=low,
             checked_value=low,
             step=torch.full_like(x[:, 0], eps if params.norm == "l1" else 2 * eps),
             gains=count,
-            halved=count == 0,  # so that the first check asks for gains alone
+            halved=count == 0,  # the first check depends on gains only
             moving=torch.full_like(count, ceil(L1_SHARE * size)),
             support=torch.full_like(count, size),
         )
@@ -223,65 +235,65 @@ class _State:
             state.moving = _two_thirds(state.support)
         return state
 
-    def keep(self, on: Tensor) -> None:
-        """These pairs alone, by their indices among those that are left."""
+    def select(self, active: Tensor) -> None:
+        """Keep only these pairs, given by their indices among the active ones."""
         for part in fields(self):
-            setattr(self, part.name, getattr(self, part.name).index_select(0, on))
+            setattr(self, part.name, getattr(self, part.name).index_select(0, active))
 
     def compare(self) -> None:
-        """Count gains and keep the best point."""
+        """Count gains and update the best point."""
         self.gains = self.gains + (self.value > self.value_before)
         self.value_before = self.value
         better = (self.value > self.best_value).nonzero().flatten()
-        self.best.index_copy_(0, better, self.x.index_select(0, better))  # five times faster than with brackets
+        self.best.index_copy_(0, better, self.x.index_select(0, better))  # five times faster than indexing
         self.best_gradient.index_copy_(0, better, self.gradient.index_select(0, better))
         self.best_value = self.best_value.fmax(self.value)
 
     def check_gains(self, enough: float) -> None:
-        """Halve the step where too few steps helped, or where the best point has stayed for two checks at one step."""
+        """Halve the step after too few gains, or if the best value did not rise since a check that kept the step."""
         self.halved = (self.gains < enough) | (~self.halved & (self.best_value <= self.checked_value))
         self.gains = torch.zeros_like(self.gains)
         self.checked_value = self.best_value
         self.step = torch.where(self.halved, self.step / 2, self.step)
-        self._go_back(self.halved)
+        self._restart_from_best(self.halved)
 
     def check_sparsity(self, eps: float) -> None:
-        """Move as few coordinates as suits the best point, and shorten the step where they get no fewer."""
+        """Set the sparsity of steps from that of the best point, and shorten the step if it did not become sparser."""
         support = (self.best != self.origin).sum(1)
         sparser = support < L1_SPARSER * self.support
         self.support, self.moving = support, _two_thirds(support)
         self.step = torch.where(sparser, eps, (self.step / L1_SHRINK).clamp_min(eps / L1_RANGE))
-        self._go_back(sparser)
+        self._restart_from_best(sparser)
 
-    def _go_back(self, where: Tensor) -> None:
-        rows = where.nonzero().flatten()
+    def _restart_from_best(self, mask: Tensor) -> None:
+        rows = mask.nonzero().flatten()
         self.x[rows], self.gradient[rows] = self.best[rows], self.best_gradient[rows]
 
     def move(self, eps: float, norm: Norm, weight: float) -> None:
-        """One step, then `weight` of it and the rest of the step before."""
-        way = _sparse_sign(self.gradient, self.moving) if norm == "l1" else direction(self.gradient, norm)
-        x = project(way.mul_(self.step[:, None]).add_(self.x), self.origin, eps, norm)
+        """Make a step of this weight, plus the previous step with the rest of the weight."""
+        step = _sparse_sign(self.gradient, self.moving) if norm == "l1" else direction(self.gradient, norm)
+        x = project(step.mul_(self.step[:, None]).add_(self.x), self.origin, eps, norm)
         if norm != "l1" and weight < 1:
-            # Both points are ours: x + weight (to - x) + (1 - weight) (x - before), in place.
+            # Both tensors may be overwritten: x + weight (to - x) + (1 - weight) (x - before), in place.
             drift = self.before.sub_(self.x).mul_(weight - 1)
             x = project(x.sub_(self.x).mul_(weight).add_(self.x).add_(drift), self.origin, eps, norm)
         self.before, self.x = self.x, x
 
 
 def _start(draws: Tensor, origin: Tensor, eps: float, norm: Norm) -> Tensor:
-    """The published starts: on the sphere around the origin, or under l1 the projection of a normal draw."""
+    """Return the published start: on the sphere around the origin, or under l1 the projection of a normal draw."""
     if norm == "linf":
         return (origin + eps * draws / draws.abs().amax(1, keepdim=True)).clamp(0, 1)
     return project(origin + (draws if norm == "l1" else eps * direction(draws, norm)), origin, eps, norm)
 
 
 def _sparse_sign(gradient: Tensor, counts: Tensor) -> Tensor:
-    """The sign of so many of the largest entries of each row, counts (N,), scaled to length 1 in l1."""
+    """Return the signs of the largest entries of each row, scaled to length 1 in l1. counts: (N,), of such entries."""
     sizes = gradient.nan_to_num().abs()
     largest = sizes.topk(int(counts.max()), 1).values
     least = largest.gather(1, counts[:, None] - 1)
-    way = torch.ge(sizes, least, out=torch.empty_like(sizes)).mul_(gradient.sign()).nan_to_num_(0)
-    return way / way.count_nonzero(1).clamp_min(1)[:, None]
+    signs = torch.ge(sizes, least, out=torch.empty_like(sizes)).mul_(gradient.sign()).nan_to_num_(0)
+    return signs / signs.count_nonzero(1).clamp_min(1)[:, None]
 
 
 def _two_thirds(counts: Tensor) -> Tensor:

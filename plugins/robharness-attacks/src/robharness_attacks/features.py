@@ -1,4 +1,4 @@
-"""PGD on a representation: away from the features of the input itself, without labels or a probe."""
+"""PGD on features: away from the features of the clean input, without labels or a probe."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from robharness_attacks.params import FeatureParams
 
 @dataclass(frozen=True)
 class FeaturePGD:
-    """PGD whose objective is the distance from the clean features; it returns how far it came as the note "distance".
+    """PGD whose objective is the distance from the clean features.
 
-    At the input itself cosine and Euclidean distance have no gradient: without a random start they go nowhere.
+    At the clean input, cosine and Euclidean distance have gradient 0: without a random start the input does not change.
+
+    Notes:
+    distance: from the clean features that was reached.
     """
 
     params: FeatureParams
@@ -34,7 +37,7 @@ class FeaturePGD:
             about=about,
             objective=distance,
             rank=distance,
-            is_reached=_nowhere,
+            is_reached=_is_never_reached,
             rows=torch.ones_like(batch.labels, dtype=torch.bool),
             outputs=model.features,
             at_clean=lambda: batch.cached(shared, lambda: model.gradient(batch.x, about, distance)),
@@ -45,20 +48,21 @@ class FeaturePGD:
 
 
 def cosine(features: Tensor, clean: Tensor) -> Tensor:
-    """1 minus the cosine of the angle between features and clean ones, both (N, D): (N,), in [0, 2]."""
+    """Return 1 minus the cosine of the angle between features and clean features, both (N, D): (N,), in [0, 2]."""
     return 1 - _similarity(features, clean)
 
 
 def euclidean(features: Tensor, clean: Tensor) -> Tensor:
-    """The Euclidean distance of features from clean ones, both (N, D): (N,)."""
+    """Return the Euclidean distance of features from clean features, both (N, D): (N,)."""
     return length(features - clean, "l2")
 
 
 @dataclass(frozen=True)
 class Contrastive:
-    """The instance-wise contrastive loss (Kim et al., 2020) of features (N, D) whose block has clean ones (N, B, D).
+    """Instance-wise contrastive loss (Kim et al., 2020) of features, (N,), at least 0.
 
-    Of a row's B clean features the first are its own, the others the negatives. (N,), at least 0.
+    It is called with features (N, D) and the clean features of each row's block (N, B, D). The first of these B are the
+    row's own, the others are negatives.
     """
 
     temperature: float
@@ -76,10 +80,10 @@ def _similarity(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _own_first(features: Tensor) -> Tensor:
-    """For each row of a block, (B, D), all of them, its own first: (B, B, D)."""
+    """Return for each row of a block (B, D) the features of all its rows, the row's own first: (B, B, D)."""
     rows = torch.arange(len(features), device=features.device)
     return features[(rows[:, None] + rows) % len(features)]
 
 
-def _nowhere(features: Tensor, about: Tensor) -> Tensor:
+def _is_never_reached(features: Tensor, about: Tensor) -> Tensor:
     return torch.zeros(len(features), dtype=torch.bool, device=features.device)

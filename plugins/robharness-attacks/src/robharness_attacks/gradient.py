@@ -1,4 +1,4 @@
-"""FGSM and PGD. Rows of a batch never meet: what an example gets depends on itself alone."""
+"""FGSM and PGD. The result of an example does not depend on the other rows of its batch."""
 
 from __future__ import annotations
 
@@ -24,16 +24,20 @@ from robharness_attacks.objectives import (
 from robharness_attacks.params import DensePGDParams, FGSMParams, PGDParams, Steps, Target
 
 Measure = Callable[[Tensor, Tensor], Tensor]
-"""(what the model gives (N, ...), what is known of the rows (N, ...)) -> one value per row, (N,)."""
+"""(outputs of the model (N, ...), labels, targets or clean features (N, ...)) -> one value per row, (N,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What a search climbs.
+    """The goal of a gradient ascent.
 
-    about: what is known of each row, (N, ...). objective: what is climbed. rank: what iterates are compared by.
-    is_reached: where nothing is left to do, (N,) bool. rows: (N,) bool, those that are attacked at all.
-    outputs: x -> what the model gives, for iterates whose gradient is not needed. at_clean: the gradient at the input.
+    about: (N, ...), labels, targets or clean features of each row, as arguments of the objective.
+    objective: function whose value is increased.
+    rank: value by which iterates are compared.
+    is_reached: tells for which rows the attack may end, (N,) bool.
+    rows: (N,) bool, rows that are attacked at all.
+    outputs: x -> outputs of the model, for iterates whose gradient is not needed.
+    at_clean: returns the gradient at the clean input.
     """
 
     about: Tensor
@@ -47,7 +51,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class FGSM:
-    """The gradient at the clean input serves all budgets: it is computed once per batch."""
+    """FGSM. The gradient at the clean input is computed once per batch and serves all budgets."""
 
     params: FGSMParams
 
@@ -61,7 +65,7 @@ class FGSM:
 
 @dataclass(frozen=True)
 class PGD:
-    """Where iterates are compared, the one with the largest lead wins: of a wrong class, or of the target."""
+    """PGD. If iterates are compared, the one with the largest lead of a wrong class, or of the target, is returned."""
 
     params: PGDParams
 
@@ -72,9 +76,11 @@ class PGD:
 
 
 class Best:
-    """What a search has found, per example.
+    """The best iterate of each example.
 
-    x: (N, *shape), the iterate of the highest rank. rank: (N,), of that one. zero_gradients: (N,), how many there were.
+    x: (N, *shape), the iterate of the highest rank.
+    rank: (N,), of that iterate.
+    zero_gradients: (N,), number of gradients that were 0.
     """
 
     def __init__(self, batch: Batch) -> None:
@@ -83,20 +89,20 @@ class Best:
         self.zero_gradients = torch.zeros_like(batch.labels)
 
     def update(self, rows: Tensor, x: Tensor, rank: Tensor) -> None:
-        """Compare with these iterates of these rows (indices)."""
+        """Compare with new iterates. rows: indices of their examples."""
         better = rank > self.rank[rows]
         self.rank[rows] = torch.where(better, rank, self.rank[rows])
         self.x[rows] = torch.where(per_row(better, x), x, self.x[rows])
 
 
 def climb(model: Classifier, batch: Batch, eps: float, rng: ExampleRNG, params: Steps, goal: Goal) -> Best:
-    """Projected gradient ascent; with keep "best" a row leaves as soon as its goal is reached.
+    """Run projected gradient ascent; with keep "best", a row leaves when its goal is reached.
 
-    Where iterates are not compared x is the final one, and rank is not known.
+    If iterates are not compared, x of the result is the final iterate, and rank is unknown.
     """
     best = Best(batch)
     length = float(params.step(Fraction(eps)))
-    rows = goal.rows.nonzero().flatten()  # those that are still attacked
+    rows = goal.rows.nonzero().flatten()  # indices of active examples
     for restart in range(params.restarts):
         if len(rows) == 0:
             break
@@ -106,21 +112,22 @@ def climb(model: Classifier, batch: Batch, eps: float, rng: ExampleRNG, params: 
             x = (origin + start).clamp(0, 1)
         for step in range(params.steps):
             is_clean = step == 0 and not params.random_start
-            here = goal.at_clean() if is_clean else model.gradient(x, about, goal.objective)
-            gradient, outputs = here.gradient, here.logits
+            result = goal.at_clean() if is_clean else model.gradient(x, about, goal.objective)
+            gradient, outputs = result.gradient, result.logits
             if is_clean:
                 gradient, outputs = gradient[rows], outputs[rows]
             if params.keep == "best":
                 reached = goal.is_reached(outputs, about)
                 outputs = model.full_precision_logits(x, outputs, reached)
                 best.update(rows, x, goal.rank(outputs, about))
-                on = (~(reached & goal.is_reached(outputs, about))).nonzero().flatten()
-                if len(on) < len(rows):
-                    rows, x, origin, about, gradient = rows[on], x[on], origin[on], about[on], gradient[on]
+                active = (~(reached & goal.is_reached(outputs, about))).nonzero().flatten()
+                if len(active) < len(rows):
+                    rows, x, origin = rows[active], x[active], origin[active]
+                    about, gradient = about[active], gradient[active]
                 if len(rows) == 0:
                     break
             best.zero_gradients[rows] += _is_zero(gradient)
-            x = _moved(x, gradient, origin, length, eps, params)
+            x = _projected_step(x, gradient, origin, length, eps, params)
         if len(rows) == 0:
             break
         if params.compares:
@@ -134,9 +141,12 @@ def climb(model: Classifier, batch: Batch, eps: float, rng: ExampleRNG, params: 
 
 
 def targets_of(target: Target, model: Classifier, batch: Batch) -> Tensor:
-    """The class to reach, (N,) int64; -1 where it is the label already. Raises ValueError for a class beyond the last.
+    """Return the target class of each example, (N,) int64; -1 if the target is the label.
 
-    "random": a wrong class that belongs to the example, the same for all models, attacks, budgets and seeds.
+    target: "least-likely"; "random", a wrong class drawn by the example's id, the same for all models, attacks, budgets
+        and seeds; or a class.
+
+    Raises ValueError for a class that the model does not have.
     """
     labels, logits = batch.labels, batch.logits(model)
     classes = logits.shape[1]
@@ -148,12 +158,15 @@ def targets_of(target: Target, model: Classifier, batch: Batch) -> Tensor:
         draws = draws.to(labels.device)
         return draws + (draws >= labels)
     if int(target) >= classes:
-        raise ValueError(f"target {target} is not one of the model's {classes} classes, 0 to {classes - 1}")
+        raise ValueError(
+            f"target {target} is not one of the model's {classes} classes, 0 to {classes - 1}. "
+            f"Try: target: {classes - 1}"
+        )
     return torch.full_like(labels, int(target)).masked_fill(labels == int(target), -1)
 
 
 def _goal(model: Classifier, batch: Batch, params: FGSMParams | PGDParams) -> tuple[Goal, dict[str, Tensor]]:
-    """What these options ask for, and the note on targets, if there are any."""
+    """Return the goal of these options, and the note on targets, if there are any."""
     labels, is_targeted = batch.labels, params.target != "none"
     objective = objective_of(params.objective, is_targeted)
     if not is_targeted:
@@ -181,8 +194,8 @@ def _goal(model: Classifier, batch: Batch, params: FGSMParams | PGDParams) -> tu
     return goal, {"target": targets}
 
 
-def _moved(x: Tensor, gradient: Tensor, origin: Tensor, length: float, eps: float, params: Steps) -> Tensor:
-    """One projected step."""
+def _projected_step(x: Tensor, gradient: Tensor, origin: Tensor, length: float, eps: float, params: Steps) -> Tensor:
+    """Return x after one projected step."""
     if isinstance(params, DensePGDParams):
         return rescale(x + length * unit(gradient.nan_to_num(), "l1"), origin, eps, "l1")
     if params.norm != "l1":
@@ -193,5 +206,5 @@ def _moved(x: Tensor, gradient: Tensor, origin: Tensor, length: float, eps: floa
 
 
 def _is_zero(gradient: Tensor) -> Tensor:
-    """Where no entry of a row is a number other than zero."""
+    """Return whether all entries of a row are 0 or NaN, (N,) bool."""
     return ~(gradient.abs() > 0).flatten(1).any(1)

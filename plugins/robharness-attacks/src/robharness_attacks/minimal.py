@@ -1,7 +1,7 @@
-"""The nearest input that fools the model, by steps along the gradient in a ball whose radius adapts: DDN and FMN.
+"""DDN and FMN: the nearest input that fools the model, by gradient steps in a ball of adaptive radius.
 
-One search per batch serves all budgets: `within` keeps of what was found what lies in the ball. So the accuracy at a
-budget is the share of examples whose distance is larger, whatever the other budgets are.
+One search per batch serves all budgets: `within` replaces results outside the ball by clean inputs. So the accuracy at
+a budget is the share of examples with a larger distance, whatever the other budgets are.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from robharness_attacks.objectives import excess, lead
 from robharness_attacks.params import DDNParams, FMNParams, Norm
 
 LAST_STEP = 0.01
-"""The last step over the first one, in both attacks."""
+"""Ratio of the last step to the first one, in both attacks."""
 
 LAST_GAMMA = 0.001
-"""By which share FMN's radius changes in the end."""
+"""Relative change of FMN's radius at the end."""
 
 _DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
 def within(batch: Batch, x: Tensor, eps: float, norm: Norm) -> Tensor:
-    """x, (N, *shape), where it is at most eps from the clean input, else the clean input; eps may be inf."""
+    """Return x, (N, *shape), with rows farther than eps from the clean input replaced by it. eps may be inf."""
     distance = length(x.double() - batch.x.double(), norm)
     return torch.where(per_row(distance <= eps, x), x, batch.x)
 
 
 @dataclass(frozen=True)
 class DDN:
-    """Decoupled direction and norm (Rony et al., 2019): on a sphere that shrinks where the model is fooled, else grows.
+    """Decoupled direction and norm (Rony et al., 2019): a sphere shrinks if the model is fooled, and grows otherwise.
 
-    An example whose gradient is zero at the input stays there; the authors would draw a direction.
+    An example whose gradient is 0 at the input does not change; the authors draw a random direction.
     """
 
     params: DDNParams
@@ -47,12 +47,12 @@ class DDN:
         return _perturbed(model, batch, self.smallest(model, batch, rng), eps, "l2")
 
     def smallest(self, model: Classifier, batch: Batch, rng: ExampleRNG) -> Tensor:
-        """The nearest inputs that fool the model, (N, *shape); the clean ones where none was found or none is needed.
+        """Return the nearest inputs that fool the model, (N, *shape); computed once per batch.
 
-        Computed once per batch.
+        An input stays clean if it is misclassified, or if the search finds nothing.
         """
         start = float(self.params.init)
-        return _once(self, batch, lambda: _smallest(model, batch, self.params, excess, start, self._follow))
+        return _cached(self, batch, lambda: _smallest(model, batch, self.params, excess, start, self._follow))
 
     def _follow(self, at: _Point, cosine: float) -> tuple[Tensor, Tensor]:
         gamma = float(self.params.gamma)
@@ -64,10 +64,10 @@ class DDN:
 
 @dataclass(frozen=True)
 class FMN:
-    """Fast minimum norm (Pintor et al., 2021): in a ball that goes to the boundary, taken for a plane, and then adapts.
+    """Fast minimum norm (Pintor et al., 2021): the ball's radius goes to the boundary's linear estimate, then adapts.
 
-    Departs from the paper in two ways. Until the model is first fooled the ball grows by gamma, too, where the boundary
-    seems nearer: where the box cuts off a part of every step, an l2 search as published comes ever nearer to the
+    There are two differences from the paper. Until the model is first fooled, the radius grows by at least gamma, even
+    if the boundary seems nearer: if the box cuts off a part of every step, an l2 search as published approaches the
     boundary and never crosses it. And l1 projects onto ball and box together.
     """
 
@@ -77,11 +77,11 @@ class FMN:
         return _perturbed(model, batch, self.smallest(model, batch, rng), eps, self.params.norm)
 
     def smallest(self, model: Classifier, batch: Batch, rng: ExampleRNG) -> Tensor:
-        """The nearest inputs that fool the model, (N, *shape); the clean ones where none was found or none is needed.
+        """Return the nearest inputs that fool the model, (N, *shape); computed once per batch.
 
-        Computed once per batch.
+        An input stays clean if it is misclassified, or if the search finds nothing.
         """
-        return _once(self, batch, lambda: _smallest(model, batch, self.params, lead, 0.0, self._follow))
+        return _cached(self, batch, lambda: _smallest(model, batch, self.params, lead, 0.0, self._follow))
 
     def _follow(self, at: _Point, cosine: float) -> tuple[Tensor, Tensor]:
         norm, gamma = self.params.norm, _between(LAST_GAMMA, float(self.params.gamma), cosine)
@@ -96,10 +96,14 @@ class FMN:
 
 
 class _Point(NamedTuple):
-    """Where a search stands, for n rows.
+    """State of a search for n rows.
 
-    x, origin, gradient: (n, *shape). value: the objective. radius: of the ball that x is from. is_fooled: at x.
-    nearest: distance of the nearest point that fools the model, or inf. farthest: of a corner of the box. All (n,).
+    x, origin, gradient: (n, *shape).
+    value: (n,), of the objective at x.
+    radius: (n,), of the ball that contains x.
+    is_fooled: (n,), whether the model is fooled at x.
+    nearest: (n,), distance of the nearest point found that fools the model, or inf.
+    farthest: (n,), distance of the farthest corner of the box.
     """
 
     x: Tensor
@@ -120,7 +124,12 @@ def _smallest(
     radius: float,
     follow: Callable[[_Point, float], tuple[Tensor, Tensor]],
 ) -> Tensor:
-    """follow: the next x and radius from a point and a number that falls from 1 to 0 along a cosine."""
+    """Search the nearest inputs that fool the model.
+
+    objective: function whose gradient is followed.
+    radius: at the start.
+    follow: returns the next x and radius from a point and a number that falls from 1 to 0 along a cosine.
+    """
     result = batch.x.clone()
     rows = (lead(batch.logits(model), batch.labels) <= 0).nonzero().flatten()
     if len(rows) == 0:
@@ -130,8 +139,8 @@ def _smallest(
     x, best = origin, origin
     radii, nearest = torch.full_like(farthest, radius), torch.full_like(farthest, torch.inf)
     for step in range(params.steps):
-        here = model.gradient(x, labels, objective) if step else batch.gradient(model, objective)
-        value, gradient, logits = here if step else (part[rows] for part in here)
+        at_x = model.gradient(x, labels, objective) if step else batch.gradient(model, objective)
+        value, gradient, logits = at_x if step else (part[rows] for part in at_x)
         is_fooled = _is_fooled(model, x, logits, labels)
         distance = length(x - origin, params.norm)
         nearer = is_fooled & (distance <= nearest)
@@ -144,26 +153,26 @@ def _smallest(
 
 
 def _is_fooled(model: Classifier, x: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """Where the model is fooled at x, (n,) bool; logits: of the gradient pass.
+    """Return whether the model is fooled at x, (n,) bool. logits: of the gradient pass.
 
-    A point on the boundary must still be across it when it is judged. So where gradient passes have other last bits
-    than the judge's, or a lower precision, those that seem to fool the model are passed through it once more.
+    A point near the boundary must be misclassified in the pass that judges it, too. Gradient passes may differ from
+    that pass by rounding or precision. Then points that seem to fool the model are passed through it again.
     """
     is_fooled = lead(logits, labels) > 0
-    if (model.low_precision_gradients or not model.grad_mode_exact) and is_fooled.any():
-        seem = is_fooled.nonzero().flatten()
-        is_fooled[seem] = lead(model.logits(x[seem]), labels[seem]) > 0
+    if (model.rough or not model.grad_mode_exact) and is_fooled.any():
+        candidates = is_fooled.nonzero().flatten()
+        is_fooled[candidates] = lead(model.logits(x[candidates]), labels[candidates]) > 0
     return is_fooled
 
 
 def _perturbed(model: Classifier, batch: Batch, x: Tensor, eps: float, norm: Norm) -> Perturbed:
-    """Notes: whether the search found a point that fools the model, which may be the input itself."""
+    """Return the result at a budget, with a note whether any point fools the model, which may be the clean input."""
     found = (x != batch.x).flatten(1).any(1) | (lead(batch.logits(model), batch.labels) > 0)
     return Perturbed(x=within(batch, x, eps, norm), notes={"found": found})
 
 
-def _once(attack: DDN | FMN, batch: Batch, search: Callable[[], Tensor]) -> Tensor:
-    x: Tensor = batch.cached((type(attack), attack.params), search)
+def _cached(attack: DDN | FMN, batch: Batch, search: Callable[[], Tensor]) -> Tensor:
+    x: Tensor = batch.once((type(attack), attack.params), search)
     return x
 
 

@@ -1,6 +1,6 @@
-"""Pairs of an example and a target, as rows of one batch: example by example, the likeliest target first.
+"""Pairs of an example and a target as rows of one batch, by example, the likeliest target first.
 
-So passes are full even where few examples are left. What an example gets depends on its own pairs alone.
+Pairs fill passes even if few examples are active. The result of an example depends on its own pairs only.
 """
 
 from __future__ import annotations
@@ -15,32 +15,38 @@ from robharness import ExampleRNG
 from robharness_attacks.params import Norm
 
 PASSES = 2
-"""How many passes the pairs of a run fill, or as many as the batch itself would: more take more memory than that, fewer
-leave more of the last one idle."""
+"""Number of passes that the pairs of a run fill, or the batch's own number if that is larger. More would take more
+memory, fewer would leave a larger share of the last pass idle."""
 
 
 def runs(done: Tensor, targets: int, restarts: int, rows: int) -> Iterator[tuple[Tensor, int]]:
-    """The indices of the examples of each run, and which restart it is; no run is empty.
+    """Yield the indices of the examples of each run, and the number of its restart; no run is empty.
 
-    done: (N,) bool, into which the runs write whose search is over. rows: of a pass.
+    done: (N,) bool, into which the runs write whether an example's search has ended.
+    targets: per example.
+    restarts: per example.
+    rows: of a pass.
     """
     pairs = rows * max(PASSES, ceil(len(done) / rows))
     for group in torch.split((~done).nonzero().flatten(), max(1, pairs // targets)):
         for restart in range(restarts):
-            left = group[~done[group]]
-            if len(left) > 0:
-                yield left, restart
+            active = group[~done[group]]
+            if len(active) > 0:
+                yield active, restart
 
 
 def start_draws(rng: ExampleRNG, targets: int, restart: int, like: Tensor, norm: Norm) -> Tensor:
-    """What the pairs of these examples start from, as `like`, (N * targets, n): uniform in [-1, 1), or else normal."""
+    """Draw the starts of the pairs of these examples, (N * targets, n): uniform in [-1, 1) under linf, else normal.
+
+    like: gives shape and type.
+    """
     size, names = like.shape[1:], [f"start {turn} {restart}" for turn in range(targets)]
     drawn = [2 * rng.uniform(name, size) - 1 if norm == "linf" else rng.normal(name, size) for name in names]
     return torch.stack(drawn, 1).flatten(0, 1).to(like.dtype)
 
 
 def first_of_each(examples: Tensor, keys: Tensor) -> Tensor:
-    """Of each example's pairs the one with the smallest key, as indices; of equals the first; NaN comes last.
+    """Return the index of the pair with the smallest key of each example; of equal keys the first; NaN comes last.
 
     examples, keys: (P,), one per pair.
     """

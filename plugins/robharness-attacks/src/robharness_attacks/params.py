@@ -1,4 +1,4 @@
-"""What every attack may be told: frozen records, checked when a suite is read; no torch here."""
+"""Options of the attacks, checked when a suite is read. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ Count = Annotated[int, Gt(0)]
 Targets = Annotated[int, Ge(0)]
 
 TRAVEL = "2.5"
-"""How many eps all steps together go by default, the field's convention since Madry et al."""
+"""Total length of all steps in eps by default, the convention since Madry et al."""
 
 SPARSITY = Budget("0.99")
-"""The share of pixels that an l1 step leaves alone: Foolbox's quantile; Tramer and Boneh's is a choice per data set."""
+"""Share of pixels that an l1 step does not change: Foolbox's quantile; Tramer and Boneh choose it per data set."""
 
 _SHOWN = {"shown": True}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FGSMParams:
-    """What FGSM may be told.
+    """Options of FGSM.
 
-    norm: of the ball; the step goes to its edge, along the gradient's sign (linf) or the gradient itself (l2).
-    objective: what the gradient is of. target: the class to reach instead of any wrong one: the least likely one, one
-    drawn for the example, the same in all attacks, or a given number; examples of that class stay as they are.
+    norm: of the ball. The step reaches its edge along the gradient's sign (linf) or the gradient (l2).
+    objective: function whose gradient is used.
+    target: "none" for any wrong class; "least-likely"; "random", a class drawn per example, the same in all attacks; or
+        a class. Examples of the target class are not changed.
     """
 
     norm: Literal["linf", "l2"] = "linf"
@@ -45,14 +46,20 @@ class FGSMParams:
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """What all attacks share that take projected steps.
+    """Options of all attacks with projected steps.
 
-    norm: of the ball. steps: per restart. rel_step: the step over eps, by default 2.5 / steps. abs_step: the step
-    itself. restarts: how many starts are tried. random_start: begin uniformly in the ball, or else at the input.
-    keep: "best", the strongest iterate, examples that are clearly fooled leave early; or "last", the final iterate.
-    sparsity: under l1, the share of pixels that a step leaves alone (Tramer and Boneh, 2019): it moves those with the
-    largest gradients that the box does not block, at least one.
-    Raises ValueError where two options contradict each other.
+    norm: of the ball.
+    steps: per restart.
+    rel_step: length of a step divided by eps, by default 2.5 / steps.
+    abs_step: length of a step.
+    restarts: number of starts.
+    keep: "best" returns the strongest iterate, and examples on which the model is clearly fooled leave early; "last"
+        returns the final iterate.
+    random_start: start uniformly in the ball, or else at the clean input.
+    sparsity: under l1, share of pixels that a step does not change (Tramer and Boneh, 2019). A step changes the pixels
+        with the largest gradients that the box does not block, at least one.
+
+    Raises ValueError if two options contradict each other.
     """
 
     norm: Norm = "linf"
@@ -68,19 +75,23 @@ class Steps:
         if self.rel_step is not None and self.abs_step is not None:
             raise ValueError("rel_step (a share of eps) and abs_step (the step itself) are both given; leave out one")
         if self.restarts > 1 and not self.random_start:
-            raise ValueError("restarts is above 1 and random_start is false, so all would be alike; change one")
+            raise ValueError(
+                "restarts is above 1 and random_start is false, so all restarts would be equal. Try: random_start: true"
+            )
         if self.sparsity != SPARSITY and (self.norm != "l1" or isinstance(self, DensePGDParams)):
-            raise ValueError("sparsity is of l1 steps that move few pixels; leave it out")
-        if self.rel_step is None and self.abs_step is None:  # written out, since it is part of what is measured
+            raise ValueError(
+                "sparsity is an option of sparse l1 steps, which this attack does not make. Try: leave sparsity out"
+            )
+        if self.rel_step is None and self.abs_step is None:  # stored explicitly, since it is part of the identity
             object.__setattr__(self, "rel_step", Budget(f"{TRAVEL}/{self.steps}"))
 
     @property
     def compares(self) -> bool:
-        """Whether iterates are compared, which costs a forward pass for the final ones."""
+        """Whether iterates are compared, which costs a forward pass of the final ones."""
         return self.keep == "best" or self.restarts > 1
 
     def step(self, eps: Fraction) -> Fraction:
-        """The length of a step at this radius."""
+        """Return the length of a step for this eps."""
         if self.abs_step is not None:
             return self.abs_step
         assert self.rel_step is not None
@@ -89,9 +100,10 @@ class Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class PGDParams(Steps):
-    """What PGD may be told, beside its steps.
+    """Options of PGD, in addition to those of its steps.
 
-    objective, target: as for FGSM.
+    objective: as for FGSM.
+    target: as for FGSM.
     """
 
     objective: Objective = "excess"
@@ -100,20 +112,28 @@ class PGDParams(Steps):
 
 @dataclass(frozen=True, kw_only=True)
 class DensePGDParams(PGDParams):
-    """What `pgd-dense` may be told: as PGD. The steps move all pixels, along the gradient, and a step that leaves the
-    ball is scaled back, as Foolbox's L1PGD does: not a projection in l1, and a weak attack."""
+    """Options of `pgd-dense`, those of PGD.
+
+    A step follows the gradient and changes all pixels. Outside the ball, the perturbation is rescaled, as in Foolbox's
+    L1PGD. That is not the projection in l1, so the attack is weak.
+    """
 
     norm: Literal["l1"] = "l1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class APGDParams:
-    """What Auto-PGD (Croce and Hein, 2020; l1: 2021) may be told.
+    """Options of Auto-PGD (Croce and Hein, 2020; l1: 2021).
 
-    norm: of the ball. steps: per run. restarts: runs. objective: what is climbed. targets: 0 for any wrong class, or so
-    many of the most likely wrong ones, one run each. draws: gradients that are averaged per step, for networks that
-    draw random numbers; cross-entropy is then the real one. rho: the step is halved where fewer steps than that
-    improved. larger_eps: begin with three and two times eps, as the authors do under l1.
+    norm: of the ball.
+    steps: per run.
+    restarts: number of runs.
+    objective: function whose value is increased.
+    targets: number of most likely wrong classes, with a run for each; 0 for any wrong class.
+    draws: gradients that are averaged per step, for networks that draw random numbers. With several draws, "excess"
+        becomes "cross-entropy".
+    rho: the step is halved if a smaller share of steps raised the objective.
+    larger_eps: start with three and two times eps, as the authors do under l1.
     """
 
     norm: Norm = "linf"
@@ -128,11 +148,16 @@ class APGDParams:
 
 @dataclass(frozen=True, kw_only=True)
 class FABParams:
-    """What FAB (Croce and Hein, 2020) may be told.
+    """Options of FAB (Croce and Hein, 2020).
 
-    norm: whose length is made small. steps: per run. restarts: runs, all but the first from a random point. targets: so
-    many of the most likely wrong classes, one run each; 0 looks at all classes in every step, at a gradient for each.
-    alpha_max, eta, beta: greatest pull to the input, overshoot, and step back once the boundary is crossed.
+    norm: in which the distance is minimised.
+    steps: per run.
+    restarts: number of runs; all but the first start from a random point.
+    targets: number of most likely wrong classes, with a run for each; 0 compares all classes in every step, which takes
+        a gradient for each.
+    alpha_max: largest weight of the bias toward the clean input.
+    eta: overshoot of a step.
+    beta: factor of the perturbation after the boundary was crossed.
     """
 
     norm: Norm = "linf"
@@ -146,10 +171,12 @@ class FABParams:
 
 @dataclass(frozen=True, kw_only=True)
 class SquareParams:
-    """What Square (Andriushchenko et al., 2020) may be told: it sees scores, never a gradient.
+    """Options of Square (Andriushchenko et al., 2020), which uses scores and no gradients.
 
-    norm: of the ball. queries: forward passes per run. restarts: runs. p_init: the share of pixels that the first
-    square covers.
+    norm: of the ball.
+    queries: forward passes per run.
+    restarts: number of runs.
+    p_init: share of pixels that the first square covers.
     """
 
     norm: Norm = "linf"
@@ -160,9 +187,12 @@ class SquareParams:
 
 @dataclass(frozen=True, kw_only=True)
 class DDNParams:
-    """What DDN (Rony et al., 2019) may be told.
+    """Options of DDN (Rony et al., 2019).
 
-    steps: gradients. init: length of the first perturbation. gamma: by which share its length changes per step.
+    norm: in which the distance is minimised.
+    steps: number of gradients.
+    init: length of the first perturbation.
+    gamma: relative change of that length per step.
     """
 
     norm: Literal["l2"] = "l2"
@@ -173,10 +203,12 @@ class DDNParams:
 
 @dataclass(frozen=True, kw_only=True)
 class FMNParams:
-    """What FMN (Pintor et al., 2021) may be told.
+    """Options of FMN (Pintor et al., 2021).
 
-    norm: whose length is made small. steps: gradients. step: the first step's length, which falls to a hundredth along
-    a cosine. gamma: by which share the length changes at first; it falls to a thousandth.
+    norm: in which the distance is minimised.
+    steps: number of gradients.
+    step: length of the first step, which falls to a hundredth along a cosine.
+    gamma: initial relative change of the radius per step, which falls to 0.001.
     """
 
     norm: Norm = "linf"
@@ -187,9 +219,11 @@ class FMNParams:
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAttackParams:
-    """What AutoAttack (Croce and Hein, 2020) may be told.
+    """Options of AutoAttack (Croce and Hein, 2020).
 
-    norm: of the ball. version: which list of attacks, as published. members: a list of one's own instead.
+    norm: of the ball.
+    version: name of a published list of members.
+    members: a custom list instead.
     """
 
     norm: Norm = "linf"
@@ -198,18 +232,21 @@ class AutoAttackParams:
 
     def __post_init__(self) -> None:
         if self.members and self.version != "standard":
-            raise ValueError("version and members are both given; leave out one")
+            raise ValueError("version and members are both given, and each selects the members. Try: leave version out")
         if len(set(self.members)) != len(self.members):
-            raise ValueError("members names an attack twice; leave out one")
+            raise ValueError("members has an attack twice. Try: leave out the second one")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureParams(Steps):
-    """What attacks on a representation may be told, beside their steps.
+    """Options of attacks on features, in addition to those of their steps.
 
-    distance: what is made large: the angle between the features of the input and of what it becomes ("cosine"), their
-    Euclidean distance ("l2"), or the instance-wise contrastive loss, in which the other inputs of a fixed block of 16
-    are the negatives ("contrastive"; Kim et al., 2020). temperature: of that loss.
+    distance: between clean and perturbed features, which is maximised.
+        "cosine": 1 minus the cosine of their angle.
+        "l2": their Euclidean distance.
+        "contrastive": the instance-wise contrastive loss (Kim et al., 2020), whose negatives are the other inputs of a
+        fixed block of 16.
+    temperature: of the contrastive loss.
     """
 
     distance: Literal["cosine", "l2", "contrastive"] = "cosine"

@@ -1,4 +1,4 @@
-"""Contrastive encoders that are trained by a recipe, and measures of what their features look like."""
+"""Encoders that are trained by a recipe, most of them contrastively, and metrics and figures of their features."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ RECIPES: Mapping[str, tuple[type, str, str]] = {
     "cross-entropy": (params.Supervised, "Supervised by cross-entropy", ""),
     "supcon": (params.Contrastive, "Supervised contrastive", "https://arxiv.org/abs/2004.11362"),
     "simclr": (params.SimCLR, "SimCLR, with or without removal of false negatives", "https://arxiv.org/abs/2002.05709"),
-    "clusters": (params.Clusters, "Supervised contrastive, with clusters of SimCLR's features for classes", ""),
+    "clusters": (params.Clusters, "Supervised contrastive, with clusters of SimCLR features as classes", ""),
     "swav": (params.SwAV, "SwAV", "https://arxiv.org/abs/2006.09882"),
     "moco": (params.MoCo, "MoCo v2", "https://arxiv.org/abs/2003.04297"),
-    "simsiam": (params.SimSiam, "SimSiam, which has no negatives", "https://arxiv.org/abs/2011.10566"),
-    "cvrl": (params.CVRL, "CVRL, SimCLR of clips of videos", "https://arxiv.org/abs/2008.03800"),
-    "tclr": (params.TCLR, "TCLR, contrast in time within a video", "https://arxiv.org/abs/2101.07974"),
+    "simsiam": (params.SimSiam, "SimSiam, without negatives", "https://arxiv.org/abs/2011.10566"),
+    "cvrl": (params.CVRL, "CVRL, SimCLR on clips of videos", "https://arxiv.org/abs/2008.03800"),
+    "tclr": (params.TCLR, "TCLR, temporal contrast within a video", "https://arxiv.org/abs/2101.07974"),
 }
+"""By the model's name: the class of its recipe, a summary, and its paper."""
 
 
 def _train(job: TrainingJob) -> None:
@@ -42,7 +43,8 @@ def _build(recipe: Any, weights: Path) -> nn.Module:
     return build(recipe, weights)
 
 
-def _given(recipe: params.Recipe) -> Mapping[str, Any]:
+def declared_input(recipe: params.Recipe) -> Mapping[str, Any]:
+    """Return the input, label space and preprocessing that a recipe gives its model."""
     spec = InputSpec(kind="video" if recipe.preprocessing else "image", shape=recipe.shape)
     return {"input": spec, "labels": recipe.label_space, "preprocessing": recipe.preprocessing}
 
@@ -60,8 +62,8 @@ def robharness_models() -> Iterator[ModelSpec]:
             build=_build,
             weights=Train(data=_data, train=_train, base=params.base, revision=2),
             params=recipe,
-            given=_given,
+            given=declared_input,
             features="features",
             paper=paper,
-            **_given(recipe()),
+            **declared_input(recipe()),
         )

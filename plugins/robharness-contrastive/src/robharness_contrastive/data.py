@@ -1,4 +1,4 @@
-"""Training pictures: all of a data set in memory, on the device; and the views that a step has of them."""
+"""Training images in memory on the device, and the augmented views that a training step compares."""
 
 from __future__ import annotations
 
@@ -13,47 +13,58 @@ import torch
 from torch import Tensor
 
 from robharness import Dataset, UserError
-from robharness_contrastive.augment import Augmentation, Batched
+from robharness_contrastive.augment import Augmentation, BatchAugmenter
 from robharness_contrastive.params import Recipe
 
-MOST = 2**33
-"""Bytes that pictures may take."""
-ROWS, ROW_BYTES = 512, 2**27
-"""Examples of a pass without gradients, and what they may take as float32."""
+MAX_BYTES = 2**33
+"""Memory that the images or frames of a data set may take."""
+BATCH_SIZE, BATCH_BYTES = 512, 2**27
+"""Limits of a batch without gradients: examples, and bytes as float32."""
 
 
 class Source(Protocol):
-    """What is trained on: pictures, or videos of which clips are looked at. labels: (N,) int64. side: of a view."""
+    """Training examples: images, or videos from which clips are sampled.
+
+    labels: (N,) int64.
+    side: of a view, in pixels.
+    """
 
     labels: Tensor
     side: int
 
     def __len__(self) -> int: ...
 
-    def part(self, rows: Tensor) -> Source: ...
+    def subset(self, rows: Tensor) -> Source: ...
 
-    def labelled(self, labels: Tensor) -> Source:
-        """The same examples, of other classes."""
+    def with_labels(self, labels: Tensor) -> Source:
+        """Return the same examples with other labels."""
         ...
 
-    def look(self, rows: Tensor, views: int, seed: int, cut: Any = None) -> Sequence[Tensor]:
-        """So many views of these examples before augmentation, uint8 (B, ...) each. rows: on the CPU, where what is
-        drawn for them is computed. cut: see `video.Cut`."""
+    def raw_views(self, rows: Tensor, count: int, seed: int, sample_clips: Any = None) -> Sequence[Tensor]:
+        """Return `count` views of these examples before augmentation, uint8 (B, ...) each.
+
+        rows: on the CPU, where the random numbers of these examples are computed.
+        sample_clips: a `video.ClipSampler`; None for random clips. Images ignore it.
+        """
         ...
 
-    def plain(self) -> Iterator[Tensor]:
-        """All examples as they are judged, in their order: float32 (n, *shape) in [0, 1], a pass at a time."""
+    def evaluation_batches(self) -> Iterator[Tensor]:
+        """Yield all examples in order, as in evaluation, in batches: float32 (n, *shape) in [0, 1]."""
         ...
 
 
-def passes(count: int, shape: Sequence[int]) -> Iterator[Tensor]:
-    """The examples 0 ... count - 1, as many at a time as a pass without gradients takes."""
-    rows = max(1, min(ROWS, ROW_BYTES // (4 * int(np.prod(shape)))))
-    return (torch.arange(first, min(count, first + rows)) for first in range(0, count, rows))
+def batch_rows(count: int, shape: Sequence[int]) -> Iterator[Tensor]:
+    """Yield the indices 0 ... count - 1 in batches that fit a forward pass without gradients."""
+    size = max(1, min(BATCH_SIZE, BATCH_BYTES // (4 * int(np.prod(shape)))))
+    return (torch.arange(first, min(count, first + size)) for first in range(0, count, size))
 
 
-class Pictures:
-    """pixels: uint8 (N, C, H, W). labels: (N,) int64. Both on one device."""
+class Images:
+    """Labelled images in memory.
+
+    pixels: uint8 (N, C, H, W).
+    labels: (N,) int64, on the same device.
+    """
 
     def __init__(self, pixels: Tensor, labels: Tensor) -> None:
         self.pixels, self.labels = pixels, labels
@@ -62,66 +73,77 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def part(self, rows: Tensor) -> Pictures:
+    def subset(self, rows: Tensor) -> Images:
         rows = rows.to(self.pixels.device)
-        return Pictures(self.pixels[rows], self.labels[rows])
+        return Images(self.pixels[rows], self.labels[rows])
 
-    def labelled(self, labels: Tensor) -> Pictures:
-        return Pictures(self.pixels, labels)
+    def with_labels(self, labels: Tensor) -> Images:
+        return Images(self.pixels, labels)
 
-    def look(self, rows: Tensor, views: int, seed: int, cut: Any = None) -> Sequence[Tensor]:
-        return [self.pixels[rows.to(self.pixels.device, non_blocking=True)]] * views
+    def raw_views(self, rows: Tensor, count: int, seed: int, sample_clips: Any = None) -> Sequence[Tensor]:
+        return [self.pixels[rows.to(self.pixels.device, non_blocking=True)]] * count
 
-    def plain(self) -> Iterator[Tensor]:
-        for rows in passes(len(self), self.pixels.shape[1:]):
+    def evaluation_batches(self) -> Iterator[Tensor]:
+        for rows in batch_rows(len(self), self.pixels.shape[1:]):
             yield self.pixels[rows].float() / 255
 
 
 Views = Callable[[Tensor, int], list[Tensor]]
-"""(places in the data (B,), on the CPU, number of the step) -> what an objective compares, each float32 (B, ...) in
-[0, 1]. A view is drawn by its example and the step, whoever else is in the batch."""
+"""(indices in the data (B,), on the CPU, number of the step) -> the views that an objective compares, each float32
+(B, ...) in [0, 1]. A view is drawn by its example and the step, whatever else is in the batch."""
 
 
-def views(source: Source, augmentation: Augmentation, count: int, seed: int, cut: Any = None) -> Views:
-    """So many augmented views of every example, of the size that they are judged at."""
-    batched = Batched(augmentation, source.side)
+def augmented_views(
+    source: Source, augmentation: Augmentation, count: int, seed: int, sample_clips: Any = None
+) -> Views:
+    """Return a function that draws `count` augmented views of every example, of the size in evaluation."""
+    augment = BatchAugmenter(augmentation, source.side)
 
-    def drawn(rows: Tensor, step: int) -> list[Tensor]:
-        seen = source.look(rows, count, named(seed, "look", step), cut)
-        return [batched(each, named(seed, "view", step, view), rows) for view, each in enumerate(seen)]
+    def draw(rows: Tensor, step: int) -> list[Tensor]:
+        raw = source.raw_views(rows, count, seed_of(seed, "look", step), sample_clips)
+        return [augment(each, seed_of(seed, "view", step, view), rows) for view, each in enumerate(raw)]
 
-    return drawn
+    return draw
 
 
-def named(*words: Any) -> int:
-    """A seed of 63 bits for what these words name."""
+def seed_of(*words: Any) -> int:
+    """Return a seed of 63 bits that is addressed by these words; other words give other random numbers."""
     text = "\x1f".join(map(str, words))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
 
-def load(dataset: Dataset, recipe: Recipe, device: torch.device | str) -> Pictures:
-    """All pictures of a data set. Raises UserError where they do not have the recipe's shape, or fill the memory."""
+def load(dataset: Dataset, recipe: Recipe, device: torch.device | str) -> Images:
+    """Read all images of a data set.
+
+    Raises UserError if an image does not have the recipe's shape, or if the images exceed `MAX_BYTES`.
+    """
     shape = recipe.shape
     count, size = len(dataset.ids), int(np.prod(shape))
-    if count * size > MOST:
-        raise UserError(f"{count} pictures of {shape} take {count * size / 2**30:.0f} GiB, more than the 8 that may be")
+    if count * size > MAX_BYTES:
+        raise UserError(
+            f"{count} images of {shape} take {count * size / 2**30:.0f} GiB of memory, more than the limit of "
+            f"{MAX_BYTES / 2**30:.0f} GiB. Try: a smaller `input:` or another `split:`"
+        )
     pixels = np.empty((count, *shape), np.uint8)
 
     def read(index: int) -> None:
-        picture = np.asarray(dataset.read(index))
-        found = (picture.shape[-1], *picture.shape[:-1])
+        image = np.asarray(dataset.read(index))
+        found = (image.shape[-1], *image.shape[:-1])
         if found != tuple(shape):
-            raise UserError(f"'{dataset.ids[index]}' has the shape {found}, the recipe says {tuple(shape)}")
-        pixels[index] = np.moveaxis(picture, -1, 0)
+            raise UserError(
+                f"'{dataset.ids[index]}' has the shape {found}, but the recipe says {tuple(shape)}. "
+                f"Try: `input: {list(found)}`"
+            )
+        pixels[index] = np.moveaxis(image, -1, 0)
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         list(threads.map(read, range(count)))
     labels = torch.tensor([int(label) for label in dataset.labels])
-    return Pictures(torch.from_numpy(pixels).to(device), labels.to(device))
+    return Images(torch.from_numpy(pixels).to(device), labels.to(device))
 
 
 def split(source: Source, hold_out: float, seed: int) -> tuple[Source, Source]:
-    """What is trained on, and the share that is kept; the same for a seed on every machine."""
+    """Return the training examples and the held-out share. A seed gives the same split on every machine."""
     order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(len(source)))
-    kept = round(hold_out * len(source))
-    return source.part(order[kept:].sort().values), source.part(order[:kept].sort().values)
+    held_out = round(hold_out * len(source))
+    return source.subset(order[held_out:].sort().values), source.subset(order[:held_out].sort().values)

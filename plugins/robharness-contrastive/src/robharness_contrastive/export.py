@@ -1,8 +1,11 @@
-"""`python -m robharness_contrastive.export ARTEFACT FILE`: the weights of a ResNet as others lay them out.
+"""Export the weights of a trained ResNet in the layout of another library.
 
-torchvision: its own keys with the classifier as `fc`, one state. supcontrast: what main_supcon.py of SupContrast
-saves, {"model": {"encoder...", "head..."}}, with the shortcuts' names of its networks; the classifier, which that code
-does not save, goes beside it, into FILE.head.
+`python -m robharness_contrastive.export ARTEFACT FILE` writes one of these layouts:
+
+torchvision: a state dict with torchvision's keys and the classifier as `fc`.
+
+supcontrast: a checkpoint {"model": {"encoder...", "head..."}} as main_supcon.py of SupContrast saves it, with its names
+of the shortcuts. That code does not save the classifier, so the classifier is written to FILE.head.
 """
 
 from __future__ import annotations
@@ -24,15 +27,19 @@ State = dict[str, Tensor]
 
 
 def in_layout(state: State, layout: str) -> tuple[dict[str, Any], State | None]:
-    """An artefact's weights as a checkpoint of this layout; and the classifier where that lies in a file of its own.
+    """Convert an artefact's weights to a layout.
 
-    Raises UserError for a network that is no ResNet.
+    Returns the checkpoint, and the classifier's state if the layout has it in a second file, else None.
+    Raises UserError if the network is not a ResNet.
     """
     trunk = {
         key.removeprefix("encoder.trunk."): value for key, value in state.items() if key.startswith("encoder.trunk")
     }
     if "layer1.0.conv1.weight" not in trunk:
-        raise UserError("only weights of a ResNet have these layouts; see `network:` in its recipe.json")
+        raise UserError(
+            "the weights are not those of a ResNet, and only a ResNet can be exported. "
+            "Try: `network: resnet18` in the suite, and train again"
+        )
     head = {key.removeprefix("head."): value for key, value in state.items() if key.startswith("head.")}
     if layout == "torchvision":
         return {**trunk, **{f"fc.{key}": value for key, value in head.items()}}, None
@@ -53,7 +60,7 @@ def main(artefact: Path, file: Path, layout: str) -> None:
     weights = artefact / "weights.safetensors"
     try:
         if not weights.is_file():
-            raise UserError(f"{artefact} has no weights.safetensors. See: robharness list artefacts")
+            raise UserError(f"{artefact} has no weights.safetensors. Try: robharness list artefacts")
         content, head = in_layout(load_file(weights), layout)
         torch.save(content, file)
         if head is not None:

@@ -1,39 +1,40 @@
-"""Training: a recipe to weights. Killed at any moment, it goes on from its last checkpoint to the same weights.
+"""Train an encoder and a classifier by a recipe. A training that was killed resumes to the same weights.
 
-Nothing random carries over from step to step: the order of an epoch and every view are drawn by (seed, epoch, step), so
-a checkpoint is the state of modules and optimiser and a number. Processes of `torchrun` share each batch.
+No random state is carried from step to step. The order of an epoch and every view are drawn by (seed, epoch, step), so
+a checkpoint holds the states of modules and optimiser and the number of epochs. Processes of `torchrun` share batches.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from robharness import UserError
-from robharness_contrastive import data, optim, probe, video
+from robharness_contrastive import artefact, data, optim, probe, video
+from robharness_contrastive.artefact import CHECKPOINT, WEIGHTS, save_checkpoint
 from robharness_contrastive.augment import AUGMENTATIONS
-from robharness_contrastive.data import Source, Views, named
+from robharness_contrastive.data import Source, Views, seed_of
 from robharness_contrastive.networks import Classifier, Encoder, encoder
 from robharness_contrastive.objectives import (
     CrossEntropy,
     InfoNCE,
     Learner,
     MoCoObjective,
-    Moment,
     Objective,
     SimSiamObjective,
     SwAVObjective,
+    TrainingStep,
     rank,
     world,
 )
@@ -52,59 +53,78 @@ from robharness_contrastive.video import TCLRObjective
 if TYPE_CHECKING:
     from robharness import TrainingJob
 
-CHECKPOINT, METRICS, WEIGHTS = "checkpoint.pt", "metrics.jsonl", "weights.safetensors"
-TENSORBOARD = "tensorboard"
-"""A folder of its event files, where the recipe asks for them."""
-COLLAPSED = 0.02
-"""Spread of unit features below which all pictures have become one point."""
-STUCK = 0.01
-"""Of ln K: a loss of prototypes that is so near to where it started late in training has learned nothing."""
+COLLAPSE_SPREAD = 0.02
+"""Spread of unit features below which the features of all images count as the same point."""
+STUCK_SHARE = 0.01
+"""A prototype loss that late in training is within this share of its start has not learned anything."""
+
+Save = Callable[[Path, int, nn.Module, torch.optim.Optimizer], None]
+"""(path, epochs done, learner, optimiser): writes a checkpoint, as `artefact.save_checkpoint` does."""
 
 
-def train(job: TrainingJob) -> None:
-    """Make the weights of a recipe in job.folder. Raises UserError for a loss that is no number, and for a collapse.
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """A training with its devices and the functions that it calls."""
 
-    A recipe without a probe makes an encoder and its projection; job.base has these for one with a probe, or else they
-    are made first.
+    job: Training
+    fabric: Fabric
+    save: Save
+    make_views: Callable[..., Views]
+
+    @property
+    def recipe(self) -> Any:
+        return self.job.params
+
+
+def train(
+    job: Training, *, save: Save = save_checkpoint, make_views: Callable[..., Views] = data.augmented_views
+) -> None:
+    """Train the weights of a recipe into job.folder.
+
+    job: a recipe without a probe makes an encoder and its projection. A recipe with one takes these from job.base, or
+        else trains them first.
+    save: writes a checkpoint after each epoch.
+    make_views: makes the views of a step, as `data.augmented_views`.
+
+    Raises UserError if the loss is not finite, or if the features collapse.
     """
     recipe: Any = job.params
-    fabric = _fabric(job.device, recipe)
-    if not (job.folder / WEIGHTS).is_file():  # else whoever made them was killed before they were put in their place
-        _make(job, fabric)
-    fabric.barrier()
+    run = _Run(job=job, fabric=_fabric(job.device, recipe), save=save, make_views=make_views)
+    if not (job.folder / WEIGHTS).is_file():  # else a training was killed before its finished folder was committed
+        _train(run)
+    run.fabric.barrier()
 
 
-def _make(job: TrainingJob, fabric: Fabric) -> None:
-    recipe: Any = job.params
+def _train(run: _Run) -> None:
+    job, recipe, device = run.job, run.recipe, run.fabric.device
     load = video.load if recipe.preprocessing else data.load
-    source = load(job.datasets["train"], recipe, fabric.device)
-    trained, kept = data.split(source, recipe.hold_out, job.seed)
+    source = load(job.datasets["train"], recipe, device)
+    examples, held_out = data.split(source, recipe.hold_out, job.seed)
     if job.base is None:
-        net, beside, own_head = _made(job, fabric, trained)
+        net, projection, own_head = _train_encoder(run, examples)
     else:
-        net, beside, own_head = _of_base(recipe, job.base / WEIGHTS, fabric.device)
+        net, projection, own_head = _load_encoder(recipe, job.base / WEIGHTS, device)
     if rank() == 0:
-        state = _on_host(net.state_dict(), "encoder.") | beside
+        state = _on_cpu(net.state_dict(), "encoder.") | projection
         if own_head is not None or recipe.probe is not None:
-            classifier = _classifier(job, net, own_head, trained)
-            if len(kept):
-                how = "own" if own_head is not None else recipe.probe.kind
-                _note_once(job.folder, {"probe": how, "held_out": probe.accuracy(classifier, kept)})
-            state = _on_host(classifier.state_dict()) | beside
-        _finish(state, job.folder)
+            classifier = _classifier(run, net, own_head, examples)
+            if len(held_out):
+                kind = "own" if own_head is not None else recipe.probe.kind
+                artefact.log_once(job.folder, {"probe": kind, "held_out": probe.accuracy(classifier, held_out)})
+            state = _on_cpu(classifier.state_dict()) | projection
+        artefact.finish(state, job.folder)
 
 
-def _made(job: TrainingJob, fabric: Fabric, trained: Source) -> tuple[Encoder, dict[str, Tensor], nn.Module | None]:
-    """An encoder, what is kept beside it, and the classifier that was trained with it."""
-    recipe: Any = job.params
-    examples = _by_clusters(job, fabric, trained) if isinstance(recipe, Clusters) else trained
-    net, objective = _encoder(job, fabric, examples, "")
-    own = objective.head if isinstance(objective, CrossEntropy) and not recipe.refit else None
+def _train_encoder(run: _Run, source: Source) -> tuple[Encoder, dict[str, Tensor], nn.Module | None]:
+    """Return a trained encoder, the weights of its projection, and the classifier that was trained with it, if any."""
+    examples = _label_by_clusters(run, source) if isinstance(run.recipe, Clusters) else source
+    net, objective = _optimise(run, examples, "")
+    own_head = objective.head if isinstance(objective, CrossEntropy) and not run.recipe.refit else None
     projection = getattr(objective, "projection", None)
-    return net, _on_host(projection.state_dict(), "projection.") if projection is not None else {}, own
+    return net, _on_cpu(projection.state_dict(), "projection.") if projection is not None else {}, own_head
 
 
-def _of_base(
+def _load_encoder(
     recipe: Recipe, weights: Path, device: torch.device
 ) -> tuple[Encoder, dict[str, Tensor], nn.Module | None]:
     state = load_file(weights)
@@ -113,23 +133,23 @@ def _of_base(
     return net.to(device), {key: v for key, v in state.items() if key.startswith("projection.")}, None
 
 
-def _classifier(job: TrainingJob, net: Encoder, own_head: nn.Module | None, trained: Source) -> Classifier:
-    recipe: Any = job.params
+def _classifier(run: _Run, net: Encoder, own_head: nn.Module | None, source: Source) -> Classifier:
+    recipe, seed = run.recipe, run.job.seed
     if own_head is not None:
         classifier = Classifier(net, net.width, recipe.n_classes)
         classifier.head = own_head  # type: ignore[assignment]
         return classifier
-    plain = AUGMENTATIONS["digits" if recipe.augmented == "digits" else "supervised"]
-    seen = data.views(trained, plain, 1, job.seed)
-    return probe.fit(recipe.probe, net, trained, recipe.n_classes, seen, job.seed)
+    augmentation = AUGMENTATIONS["digits" if recipe.augmentation_name == "digits" else "supervised"]
+    views = run.make_views(source, augmentation, 1, seed)
+    return probe.fit(recipe.probe, net, source, recipe.n_classes, views, seed)
 
 
-def _on_host(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+def _on_cpu(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
     return {f"{prefix}{name}": value.detach().cpu().contiguous() for name, value in state.items()}
 
 
 def build(recipe: Recipe, weights: Path) -> nn.Module:
-    """The classifier of an artefact: (N, *shape) in [0, 1] -> logits (N, classes)."""
+    """Build the classifier of an artefact: (N, *shape) in [0, 1] -> logits (N, classes)."""
     from robharness.checkpoints import Layout, load
 
     with torch.device("meta"):
@@ -142,128 +162,125 @@ def build(recipe: Recipe, weights: Path) -> nn.Module:
 # --- the loop --------------------------------------------------------------------------------------------------------
 
 
-def _encoder(job: TrainingJob, fabric: Fabric, source: Source, stage: str) -> tuple[Encoder, Objective]:
-    """An encoder trained for the recipe's objective. stage: a prefix of the checkpoint's name."""
-    recipe: Any = job.params
+def _optimise(run: _Run, source: Source, prefix: str) -> tuple[Encoder, Objective]:
+    """Train an encoder for the recipe's objective. prefix: of the checkpoint's name, "" in the last stage."""
+    job, recipe, fabric, stage = run.job, run.recipe, run.fabric, prefix or "encoder"
     per_process, rest = divmod(recipe.batch, world())
-    steps_an_epoch = len(source) // recipe.batch
-    if rest or not steps_an_epoch:
-        examples = "videos" if recipe.preprocessing else "pictures"
-        why = f"{world()} processes share" if rest else f"{len(source)} {examples} do not fill"
-        raise UserError(f"{why} batches of {recipe.batch} {examples}; write another `batch:`")
+    steps_per_epoch = len(source) // recipe.batch
+    if rest or not steps_per_epoch:
+        examples = "videos" if recipe.preprocessing else "images"
+        possible = min(recipe.batch, len(source)) // world() * world()
+        reason = (
+            f"{world()} processes cannot share batches of {recipe.batch} {examples} equally" if rest
+            else f"{len(source)} {examples} do not fill a batch of {recipe.batch} {examples}"
+        )  # fmt: skip
+        raise UserError(f"{reason}. Try: `batch: {possible}`")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(named(job.seed, stage, "weights"))  # noqa: TID251 (initial weights draw from it alone)
+        torch.manual_seed(seed_of(job.seed, prefix, "weights"))  # noqa: TID251 (only initial weights draw from it)
         net = encoder(recipe.network, recipe.data, recipe.shape)
-        objective = _objective(recipe, net.width, len(source), stage)
+        objective = _objective(recipe, net.width, len(source), prefix)
         learner = Learner(net, objective)
     if world() > 1 and fabric.device.type == "cuda":
         learner = nn.SyncBatchNorm.convert_sync_batchnorm(learner)
     learner.to(fabric.device)
     optimizer = optim.optimizer(recipe, learner)
-    place = job.folder / f"{stage}{CHECKPOINT}"
-    begin = _resume(place, learner, optimizer, fabric.device)
-    if begin < recipe.epochs:
+    path = job.folder / f"{prefix}{CHECKPOINT}"
+    done = artefact.resume(path, learner, optimizer, fabric.device)
+    if done < recipe.epochs:
         wrapped, fabric_optimizer = fabric.setup(learner, optimizer)
-        views = data.views(source, AUGMENTATIONS[recipe.augmented], objective.views, job.seed, objective.cut)
-        _forget(job.folder, stage, begin)
-        for epoch in range(begin, recipe.epochs):
-            noted = _epoch(job, fabric, wrapped, fabric_optimizer, source, views, epoch, steps_an_epoch, per_process)
-            _look(objective, noted, epoch, recipe)  # before it is kept: who tries again must not go on from there
+        augmentation = AUGMENTATIONS[recipe.augmentation_name]
+        views = run.make_views(source, augmentation, objective.views, job.seed, objective.sample_clips)
+        if rank() == 0:
+            artefact.rewind(job.folder, stage, done)
+        for epoch in range(done, recipe.epochs):
+            means = _epoch(run, wrapped, fabric_optimizer, source, views, epoch, steps_per_epoch, per_process)
+            _check(objective, means, epoch, recipe)  # before saving: a second try must not resume from a failed epoch
             if rank() == 0:
-                _note(job.folder, {"stage": stage or "encoder", "epoch": epoch + 1, **noted})  # first: see `_forget`
+                artefact.log(job.folder, {"stage": stage, "epoch": epoch + 1, **means})  # first, see `rewind`
                 if recipe.tensorboard:
-                    _show(job.folder / TENSORBOARD, stage, epoch + 1, noted)
-                _save(place, epoch + 1, learner, optimizer)
+                    artefact.write_tensorboard(job.folder, stage, epoch + 1, means)
+                run.save(path, epoch + 1, learner, optimizer)
     return learner.encoder, objective  # type: ignore[return-value]
 
 
 def _epoch(
-    job: TrainingJob,
-    fabric: Fabric,
-    learner: Any,
-    optimizer: Any,
-    source: Source,
-    views: Views,
-    epoch: int,
-    steps: int,
-    per_process: int,
+    run: _Run, learner: Any, optimizer: Any, source: Source, views: Views, epoch: int, steps: int, per_process: int
 ) -> dict[str, float]:
-    """One pass over the examples; the means of what was noted."""
-    recipe: Any = job.params
-    order = torch.from_numpy(np.random.default_rng([job.seed, 2, epoch]).permutation(len(source)))
+    """Train for one pass over the examples. Returns the means of the loss and of the objective's notes."""
+    recipe, fabric = run.recipe, run.fabric
+    order = torch.from_numpy(np.random.default_rng([run.job.seed, 2, epoch]).permutation(len(source)))
     own = slice(rank() * per_process, (rank() + 1) * per_process)
     objective, net = learner.module.objective, learner.module.encoder
     sums: dict[str, Tensor] = {}
-    began = time.perf_counter()
+    started = time.perf_counter()
     learner.train()
-    for step in range(steps):
-        at = epoch * steps + step
-        rows = order[step * recipe.batch : (step + 1) * recipe.batch][own]
-        moment = Moment(epoch=epoch, epochs=recipe.epochs, step=at, steps=recipe.epochs * steps, batch=recipe.batch)
-        ends = (step + 1) % recipe.accumulate == 0 or step + 1 == steps
-        with fabric.no_backward_sync(learner, enabled=not ends and world() > 1):
-            loss = learner(views(rows, at), source.labels[rows.to(fabric.device)], moment)
+    for number in range(steps):
+        global_number = epoch * steps + number
+        rows = order[number * recipe.batch : (number + 1) * recipe.batch][own]
+        step = TrainingStep(
+            epoch=epoch, epochs=recipe.epochs, step=global_number, steps=recipe.epochs * steps, batch=recipe.batch
+        )
+        is_update = (number + 1) % recipe.accumulate == 0 or number + 1 == steps
+        with fabric.no_backward_sync(learner, enabled=not is_update and world() > 1):
+            loss = learner(views(rows, global_number), source.labels[rows.to(fabric.device)], step)
             fabric.backward(loss.value / recipe.accumulate)
-        if ends:
-            objective.before_step(moment)
-            optim.set_rate(optimizer, optim.rate(recipe, at, steps))
+        if is_update:
+            objective.before_step(step)
+            optim.set_rate(optimizer, optim.rate(recipe, global_number, steps))
             optimizer.step()
             optimizer.zero_grad()
             objective.after_step(net)
         for name, value in {"loss": loss.value.detach(), **loss.notes}.items():
             sums[name] = sums.get(name, 0) + value
-        if step % 50 == 49 or step + 1 == steps:
-            _tell(job, recipe, objective, epoch, step + 1, steps, sums, began)
+        if rank() == 0 and (number % 50 == 49 or number + 1 == steps):
+            _report_progress(run, objective, epoch, number + 1, steps, float(sums["loss"]), started)
     return {name: float(_mean(fabric, value / steps)) for name, value in sums.items()}
 
 
 def _mean(fabric: Fabric, value: Tensor) -> Tensor:
-    """Over processes."""
+    """Average a value over processes."""
     reduced = fabric.all_reduce(value)
     assert isinstance(reduced, Tensor)
     return reduced
 
 
-def _look(objective: Objective, noted: dict[str, float], epoch: int, recipe: Recipe) -> None:
-    """Raises UserError where training has gone wrong for good."""
+def _check(objective: Objective, means: dict[str, float], epoch: int, recipe: Recipe) -> None:
+    """Raise UserError if training has failed: the loss is not finite, the features collapsed, or nothing is learned."""
     where = f"in epoch {epoch + 1} of {recipe.epochs}"
-    if not math.isfinite(noted["loss"]):
+    slower = f"`lr: {recipe.lr / 3:.2g}`, `warmup: {max(2 * recipe.warmup, 5):g}`"
+    if not math.isfinite(means["loss"]):
+        raise UserError(f"the loss is not finite {where}: training diverged. Try: {slower} or `precision: 32-true`")
+    if means.get("spread", 1) < COLLAPSE_SPREAD:
         raise UserError(
-            f"the loss is no number any more {where}. What usually helps: a smaller `lr:`, a longer `warmup:`, "
-            f"`precision: 32-true`"
+            f"features collapsed {where}: those of all images are nearly the same point (spread "
+            f"{means['spread']:.3f}). Try: {slower}, `batch: {2 * recipe.batch}` or a stronger `augmentation:`"
         )
-    if noted.get("spread", 1) < COLLAPSED:
-        raise UserError(
-            f"the features of all pictures have become one point {where} (spread {noted['spread']:.3f}). What usually "
-            f"helps: a smaller `lr:`, a longer `warmup:`, a larger `batch:`, stronger augmentation"
-        )
-    late = epoch + 1 >= max(5, recipe.epochs // 4)
+    is_late = epoch + 1 >= max(5, recipe.epochs // 4)
     start = objective.start
-    if isinstance(objective, SwAVObjective) and late and noted["loss"] > (1 - STUCK) * start:
+    if isinstance(objective, SwAVObjective) and is_late and means["loss"] > (1 - STUCK_SHARE) * start:
         raise UserError(
-            f"the loss is still {noted['loss']:.3f}, and {start:.3f} is where it started, {where}: nothing is learned. "
-            f"What usually helps: fewer `prototypes:`, a smaller `lr:`, a longer `frozen:`, a larger `temperature:`"
+            f"the loss is still {means['loss']:.3f} {where}, and it started at {start:.3f}: nothing is learned. "
+            f"Try: fewer `prototypes:`, `lr: {recipe.lr / 3:.2g}`, a larger `frozen:` or a larger `temperature:`"
         )
 
 
-def _tell(
-    job: TrainingJob, recipe: Recipe, objective: Objective, epoch: int, step: int, steps: int, sums: Any, began: float
+def _report_progress(
+    run: _Run, objective: Objective, epoch: int, step: int, steps: int, loss_sum: float, started: float
 ) -> None:
     from robharness import Progress
 
-    if rank() != 0:
-        return
-    rate = step * recipe.batch / (time.perf_counter() - began)
-    left = ((recipe.epochs - epoch) * steps - step) * recipe.batch / rate
-    job.progress(
+    recipe = run.recipe
+    rate = step * recipe.batch / (time.perf_counter() - started)
+    seconds_left = ((recipe.epochs - epoch) * steps - step) * recipe.batch / rate
+    run.job.progress(
         Progress(
-            epoch=epoch + 1, epochs=recipe.epochs, loss=float(sums["loss"]) / step, start=objective.start,
-            floor=objective.floor, rate=rate, left=left,
+            epoch=epoch + 1, epochs=recipe.epochs, loss=loss_sum / step, start=objective.start, floor=objective.floor,
+            rate=rate, left=seconds_left,
         )
     )  # fmt: skip
 
 
-def _objective(recipe: Any, width: int, examples: int, stage: str) -> Objective:
+def _objective(recipe: Any, width: int, examples: int, prefix: str) -> Objective:
     if isinstance(recipe, Supervised):
         return CrossEntropy(recipe, width, examples)
     if isinstance(recipe, SwAV):
@@ -274,23 +291,24 @@ def _objective(recipe: Any, width: int, examples: int, stage: str) -> Objective:
         return SimSiamObjective(recipe, width, examples)
     if isinstance(recipe, TCLR):
         return TCLRObjective(recipe, width, examples)
-    is_classes = (isinstance(recipe, Clusters) and stage == "") or type(recipe) is Contrastive
-    return InfoNCE(recipe, width, examples, classes=is_classes)
+    is_supervised = (isinstance(recipe, Clusters) and prefix == "") or type(recipe) is Contrastive
+    return InfoNCE(recipe, width, examples, classes=is_supervised)
 
 
-def _by_clusters(job: TrainingJob, fabric: Fabric, source: Source) -> Source:
-    """The examples with clusters of SimCLR's features for labels: the first stage."""
+def _label_by_clusters(run: _Run, source: Source) -> Source:
+    """Train SimCLR, the first of two stages. Returns the examples with clusters of its features as labels."""
     from sklearn.cluster import KMeans
 
-    recipe: Any = job.params
-    net, _ = _encoder(job, fabric, source, "simclr-")
+    recipe = run.recipe
+    net, _ = _optimise(run, source, "simclr-")
     h = probe.features(net, source).cpu().numpy()
-    found = KMeans(recipe.clusters, n_init=10, random_state=job.seed).fit_predict(h)
-    labels = torch.from_numpy(found).long().to(fabric.device)
-    share = torch.stack([torch.bincount(source.labels[labels == k]).max() for k in labels.unique()]).sum()
+    clusters = KMeans(recipe.clusters, n_init=10, random_state=run.job.seed).fit_predict(h)
+    labels = torch.from_numpy(clusters).long().to(run.fabric.device)
+    in_majority = torch.stack([torch.bincount(source.labels[labels == k]).max() for k in labels.unique()]).sum()
     if rank() == 0:
-        _note_once(job.folder, {"stage": "clusters", "clusters": recipe.clusters, "purity": float(share) / len(labels)})
-    return source.labelled(labels)
+        purity = float(in_majority) / len(labels)
+        artefact.log_once(run.job.folder, {"stage": "clusters", "clusters": recipe.clusters, "purity": purity})
+    return source.with_labels(labels)
 
 
 def _fabric(device: str, recipe: Recipe) -> Fabric:
@@ -305,78 +323,3 @@ def _fabric(device: str, recipe: Recipe) -> Fabric:
     )
     fabric.launch()
     return fabric
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-def _finish(state: dict[str, Tensor], folder: Path) -> None:
-    """The weights in their file, whole or not there; what training went on from is not needed any more."""
-    beside = folder / f"{WEIGHTS}.writing"
-    save_file(state, beside)
-    beside.replace(folder / WEIGHTS)
-    for place in folder.glob(f"*{CHECKPOINT}"):
-        place.unlink()
-
-
-def _save(place: Path, epoch: int, learner: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Whole, or as it was before."""
-    beside = place.with_suffix(".writing")
-    with beside.open("wb") as file:
-        torch.save({"epoch": epoch, "learner": learner.state_dict(), "optimizer": optimizer.state_dict()}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(place)
-
-
-def _resume(place: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
-    """Put back what the checkpoint has; the epochs that are done."""
-    if not place.is_file():
-        return 0
-    found = torch.load(place, map_location=device, weights_only=True)
-    learner.load_state_dict(found["learner"])
-    optimizer.load_state_dict(found["optimizer"])
-    return int(found["epoch"])
-
-
-def _lines(folder: Path) -> Iterator[dict[str, Any]]:
-    path = folder / METRICS
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            return  # torn by a kill
-
-
-def _forget(folder: Path, stage: str, epochs: int) -> None:
-    """Lines of epochs that will be trained again, and of what comes behind them."""
-    if rank() != 0:
-        return
-    kept = []
-    for line in _lines(folder):
-        if (line.get("stage") == (stage or "encoder") and line["epoch"] > epochs) or "held_out" in line:
-            break
-        kept.append(line)
-    (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in kept))
-
-
-def _show(folder: Path, stage: str, epoch: int, noted: dict[str, float]) -> None:
-    """Raises UserError where TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError("`tensorboard: true` needs a package. Try: pip install tensorboard") from None
-    with SummaryWriter(str(folder)) as writer:
-        for name, value in noted.items():
-            writer.add_scalar(f"{stage or 'encoder'}/{name}", value, epoch)
-
-
-def _note_once(folder: Path, line: dict[str, Any]) -> None:
-    """What a run that goes on finds noted already."""
-    if not any(line.keys() == there.keys() for there in _lines(folder)):
-        _note(folder, line)
-
-
-def _note(folder: Path, line: dict[str, Any]) -> None:
-    with (folder / METRICS).open("a") as file:
-        file.write(json.dumps(line) + "\n")

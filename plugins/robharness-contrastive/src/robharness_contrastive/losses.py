@@ -1,7 +1,7 @@
-"""Contrastive losses of rows of similarities, in which any pair may be a positive, a negative, or neither.
+"""Contrastive losses of a similarity matrix, in which a pair is a positive, a negative, or neither.
 
-Rows are anchors, columns are candidates: the rows of all processes and views. What is neither, an anchor's own column
-or a negative that was removed, is in no sum.
+Rows are anchors; columns are candidates, which are the rows of all processes and views. A pair that is neither enters
+no sum: an anchor with itself, or a negative that was removed.
 """
 
 from __future__ import annotations
@@ -14,38 +14,47 @@ from torch import Tensor
 
 
 class Pairs(NamedTuple):
-    """Which candidate is what to which anchor, (n, m) bool each."""
+    """Positive and negative pairs of n anchors and m candidates, (n, m) bool each."""
 
     positives: Tensor
     negatives: Tensor
 
 
-def pairs(anchors: Tensor, candidates: Tensor, itself: Tensor) -> Pairs:
-    """Pairs of the same and of another instance, or class.
+def pairs(anchors: Tensor, candidates: Tensor, own: Tensor) -> Pairs:
+    """Make positives of the same instance or class, and negatives of others.
 
-    anchors: (n,), candidates: (m,), the instances or classes of both. itself: (n,), the column of each anchor.
+    anchors: (n,), instance or class of each anchor.
+    candidates: (m,), instance or class of each candidate.
+    own: (n,), the column of each anchor itself.
     """
-    alike = anchors[:, None] == candidates[None]
-    negatives = ~alike
-    return Pairs(alike.scatter(1, itself[:, None], False), negatives)
+    is_same = anchors[:, None] == candidates[None]
+    negatives = ~is_same
+    return Pairs(is_same.scatter(1, own[:, None], False), negatives)
 
 
 def contrastive(similarity: Tensor, pairs: Pairs) -> Tensor:
-    """The loss of each anchor, (n,): NT-Xent with one positive a row, SupCon's L_out with several.
+    """Return the loss of each anchor, (n,): NT-Xent with one positive per row, SupCon's L_out with several.
 
-    similarity: (n, m), cosines over the temperature. Of a row's positives, the mean of -log(e^S_p / sum), where the sum
-    goes over its positives and its negatives. Source: Khosla et al. 2020, equation 2; Chen et al. 2020, equation 1.
+    The loss is the mean over positives p of -log(e^S_p / sum), where the sum of e^S goes over positives and negatives.
+
+    similarity: (n, m), cosines divided by the temperature.
+
+    Source: Khosla et al. 2020, equation 2; Chen et al. 2020, equation 1.
     """
-    kept = pairs.positives | pairs.negatives
-    log_sum = similarity.masked_fill(~kept, -torch.inf).logsumexp(1)
-    of_positives = similarity.masked_fill(~pairs.positives, 0).sum(1) / pairs.positives.sum(1)
-    return log_sum - of_positives
+    included = pairs.positives | pairs.negatives
+    log_sum = similarity.masked_fill(~included, -torch.inf).logsumexp(1)
+    positives = similarity.masked_fill(~pairs.positives, 0).sum(1) / pairs.positives.sum(1)
+    return log_sum - positives
 
 
 def bounds(rows: int, positives: float, temperature: float) -> tuple[float, float]:
-    """Where the loss starts, and its floor: all cosines equal, or 1 between positives and 0 to all negatives.
+    """Return the loss at the start, where all cosines are equal, and its floor.
 
-    rows: of the batch, over all views and processes. positives: of an anchor, on average.
+    At the floor, cosines are 1 between positives and 0 to all negatives.
+
+    rows: of the batch, over all views and processes.
+    positives: mean number per anchor.
+    temperature: of the softmax over cosines.
     """
     negatives = rows - 1 - positives
     floor = math.log(positives + negatives * math.exp(-1 / temperature))
@@ -53,5 +62,8 @@ def bounds(rows: int, positives: float, temperature: float) -> tuple[float, floa
 
 
 def negative_cosine(predicted: Tensor, target: Tensor) -> Tensor:
-    """Minus the cosine of each row with its target, which gets no gradient, (n,). Source: Chen and He 2021, SimSiam."""
+    """Return minus the cosine of each row with its target, (n,), without gradient to the target.
+
+    Source: Chen and He 2021, SimSiam.
+    """
     return -torch.nn.functional.cosine_similarity(predicted, target.detach(), dim=1)

@@ -1,4 +1,4 @@
-"""Encoders: pictures or clips in [0, 1] to features, normalisation inside; and the classifier that attacks see."""
+"""Encoders, which map images or clips in [0, 1] to features and normalise inside, and the classifier on an encoder."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ from torchvision.models import video
 
 from robharness import UserError, normalized
 
-SMALL_PICTURE = 96
-"""Pixels a side below which a ResNet begins as CIFAR's do: a 3 x 3 convolution of stride 1, no pooling."""
+SMALL_IMAGE = 96
+"""Side in pixels below which a ResNet has CIFAR's stem: a 3 x 3 convolution of stride 1, no pooling."""
 
 MEAN_STD: dict[str, tuple[Sequence[float], Sequence[float]]] = {
     "datasets/cifar-10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "datasets/cifar-100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
-"""SupContrast's. Other data are taken as they are."""
+"""Means and standard deviations by data set, from SupContrast. Other data are not normalised."""
 
 
 class Encoder(nn.Module):
-    """(N, *shape) in [0, 1] -> features (N, width). mean_std: what inputs are normalised with, or None."""
+    """Map inputs (N, *shape) in [0, 1] to features (N, width).
+
+    trunk: the network after normalisation.
+    width: of the features.
+    mean_std: mean and standard deviation per channel for normalisation; None for no normalisation.
+    """
 
     def __init__(self, trunk: nn.Module, width: int, mean_std: tuple[Sequence[float], Sequence[float]] | None) -> None:
         super().__init__()
@@ -36,13 +41,13 @@ class Encoder(nn.Module):
         return features
 
     def over_time(self, x: Tensor) -> Tensor:
-        """Features of every step that a network of videos makes through time, (N, width, steps)."""
+        """Return the features of a video network before it averages over time, (N, width, steps)."""
         steps: Tensor = self.trunk.over_time(self.normalize(x))  # type: ignore[operator]
         return steps
 
 
 class Classifier(nn.Module):
-    """An encoder and a linear classifier on its features, which `features` passes through for whoever listens there."""
+    """An encoder with a linear classifier. Forward hooks read the features at the identity module `features`."""
 
     def __init__(self, encoder: nn.Module, width: int, classes: int) -> None:
         super().__init__()
@@ -54,18 +59,26 @@ class Classifier(nn.Module):
 
 
 def encoder(network: str, data: str, shape: Sequence[int]) -> Encoder:
-    """A network of this name for inputs of this shape, (C, H, W) or (C, T, H, W). Raises UserError for a name that is
-    not known for it.
+    """Make an encoder by the network's name.
+
+    network: a key of `NETWORKS`, or of `VIDEO_NETWORKS` for clips.
+    data: name of the data set, which selects the normalisation.
+    shape: of an input, (C, H, W) or (C, T, H, W).
+
+    Raises UserError if the name is unknown for this kind of input.
     """
-    known, what = (VIDEO_NETWORKS, " for videos") if len(shape) == 4 else (NETWORKS, "")
-    if network not in known:
-        raise UserError(f"there is no network '{network}'{what}; there are {', '.join(known)}")
-    trunk, width = known[network](shape)
+    networks, kind = (VIDEO_NETWORKS, "videos") if len(shape) == 4 else (NETWORKS, "images")
+    if network not in networks:
+        known = list(networks)
+        raise UserError(
+            f"there is no network '{network}' for {kind}, only {', '.join(known)}. Try: `network: {known[0]}`"
+        )
+    trunk, width = networks[network](shape)
     return Encoder(trunk, width, MEAN_STD.get(data))
 
 
 def mlp(width: int, hidden: int, out: int) -> nn.Sequential:
-    """A projection head of two layers; its keys are those of SupContrast's."""
+    """Make a projection head of two layers, with the parameter names of SupContrast."""
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))
 
 
@@ -80,7 +93,7 @@ def _small(shape: Sequence[int]) -> tuple[nn.Module, int]:
 def _resnet(make: Callable[..., nn.Module], shape: Sequence[int]) -> tuple[nn.Module, int]:
     net: models.ResNet = make(weights=None)
     channels, side = shape[0], min(shape[-2:])
-    if side < SMALL_PICTURE:
+    if side < SMALL_IMAGE:
         net.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         net.maxpool = nn.Identity()
     elif channels != 3:
@@ -104,11 +117,14 @@ NETWORKS: dict[str, Callable[[Sequence[int]], tuple[nn.Module, int]]] = {
 }
 
 
-# --- of videos -------------------------------------------------------------------------------------------------------
+# --- networks of videos ----------------------------------------------------------------------------------------------
 
 
 class OverTime(nn.Module):
-    """Layers, (N, C, T, H, W) -> (N, width, steps, h, w), whose means over all but the width are features."""
+    """A video network whose features are means over time and space.
+
+    layers: modules in order, which together map (N, C, T, H, W) to (N, width, steps, h, w).
+    """
 
     def __init__(self, **layers: nn.Module) -> None:
         super().__init__()
@@ -123,7 +139,7 @@ class OverTime(nn.Module):
 
 
 def _narrow(shape: Sequence[int]) -> tuple[nn.Module, int]:
-    """R(2+1)D of three blocks, for small clips; half as many steps as frames."""
+    """Make an R(2+1)D of three blocks for small clips, with half as many time steps as frames."""
     widths = (8, 16, 32)
     stem: Any = video.resnet.Conv2Plus1D(shape[0], widths[0], widths[0])
     stem[0].stride = (1, 2, 2)
@@ -142,11 +158,11 @@ def _block(before: int, after: int, stride: int) -> video.resnet.BasicBlock:
 
 
 def _keep_steps(block: Any) -> Any:
-    """A block that goes through time in strides of 2 dilates by 2 instead, with the same weights: TCLR's last stage."""
-    through_time = block.conv1[0][-1]
-    for convolution in (through_time, block.downsample[0]):
+    """Replace a block's temporal stride of 2 by a dilation of 2, with the same weights, as in TCLR's last stage."""
+    temporal = block.conv1[0][-1]
+    for convolution in (temporal, block.downsample[0]):
         convolution.stride = (1, *convolution.stride[1:])
-    through_time.dilation, through_time.padding = (2, 1, 1), (2, 0, 0)
+    temporal.dilation, temporal.padding = (2, 1, 1), (2, 0, 0)
     return block
 
 

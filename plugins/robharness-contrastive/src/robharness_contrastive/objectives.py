@@ -1,8 +1,7 @@
-"""What encoders are trained for: each a module with the heads that it needs beside the encoder.
+"""Training objectives: modules that hold the heads beside the encoder and compute a loss from the views of a batch.
 
-An objective gets the encoder and the views of a batch, and gives a loss, averaged over this process's rows. Processes
-average their gradients, so rows that are gathered from the others carry gradients back to them, and two processes learn
-what one would.
+A loss is averaged over the rows of this process. Processes average their gradients. Rows that are gathered from other
+processes carry gradients back to them, so two processes learn the same weights as one.
 """
 
 from __future__ import annotations
@@ -24,8 +23,13 @@ from robharness_contrastive.removal import Removal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moment:
-    """Where training stands. epoch, step: from 0, of so many; batch: pictures of a step over all processes."""
+class TrainingStep:
+    """Position of a step in the training.
+
+    epoch, step: from 0; a step counts over all epochs.
+    epochs, steps: their totals.
+    batch: images per step, over all processes.
+    """
 
     epoch: int
     epochs: int
@@ -35,37 +39,45 @@ class Moment:
 
 
 class Loss(NamedTuple):
-    """value: a scalar with gradients. notes: scalars for the log, averaged over an epoch, without."""
+    """A loss with values for the log.
+
+    value: a scalar with gradients.
+    notes: scalars without gradients, which the log averages over an epoch.
+    """
 
     value: Tensor
     notes: dict[str, Tensor]
 
 
 class Objective(nn.Module):
-    """views: how many of an example it compares. cut: how they are cut out of videos, see `video.Cut`; None for clips
-    at random. start, floor: of its loss, for people; None where nobody knows.
+    """A training objective.
+
+    views: number of views of an example that it compares.
+    sample_clips: a `video.ClipSampler` for views of videos; None for random clips.
+    start: expected loss before training, for the progress display.
+    floor: lower bound of the loss, for the progress display; None if it is unknown.
     """
 
     views = 2
-    cut: Any = None
+    sample_clips: Any = None
     start: float = 0.0
     floor: float | None = None
 
-    def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, moment: Moment) -> Loss:
+    def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, step: TrainingStep) -> Loss:
         raise NotImplementedError
 
     def begin(self, encoder: nn.Module) -> None:
-        """Before anything is trained."""
+        """Prepare the objective before the first step."""
 
-    def before_step(self, moment: Moment) -> None:
-        """Before the gradients are used."""
+    def before_step(self, step: TrainingStep) -> None:
+        """Change gradients before the optimiser's step."""
 
     def after_step(self, encoder: nn.Module) -> None:
-        """After the optimizer's step."""
+        """Update the objective's state after the optimiser's step."""
 
 
 class CrossEntropy(Objective):
-    """A classifier on the encoder."""
+    """Cross-entropy of a linear classifier on the encoder."""
 
     views = 1
 
@@ -74,13 +86,16 @@ class CrossEntropy(Objective):
         self.head = nn.Linear(width, params.n_classes)
         self.start, self.floor = float(torch.tensor(float(params.n_classes)).log()), 0.0
 
-    def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, moment: Moment) -> Loss:
+    def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, step: TrainingStep) -> Loss:
         logits = self.head(encode(views[0]))
         return Loss(F.cross_entropy(logits, labels), {"right": (logits.argmax(1) == labels).float().mean()})
 
 
 class InfoNCE(Objective):
-    """SimCLR's NT-Xent with false negatives removed, and SupCon where `classes` says that they are positives."""
+    """SimCLR's NT-Xent, with or without removal of false negatives, or SupCon.
+
+    classes: True for SupCon, whose positives are all examples of the anchor's class.
+    """
 
     def __init__(self, params: Contrastive, width: int, examples: int, *, classes: bool = False) -> None:
         super().__init__()
@@ -94,48 +109,50 @@ class InfoNCE(Objective):
             self.scale * bound for bound in losses.bounds(rows, max(1.0, positives), self.temperature)
         )
 
-    def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, moment: Moment) -> Loss:
+    def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, step: TrainingStep) -> Loss:
         z = unit(self.projection(encode(torch.cat(list(views)))))
-        value, notes = self.of_projections(z, labels, moment)
+        value, notes = self.loss_of_projections(z, labels, step)
         return Loss(value, notes | {"spread": spread(z)})
 
-    def of_projections(self, z: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of unit rows, view by view, (views x B, d), of B pictures of this process."""
+    def loss_of_projections(self, z: Tensor, labels: Tensor, step: TrainingStep) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and its notes. z: unit rows (views x B, d) of this process's B images, view by view."""
         local, n_views = len(labels), self.views
-        everyone = torch.cat([gathered(part) for part in z.chunk(n_views)])
-        classes = gathered(labels).repeat(n_views)
+        candidates = torch.cat([gather(part) for part in z.chunk(n_views)])
+        classes = gather(labels).repeat(n_views)
         total = len(classes) // n_views
         first = rank() * local
-        itself = torch.cat([torch.arange(first, first + local) + view * total for view in range(n_views)]).to(z.device)
-        similarity = z @ everyone.T / self.temperature
-        names = classes if self.classes else torch.arange(total, device=z.device).repeat(n_views)
-        pairs = losses.pairs(names[itself], names, itself)
-        removed, notes = self._removed(similarity, pairs, classes, itself, moment)
+        own = torch.cat([torch.arange(first, first + local) + view * total for view in range(n_views)]).to(z.device)
+        similarity = z @ candidates.T / self.temperature
+        groups = classes if self.classes else torch.arange(total, device=z.device).repeat(n_views)
+        pairs = losses.pairs(groups[own], groups, own)
+        removed, notes = self._removed(similarity, pairs, classes, own, step)
         if removed is not None:
             pairs = pairs._replace(negatives=pairs.negatives & ~removed)
         return self.scale * losses.contrastive(similarity, pairs).mean(), notes
 
     def _removed(
-        self, similarity: Tensor, pairs: losses.Pairs, classes: Tensor, itself: Tensor, moment: Moment
+        self, similarity: Tensor, pairs: losses.Pairs, classes: Tensor, own: Tensor, step: TrainingStep
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        rule = self.removal
-        if rule.strategy == "none":
+        """Return the negatives to remove, (n, m) bool or None, and how many an anchor loses on average."""
+        options = self.removal
+        if options.strategy == "none":
             return None, {}
-        false = classes[itself][:, None] == classes[None]
-        if rule.strategy == "oracle":
-            removed = removal.known(similarity, pairs.negatives, false)
+        is_same_class = classes[own][:, None] == classes[None]
+        if options.strategy == "oracle":
+            removed = removal.oracle(similarity, pairs.negatives, is_same_class)
         else:
-            k = rule.count(moment.epoch, moment.epochs, moment.batch, self.n_classes)
+            k = options.count(step.epoch, step.epochs, step.batch, self.n_classes)
             if k == 0:
                 return None, {"removed": similarity.new_zeros(()), "removed_false": similarity.new_zeros(())}
-            removed = removal.nearest(similarity, pairs.negatives, k, unit=rule.unit, views=self.views)
+            removed = removal.nearest(similarity, pairs.negatives, k, unit=options.unit, views=self.views)
         rows = len(similarity)
-        return removed, {"removed": removed.sum() / rows, "removed_false": (removed & false).sum() / rows}
+        return removed, {"removed": removed.sum() / rows, "removed_false": (removed & is_same_class).sum() / rows}
 
 
 class SwAVObjective(Objective):
-    """Codes of one view, predicted from the other. Source: Caron et al. 2020; lightly's loss and projection, whose norm
-    over the batch keeps features from becoming one point.
+    """SwAV: predict the codes of one view from the other view. Source: Caron et al. 2020.
+
+    Loss and projection are lightly's. The projection's batch norm prevents a collapse of the features.
     """
 
     def __init__(self, params: SwAV, width: int, examples: int) -> None:
@@ -150,21 +167,21 @@ class SwAVObjective(Objective):
         self.frozen = params.frozen
         self.start, self.floor = float(torch.tensor(float(count)).log()), 0.0
 
-    def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, moment: Moment) -> Loss:
+    def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, step: TrainingStep) -> Loss:
         with torch.no_grad():
             self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
         z = unit(self.projection(encode(torch.cat(list(views)))))
-        scores = exact(self.prototypes(z))
+        scores = to_float32(self.prototypes(z))
         value = self.loss(list(scores.chunk(self.views)), []).squeeze()
         return Loss(value, {"spread": spread(z)})
 
-    def before_step(self, moment: Moment) -> None:
-        if moment.step < self.frozen * moment.steps:
+    def before_step(self, step: TrainingStep) -> None:
+        if step.step < self.frozen * step.steps:
             self.prototypes.weight.grad = None
 
 
 class MoCoObjective(Objective):
-    """A query against a queue of keys from an encoder that lags behind. Source: Chen et al. 2020, MoCo v2."""
+    """MoCo v2: contrast queries with a queue of keys from a moving average of the encoder. Source: Chen et al. 2020."""
 
     def __init__(self, params: MoCo, width: int, examples: int) -> None:
         super().__init__()
@@ -177,15 +194,15 @@ class MoCoObjective(Objective):
         self.start, self.floor = losses.bounds(size + 2, 1, self.temperature)
 
     def begin(self, encoder: nn.Module) -> None:
-        """Keys begin with the encoder's own weights."""
+        """Copy the encoder's weights to the key encoder."""
         self.keys = copy.deepcopy(nn.Sequential(encoder, self.projection)).requires_grad_(False)
 
-    def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, moment: Moment) -> Loss:
+    def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, step: TrainingStep) -> Loss:
         assert self.keys is not None
         queries = unit(self.projection(encode(views[0])))
         with torch.no_grad():
             keys = unit(self.keys(views[1]))
-            self.newest = gathered(keys)
+            self.newest = gather(keys)
         scores = torch.cat([(queries * keys).sum(1, keepdim=True), queries @ self.queue.T], 1) / self.temperature
         return Loss(scores.logsumexp(1).sub(scores[:, 0]).mean(), {"spread": spread(queries)})
 
@@ -199,7 +216,7 @@ class MoCoObjective(Objective):
 
 
 class SimSiamObjective(Objective):
-    """One view predicts the other, which gets no gradient. Source: Chen and He 2021."""
+    """SimSiam: predict the projection of one view from the other, without its gradient. Source: Chen and He 2021."""
 
     def __init__(self, params: SimSiam, width: int, examples: int) -> None:
         super().__init__()
@@ -215,38 +232,38 @@ class SimSiamObjective(Objective):
         )
         self.start, self.floor = 0.0, -1.0
 
-    def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, moment: Moment) -> Loss:
-        z = [exact(self.projection(encode(view))) for view in views]
-        predicted = [exact(self.prediction(each)) for each in z]
-        ways = (losses.negative_cosine(predicted[0], z[1]), losses.negative_cosine(predicted[1], z[0]))
-        return Loss(torch.stack([way.mean() for way in ways]).mean(), {"spread": spread(unit(z[0]))})
+    def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, step: TrainingStep) -> Loss:
+        z = [to_float32(self.projection(encode(view))) for view in views]
+        predicted = [to_float32(self.prediction(each)) for each in z]
+        directions = (losses.negative_cosine(predicted[0], z[1]), losses.negative_cosine(predicted[1], z[0]))
+        return Loss(torch.stack([each.mean() for each in directions]).mean(), {"spread": spread(unit(z[0]))})
 
 
 class Learner(nn.Module):
-    """Encoder and objective as one module, so that a process group sees one forward pass a step."""
+    """Encoder and objective as one module, so that distributed training has one forward pass per step."""
 
     def __init__(self, encoder: nn.Module, objective: Objective) -> None:
         super().__init__()
         self.encoder, self.objective = encoder, objective
         objective.begin(encoder)
 
-    def forward(self, views: Sequence[Tensor], labels: Tensor, moment: Moment) -> Loss:
-        loss: Loss = self.objective(self.encoder, views, labels, moment)
+    def forward(self, views: Sequence[Tensor], labels: Tensor, step: TrainingStep) -> Loss:
+        loss: Loss = self.objective(self.encoder, views, labels, step)
         return loss
 
 
-def exact(x: Tensor) -> Tensor:
-    """As it is, but from mixed precision in float32: losses are sums of exponentials."""
+def to_float32(x: Tensor) -> Tensor:
+    """Convert half precision to float32, since losses are sums of exponentials; other types are returned unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def unit(rows: Tensor) -> Tensor:
-    """Rows of length 1."""
-    return F.normalize(exact(rows), dim=1)
+    """Scale rows to length 1."""
+    return F.normalize(to_float32(rows), dim=1)
 
 
 def spread(z: Tensor) -> Tensor:
-    """How far unit rows are from all being the same: 1 for rows all over the sphere, 0 for one point."""
+    """Return the spread of unit rows: 0 if all are the same point, 1 if their mean is the centre of the sphere."""
     return (1 - z.detach().mean(0).square().sum()).clamp(min=0).sqrt()
 
 
@@ -254,20 +271,22 @@ def spread(z: Tensor) -> Tensor:
 
 
 def world() -> int:
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
+    """Return the number of this process, from 0."""
     return dist.get_rank() if world() > 1 else 0
 
 
-def gathered(rows: Tensor) -> Tensor:
-    """The rows of all processes, in their order, as many of each; gradients go back to where they came from."""
-    everyone: Tensor = rows if world() == 1 else _Gathered.apply(rows)
-    return everyone
+def gather(rows: Tensor) -> Tensor:
+    """Return the rows of all processes in order; each has the same number. Gradients flow back to their process."""
+    all_rows: Tensor = rows if world() == 1 else _Gather.apply(rows)
+    return all_rows
 
 
-class _Gathered(torch.autograd.Function):
+class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
         parts = [torch.empty_like(rows) for _ in range(world())]
@@ -276,7 +295,7 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """What all processes want of these rows, added up."""
+        """Sum the gradients of all processes and return those of this process's rows."""
         total = gradients[0].contiguous().clone()
         dist.all_reduce(total)
         return total.chunk(world())[rank()]

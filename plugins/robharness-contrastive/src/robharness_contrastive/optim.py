@@ -1,4 +1,4 @@
-"""Optimisers and the rate at every step."""
+"""Optimisers and the schedule of the learning rate."""
 
 from __future__ import annotations
 
@@ -9,34 +9,39 @@ from torch import nn, optim
 from robharness_contrastive.params import Recipe
 
 TRUST = 0.001
-"""LARS's coefficient, as RoCL and ACL have it."""
+"""Trust coefficient of LARS, as in RoCL and ACL."""
 
 
 def optimizer(recipe: Recipe, module: nn.Module) -> optim.Optimizer:
-    """The optimiser of all that learns in the module, by the recipe's name for it."""
-    everything = [value for value in module.parameters() if value.requires_grad]
+    """Return the recipe's optimiser for all parameters of the module that require gradients."""
+    parameters = [value for value in module.parameters() if value.requires_grad]
     if recipe.optimizer == "adamw":
-        return optim.AdamW(everything, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        return optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
     if recipe.optimizer == "lars":
         from lightly.utils.lars import LARS
 
-        shapes, vectors = [v for v in everything if v.ndim > 1], [v for v in everything if v.ndim <= 1]
+        matrices, vectors = [v for v in parameters if v.ndim > 1], [v for v in parameters if v.ndim <= 1]
         groups = [
-            {"params": shapes, "weight_decay": recipe.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},  # biases and norms: LARS leaves those without decay unscaled
+            {"params": matrices, "weight_decay": recipe.weight_decay},
+            {
+                "params": vectors,
+                "weight_decay": 0.0,
+            },  # biases and norms: LARS does not scale steps of groups without decay
         ]
-        scaled: optim.Optimizer = LARS(groups, lr=recipe.lr, momentum=recipe.momentum, trust_coefficient=TRUST)
-        return scaled
-    return optim.SGD(everything, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+        lars: optim.Optimizer = LARS(groups, lr=recipe.lr, momentum=recipe.momentum, trust_coefficient=TRUST)
+        return lars
+    return optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
-def rate(recipe: Recipe, step: int, steps_an_epoch: int) -> float:
-    """The learning rate of a step, from 0: linear through the warm-up, then half a cosine down to lr * decay ** 3.
+def rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """Return the learning rate of a step: linear in the warm-up, then half a cosine down to lr * decay ** 3.
 
-    As SupContrast's `adjust_learning_rate` and `warmup_learning_rate`, but by steps: the end of the warm-up lies on the
-    cosine.
+    The schedule is that of SupContrast's `adjust_learning_rate` and `warmup_learning_rate`, but changes with each step.
+    The end of the warm-up lies on the cosine.
+
+    step: from 0, over all epochs.
     """
-    total, warm = recipe.epochs * steps_an_epoch, recipe.warmup * steps_an_epoch
+    total, warm = recipe.epochs * steps_per_epoch, recipe.warmup * steps_per_epoch
     least = recipe.lr * recipe.decay**3
 
     def cosine(at: float) -> float:
@@ -49,5 +54,6 @@ def rate(recipe: Recipe, step: int, steps_an_epoch: int) -> float:
 
 
 def set_rate(optimizer: optim.Optimizer, value: float) -> None:
+    """Set the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = value

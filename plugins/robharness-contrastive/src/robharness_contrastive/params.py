@@ -1,4 +1,4 @@
-"""Recipes: what a suite may say of an encoder that is trained, as records. Runtime options change no weights."""
+"""Recipes: a suite's options for training an encoder. Runtime options do not change the weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robharness_contrastive.removal import Removal
 
 RUNTIME = {"runtime": True}
 Network = Literal["small", "resnet18", "resnet50", "r2plus1d-narrow", "r2plus1d-18", "r2plus1d-18-dilated"]
-NOTHING = Removal()
+NO_REMOVAL = Removal()
 
 DATA: dict[str, tuple[tuple[int, ...], str, int, str]] = {
     "samples/mnist-5k": ((1, 28, 28), "mnist", 10, "digits"),
@@ -21,7 +21,7 @@ DATA: dict[str, tuple[tuple[int, ...], str, int, str]] = {
     "samples/moving-digits": ((3, 8, 32, 32), "moving-digits", 8, "digits"),
     "datasets/ucf101": ((3, 16, 112, 112), "ucf-101", 101, "contrastive"),
 }
-"""Input, label space, classes and augmentation of data that need not be described in a suite."""
+"""Input shape, label space, number of classes and augmentation of data sets that a suite need not describe."""
 
 
 def _positive(record: Any, *names: str) -> None:
@@ -32,14 +32,20 @@ def _positive(record: Any, *names: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """The linear classifier on frozen features.
+    """Options of the linear classifier on the encoder's features.
 
-    kind: "lbfgs", logistic regression on standardised features to its optimum, without any randomness; "sgd" as
-    SupContrast's main_linear.py, on augmented pictures; "robust", by "sgd" on pictures that PGD attacks (RoCL's r-LE);
-    "finetune", by "sgd" with the encoder's weights moving too.
-    l2: of lbfgs, the weight of half the squared norm of the weights; the loss is a mean over examples. epochs, lr,
-    batch, momentum: of the others; the rate falls to a fifth at 60, 75 and 90 % of the epochs. eps, steps: of "robust",
-    under linf.
+    kind: how the classifier is trained.
+        "lbfgs": logistic regression on standardised features to its optimum, without random numbers.
+        "sgd": SGD on augmented images, as in SupContrast's main_linear.py.
+        "robust": SGD on images that PGD attacks (RoCL's r-LE).
+        "finetune": SGD that trains the encoder as well.
+    l2: for "lbfgs", weight of half the squared norm of the weights; the loss is a mean over examples.
+    epochs: for the other kinds, passes over the examples.
+    lr: for the other kinds, initial learning rate, which falls to a fifth at 60, 75 and 90 % of the epochs.
+    batch: for the other kinds, images per step.
+    momentum: for the other kinds, of SGD.
+    eps: for "robust", radius of PGD's linf ball.
+    steps: for "robust", of PGD.
     """
 
     kind: Literal["lbfgs", "sgd", "robust", "finetune"] = "lbfgs"
@@ -57,11 +63,11 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """Clips of videos, whose length and size the network's input says.
+    """Options for clips of videos; the recipe's input gives their length and size.
 
-    stride: frames from one of a clip to the next, where clips are judged, and where training looks at random ones.
-    resize: of frames, the shorter side or (height, width); training cuts squares out of what is left, and what is
-    judged is the middle of it.
+    stride: distance between successive frames of a clip, in evaluation and in random clips of training.
+    resize: shorter side of resized frames, or their (height, width). Training then crops at random, evaluation crops
+        the centre.
     """
 
     stride: int = 2
@@ -79,20 +85,30 @@ VIDEOS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What all encoders may be told.
+    """Options that all encoders share.
 
-    data, split: what they are trained on. input, labels, classes: of data that the plugin does not know, else None;
-    with an input of (C, T, H, W) they are videos. video: how clips are cut out of them; None for what suits the data.
-    hold_out: share of the examples that is kept for choosing hyper-parameters (the paper's 40,000 of 50,000: 0.2); the
-    probe's accuracy on it is in metrics.jsonl.
-    network: "small", three convolutions of stride 2; "resnet18", "resnet50", with CIFAR's stem below 96 pixels.
-    epochs, batch: pictures of a step, over all processes; those that would not fill an epoch's last batch are left out
-    of it. accumulate: steps whose gradients are added up; negatives are those of one step.
-    optimizer: LARS scales SGD's steps layer by layer. lr: at its peak. warmup: epochs of a rate that rises linearly;
-    it falls as a cosine to `lr` times `decay` ** 3. weight_decay: on all weights; under LARS not on biases and norms.
-    augmentation: by name; None for what suits the data.
-    probe: see `Probe`; None for an encoder alone, which several probes may start from. precision: of the passes in
-    training.
+    data: name of the training data.
+    split: of the data.
+    input: shape of an input, (C, H, W), or (C, T, H, W) for videos; None for data that the plugin knows.
+    labels: label space; None for data that the plugin knows.
+    classes: their number; None for data that the plugin knows.
+    video: how clips are sampled from videos; None for the default of the data.
+    hold_out: share of the examples that is held out for choosing hyper-parameters (the paper's 40,000 of 50,000: 0.2).
+        The probe's accuracy on them is in metrics.jsonl.
+    network: "small" has three convolutions of stride 2; "resnet18" and "resnet50" have CIFAR's stem below 96 pixels.
+    epochs: passes over the examples.
+    batch: images per step, over all processes. Images that do not fill an epoch's last batch are left out of the epoch.
+    accumulate: steps whose gradients are accumulated; negatives are those of one step.
+    optimizer: "sgd", "adamw", or "lars", which scales SGD's steps layer by layer.
+    lr: peak learning rate.
+    momentum: of SGD and LARS.
+    weight_decay: on all parameters; under LARS not on biases and norms.
+    warmup: epochs in which the learning rate rises linearly; then it falls as a cosine to lr * decay ** 3.
+    decay: see warmup.
+    augmentation: by name; None for the default of the data.
+    probe: options of the classifier; None for an encoder alone, which several probes may share.
+    precision: of forward and backward passes in training.
+    tensorboard: whether to write TensorBoard's event files.
     """
 
     data: str = "samples/mnist-5k"
@@ -120,26 +136,28 @@ class Recipe:
     def __post_init__(self) -> None:
         _positive(self, "epochs", "batch", "accumulate", "lr")
         if not 0 <= self.hold_out < 1:
-            raise ValueError(f"hold_out={self.hold_out} is a share of the examples, at least 0 and below 1")
+            raise ValueError(f"hold_out={self.hold_out} must be a share of the examples, at least 0 and below 1")
         if self.data not in DATA and None in (self.input, self.labels, self.classes):
             known = ", ".join(DATA)
             raise ValueError(
-                f"'{self.data}' is not known here ({known}); write `input: [3, 32, 32]`, `labels:` and `classes:` too"
+                f"the plugin does not know the data '{self.data}', only {known}. "
+                f"Try: `input: [3, 32, 32]`, `labels: cifar-10` and `classes: 10`, with the values of these data"
             )
-        of_videos = len(self.shape) == 4
-        if self.network.startswith("r2plus1d") is not of_videos:
-            what, example = ("videos", "r2plus1d-narrow") if of_videos else ("pictures", "small")
+        is_video = len(self.shape) == 4
+        if self.network.startswith("r2plus1d") is not is_video:
+            kind, example = ("videos", "r2plus1d-narrow") if is_video else ("images", "small")
             raise ValueError(
-                f"network '{self.network}' does not take {what}, as {self.data} has; write e.g. '{example}'"
+                f"network '{self.network}' does not take {kind}, which {self.data} has. Try: `network: {example}`"
             )
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of an input, (C, H, W) or (C, T, H, W)."""
         return tuple(self.input) if self.input else DATA[self.data][0]
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """From a video to the clip that is judged; None of pictures, which have the network's size."""
+        """Preprocessing of a video to the clip in evaluation; None for images, which have the network's size."""
         if len(self.shape) == 3:
             return None
         video, (_, frames, *size) = self.video or VIDEOS.get(self.data, Video()), self.shape
@@ -149,36 +167,44 @@ class Recipe:
 
     @property
     def label_space(self) -> str:
+        """Label space of the data."""
         return self.labels or DATA[self.data][1]
 
     @property
     def n_classes(self) -> int:
+        """Number of classes of the data."""
         return self.classes or DATA[self.data][2]
 
     @property
-    def augmented(self) -> str:
-        """The name of the augmentation of contrastive objectives."""
+    def augmentation_name(self) -> str:
+        """Name of the augmentation, that of the data by default."""
         return self.augmentation or (DATA[self.data][3] if self.data in DATA else "contrastive")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Supervised(Recipe):
-    """Cross-entropy. refit: the network's own classifier is thrown away for a probe of the kind that the others get."""
+    """Options of training by cross-entropy.
+
+    refit: replace the network's own classifier by a probe, as contrastive encoders have it.
+    """
 
     lr: float = 0.05
     refit: bool = False
 
     @property
-    def augmented(self) -> str:
-        """The paper's own for cross-entropy, where pictures have colours and may be flipped."""
-        own = super().augmented
-        return own if self.augmentation or own == "digits" or self.shape[0] != 3 else "supervised"
+    def augmentation_name(self) -> str:
+        """Name of the augmentation: the paper's for cross-entropy on colour images that may be flipped."""
+        name = super().augmentation_name
+        return name if self.augmentation or name == "digits" or self.shape[0] != 3 else "supervised"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrastive(Recipe):
-    """SimCLR and SupCon. temperature: of the softmax over cosines. loss_scale: times the loss; SupContrast has
-    temperature / 0.07. projection: the head's widths, hidden and out.
+    """Options of SupCon and SimCLR.
+
+    temperature: of the softmax over cosines.
+    loss_scale: factor of the loss; SupContrast's is temperature / 0.07.
+    projection: widths of the projection head, hidden and output.
     """
 
     temperature: float = 0.5
@@ -192,16 +218,19 @@ class Contrastive(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class SimCLR(Contrastive):
-    """removal: of false negatives, see `Removal`."""
+    """Options of SimCLR.
 
-    removal: Removal = NOTHING
+    removal: of false negatives, see `Removal`.
+    """
+
+    removal: Removal = NO_REMOVAL
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clusters(Contrastive):
-    """Two stages: SimCLR by this recipe, and then SupCon from scratch, with clusters of its features for classes.
+    """Options of two stages: SimCLR, then SupCon from scratch with clusters of SimCLR's features as classes.
 
-    clusters: how many, by k-means on the features of the pictures as they are.
+    clusters: their number in k-means on the features of the images without augmentation.
     """
 
     clusters: int = 20
@@ -209,8 +238,13 @@ class Clusters(Contrastive):
 
 @dataclass(frozen=True, kw_only=True)
 class SwAV(Recipe):
-    """prototypes: how many, or one per training picture ("instances"). epsilon: of the codes. frozen: share of the
-    training during which prototypes stay, at first. projection: as of SimCLR.
+    """Options of SwAV.
+
+    prototypes: their number, or "instances" for one per training image.
+    temperature: of the softmax over prototypes.
+    epsilon: of the Sinkhorn iterations that compute the codes.
+    frozen: share of the steps, from the first, in which prototypes are not updated.
+    projection: widths of the projection head, hidden and output.
     """
 
     prototypes: int | Literal["instances"] = 30
@@ -226,7 +260,13 @@ class SwAV(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class MoCo(Recipe):
-    """MoCo v2. queue: keys that are kept. inertia: of the key encoder, which follows the other by moving averages."""
+    """Options of MoCo v2.
+
+    temperature: of the softmax over cosines.
+    queue: number of keys in the queue.
+    inertia: momentum of the key encoder, a moving average of the encoder.
+    projection: widths of the projection head, hidden and output.
+    """
 
     temperature: float = 0.2
     queue: int = 2048
@@ -236,7 +276,11 @@ class MoCo(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class SimSiam(Recipe):
-    """No negatives. projection: hidden and out; prediction: the bottleneck of the predictor."""
+    """Options of SimSiam, which has no negatives.
+
+    projection: widths of the projection head, hidden and output.
+    prediction: width of the predictor's bottleneck.
+    """
 
     projection: tuple[int, int] = (128, 128)
     prediction: int = 32
@@ -244,9 +288,9 @@ class SimSiam(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class CVRL(SimCLR):
-    """SimCLR of two clips of a video, whose distance in time is drawn: the longer, the rarer.
+    """Options of CVRL: SimCLR on two clips of a video. The probability of a distance in time falls with the distance.
 
-    Source: Qian et al. 2021, whose network, 3D ResNet-50, and head of three layers are not these.
+    Source: Qian et al. 2021, who have another network, 3D ResNet-50, and a head of three layers.
     """
 
     data: str = "samples/moving-digits"
@@ -256,12 +300,18 @@ class CVRL(SimCLR):
 
 @dataclass(frozen=True, kw_only=True)
 class TCLR(Recipe):
-    """Temporal contrast within a video beside the contrast between videos. Source: Dave et al. 2022.
+    """Options of TCLR: temporal contrast within a video, added to the contrast between videos.
 
-    chunks: local clips of a video, which lie along one global clip. global_stride, local_stride: between frames of
-    both; the authors' are 4 and 1, for 16 frames. terms: their weights: videos told apart by global clips, and by
-    local clips; local clips told apart; global against local. Each term is a mean here. Sums of the authors' code
-    amount to (1, 14, batch, 16). projection: as of SimCLR.
+    temperature: of the softmax over cosines.
+    chunks: number of local clips of a video, which lie along one global clip.
+    global_stride: between frames of a global clip; the authors' is 4, for 16 frames.
+    local_stride: between frames of a local clip; the authors' is 1.
+    terms: weights of the loss's terms: contrast between videos by global clips, contrast between videos by local clips,
+        contrast between a video's local clips, and contrast of global with local clips. Each term is a mean; the sums
+        in the authors' code amount to the weights (1, 14, batch, 16).
+    projection: widths of the projection head, hidden and output.
+
+    Source: Dave et al. 2022.
     """
 
     data: str = "samples/moving-digits"
@@ -275,15 +325,21 @@ class TCLR(Recipe):
 
     def __post_init__(self) -> None:
         if self.data in DATA and len(self.shape) == 3:
-            raise ValueError(f"TCLR compares clips of videos; '{self.data}' has pictures")
+            raise ValueError(
+                f"TCLR compares clips of videos, but '{self.data}' has images. Try: `data: samples/moving-digits`"
+            )
         super().__post_init__()
         _positive(self, "temperature", "chunks", "global_stride", "local_stride")
         if self.shape[1] % self.chunks:
-            raise ValueError(f"TCLR: clips of {self.shape[1]} frames do not have {self.chunks} chunks of equal length")
+            possible = max(count for count in range(1, self.chunks) if self.shape[1] % count == 0)
+            raise ValueError(
+                f"TCLR cannot divide clips of {self.shape[1]} frames into {self.chunks} chunks of equal length. "
+                f"Try: `chunks: {possible}`"
+            )
 
 
 def base(recipe: Recipe) -> Recipe | None:
-    """What the recipe's encoder is trained by, where a probe comes behind it: one encoder for all of them."""
+    """Return the recipe of the encoder alone, which recipes share that differ in their probe; None if there is none."""
     if isinstance(recipe, Supervised):
         return replace(recipe, refit=False) if recipe.refit else None
     return replace(recipe, probe=None) if recipe.probe is not None else None

@@ -1,8 +1,8 @@
-"""False negatives: which negatives an anchor loses, how many at which epoch.
+"""Removal of false negatives: how many negatives an anchor loses in an epoch, and which.
 
-One mechanism, as in section 5 of the paper: of every anchor, the k nearest negatives are taken out of the sum. The
-strategies differ in k. What the paper leaves open is an option: whether k counts views or instances, and how a schedule
-made for 1000 epochs stretches.
+As in section 5 of the paper, each anchor's k nearest negatives are left out of the sum; the strategies differ in k. The
+paper does not say whether k counts views or instances, so that is an option. Its schedule for 1000 epochs is stretched
+to other lengths.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EPOCHS = 1000
-"""Of the paper's training, which its schedules are written for; other lengths go through them at the same share."""
-RUNGS, REGIMES, PERIOD = 10, 16, 75
-"""Precision takes a rung every 100 epochs; recall gives back a sixteenth of the batch every 75."""
+"""Length of the paper's training, for which its schedules are written. Other lengths are scaled to it."""
+PRECISION_STEPS, RECALL_STEPS, RECALL_PERIOD = 10, 16, 75
+"""Steps of the schedules: "precision" has 10; "recall" removes a sixteenth of the batch less every 75 epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """How false negatives are removed.
+    """Options of the removal of false negatives.
 
-    strategy: "frequency", as many as a class has on average in a batch; "precision", one more every tenth of training,
-    0 to 9; "recall", half of the batch at first, a sixteenth less every 75 of 1000 epochs, 0 from epoch 600 on;
-    "oracle", those that really are of the anchor's class, which no self-supervised method knows.
-    unit: "view" counts rows, the literal k nearest in the matrix; "instance" counts pictures and takes all their views.
-    most: of "precision", the last rung, as a share of the batch in `unit`s; None for the paper's 9, whatever the batch.
+    strategy: how many nearest negatives of an anchor are removed, or which.
+        "none": none.
+        "frequency": as many as a class has on average in a batch.
+        "precision": 0 to 9, one more every tenth of training.
+        "recall": half of the batch at first, a sixteenth less every 75 of 1000 epochs, 0 from epoch 600 on.
+        "oracle": those of the anchor's class, which needs labels that no self-supervised method has.
+    unit: "view" counts rows, the k nearest in the matrix; "instance" counts images and removes all their views.
+    most: last step of "precision", as a share of the batch counted in `unit`; None for the paper's 9 in any batch.
     """
 
     strategy: Literal["none", "frequency", "precision", "recall", "oracle"] = "none"
@@ -36,47 +39,58 @@ class Removal:
 
     def __post_init__(self) -> None:
         if self.most is not None and not 0 < self.most <= 1:
-            raise ValueError(f"Removal: most={self.most} is a share of the batch, above 0 and at most 1")
+            raise ValueError(f"Removal: most={self.most} must be a share of the batch, above 0 and at most 1")
         if self.most is not None and self.strategy != "precision":
-            raise ValueError(f"Removal: `most` is for the strategy precision, not for {self.strategy}")
+            raise ValueError(
+                f"Removal: `most` needs the strategy precision, not {self.strategy}. Try: `strategy: precision`"
+            )
 
     def count(self, epoch: int, epochs: int, batch: int, classes: int) -> int:
-        """How many negatives an anchor loses in this epoch, from 0 on; batch: pictures. 0 for "oracle"."""
+        """Return how many negatives an anchor loses in this epoch; 0 for "oracle".
+
+        epoch: from 0.
+        epochs: their total.
+        batch: images per step.
+        classes: of the data.
+        """
         if self.strategy == "frequency":
             return round(batch / classes)
         if self.strategy == "precision":
-            rung = RUNGS * epoch // epochs
-            return rung if self.most is None else round(rung / (RUNGS - 1) * self.most * batch)
+            step = PRECISION_STEPS * epoch // epochs
+            return step if self.most is None else round(step / (PRECISION_STEPS - 1) * self.most * batch)
         if self.strategy == "recall":
-            return max(0, batch // 2 - batch // REGIMES * (EPOCHS * epoch // (PERIOD * epochs)))
+            return max(0, batch // 2 - batch // RECALL_STEPS * (EPOCHS * epoch // (RECALL_PERIOD * epochs)))
         return 0
 
 
 def nearest(similarity: Tensor, negatives: Tensor, k: int, *, unit: str = "view", views: int = 2) -> Tensor:
-    """The k nearest negatives of every anchor, (n, m) bool, but never all of them: one stays at least.
+    """Return the k nearest negatives of every anchor, (n, m) bool; at least one negative of an anchor is left out.
 
-    similarity: (n, m), without gradient here. views: of an instance, whose columns are view by view: m = views x
-    instances. unit "instance": the k instances with the nearest view, with all their views.
+    similarity: (n, m); its gradient is not used.
+    negatives: (n, m) bool.
+    k: number of negatives, counted in `unit`.
+    unit: "view", or "instance" for the k instances with the nearest view, with all their views.
+    views: per instance; columns are ordered view by view, m = views x instances.
     """
     import torch
 
     scores = similarity.detach().masked_fill(~negatives, -torch.inf)
     if unit == "instance":
         scores = scores.view(len(scores), views, -1).amax(1)
-    there = (scores > -torch.inf).sum(1, keepdim=True)
+    available = (scores > -torch.inf).sum(1, keepdim=True)
     k = max(0, min(k, scores.shape[1] - 1))
     ranked = scores.topk(k, 1).indices
-    wanted = torch.arange(k, device=scores.device) < there - 1
-    chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(1, ranked, wanted)
+    is_chosen = torch.arange(k, device=scores.device) < available - 1
+    chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(1, ranked, is_chosen)
     return (chosen.repeat(1, views) if unit == "instance" else chosen) & negatives
 
 
-def known(similarity: Tensor, negatives: Tensor, false: Tensor) -> Tensor:
-    """The negatives that are false, (n, m) bool, but the least similar of a row that would lose all."""
+def oracle(similarity: Tensor, negatives: Tensor, is_same_class: Tensor) -> Tensor:
+    """Return the false negatives, (n, m) bool. A row that would lose all negatives keeps its least similar one."""
     import torch
 
-    chosen = negatives & false
-    lost = (chosen.sum(1) == negatives.sum(1)) & negatives.any(1)
+    chosen = negatives & is_same_class
+    loses_all = (chosen.sum(1) == negatives.sum(1)) & negatives.any(1)
     least = similarity.detach().masked_fill(~negatives, torch.inf).argmin(1)
-    kept = torch.zeros_like(chosen).scatter(1, least[:, None], lost[:, None])
+    kept = torch.zeros_like(chosen).scatter(1, least[:, None], loses_all[:, None])
     return chosen & ~kept

@@ -1,7 +1,7 @@
-"""Common corruptions of pictures (Hendrycks and Dietterich, 2019), rendered while the suite runs.
+"""Common corruptions of images (Hendrycks and Dietterich, 2019), computed while the suite runs.
 
-The 15 of ImageNet-C and its 4 extra ones: batched, where the model is; and as the library `imagecorruptions` renders
-them, a picture at a time on the CPU, which is what the former are held against.
+These are the 15 corruptions of ImageNet-C and its 4 extra ones in two implementations. One is batched and runs on the
+model's device. The other calls the library `imagecorruptions` for one image at a time on the CPU, as a reference.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from robharness_corruptions.params import CorruptionParams, FrostParams
 if TYPE_CHECKING:
     from robharness import Corruption
 
-# The names are those of `imagecorruptions`. The groups are the paper's (Table 6): ImageNet-C and `imagecorruptions`
-# file brightness under weather, the paper under digital, and a slope per group depends on it. The last four are no
-# part of the benchmark, but meant for validation; they stand apart, so that corruptions/* asks for the 15 alone.
+# Name, group, randomness and summary. Names are those of `imagecorruptions`. Groups are those of the paper's Table 6:
+# ImageNet-C and `imagecorruptions` count brightness as weather, the paper as digital, and slopes per group depend on
+# it. The last four are for validation and not part of the benchmark; corruptions/* does not match their names.
 CORRUPTIONS = (
     ("gaussian_noise", "noise", "example", "Gaussian noise"),
-    ("shot_noise", "noise", "example", "Poisson noise, as of few photons"),
-    ("impulse_noise", "noise", "example", "Salt and pepper: values set to black or white"),
-    ("brightness", "digital", "none", "Brighter: a higher value in HSV"),
-    ("contrast", "digital", "none", "Less contrast around the picture's mean colour"),
-    ("pixelate", "digital", "none", "Coarse pixels"),
-    ("elastic_transform", "digital", "example", "Small regions stretched and shifted"),
-    ("jpeg_compression", "digital", "none", "JPEG of low quality"),
-    ("defocus_blur", "blur", "none", "Out of focus: blurred with a disk"),
-    ("motion_blur", "blur", "example", "Blurred along a random direction"),
-    ("glass_blur", "blur", "example", "Frosted glass: near pixels swapped between two blurs"),
-    ("zoom_blur", "blur", "none", "Mean over growing zooms"),
-    ("fog", "weather", "example", "Fog: a fractal cloud"),
-    ("frost", "weather", "example", "Frost: a crop of a photo of ice"),
+    ("shot_noise", "noise", "example", "Poisson noise of few photons"),
+    ("impulse_noise", "noise", "example", "Salt-and-pepper noise: values set to black or white"),
+    ("brightness", "digital", "none", "Brighter: larger value in HSV"),
+    ("contrast", "digital", "none", "Lower contrast around the mean of each channel"),
+    ("pixelate", "digital", "none", "Low resolution: resized down and up"),
+    ("elastic_transform", "digital", "example", "Pixels displaced along a smooth random field"),
+    ("jpeg_compression", "digital", "none", "JPEG compression of low quality"),
+    ("defocus_blur", "blur", "none", "Defocus: blurred with a disk"),
+    ("motion_blur", "blur", "example", "Motion blur in a random direction"),
+    ("glass_blur", "blur", "example", "Frosted glass: nearby pixels exchanged between two blurs"),
+    ("zoom_blur", "blur", "none", "Mean over increasing zooms"),
+    ("fog", "weather", "example", "Fog: a fractal cloud added"),
+    ("frost", "weather", "example", "Frost: a crop of a photo of ice added"),
     ("snow", "weather", "example", "Snowflakes with motion blur"),
-    ("extra/speckle_noise", "extra", "example", "Gaussian noise that grows with the value"),
-    ("extra/gaussian_blur", "extra", "none", "Blurred with a Gaussian"),
+    ("extra/speckle_noise", "extra", "example", "Gaussian noise proportional to the value"),
+    ("extra/gaussian_blur", "extra", "none", "Gaussian blur"),
     ("extra/spatter", "extra", "example", "Drops of water or mud"),
-    ("extra/saturate", "extra", "none", "Paler, or more colourful: another saturation in HSV"),
+    ("extra/saturate", "extra", "none", "Lower or higher saturation in HSV"),
 )
 
 
@@ -66,7 +66,7 @@ def robharness_corruptions() -> Iterator[CorruptionSpec]:
             params=FrostParams if name == "frost" else CorruptionParams,
             inputs=frozenset({"image", "video"}),
             randomness=randomness,  # type: ignore[arg-type]
-            revision=2,  # 1 was what reference/ renders
+            revision=2,  # 1 was the implementation of reference/
         )
         yield CorruptionSpec(
             name=f"reference/{name}",

@@ -1,4 +1,4 @@
-"""Blurs: sums of shifted pictures, and for frosted glass, pixels that change places between two of them."""
+"""Blur corruptions: sums of shifted images; glass blur exchanges pixels between two blurs."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ if TYPE_CHECKING:
     from robharness import ExampleRNG
 
 TIE = 2e-4
-"""Added before a truncation: a blur of a flat region is its level up to rounding, and must not fall to the next one."""
+"""Addend before truncation: a blurred flat region equals its level up to rounding, and must not fall below it."""
+DOUBLINGS = 5
+"""Doublings in which `glass_blur` follows its chains of copies."""
 
 
 def gaussian_blur(x: Tensor, sigma: float, rng: ExampleRNG) -> Tensor:
-    """Blurred with a Gaussian of sigma pixels."""
+    """Blur by a Gaussian of sigma pixels."""
     return gaussian(x, sigma).add_(TIE)
 
 
 def glass_blur(x: Tensor, c: tuple[float, int, int], rng: ExampleRNG) -> Tensor:
-    """Blurred with a Gaussian, pixels replaced by near ones, blurred again. c: sigma, how far, how many sweeps.
+    """Blur by a Gaussian, replace pixels by nearby ones, and blur again.
 
-    A sweep goes from the last pixel to the first. It means to swap a pixel with a near one, but its two assignments
-    only copy that one, as it is by then. Where a pixel comes from is therefore known from the draws alone: from the
-    near one itself if that had not been visited, else from wherever that one's came. Such chains are followed by
-    doubling, all at once: 2 ** DOUBLINGS hops, of which each is followed by another with a chance below 0.44.
+    A sweep of the reference goes from the last pixel to the first. It is meant to exchange a pixel with a nearby one,
+    but its two assignments only copy the nearby one's current value. So the draws alone give the source of a pixel: the
+    nearby pixel if the sweep has not visited it yet, else the source of that pixel. All such chains are followed
+    together by doubling, for 2 ** DOUBLINGS hops; a hop is followed by another with a probability below 0.44.
+
+    c: sigma, largest shift, number of sweeps.
     """
     sigma, reach, sweeps = c
     height, width = x.shape[2:]
@@ -38,12 +42,12 @@ def glass_blur(x: Tensor, c: tuple[float, int, int], rng: ExampleRNG) -> Tensor:
     row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
     tall, wide = ((at > reach) & (at <= len(at) - reach) for at in (row, column))
     moves, source = (tall[:, None] & wide).flatten(), None
-    here = torch.arange(height * width, device=x.device)
+    own = torch.arange(height * width, device=x.device)
     for sweep in range(sweeps):
         step = rng.uniform(f"sweep {sweep}", (2, height * width)).to(x.device).mul_(2 * reach).floor_().sub_(reach)
-        near = step[:, 0].add_(step[:, 1], alpha=width).mul_(moves).long().add_(here)
-        if reach > 1:  # or else a pixel never looks at one that was visited
-            comes_from = torch.maximum(near, here)
+        near = step[:, 0].add_(step[:, 1], alpha=width).mul_(moves).long().add_(own)
+        if reach > 1:  # with reach 1, a source is never a visited pixel
+            comes_from = torch.maximum(near, own)
             for _ in range(DOUBLINGS):
                 comes_from = comes_from.gather(1, comes_from)
             near = near.gather(1, comes_from)
@@ -53,14 +57,13 @@ def glass_blur(x: Tensor, c: tuple[float, int, int], rng: ExampleRNG) -> Tensor:
     return gaussian(moved.view(x.shape), sigma).add_(TIE)
 
 
-DOUBLINGS = 5
-
-
 def defocus_blur(x: Tensor, c: tuple[float, float], rng: ExampleRNG) -> Tensor:
-    """Blurred with a disk. c: its radius, and the sigma of its edge.
+    """Blur by a disk.
 
-    A row of the disk has few levels, so it is made of few runs of ones, and the sum over a run is the difference of two
+    A row of the disk has few levels, so it is a sum of few runs of ones. The sum over a run is the difference of two
     prefix sums.
+
+    c: radius of the disk, and sigma of its edge.
     """
     runs = _runs(*c)
     most = len(runs) - 1
@@ -80,23 +83,26 @@ def defocus_blur(x: Tensor, c: tuple[float, float], rng: ExampleRNG) -> Tensor:
 
 
 def motion_blur(x: Tensor, c: tuple[int, float], rng: ExampleRNG) -> Tensor:
-    """Blurred along a line that is drawn for the example, up to 45 degrees from the horizontal. c: radius, sigma."""
+    """Blur along a line whose angle is drawn per example, up to 45 degrees from the horizontal. c: radius, sigma."""
     angles = rng.uniform("angle", ()).mul(90).sub(45).tolist()
     return along_a_line(x, c[0], c[1], angles).add_(TIE)
 
 
 def zoom_blur(x: Tensor, c: tuple[float, float], rng: ExampleRNG, *, is_centred: bool = False) -> Tensor:
-    """The mean of the picture and of what it is as one zooms in. c: the zooms end below the first, by steps of the
-    second. is_centred: the middle of what was zoomed is taken, as for CIFAR-10-C, or else its top left corner."""
+    """Return the mean of the image and its zooms.
+
+    c: upper limit of the zooms, which is excluded, and their step.
+    is_centred: take the centre of a zoomed image, as in CIFAR-10-C, instead of its top left part.
+    """
     zooms = np.arange(1, *c)
-    channels = _floats(x).flatten(0, 1)[:, None]  # torch enlarges pictures of one channel in half the time
+    channels = _floats(x).flatten(0, 1)[:, None]  # torch enlarges images of one channel in half the time
     out = channels.clone()
     for zoom in zooms.tolist():
         out.add_(clipped_zoom(channels, zoom, is_centred=is_centred))
     return out.view(x.shape).div_(len(zooms) + 1).add_(TIE)
 
 
-# --- what other corruptions blur with -------------------------------------------------------------------------------
+# --- filters that other corruptions use -----------------------------------------------------------------------------
 
 
 def gaussian(
@@ -106,9 +112,11 @@ def gaussian(
     truncate: float = 4,
     edge: Literal["replicate", "symmetric"] = "replicate",
 ) -> Tensor:
-    """Pictures (N, C, H, W) blurred with a Gaussian, in float32. sigma: of both axes, or of rows and columns, pixels.
+    """Blur images (N, C, H, W) by a Gaussian in float32.
 
-    truncate: the Gaussian ends after so many sigmas. edge: what lies beyond: the last pixel, or the picture mirrored.
+    sigma: in pixels, for both axes, or for rows and columns.
+    truncate: radius of the filter in sigmas.
+    edge: values beyond the edge: the last pixel ("replicate"), or the mirrored image ("symmetric").
     """
     x = _floats(x)
     for axis, of_axis in (
@@ -130,27 +138,30 @@ def gaussian(
 
 
 def along_a_line(x: Tensor, radius: int, sigma: float, angles: Sequence[float]) -> Tensor:
-    """Pictures (N, C, H, W), each blurred with half a Gaussian along a line at its angle, in degrees; float32.
+    """Blur images (N, C, H, W) by half a Gaussian along a line, in float32.
 
-    Shifts are whole pixels; beyond the edge lies the last pixel. Where the line leaves a picture that is smaller than
-    it, the rest of the weights is lost, as in the reference.
+    Shifts are whole pixels; values beyond the edge equal the last pixel. If the line is longer than the image, the
+    remaining weights are dropped, as in the reference.
+
+    radius, sigma: in pixels along the line.
+    angles: per image, in degrees.
     """
     height, width = x.shape[2:]
     lines = [list(_line(radius, sigma, angle, height, width)) for angle in angles]
     out = torch.zeros(x.shape, device=x.device)
-    for picture, blurred, line in zip(x, out, lines, strict=True):
+    for image, blurred, line in zip(x, out, lines, strict=True):
         tall, wide = (max(abs(shift[axis]) for shift, _ in line) for axis in (0, 1))
-        padded = _padded(_floats(picture[None]), tall, wide, "replicate")[0]
+        padded = _padded(_floats(image[None]), tall, wide, "replicate")[0]
         for (dy, dx), weight in line:
             blurred.add_(padded[:, tall - dy : tall - dy + height, wide - dx : wide - dx + width], alpha=weight)
     return out
 
 
 def clipped_zoom(x: Tensor, zoom: float, *, is_centred: bool, is_whole: bool = False) -> Tensor:
-    """The middle of float pictures, (N, C, H, W), enlarged to at least H x W: the top left part of that size, or the
-    middle part, or with is_whole what would be cut off on the right and below as well.
+    """Enlarge the centre of float images, (N, C, H, W), as scipy's zoom of order 1, with aligned corners.
 
-    As scipy's zoom of order 1: the corners of what is enlarged stay the corners.
+    is_centred: return the central H x W pixels instead of the top left ones.
+    is_whole: unless is_centred, return also the pixels on the right and below.
     """
     sides = x.shape[2:]
     crop = [math.ceil(side / zoom) for side in sides]
@@ -165,12 +176,12 @@ def clipped_zoom(x: Tensor, zoom: float, *, is_centred: bool, is_whole: bool = F
 
 
 def _floats(x: Tensor) -> Tensor:
-    """In float32, a channel after the other in memory."""
+    """Convert to float32 with contiguous channels."""
     return x.to(torch.float32).contiguous()
 
 
 def _padded(x: Tensor, rows: int, columns: int, edge: Literal["replicate", "reflect", "symmetric"]) -> Tensor:
-    """More rows and columns on both sides: the last one, or mirrored without it ("reflect") or with it."""
+    """Pad rows and columns on both sides by the last one, or mirrored without it ("reflect") or with it."""
     if edge != "symmetric":
         return F.pad(x, (columns, columns, rows, rows), mode=edge)
     for axis, more in ((2, rows), (3, columns)):
@@ -181,7 +192,7 @@ def _padded(x: Tensor, rows: int, columns: int, edge: Literal["replicate", "refl
 
 
 def _line(radius: int, sigma: float, angle: float, height: int, width: int) -> Iterator[tuple[tuple[int, int], float]]:
-    """The shifts (dy, dx) along a line, each once, and their weights."""
+    """Yield the distinct shifts (dy, dx) along a line with their weights."""
     length = 2 * radius + 1
     weights = np.exp(-(np.arange(length) ** 2) / (2 * sigma**2))
     down, right = math.sin(math.radians(angle)), math.cos(math.radians(angle))
@@ -196,7 +207,7 @@ def _line(radius: int, sigma: float, angle: float, height: int, width: int) -> I
 
 @lru_cache
 def _runs(radius: float, sigma: float) -> list[dict[int, float]]:
-    """The disk, by rows from its middle one on: how much a run from -half to half adds to the row, by half."""
+    """Return the rows of the disk from its central one, each as weights of runs from -half to half, by half."""
     kernel = _disk(radius, sigma)
     middle = len(kernel) // 2
     rows = []
@@ -209,7 +220,7 @@ def _runs(radius: float, sigma: float) -> list[dict[int, float]]:
 
 
 def _disk(radius: float, sigma: float) -> np.ndarray:
-    """A disk whose weights add up to 1, with its edge softened by a small Gaussian, (2 r + 1, 2 r + 1)."""
+    """Return a disk of total weight 1 with an edge that a small Gaussian smooths, (2 r + 1, 2 r + 1)."""
     reach, half = (8, 1) if radius <= 8 else (int(radius), 2)
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     disk = (x**2 + y**2 <= radius**2).astype(np.float64)

@@ -1,10 +1,12 @@
-"""Runs a kernel: pictures go to where the model is, a piece of the batch at a time, and come back with 8 bits.
+"""Run corruption kernels on batches: images are moved to the model's device in pieces and returned with 8 bits.
 
-A kernel takes pictures, uint8 (N, 3, H, W) with the channels last in memory, its severity's constants and the examples'
-streams; it gives new values of 0 to 255, of any type and range, which are clipped and truncated here as the reference
-does it (`np.uint8`). No kernel looks at a neighbour, and none uses what computes a row otherwise in another batch
-(convolutions, products of matrices, sums of fractions over a picture): its bits are its own on any one device. In
-return blurs are sums of shifted pictures, which for wide ones are slower on a CPU than a convolution might be.
+A kernel takes images, uint8 (N, 3, H, W) with channels last in memory, the constants of its severity, and the random
+streams of the examples. It returns values on the scale 0 to 255 of any type and range. They are clipped and truncated
+here, as by the reference's `np.uint8`.
+
+On one device, the bits of an image do not depend on its batch. So kernels do not use operations whose result for a row
+depends on the batch: convolutions, matrix products, and sums of fractions over an image. Trade-off: blurs are sums of
+shifted images, which for wide blurs may be slower on a CPU than convolutions.
 """
 
 from __future__ import annotations
@@ -25,12 +27,12 @@ if TYPE_CHECKING:
     from robharness import Batch, ExampleRNG
 
 SMALLEST = 32
-"""Pixels a side that the published code asks for."""
+"""Smallest side in pixels that the published code accepts."""
 
 PIECE = 2**16
-"""Pixels that a thread works on at a time: a picture of 224 x 224, whose intermediate values stay near its core."""
+"""Pixels that a thread processes at a time: an image of 224 x 224, whose intermediate values stay in a core's cache."""
 SHARES = 8
-"""Of a batch, elsewhere: a piece is one of so many, which bounds the memory of intermediate values."""
+"""Number of pieces of a batch on other devices, which bounds the memory of intermediate values."""
 
 Kernel = Callable[[Tensor, Any, "ExampleRNG"], Tensor]
 
@@ -62,38 +64,43 @@ CIFAR_KERNELS: dict[str, Kernel] = {
     "elastic_transform": digital.elastic_transform_cifar,
     "pixelate": partial(digital.pixelate, up="box"),
 }
-"""Where CIFAR-10-C takes other steps, not just other numbers."""
+"""Kernels with other steps in CIFAR-10-C."""
 PUBLISHED_KERNELS: dict[str, Kernel] = {"frost": partial(weather.frost, photos=5)}
-"""Where the files of ImageNet-C were made by other steps than `imagecorruptions` takes."""
+"""Kernels with other steps in the files of ImageNet-C than in `imagecorruptions`."""
 
-FRESH = ("noise", "flakes")
-"""What is drawn anew in every frame of a video. The glass, the ice, the drops on the lens, the cloud and the direction
-of a motion are the video's."""
+PER_FRAME = ("noise", "flakes")
+"""Names of random numbers that are drawn for every frame of a video. Others are drawn once per video: glass, ice, drops
+on the lens, cloud, and direction of motion."""
 
 
 class BatchedCorruption:
-    """A corruption by the name that `imagecorruptions` gives it, on whole batches in torch.
+    """A corruption of whole batches in torch.
 
-    constants: "imagenet", "cifar", or None: by the pictures' size. compat: "imagenet-c" for the steps of those files.
+    name: as in `imagecorruptions`.
+    constants: "imagenet", "cifar", or None for a choice by the image's size.
+    compat: "imagenet-c" for the steps of the published files, else "none".
+    piece: pixels that a thread processes at a time.
     """
 
-    def __init__(self, name: str, constants: str | None = None, compat: str = "none") -> None:
-        self.name, self.constants, self.compat = name, constants, compat
+    def __init__(self, name: str, constants: str | None = None, compat: str = "none", *, piece: int = PIECE) -> None:
+        self.name, self.constants, self.compat, self.piece = name, constants, compat, piece
 
     def __repr__(self) -> str:
         return f"BatchedCorruption({self.name!r}, {self.constants!r})"
 
     def perturb(self, model: None, batch: Batch, severity: int, rng: ExampleRNG) -> Tensor:
-        """`batch.canvas`, uint8 (N, H, W, 3), corrupted: the same shape and type, on the device of `batch.x`.
+        """Corrupt `batch.canvas`. Returns the same shape and type, on the device of `batch.x`.
 
-        Of videos, (N, T, H, W, 3), the frames are pictures; what moves or hangs before the lens is drawn once for all.
-        severity: 1 to 5; all draw the same random numbers. Raises ValueError for other channels and below 32 pixels.
+        batch: with a canvas, uint8 (N, H, W, 3), or videos (N, T, H, W, 3), whose frames are images.
+        severity: 1 to 5; all severities use the same random numbers.
+
+        Raises ValueError if images do not have 3 channels, or are smaller than 32 x 32 pixels.
         """
         canvas, device = batch.canvas, batch.x.device
         if batch.frames is not None:
-            canvas, rng = canvas.flatten(0, 1), rng.of_frames(batch.frames, FRESH)
+            canvas, rng = canvas.flatten(0, 1), rng.of_frames(batch.frames, PER_FRAME)
         check_size(self.name, canvas)
-        kernel, constants = self._chosen(min(canvas.shape[1:3]), severity)
+        kernel, constants = self._kernel(min(canvas.shape[1:3]), severity)
         corrupted = torch.empty(canvas.shape, dtype=torch.uint8, device=device)
 
         def render(rows: slice) -> None:
@@ -103,12 +110,12 @@ class BatchedCorruption:
 
         if device.type == "cpu":
             with _threads() as threads:
-                list(threads.map(render, pieces(canvas, device)))
+                list(threads.map(render, pieces(canvas, device, self.piece)))
         else:
-            list(map(render, pieces(canvas, device)))
+            list(map(render, pieces(canvas, device, self.piece)))
         return corrupted.view(batch.canvas.shape)
 
-    def _chosen(self, side: int, severity: int) -> tuple[Kernel, Any]:
+    def _kernel(self, side: int, severity: int) -> tuple[Kernel, Any]:
         style = self.constants or ("cifar" if side < SMALL else "imagenet")
         if style == "cifar":
             return CIFAR_KERNELS.get(self.name, KERNELS[self.name]), CIFAR[self.name][severity - 1]
@@ -116,20 +123,20 @@ class BatchedCorruption:
         return published.get(self.name, KERNELS[self.name]), IMAGENET[self.name][severity - 1]
 
 
-def pieces(canvas: Tensor, device: torch.device) -> list[slice]:
-    """The rows of a batch that are worked on together."""
+def pieces(canvas: Tensor, device: torch.device, piece: int = PIECE) -> list[slice]:
+    """Return the pieces of a batch. piece: pixels per piece on a CPU."""
     n, pixels = len(canvas), canvas.shape[1] * canvas.shape[2]
-    at_once = max(1, PIECE // pixels) if device.type == "cpu" else -(-n // SHARES)
+    at_once = max(1, piece // pixels) if device.type == "cpu" else -(-n // SHARES)
     return [slice(start, min(start + at_once, n)) for start in range(0, n, at_once or 1)]
 
 
 @contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
-    """As many threads as torch may use, whose operations have one thread each.
+    """Provide as many threads as torch may use, each with single-threaded operations.
 
-    A kernel is hundreds of operations of some microseconds: too short to be shared, since whoever shares one waits for
-    the other core, and where that is busy, a hundred times as long. Random numbers and codecs get several cores as
-    well. Trade-off: torch knows one number for the whole process, which threads take over that begin meanwhile.
+    A kernel consists of hundreds of operations of a few microseconds. Splitting such an operation makes one core wait
+    for the other, a hundred times as long if that core is busy. With threads per piece, random numbers and codecs use
+    several cores, too. Trade-off: torch has one setting per process, which other threads inherit that start meanwhile.
     """
     allowed = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -141,12 +148,12 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def check_size(name: str, canvas: Tensor) -> None:
-    """Raises ValueError for pictures that are not of 3 channels and at least 32 x 32 pixels, (N, H, W, 3)."""
+    """Raise ValueError unless images, (N, H, W, 3), have 3 channels and at least 32 x 32 pixels."""
     height, width, channels = canvas.shape[1:]
     if channels != 3:
-        raise ValueError(f"{name} needs pictures of 3 channels, (N, H, W, 3), and got {channels}")
+        raise ValueError(f"{name} needs images with 3 channels, (N, H, W, 3), but they have {channels}")
     if min(height, width) < SMALLEST:
         raise ValueError(
-            f"{name} needs pictures of at least {SMALLEST} x {SMALLEST} pixels, and got {height} x {width}; "
-            "write a larger canvas into the suite, e.g. canvas: 224"
+            f"{name} needs images of at least {SMALLEST} x {SMALLEST} pixels, but the canvas has {height} x {width}. "
+            "Try: canvas: 224 in the suite"
         )

@@ -1,4 +1,4 @@
-"""What a suite may tell a corruption."""
+"""Options of the corruptions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptionParams:
-    """What all corruptions may be told.
+    """Options that all corruptions share.
 
-    constants: those of ImageNet-C, or those of CIFAR-10-C, which was made for 32 x 32 pixels with numbers, and in five
-    corruptions with steps, of its own. By default CIFAR's for pictures whose shorter side is below 64 pixels.
+    constants: "imagenet" for the numbers of ImageNet-C, or "cifar" for those of CIFAR-10-C, which was made for 32 x 32
+        pixels and has other steps in five corruptions. None for "cifar" if the shorter side of an image is below 64
+        pixels, else "imagenet".
     """
 
     constants: Literal["imagenet", "cifar"] | None = None
@@ -19,10 +20,10 @@ class CorruptionParams:
 
 @dataclass(frozen=True, kw_only=True)
 class FrostParams(CorruptionParams):
-    """What frost may be told beside.
+    """Options of frost.
 
-    compat: the suite's, unless it is given. `imagenet-c` draws from five photos of ice, as the published files do,
-    where `imagecorruptions` draws from all six.
+    compat: by default that of the suite. "imagenet-c" draws from five photos of ice, as in the published files, and
+        "none" from all six, as in `imagecorruptions`.
     """
 
     compat: Literal["none", "imagenet-c"] = "none"

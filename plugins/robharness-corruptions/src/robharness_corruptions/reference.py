@@ -1,15 +1,17 @@
-"""What the kernels are held against: a corruption of the module `imagecorruptions`, with a seed per example.
+"""Reference for the kernels: corruptions of the module `imagecorruptions`, with a seed per example.
 
-The module draws from global generators, so this is the one place that seeds NumPy's. Found by reading it and by trying
-(imagecorruptions-imaug 1.1.5): gaussian_noise, shot_noise, motion_blur, snow, frost, fog, elastic_transform,
-speckle_noise and spatter draw from NumPy's global generator and take no seed; impulse_noise (a generator of
-scikit-image's) and glass_blur (numba's own global one) draw from fresh entropy unless they are given `seed=`; the other
-eight draw nothing. So every example gets one 32-bit seed, which goes to NumPy's global generator and to `seed=` where
-there is one: `np.random.seed(s)` and `corrupt` give the same picture by hand. NumPy's generator is put back; numba's
-cannot, and nothing else uses it.
+The module draws from global generators, so only this file seeds NumPy's. Its code and experiments show the following
+(imagecorruptions-imaug 1.1.5). gaussian_noise, shot_noise, motion_blur, snow, frost, fog, elastic_transform,
+speckle_noise and spatter draw from NumPy's global generator and take no seed. impulse_noise (with a generator of
+scikit-image) and glass_blur (with numba's global generator) draw from fresh entropy unless they are given `seed=`. The
+other eight are deterministic.
 
-Trade-off: global state allows one picture at a time in a process, so threads must not share it. The threads of OpenCV
-change no byte (tried with 1, 2 and 8), so their number is left alone.
+So every example has one 32-bit seed, for NumPy's global generator and for `seed=` if the corruption takes it. Calling
+`np.random.seed(s)` and `corrupt` gives the same image. The state of NumPy's generator is restored. That of numba's
+cannot be restored, but no other code uses it.
+
+Trade-off: with global state, a process computes one image at a time, and threads must not share it. The number of
+OpenCV's threads changes no byte (tested with 1, 2 and 8), so it is not set.
 """
 
 from __future__ import annotations
@@ -31,13 +33,16 @@ if TYPE_CHECKING:
 
 INSTALL = 'pip install "imagecorruptions-imaug>=1.1.5"'
 INSTALL_LIBRARIES = "apt-get install -y libgl1 libglib2.0-0"
-"""What the wheels of opencv-python want from the system: libGL and libxcb (libgl1), libglib and libgthread."""
+"""System libraries that the wheels of opencv-python need: libGL and libxcb (libgl1), libglib and libgthread."""
 
 
 class CommonCorruption:
-    """A corruption by the name that `imagecorruptions` gives it. draws: whether it has anything random.
+    """A corruption computed by `imagecorruptions`.
 
-    Raises UserError where the module cannot be imported, or is so old that this corruption cannot be seeded.
+    name: as in `imagecorruptions`.
+    draws: whether the corruption is random.
+
+    Raises UserError if the module cannot be imported, or if its version cannot seed this corruption.
     """
 
     def __init__(self, name: str, *, draws: bool) -> None:
@@ -46,33 +51,38 @@ class CommonCorruption:
         function = _imagecorruptions().corruption_dict[name]
         self._takes_seed = "seed" in inspect.signature(function).parameters
         if name == "impulse_noise" and not self._takes_seed:
-            raise UserError(f"the installed imagecorruptions cannot seed {name}, it takes no seed=. Try: {INSTALL}")
+            raise UserError(
+                f"the installed imagecorruptions cannot seed {name}: its function takes no seed=. Try: {INSTALL}"
+            )
 
     def __repr__(self) -> str:
         return f"CommonCorruption({self.name!r})"
 
     def perturb(self, model: None, batch: Batch, severity: int, rng: ExampleRNG) -> torch.Tensor:
-        """`batch.canvas`, uint8 (N, H, W, 3), corrupted: the same shape and type.
+        """Corrupt `batch.canvas`. Returns the same shape and type.
 
-        severity: 1 to 5; all draw the same random numbers. Raises ValueError for other channels and below 32 pixels.
+        batch: with a canvas, uint8 (N, H, W, 3).
+        severity: 1 to 5; all severities use the same random numbers.
+
+        Raises ValueError if images do not have 3 channels, or are smaller than 32 x 32 pixels.
         """
-        pictures = batch.canvas.numpy()
+        images = batch.canvas.numpy()
         check_size(self.name, batch.canvas)
-        corrupted = np.empty_like(pictures)
-        for row, picture in enumerate(pictures):
+        corrupted = np.empty_like(images)
+        for row, image in enumerate(images):
             if not self.draws:
-                corrupted[row] = self._corrupt(picture, severity, self.name)
+                corrupted[row] = self._corrupt(image, severity, self.name)
                 continue
             seed = rng.integer("corruption", row)
             extra = {"seed": seed} if self._takes_seed else {}
             with _seeded(seed):
-                corrupted[row] = self._corrupt(picture, severity, self.name, **extra)
+                corrupted[row] = self._corrupt(image, severity, self.name, **extra)
         return torch.from_numpy(corrupted)
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """NumPy's global generator seeded inside the block, and as it was behind it."""
+    """Seed NumPy's global generator inside the block, and restore its state afterwards."""
     state = np.random.get_state()
     np.random.seed(seed)  # noqa: TID251 (imagecorruptions draws from the global generator and takes no other)
     try:
@@ -82,7 +92,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _imagecorruptions() -> ModuleType:
-    """The module, whichever distribution owns it. Raises UserError with the line that mends the import."""
+    """Import the module from any distribution. Raises UserError with the command that installs what is missing."""
     try:
         import imagecorruptions
     except ImportError as error:

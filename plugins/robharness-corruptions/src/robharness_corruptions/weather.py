@@ -1,4 +1,4 @@
-"""Weather: clouds, ice, snow and spatter, drawn for the example and laid over its picture."""
+"""Weather corruptions: fog, frost, snow and spatter, drawn per example and blended with its image."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from robharness import ExampleRNG
 
 PHOTOS = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg", "frost6.jpg")
-"""Of ice. CIFAR-10-C and the published ImageNet-C draw from the first five, `imagecorruptions` from all."""
+"""Photos of ice. CIFAR-10-C and the published ImageNet-C draw from the first five, `imagecorruptions` from all."""
 
 
 def fog(x: Tensor, c: tuple[float, float], rng: ExampleRNG) -> Tensor:
-    """A fractal cloud, and less contrast so that the brightest value stays. c: the cloud's weight, how it decays."""
+    """Add a fractal cloud, and scale so that the brightest value does not change. c: weight and decay of the cloud."""
     weight, decay = c
     height, width = x.shape[2:]
     cloud = plasma(rng, 1 << (max(height, width) - 1).bit_length(), decay, x.device)[:, None, :height, :width]
@@ -34,22 +34,24 @@ def fog(x: Tensor, c: tuple[float, float], rng: ExampleRNG) -> Tensor:
 
 
 def frost(x: Tensor, c: tuple[float, float], rng: ExampleRNG, *, photos: int = len(PHOTOS)) -> Tensor:
-    """A part of a photo of ice, laid over. The photo is enlarged by a tenth, or until the picture fits into it.
+    """Add a crop of a photo of ice. The photo is enlarged by a tenth, or until it is larger than the image.
 
-    photos: how many of the photos to draw from, the first ones.
+    c: weights of image and photo.
+    photos: number of photos to draw from, the first ones.
     """
-    return _iced(x, c, rng, photos, None)
+    return _add_ice(x, c, rng, photos, None)
 
 
 def frost_cifar(x: Tensor, c: tuple[float, float], rng: ExampleRNG) -> Tensor:
-    """As `frost`, from five photos, a fifth as large: made for 32 pixels."""
-    return _iced(x, c, rng, 5, 0.2)
+    """Add a crop of a photo of ice as `frost`, from five photos of a fifth of the size, for 32 pixels."""
+    return _add_ice(x, c, rng, 5, 0.2)
 
 
 def snow(x: Tensor, c: tuple[float, ...], rng: ExampleRNG, *, is_cifar: bool = False) -> Tensor:
-    """Flakes in motion, twice, the second time upside down, on a picture that is whitened.
+    """Add flakes with motion blur, and the same flakes rotated by 180 degrees, to a whitened image.
 
-    c: see the table. is_cifar: the flakes are the middle of what was enlarged, and have 8 bits before they move.
+    c: see `constants`.
+    is_cifar: take the centre of the enlarged flakes, and round flakes to 8 bits before the motion blur.
     """
     mean, deviation, zoom, least, radius, sigma, share = c
     height, width = x.shape[2:]
@@ -67,7 +69,7 @@ def snow(x: Tensor, c: tuple[float, ...], rng: ExampleRNG, *, is_cifar: bool = F
 
 
 def spatter(x: Tensor, c: tuple[float, ...], rng: ExampleRNG) -> Tensor:
-    """Drops of water that shine at their edges, or of mud. c: see the table."""
+    """Add drops of water with reflections, or drops of mud. c: see `constants`."""
     mean, deviation, sigma, least, strength, is_mud = c
     drops = rng.normal("drops", (1, *x.shape[2:])).to(x.device).mul_(deviation).add_(mean)
     drops = gaussian(drops, sigma)
@@ -77,9 +79,9 @@ def spatter(x: Tensor, c: tuple[float, ...], rng: ExampleRNG) -> Tensor:
         brown = mud.new_tensor([63.0, 42.0, 20.0]).view(1, 3, 1, 1)
         return (x * (1 - mud)).add_(brown * mud).add_(TIE)
     drops = drops.masked_fill_(drops < least, 0).mul_(255).clamp_(0, 255).floor_()
-    water = drops * _shine(drops)
+    water = drops * _reflections(drops)
     most = water.amax((2, 3), keepdim=True)
-    water = water.mul_(strength / most.clamp(min=1))  # a picture without a drop stays as it is
+    water = water.mul_(strength / most.clamp(min=1))  # an image without drops does not change
     pale = water.new_tensor([175.0, 238.0, 238.0]).view(1, 3, 1, 1)
     return (x + (water * pale).clamp_(max=255)).add_(TIE)
 
@@ -88,10 +90,13 @@ def spatter(x: Tensor, c: tuple[float, ...], rng: ExampleRNG) -> Tensor:
 
 
 def plasma(rng: ExampleRNG, size: int, decay: float, device: torch.device) -> Tensor:
-    """Clouds of 0 to 1, (N, size, size), by the diamond-square algorithm; size: a power of two.
+    """Draw clouds in [0, 1], (N, size, size), by the diamond-square algorithm with periodic boundaries.
 
-    From scale to scale: the middle of every square is the mean of its corners and a random number, and so is the middle
-    of every edge, of its ends and the middles beside it. The map continues on the other side.
+    On each scale, the centre of a square is the mean of its corners plus a random number. The centre of an edge is the
+    mean of its ends and the adjacent square centres plus a random number.
+
+    size: a power of two.
+    decay: divisor of the random numbers from scale to scale.
     """
     draws = rng.uniform("cloud", (size * size - 1,)).to(device).mul_(2).sub_(1)
     cloud = torch.zeros(len(draws), 1, 1, device=device)
@@ -120,7 +125,7 @@ def plasma(rng: ExampleRNG, size: int, decay: float, device: torch.device) -> Te
 # --- frost -----------------------------------------------------------------------------------------------------------
 
 
-def _iced(x: Tensor, c: tuple[float, float], rng: ExampleRNG, count: int, scale: float | None) -> Tensor:
+def _add_ice(x: Tensor, c: tuple[float, float], rng: ExampleRNG, count: int, scale: float | None) -> Tensor:
     draws = rng.uniform("ice", (3,)).tolist()
     height, width = x.shape[2:]
     parts = []
@@ -128,15 +133,15 @@ def _iced(x: Tensor, c: tuple[float, float], rng: ExampleRNG, count: int, scale:
         photo = _ice(int(which * count), height, width, scale, x.device)
         top, left = int(down * (photo.shape[1] - height)), int(right * (photo.shape[2] - width))
         parts.append(photo[:, top : top + height, left : left + width])
-    # Weights of whole hundredths of whole numbers are often whole, and in float32 a little less.
+    # Sums of integers with these weights are often integers, and in float32 slightly less; hence TIE.
     return (x.float() * c[0]).add_(torch.stack(parts), alpha=c[1]).add_(TIE)
 
 
 @lru_cache(maxsize=32)
 def _ice(index: int, height: int, width: int, scale: float | None, device: torch.device) -> Tensor:
-    """A photo of ice, (3, at least H, at least W) uint8, resized as OpenCV does it, without a filter against aliases.
+    """Return a photo of ice, (3, at least H, at least W) uint8, resized as by OpenCV, without antialiasing.
 
-    Raises UserError where the photos are not installed.
+    Raises UserError if the photos are not installed.
     """
     photo = torch.from_numpy(_photo(index)).permute(2, 0, 1)[None].float()
     if scale is None:
@@ -151,7 +156,7 @@ def _ice(index: int, height: int, width: int, scale: float | None, device: torch
 
 
 def _photo(index: int) -> np.ndarray:
-    """uint8 (H, W, 3), as it lies in the distribution of `imagecorruptions`, which is not imported."""
+    """Read a photo, uint8 (H, W, 3), from the files of `imagecorruptions`, without importing that module."""
     from PIL import Image
 
     found = importlib.util.find_spec("imagecorruptions")
@@ -161,7 +166,7 @@ def _photo(index: int) -> np.ndarray:
             with Image.open(folder / PHOTOS[index]) as image:
                 return np.array(image.convert("RGB"))
     raise UserError(
-        "frost needs the photos of ice that imagecorruptions carries, and they are not installed. "
+        "frost needs the photos of ice in the package imagecorruptions, which is not installed. "
         'Try: pip install "imagecorruptions-imaug>=1.1.5"'
     )
 
@@ -169,10 +174,12 @@ def _photo(index: int) -> np.ndarray:
 # --- spatter ---------------------------------------------------------------------------------------------------------
 
 
-def _shine(drops: Tensor) -> Tensor:
-    """How water shines, (N, 1, H, W) of 0 to 255: more with the distance from the edges of the drops, embossed.
+def _reflections(drops: Tensor) -> Tensor:
+    """Return the reflections of water, (N, 1, H, W) in 0 to 255: the embossed distance from the edges of the drops.
 
-    drops: whole numbers of 0 to 255, float32. The steps are those that the reference takes with OpenCV.
+    drops: integers in 0 to 255, float32.
+
+    Source: the steps that the reference makes with OpenCV.
     """
     far = _distance(_edges(drops)).clamp_(max=20)
     far = _equalized(_mean_of_nine(far).floor_())
@@ -188,7 +195,7 @@ def _shine(drops: Tensor) -> Tensor:
 
 
 def _edges(grey: Tensor, low: float = 50, high: float = 150) -> Tensor:
-    """Canny's edges, (N, 1, H, W) bool, of whole numbers of 0 to 255."""
+    """Detect edges by Canny's method in integers of 0 to 255. Returns (N, 1, H, W) bool."""
     height, width = grey.shape[2:]
 
     def beside(values: Tensor, dy: int, dx: int) -> Tensor:
@@ -215,7 +222,7 @@ def _edges(grey: Tensor, low: float = 50, high: float = 150) -> Tensor:
     )
     weak = is_peak & (size > low)
     edges = weak & (size > high)
-    while True:  # what is weak counts if it is connected with what is strong
+    while True:  # weak edges count if they are connected with strong ones
         grown = (F.max_pool2d(edges.float(), 3, 1, 1) > 0) & weak
         if torch.equal(grown, edges):
             return edges
@@ -223,9 +230,11 @@ def _edges(grey: Tensor, low: float = 50, high: float = 150) -> Tensor:
 
 
 def _distance(edges: Tensor, most: int = 21) -> Tensor:
-    """From the nearest edge, (N, 1, H, W), up to about `most`: OpenCV's, of steps of 1, 1.4 and 2.1969 pixels.
+    """Return OpenCV's distance from the nearest edge, (N, 1, H, W), with steps of 1, 1.4 and 2.1969 pixels.
 
-    Such a distance grows with the distance in the row alone, so of a row's edges the nearest one counts.
+    In one row, this distance increases with the horizontal distance, so only a row's nearest edge counts.
+
+    most: limit of the distances, approximately.
     """
     height, width = edges.shape[2:]
     at = torch.arange(float(width), device=edges.device)
@@ -251,7 +260,7 @@ def _mean_of_nine(x: Tensor) -> Tensor:
 
 
 def _equalized(x: Tensor) -> Tensor:
-    """Whole numbers of 0 to 255, as often as each other as far as that goes: OpenCV's equalizeHist."""
+    """Equalise the histogram of integers of 0 to 255, as OpenCV's equalizeHist."""
     n, total = len(x), x.shape[2] * x.shape[3]
     levels = x.flatten(1).long()
     counts = torch.zeros(n, 256, dtype=torch.int64, device=x.device).scatter_add_(1, levels, torch.ones_like(levels))
