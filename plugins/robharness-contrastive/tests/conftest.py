@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import robharness
-from robharness import Training, worker
+from robharness import TrainingJob
+from robharness.evaluation import loading
 from robharness_contrastive.data import Images
 
 HERE = Path(__file__).parent
@@ -51,9 +52,9 @@ def job(tmp_path, bars):
         path: Path = tmp_path / folder
         path.mkdir(exist_ok=True)
         messages = []
-        return Training(
+        return TrainingJob(
             params=recipe, seed=seed, datasets={"train": dataset}, folder=path, device="cpu",
-            say=messages.append, progress=messages.append,
+            message=messages.append, progress=messages.append,
         )  # fmt: skip
 
     return make

@@ -103,7 +103,7 @@ from robharness_contrastive import loop, params
 folder = Path({folder!r}); folder.mkdir(exist_ok=True)
 recipe = params.SimCLR(**of_bars(epochs=6))
 print("begins", flush=True)
-loop.train(Training(params=recipe, seed=0, datasets={{"train": Bars()}}, folder=folder, device="cpu",
+loop.train(TrainingJob(params=recipe, seed=0, datasets={{"train": Bars()}}, folder=folder, device="cpu",
                     message=print, progress=lambda p: print(p.epoch, flush=True)))
 """
 

@@ -15,7 +15,8 @@ from torch import nn
 from torchvision.models import video as torchvisions
 
 from robharness import Clips, UserError
-from robharness.data import clip_frames, preprocessed
+from robharness.evaluation.clips import clip_frames
+from robharness.evaluation.images import preprocessed
 from robharness_contrastive import artefact, data, declared_input, loop, networks, params, probe, video
 from robharness_contrastive.augment import AUGMENTATIONS, Draws
 from robharness_contrastive.objectives import Learner, TrainingStep

@@ -313,7 +313,7 @@ def test_they_draw_as_they_say(name):
         np.testing.assert_array_equal(first, again)
         return
     assert not np.array_equal(first, again)
-    hill, twin = corrupt(name, images[[0, 0]], 3, ("hill", "twin"))
+    hill, twin = corrupt(name, images[[0, 0]], 3, ("hill", "for_model"))
     assert not np.array_equal(hill, twin)
 
 

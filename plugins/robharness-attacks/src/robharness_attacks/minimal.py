@@ -159,7 +159,7 @@ def _is_fooled(model: Classifier, x: Tensor, logits: Tensor, labels: Tensor) -> 
     that pass by rounding or precision. Then points that seem to fool the model are passed through it again.
     """
     is_fooled = lead(logits, labels) > 0
-    if (model.rough or not model.grad_mode_exact) and is_fooled.any():
+    if (model.low_precision_gradients or not model.grad_mode_exact) and is_fooled.any():
         candidates = is_fooled.nonzero().flatten()
         is_fooled[candidates] = lead(model.logits(x[candidates]), labels[candidates]) > 0
     return is_fooled
@@ -172,7 +172,7 @@ def _perturbed(model: Classifier, batch: Batch, x: Tensor, eps: float, norm: Nor
 
 
 def _cached(attack: DDN | FMN, batch: Batch, search: Callable[[], Tensor]) -> Tensor:
-    x: Tensor = batch.once((type(attack), attack.params), search)
+    x: Tensor = batch.cached((type(attack), attack.params), search)
     return x
 
 

@@ -66,7 +66,7 @@ Save = Callable[[Path, int, nn.Module, torch.optim.Optimizer], None]
 class _Run:
     """A training with its devices and the functions that it calls."""
 
-    job: Training
+    job: TrainingJob
     fabric: Fabric
     save: Save
     make_views: Callable[..., Views]
@@ -77,7 +77,7 @@ class _Run:
 
 
 def train(
-    job: Training, *, save: Save = save_checkpoint, make_views: Callable[..., Views] = data.augmented_views
+    job: TrainingJob, *, save: Save = save_checkpoint, make_views: Callable[..., Views] = data.augmented_views
 ) -> None:
     """Train the weights of a recipe into job.folder.
 

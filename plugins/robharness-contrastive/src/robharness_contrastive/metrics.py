@@ -73,17 +73,17 @@ class _PerModel:
     def __init__(self, measure: Callable[[Results, str], MetricResult]) -> None:
         self.measure = measure
 
-    def __call__(self, results: Results) -> dict[str, Measured]:
+    def __call__(self, results: Results) -> dict[str, MetricResult]:
         return {label: self._measure(results, label) for label in results.labels}
 
-    def _measure(self, results: Results, label: str) -> Measured:
+    def _measure(self, results: Results, label: str) -> MetricResult:
         try:
             return self.measure(results, label)
         except ValueError as error:  # too few examples, no features yet
             return MetricResult(value=nan, unavailable_reason=str(error))
 
 
-def alignment(results: Results, label: str) -> Measured:
+def alignment(results: Results, label: str) -> MetricResult:
     """Return the mean over corruptions and examples. Details: by corruption and by class."""
     import numpy as np
 
@@ -99,10 +99,10 @@ def alignment(results: Results, label: str) -> Measured:
         labels.append(original.labels)
     if not distances:
         raise ValueError(
-            f"the store has no features of corrupted examples yet. Try: robharness run {results.suite.typed}"
+            f"the store has no features of corrupted examples yet. Try: robharness run {results.suite.path_for_shell}"
         )
     all_distances = np.concatenate(distances)
-    return Measured(
+    return MetricResult(
         value=float(np.mean(list(by_view.values()))),
         details={
             "n": len(clean.labels),
@@ -112,7 +112,7 @@ def alignment(results: Results, label: str) -> Measured:
     )
 
 
-def uniformity(results: Results, label: str) -> Measured:
+def uniformity(results: Results, label: str) -> MetricResult:
     """Return the uniformity over all examples. Details: by class, for classes of at least 2 examples."""
     from robharness_contrastive import representation
 
@@ -120,10 +120,10 @@ def uniformity(results: Results, label: str) -> Measured:
     groups = {each: features.values[features.labels == each] for each in sorted(set(features.labels.tolist()))}
     by_class = {str(each): representation.uniformity(group) for each, group in groups.items() if len(group) > 1}
     value = representation.uniformity(features.values)
-    return Measured(value=value, details={"n": len(features.labels), "by_class": by_class})
+    return MetricResult(value=value, details={"n": len(features.labels), "by_class": by_class})
 
 
-def inter_intra(results: Results, label: str) -> Measured:
+def inter_intra(results: Results, label: str) -> MetricResult:
     """Return the ratio of the mean distances. Details: the classes' ratios, their mean, and the matrix of distances."""
     import numpy as np
 
@@ -131,7 +131,7 @@ def inter_intra(results: Results, label: str) -> Measured:
 
     features = results.features(label)
     distances = representation.class_distances(features.values, features.labels)
-    return Measured(
+    return MetricResult(
         value=distances.ratio,
         details={
             "n": len(features.labels),
@@ -143,19 +143,19 @@ def inter_intra(results: Results, label: str) -> Measured:
     )
 
 
-def purity(results: Results, label: str) -> Measured:
+def purity(results: Results, label: str) -> MetricResult:
     """Return the mean purity of the examples' neighbourhoods. Details: by class."""
     from robharness_contrastive import representation
 
     features = results.features(label)
     shares = representation.neighbourhood_purity(features.values, features.labels, NEIGHBOURS)
     by_class = _by_class(shares, features.labels)
-    return Measured(
+    return MetricResult(
         value=float(shares.mean()), details={"n": len(shares), "neighbours": NEIGHBOURS, "by_class": by_class}
     )
 
 
-def margin(results: Results, label: str) -> Measured:
+def margin(results: Results, label: str) -> MetricResult:
     """Return the median distance from the decision boundary; a misclassified example has a negative distance."""
     import numpy as np
 
@@ -169,7 +169,7 @@ def margin(results: Results, label: str) -> Measured:
     return _quartiles(distances[is_known], features.labels[is_known])
 
 
-def input_margin(results: Results, label: str) -> Measured:
+def input_margin(results: Results, label: str) -> MetricResult:
     """Return the median distance to the nearest misclassified input that any attack found, 0 for a clean error."""
     import numpy as np
 
@@ -177,7 +177,7 @@ def input_margin(results: Results, label: str) -> Measured:
     if not attacks:
         raise ValueError(
             "the store has no outcomes of an attack in the l2 norm without `eps` yet. "
-            f"Try: robharness run {results.suite.typed}"
+            f"Try: robharness run {results.suite.path_for_shell}"
         )
     common = attacks[0].positions
     for cell in attacks[1:]:
@@ -192,7 +192,7 @@ def _measures_l2(cell: Any) -> bool:
     return bool(perturbation.norm == "l2" and perturbation.eps is None)
 
 
-def _quartiles(values: np.ndarray, labels: np.ndarray) -> Measured:
+def _quartiles(values: np.ndarray, labels: np.ndarray) -> MetricResult:
     """Return the median. Details: quartiles, and the median of each class. All are given values, which may be inf."""
     import numpy as np
 
@@ -201,7 +201,7 @@ def _quartiles(values: np.ndarray, labels: np.ndarray) -> Measured:
 
     by_class = {str(each): quantile(values[labels == each], 0.5) for each in np.unique(labels)}
     quartiles = [quantile(values, 0.25), quantile(values, 0.75)]
-    return Measured(
+    return MetricResult(
         value=quantile(values, 0.5), details={"n": len(values), "quartiles": quartiles, "by_class": by_class}
     )
 
