@@ -121,7 +121,7 @@ class Trap:
         if POINTS[self.point](moment):
             self.reached += 1
             if self.reached == self.count:
-                self.message({"moment": str(moment), "file": str(path.relative_to(self.root)), "whole": self.whole})
+                self.say({"moment": str(moment), "file": str(path.relative_to(self.root)), "whole": self.whole})
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def set(self) -> None:
@@ -457,7 +457,7 @@ def write_plainly() -> None:
     if source.count(rename) != 1:
         raise SystemExit(f"Store._write has no '{rename}' any more; say here how files appear now")
     names: dict[str, Any] = {}
-    exec(source.replace(rename, "path.write_bytes(content)"), vars(store), names)
+    exec(source.replace(rename, "path.write_bytes(content)"), vars(store.store), names)
     Store._write = names["_write"]
 
 

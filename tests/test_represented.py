@@ -14,10 +14,12 @@ from robharness import api, statistics
 from robharness.errors import SuiteError, UserError
 from robharness.evaluation import heads, loading
 from robharness.planning import planner
+from robharness.planning.identity import key_of
 from robharness.report import build
 from robharness.report.renderers.json import as_data, render
 from robharness.store import Store
 from robharness.store.merge import merge
+from robharness.store.results import load as load_results
 
 REAL = {"model": "teams/net", "label": "Real"}
 OTHER = {"model": "teams/net", "label": "Other", "seed": 1}
@@ -166,7 +168,7 @@ def test_what_a_merge_finds_differing_is_counted(tmp_path):
     stores = []
     for name, some in (("one", list(values)), ("other", [*changed[:2], None])):
         store = Store(tmp_path / name)
-        key = identity.key_of(identity)
+        key = key_of(identity)
         store.describe(SimpleNamespace(key=key, name="n", identity=identity))
         store.write_part(key, 0, {"correct": np.ones(3, bool), "features": some}, {})
         stores.append(store)
@@ -206,7 +208,7 @@ def test_what_is_not_there_is_said(looking, run):
     with pytest.raises(KeyError, match="a metric must need them"):
         results.features("Real", "negative(1)")
     with pytest.raises(statistics.EmptySample, match=r"no features\(clean\) of 'Real' yet"):
-        api.results.load(results.plan, Store("nowhere")).features("Real")
+        load_results(results.plan, Store("nowhere")).features("Real")
 
 
 # --- the head ---------------------------------------------------------------------------------------------------------

@@ -112,8 +112,10 @@ def test_passes_of_the_source_get_smaller_too_where_memory_is_short(suite, run, 
     loaded = loading.load_model(planned, planned.models[0], rows=8)
     smaller = loading.with_batch_size(planned, loaded, 4, too_many=8)
     assert isinstance(smaller.classifier, Classifier)
-    assert [smaller.classifier.rows, smaller.origins["B"].classifier.rows] == [4, 4]
-    assert torch.equal(smaller.origins["B"].classifier.net.head.weight, loaded.origins["B"].classifier.net.head.weight)
+    assert [smaller.classifier.rows, smaller.surrogates["B"].classifier.rows] == [4, 4]
+    assert torch.equal(
+        smaller.surrogates["B"].classifier.net.head.weight, loaded.surrogates["B"].classifier.net.head.weight
+    )
 
 
 def test_the_nearest_mistake_of_another_model_is_refused(suite, teams):

@@ -22,10 +22,10 @@ import pytest
 import yaml
 
 from robharness import api
-from robharness import store as store_module
 from robharness.engine import listeners
 from robharness.errors import StoreError
 from robharness.store import Store
+from robharness.store import store as store_module
 
 TOYS = str(Path(__file__).parent / "toys.py")
 SUITE = {

@@ -19,7 +19,7 @@ def entry(weights):
         name="net", summary="s", input=InputSpec(shape=(1, 8, 8)), labels="x", build=lambda p, w: None, weights=weights
     )
     return Entry(
-        name="toy/net", spec=spec, source=PluginOrigin(namespace="toy", distribution="robharness-toy", version="1")
+        name="toy/net", spec=spec, origin=PluginOrigin(namespace="toy", distribution="robharness-toy", version="1")
     )
 
 

@@ -161,7 +161,7 @@ def test_the_list_of_artefacts(seeds, shell, tmp_path):
     by_hash = shell("list", "artefacts", f"{rows[3]['name'][:8]}*", "--store", root, plugins=[])
     assert "Short" in by_hash.stdout and "epoch 4, loss " in by_hash.stdout and "kB" in by_hash.stdout
     none = shell("list", "artefacts", "none", "--store", root, plugins=[])
-    assert none.returncode == 2 and none.stderr.endswith(f"See: robharness list artefacts --store {root}\n")
+    assert none.returncode == 2 and none.stderr.endswith(f"Try: robharness list artefacts --store {root}\n")
     empty = shell("list", "artefacts", "--store", tmp_path / "empty", plugins=[])
     assert (empty.returncode, empty.stdout) == (0, "") and "robharness train SUITE" in empty.stderr
 
@@ -187,7 +187,7 @@ def test_artefacts_are_merged_with_checks(quiet, store, tmp_path, shell):
     assert {path.name: path.read_bytes() for path in made.folder.iterdir()} == {
         path.name: path.read_bytes() for path in artefact(suite(), ours.root).folder.iterdir()}  # fmt: skip
     assert [path.name for path in (ours.root / "artefacts").iterdir()] == [made.hash]
-    assert not plan(suite(), ours.root).waiting
+    assert not plan(suite(), ours.root).pending_cells
     assert merge(ours, theirs).artefacts == 0
     (made.folder.parent / "0123.training").mkdir()
     assert merge(ours, theirs).problems == []

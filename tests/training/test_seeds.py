@@ -23,7 +23,7 @@ def test_seeds_make_so_many_models(seeds):
     assert results.suite.reference == "Net seed 5"
     assert len({result.cell.key for result in results.cells}) == len(results.cells)
     alone = plan(suite(NET | {"seed": 6}), root)
-    assert not alone.waiting  # the same recipe, asked for alone
+    assert not alone.pending_cells  # the same recipe, asked for alone
 
 
 def test_the_report_gives_mean_and_sample_deviation_over_runs(seeds):
