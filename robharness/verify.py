@@ -202,7 +202,7 @@ def _failed(name: str, keys: Mapping[str, Any], error: str) -> Scored:
 def _rows(plan: Plan, loaded: loading.LoadedModel, unreadable: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """By position, so that ways compare on the same examples; broken ones are left out in all."""
     for start in range(0, plan.n, BATCH):
-        parts, pictures = [], loaded.reader.pictures(start, min(start + BATCH, plan.n))
+        parts, pictures = [], loaded.reader.images(start, min(start + BATCH, plan.n))
         unreadable += [loaded.reader.data.ids(position, position + 1)[0] for position in pictures.unreadable]
         for positions, batch in loaded.reader.batches(pictures):
             logits = batch.logits(loaded.with_clips(batch).classifier)

@@ -62,7 +62,7 @@ def export_adversarial(
         except OutOfMemory as error:
             raise UserError(f"memory is too small for {error.rows} examples per pass; add --batch-size N") from error
         start, stop = plan.span
-        step = PASSES * loaded.classifier.rows
+        step = PASSES * loaded.classifier.batch_size
         for first in range(start, stop, step):
             chunk = first, min(first + step, stop)
             gaps = {cell.key: uncovered(_spans(folders[cell.key]), chunk) for cell in cells}
@@ -83,7 +83,7 @@ def export_adversarial(
 
 def _read(loaded: loading.LoadedModel, span: Span) -> list[tuple[np.ndarray, Batch]]:
     try:
-        return loaded.reader.batches(loaded.reader.pictures(*span))
+        return loaded.reader.batches(loaded.reader.images(*span))
     except ContractViolation:
         raise
     except Exception as error:  # a data set may raise anything
@@ -134,9 +134,9 @@ def _write(path: Path, parts: list[tuple[Batch, Outcome]]) -> None:
 
 def _as_taken(batch: Batch, outcome: Outcome) -> np.ndarray:
     inputs = outcome.inputs
-    if batch.cut is not None:
-        clips = batch.cut.clips(inputs)
-        inputs = clips if batch.cut.n_clips == 1 else clips.view(len(batch), -1, *clips.shape[1:])
+    if batch.clip_layout is not None:
+        clips = batch.clip_layout.clips(inputs)
+        inputs = clips if batch.clip_layout.n_clips == 1 else clips.view(len(batch), -1, *clips.shape[1:])
     taken: np.ndarray = inputs.cpu().contiguous().numpy()
     return taken
 

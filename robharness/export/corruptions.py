@@ -156,7 +156,7 @@ def _block(
     """The corrupted pictures of a block by position, uint8 (H, W, C); and the positions that cannot be read."""
     data = rendering.data
     try:
-        read = reader.pictures(start, min(start + BLOCK, len(data.order)))
+        read = reader.images(start, min(start + BLOCK, len(data.order)))
         batches = reader.batches(read)
     except ContractViolation:
         raise

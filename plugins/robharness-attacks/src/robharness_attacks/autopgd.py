@@ -58,7 +58,7 @@ class APGD:
         objective = self._objective(clean.shape[1])
         ascent = self._ascent(model, objective, batch.x.shape[1:])
         found = _Found(model, batch, clean)
-        for left, restart in runs(found.done, turns, params.restarts, model.rows):
+        for left, restart in runs(found.done, turns, params.restarts, model.batch_size):
             draws = start_draws(rng.select(left), turns, restart, found.origin, params.norm)
             self._run(ascent, found, left.repeat_interleave(turns), about[left].flatten(0, 1), eps, draws)
         tries = torch.full_like(batch.labels, turns if params.targets else 0)

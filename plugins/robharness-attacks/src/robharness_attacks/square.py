@@ -72,8 +72,8 @@ class Square:
         for block, first in enumerate(range(0, params.queries, BLOCK)):
             sides = [_side(params, query, *x.shape[-2:]) for query in range(params.queries)[first : first + BLOCK]]
             left = (~found.fooled).nonzero().flatten()
-            for start in range(0, len(left), model.rows):
-                rows = left[start : start + model.rows]
+            for start in range(0, len(left), model.batch_size):
+                rows = left[start : start + model.batch_size]
                 part = _Search(*(whole[rows] for whole in found))
                 windows = _windows(rng.select(rows), f"{name} queries {block}", sides, params.norm, origin)
                 last = first
@@ -101,11 +101,11 @@ class _Search(NamedTuple):
 def _go_on(model: Classifier, found: _Search, last: int, eps: float, windows: _Windows, square: _Square) -> None:
     """Up to the query `last` with windows of this size, for one pass's rows or fewer; `found` is brought up to date."""
     propose = _flip if square.norm == "linf" else _shift
-    slots = torch.arange(model.rows, device=found.x.device)
-    x, origin = found.x.new_empty(2, model.rows, *found.x.shape[1:])  # kept: large tensors are slow to allocate
+    slots = torch.arange(model.batch_size, device=found.x.device)
+    x, origin = found.x.new_empty(2, model.batch_size, *found.x.shape[1:])  # kept: large tensors are slow to allocate
     while (n := len(going := ((found.queries <= last) & ~found.fooled).nonzero().flatten())) > 0:
         # The pass takes one candidate of each in turn until it is full; its last n slots hold all, in order.
-        turn, place = slots // n, (slots - model.rows) % n
+        turn, place = slots // n, (slots - model.batch_size) % n
         who = going[place]
         query = (found.queries[who] + turn).clamp_max(last)
         for whole, part in ((found.x, x), (found.origin, origin)):
@@ -117,7 +117,7 @@ def _go_on(model: Classifier, found: _Search, last: int, eps: float, windows: _W
         if fooled.any():
             fooled = clearly_fooled(logits, labels)
             better |= fooled
-        firsts = torch.where(better, slots, model.rows)
+        firsts = torch.where(better, slots, model.batch_size)
         chosen = slots[-n:].scatter_reduce(0, place, firsts, "amin")  # of each the first that is better, or the last
         found.queries[going] = query[chosen] + 1
         won = better[chosen].nonzero().flatten()
