@@ -114,9 +114,7 @@ class Batch:
         model: its label.
         """
         if model not in self._for_models:
-            self._for_models[model] = Batch(
-                self.ids, self.x, self.labels, self._canvas, self.clip_layout, self.frames
-            )
+            self._for_models[model] = Batch(self.ids, self.x, self.labels, self._canvas, self.clip_layout, self.frames)
         return self._for_models[model]
 
     def select(self, rows: Tensor) -> Batch:

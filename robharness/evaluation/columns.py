@@ -50,7 +50,7 @@ def in_order(parts: Sequence[tuple[np.ndarray, dict[str, Any]]]) -> dict[str, li
 
 
 def unreadable_columns(cell: Cell, reader: Reader, images: DecodedImages) -> list[tuple[np.ndarray, dict[str, Any]]]:
-    """Return positions and columns of the unreadable examples of a span, as `in_order` takes them; none if there are none.
+    """Return positions and columns of the unreadable examples of a span, as `in_order` takes them, or nothing.
 
     Such an example counts as wrong and not attacked. Its prediction is `UNREADABLE`, its measured values are NaN.
     """

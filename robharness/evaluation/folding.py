@@ -1,4 +1,4 @@
-"""Folding of BatchNorm into the convolution before it: in eval mode both are one affine map, and one kernel is less work.
+"""Folding of BatchNorm into the convolution before it: in eval mode both are one affine map, and one kernel is faster.
 
 Measured on ResNet-50 at 224 px, batch 8, two CPU threads: gradients take 0.87 of the time, forward passes 0.98.
 Trade-off: folding changes logits by rounding, so the number of folded norms is part of the stored provenance. A network

@@ -34,7 +34,7 @@ MAX_CHUNK = 16
 
 
 class Threads:
-    """Thread pools of a reader: one reads ahead, the other serves current requests, which must not wait for the first."""
+    """Thread pools of a reader: one reads ahead, the other serves current requests, which must not wait for it."""
 
     def __init__(self) -> None:
         count = min(READERS, os.cpu_count() or 1)
@@ -56,7 +56,9 @@ class Threads:
         """Map in chunks, since decoding a small image costs less than passing it to a thread."""
         size = min(MAX_CHUNK, -(-len(items) // (4 * READERS)) or 1)
         chunks = [items[start : start + size] for start in range(0, len(items), size)]
-        return [result for part in pool.map(lambda chunk: [function(item) for item in chunk], chunks) for result in part]
+        return [
+            result for part in pool.map(lambda chunk: [function(item) for item in chunk], chunks) for result in part
+        ]
 
     def close(self) -> None:
         """Cancel what has not started, and return without waiting for the rest."""
@@ -161,9 +163,7 @@ class Reader:
         for position, reason in images.unreadable.items():
             raise ContractViolation(f"'{self.data.ids(position, position + 1)[0]}' cannot be read: {reason}", by="data")
         if len(images.groups) != 1:
-            raise ContractViolation(
-                "its videos have several clip layouts, and do not make one batch", by="data"
-            )
+            raise ContractViolation("its videos have several clip layouts, and do not make one batch", by="data")
         return self._batch(images.groups[0])
 
     def inputs(self, images: Tensor, clip_layout: ClipLayout | None = None, *, are_files: bool = False) -> Tensor:
@@ -207,9 +207,7 @@ class Reader:
             image = canvas = on_canvas(image, self.canvas)
         return _Prepared(self._fitted(image, clip_layout), canvas, clip_layout, frames)
 
-    def _fitted(
-        self, image: ImageArray, clip_layout: ClipLayout | None = None, *, encode: bool = True
-    ) -> ImageArray:
+    def _fitted(self, image: ImageArray, clip_layout: ClipLayout | None = None, *, encode: bool = True) -> ImageArray:
         """Return an image, of the canvas if the suite has one, at the model's size.
 
         Raises ContractViolation, by the model, if it does not fit.

@@ -84,7 +84,7 @@ class ExampleRNG:
         return ExampleRNG(self._seed, self._address, ids, self._device, frames=numbers, fresh=fresh)
 
     def _filled(self, name: str, shape: Sequence[int], fill: _Fill) -> torch.Tensor:
-        """Fill every stream by its own generator, in threads if there are many numbers: NumPy releases Python's lock."""
+        """Fill every stream by its own generator, in threads if numbers are many: NumPy releases Python's lock."""
         import numpy as np
         import torch
 
