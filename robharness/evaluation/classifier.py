@@ -255,8 +255,8 @@ def _memory_formats(device: torch.device, *, low: bool) -> dict[int, torch.memor
     """Return the memory format by number of axes: 4 for images, 5 for videos; others stay contiguous.
 
     low: whether gradients have low precision.
-    Channels last is faster for convolutions on a CPU, and for images in low precision or TF32 on a GPU. In float32 on an
-    H100, ResNet-50's passes take 1.28 times longer with channels last. On two CPU cores, R(2+1)D-18's passes take 0.66
+    Channels last is faster for convolutions on a CPU, and for images in low precision or TF32 on a GPU. In float32 on
+    an H100, ResNet-50's passes take 1.28 times longer with channels last. On two CPU cores, R(2+1)D-18's passes take 0.66
     of the time, its gradients 0.84.
     """
     if device.type == "cpu":
