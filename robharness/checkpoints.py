@@ -1,4 +1,4 @@
-"""Published checkpoints into networks: safely read, renamed as their publishers lay them out, loaded to the letter."""
+"""Loading of published checkpoints: read safely, rename by their publisher's layout, load strictly."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from robharness.planning.weights import TRUST, file_digest
 
 State = dict[str, Tensor]
 SHOWN = 4
-"""Keys of a kind that an error lists; of the others it gives the number."""
+"""Number of keys that an error lists; the others are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a publisher lays a network's state out in a file.
+    """The layout of a network's state in a publisher's file.
 
-    name: for messages. inside: keys that lead to the state, e.g. ("state_dict",). prefixes: what keys begin with: each
-    loses the first that it has, again and again until it has none. rename: regular expressions and what replaces
-    them, one after the other. drop: regular expressions of renamed keys, from their beginning, that the network has no
-    place for. convert: what is left to be done to the state, at last.
+    name: used in messages.
+    inside: the keys that lead to the state, e.g. ("state_dict",).
+    prefixes: removed from the beginning of keys, repeatedly until none of them is left.
+    rename: regular expressions and their replacements, applied in order.
+    drop: regular expressions, matched at the beginning of renamed keys that the network does not have.
+    convert: a function that is applied to the state at the end.
     """
 
     name: str
@@ -41,10 +43,11 @@ class Layout:
 
 
 def read(path: Path, allow: Sequence[Any] = ()) -> Any:
-    """What is in a file: a state, or whatever its publisher put around it; on the CPU.
+    """Return the content of a checkpoint file, on the CPU: a state, or the objects that contain it.
 
-    Files that end in .safetensors are read as such, others by torch with `weights_only`. allow: classes that a pickle
-    may name beside tensors, e.g. argparse.Namespace. Raises UserError where the file is none, or needs more than that.
+    path: a .safetensors file, or else a file that torch reads with `weights_only`.
+    allow: classes that a pickle may contain beside tensors, e.g. argparse.Namespace.
+    Raises UserError if the file is no checkpoint, or contains other classes.
     """
     if path.suffix == ".safetensors":
         return _safetensors(path)
@@ -54,12 +57,16 @@ def read(path: Path, allow: Sequence[Any] = ()) -> Any:
     except Exception as error:
         needed = re.search(r"GLOBAL (\S+)|(?:class|global|type) (\S+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and needed:
-            return _distrusted(path, needed[1] or needed[2], error)
+            return _read_trusted(path, needed[1] or needed[2], error)
         raise UserError(f"{path} is no checkpoint: {_first_line(error)}. See: ls -l {path}") from error
 
 
 def state(content: Any, layout: Layout) -> State:
-    """The state in what `read` gave, as the layout says. Raises UserError where the layout's keys lead nowhere."""
+    """Return the state in the content of a file, with its keys renamed.
+
+    content: from `read`.
+    Raises UserError if the content has no state at the layout's keys, or if two keys get one name.
+    """
     for key in layout.inside:
         if not isinstance(content, Mapping) or key not in content:
             raise UserError(
@@ -82,49 +89,55 @@ def state(content: Any, layout: Layout) -> State:
 def load(
     net: nn.Module, source: Any, layouts: Sequence[Layout], allow: Sequence[Any] = (), where: Path | None = None
 ) -> Layout:
-    """Fill a network with a checkpoint, by the first of the layouts that fits to the letter; which one that was.
+    """Fill a network with a checkpoint by the first layout whose keys and shapes all fit; return that layout.
 
-    source: a path, or what `read` gave of the file `where`. The network may be on the meta device; it is on the CPU
-    afterwards. Counters of batches, `num_batches_tracked`, need not be there. Raises UserError with what is missing,
-    unexpected or of another shape by the layout that comes nearest.
+    net: may be on the meta device; it is on the CPU afterwards.
+    source: a path, or the content that `read` returned.
+    layouts: tried in order.
+    allow: see `read`.
+    where: the path of `source` if that is a content, for messages.
+    Counters of batches, `num_batches_tracked`, may be missing.
+    Raises UserError with the keys that are missing, unexpected or of another shape by the closest layout.
     """
     file, content = (source, read(source, allow)) if isinstance(source, Path) else (where or "the checkpoint", source)
     wanted = {name: value.shape for name, value in net.state_dict().items()}
-    misfits: list[tuple[float, str]] = []
+    mismatches: list[tuple[float, str]] = []
     for layout in layouts:
         try:
             found = state(content, layout)
         except UserError as error:
-            misfits.append((math.inf, str(error)))
+            mismatches.append((math.inf, str(error)))
             continue
-        count, told = _misfit(wanted, found)
+        count, message = _mismatch(wanted, found)
         if not count:
             fill(net, found)
             return layout
-        misfits.append((count, f"by the layout '{layout.name}', which is nearest, {told}"))
-    nearest = min(misfits, key=lambda misfit: misfit[0])[1]
+        mismatches.append((count, f"by the closest layout, '{layout.name}', {message}"))
+    closest = min(mismatches, key=lambda mismatch: mismatch[0])[1]
     names = ", ".join(layout.name for layout in layouts)
-    known = f" Layouts that were tried: {names}." if len(layouts) > 1 else ""
-    raise UserError(f"{file} does not fit {type(net).__name__}: {nearest}.{known} See: robharness list models")
+    tried = f" Layouts that were tried: {names}." if len(layouts) > 1 else ""
+    raise UserError(f"{file} does not fit {type(net).__name__}: {closest}.{tried} See: robharness list models")
 
 
 def fill(net: nn.Module, found: Mapping[str, Tensor]) -> None:
-    """Copy a state into a network, on the CPU and in the network's own types and strides; counters may be left out.
+    """Copy a state into a network, on the CPU, with the network's own types and strides.
 
-    Raises ValueError where a buffer on the meta device is no part of the state, and so would stay without values.
+    net: may be on the meta device.
+    found: the state; counters of batches may be missing.
+    Raises ValueError if a buffer on the meta device is not part of the state, and so would have no values.
     """
     if any(value.is_meta for value in net.state_dict().values()):
         kept = {name: value for name, value in net.named_buffers() if not value.is_meta}
         lost = {name for name, value in net.named_buffers() if value.is_meta} - net.state_dict().keys()
         if lost:
-            raise ValueError(f"{min(lost)} is no part of the state; build {type(net).__name__} off the meta device")
+            raise ValueError(f"{min(lost)} is not part of the state; build {type(net).__name__} off the meta device")
         net.to_empty(device="cpu")
         for name, value in net.named_buffers():
             if name in kept:
                 value.copy_(kept[name])
             elif name.endswith(_COUNTER):
                 value.zero_()
-    state = net.state_dict()  # its metadata say which version of each module's state this is
+    state = net.state_dict()  # its metadata hold the version of each module's state
     for name in [name for name in state if not name.endswith(_COUNTER)]:
         del state[name]
     state.update(found)
@@ -134,15 +147,15 @@ def fill(net: nn.Module, found: Mapping[str, Tensor]) -> None:
 _COUNTER = "num_batches_tracked"
 
 
-def _misfit(wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor]) -> tuple[int, str]:
-    """How many keys do not fit, and which, in words."""
+def _mismatch(wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor]) -> tuple[int, str]:
+    """Return the number of keys that do not fit, and a text that names some of them."""
     missing = [name for name in wanted if name not in found and not name.endswith(_COUNTER)]
     unexpected = [name for name in found if name not in wanted]
     shapes = [f"{name} {tuple(found[name].shape)} instead of {tuple(wanted[name])}"
               for name in wanted if name in found and found[name].shape != wanted[name]]  # fmt: skip
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    told = [f"{len(names)} keys are {kind}: {_some(names)}" for kind, names in kinds.items() if names]
-    return len(missing) + len(unexpected) + len(shapes), "; ".join(told)
+    texts = [f"{len(names)} keys are {kind}: {_some(names)}" for kind, names in kinds.items() if names]
+    return len(missing) + len(unexpected) + len(shapes), "; ".join(texts)
 
 
 def _renamed(name: str, layout: Layout) -> str:
@@ -173,17 +186,21 @@ def _safetensors(path: Path) -> State:
         raise UserError(f"{path} is no safetensors file: {_first_line(error)}. See: ls -l {path}") from error
 
 
-def _distrusted(path: Path, needed: str, error: Exception) -> Any:
-    """A pickle that names more than tensors: it can run any code, so the user must say that this very file may."""
+def _read_trusted(path: Path, needed: str, error: Exception) -> Any:
+    """Read a pickle that contains more than tensors if the user trusts this very file, since it can run any code.
+
+    needed: the class that the pickle contains.
+    Raises UserError, from the given error, if the file's sha256 is not in $ROBHARNESS_TRUST.
+    """
     digest = file_digest(path)
     if digest in os.environ.get("ROBHARNESS_TRUST", "").split(","):
         return torch.load(path, map_location="cpu", weights_only=False)
     raise UserError(
-        f"{path} holds more than tensors (it needs {needed}), and such a pickle can run any code. If you trust whoever "
-        f"made the file with sha256 {digest}, add: {TRUST} {digest}"
+        f"{path} contains more than tensors (it needs {needed}), and such a pickle can run any code. If you trust the "
+        f"authors of the file with sha256 {digest}, add: {TRUST} {digest}"
     ) from error
 
 
 def _first_line(error: Exception) -> str:
-    """Without what torch advises, which is to run what the file holds."""
+    """Return the first sentence of an error, without torch's advice to run the code in the file."""
     return re.split(r"[\n.(]", str(error) or type(error).__name__)[0].strip()

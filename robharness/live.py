@@ -1,4 +1,4 @@
-"""Live networks as models of a suite."""
+"""Networks of the running process as models of a suite."""
 
 from __future__ import annotations
 
@@ -20,11 +20,19 @@ if TYPE_CHECKING:
 def live_model(
     label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registry: Registry, root: Path
 ) -> suite.Model:
-    """A network that lives in this process as a model of the suite; the hash of its state is its identity."""
+    """Return a network of this process as a model of the suite; the digest of its state is its identity.
+
+    label: of the model in the suite.
+    model: a network, which takes the input of the suite's first model or else the shape of the data, or a ModelSpec.
+    loaded: the suite that the model is added to.
+    registry: gets an entry for the model.
+    root: the folder of data and weights.
+    Raises UserError if a network alone does not determine its input.
+    """
     from robharness.evaluation.digest import state_digest
 
     if isinstance(model, ModelSpec):
-        built = model.build(None, None) if model.weights is None else None  # nothing else tells it from another
+        built = model.build(None, None) if model.weights is None else None  # nothing else identifies it
         spec, digest = model, state_digest(built) if built is not None else None
     else:
         first = loaded.models[0].entry.spec if loaded.models else None
@@ -34,7 +42,7 @@ def live_model(
             input=first.input if first else _input_of_data(loaded, root),
             preprocessing=first.preprocessing if first else None,
             labels=loaded.dataset.spec.labels,
-            build=lambda params, weights: copy.deepcopy(model),  # ours is frozen, the caller's goes on training
+            build=lambda params, weights: copy.deepcopy(model),  # the caller may continue to train the original
         )
         digest = f"{state_digest(model)} {model!r}"
     source = PluginOrigin(namespace=f"live.{label}", distribution="a live network", digest=digest)
@@ -46,11 +54,11 @@ def live_model(
 
 
 def _input_of_data(loaded: suite.Suite, root: Path) -> InputSpec:
-    """The shape of the canvas, or else of the first picture."""
+    """Return an input with the shape of the canvas, or else of the first image. Raises UserError for videos."""
     spec = loaded.dataset.spec
     if spec.kind == "video":
         raise UserError(
-            "a network alone does not say which frames of a video it looks at; give a ModelSpec with "
+            "a network alone does not determine the frames of a video that it sees; give a ModelSpec with "
             "`preprocessing=Preprocessing(clips=Clips(...))`. See: python -m pydoc robharness.Clips"
         )
     *sides, channels = spec.open(root, loaded.data.split).read(0).shape

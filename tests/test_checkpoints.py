@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_listed_by_the_nearest_layout(tmp_path):
     with pytest.raises(UserError) as caught:
         load(meta(), tmp_path / "net.pth", [PLAIN, NESTED])
     told = str(caught.value)
-    assert "by the layout 'nested', which is nearest" in told
+    assert "by the closest layout, 'nested', " in told
     assert "1 keys are unexpected: extra" in told
     assert "1 keys are of another shape: fc.weight (5, 2) instead of (3, 2)" in told
     assert "Layouts that were tried: plain, nested." in told
@@ -107,7 +107,7 @@ def test_a_key_that_leads_nowhere_is_named():
 
 def test_a_layout_that_finds_nothing_is_never_the_nearest():
     few = Layout(name="few", inside=("nowhere",))
-    with pytest.raises(UserError, match=r"by the layout 'plain', which is nearest, 9 keys are missing"):
+    with pytest.raises(UserError, match=r"by the closest layout, 'plain', 9 keys are missing"):
         load(meta(), {"other": torch.ones(1)}, [few, PLAIN])
 
 
@@ -121,7 +121,7 @@ def test_a_part_that_no_file_fills_is_not_left_without_values():
     with torch.device("meta"):
         net = Positions()
     state = {"fc.weight": torch.ones(2, 2), "fc.bias": torch.ones(2)}
-    with pytest.raises(ValueError, match="index is no part of the state; build Positions off the meta device"):
+    with pytest.raises(ValueError, match="index is not part of the state; build Positions off the meta device"):
         load(net, state, [PLAIN])
     load(net := Positions(), state, [PLAIN])
     assert net.index.tolist() == [0, 1, 2, 3]

@@ -43,7 +43,7 @@ def second(logits, labels):
 
 
 def test_every_pass_has_the_same_shape_and_is_counted():
-    classifier = Classifier(net(), rows=4)
+    classifier = Classifier(net(), batch_size=4)
     x = values(10, 3, 8, 8)
     logits = classifier.logits(x)
     torch.testing.assert_close(logits, classifier.net.inner(x))
@@ -55,7 +55,7 @@ def test_every_pass_has_the_same_shape_and_is_counted():
 
 
 def test_the_gradient_is_that_of_plain_autograd():
-    classifier, x, labels = Classifier(net(), rows=4), values(10, 3, 8, 8), torch.arange(10) % 4
+    classifier, x, labels = Classifier(net(), batch_size=4), values(10, 3, 8, 8), torch.arange(10) % 4
     leaf = x.clone().requires_grad_(True)
     objective = second(classifier.net.inner(leaf), labels)
     (expected,) = torch.autograd.grad(objective.sum(), leaf)
@@ -67,7 +67,7 @@ def test_the_gradient_is_that_of_plain_autograd():
 
 
 def test_rows_do_not_feel_their_neighbours():
-    classifier = Classifier(net(), rows=4)
+    classifier = Classifier(net(), batch_size=4)
     x, labels = values(12, 3, 8, 8), torch.arange(12) % 4
     rows = torch.tensor([7, 2, 9, 0, 5])
     assert torch.equal(classifier.logits(x)[rows], classifier.logits(x[rows]))
@@ -77,7 +77,7 @@ def test_rows_do_not_feel_their_neighbours():
 
 
 def test_statistics_of_batch_norm_stay():
-    classifier = Classifier(net().train(), rows=4)
+    classifier = Classifier(net().train(), batch_size=4)
     before = {name: value.clone() for name, value in classifier.net.named_buffers()}
     classifier.gradient(values(8, 3, 8, 8), torch.zeros(8, dtype=torch.long), second)
     assert all(torch.equal(value, before[name]) for name, value in classifier.net.named_buffers())
@@ -85,7 +85,7 @@ def test_statistics_of_batch_norm_stay():
 
 @pytest.mark.parametrize(("access", "allowed"), [("decision", 1), ("scores", 2), ("gradient", 3)])
 def test_access_is_enforced(access, allowed):
-    view = Classifier(net(), rows=4).with_access(access)
+    view = Classifier(net(), batch_size=4).with_access(access)
     x, labels = values(4, 3, 8, 8), torch.zeros(4, dtype=torch.long)
     asks = [lambda: view.decisions(x), lambda: view.logits(x), lambda: view.gradient(x, labels, second)]
     for index, ask in enumerate(asks):
@@ -97,7 +97,7 @@ def test_access_is_enforced(access, allowed):
 
 
 def test_a_view_counts_with_the_whole():
-    classifier = Classifier(net(), rows=4)
+    classifier = Classifier(net(), batch_size=4)
     classifier.with_access("scores").logits(values(5, 3, 8, 8))
     assert classifier.passes["forward"] == 2
 
@@ -136,9 +136,9 @@ def test_the_probe_finds_a_network_that_mixes_its_rows():
             z = x.flatten(1)[:, :3]
             return z + 1e-3 * z.mean(0)
 
-    exact = probe.probe(Classifier(nn.Sequential(nn.Flatten(), nn.Identity()), rows=4), (1, 2, 2))
+    exact = probe.probe(Classifier(nn.Sequential(nn.Flatten(), nn.Identity()), batch_size=4), (1, 2, 2))
     assert exact == {"rows": True, "gradients": True, "grad_mode": True}
-    assert not probe.probe(Classifier(Mixing(), rows=4), (1, 2, 2))["rows"]
+    assert not probe.probe(Classifier(Mixing(), batch_size=4), (1, 2, 2))["rows"]
 
 
 def test_the_probe_finds_a_network_that_feels_gradients():
@@ -146,7 +146,7 @@ def test_the_probe_finds_a_network_that_feels_gradients():
         def forward(self, x):
             return x.flatten(1) * (2 if torch.is_grad_enabled() else 1)
 
-    classifier = Classifier(Felt(), rows=4)
+    classifier = Classifier(Felt(), batch_size=4)
     assert probe.probe(classifier, (1, 2, 2)) == {"rows": True, "gradients": True, "grad_mode": False}
     batch = Batch(["a"] * 4, values(4, 1, 2, 2), torch.zeros(4, dtype=torch.long))
     batch.gradient(classifier, second)
@@ -166,7 +166,7 @@ def test_passes_are_of_four_rows_or_multiples_and_waste_little(examples, shape):
 
 def test_networks_of_clips_pass_too():
     net = nn.Sequential(nn.Conv3d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 2 * 6 * 6, 4))
-    assert Classifier(net, rows=4).logits(values(5, 3, 4, 8, 8)).shape == (5, 4)
+    assert Classifier(net, batch_size=4).logits(values(5, 3, 4, 8, 8)).shape == (5, 4)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -175,7 +175,7 @@ def test_a_padded_pass_has_the_strides_of_a_full_one(channels):
     network = nn.Sequential(nn.Conv2d(channels, 16, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 169, 10))
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.1, generator=GENERATOR)
-    classifier = Classifier(network, rows=4)
+    classifier = Classifier(network, batch_size=4)
     strides = []
     network.register_forward_pre_hook(lambda module, inputs: strides.append(inputs[0].stride()))
     x = values(4, 28, 28, channels).movedim(-1, 1)  # as the reader lays pictures out

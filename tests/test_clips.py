@@ -37,7 +37,7 @@ def run(tmp_path, source, store="store", **options):
 
 def loaded(source, rows=4):
     plan = api.plan(source, plugins=[FILMS])
-    return plan, loading.load_model(plan, plan.models[0], rows=rows)
+    return plan, loading.load_model(plan, plan.models[0], batch_size=rows)
 
 
 # --- which frames ---
@@ -70,7 +70,7 @@ def test_a_video_without_frames_is_broken():
 
 def test_only_these_frames_are_decoded():
     plan, model = loaded(suite(clips={"count": 1}))
-    model.reader.pictures(0, plan.n)
+    model.reader.images(0, plan.n)
     for index, film in plan.data.dataset.opened.items():
         wanted = clip_frames(len(film), Clips(length=4, stride=2))[0]
         assert film.asked == [sorted(set(wanted))], index
@@ -105,8 +105,8 @@ def test_a_frame_has_one_gradient_the_sum_over_its_clips():
     plan, model = loaded(suite())
     net, clips = films["Net"](), Clips(length=4, stride=2, count=3)
     shared = 0
-    for positions, batch in model.reader.batches(model.reader.pictures(0, plan.n)):
-        view = model.classifier.with_clips(batch.cut, batch.x)
+    for positions, batch in model.reader.batches(model.reader.images(0, plan.n)):
+        view = model.classifier.with_clips(batch.clip_layout, batch.x)
         found = view.gradient(batch.x, batch.labels, films["loss"])
         for row, position in enumerate(positions):
             index = plan.data.order[position]
@@ -141,10 +141,10 @@ def test_norms_count_every_frame_once(tmp_path):
 
 def test_three_crops_are_cut_at_both_ends_and_in_the_middle():
     plan, model = loaded(suite(clips={"crops": 3, "count": 1}))
-    for positions, batch in model.reader.batches(model.reader.pictures(0, plan.n)):
+    for positions, batch in model.reader.batches(model.reader.images(0, plan.n)):
         assert batch.x.shape[-2:] == (6, 8)  # whole frames: what is perturbed is shared by the squares
-        assert batch.cut.corners == ((0, 0), (0, 1), (0, 2)) and batch.cut.n_clips == 3
-        clips = batch.cut.clips(batch.x)
+        assert batch.clip_layout.corners == ((0, 0), (0, 1), (0, 2)) and batch.clip_layout.n_clips == 3
+        clips = batch.clip_layout.clips(batch.x)
         for row, position in enumerate(positions):
             frames = films["film"](plan.data.order[position])
             [wanted] = clip_frames(len(frames), Clips(length=4, stride=2))
@@ -156,8 +156,8 @@ def test_three_crops_are_cut_at_both_ends_and_in_the_middle():
 def test_features_are_the_mean_over_clips():
     _, model = loaded(suite())
     view = model.classifier.with_access("features")
-    [(_, batch), *_] = model.reader.batches(model.reader.pictures(0, 8))
-    found, net = view.with_clips(batch.cut, batch.x).features(batch.x), films["Net"]()
+    [(_, batch), *_] = model.reader.batches(model.reader.images(0, 8))
+    found, net = view.with_clips(batch.clip_layout, batch.x).features(batch.x), films["Net"]()
     index = int(batch.ids[0][-2:])
     clips = clips_by_hand(index, Clips(length=4, stride=2, count=3))
     expected = (8 * (clips.flatten(1) - 0.5) @ net.first).tanh().mean(0)

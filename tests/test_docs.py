@@ -81,7 +81,7 @@ def test_what_perturb_gets(name):
         written |= {re.match(r"\w+", ticked(row[1])[0])[0]} if of == name else set()
     public = {item for item, value in vars(getattr(robharness, name)).items()
               if not item.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))}  # fmt: skip
-    attributes = {"Batch": {"x", "labels", "ids", "cut", "frames"}}
+    attributes = {"Batch": {"x", "labels", "ids", "clip_layout", "frames"}}
     for_the_core = {"Batch": {"for_model"}, "Classifier": {"with_access", "require", "with_clips"}}
     assert written == public - for_the_core.get(name, set()) | attributes.get(name, set())
 

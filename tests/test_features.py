@@ -83,7 +83,7 @@ def pictures(n):
 
 def test_what_a_holder_may_ask_for():
     x, labels = pictures(5), torch.zeros(5, dtype=torch.long)
-    classifier = Classifier(Plain(), rows=4, features="body")
+    classifier = Classifier(Plain(), batch_size=4, features="body")
     view = classifier.with_access("features")
     features = view.features(x)
     assert torch.allclose(features, classifier.net.body(x).flatten(1), atol=1e-6)
@@ -92,11 +92,11 @@ def test_what_a_holder_may_ask_for():
         with pytest.raises(ContractViolation, match="and asked the model for"):
             ask()
     with pytest.raises(ContractViolation, match="it declares no `features`"):
-        Classifier(Plain(), rows=4).with_access("features").features(x)
+        Classifier(Plain(), batch_size=4).with_access("features").features(x)
 
 
 def test_what_is_shared_keeps_features_and_logits_apart():
-    classifier = Classifier(Plain(), rows=4, features="body")
+    classifier = Classifier(Plain(), batch_size=4, features="body")
     probe.probe(classifier, (1, 8, 8))
     batch = Batch(list("abcd"), pictures(4), torch.zeros(4, dtype=torch.long))
     objective = lambda values, about: values[:, 0]  # noqa: E731

@@ -56,7 +56,7 @@ def test_distances_are_those_of_the_cpu_whatever_the_neighbours(norm):
 @pytest.mark.gpu
 def test_a_changed_weight_is_found():
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
-    guard = Guard(Classifier(net, rows=4, device="cuda"))
+    guard = Guard(Classifier(net, batch_size=4, device="cuda"))
     batch = Batch(["a"], torch.zeros(1, 3, 2, 2, device="cuda"), torch.zeros(1, dtype=torch.long, device="cuda"))
     with guard.watching(batch):
         pass

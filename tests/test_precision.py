@@ -45,7 +45,7 @@ class Felt(nn.Module):
 
 
 def classifier(**options):
-    made = Classifier(Felt(), rows=4, **options)
+    made = Classifier(Felt(), batch_size=4, **options)
     probe.probe(made, (1, 2, 2))
     return made
 
@@ -80,7 +80,7 @@ def test_clean_logits_never_come_from_a_rough_pass():
         def forward(self, x):
             return super().forward(x) if bool((x > 5).all()) else x.flatten(1)
 
-    made = Classifier(Sometimes(), rows=4, gradient_dtype=torch.bfloat16)
+    made = Classifier(Sometimes(), batch_size=4, gradient_dtype=torch.bfloat16)
     probe.probe(made, (1, 2, 2))
     batch = Batch(list("abcd"), X[:4] + 6, LABELS[:4])
     rough = batch.gradient(made, first).logits

@@ -186,11 +186,11 @@ def test_a_folder_with_another_manifest_is_refused(export, capsys, words, change
     assert export("--limit", "5", corruptions=slow) == 0
     before = files()
     assert export(*(words or ("--limit", "5")), **{"corruptions": slow} | changes) == 2
-    assert f"out holds pictures with another {differ}; write to another folder: -o out-2" in capsys.readouterr().err
+    assert f"out holds images with another {differ}; write to another folder: -o out-2" in capsys.readouterr().err
     assert files() == before
     Path("out/robharness.json").write_text("[1]")
     assert export("--limit", "5", corruptions=slow) == 2
-    assert "out/robharness.json is no manifest of ours" in capsys.readouterr().err
+    assert "out/robharness.json is no manifest of robharness" in capsys.readouterr().err
 
 
 def test_mistakes_are_a_sentence(export, capsys):
@@ -202,12 +202,12 @@ def test_mistakes_are_a_sentence(export, capsys):
 
     assert "suite.yaml has nothing to render: it has no corruptions" in said(corruptions=[])
     both = [{"corruption": name, "severity": 1} for name in ("more/slow", "more/other/slow")]
-    assert "more/slow and more/other/slow (or two ways of one) would both be written to 'slow'" in said(
+    assert "more/slow and more/other/slow (or one with two sets of options) would both be written to 'slow'" in said(
         corruptions=both
     )
     uneven = [{"corruption": "weathered/fog", "severity": 1}, {"corruption": "weathered/snow", "severity": 2}]
-    assert "ask for all corruptions at the same severities" in said("--layout", "cifar-c", corruptions=uneven)
-    assert "leave out --limit" in said("--layout", "cifar-c", "--limit", "5")
+    assert "give all corruptions the same severities" in said("--layout", "cifar-c", corruptions=uneven)
+    assert "remove the limit" in said("--layout", "cifar-c", "--limit", "5")
     undeclared = [{"corruption": "more/undeclared", "severity": 1}]
     assert "draws from the global generator of numpy.random" in said(corruptions=undeclared)
     twice = {
@@ -216,7 +216,7 @@ def test_mistakes_are_a_sentence(export, capsys):
     }
     assert "would both be written to 'a/0.png'" in said(**twice)
     broken = twice | {"data": {"name": "more/broken", "split": "test"}}
-    assert "'class1/4.jpg' cannot be read, and an array has no gaps" in said(
+    assert "'class1/4.jpg' cannot be read, and an array needs every example" in said(
         "--layout", "cifar-c", "-o", "other", **broken
     )
     Path("out").rename("elsewhere")

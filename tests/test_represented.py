@@ -80,7 +80,7 @@ def rows(store, key):
 
 
 def loaded_of(results):
-    return loading.load_model(results.plan, results.plan.models[0], rows=8)
+    return loading.load_model(results.plan, results.plan.models[0], batch_size=8)
 
 
 # --- what is stored ---------------------------------------------------------------------------------------------------

@@ -92,25 +92,25 @@ def test_who_breaks_a_rule_fails_its_check(kind, name, tmp_path):
     ("models/sha256_stated", "sha256_stated", "its weights, https://example.org/scale.txt, have no sha256"),
     ("models/file-without-sha256", "sha256_stated", "'head' of its weights, https://example.org/scale.txt, have no"),
     ("datasets/stable_ids/test", "stable_ids", "its ids come in another order, first at position 0"),
-    ("datasets/one_id_and_label_each/test", "one_id_and_label_each", "'picture-0' is there 2 times"),
+    ("datasets/one_id_and_label_each/test", "one_id_and_label_each", "'picture-0' occurs 2 times"),
     ("datasets/too-few-labels/test", "one_id_and_label_each", "it has 6 ids and 5 labels"),
     ("datasets/negative-label/test", "labels_in_range", "'picture-2' has the label -1, and 'threes' has 0 to 2"),
-    ("datasets/channels-first/test", "pixels", "'picture-0' is uint8 (3, 8, 8), and pictures have 1 or 3 channels"),
+    ("datasets/channels-first/test", "pixels", "'picture-0' is uint8 (3, 8, 8), and images have 1 or 3 channels"),
     ("datasets/sorts-frames/test", "pixels", "video[[4, 2, 0]] of 'picture-0' is uint8 (3, 8, 8, 3), and not these"),
     ("datasets/one-frame/test", "pixels", "video[[0]] of 'picture-0' is uint8 (8, 8, 3), not uint8 (1, H, W, C)"),
     ("attacks/keeps_its_threat_model", "keeps_its_threat_model", "its budget is linf 0.015625, and example 0"),
     ("attacks/leaves-the-box", "keeps_its_threat_model", "outside [0, 1]"),
     ("attacks/draws-undeclared", "draws_as_declared", "it draws 'start' from the examples' streams, but does not"),
-    ("attacks/writes-logits", "changes_nothing_else", "it changed what the cells of a model share"),
+    ("attacks/writes-logits", "changes_nothing_else", "it changed values that the cells of a model share"),
     ("attacks/changes_nothing_else", "changes_nothing_else", "it changed the model's 'body.2.running_mean'"),
     ("attacks/asks_as_declared", "asks_as_declared", "declares access='scores' and asked the model for gradient"),
     ("attacks/costs_what_it_declares", "costs_what_it_declares", "it declares 0 gradients per example and makes 1"),
-    ("attacks/promises-too-much", "costs_what_it_declares", "it declares 3 gradients per example and makes 1 where"),
+    ("attacks/promises-too-much", "costs_what_it_declares", "it declares 3 gradients per example and makes 1 if"),
     ("attacks/notes_as_declared", "notes_as_declared", "it declares the notes [] and returned ['surprise']"),
     ("attacks/replays", "exact_on_integers", "gets another"),
     ("attacks/reaches_the_optimum", "reaches_the_optimum", "an example withstands linf 0.0625 that the best"),
     ("corruptions/draws-undeclared", "draws_as_declared", "it draws 'spots' from the examples' streams, but does not"),
-    ("corruptions/belongs_to_the_example", "belongs_to_the_example", "at severity 1 'made-up-3' comes out otherwise"),
+    ("corruptions/belongs_to_the_example", "belongs_to_the_example", "at severity 1 'made-up-3' is corrupted differently"),
     ("metrics/other-labels", "gives_numbers_by_label", "it returned a number for 'a', and the models are A, B"),
 ])  # fmt: skip
 def test_the_sentence_says_what_was_seen(spec, rule, seen):
@@ -180,7 +180,7 @@ def test_a_module_that_nobody_else_can_import_is_found_by_its_file(tmp_path):
 
 
 @pytest.mark.parametrize(("plugin", "options", "words"), [
-    ("robharness_nowhere", {}, "'robharness_nowhere' is no installed plugin and no module"),
+    ("robharness_nowhere", {}, "'robharness_nowhere' is neither an installed plugin nor a module"),
     ("nowhere.py", {}, "nowhere.py: no such Python file"),
     (BROKEN, {"only": "models/bad"}, "is left to check; it has attacks/asks_as_declared"),
     (BROKEN, {"options": {"god": {}}}, r"options=\{'god': ...\} fits no spec; did you mean 'good'\?"),
@@ -224,17 +224,17 @@ def test_a_label_space_that_nobody_knows_is_asked_for():
     failed = failures(found, but={"fresh_process"})
     assert set(failed) == {"logits_fit_labels"}
     assert failed["logits_fit_labels"].endswith(
-        "nobody says how many classes 'unheard-of' has; write classes={'unheard-of': N}"
+        "the number of classes of 'unheard-of' is not known; write classes={'unheard-of': N}"
     )
 
 
 def test_norms_are_all_tried_unless_one_is_named():
-    from robharness.testing.attacks import ways
+    from robharness.testing.attacks import variants
 
     (subject,) = {check.subject for check in of("attacks/good").values()}
-    assert [way.norm for way in ways(subject)] == ["linf", "l2"]
+    assert [variant.norm for variant in variants(subject)] == ["linf", "l2"]
     (subject,) = {check.subject for check in of("attacks/good", options={"attacks/good": {"norm": "l2"}}).values()}
-    assert [way.norm for way in ways(subject)] == ["l2"]
+    assert [variant.norm for variant in variants(subject)] == ["l2"]
 
 
 def test_weights_come_from_a_function_and_pass_to_the_fresh_process(tmp_path):
@@ -267,9 +267,9 @@ def test_what_is_missing_fails_with_its_sentence(tmp_path):
 
 
 def test_pictures_that_were_corrupted_before(tmp_path):
-    spec, pictures = "corruptions/good-stored", {"name": "broken_plugins/good", "split": "test", "canvas": 8}
-    of_a_set = {"pictures": {"good-stored": pictures}, "data_root": tmp_path}
-    assert all("write pictures={'good-stored': " in sentence for sentence in failures(of(spec)).values())
+    spec, images = "corruptions/good-stored", {"name": "broken_plugins/good", "split": "test", "canvas": 8}
+    of_a_set = {"images": {"good-stored": images}, "data_root": tmp_path}
+    assert all("write images={'good-stored': " in sentence for sentence in failures(of(spec)).values())
     assert all("the stored pictures: not found at" in sentence for sentence in failures(of(spec, **of_a_set)).values())
     (tmp_path / "stored").mkdir()
     assert failures(of(spec, **of_a_set)) == {}
@@ -296,20 +296,20 @@ def test_exact_never_rounds(classes):
 
 
 def test_some_examples_of_the_exact_toys_fall_and_some_do_not():
-    from robharness.testing.attacks import TELLING, ways, whole_outcome
+    from robharness.testing.attacks import MIXED_EPS, variants, whole_outcome
 
     (subject,) = {check.subject for check in of("attacks/good").values()}
-    for way in ways(subject):
+    for variant in variants(subject):
         for toy in (toys.exact("image", 2), toys.exact("image", 10), toys.exact("video", 3), toys.smooth("image")):
             right = toy.net().eval()(toy.x).argmax(1).numpy() == toy.labels
             assert 0 < right.sum() < len(right)
-            outcome = whole_outcome(way, toy, TELLING[way.norm])
-            assert 0 < outcome.correct.sum() < right.sum(), f"{way} on {toy.name}"
+            outcome = whole_outcome(variant, toy, MIXED_EPS[variant.norm])
+            assert 0 < outcome.correct.sum() < right.sum(), f"{variant} on {toy.name}"
 
 
-def test_nothing_fools_the_deaf():
+def test_nothing_fools_the_constant_toy():
     for classes in (2, 10):
-        net = toys.Deaf(classes)
+        net = toys.Constant(classes)
         weights = net.weights.detach()
         apart = (weights - weights[:, :1]).abs().sum(0)
         assert float(apart.max()) < float(net.lead[0])

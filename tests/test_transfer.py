@@ -24,7 +24,7 @@ def by_name(results):
 def test_it_is_crafted_on_the_source_and_judged_by_the_model(suite, run, teams):
     results = run(suite(models=MODELS, attacks=[STEP, STEP | {"source": "B"}]), batch_size=8)
     planned = results.plan
-    networks = {model.label: loading.load_model(planned, model, with_sources=False) for model in planned.models}
+    networks = {model.label: loading.load_model(planned, model, with_surrogates=False) for model in planned.models}
     batch = networks["A"].reader.read(0, 40)
 
     def lead(logits, labels):
@@ -109,10 +109,10 @@ def test_a_source_that_fails_costs_what_is_crafted_on_it_and_nothing_else(suite,
 
 def test_passes_of_the_source_get_smaller_too_where_memory_is_short(suite, run, teams):
     planned = api.plan(suite(models=MODELS, attacks=[STEP | {"source": "B"}]), plugins=teams)
-    loaded = loading.load_model(planned, planned.models[0], rows=8)
+    loaded = loading.load_model(planned, planned.models[0], batch_size=8)
     smaller = loading.with_batch_size(planned, loaded, 4, too_many=8)
     assert isinstance(smaller.classifier, Classifier)
-    assert [smaller.classifier.rows, smaller.surrogates["B"].classifier.rows] == [4, 4]
+    assert [smaller.classifier.batch_size, smaller.surrogates["B"].classifier.batch_size] == [4, 4]
     assert torch.equal(
         smaller.surrogates["B"].classifier.net.head.weight, loaded.surrogates["B"].classifier.net.head.weight
     )

@@ -112,7 +112,7 @@ def test_channels_in_the_wrong_order_are_found(of):
     found = of("wrong")
     assert found.declared.accuracy == pytest.approx(1 / 3)
     assert not found.is_as_expected
-    assert [way.name for way in found.better] == ["rgb", "flat"]
+    assert [each.name for each in found.better] == ["rgb", "flat"]
     gain, error = found.better[0].gain(found.declared)
     assert gain > 5 * error > 0
 
@@ -120,13 +120,13 @@ def test_channels_in_the_wrong_order_are_found(of):
 def test_what_a_suite_would_say_is_kept_in_the_alternatives(of):
     found = of("wrong", scale=1.0, preprocessing={"channel_order": "rgb"})
     assert found.declared.accuracy == 1.0
-    by_name = {way.name: way for way in found.ways}
+    by_name = {each.name: each for each in found.configurations}
     assert by_name["rgb"].log_probability.tolist() == found.declared.log_probability.tolist()
     assert by_name["flat"].log_probability.mean() < found.declared.log_probability.mean()
 
 
 def test_an_alternative_that_fails_says_why_and_is_no_better(of):
-    by_name = {way.name: way for way in of("right").ways}
+    by_name = {each.name: each for each in of("right").configurations}
     assert set(by_name) == {"as declared", "rgb", "flat", "negative", "nonsense"}
     assert by_name["negative"].error == "it cannot be built: ValueError: it must not shrink"
     assert "unknown key 'scales'; did you mean 'scale'?" in by_name["nonsense"].error
@@ -171,28 +171,28 @@ def test_an_input_that_does_not_fit_is_a_sentence(of):
 
 def test_one_example_has_no_standard_error(plugin, capsys):
     assert main(["verify", "patches/wrong", "-p", str(plugin), "--limit", "1", "--json"]) in (0, 1)
-    told = json.loads(capsys.readouterr().out)
-    assert told["ways"][1]["gain_standard_error"] is None
+    report = json.loads(capsys.readouterr().out)
+    assert report["ways"][1]["gain_standard_error"] is None
 
 
 def test_the_verb_as_json(plugin, capsys):
     assert (
         main(["verify", "patches/wrong", "scale=2.0", "-p", str(plugin), "--json", "--data", "patches/many/test"]) == 1
     )
-    told = json.loads(capsys.readouterr().out)
-    assert (told["data"], told["n"], told["as_expected"]) == ("patches/many/test", 120, False)
-    assert told["better"] == ["rgb", "flat"]
-    assert told["ways"][1]["keys"] == {"preprocessing": {"channel_order": "rgb"}}
+    report = json.loads(capsys.readouterr().out)
+    assert (report["data"], report["n"], report["as_expected"]) == ("patches/many/test", 120, False)
+    assert report["better"] == ["rgb", "flat"]
+    assert report["ways"][1]["keys"] == {"preprocessing": {"channel_order": "rgb"}}
 
 
-@pytest.mark.parametrize(("words", "told"), [
+@pytest.mark.parametrize(("words", "message"), [
     (["patches/rihgt"], "did you mean 'patches/right'?"),
     (["patches/right", "scale"], "'scale' is not KEY=VALUE"),
-    (["patches/right", "label=x"], "'label' says nothing of how patches/right is used"),
+    (["patches/right", "label=x"], "'label' does not change how patches/right is used"),
     (["patches/right", "scal=2"], "patches/right: unknown key 'scal'; did you mean 'scale'? See: robharness"),
     (["patches/right", "--data", "patches/none/test"], "no data set 'patches/none'"),
     (["patches/right", "--trust", "12"], "'12' is no SHA-256"),
 ])  # fmt: skip
-def test_mistakes(plugin, capsys, words, told):
+def test_mistakes(plugin, capsys, words, message):
     assert main(["verify", *words, "-p", str(plugin)]) == 2
-    assert told in " ".join(capsys.readouterr().err.split())
+    assert message in " ".join(capsys.readouterr().err.split())

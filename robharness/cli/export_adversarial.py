@@ -39,7 +39,9 @@ def command(session: Session, output: Path, batch_size: int | None, as_json: boo
     if selected.pending_cells:
         raise untrained(selected)
     try:
-        for made in export_adversarial(selected, session.store, output, device=session.devices[0], rows=batch_size):
+        for made in export_adversarial(
+            selected, session.store, output, device=session.devices[0], batch_size=batch_size
+        ):
             is_same = is_same and not made.differing
             if as_json:
                 facts = {"cell": made.cell.name, "folder": str(made.folder), "n": made.n, "unreadable": made.unreadable}

@@ -88,7 +88,7 @@ def _read(keys: tuple[str, ...]) -> dict[str, Any]:
 
 def _as_data(found: Any) -> dict[str, Any]:
     ways = []
-    for way in found.ways:
+    for way in found.configurations:
         facts: dict[str, Any] = {"name": way.name, "keys": dict(way.keys), "error": way.error or None}
         if not way.error:
             gain, standard_error = way.gain(found.declared)
@@ -115,7 +115,7 @@ def _show(found: Any) -> None:
     )
     for name in ("", "accuracy, 95 % interval", "log-probability of the true class", "gain ± standard error"):
         table.add_column(name, justify="right" if name else "left")
-    for way in found.ways:
+    for way in found.configurations:
         if way.error:
             table.add_row(way.name, "failed", way.error, "")
             continue

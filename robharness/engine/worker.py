@@ -27,7 +27,7 @@ from robharness.errors import ContractViolation, OutOfMemory
 from robharness.evaluation.columns import in_order, stored_columns, unreadable_columns
 from robharness.evaluation.loading import LoadedModel, input_values, load_model, with_batch_size
 from robharness.evaluation.memory import free_memory, is_out_of_memory, smaller_batch_size
-from robharness.evaluation.outcomes import group_cells, outcomes
+from robharness.evaluation.outcomes import group_cells, outcomes_by_cell
 from robharness.evaluation.reader import DecodedImages
 from robharness.planning.cells import Cell, Plan
 from robharness.store.failures import Failure
@@ -66,7 +66,7 @@ class UnitRunner:
             self._loaded = self._ahead = None  # the memory of the last model comes first
             free_memory()
             try:
-                self._loaded = load_model(self.plan, self._models[label], device=self.setup.device, rows=rows)
+                self._loaded = load_model(self.plan, self._models[label], device=self.setup.device, batch_size=rows)
                 continue
             except OutOfMemory as error:
                 too_many = error.rows
@@ -83,7 +83,7 @@ class UnitRunner:
             self._loaded.provenance["too_many_rows"] = too_many
         yield ModelLoaded(
             state=self._loaded.state,
-            rows=self._loaded.classifier.rows,
+            rows=self._loaded.classifier.batch_size,
             values=input_values(self._loaded.model.entry.spec),
             provenance=self._loaded.provenance,
         )
@@ -142,7 +142,7 @@ class UnitRunner:
     def _shrink(self) -> BatchSizeReduced | None:
         """Half the rows per pass, or fewer; None where a pass has one row already."""
         assert self._loaded is not None
-        before, counts = self._loaded.classifier.rows, Counter(self._loaded.classifier.passes)
+        before, counts = self._loaded.classifier.batch_size, Counter(self._loaded.classifier.passes)
         rows = before
         while rows > 1:
             rows = smaller_batch_size(rows)
@@ -158,7 +158,7 @@ class UnitRunner:
         assert self._loaded is not None
         ahead, self._ahead = self._ahead, None
         try:
-            return ahead[1].result() if ahead and ahead[0] == span else self._loaded.reader.pictures(*span)
+            return ahead[1].result() if ahead and ahead[0] == span else self._loaded.reader.images(*span)
         except Exception as error:  # a data set may raise anything
             if is_out_of_memory(error):
                 error.__traceback__ = None  # it holds the pictures that were too many
@@ -184,24 +184,25 @@ def run_unit(
             store.write_failure(cell.key, failure)
             yield CellFinished(key=cell.key, span=span, failure=failure)
         return
-    for family in group_cells(cells):
-        found = [outcomes(loaded, family, batch, span) for _, batch in batches]
-        problem: Failure | None = None
-        for cell in family:
-            yield CellStarted(key=cell.key)
-            if problem is None:
-                try:
-                    parts = [
-                        (positions, stored_columns(cell, batch, *next(outcome)))
-                        for (positions, batch), outcome in zip(batches, found, strict=True)
-                    ]
-                except ContractViolation as error:
-                    if is_out_of_memory(error):
-                        raise
-                    problem = Failure.of(cell, span, error)
-            if problem is None:
-                columns = in_order([*parts, *unreadable_columns(cell, loaded.reader, pictures)])
+    for group in group_cells(cells):
+        pending = list(group)
+        yield CellStarted(key=pending[0].key)
+        try:
+            for cell, parts in outcomes_by_cell(loaded, group, batches, span):
+                stored = [
+                    (part.positions, stored_columns(cell, part.batch, part.outcome, part.attacked)) for part in parts
+                ]
+                columns = in_order([*stored, *unreadable_columns(cell, loaded.reader, pictures)])
                 store.write_part(cell.key, span[0], columns, loaded.provenance | cell.plugins)
-            else:  # a nested attack cannot go on from a budget that failed
-                store.write_failure(cell.key, problem)
-            yield CellFinished(key=cell.key, span=span, failure=problem)
+                yield CellFinished(key=pending.pop(0).key, span=span, failure=None)
+                if pending:
+                    yield CellStarted(key=pending[0].key)
+        except ContractViolation as error:
+            if is_out_of_memory(error):
+                raise
+            failure = Failure.of(pending[0], span, error)
+        for number, cell in enumerate(pending):  # a nested attack cannot go on from a budget that failed
+            if number:
+                yield CellStarted(key=cell.key)
+            store.write_failure(cell.key, failure)
+            yield CellFinished(key=cell.key, span=span, failure=failure)

@@ -1,4 +1,4 @@
-"""Clips of videos: which frames and crops a network sees."""
+"""Layout of the clips of videos: the frames and crops that a network sees."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from robharness.specs.inputs import Clips, Preprocessing
 
 @dataclass(frozen=True, kw_only=True)
 class ClipLayout:
-    """How a video's clips are cut out of the frames that are perturbed, each of which is there once.
+    """The layout of a video's clips in the frames that are perturbed, each of which exists once.
 
-    frames: of each clip, indices of frames. corners: (top, left) of the squares that are cut out of every frame; none
-    where frames have the network's size already. size: (height, width) of these. aggregation: as of `Clips`.
+    frames: the indices of each clip's frames.
+    corners: (top, left) of the squares that are cut out of every frame; empty if frames have the network's size.
+    size: (height, width) of the squares.
+    aggregation: "probabilities" or "logits", as in `Clips`.
     """
 
     frames: tuple[tuple[int, ...], ...]
@@ -29,7 +31,7 @@ class ClipLayout:
 
     @classmethod
     def apart(cls, clips: Clips, shape: Sequence[int]) -> ClipLayout:
-        """Clips that have no frame in common. shape: (C, T, H, W) of one."""
+        """Return the layout of clips that have no frame in common. shape: (C, T, H, W) of one clip."""
         length = shape[1]
         frames = tuple(tuple(range(start * length, (start + 1) * length)) for start in range(clips.count))
         corners = ((0, 0),) * clips.crops if clips.crops > 1 else ()
@@ -37,17 +39,19 @@ class ClipLayout:
 
     @property
     def n_frames(self) -> int:
-        """How many frames there are to be perturbed."""
+        """The number of frames that are perturbed."""
         return 1 + max(frame for clip in self.frames for frame in clip)
 
     @property
     def n_clips(self) -> int:
+        """The number of clips of a video, crops included."""
         return len(self.frames) * (len(self.corners) or 1)
 
     def clips(self, x: Tensor) -> Tensor:
-        """(N, C, n_frames, H, W) -> (N * n_clips, C, T, height, width), example by example.
+        """Cut videos, (N, C, n_frames, H, W), into clips, (N * n_clips, C, T, height, width), example by example.
 
-        The parts of a frame's gradient add up in the clips' order, on a GPU as well, where `index_select` has none.
+        The gradients of a frame are added up in the order of the clips, on a GPU as well, where `index_select` has no
+        fixed order.
         """
         frames = x.unbind(2)
         clips = [torch.stack([frames[frame] for frame in clip], 2) for clip in self.frames]
@@ -57,9 +61,9 @@ class ClipLayout:
         return torch.stack(clips, 1).flatten(0, 1)
 
     def together(self, outputs: Tensor) -> Tensor:
-        """The logits of the videos, (N, classes), from those of their clips, (N * n_clips, classes).
+        """Aggregate logits of clips, (N * n_clips, classes), to logits of videos, (N, classes).
 
-        Of probabilities the mean is taken in logarithms, so that these are logits as any others.
+        The mean of probabilities is returned as logarithms, so that it can be used like other logits.
         """
         each = outputs.view(-1, self.n_clips, *outputs.shape[1:])
         if self.n_clips > 1 and self.aggregation == "probabilities":
@@ -69,9 +73,9 @@ class ClipLayout:
 
 
 def clip_frames(n: int, clips: Clips) -> list[list[int]]:
-    """The frames of each clip of a video of n frames, in 0 ... n - 1; see `Clips` for where they lie.
+    """Return the frame numbers, in 0 ... n - 1, of each clip of a video of n frames; `Clips` says where clips lie.
 
-    Raises UnreadableExample for a video without any frame.
+    Raises UnreadableExample if the video has no frames.
     """
     if n < 1:
         raise UnreadableExample("it has no frames")
@@ -85,7 +89,10 @@ def clip_frames(n: int, clips: Clips) -> list[list[int]]:
 
 
 def _in_video(frame: int, n: int, short: str) -> int:
-    """The frame that stands for this one in a video of n, where there is none so late."""
+    """Return the number of the frame that replaces this one if the video, of n frames, ends before it.
+
+    short: the rule of `Clips`: "last", "loop", or back and forth.
+    """
     if frame < n or n == 1:
         return min(frame, n - 1)
     if short == "last":
@@ -97,7 +104,12 @@ def _in_video(frame: int, n: int, short: str) -> int:
 
 
 def crop_corners(frame: Sequence[int], steps: Preprocessing, size: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Where the three squares of a frame lie, (top, left), once it is resized: at both ends and in the middle."""
+    """Return the corners, (top, left), of three squares of a resized frame: at both ends and in the middle.
+
+    frame: (height, width) before the resize.
+    size: (height, width) of the squares.
+    Raises ContractViolation, by the model, if the resized frame is smaller than a square.
+    """
     height, width = _after_resize(frame, steps.resize)
     room = height - size[0], width - size[1]
     if min(room) < 0:

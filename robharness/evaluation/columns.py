@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 
 from robharness.evaluation.batch import Batch
-from robharness.evaluation.reader import Reader
+from robharness.evaluation.reader import DecodedImages, Reader
 from robharness.evaluation.referee import Outcome
 from robharness.planning.cells import UNREADABLE, Cell
 
 
 def stored_columns(cell: Cell, batch: Batch, outcome: Outcome, attacked: np.ndarray) -> dict[str, Any]:
-    """What the store keeps of an outcome, a row per example. attacked: (N,) bool."""
+    """Return the stored columns of an outcome, one row per example.
+
+    attacked: the examples that were attacked for this cell, (N,) bool.
+    """
     columns = {
         "example": list(batch.ids),
         "label": batch.labels.cpu().numpy(),
@@ -26,16 +29,19 @@ def stored_columns(cell: Cell, batch: Batch, outcome: Outcome, attacked: np.ndar
         "attacked": attacked,
     }
     nothing = np.full(len(batch), None, object)
-    return columns | {name: _listed(outcome.notes.get(name, nothing)) for name in cell.notes}
+    return columns | {name: _as_list(outcome.notes.get(name, nothing)) for name in cell.notes}
 
 
-def _listed(column: np.ndarray) -> list[Any]:
-    """A value per row; vectors keep their type, which Python's floats would not."""
+def _as_list(column: np.ndarray) -> list[Any]:
+    """Return one value per row. Vectors stay NumPy arrays, since Python floats would lose their type."""
     return list(column) if column.ndim > 1 else column.tolist()
 
 
 def in_order(parts: Sequence[tuple[np.ndarray, dict[str, Any]]]) -> dict[str, list[Any] | np.ndarray]:
-    """The columns of all batches together, by position."""
+    """Join the columns of several batches in the order of positions.
+
+    parts: the positions of each batch, (N,), and its columns.
+    """
     if len(parts) == 1:
         return parts[0][1]
     order = np.argsort(np.concatenate([positions for positions, _ in parts]))
@@ -43,15 +49,18 @@ def in_order(parts: Sequence[tuple[np.ndarray, dict[str, Any]]]) -> dict[str, li
     return {name: [values[row] for row in order] for name, values in columns.items()}
 
 
-def unreadable_columns(cell: Cell, reader: Reader, pictures: Any) -> list[tuple[np.ndarray, dict[str, Any]]]:
-    """The columns of examples that are broken: wrong, of a class that is none, and not attacked."""
-    if not pictures.unreadable:
+def unreadable_columns(cell: Cell, reader: Reader, images: DecodedImages) -> list[tuple[np.ndarray, dict[str, Any]]]:
+    """Return positions and columns of the unreadable examples of a span, as `in_order` takes them, or nothing.
+
+    Such an example counts as wrong and not attacked. Its prediction is `UNREADABLE`, its measured values are NaN.
+    """
+    if not images.unreadable:
         return []
-    positions = np.array(sorted(pictures.unreadable))
+    positions = np.array(sorted(images.unreadable))
     n, data = len(positions), reader.data
     columns = {
-        "example": [data.ids(at, at + 1)[0] for at in positions.tolist()],
-        "label": np.array([int(data.dataset.labels[data.order[at]]) for at in positions]),
+        "example": [data.ids(position, position + 1)[0] for position in positions.tolist()],
+        "label": np.array([int(data.dataset.labels[data.order[position]]) for position in positions]),
         "prediction": np.full(n, UNREADABLE),
         "correct": np.zeros(n, bool),
         **{name: np.full(n, np.nan, dtype) for name, dtype in _MEASURED.items()},

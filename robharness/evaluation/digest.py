@@ -9,7 +9,7 @@ from torch import nn
 
 
 def state_digest(net: nn.Module) -> str:
-    """The sha256 of all parameters and buffers: names, types, shapes and bytes."""
+    """Return the sha256 of all parameters and buffers: names, types, shapes and bytes."""
     digest = hashlib.sha256()
     for name, value in sorted([*net.named_parameters(), *net.named_buffers()], key=lambda item: item[0]):
         value = value.detach().cpu().contiguous()

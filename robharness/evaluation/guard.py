@@ -14,10 +14,10 @@ from robharness.evaluation.classifier import Classifier
 
 
 class Guard:
-    """Holds a copy of the model's state; compares after every call to a plugin, and puts things back.
+    """A copy of a model's state, which is compared with the model and restored after every call of a plugin.
 
-    Trade-off: a second copy of the weights, and a comparison of all of it after every call, milliseconds against
-    passes that take seconds; in return the culprit is known and the next cell sees a clean model.
+    Trade-off: a second copy of the weights, and a comparison that takes milliseconds where passes take seconds. In
+    return, the plugin that changed the model is known, and the next cell gets an unchanged model.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -33,7 +33,7 @@ class Guard:
 
     @contextmanager
     def watching(self, batch: Batch) -> Iterator[None]:
-        """Raises ContractViolation at the end of the block, after putting things back, if model or batch were changed."""
+        """Restore model and batch after the block; raise ContractViolation if the block changed them."""
         canvas = batch.canvas if batch.has_canvas else None
         kept = [(name, tensor, tensor.clone()) for name, tensor in
                 (("input", batch.x), ("labels", batch.labels), ("canvas", canvas)) if tensor is not None]  # fmt: skip
@@ -42,7 +42,7 @@ class Guard:
             yield
         finally:
             changed += [*self._model_changes(), *_batch_changes(kept)]
-            changed += ["what the cells of a model share"] * batch._drop_changed()
+            changed += ["values that the cells of a model share"] * batch._drop_changed()
         if changed:
             raise ContractViolation(f"it changed {', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''}")
 
@@ -68,7 +68,7 @@ class Guard:
         return changed
 
     def _is_touched(self) -> bool:
-        """Whether any tensor is another, or has other values; one answer from a GPU instead of hundreds."""
+        """Return whether any tensor was replaced or changed; a GPU is synchronised once instead of per tensor."""
         if any(getattr(module, kind).get(name) is not tensor for _, module, kind, name, tensor, _ in self._kept):
             return True
         pairs = [(tensor.detach(), before) for *_, tensor, before in self._kept]
@@ -79,17 +79,18 @@ class Guard:
 
 def _batch_changes(kept: list[tuple[str, Tensor, Tensor]]) -> list[str]:
     changed = []
-    for name, now, before in kept:
-        if now.requires_grad:
-            changed.append(f"the batch's {name}, which now asks for gradients")
-            now.requires_grad_(False)
-        if not same_values(now, before):
+    for name, tensor, before in kept:
+        if tensor.requires_grad:
+            changed.append(f"the batch's {name}, which now requires gradients")
+            tensor.requires_grad_(False)
+        if not same_values(tensor, before):
             changed.append(f"the batch's {name}")
-            now.copy_(before)
+            tensor.copy_(before)
     return changed
 
 
 def same_values(a: Tensor, b: Tensor) -> bool:
+    """Return whether two tensors have the same type, device, shape and values; NaN equals NaN."""
     if (a.dtype, a.device, a.shape) != (b.dtype, b.device, b.shape):
         return False
     if torch.equal(a, b):

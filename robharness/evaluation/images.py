@@ -17,76 +17,87 @@ ImageArray = np.ndarray
 """uint8, (H, W, C) or, for a video, (T, H, W, C)."""
 
 
-def on_canvas(picture: ImageArray, side: int) -> ImageArray:
-    """The picture as ImageNet-C has it: shorter side to side * 256 / 224, central crop; left alone if it fits."""
-    if picture.shape[-3:-1] == (side, side):
-        return picture
-    return preprocessed(picture, Preprocessing(resize=round(side * 256 / 224), crop=side))
+def on_canvas(image: ImageArray, side: int) -> ImageArray:
+    """Return the image on the canvas as ImageNet-C has it: shorter side to side * 256 / 224, then a central crop.
+
+    An image that has the canvas's size already is returned as it is.
+    """
+    if image.shape[-3:-1] == (side, side):
+        return image
+    return preprocessed(image, Preprocessing(resize=round(side * 256 / 224), crop=side))
 
 
-def encode_jpeg85(picture: ImageArray) -> bytes:
-    """The file that ImageNet-C's publishers would have written of a picture, uint8 (H, W, C): JPEG of quality 85.
+def encode_jpeg85(image: ImageArray) -> bytes:
+    """Return the JPEG file of an image, uint8 (H, W, C), as the publishers of ImageNet-C encode it: quality 85.
 
-    It takes a quarter off the noise of severity 1. Source: `make_imagenet_c.py` of Hendrycks and Dietterich 2019,
-    which saves by PIL with these two options; the default subsamples colours to half the width and height.
+    The encoding removes a quarter of the noise of severity 1. Source: `make_imagenet_c.py` of Hendrycks and Dietterich
+    2019, which saves by PIL with these two options; by default, colours have half the width and height.
     """
     content = BytesIO()
-    _to_pil(picture).save(content, "JPEG", quality=85, optimize=True)
+    _to_pil(image).save(content, "JPEG", quality=85, optimize=True)
     return content.getvalue()
 
 
-def encode_png(picture: ImageArray) -> bytes:
-    """The PNG file of a picture, uint8 (H, W, C)."""
+def encode_png(image: ImageArray) -> bytes:
+    """Return the PNG file of an image, uint8 (H, W, C)."""
     content = BytesIO()
-    _to_pil(picture).save(content, "PNG")
+    _to_pil(image).save(content, "PNG")
     return content.getvalue()
 
 
 def decode_image(file: bytes) -> ImageArray:
-    """The picture in a file of 8 bits a channel, by PIL; grey ones have one channel."""
-    with Image.open(BytesIO(file)) as image:
-        picture = np.array(image)
-    return picture if picture.ndim == 3 else picture[:, :, None]
+    """Return the image in a file of 8 bits per channel, (H, W, C), decoded by PIL; C is 1 for grey images."""
+    with Image.open(BytesIO(file)) as opened:
+        image = np.array(opened)
+    return image if image.ndim == 3 else image[:, :, None]
 
 
-def _to_pil(picture: ImageArray) -> Image.Image:
-    return Image.fromarray(picture[:, :, 0] if picture.shape[-1] == 1 else picture)
+def _to_pil(image: ImageArray) -> Image.Image:
+    return Image.fromarray(image[:, :, 0] if image.shape[-1] == 1 else image)
 
 
-def preprocessed(picture: ImageArray, steps: Preprocessing) -> ImageArray:
-    """The picture resized and cropped as declared, 8 bits in and out; of clips with several crops, not cropped."""
+def preprocessed(image: ImageArray, steps: Preprocessing) -> ImageArray:
+    """Return the image resized and cropped as declared, in 8 bits.
+
+    It is not cropped for clips with several crops, which are cut out of whole frames later.
+    """
     crop = None if steps.clips is not None and steps.clips.crops > 1 else steps.crop
     crops, resizes = partial(_cropped, crop=crop), partial(resized, size=steps.resize, steps=steps)
     for change in (resizes, crops) if steps.first == "resize" else (crops, resizes):
-        picture = change(picture)
-    return picture
+        image = change(image)
+    return image
 
 
-def _cropped(picture: ImageArray, crop: int | tuple[int, int] | None) -> ImageArray:
+def _cropped(image: ImageArray, crop: int | tuple[int, int] | None) -> ImageArray:
     if crop is None:
-        return picture
+        return image
     sides = (crop, crop) if isinstance(crop, int) else crop
-    return _through(picture, lambda image: v2.functional.center_crop(image, list(sides)))
+    return _through(image, lambda pixels: v2.functional.center_crop(pixels, list(sides)))
 
 
-def resized(picture: ImageArray, size: int | Sequence[int] | None, steps: Preprocessing) -> ImageArray:
+def resized(image: ImageArray, size: int | Sequence[int] | None, steps: Preprocessing) -> ImageArray:
+    """Return the image resized with the interpolation of the preprocessing steps, in 8 bits.
+
+    size: of the shorter side, or (height, width); None leaves the image as it is.
+    """
     if size is None:
-        return picture
-    if not isinstance(size, int) and tuple(picture.shape[-3:-1]) == tuple(size):
-        return picture
+        return image
+    if not isinstance(size, int) and tuple(image.shape[-3:-1]) == tuple(size):
+        return image
     lengths = [size] if isinstance(size, int) else list(size)
     mode = v2.InterpolationMode(steps.interpolation)
-    return _through(picture, lambda image: v2.functional.resize(image, lengths, mode, antialias=steps.antialias), steps)
+    return _through(image, lambda pixels: v2.functional.resize(pixels, lengths, mode, antialias=steps.antialias), steps)
 
 
-def _through(picture: ImageArray, change, steps: Preprocessing | None = None) -> ImageArray:  # type: ignore[no-untyped-def]
-    """A torchvision function over one picture or every frame: by PIL, as publishers do it, unless `antialias` is off,
-    which only the tensor path knows."""
-    if picture.ndim == 4:
-        return np.stack([_through(frame, change, steps) for frame in picture])
+def _through(image: ImageArray, change, steps: Preprocessing | None = None) -> ImageArray:  # type: ignore[no-untyped-def]
+    """Apply a torchvision function to an image or to every frame of a video.
+
+    PIL is used, as publishers do, unless `steps.antialias` is off, which only torchvision's tensor path implements.
+    """
+    if image.ndim == 4:
+        return np.stack([_through(frame, change, steps) for frame in image])
     if steps is not None and not steps.antialias:
-        tensor = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         return np.ascontiguousarray(change(tensor).permute(1, 2, 0).numpy())
-    image = v2.functional.to_pil_image(np.ascontiguousarray(picture))
-    changed = np.asarray(change(image))
+    changed = np.asarray(change(v2.functional.to_pil_image(np.ascontiguousarray(image))))
     return changed if changed.ndim == 3 else changed[:, :, None]

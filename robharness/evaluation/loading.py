@@ -26,17 +26,21 @@ from robharness.specs.records import ModelSpec
 
 CPU_PASS, GPU_PASS = 1_500_000, 20_000_000
 """Input values per pass: about 10 photos of 224 px on a CPU, whose caches overflow above that, and 128 on a GPU."""
-CPU_ROWS, GPU_ROWS = 128, 512
-"""Rows per pass at most. More are hardly faster, and where few examples are left of a batch, more are padding."""
+CPU_MAX_BATCH_SIZE, GPU_MAX_BATCH_SIZE = 128, 512
+"""Largest batch sizes. Larger ones are hardly faster, and pad more when few examples of a batch are left."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A model that is ready in this process. provenance: how its outcomes are made, stored with every part.
+    """A model that is ready for passes in this process.
 
-    sources: other models, by label, on which attacks on this one are crafted; or why one of them cannot be loaded.
-    opened: corruptions that were rendered before, which are opened once. gaps: how fast each two logits part along
-    the features, see `heads.pairwise_logit_distances`, where cells look at features and the head is linear.
+    seed: of the suite.
+    state: the digest of the network's parameters and buffers, as built.
+    provenance: how its outcomes are made; stored with every part.
+    surrogates: the models, by label, on which attacks on this one are crafted, or the reason why one cannot be loaded.
+    opened: stored corruptions that are open already, so that each is opened once.
+    logit_distances: (classes, classes) float64 of `heads.pairwise_logit_distances`, if a clean cell stores features and
+        the head is linear; else None.
     """
 
     model: PlannedModel
@@ -49,25 +53,34 @@ class LoadedModel:
     provenance: dict[str, Any]
     surrogates: Mapping[str, LoadedModel | ContractViolation] = field(default_factory=dict)
     opened: dict[Any, Any] = field(default_factory=dict)
-    gaps: np.ndarray | None = None
+    logit_distances: np.ndarray | None = None
 
     def with_clips(self, batch: Batch) -> LoadedModel:
-        """The same model for examples such as these; see `Classifier.with_clips`."""
-        return self if batch.cut is None else replace(self, classifier=self.classifier.with_clips(batch.cut, batch.x))
+        """Return the same model for examples with the batch's clip layout; see `Classifier.with_clips`."""
+        if batch.clip_layout is None:
+            return self
+        return replace(self, classifier=self.classifier.with_clips(batch.clip_layout, batch.x))
 
     @property
-    def told(self) -> str:
-        """What a cell that is crafted on this model must know of it."""
-        return f"{self.state} at {self.classifier.rows} rows, {self.provenance['folded']} norms folded"
+    def surrogate_provenance(self) -> str:
+        """The text that identifies this model in the provenance of a transfer attack that is crafted on it."""
+        return f"{self.state} at {self.classifier.batch_size} rows, {self.provenance['folded']} norms folded"
 
 
 def load_model(
-    plan: Plan, model: PlannedModel, *, device: str = "cpu", rows: int | None = None, with_sources: bool = True
+    plan: Plan,
+    model: PlannedModel,
+    *,
+    device: str = "cpu",
+    batch_size: int | None = None,
+    with_surrogates: bool = True,
 ) -> LoadedModel:
-    """Build the model and probe it. rows: examples per pass, chosen by input size and device if not given.
-    with_sources: also the models that attacks on this one are crafted on.
+    """Build a model of a plan and probe it.
 
-    Raises ContractViolation, by the model, for whatever goes wrong in it, and OutOfMemory.
+    device: as torch names it.
+    batch_size: examples per pass; by default chosen by input size and device.
+    with_surrogates: also load the models on which attacks on this one are crafted.
+    Raises ContractViolation, by the model, for whatever its plugin does wrong, and OutOfMemory.
     """
     assert plan.data is not None
     _set_precision(plan.suite.precision.judge)
@@ -81,18 +94,21 @@ def load_model(
             )
     except ContractViolation:
         raise
-    except UserError as error:  # of a checkpoint, say: a sentence by itself
+    except UserError as error:  # e.g. of a checkpoint: its message needs no type
         raise ContractViolation(f"it cannot be built: {error}", by="model") from error
     except Exception as error:
         raise ContractViolation(f"it cannot be built: {type(error).__name__}: {error}", by="model") from error
     if target.index is not None and target.type == "cuda":
-        torch.cuda.set_device(target)  # for plugins that say just "cuda", and for kernels that do not say
+        torch.cuda.set_device(target)  # for plugins and kernels that use the current device
     net, norms = _folded(net, spec, target)
     ready = state_digest(net)
     clips = clips_per_example(spec)
-    counts = [rows] if rows else batch_size_candidates(spec.input.shape, len(plan.data.order), target, clips)
-    for count in [*counts, counts[0]]:  # the best count whose rows are exact, or else the best
-        classifier, exact = _probed(plan, model, net, count, target)
+    if batch_size:
+        candidates = [batch_size]
+    else:
+        candidates = batch_size_candidates(spec.input.shape, len(plan.data.order), target, clips)
+    for candidate in [*candidates, candidates[0]]:  # the first whose rows are exact, or else the first of all
+        classifier, exact = _probed(plan, model, net, candidate, target)
         if exact["rows"] and exact["gradients"] is not False:
             break
     if state_digest(net) != ready:
@@ -104,7 +120,7 @@ def load_model(
         "model_state": state,
         "device": device_name(target),
         "threads": torch.get_num_threads(),
-        "rows": classifier.rows,
+        "rows": classifier.batch_size,
         "folded": norms,
         "memory_format": str(classifier.memory_format).removeprefix("torch.").removesuffix("_format"),
         "precision": plan.suite.precision.judge,
@@ -117,15 +133,16 @@ def load_model(
         guard = Guard(classifier)
     except Exception as error:
         raise ContractViolation("memory is too small for a second copy of its weights", by="model") from error
-    gaps = _gaps(classifier.net, spec, target) if any(_looks_at(cell, model) for cell in plan.cells) else None
+    distances = None
+    if any(_has_clean_features(cell, model) for cell in plan.cells):
+        distances = _logit_distances(classifier.net, spec, target)
     reader = Reader(data=plan.data, canvas=plan.suite.canvas, compat=plan.suite.compat, model=spec, device=target)
-    sources = {}
-    if with_sources:
-        wanted = {cell.surrogate.label: cell.surrogate for cell in plan.cells if cell.surrogate and cell.model is model}
-        others = [source for label, source in wanted.items() if label != model.label]
-        sources = {other.label: _source(plan, other, device, rows) for other in others}
-        told = [f"{label}: {other.told}" for label, other in sources.items() if isinstance(other, LoadedModel)]
-        provenance |= {"sources": ", ".join(told)} if told else {}
+    surrogates = _surrogates(plan, model, device, batch_size) if with_surrogates else {}
+    texts = [
+        f"{label}: {other.surrogate_provenance}"
+        for label, other in surrogates.items()
+        if isinstance(other, LoadedModel)
+    ]
     return LoadedModel(
         model=model,
         classifier=classifier,
@@ -134,19 +151,19 @@ def load_model(
         seed=plan.suite.seed,
         state=state,
         data_root=plan.data_root,
-        provenance=provenance,
-        surrogates=sources,
-        gaps=gaps,
+        provenance=provenance | ({"sources": ", ".join(texts)} if texts else {}),
+        surrogates=surrogates,
+        logit_distances=distances,
     )
 
 
-def _looks_at(cell: Cell, model: PlannedModel) -> bool:
+def _has_clean_features(cell: Cell, model: PlannedModel) -> bool:
     return cell.with_features and cell.model is model and cell.perturbation is None
 
 
-def _gaps(net: torch.nn.Module, spec: ModelSpec, device: torch.device) -> np.ndarray | None:
-    """How fast each two logits part along the features; None where the head is not linear."""
-    clips = spec.preprocessing.clips if spec.preprocessing else None
+def _logit_distances(net: torch.nn.Module, spec: ModelSpec, device: torch.device) -> np.ndarray | None:
+    """Return the pairwise logit distances per unit of the features; None if the head is not linear."""
+    clips = spec.clips
     if spec.features is None or (clips and clips.per_video > 1 and clips.aggregation == "probabilities"):
         return None
     try:
@@ -154,27 +171,44 @@ def _gaps(net: torch.nn.Module, spec: ModelSpec, device: torch.device) -> np.nda
     except Exception as error:
         if is_out_of_memory(error):
             raise OutOfMemory(heads.PROBES) from error
-        return None  # a network that gives no gradients, or takes other features amiss
+        return None  # the network gives no gradients, or fails for features that no input gives
 
 
 def build_network(model: PlannedModel) -> torch.nn.Module:
-    """The network, from its weights. Raises whatever its plugin raises, and ContractViolation where that returns none."""
+    """Return the network, built from its weights.
+
+    Raises whatever its plugin raises, and ContractViolation if `build` does not return a torch.nn.Module.
+    """
     net: Any = model.entry.spec.build(model.ref.params, model.weights.path if model.weights else None)
     if not isinstance(net, torch.nn.Module):
         raise ContractViolation(f"its build returned {type(net).__name__}, not a torch.nn.Module", by="model")
     return net
 
 
-def _source(plan: Plan, model: PlannedModel, device: str, rows: int | None) -> LoadedModel | ContractViolation:
-    """A model that others' attacks are crafted on. One that cannot be loaded fails these attacks and nothing else."""
-    try:
-        return load_model(plan, model, device=device, rows=rows, with_sources=False)
-    except ContractViolation as error:
-        return ContractViolation(str(error), by="surrogate")
+def _surrogates(
+    plan: Plan, model: PlannedModel, device: str, batch_size: int | None
+) -> dict[str, LoadedModel | ContractViolation]:
+    """Load the other models, by label, on which attacks on this model are crafted.
+
+    A surrogate that cannot be loaded fails these attacks and nothing else.
+    """
+    wanted = {cell.surrogate.label: cell.surrogate for cell in plan.cells if cell.surrogate and cell.model is model}
+    loaded: dict[str, LoadedModel | ContractViolation] = {}
+    for surrogate in [surrogate for label, surrogate in wanted.items() if label != model.label]:
+        try:
+            loaded[surrogate.label] = load_model(
+                plan, surrogate, device=device, batch_size=batch_size, with_surrogates=False
+            )
+        except ContractViolation as error:
+            loaded[surrogate.label] = ContractViolation(str(error), by="surrogate")
+    return loaded
 
 
 def _folded(net: torch.nn.Module, spec: ModelSpec, device: torch.device) -> tuple[torch.nn.Module, int]:
-    """The network with its norms folded, and how many; as it is where a pass fails, which the probe will tell of."""
+    """Return the network with its norms folded, and their number.
+
+    If a pass fails, return the network as it is, and 0; the probe raises the error of that pass.
+    """
     try:
         return folding.folded(net.to(device).eval(), probe_inputs(2, spec.input.shape, device), spec.features)
     except Exception:
@@ -182,69 +216,74 @@ def _folded(net: torch.nn.Module, spec: ModelSpec, device: torch.device) -> tupl
 
 
 def _probed(
-    plan: Plan, model: PlannedModel, net: torch.nn.Module, rows: int, device: torch.device
+    plan: Plan, model: PlannedModel, net: torch.nn.Module, batch_size: int, device: torch.device
 ) -> tuple[Classifier, dict[str, bool | None]]:
-    """A classifier with so many rows per pass, and what the probe found. Raises OutOfMemory."""
-    spec, rough = model.entry.spec, plan.suite.precision.gradient == "bfloat16"
+    """Return a classifier with this batch size, and the result of its probe. Raises OutOfMemory."""
+    spec = model.entry.spec
     try:
         classifier = Classifier(
             net,
-            rows=rows,
+            batch_size=batch_size,
             device=device,
             features=spec.features,
-            gradient_dtype=torch.bfloat16 if rough else None,
+            gradient_dtype=torch.bfloat16 if plan.suite.precision.gradient == "bfloat16" else None,
             compiled=plan.suite.compile,
         )
-        return classifier, probe(classifier, spec.input.shape, spec.preprocessing and spec.preprocessing.clips)
+        return classifier, probe(classifier, spec.input.shape, spec.clips)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-    raise OutOfMemory(rows)
+    raise OutOfMemory(batch_size)
 
 
-def with_batch_size(plan: Plan, loaded: LoadedModel, rows: int, too_many: int) -> LoadedModel:
-    """The same model with other passes. too_many: rows that memory was too small for. Raises OutOfMemory."""
-    classifier, exact = _probed(plan, loaded.model, loaded.classifier.net, rows, loaded.classifier.device)
-    facts = {"rows": rows, "too_many_rows": too_many, "exact": exact}
-    sources = {
-        label: with_batch_size(plan, other, rows, too_many) if isinstance(other, LoadedModel) else other
+def with_batch_size(plan: Plan, loaded: LoadedModel, batch_size: int, too_many: int) -> LoadedModel:
+    """Return the same model, and its surrogates, with another batch size.
+
+    too_many: the batch size for which memory was too small.
+    Raises OutOfMemory.
+    """
+    classifier, exact = _probed(plan, loaded.model, loaded.classifier.net, batch_size, loaded.classifier.device)
+    surrogates = {
+        label: with_batch_size(plan, other, batch_size, too_many) if isinstance(other, LoadedModel) else other
         for label, other in loaded.surrogates.items()
     }
-    provenance = loaded.provenance | facts
-    return replace(
-        loaded, classifier=classifier, provenance=provenance, surrogates=sources
-    )  # the guard knows the weights
+    provenance = loaded.provenance | {"rows": batch_size, "too_many_rows": too_many, "exact": exact}
+    # the guard stays, since it holds the same weights
+    return replace(loaded, classifier=classifier, provenance=provenance, surrogates=surrogates)
 
 
 def clips_per_example(spec: ModelSpec) -> int:
-    """How many inputs of the network an example makes."""
-    clips = spec.preprocessing.clips if spec.preprocessing else None
-    return clips.per_video if clips else 1
+    """Return the number of network inputs that one example makes."""
+    return spec.clips.per_video if spec.clips else 1
 
 
 def input_values(spec: ModelSpec) -> int:
-    """Input values per example."""
+    """Return the number of input values per example."""
     return int(np.prod(spec.input.shape)) * clips_per_example(spec)
 
 
 def batch_size_candidates(shape: Sequence[int], examples: int, device: torch.device, clips: int = 1) -> list[int]:
-    """How many examples of so many clips a pass may take, best first: what pads little and makes few passes.
+    """Return candidate batch sizes, best first: least padding, then fewest passes.
 
-    Multiples of 4 inputs: CPU kernels for other counts may split a pass between threads so that a row's last bits
-    depend on its place (seen for 5, 6, 7, 9 and 10 rows at two threads, never for 4k).
+    shape: of one network input.
+    examples: the number of examples of the data set.
+    clips: network inputs per example.
+    Batches hold multiples of 4 network inputs. CPU kernels for other counts may split a pass between threads so that a
+    row's last bits depend on its place (seen for 5, 6, 7, 9 and 10 rows at two threads, never for 4k).
     """
-    values, rows = (GPU_PASS, GPU_ROWS) if device.type == "cuda" else (CPU_PASS, CPU_ROWS)
+    is_gpu = device.type == "cuda"
+    values, largest = (GPU_PASS, GPU_MAX_BATCH_SIZE) if is_gpu else (CPU_PASS, CPU_MAX_BATCH_SIZE)
     step = 4 // math.gcd(4, clips)
-    most = min(max(step, values // max(1, int(np.prod(shape)) * clips)), rows)
+    most = min(max(step, values // max(1, int(np.prod(shape)) * clips)), largest)
 
-    def cost(rows: int) -> float:
-        return -(-examples // rows) * (rows + 0.02 * most)  # a pass costs about 2 % of the largest one by itself
+    def cost(size: int) -> float:
+        return -(-examples // size) * (size + 0.02 * most)  # the fixed cost of a pass is about 2 % of the largest pass
 
     return sorted(range(step, most + 1, step), key=cost)[:4]
 
 
 def _set_precision(precision: str) -> None:
-    """TF32 only if asked for; algorithms that give the same bits again."""
+    """Allow TF32 only if the suite asks for it, and select deterministic algorithms."""
     fast = precision == "tf32"
     torch.set_float32_matmul_precision("high" if fast else "highest")
     torch.backends.cudnn.allow_tf32 = fast

@@ -1,4 +1,4 @@
-"""Handling of memory that is too small."""
+"""Handling of exhausted memory."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether host or device ran out of memory, here or in what this error came from.
+    """Return whether an error, or one of its causes, says that memory of the host or the device is exhausted.
 
-    torch says so of the host in a plain RuntimeError of its allocator.
+    For the host, torch's allocator raises a plain RuntimeError, which is recognised by its message.
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
@@ -20,12 +20,16 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return error is not None and is_out_of_memory(error.__cause__)
 
 
-def smaller_batch_size(rows: int) -> int:
-    """Half the rows, in the multiples of 4 that `pass_rows` explains for as long as there are any."""
-    return max(1, rows // 2 // 4 * 4 or rows // 2)
+def smaller_batch_size(batch_size: int) -> int:
+    """Return half the batch size, rounded down to a multiple of 4 if it is at least 4; never less than 1.
+
+    `loading.batch_size_candidates` says why multiples of 4 are preferred.
+    """
+    return max(1, batch_size // 2 // 4 * 4 or batch_size // 2)
 
 
 def free_memory() -> None:
+    """Collect garbage and release the unused memory that torch holds on GPUs."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std along the channel axis of pictures (N, C, H, W) and clips (N, C, T, H, W)."""
+    """Compute (x - mean) / std along the channel axis of images, (N, C, H, W), and clips, (N, C, T, H, W).
+
+    mean, std: one number per channel, on the [0, 1] scale.
+    """
 
     mean: Tensor
     std: Tensor
@@ -27,7 +30,7 @@ class Normalize(nn.Module):
 
 
 def normalized(net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """The network with its normalisation inside, so that it takes values in [0, 1].
+    """Return the network with its normalisation in front, so that it takes values in [0, 1].
 
     mean, std: one number per channel, on the [0, 1] scale.
     """

@@ -1,11 +1,11 @@
-"""Outcomes of a group of cells on a batch."""
+"""Outcomes of a group of cells on batches of examples."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,20 +22,36 @@ from robharness.store.spans import Span
 from robharness.suite import Perturbation
 
 
-def group_cells(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells in the order of computing: the budgets of a nested attack together, ascending, and features with what they
-    are of; clean cells last, since a gradient pass may have left them its logits."""
+class BatchOutcome(NamedTuple):
+    """A cell's outcome on one batch of a span.
 
-    def family(cell: Cell) -> Any:
+    positions: of the batch's examples in the data set's fixed order, (N,).
+    attacked: the examples that were attacked for this cell, (N,) bool.
+    """
+
+    positions: np.ndarray
+    batch: Batch
+    outcome: Outcome
+    attacked: np.ndarray
+
+
+def group_cells(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Return groups of cells that are computed together, in the order of computing.
+
+    The budgets of a nested attack are one group, in ascending order. A cell with features is in the group of the cell
+    without them. Clean cells come last, since the gradient pass of an attack may have computed their logits already.
+    """
+
+    def group_key(cell: Cell) -> Any:
         p = cell.perturbation
         if p is None or not p.nested:
             return cell.what
         return (p.entry.name, repr(p.params), p.nested, p.surrogate and p.surrogate.label, p.eight_bit)
 
-    found: dict[Any, list[Cell]] = {}
+    groups: dict[Any, list[Cell]] = {}
     for cell in sorted(cells, key=lambda cell: cell.perturbation is None):
-        found.setdefault(family(cell), []).append(cell)
-    return [sorted(group, key=_size) for group in found.values()]
+        groups.setdefault(group_key(cell), []).append(cell)
+    return [sorted(group, key=_size) for group in groups.values()]
 
 
 def _size(cell: Cell) -> float:
@@ -45,37 +61,59 @@ def _size(cell: Cell) -> float:
     return math.inf if p.is_unbounded else float(p.eps or p.severity or 0)
 
 
-def outcomes(loaded: LoadedModel, family: list[Cell], batch: Batch, span: Span) -> Iterator[tuple[Outcome, np.ndarray]]:
-    """The outcome of every cell of a family in turn, and which rows were attacked for it; ContractViolation ends it.
+def outcomes_by_cell(
+    loaded: LoadedModel, group: Sequence[Cell], batches: Sequence[tuple[np.ndarray, Batch]], span: Span
+) -> Iterator[tuple[Cell, list[BatchOutcome]]]:
+    """Yield the cells of a group in their order, each with its outcomes on all batches of a span.
 
-    A row that is not attacked keeps the outcome it has: the clean one where only right examples count, that of the
-    smaller budget where it was fooled already, that of the member of an ensemble that fooled it.
+    batches: with their positions, as `Reader.batches` returns them; if empty, every cell has no outcomes.
+    Raises ContractViolation at the first cell that cannot be computed; no cell of the group follows.
     """
-    perturbation, loaded = family[0].perturbation, loaded.with_clips(batch)
-    alive = np.ones(len(batch), bool)
+    per_batch = [outcomes(loaded, group, batch, span) for _, batch in batches]
+    for cell in group:
+        parts = []
+        for (positions, batch), computed in zip(batches, per_batch, strict=True):
+            _, outcome, attacked = next(computed)
+            parts.append(BatchOutcome(positions, batch, outcome, attacked))
+        yield cell, parts
+
+
+def outcomes(
+    loaded: LoadedModel, group: Sequence[Cell], batch: Batch, span: Span
+) -> Iterator[tuple[Cell, Outcome, np.ndarray]]:
+    """Yield (cell, outcome, attacked) for every cell of a group, in the group's order.
+
+    group: from `group_cells`.
+    attacked: the rows that were attacked for this cell, (N,) bool.
+    An example that is not attacked keeps the outcome that it has: the clean one if only correct examples count, that of
+    a smaller budget that fooled the model, or that of an earlier member of an ensemble.
+    Raises ContractViolation at the first cell that cannot be computed.
+    """
+    perturbation, loaded = group[0].perturbation, loaded.with_clips(batch)
+    active = np.ones(len(batch), bool)
     if perturbation is None:
-        outcome = _clean(loaded, batch)
-        for cell in family:
-            yield _represented(loaded, batch, outcome) if cell.with_features else outcome, np.zeros(len(batch), bool)
+        clean = _clean(loaded, batch)
+        for cell in group:
+            yield cell, _with_features(loaded, batch, clean) if cell.with_features else clean, ~active
         return
-    kept = None
-    if family[0].count == "robust":
-        kept = _clean(loaded, batch)
-        alive = kept.correct.copy()
-    budgets = [budget for budget in perturbation.nested if float(budget) <= _size(family[-1])]
+    current = None
+    if group[0].count == "robust":
+        current = _clean(loaded, batch)
+        active = current.correct.copy()
+    budgets = [budget for budget in perturbation.nested if float(budget) <= _size(group[-1])]
     for eps in budgets or (perturbation.eps,):
-        now = replace(perturbation, eps=eps)
-        attacked = alive
-        for member, attack in build_members(now, loaded).items():
-            if alive.any():
-                found = _perturbed_outcome(loaded, now, (member, attack), batch, alive, span)
-                kept = _merged(kept, found, alive)
-                alive = alive & kept.correct if now.is_ensemble else alive
-        assert kept is not None
-        for cell in family:
+        at_budget = replace(perturbation, eps=eps)
+        attacked = active
+        for member in build_members(at_budget, loaded):
+            if active.any():
+                outcome = _perturbed_outcome(loaded, at_budget, member, batch, active, span)
+                current = _merged(current, outcome, active)
+                active = active & current.correct if at_budget.is_ensemble else active
+        assert current is not None
+        for cell in group:
             if cell.perturbation and cell.perturbation.eps == eps:
-                yield _represented(loaded, batch, kept) if cell.with_features else kept, attacked
-        alive = attacked & kept.correct
+                yield cell, _with_features(loaded, batch, current) if cell.with_features else current, attacked
+        active = attacked & current.correct
 
 
 def _clean(loaded: LoadedModel, batch: Batch) -> Outcome:
@@ -83,34 +121,37 @@ def _clean(loaded: LoadedModel, batch: Batch) -> Outcome:
     return referee.judge(batch.x, batch.labels, logits, np.full(len(batch), np.nan), {})
 
 
-def _represented(loaded: LoadedModel, batch: Batch, outcome: Outcome) -> Outcome:
-    """The outcome with the features of its inputs; of clean ones with their distance from the boundary as well."""
+def _with_features(loaded: LoadedModel, batch: Batch, outcome: Outcome) -> Outcome:
+    """Return the outcome with the features of its inputs as notes.
+
+    A clean outcome also gets the features' distance to the decision boundary, if the head is linear.
+    """
     view = loaded.classifier.with_access("features")
     if outcome.inputs is not batch.x:
         return replace(outcome, notes={"features": view.features(outcome.inputs).cpu().numpy()})
     notes = {"features": batch.features(view).cpu().numpy()}
-    if loaded.gaps is not None:
+    if loaded.logit_distances is not None:
         logits, labels = batch.logits(loaded.classifier), batch.labels
-        notes["boundary"] = heads.boundary(logits.cpu().numpy(), labels.cpu().numpy(), loaded.gaps)
+        notes["boundary"] = heads.boundary(logits.cpu().numpy(), labels.cpu().numpy(), loaded.logit_distances)
     return replace(outcome, notes=notes)
 
 
 def _perturbed_outcome(
-    loaded: LoadedModel, perturbation: Perturbation, turn: Member, batch: Batch, alive: np.ndarray, span: Span
+    loaded: LoadedModel, perturbation: Perturbation, member: Member, batch: Batch, active: np.ndarray, span: Span
 ) -> Outcome:
-    """The verdict on the perturbed rows that are alive."""
+    """Perturb the rows that are still active, (N,) bool, and judge them."""
     crafting = loaded
     if perturbation.surrogate is not None and perturbation.surrogate.label != loaded.model.label:
-        found = loaded.surrogates[perturbation.surrogate.label]
-        if isinstance(found, ContractViolation):
-            raise found
-        crafting, batch = found.with_clips(batch), batch.for_model(found.model.label)
-    part = batch if alive.all() else batch.select(torch.from_numpy(alive.nonzero()[0]).to(batch.x.device))
+        surrogate = loaded.surrogates[perturbation.surrogate.label]
+        if isinstance(surrogate, ContractViolation):
+            raise surrogate
+        crafting, batch = surrogate.with_clips(batch), batch.for_model(surrogate.model.label)
+    part = batch if active.all() else batch.select(torch.from_numpy(active.nonzero()[0]).to(batch.x.device))
     try:
         if perturbation.needs_blocks:
-            x, size, notes = perturb_in_blocks(crafting, perturbation, turn, part, span)
+            x, size, notes = perturb_in_blocks(crafting, perturbation, member, part, span)
         else:
-            x, size, notes = perturb(crafting, perturbation, turn, part)
+            x, size, notes = perturb(crafting, perturbation, member, part)
     except ContractViolation as error:
         error.by = "surrogate" if error.by == "model" and crafting is not loaded else error.by
         raise
@@ -118,27 +159,27 @@ def _perturbed_outcome(
         rounded = predictions(loaded.classifier.logits((x * 255).round() / 255))
         notes |= {"prediction_8bit": rounded.cpu().numpy(), "correct_8bit": (rounded == part.labels).cpu().numpy()}
     outcome = referee.judge(x, part.labels, loaded.classifier.logits(x), size, notes)
-    if perturbation.is_targeted and "target" in outcome.notes:  # of an ensemble, not every member need have one
+    if perturbation.is_targeted and "target" in outcome.notes:  # a member of an ensemble need not have one
         reached = (outcome.prediction == outcome.notes["target"]) & (outcome.notes["target"] >= 0)
         outcome = replace(outcome, notes={**outcome.notes, "success": reached})
     if perturbation.is_ensemble:
-        component = np.array([None if right else turn[0] for right in outcome.correct], object)
+        component = np.array([None if correct else member.name for correct in outcome.correct], object)
         outcome = replace(outcome, notes={**outcome.notes, "component": component})
     return outcome
 
 
-def _merged(kept: Outcome | None, new: Outcome, rows: np.ndarray) -> Outcome:
-    """The kept outcome with these rows (mask) replaced; notes of rows that were never attacked are None."""
-    if kept is None or (rows.all() and set(kept.notes) <= set(new.notes)):
+def _merged(current: Outcome | None, new: Outcome, rows: np.ndarray) -> Outcome:
+    """Return the current outcome with the rows of a mask replaced; notes of rows that were never attacked are None."""
+    if current is None or (rows.all() and set(current.notes) <= set(new.notes)):
         return new
     values = {}
     for name in ("prediction", "correct", "margin", "logit_range", "size"):
-        values[name] = getattr(kept, name).copy()
+        values[name] = getattr(current, name).copy()
         values[name][rows] = getattr(new, name)
-    inputs = kept.inputs.clone()
+    inputs = current.inputs.clone()
     inputs[torch.from_numpy(rows).to(inputs.device)] = new.inputs
     nothing = np.full(len(rows), None, object)
-    notes = {name: kept.notes.get(name, nothing).astype(object) for name in [*kept.notes, *new.notes]}
+    notes = {name: current.notes.get(name, nothing).astype(object) for name in [*current.notes, *new.notes]}
     for name, column in new.notes.items():
         notes[name][rows] = column
     return Outcome(inputs=inputs, **values, notes=notes)

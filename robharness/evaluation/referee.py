@@ -1,4 +1,4 @@
-"""Trust nobody: check what attacks and corruptions return, then let a fresh forward pass decide."""
+"""Trust nobody: check what attacks and corruptions return, then judge it by a forward pass of our own."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from robharness.specs.protocols import Perturbed
 from robharness.specs.types import Norm
 
 LINF_SLACK = 1e-6
-"""Absolute: a float32 clamp to x + eps oversteps by at most 1.5e-8 (field measurements)."""
+"""Absolute tolerance: a float32 clamp to x + eps exceeds eps by at most 1.5e-8 (measured on attacks in use)."""
 RELATIVE_SLACK = 1e-4
-"""Relative to eps, for l2 and l1, whose float32 projections accumulate rounding over all pixels."""
+"""Tolerance relative to eps, for l2 and l1, whose float32 projections accumulate rounding over all pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the judge saw, one row per example.
+    """The result of the judging pass, one row per example.
 
-    inputs: (N, *shape), on the model's device. prediction: class, -1 where the logits are not numbers.
-    margin: true logit minus the largest other one, in logits. logit_range: largest minus smallest logit. size: of the
-    perturbation in the threat's norm, NaN without one.
+    inputs: (N, *shape), on the model's device.
+    prediction: the class, (N,); -1 for rows with a logit that is NaN.
+    correct: whether the prediction is the label, (N,) bool.
+    margin: the true logit minus the largest other one, (N,), in logits.
+    logit_range: the largest minus the smallest logit, (N,).
+    size: of the perturbation in the threat model's norm, (N,); NaN without a norm.
+    notes: columns, (N, ...), by name.
     """
 
     inputs: Tensor
@@ -40,7 +44,7 @@ class Outcome:
 
 
 def judge(inputs: Tensor, labels: Tensor, logits: Tensor, size: np.ndarray, notes: Mapping[str, Any]) -> Outcome:
-    """The outcome of these inputs' logits, (N, classes) float32, for labels (N,)."""
+    """Return the outcome of inputs with these logits, (N, classes) float32, and labels, (N,)."""
     predicted = predictions(logits)
     true = logits.gather(1, labels[:, None])[:, 0]
     others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
@@ -65,11 +69,15 @@ def checked(
     norm: Norm | None = None,
     devices: Collection[torch.device] = (),
 ) -> tuple[Tensor, np.ndarray, dict[str, np.ndarray]]:
-    """The returned inputs, the sizes of their perturbations, (N,) float64, and the declared notes.
+    """Check what an attack or a corruption returned.
 
+    returned: a tensor, or a `Perturbed` with notes.
     like: the unperturbed inputs; shape and dtype must agree, and with a norm the distance must be within eps.
-    some_notes: a part of the declared ones is enough. devices: where they may be, by default where `like` is. Raises
-    ContractViolation for anything else.
+    notes: the declared notes and their types.
+    some_notes: whether a part of the declared notes is enough.
+    devices: allowed devices of the tensor; by default that of `like`.
+    Returns the inputs, the sizes of their perturbations, (N,) float64, and the declared notes.
+    Raises ContractViolation for anything else.
     """
     x, found = (returned.x, dict(returned.notes)) if isinstance(returned, Perturbed) else (returned, {})
     if not isinstance(x, Tensor):
@@ -96,18 +104,18 @@ def checked(
 
 
 def distance(x: Tensor, like: Tensor, norm: Norm) -> np.ndarray:
-    """Norm of x - like per example, in float64, (N,); its bits do not depend on its neighbours.
+    """Return the norm of x - like per example, (N,) float64; its bits do not depend on other examples.
 
-    On the CPU an example at a time, which stays in the cache and is four times faster; elsewhere many at once, summed
-    in a fixed order, since a kernel per example is mostly waiting.
+    On the CPU, examples are computed one by one, which fits the cache and is four times faster. On other devices many
+    are computed together and summed in a fixed order, since launching a kernel per example would take most of the time.
     """
     if x.device.type == "cpu":
-        of_one = {"linf": lambda d: d.abs_().amax(), "l2": torch.linalg.vector_norm, "l1": lambda d: d.abs_().sum()}
-        sizes = [of_one[norm](one.double().sub_(clean)) for one, clean in zip(x, like, strict=True)]
+        norms = {"linf": lambda d: d.abs_().amax(), "l2": torch.linalg.vector_norm, "l1": lambda d: d.abs_().sum()}
+        sizes = [norms[norm](one.double().sub_(clean)) for one, clean in zip(x, like, strict=True)]
         size: np.ndarray = torch.stack(sizes).numpy()
         return size
     parts = []
-    for some, clean in zip(torch.split(x, AT_ONCE), torch.split(like, AT_ONCE), strict=True):
+    for some, clean in zip(torch.split(x, DISTANCE_BATCH), torch.split(like, DISTANCE_BATCH), strict=True):
         moved = (some.double() - clean).flatten(1).abs_()
         if norm == "linf":
             parts.append(moved.amax(1))
@@ -117,12 +125,12 @@ def distance(x: Tensor, like: Tensor, norm: Norm) -> np.ndarray:
     return size
 
 
-AT_ONCE = 64
-"""Examples whose distances are computed together: 80 MB in float64 at 224 px."""
+DISTANCE_BATCH = 64
+"""Number of examples whose distances are computed together on a GPU: 80 MB in float64 at 224 px."""
 
 
 def _row_sum(values: Tensor) -> Tensor:
-    """(N, k) -> (N,), halves added to halves: torch's own order depends on how many rows there are."""
+    """Sum rows, (N, k) -> (N,), by adding halves: torch's own order of summation depends on the number of rows."""
     while values.shape[1] > 1:
         half = (values.shape[1] + 1) // 2
         left, right = values[:, :half].clone(), values[:, half:]
@@ -132,6 +140,7 @@ def _row_sum(values: Tensor) -> Tensor:
 
 
 def _check_values(x: Tensor) -> None:
+    """Raise ContractViolation unless all values are in [0, 1]."""
     low, high = map(float, x.aminmax())
     if not (low >= 0 and high <= 1):  # also true for NaN
         finite = bool(torch.isfinite(x).all())
@@ -140,6 +149,7 @@ def _check_values(x: Tensor) -> None:
 
 
 def _column(name: str, values: Any, kind: type, rows: int) -> np.ndarray:
+    """Return a note as a column of the declared type, (rows,). Raises ContractViolation if it does not fit."""
     try:
         values = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
         column: np.ndarray = values.astype(object if kind is str else kind)

@@ -1,9 +1,9 @@
 """Random numbers that belong to an example: the same for every model, batch, order, shard and device.
 
 A draw is addressed by (seed, perturbation without its budget or severity, draw name, example id). Its generator is NumPy's
-Philox, keyed with the address's SHA-256: counter based, so streams of different addresses do not overlap in practice.
-Trade-off: one small generator per example and draw, on the CPU, costs about 20 microseconds; a device-side generator
-would be faster for large batches and would give other numbers on every kind of device.
+Philox, keyed with the address's SHA-256. Philox is counter based, so streams of different addresses do not overlap in
+practice. Trade-off: one small generator per example and draw, on the CPU, costs about 20 microseconds. A generator on
+the device would be faster for large batches, but would give other numbers on every kind of device.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ _Fill = Callable[["np.random.Generator", "np.ndarray"], Any]
 class ExampleRNG:
     """Streams of random numbers, one per example of a batch and per named draw.
 
-    seed: the suite's. address: canonical text of the perturbation, without eps, severity and restarts.
-    ids: the examples' ids, in the order of the batch's rows. frames, fresh: see `of_frames`.
+    seed: of the suite.
+    address: canonical text of the perturbation, without eps, severity and restarts.
+    ids: the examples' ids, in the order of the batch's rows.
+    device: of the tensors that are returned.
+    frames, fresh: see `of_frames`.
     """
 
     def __init__(
@@ -45,60 +48,61 @@ class ExampleRNG:
         self.ids, self._frames, self._fresh = tuple(ids), frames, fresh
 
     def generator(self, name: str, row: int) -> np.random.Generator:
-        """NumPy generator of the draw `name` for the example in this row; the same at every call."""
+        """Return the NumPy generator of the draw `name` for the example in this row; the same stream at every call."""
         return _generator(self.integer(name, row, bits=128))
 
     def integer(self, name: str, row: int, bits: int = 32) -> int:
-        """An integer in [0, 2**bits), for libraries that want a seed; bits up to 256."""
+        """Return an integer in [0, 2**bits), e.g. as the seed of a library; bits is at most 256."""
         text = "\x1f".join((str(self._seed), self._address, name, self.ids[row]))
         if self._frames is not None and name in self._fresh:
             text = f"{text}\x1fframe {self._frames[row]}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()) >> (256 - bits)
 
     def uniform(self, name: str, shape: Sequence[int]) -> torch.Tensor:
-        """Uniform in [0, 1), float32, (len(ids), *shape), on the batch's device."""
+        """Return uniform numbers in [0, 1), float32, (len(ids), *shape), on the batch's device."""
         return self._filled(name, shape, lambda generator, out: generator.random(out=out, dtype="float32"))
 
     def normal(self, name: str, shape: Sequence[int]) -> torch.Tensor:
-        """Standard normal, float32, (len(ids), *shape), on the batch's device."""
+        """Return standard normal numbers, float32, (len(ids), *shape), on the batch's device."""
         return self._filled(name, shape, lambda generator, out: generator.standard_normal(out=out, dtype="float32"))
 
     def select(self, rows: Sequence[int] | torch.Tensor) -> ExampleRNG:
-        """The streams of these rows alone; rows: indices."""
+        """Return the streams of these rows. rows: indices."""
         indices = rows if isinstance(rows, Sequence) else rows.tolist()
         ids, frames = [self.ids[row] for row in indices], self._frames and [self._frames[row] for row in indices]
         return ExampleRNG(self._seed, self._address, ids, self._device, frames=frames, fresh=self._fresh)
 
     def of_frames(self, frames: Sequence[Sequence[int]] | torch.Tensor, fresh: Container[str] = ()) -> ExampleRNG:
-        """Streams for the frames of videos, a row each, video by video.
+        """Return streams for the frames of videos, one row per frame, video by video.
 
-        frames: (N, T), their numbers in the video. fresh: names of draws that are new in every frame, and the same
-        for all models, whichever frames they look at; all others are the video's, and its frames share them.
+        frames: (N, T), the frames' numbers in the whole video.
+        fresh: names of draws that are new in every frame. They depend on the frame's number, so they are the same for
+            all models, whichever frames these see. All other draws belong to the video, and its frames share them.
         """
         named = [(name, int(number)) for name, row in zip(self.ids, frames, strict=True) for number in row]
         ids, numbers = [name for name, _ in named], [number for _, number in named]
         return ExampleRNG(self._seed, self._address, ids, self._device, frames=numbers, fresh=fresh)
 
     def _filled(self, name: str, shape: Sequence[int], fill: _Fill) -> torch.Tensor:
-        """Every stream by its own generator; many numbers by several threads: filling lets go of Python's lock."""
+        """Fill every stream by its own generator, in threads if numbers are many: NumPy releases Python's lock."""
         import numpy as np
         import torch
 
         addresses = [self.integer(name, row, bits=128) for row in range(len(self.ids))]
-        places = {address: place for place, address in enumerate(dict.fromkeys(addresses))}
-        values = np.empty((len(places), *shape), np.float32)
+        row_of = {address: row for row, address in enumerate(dict.fromkeys(addresses))}
+        values = np.empty((len(row_of), *shape), np.float32)
 
         def stream(address: int) -> None:
-            fill(_generator(address), values[places[address], ...])
+            fill(_generator(address), values[row_of[address], ...])
 
-        if values.size < MANY:
-            for address in places:
+        if values.size < MIN_THREADED:
+            for address in row_of:
                 stream(address)
         else:
             with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-                list(threads.map(stream, places))
-        if len(places) < len(addresses):  # frames that share the draws of their video
-            values = values[[places[address] for address in addresses]]
+                list(threads.map(stream, row_of))
+        if len(row_of) < len(addresses):  # frames that share the draws of their video
+            values = values[[row_of[address] for address in addresses]]
         on_device: torch.Tensor = torch.from_numpy(values).to(self._device)
         return on_device
 
@@ -109,12 +113,12 @@ def _generator(address: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=address))
 
 
-MANY = 1_000_000
-"""Numbers from which on threads are worth starting: a thousandth of a second against several."""
+MIN_THREADED = 1_000_000
+"""Smallest count of numbers that are drawn by threads: starting these takes about 1 ms, the numbers take several."""
 
 
 class NoDraws(ExampleRNG):
-    """What a perturbation gets that declares randomness "none" or "global"."""
+    """The generator of a perturbation that declares randomness "none" or "global": every draw is refused."""
 
     def integer(self, name: str, row: int, bits: int = 32) -> int:
         raise ContractViolation(
@@ -130,7 +134,7 @@ class NoDraws(ExampleRNG):
 
 @contextmanager
 def global_seed(value: int) -> Iterator[None]:
-    """Seed every global generator (random, NumPy, torch) inside the block and put them back as they were."""
+    """Seed every global generator (random, NumPy, torch) inside the block, and restore their states after it."""
     import numpy as np
     import torch
 
@@ -143,7 +147,7 @@ def global_seed(value: int) -> Iterator[None]:
 
 @contextmanager
 def global_kept() -> Iterator[None]:
-    """Put every global generator (random, NumPy, torch, its devices' too) back as it was before the block."""
+    """Restore every global generator (random, NumPy, torch and its devices') after the block."""
     import numpy as np
     import torch
 
@@ -159,7 +163,7 @@ def global_kept() -> Iterator[None]:
 
 @contextmanager
 def global_draws() -> Iterator[list[str]]:
-    """Collects the names of the global generators (random, NumPy, torch) that the block drew from."""
+    """Yield a list that, after the block, names the global generators (random, NumPy, torch) that it drew from."""
     import numpy as np
     import torch
 

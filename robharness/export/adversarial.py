@@ -1,8 +1,8 @@
-"""What attacks made, as files that anyone can judge again with NumPy and a network; made anew, since no store holds it.
+"""Export of adversarial examples as files that can be judged again with NumPy and a network.
 
-A cell is a folder: `cell.json` says which, and every `00000-00128.npz` holds the images of positions 0 to 127, as the
-network takes them, float32 in [0, 1], (N, *shape), their labels, the predictions and the examples' ids. Files appear
-whole; those that are there already are left as they are, and no position is in two of them.
+The examples are computed again, since no store holds them. A cell is a folder with its description, `cell.json`. Every
+`00000-00128.npz` holds positions 0 to 127: network inputs, float32 in [0, 1], (N, *shape), labels, predictions and ids.
+Files appear whole. Existing files are kept, and no position is in two of them.
 """
 
 from __future__ import annotations
@@ -19,19 +19,24 @@ import numpy as np
 from robharness.errors import ContractViolation, OutOfMemory, UserError
 from robharness.evaluation import loading, outcomes
 from robharness.evaluation.batch import Batch
-from robharness.evaluation.referee import Outcome
+from robharness.evaluation.outcomes import BatchOutcome
 from robharness.planning.cells import Cell, Plan
 from robharness.store.spans import Span, uncovered
 from robharness.store.store import Store
 
 PASSES = 4
-"""Passes per file."""
+"""Number of passes per file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A cell's folder. n: images in it. unreadable: examples that are broken, and so not in it. stored: how many of the
-    predictions are in the store; differing: how many of those are not what was found now."""
+    """The exported folder of a cell.
+
+    n: examples in it.
+    unreadable: examples that cannot be read, and so are not in it.
+    stored: exported examples whose prediction is in the store.
+    differing: exported examples whose prediction differs from the stored one.
+    """
 
     cell: Cell
     folder: Path
@@ -42,38 +47,43 @@ class Exported:
 
 
 def export_adversarial(
-    plan: Plan, store: Store, folder: Path, *, device: str, rows: int | None = None
+    plan: Plan, store: Store, folder: Path, *, device: str, batch_size: int | None = None
 ) -> Iterator[Exported]:
-    """Write what the attacks of the plan make into the folder, a cell after the other.
+    """Write the adversarial examples of a plan's attacks into a folder, and yield cell by cell.
 
-    rows: examples per pass; with those of a run, the outcomes are those of the run. Raises UserError where the plan has
-    no attack, where a folder holds another cell, or an attack fails.
+    store: the results to compare the predictions with.
+    device: as torch names it.
+    batch_size: examples per pass; with the batch size of a run, the outcomes are those of the run.
+    Raises UserError if the plan has no attack, or if a folder holds another cell, and ContractViolation if an attack
+    fails.
     """
     attacks = [cell for cell in plan.cells if cell.kind == "attack"]
     if not attacks:
-        raise UserError("there is no attack to export among these cells. See: robharness plan SUITE")
+        raise UserError(
+            f"there is no attack to export among these cells. See: robharness plan {plan.suite.path_for_shell}"
+        )
     for model in plan.models:
         cells = [cell for cell in attacks if cell.model is model]
         folders = {cell.key: _opened(folder, cell) for cell in cells}
         if not cells:
             continue
         try:
-            loaded = loading.load_model(plan, model, device=device, rows=rows)
+            loaded = loading.load_model(plan, model, device=device, batch_size=batch_size)
         except OutOfMemory as error:
-            raise UserError(f"memory is too small for {error.rows} examples per pass; add --batch-size N") from error
+            fewer = max(1, error.rows // 2)
+            raise UserError(
+                f"memory is too small for passes of {error.rows} examples. Try: robharness export-adversarial "
+                f"{plan.suite.path_for_shell} -o {folder} --batch-size {fewer}"
+            ) from error
         start, stop = plan.span
-        step = PASSES * loaded.classifier.rows
+        step = PASSES * loaded.classifier.batch_size
         for first in range(start, stop, step):
             chunk = first, min(first + step, stop)
-            gaps = {cell.key: uncovered(_spans(folders[cell.key]), chunk) for cell in cells}
-            for span in sorted({span for missing in gaps.values() for span in missing}):
+            missing = {cell.key: uncovered(_spans(folders[cell.key]), chunk) for cell in cells}
+            for span in sorted({span for spans in missing.values() for span in spans}):
                 batches = _read(loaded, span)
-                for family in outcomes.group_cells([cell for cell in cells if span in gaps[cell.key]]):
-                    found = [outcomes.outcomes(loaded, family, batch, span) for _, batch in batches]
-                    for cell in family:
-                        parts = [
-                            (batch, next(outcomes)[0]) for (_, batch), outcomes in zip(batches, found, strict=True)
-                        ]
+                for group in outcomes.group_cells([cell for cell in cells if span in missing[cell.key]]):
+                    for cell, parts in outcomes.outcomes_by_cell(loaded, group, batches, span):
                         if parts:
                             _write(_file(folders[cell.key], span), parts)
         loaded.reader.threads.close()
@@ -83,7 +93,7 @@ def export_adversarial(
 
 def _read(loaded: loading.LoadedModel, span: Span) -> list[tuple[np.ndarray, Batch]]:
     try:
-        return loaded.reader.batches(loaded.reader.pictures(*span))
+        return loaded.reader.batches(loaded.reader.images(*span))
     except ContractViolation:
         raise
     except Exception as error:  # a data set may raise anything
@@ -91,19 +101,19 @@ def _read(loaded: loading.LoadedModel, span: Span) -> list[tuple[np.ndarray, Bat
 
 
 def _opened(folder: Path, cell: Cell) -> Path:
-    """The cell's folder, with its description."""
+    """Create the cell's folder, with its description. Raises UserError if the folder holds another cell."""
     names = [re.sub(r"[^\w=.,() -]", "_", name) for name in (cell.model.label, cell.short_name)]
-    place = folder.joinpath(*names)
-    description = place / "cell.json"
-    about = {"model": cell.model.label, "data": cell.data.name, "perturbation": cell.short_name, "key": cell.key}
+    path = folder.joinpath(*names)
+    file = path / "cell.json"
+    description = {"model": cell.model.label, "data": cell.data.name, "perturbation": cell.short_name, "key": cell.key}
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        if description.exists() and json.loads(description.read_text()).get("key") != cell.key:
-            raise UserError(f"{place} holds another cell of that name; write to another folder: -o {folder}-2")
-        description.write_text(json.dumps(about | {"identity": cell.identity}, indent=1, ensure_ascii=False) + "\n")
+        path.mkdir(parents=True, exist_ok=True)
+        if file.exists() and json.loads(file.read_text()).get("key") != cell.key:
+            raise UserError(f"{path} holds another cell of that name; write to another folder: -o {folder}-2")
+        file.write_text(json.dumps(description | {"identity": cell.identity}, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
-        raise UserError(f"{place}: {error.strerror}. See: ls -ld {folder}") from None
-    return place
+        raise UserError(f"{path}: {error.strerror}. See: ls -ld {folder}") from None
+    return path
 
 
 def _file(folder: Path, span: Span) -> Path:
@@ -111,17 +121,17 @@ def _file(folder: Path, span: Span) -> Path:
 
 
 def _spans(folder: Path) -> list[Span]:
-    """The positions that files are there for."""
+    """Return the spans of positions whose files exist."""
     found = [re.fullmatch(r"([0-9]+)-([0-9]+)\.npz", path.name) for path in folder.iterdir()]
     return [(int(match[1]), int(match[2])) for match in found if match]
 
 
-def _write(path: Path, parts: list[tuple[Batch, Outcome]]) -> None:
-    """Videos as the network takes them: (N, C, T, H, W), or (N, clips, C, T, H, W) of several clips each."""
-    images = np.concatenate([_as_taken(batch, outcome) for batch, outcome in parts])
-    labels = np.concatenate([batch.labels.cpu().numpy() for batch, _ in parts])
-    predictions = np.concatenate([outcome.prediction for _, outcome in parts])
-    ids = [id for batch, _ in parts for id in batch.ids]
+def _write(path: Path, parts: list[BatchOutcome]) -> None:
+    """Write the outcomes of a span. Raises UserError if the file cannot be written."""
+    images = np.concatenate([_network_inputs(part) for part in parts])
+    labels = np.concatenate([part.batch.labels.cpu().numpy() for part in parts])
+    predictions = np.concatenate([part.outcome.prediction for part in parts])
+    ids = [id for part in parts for id in part.batch.ids]
     unfinished = path.with_suffix(".tmp")
     try:
         with unfinished.open("wb") as file:
@@ -132,16 +142,18 @@ def _write(path: Path, parts: list[tuple[Batch, Outcome]]) -> None:
         raise UserError(f"{path}: {error.strerror}. See: df {path.parent}") from None
 
 
-def _as_taken(batch: Batch, outcome: Outcome) -> np.ndarray:
-    inputs = outcome.inputs
-    if batch.cut is not None:
-        clips = batch.cut.clips(inputs)
-        inputs = clips if batch.cut.n_clips == 1 else clips.view(len(batch), -1, *clips.shape[1:])
-    taken: np.ndarray = inputs.cpu().contiguous().numpy()
-    return taken
+def _network_inputs(part: BatchOutcome) -> np.ndarray:
+    """Return inputs as the network takes them, (N, *shape); of videos with several clips (N, clips, C, T, H, W)."""
+    inputs, layout = part.outcome.inputs, part.batch.clip_layout
+    if layout is not None:
+        clips = layout.clips(inputs)
+        inputs = clips if layout.n_clips == 1 else clips.view(len(part.batch), -1, *clips.shape[1:])
+    array: np.ndarray = inputs.cpu().contiguous().numpy()
+    return array
 
 
 def _compared(cell: Cell, folder: Path, store: Store, span: Span) -> Exported:
+    """Compare the exported predictions of a cell with the stored ones."""
     start, stop = span
     rows = store.read(cell.key, stop, ["example", "prediction"])
     known = {}

@@ -1,8 +1,8 @@
-"""Corrupted copies of a data set as files, in the layouts of ImageNet-C and CIFAR-C, rendered as a run would.
+"""Export of corrupted copies of a data set as files, in the layouts of ImageNet-C and CIFAR-C.
 
-A picture depends on the suite's seed, the canvas, the corruption and the example's id alone, so what is read from these
-files later is what a run renders. Files appear whole: those that are there already are left as they are. An array of
-CIFAR-C grows beside its place, with a count of the pictures in it, and takes its name when it is whole.
+A corrupted image depends only on the suite's seed, the canvas, the corruption and the example's id, so these files hold
+the images that a run computes. Files appear whole, and existing files are kept. An unfinished array of CIFAR-C has
+another name, with a count of its blocks beside it, and gets its own name when it is whole.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from robharness.errors import ContractViolation, UserError
-from robharness.evaluation import images, perturb
+from robharness.evaluation import images as encoding
+from robharness.evaluation import perturb
 from robharness.evaluation.reader import Reader
 from robharness.evaluation.rng import global_seed
 from robharness.planning.cells import BLOCK, PlannedData
@@ -31,12 +32,15 @@ from robharness.suite import Perturbation, Suite
 
 Layout = Literal["imagenet-c", "cifar-c"]
 MANIFEST = "robharness.json"
-"""Says what is in the folder; a folder whose manifest says something else is refused."""
+"""The file that describes a folder; a folder whose manifest differs is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rendering:
-    """What is to be rendered. corruptions: the folder or array of each -> the corruption at each of its severities."""
+    """Corrupted images to be written.
+
+    corruptions: name of a folder or an array -> the corruption at each of its severities.
+    """
 
     suite: Suite
     data: PlannedData
@@ -46,14 +50,18 @@ class Rendering:
 
     @property
     def work(self) -> int:
-        """Pictures in all."""
+        """The number of images to write."""
         return self.data.n * sum(map(len, self.corruptions.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """Pictures of one corruption at one severity that are there now. made: of these n, by this call; unreadable:
-    examples that are broken, which have no picture."""
+    """Written images of one corruption at one severity.
+
+    n: images that exist now.
+    made: images that this call wrote.
+    unreadable: examples that cannot be read, and so have no image.
+    """
 
     perturbation: Perturbation
     n: int
@@ -64,14 +72,19 @@ class Rendered:
 def plan_rendering(
     suite: Suite, data_root: Path, folder: Path, *, layout: Layout, limit: int | None = None
 ) -> Rendering:
-    """What a suite's corruptions make of its data. limit: examples, a prefix of the fixed order.
+    """Plan the export of a suite's corruptions.
 
-    Raises UserError where the suite has nothing to render, where two corruptions would share a place, and where data
-    are not there.
+    data_root: the folder of data and weights.
+    folder: the folder to write to.
+    limit: the number of examples, a prefix of the fixed order.
+    Raises UserError if the suite has nothing to render, if two corruptions would have one name, or if data are missing.
     """
     rendered = [p for p in suite.perturbations if p.kind == "corruption" and not p.is_stored]
     if suite.dataset.spec.kind != "image":
-        raise UserError(f"{suite.dataset.name} holds {suite.dataset.spec.kind}s, and what is written are pictures")
+        raise UserError(
+            f"{suite.dataset.name} holds {suite.dataset.spec.kind}s, and only images can be exported. "
+            f"See: robharness list datasets"
+        )
     if not rendered:
         stored = any(p.is_stored for p in suite.perturbations)
         why = "all its corruptions are files already" if stored else "it has no corruptions"
@@ -82,8 +95,8 @@ def plan_rendering(
         same = corruptions.setdefault(name, [])
         if same and draw_address(same[0]) != draw_address(perturbation):
             raise UserError(
-                f"{same[0].entry.name} and {perturbation.entry.name} (or two ways of one) would both be written to "
-                f"'{name}'; leave one out of the suite"
+                f"{same[0].entry.name} and {perturbation.entry.name} (or one with two sets of options) would both be "
+                f"written to '{name}'; leave one out of the suite"
             )
         if suite.dataset.spec.kind not in perturbation.entry.spec.inputs:
             raise UserError(
@@ -94,22 +107,25 @@ def plan_rendering(
     for same in corruptions.values():
         same.sort(key=lambda perturbation: int(perturbation.severity or 0))
     if layout == "cifar-c" and len({tuple(p.severity for p in same) for same in corruptions.values()}) > 1:
-        raise UserError("one labels.npy serves all arrays of CIFAR-C; ask for all corruptions at the same severities")
+        raise UserError("all arrays of CIFAR-C share one labels.npy; give all corruptions the same severities")
     if layout == "cifar-c" and suite.compat != "none":
         raise UserError("an array of CIFAR-C holds pixels, not files; take `compat` out of the suite")
     data = plan_data(suite, data_root, limit)
     if layout == "cifar-c" and data.n < len(data.order):
-        raise UserError("an array of CIFAR-C holds the whole split; leave out --limit and the suite's `limit`")
+        raise UserError(
+            f"an array of CIFAR-C holds the whole split, and a limit selects {data.n} of {len(data.order)} examples; "
+            f"remove the limit of this call and of the suite"
+        )
     if layout == "imagenet-c":
-        _file_names(data, suite)  # raises before anything is written
+        _file_names(data, suite, folder)  # raises before any file is written
     return Rendering(suite=suite, data=data, corruptions=corruptions, layout=layout, folder=folder)
 
 
 def render(rendering: Rendering, progress: Callable[[int, str], None] = lambda done, name: None) -> Iterator[Rendered]:
-    """Write what is not there yet, a corruption at a severity after the other.
+    """Write the missing images, and yield after each severity of each corruption.
 
-    progress: called with the number of pictures that are done, or were before, and the corruption's name. Raises
-    UserError for a folder that holds something else, and ContractViolation for a corruption that breaks a rule.
+    progress: called with the number of images that were written or existed, and the corruption's name.
+    Raises UserError for a folder with other content, and ContractViolation for a corruption that breaks its contract.
     """
     _describe(rendering)
     reader = Reader(data=rendering.data, canvas=rendering.suite.canvas, model=None, device=torch.device("cpu"))
@@ -139,11 +155,11 @@ def _rendered(
         raise ContractViolation(
             f"{perturbation.entry.name} cannot be built: {type(error).__name__}: {error}"
         ) from error
-    for start in range(0, n, BLOCK):  # whole blocks, since what draws from global generators is seeded for these
+    for start in range(0, n, BLOCK):  # whole blocks, since corruptions that draw from global generators are seeded so
         positions = range(start, min(start + BLOCK, n))
         if not files.has(perturbation, positions):
-            pictures, broken = _block(rendering, reader, perturbation, built, start)
-            wanted = {position: picture for position, picture in pictures.items() if position in positions}
+            images, broken = _block(rendering, reader, perturbation, built, start)
+            wanted = {position: image for position, image in images.items() if position in positions}
             made += files.write(perturbation, positions, wanted)
             unreadable += len(broken & set(positions))
         progress(len(positions), perturbation.name)
@@ -153,43 +169,44 @@ def _rendered(
 def _block(
     rendering: Rendering, reader: Reader, perturbation: Perturbation, built: Any, start: int
 ) -> tuple[dict[int, np.ndarray], set[int]]:
-    """The corrupted pictures of a block by position, uint8 (H, W, C); and the positions that cannot be read."""
+    """Return the corrupted images of a block by position, uint8 (H, W, C), and the unreadable positions."""
     data = rendering.data
     try:
-        read = reader.pictures(start, min(start + BLOCK, len(data.order)))
+        read = reader.images(start, min(start + BLOCK, len(data.order)))
         batches = reader.batches(read)
     except ContractViolation:
         raise
     except Exception as error:  # a data set may raise anything
         raise ContractViolation(f"{data.entry.name}: {type(error).__name__}: {error}", by="data") from error
     seed = perturb.block_seed(rendering.suite.seed, draw_address(perturbation), start)
-    pictures: dict[int, np.ndarray] = {}
+    images: dict[int, np.ndarray] = {}
+    member = perturb.Member("", built)
     for positions, batch in batches:
         with global_seed(seed) if perturbation.entry.spec.randomness == "global" else nullcontext():
             try:
-                x, _, _ = perturb.perturb_checked(perturbation, ("", built), batch, rendering.suite.seed)
+                x, _, _ = perturb.perturb_checked(perturbation, member, batch, rendering.suite.seed)
             except ContractViolation as error:
                 raise ContractViolation(f"{perturbation.entry.name} of {perturbation.entry.origin}: {error}") from error
-        pictures |= dict(zip(positions.tolist(), x.numpy(), strict=True))
-    return pictures, set(read.unreadable)
+        images |= dict(zip(positions.tolist(), x.numpy(), strict=True))
+    return images, set(read.unreadable)
 
 
 class _Folders:
-    """`<folder>/<corruption>/<severity>/<class>/<name>.png`, without loss, or the .JPEG that was published."""
+    """Image files `<folder>/<corruption>/<severity>/<class>/<name>.png`, or .JPEG as published for ImageNet-C."""
 
     def __init__(self, rendering: Rendering, name: str) -> None:
         self._data, self._top = rendering.data, rendering.folder / name
-        self._names = _file_names(rendering.data, rendering.suite)
-        self._encoded = images.encode_jpeg85 if rendering.suite.compat == "imagenet-c" else images.encode_png
+        self._names = _file_names(rendering.data, rendering.suite, rendering.folder)
+        self._encoded = encoding.encode_jpeg85 if rendering.suite.compat == "imagenet-c" else encoding.encode_png
 
     def has(self, perturbation: Perturbation, positions: range) -> bool:
         return all(self._file(perturbation, position).exists() for position in positions)
 
-    def write(self, perturbation: Perturbation, positions: range, pictures: Mapping[int, np.ndarray]) -> int:
-        """Those that are not there; returns how many."""
-        missing = [position for position in pictures if not self._file(perturbation, position).exists()]
+    def write(self, perturbation: Perturbation, positions: range, images: Mapping[int, np.ndarray]) -> int:
+        """Write the missing images; return their number."""
+        missing = [position for position in images if not self._file(perturbation, position).exists()]
         for position in missing:
-            _write_whole(self._file(perturbation, position), self._encoded(pictures[position]))
+            _write_whole(self._file(perturbation, position), self._encoded(images[position]))
         return len(missing)
 
     def finish(self) -> None: ...
@@ -199,14 +216,15 @@ class _Folders:
 
 
 class _Array:
-    """`<folder>/<corruption>.npy`, uint8 (severities * N, H, W, C), each severity in the data's own order.
+    """An array `<folder>/<corruption>.npy`, uint8 (severities * N, H, W, C), each severity in the data set's own order.
 
-    Until it is whole it is `<corruption>.npy.part`, and `<corruption>.npy.count` says how many of its blocks are done.
+    An unfinished array is `<corruption>.npy.part`, and `<corruption>.npy.count` holds the number of finished blocks.
     """
 
     def __init__(self, rendering: Rendering, name: str) -> None:
         self._data, self._severities = rendering.data, [p.severity for p in rendering.corruptions[name]]
         self._path = rendering.folder / f"{name}.npy"
+        self._as_files = _command(rendering.suite, rendering.folder, "imagenet-c")
         self._part, self._count = (self._path.with_suffix(f".npy.{end}") for end in ("part", "count"))
         self._array: np.ndarray | None = None
         self._done = 0
@@ -218,23 +236,23 @@ class _Array:
     def has(self, perturbation: Perturbation, positions: range) -> bool:
         return self._path.exists() or self._block(perturbation, positions) < self._done
 
-    def write(self, perturbation: Perturbation, positions: range, pictures: Mapping[int, np.ndarray]) -> int:
-        if len(pictures) < len(positions):
-            broken = next(position for position in positions if position not in pictures)
+    def write(self, perturbation: Perturbation, positions: range, images: Mapping[int, np.ndarray]) -> int:
+        if len(images) < len(positions):
+            broken = next(position for position in positions if position not in images)
             name = self._data.ids(broken, broken + 1)[0]
-            raise UserError(f"'{name}' cannot be read, and an array has no gaps. Try: --layout imagenet-c")
+            raise UserError(f"'{name}' cannot be read, and an array needs every example. Try: {self._as_files}")
         n = len(self._data.order)
         with _translate_os_errors(self._part):
             if self._array is None:
-                shape = (len(self._severities) * n, *pictures[positions[0]].shape)
+                shape = (len(self._severities) * n, *images[positions[0]].shape)
                 self._array = np.lib.format.open_memmap(self._part, mode="w+", dtype=np.uint8, shape=shape)
             first = self._severities.index(perturbation.severity) * n
-            for position, picture in pictures.items():
-                self._array[first + self._data.order[position]] = picture
-            self._array.flush()  # type: ignore[attr-defined]  # a memmap: first the pictures, then the count of them
+            for position, image in images.items():
+                self._array[first + self._data.order[position]] = image
+            self._array.flush()  # type: ignore[attr-defined]  # a memmap: first the images, then their count
         self._done = self._block(perturbation, positions) + 1
         _write_whole(self._count, str(self._done).encode())
-        return len(pictures)
+        return len(images)
 
     def finish(self) -> None:
         if not self._path.exists():
@@ -242,7 +260,7 @@ class _Array:
         self._count.unlink(missing_ok=True)
 
     def _block(self, perturbation: Perturbation, positions: range) -> int:
-        """The number of this block of this severity, in the order in which they are made."""
+        """Return the number of this block of this severity, in the order of writing."""
         blocks = -(-len(self._data.order) // BLOCK)
         return self._severities.index(perturbation.severity) * blocks + positions[0] // BLOCK
 
@@ -251,28 +269,36 @@ _Files = _Folders | _Array
 
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Endings of ids that are those of files; that of what is written stands for them."""
+"""Suffixes of ids that are names of files; the suffix of the written file replaces them."""
 
 
-def _file_names(data: PlannedData, suite: Suite) -> list[str]:
-    """`<class>/<name>.png` of every example: its id, below the number of its class where it is not in a folder."""
+def _command(suite: Suite, folder: Path, layout: Layout) -> str:
+    return f"robharness export-corruptions {suite.path_for_shell} -o {folder} --layout {layout}"
+
+
+def _file_names(data: PlannedData, suite: Suite, folder: Path) -> list[str]:
+    """Return `<class>/<name>.png` of every example: its id, in a folder with its class's number if it has no folder.
+
+    Raises UserError if an id is not a path below a folder, or if two examples have one name.
+    """
     ending, kept = ("JPEG", (".jpg", ".jpeg")) if suite.compat == "imagenet-c" else ("png", (".png",))
     names, width = [], len(str(max(map(int, data.dataset.labels))))
+    as_array = _command(suite, folder, "cifar-c")
     for id, label in zip(data.dataset.ids, data.dataset.labels, strict=True):
         path = PurePosixPath(id)
         if path.is_absolute() or ".." in path.parts:
-            raise UserError(f"the id '{id}' of {data.entry.name} is no path below a folder. Try: --layout cifar-c")
+            raise UserError(f"the id '{id}' of {data.entry.name} is not a path below a folder. Try: {as_array}")
         name = str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path) + f".{ending}"
-        folder = "" if len(path.parts) > 1 else f"{int(label):0{width}}/"
-        names.append(folder + (id if path.suffix.lower() in kept else name))
+        class_folder = "" if len(path.parts) > 1 else f"{int(label):0{width}}/"
+        names.append(class_folder + (id if path.suffix.lower() in kept else name))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"two examples of {data.entry.name} would both be written to '{twice}'. Try: --layout cifar-c")
+        raise UserError(f"two examples of {data.entry.name} would both be written to '{twice}'. Try: {as_array}")
     return names
 
 
 def _labels(rendering: Rendering) -> bytes:
-    """labels.npy of CIFAR-C: those of the whole split, once per severity."""
+    """Return CIFAR-C's labels.npy: the labels of the whole split, once per severity."""
     labels = [int(label) for label in rendering.data.dataset.labels]
     severities = len(next(iter(rendering.corruptions.values())))
     content = BytesIO()
@@ -281,42 +307,44 @@ def _labels(rendering: Rendering) -> bytes:
 
 
 def _describe(rendering: Rendering) -> None:
-    """Write the manifest, or check that what the folder holds goes together with this. Raises UserError."""
+    """Write the manifest. Raises UserError if the folder's manifest differs, since the files would not fit together."""
     path, suite = rendering.folder / MANIFEST, rendering.suite
-    about = {"layout": rendering.layout, "seed": suite.seed, "data": rendering.data.identity}
-    asked = {
+    description = {"layout": rendering.layout, "seed": suite.seed, "data": rendering.data.identity}
+    requested = {
         name: {**corruption_identity(several[0]), "revision": several[0].entry.spec.revision}
         | ({"severities": [p.severity for p in several]} if rendering.layout == "cifar-c" else {})
         for name, several in rendering.corruptions.items()
     }
-    there: dict[str, Any] = {}
+    existing: dict[str, Any] = {}
     if path.exists():
         with _translate_os_errors(path):
             try:
                 known = json.loads(path.read_text(encoding="utf-8"))
-                there = dict(known["corruptions"])
-                differ = [key for key, value in about.items() if known[key] != value]
+                existing = dict(known["corruptions"])
+                differ = [key for key, value in description.items() if known[key] != value]
             except (ValueError, KeyError, TypeError):
-                raise UserError(f"{path} is no manifest of ours; write to another folder: -o FOLDER") from None
-        differ = differ or [name for name in asked if there.get(name, asked[name]) != asked[name]]
+                raise UserError(
+                    f"{path} is no manifest of robharness; write to another folder: -o {rendering.folder}-2"
+                ) from None
+        differ = differ or [name for name in requested if existing.get(name, requested[name]) != requested[name]]
         if differ:
             raise UserError(
-                f"{rendering.folder} holds pictures with another {', '.join(differ)}; write to another folder: "
+                f"{rendering.folder} holds images with another {', '.join(differ)}; write to another folder: "
                 f"-o {rendering.folder}-2"
             )
     made_by = {name: version(name) for name in ("robharness", "numpy", "pillow")}
     written = {
         "suite": suite.name,
         "title": suite.title,
-        **about,
-        "corruptions": {**there, **asked},
+        **description,
+        "corruptions": {**existing, **requested},
         "made by": made_by,
     }
     _write_whole(path, (json.dumps(written, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """The file appears whole or not at all. Without fsync: a power cut may cost the last files, which is said here."""
+    """Write a file that appears whole or not at all. There is no fsync, so a power cut may lose the last files."""
     unfinished = path.with_name(f".{path.name}.tmp")
     with _translate_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -326,7 +354,7 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _translate_os_errors(path: Path) -> Iterator[None]:
-    """What goes wrong with a file, as a sentence."""
+    """Raise UserError instead of OSError in the block. path: the file that the message names."""
     try:
         yield
     except OSError as error:

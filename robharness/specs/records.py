@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from robharness.specs.budget import Budget
-from robharness.specs.inputs import InputSpec, Preprocessing
+from robharness.specs.inputs import Clips, InputSpec, Preprocessing
 from robharness.specs.protocols import Attack, Corruption, Dataset
 from robharness.specs.sources import Download, File, Train
 from robharness.specs.types import RESERVED, RUNTIME, Access, Kind, Need, Norm, Params, Randomness
@@ -70,10 +70,14 @@ class ModelSpec(_Record):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        clips = self.preprocessing.clips if self.preprocessing else None
-        if clips is not None and self.input.kind == "video" and self.input.shape[1] != clips.length:
-            frames = f"{self.input.shape[1]} frames in its input and {clips.length} in a clip"
+        if self.clips is not None and self.input.kind == "video" and self.input.shape[1] != self.clips.length:
+            frames = f"{self.input.shape[1]} frames in its input and {self.clips.length} in a clip"
             raise ValueError(f"ModelSpec: {self.name} has {frames}; both are those of one clip")
+
+    @property
+    def clips(self) -> Clips | None:
+        """The clips of a video that the model sees; None if it sees whole examples."""
+        return self.preprocessing.clips if self.preprocessing else None
 
 
 @dataclass(frozen=True, kw_only=True)

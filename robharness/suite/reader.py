@@ -424,7 +424,7 @@ class _Reader:
             if spec.input.kind != dataset.spec.kind:
                 sentence = f"{model.entry.name} takes {spec.input.kind}s, {dataset.name} holds {dataset.spec.kind}s"
                 self.error((*path, "model"), f"{sentence}. See: robharness list datasets")
-            clips = spec.preprocessing.clips if spec.preprocessing else None
+            clips = spec.clips
             if canvas is not None and clips is not None and clips.crops > 1:
                 sentence = f"{model.entry.name} looks at {clips.crops} squares of a frame, and a canvas is one square"
                 self.error((*path, "model"), f"{sentence}; write `preprocessing: {{clips: {{crops: 1}}}}` beside it")

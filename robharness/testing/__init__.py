@@ -1,4 +1,4 @@
-"""The author kit: a plugin's contract as pytest items, one per spec and check. Needs pytest: `robharness[testing]`."""
+"""Author kit: the contract of a plugin as pytest items, one per spec and check. Needs pytest: `robharness[testing]`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ def parametrize_with_checks(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     weights: Mapping[str, Path | Mapping[str, Path] | Callable[[], Any]] | None = None,
     classes: Mapping[str, int] | None = None,
-    pictures: Mapping[str, Mapping[str, Any]] | None = None,
+    images: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> pytest.MarkDecorator:
-    """Make of a test with the argument `check` one item per spec and check, e.g. [models/resnet50-input_untouched].
+    """Parametrize a test with the argument `check`: one item per spec and check.
+
+    An item's id is, e.g., [models/resnet50-input_untouched].
 
     ```python
     from robharness.testing import parametrize_with_checks
@@ -37,14 +39,16 @@ def parametrize_with_checks(
     ```
 
     plugin: a module or its name, the namespace of an installed plugin, or the path of a loose file.
-    only, leave_out: globs; of specs ("models/*", "resnet50") or of ids ("*-sha256_stated").
-    data_root: where data and weights are; by default as for `robharness run`.
-    options: by spec, what a suite would write beside `model:`, `attack:` or `corruption:`. weights: by model, the file
-    to build it from, files by name, or a function that makes and returns either. classes: by label space, how many it
-    has. pictures: by corruption, whose examples stand on its canvas, {"name", "split", "canvas"} as in a suite; needed
-    for pictures that were corrupted before. Keys of all but `classes` may be globs.
-    Raises UserError where the plugin cannot be loaded, nothing is left to check, or a key fits no spec. Weights and
-    data that are not there make items that fail, with the sentence of `Missing`.
+    only, leave_out: globs of specs ("models/*", "resnet50") or of ids ("*-sha256_stated").
+    data_root: the folder of data and weights; by default as for `robharness run`.
+    options: spec -> the keys that a suite would write beside `model:`, `attack:` or `corruption:`.
+    weights: model -> its file, its files by name, or a function that makes and returns either.
+    classes: label space -> its number of classes.
+    images: corruption -> the examples on its canvas, {"name", "split", "canvas"} as in a suite; needed for stored
+        corruptions.
+    The keys of all mappings but `classes` may be globs.
+    Raises UserError if the plugin cannot be loaded, if nothing is left to check, or if a key fits no spec. Missing
+    weights and data make items that fail, with the message of `MissingResource`.
     """
     found = checks(
         plugin,
@@ -54,6 +58,6 @@ def parametrize_with_checks(
         options=options,
         weights=weights,
         classes=classes,
-        pictures=pictures,
+        images=images,
     )
     return pytest.mark.parametrize("check", found, ids=str)

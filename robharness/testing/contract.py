@@ -1,4 +1,4 @@
-"""What a check is, and on what: every spec of a plugin, loaded as the command would load it. No torch here."""
+"""Checks and their subjects: every spec of a plugin, loaded as the command line loads it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from robharness.plugins import KINDS, Entry, PluginOrigin, Registry, installed_p
 from robharness.session import data_root as default_data_root
 
 PLUGIN = "plugin"
-"""The kind of what is checked of a plugin as a whole, beside those of `KINDS`."""
+"""The kind of checks of a plugin as a whole, beside those of `KINDS`."""
 
 CLASSES = {
     "imagenet-1k": 1000,
@@ -32,23 +32,29 @@ CLASSES = {
     "mnist": 10,
     "digits": 10,
 }
-"""The sizes of label spaces that everybody means the same by."""
+"""Number of classes of well-known label spaces."""
 
 
 class Broken(AssertionError):
-    """A rule of the contract that a plugin breaks."""
+    """A plugin breaks a rule of the contract."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plugin:
-    """Where a plugin is, the same in every process. place: its module's name, or the path of a loose file."""
+    """The location of a plugin, the same in every process.
+
+    place: its module's name, or the path of a loose file.
+    """
 
     namespace: str
     place: str
 
     @classmethod
     def find(cls, plugin: str | Path | ModuleType) -> Plugin:
-        """The plugin that somebody means by this. Raises UserError where there is none."""
+        """Find a plugin by its module, its module's name, its namespace or its path.
+
+        Raises PluginLoadError if there is none.
+        """
         if isinstance(plugin, ModuleType):
             return cls._of_module(plugin)
         if isinstance(plugin, Path) or plugin.endswith(".py"):
@@ -62,12 +68,12 @@ class Plugin:
             return cls(namespace=plugin.rpartition(".")[2].removeprefix("robharness_"), place=plugin)
         known = did_you_mean(plugin, [name for source in sources for name in (source.namespace, source.location)])
         raise PluginLoadError(
-            f"'{plugin}' is no installed plugin and no module{known or '.'} See: robharness list plugins"
+            f"'{plugin}' is neither an installed plugin nor a module{known or '.'} See: robharness list plugins"
         )
 
     @classmethod
     def _of_module(cls, module: ModuleType) -> Plugin:
-        """By its name where another process finds it by that, else by its file."""
+        """Return the plugin by its name if another process can import that, else by its file."""
         file = getattr(module, "__file__", None)
         spec = importlib.util.find_spec(module.__name__) if _is_importable(module.__name__) else None
         if spec is not None and spec.origin == file:
@@ -78,7 +84,7 @@ class Plugin:
 
     @property
     def registry(self) -> Registry:
-        """What it declares, it alone. Raises PluginLoadError where it cannot be used."""
+        """The specs that this plugin alone declares. Raises PluginLoadError if it cannot be used."""
         return _registry(self)
 
 
@@ -106,10 +112,12 @@ def _registry(plugin: Plugin) -> Registry:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
-    """A spec with all that the author says of it; or, of the kind "plugin", all of a plugin.
+    """A spec with the author's settings, or a whole plugin if the kind is "plugin".
 
-    name: within the plugin; of a data set with its split, "digits/test". Passes to another process, which loads the
-    plugin again.
+    name: within the plugin; of a data set with its split, "digits/test".
+    split: of a data set, else "".
+    options, weights, classes, images: see `parametrize_with_checks`.
+    It can be pickled; another process loads the plugin again.
     """
 
     plugin: Plugin
@@ -120,7 +128,7 @@ class Subject:
     weights: Any = None
     data_root: Path = Path()
     classes: Mapping[str, int] = field(default_factory=dict)
-    pictures: Mapping[str, Any] | None = None
+    images: Mapping[str, Any] | None = None
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}"
@@ -130,6 +138,7 @@ class Subject:
 
     @property
     def entry(self) -> Entry:
+        """The registry's entry of the spec."""
         name = self.name.removesuffix(f"/{self.split}") if self.split else self.name
         found: Entry = getattr(self.plugin.registry, self.kind)[f"{self.plugin.namespace}/{name}"]
         return found
@@ -141,29 +150,29 @@ class Subject:
 
     @cached_property
     def files(self) -> Path | dict[str, Path] | None:
-        """The weights that the author gives, made if they have to be."""
+        """The weights that the author gives; a function is called to make them."""
         given = self.weights() if callable(self.weights) else self.weights
         if isinstance(given, Mapping):
             return {name: Path(path) for name, path in given.items()}
         return None if given is None else Path(given)
 
     def size_of(self, labels: str) -> int:
-        """How many classes a label space has. Raises UserError where nobody says so."""
+        """Return the number of classes of a label space. Raises UserError if it is not known."""
         known = {**CLASSES, **self.classes}
         if labels not in known:
-            raise UserError(f"nobody says how many classes '{labels}' has; write classes={{'{labels}': N}}")
+            raise UserError(f"the number of classes of '{labels}' is not known; write classes={{'{labels}': N}}")
         return known[labels]
 
 
 def params_of(entry: Entry, options: Mapping[str, Any]) -> Any:
-    """The options of a spec, read as from a suite, or None where it has none. Raises UserError."""
+    """Return the options of a spec, read as from a suite, or None if the spec has no options. Raises UserError."""
     cls = entry.spec.params
     known = [item.name for item in fields(cls)] if cls is not None else []
     short = entry.spec.name
     for key in options:
         if key not in known:
             near = did_you_mean(key, known) or f"; it has {', '.join(known) or 'none'}"
-            raise UserError(f"{entry.name} has no option '{key}'{near}. Mend options={{'{short}': ...}}")
+            raise UserError(f"{entry.name} has no option '{key}'{near}. Correct options={{'{short}': ...}}")
     if cls is None:
         return None
     try:
@@ -173,34 +182,35 @@ def params_of(entry: Entry, options: Mapping[str, Any]) -> Any:
             f"{'.'.join(map(str, item['loc']))}{': ' * bool(item['loc'])}{item['msg'].removeprefix('Value error, ')}"
             for item in error.errors()
         )
-        raise UserError(f"the options of {entry.name} are wrong: {wrong}. Mend options={{'{short}': ...}}") from None
+        raise UserError(f"the options of {entry.name} are wrong: {wrong}. Correct options={{'{short}': ...}}") from None
 
 
 Rule = Callable[[Subject], None]
-"""A rule of the contract: its name is the check's, the first line of its docstring says what must hold."""
+"""A rule of the contract: its name is the check's name, the first line of its docstring is the requirement."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One rule for one spec; call it. Its text is the id of a pytest item."""
+    """A rule for a spec, which is checked by a call. Its text is the id of a pytest item."""
 
     subject: Subject
     rule: Rule
 
     @property
     def name(self) -> str:
+        """The rule's name."""
         return self.rule.__name__
 
     @property
-    def says(self) -> str:
-        """The rule, in words."""
+    def requirement(self) -> str:
+        """The requirement of the rule, as a sentence."""
         return (self.rule.__doc__ or "").partition("\n")[0].removesuffix(".")
 
     def __str__(self) -> str:
         return f"{self.subject}-{self.name}"
 
     def __call__(self) -> None:
-        """Raises Broken, one sentence that names the spec, the rule and what was seen."""
+        """Check the rule. Raises Broken, with a sentence that names the spec, the rule and the observation."""
         __tracebackhide__ = True
         try:
             self.rule(self.subject)
@@ -211,8 +221,8 @@ class Check:
         except Exception as error:  # a plugin may raise anything
             raise self._broken(f"breaks {self.name}", f"it raised {type(error).__name__}: {error}") from error
 
-    def _broken(self, how: str, seen: str) -> Broken:
-        return Broken(f"{self.subject} of {self.subject.plugin.place} {how} ({self.says}): {seen}")
+    def _broken(self, verb: str, observation: str) -> Broken:
+        return Broken(f"{self.subject} of {self.subject.plugin.place} {verb} ({self.requirement}): {observation}")
 
 
 def checks(
@@ -224,13 +234,13 @@ def checks(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     weights: Mapping[str, Any] | None = None,
     classes: Mapping[str, int] | None = None,
-    pictures: Mapping[str, Mapping[str, Any]] | None = None,
+    images: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Check]:
-    """What `parametrize_with_checks` makes items of; the same parameters."""
+    """Return the checks of a plugin; the parameters are those of `parametrize_with_checks`."""
     found = Plugin.find(plugin)
-    said = {"options": options or {}, "weights": weights or {}, "pictures": pictures or {}}
-    subjects = list(_subjects(found, default_data_root(data_root), classes or {}, said))
-    for parameter, by_spec in said.items():
+    settings = {"options": options or {}, "weights": weights or {}, "images": images or {}}
+    subjects = list(_subjects(found, default_data_root(data_root), classes or {}, settings))
+    for parameter, by_spec in settings.items():
         for pattern in by_spec:
             if not any(_fits(pattern, subject) for subject in subjects):
                 names = [subject.name for subject in subjects]
@@ -244,15 +254,15 @@ def checks(
 
 
 def rules_of(subject: Subject) -> list[Rule]:
-    """The rules that hold for this spec, in the order of checking."""
-    module = import_module(f"robharness.testing.{subject.kind}")  # imports torch for some kinds, so not before
+    """Return the rules for this spec, in the order of checking."""
+    module = import_module(f"robharness.testing.{subject.kind}")  # here, since some kinds import torch
     spec = None if subject.kind == PLUGIN else subject.entry.spec
     when: Mapping[Rule, Callable[[Any], bool]] = getattr(module, "WHEN", {})
     return [rule for rule in module.RULES if rule not in when or when[rule](spec)]
 
 
 def _subjects(
-    plugin: Plugin, root: Path, classes: Mapping[str, int], said: Mapping[str, Mapping[str, Any]]
+    plugin: Plugin, root: Path, classes: Mapping[str, int], settings: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Subject]:
     common: dict[str, Any] = {"plugin": plugin, "data_root": root, "classes": classes}
     yield Subject(kind=PLUGIN, name=plugin.namespace, **common)
@@ -261,13 +271,13 @@ def _subjects(
         for entry in entries.values():
             for split in entry.spec.splits if kind == "datasets" else ("",):
                 name = f"{entry.spec.name}/{split}" if split else entry.spec.name
-                own = {key: _said(by_spec, kind, entry.spec.name) for key, by_spec in said.items()}
+                own = {key: _setting(by_spec, kind, entry.spec.name) for key, by_spec in settings.items()}
                 own["options"] = own["options"] or {}
                 yield Subject(kind=kind, name=name, split=split, **common, **own)
 
 
-def _said(by_spec: Mapping[str, Any], kind: str, name: str) -> Any:
-    """What is said of a spec: by its name, or else by the first glob that fits."""
+def _setting(by_spec: Mapping[str, Any], kind: str, name: str) -> Any:
+    """Return the setting of a spec: by its name, or else by the first glob that fits; None if there is none."""
     exact = [by_spec[key] for key in (f"{kind}/{name}", name) if key in by_spec]
     globs = [value for key, value in by_spec.items() if fnmatchcase(name, key) or fnmatchcase(f"{kind}/{name}", key)]
     return next(iter([*exact, *globs]), None)

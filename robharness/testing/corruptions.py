@@ -1,4 +1,4 @@
-"""The contract of corruptions: on pictures that are made up, or on those of a data set that the author names."""
+"""The contract of corruptions, on synthetic images or on those of a data set that the author names."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ def keeps_shape_and_type(corruption: Subject) -> None:
     spec = _spec(corruption)
     for canvas in _canvases(corruption):
         for severity in spec.severities:
-            referee.checked(corrupted(corruption, canvas, severity), canvas.pictures, notes=spec.notes)
+            referee.checked(corrupted(corruption, canvas, severity), canvas.images, notes=spec.notes)
 
 
 def belongs_to_the_example(corruption: Subject) -> None:
-    """A picture's corruption is the same again, in another order and without its neighbours."""
+    """An image's corruption is the same in another call, in another order and without other images."""
     spec = _spec(corruption)
     for canvas, severity in itertools.product(_canvases(corruption), spec.severities):
         whole, n = _pixels(corrupted(corruption, canvas, severity)), len(canvas.ids)
-        ways: dict[str, Sequence[int]] = {"again": range(n)}
-        if spec.randomness != "global":  # such a one gets the same whole blocks in every run
-            ways |= {"in another order": range(n - 1, -1, -1), "alone": [n - 1], "with fewer others": [0, n - 1]}
-        for how, rows in ways.items():
+        orders: dict[str, Sequence[int]] = {"in another call": range(n)}
+        if spec.randomness != "global":  # which gets the same whole blocks in every run
+            orders |= {"in another order": range(n - 1, -1, -1), "alone": [n - 1], "with fewer others": [0, n - 1]}
+        for condition, rows in orders.items():
             found = _pixels(corrupted(corruption, canvas, severity, list(rows)))
-            for row, picture in zip(rows, found, strict=True):
-                if not torch.equal(picture, whole[row]):
-                    raise Broken(f"at severity {severity} '{canvas.ids[row]}' comes out otherwise {how}")
+            for row, image in zip(rows, found, strict=True):
+                if not torch.equal(image, whole[row]):
+                    raise Broken(f"at severity {severity} '{canvas.ids[row]}' is corrupted differently {condition}")
 
 
 def canvas_untouched(corruption: Subject) -> None:
-    """The pictures that it is given stay as they are."""
+    """It does not change the images that it is given."""
     for canvas, severity in itertools.product(_canvases(corruption), _spec(corruption).severities):
         batch = _batch(canvas)
         before = batch.canvas.clone()
@@ -70,9 +70,9 @@ def canvas_untouched(corruption: Subject) -> None:
 
 
 def draws_as_declared(corruption: Subject) -> None:
-    """It draws what `randomness` says: from `rng` alone, from nothing, or, if declared, from global generators."""
+    """Its random numbers come from where `randomness` says: `rng` alone, nowhere, or global generators."""
     spec, canvases = _spec(corruption), _canvases(corruption)
-    corrupted(corruption, canvases[0], spec.severities[0])  # what it imports may draw what it likes, once
+    corrupted(corruption, canvases[0], spec.severities[0])  # imports may draw, once
     for canvas, severity in itertools.product(canvases, spec.severities):
         with global_draws() as drawn:
             corrupted(corruption, canvas, severity, as_declared=True)
@@ -84,10 +84,14 @@ RULES = (every_severity_runs, keeps_shape_and_type, belongs_to_the_example, canv
 
 
 class Canvas(NamedTuple):
-    """ids: of the examples. pictures: uint8 (N, H, W, 3), or (N, T, H, W, 3)."""
+    """Examples on a canvas.
+
+    ids: N texts.
+    images: uint8 (N, H, W, 3), or (N, T, H, W, 3).
+    """
 
     ids: Sequence[str]
-    pictures: Tensor
+    images: Tensor
 
 
 def corrupted(
@@ -99,7 +103,11 @@ def corrupted(
     batch: Batch | None = None,
     as_declared: bool = False,
 ) -> Tensor | Perturbed:
-    """What it returns for these rows of a canvas. as_declared: forbidden draws from `rng` raise Violation."""
+    """Return the result of a corruption for these rows of a canvas, by default all.
+
+    batch: the rows as a batch, if the caller needs it.
+    as_declared: whether draws from `rng` that are not declared raise ContractViolation.
+    """
     spec = _spec(corruption)
     batch = batch or _batch(canvas, rows)
     if spec.open is not None:
@@ -114,24 +122,27 @@ def corrupted(
 
 @lru_cache(maxsize=1)
 def _canvases(corruption: Subject) -> list[Canvas]:
-    """Pictures with edges, gradients and texture, videos of such, or the first of a data set. Raises UserError."""
-    spec, asked = _spec(corruption), corruption.pictures
-    if asked is None and spec.open is not None:
+    """Return images with edges, gradients and texture, videos of such images, or the first images of a data set.
+
+    Raises UserError for a stored corruption if the author names no data set.
+    """
+    spec, source = _spec(corruption), corruption.images
+    if source is None and spec.open is not None:
         raise UserError(
-            f"nobody says whose pictures {corruption} has; write pictures={{'{spec.name}': "
+            f"{corruption} holds corrupted images of a data set that is not named; write images={{'{spec.name}': "
             f"{{'name': 'datasets/NAME', 'split': 'SPLIT', 'canvas': SIDE}}}}"
         )
-    if asked is not None:
-        return [_of_data(corruption, **asked)]
-    return [_made_up(() if kind == "image" else (FRAMES,)) for kind in sorted(spec.inputs)]
+    if source is not None:
+        return [_of_data(corruption, **source)]
+    return [_synthetic(() if kind == "image" else (FRAMES,)) for kind in sorted(spec.inputs)]
 
 
-def _made_up(frames: tuple[int, ...]) -> Canvas:
+def _synthetic(frames: tuple[int, ...]) -> Canvas:
     y, x = np.mgrid[0:SIDE, 0:SIDE]
     waves = [60 * np.sin(x / (3 + c)) + 40 * np.cos(y / (7 - c)) + 100 + 60 * (x > y) for c in range(3)]
     noise = np.random.default_rng(0).normal(0, 8, (COUNT, *frames, SIDE, SIDE, 3))
-    pictures = (np.stack(waves, -1) + noise).clip(0, 255).astype(np.uint8)
-    return Canvas([f"made-up-{row}" for row in range(COUNT)], torch.from_numpy(pictures))
+    images = (np.stack(waves, -1) + noise).clip(0, 255).astype(np.uint8)
+    return Canvas([f"made-up-{row}" for row in range(COUNT)], torch.from_numpy(images))
 
 
 def _of_data(corruption: Subject, name: str, split: str, canvas: int) -> Canvas:
@@ -141,16 +152,16 @@ def _of_data(corruption: Subject, name: str, split: str, canvas: int) -> Canvas:
         entry = discover().find("datasets", name)
     dataset = entry.spec.open(corruption.data_root, split)
     count = min(COUNT, len(dataset.ids))
-    pictures = np.stack([on_canvas(np.asarray(dataset.read(index)), canvas) for index in range(count)])
-    return Canvas(list(dataset.ids[:count]), torch.from_numpy(pictures))
+    images = np.stack([on_canvas(np.asarray(dataset.read(index)), canvas) for index in range(count)])
+    return Canvas(list(dataset.ids[:count]), torch.from_numpy(images))
 
 
 def _batch(canvas: Canvas, rows: Sequence[int] | None = None) -> Batch:
     rows = list(range(len(canvas.ids))) if rows is None else list(rows)
     inputs, labels = torch.zeros(len(rows), 3, 8, 8), torch.zeros(len(rows), dtype=torch.long)
-    pictures = canvas.pictures[rows].clone()
-    frames = torch.arange(pictures.shape[1]).expand(len(rows), -1) if pictures.ndim == 5 else None
-    return Batch([canvas.ids[row] for row in rows], inputs, labels, pictures, frames=frames)
+    images = canvas.images[rows].clone()
+    frames = torch.arange(images.shape[1]).expand(len(rows), -1) if images.ndim == 5 else None
+    return Batch([canvas.ids[row] for row in rows], inputs, labels, images, frames=frames)
 
 
 def _pixels(returned: Tensor | Perturbed) -> Tensor:

@@ -1,4 +1,4 @@
-"""Ask a question in a fresh process: another interpreter, with other hashes of texts and nothing in memory."""
+"""Calls in a fresh process: another interpreter, with another hash seed and nothing in memory."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from typing import Any
 
 from robharness.testing.contract import Broken, Subject
 
-SECONDS = 600
-"""After which a process is taken to be stuck."""
+TIMEOUT = 600
+"""Seconds after which the process is killed."""
 
 
-def ask(question: Callable[[Subject], Any], subject: Subject) -> Any:
-    """What `question(subject)` gives there, plain data; `question` is a function of a module.
+def in_fresh_process(function: Callable[[Subject], Any], subject: Subject) -> Any:
+    """Return `function(subject)`, computed in a fresh process with as many torch threads as this one.
 
-    It has as many threads for torch as this one. Raises Broken where it ends badly.
+    function: a function of a module, which returns plain data.
+    Raises Broken if the process fails.
     """
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": seed}
     if torch := sys.modules.get("torch"):
         environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     done = subprocess.run(
-        [sys.executable, "-P", "-c", "from robharness.testing.fresh import answer; answer()"],
-        input=pickle.dumps((question, subject)),
+        [sys.executable, "-P", "-c", "from robharness.testing.fresh import respond; respond()"],
+        input=pickle.dumps((function, subject)),
         capture_output=True,
         env=environment,
-        timeout=SECONDS,
+        timeout=TIMEOUT,
         check=False,
     )
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        ended = lines[-1] if lines else f"exit code {done.returncode}"
-        raise Broken(f"a fresh process that does the same ended with: {ended}")
+        reason = lines[-1] if lines else f"exit code {done.returncode}"
+        raise Broken(f"a fresh process that does the same ended with: {reason}")
     return pickle.loads(done.stdout)
 
 
-def answer() -> None:
-    """What the other process does: what is printed there goes to the error stream."""
+def respond() -> None:
+    """Run the function in the fresh process; its prints go to standard error, its result to standard output."""
     with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)
-        question, subject = pickle.load(sys.stdin.buffer)
-        pickle.dump(question(subject), out)
+        function, subject = pickle.load(sys.stdin.buffer)
+        pickle.dump(function(subject), out)

@@ -1,4 +1,4 @@
-"""The contract of metrics, on a small result that is stored as any other."""
+"""The contract of metrics, on a small stored result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from robharness.testing.contract import Broken, Subject
 
 
 def gives_numbers_by_label(metric: Subject) -> None:
-    """From stored results comes a mapping of the models' labels to numbers, or to numbers with plain details."""
+    """From stored results it returns a mapping of the models' labels to numbers, or to numbers with plain details."""
     with stored(metric) as found:
         values = metric.entry.spec.compute(found)
         if not isinstance(values, Mapping) or not values:
@@ -46,14 +46,14 @@ RULES = (gives_numbers_by_label, same_numbers_again)
 
 @contextmanager
 def stored(metric: Subject) -> Iterator[Results]:
-    """Two models, clean, under an attack of two budgets and a corruption of two severities, on 16 examples.
+    """Yield results of two models on a toy: clean, an attack at two budgets and a corruption at two severities.
 
-    Where the metric needs distances, also under an attack without a budget.
+    If the metric needs distances, there is also an attack without a budget.
     """
     with TemporaryDirectory() as folder:
         registry = toys.exact("image", 3).beside(metric.plugin.registry)
         toys.declare_perturbations(registry)
-        nearest = [{"attack": "testing/negative"}] if "distances" in metric.entry.spec.needs else []
+        minimal = [{"attack": "testing/negative"}] if "distances" in metric.entry.spec.needs else []
         suite: dict[str, Any] = {
             "robharness": 1,
             "name": "contract",
@@ -63,7 +63,7 @@ def stored(metric: Subject) -> Iterator[Results]:
                 {"model": "testing/exact-image-3", "label": "A", "reference": True},
                 {"model": "testing/exact-image-3", "label": "B"},
             ],
-            "attacks": [{"attack": "testing/sign", "eps": ["1/32", "1/16"]}, *nearest],
+            "attacks": [{"attack": "testing/sign", "eps": ["1/32", "1/16"]}, *minimal],
             "corruptions": [{"corruption": "testing/darker", "severity": [1, 2]}],
             "metrics": [metric.entry.name],
         }

@@ -23,14 +23,14 @@ from robharness.planning.weights import resolve
 from robharness.specs import Download, File, ModelSpec
 from robharness.suite import Model
 from robharness.testing.contract import Broken, Subject
-from robharness.testing.fresh import ask
+from robharness.testing.fresh import in_fresh_process
 
-ROWS = (4, 8)
-"""Of a pass: multiples of 4, whose rows keep their bits on CPUs; see `loading.batch_size_candidates`."""
+BATCH_SIZES = (4, 8)
+"""Multiples of 4, with which rows keep their bits on CPUs; see `loading.batch_size_candidates`."""
 
 
 def builds(model: Subject) -> None:
-    """`build` gives a torch.nn.Module, all of which goes into eval mode."""
+    """`build` returns a torch.nn.Module, all parts of which go into eval mode."""
     net = built(model).eval()
     training = [place or type(net).__name__ for place, module in net.named_modules() if module.training]
     if training:
@@ -38,19 +38,19 @@ def builds(model: Subject) -> None:
 
 
 def logits_fit_labels(model: Subject) -> None:
-    """The network gives finite logits, (N, classes), as many as its label space has."""
+    """The network returns finite logits, (N, classes), with as many classes as its label space."""
     spec = planned(model).entry.spec
     wanted = model.size_of(spec.labels)
-    logits = _classifier(model).logits(inputs(spec, ROWS[0]))
+    logits = _classifier(model).logits(inputs(spec, BATCH_SIZES[0]))
     if logits.shape[1] != wanted:
         raise Broken(f"it gives {logits.shape[1]} logits, and '{spec.labels}' has {wanted} classes")
     if not bool(torch.isfinite(logits).all()):
-        raise Broken("some of its logits are no finite numbers")
+        raise Broken("some of its logits are not finite")
 
 
 def same_logits_again(model: Subject) -> None:
     """Two passes of one input give the same logits, bit for bit."""
-    classifier, x = _classifier(model), inputs(planned(model).entry.spec, ROWS[0])
+    classifier, x = _classifier(model), inputs(planned(model).entry.spec, BATCH_SIZES[0])
     first, second = classifier.logits(x), classifier.logits(x)
     if not torch.equal(first, second):
         raise Broken(f"the second pass moved logits by up to {float((first - second).abs().max()):.3g}")
@@ -64,8 +64,8 @@ def same_state_again(model: Subject) -> None:
 
 
 def input_gradient(model: Subject) -> None:
-    """Every example has a gradient with respect to its input that is finite and not zero."""
-    found = _gradient(_classifier(model), inputs(planned(model).entry.spec, ROWS[0])).gradient
+    """The gradient with respect to every example's input is finite and not zero."""
+    found = _gradient(_classifier(model), inputs(planned(model).entry.spec, BATCH_SIZES[0])).gradient
     if not bool(torch.isfinite(found).all()):
         raise Broken("the gradient of the predicted class's logit is not finite")
     if not bool(found.flatten(1).any(1).all()):
@@ -73,8 +73,8 @@ def input_gradient(model: Subject) -> None:
 
 
 def input_untouched(model: Subject) -> None:
-    """A pass leaves its input as it is."""
-    net, x = built(model).eval(), inputs(planned(model).entry.spec, ROWS[0])
+    """A pass does not change its input."""
+    net, x = built(model).eval(), inputs(planned(model).entry.spec, BATCH_SIZES[0])
     before = x.clone()
     with torch.no_grad():
         net(x)
@@ -83,11 +83,11 @@ def input_untouched(model: Subject) -> None:
 
 
 def buffers_unchanged(model: Subject) -> None:
-    """Passes in eval mode, with and without gradients, leave parameters and buffers as they are."""
-    classifier, x = _classifier(model), inputs(planned(model).entry.spec, ROWS[0])
+    """Passes in eval mode, with and without gradients, do not change parameters and buffers."""
+    classifier, x = _classifier(model), inputs(planned(model).entry.spec, BATCH_SIZES[0])
     before = _state(classifier.net)
     classifier.logits(x)
-    with suppress(NoGradient):  # another check's affair
+    with suppress(NoGradient):  # `input_gradient` checks that
         _gradient(classifier, x)
     after = _state(classifier.net)
     if before != after:
@@ -96,7 +96,7 @@ def buffers_unchanged(model: Subject) -> None:
 
 def draws_nothing(model: Subject) -> None:
     """Neither `build` nor a pass draws from global random generators."""
-    built(model)  # what it imports may draw what it likes, once
+    built(model)  # imports may draw, once
     with global_draws() as drawn:
         net = built(model).eval()
     if drawn:
@@ -104,7 +104,7 @@ def draws_nothing(model: Subject) -> None:
             f"`build` draws from the global generator of {' and '.join(drawn)}; build under torch.device('meta'), or "
             f"draw from a torch.Generator"
         )
-    x = inputs(planned(model).entry.spec, ROWS[0])
+    x = inputs(planned(model).entry.spec, BATCH_SIZES[0])
     with global_draws() as drawn, torch.no_grad():
         net(x)
     if drawn:
@@ -112,20 +112,20 @@ def draws_nothing(model: Subject) -> None:
 
 
 def neighbours_change_nothing(model: Subject) -> None:
-    """A row's logits and gradient are the same alone, padded, and among others, bit for bit, in passes of one shape."""
+    """In passes of one shape, a row's logits and gradient are bit-equal alone, with padding and among other rows."""
     spec = planned(model).entry.spec
-    for rows in ROWS:
-        clips = spec.preprocessing and spec.preprocessing.clips
-        found = probe.probe(Classifier(built(model), rows=rows), spec.input.shape, clips)
+    for size in BATCH_SIZES:
+        found = probe.probe(Classifier(built(model), batch_size=size), spec.input.shape, spec.clips)
         if found["rows"] and found["gradients"] is not False:
             return
     what = "gradient" if found["rows"] else "logits"
-    raise Broken(f"a row's {what} depend on the other rows of a pass, with {' and with '.join(map(str, ROWS))} rows")
+    sizes = " and with ".join(map(str, BATCH_SIZES))
+    raise Broken(f"a row's {what} depend on the other rows of a pass, with {sizes} rows")
 
 
 def fresh_process(model: Subject) -> None:
-    """A fresh process builds the same state, and its logits are the same, bit for bit."""
-    (state, logits), (other_state, other_logits) = digests(model), ask(digests, model)
+    """A fresh process builds the same state, and its logits are bit-equal."""
+    (state, logits), (other_state, other_logits) = digests(model), in_fresh_process(digests, model)
     if state != other_state:
         raise Broken("a fresh process builds other parameters or buffers")
     if logits != other_logits:
@@ -133,39 +133,39 @@ def fresh_process(model: Subject) -> None:
 
 
 def features_are_vectors(model: Subject) -> None:
-    """The submodule that `features` names is there, and its output is finite vectors, (N, D) when flat."""
+    """The submodule that `features` names exists, and its flat output is finite vectors, (N, D)."""
     spec: ModelSpec = planned(model).entry.spec
-    if spec.features is None:  # `given` leaves it out for these options
+    if spec.features is None:  # `given` removes it for these options
         return
     net = built(model)
     if spec.features not in dict(net.named_modules()):
         children = ", ".join(name for name, _ in net.named_children())
         raise Broken(f"it has no part '{spec.features}'; its parts are {children}")
-    found = Classifier(net, rows=ROWS[0], features=spec.features).with_access("features").features(
-        inputs(spec, ROWS[0])
+    found = Classifier(net, batch_size=BATCH_SIZES[0], features=spec.features).with_access("features").features(
+        inputs(spec, BATCH_SIZES[0])
     )  # fmt: skip
     if not found.shape[1] or not bool(torch.isfinite(found).all()):
-        raise Broken(f"'{spec.features}' gives {tuple(found.shape)}, with values that are no finite numbers")
+        raise Broken(f"'{spec.features}' gives {tuple(found.shape)}, with values that are not finite")
 
 
 def licence_stated(model: Subject) -> None:
-    """The spec names the licence of the weights."""
+    """The spec states the licence of the weights."""
     if not _spec(model).licence.strip():
         raise Broken("`licence` is empty; write the one of the weights, e.g. 'Apache-2.0'")
 
 
 def paper_stated(model: Subject) -> None:
-    """The spec names a paper or a page that describes the model."""
+    """The spec states a paper or a page that describes the model."""
     if not _spec(model).paper.strip():
-        raise Broken("`paper` is empty; write its address")
+        raise Broken("`paper` is empty; write the address of one")
 
 
 def sha256_stated(model: Subject) -> None:
-    """Weights that are served somewhere, file by file, have a sha256."""
+    """Every file of weights that has an address to download from has a sha256."""
     for name, file in _declared(_spec(model)):
         if isinstance(file, File):
             served = re.search(rf"\w+://\S*/{re.escape(PurePath(file.path).name)}\b", file.get)
-            url = served[0] if served else None  # else it is made, unpacked or asked for
+            url = served[0] if served else None  # other files are made, unpacked or requested
         else:
             url = file.url
         if url and not file.sha256:
@@ -192,49 +192,50 @@ RULES = (
 WHEN = {features_are_vectors: lambda spec: spec.features is not None or spec.given is not None}
 
 
-@lru_cache(maxsize=1)  # checks come spec by spec, and hashing weights takes seconds
+@lru_cache(maxsize=1)  # checks are in the order of specs, and hashing weights takes seconds
 def planned(model: Subject) -> PlannedModel:
-    """The model with its options read and its weights found, as a plan has it. Raises UserError."""
+    """Return the model as a plan has it, with its options read and its weights found. Raises UserError."""
     entry = replace(model.entry, spec=_spec(model))
     ref = Model(entry=entry, params=model.params, label=str(model), reference=False, weights=model.files)
     return PlannedModel(ref=ref, weights=resolve(entry, model.files, model.data_root), identity={})
 
 
 def built(model: Subject) -> nn.Module:
-    """The network, built anew: no check sees what another one did to it."""
+    """Build the network again, so that no check sees changes of another check."""
     return loading.build_network(planned(model))
 
 
-def inputs(spec: ModelSpec, rows: int) -> Tensor:
-    """Inputs of 8-bit pixels, all different and the same every time, (rows, *shape)."""
-    pixels = np.random.default_rng(0).integers(0, 256, (rows, *spec.input.shape), np.uint8)
+def inputs(spec: ModelSpec, n: int) -> Tensor:
+    """Return inputs of 8-bit pixels, (n, *shape), that differ from each other and are the same at every call."""
+    pixels = np.random.default_rng(0).integers(0, 256, (n, *spec.input.shape), np.uint8)
     return torch.from_numpy(pixels).to(torch.float32) / 255
 
 
 def digests(model: Subject) -> tuple[str, str]:
-    """Of the state and of logits."""
+    """Return digests of the state and of logits."""
     classifier = _classifier(model)
-    logits = classifier.logits(inputs(planned(model).entry.spec, ROWS[0]))
+    logits = classifier.logits(inputs(planned(model).entry.spec, BATCH_SIZES[0]))
     return state_digest(classifier.net), hashlib.sha256(logits.numpy().tobytes()).hexdigest()
 
 
 def _spec(model: Subject) -> ModelSpec:
-    """With the fields that its options decide."""
+    """Return the spec with the fields that depend on its options."""
     spec: ModelSpec = model.entry.spec
     return replace(spec, **(spec.given(model.params) if spec.given else {}))
 
 
 def _classifier(model: Subject) -> Classifier:
-    return Classifier(built(model), rows=ROWS[0])
+    return Classifier(built(model), batch_size=BATCH_SIZES[0])
 
 
 def _gradient(classifier: Classifier, x: Tensor) -> Gradient:
-    """Of the predicted class's logit."""
+    """Return the gradient of the predicted class's logit."""
     predicted = classifier.decisions(x).clamp(min=0)
     return classifier.gradient(x, predicted, lambda logits, classes: logits.gather(1, classes[:, None])[:, 0])
 
 
 def _declared(spec: ModelSpec) -> Iterator[tuple[str, File | Download]]:
+    """Yield the names and sources of the declared files; the name of a single one is empty."""
     if isinstance(spec.weights, File | Download):
         yield "", spec.weights
     elif isinstance(spec.weights, Mapping):
@@ -242,7 +243,7 @@ def _declared(spec: ModelSpec) -> Iterator[tuple[str, File | Download]]:
 
 
 def _state(net: nn.Module) -> dict[str, str]:
-    """What every parameter and buffer is, by name."""
+    """Return a digest of every parameter and buffer, by name."""
     found = {}
     for name, value in [*net.named_parameters(), *net.named_buffers()]:
         bits = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

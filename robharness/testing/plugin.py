@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 
 from robharness.testing.contract import Broken, Subject
-from robharness.testing.fresh import ask
+from robharness.testing.fresh import in_fresh_process
 
 
 def listing_imports_no_torch(plugin: Subject) -> None:
-    """Listing what a plugin has imports no torch, in a fresh process.
+    """Listing a plugin's specs imports no torch, in a fresh process.
 
-    Hooks declare; `build` and `open` import. Otherwise `robharness list` takes seconds for everybody.
+    Hooks declare; `build` and `open` import. Otherwise `robharness list` takes seconds for every user.
     """
-    if ask(_has_torch, plugin):
+    if in_fresh_process(_has_torch, plugin):
         raise Broken("its hooks, or its module, import torch; import it in `build` or `perturb`")
 
 

@@ -1,9 +1,10 @@
-"""Small networks and pictures on which the right answer is known, declared as any plugin would.
+"""Small networks and images with known right answers, declared as a plugin declares its own.
 
-Exact: inputs count in whole 256ths, gradients in 1024ths, and weights are small integers, so that no sum in float32 is
-ever rounded, and outcomes must be bit-equal whatever the batch, the order and the shape of a pass. Line: two classes,
-whose margin is linear, so that the best attack is known in closed form. Deaf: there are gradients, but no input changes
-its mind. Smooth: real weights, a BatchNorm and a bend, as networks have them.
+Exact: inputs are whole 256ths, gradients 1024ths and weights small integers, so that no sum in float32 is rounded.
+    Outcomes must be bit-equal for every batch, order and shape of a pass.
+Line: two classes with a linear margin, so that the best attack is known in closed form.
+Constant: has gradients, but no input changes its prediction.
+Smooth: real weights, a BatchNorm and a nonlinearity, as common networks have.
 """
 
 from __future__ import annotations
@@ -34,39 +35,42 @@ from robharness.specs import (
 )
 
 SHAPES: dict[Kind, tuple[int, ...]] = {"image": (3, 8, 8), "video": (3, 4, 4, 4)}
-"""Of inputs; both have as many values."""
+"""Shapes of inputs; both have VALUES values."""
 VALUES = 192
 LEVELS, STEPS = 256, 1024
 HIDDEN = 32
 SOURCE = PluginOrigin(namespace="testing", distribution="robharness.testing")
 DUAL: dict[Norm, float] = {"linf": 1, "l2": 2, "l1": np.inf}
-"""The order of the norm that a gradient has where perturbations have this one."""
+"""The order of the dual norm, which measures gradients if perturbations have this norm."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Toy:
-    """A network and its examples, whose ids are "NAME-00" and on.
+    """A network and its examples, whose ids are "NAME-00", "NAME-01", ...
 
-    net: makes the network. pictures: uint8 (N, H, W, C) or (N, T, H, W, C). labels: (N,).
+    net: builds the network.
+    images: uint8 (N, H, W, C) or (N, T, H, W, C).
+    labels: (N,).
     """
 
     name: str
     kind: Kind
     net: Callable[[], nn.Module]
-    pictures: np.ndarray
+    images: np.ndarray
     labels: np.ndarray
 
     @property
     def x(self) -> Tensor:
         """The inputs, (N, *shape)."""
-        return torch.from_numpy(self.pictures).movedim(-1, 1).to(torch.float32) / 255
+        return torch.from_numpy(self.images).movedim(-1, 1).to(torch.float32) / 255
 
     @property
     def ids(self) -> list[str]:
+        """The examples' ids."""
         return [f"{self.name}-{row:02}" for row in range(len(self.labels))]
 
     def beside(self, registry: Registry) -> Registry:
-        """The registry with this toy as the model and the data set testing/NAME."""
+        """Return a copy of the registry with this toy as the model and the data set testing/NAME."""
         mixed = Registry()
         for kind in KINDS:
             getattr(mixed, kind).update(getattr(registry, kind))
@@ -85,7 +89,7 @@ class Toy:
             labels="toys",
             splits=("all",),
             kind=self.kind,
-            open=lambda root, split: _Opened(self.ids, self.labels.tolist(), self.pictures),
+            open=lambda root, split: _Opened(self.ids, self.labels.tolist(), self.images),
         )
         mixed.add("models", model, SOURCE)
         mixed.add("datasets", data, SOURCE)
@@ -96,15 +100,15 @@ class Toy:
 class _Opened:
     ids: list[str]
     labels: list[int]
-    pictures: np.ndarray
+    images: np.ndarray
 
     def read(self, index: int) -> np.ndarray:
-        picture: np.ndarray = self.pictures[index].copy()
-        return picture
+        image: np.ndarray = self.images[index].copy()
+        return image
 
 
 class Levels(torch.autograd.Function):
-    """x in [0, 1] in whole 256ths, as integers; backward as if nothing were rounded."""
+    """Round x in [0, 1] to integers, in units of 1 / 256; the backward pass ignores the rounding."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -116,7 +120,7 @@ class Levels(torch.autograd.Function):
 
 
 class Coarse(torch.autograd.Function):
-    """Logits as they are; their gradients in 1024ths, so that the last bits of an objective's do not matter."""
+    """Return logits unchanged and round their gradients to 1024ths, so that last bits of an objective do not matter."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:
@@ -128,9 +132,9 @@ class Coarse(torch.autograd.Function):
 
 
 class Exact(nn.Module):
-    """Integers throughout, below 2**24: levels, weights from -2 to 2, ReLU, weights from -2 to 2, a power of two.
+    """A network of integers below 2**24: levels, weights from -2 to 2, ReLU, weights from -2 to 2, a power of two.
 
-    classes: of the logits (N, classes); `body` gives features (N, 32).
+    classes: of the logits, (N, classes). The submodule `body` gives features, (N, 32).
     """
 
     def __init__(self, classes: int) -> None:
@@ -148,7 +152,7 @@ class Exact(nn.Module):
 
 
 class Line(nn.Module):
-    """Two classes, (offset, weights . x): the margin is linear. weights: (192,)."""
+    """A network with two logits, (offset, weights . x), so that the margin is linear. weights: (192,)."""
 
     def __init__(self, weights: np.ndarray, offset: float) -> None:
         super().__init__()
@@ -161,8 +165,8 @@ class Line(nn.Module):
         return torch.stack([torch.full_like(score, self.offset), score], 1)
 
 
-class Deaf(nn.Module):
-    """The first class wins by far more than any input can change. classes: 2 at least."""
+class Constant(nn.Module):
+    """A network whose first logit is larger by more than any input can change. classes: at least 2."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -176,7 +180,7 @@ class Deaf(nn.Module):
 
 
 class Smooth(nn.Module):
-    """Two layers with a BatchNorm and a GELU between; its running statistics are buffers. 5 classes."""
+    """Two linear layers with a BatchNorm and a GELU between, and 5 classes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -199,28 +203,30 @@ class Smooth(nn.Module):
 
 
 def exact(kind: Kind, classes: int, n: int = BLOCK) -> Toy:
-    """Exact, with random pixels; of six examples one is wrong already."""
+    """Return an exact toy with random pixels; one in six examples is wrong without an attack."""
     return _labelled(f"exact-{kind}-{classes}", kind, lambda: Exact(classes), _pixels(kind, n))
 
 
 def smooth(kind: Kind, n: int = BLOCK) -> Toy:
+    """Return a smooth toy with random pixels; one in six examples is wrong without an attack."""
     return _labelled(f"smooth-{kind}", kind, Smooth, _pixels(kind, n))
 
 
-def deaf(kind: Kind, classes: int, n: int) -> Toy:
+def constant(kind: Kind, classes: int, n: int) -> Toy:
+    """Return a toy that predicts class 0, the label, for every input."""
     return Toy(
-        name=f"deaf-{kind}-{classes}",
+        name=f"constant-{kind}-{classes}",
         kind=kind,
-        net=lambda: Deaf(classes),
-        pictures=_pixels(kind, n),
+        net=lambda: Constant(classes),
+        images=_pixels(kind, n),
         labels=np.zeros(n, np.int64),
     )
 
 
 def line(kind: Kind, norm: Norm, eps: float, shares: tuple[float, ...]) -> tuple[Toy, np.ndarray]:
-    """Line, far from the edges of the box, and how near each example is to the boundary, (N,).
+    """Return a line toy far from the edges of the box, and its examples' distances to the boundary over eps, (N,).
 
-    shares: the distance of examples, over eps; one of each class for each share. 8 bits meet them nearly.
+    shares: the wanted distances over eps, with one example of each class for each; 8-bit pixels meet them nearly.
     """
     draws = np.random.default_rng(3)
     weights = draws.normal(size=VALUES)
@@ -231,12 +237,12 @@ def line(kind: Kind, norm: Norm, eps: float, shares: tuple[float, ...]) -> tuple
     wanted = offset + ahead * np.repeat(shares, 2) * eps * slope
     x += ((wanted - x @ weights) / (weights @ weights))[:, None] * weights
     channels, *sides = SHAPES[kind]
-    pictures = np.moveaxis((x * 255).round().astype(np.uint8).reshape(-1, channels, *sides), 1, -1)
+    images = np.moveaxis((x * 255).round().astype(np.uint8).reshape(-1, channels, *sides), 1, -1)
     toy = Toy(
         name=f"line-{kind}-{norm}",
         kind=kind,
         net=lambda: Line(weights, float(offset)),
-        pictures=pictures,
+        images=images,
         labels=labels,
     )
     found = toy.x.double().flatten(1).numpy() @ weights
@@ -257,7 +263,7 @@ def declare_perturbations(registry: Registry) -> None:
     )
     far = AttackSpec(
         name="negative",
-        summary="The negative of the picture, however far that is",
+        summary="The negative of the image, at any distance",
         access="decision",
         params=NoOptions,
         threat=lambda params: ThreatModel(norm="l2"),
@@ -276,45 +282,51 @@ def declare_perturbations(registry: Registry) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class NoOptions:
-    """Nothing to choose."""
+    """No options."""
 
 
 class Sign:
+    """An attack: one step along the sign of the margin's gradient."""
+
     def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Tensor:
         gradient = batch.gradient(model, margin).gradient
         return (batch.x + eps * gradient.sign()).clamp(0, 1)
 
 
 class Negative:
+    """An attack without a budget: the negative of the input."""
+
     def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Tensor:
         return 1 - batch.x
 
 
 class Darker:
+    """A corruption: the image divided by 1 + severity."""
+
     def perturb(self, model: None, batch: Batch, severity: int, rng: ExampleRNG) -> Tensor:
         return batch.canvas // (1 + severity)
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """The best wrong logit minus the true one, (N,)."""
+    """Return the best wrong logit minus the true one, (N,)."""
     true = logits.gather(1, labels[:, None])[:, 0]
     return logits.scatter(1, labels[:, None], -torch.inf).amax(1) - true
 
 
-def _labelled(name: str, kind: Kind, net: Callable[[], nn.Module], pictures: np.ndarray) -> Toy:
-    """With the classes that the network gives as labels, every sixth the next one instead."""
-    unlabelled = Toy(name=name, kind=kind, net=net, pictures=pictures, labels=np.zeros(len(pictures), np.int64))
+def _labelled(name: str, kind: Kind, net: Callable[[], nn.Module], images: np.ndarray) -> Toy:
+    """Return a toy whose labels are the network's predictions, but the next class for every sixth example."""
+    unlabelled = Toy(name=name, kind=kind, net=net, images=images, labels=np.zeros(len(images), np.int64))
     with torch.no_grad():
         logits = net().eval()(unlabelled.x)
     labels = logits.argmax(1).numpy()
     labels[::6] = (labels[::6] + 1) % logits.shape[1]
-    return Toy(name=name, kind=kind, net=net, pictures=pictures, labels=labels)
+    return Toy(name=name, kind=kind, net=net, images=images, labels=labels)
 
 
 def _pixels(kind: Kind, n: int) -> np.ndarray:
     channels, *sides = SHAPES[kind]
-    pictures: np.ndarray = np.random.default_rng(0).integers(0, 256, (n, *sides, channels), np.uint8)
-    return pictures
+    images: np.ndarray = np.random.default_rng(0).integers(0, 256, (n, *sides, channels), np.uint8)
+    return images
 
 
 def _parameter(values: np.ndarray) -> nn.Parameter:

@@ -29,15 +29,15 @@ def measured(plan, folder, rows):
     """Seconds that whole runs of the clean cell take in their units, and that the same bare passes take, in turn."""
     from robharness.engine.run import run_plan
 
-    loaded = loading.load_model(plan, plan.models[0], rows=rows)
-    batches = [batch for _, batch in loaded.reader.batches(loaded.reader.pictures(0, plan.n))]
+    loaded = loading.load_model(plan, plan.models[0], batch_size=rows)
+    batches = [batch for _, batch in loaded.reader.batches(loaded.reader.images(0, plan.n))]
     net, units, waited, bare = loaded.classifier.net, [], [], []
     for turn in range(ROUNDS):
         begun = time.perf_counter()
         with torch.no_grad():
             for batch in batches:
                 for x in batch.x.split(rows):
-                    net(x if batch.cut is None else batch.cut.clips(x))
+                    net(x if batch.clip_layout is None else batch.clip_layout.clips(x))
         bare.append(time.perf_counter() - begun)
         summary = run_plan(plan, Store(folder / str(turn)), listeners.Silent(), batch_size=rows)
         assert summary.computed == plan.n and not summary.failures

@@ -47,7 +47,7 @@ def test_two_hundred_cells_beside_their_bare_passes(benchmark, tmp_path):
     plan = api.plan(suite(PHOTOS, [LITE0], [{"attack": "attacks/fgsm", "eps": eps}]))
     from robharness.evaluation import loading
 
-    loaded = loading.load_model(plan, plan.models[0], rows=BATCH)
+    loaded = loading.load_model(plan, plan.models[0], batch_size=BATCH)
     batch, net = loaded.reader.read(0, plan.n), loaded.classifier.net
 
     def bare():

@@ -47,8 +47,8 @@ class Ours:
 
     def __init__(self, folder, source, limit, rows=BATCH, data=None):
         self.plan = api.plan(source, limit=limit, data=data, plugins=[RESNET, MNIST])
-        self.loaded = loading.load_model(self.plan, self.plan.models[0], rows=rows, device=DEVICE)
-        self.pictures = self.loaded.reader.pictures(0, self.plan.n)
+        self.loaded = loading.load_model(self.plan, self.plan.models[0], batch_size=rows, device=DEVICE)
+        self.pictures = self.loaded.reader.images(0, self.plan.n)
         self.folder, self.rounds = folder, count()
 
     @property

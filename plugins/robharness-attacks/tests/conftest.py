@@ -61,7 +61,7 @@ def attack():
 
     def run(name, net, batch, eps, *, rows=7, seed=0, features=None, build=None, **options):
         spec = SPECS[name]
-        model = net if isinstance(net, Classifier) else Classifier(net, rows=rows, features=features)
+        model = net if isinstance(net, Classifier) else Classifier(net, batch_size=rows, features=features)
         params = spec.params(**options)
         before = batch.x.clone()
         view = model.with_access(spec.access)

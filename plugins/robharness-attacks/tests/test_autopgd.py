@@ -143,19 +143,19 @@ class Plane(torch.nn.Module):
     ({"norm": "l1"}, 101), ({"norm": "l1", "larger_eps": True}, 103), ({"norm": "l2"}, 101),
 ], ids=str)  # fmt: skip
 def test_passes_of_an_example_that_withstands(attack, batch_of, uniform, options, gradients):
-    model = Classifier(Plane(10), rows=1)
+    model = Classifier(Plane(10), batch_size=1)
     attack("apgd", model, batch_of(uniform(0, 1, 3, 4, 4), [0]), 0.01, **options)
     assert dict(model.passes) == {"forward": gradients + 1, "backward": gradients}  # and one at the clean point
 
 
 def test_targets_of_few_examples_share_a_pass(attack, batch_of, uniform):
-    model = Classifier(Plane(10), rows=18)
+    model = Classifier(Plane(10), batch_size=18)
     attack("apgd", model, batch_of(uniform(0, 2, 3, 4, 4), [0, 0]), 0.01, **TARGETED)
     assert dict(model.passes) == {"forward": 102, "backward": 101}
 
 
 def test_misclassified_examples_are_not_attacked(attack, batch_of, uniform):
-    model, batch = Classifier(Plane(10), rows=2), batch_of(uniform(0, 4, 3, 4, 4), [1, 2, 3, 4])
+    model, batch = Classifier(Plane(10), batch_size=2), batch_of(uniform(0, 4, 3, 4, 4), [1, 2, 3, 4])
     result = attack("apgd", model, batch, 0.1, restarts=2)
     assert torch.equal(result.x, batch.x)
     assert dict(model.passes) == {"forward": 2}
@@ -163,7 +163,7 @@ def test_misclassified_examples_are_not_attacked(attack, batch_of, uniform):
 
 def test_fooled_examples_leave(mnist_case, attack, batch_of):
     batch = batch_of(mnist_case.x[:64], mnist_case.labels[:64])
-    model = Classifier(mnist_case.net, rows=1)
+    model = Classifier(mnist_case.net, batch_size=1)
     result = attack("apgd", model, batch, 0.12)
     left = int(mnist_case.standing(result.x).sum())
     assert left <= 6
@@ -237,11 +237,11 @@ def test_restarts_succeed_more_often(mnist_case, attack, batch_of):
 ], ids=str)  # fmt: skip
 def test_neighbours_and_order_change_nothing(attack, conv_net, uniform, batch_of, options):
     net, x = conv_net(), uniform(2, N, 3, 8, 8)
-    batch = batch_of(x, Classifier(net, rows=7).decisions(x))
+    batch = batch_of(x, Classifier(net, batch_size=7).decisions(x))
     eps = {"linf": 0.015, "l2": 0.2, "l1": 1.5}[options.get("norm", "linf")]
     options = {"steps": 25, **options}
     whole = attack("apgd", net, batch, eps, **options)
-    fooled = Classifier(net, rows=7).decisions(whole.x) != batch.labels
+    fooled = Classifier(net, batch_size=7).decisions(whole.x) != batch.labels
     assert 2 <= int(fooled.sum()) <= N - 2
     order = np.random.default_rng(0).permutation(N).tolist()
     for part in (order[:1], order[1:6], order[6:]):

@@ -7,7 +7,7 @@ import torch
 from pyautoattack.autopgd_base import APGDAttack
 
 from robharness.testing import parametrize_with_checks, toys
-from robharness.testing.attacks import NEAR, REACH
+from robharness.testing.attacks import LINE_EPS, OPTIMUM_SHARE
 
 FEW = {"square": {"queries": 50}, "autoattack": {"members": ["apgd-ce", "fab-t"]}}
 """Short options of attacks that make thousands of passes; other tests compare full lengths with the authors' code."""
@@ -39,9 +39,9 @@ def test_apgd_reaches_the_optimum_under_l2(check):
 
 
 def test_the_authors_apgd_leaves_under_l1_what_the_kit_asks_for():
-    toy, share = toys.line("image", "l1", NEAR["l1"], (0.25, 0.5, 0.75, 0.9, 0.94))
+    toy, share = toys.line("image", "l1", LINE_EPS["l1"], (0.25, 0.5, 0.75, 0.9, 0.94))
     net, labels = toy.net(), torch.tensor(toy.labels)
     with torch.random.fork_rng():  # which it seeds itself
-        theirs = APGDAttack(net, norm="L1", eps=NEAR["l1"], n_iter=100, device="cpu").perturb(toy.x, labels)
+        theirs = APGDAttack(net, norm="L1", eps=LINE_EPS["l1"], n_iter=100, device="cpu").perturb(toy.x, labels)
     withstood = (net(theirs).argmax(1) == labels).numpy()
-    assert 0 < (withstood & (share <= REACH)).sum() <= 3
+    assert 0 < (withstood & (share <= OPTIMUM_SHARE)).sum() <= 3

@@ -33,7 +33,7 @@ class Exact(torch.nn.Module):
 def dyadic(batch_of):
     draws = np.random.default_rng(11)
     x = torch.from_numpy(draws.integers(0, 65, (N, 1, 4, 4)).astype(np.float32) / 64)
-    return batch_of(x, Classifier(Exact(), rows=8).decisions(x))
+    return batch_of(x, Classifier(Exact(), batch_size=8).decisions(x))
 
 
 def rows_in(order):
@@ -45,7 +45,7 @@ def rows_in(order):
 def test_exact_arithmetic_gives_exact_outcomes(attack, dyadic, keep, more):
     options = {"steps": 6, "rel_step": Budget("1/4"), "keep": keep, "random_start": False, **more}
     whole = attack("pgd", Exact(), dyadic, 2**-4, rows=8, **options)
-    fooled = Classifier(Exact(), rows=8).decisions(whole.x) != dyadic.labels
+    fooled = Classifier(Exact(), batch_size=8).decisions(whole.x) != dyadic.labels
     assert 3 <= int(fooled.sum()) <= N - 3  # some leave early and some do not
     order = np.random.default_rng(0).permutation(N).tolist()
     for rows in (1, 3, 7, 16):
@@ -71,12 +71,12 @@ def test_exact_arithmetic_gives_exact_outcomes(attack, dyadic, keep, more):
 ], ids=str)  # fmt: skip
 def test_neighbours_and_order_change_nothing_in_passes_of_one_shape(attack, conv_net, uniform, batch_of, options):
     net, x = conv_net(), uniform(2, N, 3, 8, 8)
-    batch = batch_of(x, Classifier(net, rows=8).decisions(x))
+    batch = batch_of(x, Classifier(net, batch_size=8).decisions(x))
     name, options = options.get("name", "pgd"), {key: value for key, value in options.items() if key != "name"}
     eps = {"linf": 0.02, "l2": 0.25, "l1": 0.5}[options["norm"]]
     eps *= 2 if "target" in options else 1
     whole = attack(name, net, batch, eps, **options)
-    fooled = Classifier(net, rows=7).decisions(whole.x) != batch.labels
+    fooled = Classifier(net, batch_size=7).decisions(whole.x) != batch.labels
     assert 2 <= int(fooled.sum()) <= N - 2
     order = np.random.default_rng(0).permutation(N).tolist()
     for part in rows_in(order):
@@ -121,12 +121,12 @@ def test_who_leaves_early_is_fooled_in_any_pass(attack, digits, batch_of, random
     net, x, labels = digits
     passes, fooled = {}, {}
     for keep in ("best", "last"):
-        model = Classifier(net, rows=32)
+        model = Classifier(net, batch_size=32)
         found = attack("pgd", model, batch_of(x, labels), 0.2, keep=keep, steps=20, random_start=random_start)
         passes[keep] = model.passes["backward"]
-        again = Classifier(net, rows=9).logits(found.x)
+        again = Classifier(net, batch_size=9).logits(found.x)
         fooled[keep] = again.argmax(1) != labels
-        assert not (clearly_fooled(Classifier(net, rows=32).logits(found.x), labels) & ~fooled[keep]).any()
+        assert not (clearly_fooled(Classifier(net, batch_size=32).logits(found.x), labels) & ~fooled[keep]).any()
     assert passes["last"] == 20 * 15
     assert passes["best"] < 0.6 * passes["last"]
     assert fooled["best"].sum() > 100
@@ -135,11 +135,11 @@ def test_who_leaves_early_is_fooled_in_any_pass(attack, digits, batch_of, random
 
 def test_no_pass_is_made_for_examples_that_are_done(attack, linear, batch_of):
     batch = batch_of(np.full((6, 1, 2, 2), 0.5, np.float32), [0] * 6)
-    model = Classifier(linear(np.ones(4, np.float32)), rows=3)  # score 2 against 0: fooled at the start
+    model = Classifier(linear(np.ones(4, np.float32)), batch_size=3)  # score 2 against 0: fooled at the start
     result = attack("pgd", model, batch, 0.1, restarts=5, random_start=True)
     assert dict(model.passes) == {"forward": 2, "backward": 2}
     assert not result.notes["zero_gradients"].any()
-    model = Classifier(linear(np.ones(4, np.float32), 2.2), rows=3)  # 2 against 2.2: one step of 0.1 is enough
+    model = Classifier(linear(np.ones(4, np.float32), 2.2), batch_size=3)  # 2 against 2.2: one step of 0.1 is enough
     attack("pgd", model, batch, 0.1, restarts=5, random_start=True, steps=1)
     assert dict(model.passes) == {"forward": 4, "backward": 2}
 
@@ -148,12 +148,12 @@ def test_no_pass_is_made_for_examples_that_are_done(attack, linear, batch_of):
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_the_first_of_five_restarts_is_the_only_one_of_one(attack, conv_net, uniform, batch_of, keep, norm):
     net, x = conv_net(), uniform(2, N, 3, 8, 8)
-    batch = batch_of(x, Classifier(net, rows=8).decisions(x))
+    batch = batch_of(x, Classifier(net, batch_size=8).decisions(x))
     eps = {"linf": 0.02, "l2": 0.25, "l1": 0.5}[norm]
     starts, leads = {}, {}
     for restarts in (1, 5):
         seen = []
-        model = Classifier(net, rows=N)
+        model = Classifier(net, batch_size=N)
         hook = net.register_forward_pre_hook(lambda net, inputs, seen=seen: seen.append(inputs[0].detach().clone()))
         result = attack("pgd", model, batch, eps, norm=norm, keep=keep, restarts=restarts, steps=4)
         hook.remove()
@@ -170,13 +170,13 @@ def test_the_last_of_several_restarts_is_chosen_by_who_fools(attack, digits, bat
     batch = batch_of(x, labels)
     several = attack("pgd", net, batch, 0.06, rows=64, keep="last", restarts=4, steps=3)
     once = attack("pgd", net, batch, 0.06, rows=64, keep="last", steps=3)
-    fooled = [Classifier(net, rows=64).decisions(found.x) != labels for found in (once, several)]
+    fooled = [Classifier(net, batch_size=64).decisions(found.x) != labels for found in (once, several)]
     assert not (fooled[0] & ~fooled[1]).any()
 
 
 def test_budgets_share_the_gradient_at_the_clean_point(attack, conv_net, uniform, batch_of):
     batch = batch_of(uniform(2, 10, 3, 8, 8), np.arange(10) % 5)
-    model = Classifier(conv_net(), rows=4)  # three passes for ten rows
+    model = Classifier(conv_net(), batch_size=4)  # three passes for ten rows
     model.grad_mode_exact = True
     for eps in (0.01, 0.02, 0.03, 0.04, 0.05):
         attack("fgsm", model, batch, eps)
@@ -199,7 +199,7 @@ def test_the_declared_cost_is_what_is_spent_when_nobody_leaves(attack, linear, b
     pgd = {spec.name: spec for spec in robharness_attacks()}["pgd"]
     cost = pgd.cost(pgd.params(steps=4, **options))
     batch = batch_of(np.full((2, 1, 2, 2), 0.5, np.float32), [0, 0])
-    model = Classifier(linear(np.ones(4, np.float32), 100.0), rows=2)
+    model = Classifier(linear(np.ones(4, np.float32), 100.0), batch_size=2)
     attack("pgd", model, batch, 0.1, steps=4, **options)
     gradients = cost.gradients + cost.shared_gradients
     assert model.passes == {"backward": gradients, "forward": gradients + cost.forwards}
@@ -238,7 +238,7 @@ def test_images_in_channels_last_stay_so(attack, conv_net, uniform, batch_of, ke
 def test_targets_are_what_was_asked_for(attack, conv_net, uniform, batch_of, name, norm):
     net, x = conv_net(), uniform(2, 200, 3, 8, 8)
     labels = torch.arange(200) % 5
-    logits = Classifier(net, rows=8).logits(x)
+    logits = Classifier(net, batch_size=8).logits(x)
     wrong = logits.scatter(1, labels[:, None], torch.inf)
     targets = {}
     for target in (3, "least-likely", "random"):
@@ -261,10 +261,10 @@ def test_the_best_iterate_is_where_the_target_leads_by_most(attack, digits, batc
     options = {"steps": 10, "target": "random", "objective": objective}
     leads, passes = {}, {}
     for keep in ("best", "last"):
-        model = Classifier(net, rows=32)
+        model = Classifier(net, batch_size=32)
         result = attack("pgd", model, batch_of(x, labels), 0.3, keep=keep, **options)
         passes[keep] = model.passes["backward"]
-        leads[keep] = target_lead(Classifier(net, rows=32).logits(result.x), result.notes["target"])
+        leads[keep] = target_lead(Classifier(net, batch_size=32).logits(result.x), result.notes["target"])
     reached = {keep: lead > 0 for keep, lead in leads.items()}
     assert 0.3 < float(reached["last"].float().mean()) < 1
     assert not (reached["last"] & ~reached["best"]).any()
@@ -296,7 +296,7 @@ def test_a_class_beyond_the_last_is_refused(attack, linear, batch_of):
 
 def test_budgets_share_the_gradient_toward_a_target_too(attack, conv_net, uniform, batch_of):
     batch = batch_of(uniform(2, 10, 3, 8, 8), np.arange(10) % 5)
-    model = Classifier(conv_net(), rows=4)
+    model = Classifier(conv_net(), batch_size=4)
     for eps in (0.01, 0.02, 0.03):
         attack("fgsm", model, batch, eps, target="least-likely")
         attack("fgsm", model, batch, eps, target=1)
@@ -317,7 +317,7 @@ class Rough(torch.nn.Module):
 
 def test_who_is_fooled_in_a_rough_pass_alone_goes_on(attack, batch_of):
     batch = batch_of(np.full((4, 1, 2, 2), 0.5, np.float32), [0] * 4)
-    model = Classifier(Rough(), rows=4, gradient_dtype=torch.bfloat16)
+    model = Classifier(Rough(), batch_size=4, gradient_dtype=torch.bfloat16)
     result = attack("pgd", model, batch, 0.1, steps=5, random_start=False)
     assert dict(model.passes) == {"forward": 11, "backward": 5}  # gradients, those passes again, and the last iterate
     assert torch.equal(result.x, batch.x)  # no iterate is better than another

@@ -20,7 +20,7 @@ N = 23
 
 
 def member(net, batch, eps, rows=7, **options):
-    model = net if isinstance(net, Classifier) else Classifier(net, rows=rows)
+    model = net if isinstance(net, Classifier) else Classifier(net, batch_size=rows)
     return FABMember(FABParams(**options)).perturb(model, batch, eps, ExampleRNG(0, "fab", batch.ids))
 
 
@@ -110,7 +110,7 @@ def test_on_a_linear_model_it_finds_the_least_distance(attack, batch_of, uniform
 
 def test_one_search_serves_every_budget(mnist_case, attack, batch_of):
     batch = batch_of(mnist_case.x[:40], mnist_case.labels[:40])
-    model = Classifier(mnist_case.net, rows=40)
+    model = Classifier(mnist_case.net, batch_size=40)
     found = {eps: attack("fab", model, batch, eps, targets=1, steps=20).x for eps in (1.0, 0.1, 0.05, 0.02)}
     assert dict(model.passes) == {"forward": 41, "backward": 20}
     distance = length((found[1.0] - batch.x).double(), "linf")
@@ -138,7 +138,7 @@ class Plane(torch.nn.Module):
     (10, {"targets": 0}, 900, 100), (2, {"targets": 0, "steps": 5}, 5, 5),
 ], ids=str)  # fmt: skip
 def test_passes_of_an_example_that_withstands(batch_of, uniform, classes, options, gradients, steps):
-    model = Classifier(Plane(classes), rows=1)
+    model = Classifier(Plane(classes), batch_size=1)
     result = member(model, batch_of(uniform(0, 1, 3, 4, 4), [0]), 0.01, **options)
     assert dict(model.passes) == {"forward": gradients + steps + 1, "backward": gradients}  # and at the clean point
     assert result.notes["targets"].tolist() == [min(options.get("targets", 9), classes - 1)]
@@ -146,13 +146,13 @@ def test_passes_of_an_example_that_withstands(batch_of, uniform, classes, option
 
 @pytest.mark.parametrize("targets", [9, 0])
 def test_targets_of_few_examples_share_a_pass(batch_of, uniform, targets):
-    model = Classifier(Plane(10), rows=18)
+    model = Classifier(Plane(10), batch_size=18)
     member(model, batch_of(uniform(0, 2, 3, 4, 4), [0, 0]), 0.01, targets=targets)
     assert dict(model.passes) == {"forward": 201, "backward": 100}
 
 
 def test_misclassified_examples_are_not_attacked(attack, batch_of, uniform):
-    model, batch = Classifier(Plane(10), rows=2), batch_of(uniform(0, 4, 3, 4, 4), [1, 2, 3, 4])
+    model, batch = Classifier(Plane(10), batch_size=2), batch_of(uniform(0, 4, 3, 4, 4), [1, 2, 3, 4])
     assert torch.equal(member(model, batch, 0.1).x, batch.x)
     assert torch.equal(attack("fab", model, batch, 0.1).x, batch.x)
     assert dict(model.passes) == {"forward": 2}
@@ -160,12 +160,12 @@ def test_misclassified_examples_are_not_attacked(attack, batch_of, uniform):
 
 def test_a_member_stops_when_the_model_is_fooled_within_the_budget(mnist_case, batch_of):
     batch = batch_of(mnist_case.x[:40], mnist_case.labels[:40])
-    model = Classifier(mnist_case.net, rows=1)
+    model = Classifier(mnist_case.net, batch_size=1)
     result = member(model, batch, 0.15, steps=20, targets=2)
     left = int(mnist_case.standing(result.x).sum())
     assert left <= 4
     assert model.passes["backward"] < 0.7 * 40 * 40
-    whole = member(Classifier(mnist_case.net, rows=40), batch, 1e-4, steps=20, targets=2)
+    whole = member(Classifier(mnist_case.net, batch_size=40), batch, 1e-4, steps=20, targets=2)
     assert torch.equal(whole.x, torch.where(mnist_case.standing(batch.x).view(-1, 1, 1, 1), batch.x, whole.x))
 
 
@@ -194,7 +194,7 @@ def test_restarts_find_no_less(mnist_case, batch_of, eps):
     for restarts in (1, 3):
         params, model = (
             FABParams(norm="l2", restarts=restarts, targets=1, steps=30),
-            Classifier(mnist_case.net, rows=40),
+            Classifier(mnist_case.net, batch_size=40),
         )
         x = smallest(model, batch, params, ExampleRNG(0, "fab", batch.ids), eps)
         distance = length((x - batch.x).double(), "l2")
@@ -210,12 +210,12 @@ def test_restarts_find_no_less(mnist_case, batch_of, eps):
 )
 def test_neighbours_and_order_change_nothing(attack, conv_net, uniform, batch_of, options):
     net, x = conv_net(), uniform(2, N, 3, 8, 8)
-    batch = batch_of(x, Classifier(net, rows=7).decisions(x))
+    batch = batch_of(x, Classifier(net, batch_size=7).decisions(x))
     eps = {"linf": 0.015, "l2": 0.2, "l1": 1.5}[options.get("norm", "linf")]
     for run in (lambda part: member(net, part, eps, steps=10, **options).x,
                 lambda part: attack("fab", net, part, eps, steps=10, **options).x):  # fmt: skip
         whole = run(batch)
-        fooled = Classifier(net, rows=7).decisions(whole) != batch.labels
+        fooled = Classifier(net, batch_size=7).decisions(whole) != batch.labels
         assert 2 <= int(fooled.sum()) <= N - 2
         order = np.random.default_rng(0).permutation(N).tolist()
         for part in (order[:1], order[1:6], order[6:]):

@@ -20,7 +20,7 @@ def case(conv_net, uniform, batch_of):
 
 
 def features(net, x):
-    return Classifier(net, rows=7, features=FEATURES).with_access("features").features(x)
+    return Classifier(net, batch_size=7, features=FEATURES).with_access("features").features(x)
 
 
 def far(net, batch, x, distance="cosine"):
@@ -112,7 +112,7 @@ def test_a_block_in_another_order_gives_each_example_the_same(attack, case):
 
 def test_contrastive_needs_no_random_start_and_shares_its_first_gradient(attack, case):
     net, batch = case
-    model = Classifier(net, rows=8, features=FEATURES)
+    model = Classifier(net, batch_size=8, features=FEATURES)
     options = {"distance": "contrastive", "random_start": False, "steps": 3}
     for eps in (0.01, 0.02):
         attack("features", model, batch, eps, **options)

@@ -37,7 +37,7 @@ def test_neighbours_change_nothing_and_the_cpu_finds_the_same(attack, conv_net, 
     spec = name if name in ("pgd-dense",) else name.split("-")[0]
 
     def run(device, rows):
-        model = Classifier(conv_net(), rows=ROWS, device=device)
+        model = Classifier(conv_net(), batch_size=ROWS, device=device)
         part = Batch([ids[row] for row in rows], x[rows].to(device), labels[rows].to(device))
         found = attack(spec, model, part, eps, **options)
         return found.x.cpu(), (model.decisions(found.x) != part.labels).cpu()

@@ -132,7 +132,7 @@ def test_pixels_are_foolbox(attack, conv_net, uniform, batch_of, name, norm, ste
 @every_attack
 def test_one_search_serves_every_budget(attack, digits, batch_of, name, norm):
     net, x, labels = digits
-    batch, model = batch_of(x[:100], labels[:100]), Classifier(net, rows=32)
+    batch, model = batch_of(x[:100], labels[:100]), Classifier(net, batch_size=32)
     model.grad_mode_exact = True
     batch.logits(model)
     model.passes.clear()
@@ -189,7 +189,7 @@ class Trained(torch.nn.Module):
 @every_attack
 def test_what_is_returned_fools_the_judge(attack, digits, batch_of, name, norm):
     net, x, labels = digits
-    judge = Classifier(net, rows=16)
+    judge = Classifier(net, batch_size=16)
     for head_start in (0.02, -0.02):
         result = far(attack, name, norm, Trained(net, head_start), batch_of(x[:80], labels[:80]), 30, rows=16)
         moved = (result.x != x[:80]).flatten(1).any(1)
@@ -204,7 +204,7 @@ def parts_of(order):
 @every_attack
 def test_neighbours_and_order_change_nothing(attack, conv_net, uniform, batch_of, name, norm):
     net, x = conv_net(), uniform(2, 23, 3, 8, 8)
-    batch = batch_of(x, Classifier(net, rows=8).decisions(x))
+    batch = batch_of(x, Classifier(net, batch_size=8).decisions(x))
     whole = far(attack, name, norm, net, batch, 20)
     for part in parts_of(np.random.default_rng(0).permutation(23).tolist()):
         alone = batch_of(x[part], batch.labels[part])

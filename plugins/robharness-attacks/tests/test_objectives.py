@@ -24,7 +24,7 @@ from robharness_attacks.objectives import (
 
 
 def accuracy(net, x, labels):
-    return float((Classifier(net, rows=64).decisions(x) == labels).float().mean())
+    return float((Classifier(net, batch_size=64).decisions(x) == labels).float().mean())
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
@@ -146,7 +146,7 @@ def test_the_best_iterate_is_never_weaker_than_the_last(attack, batch_of, digits
         right = {}
         for keep in ("best", "last"):
             result = attack("pgd", scaled(net, scale), batch_of(x, labels), eps, rows=64, norm=norm, keep=keep)
-            right[keep] = Classifier(net, rows=64).decisions(result.x) == labels
+            right[keep] = Classifier(net, batch_size=64).decisions(result.x) == labels
         assert 0.1 < float(right["last"].float().mean()) < 0.9
         assert not (right["best"] & ~right["last"]).any()
 
@@ -204,7 +204,7 @@ class NotANumber(torch.nn.Module):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_gradients_that_are_not_numbers_stay_within_the_budget(attack, batch_of, norm):
     batch = batch_of(torch.zeros(3, 1, 4, 4), [0, 1, 0])
-    assert Classifier(NotANumber(), rows=4).gradient(batch.x, batch.labels, excess).gradient.isnan().any()
+    assert Classifier(NotANumber(), batch_size=4).gradient(batch.x, batch.labels, excess).gradient.isnan().any()
     assert attack("fgsm", NotANumber(), batch, 0.1, norm=norm).notes["zero_gradients"].sum() < 4
     attack("pgd", NotANumber(), batch, 0.1, norm=norm)
 

@@ -145,7 +145,7 @@ def test_in_float32_single_pixels_may_differ_and_verdicts_hardly(attack, digits,
     peer = run(FOOLBOX_FAST[norm](), net, batch, eps)
     ours = attack("fgsm", net, batch, eps, rows=64, norm=norm, objective="cross-entropy").x
     assert float(((ours - peer).abs() <= 1e-6).float().mean()) >= 0.999
-    model = Classifier(net, rows=64)
+    model = Classifier(net, batch_size=64)
     right = model.decisions(ours) == labels
     assert 0.2 < float(right.float().mean()) < 0.95
     assert float((right == (model.decisions(peer) == labels)).float().mean()) >= 0.99

@@ -193,7 +193,7 @@ def small_blocks(params):
 
 def test_exact_arithmetic_gives_exact_outcomes(attack, batch_of):
     x = torch.from_numpy(np.random.default_rng(11).integers(0, 65, (N, 1, 4, 4)).astype(np.float32) / 64)
-    batch = batch_of(x, Classifier(Exact(), rows=8).decisions(x))
+    batch = batch_of(x, Classifier(Exact(), batch_size=8).decisions(x))
     options = {"queries": 70, "restarts": 2, "build": small_blocks}
     whole = attack("square", Exact(), batch, 2**-4, rows=8, **options)
     assert 3 <= int((whole.notes["queries"] == 142).sum()) <= N - 3
@@ -208,12 +208,12 @@ def test_exact_arithmetic_gives_exact_outcomes(attack, batch_of):
 
 def test_few_examples_fill_a_pass_with_their_next_candidates(attack, batch_of):
     x = torch.from_numpy(np.random.default_rng(11).integers(0, 65, (N, 1, 4, 4)).astype(np.float32) / 64)
-    batch = batch_of(x, Classifier(Exact(), rows=8).decisions(x))
+    batch = batch_of(x, Classifier(Exact(), batch_size=8).decisions(x))
     left = attack("square", Exact(), batch, 2**-4, queries=150).notes["queries"] == 151
     batch = batch.select(left.nonzero().flatten()[:3])
     results, passes = [], []
     for rows in (1, 3, 4, 5, 48):
-        model = Classifier(Exact(), rows=rows)
+        model = Classifier(Exact(), batch_size=rows)
         results.append(attack("square", model, batch, 2**-4, queries=150))
         passes.append(model.passes["forward"])
     for result in results:
@@ -229,7 +229,7 @@ def test_few_examples_fill_a_pass_with_their_next_candidates(attack, batch_of):
 def test_neighbours_and_order_change_nothing(attack, conv_net, uniform, batch_of, norm, eps):
     net, x = conv_net(), uniform(2, N, 3, 8, 8)
     x = x.to(memory_format=torch.channels_last)
-    batch = batch_of(x, Classifier(net, rows=8).decisions(x))
+    batch = batch_of(x, Classifier(net, batch_size=8).decisions(x))
     options = {"norm": norm, "queries": 60, "build": small_blocks}
     whole = attack("square", net, batch, eps, **options)
     assert whole.x.is_contiguous(memory_format=torch.channels_last)
@@ -245,7 +245,7 @@ def test_every_query_is_counted_and_none_is_made_for_finished_examples(attack, d
         torch.arange(30) % 7 == 0, (labels[:30] + 1) % 10, labels[:30]
     )  # some are misclassified at the start
     batch = batch_of(x[:30], labels)
-    model = Classifier(net, rows=1)
+    model = Classifier(net, batch_size=1)
     eps = {"linf": 0.1, "l2": 0.6, "l1": 2.0}[norm]
     result = attack("square", model, batch, eps, norm=norm, queries=80)
     queries, wrong = result.notes["queries"], model.decisions(x[:30]) != labels
@@ -259,7 +259,7 @@ def test_every_query_is_counted_and_none_is_made_for_finished_examples(attack, d
 
 def test_restarts_attack_what_withstood(attack, digits, batch_of):
     net, x, labels = digits
-    batch, model = batch_of(x[:60], labels[:60]), Classifier(net, rows=64)
+    batch, model = batch_of(x[:60], labels[:60]), Classifier(net, batch_size=64)
     once, twice = (attack("square", net, batch, 0.1, queries=30, restarts=restarts, rows=64) for restarts in (1, 2))
     left = once.notes["queries"] == 31
     assert torch.equal(twice.x[~left], once.x[~left])

@@ -68,7 +68,7 @@ def attack():
         options = spec.params(**params)
         batch = Batch([f"example-{row}" for row in range(len(x))], x, labels)
         before = x.clone()
-        model = Classifier(net, rows=rows).with_access(spec.access)
+        model = Classifier(net, batch_size=rows).with_access(spec.access)
         result = spec.build(options).perturb(model, batch, eps, ExampleRNG(0, family, batch.ids))
         assert torch.equal(batch.x, before)
         assert (result.shape, result.dtype, result.requires_grad) == (x.shape, x.dtype, False)

@@ -14,7 +14,7 @@ from robharness_bridges.network import Network
 @pytest.fixture
 def case(random_net, uniform):
     net, x = random_net(3, 6, 6), uniform(0, 11, 3, 6, 6)
-    model = Classifier(net, rows=4)
+    model = Classifier(net, batch_size=4)
     return net, model, Network(model, x), x
 
 

@@ -61,7 +61,7 @@ class APGD:
         objective = self._objective(clean.shape[1])
         ascent = self._ascent(model, objective, batch.x.shape[1:])
         found = _Found(model, batch, clean)
-        for active, restart in runs(found.done, turns, params.restarts, model.rows):
+        for active, restart in runs(found.done, turns, params.restarts, model.batch_size):
             draws = start_draws(rng.select(active), turns, restart, found.origin, params.norm)
             self._run(ascent, found, active.repeat_interleave(turns), about[active].flatten(0, 1), eps, draws)
         tries = torch.full_like(batch.labels, turns if params.targets else 0)

@@ -66,7 +66,7 @@ def smallest(model: Classifier, batch: Batch, params: FABParams, rng: ExampleRNG
     targets = likely_targets(clean, batch.labels, params.targets or clean.shape[1])
     targets = targets[:, :, None] if params.targets else targets[:, None]
     search, turns = _Search(model, batch, params, eps), targets.shape[1]
-    for active, restart in runs(search.done, turns, params.restarts, model.rows):
+    for active, restart in runs(search.done, turns, params.restarts, model.batch_size):
         examples = active.repeat_interleave(turns)
         start = search.start(examples, rng.select(active), turns, restart)
         search.run(examples, targets[active].flatten(0, 1), start)
@@ -135,7 +135,7 @@ class _Search:
         about = torch.stack([labels[:, None].expand_as(targets), targets], 2)
         rows = torch.arange(len(x), device=x.device)
         margin, slope, nearest = torch.zeros_like(x[:, 0]), torch.zeros_like(x), torch.full_like(x[:, 0], torch.inf)
-        for some in torch.split(about, max(1, self._model.rows // len(x)), 1):
+        for some in torch.split(about, max(1, self._model.batch_size // len(x)), 1):
             owners = rows.repeat_interleave(some.shape[1])
             points = x.index_select(0, owners).view(-1, *self._shape)
             values, gradient, _ = self._model.gradient(points, some.flatten(0, 1), toward_margin)

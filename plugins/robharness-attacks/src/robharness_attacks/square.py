@@ -81,8 +81,8 @@ class Square:
         for block, first in enumerate(range(0, params.queries, self.block)):
             sides = [_side(params, query, *x.shape[-2:]) for query in range(params.queries)[first : first + self.block]]
             active = (~found.fooled).nonzero().flatten()
-            for start in range(0, len(active), model.rows):
-                rows = active[start : start + model.rows]
+            for start in range(0, len(active), model.batch_size):
+                rows = active[start : start + model.batch_size]
                 part = _Search(*(whole[rows] for whole in found))
                 windows = _windows(rng.select(rows), f"{name} queries {block}", sides, params.norm, origin, self.block)
                 last = first
@@ -116,11 +116,11 @@ class _Search(NamedTuple):
 def _advance(model: Classifier, found: _Search, last: int, eps: float, windows: _Windows, square: _Square) -> None:
     """Make the queries up to `last` with windows of one size, for at most one pass's rows. Updates `found`."""
     propose = _flip if square.norm == "linf" else _shift
-    slots = torch.arange(model.rows, device=found.x.device)
-    x, origin = found.x.new_empty(2, model.rows, *found.x.shape[1:])  # reused: large tensors are slow to allocate
+    slots = torch.arange(model.batch_size, device=found.x.device)
+    x, origin = found.x.new_empty(2, model.batch_size, *found.x.shape[1:])  # reused: large tensors are slow to allocate
     while (n := len(active := ((found.queries <= last) & ~found.fooled).nonzero().flatten())) > 0:
         # Candidates of the examples alternate until the pass is full; its last n slots hold all examples in order.
-        turn, place = slots // n, (slots - model.rows) % n
+        turn, place = slots // n, (slots - model.batch_size) % n
         examples = active[place]
         query = (found.queries[examples] + turn).clamp_max(last)
         for whole, part in ((found.x, x), (found.origin, origin)):
@@ -132,7 +132,7 @@ def _advance(model: Classifier, found: _Search, last: int, eps: float, windows: 
         if fooled.any():
             fooled = clearly_fooled(logits, labels)
             better |= fooled
-        firsts = torch.where(better, slots, model.rows)
+        firsts = torch.where(better, slots, model.batch_size)
         chosen = slots[-n:].scatter_reduce(0, place, firsts, "amin")  # per example the first better one, or the last
         found.queries[active] = query[chosen] + 1
         won = better[chosen].nonzero().flatten()
