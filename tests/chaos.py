@@ -121,7 +121,7 @@ class Trap:
         if POINTS[self.point](moment):
             self.reached += 1
             if self.reached == self.count:
-                self.message({"moment": str(moment), "file": str(path.relative_to(self.root)), "whole": self.whole})
+                self.say({"moment": str(moment), "file": str(path.relative_to(self.root)), "whole": self.whole})
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def set(self) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     help="Where to compute, as torch names it: cpu, cuda, cuda:1; several with commas between, a process each.",
 )  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Compute in N other processes.")
+@click.option("--executor", metavar="NAME", help="Start workers by: in-process, subprocess, or a plugin's executor.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of the CPU, per process.")
 @click.option("--shard", type=options.Shard(), metavar="I/K|auto",
               help="Only the I-th of K parts of the examples; auto: as Slurm or torchrun say.")  # fmt: skip
@@ -34,13 +35,21 @@ if TYPE_CHECKING:
 @click.option("--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto", show_default=True,
               help="How to show progress, on standard error.")  # fmt: skip
 @options.with_session
-def command(session: Session, workers: int | None, batch_size: int | None, fresh: str | None, as_json: bool) -> int:
+def command(
+    session: Session,
+    workers: int | None,
+    executor: str | None,
+    batch_size: int | None,
+    fresh: str | None,
+    as_json: bool,
+) -> int:
     """Compute what the store misses of SUITE, and report. Models that SUITE trains are trained first.
 
     Running again is resuming: what is stored is not computed again. Exit codes: 0 all complete, 2 something to mend
     first, 3 cells failed or are missing, 130 stopped by Ctrl-C.
     """
     from robharness.cli.report import show
+    from robharness.engine.executors.registered import find_executor
     from robharness.errors import ExitCode, Interrupted, UserError
     from robharness.report import build
 
@@ -50,13 +59,15 @@ def command(session: Session, workers: int | None, batch_size: int | None, fresh
             f"robharness run {session.plan.suite.path_for_shell} --fresh '{fresh}' --limit 1"
         )
     _ = session.devices  # a mistyped device must not cost stored outcomes
+    if executor:
+        find_executor(executor, session.registry)  # nor a mistyped executor
     if fresh:
         session.forget(fresh)
     for warning in session.plan.warnings:
         session.listener.message(f"warning: {warning}")
     again = same_command()
     try:
-        summary = session.compute(workers=workers, batch_size=batch_size)
+        summary = session.compute(workers=workers, batch_size=batch_size, executor=executor)
     except Interrupted as error:
         raise Interrupted(f"{error}. To go on: {again}") from None
     if summary.interrupted:

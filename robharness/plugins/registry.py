@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +59,7 @@ class Registry:
     """What the plugins declare, by kind and full name, and what could not be used. options: of `discover`.
 
     observers, painters: who looks at results, and who draws them.
+    executors: full name -> the plugin, and the function that makes the executor.
     """
 
     models: dict[str, Entry] = field(default_factory=dict)
@@ -69,6 +71,7 @@ class Registry:
     problems: list[Problem] = field(default_factory=list)
     observers: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
     figure_hooks: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
+    executors: dict[str, tuple[PluginOrigin, Callable[[], Any]]] = field(default_factory=dict)
     options: tuple[str, ...] = ()
 
     def find(self, kind: str, name: str) -> Entry:
