@@ -22,8 +22,8 @@ from robharness.engine.events import (
 from robharness.engine.executors.base import AnyExecutor, WorkerConfig
 from robharness.engine.listeners import RunListener
 from robharness.engine.provenance import differences, inexact
-from robharness.engine.summary import Speed, Summary
 from robharness.engine.state import WorkerState
+from robharness.engine.summary import Speed, Summary
 from robharness.engine.units import Unit, UnitPlanner, UnitSize, next_unit
 from robharness.errors import ContractViolation, StoreError, UserError
 from robharness.planning.cells import BLOCK, Cell, Plan
