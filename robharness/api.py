@@ -58,16 +58,19 @@ def run(
     threads: int | None = None,
     shard: tuple[int, int] | None = None,
     batch_size: int | None = None,
+    executor: str | None = None,
     listener: RunListener | None = None,
 ) -> Results:
     """Train what is missing of a suite, compute what the store misses, and load all results.
 
     The other parameters are those of `plan`.
     device: as torch names devices, several with commas between.
-    workers: the number of subprocesses that compute; by default none, or one per device if there are several.
+    workers: the number of workers; by default one per device.
     threads: of the CPU, per process.
     shard: (i, k), only the i-th of k parts of the examples, from 1.
     batch_size: examples per pass.
+    executor: starts the workers: "in-process", "subprocess", or a plugin's, such as "mine/cluster". By default
+        subprocesses if `workers` or several devices are given, else this process.
     listener: is told about progress.
     Raises UserError before any computation if data or weights are missing. Failed cells are in the results. Cells that
     wait for a training that failed are in `results.plan.pending_cells`.
@@ -77,7 +80,7 @@ def run(
         device=device, threads=threads, shard=shard, listener=listener or Silent(),
     )  # fmt: skip
     try:
-        summary = session.compute(workers=workers, batch_size=batch_size)
+        summary = session.compute(workers=workers, batch_size=batch_size, executor=executor)
     except Interrupted as error:
         raise KeyboardInterrupt(f"{error}; the same call goes on") from None
     if summary.interrupted:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from robharness import suite as suites
 from robharness.engine.environment import check_devices
+from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent
 from robharness.engine.run import run_plan
 from robharness.engine.summary import Summary
@@ -173,13 +174,18 @@ class Session:
             require(self.plan)
         return trained
 
-    def compute(self, *, workers: int | None = None, batch_size: int | None = None) -> Summary:
+    def compute(
+        self, *, workers: int | None = None, batch_size: int | None = None, executor: str | None = None
+    ) -> Summary:
         """Train what is missing, and compute the selected cells that the store misses.
 
-        workers: subprocesses; see `run_plan`.
+        workers: their number; see `run_plan`.
         batch_size: examples per pass; chosen if None.
+        executor: the name of the executor that starts the workers; see `find_executor` and `run_plan`.
+        Raises UserError for an executor that cannot be used.
         """
         devices = self.devices  # before any training: a mistyped device costs no time
+        chosen = find_executor(executor, self.registry) if executor else None
         if self.selected.pending_cells:
             self.train()
         if not self.selected.cells or (self._has_failed_training and self.stop_at_failure):
@@ -187,7 +193,7 @@ class Session:
         summary = run_plan(
             self.selected, self.store, self.listener,
             devices=devices, workers=workers, threads=self.threads, batch_size=batch_size,
-            stop_at_failure=self.stop_at_failure,
+            stop_at_failure=self.stop_at_failure, executor=chosen,
         )  # fmt: skip
         self.warnings += summary.warnings
         return summary

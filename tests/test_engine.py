@@ -77,60 +77,60 @@ def test_more_of_a_suite_computes_what_is_new(suite, run):
 
 
 def test_units_cover_what_is_missing_once():
-    gaps = {"a": [(0, 10)], "b": [(3, 5), (8, 20)], "c": []}
+    missing = {"a": [(0, 10)], "b": [(3, 5), (8, 20)], "c": []}
     done = []
-    while unit := units.next_unit(list(gaps), gaps, 4):
+    while unit := units.next_unit(list(missing), missing, 4):
         (start, stop), due = unit
         assert 0 < stop - start <= 4
         for key in due:
             done += [(key, position) for position in range(start, stop)]
-            gaps[key] = [rest for gap in gaps[key] for rest in uncovered([(start, stop)], gap)]
+            missing[key] = [rest for gap in missing[key] for rest in uncovered([(start, stop)], gap)]
     expected = [("a", p) for p in range(10)] + [("b", p) for p in (*range(3, 5), *range(8, 20))]
     assert sorted(done) == sorted(expected)
 
 
 def test_blocks_are_not_cut_in_two():
-    gaps = {"blocks": [(0, 50)], "other": [(0, 50)]}
+    missing = {"blocks": [(0, 50)], "other": [(0, 50)]}
     spans = []
-    while unit := units.next_unit(list(gaps), gaps, 20, 16):
+    while unit := units.next_unit(list(missing), missing, 20, 16):
         spans.append(unit[0])
-        gaps = {key: [rest for gap in gaps[key] for rest in uncovered([unit[0]], gap)] for key in gaps}
+        missing = {key: [rest for gap in missing[key] for rest in uncovered([unit[0]], gap)] for key in missing}
     assert spans == [(0, 16), (16, 32), (32, 48), (48, 50)]
     assert units.next_unit(["blocks"], {"blocks": [(4, 50)]}, 4, 16) == ((4, 16), ["blocks"])
     assert units.next_unit(["blocks"], {"blocks": [(4, 50)]}, 4) == ((4, 8), ["blocks"])
 
 
 def test_units_grow_to_about_a_minute_in_whole_passes():
-    size = units.UnitSize(rows=8, values=3 * 224 * 224)
+    size = units.UnitSize(batch_size=8, input_values=3 * 224 * 224)
     assert size.examples(1000) == 8
-    size.took(8, 4.0)
+    size.record(8, 4.0)
     assert size.examples(1000) == 64
-    size.took(64, 32.0)
+    size.record(64, 32.0)
     assert size.examples(1000) == 120
     assert size.examples(50) == 56
-    size.took(120, 600.0)
+    size.record(120, 600.0)
     assert size.examples(1000) == 8
     for _ in range(9):
-        size.took(size.examples(10**6), 0.001)
+        size.record(size.examples(10**6), 0.001)
     assert size.examples(10**6) * 4 * 3 * 224 * 224 <= units.MAX_SPAN_BYTES
     assert size.examples(10**6) % 8 == 0
 
 
-def test_units_get_smaller_towards_the_end_so_that_all_hands_end_together():
-    size = units.UnitSize(rows=4, values=64)
+def test_units_get_smaller_towards_the_end_so_that_all_workers_end_together():
+    size = units.UnitSize(batch_size=4, input_values=64)
     for _ in range(5):
-        size.took(size.examples(10**6), 1.0)
+        size.record(size.examples(10**6), 1.0)
     left, taken = 400, []
     while left:
-        taken.append(min(left, size.examples(left, hands=2)))
+        taken.append(min(left, size.examples(left, workers=2)))
         left -= taken[-1]
     assert taken[0] == 100 and taken[-1] == 4 and taken == sorted(taken, reverse=True)
 
 
 def test_after_a_lack_of_memory_units_are_half_as_large():
-    size = units.UnitSize(rows=64, values=3 * 224 * 224)
+    size = units.UnitSize(batch_size=64, input_values=3 * 224 * 224)
     for _ in range(9):
-        size.took(size.examples(10**6), 0.001)
+        size.record(size.examples(10**6), 0.001)
     before = size.examples(10**6)
     size.shrink(32)
     assert before / 2 - 32 <= size.examples(10**6) <= before / 2

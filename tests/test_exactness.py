@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from robharness import api, report
-from robharness.engine import listeners, scheduler, units
-from robharness.store import Store
+from robharness.engine import listeners, units
+from robharness.engine.run import run_plan
+from robharness.store import Store, results
 from robharness.store.merge import merge
 
 COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "size")
@@ -52,20 +53,20 @@ def test_batch_shape_and_order_change_nothing(suite, run, count):
         assert rows == first[cell]
 
 
-def test_how_the_work_is_cut_changes_nothing(suite, run, monkeypatch):
+def test_how_the_work_is_cut_changes_nothing(suite, run, toys, tmp_path):
     source = suite(attacks=ALL, corruptions=CORRUPTIONS, canvas=8)
     whole = outcomes(run(source, "whole", batch_size=8))
     sizes = itertools.cycle([5, 1, 11, 16])
-    next_unit = units.next_unit
     cuts = []
 
-    def cut(cells, gaps, size, multiple):  # blocks too are cut in two
-        unit = next_unit(cells, gaps, next(sizes))
+    def plan_unit(keys, missing_spans, size, multiple):  # blocks too are cut in two
+        unit = units.next_unit(keys, missing_spans, next(sizes))
         cuts.append(unit)
         return unit
 
-    monkeypatch.setattr(scheduler, "next_unit", cut)
-    assert outcomes(run(source, "cut", batch_size=8)) == whole
+    plan, store = api.plan(source, plugins=[toys]), Store(tmp_path / "cut")
+    run_plan(plan, store, listeners.Silent(), batch_size=8, plan_unit=plan_unit)
+    assert outcomes(results.load(plan, store)) == whole
     assert len(cuts) > 5
 
 
@@ -159,7 +160,7 @@ def test_workers_shards_and_kills_change_nothing(suite, run, tmp_path, monkeypat
     monkeypatch.delenv("TOYS_AHEAD")
     assert time.monotonic() - begun < 100, "a child of the process that died hid its death"
     assert len(killer.killed) == 1
-    assert store.runs()[-1]["warnings"][0].startswith("Net: a worker process died (signal 9 (SIGKILL))")
+    assert store.runs()[-1]["warnings"][0].startswith("Net: a worker died (signal 9 (SIGKILL))")
     for cell, rows in part.items():
         assert len(rows) == 18
         assert rows.items() <= whole[cell].items()

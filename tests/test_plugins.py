@@ -403,7 +403,9 @@ def test_the_example_of_every_hook_is_a_plugin(examples, hook):
         "robharness_figures": registry.figure_hooks,
         "robharness_renderers": registry.renderers,
     }
-    if hook in takers:
+    if hook == "robharness_executors":
+        assert [origin.namespace for origin, _ in registry.executors.values()].count(path.stem) == 1
+    elif hook in takers:
         assert [source.namespace for source, _ in takers[hook] if source.namespace == path.stem] == [path.stem]
     else:
         kind = hook.removeprefix("robharness_")
@@ -440,6 +442,10 @@ def test_the_examples_run_together_in_a_suite(examples, tmp_path, capsys):
     assert metric.spec.compute(found) == {"Zero": 0.9}
     assert capsys.readouterr().out == "4 cells of examples\n"
     registry = discover([str(path) for path in examples.values()])
+    [polite] = registry.executors
+    options = {"plugins": [str(path) for path in examples.values()], "executor": polite}
+    polite_found = api.run(suite, store=tmp_path / "polite", **options)
+    assert [result.accuracy for result in polite_found.cells] == [0.1] * 4
     written, warnings = observers.draw_figures(found, registry, tmp_path / "pictures")
     assert written == [tmp_path / "pictures/accuracy.svg"] and not warnings
     assert 'width="10.0"' in written[0].read_text()

@@ -73,8 +73,8 @@ def spans(tmp_path, drifting, toys):
 
 
 REFUSED = (
-    "toys/net: it builds another network than the one whose outcomes are stored, from the same weights and options; "
-    "raise its `revision`, or type: robharness run SUITE --fresh 'Net'"
+    "toys/net: it builds another network than the one whose outcomes are stored, from the same weights and options. "
+    "Try: robharness run drifting.yaml --fresh 'Net', or raise its `revision`"
 )
 
 

@@ -91,12 +91,12 @@ def test_a_process_that_dies_costs_at_most_what_it_died_over(suite, run, start, 
     assert died == {"killed": 2, "segfaults": 1, "exits": 1}
     for label, how in [("Killed", "signal 9 (SIGKILL)"), ("Segfaults", "signal 11 (SIGSEGV)"), ("Exits", "exit code 7"),
                        ("Unborn", "signal 6 (SIGABRT)")]:  # fmt: skip
-        assert f"{label}: a worker process died ({how}); what it had in hand was given to another one" in stdout
+        assert f"{label}: a worker died ({how}); its units were given to another one" in stdout
     dies = "climb(linf, 1/8, how=dies)"
-    over = f"Killed · toys/pixels/test · {dies}: toys/climb: 2 worker processes died over its examples 0 to 39"
+    over = f"Killed · toys/pixels/test · {dies}: toys/climb: 2 workers died over its examples 0 to 39"
     assert f"{over}: signal 9 (SIGKILL)" in stdout
     assert f"failed: {over}: signal 9 (SIGKILL)" in stderr
-    built = "toys/net: 2 worker processes died while they loaded it: signal 6 (SIGABRT)"
+    built = "toys/net: 2 workers died while they loaded it: signal 6 (SIGABRT)"
     assert f"Unborn · toys/pixels/test · clean and 4 more cells: {built}" in stdout
     assert "6 cells are incomplete" in stderr
 
@@ -138,11 +138,11 @@ def test_ctrl_c_with_workers_keeps_what_is_whole_and_leaves_nobody_behind(
         os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=120)
     wait_for(lambda: not any(map(is_alive, workers)), 10)
-    assert end == "once" or time.monotonic() - told < 30, "at once, not after the cell in hand"
+    assert end == "once" or time.monotonic() - told < 30, "at once, not after the current cell"
     assert process.returncode == (-signal.SIGKILL if end == "killed" else 130)
     assert "Traceback" not in stderr
     if end == "once":
-        assert "stopping after the cells in hand" in stderr
+        assert "stopping after the current cells" in stderr
         assert f"To go on: robharness run {tmp_path / 'toys.yaml'}" in stderr
     if end == "twice":
         assert "the same command goes on" in stderr
@@ -223,7 +223,7 @@ def test_a_live_network_does_not_go_to_other_processes(suite, run, toys, tmp_pat
         api.plan(suite(), plugins=[toys]).models[0].entry.spec.build(SimpleNamespace(what="exact", megabytes=0), None)
     )
     for how in ({"workers": 1}, {"device": "cpu,cpu"}):
-        with pytest.raises(UserError, match="a live network is in this process alone; run it without workers"):
+        with pytest.raises(UserError, match=r"a live network is in this process alone.*Try: one device and no `work"):
             run(suite(), models={"mine": mine}, **how)
     assert not (tmp_path / "store").exists()
     assert run(suite(), models={"mine": mine}, device="cpu").is_complete

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     help="Devices to compute on, as torch names them: cpu, cuda, cuda:1. With commas between, one process for each.",
 )  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Compute in N subprocesses.")
+@click.option("--executor", metavar="NAME", help="Start workers by: in-process, subprocess, or a plugin's executor.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads per process.")
 @click.option("--shard", type=options.Shard(), metavar="I/K|auto",
               help="Only the I-th of K parts of the examples, from 1; auto: as set by Slurm or torchrun.")  # fmt: skip
@@ -31,7 +32,14 @@ if TYPE_CHECKING:
 @click.option("-x", "stop_at_failure", is_flag=True, help="Stop at the first cell or training that fails.")
 @options.display
 @options.with_session
-def command(session: Session, workers: int | None, batch_size: int | None, fresh: str | None, as_json: bool) -> int:
+def command(
+    session: Session,
+    workers: int | None,
+    executor: str | None,
+    batch_size: int | None,
+    fresh: str | None,
+    as_json: bool,
+) -> int:
     """Compute the missing cells of SUITE, and report. Missing models that SUITE trains are trained first.
 
     Running again resumes: stored outcomes are not computed again.
@@ -40,6 +48,7 @@ def command(session: Session, workers: int | None, batch_size: int | None, fresh
     130 stopped by Ctrl-C.
     """
     from robharness.cli.report import show
+    from robharness.engine.executors.registered import find_executor
     from robharness.errors import ExitCode, Interrupted, UserError
     from robharness.report import build
 
@@ -49,13 +58,15 @@ def command(session: Session, workers: int | None, batch_size: int | None, fresh
             f"Try: robharness run {session.plan.suite.path_for_shell} --fresh '{fresh}' --limit 1"
         )
     _ = session.devices  # checks the names before --fresh removes stored outcomes
+    if executor:
+        find_executor(executor, session.registry)
     if fresh:
         session.forget(fresh)
     for warning in session.plan.warnings:
         session.listener.message(f"warning: {warning}")
     again = same_command()
     try:
-        summary = session.compute(workers=workers, batch_size=batch_size)
+        summary = session.compute(workers=workers, batch_size=batch_size, executor=executor)
     except Interrupted as error:
         raise Interrupted(f"{error}. To go on: {again}") from None
     if summary.interrupted:

@@ -11,20 +11,26 @@ from robharness.store.spans import Span
 
 @dataclass(frozen=True, kw_only=True)
 class ModelLoaded:
-    """A model is loaded. state: the hash of its parameters and buffers; values: of one input; rows: of a pass.
+    """A model is loaded and probed.
 
-    provenance: how its outcomes are made here, that of the cells' own plugins left out.
+    state: hash of its parameters and buffers.
+    batch_size: examples per pass.
+    input_values: float32 values per example.
+    provenance: of its outcomes in this worker, without that of the cells' own plugins.
     """
 
     state: str
-    rows: int
-    values: int
+    batch_size: int
+    input_values: int
     provenance: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelLoadFailed:
-    """A model cannot be loaded. by: whose fault it is, as in `errors.Violation`."""
+    """A model cannot be loaded.
+
+    by: the party at fault, as in `errors.ContractViolation`.
+    """
 
     error: str
     by: str
@@ -33,14 +39,17 @@ class ModelLoadFailed:
 
 @dataclass(frozen=True, kw_only=True)
 class CellStarted:
-    """A cell is in hand."""
+    """A cell of the current unit is being computed."""
 
     key: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellFinished:
-    """A cell is stored for a span, or has failed."""
+    """A cell is stored for a span, or has failed.
+
+    failure: None if it is stored.
+    """
 
     key: str
     span: Span
@@ -49,15 +58,20 @@ class CellFinished:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSizeReduced:
-    """Memory was too small for `before` rows per pass; now they are `rows`."""
+    """Memory was too small for `before` examples per pass; later passes have `after`."""
 
     before: int
-    rows: int
+    after: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitFinished:
-    """A unit is over. waited: seconds for data; passes: of the model since it was loaded."""
+    """A unit is finished, or was ended by `Worker.stop`.
+
+    seconds: for the whole unit.
+    waited: seconds of these without data to compute on.
+    passes: of this unit, by kind, "forward" and "backward".
+    """
 
     seconds: float
     waited: float
@@ -66,14 +80,21 @@ class UnitFinished:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerDied:
-    """The process is gone. how: e.g. "signal 9 (SIGKILL)"."""
+    """A worker is gone.
+
+    how: e.g. "signal 9 (SIGKILL)".
+    """
 
     how: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerFailed:
-    """The process met what it cannot go on from. is_bug: of robharness; else the user can mend it."""
+    """A worker met an error that ends it.
+
+    error: a sentence; the whole traceback if `is_bug`.
+    is_bug: whether the error is unexpected, and not one that the user can correct.
+    """
 
     error: str
     is_bug: bool

@@ -13,7 +13,10 @@ from robharness.engine.listeners import RunListener
 
 @contextmanager
 def interruptible(listener: RunListener) -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event, the second one interrupts at once."""
+    """Set the event at the first Ctrl-C, and raise KeyboardInterrupt at the second one.
+
+    In another thread than the main one, Ctrl-C keeps its meaning, since Python allows handlers in the main thread only.
+    """
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
@@ -23,8 +26,8 @@ def interruptible(listener: RunListener) -> Iterator[threading.Event]:
     def handle(number: int, frame: Any) -> None:
         interrupted.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        with suppress(RuntimeError):  # in the middle of another line
-            listener.message("stopping after the cells in hand; Ctrl-C again stops at once")
+        with suppress(RuntimeError):  # Ctrl-C came while the listener wrote another line
+            listener.message("stopping after the current cells; Ctrl-C again stops at once")
 
     signal.signal(signal.SIGINT, handle)
     try:

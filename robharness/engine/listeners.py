@@ -1,4 +1,4 @@
-"""Listeners that are told about the progress of runs and trainings."""
+"""Listeners that show the progress of runs and trainings."""
 
 from __future__ import annotations
 
@@ -11,27 +11,34 @@ from robharness.store.spans import Span
 
 
 class TrainingListener(Protocol):
-    """What is told of a training's progress."""
+    """A listener to the progress of trainings."""
 
     def trained(self, label: str, progress: Progress) -> None:
-        """How far the training of the model with this label is."""
+        """Show the progress of training the model with this label."""
 
-    def message(self, message: str) -> None: ...
+    def message(self, message: str) -> None:
+        """Show a sentence, such as a warning."""
 
-    def finished(self) -> None: ...
+    def finished(self) -> None:
+        """Remove the progress display: the run or training has ended."""
 
 
 class RunListener(TrainingListener, Protocol):
-    """What is told of a run's progress, and of the trainings before it."""
+    """A listener to the progress of a run, and of the trainings before it."""
 
     def started(self, work: int, cells: int) -> None:
-        """work: cells times examples that are missing, in so many cells."""
+        """Begin to show progress.
 
-    def cell_done(self, cell: Cell, span: Span, failure: Failure | None) -> None: ...
+        work: the number of missing outcomes, cells times examples.
+        cells: the number of cells that miss any.
+        """
+
+    def cell_done(self, cell: Cell, span: Span, failure: Failure | None) -> None:
+        """Show that a cell is computed for a span of positions, or has failed for it."""
 
 
 class Silent:
-    """A listener that says nothing."""
+    """A listener that shows nothing."""
 
     def started(self, work: int, cells: int) -> None: ...
 

@@ -7,14 +7,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from robharness.engine.executors.base import WorkerConfig
-from robharness.engine.executors.inprocess import InProcessWorker
-from robharness.engine.executors.subprocess import SubprocessWorker
+from robharness.engine.environment import threads_per_worker
+from robharness.engine.executors.base import AnyExecutor, WorkerConfig
+from robharness.engine.executors.inprocess import InProcessExecutor
+from robharness.engine.executors.subprocess import SubprocessExecutor
 from robharness.engine.interrupt import interruptible
 from robharness.engine.listeners import RunListener
 from robharness.engine.provenance import stale, stale_trainings
 from robharness.engine.scheduler import Scheduler
 from robharness.engine.summary import Summary
+from robharness.engine.units import UnitPlanner, next_unit
 from robharness.errors import UserError
 from robharness.planning.cells import Plan
 from robharness.store.store import Store
@@ -30,46 +32,59 @@ def run_plan(
     threads: int | None = None,
     batch_size: int | None = None,
     stop_at_failure: bool = False,
+    executor: AnyExecutor | None = None,
+    plan_unit: UnitPlanner = next_unit,
 ) -> Summary:
-    """Compute the cells of the plan that the store misses; failures are recorded, and the rest goes on.
+    """Compute the cells of the plan that the store misses. A cell that fails is recorded, and the others are computed.
 
-    devices: "cpu", "cuda", "cuda:1" and so on, given to the processes in turn. workers: other processes; by default
-    one per device if there are several, else all is done in this one. threads: of the CPU, per process; workers share
-    the cores if not given. batch_size: examples per pass. Raises StoreError where nothing can be written. The first
-    Ctrl-C ends the run after the cells in hand.
+    The first Ctrl-C ends the run after the current cells.
+
+    devices: "cpu", "cuda", "cuda:1" and so on, assigned to the workers in turn.
+    workers: their number; by default one per device.
+    threads: of the CPU, per worker; by default an equal share of the cores if `workers` or several devices are given.
+    batch_size: examples per pass; chosen by input size and device if None.
+    stop_at_failure: whether the first failure ends the run.
+    executor: starts the workers; by default subprocesses if `workers` or several devices are given, else this process.
+    plan_unit: chooses the next unit.
+    Raises UserError for options that contradict each other, StoreError if nothing can be written.
     """
     begun = time.perf_counter()
     workers = len(devices) if workers is None and len(devices) > 1 else workers
-    if workers and plan.request is None:
-        raise UserError("a live network is in this process alone; run it without workers and on one device")
-    if len(devices) > (workers or 1):
+    executor = executor or (SubprocessExecutor() if workers else InProcessExecutor())
+    if executor.needs_request and plan.request is None:
         raise UserError(
-            f"{len(devices)} devices need as many workers; leave --workers out, or give --workers {len(devices)}"
+            f"a live network is in this process alone, and the workers of the executor '{executor.name}' are not. "
+            "Try: one device and no `workers`"
         )
-    if workers and threads is None and "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, _cores() // workers)  # more would wait for each other
+    count = workers or 1
+    if len(devices) > count:
+        raise UserError(f"{len(devices)} devices need as many workers, not {count}. Try: {len(devices)} workers")
+    if workers and threads is None:
+        threads = threads_per_worker(workers)
     for cell in plan.cells:
         store.verify(cell.key, plan.n)
     summary = Summary()
-    state = Scheduler(plan, store, listener, summary, stop_at_failure)
-    work = sum(stop - start for spans in state.gaps.values() for start, stop in spans)
-    listener.started(work, sum(1 for spans in state.gaps.values() if spans))
+    state = Scheduler(plan, store, listener, summary, executor, stop_at_failure=stop_at_failure, plan_unit=plan_unit)
+    work = sum(stop - start for spans in state.missing_spans.values() for start, stop in spans)
+    listener.started(work, sum(1 for spans in state.missing_spans.values() if spans))
     for warning in (*stale_trainings(plan), *stale(plan, store)):
         state.warn(warning)
     record = store.new_run()
     facts = {"suite": str(plan.suite.path), "examples": plan.n, "part": plan.part, "devices": list(devices),
-             "workers": workers or 1, "threads": threads}  # fmt: skip
+             "workers": count, "threads": threads}  # fmt: skip
 
     def write_record() -> None:
         summary.seconds = time.perf_counter() - begun
         store.write_json(record, {**facts, **asdict(summary)})
 
-    setups = [WorkerConfig(device=devices[index % len(devices)], rows=batch_size, threads=threads)
-              for index in range(workers or 1)]  # fmt: skip
+    configs = [
+        WorkerConfig(device=devices[index % len(devices)], batch_size=batch_size, threads=threads)
+        for index in range(count)
+    ]
     with interruptible(listener) as state.interrupted:
         try:
             if work:
-                state.go(SubprocessWorker if workers else InProcessWorker, setups, write_record)
+                state.loop(configs, write_record)
             for cell in plan.cells if work or os.access(store.root, os.W_OK) else ():
                 store.join(cell.key, plan.n)
         finally:
@@ -79,8 +94,3 @@ def run_plan(
     if work:
         write_record()
     return summary
-
-
-def _cores() -> int:
-    """The cores that this process may use, where the system says so."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from robharness.engine.events import (
@@ -19,205 +19,203 @@ from robharness.engine.events import (
     WorkerDied,
     WorkerFailed,
 )
-from robharness.engine.executors.base import WorkerConfig
-from robharness.engine.executors.inprocess import InProcessWorker
-from robharness.engine.executors.subprocess import SubprocessWorker, events
+from robharness.engine.executors.base import AnyExecutor, WorkerConfig
 from robharness.engine.listeners import RunListener
 from robharness.engine.provenance import differences, inexact
+from robharness.engine.state import WorkerState
 from robharness.engine.summary import Speed, Summary
-from robharness.engine.units import Unit, UnitSize, next_unit
+from robharness.engine.units import Unit, UnitPlanner, UnitSize, next_unit
 from robharness.errors import ContractViolation, StoreError, UserError
 from robharness.planning.cells import BLOCK, Cell, Plan
 from robharness.store.failures import Failure
 from robharness.store.spans import Span, uncovered
 from robharness.store.store import Store
 
-DEATHS = 2
-"""Processes that may die over one thing before it counts as failed."""
-LOSSES = 3
-"""How often parts of a cell may vanish, by another run's `--fresh`, before the store is to blame."""
-
-
-@dataclass
-class WorkerState:
-    """A hand and what it has: the label that it loads or has loaded, units, and the cell in hand.
-
-    deaths: while it loaded a model, by label; cannot: labels that it cannot load, although others can.
-    """
-
-    setup: WorkerConfig
-    hand: InProcessWorker | SubprocessWorker
-    label: str | None = None
-    is_loaded: bool = False
-    is_busy: bool = False
-    unit: Unit | None = None
-    ahead: Unit | None = None
-    key: str | None = None
-    deaths: Counter[str] = field(default_factory=Counter)
-    cannot: set[str] = field(default_factory=set)
+MAX_DEATHS = 2
+"""The number of workers that die over one unit, or while they load one model, before it counts as failed."""
+MAX_LOSSES = 3
+"""The number of times that stored parts of a cell may vanish, by another run's `--fresh`, before the run fails."""
 
 
 class Scheduler:
-    """A run in hand.
+    """The state of a run.
 
-    gaps: key -> spans that are missing and that nobody has. retries: units whose process died. failed: keys of cells
-    that are left alone for the rest of the run. given_up: spans over which processes died, by key. lost: how often what
-    was stored of a cell vanished.
+    missing_spans: by key, spans that are missing and that no unit has.
+    cells: those that miss any, by label and key.
+    retries: units whose worker died.
+    failed: keys of cells that are not computed again in this run.
+    given_up: by key, spans over which workers died.
+    losses: by key, the number of times that stored parts vanished.
     """
 
     def __init__(
-        self, plan: Plan, store: Store, listener: RunListener, summary: Summary, stop_at_failure: bool
+        self,
+        plan: Plan,
+        store: Store,
+        listener: RunListener,
+        summary: Summary,
+        executor: AnyExecutor,
+        *,
+        stop_at_failure: bool = False,
+        plan_unit: UnitPlanner = next_unit,
     ) -> None:
         self.plan, self.store, self.listener, self.summary = plan, store, listener, summary
-        self.stop_at_failure = stop_at_failure
+        self.executor, self.stop_at_failure, self.plan_unit = executor, stop_at_failure, plan_unit
         self.interrupted = threading.Event()
         start, stop = plan.span
-        self.gaps = {cell.key: store.missing(cell.key, stop, start) for cell in plan.cells}
-        self.blocks = {cell.key for cell in plan.cells if cell.perturbation and cell.perturbation.needs_blocks}
+        self.missing_spans = {cell.key: store.missing(cell.key, stop, start) for cell in plan.cells}
+        self.block_keys = {cell.key for cell in plan.cells if cell.perturbation and cell.perturbation.needs_blocks}
         self.cells: dict[str, dict[str, Cell]] = {model.label: {} for model in plan.models}
         for cell in plan.cells:
-            if self.gaps[cell.key]:
+            if self.missing_spans[cell.key]:
                 self.cells[cell.model.label][cell.key] = cell
-        self.sizes: dict[str, UnitSize] = {}
-        self.states: dict[str, str] = {}
-        self.slots: list[WorkerState] = []
+        self.unit_sizes: dict[str, UnitSize] = {}
+        self.model_states: dict[str, str] = {}
+        self.workers: list[WorkerState] = []
         self.retries: list[Unit] = []
         self.failed: set[str] = set()
         self.given_up: dict[str, list[Span]] = {}
-        self.lost: Counter[str] = Counter()
+        self.losses: Counter[str] = Counter()
 
     def warn(self, warning: str) -> None:
-        """Say it now, and in the report."""
+        """Show a warning now, and keep it for the report."""
         if warning not in self.summary.warnings:
             self.summary.warnings.append(warning)
             self.listener.message(f"warning: {warning}")
 
     @property
-    def goes_on(self) -> bool:
+    def continues(self) -> bool:
+        """Whether new units are assigned: no Ctrl-C, and no failure if the run stops at the first one."""
         return not self.interrupted.is_set() and not (self.stop_at_failure and self.summary.failures)
 
-    def go(
-        self, kind: type[InProcessWorker] | type[SubprocessWorker], setups: Sequence[WorkerConfig], write_record: Any
-    ) -> None:
-        """Give units to hands until nothing is missing, or this run does not go on."""
+    def loop(self, configs: Sequence[WorkerConfig], write_record: Callable[[], None]) -> None:
+        """Assign units to workers until nothing is missing, or the run stops.
+
+        configs: of the workers to start.
+        write_record: is called after each unit.
+        """
         try:
-            for setup in setups:
-                self.slots.append(WorkerState(setup, kind(self.plan, self.store, setup)))
+            for config in configs:
+                self.workers.append(WorkerState(config, self.executor.spawn(self.plan, self.store, config)))
             while True:
-                for slot in self.slots:
-                    if not self.goes_on:
-                        slot.hand.stop()
-                    elif not slot.is_busy:
-                        self.give(slot)
-                busy = {slot.hand: slot for slot in self.slots if slot.is_busy}
+                for state in self.workers:
+                    if not self.continues:
+                        state.worker.stop()
+                    elif not state.is_busy:
+                        self.assign(state)
+                busy = {state.worker: state for state in self.workers if state.is_busy}
                 if not busy:
                     return
-                for hand, event in events(list(busy)):
-                    self.take(busy[hand], event)
+                for worker, event in self.executor.wait(list(busy)):
+                    self.handle_event(busy[worker], event)
                     if isinstance(event, UnitFinished):
                         write_record()
         finally:
-            for slot in self.slots:
-                slot.hand.close()
+            for state in reversed(self.workers):  # the first worker in this process saved the settings of torch
+                state.worker.close()
 
-    # --- what to do --------------------------------------------------------------------------------------------
+    # --- units -------------------------------------------------------------------------------------------------
 
     def open_keys(self, label: str) -> list[str]:
-        return [key for key in self.cells[label] if self.gaps[key] and key not in self.failed]
+        """Return the keys of a model's cells that miss spans which no unit has."""
+        return [key for key in self.cells[label] if self.missing_spans[key] and key not in self.failed]
 
     def has_work(self, label: str) -> bool:
-        waiting = [key for unit in self.retries if unit.label == label for key in unit.keys if key not in self.failed]
-        return bool(self.open_keys(label) or waiting)
+        retried = [key for unit in self.retries if unit.label == label for key in unit.keys if key not in self.failed]
+        return bool(self.open_keys(label) or retried)
 
-    def give(self, slot: WorkerState) -> None:
-        """A unit of the slot's model, or else the model that the fewest hands have; nothing if nothing is left."""
-        labels = [label for label in self.cells if self.has_work(label) and label not in slot.cannot]
-        slot.ahead = self.without_failed(slot.ahead)
-        if slot.ahead is None and slot.label not in labels:
+    def assign(self, state: WorkerState) -> None:
+        """Give a worker the next unit of its model, or else the model that the fewest workers have, if any is left."""
+        labels = [label for label in self.cells if self.has_work(label) and label not in state.unloadable]
+        state.prefetched = self.without_failed(state.prefetched)
+        if state.prefetched is None and state.label not in labels:
             if labels:
-                hands = Counter(other.label for other in self.slots)
-                slot.label, slot.is_loaded, slot.is_busy = min(labels, key=lambda label: hands[label]), False, True
-                slot.hand.load(slot.label)
+                counts = Counter(other.label for other in self.workers)
+                state.label, state.is_loaded, state.is_busy = min(labels, key=lambda label: counts[label]), False, True
+                state.worker.load(state.label)
             return
-        assert slot.label is not None
-        slot.unit = slot.ahead or self.cut(slot.label)
-        slot.ahead = self.cut(slot.label)
-        if slot.unit is not None:
-            slot.is_busy = True
-            slot.hand.do(slot.unit, slot.ahead)
+        assert state.label is not None
+        state.unit = state.prefetched or self.next_unit(state.label)
+        state.prefetched = self.next_unit(state.label)
+        if state.unit is not None:
+            state.is_busy = True
+            state.worker.compute(state.unit, state.prefetched)
 
-    def cut(self, label: str) -> Unit | None:
-        """The next unit of a model, which nobody else gets; None if there is none."""
+    def next_unit(self, label: str) -> Unit | None:
+        """Reserve the next unit of a model and return it, or None if there is none."""
         for unit in self.retries:
             if unit.label == label:
                 self.retries.remove(unit)
-                return self.without_failed(unit) or self.cut(label)
+                return self.without_failed(unit) or self.next_unit(label)
         keys = self.open_keys(label)
-        most = max((sum(stop - start for start, stop in self.gaps[key]) for key in keys), default=0)
-        size = self.sizes[label].examples(most, len(self.slots))
-        found = next_unit(keys, self.gaps, size, BLOCK if self.blocks & set(keys) else 1)
-        if found is None:
+        most = max((sum(stop - start for start, stop in self.missing_spans[key]) for key in keys), default=0)
+        size = self.unit_sizes[label].examples(most, len(self.workers))
+        planned = self.plan_unit(keys, self.missing_spans, size, BLOCK if self.block_keys & set(keys) else 1)
+        if planned is None:
             return None
-        span, due = found
+        span, due = planned
         for key in due:
-            self.gaps[key] = [rest for gap in self.gaps[key] for rest in uncovered([span], gap)]
+            self.missing_spans[key] = [rest for gap in self.missing_spans[key] for rest in uncovered([span], gap)]
         return Unit(label=label, span=span, keys=tuple(due))
 
     def without_failed(self, unit: Unit | None) -> Unit | None:
         keys = tuple(key for key in unit.keys if key not in self.failed) if unit else ()
         return replace(unit, keys=keys) if unit and keys else None
 
-    # --- what came of it ---------------------------------------------------------------------------------------
+    # --- events ------------------------------------------------------------------------------------------------
 
-    def take(self, slot: WorkerState, event: Event) -> None:
-        """Learn of an event of the slot's hand."""
-        label = slot.label
+    def handle_event(self, state: WorkerState, event: Event) -> None:
+        """Update the run by an event of a worker. Raises UserError or RuntimeError if the worker failed."""
+        label = state.label
         assert label is not None
-        if isinstance(event, ModelLoaded):
-            slot.is_busy = False
-            self.ready(slot, label, event)
-        elif isinstance(event, ModelLoadFailed):
-            slot.is_busy, slot.label = False, None
-            has_it = any(other.label == label and other.is_loaded for other in self.slots)
-            self.cannot_load(slot, label, has_it, ContractViolation(event.error, by=event.by), event.traceback)
-        elif isinstance(event, CellStarted):
-            slot.key = event.key
-        elif isinstance(event, CellFinished):
-            slot.key = None
-            self.done(self.cells[label][event.key], event.span, event.failure)
-        elif isinstance(event, BatchSizeReduced):
-            self.warn(
-                f"{label}: memory was too small for {event.before} examples per pass; it goes on with {event.rows}"
-            )
-            if slot.is_loaded:
-                self.sizes[label].shrink(event.rows)
-                self.summary.speed[label].rows = event.rows
-        elif isinstance(event, UnitFinished):
-            self.finished(slot, label, event)
-        elif isinstance(event, WorkerDied):
-            self.died(slot, label, event.how)
-        elif isinstance(event, WorkerFailed):
-            if not event.is_bug:
-                raise UserError(event.error)
-            if slot.unit is None:
-                raise _worker_error(event.error)
-            self.died(slot, label, event.error.strip().splitlines()[-1])  # as after an error that breaks a whole GPU
+        match event:
+            case ModelLoaded():
+                state.is_busy = False
+                self.model_loaded(state, label, event)
+            case ModelLoadFailed():
+                state.is_busy, state.label = False, None
+                has_it = any(other.label == label and other.is_loaded for other in self.workers)
+                self.cannot_load(state, label, has_it, ContractViolation(event.error, by=event.by), event.traceback)
+            case CellStarted():
+                state.key = event.key
+            case CellFinished():
+                state.key = None
+                self.cell_finished(self.cells[label][event.key], event.span, event.failure)
+            case BatchSizeReduced():
+                self.warn(
+                    f"{label}: memory was too small for {event.before} examples per pass; it goes on with {event.after}"
+                )
+                if state.is_loaded:
+                    self.unit_sizes[label].shrink(event.after)
+                    self.summary.speed[label].rows = event.after
+            case UnitFinished():
+                self.unit_finished(state, label, event)
+            case WorkerDied():
+                self.worker_died(state, label, event.how)
+            case WorkerFailed():
+                if not event.is_bug:
+                    raise UserError(event.error)
+                if state.unit is None:
+                    raise _worker_error(event.error)
+                # As after a death: an error of the driver breaks all later work on a GPU in that process.
+                self.worker_died(state, label, event.error.strip().splitlines()[-1])
 
-    def ready(self, slot: WorkerState, label: str, event: ModelLoaded) -> None:
-        slot.is_loaded = True
+    def model_loaded(self, state: WorkerState, label: str, event: ModelLoaded) -> None:
+        state.is_loaded = True
         try:
             self.check_state(label, event.state)
         except ContractViolation as error:
-            slot.label = None
+            state.label = None
             self.fail_all(label, error)
             return
-        if label not in self.sizes:
-            self.sizes[label] = UnitSize(rows=event.rows, values=event.values)
-            self.summary.speed[label] = Speed(model=self.model_name(label), rows=event.rows)
+        if label not in self.unit_sizes:
+            self.unit_sizes[label] = UnitSize(event.batch_size, event.input_values)
+            name = next(model.entry.name for model in self.plan.models if model.label == label)
+            self.summary.speed[label] = Speed(model=name, rows=event.batch_size)
             for warning in (*inexact(label, event.provenance), *self.changes(label, event.provenance)):
                 self.warn(warning)
 
-    def done(self, cell: Cell, span: Span, failure: Failure | None) -> None:
+    def cell_finished(self, cell: Cell, span: Span, failure: Failure | None) -> None:
         if failure is None:
             self.summary.computed += span[1] - span[0]
         else:
@@ -225,10 +223,11 @@ class Scheduler:
             self.failed.add(cell.key)
         self.listener.cell_done(cell, span, failure)
 
-    def finished(self, slot: WorkerState, label: str, event: UnitFinished) -> None:
-        unit, slot.unit, slot.is_busy = slot.unit, None, False
+    def unit_finished(self, state: WorkerState, label: str, event: UnitFinished) -> None:
+        """Adapt the size of units, and check that the store has the unit's outcomes. Raises StoreError."""
+        unit, state.unit, state.is_busy = state.unit, None, False
         assert unit is not None
-        self.sizes[label].took(unit.span[1] - unit.span[0], event.seconds)
+        self.unit_sizes[label].record(unit.span[1] - unit.span[0], event.seconds)
         speed = self.summary.speed[label]
         speed.forward += event.passes.get("forward", 0)
         speed.backward += event.passes.get("backward", 0)
@@ -236,79 +235,102 @@ class Scheduler:
         speed.waited += event.waited
         for key in unit.keys:
             missing = self.store.missing(key, unit.span[1], unit.span[0])
-            if missing and key not in self.failed and self.goes_on:
+            if missing and key not in self.failed and self.continues:
                 name = self.cells[label][key].name
-                self.lost[key] += 1
-                if self.lost[key] > LOSSES:
+                self.losses[key] += 1
+                if self.losses[key] > MAX_LOSSES:
                     raise StoreError(
-                        f"{self.store} takes parts of '{name}' and does not keep them. See: df {self.store}"
+                        f"{self.store} loses parts of '{name}' after they are written. Try: df {self.store}"
                     )
-                self.warn(f"what was stored of '{name}' is gone; was it forgotten by another run? It is computed again")
-            self.gaps[key] = self.still_open(key)  # another run may have been here meanwhile
+                self.warn(
+                    f"stored results of '{name}' disappeared, perhaps by another run with --fresh; "
+                    "they are computed again"
+                )
+            self.missing_spans[key] = self.still_open(key)  # another run may have stored some of them meanwhile
 
     def still_open(self, key: str) -> list[Span]:
-        """What is missing of a cell and nobody has in hand."""
-        in_hand = [unit for slot in self.slots for unit in (slot.unit, slot.ahead) if unit] + self.retries
+        """Return the spans of a cell that are missing and that no unit has."""
+        assigned = [unit for state in self.workers for unit in (state.unit, state.prefetched) if unit] + self.retries
         start, stop = self.plan.span
-        taken = [*(unit.span for unit in in_hand if key in unit.keys), *self.given_up.get(key, ())]
+        taken = [*(unit.span for unit in assigned if key in unit.keys), *self.given_up.get(key, ())]
         return uncovered([*self.store.spans(key), *taken], (start, stop))
 
-    def died(self, slot: WorkerState, label: str, how: str) -> None:
-        """Go on without what the process had: another one gets it, and after two deaths it counts as failed."""
-        slot.hand.close()
-        unit, ahead, key = slot.unit, slot.ahead, slot.key
-        slot.unit = slot.ahead = slot.key = None
-        self.warn(f"{label}: a worker process died ({how}); what it had in hand was given to another one")
-        if unit is None:
-            slot.deaths[label] += 1
-            if slot.deaths[label] >= DEATHS:
-                error = ContractViolation(f"{DEATHS} worker processes died while they loaded it: {how}", by="model")
-                may_have_it = any(other.label == label for other in self.slots if other is not slot)
-                self.cannot_load(slot, label, may_have_it, error)
-        if ahead is not None:
-            self.retries.append(ahead)
+    def worker_died(self, state: WorkerState, label: str, how: str) -> None:
+        """Leave a dead worker's units to others and replace the worker. After MAX_DEATHS, a unit counts as failed."""
+        state.worker.close()
+        unit, prefetched, key = state.unit, state.prefetched, state.key
+        state.unit = state.prefetched = state.key = None
+        self.warn(f"{label}: a worker died ({how}); its units were given to another one")
+        if prefetched is not None:
+            self.retries.append(prefetched)
         if unit is not None:
-            deaths = unit.deaths + 1
-            keys = tuple(key for key in unit.keys if self.store.missing(key, unit.span[1], unit.span[0]))
-            if deaths >= DEATHS:
-                blamed = [key] if key in keys else list(keys)
-                for each in blamed:
-                    self.fail(self.cells[label][str(each)], unit.span, ContractViolation(
-                        f"{DEATHS} worker processes died over its examples {unit.span[0]} to {unit.span[1] - 1}: {how}"
-                    ))  # fmt: skip
-                    self.failed.discard(str(each))  # its other examples may be harmless
-                    self.given_up.setdefault(str(each), []).append(unit.span)
-                keys, deaths = tuple([each for each in keys if each not in blamed]), 0
-            if keys:
-                self.retries.append(replace(unit, keys=keys, deaths=deaths))
-        slot.label, slot.is_busy = None, False
-        if self.goes_on:
+            self.retry(unit, label, key, how)
+        else:
+            state.load_deaths[label] += 1
+            if state.load_deaths[label] >= MAX_DEATHS:
+                error = ContractViolation(f"{MAX_DEATHS} workers died while they loaded it: {how}", by="model")
+                may_have_it = any(other.label == label for other in self.workers if other is not state)
+                self.cannot_load(state, label, may_have_it, error)
+        state.label, state.is_loaded, state.is_busy = None, False, False
+        if self.continues:
+            self.replace_worker(state)
+
+    def retry(self, unit: Unit, label: str, key: str | None, how: str) -> None:
+        """Leave what is missing of a dead worker's unit to others; after MAX_DEATHS, fail its cell.
+
+        key: of the cell that the worker computed; without any, all cells of the unit fail.
+        """
+        deaths = unit.deaths + 1
+        keys = tuple(key for key in unit.keys if self.store.missing(key, unit.span[1], unit.span[0]))
+        if deaths >= MAX_DEATHS:
+            blamed = [key] if key is not None and key in keys else list(keys)
+            examples = f"its examples {unit.span[0]} to {unit.span[1] - 1}"
+            error = ContractViolation(f"{MAX_DEATHS} workers died over {examples}: {how}")
+            for each in blamed:
+                self.fail(self.cells[label][each], unit.span, error)
+                self.failed.discard(each)  # its other examples may be harmless
+                self.given_up.setdefault(each, []).append(unit.span)
+            keys, deaths = tuple(each for each in keys if each not in blamed), 0
+        if keys:
+            self.retries.append(replace(unit, keys=keys, deaths=deaths))
+
+    def replace_worker(self, state: WorkerState) -> None:
+        """Start a worker in the place of a dead one, or go on with fewer. Raises UserError if none is left."""
+        if self.executor.can_respawn:
             try:
-                slot.hand = SubprocessWorker(self.plan, self.store, slot.setup)
+                state.worker = self.executor.spawn(self.plan, self.store, state.config)
+                return
             except UserError as error:
-                self.slots.remove(slot)
-                if not self.slots:
-                    raise
-                self.warn(f"{error}; the run goes on with {len(self.slots)}")
+                problem = str(error)
+        else:
+            problem = f"the executor '{self.executor.name}' replaces no worker that died. Try: the same command again"
+        self.workers.remove(state)
+        if not self.workers:
+            raise UserError(f"no worker is left: {problem}")
+        self.warn(f"the run goes on with {len(self.workers)} workers: {problem}")
 
     def fail(self, cell: Cell, span: Span, error: ContractViolation, details: str = "") -> None:
+        """Record a failure. details: the traceback, if another process has it."""
         failure = Failure.of(cell, span, error)
         failure = replace(failure, traceback=details) if details else failure
         self.store.write_failure(cell.key, failure)
-        self.done(cell, span, failure)
+        self.cell_finished(cell, span, failure)
 
     def cannot_load(
-        self, slot: WorkerState, label: str, elsewhere: bool, error: ContractViolation, details: str = ""
+        self, state: WorkerState, label: str, elsewhere: bool, error: ContractViolation, details: str = ""
     ) -> None:
-        """The model fails, unless it is loaded elsewhere: then this hand does something else."""
+        """Fail the model, or leave it to other workers.
+
+        elsewhere: whether another worker has loaded the model, or may.
+        """
         if elsewhere:
-            slot.cannot.add(label)
+            state.unloadable.add(label)
             self.warn(f"{label}: one of the workers cannot load it: {error}")
         else:
             self.fail_all(label, error, details)
 
     def fail_all(self, label: str, error: ContractViolation, details: str = "") -> None:
-        """Nothing more of the model can be computed."""
+        """Fail all cells of a model that are not computed yet."""
         for unit in [unit for unit in self.retries if unit.label == label]:
             self.retries.remove(unit)
             for key in unit.keys:
@@ -316,29 +338,29 @@ class Scheduler:
         for key in self.open_keys(label):
             self.fail(self.cells[label][key], self.plan.span, error, details)
 
-    # --- how it was made ---------------------------------------------------------------------------------------
-
-    def model_name(self, label: str) -> str:
-        return next(model.entry.name for model in self.plan.models if model.label == label)
+    # --- provenance --------------------------------------------------------------------------------------------
 
     def cells_of(self, label: str) -> list[Cell]:
-        """Every cell of the model in the suite, those that are not asked for as well."""
+        """Return every cell of the model in the suite, also those that are not selected."""
         return [cell for cell in (*self.plan.cells, *self.plan.unselected_cells) if cell.model.label == label]
 
     def check_state(self, label: str, state: str) -> None:
-        """Refuse to put outcomes beside those of another network under the same name."""
+        """Describe the model's cells in the store. Raises ContractViolation if other outcomes are of another network.
+
+        state: hash of the network's parameters and buffers.
+        """
         recorded = {way.get("model_state") for cell in self.cells_of(label) for way in self.store.provenance(cell.key)}
-        if not {*recorded, self.states.setdefault(label, state)} <= {state}:
+        if not {*recorded, self.model_states.setdefault(label, state)} <= {state}:
             raise ContractViolation(
-                "it builds another network than the one whose outcomes are stored, from the same weights and "
-                f"options; raise its `revision`, or type: robharness run SUITE --fresh '{label}'",
+                "it builds another network than the one whose outcomes are stored, from the same weights and options. "
+                f"Try: robharness run {self.plan.suite.path_for_shell} --fresh '{label}', or raise its `revision`",
                 by="model",
             )
         for cell in self.cells[label].values():
             self.store.describe(cell)
 
     def changes(self, label: str, provenance: dict[str, Any]) -> list[str]:
-        """What is different now from how the parts that are there were made."""
+        """Return a warning per fact of the provenance that differs from that of the model's stored outcomes."""
         found = dict[str, None]()
         for cell in self.cells_of(label):
             for way in self.store.provenance(cell.key):
@@ -349,7 +371,7 @@ class Scheduler:
 
 
 def _worker_error(details: str) -> RuntimeError:
-    """A bug that showed in another process, with its traceback as a note."""
+    """Return an unexpected error of another process, with its traceback as a note."""
     error = RuntimeError(f"in a worker process: {details.strip().splitlines()[-1]}")
     error.add_note(details)
     return error

@@ -1,4 +1,4 @@
-"""Summary of a run."""
+"""The summary of a run, which its record in the store shows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from robharness.store.failures import Failure
 
 @dataclass
 class Speed:
-    """What computing a model took so far. model: its name; passes: of `rows` rows; seconds: of all processes together.
+    """The passes and the time of one model.
 
-    waited: seconds that the model waited for data.
+    model: its full name.
+    rows: examples per pass.
+    forward, backward: the number of passes.
+    seconds: of all workers together.
+    waited: seconds of these in which the model waited for data.
     """
 
     model: str
@@ -24,7 +28,14 @@ class Speed:
 
 @dataclass
 class Summary:
-    """What a run did. computed: cells times examples; interrupted: by Ctrl-C; speed: by label."""
+    """The work of a run.
+
+    computed: the number of outcomes, cells times examples.
+    interrupted: whether Ctrl-C ended the run.
+    finished: whether the run came to its end, by Ctrl-C or by itself.
+    seconds: of wall-clock time.
+    speed: by label of the model.
+    """
 
     computed: int = 0
     failures: list[Failure] = field(default_factory=list)

@@ -36,86 +36,89 @@ from robharness.store.store import Store
 
 
 class UnitRunner:
-    """What one process does: it loads a model, and then computes units of it, reading the next one's data meanwhile.
+    """Loads one model at a time and computes units of it, reading the next unit's examples meanwhile.
 
-    stopping: set it to end a unit after the cell in hand.
+    stopping: set this event to end a unit after its current cell.
     """
 
-    def __init__(self, plan: Plan, store: Store, setup: WorkerConfig, stopping: threading.Event) -> None:
-        self.plan, self.store, self.setup, self.stopping = plan, store, setup, stopping
+    def __init__(self, plan: Plan, store: Store, config: WorkerConfig, stopping: threading.Event) -> None:
+        self.plan, self.store, self.config, self.stopping = plan, store, config, stopping
         self._models = {model.label: model for model in plan.models}
         self._cells = {(cell.model.label, cell.key): cell for cell in plan.cells}
         self._loaded: LoadedModel | None = None
-        self._ahead: tuple[Span, Future[DecodedImages]] | None = None
+        self._prefetched: tuple[Span, Future[DecodedImages]] | None = None
         self._threads = torch.get_num_threads()
-        if setup.threads is not None:
-            torch.set_num_threads(setup.threads)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
 
     def close(self) -> None:
-        """Leave the process as it was found; what is being read ahead is given up."""
+        """Restore torch's number of threads, and cancel the prefetching of examples."""
         torch.set_num_threads(self._threads)
         if self._loaded is not None:
             self._loaded.reader.threads.close()
 
     def load(self, label: str) -> Iterator[Event]:
-        """Build and probe a model; half the rows per pass for as long as memory is short."""
-        rows, too_many = self.setup.rows, 0
+        """Build and probe the model with this label, with smaller passes while memory is too small."""
+        batch_size, too_large = self.config.batch_size, 0
         while self._loaded is None or self._loaded.model.label != label:
             if self._loaded is not None:
                 self._loaded.reader.threads.close()
-            self._loaded = self._ahead = None  # the memory of the last model comes first
+            self._loaded = self._prefetched = None  # frees the memory of the last model first
             free_memory()
             try:
-                self._loaded = load_model(self.plan, self._models[label], device=self.setup.device, batch_size=rows)
+                self._loaded = load_model(
+                    self.plan, self._models[label], device=self.config.device, batch_size=batch_size
+                )
                 continue
             except OutOfMemory as error:
-                too_many = error.rows
+                too_large = error.rows
             except ContractViolation as error:
                 details = "".join(traceback.format_exception(error.__cause__ or error))
                 yield ModelLoadFailed(error=str(error), by=error.by, traceback=details)
                 return
-            if too_many == 1:
+            if too_large == 1:
                 yield ModelLoadFailed(error="memory is too small for a pass of one example", by="model")
                 return
-            rows = smaller_batch_size(too_many)
-            yield BatchSizeReduced(before=too_many, rows=rows)
-        if too_many:
-            self._loaded.provenance["too_many_rows"] = too_many
+            batch_size = smaller_batch_size(too_large)
+            yield BatchSizeReduced(before=too_large, after=batch_size)
+        if too_large:
+            self._loaded.provenance["too_many_rows"] = too_large
         yield ModelLoaded(
             state=self._loaded.state,
-            rows=self._loaded.classifier.batch_size,
-            values=input_values(self._loaded.model.entry.spec),
+            batch_size=self._loaded.classifier.batch_size,
+            input_values=input_values(self._loaded.model.entry.spec),
             provenance=self._loaded.provenance,
         )
 
-    def do(self, unit: Unit, ahead: Unit | None) -> Iterator[Event]:
-        """Compute a unit of the loaded model, and read what the one ahead needs meanwhile.
+    def compute(self, unit: Unit, prefetch: Unit | None) -> Iterator[Event]:
+        """Compute a unit of the loaded model, and read the examples of the next unit meanwhile.
 
-        Where memory is too small, passes get half the rows, and what is left of the unit is done in two halves.
+        If memory is too small, passes get half the examples, and the rest of the unit is computed in two halves.
+        prefetch: the next unit.
         """
         assert self._loaded is not None
         begun, passes = time.perf_counter(), Counter(self._loaded.classifier.passes)
-        pictures = self._pictures(unit.span)
+        images = self._images(unit.span)
         waited = time.perf_counter() - begun
-        if ahead is not None:
-            self._ahead = ahead.span, self._loaded.reader.ahead(*ahead.span)
+        if prefetch is not None:
+            self._prefetched = prefetch.span, self._loaded.reader.ahead(*prefetch.span)
         pieces = [(unit.span, [self._cells[unit.label, key] for key in unit.keys])]
         failed: set[str] = set()
         while pieces and not self.stopping.is_set():
             span, cells = pieces.pop()
-            if isinstance(pictures, DecodedImages):
-                part: DecodedImages | Exception = pictures.part(*span)
-            else:  # half of them may be fewer than is too many
-                part = pictures if span == unit.span else self._pictures(span)
-            left = {cell.key: cell for cell in cells if cell.key not in failed}
-            in_hand = None
+            if isinstance(images, DecodedImages):
+                part: DecodedImages | Exception = images.part(*span)
+            else:  # half of the images may fit into memory where all of them do not
+                part = images if span == unit.span else self._images(span)
+            pending = {cell.key: cell for cell in cells if cell.key not in failed}
+            current = None
             try:
-                for event in run_unit(self._loaded, list(left.values()), span, self.store, part):
+                for event in run_unit(self._loaded, list(pending.values()), span, self.store, part):
                     yield event
                     if isinstance(event, CellStarted):
-                        in_hand = event.key
+                        current = event.key
                         continue
-                    del left[event.key]
+                    del pending[event.key]
                     failed |= {event.key} if event.failure else set()
                     if self.stopping.is_set():
                         break
@@ -123,54 +126,59 @@ class UnitRunner:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-            shrunk = self._shrink()  # not before the error is gone, which holds what filled the memory
-            if shrunk is not None:
-                yield shrunk
+            reduced = self._reduce_batch_size()  # after the except clause, whose error holds what filled the memory
+            if reduced is not None:
+                yield reduced
             middle = (span[0] + span[1] + 1) // 2
-            if shrunk is None and middle == span[1]:
-                for key in [in_hand] if in_hand in left else list(left):
-                    cell = left.pop(str(key))
+            if reduced is None and middle == span[1]:
+                for key in [current] if current in pending else list(pending):
+                    cell = pending.pop(str(key))
                     failure = Failure.of(cell, span, ContractViolation("memory is too small for one example"))
                     self.store.write_failure(cell.key, failure)
                     failed.add(cell.key)
                     yield CellFinished(key=cell.key, span=span, failure=failure)
             halves = [(middle, span[1]), (span[0], middle)]
-            pieces += [(half, list(left.values())) for half in halves if half[0] < half[1] and left]
+            pieces += [(half, list(pending.values())) for half in halves if half[0] < half[1] and pending]
         passes = Counter(self._loaded.classifier.passes) - passes
         yield UnitFinished(seconds=time.perf_counter() - begun, waited=waited, passes=dict(passes))
 
-    def _shrink(self) -> BatchSizeReduced | None:
-        """Half the rows per pass, or fewer; None where a pass has one row already."""
+    def _reduce_batch_size(self) -> BatchSizeReduced | None:
+        """Halve the examples per pass until a pass fits into memory; return None if a pass has one example already."""
         assert self._loaded is not None
         before, counts = self._loaded.classifier.batch_size, Counter(self._loaded.classifier.passes)
-        rows = before
-        while rows > 1:
-            rows = smaller_batch_size(rows)
+        batch_size = before
+        while batch_size > 1:
+            batch_size = smaller_batch_size(batch_size)
             free_memory()
             with suppress(OutOfMemory):
-                self._loaded = with_batch_size(self.plan, self._loaded, rows, too_many=before)
+                self._loaded = with_batch_size(self.plan, self._loaded, batch_size, too_many=before)
                 self._loaded.classifier.passes.update(counts)
-                return BatchSizeReduced(before=before, rows=rows)
+                return BatchSizeReduced(before=before, after=batch_size)
         return None
 
-    def _pictures(self, span: Span) -> DecodedImages | Exception:
-        """The pictures of a span, or what went wrong with them."""
+    def _images(self, span: Span) -> DecodedImages | Exception:
+        """Return the images of a span, prefetched or read now, or the error that reading them raised."""
         assert self._loaded is not None
-        ahead, self._ahead = self._ahead, None
+        prefetched, self._prefetched = self._prefetched, None
         try:
-            return ahead[1].result() if ahead and ahead[0] == span else self._loaded.reader.images(*span)
+            if prefetched and prefetched[0] == span:
+                return prefetched[1].result()
+            return self._loaded.reader.images(*span)
         except Exception as error:  # a data set may raise anything
             if is_out_of_memory(error):
-                error.__traceback__ = None  # it holds the pictures that were too many
+                error.__traceback__ = None  # its frames hold the images that filled the memory
             return error
 
 
 def run_unit(
     loaded: LoadedModel, cells: Sequence[Cell], span: Span, store: Store, pictures: DecodedImages | Exception
 ) -> Iterator[CellStarted | CellFinished]:
-    """Compute these cells for this span, write each as soon as it is whole, and tell of it.
+    """Compute cells for a span, and write each as soon as it is whole.
 
-    pictures: of the span, or why there are none. Raises what tells of a lack of memory; see `is_out_of_memory`.
+    cells: of the loaded model.
+    pictures: the images of the span, or the error that reading them raised.
+    Yields CellStarted and CellFinished for each cell.
+    Raises errors of a lack of memory; see `is_out_of_memory`.
     """
     try:
         if isinstance(pictures, Exception):

@@ -141,6 +141,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
         for kind, specs in found.items():
             for spec in specs:
                 staged.add(kind, spec, source)
+        staged.executors.update(_executors(manager, source))
     except (Exception, SystemExit) as error:  # a plugin may raise anything at all, sys.exit included
         if isinstance(error, _Incompatible):
             stage = "version"
@@ -149,7 +150,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
         registry.problems.append(Problem(origin=source, stage=stage, error=text, details=details))
         return
     registry.origins.append(source)
-    for kind in KINDS:
+    for kind in (*KINDS, "executors"):
         getattr(registry, kind).update(getattr(staged, kind))
     for hook, takers in (
         (manager.hook.robharness_run_finished, registry.observers),
@@ -208,3 +209,17 @@ def _collect_renderers(manager: pluggy.PluginManager) -> list[Any]:
             raise ValueError(f"the suffix '{renderer.suffix}' is declared twice")
         found.append(renderer)
     return found
+
+
+def _executors(manager: pluggy.PluginManager, source: PluginOrigin) -> dict[str, tuple[PluginOrigin, Any]]:
+    """Return the plugin's executors by full name. Raises TypeError or ValueError for one that cannot be registered."""
+    executors: dict[str, tuple[PluginOrigin, Any]] = {}
+    for result in manager.hook.robharness_executors():
+        for item in result:
+            if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and callable(item[1])):
+                raise TypeError(f"robharness_executors yielded {type(item).__name__}, not a name and a function")
+            name = f"{source.namespace}/{item[0]}"
+            if name in executors:
+                raise ValueError(f"the name '{name}' is declared twice")
+            executors[name] = source, item[1]
+    return executors

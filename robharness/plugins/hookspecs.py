@@ -10,7 +10,7 @@ or a loose file: `robharness list models -p ./mine.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -239,5 +239,39 @@ def robharness_renderers() -> Iterable[Any]:  # type: ignore[empty-body]
     @hookimpl
     def robharness_renderers():
         yield CSV()
+    ```
+    """
+
+
+@hookspec
+def robharness_executors() -> Iterable[tuple[str, Callable[[], Any]]]:  # type: ignore[empty-body]
+    """Yield executors, which start the workers of a run: pairs of a name and a function that makes the executor.
+
+    `run --executor NAME` chooses one. Its methods are those of `robharness.engine.executors.base.Executor`. Import the
+    engine inside the function, so that lists stay fast.
+
+    ```python
+    from robharness import hookimpl
+
+
+    def build():
+        import os
+
+        from robharness.engine.executors.subprocess import SubprocessExecutor
+
+        class PoliteExecutor(SubprocessExecutor):
+            name = "polite"
+
+            def spawn(self, plan, store, config):
+                worker = super().spawn(plan, store, config)
+                os.setpriority(os.PRIO_PROCESS, worker.pid, 10)
+                return worker
+
+        return PoliteExecutor()
+
+
+    @hookimpl
+    def robharness_executors():
+        yield "polite", build
     ```
     """

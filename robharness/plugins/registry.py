@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +63,7 @@ class Registry:
 
     observers, figure_hooks: who looks at results, and who draws them.
     renderers: the renderers of reports that plugins add.
+    executors: full name -> the plugin, and the function that makes the executor.
     """
 
     models: dict[str, Entry] = field(default_factory=dict)
@@ -74,6 +76,7 @@ class Registry:
     observers: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
     figure_hooks: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
     renderers: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
+    executors: dict[str, tuple[PluginOrigin, Callable[[], Any]]] = field(default_factory=dict)
     options: tuple[str, ...] = ()
 
     def find(self, kind: str, name: str) -> Entry:

@@ -90,10 +90,10 @@ def test_what_withstands_it_costs_the_authors_passes(mnist_suite, mnist, tmp_pat
     """A pass of one row, and an example that withstands a budget as small as this."""
     suite = mnist_suite(attacks=asked(["0.0001"]), data={"name": "samples/mnist-5k", "split": "test", "limit": 1})
     plan = api.plan(suite, plugins=[mnist])
-    work = worker.UnitRunner(plan, Store(tmp_path), WorkerConfig(device="cpu", rows=1, threads=1), threading.Event())
-    list(work.load("CNN"))
+    runner = worker.UnitRunner(plan, Store(tmp_path), WorkerConfig(batch_size=1, threads=1), threading.Event())
+    list(runner.load("CNN"))
     unit = Unit(label="CNN", span=(0, 1), keys=tuple(cell.key for cell in plan.cells))
-    events = list(work.do(unit, None))
+    events = list(runner.compute(unit, None))
     (finished,) = [event for event in events if isinstance(event, UnitFinished)]
     for kind, count in SURVIVOR.items():
         assert abs(finished.passes[kind] - count) < 0.01 * count, kind

@@ -1,1 +1,1 @@
-"""Executors start workers: in this process, in subprocesses, or by a plugin."""
+"""Executors start workers: in this process, in subprocesses, or wherever a plugin starts them."""

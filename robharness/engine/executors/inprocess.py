@@ -1,9 +1,9 @@
-"""A worker in this process."""
+"""Workers in this process, which compute in turn."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from robharness.engine.events import Event
 from robharness.engine.executors.base import WorkerConfig
@@ -13,22 +13,41 @@ from robharness.store.store import Store
 
 
 class InProcessWorker:
-    """This process."""
+    """A worker in this process.
 
-    def __init__(self, plan: Plan, store: Store, setup: WorkerConfig) -> None:
+    events: of the current command; each step computes up to the next event.
+    """
+
+    def __init__(self, plan: Plan, store: Store, config: WorkerConfig) -> None:
         from robharness.engine.worker import UnitRunner
 
-        self._work = UnitRunner(plan, store, setup, threading.Event())
+        self._runner = UnitRunner(plan, store, config, threading.Event())
         self.events: Iterator[Event] = iter(())
 
     def load(self, label: str) -> None:
-        self.events = self._work.load(label)
+        self.events = self._runner.load(label)
 
-    def do(self, unit: Unit, ahead: Unit | None) -> None:
-        self.events = self._work.do(unit, ahead)
+    def compute(self, unit: Unit, prefetch: Unit | None) -> None:
+        self.events = self._runner.compute(unit, prefetch)
 
     def stop(self) -> None:
-        self._work.stopping.set()
+        self._runner.stopping.set()
 
     def close(self) -> None:
-        self._work.close()
+        self.events = iter(())
+        self._runner.close()
+
+
+class InProcessExecutor:
+    """Workers in this process. Several of them take turns, event by event."""
+
+    name = "in-process"
+    can_respawn = False  # such a worker dies only with this process
+    needs_request = False
+
+    def spawn(self, plan: Plan, store: Store, config: WorkerConfig) -> InProcessWorker:
+        return InProcessWorker(plan, store, config)
+
+    def wait(self, workers: Sequence[InProcessWorker]) -> Iterator[tuple[InProcessWorker, Event]]:
+        for worker in workers:
+            yield worker, next(worker.events)

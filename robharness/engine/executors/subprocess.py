@@ -1,11 +1,8 @@
-"""Hands that do units: this process, or others that may die.
+"""Workers in subprocesses, which may crash.
 
-A hand takes one command at a time, to load a model or to do a unit, and tells of it in events; the last one is Ready,
-Refused, Finished, Died or Broken. `stop` ends a unit after the cell in hand.
-
-Each other process is a fresh interpreter (no fork: torch's threads and CUDA do not survive one) that makes the plan
-again from its recipe and writes its outcomes into the store itself; only commands and events pass between the two. It
-ignores Ctrl-C, which is for the engine to handle, and ends as soon as the engine is gone.
+Each subprocess is a fresh interpreter, since torch's threads and CUDA do not survive a fork. It makes the plan again
+from the plan's request and writes its outcomes into the store itself; only commands and events pass between processes.
+A subprocess ignores Ctrl-C, which the main process handles, and ends as soon as the main process is gone.
 """
 
 from __future__ import annotations
@@ -25,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from robharness import suite
 from robharness.engine.events import Event, WorkerDied, WorkerFailed
 from robharness.engine.executors.base import WorkerConfig
-from robharness.engine.executors.inprocess import InProcessWorker
 from robharness.engine.units import Unit
 from robharness.errors import UserError
 from robharness.planning import planner
@@ -37,58 +33,65 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 POLL_SECONDS = 0.2
-"""How often the engine looks up from waiting, to notice Ctrl-C."""
+"""The longest wait for events, after which the main process notices Ctrl-C."""
 
 
 class SubprocessWorker:
-    """Another process. Raises UserError where it cannot even begin."""
+    """A worker in a subprocess. Raises UserError if the subprocess cannot be started."""
 
-    def __init__(self, plan: Plan, store: Store, setup: WorkerConfig) -> None:
-        self._plan, self._store, self._setup = plan, store, setup
-        self._pipe, theirs = connection.Pipe()
-        code = f"from robharness.engine.executors.subprocess import main; main({theirs.fileno()})"
+    def __init__(self, plan: Plan, store: Store, config: WorkerConfig) -> None:
+        self._pipe, far_end = connection.Pipe()
+        code = f"from robharness.engine.executors.subprocess import main; main({far_end.fileno()})"
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", code],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[far_end.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno() if _has_number(sys.stderr) else None,
                 start_new_session=True,  # out of the reach of the terminal's Ctrl-C
             )
         except OSError as error:
-            raise UserError(f"no worker process can be started: {error.strerror}. Try fewer: --workers 1") from error
-        theirs.close()
+            raise UserError(f"no worker process can be started: {error.strerror}. Try: fewer workers") from error
+        finally:
+            far_end.close()
         keys = frozenset((cell.model.label, cell.key) for cell in plan.cells)
-        self._send((list(sys.path), plan.request, plan.part, keys, store.root, setup))
+        self._send((list(sys.path), plan.request, plan.part, keys, store.root, config))
+
+    @property
+    def pid(self) -> int:
+        """The id of the subprocess."""
+        return self._process.pid
 
     @property
     def pipe(self) -> Connection:
+        """The connection to the subprocess, to wait on."""
         return self._pipe
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the subprocess is gone. A child of its own may keep the pipe open all the same."""
+        return self._process.poll() is not None
 
     def load(self, label: str) -> None:
         self._send(("load", label))
 
-    def do(self, unit: Unit, ahead: Unit | None) -> None:
-        self._send(("do", unit, ahead))
+    def compute(self, unit: Unit, prefetch: Unit | None) -> None:
+        self._send(("compute", unit, prefetch))
 
     def stop(self) -> None:
         self._send(("stop",))
 
     def next_event(self) -> Event:
-        """The next event; waits for it."""
-        ended = self.has_ended()  # asked first: what it said before is in the pipe by then
+        """Wait for the next event and return it; WorkerDied if the subprocess is gone."""
+        has_ended = self.has_ended  # read first: all that the subprocess sent is in the pipe by then
         with suppress(EOFError, OSError):
-            if not ended or self._pipe.poll():
+            if not has_ended or self._pipe.poll():
                 event: Event = self._pipe.recv()
                 return event
         return WorkerDied(how=_ending(self._process.wait()))
 
-    def has_ended(self) -> bool:
-        """Whether the process is gone; a child of its own may keep the pipe open all the same."""
-        return self._process.poll() is not None
-
     def close(self) -> None:
-        """End the process, at once if it is busy."""
+        """End the subprocess, by a signal if it is busy for two more seconds."""
         self._pipe.close()
         try:
             self._process.wait(timeout=2)
@@ -97,23 +100,29 @@ class SubprocessWorker:
             self._process.wait()
 
     def _send(self, command: tuple[Any, ...]) -> None:
-        with suppress(OSError):  # it has died, as the next event will tell
+        with suppress(OSError):  # the subprocess died, which the next event reports
             self._pipe.send(command)
 
 
-def events(hands: Sequence[Any]) -> Iterator[tuple[Any, Event]]:
-    """What the busy hands have to tell now; waits a moment for it."""
-    for hand in hands:
-        if isinstance(hand, InProcessWorker):
-            yield hand, next(hand.events)
-            return
-    ready = connection.wait([hand.pipe for hand in hands], timeout=POLL_SECONDS)
-    for hand in hands:
-        if hand.pipe in ready or hand.has_ended():
-            yield hand, hand.next_event()
+class SubprocessExecutor:
+    """Workers in subprocesses, which compute at the same time. A worker that died is replaced."""
+
+    name = "subprocess"
+    can_respawn = True
+    needs_request = True
+
+    def spawn(self, plan: Plan, store: Store, config: WorkerConfig) -> SubprocessWorker:
+        return SubprocessWorker(plan, store, config)
+
+    def wait(self, workers: Sequence[SubprocessWorker]) -> Iterator[tuple[SubprocessWorker, Event]]:
+        ready = connection.wait([worker.pipe for worker in workers], timeout=POLL_SECONDS)
+        for worker in workers:
+            if worker.pipe in ready or worker.has_ended:
+                yield worker, worker.next_event()
 
 
 def _ending(code: int) -> str:
+    """Describe an exit code; negative codes are signals."""
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -123,34 +132,41 @@ def _ending(code: int) -> str:
 
 
 def _has_number(stream: Any) -> bool:
+    """Return whether the stream is a file of the operating system, which a notebook's stderr is not."""
     try:
         return isinstance(stream.fileno(), int)
-    except (AttributeError, OSError, ValueError):  # replaced by something that is no file, as in a notebook
+    except (AttributeError, OSError, ValueError):
         return False
 
 
 def main(number: int) -> None:
-    """What the other process does. number: of the file that the engine listens at."""
+    """Run a subprocess: receive the plan's request, then obey commands until the main process is gone.
+
+    number: file descriptor of the pipe to the main process.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe = connection.Connection(number)
     try:
-        sys.path[:], recipe, part, keys, root, setup = pipe.recv()
+        sys.path[:], request, part, keys, root, config = pipe.recv()
     except EOFError:
         return
     commands: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
     stopping = threading.Event()
     threading.Thread(target=_listen, args=(pipe, commands, stopping), daemon=True).start()
     try:
-        registry = discover(recipe.options)
-        plan = planner.plan(suite.load(recipe.suite, registry), recipe.data_root, recipe.limit, root).shard(*part)
+        registry = discover(request.options)
+        plan = planner.plan(suite.load(request.suite, registry), request.data_root, request.limit, root).shard(*part)
         if not keys <= {(cell.model.label, cell.key) for cell in plan.cells}:
-            raise UserError("the suite, a plugin or the weights changed while the run began; type the command again")
+            raise UserError(
+                "the suite, a plugin or the weights changed while the run began, so that workers have other cells. "
+                "Try: the same command again"
+            )
         from robharness.engine.worker import UnitRunner
 
-        work = UnitRunner(plan, Store(root), setup, stopping)
+        runner = UnitRunner(plan, Store(root), config, stopping)
         while True:
             name, *arguments = commands.get()
-            for event in getattr(work, name)(*arguments):
+            for event in getattr(runner, name)(*arguments):
                 pipe.send(event)
     except BrokenPipeError:
         os._exit(1)
@@ -160,12 +176,12 @@ def main(number: int) -> None:
 
 
 def _listen(pipe: Connection, commands: queue.SimpleQueue[tuple[Any, ...]], stopping: threading.Event) -> None:
-    """Take commands while the work goes on; end the process when nobody gives any more."""
+    """Queue commands while the subprocess computes; end the subprocess when the main process is gone."""
     while True:
         try:
             command = pipe.recv()
         except (EOFError, OSError):
-            os._exit(1)  # the store is safe at any moment
+            os._exit(1)  # the store is whole at any moment
         if command[0] == "stop":
             stopping.set()
         else:

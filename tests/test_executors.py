@@ -1,0 +1,272 @@
+"""Executors: whichever starts the workers, and whether it loses some, the outcomes are the same, bit for bit."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+
+from robharness import api, discover
+from robharness.engine import listeners
+from robharness.engine.events import CellFinished, CellStarted, WorkerDied
+from robharness.engine.executors.base import ATTRIBUTES
+from robharness.engine.executors.inprocess import InProcessExecutor
+from robharness.engine.executors.registered import find_executor
+from robharness.engine.executors.subprocess import SubprocessExecutor
+from robharness.engine.run import run_plan
+from robharness.errors import PluginNotFound, UserError
+from robharness.store import Store, results
+
+COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "size", "attacked")
+
+
+class LossyExecutor:
+    """Another executor, which loses every third worker in the middle of its first unit.
+
+    kind: the event in whose place the worker is lost.
+    """
+
+    name, can_respawn = "lossy", True
+
+    def __init__(self, inner, every=3, kind=CellStarted):
+        self.inner, self.every, self.kind = inner, every, kind
+        self.needs_request = inner.needs_request
+        self.spawned, self.doomed, self.lost = [], [], []
+
+    def spawn(self, plan, store, config):
+        worker = self.inner.spawn(plan, store, config)
+        self.spawned.append(worker)
+        if len(self.spawned) % self.every == 0:
+            self.doomed.append(worker)
+        return worker
+
+    def wait(self, workers):
+        for worker, event in self.inner.wait(workers):
+            if worker in self.doomed and isinstance(event, self.kind):
+                self.doomed.remove(worker)
+                self.lost.append(worker)
+                yield worker, WorkerDied(how="lost")
+            else:
+                yield worker, event
+
+
+EXECUTORS = {
+    "in-process": InProcessExecutor,
+    "subprocess": SubprocessExecutor,
+    "lossy in-process": lambda: LossyExecutor(InProcessExecutor()),
+    "lossy subprocess": lambda: LossyExecutor(SubprocessExecutor(), kind=CellFinished),
+}
+every_executor = pytest.mark.parametrize("make", EXECUTORS.values(), ids=EXECUTORS)
+
+
+@pytest.fixture
+def compute(toys, tmp_path):
+    """Compute a suite on three workers of an executor: plan, store, summary."""
+
+    def go(source, executor, store="store", *, listener=None, workers=3, **options):
+        plan, kept = api.plan(source, plugins=[toys]), Store(tmp_path / store)
+        options = {"workers": workers, "threads": 1, "batch_size": 4} | options
+        return plan, kept, run_plan(plan, kept, listener or listeners.Silent(), executor=executor, **options)
+
+    return go
+
+
+def outcomes(found):
+    return {
+        (result.cell.model.label, result.cell.short_name): [result.columns[name].tobytes() for name in COLUMNS]
+        for result in found.cells
+        if result.is_complete
+    }
+
+
+@every_executor
+def test_outcomes_are_those_of_one_process(suite, run, compute, make):
+    source, executor, threads = suite(), make(), torch.get_num_threads()
+    whole = outcomes(run(source, "whole", batch_size=4, threads=1))
+    plan, store, summary = compute(source, executor)
+    found = results.load(plan, store)
+    assert outcomes(found) == whole
+    assert summary.finished and not summary.failures
+    assert {(way["rows"], way["threads"]) for result in found.cells for way in result.provenance} == {(4, 1)}
+    assert torch.get_num_threads() == threads, "workers leave this process as it was"
+    if isinstance(executor, LossyExecutor):
+        assert (len(executor.lost), len(executor.spawned)) == (1, 4)
+        assert "Net: a worker died (lost); its units were given to another one" in summary.warnings
+    again = compute(source, executor)[2]
+    assert again.computed == 0
+
+
+@every_executor
+def test_what_fails_is_recorded_and_the_rest_is_computed(suite, compute, make):
+    models = [{"model": "toys/net", "label": "Net"}, {"model": "toys/net", "label": "None", "what": "unbuildable"}]
+    attacks = [{"attack": "toys/rogue", "how": "raises", "eps": "1/8"}, {"attack": "toys/sign", "eps": "1/8"}]
+    plan, store, summary = compute(suite(models=models, attacks=attacks), make())
+    found = results.load(plan, store)
+    assert set(outcomes(found)) == {("Net", "clean"), ("Net", "sign(linf, 1/8)")}
+    causes = {failure.traceback.splitlines()[-1] for failure in summary.failures}
+    assert causes == {"ValueError: no such layer", "KeyError: 'delta'"}
+
+
+@every_executor
+def test_ctrl_c_ends_the_run_after_the_current_cells(suite, run, compute, make):
+    class Interrupter(listeners.Silent):
+        interrupted = False
+
+        def cell_done(self, cell, span, failure):
+            if not self.interrupted:
+                self.interrupted = True
+                os.kill(os.getpid(), signal.SIGINT)
+
+    source, before = suite(), signal.getsignal(signal.SIGINT)
+    plan, store, summary = compute(source, make(), listener=Interrupter())
+    assert summary.interrupted
+    assert signal.getsignal(signal.SIGINT) is before
+    spans = [span for cell in plan.cells for span in store.spans(cell.key)]
+    assert 0 < len(spans) <= 7, "each worker ends after its current cell"
+    compute(source, make(), workers=1)
+    assert outcomes(results.load(plan, store)) == outcomes(run(source, "whole", batch_size=4))
+
+
+@every_executor
+def test_a_live_network_is_computed_where_workers_need_no_request(suite, toys, tmp_path, make):
+    spec = api.plan(suite(), plugins=[toys]).models[0].entry.spec
+    mine = spec.build(SimpleNamespace(what="exact", megabytes=0), None)
+    plan, store = api.plan(suite(), plugins=[toys], models={"mine": mine}), Store(tmp_path / "store")
+    executor = make()
+    if executor.needs_request:
+        with pytest.raises(UserError, match=f"the workers of the executor '{executor.name}' are not"):
+            run_plan(plan, store, listeners.Silent(), executor=executor)
+        assert not (tmp_path / "store").exists()
+    else:
+        run_plan(plan, store, listeners.Silent(), executor=executor)
+        assert results.load(plan, store).is_complete
+
+
+@pytest.mark.parametrize("kind", [CellStarted, CellFinished])
+def test_without_replacement_the_others_go_on(suite, run, compute, kind):
+    executor = LossyExecutor(InProcessExecutor(), kind=kind)
+    executor.can_respawn = False
+    plan, store, summary = compute(suite(), executor)
+    assert len(executor.spawned) == 3
+    assert any(warning.startswith("the run goes on with 2 workers: ") for warning in summary.warnings)
+    assert outcomes(results.load(plan, store)) == outcomes(run(suite(), "whole", batch_size=4))
+
+
+def test_when_no_worker_is_left_the_run_ends_and_the_next_one_resumes(suite, run, compute):
+    executor = LossyExecutor(InProcessExecutor(), every=1, kind=CellFinished)
+    executor.can_respawn = False
+    with pytest.raises(UserError, match=r"no worker is left: the executor 'lossy' replaces no .*Try: the same command"):
+        compute(suite(), executor)
+    plan, store, summary = compute(suite(), InProcessExecutor())
+    assert 0 < summary.computed < 40 * len(plan.cells), "what lost workers had stored is kept"
+    assert outcomes(results.load(plan, store)) == outcomes(run(suite(), "whole", batch_size=4))
+
+
+def test_an_executor_that_always_loses_workers_fails_cells_and_ends(suite, compute):
+    executor = LossyExecutor(InProcessExecutor(), every=1)
+    plan, _, summary = compute(suite(attacks=None), executor, workers=1, batch_size=40)
+    assert [failure.error for failure in summary.failures] == [
+        "toys/net: 2 workers died over its examples 0 to 39: lost"
+    ]
+    assert len(executor.lost) == 2 * len(plan.cells)
+
+
+# --- by name ---------------------------------------------------------------------------------------------------------
+
+PLUGIN = """
+from robharness import hookimpl
+
+class Counting:
+    name, can_respawn, needs_request = "counting", False, False
+
+    def __init__(self):
+        from robharness.engine.executors.inprocess import InProcessExecutor
+        self.inner = InProcessExecutor()
+
+    def spawn(self, plan, store, config):
+        print(f"worker on {config.device}")
+        return self.inner.spawn(plan, store, config)
+
+    def wait(self, workers):
+        return self.inner.wait(workers)
+
+def broken():
+    raise OSError("no cluster")
+
+@hookimpl
+def robharness_executors():
+    yield "counting", Counting
+    yield "broken", broken
+    yield "half", lambda: None
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(dedent(PLUGIN))
+    return str(path)
+
+
+def test_the_executors_have_what_the_protocol_asks_for(plugin):
+    registry = discover([plugin])
+    assert list(registry.executors) == ["mine/counting", "mine/broken", "mine/half"]
+    for name in ("in-process", "subprocess", "mine/counting"):
+        assert all(hasattr(find_executor(name, registry), attribute) for attribute in ATTRIBUTES)
+
+
+def test_a_plugin_may_bring_an_executor(suite, run, toys, plugin, tmp_path, capsys):
+    found = api.run(suite(), store=tmp_path / "mine", plugins=[toys, plugin], executor="mine/counting", workers=2)
+    assert capsys.readouterr().out == "worker on cpu\n" * 2
+    assert outcomes(found) == outcomes(run(suite(), "whole"))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("mine/countin", PluginNotFound, r"no executor 'mine/countin'; did you mean 'mine/counting'\?"),
+        ("cluster", PluginNotFound, r"no executor 'cluster'; there are in-process, subprocess, mine/counting, mine/br"),
+        ("mine/broken", UserError, r"the executor 'mine/broken' of .*mine.py cannot be used: OSError: no cluster"),
+        ("mine/half", UserError, r"'mine/half' of .* cannot be used: NoneType lacks name, can_respawn, needs_request"),
+    ],
+)
+def test_an_executor_that_cannot_be_used_is_an_error_before_anything_is_computed(
+    suite, toys, plugin, tmp_path, name, error, words
+):
+    with pytest.raises(error, match=words):
+        api.run(suite(), store=tmp_path / "store", plugins=[toys, plugin], executor=name)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_mistyped_executor_costs_no_stored_outcomes(suite, run, toys, tmp_path):
+    run(suite())
+    path, store = tmp_path / "toys.yaml", tmp_path / "store"
+    path.write_text(yaml.safe_dump(suite()))
+    before = sorted(store.glob("cells/*/*/*"))
+    script = "import sys; from robharness.cli import main; sys.exit(main())"
+    words = ["run", path, "-p", toys, "--store", store, "--fresh", "*", "--executor", "subproces"]
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no executor 'subproces'; did you mean 'subprocess'?" in done.stderr
+    assert sorted(store.glob("cells/*/*/*")) == before
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ("yield 'name'", "TypeError: robharness_executors yielded str, not a name and a function"),
+        ("yield 'name', None", "TypeError: robharness_executors yielded tuple, not a name and a function"),
+        ("yield 'name', int; yield 'name', int", "ValueError: the name 'wrong/name' is declared twice"),
+    ],
+)
+def test_what_is_no_executor_is_a_problem_of_the_plugin(tmp_path, body, error):
+    path = Path(tmp_path / "wrong.py")
+    path.write_text(f"from robharness import hookimpl\n@hookimpl\ndef robharness_executors():\n    {body}\n")
+    with pytest.raises(UserError, match=error):
+        discover([str(path)])
