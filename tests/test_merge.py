@@ -223,8 +223,7 @@ def test_a_description_that_does_not_belong_to_its_key_is_refused(ours, theirs):
     path.write_text(path.read_text().replace("toys/net", "toys/not"))
     merged = merge(ours, theirs)
     assert merged.problems == [
-        f"{theirs.folder(KEY)}: cell.json does not belong to its key. To leave the cell out: rm -r "
-        f"{theirs.folder(KEY)}"
+        f"{theirs.folder(KEY)}: cell.json does not belong to its key. To leave the cell out: rm -r {theirs.folder(KEY)}"
     ]
     assert ours.cell_keys() == [other]
     assert not ours.folder(KEY).exists()
@@ -264,7 +263,10 @@ def test_a_newer_schema_is_refused(ours, theirs, which):
     path = {"ours": ours, "theirs": theirs}[which].folder(KEY) / "cell.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 2}))
     before = tree(ours.root)
-    with pytest.raises(StoreError, match=r"has schema 2, but this version of robharness reads schema 1\. Try: pip install -U robharness"):
+    with pytest.raises(
+        StoreError,
+        match=r"has schema 2, but this version of robharness reads schema 1\. Try: pip install -U robharness",
+    ):
         merge(ours, theirs)
     assert tree(ours.root) == before
 

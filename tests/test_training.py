@@ -1,7 +1,6 @@
 """Models that a suite trains: recipes, artefacts, kills, two at once, failures, seeds; real gradients throughout."""
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -29,7 +28,8 @@ from robharness.planning.weights import file_digest
 from robharness.report import build
 from robharness.report.renderers import markdown, terminal
 from robharness.report.renderers.json import as_data
-from robharness.store import Store
+from robharness.session import Session
+from robharness.store import FileSystem, Store
 from robharness.store.merge import merge
 from robharness.suite import load
 from robharness.training import train
@@ -143,7 +143,7 @@ def test_a_run_trains_and_then_computes_and_the_next_does_neither(quiet, log):
     assert results.is_complete
     made = artefact(suite(), root)
     assert {path.name for path in made.folder.iterdir()} == {
-        "weights.safetensors", "recipe.json", "provenance.json", "statistics.jsonl"}  # fmt: skip
+        "weights.safetensors", "recipe.json", "provenance.json", "metrics.jsonl"}  # fmt: skip
     assert [path.name for path in made.folder.parent.iterdir()] == [made.hash]  # no lock, nothing unfinished
     sha256 = file_digest(made.folder / "weights.safetensors")
     assert {result.cell.identity["model"]["weights"] for result in results.cells} == {sha256}
@@ -315,14 +315,17 @@ def test_who_waits_finds_what_the_other_has_made(start, store, log):
     assert {process for process, _, _ in log()} == {holder.pid}
 
 
-def test_a_file_system_without_locks_is_noted(store, monkeypatch):
-    def refused(file, how):
+class WithoutLocks(FileSystem):
+    def lock(self, descriptor):
         raise OSError(errno.ENOLCK, "no locks available")
 
-    monkeypatch.setattr(fcntl, "lockf", refused)
-    results = api.run(suite(), store=store, plugins=PLUGINS)
-    assert results.is_complete
-    kept = Store(store)
+
+def test_a_file_system_without_locks_is_noted(store):
+    kept = Store(store, WithoutLocks())
+    session = Session.open(suite(), store=store, plugins=PLUGINS)
+    session.store = kept
+    session.compute()
+    assert session.results().is_complete
     other = api.plan(suite(NET | {"seed": 1}), store=store, plugins=PLUGINS)
     train.train_models(other, kept, listeners.Silent())
     assert kept.notes == [f"the file system of {store} has no locks: train with one process at a time"]

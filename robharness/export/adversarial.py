@@ -8,7 +8,6 @@ whole; those that are there already are left as they are, and no position is in 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from robharness.evaluation import loading, outcomes
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.referee import Outcome
 from robharness.planning.cells import Cell, Plan
+from robharness.store.files import FileSystem
 from robharness.store.spans import Span, uncovered
 from robharness.store.store import Store
 
@@ -122,13 +122,10 @@ def _write(path: Path, parts: list[tuple[Batch, Outcome]]) -> None:
     labels = np.concatenate([batch.labels.cpu().numpy() for batch, _ in parts])
     predictions = np.concatenate([outcome.prediction for _, outcome in parts])
     ids = [id for batch, _ in parts for id in batch.ids]
-    unfinished = path.with_suffix(".tmp")
     try:
-        with unfinished.open("wb") as file:
+        with FileSystem().replacing(path, durable=False) as file:
             np.savez(file, images=images, labels=labels, predictions=predictions, examples=np.array(ids))
-        os.replace(unfinished, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise UserError(f"{path}: {error.strerror}. See: df {path.parent}") from None
 
 

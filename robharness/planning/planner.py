@@ -89,7 +89,7 @@ def _open_stored(perturbation: Perturbation, data_root: Path) -> None:
         entry = perturbation.entry
         raise UserError(
             f"{entry.name} of {entry.origin} cannot be opened: {type(error).__name__}: {error}. "
-            f"See: robharness list corruptions"
+            f"Try: robharness list corruptions"
         ) from error
 
 
@@ -138,17 +138,17 @@ def _open_dataset(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, l
     except Exception as error:
         raise UserError(
             f"{entry.name} of {entry.origin} cannot be opened: {type(error).__name__}: {error}. "
-            f"See: robharness list datasets"
+            f"Try: robharness list datasets"
         ) from error
     if len(ids) != len(labels) or len(set(ids)) != len(ids) or not ids:
         raise UserError(
             f"{entry.name} of {entry.origin} has {len(ids)} ids, {len(set(ids))} of them different, and {len(labels)} "
-            f"labels; it needs one id and one label per example, and at least one. See: robharness list datasets"
+            f"labels; it needs one id and one label per example, and at least one. Try: robharness list datasets"
         )
     if min(labels) < 0:
         raise UserError(
             f"{entry.name} of {entry.origin} has the label {min(labels)} for '{ids[labels.index(min(labels))]}'; "
-            f"labels count from 0. See: robharness list datasets"
+            f"labels count from 0. Try: robharness list datasets"
         )
     order = sorted(range(len(ids)), key=digests.__getitem__)
     fingerprint = hashlib.sha256()
@@ -176,7 +176,7 @@ def _plan_model(ref: Model, data_root: Path, store: Path, open_data: OpenData) -
 
 
 def _base(ref: Model, data_root: Path, store: Path, open_data: OpenData) -> PlannedModel | None:
-    """Plan the model whose weights a training starts from; None if there is none. Raises UserError if the plugin fails."""
+    """Plan the model whose weights a training starts from. Returns None if there is none. Raises UserError."""
     choose = ref.entry.spec.weights.base
     try:
         params = choose(ref.params) if choose else None

@@ -43,9 +43,7 @@ class ArtefactStore:
         """
         with self._store.translate_os_errors():
             artefact.lock.parent.mkdir(parents=True, exist_ok=True)
-            lock = LockFile.acquire(
-                artefact.lock, self._store.files, lambda holder: on_wait(_describe_holder(holder))
-            )
+            lock = LockFile.acquire(artefact.lock, self._store.files, lambda holder: on_wait(_describe_holder(holder)))
         if not lock.is_supported:
             self._store.note(f"the file system of {self._store} has no locks: train with one process at a time")
         try:
@@ -73,7 +71,7 @@ class ArtefactStore:
         return sha256
 
     def is_complete(self, artefact: Artefact) -> bool:
-        """Return whether the artefact is in its place. A staged one whose process died before the rename is put there."""
+        """Return whether the artefact is in its place, after the rename if its process died just before it."""
         if artefact.folder.exists():
             return True
         if damage(artefact.unfinished):

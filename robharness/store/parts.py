@@ -1,4 +1,4 @@
-"""Parts: parquet files of outcomes, with their positions and their checksum in their name, provenance in their metadata."""
+"""Parts: parquet files of outcomes. Positions and checksum are in the name, provenance is in the metadata."""
 
 from __future__ import annotations
 

@@ -49,7 +49,10 @@ class Columns(Mapping[str, np.ndarray]):
         """Read a column at the positions that were stored when the results were loaded; more may be stored now."""
         found = self._store.read(self._key, int(self._positions[-1]) + 1, [name])
         if not np.isin(self._positions, found.positions, assume_unique=True).all():
-            raise StoreError(f"{self._store} lost outcomes while they were read, perhaps to another run with --fresh; load the results again")
+            raise StoreError(
+                f"{self._store} lost outcomes while they were read, perhaps to another run with --fresh; "
+                "load the results again"
+            )
         column: np.ndarray = found.table[name].to_numpy()
         if len(found.positions) == len(self._positions):
             return column
@@ -179,7 +182,7 @@ class Results:
 
     @property
     def invalid(self) -> list[str]:
-        """Sentences that say why the run is invalid: models below the suite's `clean_at_least` on the whole data set."""
+        """Sentences that say why the run is invalid: models below `clean_at_least` on the whole data set."""
         whole, found = self.plan.data and self.plan.n == len(self.plan.data.order), []
         for model in self.suite.models if whole else ():
             clean = next((r for r in self.of(model.label, "clean") if r.is_complete), None)

@@ -368,7 +368,8 @@ class Store:
         try:
             yield
         except OSError as error:
-            command = f"ls -ld {self.root}" if error.errno in _NO_RIGHTS else f"df -h {self.root}"
+            folder = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
+            command = f"ls -ld {folder}" if error.errno in _NO_RIGHTS else f"df -h {folder}"
             raise StoreError(
                 f"the store {self.root} cannot be written: {error.strerror or error}. What is stored is intact. "
                 f"Try: {command}"

@@ -46,9 +46,7 @@ def follow(
     if not artefact.folder.exists():
         error_text = artefact.failure or "the first process ended without weights"
         return TrainingResult(label=model.label, artefact=artefact, error=error_text)
-    return TrainingResult(
-        label=model.label, artefact=artefact, sha256=sha256_of(artefact.folder), seconds=seconds
-    )
+    return TrainingResult(label=model.label, artefact=artefact, sha256=sha256_of(artefact.folder), seconds=seconds)
 
 
 class SilentListener:

@@ -63,7 +63,8 @@ def untrained(plan: Plan) -> UserError:
     """Return the error for cells that wait for a training, to be raised where nothing is trained."""
     labels = [model.label for model in plan.untrained]
     be = "is" if len(labels) == 1 else "are"
-    return UserError(f"{', '.join(labels)} {be} not trained yet. Type first: robharness train {plan.suite.path_for_shell}")
+    text = f"{', '.join(labels)} {be} not trained yet. Type first: robharness train {plan.suite.path_for_shell}"
+    return UserError(text)
 
 
 def _train(
