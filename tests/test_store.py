@@ -271,19 +271,53 @@ def test_a_failure_that_was_made_good_piece_by_piece_is_over(store):
     assert store.failures(KEY) == []
 
 
-def test_a_reader_looks_again_when_another_run_joins_the_parts(store, monkeypatch):
+@pytest.mark.parametrize("read", ["read", "provenance"])
+def test_a_reader_looks_again_when_another_run_joins_the_parts(store, read):
     store.write_part(KEY, 0, columns(0, 4), {})
     store.write_part(KEY, 4, columns(4, 8), {})
-    other, spans = Store(store.root), store.spans
+    tries = []
 
-    def joined_meanwhile(key):
-        found = spans(key)
-        other.join(key, 8)
-        return found
+    class JoinedMeanwhile(FileSystem):
+        def read(self, path):
+            tries.append(path.name)
+            Store(store.root).join(KEY, 8)
+            return super().read(path)
 
-    monkeypatch.setattr(store, "spans", joined_meanwhile)
-    assert store.read(KEY, 8).table["position"].to_pylist() == list(range(8))
-    assert store.provenance(KEY) == [{}]
+    reader = Store(store.root, JoinedMeanwhile())
+    if read == "read":
+        assert reader.read(KEY, 8).table["position"].to_pylist() == list(range(8))
+    else:
+        assert reader.provenance(KEY) == [{}]
+    assert [name[:11] for name in tries] == ["00000-00004", "00000-00008"]
+
+
+def test_parts_that_keep_disappearing_are_an_error(store):
+    store.write_part(KEY, 0, columns(0, 4), {})
+
+    class Gone(FileSystem):
+        def read(self, path):
+            raise FileNotFoundError(path)
+
+    with pytest.raises(StoreError, match=r"disappeared 5 times while they were read.* Try: ls -la "):
+        Store(store.root, Gone()).read(KEY, 4)
+
+
+@pytest.mark.parametrize(("code", "sentence"), [(errno.EIO, None), (errno.EACCES, "cannot be read: Permission denied")])
+def test_a_disk_that_fails_costs_its_parts_and_missing_rights_are_said(store, code, sentence):
+    store.write_part(KEY, 0, columns(0, 4), {})
+
+    class Failing(FileSystem):
+        def read(self, path):
+            raise OSError(code, os.strerror(code))
+
+    reader = Store(store.root, Failing())
+    if sentence:
+        with pytest.raises(StoreError, match=sentence):
+            reader.read(KEY, 4)
+    else:
+        assert reader.read(KEY, 4).positions.tolist() == []
+        (note,) = reader.notes
+        assert "is damaged (Input/output error)" in note
 
 
 def test_a_part_is_named_by_its_positions_and_the_checksum_of_its_bytes(store):
