@@ -436,7 +436,7 @@ def test_another_network_ends_with_three_and_a_sentence(shell, here, monkeypatch
     found = shell("merge", "one", "two")
     assert found.returncode == 3
     assert found.stdout == "two: 0 parts of 0 cells copied, 0 were there\n"
-    assert "its model is another network than the one in one, from the same weights and options" in found.stderr
+    assert "its model is another network than the one in one, built from the same weights and options" in found.stderr
     assert {len(Store(here / "one").parts(key)) for key in Store(here / "one").cell_keys()} == {1}
 
 
