@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python tests/chaos.py suite.yaml --plugin tests/toys.py --folder /tmp/chaos
 
 Everything heavy is imported and the plan is made once; each run is a fork of this process, which computes nothing
-itself. A fork sees the calls that the store makes of the operating system and may kill itself just before one or just
-after it, or when half of the bytes of a file are written. After every kill, in this order: no file under a final name
+itself. A fork sees the calls that the store makes of its file system and may kill itself just before one or just after
+it, or when half of the bytes of a file are written. After every kill, in this order: no file under a final name
 is damaged and nothing that was stored is gone; the same command runs to the end and computes what is missing and no
 more; all outcomes are bit-equal to the undisturbed ones, in one file per cell. That is looked at in a copy of the
 store, so that the next kill may hit the same store again, as in life: in chains of one, two, three and more kills.
@@ -16,10 +16,8 @@ if anything was found, or a point was hit too seldom.
 from __future__ import annotations
 
 import argparse
-import builtins
 import gc
 import hashlib
-import inspect
 import io
 import itertools
 import json
@@ -30,26 +28,26 @@ import shutil
 import signal
 import stat
 import sys
-import textwrap
 import time
 import traceback
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import robharness.engine.worker  # noqa: F401 (so that no fork has to)
-from robharness import api, store
+from robharness import api
 from robharness.engine import listeners, units
 from robharness.engine.run import run_plan
 from robharness.planning.cells import Plan
-from robharness.store import Store, merge, results, uncovered
+from robharness.store import FileSystem, Store, merge, results, uncovered
 from robharness.store.results import Results
 
 Spans = dict[str, list[tuple[int, int]]]
@@ -101,13 +99,14 @@ class Found(Exception):
 # --- in a fork -------------------------------------------------------------------------------------------------------
 
 
-class Trap:
-    """Looks at the calls of this process that change the store at `root`; the count-th moment of a point is the last.
+class Trap(FileSystem):
+    """The file system of a store in a fork, which ends at the count-th moment of a point.
 
     say: takes the last words. whole: spans of the parts that got their final name.
     """
 
     def __init__(self, root: Path, point: str, count: int, say: Callable[[Any], None]) -> None:
+        super().__init__()
         self.root, self.point, self.count, self.say = root, point, count, say
         self.reached, self.whole, self.joining, self.latest = 0, Spans(), False, root
 
@@ -124,44 +123,50 @@ class Trap:
                 self.say({"moment": str(moment), "file": str(path.relative_to(self.root)), "whole": self.whole})
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def set(self) -> None:
-        """Put this in the place of what the operating system offers."""
-        real_open, real_fsync, join = io.open, os.fsync, Store.join
+    def open(self, path: Path) -> BinaryIO:
+        self.reach("open", path)
+        return Halves(self, path)
 
-        def opened(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
-            if mode != "wb" or not isinstance(file, str | os.PathLike):
-                return real_open(file, mode, *arguments, **options)
-            self.reach("open", Path(file))
-            return Halves(self, Path(file))
+    def fsync(self, descriptor: int) -> None:
+        kind = "folder of" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        self.reach(f"fsync {kind}", self.latest)
+        super().fsync(descriptor)
+        self.reach(f"fsynced {kind}", self.latest)
 
-        def fsync(number: int) -> None:
-            kind = "folder of" if stat.S_ISDIR(os.fstat(number).st_mode) else "file"
-            self.reach(f"fsync {kind}", self.latest)
-            real_fsync(number)
-            self.reach(f"fsynced {kind}", self.latest)
+    def rename(self, source: Path, target: Path) -> None:
+        self.reach("rename", target)
+        super().rename(source, target)
+        self.reach("renamed", target)
 
-        def joined(*arguments: Any) -> None:
-            self.joining = True
-            join(*arguments)
-            self.joining = False
+    def unlink(self, path: Path) -> None:
+        if not os.path.lexists(path):  # no moment: it changes nothing
+            return
+        self.reach("unlink", path)
+        super().unlink(path)
+        self.reach("unlinked", path)
 
-        io.open = builtins.open = opened
-        os.fsync = fsync
-        os.replace = self.around(os.replace, "rename", "renamed")
-        os.rename = self.around(os.rename, "rename", "renamed")
-        os.unlink = self.around(os.unlink, "unlink", "unlinked")
-        Store.join = joined  # only to know when it is at work
 
-    def around(self, call: Callable[..., Any], before: str, after: str) -> Callable[..., Any]:
-        def called(path: Any, *arguments: Any, **options: Any) -> None:
-            if not os.path.lexists(path):  # no moment: it changes nothing
-                return call(path, *arguments, **options)
-            target = Path(arguments[0] if before == "rename" else path)
-            self.reach(before, target)
-            call(path, *arguments, **options)
-            self.reach(after, target)
+class PlainTrap(Trap):
+    """A mutant: files appear by no rename, for the test of this test."""
 
-        return called
+    @contextmanager
+    def replacing(self, path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self.open(path) as file:
+            yield file
+            file.flush()
+            self.fsync(file.fileno())
+
+
+class TrappedStore(Store):
+    """A store on such a file system, which knows when parts are joined."""
+
+    files: Trap
+
+    def join(self, key: str, n: int) -> None:
+        self.files.joining = True
+        super().join(key, n)
+        self.files.joining = False
 
 
 class Halves(io.BufferedWriter):
@@ -224,39 +229,43 @@ class Count(listeners.Silent):
 
 @dataclass(frozen=True)
 class Scene:
-    """What is run. rows: of a pass; shards: stores of the two halves of the examples, which are merged."""
+    """What is run. rows: of a pass; shards: stores of the two halves of the examples, which are merged.
+
+    trap: the file system of runs that are killed.
+    """
 
     plan: Plan
     rows: int
     shards: tuple[Path, ...] = ()
+    trap: type[Trap] = Trap
 
-    def run(self, root: Path, listener: Any = None, part: tuple[int, int] = (1, 1)) -> Results:
-        run_plan(self.plan.shard(*part), Store(root), listener or listeners.Silent(), batch_size=self.rows)
-        return results.load(self.plan, Store(root))
+    def run(self, store: Store, listener: Any = None, part: tuple[int, int] = (1, 1)) -> Results:
+        run_plan(self.plan.shard(*part), store, listener or listeners.Silent(), batch_size=self.rows)
+        return results.load(self.plan, Store(store.root))
 
-    def merge(self, root: Path) -> None:
+    def merge(self, store: Store) -> None:
         for shard in self.shards:
-            merged = merge.merge(Store(root), Store(shard))
+            merged = merge.merge(store, Store(shard))
             if merged.problems or merged.differing:
                 raise Found(f"merging {shard.name}: {merged.differing} outcomes differ; {merged.problems}")
 
 
 def undisturbed(scene: Scene, root: Path, say: Any) -> Any:
-    return outcomes(scene.run(root))
+    return outcomes(scene.run(Store(root)))
 
 
 def shard(scene: Scene, root: Path, index: int, say: Any) -> None:
-    scene.run(root, part=(index, 2))
+    scene.run(Store(root), part=(index, 2))
 
 
 def trapped(scene: Scene, root: Path, point: str, count: int, say: Any) -> int:
     """How many times the point was reached, in a run or a merge that came to its end."""
-    trap = Trap(root, point, count, say)
-    trap.set()
+    trap = scene.trap(root, point, count, say)
+    store = TrappedStore(root, trap)
     if point == "during merge":
-        scene.merge(root)
+        scene.merge(store)
     else:
-        scene.run(root)
+        scene.run(store)
     return trap.reached
 
 
@@ -273,12 +282,12 @@ def judge(scene: Scene, root: Path, point: str, whole: Spans, right: Any, say: A
             if gaps := uncovered(kept.spans(key), span):
                 raise Found(f"{key}: {gaps} of what was stored as {span} is gone")
     if point == "during merge":
-        scene.merge(root)
+        scene.merge(Store(root))
     missing = sum(stop - start for key in keys for start, stop in kept.missing(key, n))
     if point == "during merge" and missing:
         raise Found(f"both shards are merged and {missing} outcomes are missing")
     count = Count()
-    found = scene.run(root, count)
+    found = scene.run(Store(root), count)
     if not missing == count.missing == count.computed:
         raise Found(f"{missing} outcomes were missing, the run saw {count.missing} and computed {count.computed}")
     look_at_files(root)
@@ -450,17 +459,6 @@ class Chaos:
         return "\n".join(lines)
 
 
-def write_plainly() -> None:
-    """Put a plain write in the place of the store's rename, for the test of this test."""
-    rename = "temporary.replace(path)"
-    source = textwrap.dedent(inspect.getsource(Store._write))
-    if source.count(rename) != 1:
-        raise SystemExit(f"Store._write has no '{rename}' any more; say here how files appear now")
-    names: dict[str, Any] = {}
-    exec(source.replace(rename, "path.write_bytes(content)"), vars(store.store), names)
-    Store._write = names["_write"]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite")
@@ -472,13 +470,11 @@ def main() -> None:
     parser.add_argument("--plain-write", action="store_true", help="a mutant: files appear by no rename")
     asked = parser.parse_args()
     begun = time.perf_counter()
-    if asked.plain_write:
-        write_plainly()
     units.UNIT_SECONDS = 0  # as many parts as can be
     pa.table({"x": np.zeros(1)})  # imports pandas, where it is there
     gc.freeze()  # each fork would go through all that is imported
     plan = api.plan(asked.suite, plugins=[asked.plugin], limit=asked.limit)
-    chaos = Chaos(Scene(plan, asked.rows), asked.folder, asked.kills)
+    chaos = Chaos(Scene(plan, asked.rows, trap=PlainTrap if asked.plain_write else Trap), asked.folder, asked.kills)
     chaos.run()
     print(chaos.table(), file=sys.stderr)
     print(json.dumps({"hits": {point: chaos.hits[point] for point in POINTS}, "places": chaos.places,

@@ -137,7 +137,7 @@ def test_all_that_is_missing_is_said_at_once(tmp_path):
         f"To get it: curl --create-dirs -fL -o {served} https://example.org/net.pt",
         f"the weights of toy/filed at {tmp_path / 'net.pt'} have sha256 {digest}, robharness-toy 1.0 declares "
         f"{'0' * 64}. To get the right file: make net",
-        f"the weights of toy/net: not found at {tmp_path / 'mine.pt'}. To get it: mend `weights:` in the suite",
+        f"the weights of toy/net: not found at {tmp_path / 'mine.pt'}. To get it: correct `weights:` in the suite",
     ]
     assert [str(error) for error in planned.missing] == said
     assert (planned.cells, planned.n) == ((), 0)
@@ -160,7 +160,7 @@ def test_all_that_is_missing_is_said_at_once(tmp_path):
 def test_a_data_set_that_is_none_is_a_sentence_that_names_it(split, said):
     [error] = planned_on(split).missing
     assert str(error).startswith(said)
-    assert str(error).endswith("See: robharness list datasets")
+    assert str(error).endswith("Try: robharness list datasets")
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_only_limit_fresh(shell, path):
     assert "1 cells to compute, 40 examples in all" in fresh.stderr
     nothing = shell("run", path, "--only", "pgd*")
     assert nothing.returncode == 2
-    assert "no cell matches 'pgd*'. See: robharness plan" in nothing.stderr
+    assert "no cell matches 'pgd*'. Try: robharness plan" in nothing.stderr
 
 
 def test_failed_cells_end_with_three_and_are_named(shell, path, suite, toys):

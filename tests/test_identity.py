@@ -118,7 +118,7 @@ def test_golden_recipe():
     """Artefacts lie under these hashes: if this fails, everybody's models are trained again."""
     taught = suite(models=[{"model": "toy/taught", "label": "Net", "width": 4, "note": "x"}], seed=7)
     artefact = plan(taught, Path("data"), store=Path("kept")).untrained[0].artefact
-    assert artefact.recipe == {
+    assert artefact.training_spec == {
         "model": "toy/taught",
         "params": {"width": 4},
         "seed": 7,

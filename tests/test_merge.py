@@ -88,7 +88,7 @@ def test_what_is_there_is_not_copied(ours, theirs, span):
     put(theirs, span)
     before = tree(ours.root)
     merged = merge(ours, theirs)
-    assert counts(merged) == {"there": 1, "common": span[1] - span[0]}
+    assert counts(merged) == {"present": 1, "common": span[1] - span[0]}
     assert tree(ours.root) == before
 
 
@@ -104,7 +104,7 @@ def test_where_outcomes_differ_ours_stay_and_the_others_are_counted(ours, theirs
     put(ours, (0, 6), value=1.0)
     put(theirs, (0, 4), (4, 10), value=2.0)
     merged = merge(ours, theirs)
-    assert counts(merged) == {"copied": 1, "cells": 1, "there": 1, "common": 6, "differing": 6}
+    assert counts(merged) == {"copied": 1, "cells": 1, "present": 1, "common": 6, "differing": 6}
     assert margins(ours) == dict.fromkeys(range(6), 1.0) | dict.fromkeys(range(6, 10), 2.0)
 
 
@@ -140,10 +140,10 @@ def test_merging_again_changes_nothing(ours, theirs):
     merge(ours, theirs)
     before = tree(ours.root)
     again = merge(ours, theirs)
-    assert counts(again) == {"there": 2, "common": 7}
+    assert counts(again) == {"present": 2, "common": 7}
     assert tree(ours.root) == before
-    assert counts(merge(theirs, ours)) == {"there": 3, "common": 7}
-    assert counts(merge(ours, ours)) == {"there": 3, "common": 7}
+    assert counts(merge(theirs, ours)) == {"present": 3, "common": 7}
+    assert counts(merge(ours, ours)) == {"present": 3, "common": 7}
     assert tree(ours.root) == before
 
 
@@ -222,7 +222,7 @@ def test_a_description_that_does_not_belong_to_its_key_is_refused(ours, theirs):
     path.write_text(path.read_text().replace("toys/net", "toys/not"))
     merged = merge(ours, theirs)
     assert merged.problems == [
-        f"{theirs.folder(KEY)}: cell.json does not belong to its key; to leave the cell out: rm -r it"
+        f"{theirs.folder(KEY)}: cell.json does not belong to its key. To leave the cell out: rm -r {theirs.folder(KEY)}"
     ]
     assert ours.cell_keys() == [other]
     assert not ours.folder(KEY).exists()
@@ -247,8 +247,8 @@ def test_outcomes_of_another_network_are_refused(ours, theirs, span):
     before = tree(ours.root)
     merged = merge(ours, theirs)
     assert merged.problems == [
-        f"{theirs.folder(KEY)}: its model is another network than the one in {ours}, from the same weights and "
-        "options; compute one of the two again with --fresh"
+        f"{theirs.folder(KEY)}: its model is another network than the one in {ours}, built from the same weights "
+        "and options; compute one of the two again with --fresh"
     ]
     assert counts(merged) == {"copied": 1, "cells": 1}
     assert len(margins(ours, other)) == 4
@@ -262,7 +262,10 @@ def test_a_newer_schema_is_refused(ours, theirs, which):
     path = {"ours": ours, "theirs": theirs}[which].folder(KEY) / "cell.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 2}))
     before = tree(ours.root)
-    with pytest.raises(StoreError, match=r"has schema 2, this robharness knows 1\. Type: pip install -U robharness"):
+    with pytest.raises(
+        StoreError,
+        match=r"has schema 2, but this version of robharness reads schema 1\. Try: pip install -U robharness",
+    ):
         merge(ours, theirs)
     assert tree(ours.root) == before
 
@@ -406,7 +409,7 @@ def test_a_damaged_part_ends_with_three_and_its_name(shell, here):
     ]
     (line,) = found.stderr.splitlines()
     assert line.startswith(f"b: not copied: {path.relative_to(here)} is damaged (its ")
-    assert line.endswith("what it held is computed again by: robharness run SUITE")
+    assert line.endswith("the next run of the suite computes it again")
     assert shell("run", "toys.yaml", "--store", "all").returncode == 0
     assert outcomes(here / "all") == outcomes(here / "whole")
 
@@ -419,7 +422,7 @@ def test_another_network_ends_with_three_and_a_sentence(shell, here, monkeypatch
     found = shell("merge", "one", "two")
     assert found.returncode == 3
     assert found.stdout == "two: 0 parts of 0 cells copied, 0 existed already\n"
-    assert "its model is another network than the one in one, from the same weights and options" in found.stderr
+    assert "its model is another network than the one in one, built from the same weights and options" in found.stderr
     assert {len(Store(here / "one").parts(key)) for key in Store(here / "one").cell_keys()} == {1}
 
 
@@ -428,7 +431,7 @@ def test_what_is_no_store_is_said(shell, here, source):
     (here / "empty").mkdir()
     found = shell("merge", "all", source)
     assert found.returncode == 2
-    assert found.stderr == f"robharness: {source} is no store: it has no folder 'cells'. See: ls {source}\n"
+    assert found.stderr == f"robharness: {source} is no store: it has no folder 'cells'. Try: ls {source}\n"
     assert not (here / "all").exists()
 
 

@@ -67,7 +67,7 @@ def test_notes_of_any_type_and_gaps_in_them_are_kept(tmp_path):
             "no": [None] * 2,
         }
         store.write_part(KEY, start, columns, {})
-    columns = results.Columns(store, KEY, store.read(KEY, 6, results.AT_ONCE))
+    columns = results.Columns(store, KEY, store.read(KEY, 6, results.EAGER_COLUMNS))
     table = whole_files(store.root, KEY)
     assert list(columns) == [name for name in table.column_names if name != "position"]
     for name in columns:

@@ -3,15 +3,22 @@
 import errno
 import json
 import os
+import re
+import stat
 import zlib
+from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import duckdb
 import numpy as np
 import pytest
 
+import robharness
+from robharness import api
 from robharness.errors import StoreError
-from robharness.store import Failure, Store, uncovered
+from robharness.session import Session
+from robharness.store import Failure, FileSystem, Store, uncovered
 
 KEY = "abcdef0123456789abcdef01"
 
@@ -95,7 +102,8 @@ def test_a_newer_schema_is_refused(store):
     store.describe(cell())
     path = store.folder(KEY) / "cell.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 2}))
-    with pytest.raises(StoreError, match=r"has schema 2, this robharness knows 1\. Type: pip install -U robharness"):
+    message = r"has schema 2, but this version of robharness reads schema 1\. Try: pip install -U robharness"
+    with pytest.raises(StoreError, match=message):
         store.describe(cell())
 
 
@@ -129,7 +137,7 @@ def test_a_damaged_part_is_set_aside(store, damage):
     assert store.missing(KEY, 8) == [(0, 4)]
     assert not path.exists() and path.with_name(f"{path.name}.damaged").exists()
     (note,) = store.notes
-    assert str(path) in note and note.endswith("computed again by: robharness run SUITE")
+    assert str(path) in note and note.endswith("the next run of the suite computes it again")
     store.write_part(KEY, 0, columns(0, 4), {"rows": 4})
     assert store.read(KEY, 8).positions.tolist() == list(range(8))
 
@@ -187,28 +195,55 @@ def test_what_is_left_of_a_span(covered, span, gaps):
     assert uncovered(covered, span) == gaps
 
 
-def test_nothing_half_written_is_ever_seen(store, monkeypatch):
+class FailingSync(FileSystem):
+    """A file system whose fsync fails with this error."""
+
+    def __init__(self, code):
+        super().__init__()
+        self.code = code
+
+    def fsync(self, descriptor):
+        raise OSError(self.code, os.strerror(self.code))
+
+
+def test_nothing_half_written_is_ever_seen(store):
     store.write_part(KEY, 0, columns(0, 4), {})
     before, content = part(store), part(store).read_bytes()
-
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+    store = Store(store.root, FailingSync(errno.ENOSPC))
     with pytest.raises(StoreError, match="cannot be written: No space left on device"):
         store.write_part(KEY, 4, columns(4, 8), {})
     assert os.listdir(store.folder(KEY)) == [before.name]
     assert before.read_bytes() == content
 
 
-def test_the_order_of_writing_survives_a_power_cut(store, monkeypatch):
+def test_the_order_of_writing_survives_a_power_cut(store):
     """File to disk, then its name, then the folder to disk."""
     done = []
-    fsync, replace = os.fsync, type(store.root).replace
-    monkeypatch.setattr(os, "fsync", lambda number: (done.append("fsync"), fsync(number)))
-    monkeypatch.setattr(type(store.root), "replace", lambda self, to: (done.append("rename"), replace(self, to))[1])
-    store.write_part(KEY, 0, columns(0, 4), {})
-    assert done == ["fsync", "rename", "fsync"]
+
+    class Recording(FileSystem):
+        def fsync(self, descriptor):
+            done.append("fsync folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "fsync file")
+            super().fsync(descriptor)
+
+        def rename(self, source, target):
+            done.append("rename")
+            super().rename(source, target)
+
+    Store(store.root, Recording()).write_part(KEY, 0, columns(0, 4), {})
+    assert done == ["fsync file", "rename", "fsync folder"]
+
+
+def test_every_file_that_changes_changes_through_the_file_system():
+    """Failures that tests inject reach every write of a store and of its artefacts."""
+    calls = r"\.(write_text|write_bytes|rename|replace|unlink|rmdir|symlink_to)\((?!\"|')|\bos\.(replace|rename|fsync)"
+    found = [
+        f"{path.name}:{number}: {line.strip()}"
+        for folder in ("store", "training")
+        for path in sorted((Path(robharness.__file__).parent / folder).glob("*.py"))
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if path.name != "files.py" and re.search(calls, line) and ".files." not in line and "_files." not in line
+    ]
+    assert found == []
 
 
 def test_forgetting_takes_all_of_it_away(store):
@@ -236,19 +271,53 @@ def test_a_failure_that_was_made_good_piece_by_piece_is_over(store):
     assert store.failures(KEY) == []
 
 
-def test_a_reader_looks_again_when_another_run_joins_the_parts(store, monkeypatch):
+@pytest.mark.parametrize("read", ["read", "provenance"])
+def test_a_reader_looks_again_when_another_run_joins_the_parts(store, read):
     store.write_part(KEY, 0, columns(0, 4), {})
     store.write_part(KEY, 4, columns(4, 8), {})
-    other, spans = Store(store.root), store.spans
+    tries = []
 
-    def joined_meanwhile(key):
-        found = spans(key)
-        other.join(key, 8)
-        return found
+    class JoinedMeanwhile(FileSystem):
+        def read(self, path):
+            tries.append(path.name)
+            Store(store.root).join(KEY, 8)
+            return super().read(path)
 
-    monkeypatch.setattr(store, "spans", joined_meanwhile)
-    assert store.read(KEY, 8).table["position"].to_pylist() == list(range(8))
-    assert store.provenance(KEY) == [{}]
+    reader = Store(store.root, JoinedMeanwhile())
+    if read == "read":
+        assert reader.read(KEY, 8).table["position"].to_pylist() == list(range(8))
+    else:
+        assert reader.provenance(KEY) == [{}]
+    assert [name[:11] for name in tries] == ["00000-00004", "00000-00008"]
+
+
+def test_parts_that_keep_disappearing_are_an_error(store):
+    store.write_part(KEY, 0, columns(0, 4), {})
+
+    class Gone(FileSystem):
+        def read(self, path):
+            raise FileNotFoundError(path)
+
+    with pytest.raises(StoreError, match=r"disappeared 5 times while they were read.* Try: ls -la "):
+        Store(store.root, Gone()).read(KEY, 4)
+
+
+@pytest.mark.parametrize(("code", "sentence"), [(errno.EIO, None), (errno.EACCES, "cannot be read: Permission denied")])
+def test_a_disk_that_fails_costs_its_parts_and_missing_rights_are_said(store, code, sentence):
+    store.write_part(KEY, 0, columns(0, 4), {})
+
+    class Failing(FileSystem):
+        def read(self, path):
+            raise OSError(code, os.strerror(code))
+
+    reader = Store(store.root, Failing())
+    if sentence:
+        with pytest.raises(StoreError, match=sentence):
+            reader.read(KEY, 4)
+    else:
+        assert reader.read(KEY, 4).positions.tolist() == []
+        (note,) = reader.notes
+        assert "is damaged (Input/output error)" in note
 
 
 def test_a_part_is_named_by_its_positions_and_the_checksum_of_its_bytes(store):
@@ -282,15 +351,12 @@ def test_joining_what_one_part_holds_already_keeps_that_part(store):
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP], ids=errno.errorcode.get)
-def test_a_file_system_without_fsync_is_noted_once(store, monkeypatch, code):
-    def fail(number):
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(os, "fsync", fail)
+def test_a_file_system_without_fsync_is_noted_once(store, code):
+    store = Store(store.root, FailingSync(code))
     for start in (0, 4):
         store.write_part(KEY, start, columns(start, start + 4), {})
     (note,) = store.notes
-    assert note.startswith(f"the file system of the store {store.root} has no fsync: a power cut may cost")
+    assert note.startswith(f"the file system of the store {store.root} has no fsync: a power cut may damage")
     assert store.read(KEY, 8).positions.tolist() == list(range(8))
 
 
@@ -309,5 +375,71 @@ def test_the_records_of_runs_come_in_order_without_those_that_cannot_be_read(sto
 def test_a_store_that_cannot_be_read_is_said(store):
     store.folder(KEY).parent.mkdir(parents=True)
     store.folder(KEY).write_text("no folder")
-    with pytest.raises(StoreError, match=r"cannot be read: Not a directory\. Give another one: --store"):
+    with pytest.raises(StoreError, match=r"cannot be read: Not a directory\. Try: ls -ld "):
         store.spans(KEY)
+
+
+# --- how often parts are read ----------------------------------------------------------------------------------------
+
+
+class CountingReads(FileSystem):
+    """Counts how often each part is read, by its name."""
+
+    def __init__(self):
+        super().__init__()
+        self.reads = Counter()
+
+    def read(self, path):
+        if path.suffix == ".parquet":
+            self.reads[path.name] += 1
+        return super().read(path)
+
+
+def test_provenance_is_read_once_and_again_when_the_parts_are_others(store):
+    for start in (0, 4):
+        store.write_part(KEY, start, columns(start, start + 4), {"rows": start})
+    files = CountingReads()
+    reader = Store(store.root, files)
+    reader.verify(KEY, 8)
+    for _ in range(3):
+        assert reader.provenance(KEY) == [{"rows": 0}, {"rows": 4}]
+    assert set(files.reads.values()) == {1}
+    store.write_part(KEY, 8, columns(8, 12), {"rows": 8})
+    for _ in range(3):
+        assert reader.provenance(KEY) == [{"rows": 0}, {"rows": 4}, {"rows": 8}]
+    assert set(files.reads.values()) == {1} and len(files.reads) == 3
+    store.join(KEY, 12)
+    assert reader.provenance(KEY) == [{"rows": 0}, {"rows": 4}, {"rows": 8}]
+    store.forget(KEY)
+    assert reader.provenance(KEY) == []
+
+
+def test_the_provenance_of_what_was_just_written_is_that_of_a_later_reader(store):
+    store.write_part(KEY, 0, columns(0, 4), {"exact": {"rows": None}, "pair": (1, 2), 3: "number"})
+    assert store.provenance(KEY) == Store(store.root).provenance(KEY) == [
+        {"exact": {"rows": None}, "pair": [1, 2], "3": "number"}
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("computed", ["all", "half"])
+def test_a_run_reads_each_part_once_to_check_it_and_once_for_its_outcomes(suite, toys, tmp_path, computed):
+    shard = {"all": None, "half": (1, 2)}[computed]
+    api.run(suite(), store=tmp_path, plugins=[toys], shard=shard)
+    before = {path.name for path in tmp_path.rglob("*.parquet")}
+    files = CountingReads()
+    session = Session.open(suite(), store=tmp_path, plugins=[toys])
+    session.store = Store(tmp_path, files)
+    session.compute()
+    assert session.results().is_complete
+    after = {path.name for path in tmp_path.rglob("*.parquet")}
+    if computed == "all":
+        assert before == after
+        assert dict(files.reads) == dict.fromkeys(before, 2)  # verify; results
+    else:
+        joined, new = after - before, set(files.reads) - before - after
+        assert len(before) == len(joined) == len(new) == 4
+        assert dict(files.reads) == {
+            **dict.fromkeys(before, 2),  # verify; join
+            **dict.fromkeys(new, 1),  # join
+            **dict.fromkeys(joined, 1),  # results
+        }

@@ -126,4 +126,6 @@ def test_the_nearest_mistake_of_another_model_is_refused(suite, teams):
 
 def test_a_plan_warns_of_attacks_that_stop_at_the_boundary_of_the_source(suite, teams):
     [warning] = api.plan(suite(models=MODELS[:2], attacks=[STEP | {"source": "B"}]), plugins=teams).warnings
-    assert warning.startswith("step(linf, 1/4, source=B): an attack that stops as soon as B is wrong hardly moves")
+    assert warning.startswith(
+        "step(linf, 1/4, source=B): an attack that stops as soon as B is wrong changes inputs little"
+    )

@@ -24,7 +24,7 @@ import yaml
 from robharness import api
 from robharness.engine import listeners
 from robharness.errors import StoreError
-from robharness.store import Store
+from robharness.store import FileSystem, Store
 from robharness.store import store as store_module
 
 TOYS = str(Path(__file__).parent / "toys.py")
@@ -84,7 +84,7 @@ def assert_one_sentence(found, sentence):
 
 FULL = (
     r"the store \S+ cannot be written: (No space left on device|File too large)\. "
-    r"Make room or rights, or give another one with --store; what is there stays good"
+    r"What is stored is intact\. Try: df -h \S+"
 )
 
 
@@ -234,7 +234,7 @@ def test_a_disk_that_is_full_for_a_worker(here, run_process):
 
 READ_ONLY = (
     r"the store \S+ cannot be written: Permission denied\. "
-    r"Make room or rights, or give another one with --store; what is there stays good"
+    r"What is stored is intact\. Try: ls -ld \S+"
 )
 
 
@@ -308,18 +308,18 @@ def test_a_store_that_cannot_be_written_can_be_merged(shell, here):
 # --- no fsync ------------------------------------------------------------------------------------------------------
 
 NO_FSYNC = (
-    "the file system of the store new has no fsync: a power cut may cost the last minutes; what it damages is found "
-    "and computed again by: robharness run SUITE"
+    "the file system of the store new has no fsync: a power cut may damage the latest outcomes; the next run of the "
+    "suite finds and computes these again"
 )
 
 
 def failing(code, *, only_folders=False):
-    """An fsync that fails with this error."""
-    fsync = os.fsync
+    """An fsync of the store's file system that fails with this error."""
+    fsync = FileSystem.fsync
 
-    def fail(number):
-        if only_folders and not os.path.isdir(f"/proc/self/fd/{number}"):
-            return fsync(number)
+    def fail(files, descriptor):
+        if only_folders and not os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            return fsync(files, descriptor)
         raise OSError(code, os.strerror(code))
 
     return fail
@@ -327,7 +327,7 @@ def failing(code, *, only_folders=False):
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS], ids=errno.errorcode.get)
 def test_a_file_system_without_fsync_is_told_once(shell, here, monkeypatch, code):
-    monkeypatch.setattr(os, "fsync", failing(code))
+    monkeypatch.setattr(FileSystem, "fsync", failing(code))
     found = shell("run", "toys.yaml", "--store", "new", "--json")
     assert found.returncode == 0
     assert json.loads(found.stdout)["warnings"] == [NO_FSYNC]
@@ -337,7 +337,7 @@ def test_a_file_system_without_fsync_is_told_once(shell, here, monkeypatch, code
 
 
 def test_a_file_system_without_fsync_of_folders_is_told_once_in_the_tables(shell, here, monkeypatch):
-    monkeypatch.setattr(os, "fsync", failing(errno.EINVAL, only_folders=True))
+    monkeypatch.setattr(FileSystem, "fsync", failing(errno.EINVAL, only_folders=True))
     found = shell("run", "toys.yaml", "--store", "new")
     assert found.returncode == 0
     assert found.stdout.count(NO_FSYNC) == 1
@@ -350,7 +350,7 @@ def test_a_file_system_without_fsync_of_folders_is_told_once_in_the_tables(shell
 )
 def test_an_fsync_that_fails_stops_the_run(shell, here, monkeypatch, code, only_folders):
     with monkeypatch.context() as context:
-        context.setattr(os, "fsync", failing(code, only_folders=only_folders))
+        context.setattr(FileSystem, "fsync", failing(code, only_folders=only_folders))
         found = shell("run", "toys.yaml", "--store", "new")
     assert_one_sentence(found, FULL.replace("No space", f"{re.escape(os.strerror(code))}|No space"))
     assert "has no fsync" not in found.stdout + found.stderr
@@ -468,7 +468,7 @@ def assert_told(warnings, root, hurt):
     assert len(lines) == len(hurt)
     for path in hurt:
         (line,) = [line for line in lines if str(path.relative_to(root)) in line]
-        assert line.endswith("it is set aside, and what it held is computed again by: robharness run SUITE")
+        assert line.endswith("it is set aside, and the next run of the suite computes it again")
 
 
 def test_damaged_parts_are_told_set_aside_and_computed_again(shell, here):

@@ -117,12 +117,12 @@ def test_the_suites_own_weights_count_instead(root, tmp_path):
     declared = Download(url="https://example.org/net.pt", sha256="0" * 64)
     mine = tmp_path / "mine.pt"
     assert missing(declared, root, mine) == (
-        f"the weights of toy/net: not found at {mine}. To get it: mend `weights:` in the suite"
+        f"the weights of toy/net: not found at {mine}. To get it: correct `weights:` in the suite"
     )
     write(mine)
     assert resolve(entry(declared), mine, root) == Weights(path=mine, sha256=SHA)
     assert resolve(entry(None), mine, root) == Weights(path=mine, sha256=SHA)
-    assert missing(declared, root, tmp_path).endswith("mend `weights:` in the suite")  # a folder
+    assert missing(declared, root, tmp_path).endswith("correct `weights:` in the suite")  # a folder
 
 
 def test_a_folder_is_no_file(root):

@@ -28,7 +28,7 @@ def command(into: Path, sources: tuple[Path, ...], debug: bool) -> int:
         merged = merge(Store(into), Store(source))
         trained = f", {merged.artefacts} trained models" if merged.artefacts else ""
         click.echo(
-            f"{source}: {merged.copied} parts of {merged.cells} cells copied{trained}, {merged.there} existed already"
+            f"{source}: {merged.copied} parts of {merged.cells} cells copied{trained}, {merged.present} existed already"
         )
         if merged.differing:
             click.echo(

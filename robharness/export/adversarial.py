@@ -8,7 +8,6 @@ Files appear whole. Existing files are kept, and no position is in two of them.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from robharness.evaluation import loading, outcomes
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.outcomes import BatchOutcome
 from robharness.planning.cells import Cell, Plan
+from robharness.store.files import FileSystem
 from robharness.store.spans import Span, uncovered
 from robharness.store.store import Store
 
@@ -132,13 +132,10 @@ def _write(path: Path, parts: list[BatchOutcome]) -> None:
     labels = np.concatenate([part.batch.labels.cpu().numpy() for part in parts])
     predictions = np.concatenate([part.outcome.prediction for part in parts])
     ids = [id for part in parts for id in part.batch.ids]
-    unfinished = path.with_suffix(".tmp")
     try:
-        with unfinished.open("wb") as file:
+        with FileSystem().replacing(path, durable=False) as file:
             np.savez(file, images=images, labels=labels, predictions=predictions, examples=np.array(ids))
-        os.replace(unfinished, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise UserError(f"{path}: {error.strerror}. See: df {path.parent}") from None
 
 

@@ -28,6 +28,7 @@ from robharness.evaluation.rng import global_seed
 from robharness.planning.cells import BLOCK, PlannedData
 from robharness.planning.identity import corruption_identity, draw_address
 from robharness.planning.planner import plan_data
+from robharness.store.files import FileSystem
 from robharness.suite import Perturbation, Suite
 
 Layout = Literal["imagenet-c", "cifar-c"]
@@ -344,12 +345,9 @@ def _describe(rendering: Rendering) -> None:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all. There is no fsync, so a power cut may lose the last files."""
-    unfinished = path.with_name(f".{path.name}.tmp")
+    """Write a file atomically, without fsync, since files are many: a power cut may damage the last ones."""
     with _translate_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
+        FileSystem().write(path, content, durable=False)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Advice on a suite before it runs."""
+"""Advice on a suite before it runs: settings that are legal and often unintended."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from robharness.planning.identity import call_plugin
 from robharness.suite import Suite
 
 HALF_A_LEVEL = Fraction(1, 510)
-"""Half of what tells one of 256 grey levels from the next."""
+"""Half of the difference between two of 256 grey levels."""
 
 
 def advice(suite: Suite) -> list[str]:
+    """Return one sentence for each setting of the suite that a user may not expect, including the plugins' advice."""
     warnings = []
     sizes = sorted({"x".join(map(str, model.entry.spec.input.shape[1:])) for model in suite.models})
     norms = sorted({p.norm for p in suite.perturbations if p.norm in ("l2", "l1")}, key=str)
@@ -27,8 +28,8 @@ def advice(suite: Suite) -> list[str]:
     rendered = any(p.kind == "corruption" and not p.is_stored for p in suite.perturbations)
     if rendered and suite.baseline is not None and not isinstance(suite.baseline, str) and suite.compat == "none":
         warnings.append(
-            f"corruptions are rendered without the JPEG encoding of the files that {suite.baseline.name}'s errors are "
-            f"of: an mCE is not comparable with published ones. To encode them: write `compat: imagenet-c`"
+            f"corruptions are rendered without JPEG encoding, but the errors of {suite.baseline.name} were measured on "
+            f"JPEG files: an mCE is not comparable with published ones. To encode them: write `compat: imagenet-c`"
         )
     if corrupts and suite.reference is None:
         warnings.append("no slopes: no model is marked `reference: true`")
@@ -36,19 +37,19 @@ def advice(suite: Suite) -> list[str]:
     judged = all(p.eight_bit for p in suite.perturbations if p.name in invisible)
     if invisible:
         warnings.append(
-            f"{', '.join(invisible)}: less than half a grey level, 0.5/255, so that rounding to 8 bits undoes it: such "
-            f"inputs exist in floating point only{'' if judged else '; eight_bit: true judges them rounded, too'}"
+            f"{', '.join(invisible)}: less than half a grey level, 0.5/255, so rounding to 8 bits removes it: "
+            f"such inputs exist in floating point only{'' if judged else '; eight_bit: true judges them rounded, too'}"
         )
     for p in suite.perturbations:
         if p.surrogate is not None:
             warnings.append(
-                f"{p.name}: an attack that stops as soon as {p.surrogate.label} is wrong hardly moves an input, and "
-                f"another model withstands it; prefer options that go on, such as keep: last"
+                f"{p.name}: an attack that stops as soon as {p.surrogate.label} is wrong changes inputs little and "
+                f"rarely fools another model; prefer options that use all steps, such as keep: last"
             )
     if suite.precision.gradient != "same":
         warnings.append(
-            f"attacks take gradients in {suite.precision.gradient}, verdicts are {suite.precision.judge}: they may be "
-            f"weaker than with gradients in {suite.precision.judge}"
+            f"attacks take gradients in {suite.precision.gradient}, and predictions are judged in "
+            f"{suite.precision.judge}: attacks may be weaker than with gradients in {suite.precision.judge}"
         )
     for perturbation in suite.perturbations:
         spec = perturbation.entry.spec

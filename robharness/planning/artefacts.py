@@ -1,14 +1,14 @@
-"""Weights that a suite trains: where the artefact of a recipe lies, and whether it is what was made.
+"""Artefacts: the weights that a suite trains. Records of where they are stored, and functions that read them.
 
-    artefacts/<hash>/weights.safetensors   what `build` loads
-    artefacts/<hash>/recipe.json           all that decides what they are; <hash> is its hash
-    artefacts/<hash>/provenance.json       how they were made, and their sha256
-    artefacts/<hash>/metrics.jsonl         the curve, and whatever else the trainer left
-    artefacts/<hash>.training/             the same while it is made, or after an interruption
-    artefacts/<hash>.failed.json           why it is not there
-    artefacts/<hash>.lock                  who makes it now
+    artefacts/<hash>/weights.safetensors   the file that `build` loads
+    artefacts/<hash>/recipe.json           the training spec: all that determines the weights; <hash> is its hash
+    artefacts/<hash>/provenance.json       how the weights were trained, and their sha256
+    artefacts/<hash>/metrics.jsonl         the training curve, beside other files of the trainer
+    artefacts/<hash>.training/             the same files during the training, or after an interruption
+    artefacts/<hash>.failed.json           why the last training failed
+    artefacts/<hash>.lock                  the process that trains it now
 
-No NumPy here: `robharness list artefacts` is as fast as any list.
+`robharness.store.artefacts` writes them. Without NumPy, so that `robharness list artefacts` starts fast.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ from robharness.planning.weights import Weights, file_digest
 from robharness.specs.protocols import Dataset
 
 FOLDER = "artefacts"
-WEIGHTS, RECIPE, PROVENANCE, METRICS = "weights.safetensors", "recipe.json", "provenance.json", "metrics.jsonl"
+WEIGHTS, TRAINING_SPEC, PROVENANCE, METRICS = "weights.safetensors", "recipe.json", "provenance.json", "metrics.jsonl"
 UNFINISHED = ".training"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Artefact:
-    """What a recipe makes, whether it is there or not. folder: where it is once it is whole.
+    """The weights that one training makes, trained or not.
 
-    recipe: all that decides what the weights are, as plain data. datasets: what they are made from, opened, by role;
-    of a plan's artefact that is there, none.
+    folder: its place, once training is complete.
+    training_spec: all that determines the weights, as plain data.
+    datasets: the opened training data by role; empty in a plan whose artefact is trained.
     """
 
     folder: Path
-    recipe: Mapping[str, Any]
+    training_spec: Mapping[str, Any]
     datasets: Mapping[str, Dataset]
 
     @property
@@ -47,7 +48,7 @@ class Artefact:
 
     @property
     def unfinished(self) -> Path:
-        """Where it is while it is made."""
+        """The staging folder, where the trainer works."""
         return self.folder.with_name(f"{self.hash}{UNFINISHED}")
 
     @property
@@ -60,24 +61,24 @@ class Artefact:
 
     @property
     def failure(self) -> str:
-        """Why the last attempt at it failed, and whose fault that was; nothing where it did not."""
+        """Why the last training failed, and the distribution at fault; empty if it did not fail."""
         found = read(self.failed)
         return f"{found['error']} ({found['blame']})" if {"error", "blame"} <= found.keys() else ""
 
     def weights(self) -> Weights | None:
-        """Its weights, or None where it is not made yet. Raises UserError where it is damaged."""
+        """Return the trained weights, or None if they are not trained yet. Raises UserError if they are damaged."""
         if not self.folder.exists():
             return None
-        if trouble := damage(self.folder):
+        if found := damage(self.folder):
             raise UserError(
-                f"the artefact {self.folder} is damaged: {trouble}. To train it again: rm -r {self.folder}, and then "
-                f"robharness train SUITE"
+                f"the artefact {self.folder} is damaged: {found}. To train it again, remove it and run the suite. "
+                f"Try: rm -r {self.folder}"
             )
         return Weights(path=self.folder / WEIGHTS, sha256=sha256_of(self.folder))
 
 
 def damage(folder: Path) -> str:
-    """What is wrong with a whole artefact, in words, or nothing."""
+    """Describe the damage of an artefact; empty if it is intact."""
     if not (sha256 := sha256_of(folder)):
         return f"its {PROVENANCE} cannot be read"
     if not (folder / WEIGHTS).is_file():
@@ -88,28 +89,37 @@ def damage(folder: Path) -> str:
 
 
 def sha256_of(folder: Path) -> str:
-    """The sha256 of the weights as it was when they were made; nothing where that cannot be read."""
+    """Read the sha256 of the weights that was recorded when they were trained; empty if it cannot be read."""
     return str(read(folder / PROVENANCE).get("sha256", ""))
 
 
 def listing(store: Path) -> list[dict[str, Any]]:
-    """What a store has of artefacts, the latest last: name (the hash), model, label, seed, size in bytes, when, state
-    ("", "unfinished" or "failed") and metrics, the last line of them."""
+    """List the artefacts of a store, the latest last, one mapping each.
+
+    name: the hash.
+    model: the registered name of the model.
+    label: its label in the suite that trained it.
+    seed: of the training.
+    size: of all files, in bytes.
+    when: the time at which the training ended, in ISO format.
+    state: "" if it is trained, "unfinished" or "failed".
+    metrics: the last line of `metrics.jsonl`.
+    """
     rows = []
     folders = [path for path in (store / FOLDER).glob("*") if path.is_dir() and not path.name.startswith(".")]
     for folder in folders:
         name = folder.name.removesuffix(UNFINISHED)
-        recipe, made = read(folder / RECIPE), read(folder / PROVENANCE)
-        state = "" if name == folder.name else "failed" if folder.with_name(f"{name}.failed.json").exists() else None
+        training_spec, provenance = read(folder / TRAINING_SPEC), read(folder / PROVENANCE)
+        has_failed = folder.with_name(f"{name}.failed.json").exists()
         rows.append(
             {
                 "name": name,
-                "model": str(recipe.get("model", "")),
-                "label": str(made.get("label", "")),
-                "seed": recipe.get("seed"),
+                "model": str(training_spec.get("model", "")),
+                "label": str(provenance.get("label", "")),
+                "seed": training_spec.get("seed"),
                 "size": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
-                "when": str(made.get("time", "")),
-                "state": "unfinished" if state is None else state,
+                "when": str(provenance.get("time", "")),
+                "state": "" if name == folder.name else "failed" if has_failed else "unfinished",
                 "metrics": last_metrics(folder),
             }
         )
@@ -117,7 +127,7 @@ def listing(store: Path) -> list[dict[str, Any]]:
 
 
 def last_metrics(folder: Path) -> dict[str, Any]:
-    """The last whole line of `metrics.jsonl`; nothing where there is none."""
+    """Read the last line of `metrics.jsonl` that is whole; empty if there is none."""
     with suppress(OSError):
         for line in reversed((folder / METRICS).read_text(errors="replace").splitlines()):
             with suppress(ValueError):
@@ -127,7 +137,7 @@ def last_metrics(folder: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A file of one JSON object; nothing where it cannot be read."""
+    """Read a file of one JSON object; empty if it cannot be read."""
     with suppress(OSError, ValueError):
         found = json.loads(path.read_text())
         return found if isinstance(found, dict) else {}

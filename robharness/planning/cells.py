@@ -21,18 +21,20 @@ from robharness.suite import Model, Perturbation, Suite
 
 DEFAULT_STORE = Path(".robharness")
 BLOCK = 16
-"""Examples that share one seeding of the global generators, or see each other, for attacks that ask; see worker.py."""
+"""The number of examples that share one seeding of the global generators, and that attacks with `blocks` get at once."""
 
 UNREADABLE = -2
-"""The prediction that stands for an example that is broken; it counts as wrong in every cell."""
+"""The prediction that is stored for an unreadable example; it counts as wrong in every cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedModel:
-    """A model with its weights resolved, and its part of a cell's identity.
+    """A model of a suite with its resolved weights.
 
-    artefact: of one that the suite trains; until that is there, it has neither weights nor an identity. base: what its
-    training starts from, as a model of the same name.
+    weights: None for a model that declares none, and for one that is not trained yet.
+    identity: its part of a cell's identity; empty for a model that is not trained yet.
+    artefact: the trained weights of a model that the suite trains.
+    base: the model, of the same name, whose weights the training starts from; None if there is none.
     """
 
     ref: Model
@@ -56,7 +58,12 @@ class PlannedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedData:
-    """An opened data set in its fixed order. order: data set indices by position; n: how many positions are used."""
+    """An opened data set in its fixed order.
+
+    order: the data set's indices by position.
+    n: the number of positions that the plan uses.
+    identity: its part of a cell's identity.
+    """
 
     entry: Entry
     split: str
@@ -75,12 +82,16 @@ class PlannedData:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One model under one perturbation, or none, on one data set.
+    """One model on one data set under one perturbation, or on clean examples.
 
-    name: for people, unique in a plan. perturbation: None for the clean cell. cost: passes per example, the judging
-    one left out. source: the model that its attack is crafted on, where that is another one. key: empty, as the
-    identity is, for as long as one of its models is not trained. with_features: the representation of these examples is
-    stored, too; it is a cell of its own, since outcomes do not depend on that.
+    perturbation: None for the clean cell.
+    surrogate: the model that a transfer attack is crafted on; None for other cells.
+    count: whether accuracy is reported over all examples or over those that are robust at smaller budgets.
+    identity: everything that can change an outcome, as plain data; empty while one of its models is not trained.
+    key: the hash of the identity, by which outcomes are stored; empty while one of its models is not trained.
+    cost: passes per example, without the one that judges it.
+    with_features: whether the features of the examples are stored. Such a cell has a key of its own, since outcomes do
+        not depend on features.
     """
 
     model: PlannedModel
@@ -101,7 +112,7 @@ class Cell:
 
     @property
     def what(self) -> str:
-        """What its model sees: "clean", or the perturbation's name."""
+        """The condition of the examples: "clean", or the perturbation's name."""
         return "clean" if self.perturbation is None else self.perturbation.name
 
     @property
@@ -110,8 +121,11 @@ class Cell:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The columns beside the outcome: what the perturbation notes down; or the features, (D,) float32 each, and of
-        clean ones `boundary`, how far they are from where the head changes its mind, None where it is not linear."""
+        """The names of the columns that are stored beside the outcome.
+
+        These are the notes of the perturbation; or `features`, (D,) float32 each, and for clean examples `boundary`,
+        the distance to the decision boundary in feature space, None for a head that is not linear.
+        """
         if self.with_features:
             return ("features", "boundary") if self.perturbation is None else ("features",)
         return tuple(self.perturbation.notes) if self.perturbation else ()
@@ -122,7 +136,7 @@ class Cell:
 
     @property
     def plugins(self) -> dict[str, dict[str, Any]]:
-        """The code that makes its outcomes: part of how they are made, no part of its identity."""
+        """The code of the plugins that compute its outcomes: part of their provenance, not of the cell's identity."""
         entries = {"model_plugin": self.model.entry, "data_plugin": self.data.entry}
         if self.perturbation is not None:
             entries["perturbation_plugin"] = self.perturbation.entry
@@ -132,13 +146,17 @@ class Cell:
 
 
 @cache
-def _plugin_code(source: PluginOrigin) -> dict[str, Any]:
-    return {"plugin": str(source), "source": code_digest(source), "stands_on": dependency_versions(source)}
+def _plugin_code(origin: PluginOrigin) -> dict[str, Any]:
+    return {"plugin": str(origin), "source": code_digest(origin), "stands_on": dependency_versions(origin)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """How to make a plan again in another process: what `discover`, `suite.load` and `plan` take."""
+    """The arguments that make the same plan in another process.
+
+    suite, data_root, limit: as `plan` takes them.
+    options: the plugins, as `discover` takes them.
+    """
 
     suite: str | Path | Mapping[str, Any]
     data_root: Path
@@ -148,12 +166,19 @@ class PlanRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a suite asks for. missing: data or weights that are not there; with any, `cells` is empty.
+    """The cells of a suite.
 
-    models: those whose weights are there. waiting: cells that wait for the training of a model; they are in no table.
-    others: cells of the suite that `only` left out; they are not computed, but stand in the same tables.
-    part: (i, k) where `shard` left the i-th of k parts of the examples, from 1. recipe: None where a network of this
-    process is in it. data_root: where data and weights are; store: where artefacts are; limit: as it was asked for.
+    data_root: the folder of data and weights.
+    store: the folder of the artefacts.
+    limit: the number of examples that was requested; None for all.
+    models: the models whose weights are available.
+    cells: the cells to compute; empty if anything is missing.
+    pending_cells: cells that wait for the training of a model; they are in no table.
+    unselected_cells: cells that `only` left out; they are not computed, but are in the same tables.
+    warnings: advice on the suite, as sentences.
+    missing: data or weights that are not on this machine.
+    part: (i, k) after `shard`: the i-th of k parts of the examples, from 1.
+    request: the arguments that make this plan again; None if a live network is in it.
     """
 
     suite: Suite
@@ -172,47 +197,47 @@ class Plan:
 
     @property
     def n(self) -> int:
-        """Examples per cell."""
+        """The number of examples per cell."""
         return self.data.n if self.data else 0
 
     @property
     def span(self) -> tuple[int, int]:
-        """The positions that are to be computed, start to stop - 1: all n, or those of the shard."""
+        """The positions to compute, start to stop - 1: all n, or those of the shard."""
         index, count = self.part
         return self.n * (index - 1) // count, self.n * index // count
 
     @property
     def trained_models(self) -> list[PlannedModel]:
-        """The models that these cells need and the suite trains, each once, in the suite's order."""
+        """The models that the suite trains and these cells need, in the suite's order."""
         every = [model for cell in (*self.cells, *self.pending_cells) for model in (cell.model, cell.surrogate)]
         needed = {model.label: model for model in every if model is not None and model.artefact is not None}
         return [needed[ref.label] for ref in self.suite.models if ref.label in needed]
 
     @property
     def untrained(self) -> list[PlannedModel]:
-        """Those of them that are not trained yet."""
+        """The models of `trained_models` that are not trained yet."""
         return [model for model in self.trained_models if model.is_untrained]
 
     def shard(self, index: int, count: int) -> Plan:
-        """The index-th of `count` parts of the examples, from 1: the same cells, for other positions."""
+        """Restrict the plan to the index-th of `count` parts of the examples, from 1. The cells are the same."""
         if not 1 <= index <= count:
             raise UserError(f"there is no part {index}/{count}: 1/{count} is the first, {count}/{count} the last")
         return dataclasses.replace(self, part=(index, count))
 
     def only(self, pattern: str) -> Plan:
-        """The cells whose name matches the glob, as a whole or in any part between dots. Raises UserError for none."""
-        cells, waiting = (
+        """Select the cells that match a glob, see `matches`. Raises UserError if none does."""
+        cells, pending = (
             tuple(cell for cell in some if matches(cell, pattern)) for some in (self.cells, self.pending_cells)
         )
-        if not cells and not waiting:
-            raise UserError(f"no cell matches '{pattern}'. See: robharness plan {self.suite.path_for_shell}")
-        others = tuple(cell for cell in self.cells if not matches(cell, pattern))
+        if not cells and not pending:
+            raise UserError(f"no cell matches '{pattern}'. Try: robharness plan {self.suite.path_for_shell}")
+        unselected = tuple(cell for cell in self.cells if not matches(cell, pattern))
         return dataclasses.replace(
-            self, cells=cells, pending_cells=waiting, unselected_cells=self.unselected_cells + others
+            self, cells=cells, pending_cells=pending, unselected_cells=self.unselected_cells + unselected
         )
 
 
 def matches(cell: Cell, pattern: str) -> bool:
-    """Whether the glob matches the cell's whole name, its label, its model's name or its perturbation."""
+    """Return whether the glob matches the cell's name, its label, its model's name or its perturbation."""
     names = (cell.name, cell.model.label, cell.model.entry.name, cell.short_name)
     return any(fnmatch.fnmatchcase(name, pattern) for name in names)

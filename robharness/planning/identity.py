@@ -1,4 +1,4 @@
-"""Identity and key of a cell: canonical JSON of everything that can change an outcome."""
+"""The identity and the key of a cell: canonical JSON of everything that can change an outcome, and its hash."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY_LENGTH = 24
 
 
 def spec_identity(entry: Entry, leave_out: Sequence[str] = ()) -> dict[str, Any]:
-    """What a spec adds to an identity: its fields that count and differ from their defaults."""
+    """Return the fields of a spec that belong to an identity: those that can change outcomes and are not defaults."""
     fields = {key: value for key, value in changed_fields(entry.spec).items() if key not in leave_out}
     return {**fields, **({"source": entry.origin.digest} if entry.origin.digest else {})}
 
@@ -35,20 +35,20 @@ def perturbation_identity(perturbation: Perturbation) -> dict[str, Any]:
 
 
 def corruption_identity(perturbation: Perturbation) -> dict[str, Any]:
-    """What tells a corruption from others, whatever its severity, as plain data. Raises UserError."""
+    """Return the identity of a corruption without its severity, as plain data. Raises UserError."""
     blocks = {"block": BLOCK} if perturbation.needs_blocks else {}
     found: dict[str, Any] = call_plugin(perturbation.entry, canonical, perturbation_identity(perturbation) | blocks)
     return found
 
 
 def features_identity(attack: Entry, model: PlannedModel) -> dict[str, Any]:
-    """The submodule that an attack on features looks at, which is nothing to any other cell."""
-    looks = getattr(attack.spec, "access", "") == "features"  # a corruption has no access at all
-    return {"features": model.entry.spec.features} if looks else {}
+    """Return the submodule whose features an attack uses; empty for attacks that use none, and for corruptions."""
+    uses_features = getattr(attack.spec, "access", "") == "features"  # a corruption has no access at all
+    return {"features": model.entry.spec.features} if uses_features else {}
 
 
 def call_plugin(entry: Entry, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a plugin's function says; an exception in it is the plugin's fault, and said so."""
+    """Call a function of a plugin. An exception in it is raised as a UserError that names the plugin."""
     try:
         return function(*arguments)
     except Exception as error:
@@ -57,7 +57,7 @@ def call_plugin(entry: Entry, function: Callable[..., Any], *arguments: Any) -> 
 
 
 def canonical(value: Any) -> Any:
-    """The value as plain JSON data: rationals as "a/b", records as their changed fields, sets sorted."""
+    """Return the value as plain JSON data: rationals as "a/b", records as their changed fields, sets sorted."""
     if isinstance(value, Fraction):
         return f"{value.numerator}/{value.denominator}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -74,7 +74,7 @@ def canonical(value: Any) -> Any:
 
 
 def key_of(identity: dict[str, Any]) -> str:
-    """The first 24 hexadecimal digits of the sha256 of the identity's canonical JSON."""
+    """Return the first 24 hexadecimal digits of the sha256 of the identity's canonical JSON."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
@@ -82,7 +82,7 @@ def key_of(identity: dict[str, Any]) -> str:
 def draw_address(perturbation: Perturbation) -> str:
     """What addresses random draws beside the seed and the example: the perturbation without its budget or severity.
 
-    Nothing of the model, the weights, eps, the severity or the number of restarts, so that all models see the same
+    It leaves out the model, the weights, eps, the severity and the number of restarts, so that all models see the same
     noise and the same starts, at every budget.
     """
     params = canonical(changed_fields(perturbation.params))

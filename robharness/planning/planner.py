@@ -1,4 +1,4 @@
-"""Planning: from a suite to cells, each with a name, an identity and a key."""
+"""The planner: from a suite to cells, each with a name, an identity and a key."""
 
 from __future__ import annotations
 
@@ -30,27 +30,30 @@ from robharness.suite import Model, Perturbation, Suite, changed_fields
 
 
 def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = DEFAULT_STORE) -> Plan:
-    """The cells of a suite. Opens the data sets and hashes the weights; imports neither torch nor any network.
+    """Plan the cells of a suite. Opens the data sets and hashes the weights; imports neither torch nor any network.
 
-    store: where models that a suite trains are looked for.
+    suite: the resolved suite.
+    data_root: the folder of data and weights.
+    limit: the number of examples, a prefix of the fixed order; those of the suite if None.
+    store: the folder with the models that the suite trains.
     """
     missing: list[UserError] = []
     data = _gather(missing, lambda: plan_data(suite, data_root, limit))
-    look = cache(_opened)  # several seeds learn from one split
-    models = [_gather(missing, lambda ref=ref: _plan_model(ref, data_root, store, look)) for ref in suite.models]  # type: ignore[misc]
+    open_data = cache(_open_dataset)  # several seeds are trained on one split
+    models = [_gather(missing, lambda ref=ref: _plan_model(ref, data_root, store, open_data)) for ref in suite.models]  # type: ignore[misc]
     for stored in {p.entry.name: p for p in suite.perturbations if p.is_stored}.values():
         _gather(missing, lambda p=stored: _open_stored(p, data_root))  # type: ignore[misc]
     common: Any = {"suite": suite, "data_root": data_root, "store": store, "limit": limit}
     if missing or data is None:
         return Plan(**common, missing=tuple({str(error): error for error in missing}.values()))
     planned = tuple(model for model in models if model is not None)
-    looked_at = _looked_at(suite)
+    feature_conditions = _feature_conditions(suite)
     cells = [
         cell
         for model in planned
         for cell in (
             *(_cell(suite, model, data, p, planned) for p in (None, *suite.perturbations)),
-            *(_cell(suite, model, data, p, planned, with_features=True) for p in looked_at),
+            *(_cell(suite, model, data, p, planned, with_features=True) for p in feature_conditions),
         )
     ]
     return Plan(
@@ -64,20 +67,20 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
 
 
 def refresh(planned: Plan) -> Plan:
-    """Plan the whole suite again with everything that exists by now, such as models that were trained."""
+    """Plan the whole suite again with what is on disk now, such as models that were trained meanwhile."""
     anew = plan(planned.suite, planned.data_root, planned.limit, planned.store)
     return dataclasses.replace(anew, request=planned.request)
 
 
-def _looked_at(suite: Suite) -> list[Perturbation | None]:
-    """Under what the suite's metrics look at features: nothing (None), corruptions."""
+def _feature_conditions(suite: Suite) -> list[Perturbation | None]:
+    """The conditions under which the suite's metrics need features: None for clean examples, and corruptions."""
     corruptions = [p for p in suite.perturbations if p.kind == "corruption"]
     clean: list[Perturbation | None] = [None] if suite.needs & {"features", "views"} else []
     return [*clean, *(corruptions if "views" in suite.needs else [])]
 
 
 def _open_stored(perturbation: Perturbation, data_root: Path) -> None:
-    """Look whether pictures that were corrupted before are there."""
+    """Open images that were corrupted before, to check that they are on this machine. Raises UserError."""
     try:
         perturbation.entry.spec.open(perturbation.params, data_root)
     except UserError:
@@ -86,11 +89,12 @@ def _open_stored(perturbation: Perturbation, data_root: Path) -> None:
         entry = perturbation.entry
         raise UserError(
             f"{entry.name} of {entry.origin} cannot be opened: {type(error).__name__}: {error}. "
-            f"See: robharness list corruptions"
+            f"Try: robharness list corruptions"
         ) from error
 
 
 def _gather(missing: list[UserError], make: Callable[[], Any]) -> Any:
+    """Call `make`. Returns None, and adds the error to `missing`, if it raises UserError."""
     try:
         return make()
     except UserError as error:
@@ -99,9 +103,9 @@ def _gather(missing: list[UserError], make: Callable[[], Any]) -> Any:
 
 
 def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> PlannedData:
-    """The suite's data, opened, in their fixed order. Raises UserError where they are not there or do not fit."""
+    """Open the suite's data in their fixed order. Raises UserError for data that are missing or inconsistent."""
     entry, split = suite.dataset, suite.data.split
-    dataset, order, fingerprint = _opened(entry, split, data_root)
+    dataset, order, fingerprint = _open_dataset(entry, split, data_root)
     identity = {
         "name": entry.name,
         "split": split,
@@ -111,52 +115,55 @@ def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> Planne
         **({"canvas": suite.canvas} if suite.canvas else {}),
         **({"compat": suite.compat} if suite.compat != "none" else {}),
     }
-    asked = limit or suite.data.limit or len(order)
+    limit = limit or suite.data.limit or len(order)
     return PlannedData(
-        entry=entry, split=split, dataset=dataset, order=order, n=min(asked, len(order)), identity=identity
+        entry=entry, split=split, dataset=dataset, order=order, n=min(limit, len(order)), identity=identity
     )
 
 
-Look = Callable[[Entry, str, Path], tuple[Dataset, list[int], str]]
+OpenData = Callable[[Entry, str, Path], tuple[Dataset, list[int], str]]
 
 
-def _opened(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, list[int], str]:
-    """A data set, its indices in their fixed order, and the fingerprint of its ids and labels. Raises UserError."""
+def _open_dataset(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, list[int], str]:
+    """Open a data set. Return it, its indices in their fixed order, and the fingerprint of its ids and labels.
+
+    Raises UserError.
+    """
     try:
         dataset = entry.spec.open(data_root, split)
         ids, labels = list(dataset.ids), [int(label) for label in dataset.labels]
-        marks = [hashlib.sha256(id.encode()).digest() for id in ids]
+        digests = [hashlib.sha256(id.encode()).digest() for id in ids]
     except UserError:
         raise
     except Exception as error:
         raise UserError(
             f"{entry.name} of {entry.origin} cannot be opened: {type(error).__name__}: {error}. "
-            f"See: robharness list datasets"
+            f"Try: robharness list datasets"
         ) from error
     if len(ids) != len(labels) or len(set(ids)) != len(ids) or not ids:
         raise UserError(
             f"{entry.name} of {entry.origin} has {len(ids)} ids, {len(set(ids))} of them different, and {len(labels)} "
-            f"labels; it needs one id and one label per example, and at least one. See: robharness list datasets"
+            f"labels; it needs one id and one label per example, and at least one. Try: robharness list datasets"
         )
     if min(labels) < 0:
         raise UserError(
             f"{entry.name} of {entry.origin} has the label {min(labels)} for '{ids[labels.index(min(labels))]}'; "
-            f"labels count from 0. See: robharness list datasets"
+            f"labels count from 0. Try: robharness list datasets"
         )
-    order = sorted(range(len(ids)), key=marks.__getitem__)
+    order = sorted(range(len(ids)), key=digests.__getitem__)
     fingerprint = hashlib.sha256()
     for index in order:
         fingerprint.update(f"{ids[index]}\x1f{labels[index]}\x1e".encode())
     return dataset, order, fingerprint.hexdigest()
 
 
-def _plan_model(ref: Model, data_root: Path, store: Path, look: Look) -> PlannedModel:
-    base = _base(ref, data_root, store, look) if ref.is_trained else None
-    artefact = _artefact(ref, data_root, store, look, base) if ref.is_trained else None
+def _plan_model(ref: Model, data_root: Path, store: Path, open_data: OpenData) -> PlannedModel:
+    base = _base(ref, data_root, store, open_data) if ref.is_trained else None
+    artefact = _artefact(ref, data_root, store, open_data, base) if ref.is_trained else None
     weights = artefact.weights() if artefact else resolve(ref.entry, ref.weights, data_root)
     if artefact is not None and weights is None:
         return PlannedModel(ref=ref, weights=None, identity={}, artefact=artefact, base=base)
-    artefact = artefact and dataclasses.replace(artefact, datasets={})  # it is made; they may be large
+    artefact = artefact and dataclasses.replace(artefact, datasets={})  # trained already; the data may be large
     identity = {
         "name": ref.entry.name,
         **spec_identity(ref.entry, leave_out=("name",)),
@@ -168,23 +175,23 @@ def _plan_model(ref: Model, data_root: Path, store: Path, look: Look) -> Planned
     )
 
 
-def _base(ref: Model, data_root: Path, store: Path, look: Look) -> PlannedModel | None:
-    """What the training of a model starts from. Raises UserError where its plugin cannot say it."""
+def _base(ref: Model, data_root: Path, store: Path, open_data: OpenData) -> PlannedModel | None:
+    """Plan the model whose weights a training starts from. Returns None if there is none. Raises UserError."""
     choose = ref.entry.spec.weights.base
     try:
         params = choose(ref.params) if choose else None
-    except Exception as error:  # a plugin's function may raise anything; say whose it was
+    except Exception as error:  # a plugin's function may raise anything
         raise UserError(f"{ref.entry.name} ({ref.entry.origin}): {type(error).__name__}: {error}") from error
     if params is None:
         return None
-    return _plan_model(dataclasses.replace(ref, params=params), data_root, store, look)
+    return _plan_model(dataclasses.replace(ref, params=params), data_root, store, open_data)
 
 
-def _artefact(ref: Model, data_root: Path, store: Path, look: Look, base: PlannedModel | None) -> Artefact:
-    """What the training of a model makes. Raises UserError where the data for it are not there."""
+def _artefact(ref: Model, data_root: Path, store: Path, open_data: OpenData, base: PlannedModel | None) -> Artefact:
+    """Plan the artefact of a model that the suite trains. Raises UserError if its training data are missing."""
     datasets, data = {}, {}
     for role, (entry, split) in ref.data.items():
-        datasets[role], _, fingerprint = look(entry, split, data_root)
+        datasets[role], _, fingerprint = open_data(entry, split, data_root)
         data[role] = {
             "name": entry.name,
             "split": split,
@@ -192,7 +199,7 @@ def _artefact(ref: Model, data_root: Path, store: Path, look: Look, base: Planne
             **spec_identity(entry, leave_out=("name", "labels")),
         }
     source = ref.entry.origin.digest
-    recipe = {
+    training_spec = {
         "model": ref.entry.name,
         **({"params": changed_fields(ref.params)} if changed_fields(ref.params) else {}),
         "seed": ref.seed,
@@ -201,8 +208,9 @@ def _artefact(ref: Model, data_root: Path, store: Path, look: Look, base: Planne
         "data": data,
         **({"base": base.artefact.hash} if base is not None and base.artefact is not None else {}),
     }
-    recipe = call_plugin(ref.entry, canonical, recipe)
-    return Artefact(folder=store / artefacts.FOLDER / key_of(recipe), recipe=recipe, datasets=datasets)
+    training_spec = call_plugin(ref.entry, canonical, training_spec)
+    folder = store / artefacts.FOLDER / key_of(training_spec)
+    return Artefact(folder=folder, training_spec=training_spec, datasets=datasets)
 
 
 def _cell(

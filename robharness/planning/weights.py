@@ -1,4 +1,4 @@
-"""From declared Files and Downloads to paths and their sha256, once, before anything runs."""
+"""Resolution of weights: from declared Files and Downloads to paths and their sha256, before anything runs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from robharness.specs.sources import Download, File, Train
 
 T = TypeVar("T")
 TRUST = "--trust"
-"""The option that names, by its sha256, a pickle that may run code; it goes to other processes as $ROBHARNESS_TRUST."""
+"""The option that allows a pickle, by its sha256, to run code; subprocesses get it as $ROBHARNESS_TRUST."""
 
 Declared = File | Download | Mapping[str, File | Download]
 Override = Path | Mapping[str, Path]
-"""What a suite gives instead of what is declared: a file, or files by name."""
+"""The files of a suite that replace the declared ones: a path, or paths by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Weights that are there. path: of the file, or of several by name, as the model's `build` takes them. sha256: of
-    its bytes, in hexadecimal, or of each file's by name.
+    """Weights on this machine.
+
+    path: of the file, or of several files by name, as the model's `build` takes them.
+    sha256: of the file's bytes, in hexadecimal, or of each file's by name.
     """
 
     path: Path | Mapping[str, Path]
@@ -34,14 +36,17 @@ class Weights:
 
 
 def resolve(entry: Entry, override: Override | None, data_root: Path) -> Weights | None:
-    """The weights of a model: the suite's own files, or else what its spec declares; None where it declares none.
+    """Find the weights of a model: the suite's own files, or those that its spec declares.
 
-    Raises MissingResource where a file is not there, UserError where its sha256 is not the declared one.
+    override: the suite's own files.
+    Returns None if neither gives any.
+    Raises MissingResource for a file that is missing, UserError for a file whose sha256 is not the declared one.
     """
     declared = entry.spec.weights
     if override is None and isinstance(declared, Train):
-        raise UserError(f"the weights of {entry.name} are trained by a suite; give a file of them, or type: robharness "
-                        "train SUITE")  # fmt: skip
+        raise UserError(
+            f"{entry.name} has no weights before a suite trains them; give a file of weights, or use it in a suite"
+        )
     if override is not None:
         given = override if isinstance(override, Mapping) else {"": override}
         paths = _each(given, lambda name, path: _given(entry, name, path))
@@ -57,7 +62,7 @@ def resolve(entry: Entry, override: Override | None, data_root: Path) -> Weights
 
 
 def _each(parts: Mapping[str, T], find: Callable[[str, T], Path]) -> dict[str, Path]:
-    """The path of every part. Raises UserError with all that are not there."""
+    """Return the path of each part. Raises UserError with all files that are missing."""
     paths, missing = {}, []
     for name, part in parts.items():
         try:
@@ -73,28 +78,28 @@ def _each(parts: Mapping[str, T], find: Callable[[str, T], Path]) -> dict[str, P
 
 def _given(entry: Entry, name: str, path: Path) -> Path:
     if not path.is_file():
-        raise MissingResource(_called(entry, name), where=str(path), get="mend `weights:` in the suite")
+        raise MissingResource(_describe(entry, name), where=str(path), get="correct `weights:` in the suite")
     return path
 
 
 def _found(entry: Entry, name: str, declared: File | Download, data_root: Path) -> Path:
     path, get = _locate(declared, data_root)
     if path is None or not path.is_file():
-        raise MissingResource(_called(entry, name), where=_where(declared, path), get=get or f"see {entry.origin}")
+        raise MissingResource(_describe(entry, name), where=_where(declared, path), get=get or f"see {entry.origin}")
     return path
 
 
 def _check(entry: Entry, declared: Declared, paths: Mapping[str, Path], digests: Mapping[str, str], root: Path) -> None:
-    """Publishers print whole digests, or the first digits of them."""
+    """Compare each sha256 with the declared one, which may be a prefix, as publishers print. Raises UserError."""
     for name, part in (declared if isinstance(declared, Mapping) else {"": declared}).items():
         if part.sha256 is not None and not digests[name].startswith(part.sha256):
             raise UserError(
-                f"{_called(entry, name)} at {paths[name]} have sha256 {digests[name]}, {entry.origin} declares "
+                f"{_describe(entry, name)} at {paths[name]} have sha256 {digests[name]}, {entry.origin} declares "
                 f"{part.sha256}. To get the right file: {_locate(part, root)[1] or f'see {entry.origin}'}"
             )
 
 
-def _called(entry: Entry, name: str) -> str:
+def _describe(entry: Entry, name: str) -> str:
     return f"the weights of {entry.name}" + (f" ('{name}')" if name else "")
 
 
@@ -119,9 +124,9 @@ def _where(declared: File | Download, path: Path | None) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """The file's sha256, in hexadecimal."""
+    """Return the sha256 of a file, in hexadecimal. Raises UserError if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"the weights {path} cannot be read: {error.strerror}. See: ls -l {path}") from None
+        raise UserError(f"the weights {path} cannot be read: {error.strerror}. Try: ls -l {path}") from None

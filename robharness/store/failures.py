@@ -12,7 +12,12 @@ from robharness.store.spans import Span
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a cell has no outcomes for a span. blame: the distribution at fault."""
+    """The reason why a cell has no outcomes for the positions start to stop - 1.
+
+    blame: the distribution at fault, or the path of a loose plugin file.
+    error: the name of the component at fault and what happened.
+    traceback: of the exception, as text.
+    """
 
     start: int
     stop: int
@@ -25,7 +30,7 @@ class Failure:
 
     @classmethod
     def of(cls, cell: Cell, span: Span, error: BaseException) -> Failure:
-        """Who is to blame for a cell that has no outcomes, and why."""
+        """Find the distribution at fault for an exception that left a cell without outcomes for a span."""
         by = error.by if isinstance(error, ContractViolation) else "data"
         if by == "perturbation" and cell.perturbation is not None:
             entry = cell.perturbation.entry

@@ -1,4 +1,4 @@
-"""Put what another store has into this one: a copy of files, each of them checked."""
+"""Merge of stores: verified copies of the parts, failures, artefacts and run records that one store lacks."""
 
 from __future__ import annotations
 
@@ -8,49 +8,57 @@ from pathlib import Path
 from robharness.errors import StoreError
 from robharness.planning import artefacts
 from robharness.planning.identity import key_of
+from robharness.store.artefacts import ArtefactStore
+from robharness.store.parts import Part, Rows
 from robharness.store.spans import uncovered
-from robharness.store.store import Part, Rows, Store
+from robharness.store.store import Store
 
 
 @dataclass
 class Merged:
-    """What came of it. copied: parts; cells: that they belong to; there: parts whose examples were there already;
-    artefacts: weights that a suite trained, copied.
+    """The counts of a merge.
 
-    differing: outcomes that both stores have and that are not the same, of `common`; this store's stay.
-    problems: what was not copied, a sentence each.
+    copied: parts that were copied.
+    cells: cells that these parts belong to.
+    present: parts that were not copied, since this store has all of their examples.
+    common: outcomes that both stores have.
+    differing: those of the common outcomes that are not equal; this store's are kept.
+    artefacts: trained weights that were copied.
+    problems: one sentence for each cell, part or artefact that was not copied.
     """
 
     copied: int = 0
     cells: int = 0
-    there: int = 0
+    present: int = 0
     common: int = 0
     differing: int = 0
     artefacts: int = 0
     problems: list[str] = field(default_factory=list)
 
     def add(self, cell: Merged) -> None:
-        for name in ("copied", "cells", "there", "common", "differing"):
+        for name in ("copied", "cells", "present", "common", "differing"):
             setattr(self, name, getattr(self, name) + getattr(cell, name))
 
 
 def merge(into: Store, source: Store) -> Merged:
-    """Copy the parts, failures and run records that `into` lacks. Merging again, after a kill as well, goes on.
+    """Copy the parts, failures, artefacts and run records that `into` lacks. Merging again resumes, also after a kill.
 
-    A cell is refused where its description does not belong to its key or its model was another network; a damaged
-    part is set aside in the source. Raises StoreError where there is no store, or where nothing can be written.
+    A cell is refused if its description does not belong to its key or its model was another network. A damaged part
+    is set aside in `source`.
+    Raises StoreError if `source` is no store, or if `into` cannot be written.
     """
-    if not any((source.root / folder).is_dir() for folder in ("cells", artefacts.FOLDER)):
-        raise StoreError(f"{source} is no store: it has no folder 'cells'. See: ls {source}")
+    trained = ArtefactStore(source)
+    if not any(folder.is_dir() for folder in (source.root / "cells", trained.root)):
+        raise StoreError(f"{source} is no store: it has no folder 'cells'. Try: ls {source}")
     merged = Merged()
-    for folder in sorted((source.root / artefacts.FOLDER).glob("*/")):
+    for folder in trained.folders():
         try:
-            merged.artefacts += _merge_artefact(into, folder)
+            merged.artefacts += _merge_artefact(ArtefactStore(into), folder)
         except _Refused as error:
             merged.problems.append(f"{folder}: {error}")
     for key in source.cell_keys():
         try:
-            cell = source.again(key, lambda key=key: _merge_cell(into, source, key))  # type: ignore[misc]
+            cell = source.retry_reads(key, lambda key=key: _merge_cell(into, source, key))  # type: ignore[misc]
             merged.add(cell)
         except _Refused as error:
             merged.problems.append(f"{source.folder(key)}: {error}")
@@ -61,48 +69,47 @@ def merge(into: Store, source: Store) -> Merged:
 
 
 class _Refused(Exception):
-    pass
+    """The reason why a cell or an artefact is not copied."""
 
 
-def _merge_artefact(into: Store, folder: Path) -> bool:
-    """Copy an artefact that is whole, unless it is there; say whether it was copied. Unfinished ones stay."""
-    place = into.root / artefacts.FOLDER / folder.name
-    if folder.name.startswith(".") or folder.name.endswith(artefacts.UNFINISHED):
-        return False
-    if trouble := artefacts.damage(folder):
-        raise _Refused(f"{trouble}; to leave the artefact out: rm -r it")
-    if key_of(artefacts.read(folder / artefacts.RECIPE)) != folder.name:
-        raise _Refused(f"{artefacts.RECIPE} does not belong to its name; to leave the artefact out: rm -r it")
+def _merge_artefact(into: ArtefactStore, folder: Path) -> bool:
+    """Copy an intact artefact unless `into` has it. Return whether it was copied."""
+    place = into.root / folder.name
+    leave_out = f"To leave the artefact out: rm -r {folder}"
+    if damage := artefacts.damage(folder):
+        raise _Refused(f"{damage}. {leave_out}")
+    if key_of(artefacts.read(folder / artefacts.TRAINING_SPEC)) != folder.name:
+        raise _Refused(f"{artefacts.TRAINING_SPEC} does not belong to its name. {leave_out}")
     if place.exists():
         if artefacts.sha256_of(place) != artefacts.sha256_of(folder):
             raise _Refused(f"{place} has other weights of the same recipe, and stays; cells of both stay apart")
         return False
-    into.copy_folder(folder, place)
+    into.copy(folder)
     return True
 
 
 def _merge_cell(into: Store, source: Store, key: str) -> Merged:
     theirs, ours = source.description(key), into.description(key)
     if theirs is None:
-        raise _Refused("cell.json cannot be read; to mend it: run its suite again on that store")
+        raise _Refused("cell.json cannot be read. To write it again, run its suite on that store")
     if key_of(theirs["identity"]) != key or (ours is not None and ours["identity"] != theirs["identity"]):
-        raise _Refused("cell.json does not belong to its key; to leave the cell out: rm -r it")
+        raise _Refused(f"cell.json does not belong to its key. To leave the cell out: rm -r {source.folder(key)}")
     found = source.read(key, _END)
-    present = into.read(key, _END)
-    networks = {way.get("model_state") for rows in (found, present) for way in rows.provenance}
+    kept = into.read(key, _END)
+    networks = {provenance.get("model_state") for rows in (found, kept) for provenance in rows.provenance}
     if len(networks) > 1:
         raise _Refused(
-            f"its model is another network than the one in {into}, from the same weights and options; "
+            f"its model is another network than the one in {into}, built from the same weights and options; "
             "compute one of the two again with --fresh"
         )
-    common, differing = _compare(present, found)
+    common, differing = _compare(kept, found)
     into.copy_file(source.folder(key) / "cell.json", into.folder(key) / "cell.json")
     copied = [part for part in source.parts(key) if _is_new(into, key, part) and into.copy_part(source, key, part)]
     for failure in source.failures(key):
         if into.missing(key, failure.stop, failure.start):
             into.write_failure(key, failure)
-    there = len(source.parts(key)) - len(copied)
-    return Merged(copied=len(copied), cells=int(bool(copied)), there=there, common=common, differing=differing)
+    present = len(source.parts(key)) - len(copied)
+    return Merged(copied=len(copied), cells=int(bool(copied)), present=present, common=common, differing=differing)
 
 
 _END = 2**62
@@ -113,7 +120,7 @@ def _is_new(into: Store, key: str, part: Part) -> bool:
 
 
 def _compare(ours: Rows, theirs: Rows) -> tuple[int, int]:
-    """How many examples both have, and for how many of them anything differs."""
+    """Count the examples that both have, and those of them for which any column differs."""
     import numpy as np
 
     common, rows, others = np.intersect1d(ours.positions, theirs.positions, assume_unique=True, return_indices=True)

@@ -1,4 +1,4 @@
-"""What is stored, as arrays; no torch, no plugin code, nothing that is not in the store."""
+"""Stored results as arrays. Imports neither torch nor plugin code."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from robharness import statistics
 from robharness.errors import StoreError
 from robharness.planning.cells import UNREADABLE, Cell, Plan
 from robharness.store.failures import Failure
-from robharness.store.store import Rows, Store
+from robharness.store.parts import Rows
+from robharness.store.store import Store
 from robharness.suite import Suite
 
-AT_ONCE = ("correct",)
-"""The column that every number needs; the others are read when they are asked for."""
+EAGER_COLUMNS = ("correct",)
+"""The columns that are read with the cell, since every number needs them; others are read on first use."""
 READERS = 8
-"""Threads that read files at most; decoding them lets go of Python's lock."""
+"""The largest number of threads that read files; decoding releases Python's global lock."""
 
 
 class Columns(Mapping[str, np.ndarray]):
-    """The columns of a cell by name, each (n,), read from the store when they are asked for."""
+    """The columns of a cell by name, each (n,), read from the store on first use."""
 
     def __init__(self, store: Store, key: str, rows: Rows) -> None:
         self._store, self._key, self._positions, self._names = store, key, rows.positions, rows.names
@@ -45,10 +46,13 @@ class Columns(Mapping[str, np.ndarray]):
         return len(list(iter(self)))
 
     def _read(self, name: str) -> np.ndarray:
-        """The column at the positions that were there when the results were loaded; there may be more by now."""
+        """Read a column at the positions that were stored when the results were loaded; more may be stored now."""
         found = self._store.read(self._key, int(self._positions[-1]) + 1, [name])
         if not np.isin(self._positions, found.positions, assume_unique=True).all():
-            raise StoreError(f"{self._store} lost outcomes while it was read; load the results again")
+            raise StoreError(
+                f"{self._store} lost outcomes while they were read, perhaps to another run with --fresh; "
+                "load the results again"
+            )
         column: np.ndarray = found.table[name].to_numpy()
         if len(found.positions) == len(self._positions):
             return column
@@ -57,14 +61,17 @@ class Columns(Mapping[str, np.ndarray]):
 
 @dataclass(frozen=True, eq=False)
 class CellResult:
-    """The outcomes of one cell. n: examples there are, of `asked`; positions: which, ascending, (n,) int64.
+    """The stored outcomes of one cell.
 
+    n_expected: the number of examples of the plan.
+    positions: of the n examples that are stored, ascending, (n,) int64.
     columns: example, label, prediction, correct, margin, logit_range, size, attacked and the cell's notes, each (n,).
-    provenance: how the outcomes were made, every way once.
+    failures: why others are missing.
+    provenance: each distinct provenance of the outcomes.
     """
 
     cell: Cell
-    asked: int
+    n_expected: int
     positions: np.ndarray
     columns: Mapping[str, np.ndarray]
     failures: tuple[Failure, ...]
@@ -76,47 +83,51 @@ class CellResult:
 
     @property
     def is_complete(self) -> bool:
-        return self.n == self.asked
+        return self.n == self.n_expected
 
     @property
     def correct(self) -> np.ndarray:
-        """(n,) bool."""
+        """Whether each prediction is the label, (n,) bool."""
         return self.columns["correct"]
 
     @property
     def accuracy(self) -> float:
-        """Share of right predictions over all examples. Raises statistics.EmptySample without any."""
+        """The share of correct predictions over the stored examples. Raises statistics.EmptySample without any."""
         return statistics.accuracy(self.correct)
 
     @property
     def distances(self) -> np.ndarray:
-        """Of an attack without a budget: how far the nearest wrong answer is that it found, (n,) float64.
+        """The size of the smallest perturbation that an attack without a budget found, (n,) float64.
 
-        In the attack's norm; 0 where the clean input is wrong already, inf where it found none.
+        In the attack's norm; 0 if the clean input is misclassified already, inf if the attack found none.
         """
         size = np.asarray(self.columns["size"], float)
-        found: np.ndarray = np.where(self.correct, np.inf, np.where(np.isnan(size), 0, size))  # NaN: never attacked
+        found: np.ndarray = np.where(self.correct, np.inf, np.where(np.isnan(size), 0, size))  # NaN: not attacked
         return found
 
     @property
     def not_numbers(self) -> int:
-        """Examples whose logits were not numbers; they count as wrong."""
+        """The number of examples whose logits were not finite; they count as wrong."""
         return int((self.columns["prediction"] == -1).sum())
 
     @property
     def unreadable(self) -> list[str]:
-        """The ids of examples that are broken; they count as wrong."""
+        """The ids of examples that could not be read; they count as wrong."""
         broken = self.columns["prediction"] == UNREADABLE
         return [str(example) for example in self.columns["example"][broken]] if broken.any() else []
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """A model's representation of examples, as its submodule gives it, examples that are broken left out.
+    """A model's features of examples, the output of one of its submodules. Unreadable examples are left out.
 
-    values: (n, D) float32. labels: (n,) int64, the true classes. examples: n ids. positions: (n,) int64, ascending.
-    boundary: of clean examples, (n,) float64, the distance in features to where the head takes another class for the
-    true one, below 0 where it does already, see `robharness.evaluation.heads`; NaN where the head is not linear, or not clean.
+    values: (n, D) float32.
+    labels: the true classes, (n,) int64.
+    examples: n ids.
+    positions: (n,) int64, ascending.
+    boundary: the distance in feature space to the decision boundary of the true class, (n,) float64, negative if the
+        example is misclassified; see `robharness.evaluation.heads`. NaN for heads that are not linear and for
+        corrupted examples.
     """
 
     values: np.ndarray
@@ -126,7 +137,7 @@ class Features:
     boundary: np.ndarray
 
     def at(self, positions: np.ndarray) -> Features:
-        """Those of these positions alone, of which there must be features."""
+        """Select the features at these positions, all of which must be stored."""
         rows = np.searchsorted(self.positions, positions)
         return Features(
             values=self.values[rows],
@@ -139,10 +150,11 @@ class Features:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """All cells of a plan, with what is stored of them.
+    """The stored results of all cells of a plan.
 
-    cells: the outcomes. represented: cells that features are stored with, where metrics need them. notes: what is to be
-    known of the store itself.
+    cells: the outcomes.
+    feature_cells: the cells whose features are stored, if metrics need them.
+    notes: sentences about the store, e.g. on parts that were set aside.
     """
 
     plan: Plan
@@ -161,7 +173,7 @@ class Results:
 
     @property
     def every(self) -> tuple[CellResult, ...]:
-        """All cells, those with features as well."""
+        """All cells, including those with features."""
         return (*self.cells, *self.feature_cells)
 
     @property
@@ -170,7 +182,7 @@ class Results:
 
     @property
     def invalid(self) -> list[str]:
-        """What makes the run invalid, in sentences: models that are worse than the suite demands on all of the data."""
+        """Sentences that say why the run is invalid: models below `clean_at_least` on the whole data set."""
         whole, found = self.plan.data and self.plan.n == len(self.plan.data.order), []
         for model in self.suite.models if whole else ():
             clean = next((r for r in self.of(model.label, "clean") if r.is_complete), None)
@@ -187,47 +199,49 @@ class Results:
         return next(result for result in self.cells if result.cell.model.label == label and result.cell.kind == "clean")
 
     def of(self, label: str, kind: str) -> list[CellResult]:
-        """The model's cells of that kind, "attack" or "corruption", in the suite's order."""
+        """The model's cells of one kind, "clean", "attack" or "corruption", in the suite's order."""
         return [result for result in self.cells if result.cell.model.label == label and result.cell.kind == kind]
 
     def features(self, label: str, under: str = "clean") -> Features:
-        """The representation of the examples by the model with this label, as many as there are.
+        """The stored features of the model with this label.
 
-        under: "clean", or the name of a corruption, one of `views`. Raises statistics.EmptySample where there are none,
-        KeyError where no metric of the suite needs them.
+        under: "clean", or the name of a corruption, one of `views`.
+        Raises statistics.EmptySample if none are stored, KeyError if no metric of the suite needs them.
         """
         found = {result.cell.what: result for result in self.feature_cells if result.cell.model.label == label}
         if under not in found:
-            raise KeyError(f"the suite asks for no features({under}) of '{label}'; a metric must need them")
+            raise KeyError(f"the suite asks for no features({under}) of '{label}'; no metric needs them")
         columns = found[under].columns
         values = np.asarray(columns["features"] if found[under].n else [], object)
-        there = np.array([value is not None for value in values], bool)
-        if not there.any():
-            raise statistics.EmptySample(f"there are no features({under}) of '{label}' yet; type: robharness run SUITE")
-        far = columns["boundary"] if "boundary" in columns else np.full(len(there), np.nan)
+        is_readable = np.array([value is not None for value in values], bool)
+        if not is_readable.any():
+            raise statistics.EmptySample(
+                f"features({under}) of '{label}' are not stored yet. Try: robharness run {self.suite.path_for_shell}"
+            )
+        boundary = columns["boundary"] if "boundary" in columns else np.full(len(is_readable), np.nan)
         return Features(
-            values=np.stack(list(values[there])).astype(np.float32, copy=False),
-            labels=np.asarray(columns["label"])[there],
-            examples=tuple(map(str, np.asarray(columns["example"])[there])),
-            positions=found[under].positions[there],
-            boundary=np.asarray(far, float)[there],
+            values=np.stack(list(values[is_readable])).astype(np.float32, copy=False),
+            labels=np.asarray(columns["label"])[is_readable],
+            examples=tuple(map(str, np.asarray(columns["example"])[is_readable])),
+            positions=found[under].positions[is_readable],
+            boundary=np.asarray(boundary, float)[is_readable],
         )
 
     def views(self, label: str) -> dict[str, Features]:
-        """The representation of corrupted examples by the model with this label, by the corruption's name."""
+        """The features of corrupted examples of the model with this label, by the corruption's name."""
         found = [result for result in self.feature_cells if result.cell.model.label == label and result.n]
         names = [result.cell.what for result in found if result.cell.perturbation is not None]
         return {name: self.features(label, name) for name in names}
 
     def paired(self, results: Sequence[CellResult]) -> list[np.ndarray]:
-        """What was right in each of these cells on the examples that all of them have, (n,) bool each."""
+        """Whether each prediction is correct in each of these cells, on the examples that all have, (n,) bool each."""
         common = results[0].positions
         for result in results[1:]:
             common = np.intersect1d(common, result.positions, assume_unique=True)
         return [result.correct[np.searchsorted(result.positions, common)] for result in results]
 
     def to_pandas(self) -> Any:
-        """All outcomes as one table, a row per cell and example. Needs pandas."""
+        """All outcomes as one pandas data frame, one row per cell and example."""
         import pandas as pd
 
         frames = []
@@ -243,7 +257,7 @@ class Results:
 
 
 def load(plan: Plan, store: Store) -> Results:
-    """The stored outcomes of a plan's cells, as many as there are."""
+    """Load the stored outcomes of a plan's cells, complete or not."""
     with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
         found = list(readers.map(lambda cell: _load_cell(cell, plan.n, store), plan.cells))
     return Results(
@@ -256,6 +270,6 @@ def load(plan: Plan, store: Store) -> Results:
 
 def _load_cell(cell: Cell, n: int, store: Store) -> CellResult:
     store.description(cell.key)  # refuses a newer schema
-    found = store.read(cell.key, n, AT_ONCE)
+    found = store.read(cell.key, n, EAGER_COLUMNS)
     failures = tuple(store.failures(cell.key))
     return CellResult(cell, n, found.positions, Columns(store, cell.key, found), failures, tuple(found.provenance))

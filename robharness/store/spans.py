@@ -13,14 +13,17 @@ Span = tuple[int, int]
 
 @lru_cache(maxsize=16)
 def span_positions(start: int, stop: int) -> np.ndarray:
-    """The positions of a span, one array for all the cells that have it."""
+    """Return the positions of a span, (n,) int64, read-only: cells share the array."""
     positions = np.arange(start, stop)
     positions.flags.writeable = False
     return positions
 
 
 def uncovered(covered: Sequence[Span], span: Span) -> list[Span]:
-    """What of a span these spans leave open, in order. covered: in any order, they may overlap."""
+    """Return the parts of `span` that no span of `covered` contains, in order.
+
+    covered: spans in any order, which may overlap.
+    """
     gaps, position = [], span[0]
     for start, stop in sorted(covered):
         if start >= span[1]:

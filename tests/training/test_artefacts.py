@@ -91,7 +91,7 @@ def test_the_source_of_a_loose_file_and_the_data_are_part_of_the_recipe(store, t
     assert plain.hash == with_source(before).hash == artefact(suite(), store).hash
     assert with_source(before + "\n# changed\n").hash != plain.hash
     relabelled = with_source(before.replace("index % CLASSES for", "(index + 1) % CLASSES for"))
-    fingerprints = [each.recipe["data"]["train"]["fingerprint"] for each in (plain, relabelled)]
+    fingerprints = [each.training_spec["data"]["train"]["fingerprint"] for each in (plain, relabelled)]
     assert fingerprints[0] != fingerprints[1]
 
 

@@ -1,7 +1,6 @@
 """Trainings that are killed or interrupted, and several processes that train at once."""
 
 import errno
-import fcntl
 import json
 import re
 import shutil
@@ -20,7 +19,8 @@ from robharness import api, discover
 from robharness.engine import listeners
 from robharness.errors import UserError
 from robharness.planning import artefacts, planner
-from robharness.store import Store
+from robharness.session import Session
+from robharness.store import FileSystem, Store
 from robharness.suite import load
 from robharness.training import train
 from toy_training import LEARNER, NET, PLUGINS, TOYS, artefact, sha_of, suite, wait_for
@@ -78,14 +78,17 @@ def test_who_waits_finds_what_the_other_has_made(start, store, log):
     assert {process for process, _, _ in log()} == {holder.pid}
 
 
-def test_a_file_system_without_locks_is_noted(store, monkeypatch):
-    def refused(file, how):
+class WithoutLocks(FileSystem):
+    def lock(self, descriptor):
         raise OSError(errno.ENOLCK, "no locks available")
 
-    monkeypatch.setattr(fcntl, "lockf", refused)
-    results = api.run(suite(), store=store, plugins=PLUGINS)
-    assert results.is_complete
-    kept = Store(store)
+
+def test_a_file_system_without_locks_is_noted(store):
+    kept = Store(store, WithoutLocks())
+    session = Session.open(suite(), store=store, plugins=PLUGINS)
+    session.store = kept
+    session.compute()
+    assert session.results().is_complete
     other = api.plan(suite(NET | {"seed": 1}), store=store, plugins=PLUGINS)
     train.train_models(other, kept, listeners.Silent())
     assert kept.notes == [f"the file system of {store} has no locks: train with one process at a time"]

@@ -1,0 +1,82 @@
+"""One call of a model's trainer, and the records of its result."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from robharness.engine.listeners import TrainingListener
+from robharness.planning.artefacts import Artefact, damage, sha256_of
+from robharness.planning.cells import PlannedModel
+from robharness.plugins.provenance import code_digest, dependency_versions
+from robharness.specs.sources import TrainingJob
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """The result of training one model of a suite.
+
+    sha256: of the weights; empty if the training failed.
+    seconds: the duration of the training; None if the model was trained before.
+    error: why the training failed, and the distribution at fault; empty if it did not fail.
+    """
+
+    label: str
+    artefact: Artefact
+    sha256: str = ""
+    seconds: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a training runs. device: as torch names devices. threads: of the CPU; chosen if None."""
+
+    device: str = "cpu"
+    threads: int | None = None
+
+
+def run_trainer(model: PlannedModel, listener: TrainingListener, machine: Machine) -> dict[str, Any]:
+    """Call the trainer of a model, which writes into the staging folder. Return the provenance of the weights.
+
+    Raises what the trainer raises. Restores torch's global state, which the trainer may change.
+    """
+    from robharness.evaluation.devices import device_name, library_versions, torch_state_kept
+
+    artefact, origin = model.artefact, model.entry.origin
+    assert artefact is not None
+    with torch_state_kept(machine.threads) as used_threads:
+        provenance: dict[str, Any] = {
+            "device": device_name(machine.device),
+            "machine": socket.gethostname(),
+            "threads": used_threads,
+            "versions": library_versions(),
+            "plugin": str(origin),
+            "source": code_digest(origin),
+            "stands_on": dependency_versions(origin),
+        }
+        with suppress(PackageNotFoundError):
+            provenance["versions"]["safetensors"] = version("safetensors")
+        model.entry.spec.weights.train(
+            TrainingJob(
+                params=model.ref.params,
+                seed=model.ref.seed,
+                datasets=artefact.datasets,
+                folder=artefact.unfinished,
+                base=model.base.artefact.folder if model.base is not None and model.base.artefact is not None else None,
+                device=machine.device,
+                message=lambda message: listener.message(f"{model.label}: {message}"),
+                progress=lambda progress: listener.trained(model.label, progress),
+            )
+        )
+    return provenance
+
+
+def stored_result(model: PlannedModel, artefact: Artefact) -> TrainingResult:
+    """Return the result of a model that was trained before, with an error if its artefact is damaged."""
+    if found := damage(artefact.folder):
+        return TrainingResult(label=model.label, artefact=artefact, error=f"{artefact.folder} is damaged: {found}")
+    return TrainingResult(label=model.label, artefact=artefact, sha256=sha256_of(artefact.folder))
