@@ -16,6 +16,7 @@ from robharness.engine.listeners import RunListener, Silent
 from robharness.engine.run import run_plan
 from robharness.engine.summary import Summary
 from robharness.errors import UserError
+from robharness.findings import Finding
 from robharness.live import live_model
 from robharness.planning import planner
 from robharness.planning.cells import DEFAULT_STORE, Plan, PlanRequest
@@ -100,7 +101,7 @@ class Session:
     device: as torch names devices, several with commas between.
     threads: of the CPU, per process; chosen if None.
     stop_at_failure: whether the first failed cell or training ends the session's work.
-    warnings: sentences of the runs and observers of this session.
+    findings: of the runs and observers of this session.
     """
 
     registry: Registry
@@ -112,7 +113,7 @@ class Session:
     device: str = "cpu"
     threads: int | None = None
     stop_at_failure: bool = False
-    warnings: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     _has_failed_training: bool = False
 
     @classmethod
@@ -189,7 +190,7 @@ class Session:
             devices=devices, workers=workers, threads=self.threads, batch_size=batch_size,
             stop_at_failure=self.stop_at_failure,
         )  # fmt: skip
-        self.warnings += summary.warnings
+        self.findings += summary.findings
         return summary
 
     def results(self, *, notify: bool = False) -> Results:
@@ -199,7 +200,7 @@ class Session:
         """
         found = results.load(self.plan, self.store)
         if notify:
-            self.warnings += observe(found, self.registry)
+            self.findings += observe(found, self.registry)
         return found
 
     @property

@@ -41,8 +41,8 @@ def command(session: Session, as_json: bool, output: Path | None, figures: Path 
     if output is not None and output.suffix not in FORMATS:
         raise UserError(f"-o {output}: write to a name that ends with {' or '.join(FORMATS)}")
     found = session.results()
-    written, warnings = observers.draw_figures(found, session.registry, figures) if figures else ([], [])
-    report = build(found, warnings=warnings)
+    written, findings = observers.draw_figures(found, session.registry, figures) if figures else ([], [])
+    report = build(found, findings=findings)
     if output is None:
         show(report, as_json=as_json)
     else:

@@ -62,7 +62,7 @@ def command(session: Session, workers: int | None, batch_size: int | None, fresh
     if summary.interrupted:
         raise Interrupted(f"interrupted; what is whole is stored in {session.store}. To go on: {again}")
     found = session.results(notify=True)
-    show(build(found, warnings=session.warnings), as_json=as_json)
+    show(build(found, findings=session.findings), as_json=as_json)
     if summary.computed or summary.failures:
         text = f"computed {summary.computed} examples in {summary.seconds:.1f} s; results in {session.store}"
     else:

@@ -12,7 +12,7 @@ from robharness.engine.executors.inprocess import InProcessWorker
 from robharness.engine.executors.subprocess import SubprocessWorker
 from robharness.engine.interrupt import interruptible
 from robharness.engine.listeners import RunListener
-from robharness.engine.provenance import stale, stale_trainings
+from robharness.engine.provenance import outdated_outcomes, outdated_trainings, stored_provenance
 from robharness.engine.scheduler import Scheduler
 from robharness.engine.summary import Summary
 from robharness.errors import UserError
@@ -54,8 +54,9 @@ def run_plan(
     state = Scheduler(plan, store, listener, summary, stop_at_failure)
     work = sum(stop - start for spans in state.gaps.values() for start, stop in spans)
     listener.started(work, sum(1 for spans in state.gaps.values() if spans))
-    for warning in (*stale_trainings(plan), *stale(plan, store)):
-        state.warn(warning)
+    outdated = outdated_outcomes(stored_provenance(plan, store), plan.suite.path_for_shell)
+    for found in (*outdated_trainings(plan), *outdated):
+        state.warn(str(found))
     record = store.new_run()
     facts = {"suite": str(plan.suite.path), "examples": plan.n, "part": plan.part, "devices": list(devices),
              "workers": workers or 1, "threads": threads}  # fmt: skip

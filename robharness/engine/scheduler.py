@@ -23,7 +23,7 @@ from robharness.engine.executors.base import WorkerConfig
 from robharness.engine.executors.inprocess import InProcessWorker
 from robharness.engine.executors.subprocess import SubprocessWorker, events
 from robharness.engine.listeners import RunListener
-from robharness.engine.provenance import differences, inexact
+from robharness.engine.provenance import differences, inexact_passes
 from robharness.engine.summary import Speed, Summary
 from robharness.engine.units import Unit, UnitSize, next_unit
 from robharness.errors import ContractViolation, StoreError, UserError
@@ -214,7 +214,7 @@ class Scheduler:
         if label not in self.sizes:
             self.sizes[label] = UnitSize(rows=event.rows, values=event.values)
             self.summary.speed[label] = Speed(model=self.model_name(label), rows=event.rows)
-            for warning in (*inexact(label, event.provenance), *self.changes(label, event.provenance)):
+            for warning in (*map(str, inexact_passes(label, event.provenance)), *self.changes(label, event.provenance)):
                 self.warn(warning)
 
     def done(self, cell: Cell, span: Span, failure: Failure | None) -> None:

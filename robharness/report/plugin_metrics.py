@@ -7,20 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from robharness.findings import Finding, finding
 from robharness.specs.records import MetricResult
 from robharness.store.results import Results
 
 
-def compute_metrics(results: Results) -> tuple[dict[str, dict[str, MetricResult]], list[str]]:
+def compute_metrics(results: Results) -> tuple[dict[str, dict[str, MetricResult]], list[Finding]]:
     """The suite's metrics by name and label; and what went wrong in one, since a plugin may raise anything."""
     values: dict[str, dict[str, MetricResult]] = {}
-    problems = []
+    failed = []
     for entry in results.suite.metrics:
         try:
             values[entry.name] = {str(label): measured(value) for label, value in entry.spec.compute(results).items()}
         except Exception as error:
-            problems.append(f"{entry.name}: {type(error).__name__}: {error} ({entry.origin})")
-    return values, problems
+            message = f"{type(error).__name__}: {error} ({entry.origin})"
+            failed.append(finding("metric-failed", message, subject=entry.name))
+    return values, failed
 
 
 def measured(value: Any) -> MetricResult:
