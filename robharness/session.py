@@ -17,6 +17,7 @@ from robharness.engine.listeners import RunListener, Silent
 from robharness.engine.run import run_plan
 from robharness.engine.summary import Summary
 from robharness.errors import UserError
+from robharness.findings import Finding
 from robharness.live import live_model
 from robharness.planning import planner
 from robharness.planning.cells import DEFAULT_STORE, Plan, PlanRequest
@@ -101,7 +102,7 @@ class Session:
     device: as torch names devices, several with commas between.
     threads: of the CPU, per process; chosen if None.
     stop_at_failure: whether the first failed cell or training ends the session's work.
-    warnings: sentences of the runs and observers of this session.
+    findings: of the runs and observers of this session.
     """
 
     registry: Registry
@@ -113,7 +114,7 @@ class Session:
     device: str = "cpu"
     threads: int | None = None
     stop_at_failure: bool = False
-    warnings: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     _has_failed_training: bool = False
 
     @classmethod
@@ -195,7 +196,7 @@ class Session:
             devices=devices, workers=workers, threads=self.threads, batch_size=batch_size,
             stop_at_failure=self.stop_at_failure, executor=chosen,
         )  # fmt: skip
-        self.warnings += summary.warnings
+        self.findings += summary.findings
         return summary
 
     def results(self, *, notify: bool = False) -> Results:
@@ -205,7 +206,7 @@ class Session:
         """
         found = results.load(self.plan, self.store)
         if notify:
-            self.warnings += observe(found, self.registry)
+            self.findings += observe(found, self.registry)
         return found
 
     @property

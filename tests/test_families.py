@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from robharness import CorruptionSpec, DatasetSpec, File, InputSpec, MissingResource, ModelSpec, Preprocessing, UserError, hookimpl
+from robharness import CorruptionSpec, DatasetSpec, File, InputSpec, MissingResource, ModelSpec, Preprocessing
+from robharness import UserError, hookimpl
 
 SIDES = {"small": 4, "large": 6}
 

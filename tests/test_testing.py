@@ -110,7 +110,8 @@ def test_who_breaks_a_rule_fails_its_check(kind, name, tmp_path):
     ("attacks/replays", "exact_on_integers", "gets another"),
     ("attacks/reaches_the_optimum", "reaches_the_optimum", "an example withstands linf 0.0625 that the best"),
     ("corruptions/draws-undeclared", "draws_as_declared", "it draws 'spots' from the examples' streams, but does not"),
-    ("corruptions/belongs_to_the_example", "belongs_to_the_example", "at severity 1 'made-up-3' is corrupted differently"),
+    ("corruptions/belongs_to_the_example", "belongs_to_the_example",
+     "at severity 1 'made-up-3' is corrupted differently"),
     ("metrics/other-labels", "gives_numbers_by_label", "it returned a number for 'a', and the models are A, B"),
 ])  # fmt: skip
 def test_the_sentence_says_what_was_seen(spec, rule, seen):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,7 +47,8 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
     seconds_left: at the speed of the last runs in the store, without trainings; None if a model has not run yet.
     untrained: the labels of models that are to be trained first.
     """
-    from robharness.engine.provenance import stale, stale_trainings
+    from robharness.engine.provenance import outdated_outcomes, outdated_trainings, stored_provenance
+    from robharness.findings import sentences
 
     for cell in planned.cells:
         store.verify(cell.key, planned.n)
@@ -81,6 +83,8 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
                 **({"why": reasons.of(cell, planned.n) if missing else None} if reasons else {}),
             }
         )
+    outdated = outdated_outcomes(stored_provenance(planned, store), planned.suite.path_for_shell)
+    findings = [*planned.findings, *outdated_trainings(planned), *outdated, *store.findings]
     return {
         "suite": planned.suite.name,
         "title": planned.suite.title,
@@ -89,7 +93,8 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
         "untrained": [model.label for model in planned.untrained],
         "passes_left": {way: sum(passes[way] for passes in left.values()) for way in ("forward", "backward")},
         "seconds_left": _seconds_left([(every[label], sum(passes.values())) for label, passes in left.items()], store),
-        "warnings": [*planned.warnings, *stale_trainings(planned), *stale(planned, store), *store.notes],
+        "warnings": list(sentences(findings, "warning")),
+        "findings": [asdict(found) for found in findings],
     }
 
 

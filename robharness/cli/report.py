@@ -39,8 +39,8 @@ def command(session: Session, as_json: bool, output: Path | None, figures: Path 
 
     renderer = None if output is None else find_renderer(output, session.registry)
     found = session.results()
-    written, warnings = observers.draw_figures(found, session.registry, figures) if figures else ([], [])
-    report = build(found, warnings=warnings)
+    written, findings = observers.draw_figures(found, session.registry, figures) if figures else ([], [])
+    report = build(found, findings=findings)
     if output is None or renderer is None:
         show(report, as_json=as_json)
     else:

@@ -3,49 +3,65 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from robharness.findings import Finding, finding
 from robharness.planning.artefacts import PROVENANCE, read
 from robharness.planning.cells import Cell, Plan
 from robharness.plugins.provenance import code_digest
 from robharness.store.store import Store
 
 
-def stale(plan: Plan, store: Store) -> list[str]:
-    """What is stored of the plan and was made by other code than the plugins have now."""
+def stored_provenance(plan: Plan, store: Store) -> list[tuple[Cell, Sequence[Mapping[str, Any]]]]:
+    """Return the plan's cells, those outside of `only` included, each with the provenance of its stored parts."""
+    return [(cell, store.provenance(cell.key)) for cell in (*plan.cells, *plan.unselected_cells)]
+
+
+def outdated_outcomes(stored: Iterable[tuple[Cell, Sequence[Mapping[str, Any]]]], suite_path: str) -> Iterator[Finding]:
+    """Yield a finding per plugin whose code has changed since outcomes were stored.
+
+    stored: cells, each with the provenance of its parts.
+    suite_path: of the suite, for the command to type.
+    """
     found: dict[tuple[str, str, Any, Any], dict[str, Cell]] = {}
     roles: dict[tuple[str, str, Any, Any], set[str]] = {}
-    for cell in (*plan.cells, *plan.unselected_cells):
+    for cell, provenances in stored:
         plugins = cell.plugins
-        for way in store.provenance(cell.key):
-            for name, before, now in differences(way, plugins):
+        for provenance in provenances:
+            for name, before, now in differences(provenance, plugins):
                 role, _, what = name.partition(".")
                 if what in ("plugin", "source"):
                     change = (plugins[role]["plugin"], what, before, now)
                     found.setdefault(change, {})[cell.name] = cell
                     roles.setdefault(change, set()).add(role)
-    return [
-        f"{plugin}: its {'source' if what == 'source' else 'version'} was {before} when {_some(list(cells.values()))} "
-        f"computed, now it is {now}; to compute again: "
-        f"--fresh '{_glob(roles[plugin, what, before, now], list(cells.values()))}'"
-        for (plugin, what, before, now), cells in found.items()
-    ]
+    for (plugin, what, before, now), cells in found.items():
+        changed, names = "source" if what == "source" else "version", list(cells.values())
+        yield finding(
+            "code-changed",
+            f"its {changed} was {before} when {_some(names)} computed, now it is {now}",
+            subject=plugin,
+            hint=f"to compute again: robharness run {suite_path} "
+            f"--fresh '{_glob(roles[plugin, what, before, now], names)}'",
+        )
 
 
-def stale_trainings(plan: Plan) -> list[str]:
-    """What was trained by other code than its plugin has now, a sentence per plugin."""
+def outdated_trainings(plan: Plan) -> Iterator[Finding]:
+    """Yield a finding per plugin whose code has changed since it trained models of the plan."""
     labels: dict[tuple[str, str, str], list[str]] = {}
     for model in plan.trained_models:
         if model.artefact is not None and model.weights is not None:
             before, now = read(model.artefact.folder / PROVENANCE).get("source"), code_digest(model.entry.origin)
             if before is not None and now is not None and before != now:
                 labels.setdefault((str(model.entry.origin), str(before), now), []).append(model.label)
-    return [
-        f"{plugin}: its source was {before} when {', '.join(some)} {'was' if len(some) == 1 else 'were'} trained, "
-        f"now it is {now}; to train again, remove what this shows: robharness list artefacts"
-        for (plugin, before, now), some in labels.items()
-    ]
+    for (plugin, before, now), trained in labels.items():
+        verb = "was" if len(trained) == 1 else "were"
+        yield finding(
+            "training-code-changed",
+            f"its source was {before} when {', '.join(trained)} {verb} trained, now it is {now}",
+            subject=plugin,
+            hint="to train again, remove the folders that this shows: robharness list artefacts",
+        )
 
 
 def _glob(roles: set[str], cells: Sequence[Cell]) -> str:
@@ -63,7 +79,7 @@ def _some(cells: Sequence[Cell]) -> str:
     return f"'{cells[0].name}' was" if len(cells) == 1 else f"{len(cells)} of these cells were"
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """(name, before, now) of what both have and is not the same."""
     flat = _flat(now)
     for name, value in _flat(before).items():
@@ -71,15 +87,26 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[s
             yield name, value, flat[name]
 
 
-def inexact(label: str, provenance: dict[str, Any]) -> list[str]:
-    broken = [name for name, exact in provenance["exact"].items() if exact is False]
-    broken = [name for name in broken if name != "grad_mode" or provenance["exact"]["gradients"] is not None]
-    what = {"rows": "logits depend on the neighbours in a pass", "gradients": "gradients depend on the neighbours in a "
-            "pass", "grad_mode": "logits differ where gradients are recorded"}  # fmt: skip
-    return [f"{label}: on this device the last bits of its {what[name]}" for name in broken]
+def inexact_passes(label: str, provenance: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what the probe of a device found: last bits of passes that depend on more than the example.
+
+    label: of the model.
+    provenance: of outcomes, as the store keeps it.
+    """
+    exact = provenance.get("exact", {})
+    facts = {
+        "rows": "logits depend on the neighbours in a pass",
+        "gradients": "gradients depend on the neighbours in a pass",
+        "grad_mode": "logits differ where gradients are recorded",
+    }
+    for name, fact in facts.items():
+        without_gradients = name == "grad_mode" and exact.get("gradients") is None
+        if exact.get(name) is False and not without_gradients:
+            message = f"on this device ({provenance.get('device', 'unknown')}) the last bits of its {fact}"
+            yield finding("inexact-passes", message, subject=label)
 
 
-def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
     flat = {}
     for name, value in facts.items():
         flat.update(

@@ -13,11 +13,12 @@ from robharness.engine.executors.inprocess import InProcessExecutor
 from robharness.engine.executors.subprocess import SubprocessExecutor
 from robharness.engine.interrupt import interruptible
 from robharness.engine.listeners import RunListener
-from robharness.engine.provenance import stale, stale_trainings
+from robharness.engine.provenance import outdated_outcomes, outdated_trainings, stored_provenance
 from robharness.engine.scheduler import Scheduler
 from robharness.engine.summary import Summary
 from robharness.engine.units import UnitPlanner, next_unit
 from robharness.errors import UserError
+from robharness.findings import sentences
 from robharness.planning.cells import Plan
 from robharness.store.store import Store
 
@@ -67,15 +68,16 @@ def run_plan(
     state = Scheduler(plan, store, listener, summary, executor, stop_at_failure=stop_at_failure, plan_unit=plan_unit)
     work = sum(stop - start for spans in state.missing_spans.values() for start, stop in spans)
     listener.started(work, sum(1 for spans in state.missing_spans.values() if spans))
-    for warning in (*stale_trainings(plan), *stale(plan, store)):
-        state.warn(warning)
+    outdated = outdated_outcomes(stored_provenance(plan, store), plan.suite.path_for_shell)
+    for found in (*outdated_trainings(plan), *outdated):
+        state.warn(found)
     record = store.new_run()
     facts = {"suite": str(plan.suite.path), "examples": plan.n, "part": plan.part, "devices": list(devices),
              "workers": count, "threads": threads}  # fmt: skip
 
     def write_record() -> None:
         summary.seconds = time.perf_counter() - begun
-        store.write_json(record, {**facts, **asdict(summary)})
+        store.write_json(record, {**facts, **asdict(summary), "warnings": sentences(summary.findings, "warning")})
 
     configs = [
         WorkerConfig(device=devices[index % len(devices)], batch_size=batch_size, threads=threads)

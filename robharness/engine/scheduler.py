@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,11 +21,12 @@ from robharness.engine.events import (
 )
 from robharness.engine.executors.base import AnyExecutor, WorkerConfig
 from robharness.engine.listeners import RunListener
-from robharness.engine.provenance import differences, inexact
+from robharness.engine.provenance import differences, inexact_passes
 from robharness.engine.state import WorkerState
 from robharness.engine.summary import Speed, Summary
 from robharness.engine.units import Unit, UnitPlanner, UnitSize, next_unit
 from robharness.errors import ContractViolation, StoreError, UserError
+from robharness.findings import Finding, finding
 from robharness.planning.cells import BLOCK, Cell, Plan
 from robharness.store.failures import Failure
 from robharness.store.spans import Span, uncovered
@@ -77,11 +78,11 @@ class Scheduler:
         self.given_up: dict[str, list[Span]] = {}
         self.losses: Counter[str] = Counter()
 
-    def warn(self, warning: str) -> None:
-        """Show a warning now, and keep it for the report."""
-        if warning not in self.summary.warnings:
-            self.summary.warnings.append(warning)
-            self.listener.message(f"warning: {warning}")
+    def warn(self, found: Finding) -> None:
+        """Show a finding now, and keep it for the report."""
+        if found not in self.summary.findings:
+            self.summary.findings.append(found)
+            self.listener.message(f"warning: {found}")
 
     @property
     def continues(self) -> bool:
@@ -182,9 +183,8 @@ class Scheduler:
                 state.key = None
                 self.cell_finished(self.cells[label][event.key], event.span, event.failure)
             case BatchSizeReduced():
-                self.warn(
-                    f"{label}: memory was too small for {event.before} examples per pass; it goes on with {event.after}"
-                )
+                message = f"memory was too small for {event.before} examples per pass; it goes on with {event.after}"
+                self.warn(finding("batch-size-reduced", message, subject=label))
                 if state.is_loaded:
                     self.unit_sizes[label].shrink(event.after)
                     self.summary.speed[label].rows = event.after
@@ -212,8 +212,8 @@ class Scheduler:
             self.unit_sizes[label] = UnitSize(event.batch_size, event.input_values)
             name = next(model.entry.name for model in self.plan.models if model.label == label)
             self.summary.speed[label] = Speed(model=name, rows=event.batch_size)
-            for warning in (*inexact(label, event.provenance), *self.changes(label, event.provenance)):
-                self.warn(warning)
+            for found in (*inexact_passes(label, event.provenance), *self.runtime_changes(label, event.provenance)):
+                self.warn(found)
 
     def cell_finished(self, cell: Cell, span: Span, failure: Failure | None) -> None:
         if failure is None:
@@ -242,10 +242,8 @@ class Scheduler:
                     raise StoreError(
                         f"{self.store} loses parts of '{name}' after they are written. Try: df {self.store}"
                     )
-                self.warn(
-                    f"stored results of '{name}' disappeared, perhaps by another run with --fresh; "
-                    "they are computed again"
-                )
+                message = f"stored results of '{name}' disappeared, perhaps by another run with --fresh"
+                self.warn(finding("outcomes-disappeared", message, hint="they are computed again"))
             self.missing_spans[key] = self.still_open(key)  # another run may have stored some of them meanwhile
 
     def still_open(self, key: str) -> list[Span]:
@@ -260,7 +258,7 @@ class Scheduler:
         state.worker.close()
         unit, prefetched, key = state.unit, state.prefetched, state.key
         state.unit = state.prefetched = state.key = None
-        self.warn(f"{label}: a worker died ({how}); its units were given to another one")
+        self.warn(finding("worker-died", f"a worker died ({how}); its units were given to another one", subject=label))
         if prefetched is not None:
             self.retries.append(prefetched)
         if unit is not None:
@@ -307,7 +305,7 @@ class Scheduler:
         self.workers.remove(state)
         if not self.workers:
             raise UserError(f"no worker is left: {problem}")
-        self.warn(f"the run goes on with {len(self.workers)} workers: {problem}")
+        self.warn(finding("worker-not-replaced", f"the run goes on with {len(self.workers)} workers: {problem}"))
 
     def fail(self, cell: Cell, span: Span, error: ContractViolation, details: str = "") -> None:
         """Record a failure. details: the traceback, if another process has it."""
@@ -325,7 +323,7 @@ class Scheduler:
         """
         if elsewhere:
             state.unloadable.add(label)
-            self.warn(f"{label}: one of the workers cannot load it: {error}")
+            self.warn(finding("worker-cannot-load", f"one of the workers cannot load it: {error}", subject=label))
         else:
             self.fail_all(label, error, details)
 
@@ -359,15 +357,14 @@ class Scheduler:
         for cell in self.cells[label].values():
             self.store.describe(cell)
 
-    def changes(self, label: str, provenance: dict[str, Any]) -> list[str]:
-        """Return a warning per fact of the provenance that differs from that of the model's stored outcomes."""
-        found = dict[str, None]()
-        for cell in self.cells_of(label):
-            for way in self.store.provenance(cell.key):
-                for name, before, now in differences(way, provenance):
-                    text = f"{label}: {name} was {before} when some of it was computed, now it is {now}"
-                    found[f"{text}; to compute all of it again: --fresh '{label}'"] = None
-        return list(found)
+    def runtime_changes(self, label: str, provenance: dict[str, Any]) -> Iterator[Finding]:
+        """Yield a finding per fact of the provenance that differs from that of the model's stored outcomes."""
+        stored = [each for cell in self.cells_of(label) for each in self.store.provenance(cell.key)]
+        hint = f"to compute all of it again: robharness run {self.plan.suite.path_for_shell} --fresh '{label}'"
+        for before in stored:
+            for name, old, new in differences(before, provenance):
+                message = f"{name} was {old} when some of it was computed, now it is {new}"
+                yield finding("runtime-changed", message, subject=label, hint=hint)
 
 
 def _worker_error(details: str) -> RuntimeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from robharness.findings import Finding
 from robharness.store.failures import Failure
 
 
@@ -39,7 +40,7 @@ class Summary:
 
     computed: int = 0
     failures: list[Failure] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     interrupted: bool = False
     finished: bool = False
     seconds: float = 0.0

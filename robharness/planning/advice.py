@@ -2,60 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 
+from robharness.findings import Finding, finding
 from robharness.planning.cells import BLOCK
 from robharness.planning.identity import call_plugin
-from robharness.suite import Suite
+from robharness.suite import Perturbation, Suite
 
 HALF_A_LEVEL = Fraction(1, 510)
 """Half of the difference between two of 256 grey levels."""
 
 
-def advice(suite: Suite) -> list[str]:
-    """Return one sentence for each setting of the suite that a user may not expect, including the plugins' advice."""
-    warnings = []
-    sizes = sorted({"x".join(map(str, model.entry.spec.input.shape[1:])) for model in suite.models})
-    norms = sorted({p.norm for p in suite.perturbations if p.norm in ("l2", "l1")}, key=str)
-    corrupts = any(p.kind == "corruption" for p in suite.perturbations)
-    if len(sizes) > 1 and norms:
-        warnings.append(
-            f"models of different input sizes ({', '.join(sizes)}) stand in one table under {' and '.join(norms)}: "
-            f"the same eps is a smaller change per pixel of a larger input"
-        )
-    if len(sizes) > 1 and corrupts and suite.reference:
-        warnings.append(f"slopes compare models of different input sizes ({', '.join(sizes)})")
-    rendered = any(p.kind == "corruption" and not p.is_stored for p in suite.perturbations)
-    if rendered and suite.baseline is not None and not isinstance(suite.baseline, str) and suite.compat == "none":
-        warnings.append(
-            f"corruptions are rendered without JPEG encoding, but the errors of {suite.baseline.name} were measured on "
-            f"JPEG files: an mCE is not comparable with published ones. To encode them: write `compat: imagenet-c`"
-        )
-    if corrupts and suite.reference is None:
-        warnings.append("no slopes: no model is marked `reference: true`")
-    invisible = [p.name for p in suite.perturbations if p.norm == "linf" and p.eps and p.eps < HALF_A_LEVEL]
-    judged = all(p.eight_bit for p in suite.perturbations if p.name in invisible)
-    if invisible:
-        warnings.append(
-            f"{', '.join(invisible)}: less than half a grey level, 0.5/255, so rounding to 8 bits removes it: "
-            f"such inputs exist in floating point only{'' if judged else '; eight_bit: true judges them rounded, too'}"
-        )
-    for p in suite.perturbations:
-        if p.surrogate is not None:
-            warnings.append(
-                f"{p.name}: an attack that stops as soon as {p.surrogate.label} is wrong changes inputs little and "
-                f"rarely fools another model; prefer options that use all steps, such as keep: last"
-            )
+def advice(suite: Suite) -> Iterator[Finding]:
+    """Yield what a reader of the suite's numbers must know before they are computed."""
+    yield from _input_sizes(suite)
+    yield from _corruptions(suite)
+    yield from _budgets(suite)
     if suite.precision.gradient != "same":
-        warnings.append(
+        yield finding(
+            "gradient-precision",
             f"attacks take gradients in {suite.precision.gradient}, and predictions are judged in "
-            f"{suite.precision.judge}: attacks may be weaker than with gradients in {suite.precision.judge}"
+            f"{suite.precision.judge}: attacks may be weaker than with gradients in {suite.precision.judge}",
         )
     for perturbation in suite.perturbations:
-        spec = perturbation.entry.spec
-        if perturbation.kind == "attack" and spec.advise is not None:
-            advice = call_plugin(perturbation.entry, spec.advise, perturbation.params, perturbation.eps)
-            warnings += [f"{perturbation.name}: {line}" for line in advice]
-        if spec.randomness == "global":
-            warnings.append(f"{perturbation.name}: uses global random generators, seeded per block of {BLOCK} examples")
-    return list(dict.fromkeys(warnings))
+        yield from _perturbation(perturbation)
+
+
+def _input_sizes(suite: Suite) -> Iterator[Finding]:
+    sizes = sorted({"x".join(map(str, model.entry.spec.input.shape[1:])) for model in suite.models})
+    norms = sorted({p.norm for p in suite.perturbations if p.norm in ("l2", "l1")}, key=str)
+    if len(sizes) > 1 and norms:
+        yield finding(
+            "input-sizes-differ",
+            f"models of different input sizes ({', '.join(sizes)}) stand in one table under {' and '.join(norms)}: "
+            f"the same eps is a smaller change per pixel of a larger input",
+        )
+    if len(sizes) > 1 and suite.reference and any(p.kind == "corruption" for p in suite.perturbations):
+        message = f"slopes compare models of different input sizes ({', '.join(sizes)})"
+        yield finding("slope-input-sizes-differ", message)
+
+
+def _corruptions(suite: Suite) -> Iterator[Finding]:
+    corruptions = [p for p in suite.perturbations if p.kind == "corruption"]
+    has_published_baseline = suite.baseline is not None and not isinstance(suite.baseline, str)
+    if has_published_baseline and suite.compat == "none" and any(not p.is_stored for p in corruptions):
+        yield finding(
+            "images-not-encoded",
+            f"corruptions are rendered without JPEG encoding, but the errors of {suite.baseline.name} were measured on "  # type: ignore[union-attr]
+            f"JPEG files: an mCE is not comparable with published ones",
+            hint="to encode them: write `compat: imagenet-c`",
+        )
+    if corruptions and suite.reference is None:
+        yield finding("no-reference", "no slopes: no model is marked `reference: true`")
+
+
+def _budgets(suite: Suite) -> Iterator[Finding]:
+    small = [p for p in suite.perturbations if p.norm == "linf" and p.eps and p.eps < HALF_A_LEVEL]
+    if small:
+        judged = all(p.eight_bit for p in small)
+        yield finding(
+            "budget-below-half-level",
+            "less than half a grey level, 0.5/255, so rounding to 8 bits removes it: such inputs exist in floating "
+            "point only",
+            subject=", ".join(p.name for p in small),
+            hint="" if judged else "eight_bit: true judges the rounded inputs, too",
+        )
+
+
+def _perturbation(perturbation: Perturbation) -> Iterator[Finding]:
+    entry, name = perturbation.entry, perturbation.name
+    if perturbation.surrogate is not None:
+        yield finding(
+            "transfer-stops-early",
+            f"an attack that stops as soon as {perturbation.surrogate.label} is wrong changes inputs little and "
+            f"rarely fools another model",
+            subject=name,
+            hint="prefer options that use all steps, such as keep: last",
+        )
+    if perturbation.kind == "attack" and entry.spec.advise is not None:
+        for line in call_plugin(entry, entry.spec.advise, perturbation.params, perturbation.eps):
+            yield finding("attack-advice", str(line), subject=name)
+    if entry.spec.randomness == "global":
+        message = f"uses global random generators, seeded per block of {BLOCK} examples"
+        yield finding("global-randomness", message, subject=name)

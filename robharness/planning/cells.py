@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from robharness.errors import UserError
+from robharness.findings import Finding, sentences
 from robharness.planning.artefacts import Artefact
 from robharness.planning.weights import Weights
 from robharness.plugins.provenance import code_digest, dependency_versions
@@ -21,7 +22,7 @@ from robharness.suite import Model, Perturbation, Suite
 
 DEFAULT_STORE = Path(".robharness")
 BLOCK = 16
-"""The number of examples that share one seeding of the global generators, and that attacks with `blocks` get at once."""
+"""The number of examples that share one seeding of global generators, and that attacks with `blocks` get at once."""
 
 UNREADABLE = -2
 """The prediction that is stored for an unreadable example; it counts as wrong in every cell."""
@@ -190,10 +191,15 @@ class Plan:
     cells: tuple[Cell, ...] = ()
     pending_cells: tuple[Cell, ...] = ()
     unselected_cells: tuple[Cell, ...] = ()
-    warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     missing: tuple[UserError, ...] = ()
     part: tuple[int, int] = (1, 1)
     request: PlanRequest | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The findings that are warnings, as sentences."""
+        return sentences(self.findings, "warning")
 
     @property
     def n(self) -> int:

@@ -62,7 +62,7 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
         data=data,
         cells=tuple(cell for cell in cells if cell.key),
         pending_cells=tuple(cell for cell in cells if not cell.key),
-        warnings=tuple(advice(suite)),
+        findings=tuple(dict.fromkeys(advice(suite))),
     )
 
 

@@ -2,6 +2,7 @@
 
 from rich.console import Console
 
+from robharness.findings import finding
 from robharness.report.records import CellNumbers, Numbers, Report
 from robharness.report.renderers.terminal import show
 
@@ -51,7 +52,6 @@ if __name__ == "__main__":
         metrics={},
         expected_metrics={},
         expected_source="paper, Table 1",
-        problems=(),
-        warnings=("demo of the layout",),
+        findings=(finding("few-examples", "demo of the layout"),),
     )
     show(demo, Console())

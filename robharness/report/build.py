@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from robharness import statistics
+from robharness.findings import Finding
 from robharness.report.corruptions import Corruptions
 from robharness.report.findings import (
-    failures,
+    attack_findings,
+    cell_findings,
     metric_findings,
     number_findings,
     provenance_findings,
-    unreadable_examples,
-    untrained,
-    weaker_attacks,
+    training_findings,
 )
 from robharness.report.gaps import gaps_closed
 from robharness.report.plugin_metrics import compute_metrics
@@ -26,8 +26,11 @@ from robharness.statistics.intervals import Interval
 from robharness.store.results import CellResult, Results
 
 
-def build(results: Results, warnings: Sequence[str] = ()) -> Report:
-    """The report of these results. warnings: what the run itself had to say."""
+def build(results: Results, findings: Sequence[Finding] = ()) -> Report:
+    """Build the report of these results.
+
+    findings: of the run itself and of plugins, beside those that the stored outcomes show.
+    """
     suite = results.suite
     cells = tuple(_cell(results, result) for result in results.cells)
     corruptions = Corruptions(results)
@@ -61,15 +64,19 @@ def build(results: Results, warnings: Sequence[str] = ()) -> Report:
             for entry in suite.metrics
         },
         expected_source=suite.expected_source,
-        problems=tuple(
-            dict.fromkeys([*untrained(results, failed=True), *failures(results), *failed, *results.invalid])
-        ),
-        warnings=tuple(
+        findings=tuple(
             dict.fromkeys(
                 [
-                    *[*results.plan.warnings, *warnings, *results.notes, *untrained(results, failed=False)],
-                    *[*provenance_findings(results), *metric_findings(values)],
-                    *[*unreadable_examples(results), *number_findings(cells, slopes, errors), *weaker_attacks(results)],
+                    *results.plan.findings,
+                    *findings,
+                    *results.findings,
+                    *training_findings(results),
+                    *cell_findings(results),
+                    *failed,
+                    *provenance_findings(results),
+                    *metric_findings(values),
+                    *number_findings(cells, slopes, errors),
+                    *attack_findings(results),
                 ]
             )
         ),

@@ -1,162 +1,186 @@
-"""Findings of a report: everything that a reader must know beside the numbers."""
+"""Findings of a report, derived from the plan and from stored outcomes, so that a later report shows them again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from robharness import statistics
+from robharness.engine.provenance import inexact_passes, outdated_outcomes, outdated_trainings
+from robharness.findings import Finding, finding
 from robharness.report.records import CellNumbers, CorruptionErrors, SlopeNumbers
 from robharness.specs.records import MetricResult
 from robharness.store.results import CellResult, Results
 
+BOUNDARY_TOLERANCE = 1e-4
+"""As a fraction of the logit range: nearer outcomes can change with the batch size, thread count or device."""
+RUNTIME_FACTORS = ("rows", "threads", "device", "memory_format", "folded", "sources")
+"""Keys of provenance that change outcomes by rounding; parts of one cell that differ in them are reported."""
+MAX_NAMED_EXAMPLES = 5
+"""The number of broken examples that a finding names."""
 
-def untrained(results: Results, *, failed: bool) -> list[str]:
-    """The models that are not there, one line each where their training failed, and one for the others."""
-    plan, remarks, labels = results.plan, [], []
+
+def training_findings(results: Results) -> Iterator[Finding]:
+    """Yield a finding per failed training, and one for all models that are not trained yet."""
+    plan, untrained = results.plan, []
     for model in plan.untrained:
-        why = model.artefact.failure if model.artefact else ""
-        if why:
-            remarks.append(f"{model.label} could not be trained: {why}")
+        reason = model.artefact.failure if model.artefact else ""
+        if reason:
+            yield finding("training-failed", f"{model.label} could not be trained: {reason}")
         else:
-            labels.append(model.label)
-    if failed or not labels:
-        return remarks if failed else []
-    return [
-        f"not trained yet: {', '.join(labels)}; {len(plan.pending_cells)} cells wait for that. To train: robharness train "
-        f"{plan.suite.path_for_shell}"
-    ]
+            untrained.append(model.label)
+    if untrained:
+        yield finding(
+            "not-trained",
+            f"not trained yet: {', '.join(untrained)}; {len(plan.pending_cells)} cells wait for the training",
+            hint=f"to train: robharness train {plan.suite.path_for_shell}",
+        )
 
 
-def metric_findings(values: dict[str, dict[str, MetricResult]]) -> list[str]:
-    """Metrics that say why they have no number."""
-    return [f"no {name} for {label}: {each.unavailable_reason}" for name, by in values.items() for label, each in by.items()
-            if each.unavailable_reason]  # fmt: skip
-
-
-def failures(results: Results) -> list[str]:
-    """One line per cause, with the cells that it cost."""
+def cell_findings(results: Results) -> Iterator[Finding]:
+    """Yield a finding per cause of failed cells, and one for broken examples."""
     cells: dict[str, list[str]] = {}
     for result in results.every:
         for failure in result.failures:
             cells.setdefault(str(failure), []).append(result.cell.name)
-    return [
-        f"{names[0]}{f' and {len(names) - 1} more cells' if len(names) > 1 else ''}: {cause}"
-        for cause, names in cells.items()
-    ]
+    for cause, names in cells.items():
+        others = f" and {len(names) - 1} more cells" if len(names) > 1 else ""
+        yield finding("cell-failed", cause, subject=f"{names[0]}{others}")
+    for sentence in results.invalid:
+        yield finding("clean-accuracy-too-low", sentence)
+    yield from _unreadable_examples(results)
 
 
-BOUNDARY_TOLERANCE = 1e-4
-"""Of the logit range: how near the boundary another pass shape, thread count or device may tip an outcome over."""
-RUNTIME_FACTORS = ("rows", "threads", "device", "memory_format", "folded", "sources")
-
-
-def provenance_findings(results: Results) -> list[str]:
-    """How outcomes were made, where that is not one way: they are the same only up to rounding."""
-    remarks = []
-    for label in results.labels:
-        cells = [result for result in results.every if result.cell.model.label == label and result.n]
-        ways = [way for cell in cells for way in cell.provenance]
-        for rows in sorted({way["too_many_rows"] for way in ways if "too_many_rows" in way}):
-            fewer = {way["rows"] for way in ways if way.get("too_many_rows") == rows}
-            remarks.append(
-                f"{label}: memory was too small for {rows} examples per pass; {_all_of(sorted(fewer))} were taken"
-            )
-        mixed = [cell for cell in cells if len({_runtime_factors(way) for way in cell.provenance}) > 1]
-        if mixed:
-            remarks.append(_mixed(label, mixed))
-        networks = {way.get("model_state") for way in ways}
-        if len(networks) > 1:
-            remarks.append(
-                f"{label}: its outcomes come from {len(networks)} different networks under one name; "
-                f"to compute them again: robharness run SUITE --fresh '{label}'"
-            )
-    return remarks
-
-
-def _mixed(label: str, cells: Sequence[CellResult]) -> str:
-    """How many outcomes of these cells, whose parts were made in different ways, could be others for that."""
-    seen = {name: {way.get(name, 0) for cell in cells for way in cell.provenance} for name in RUNTIME_FACTORS}
-    differ = ", ".join(f"{name} {_all_of(sorted(values, key=str))}" for name, values in seen.items() if len(values) > 1)
-    near = sum(int((np.abs(c.columns["margin"]) <= BOUNDARY_TOLERANCE * c.columns["logit_range"]).sum()) for c in cells)
-    return (
-        f"{label}: parts of one cell were made in different ways ({differ}), in {len(cells)} cells; {near} of their "
-        f"{sum(cell.n for cell in cells)} outcomes are so near the boundary (1e-4 of the logit range) that this alone "
-        f"can tip them over"
-    )
-
-
-def _all_of(values: Sequence[Any]) -> str:
-    return " and ".join(map(str, values))
-
-
-def _runtime_factors(way: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(way.get(name, 0) for name in RUNTIME_FACTORS)
-
-
-def weaker_attacks(results: Results) -> list[str]:
-    """Attacks of many steps that leave more right than one of a single step: a step too small, or masked gradients."""
-    remarks = []
-    for label in results.labels:
-        cells = [result for result in results.of(label, "attack") if result.n and _is_plain(result)]
-        for one in (cell for cell in cells if cell.cell.cost.gradients + cell.cell.cost.shared_gradients == 1):
-            for many in (cell for cell in cells if cell.cell.cost.gradients > 1):
-                mine, other = one.cell.perturbation, many.cell.perturbation
-                if mine and other and (mine.norm, mine.eps) == (other.norm, other.eps):
-                    single, iterated = results.paired([one, many])
-                    if iterated.sum() > single.sum():
-                        remarks.append(
-                            f"{label}: {other.name} leaves {int(iterated.sum())} of {len(single)} right, "
-                            f"{mine.name}, a single step, {int(single.sum())}: its steps are too small or too few, "
-                            f"or gradients mislead it"
-                        )
-    return remarks
-
-
-def _is_plain(result: CellResult) -> bool:
-    perturbation = result.cell.perturbation
-    if perturbation is None or perturbation.surrogate is not None or perturbation.is_targeted:
-        return False
-    return bool(perturbation.entry.spec.access != "features")  # these do not even look at the classes
-
-
-def unreadable_examples(results: Results) -> list[str]:
-    """Broken examples are the same ones for all models, so they are named once."""
+def _unreadable_examples(results: Results) -> Iterator[Finding]:
+    """Yield one finding for all models, since broken examples are the same for each."""
     broken = sorted(
         {example for result in results.cells if result.cell.kind == "clean" for example in result.unreadable}
     )
-    if not broken:
-        return []
-    more = f" and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
-    count = (
-        "example of the data cannot be read and counts"
-        if len(broken) == 1
-        else "examples of the data cannot be read and count"
+    if broken:
+        count = f"{len(broken)} examples of the data cannot be read and count"
+        count = "1 example of the data cannot be read and counts" if len(broken) == 1 else count
+        named, more = broken[:MAX_NAMED_EXAMPLES], len(broken) - MAX_NAMED_EXAMPLES
+        others = f" and {more} more" if more > 0 else ""
+        yield finding("unreadable-examples", f"{count} as wrong everywhere: {', '.join(named)}{others}")
+
+
+def provenance_findings(results: Results) -> Iterator[Finding]:
+    """Yield findings about how outcomes were computed, from their stored provenance."""
+    yield from outdated_trainings(results.plan)
+    stored = [(result.cell, result.provenance) for result in results.every]
+    yield from outdated_outcomes(stored, results.plan.suite.path_for_shell)
+    for label in results.labels:
+        cells = [result for result in results.every if result.cell.model.label == label and result.n]
+        provenances = [provenance for cell in cells for provenance in cell.provenance]
+        for provenance in provenances:
+            yield from inexact_passes(label, provenance)
+        for batch_size in sorted({each["too_many_rows"] for each in provenances if "too_many_rows" in each}):
+            smaller = {each["rows"] for each in provenances if each.get("too_many_rows") == batch_size}
+            message = f"memory was too small for {batch_size} examples per pass; {_listed(sorted(smaller))} were taken"
+            yield finding("batch-size-reduced", message, subject=label)
+        mixed = [cell for cell in cells if len({_runtime_factors(each) for each in cell.provenance}) > 1]
+        if mixed:
+            yield _mixed_runtime(label, mixed)
+        yield from _library_versions(label, provenances)
+        networks = {each.get("model_state") for each in provenances}
+        if len(networks) > 1:
+            yield finding(
+                "several-networks",
+                f"its outcomes come from {len(networks)} different networks under one name",
+                subject=label,
+                hint=f"to compute them again: robharness run {results.plan.suite.path_for_shell} --fresh '{label}'",
+            )
+
+
+def _mixed_runtime(label: str, cells: Sequence[CellResult]) -> Finding:
+    """Count the outcomes of these cells that the differences between their parts can change."""
+    values = {name: {each.get(name, 0) for cell in cells for each in cell.provenance} for name in RUNTIME_FACTORS}
+    different = ", ".join(f"{name} {_listed(sorted(seen, key=str))}" for name, seen in values.items() if len(seen) > 1)
+    near = sum(int((np.abs(c.columns["margin"]) <= BOUNDARY_TOLERANCE * c.columns["logit_range"]).sum()) for c in cells)
+    return finding(
+        "mixed-runtime",
+        f"parts of one cell were computed in different environments ({different}), in {len(cells)} cells; {near} of "
+        f"their {sum(cell.n for cell in cells)} outcomes are so near the boundary (1e-4 of the logit range) that "
+        f"rounding can change them",
+        subject=label,
     )
-    return [f"{len(broken)} {count} as wrong everywhere: {', '.join(broken[:NAMED])}{more}"]
 
 
-NAMED = 5
-"""Broken examples that a warning names."""
+def _library_versions(label: str, provenances: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Yield a finding if the model's outcomes were computed with several versions of a library."""
+    versions: dict[str, set[str]] = {}
+    for provenance in provenances:
+        for library, version in provenance.get("versions", {}).items():
+            versions.setdefault(library, set()).add(version)
+    different = [f"{library} {_listed(sorted(seen))}" for library, seen in versions.items() if len(seen) > 1]
+    if different:
+        message = f"its outcomes were computed with several versions of libraries: {', '.join(different)}"
+        yield finding("library-versions-differ", message, subject=label)
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return " and ".join(map(str, values))
+
+
+def _runtime_factors(provenance: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(provenance.get(name, 0) for name in RUNTIME_FACTORS)
+
+
+def attack_findings(results: Results) -> Iterator[Finding]:
+    """Yield a finding per iterated attack that leaves more right than a single step of the same budget."""
+    for label in results.labels:
+        cells = [result for result in results.of(label, "attack") if result.n and _is_comparable(result)]
+        for one in (cell for cell in cells if cell.cell.cost.gradients + cell.cell.cost.shared_gradients == 1):
+            for many in (cell for cell in cells if cell.cell.cost.gradients > 1):
+                step, attack = one.cell.perturbation, many.cell.perturbation
+                if step and attack and (step.norm, step.eps) == (attack.norm, attack.eps):
+                    single, iterated = results.paired([one, many])
+                    if iterated.sum() > single.sum():
+                        yield finding(
+                            "weaker-iterated-attack",
+                            f"{attack.name} leaves {int(iterated.sum())} of {len(single)} right, {step.name}, a single "
+                            f"step, {int(single.sum())}: its steps are too small or too few, or gradients mislead it",
+                            subject=label,
+                        )
+
+
+def _is_comparable(result: CellResult) -> bool:
+    """Return whether the attack is untargeted, attacks the judged model itself, and looks at its classes."""
+    perturbation = result.cell.perturbation
+    if perturbation is None or perturbation.surrogate is not None or perturbation.is_targeted:
+        return False
+    return bool(perturbation.entry.spec.access != "features")
 
 
 def number_findings(
     cells: Sequence[CellNumbers], slopes: Sequence[SlopeNumbers], errors: Sequence[CorruptionErrors]
-) -> list[str]:
-    remarks = []
+) -> Iterator[Finding]:
+    """Yield findings about the numbers of cells, slopes and corruption errors."""
     for cell in cells:
-        name = f"{cell.model}, {cell.perturbation}"
+        subject = f"{cell.model}, {cell.perturbation}"
         if cell.not_numbers:
-            remarks.append(f"{name}: {cell.not_numbers} examples have logits that are not numbers; they count as wrong")
-        remarks += [f"{name}: {note} {total:g} over {cell.numbers.n} examples"
-                    for note, total in cell.notes.items() if total and note in cell.alarms]  # fmt: skip
+            message = f"{cell.not_numbers} examples have logits that are not numbers; they count as wrong"
+            yield finding("logits-not-finite", message, subject=subject)
+        for note, total in cell.notes.items():
+            if total and note in cell.alarms:
+                yield finding("attack-alarm", f"{note} {total:g} over {cell.numbers.n} examples", subject=subject)
     if any(slope.few_examples for slope in slopes):
-        n = min(slope.n for slope in slopes)
-        remarks.append(
-            f"slopes come from {n} examples, fewer than {statistics.MIN_SLOPE_EXAMPLES}: noise in the reference's drops "
-            "bends them; read them by their intervals"
+        yield finding(
+            "few-examples",
+            f"slopes come from {min(slope.n for slope in slopes)} examples, fewer than "
+            f"{statistics.MIN_SLOPE_EXAMPLES}: noise in the reference's drops biases slopes",
+            hint="use the intervals",
         )
-    remarks += [f"no mCE of {each.corruptions} for {each.model}: {each.lacks}" for each in errors if each.lacks]
-    return remarks
+    for error in errors:
+        if error.lacks:
+            yield finding("no-mce", f"no mCE of {error.corruptions} for {error.model}: {error.lacks}")
+
+
+def metric_findings(values: Mapping[str, Mapping[str, MetricResult]]) -> Iterator[Finding]:
+    """Yield a finding per metric and model without a number."""
+    for name, by_label in values.items():
+        for label, result in by_label.items():
+            if result.unavailable_reason:
+                yield finding("metric-unavailable", f"no {name} for {label}: {result.unavailable_reason}")

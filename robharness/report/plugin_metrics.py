@@ -7,23 +7,25 @@ from typing import Any
 
 import numpy as np
 
+from robharness.findings import Finding, finding
 from robharness.specs.records import MetricResult
 from robharness.store.results import Results
 
 
-def compute_metrics(results: Results) -> tuple[dict[str, dict[str, MetricResult]], list[str]]:
+def compute_metrics(results: Results) -> tuple[dict[str, dict[str, MetricResult]], list[Finding]]:
     """Compute the suite's metrics.
 
-    Returns the results by metric and label, and a sentence for each metric that raised an exception.
+    Returns the results by metric and label, and a finding for each metric that raised an exception.
     """
     values: dict[str, dict[str, MetricResult]] = {}
-    problems = []
+    failed = []
     for entry in results.suite.metrics:
         try:
             values[entry.name] = {str(label): measured(value) for label, value in entry.spec.compute(results).items()}
         except Exception as error:  # a plugin may raise anything
-            problems.append(f"{entry.name}: {type(error).__name__}: {error} ({entry.origin})")
-    return values, problems
+            message = f"{type(error).__name__}: {error} ({entry.origin})"
+            failed.append(finding("metric-failed", message, subject=entry.name))
+    return values, failed
 
 
 def measured(value: Any) -> MetricResult:

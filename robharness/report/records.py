@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from robharness.findings import Finding, sentences
 from robharness.specs.records import MetricResult
 from robharness.statistics.intervals import Interval
 
@@ -193,7 +194,7 @@ class WorstCase:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All that is shown of a suite's results. problems: failed cells; warnings: what a reader must know.
+    """All that is shown of a suite's results. findings: what a reader must know beside the numbers.
 
     metrics, expected_metrics: name -> label -> what was measured, and published.
     run_of: label of a run -> the label that runs with other seeds share with it. runs: their spread.
@@ -218,10 +219,19 @@ class Report:
     metrics: dict[str, dict[str, MetricResult]]
     expected_metrics: dict[str, dict[str, float]]
     expected_source: str
-    problems: tuple[str, ...]
-    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
     run_of: dict[str, str] = field(default_factory=dict)
     runs: tuple[RunNumbers, ...] = ()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The findings that are errors, as sentences."""
+        return sentences(self.findings, "error")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The findings that are warnings, as sentences."""
+        return sentences(self.findings, "warning")
 
     @property
     def columns(self) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from robharness.findings import finding
 from robharness.planning.artefacts import (
     FOLDER,
     PROVENANCE,
@@ -45,7 +46,8 @@ class ArtefactStore:
             artefact.lock.parent.mkdir(parents=True, exist_ok=True)
             lock = LockFile.acquire(artefact.lock, self._store.files, lambda holder: on_wait(_describe_holder(holder)))
         if not lock.is_supported:
-            self._store.note(f"the file system of {self._store} has no locks: train with one process at a time")
+            message = f"the file system of {self._store} has no locks: train with one process at a time"
+            self._store.add_finding(finding("no-locks", message))
         try:
             yield lock
         finally:

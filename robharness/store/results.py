@@ -12,6 +12,7 @@ import numpy as np
 
 from robharness import statistics
 from robharness.errors import StoreError
+from robharness.findings import Finding
 from robharness.planning.cells import UNREADABLE, Cell, Plan
 from robharness.store.failures import Failure
 from robharness.store.parts import Rows
@@ -154,13 +155,18 @@ class Results:
 
     cells: the outcomes.
     feature_cells: the cells whose features are stored, if metrics need them.
-    notes: sentences about the store, e.g. on parts that were set aside.
+    findings: about the store itself, e.g. parts that were set aside.
     """
 
     plan: Plan
     cells: tuple[CellResult, ...]
     feature_cells: tuple[CellResult, ...] = ()
-    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The findings about the store as sentences."""
+        return tuple(str(found) for found in self.findings)
 
     @property
     def suite(self) -> Suite:
@@ -264,7 +270,7 @@ def load(plan: Plan, store: Store) -> Results:
         plan=plan,
         cells=tuple(result for result in found if not result.cell.with_features),
         feature_cells=tuple(result for result in found if result.cell.with_features),
-        notes=tuple(dict.fromkeys(store.notes)),
+        findings=tuple(store.findings),
     )
 
 

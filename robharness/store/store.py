@@ -28,6 +28,7 @@ from uuid import uuid4
 import numpy as np
 
 from robharness.errors import StoreError
+from robharness.findings import Finding, finding
 from robharness.planning.cells import Cell
 from robharness.store.failures import Failure
 from robharness.store.files import FileSystem
@@ -54,23 +55,28 @@ class Store:
 
     root: its path.
     files: the file system.
-    notes: sentences about the store for readers of the results: parts that were set aside, no fsync, no locks.
+    findings: about the store itself: parts that were set aside, no fsync, no locks.
     """
 
     def __init__(self, root: str | Path, files: FileSystem | None = None) -> None:
         self.root = Path(root)
         self.files = files or FileSystem()
-        self.notes: list[str] = []
+        self.findings: list[Finding] = []
         self._damaged: set[tuple[str, Part]] = set()  # parts that could not be renamed, e.g. in a read-only folder
         self._provenances: dict[tuple[str, Part], Provenances] = {}  # never stale: a part's name has its checksum
 
     def __str__(self) -> str:
         return str(self.root)
 
-    def note(self, sentence: str) -> None:
-        """Add a sentence to the notes, once."""
-        if sentence not in self.notes:
-            self.notes.append(sentence)
+    @property
+    def notes(self) -> list[str]:
+        """The findings as sentences."""
+        return [str(found) for found in self.findings]
+
+    def add_finding(self, found: Finding) -> None:
+        """Add a finding about the store, once."""
+        if found not in self.findings:
+            self.findings.append(found)
 
     # --- cells -------------------------------------------------------------------------------------------------
 
@@ -245,7 +251,8 @@ class Store:
             self.files.rename(path, path.with_name(f"{path.name}.damaged"))
         except OSError:  # if it cannot be renamed, this object skips it
             self._damaged.add((key, part))
-        self.note(f"{path} is damaged ({reason}); it is set aside, and the next run of the suite computes it again")
+        message = f"{path} is damaged ({reason}); it is set aside, and the next run of the suite computes it again"
+        self.add_finding(finding("part-damaged", message))
 
     def retry_reads(self, key: str, read: Callable[[], T]) -> T:
         """Call `read` until no part disappears meanwhile: another run may join parts, damaged ones are set aside."""
@@ -376,10 +383,11 @@ class Store:
             ) from error
         finally:
             if self.files.lacks_fsync:
-                self.note(
+                message = (
                     f"the file system of the store {self.root} has no fsync: a power cut may damage the latest "
                     "outcomes; the next run of the suite finds and computes these again"
                 )
+                self.add_finding(finding("no-fsync", message))
 
 
 def _unreadable(path: Path, error: OSError) -> StoreError:

@@ -1,0 +1,95 @@
+"""Findings: facts beside the numbers that a reader of results must know, each with a code.
+
+Everything that warns produces findings: the plan, the store, a run, a report, plugins. Reports show them as sentences,
+the JSON has their codes, and gates filter by code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning"]
+
+CODES: dict[str, tuple[Severity, str]] = {
+    # the plan
+    "input-sizes-differ": ("warning", "one table holds models of different input sizes under l2 or l1"),
+    "slope-input-sizes-differ": ("warning", "slopes compare models of different input sizes"),
+    "images-not-encoded": ("warning", "corruptions lack the JPEG encoding of the files that a published mCE is of"),
+    "no-reference": ("warning", "no model is the reference, so there are no slopes"),
+    "budget-below-half-level": ("warning", "rounding to 8 bits undoes perturbations of this budget"),
+    "transfer-stops-early": ("warning", "a transfer attack may stop as soon as its surrogate is wrong"),
+    "gradient-precision": ("warning", "attacks take gradients in a lower precision than verdicts"),
+    "attack-advice": ("warning", "an attack plugin advises against its options"),
+    "global-randomness": ("warning", "a perturbation draws from global random generators"),
+    # trainings
+    "training-failed": ("error", "the training of a model failed"),
+    "not-trained": ("warning", "cells wait for the training of their models"),
+    "training-code-changed": ("warning", "a model was trained by other code than its plugin has now"),
+    # cells
+    "cell-failed": ("error", "a cell has no outcomes for some examples, because a plugin, a model or data failed"),
+    "clean-accuracy-too-low": ("error", "a model is below the clean accuracy that the suite demands"),
+    "unreadable-examples": ("warning", "examples cannot be read; they count as wrong in every cell"),
+    "logits-not-finite": ("warning", "logits of some examples are not numbers; the examples count as wrong"),
+    "attack-alarm": ("warning", "an attack reports examples that it could not attack properly"),
+    "weaker-iterated-attack": ("warning", "an iterated attack is weaker than a single step of the same budget"),
+    # how outcomes were computed
+    "inexact-passes": ("warning", "the last bits of a pass depend on other examples in the pass"),
+    "code-changed": ("warning", "outcomes were computed by other code than the plugins have now"),
+    "runtime-changed": ("warning", "some outcomes were computed in another environment than this run's"),
+    "library-versions-differ": ("warning", "outcomes of a model were computed with several versions of a library"),
+    "mixed-runtime": ("warning", "parts of one cell were computed in different environments"),
+    "several-networks": ("warning", "outcomes under one name come from different networks"),
+    "batch-size-reduced": ("warning", "memory was too small for the batch size of a pass"),
+    # the run
+    "worker-died": ("warning", "a worker died; another worker computes its unit"),
+    "worker-not-replaced": ("warning", "a dead worker could not be replaced; the run goes on with fewer workers"),
+    "worker-cannot-load": ("warning", "one of the workers cannot load a model that others can load"),
+    "outcomes-disappeared": ("warning", "stored outcomes disappeared during the run and are computed again"),
+    # the store
+    "part-damaged": ("warning", "a file of outcomes is damaged and set aside; its outcomes are missing"),
+    "no-fsync": ("warning", "the file system of the store has no fsync"),
+    "no-locks": ("warning", "the file system of the store has no locks"),
+    # numbers and plugins
+    "few-examples": ("warning", "slopes come from few examples"),
+    "no-mce": ("warning", "a corruption error is no mCE, although the suite names a published table"),
+    "metric-failed": ("error", "a metric of a plugin raised an exception"),
+    "metric-unavailable": ("warning", "a metric has no number for a model"),
+    "observer-failed": ("warning", "a plugin raised an exception when it was shown the results"),
+    "figures-failed": ("warning", "a plugin raised an exception when it drew figures"),
+}
+"""code -> its severity and its meaning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A fact that a reader of results must know.
+
+    code: one of `CODES`.
+    severity: "error" if cells or numbers are missing or invalid, else "warning".
+    subject: the model, cell, metric or plugin that the finding is about; empty for the suite as a whole.
+    message: what was found and why it matters, without the subject.
+    hint: what to do about it; may be empty.
+    """
+
+    code: str
+    severity: Severity
+    subject: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        """Return one sentence: subject, message, hint."""
+        sentence = f"{self.subject}: {self.message}" if self.subject else self.message
+        return f"{sentence}; {self.hint}" if self.hint else sentence
+
+
+def finding(code: str, message: str, *, subject: str = "", hint: str = "") -> Finding:
+    """Return a finding with the severity of its code. Raises KeyError for a code that is not in `CODES`."""
+    return Finding(code=code, severity=CODES[code][0], subject=subject, message=message, hint=hint)
+
+
+def sentences(findings: Iterable[Finding], severity: Severity) -> tuple[str, ...]:
+    """Return the findings of one severity as sentences, each sentence once."""
+    return tuple(dict.fromkeys(str(each) for each in findings if each.severity == severity))

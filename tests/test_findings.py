@@ -1,0 +1,106 @@
+"""Findings: their codes, where they are documented, and that a later report shows those of stored outcomes again."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from robharness import api
+from robharness.findings import CODES, Finding, finding, sentences
+from robharness.report import build
+from robharness.report.renderers.json import render
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_code_is_documented_with_its_severity_and_meaning():
+    page = (ROOT / "docs/reference/findings.md").read_text()
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (error|warning) \| (.*?) \| .+ \|$", page, re.MULTILINE)
+    assert {code: (severity, meaning) for code, severity, meaning in rows} == CODES
+    assert [code for code, _, _ in rows] == list(CODES)
+
+
+def test_every_code_is_used_and_no_other_one():
+    source = "".join(path.read_text() for path in (ROOT / "robharness").rglob("*.py"))
+    used = set(re.findall(r"""\bfinding\(\s*"([a-z0-9-]+)\"""", source))
+    assert used == set(CODES)
+
+
+def test_an_unknown_code_is_refused():
+    with pytest.raises(KeyError):
+        finding("no-such-code", "nothing")
+
+
+def test_a_finding_reads_as_one_sentence():
+    whole = finding("few-examples", "few", subject="Net", hint="use the intervals")
+    assert str(whole) == "Net: few; use the intervals"
+    assert str(finding("few-examples", "few")) == "few"
+    assert whole.severity == "warning"
+    assert sentences([whole, whole, finding("cell-failed", "x")], "warning") == ("Net: few; use the intervals",)
+
+
+def test_the_json_has_findings_beside_their_sentences(suite, run):
+    results = run(suite(models=[{"model": "toys/net", "label": "Net"}], canvas=8,
+                        corruptions=[{"corruption": "toys/speckle", "severity": 1}],
+                        attacks=[{"attack": "toys/rogue", "eps": "1/4", "how": "raises"}]))  # fmt: skip
+    report = build(results)
+    data = json.loads(render(report))
+    found = [Finding(**each) for each in data["findings"]]
+    assert found == list(report.findings)
+    assert data["warnings"] == list(sentences(found, "warning"))
+    assert data["problems"] == list(sentences(found, "error"))
+    assert [each.code for each in found if each.severity == "error"] == ["cell-failed"]
+    assert "no-reference" in [each.code for each in found]
+
+
+def inexact(results):
+    """The results as a device would store them whose logits depend on the neighbours in a pass."""
+    cells = tuple(
+        dataclasses.replace(
+            result,
+            provenance=tuple(
+                way | {"exact": way["exact"] | {"rows": False, "gradients": None}} for way in result.provenance
+            ),
+        )
+        for result in results.cells
+    )
+    return dataclasses.replace(results, cells=cells)
+
+
+def test_a_later_report_shows_again_that_passes_were_inexact(suite, run, tmp_path, teams):
+    run(suite())
+    later = api.load(suite(), store=tmp_path / "store", plugins=teams)
+    assert "inexact-passes" not in [each.code for each in build(later).findings]
+    [found] = [each for each in build(inexact(later)).findings if each.code == "inexact-passes"]
+    assert found.subject == "Net"
+    assert "logits depend on the neighbours in a pass" in found.message
+
+
+def test_a_later_report_shows_again_that_code_has_changed(suite, tmp_path, toys):
+    """Installed plugins change under their name; a loose file would get other keys."""
+    api.run(suite(), store=tmp_path, plugins=[toys])
+    results = api.load(suite(), store=tmp_path, plugins=[toys])
+    older = tuple(
+        dataclasses.replace(
+            result,
+            provenance=tuple(
+                way | {"model_plugin": way["model_plugin"] | {"source": "0123456789ab"}} for way in result.provenance
+            ),
+        )
+        for result in results.cells
+    )
+    codes = [each.code for each in build(dataclasses.replace(results, cells=older)).findings]
+    assert codes.count("code-changed") == 1
+    assert "code-changed" not in [each.code for each in build(results).findings]
+
+
+def test_several_versions_of_a_library_are_reported(suite, run):
+    results = run(suite())
+    first, *others = results.cells
+    old = {"versions": {"torch": "2.6.0"}}
+    changed = dataclasses.replace(first, provenance=tuple(way | old for way in first.provenance))
+    found = list(build(dataclasses.replace(results, cells=(changed, *others))).findings)
+    [versions] = [each for each in found if each.code == "library-versions-differ"]
+    assert "torch 2.6.0 and " in versions.message
