@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     "--device", default="cpu", show_default=True,
     help="Where to compute, as torch names it: cpu, cuda, cuda:1; several with commas between, a process each.",
 )  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Compute in N other processes.")
-@click.option("--executor", metavar="NAME", help="Start workers by: in-process, subprocess, or a plugin's executor.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Compute with N workers, by default other processes."
+)
+@click.option(
+    "--executor", metavar="NAME", help="How to start workers: in-process, subprocess, or a plugin's executor."
+)
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of the CPU, per process.")
 @click.option("--shard", type=options.Shard(), metavar="I/K|auto",
               help="Only the I-th of K parts of the examples; auto: as Slurm or torchrun say.")  # fmt: skip
