@@ -216,7 +216,7 @@ def _parts(results: Results) -> Iterator[_Part]:
 
 
 def _sets(results: Results) -> dict[str, list[str]]:
-    """Return the names of corruptions by set, such as "datasets/imagenet-c": their full name up to its last slash."""
+    """Return the names of corruptions by set: the part of their full name before its last slash."""
     found: dict[str, list[str]] = {}
     for perturbation in results.suite.perturbations:
         if perturbation.kind == "corruption":
