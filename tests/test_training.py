@@ -555,7 +555,7 @@ def untrained(tmp_path, store):
 def test_a_plan_shows_what_waits_and_trains_nothing(shell, untrained, log):
     shown = shell("plan", untrained)
     assert shown.returncode == 0
-    waiting = f"6 of these cells wait for the training of Net, Other. To train only: robharness train {untrained}"
+    waiting = "6 of these cells wait for the training of Net, Other. To train only: robharness train learning.yaml"
     assert waiting in shown.stdout
     assert shown.stdout.count("untrained") == 6
     facts = json.loads(shell("plan", untrained, "--json", "--why").stdout)
@@ -821,7 +821,7 @@ def test_the_list_of_artefacts(seeds, shell, tmp_path):
     by_hash = shell("list", "artefacts", f"{rows[3]['name'][:8]}*", "--store", root, plugins=[])
     assert "Short" in by_hash.stdout and "epoch 4, loss " in by_hash.stdout and "kB" in by_hash.stdout
     none = shell("list", "artefacts", "none", "--store", root, plugins=[])
-    assert none.returncode == 2 and none.stderr.endswith(f"See: robharness list artefacts --store {root}\n")
+    assert none.returncode == 2 and none.stderr.endswith(f"Try: robharness list artefacts --store {root}\n")
     empty = shell("list", "artefacts", "--store", tmp_path / "empty", plugins=[])
     assert (empty.returncode, empty.stdout) == (0, "") and "robharness train SUITE" in empty.stderr
 
