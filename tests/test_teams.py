@@ -99,7 +99,7 @@ def test_an_ensemble_counts_robust_examples_in_the_report(suite, run):
     assert (cell.numbers.accuracy, cell.numbers.robust_accuracy) == (None, 14 / 40)
     assert cell.components == {"weak": 3, "other": 5, "strong": 9}
     assert "strong broke 9" in markdown.render(report)
-    said = "accuracy, of ensembles robust accuracy (right clean and attacked), in %"
+    said = "accuracy, for ensembles robust accuracy (correct both clean and attacked), in %"
     assert said in markdown.render(report)
     assert "ensembles" not in markdown.render(build(run(suite(attacks=ONE, count="robust"), "robust")))
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     "--device", metavar="DEVICE", default="cpu", show_default=True,
     help="Devices to compute on, as torch names them: cpu, cuda, cuda:1. With commas between, one process for each.",
 )  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Compute with N workers, by default subprocesses.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Compute with N workers, by default subprocesses."
+)
 @click.option("--executor", metavar="NAME", help="Start workers by: in-process, subprocess, or a plugin's executor.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads per process.")
 @click.option("--shard", type=options.Shard(), metavar="I/K|auto",

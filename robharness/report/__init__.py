@@ -1,4 +1,4 @@
-"""One model of a report, and its renderings: terminal, JSON, Markdown."""
+"""Reports: the numbers of results with their intervals, findings, tables and renderers."""
 
 from robharness.report.build import build
 from robharness.report.records import Report

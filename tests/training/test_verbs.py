@@ -26,7 +26,7 @@ def untrained(tmp_path, store):
 def test_a_plan_shows_what_waits_and_trains_nothing(shell, untrained, log):
     shown = shell("plan", untrained)
     assert shown.returncode == 0
-    waiting = f"6 of these cells wait for the training of Net, Other. To train only: robharness train {untrained}"
+    waiting = "6 of these cells wait for the training of Net, Other. To train only: robharness train learning.yaml"
     assert waiting in shown.stdout
     assert shown.stdout.count("untrained") == 6
     facts = json.loads(shell("plan", untrained, "--json", "--why").stdout)
