@@ -237,14 +237,14 @@ def test_a_changed_source_is_told_by_name_until_it_is_computed_again(site):
     (warning,) = planned["warnings"]
     assert warning.startswith("lone-attacks 1.0: its source was ")
     assert " when 2 of these cells were computed, now it is " in warning
-    assert warning.endswith("; to compute again: --fresh '*sign(*'")
+    assert warning.endswith("; to compute again: robharness run suite.yaml --fresh '*sign(*'")
     nothing = site.shell("run")
     assert "computed nothing again" in nothing.stderr
     assert f"  {warning}\n" in nothing.stdout
     (left,) = site.warnings("run", "--fresh", "sign(linf, 1/4)", "--only", "Net")
     assert left.startswith("lone-attacks 1.0: its source was ")
     assert " when 'Net · toys/pixels/test · lone/sign(linf, 1/8)' was computed, now it is " in left
-    assert left.endswith("; to compute again: --fresh 'lone/sign(linf, 1/8)'")
+    assert left.endswith("; to compute again: robharness run suite.yaml --fresh 'lone/sign(linf, 1/8)'")
     assert site.warnings("run", "--fresh", "lone/sign(linf, 1/8)") == []
     assert site.warnings("plan") == []
     site.edit("lone_attacks", LONE)
@@ -255,7 +255,7 @@ def test_a_changed_version_is_told(site, toys_text):
     site.install("pixel-toys", "toys", "pixel_toys", toys_text, version="1.1")
     (warning,) = site.warnings("plan")
     assert warning.startswith("pixel-toys 1.1: its version was pixel-toys 1.0 when ")
-    assert " of these cells were computed, now it is pixel-toys 1.1; to compute again: --fresh '*'" in warning
+    assert " of these cells were computed, now it is pixel-toys 1.1; to compute again: robharness run suite.yaml --fresh '*'" in warning
     assert site.warnings("run") == [warning]
 
 

@@ -43,7 +43,7 @@ def test_a_plan_shows_what_waits_and_trains_nothing(shell, untrained, log):
 def test_a_report_says_what_is_missing_and_how_to_make_it(shell, untrained, log):
     shown = shell("report", untrained)
     assert shown.returncode == 3 and log() == []
-    text = "not trained yet: Net, Other; 6 cells wait for that. To train: robharness train learning.yaml"
+    text = "not trained yet: Net, Other; 6 cells wait for the training; to train: robharness train learning.yaml"
     assert text in shown.stdout
     shell("run", untrained, "--only", "Net")
     shown = shell("report", untrained)
