@@ -113,7 +113,9 @@ def test_passes_of_the_source_get_smaller_too_where_memory_is_short(suite, run, 
     smaller = loading.with_batch_size(planned, loaded, 4, too_many=8)
     assert isinstance(smaller.classifier, Classifier)
     assert [smaller.classifier.batch_size, smaller.surrogates["B"].classifier.batch_size] == [4, 4]
-    assert torch.equal(smaller.surrogates["B"].classifier.net.head.weight, loaded.surrogates["B"].classifier.net.head.weight)
+    assert torch.equal(
+        smaller.surrogates["B"].classifier.net.head.weight, loaded.surrogates["B"].classifier.net.head.weight
+    )
 
 
 def test_the_nearest_mistake_of_another_model_is_refused(suite, teams):
