@@ -9,7 +9,7 @@ from PIL import Image
 from recording import recorded
 from rich.console import Console
 
-from robharness import api, discover
+from robharness import discover
 from robharness.errors import SuiteError
 from robharness.evaluation.images import on_canvas
 from robharness.evaluation.reader import Reader

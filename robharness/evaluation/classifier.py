@@ -256,8 +256,8 @@ def _memory_formats(device: torch.device, *, low: bool) -> dict[int, torch.memor
 
     low: whether gradients have low precision.
     Channels last is faster for convolutions on a CPU, and for images in low precision or TF32 on a GPU. In float32 on
-    an H100, ResNet-50's passes take 1.28 times longer with channels last. On two CPU cores, R(2+1)D-18's passes take 0.66
-    of the time, its gradients 0.84.
+    an H100, ResNet-50's passes take 1.28 times longer with channels last. On two CPU cores, R(2+1)D-18's passes take
+    0.66 of the time, its gradients 0.84.
     """
     if device.type == "cpu":
         return {4: torch.channels_last, 5: torch.channels_last_3d}

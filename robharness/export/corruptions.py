@@ -289,8 +289,8 @@ def _file_names(data: PlannedData, suite: Suite, folder: Path) -> list[str]:
         if path.is_absolute() or ".." in path.parts:
             raise UserError(f"the id '{id}' of {data.entry.name} is not a path below a folder. Try: {as_array}")
         name = str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path) + f".{ending}"
-        folder = "" if len(path.parts) > 1 else f"{int(label):0{width}}/"
-        names.append(folder + (id if path.suffix.lower() in kept else name))
+        of_class = "" if len(path.parts) > 1 else f"{int(label):0{width}}/"
+        names.append(of_class + (id if path.suffix.lower() in kept else name))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"two examples of {data.entry.name} would both be written to '{twice}'. Try: {as_array}")
