@@ -1,6 +1,8 @@
 """Fixtures of the core's tests. No first-party plugin is needed: the models, attacks and data are toys."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,3 +48,36 @@ def run(tmp_path):
         return api.run(source, store=tmp_path / store, plugins=[TOYS, TEAMS], **options)
 
     return go
+
+
+@dataclass
+class _Recording:
+    """A corruption around another one. images: (name, severity, id) -> uint8 image."""
+
+    name: str
+    inner: Any
+    images: dict
+
+    def perturb(self, model, batch, severity, rng):
+        found = self.inner.perturb(model, batch, severity, rng)
+        for id, image in zip(batch.ids, found.numpy(), strict=True):
+            self.images[self.name, severity, id] = image.copy()
+        return found
+
+
+@pytest.fixture
+def recorded():
+    """Wrap every corruption of a registry that a run computes, and give the images that they will return."""
+
+    def wrap(registry):
+        images = {}
+        for key, entry in registry.corruptions.items():
+            if (build := entry.spec.build) is not None:
+                spec = replace(
+                    entry.spec,
+                    build=lambda params, build=build, name=entry.spec.name: _Recording(name, build(params), images),
+                )
+                registry.corruptions[key] = replace(entry, spec=spec)
+        return images
+
+    return wrap

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recording import recorded
 from rich.console import Console
 
 from robharness import discover
@@ -142,7 +141,7 @@ def test_the_encoding_moves_outcomes_and_is_another_cell(run):
     assert {r.cell.key for r in plain.cells}.isdisjoint(r.cell.key for r in encoded.cells)
 
 
-def test_corrupted_images_are_encoded_after_the_corruption(run, plugin):
+def test_corrupted_images_are_encoded_after_the_corruption(run, plugin, recorded):
     registry = discover([plugin])
     made = recorded(registry)
     results = run(compat="imagenet-c", corruptions=[{"corruption": "scenes/noise", "severity": 2}], registry=registry)

@@ -15,8 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-from recording import recorded
-
 from robharness import discover
 from robharness.cli import _main
 from robharness.session import Session
@@ -91,7 +89,7 @@ def files(folder="out"):
             for path in sorted(Path(folder).rglob("*")) if path.is_file()}  # fmt: skip
 
 
-def seen_by_a_model(tmp_path, limit=None, **changes):
+def seen_by_a_model(recorded, tmp_path, limit=None, **changes):
     """(corruption, severity, id) -> the 8-bit image that a run passes to the model."""
     registry = discover([WEATHERED, str(tmp_path / "more.py")])
     seen = recorded(registry)
@@ -103,10 +101,10 @@ def seen_by_a_model(tmp_path, limit=None, **changes):
     return seen
 
 
-def test_a_file_is_what_a_run_renders_from_another_batch(export, tmp_path):
+def test_a_file_is_what_a_run_renders_from_another_batch(export, recorded, tmp_path):
     corruptions = [*SQUARES["corruptions"], {"corruption": "more/global", "severity": 3}]
     (tmp_path / "more.py").write_text(MORE)
-    seen = seen_by_a_model(tmp_path, corruptions=corruptions)
+    seen = seen_by_a_model(recorded, tmp_path, corruptions=corruptions)
     assert export(corruptions=corruptions) == 0
     assert len(seen) == 5 * 60
     for (name, severity, id), picture in seen.items():
@@ -115,9 +113,9 @@ def test_a_file_is_what_a_run_renders_from_another_batch(export, tmp_path):
     assert len(files()) == 5 * 60 + 1
 
 
-def test_an_array_is_what_a_run_renders_in_the_data_sets_own_order(export, tmp_path):
+def test_an_array_is_what_a_run_renders_in_the_data_sets_own_order(export, recorded, tmp_path):
     (tmp_path / "more.py").write_text(MORE)
-    seen = seen_by_a_model(tmp_path)
+    seen = seen_by_a_model(recorded, tmp_path)
     assert export("--layout", "cifar-c") == 0
     assert sorted(files()) == ["fog.npy", "labels.npy", "robharness.json", "snow.npy"]
     labels = np.load("out/labels.npy")
