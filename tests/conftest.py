@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,3 +138,36 @@ def run_process():
         return Finished(returncode=process.returncode, stdout=stdout, stderr=stderr)
 
     return run
+
+
+@dataclass
+class _Recording:
+    """A corruption around another one. images: (name, severity, id) -> uint8 image."""
+
+    name: str
+    inner: Any
+    images: dict
+
+    def perturb(self, model, batch, severity, rng):
+        found = self.inner.perturb(model, batch, severity, rng)
+        for id, image in zip(batch.ids, found.numpy(), strict=True):
+            self.images[self.name, severity, id] = image.copy()
+        return found
+
+
+@pytest.fixture
+def recorded():
+    """Wrap every corruption of a registry that a run computes, and give the images that they will return."""
+
+    def wrap(registry):
+        images = {}
+        for key, entry in registry.corruptions.items():
+            if (build := entry.spec.build) is not None:
+                spec = replace(
+                    entry.spec,
+                    build=lambda params, build=build, name=entry.spec.name: _Recording(name, build(params), images),
+                )
+                registry.corruptions[key] = replace(entry, spec=spec)
+        return images
+
+    return wrap

@@ -352,7 +352,7 @@ def test_a_live_network_says_which_frames_it_looks_at(tmp_path):
     from robharness import InputSpec, ModelSpec, Preprocessing
 
     asked = suite() | {"models": []}
-    with pytest.raises(UserError, match="does not say which frames of a video"):
+    with pytest.raises(UserError, match="does not determine the frames of a video"):
         api.plan(asked, plugins=[FILMS], models={"mine": films["Net"]()})
     mine = ModelSpec(
         name="mine",

@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from robharness import api
+from robharness import discover
 from robharness.errors import SuiteError
 from robharness.evaluation.images import on_canvas
 from robharness.evaluation.reader import Reader
 from robharness.report import build
 from robharness.report.renderers import json as report_json
 from robharness.report.renderers import markdown, terminal
+from robharness.session import Session
 
 PLUGIN = '''
 from dataclasses import dataclass
@@ -92,11 +93,13 @@ def plugin(tmp_path):
 
 @pytest.fixture
 def run(plugin, tmp_path):
-    def call(store="store", **changes):
+    def call(store="store", registry=None, **changes):
         base = {"robharness": 1, "name": "scenes", "data": {"name": "scenes/scenes", "split": "test"}, "canvas": 224,
                 "models": [{"model": "scenes/sums", "label": "Sums", "reference": True}],
                 "corruptions": [{"corruption": "scenes/nothing", "severity": 1}]}  # fmt: skip
-        return api.run(base | changes, store=tmp_path / store, plugins=[plugin])
+        session = Session.open(base | changes, store=tmp_path / store, registry=registry or discover([plugin]))
+        session.compute()
+        return session.results()
 
     return call
 
@@ -138,24 +141,16 @@ def test_the_encoding_moves_outcomes_and_is_another_cell(run):
     assert {r.cell.key for r in plain.cells}.isdisjoint(r.cell.key for r in encoded.cells)
 
 
-def test_corrupted_pictures_are_encoded_after_the_corruption(run, monkeypatch):
-    from robharness.evaluation import perturb
-
-    made, asked = {}, perturb.perturb_checked
-
-    def ask(perturbation, turn, batch, seed, **how):
-        x, size, notes = asked(perturbation, turn, batch, seed, **how)
-        made.update(zip(batch.ids, x.numpy().copy(), strict=True))
-        return x, size, notes
-
-    monkeypatch.setattr(perturb, "perturb_checked", ask)
-    results = run(compat="imagenet-c", corruptions=[{"corruption": "scenes/noise", "severity": 2}])
+def test_corrupted_images_are_encoded_after_the_corruption(run, plugin, recorded):
+    registry = discover([plugin])
+    made = recorded(registry)
+    results = run(compat="imagenet-c", corruptions=[{"corruption": "scenes/noise", "severity": 2}], registry=registry)
     net = results.plan.models[0].entry.spec.build(None, None)
     found = outcomes(results, "noise(2)")
     for example, margin, label in zip(
         found["example"], found["margin"], results.cells[1].columns["label"], strict=True
     ):
-        x = torch.from_numpy(by_hand(made[example]).copy()).permute(2, 0, 1)[None].float() / 255
+        x = torch.from_numpy(by_hand(made["noise", 2, example]).copy()).permute(2, 0, 1)[None].float() / 255
         logits = net(x)[0]
         assert margin == float(logits[label] - logits[1 - label])
 

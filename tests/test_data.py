@@ -150,7 +150,7 @@ def test_examples_keep_their_order_whichever_thread_is_first():
             return super().read(index)
 
     read = reader(Sleepy(*pictures), (1, 4, 4), canvas=4, order=order)
-    found = read.pictures(7, 190)
+    found = read.images(7, 190)
     assert len(threads) > 1
     assert found.span == (7, 190)
     [group] = found.groups

@@ -48,8 +48,8 @@ def test_what_is_rounded_is_what_was_found(suite, run):
     results = run(suite(models=[FUSSY], attacks=[{"attack": "teams/step", "eps": "3.3/255", "eight_bit": True}]))
     loaded = loading.load_model(results.plan, results.plan.models[0])
     batch = loaded.reader.read(0, 40)
-    [family] = outcomes.group_cells([results.plan.cells[1]])
-    [(outcome, _)] = outcomes.outcomes(loaded, family, batch, (0, 40))
+    [group] = outcomes.group_cells([results.plan.cells[1]])
+    [(_, outcome, _)] = outcomes.outcomes(loaded, group, batch, (0, 40))
     levels = torch.from_numpy(np.rint(outcome.inputs.numpy().astype(float) * 255)).to(torch.float32) / 255
     assert not torch.equal(levels, outcome.inputs) and not torch.equal(levels, batch.x)
     expected = loaded.classifier.logits(levels).argmax(1)

@@ -1,16 +1,20 @@
 """BatchNorm folded into convolutions: logits stay, and where they would not, or nothing can be told, all stays."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from robharness import InputSpec, ModelSpec
+from robharness import Classifier, InputSpec, ModelSpec, api
+from robharness.engine.events import CellFinished
+from robharness.engine.worker import run_unit
 from robharness.evaluation import loading
 from robharness.evaluation.digest import state_digest
 from robharness.evaluation.folding import TOLERANCE, folded
 from robharness.report import build
+from robharness.store import Store
 
 DRAWS = torch.Generator().manual_seed(7)
 
@@ -118,6 +122,27 @@ def test_what_is_written_into_on_the_way_is_not_folded():
     assert folded(net, values(2, *PICTURE)) == (net, 0)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(("convolution", "norm"), [
+    (nn.Conv1d, nn.BatchNorm1d), (nn.Conv2d, nn.BatchNorm2d), (nn.Conv3d, nn.BatchNorm3d),
+])  # fmt: skip
+def test_folded_weights_are_those_of_the_formula_in_float64(convolution, norm, affine, bias):
+    """Bit for bit: w s and (b - mean) s + shift with s = scale / sqrt(variance + eps)."""
+    net = trained(Head(convolution(3, 64, 3, bias=bias), norm(64, affine=affine)))
+    axes = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}[convolution]
+    found, count = folded(net, values(2, 3, *[6] * axes))
+    assert count == 1
+    first, second = net
+    scale, shift = (second.weight.double(), second.bias.double()) if affine else (1, 0)
+    scale = scale * (second.running_var.double() + second.eps).rsqrt()
+    start = first.bias.double() if bias else 0
+    weight = first.weight.double() * scale.view(-1, *[1] * (axes + 1))
+    torch.testing.assert_close(found[0].weight, weight.float(), rtol=0, atol=0, check_stride=False)
+    shifted = (start - second.running_mean.double()) * scale + shift
+    torch.testing.assert_close(found[0].bias, shifted.float(), rtol=0, atol=0)
+
+
 def test_gradients_stay_too():
     net = trained(Residual())
     found, _ = folded(net, values(2, *PICTURE))
@@ -158,11 +183,17 @@ def test_outcomes_say_so_and_the_state_is_that_of_the_network_as_it_was_built(su
     assert real["model_state"] == state_digest(net)
 
 
-def test_a_cell_of_folded_and_unfolded_parts_is_told_of(suite, run, monkeypatch):
-    """As where a store from before there was folding is gone on with."""
+def test_a_cell_of_folded_and_unfolded_parts_is_warned_of(suite, run, teams, tmp_path):
+    """A store may have parts of a network that was not folded, e.g. on another device."""
     source = suite(models=[{"model": "teams/net", "label": "Net"}], attacks=[])
-    with monkeypatch.context() as patched:
-        patched.setattr(loading.folding, "folded", lambda net, x, features: (net, 0))
-        run(source, shard=(1, 2))
+    plan = api.plan(source, store=tmp_path / "store", plugins=teams)
+    folded_model = loading.load_model(plan, plan.models[0])
+    unfolded = Classifier(loading.build_network(plan.models[0]), batch_size=folded_model.classifier.batch_size)
+    model = replace(folded_model, classifier=unfolded, provenance=folded_model.provenance | {"folded": 0})
+    store, span = Store(tmp_path / "store"), (0, plan.n // 2)
+    store.new_run()
+    events = list(run_unit(model, plan.cells, span, store, model.reader.images(*span)))
+    model.reader.threads.close()
+    assert not any(event.failure for event in events if isinstance(event, CellFinished))
     [said] = build(run(source)).warnings
     assert said.startswith("Net: parts of one cell were made in different ways (folded 0 and 1), in 1 cells")

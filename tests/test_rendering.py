@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from robharness import api
+from robharness import discover
 from robharness.cli import main
-from robharness.evaluation import perturb
+from robharness.session import Session
 
 HERE = Path(__file__).parent
 TOYS, WEATHERED = str(HERE / "toys.py"), str(HERE / "weathered.py")
@@ -87,31 +87,22 @@ def files(folder="out"):
             for path in sorted(Path(folder).rglob("*")) if path.is_file()}  # fmt: skip
 
 
-def seen_by_a_model(monkeypatch, tmp_path, limit=None, **changes):
-    """(corruption, severity, id) -> the 8-bit picture that a run hands to the model."""
-    seen = {}
-    asked = perturb.perturb_checked
-
-    def ask(perturbation, turn, batch, seed, **how):
-        x, size, notes = asked(perturbation, turn, batch, seed, **how)
-        for id, picture in zip(batch.ids, x.numpy(), strict=True):
-            seen[perturbation.entry.spec.name, perturbation.severity, id] = picture.copy()
-        return x, size, notes
-
-    monkeypatch.setattr(perturb, "perturb_checked", ask)
+def seen_by_a_model(recorded, tmp_path, limit=None, **changes):
+    """(corruption, severity, id) -> the 8-bit image that a run passes to the model."""
+    registry = discover([WEATHERED, str(tmp_path / "more.py")])
+    seen = recorded(registry)
     models = [{"model": "weathered/even", "label": "Even"}]
-    found = api.run(SQUARES | changes | {"models": models}, store=tmp_path / "store", limit=limit, batch_size=4,
-                    plugins=[WEATHERED, str(tmp_path / "more.py")])  # fmt: skip
-    assert found.is_complete
-    monkeypatch.undo()
+    source = SQUARES | changes | {"models": models}
+    session = Session.open(source, store=tmp_path / "store", limit=limit, registry=registry)
+    session.compute(batch_size=4)
+    assert session.results().is_complete
     return seen
 
 
-def test_a_file_is_what_a_run_renders_from_another_batch(export, tmp_path, monkeypatch):
+def test_a_file_is_what_a_run_renders_from_another_batch(export, recorded, tmp_path):
     corruptions = [*SQUARES["corruptions"], {"corruption": "more/global", "severity": 3}]
     (tmp_path / "more.py").write_text(MORE)
-    seen = seen_by_a_model(monkeypatch, tmp_path, corruptions=corruptions)
-    monkeypatch.chdir(tmp_path)
+    seen = seen_by_a_model(recorded, tmp_path, corruptions=corruptions)
     assert export(corruptions=corruptions) == 0
     assert len(seen) == 5 * 60
     for (name, severity, id), picture in seen.items():
@@ -120,10 +111,9 @@ def test_a_file_is_what_a_run_renders_from_another_batch(export, tmp_path, monke
     assert len(files()) == 5 * 60 + 1
 
 
-def test_an_array_is_what_a_run_renders_in_the_data_sets_own_order(export, tmp_path, monkeypatch):
+def test_an_array_is_what_a_run_renders_in_the_data_sets_own_order(export, recorded, tmp_path):
     (tmp_path / "more.py").write_text(MORE)
-    seen = seen_by_a_model(monkeypatch, tmp_path)
-    monkeypatch.chdir(tmp_path)
+    seen = seen_by_a_model(recorded, tmp_path)
     assert export("--layout", "cifar-c") == 0
     assert sorted(files()) == ["fog.npy", "labels.npy", "robharness.json", "snow.npy"]
     labels = np.load("out/labels.npy")

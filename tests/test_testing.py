@@ -361,7 +361,7 @@ def test_every_check_is_an_item_of_pytest(tmp_path):
     assert set(of_lost.values()) == {"FAILED"}
     assert {how for name, how in ended.items() if name not in of_lost} == {"PASSED"}
     errors = [line for line in done.stdout.splitlines() if line.startswith("E  ")]
-    sentence = r"input_untouched \(A pass leaves its input as it is\): it changed \d+ of 768 values of its input$"
+    sentence = r"input_untouched \(A pass does not change its input\): it changed \d+ of 768 values of its input$"
     assert any(re.search(rf"Broken: models/input_untouched of \S+ breaks {sentence}", line) for line in errors)
     assert sum("the lost pictures: not found at" in line for line in errors) == len(of_lost)
 

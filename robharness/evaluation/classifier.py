@@ -24,7 +24,7 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 The condition of a row is usually its label. With access "features" the first argument is features, (N, D).
 """
 
-_MAY: dict[Access, tuple[Access, ...]] = {
+_ALLOWED: dict[Access, tuple[Access, ...]] = {
     "decision": ("decision",),
     "scores": ("decision", "scores"),
     "gradient": ("decision", "scores", "gradient"),
@@ -230,7 +230,7 @@ class Classifier:
 
     def require(self, needed: Access) -> None:
         """Raise ContractViolation if this classifier's access does not include the needed one."""
-        if needed not in _MAY[self.access]:
+        if needed not in _ALLOWED[self.access]:
             raise ContractViolation(f"the attack declares access='{self.access}' and asked the model for {needed}")
 
 

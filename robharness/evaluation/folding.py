@@ -84,11 +84,17 @@ def _traced(net: nn.Module, x: Tensor, features: str | None) -> tuple[list[Tenso
 def _fold(convolution: Any, norm: Any) -> None:
     """Fold scale and shift of a norm into weight and bias of a convolution, in float64."""
     kind = convolution.weight.dtype
-    double: list[Any] = [
-        None if value is None else value.detach().double()
-        for value in (convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    ]
-    weight, bias, mean, variance, scale, shift = double
-    weight, bias = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, scale, shift)
+    old_bias, scale, shift = (
+        None if value is None else value.detach().double() for value in (convolution.bias, norm.weight, norm.bias)
+    )
+    weight, bias = fuse_conv_bn_weights(
+        convolution.weight.detach().double(),
+        old_bias,
+        norm.running_mean.double(),
+        norm.running_var.double(),
+        norm.eps,
+        scale,
+        shift,
+    )
     convolution.weight = nn.Parameter(weight.to(kind), requires_grad=False)
     convolution.bias = nn.Parameter(bias.to(kind), requires_grad=False)
