@@ -290,7 +290,7 @@ def test_the_content_of_a_loose_file(run, why, suite, tmp_path, toys):
     mine.write_text(f"{mine.read_text()}# another comment\n")
     now = f"{file_digest(mine)[:12]}…"
     for name, sentence in why(suite(), plugins=[str(mine)]).items():
-        fields = ["model.source", "data.source", *(["perturbation.surrogate"] if name != "clean" else [])]
+        fields = ["model.source", "data.source", *(["perturbation.source"] if name != "clean" else [])]
         assert sentence.split("; ") == [f"{field}: {before} is stored, now it is {now}" for field in fields]
 
 

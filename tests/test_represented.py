@@ -341,7 +341,7 @@ def test_a_suite_must_have_what_its_metrics_look_at(looking, run):
         "under `corruptions:`",
         "metrics.0: teams/moved looks at features, and toys/net (Net) declares no `features`. See: robharness list "
         "models",
-        "metrics.1: teams/near looks at distances, and there is no attack without `eps`; write one under `attacks:`",
+        "metrics.1: teams/near needs distances, and there is no attack without `eps`; write one under `attacks:`",
     ]
 
 

@@ -241,8 +241,8 @@ SAID = [
     "20:5: attacks.5: missing key 'eps'",
     "21:50: attacks.6.rel_step: '2.5/0' is not a number such as 0.5 or 8/255",
     "21:71: attacks.6.random_start: Input should be a valid boolean; got 'no'",
-    "22:5: attacks.7: fgsm(l2, 1/2) is asked for in line 22 already",
-    "23:5: attacks.8: fgsm(l2, 0.5) is asked for in line 22 already",
+    "22:5: attacks.7: fgsm(l2, 1/2) is already in line 22",
+    "23:5: attacks.8: fgsm(l2, 0.5) is already in line 22",
     "23:44: attacks.8.eps: the key 'eps' is there already, in line 23",
     "24:5: attacks.9: one of 'attacks' is a mapping such as {attack: NAME}; got 'toy/fgsm'",
     "25:14: attacks.10.attack: the name of one attack goes here; got ['toy/fgsm']",
@@ -251,7 +251,7 @@ SAID = [
     "See: robharness list corruptions",
     "28:38: corruptions.1.severity: Input should be a valid integer; got None",
     "28:38: corruptions.1.severity: the tag !!int is not allowed",
-    "29:5: corruptions.2: negative(1) is asked for in line 27 already",
+    "29:5: corruptions.2: negative(1) is already in line 27",
     "30:9: canvas: 4 is not one of none, auto",
     "30:9: canvas: Input should be greater than or equal to 8; got 4",
     "31:22: metrics.1: no metric 'toy/worng'; did you mean 'toy/wrong'? See: robharness list metrics",
@@ -640,7 +640,7 @@ def test_the_same_attack_on_another_model_or_in_8_bits_is_another_cell():
     ]
     for way in ways:
         [said] = refused(way, way | {"eps": "2/2"}, models=TWO)
-        assert "is asked for in line" in said
+        assert "is already in line" in said
 
 
 def test_the_source_is_a_model_of_the_suite_that_takes_the_same():

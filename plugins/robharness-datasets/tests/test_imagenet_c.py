@@ -226,7 +226,7 @@ def test_a_suite_over_imagenet_c_predicts_what_the_files_say(root, small, tmp_pa
 
 def test_a_suite_with_another_canvas_is_refused_with_the_line_to_write(root, small, tmp_path):
     with pytest.raises(
-        UserError, match=r"gaussian_noise has pictures of 224 px, the canvas has 256; write `canvas: 224`"
+        UserError, match=r"gaussian_noise has images of 224 px, the canvas has 256; write `canvas: 224`"
     ):
         robharness.run(small | {"canvas": 256}, store=tmp_path / "store", data=root, plugins=[NEAREST])
 
