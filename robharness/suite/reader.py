@@ -167,7 +167,7 @@ class _SuiteReader(FieldReader):
         """Return the model's spec with the fields that depend on its options, and the suite's preprocessing."""
         spec: ModelSpec = entry.spec
         try:
-            spec = dataclasses.replace(spec, **(spec.given(params) if spec.given else {}))
+            spec = dataclasses.replace(spec, **(entry.spec.given(params) if entry.spec.given else {}))
         except Exception as error:  # a plugin's function may raise anything
             self.error(path, f"{entry.name} ({entry.origin}): {error}")
         if ref.preprocessing is None:
