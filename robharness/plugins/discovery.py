@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import inspect
 import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +22,7 @@ from packaging.version import Version
 from robharness.errors import PluginLoadError, did_you_mean
 from robharness.plugins import hookspecs
 from robharness.plugins.provenance import requirements_that_hold
-from robharness.plugins.registry import KINDS, PluginOrigin, Problem, Registry
+from robharness.plugins.registry import BUILT_IN_COMMANDS, KINDS, PluginOrigin, Problem, Registry
 
 GROUP = "robharness"
 _HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("robharness_"))
@@ -135,6 +137,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
         stage = "collection"
         found = {kind: _collect(manager, kind, record) for kind, record in KINDS.items()}
         staged = Registry()
+        staged.commands.update(_commands(manager, source, registry))
         for kind, specs in found.items():
             for spec in specs:
                 staged.add(kind, spec, source)
@@ -148,6 +151,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
     registry.origins.append(source)
     for kind in KINDS:
         getattr(registry, kind).update(getattr(staged, kind))
+    registry.commands.update(staged.commands)
     for hook, takers in (
         (manager.hook.robharness_run_finished, registry.observers),
         (manager.hook.robharness_figures, registry.figure_hooks),
@@ -186,3 +190,23 @@ def _collect(manager: pluggy.PluginManager, kind: str, record: type) -> list[Any
                 raise TypeError(f"robharness_{kind} yielded {type(spec).__name__}, not {record.__name__}")
             specs.append(spec)
     return specs
+
+
+def _commands(
+    manager: pluggy.PluginManager, source: PluginOrigin, registry: Registry
+) -> dict[str, tuple[PluginOrigin, Any]]:
+    """Return the plugin's commands by name. Raises TypeError or ValueError for one that cannot be registered."""
+    commands: dict[str, tuple[PluginOrigin, Any]] = {}
+    for command in chain.from_iterable(manager.hook.robharness_commands()):
+        import click
+
+        if not isinstance(command, click.Command):
+            raise TypeError(f"robharness_commands yielded {type(command).__name__}, not a click.Command")
+        if not command.name or command.name in BUILT_IN_COMMANDS:
+            raise ValueError(f"the command '{command.name}' is built in; give it another name")
+        if command.name in commands:
+            raise ValueError(f"the command '{command.name}' is declared twice")
+        if command.name in registry.commands:
+            raise ValueError(f"the command '{command.name}' is one of {registry.commands[command.name][0]} already")
+        commands[command.name] = source, command
+    return commands

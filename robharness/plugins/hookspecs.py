@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from click import Command
+
     from robharness.specs.records import AttackSpec, CorruptionSpec, DatasetSpec, MetricSpec, ModelSpec
 
 hookspec = pluggy.HookspecMarker("robharness")
@@ -207,5 +209,33 @@ def robharness_figures(results: Any, folder: Path) -> Iterable[Path]:  # type: i
         path = folder / "accuracy.svg"
         path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg">{"".join(bars)}</svg>')
         yield path
+    ```
+    """
+
+
+@hookspec
+def robharness_commands() -> Iterable[Command]:  # type: ignore[empty-body]
+    """Yield click commands: verbs of the command line. No plugin can take the name of a built-in verb.
+
+    Plugins are loaded for `robharness NAME`; the option `-p` is understood before the command gets its words. The
+    returned number is the exit code.
+
+    ```python
+    from robharness import hookimpl
+
+
+    @hookimpl
+    def robharness_commands():
+        import click
+
+        @click.command("labels", help="Print the label space of a model.")
+        @click.argument("model")
+        def labels(model):
+            from robharness import discover
+
+            click.echo(discover().find("models", model).spec.labels)
+            return 0
+
+        yield labels
     ```
     """

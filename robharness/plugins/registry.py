@@ -16,6 +16,11 @@ KINDS: dict[str, type] = {
     "metrics": MetricSpec,
 }
 
+BUILT_IN_COMMANDS = frozenset(
+    ("run", "train", "plan", "report", "verify", "merge", "export-adversarial", "export-corruptions", "list", "schema")
+)
+"""Verbs of the command line, which no plugin may take."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PluginOrigin:
@@ -69,6 +74,7 @@ class Registry:
     problems: list[Problem] = field(default_factory=list)
     observers: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
     figure_hooks: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
+    commands: dict[str, tuple[PluginOrigin, Any]] = field(default_factory=dict)
     options: tuple[str, ...] = ()
 
     def find(self, kind: str, name: str) -> Entry:
