@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -73,8 +74,9 @@ def installed_plugins() -> Iterator[tuple[PluginOrigin, Any]]:
             continue
         for entry_point in entry_points:
             try:
-                name, version = distribution.metadata["Name"] or "a nameless package", distribution.version or ""
-                requires = distribution.requires or []
+                metadata: Any = distribution.metadata  # parsed anew at each access
+                name, version = metadata["Name"] or "a nameless package", metadata["Version"] or ""
+                requires = metadata.get_all("Requires-Dist") or distribution.requires or []
             except Exception:
                 name, version, requires = "a nameless package", "", []
             mark = (canonicalize_name(name), entry_point.name)
@@ -119,8 +121,13 @@ class _Incompatible(Exception):
     pass
 
 
+@cache
+def _own_version() -> Version:
+    return Version(importlib.metadata.version("robharness"))
+
+
 def _check_version(requires: list[str]) -> None:
-    own = Version(importlib.metadata.version("robharness"))
+    own = _own_version()
     for requirement in requirements_that_hold(requires):
         fits = requirement.specifier.contains(own, prereleases=True)
         if canonicalize_name(requirement.name) == "robharness" and not fits:
