@@ -30,11 +30,11 @@ _HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("robharness_
 
 
 def discover(options: Sequence[str] = ()) -> Registry:
-    """Load every installed plugin, and what `-p` asks for.
+    """Load all installed plugins and those of the option `-p`.
 
     options: values of `-p`: "./file.py" loads a loose file under its stem, "no:NAME" leaves a namespace out.
-    Raises PluginLoadError for a loose file that is not there or cannot be used; what is wrong with an
-    installed plugin becomes a `Problem` of the registry.
+    Raises PluginLoadError for a loose file that does not exist or cannot be used. An error of an installed plugin
+    becomes a `Problem` of the registry.
     """
     registry = Registry(options=tuple(options))
     blocked = {option.removeprefix("no:") for option in options if option.startswith("no:")}
@@ -65,12 +65,12 @@ def discover(options: Sequence[str] = ()) -> Registry:
 
 
 def installed_plugins() -> Iterator[tuple[PluginOrigin, Any]]:
-    """Where each is, and a function that imports it; each entry point once, although a path may list it twice."""
+    """Yield the origin of each installed plugin and a function that imports it, once per entry point."""
     seen = set()
     for distribution in importlib.metadata.distributions():
         try:
             entry_points = [point for point in distribution.entry_points if point.group == GROUP]
-        except Exception:  # anybody's half-deleted package, with a file that cannot be read
+        except Exception:  # e.g. a half-deleted package, with a file that cannot be read
             continue
         for entry_point in entry_points:
             try:
@@ -99,7 +99,10 @@ def installed_plugins() -> Iterator[tuple[PluginOrigin, Any]]:
 
 
 def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
-    """The same of a Python file. Raises PluginLoadError where there is none."""
+    """Return the origin of a plugin in a Python file and a function that imports it.
+
+    Raises PluginLoadError if there is no such file.
+    """
     if path.suffix != ".py" or not path.is_file():
         raise PluginLoadError(f"-p {path}: no such Python file. Give the path of one, or no:NAME to leave a plugin out")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -110,7 +113,7 @@ def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses and pickles look their module up
+        sys.modules[name] = module  # dataclasses and pickle need the module by its name
         spec.loader.exec_module(module)
         return module
 
@@ -135,7 +138,10 @@ def _check_version(requires: list[str]) -> None:
 
 
 def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
-    """One plugin through its stages; what fails becomes a problem, and nothing of a failed stage stays."""
+    """Load one plugin and add its specs to the registry. After an error, only a Problem is added.
+
+    load: imports the plugin and returns it.
+    """
     stage = "import"
     try:
         plugin = load()
@@ -172,7 +178,7 @@ class _Misspelt(Exception):
 
 
 def _manager(plugin: object) -> pluggy.PluginManager:
-    """A manager of this plugin alone. Raises _Misspelt for a hook that does not exist or lacks its marker."""
+    """Return a manager of this plugin alone. Raises _Misspelt for a hook that does not exist or lacks its marker."""
     manager = pluggy.PluginManager("robharness")
     manager.add_hookspecs(hookspecs)
     for name in dir(plugin):

@@ -97,7 +97,7 @@ def robharness_attacks() -> Iterable[AttackSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def robharness_corruptions() -> Iterable[CorruptionSpec]:  # type: ignore[empty-body]
-    """Yield corruptions. They get the 8-bit pictures `batch.canvas`, (N, H, W, 3), and never the model.
+    """Yield corruptions. They get the 8-bit images `batch.canvas`, (N, H, W, 3), and never the model.
 
     ```python
     from robharness import CorruptionSpec, hookimpl
@@ -112,7 +112,7 @@ def robharness_corruptions() -> Iterable[CorruptionSpec]:  # type: ignore[empty-
     def robharness_corruptions():
         yield CorruptionSpec(
             name="negative",
-            summary="The negative of the picture",
+            summary="The negative of the image",
             group="colour",
             severities=(1,),
             build=lambda params: Negative(),
@@ -124,7 +124,7 @@ def robharness_corruptions() -> Iterable[CorruptionSpec]:  # type: ignore[empty-
 
 @hookspec
 def robharness_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
-    """Yield data sets. `open` raises `Missing` where the files are not there.
+    """Yield data sets. `open` raises `MissingResource` if the files are missing.
 
     ```python
     from robharness import DatasetSpec, hookimpl
@@ -137,9 +137,9 @@ def robharness_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
         def read(self, index):
             import numpy as np
 
-            picture = np.zeros((8, 8, 1), np.uint8)
-            picture[:index, :index] = 255
-            return picture
+            image = np.zeros((8, 8, 1), np.uint8)
+            image[:index, :index] = 255
+            return image
 
 
     @hookimpl
@@ -176,7 +176,7 @@ def robharness_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def robharness_run_finished(results: Any) -> None:
-    """Look at the results of a run that has just ended. What goes wrong here is shown as a warning.
+    """Use the results of a run that has just ended. An exception here is shown as a warning.
 
     ```python
     from robharness import hookimpl
@@ -191,10 +191,10 @@ def robharness_run_finished(results: Any) -> None:
 
 @hookspec
 def robharness_figures(results: Any, folder: Path) -> Iterable[Path]:  # type: ignore[empty-body]
-    """Draw results into files of the folder, which is there, and yield their paths; for `report --figures`.
+    """Draw results into files of the existing folder and yield their paths; for `report --figures`.
 
-    Nothing where there is nothing to draw, such as features that no metric of the suite needs. What goes wrong here is
-    shown as a warning.
+    Yield nothing if there is nothing to draw, e.g. no features because no metric of the suite needs them. An exception
+    here is shown as a warning.
 
     ```python
     from robharness import hookimpl
