@@ -15,7 +15,8 @@ from robharness.statistics.intervals import EmptySample, Interval, ZeroBase, stu
 def gap_closed(method: float, self_supervised: float, supervised: float) -> float:
     """Return the closed fraction of a gap: 0 at the self-supervised model, 1 at the supervised model.
 
-    method, self_supervised, supervised: unrounded attacked accuracies. The fraction is outside of [0, 1] for a method outside of the two.
+    method, self_supervised, supervised: unrounded attacked accuracies.
+    The fraction is outside of [0, 1] for a method outside of the two.
     Raises ZeroBase when the two are equal. Source: the up-arrows of the paper's Table 4, see `gap_closed_printed`.
     """
     if supervised == self_supervised:

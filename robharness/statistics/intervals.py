@@ -77,7 +77,10 @@ def _coin(n: int, k: int) -> float:
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return the mean, and the sample standard deviation (n - 1), None for a single value. Raises EmptySample without values."""
+    """Return the mean, and the sample standard deviation (n - 1), None for a single value.
+
+    Raises EmptySample without values.
+    """
     if not len(values):
         raise EmptySample("no values")
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None

@@ -31,7 +31,7 @@ class SlopeIntervals(NamedTuple):
 
 
 def slope(reference_drops: npt.ArrayLike, model_drops: npt.ArrayLike) -> float:
-    """Return the slope of the least-squares line through the origin: a model's relative drops per drop of the reference.
+    """Return the least-squares slope through the origin: relative drop of a model per drop of the reference.
 
     reference_drops, model_drops: (corruptions,) relative drops in the same order.
     Raises UndefinedSlope for no drops, for different numbers of drops, for a drop that is not finite, and if the
