@@ -1,9 +1,9 @@
 """Random numbers that belong to an example: the same for every model, batch, order, shard and device.
 
-A draw is addressed by (seed, perturbation without budget and severity, draw name, example id). Its generator is
-NumPy's Philox, keyed with the address's SHA-256: counter based, so streams of different addresses do not overlap in
-practice. Trade-off: one small generator per example and draw, on the CPU, costs about 20 microseconds; a device-side
-generator would be faster for large batches and would give other numbers on every kind of device.
+A draw is addressed by (seed, perturbation without its budget or severity, draw name, example id). Its generator is NumPy's
+Philox, keyed with the address's SHA-256: counter based, so streams of different addresses do not overlap in practice.
+Trade-off: one small generator per example and draw, on the CPU, costs about 20 microseconds; a device-side generator
+would be faster for large batches and would give other numbers on every kind of device.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def spec_identity(entry: Entry, leave_out: Sequence[str] = ()) -> dict[str, Any]
 
 
 def perturbation_identity(perturbation: Perturbation) -> dict[str, Any]:
-    """An attack or a corruption without budget or severity: its name, its spec's revision and the like, its options."""
+    """An attack or a corruption, without its budget or severity: its name, its spec's revision and the like, its options."""
     entry, params = perturbation.entry, changed_fields(perturbation.params)
     return {
         "kind": perturbation.kind,
