@@ -1,12 +1,13 @@
-"""How much more fragile is this model than that one? Robustness benchmarks, with numbers to defend.
+"""Robustness benchmarks: accuracy of models under attacks and corruptions, compared with confidence intervals.
 
-The names below load when they are first used, so that `import robharness` imports neither torch nor NumPy.
+Public names are imported when they are first used, so that `import robharness` imports neither torch nor NumPy.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from robharness.api import load, plan, run, train
@@ -46,24 +47,42 @@ if TYPE_CHECKING:
     from robharness.store.results import Features, Results
 
 _HOMES = {
-    "api": ("run", "plan", "load", "train"),
-    "errors": ("MissingResource", "UnreadableExample", "UserError"),
-    "evaluation.batch": ("Batch",),
-    "evaluation.classifier": ("Classifier", "Gradient"),
-    "evaluation.clips": ("clip_frames",),
-    "evaluation.images": ("preprocessed",),
-    "evaluation.normalize": ("normalized",),
-    "evaluation.rng": ("ExampleRNG",),
-    "plugins.discovery": ("discover",),
-    "plugins.hookspecs": ("hookimpl",),
-    "specs": (
-        *("Attack", "AttackSpec", "Budget", "Clips", "Corruption", "CorruptionSpec", "Cost", "DataRef", "Dataset"),
-        *("DatasetSpec", "Download", "File", "InputSpec", "MetricResult", "MetricSpec", "ModelSpec", "Perturbed"),
-        *("Preprocessing", "Progress", "ThreatModel", "Train", "TrainingJob"),
-    ),
-    "store.results": ("Features", "Results"),
+    "api": ["run", "plan", "load", "train"],
+    "errors": ["MissingResource", "UnreadableExample", "UserError"],
+    "evaluation.batch": ["Batch"],
+    "evaluation.classifier": ["Classifier", "Gradient"],
+    "evaluation.clips": ["clip_frames"],
+    "evaluation.images": ["preprocessed"],
+    "evaluation.normalize": ["normalized"],
+    "evaluation.rng": ["ExampleRNG"],
+    "plugins.discovery": ["discover"],
+    "plugins.hookspecs": ["hookimpl"],
+    "specs": [
+        "Attack",
+        "AttackSpec",
+        "Budget",
+        "Clips",
+        "Corruption",
+        "CorruptionSpec",
+        "Cost",
+        "DataRef",
+        "Dataset",
+        "DatasetSpec",
+        "Download",
+        "File",
+        "InputSpec",
+        "MetricResult",
+        "MetricSpec",
+        "ModelSpec",
+        "Perturbed",
+        "Preprocessing",
+        "Progress",
+        "ThreatModel",
+        "Train",
+        "TrainingJob",
+    ],
+    "store.results": ["Features", "Results"],
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Attack",
@@ -108,12 +127,4 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'robharness' has no attribute '{name}'")
-    return getattr(import_module(f"robharness.{_HOME_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)

@@ -1,19 +1,20 @@
-"""What a user can do wrong, and the exit codes that say how a command ended."""
+"""Errors that a user can correct, and the exit codes of the command line."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """How a `robharness` command ended."""
+    """Exit code of a `robharness` command."""
 
     FINE = 0
-    """All cells asked for are complete."""
+    """All requested cells are complete."""
     REGRESSION = 1
     """A check found a cell worse than its baseline."""
     USAGE = 2
-    """The command line, the suite, a plugin, or missing data or weights need mending before anything runs."""
+    """Usage error in the command line, the suite or a plugin, or data or weights are missing; nothing ran."""
     INCOMPLETE = 3
     """Cells failed or are missing."""
     BASELINE = 4
@@ -21,11 +22,11 @@ class ExitCode(IntEnum):
     INTERNAL = 5
     """A bug of robharness; the traceback is in a file."""
     INTERRUPTED = 130
-    """Stopped by Ctrl-C; the same command goes on."""
+    """Stopped by Ctrl-C; the same command resumes."""
 
 
 class UserError(Exception):
-    """Something the user can mend: one sentence, then the command to type next. Never shown with a traceback."""
+    """An error that the user can correct: a sentence, then the next command. It is shown without a traceback."""
 
     exit_code = ExitCode.USAGE
 
@@ -39,7 +40,11 @@ class PluginLoadError(UserError):
 
 
 class SuiteError(UserError):
-    """All that is wrong with a suite, one `file:line:col: path: sentence` a line."""
+    """All errors of a suite, one `file:line:col: path: sentence` a line.
+
+    errors: the lines.
+    hint: what to do next.
+    """
 
     def __init__(self, errors: list[str], hint: str) -> None:
         self.errors = errors
@@ -49,9 +54,9 @@ class SuiteError(UserError):
 class MissingResource(UserError):
     """Data or weights that are not on this machine.
 
-    what: the thing that is missing, e.g. "the ImageNet validation images".
-    where: the place or places looked at.
-    get: the command or the page that gets it.
+    what: name of the data or weights, e.g. "the ImageNet validation images".
+    where: the places that were searched.
+    get: command or page that gets them.
     """
 
     def __init__(self, what: str, *, where: str, get: str) -> None:
@@ -60,7 +65,7 @@ class MissingResource(UserError):
 
 
 class UnreadableExample(Exception):
-    """An example that is there and broken, e.g. a video that ends too soon. It counts as wrong, and is named."""
+    """An example with a broken file, e.g. a truncated video. It counts as wrong and is named in reports."""
 
 
 class StoreError(UserError):
@@ -74,9 +79,10 @@ class Interrupted(UserError):
 
 
 class ContractViolation(Exception):
-    """A rule that a plugin broke while it ran: its cell fails and its distribution is named.
+    """A violation of the contract by a plugin while it runs: its cell fails and its distribution is named.
 
-    by: whose fault it is, "perturbation", "model", "data" or "source", the model that an attack is crafted on.
+    message: the violation.
+    by: the part at fault: "perturbation", "model", "data" or "surrogate", the model that the attack is crafted on.
     """
 
     def __init__(self, message: str, by: str = "perturbation") -> None:
@@ -85,16 +91,19 @@ class ContractViolation(Exception):
 
 
 class OutOfMemory(Exception):
-    """The memory of host or device is too small for passes of so many rows."""
+    """The memory of host or device is too small for passes of this batch size.
+
+    rows: examples per pass.
+    """
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
         super().__init__(f"out of memory with {rows} examples per pass")
 
 
-def did_you_mean(word: str, known: list[str]) -> str:
-    """`; did you mean 'norm'?` for the nearest known word, or nothing."""
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'norm'?` for the nearest known word, or an empty text."""
     from difflib import get_close_matches
 
-    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""

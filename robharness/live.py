@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robharness import suite
 from robharness.errors import UserError
@@ -32,7 +32,8 @@ def live_model(
     from robharness.evaluation.digest import state_digest
 
     if isinstance(model, ModelSpec):
-        built = model.build(None, None) if model.weights is None else None  # nothing else identifies it
+        build: Any = model.build
+        built = build(None, None) if model.weights is None else None  # nothing else identifies it
         spec, digest = model, state_digest(built) if built is not None else None
     else:
         first = loaded.models[0].entry.spec if loaded.models else None

@@ -229,11 +229,9 @@ def test_corrupted_frames_are_cut_into_clips(tmp_path):
 
 def test_what_videos_cannot_have_is_said(tmp_path):
     grainy = {"canvas": 8, "corruptions": [{"corruption": "films/grainy", "severity": 1}]}
-    with pytest.raises(
-        UserError, match=r"looks at 3 squares of a frame, and a canvas is one square; write `prep.*1}}`"
-    ):
+    with pytest.raises(UserError, match=r"crops 3 squares of a frame, and a canvas is one square; write `prep.*1}}`"):
         api.plan(suite(clips={"crops": 3}) | grainy, plugins=[FILMS])
-    with pytest.raises(UserError, match="compat: ImageNet-C has pictures, films/films holds videos; leave it out"):
+    with pytest.raises(UserError, match="compat: ImageNet-C has images, films/films holds videos; leave `compat` out"):
         api.plan(suite() | grainy | {"canvas": 224, "compat": "imagenet-c"}, plugins=[FILMS])
     with pytest.raises(UserError, match="films/dim does not take videos, as films/net does"):
         api.plan(suite() | {"canvas": 8, "corruptions": [{"corruption": "films/dim", "severity": 1}]}, plugins=[FILMS])

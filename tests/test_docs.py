@@ -18,6 +18,7 @@ from robharness.planning import planner
 from robharness.plugins import discover, hookspecs
 from robharness.report import build
 from robharness.report.renderers.json import as_data
+from robharness.specs.tables import RECORDS, meanings, table
 from robharness.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -68,9 +69,18 @@ def test_the_hooks():
 
 
 def test_the_public_names():
-    text = outside_fences(PLUGINS) + (DOCS / "how-to/run-again.md").read_text()
-    unwritten = [name for name in robharness.__all__ if not re.search(rf"\b{name}\b", text)]
-    assert not unwritten, f"public names that no page mentions: {unwritten}"
+    written = {*first_column(section(PLUGINS, "Records")), *first_column(section(PLUGINS, "Public names"))}
+    assert written == set(robharness.__all__)
+
+
+def test_the_fields_of_records():
+    """`python -m robharness.specs` prints the tables as they should be."""
+    declared = [value for name in robharness.__all__ if dataclasses.is_dataclass(value := getattr(robharness, name))]
+    assert set(RECORDS) == {value for value in declared if value.__module__.startswith("robharness.specs.")}
+    for record in RECORDS:
+        fields = [item.name for item in dataclasses.fields(record)]
+        assert sorted(meanings(record)) == sorted(fields), f"{record.__name__}: a line of the docstring for each field"
+        assert section(PLUGINS, record.__name__).strip() == table(record).strip()
 
 
 @pytest.mark.parametrize("name", ["Batch", "Classifier", "ExampleRNG"])
@@ -188,14 +198,14 @@ def test_the_files_of_the_store(ran):
     assert rows == {name: list(json.loads(path.read_text())) for name, path in there.items()}
 
 
-RECORDS = {"data": suite.DataRef, "models": suite.ModelRef, "attacks": suite.AttackRef,
+SUITE_RECORDS = {"data": suite.DataRef, "models": suite.ModelRef, "attacks": suite.AttackRef,
            "corruptions": suite.CorruptionRef, "check": suite.Check, "precision": suite.Precision}  # fmt: skip
 
 
 def test_the_keys_of_a_suite():
     header = [item.name for item in dataclasses.fields(suite.Header)]
     assert set(first_column(section(SUITE, "The file"))) == {*header, "models", "attacks", "corruptions", "expected"}
-    for heading, record in RECORDS.items():
+    for heading, record in SUITE_RECORDS.items():
         assert first_column(section(SUITE, heading)) == [item.name for item in dataclasses.fields(record)]
 
 
@@ -204,7 +214,7 @@ def test_the_defaults_of_a_suite():
              None: ["all", "the model's name", "what the plugin declares", "required, but for minimal attacks",
                     "true for ensembles alone", "the model itself", "none", "the suite's"],
              suite.Check(): ["see there"], suite.Precision(): ["float32"]}  # fmt: skip
-    for heading, record in {"The file": suite.Header, **RECORDS}.items():
+    for heading, record in {"The file": suite.Header, **SUITE_RECORDS}.items():
         written = {ticked(row[0])[0]: row[2].strip("`") for row in tables(section(SUITE, heading))[0]}
         for item in dataclasses.fields(record):
             known = next((text for value, text in words.items() if value is item.default or (
@@ -269,7 +279,7 @@ def test_what_is_identity(tmp_path):
         return {cell.key or cell.model.artefact.hash for cell in (*planned.cells, *planned.pending_cells)}
 
     written = {f"{heading}." * (heading != "The file") + ticked(row[0])[0]: row[3].split(",")[0]
-               for heading in ("The file", *RECORDS) for row in tables(section(SUITE, heading))[0]}  # fmt: skip
+               for heading in ("The file", *SUITE_RECORDS) for row in tables(section(SUITE, heading))[0]}  # fmt: skip
     assert set(written) == {*CHANGES, *WHOLES}
     for name, (value, way) in CHANGES.items():
         changed = json.loads(json.dumps(base))

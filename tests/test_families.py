@@ -157,7 +157,7 @@ def test_a_file_that_a_build_cannot_take_is_its_own_sentence(plugin, tmp_path):
 def test_pictures_that_were_corrupted_before(plugin, tmp_path):
     asked = suite({"model": "family/any", "name": "small"},
                   corruptions=[{"corruption": "family/stored", "severity": [1, 2]}])  # fmt: skip
-    with pytest.raises(SuiteError, match=r"family/stored has pictures of 8 px, the canvas has 16; write `canvas: 8`"):
+    with pytest.raises(SuiteError, match=r"family/stored has images of 8 px, the canvas has 16; write `canvas: 8`"):
         api.plan(asked | {"canvas": 16}, plugins=[plugin], data=tmp_path)
     with pytest.raises(UserError, match=r"the darkened lights: not found at .*stored\. To get it: make lights"):
         api.run(asked, plugins=[plugin], data=tmp_path, store=tmp_path / "store")

@@ -7,13 +7,15 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
+import click
 import pytest
 
 import robharness
 from robharness import api, discover
+from robharness.cli import VERBS, cli
 from robharness.errors import PluginLoadError, PluginNotFound
 from robharness.plugins import PluginOrigin, Problem, Registry, dependency_versions, hookspecs, observers
-from robharness.plugins.registry import BUILT_IN_SUFFIXES
+from robharness.plugins.registry import BUILT_IN_COMMANDS, BUILT_IN_SUFFIXES
 from robharness.report import build
 from robharness.report.renderers import BUILT_IN, render, renderers
 from robharness.specs import InputSpec, ModelSpec
@@ -407,6 +409,8 @@ def test_the_example_of_every_hook_is_a_plugin(examples, hook):
         assert [origin.namespace for origin, _ in registry.executors.values()].count(path.stem) == 1
     elif hook in takers:
         assert [source.namespace for source, _ in takers[hook] if source.namespace == path.stem] == [path.stem]
+    elif hook == "robharness_commands":
+        assert {name: origin.namespace for name, (origin, _) in registry.commands.items()}["labels"] == path.stem
     else:
         kind = hook.removeprefix("robharness_")
         assert [entry.origin.namespace for entry in getattr(registry, kind).values()].count(path.stem) == 1
@@ -459,6 +463,47 @@ def test_the_examples_run_together_in_a_suite(examples, tmp_path, capsys):
 
 def test_no_plugin_takes_the_suffix_of_a_built_in_renderer():
     assert tuple(renderer.suffix for renderer in BUILT_IN) == BUILT_IN_SUFFIXES
+
+
+def test_a_command_of_a_plugin_is_a_verb(examples):
+    command = ["-p", str(examples["robharness_commands"])]
+    with pytest.raises(
+        click.UsageError, match=r"no verb 'label'; did you mean 'labels'\? Verbs: run, .*, schema, labels"
+    ):
+        cli.main(["label", *command], standalone_mode=False)
+    with pytest.raises(click.UsageError, match=r"no verb 'labels'"):
+        cli.main(["labels", "nobody/net"], standalone_mode=False)
+    with pytest.raises(PluginNotFound, match="needs a plugin 'nobody'"):
+        cli.main(["labels", "nobody/net", *command], standalone_mode=False)
+    assert frozenset(VERBS) == BUILT_IN_COMMANDS
+
+
+@pytest.mark.parametrize(
+    ("yielded", "error"),
+    [
+        ("click.Command('run')", "ValueError: the command 'run' is built in; give it another name"),
+        ("click.Command(None)", "ValueError: the command 'None' is built in; give it another name"),
+        ("click.Command('a'), click.Command('a')", "ValueError: the command 'a' is declared twice"),
+        ("print,", "TypeError: robharness_commands yielded builtin_function_or_method, not a click.Command"),
+    ],
+)
+def test_commands_that_cannot_be_registered(yielded, error, tmp_path):
+    path = tmp_path / "verbose.py"
+    path.write_text(
+        f"import click, robharness\n@robharness.hookimpl\ndef robharness_commands():\n    yield from [{yielded}]\n"
+    )
+    with pytest.raises(PluginLoadError, match=re.escape(error)):
+        discover([str(path)])
+
+
+def test_a_command_of_two_plugins_is_a_problem_of_the_second(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text(
+            "import click, robharness\n\n@robharness.hookimpl\ndef robharness_commands():\n"
+            "    yield click.Command('same')\n"
+        )
+    with pytest.raises(PluginLoadError, match=r"two\.py: ValueError: the command 'same' is one of .*one\.py already"):
+        discover([str(tmp_path / "one.py"), str(tmp_path / "two.py")])
 
 
 # --- rules of the house -----------------------------------------------------------------------------------------------

@@ -340,9 +340,8 @@ def test_a_suite_must_have_what_its_metrics_look_at(looking, run):
     assert [line.partition(": ")[2] for line in error.value.errors] == [
         "metrics.0: teams/moved compares an example with its corrupted versions, and there is no corruption; write one "
         "under `corruptions:`",
-        "metrics.0: teams/moved looks at features, and toys/net (Net) declares no `features`. See: robharness list "
-        "models",
-        "metrics.1: teams/near looks at distances, and there is no attack without `eps`; write one under `attacks:`",
+        "metrics.0: teams/moved needs features, and toys/net (Net) declares no `features`. See: robharness list models",
+        "metrics.1: teams/near needs distances, and there is no attack without `eps`; write one under `attacks:`",
     ]
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 from dataclasses import FrozenInstanceError, asdict, dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
@@ -22,6 +23,7 @@ from robharness import (
     MetricSpec,
     ModelSpec,
     ThreatModel,
+    Train,
 )
 
 ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy one too
@@ -147,7 +149,7 @@ METRIC = {"name": "wrong", "summary": "s", "compute": lambda results: {}}
             "weights='net.pt' must be a File, a Download or a Train, or Files and Downloads by name",
         ),
         (ModelSpec, MODEL, {"preprocessing": {}}, "preprocessing={} must be a Preprocessing"),
-        (ModelSpec, MODEL, {"build": None}, "build=None must be a function"),
+        (ModelSpec, MODEL, {"build": None}, "build=None must be a function or 'module:function'"),
         (ModelSpec, MODEL, {"params": dict}, "params=<class 'dict'> must be a dataclass"),
         (ModelSpec, MODEL, {"params": Cost()}, f"params={Cost()!r} must be a dataclass"),
         (ModelSpec, MODEL, {"revision": "2"}, "revision='2' must be an integer"),
@@ -160,12 +162,12 @@ METRIC = {"name": "wrong", "summary": "s", "compute": lambda results: {}}
         (AttackSpec, ATTACK, {"access": None}, "access=None must be one of gradient, scores, decision, features"),
         (AttackSpec, ATTACK, {"randomness": "yes"}, "randomness='yes' must be one of none, example, global"),
         (AttackSpec, ATTACK, {"params": None}, "params=None must be a dataclass"),
-        (AttackSpec, ATTACK, {"threat": "linf"}, "threat='linf' must be a function"),
-        (AttackSpec, ATTACK, {"cost": 1}, "cost=1 must be a function"),
-        (AttackSpec, ATTACK, {"advise": []}, "advise=[] must be a function"),
+        (AttackSpec, ATTACK, {"threat": "linf"}, "threat='linf' must be a function or 'module:function'"),
+        (AttackSpec, ATTACK, {"cost": 1}, "cost=1 must be a function or 'module:function'"),
+        (AttackSpec, ATTACK, {"advise": []}, "advise=[] must be a function or 'module:function'"),
         (AttackSpec, ATTACK, {"minimal": 1}, "minimal=1 must be true or false"),
         (AttackSpec, ATTACK, {"ensemble": "yes"}, "ensemble='yes' must be true or false"),
-        (AttackSpec, ATTACK, {"blocks": True}, "blocks=True must be a function"),
+        (AttackSpec, ATTACK, {"blocks": True}, "blocks=True must be a function or 'module:function'"),
         (AttackSpec, ATTACK, {"alarms": "count"}, "alarms='count' must be a tuple"),
         (AttackSpec, ATTACK, {"inputs": "image"}, "inputs='image' must be a set of image and video"),
         (AttackSpec, ATTACK, {"inputs": {"images"}}, "inputs={'images'} must be a set of image and video"),
@@ -173,8 +175,8 @@ METRIC = {"name": "wrong", "summary": "s", "compute": lambda results: {}}
         (CorruptionSpec, CORRUPTION, {"group": 1}, "group=1 must be a text"),
         (DatasetSpec, DATASET, {"splits": "test"}, "splits='test' must be a tuple"),
         (DatasetSpec, DATASET, {"kind": "audio"}, "kind='audio' must be one of image, video"),
-        (DatasetSpec, DATASET, {"open": "here"}, "open='here' must be a function"),
-        (MetricSpec, METRIC, {"compute": 0.5}, "compute=0.5 must be a function"),
+        (DatasetSpec, DATASET, {"open": "here"}, "open='here' must be a function or 'module:function'"),
+        (MetricSpec, METRIC, {"compute": 0.5}, "compute=0.5 must be a function or 'module:function'"),
     ],
 )
 def test_a_record_refuses_what_would_break_later(record, right, changes, said):
@@ -209,3 +211,37 @@ def test_records_are_frozen_and_take_names_alone():
         spec.name = "other"
     with pytest.raises(TypeError):
         InputSpec((3, 8, 8))
+
+
+def test_a_function_can_be_named_and_is_imported_at_its_first_call(tmp_path, monkeypatch):
+    (tmp_path / "late_code.py").write_text(
+        "def build(params, weights=None):\n    return params\n\ndef train(job):\n    1 / 0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = ModelSpec(**MODEL | {"build": "late_code:build", "given": "late_code:build"})
+    trained = Train(data="late_code:build", train="late_code:train", base="late_code:build")
+    fog = CorruptionSpec(**CORRUPTION | {"build": None, "open": "late_code:build"})
+    attack = AttackSpec(**ATTACK | dict.fromkeys(("build", "threat", "cost", "advise", "blocks"), "late_code:build"))
+    named = [DatasetSpec(**DATASET | {"open": "late_code:build"}).open, attack.build, attack.threat, attack.cost]
+    named += [MetricSpec(**METRIC | {"compute": "late_code:build"}).compute, attack.advise, attack.blocks]
+    assert "late_code" not in sys.modules
+    assert spec.build("a", None) == spec.given("a") == fog.open("a", "root") == "a"
+    assert trained.data("a") == trained.base("a") == "a"
+    assert all(function("a") == "a" for function in named)
+    with pytest.raises(ZeroDivisionError):
+        trained.train(None)
+    assert spec == ModelSpec(**MODEL | {"build": "late_code:build", "given": "late_code:build"})
+
+
+@pytest.mark.parametrize("target", ["late_code:other", "no_such_code:build", "late_code.part:build"])
+def test_a_function_that_does_not_exist_is_named(target, tmp_path, monkeypatch):
+    (tmp_path / "late_code.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match=f"'{target}' cannot be imported: "):
+        ModelSpec(**MODEL | {"build": target}).build(None, None)
+
+
+@pytest.mark.parametrize("target", ["late_code.build", "late_code:", ":build", "late code:build", "a:b:c"])
+def test_a_function_is_named_by_its_module_and_its_name(target):
+    with pytest.raises(ValueError, match="must be a function or 'module:function'"):
+        ModelSpec(**MODEL | {"build": target})

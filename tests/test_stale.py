@@ -255,10 +255,8 @@ def test_a_changed_version_is_told(site, toys_text):
     site.install("pixel-toys", "toys", "pixel_toys", toys_text, version="1.1")
     (warning,) = site.warnings("plan")
     assert warning.startswith("pixel-toys 1.1: its version was pixel-toys 1.0 when ")
-    assert (
-        " of these cells were computed, now it is pixel-toys 1.1; to compute again: robharness run suite.yaml --fresh '*'"
-        in warning
-    )
+    assert " of these cells were computed, now it is pixel-toys 1.1; to compute again: " in warning
+    assert warning.endswith("robharness run suite.yaml --fresh '*'")
     assert site.warnings("run") == [warning]
 
 

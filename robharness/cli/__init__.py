@@ -8,40 +8,19 @@ import sys
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import gettempdir
 
 import click
 
+from robharness.cli.verbs import VERBS, Verbs
 from robharness.errors import ExitCode, SuiteError, UserError
 
-VERBS = ("run", "train", "plan", "report", "verify", "merge", "export-adversarial", "export-corruptions", "list")
+__all__ = ["VERBS", "cli", "main"]
 
 
-class _Verbs(click.Group):
-    def list_commands(self, context: click.Context) -> list[str]:
-        return [*VERBS]
-
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in VERBS:
-            return None
-        command: click.Command = import_module(f"robharness.cli.{name.replace('-', '_')}").command
-        return command
-
-    def resolve_command(
-        self, context: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        from robharness.errors import did_you_mean
-
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
-            context.fail(f"no verb '{args[0]}'{did_you_mean(args[0], [*VERBS])} Verbs: {', '.join(VERBS)}")
-        return super().resolve_command(context, args)
-
-
-@click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("robharness"), prog_name="robharness")
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="robharness", prog_name="robharness")
 def cli() -> None:
     """Measure how much accuracy models lose under attacks and corruptions, and compare the models.
 
@@ -90,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write_bug(arguments: Sequence[str]) -> Path:
+    from importlib.metadata import version
+
     time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     path = Path(gettempdir()) / f"robharness-bug-{time}-{os.getpid()}.txt"
     versions = f"robharness {version('robharness')}\nPython {sys.version}"

@@ -117,6 +117,7 @@ def _plugins(registry: Any) -> list[dict[str, Any]]:
     for source in registry.origins:
         counts = {kind: sum(entry.origin == source for entry in getattr(registry, kind).values()) for kind in KINDS[1:]}
         counts["renderers"] = sum(origin == source for origin, _ in registry.renderers)
+        counts["commands"] = sum(origin == source for origin, _ in registry.commands.values())
         provides = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
         rows.append({"name": source.namespace, "plugin": str(source), "provides": provides or "nothing",
                      "stands on": ", ".join(dependency_versions(source)), "problem": ""})  # fmt: skip

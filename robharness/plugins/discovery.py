@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import inspect
 import re
@@ -10,6 +11,7 @@ import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -22,18 +24,25 @@ from packaging.version import Version
 from robharness.errors import PluginLoadError, did_you_mean
 from robharness.plugins import hookspecs
 from robharness.plugins.provenance import requirements_that_hold
-from robharness.plugins.registry import BUILT_IN_SUFFIXES, KINDS, PluginOrigin, Problem, Registry
+from robharness.plugins.registry import (
+    BUILT_IN_COMMANDS,
+    BUILT_IN_SUFFIXES,
+    KINDS,
+    PluginOrigin,
+    Problem,
+    Registry,
+)
 
 GROUP = "robharness"
 _HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("robharness_"))
 
 
 def discover(options: Sequence[str] = ()) -> Registry:
-    """Load every installed plugin, and what `-p` asks for.
+    """Load all installed plugins and those of the option `-p`.
 
     options: values of `-p`: "./file.py" loads a loose file under its stem, "no:NAME" leaves a namespace out.
-    Raises PluginLoadError for a loose file that is not there or cannot be used; what is wrong with an
-    installed plugin becomes a `Problem` of the registry.
+    Raises PluginLoadError for a loose file that does not exist or cannot be used. An error of an installed plugin
+    becomes a `Problem` of the registry.
     """
     registry = Registry(options=tuple(options))
     blocked = {option.removeprefix("no:") for option in options if option.startswith("no:")}
@@ -64,17 +73,18 @@ def discover(options: Sequence[str] = ()) -> Registry:
 
 
 def installed_plugins() -> Iterator[tuple[PluginOrigin, Any]]:
-    """Where each is, and a function that imports it; each entry point once, although a path may list it twice."""
+    """Yield the origin of each installed plugin and a function that imports it, once per entry point."""
     seen = set()
     for distribution in importlib.metadata.distributions():
         try:
             entry_points = [point for point in distribution.entry_points if point.group == GROUP]
-        except Exception:  # anybody's half-deleted package, with a file that cannot be read
+        except Exception:  # e.g. a half-deleted package, with a file that cannot be read
             continue
         for entry_point in entry_points:
             try:
-                name, version = distribution.metadata["Name"] or "a nameless package", distribution.version or ""
-                requires = distribution.requires or []
+                metadata: Any = distribution.metadata  # parsed anew at each access
+                name, version = metadata["Name"] or "a nameless package", metadata["Version"] or ""
+                requires = metadata.get_all("Requires-Dist") or distribution.requires or []
             except Exception:
                 name, version, requires = "a nameless package", "", []
             mark = (canonicalize_name(name), entry_point.name)
@@ -97,7 +107,10 @@ def installed_plugins() -> Iterator[tuple[PluginOrigin, Any]]:
 
 
 def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
-    """The same of a Python file. Raises PluginLoadError where there is none."""
+    """Return the origin of a plugin in a Python file and a function that imports it.
+
+    Raises PluginLoadError if there is no such file.
+    """
     if path.suffix != ".py" or not path.is_file():
         raise PluginLoadError(f"-p {path}: no such Python file. Give the path of one, or no:NAME to leave a plugin out")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -108,7 +121,7 @@ def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses and pickles look their module up
+        sys.modules[name] = module  # dataclasses and pickle need the module by its name
         spec.loader.exec_module(module)
         return module
 
@@ -119,8 +132,13 @@ class _Incompatible(Exception):
     pass
 
 
+@cache
+def _own_version() -> Version:
+    return Version(importlib.metadata.version("robharness"))
+
+
 def _check_version(requires: list[str]) -> None:
-    own = Version(importlib.metadata.version("robharness"))
+    own = _own_version()
     for requirement in requirements_that_hold(requires):
         fits = requirement.specifier.contains(own, prereleases=True)
         if canonicalize_name(requirement.name) == "robharness" and not fits:
@@ -128,7 +146,10 @@ def _check_version(requires: list[str]) -> None:
 
 
 def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
-    """One plugin through its stages; what fails becomes a problem, and nothing of a failed stage stays."""
+    """Load one plugin and add its specs to the registry. After an error, only a Problem is added.
+
+    load: imports the plugin and returns it.
+    """
     stage = "import"
     try:
         plugin = load()
@@ -138,6 +159,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
         found = {kind: _collect(manager, kind, record) for kind, record in KINDS.items()}
         renderers = _collect_renderers(manager)
         staged = Registry()
+        staged.commands.update(_commands(manager, source, registry))
         for kind, specs in found.items():
             for spec in specs:
                 staged.add(kind, spec, source)
@@ -152,6 +174,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
     registry.origins.append(source)
     for kind in (*KINDS, "executors"):
         getattr(registry, kind).update(getattr(staged, kind))
+    registry.commands.update(staged.commands)
     for hook, takers in (
         (manager.hook.robharness_run_finished, registry.observers),
         (manager.hook.robharness_figures, registry.figure_hooks),
@@ -166,7 +189,7 @@ class _Misspelt(Exception):
 
 
 def _manager(plugin: object) -> pluggy.PluginManager:
-    """A manager of this plugin alone. Raises _Misspelt for a hook that does not exist or lacks its marker."""
+    """Return a manager of this plugin alone. Raises _Misspelt for a hook that does not exist or lacks its marker."""
     manager = pluggy.PluginManager("robharness")
     manager.add_hookspecs(hookspecs)
     for name in dir(plugin):
@@ -223,3 +246,23 @@ def _executors(manager: pluggy.PluginManager, source: PluginOrigin) -> dict[str,
                 raise ValueError(f"the name '{name}' is declared twice")
             executors[name] = source, item[1]
     return executors
+
+
+def _commands(
+    manager: pluggy.PluginManager, source: PluginOrigin, registry: Registry
+) -> dict[str, tuple[PluginOrigin, Any]]:
+    """Return the plugin's commands by name. Raises TypeError or ValueError for one that cannot be registered."""
+    commands: dict[str, tuple[PluginOrigin, Any]] = {}
+    for command in chain.from_iterable(manager.hook.robharness_commands()):
+        import click
+
+        if not isinstance(command, click.Command):
+            raise TypeError(f"robharness_commands yielded {type(command).__name__}, not a click.Command")
+        if not command.name or command.name in BUILT_IN_COMMANDS:
+            raise ValueError(f"the command '{command.name}' is built in; give it another name")
+        if command.name in commands:
+            raise ValueError(f"the command '{command.name}' is declared twice")
+        if command.name in registry.commands:
+            raise ValueError(f"the command '{command.name}' is one of {registry.commands[command.name][0]} already")
+        commands[command.name] = source, command
+    return commands

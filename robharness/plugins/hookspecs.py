@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from click import Command
+
     from robharness.specs.records import AttackSpec, CorruptionSpec, DatasetSpec, MetricSpec, ModelSpec
 
 hookspec = pluggy.HookspecMarker("robharness")
@@ -95,7 +97,7 @@ def robharness_attacks() -> Iterable[AttackSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def robharness_corruptions() -> Iterable[CorruptionSpec]:  # type: ignore[empty-body]
-    """Yield corruptions. They get the 8-bit pictures `batch.canvas`, (N, H, W, 3), and never the model.
+    """Yield corruptions. They get the 8-bit images `batch.canvas`, (N, H, W, 3), and never the model.
 
     ```python
     from robharness import CorruptionSpec, hookimpl
@@ -110,7 +112,7 @@ def robharness_corruptions() -> Iterable[CorruptionSpec]:  # type: ignore[empty-
     def robharness_corruptions():
         yield CorruptionSpec(
             name="negative",
-            summary="The negative of the picture",
+            summary="The negative of the image",
             group="colour",
             severities=(1,),
             build=lambda params: Negative(),
@@ -122,7 +124,7 @@ def robharness_corruptions() -> Iterable[CorruptionSpec]:  # type: ignore[empty-
 
 @hookspec
 def robharness_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
-    """Yield data sets. `open` raises `Missing` where the files are not there.
+    """Yield data sets. `open` raises `MissingResource` if the files are missing.
 
     ```python
     from robharness import DatasetSpec, hookimpl
@@ -135,9 +137,9 @@ def robharness_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
         def read(self, index):
             import numpy as np
 
-            picture = np.zeros((8, 8, 1), np.uint8)
-            picture[:index, :index] = 255
-            return picture
+            image = np.zeros((8, 8, 1), np.uint8)
+            image[:index, :index] = 255
+            return image
 
 
     @hookimpl
@@ -174,7 +176,7 @@ def robharness_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def robharness_run_finished(results: Any) -> None:
-    """Look at the results of a run that has just ended. What goes wrong here is shown as a warning.
+    """Use the results of a run that has just ended. An exception here is shown as a warning.
 
     ```python
     from robharness import hookimpl
@@ -189,10 +191,10 @@ def robharness_run_finished(results: Any) -> None:
 
 @hookspec
 def robharness_figures(results: Any, folder: Path) -> Iterable[Path]:  # type: ignore[empty-body]
-    """Draw results into files of the folder, which is there, and yield their paths; for `report --figures`.
+    """Draw results into files of the existing folder and yield their paths; for `report --figures`.
 
-    Nothing where there is nothing to draw, such as features that no metric of the suite needs. What goes wrong here is
-    shown as a warning.
+    Yield nothing if there is nothing to draw, e.g. no features because no metric of the suite needs them. An exception
+    here is shown as a warning.
 
     ```python
     from robharness import hookimpl
@@ -273,5 +275,33 @@ def robharness_executors() -> Iterable[tuple[str, Callable[[], Any]]]:  # type: 
     @hookimpl
     def robharness_executors():
         yield "polite", build
+    ```
+    """
+
+
+@hookspec
+def robharness_commands() -> Iterable[Command]:  # type: ignore[empty-body]
+    """Yield click commands: verbs of the command line. No plugin can take the name of a built-in verb.
+
+    Plugins are loaded for `robharness NAME`; the option `-p` is understood before the command gets its words. The
+    returned number is the exit code.
+
+    ```python
+    from robharness import hookimpl
+
+
+    @hookimpl
+    def robharness_commands():
+        import click
+
+        @click.command("labels", help="Print the label space of a model.")
+        @click.argument("model")
+        def labels(model):
+            from robharness import discover
+
+            click.echo(discover().find("models", model).spec.labels)
+            return 0
+
+        yield labels
     ```
     """

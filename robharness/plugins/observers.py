@@ -11,7 +11,7 @@ from robharness.plugins.registry import Registry
 
 
 def observe(found: Any, registry: Registry) -> list[Finding]:
-    """Show the results to every plugin that asked; what goes wrong in one is a sentence, returned."""
+    """Call `robharness_run_finished` of every plugin; return a finding for each that raises."""
     findings = []
     for source, observer in registry.observers:
         try:
@@ -23,9 +23,9 @@ def observe(found: Any, registry: Registry) -> list[Finding]:
 
 
 def draw_figures(found: Any, registry: Registry, folder: Path) -> tuple[list[Path], list[Finding]]:
-    """Let every plugin that draws pictures draw the results into a folder, which is made; the files, and warnings.
+    """Call `robharness_figures` of every plugin with a folder, which is created; return the files and findings.
 
-    Raises UserError where the folder cannot be made.
+    Raises UserError if the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -33,10 +33,10 @@ def draw_figures(found: Any, registry: Registry, folder: Path) -> tuple[list[Pat
         raise UserError(f"{folder}: cannot be made: {error.strerror}. See: ls -ld {folder.parent}") from None
     written: list[Path] = []
     findings = []
-    for source, painter in registry.figure_hooks:
+    for source, hook in registry.figure_hooks:
         try:
-            for paths in painter(results=found, folder=folder):
-                written.extend(paths)  # those before an error stay
+            for paths in hook(results=found, folder=folder):
+                written.extend(paths)  # files before an error are kept
         except Exception as error:  # as above
             message = f"{type(error).__name__}: {error}"
             findings.append(finding("figures-failed", message, subject=f"robharness_figures of {source}"))

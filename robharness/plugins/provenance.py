@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -15,7 +16,7 @@ from robharness.plugins.registry import PluginOrigin
 
 
 def dependency_versions(source: PluginOrigin) -> list[str]:
-    """What a plugin's distribution requires, as installed, e.g. "numpy 2.4.6"; extras and robharness left out."""
+    """Return the installed requirements of a plugin, e.g. "numpy 2.4.6", without extras and robharness."""
     try:
         lines = importlib.metadata.requires(source.distribution) or []
     except (importlib.metadata.PackageNotFoundError, ValueError):
@@ -32,9 +33,9 @@ def dependency_versions(source: PluginOrigin) -> list[str]:
 
 
 def code_digest(source: PluginOrigin) -> str | None:
-    """The first 12 digits of a SHA-256 of the plugin's Python files, or None where there are none to be found.
+    """Return the first 12 digits of a SHA-256 of the plugin's Python files, or None if there are none.
 
-    An editable plugin changes without a new version; this tells.
+    The digest shows changes of an editable plugin, whose version stays.
     """
     if source.digest is not None:
         return source.digest[:12]
@@ -50,13 +51,13 @@ def code_digest(source: PluginOrigin) -> str | None:
     files = [(str(path.relative_to(folder)), path) for folder in folders for path in folder.rglob("*.py")]
     digest = hashlib.sha256()
     for name, path in sorted(files) or [(Path(found.origin).name, Path(found.origin))]:
-        with suppress(OSError):  # a file that goes away meanwhile is as good as gone
+        with suppress(OSError):  # a file may be deleted meanwhile
             digest.update(f"{name}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 
 def requirements_that_hold(lines: Iterable[str]) -> Iterator[Requirement]:
-    """Those that hold here: no extras, no other platform; what cannot be read is left out."""
+    """Yield the requirements that apply here: no extras, no other platform, no line that cannot be parsed."""
     for line in lines:
         try:
             requirement = Requirement(line)

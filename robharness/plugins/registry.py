@@ -1,4 +1,4 @@
-"""The registry of everything that plugins declare, and of plugins that could not be used."""
+"""Registry of the specs that plugins declare, and of the plugins that could not be used."""
 
 from __future__ import annotations
 
@@ -21,9 +21,22 @@ BUILT_IN_SUFFIXES = (".json", ".md", ".txt")
 """Suffixes of the built-in renderers of reports, which no plugin may take."""
 
 
+BUILT_IN_COMMANDS = frozenset(
+    ("run", "train", "plan", "report", "verify", "merge", "export-adversarial", "export-corruptions", "list", "schema")
+)
+"""Verbs of the command line, which no plugin may take."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PluginOrigin:
-    """Where a plugin came from. digest: sha256 of a loose file, or of a live network's state."""
+    """Origin of a plugin.
+
+    namespace: first part of the names of its specs.
+    distribution: name of the installed distribution, or path of a loose file.
+    version: version of the distribution.
+    location: module, or path of a loose file.
+    digest: sha256 of a loose file, or of a live network's state.
+    """
 
     namespace: str
     distribution: str
@@ -37,7 +50,13 @@ class PluginOrigin:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A plugin, or a part of one, that could not be used. stage: version, import, registration or collection."""
+    """A plugin that could not be used.
+
+    origin: origin of the plugin.
+    stage: version, import, registration or collection.
+    error: the error in one sentence.
+    details: its traceback, if it helps.
+    """
 
     origin: PluginOrigin
     stage: str
@@ -77,10 +96,11 @@ class Registry:
     figure_hooks: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
     renderers: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
     executors: dict[str, tuple[PluginOrigin, Callable[[], Any]]] = field(default_factory=dict)
+    commands: dict[str, tuple[PluginOrigin, Any]] = field(default_factory=dict)
     options: tuple[str, ...] = ()
 
     def find(self, kind: str, name: str) -> Entry:
-        """The entry of that kind and full name. Raises PluginNotFound with what to do about it."""
+        """Return the entry of that kind and full name. Raises PluginNotFound with a command that helps."""
         entries: dict[str, Entry] = getattr(self, kind)
         if name in entries:
             return entries[name]

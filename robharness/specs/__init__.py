@@ -1,4 +1,4 @@
-"""The records and interfaces that plugins and suites are made of."""
+"""Records that plugins yield, and protocols of the objects that they build."""
 
 from robharness.specs.budget import RATIONAL, Budget
 from robharness.specs.inputs import Clips, InputSpec, Preprocessing, check_choices

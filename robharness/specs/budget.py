@@ -11,10 +11,10 @@ RATIONAL = rf"^ *[-+]?{_DECIMAL} *(?:/ *{_DECIMAL} *)?$"
 
 
 class Budget(Fraction):
-    """A perturbation size or step as an exact rational, shown as it was written.
+    """A perturbation size or step as an exact rational that keeps its written form.
 
-    Accepts "0.25/255", "8/255", "1e-3", 0.5, 1 and fractions; a float means its shortest decimal form.
-    Raises ValueError for anything else, NaN and infinity included.
+    value: "0.25/255", "8/255", "1e-3", 0.5, 1 or a fraction; a float means its shortest decimal form.
+    Raises ValueError for anything else, including NaN and infinity.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""The input of a network, and the preprocessing that leads to it."""
+"""Input of a network, and preprocessing of data to it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from robharness.specs.types import Kind
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """What a network takes: float values in [0, 1], without the batch axis.
+    """Input of a network: float values in [0, 1], without the batch axis.
 
+    kind: image or video.
     shape: (C, H, W) of an image, (C, T, H, W) of a video.
     """
 
@@ -29,14 +30,16 @@ class InputSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Clips:
-    """Which frames of a video a network looks at.
+    """The frames of a video that a network gets, as clips.
 
-    length: frames of a clip. stride: from one of them to the next; a clip spans length * stride frames. count: clips
-    per video: one is in the middle, several begin at equal distances, the first with the video. margin: frames at the
-    end of the video in which none of several clips ends. short: how a video that is too short for a clip goes on:
-    "mirror" back and forth, "last" with its last frame, "loop" from its beginning. crops: squares along the longer side
-    of a frame: 1 in the middle, 3 at both ends, too; each of them makes a clip. aggregation: of the clips' outputs: the
-    mean of their "probabilities", or of their "logits".
+    length: frames of a clip.
+    stride: frames from one frame of a clip to the next; a clip spans length * stride frames.
+    count: clips per video. One lies in the middle; several begin at equal distances, the first with the video.
+    margin: frames at the end of the video in which none of several clips ends.
+    short: continuation of a video shorter than a clip: "mirror" back and forth, "last" by its last frame, "loop" from
+        its beginning.
+    crops: squares along the longer side of a frame: 1 in the middle, 3 also at both ends; each makes a clip.
+    aggregation: mean of the clips' "probabilities", or of their "logits".
     """
 
     length: int
@@ -57,17 +60,21 @@ class Clips:
 
     @property
     def per_video(self) -> int:
-        """How many clips are cut out of a video, crops included."""
+        """Number of clips of a video, including crops."""
         return self.count * self.crops
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """From the data set's pixels to the network's input, 8 bits in, 8 bits out; mean and std live inside the model.
+    """Preprocessing from the data set's pixels to the network's input, 8 bits to 8 bits; mean and std are in the model.
 
-    resize: length of the shorter side, or (height, width). crop: central, (height, width) or one length. first: which
-    of the two comes first. interpolation, antialias: of the resize; with `antialias` as PIL does it. channel_order:
-    what the network expects. clips: of videos.
+    resize: length of the shorter side, or (height, width).
+    crop: central crop, (height, width) or one length.
+    first: "resize" or "crop", whichever comes first.
+    interpolation: interpolation of the resize.
+    antialias: whether the resize averages as PIL does.
+    channel_order: channel order that the network expects.
+    clips: clips of videos.
     """
 
     resize: int | tuple[int, int] | None = None
@@ -92,23 +99,22 @@ class Preprocessing:
             raise ValueError(f"Preprocessing: clips={self.clips!r} must be a Clips")
         by_side = self.first == "resize" and not isinstance(self.resize, tuple)
         if self.clips is not None and self.clips.crops > 1 and not by_side:
-            raise ValueError(
-                "Preprocessing: three crops need frames whose shorter side is resized, before they are cut"
-            )
+            raise ValueError("Preprocessing: three crops need frames whose shorter side is resized before the crop")
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(height, width) of what comes out, where that does not depend on what comes in."""
+        """(height, width) of the output; None if it depends on the size of the input."""
         crop = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
         if self.resize is None or (self.first == "resize" and crop is not None):
             return crop
         if isinstance(self.resize, tuple):
             return self.resize
         is_square = self.first == "crop" and crop is not None and crop[0] == crop[1]
-        return (self.resize, self.resize) if is_square else None  # else the longer side depends on what comes in
+        return (self.resize, self.resize) if is_square else None  # else the longer side depends on the input
 
 
 def check_choices(what: str, record: object, **allowed: tuple[Any, ...]) -> None:
+    """Raise ValueError for the first field whose value is not allowed; `what` names the record."""
     for key, values in allowed.items():
         if (value := getattr(record, key)) not in values:
             raise ValueError(f"{what}: {key}={value!r} must be one of {', '.join(map(str, values))}")

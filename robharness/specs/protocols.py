@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Perturbed:
-    """What an attack may return instead of a bare tensor.
+    """Result of an attack or a corruption with notes.
 
-    x: (N, *shape), as the batch's. notes: per-example columns, each of length N, as the spec declares them.
+    x: (N, *shape), as the batch's inputs.
+    notes: per-example columns, each of length N, as the spec declares them.
     """
 
     x: Tensor
@@ -23,23 +24,23 @@ class Perturbed:
 
 
 class Attack(Protocol):
-    """What `AttackSpec.build` returns."""
+    """An attack that `AttackSpec.build` returns."""
 
     def perturb(self, model: Any, batch: Any, eps: float, rng: Any) -> Tensor | Perturbed:
-        """Inputs within eps of `batch.x` that the model gets wrong, as far as the attack can; (N, *shape) in [0, 1]."""
+        """Return inputs within eps of `batch.x`, (N, *shape) in [0, 1], that the model gets wrong if possible."""
         ...
 
 
 class Corruption(Protocol):
-    """What `CorruptionSpec.build` returns."""
+    """A corruption that `CorruptionSpec.build` or `open` returns."""
 
     def perturb(self, model: None, batch: Any, severity: int, rng: Any) -> Tensor | Perturbed:
-        """`batch.canvas`, uint8 (N, H, W, 3), corrupted: the same shape and type."""
+        """Return `batch.canvas`, uint8 (N, H, W, 3), corrupted, in the same shape and type."""
         ...
 
 
 class Dataset(Protocol):
-    """An opened data set: stable ids, labels in the spec's label space, pictures by index."""
+    """An opened data set: stable ids, labels in the spec's label space, images by index."""
 
     @property
     def ids(self) -> Sequence[str]: ...
@@ -48,19 +49,19 @@ class Dataset(Protocol):
     def labels(self) -> Sequence[int]: ...
 
     def read(self, index: int) -> np.ndarray | Video:
-        """The picture as uint8 (H, W, 3); grey ones have one channel. Or the video, of which few frames are wanted.
+        """Return the image as uint8 (H, W, 3), with one channel if it is grey; or the video, whose frames are lazy.
 
-        Called from several threads at once, ahead of the model; so it must not draw from global generators. Raises
-        `Unreadable` for a broken one, which is then left out, counted and named.
+        It is called from several threads at once, ahead of the model, and must not draw from global generators.
+        Raises `UnreadableExample` for a broken example, which counts as wrong and is named in reports.
         """
         ...
 
 
 class Video(Protocol):
-    """Frames that are decoded when they are asked for; an array, uint8 (T, H, W, C), is one."""
+    """Frames that are decoded on access; an array, uint8 (T, H, W, C), is a Video."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, frames: Sequence[int]) -> np.ndarray:
-        """These frames, uint8 (n, H, W, C)."""
+        """Return these frames, uint8 (n, H, W, C)."""
         ...

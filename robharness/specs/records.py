@@ -1,6 +1,7 @@
 """The frozen records that plugins yield: models, attacks, corruptions, data sets, metrics.
 
-A field of a record counts for a cell's identity unless it is marked `field(metadata={"runtime": True})`.
+A field of a record is part of a cell's identity unless it is marked `field(metadata={"runtime": True})`. A field that
+holds a function may name it as "module:function" instead; the module is imported at the first call.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from robharness.specs.budget import Budget
 from robharness.specs.inputs import Clips, InputSpec, Preprocessing
+from robharness.specs.lazy import resolve_targets
 from robharness.specs.protocols import Attack, Corruption, Dataset
 from robharness.specs.sources import Download, File, Train
 from robharness.specs.types import RESERVED, RUNTIME, Access, Kind, Need, Norm, Params, Randomness
@@ -24,9 +26,10 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
 
 
 class _Record:
-    """What every record shares: its fields are checked, so that a mistake is a problem of its plugin alone."""
+    """Base of the records that checks their fields, so that a mistake is a problem of its plugin alone."""
 
     def __post_init__(self) -> None:
+        resolve_targets(self, tuple(item.name for item in fields(self) if item.name in _FUNCTIONS))  # type: ignore[arg-type]
         for item in fields(self):  # type: ignore[arg-type]
             words, fits = _CHECKS.get(item.name, ("", lambda value: True))
             value = getattr(self, item.name)
@@ -36,31 +39,37 @@ class _Record:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(_Record):
-    """A model: how to build it, and all that a fair measurement needs to know about it.
+    """A model: how to build it, and its properties that a measurement depends on.
 
-    name: within the plugin, e.g. "resnet50". labels: the label space, which must equal the data set's.
-    input: of a video model that of one clip; `preprocessing.clips` says how many a video has.
+    name: name within the plugin, e.g. "resnet50".
+    summary: one line for lists.
+    input: input of the network; for a video model that of one clip.
+    labels: label space, which must equal that of the data set, e.g. "imagenet-1k".
     build: (params, weights) -> a network that maps float inputs in [0, 1], (N, *input.shape), to logits (N, classes).
-        It only loads: it never trains and never downloads. Where several files are declared, or given by a suite,
-        `weights` maps their names to paths.
-    weights: where the file is, or the files by name, or how to train them; the core resolves them.
-    preprocessing: None where the data already have the input's shape. params: the dataclass of options that a suite may
-    set. given: params -> those fields of this record that depend on them, e.g. {"input": ...}.
-    features: the submodule whose output is the representation.
-    expected: published numbers, e.g. {"clean": 0.761}. alternatives: other ways to use the weights that `verify` tries:
-    a label -> what a suite would say beside `model:`, e.g. {"BGR": {"preprocessing": {"channel_order": "bgr"}}}.
-    revision: raise it when `build` starts to give another network.
+        It loads, and never trains or downloads. `weights` is a path, or a mapping of names to paths if several files
+        are declared or given by a suite.
+    weights: the file, the files by name, or the training that makes the weights; the core resolves them to paths.
+    preprocessing: from the data set's pixels to the input; None if the data have the input's shape.
+    params: dataclass of the options that a suite may set.
+    given: params -> the fields of this record that depend on them, e.g. {"input": ...}.
+    features: name of the submodule whose output is the representation.
+    expected: published numbers, e.g. {"clean": 0.761}.
+    alternatives: other uses of the weights that `verify` tries: label -> keys that a suite would set beside `model:`,
+        e.g. {"BGR": {"preprocessing": {"channel_order": "bgr"}}}.
+    licence: licence of the weights.
+    paper: source of the weights.
+    revision: raise it when `build` starts to return another network.
     """
 
     name: str
     summary: str = field(metadata=RUNTIME)
     input: InputSpec
     labels: str
-    build: Callable[[Params, Any], nn.Module] = field(metadata=RUNTIME)
+    build: Callable[[Params, Any], nn.Module] | str = field(metadata=RUNTIME)
     weights: File | Download | Train | Mapping[str, File | Download] | None = field(default=None, metadata=RUNTIME)
     preprocessing: Preprocessing | None = None
     params: type | None = field(default=None, metadata=RUNTIME)
-    given: Callable[[Params], Mapping[str, Any]] | None = field(default=None, metadata=RUNTIME)
+    given: Callable[[Params], Mapping[str, Any]] | str | None = field(default=None, metadata=RUNTIME)
     features: str | None = field(default=None, metadata=RUNTIME)
     expected: Mapping[str, float] = field(default_factory=dict, metadata=RUNTIME)
     alternatives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata=RUNTIME)
@@ -82,10 +91,11 @@ class ModelSpec(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ThreatModel:
-    """What an attack promises to stay within: a ball of radius eps around the input, and the box [0, 1].
+    """The set of inputs that an attack may return: a ball of radius eps around the input, within the box [0, 1].
 
-    targeted: it wants a class of its choice instead of any wrong one, and returns the note "target": that class, or -1
-    where it wants none.
+    norm: norm of the ball.
+    targeted: whether the attack aims at a class of its choice. It then returns the note "target": that class, or -1 for
+        examples without one.
     """
 
     norm: Norm
@@ -94,10 +104,11 @@ class ThreatModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Passes per example that one cell needs, beside the one that judges it.
+    """Passes per example that one cell needs, besides the judging pass.
 
-    forwards: forward passes alone. gradients: forward and backward passes.
-    shared_gradients: gradients at the clean point, paid once for all budgets.
+    forwards: forward passes alone.
+    gradients: forward and backward passes.
+    shared_gradients: gradients at the clean point, computed once for all budgets.
     """
 
     forwards: int = 0
@@ -109,52 +120,70 @@ class Cost:
 class AttackSpec(_Record):
     """An attack.
 
-    access: what it may ask of the model: gradients, scores (logits), decisions, or features and their gradients alone.
-    params: its options, without eps. threat: what ball it stays in. cost: what it spends, per example.
-    build: params -> an `Attack`; for an ensemble, a mapping of names to attacks, each of which gets the examples that
+    name: name within the plugin, e.g. "pgd".
+    summary: one line for lists.
+    access: what the attack may request from the model: gradients, scores (logits), decisions, or features and their
+        gradients.
+    params: dataclass of the options, without eps.
+    threat: params -> the norm of its ball, and whether it is targeted.
+    cost: params -> its passes per example.
+    build: params -> an `Attack`. For an ensemble: a mapping of names to attacks, each of which gets the examples that
         withstood those before it.
-    randomness: "example" draws from the `rng` it is given, "global" from global generators, "none" draws nothing.
-    minimal: it looks for the smallest perturbation, so that a suite may leave out eps, which is infinite then.
-    ensemble: see `build`; only examples that are right count, and budgets are nested unless a suite says otherwise.
-    blocks: params -> whether examples need their neighbours: it gets whole blocks of 16, the same ones in every run.
-    advise: (params, eps) -> sentences to show in a plan, e.g. that the steps cannot reach eps; eps None without one.
-    notes: per-example columns that it returns in `Perturbed.notes`, name -> int, float, bool or str.
-    alarms: the notes whose total a report warns of where it is above 0.
-    revision: raise it when the attack starts to give other results.
+    randomness: "example" draws from the given `rng`, "global" from global generators, "none" draws nothing.
+    inputs: kinds of input that it takes.
+    minimal: whether it searches for the smallest perturbation, so that a suite may leave out eps, which is then inf.
+    ensemble: whether `build` returns several attacks. Only examples that are right count, and budgets are nested unless
+        a suite disables it.
+    blocks: params -> whether an example's result depends on its neighbours. If so, it gets whole blocks of 16 examples,
+        the same ones in every run.
+    alarms: notes whose total, if above 0, is a warning of the report.
+    advise: (params, eps) -> sentences for the plan, e.g. that the steps cannot reach eps. eps is None without a budget.
+    notes: per-example columns in `Perturbed.notes`: name -> int, float, bool or str.
+    revision: raise it when the attack starts to return other results.
     """
 
     name: str
     summary: str = field(metadata=RUNTIME)
     access: Access = field(metadata=RUNTIME)
     params: type = field(metadata=RUNTIME)
-    threat: Callable[[Params], ThreatModel] = field(metadata=RUNTIME)
-    cost: Callable[[Params], Cost] = field(metadata=RUNTIME)
-    build: Callable[[Params], Attack | Mapping[str, Attack]] = field(metadata=RUNTIME)
+    threat: Callable[[Params], ThreatModel] | str = field(metadata=RUNTIME)
+    cost: Callable[[Params], Cost] | str = field(metadata=RUNTIME)
+    build: Callable[[Params], Attack | Mapping[str, Attack]] | str = field(metadata=RUNTIME)
     randomness: Randomness = "example"
     inputs: frozenset[Kind] = field(default=frozenset({"image", "video"}), metadata=RUNTIME)
     minimal: bool = field(default=False, metadata=RUNTIME)
     ensemble: bool = field(default=False, metadata=RUNTIME)
-    blocks: Callable[[Params], bool] | None = field(default=None, metadata=RUNTIME)
+    blocks: Callable[[Params], bool] | str | None = field(default=None, metadata=RUNTIME)
     alarms: tuple[str, ...] = field(default=(), metadata=RUNTIME)
-    advise: Callable[[Params, Budget | None], Sequence[str]] | None = field(default=None, metadata=RUNTIME)
+    advise: Callable[[Params, Budget | None], Sequence[str]] | str | None = field(default=None, metadata=RUNTIME)
     notes: Mapping[str, type] = field(default_factory=dict, metadata=RUNTIME)
     revision: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptionSpec(_Record):
-    """A corruption of 8-bit pictures; the same protocol as an attack, without access to the model.
+    """A corruption of 8-bit images, with the protocol of an attack but without access to the model.
 
-    group: e.g. "noise"; slopes are given per group. severities: those that a suite may ask for. open: instead of
-    `build` for pictures that were corrupted before: (params, data root) -> a `Corruption`, which finds them by id;
-    raises `Missing` where they are not there, before anything runs. canvas: their side in pixels, where it is fixed.
+    name: name within the plugin, e.g. "fog".
+    summary: one line for lists.
+    group: e.g. "noise"; slopes are reported per group.
+    build: params -> a `Corruption`.
+    open: (params, data root) -> a `Corruption` that finds pre-rendered images by id, instead of `build`. It raises
+        `MissingResource` if they are missing, before anything runs.
+    canvas: side of the images in pixels, if it is fixed.
+    severities: severities that a suite may ask for.
+    params: dataclass of the options that a suite may set.
+    randomness: "example" draws from the given `rng`, "global" from global generators, "none" draws nothing.
+    inputs: kinds of input that it takes.
+    notes: per-example columns in `Perturbed.notes`: name -> int, float, bool or str.
+    revision: raise it when the corruption starts to return other images.
     """
 
     name: str
     summary: str = field(metadata=RUNTIME)
     group: str = field(metadata=RUNTIME)
-    build: Callable[[Params], Corruption] | None = field(default=None, metadata=RUNTIME)
-    open: Callable[[Params, Path], Corruption] | None = field(default=None, metadata=RUNTIME)
+    build: Callable[[Params], Corruption] | str | None = field(default=None, metadata=RUNTIME)
+    open: Callable[[Params, Path], Corruption] | str | None = field(default=None, metadata=RUNTIME)
     canvas: int | None = field(default=None, metadata=RUNTIME)
     severities: tuple[int, ...] = field(default=(1, 2, 3, 4, 5), metadata=RUNTIME)
     params: type | None = field(default=None, metadata=RUNTIME)
@@ -173,16 +202,22 @@ class CorruptionSpec(_Record):
 class DatasetSpec(_Record):
     """A data set.
 
-    labels: the label space, e.g. "imagenet-1k". splits: empty where any name may be one, of a folder, say. open: (data
-    root, split) -> a `Dataset`; raises `Missing` where the data are not there. revision: raise it when the pixels of an
-    id change.
+    name: name within the plugin, e.g. "imagenet".
+    summary: one line for lists.
+    labels: label space, e.g. "imagenet-1k".
+    splits: names of the splits; empty if any name may be one, e.g. of a folder.
+    open: (data root, split) -> a `Dataset`. It raises `MissingResource` if the data are missing.
+    kind: kind of its examples.
+    licence: licence of the data.
+    paper: source of the data.
+    revision: raise it when the pixels of an id change.
     """
 
     name: str
     summary: str = field(metadata=RUNTIME)
     labels: str
     splits: tuple[str, ...] = field(metadata=RUNTIME)
-    open: Callable[[Path, str], Dataset] = field(metadata=RUNTIME)
+    open: Callable[[Path, str], Dataset] | str = field(metadata=RUNTIME)
     kind: Kind = field(default="image", metadata=RUNTIME)
     licence: str = field(default="", metadata=RUNTIME)
     paper: str = field(default="", metadata=RUNTIME)
@@ -193,25 +228,28 @@ class DatasetSpec(_Record):
 class MetricSpec(_Record):
     """A number per model, computed from stored results.
 
-    compute: `Results` -> {label: value}, where a value is a number or a `MetricResult`. needs: what a suite that asks for
-    it must store beside outcomes. "features": the representation of the clean examples, `Results.features`; models must
-    declare `features`. "views": that of the corrupted examples, too, `Results.views`; there must be a corruption.
-    "distances": nothing more, but there must be an attack without a budget, `CellResult.distances`.
+    name: name within the plugin, e.g. "clean-error".
+    summary: one line for lists.
+    compute: `Results` -> {label: value}, where a value is a number or a `MetricResult`.
+    needs: stored data besides outcomes. "features": `Results.features`, of the clean examples; models must declare
+        `features`. "views": also `Results.views`, of the corrupted examples; the suite must have a corruption.
+        "distances": `CellResult.distances`; the suite must have an attack without a budget.
     """
 
     name: str
     summary: str
-    compute: Callable[[Any], Mapping[str, float | MetricResult]]
+    compute: Callable[[Any], Mapping[str, float | MetricResult]] | str
     needs: frozenset[Need] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricResult:
-    """What a metric may give instead of a bare number.
+    """A number of a metric, with details.
 
-    value: the number that tables show; NaN where there is none, and unavailable_reason: why, a warning of the report. details: what
-    it is made of, by name, for the JSON report: numbers, texts, None, and lists, mappings and arrays of them; e.g.
-    {"by_class": {"0": 0.5, "1": 0.75}}.
+    value: the number in tables; NaN if it is not available.
+    details: parts of the number for the JSON report, by name: numbers, texts, None, and lists, mappings and arrays of
+        them; e.g. {"by_class": {"0": 0.5, "1": 0.75}}.
+    unavailable_reason: why the value is NaN; a warning of the report.
     """
 
     value: float
@@ -232,7 +270,8 @@ def _one_of(literal: Any) -> Check:
     return f"one of {', '.join(get_args(literal))}", lambda value: value in get_args(literal)
 
 
-_FUNCTION: Check = ("a function", callable)
+_FUNCTION: Check = ("a function or 'module:function'", callable)
+_FUNCTIONS = ("build", "threat", "cost", "open", "compute", "advise", "blocks", "given")
 _CHECKS: dict[str, Check] = {
     "name": ("lower-case letters, digits and . _ - /", lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v))),
     "summary": _a("a text", str),
@@ -264,5 +303,5 @@ _CHECKS: dict[str, Check] = {
         lambda v: isinstance(v, Mapping) and not set(v) & set(RESERVED) and set(v.values()) <= {int, float, bool, str},
     ),
     **dict.fromkeys(("minimal", "ensemble"), _a("true or false", bool)),
-    **dict.fromkeys(("build", "threat", "cost", "open", "compute", "advise", "blocks", "given"), _FUNCTION),
+    **dict.fromkeys(_FUNCTIONS, _FUNCTION),
 }

@@ -6,16 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from robharness.specs.lazy import resolve_targets
 from robharness.specs.protocols import Dataset
 from robharness.specs.types import RUNTIME, Params
 
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """Weights in a file that is there already.
+    """Weights in an existing file.
 
     path: absolute, or relative to the directory of the installed `package`, or else to the data root.
-    sha256: of the file, checked before use, or its first digits. get: the command or page that gets the file.
+    package: name of the installed package whose directory `path` is relative to.
+    sha256: of the file, or its first digits; checked before use.
+    get: command or page that gets the file.
     """
 
     path: str
@@ -26,10 +29,11 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """Weights that a publisher serves; looked for in `<data root>/weights/<name>`.
+    """Weights that a publisher serves, expected in `<data root>/weights/<name>`.
 
-    url: where they are served. sha256: of the file, checked before use, or the first digits of it; None where nothing
-    is published. name: of the file, else the url's last part.
+    url: address of the file.
+    sha256: of the file, or its first digits; checked before use. None if none is published.
+    name: name of the file, else the last part of the url.
     """
 
     url: str
@@ -39,7 +43,11 @@ class Download:
 
 @dataclass(frozen=True, kw_only=True)
 class DataRef:
-    """A split of a data set, by the names that a suite gives them, e.g. "mine/digits" and "train"."""
+    """A split of a data set.
+
+    name: full name of the data set, e.g. "mine/digits".
+    split: name of the split, e.g. "train".
+    """
 
     name: str
     split: str
@@ -47,36 +55,43 @@ class DataRef:
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Weights that are made from data, by a recipe: the model's params and a seed.
+    """Weights that a suite trains from data, by a recipe of the model's params and a seed.
 
-    data: params -> the splits that the trainer needs, by role, e.g. {"train": DataRef(name="mine/digits",
-    split="train")}. train: it writes `weights.safetensors` into the folder of its `Training`, and whatever else it
-    likes, such as `metrics.jsonl`, a JSON object per epoch; what it raises is recorded, and the plugin is named.
-    base: params -> those of the training that this one starts from, None without; it has an artefact of its own, which
-    all that start from it share. revision: raise it when `train` starts to make other weights.
+    data: params -> the splits that the training needs, by role, e.g. {"train": DataRef(name="mine/digits",
+        split="train")}.
+    train: writes `weights.safetensors` into the folder of its `TrainingJob`, and any other files, such as
+        `metrics.jsonl` with a JSON object per epoch. An exception fails the training and names the plugin.
+    base: params -> the params of the training that this one starts from, or None. The base has an artefact of its own,
+        which all trainings that start from it share.
+    revision: raise it when `train` starts to make other weights.
     """
 
-    data: Callable[[Params], Mapping[str, DataRef]] = field(metadata=RUNTIME)
-    train: Callable[[TrainingJob], None] = field(metadata=RUNTIME)
-    base: Callable[[Params], Params | None] | None = field(default=None, metadata=RUNTIME)
+    data: Callable[[Params], Mapping[str, DataRef]] | str = field(metadata=RUNTIME)
+    train: Callable[[TrainingJob], None] | str = field(metadata=RUNTIME)
+    base: Callable[[Params], Params | None] | str | None = field(default=None, metadata=RUNTIME)
     revision: int = 1
 
     def __post_init__(self) -> None:
+        resolve_targets(self, ("data", "train", "base"))
         for key in ("data", "train", "base"):
             if not callable(getattr(self, key)) and (key != "base" or self.base is not None):
-                raise ValueError(f"Train: {key}={getattr(self, key)!r} must be a function")
+                raise ValueError(f"Train: {key}={getattr(self, key)!r} must be a function or 'module:function'")
         if type(self.revision) is not int:
             raise ValueError(f"Train: revision={self.revision!r} must be an integer")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """What `Train.train` gets.
+    """Input of `Train.train`. Under torchrun all processes get the same folder; only rank 0 writes into it.
 
-    datasets: opened, by role. base: the folder of the artefact that it starts from, or None. folder: it is there, and
-    holds what an interrupted attempt left, which the trainer goes on from. device: as torch names it. message: shows a
-    sentence. progress: shows how far it is, as often as one likes.
-    Under torchrun every process gets the same folder; rank 0 alone writes into it.
+    params: the model's options.
+    seed: seed of this run.
+    datasets: opened data sets, by role.
+    folder: existing folder with the files of an interrupted attempt, from which the training resumes.
+    base: folder of the artefact that the training starts from, or None.
+    device: as torch names it.
+    message: shows a sentence.
+    progress: shows the progress; may be called at any rate.
     """
 
     params: Params
@@ -91,10 +106,15 @@ class TrainingJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a training is.
+    """Progress of a training.
 
-    epoch: how many are done, of `epochs`. loss: now; start: at the beginning; floor: the least it can be, where that is
-    known. rate: images per second. left: seconds.
+    epoch: number of epochs that are done.
+    epochs: number of all epochs.
+    loss: current loss.
+    start: loss at the beginning.
+    floor: lowest possible loss, if it is known.
+    rate: images per second.
+    left: remaining seconds.
     """
 
     epoch: int

@@ -1,4 +1,4 @@
-"""Words that the records share: norms, kinds of access and of input, and the marker of runtime fields."""
+"""Types that the records share: norms, kinds of access and of input; and the marker of runtime fields."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ Params = Any
 """A frozen, keyword-only dataclass that the plugin owns."""
 
 RUNTIME = {"runtime": True}
+"""Metadata of a field that is not part of a cell's identity."""
 RESERVED = (
     *("position", "example", "label", "prediction", "correct", "margin", "logit_range", "size", "attacked"),
     *("component", "success", "prediction_8bit", "correct_8bit"),
 )
-"""The columns of a stored outcome, which no note may be called."""
+"""Names of the columns of a stored outcome, which notes cannot have."""

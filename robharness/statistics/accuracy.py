@@ -19,7 +19,7 @@ from robharness.statistics.intervals import (
 
 
 def accuracy(correct: Bools) -> float:
-    """Share of examples that are right, in [0, 1].
+    """Return the share of examples that are right, in [0, 1].
 
     correct: (n,) bool. Raises EmptySample when n is 0.
     """
@@ -30,8 +30,11 @@ def accuracy(correct: Bools) -> float:
 def accuracy_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     """Wilson score interval with continuity correction for an accuracy; ends in [0, 1], never of zero width.
 
-    successes: how many of the n examples are right. Exactly 0 at the low end when none is, exactly 1 at the high end
-    when all are. Corrected, because the plain interval covers only 92.4 % at n = 20 and a true accuracy of 0.05.
+    successes: number of right examples among the n.
+    n: number of examples.
+    level: confidence level, in (0, 1).
+    The low end is exactly 0 if no example is right, the high end exactly 1 if all are. The correction is needed because
+    the plain interval covers only 92.4 % at n = 20 and a true accuracy of 0.05.
     Raises EmptySample when n is 0, ValueError for counts outside 0..n or a level outside (0, 1).
     Source: Newcombe 1998, Statistics in Medicine 17:857, method 4.
     """
@@ -62,7 +65,7 @@ def drop_text(drop: float) -> str:
 def relative_drops(accuracies: Floats) -> Floats:
     """(..., 1 + corruptions) accuracies, the clean one first, to (..., corruptions) drops.
 
-    Raises ZeroClean where no clean accuracy at all is above 0; where only some are not, their drops are nan.
+    Raises ZeroClean if no clean accuracy is above 0. If only some are 0, their drops are nan.
     """
     clean, corrupted = accuracies[..., :1], accuracies[..., 1:]
     if not (clean > 0).any():
@@ -72,7 +75,7 @@ def relative_drops(accuracies: Floats) -> Floats:
 
 
 def worst_case(correct: Bools) -> Bools:
-    """Which examples are right under every one of the attacks.
+    """Return which examples are right under all attacks.
 
     correct: (attacks, n) bool; returns (n,) bool. Raises EmptySample without an attack or an example.
     """
@@ -81,5 +84,5 @@ def worst_case(correct: Bools) -> Bools:
 
 
 def whole_percent(drop: float) -> int:
-    # 9 decimals forget the error of binary fractions (0.285 * 100 is 28.499999999999996) and nothing else.
+    # 9 decimals remove the error of binary fractions (0.285 * 100 is 28.499999999999996) and nothing else.
     return math.floor(round(100 * drop, 9) + 0.5)

@@ -13,9 +13,10 @@ from robharness.statistics.intervals import EmptySample, Interval, ZeroBase, stu
 
 
 def gap_closed(method: float, self_supervised: float, supervised: float) -> float:
-    """Share of the way from the self-supervised to the supervised model that a method covers; 1 is all of it.
+    """Return the closed fraction of a gap: 0 at the self-supervised model, 1 at the supervised model.
 
-    method, self_supervised, supervised: unrounded attacked accuracies. Beyond [0, 1] for methods outside the two.
+    method, self_supervised, supervised: unrounded attacked accuracies.
+    The fraction is outside of [0, 1] for a method outside of the two.
     Raises ZeroBase when the two are equal. Source: the up-arrows of the paper's Table 4, see `gap_closed_printed`.
     """
     if supervised == self_supervised:
@@ -31,11 +32,11 @@ def gap_closed_interval(
     paired: bool,
     level: float = 0.95,
 ) -> Interval:
-    """Interval for `gap_closed` of means, (-inf, inf) where the gap itself may well be none.
+    """Return an interval for `gap_closed` of means; (-inf, inf) if the gap may be 0 at this level.
 
     method, self_supervised, supervised: (n,) each. paired: outcomes of the same n examples under three models, or else
     attacked accuracies of independent runs, as many of each as there are, two at least.
-    Raises EmptySample for fewer, and where runs of one kind do not differ: those say nothing of how they would.
+    Raises EmptySample for fewer, and if runs of one kind do not differ, since their variance is then unknown.
     Source: Fieller 1954, the ratio g for which method - self - g (supervised - self) is not surely other than 0, with
     Student's t; its degrees of freedom are Satterthwaite's (1946) at the estimate. Of outcomes the variances are those
     with one more example of every kind, as Agresti and Min (2005) have it: few may have no variance by chance.

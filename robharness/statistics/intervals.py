@@ -16,7 +16,7 @@ Numbers = npt.NDArray[np.float32] | npt.NDArray[np.float64] | npt.NDArray[np.int
 
 
 class UndefinedNumber(ValueError):
-    """A number that these inputs do not define; the base of the four below."""
+    """A number that is not defined for its inputs; base of the four errors below."""
 
 
 class EmptySample(UndefinedNumber):
@@ -24,7 +24,7 @@ class EmptySample(UndefinedNumber):
 
 
 class ZeroClean(UndefinedNumber):
-    """No clean example is right, so nothing can drop."""
+    """No clean example is right, so that the accuracy cannot drop."""
 
 
 class UndefinedSlope(UndefinedNumber):
@@ -32,7 +32,7 @@ class UndefinedSlope(UndefinedNumber):
 
 
 class ZeroBase(UndefinedNumber):
-    """The accuracy or the gap that a share is taken of is 0."""
+    """The accuracy or gap in a denominator is 0."""
 
 
 class Interval(NamedTuple):
@@ -43,9 +43,9 @@ class Interval(NamedTuple):
 
 
 def quantile(values: Numbers, share: float) -> float:
-    """The smallest value that at least this share of all values does not exceed; inf counts as a value.
+    """Return the smallest value that at least this share of all values does not exceed; inf counts as a value.
 
-    values: (n,). Raises EmptySample without any.
+    values: (n,). Raises EmptySample without values.
     """
     if len(values) == 0:
         raise EmptySample("there is no quantile of nothing")
@@ -54,11 +54,11 @@ def quantile(values: Numbers, share: float) -> float:
 
 
 def median_interval(values: Numbers, level: float = 0.95) -> Interval:
-    """Interval for the median, between two of the values: no assumption of how they are spread.
+    """Return an interval for the median between two of the values, without assumptions on their distribution.
 
-    As many of n values lie below the median as heads fall in n throws of a coin. inf counts as a value, and is the
-    upper bound of samples too small for one. Source: e.g. Conover, Practical Nonparametric Statistics, 3.2.
-    Raises EmptySample without any.
+    The number of values below the median is binomial with n trials of probability 1/2. inf counts as a value, and is
+    the upper bound of a sample that is too small. Source: e.g. Conover, Practical Nonparametric Statistics, 3.2.
+    Raises EmptySample without values.
     """
     n = len(values)
     if n == 0:
@@ -72,21 +72,24 @@ def median_interval(values: Numbers, level: float = 0.95) -> Interval:
 
 
 def _coin(n: int, k: int) -> float:
-    """The chance of k heads in n throws."""
+    """Return the probability of k successes in n trials of probability 1/2."""
     return math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean, and the sample standard deviation (n - 1), None of a single value. Raises EmptySample without any."""
+    """Return the mean, and the sample standard deviation (n - 1), None for a single value.
+
+    Raises EmptySample without values.
+    """
     if not len(values):
         raise EmptySample("no values")
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def percentile_interval(resampled: Floats, level: float = 0.95) -> Interval:
-    """Between the percentiles of a number over resamples, (resamples,), of which some may be nan.
+    """Return the interval between percentiles of a number over resamples, (resamples,), of which some may be nan.
 
-    When half of them or more are, the interval is (-inf, inf): the sample says nothing.
+    The interval is (-inf, inf) if half of them or more are nan.
     """
     defined = resampled[np.isfinite(resampled)]
     if 2 * defined.size <= resampled.size:
@@ -140,6 +143,6 @@ def _wilson_low(successes: Numbers, n: Numbers, z: Numbers) -> Floats:
 
 
 def ratio(above: Floats, below: Floats) -> Floats:
-    """nan where what is below is not above 0."""
+    """Return the quotient, nan if the denominator is not above 0."""
     ratio: Floats = above / np.where(below > 0, below, np.nan)
     return ratio

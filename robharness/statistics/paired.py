@@ -19,7 +19,7 @@ from robharness.statistics.intervals import (
 
 
 def relative_drop_interval(clean_correct: Bools, attacked_correct: Bools, level: float = 0.95) -> Interval:
-    """Interval for the relative drop, from the outcomes of the same examples clean and attacked.
+    """Return an interval for the relative drop, from the outcomes of the same examples clean and attacked.
 
     clean_correct, attacked_correct: (n,) bool. The high end is at most 1; the low end is negative where the attack may
     help. Raises EmptySample when n is 0, ZeroClean when no clean example is right. Method: `relative_drop_bounds`.
@@ -39,11 +39,12 @@ def relative_drop_bounds(
 ) -> tuple[Floats, Floats]:
     """Low and high ends of the relative drop's interval, for many tables of counts at once.
 
-    kept, lost, gained: how many examples are right both clean and attacked, only clean, only attacked; any shapes that
-    broadcast. Returns two arrays of that shape. Two Wilson intervals, narrowed for the pairing, bound the ratio of the
+    kept, lost, gained: numbers of examples that are right both clean and attacked, only clean, only attacked; any
+        shapes that broadcast.
+    Returns two arrays of that shape. Two Wilson intervals, narrowed for the pairing, bound the ratio of the
     accuracies, and a drop is 1 - ratio. With the continuity correction, because the plain form covers only 90.5 % at
     n = 20, a clean accuracy of 0.9, nothing kept and 5 % of the wrong examples gained.
-    Raises ZeroClean where kept + lost is 0.
+    Raises ZeroClean if kept + lost is 0.
     Source: Bonett and Price 2006, Statistics in Medicine 25:3039; corrected as in Fagerland, Lydersen and Laake 2017,
     Statistical Analysis of Contingency Tables, chapter 8.
     """
@@ -79,7 +80,7 @@ BLOCK_VALUES = 2**21
 
 
 def _resampled_weights(n: int, resamples: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.float32]]:
-    """How often each of n examples is drawn in each resample, in blocks (rows, n) of bounded memory."""
+    """Yield the number of draws of each of n examples per resample, in blocks (rows, n) of bounded memory."""
     rows = max(1, BLOCK_VALUES // n)
     for start in range(0, resamples, rows):
         block = min(rows, resamples - start)

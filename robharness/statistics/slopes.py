@@ -9,15 +9,15 @@ from robharness.statistics.accuracy import relative_drops
 from robharness.statistics.intervals import Floats, Interval, UndefinedSlope, percentile_interval, ratio
 
 MIN_SLOPE_EXAMPLES = 1000
-"""Slopes from fewer examples carry a flag: noise in the reference's drops pulls them towards 0."""
+"""Slopes from fewer examples carry a flag: noise in the reference's drops biases slopes towards 0."""
 
 
 def slope(reference_drops: npt.ArrayLike, model_drops: npt.ArrayLike) -> float:
-    """Slope of the least-squares line through the origin: how many times harder than the reference a model is hit.
+    """Return the least-squares slope through the origin: relative drop of a model per drop of the reference.
 
     reference_drops, model_drops: (corruptions,) relative drops in the same order.
-    Raises UndefinedSlope when there is none, when their numbers differ, when one is not finite or when the reference
-    never drops. Source: the paper's Figure 2.
+    Raises UndefinedSlope for no drops, for different numbers of drops, for a drop that is not finite, and if the
+    reference never drops. Source: the paper's Figure 2.
     """
     reference, model = _as_drops(reference_drops, model_drops)
     if reference.ndim != 1 or reference.shape != model.shape:
@@ -32,7 +32,7 @@ def slope(reference_drops: npt.ArrayLike, model_drops: npt.ArrayLike) -> float:
 def slopes_without_each(
     reference_drops: npt.ArrayLike, model_drops: npt.ArrayLike, corruption: npt.ArrayLike | None = None
 ) -> Floats:
-    """The slopes with one corruption left out, each in turn: how much the slope owes to a single one.
+    """Return the slopes without each corruption in turn, which shows the influence of a single one.
 
     reference_drops, model_drops: (drops,) as for `slope`, which also says what is raised. corruption: (drops,) int, the
     number from 0 of the corruption that a drop is of; each is one by itself if not given, and all severities of a
@@ -65,7 +65,7 @@ def slope_interval_over_corruptions(
 ) -> Interval | None:
     """Percentile bootstrap interval of `slope` over corruptions; None for fewer than 3 of them.
 
-    The severities of a corruption are drawn together: they tell less of other corruptions than as many others would.
+    The severities of a corruption are drawn together, because they are not independent.
     Arguments and errors as in `slopes_without_each`.
     """
     slope(reference_drops, model_drops)
@@ -81,12 +81,12 @@ def _as_drops(reference: npt.ArrayLike, model: npt.ArrayLike) -> tuple[Floats, F
 
 
 def _slopes(reference: Floats, model: Floats) -> Floats:
-    """(..., drops) to (...) slopes through the origin; nan where there is none."""
+    """Map (..., drops) to (...) slopes through the origin; nan for an undefined slope."""
     return ratio((reference * model).sum(axis=-1), (reference * reference).sum(axis=-1))
 
 
 def _sums(reference: Floats, model: Floats, corruption: npt.ArrayLike | None) -> tuple[Floats, Floats]:
-    """Of each corruption, (corruptions,): the reference's squared drops, and its drops times the model's."""
+    """Return, per corruption, (corruptions,): the reference's squared drops, and its drops times the model's."""
     which = np.arange(len(reference)) if corruption is None else np.asarray(corruption)
     squares, products = np.bincount(which, reference * reference), np.bincount(which, reference * model)
     return squares.astype(np.float64), products.astype(np.float64)

@@ -1,7 +1,4 @@
-"""Suites: one YAML file says which models are measured on which data under which perturbations.
-
-`python -m robharness.suite` prints the JSON Schema for editors.
-"""
+"""Suites: a YAML file lists models, data and perturbations. `python -m robharness.suite` prints its JSON Schema."""
 
 from robharness.suite.baselines import BASELINES, Baseline
 from robharness.suite.reader import load, trained_on

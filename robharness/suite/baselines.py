@@ -10,8 +10,11 @@ from dataclasses import dataclass
 class Baseline:
     """A published model's errors, as fractions, by which corruption errors are divided.
 
-    clean: its error on the clean pictures. errors: corruption -> its mean error over all five severities. canvas: side
-    of the pictures, in pixels. labels: their label space.
+    name: name of the model.
+    labels: label space of the images.
+    canvas: side of the images in pixels.
+    clean: error on the clean images.
+    errors: corruption -> mean error over all five severities.
     """
 
     name: str

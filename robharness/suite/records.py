@@ -1,4 +1,4 @@
-"""The keys of a suite as they are written."""
+"""Keys of a suite as written in the file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Severities = Annotated[tuple[int, ...], BeforeValidator(_as_tuple), _one_or_list
 
 @dataclass(frozen=True, kw_only=True)
 class DataRef(specs.DataRef):
-    """`data:` the data set, its split and how many examples of it."""
+    """`data:` the data set, its split and the number of examples."""
 
     limit: Annotated[int, Field(gt=0)] | None = None
 
@@ -89,7 +89,7 @@ class Precision:
     gradient: Literal["same", "bfloat16"] = "same"
 
     def of(self, kind: str) -> Any:
-        """What counts for a cell of this kind: only attacks take gradients."""
+        """Return the part of the identity of a cell of this kind; only attacks take gradients."""
         if kind != "attack" or self.gradient == "same":
             return self.judge
         return {"judge": self.judge, "gradient": self.gradient}

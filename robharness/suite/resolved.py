@@ -1,4 +1,4 @@
-"""A suite whose every name is resolved."""
+"""A suite with all names resolved: its models, its perturbations, its metrics."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ from robharness.suite.records import Check, Compat, Count, DataRef, Precision
 class Model:
     """A model of the suite, its plugin's entry and its options.
 
-    entry: with the fields that its options decide, and what the suite changes of the preprocessing. weights: a file
-    given by the suite, or several by name, absolute. Of one that the suite trains: seed: of its training; data: what it
-    learns from, a data set's entry and a split by role; run_of: the label that several seeds share. clean_at_least: the
-    clean accuracy in % below which it is no example of what it stands for.
+    entry: its plugin's entry, with the fields that depend on its options and the suite's changes of preprocessing.
+    params: its options.
+    label: its label in the suite.
+    reference: whether slopes compare with it.
+    weights: a file given by the suite, or several by name; absolute paths.
+    seed: seed of its training, if the suite trains it.
+    data: training data, role -> (entry of the data set, split), if the suite trains it.
+    run_of: label that several seeds share.
+    clean_at_least: clean accuracy in %; a warning says if the model is below it.
     """
 
     entry: Entry
@@ -38,7 +43,7 @@ class Model:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the suite trains it, rather than finding its weights somewhere."""
+        """Whether the suite trains the model; otherwise its weights are files."""
         return self.weights is None and isinstance(self.entry.spec.weights, specs.Train)
 
 
@@ -48,10 +53,11 @@ class Perturbation:
 
     eps: budget of an attack; None for a corruption, and for an attack that searches for the smallest perturbation.
     severity: of a corruption; None for an attack.
-    nested: all budgets of a nested attack, ascending, or nothing: examples that withstood the smaller ones alone are
-    attacked at this one. source: the model that it is crafted on, where that is not the judged one. eight_bit: what it
-    finds is judged once more, rounded to 256 levels.
-    qualified: the name says the plugin, since another one of the suite would give the same name.
+    nested: all budgets of a nested attack, ascending; empty if not nested. Only examples that withstood the smaller
+        budgets are attacked at this one.
+    surrogate: model that a transfer attack is crafted on; None for the attacked model itself.
+    eight_bit: whether its inputs are judged once more, rounded to 256 levels.
+    qualified: whether the name includes the plugin, because two plugins would have the same name.
     """
 
     kind: Literal["attack", "corruption"]
@@ -66,7 +72,7 @@ class Perturbation:
 
     @property
     def is_stored(self) -> bool:
-        """Whether its pictures were corrupted before."""
+        """Whether its images are pre-rendered."""
         return self.kind == "corruption" and getattr(self.entry.spec, "open", None) is not None
 
     @property
@@ -76,29 +82,29 @@ class Perturbation:
 
     @property
     def is_ensemble(self) -> bool:
-        """Whether its members take turns on what is still right."""
+        """Whether its members run in turn on the examples that are still right."""
         return self.kind == "attack" and self.entry.spec.ensemble
 
     @property
     def is_targeted(self) -> bool:
-        """Whether it wants a class of its choice."""
+        """Whether the attack aims at a class of its choice."""
         return self.kind == "attack" and bool(self.entry.spec.threat(self.params).targeted)
 
     @property
     def needs_blocks(self) -> bool:
-        """Whether what an example gets depends on the others of its block."""
+        """Whether the result of an example depends on the others of its block."""
         spec = self.entry.spec
         in_blocks = self.kind == "attack" and spec.blocks is not None and spec.blocks(self.params)
         return spec.randomness == "global" or in_blocks
 
     @property
     def returned(self) -> Mapping[str, type]:
-        """The notes that the plugin returns per example; of an ensemble, every member some of them."""
+        """Notes that the plugin returns per example; a member of an ensemble may return some of them."""
         return {**self.entry.spec.notes, **({"target": int} if self.is_targeted else {})}
 
     @property
     def notes(self) -> Mapping[str, type]:
-        """The columns beside the outcome: what the plugin returns, and what the core adds."""
+        """Columns besides the outcome: notes of the plugin, and those that the core adds."""
         return {
             **self.returned,
             **({"success": bool} if self.is_targeted else {}),
@@ -118,7 +124,7 @@ class Perturbation:
 
     @property
     def name(self) -> str:
-        """For people, reports and `expected`: "fgsm(linf, 1/255)", "pgd(l2, 0.5, steps=10, rel_step=2.5/10)", "fog(1)".
+        """Name in reports and in `expected`: "fgsm(linf, 1/255)", "pgd(l2, 0.5, steps=10, rel_step=2.5/10)", "fog(1)".
 
         Options at their default are left out, unless the field is marked `field(metadata={"shown": True})`.
         """
@@ -144,13 +150,16 @@ class Perturbation:
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """A suite whose every name is resolved. canvas: side in pixels, or None.
+    """A suite with all names resolved. Fields without a line here are those of `Header`.
 
-    compat: whether pictures are encoded as published ones were, see `robharness.evaluation.images.encode_jpeg85`.
-    baseline: the published table, or the label of the model, that corruption errors are relative to. gap: the labels of
-    models, or of their runs together, that the gap closed by others lies between.
-    expected: label -> {cell name: published accuracy in percent, metric: published value}; expected_source: where they
-    stand.
+    path: absolute path of its file.
+    dataset: entry of the data set.
+    canvas: side of the canvas in pixels, or None.
+    compat: whether images are encoded as the published ones, see `robharness.evaluation.images.encode_jpeg85`.
+    baseline: published table, or label of a model, that corruption errors are relative to.
+    gap: labels of the two models (or of their runs together) between which the closed gap lies.
+    expected: label -> {cell name: published accuracy in percent, metric: published value}.
+    expected_source: source of the published numbers.
     """
 
     path: Path
@@ -175,7 +184,7 @@ class Suite:
 
     @property
     def path_for_shell(self) -> str:
-        """Its file as one would type it here."""
+        """Path of its file for a command line in the current folder."""
         here = Path.cwd()
         return str(self.path.relative_to(here) if self.path.is_relative_to(here) else self.path)
 
@@ -185,24 +194,24 @@ class Suite:
         return next((model.label for model in self.models if model.reference), None)
 
     def published(self, model: Model, name: str) -> float | None:
-        """The published number of this model's cell or metric; of a run, that of all runs."""
+        """Return the published number of a model's cell or metric; a run has that of all runs."""
         return self.expected.get(model.label, self.expected.get(str(model.run_of), {})).get(name)
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What its metrics need beside outcomes."""
+        """Stored data that its metrics need besides outcomes."""
         return frozenset().union(*(metric.spec.needs for metric in self.metrics))
 
 
 def unrepresented(metric: Entry, model: Model) -> str:
-    """Why the metric has no features of the model to look at, or nothing."""
+    """Return why the metric has no features of the model, or an empty text."""
     if not metric.spec.needs & {"features", "views"} or model.entry.spec.features is not None:
         return ""
-    return f"{metric.name} looks at features, and {model.entry.name} ({model.label}) declares no `features`"
+    return f"{metric.name} needs features, and {model.entry.name} ({model.label}) declares no `features`"
 
 
 def changed_fields(record: Any) -> dict[str, Any]:
-    """The fields of a dataclass instance that differ from their defaults, in order, without runtime ones."""
+    """Return the fields of a dataclass instance that differ from their defaults, in order, without runtime ones."""
     changed: dict[str, Any] = {}
     for item in dataclasses.fields(record) if record is not None else ():
         default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default

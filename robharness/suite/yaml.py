@@ -20,7 +20,7 @@ class _Loader(yaml.SafeLoader):
         tag = getattr(self.peek_event(), "tag", None)  # type: ignore[no-untyped-call]
         node = super().compose_node(parent, index)
         if tag is not None and node is not None:
-            node.tag = _TAGGED + tag  # a tag that somebody wrote, be it as harmless as !!int
+            node.tag = _TAGGED + tag  # a written tag, even a harmless one such as !!int
         return node
 
 
@@ -41,7 +41,10 @@ _ENDLESS = f"nested too deeply, or more than {_MOST_VALUES} values"
 class Document:
     """A YAML text as plain data.
 
-    values, keys: path -> (line, column), from 1. errors: (line, column, path, sentence).
+    data: the plain data.
+    values: path -> (line, column) of the value, from 1.
+    keys: path -> (line, column) of the key, from 1.
+    errors: (line, column, path, sentence) each.
     """
 
     data: Any
@@ -51,7 +54,7 @@ class Document:
 
 
 def parse(text: str) -> Document:
-    """The document in this text. What is wrong with it is in `errors`, and never raised."""
+    """Return the document in a text. Its errors are in `errors` and never raised."""
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:

@@ -19,7 +19,7 @@ from robharness.evaluation.loading import LoadedModel
 from robharness.evaluation.referee import Outcome
 from robharness.evaluation.rng import ExampleRNG, global_seed
 from robharness.planning.cells import Cell
-from robharness.specs import Access, AttackSpec, Norm
+from robharness.specs import Access, Norm
 from robharness.testing.contract import Subject, params_of
 from robharness.testing.toys import Toy
 
@@ -48,10 +48,9 @@ class Variant:
         return ", ".join(f"{key}: {value}" for key, value in self.options.items()) or "its defaults"
 
     @property
-    def spec(self) -> AttackSpec:
+    def spec(self) -> Any:
         """The attack's spec."""
-        spec: AttackSpec = self.attack.entry.spec
-        return spec
+        return self.attack.entry.spec
 
     @property
     def judging_passes(self) -> int:
@@ -65,7 +64,7 @@ def variants(attack: Subject) -> list[Variant]:
 
     Raises UserError if no variant has valid options.
     """
-    spec: AttackSpec = attack.entry.spec
+    spec = attack.entry.spec
     found: list[Variant] = []
     problems = []
     for more in [{}, *({"norm": norm} for norm in NORMS)]:

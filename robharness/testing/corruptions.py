@@ -18,7 +18,7 @@ from robharness.evaluation.batch import Batch
 from robharness.evaluation.images import on_canvas
 from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws, global_seed
 from robharness.plugins import discover
-from robharness.specs import CorruptionSpec, Perturbed
+from robharness.specs import Corruption, Perturbed
 from robharness.testing.contract import Broken, Subject
 
 SIDE, COUNT, FRAMES = 64, 4, 3
@@ -111,7 +111,7 @@ def corrupted(
     spec = _spec(corruption)
     batch = batch or _batch(canvas, rows)
     if spec.open is not None:
-        built = spec.open(corruption.params, corruption.data_root)
+        built: Corruption = spec.open(corruption.params, corruption.data_root)
     else:
         assert spec.build is not None
         built = spec.build(corruption.params)
@@ -168,7 +168,5 @@ def _pixels(returned: Tensor | Perturbed) -> Tensor:
     return returned.x if isinstance(returned, Perturbed) else returned
 
 
-def _spec(corruption: Subject) -> CorruptionSpec:
-    spec: Any = corruption.entry.spec
-    found: CorruptionSpec = spec
-    return found
+def _spec(corruption: Subject) -> Any:
+    return corruption.entry.spec

@@ -221,7 +221,7 @@ def digests(model: Subject) -> tuple[str, str]:
 def _spec(model: Subject) -> ModelSpec:
     """Return the spec with the fields that depend on its options."""
     spec: ModelSpec = model.entry.spec
-    return replace(spec, **(spec.given(model.params) if spec.given else {}))
+    return replace(spec, **(model.entry.spec.given(model.params) if spec.given else {}))
 
 
 def _classifier(model: Subject) -> Classifier:

@@ -140,7 +140,7 @@ def test_the_same_attack_on_another_model_or_in_8_bits_is_another_cell():
     ]
     for way in ways:
         [said] = refused(way, way | {"eps": "2/2"}, models=TWO)
-        assert "is asked for in line" in said
+        assert "is already in line" in said
 
 
 def test_the_source_is_a_model_of_the_suite_that_takes_the_same():

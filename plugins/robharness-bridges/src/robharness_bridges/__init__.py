@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from robharness import AttackSpec, Budget, Cost, ThreatModel, hookimpl
 from robharness_bridges import libraries
 from robharness_bridges.libraries import available
-
-if TYPE_CHECKING:
-    from robharness import Attack
 
 __all__ = ["FoolboxParams", "Options", "PyautoattackParams", "TorchattacksParams", "available", "robharness_attacks"]
 
@@ -111,24 +108,6 @@ class PyautoattackParams:
         libraries.library("pyautoattack")
 
 
-def _foolbox(params: FoolboxParams) -> Attack:
-    from robharness_bridges.attacks import Foolbox
-
-    return Foolbox(params)
-
-
-def _torchattacks(params: TorchattacksParams) -> Attack:
-    from robharness_bridges.attacks import Torchattacks
-
-    return Torchattacks(params)
-
-
-def _pyautoattack(params: PyautoattackParams) -> Attack:
-    from robharness_bridges.attacks import Pyautoattack
-
-    return Pyautoattack(params)
-
-
 _AUTOATTACK = {
     "apgd-ce": (515, 505),
     "apgd-dlr": (515, 505),
@@ -169,7 +148,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         params=FoolboxParams,
         threat=lambda params: ThreatModel(norm=params.norm),
         cost=_cost_of_foolbox,
-        build=_foolbox,
+        build="robharness_bridges.attacks:Foolbox",
         randomness="global",
     )
     yield AttackSpec(
@@ -179,7 +158,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         params=TorchattacksParams,
         threat=lambda params: ThreatModel(norm=params.norm),
         cost=_cost_of_torchattacks,
-        build=_torchattacks,
+        build="robharness_bridges.attacks:Torchattacks",
         randomness="global",
         inputs=frozenset({"image"}),
     )
@@ -190,7 +169,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         params=PyautoattackParams,
         threat=lambda params: ThreatModel(norm=params.norm),
         cost=_cost_of_pyautoattack,
-        build=_pyautoattack,
+        build="robharness_bridges.attacks:Pyautoattack",
         randomness="global",
         inputs=frozenset({"image"}),
     )

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from robharness import DataRef, InputSpec, ModelSpec, Train, hookimpl
 from robharness_contrastive import params
 from robharness_contrastive.metrics import robharness_figures, robharness_metrics
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from robharness import TrainingJob
 
 __all__ = ["RECIPES", "robharness_figures", "robharness_metrics", "robharness_models"]
 
@@ -29,18 +23,6 @@ RECIPES: Mapping[str, tuple[type, str, str]] = {
     "tclr": (params.TCLR, "TCLR, temporal contrast within a video", "https://arxiv.org/abs/2101.07974"),
 }
 """By the model's name: the class of its recipe, a summary, and its paper."""
-
-
-def _train(job: TrainingJob) -> None:
-    from robharness_contrastive.loop import train
-
-    train(job)
-
-
-def _build(recipe: Any, weights: Path) -> nn.Module:
-    from robharness_contrastive.loop import build
-
-    return build(recipe, weights)
 
 
 def declared_input(recipe: params.Recipe) -> Mapping[str, Any]:
@@ -59,8 +41,8 @@ def robharness_models() -> Iterator[ModelSpec]:
         yield ModelSpec(
             name=name,
             summary=f"{summary}; trained by a recipe",
-            build=_build,
-            weights=Train(data=_data, train=_train, base=params.base, revision=2),
+            build="robharness_contrastive.loop:build",
+            weights=Train(data=_data, train="robharness_contrastive.loop:train", base=params.base, revision=2),
             params=recipe,
             given=declared_input,
             features="features",

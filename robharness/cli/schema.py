@@ -1,0 +1,24 @@
+"""`robharness schema`: the JSON Schema of suites, for editors."""
+
+from __future__ import annotations
+
+import click
+
+from robharness.cli import options
+
+
+@click.command("schema", short_help="Print the JSON Schema of suites, for editors.")
+@options.plugin
+@options.debug
+def command(plugins: tuple[str, ...], debug: bool) -> int:
+    """Print the JSON Schema of suites, with the options of every installed plugin.
+
+    Editors check and complete suites with it: robharness schema > suite.schema.json
+    """
+    import json
+
+    from robharness.plugins.discovery import discover
+    from robharness.suite.schema import json_schema
+
+    click.echo(json.dumps(json_schema(discover(plugins)), indent=2))
+    return 0

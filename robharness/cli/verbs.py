@@ -1,0 +1,68 @@
+"""The verbs of the command line: built-in ones, a module each, and those that plugins add."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from robharness.errors import did_you_mean
+
+VERBS = {
+    "run": "Compute the missing cells of a suite, and report.",
+    "train": "Train the missing models of a suite; compute nothing else.",
+    "plan": "Show the cells of a suite, done and missing; compute nothing.",
+    "report": "Report the stored results of a suite.",
+    "verify": "Test a model on a few examples against its published accuracy.",
+    "merge": "Copy the contents of other stores into one.",
+    "export-adversarial": "Write adversarial examples to files.",
+    "export-corruptions": "Write corrupted images to files, in the layout of ImageNet-C or CIFAR-C.",
+    "list": "List plugins, models, attacks, corruptions, datasets, metrics or artefacts.",
+    "schema": "Print the JSON Schema of suites, for editors.",
+}
+"""Built-in verbs with the line that `robharness --help` shows, so that it imports no module of a verb."""
+
+
+class Verbs(click.Group):
+    """The group of all verbs. A verb's module is imported when it is called; plugins are loaded for other words."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        command: click.Command = import_module(f"robharness.cli.{name.replace('-', '_')}").command
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+        with formatter.section("Plugins may add commands"):
+            formatter.write_text("robharness list plugins")
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not args or args[0] in VERBS or args[0].startswith("-"):
+            return super().resolve_command(context, args)
+        name, *words = args
+        plugins, words = _plugin_options(words)
+        from robharness.plugins.discovery import discover
+
+        commands = {command: found for command, (_, found) in discover(plugins).commands.items()}
+        if name in commands:
+            return name, commands[name], words
+        known = [*VERBS, *commands]
+        context.fail(f"no verb '{name}'{did_you_mean(name, known)} Verbs: {', '.join(known)}")
+
+
+def _plugin_options(words: list[str]) -> tuple[list[str], list[str]]:
+    """Return the values of `-p`, which a plugin's verb need not declare, and the other words."""
+    plugins, others, rest = [], [], iter(words)
+    for word in rest:
+        if word == "-p":
+            plugins += [value for value in [next(rest, None)] if value is not None]
+        else:
+            others.append(word)
+    return plugins, others

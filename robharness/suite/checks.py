@@ -1,0 +1,222 @@
+"""Checks across the records of a suite. Each adds its errors to the reader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from robharness.errors import did_you_mean
+from robharness.plugins import Entry
+from robharness.suite import yaml
+from robharness.suite.baselines import BASELINES, Baseline
+from robharness.suite.fields import FieldReader
+from robharness.suite.records import DEFAULT_CANVAS, Header
+from robharness.suite.resolved import Model, Perturbation, unrepresented
+
+Models = Sequence[tuple[yaml.Path, Model]]
+"""Each model with its path in the suite."""
+Perturbations = Sequence[tuple[yaml.Path, Perturbation]]
+"""Each perturbation with its path in the suite."""
+
+
+def compat(reader: FieldReader, header: Header | None, canvas: int | None, dataset: Entry | None) -> None:
+    """Check that a suite with `compat: imagenet-c` has images and a canvas of 224 pixels."""
+    if header is None or header.compat == "none":
+        return
+    if dataset is not None and dataset.spec.kind != "image":
+        sentence = f"ImageNet-C has images, {dataset.name} holds {dataset.spec.kind}s; leave `compat` out"
+        reader.error(("compat",), sentence)
+    elif canvas != DEFAULT_CANVAS:
+        found = "the suite has none" if canvas is None else f"the suite has {canvas}"
+        sentence = f"ImageNet-C has a canvas of {DEFAULT_CANVAS}, {found}; write `canvas: {DEFAULT_CANVAS}`"
+        reader.error(("compat",), sentence)
+
+
+def baseline(
+    reader: FieldReader, header: Header | None, models: Models, dataset: Entry | None
+) -> Baseline | str | None:
+    """Check the baseline of corruption errors; return its published table, or the label of a model of the suite."""
+    name, labels = header.baseline if header else None, [model.label for _, model in models]
+    if name is None:
+        return None
+    if name not in BASELINES:
+        if name not in labels:
+            hint = nearest_or_all(name, [*BASELINES, *labels])
+            reader.error(("baseline",), f"no published table and no model's label is '{name}'{hint}")
+        return name
+    table = BASELINES[name]
+    if name in labels:
+        reader.error(("baseline",), f"'{name}' is a published table; give the model of that label another one")
+    if dataset is not None and dataset.spec.labels != table.labels:
+        sentence = f"the table of {table.name} is of the labels '{table.labels}', {dataset.name} has"
+        reader.error(("baseline",), f"{sentence} '{dataset.spec.labels}'; name a model's label instead")
+    return table
+
+
+def gap(reader: FieldReader, suite: dict[str, Any], header: Header | None, models: Models, *, open_end: bool) -> None:
+    """Check that both ends of `gap` are labels of columns, and differ.
+
+    open_end: models may be added later, so that labels may be unknown.
+    """
+    if header is None or header.gap is None:
+        return
+    columns = [model.run_of or model.label for _, model in models]
+    labels = list(dict.fromkeys([*columns, *labels_as_written(reader, suite)]))
+    for at, label in enumerate(header.gap):
+        if label not in labels and not open_end:
+            reader.error(("gap", at), f"no model has the label '{label}'{nearest_or_all(label, labels)}")
+    if header.gap[0] == header.gap[1]:
+        reader.error(("gap",), f"the gap lies between two models, and '{header.gap[0]}' is one")
+
+
+def canvas(reader: FieldReader, header: Header | None, corrupts: bool, perturbations: Perturbations) -> int | None:
+    """Return the side of the canvas in pixels, as the suite or else its corruptions define it; None without one.
+
+    corrupts: whether the suite lists corruptions, including those with errors.
+    """
+    wanted = "auto" if header is None else header.canvas
+    if wanted == "none" and corrupts:
+        reader.error(("canvas",), "corruptions need a canvas: a side in pixels, such as 224")
+    corruptions = [(path, p.entry) for path, p in perturbations if p.kind == "corruption"]
+    fixed = [entry.spec.canvas for _, entry in corruptions if entry.spec.canvas is not None]
+    if wanted == "auto":
+        wanted = (fixed or [DEFAULT_CANVAS])[0] if corrupts else "none"
+    for path, entry in corruptions:
+        if wanted != "none" and entry.spec.canvas not in (None, wanted):
+            sentence = f"{entry.name} has images of {entry.spec.canvas} px, the canvas has {wanted}"
+            reader.error((*path, "corruption"), f"{sentence}; write `canvas: {entry.spec.canvas}`")
+    return None if wanted == "none" else int(wanted)
+
+
+def fit(
+    reader: FieldReader, models: Models, perturbations: Perturbations, dataset: Entry | None, canvas: int | None
+) -> None:
+    """Check labels, kinds of input and crops of models, data set and perturbations against each other."""
+    for path, model in models:
+        spec = model.entry.spec
+        if dataset is None:
+            continue
+        if spec.labels != dataset.spec.labels:
+            sentence = f"{model.entry.name} has labels '{spec.labels}', {dataset.name} has '{dataset.spec.labels}'"
+            reader.error((*path, "model"), f"{sentence}. See: robharness list models")
+        if spec.input.kind != dataset.spec.kind:
+            sentence = f"{model.entry.name} takes {spec.input.kind}s, {dataset.name} holds {dataset.spec.kind}s"
+            reader.error((*path, "model"), f"{sentence}. See: robharness list datasets")
+        clips = spec.clips
+        if canvas is not None and clips is not None and clips.crops > 1:
+            sentence = f"{model.entry.name} crops {clips.crops} squares of a frame, and a canvas is one square"
+            reader.error((*path, "model"), f"{sentence}; write `preprocessing: {{clips: {{crops: 1}}}}` beside it")
+    kinds = {model.entry.spec.input.kind: model for _, model in reversed(models)}
+    for path, perturbation in perturbations:
+        for kind, model in kinds.items():
+            if kind not in perturbation.entry.spec.inputs:
+                sentence = f"{perturbation.entry.name} does not take {kind}s, as {model.entry.name} does"
+                reader.error((*path, perturbation.kind), sentence)
+        for _, model in models:
+            _surrogate_fits(reader, path, perturbation, model)
+
+
+def _surrogate_fits(reader: FieldReader, path: yaml.Path, perturbation: Perturbation, model: Model) -> None:
+    """Check that the attack can be crafted on its surrogate (else on the model itself) and judged by this model."""
+    surrogate, spec = perturbation.surrogate or model, model.entry.spec
+    attacks_features = perturbation.kind == "attack" and perturbation.entry.spec.access == "features"
+    if attacks_features and surrogate.entry.spec.features is None:
+        sentence = f"{surrogate.entry.name} declares no `features`, which {perturbation.entry.name} attacks"
+        reader.error((*path, "attack"), f"{sentence}. See: robharness list models")
+    if (spec.input, spec.preprocessing) != (surrogate.entry.spec.input, surrogate.entry.spec.preprocessing):
+        sentence = f"{model.label} takes other inputs than {surrogate.label}, on which the attack is crafted"
+        reader.error((*path, "source"), f"{sentence}; both need one `input` and `preprocessing`")
+
+
+def needed(reader: FieldReader, suite: dict[str, Any], models: Models) -> None:
+    """Check that the suite stores what its metrics need; perturbations with errors of their own count as present."""
+    corrupts = any(True for _ in reader.items(suite, "corruptions"))
+    has_distances = any("eps" not in ref for _, ref in reader.items(suite, "attacks"))
+    names = suite.get("metrics")
+    for index, name in enumerate(names if isinstance(names, list) else []):
+        metric = reader.registry.metrics.get(name) if isinstance(name, str) else None
+        if metric is None:
+            continue
+        for sentence in dict.fromkeys(unrepresented(metric, model) for _, model in models):
+            if sentence:
+                reader.error(("metrics", index), f"{sentence}. See: robharness list models")
+        if "views" in metric.spec.needs and not corrupts:
+            sentence = f"{metric.name} compares an example with its corrupted versions, and there is no corruption"
+            reader.error(("metrics", index), f"{sentence}; write one under `corruptions:`")
+        if "distances" in metric.spec.needs and not has_distances:
+            sentence = f"{metric.name} needs distances, and there is no attack without `eps`"
+            reader.error(("metrics", index), f"{sentence}; write one under `attacks:`")
+
+
+def unique(reader: FieldReader, models: Models, perturbations: Perturbations) -> None:
+    """Check that labels, the reference model and perturbations occur once."""
+    seen: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
+    for path, model in models:
+        column = model.run_of or model.label
+        taken = model.label if model.label in seen else column
+        other = seen.get(model.label, columns.get(column, path[1]))
+        if model.label in seen or other != path[1]:
+            line = reader.line(("models", other))
+            reader.error(path, f"the label '{taken}' is taken by the model in line {line}; give it a `label:`")
+        seen.setdefault(model.label, path[1])
+        columns.setdefault(column, path[1])
+    references = [path for path, model in models if model.reference]
+    for path in references[1:]:
+        reader.error((*path, "reference"), "only one model can be the reference")
+    for index, (path, perturbation) in enumerate(perturbations):
+        for earlier, other in perturbations[:index]:
+            if _are_equal(perturbation, other):
+                reader.error(path, f"{perturbation.name} is already in line {reader.line(earlier)}")
+                break
+
+
+def expected(
+    reader: FieldReader, suite: dict[str, Any], models: Models, perturbations: Perturbations, metrics: list[Entry]
+) -> tuple[dict[str, Any], str]:
+    """Check the published numbers; return them by label and name, and their source."""
+    raw = suite.get("expected")
+    if not isinstance(raw, dict):
+        if raw is not None:
+            reader.error(
+                ("expected",),
+                "'expected' is a mapping of labels to mappings of cells to percentages, and of metrics to numbers",
+            )
+        return {}, ""
+    numbers = {label: raw[label] for label in raw if label != "source"}
+    wanted = reader.record(dict[str, dict[str, float]], numbers, ("expected",))
+    labels = [*(model.label for _, model in models), *labels_as_written(reader, suite)]
+    names = ["clean", *[perturbation.name for _, perturbation in perturbations], *[entry.name for entry in metrics]]
+    for label in numbers:
+        if label not in labels:
+            sentence = f"no model has the label '{label}'{did_you_mean(label, labels)}"
+            reader.error(("expected", label), sentence, at_key=True)
+        for name in numbers[label] if isinstance(numbers[label], dict) else ():
+            if name not in names:
+                sentence = f"no cell and no metric is called '{name}'{did_you_mean(name, names)}"
+                reader.error(("expected", label, name), sentence, at_key=True)
+    return wanted or {}, str(raw.get("source") or "")
+
+
+def labels_as_written(reader: FieldReader, suite: dict[str, Any]) -> list[str]:
+    """Return the labels of all models in the file, including models with errors."""
+    return [str(ref.get("label") or ref["model"]) for _, ref in reader.items(suite, "models")]
+
+
+def nearest_or_all(word: str, known: Sequence[str]) -> str:
+    """Return the suggestion of the nearest known word, or the list of all."""
+    return did_you_mean(word, known) or f"; there are {', '.join(known)}"
+
+
+def _are_equal(one: Perturbation, other: Perturbation) -> bool:
+    """Whether both are the same perturbation, also if 0.5 is written as 1/2."""
+    if _setting(one) != _setting(other):
+        return False
+    if one.name == other.name:
+        return True
+    return (one.params, one.eps, one.severity) == (other.params, other.eps, other.severity)
+
+
+def _setting(perturbation: Perturbation) -> tuple[Any, ...]:
+    surrogate = perturbation.surrogate and perturbation.surrogate.label
+    return perturbation.entry.name, bool(perturbation.nested), surrogate, perturbation.eight_bit
