@@ -12,15 +12,13 @@ from torchvision import models
 from torchvision.models import video
 
 from robharness import UserError, normalized
+from robharness.specs.conventions import NORMALIZATIONS
 
 SMALL_IMAGE = 96
 """Side in pixels below which a ResNet has CIFAR's stem: a 3 x 3 convolution of stride 1, no pooling."""
 
-MEAN_STD: dict[str, tuple[Sequence[float], Sequence[float]]] = {
-    "datasets/cifar-10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    "datasets/cifar-100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
-}
-"""Means and standard deviations by data set, from SupContrast. Other data are not normalised."""
+MEAN_STD = {f"datasets/{name}": NORMALIZATIONS[name] for name in ("cifar-10", "cifar-100")}
+"""Means and standard deviations by data set. Other data are not normalised."""
 
 
 class Encoder(nn.Module):

@@ -11,34 +11,34 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from robharness import CorruptionSpec, hookimpl
+from robharness.specs.conventions import CORRUPTION_GROUPS
 from robharness_corruptions.params import CorruptionParams, FrostParams
 
 if TYPE_CHECKING:
     from robharness import Corruption
 
-# Name, group, randomness and summary. Names are those of `imagecorruptions`. Groups are those of the paper's Table 6:
-# ImageNet-C and `imagecorruptions` count brightness as weather, the paper as digital, and slopes per group depend on
-# it. The last four are for validation and not part of the benchmark; corruptions/* does not match their names.
+# Name, randomness and summary. Names and groups are those of `CORRUPTION_GROUPS`; corruptions/* does not match the last
+# four, whose names begin with "extra/".
 CORRUPTIONS = (
-    ("gaussian_noise", "noise", "example", "Gaussian noise"),
-    ("shot_noise", "noise", "example", "Poisson noise of few photons"),
-    ("impulse_noise", "noise", "example", "Salt-and-pepper noise: values set to black or white"),
-    ("brightness", "digital", "none", "Brighter: larger value in HSV"),
-    ("contrast", "digital", "none", "Lower contrast around the mean of each channel"),
-    ("pixelate", "digital", "none", "Low resolution: resized down and up"),
-    ("elastic_transform", "digital", "example", "Pixels displaced along a smooth random field"),
-    ("jpeg_compression", "digital", "none", "JPEG compression of low quality"),
-    ("defocus_blur", "blur", "none", "Defocus: blurred with a disk"),
-    ("motion_blur", "blur", "example", "Motion blur in a random direction"),
-    ("glass_blur", "blur", "example", "Frosted glass: nearby pixels exchanged between two blurs"),
-    ("zoom_blur", "blur", "none", "Mean over increasing zooms"),
-    ("fog", "weather", "example", "Fog: a fractal cloud added"),
-    ("frost", "weather", "example", "Frost: a crop of a photo of ice added"),
-    ("snow", "weather", "example", "Snowflakes with motion blur"),
-    ("extra/speckle_noise", "extra", "example", "Gaussian noise proportional to the value"),
-    ("extra/gaussian_blur", "extra", "none", "Gaussian blur"),
-    ("extra/spatter", "extra", "example", "Drops of water or mud"),
-    ("extra/saturate", "extra", "none", "Lower or higher saturation in HSV"),
+    ("gaussian_noise", "example", "Gaussian noise"),
+    ("shot_noise", "example", "Poisson noise of few photons"),
+    ("impulse_noise", "example", "Salt-and-pepper noise: values set to black or white"),
+    ("brightness", "none", "Brighter: larger value in HSV"),
+    ("contrast", "none", "Lower contrast around the mean of each channel"),
+    ("pixelate", "none", "Low resolution: resized down and up"),
+    ("elastic_transform", "example", "Pixels displaced along a smooth random field"),
+    ("jpeg_compression", "none", "JPEG compression of low quality"),
+    ("defocus_blur", "none", "Defocus: blurred with a disk"),
+    ("motion_blur", "example", "Motion blur in a random direction"),
+    ("glass_blur", "example", "Frosted glass: nearby pixels exchanged between two blurs"),
+    ("zoom_blur", "none", "Mean over increasing zooms"),
+    ("fog", "example", "Fog: a fractal cloud added"),
+    ("frost", "example", "Frost: a crop of a photo of ice added"),
+    ("snow", "example", "Snowflakes with motion blur"),
+    ("speckle_noise", "example", "Gaussian noise proportional to the value"),
+    ("gaussian_blur", "none", "Gaussian blur"),
+    ("spatter", "example", "Drops of water or mud"),
+    ("saturate", "none", "Lower or higher saturation in HSV"),
 )
 
 
@@ -57,7 +57,9 @@ def _reference(name: str, draws: bool, params: None) -> Corruption:
 
 @hookimpl
 def robharness_corruptions() -> Iterator[CorruptionSpec]:
-    for name, group, randomness, summary in CORRUPTIONS:
+    for corruption, randomness, summary in CORRUPTIONS:
+        group = CORRUPTION_GROUPS[corruption]
+        name = f"extra/{corruption}" if group == "extra" else corruption
         yield CorruptionSpec(
             name=name,
             summary=summary,

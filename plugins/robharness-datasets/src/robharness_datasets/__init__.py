@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from robharness import CorruptionSpec, DatasetSpec, hookimpl
+from robharness.specs.conventions import CORRUPTION_GROUPS
 from robharness_datasets.cifar import open_cifar
 from robharness_datasets.cifar_c import open_cifar_c
 from robharness_datasets.folder import open_folder, open_imagenet_folder
@@ -16,30 +17,8 @@ from robharness_datasets.imagenet import open_imagenet
 from robharness_datasets.imagenet_c import open_imagenet_c
 from robharness_datasets.ucf101 import SPEC as UCF101
 
-# Name, group, archive of ImageNet-C. The groups are those of the paper's Table 6, which counts brightness as digital;
-# the publisher counts it as weather. The last four belong neither to the benchmark nor to the paper. Their prefix is
-# "-extra", so that the pattern imagenet-c/* matches only the 15 corruptions of the benchmark.
-_CORRUPTIONS = (
-    ("gaussian_noise", "noise", "noise"),
-    ("shot_noise", "noise", "noise"),
-    ("impulse_noise", "noise", "noise"),
-    ("brightness", "digital", "weather"),
-    ("contrast", "digital", "digital"),
-    ("pixelate", "digital", "digital"),
-    ("elastic_transform", "digital", "digital"),
-    ("jpeg_compression", "digital", "digital"),
-    ("defocus_blur", "blur", "blur"),
-    ("motion_blur", "blur", "blur"),
-    ("glass_blur", "blur", "blur"),
-    ("zoom_blur", "blur", "blur"),
-    ("fog", "weather", "weather"),
-    ("frost", "weather", "weather"),
-    ("snow", "weather", "weather"),
-    ("speckle_noise", "extra", "extra"),
-    ("gaussian_blur", "extra", "extra"),
-    ("spatter", "extra", "extra"),
-    ("saturate", "extra", "extra"),
-)
+# The archive of ImageNet-C with a corruption, if it has another name than the corruption's group.
+_ARCHIVES = {"brightness": "weather"}
 
 
 @hookimpl
@@ -82,13 +61,14 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
 
 @hookimpl
 def robharness_corruptions() -> Iterator[CorruptionSpec]:
-    for name, group, archive in _CORRUPTIONS:
+    for name, group in CORRUPTION_GROUPS.items():
+        # The pattern imagenet-c/* matches only the 15 corruptions of the benchmark.
         title, extra = name.replace("_", " "), "-extra" if group == "extra" else ""
         yield CorruptionSpec(
             name=f"imagenet-c{extra}/{name}",
             summary=f"ImageNet-C's {title} as published, 224 px",
             group=group,
-            open=partial(open_imagenet_c, name, archive),
+            open=partial(open_imagenet_c, name, _ARCHIVES.get(name, group)),
             canvas=224,
             randomness="none",
         )

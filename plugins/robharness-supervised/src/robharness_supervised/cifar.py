@@ -7,7 +7,7 @@ VITA-Group/Adversarial-Contrastive-Learning, kuangliu/pytorch-cifar, vturrisi/so
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,22 +18,13 @@ from torchvision import models
 
 from robharness import UserError, normalized
 from robharness.checkpoints import Layout, state
+from robharness.specs.conventions import NORMALIZATIONS, Normalization
 from robharness_supervised import files
 
 if TYPE_CHECKING:
     from robharness_supervised import Cifar
 
-Normalisation = tuple[Sequence[float], Sequence[float]]
-"""Mean and standard deviation per channel, for inputs in [0, 1]."""
-
-IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-NONE: Normalisation = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-CIFAR: Mapping[str, Normalisation] = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
-}
-"""Constants of SupContrast and kuangliu; their CIFAR-10 standard deviations are averages of per-image values."""
-SOLO_LEARN: Normalisation = ((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261))
+SOLO_LEARN: Normalization = ((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261))
 """Constants of solo-learn, for both data sets."""
 
 _SHORTCUT = (r"\.shortcut\.", ".downsample.")
@@ -159,12 +150,15 @@ def _padding(params: Cifar, layout: str) -> int:
     return params.stem_padding
 
 
-def _normalisation(data: str, params: Cifar, content: Any, layout: Layout) -> Normalisation:
-    """Return the normalisation of the parameters, of the file or of the layout."""
-    constants = {"cifar": CIFAR[data], "imagenet": IMAGENET, "none": NONE}
+def _normalisation(data: str, params: Cifar, content: Any, layout: Layout) -> Normalization:
+    """Return the normalisation of the parameters, of the file or of the layout.
+
+    data: "cifar10" or "cifar100".
+    """
+    none, imagenet, cifar = (NORMALIZATIONS[name] for name in ("none", "imagenet", data.replace("cifar", "cifar-")))
     if params.normalize != "auto":
-        return constants[params.normalize]
+        return {"cifar": cifar, "imagenet": imagenet, "none": none}[params.normalize]
     if layout.name == "acl":  # the networks normalise with buffers that the file contains
         buffers = state(content, replace(layout, rename=(), drop=(r"(?!normalize\.)",)))
-        return (buffers["normalize.mean"].tolist(), buffers["normalize.std"].tolist()) if buffers else IMAGENET
-    return {"rocl": NONE, "solo-learn": SOLO_LEARN}.get(layout.name, CIFAR[data])
+        return (buffers["normalize.mean"].tolist(), buffers["normalize.std"].tolist()) if buffers else imagenet
+    return {"rocl": none, "solo-learn": SOLO_LEARN}.get(layout.name, cifar)

@@ -16,12 +16,9 @@ from torchvision.models import resnet50
 
 from robharness import UserError, checkpoints, normalized
 from robharness.checkpoints import Layout
+from robharness.specs import conventions
 
-NORMALIZATIONS = {
-    "swav": ((0.485, 0.456, 0.406), (0.228, 0.224, 0.225)),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-}
+NORMALIZATIONS = {"swav": ((0.485, 0.456, 0.406), (0.228, 0.224, 0.225)), **conventions.NORMALIZATIONS}
 """Name -> mean and standard deviation per channel. Source of "swav": main_swav.py and eval_linear.py."""
 
 _HINT = (

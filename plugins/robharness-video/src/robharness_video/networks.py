@@ -15,10 +15,11 @@ from torchvision.models import video
 
 from robharness import UserError, normalized
 from robharness.checkpoints import Layout, load, read
+from robharness.specs.conventions import NORMALIZATIONS
 
 ARCHITECTURES = {"r2plus1d-18": video.r2plus1d_18, "r3d-18": video.r3d_18}
 MEAN_STD = {
-    "none": ((0.0,) * 3, (1.0,) * 3),
+    "none": NORMALIZATIONS["none"],
     "kinetics-400": ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)),  # torchvision's VideoClassification
 }
 CLASSES = 101
