@@ -249,7 +249,7 @@ def test_a_loose_file_is_a_plugin_under_its_stem(tmp_path):
     assert str(entry.origin) == str(file)
     digests = {entry.origin.digest}
     file.write_text(GOOD + "\n# changed\n")
-    digests.add(discover([str(file)]).find("models", "mine/net").source.digest)
+    digests.add(discover([str(file)]).find("models", "mine/net").origin.digest)
     assert len(digests) == 2
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests)
 
@@ -348,7 +348,7 @@ def test_a_name_that_is_not_there(kind, name, said):
 def test_a_plugin_says_what_it_stands_on(install):
     requires = ["robharness", "click>=8", "not-there-at-all", "numpy; extra == 'big'", "no requirement!"]
     install("zeta", requires=requires)
-    source = discover().find("models", "zeta/net").source
+    source = discover().find("models", "zeta/net").origin
     click = importlib.metadata.version("click")
     assert dependency_versions(source) == [f"click {click}", "not-there-at-all (not installed)"]
     assert dependency_versions(PluginOrigin(namespace="x", distribution="./x.py")) == []
