@@ -121,7 +121,7 @@ def test_a_suffix_of_two_plugins_goes_to_neither(shell, path, tmp_path, ink):
 def test_what_a_program_reads_of_a_list_has_a_line_per_row(shell):
     listed = shell("list", "models", "toys/*", COLUMNS="40").stdout.splitlines()
     names = [row["name"] for row in json.loads(shell("list", "models", "toys/*", "--json").stdout)]
-    assert [line.split()[0] for line in listed[3:] if line.strip()] == names
+    assert [line.split()[0] for line in listed[2:] if line.strip()] == names
 
 
 def test_only_limit_fresh(shell, path):

@@ -129,21 +129,37 @@ def _plugins(registry: Any) -> list[dict[str, Any]]:
 
 
 def _show(rows: list[dict[str, Any]], kind: str) -> None:
+    if not rows:
+        click.echo(f"no {kind}: no installed plugin provides any. Try: robharness list plugins")
+        return
+    shown = [name for name in rows[0] if kind == "plugins" or name != "plugin"]
+    columns = [name for name in shown if any(row[name] not in ("", None) for row in rows)]
+    headings = [HEADINGS.get(name, name) for name in columns]
+    cells = [[str(row[name]) for name in columns] for row in rows]
+    if sys.stdout.isatty():
+        _print_table(headings, columns, cells)
+    else:
+        _print_lines(headings, cells)
+
+
+def _print_lines(headings: list[str], cells: list[list[str]]) -> None:
+    """Print a line per row, however long, for a pipe or a file. No rich, which takes longer than the list itself."""
+    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+    for row in (headings, ["─" * width for width in widths], *cells):
+        click.echo("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_table(headings: list[str], columns: list[str], cells: list[list[str]]) -> None:
+    """Print a table as wide as the terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    # In a pipe, a row is a line, however long; rich assumes a width of 80 and would fold it.
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 1000)
-    if not rows:
-        console.print(f"no {kind}: no installed plugin provides any. Try: robharness list plugins")
-        return
-    shown = [name for name in rows[0] if kind == "plugins" or name != "plugin"]
-    columns = [name for name in shown if any(row[name] not in ("", None) for row in rows)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        table.add_column(HEADINGS.get(name, name), no_wrap=name == "name", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(str(row[name]), style="red" if name == "problem" else "") for name in columns))
-    console.print(table)
+    for name, heading in zip(columns, headings, strict=True):
+        table.add_column(heading, no_wrap=name == "name", overflow="fold")
+    for row in cells:
+        styles = ("red" if name == "problem" else "" for name in columns)
+        table.add_row(*(Text(cell, style=style) for cell, style in zip(row, styles, strict=True)))
+    Console(file=sys.stdout).print(table)

@@ -18,12 +18,10 @@ from types import ModuleType
 from typing import Any
 
 import pluggy
-from packaging.utils import canonicalize_name
-from packaging.version import Version
 
 from robharness.errors import PluginLoadError, did_you_mean
 from robharness.plugins import hookspecs
-from robharness.plugins.provenance import requirements_that_hold
+from robharness.plugins.provenance import canonical_name, requirements_that_hold
 from robharness.plugins.registry import (
     BUILT_IN_COMMANDS,
     BUILT_IN_SUFFIXES,
@@ -34,6 +32,8 @@ from robharness.plugins.registry import (
 )
 
 GROUP = "robharness"
+_OWN_REQUIREMENT = re.compile(r"\s*robharness\s*(?:\[[^]]*\]\s*)?[^\s\w.;-]", re.IGNORECASE)
+"""A requirement on robharness that names versions or a place; others fit always."""
 _HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("robharness_"))
 
 
@@ -87,7 +87,7 @@ def installed_plugins() -> Iterator[tuple[PluginOrigin, Any]]:
                 requires = metadata.get_all("Requires-Dist") or distribution.requires or []
             except Exception:
                 name, version, requires = "a nameless package", "", []
-            mark = (canonicalize_name(name), entry_point.name)
+            mark = (canonical_name(name), entry_point.name)
             if mark in seen:
                 continue
             seen.add(mark)
@@ -133,16 +133,18 @@ class _Incompatible(Exception):
 
 
 @cache
-def _own_version() -> Version:
-    return Version(importlib.metadata.version("robharness"))
+def _own_version() -> str:
+    return importlib.metadata.version("robharness")
 
 
 def _check_version(requires: list[str]) -> None:
-    own = _own_version()
-    for requirement in requirements_that_hold(requires):
-        fits = requirement.specifier.contains(own, prereleases=True)
-        if canonicalize_name(requirement.name) == "robharness" and not fits:
-            raise _Incompatible(f"it needs robharness{requirement.specifier}, this is {own}; pip install -U robharness")
+    """Raise _Incompatible if one of these requirements excludes this version of robharness."""
+    ours = [line for line in requires if _OWN_REQUIREMENT.match(line)]
+    for requirement in requirements_that_hold(ours) if ours else ():
+        if not requirement.specifier.contains(_own_version(), prereleases=True):
+            raise _Incompatible(
+                f"it needs robharness{requirement.specifier}, this is {_own_version()}; pip install -U robharness"
+            )
 
 
 def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
+from typing import TYPE_CHECKING
 
 from robharness.plugins.registry import PluginOrigin
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+
+def canonical_name(name: str) -> str:
+    """Return the form of a distribution's name by which two names are compared (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def dependency_versions(source: PluginOrigin) -> list[str]:
@@ -23,7 +30,7 @@ def dependency_versions(source: PluginOrigin) -> list[str]:
         return []
     found = []
     for requirement in requirements_that_hold(lines):
-        if canonicalize_name(requirement.name) == "robharness":
+        if canonical_name(requirement.name) == "robharness":
             continue
         try:
             found.append(f"{requirement.name} {importlib.metadata.version(requirement.name)}")
@@ -58,6 +65,8 @@ def code_digest(source: PluginOrigin) -> str | None:
 
 def requirements_that_hold(lines: Iterable[str]) -> Iterator[Requirement]:
     """Yield the requirements that apply here: no extras, no other platform, no line that cannot be parsed."""
+    from packaging.requirements import InvalidRequirement, Requirement  # loading them takes as long as scanning plugins
+
     for line in lines:
         try:
             requirement = Requirement(line)

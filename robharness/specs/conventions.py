@@ -42,6 +42,6 @@ CORRUPTION_GROUPS: Mapping[str, str] = {
 }
 """Name of a corruption of ImageNet-C -> its group in the paper's Table 6.
 
-ImageNet-C and `imagecorruptions` count brightness as weather, the paper as digital, and slopes per group depend on it.
+ImageNet-C and its library count brightness as weather, the paper as digital, and slopes per group depend on it.
 The group "extra" is for validation and no part of the benchmark.
 """
