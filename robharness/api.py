@@ -30,7 +30,7 @@ def plan(
     models: Mapping[str, nn.Module | ModelSpec] | None = None,
     registry: Registry | None = None,
 ) -> Plan:
-    """Plan the cells that a suite asks for; compute nothing.
+    """Plan the cells of a suite; compute nothing.
 
     suite: a YAML file, or its content as a mapping.
     store: the folder of results, which holds the models that a suite trains.
@@ -71,7 +71,7 @@ def run(
     batch_size: examples per pass.
     executor: starts the workers: "in-process", "subprocess", or a plugin's, such as "mine/cluster". By default
         subprocesses if `workers` or several devices are given, else this process.
-    listener: is told about progress.
+    listener: receives the progress.
     Raises UserError before any computation if data or weights are missing. Failed cells are in the results. Cells that
     wait for a training that failed are in `results.plan.pending_cells`.
     """

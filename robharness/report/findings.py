@@ -147,7 +147,7 @@ def attack_findings(results: Results) -> Iterator[Finding]:
 
 
 def _is_comparable(result: CellResult) -> bool:
-    """Return whether the attack is untargeted, attacks the judged model itself, and looks at its classes."""
+    """Return whether the attack is untargeted, attacks the judged model itself, and uses its class outputs."""
     perturbation = result.cell.perturbation
     if perturbation is None or perturbation.surrogate is not None or perturbation.is_targeted:
         return False

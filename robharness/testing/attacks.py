@@ -240,7 +240,10 @@ def digests(attack: Subject) -> dict[str, str]:
 
 
 def _compare(whole: Outcomes, found: Outcomes, condition: str) -> None:
-    """Raise Broken if an example's outcome differs from that in one batch. condition: names the other run."""
+    """Raise Broken if an example's outcome differs from that in one batch.
+
+    condition: names the other run.
+    """
     for example, bits in whole.items():
         differ = [name for name, value in bits.items() if found[example][name] != value]
         if differ:

@@ -246,11 +246,11 @@ def checks(
                 names = [subject.name for subject in subjects]
                 raise UserError(f"{parameter}={{'{pattern}': ...}} fits no spec{did_you_mean(pattern, names) or '.'}")
     every = [Check(subject, rule) for subject in subjects for rule in rules_of(subject)]
-    kept = [check for check in every if _matches(only, check) and not _matches(leave_out, check)]
-    if not kept:
+    selected = [check for check in every if _matches(only, check) and not _matches(leave_out, check)]
+    if not selected:
         ids = sorted({str(check.subject) for check in every})
         raise UserError(f"nothing of {found.place} is left to check; it has {', '.join(ids)}")
-    return kept
+    return selected
 
 
 def rules_of(subject: Subject) -> list[Rule]:

@@ -152,7 +152,10 @@ class Exact(nn.Module):
 
 
 class Line(nn.Module):
-    """A network with two logits, (offset, weights . x), so that the margin is linear. weights: (192,)."""
+    """A network with two logits, (offset, weights . x), so that the margin is linear.
+
+    weights: (192,).
+    """
 
     def __init__(self, weights: np.ndarray, offset: float) -> None:
         super().__init__()
@@ -166,7 +169,10 @@ class Line(nn.Module):
 
 
 class Constant(nn.Module):
-    """A network whose first logit is larger by more than any input can change. classes: at least 2."""
+    """A network whose first logit is larger by more than any input can change.
+
+    classes: at least 2.
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
