@@ -61,7 +61,7 @@ def run(
     executor: str | None = None,
     listener: RunListener | None = None,
 ) -> Results:
-    """Train what is missing of a suite, compute what the store misses, and load all results.
+    """Train the missing models of a suite, compute the outcomes that the store misses, and load all results.
 
     The other parameters are those of `plan`.
     device: as torch names devices, several with commas between.
@@ -82,9 +82,9 @@ def run(
     try:
         summary = session.compute(workers=workers, batch_size=batch_size, executor=executor)
     except Interrupted as error:
-        raise KeyboardInterrupt(f"{error}; the same call goes on") from None
+        raise KeyboardInterrupt(f"{error}; the same call resumes") from None
     if summary.interrupted:
-        raise KeyboardInterrupt(f"what is whole is stored in {store}; the same call goes on")
+        raise KeyboardInterrupt(f"complete outcomes are stored in {store}; the same call resumes")
     return session.results(notify=True)
 
 
@@ -109,7 +109,7 @@ def train(
     try:
         return session.train()
     except Interrupted as error:
-        raise KeyboardInterrupt(f"{error}; the same call goes on") from None
+        raise KeyboardInterrupt(f"{error}; the same call resumes") from None
 
 
 def load(

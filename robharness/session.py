@@ -180,7 +180,7 @@ class Session:
     def compute(
         self, *, workers: int | None = None, batch_size: int | None = None, executor: str | None = None
     ) -> Summary:
-        """Train what is missing, and compute the selected cells that the store misses.
+        """Train the missing models, and compute the selected outcomes that the store misses.
 
         workers: their number; see `run_plan`.
         batch_size: examples per pass; chosen if None.

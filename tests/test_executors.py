@@ -161,7 +161,9 @@ def test_without_replacement_the_others_go_on(suite, run, compute, kind):
 def test_when_no_worker_is_left_the_run_ends_and_the_next_one_resumes(suite, run, compute):
     executor = LossyExecutor(InProcessExecutor(), every=1, kind=CellFinished)
     executor.can_respawn = False
-    with pytest.raises(UserError, match=r"no worker is left: the executor 'lossy' replaces no .*Try: the same command"):
+    with pytest.raises(
+        UserError, match=r"no worker is left: the executor 'lossy' does not replace .*Try: robharness run "
+    ):
         compute(suite(), executor)
     plan, store, summary = compute(suite(), InProcessExecutor())
     assert 0 < summary.computed < 40 * len(plan.cells), "what lost workers had stored is kept"

@@ -401,7 +401,7 @@ def test_plugins_draw_pictures(shell, looking, tmp_path):
     assert "robharness_figures of painter.py: RuntimeError: no more paint" in warnings
     (tmp_path / "file").touch()
     refused = shell("report", "suite.yaml", "--figures", "file/x")
-    assert refused.returncode == 2 and "file/x: cannot be made" in refused.stderr
+    assert refused.returncode == 2 and "file/x: cannot be created" in refused.stderr
 
 
 def test_that_there_is_nothing_to_draw_is_said(shell, looking, tmp_path):

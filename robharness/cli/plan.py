@@ -217,8 +217,8 @@ def _show(facts: dict[str, Any], suite: str) -> None:
         soft_wrap=True,
     )
     if facts["untrained"]:
-        waiting = sum(cell["waits"] for cell in facts["cells"])
-        text = f"{waiting} of these cells wait for the training of {', '.join(facts['untrained'])}"
+        pending = sum(cell["waits"] for cell in facts["cells"])
+        text = f"{pending} of these cells wait for the training of {', '.join(facts['untrained'])}"
         console.print(Text(f"{text}. To train only: robharness train {suite}"), soft_wrap=True)
     for cell in facts["cells"]:
         if cell.get("why"):

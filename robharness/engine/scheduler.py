@@ -276,7 +276,7 @@ class Scheduler:
             self.replace_worker(state)
 
     def retry(self, unit: Unit, label: str, key: str | None, how: str) -> None:
-        """Leave what is missing of a dead worker's unit to others; after MAX_DEATHS, fail its cell.
+        """Leave the missing outcomes of a dead worker's unit to others; after MAX_DEATHS, fail its cell.
 
         key: of the cell that the worker computed; without any, all cells of the unit fail.
         """

@@ -231,7 +231,7 @@ class Classifier:
     def require(self, needed: Access) -> None:
         """Raise ContractViolation if this classifier's access does not include the needed one."""
         if needed not in _ALLOWED[self.access]:
-            raise ContractViolation(f"the attack declares access='{self.access}' and requested {needed} of the model")
+            raise ContractViolation(f"the attack declares access='{self.access}' but requested {needed}")
 
 
 def predictions(logits: Tensor) -> Tensor:

@@ -102,8 +102,8 @@ def _in_video(frame: int, n: int, short: str) -> int:
         return n - 1
     if short == "loop":
         return frame % n
-    there_and_back = frame % (2 * (n - 1))
-    return min(there_and_back, 2 * (n - 1) - there_and_back)
+    position = frame % (2 * (n - 1))
+    return min(position, 2 * (n - 1) - position)
 
 
 def crop_corners(frame: Sequence[int], steps: Preprocessing, size: Sequence[int]) -> tuple[tuple[int, int], ...]:

@@ -101,9 +101,9 @@ class SlopeNumbers:
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptionErrors:
-    """A model's errors under the corruptions of one plugin, over all their severities.
+    """A model's errors under the corruptions of one set, over all their severities.
 
-    corruptions: the name of the set of corruptions, which is the plugin's.
+    corruptions: the name of the set: the full names of its corruptions up to their last slash.
     name: "mCE" only with a published table; with a model of the suite, or no baseline, the number has another name.
     error: the mean over the corruptions, a fraction.
     relative: the mean of the errors that the corruptions add to the clean error, relative to the baseline's.

@@ -86,8 +86,9 @@ def encode(start: int, table: pa.Table, provenances: Sequence[dict[str, Any]]) -
 
 
 def decode(content: bytes, part: Part, columns: Sequence[str] | None) -> PartContent:
-    """Decode the bytes of a part. columns: names; all columns if None.
+    """Decode the bytes of a part.
 
+    columns: names; all columns if None.
     Raises DamagedPart for bytes with another checksum, bytes that are no parquet file, and another number of rows.
     """
     import pyarrow as pa

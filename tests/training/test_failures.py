@@ -23,7 +23,7 @@ WRONG = {
     "says why": "the loss is not a number in epoch 1. Try: rate: 0.1",
     "exits": "SystemExit: 3",
     "leaves nothing": "its trainer came to an end and wrote no weights.safetensors",
-    "leaves text": "what its trainer wrote as weights.safetensors is no safetensors file",
+    "leaves text": "the weights.safetensors that its trainer wrote is no safetensors file",
 }
 
 
@@ -105,7 +105,7 @@ def test_the_exit_codes_of_failures(shell, tmp_path, log):
     ("harm", "said"),
     [
         (lambda folder: (folder / "weights.safetensors").write_bytes(b"0" * 100), "has the sha256 "),
-        (lambda folder: (folder / "weights.safetensors").unlink(), "its weights.safetensors is not there"),
+        (lambda folder: (folder / "weights.safetensors").unlink(), "its weights.safetensors is missing"),
         (lambda folder: (folder / "provenance.json").write_text("{"), "its provenance.json cannot be read"),
     ],
 )
