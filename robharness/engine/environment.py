@@ -97,7 +97,7 @@ def shard_of(environment: Mapping[str, str]) -> tuple[int, int]:
         last = number("SLURM_ARRAY_TASK_MAX", first)
         index, remainder = divmod(number("SLURM_ARRAY_TASK_ID") - first, max(1, step))
         if remainder or step < 1 or (last - first) % step or (last - first) // step + 1 != count:
-            raise UserError("the job array has gaps. Try: sbatch --array=1-4")
+            raise UserError("the job array has gaps. Try: sbatch --array=1-4, or 1/4, the first of four shards")
     if "RANK" in environment and "WORLD_SIZE" in environment:
         index, count = index * number("WORLD_SIZE") + number("RANK"), count * number("WORLD_SIZE")
     elif number("SLURM_STEP_NUM_TASKS", 1) > 1:  # srun alone sets it; a batch script itself is one process
