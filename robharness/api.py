@@ -30,7 +30,7 @@ def plan(
     models: Mapping[str, nn.Module | ModelSpec] | None = None,
     registry: Registry | None = None,
 ) -> Plan:
-    """Plan the cells that a suite asks for; compute nothing.
+    """Plan the cells of a suite; compute nothing.
 
     suite: a YAML file, or its content as a mapping.
     store: the folder of results, which holds the models that a suite trains.
@@ -61,7 +61,7 @@ def run(
     executor: str | None = None,
     listener: RunListener | None = None,
 ) -> Results:
-    """Train what is missing of a suite, compute what the store misses, and load all results.
+    """Train the missing models of a suite, compute the outcomes that the store misses, and load all results.
 
     The other parameters are those of `plan`.
     device: as torch names devices, several with commas between.
@@ -71,7 +71,7 @@ def run(
     batch_size: examples per pass.
     executor: starts the workers: "in-process", "subprocess", or a plugin's, such as "mine/cluster". By default
         subprocesses if `workers` or several devices are given, else this process.
-    listener: is told about progress.
+    listener: receives the progress.
     Raises UserError before any computation if data or weights are missing. Failed cells are in the results. Cells that
     wait for a training that failed are in `results.plan.pending_cells`.
     """
@@ -82,9 +82,9 @@ def run(
     try:
         summary = session.compute(workers=workers, batch_size=batch_size, executor=executor)
     except Interrupted as error:
-        raise KeyboardInterrupt(f"{error}; the same call goes on") from None
+        raise KeyboardInterrupt(f"{error}; the same call resumes") from None
     if summary.interrupted:
-        raise KeyboardInterrupt(f"what is whole is stored in {store}; the same call goes on")
+        raise KeyboardInterrupt(f"complete outcomes are stored in {store}; the same call resumes")
     return session.results(notify=True)
 
 
@@ -109,7 +109,7 @@ def train(
     try:
         return session.train()
     except Interrupted as error:
-        raise KeyboardInterrupt(f"{error}; the same call goes on") from None
+        raise KeyboardInterrupt(f"{error}; the same call resumes") from None
 
 
 def load(

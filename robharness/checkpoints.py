@@ -127,14 +127,14 @@ def fill(net: nn.Module, found: Mapping[str, Tensor]) -> None:
     Raises ValueError if a buffer on the meta device is not part of the state, and so would have no values.
     """
     if any(value.is_meta for value in net.state_dict().values()):
-        kept = {name: value for name, value in net.named_buffers() if not value.is_meta}
+        buffers = {name: value for name, value in net.named_buffers() if not value.is_meta}
         lost = {name for name, value in net.named_buffers() if value.is_meta} - net.state_dict().keys()
         if lost:
             raise ValueError(f"{min(lost)} is not part of the state; build {type(net).__name__} off the meta device")
         net.to_empty(device="cpu")
         for name, value in net.named_buffers():
-            if name in kept:
-                value.copy_(kept[name])
+            if name in buffers:
+                value.copy_(buffers[name])
             elif name.endswith(_COUNTER):
                 value.zero_()
     state = net.state_dict()  # its metadata hold the version of each module's state

@@ -93,12 +93,12 @@ class ContractViolation(Exception):
 class OutOfMemory(Exception):
     """The memory of host or device is too small for passes of this batch size.
 
-    rows: examples per pass.
+    batch_size: examples per pass.
     """
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
-        super().__init__(f"out of memory with {rows} examples per pass")
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        super().__init__(f"out of memory with {batch_size} examples per pass")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -46,8 +46,8 @@ def live_model(
             build=lambda params, weights: copy.deepcopy(model),  # the caller may continue to train the original
         )
         digest = f"{state_digest(model)} {model!r}"
-    source = PluginOrigin(namespace=f"live.{label}", distribution="a live network", digest=digest)
-    entry = registry.add("models", spec, source)
+    origin = PluginOrigin(namespace=f"live.{label}", distribution="a live network", digest=digest)
+    entry = registry.add("models", spec, origin)
     found = suite.Model(entry=entry, params=None, label=label, reference=False, weights=None)
     if not found.is_trained:
         return found

@@ -72,7 +72,9 @@ def _with_live_models(
     live = tuple(live_model(label, model, loaded, registry, root) for label, model in models.items())
     taken = sorted({model.label for model in loaded.models} & set(models))
     if taken:
-        raise UserError(f"the suite has a model with the label '{taken[0]}' already; give the live one another")
+        raise UserError(
+            f"the suite already has a model with the label '{taken[0]}'. Try: another label for the network"
+        )
     loaded = dataclasses.replace(loaded, models=loaded.models + live)
     reasons = [why for metric in loaded.metrics for model in live if (why := suites.unrepresented(metric, model))]
     if reasons:
@@ -85,18 +87,18 @@ def require(planned: Plan) -> None:
     if len(planned.missing) == 1:
         raise planned.missing[0]
     if planned.missing:
-        lines = [f"{len(planned.missing)} things are not there:", *(f"  {missing}" for missing in planned.missing)]
+        lines = [f"{len(planned.missing)} resources are missing:", *(f"  {missing}" for missing in planned.missing)]
         raise UserError("\n".join(lines))
 
 
 @dataclass(kw_only=True)
 class Session:
-    """A suite at work: its registry, its plan, its store and its devices.
+    """The work on one suite, with its registry, its plan, its store and its devices.
 
     registry: the plugins.
     plan: the plan of the whole suite; `train` refreshes it.
     store: the folder of results.
-    listener: is told about progress.
+    listener: receives the progress.
     only: a glob of cells, see `Plan.only`.
     shard: (i, k), the i-th of k parts of the examples, from 1.
     device: as torch names devices, several with commas between.
@@ -143,7 +145,7 @@ class Session:
 
     @cached_property
     def devices(self) -> list[str]:
-        """The devices. Raises UserError for one that torch does not have here."""
+        """The devices. Raises UserError for one that torch does not have on this machine."""
         return check_devices(self.device)
 
     @property
@@ -178,7 +180,7 @@ class Session:
     def compute(
         self, *, workers: int | None = None, batch_size: int | None = None, executor: str | None = None
     ) -> Summary:
-        """Train what is missing, and compute the selected cells that the store misses.
+        """Train the missing models, and compute the selected outcomes that the store misses.
 
         workers: their number; see `run_plan`.
         batch_size: examples per pass; chosen if None.
@@ -202,7 +204,7 @@ class Session:
     def results(self, *, notify: bool = False) -> Results:
         """Load the stored results of the whole suite, complete or not.
 
-        notify: whether plugins that observe runs are shown the results.
+        notify: whether plugins that observe runs receive the results.
         """
         found = results.load(self.plan, self.store)
         if notify:

@@ -128,7 +128,7 @@ def verify(
     """
     entry = registry.find("models", model)
     for key in {"model", "label", "reference", "seeds"} & keys.keys():
-        raise UserError(f"'{key}' does not change how {model} is used; leave it out. See: robharness verify --help")
+        raise UserError(f"'{key}' does not change how {model} is used; remove it. See: robharness verify --help")
     name, split = _data(entry, data, registry, data_root)
     suite: dict[str, Any] = {"robharness": 1, "name": "verify", "data": {"name": name, "split": split}}
 
@@ -143,8 +143,8 @@ def verify(
         require(plan)
         for untrained in plan.untrained:
             raise UserError(
-                f"{model} with these options and seed {untrained.ref.seed} is not trained in {store}; train it with a "
-                f"suite first. See: robharness train --help"
+                f"{model} with these options and seed {untrained.ref.seed} is not trained in {store}; a suite "
+                f"trains it. See: robharness train --help"
             )
         return plan, plan.models[0]
 
@@ -182,7 +182,7 @@ def _data(model: Entry, wanted: str | None, registry: Registry, data_root: Path)
             for split in [split for split in entry.spec.splits if split != "train"] or entry.spec.splits:
                 try:
                     found.append((len(entry.spec.open(data_root, split).ids), name, split))
-                except Exception:  # missing or broken, which matters only if it is asked for
+                except Exception:  # missing or broken, which matters only for a data set that the caller names
                     continue
     if not found:
         raise UserError(

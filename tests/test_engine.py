@@ -161,7 +161,9 @@ def test_other_circumstances_are_told(suite, toys, tmp_path):
     plan, store = api.plan(suite(), plugins=[toys]), Store(tmp_path / "s")
     run_plan(api.plan(suite(), plugins=[toys], limit=10), store, listeners.Silent(), batch_size=4)
     summary = run_plan(plan, store, listeners.Silent(), batch_size=8)
-    assert any("rows was 4 when some of it was computed, now it is 8" in warning for warning in summary.warnings)
+    assert any(
+        "rows was 4 when some of it was computed, now it is 8" in warning for warning in map(str, summary.findings)
+    )
 
 
 @pytest.mark.parametrize("signals", [1, 2])
@@ -218,5 +220,5 @@ def test_a_live_network_stays_as_it_is_and_needs_a_label_of_its_own(suite, run, 
     assert run(suite(attacks=None), models={"mine": mine}).is_complete
     assert mine.training
     assert all(parameter.requires_grad for parameter in mine.parameters())
-    with pytest.raises(UserError, match="the suite has a model with the label 'Net' already"):
+    with pytest.raises(UserError, match="the suite already has a model with the label 'Net'"):
         run(suite(), models={"Net": mine})

@@ -97,7 +97,7 @@ def test_outcomes_are_those_of_one_process(suite, run, compute, make):
     assert torch.get_num_threads() == threads, "workers leave this process as it was"
     if isinstance(executor, LossyExecutor):
         assert (len(executor.lost), len(executor.spawned)) == (1, 4)
-        assert "Net: a worker died (lost); its units were given to another one" in summary.warnings
+        assert "Net: a worker died (lost); its units were given to another one" in map(str, summary.findings)
     again = compute(source, executor)[2]
     assert again.computed == 0
 
@@ -154,14 +154,16 @@ def test_without_replacement_the_others_go_on(suite, run, compute, kind):
     executor.can_respawn = False
     plan, store, summary = compute(suite(), executor)
     assert len(executor.spawned) == 3
-    assert any(warning.startswith("the run goes on with 2 workers: ") for warning in summary.warnings)
+    assert any(warning.startswith("the run goes on with 2 workers: ") for warning in map(str, summary.findings))
     assert outcomes(results.load(plan, store)) == outcomes(run(suite(), "whole", batch_size=4))
 
 
 def test_when_no_worker_is_left_the_run_ends_and_the_next_one_resumes(suite, run, compute):
     executor = LossyExecutor(InProcessExecutor(), every=1, kind=CellFinished)
     executor.can_respawn = False
-    with pytest.raises(UserError, match=r"no worker is left: the executor 'lossy' replaces no .*Try: the same command"):
+    with pytest.raises(
+        UserError, match=r"no worker is left: the executor 'lossy' does not replace .*Try: robharness run "
+    ):
         compute(suite(), executor)
     plan, store, summary = compute(suite(), InProcessExecutor())
     assert 0 < summary.computed < 40 * len(plan.cells), "what lost workers had stored is kept"

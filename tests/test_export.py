@@ -88,7 +88,7 @@ def test_a_folder_holds_one_cell(written, capsys):
     other = [{"model": "toys/net", "label": "Net", "what": "drifting"}]
     assert written("--limit", "10", models=other) == 2
     said = capsys.readouterr().err
-    assert "holds another cell of that name; write to another folder: -o out-2" in said
+    assert "holds another cell of that name. Try another folder: out-2" in said
 
 
 def test_predictions_that_are_not_the_stored_ones_are_counted(written, run, suite, tmp_path, capsys):
@@ -109,7 +109,7 @@ def test_predictions_that_are_not_the_stored_ones_are_counted(written, run, suit
 
 def test_what_cannot_be_written_or_made_is_said(written, capsys):
     assert written(attacks=None) == 2
-    assert "there is no attack to export" in capsys.readouterr().err
+    assert "these cells include no attack to export" in capsys.readouterr().err
     assert written("--limit", "10", attacks=[ATTACKS[0] | {"how": "oversteps"}]) == 2
     assert "moved by" in capsys.readouterr().err
     Path("out/Net").rename("elsewhere")

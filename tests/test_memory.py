@@ -55,7 +55,7 @@ def test_where_a_pass_is_too_large_passes_have_half_the_rows(suite, run, limited
     source = suite(models=models)
     done, report = limited(source)
     assert (done.returncode, report.returncode) == (3, 3), done.stderr
-    assert "Hungry: memory was too small for 64 examples per pass; it goes on with 32" in done.stdout
+    assert "Hungry: memory was too small for 64 examples per pass; the run goes on with 32" in done.stdout
     assert "Hungry: memory was too small for 32" not in done.stdout
     starving = "Starving · toys/pixels/test · clean and 3 more cells: toys/net: memory is too small for a pass of one"
     for shown in (done.stdout, report.stdout):
@@ -79,9 +79,9 @@ def test_where_a_plugin_takes_too_much_units_are_halved_and_workers_say_so(suite
     done, report = limited(source, "--workers", "1")
     assert (done.returncode, report.returncode) == (0, 0), done.stderr
     for before, rows in [(64, 32), (32, 16), (16, 8)]:
-        assert f"Net: memory was too small for {before} examples per pass; it goes on with {rows}" in done.stdout
+        assert f"Net: memory was too small for {before} examples per pass; the run goes on with {rows}" in done.stdout
         assert f"Net: memory was too small for {before} examples per pass; {rows} were taken" in report.stdout
-    assert "it goes on with 4" not in done.stdout
+    assert "the run goes on with 4" not in done.stdout
     found = api.load(source, store=tmp_path / "store", plugins=[toys])
     assert len(found.cells) == 6
     assert outcomes(found) == outcomes(run(source, "alone", batch_size=4))

@@ -248,7 +248,8 @@ def test_outcomes_of_another_network_are_refused(ours, theirs, span):
     merged = merge(ours, theirs)
     assert merged.problems == [
         f"{theirs.folder(KEY)}: its model is another network than the one in {ours}, built from the same weights "
-        "and options; compute one of the two again with --fresh"
+        "and options; compute it again in one of the stores. "
+        f"To leave the cell out: rm -r {theirs.folder(KEY)}"
     ]
     assert counts(merged) == {"copied": 1, "cells": 1}
     assert len(margins(ours, other)) == 4

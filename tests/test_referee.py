@@ -50,7 +50,7 @@ def test_an_attack_that_breaks_a_rule_fails_alone_and_is_named(suite, run, toys,
 @pytest.mark.parametrize(
     ("attack", "how", "sentence"),
     [
-        ("toys/blind", "asks", "the attack declares access='decision' and asked the model for gradient"),
+        ("toys/blind", "asks", "the attack declares access='decision' but requested gradient"),
         ("toys/blind", "draws-undeclared", "it draws 'u' from the examples' streams, but does not declare"),
         ("toys/counting", "short-notes", "its note 'count' has shape (1,), not (8,)"),
     ],
@@ -140,7 +140,7 @@ def test_access_does_not_depend_on_what_others_asked_for(suite, run):
     blind = {"attack": "toys/blind", "how": "asks-what-is-shared", "eps": "1/8"}
     for attacks in ([blind], [{"attack": "toys/sign", "eps": "1/8"}, blind]):
         results = run(suite(attacks=attacks), f"store-{len(attacks)}")
-        assert "declares access='decision' and asked the model for scores" in results.cells[-1].failures[0].error
+        assert "declares access='decision' but requested scores" in results.cells[-1].failures[0].error
 
 
 def test_a_model_that_was_taken_apart_is_put_together(suite, run):
@@ -159,7 +159,7 @@ def test_a_wrong_pass_is_the_attacks_fault_and_notes_have_types(suite, run):
     attacks = [{"attack": "toys/rogue", "how": "doubles", "eps": "1/8"},
                {"attack": "toys/counting", "how": "no-notes", "eps": "1/8"}]  # fmt: skip
     doubles, notes = run(suite(attacks=attacks), batch_size=8).of("Net", "attack")
-    sentence = "toys/rogue: it asked for a pass with (8, 1, 8, 8) torch.float64 on cpu; the model takes (N, 1, 8, 8)"
+    sentence = "toys/rogue: it requested a pass with (8, 1, 8, 8) torch.float64 on cpu; the model takes (N, 1, 8, 8)"
     assert doubles.failures[0].error.startswith(sentence)
     assert "its note 'count' is not of type int" in notes.failures[0].error
 

@@ -176,7 +176,7 @@ def test_a_folder_with_another_manifest_is_refused(export, capsys, words, change
     assert export("--limit", "5", corruptions=slow) == 0
     before = files()
     assert export(*(words or ("--limit", "5")), **{"corruptions": slow} | changes) == 2
-    assert f"out holds images with another {differ}; write to another folder: -o out-2" in capsys.readouterr().err
+    assert f"out holds images with another {differ}. Try another folder: out-2" in capsys.readouterr().err
     assert files() == before
     Path("out/robharness.json").write_text("[1]")
     assert export("--limit", "5", corruptions=slow) == 2

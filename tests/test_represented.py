@@ -205,9 +205,9 @@ def test_broken_examples_have_no_features(looking, run, tmp_path):
 def test_what_is_not_there_is_said(looking, run):
     results = run(looking(), shard=(2, 2), limit=40)
     assert len(results.features("Real").values) == 20
-    with pytest.raises(KeyError, match="no metric needs them"):
+    with pytest.raises(KeyError, match="no metric of the suite needs them"):
         results.features("Real", "negative(1)")
-    with pytest.raises(statistics.EmptySample, match=r"no features\(clean\) of 'Real' yet"):
+    with pytest.raises(statistics.EmptySample, match=r"features\(clean\) of 'Real' are not stored yet"):
         load_results(results.plan, Store("nowhere")).features("Real")
 
 
@@ -401,7 +401,7 @@ def test_plugins_draw_pictures(shell, looking, tmp_path):
     assert "robharness_figures of painter.py: RuntimeError: no more paint" in warnings
     (tmp_path / "file").touch()
     refused = shell("report", "suite.yaml", "--figures", "file/x")
-    assert refused.returncode == 2 and "file/x: cannot be made" in refused.stderr
+    assert refused.returncode == 2 and "file/x: cannot be created" in refused.stderr
 
 
 def test_that_there_is_nothing_to_draw_is_said(shell, looking, tmp_path):

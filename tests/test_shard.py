@@ -121,7 +121,7 @@ def test_an_array_may_begin_anywhere_and_take_any_step(first, step, count):
 @pytest.mark.parametrize("array", ["1,3,4", "1-3,7", "1-7:2,20", "0,5", "1-5:2,2"])
 def test_an_array_with_gaps_is_refused(array):
     for environment in job_array(array):
-        with pytest.raises(UserError, match=r"the job array has gaps\. Try: sbatch --array=1-4, or --shard 1/4"):
+        with pytest.raises(UserError, match=r"the job array has gaps\. Try: sbatch --array=1-4, or 1/4"):
             shard_of(environment)
 
 
@@ -160,7 +160,7 @@ def test_tasks_of_srun_in_a_job_array_share_the_part_of_their_array_task():
 
 
 def test_a_batch_script_without_srun_is_one_process_whatever_tasks_it_asked_for():
-    with pytest.raises(UserError, match=r"neither Slurm \(array, srun\) nor torchrun started this\. Try: --shard 1/4"):
+    with pytest.raises(UserError, match=r"neither Slurm \(array, srun\) nor torchrun started this process\. Try: 1/4"):
         shard_of(batch(4))
     scripts = [{**environment, **batch(4)} for environment in job_array("1-2")]
     assert [shard_of(environment) for environment in scripts] == parts_in_order(2)
@@ -175,7 +175,7 @@ def test_each_process_of_torchrun_has_a_part():
 
 @pytest.mark.parametrize("environment", [{}, {"HOME": "/"}, {"RANK": "1"}, {"WORLD_SIZE": "4"}, {"SLURM_PROCID": "1"}])
 def test_nobody_started_it(environment):
-    with pytest.raises(UserError, match=r"neither Slurm .* nor torchrun started this\. Try: --shard 1/4"):
+    with pytest.raises(UserError, match=r"neither Slurm .* nor torchrun started this process\. Try: 1/4"):
         shard_of(environment)
 
 
@@ -194,7 +194,7 @@ def test_nobody_started_it(environment):
 def test_what_is_no_number_is_said_with_its_name(changes, name):
     with pytest.raises(UserError) as error:
         shard_of(changes)
-    assert str(error.value) == f"--shard auto: ${name} is '{changes[name]}', no number. Try: --shard 1/4"
+    assert str(error.value) == f"${name} is '{changes[name]}', no number. Try: 1/4, the first of four shards"
 
 
 # --- runs of parts -------------------------------------------------------------------------------------------------

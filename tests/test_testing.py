@@ -103,7 +103,7 @@ def test_who_breaks_a_rule_fails_its_check(kind, name, tmp_path):
     ("attacks/draws-undeclared", "draws_as_declared", "it draws 'start' from the examples' streams, but does not"),
     ("attacks/writes-logits", "changes_nothing_else", "it changed values that the cells of a model share"),
     ("attacks/changes_nothing_else", "changes_nothing_else", "it changed the model's 'body.2.running_mean'"),
-    ("attacks/asks_as_declared", "asks_as_declared", "declares access='scores' and asked the model for gradient"),
+    ("attacks/asks_as_declared", "asks_as_declared", "declares access='scores' but requested gradient"),
     ("attacks/costs_what_it_declares", "costs_what_it_declares", "it declares 0 gradients per example and makes 1"),
     ("attacks/promises-too-much", "costs_what_it_declares", "it declares 3 gradients per example and makes 1 if"),
     ("attacks/notes_as_declared", "notes_as_declared", "it declares the notes [] and returned ['surprise']"),

@@ -223,7 +223,9 @@ def test_a_live_network_does_not_go_to_other_processes(suite, run, toys, tmp_pat
         api.plan(suite(), plugins=[toys]).models[0].entry.spec.build(SimpleNamespace(what="exact", megabytes=0), None)
     )
     for how in ({"workers": 1}, {"device": "cpu,cpu"}):
-        with pytest.raises(UserError, match=r"a live network is in this process alone.*Try: one device and no `work"):
+        with pytest.raises(
+            UserError, match=r"a live network exists in this process alone.*Try: one device and no `work"
+        ):
             run(suite(), models={"mine": mine}, **how)
     assert not (tmp_path / "store").exists()
     assert run(suite(), models={"mine": mine}, device="cpu").is_complete

@@ -1,4 +1,4 @@
-"""The command `robharness`: one module per verb, each loaded when it is asked for."""
+"""The command `robharness`: one module per verb, each loaded when it is called."""
 
 from __future__ import annotations
 

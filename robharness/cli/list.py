@@ -114,13 +114,13 @@ def _plugins(registry: Any) -> list[dict[str, Any]]:
     from robharness.plugins import dependency_versions
 
     rows = []
-    for source in registry.origins:
-        counts = {kind: sum(entry.origin == source for entry in getattr(registry, kind).values()) for kind in KINDS[1:]}
-        counts["renderers"] = sum(origin == source for origin, _ in registry.renderers)
-        counts["commands"] = sum(origin == source for origin, _ in registry.commands.values())
+    for origin in registry.origins:
+        counts = {kind: sum(entry.origin == origin for entry in getattr(registry, kind).values()) for kind in KINDS[1:]}
+        counts["renderers"] = sum(other == origin for other, _ in registry.renderers)
+        counts["commands"] = sum(other == origin for other, _ in registry.commands.values())
         provides = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-        rows.append({"name": source.namespace, "plugin": str(source), "provides": provides or "nothing",
-                     "stands on": ", ".join(dependency_versions(source)), "problem": ""})  # fmt: skip
+        rows.append({"name": origin.namespace, "plugin": str(origin), "provides": provides or "nothing",
+                     "stands on": ", ".join(dependency_versions(origin)), "problem": ""})  # fmt: skip
     for problem in registry.problems:
         rows.append({"name": problem.origin.namespace, "plugin": str(problem.origin), "provides": "nothing",
                      "stands on": ", ".join(dependency_versions(problem.origin)),

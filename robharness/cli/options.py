@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from robharness.engine.environment import shard_of
+from robharness.errors import UserError
 from robharness.planning.weights import TRUST
 
 suite = click.argument("suite", type=click.Path(path_type=Path))
@@ -66,7 +67,10 @@ class Shard(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, parameter: Any, context: Any) -> tuple[int, int]:
         if value == "auto":
-            return shard_of(os.environ)
+            try:
+                return shard_of(os.environ)
+            except UserError as error:
+                raise UserError(f"--shard auto: {error}") from None
         index, _, count = value.partition("/")
         if not (re.fullmatch(r"[0-9]+/[0-9]+", value) and 1 <= int(index) <= int(count)):
             self.fail(f"'{value}' is not a shard. Try: 1/4 for the first of four, or auto", parameter, context)

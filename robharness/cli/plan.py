@@ -91,7 +91,7 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
         "n": planned.n,
         "cells": cells,
         "untrained": [model.label for model in planned.untrained],
-        "passes_left": {way: sum(passes[way] for passes in left.values()) for way in ("forward", "backward")},
+        "passes_left": {kind: sum(passes[kind] for passes in left.values()) for kind in ("forward", "backward")},
         "seconds_left": _seconds_left([(every[label], sum(passes.values())) for label, passes in left.items()], store),
         "warnings": list(sentences(findings, "warning")),
         "findings": [asdict(found) for found in findings],
@@ -181,7 +181,10 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _show(facts: dict[str, Any], suite: str) -> None:
-    """Print the plan. suite: the suite's path as typed in a shell."""
+    """Print the plan.
+
+    suite: the path of the suite, for commands.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -214,8 +217,8 @@ def _show(facts: dict[str, Any], suite: str) -> None:
         soft_wrap=True,
     )
     if facts["untrained"]:
-        waiting = sum(cell["waits"] for cell in facts["cells"])
-        text = f"{waiting} of these cells wait for the training of {', '.join(facts['untrained'])}"
+        pending = sum(cell["waits"] for cell in facts["cells"])
+        text = f"{pending} of these cells wait for the training of {', '.join(facts['untrained'])}"
         console.print(Text(f"{text}. To train only: robharness train {suite}"), soft_wrap=True)
     for cell in facts["cells"]:
         if cell.get("why"):

@@ -93,7 +93,7 @@ def same_command() -> str:
 
 def without_fresh(arguments: Sequence[str]) -> list[str]:
     """Return the arguments without `--fresh`, which would forget what is stored by now."""
-    kept = [word for word in arguments if not word.startswith("--fresh=")]
-    if "--fresh" in kept:
-        del kept[kept.index("--fresh") : kept.index("--fresh") + 2]
-    return kept
+    words = [word for word in arguments if not word.startswith("--fresh=")]
+    if "--fresh" in words:
+        del words[words.index("--fresh") : words.index("--fresh") + 2]
+    return words

@@ -87,20 +87,22 @@ def _read(keys: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _as_data(found: Any) -> dict[str, Any]:
-    ways = []
-    for way in found.configurations:
-        facts: dict[str, Any] = {"name": way.name, "keys": dict(way.keys), "error": way.error or None}
-        if not way.error:
-            gain, standard_error = way.gain(found.declared)
-            facts |= {"accuracy": way.accuracy, "interval": list(way.interval)}
-            facts |= {"mean_log_probability": float(way.log_probability.mean())}
-            if way is not found.declared:
+    configurations = []
+    for configuration in found.configurations:
+        facts: dict[str, Any] = {"name": configuration.name, "keys": dict(configuration.keys)}
+        facts["error"] = configuration.error or None
+        if not configuration.error:
+            gain, standard_error = configuration.gain(found.declared)
+            facts |= {"accuracy": configuration.accuracy, "interval": list(configuration.interval)}
+            facts |= {"mean_log_probability": float(configuration.log_probability.mean())}
+            if configuration is not found.declared:
                 facts |= {"gain": gain, "gain_standard_error": standard_error if found.n > 1 else None}
-        ways.append(facts)
+        configurations.append(facts)
     return {
         "schema": 1, "model": found.model, "data": found.data, "n": found.n, "expected": found.expected,
         "own_weights": found.own_weights, "unreadable": list(found.unreadable),
-        "as_expected": found.is_as_expected, "ways": ways, "better": [way.name for way in found.better],
+        "as_expected": found.is_as_expected, "ways": configurations,
+        "better": [each.name for each in found.better],
     }  # fmt: skip
 
 
@@ -115,14 +117,14 @@ def _show(found: Any) -> None:
     )
     for name in ("", "accuracy, 95 % interval", "log-probability of the true class", "gain ± standard error"):
         table.add_column(name, justify="right" if name else "left")
-    for way in found.configurations:
-        if way.error:
-            table.add_row(way.name, "failed", way.error, "")
+    for configuration in found.configurations:
+        if configuration.error:
+            table.add_row(configuration.name, "failed", configuration.error, "")
             continue
-        low, high = way.interval
-        gain = "" if way is found.declared else "{:+.3f} ± {:.3f}".format(*way.gain(found.declared))
-        accuracy = f"{100 * way.accuracy:.1f} %, {100 * low:.1f} to {100 * high:.1f}"
-        table.add_row(way.name, accuracy, f"{way.log_probability.mean():.3f}", gain)
+        low, high = configuration.interval
+        gain = "" if configuration is found.declared else "{:+.3f} ± {:.3f}".format(*configuration.gain(found.declared))
+        accuracy = f"{100 * configuration.accuracy:.1f} %, {100 * low:.1f} to {100 * high:.1f}"
+        table.add_row(configuration.name, accuracy, f"{configuration.log_probability.mean():.3f}", gain)
     console.print(table)
     if found.unreadable:
         click.echo(
@@ -139,10 +141,11 @@ def _show(found: Any) -> None:
             f"Published: {100 * found.expected:.1f} %, significantly more than on these examples. "
             "Check the weights file."
         )
-    for way in found.better:
-        gain, error = way.gain(found.declared)
-        keys = ", ".join(f"{key}: {value}" for key, value in way.keys.items())
+    for configuration in found.better:
+        gain, error = configuration.gain(found.declared)
+        keys = ", ".join(f"{key}: {value}" for key, value in configuration.keys.items())
         click.echo(
-            f"warning: '{way.name}' gives the true class a higher log-probability, by {gain:.3f} ± {error:.3f}. "
+            f"warning: '{configuration.name}' gives the true class a higher log-probability, "
+            f"by {gain:.3f} ± {error:.3f}. "
             f"If the model was trained this way, write beside `model:`  {keys}"
         )

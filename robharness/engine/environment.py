@@ -84,9 +84,11 @@ def shard_of(environment: Mapping[str, str]) -> tuple[int, int]:
         try:
             return int(environment[name]) if default is None else int(environment.get(name, default))
         except KeyError:
-            raise UserError(f"--shard auto: ${name} is not set. Try: --shard 1/4") from None
+            raise UserError(f"${name} is not set. Try: 1/4, the first of four shards") from None
         except ValueError:
-            raise UserError(f"--shard auto: ${name} is '{environment[name]}', no number. Try: --shard 1/4") from None
+            raise UserError(
+                f"${name} is '{environment[name]}', no number. Try: 1/4, the first of four shards"
+            ) from None
 
     index, count = 0, 1
     if "SLURM_ARRAY_TASK_ID" in environment:
@@ -95,14 +97,16 @@ def shard_of(environment: Mapping[str, str]) -> tuple[int, int]:
         last = number("SLURM_ARRAY_TASK_MAX", first)
         index, remainder = divmod(number("SLURM_ARRAY_TASK_ID") - first, max(1, step))
         if remainder or step < 1 or (last - first) % step or (last - first) // step + 1 != count:
-            raise UserError("--shard auto: the job array has gaps. Try: sbatch --array=1-4, or --shard 1/4")
+            raise UserError("the job array has gaps. Try: sbatch --array=1-4, or 1/4, the first of four shards")
     if "RANK" in environment and "WORLD_SIZE" in environment:
         index, count = index * number("WORLD_SIZE") + number("RANK"), count * number("WORLD_SIZE")
     elif number("SLURM_STEP_NUM_TASKS", 1) > 1:  # srun alone sets it; a batch script itself is one process
         tasks = number("SLURM_STEP_NUM_TASKS")
         index, count = index * tasks + number("SLURM_PROCID"), count * tasks
     elif "SLURM_ARRAY_TASK_ID" not in environment and "SLURM_STEP_NUM_TASKS" not in environment:
-        raise UserError("--shard auto: neither Slurm (array, srun) nor torchrun started this. Try: --shard 1/4")
+        raise UserError(
+            "neither Slurm (array, srun) nor torchrun started this process. Try: 1/4, the first of four shards"
+        )
     if not 0 <= index < count:
-        raise UserError(f"--shard auto: Slurm or torchrun set part {index + 1} of {count}. Try: --shard 1/4")
+        raise UserError(f"Slurm or torchrun set part {index + 1} of {count}. Try: 1/4, the first of four shards")
     return index + 1, count

@@ -22,7 +22,7 @@ def outdated_outcomes(stored: Iterable[tuple[Cell, Sequence[Mapping[str, Any]]]]
     """Yield a finding per plugin whose code has changed since outcomes were stored.
 
     stored: cells, each with the provenance of its parts.
-    suite_path: of the suite, for the command to type.
+    suite_path: of the suite, for the hinted command.
     """
     found: dict[tuple[str, str, Any, Any], dict[str, Cell]] = {}
     roles: dict[tuple[str, str, Any, Any], set[str]] = {}
@@ -65,7 +65,7 @@ def outdated_trainings(plan: Plan) -> Iterator[Finding]:
 
 
 def _glob(roles: set[str], cells: Sequence[Cell]) -> str:
-    """A pattern for `--fresh` that matches these cells, and not many others."""
+    """Return a glob that matches these cells, and few others."""
     if roles == {"perturbation_plugin"}:
         if len(cells) == 1:
             return glob.escape(cells[0].short_name)
@@ -80,7 +80,7 @@ def _some(cells: Sequence[Cell]) -> str:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """(name, before, now) of what both have and is not the same."""
+    """Yield (name, before, now) for each fact that both have and that differs."""
     flat = _flat(now)
     for name, value in _flat(before).items():
         if name in flat and flat[name] != value:
@@ -88,7 +88,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[t
 
 
 def inexact_passes(label: str, provenance: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield what the probe of a device found: last bits of passes that depend on more than the example.
+    """Yield a finding for each kind of pass whose last bits depend on more than the example, as the probe found.
 
     label: of the model.
     provenance: of outcomes, as the store keeps it.

@@ -54,7 +54,7 @@ def run_plan(
     executor = executor or (SubprocessExecutor() if workers else InProcessExecutor())
     if executor.needs_request and plan.request is None:
         raise UserError(
-            f"a live network is in this process alone, and the workers of the executor '{executor.name}' are not. "
+            f"a live network exists in this process alone, and the workers of '{executor.name}' are other processes. "
             "Try: one device and no `workers`"
         )
     count = workers or 1

@@ -35,7 +35,7 @@ from robharness.store.store import Store
 MAX_DEATHS = 2
 """The number of workers that die over one unit, or while they load one model, before it counts as failed."""
 MAX_LOSSES = 3
-"""The number of times that stored parts of a cell may vanish, by another run's `--fresh`, before the run fails."""
+"""The number of times that stored parts of a cell may vanish, since another run removes them, before the run fails."""
 
 
 class Scheduler:
@@ -183,7 +183,9 @@ class Scheduler:
                 state.key = None
                 self.cell_finished(self.cells[label][event.key], event.span, event.failure)
             case BatchSizeReduced():
-                message = f"memory was too small for {event.before} examples per pass; it goes on with {event.after}"
+                message = (
+                    f"memory was too small for {event.before} examples per pass; the run goes on with {event.after}"
+                )
                 self.warn(finding("batch-size-reduced", message, subject=label))
                 if state.is_loaded:
                     self.unit_sizes[label].shrink(event.after)
@@ -242,7 +244,7 @@ class Scheduler:
                     raise StoreError(
                         f"{self.store} loses parts of '{name}' after they are written. Try: df {self.store}"
                     )
-                message = f"stored results of '{name}' disappeared, perhaps by another run with --fresh"
+                message = f"stored results of '{name}' disappeared, perhaps removed by another run"
                 self.warn(finding("outcomes-disappeared", message, hint="they are computed again"))
             self.missing_spans[key] = self.still_open(key)  # another run may have stored some of them meanwhile
 
@@ -274,7 +276,7 @@ class Scheduler:
             self.replace_worker(state)
 
     def retry(self, unit: Unit, label: str, key: str | None, how: str) -> None:
-        """Leave what is missing of a dead worker's unit to others; after MAX_DEATHS, fail its cell.
+        """Leave the missing outcomes of a dead worker's unit to others; after MAX_DEATHS, fail its cell.
 
         key: of the cell that the worker computed; without any, all cells of the unit fail.
         """
@@ -301,14 +303,18 @@ class Scheduler:
             except UserError as error:
                 problem = str(error)
         else:
-            problem = f"the executor '{self.executor.name}' replaces no worker that died. Try: the same command again"
+            again = f"robharness run {self.plan.suite.path_for_shell}"
+            problem = f"the executor '{self.executor.name}' does not replace workers that died. Try: {again}"
         self.workers.remove(state)
         if not self.workers:
             raise UserError(f"no worker is left: {problem}")
         self.warn(finding("worker-not-replaced", f"the run goes on with {len(self.workers)} workers: {problem}"))
 
     def fail(self, cell: Cell, span: Span, error: ContractViolation, details: str = "") -> None:
-        """Record a failure. details: the traceback, if another process has it."""
+        """Record a failure.
+
+        details: the traceback, if another process has it.
+        """
         failure = Failure.of(cell, span, error)
         failure = replace(failure, traceback=details) if details else failure
         self.store.write_failure(cell.key, failure)
@@ -347,7 +353,8 @@ class Scheduler:
 
         state: hash of the network's parameters and buffers.
         """
-        recorded = {way.get("model_state") for cell in self.cells_of(label) for way in self.store.provenance(cell.key)}
+        provenances = [each for cell in self.cells_of(label) for each in self.store.provenance(cell.key)]
+        recorded = {provenance.get("model_state") for provenance in provenances}
         if not {*recorded, self.model_states.setdefault(label, state)} <= {state}:
             raise ContractViolation(
                 "it builds another network than the one whose outcomes are stored, from the same weights and options. "

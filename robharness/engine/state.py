@@ -11,7 +11,7 @@ from robharness.engine.units import Unit
 
 @dataclass
 class WorkerState:
-    """A worker, and what the scheduler gave it.
+    """A worker, and its assignments.
 
     label: of the model that it loads or has loaded.
     unit: that it computes.

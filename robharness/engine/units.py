@@ -64,7 +64,7 @@ class UnitSize:
         self._examples = min(max(self._batch_size, whole_passes), self._most)
 
     def shrink(self, batch_size: int) -> None:
-        """Set a smaller number of examples per pass, and halve the limit of a unit, after a lack of memory."""
+        """Set a smaller number of examples per pass, and halve the limit of a unit, if memory was too small."""
         self._batch_size = batch_size
         self._most = max(batch_size, self._most // 2 // batch_size * batch_size)
         self._examples = min(self._examples, self._most)

@@ -71,7 +71,7 @@ class UnitRunner:
                 )
                 continue
             except OutOfMemory as error:
-                too_large = error.rows
+                too_large = error.batch_size
             except ContractViolation as error:
                 details = "".join(traceback.format_exception(error.__cause__ or error))
                 yield ModelLoadFailed(error=str(error), by=error.by, traceback=details)
@@ -171,19 +171,19 @@ class UnitRunner:
 
 
 def run_unit(
-    loaded: LoadedModel, cells: Sequence[Cell], span: Span, store: Store, pictures: DecodedImages | Exception
+    loaded: LoadedModel, cells: Sequence[Cell], span: Span, store: Store, images: DecodedImages | Exception
 ) -> Iterator[CellStarted | CellFinished]:
     """Compute cells for a span, and write each as soon as it is whole.
 
     cells: of the loaded model.
-    pictures: the images of the span, or the error that reading them raised.
+    images: those of the span, or the error that reading them raised.
     Yields CellStarted and CellFinished for each cell.
-    Raises errors of a lack of memory; see `is_out_of_memory`.
+    Raises an error for which `is_out_of_memory` is true.
     """
     try:
-        if isinstance(pictures, Exception):
-            raise pictures
-        batches = loaded.reader.batches(pictures)
+        if isinstance(images, Exception):
+            raise images
+        batches = loaded.reader.batches(images)
     except Exception as error:
         if is_out_of_memory(error):
             raise
@@ -200,7 +200,7 @@ def run_unit(
                 stored = [
                     (part.positions, stored_columns(cell, part.batch, part.outcome, part.attacked)) for part in parts
                 ]
-                columns = in_order([*stored, *unreadable_columns(cell, loaded.reader, pictures)])
+                columns = in_order([*stored, *unreadable_columns(cell, loaded.reader, images)])
                 store.write_part(cell.key, span[0], columns, loaded.provenance | cell.plugins)
                 yield CellFinished(key=pending.pop(0).key, span=span, failure=None)
                 if pending:

@@ -34,7 +34,7 @@ _ALLOWED: dict[Access, tuple[Access, ...]] = {
 
 
 class NoGradient(ContractViolation):
-    """The logits of a model do not depend on its input in a way that autograd can follow."""
+    """The logits of a model do not depend on its input by operations that autograd can differentiate."""
 
 
 class Gradient(NamedTuple):
@@ -212,7 +212,7 @@ class Classifier:
         shape, dtype = self._takes
         if len(x) == 0 or x.dtype != dtype or tuple(x.shape[1:]) != shape or not self._is_on_device(x):
             raise ContractViolation(
-                f"it asked for a pass with {tuple(x.shape)} {x.dtype} on {x.device}; the model takes "
+                f"it requested a pass with {tuple(x.shape)} {x.dtype} on {x.device}; the model takes "
                 f"(N, {', '.join(map(str, shape))}) {dtype} on {self.device}, N at least 1"
             )
         chunks = [(start, x[start : start + self.batch_size]) for start in range(0, len(x), self.batch_size)]
@@ -231,7 +231,7 @@ class Classifier:
     def require(self, needed: Access) -> None:
         """Raise ContractViolation if this classifier's access does not include the needed one."""
         if needed not in _ALLOWED[self.access]:
-            raise ContractViolation(f"the attack declares access='{self.access}' and asked the model for {needed}")
+            raise ContractViolation(f"the attack declares access='{self.access}' but requested {needed}")
 
 
 def predictions(logits: Tensor) -> Tensor:

@@ -31,7 +31,10 @@ class ClipLayout:
 
     @classmethod
     def apart(cls, clips: Clips, shape: Sequence[int]) -> ClipLayout:
-        """Return the layout of clips that have no frame in common. shape: (C, T, H, W) of one clip."""
+        """Return the layout of clips that have no frame in common.
+
+        shape: (C, T, H, W) of one clip.
+        """
         length = shape[1]
         frames = tuple(tuple(range(start * length, (start + 1) * length)) for start in range(clips.count))
         corners = ((0, 0),) * clips.crops if clips.crops > 1 else ()
@@ -73,7 +76,7 @@ class ClipLayout:
 
 
 def clip_frames(n: int, clips: Clips) -> list[list[int]]:
-    """Return the frame numbers, in 0 ... n - 1, of each clip of a video of n frames; `Clips` says where clips lie.
+    """Return the frame numbers, in 0 ... n - 1, of each clip of a video of n frames; see `Clips`.
 
     Raises UnreadableExample if the video has no frames.
     """
@@ -99,8 +102,8 @@ def _in_video(frame: int, n: int, short: str) -> int:
         return n - 1
     if short == "loop":
         return frame % n
-    there_and_back = frame % (2 * (n - 1))
-    return min(there_and_back, 2 * (n - 1) - there_and_back)
+    position = frame % (2 * (n - 1))
+    return min(position, 2 * (n - 1) - position)
 
 
 def crop_corners(frame: Sequence[int], steps: Preprocessing, size: Sequence[int]) -> tuple[tuple[int, int], ...]:

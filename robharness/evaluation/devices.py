@@ -27,11 +27,11 @@ def checked_device(device: str, local_cuda: Callable[[int], str]) -> str:
             return device
         count = torch.cuda.device_count()  # without a context on the device, which would cost its memory
         if (found.index or 0) >= count:
-            raise RuntimeError(f"there are {count} here, counted from 0")
+            raise RuntimeError(f"this machine has {count} GPUs, counted from 0")
         return local_cuda(count) if found.index is None else device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--device {device}: {reason}. Try: --device cpu") from None
+        raise UserError(f"the device '{device}' is not available: {reason}. Try: cpu") from None
 
 
 def device_name(device: str | torch.device) -> str:

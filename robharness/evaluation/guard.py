@@ -35,13 +35,13 @@ class Guard:
     def watching(self, batch: Batch) -> Iterator[None]:
         """Restore model and batch after the block; raise ContractViolation if the block changed them."""
         canvas = batch.canvas if batch.has_canvas else None
-        kept = [(name, tensor, tensor.clone()) for name, tensor in
+        saved = [(name, tensor, tensor.clone()) for name, tensor in
                 (("input", batch.x), ("labels", batch.labels), ("canvas", canvas)) if tensor is not None]  # fmt: skip
         changed: list[str] = []
         try:
             yield
         finally:
-            changed += [*self._model_changes(), *_batch_changes(kept)]
+            changed += [*self._model_changes(), *_batch_changes(saved)]
             changed += ["values that the cells of a model share"] * batch._drop_changed()
         if changed:
             raise ContractViolation(f"it changed {', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''}")
@@ -77,9 +77,9 @@ class Guard:
         return bool(pairs) and bool(torch.stack([(a != b).any() for a, b in pairs]).any())
 
 
-def _batch_changes(kept: list[tuple[str, Tensor, Tensor]]) -> list[str]:
+def _batch_changes(saved: list[tuple[str, Tensor, Tensor]]) -> list[str]:
     changed = []
-    for name, tensor, before in kept:
+    for name, tensor, before in saved:
         if tensor.requires_grad:
             changed.append(f"the batch's {name}, which now requires gradients")
             tensor.requires_grad_(False)

@@ -283,7 +283,7 @@ def batch_size_candidates(shape: Sequence[int], examples: int, device: torch.dev
 
 
 def _set_precision(precision: str) -> None:
-    """Allow TF32 only if the suite asks for it, and select deterministic algorithms."""
+    """Allow TF32 only if the suite requests it, and select deterministic algorithms."""
     fast = precision == "tf32"
     torch.set_float32_matmul_precision("high" if fast else "highest")
     torch.backends.cudnn.allow_tf32 = fast

@@ -40,7 +40,7 @@ def probe(classifier: Classifier, shape: Sequence[int], clips: Clips | None = No
         logits = classifier.logits(x)
         same_order = torch.equal(logits[order], classifier.logits(x[order]))
         exact["rows"] = same_order and torch.equal(logits[:1], classifier.logits(x[:1]))
-        with suppress(NoGradient):  # only attacks that ask for gradients will fail
+        with suppress(NoGradient):  # only attacks that use gradients will fail
             forward = classifier.gradient(x, labels, _first_logit)
             reversed_ = classifier.gradient(x[order], labels, _first_logit)
             exact["gradients"] = torch.equal(forward.gradient[order], reversed_.gradient)

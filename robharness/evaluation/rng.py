@@ -67,7 +67,10 @@ class ExampleRNG:
         return self._filled(name, shape, lambda generator, out: generator.standard_normal(out=out, dtype="float32"))
 
     def select(self, rows: Sequence[int] | torch.Tensor) -> ExampleRNG:
-        """Return the streams of these rows. rows: indices."""
+        """Return the streams of these rows.
+
+        rows: indices.
+        """
         indices = rows if isinstance(rows, Sequence) else rows.tolist()
         ids, frames = [self.ids[row] for row in indices], self._frames and [self._frames[row] for row in indices]
         return ExampleRNG(self._seed, self._address, ids, self._device, frames=frames, fresh=self._fresh)

@@ -59,9 +59,7 @@ def export_adversarial(
     """
     attacks = [cell for cell in plan.cells if cell.kind == "attack"]
     if not attacks:
-        raise UserError(
-            f"there is no attack to export among these cells. See: robharness plan {plan.suite.path_for_shell}"
-        )
+        raise UserError(f"these cells include no attack to export. See: robharness plan {plan.suite.path_for_shell}")
     for model in plan.models:
         cells = [cell for cell in attacks if cell.model is model]
         folders = {cell.key: _opened(folder, cell) for cell in cells}
@@ -70,9 +68,9 @@ def export_adversarial(
         try:
             loaded = loading.load_model(plan, model, device=device, batch_size=batch_size)
         except OutOfMemory as error:
-            fewer = max(1, error.rows // 2)
+            fewer = max(1, error.batch_size // 2)
             raise UserError(
-                f"memory is too small for passes of {error.rows} examples. Try: robharness export-adversarial "
+                f"memory is too small for passes of {error.batch_size} examples. Try: robharness export-adversarial "
                 f"{plan.suite.path_for_shell} -o {folder} --batch-size {fewer}"
             ) from error
         start, stop = plan.span
@@ -109,7 +107,7 @@ def _opened(folder: Path, cell: Cell) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         if file.exists() and json.loads(file.read_text()).get("key") != cell.key:
-            raise UserError(f"{path} holds another cell of that name; write to another folder: -o {folder}-2")
+            raise UserError(f"{path} holds another cell of that name. Try another folder: {folder}-2")
         file.write_text(json.dumps(description | {"identity": cell.identity}, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}. See: ls -ld {folder}") from None

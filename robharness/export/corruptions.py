@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -274,7 +275,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 
 
 def _command(suite: Suite, folder: Path, layout: Layout) -> str:
-    return f"robharness export-corruptions {suite.path_for_shell} -o {folder} --layout {layout}"
+    return f"robharness export-corruptions {suite.path_for_shell} -o {shlex.quote(str(folder))} --layout {layout}"
 
 
 def _file_names(data: PlannedData, suite: Suite, folder: Path) -> list[str]:
@@ -282,7 +283,7 @@ def _file_names(data: PlannedData, suite: Suite, folder: Path) -> list[str]:
 
     Raises UserError if an id is not a path below a folder, or if two examples have one name.
     """
-    ending, kept = ("JPEG", (".jpg", ".jpeg")) if suite.compat == "imagenet-c" else ("png", (".png",))
+    ending, same = ("JPEG", (".jpg", ".jpeg")) if suite.compat == "imagenet-c" else ("png", (".png",))
     names, width = [], len(str(max(map(int, data.dataset.labels))))
     as_array = _command(suite, folder, "cifar-c")
     for id, label in zip(data.dataset.ids, data.dataset.labels, strict=True):
@@ -291,7 +292,7 @@ def _file_names(data: PlannedData, suite: Suite, folder: Path) -> list[str]:
             raise UserError(f"the id '{id}' of {data.entry.name} is not a path below a folder. Try: {as_array}")
         name = str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path) + f".{ending}"
         class_folder = "" if len(path.parts) > 1 else f"{int(label):0{width}}/"
-        names.append(class_folder + (id if path.suffix.lower() in kept else name))
+        names.append(class_folder + (id if path.suffix.lower() in same else name))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"two examples of {data.entry.name} would both be written to '{twice}'. Try: {as_array}")
@@ -325,13 +326,13 @@ def _describe(rendering: Rendering) -> None:
                 differ = [key for key, value in description.items() if known[key] != value]
             except (ValueError, KeyError, TypeError):
                 raise UserError(
-                    f"{path} is no manifest of robharness; write to another folder: -o {rendering.folder}-2"
+                    f"{path} is no manifest of robharness. Try another folder: {rendering.folder}-2"
                 ) from None
         differ = differ or [name for name in requested if existing.get(name, requested[name]) != requested[name]]
         if differ:
             raise UserError(
-                f"{rendering.folder} holds images with another {', '.join(differ)}; write to another folder: "
-                f"-o {rendering.folder}-2"
+                f"{rendering.folder} holds images with another {', '.join(differ)}. "
+                f"Try another folder: {rendering.folder}-2"
             )
     made_by = {name: version(name) for name in ("robharness", "numpy", "pillow")}
     written = {
@@ -352,7 +353,10 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _translate_os_errors(path: Path) -> Iterator[None]:
-    """Raise UserError instead of OSError in the block. path: the file that the message names."""
+    """Raise UserError instead of OSError in the block.
+
+    path: the file that the message names.
+    """
     try:
         yield
     except OSError as error:

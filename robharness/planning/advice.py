@@ -60,13 +60,13 @@ def _corruptions(suite: Suite) -> Iterator[Finding]:
 def _budgets(suite: Suite) -> Iterator[Finding]:
     small = [p for p in suite.perturbations if p.norm == "linf" and p.eps and p.eps < HALF_A_LEVEL]
     if small:
-        judged = all(p.eight_bit for p in small)
+        is_rounded = all(p.eight_bit for p in small)
         yield finding(
             "budget-below-half-level",
             "less than half a grey level, 0.5/255, so rounding to 8 bits removes it: such inputs exist in floating "
             "point only",
             subject=", ".join(p.name for p in small),
-            hint="" if judged else "eight_bit: true judges the rounded inputs, too",
+            hint="" if is_rounded else "eight_bit: true judges the rounded inputs, too",
         )
 
 

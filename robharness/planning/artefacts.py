@@ -6,7 +6,7 @@
     artefacts/<hash>/metrics.jsonl         the training curve, beside other files of the trainer
     artefacts/<hash>.training/             the same files during the training, or after an interruption
     artefacts/<hash>.failed.json           why the last training failed
-    artefacts/<hash>.lock                  the process that trains it now
+    artefacts/<hash>.lock                  the process that trains the model now
 
 `robharness.store.artefacts` writes them. Without NumPy, so that `robharness list artefacts` starts fast.
 """
@@ -82,9 +82,9 @@ def damage(folder: Path) -> str:
     if not (sha256 := sha256_of(folder)):
         return f"its {PROVENANCE} cannot be read"
     if not (folder / WEIGHTS).is_file():
-        return f"its {WEIGHTS} is not there"
+        return f"its {WEIGHTS} is missing"
     if (found := file_digest(folder / WEIGHTS)) != sha256:
-        return f"its {WEIGHTS} has the sha256 {found}, and {PROVENANCE} says {sha256}"
+        return f"its {WEIGHTS} has the sha256 {found}, and {PROVENANCE} records {sha256}"
     return ""
 
 

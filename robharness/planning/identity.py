@@ -80,7 +80,7 @@ def key_of(identity: dict[str, Any]) -> str:
 
 
 def draw_address(perturbation: Perturbation) -> str:
-    """What addresses random draws beside the seed and the example: the perturbation without its budget or severity.
+    """Return the address of random draws, beside the seed and the example: the perturbation without its strength.
 
     It leaves out the model, the weights, eps, the severity and the number of restarts, so that all models see the same
     noise and the same starts, at every budget.

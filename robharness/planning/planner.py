@@ -198,13 +198,13 @@ def _artefact(ref: Model, data_root: Path, store: Path, open_data: OpenData, bas
             "fingerprint": fingerprint,
             **spec_identity(entry, leave_out=("name", "labels")),
         }
-    source = ref.entry.origin.digest
+    digest = ref.entry.origin.digest
     training_spec = {
         "model": ref.entry.name,
         **({"params": changed_fields(ref.params)} if changed_fields(ref.params) else {}),
         "seed": ref.seed,
         "revision": ref.entry.spec.weights.revision,
-        **({"source": source} if source else {}),
+        **({"source": digest} if digest else {}),
         "data": data,
         **({"base": base.artefact.hash} if base is not None and base.artefact is not None else {}),
     }
@@ -227,19 +227,19 @@ def _cell(
     identity: dict[str, Any] = {"model": model.identity, "data": data.identity, "precision": suite.precision.of(kind)}
     identity |= {"compile": True} if suite.compile else {}
     identity |= {"features": model.entry.spec.features} if with_features else {}
-    cost, source = Cost(forwards=int(with_features)), None
+    cost, surrogate = Cost(forwards=int(with_features)), None
     if perturbation is not None:
         entry = perturbation.entry
         draws = entry.spec.randomness != "none"
         count = "robust" if perturbation.is_ensemble else count
         if perturbation.surrogate is not None:
-            source = next(planned for planned in models if planned.label == perturbation.surrogate.label)
+            surrogate = next(planned for planned in models if planned.label == perturbation.surrogate.label)
         identity["perturbation"] = {
             **perturbation_identity(perturbation),
             "strength": perturbation.severity if perturbation.eps is None else perturbation.eps,
             **({"smaller": list(perturbation.smaller)} if perturbation.smaller else {}),
-            **({"source": source.identity} if source else {}),
-            **features_identity(entry, source or model),
+            **({"source": surrogate.identity} if surrogate else {}),
+            **features_identity(entry, surrogate or model),
             **({"eight_bit": True} if perturbation.eight_bit else {}),
             **({"count": count} if count != "all" else {}),
             **({"seed": suite.seed} if draws else {}),
@@ -248,13 +248,13 @@ def _cell(
         identity["perturbation"] = call_plugin(entry, canonical, identity["perturbation"])
         if perturbation.kind == "attack":
             cost = call_plugin(entry, entry.spec.cost, perturbation.params)
-    waits = model.is_untrained or (source is not None and source.is_untrained)
+    waits = model.is_untrained or (surrogate is not None and surrogate.is_untrained)
     identity = {} if waits else canonical(identity)
     return Cell(
         model=model,
         data=data,
         perturbation=perturbation,
-        surrogate=source,
+        surrogate=surrogate,
         count=count,
         identity=identity,
         key="" if waits else key_of(identity),

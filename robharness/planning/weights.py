@@ -45,7 +45,8 @@ def resolve(entry: Entry, override: Override | None, data_root: Path) -> Weights
     declared = entry.spec.weights
     if override is None and isinstance(declared, Train):
         raise UserError(
-            f"{entry.name} has no weights before a suite trains them; give a file of weights, or use it in a suite"
+            f"{entry.name} has no weights before a suite trains it, and no file of weights is given. "
+            f"See: robharness train --help"
         )
     if override is not None:
         given = override if isinstance(override, Mapping) else {"": override}

@@ -114,7 +114,7 @@ def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
     if path.suffix != ".py" or not path.is_file():
         raise PluginLoadError(f"-p {path}: no such Python file. Give the path of one, or no:NAME to leave a plugin out")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    source = PluginOrigin(namespace=path.stem, distribution=str(path), location=str(path), digest=digest)
+    origin = PluginOrigin(namespace=path.stem, distribution=str(path), location=str(path), digest=digest)
 
     def load() -> ModuleType:
         name = f"robharness_loose_{path.stem}"
@@ -125,7 +125,7 @@ def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
         spec.loader.exec_module(module)
         return module
 
-    return source, load
+    return origin, load
 
 
 class _Incompatible(Exception):

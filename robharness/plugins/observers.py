@@ -13,12 +13,12 @@ from robharness.plugins.registry import Registry
 def observe(found: Any, registry: Registry) -> list[Finding]:
     """Call `robharness_run_finished` of every plugin; return a finding for each that raises."""
     findings = []
-    for source, observer in registry.observers:
+    for origin, observer in registry.observers:
         try:
             observer(results=found)
         except Exception as error:  # an observer may raise anything; the run is done and its results are good
             message = f"{type(error).__name__}: {error}"
-            findings.append(finding("observer-failed", message, subject=f"robharness_run_finished of {source}"))
+            findings.append(finding("observer-failed", message, subject=f"robharness_run_finished of {origin}"))
     return findings
 
 
@@ -30,14 +30,14 @@ def draw_figures(found: Any, registry: Registry, folder: Path) -> tuple[list[Pat
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made: {error.strerror}. See: ls -ld {folder.parent}") from None
+        raise UserError(f"{folder}: cannot be created: {error.strerror}. See: ls -ld {folder.parent}") from None
     written: list[Path] = []
     findings = []
-    for source, hook in registry.figure_hooks:
+    for origin, hook in registry.figure_hooks:
         try:
             for paths in hook(results=found, folder=folder):
                 written.extend(paths)  # files before an error are kept
         except Exception as error:  # as above
             message = f"{type(error).__name__}: {error}"
-            findings.append(finding("figures-failed", message, subject=f"robharness_figures of {source}"))
+            findings.append(finding("figures-failed", message, subject=f"robharness_figures of {origin}"))
     return written, findings

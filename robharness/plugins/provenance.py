@@ -22,10 +22,10 @@ def canonical_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def dependency_versions(source: PluginOrigin) -> list[str]:
+def dependency_versions(origin: PluginOrigin) -> list[str]:
     """Return the installed requirements of a plugin, e.g. "numpy 2.4.6", without extras and robharness."""
     try:
-        lines = importlib.metadata.requires(source.distribution) or []
+        lines = importlib.metadata.requires(origin.distribution) or []
     except (importlib.metadata.PackageNotFoundError, ValueError):
         return []
     found = []
@@ -39,14 +39,14 @@ def dependency_versions(source: PluginOrigin) -> list[str]:
     return found
 
 
-def code_digest(source: PluginOrigin) -> str | None:
+def code_digest(origin: PluginOrigin) -> str | None:
     """Return the first 12 digits of a SHA-256 of the plugin's Python files, or None if there are none.
 
     The digest shows changes of an editable plugin, whose version stays.
     """
-    if source.digest is not None:
-        return source.digest[:12]
-    parts = source.location.split(".")
+    if origin.digest is not None:
+        return origin.digest[:12]
+    parts = origin.location.split(".")
     try:  # the outermost package that is not a mere namespace of several distributions
         specs = (importlib.util.find_spec(".".join(parts[:depth])) for depth in range(1, len(parts) + 1))
         found = next((spec for spec in specs if spec is not None and spec.origin is not None), None)

@@ -78,11 +78,14 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Registry:
-    """What the plugins declare, by kind and full name, and what could not be used. options: of `discover`.
+    """The specs that plugins declare, by kind and full name, and the plugins that could not be used.
 
-    observers, figure_hooks: who looks at results, and who draws them.
+    observers: hooks that receive the results of finished runs.
+    figure_hooks: hooks that draw figures of results.
     renderers: the renderers of reports that plugins add.
     executors: full name -> the plugin, and the function that makes the executor.
+    commands: name -> the plugin, and its command.
+    options: as `discover` takes them.
     """
 
     models: dict[str, Entry] = field(default_factory=dict)
@@ -115,16 +118,16 @@ class Registry:
         near = did_you_mean(name, list(entries))
         if "/" not in name:
             near = next((f"; did you mean '{full}'?" for full in entries if full.endswith(f"/{name}")), near)
-        known = [source.namespace for source in self.origins]
+        known = [origin.namespace for origin in self.origins]
         if "/" in name and namespace not in known and not (near and did_you_mean(namespace, known)):
             return f"'{name}' needs a plugin '{namespace}', which is not there. Try: pip install robharness-{namespace}"
         return f"no {noun} '{name}'{near or '.'} See: robharness list {kind}"
 
-    def add(self, kind: str, spec: Spec, source: PluginOrigin) -> Entry:
+    def add(self, kind: str, spec: Spec, origin: PluginOrigin) -> Entry:
         """Register a spec under its namespace. Raises ValueError if the name is taken."""
         entries: dict[str, Entry] = getattr(self, kind)
-        name = f"{source.namespace}/{spec.name}"
+        name = f"{origin.namespace}/{spec.name}"
         if name in entries:
             raise ValueError(f"the name '{name}' is declared twice")
-        entries[name] = Entry(name=name, spec=spec, origin=source)
+        entries[name] = Entry(name=name, spec=spec, origin=origin)
         return entries[name]

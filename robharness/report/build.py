@@ -86,14 +86,14 @@ def build(results: Results, findings: Sequence[Finding] = ()) -> Report:
 
 
 def _runs(cells: Sequence[CellNumbers], run_of: dict[str, str]) -> list[RunNumbers]:
-    """Of every label that runs share, and every perturbation."""
+    """Return the numbers over runs, for every label that runs share and every perturbation."""
     found: dict[tuple[str, str], list[Numbers]] = {}
     for cell in cells:
         if cell.model in run_of:
-            there = found.setdefault((run_of[cell.model], cell.perturbation), [])
-            there += [cell.numbers] if cell.complete else []
-    asked = list(run_of.values())
-    return [over_runs(*key, asked.count(key[0]), numbers) for key, numbers in found.items()]
+            complete = found.setdefault((run_of[cell.model], cell.perturbation), [])
+            complete += [cell.numbers] if cell.complete else []
+    shared = list(run_of.values())
+    return [over_runs(*key, shared.count(key[0]), numbers) for key, numbers in found.items()]
 
 
 def _cell(results: Results, result: CellResult) -> CellNumbers:
@@ -136,7 +136,11 @@ def _numbers(results: Results, result: CellResult) -> Numbers:
 
 
 def _perturbed_numbers(clean: np.ndarray, perturbed: np.ndarray, alone: np.ndarray, count: str) -> Numbers:
-    """clean, perturbed: on the examples that both cells have; alone: all that the perturbed cell has."""
+    """Return accuracies and drops of a perturbed cell.
+
+    clean, perturbed: whether predictions are right, on the examples that both cells have, (n,) bool.
+    alone: the same on all examples of the perturbed cell.
+    """
     robust = clean & perturbed
     numbers: dict[str, Any] = {"n": len(alone)}
     if count == "all":
@@ -161,14 +165,14 @@ def _worst_cases(results: Results) -> list[WorstCase]:
         budgets = {(p.norm, p.eps): str(p.eps)
                    for p in (r.cell.perturbation for r in attacks) if p and p.eps is not None}  # fmt: skip
         for (norm, eps), text in sorted(budgets.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1])):
-            asked = [result for result in attacks if _is_within(result, norm, eps)]
-            within = [result for result in asked if result.n]
+            expected = [result for result in attacks if _is_within(result, norm, eps)]
+            within = [result for result in expected if result.n]
             clean, *right = results.paired([results.clean(label), *within])
             numbers = Numbers(n=0)
             if len(clean) and right:
                 worst = statistics.worst_case(np.stack(right))
                 numbers = _perturbed_numbers(clean, worst, worst, results.suite.count)
-            counts = {"attacks": len(within), "asked": len(asked)}
+            counts = {"attacks": len(within), "asked": len(expected)}
             found.append(WorstCase(model=label, norm=str(norm), eps=text, numbers=numbers, **counts))
     return found
 
@@ -209,12 +213,12 @@ def _success(result: CellResult) -> float | None:
 
 
 def _accuracy_8bit(result: CellResult) -> float | None:
-    """Rows that were not attacked are as they were: the clean input has 8 bits."""
+    """Return the accuracy on inputs rounded to 8 bits. Examples that were not attacked have 8 bits already."""
     if result.cell.perturbation is None or not result.cell.perturbation.eight_bit or not result.n:
         return None
     rounded = result.columns["correct_8bit"]
-    judged = np.array([value is not None and value == value for value in rounded])
-    return statistics.accuracy(np.where(judged, rounded == True, result.correct))  # noqa: E712
+    is_known = np.array([value is not None and value == value for value in rounded])
+    return statistics.accuracy(np.where(is_known, rounded == True, result.correct))  # noqa: E712
 
 
 def _distances(result: CellResult) -> Distances:

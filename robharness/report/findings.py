@@ -98,10 +98,12 @@ def _mixed_runtime(label: str, cells: Sequence[CellResult]) -> Finding:
     """Count the outcomes of these cells that the differences between their parts can change."""
     values = {name: {each.get(name, 0) for cell in cells for each in cell.provenance} for name in RUNTIME_FACTORS}
     different = ", ".join(f"{name} {_listed(sorted(seen, key=str))}" for name, seen in values.items() if len(seen) > 1)
-    near = sum(int((np.abs(c.columns["margin"]) <= BOUNDARY_TOLERANCE * c.columns["logit_range"]).sum()) for c in cells)
+    unsure = sum(
+        int((np.abs(c.columns["margin"]) <= BOUNDARY_TOLERANCE * c.columns["logit_range"]).sum()) for c in cells
+    )
     return finding(
         "mixed-runtime",
-        f"parts of one cell were computed in different environments ({different}), in {len(cells)} cells; {near} of "
+        f"parts of one cell were computed in different environments ({different}), in {len(cells)} cells; {unsure} of "
         f"their {sum(cell.n for cell in cells)} outcomes are so near the boundary (1e-4 of the logit range) that "
         f"rounding can change them",
         subject=label,
@@ -147,7 +149,7 @@ def attack_findings(results: Results) -> Iterator[Finding]:
 
 
 def _is_comparable(result: CellResult) -> bool:
-    """Return whether the attack is untargeted, attacks the judged model itself, and looks at its classes."""
+    """Return whether the attack is untargeted, attacks the judged model itself, and uses its class outputs."""
     perturbation = result.cell.perturbation
     if perturbation is None or perturbation.surrogate is not None or perturbation.is_targeted:
         return False

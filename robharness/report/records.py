@@ -11,10 +11,12 @@ from robharness.statistics.intervals import Interval
 
 @dataclass(frozen=True, kw_only=True)
 class RunNumbers:
-    """Means and sample standard deviations over runs, as fractions; None where there is no such number.
+    """Means and sample standard deviations over runs, as fractions; None if undefined, as deviations of one run are.
 
-    model: the label that the runs share. runs: how many have all their examples, of `asked`. A relative drop is each
-    run's own, against its own clean accuracy; with one run there is no deviation.
+    model: the label that the runs share.
+    runs: the number of runs with all their examples.
+    asked: the number of runs in the suite.
+    relative_drop: the mean over runs, each relative to the run's own clean accuracy.
     """
 
     model: str
@@ -31,12 +33,14 @@ class RunNumbers:
 
 @dataclass(frozen=True, kw_only=True)
 class GapClosed:
-    """Of a model, or of the mean of its runs, on the way that the suite's `gap` says.
+    """Fraction of the suite's `gap` that a model, or the mean of its runs, closes.
 
-    runs: how many are complete, of `asked`; of the three, those with the smallest share. closed: 0 is where the way
-    begins, 1 where it ends; None where there is no way. interval: over runs, or, where the suite has one of each, over
-    examples; None of one beside several, and of too few. printed: as the paper's Table 4 has it, from relative drops
-    rounded to whole percentages.
+    runs: the number of complete runs, of that one of the three models with the smallest share of complete runs.
+    asked: the number of that model's runs in the suite.
+    closed: fraction of the gap, 0 at the start model, 1 at the end model. None if their accuracies are equal.
+    interval: over runs; over examples if each of the three models has one run. None for one run beside several, and for
+        too few.
+    printed: the fraction as in the paper's Table 4, from relative drops rounded to whole percentages.
     """
 
     model: str
@@ -52,8 +56,10 @@ class GapClosed:
 class MeanAccuracy:
     """Mean of a model's accuracies under corruptions: of a group, at a severity, or (None, None) of them all.
 
-    n: examples that all of them have. corruptions: how many there are, a severity each, of `asked`. interval: bootstrap
-    over examples.
+    n: examples that all of these corruptions have.
+    corruptions: the number of corruptions with outcomes, each severity counted.
+    asked: their number in the suite.
+    interval: bootstrap over examples.
     """
 
     model: str
@@ -70,8 +76,13 @@ class MeanAccuracy:
 class SlopeNumbers:
     """Slope of a model's corruption drops on the reference's; of a group, at a severity, or (None, None) of them all.
 
-    interval: over examples; corruption_interval: over corruptions. few_examples: fewer than the metric asks for.
-    corruptions: how many there are, a severity each, of `asked`. without: corruption -> the slope with it left out.
+    n: examples that all of these corruptions have.
+    corruptions: the number of corruptions with outcomes, each severity counted.
+    asked: their number in the suite.
+    interval: over examples.
+    corruption_interval: over corruptions.
+    without: corruption -> the slope with that corruption left out.
+    few_examples: whether n is too small for a reliable slope.
     """
 
     model: str
@@ -90,12 +101,14 @@ class SlopeNumbers:
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptionErrors:
-    """A model's errors under the corruptions of one set (what names of plugins share), over all their severities.
+    """A model's errors under the corruptions of one set, over all their severities.
 
-    name: "mCE" by a published table alone; relative to a model of the suite, or to nothing, it is another number and
-    has another name. error: the mean over the corruptions, a fraction. relative: of what the corruptions add to the
-    clean error. by_corruption: the errors that `error` is the mean of. lacks: why it is no mCE where a table is asked
-    for.
+    corruptions: the name of the set: the full names of its corruptions up to their last slash.
+    name: "mCE" only with a published table; with a model of the suite, or no baseline, the number has another name.
+    error: the mean over the corruptions, a fraction.
+    relative: the mean of the errors that the corruptions add to the clean error, relative to the baseline's.
+    by_corruption: the errors of which `error` is the mean.
+    lacks: the reason why it is no mCE although the suite names a published table; else empty.
     """
 
     model: str
@@ -113,10 +126,11 @@ class CorruptionErrors:
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """Accuracies and the drop of one thing, as fractions; None where there is no such number.
+    """Accuracies and relative drop of a cell or a worst case, as fractions; None if undefined.
 
-    accuracy: over all examples, each of them perturbed. robust_accuracy: right clean and perturbed.
-    relative_drop: of `accuracy` against the clean one; of `robust_accuracy` where only right examples were attacked.
+    accuracy: over all examples, each of them perturbed.
+    robust_accuracy: the share of examples that are right both clean and perturbed.
+    relative_drop: from the clean accuracy to `accuracy`, or to `robust_accuracy` if only right examples were attacked.
     """
 
     n: int
@@ -130,11 +144,13 @@ class Numbers:
 
 @dataclass(frozen=True, kw_only=True)
 class Distances:
-    """The smallest perturbations that change a model's mind, as far as an attack found them.
+    """The sizes of the smallest perturbations that an attack found to make a model's predictions wrong.
 
-    n: examples. found: for how many there is one; it is 0 where the clean input is wrong already. median: half of all
-    examples are wrong within it, None where fewer are; quartiles: a quarter and three quarters of them.
-    curve: (eps, accuracy) at 101 steps from all right to all wrong that were found.
+    n: the number of examples.
+    found: the number of examples with such a perturbation; its size is 0 if the clean input is wrong already.
+    median: half of all examples are wrong within this distance; None if fewer are wrong at any.
+    quartiles: the same for a quarter and for three quarters of the examples.
+    curve: (eps, accuracy) at up to 101 steps, from all examples right to all those wrong that the attack found.
     """
 
     n: int
@@ -147,12 +163,15 @@ class Distances:
 
 @dataclass(frozen=True, kw_only=True)
 class CellNumbers:
-    """A cell and its numbers. notes: totals of the attack's numeric notes; alarms: those to warn of; expected: the
-    published accuracy, a fraction.
+    """A cell and its numbers.
 
-    components: how many examples each member of an ensemble broke. success: the share that a targeted attack brought
-    to its class, of those for which it wanted one. accuracy_8bit: what is right when the perturbed inputs are rounded
-    to 256 levels. distances: of an attack without a budget.
+    notes: totals of the attack's numeric notes.
+    alarms: the notes to warn of.
+    expected: the published accuracy, a fraction.
+    components: member of an ensemble -> the number of examples that it made wrong.
+    success: the share of examples predicted as the target of a targeted attack, of those that have a target.
+    accuracy_8bit: the accuracy if the perturbed inputs are rounded to 256 levels.
+    distances: of an attack without a budget.
     """
 
     model: str
@@ -179,9 +198,10 @@ class CellNumbers:
 
 @dataclass(frozen=True, kw_only=True)
 class WorstCase:
-    """Right under every attack of this norm with a budget up to eps, since all of them stay in that ball.
+    """Accuracy under all attacks of one norm with a budget up to eps: an example counts if it is right under each.
 
-    attacks: how many there are, of `asked`; with fewer, the model looks more robust than it is.
+    attacks: the number of attacks with outcomes; if it is below `asked`, the accuracy is too high.
+    asked: the number of such attacks in the suite.
     """
 
     model: str
@@ -194,10 +214,13 @@ class WorstCase:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All that is shown of a suite's results. findings: what a reader must know beside the numbers.
+    """The content of a report on a suite's results.
 
-    metrics, expected_metrics: name -> label -> what was measured, and published.
-    run_of: label of a run -> the label that runs with other seeds share with it. runs: their spread.
+    findings: errors, and warnings on how to read the numbers.
+    metrics: name -> label -> the measured value.
+    expected_metrics: name -> label -> the published value.
+    run_of: label of a run -> the label that runs with other seeds share with it.
+    runs: means and deviations over such runs.
     """
 
     suite: str
@@ -235,18 +258,18 @@ class Report:
 
     @property
     def columns(self) -> dict[str, list[str]]:
-        """The columns of a table, and the models that stand in each: one, or the runs of one."""
+        """Column of a table -> the labels in it: one model, or its runs."""
         found: dict[str, list[str]] = {}
         for model in self.models:
             found.setdefault(self.run_of.get(model, model), []).append(model)
         return found
 
     def expected_runs(self, label: str) -> int:
-        """How many runs the suite has of the label that they share."""
+        """Return the number of the suite's runs that share this label."""
         return list(self.run_of.values()).count(label)
 
 
 def source_of(report: Report) -> str:
-    """What was measured, in words: the data, how many of them, and whether they were encoded first."""
+    """Describe the data: their name, the number of examples, and whether images were encoded first."""
     encoded = ", encoded as the files of ImageNet-C (JPEG 85)" if report.compat == "imagenet-c" else ""
     return f"{report.data}, {report.n} examples per cell{encoded}"

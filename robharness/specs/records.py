@@ -171,7 +171,7 @@ class CorruptionSpec(_Record):
     open: (params, data root) -> a `Corruption` that finds pre-rendered images by id, instead of `build`. It raises
         `MissingResource` if they are missing, before anything runs.
     canvas: side of the images in pixels, if it is fixed.
-    severities: severities that a suite may ask for.
+    severities: severities that a suite may use.
     params: dataclass of the options that a suite may set.
     randomness: "example" draws from the given `rng`, "global" from global generators, "none" draws nothing.
     inputs: kinds of input that it takes.

@@ -41,7 +41,7 @@ WITH_IDENTITY = (
     sources.Train,
     sources.DataRef,
 )
-"""Records whose fields, unless they are runtime fields, are part of a cell's identity or of a training's recipe."""
+"""Records whose fields, unless they are runtime fields, are part of a cell's identity or of a training spec."""
 
 
 def meanings(record: type) -> dict[str, str]:
@@ -62,12 +62,12 @@ def meanings(record: type) -> dict[str, str]:
 
 def table(record: Any) -> str:
     """Return the Markdown table of a record: field, type, default, identity and meaning."""
-    has_identity, said = record in WITH_IDENTITY, meanings(record)
+    has_identity, descriptions = record in WITH_IDENTITY, meanings(record)
     heads = ["field", "type", "default", *(["identity"] if has_identity else []), "meaning"]
     rows = [heads, ["---"] * len(heads)]
     for item in dataclasses.fields(record):
         identity = ["no" if item.metadata.get("runtime") else "yes"] if has_identity else []
-        rows.append([f"`{item.name}`", f"`{item.type}`", _default(item), *identity, said.get(item.name, "")])
+        rows.append([f"`{item.name}`", f"`{item.type}`", _default(item), *identity, descriptions.get(item.name, "")])
     return "".join(f"| {' | '.join(cell.replace('|', _BAR) for cell in row)} |\n" for row in rows)
 
 

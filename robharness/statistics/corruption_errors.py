@@ -23,9 +23,11 @@ def relative_corruption_errors(
 ) -> Floats:
     """Return the relative CE of each corruption: the added error of a model divided by that of a baseline.
 
-    errors, baseline: as in `corruption_errors`. clean, baseline_clean: (...) error rates without a corruption.
+    errors, baseline: as in `corruption_errors`.
+    clean, baseline_clean: (...) error rates without a corruption.
     Returns (..., corruptions), nan if the corruption adds nothing to the baseline's error. Their mean is the
-    relative mCE. Source: as for `corruption_errors`.
+    relative mCE.
+    Source: as for `corruption_errors`.
     """
     return corruption_errors(
         np.asarray(errors) - np.asarray(clean)[..., None], np.asarray(baseline) - np.asarray(baseline_clean)[..., None]

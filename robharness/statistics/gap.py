@@ -34,9 +34,11 @@ def gap_closed_interval(
 ) -> Interval:
     """Return an interval for `gap_closed` of means; (-inf, inf) if the gap may be 0 at this level.
 
-    method, self_supervised, supervised: (n,) each. paired: outcomes of the same n examples under three models, or else
-    attacked accuracies of independent runs, as many of each as there are, two at least.
-    Raises EmptySample for fewer, and if runs of one kind do not differ, since their variance is then unknown.
+    method, self_supervised, supervised: (n,) each if paired, else any lengths of two at least.
+    paired: whether they are outcomes of the same n examples under three models. If not, they are attacked accuracies
+        of independent runs.
+    level: the confidence level.
+    Raises EmptySample for fewer than two, and if runs of one kind do not differ, since their variance is then unknown.
     Source: Fieller 1954, the ratio g for which method - self - g (supervised - self) is not surely other than 0, with
     Student's t; its degrees of freedom are Satterthwaite's (1946) at the estimate. Of outcomes the variances are those
     with one more example of every kind, as Agresti and Min (2005) have it: few may have no variance by chance.
@@ -50,16 +52,16 @@ def gap_closed_interval(
         covariance = np.cov(np.hstack([samples, kinds])) / len(samples[0])
     else:
         covariance = np.diag([values.var(ddof=1) / len(values) for values in samples])
-    way, gap = np.array([1, -1, 0]), np.array([0, -1, 1])
+    gain, gap = np.array([1, -1, 0]), np.array([0, -1, 1])
     freedom = float(len(samples[0]) - 1)
     if not paired and means @ gap:
-        parts = np.diag(covariance) * (way - means @ way / (means @ gap) * gap) ** 2
+        parts = np.diag(covariance) * (gain - means @ gain / (means @ gap) * gap) ** 2
         terms = parts**2 / [len(values) - 1 for values in samples]
         freedom = float(parts.sum() ** 2 / terms.sum()) if terms.sum() else math.inf
     t = student_quantile(level, freedom)
     a = (means @ gap) ** 2 - t**2 * (gap @ covariance @ gap)
-    b = (means @ way) * (means @ gap) - t**2 * (way @ covariance @ gap)
-    c = (means @ way) ** 2 - t**2 * (way @ covariance @ way)
+    b = (means @ gain) * (means @ gap) - t**2 * (gain @ covariance @ gap)
+    c = (means @ gain) ** 2 - t**2 * (gain @ covariance @ gain)
     if a <= 0:
         return Interval(-math.inf, math.inf)
     root = math.sqrt(max(0.0, b**2 - a * c))

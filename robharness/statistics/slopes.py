@@ -34,9 +34,11 @@ def slopes_without_each(
 ) -> Floats:
     """Return the slopes without each corruption in turn, which shows the influence of a single one.
 
-    reference_drops, model_drops: (drops,) as for `slope`, which also says what is raised. corruption: (drops,) int, the
-    number from 0 of the corruption that a drop is of; each is one by itself if not given, and all severities of a
-    corruption go together. Returns (corruptions,), nan where the reference never drops in what is left.
+    reference_drops, model_drops: (drops,) as for `slope`.
+    corruption: (drops,) int, the number from 0 of each drop's corruption, whose severities are left out together. By
+        default each drop is a corruption of its own.
+    Returns (corruptions,), nan if the reference drops at none of the other corruptions.
+    Raises the errors of `slope`.
     """
     slope(reference_drops, model_drops)
     squares, products = _sums(*_as_drops(reference_drops, model_drops), corruption)

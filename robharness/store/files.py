@@ -85,7 +85,10 @@ class FileSystem:
             self._sync_path(path.parent)
 
     def write(self, path: Path, content: bytes, *, durable: bool = True) -> None:
-        """Write a whole file, or replace it. durable: see `replacing`."""
+        """Write a whole file, or replace it.
+
+        durable: see `replacing`.
+        """
         with self.replacing(path, durable=durable) as file:
             file.write(content)
 

@@ -22,7 +22,7 @@ class Merged:
     cells: cells that these parts belong to.
     present: parts that were not copied, since this store has all of their examples.
     common: outcomes that both stores have.
-    differing: those of the common outcomes that are not equal; this store's are kept.
+    differing: those of the common outcomes that are not equal; this store's remain.
     artefacts: trained weights that were copied.
     problems: one sentence for each cell, part or artefact that was not copied.
     """
@@ -82,7 +82,9 @@ def _merge_artefact(into: ArtefactStore, folder: Path) -> bool:
         raise _Refused(f"{artefacts.TRAINING_SPEC} does not belong to its name. {leave_out}")
     if place.exists():
         if artefacts.sha256_of(place) != artefacts.sha256_of(folder):
-            raise _Refused(f"{place} has other weights of the same recipe, and stays; cells of both stay apart")
+            raise _Refused(
+                f"{place} has other weights of the same training; it is not replaced, and the cells stay separate"
+            )
         return False
     into.copy(folder)
     return True
@@ -94,15 +96,14 @@ def _merge_cell(into: Store, source: Store, key: str) -> Merged:
         raise _Refused("cell.json cannot be read. To write it again, run its suite on that store")
     if key_of(theirs["identity"]) != key or (ours is not None and ours["identity"] != theirs["identity"]):
         raise _Refused(f"cell.json does not belong to its key. To leave the cell out: rm -r {source.folder(key)}")
-    found = source.read(key, _END)
-    kept = into.read(key, _END)
-    networks = {provenance.get("model_state") for rows in (found, kept) for provenance in rows.provenance}
+    their_rows, our_rows = source.read(key, _END), into.read(key, _END)
+    networks = {provenance.get("model_state") for rows in (their_rows, our_rows) for provenance in rows.provenance}
     if len(networks) > 1:
         raise _Refused(
             f"its model is another network than the one in {into}, built from the same weights and options; "
-            "compute one of the two again with --fresh"
+            f"compute it again in one of the stores. To leave the cell out: rm -r {source.folder(key)}"
         )
-    common, differing = _compare(kept, found)
+    common, differing = _compare(our_rows, their_rows)
     into.copy_file(source.folder(key) / "cell.json", into.folder(key) / "cell.json")
     copied = [part for part in source.parts(key) if _is_new(into, key, part) and into.copy_part(source, key, part)]
     for failure in source.failures(key):

@@ -40,7 +40,7 @@ class Part:
 class Rows:
     """Stored outcomes of one cell, one row per position.
 
-    table: the columns that were asked for.
+    table: the requested columns.
     names: the names of all columns that are stored.
     positions: (n,) int64, ascending.
     provenance: each distinct provenance of these rows.
@@ -54,7 +54,12 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PartContent:
-    """The decoded content of a part. names: of all its columns, of which `table` has those that were asked for."""
+    """The decoded content of a part.
+
+    table: the requested columns.
+    names: of all its columns.
+    provenances: the distinct provenances of its outcomes.
+    """
 
     table: pa.Table
     names: tuple[str, ...]
@@ -62,7 +67,7 @@ class PartContent:
 
 
 class DamagedPart(Exception):
-    """A part whose content is not what was written. The message says how that shows."""
+    """A part whose content is not what was written. The message gives the evidence."""
 
 
 def encode(start: int, table: pa.Table, provenances: Sequence[dict[str, Any]]) -> tuple[Part, bytes, Provenances]:
@@ -81,15 +86,16 @@ def encode(start: int, table: pa.Table, provenances: Sequence[dict[str, Any]]) -
 
 
 def decode(content: bytes, part: Part, columns: Sequence[str] | None) -> PartContent:
-    """Decode the bytes of a part. columns: names; all columns if None.
+    """Decode the bytes of a part.
 
+    columns: names; all columns if None.
     Raises DamagedPart for bytes with another checksum, bytes that are no parquet file, and another number of rows.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if checksum(content) != part.checksum:
-        raise DamagedPart(f"its {len(content)} bytes have another checksum than its name says")
+        raise DamagedPart(f"its {len(content)} bytes have another checksum than the one in its name")
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
         table = file.read(columns=None if columns is None else list(columns), use_threads=False)

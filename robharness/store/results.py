@@ -51,8 +51,8 @@ class Columns(Mapping[str, np.ndarray]):
         found = self._store.read(self._key, int(self._positions[-1]) + 1, [name])
         if not np.isin(self._positions, found.positions, assume_unique=True).all():
             raise StoreError(
-                f"{self._store} lost outcomes while they were read, perhaps to another run with --fresh; "
-                "load the results again"
+                f"outcomes disappeared from {self._store} while they were read, perhaps removed by another run. "
+                "Try: load the results again"
             )
         column: np.ndarray = found.table[name].to_numpy()
         if len(found.positions) == len(self._positions):
@@ -216,7 +216,7 @@ class Results:
         """
         found = {result.cell.what: result for result in self.feature_cells if result.cell.model.label == label}
         if under not in found:
-            raise KeyError(f"the suite asks for no features({under}) of '{label}'; no metric needs them")
+            raise KeyError(f"features({under}) of '{label}' are not stored, since no metric of the suite needs them")
         columns = found[under].columns
         values = np.asarray(columns["features"] if found[under].n else [], object)
         is_readable = np.array([value is not None for value in values], bool)

@@ -24,11 +24,11 @@ def uncovered(covered: Sequence[Span], span: Span) -> list[Span]:
 
     covered: spans in any order, which may overlap.
     """
-    gaps, position = [], span[0]
+    found, position = [], span[0]
     for start, stop in sorted(covered):
         if start >= span[1]:
             break
         if start > position:
-            gaps.append((position, start))
+            found.append((position, start))
         position = max(position, stop)
-    return [*gaps, (position, span[1])] if position < span[1] else gaps
+    return [*found, (position, span[1])] if position < span[1] else found

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 RACES = 5
-"""How often a read is tried again after parts disappeared because another run joined them."""
+"""The number of times that a read is tried again after parts disappeared because another run joined them."""
 STALE_SECONDS = 3600
 """Age at which a temporary file no longer belongs to a running process; writing one takes milliseconds."""
 T = TypeVar("T")
@@ -150,8 +150,8 @@ class Store:
         if len(parts) < 2 or self.missing(key, n):
             return
         last = max(part.stop for part in parts)
-        gaps = uncovered([(part.start, part.stop) for part in parts], (0, last))
-        end = gaps[0][0] if gaps else last
+        missing = uncovered([(part.start, part.stop) for part in parts], (0, last))
+        end = missing[0][0] if missing else last
         rows = self._read(key, end, None)
         joined = self._write_table(key, 0, rows.table, rows.provenance)
         for part in parts:
@@ -270,7 +270,7 @@ class Store:
         )
 
     def forget(self, key: str) -> None:
-        """Remove a cell's outcomes, failures and description, for `--fresh`."""
+        """Remove a cell's outcomes, failures and description, so that the next run computes it again."""
         with self.translate_os_errors():
             for pattern in (_PART, _FAILED):
                 for match in self._files(key, pattern):
@@ -289,9 +289,9 @@ class Store:
         for match in self._files(key, _FAILED):
             with contextlib.suppress(OSError, ValueError, TypeError):
                 found.append(Failure(**json.loads((self.folder(key) / match.group()).read_text())))
-        gaps = self.missing(key, max((failure.stop for failure in found), default=0))
+        missing = self.missing(key, max((failure.stop for failure in found), default=0))
         return sorted(
-            (f for f in found if any(start < f.stop and f.start < stop for start, stop in gaps)),
+            (f for f in found if any(start < f.stop and f.start < stop for start, stop in missing)),
             key=lambda failure: failure.start,
         )
 
@@ -328,8 +328,8 @@ class Store:
 
         Returns False, with a note in that store, if the part is damaged there.
         """
-        gaps = uncovered(self.spans(key), (part.start, part.stop))
-        is_whole = gaps == [(part.start, part.stop)]
+        missing = uncovered(self.spans(key), (part.start, part.stop))
+        is_whole = missing == [(part.start, part.stop)]
         try:
             content = other._bytes(key, part)
             decoded = other._decode(key, part, content, () if is_whole else None)
@@ -338,7 +338,7 @@ class Store:
         if is_whole:
             self._write_part(key, part, content, decoded.provenances)
             return True
-        for start, stop in gaps:
+        for start, stop in missing:
             self._write_table(key, start, decoded.table.slice(start - part.start, stop - start), decoded.provenances)
         return True
 

@@ -19,19 +19,19 @@ from robharness.suite.records import AttackRef, CorruptionRef, Header, ModelRef
 from robharness.suite.resolved import Model, Perturbation, Suite
 
 
-def load(source: str | Path | Mapping[str, Any], registry: Registry, *, models_follow: bool = False) -> Suite:
+def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_follow: bool = False) -> Suite:
     """Read the suite in a YAML file or a mapping, and check it against the plugins.
 
-    source: path of the file, or the suite as a mapping.
+    suite: path of the file, or its content as a mapping.
     registry: the plugins that provide models, attacks, corruptions, data sets and metrics.
     models_follow: whether the caller adds models later, so that the suite may have none.
     Raises UserError if the file cannot be read, SuiteError with all errors of the suite, each line with its place.
     """
-    if isinstance(source, Mapping):
-        path, text = Path.cwd() / "<mapping>", json.dumps(dict(source), default=str, indent=1)
+    if isinstance(suite, Mapping):
+        path, text = Path.cwd() / "<mapping>", json.dumps(dict(suite), default=str, indent=1)
         shown, again = "<mapping>", "call robharness.plan with it"
     else:
-        path, shown = Path(source), str(source)
+        path, shown = Path(suite), str(suite)
         again = f"type: robharness plan {shown}"
         try:
             text = path.read_text(encoding="utf-8")
@@ -39,15 +39,15 @@ def load(source: str | Path | Mapping[str, Any], registry: Registry, *, models_f
             reason = getattr(error, "strerror", None) or "not a text file"
             raise UserError(f"{shown}: cannot read the suite: {reason}. See: ls {path.parent}") from None
     reader = _SuiteReader(yaml.parse(text), registry, models_follow)
-    suite = reader.suite(path.absolute())
+    resolved = reader.suite(path.absolute())
     if reader.errors:
         errors = [
             f"{shown}:{line}:{column}: {'.'.join(map(str, where)) + ': ' if where else ''}{sentence}"
             for line, column, where, sentence in sorted(set(reader.errors), key=lambda error: (error[:2], error[3]))
         ]
         raise SuiteError(errors, f"Mend the suite, then {again}")
-    assert suite is not None
-    return suite
+    assert resolved is not None
+    return resolved
 
 
 _LISTS = ("models", "attacks", "corruptions")

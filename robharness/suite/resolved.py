@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,9 +185,10 @@ class Suite:
 
     @property
     def path_for_shell(self) -> str:
-        """Path of its file for a command line in the current folder."""
-        here = Path.cwd()
-        return str(self.path.relative_to(here) if self.path.is_relative_to(here) else self.path)
+        """Path of its file for a command line in the current folder, in quotes if a shell needs them."""
+        folder = Path.cwd()
+        path = self.path.relative_to(folder) if self.path.is_relative_to(folder) else self.path
+        return shlex.quote(str(path))
 
     @property
     def reference(self) -> str | None:

@@ -144,8 +144,8 @@ def replays(attack: Subject) -> None:
 
 def fresh_process(attack: Subject) -> None:
     """A fresh process gives the same outcomes, bit for bit."""
-    here, fresh = digests(attack), in_fresh_process(digests, attack)
-    differ = [name for name in here if here[name] != fresh[name]]
+    present, fresh = digests(attack), in_fresh_process(digests, attack)
+    differ = [name for name in present if present[name] != fresh[name]]
     if differ:
         raise Broken(f"a fresh process gives other outcomes {differ[0]}")
 
@@ -240,7 +240,10 @@ def digests(attack: Subject) -> dict[str, str]:
 
 
 def _compare(whole: Outcomes, found: Outcomes, condition: str) -> None:
-    """Raise Broken if an example's outcome differs from that in one batch. condition: names the other run."""
+    """Raise Broken if an example's outcome differs from that in one batch.
+
+    condition: names the other run.
+    """
     for example, bits in whole.items():
         differ = [name for name, value in bits.items() if found[example][name] != value]
         if differ:

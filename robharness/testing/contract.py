@@ -60,13 +60,13 @@ class Plugin:
         if isinstance(plugin, Path) or plugin.endswith(".py"):
             path = Path(plugin).absolute()
             return cls(namespace=path.stem, place=str(path))
-        sources = [source for source, _ in installed_plugins()]
-        for source in sources:
-            if plugin in (source.namespace, source.location):
-                return cls(namespace=source.namespace, place=source.location)
+        origins = [origin for origin, _ in installed_plugins()]
+        for origin in origins:
+            if plugin in (origin.namespace, origin.location):
+                return cls(namespace=origin.namespace, place=origin.location)
         if _is_importable(plugin):
             return cls(namespace=plugin.rpartition(".")[2].removeprefix("robharness_"), place=plugin)
-        known = did_you_mean(plugin, [name for source in sources for name in (source.namespace, source.location)])
+        known = did_you_mean(plugin, [name for origin in origins for name in (origin.namespace, origin.location)])
         raise PluginLoadError(
             f"'{plugin}' is neither an installed plugin nor a module{known or '.'} See: robharness list plugins"
         )
@@ -246,11 +246,11 @@ def checks(
                 names = [subject.name for subject in subjects]
                 raise UserError(f"{parameter}={{'{pattern}': ...}} fits no spec{did_you_mean(pattern, names) or '.'}")
     every = [Check(subject, rule) for subject in subjects for rule in rules_of(subject)]
-    kept = [check for check in every if _matches(only, check) and not _matches(leave_out, check)]
-    if not kept:
+    selected = [check for check in every if _matches(only, check) and not _matches(leave_out, check)]
+    if not selected:
         ids = sorted({str(check.subject) for check in every})
         raise UserError(f"nothing of {found.place} is left to check; it has {', '.join(ids)}")
-    return kept
+    return selected
 
 
 def rules_of(subject: Subject) -> list[Rule]:

@@ -126,14 +126,14 @@ def _canvases(corruption: Subject) -> list[Canvas]:
 
     Raises UserError for a stored corruption if the author names no data set.
     """
-    spec, source = _spec(corruption), corruption.images
-    if source is None and spec.open is not None:
+    spec, images = _spec(corruption), corruption.images
+    if images is None and spec.open is not None:
         raise UserError(
             f"{corruption} holds corrupted images of a data set that is not named; write images={{'{spec.name}': "
             f"{{'name': 'datasets/NAME', 'split': 'SPLIT', 'canvas': SIDE}}}}"
         )
-    if source is not None:
-        return [_of_data(corruption, **source)]
+    if images is not None:
+        return [_of_data(corruption, **images)]
     return [_synthetic(() if kind == "image" else (FRAMES,)) for kind in sorted(spec.inputs)]
 
 

@@ -110,8 +110,8 @@ def draws_nothing(data: Subject) -> None:
 
 def fresh_process(data: Subject) -> None:
     """A fresh process finds the same ids, labels and pixels."""
-    here, fresh = fingerprint(data), in_fresh_process(fingerprint, data)
-    differ = [name for name in here if here[name] != fresh[name]]
+    present, fresh = fingerprint(data), in_fresh_process(fingerprint, data)
+    differ = [name for name in present if present[name] != fresh[name]]
     if differ:
         raise Broken(f"a fresh process finds other {' and '.join(differ)}")
 

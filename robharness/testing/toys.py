@@ -39,7 +39,7 @@ SHAPES: dict[Kind, tuple[int, ...]] = {"image": (3, 8, 8), "video": (3, 4, 4, 4)
 VALUES = 192
 LEVELS, STEPS = 256, 1024
 HIDDEN = 32
-SOURCE = PluginOrigin(namespace="testing", distribution="robharness.testing")
+ORIGIN = PluginOrigin(namespace="testing", distribution="robharness.testing")
 DUAL: dict[Norm, float] = {"linf": 1, "l2": 2, "l1": np.inf}
 """The order of the dual norm, which measures gradients if perturbations have this norm."""
 
@@ -91,8 +91,8 @@ class Toy:
             kind=self.kind,
             open=lambda root, split: _Opened(self.ids, self.labels.tolist(), self.images),
         )
-        mixed.add("models", model, SOURCE)
-        mixed.add("datasets", data, SOURCE)
+        mixed.add("models", model, ORIGIN)
+        mixed.add("datasets", data, ORIGIN)
         return mixed
 
 
@@ -152,7 +152,10 @@ class Exact(nn.Module):
 
 
 class Line(nn.Module):
-    """A network with two logits, (offset, weights . x), so that the margin is linear. weights: (192,)."""
+    """A network with two logits, (offset, weights . x), so that the margin is linear.
+
+    weights: (192,).
+    """
 
     def __init__(self, weights: np.ndarray, offset: float) -> None:
         super().__init__()
@@ -166,7 +169,10 @@ class Line(nn.Module):
 
 
 class Constant(nn.Module):
-    """A network whose first logit is larger by more than any input can change. classes: at least 2."""
+    """A network whose first logit is larger by more than any input can change.
+
+    classes: at least 2.
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -275,9 +281,9 @@ def declare_perturbations(registry: Registry) -> None:
     corruption = CorruptionSpec(
         name="darker", summary="Less light", group="light", build=lambda params: Darker(), randomness="none"
     )
-    registry.add("attacks", attack, SOURCE)
-    registry.add("attacks", far, SOURCE)
-    registry.add("corruptions", corruption, SOURCE)
+    registry.add("attacks", attack, ORIGIN)
+    registry.add("attacks", far, ORIGIN)
+    registry.add("corruptions", corruption, ORIGIN)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""Training of the models that a suite asks for."""
+"""Training of the models of a suite."""

@@ -51,7 +51,7 @@ def train_models(
         try:
             results.append(_train(model, artefacts, listener, machine, job))
         except KeyboardInterrupt:
-            raise Interrupted(f"interrupted while {model.label} was trained; what its trainer left is kept") from None
+            raise Interrupted(f"interrupted while {model.label} was trained; its unfinished files are kept") from None
         finally:
             listener.finished()
         if results[-1].error and (stop_at_failure or job.size > 1):  # the other processes would wait for this one
@@ -63,7 +63,7 @@ def untrained(plan: Plan) -> UserError:
     """Return the error for cells that wait for a training, to be raised where nothing is trained."""
     labels = [model.label for model in plan.untrained]
     be = "is" if len(labels) == 1 else "are"
-    text = f"{', '.join(labels)} {be} not trained yet. Type first: robharness train {plan.suite.path_for_shell}"
+    text = f"{', '.join(labels)} {be} not trained yet. Try: robharness train {plan.suite.path_for_shell}"
     return UserError(text)
 
 
@@ -116,7 +116,7 @@ def _check_weights(path: Path) -> None:
     except FileNotFoundError:
         raise _InvalidWeights(f"its trainer came to an end and wrote no {WEIGHTS}") from None
     except ValueError:
-        raise _InvalidWeights(f"what its trainer wrote as {WEIGHTS} is no safetensors file") from None
+        raise _InvalidWeights(f"the {WEIGHTS} that its trainer wrote is no safetensors file") from None
 
 
 def _record_failure(

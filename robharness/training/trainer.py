@@ -33,7 +33,11 @@ class TrainingResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where a training runs. device: as torch names devices. threads: of the CPU; chosen if None."""
+    """The hardware of a training.
+
+    device: as torch names devices.
+    threads: of the CPU; chosen if None.
+    """
 
     device: str = "cpu"
     threads: int | None = None

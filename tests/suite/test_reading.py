@@ -1,5 +1,7 @@
 """The models, perturbations and settings that a correct suite is read as."""
 
+import dataclasses
+import shlex
 from fractions import Fraction
 from pathlib import Path
 
@@ -70,6 +72,19 @@ def test_a_pattern_means_every_model_that_fits(read):
     with pytest.raises(SuiteError, match=r"toy/net has labels 'toys', toy/letters has 'letters'"):
         read(text)  # both are there: one fits, and the other one does not
     assert [model.label for model in read(text.replace("[ln]et*", "l*")).models] == ["toy/letters"]
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [("s.yaml", "s.yaml"), ("my suite.yaml", "'my suite.yaml'"), ("$x's.yaml", "'$x'\"'\"'s.yaml'")],
+)
+def test_the_path_in_a_command_is_one_word_of_a_shell(read, tmp_path, monkeypatch, name, written):
+    suite = dataclasses.replace(read(RIGHT), path=tmp_path / "below" / name)
+    monkeypatch.chdir(tmp_path / "..")
+    assert shlex.split(suite.path_for_shell) == [f"{tmp_path.name}/below/{name}"]
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert suite.path_for_shell == written
 
 
 def test_a_star_of_a_pattern_stops_at_a_slash(read):

@@ -198,9 +198,9 @@ def test_artefacts_are_merged_with_checks(quiet, store, tmp_path, shell):
     (other / "weights.safetensors").write_bytes(weights[:-1] + b"x")
     (other / "provenance.json").write_text(json.dumps(facts | {"sha256": file_digest(other / "weights.safetensors")}))
     [problem] = merge(ours, theirs).problems
-    assert f"{other} has other weights of the same recipe, and stays" in problem
+    assert f"{other} has other weights of the same training; it is not replaced" in problem
     done = shell("merge", ours.root, store, plugins=[])
-    assert done.returncode == 3 and "other weights of the same recipe" in done.stderr
+    assert done.returncode == 3 and "other weights of the same training" in done.stderr
 
     (made.folder / "weights.safetensors").write_bytes(b"torn")
     [problem] = merge(Store(tmp_path / "third"), theirs).problems

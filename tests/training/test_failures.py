@@ -9,7 +9,7 @@ import yaml
 
 import robharness
 from robharness import api
-from robharness.engine.provenance import stale_trainings
+from robharness.engine.provenance import outdated_trainings
 from robharness.errors import SuiteError
 from robharness.planning import artefacts
 from robharness.report import build
@@ -23,7 +23,7 @@ WRONG = {
     "says why": "the loss is not a number in epoch 1. Try: rate: 0.1",
     "exits": "SystemExit: 3",
     "leaves nothing": "its trainer came to an end and wrote no weights.safetensors",
-    "leaves text": "what its trainer wrote as weights.safetensors is no safetensors file",
+    "leaves text": "the weights.safetensors that its trainer wrote is no safetensors file",
 }
 
 
@@ -56,7 +56,7 @@ def test_what_other_code_has_trained_is_warned_of(store, tmp_path, monkeypatch):
 
     def warnings():
         found = api.plan(source, store=store, plugins=[TOYS])
-        return found.trained_models[0].artefact.hash, stale_trainings(found)
+        return found.trained_models[0].artefact.hash, outdated_trainings(found)
 
     robharness.train(source, store=store, plugins=[TOYS])
     hash, none = warnings()
@@ -105,7 +105,7 @@ def test_the_exit_codes_of_failures(shell, tmp_path, log):
     ("harm", "said"),
     [
         (lambda folder: (folder / "weights.safetensors").write_bytes(b"0" * 100), "has the sha256 "),
-        (lambda folder: (folder / "weights.safetensors").unlink(), "its weights.safetensors is not there"),
+        (lambda folder: (folder / "weights.safetensors").unlink(), "its weights.safetensors is missing"),
         (lambda folder: (folder / "provenance.json").write_text("{"), "its provenance.json cannot be read"),
     ],
 )

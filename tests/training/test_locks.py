@@ -111,7 +111,7 @@ def test_ctrl_c_ends_with_130_and_the_command_that_goes_on(quiet, start, store, 
     _, err = first.communicate(timeout=90)
     assert first.returncode == 130
     last = err.splitlines()[-1]
-    assert last.startswith("robharness: interrupted while Net was trained; what its trainer left is kept. To go on: ")
+    assert last.startswith("robharness: interrupted while Net was trained; its unfinished files are kept. To go on: ")
     assert last.endswith(f"--store {store}") and "Traceback" not in err
     second = start("run", suite(), "--json")
     out, err = second.communicate(timeout=90)

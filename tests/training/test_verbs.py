@@ -52,7 +52,7 @@ def test_a_report_says_what_is_missing_and_how_to_make_it(shell, untrained, log)
 
 
 def test_what_cannot_train_says_who_does(shell, untrained, log):
-    said = "robharness: Net, Other are not trained yet. Type first: robharness train learning.yaml\n"
+    said = "robharness: Net, Other are not trained yet. Try: robharness train learning.yaml\n"
     for words in (["run", untrained, "--shard", "1/2"], ["export-adversarial", untrained, "-o", "out"]):
         done = shell(*words)
         assert (done.returncode, done.stderr) == (2, said)

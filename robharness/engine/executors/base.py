@@ -54,11 +54,11 @@ W = TypeVar("W")
 
 
 class Executor(Protocol[W]):
-    """A way to start workers.
+    """A starter of workers.
 
     name: as messages show it.
     can_respawn: whether a worker that died may be replaced by a new one.
-    needs_request: whether workers make the plan again from `Plan.request`, which a plan with live networks lacks.
+    needs_request: whether workers make the plan again from `Plan.request`, which is None for a plan with live networks.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Workers in this process, which compute in turn."""
+"""Workers in this process, which compute alternately."""
 
 from __future__ import annotations
 

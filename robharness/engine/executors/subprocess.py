@@ -48,7 +48,7 @@ class SubprocessWorker:
                 pass_fds=[far_end.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno() if _has_number(sys.stderr) else None,
-                start_new_session=True,  # out of the reach of the terminal's Ctrl-C
+                start_new_session=True,  # so that the terminal's Ctrl-C does not reach it
             )
         except OSError as error:
             raise UserError(f"no worker process can be started: {error.strerror}. Try: fewer workers") from error
@@ -69,7 +69,7 @@ class SubprocessWorker:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the subprocess is gone. A child of its own may keep the pipe open all the same."""
+        """Whether the subprocess is gone. A child of the subprocess may still hold the pipe open."""
         return self._process.poll() is not None
 
     def load(self, label: str) -> None:
@@ -140,7 +140,7 @@ def _has_number(stream: Any) -> bool:
 
 
 def main(number: int) -> None:
-    """Run a subprocess: receive the plan's request, then obey commands until the main process is gone.
+    """Run a subprocess: receive the plan's request, then execute commands until the main process is gone.
 
     number: file descriptor of the pipe to the main process.
     """
@@ -159,7 +159,7 @@ def main(number: int) -> None:
         if not keys <= {(cell.model.label, cell.key) for cell in plan.cells}:
             raise UserError(
                 "the suite, a plugin or the weights changed while the run began, so that workers have other cells. "
-                "Try: the same command again"
+                f"Try: robharness run {plan.suite.path_for_shell}"
             )
         from robharness.engine.worker import UnitRunner
 
