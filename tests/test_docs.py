@@ -3,7 +3,9 @@
 import dataclasses
 import inspect
 import json
+import pkgutil
 import re
+import tomllib
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -330,6 +332,27 @@ def test_the_architecture_names_every_package():
     text = (DOCS / "explanation/architecture.md").read_text()
     packages = sorted(path.parent.name for path in (ROOT / "robharness").glob("*/__init__.py"))
     assert not [name for name in packages if f"**`robharness/{name}/`**" not in text]
+
+
+def test_the_architecture_shows_the_import_direction():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [layer.replace(" : ", ", ") for layer in contracts[0]["layers"]]
+    assert "```text\n" + "\n".join(layers) + "\n```" in (DOCS / "explanation/architecture.md").read_text()
+
+
+def test_the_architecture_names_every_module_outside_the_packages():
+    modules = {f"robharness/{path.name}" for path in (ROOT / "robharness").glob("*.py")} - {"robharness/__init__.py"}
+    assert set(first_column(section(DOCS / "explanation/architecture.md", "Packages"))) == modules
+
+
+def test_named_modules_and_names_of_the_core_exist():
+    for page in PAGES:
+        for dotted in set(re.findall(r"(?<![\w/-])robharness(?:\.[A-Za-z]\w*)+", page.read_text())):
+            try:
+                found = pkgutil.resolve_name(dotted)
+            except (ImportError, AttributeError) as error:
+                pytest.fail(f"{page.name}: {dotted}: {error}")
+            assert found is not None
 
 
 def test_the_licence_is_whole():
