@@ -8,6 +8,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,6 +16,7 @@ import robharness
 from robharness import api, suite
 from robharness.cli import VERBS, cli
 from robharness.cli.plan import as_data as plan_as_data
+from robharness.cli.verify import as_data as verify_as_data
 from robharness.errors import ExitCode
 from robharness.planning import planner
 from robharness.plugins import discover, hookspecs
@@ -22,6 +24,7 @@ from robharness.report import build
 from robharness.report.renderers.json import as_data
 from robharness.specs.tables import RECORDS, meanings, table
 from robharness.store import Store
+from robharness.verify import Configuration, Verification
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -179,6 +182,16 @@ def test_the_keys_of_the_json(heading, pick, ran):
 def test_the_keys_of_a_plan(ran):
     facts = plan_as_data(ran[0].plan, ran[1], why=True)
     assert set(ticked(section(COMMANDS, "plan --json"))) == {*facts, *facts["passes_left"], *facts["cells"][0]}
+
+
+def test_the_keys_of_verify():
+    outcomes = {"correct": np.array([True, False]), "log_probability": np.array([-0.1, -2.0])}
+    declared, other = (Configuration(name=name, keys={}, **outcomes) for name in ("as declared", "BGR"))
+    found = Verification(model="toys/net", data="toys/pixels/test", expected=None, own_weights=False, unreadable=(),
+                         configurations=(declared, other))  # fmt: skip
+    facts, text = verify_as_data(found), section(COMMANDS, "verify --json")
+    assert first_column(text) == list(facts)
+    assert set(facts["ways"][1]) <= set(ticked(text))
 
 
 def test_the_columns_of_the_store(ran):
