@@ -3,9 +3,12 @@
 import dataclasses
 import inspect
 import json
+import pkgutil
 import re
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,6 +16,7 @@ import robharness
 from robharness import api, suite
 from robharness.cli import VERBS, cli
 from robharness.cli.plan import as_data as plan_as_data
+from robharness.cli.verify import as_data as verify_as_data
 from robharness.errors import ExitCode
 from robharness.planning import planner
 from robharness.plugins import discover, hookspecs
@@ -20,6 +24,7 @@ from robharness.report import build
 from robharness.report.renderers.json import as_data
 from robharness.specs.tables import RECORDS, meanings, table
 from robharness.store import Store
+from robharness.verify import Configuration, Verification
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -179,6 +184,16 @@ def test_the_keys_of_a_plan(ran):
     assert set(ticked(section(COMMANDS, "plan --json"))) == {*facts, *facts["passes_left"], *facts["cells"][0]}
 
 
+def test_the_keys_of_verify():
+    outcomes = {"correct": np.array([True, False]), "log_probability": np.array([-0.1, -2.0])}
+    declared, other = (Configuration(name=name, keys={}, **outcomes) for name in ("as declared", "BGR"))
+    found = Verification(model="toys/net", data="toys/pixels/test", expected=None, own_weights=False, unreadable=(),
+                         configurations=(declared, other))  # fmt: skip
+    facts, text = verify_as_data(found), section(COMMANDS, "verify --json")
+    assert first_column(text) == list(facts)
+    assert set(facts["ways"][1]) <= set(ticked(text))
+
+
 def test_the_columns_of_the_store(ran):
     results, store = ran
     key = next(result for result in results.cells if result.cell.kind == "attack" and result.n).cell.key
@@ -330,6 +345,27 @@ def test_the_architecture_names_every_package():
     text = (DOCS / "explanation/architecture.md").read_text()
     packages = sorted(path.parent.name for path in (ROOT / "robharness").glob("*/__init__.py"))
     assert not [name for name in packages if f"**`robharness/{name}/`**" not in text]
+
+
+def test_the_architecture_shows_the_import_direction():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [layer.replace(" : ", ", ") for layer in contracts[0]["layers"]]
+    assert "```text\n" + "\n".join(layers) + "\n```" in (DOCS / "explanation/architecture.md").read_text()
+
+
+def test_the_architecture_names_every_module_outside_the_packages():
+    modules = {f"robharness/{path.name}" for path in (ROOT / "robharness").glob("*.py")} - {"robharness/__init__.py"}
+    assert set(first_column(section(DOCS / "explanation/architecture.md", "Packages"))) == modules
+
+
+def test_named_modules_and_names_of_the_core_exist():
+    for page in PAGES:
+        for dotted in set(re.findall(r"(?<![\w/-])robharness(?:\.[A-Za-z]\w*)+", page.read_text())):
+            try:
+                found = pkgutil.resolve_name(dotted)
+            except (ImportError, AttributeError) as error:
+                pytest.fail(f"{page.name}: {dotted}: {error}")
+            assert found is not None
 
 
 def test_the_licence_is_whole():

@@ -64,7 +64,7 @@ def command(
         device=environment.check_devices(device)[0],
     )
     if as_json:
-        click.echo(json.dumps(_as_data(found), indent=1, ensure_ascii=False))
+        click.echo(json.dumps(as_data(found), indent=1, ensure_ascii=False))
     else:
         _show(found)
     return ExitCode.FINE if found.is_as_expected else ExitCode.REGRESSION
@@ -86,7 +86,8 @@ def _read(keys: tuple[str, ...]) -> dict[str, Any]:
     return read
 
 
-def _as_data(found: Any) -> dict[str, Any]:
+def as_data(found: Any) -> dict[str, Any]:
+    """Return a verification as dicts, lists and plain values."""
     configurations = []
     for configuration in found.configurations:
         facts: dict[str, Any] = {"name": configuration.name, "keys": dict(configuration.keys)}
