@@ -66,10 +66,11 @@ class FileSystem:
     def replacing(self, path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         """Open a temporary file that takes the place of `path` when the block ends, unless the block raises.
 
-        durable: whether the file survives a power cut; without fsync, many small files are written faster.
+        durable: whether the file survives a power cut; without fsync, many small files are written faster. Such a file
+            has one writer, and its temporary name is fixed, so that the next run replaces what a kill left behind.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+        temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp" if durable else f".{path.name}.tmp")
         try:
             with self.open(temporary) as file:
                 yield file
