@@ -85,18 +85,18 @@ def require(planned: Plan) -> None:
     if len(planned.missing) == 1:
         raise planned.missing[0]
     if planned.missing:
-        lines = [f"{len(planned.missing)} things are not there:", *(f"  {missing}" for missing in planned.missing)]
+        lines = [f"{len(planned.missing)} resources are missing:", *(f"  {missing}" for missing in planned.missing)]
         raise UserError("\n".join(lines))
 
 
 @dataclass(kw_only=True)
 class Session:
-    """A suite at work: its registry, its plan, its store and its devices.
+    """Registry, plan, store and devices of the work on one suite.
 
     registry: the plugins.
     plan: the plan of the whole suite; `train` refreshes it.
     store: the folder of results.
-    listener: is told about progress.
+    listener: shows progress and messages.
     only: a glob of cells, see `Plan.only`.
     shard: (i, k), the i-th of k parts of the examples, from 1.
     device: as torch names devices, several with commas between.
@@ -143,7 +143,7 @@ class Session:
 
     @cached_property
     def devices(self) -> list[str]:
-        """The devices. Raises UserError for one that torch does not have here."""
+        """The devices. Raises UserError for a device that torch does not find."""
         return check_devices(self.device)
 
     @property
@@ -202,7 +202,7 @@ class Session:
     def results(self, *, notify: bool = False) -> Results:
         """Load the stored results of the whole suite, complete or not.
 
-        notify: whether plugins that observe runs are shown the results.
+        notify: whether the hooks `robharness_run_finished` of plugins get the results.
         """
         found = results.load(self.plan, self.store)
         if notify:

@@ -143,7 +143,7 @@ def test_all_that_is_missing_is_said_at_once(tmp_path):
     assert (planned.cells, planned.n) == ((), 0)
     with pytest.raises(UserError) as caught:
         session.require(planned)
-    assert str(caught.value).splitlines() == ["4 things are not there:", *(f"  {line}" for line in said)]
+    assert str(caught.value).splitlines() == ["4 resources are missing:", *(f"  {line}" for line in said)]
 
 
 @pytest.mark.parametrize(
