@@ -196,10 +196,16 @@ def test_a_wrong_suite_is_said_with_its_places(shell, path):
             ["report", "SUITE", "-o", "no/where/x.md"],
             "-o no/where/x.md: cannot be written: No such file or directory. Try: mkdir -p no/where",
         ),
-        (["report", "SUITE", "--figures", "toys.yaml"], "toys.yaml: cannot be made: File exists. Try: ls -ld toys.yaml"),
+        (
+            ["report", "SUITE", "--figures", "toys.yaml"],
+            "toys.yaml: cannot be made: File exists. Try: ls -ld toys.yaml",
+        ),
         (["list", "modles"], "Invalid value for"),
         (["list", "models", "zzz*"], "no models match 'zzz*'. Try: robharness list models"),
-        (["run", "SUITE", "--store", "toys.yaml"], "the store toys.yaml cannot be read: Not a directory. Try: ls -ld toys.yaml"),
+        (
+            ["run", "SUITE", "--store", "toys.yaml"],
+            "the store toys.yaml cannot be read: Not a directory. Try: ls -ld toys.yaml",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence_and_no_traceback(shell, path, words, sentence):

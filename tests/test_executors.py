@@ -14,13 +14,13 @@ import yaml
 
 from robharness import api, discover
 from robharness.engine import listeners
-from robharness.engine.events import CellFinished, CellStarted, WorkerDied
+from robharness.engine.events import CellFinished, CellStarted, UnitFinished, WorkerDied
 from robharness.engine.executors.base import ATTRIBUTES
 from robharness.engine.executors.inprocess import InProcessExecutor
 from robharness.engine.executors.registered import find_executor
 from robharness.engine.executors.subprocess import SubprocessExecutor
 from robharness.engine.run import run_plan
-from robharness.errors import PluginNotFound, UserError
+from robharness.errors import PluginNotFound, StoreError, UserError
 from robharness.store import Store, results
 
 COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "size", "attacked")
@@ -148,6 +148,13 @@ def test_a_live_network_is_computed_where_workers_need_no_request(suite, toys, t
         assert results.load(plan, store).is_complete
 
 
+def test_a_live_network_needs_a_label_of_its_own(suite, toys):
+    spec = api.plan(suite(), plugins=[toys]).models[0].entry.spec
+    mine = spec.build(SimpleNamespace(what="exact", megabytes=0), None)
+    with pytest.raises(UserError, match="the suite has a model with the label 'Net' already"):
+        api.plan(suite(), plugins=[toys], models={"Net": mine})
+
+
 @pytest.mark.parametrize("kind", [CellStarted, CellFinished])
 def test_without_replacement_the_others_go_on(suite, run, compute, kind):
     executor = LossyExecutor(InProcessExecutor(), kind=kind)
@@ -166,6 +173,35 @@ def test_when_no_worker_is_left_the_run_ends_and_the_next_one_resumes(suite, run
     plan, store, summary = compute(suite(), InProcessExecutor())
     assert 0 < summary.computed < 40 * len(plan.cells), "what lost workers had stored is kept"
     assert outcomes(results.load(plan, store)) == outcomes(run(suite(), "whole", batch_size=4))
+
+
+class ForgettingExecutor(InProcessExecutor):
+    """Another run with --fresh: forgets a cell just before its unit ends, some times."""
+
+    def __init__(self, times):
+        self.times = times
+
+    def spawn(self, plan, store, config):
+        self.store, self.cell = store, plan.cells[0]
+        return super().spawn(plan, store, config)
+
+    def wait(self, workers):
+        for worker, event in super().wait(workers):
+            if isinstance(event, UnitFinished) and self.times:
+                self.times -= 1
+                self.store.forget(self.cell.key)
+            yield worker, event
+
+
+def test_outcomes_that_disappear_three_times_are_computed_again(suite, run, compute):
+    plan, store, summary = compute(suite(), ForgettingExecutor(3), workers=1, batch_size=40)
+    assert [each.code for each in summary.findings].count("outcomes-disappeared") == 1, "a finding is shown once"
+    assert outcomes(results.load(plan, store)) == outcomes(run(suite(), "whole", batch_size=40))
+
+
+def test_a_store_that_loses_all_that_is_written_ends_the_run(suite, compute):
+    with pytest.raises(StoreError, match=r"loses parts of 'Net .* after they are written. Try: df "):
+        compute(suite(), ForgettingExecutor(4), workers=1, batch_size=40)
 
 
 def test_an_executor_that_always_loses_workers_fails_cells_and_ends(suite, compute):
@@ -199,11 +235,16 @@ class Counting:
 def broken():
     raise OSError("no cluster")
 
+def closed():
+    from robharness import UserError
+    raise UserError("the cluster is closed. Try: tomorrow")
+
 @hookimpl
 def robharness_executors():
     yield "counting", Counting
     yield "broken", broken
     yield "half", lambda: None
+    yield "closed", closed
 """
 
 
@@ -216,7 +257,7 @@ def plugin(tmp_path):
 
 def test_the_executors_have_what_the_protocol_asks_for(plugin):
     registry = discover([plugin])
-    assert list(registry.executors) == ["mine/counting", "mine/broken", "mine/half"]
+    assert list(registry.executors) == ["mine/counting", "mine/broken", "mine/half", "mine/closed"]
     for name in ("in-process", "subprocess", "mine/counting"):
         assert all(hasattr(find_executor(name, registry), attribute) for attribute in ATTRIBUTES)
 
@@ -233,6 +274,7 @@ def test_a_plugin_may_bring_an_executor(suite, run, toys, plugin, tmp_path, caps
         ("mine/countin", PluginNotFound, r"no executor 'mine/countin'; did you mean 'mine/counting'\?"),
         ("cluster", PluginNotFound, r"no executor 'cluster'; there are in-process, subprocess, mine/counting, mine/br"),
         ("mine/broken", UserError, r"the executor 'mine/broken' of .*mine.py cannot be used: OSError: no cluster"),
+        ("mine/closed", UserError, r"^the cluster is closed. Try: tomorrow$"),
         ("mine/half", UserError, r"'mine/half' of .* cannot be used: NoneType lacks name, can_respawn, needs_request"),
     ],
 )

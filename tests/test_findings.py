@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from robharness import api
+from robharness.engine.provenance import differences, inexact_passes
 from robharness.findings import CODES, Finding, finding, sentences
 from robharness.report import build
 from robharness.report.renderers.json import render
@@ -76,6 +77,29 @@ def test_a_later_report_shows_again_that_passes_were_inexact(suite, run, tmp_pat
     [found] = [each for each in build(inexact(later)).findings if each.code == "inexact-passes"]
     assert found.subject == "Net"
     assert "logits depend on the neighbours in a pass" in found.message
+
+
+@pytest.mark.parametrize(
+    ("exact", "facts"),
+    [
+        ({}, []),
+        ({"rows": True, "gradients": True, "grad_mode": True}, []),
+        ({"rows": False, "gradients": True, "grad_mode": True}, ["logits depend on the neighbours in a pass"]),
+        ({"rows": True, "gradients": False, "grad_mode": False}, ["gradients depend", "logits differ where gradients"]),
+        ({"rows": True, "gradients": None, "grad_mode": False}, []),  # no cell takes gradients
+    ],
+)
+def test_passes_are_inexact_only_as_far_as_cells_use_them(exact, facts):
+    found = list(inexact_passes("Net", {"exact": exact, "device": "cuda"}))
+    assert len(found) == len(facts)
+    for each, fact in zip(found, facts, strict=True):
+        assert each.message.startswith(f"on this device (cuda) the last bits of its {fact}")
+
+
+def test_provenance_differs_where_both_sides_have_a_value():
+    before = {"device": "cpu", "threads": 1, "versions": {"torch": "2.6.0", "timm": "1.0"}, "old": 1}
+    now = {"device": "cpu", "threads": 2, "versions": {"torch": "2.7.0"}, "new": 2}
+    assert list(differences(before, now)) == [("threads", 1, 2), ("versions.torch", "2.6.0", "2.7.0")]
 
 
 def test_a_later_report_shows_again_that_code_has_changed(suite, tmp_path, toys):

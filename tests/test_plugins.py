@@ -482,7 +482,11 @@ def test_a_command_of_a_plugin_is_a_verb(examples):
     ("body", "code", "error"),
     [
         ("return 7", 7, ""),
-        ("raise ValueError('no host')", 2, "the verb 'ask' of {path} failed: ValueError: no host. Try: the same command"),
+        (
+            "raise ValueError('no host')",
+            2,
+            "the verb 'ask' of {path} failed: ValueError: no host. Try: the same command",
+        ),
         ("return 'fine'", 2, "the verb 'ask' of {path} failed: TypeError: it returned str, not an exit code. Try: the"),
         ("raise robharness.UserError('no such host. Try: ping')", 2, "robharness: no such host. Try: ping"),
     ],

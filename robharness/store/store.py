@@ -348,9 +348,8 @@ class Store:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise StoreError(
-                f"the store {self.root} cannot be read: {error.strerror}. Try: ls -ld {nearest_existing(self.folder(key))}"
-            ) from None
+            folder = nearest_existing(self.folder(key))
+            raise StoreError(f"the store {self.root} cannot be read: {error.strerror}. Try: ls -ld {folder}") from None
         for name in names:
             if match := pattern.fullmatch(name):
                 yield match

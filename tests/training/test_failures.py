@@ -9,7 +9,7 @@ import yaml
 
 import robharness
 from robharness import api
-from robharness.engine.provenance import stale_trainings
+from robharness.engine.provenance import outdated_trainings
 from robharness.errors import SuiteError
 from robharness.planning import artefacts
 from robharness.report import build
@@ -56,7 +56,7 @@ def test_what_other_code_has_trained_is_warned_of(store, tmp_path, monkeypatch):
 
     def warnings():
         found = api.plan(source, store=store, plugins=[TOYS])
-        return found.trained_models[0].artefact.hash, stale_trainings(found)
+        return found.trained_models[0].artefact.hash, outdated_trainings(found)
 
     robharness.train(source, store=store, plugins=[TOYS])
     hash, none = warnings()
