@@ -161,7 +161,9 @@ def test_other_circumstances_are_told(suite, toys, tmp_path):
     plan, store = api.plan(suite(), plugins=[toys]), Store(tmp_path / "s")
     run_plan(api.plan(suite(), plugins=[toys], limit=10), store, listeners.Silent(), batch_size=4)
     summary = run_plan(plan, store, listeners.Silent(), batch_size=8)
-    assert any("rows was 4 when some of it was computed, now it is 8" in warning for warning in summary.warnings)
+    assert any(
+        "rows was 4 when some of it was computed, now it is 8" in warning for warning in map(str, summary.findings)
+    )
 
 
 @pytest.mark.parametrize("signals", [1, 2])

@@ -21,6 +21,7 @@ from robharness.engine.executors.registered import find_executor
 from robharness.engine.executors.subprocess import SubprocessExecutor
 from robharness.engine.run import run_plan
 from robharness.errors import PluginNotFound, StoreError, UserError
+from robharness.findings import sentences
 from robharness.store import Store, results
 
 COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "size", "attacked")
@@ -97,7 +98,9 @@ def test_outcomes_are_those_of_one_process(suite, run, compute, make):
     assert torch.get_num_threads() == threads, "workers leave this process as it was"
     if isinstance(executor, LossyExecutor):
         assert (len(executor.lost), len(executor.spawned)) == (1, 4)
-        assert "Net: a worker died (lost); its units were given to another one" in summary.warnings
+        assert "Net: a worker died (lost); its units were given to another one" in sentences(
+            summary.findings, "warning"
+        )
     again = compute(source, executor)[2]
     assert again.computed == 0
 
@@ -161,7 +164,9 @@ def test_without_replacement_the_others_go_on(suite, run, compute, kind):
     executor.can_respawn = False
     plan, store, summary = compute(suite(), executor)
     assert len(executor.spawned) == 3
-    assert any(warning.startswith("the run goes on with 2 workers: ") for warning in summary.warnings)
+    assert any(
+        warning.startswith("the run goes on with 2 workers: ") for warning in sentences(summary.findings, "warning")
+    )
     assert outcomes(results.load(plan, store)) == outcomes(run(suite(), "whole", batch_size=4))
 
 
