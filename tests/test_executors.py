@@ -14,7 +14,7 @@ import yaml
 
 from robharness import api, discover
 from robharness.engine import listeners
-from robharness.engine.events import CellFinished, CellStarted, UnitFinished, WorkerDied
+from robharness.engine.events import CellFinished, CellStarted, ModelLoaded, UnitFinished, WorkerDied
 from robharness.engine.executors.base import ATTRIBUTES
 from robharness.engine.executors.inprocess import InProcessExecutor
 from robharness.engine.executors.registered import find_executor
@@ -216,6 +216,27 @@ def test_an_executor_that_always_loses_workers_fails_cells_and_ends(suite, compu
         "toys/net: 2 workers died over its examples 0 to 39: lost"
     ]
     assert len(executor.lost) == 2 * len(plan.cells)
+
+
+def test_a_unit_that_kills_its_workers_leaves_the_other_units_of_its_cell(suite, compute):
+    _, _, summary = compute(suite(attacks=None), LossyExecutor(InProcessExecutor(), every=1), workers=1, batch_size=20)
+    assert [failure.error for failure in summary.failures] == [
+        "toys/net: 2 workers died over its examples 0 to 19: lost",
+        "toys/net: 2 workers died over its examples 20 to 39: lost",
+    ]
+
+
+def test_a_model_that_one_worker_cannot_load_is_left_to_the_others(suite, run, compute):
+    class Unlucky(LossyExecutor):
+        def spawn(self, plan, store, config):
+            self.every = 1 if len(self.spawned) in (1, 2) else 100  # the second worker and its successor
+            return super().spawn(plan, store, config)
+
+    executor = Unlucky(InProcessExecutor(), kind=ModelLoaded)
+    plan, store, summary = compute(suite(), executor, workers=2)
+    assert (len(executor.lost), summary.failures) == (2, [])
+    assert "worker-cannot-load" in [each.code for each in summary.findings]
+    assert outcomes(results.load(plan, store)) == outcomes(run(suite(), "whole", batch_size=4))
 
 
 # --- by name ---------------------------------------------------------------------------------------------------------
