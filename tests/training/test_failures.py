@@ -92,6 +92,9 @@ def test_the_exit_codes_of_failures(shell, tmp_path, log):
     assert stopped.returncode == 3 and log() == []
     assert stopped.stdout == f"Wrong: failed: learner/net: {WRONG['raises']} ({LEARNER})\n"
     assert shell("run", path, "-x").returncode == 3 and log() == []
+    assert shell("train", path, "--only", "Net").returncode == 0
+    assert shell("run", path, "-x").returncode == 3
+    assert not (tmp_path / ".robharness/cells").exists(), "after a failed training, -x computes no cells of others"
     ran = shell("run", path, "--json")
     assert ran.returncode == 3 and len(log()) == 6
     assert {cell["model"]: cell["complete"] for cell in json.loads(ran.stdout)["cells"]} == {"Net": True}
