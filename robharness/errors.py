@@ -104,7 +104,7 @@ class OutOfMemory(Exception):
 
 def nearest_existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that exists, for a message that shows its rights."""
-    return next(each for each in (path, *path.absolute().parents) if each.exists())
+    return next(each for each in (path, *path.parents, *path.absolute().parents) if each.exists())
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
