@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
+from pathlib import Path
 
 
 class ExitCode(IntEnum):
@@ -99,6 +100,11 @@ class OutOfMemory(Exception):
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
         super().__init__(f"out of memory with {batch_size} examples per pass")
+
+
+def nearest_existing(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that exists, for a message that shows its rights."""
+    return next(each for each in (path, *path.parents, *path.absolute().parents) if each.exists())
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -93,12 +93,12 @@ def require(planned: Plan) -> None:
 
 @dataclass(kw_only=True)
 class Session:
-    """The work on one suite, with its registry, its plan, its store and its devices.
+    """Registry, plan, store and devices of the work on one suite.
 
     registry: the plugins.
     plan: the plan of the whole suite; `train` refreshes it.
     store: the folder of results.
-    listener: receives the progress.
+    listener: shows progress and messages.
     only: a glob of cells, see `Plan.only`.
     shard: (i, k), the i-th of k parts of the examples, from 1.
     device: as torch names devices, several with commas between.
@@ -145,7 +145,7 @@ class Session:
 
     @cached_property
     def devices(self) -> list[str]:
-        """The devices. Raises UserError for one that torch does not have on this machine."""
+        """The devices. Raises UserError for a device that torch does not find."""
         return check_devices(self.device)
 
     @property
@@ -204,7 +204,7 @@ class Session:
     def results(self, *, notify: bool = False) -> Results:
         """Load the stored results of the whole suite, complete or not.
 
-        notify: whether plugins that observe runs receive the results.
+        notify: whether the hooks `robharness_run_finished` of plugins get the results.
         """
         found = results.load(self.plan, self.store)
         if notify:

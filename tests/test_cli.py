@@ -174,7 +174,7 @@ def test_a_wrong_suite_is_said_with_its_places(shell, path):
         for line in lines
     )
     assert any("unknown key 'lable'; did you mean 'label'?" in line for line in lines)
-    assert lines[-1] == f"Mend the suite, then type: robharness plan {path}"
+    assert lines[-1] == f"Correct the suite. Try: robharness plan {path}"
 
 
 @pytest.mark.parametrize(
@@ -192,10 +192,20 @@ def test_a_wrong_suite_is_said_with_its_places(shell, path):
             ["report", "SUITE", "-o", "x.docx"],
             "-o x.docx: no renderer has the suffix '.docx'; there are .json, .md, .txt. Try: -o x.json",
         ),
-        (["report", "SUITE", "-o", "no/where/x.md"], "cannot be written: No such file or directory"),
+        (
+            ["report", "SUITE", "-o", "no/where/x.md"],
+            "-o no/where/x.md: cannot be written: No such file or directory. Try: mkdir -p no/where",
+        ),
+        (
+            ["report", "SUITE", "--figures", "toys.yaml"],
+            "toys.yaml: cannot be made: File exists. Try: ls -ld toys.yaml",
+        ),
         (["list", "modles"], "Invalid value for"),
         (["list", "models", "zzz*"], "no models match 'zzz*'. Try: robharness list models"),
-        (["run", "SUITE", "--store", "toys.yaml"], "the store toys.yaml cannot be"),
+        (
+            ["run", "SUITE", "--store", "toys.yaml"],
+            "the store toys.yaml cannot be read: Not a directory. Try: ls -ld toys.yaml",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence_and_no_traceback(shell, path, words, sentence):

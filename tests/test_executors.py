@@ -14,13 +14,14 @@ import yaml
 
 from robharness import api, discover
 from robharness.engine import listeners
-from robharness.engine.events import CellFinished, CellStarted, WorkerDied
+from robharness.engine.events import CellFinished, CellStarted, ModelLoaded, UnitFinished, WorkerDied
 from robharness.engine.executors.base import ATTRIBUTES
 from robharness.engine.executors.inprocess import InProcessExecutor
 from robharness.engine.executors.registered import find_executor
 from robharness.engine.executors.subprocess import SubprocessExecutor
 from robharness.engine.run import run_plan
-from robharness.errors import PluginNotFound, UserError
+from robharness.errors import PluginNotFound, StoreError, UserError
+from robharness.findings import sentences
 from robharness.store import Store, results
 
 COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "size", "attacked")
@@ -97,7 +98,9 @@ def test_outcomes_are_those_of_one_process(suite, run, compute, make):
     assert torch.get_num_threads() == threads, "workers leave this process as it was"
     if isinstance(executor, LossyExecutor):
         assert (len(executor.lost), len(executor.spawned)) == (1, 4)
-        assert "Net: a worker died (lost); its units were given to another one" in map(str, summary.findings)
+        assert "Net: a worker died (lost); its units were given to another one" in sentences(
+            summary.findings, "warning"
+        )
     again = compute(source, executor)[2]
     assert again.computed == 0
 
@@ -148,13 +151,22 @@ def test_a_live_network_is_computed_where_workers_need_no_request(suite, toys, t
         assert results.load(plan, store).is_complete
 
 
+def test_a_live_network_needs_a_label_of_its_own(suite, toys):
+    spec = api.plan(suite(), plugins=[toys]).models[0].entry.spec
+    mine = spec.build(SimpleNamespace(what="exact", megabytes=0), None)
+    with pytest.raises(UserError, match="the suite has a model with the label 'Net' already"):
+        api.plan(suite(), plugins=[toys], models={"Net": mine})
+
+
 @pytest.mark.parametrize("kind", [CellStarted, CellFinished])
 def test_without_replacement_the_others_go_on(suite, run, compute, kind):
     executor = LossyExecutor(InProcessExecutor(), kind=kind)
     executor.can_respawn = False
     plan, store, summary = compute(suite(), executor)
     assert len(executor.spawned) == 3
-    assert any(warning.startswith("the run goes on with 2 workers: ") for warning in map(str, summary.findings))
+    assert any(
+        warning.startswith("the run goes on with 2 workers: ") for warning in sentences(summary.findings, "warning")
+    )
     assert outcomes(results.load(plan, store)) == outcomes(run(suite(), "whole", batch_size=4))
 
 
@@ -170,6 +182,35 @@ def test_when_no_worker_is_left_the_run_ends_and_the_next_one_resumes(suite, run
     assert outcomes(results.load(plan, store)) == outcomes(run(suite(), "whole", batch_size=4))
 
 
+class ForgettingExecutor(InProcessExecutor):
+    """Another run with --fresh: forgets a cell just before its unit ends, some times."""
+
+    def __init__(self, times):
+        self.times = times
+
+    def spawn(self, plan, store, config):
+        self.store, self.cell = store, plan.cells[0]
+        return super().spawn(plan, store, config)
+
+    def wait(self, workers):
+        for worker, event in super().wait(workers):
+            if isinstance(event, UnitFinished) and self.times:
+                self.times -= 1
+                self.store.forget(self.cell.key)
+            yield worker, event
+
+
+def test_outcomes_that_disappear_three_times_are_computed_again(suite, run, compute):
+    plan, store, summary = compute(suite(), ForgettingExecutor(3), workers=1, batch_size=40)
+    assert [each.code for each in summary.findings].count("outcomes-disappeared") == 1, "a finding is shown once"
+    assert outcomes(results.load(plan, store)) == outcomes(run(suite(), "whole", batch_size=40))
+
+
+def test_a_store_that_loses_all_that_is_written_ends_the_run(suite, compute):
+    with pytest.raises(StoreError, match=r"loses parts of 'Net .* after they are written. Try: df "):
+        compute(suite(), ForgettingExecutor(4), workers=1, batch_size=40)
+
+
 def test_an_executor_that_always_loses_workers_fails_cells_and_ends(suite, compute):
     executor = LossyExecutor(InProcessExecutor(), every=1)
     plan, _, summary = compute(suite(attacks=None), executor, workers=1, batch_size=40)
@@ -177,6 +218,27 @@ def test_an_executor_that_always_loses_workers_fails_cells_and_ends(suite, compu
         "toys/net: 2 workers died over its examples 0 to 39: lost"
     ]
     assert len(executor.lost) == 2 * len(plan.cells)
+
+
+def test_a_unit_that_kills_its_workers_leaves_the_other_units_of_its_cell(suite, compute):
+    _, _, summary = compute(suite(attacks=None), LossyExecutor(InProcessExecutor(), every=1), workers=1, batch_size=20)
+    assert [failure.error for failure in summary.failures] == [
+        "toys/net: 2 workers died over its examples 0 to 19: lost",
+        "toys/net: 2 workers died over its examples 20 to 39: lost",
+    ]
+
+
+def test_a_model_that_one_worker_cannot_load_is_left_to_the_others(suite, run, compute):
+    class Unlucky(LossyExecutor):
+        def spawn(self, plan, store, config):
+            self.every = 1 if len(self.spawned) in (1, 2) else 100  # the second worker and its successor
+            return super().spawn(plan, store, config)
+
+    executor = Unlucky(InProcessExecutor(), kind=ModelLoaded)
+    plan, store, summary = compute(suite(), executor, workers=2)
+    assert (len(executor.lost), summary.failures) == (2, [])
+    assert "worker-cannot-load" in [each.code for each in summary.findings]
+    assert outcomes(results.load(plan, store)) == outcomes(run(suite(), "whole", batch_size=4))
 
 
 # --- by name ---------------------------------------------------------------------------------------------------------
@@ -201,11 +263,16 @@ class Counting:
 def broken():
     raise OSError("no cluster")
 
+def closed():
+    from robharness import UserError
+    raise UserError("the cluster is closed. Try: tomorrow")
+
 @hookimpl
 def robharness_executors():
     yield "counting", Counting
     yield "broken", broken
     yield "half", lambda: None
+    yield "closed", closed
 """
 
 
@@ -218,7 +285,7 @@ def plugin(tmp_path):
 
 def test_the_executors_have_what_the_protocol_asks_for(plugin):
     registry = discover([plugin])
-    assert list(registry.executors) == ["mine/counting", "mine/broken", "mine/half"]
+    assert list(registry.executors) == ["mine/counting", "mine/broken", "mine/half", "mine/closed"]
     for name in ("in-process", "subprocess", "mine/counting"):
         assert all(hasattr(find_executor(name, registry), attribute) for attribute in ATTRIBUTES)
 
@@ -235,6 +302,7 @@ def test_a_plugin_may_bring_an_executor(suite, run, toys, plugin, tmp_path, caps
         ("mine/countin", PluginNotFound, r"no executor 'mine/countin'; did you mean 'mine/counting'\?"),
         ("cluster", PluginNotFound, r"no executor 'cluster'; there are in-process, subprocess, mine/counting, mine/br"),
         ("mine/broken", UserError, r"the executor 'mine/broken' of .*mine.py cannot be used: OSError: no cluster"),
+        ("mine/closed", UserError, r"^the cluster is closed. Try: tomorrow$"),
         ("mine/half", UserError, r"'mine/half' of .* cannot be used: NoneType lacks name, can_respawn, needs_request"),
     ],
 )

@@ -4,12 +4,15 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from robharness import api
+from robharness.engine.provenance import differences, inexact_passes
 from robharness.findings import CODES, Finding, finding, sentences
 from robharness.report import build
+from robharness.report.findings import cell_findings
 from robharness.report.renderers.json import render
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +81,29 @@ def test_a_later_report_shows_again_that_passes_were_inexact(suite, run, tmp_pat
     assert "logits depend on the neighbours in a pass" in found.message
 
 
+@pytest.mark.parametrize(
+    ("exact", "facts"),
+    [
+        ({}, []),
+        ({"rows": True, "gradients": True, "grad_mode": True}, []),
+        ({"rows": False, "gradients": True, "grad_mode": True}, ["logits depend on the neighbours in a pass"]),
+        ({"rows": True, "gradients": False, "grad_mode": False}, ["gradients depend", "logits differ where gradients"]),
+        ({"rows": True, "gradients": None, "grad_mode": False}, []),  # no cell takes gradients
+    ],
+)
+def test_passes_are_inexact_only_as_far_as_cells_use_them(exact, facts):
+    found = list(inexact_passes("Net", {"exact": exact, "device": "cuda"}))
+    assert len(found) == len(facts)
+    for each, fact in zip(found, facts, strict=True):
+        assert each.message.startswith(f"on this device (cuda) the last bits of its {fact}")
+
+
+def test_provenance_differs_where_both_sides_have_a_value():
+    before = {"device": "cpu", "threads": 1, "versions": {"torch": "2.6.0", "timm": "1.0"}, "old": 1}
+    now = {"device": "cpu", "threads": 2, "versions": {"torch": "2.7.0"}, "new": 2}
+    assert list(differences(before, now)) == [("threads", 1, 2), ("versions.torch", "2.6.0", "2.7.0")]
+
+
 def test_a_later_report_shows_again_that_code_has_changed(suite, tmp_path, toys):
     """Installed plugins change under their name; a loose file would get other keys."""
     api.run(suite(), store=tmp_path, plugins=[toys])
@@ -104,3 +130,25 @@ def test_several_versions_of_a_library_are_reported(suite, run):
     found = list(build(dataclasses.replace(results, cells=(changed, *others))).findings)
     [versions] = [each for each in found if each.code == "library-versions-differ"]
     assert re.search(r"torch 2\.6\.0 and |torch .* and 2\.6\.0", versions.message)
+
+
+def test_a_cause_of_several_cells_is_one_finding_that_counts_the_others():
+    failures = ["no such layer"]
+    cells = [SimpleNamespace(cell=SimpleNamespace(name=name), failures=failures) for name in ("a", "b", "c")]
+    results = SimpleNamespace(every=cells, invalid=(), cells=())
+    assert [each.subject for each in cell_findings(results)] == ["a and 2 more cells"]
+    assert [each.subject for each in cell_findings(SimpleNamespace(every=cells[:1], invalid=(), cells=()))] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (1, "1 example of the data cannot be read and counts as wrong everywhere: 0"),
+        (5, "5 examples of the data cannot be read and count as wrong everywhere: 0, 1, 2, 3, 4"),
+        (7, "7 examples of the data cannot be read and count as wrong everywhere: 0, 1, 2, 3, 4 and 2 more"),
+    ],
+)
+def test_broken_examples_are_named_up_to_five(count, message):
+    clean = SimpleNamespace(cell=SimpleNamespace(kind="clean"), unreadable=[str(each) for each in range(count)])
+    [found] = cell_findings(SimpleNamespace(every=(), invalid=(), cells=[clean, clean]))
+    assert (found.code, found.message) == ("unreadable-examples", message)

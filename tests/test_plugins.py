@@ -12,7 +12,7 @@ import pytest
 
 import robharness
 from robharness import api, discover
-from robharness.cli import VERBS, cli
+from robharness.cli import VERBS, cli, main
 from robharness.errors import PluginLoadError, PluginNotFound
 from robharness.plugins import PluginOrigin, Problem, Registry, dependency_versions, hookspecs, observers
 from robharness.plugins.registry import BUILT_IN_COMMANDS, BUILT_IN_SUFFIXES
@@ -315,7 +315,7 @@ def test_what_is_no_python_file_is_a_sentence(tmp_path, name):
     with pytest.raises(PluginLoadError) as caught:
         discover([str(path)])
     assert str(caught.value) == (
-        f"-p {path}: no such Python file. Give the path of one, or no:NAME to leave a plugin out"
+        f"-p {path}: no such Python file. Try: -p ./FILE.py, or -p no:NAME to exclude a plugin"
     )
 
 
@@ -476,6 +476,37 @@ def test_a_command_of_a_plugin_is_a_verb(examples):
     with pytest.raises(PluginNotFound, match="needs a plugin 'nobody'"):
         cli.main(["labels", "nobody/net", *command], standalone_mode=False)
     assert frozenset(VERBS) == BUILT_IN_COMMANDS
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "error"),
+    [
+        ("return 7", 7, ""),
+        (
+            "raise ValueError('no host')",
+            2,
+            "the verb 'ask' of {path} failed: ValueError: no host. Try: the same command",
+        ),
+        ("return 'fine'", 2, "the verb 'ask' of {path} failed: TypeError: it returned str, not an exit code. Try: the"),
+        ("raise robharness.UserError('no such host. Try: ping')", 2, "robharness: no such host. Try: ping"),
+    ],
+)
+def test_a_verb_that_fails_is_named_with_its_plugin(tmp_path, capsys, body, code, error):
+    path = tmp_path / "asking.py"
+    path.write_text(
+        "import click, robharness\n@robharness.hookimpl\ndef robharness_commands():\n"
+        f"    @click.command('ask')\n    def ask():\n        {body}\n    yield ask\n"
+    )
+    assert main(["ask", "-p", str(path)]) == code
+    shown = capsys.readouterr().err
+    assert error.format(path=path) in shown and "Traceback" not in shown
+    assert main(["ask", "-p", str(path), "--debug"]) == code
+    assert ("Traceback" in capsys.readouterr().err) == bool(error)
+
+
+def test_an_unknown_verb_ends_its_sentence():
+    with pytest.raises(click.UsageError, match=r"no verb 'zzzzzz'\. Verbs: run, "):
+        cli.main(["zzzzzz"], standalone_mode=False)
 
 
 @pytest.mark.parametrize(

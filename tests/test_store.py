@@ -17,8 +17,10 @@ import pytest
 import robharness
 from robharness import api
 from robharness.errors import StoreError
+from robharness.planning.artefacts import UNFINISHED
 from robharness.session import Session
 from robharness.store import Failure, FileSystem, Store, uncovered
+from robharness.store.artefacts import ArtefactStore
 
 KEY = "abcdef0123456789abcdef01"
 
@@ -443,3 +445,30 @@ def test_a_run_reads_each_part_once_to_check_it_and_once_for_its_outcomes(suite,
             **dict.fromkeys(new, 1),  # join
             **dict.fromkeys(joined, 1),  # results
         }
+
+
+def test_a_folder_is_on_disk_before_its_name(tmp_path):
+    """All files, then the folder, then its name, then the folder above; temporary copies are no artefacts."""
+    done = []
+
+    class Recording(FileSystem):
+        def fsync(self, descriptor):
+            done.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+        def rename(self, source, target):
+            done.append("rename")
+            super().rename(source, target)
+
+    source, target = tmp_path / "unfinished", tmp_path / "trained"
+    source.mkdir()
+    (source / "weights").write_text("1")
+    Recording().put_in_place(source, target)
+    assert done == [str(source / "weights"), str(source), "rename", str(tmp_path)]
+    assert (target / "weights").read_text() == "1"
+
+
+def test_only_whole_artefacts_are_listed(store):
+    kept = ArtefactStore(store)
+    for name in ("0123", ".0123.5f.tmp", f"4567{UNFINISHED}"):
+        (kept.root / name).mkdir(parents=True)
+    assert kept.folders() == [kept.root / "0123"]

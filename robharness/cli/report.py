@@ -90,7 +90,9 @@ def write(path: Path, content: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             unfinished.unlink()
-        raise UserError(f"-o {path}: cannot be written: {error.strerror}. Try: ls -ld {path.parent}") from None
+        folder = path.parent
+        command = f"ls -ld {folder}" if folder.exists() else f"mkdir -p {folder}"
+        raise UserError(f"-o {path}: cannot be written: {error.strerror}. Try: {command}") from None
 
 
 def show(report: Report, *, as_json: bool) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
 
-from robharness.errors import did_you_mean
+from robharness.errors import UserError, did_you_mean
 
 VERBS = {
     "run": "Compute the missing cells of a suite, and report.",
@@ -21,6 +22,10 @@ VERBS = {
     "schema": "Print the JSON Schema of suites, for editors.",
 }
 """Built-in verbs with the line that `robharness --help` shows, so that it imports no module of a verb."""
+
+
+_ORIGIN = "robharness.origin"
+"""The key in a context's `meta` of the plugin that a verb comes from."""
 
 
 class Verbs(click.Group):
@@ -50,11 +55,29 @@ class Verbs(click.Group):
         plugins, words = _plugin_options(words)
         from robharness.plugins.discovery import discover
 
-        commands = {command: found for command, (_, found) in discover(plugins).commands.items()}
+        commands = discover(plugins).commands
         if name in commands:
-            return name, commands[name], words
+            context.meta[_ORIGIN], command = commands[name]
+            return name, command, [word for word in words if word != "--debug"]
         known = [*VERBS, *commands]
-        context.fail(f"no verb '{name}'{did_you_mean(name, known)} Verbs: {', '.join(known)}")
+        context.fail(f"no verb '{name}'{did_you_mean(name, known) or '.'} Verbs: {', '.join(known)}")
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the verb and return its exit code. Raises UserError, with the plugin's name, if a plugin's verb fails."""
+        try:
+            code = super().invoke(context)
+            if _ORIGIN in context.meta and not isinstance(code, int | None):
+                raise TypeError(f"it returned {type(code).__name__}, not an exit code")
+            return code
+        except (click.ClickException, click.Abort, click.exceptions.Exit, UserError, BrokenPipeError):
+            raise
+        except Exception as error:  # a plugin's verb may raise anything
+            if _ORIGIN not in context.meta:
+                raise
+            raise UserError(
+                f"the verb '{context.invoked_subcommand}' of {context.meta[_ORIGIN]} failed: "
+                f"{type(error).__name__}: {error}. Try: the same command with --debug"
+            ) from error
 
 
 def _plugin_options(words: list[str]) -> tuple[list[str], list[str]]:

@@ -112,7 +112,7 @@ def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
     Raises PluginLoadError if there is no such file.
     """
     if path.suffix != ".py" or not path.is_file():
-        raise PluginLoadError(f"-p {path}: no such Python file. Give the path of one, or no:NAME to leave a plugin out")
+        raise PluginLoadError(f"-p {path}: no such Python file. Try: -p ./FILE.py, or -p no:NAME to exclude a plugin")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     origin = PluginOrigin(namespace=path.stem, distribution=str(path), location=str(path), digest=digest)
 

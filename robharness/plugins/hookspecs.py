@@ -283,7 +283,7 @@ def robharness_executors() -> Iterable[tuple[str, Callable[[], Any]]]:  # type: 
 def robharness_commands() -> Iterable[Command]:  # type: ignore[empty-body]
     """Yield click commands: verbs of the command line. No plugin can take the name of a built-in verb.
 
-    Plugins are loaded for `robharness NAME`; the option `-p` is understood before the command gets its words. The
+    Plugins are loaded for `robharness NAME`; the options `-p` and `--debug` are removed from the command's words. The
     returned number is the exit code.
 
     ```python

@@ -27,7 +27,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from robharness.errors import StoreError
+from robharness.errors import StoreError, nearest_existing
 from robharness.findings import Finding, finding
 from robharness.planning.cells import Cell
 from robharness.store.failures import Failure
@@ -348,9 +348,8 @@ class Store:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise StoreError(
-                f"the store {self.root} cannot be read: {error.strerror}. Try: ls -ld {self.folder(key)}"
-            ) from None
+            folder = nearest_existing(self.folder(key))
+            raise StoreError(f"the store {self.root} cannot be read: {error.strerror}. Try: ls -ld {folder}") from None
         for name in names:
             if match := pattern.fullmatch(name):
                 yield match
@@ -375,7 +374,7 @@ class Store:
         try:
             yield
         except OSError as error:
-            folder = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
+            folder = nearest_existing(self.root)
             command = f"ls -ld {folder}" if error.errno in _NO_RIGHTS else f"df -h {folder}"
             raise StoreError(
                 f"the store {self.root} cannot be written: {error.strerror or error}. What is stored is intact. "

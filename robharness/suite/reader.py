@@ -29,15 +29,15 @@ def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_fo
     """
     if isinstance(suite, Mapping):
         path, text = Path.cwd() / "<mapping>", json.dumps(dict(suite), default=str, indent=1)
-        shown, again = "<mapping>", "call robharness.plan with it"
+        shown, again = "<mapping>", "robharness.plan with it again"
     else:
         path, shown = Path(suite), str(suite)
-        again = f"type: robharness plan {shown}"
+        again = f"robharness plan {shown}"
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a text file"
-            raise UserError(f"{shown}: cannot read the suite: {reason}. See: ls {path.parent}") from None
+            raise UserError(f"{shown}: cannot read the suite: {reason}. Try: ls {path.parent}") from None
     reader = _SuiteReader(yaml.parse(text), registry, models_follow)
     resolved = reader.suite(path.absolute())
     if reader.errors:
@@ -45,7 +45,7 @@ def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_fo
             f"{shown}:{line}:{column}: {'.'.join(map(str, where)) + ': ' if where else ''}{sentence}"
             for line, column, where, sentence in sorted(set(reader.errors), key=lambda error: (error[:2], error[3]))
         ]
-        raise SuiteError(errors, f"Mend the suite, then {again}")
+        raise SuiteError(errors, f"Correct the suite. Try: {again}")
     assert resolved is not None
     return resolved
 

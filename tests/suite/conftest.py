@@ -30,7 +30,7 @@ def errors(read):
             read(text)
         lines = str(caught.value).splitlines()
         assert lines[:-1] == caught.value.errors
-        assert lines[-1] == "Mend the suite, then type: robharness plan s.yaml"
+        assert lines[-1] == "Correct the suite. Try: robharness plan s.yaml"
         return lines[:-1]
 
     return call

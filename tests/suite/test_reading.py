@@ -112,7 +112,7 @@ def test_a_mapping_is_read_as_a_file_would_be(read, tmp_path):
     with pytest.raises(SuiteError) as caught:
         load(json_head() | {"titel": "x"}, REGISTRY)
     assert "titel: unknown key 'titel'; did you mean 'title'?" in str(caught.value)
-    assert str(caught.value).endswith("Mend the suite, then call robharness.plan with it")
+    assert str(caught.value).endswith("Correct the suite. Try: robharness.plan with it again")
 
 
 def test_a_caller_that_brings_its_models_needs_none_in_the_suite():

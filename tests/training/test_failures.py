@@ -56,7 +56,7 @@ def test_what_other_code_has_trained_is_warned_of(store, tmp_path, monkeypatch):
 
     def warnings():
         found = api.plan(source, store=store, plugins=[TOYS])
-        return found.trained_models[0].artefact.hash, outdated_trainings(found)
+        return found.trained_models[0].artefact.hash, [str(each) for each in outdated_trainings(found)]
 
     robharness.train(source, store=store, plugins=[TOYS])
     hash, none = warnings()
@@ -65,7 +65,8 @@ def test_what_other_code_has_trained_is_warned_of(store, tmp_path, monkeypatch):
     same, [warning] = warnings()
     assert same == hash
     assert re.fullmatch(r"robharness-taught 1.0: its source was \w{12} when Net was trained, now it is \w{12}; "
-                        r"to train again, remove what this shows: robharness list artefacts", warning)  # fmt: skip
+                        r"to train again, remove the folders that this shows: robharness list artefacts",
+                        warning)  # fmt: skip
     api.run(source, store=store, plugins=[TOYS])
     assert warning in Store(store).runs()[-1]["warnings"]
 
@@ -91,6 +92,9 @@ def test_the_exit_codes_of_failures(shell, tmp_path, log):
     assert stopped.returncode == 3 and log() == []
     assert stopped.stdout == f"Wrong: failed: learner/net: {WRONG['raises']} ({LEARNER})\n"
     assert shell("run", path, "-x").returncode == 3 and log() == []
+    assert shell("train", path, "--only", "Net").returncode == 0
+    assert shell("run", path, "-x").returncode == 3
+    assert not (tmp_path / ".robharness/cells").exists(), "after a failed training, -x computes no cells of others"
     ran = shell("run", path, "--json")
     assert ran.returncode == 3 and len(log()) == 6
     assert {cell["model"]: cell["complete"] for cell in json.loads(ran.stdout)["cells"]} == {"Net": True}

@@ -48,7 +48,7 @@ def test_a_report_says_what_is_missing_and_how_to_make_it(shell, untrained, log)
     shell("run", untrained, "--only", "Net")
     shown = shell("report", untrained)
     assert shown.returncode == 3
-    assert "not trained yet: Other; 3 cells wait for that" in shown.stdout
+    assert "not trained yet: Other; 3 cells wait for the training" in shown.stdout
 
 
 def test_what_cannot_train_says_who_does(shell, untrained, log):
