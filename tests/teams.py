@@ -109,8 +109,8 @@ class Step:
 
     def perturb(self, model, batch, eps, rng):
         log(self.name, eps, batch)
-        way = model.gradient(batch.x, batch.labels, lead).gradient.sign()
-        return Perturbed(x=(batch.x + self.share * eps * way).clamp(0, 1), notes=self.notes(batch, rng))
+        direction = model.gradient(batch.x, batch.labels, lead).gradient.sign()
+        return Perturbed(x=(batch.x + self.share * eps * direction).clamp(0, 1), notes=self.notes(batch, rng))
 
 
 def team(params):
@@ -137,13 +137,13 @@ class Nearest:
 
     def perturb(self, model, batch, eps, rng):
         log("nearest", eps, batch)
-        way = batch.gradient(model, lead).gradient.sign()
+        direction = batch.gradient(model, lead).gradient.sign()
         x, found = batch.x.clone(), torch.zeros_like(batch.labels, dtype=torch.bool)
         for step in range(17):
             if step / 32 <= eps:
-                there = (batch.x + step / 32 * way).clamp(0, 1)
-                new = ~found & (model.decisions(there) != batch.labels)
-                x[new], found = there[new], found | new
+                candidate = (batch.x + step / 32 * direction).clamp(0, 1)
+                new = ~found & (model.decisions(candidate) != batch.labels)
+                x[new], found = candidate[new], found | new
         return Perturbed(x=x, notes={"found": found})
 
 
@@ -153,8 +153,8 @@ class Aim:
     def perturb(self, model, batch, eps, rng):
         right = model.decisions(batch.x) == batch.labels
         target = torch.where(right, (batch.labels + 1) % CLASSES, -1)
-        way = model.gradient(batch.x, target.clamp(min=0), lead).gradient.sign()
-        moved = (batch.x - eps * way * right[:, None, None, None]).clamp(0, 1)
+        direction = model.gradient(batch.x, target.clamp(min=0), lead).gradient.sign()
+        moved = (batch.x - eps * direction * right[:, None, None, None]).clamp(0, 1)
         return Perturbed(x=moved, notes={"target": target})
 
 

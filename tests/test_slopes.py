@@ -114,7 +114,7 @@ def test_a_corruption_is_left_out_and_drawn_with_all_its_severities() -> None:
     assert naive.high - naive.low < 0.8 * (apart[0].high - apart[0].low)
 
 
-def test_without_the_only_corruption_that_the_reference_feels_there_is_no_slope() -> None:
+def test_a_slope_needs_a_corruption_that_affects_the_reference() -> None:
     assert np.isnan(slopes_without_each([0.2, 0.0], [0.1, 0.1])[0])
     with pytest.raises(UndefinedSlope):
         slopes_without_each([0.0, 0.0], [0.1, 0.1])
@@ -275,7 +275,7 @@ def test_a_corruption_error_without_a_baseline_to_divide_by_is_not_a_number() ->
     assert np.isnan(found[0]) and found[1] == pytest.approx(1)
 
 
-def test_resamples_of_rows_that_come_apart_are_the_same_examples() -> None:
+def test_resamples_of_separate_calls_draw_the_same_examples() -> None:
     rows = np.random.Generator(np.random.Philox(1)).random((4, 50)) < 0.5
     whole = resampled_accuracies(rows, resamples=30)
     apart = [resampled_accuracies(rows[part], resamples=30) for part in (slice(0, 1), slice(1, 4))]

@@ -13,7 +13,7 @@ def store(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def quiet(tmp_path_factory):
+def undisturbed(tmp_path_factory):
     """The store of a run of the plain suite that nothing disturbed, and its results."""
     root = tmp_path_factory.mktemp("quiet") / "store"
     return root, api.run(suite(), store=root, plugins=PLUGINS)
