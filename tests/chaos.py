@@ -93,7 +93,7 @@ POINTS: dict[str, Callable[[Moment], bool]] = {
 
 
 class Violation(Exception):
-    """What should not be."""
+    """A state of the store that must never occur."""
 
 
 # --- in a fork -------------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class Count(listeners.Silent):
 
 @dataclass(frozen=True)
 class Scene:
-    """What is run. rows: of a pass; shards: stores of the two halves of the examples, which are merged.
+    """The run under test. rows: the batch size; shards: stores of two halves of the examples, which are merged.
 
     trap: the file system of runs that are killed.
     """
@@ -259,7 +259,7 @@ def shard(scene: Scene, root: Path, index: int, send: Any) -> None:
 
 
 def trapped(scene: Scene, root: Path, point: str, count: int, send: Any) -> int:
-    """How many times the point was reached, in a run or a merge that came to its end."""
+    """Return how often the point was reached in a run or merge that finished."""
     trap = scene.trap(root, point, count, send)
     store = TrappedStore(root, trap)
     if point == "during merge":
@@ -270,7 +270,7 @@ def trapped(scene: Scene, root: Path, point: str, count: int, send: Any) -> int:
 
 
 def judge(scene: Scene, root: Path, point: str, whole: Spans, right: Any, send: Any) -> None:
-    """Raises Found for what a kill did to the store. whole: what was stored before; right: the outcomes."""
+    """Raise Violation for damage by a kill. whole: spans stored before; right: the outcomes."""
     check_files(root)
     kept, n, keys = Store(root), scene.plan.n, [cell.key for cell in scene.plan.cells]
     for key in keys:

@@ -93,7 +93,7 @@ def lead(logits, labels):
 
 
 def log(name, eps, batch):
-    """$TEAMS_LOG: a file that tells who saw which examples."""
+    """Append to the file $TEAMS_LOG which attack saw which examples."""
     if "TEAMS_LOG" in os.environ:
         with Path(os.environ["TEAMS_LOG"]).open("a") as file:
             file.write(json.dumps([name, eps, list(batch.ids)]) + "\n")
@@ -114,7 +114,7 @@ class Step:
 
 
 def team(params):
-    """Two that are weak and draw a number, and one that is strong and tells nothing."""
+    """An ensemble of two weak attacks that draw a number, and a strong one without notes."""
     members = {
         "weak": Step("weak", 0.25, lambda batch, rng: {"draw": rng.uniform("draw", ())}),
         "other": Step("other", 0.5, lambda batch, rng: {"draw": rng.uniform("draw", ())}),
@@ -230,7 +230,7 @@ def robharness_attacks():
 
 
 def width(results):
-    """How many features there are, with what else is stored of them."""
+    """Report the number of features, with what else is stored of them."""
     found = {label: results.features(label) for label in results.labels}
     return {
         label: MetricResult(value=each.values.shape[1], details={"n": len(each.labels), "boundary": each.boundary})
@@ -239,7 +239,7 @@ def width(results):
 
 
 def moved(results):
-    """How far corruptions move the features, on average; of the first label alone."""
+    """Report the mean distance by which corruptions move the features, for the first label only."""
     label = results.labels[0]
     clean, by_view = results.features(label), {}
     for name, view in results.views(label).items():

@@ -1,4 +1,4 @@
-"""Whatever kills a run, and whenever: what is stored is whole, and the next run ends as if nothing had been."""
+"""Killed runs: stored files are complete, and the next run ends as if it had never been killed."""
 
 import json
 import os
@@ -30,7 +30,7 @@ ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 @pytest.fixture
 def chaos(suite, toys, tmp_path):
-    """Kill runs of the toys; what `chaos.py` prints: the table and the mapping."""
+    """Kill runs of the toys; return the exit code, table and mapping of `chaos.py`."""
 
     def call(*options):
         path = tmp_path / "toys.yaml"

@@ -53,7 +53,7 @@ def tensors():
 
 
 def published():
-    """As a training script with DataParallel would save it, in names of its own."""
+    """Return the state as a training script with DataParallel saves it, under its own names."""
     names = {name: name.replace("downsample.", "shortcut.").replace("fc.", "linear.") for name in values()}
     renamed = {f"module.encoder.{names[name]}": value for name, value in tensors().items()}
     return {"model": {**renamed, "module.head.0.weight": torch.ones(4)}, "epoch": 7}
@@ -111,7 +111,7 @@ def test_a_layout_without_matches_is_never_the_closest():
         load(meta(), {"other": torch.ones(1)}, [few, PLAIN])
 
 
-def test_a_submodule_missing_in_the_file_is_an_error():
+def test_a_buffer_outside_the_state_dict_is_refused_on_the_meta_device():
     class Positions(nn.Module):
         def __init__(self):
             super().__init__()
@@ -151,7 +151,7 @@ def test_safetensors_are_recognised_by_their_suffix(tmp_path):
 
 
 class Mine:
-    """What some training scripts put beside the weights."""
+    """An object that some training scripts store beside the weights."""
 
 
 class Evil:

@@ -141,7 +141,7 @@ def test_the_probe_detects_a_network_whose_rows_interact():
     assert not probe.probe(Classifier(Mixing(), batch_size=4), (1, 2, 2))["rows"]
 
 
-def test_the_probe_detects_a_network_that_depends_on_requires_grad():
+def test_the_probe_detects_a_network_that_depends_on_the_gradient_mode():
     class Felt(nn.Module):
         def forward(self, x):
             return x.flatten(1) * (2 if torch.is_grad_enabled() else 1)

@@ -1,4 +1,4 @@
-"""The pages of docs/ say all there is and nothing that is not: lists are taken from the code and compared both ways."""
+"""The pages of docs/ list exactly what the code has."""
 
 import dataclasses
 import inspect

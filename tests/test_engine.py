@@ -12,7 +12,7 @@ from robharness.store import Store, uncovered
 
 
 class Recorder(listeners.Silent):
-    """Remembers what it was told."""
+    """A listener that records its events."""
 
     def __init__(self):
         self.cells, self.messages, self.work = [], [], None

@@ -1,4 +1,4 @@
-"""What `export-adversarial` writes: anyone can judge it again, and nothing that is there is lost."""
+"""`export-adversarial`: its files can be judged again, and existing files are kept."""
 
 import json
 import os

@@ -299,7 +299,7 @@ BASE = suite(
 
 
 def keys_of(changed):
-    """Of cells; of those that wait for a training, what names its artefact, since the weights in there count."""
+    """Return the keys of cells, and the hashes of artefacts for cells that wait for a training."""
     planned = plan(changed, Path("data"), store=Path("none"))
     return [cell.key or cell.model.artefact.hash for cell in (*planned.cells, *planned.pending_cells)]
 

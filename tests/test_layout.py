@@ -1,4 +1,4 @@
-"""What the repository promises about itself."""
+"""Rules that the repository keeps for itself."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Too little memory: fewer examples at once, which is told, and the same outcomes.
+"""Too little memory: smaller batches, which are reported, give the same outcomes.
 
 The lack is real: what a process may map is limited a little above what it has mapped when all is imported, and toys
 ask for memory in proportion to the rows of a pass, or to the examples of a batch.

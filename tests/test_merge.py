@@ -1,4 +1,4 @@
-"""Merging stores: a copy of what is whole, beside what is there, and nothing else."""
+"""Merging stores: complete parts are copied, and existing ones are kept."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ import yaml
 from robharness import api
 from robharness.errors import StoreError
 from robharness.planning.identity import key_of
-from robharness.store import Failure, Store
+from robharness.store import Failure, FileSystem, Store
 from robharness.store.merge import merge
 
 
@@ -270,15 +270,15 @@ def test_a_newer_schema_is_refused(ours, theirs, which):
     assert tree(ours.root) == before
 
 
-def test_parts_that_another_run_joins_meanwhile_are_copied_all_the_same(ours, theirs, monkeypatch):
+def test_parts_that_another_run_joins_meanwhile_are_copied_all_the_same(ours, theirs):
     put(theirs, (0, 4), (4, 8))
-    copy_part, there = ours.copy_part, Store(theirs.root)
 
-    def joined_meanwhile(*words):
-        there.join(KEY, 8)
-        return copy_part(*words)
+    class JoinedMeanwhile(FileSystem):
+        def read(self, path):
+            Store(theirs.root).join(KEY, 8)
+            return super().read(path)
 
-    monkeypatch.setattr(ours, "copy_part", joined_meanwhile)
+    theirs = Store(theirs.root, JoinedMeanwhile())
     assert counts(merge(ours, theirs)) == {"copied": 1, "cells": 1}
     assert list(margins(ours)) == list(range(8))
 
@@ -308,7 +308,7 @@ def suite_stores(tmp_path_factory):
 
 @pytest.fixture
 def workdir(suite_stores, tmp_path):
-    """The folder of the test with copies of these stores."""
+    """Return the folder of the test with copies of these stores."""
     shutil.copytree(suite_stores, tmp_path, dirs_exist_ok=True)
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""What `plan` says: what is done, what is left and for how long, and why it is to be computed."""
+"""The `plan` verb: complete and missing cells, the time left, and the reason of each computation."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def plan(tmp_path, toys, shell):
-    """The plan of a suite over the store of the fixture `run`, as data; words: more of the command line."""
+    """Return the plan of a suite over the store of the fixture `run`, as data; words: further arguments."""
 
     def call(source, *words, plugins=(toys,), code=0):
         path = tmp_path / "toys.yaml"
@@ -139,7 +139,7 @@ def test_a_real_run_gives_the_time_left(run, plan, suite, store):
 
 @pytest.fixture
 def why(plan):
-    """Why each cell is to be computed, by its name."""
+    """Return the reason of each computation, by the name of the cell."""
 
     def call(source, *words, **options):
         return {

@@ -1,4 +1,4 @@
-"""What breaks a rule fails its own cells, is named, and leaves the others as they were."""
+"""Violations of the contract fail their own cells, are reported by plugin, and leave other cells unchanged."""
 
 import numpy as np
 import pytest

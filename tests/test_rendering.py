@@ -1,4 +1,4 @@
-"""What `export-corruptions` writes is what a run renders; it goes on after a kill, and mixes nothing."""
+"""`export-corruptions`: files equal to what a run renders, resumed after a kill, from one manifest."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""Features are cells like any other: what is stored, how it resumes and merges, what metrics and pictures get of it."""
+"""Features as cells: storage, resuming, merging, and their use in metrics and figures."""
 
 import dataclasses
 import json
@@ -59,7 +59,7 @@ def robharness_figures(results, folder):
 
 @pytest.fixture
 def feature_suite(suite):
-    """A suite whose metric looks at features; keyword arguments change its keys."""
+    """Make a suite with a metric of features; keyword arguments change its keys."""
 
     def make(**changes):
         base = {"models": [REAL], "attacks": None, "corruptions": None, "canvas": 8, "metrics": ["teams/width"]}
@@ -69,12 +69,12 @@ def feature_suite(suite):
 
 
 def feature_cells(results):
-    """Their cells by label and short name."""
+    """Return the feature cells by label and short name."""
     return {(found.cell.model.label, found.cell.short_name): found for found in results.feature_cells}
 
 
 def rows(store, key):
-    """All that the files of a cell hold, by pyarrow alone."""
+    """Read all columns of a cell with pyarrow alone."""
     [file] = (store.root / "cells" / key[:2] / key).glob("*.parquet")
     return pq.read_table(file)
 

@@ -34,7 +34,7 @@ def assert_same(found, expected):
 
 
 def whole_files(root, key):
-    """All that the files of a cell hold, by pyarrow alone."""
+    """Read all columns of a cell with pyarrow alone."""
     files = sorted((root / "cells" / key[:2] / key).glob("*.parquet"))
     return pa.concat_tables([pq.read_table(file) for file in files], promote_options="default")
 

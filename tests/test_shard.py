@@ -68,19 +68,19 @@ def job_array(text):
 
 
 def batch(tasks):
-    """What a script under `sbatch --ntasks=TASKS` sees: one process, whatever srun may start later."""
+    """Return the environment of a script under `sbatch --ntasks=TASKS`: one process, whatever srun starts later."""
     return {"SLURM_JOB_ID": "7", "SLURM_NTASKS": str(tasks), "SLURM_NPROCS": str(tasks), "SLURM_PROCID": "0",
             "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}  # fmt: skip
 
 
 def srun(tasks, around):
-    """What each of the tasks of `srun --ntasks=TASKS` sees, in these surroundings."""
+    """Return the environment of each task of `srun --ntasks=TASKS`, in these surroundings."""
     step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": str(tasks), "SLURM_NTASKS": str(tasks)}
     return [{**around, **step, "SLURM_PROCID": str(index)} for index in range(tasks)]
 
 
 def torchrun(nodes, per_node, around):
-    """What the processes of one torchrun per node see."""
+    """Return the environments of the processes of one torchrun per node."""
     world = {"WORLD_SIZE": str(nodes * per_node), "LOCAL_WORLD_SIZE": str(per_node), "GROUP_WORLD_SIZE": str(nodes)}
     return [
         {**around[node], **world, "RANK": str(node * per_node + local), "LOCAL_RANK": str(local)}

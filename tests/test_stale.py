@@ -1,4 +1,4 @@
-"""Stale results: what makes a new key, what is refused, and what is only told."""
+"""Stale results: changes that make a new key, that are refused, and that are only reported."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def path(tmp_path, drifting):
 
 @pytest.fixture
 def spans(tmp_path, drifting, toys):
-    """What is stored, by cell."""
+    """Return the stored spans by cell."""
 
     def call(root=".robharness"):
         store = Store(tmp_path / root)

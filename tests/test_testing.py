@@ -318,7 +318,7 @@ def test_no_attack_breaks_the_constant_toy():
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_the_reported_line_is_the_definition(norm):
+def test_the_linear_toy_has_the_declared_boundary(norm):
     toy, share = toys.line("image", norm, 0.25 if norm == "l1" else 0.125, (0.25, 0.5, 0.9))
     net = toy.net().double()
     weights = net.weights.detach().numpy()

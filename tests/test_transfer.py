@@ -1,4 +1,4 @@
-"""`source`: attacks that are crafted on one model and judged by another."""
+"""Transfer attacks (`source`): crafted on a surrogate and judged by another model."""
 
 import numpy as np
 import pytest

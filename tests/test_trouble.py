@@ -14,9 +14,7 @@ import shutil
 import subprocess
 import time
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -25,7 +23,6 @@ from robharness import api
 from robharness.engine import listeners
 from robharness.errors import StoreError
 from robharness.store import FileSystem, Store
-from robharness.store import store as store_module
 
 TOYS = str(Path(__file__).parent / "toys.py")
 SUITE = {
@@ -48,7 +45,7 @@ def undisturbed(tmp_path_factory):
 
 @pytest.fixture
 def workdir(undisturbed, tmp_path):
-    """The folder of the test with a copy of that suite and of that store, twice: `quiet`, and `store`."""
+    """Return the folder of the test with copies of that suite and store; the store is `undisturbed` and `store`."""
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     shutil.copytree(undisturbed / "undisturbed", tmp_path / "store")
     return tmp_path
@@ -374,15 +371,11 @@ class Jumps:
         self._asked += 1
         return self._time() + 3600 * self._hours[self._asked % len(self._hours)]
 
-    def now(self, zone=None):
-        return datetime.fromtimestamp(self.time(), zone)
-
 
 @pytest.fixture
 def jumping_clocks(monkeypatch):
     jumps = Jumps()
     monkeypatch.setattr(time, "time", jumps.time)
-    monkeypatch.setattr(store_module, "datetime", jumps)
 
 
 def test_clocks_that_jump_change_no_outcome_and_overwrite_nothing(shell, workdir, jumping_clocks):
@@ -403,8 +396,8 @@ def test_clocks_that_jump_change_no_outcome_and_overwrite_nothing(shell, workdir
 
 
 def test_a_clock_that_stands_still_overwrites_no_record(shell, workdir, monkeypatch):
-    moment = datetime.now().astimezone() - timedelta(hours=7)
-    monkeypatch.setattr(store_module, "datetime", SimpleNamespace(now=lambda zone=None: moment))
+    moment = time.time() - 7 * 3600
+    monkeypatch.setattr(FileSystem, "time", lambda files: moment)
     for limit in (10, 20, 40):
         assert shell("run", "toys.yaml", "--store", "new", "--limit", limit).returncode == 0
     assert sorted(record["examples"] for record in Store(workdir / "new").runs()) == [10, 20, 40]

@@ -1,4 +1,4 @@
-"""Other processes do the work: they die, are interrupted and share a store, and no outcome tells."""
+"""Worker processes that crash, are interrupted or share a store give the same outcomes."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def is_alive(process):
 
 
 def wait_for(what, seconds=90):
-    """What `what()` says, as soon as it says anything."""
+    """Wait until `what()` is true, and return its value."""
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline, "it takes too long"

@@ -1,6 +1,6 @@
-"""`make bench`: what the engine itself costs, worker processes, reading ahead, memory, and large stores.
+"""`make bench`: costs of the engine, of worker processes, prefetching, memory, and large stores.
 
-All of it within one run on one machine: ratios are compared, raw seconds printed, and nothing asserted as a time.
+All of it within one run on one machine: ratios are compared, raw seconds printed, and no time is asserted.
 """
 
 import json

@@ -90,7 +90,7 @@ class Terminal:
             file.write("\n\n" * bool(more) + block.text)
 
     def type(self, command):
-        """What the command prints, both streams together; its exit code is in `code`."""
+        """Return what the command prints, both streams together; its exit code is in `code`."""
         if command == "echo $?":
             code, self.code = self.code, 0
             return f"{code}\n"

@@ -1,4 +1,4 @@
-"""What is exact on a real network: the levels "replay", bit for bit, and "float", almost; "logic" is for toys."""
+"""Exactness on a real network: bit-equal at the level "replay", nearly equal at "float"; "logic" is for toys."""
 
 import re
 
@@ -68,7 +68,7 @@ def test_stored_rows_are_bit_equal_for_any_split_into_units(mnist_suite, mnist, 
 
 
 def gaps(plan):
-    """Of every example: its largest logit less the next one, as a part of the logits' range; by a pass of its own."""
+    """Return the largest logit minus the next one of every example, as a share of the logit range."""
     model = plan.models[0]
     net = model.entry.spec.build(None, model.weights.path).eval()
     images = np.stack([plan.data.dataset.read(index) for index in plan.data.order[: plan.n]])

@@ -45,7 +45,7 @@ def the_papers(table):
 
 
 def cells_of(column):
-    """What a cell of this column of a table is called up to its first option."""
+    """Return the beginning of the cell names for this column of a table, up to the first option."""
     if column["attack"] == "none":
         return "clean"
     return f"{column['attack'].lower()}({column['norm']}, {column['eps']}"
@@ -104,7 +104,7 @@ def test_missing_data_and_weights_are_reported_before_the_run(shell, tmp_path, n
 
 @pytest.fixture(scope="module")
 def image_data(registry, tmp_path_factory):
-    """A data root with ImageNet, ImageNet-C and the encoders, and what suites say of weights."""
+    """Return a data root with ImageNet, ImageNet-C and encoders, and the `weights` of suites."""
     root = tmp_path_factory.mktemp("imagenet")
     import robharness_datasets.imagenet as published
 

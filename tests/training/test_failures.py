@@ -65,7 +65,8 @@ def test_a_change_of_the_training_code_is_reported(store, tmp_path, monkeypatch)
     same, [warning] = warnings()
     assert same == hash
     assert re.fullmatch(r"robharness-taught 1.0: its source was \w{12} when Net was trained, now it is \w{12}; "
-                        r"to train again, remove the folders that this shows: robharness list artefacts", warning)  # fmt: skip
+                        r"to train again, remove the folders that this shows: robharness list artefacts",
+                        warning)  # fmt: skip
     api.run(source, store=store, plugins=[TOYS])
     assert warning in Store(store).runs()[-1]["warnings"]
 
