@@ -145,21 +145,21 @@ class Pictures:
             np.random.random_sample()
         if self.how == "one-unreadable" and index == 2:
             raise UnreadableExample("it ends too soon")
-        picture = np.random.default_rng(index).integers(0, 200, SHAPE[::-1], np.uint8)
+        image = np.random.default_rng(index).integers(0, 200, SHAPE[::-1], np.uint8)
         if self.how == "pixels":
-            return picture.astype(np.float32)
+            return image.astype(np.float32)
         if self.how == "channels-first":
-            return picture.transpose(2, 0, 1)
+            return image.transpose(2, 0, 1)
         self.reads += 1
         if self.how == "reads_in_any_order":
-            return picture + np.uint8(self.reads % 50)
+            return image + np.uint8(self.reads % 50)
         if self.how == "reads_from_threads":
-            self.shared[:] = picture
+            self.shared[:] = image
             time.sleep(0.002)
             return self.shared.copy()
         if self.how == "fresh_process":
-            return picture + np.uint8(PROCESS)
-        return picture
+            return image + np.uint8(PROCESS)
+        return image
 
 
 class Video:
@@ -261,19 +261,19 @@ class Step:
             batch.logits(model).neg_()
         if how == "exact_on_integers":  # a mean over the pass, and a number beside it
             gradient = model.gradient(x, batch.labels, mean_lead).gradient
-            way = gradient / (gradient.abs() + 1)
+            step = gradient / (gradient.abs() + 1)
         elif how == "replays":  # numbers that belong to the row
-            way = torch.from_numpy(np.random.default_rng(0).choice([-1.0, 1.0], x.shape).astype(np.float32))
+            step = torch.from_numpy(np.random.default_rng(0).choice([-1.0, 1.0], x.shape).astype(np.float32))
         else:
-            way = self.direction(batch.gradient(model, lead).gradient)
+            step = self.direction(batch.gradient(model, lead).gradient)
         if how == "fresh_process":
-            way = way * (PROCESS / 4)
+            step = step * (PROCESS / 4)
         if how == "nothing_at_zero":
             eps = max(eps, 1 / 512)
         eps *= {"keeps_its_threat_model": 2, "reaches_the_optimum": 0.5}.get(how, 1)
-        moved = (x + eps * way).clamp(0, 1)
+        moved = (x + eps * step).clamp(0, 1)
         if how == "leaves-the-box":
-            moved = x + eps * way
+            moved = x + eps * step
         return Perturbed(x=moved, notes={"surprise": batch.labels}) if how == "notes_as_declared" else moved
 
 
@@ -293,8 +293,8 @@ class Nearest:
         ahead = (-found.values.double()).clamp(min=0)
         length = (self.excess * ahead / slope.clamp_min(1e-12)).float()
         length = torch.where(length <= 0.999 * eps, length, 0)  # what is out of reach stays where it is
-        way = Step("good", self.params).direction(found.gradient)
-        return (batch.x + length.view(-1, *[1] * (batch.x.ndim - 1)) * way).clamp(0, 1)
+        step = Step("good", self.params).direction(found.gradient)
+        return (batch.x + length.view(-1, *[1] * (batch.x.ndim - 1)) * step).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -305,8 +305,8 @@ class Aim:
 
     def perturb(self, model, batch, eps, rng):
         target = (batch.labels + 1) % model.classes
-        way = model.gradient(batch.x, target, lead).gradient
-        x = (batch.x - eps * Step("good", self.params).direction(way)).clamp(0, 1)
+        step = model.gradient(batch.x, target, lead).gradient
+        x = (batch.x - eps * Step("good", self.params).direction(step)).clamp(0, 1)
         return Perturbed(x=x, notes={"target": target})
 
 

@@ -92,8 +92,8 @@ POINTS: dict[str, Callable[[Moment], bool]] = {
 }
 
 
-class Found(Exception):
-    """What should not be."""
+class Violation(Exception):
+    """A state of the store that must never occur."""
 
 
 # --- in a fork -------------------------------------------------------------------------------------------------------
@@ -105,9 +105,9 @@ class Trap(FileSystem):
     say: takes the last words. whole: spans of the parts that got their final name.
     """
 
-    def __init__(self, root: Path, point: str, count: int, say: Callable[[Any], None]) -> None:
+    def __init__(self, root: Path, point: str, count: int, send: Callable[[Any], None]) -> None:
         super().__init__()
-        self.root, self.point, self.count, self.say = root, point, count, say
+        self.root, self.point, self.count, self.send = root, point, count, send
         self.reached, self.whole, self.joining, self.latest = 0, Spans(), False, root
 
     def reach(self, what: str, path: Path) -> None:
@@ -120,7 +120,7 @@ class Trap(FileSystem):
         if POINTS[self.point](moment):
             self.reached += 1
             if self.reached == self.count:
-                self.say({"moment": str(moment), "file": str(path.relative_to(self.root)), "whole": self.whole})
+                self.send({"moment": str(moment), "file": str(path.relative_to(self.root)), "whole": self.whole})
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def open(self, path: Path) -> BinaryIO:
@@ -187,32 +187,32 @@ class Halves(io.BufferedWriter):
 def forked(work: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
     """The exit code of a fork that does this, -9 for SIGKILL, and what it said: to `say`, its last argument, or at
     its end by returning it."""
-    ear, mouth = os.pipe()
+    read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            os.close(ear)
-            with os.fdopen(mouth, "w") as pipe:
+            os.close(read_end)
+            with os.fdopen(write_end, "w") as pipe:
 
-                def say(words: Any) -> None:
+                def send(words: Any) -> None:
                     json.dump(words, pipe)
                     pipe.flush()
 
                 try:
-                    say(work(*arguments, say))
+                    send(work(*arguments, send))
                     code = 0
-                except Found as found:
-                    say(str(found))
+                except Violation as found:
+                    send(str(found))
                 except Exception:
-                    say(traceback.format_exc())
+                    send(traceback.format_exc())
         finally:
             os._exit(code)
-    os.close(mouth)
-    with os.fdopen(ear) as pipe:
-        said = pipe.read()
+    os.close(write_end)
+    with os.fdopen(read_end) as pipe:
+        sent = pipe.read()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return code, json.loads(said) if said else None
+    return code, json.loads(sent) if sent else None
 
 
 class Count(listeners.Silent):
@@ -229,7 +229,7 @@ class Count(listeners.Silent):
 
 @dataclass(frozen=True)
 class Scene:
-    """What is run. rows: of a pass; shards: stores of the two halves of the examples, which are merged.
+    """The run under test. rows: the batch size; shards: stores of two halves of the examples, which are merged.
 
     trap: the file system of runs that are killed.
     """
@@ -247,20 +247,20 @@ class Scene:
         for shard in self.shards:
             merged = merge.merge(store, Store(shard))
             if merged.problems or merged.differing:
-                raise Found(f"merging {shard.name}: {merged.differing} outcomes differ; {merged.problems}")
+                raise Violation(f"merging {shard.name}: {merged.differing} outcomes differ; {merged.problems}")
 
 
-def undisturbed(scene: Scene, root: Path, say: Any) -> Any:
+def undisturbed(scene: Scene, root: Path, send: Any) -> Any:
     return outcomes(scene.run(Store(root)))
 
 
-def shard(scene: Scene, root: Path, index: int, say: Any) -> None:
+def shard(scene: Scene, root: Path, index: int, send: Any) -> None:
     scene.run(Store(root), part=(index, 2))
 
 
-def trapped(scene: Scene, root: Path, point: str, count: int, say: Any) -> int:
-    """How many times the point was reached, in a run or a merge that came to its end."""
-    trap = scene.trap(root, point, count, say)
+def trapped(scene: Scene, root: Path, point: str, count: int, send: Any) -> int:
+    """Return how often the point was reached in a run or merge that finished."""
+    trap = scene.trap(root, point, count, send)
     store = TrappedStore(root, trap)
     if point == "during merge":
         scene.merge(store)
@@ -269,42 +269,42 @@ def trapped(scene: Scene, root: Path, point: str, count: int, say: Any) -> int:
     return trap.reached
 
 
-def judge(scene: Scene, root: Path, point: str, whole: Spans, right: Any, say: Any) -> None:
-    """Raises Found for what a kill did to the store. whole: what was stored before; right: the outcomes."""
-    look_at_files(root)
+def judge(scene: Scene, root: Path, point: str, whole: Spans, right: Any, send: Any) -> None:
+    """Raise Violation for damage by a kill. whole: spans stored before; right: the outcomes."""
+    check_files(root)
     kept, n, keys = Store(root), scene.plan.n, [cell.key for cell in scene.plan.cells]
     for key in keys:
         kept.verify(key, n)
     if kept.notes or list(root.rglob("*.damaged")):
-        raise Found(f"the store sets parts aside: {kept.notes}")
+        raise Violation(f"the store sets parts aside: {kept.notes}")
     for key, spans in whole.items():
         for span in spans:
             if gaps := uncovered(kept.spans(key), span):
-                raise Found(f"{key}: {gaps} of what was stored as {span} is gone")
+                raise Violation(f"{key}: {gaps} of what was stored as {span} is gone")
     if point == "during merge":
         scene.merge(Store(root))
     missing = sum(stop - start for key in keys for start, stop in kept.missing(key, n))
     if point == "during merge" and missing:
-        raise Found(f"both shards are merged and {missing} outcomes are missing")
+        raise Violation(f"both shards are merged and {missing} outcomes are missing")
     count = Count()
     found = scene.run(Store(root), count)
     if not missing == count.missing == count.computed:
-        raise Found(f"{missing} outcomes were missing, the run saw {count.missing} and computed {count.computed}")
-    look_at_files(root)
+        raise Violation(f"{missing} outcomes were missing, the run saw {count.missing} and computed {count.computed}")
+    check_files(root)
     if found.notes or not found.is_complete or any(cell.failures for cell in found.cells):
-        raise Found(f"the end of the run: complete: {found.is_complete}; {found.notes}")
+        raise Violation(f"the end of the run: complete: {found.is_complete}; {found.notes}")
     for key in keys:
         names = sorted(path.name for path in kept.folder(key).glob("[!.]*"))
         if len(names) != 2 or kept.spans(key) != [(0, n)]:
-            raise Found(f"{key} is not joined: {names}")
+            raise Violation(f"{key} is not joined: {names}")
     for name, columns in outcomes(found).items():
         if wrong := [column for column in right[name] if columns.get(column) != right[name][column]]:
-            raise Found(f"{name} has another {', '.join(wrong)} than without kills")
+            raise Violation(f"{name} has another {', '.join(wrong)} than without kills")
         if columns != right[name]:
-            raise Found(f"{name} has the columns {list(columns)}")
+            raise Violation(f"{name} has the columns {list(columns)}")
 
 
-def look_at_files(root: Path) -> None:
+def check_files(root: Path) -> None:
     """Raises Found for a file under a final name that is not whole, without asking the store."""
     for path in sorted(root.rglob("*")):
         if path.name.startswith(".") or path.is_dir():
@@ -312,17 +312,17 @@ def look_at_files(root: Path) -> None:
         content, name = path.read_bytes(), path.relative_to(root)
         if match := PART.fullmatch(path.name):
             if f"{zlib.crc32(content):08x}" != match[3]:
-                raise Found(f"{name} is damaged: its {len(content)} bytes have another checksum")
+                raise Violation(f"{name} is damaged: its {len(content)} bytes have another checksum")
             rows = pq.ParquetFile(pa.BufferReader(content)).metadata.num_rows
             if rows != int(match[2]) - int(match[1]):
-                raise Found(f"{name} is damaged: it has {rows} rows")
+                raise Violation(f"{name} is damaged: it has {rows} rows")
         elif path.suffix == ".json":
             try:
                 json.loads(content)
             except ValueError as error:
-                raise Found(f"{name} is damaged: {error}") from None
+                raise Violation(f"{name} is damaged: {error}") from None
         else:
-            raise Found(f"{name} is no name of the store's")
+            raise Violation(f"{name} is no name of the store's")
 
 
 def outcomes(found: Results) -> Any:
@@ -391,14 +391,14 @@ class Chaos:
             Spans() if root is None else {path.name: Store(root).spans(path.name) for path in root.glob("cells/*/*")}
         )
         path = self.copy(root)
-        code, said = forked(trapped, self.scene, path, point, count)
-        if code == -signal.SIGKILL and said:
-            for key, spans in said["whole"].items():
+        code, sent = forked(trapped, self.scene, path, point, count)
+        if code == -signal.SIGKILL and sent:
+            for key, spans in sent["whole"].items():
                 whole[key] = [*whole.get(key, []), *map(tuple, spans)]
-            return path, said | {"whole": whole}
+            return path, sent | {"whole": whole}
         if code:
-            raise Found(f"a run after a kill, or the first one, ended with exit code {code}: {said}")
-        return path, said
+            raise Violation(f"a run after a kill, or the first one, ended with exit code {code}: {sent}")
+        return path, sent
 
     def kill(self, point: str) -> None:
         """Kill at the point in chains of one, two, three and more kills. Raises Found.
@@ -416,23 +416,23 @@ class Chaos:
             while links < length:
                 # Without knowing how many moments are left, no kill: the run comes to its end and tells.
                 count = math.ceil(next(fractions) * left / (length - links)) if left else 0
-                path, said = self.hit(root, point, count)
-                if isinstance(said, int):  # the first time, or the work is cut in another way than before the kill
-                    left = said
+                path, sent = self.hit(root, point, count)
+                if isinstance(sent, int):  # the first time, or the work is cut in another way than before the kill
+                    left = sent
                     known.setdefault(root, left)
                     if left:
                         continue
                     if root is start:
-                        raise Found("never reached")
+                        raise Violation("never reached")
                     break
                 root, left, links = path, left - count, links + 1
                 self.hits[point] += 1
-                self.places.setdefault(point, Counter())[said["moment"]] += 1
+                self.places.setdefault(point, Counter())[sent["moment"]] += 1
                 copy = self.copy(root)
-                code, problem = forked(judge, self.scene, copy, point, said["whole"], self.right)
+                code, problem = forked(judge, self.scene, copy, point, sent["whole"], self.right)
                 if code:
                     kill = "kill" if links == 1 else f"kill {links} of one store"
-                    raise Found(f"{kill}, at '{said['moment']}' of {said['file']}: {problem}")
+                    raise Violation(f"{kill}, at '{sent['moment']}' of {sent['file']}: {problem}")
                 shutil.rmtree(copy)
 
     def run(self) -> None:
@@ -442,8 +442,8 @@ class Chaos:
             try:
                 self.kill(point)
                 if self.shards() != before:
-                    raise Found("the shards that were merged have changed")
-            except Found as found:
+                    raise Violation("the shards that were merged have changed")
+            except Violation as found:
                 self.found[point] = str(found)
 
     def shards(self) -> dict[Path, bytes]:
@@ -468,18 +468,22 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=4, help="examples per pass")
     parser.add_argument("--kills", type=int, default=10, help="at each point, at least")
     parser.add_argument("--plain-write", action="store_true", help="a mutant: files appear by no rename")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     begun = time.perf_counter()
     units.UNIT_SECONDS = 0  # as many parts as can be
     pa.table({"x": np.zeros(1)})  # imports pandas, where it is there
     gc.freeze()  # each fork would go through all that is imported
-    plan = api.plan(asked.suite, plugins=[asked.plugin], limit=asked.limit)
-    chaos = Chaos(Scene(plan, asked.rows, trap=PlainTrap if asked.plain_write else Trap), asked.folder, asked.kills)
+    plan = api.plan(arguments.suite, plugins=[arguments.plugin], limit=arguments.limit)
+    chaos = Chaos(
+        Scene(plan, arguments.rows, trap=PlainTrap if arguments.plain_write else Trap),
+        arguments.folder,
+        arguments.kills,
+    )
     chaos.run()
     print(chaos.table(), file=sys.stderr)
     print(json.dumps({"hits": {point: chaos.hits[point] for point in POINTS}, "places": chaos.places,
                       "found": chaos.found, "seconds": round(time.perf_counter() - begun, 1)}, indent=1))  # fmt: skip
-    sys.exit(bool(chaos.found) or any(chaos.hits[point] < asked.kills for point in POINTS))
+    sys.exit(bool(chaos.found) or any(chaos.hits[point] < arguments.kills for point in POINTS))
 
 
 if __name__ == "__main__":

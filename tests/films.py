@@ -35,13 +35,13 @@ class Lazy:
     """A video that notes down which frames it was asked for."""
 
     def __init__(self, frames):
-        self.frames, self.asked = frames, []
+        self.frames, self.requested = frames, []
 
     def __len__(self):
         return len(self.frames)
 
     def __getitem__(self, wanted):
-        self.asked.append(list(wanted))
+        self.requested.append(list(wanted))
         return self.frames[wanted]
 
 
@@ -105,11 +105,11 @@ class Step:
         from robharness import Perturbed
 
         gradient = batch.gradient(model, loss).gradient
-        way = gradient.sign()
+        direction = gradient.sign()
         if self.params.norm == "l2":
-            way = gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1, 1)
+            direction = gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1, 1)
         frames = torch.full_like(batch.labels, batch.x.shape[2])
-        return Perturbed(x=(batch.x + eps * way).clamp(0, 1), notes={"frames": frames})
+        return Perturbed(x=(batch.x + eps * direction).clamp(0, 1), notes={"frames": frames})
 
 
 def loss(logits, labels):

@@ -29,10 +29,10 @@ class Shades:
 
     def read(self, index):
         draws = np.random.default_rng([index, self.split == "test"])
-        picture = draws.integers(0, 128, (SIDE, SIDE, 1))
+        image = draws.integers(0, 128, (SIDE, SIDE, 1))
         at = 2 * self.labels[index]
-        picture[at : at + 3, at : at + 3] += 60
-        return picture.astype(np.uint8)
+        image[at : at + 3, at : at + 3] += 60
+        return image.astype(np.uint8)
 
 
 def open_shades(root, split):

@@ -93,7 +93,7 @@ def lead(logits, labels):
 
 
 def log(name, eps, batch):
-    """$TEAMS_LOG: a file that tells who saw which examples."""
+    """Append to the file $TEAMS_LOG which attack saw which examples."""
     if "TEAMS_LOG" in os.environ:
         with Path(os.environ["TEAMS_LOG"]).open("a") as file:
             file.write(json.dumps([name, eps, list(batch.ids)]) + "\n")
@@ -109,12 +109,12 @@ class Step:
 
     def perturb(self, model, batch, eps, rng):
         log(self.name, eps, batch)
-        way = model.gradient(batch.x, batch.labels, lead).gradient.sign()
-        return Perturbed(x=(batch.x + self.share * eps * way).clamp(0, 1), notes=self.notes(batch, rng))
+        direction = model.gradient(batch.x, batch.labels, lead).gradient.sign()
+        return Perturbed(x=(batch.x + self.share * eps * direction).clamp(0, 1), notes=self.notes(batch, rng))
 
 
 def team(params):
-    """Two that are weak and draw a number, and one that is strong and tells nothing."""
+    """An ensemble of two weak attacks that draw a number, and a strong one without notes."""
     members = {
         "weak": Step("weak", 0.25, lambda batch, rng: {"draw": rng.uniform("draw", ())}),
         "other": Step("other", 0.5, lambda batch, rng: {"draw": rng.uniform("draw", ())}),
@@ -137,13 +137,13 @@ class Nearest:
 
     def perturb(self, model, batch, eps, rng):
         log("nearest", eps, batch)
-        way = batch.gradient(model, lead).gradient.sign()
+        direction = batch.gradient(model, lead).gradient.sign()
         x, found = batch.x.clone(), torch.zeros_like(batch.labels, dtype=torch.bool)
         for step in range(17):
             if step / 32 <= eps:
-                there = (batch.x + step / 32 * way).clamp(0, 1)
-                new = ~found & (model.decisions(there) != batch.labels)
-                x[new], found = there[new], found | new
+                candidate = (batch.x + step / 32 * direction).clamp(0, 1)
+                new = ~found & (model.decisions(candidate) != batch.labels)
+                x[new], found = candidate[new], found | new
         return Perturbed(x=x, notes={"found": found})
 
 
@@ -153,8 +153,8 @@ class Aim:
     def perturb(self, model, batch, eps, rng):
         right = model.decisions(batch.x) == batch.labels
         target = torch.where(right, (batch.labels + 1) % CLASSES, -1)
-        way = model.gradient(batch.x, target.clamp(min=0), lead).gradient.sign()
-        moved = (batch.x - eps * way * right[:, None, None, None]).clamp(0, 1)
+        direction = model.gradient(batch.x, target.clamp(min=0), lead).gradient.sign()
+        moved = (batch.x - eps * direction * right[:, None, None, None]).clamp(0, 1)
         return Perturbed(x=moved, notes={"target": target})
 
 
@@ -230,7 +230,7 @@ def robharness_attacks():
 
 
 def width(results):
-    """How many features there are, with what else is stored of them."""
+    """Report the number of features, with what else is stored of them."""
     found = {label: results.features(label) for label in results.labels}
     return {
         label: MetricResult(value=each.values.shape[1], details={"n": len(each.labels), "boundary": each.boundary})
@@ -239,7 +239,7 @@ def width(results):
 
 
 def moved(results):
-    """How far corruptions move the features, on average; of the first label alone."""
+    """Report the mean distance by which corruptions move the features, for the first label only."""
     label = results.labels[0]
     clean, by_view = results.features(label), {}
     for name, view in results.views(label).items():

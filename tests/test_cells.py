@@ -18,7 +18,7 @@ def planned_on(split, limit=None):
     return plan(suite(data={"name": "toy/pixels", "split": split}), Path("data"), limit)
 
 
-def test_the_order_is_the_ids_own_and_not_the_data_sets():
+def test_the_order_depends_on_the_ids_and_not_on_the_data_set():
     forward, turned = planned_on("test").data, planned_on("turned").data
     assert forward.ids(0, 12) == turned.ids(0, 12)
     assert forward.ids(0, 12) == sorted(forward.dataset.ids, key=lambda id: hashlib.sha256(id.encode()).hexdigest())
@@ -68,7 +68,7 @@ def test_draws_of_a_corruption_are_the_same_at_every_severity():
 # --- names, warnings, costs -------------------------------------------------------------------------------------------
 
 
-def test_names_are_for_people():
+def test_short_names_are_readable():
     found = cells(attacks=[{"attack": "toy/pgd", "eps": "1/255", "steps": 3}])
     assert [cell.name for cell in found.values()] == [
         "Net · toy/pixels/test · clean",
@@ -79,7 +79,7 @@ def test_names_are_for_people():
     assert found["clean"].cost == Cost()
 
 
-def test_a_pattern_chooses_cells_by_any_of_their_names():
+def test_a_pattern_selects_cells_by_any_of_their_names():
     models = [{"model": "toy/net", "label": "Net"}, {"model": "toy/large", "label": "Large"}]
     planned = plan(suite(models=models), Path("data"))
 
@@ -94,7 +94,7 @@ def test_a_pattern_chooses_cells_by_any_of_their_names():
         planned.only("net")
 
 
-def test_warnings_say_what_a_table_would_hide():
+def test_a_plan_warns_of_what_tables_do_not_show():
     models = [{"model": "toy/net"}, {"model": "toy/large", "reference": True}]
     loaded = suite(
         models=models,
@@ -120,7 +120,7 @@ def test_warnings_say_what_a_table_would_hide():
 # --- what is missing or wrong -----------------------------------------------------------------------------------------
 
 
-def test_all_that_is_missing_is_said_at_once(tmp_path):
+def test_all_missing_resources_are_reported_at_once(tmp_path):
     (tmp_path / "net.pt").write_text("another file")
     models = [
         {"model": "toy/net"},
@@ -131,7 +131,7 @@ def test_all_that_is_missing_is_said_at_once(tmp_path):
     planned = plan(suite(models=models, data={"name": "toy/pixels", "split": "lost"}), tmp_path)
     served = tmp_path / "weights" / "net.pt"
     digest = hashlib.sha256(b"another file").hexdigest()
-    said = [
+    message = [
         f"the lost pixels: not found at {tmp_path / 'pixels'}. To get it: make pixels",
         f"the weights of toy/served: not found at {served}. "
         f"To get it: curl --create-dirs -fL -o {served} https://example.org/net.pt",
@@ -139,15 +139,15 @@ def test_all_that_is_missing_is_said_at_once(tmp_path):
         f"{'0' * 64}. To get the right file: make net",
         f"the weights of toy/net: not found at {tmp_path / 'mine.pt'}. To get it: correct `weights:` in the suite",
     ]
-    assert [str(error) for error in planned.missing] == said
+    assert [str(error) for error in planned.missing] == message
     assert (planned.cells, planned.n) == ((), 0)
     with pytest.raises(UserError) as caught:
         session.require(planned)
-    assert str(caught.value).splitlines() == ["4 resources are missing:", *(f"  {line}" for line in said)]
+    assert str(caught.value).splitlines() == ["4 resources are missing:", *(f"  {line}" for line in message)]
 
 
 @pytest.mark.parametrize(
-    ("split", "said"),
+    ("split", "message"),
     [
         ("crash", "toy/pixels of robharness-toy 1.0 cannot be opened: KeyError: 'index'"),
         ("numbered", "toy/pixels of robharness-toy 1.0 cannot be opened: AttributeError: 'int' object has no"),
@@ -157,14 +157,14 @@ def test_all_that_is_missing_is_said_at_once(tmp_path):
         ("empty", "toy/pixels of robharness-toy 1.0 has 0 ids, 0 of them different, and 0 labels"),
     ],
 )
-def test_a_data_set_that_is_none_is_a_sentence_that_names_it(split, said):
+def test_an_invalid_data_set_is_reported_by_name(split, message):
     [error] = planned_on(split).missing
-    assert str(error).startswith(said)
+    assert str(error).startswith(message)
     assert str(error).endswith("Try: robharness list datasets")
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "message"),
     [
         ("costless", {}, "toy/costless of robharness-toy 1.0 cannot be planned: ZeroDivisionError: division by zero"),
         ("unwise", {}, "toy/unwise of robharness-toy 1.0 cannot be planned: ZeroDivisionError: division by zero"),
@@ -175,11 +175,11 @@ def test_a_data_set_that_is_none_is_a_sentence_that_names_it(split, said):
         ),
     ],
 )
-def test_a_plugin_that_fails_in_planning_is_named(name, options, said):
+def test_a_plugin_that_fails_in_planning_is_reported_by_name(name, options, message):
     loaded = suite(attacks=[{"attack": f"toy/{name}", "eps": 1} | options])
     with pytest.raises(UserError) as caught:
         plan(loaded, Path("data"))
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
     assert str(caught.value).endswith("Without it: add -p no:toy")
 
 

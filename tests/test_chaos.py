@@ -1,4 +1,4 @@
-"""Whatever kills a run, and whenever: what is stored is whole, and the next run ends as if nothing had been."""
+"""Killed runs: stored files are complete, and the next run ends as if it had never been killed."""
 
 import json
 import os
@@ -30,7 +30,7 @@ ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 @pytest.fixture
 def chaos(suite, toys, tmp_path):
-    """Kill runs of the toys; what `chaos.py` prints: the table and the mapping."""
+    """Kill runs of the toys; return the exit code, table and mapping of `chaos.py`."""
 
     def call(*options):
         path = tmp_path / "toys.yaml"
@@ -45,18 +45,18 @@ def chaos(suite, toys, tmp_path):
     return call
 
 
-def test_killed_anywhere_it_ends_as_if_undisturbed(chaos):
-    code, table, told = chaos()
-    assert list(told["hits"]) == POINTS
-    assert min(told["hits"].values()) >= 10, table
-    assert (code, told["found"]) == (0, {}), table
+def test_a_killed_run_resumes_to_the_outcomes_of_an_undisturbed_run(chaos):
+    code, table, result = chaos()
+    assert list(result["hits"]) == POINTS
+    assert min(result["hits"].values()) >= 10, table
+    assert (code, result["found"]) == (0, {}), table
 
 
-def test_a_plain_write_in_the_place_of_the_rename_is_found(chaos):
-    code, table, told = chaos("--plain-write", "--kills", "2")
+def test_a_write_without_a_rename_is_detected(chaos):
+    code, table, result = chaos("--plain-write", "--kills", "2")
     assert code == 1, table
-    assert "is damaged" in told["found"]["temporary file half written"], table
-    assert told["found"]["before rename"] == told["found"]["after rename"] == "never reached", table
+    assert "is damaged" in result["found"]["temporary file half written"], table
+    assert result["found"]["before rename"] == result["found"]["after rename"] == "never reached", table
 
 
 def workers_of(pid):
@@ -84,9 +84,9 @@ def test_workers_end_when_the_main_process_is_killed(suite, toys, start_process,
     source, store, path = suite(attacks=attacks), tmp_path / "store", tmp_path / "toys.yaml"
     path.write_text(yaml.safe_dump(source))
     words = ["run", path, "-p", toys, "--store", store, "--batch-size", "4", "--threads", "1", "--workers", "2"]
-    with (tmp_path / "said").open("w") as said:  # no pipe, which the workers would hold open
-        process = start_process(*words, stdout=said, stderr=said)
-        assert wait_for(lambda: list(store.glob("cells/*/*/0*.parquet")), 120, process), Path(said.name).read_text()
+    with (tmp_path / "said").open("w") as output:  # no pipe, which the workers would hold open
+        process = start_process(*words, stdout=output, stderr=output)
+        assert wait_for(lambda: list(store.glob("cells/*/*/0*.parquet")), 120, process), Path(output.name).read_text()
         workers = workers_of(process.pid)
         process.kill()
         assert process.wait() == -signal.SIGKILL

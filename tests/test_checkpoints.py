@@ -53,7 +53,7 @@ def tensors():
 
 
 def published():
-    """As a training script with DataParallel would save it, in names of its own."""
+    """Return the state as a training script with DataParallel saves it, under its own names."""
     names = {name: name.replace("downsample.", "shortcut.").replace("fc.", "linear.") for name in values()}
     renamed = {f"module.encoder.{names[name]}": value for name, value in tensors().items()}
     return {"model": {**renamed, "module.head.0.weight": torch.ones(4)}, "epoch": 7}
@@ -67,14 +67,14 @@ def assert_filled(net):
 
 
 @pytest.mark.parametrize("make", [Net, meta])
-def test_the_layout_that_fits_is_found(tmp_path, make):
+def test_the_matching_layout_is_found(tmp_path, make):
     torch.save(published(), tmp_path / "net.pth")
     net = make()
     assert load(net, tmp_path / "net.pth", [PLAIN, NESTED]).name == "nested"
     assert_filled(net)
 
 
-def test_counters_may_be_left_out_and_nothing_else(tmp_path):
+def test_only_counters_may_be_missing(tmp_path):
     net = meta()
     assert load(net, tensors(), [PLAIN]) is PLAIN  # without num_batches_tracked
     assert net.downsample[0].num_batches_tracked == 0
@@ -84,34 +84,34 @@ def test_counters_may_be_left_out_and_nothing_else(tmp_path):
         load(meta(), tmp_path / "net.pth", [PLAIN])
 
 
-def test_what_does_not_fit_is_listed_by_the_nearest_layout(tmp_path):
+def test_mismatches_are_listed_by_the_closest_layout(tmp_path):
     wrong = published()
     wrong["model"]["module.encoder.extra"] = torch.ones(1)
     wrong["model"]["module.encoder.linear.weight"] = torch.ones(5, 2)
     torch.save(wrong, tmp_path / "net.pth")
     with pytest.raises(UserError) as caught:
         load(meta(), tmp_path / "net.pth", [PLAIN, NESTED])
-    told = str(caught.value)
-    assert "by the closest layout, 'nested', " in told
-    assert "1 keys are unexpected: extra" in told
-    assert "1 keys are of another shape: fc.weight (5, 2) instead of (3, 2)" in told
-    assert "Layouts that were tried: plain, nested." in told
+    message = str(caught.value)
+    assert "by the closest layout, 'nested', " in message
+    assert "1 keys are unexpected: extra" in message
+    assert "1 keys are of another shape: fc.weight (5, 2) instead of (3, 2)" in message
+    assert "Layouts that were tried: plain, nested." in message
 
 
-def test_a_key_that_leads_nowhere_is_named():
+def test_a_key_that_matches_nothing_is_named():
     with pytest.raises(UserError, match=r"it has no 'model', .* it has 'state_dict', 'epoch'"):
         state({"state_dict": {}, "epoch": 1}, NESTED)
     with pytest.raises(UserError, match="one name, 'conv'"):
         state({"model": {"module.conv": torch.ones(1), "encoder.conv": torch.ones(1)}}, NESTED)
 
 
-def test_a_layout_that_finds_nothing_is_never_the_nearest():
+def test_a_layout_without_matches_is_never_the_closest():
     few = Layout(name="few", inside=("nowhere",))
     with pytest.raises(UserError, match=r"by the closest layout, 'plain', 9 keys are missing"):
         load(meta(), {"other": torch.ones(1)}, [few, PLAIN])
 
 
-def test_a_part_that_no_file_fills_is_not_left_without_values():
+def test_a_buffer_outside_the_state_dict_is_refused_on_the_meta_device():
     class Positions(nn.Module):
         def __init__(self):
             super().__init__()
@@ -141,7 +141,7 @@ def test_the_versions_of_modules_are_kept():
     load(Picky(2, 2), {"weight": torch.ones(2, 2), "bias": torch.ones(2)}, [PLAIN])
 
 
-def test_safetensors_are_read_by_their_ending(tmp_path):
+def test_safetensors_are_recognised_by_their_suffix(tmp_path):
     from safetensors.torch import save_file
 
     save_file(tensors(), tmp_path / "net.safetensors")
@@ -151,7 +151,7 @@ def test_safetensors_are_read_by_their_ending(tmp_path):
 
 
 class Mine:
-    """What some training scripts put beside the weights."""
+    """An object that some training scripts store beside the weights."""
 
 
 class Evil:
@@ -162,7 +162,7 @@ class Evil:
         return open, (self.path, "w")
 
 
-def test_a_namespace_is_let_in_where_it_is_asked_for(tmp_path):
+def test_an_argparse_namespace_is_allowed_on_request(tmp_path):
     torch.save({"opt": argparse.Namespace(epochs=3), "model": tensors()}, tmp_path / "net.pth")
     with pytest.raises(UserError, match=r"needs argparse\.Namespace"):
         read(tmp_path / "net.pth")
@@ -185,7 +185,7 @@ def test_a_pickle_that_runs_code_is_refused_unless_it_is_trusted_by_its_sha256(t
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n"])
-def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path, content):
+def test_a_file_that_is_no_checkpoint_is_reported_as_such(tmp_path, content):
     """A page that a server gave instead, a pointer of Git LFS: nobody is told to trust them."""
     (tmp_path / "net.pth").write_bytes(content)
     with pytest.raises(UserError, match=r"net\.pth is no checkpoint: ") as caught:

@@ -66,7 +66,7 @@ def test_the_gradient_is_that_of_plain_autograd():
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in classifier.net.parameters())
 
 
-def test_rows_do_not_feel_their_neighbours():
+def test_rows_of_a_batch_do_not_influence_each_other():
     classifier = Classifier(net(), batch_size=4)
     x, labels = values(12, 3, 8, 8), torch.arange(12) % 4
     rows = torch.tensor([7, 2, 9, 0, 5])
@@ -76,7 +76,7 @@ def test_rows_do_not_feel_their_neighbours():
     assert torch.equal(whole.values[rows], part.values)
 
 
-def test_statistics_of_batch_norm_stay():
+def test_statistics_of_batch_norm_are_not_updated():
     classifier = Classifier(net().train(), batch_size=4)
     before = {name: value.clone() for name, value in classifier.net.named_buffers()}
     classifier.gradient(values(8, 3, 8, 8), torch.zeros(8, dtype=torch.long), second)
@@ -96,13 +96,13 @@ def test_access_is_enforced(access, allowed):
                 ask()
 
 
-def test_a_view_counts_with_the_whole():
+def test_passes_of_a_view_are_counted_with_its_classifier():
     classifier = Classifier(net(), batch_size=4)
     classifier.with_access("scores").logits(values(5, 3, 8, 8))
     assert classifier.passes["forward"] == 2
 
 
-def test_what_is_shared_is_computed_once_also_for_a_selection():
+def test_cached_results_are_computed_once_even_for_a_selection_of_rows():
     batch = Batch([str(i) for i in range(6)], values(6, 1), torch.zeros(6, dtype=torch.long))
     calls = []
 
@@ -130,7 +130,7 @@ def test_normalisation_is_along_the_channels(shape):
         normalized(nn.Identity(), mean, std)(values(2, 4, 4, 3))
 
 
-def test_the_probe_finds_a_network_that_mixes_its_rows():
+def test_the_probe_detects_a_network_whose_rows_interact():
     class Mixing(nn.Module):
         def forward(self, x):
             z = x.flatten(1)[:, :3]
@@ -141,7 +141,7 @@ def test_the_probe_finds_a_network_that_mixes_its_rows():
     assert not probe.probe(Classifier(Mixing(), batch_size=4), (1, 2, 2))["rows"]
 
 
-def test_the_probe_finds_a_network_that_feels_gradients():
+def test_the_probe_detects_a_network_that_depends_on_the_gradient_mode():
     class Felt(nn.Module):
         def forward(self, x):
             return x.flatten(1) * (2 if torch.is_grad_enabled() else 1)
@@ -155,7 +155,7 @@ def test_the_probe_finds_a_network_that_feels_gradients():
 
 @pytest.mark.parametrize("examples", [1, 3, 4, 20, 50, 1000, 50_000])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (3, 224, 224), (3, 16, 112, 112)])
-def test_passes_are_of_four_rows_or_multiples_and_waste_little(examples, shape):
+def test_batch_sizes_are_multiples_of_four_with_little_padding(examples, shape):
     counts = loading.batch_size_candidates(shape, examples, torch.device("cpu"))
     assert all(
         count % 4 == 0 and count * np.prod(shape) <= max(loading.CPU_PASS, 4 * np.prod(shape)) for count in counts
@@ -164,7 +164,7 @@ def test_passes_are_of_four_rows_or_multiples_and_waste_little(examples, shape):
     assert wasted[0] <= max(3, 0.07 * examples)
 
 
-def test_networks_of_clips_pass_too():
+def test_video_networks_are_supported():
     net = nn.Sequential(nn.Conv3d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 2 * 6 * 6, 4))
     assert Classifier(net, batch_size=4).logits(values(5, 3, 4, 8, 8)).shape == (5, 4)
 

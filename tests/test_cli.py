@@ -39,7 +39,7 @@ def test_plan_run_again_and_report(shell, path):
     assert "4 cells of 40 examples: 4 done, 0 partial, 0 missing" in shell("plan", path).stdout
 
 
-def test_json_everywhere(shell, path, tmp_path):
+def test_every_verb_prints_json(shell, path, tmp_path):
     run = json.loads(shell("run", path, "--json").stdout)
     assert run["complete"] is True
     assert run["cells"][0]["perturbation"] == "clean"
@@ -80,12 +80,12 @@ def ink(tmp_path):
 
 def test_reports_are_rendered_by_the_suffix_of_the_file(shell, path, tmp_path, ink):
     assert shell("run", path).returncode == 0
-    shown = shell("report", path).stdout
+    output = shell("report", path).stdout
     for name in ("out.txt", "out.names", "out.raw"):
         found = shell("report", path, "-o", name, *ink)
         assert (found.returncode, found.stdout) == (0, "")
         assert f"wrote {name}\n" in found.stderr
-    assert (tmp_path / "out.txt").read_text() == shown
+    assert (tmp_path / "out.txt").read_text() == output
     names = ["clean", "climb(linf, 1/8)", "climb(linf, 1/4)", "sign(linf, 1/8)"]
     assert (tmp_path / "out.names").read_text().splitlines() == names
     assert (tmp_path / "out.raw").read_bytes() == b"\x00\xff"
@@ -97,7 +97,7 @@ def test_reports_are_rendered_by_the_suffix_of_the_file(shell, path, tmp_path, i
     ("suffix", "error"),
     [(".broken", "RuntimeError: no ink"), (".number", "TypeError: it returned int, not str or bytes")],
 )
-def test_a_renderer_that_fails_is_named_and_writes_nothing(shell, path, tmp_path, ink, suffix, error):
+def test_a_failing_renderer_is_named_and_writes_nothing(shell, path, tmp_path, ink, suffix, error):
     (tmp_path / f"out{suffix}").write_text("an earlier report")
     before = sorted(tmp_path.iterdir())
     found = shell("report", path, "-o", f"out{suffix}", *ink)
@@ -107,24 +107,24 @@ def test_a_renderer_that_fails_is_named_and_writes_nothing(shell, path, tmp_path
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_suffix_of_two_plugins_goes_to_neither(shell, path, tmp_path, ink):
+def test_a_suffix_claimed_by_two_plugins_is_given_to_neither(shell, path, tmp_path, ink):
     (tmp_path / "more.py").write_text(RENDERERS)
     found = shell("report", path, "-o", "out.raw", *ink, "-p", "more.py")
     assert found.returncode == 2
-    said = "-o out.raw: several plugins render '.raw' files: ink.py, more.py. Try: -p no:ink"
-    assert said in found.stderr
+    message = "-o out.raw: several plugins render '.raw' files: ink.py, more.py. Try: -p no:ink"
+    assert message in found.stderr
     assert not (tmp_path / "out.raw").exists()
     other = shell("report", path, "-o", "out.docx", *ink)
     assert "there are .json, .md, .txt, .names, .raw, .broken, .number. Try: -o out.json" in other.stderr
 
 
-def test_what_a_program_reads_of_a_list_has_a_line_per_row(shell):
+def test_a_list_for_programs_has_one_line_per_row(shell):
     listed = shell("list", "models", "toys/*", COLUMNS="40").stdout.splitlines()
     names = [row["name"] for row in json.loads(shell("list", "models", "toys/*", "--json").stdout)]
     assert [line.split()[0] for line in listed[2:] if line.strip()] == names
 
 
-def test_only_limit_fresh(shell, path):
+def test_only_limit_and_fresh_select_cells_and_examples(shell, path):
     part = shell("run", path, "--only", "clean", "--limit", "10", "--json")
     assert part.returncode == 0
     cells = {cell["perturbation"]: cell for cell in json.loads(part.stdout)["cells"]}
@@ -138,7 +138,7 @@ def test_only_limit_fresh(shell, path):
     assert "no cell matches 'pgd*'. Try: robharness plan" in nothing.stderr
 
 
-def test_failed_cells_end_with_three_and_are_named(shell, path, suite, toys):
+def test_failed_cells_exit_with_code_3_and_are_named(shell, path, suite, toys):
     path.write_text(yaml.safe_dump(suite(attacks=[{"attack": "toys/rogue", "how": "oversteps", "eps": "1/8"}])))
     found = shell("run", path)
     assert found.returncode == 3
@@ -152,7 +152,7 @@ def test_failed_cells_end_with_three_and_are_named(shell, path, suite, toys):
     assert "Traceback" not in found.stderr + found.stdout
 
 
-def test_missing_data_is_said_before_anything_runs(shell, path, suite, tmp_path):
+def test_missing_data_is_reported_before_the_run(shell, path, suite, tmp_path):
     path.write_text(yaml.safe_dump(suite(data={"name": "toys/pixels", "split": "lost"})))
     for verb in ("plan", "run"):
         found = shell(verb, path, ROBHARNESS_DATA=str(tmp_path / "root"))
@@ -164,7 +164,7 @@ def test_missing_data_is_said_before_anything_runs(shell, path, suite, tmp_path)
     assert not (tmp_path / ".robharness").exists()
 
 
-def test_a_wrong_suite_is_said_with_its_places(shell, path):
+def test_errors_of_a_suite_are_reported_with_their_positions(shell, path):
     path.write_text(path.read_text().replace("toys/sign", "toys/sing").replace("label: Net", "lable: Net"))
     found = shell("plan", path)
     assert found.returncode == 2
@@ -208,14 +208,14 @@ def test_a_wrong_suite_is_said_with_its_places(shell, path):
         ),
     ],
 )
-def test_a_mistake_is_one_sentence_and_no_traceback(shell, path, words, sentence):
+def test_a_usage_error_is_one_sentence_without_a_traceback(shell, path, words, sentence):
     found = shell(*[str(path) if word == "SUITE" else word for word in words])
     assert sentence in found.stderr
     assert found.returncode == 2
     assert "Traceback" not in found.stderr
 
 
-def test_a_bug_of_ours_is_a_line_and_a_file(run_process, toys, path, tmp_path):
+def test_an_internal_error_prints_one_line_and_writes_a_traceback_file(run_process, toys, path, tmp_path):
     """A broken installation stands for a bug: torch is there, but not what we expect of it."""
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -233,20 +233,20 @@ def test_a_bug_of_ours_is_a_line_and_a_file(run_process, toys, path, tmp_path):
     os.unlink(report)
 
 
-def test_python_m_is_the_command(shell, run_process, path, toys, tmp_path):
+def test_python_m_robharness_is_the_same_command(shell, run_process, path, toys, tmp_path):
     assert shell("run", path).returncode == 0
     words = ["report", path, "-p", toys, "--json"]
     assert run_process(*words, cwd=tmp_path) == shell(*words, plugins=[])
     assert run_process("report", cwd=tmp_path).returncode == ExitCode.USAGE
 
 
-def test_a_pipe_that_closes_is_fine(shell, path, toys, tmp_path):
+def test_a_closed_pipe_is_no_error(shell, path, toys, tmp_path):
     line = f"{sys.executable} -m robharness list attacks -p {toys} | head -1"
     found = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, timeout=60)
     assert "Traceback" not in found.stderr
 
 
-def test_no_color(shell, path):
+def test_no_color_disables_colours(shell, path):
     assert "\x1b[" not in shell("run", path, NO_COLOR="1", FORCE_COLOR="1").stdout.replace("\x1b[1m", "").replace(
         "\x1b[0m", ""
     ).replace("\x1b[2m", "")

@@ -48,7 +48,7 @@ def test_one_clip_is_in_the_middle():
     assert clip_frames(8, Clips(length=4, stride=2)) == [[0, 2, 4, 6]]
 
 
-def test_several_begin_at_equal_distances():
+def test_several_clips_start_at_equal_distances():
     """TCLR's ten: linspace(0, N - 32 - 10, 10) for 16 frames with a stride of 2."""
     found = clip_frames(120, Clips(length=16, stride=2, count=10, margin=10))
     assert [clip[0] for clip in found] == [int(start) for start in np.linspace(0, 120 - 32 - 10, 10)]
@@ -58,7 +58,7 @@ def test_several_begin_at_equal_distances():
 @pytest.mark.parametrize(("short", "expected"), [
     ("mirror", [0, 1, 2, 1, 0, 1, 2, 1]), ("last", [0, 1, 2, 2, 2, 2, 2, 2]), ("loop", [0, 1, 2, 0, 1, 2, 0, 1]),
 ])  # fmt: skip
-def test_a_short_video_goes_on_as_asked(short, expected):
+def test_a_short_video_is_padded_as_declared(short, expected):
     assert clip_frames(3, Clips(length=8, short=short)) == [expected]
     assert clip_frames(1, Clips(length=3, short=short)) == [[0, 0, 0]]
 
@@ -68,12 +68,12 @@ def test_a_video_without_frames_is_broken():
         clip_frames(0, Clips(length=2))
 
 
-def test_only_these_frames_are_decoded():
+def test_only_the_frames_of_the_clips_are_decoded():
     plan, model = loaded(suite(clips={"count": 1}))
     model.reader.images(0, plan.n)
     for index, film in plan.data.dataset.opened.items():
         wanted = clip_frames(len(film), Clips(length=4, stride=2))[0]
-        assert film.asked == [sorted(set(wanted))], index
+        assert film.requested == [sorted(set(wanted))], index
 
 
 # --- logits and gradients of several clips ---
@@ -213,8 +213,8 @@ def corrupted_by_hand(index, severity, clips):
 
 
 def test_corrupted_frames_are_cut_into_clips(tmp_path):
-    asked = {"canvas": 8, "corruptions": [{"corruption": "films/grainy", "severity": [1, 3]}]}
-    found = run(tmp_path, suite() | asked)
+    settings = {"canvas": 8, "corruptions": [{"corruption": "films/grainy", "severity": [1, 3]}]}
+    found = run(tmp_path, suite() | settings)
     clips, net = Clips(length=4, stride=2, count=3), films["Net"]()
     for cell, severity in zip(found.cells, (0, 1, 3), strict=True):
         columns = [cell.columns[name] for name in ("example", "margin", "label")]
@@ -223,11 +223,11 @@ def test_corrupted_frames_are_cut_into_clips(tmp_path):
             others = together.clone()
             others[label] = -torch.inf
             assert margin == pytest.approx(float(together[label] - others.max()), abs=1e-4)
-    alone = run(tmp_path, suite() | asked, "alone", batch_size=4)
+    alone = run(tmp_path, suite() | settings, "alone", batch_size=4)
     assert str(outcomes(alone)) == str(outcomes(found))
 
 
-def test_what_videos_cannot_have_is_said(tmp_path):
+def test_options_that_videos_do_not_support_are_refused(tmp_path):
     grainy = {"canvas": 8, "corruptions": [{"corruption": "films/grainy", "severity": 1}]}
     with pytest.raises(UserError, match=r"crops 3 squares of a frame, and a canvas is one square; write `prep.*1}}`"):
         api.plan(suite(clips={"crops": 3}) | grainy, plugins=[FILMS])
@@ -286,7 +286,7 @@ def test_exports_are_what_the_network_takes(tmp_path):
 # --- broken videos ---
 
 
-def test_a_broken_video_is_wrong_counted_and_named(tmp_path):
+def test_a_broken_video_counts_as_wrong_and_is_reported_by_name(tmp_path):
     found = run(tmp_path, suite([STEP], split="torn"))
     assert found.is_complete and not any(cell.failures for cell in found.cells)
     for cell in found.cells:
@@ -339,19 +339,19 @@ def test_a_pass_takes_fewer_examples_of_several_clips():
     ({"first": "crop", "clips": {"crops": 3}}, r"three crops need frames whose shorter side is resized"),
     ({"resize": [6, 6], "clips": {"crops": 3}}, r"three crops need frames whose shorter side is resized"),
 ])  # fmt: skip
-def test_a_wrong_change_is_told_with_its_place(tmp_path, change, words):
+def test_an_invalid_preprocessing_change_is_reported_with_its_position(tmp_path, change, words):
     source = suite()
     source["models"][0]["preprocessing"] = change
     with pytest.raises(UserError, match=words):
         api.plan(source, plugins=[FILMS])
 
 
-def test_a_live_network_says_which_frames_it_looks_at(tmp_path):
+def test_a_live_network_declares_its_clips(tmp_path):
     from robharness import InputSpec, ModelSpec, Preprocessing
 
-    asked = suite() | {"models": []}
+    settings = suite() | {"models": []}
     with pytest.raises(UserError, match="does not determine the frames of a video"):
-        api.plan(asked, plugins=[FILMS], models={"mine": films["Net"]()})
+        api.plan(settings, plugins=[FILMS], models={"mine": films["Net"]()})
     mine = ModelSpec(
         name="mine",
         summary="A live network",
@@ -360,7 +360,7 @@ def test_a_live_network_says_which_frames_it_looks_at(tmp_path):
         build=lambda params, weights: films["Net"](),
         preprocessing=Preprocessing(crop=6, clips=Clips(length=4, stride=2, count=3)),
     )
-    found = run(tmp_path, asked, "live", models={"mine": mine})
+    found = run(tmp_path, settings, "live", models={"mine": mine})
     declared = run(tmp_path, suite(), "declared")
     pairs = zip(found.clean("mine").columns["margin"], declared.clean("Net").columns["margin"], strict=True)
     assert all(mine == theirs for mine, theirs in pairs)

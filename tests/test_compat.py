@@ -104,10 +104,10 @@ def run(plugin, tmp_path):
     return call
 
 
-def by_hand(picture):
+def by_hand(image):
     """As make_imagenet_c.py saves a picture, and as a reader of the files then finds it."""
     file = io.BytesIO()
-    Image.fromarray(np.uint8(picture)).save(file, format="JPEG", quality=85, optimize=True)
+    Image.fromarray(np.uint8(image)).save(file, format="JPEG", quality=85, optimize=True)
     return np.asarray(Image.open(file).convert("RGB"))
 
 
@@ -116,7 +116,7 @@ def outcomes(results, name):
     return {column: found.columns[column].tolist() for column in ("example", "prediction", "margin", "logit_range")}
 
 
-def test_what_a_model_sees_is_the_published_encoding_of_the_canvas(run):
+def test_the_model_input_is_the_published_encoding_of_the_canvas(run):
     results = run(compat="imagenet-c")
     data, canvas = results.plan.data, 224
     spec = results.plan.models[0].entry.spec
@@ -129,13 +129,13 @@ def test_what_a_model_sees_is_the_published_encoding_of_the_canvas(run):
 
 
 @pytest.mark.parametrize("compat", ["none", "imagenet-c"])
-def test_clean_and_corrupted_pictures_go_one_way(run, compat):
+def test_clean_and_corrupted_images_have_the_same_encoding(run, compat):
     """What a corruption leaves alone gives the clean outcomes, bit for bit, with the encoding and without."""
     results = run(compat=compat)
     assert outcomes(results, "nothing(1)") == outcomes(results, "clean")
 
 
-def test_the_encoding_moves_outcomes_and_is_another_cell(run):
+def test_the_encoding_changes_outcomes_and_cell_keys(run):
     plain, encoded = run(), run(compat="imagenet-c")
     assert outcomes(plain, "clean") != outcomes(encoded, "clean")
     assert {r.cell.key for r in plain.cells}.isdisjoint(r.cell.key for r in encoded.cells)
@@ -155,24 +155,24 @@ def test_corrupted_images_are_encoded_after_the_corruption(run, plugin, recorded
         assert margin == float(logits[label] - logits[1 - label])
 
 
-def test_pictures_that_are_files_are_not_encoded_again_and_the_clean_ones_are(run):
+def test_stored_corrupted_images_are_not_encoded_again_but_clean_images_are(run):
     files = [{"corruption": "scenes/files/noise", "severity": 1}]
     plain, encoded = run(corruptions=files), run(corruptions=files, compat="imagenet-c")
     assert outcomes(encoded, "files/noise(1)") == outcomes(plain, "files/noise(1)") == outcomes(plain, "clean")
     assert outcomes(encoded, "clean") != outcomes(plain, "clean")
 
 
-def test_attacks_start_from_the_encoded_picture(run):
+def test_attacks_start_from_the_encoded_image(run):
     results = run(compat="imagenet-c", attacks=[{"attack": "scenes/still", "eps": "1/255"}])
     assert outcomes(results, "still(linf, 1/255)") == outcomes(results, "clean")
 
 
-def test_a_corruption_with_quirks_is_told_unless_it_is_said_otherwise(run):
+def test_compat_is_passed_to_corruptions_with_quirks_by_default(run):
     quirky = {"corruption": "scenes/quirky", "severity": 1}
     assert run(corruptions=[quirky]).plan.cells[1].short_name == "quirky(1)"
-    told = run(compat="imagenet-c", corruptions=[{"corruption": "scenes/*y", "severity": 1}])
-    assert told.plan.cells[1].perturbation.params.compat == "imagenet-c"
-    assert told.plan.cells[1].short_name == "quirky(1, compat=imagenet-c)"
+    results = run(compat="imagenet-c", corruptions=[{"corruption": "scenes/*y", "severity": 1}])
+    assert results.plan.cells[1].perturbation.params.compat == "imagenet-c"
+    assert results.plan.cells[1].short_name == "quirky(1, compat=imagenet-c)"
     own = run(compat="imagenet-c", corruptions=[quirky | {"compat": "none"}])
     assert own.plan.cells[1].short_name == "quirky(1)"
 
@@ -184,11 +184,11 @@ def test_another_canvas_is_refused(run, canvas, found):
         run(compat="imagenet-c", canvas=canvas, **changes)
 
 
-def test_the_report_says_which_was_used(run):
-    said = "encoded as the files of ImageNet-C (JPEG 85)"
+def test_the_report_states_the_encoding(run):
+    note = "encoded as the files of ImageNet-C (JPEG 85)"
     for compat in ("none", "imagenet-c"):
         report, stream = build(run(compat=compat)), io.StringIO()
         terminal.show(report, Console(file=stream, width=160))
         assert report_json.as_data(report)["compat"] == compat
         for text in (stream.getvalue(), markdown.render(report)):
-            assert (said in text) is (compat == "imagenet-c")
+            assert (note in text) is (compat == "imagenet-c")

@@ -55,7 +55,7 @@ def of(rows, **wanted):
     return row
 
 
-def test_mce_is_that_of_the_publishers_formula_and_spatter_is_no_part_of_it(results):
+def test_mce_follows_the_published_formula_without_spatter(results):
     """Sums over the severities of the published mean times five, as Hendrycks and Dietterich write it."""
     found, table = results(baseline="alexnet"), BASELINES["alexnet"]
     for label in ("Even", "Biased"):
@@ -70,7 +70,7 @@ def test_mce_is_that_of_the_publishers_formula_and_spatter_is_no_part_of_it(resu
         assert row["by_corruption"] == pytest.approx(dict(zip(NAMES, ce, strict=True)), abs=1e-12)
         assert row["interval"][0] < row["error"] < row["interval"][1]
         assert row["relative_interval"][0] < row["relative"] < row["relative_interval"][1]
-    text = shown(found)
+    text = terminal_text(found)
     assert "mCE, weathered" in text and "relative mCE, weathered" in text and "relative to that of AlexNet" in text
 
 
@@ -88,31 +88,37 @@ def test_mce_is_that_of_the_publishers_formula_and_spatter_is_no_part_of_it(resu
     ],
     ids=["no table", "three severities", "14 corruptions", "another canvas"],
 )  # fmt: skip
-def test_mce_never_without_its_whole_table(results, changes, why):
+def test_mce_needs_all_corruptions_of_its_table(results, changes, why):
     found = results(**changes)
     report = build(found)
     for row in report_json.as_data(report)["corruption_errors"]:
         assert (row["name"], row["baseline"], row["relative"]) == ("mean corruption error", None, None)
         means = list(row["by_corruption"].values())
         assert row["error"] == pytest.approx(np.mean(means), abs=1e-12)
-    for text in (shown(found), markdown.render(report), report_json.render(report)):
+    for text in (terminal_text(found), markdown.render(report), report_json.render(report)):
         lines = [
             line for line in text.splitlines() if "no mCE of weathered" not in line and "an mCE is not" not in line
         ]
         assert "mCE" not in "\n".join(lines)
-    told = [line for line in report.warnings if "no mCE" in line]
-    assert told == ([] if why is None else [f"no mCE of weathered for {label}: {line}" for label in ("Even", "Biased")
-                                            for line in [told[0].partition(": ")[2]]])  # fmt: skip
-    assert why is None or why in told[0]
+    mce_warnings = [line for line in report.warnings if "no mCE" in line]
+    reason = mce_warnings[0].partition(": ")[2] if mce_warnings else None
+    expected = [] if why is None else [f"no mCE of weathered for {label}: {reason}" for label in ("Even", "Biased")]
+    assert mce_warnings == expected
+    assert why is None or why in mce_warnings[0]
 
 
-def test_an_mce_of_pictures_that_are_not_encoded_as_published_is_warned_of(results):
-    def told(**changes):
+def test_an_mce_without_the_published_encoding_is_reported(results):
+    def mce_warnings(**changes):
         return [line for line in build(results(**changes)).warnings if "an mCE is not comparable" in line]
 
     fog = {"corruptions": [{"corruption": "weathered/fog", "severity": 1}]}
-    assert "write `compat: imagenet-c`" in told(baseline="alexnet", **fog)[0]
-    assert told(**fog) == told(baseline="Even", **fog) == told(baseline="alexnet", compat="imagenet-c", **fog) == []
+    assert "write `compat: imagenet-c`" in mce_warnings(baseline="alexnet", **fog)[0]
+    assert (
+        mce_warnings(**fog)
+        == mce_warnings(baseline="Even", **fog)
+        == mce_warnings(baseline="alexnet", compat="imagenet-c", **fog)
+        == []
+    )
 
 
 def test_another_model_is_a_baseline_by_its_own_name(results):
@@ -133,10 +139,10 @@ def test_another_model_is_a_baseline_by_its_own_name(results):
     itself = of(data(found)["corruption_errors"], model="Even")
     assert (itself["error"], itself["relative"]) == pytest.approx((1, 1), abs=1e-12)
     assert itself["interval"] == pytest.approx((1, 1), abs=1e-12)  # one resample serves both
-    assert "mCE" not in shown(found)
+    assert "mCE" not in terminal_text(found)
 
 
-def test_an_interval_is_that_of_a_plain_loop(results):
+def test_intervals_match_a_plain_loop(results):
     """The same resamples of the examples, one at a time, by indexing."""
     corruptions = [{"corruption": f"weathered/{name}", "severity": [1, 5]} for name in NAMES[:3]]
     found = results(corruptions=corruptions)
@@ -149,7 +155,7 @@ def test_an_interval_is_that_of_a_plain_loop(results):
     assert error["interval"] == pytest.approx(1 - np.quantile(loop, [0.975, 0.025]), abs=1e-12)
 
 
-def test_means_and_slopes_are_of_all_of_groups_and_of_severities(results):
+def test_means_and_slopes_cover_all_corruptions_groups_and_severities(results):
     found = results()
     parts = {(None, None), ("group 0", None), ("group 1", None), ("group 2", None), *((None, s) for s in range(1, 6))}
     means, slopes = data(found)["corruption_means"], data(found)["slopes"]
@@ -170,7 +176,7 @@ def test_means_and_slopes_are_of_all_of_groups_and_of_severities(results):
         x, y = (1 - np.array(rows[label]) / clean[label] for label in ("Even", "Biased"))
         slope = of(slopes, model="Biased", group=group, severity=severity)
         assert slope["slope"] == pytest.approx(np.linalg.lstsq(x[:, None], y, rcond=None)[0][0], abs=1e-12)
-    assert "mean of severity 5" in shown(found) and "mean of group 2" in shown(found)
+    assert "mean of severity 5" in terminal_text(found) and "mean of group 2" in terminal_text(found)
 
 
 def test_leaving_a_corruption_out_takes_all_its_severities(results):
@@ -185,10 +191,10 @@ def test_leaving_a_corruption_out_takes_all_its_severities(results):
         expected = (kept["Even"] @ kept["Biased"]) / (kept["Even"] @ kept["Even"])
         assert row["without"][out] == pytest.approx(expected, abs=1e-12)
     low, high = min(row["without"].values()), max(row["without"].values())
-    assert f"{low:.2f} to {high:.2f} without one" in shown(found)
+    assert f"{low:.2f} to {high:.2f} without one" in terminal_text(found)
 
 
-def test_a_baseline_that_is_none_is_an_error_of_the_suite(results):
+def test_an_unknown_baseline_is_an_error_of_the_suite(results):
     with pytest.raises(SuiteError, match=r"no published table and no model's label is 'alexnett'.*alexnet"):
         results(baseline="alexnett")
     with pytest.raises(SuiteError, match="'alexnet' is a published table; give the model of that label another one"):
@@ -204,7 +210,7 @@ def test_nothing_stored_gives_no_numbers(tmp_path):
     assert found["corruption_means"] == found["slopes"] == found["corruption_errors"] == []
 
 
-def shown(found):
+def terminal_text(found):
     stream = io.StringIO()
     terminal.show(build(found), Console(file=stream, width=160))
     return stream.getvalue()

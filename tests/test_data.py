@@ -31,42 +31,42 @@ def photo(height, width, channels=3):
 @pytest.mark.parametrize(("height", "width"), [(300, 400), (512, 512), (90, 200), (256, 256)])
 def test_the_canvas_is_that_of_imagenet_c(height, width):
     """hendrycks/robustness, ImageNet-C/create_c/make_imagenet_c.py: Resize(256), CenterCrop(224), on PIL images."""
-    picture = photo(height, width)
-    published = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])(Image.fromarray(picture))
-    np.testing.assert_array_equal(on_canvas(picture, 224), np.asarray(published))
+    image = photo(height, width)
+    published = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])(Image.fromarray(image))
+    np.testing.assert_array_equal(on_canvas(image, 224), np.asarray(published))
 
 
-def test_a_picture_that_fits_the_canvas_is_left_alone():
+def test_an_image_of_the_canvas_size_is_unchanged():
     """Files of ImageNet-C have 224 px already; resizing them again changed a published ranking (RobustBench #59)."""
-    picture = photo(224, 224)
-    np.testing.assert_array_equal(on_canvas(picture, 224), picture)
+    image = photo(224, 224)
+    np.testing.assert_array_equal(on_canvas(image, 224), image)
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
-def test_preprocessing_is_pils(interpolation):
-    picture = photo(120, 150)
+def test_preprocessing_equals_pil(interpolation):
+    image = photo(120, 150)
     mode = getattr(Image.Resampling, interpolation.upper())
-    resized = Image.fromarray(picture).resize((80, 64), mode)
+    resized = Image.fromarray(image).resize((80, 64), mode)
     expected = np.asarray(resized)[7:57, 15:65]
-    found = preprocessed(picture, Preprocessing(resize=64, crop=50, interpolation=interpolation))
+    found = preprocessed(image, Preprocessing(resize=64, crop=50, interpolation=interpolation))
     np.testing.assert_array_equal(found, expected)
 
 
-def test_without_antialiasing_it_is_torchs():
-    picture = photo(120, 150)
-    tensor = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+def test_preprocessing_without_antialiasing_equals_torch():
+    image = photo(120, 150)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     expected = torch.nn.functional.interpolate(tensor, (60, 75), mode="bilinear", antialias=False, align_corners=False)
-    found = preprocessed(picture, Preprocessing(resize=(60, 75), antialias=False))
+    found = preprocessed(image, Preprocessing(resize=(60, 75), antialias=False))
     assert np.abs(found - expected[0].permute(1, 2, 0).numpy()).max() <= 1  # 8-bit weights
-    with_antialias = preprocessed(picture, Preprocessing(resize=(60, 75)))
+    with_antialias = preprocessed(image, Preprocessing(resize=(60, 75)))
     assert np.abs(found.astype(int) - with_antialias).max() > 5
 
 
 class Photos:
-    def __init__(self, *pictures):
-        self.pictures = pictures
-        self.ids = [f"p{i}" for i in range(len(pictures))]
-        self.labels = list(range(len(pictures)))
+    def __init__(self, *images):
+        self.pictures = images
+        self.ids = [f"p{i}" for i in range(len(images))]
+        self.labels = list(range(len(images)))
 
     def read(self, index):
         return self.pictures[index]
@@ -85,7 +85,7 @@ def reader(dataset, shape, canvas=None, preprocessing=None, order=None):
     return Reader(data=data, canvas=canvas, model=model, device=torch.device("cpu"))
 
 
-def test_a_batch_follows_the_fixed_order_and_lies_in_0_1():
+def test_a_batch_has_the_fixed_order_and_values_in_0_1():
     dataset = Photos(*[photo(40, 40) for _ in range(4)])
     batch = reader(dataset, (3, 40, 40), order=[2, 0, 3, 1]).read(1, 4)
     assert batch.ids == ("p0", "p3", "p1")
@@ -96,26 +96,26 @@ def test_a_batch_follows_the_fixed_order_and_lies_in_0_1():
 
 
 def test_models_of_other_sizes_resize_the_canvas_without_cropping_it():
-    picture = photo(224, 224)
+    image = photo(224, 224)
     steps = Preprocessing(resize=288, crop=260, interpolation="bicubic")
-    batch = reader(Photos(picture), (3, 260, 260), canvas=224, preprocessing=steps).read(0, 1)
-    expected = np.asarray(Image.fromarray(picture).resize((260, 260), Image.Resampling.BICUBIC))
+    batch = reader(Photos(image), (3, 260, 260), canvas=224, preprocessing=steps).read(0, 1)
+    expected = np.asarray(Image.fromarray(image).resize((260, 260), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal((batch.x[0] * 255).round().permute(1, 2, 0).numpy().astype(np.uint8), expected)
-    np.testing.assert_array_equal(batch.canvas[0].numpy(), picture)
+    np.testing.assert_array_equal(batch.canvas[0].numpy(), image)
 
 
-def test_pictures_of_the_canvas_are_never_resized_again():
+def test_images_of_the_canvas_size_are_never_resized_again():
     """A model that asks for Resize(256) and CenterCrop(224), as for photos, gets files of 224 px pixel for pixel."""
-    picture = photo(224, 224)
+    image = photo(224, 224)
     steps = Preprocessing(resize=256, crop=224)
-    batch = reader(Photos(picture), (3, 224, 224), canvas=224, preprocessing=steps).read(0, 1)
-    np.testing.assert_array_equal((batch.x[0] * 255).round().permute(1, 2, 0).numpy(), picture)
+    batch = reader(Photos(image), (3, 224, 224), canvas=224, preprocessing=steps).read(0, 1)
+    np.testing.assert_array_equal((batch.x[0] * 255).round().permute(1, 2, 0).numpy(), image)
 
 
 def test_channel_order_and_clips():
-    picture = photo(40, 40)
-    batch = reader(Photos(picture), (3, 40, 40), preprocessing=Preprocessing(channel_order="bgr")).read(0, 1)
-    np.testing.assert_array_equal((batch.x[0, 0] * 255).round().numpy(), picture[:, :, 2])
+    image = photo(40, 40)
+    batch = reader(Photos(image), (3, 40, 40), preprocessing=Preprocessing(channel_order="bgr")).read(0, 1)
+    np.testing.assert_array_equal((batch.x[0, 0] * 255).round().numpy(), image[:, :, 2])
     clip = np.stack([photo(40, 50) for _ in range(5)])
     batch = reader(Photos(clip), (3, 5, 30, 30), preprocessing=Preprocessing(resize=32, crop=30)).read(0, 1)
     assert batch.x.shape == (1, 3, 5, 30, 30)
@@ -124,7 +124,7 @@ def test_channel_order_and_clips():
 
 
 @pytest.mark.parametrize(
-    ("picture", "shape", "by", "sentence"),
+    ("image", "shape", "by", "sentence"),
     [
         (photo(40, 40), (3, 32, 32), "model", r"the model takes \(3, 32, 32\), the data give \(3, 40, 40\)"),
         (photo(40, 40, 1), (3, 40, 40), "model", r"the data give \(1, 40, 40\)"),
@@ -132,14 +132,14 @@ def test_channel_order_and_clips():
         (photo(40, 40)[:, :, 0], (1, 40, 40), "data", r"it gave uint8 \(40, 40\) for 'p0'"),
     ],
 )
-def test_what_does_not_fit_is_said(picture, shape, by, sentence):
+def test_images_of_an_unexpected_shape_or_type_are_refused(image, shape, by, sentence):
     with pytest.raises(ContractViolation, match=sentence) as caught:
-        reader(Photos(picture), shape).read(0, 1)
+        reader(Photos(image), shape).read(0, 1)
     assert caught.value.by == by
 
 
-def test_examples_keep_their_order_whichever_thread_is_first():
-    pictures = [np.full((4, 4, 1), index, np.uint8) for index in range(200)]
+def test_examples_keep_their_order_whichever_thread_reads_first():
+    images = [np.full((4, 4, 1), index, np.uint8) for index in range(200)]
     order, seconds = random.Random(3).sample(range(200), 200), [random.Random(i).random() / 100 for i in range(200)]
     threads = set()
 
@@ -149,7 +149,7 @@ def test_examples_keep_their_order_whichever_thread_is_first():
             threads.add(threading.get_ident())
             return super().read(index)
 
-    read = reader(Sleepy(*pictures), (1, 4, 4), canvas=4, order=order)
+    read = reader(Sleepy(*images), (1, 4, 4), canvas=4, order=order)
     found = read.images(7, 190)
     assert len(threads) > 1
     assert found.span == (7, 190)
@@ -199,7 +199,7 @@ def test_the_next_unit_is_read_while_this_one_is_computed(suite, run, monkeypatc
     assert rows(results) == alone
 
 
-def test_what_goes_wrong_with_reading_ahead_costs_the_cells_that_miss_it(suite, run, toys, monkeypatch):
+def test_a_prefetch_error_fails_only_the_cells_that_need_the_example(suite, run, toys, monkeypatch):
     """The torn example is in the second unit, which is read in the background; cells that have it do not ask for it."""
     units = Units()
     alone = rows(run(suite(), "alone", batch_size=4, listener=units))
@@ -221,7 +221,7 @@ def test_what_goes_wrong_with_reading_ahead_costs_the_cells_that_miss_it(suite, 
     assert rows(run(suite(), batch_size=4)) == alone
 
 
-def test_what_was_read_ahead_and_is_not_wanted_any_more_is_not_taken_for_something_else(suite, run):
+def test_an_unused_prefetch_is_not_used_for_another_unit(suite, run):
     """The rogue misses 0 to 40 and fails in its first unit; then sign misses 32 to 40, and 16 to 32 was read."""
     sign, rogue = {"attack": "toys/sign", "eps": "1/8"}, {"attack": "toys/rogue", "how": "raises", "eps": "1/8"}
     alone = rows(run(suite(attacks=[sign]), "alone"))

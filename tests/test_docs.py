@@ -1,4 +1,4 @@
-"""The pages of docs/ say all there is and nothing that is not: lists are taken from the code and compared both ways."""
+"""The pages of docs/ list exactly what the code has."""
 
 import dataclasses
 import inspect
@@ -89,7 +89,7 @@ def test_the_fields_of_records():
 
 
 @pytest.mark.parametrize("name", ["Batch", "Classifier", "ExampleRNG"])
-def test_what_perturb_gets(name):
+def test_the_parameters_of_perturb(name):
     rows, of, written = tables(section(PLUGINS, "Arguments of perturb"))[0], "", set()
     for row in rows:
         of = "".join(ticked(row[0])) or of
@@ -107,14 +107,14 @@ def test_the_options():
         names = {name.split(" ")[0] for name in ticked(row[0])}
         written |= {(verb, name) for verb in row[1].split(", ") for name in names}
         defaults |= {name: row[2].strip("`") for name in names}
-    there = {(verb, "-h") for verb in VERBS} | {(verb, "--help") for verb in VERBS}
+    expected = {(verb, "-h") for verb in VERBS} | {(verb, "--help") for verb in VERBS}
     for verb in VERBS:
         for option in cli.get_command(None, verb).params:
             if option.param_type_name == "option":
-                there |= {(verb, name) for name in option.opts}
+                expected |= {(verb, name) for name in option.opts}
                 shown = str(option.default) if option.show_default else ""
                 assert {defaults.get(name, "") for name in option.opts} == {shown}, f"default of {option.opts}"
-    assert written == there
+    assert written == expected
     assert [parameter.opts for parameter in cli.params] == [["--version"]]
     assert "`robharness --version`" in section(COMMANDS, "Options")
 
@@ -130,13 +130,13 @@ def test_the_exit_codes():
 
 def test_the_environment_variables():
     source = "".join(path.read_text() for path in (ROOT / "robharness").glob("**/*.py"))
-    asked = set(re.findall(r"environ(?:\.get\(|\[)\"(\w+)\"", source))
-    asked = (asked - {"PYTHONHASHSEED"}) | {"NO_COLOR"}  # Python's own; and rich asks for this
-    assert set(first_column(section(COMMANDS, "Environment variables"))) == asked
+    used = set(re.findall(r"environ(?:\.get\(|\[)\"(\w+)\"", source))
+    used = (used - {"PYTHONHASHSEED"}) | {"NO_COLOR"}  # Python's own; and rich asks for this
+    assert set(first_column(section(COMMANDS, "Environment variables"))) == used
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
+def toy_results(tmp_path_factory):
     """Two toy models under an attack that notes something down, a failing one and three corruptions; and the store."""
     plugins = [str(ROOT / f"tests/{name}.py") for name in ("toys", "teams")]
     learner = tmp_path_factory.mktemp("learner") / "learner.py"
@@ -175,12 +175,12 @@ def ran(tmp_path_factory):
         ("corruption_errors", lambda report: report["corruption_errors"][0]),
     ],
 )
-def test_the_keys_of_the_json(heading, pick, ran):
-    assert set(first_column(section(COMMANDS, heading))) == set(pick(as_data(build(ran[0]))))
+def test_the_keys_of_the_json(heading, pick, toy_results):
+    assert set(first_column(section(COMMANDS, heading))) == set(pick(as_data(build(toy_results[0]))))
 
 
-def test_the_keys_of_a_plan(ran):
-    facts = plan_as_data(ran[0].plan, ran[1], why=True)
+def test_the_keys_of_a_plan(toy_results):
+    facts = plan_as_data(toy_results[0].plan, toy_results[1], why=True)
     assert set(ticked(section(COMMANDS, "plan --json"))) == {*facts, *facts["passes_left"], *facts["cells"][0]}
 
 
@@ -194,23 +194,23 @@ def test_the_keys_of_verify():
     assert set(facts["ways"][1]) <= set(ticked(text))
 
 
-def test_the_columns_of_the_store(ran):
-    results, store = ran
+def test_the_columns_of_the_store(toy_results):
+    results, store = toy_results
     key = next(result for result in results.cells if result.cell.kind == "attack" and result.n).cell.key
     part = next(store.folder(key).glob("*.parquet"))
     assert first_column(section(COMMANDS, "The store"), table=0) == pq.read_schema(part).names
 
 
-def test_the_files_of_the_store(ran):
-    results, store = ran
+def test_the_files_of_the_store(toy_results):
+    results, store = toy_results
     failed = next(result for result in results.cells if result.failures).cell.key
-    there = {
+    expected = {
         "cell.json": store.folder(failed) / "cell.json",
         ".failed.json": next(store.folder(failed).glob("*.failed.json")),
         "runs/*.json": next((store.root / "runs").glob("*.json")),
     }
     rows = {row[0].strip("`"): ticked(row[1]) for row in tables(section(COMMANDS, "The store"))[1]}
-    assert rows == {name: list(json.loads(path.read_text())) for name, path in there.items()}
+    assert rows == {name: list(json.loads(path.read_text())) for name, path in expected.items()}
 
 
 SUITE_RECORDS = {"data": suite.DataRef, "models": suite.ModelRef, "attacks": suite.AttackRef,
@@ -266,7 +266,7 @@ WHOLES = (
 )  # one value only, or changed in their parts
 
 
-def test_what_is_identity(tmp_path):
+def test_the_fields_of_the_identity(tmp_path):
     toys, others = str(ROOT / "tests/toys.py"), tmp_path / "others.py"
     others.write_text(OTHER_PIXELS)
     (tmp_path / "weights.pt").write_bytes(b"weights")
@@ -296,10 +296,10 @@ def test_what_is_identity(tmp_path):
     written = {f"{heading}." * (heading != "The file") + ticked(row[0])[0]: row[3].split(",")[0]
                for heading in ("The file", *SUITE_RECORDS) for row in tables(section(SUITE, heading))[0]}  # fmt: skip
     assert set(written) == {*CHANGES, *WHOLES}
-    for name, (value, way) in CHANGES.items():
+    for name, (value, location) in CHANGES.items():
         changed = json.loads(json.dumps(base))
         place = changed
-        for step in way:
+        for step in location:
             place = place[step]
         place[name.rpartition(".")[2]] = value
         makes_others = not keys(changed) <= keys(base)

@@ -51,7 +51,7 @@ def test_an_earlier_store_is_not_computed_again(store):
     }
 
 
-def test_the_same_outcomes_come_out_again(store, tmp_path):
+def test_the_same_outcomes_are_computed_again(store, tmp_path):
     then = api.load("suite.yaml", store=store, plugins=["plugin.py"])
     now = api.run("suite.yaml", store=tmp_path / "fresh", plugins=["plugin.py"], batch_size=8, threads=1)
     for before, after in zip(then.cells, now.cells, strict=True):

@@ -44,7 +44,7 @@ def test_less_than_half_a_grey_level_is_rounded_away(suite, run, count):
     assert f"in 8 bits {100 * clean.accuracy:.1f}" in markdown.render(report)
 
 
-def test_what_is_rounded_is_what_was_found(suite, run):
+def test_the_found_perturbation_is_rounded(suite, run):
     results = run(suite(models=[FUSSY], attacks=[{"attack": "teams/step", "eps": "3.3/255", "eight_bit": True}]))
     loaded = loading.load_model(results.plan, results.plan.models[0])
     batch = loaded.reader.read(0, 40)
@@ -56,16 +56,16 @@ def test_what_is_rounded_is_what_was_found(suite, run):
     assert results.cells[1].columns["prediction_8bit"].tolist() == expected.tolist()
 
 
-def test_a_budget_that_8_bits_cannot_hold_is_warned_of(suite, run, teams):
+def test_a_budget_below_half_a_grey_level_is_reported(suite, run, teams):
     from robharness import api
 
     def warnings(*attacks):
-        said = api.plan(suite(attacks=list(attacks)), plugins=teams).warnings
-        return [line for line in said if "grey level" in line]
+        messages = api.plan(suite(attacks=list(attacks)), plugins=teams).warnings
+        return [line for line in messages if "grey level" in line]
 
     step = {"attack": "teams/step", "eps": ["0.25/255", "0.49/255", "0.5/255", "1/255"]}
-    [said] = warnings(step)
-    assert said.startswith("step(linf, 0.25/255), step(linf, 0.49/255): less than half a grey level")
+    [messages] = warnings(step)
+    assert messages.startswith("step(linf, 0.25/255), step(linf, 0.49/255): less than half a grey level")
     assert warnings(step | {"eps": ["0.5/255", "1"]}, {"attack": "teams/nearest"}) == []
 
 
@@ -83,7 +83,7 @@ def test_a_target_is_reached_or_not(suite, run):
     assert f"target reached {100 * reached.sum() / clean.sum():.1f}" in markdown.render(build(results))
 
 
-def test_nested_budgets_would_leave_out_what_rounding_undoes(suite, teams):
+def test_nested_budgets_cannot_be_combined_with_eight_bit_verdicts(suite, teams):
     steps = {"attack": "teams/step", "eps": ["0.25/255", "8/255"], "eight_bit": True}
     with pytest.raises(SuiteError, match="add `nested: false`"):
         api.plan(suite(models=[REAL], attacks=[steps | {"nested": True}]), plugins=teams)

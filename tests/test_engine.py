@@ -12,10 +12,10 @@ from robharness.store import Store, uncovered
 
 
 class Recorder(listeners.Silent):
-    """Remembers what it was told."""
+    """A listener that records its events."""
 
     def __init__(self):
-        self.cells, self.said, self.work = [], [], None
+        self.cells, self.messages, self.work = [], [], None
 
     def started(self, work, cells):
         self.work = (work, cells)
@@ -24,7 +24,7 @@ class Recorder(listeners.Silent):
         self.cells.append((cell.short_name, span, failure))
 
     def message(self, message):
-        self.said.append(message)
+        self.messages.append(message)
 
 
 def passes(tmp_path, store="store"):
@@ -46,7 +46,7 @@ def test_passes_do_not_depend_on_which_cells_are_missing(suite, run, tmp_path):
     assert passes(tmp_path) == {"forward": 4 * 5, "backward": 3 * 5}
 
 
-def test_survivors_alone_are_attacked_and_cost_passes(suite, run, tmp_path):
+def test_only_robust_examples_are_attacked_and_cost_passes(suite, run, tmp_path):
     nested = [{"attack": "toys/climb", "eps": ["1/8", "1/4", "1/2"], "nested": True}]
     results = run(suite(attacks=nested), batch_size=1)
     attacked = sum(int(result.columns["attacked"].sum()) for result in results.of("Net", "attack"))
@@ -64,7 +64,7 @@ def test_running_again_computes_nothing(suite, run, tmp_path):
     assert [result.accuracy for result in again.cells] == [result.accuracy for result in first.cells]
 
 
-def test_more_of_a_suite_computes_what_is_new(suite, run):
+def test_a_larger_suite_computes_only_new_cells(suite, run):
     run(suite(), limit=10)
     recorder = Recorder()
     grown = suite(attacks=[*suite()["attacks"], {"attack": "toys/sign", "eps": "1/2"}])
@@ -76,7 +76,7 @@ def test_more_of_a_suite_computes_what_is_new(suite, run):
     assert ("sign(linf, 1/2)", (10, 24)) in done
 
 
-def test_units_cover_what_is_missing_once():
+def test_units_cover_each_missing_span_once():
     missing = {"a": [(0, 10)], "b": [(3, 5), (8, 20)], "c": []}
     done = []
     while unit := units.next_unit(list(missing), missing, 4):
@@ -137,7 +137,7 @@ def test_after_a_lack_of_memory_units_are_half_as_large():
     assert size.examples(10**6) % 32 == 0
 
 
-def test_a_failed_cell_is_tried_again_and_made_good(suite, run, toys, tmp_path):
+def test_a_failed_cell_is_computed_again_by_the_next_run(suite, run, toys, tmp_path):
     models = [{"model": "toys/net", "label": "Net"}]
     source = suite(models=models, attacks=[{"attack": "toys/rogue", "how": "raises", "eps": "1/8"}])
     recorder = Recorder()
@@ -157,7 +157,7 @@ def test_a_run_can_stop_at_the_first_failure(suite, toys, tmp_path):
     assert len(recorder.cells) == 1
 
 
-def test_other_circumstances_are_told(suite, toys, tmp_path):
+def test_a_change_of_runtime_factors_is_reported(suite, toys, tmp_path):
     plan, store = api.plan(suite(), plugins=[toys]), Store(tmp_path / "s")
     run_plan(api.plan(suite(), plugins=[toys], limit=10), store, listeners.Silent(), batch_size=4)
     summary = run_plan(plan, store, listeners.Silent(), batch_size=8)
@@ -167,7 +167,7 @@ def test_other_circumstances_are_told(suite, toys, tmp_path):
 
 
 @pytest.mark.parametrize("signals", [1, 2])
-def test_ctrl_c_keeps_what_is_whole_and_says_how_to_go_on(suite, toys, start_process, tmp_path, signals):
+def test_ctrl_c_keeps_complete_parts_and_prints_the_resume_command(suite, toys, start_process, tmp_path, signals):
     import yaml
 
     attacks = [{"attack": "toys/climb", "steps": 2000, "eps": [f"{i}/64" for i in range(1, 40)]}]
@@ -194,7 +194,7 @@ def test_ctrl_c_keeps_what_is_whole_and_says_how_to_go_on(suite, toys, start_pro
     )
 
 
-def test_a_live_network_joins_the_suite(suite, run, toys):
+def test_a_live_network_is_evaluated_with_the_models_of_the_suite(suite, run, toys):
     import torch
 
     spec = api.plan(suite(), plugins=[toys]).models[0].entry.spec
@@ -211,7 +211,7 @@ def test_a_live_network_joins_the_suite(suite, run, toys):
     assert changed.is_complete
 
 
-def test_a_live_network_stays_as_it_is_and_needs_a_label_of_its_own(suite, run, toys):
+def test_a_live_network_is_unchanged_and_needs_a_unique_label(suite, run, toys):
     from robharness.errors import UserError
 
     spec = api.plan(suite(), plugins=[toys]).models[0].entry.spec

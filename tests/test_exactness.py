@@ -53,7 +53,7 @@ def test_batch_shape_and_order_change_nothing(suite, run, count):
         assert rows == first[cell]
 
 
-def test_how_the_work_is_cut_changes_nothing(suite, run, toys, tmp_path):
+def test_the_split_into_units_changes_nothing(suite, run, toys, tmp_path):
     source = suite(attacks=ALL, corruptions=CORRUPTIONS, canvas=8)
     whole = outcomes(run(source, "whole", batch_size=8))
     sizes = itertools.cycle([5, 1, 11, 16])
@@ -95,7 +95,7 @@ PLANTED = ["position", "mean-loss", "early-stop"]
 
 
 @pytest.mark.parametrize("how", PLANTED)
-def test_the_check_finds_attacks_that_look_at_their_neighbours(suite, run, how):
+def test_the_check_detects_attacks_that_depend_on_other_examples(suite, run, how):
     source = suite(attacks=[{"attack": "toys/climb", "how": how, "eps": ["1/8", "1/4"]}])
     runs = [outcomes(run(source, f"rows-{rows}", batch_size=rows)) for rows in (8, 3)]
     whole = runs[0]
@@ -104,7 +104,7 @@ def test_the_check_finds_attacks_that_look_at_their_neighbours(suite, run, how):
     assert differs
 
 
-def test_the_check_finds_them_among_workers_as_well(suite, run):
+def test_the_check_detects_such_attacks_among_workers_too(suite, run):
     """Two workers cut the work smaller than one process does; only a mean over a pass needs passes of another size."""
     source = suite(attacks=[{"attack": "toys/climb", "how": how, "eps": ["1/8", "1/4"]} for how in ("climb", *PLANTED)])
     alone, shared = run(source, "alone", batch_size=8), run(source, "shared", workers=2, batch_size=4)
@@ -172,7 +172,7 @@ def test_workers_shards_and_kills_change_nothing(suite, run, tmp_path, monkeypat
     assert store.runs()[-1]["computed"] == 14 * 22, "nothing is computed twice"
     assert children() == others, "nobody is left behind"
     cores = len(os.sched_getaffinity(0))
-    threads = {way["threads"] for result in grown.cells for way in result.provenance if way["rows"] == 3}
+    threads = {entry["threads"] for result in grown.cells for entry in result.provenance if entry["rows"] == 3}
     assert threads == {max(1, cores // 2)}, "workers share the cores"
 
     for index, how in enumerate([{"batch_size": 3}, {"batch_size": 4, "workers": 3}, {"batch_size": 8}], start=1):
@@ -210,7 +210,7 @@ def test_another_seed_gives_other_draws_and_the_same_clean_cell(suite, run):
     assert sizes[0] != sizes[1] or margins[0] != margins[1]
 
 
-def test_nested_budgets_attack_survivors_only(suite, run):
+def test_nested_budgets_attack_only_robust_examples(suite, run):
     results = run(suite(attacks=[ALL[1]]))
     cells = results.of("Net", "attack")
     for smaller, larger in itertools.pairwise(cells):
@@ -221,7 +221,7 @@ def test_nested_budgets_attack_survivors_only(suite, run):
     assert 0 < cells[-1].columns["attacked"].sum() < 40
 
 
-def test_count_robust_skips_what_is_wrong_already(suite, run):
+def test_count_robust_skips_misclassified_examples(suite, run):
     everything, robust = run(suite(), "all"), run(suite(count="robust"), "robust")
     clean = robust.clean("Net")
     for result, whole in zip(robust.of("Net", "attack"), everything.of("Net", "attack"), strict=True):
@@ -231,7 +231,7 @@ def test_count_robust_skips_what_is_wrong_already(suite, run):
         np.testing.assert_array_equal(result.columns["margin"][rows], whole.columns["margin"][rows])
 
 
-def test_nested_lists_of_one_attack_keep_apart(suite, run):
+def test_nested_lists_of_one_attack_are_independent(suite, run):
     """Two lists, and the same list at other restarts, are different things to attack."""
     low, high = {"attack": "toys/climb", "nested": True, "eps": ["1/16", "1/8"]}, ["3/16", "1/4"]
     again = {"attack": "toys/climb", "nested": True, "eps": ["1/16", "1/8"], "restarts": 2}
@@ -244,7 +244,7 @@ def test_nested_lists_of_one_attack_keep_apart(suite, run):
     assert mine.items() <= outcomes(alone).items()
 
 
-def test_budgets_share_the_gradient_also_where_only_right_examples_count(suite, run, tmp_path):
+def test_budgets_share_the_gradient_when_only_correct_examples_count(suite, run, tmp_path):
     import json
 
     attacks = [{"attack": "toys/sign", "eps": ["1/16", "1/8", "3/16", "1/4", "1/2"]}]
@@ -255,7 +255,7 @@ def test_budgets_share_the_gradient_also_where_only_right_examples_count(suite, 
     assert (speed["forward"], speed["backward"]) == (40 + right + 5 * right, right)
 
 
-def test_the_report_counts_what_mixed_circumstances_could_tip_over(suite, run):
+def test_the_report_counts_verdicts_that_mixed_runtime_factors_may_change(suite, run):
     """The network cannot decide about bright pictures: their logits are all the same, on the boundary itself."""
     source = suite(models=[{"model": "toys/net", "label": "Net", "what": "undecided"}], attacks=ALL[:2])
     for name, before, now, words in [("a", {"batch_size": 4}, {"batch_size": 8}, "rows 4 and 8"),

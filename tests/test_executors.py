@@ -70,12 +70,12 @@ every_executor = pytest.mark.parametrize("make", EXECUTORS.values(), ids=EXECUTO
 def compute(toys, tmp_path):
     """Compute a suite on three workers of an executor: plan, store, summary."""
 
-    def go(source, executor, store="store", *, listener=None, workers=3, **options):
+    def call(source, executor, store="store", *, listener=None, workers=3, **options):
         plan, kept = api.plan(source, plugins=[toys]), Store(tmp_path / store)
         options = {"workers": workers, "threads": 1, "batch_size": 4} | options
         return plan, kept, run_plan(plan, kept, listener or listeners.Silent(), executor=executor, **options)
 
-    return go
+    return call
 
 
 def outcomes(found):
@@ -94,7 +94,7 @@ def test_outcomes_are_those_of_one_process(suite, run, compute, make):
     found = results.load(plan, store)
     assert outcomes(found) == whole
     assert summary.finished and not summary.failures
-    assert {(way["rows"], way["threads"]) for result in found.cells for way in result.provenance} == {(4, 1)}
+    assert {(entry["rows"], entry["threads"]) for result in found.cells for entry in result.provenance} == {(4, 1)}
     assert torch.get_num_threads() == threads, "workers leave this process as it was"
     if isinstance(executor, LossyExecutor):
         assert (len(executor.lost), len(executor.spawned)) == (1, 4)
@@ -106,7 +106,7 @@ def test_outcomes_are_those_of_one_process(suite, run, compute, make):
 
 
 @every_executor
-def test_what_fails_is_recorded_and_the_rest_is_computed(suite, compute, make):
+def test_a_failing_cell_is_recorded_and_the_others_are_computed(suite, compute, make):
     models = [{"model": "toys/net", "label": "Net"}, {"model": "toys/net", "label": "None", "what": "unbuildable"}]
     attacks = [{"attack": "toys/rogue", "how": "raises", "eps": "1/8"}, {"attack": "toys/sign", "eps": "1/8"}]
     plan, store, summary = compute(suite(models=models, attacks=attacks), make())
@@ -159,7 +159,7 @@ def test_a_live_network_needs_a_label_of_its_own(suite, toys):
 
 
 @pytest.mark.parametrize("kind", [CellStarted, CellFinished])
-def test_without_replacement_the_others_go_on(suite, run, compute, kind):
+def test_a_lost_worker_without_replacement_leaves_its_work_to_the_others(suite, run, compute, kind):
     executor = LossyExecutor(InProcessExecutor(), kind=kind)
     executor.can_respawn = False
     plan, store, summary = compute(suite(), executor)
@@ -283,14 +283,14 @@ def plugin(tmp_path):
     return str(path)
 
 
-def test_the_executors_have_what_the_protocol_asks_for(plugin):
+def test_the_executors_satisfy_the_protocol(plugin):
     registry = discover([plugin])
     assert list(registry.executors) == ["mine/counting", "mine/broken", "mine/half", "mine/closed"]
     for name in ("in-process", "subprocess", "mine/counting"):
         assert all(hasattr(find_executor(name, registry), attribute) for attribute in ATTRIBUTES)
 
 
-def test_a_plugin_may_bring_an_executor(suite, run, toys, plugin, tmp_path, capsys):
+def test_a_plugin_may_provide_an_executor(suite, run, toys, plugin, tmp_path, capsys):
     found = api.run(suite(), store=tmp_path / "mine", plugins=[toys, plugin], executor="mine/counting", workers=2)
     assert capsys.readouterr().out == "worker on cpu\n" * 2
     assert outcomes(found) == outcomes(run(suite(), "whole"))
@@ -314,7 +314,7 @@ def test_an_executor_that_cannot_be_used_is_an_error_before_anything_is_computed
     assert not (tmp_path / "store").exists()
 
 
-def test_a_mistyped_executor_costs_no_stored_outcomes(suite, run, toys, tmp_path):
+def test_a_mistyped_executor_deletes_no_stored_outcomes(suite, run, toys, tmp_path):
     run(suite())
     path, store = tmp_path / "toys.yaml", tmp_path / "store"
     path.write_text(yaml.safe_dump(suite()))
@@ -335,7 +335,7 @@ def test_a_mistyped_executor_costs_no_stored_outcomes(suite, run, toys, tmp_path
         ("yield 'name', int; yield 'name', int", "ValueError: the name 'wrong/name' is declared twice"),
     ],
 )
-def test_what_is_no_executor_is_a_problem_of_the_plugin(tmp_path, body, error):
+def test_an_object_that_is_no_executor_is_a_problem_of_the_plugin(tmp_path, body, error):
     path = Path(tmp_path / "wrong.py")
     path.write_text(f"from robharness import hookimpl\n@hookimpl\ndef robharness_executors():\n    {body}\n")
     with pytest.raises(UserError, match=error):

@@ -1,4 +1,4 @@
-"""What `export-adversarial` writes: anyone can judge it again, and nothing that is there is lost."""
+"""`export-adversarial`: its files can be judged again, and existing files are kept."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def test_images_judged_again_give_the_stored_accuracy(written, run, suite, capsy
     assert f"{TEAM}: 40 images; 0 of 40 stored predictions differ" in capsys.readouterr().out
 
 
-def test_it_needs_no_store_and_tells_in_json(written, capsys):
+def test_an_export_needs_no_store_and_prints_json(written, capsys):
     assert written("--only", "team*", "--limit", "10", "--json") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[1] == {
@@ -71,7 +71,7 @@ def test_it_needs_no_store_and_tells_in_json(written, capsys):
     assert len(lines) == 2 and not STEP.exists() and not Path("store").exists()
 
 
-def test_what_is_there_is_kept_and_no_position_is_written_twice(written, suite, run):
+def test_existing_files_are_kept_and_no_position_is_written_twice(written, suite, run):
     assert written("--limit", "10") == 0
     [first] = TEAM.glob("*.npz")
     before = first.stat().st_mtime_ns, first.read_bytes()
@@ -87,8 +87,8 @@ def test_a_folder_holds_one_cell(written, capsys):
     assert written("--limit", "10", attacks=[{**ATTACKS[1], "step": "1/2"}]) == 0
     other = [{"model": "toys/net", "label": "Net", "what": "drifting"}]
     assert written("--limit", "10", models=other) == 2
-    said = capsys.readouterr().err
-    assert "holds another cell of that name. Try another folder: out-2" in said
+    stderr = capsys.readouterr().err
+    assert "holds another cell of that name. Try another folder: out-2" in stderr
 
 
 def test_predictions_that_are_not_the_stored_ones_are_counted(written, run, suite, tmp_path, capsys):
@@ -107,7 +107,7 @@ def test_predictions_that_are_not_the_stored_ones_are_counted(written, run, suit
     assert changed > 0
 
 
-def test_what_cannot_be_written_or_made_is_said(written, capsys):
+def test_errors_of_writing_and_attacking_are_reported(written, capsys):
     assert written(attacks=None) == 2
     assert "these cells include no attack to export" in capsys.readouterr().err
     assert written("--limit", "10", attacks=[ATTACKS[0] | {"how": "oversteps"}]) == 2
@@ -115,8 +115,8 @@ def test_what_cannot_be_written_or_made_is_said(written, capsys):
     Path("out/Net").rename("elsewhere")
     Path("out/Net").write_text("a file")
     assert written("--limit", "10") == 2
-    said = capsys.readouterr().err
-    assert "out/Net" in said and "Traceback" not in said
+    stderr = capsys.readouterr().err
+    assert "out/Net" in stderr and "Traceback" not in stderr
 
 
 def test_images_of_every_model_and_norms_in_their_names(suite, teams, tmp_path):

@@ -110,7 +110,7 @@ def suite(*models, **keys):
             "models": list(models), **keys}  # fmt: skip
 
 
-def test_options_decide_fields_of_the_spec(plugin, tmp_path):
+def test_options_set_fields_of_the_spec(plugin, tmp_path):
     models = [{"model": "family/any", "name": name, "label": name} for name in ("small", "large")]
     plan = api.plan(suite(*models), plugins=[plugin], data=tmp_path)
     specs = [model.entry.spec for model in plan.models]
@@ -146,7 +146,7 @@ def test_weights_in_several_files(plugin, tmp_path):
     assert "('head')" in str(plan.missing[0]) and "declares 4e07408562bedb8b" in str(plan.missing[0])
 
 
-def test_a_file_that_a_build_cannot_take_is_its_own_sentence(plugin, tmp_path):
+def test_a_checkpoint_that_build_refuses_is_reported_in_its_words(plugin, tmp_path):
     (tmp_path / "one.txt").write_text("1")
     model = {"model": "family/two", "weights": str(tmp_path / "one.txt")}
     found = api.run(suite(model), plugins=[plugin], data=tmp_path, store=tmp_path / "store")
@@ -154,19 +154,19 @@ def test_a_file_that_a_build_cannot_take_is_its_own_sentence(plugin, tmp_path):
     assert failure == "family/two: it cannot be built: give two files: weights: {body: ..., head: ...}"
 
 
-def test_pictures_that_were_corrupted_before(plugin, tmp_path):
-    asked = suite({"model": "family/any", "name": "small"},
+def test_corrupted_images_are_read_from_files(plugin, tmp_path):
+    document = suite({"model": "family/any", "name": "small"},
                   corruptions=[{"corruption": "family/stored", "severity": [1, 2]}])  # fmt: skip
     with pytest.raises(SuiteError, match=r"family/stored has images of 8 px, the canvas has 16; write `canvas: 8`"):
-        api.plan(asked | {"canvas": 16}, plugins=[plugin], data=tmp_path)
+        api.plan(document | {"canvas": 16}, plugins=[plugin], data=tmp_path)
     with pytest.raises(UserError, match=r"the darkened lights: not found at .*stored\. To get it: make lights"):
-        api.run(asked, plugins=[plugin], data=tmp_path, store=tmp_path / "store")
+        api.run(document, plugins=[plugin], data=tmp_path, store=tmp_path / "store")
     for severity in (1, 2):
         (tmp_path / "stored" / str(severity)).mkdir(parents=True)
         for index in range(10):
-            picture = np.full((8, 8, 1), 20 * index // (severity + 1), np.uint8)
-            np.save(tmp_path / "stored" / str(severity) / f"light-{index:02}.npy", picture)
-    found = api.run(asked, plugins=[plugin], data=tmp_path, store=tmp_path / "store")
+            image = np.full((8, 8, 1), 20 * index // (severity + 1), np.uint8)
+            np.save(tmp_path / "stored" / str(severity) / f"light-{index:02}.npy", image)
+    found = api.run(document, plugins=[plugin], data=tmp_path, store=tmp_path / "store")
     assert found.is_complete
     for cell in found.of("family/any", "corruption"):
         light = [

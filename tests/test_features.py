@@ -37,7 +37,7 @@ def test_features_and_their_gradient_are_those_of_the_submodule(suite, run):
     assert (found["prediction"] == moved.argmax(1).numpy()).all()
 
 
-def test_the_head_does_not_matter(suite, run):
+def test_the_head_does_not_affect_a_feature_attack(suite, run):
     """With a head 4 times as large the verdicts differ by as much, and the attack by nothing."""
     results = [run(suite(models=[REAL | {"head": head}], attacks=[INSIGHT]), f"head-{head}") for head in (1, 4)]
     one, other = (columns(result) for result in results)
@@ -45,7 +45,7 @@ def test_the_head_does_not_matter(suite, run):
     assert (4 * one["margin"]).tolist() == pytest.approx(other["margin"].tolist())
 
 
-def test_the_submodule_is_part_of_what_the_attack_measures(suite, run):
+def test_the_submodule_is_part_of_the_identity_of_the_attack(suite, run):
     """Another submodule makes another cell of the attack, and of nothing else."""
     plan = run(suite(models=[REAL], attacks=[INSIGHT])).plan
     entry = plan.models[0].entry
@@ -55,10 +55,10 @@ def test_the_submodule_is_part_of_what_the_attack_measures(suite, run):
     assert [one == two for one, two in zip(before, after, strict=True)] == [True, False]
 
 
-def test_a_submodule_that_is_not_there_is_said_at_once():
+def test_a_missing_submodule_is_reported_before_the_run():
     net = Plain()
     with pytest.raises(AttributeError):
-        folding.folded(net, pictures(2), "bdoy")
+        folding.folded(net, images(2), "bdoy")
     assert not any(module._forward_hooks for module in net.modules())
 
 
@@ -77,12 +77,12 @@ class Plain(torch.nn.Module):
         return self.head(self.body(x).flatten(1))
 
 
-def pictures(n):
+def images(n):
     return torch.empty(n, 1, 8, 8).uniform_(generator=torch.Generator().manual_seed(0))
 
 
-def test_what_a_holder_may_ask_for():
-    x, labels = pictures(5), torch.zeros(5, dtype=torch.long)
+def test_feature_access_refuses_logits_and_gradients_of_logits():
+    x, labels = images(5), torch.zeros(5, dtype=torch.long)
     classifier = Classifier(Plain(), batch_size=4, features="body")
     view = classifier.with_access("features")
     features = view.features(x)
@@ -95,10 +95,10 @@ def test_what_a_holder_may_ask_for():
         Classifier(Plain(), batch_size=4).with_access("features").features(x)
 
 
-def test_what_is_shared_keeps_features_and_logits_apart():
+def test_cached_features_and_logits_are_separate():
     classifier = Classifier(Plain(), batch_size=4, features="body")
     probe.probe(classifier, (1, 8, 8))
-    batch = Batch(list("abcd"), pictures(4), torch.zeros(4, dtype=torch.long))
+    batch = Batch(list("abcd"), images(4), torch.zeros(4, dtype=torch.long))
     objective = lambda values, about: values[:, 0]  # noqa: E731
     view = classifier.with_access("features")
     assert batch.gradient(view, objective).logits.shape == (4, 72)

@@ -64,7 +64,7 @@ def inexact(results):
         dataclasses.replace(
             result,
             provenance=tuple(
-                way | {"exact": way["exact"] | {"rows": False, "gradients": None}} for way in result.provenance
+                entry | {"exact": entry["exact"] | {"rows": False, "gradients": None}} for entry in result.provenance
             ),
         )
         for result in results.cells
@@ -72,7 +72,7 @@ def inexact(results):
     return dataclasses.replace(results, cells=cells)
 
 
-def test_a_later_report_shows_again_that_passes_were_inexact(suite, run, tmp_path, teams):
+def test_a_later_report_repeats_findings_of_inexact_passes(suite, run, tmp_path, teams):
     run(suite())
     later = api.load(suite(), store=tmp_path / "store", plugins=teams)
     assert "inexact-passes" not in [each.code for each in build(later).findings]
@@ -104,7 +104,7 @@ def test_provenance_differs_where_both_sides_have_a_value():
     assert list(differences(before, now)) == [("threads", 1, 2), ("versions.torch", "2.6.0", "2.7.0")]
 
 
-def test_a_later_report_shows_again_that_code_has_changed(suite, tmp_path, toys):
+def test_a_later_report_repeats_findings_of_changed_code(suite, tmp_path, toys):
     """Installed plugins change under their name; a loose file would get other keys."""
     api.run(suite(), store=tmp_path, plugins=[toys])
     results = api.load(suite(), store=tmp_path, plugins=[toys])
@@ -112,7 +112,8 @@ def test_a_later_report_shows_again_that_code_has_changed(suite, tmp_path, toys)
         dataclasses.replace(
             result,
             provenance=tuple(
-                way | {"model_plugin": way["model_plugin"] | {"source": "0123456789ab"}} for way in result.provenance
+                entry | {"model_plugin": entry["model_plugin"] | {"source": "0123456789ab"}}
+                for entry in result.provenance
             ),
         )
         for result in results.cells
@@ -126,7 +127,7 @@ def test_several_versions_of_a_library_are_reported(suite, run):
     results = run(suite())
     first, *others = results.cells
     old = {"versions": {"torch": "2.6.0"}}
-    changed = dataclasses.replace(first, provenance=tuple(way | old for way in first.provenance))
+    changed = dataclasses.replace(first, provenance=tuple(entry | old for entry in first.provenance))
     found = list(build(dataclasses.replace(results, cells=(changed, *others))).findings)
     [versions] = [each for each in found if each.code == "library-versions-differ"]
     assert re.search(r"torch 2\.6\.0 and |torch .* and 2\.6\.0", versions.message)

@@ -99,7 +99,7 @@ NETS = {
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_logits_stay_and_the_network_itself_is_untouched(name):
+def test_folding_keeps_logits_and_leaves_the_network_unchanged(name):
     build, shape, norms = NETS[name]
     net = trained(build())
     before = copy.deepcopy(net.state_dict())
@@ -115,7 +115,7 @@ def test_logits_stay_and_the_network_itself_is_untouched(name):
     assert not any(module._forward_hooks for module in net.modules())
 
 
-def test_what_is_written_into_on_the_way_is_not_folded():
+def test_in_place_changes_between_the_layers_prevent_folding():
     """Though for these inputs a ReLU before or behind the norm does nothing, and logits would stay."""
     net = trained(Head(nn.Conv2d(3, 4, 3), nn.ReLU(True), nn.BatchNorm2d(4)))
     net[0].weight.data.abs_(), net[0].bias.data.abs_(), net[2].weight.data.abs_(), net[2].bias.data.add_(9)
@@ -143,7 +143,7 @@ def test_folded_weights_are_those_of_the_formula_in_float64(convolution, norm, a
     torch.testing.assert_close(found[0].bias, shifted.float(), rtol=0, atol=0)
 
 
-def test_gradients_stay_too():
+def test_folding_keeps_gradients():
     net = trained(Residual())
     found, _ = folded(net, values(2, *PICTURE))
     x, gradients = values(4, *PICTURE), []
@@ -155,7 +155,7 @@ def test_gradients_stay_too():
 
 
 @pytest.mark.parametrize("features", ["one", "one_norm", "two", "around.0", "around"])
-def test_what_is_declared_as_features_stays(features):
+def test_folding_keeps_the_declared_features(features):
     net = trained(Residual())
     found, count = folded(net, values(2, *PICTURE), features)
     assert count == (2 if features in ("one", "two", "around.0") else 3)
@@ -174,7 +174,7 @@ def test_a_network_that_cannot_be_folded_is_left_as_it_is(build):
     assert loading._folded(net, spec, torch.device("cpu")) == (net, 0)
 
 
-def test_outcomes_say_so_and_the_state_is_that_of_the_network_as_it_was_built(suite, run):
+def test_outcomes_record_folding_and_the_state_of_the_unfolded_network(suite, run):
     results = run(suite(models=[{"model": "teams/net"}, {"model": "toys/net"}], attacks=[]))
     [real], [toy] = (result.provenance for result in results.cells)
     assert (real["folded"], toy["folded"]) == (1, 0)
@@ -183,7 +183,7 @@ def test_outcomes_say_so_and_the_state_is_that_of_the_network_as_it_was_built(su
     assert real["model_state"] == state_digest(net)
 
 
-def test_a_cell_of_folded_and_unfolded_parts_is_warned_of(suite, run, teams, tmp_path):
+def test_a_cell_of_folded_and_unfolded_parts_is_reported(suite, run, teams, tmp_path):
     """A store may have parts of a network that was not folded, e.g. on another device."""
     source = suite(models=[{"model": "teams/net", "label": "Net"}], attacks=[])
     plan = api.plan(source, store=tmp_path / "store", plugins=teams)
@@ -195,5 +195,5 @@ def test_a_cell_of_folded_and_unfolded_parts_is_warned_of(suite, run, teams, tmp
     events = list(run_unit(model, plan.cells, span, store, model.reader.images(*span)))
     model.reader.threads.close()
     assert not any(event.failure for event in events if isinstance(event, CellFinished))
-    [said] = build(run(source)).warnings
-    assert said.startswith("Net: parts of one cell were made in different ways (folded 0 and 1), in 1 cells")
+    [warning] = build(run(source)).warnings
+    assert warning.startswith("Net: parts of one cell were made in different ways (folded 0 and 1), in 1 cells")

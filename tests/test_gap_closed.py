@@ -66,7 +66,7 @@ def test_gap_closed_as_printed_rounds_its_drops_first() -> None:
         gap_closed(0.5, 0.4, 0.4)
 
 
-def test_an_interval_of_a_gap_is_fiellers() -> None:
+def test_the_interval_of_a_gap_is_fiellers() -> None:
     """Written out again: the ratios g for which (method - self) - g (supervised - self) is not surely other than 0."""
     method, below, above = [0.3, 0.34, 0.29], [0.2, 0.24], [0.5, 0.47, 0.52, 0.5]
     found = gap_closed_interval(method, below, above, paired=False)
@@ -75,14 +75,14 @@ def test_an_interval_of_a_gap_is_fiellers() -> None:
     parts = np.array([variances[0], (1 - closed) ** 2 * variances[1], closed**2 * variances[2]])
     freedom = parts.sum() ** 2 / (parts**2 / [2, 1, 3]).sum()
     for bound in found:
-        way = np.mean(method) - np.mean(below) - bound * (np.mean(above) - np.mean(below))
+        difference = np.mean(method) - np.mean(below) - bound * (np.mean(above) - np.mean(below))
         deviation = math.sqrt(variances[0] + (1 - bound) ** 2 * variances[1] + bound**2 * variances[2])
-        assert abs(way) / deviation == pytest.approx(student.ppf(0.975, freedom), rel=1e-6)
+        assert abs(difference) / deviation == pytest.approx(student.ppf(0.975, freedom), rel=1e-6)
     assert found.low < closed < found.high
 
 
 @pytest.mark.parametrize("truth", [(0.45, 0.3, 0.6), (0.005, 0.002, 0.02), (0.01, 0.002, 0.05), (0.9, 0.85, 0.98)])
-def test_intervals_of_gaps_over_examples_hold_the_truth(truth: tuple[float, float, float]) -> None:
+def test_intervals_of_gaps_over_examples_have_their_coverage(truth: tuple[float, float, float]) -> None:
     """In 95 % of 2,000 at least, to three standard errors, where accuracies are near 0 or 1, too."""
     rng, held = np.random.Generator(np.random.Philox(5)), []
     for _ in range(2000):
@@ -94,7 +94,7 @@ def test_intervals_of_gaps_over_examples_hold_the_truth(truth: tuple[float, floa
     assert np.mean(held) < 0.965 or min(truth) < 0.3 or max(truth) > 0.9
 
 
-def test_intervals_of_gaps_over_runs_hold_the_truth() -> None:
+def test_intervals_of_gaps_over_runs_have_their_coverage() -> None:
     """In 95 % of 2,000, to two points, of five runs each."""
     rng, held = np.random.Generator(np.random.Philox(5)), []
     for _ in range(2000):
@@ -103,7 +103,7 @@ def test_intervals_of_gaps_over_runs_hold_the_truth() -> None:
     assert abs(np.mean(held) - 0.95) < 0.02
 
 
-def test_a_gap_that_may_be_none_has_no_interval() -> None:
+def test_a_gap_that_may_be_zero_has_no_interval() -> None:
     assert gap_closed_interval([0.5, 0.4], [0.3, 0.5], [0.5, 0.3], paired=False) == Interval(-math.inf, math.inf)
     assert gap_closed_interval([0, 0, 0], [0, 0, 0], [1, 0, 0], paired=True) == Interval(-math.inf, math.inf)
     with pytest.raises(EmptySample):

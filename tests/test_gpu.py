@@ -29,7 +29,7 @@ def test_outcomes_of_exact_networks_are_those_of_the_cpu(suite, run):
 
 
 @pytest.mark.gpu
-def test_draws_from_the_gpus_generator_are_noticed():
+def test_draws_from_the_gpus_generator_are_detected():
     from robharness.evaluation.rng import global_draws
 
     with global_draws() as drawn:
@@ -44,17 +44,17 @@ def test_a_device_is_checked():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_distances_are_those_of_the_cpu_whatever_the_neighbours(norm):
+def test_distances_equal_the_cpus_in_any_batch(norm):
     like = torch.linspace(0, 1, 70 * 3 * 33 * 33).sin().abs().view(70, 3, 33, 33)
     x = like.flip(0).clone()
-    there = referee.distance(x.cuda(), like.cuda(), norm)
-    np.testing.assert_allclose(there, referee.distance(x, like, norm), rtol=1e-12)
+    on_gpu = referee.distance(x.cuda(), like.cuda(), norm)
+    np.testing.assert_allclose(on_gpu, referee.distance(x, like, norm), rtol=1e-12)
     for rows in ([0], [69, 3, 5], list(range(0, 70, 2))):
-        assert (referee.distance(x[rows].cuda(), like[rows].cuda(), norm) == there[rows]).all()
+        assert (referee.distance(x[rows].cuda(), like[rows].cuda(), norm) == on_gpu[rows]).all()
 
 
 @pytest.mark.gpu
-def test_a_changed_weight_is_found():
+def test_a_changed_weight_is_detected():
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
     guard = Guard(Classifier(net, batch_size=4, device="cuda"))
     batch = Batch(["a"], torch.zeros(1, 3, 2, 2, device="cuda"), torch.zeros(1, dtype=torch.long, device="cuda"))

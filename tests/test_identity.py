@@ -116,8 +116,8 @@ def test_golden_identities_and_keys():
 
 def test_golden_recipe():
     """Artefacts lie under these hashes: if this fails, everybody's models are trained again."""
-    taught = suite(models=[{"model": "toy/taught", "label": "Net", "width": 4, "note": "x"}], seed=7)
-    artefact = plan(taught, Path("data"), store=Path("kept")).untrained[0].artefact
+    with_training = suite(models=[{"model": "toy/taught", "label": "Net", "width": 4, "note": "x"}], seed=7)
+    artefact = plan(with_training, Path("data"), store=Path("kept")).untrained[0].artefact
     assert artefact.training_spec == {
         "model": "toy/taught",
         "params": {"width": 4},
@@ -299,7 +299,7 @@ BASE = suite(
 
 
 def keys_of(changed):
-    """Of cells; of those that wait for a training, what names its artefact, since the weights in there count."""
+    """Return the keys of cells, and the hashes of artefacts for cells that wait for a training."""
     planned = plan(changed, Path("data"), store=Path("none"))
     return [cell.key or cell.model.artefact.hash for cell in (*planned.cells, *planned.pending_cells)]
 
@@ -308,7 +308,7 @@ def with_entry(holder, spec):
     return replace(holder, entry=replace(holder.entry, name=f"toy/{spec.name}", spec=spec))
 
 
-def taught(train):
+def with_training(train):
     """BASE with a model that is trained in this way."""
     registry = registry_of({**SPECS, "models": [model("taught", params=NetParams, weights=train)]})
     return replace(BASE, models=suite(registry, models=[{"model": "toy/taught", "label": "Net"}]).models)
@@ -323,7 +323,7 @@ def changed_suite(record, name, value):
     if record in (Train, specs.DataRef):
         changes = {"data": lambda params: {"train": replace(LESSON, **{name: value})}}
         train = replace(TRAIN, **({name: value} if record is Train else changes))
-        return taught(train)
+        return with_training(train)
     if record is InputSpec:
         shape = {"shape": (1, 4, 9, 9)} if name == "kind" else {"kind": "video"}
         return replace(BASE, models=(with_entry(model, replace(net, input=InputSpec(**shape | {name: value}))),))
@@ -370,7 +370,7 @@ def changed_suite(record, name, value):
 
 
 @pytest.mark.parametrize("record", DECIDED, ids=lambda record: record.__name__)
-def test_somebody_decided_of_every_field_whether_it_counts(record):
+def test_every_field_is_declared_as_identity_or_not(record):
     fields = {item.name for item in dataclasses.fields(record)}
     for name in fields ^ set(DECIDED[record]):
         pytest.fail(DECIDE.format(record=record.__name__, name=name))
@@ -381,8 +381,8 @@ PLAIN = {
     InputSpec: changed_suite(InputSpec, "shape", (1, 4, 8, 8)),
     Preprocessing: changed_suite(ModelSpec, "preprocessing", Preprocessing()),
     Clips: changed_suite(ModelSpec, "preprocessing", Preprocessing(clips=Clips(length=2))),
-    Train: taught(TRAIN),
-    specs.DataRef: taught(TRAIN),
+    Train: with_training(TRAIN),
+    specs.DataRef: with_training(TRAIN),
 }
 
 
@@ -391,7 +391,7 @@ PLAIN = {
     [(record, name) for record, names in DECIDED.items() for name in names],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
-def test_what_counts_changes_a_key_and_what_does_not_changes_none(record, name):
+def test_identity_fields_change_the_key_and_other_fields_do_not(record, name):
     value, counts = DECIDED[record][name]
     before, after = keys_of(PLAIN.get(record, BASE)), keys_of(changed_suite(record, name, value))
     assert len(before) == len(after) == 3
@@ -420,7 +420,7 @@ def test_budgets_count_by_value():
     assert key(steps[0], "pgd(linf, 1/255, rel_step=2.5/10)") == key(steps[1], "pgd(linf, 1/255, rel_step=0.25)")
 
 
-def test_the_nature_of_a_limit_a_label_and_a_note_does_not_count():
+def test_limits_labels_and_notes_do_not_count():
     same = [
         {"models": [{"model": "toy/net", "label": "Other", "reference": True, "note": "x", "width": 8}]},
         {"attacks": [{"attack": "toy/pgd", "eps": "1/255", "note": "x", "restarts": 1}]},

@@ -156,7 +156,7 @@ def robharness(python, tmp_path):
     return call
 
 
-def test_the_plugin_is_listed_beside_its_bad_neighbours(robharness):
+def test_a_good_plugin_is_listed_beside_broken_plugins(robharness):
     listed = robharness("list", "models", "outside/*")
     assert listed.returncode == 0, listed.stderr
     [row] = [line for line in listed.stdout.splitlines() if "outside/" in line]
@@ -168,7 +168,7 @@ def test_the_plugin_is_listed_beside_its_bad_neighbours(robharness):
     assert not {name for name in names if name.split("/")[0] in ("rival", "rotten", "future")}
 
 
-def test_what_is_wrong_with_the_neighbours_is_said(robharness):
+def test_problems_of_broken_plugins_are_reported(robharness):
     listed = robharness("list", "plugins", "--json")
     assert listed.returncode == 0, listed.stderr
     rows = {row["plugin"]: row for row in json.loads(listed.stdout)}
@@ -205,7 +205,7 @@ def test_the_plugin_runs_in_a_suite(robharness, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("rival/halves", "claim the name 'rival'"),
         ("rotten/halves", "No module named 'a_module_that_nobody_has'"),
@@ -213,16 +213,16 @@ def test_the_plugin_runs_in_a_suite(robharness, tmp_path):
         ("nobody/halves", "pip install robharness-nobody"),
     ],
 )
-def test_a_suite_that_wants_a_bad_neighbour_says_what_is_wrong_with_it(robharness, tmp_path, model, said):
+def test_a_suite_that_needs_a_broken_plugin_reports_its_problem(robharness, tmp_path, model, message):
     (tmp_path / "bars.yaml").write_text(SUITE.replace("outside/halves", model))
     done = robharness("plan", "bars.yaml")
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("bars.yaml:4:18: models.0.model: ")
-    assert said in done.stderr
+    assert message in done.stderr
 
 
-def test_without_its_namesake_a_plugin_is_there_again(robharness, python, wheels):
+def test_a_plugin_loads_when_its_namesake_is_uninstalled(robharness, python, wheels):
     try:
         pip("--python", python, "uninstall", "--yes", "rival-two")
         names = {row["name"] for row in json.loads(robharness("list", "models", "--json").stdout)}

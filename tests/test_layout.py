@@ -1,4 +1,4 @@
-"""What the repository promises about itself."""
+"""Rules that the repository keeps for itself."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def test_a_skip_fails_the_run(tmp_path, how, where):
     assert "skipped outside the gpu marker" in done.stdout
 
 
-def test_a_skip_for_want_of_a_gpu_is_fine(tmp_path):
+def test_a_skip_for_lack_of_a_gpu_is_allowed(tmp_path):
     (tmp_path / "conftest.py").write_text((ROOT / "conftest.py").read_text())
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu: x\n")
     text = "import pytest\n@pytest.mark.gpu\ndef test_a():\n    pytest.skip('none')\ndef test_b():\n    pass\n"
@@ -31,7 +31,7 @@ def test_a_skip_for_want_of_a_gpu_is_fine(tmp_path):
     assert subprocess.run(command, capture_output=True, cwd=tmp_path, check=False).returncode == 0
 
 
-def test_the_demos_of_what_is_seen_run():
+def test_the_demos_run():
     for module in ("robharness.report", "robharness.cli.progress"):
         done = subprocess.run([sys.executable, "-m", module], capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr

@@ -20,12 +20,12 @@ def path(tmp_path):
     return tmp_path / "it.lock"
 
 
-def never(holder):
+def unexpected_wait(holder):
     raise AssertionError("nobody holds the lock")
 
 
-def test_the_record_is_read_without_the_lock_and_goes_with_it(path):
-    lock = LockFile.acquire(path, FileSystem(), never)
+def test_the_record_is_readable_without_the_lock_and_removed_with_it(path):
+    lock = LockFile.acquire(path, FileSystem(), unexpected_wait)
     assert json.loads(path.read_text())["job"] == "not yet"
     lock.record("a long name of a job")
     lock.record("job")
@@ -34,8 +34,8 @@ def test_the_record_is_read_without_the_lock_and_goes_with_it(path):
     assert not path.exists()
 
 
-def test_who_waits_is_told_once_by_whom_it_is_held_and_then_gets_it(path):
-    first = LockFile.acquire(path, FileSystem(), never)
+def test_a_waiting_process_reports_the_holder_once_and_then_gets_the_lock(path):
+    first = LockFile.acquire(path, FileSystem(), unexpected_wait)
     first.record("first")
     holders, second = [], []
 
@@ -54,7 +54,7 @@ def test_who_waits_is_told_once_by_whom_it_is_held_and_then_gets_it(path):
     assert not path.exists()
 
 
-def test_a_file_that_its_holder_removed_before_it_was_locked_is_not_taken(path):
+def test_a_lock_file_removed_before_it_was_locked_is_created_again(path):
     class Removed(FileSystem):
         locked = 0
 
@@ -65,30 +65,30 @@ def test_a_file_that_its_holder_removed_before_it_was_locked_is_not_taken(path):
             return super().lock(descriptor)
 
     files = Removed()
-    lock = LockFile.acquire(path, files, never)
+    lock = LockFile.acquire(path, files, unexpected_wait)
     assert files.locked == 2 and path.exists()
     lock.release()
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS], ids=errno.errorcode.get)
-def test_without_locks_the_file_says_all_the_same_who_works(path, code):
+def test_on_a_file_system_without_locks_the_file_still_names_the_holder(path, code):
     class Without(FileSystem):
         def lock(self, descriptor):
             raise OSError(code, os.strerror(code))
 
-    lock = LockFile.acquire(path, Without(), never)
+    lock = LockFile.acquire(path, Without(), unexpected_wait)
     assert not lock.is_supported and json.loads(path.read_text())["process"] == os.getpid()
     lock.release()
     assert not path.exists()
 
 
-def test_a_lock_that_fails_in_another_way_is_an_error_of_the_store(tmp_path):
+def test_any_other_error_of_locking_is_a_store_error(tmp_path):
     class Broken(FileSystem):
         def lock(self, descriptor):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     store = Store(tmp_path, Broken())
     artefact = Artefact(folder=tmp_path / "artefacts" / "0123", training_spec={}, datasets={})
-    lock = ArtefactStore(store).lock(artefact, never)
+    lock = ArtefactStore(store).lock(artefact, unexpected_wait)
     with pytest.raises(StoreError, match="cannot be written: Input/output error"), lock:
         pass

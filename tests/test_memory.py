@@ -1,4 +1,4 @@
-"""Too little memory: fewer examples at once, which is told, and the same outcomes.
+"""Too little memory: smaller batches, which are reported, give the same outcomes.
 
 The lack is real: what a process may map is limited a little above what it has mapped when all is imported, and toys
 ask for memory in proportion to the rows of a pass, or to the examples of a batch.
@@ -49,7 +49,7 @@ def limited(tmp_path, toys, run_process):
     return call
 
 
-def test_where_a_pass_is_too_large_passes_have_half_the_rows(suite, run, limited, toys, tmp_path):
+def test_a_pass_that_exceeds_memory_halves_the_batch_size(suite, run, limited, toys, tmp_path):
     models = [{"model": "toys/net", "label": label, "megabytes": megabytes}
               for label, megabytes in [("Hungry", 25), ("Starving", 2 * ROOM), ("Net", 0)]]  # fmt: skip
     source = suite(models=models)
@@ -58,18 +58,18 @@ def test_where_a_pass_is_too_large_passes_have_half_the_rows(suite, run, limited
     assert "Hungry: memory was too small for 64 examples per pass; the run goes on with 32" in done.stdout
     assert "Hungry: memory was too small for 32" not in done.stdout
     starving = "Starving · toys/pixels/test · clean and 3 more cells: toys/net: memory is too small for a pass of one"
-    for shown in (done.stdout, report.stdout):
-        assert "Hungry: memory was too small for 64 examples per pass; 32 were taken" in shown
-        assert starving in shown
-        assert "Net: memory" not in shown
+    for output in (done.stdout, report.stdout):
+        assert "Hungry: memory was too small for 64 examples per pass; 32 were taken" in output
+        assert starving in output
+        assert "Net: memory" not in output
     whole = outcomes(run(source, "alone", batch_size=4))
     assert len(whole) == 12
     found = api.load(source, store=tmp_path / "store", plugins=[toys])
     assert outcomes(found) == {cell: bits for cell, bits in whole.items() if cell[0] != "Starving"}
-    assert {way["rows"] for result in found.of("Net", "attack") for way in result.provenance} == {64}
+    assert {entry["rows"] for result in found.of("Net", "attack") for entry in result.provenance} == {64}
 
 
-def test_where_a_plugin_takes_too_much_units_are_halved_and_workers_say_so(suite, run, limited, toys, tmp_path):
+def test_a_plugin_that_exceeds_memory_halves_the_units_and_is_reported(suite, run, limited, toys, tmp_path):
     """Half of the 40 examples are few enough for the attack, whose tensors are torch's, and a quarter for the
     corruption, whose arrays are NumPy's."""
     attacks = [{"attack": "toys/climb", "how": "hungry", "megabytes": 45, "eps": ["1/8", "1/4"]},
@@ -87,7 +87,7 @@ def test_where_a_plugin_takes_too_much_units_are_halved_and_workers_say_so(suite
     assert outcomes(found) == outcomes(run(source, "alone", batch_size=4))
 
 
-def test_what_no_memory_is_large_enough_for_fails_alone(suite, run):
+def test_a_cell_that_never_fits_in_memory_fails_alone(suite, run):
     """Starving in one attack costs that cell, once, and no other cell; the nested one comes after it."""
     attacks = [{"attack": "toys/sign", "eps": "1/8"}, {"attack": "toys/rogue", "how": "starves", "eps": "1/8"},
                {"attack": "toys/climb", "nested": True, "eps": ["1/8", "1/4"]}]  # fmt: skip
@@ -102,7 +102,7 @@ def test_what_no_memory_is_large_enough_for_fails_alone(suite, run):
     )
 
 
-def test_where_pictures_are_too_many_to_be_read_at_once_fewer_are(suite, run, monkeypatch):
+def test_fewer_images_are_read_at_once_when_memory_is_short(suite, run, monkeypatch):
     alone = outcomes(run(suite(), "alone", batch_size=4))
     monkeypatch.setenv("TOYS_HELD", "25")
     results = run(suite(), batch_size=40)

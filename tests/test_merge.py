@@ -1,4 +1,4 @@
-"""Merging stores: a copy of what is whole, beside what is there, and nothing else."""
+"""Merging stores: complete parts are copied, and existing ones are kept."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ import yaml
 from robharness import api
 from robharness.errors import StoreError
 from robharness.planning.identity import key_of
-from robharness.store import Failure, Store
+from robharness.store import Failure, FileSystem, Store
 from robharness.store.merge import merge
 
 
@@ -72,7 +72,7 @@ def test_into_an_empty_or_a_new_folder_all_is_copied_byte_by_byte(ours, theirs, 
     assert tree(into.root) == tree(theirs.root)
 
 
-def test_cells_of_both_stores_live_side_by_side(ours, theirs):
+def test_cells_of_both_stores_are_kept(ours, theirs):
     mine = put(ours, (0, 4), value=1.0)
     other = put(theirs, (0, 4), value=2.0, state="two", identity={"model": {"name": "toys/other"}})
     before = tree(ours.root)
@@ -83,7 +83,7 @@ def test_cells_of_both_stores_live_side_by_side(ours, theirs):
 
 
 @pytest.mark.parametrize("span", [(0, 10), (0, 4), (3, 7), (9, 10)])
-def test_what_is_there_is_not_copied(ours, theirs, span):
+def test_existing_parts_are_not_copied(ours, theirs, span):
     put(ours, (0, 6), (6, 10))
     put(theirs, span)
     before = tree(ours.root)
@@ -92,7 +92,7 @@ def test_what_is_there_is_not_copied(ours, theirs, span):
     assert tree(ours.root) == before
 
 
-def test_of_parts_that_overlap_what_is_new_is_copied(ours, theirs):
+def test_only_new_outcomes_of_overlapping_parts_are_copied(ours, theirs):
     put(ours, (0, 6))
     put(theirs, (4, 10), (20, 22))
     assert counts(merge(ours, theirs)) == {"copied": 2, "cells": 1, "common": 2}
@@ -100,7 +100,7 @@ def test_of_parts_that_overlap_what_is_new_is_copied(ours, theirs):
     assert ours.missing(KEY, 30) == [(10, 20), (22, 30)]
 
 
-def test_where_outcomes_differ_ours_stay_and_the_others_are_counted(ours, theirs):
+def test_differing_outcomes_are_counted_and_not_overwritten(ours, theirs):
     put(ours, (0, 6), value=1.0)
     put(theirs, (0, 4), (4, 10), value=2.0)
     merged = merge(ours, theirs)
@@ -108,7 +108,7 @@ def test_where_outcomes_differ_ours_stay_and_the_others_are_counted(ours, theirs
     assert margins(ours) == dict.fromkeys(range(6), 1.0) | dict.fromkeys(range(6, 10), 2.0)
 
 
-def test_an_example_differs_where_any_of_its_columns_does(ours, theirs):
+def test_an_example_differs_if_any_of_its_columns_differs(ours, theirs):
     names = [f"e{i}" for i in range(6)]
     numbers = np.arange(6)
     size = np.array([0.5, np.nan, np.nan, 1.0, 2.0, np.inf])
@@ -119,7 +119,7 @@ def test_an_example_differs_where_any_of_its_columns_does(ours, theirs):
     assert (merged.common, merged.differing) == (6, 3)
 
 
-def test_what_is_not_a_number_in_both_is_the_same(ours, theirs):
+def test_nan_in_both_stores_is_equal(ours, theirs):
     for store in (ours, theirs):
         put(store, (0, 3), size=np.array([np.nan, 1.0, -np.inf]), count=[None, 2, None], note=["a", None, None])
     merged = merge(ours, theirs)
@@ -147,7 +147,7 @@ def test_merging_again_changes_nothing(ours, theirs):
     assert tree(ours.root) == before
 
 
-def test_failures_travel_where_nobody_has_outcomes(ours, theirs):
+def test_failures_are_copied_if_neither_store_has_outcomes(ours, theirs):
     put(ours, (0, 4))
     put(theirs)
     old, new, mixed = (
@@ -162,7 +162,7 @@ def test_failures_travel_where_nobody_has_outcomes(ours, theirs):
     assert not (ours.folder(KEY) / "00000-00004.failed.json").exists()
 
 
-def test_a_failure_that_was_made_good_there_stays_there(ours, theirs):
+def test_a_resolved_failure_is_not_copied(ours, theirs):
     put(theirs)
     theirs.write_failure(KEY, Failure(start=0, stop=4, blame="someone 1.0", error="it broke"))
     put(theirs, (0, 4))
@@ -170,7 +170,7 @@ def test_a_failure_that_was_made_good_there_stays_there(ours, theirs):
     assert [path for path in tree(ours.root) if "failed" in path] == []
 
 
-def test_the_records_of_runs_travel_and_ours_stay(ours, theirs):
+def test_records_of_runs_are_copied_and_existing_ones_kept(ours, theirs):
     mine, their = ours.new_run(), theirs.new_run()
     ours.write_json(mine, {"suite": "mine"})
     theirs.write_json(their, {"suite": "theirs"})
@@ -189,7 +189,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_part_is_set_aside_and_told_and_the_rest_is_copied(ours, theirs, damage):
+def test_a_damaged_part_is_reported_and_the_others_are_copied(ours, theirs, damage):
     put(theirs, (0, 4), (4, 8), (8, 12))
     other = put(theirs, (0, 4), identity={"model": {"name": "toys/other"}})
     path = theirs.folder(KEY) / theirs.parts(KEY)[1].name
@@ -204,7 +204,7 @@ def test_a_damaged_part_is_set_aside_and_told_and_the_rest_is_copied(ours, their
     assert not [name for name in tree(ours.root) if "damaged" in name or name.endswith(".tmp")]
 
 
-def test_ours_being_damaged_theirs_takes_its_place(ours, theirs):
+def test_a_damaged_part_of_the_target_is_replaced(ours, theirs):
     put(ours, (0, 4), (4, 8))
     put(theirs, (4, 8))
     path = ours.folder(KEY) / ours.parts(KEY)[1].name
@@ -228,7 +228,7 @@ def test_a_description_that_does_not_belong_to_its_key_is_refused(ours, theirs):
     assert not ours.folder(KEY).exists()
 
 
-def test_a_description_of_ours_that_is_another_one_is_refused(ours, theirs):
+def test_a_differing_description_of_the_target_is_refused(ours, theirs):
     put(ours, (0, 4))
     put(theirs, (4, 8))
     path = ours.folder(KEY) / "cell.json"
@@ -271,15 +271,15 @@ def test_a_newer_schema_is_refused(ours, theirs, which):
     assert tree(ours.root) == before
 
 
-def test_parts_that_another_run_joins_meanwhile_are_copied_all_the_same(ours, theirs, monkeypatch):
+def test_parts_that_another_run_joins_meanwhile_are_copied_all_the_same(ours, theirs):
     put(theirs, (0, 4), (4, 8))
-    copy_part, there = ours.copy_part, Store(theirs.root)
 
-    def joined_meanwhile(*words):
-        there.join(KEY, 8)
-        return copy_part(*words)
+    class JoinedMeanwhile(FileSystem):
+        def read(self, path):
+            Store(theirs.root).join(KEY, 8)
+            return super().read(path)
 
-    monkeypatch.setattr(ours, "copy_part", joined_meanwhile)
+    theirs = Store(theirs.root, JoinedMeanwhile())
     assert counts(merge(ours, theirs)) == {"copied": 1, "cells": 1}
     assert list(margins(ours)) == list(range(8))
 
@@ -297,9 +297,9 @@ SUITE = {
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def suite_stores(tmp_path_factory):
     """Stores of a suite that ran undivided and in three shards; and the plugin of toys that they ran with."""
-    root = tmp_path_factory.mktemp("made")
+    root = tmp_path_factory.mktemp("suite_stores")
     toys = str(Path(__file__).parent / "toys.py")
     (root / "toys.yaml").write_text(yaml.safe_dump(SUITE))
     for name, shard in {"whole": None, "a": (1, 3), "b": (2, 3), "c": (3, 3)}.items():
@@ -308,9 +308,9 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def here(made, tmp_path):
-    """The folder of the test with copies of these stores."""
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+def workdir(suite_stores, tmp_path):
+    """Return the folder of the test with copies of these stores."""
+    shutil.copytree(suite_stores, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -322,7 +322,7 @@ def outcomes(root):
             for key, table in tables.items()}  # fmt: skip
 
 
-def test_three_shards_merged_are_one_run_bit_by_bit(shell, here):
+def test_three_shards_merged_are_one_run_bit_by_bit(shell, workdir):
     found = shell("merge", "all", "c", "a", "b")
     assert found.returncode == 0
     assert found.stdout == "".join(f"{name}: 4 parts of 4 cells copied, 0 existed already\n" for name in "cab")
@@ -335,25 +335,25 @@ def test_three_shards_merged_are_one_run_bit_by_bit(shell, here):
     assert plans[0] == plans[1]
     assert {cell["done"] for cell in plans[0]["cells"]} == {40}
     assert plans[0]["passes_left"] == {"forward": 0, "backward": 0}
-    assert outcomes(here / "all") == outcomes(here / "whole")
-    assert len(Store(here / "all").runs()) == 3
+    assert outcomes(workdir / "all") == outcomes(workdir / "whole")
+    assert len(Store(workdir / "all").runs()) == 3
 
 
-def test_the_next_run_joins_what_was_merged_and_computes_nothing(shell, here):
+def test_the_next_run_joins_what_was_merged_and_computes_nothing(shell, workdir):
     shell("merge", "all", "a", "b", "c")
-    store = Store(here / "all")
+    store = Store(workdir / "all")
     assert {len(store.parts(key)) for key in store.cell_keys()} == {3}
-    before, runs = outcomes(here / "all"), len(store.runs())
+    before, runs = outcomes(workdir / "all"), len(store.runs())
     again = shell("run", "toys.yaml", "--store", "all")
     assert again.returncode == 0
     assert "nothing to compute: all outcomes are stored" in again.stderr
     assert [store.spans(key) for key in store.cell_keys()] == [[(0, 40)]] * 4
-    assert outcomes(here / "all") == before
+    assert outcomes(workdir / "all") == before
     assert len(store.runs()) == runs
     assert again.stdout == shell("report", "toys.yaml", "--store", "whole").stdout
 
 
-def test_some_shards_are_some_of_it(shell, here):
+def test_some_shards_are_some_of_it(shell, workdir):
     assert shell("merge", "some", "a", "c").returncode == 0
     assert shell("report", "toys.yaml", "--store", "some").returncode == 3
     facts = json.loads(shell("plan", "toys.yaml", "--store", "some", "--json").stdout)
@@ -363,43 +363,43 @@ def test_some_shards_are_some_of_it(shell, here):
     rest = shell("run", "toys.yaml", "--store", "some", "--json")
     assert rest.returncode == 0
     assert rest.stdout == shell("report", "toys.yaml", "--store", "whole", "--json").stdout
-    assert outcomes(here / "some") == outcomes(here / "whole")
+    assert outcomes(workdir / "some") == outcomes(workdir / "whole")
 
 
-def test_merging_twice_and_what_is_there(shell, here):
+def test_merging_twice_copies_nothing(shell, workdir):
     shell("merge", "all", "a", "b", "c")
-    before = tree(here / "all")
+    before = tree(workdir / "all")
     again = shell("merge", "all", "a", "b", "whole")
     assert again.returncode == 0
     assert again.stdout == "".join(
         f"{name}: 0 parts of 0 cells copied, 4 existed already\n" for name in ("a", "b", "whole")
     )
-    assert set(tree(here / "all")) - set(before) == {
-        f"runs/{path.name}" for path in (here / "whole" / "runs").iterdir()
+    assert set(tree(workdir / "all")) - set(before) == {
+        f"runs/{path.name}" for path in (workdir / "whole" / "runs").iterdir()
     }
-    assert {name: content for name, content in tree(here / "all").items() if name in before} == before
+    assert {name: content for name, content in tree(workdir / "all").items() if name in before} == before
 
 
-def test_outcomes_that_differ_are_told(shell, here):
+def test_differing_outcomes_are_reported(shell, workdir):
     """The same cell, whose outcomes somebody made otherwise."""
-    store = Store(here / "other")
-    for key in Store(here / "whole").cell_keys():
-        rows = Store(here / "whole").read(key, 40)
+    store = Store(workdir / "other")
+    for key in Store(workdir / "whole").cell_keys():
+        rows = Store(workdir / "whole").read(key, 40)
         columns = {name: rows.table[name].to_numpy() for name in rows.names if name != "position"}
         columns["margin"] = np.where(np.arange(40) < 3, columns["margin"] + 1, columns["margin"])
         store.write_part(key, 0, columns, rows.provenance[0])
-        shutil.copy(Store(here / "whole").folder(key) / "cell.json", store.folder(key))
-    before = outcomes(here / "whole")
+        shutil.copy(Store(workdir / "whole").folder(key) / "cell.json", store.folder(key))
+    before = outcomes(workdir / "whole")
     found = shell("merge", "whole", "other")
     assert found.returncode == 0
     assert "other: 0 parts of 0 cells copied, 4 existed already\n" in found.stdout
-    told = "other: 12 of 160 outcomes that both stores have differ; those of whole are kept\n"
-    assert found.stdout.endswith(told)
-    assert outcomes(here / "whole") == before
+    summary = "other: 12 of 160 outcomes that both stores have differ; those of whole are kept\n"
+    assert found.stdout.endswith(summary)
+    assert outcomes(workdir / "whole") == before
 
 
-def test_a_damaged_part_ends_with_three_and_its_name(shell, here):
-    path = next((here / "b" / "cells").glob("*/*/*.parquet"))
+def test_a_damaged_part_exits_with_code_3_and_its_name(shell, workdir):
+    path = next((workdir / "b" / "cells").glob("*/*/*.parquet"))
     path.write_bytes(path.read_bytes()[:-9])
     found = shell("merge", "all", "a", "b", "c")
     assert found.returncode == 3
@@ -409,48 +409,48 @@ def test_a_damaged_part_ends_with_three_and_its_name(shell, here):
         "c: 4 parts of 4 cells copied",
     ]
     (line,) = found.stderr.splitlines()
-    assert line.startswith(f"b: not copied: {path.relative_to(here)} is damaged (its ")
+    assert line.startswith(f"b: not copied: {path.relative_to(workdir)} is damaged (its ")
     assert line.endswith("the next run of the suite computes it again")
     assert shell("run", "toys.yaml", "--store", "all").returncode == 0
-    assert outcomes(here / "all") == outcomes(here / "whole")
+    assert outcomes(workdir / "all") == outcomes(workdir / "whole")
 
 
-def test_another_network_ends_with_three_and_a_sentence(shell, here, monkeypatch, toys):
+def test_another_network_exits_with_code_3_and_a_sentence(shell, workdir, monkeypatch, toys):
     drifting = SUITE | {"models": [{"model": "toys/net", "label": "Net", "what": "drifting"}], "attacks": []}
     for name, drift, shard in (("one", "0", (1, 2)), ("two", "0.5", (2, 2))):
         monkeypatch.setenv("TOYS_DRIFT", drift)
-        api.run(drifting, store=here / name, plugins=[toys], shard=shard)
+        api.run(drifting, store=workdir / name, plugins=[toys], shard=shard)
     found = shell("merge", "one", "two")
     assert found.returncode == 3
     assert found.stdout == "two: 0 parts of 0 cells copied, 0 existed already\n"
     assert "its model is another network than the one in one, built from the same weights and options" in found.stderr
-    assert {len(Store(here / "one").parts(key)) for key in Store(here / "one").cell_keys()} == {1}
+    assert {len(Store(workdir / "one").parts(key)) for key in Store(workdir / "one").cell_keys()} == {1}
 
 
 @pytest.mark.parametrize("source", ["absent", "empty", "toys.yaml", "whole/cells"])
-def test_what_is_no_store_is_said(shell, here, source):
-    (here / "empty").mkdir()
+def test_a_folder_that_is_no_store_is_refused(shell, workdir, source):
+    (workdir / "empty").mkdir()
     found = shell("merge", "all", source)
     assert found.returncode == 2
     assert found.stderr == f"robharness: {source} is no store: it has no folder 'cells'. Try: ls {source}\n"
-    assert not (here / "all").exists()
+    assert not (workdir / "all").exists()
 
 
 @pytest.mark.parametrize("words", [[], ["whole"], ["whole", "a", "--fast"]], ids=" ".join)
-def test_it_needs_two_stores(shell, here, words):
-    before = tree(here)
+def test_a_merge_needs_two_stores(shell, workdir, words):
+    before = tree(workdir)
     found = shell("merge", *words)
     assert found.returncode == 2
     assert "Usage: robharness merge [OPTIONS] INTO FROM..." in found.stderr
-    assert tree(here) == before
+    assert tree(workdir) == before
 
 
-def test_a_merge_that_was_killed_goes_on(shell, here):
+def test_a_killed_merge_resumes(shell, workdir):
     """Some of the files are not there yet, and some are temporary ones still."""
     shell("merge", "all", "a", "b")
-    for path in sorted(path for path in (here / "all").rglob("*.*") if path.is_file())[::3]:
+    for path in sorted(path for path in (workdir / "all").rglob("*.*") if path.is_file())[::3]:
         path.rename(path.with_name(f".{path.name}.0123.tmp"))
     assert shell("merge", "all", "a", "b", "c").returncode == 0
-    assert len(Store(here / "all").runs()) == 3
+    assert len(Store(workdir / "all").runs()) == 3
     assert shell("report", "toys.yaml", "--store", "all").returncode == 0
-    assert outcomes(here / "all") == outcomes(here / "whole")
+    assert outcomes(workdir / "all") == outcomes(workdir / "whole")

@@ -119,7 +119,7 @@ def test_drops_of_table_1(model: str) -> None:
     assert [drop_text(relative_drop(clean / 100, a / 100)) for a in attacked] == [f"{drop}%" for drop in printed]
 
 
-def test_relative_drop_of_a_helpful_attack_is_negative_and_of_a_blind_model_undefined() -> None:
+def test_relative_drop_is_negative_for_an_accuracy_gain_and_undefined_at_accuracy_0() -> None:
     assert relative_drop(0.5, 0.6) == pytest.approx(-0.2)
     with pytest.raises(ZeroClean):
         relative_drop(0.0, 0.0)

@@ -25,7 +25,7 @@ def numbers(results, name="nearest(linf)"):
     return next(cell for cell in build(results).cells if cell.perturbation == name)
 
 
-def test_it_gets_an_infinite_budget_and_its_sizes_are_distances(measured, tmp_path):
+def test_a_minimal_attack_has_an_infinite_budget_and_stores_distances(measured, tmp_path):
     free, small, large = (result.columns for result in measured.cells[1:])
     assert measured.cells[1].cell.identity["perturbation"]["strength"] is None
     assert set(np.array(free["size"]) * 32) <= set(range(17))
@@ -50,9 +50,9 @@ def test_the_report_has_the_distances(measured):
     assert distances.curve[-1] == (values.max(), 0)
     assert numbers(measured, "nearest(linf, 1/8)").distances is None
     data = json.loads(report_json.render(build(measured)))
-    shown = {cell["perturbation"]: cell for cell in data["cells"]}
-    assert shown["nearest(linf)"]["distances"]["median"] == distances.median
-    assert shown["nearest(linf)"]["eps"] is None and shown["clean"]["distances"] is None
+    by_perturbation = {cell["perturbation"]: cell for cell in data["cells"]}
+    assert by_perturbation["nearest(linf)"]["distances"]["median"] == distances.median
+    assert by_perturbation["nearest(linf)"]["eps"] is None and by_perturbation["clean"]["distances"] is None
     assert {case["eps"] for case in data["worst_cases"]} == {"1/16", "1/8"}
     text = markdown.render(build(measured))
     assert "Smallest perturbations" in text and f"{distances.median:.4g}" in text
@@ -63,7 +63,7 @@ def test_examples_that_are_wrong_are_at_distance_0_attacked_or_not(suite, run, m
     assert counted == numbers(measured).distances
 
 
-def test_where_none_is_found_there_is_no_end(suite, run, monkeypatch):
+def test_examples_without_a_perturbation_have_an_infinite_distance(suite, run, monkeypatch):
     """A flat network is never moved: those that are right stay at an infinite distance, and nulls say so."""
     flat = [{"model": "teams/net", "label": "Net", "head": 0}]
     results = run(suite(models=flat, attacks=[NEAREST]))

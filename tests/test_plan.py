@@ -1,4 +1,4 @@
-"""What `plan` says: what is done, what is left and for how long, and why it is to be computed."""
+"""The `plan` verb: complete and missing cells, the time left, and the reason of each computation."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def plan(tmp_path, toys, shell):
-    """The plan of a suite over the store of the fixture `run`, as data; words: more of the command line."""
+    """Return the plan of a suite over the store of the fixture `run`, as data; words: further arguments."""
 
     def call(source, *words, plugins=(toys,), code=0):
         path = tmp_path / "toys.yaml"
@@ -34,7 +34,7 @@ def done(facts):
     return {cell["perturbation"]: cell["done"] for cell in facts["cells"]}
 
 
-def test_cells_are_done_partial_and_missing(run, plan, suite):
+def test_cells_are_complete_partial_or_missing(run, plan, suite):
     """40 examples; a clean cell is 1 forward pass, climb 3 gradients and a verdict, sign 1 gradient for all budgets."""
     run(suite(), limit=10)
     grown = suite(attacks=[*suite()["attacks"], {"attack": "toys/sign", "eps": "1/2"}])
@@ -60,7 +60,7 @@ def test_holes_between_shards_are_counted(run, plan, suite):
     assert facts["passes_left"] == {"forward": 20 * 11, "backward": 20 * 7}
 
 
-def test_a_plan_leaves_no_trace(plan, suite, store):
+def test_a_plan_writes_nothing(plan, suite, store):
     plan(suite(), "--why")
     assert not store.root.exists()
 
@@ -95,12 +95,12 @@ def test_two_workers_take_half_the_time(plan, suite, store):
 @pytest.mark.parametrize(
     ("per_pass", "words"), [(0.1, "72.0 s"), (1.0, "12 min"), (10.0, "2.0 h"), (89 / PASSES, "89.0 s"), (7.4, "89 min")]
 )
-def test_the_time_left_is_said_in_the_unit_of_its_size(plan, suite, store, per_pass, words):
+def test_the_time_left_is_shown_in_a_suitable_unit(plan, suite, store, per_pass, words):
     record(store, seconds=400 * per_pass)
     assert f"; time left: {words}, at the speed of the last run\n" in plan(suite())
 
 
-def test_the_last_run_of_a_model_tells_its_speed(plan, suite, store):
+def test_the_last_run_of_a_model_gives_its_speed(plan, suite, store):
     record(store, seconds=40.0, name="20261122T100000.000000Z-9-b")
     record(store, seconds=80.0, name="20261122T110000.000000Z-1-a")
     record(store, seconds=9.0, model="toys/large", name="20261122T120000.000000Z-1-a")
@@ -120,7 +120,7 @@ def test_there_is_no_time_for_a_model_that_never_ran(run, plan, suite, store):
     assert both["seconds_left"] == pytest.approx(PASSES * 0.1 + PASSES * 0.2, rel=1e-12)
 
 
-def test_a_real_run_tells_the_time_left(run, plan, suite, store):
+def test_a_real_run_gives_the_time_left(run, plan, suite, store):
     run(suite(), limit=10, batch_size=4)
     (speed,) = store.runs()[-1]["speed"].values()
     facts = plan(suite(), "--json")
@@ -139,7 +139,7 @@ def test_a_real_run_tells_the_time_left(run, plan, suite, store):
 
 @pytest.fixture
 def why(plan):
-    """Why each cell is to be computed, by its name."""
+    """Return the reason of each computation, by the name of the cell."""
 
     def call(source, *words, **options):
         return {
@@ -152,7 +152,7 @@ def why(plan):
 ALL_THERE = {"clean": None, "climb(linf, 1/8)": None, "climb(linf, 1/4)": None, "sign(linf, 1/8)": None}
 
 
-def test_nothing_is_stored_or_some_or_all(run, why, plan, suite):
+def test_reasons_when_nothing_or_some_or_all_is_stored(run, why, plan, suite):
     assert why(suite()) == dict.fromkeys(ALL_THERE, "no comparable cell is stored")
     run(suite(), limit=10)
     assert why(suite()) == dict.fromkeys(ALL_THERE, "10 of 40 examples are stored")
@@ -165,7 +165,7 @@ def test_nothing_is_stored_or_some_or_all(run, why, plan, suite):
     assert not any("why" in cell for cell in plan(suite(), "--json")["cells"])
 
 
-def test_an_option_changed(run, why, suite):
+def test_the_reason_names_a_changed_option(run, why, suite):
     run(suite())
     attacks = [{"attack": "toys/climb", "eps": ["1/8", "1/4"], "steps": 4}, {"attack": "toys/sign", "eps": ["1/8"]}]
     assert why(suite(attacks=attacks)) == {
@@ -181,7 +181,7 @@ def test_an_option_changed(run, why, suite):
     assert changed["climb(linf, 1/8, steps=5)"].endswith(" stored, now it is 5")
 
 
-def test_an_option_went_back_to_its_default(run, why, suite):
+def test_the_reason_names_an_option_reset_to_its_default(run, why, suite):
     attacks = [{"attack": "toys/climb", "eps": "1/8", "steps": 5, "restarts": 2}]
     run(suite(attacks=attacks))
     attacks = [{"attack": "toys/climb", "eps": "1/8", "restarts": 2}]
@@ -189,13 +189,13 @@ def test_an_option_went_back_to_its_default(run, why, suite):
     assert why(suite(attacks=attacks)) == {"clean": None, "climb(linf, 1/8, restarts=2)": sentence}
 
 
-def test_the_seed_changed_for_what_draws(run, why, suite):
+def test_the_reason_names_the_seed_only_for_cells_that_draw(run, why, suite):
     run(suite())
     seeded = "perturbation.seed: 0 is stored, now it is 7"
     assert why(suite(seed=7)) == ALL_THERE | {"climb(linf, 1/8)": seeded, "climb(linf, 1/4)": seeded}
 
 
-def test_two_fields_changed(run, why, suite):
+def test_the_reason_names_two_changed_fields(run, why, suite):
     run(suite())
     attacks = [{"attack": "toys/climb", "eps": ["1/8"], "step": "1/4"}]
     assert why(suite(seed=7, attacks=attacks))["climb(linf, 1/8, step=1/4)"] == (
@@ -204,7 +204,7 @@ def test_two_fields_changed(run, why, suite):
     )  # fmt: skip
 
 
-def test_the_nearest_of_what_is_stored_is_told(run, why, suite):
+def test_the_reason_compares_with_the_closest_stored_cell(run, why, suite):
     run(suite(attacks=[{"attack": "toys/climb", "eps": ["1/16", "1/8"]}]))
     attacks = [{"attack": "toys/climb", "eps": ["1/8", "1/4"], "steps": 4}]
     found = why(suite(attacks=attacks))
@@ -214,7 +214,7 @@ def test_the_nearest_of_what_is_stored_is_told(run, why, suite):
     assert all(line.startswith(("perturbation.strength: 1/", "perturbation.params.steps: ")) for line in farther)
 
 
-def test_of_those_that_are_as_near_the_one_of_the_same_name_is_told(run, why, suite):
+def test_the_reason_prefers_the_closest_cell_of_the_same_name(run, why, suite):
     """Each has its own budget under another seed, and other budgets under the same seed."""
     climb = [{"attack": "toys/climb", "eps": ["1/16", "1/8", "1/4", "1/2"]}]
     run(suite(attacks=climb), limit=4)
@@ -223,7 +223,7 @@ def test_of_those_that_are_as_near_the_one_of_the_same_name_is_told(run, why, su
     assert found == ["perturbation.seed: 0 is stored, now it is 7"] * 4
 
 
-def test_what_failed_is_not_stored(run, why, suite):
+def test_failed_cells_are_not_stored(run, why, suite):
     run(suite(attacks=[{"attack": "toys/rogue", "how": "raises", "eps": "1/8"}]))
     found = why(suite(attacks=[{"attack": "toys/rogue", "how": "raises", "eps": ["1/8", "1/4"]}]))
     failed = found.pop("rogue(linf, 1/8, how=raises)")
@@ -231,7 +231,7 @@ def test_what_failed_is_not_stored(run, why, suite):
     assert found == {"clean": None, "rogue(linf, 1/4, how=raises)": "no comparable cell is stored"}
 
 
-def test_other_weights(run, why, suite, tmp_path):
+def test_the_reason_names_changed_weights(run, why, suite, tmp_path):
     weights = tmp_path / "net.pt"
     weights.write_bytes(b"first")
     first = f"{file_digest(weights)[:12]}…"
@@ -245,26 +245,26 @@ def test_other_weights(run, why, suite, tmp_path):
     assert why(suite()) == dict.fromkeys(ALL_THERE, sentence)
 
 
-def test_an_option_of_the_model(run, why, suite):
+def test_the_reason_names_a_changed_option_of_the_model(run, why, suite):
     run(suite())
     models = [{"model": "toys/net", "label": "Net", "what": "drifting"}]
     sentence = "model.params.what: the default is stored, now it is drifting"
     assert why(suite(models=models)) == dict.fromkeys(ALL_THERE, sentence)
 
 
-def test_the_canvas(run, why, suite):
+def test_the_reason_names_a_changed_canvas(run, why, suite):
     run(suite())
     changed = why(suite(canvas=8))
     assert changed == dict.fromkeys(ALL_THERE, "data.canvas: the default is stored, now it is 8")
 
 
-def test_what_counts(run, why, suite):
+def test_the_reason_names_changed_counting(run, why, suite):
     run(suite())
     sentence = "perturbation.count: the default is stored, now it is robust"
     assert why(suite(count="robust")) == dict.fromkeys(ALL_THERE, sentence) | {"clean": None}
 
 
-def test_the_content_of_a_loose_file(run, why, suite, tmp_path, toys):
+def test_the_reason_names_a_changed_loose_file(run, why, suite, tmp_path, toys):
     mine = tmp_path / "toys.py"
     mine.write_text(Path(toys).read_text())
     before = f"{file_digest(mine)[:12]}…"
@@ -277,7 +277,7 @@ def test_the_content_of_a_loose_file(run, why, suite, tmp_path, toys):
         assert sentence.split("; ") == [f"{field}: {before} is stored, now it is {now}" for field in fields]
 
 
-def test_what_was_never_asked_before(run, why, suite):
+def test_the_reason_of_a_cell_that_no_run_had(run, why, suite):
     run(suite())
     attacks = [*suite()["attacks"], {"attack": "toys/seeded", "eps": "1/8"}]
     found = why(suite(attacks=attacks))

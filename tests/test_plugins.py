@@ -170,7 +170,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_plugin_becomes_a_problem_and_nothing_of_it_stays(install, case):
+def test_a_broken_plugin_becomes_a_problem_and_registers_nothing(install, case):
     text, stage, error = BROKEN[case]
     install("zeta", text)
     install("eta")
@@ -210,7 +210,7 @@ def test_a_plugin_for_another_version_is_not_even_imported(install, requires, fi
     assert re.fullmatch(r"it needs robharness[<>]=?[0-9.]+, this is \S+; pip install -U robharness", problem.error)
 
 
-def test_a_namespace_that_two_claim_goes_to_neither_and_names_both(install):
+def test_a_namespace_claimed_by_two_plugins_is_given_to_neither(install):
     install("zeta-one", namespace="zeta")
     install("zeta-two", namespace="zeta", version="2.0")
     registry = discover()
@@ -267,7 +267,7 @@ def test_a_plugin_can_be_blocked(install):
 # --- loose files ------------------------------------------------------------------------------------------------------
 
 
-def test_a_loose_file_is_a_plugin_under_its_stem(tmp_path):
+def test_a_loose_file_is_a_plugin_named_by_its_stem(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(GOOD)
     entry = discover([str(file), str(file)]).find("models", "mine/net")
@@ -308,7 +308,7 @@ def test_a_loose_file_that_takes_an_installed_name_is_refused(install, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["none.py", ".", "text.txt", "folder.py"])
-def test_what_is_no_python_file_is_a_sentence(tmp_path, name):
+def test_a_path_that_is_no_python_file_is_one_sentence(tmp_path, name):
     (tmp_path / "text.txt").write_text(GOOD)
     (tmp_path / "folder.py").mkdir()
     path = tmp_path / name
@@ -323,7 +323,7 @@ def test_what_is_no_python_file_is_a_sentence(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "said"),
+    ("kind", "name", "message"),
     [
         (
             "models",
@@ -354,7 +354,7 @@ def test_what_is_no_python_file_is_a_sentence(tmp_path, name):
         ),
     ],
 )
-def test_a_name_that_is_not_there(kind, name, said):
+def test_an_unknown_name_is_refused_with_suggestions(kind, name, message):
     registry = Registry()
     for namespace, known in {"zeta": "resnet50", "omega": "fc"}.items():
         source = PluginOrigin(namespace=namespace, distribution=f"robharness-{namespace}", version="1.0")
@@ -367,10 +367,10 @@ def test_a_name_that_is_not_there(kind, name, said):
     registry.problems.append(Problem(origin=rotten, stage="import", error="ImportError: x"))
     with pytest.raises(PluginNotFound) as caught:
         registry.find(kind, name)
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
-def test_a_plugin_says_what_it_stands_on(install):
+def test_a_plugin_records_its_dependency_versions(install):
     requires = ["robharness", "click>=8", "not-there-at-all", "numpy; extra == 'big'", "no requirement!"]
     install("zeta", requires=requires)
     source = discover().find("models", "zeta/net").origin
@@ -461,7 +461,7 @@ def test_the_examples_run_together_in_a_suite(examples, tmp_path, capsys):
     ]
 
 
-def test_no_plugin_takes_the_suffix_of_a_built_in_renderer():
+def test_a_plugin_cannot_claim_the_suffix_of_a_built_in_renderer():
     assert tuple(renderer.suffix for renderer in BUILT_IN) == BUILT_IN_SUFFIXES
 
 
@@ -552,7 +552,7 @@ def named_plugins(text):
     return found + re.findall(rf"\b(?:{LIBRARIES})\w*", text, flags=re.IGNORECASE)
 
 
-def test_the_rule_below_sees_what_it_is_for():
+def test_the_search_for_first_party_names_detects_them():
     assert named_plugins("import robharness_samples as s")
     assert named_plugins("pip install robharness-attacks")
     assert named_plugins("model = 'samples/efficientnet-lite0'")

@@ -15,19 +15,23 @@ ASCEND = [{"attack": "teams/ascend", "eps": ["1/16", "1/8"]}]
 ROUGH = {"judge": "float32", "gradient": "bfloat16"}
 
 
-def test_gradients_are_rough_and_verdicts_are_not(suite, run):
+def test_gradients_have_low_precision_and_verdicts_full_precision(suite, run):
     fine = run(suite(models=REAL, attacks=ASCEND), "fine", batch_size=8)
-    rough = run(suite(models=REAL, attacks=ASCEND, precision=ROUGH), "rough", batch_size=8)
-    assert [c.cell.key == r.cell.key for c, r in zip(fine.cells, rough.cells, strict=True)] == [True, False, False]
-    [clean, *attacked], [same, *others] = fine.cells, rough.cells
+    low_precision = run(suite(models=REAL, attacks=ASCEND, precision=ROUGH), "rough", batch_size=8)
+    assert [c.cell.key == r.cell.key for c, r in zip(fine.cells, low_precision.cells, strict=True)] == [
+        True,
+        False,
+        False,
+    ]
+    [clean, *attacked], [same, *others] = fine.cells, low_precision.cells
     for name in ("margin", "logit_range", "prediction"):
         assert clean.columns[name].tolist() == same.columns[name].tolist()
     for one, other in zip(attacked, others, strict=True):
         sizes, rough_sizes = one.columns["gradient"], other.columns["gradient"]
         assert sizes.tolist() != rough_sizes.tolist()
         assert np.median(np.abs(rough_sizes / sizes - 1)) < 0.05
-    [way] = others[0].provenance
-    assert (way["precision"], way["gradient_precision"]) == ("float32", "bfloat16")
+    [entry] = others[0].provenance
+    assert (entry["precision"], entry["gradient_precision"]) == ("float32", "bfloat16")
     assert "gradient_precision" not in attacked[0].provenance[0]
 
 
@@ -58,22 +62,22 @@ def first(logits, labels):
     return logits[:, 0]
 
 
-def test_the_judge_is_asked_about_some_rows_alone():
-    rough, fine = classifier(gradient_dtype=torch.bfloat16), classifier()
-    found, exact = rough.gradient(X, LABELS, first), fine.logits(X)
+def test_verdicts_are_computed_for_the_selected_rows_only():
+    low_precision, fine = classifier(gradient_dtype=torch.bfloat16), classifier()
+    found, exact = low_precision.gradient(X, LABELS, first), fine.logits(X)
     assert found.logits.dtype == found.gradient.dtype == torch.float32
     assert not torch.equal(found.logits, exact) and torch.allclose(found.logits, exact, rtol=0.02)
-    rows, before = torch.tensor([False, True] * 3 + [False] * 4), rough.passes["forward"]
-    judged = rough.full_precision_logits(X, found.logits, rows)
+    rows, before = torch.tensor([False, True] * 3 + [False] * 4), low_precision.passes["forward"]
+    judged = low_precision.full_precision_logits(X, found.logits, rows)
     assert torch.equal(judged[rows], exact[rows]) and torch.equal(judged[~rows], found.logits[~rows])
-    assert rough.passes["forward"] == before + 1
-    assert rough.full_precision_logits(X, found.logits, rows & False) is found.logits
-    assert rough.passes["forward"] == before + 1
+    assert low_precision.passes["forward"] == before + 1
+    assert low_precision.full_precision_logits(X, found.logits, rows & False) is found.logits
+    assert low_precision.passes["forward"] == before + 1
     seen = fine.gradient(X, LABELS, first).logits
     assert fine.full_precision_logits(X, seen, rows) is seen
 
 
-def test_clean_logits_never_come_from_a_rough_pass():
+def test_clean_logits_never_come_from_a_low_precision_pass():
     """Not even of a network whose probe shows no difference: other inputs may."""
 
     class Sometimes(Felt):
@@ -83,8 +87,8 @@ def test_clean_logits_never_come_from_a_rough_pass():
     made = Classifier(Sometimes(), batch_size=4, gradient_dtype=torch.bfloat16)
     probe.probe(made, (1, 2, 2))
     batch = Batch(list("abcd"), X[:4] + 6, LABELS[:4])
-    rough = batch.gradient(made, first).logits
-    assert torch.equal(batch.logits(made), made.logits(batch.x)) and not torch.equal(batch.logits(made), rough)
+    low_precision = batch.gradient(made, first).logits
+    assert torch.equal(batch.logits(made), made.logits(batch.x)) and not torch.equal(batch.logits(made), low_precision)
 
 
 def test_compiled_passes_give_the_same_verdicts_under_other_keys(suite, run, teams):
@@ -102,7 +106,7 @@ def test_compiled_passes_give_the_same_verdicts_under_other_keys(suite, run, tea
     ]
 
 
-def test_a_word_means_what_it_always_meant(suite, teams):
+def test_one_word_of_precision_keeps_its_keys(suite, teams):
     """Keys of before there was a record of two."""
 
     def keys(precision):

@@ -1,4 +1,4 @@
-"""What breaks a rule fails its own cells, is named, and leaves the others as they were."""
+"""Violations of the contract fail their own cells, are reported by plugin, and leave other cells unchanged."""
 
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def test_a_model_that_does_not_work_fails_and_the_next_one_runs(suite, run, toys
     assert all(result.is_complete for result in results.cells if result.cell.model.label == "Good")
 
 
-def test_inputs_that_do_not_fit_are_the_models_fault(suite, run):
+def test_inputs_of_a_wrong_shape_are_reported_for_the_model(suite, run):
     results = run(suite(models=[{"model": "toys/large", "label": "Large"}]))
     assert (
         "the model takes (1, 16, 16), the data give (1, 8, 8) after preprocessing" in results.cells[0].failures[0].error
@@ -125,7 +125,7 @@ def test_a_model_that_is_built_differently_is_refused(suite, run, toys, tmp_path
 
 
 @pytest.mark.parametrize("how", ["writes-logits", "writes-gradient"])
-def test_what_cells_share_cannot_be_written(suite, run, how):
+def test_cached_tensors_are_read_only(suite, run, how):
     """The clean cell is judged by shared logits, the next attack climbs the shared gradient."""
     good = [{"attack": "toys/sign", "eps": "1/8"}]
     results = run(suite(attacks=[{"attack": "toys/rogue", "how": how, "eps": "1/8"}, *good]), batch_size=8)
@@ -136,14 +136,14 @@ def test_what_cells_share_cannot_be_written(suite, run, how):
         np.testing.assert_array_equal(mine.columns["margin"], theirs.columns["margin"])
 
 
-def test_access_does_not_depend_on_what_others_asked_for(suite, run):
+def test_access_does_not_depend_on_other_attacks(suite, run):
     blind = {"attack": "toys/blind", "how": "asks-what-is-shared", "eps": "1/8"}
     for attacks in ([blind], [{"attack": "toys/sign", "eps": "1/8"}, blind]):
         results = run(suite(attacks=attacks), f"store-{len(attacks)}")
         assert "declares access='decision' but requested scores" in results.cells[-1].failures[0].error
 
 
-def test_a_model_that_was_taken_apart_is_put_together(suite, run):
+def test_a_modified_model_is_restored(suite, run):
     good = [{"attack": "toys/climb", "eps": "1/8"}]
     rogues = [{"attack": "toys/rogue", "how": how, "eps": "1/8"} for how in ("halves", "removes")]
     results = run(suite(attacks=[rogues[0], *good, rogues[1]]), batch_size=8)
@@ -155,7 +155,7 @@ def test_a_model_that_was_taken_apart_is_put_together(suite, run):
         np.testing.assert_array_equal(mine.columns["margin"], theirs.columns["margin"])
 
 
-def test_a_wrong_pass_is_the_attacks_fault_and_notes_have_types(suite, run):
+def test_an_invalid_pass_is_reported_for_the_attack_and_notes_have_types(suite, run):
     attacks = [{"attack": "toys/rogue", "how": "doubles", "eps": "1/8"},
                {"attack": "toys/counting", "how": "no-notes", "eps": "1/8"}]  # fmt: skip
     doubles, notes = run(suite(attacks=attacks), batch_size=8).of("Net", "attack")
@@ -164,7 +164,7 @@ def test_a_wrong_pass_is_the_attacks_fault_and_notes_have_types(suite, run):
     assert "its note 'count' is not of type int" in notes.failures[0].error
 
 
-def test_a_model_without_gradients_is_measured_where_none_are_asked_for(suite, run):
+def test_a_model_without_gradients_is_evaluated_where_none_are_needed(suite, run):
     source = suite(models=[{"model": "toys/net", "what": "no-gradient", "label": "Net"}], canvas=8,
                    corruptions=[{"corruption": "toys/negative", "severity": 1}])  # fmt: skip
     results = run(source)
@@ -186,7 +186,7 @@ def test_a_model_that_is_no_function_is_refused(suite, run, what, sentence):
     assert all(sentence in result.failures[0].error for result in results.cells)
 
 
-def test_a_result_may_be_where_it_is_said_to_and_nowhere_else():
+def test_a_result_may_lie_only_where_the_spec_declares():
     like = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
     elsewhere = like.to("meta")
     with pytest.raises(ContractViolation, match="it returned a tensor on meta, not cpu"):

@@ -1,4 +1,4 @@
-"""What `export-corruptions` writes is what a run renders; it goes on after a kill, and mixes nothing."""
+"""`export-corruptions`: files equal to what a run renders, resumed after a kill, from one manifest."""
 
 import hashlib
 import io
@@ -99,19 +99,19 @@ def seen_by_a_model(recorded, tmp_path, limit=None, **changes):
     return seen
 
 
-def test_a_file_is_what_a_run_renders_from_another_batch(export, recorded, tmp_path):
+def test_a_file_equals_what_a_run_renders_in_another_batch(export, recorded, tmp_path):
     corruptions = [*SQUARES["corruptions"], {"corruption": "more/global", "severity": 3}]
     (tmp_path / "more.py").write_text(MORE)
     seen = seen_by_a_model(recorded, tmp_path, corruptions=corruptions)
     assert export(corruptions=corruptions) == 0
     assert len(seen) == 5 * 60
-    for (name, severity, id), picture in seen.items():
-        with Image.open(f"out/{name}/{severity}/{int(id) % 2}/{id}.png") as image:
-            np.testing.assert_array_equal(np.asarray(image), picture[..., 0])
+    for (name, severity, id), image in seen.items():
+        with Image.open(f"out/{name}/{severity}/{int(id) % 2}/{id}.png") as written:
+            np.testing.assert_array_equal(np.asarray(written), image[..., 0])
     assert len(files()) == 5 * 60 + 1
 
 
-def test_an_array_is_what_a_run_renders_in_the_data_sets_own_order(export, recorded, tmp_path):
+def test_an_array_equals_what_a_run_renders_in_the_data_sets_order(export, recorded, tmp_path):
     (tmp_path / "more.py").write_text(MORE)
     seen = seen_by_a_model(recorded, tmp_path)
     assert export("--layout", "cifar-c") == 0
@@ -121,12 +121,12 @@ def test_an_array_is_what_a_run_renders_in_the_data_sets_own_order(export, recor
     for name in ("fog", "snow"):
         array = np.load(f"out/{name}.npy")
         assert (array.dtype, array.shape) == (np.uint8, (120, 64, 64, 1))
-        for row, picture in enumerate(array):
-            np.testing.assert_array_equal(picture, seen[name, 1 + row // 60, f"{row % 60:02}"])
+        for row, image in enumerate(array):
+            np.testing.assert_array_equal(image, seen[name, 1 + row // 60, f"{row % 60:02}"])
 
 
 @pytest.mark.parametrize("layout", ["imagenet-c", "cifar-c"])
-def test_it_goes_on_after_a_kill_and_ends_as_if_there_had_been_none(export, start_process, layout):
+def test_a_killed_export_resumes_to_the_same_files(export, start_process, layout):
     corruptions = [{"corruption": name, "severity": [1, 2]} for name in ("more/slow", "weathered/fog")]
     whole = ("--layout", layout, "-o", "whole")
     assert export(*whole, corruptions=corruptions) == 0
@@ -150,8 +150,8 @@ def test_the_same_again_writes_nothing_and_a_larger_limit_adds(export, capsys):
     assert len(before) == 80
     capsys.readouterr()
     assert export("--limit", "20", "--json") == 0
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert told[0] == {"corruption": "fog(1)", "n": 20, "made": 0, "unreadable": 0} and len(told) == 4
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == {"corruption": "fog(1)", "n": 20, "made": 0, "unreadable": 0} and len(lines) == 4
     assert export() == 0
     assert len(list(Path("out").rglob("*.png"))) == 240
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -183,38 +183,38 @@ def test_a_folder_with_another_manifest_is_refused(export, capsys, words, change
     assert "out/robharness.json is no manifest of robharness" in capsys.readouterr().err
 
 
-def test_mistakes_are_a_sentence(export, capsys):
-    def said(*words, **changes):
+def test_usage_errors_are_one_sentence(export, capsys):
+    def refusal(*words, **changes):
         assert export(*words, **changes) == 2
         text = capsys.readouterr().err
         assert "Traceback" not in text and len(text.strip().splitlines()) == 1
         return text
 
-    assert "suite.yaml has nothing to render: it has no corruptions" in said(corruptions=[])
+    assert "suite.yaml has nothing to render: it has no corruptions" in refusal(corruptions=[])
     both = [{"corruption": name, "severity": 1} for name in ("more/slow", "more/other/slow")]
-    assert "more/slow and more/other/slow (or one with two sets of options) would both be written to 'slow'" in said(
+    assert "more/slow and more/other/slow (or one with two sets of options) would both be written to 'slow'" in refusal(
         corruptions=both
     )
     uneven = [{"corruption": "weathered/fog", "severity": 1}, {"corruption": "weathered/snow", "severity": 2}]
-    assert "give all corruptions the same severities" in said("--layout", "cifar-c", corruptions=uneven)
-    assert "remove the limit" in said("--layout", "cifar-c", "--limit", "5")
+    assert "give all corruptions the same severities" in refusal("--layout", "cifar-c", corruptions=uneven)
+    assert "remove the limit" in refusal("--layout", "cifar-c", "--limit", "5")
     undeclared = [{"corruption": "more/undeclared", "severity": 1}]
-    assert "draws from the global generator of numpy.random" in said(corruptions=undeclared)
+    assert "draws from the global generator of numpy.random" in refusal(corruptions=undeclared)
     twice = {
         "data": {"name": "more/twice", "split": "test"},
         "corruptions": [{"corruption": "more/slow", "severity": 1}],
     }
-    assert "would both be written to 'a/0.png'" in said(**twice)
+    assert "would both be written to 'a/0.png'" in refusal(**twice)
     broken = twice | {"data": {"name": "more/broken", "split": "test"}}
-    assert "'class1/4.jpg' cannot be read, and an array needs every example" in said(
+    assert "'class1/4.jpg' cannot be read, and an array needs every example" in refusal(
         "--layout", "cifar-c", "-o", "other", **broken
     )
     Path("out").rename("elsewhere")
     Path("out").write_text("a file")
-    assert "out" in said()
+    assert "out" in refusal()
 
 
-def test_what_cannot_be_read_is_left_out_and_told(export, capsys):
+def test_unreadable_examples_are_left_out_and_reported(export, capsys):
     broken = {
         "data": {"name": "more/broken", "split": "test"},
         "corruptions": [{"corruption": "more/slow", "severity": 1}],
@@ -224,7 +224,7 @@ def test_what_cannot_be_read_is_left_out_and_told(export, capsys):
     assert not Path("out/slow/1/class1/4.png").exists() and Path("out/slow/1/class2/5.png").exists()
 
 
-def test_progress_is_told_as_a_run_tells_it(export):
+def test_progress_is_shown_as_by_a_run(export):
     from rich.console import Console
 
     from robharness.cli.progress import ProgressDisplay
@@ -239,6 +239,6 @@ def test_progress_is_told_as_a_run_tells_it(export):
     display.finished()
 
 
-def test_it_needs_no_model_and_no_network_is_built(export, monkeypatch):
+def test_an_export_needs_no_model_and_builds_no_network(export, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "__call__", lambda *_: pytest.fail("a network was called"))
     assert export("--limit", "3", models=[{"model": "weathered/even", "weights": "nowhere.pt"}]) == 0

@@ -83,14 +83,14 @@ def test_slopes_are_least_squares_through_the_origin(results):
     assert slopes["NaN", "light"]["corruption_interval"] is None
 
 
-def shown(results):
+def terminal_text(results):
     stream = io.StringIO()
     terminal.show(build(results), Console(file=stream, width=100))
     return stream.getvalue()
 
 
-def test_tables_show_drops_intervals_flags_and_what_went_wrong(results):
-    text, md = shown(results), markdown.render(build(results))
+def test_tables_show_drops_intervals_flags_and_failures(results):
+    text, md = terminal_text(results), markdown.render(build(results))
     clean, attacked = rows(results, "Net", "clean").mean(), rows(results, "Net", "climb(linf, 1/4)").mean()
     for output in (text, md):
         assert f"{100 * attacked:.1f} ↓{int(np.floor(100 * (1 - attacked / clean) + 0.5))}%" in output
@@ -114,7 +114,7 @@ def test_markdown_is_tables_of_equal_rows(results):
         assert len(widths) == 1
 
 
-def test_json_is_json_without_not_a_number(results):
+def test_json_has_no_nan(results):
     text = report_json.render(build(results))
     assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON")) is not None
 
@@ -126,12 +126,12 @@ def test_nothing_stored_is_an_incomplete_report(suite, toys, tmp_path):
     report = build(found)
     assert not report.complete
     assert all(cell.numbers.accuracy is None for cell in report.cells)
-    assert "Incomplete" in shown(found)
-    assert "0 of 40 examples" in shown(found)
+    assert "Incomplete" in terminal_text(found)
+    assert "0 of 40 examples" in terminal_text(found)
 
 
 @pytest.mark.parametrize(("clean_has", "attack_has"), [(30, 20), (20, 30)])
-def test_half_a_cell_is_compared_on_the_examples_that_both_have(suite, run, toys, tmp_path, clean_has, attack_has):
+def test_an_incomplete_cell_is_compared_on_the_common_examples(suite, run, toys, tmp_path, clean_has, attack_has):
     from robharness import api
     from robharness.engine import listeners
     from robharness.engine.run import run_plan
@@ -158,47 +158,47 @@ def test_a_robust_count_has_no_accuracy_over_all(suite, run):
             assert cell["relative_drop"] == pytest.approx(1 - cell["robust_accuracy"] / clean["accuracy"])
 
 
-def test_a_worst_case_says_which_attacks_it_lacks(suite, run):
+def test_a_worst_case_names_its_missing_attacks(suite, run):
     attacks = [{"attack": "toys/sign", "eps": "1/8"}, {"attack": "toys/rogue", "how": "raises", "eps": "1/8"}]
     found = run(suite(attacks=attacks))
     (worst,) = report_json.as_data(build(found))["worst_cases"]
     assert (worst["attacks"], worst["asked"]) == (1, 2)
-    assert "1 of 2 attacks" in shown(found)
+    assert "1 of 2 attacks" in terminal_text(found)
 
 
-def test_a_slope_says_which_corruptions_it_lacks(suite, run):
+def test_a_slope_names_its_missing_corruptions(suite, run):
     models = [{"model": "toys/net", "label": "One", "reference": True}, {"model": "toys/net", "label": "Two"}]
     corruptions = [*CORRUPTIONS, {"corruption": "toys/bad", "severity": 1}]
     found = run(suite(models=models, attacks=None, corruptions=corruptions, canvas=8))
     slopes = {s["group"]: s for s in report_json.as_data(build(found))["slopes"] if s["severity"] is None}
     assert (slopes[None]["corruptions"], slopes[None]["asked"]) == (4, 5)
     assert (slopes["light"]["corruptions"], slopes["light"]["asked"]) == (1, 1)
-    assert "4 of 5 corruptions" in shown(found)
+    assert "4 of 5 corruptions" in terminal_text(found)
 
 
-def test_an_attack_that_is_weaker_than_one_step_of_it_is_told_of(suite, run):
+def test_an_attack_weaker_than_a_single_step_is_reported(suite, run):
     """Four steps that go nowhere leave more right than one that does; from elsewhere or at a target they may."""
     step, still = {"attack": "teams/step", "eps": ["1/8", "1/4"]}, {"attack": "teams/ascend", "eps": "1/4"}
     models = [{"model": "toys/net", "label": "Net"}, {"model": "teams/net", "label": "Real"}]
     weak = still | {"step": "1/1000"}
 
-    def told(*attacks):
+    def weaker_attack_warnings(*attacks):
         warnings = build(run(suite(models=models, attacks=list(attacks)))).warnings
         return [line for line in warnings if "single step" in line]
 
     results = run(suite(models=models, attacks=[step, weak]))
-    said = told(step, weak)
-    assert [line.partition(":")[0] for line in said] == ["Net", "Real"]
+    warnings = weaker_attack_warnings(step, weak)
+    assert [line.partition(":")[0] for line in warnings] == ["Net", "Real"]
     one, many = rows(results, "Net", "step(linf, 1/4)"), rows(results, "Net", "ascend(linf, 1/4, step=1/1000)")
-    assert said[0].startswith(
+    assert warnings[0].startswith(
         f"Net: ascend(linf, 1/4, step=1/1000) leaves {many.sum()} of 40 right, step(linf, 1/4), a single step, "
         f"{one.sum()}: "
     )
-    assert told(step, still) == told(step, weak | {"source": "Net"}) == []
-    assert told(step, weak | {"eps": "1/2"}) == []  # another ball
+    assert weaker_attack_warnings(step, still) == weaker_attack_warnings(step, weak | {"source": "Net"}) == []
+    assert weaker_attack_warnings(step, weak | {"eps": "1/2"}) == []  # another ball
 
 
-def test_an_alarm_is_a_note_that_warns_and_other_notes_are_numbers(suite, run):
+def test_alarm_notes_become_warnings_and_other_notes_numbers(suite, run):
     attacks = [{"attack": "teams/ascend", "eps": "1/4"}, {"attack": "teams/nearest"}]
     report = build(run(suite(attacks=attacks)))
     cells = {cell.perturbation: cell for cell in report.cells}

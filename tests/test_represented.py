@@ -1,4 +1,4 @@
-"""Features are cells like any other: what is stored, how it resumes and merges, what metrics and pictures get of it."""
+"""Features as cells: storage, resuming, merging, and their use in metrics and figures."""
 
 import dataclasses
 import json
@@ -58,8 +58,8 @@ def robharness_figures(results, folder):
 
 
 @pytest.fixture
-def looking(suite):
-    """A suite whose metric looks at features; keyword arguments change its keys."""
+def feature_suite(suite):
+    """Make a suite with a metric of features; keyword arguments change its keys."""
 
     def make(**changes):
         base = {"models": [REAL], "attacks": None, "corruptions": None, "canvas": 8, "metrics": ["teams/width"]}
@@ -68,13 +68,13 @@ def looking(suite):
     return make
 
 
-def represented(results):
-    """Their cells by label and short name."""
+def feature_cells(results):
+    """Return the feature cells by label and short name."""
     return {(found.cell.model.label, found.cell.short_name): found for found in results.feature_cells}
 
 
 def rows(store, key):
-    """All that the files of a cell hold, by pyarrow alone."""
+    """Read all columns of a cell with pyarrow alone."""
     [file] = (store.root / "cells" / key[:2] / key).glob("*.parquet")
     return pq.read_table(file)
 
@@ -86,8 +86,8 @@ def loaded_of(results):
 # --- what is stored ---------------------------------------------------------------------------------------------------
 
 
-def test_features_are_what_the_submodule_gives(looking, run):
-    results = run(looking(), batch_size=8)
+def test_features_are_the_output_of_the_submodule(feature_suite, run):
+    results = run(feature_suite(), batch_size=8)
     found, loaded = results.features("Real"), loaded_of(results)
     batch = loaded.reader.read(0, 40)
     assert found.values.dtype == np.float32 and found.values.shape == (40, 96)
@@ -96,8 +96,8 @@ def test_features_are_what_the_submodule_gives(looking, run):
     assert found.positions.tolist() == list(range(40))
 
 
-def test_views_are_the_features_of_corrupted_pictures(looking, run):
-    results = run(looking(corruptions=VIEWS, metrics=["teams/moved"]), batch_size=8)
+def test_views_are_the_features_of_corrupted_images(feature_suite, run):
+    results = run(feature_suite(corruptions=VIEWS, metrics=["teams/moved"]), batch_size=8)
     loaded = loaded_of(results)
     views = results.views("Real")
     assert list(views) == ["negative(1)", "speckle(1)", "speckle(3)"]
@@ -107,9 +107,9 @@ def test_views_are_the_features_of_corrupted_pictures(looking, run):
     assert views["speckle(1)"].values.tolist() != views["speckle(3)"].values.tolist()
 
 
-def test_outcomes_and_their_keys_do_not_depend_on_whether_features_are_stored(looking, run):
-    without = run(looking(corruptions=VIEWS, metrics=[]), "without")
-    results = run(looking(corruptions=VIEWS, metrics=["teams/moved", "teams/width"]), "with")
+def test_outcomes_and_their_keys_do_not_depend_on_whether_features_are_stored(feature_suite, run):
+    without = run(feature_suite(corruptions=VIEWS, metrics=[]), "without")
+    results = run(feature_suite(corruptions=VIEWS, metrics=["teams/moved", "teams/width"]), "with")
     assert [cell.cell.key for cell in without.cells] == [cell.cell.key for cell in results.cells]
     assert len(results.plan.cells) == 2 * len(without.plan.cells) and not without.feature_cells
     for one, other in zip(results.cells, results.feature_cells, strict=True):
@@ -118,13 +118,13 @@ def test_outcomes_and_their_keys_do_not_depend_on_whether_features_are_stored(lo
         assert one.correct.tolist() == other.correct.tolist()
 
 
-def test_only_views_make_cells_of_corruptions(looking, run):
-    plan = run(looking(corruptions=VIEWS)).plan
+def test_only_views_make_cells_of_corruptions(feature_suite, run):
+    plan = run(feature_suite(corruptions=VIEWS)).plan
     assert [cell.short_name for cell in plan.cells if cell.with_features] == ["features(clean)"]
 
 
-def test_the_submodule_is_identity(looking, run):
-    plan = run(looking(metrics=["teams/width"])).plan
+def test_the_submodule_is_identity(feature_suite, run):
+    plan = run(feature_suite(metrics=["teams/width"])).plan
     spec = dataclasses.replace(plan.models[0].entry.spec, features="body.0")
     entry = dataclasses.replace(plan.models[0].entry, spec=spec)
     moved = dataclasses.replace(plan.suite, models=(dataclasses.replace(plan.suite.models[0], entry=entry),))
@@ -132,8 +132,8 @@ def test_the_submodule_is_identity(looking, run):
     assert [one == two for one, two in zip(before, after, strict=True)] == [True, False]
 
 
-def test_any_cut_of_the_work_gives_the_same_bits(looking, run, tmp_path):
-    suite = looking(corruptions=VIEWS, metrics=["teams/moved"], models=[REAL, OTHER])
+def test_features_are_bit_equal_for_any_split_into_units(feature_suite, run, tmp_path):
+    suite = feature_suite(corruptions=VIEWS, metrics=["teams/moved"], models=[REAL, OTHER])
     whole = run(suite, "whole", batch_size=8)
     for shard in ((1, 3), (3, 3)):
         run(suite, "parts", shard=shard, batch_size=8)
@@ -151,16 +151,16 @@ def test_any_cut_of_the_work_gives_the_same_bits(looking, run, tmp_path):
     assert not merge(into, Store(tmp_path / "whole")).differing
 
 
-def test_running_again_is_resuming(looking, run, tmp_path):
-    run(looking(), shard=(1, 2))
-    assert not run(looking(), shard=(1, 2)).is_complete
-    assert run(looking()).is_complete
+def test_running_again_resumes(feature_suite, run, tmp_path):
+    run(feature_suite(), shard=(1, 2))
+    assert not run(feature_suite(), shard=(1, 2)).is_complete
+    assert run(feature_suite()).is_complete
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
-    assert run(looking()).is_complete
+    assert run(feature_suite()).is_complete
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
 
 
-def test_what_a_merge_finds_differing_is_counted(tmp_path):
+def test_a_merge_counts_differing_features(tmp_path):
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
     changed = values.copy()
     changed[1, 2] += 1
@@ -177,19 +177,19 @@ def test_what_a_merge_finds_differing_is_counted(tmp_path):
     assert merge(stores[0], stores[0]).differing == 0
 
 
-def test_vectors_keep_their_type_in_the_file(looking, run, tmp_path):
-    results = run(looking())
-    table = rows(Store(tmp_path / "store"), represented(results)["Real", "features(clean)"].cell.key)
+def test_vectors_keep_their_type_in_the_file(feature_suite, run, tmp_path):
+    results = run(feature_suite())
+    table = rows(Store(tmp_path / "store"), feature_cells(results)["Real", "features(clean)"].cell.key)
     assert str(table.schema.field("features").type) == "list<element: float>"
     assert table["features"].null_count == 0
 
 
-def test_broken_examples_have_no_features(looking, run, tmp_path):
+def test_broken_examples_have_no_features(feature_suite, run, tmp_path):
     path = tmp_path / "torn.py"
     path.write_text(TORN)
-    suite = looking(data={"name": "torn/some", "split": "all"}, corruptions=VIEWS[:1], metrics=["teams/moved"])
-    here = __file__.replace("test_represented.py", "")
-    plugins = [f"{here}toys.py", f"{here}teams.py", str(path)]
+    suite = feature_suite(data={"name": "torn/some", "split": "all"}, corruptions=VIEWS[:1], metrics=["teams/moved"])
+    folder = __file__.replace("test_represented.py", "")
+    plugins = [f"{folder}toys.py", f"{folder}teams.py", str(path)]
     for limit in (None, 10):
         results = api.run(suite, store=tmp_path / f"store-{limit}", plugins=plugins, limit=limit, batch_size=4)
         assert results.is_complete and not any(cell.failures for cell in results.every)
@@ -202,8 +202,8 @@ def test_broken_examples_have_no_features(looking, run, tmp_path):
     assert lonely.features("Real").values.shape == (9, 96)
 
 
-def test_what_is_not_there_is_said(looking, run):
-    results = run(looking(), shard=(2, 2), limit=40)
+def test_missing_features_are_reported(feature_suite, run):
+    results = run(feature_suite(), shard=(2, 2), limit=40)
     assert len(results.features("Real").values) == 20
     with pytest.raises(KeyError, match="no metric of the suite needs them"):
         results.features("Real", "negative(1)")
@@ -214,8 +214,8 @@ def test_what_is_not_there_is_said(looking, run):
 # --- the head ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_boundary_is_where_two_logits_meet(looking, run):
-    results = run(looking(models=[REAL | {"head": 4}]), batch_size=8)
+def test_the_boundary_is_where_two_logits_are_equal(feature_suite, run):
+    results = run(feature_suite(models=[REAL | {"head": 4}]), batch_size=8)
     found = results.features("Real")
     head = loaded_of(results).classifier.net.head
     weights, bias = head.weight.double().numpy(), head.bias.double().numpy()
@@ -226,12 +226,12 @@ def test_the_boundary_is_where_two_logits_meet(looking, run):
             (logits[row, label] - logits[row, c]) / np.linalg.norm(weights[label] - weights[c]) for c in others
         ]
         assert far == pytest.approx(min(distances), abs=1e-5)
-        way = weights[others[int(np.argmin(distances))]] - weights[label]
-        there = weights @ (found.values[row] + far * way / np.linalg.norm(way)) + bias
+        direction = weights[others[int(np.argmin(distances))]] - weights[label]
+        logits_there = weights @ (found.values[row] + far * direction / np.linalg.norm(direction)) + bias
         if far > 0:  # stepping that far makes it a tie, and no other class wins on the way
-            best_other = max(there[c] for c in others)
-            assert there[label] == pytest.approx(best_other, abs=1e-4)
-    right = represented(results)["Real", "features(clean)"].correct
+            best_other = max(logits_there[c] for c in others)
+            assert logits_there[label] == pytest.approx(best_other, abs=1e-4)
+    right = feature_cells(results)["Real", "features(clean)"].correct
     assert ((found.boundary > 0) == right).all() and 0 < right.sum() < 40
 
 
@@ -281,14 +281,14 @@ BENT = {
 }  # fmt: skip
 
 
-def pictures(n):
+def images(n):
     return torch.empty(n, 1, 8, 8).uniform_(generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_linear_heads_are_found_whatever_they_are_made_of(name):
+def test_linear_heads_are_recognised_whatever_their_layers(name):
     net = Net(LINEAR[name]()).eval().requires_grad_(False)
-    found = heads.pairwise_logit_distances(net, pictures(heads.PROBES), "body")
+    found = heads.pairwise_logit_distances(net, images(heads.PROBES), "body")
     columns = torch.eye(24).view(24, 6, 2, 2)  # the head's weights, column by column
     weights = (net.head(columns) - net.head(torch.zeros(1, 6, 2, 2))).double().numpy().T
     expected = np.linalg.norm(weights[:, None] - weights, axis=2)
@@ -298,25 +298,25 @@ def test_linear_heads_are_found_whatever_they_are_made_of(name):
 
 
 @pytest.mark.parametrize("name", BENT)
-def test_heads_with_a_bend_are_none(name):
+def test_nonlinear_heads_are_refused(name):
     assert (
-        heads.pairwise_logit_distances(Net(BENT[name]()).eval().requires_grad_(False), pictures(heads.PROBES), "body")
+        heads.pairwise_logit_distances(Net(BENT[name]()).eval().requires_grad_(False), images(heads.PROBES), "body")
         is None
     )
 
 
-def test_a_bend_that_no_example_reaches_is_a_bend():
+def test_a_nonlinearity_that_no_example_activates_is_refused():
     """Features that are above 0 go through a ReLU as if it were not there; which we do not take for granted."""
     net = Net(torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(24, 4)))
     for value in net.body.parameters():
         value.data.abs_()
-    assert (net.body(pictures(8)) > 0).all()
-    assert heads.pairwise_logit_distances(net.eval().requires_grad_(False), pictures(8), "body") is None
+    assert (net.body(images(8)) > 0).all()
+    assert heads.pairwise_logit_distances(net.eval().requires_grad_(False), images(8), "body") is None
 
 
-def test_features_that_are_made_twice_are_no_one_s_head():
+def test_a_submodule_that_runs_twice_is_refused():
     assert (
-        heads.pairwise_logit_distances(Net(pooled(), twice=True).eval().requires_grad_(False), pictures(8), "body")
+        heads.pairwise_logit_distances(Net(pooled(), twice=True).eval().requires_grad_(False), images(8), "body")
         is None
     )
 
@@ -334,9 +334,9 @@ def test_distances_from_the_boundary():
 # --- suites, reports, pictures ----------------------------------------------------------------------------------------
 
 
-def test_a_suite_must_have_what_its_metrics_look_at(looking, run):
+def test_a_suite_must_have_the_cells_that_its_metrics_need(feature_suite, run):
     with pytest.raises(SuiteError) as error:
-        run(looking(models=[REAL, {"model": "toys/net", "label": "Net"}], metrics=["teams/moved", "teams/near"]))
+        run(feature_suite(models=[REAL, {"model": "toys/net", "label": "Net"}], metrics=["teams/moved", "teams/near"]))
     assert [line.partition(": ")[2] for line in error.value.errors] == [
         "metrics.0: teams/moved compares an example with its corrupted versions, and there is no corruption; write one "
         "under `corruptions:`",
@@ -345,14 +345,14 @@ def test_a_suite_must_have_what_its_metrics_look_at(looking, run):
     ]
 
 
-def test_a_live_network_has_no_features(looking, run):
+def test_a_live_network_has_no_features(feature_suite, run):
     with pytest.raises(UserError, match="declares no `features`; give a ModelSpec with `features`"):
-        run(looking(), models={"mine": torch.nn.Flatten()})
+        run(feature_suite(), models={"mine": torch.nn.Flatten()})
 
 
-def test_reports_have_the_details_and_say_what_is_lacking(looking, run):
+def test_reports_have_the_details_and_name_missing_cells(feature_suite, run):
     wanted = ["teams/width", "teams/near", "teams/nothing", "teams/odd"]
-    results = run(looking(models=[REAL, OTHER], metrics=wanted, attacks=[{"attack": "teams/nearest"}]))
+    results = run(feature_suite(models=[REAL, OTHER], metrics=wanted, attacks=[{"attack": "teams/nearest"}]))
     report = build(results)
     data = json.loads(render(report))
     assert data["metrics"] == {
@@ -373,8 +373,8 @@ def test_reports_have_the_details_and_say_what_is_lacking(looking, run):
     assert set(results.to_pandas()["perturbation"]) == {"clean", "nearest(linf)"}
 
 
-def test_distances_are_those_of_the_report(looking, run):
-    results = run(looking(metrics=["teams/near"], attacks=[{"attack": "teams/nearest"}]))
+def test_distances_are_those_of_the_report(feature_suite, run):
+    results = run(feature_suite(metrics=["teams/near"], attacks=[{"attack": "teams/nearest"}]))
     [cell] = results.of("Real", "attack")
     clean = results.clean("Real").correct
     assert (cell.distances[~clean] == 0).all() and np.isinf(cell.distances[cell.correct]).all()
@@ -390,8 +390,8 @@ def shell_plugins(tmp_path, teams):
     return [*teams, "painter.py"]
 
 
-def test_plugins_draw_pictures(shell, looking, tmp_path):
-    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(looking()))
+def test_plugins_draw_figures(shell, feature_suite, tmp_path):
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(feature_suite()))
     assert shell("run", "suite.yaml").returncode == 0
     found = shell("report", "suite.yaml", "--figures", "some/where", "-o", "x.json")
     assert found.returncode == 0
@@ -404,18 +404,18 @@ def test_plugins_draw_pictures(shell, looking, tmp_path):
     assert refused.returncode == 2 and "file/x: cannot be created" in refused.stderr
 
 
-def test_that_there_is_nothing_to_draw_is_said(shell, looking, tmp_path):
-    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(looking(metrics=[])))
+def test_a_suite_without_figures_is_reported(shell, feature_suite, tmp_path):
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(feature_suite(metrics=[])))
     assert shell("run", "suite.yaml").returncode == 0
     found = shell("report", "suite.yaml", "--figures", "pictures")
     assert "robharness_figures of painter.py: KeyError" in found.stdout
     assert "no plugin has figures of these results" in found.stderr
 
 
-def test_a_plan_shows_cells_with_features(shell, looking, tmp_path):
-    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(looking(metrics=[])))
+def test_a_plan_shows_cells_with_features(shell, feature_suite, tmp_path):
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(feature_suite(metrics=[])))
     shell("run", "suite.yaml")
-    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(looking()))
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(feature_suite()))
     found = json.loads(shell("plan", "suite.yaml", "--json", "--why").stdout)
     clean, features = found["cells"]
     assert (clean["kind"], clean["done"], clean["why"]) == ("clean", 40, None)

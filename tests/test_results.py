@@ -34,13 +34,13 @@ def assert_same(found, expected):
 
 
 def whole_files(root, key):
-    """All that the files of a cell hold, by pyarrow alone."""
+    """Read all columns of a cell with pyarrow alone."""
     files = sorted((root / "cells" / key[:2] / key).glob("*.parquet"))
     return pa.concat_tables([pq.read_table(file) for file in files], promote_options="default")
 
 
 @pytest.mark.parametrize("shards", [[None], [(1, 4), (2, 4), (4, 4)]], ids=["one file", "three files"])
-def test_columns_are_what_the_files_hold(suite, run, load, tmp_path, shards):
+def test_columns_equal_the_stored_files(suite, run, load, tmp_path, shards):
     for shard in shards:
         found = run(suite(), shard=shard)
     for result in (*load().cells, *found.cells):
@@ -84,7 +84,7 @@ def test_a_limit_takes_the_first_rows(suite, run, load, tmp_path):
             assert_same(some.columns[name], every.columns[name][:10])
 
 
-def test_columns_are_read_when_they_are_asked_for(suite, run, load, tmp_path):
+def test_columns_are_read_lazily(suite, run, load, tmp_path):
     """What every table needs is there; the rest is in the store, and goes with it."""
     run(suite())
     found, expected = load(), load()
@@ -99,7 +99,7 @@ def test_columns_are_read_when_they_are_asked_for(suite, run, load, tmp_path):
             result.columns["margin"]
 
 
-def test_columns_stay_at_the_positions_that_were_there_when_they_were_loaded(suite, run, load, tmp_path):
+def test_columns_keep_the_positions_stored_at_loading(suite, run, load, tmp_path):
     """Another run adds parts before, between and after them, and joins all."""
     for index in (2, 4):
         run(suite(), shard=(index, 5))
@@ -119,7 +119,7 @@ def test_columns_stay_at_the_positions_that_were_there_when_they_were_loaded(sui
             assert_same(result.columns[name], every.columns[name][result.positions])
 
 
-def test_columns_of_a_first_part_stay_when_more_comes_after_it(suite, run, load):
+def test_columns_of_a_first_part_are_unchanged_by_later_parts(suite, run, load):
     run(suite(), limit=10)
     before = load()
     run(suite())
@@ -140,7 +140,7 @@ def test_columns_are_a_mapping(suite, run, load):
     assert {name: len(column) for name, column in columns.items()} == dict.fromkeys(COLUMNS, 10)
 
 
-def test_a_cell_without_outcomes_has_no_surprises(suite, run, load):
+def test_a_cell_without_outcomes_has_empty_columns(suite, run, load):
     assert run(suite(attacks=None)).is_complete
     clean, *empty = load().cells
     assert clean.is_complete
@@ -175,7 +175,7 @@ def test_a_table_of_all_outcomes(suite, run, load, tmp_path):
             assert rows.reset_index(drop=True).equals(theirs.astype(rows.dtypes.to_dict()))
 
 
-def test_a_table_where_cells_are_empty_or_all_are(suite, run, load):
+def test_a_table_of_cells_some_or_all_of_which_are_empty(suite, run, load):
     nothing = load().to_pandas()
     assert len(nothing) == 0
     assert list(nothing.columns)[:4] == ["model", "perturbation", "strength", "position"]
@@ -186,7 +186,7 @@ def test_a_table_where_cells_are_empty_or_all_are(suite, run, load):
     assert some["margin"].tolist() == load().cells[0].columns["margin"].tolist()
 
 
-def test_pairs_are_of_the_examples_that_all_have(suite, run, load):
+def test_pairs_cover_the_common_examples(suite, run, load):
     run(suite(), shard=(1, 2))
     run(suite(attacks=None))
     found = load()

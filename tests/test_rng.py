@@ -54,7 +54,7 @@ def test_draws_have_their_distributions():
     assert set(corners) <= set(range(8))
 
 
-def test_frames_share_what_is_not_new_in_each():
+def test_frames_share_draws_that_are_not_per_frame():
     rng = ExampleRNG(0, "a", ["x", "y"])
     frames = rng.of_frames([[0, 4, 9], [4, 5, 6]], fresh=("grain",))
     shared, fresh = frames.normal("wind", (5,)), frames.normal("grain", (5,))
@@ -71,7 +71,7 @@ def test_a_perturbation_without_randomness_cannot_draw():
         NoDraws(0, "a", IDS).select(torch.tensor([1])).normal("start", (2,))
 
 
-def test_global_generators_are_seeded_and_put_back():
+def test_global_generators_are_seeded_and_restored():
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     drawn = []
     for _ in range(2):
@@ -92,7 +92,7 @@ def test_global_generators_are_seeded_and_put_back():
         ("torch", lambda: torch.empty(1).uniform_()),
     ],
 )
-def test_draws_from_global_generators_are_noticed(name, draw):
+def test_draws_from_global_generators_are_detected(name, draw):
     with global_draws() as drawn:
         draw()
     assert drawn == [name]

@@ -39,7 +39,7 @@ def test_the_shards_are_a_partition_of_the_positions_as_even_as_can_be(n, count)
 
 
 @pytest.mark.parametrize("wrong", ["0/4", "5/4", "a/b", "4", "1/0", "-1/4", "1/4/2", "1/", "/4", "1.5/2", "", "car"])
-def test_a_shard_that_is_none_is_one_sentence(shell, path, wrong, tmp_path):
+def test_an_invalid_shard_is_one_sentence(shell, path, wrong, tmp_path):
     found = shell("run", path, "--shard", wrong)
     assert found.returncode == 2
     assert f"'{wrong}' is not a shard. Try: 1/4 for the first of four, or auto" in found.stderr
@@ -68,19 +68,19 @@ def job_array(text):
 
 
 def batch(tasks):
-    """What a script under `sbatch --ntasks=TASKS` sees: one process, whatever srun may start later."""
+    """Return the environment of a script under `sbatch --ntasks=TASKS`: one process, whatever srun starts later."""
     return {"SLURM_JOB_ID": "7", "SLURM_NTASKS": str(tasks), "SLURM_NPROCS": str(tasks), "SLURM_PROCID": "0",
             "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}  # fmt: skip
 
 
 def srun(tasks, around):
-    """What each of the tasks of `srun --ntasks=TASKS` sees, in these surroundings."""
+    """Return the environment of each task of `srun --ntasks=TASKS`, in these surroundings."""
     step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": str(tasks), "SLURM_NTASKS": str(tasks)}
     return [{**around, **step, "SLURM_PROCID": str(index)} for index in range(tasks)]
 
 
 def torchrun(nodes, per_node, around):
-    """What the processes of one torchrun per node see."""
+    """Return the environments of the processes of one torchrun per node."""
     world = {"WORLD_SIZE": str(nodes * per_node), "LOCAL_WORLD_SIZE": str(per_node), "GROUP_WORLD_SIZE": str(nodes)}
     return [
         {**around[node], **world, "RANK": str(node * per_node + local), "LOCAL_RANK": str(local)}
@@ -174,7 +174,7 @@ def test_each_process_of_torchrun_has_a_part():
 
 
 @pytest.mark.parametrize("environment", [{}, {"HOME": "/"}, {"RANK": "1"}, {"WORLD_SIZE": "4"}, {"SLURM_PROCID": "1"}])
-def test_nobody_started_it(environment):
+def test_a_process_without_a_launcher_has_no_shard(environment):
     with pytest.raises(UserError, match=r"neither Slurm .* nor torchrun started this process\. Try: 1/4"):
         shard_of(environment)
 
@@ -191,7 +191,7 @@ def test_nobody_started_it(environment):
         (job_array("1-4")[0] | {"SLURM_ARRAY_TASK_STEP": "-"}, "SLURM_ARRAY_TASK_STEP"),
     ],
 )
-def test_what_is_no_number_is_said_with_its_name(changes, name):
+def test_a_variable_that_is_no_number_is_named(changes, name):
     with pytest.raises(UserError) as error:
         shard_of(changes)
     assert str(error.value) == f"${name} is '{changes[name]}', no number. Try: 1/4, the first of four shards"
@@ -209,7 +209,7 @@ def outcomes(tmp_path, suite, toys, store, **options):
                    for column in table.column_names} for name, table in tables.items()}  # fmt: skip
 
 
-def test_a_shard_ends_well_when_its_own_part_is_done(shell, path, suite, toys, tmp_path):
+def test_a_shard_exits_with_code_0_when_its_part_is_complete(shell, path, suite, toys, tmp_path):
     for index in (3, 1):
         found = shell("run", path, "--shard", f"{index}/3")
         assert found.returncode == 0
@@ -227,7 +227,7 @@ def test_a_shard_ends_well_when_its_own_part_is_done(shell, path, suite, toys, t
     assert "nothing to compute: all outcomes are stored" in again.stderr
 
 
-def test_a_shard_whose_own_part_fails_ends_with_three(shell, path, suite):
+def test_a_shard_whose_part_fails_exits_with_code_3(shell, path, suite):
     path.write_text(yaml.safe_dump(suite(attacks=[{"attack": "toys/rogue", "how": "raises", "eps": "1/8"}])))
     found = shell("run", path, "--shard", "2/3")
     assert found.returncode == 3

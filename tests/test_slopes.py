@@ -43,7 +43,17 @@ class SlopeIntervals(NamedTuple):
     corruptions: Interval | None
 
 
-def slope_intervals(clean, corrupted, reference_clean, reference_corrupted, *, resamples=2000, seed=0, level=0.95):
+def slope_intervals(
+    clean,
+    corrupted,
+    reference_clean,
+    reference_corrupted,
+    *,
+    resamples=2000,
+    seed=0,
+    level=0.95,
+    block_values=paired.BLOCK_VALUES,
+):
     """The intervals of a slope over examples and over corruptions, from outcomes as a report has them.
 
     clean, reference_clean: (n,) bool.
@@ -52,7 +62,9 @@ def slope_intervals(clean, corrupted, reference_clean, reference_corrupted, *, r
     for outcomes, dimensions in ((clean, 1), (reference_clean, 1), (corrupted, 2), (reference_corrupted, 2)):
         check_outcomes(outcomes, dimensions=dimensions)
     model, reference = np.vstack([clean, corrupted]), np.vstack([reference_clean, reference_corrupted])
-    both = resampled_accuracies(np.vstack([reference, model]), resamples=resamples, seed=seed)
+    both = resampled_accuracies(
+        np.vstack([reference, model]), resamples=resamples, seed=seed, block_values=block_values
+    )
     base, own = (relative_drops(rows.mean(axis=1)) for rows in (reference, model))
     return SlopeIntervals(
         slope_interval(both[:, : len(reference)], both[:, len(reference) :], level),
@@ -114,7 +126,7 @@ def test_a_corruption_is_left_out_and_drawn_with_all_its_severities() -> None:
     assert naive.high - naive.low < 0.8 * (apart[0].high - apart[0].low)
 
 
-def test_without_the_only_corruption_that_the_reference_feels_there_is_no_slope() -> None:
+def test_a_slope_needs_a_corruption_that_affects_the_reference() -> None:
     assert np.isnan(slopes_without_each([0.2, 0.0], [0.1, 0.1])[0])
     with pytest.raises(UndefinedSlope):
         slopes_without_each([0.0, 0.0], [0.1, 0.1])
@@ -146,7 +158,7 @@ def test_slope_intervals_over_the_corruptions_of_table_6(model: str, low: float,
     assert over == pytest.approx((low, high), abs=0.015)
 
 
-def test_slope_intervals_are_those_of_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slope_intervals_are_those_of_a_plain_loop() -> None:
     """The same draws, one resample at a time, by indexing; blocks of every size give the same."""
     n, corruptions, resamples, seed, level = 300, 4, 60, 7, 0.9
     outcomes = _outcomes(n, corruptions, seed=1)
@@ -169,8 +181,7 @@ def test_slope_intervals_are_those_of_a_plain_loop(monkeypatch: pytest.MonkeyPat
     expected = [np.quantile(s, [0.05, 0.95]) for s in (over_examples, over_corruptions)]
 
     for block in (1, 7 * n, paired.BLOCK_VALUES):
-        monkeypatch.setattr(paired, "BLOCK_VALUES", block)
-        ours = slope_intervals(*outcomes, resamples=resamples, seed=seed, level=level)
+        ours = slope_intervals(*outcomes, resamples=resamples, seed=seed, level=level, block_values=block)
         assert ours.examples == pytest.approx(expected[0], abs=1e-12)
         assert ours.corruptions == pytest.approx(expected[1], abs=1e-12)
 
@@ -275,7 +286,7 @@ def test_a_corruption_error_without_a_baseline_to_divide_by_is_not_a_number() ->
     assert np.isnan(found[0]) and found[1] == pytest.approx(1)
 
 
-def test_resamples_of_rows_that_come_apart_are_the_same_examples() -> None:
+def test_resamples_of_separate_calls_draw_the_same_examples() -> None:
     rows = np.random.Generator(np.random.Philox(1)).random((4, 50)) < 0.5
     whole = resampled_accuracies(rows, resamples=30)
     apart = [resampled_accuracies(rows[part], resamples=30) for part in (slice(0, 1), slice(1, 4))]

@@ -30,7 +30,7 @@ ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slo
 
 
 @pytest.mark.parametrize(
-    ("written", "exact", "shown"),
+    ("written", "exact", "text"),
     [
         ("0.25/255", Fraction(1, 1020), "0.25/255"),
         ("8/255", Fraction(8, 255), "8/255"),
@@ -49,11 +49,11 @@ ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slo
         (Budget("0.50"), Fraction(1, 2), "0.50"),
     ],
 )
-def test_a_budget_is_exact_and_shown_as_written(written, exact, shown):
+def test_a_budget_is_exact_and_shown_as_written(written, exact, text):
     budget = Budget(written)
     assert budget == exact
-    assert str(budget) == shown
-    assert repr(budget) == f"Budget({shown!r})"
+    assert str(budget) == text
+    assert repr(budget) == f"Budget({text!r})"
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,12 @@ def test_a_budget_is_exact_and_shown_as_written(written, exact, shown):
      "1e99999999", "1/1e99999999", "nan", "inf", "-inf", float("nan"), float("inf"), True, None, [1], 1j, Decimal(1),
      "5%", "8/255\n", "1" * 5000],
 )  # fmt: skip
-def test_what_is_no_budget_is_refused_with_an_example(wrong):
+def test_an_invalid_budget_is_refused_with_an_example(wrong):
     with pytest.raises(ValueError, match=r"is not a number such as 0\.5 or 8/255$"):
         Budget(wrong)
 
 
-def test_budgets_of_one_value_are_one_however_they_are_written():
+def test_budgets_of_equal_value_are_equal():
     same = [Budget("1/2"), Budget("0.5"), Budget(0.5), Budget("127.5/255"), Fraction(1, 2)]
     assert len(set(same)) == 1
     assert Budget("0.25/255") < Budget("1e-3") < Budget(0.5)
@@ -91,7 +91,7 @@ def test_a_float_means_its_shortest_decimal(value):
 
 @ANY_MACHINE
 @given(st.sampled_from(["0.25/255", "2.50", "1e-3", "8/255"]) | st.fractions() | st.floats(-9, 9))
-def test_budgets_travel_unchanged(value):
+def test_budgets_survive_pickling(value):
     budget = Budget(value)
     for other in (pickle.loads(pickle.dumps(budget)), copy.copy(budget), copy.deepcopy(budget)):
         assert type(other) is Budget
@@ -133,7 +133,7 @@ METRIC = {"name": "wrong", "summary": "s", "compute": lambda results: {}}
 
 
 @pytest.mark.parametrize(
-    ("record", "right", "changes", "said"),
+    ("record", "right", "changes", "message"),
     [
         (ModelSpec, MODEL, {"name": "ResNet 50"}, "name='ResNet 50' must be lower-case letters, digits and . _ - /"),
         (ModelSpec, MODEL, {"name": "a//b"}, "name='a//b' must be lower-case letters, digits and . _ - /"),
@@ -179,16 +179,16 @@ METRIC = {"name": "wrong", "summary": "s", "compute": lambda results: {}}
         (MetricSpec, METRIC, {"compute": 0.5}, "compute=0.5 must be a function or 'module:function'"),
     ],
 )
-def test_a_record_refuses_what_would_break_later(record, right, changes, said):
+def test_a_record_refuses_invalid_fields(record, right, changes, message):
     spec = record(**right)
     assert spec.name == right["name"]
     with pytest.raises(ValueError, match="must be") as caught:
         record(**right | changes)
-    assert str(caught.value) == f"{record.__name__}: {said}"
+    assert str(caught.value) == f"{record.__name__}: {message}"
 
 
 @pytest.mark.parametrize(
-    ("facts", "said"),
+    ("facts", "message"),
     [
         ({"shape": (8, 8)}, "shape=(8, 8) must be (C, H, W) for images"),
         ({"shape": [3, 8, 8]}, "shape=[3, 8, 8] must be (C, H, W) for images"),
@@ -199,13 +199,13 @@ def test_a_record_refuses_what_would_break_later(record, right, changes, said):
         ({"kind": "audio", "shape": (1, 8, 8)}, "kind='audio' must be one of image, video"),
     ],
 )
-def test_an_input_has_the_axes_of_its_kind(facts, said):
+def test_an_input_has_the_axes_of_its_kind(facts, message):
     with pytest.raises(ValueError, match="must be") as caught:
         InputSpec(**facts)
-    assert str(caught.value) == f"InputSpec: {said}"
+    assert str(caught.value) == f"InputSpec: {message}"
 
 
-def test_records_are_frozen_and_take_names_alone():
+def test_records_are_frozen_and_keyword_only():
     spec = ModelSpec(**MODEL, weights=File(path="net.pt"))
     with pytest.raises(FrozenInstanceError):
         spec.name = "other"

@@ -1,4 +1,4 @@
-"""Stale results: what makes a new key, what is refused, and what is only told."""
+"""Stale results: changes that make a new key, that are refused, and that are only reported."""
 
 import json
 import os
@@ -20,25 +20,25 @@ def keys(planned: Plan):
     return {cell.short_name: cell.key for cell in planned.cells}
 
 
-def test_a_loose_file_that_changes_makes_new_keys_and_takes_nothing_away(suite, toys, tmp_path):
+def test_a_changed_loose_file_makes_new_keys_and_deletes_nothing(suite, toys, tmp_path):
     mine = tmp_path / "toys.py"
     text = Path(toys).read_text()
     mine.write_text(text)
-    here = {"plugins": [str(mine)], "store": tmp_path / "store"}
+    options = {"plugins": [str(mine)], "store": tmp_path / "store"}
     first = keys(api.plan(suite(), plugins=[str(mine)]))
-    api.run(suite(), **here, limit=10)
+    api.run(suite(), **options, limit=10)
     mine.write_text(f"{text}\n")
     second = keys(api.plan(suite(), plugins=[str(mine)]))
     assert first.keys() == second.keys()
     assert not {*first.values()} & {*second.values()}
-    assert not any(result.n for result in api.load(suite(), **here).cells)
-    api.run(suite(), **here, limit=10)
+    assert not any(result.n for result in api.load(suite(), **options).cells)
+    api.run(suite(), **options, limit=10)
     mine.write_text(text)
     assert keys(api.plan(suite(), plugins=[str(mine)])) == first
-    assert api.load(suite(), **here, limit=10).is_complete
+    assert api.load(suite(), **options, limit=10).is_complete
 
 
-def test_where_a_loose_file_lies_makes_no_new_key(suite, toys, tmp_path):
+def test_the_location_of_a_loose_file_is_not_in_the_key(suite, toys, tmp_path):
     mine = tmp_path / "toys.py"
     mine.write_text(Path(toys).read_text())
     assert keys(api.plan(suite(), plugins=[str(mine)])) == keys(api.plan(suite(), plugins=[toys]))
@@ -63,7 +63,7 @@ def path(tmp_path, drifting):
 
 @pytest.fixture
 def spans(tmp_path, drifting, toys):
-    """What is stored, by cell."""
+    """Return the stored spans by cell."""
 
     def call(root=".robharness"):
         store = Store(tmp_path / root)
@@ -90,7 +90,7 @@ REFUSED = (
     ],
     ids=" ".join,
 )
-def test_another_network_is_refused_whatever_cells_are_asked_for(shell, path, spans, before, words):
+def test_another_network_is_refused_for_any_selection_of_cells(shell, path, spans, before, words):
     """`before` is run with one network, `words` with another one."""
     assert shell("run", path, *before).returncode == 0
     stored = spans()
@@ -101,12 +101,12 @@ def test_another_network_is_refused_whatever_cells_are_asked_for(shell, path, sp
     assert spans() == stored
 
 
-def test_the_same_network_goes_on(shell, path):
+def test_the_same_network_resumes(shell, path):
     assert shell("run", path, "--limit", "10", TOYS_DRIFT=0.5).returncode == 0
     assert shell("run", path, TOYS_DRIFT=0.5).returncode == 0
 
 
-def test_fresh_puts_the_other_network_in_its_place(shell, path, tmp_path):
+def test_fresh_replaces_the_outcomes_of_the_other_network(shell, path, tmp_path):
     shell("run", path, "--limit", "10")
     assert shell("run", path, TOYS_DRIFT=0.5).returncode == 3
     assert shell("run", path, "--fresh", "climb*", TOYS_DRIFT=0.5).returncode == 3  # the others are old
@@ -115,18 +115,18 @@ def test_fresh_puts_the_other_network_in_its_place(shell, path, tmp_path):
     assert json.loads(found.stdout)["problems"] == []
     assert json.loads(shell("run", path, "--store", "new", "--json", TOYS_DRIFT=0.5).stdout) == json.loads(found.stdout)
     store = Store(tmp_path / ".robharness")
-    assert len({way["model_state"] for key in store.cell_keys() for way in store.provenance(key)}) == 1
+    assert len({entry["model_state"] for key in store.cell_keys() for entry in store.provenance(key)}) == 1
     assert shell("run", path, "--limit", "10").returncode == 0  # nothing to compute, so no network is built
     assert REFUSED in shell("run", path, "--fresh", "clean").stdout
 
 
-def test_what_was_refused_is_good_again_with_the_network_that_was_stored(shell, path):
+def test_a_refused_store_is_accepted_again_with_its_own_network(shell, path):
     shell("run", path, "--limit", "10")
     assert shell("run", path, TOYS_DRIFT=0.5).returncode == 3
     assert "another network" in shell("report", path).stdout
-    mended = shell("run", path)
-    assert mended.returncode == 0
-    assert "another network" not in mended.stdout
+    repaired = shell("run", path)
+    assert repaired.returncode == 0
+    assert "another network" not in repaired.stdout
 
 
 # --- an installed plugin only warns --------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory, toys_text, run_process):
+def computed_site(tmp_path_factory, toys_text, run_process):
     """The toys and another plugin, installed, and a suite of both that has been run."""
     site = Site(tmp_path_factory.mktemp("installed"), run_process)
     site.install("pixel-toys", "toys", "pixel_toys", toys_text)
@@ -214,23 +214,23 @@ def toys_text():
 
 
 @pytest.fixture
-def site(ran, toys_text, tmp_path):
+def site(computed_site, toys_text, tmp_path):
     """The same, as it was installed and with what it stored."""
-    shutil.copytree(ran.root / "store", tmp_path / "store")
-    ran.store = tmp_path / "store"
-    ran.install("pixel-toys", "toys", "pixel_toys", toys_text)
-    ran.install("lone-attacks", "lone", "lone_attacks", LONE)
-    return ran
+    shutil.copytree(computed_site.root / "store", tmp_path / "store")
+    computed_site.store = tmp_path / "store"
+    computed_site.install("pixel-toys", "toys", "pixel_toys", toys_text)
+    computed_site.install("lone-attacks", "lone", "lone_attacks", LONE)
+    return computed_site
 
 
-def test_nothing_changed_and_nobody_warns(site):
+def test_unchanged_code_gives_no_warning(site):
     assert site.warnings("plan") == []
     again = site.shell("run")
     assert "computed nothing again" in again.stderr
     assert "warning" not in (again.stdout + again.stderr).lower()
 
 
-def test_a_changed_source_is_told_by_name_until_it_is_computed_again(site):
+def test_a_changed_source_is_reported_by_plugin_until_it_is_computed_again(site):
     site.edit("lone_attacks", f"{LONE}# another line\n")
     planned = json.loads(site.shell("plan", "--json").stdout)
     assert all(cell["done"] == 8 for cell in planned["cells"])  # it warns, and invalidates nothing
@@ -251,7 +251,7 @@ def test_a_changed_source_is_told_by_name_until_it_is_computed_again(site):
     assert len(site.warnings("plan")) == 1
 
 
-def test_a_changed_version_is_told(site, toys_text):
+def test_a_changed_version_is_reported(site, toys_text):
     site.install("pixel-toys", "toys", "pixel_toys", toys_text, version="1.1")
     (warning,) = site.warnings("plan")
     assert warning.startswith("pixel-toys 1.1: its version was pixel-toys 1.0 when ")
@@ -260,13 +260,13 @@ def test_a_changed_version_is_told(site, toys_text):
     assert site.warnings("run") == [warning]
 
 
-def test_a_change_that_only_some_of_the_suite_stands_on_is_told_where_others_are_asked_for(site):
+def test_a_change_is_reported_even_if_other_cells_are_selected(site):
     site.edit("lone_attacks", f"{LONE}# another line\n")
     (warning,) = site.warnings("run", "--only", "clean")
     assert warning.startswith("lone-attacks 1.0: its source was ")
 
 
-def test_a_source_is_all_python_files_of_a_package(tmp_path, monkeypatch):
+def test_the_code_digest_covers_all_python_files_of_a_package(tmp_path, monkeypatch):
     package = tmp_path / "a_package_of_two"
     package.mkdir()
     for name in ("__init__", "inner"):

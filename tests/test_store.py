@@ -54,7 +54,7 @@ def test_parts_are_read_back_in_order_and_once(store):
     assert store.missing(KEY, 35) == [(30, 35)]
 
 
-def test_what_is_missing_is_read_off_the_names(store):
+def test_missing_spans_follow_from_the_file_names(store):
     assert store.missing(KEY, 10) == [(0, 10)]
     store.write_part(KEY, 2, columns(2, 4), {})
     store.write_part(KEY, 6, columns(6, 7), {})
@@ -74,7 +74,7 @@ def test_a_complete_cell_becomes_one_file(store):
     assert store.provenance(KEY) == [{"rows": 4}, {"rows": 8}]
 
 
-def test_joining_below_a_gap_leaves_what_is_beyond_it(store):
+def test_joining_stops_at_a_gap(store):
     for start, stop in ((0, 5), (5, 10), (15, 20)):
         store.write_part(KEY, start, columns(start, stop), {})
     store.join(KEY, 10)
@@ -82,14 +82,14 @@ def test_joining_below_a_gap_leaves_what_is_beyond_it(store):
     assert store.read(KEY, 20).table["position"].to_pylist() == [*range(10), *range(15, 20)]
 
 
-def test_a_stranger_can_read_it(store, tmp_path):
+def test_pyarrow_alone_reads_a_part(store, tmp_path):
     store.write_part(KEY, 0, columns(0, 8), {})
     pattern = tmp_path / "store" / "cells" / "*" / "*" / "*.parquet"
     rows = duckdb.sql(f"select count(*), sum(correct::int), max(margin) from '{pattern}'").fetchall()
     assert rows == [(8, 4, 7.0)]
 
 
-def test_failures_are_recorded_and_made_good(store):
+def test_failures_are_recorded_and_resolved(store):
     failure = Failure(start=4, stop=8, blame="someone 1.0", error="it broke", traceback="...")
     store.write_failure(KEY, failure)
     assert store.failures(KEY) == [failure]
@@ -144,7 +144,7 @@ def test_a_damaged_part_is_set_aside(store, damage):
     assert store.read(KEY, 8).positions.tolist() == list(range(8))
 
 
-def test_every_flipped_bit_is_seen(store):
+def test_every_flipped_bit_is_detected(store):
     store.write_part(KEY, 0, columns(0, 4), {})
     path = part(store)
     content = path.read_bytes()
@@ -156,7 +156,7 @@ def test_every_flipped_bit_is_seen(store):
     assert Store(store.root).read(KEY, 4).positions.tolist() == [0, 1, 2, 3]
 
 
-def test_a_run_looks_for_damage_before_it_trusts_the_names(store):
+def test_a_run_checks_parts_before_it_relies_on_their_names(store):
     store.write_part(KEY, 0, columns(0, 4), {})
     part(store).write_bytes(b"")
     assert store.missing(KEY, 4) == []
@@ -172,7 +172,7 @@ def test_a_part_under_another_name_is_set_aside(store):
     assert "it has 8 rows" in store.notes[0]
 
 
-def test_what_killed_writers_leave_is_swept_up_when_it_is_old(store):
+def test_old_temporary_files_of_killed_writers_are_removed(store):
     store.write_part(KEY, 0, columns(0, 4), {})
     old, new = (store.folder(KEY) / f".00004-00008.{name}.tmp" for name in ("old", "new"))
     for path in (old, new):
@@ -193,7 +193,7 @@ def test_what_killed_writers_leave_is_swept_up_when_it_is_old(store):
         ([(2, 4)], (0, 6), [(0, 2), (4, 6)]),
     ],
 )
-def test_what_is_left_of_a_span(covered, span, gaps):
+def test_uncovered_spans(covered, span, gaps):
     assert uncovered(covered, span) == gaps
 
 
@@ -208,7 +208,7 @@ class FailingSync(FileSystem):
         raise OSError(self.code, os.strerror(self.code))
 
 
-def test_nothing_half_written_is_ever_seen(store):
+def test_incomplete_files_are_never_visible(store):
     store.write_part(KEY, 0, columns(0, 4), {})
     before, content = part(store), part(store).read_bytes()
     store = Store(store.root, FailingSync(errno.ENOSPC))
@@ -235,7 +235,7 @@ def test_the_order_of_writing_survives_a_power_cut(store):
     assert done == ["fsync file", "rename", "fsync folder"]
 
 
-def test_every_file_that_changes_changes_through_the_file_system():
+def test_every_write_goes_through_the_file_system_class():
     """Failures that tests inject reach every write of a store and of its artefacts."""
     calls = r"\.(write_text|write_bytes|rename|replace|unlink|rmdir|symlink_to)\((?!\"|')|\bos\.(replace|rename|fsync)"
     found = [
@@ -248,7 +248,7 @@ def test_every_file_that_changes_changes_through_the_file_system():
     assert found == []
 
 
-def test_forgetting_takes_all_of_it_away(store):
+def test_forgetting_deletes_everything_of_a_cell(store):
     store.describe(cell())
     store.write_part(KEY, 0, columns(0, 4), {})
     store.write_failure(KEY, Failure(start=4, stop=8, blame="x", error="y"))
@@ -258,14 +258,14 @@ def test_forgetting_takes_all_of_it_away(store):
     assert store.description(KEY) is None
 
 
-def test_nothing_is_made_before_something_is_written(store):
+def test_reading_creates_nothing(store):
     assert store.spans(KEY) == []
     assert store.failures(KEY) == []
     assert store.provenance(KEY) == []
     assert not store.root.exists()
 
 
-def test_a_failure_that_was_made_good_piece_by_piece_is_over(store):
+def test_a_failure_resolved_in_several_parts_is_removed(store):
     store.write_part(KEY, 0, columns(0, 4), {})
     store.write_failure(KEY, Failure(start=0, stop=8, blame="x", error="y"))
     assert len(store.failures(KEY)) == 1
@@ -274,7 +274,7 @@ def test_a_failure_that_was_made_good_piece_by_piece_is_over(store):
 
 
 @pytest.mark.parametrize("read", ["read", "provenance"])
-def test_a_reader_looks_again_when_another_run_joins_the_parts(store, read):
+def test_a_reader_retries_when_another_run_joins_the_parts(store, read):
     store.write_part(KEY, 0, columns(0, 4), {})
     store.write_part(KEY, 4, columns(4, 8), {})
     tries = []
@@ -305,7 +305,7 @@ def test_parts_that_keep_disappearing_are_an_error(store):
 
 
 @pytest.mark.parametrize(("code", "sentence"), [(errno.EIO, None), (errno.EACCES, "cannot be read: Permission denied")])
-def test_a_disk_that_fails_costs_its_parts_and_missing_rights_are_said(store, code, sentence):
+def test_damaged_and_unreadable_parts_are_told_apart(store, code, sentence):
     store.write_part(KEY, 0, columns(0, 4), {})
 
     class Failing(FileSystem):
@@ -331,7 +331,7 @@ def test_a_part_is_named_by_its_positions_and_the_checksum_of_its_bytes(store):
     assert store.read(KEY, 100_001).positions.tolist() == [3, 4, 5, 6, 7, 99_998, 99_999, 100_000]
 
 
-def test_of_parts_that_overlap_the_first_ones_rows_are_read_and_joined(store):
+def test_overlapping_parts_give_the_rows_of_the_first(store):
     for start, stop, name in ((0, 4, "first"), (2, 8, "second"), (1, 3, "third")):
         store.write_part(KEY, start, columns(start, stop) | {"by": [name] * (stop - start)}, {"by": name})
     expected = ["first"] * 4 + ["second"] * 4
@@ -342,7 +342,7 @@ def test_of_parts_that_overlap_the_first_ones_rows_are_read_and_joined(store):
     assert store.provenance(KEY) == [{"by": "first"}, {"by": "second"}]
 
 
-def test_joining_what_one_part_holds_already_keeps_that_part(store):
+def test_joining_keeps_a_part_that_has_all_outcomes(store):
     """The joined file has the bytes and the name of the part."""
     store.write_part(KEY, 0, columns(0, 8), {"rows": 4})
     before = part(store)
@@ -374,7 +374,7 @@ def test_the_records_of_runs_come_in_order_without_those_that_cannot_be_read(sto
     assert store.runs()[0] == {"number": -1}
 
 
-def test_a_store_that_cannot_be_read_is_said(store):
+def test_an_unreadable_store_is_reported(store):
     store.folder(KEY).parent.mkdir(parents=True)
     store.folder(KEY).write_text("no folder")
     with pytest.raises(StoreError, match=r"cannot be read: Not a directory\. Try: ls -ld "):
@@ -397,7 +397,7 @@ class CountingReads(FileSystem):
         return super().read(path)
 
 
-def test_provenance_is_read_once_and_again_when_the_parts_are_others(store):
+def test_provenance_is_cached_until_the_parts_change(store):
     for start in (0, 4):
         store.write_part(KEY, start, columns(start, start + 4), {"rows": start})
     files = CountingReads()
@@ -416,7 +416,7 @@ def test_provenance_is_read_once_and_again_when_the_parts_are_others(store):
     assert reader.provenance(KEY) == []
 
 
-def test_the_provenance_of_what_was_just_written_is_that_of_a_later_reader(store):
+def test_the_provenance_of_a_new_part_equals_what_is_read_later(store):
     store.write_part(KEY, 0, columns(0, 4), {"exact": {"rows": None}, "pair": (1, 2), 3: "number"})
     assert store.provenance(KEY) == Store(store.root).provenance(KEY) == [
         {"exact": {"rows": None}, "pair": [1, 2], "3": "number"}

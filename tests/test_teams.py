@@ -21,7 +21,7 @@ def rows(results, name):
     return {column: np.asarray(found.columns[column]) for column in found.columns}
 
 
-def test_members_see_what_withstood_those_before_them(suite, run, tmp_path, monkeypatch):
+def test_members_attack_examples_that_earlier_members_did_not_break(suite, run, tmp_path, monkeypatch):
     monkeypatch.setenv("TEAMS_LOG", str(tmp_path / "log"))
     results = run(suite(attacks=[*ONE, {"attack": "teams/step", "eps": ["1/16", "1/8", "1/4"]}]))
     seen = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
@@ -53,7 +53,7 @@ def test_members_draw_from_streams_of_their_own(suite, run):
 
 
 @pytest.mark.parametrize("nested", [True, False])
-def test_budgets_are_nested_unless_the_suite_says_otherwise(suite, run, tmp_path, monkeypatch, nested):
+def test_budgets_of_an_ensemble_are_nested_by_default(suite, run, tmp_path, monkeypatch, nested):
     monkeypatch.setenv("TEAMS_LOG", str(tmp_path / "log"))
     results = run(suite(attacks=[THREE[0] | ({} if nested else {"nested": False})]))
     cells = [result for result in results.cells if result.cell.kind == "attack"]
@@ -66,7 +66,7 @@ def test_budgets_are_nested_unless_the_suite_says_otherwise(suite, run, tmp_path
     assert [result.columns["attacked"].sum() for result in cells] == sizes
 
 
-def test_what_is_missing_of_an_ensemble_is_computed_as_it_was(suite, run, tmp_path):
+def test_missing_parts_of_an_ensemble_give_the_same_outcomes(suite, run, tmp_path):
     def bits(results):
         return [{name: list(map(str, result.columns[name])) for name in result.columns} for result in results.cells]
 
@@ -80,14 +80,14 @@ def test_what_is_missing_of_an_ensemble_is_computed_as_it_was(suite, run, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [("oversteps", "its budget is linf 0.25, and example 0 of the batch moved by 0.5"),
      ("surprises", "it declares the notes ['draw'] and returned ['surprise']")],
 )  # fmt: skip
-def test_a_member_that_breaks_a_rule_fails_the_cell(suite, run, how, said):
+def test_a_member_that_breaks_a_rule_fails_the_cell(suite, run, how, message):
     result = run(suite(attacks=[ONE[0] | {"how": how}])).cells[-1]
     [failure] = result.failures
-    assert (failure.error, Path(failure.blame).name, result.n) == (f"teams/team: {said}", "teams.py", 0)
+    assert (failure.error, Path(failure.blame).name, result.n) == (f"teams/team: {message}", "teams.py", 0)
 
 
 def test_an_ensemble_counts_robust_examples_in_the_report(suite, run):
@@ -99,12 +99,12 @@ def test_an_ensemble_counts_robust_examples_in_the_report(suite, run):
     assert (cell.numbers.accuracy, cell.numbers.robust_accuracy) == (None, 14 / 40)
     assert cell.components == {"weak": 3, "other": 5, "strong": 9}
     assert "strong broke 9" in markdown.render(report)
-    said = "accuracy, for ensembles robust accuracy (correct both clean and attacked), in %"
-    assert said in markdown.render(report)
+    message = "accuracy, for ensembles robust accuracy (correct both clean and attacked), in %"
+    assert message in markdown.render(report)
     assert "ensembles" not in markdown.render(build(run(suite(attacks=ONE, count="robust"), "robust")))
 
 
-def test_one_member_may_have_a_target(suite, run):
+def test_an_ensemble_may_have_a_targeted_member(suite, run):
     found = rows(run(suite(attacks=[ONE[0] | {"how": "aims"}])), "team(linf, 1/4, how=aims)")
     aimed = found["attacked"] & ~np.isin(found["component"], ["weak", "other"])
     assert 0 < aimed.sum() < found["attacked"].sum()
@@ -114,7 +114,7 @@ def test_one_member_may_have_a_target(suite, run):
     assert not any(found["success"][~aimed].astype(bool))
 
 
-def test_a_block_is_whole_however_the_work_is_cut(suite, run, tmp_path, monkeypatch, teams):
+def test_blocks_are_never_split_between_units(suite, run, tmp_path, monkeypatch, teams):
     monkeypatch.setenv("TEAMS_LOG", str(tmp_path / "log"))
     attacks = [
         {"attack": "teams/neighbours", "eps": "1/4"},

@@ -56,7 +56,7 @@ GOOD = ["models/good", "models/optional", "datasets/good/test", "datasets/good-v
 
 
 @pytest.mark.parametrize("spec", GOOD)
-def test_who_keeps_the_contract_passes_every_check(spec):
+def test_a_plugin_that_keeps_the_contract_passes_every_check(spec):
     found = of(spec)
     kind = spec.split("/")[0]
     when = getattr(import_module(f"robharness.testing.{kind}"), "WHEN", {})
@@ -65,7 +65,7 @@ def test_who_keeps_the_contract_passes_every_check(spec):
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, rule.__name__) for kind in KINDS for rule in RULES[kind]])
-def test_who_breaks_a_rule_fails_its_check(kind, name, tmp_path):
+def test_a_plugin_that_breaks_a_rule_fails_its_check(kind, name, tmp_path):
     (tmp_path / "scale.txt").write_text("2.0")
     given = {"weights": {"sha256_stated": tmp_path / "scale.txt"}} if name == "sha256_stated" else {}
     split = "/test" if kind == "datasets" else ""
@@ -114,13 +114,13 @@ def test_who_breaks_a_rule_fails_its_check(kind, name, tmp_path):
      "at severity 1 'made-up-3' is corrupted differently"),
     ("metrics/other-labels", "gives_numbers_by_label", "it returned a number for 'a', and the models are A, B"),
 ])  # fmt: skip
-def test_the_sentence_says_what_was_seen(spec, rule, seen):
+def test_a_failed_check_reports_the_observation(spec, rule, seen):
     failed = failures({rule: of(spec)[rule]})
     assert seen in failed[rule]
     assert "\n" not in failed[rule]
 
 
-def test_weights_that_nobody_serves_need_no_sha256():
+def test_weights_without_a_download_need_no_sha256():
     of("models/asked-for")["sha256_stated"]()
 
 
@@ -151,7 +151,7 @@ def test_listing_imports_no_torch(tmp_path):
         heavy()
 
 
-def test_a_module_its_name_and_an_installed_plugin(tmp_path, monkeypatch):
+def test_checks_take_a_module_its_name_or_an_installed_plugin(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "robharness_small.py").write_text(SMALL)
     for plugin in ("robharness_small", import_module("robharness_small")):
@@ -170,7 +170,7 @@ def test_a_module_its_name_and_an_installed_plugin(tmp_path, monkeypatch):
         assert failures({str(check): check for check in found}) == {}
 
 
-def test_a_module_that_nobody_else_can_import_is_found_by_its_file(tmp_path):
+def test_a_module_outside_the_path_is_found_by_its_file(tmp_path):
     path = tmp_path / "small.py"
     path.write_text(SMALL)
     module = type(sys)("nowhere.small")
@@ -192,7 +192,7 @@ def test_what_cannot_be_collected_is_refused(plugin, options, words):
         checks(plugin, **options)
 
 
-def test_a_plugin_that_cannot_be_loaded_says_why(tmp_path):
+def test_a_plugin_that_cannot_be_loaded_is_reported(tmp_path):
     (tmp_path / "bad.py").write_text("import robharness_nowhere")
     with pytest.raises(PluginLoadError, match=r"left out at import: ModuleNotFoundError: No module named"):
         checks(tmp_path / "bad.py")
@@ -201,7 +201,7 @@ def test_a_plugin_that_cannot_be_loaded_says_why(tmp_path):
 # --- what an author says ----------------------------------------------------------------------------------------------
 
 
-def test_globs_choose_specs_and_checks():
+def test_globs_select_specs_and_checks():
     whole = of("models/good")
     assert set(of("models/good", leave_out=["*-sha256_stated", "*-builds"])) == set(whole) - {"sha256_stated", "builds"}
     assert set(of("models/good-*untouched")) == {"input_untouched"}
@@ -211,7 +211,7 @@ def test_globs_choose_specs_and_checks():
     assert splits == {"datasets/lost/train", "datasets/lost/test"}
 
 
-def test_options_are_read_as_from_a_suite():
+def test_options_are_read_like_those_of_a_suite():
     for options, words in [({}, "how: Field required"), ({"hwo": "good"}, "no option 'hwo'; did you mean 'how'?"),
                            ({"how": "good", "labels": "fours"}, "labels: Input should be 'threes' or")]:  # fmt: skip
         found = of("models/optional", options={"optional": options})
@@ -220,7 +220,7 @@ def test_options_are_read_as_from_a_suite():
     assert set(failures(found, but={"fresh_process"})) == {"logits_fit_labels"}
 
 
-def test_a_label_space_that_nobody_knows_is_asked_for():
+def test_an_unknown_label_space_must_be_given():
     found = of("models/optional", options={"optional": {"how": "good", "labels": "unheard-of"}})
     failed = failures(found, but={"fresh_process"})
     assert set(failed) == {"logits_fit_labels"}
@@ -229,7 +229,7 @@ def test_a_label_space_that_nobody_knows_is_asked_for():
     )
 
 
-def test_norms_are_all_tried_unless_one_is_named():
+def test_all_norms_are_tested_by_default():
     from robharness.testing.attacks import variants
 
     (subject,) = {check.subject for check in of("attacks/good").values()}
@@ -254,7 +254,7 @@ def test_weights_come_from_a_function_and_pass_to_the_fresh_process(tmp_path):
     assert "gone.txt" in failures({"builds": several["builds"]})["builds"]
 
 
-def test_what_is_missing_fails_with_its_sentence(tmp_path):
+def test_missing_resources_fail_with_their_message(tmp_path):
     for spec, words in [
         ("models/weighted", "the weights of broken_plugins/weighted: not found at"),
         ("datasets/lost/train", "the lost pictures: not found at"),
@@ -267,7 +267,7 @@ def test_what_is_missing_fails_with_its_sentence(tmp_path):
             assert f"{words} {tmp_path}" in sentence and "To get it: " in sentence
 
 
-def test_pictures_that_were_corrupted_before(tmp_path):
+def test_checks_of_corrupted_images_read_from_files(tmp_path):
     spec, images = "corruptions/good-stored", {"name": "broken_plugins/good", "split": "test", "canvas": 8}
     of_a_set = {"images": {"good-stored": images}, "data_root": tmp_path}
     assert all("write images={'good-stored': " in sentence for sentence in failures(of(spec)).values())
@@ -296,7 +296,7 @@ def test_exact_never_rounds(classes):
     assert slopes.any()
 
 
-def test_some_examples_of_the_exact_toys_fall_and_some_do_not():
+def test_attacks_break_some_examples_of_the_exact_toys():
     from robharness.testing.attacks import MIXED_EPS, variants, whole_outcome
 
     (subject,) = {check.subject for check in of("attacks/good").values()}
@@ -308,7 +308,7 @@ def test_some_examples_of_the_exact_toys_fall_and_some_do_not():
             assert 0 < outcome.correct.sum() < right.sum(), f"{variant} on {toy.name}"
 
 
-def test_nothing_fools_the_constant_toy():
+def test_no_attack_breaks_the_constant_toy():
     for classes in (2, 10):
         net = toys.Constant(classes)
         weights = net.weights.detach()
@@ -318,7 +318,7 @@ def test_nothing_fools_the_constant_toy():
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_the_line_is_where_it_says(norm):
+def test_the_linear_toy_has_the_declared_boundary(norm):
     toy, share = toys.line("image", norm, 0.25 if norm == "l1" else 0.125, (0.25, 0.5, 0.9))
     net = toy.net().double()
     weights = net.weights.detach().numpy()
@@ -383,6 +383,6 @@ def test_the_page_has_every_rule():
 
 
 def test_the_page_has_every_parameter():
-    there = list(signature(testing.parametrize_with_checks).parameters)[1:]
+    parameters = list(signature(testing.parametrize_with_checks).parameters)[1:]
     written = re.findall(r"^\| ([a-z_, ]+) \| ", PAGE.read_text(), re.MULTILINE)
-    assert ", ".join(written).split(", ")[1:] == [*there, "check", *["check"] * len(RULES)]
+    assert ", ".join(written).split(", ")[1:] == [*parameters, "check", *["check"] * len(RULES)]

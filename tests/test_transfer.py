@@ -1,4 +1,4 @@
-"""`source`: attacks that are crafted on one model and judged by another."""
+"""Transfer attacks (`source`): crafted on a surrogate and judged by another model."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def by_name(results):
     return {(result.cell.model.label, result.cell.short_name): result for result in results.cells}
 
 
-def test_it_is_crafted_on_the_source_and_judged_by_the_model(suite, run, teams):
+def test_a_transfer_attack_is_crafted_on_the_surrogate_and_judged_by_the_model(suite, run, teams):
     results = run(suite(models=MODELS, attacks=[STEP, STEP | {"source": "B"}]), batch_size=8)
     planned = results.plan
     networks = {model.label: loading.load_model(planned, model, with_surrogates=False) for model in planned.models}
@@ -47,7 +47,7 @@ def test_it_is_crafted_on_the_source_and_judged_by_the_model(suite, run, teams):
     assert own == other
 
 
-def test_what_is_shared_at_the_clean_point_is_each_models_own(suite, run):
+def test_cached_clean_gradients_are_kept_per_model(suite, run):
     """The same attack on both: its gradient and its logits at the clean point are not the judged model's."""
     nearest = {"attack": "teams/nearest", "eps": "1/4"}
     found = by_name(run(suite(models=MODELS, attacks=[nearest, nearest | {"source": "B"}])))
@@ -56,7 +56,7 @@ def test_what_is_shared_at_the_clean_point_is_each_models_own(suite, run):
     assert sizes["A"] != found["A", "nearest(linf, 1/4)"].columns["size"].tolist()
 
 
-def test_it_is_the_same_from_other_processes_and_in_other_passes(suite, run):
+def test_outcomes_do_not_depend_on_processes_and_batch_size(suite, run):
     attacks = [STEP | {"source": "B"}, {"attack": "teams/team", "eps": ["1/8", "1/4"], "source": "C"},
                {"attack": "teams/neighbours", "eps": "1/4", "source": "B"}]  # fmt: skip
     source = suite(models=MODELS, attacks=attacks, count="robust")
@@ -70,7 +70,7 @@ def test_it_is_the_same_from_other_processes_and_in_other_passes(suite, run):
             assert one.columns["prediction"].tolist() == other.columns["prediction"].tolist()
 
 
-def test_what_the_source_is_counts(suite, teams, tmp_path):
+def test_the_identity_includes_the_surrogate(suite, teams, tmp_path):
     """Its options and its weights are in the key of what is crafted on it; its label is not."""
 
     def keys(**changes):
@@ -88,18 +88,18 @@ def test_what_the_source_is_counts(suite, teams, tmp_path):
         assert [clean, white] == base[:2] and crafted != base[2]
 
 
-def test_its_state_and_plugin_are_told_with_the_outcomes(suite, run):
+def test_outcomes_record_the_state_and_plugin_of_the_surrogate(suite, run):
     results = run(suite(models=MODELS[:2], attacks=[STEP | {"source": "B"}]))
     found = by_name(results)
-    [way] = found["A", "step(linf, 1/4, source=B)"].provenance
+    [entry] = found["A", "step(linf, 1/4, source=B)"].provenance
     [other] = found["B", "clean"].provenance
-    assert way["sources"] == f"B: {other['model_state']} at 40 rows, {other['folded']} norms folded"
-    assert way["model_state"] != other["model_state"]
-    assert way["source_plugin"] == way["model_plugin"]
+    assert entry["sources"] == f"B: {other['model_state']} at 40 rows, {other['folded']} norms folded"
+    assert entry["model_state"] != other["model_state"]
+    assert entry["source_plugin"] == entry["model_plugin"]
 
 
 @pytest.mark.parametrize("what", ["unbuildable", "crashes-with-gradients", "crashes-on-pictures"])
-def test_a_source_that_fails_costs_what_is_crafted_on_it_and_nothing_else(suite, run, what):
+def test_a_failing_surrogate_fails_only_its_transfer_attacks(suite, run, what):
     broken = {"model": "teams/net", "label": "Broken", "what": what}
     found = by_name(run(suite(models=[MODELS[2], broken], attacks=[STEP, STEP | {"source": "Broken"}])))
     assert found["C", "clean"].n == found["C", "step(linf, 1/4)"].n == 40
@@ -107,7 +107,7 @@ def test_a_source_that_fails_costs_what_is_crafted_on_it_and_nothing_else(suite,
     assert failure.error.startswith("teams/net: it") and failure.blame.endswith("teams.py")
 
 
-def test_passes_of_the_source_get_smaller_too_where_memory_is_short(suite, run, teams):
+def test_the_batch_size_of_the_surrogate_is_reduced_when_memory_is_short(suite, run, teams):
     planned = api.plan(suite(models=MODELS, attacks=[STEP | {"source": "B"}]), plugins=teams)
     loaded = loading.load_model(planned, planned.models[0], batch_size=8)
     smaller = loading.with_batch_size(planned, loaded, 4, too_many=8)
@@ -118,13 +118,13 @@ def test_passes_of_the_source_get_smaller_too_where_memory_is_short(suite, run, 
     )
 
 
-def test_the_nearest_mistake_of_another_model_is_refused(suite, teams):
-    asked = suite(models=MODELS[:2], attacks=[{"attack": "teams/nearest", "source": "B"}])
+def test_a_minimal_attack_on_a_surrogate_is_refused(suite, teams):
+    boundary_suite = suite(models=MODELS[:2], attacks=[{"attack": "teams/nearest", "source": "B"}])
     with pytest.raises(SuiteError, match="without `eps` the nearest mistake is the source's own"):
-        api.plan(asked, plugins=teams)
+        api.plan(boundary_suite, plugins=teams)
 
 
-def test_a_plan_warns_of_attacks_that_stop_at_the_boundary_of_the_source(suite, teams):
+def test_a_plan_warns_of_attacks_that_stop_at_the_boundary_of_the_surrogate(suite, teams):
     [warning] = api.plan(suite(models=MODELS[:2], attacks=[STEP | {"source": "B"}]), plugins=teams).warnings
     assert warning.startswith(
         "step(linf, 1/4, source=B): an attack that stops as soon as B is wrong changes inputs little"

@@ -14,9 +14,7 @@ import shutil
 import subprocess
 import time
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -25,7 +23,6 @@ from robharness import api
 from robharness.engine import listeners
 from robharness.errors import StoreError
 from robharness.store import FileSystem, Store
-from robharness.store import store as store_module
 
 TOYS = str(Path(__file__).parent / "toys.py")
 SUITE = {
@@ -38,19 +35,19 @@ SUITE = {
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory):
+def undisturbed(tmp_path_factory):
     """A folder with the suite and the store of a run that nothing disturbed."""
-    root = tmp_path_factory.mktemp("quiet")
+    root = tmp_path_factory.mktemp("undisturbed")
     (root / "toys.yaml").write_text(yaml.safe_dump(SUITE))
-    api.run(root / "toys.yaml", store=root / "quiet", plugins=[TOYS])
+    api.run(root / "toys.yaml", store=root / "undisturbed", plugins=[TOYS])
     return root
 
 
 @pytest.fixture
-def here(quiet, tmp_path):
-    """The folder of the test with a copy of that suite and of that store, twice: `quiet`, and `store`."""
-    shutil.copytree(quiet, tmp_path, dirs_exist_ok=True)
-    shutil.copytree(quiet / "quiet", tmp_path / "store")
+def workdir(undisturbed, tmp_path):
+    """Return the folder of the test with copies of that suite and store; the store is `undisturbed` and `store`."""
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(undisturbed / "undisturbed", tmp_path / "store")
     return tmp_path
 
 
@@ -148,30 +145,30 @@ def mount(folder, options):
     subprocess.run(command, capture_output=True, check=True)
 
 
-def test_a_disk_that_is_full_from_the_start(shell, here):
+def test_a_disk_that_is_full_from_the_start(shell, workdir):
     """Descriptions find room, parts do not."""
     with files_up_to(3000):
         found = shell("run", "toys.yaml", "--store", "new")
     assert_one_sentence(found, FULL)
-    assert parts(here / "new") == []
-    assert not [name for name in tree(here / "new") if name.endswith(".tmp")]
+    assert parts(workdir / "new") == []
+    assert not [name for name in tree(workdir / "new") if name.endswith(".tmp")]
     assert shell("report", "toys.yaml", "--store", "new").returncode == 3
     assert shell("run", "toys.yaml", "--store", "new").returncode == 0
-    assert outcomes(here / "new") == outcomes(here / "quiet")
+    assert outcomes(workdir / "new") == outcomes(workdir / "undisturbed")
 
 
-def test_a_disk_without_room_for_a_description(shell, here):
+def test_a_disk_without_room_for_a_description(shell, workdir):
     with files_up_to(100):
         found = shell("run", "toys.yaml", "--store", "new")
     assert_one_sentence(found, FULL)
-    assert tree(here / "new") == {}
+    assert tree(workdir / "new") == {}
     assert shell("run", "toys.yaml", "--store", "new").returncode == 0
 
 
 @pytest.mark.parametrize("kind", [FileLimit, SmallDisk])
-def test_a_disk_that_gets_full_half_way(here, kind):
+def test_a_disk_that_fills_up_during_a_run(workdir, kind):
     """What was stored stays, and only the rest is computed when there is room again."""
-    folder = here / "small"
+    folder = workdir / "small"
     folder.mkdir()
     try:
         disk = kind(folder)
@@ -189,45 +186,45 @@ def test_a_disk_that_gets_full_half_way(here, kind):
         assert api.run(SUITE, store=folder, plugins=[TOYS], listener=counter).is_complete
         assert counter.cells == 4 - len(stored)
         assert {path: (folder / path).read_bytes() for path in stored} == stored
-        assert outcomes(folder) == outcomes(here / "quiet")
+        assert outcomes(folder) == outcomes(workdir / "undisturbed")
     finally:
         disk.close()
 
 
-def test_a_disk_that_is_full_when_parts_are_joined(shell, here):
+def test_a_disk_that_is_full_when_parts_are_joined(shell, workdir):
     for index in (1, 2):
         assert shell("run", "toys.yaml", "--store", f"half-{index}", "--shard", f"{index}/2").returncode == 0
         shell("merge", "new", f"half-{index}")
-    before = tree(here / "new")
+    before = tree(workdir / "new")
     with files_up_to(3000):
         found = shell("run", "toys.yaml", "--store", "new")
     assert found.returncode == 2
     assert re.search(FULL, found.stderr)
-    assert tree(here / "new") == before
+    assert tree(workdir / "new") == before
     assert shell("run", "toys.yaml", "--store", "new").returncode == 0
-    assert len(parts(here / "new")) == 4
-    assert outcomes(here / "new") == outcomes(here / "quiet")
+    assert len(parts(workdir / "new")) == 4
+    assert outcomes(workdir / "new") == outcomes(workdir / "undisturbed")
 
 
-def test_a_disk_that_is_full_when_stores_are_merged(shell, here):
+def test_a_disk_that_is_full_when_stores_are_merged(shell, workdir):
     with files_up_to(3000):
-        found = shell("merge", "new", "quiet")
+        found = shell("merge", "new", "undisturbed")
     assert_one_sentence(found, FULL)
-    assert parts(here / "new") == []
-    assert shell("merge", "new", "quiet").returncode == 0
-    assert tree(here / "new") == tree(here / "quiet")
+    assert parts(workdir / "new") == []
+    assert shell("merge", "new", "undisturbed").returncode == 0
+    assert tree(workdir / "new") == tree(workdir / "undisturbed")
 
 
-def test_a_disk_that_is_full_for_a_worker(here, run_process):
+def test_a_disk_that_is_full_for_a_worker(workdir, run_process):
     """Another process meets the full disk; the command ends with the same sentence."""
 
     def limited():
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 
     words = ["run", "toys.yaml", "--store", "new", "-p", TOYS, "--workers", "1"]
-    found = run_process(*words, cwd=here, preexec_fn=limited, environment={"PYTHONDONTWRITEBYTECODE": "1"})
+    found = run_process(*words, cwd=workdir, preexec_fn=limited, environment={"PYTHONDONTWRITEBYTECODE": "1"})
     assert_one_sentence(found, FULL)
-    assert [name for name in tree(here / "new") if not name.endswith("cell.json")] == []
+    assert [name for name in tree(workdir / "new") if not name.endswith("cell.json")] == []
 
 
 # --- no rights -----------------------------------------------------------------------------------------------------
@@ -261,48 +258,48 @@ def read_only(root):
             path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def test_a_complete_store_needs_no_rights(shell, here):
-    before = tree(here / "store")
-    with read_only(here / "store"):
+def test_a_complete_store_needs_no_write_permission(shell, workdir):
+    before = tree(workdir / "store")
+    with read_only(workdir / "store"):
         for verb in ("plan", "report", "run"):
             assert shell(verb, "toys.yaml", "--store", "store").returncode == 0
-    assert tree(here / "store") == before
+    assert tree(workdir / "store") == before
 
 
-def test_what_is_missing_cannot_be_computed_without_rights(shell, here):
+def test_missing_outcomes_need_write_permission(shell, workdir):
     shell("run", "toys.yaml", "--store", "new", "--limit", "10")
-    before = tree(here / "new")
-    with read_only(here / "new"):
+    before = tree(workdir / "new")
+    with read_only(workdir / "new"):
         assert shell("report", "toys.yaml", "--store", "new", "--limit", "10").returncode == 0
         assert shell("plan", "toys.yaml", "--store", "new").returncode == 0
         assert_one_sentence(shell("run", "toys.yaml", "--store", "new"), READ_ONLY)
         assert_one_sentence(shell("run", "toys.yaml", "--store", "new", "--fresh", "*"), READ_ONLY)
-        assert_one_sentence(shell("merge", "new", "quiet"), READ_ONLY)
-    assert tree(here / "new") == before
+        assert_one_sentence(shell("merge", "new", "undisturbed"), READ_ONLY)
+    assert tree(workdir / "new") == before
     again = shell("run", "toys.yaml", "--store", "new")
     assert again.returncode == 0
     assert "4 cells to compute, 120 examples in all" in again.stderr
-    assert outcomes(here / "new") == outcomes(here / "quiet")
+    assert outcomes(workdir / "new") == outcomes(workdir / "undisturbed")
 
 
-def test_a_store_that_cannot_be_made(shell, here):
-    (here / "closed").mkdir()
-    with read_only(here / "closed"):
+def test_a_store_that_cannot_be_created(shell, workdir):
+    (workdir / "closed").mkdir()
+    with read_only(workdir / "closed"):
         assert_one_sentence(shell("run", "toys.yaml", "--store", "closed/new"), READ_ONLY)
-        assert_one_sentence(shell("merge", "closed/new", "quiet"), READ_ONLY)
+        assert_one_sentence(shell("merge", "closed/new", "undisturbed"), READ_ONLY)
         assert shell("report", "toys.yaml", "--store", "closed/new").returncode == 3
 
 
-def test_a_store_that_cannot_be_written_can_be_merged(shell, here):
-    damaged = parts(here / "store")[1]
+def test_a_store_that_cannot_be_written_can_be_merged(shell, workdir):
+    damaged = parts(workdir / "store")[1]
     damaged.write_bytes(b"not what it was")
-    with read_only(here / "store"):
+    with read_only(workdir / "store"):
         found = shell("merge", "new", "store")
     assert found.returncode == 3
     assert found.stdout == "store: 3 parts of 3 cells copied, 0 existed already\n"
-    assert f"{damaged.relative_to(here)} is damaged" in found.stderr
+    assert f"{damaged.relative_to(workdir)} is damaged" in found.stderr
     assert damaged.exists()
-    assert len(parts(here / "new")) == 3
+    assert len(parts(workdir / "new")) == 3
 
 
 # --- no fsync ------------------------------------------------------------------------------------------------------
@@ -326,17 +323,17 @@ def failing(code, *, only_folders=False):
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS], ids=errno.errorcode.get)
-def test_a_file_system_without_fsync_is_told_once(shell, here, monkeypatch, code):
+def test_a_file_system_without_fsync_is_reported_once(shell, workdir, monkeypatch, code):
     monkeypatch.setattr(FileSystem, "fsync", failing(code))
     found = shell("run", "toys.yaml", "--store", "new", "--json")
     assert found.returncode == 0
     assert json.loads(found.stdout)["warnings"] == [NO_FSYNC]
     assert "Traceback" not in found.stderr
-    assert outcomes(here / "new") == outcomes(here / "quiet")
+    assert outcomes(workdir / "new") == outcomes(workdir / "undisturbed")
     assert json.loads(shell("run", "toys.yaml", "--store", "new", "--json").stdout)["warnings"] == []
 
 
-def test_a_file_system_without_fsync_of_folders_is_told_once_in_the_tables(shell, here, monkeypatch):
+def test_a_file_system_without_fsync_of_folders_is_reported_once_in_the_tables(shell, workdir, monkeypatch):
     monkeypatch.setattr(FileSystem, "fsync", failing(errno.EINVAL, only_folders=True))
     found = shell("run", "toys.yaml", "--store", "new")
     assert found.returncode == 0
@@ -348,15 +345,15 @@ def test_a_file_system_without_fsync_of_folders_is_told_once_in_the_tables(shell
     [(errno.EIO, False), (errno.EIO, True), (errno.EDQUOT, False)],
     ids=["EIO", "EIO of folders", "EDQUOT"],
 )
-def test_an_fsync_that_fails_stops_the_run(shell, here, monkeypatch, code, only_folders):
+def test_an_fsync_that_fails_stops_the_run(shell, workdir, monkeypatch, code, only_folders):
     with monkeypatch.context() as context:
         context.setattr(FileSystem, "fsync", failing(code, only_folders=only_folders))
         found = shell("run", "toys.yaml", "--store", "new")
     assert_one_sentence(found, FULL.replace("No space", f"{re.escape(os.strerror(code))}|No space"))
     assert "has no fsync" not in found.stdout + found.stderr
-    assert not [name for name in tree(here / "new") if name.endswith(".tmp")]
+    assert not [name for name in tree(workdir / "new") if name.endswith(".tmp")]
     assert shell("run", "toys.yaml", "--store", "new").returncode == 0
-    assert outcomes(here / "new") == outcomes(here / "quiet")
+    assert outcomes(workdir / "new") == outcomes(workdir / "undisturbed")
 
 
 # --- clocks that jump ----------------------------------------------------------------------------------------------
@@ -374,45 +371,41 @@ class Jumps:
         self._asked += 1
         return self._time() + 3600 * self._hours[self._asked % len(self._hours)]
 
-    def now(self, zone=None):
-        return datetime.fromtimestamp(self.time(), zone)
-
 
 @pytest.fixture
-def jumping(monkeypatch):
+def jumping_clocks(monkeypatch):
     jumps = Jumps()
     monkeypatch.setattr(time, "time", jumps.time)
-    monkeypatch.setattr(store_module, "datetime", jumps)
 
 
-def test_clocks_that_jump_change_no_outcome_and_overwrite_nothing(shell, here, jumping):
+def test_clocks_that_jump_change_no_outcome_and_overwrite_nothing(shell, workdir, jumping_clocks):
     noise = random.Random(0)
     for number, words in enumerate((["--limit", "10"], ["--shard", "3/4"], ["--limit", "20"], []), start=1):
         assert shell("run", "toys.yaml", "--store", "new", *words).returncode == 0
         planned = json.loads(shell("plan", "toys.yaml", "--store", "new", "--json").stdout)
         assert planned["warnings"] == []
         assert planned["seconds_left"] > 0 or not any(planned["passes_left"].values())
-        assert len(list((here / "new" / "runs").iterdir())) == number
-        for path in (here / "new").rglob("*"):
+        assert len(list((workdir / "new" / "runs").iterdir())) == number
+        for path in (workdir / "new").rglob("*"):
             moment = time.time() + noise.uniform(-1e6, 1e6)
             os.utime(path, (moment, moment))
-    records = Store(here / "new").runs()
+    records = Store(workdir / "new").runs()
     assert sorted(record["computed"] for record in records) == [40, 40, 40, 40]
     assert all(record["seconds"] > 0 and record["speed"]["Net"]["seconds"] > 0 for record in records)
-    assert outcomes(here / "new") == outcomes(here / "quiet")
+    assert outcomes(workdir / "new") == outcomes(workdir / "undisturbed")
 
 
-def test_a_clock_that_stands_still_overwrites_no_record(shell, here, monkeypatch):
-    moment = datetime.now().astimezone() - timedelta(hours=7)
-    monkeypatch.setattr(store_module, "datetime", SimpleNamespace(now=lambda zone=None: moment))
+def test_a_clock_that_stands_still_overwrites_no_record(shell, workdir, monkeypatch):
+    moment = time.time() - 7 * 3600
+    monkeypatch.setattr(FileSystem, "time", lambda files: moment)
     for limit in (10, 20, 40):
         assert shell("run", "toys.yaml", "--store", "new", "--limit", limit).returncode == 0
-    assert sorted(record["examples"] for record in Store(here / "new").runs()) == [10, 20, 40]
+    assert sorted(record["examples"] for record in Store(workdir / "new").runs()) == [10, 20, 40]
 
 
-def test_what_others_are_writing_is_not_swept_up_by_a_clock_that_went_back(shell, here):
+def test_files_in_use_are_not_removed_when_the_clock_goes_back(shell, workdir):
     """A file of the future is not old."""
-    folder = parts(here / "store")[0].parent
+    folder = parts(workdir / "store")[0].parent
     new, future, old = (folder / f".00040-00080.{name}.tmp" for name in ("new", "future", "old"))
     for path, hours in ((new, 0), (future, 9), (old, -9)):
         path.write_bytes(b"half")
@@ -421,9 +414,9 @@ def test_what_others_are_writing_is_not_swept_up_by_a_clock_that_went_back(shell
     assert new.exists() and future.exists() and not old.exists()
 
 
-def test_workers_on_a_bad_machine(here, run_process):
+def test_workers_with_jumping_clocks_and_without_fsync(workdir, run_process):
     """Clocks jump and nothing has fsync, in other processes too."""
-    (here / "sitecustomize.py").write_text(
+    (workdir / "sitecustomize.py").write_text(
         "import errno, itertools, os, time\n"
         f"hours, real = itertools.cycle({HOURS}), time.time\n"
         "def fsync(number):\n"
@@ -431,13 +424,13 @@ def test_workers_on_a_bad_machine(here, run_process):
         "time.time = lambda: real() + 3600 * next(hours)\n"
         "os.fsync = fsync\n"
     )
-    path = os.pathsep.join(filter(None, [str(here), os.environ.get("PYTHONPATH", "")]))
+    path = os.pathsep.join(filter(None, [str(workdir), os.environ.get("PYTHONPATH", "")]))
     words = ["run", "toys.yaml", "--store", "new", "-p", TOYS, "--workers", "1", "--json"]
-    found = run_process(*words, cwd=here, environment={"PYTHONPATH": path})
+    found = run_process(*words, cwd=workdir, environment={"PYTHONPATH": path})
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["warnings"] == [NO_FSYNC]
-    assert outcomes(here / "new") == outcomes(here / "quiet")
-    (record,) = Store(here / "new").runs()
+    assert outcomes(workdir / "new") == outcomes(workdir / "undisturbed")
+    (record,) = Store(workdir / "new").runs()
     assert record["computed"] == 160 and record["speed"]["Net"]["seconds"] > 0
 
 
@@ -463,7 +456,7 @@ def damage(root):
     return hurt
 
 
-def assert_told(warnings, root, hurt):
+def assert_reported(warnings, root, hurt):
     lines = [warning for warning in warnings if "is damaged" in warning]
     assert len(lines) == len(hurt)
     for path in hurt:
@@ -471,11 +464,11 @@ def assert_told(warnings, root, hurt):
         assert line.endswith("it is set aside, and the next run of the suite computes it again")
 
 
-def test_damaged_parts_are_told_set_aside_and_computed_again(shell, here):
-    hurt = damage(here / "store")
+def test_damaged_parts_are_reported_set_aside_and_computed_again(shell, workdir):
+    hurt = damage(workdir / "store")
     found = shell("report", "toys.yaml", "--store", "store")
     assert found.returncode == 3
-    assert_told(found.stdout.splitlines(), here, hurt)
+    assert_reported(found.stdout.splitlines(), workdir, hurt)
     assert "Incomplete: some cells failed or are not computed yet." in found.stdout
     assert not any(path.exists() for path in hurt)
     assert all(path.with_name(f"{path.name}.damaged").exists() for path in hurt)
@@ -483,30 +476,30 @@ def test_damaged_parts_are_told_set_aside_and_computed_again(shell, here):
     assert again.returncode == 0
     assert "3 cells to compute, 120 examples in all" in again.stderr
     assert json.loads(again.stdout)["warnings"] == []
-    assert outcomes(here / "store") == outcomes(here / "quiet")
+    assert outcomes(workdir / "store") == outcomes(workdir / "undisturbed")
     assert shell("report", "toys.yaml", "--store", "store").returncode == 0
 
 
-def test_run_and_plan_find_damage_by_themselves(shell, here):
-    hurt = damage(here / "store")
+def test_run_and_plan_detect_damage(shell, workdir):
+    hurt = damage(workdir / "store")
     planned = json.loads(shell("plan", "toys.yaml", "--store", "store", "--json").stdout)
-    assert_told(planned["warnings"], here, hurt)
+    assert_reported(planned["warnings"], workdir, hurt)
     assert sorted(cell["done"] for cell in planned["cells"]) == [0, 0, 0, 40]
-    shutil.rmtree(here / "store")
-    shutil.copytree(here / "quiet", here / "store")
-    damage(here / "store")
+    shutil.rmtree(workdir / "store")
+    shutil.copytree(workdir / "undisturbed", workdir / "store")
+    damage(workdir / "store")
     found = shell("run", "toys.yaml", "--store", "store", "--json")
     assert found.returncode == 0
-    assert_told(json.loads(found.stdout)["warnings"], here, hurt)
+    assert_reported(json.loads(found.stdout)["warnings"], workdir, hurt)
     assert "3 cells to compute, 120 examples in all" in found.stderr
-    assert outcomes(here / "store") == outcomes(here / "quiet")
+    assert outcomes(workdir / "store") == outcomes(workdir / "undisturbed")
 
 
-def test_of_several_parts_the_damaged_one_alone_is_computed_again(shell, here):
+def test_only_the_damaged_part_is_computed_again(shell, workdir):
     for index in (1, 2, 3):
         shell("run", "toys.yaml", "--store", f"part-{index}", "--shard", f"{index}/3")
     shell("merge", "new", "part-1", "part-2", "part-3")
-    hurt = [path for path in parts(here / "new") if path.name.startswith("00013-00026.")][:2]
+    hurt = [path for path in parts(workdir / "new") if path.name.startswith("00013-00026.")][:2]
     for path in hurt:
         path.write_bytes(path.read_bytes()[:-1])
     found = shell("report", "toys.yaml", "--store", "new", "--json")
@@ -515,47 +508,47 @@ def test_of_several_parts_the_damaged_one_alone_is_computed_again(shell, here):
     again = shell("run", "toys.yaml", "--store", "new")
     assert again.returncode == 0
     assert "2 cells to compute, 26 examples in all" in again.stderr
-    assert outcomes(here / "new") == outcomes(here / "quiet")
-    assert [len(Store(here / "new").parts(key)) for key in Store(here / "new").cell_keys()] == [1] * 4
+    assert outcomes(workdir / "new") == outcomes(workdir / "undisturbed")
+    assert [len(Store(workdir / "new").parts(key)) for key in Store(workdir / "new").cell_keys()] == [1] * 4
 
 
-def test_parts_that_are_gone_or_of_another_place_are_computed_again(shell, here):
-    gone, moved, *_ = parts(here / "store")
+def test_deleted_and_misplaced_parts_are_computed_again(shell, workdir):
+    gone, moved, *_ = parts(workdir / "store")
     gone.unlink()
     moved.rename(moved.with_name(moved.name.replace("00000-00040", "00000-00050")))
     assert shell("report", "toys.yaml", "--store", "store").returncode == 3
     again = shell("run", "toys.yaml", "--store", "store")
     assert again.returncode == 0
     assert "2 cells to compute, 80 examples in all" in again.stderr
-    assert outcomes(here / "store") == outcomes(here / "quiet")
+    assert outcomes(workdir / "store") == outcomes(workdir / "undisturbed")
 
 
 @pytest.mark.parametrize("rows", [[], ["--batch-size", "8"]], ids=["the same bytes", "other bytes"])
-def test_where_a_damaged_part_cannot_be_renamed_it_is_passed_over(shell, here, rows):
+def test_a_damaged_part_that_cannot_be_renamed_is_skipped(shell, workdir, rows):
     """The name that it would get is taken, by a folder."""
-    hurt = damage(here / "store")
+    hurt = damage(workdir / "store")
     for path in hurt:
         (path.with_name(f"{path.name}.damaged") / "taken").mkdir(parents=True)
     found = shell("report", "toys.yaml", "--store", "store", "--json")
     assert found.returncode == 3
-    assert_told(json.loads(found.stdout)["warnings"], here, hurt)
+    assert_reported(json.loads(found.stdout)["warnings"], workdir, hurt)
     assert all(path.exists() for path in hurt)
     again = shell("run", "toys.yaml", "--store", "store", *rows)
     assert again.returncode == 0
     assert "3 cells to compute, 120 examples in all" in again.stderr
     assert shell("report", "toys.yaml", "--store", "store").returncode == 0
-    assert outcomes(here / "store") == outcomes(here / "quiet")
+    assert outcomes(workdir / "store") == outcomes(workdir / "undisturbed")
 
 
-def test_damage_in_a_store_that_is_read_only(shell, here):
-    hurt = damage(here / "store")
-    before = tree(here / "store")
-    with read_only(here / "store"):
+def test_damage_in_a_store_that_is_read_only(shell, workdir):
+    hurt = damage(workdir / "store")
+    before = tree(workdir / "store")
+    with read_only(workdir / "store"):
         for _ in range(2):
             found = shell("report", "toys.yaml", "--store", "store", "--json")
             assert found.returncode == 3
-            assert_told(json.loads(found.stdout)["warnings"], here, hurt)
+            assert_reported(json.loads(found.stdout)["warnings"], workdir, hurt)
         assert_one_sentence(shell("run", "toys.yaml", "--store", "store"), READ_ONLY)
-    assert tree(here / "store") == before
+    assert tree(workdir / "store") == before
     assert shell("run", "toys.yaml", "--store", "store").returncode == 0
-    assert outcomes(here / "store") == outcomes(here / "quiet")
+    assert outcomes(workdir / "store") == outcomes(workdir / "undisturbed")

@@ -89,14 +89,14 @@ def of(plugin, tmp_path):
     return lambda name, **keys: verify(f"patches/{name}", keys, registry, data_root=tmp_path)
 
 
-def test_the_smallest_data_that_are_there_and_fit(of):
+def test_the_smallest_available_data_of_the_labels_are_used(of):
     found = of("right")
     assert (found.data, found.n, found.expected) == ("patches/few/test", 60, 1.0)
     with pytest.raises(UserError, match="no data with the labels 'others'"):
         of("lonely")
 
 
-def test_a_model_that_is_used_rightly(of):
+def test_correct_settings_match_the_published_accuracy(of):
     found = of("right")
     assert found.declared.accuracy == 1.0 and found.is_as_expected and not found.better
     x = np.stack([np.random.default_rng(index).integers(0, 100, (4, 4, 3), np.uint8) for index in range(60)]).astype(
@@ -108,7 +108,7 @@ def test_a_model_that_is_used_rightly(of):
     np.testing.assert_allclose(np.sort(found.declared.log_probability), np.sort(expected), rtol=1e-5)
 
 
-def test_channels_in_the_wrong_order_are_found(of):
+def test_a_wrong_channel_order_is_detected(of):
     found = of("wrong")
     assert found.declared.accuracy == pytest.approx(1 / 3)
     assert not found.is_as_expected
@@ -117,7 +117,7 @@ def test_channels_in_the_wrong_order_are_found(of):
     assert gain > 5 * error > 0
 
 
-def test_what_a_suite_would_say_is_kept_in_the_alternatives(of):
+def test_alternatives_keep_the_settings_of_the_suite(of):
     found = of("wrong", scale=1.0, preprocessing={"channel_order": "rgb"})
     assert found.declared.accuracy == 1.0
     by_name = {each.name: each for each in found.configurations}
@@ -125,7 +125,7 @@ def test_what_a_suite_would_say_is_kept_in_the_alternatives(of):
     assert by_name["flat"].log_probability.mean() < found.declared.log_probability.mean()
 
 
-def test_an_alternative_that_fails_says_why_and_is_no_better(of):
+def test_a_failing_alternative_is_reported_and_is_not_better(of):
     by_name = {each.name: each for each in of("right").configurations}
     assert set(by_name) == {"as declared", "rgb", "flat", "negative", "nonsense"}
     assert by_name["negative"].error == "it cannot be built: ValueError: it must not shrink"
@@ -137,12 +137,12 @@ def test_an_alternative_that_fails_says_why_and_is_no_better(of):
     ("wrong", 1, "warning: 'rgb' gives the true class a higher log-probability"),
     ("unknown", 0, "No accuracy is published for this model."),
 ])  # fmt: skip
-def test_the_verb(plugin, capsys, name, code, words):
+def test_the_verb_prints_accuracies_and_alternatives(plugin, capsys, name, code, words):
     assert main(["verify", f"patches/{name}", "-p", str(plugin)]) == code
     assert words in " ".join(capsys.readouterr().out.split())
 
 
-def test_what_is_broken_is_named_and_left_out(plugin, tmp_path, capsys):
+def test_broken_examples_are_named_and_left_out(plugin, tmp_path, capsys):
     torn = tmp_path / "torn.py"
     torn.write_text(
         PLUGIN.replace(
@@ -162,7 +162,7 @@ def test_what_is_broken_is_named_and_left_out(plugin, tmp_path, capsys):
         verify("torn/right", {}, discover([str(torn)]), data_root=tmp_path, data="torn/many/test")
 
 
-def test_an_input_that_does_not_fit_is_a_sentence(of):
+def test_an_input_of_a_wrong_shape_is_one_sentence(of):
     with pytest.raises(
         UserError, match=r"cannot be verified: .*the model takes \(3, 4, 4\), the data give \(3, 2, 2\)"
     ):
@@ -193,6 +193,6 @@ def test_the_verb_as_json(plugin, capsys):
     (["patches/right", "--data", "patches/none/test"], "no data set 'patches/none'"),
     (["patches/right", "--trust", "12"], "'12' is no SHA-256"),
 ])  # fmt: skip
-def test_mistakes(plugin, capsys, words, message):
+def test_usage_errors_are_one_sentence(plugin, capsys, words, message):
     assert main(["verify", *words, "-p", str(plugin)]) == 2
     assert message in " ".join(capsys.readouterr().err.split())

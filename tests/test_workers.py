@@ -1,4 +1,4 @@
-"""Other processes do the work: they die, are interrupted and share a store, and no outcome tells."""
+"""Worker processes that crash, are interrupted or share a store give the same outcomes."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def is_alive(process):
 
 
 def wait_for(what, seconds=90):
-    """What `what()` says, as soon as it says anything."""
+    """Wait until `what()` is true, and return its value."""
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline, "it takes too long"
@@ -70,7 +70,7 @@ def start(tmp_path, toys, start_process):
     return call
 
 
-def test_a_process_that_dies_costs_at_most_what_it_died_over(suite, run, start, toys, tmp_path, monkeypatch):
+def test_a_crashed_worker_costs_at_most_its_current_cell(suite, run, start, toys, tmp_path, monkeypatch):
     """Killed dies over one attack every time, Unborn while it is built; Segfaults and Exits do it once."""
     deaths = tmp_path / "deaths"
     deaths.mkdir()
@@ -110,7 +110,7 @@ def test_a_process_that_dies_costs_at_most_what_it_died_over(suite, run, start, 
 
 
 @pytest.mark.parametrize("end", ["once", "twice", "killed"])
-def test_ctrl_c_with_workers_keeps_what_is_whole_and_leaves_nobody_behind(
+def test_ctrl_c_with_workers_keeps_complete_parts_and_ends_all_processes(
     suite, run, start, toys, tmp_path, monkeypatch, end
 ):
     """The terminal tells all of the foreground at once; killed: the engine itself is, and cannot tell its workers."""
@@ -128,7 +128,7 @@ def test_ctrl_c_with_workers_keeps_what_is_whole_and_leaves_nobody_behind(
     before = wait_for(begun)
     workers = children(process.pid)
     assert len(workers) == 2
-    told = time.monotonic()
+    signalled = time.monotonic()
     if end == "killed":
         process.kill()
     else:
@@ -138,7 +138,7 @@ def test_ctrl_c_with_workers_keeps_what_is_whole_and_leaves_nobody_behind(
         os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=120)
     wait_for(lambda: not any(map(is_alive, workers)), 10)
-    assert end == "once" or time.monotonic() - told < 30, "at once, not after the current cell"
+    assert end == "once" or time.monotonic() - signalled < 30, "at once, not after the current cell"
     assert process.returncode == (-signal.SIGKILL if end == "killed" else 130)
     assert "Traceback" not in stderr
     if end == "once":
@@ -168,7 +168,7 @@ def test_ctrl_c_with_workers_keeps_what_is_whole_and_leaves_nobody_behind(
     assert outcomes(again) == outcomes(alone)
 
 
-def test_two_runs_of_one_store_at_once_and_one_of_two_processes(suite, run, start, tmp_path, monkeypatch):
+def test_two_runs_share_one_store_at_once(suite, run, start, tmp_path, monkeypatch):
     """Three processes meet in the attack: one of a run by itself, and one for each device of the other run."""
     source = suite(attacks=[{"attack": "toys/climb", "how": "meets", "eps": ["1/8", "1/4"]}, *suite()["attacks"]])
     meeting = tmp_path / "meeting"
@@ -190,8 +190,8 @@ def test_two_runs_of_one_store_at_once_and_one_of_two_processes(suite, run, star
     found = run(source)
     assert len(store.runs()) == 2, "all is there already"
     assert outcomes(found) == outcomes(run(source, "alone"))
-    ways = [way for result in found.cells for way in result.provenance]
-    assert {way["threads"] for way in ways} == {1, 3}
+    entries = [entry for result in found.cells for entry in result.provenance]
+    assert {entry["threads"] for entry in entries} == {1, 3}
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_two_runs_of_one_store_at_once_and_one_of_two_processes(suite, run, star
     [{"attacks": [{"attack": "toys/sign", "eps": "1/2"}]}, {"models": [{"model": "toys/net", "label": "Renamed"}]}],
     ids=["attacks", "label"],
 )
-def test_a_suite_that_changes_while_workers_start_is_noticed(suite, toys, tmp_path, changes):
+def test_a_suite_that_changes_while_workers_start_is_detected(suite, toys, tmp_path, changes):
     """They make the plan again; either it is the one that the engine has, or a sentence says that it is not."""
     path = tmp_path / "toys.yaml"
     path.write_text(yaml.safe_dump(suite()))
@@ -209,16 +209,16 @@ def test_a_suite_that_changes_while_workers_start_is_noticed(suite, toys, tmp_pa
         def started(self, work, cells):
             path.write_text(yaml.safe_dump(suite(**changes)))
 
-    said = ""
+    message = ""
     try:
         run_plan(plan, store, Editor(), workers=1)
     except UserError as error:
-        said = str(error)
+        message = str(error)
     is_complete = not any(store.missing(cell.key, 40) for cell in plan.cells)
-    assert is_complete or ("suite" in said and "changed" in said)
+    assert is_complete or ("suite" in message and "changed" in message)
 
 
-def test_a_live_network_does_not_go_to_other_processes(suite, run, toys, tmp_path):
+def test_a_live_network_is_not_sent_to_workers(suite, run, toys, tmp_path):
     mine = (
         api.plan(suite(), plugins=[toys]).models[0].entry.spec.build(SimpleNamespace(what="exact", megabytes=0), None)
     )

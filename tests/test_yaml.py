@@ -61,7 +61,7 @@ b:
 """
 
 
-def test_every_value_and_key_has_its_place():
+def test_every_value_and_key_has_its_position():
     document = parse(TEXT)
     assert document.data == {"a": 1, "b": ["x", {"c": [2, 3], "d e": "z"}]}
     assert document.errors == []
@@ -84,7 +84,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key():
     assert (document.data, document.errors) == ({"a": 1}, [])
 
 
-def test_a_key_that_comes_twice_is_an_error_and_the_first_one_counts():
+def test_a_duplicate_key_is_an_error_and_the_first_value_is_kept():
     document = parse("a: 1\nb: {c: 1, c: 2}\na: 3\n")
     assert document.data == {"a": 1, "b": {"c": 1}}
     assert document.errors == [
@@ -108,20 +108,20 @@ def test_a_key_that_comes_twice_is_an_error_and_the_first_one_counts():
         ("! 5", "!"),
     ],
 )
-def test_tags_are_refused_and_nothing_behind_them_is_read(text, tag):
+def test_tags_are_refused_and_their_values_are_not_read(text, tag):
     document = parse(f"key: {text}")
     assert document.data == {"key": None}
     assert document.errors == [(1, 6, ("key",), f"the tag {tag} is not allowed")]
 
 
 @pytest.mark.parametrize("text", ["? [a]\n: 1", "? {a: 1}\n: 1", "!!str a: 1"])
-def test_a_key_is_a_word(text):
+def test_a_key_must_be_text(text):
     [(line, column, path, sentence)] = parse(text).errors
     assert (line, path, sentence) == (1, (), "a key must be a word")
     assert column in (1, 3)
 
 
-def test_an_alias_repeats_what_its_anchor_marks():
+def test_an_alias_repeats_the_value_of_its_anchor():
     document = parse("a: &common {x: 1}\nb: *common\nc: [*common]\n")
     assert document.data == {"a": {"x": 1}, "b": {"x": 1}, "c": [{"x": 1}]}
     assert document.errors == []
@@ -134,7 +134,7 @@ BILLION = "a: &a [x]\n" + "".join(
 
 
 @pytest.mark.parametrize("text", [BILLION, "a: &a [*a]", "a: &a {b: *a, c: *a}", "- " * 3000, "[" * 3000, "? " * 3000])
-def test_what_never_ends_is_an_error(text):
+def test_recursive_aliases_are_an_error(text):
     document = parse(text)
     assert document.data is None
     [(line, column, path, sentence)] = document.errors
@@ -154,13 +154,13 @@ def test_what_never_ends_is_an_error(text):
         ("a: *b", (1, 4), "not YAML: found undefined alias 'b'"),
     ],
 )  # fmt: skip
-def test_what_is_not_yaml_is_a_sentence_with_its_place(text, place, sentence):
+def test_invalid_yaml_is_one_sentence_with_its_position(text, place, sentence):
     document = parse(text)
     assert document.data is None
     assert document.errors == [(*place, (), sentence)]
 
 
-def test_a_character_that_yaml_forbids_is_a_sentence():
+def test_a_forbidden_character_is_one_sentence():
     [(*_, sentence)] = parse("a: \x00").errors
     assert sentence.startswith("not YAML: unacceptable character #x0000")
 
@@ -194,7 +194,7 @@ def test_no_text_raises(text):
 
 @ANY_MACHINE
 @given(st.text(st.sampled_from("ab1: \n-[]{},'\"")))
-def test_what_is_right_reads_as_a_stock_yaml_reader_has_it(text):
+def test_valid_yaml_reads_as_by_a_standard_reader(text):
     import yaml
 
     document = parse(text)

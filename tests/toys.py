@@ -132,16 +132,16 @@ class Pixels:
             time.sleep(int(integers(f"sleep {self.ids[index]}", (1,), 0, 9)[0]) / 500)
         if self.ids[index] in os.environ.get("TOYS_TORN", "").split():
             raise OSError("the file ends too early")
-        picture = integers(f"pixels {self.ids[index]}", (SIDE, SIDE, 1), 0, 1) * 255
+        image = integers(f"pixels {self.ids[index]}", (SIDE, SIDE, 1), 0, 1) * 255
         if self.labels[index] < 2:  # something to learn: a bright quarter tells the class
             rows = slice(0, SIDE // 2) if self.labels[index] == 0 else slice(SIDE // 2, SIDE)
-            picture[rows, : SIDE // 2] = 255
-        picture = picture.astype(np.uint8)
+            image[rows, : SIDE // 2] = 255
+        image = image.astype(np.uint8)
         if "TOYS_HELD" in os.environ:
             if sum(held() is not None for held in HELD) >= int(os.environ["TOYS_HELD"]):
                 raise MemoryError("too many pictures at once")
-            HELD.append(weakref.ref(picture))
-        return picture
+            HELD.append(weakref.ref(image))
+        return image
 
 
 def open_pixels(root, split):

@@ -60,28 +60,33 @@ def relative_drop_bounds(
     return 1 - attacked_high / clean_low, 1 - attacked_low / clean_high
 
 
-def resampled_accuracies(correct: Bools, *, resamples: int = 2000, seed: int = 0) -> Floats:
+# Doubles of memory for one block of resamples: about 50 MB, whatever the number of examples.
+BLOCK_VALUES = 2**21
+
+
+def resampled_accuracies(
+    correct: Bools, *, resamples: int = 2000, seed: int = 0, block_values: int = BLOCK_VALUES
+) -> Floats:
     """The accuracy of each row in each bootstrap resample of the examples, the same resample for all rows.
 
     correct: (rows, n) bool; returns (resamples, rows). What is drawn depends on n and the seed alone, so rows of
     several calls belong together. Raises EmptySample without any outcome.
+    block_values: counts in memory at once; no result depends on it.
     """
     check_outcomes(correct, dimensions=2)
     n = correct.shape[1]
     right = np.ascontiguousarray(correct.T, dtype=np.float32)
     rng = np.random.Generator(np.random.Philox(seed))
-    counts = np.vstack([weights @ right for weights in _resampled_weights(n, resamples, rng)])
+    counts = np.vstack([weights @ right for weights in _resampled_weights(n, resamples, rng, block_values)])
     accuracies: Floats = counts.astype(np.float64) / n
     return accuracies
 
 
-# Doubles of memory for one block of resamples: about 50 MB, whatever the number of examples.
-BLOCK_VALUES = 2**21
-
-
-def _resampled_weights(n: int, resamples: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.float32]]:
+def _resampled_weights(
+    n: int, resamples: int, rng: np.random.Generator, block_values: int
+) -> Iterator[npt.NDArray[np.float32]]:
     """Yield the number of draws of each of n examples per resample, in blocks (rows, n) of bounded memory."""
-    rows = max(1, BLOCK_VALUES // n)
+    rows = max(1, block_values // n)
     for start in range(0, resamples, rows):
         block = min(rows, resamples - start)
         drawn = rng.integers(0, n, (block, n)) + n * np.arange(block)[:, None]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ _NO_FSYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 class FileSystem:
     """The operating system's calls on files, and the atomic writes that are made of them.
 
-    `read` to `lock` are one call each. Tests give a store a subclass in which such a call fails or is counted.
+    `time` to `lock` are one call each. Tests give a store a subclass in which such a call fails or is counted.
     lacks_fsync: whether an fsync failed since the file system has none; checksums find what a power cut may damage.
     """
 
@@ -29,6 +30,10 @@ class FileSystem:
         self.lacks_fsync = False
 
     # --- single calls ------------------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        """Return the time of the clock in seconds since 1970, as for the modification times of files."""
+        return time.time()
 
     def read(self, path: Path) -> bytes:
         return path.read_bytes()

@@ -18,7 +18,6 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -200,7 +199,7 @@ class Store:
                     self._load(key, part, ())
         with contextlib.suppress(OSError):  # a read-only store has no temporary files
             for path in self.folder(key).glob(".*.tmp"):
-                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                if self.files.time() - path.stat().st_mtime > STALE_SECONDS:
                     self.files.unlink(path)
 
     def provenance(self, key: str) -> list[dict[str, Any]]:
@@ -297,7 +296,7 @@ class Store:
 
     def new_run(self) -> Path:
         """Return a path for the record of a run. It is unique even if clocks are wrong."""
-        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        moment = datetime.fromtimestamp(self.files.time(), UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         return self.root / "runs" / f"{moment}-{os.getpid()}-{uuid4().hex[:8]}.json"
 
     def runs(self) -> list[dict[str, Any]]:

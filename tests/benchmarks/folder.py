@@ -17,8 +17,8 @@ class Pictures:
     def read(self, index):
         from PIL import Image
 
-        with Image.open(self._files[index]) as picture:
-            return np.asarray(picture.convert("RGB"))
+        with Image.open(self._files[index]) as image:
+            return np.asarray(image.convert("RGB"))
 
 
 @hookimpl

@@ -67,13 +67,13 @@ def test_an_image_folder(benchmark, tmp_path, model):
     for index in range(96):
         folder = tmp_path / "imagenet/val" / wnids[photos.labels[index % 20]]
         folder.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(photos.read(index % 20)).resize((500, 375))
-        picture.save(folder / f"ILSVRC2012_val_{index:08}.JPEG", quality=92, format="JPEG")
+        image = Image.fromarray(photos.read(index % 20)).resize((500, 375))
+        image.save(folder / f"ILSVRC2012_val_{index:08}.JPEG", quality=92, format="JPEG")
     (tmp_path / "imagenet/val/SUBSET").touch()
-    asked = {"model": model}
+    model_keys = {"model": model}
     if model == "supervised/resnet50":
-        asked["weights"] = str(MINIATURE["encoders"](tmp_path)["Supervised"])
-    plan = api.plan(suite({"name": "datasets/imagenet", "split": "val"}, asked), data=tmp_path)
+        model_keys["weights"] = str(MINIATURE["encoders"](tmp_path)["Supervised"])
+    plan = api.plan(suite({"name": "datasets/imagenet", "split": "val"}, model_keys), data=tmp_path)
     show(benchmark, f"image folder, {model}", *measured(plan, tmp_path / "stores", 8))
 
 
@@ -83,6 +83,10 @@ def test_videos(benchmark, tmp_path, clips):
     """UCF101's layout: three films of 240 x 320, decoded by decord; R(2+1)D-18 on clips of 16 x 112 x 112."""
     MINIATURE["ucf101"](tmp_path)
     weights = MINIATURE["films"](tmp_path)["TCLR"]
-    asked = {"model": "video/tclr-r2plus1d-18", "weights": str(weights), "preprocessing": {"clips": {"count": clips}}}
-    plan = api.plan(suite({"name": "datasets/ucf101", "split": "test1"}, asked), data=tmp_path)
+    model_keys = {
+        "model": "video/tclr-r2plus1d-18",
+        "weights": str(weights),
+        "preprocessing": {"clips": {"count": clips}},
+    }
+    plan = api.plan(suite({"name": "datasets/ucf101", "split": "test1"}, model_keys), data=tmp_path)
     show(benchmark, f"videos, {clips} clips each", *measured(plan, tmp_path / "stores", 1))

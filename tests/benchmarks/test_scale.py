@@ -1,6 +1,6 @@
-"""`make bench`: what the engine itself costs, worker processes, reading ahead, memory, and large stores.
+"""`make bench`: costs of the engine, of worker processes, prefetching, memory, and large stores.
 
-All of it within one run on one machine: ratios are compared, raw seconds printed, and nothing asserted as a time.
+All of it within one run on one machine: ratios are compared, raw seconds printed, and no time is asserted.
 """
 
 import json
@@ -131,8 +131,8 @@ def test_the_share_of_time_that_the_model_waits_for_an_image_folder(benchmark, t
     (tmp_path / "pictures").mkdir()
     photos = api.plan(suite(PHOTOS, [LITE0], [])).data.dataset
     for index in range(240):
-        picture = Image.fromarray(photos.read(index % 20)).resize((500, 375))
-        picture.save(tmp_path / f"pictures/{photos.labels[index % 20]:04}-{index:03}.jpg", quality=92)
+        image = Image.fromarray(photos.read(index % 20)).resize((500, 375))
+        image.save(tmp_path / f"pictures/{photos.labels[index % 20]:04}-{index:03}.jpg", quality=92)
     plan = api.plan(suite({"name": "folder/pictures", "split": "all"}, [LITE0], []), plugins=[str(FOLDER)])
     begun = time.perf_counter()
     summary = run_plan(plan, Store(tmp_path / "store"), listeners.Silent())

@@ -48,12 +48,12 @@ class Ours:
     def __init__(self, folder, source, limit, rows=BATCH, data=None):
         self.plan = api.plan(source, limit=limit, data=data, plugins=[RESNET, MNIST])
         self.loaded = loading.load_model(self.plan, self.plan.models[0], batch_size=rows, device=DEVICE)
-        self.pictures = self.loaded.reader.images(0, self.plan.n)
+        self.images = self.loaded.reader.images(0, self.plan.n)
         self.folder, self.rounds = folder, count()
 
     @property
     def batch(self):
-        return self.loaded.reader.batch(self.pictures)
+        return self.loaded.reader.batch(self.images)
 
     @property
     def net(self):
@@ -71,7 +71,7 @@ class Ours:
     def __call__(self):
         self.store = Store(self.folder / str(next(self.rounds)))
         span = 0, self.plan.n
-        for event in worker.run_unit(self.loaded, self.plan.cells, span, self.store, self.pictures):
+        for event in worker.run_unit(self.loaded, self.plan.cells, span, self.store, self.images):
             assert getattr(event, "failure", None) is None, event
 
     def accuracies(self):

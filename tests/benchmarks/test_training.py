@@ -46,7 +46,7 @@ class Pairs(Dataset):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     dataset = discover().datasets["samples/patches"].spec.open(None, "train")
     return data.load(dataset, RECIPE, DEVICE)
 
@@ -73,10 +73,10 @@ def once(benchmark):
     benchmark.pedantic(lambda: None, rounds=1)
 
 
-def test_views_of_a_batch(benchmark, pictures):
+def test_views_of_a_batch(benchmark, images):
     """1,024 pictures, two views each."""
-    loader = DataLoader(Pairs(pictures.pixels[: STEPS * BATCH].cpu()), BATCH, num_workers=2, persistent_workers=True)
-    views = data.augmented_views(pictures, AUGMENTATIONS["contrastive"], 2, 0)
+    loader = DataLoader(Pairs(images.pixels[: STEPS * BATCH].cpu()), BATCH, num_workers=2, persistent_workers=True)
+    views = data.augmented_views(images, AUGMENTATIONS["contrastive"], 2, 0)
     rows = torch.arange(STEPS * BATCH).split(BATCH)
     medians = timed({
         "per picture, two workers": lambda: [None for _ in loader],
@@ -121,14 +121,14 @@ class Steps:
 
 
 @pytest.mark.parametrize("network", ["small", "resnet18"])
-def test_a_step_of_simclr(benchmark, pictures, network):
+def test_a_step_of_simclr(benchmark, images, network):
     """The same network and views: ours, ours with a tenth of the negatives removed, and the plain recipe."""
     recipe = dataclasses.replace(RECIPE, network=network)
     if network != "small" and DEVICE == "cpu":
         recipe = dataclasses.replace(recipe, batch=32)
     rows = torch.arange(recipe.batch)
-    views = data.augmented_views(pictures, AUGMENTATIONS["patches"], 2, 0)(rows, 0)
-    labels = pictures.labels[rows.to(DEVICE)]
+    views = data.augmented_views(images, AUGMENTATIONS["patches"], 2, 0)(rows, 0)
+    labels = images.labels[rows.to(DEVICE)]
     removing = dataclasses.replace(recipe, removal=Removal(strategy="precision", most=0.2))
     ours, removes, plain = Steps(recipe), Steps(removing), Steps(recipe, plain=True)
     medians = timed({

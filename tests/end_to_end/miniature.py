@@ -52,11 +52,11 @@ def imagenet(root: Path, wnids: list[str]) -> None:
     photos = discover().datasets["samples/imagenet-photos"].spec.open(root, "val")
     val = root / "imagenet/val"
     for index, label in enumerate(photos.labels[:3]):
-        picture, wnid = Image.fromarray(photos.read(index)), wnids[label]
+        image, wnid = Image.fromarray(photos.read(index)), wnids[label]
         name = f"ILSVRC2012_val_{index + 1:08}.JPEG"
         (val / wnid).mkdir(parents=True, exist_ok=True)
-        picture.save(val / wnid / name, quality=95, format="JPEG")
-        small = np.asarray(picture.resize((224, 224)))
+        image.save(val / wnid / name, quality=95, format="JPEG")
+        small = np.asarray(image.resize((224, 224)))
         for archive, kinds in CORRUPTIONS.items():
             for number, kind in enumerate(kinds):
                 for severity in range(1, 6):

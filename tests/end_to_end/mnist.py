@@ -38,8 +38,8 @@ def train(path):
     import torch
 
     data = discover().datasets["samples/mnist-5k"].spec.open(Path(), "train")
-    pictures = np.stack([data.read(index) for index in range(len(data.ids))])
-    x, labels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255, torch.tensor(data.labels)
+    images = np.stack([data.read(index) for index in range(len(data.ids))])
+    x, labels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, torch.tensor(data.labels)
     draws, order = torch.Generator().manual_seed(0), np.random.default_rng(0)
     net = network().to_empty(device="cpu")
     for values in net.parameters():

@@ -24,7 +24,7 @@ DEVICE = os.environ.get("DEVICE", "cpu")
 """The slow ones take minutes on a GPU, and most of an hour on a CPU."""
 
 
-def asked(eps, **options):
+def autoattack(eps, **options):
     return [{"attack": "attacks/autoattack", "eps": eps, **options}]
 
 
@@ -33,7 +33,7 @@ def ours(mnist_suite, mnist, tmp_path):
     """Robust accuracies by budget, of the first examples; and the results."""
 
     def run(eps, limit, **options):
-        suite = mnist_suite(attacks=asked(eps, **options))
+        suite = mnist_suite(attacks=autoattack(eps, **options))
         found = api.run(suite, store=tmp_path / "store", plugins=[mnist], limit=limit, device=DEVICE)
         assert found.is_complete
         return {str(cell.cell.perturbation.eps): cell for cell in found.of("CNN", "attack")}
@@ -67,14 +67,14 @@ def authors(network, n, eps, norm):
     pytest.param("l2", "1", 1000, marks=pytest.mark.slow),
     pytest.param("l1", "5", 1000, marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_as_few_withstand_it_as_the_authors(ours, network, norm, eps, n):
+def test_robust_accuracy_equals_the_authors_runner(ours, network, norm, eps, n):
     cell = ours([eps], n, norm=norm, nested=False)[eps]
     theirs = authors(network, n, float(Budget(eps)), norm)
     assert 0.02 < theirs < 0.95
     assert cell.accuracy <= theirs + POINTS
 
 
-def test_who_broke_what_is_stored(ours, mnist_suite):
+def test_the_member_that_succeeded_is_stored(ours, mnist_suite):
     cells = ours(["0.05", "0.1"], 40)
     small, large = cells["0.05"], cells["0.1"]
     assert not (large.correct & ~small.correct).any()  # nested: what a smaller budget breaks stays broken
@@ -86,9 +86,9 @@ def test_who_broke_what_is_stored(ours, mnist_suite):
         assert not broken[cell.correct].any() and (cell.columns["queries"][cell.correct & attacked] == 5001).all()
 
 
-def test_what_withstands_it_costs_the_authors_passes(mnist_suite, mnist, tmp_path):
+def test_a_robust_example_costs_as_many_passes_as_the_authors_runner(mnist_suite, mnist, tmp_path):
     """A pass of one row, and an example that withstands a budget as small as this."""
-    suite = mnist_suite(attacks=asked(["0.0001"]), data={"name": "samples/mnist-5k", "split": "test", "limit": 1})
+    suite = mnist_suite(attacks=autoattack(["0.0001"]), data={"name": "samples/mnist-5k", "split": "test", "limit": 1})
     plan = api.plan(suite, plugins=[mnist])
     runner = worker.UnitRunner(plan, Store(tmp_path), WorkerConfig(batch_size=1, threads=1), threading.Event())
     list(runner.load("CNN"))
@@ -109,7 +109,7 @@ def test_twenty_photos_on_lite0(tmp_path):
         "name": "lite0",
         "data": {"name": "samples/imagenet-photos", "split": "val"},
         "models": [{"model": "samples/efficientnet-lite0", "label": "Lite0"}],
-        "attacks": asked(["1/255"], nested=False),
+        "attacks": autoattack(["1/255"], nested=False),
     }
     [cell] = api.run(suite, store=tmp_path, device=DEVICE).of("Lite0", "attack")
     plan = api.plan(suite, registry=discover())

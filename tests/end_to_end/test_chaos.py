@@ -13,7 +13,7 @@ CHAOS = Path(__file__).parents[1] / "chaos.py"
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_anywhere_it_ends_as_if_undisturbed(mnist_suite, mnist, tmp_path, kills):
+def test_a_killed_run_resumes_to_the_outcomes_of_an_undisturbed_run(mnist_suite, mnist, tmp_path, kills):
     path = tmp_path / "mnist.yaml"
     attacks = [
         {"attack": "attacks/fgsm", "norm": "linf", "eps": 0.1},
@@ -27,7 +27,7 @@ def test_killed_anywhere_it_ends_as_if_undisturbed(mnist_suite, mnist, tmp_path,
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
     print(done.stderr)
     assert done.stdout, done.stderr
-    told = json.loads(done.stdout)
-    assert len(told["hits"]) == 8
-    assert min(told["hits"].values()) >= kills, done.stderr
-    assert (done.returncode, told["found"]) == (0, {}), done.stderr
+    result = json.loads(done.stdout)
+    assert len(result["hits"]) == 8
+    assert min(result["hits"].values()) >= kills, done.stderr
+    assert (done.returncode, result["found"]) == (0, {}), done.stderr

@@ -90,7 +90,7 @@ class Terminal:
             file.write("\n\n" * bool(more) + block.text)
 
     def type(self, command):
-        """What the command prints, both streams together; its exit code is in `code`."""
+        """Return what the command prints, both streams together; its exit code is in `code`."""
         if command == "echo $?":
             code, self.code = self.code, 0
             return f"{code}\n"
@@ -99,7 +99,7 @@ class Terminal:
         words = shlex.split(command)
         is_simple = ">" not in words and "|" not in words and "-m" not in words
         if self.environment is None and words[0] in ("robharness", "python") and is_simple:
-            return self.here(words)
+            return self.run_in_process(words)
         variables = {**os.environ, **(self.environment or {"PATH": path_with(sysconfig.get_path("scripts"))})}
         done = subprocess.run(
             ["bash", "-c", command],
@@ -146,9 +146,9 @@ def essential(text):
     return [line for line in lines if line and not re.match(r"\d+/\d+ examples, ", line)]
 
 
-def is_shown(shown, printed):
+def is_shown(expected, printed):
     """Whether the lines are those printed; `...` stands for any number of them."""
-    pattern = "".join(r"(?:.*\n)*?" if line == "..." else re.escape(line) + "\n" for line in shown)
+    pattern = "".join(r"(?:.*\n)*?" if line == "..." else re.escape(line) + "\n" for line in expected)
     return re.fullmatch(pattern, "".join(line + "\n" for line in printed)) is not None
 
 
@@ -159,8 +159,10 @@ def type_page(page, terminal):
             typed = commands(block)
             for index, (command, below) in enumerate(typed):
                 printed = terminal.type(command)
-                shown, found = essential("\n".join(below)), essential(printed)
-                assert is_shown(shown, found), f"{block}: $ {command}\n{printed}\nThe page shows\n" + "\n".join(below)
+                expected, found = essential("\n".join(below)), essential(printed)
+                assert is_shown(expected, found), f"{block}: $ {command}\n{printed}\nThe page shows\n" + "\n".join(
+                    below
+                )
                 asks = index + 1 < len(typed) and typed[index + 1][0] == "echo $?"
                 assert terminal.code == 0 or asks, f"{block}: $ {command} ended with {terminal.code}; show `echo $?`"
         elif block.name:
@@ -181,12 +183,12 @@ def tutorial(tmp_path_factory):
     return terminal.folder
 
 
-def test_the_tutorial(tmp_path, monkeypatch):
+def test_the_tutorial_runs_as_printed(tmp_path, monkeypatch):
     type_page(TUTORIAL, Terminal(tmp_path / "empty", monkeypatch))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != TUTORIAL], ids=lambda page: page.stem)
-def test_the_page(page, tutorial, tmp_path, monkeypatch):
+def test_the_page_runs_as_printed(page, tutorial, tmp_path, monkeypatch):
     terminal = Terminal(tmp_path / "files", monkeypatch)
     shutil.copytree(tutorial, terminal.folder, dirs_exist_ok=True)
     type_page(page, terminal)
@@ -197,5 +199,5 @@ def test_the_page(page, tutorial, tmp_path, monkeypatch):
     [block for page in [*PAGES, *READMES] for block in blocks(page) if block.language == "yaml" and not block.name],
     ids=str,
 )
-def test_every_suite_shown_can_be_read(block):
+def test_every_suite_on_the_pages_can_be_loaded(block):
     suites.load(PHOTOS | yaml.safe_load(block.text), discover())

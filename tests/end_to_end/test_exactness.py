@@ -1,4 +1,4 @@
-"""What is exact on a real network: the levels "replay", bit for bit, and "float", almost; "logic" is for toys."""
+"""Exactness on a real network: bit-equal at the level "replay", nearly equal at "float"; "logic" is for toys."""
 
 import re
 
@@ -34,7 +34,7 @@ def stored(plan, store):
     return found
 
 
-def test_stored_rows_are_the_same_bits_however_the_work_was_cut(mnist_suite, mnist, toys, tmp_path):
+def test_stored_rows_are_bit_equal_for_any_split_into_units(mnist_suite, mnist, toys, tmp_path):
     n, how = 300, {"batch_size": 64, "threads": 1}
     source, plugins = mnist_suite(attacks=ATTACKS, **SPECKLE), [mnist, toys]
     plan = api.plan(source, plugins=plugins, limit=n)
@@ -68,18 +68,18 @@ def test_stored_rows_are_the_same_bits_however_the_work_was_cut(mnist_suite, mni
 
 
 def gaps(plan):
-    """Of every example: its largest logit less the next one, as a part of the logits' range; by a pass of its own."""
+    """Return the largest logit minus the next one of every example, as a share of the logit range."""
     model = plan.models[0]
     net = model.entry.spec.build(None, model.weights.path).eval()
-    pictures = np.stack([plan.data.dataset.read(index) for index in plan.data.order[: plan.n]])
+    images = np.stack([plan.data.dataset.read(index) for index in plan.data.order[: plan.n]])
     with torch.no_grad():
-        logits = net(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255)
+        logits = net(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
     best = logits.topk(2, dim=1).values
     return ((best[:, 0] - best[:, 1]) / (logits.amax(1) - logits.amin(1))).numpy()
 
 
 @pytest.mark.parametrize("other", [{"batch_size": 64, "threads": 1}, {"batch_size": 20, "threads": 2}], ids=str)
-def test_other_passes_and_threads_change_no_more_than_rounding_can(mnist_suite, mnist, tmp_path, other):
+def test_batch_size_and_threads_change_margins_within_rounding(mnist_suite, mnist, tmp_path, other):
     source, n = mnist_suite(attacks=ATTACKS), 1000
     first = api.run(source, store=tmp_path / "first", plugins=[mnist], limit=n, batch_size=20, threads=1)
     second = api.run(source, store=tmp_path / "second", plugins=[mnist], limit=n, **other)
@@ -98,7 +98,7 @@ def test_other_passes_and_threads_change_no_more_than_rounding_can(mnist_suite, 
         assert verdicts <= 0.005 * n
 
 
-def test_the_report_counts_what_mixed_passes_can_tip_over(mnist_suite, mnist, tmp_path):
+def test_the_report_counts_verdicts_that_mixed_batch_sizes_may_change(mnist_suite, mnist, tmp_path):
     budgets = [round(0.005 * i, 3) for i in range(1, 25)]
     source = mnist_suite(attacks=[{"attack": "attacks/fgsm", "norm": "linf", "eps": budgets}])
 

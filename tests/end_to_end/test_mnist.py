@@ -3,7 +3,7 @@
 from robharness import api
 
 
-def test_the_trained_network_is_right_and_one_step_fools_it(mnist_suite, mnist, tmp_path):
+def test_a_trained_network_is_accurate_and_vulnerable_to_one_step(mnist_suite, mnist, tmp_path):
     suite = mnist_suite(attacks=[{"attack": "attacks/fgsm", "norm": "linf", "eps": 0.1}])
     results = api.run(suite, store=tmp_path / "store", plugins=[mnist], limit=200)
     [attacked] = results.of("CNN", "attack")

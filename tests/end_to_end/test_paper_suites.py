@@ -45,7 +45,7 @@ def the_papers(table):
 
 
 def cells_of(column):
-    """What a cell of this column of a table is called up to its first option."""
+    """Return the beginning of the cell names for this column of a table, up to the first option."""
     if column["attack"] == "none":
         return "clean"
     return f"{column['attack'].lower()}({column['norm']}, {column['eps']}"
@@ -78,8 +78,8 @@ def test_groups_are_the_papers(registry):
 @pytest.mark.parametrize("name", ["imagenet_c", "imagenet_c_full", "cifar10_c", "ucf101_corruptions"])
 def test_suites_of_corruptions_have_all_fifteen_at_all_severities(registry, name):
     loaded = suites.load(SUITES / f"{name}.yaml", registry)
-    asked = {(p.entry.spec.name.rpartition("/")[2], p.severity) for p in loaded.perturbations}
-    assert asked == {(kind, severity) for kind in suites.BASELINES["alexnet"].errors for severity in range(1, 6)}
+    document = {(p.entry.spec.name.rpartition("/")[2], p.severity) for p in loaded.perturbations}
+    assert document == {(kind, severity) for kind in suites.BASELINES["alexnet"].errors for severity in range(1, 6)}
     assert len(loaded.perturbations) == 75
     baselines = {"cifar10_c": "Standard", "ucf101_corruptions": None}
     assert loaded.baseline == baselines.get(name, suites.BASELINES["alexnet"])
@@ -89,12 +89,12 @@ def test_suites_of_corruptions_have_all_fifteen_at_all_severities(registry, name
 
 
 @pytest.mark.parametrize("name", [*OF_TABLE, "imagenet_c", "imagenet_c_full", "cifar10_c", "ucf101_corruptions"])
-def test_what_is_missing_is_named_before_anything_runs(shell, tmp_path, name):
+def test_missing_data_and_weights_are_reported_before_the_run(shell, tmp_path, name):
     done = shell("run", SUITES / f"{name}.yaml", "--store", tmp_path / "store", "--data-root", tmp_path / "nothing")
     assert done.returncode == 2 and not done.stdout
     assert "Traceback" not in done.stderr
-    asked = yaml.safe_load((SUITES / f"{name}.yaml").read_text())
-    for model in asked["models"]:
+    document = yaml.safe_load((SUITES / f"{name}.yaml").read_text())
+    for model in document["models"]:
         assert f"the weights of {model['model']}" in done.stderr
     assert "To get it: " in done.stderr
 
@@ -103,8 +103,8 @@ def test_what_is_missing_is_named_before_anything_runs(shell, tmp_path, name):
 
 
 @pytest.fixture(scope="module")
-def pictures(registry, tmp_path_factory):
-    """A data root with ImageNet, ImageNet-C and the encoders, and what suites say of weights."""
+def image_data(registry, tmp_path_factory):
+    """Return a data root with ImageNet, ImageNet-C and encoders, and the `weights` of suites."""
     root = tmp_path_factory.mktemp("imagenet")
     import robharness_datasets.imagenet as published
 
@@ -125,15 +125,15 @@ def run(shell, tmp_path):
 
     def call(name, miniature, *words, models=None):
         root, weights = miniature
-        asked = yaml.safe_load((SUITES / f"{name}.yaml").read_text())
-        for model in asked["models"]:
+        document = yaml.safe_load((SUITES / f"{name}.yaml").read_text())
+        for model in document["models"]:
             given = weights[model["label"]]
             model["weights"] = {k: str(v) for k, v in given.items()} if isinstance(given, dict) else str(given)
-        asked["models"] = [model for model in asked["models"] if models is None or model["label"] in models]
-        asked["expected"] = {label: cells for label, cells in asked.get("expected", {}).items()
-                             if label in ("source", *[model["label"] for model in asked["models"]])}  # fmt: skip
+        document["models"] = [model for model in document["models"] if models is None or model["label"] in models]
+        document["expected"] = {label: cells for label, cells in document.get("expected", {}).items()
+                             if label in ("source", *[model["label"] for model in document["models"]])}  # fmt: skip
         path = tmp_path / "suite.yaml"
-        path.write_text(yaml.safe_dump(asked, sort_keys=False))
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
         done = shell("run", path, "--store", tmp_path / "store", "--data-root", root, "--json", *words)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout), done.stderr
@@ -148,26 +148,26 @@ def computed(report):
     return {(cell["model"], cell["perturbation"]) for cell in report["cells"] if cell["complete"]}
 
 
-def test_a_part_of_table_1(run, pictures):
+def test_a_part_of_table_1(run, image_data):
     part = (*ONE, "--only", "fgsm*")
-    report, _ = run("imagenet_weak", pictures, *part)
+    report, _ = run("imagenet_weak", image_data, *part)
     assert len([cell for cell in computed(report) if cell[1].startswith("fgsm")]) == 9
     assert all(cell["expected"] is not None for cell in report["cells"])
-    again, told = run("paper/table1", pictures, *part)
-    assert "computed nothing again" in told  # the same cells
+    again, progress = run("paper/table1", image_data, *part)
+    assert "computed nothing again" in progress  # the same cells
     assert computed(again) == computed(report)
 
 
-def test_the_published_files_of_imagenet_c(run, pictures):
-    report, _ = run("paper/table6", pictures, *ONE, "--only", "*noise*", models=["Supervised", "SimCLR"])
+def test_the_published_files_of_imagenet_c(run, image_data):
+    report, _ = run("paper/table6", image_data, *ONE, "--only", "*noise*", models=["Supervised", "SimCLR"])
     assert len([cell for cell in computed(report) if "noise" in cell[1]]) == 6
     assert {(cell["group"], cell["severity"]) for cell in report["cells"] if "noise" in cell["perturbation"]} == {
         ("noise", 1)
     }
 
 
-def test_a_part_of_imagenet_c_without_its_files(run, pictures):
-    report, _ = run("imagenet_c_full", pictures, *ONE, "--only", "gaussian_noise*", models=["Supervised"])
+def test_a_part_of_imagenet_c_without_its_files(run, image_data):
+    report, _ = run("imagenet_c_full", image_data, *ONE, "--only", "gaussian_noise*", models=["Supervised"])
     assert len(computed(report)) == 5 and report["compat"] == "imagenet-c"
     mean = next(mean for mean in report["corruption_means"] if mean["group"] is None and mean["severity"] is None)
     assert (mean["corruptions"], mean["asked"]) == (5, 75)
@@ -191,24 +191,24 @@ def test_a_part_of_table_2(run, films):
     part = (*ONE, "--only", "fgsm*")
     report, _ = run("ucf101_weak", films, *part, models=["TCLR"])
     assert len([cell for cell in computed(report) if cell[1].startswith("fgsm")]) == 3
-    _, told = run("paper/table2", films, *part, models=["TCLR"])
-    assert "computed nothing again" in told
+    _, progress = run("paper/table2", films, *part, models=["TCLR"])
+    assert "computed nothing again" in progress
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "same"), [("imagenet_weak", "paper/table1"), ("imagenet_c", "paper/table6")])
-def test_whole_suites_of_pictures(run, pictures, name, same):
-    report, _ = run(name, pictures, *ONE)
+def test_whole_suites_of_images(run, image_data, name, same):
+    report, _ = run(name, image_data, *ONE)
     assert report["complete"] and not report["problems"]
-    report, told = run(same, pictures, *ONE)
-    assert report["complete"] and "computed nothing again" in told
+    report, progress = run(same, image_data, *ONE)
+    assert report["complete"] and "computed nothing again" in progress
 
 
 @pytest.mark.slow
 def test_whole_suites_of_videos(run, films):
     report, _ = run("ucf101_weak", films, *ONE)
     assert report["complete"] and not report["problems"]
-    report, told = run("paper/table2", films, *ONE)
-    assert report["complete"] and "computed nothing again" in told
+    report, progress = run("paper/table2", films, *ONE)
+    assert report["complete"] and "computed nothing again" in progress
     report, _ = run("paper/table7", films, *ONE)
     assert report["complete"] and not report["problems"]

@@ -40,12 +40,12 @@ def networks(request):
 @pytest.fixture(scope="module")
 def path(tmp_path_factory, networks):
     """The path of the suite, or of a copy with some of its networks."""
-    asked = yaml.safe_load(SUITE.read_text())
-    if tuple(model["label"] for model in asked["models"]) == networks:
+    document = yaml.safe_load(SUITE.read_text())
+    if tuple(model["label"] for model in document["models"]) == networks:
         return SUITE
-    asked["models"] = [model for model in asked["models"] if model["label"] in networks]
+    document["models"] = [model for model in document["models"] if model["label"] in networks]
     path = tmp_path_factory.mktemp("suite") / "quickstart.yaml"
-    path.write_text(yaml.safe_dump(asked, sort_keys=False))
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path
 
 
@@ -72,8 +72,8 @@ def photos():
     """The canvases by id, as ImageNet-C is made (Resize(256), CenterCrop(224), PIL), and the labels in the names."""
     crop = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
     files = sorted((Path(foolbox.__file__).parent / "data").glob("imagenet_*.jpg"))
-    pictures = {file.stem: np.asarray(crop(Image.open(file).convert("RGB"))) for file in files}
-    return pictures, {name: int(name.rpartition("_")[2]) for name in pictures}
+    images = {file.stem: np.asarray(crop(Image.open(file).convert("RGB"))) for file in files}
+    return images, {name: int(name.rpartition("_")[2]) for name in images}
 
 
 class Plain:
@@ -90,9 +90,9 @@ class Plain:
     def __call__(self, x):
         return self.net((x - 127 / 255) / (128 / 255))
 
-    def inputs(self, pictures):
+    def inputs(self, images):
         size = (self.size, self.size)
-        resized = [np.asarray(Image.fromarray(p).resize(size, Image.Resampling.BICUBIC)) for p in pictures]
+        resized = [np.asarray(Image.fromarray(p).resize(size, Image.Resampling.BICUBIC)) for p in images]
         return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255
 
     def gradient(self, x, labels):
@@ -131,8 +131,8 @@ def start_of(perturbation, ids, shape):
     return (eps * normal / normal.norm(dim=1, keepdim=True))[:, :count].reshape(-1, *shape)
 
 
-def corrupted(picture, perturbation, example):
-    canvas = torch.from_numpy(picture.copy())[None]
+def corrupted(image, perturbation, example):
+    canvas = torch.from_numpy(image.copy())[None]
     batch = Batch([example], torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.int64), canvas)
     corruption = perturbation.entry.spec.build(perturbation.params)
     return corruption.perturb(None, batch, 1, ExampleRNG(0, draw_address(perturbation), [example]))[0].numpy()
@@ -141,12 +141,12 @@ def corrupted(picture, perturbation, example):
 @pytest.fixture(scope="module")
 def second_way(results, photos):
     """{(label, cell name): logits (20, 1000)} in the order of the stored rows."""
-    pictures, labels = photos
+    images, labels = photos
     found = {}
     for label in results.labels:
         plain = Plain(label)
         ids = results.clean(label).columns["example"].tolist()
-        canvases = [pictures[name] for name in ids]
+        canvases = [images[name] for name in ids]
         x, y = plain.inputs(canvases), torch.tensor([labels[name] for name in ids])
         for result in results.cells:
             perturbation = result.cell.perturbation
@@ -164,7 +164,7 @@ def second_way(results, photos):
     return found
 
 
-def test_it_is_complete_and_shaped_as_promised(report, networks):
+def test_the_results_are_complete_and_have_the_documented_shape(report, networks):
     assert report["complete"]
     assert len(report["cells"]) == len(networks) * (1 + 8 + 15)
     assert {cell["n"] for cell in report["cells"]} == {20}
@@ -175,7 +175,7 @@ def test_it_is_complete_and_shaped_as_promised(report, networks):
     assert all(slope["few_examples"] for slope in report["slopes"])
 
 
-def test_clean_and_corrupted_verdicts_a_second_way(results, second_way):
+def test_clean_and_corrupted_verdicts_match_an_independent_computation(results, second_way):
     for result in results.cells:
         if result.cell.kind != "attack":
             logits = second_way[result.cell.model.label, result.cell.short_name]
@@ -187,7 +187,7 @@ def test_clean_and_corrupted_verdicts_a_second_way(results, second_way):
             np.testing.assert_allclose(result.columns["margin"], margin, atol=1e-4)
 
 
-def test_attacked_verdicts_a_second_way(results, second_way, networks):
+def test_attacked_verdicts_match_an_independent_computation(results, second_way, networks):
     """Sign steps along gradients of another objective in another order of summation drift apart where a gradient is
     nearly 0, so margins agree to a share of the logit range; verdicts may differ only closer to the boundary."""
     differ, total = 0, 0
@@ -203,7 +203,7 @@ def test_attacked_verdicts_a_second_way(results, second_way, networks):
     assert differ <= 0.005 * total
 
 
-def test_drops_and_slopes_a_second_way(report, results):
+def test_drops_and_slopes_match_an_independent_computation(report, results):
     right = {
         (r.cell.model.label, r.cell.short_name): r.columns["prediction"] == r.columns["label"] for r in results.cells
     }
@@ -227,7 +227,7 @@ def test_drops_and_slopes_a_second_way(report, results):
         )
 
 
-def test_worst_cases_a_second_way(report, results):
+def test_worst_cases_match_an_independent_computation(report, results):
     for worst in report["worst_cases"]:
         right = np.ones(20, bool)
         for result in results.of(worst["model"], "attack"):

@@ -62,7 +62,7 @@ def test_stored_and_rendered_outcomes_are_equal(shell, root, tmp_path, compat):
     assert len(margins) == 6  # or else they would be equal for a bad reason
 
 
-def test_an_array_is_read_as_cifar_10_c_is(shell, tmp_path):
+def test_a_rendered_array_is_read_as_cifar_10_c(shell, tmp_path):
     """All five severities, of a small CIFAR-10 in an order that is not that of the run."""
     draws, folder = np.random.default_rng(3), tmp_path / "cifar-10-batches-py"
     folder.mkdir()
@@ -109,7 +109,7 @@ def robharness_models():
 """
 
 
-def test_no_generator_outside_decides_what_is_rendered():
+def test_global_generators_do_not_affect_rendered_corruptions():
     """NumPy's global seed controls neither scikit-image's random_noise nor numba; the example's stream controls all."""
     canvas = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), dtype=np.uint8))
     batch = Batch(["a", "b"], torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64), canvas)
@@ -127,13 +127,13 @@ def test_no_generator_outside_decides_what_is_rendered():
         assert made[0] == made[1] != made[2], entry.name
 
 
-def test_the_encoding_takes_a_quarter_off_the_noise():
+def test_jpeg_encoding_removes_a_quarter_of_the_noise():
     """What on-the-fly corruption and the published files differ by: 23 % on average over these photos, 11 to 25."""
     photos = discover().datasets["samples/imagenet-photos"].spec.open(Path(), "val")
 
-    def encoded(picture):
+    def encoded(image):
         file = io.BytesIO()
-        Image.fromarray(picture).save(file, "JPEG", quality=85, optimize=True)
+        Image.fromarray(image).save(file, "JPEG", quality=85, optimize=True)
         return np.asarray(Image.open(file)).astype(float)
 
     losses = []

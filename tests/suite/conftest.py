@@ -23,7 +23,7 @@ def read(tmp_path, monkeypatch):
 
 @pytest.fixture
 def errors(read):
-    """The lines that are said of a suite with this text, its last line (what to type next) checked and left out."""
+    """Return the error lines for a suite with this text; its last line (the next command) is checked and left out."""
 
     def call(text):
         with pytest.raises(SuiteError) as caught:

@@ -62,12 +62,12 @@ SAID = [
 ]
 
 
-def test_all_mistakes_are_said_at_once_in_the_order_of_their_places(errors):
+def test_all_errors_are_reported_at_once_in_the_order_of_their_positions(errors):
     assert errors(WRONG) == [f"s.yaml:{line}" for line in SAID]
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             "models: [{model: toy/clips}]",
@@ -108,11 +108,11 @@ def test_all_mistakes_are_said_at_once_in_the_order_of_their_places(errors):
         (f"seed: {'1' * 5000}", "7: seed: Input should be a valid integer"),
     ],
 )
-def test_a_mistake_alone(errors, changes, said):
+def test_each_error_is_reported_with_its_position(errors, changes, message):
     keys = {line.partition(":")[0] for line in changes.splitlines()}
     head = [line for line in HEAD.splitlines() if line.partition(":")[0] not in keys]
     found = place(errors("\n".join([*head, changes])))
-    assert any(line.startswith(f"{len(head) + 1}:{said}") for line in found), found
+    assert any(line.startswith(f"{len(head) + 1}:{message}") for line in found), found
 
 
 def test_an_image_attack_on_a_video_model(errors):
@@ -125,11 +125,11 @@ attacks:
   - {attack: toy/flat, eps: 1/255}
   - {attack: toy/pgd, eps: 1/255}
 """
-    said = ["6:14: attacks.0.attack: toy/flat does not take videos, as toy/clips does"]
-    assert place(errors(text)) == said
+    message = ["6:14: attacks.0.attack: toy/flat does not take videos, as toy/clips does"]
+    assert place(errors(text)) == message
 
 
-def test_what_a_missing_part_leaves_to_be_said(errors):
+def test_a_missing_key_does_not_hide_other_errors(errors):
     assert place(errors("title: x\n")) == [
         "1:1: models: a suite needs at least one model",
         "1:1: missing key 'data'",
@@ -142,7 +142,7 @@ def test_a_future_suite_is_refused(errors):
     assert place(errors(HEAD.replace("robharness: 1", "robharness: 2"))) == ["1:13: robharness: 2 is not one of 1"]
 
 
-def test_an_attack_whose_threat_fails_is_blamed():
+def test_a_failing_threat_function_is_reported_with_its_attack():
     registry = make_registry()
     source = registry.origins[0]
     registry.add("attacks", attack("odd", FgsmParams, threat=lambda params: None), source)

@@ -49,7 +49,7 @@ def test_a_suite_with_every_key(read, tmp_path):
     assert (suite.check.tolerance, suite.check.alpha) == (0, 0.05)
 
 
-def test_what_a_suite_is_without_its_optional_keys(read):
+def test_optional_keys_have_defaults(read):
     suite = read(HEAD)
     assert (suite.canvas, suite.count, suite.precision, suite.seed) == (None, "all", Precision(), 0)
     assert (suite.precision.judge, suite.precision.gradient, suite.compile) == ("float32", "same", False)
@@ -62,12 +62,12 @@ def test_what_a_suite_is_without_its_optional_keys(read):
     [("", True, 224), ("", False, None), ("canvas: 32", True, 32), ("canvas: 32", False, 32),
      ("canvas: none", False, None), ("canvas: auto", True, 224)],
 )  # fmt: skip
-def test_the_canvas_is_for_corruptions_unless_asked_for(read, canvas, corrupted, side):
+def test_the_canvas_is_used_for_corruptions_or_when_given(read, canvas, corrupted, side):
     perturbations = "corruptions: [{corruption: toy/fog, severity: 1}]\n" if corrupted else ""
     assert read(HEAD + perturbations + canvas).canvas == side
 
 
-def test_a_pattern_means_every_model_that_fits(read):
+def test_a_pattern_selects_every_matching_model(read):
     text = HEAD.replace("toy/net}", "'toy/[ln]et*'}").replace("toy/pixels", "toy/letters")
     with pytest.raises(SuiteError, match=r"toy/net has labels 'toys', toy/letters has 'letters'"):
         read(text)  # both are there: one fits, and the other one does not
@@ -97,7 +97,7 @@ def test_a_star_of_a_pattern_stops_at_a_slash(read):
     assert named("toy/*/*") == named("toy/far/fog") == ["toy/far/fog"]
 
 
-def test_a_mapping_is_read_as_a_file_would_be(read, tmp_path):
+def test_a_mapping_is_read_like_a_file(read, tmp_path):
     mapping = json_head() | {
         "models": [{"model": "toy/net", "label": "no", "weights": Path("net.pt")}],
         "attacks": [
@@ -115,7 +115,7 @@ def test_a_mapping_is_read_as_a_file_would_be(read, tmp_path):
     assert str(caught.value).endswith("Correct the suite. Try: robharness.plan with it again")
 
 
-def test_a_caller_that_brings_its_models_needs_none_in_the_suite():
+def test_live_models_replace_the_models_of_a_suite():
     suite = {key: value for key, value in json_head().items() if key != "models"}
     assert load(suite, REGISTRY, models_follow=True).models == ()
     with pytest.raises(SuiteError, match="a suite needs at least one model"):
@@ -134,7 +134,7 @@ def test_a_minimal_attack_needs_no_budget_and_may_have_some():
     assert named({"attack": "toy/team-nearest", "nested": False}) == ["team-nearest(linf)"]
 
 
-def test_a_team_is_nested_unless_told_otherwise():
+def test_an_ensemble_is_nested_by_default():
     team = {"attack": "toy/team", "eps": [2, 1]}
     assert named(team) == ["team(linf, 1)", "team(linf, 2)"]
     assert named(team | {"nested": False}) == ["team(linf, 2, nested=no)", "team(linf, 1, nested=no)"]
@@ -146,42 +146,42 @@ TWO = [{"model": "toy/net", "label": "A"}, {"model": "toy/net", "label": "B"}]
 
 def test_the_same_attack_on_another_model_or_in_8_bits_is_another_cell():
     pgd = {"attack": "toy/pgd", "eps": 1}
-    ways = [pgd, pgd | {"source": "A"}, pgd | {"source": "B"}, pgd | {"eight_bit": True}]
-    assert named(*ways, models=TWO) == [
+    variants = [pgd, pgd | {"source": "A"}, pgd | {"source": "B"}, pgd | {"eight_bit": True}]
+    assert named(*variants, models=TWO) == [
         "pgd(linf, 1)",
         "pgd(linf, 1, source=A)",
         "pgd(linf, 1, source=B)",
         "pgd(linf, 1, 8 bit)",
     ]
-    for way in ways:
-        [said] = refused(way, way | {"eps": "2/2"}, models=TWO)
-        assert "is already in line" in said
+    for variant in variants:
+        [message] = refused(variant, variant | {"eps": "2/2"}, models=TWO)
+        assert "is already in line" in message
 
 
-def test_the_source_is_a_model_of_the_suite_that_takes_the_same():
+def test_a_surrogate_is_a_model_of_the_suite_with_the_same_input():
     pgd = {"attack": "toy/pgd", "eps": 1}
-    [said] = refused(pgd | {"source": "C"}, models=TWO)
-    assert said == "attacks.0.source: no model has the label 'C'; there are A, B"
+    [message] = refused(pgd | {"source": "C"}, models=TWO)
+    assert message == "attacks.0.source: no model has the label 'C'; there are A, B"
     wide = TWO[1] | {"model": "toy/wide"}
-    [said] = refused(pgd | {"source": "A"}, models=[TWO[0], wide])
-    assert said == (
+    [message] = refused(pgd | {"source": "A"}, models=[TWO[0], wide])
+    assert message == (
         "attacks.0.source: B takes other inputs than A, on which the attack is crafted; both need one `input` and "
         "`preprocessing`"
     )
 
 
-def test_features_can_be_attacked_where_a_model_declares_them():
+def test_feature_attacks_need_a_model_with_declared_features():
     insight = {"attack": "toy/insight", "eps": 1}
     assert named(insight, models=[{"model": "toy/insightful"}]) == ["insight(linf, 1)"]
-    [said] = refused(insight)
-    assert said == (
+    [message] = refused(insight)
+    assert message == (
         "attacks.0.attack: toy/net declares no `features`, which toy/insight attacks. See: robharness list models"
     )
     both = [{"model": "toy/net", "label": "A"}, {"model": "toy/insightful", "label": "B"}]
     assert named(insight | {"source": "B"}, models=both) == ["insight(linf, 1, source=B)"]
 
 
-def test_precision_is_a_word_or_two():
+def test_precision_is_one_word_or_two():
     both = load(json_head() | {"precision": {"judge": "tf32", "gradient": "bfloat16"}}, REGISTRY).precision
     assert both == Precision(judge="tf32", gradient="bfloat16")
     assert load(json_head() | {"precision": "tf32"}, REGISTRY).precision == Precision(judge="tf32")
@@ -190,7 +190,7 @@ def test_precision_is_a_word_or_two():
     ]
 
 
-def test_two_plugins_of_the_same_word_keep_apart(tmp_path):
+def test_equal_names_in_two_plugins_get_different_cell_names(tmp_path):
     """Tables and `expected` go by a cell's name, so names must differ."""
     text = """
 from dataclasses import dataclass

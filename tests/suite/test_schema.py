@@ -29,7 +29,7 @@ def validator():
     return jsonschema.Draft202012Validator(schema)
 
 
-def test_the_schema_takes_what_the_reader_takes(read, validator):
+def test_the_schema_accepts_what_the_reader_accepts(read, validator):
     import yaml
 
     for text in (HEAD, RIGHT):
@@ -77,7 +77,7 @@ def test_the_schema_refuses_what_the_reader_refuses(validator, changes):
         load(suite, REGISTRY)
 
 
-def test_options_that_no_schema_can_say_do_not_spoil_the_schema():
+def test_options_without_a_json_schema_are_left_open():
     registry = make_registry()
     registry.add("attacks", attack("odd", CallableParams), registry.origins[0])
     schema = json_schema(registry)

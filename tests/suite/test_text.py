@@ -23,7 +23,7 @@ ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slo
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "1:1: a suite is a mapping of keys; see docs/reference/suite.md"),
         ("# nothing\n", "1:1: a suite is a mapping of keys; see docs/reference/suite.md"),
@@ -36,11 +36,11 @@ ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slo
         ("!!python/object/apply:os.system [ls]", "1:1: the tag !!python/object/apply:os.system is not allowed"),
     ],
 )
-def test_what_is_no_suite_at_all(errors, text, said):
-    assert place(errors(text))[0].startswith(said)
+def test_text_that_is_no_suite_is_refused(errors, text, message):
+    assert place(errors(text))[0].startswith(message)
 
 
-def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path):
+def test_an_unreadable_file_is_one_sentence(tmp_path):
     (tmp_path / "latin.yaml").write_bytes("title: Prüfung".encode("latin-1"))
     for name, reason in (
         ("none.yaml", "No such file or directory"),
@@ -64,7 +64,7 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("any") / "any.yaml"
 
 
-def loads_or_says_so(path, text):
+def loads_or_refuses(path, text):
     """Neither a traceback nor an endless loop comes of this text."""
     path.write_text(text, encoding="utf-8", newline="")
     try:
@@ -78,7 +78,7 @@ def loads_or_says_so(path, text):
 @ANY_MACHINE
 @given(st.text(st.characters(codec="utf-8")))
 def test_any_text_is_a_suite_or_a_sentence(scratch, text):
-    loads_or_says_so(scratch, text)
+    loads_or_refuses(scratch, text)
 
 
 SCALARS = st.one_of(
@@ -108,7 +108,7 @@ def test_any_keys_and_values_are_a_suite_or_a_sentence(scratch, keys, attack_key
         "models": [{"model": "toy/net"} | model_keys],
         **keys,
     }
-    loads_or_says_so(scratch, json.dumps(suite, ensure_ascii=False))
+    loads_or_refuses(scratch, json.dumps(suite, ensure_ascii=False))
 
 
 @ANY_MACHINE
@@ -120,4 +120,4 @@ def test_any_change_of_a_line_is_a_suite_or_a_sentence(scratch, data):
         cut = data.draw(st.integers(0, len(lines[index])))
         extra = data.draw(st.text(st.sampled_from("{}[]:,-*&!|>'\"%@`#?<~ \t\naeé0/"), max_size=3))
         lines[index] = lines[index][:cut] + extra + lines[index][cut + 1 :]
-    loads_or_says_so(scratch, "\n".join(lines))
+    loads_or_refuses(scratch, "\n".join(lines))

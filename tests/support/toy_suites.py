@@ -148,14 +148,14 @@ def named(*attacks, **changes):
 
 
 def refused(*attacks, **changes):
-    """What the reader says, without the places."""
+    """Return the errors of the reader, without their positions."""
     with pytest.raises(SuiteError) as caught:
         load(json_head() | {"attacks": list(attacks)} | changes, REGISTRY)
     return [line.partition(": ")[2] for line in str(caught.value).splitlines()[:-1]]
 
 
 def place(text):
-    """The sentences without the file's name."""
+    """Return the errors without the name of the file."""
     return [line.removeprefix("s.yaml:") for line in text]
 
 

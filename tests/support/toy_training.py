@@ -30,7 +30,7 @@ def plan(source, store, **options):
 
 
 def artefact(source, store, index=0):
-    """The artefact of a model of the suite, there or not."""
+    """Return the artefact of a model of the suite, whether or not it exists."""
     planned = plan(source, store)
     return planned.trained_models[index].artefact
 
@@ -42,7 +42,7 @@ def sha_of(store):
 
 
 def wait_for(what, seconds=90):
-    """What `what()` says, as soon as it says anything."""
+    """Wait until `what()` is true, and return its value."""
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline, "it takes too long"

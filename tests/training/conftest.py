@@ -13,15 +13,15 @@ def store(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def quiet(tmp_path_factory):
-    """The store of a run of the plain suite that nothing disturbed, and its results."""
+def undisturbed(tmp_path_factory):
+    """Return the store of a run of the plain suite without interruptions, and its results."""
     root = tmp_path_factory.mktemp("quiet") / "store"
     return root, api.run(suite(), store=root, plugins=PLUGINS)
 
 
 @pytest.fixture
 def log(tmp_path, monkeypatch):
-    """What every epoch wrote: (process, seed, epoch)."""
+    """Return the line of every epoch: (process, seed, epoch)."""
     path = tmp_path / "log"
     monkeypatch.setenv("LEARNER_LOG", str(path))
     return lambda: [tuple(map(int, line.split())) for line in path.read_text().splitlines()] if path.exists() else []

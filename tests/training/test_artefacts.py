@@ -21,8 +21,8 @@ from toy_training import HERE, LEARNER, NET, PLUGINS, artefact, plan, sha_of, su
 # --- what is made, and what it is called ------------------------------------------------------------------------------
 
 
-def test_a_run_trains_and_then_computes_and_the_next_does_neither(quiet, log):
-    root, results = quiet
+def test_a_run_trains_and_then_computes_and_the_next_does_neither(undisturbed, log):
+    root, results = undisturbed
     assert results.is_complete
     made = artefact(suite(), root)
     assert {path.name for path in made.folder.iterdir()} == {
@@ -43,8 +43,8 @@ def test_a_run_trains_and_then_computes_and_the_next_does_neither(quiet, log):
     assert [result.cell.key for result in again.cells] == [result.cell.key for result in results.cells]
 
 
-def test_the_recipe_is_what_was_said_and_the_folder_is_called_by_its_hash(quiet):
-    made = artefact(suite(), quiet[0])
+def test_the_recipe_is_recorded_and_the_folder_is_named_by_its_hash(undisturbed):
+    made = artefact(suite(), undisturbed[0])
     recipe = json.loads((made.folder / "recipe.json").read_text())
     assert recipe == {
         "model": "learner/net",
@@ -70,7 +70,7 @@ OTHERS = [{"epochs": 5}, {"rate": 0.25}, {"split": "test"}, {"seed": 1}]
 
 
 @pytest.mark.parametrize("change", [*SAME, *OTHERS], ids=str)
-def test_what_makes_another_recipe(change, store):
+def test_options_that_change_the_recipe(change, store):
     same = artefact(suite(NET | change), store).hash == artefact(suite(), store).hash
     assert same is (change in SAME)
 
@@ -95,10 +95,10 @@ def test_the_source_of_a_loose_file_and_the_data_are_part_of_the_recipe(store, t
     assert fingerprints[0] != fingerprints[1]
 
 
-def test_the_same_recipe_makes_the_same_weights_and_another_seed_others(quiet, store):
+def test_the_same_recipe_makes_the_same_weights_and_another_seed_others(undisturbed, store):
     trained = robharness.train(suite(NET, NET | {"label": "Other", "seed": 1}), store=store, plugins=PLUGINS)
     assert [each.label for each in trained] == ["Net", "Other"]
-    assert trained[0].sha256 == next(iter(sha_of(quiet[0]).values())) != trained[1].sha256
+    assert trained[0].sha256 == next(iter(sha_of(undisturbed[0]).values())) != trained[1].sha256
     assert all(each.seconds > 0 and not each.error for each in trained)
     found = robharness.train(suite(), store=store, plugins=PLUGINS)
     assert [(each.seconds, each.sha256) for each in found] == [(None, trained[0].sha256)]
@@ -111,17 +111,17 @@ def test_two_labels_of_one_recipe_are_trained_once(store, log):
     assert len(log()) == 6
 
 
-def test_a_file_given_by_the_suite_goes_before_training(quiet, store, tmp_path, log):
+def test_weights_of_the_suite_replace_training(undisturbed, store, tmp_path, log):
     file = tmp_path / "weights.safetensors"
-    shutil.copy(artefact(suite(), quiet[0]).folder / "weights.safetensors", file)
+    shutil.copy(artefact(suite(), undisturbed[0]).folder / "weights.safetensors", file)
     results = api.run(suite(NET | {"weights": str(file)}), store=store, plugins=PLUGINS)
     assert log() == [] and not (store / "artefacts").exists()
     assert [r.cell.key for r in results.cells] == [
-        r.cell.key for r in quiet[1].cells
+        r.cell.key for r in undisturbed[1].cells
     ]  # the same weights, the same cells
 
 
-def test_what_a_trainer_leaves_changed_in_this_process_is_put_back(store):
+def test_global_state_changed_by_a_trainer_is_restored(store):
     torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     [made] = robharness.train(suite(NET | {"what": "leaves a mess"}), store=store, plugins=PLUGINS)
     assert made.sha256
@@ -133,9 +133,9 @@ def test_what_a_trainer_leaves_changed_in_this_process_is_put_back(store):
 
 def test_a_live_spec_may_be_trained(store):
     spec = discover([LEARNER]).models["learner/net"].spec
-    taught = robharness.Train(data=lambda params: {"train": robharness.DataRef(name="learner/shades", split="train")},
+    training = robharness.Train(data=lambda params: {"train": robharness.DataRef(name="learner/shades", split="train")},
                               train=lambda job: spec.weights.train(_with_params(job, spec.params())))  # fmt: skip
-    mine = ModelSpec(name="mine", summary="s", input=spec.input, labels="shades", build=spec.build, weights=taught)
+    mine = ModelSpec(name="mine", summary="s", input=spec.input, labels="shades", build=spec.build, weights=training)
     results = api.run(suite(), store=store, plugins=PLUGINS, models={"Mine": mine})
     assert results.is_complete
     assert np.array_equal(results.clean("Mine").columns["margin"], results.clean("Net").columns["margin"])
@@ -148,7 +148,7 @@ def _with_params(job, params):
 # --- lists and merges -------------------------------------------------------------------------------------------------
 
 
-def test_the_list_of_artefacts(seeds, shell, tmp_path):
+def test_artefacts_are_listed(seeds, shell, tmp_path):
     _, root, _ = seeds
     rows = json.loads(shell("list", "artefacts", "--store", root, "--json", plugins=[]).stdout)
     assert [row["when"] for row in rows] == sorted(row["when"] for row in rows)
@@ -166,7 +166,7 @@ def test_the_list_of_artefacts(seeds, shell, tmp_path):
     assert (empty.returncode, empty.stdout) == (0, "") and "robharness train SUITE" in empty.stderr
 
 
-def test_the_list_loads_no_library(seeds, run_process):
+def test_listing_artefacts_loads_no_library(seeds, run_process):
     code = (
         "import sys; from robharness.cli import main; "
         "main(); "
@@ -176,9 +176,9 @@ def test_the_list_loads_no_library(seeds, run_process):
     assert done.returncode == 0 and done.stderr.strip() == "[]" and "Short" in done.stdout
 
 
-def test_artefacts_are_merged_with_checks(quiet, store, tmp_path, shell):
+def test_artefacts_are_merged_with_checks(undisturbed, store, tmp_path, shell):
     ours, theirs = Store(tmp_path / "ours"), Store(store)
-    shutil.copytree(quiet[0], store)
+    shutil.copytree(undisturbed[0], store)
     shutil.rmtree(store / "cells")  # of a machine that trained and computed nothing
     merged = merge(ours, theirs)
     assert (merged.artefacts, merged.copied, merged.problems) == (1, 0, [])

@@ -52,7 +52,7 @@ def based(tmp_path):
     return [*PLUGINS, str(plugin)], log
 
 
-def test_what_others_start_from_is_trained_once(based, store):
+def test_a_shared_base_is_trained_once(based, store):
     plugins, log = based
     models = [{"model": "based/net", "label": f"More {more}", "more": more, "epochs": 2} for more in (2, 3)]
     found = api.run(suite(*models), store=store, plugins=plugins)
@@ -71,7 +71,7 @@ def test_what_others_start_from_is_trained_once(based, store):
     assert len(log.read_text().splitlines()) == 5  # another seed is another base
 
 
-def test_a_base_that_fails_fails_what_starts_from_it(based, store):
+def test_a_failing_base_fails_the_models_that_start_from_it(based, store):
     plugins, _ = based
     found = train.train_models(
         plan_with(suite({"model": "based/net", "label": "Net", "what": "raises"}), store, plugins),

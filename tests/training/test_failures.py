@@ -28,22 +28,22 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_a_failed_training_is_recorded_and_blamed_and_the_others_run(what, store):
+def test_a_failed_training_is_recorded_with_its_plugin_and_the_others_run(what, store):
     source = suite(NET | {"label": "Wrong", "what": what}, NET)
     results = api.run(source, store=store, plugins=PLUGINS)
     assert results.labels == ["Net"] and results.clean("Net").is_complete and not results.is_complete
     assert [cell.model.label for cell in results.plan.pending_cells] == ["Wrong"] * 3
     wrong = artefact(source, store)
-    said = f"learner/net: {WRONG[what]} ({LEARNER})"
-    assert wrong.failure == said and not wrong.folder.exists() and not wrong.lock.exists()
+    message = f"learner/net: {WRONG[what]} ({LEARNER})"
+    assert wrong.failure == message and not wrong.folder.exists() and not wrong.lock.exists()
     assert "Traceback" in json.loads(wrong.failed.read_text())["traceback"] or what.startswith("leaves")
     report = build(results)
-    assert report.problems == (f"Wrong could not be trained: {said}",)
+    assert report.problems == (f"Wrong could not be trained: {message}",)
     assert not report.complete
     assert [row["state"] for row in artefacts.listing(store)] == ["", "failed"]
 
 
-def test_what_other_code_has_trained_is_warned_of(store, tmp_path, monkeypatch):
+def test_a_change_of_the_training_code_is_reported(store, tmp_path, monkeypatch):
     """Of an installed plugin the recipe has the revision alone, and the source is how it was made."""
     package = tmp_path / "taught"
     (package / "robharness_taught-1.0.dist-info").mkdir(parents=True)
@@ -71,7 +71,7 @@ def test_what_other_code_has_trained_is_warned_of(store, tmp_path, monkeypatch):
     assert warning in Store(store).runs()[-1]["warnings"]
 
 
-def test_what_failed_is_tried_again_and_its_record_goes_when_it_is_made(store, monkeypatch, tmp_path):
+def test_a_failed_training_is_tried_again_and_its_record_is_removed_on_success(store, monkeypatch, tmp_path):
     broken = tmp_path / "learner.py"
     broken.write_text(
         (HERE / "learner.py").read_text().replace('job.params.what == "raises"', '"BROKEN" in os.environ')
@@ -95,26 +95,26 @@ def test_the_exit_codes_of_failures(shell, tmp_path, log):
     assert shell("train", path, "--only", "Net").returncode == 0
     assert shell("run", path, "-x").returncode == 3
     assert not (tmp_path / ".robharness/cells").exists(), "after a failed training, -x computes no cells of others"
-    ran = shell("run", path, "--json")
-    assert ran.returncode == 3 and len(log()) == 6
-    assert {cell["model"]: cell["complete"] for cell in json.loads(ran.stdout)["cells"]} == {"Net": True}
-    assert "failed: the training of Wrong: learner/net: ZeroDivisionError" in ran.stderr
-    assert "3 cells are incomplete; to try them again: robharness run" in ran.stderr
+    completed = shell("run", path, "--json")
+    assert completed.returncode == 3 and len(log()) == 6
+    assert {cell["model"]: cell["complete"] for cell in json.loads(completed.stdout)["cells"]} == {"Net": True}
+    assert "failed: the training of Wrong: learner/net: ZeroDivisionError" in completed.stderr
+    assert "3 cells are incomplete; to try them again: robharness run" in completed.stderr
     assert shell("run", path, "--only", "Net").returncode == 0
     assert shell("train", path, "--only", "Net").returncode == 0
     assert shell("train", path).returncode == 3
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "message"),
     [
         (lambda folder: (folder / "weights.safetensors").write_bytes(b"0" * 100), "has the sha256 "),
         (lambda folder: (folder / "weights.safetensors").unlink(), "its weights.safetensors is missing"),
         (lambda folder: (folder / "provenance.json").write_text("{"), "its provenance.json cannot be read"),
     ],
 )
-def test_a_damaged_artefact_is_an_error_that_names_it(harm, said, quiet, store, shell, tmp_path):
-    shutil.copytree(quiet[0], store)
+def test_a_damaged_artefact_is_an_error_that_names_it(harm, message, undisturbed, store, shell, tmp_path):
+    shutil.copytree(undisturbed[0], store)
     folder = artefact(suite(), store).folder
     harm(folder)
     path = tmp_path / "learning.yaml"
@@ -122,8 +122,8 @@ def test_a_damaged_artefact_is_an_error_that_names_it(harm, said, quiet, store, 
     for verb in ("run", "train", "plan", "report"):
         done = shell(verb, path, "--store", store)
         assert done.returncode == 2
-        assert done.stderr.startswith(f"robharness: the artefact {folder} is damaged: ") and said in done.stderr
-        assert done.stderr.endswith(f"To train it again: rm -r {folder}, and then robharness train SUITE\n")
+        assert done.stderr.startswith(f"robharness: the artefact {folder} is damaged: ") and message in done.stderr
+        assert done.stderr.endswith(f"Try: rm -r {folder}\n")
     shutil.rmtree(folder)
     assert shell("run", path, "--store", store).returncode == 0
 
@@ -135,7 +135,7 @@ def test_data_that_are_not_there_are_named_once(store):
 
 
 @pytest.mark.parametrize(
-    ("was", "now", "said"),
+    ("was", "now", "message"),
     [
         ('name="learner/shades", split', 'name="learner/shdaes", split', "no data set 'learner/shdaes'; did you mean"),
         ("split=params.split", "split='trian'", "is trained on the split 'trian' of learner/shades, which has train"),
@@ -143,11 +143,11 @@ def test_data_that_are_not_there_are_named_once(store):
         ('DataRef(name="learner', 'dict(name="learner', "its data 'train' are no DataRef"),
     ],
 )  # fmt: skip
-def test_a_suite_says_where_a_trainers_data_cannot_be(was, now, said, tmp_path):
+def test_data_of_a_trainer_with_an_unusable_location_are_refused(was, now, message, tmp_path):
     plugin = tmp_path / "learner.py"
     plugin.write_text((HERE / "learner.py").read_text().replace(was, now))
     with pytest.raises(SuiteError) as caught:
         api.plan(suite(attacks=[]), plugins=[str(plugin)])
     [error] = caught.value.errors
     assert re.match(r"<mapping>:\d+:\d+: models\.0\.model: ", error)
-    assert said.format(plugin=plugin) in error
+    assert message.format(plugin=plugin) in error

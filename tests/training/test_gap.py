@@ -49,8 +49,8 @@ def test_a_gap_is_closed_by_the_means_of_runs_or_by_single_models(store, seeds):
         assert gap["interval"] == statistics.gap_closed_interval(*wanted, paired=seeds is None)
         is_known = np.isfinite(gap["interval"].low)
         interval = "no gap?" if not is_known else "[{:.0f}, {:.0f}]".format(*(100 * b for b in gap["interval"]))
-        shown = f"| {gap['perturbation']} | {100 * gap['closed']:.0f}<br><sub>{interval}</sub> |"
-        assert shown in text.partition("## Gap closed")[2]
+        row = f"| {gap['perturbation']} | {100 * gap['closed']:.0f}<br><sub>{interval}</sub> |"
+        assert row in text.partition("## Gap closed")[2]
     assert "fraction of the accuracy gap from None to All that is closed" in text.replace("\n", " ")
     kept = Store(store)
     gone = next(cell for cell in results.plan.cells if cell.model.label.startswith("All") and "1/8" in cell.short_name)

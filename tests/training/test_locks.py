@@ -28,7 +28,7 @@ from toy_training import LEARNER, NET, PLUGINS, TOYS, artefact, sha_of, suite, w
 # --- kills, interruptions, several at once ----------------------------------------------------------------------------
 
 
-def test_killed_in_the_middle_it_goes_on_to_the_same_weights(quiet, start, store, log):
+def test_a_killed_training_resumes_to_the_same_weights(undisturbed, start, store, log):
     first = start("train", suite(), LEARNER_PAUSE=0.2)
     wait_for(lambda: len(log()) >= 3)
     first.send_signal(signal.SIGKILL)
@@ -42,13 +42,13 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_weights(quiet, start, store
     assert second.returncode == 0, err
     assert f"Net: goes on after epoch {before}" in err and "goes on in" in err
     assert [epoch for _, _, epoch in log()] == [1, 2, 3, 4, 5, 6]
-    assert sha_of(store) == sha_of(quiet[0])
+    assert sha_of(store) == sha_of(undisturbed[0])
     assert not made.unfinished.exists() and not made.lock.exists()
     assert json.loads((made.folder / "provenance.json").read_text())["resumed"] is True
     assert re.fullmatch(rf"Net: {made.hash} \S+/{made.hash} sha256 [0-9a-f]{{12}} [0-9.]+ s\n", out)
 
 
-def test_two_processes_train_one_artefact_once_and_a_dead_holder_is_followed(quiet, start, store, log):
+def test_two_processes_train_one_artefact_once_and_replace_a_killed_holder(undisturbed, start, store, log):
     holder = start("train", suite(), LEARNER_PAUSE=20)
     wait_for(log)
     other = start("train", suite(), "--json")
@@ -61,12 +61,12 @@ def test_two_processes_train_one_artefact_once_and_a_dead_holder_is_followed(qui
     assert other.returncode == 0, err
     assert set(Counter(epoch for _, _, epoch in log()).values()) == {1}
     assert {process for process, _, _ in log()} == {holder.pid, other.pid}
-    assert sha_of(store) == sha_of(quiet[0])
+    assert sha_of(store) == sha_of(undisturbed[0])
     assert json.loads(out)[0]["seconds"] > 0
 
 
 @pytest.mark.slow
-def test_who_waits_finds_what_the_other_has_made(start, store, log):
+def test_a_waiting_process_uses_the_artefact_of_the_other(start, store, log):
     holder = start("train", suite(), LEARNER_PAUSE=3)
     wait_for(log)
     other = start("run", suite(), "--json")
@@ -83,7 +83,7 @@ class WithoutLocks(FileSystem):
         raise OSError(errno.ENOLCK, "no locks available")
 
 
-def test_a_file_system_without_locks_is_noted(store):
+def test_a_file_system_without_locks_is_reported(store):
     kept = Store(store, WithoutLocks())
     session = Session.open(suite(), store=store, plugins=PLUGINS)
     session.store = kept
@@ -94,17 +94,17 @@ def test_a_file_system_without_locks_is_noted(store):
     assert kept.notes == [f"the file system of {store} has no locks: train with one process at a time"]
 
 
-def test_killed_just_before_the_last_step_nothing_is_trained_again(quiet, store, log):
-    made = artefact(suite(), quiet[0])
-    there = artefact(suite(), store)
-    shutil.copytree(made.folder, there.unfinished)
+def test_a_training_killed_before_its_last_rename_is_not_repeated(undisturbed, store, log):
+    made = artefact(suite(), undisturbed[0])
+    resumed = artefact(suite(), store)
+    shutil.copytree(made.folder, resumed.unfinished)
     [found] = robharness.train(suite(), store=store, plugins=PLUGINS)
     assert found.sha256 == artefacts.sha256_of(made.folder) and log() == []
-    assert there.folder.is_dir() and not there.unfinished.exists()
+    assert resumed.folder.is_dir() and not resumed.unfinished.exists()
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_with_130_and_the_command_that_goes_on(quiet, start, store, log):
+def test_ctrl_c_exits_with_code_130_and_prints_the_resume_command(undisturbed, start, store, log):
     first = start("run", suite(), LEARNER_PAUSE=0.3)
     wait_for(lambda: len(log()) >= 2)
     first.send_signal(signal.SIGINT)
@@ -118,7 +118,7 @@ def test_ctrl_c_ends_with_130_and_the_command_that_goes_on(quiet, start, store, 
     assert second.returncode == 0, err
     assert json.loads(out)["complete"] is True
     assert [epoch for _, _, epoch in log()] == [1, 2, 3, 4, 5, 6]
-    assert sha_of(store) == sha_of(quiet[0])
+    assert sha_of(store) == sha_of(undisturbed[0])
 
 
 def torchrun(run_process, tmp_path, source, *words):
@@ -130,7 +130,7 @@ def torchrun(run_process, tmp_path, source, *words):
 
 
 @pytest.mark.slow
-def test_two_processes_of_torchrun_train_one_artefact_together(quiet, run_process, tmp_path, store, log):
+def test_two_processes_of_torchrun_train_one_artefact_together(undisturbed, run_process, tmp_path, store, log):
     done = torchrun(run_process, tmp_path, suite())
     assert done.returncode == 0, done.stderr
     assert len([line for line in done.stdout.splitlines() if line.startswith("Net: ")]) == 1
@@ -140,7 +140,7 @@ def test_two_processes_of_torchrun_train_one_artefact_together(quiet, run_proces
     made = artefact(suite(), store)
     assert json.loads((made.folder / "provenance.json").read_text())["processes"] == 2
     assert [path.name for path in made.folder.parent.iterdir()] == [made.hash]
-    alone = load_file(artefact(suite(), quiet[0]).folder / "weights.safetensors")
+    alone = load_file(artefact(suite(), undisturbed[0]).folder / "weights.safetensors")
     for name, value in load_file(made.folder / "weights.safetensors").items():
         torch.testing.assert_close(value, alone[name], rtol=0, atol=1e-5)
 

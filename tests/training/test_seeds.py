@@ -16,7 +16,7 @@ from robharness.store import Store
 from toy_training import HERE, NET, PLUGINS, plan, suite
 
 
-def test_seeds_make_so_many_models(seeds):
+def test_each_seed_makes_a_model(seeds):
     _, root, results = seeds
     assert results.labels == ["Net seed 5", "Net seed 6", "Net seed 7", "Short"]
     assert [row["seed"] for row in sorted(artefacts.listing(root), key=lambda row: row["label"])] == [5, 6, 7, 5]
@@ -58,9 +58,9 @@ def test_the_tables_have_a_column_for_all_runs(seeds):
     report = build(results)
     text = markdown.render(report)
     numbers = next(each for each in report.runs if each.perturbation == "sign(linf, 1/8)")
-    shown = (f"{100 * numbers.accuracy:.1f} ± {100 * numbers.accuracy_deviation:.1f} "
+    printed = (f"{100 * numbers.accuracy:.1f} ± {100 * numbers.accuracy_deviation:.1f} "
              f"↓{100 * numbers.relative_drop:.0f}% ± {100 * numbers.relative_drop_deviation:.0f}")  # fmt: skip
-    assert f"| sign(linf, 1/8) | {shown}<br><sub>3 runs</sub> | " in text
+    assert f"| sign(linf, 1/8) | {printed}<br><sub>3 runs</sub> | " in text
     assert "| clean | " in text and "<sub>published 90.00</sub>" in text
     heads = [line for line in text.splitlines() if line.startswith("|  |")]
     assert (
@@ -98,17 +98,17 @@ def test_one_seed_has_no_deviation_and_the_terminal_shows_all(seeds, capsys):
     report = build(robharness.load({k: v for k, v in alone.items() if v is not None}, store=root, plugins=PLUGINS))
     assert [each.accuracy_deviation for each in report.runs] == [None] * 3
     terminal.show(report, Console(width=120))
-    shown = capsys.readouterr().out
-    assert "1 run" in shown and "± " not in shown.partition("accuracy in")[0]
+    printed = capsys.readouterr().out
+    assert "1 run" in printed and "± " not in printed.partition("accuracy in")[0]
 
 
-def test_no_column_is_of_runs_and_of_a_single_model():
+def test_a_column_is_of_several_runs_or_of_a_single_model():
     with pytest.raises(SuiteError, match="the label 'Net' is taken by the model in line"):
         api.plan(suite(NET | {"seeds": 2}, NET | {"epochs": 3}), plugins=PLUGINS)
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ({"model": "toys/net", "seeds": 2}, "toys/net is not trained here, so that it has no seed; leave 'seeds' out"),
         ({"model": "toys/net", "seed": 2}, "toys/net is not trained here, so that it has no seed; leave 'seed' out"),
@@ -118,10 +118,10 @@ def test_no_column_is_of_runs_and_of_a_single_model():
         (NET | {"seeds": 2.5}, "got 2.5"),
     ],
 )
-def test_a_seed_that_makes_no_sense_is_refused(model, said):
+def test_an_invalid_seed_is_refused(model, message):
     with pytest.raises(SuiteError) as caught:
         api.plan(suite(model, data={"name": "toys/pixels", "split": "test"}, attacks=[]), plugins=PLUGINS)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_plugins_own_option_called_seed_stays_its_own():

@@ -23,12 +23,12 @@ def untrained(tmp_path, store):
     return path
 
 
-def test_a_plan_shows_what_waits_and_trains_nothing(shell, untrained, log):
-    shown = shell("plan", untrained)
-    assert shown.returncode == 0
+def test_a_plan_shows_pending_trainings_and_trains_nothing(shell, untrained, log):
+    printed = shell("plan", untrained)
+    assert printed.returncode == 0
     waiting = "6 of these cells wait for the training of Net, Other. To train only: robharness train learning.yaml"
-    assert waiting in shown.stdout
-    assert shown.stdout.count("untrained") == 6
+    assert waiting in printed.stdout
+    assert printed.stdout.count("untrained") == 6
     facts = json.loads(shell("plan", untrained, "--json", "--why").stdout)
     assert facts["untrained"] == ["Net", "Other"]
     assert [(cell["waits"], cell["key"], cell["done"], cell["why"]) for cell in facts["cells"]] == [
@@ -40,22 +40,22 @@ def test_a_plan_shows_what_waits_and_trains_nothing(shell, untrained, log):
     assert "3 of these cells wait" in shell("plan", untrained).stdout
 
 
-def test_a_report_says_what_is_missing_and_how_to_make_it(shell, untrained, log):
-    shown = shell("report", untrained)
-    assert shown.returncode == 3 and log() == []
+def test_a_report_names_missing_trainings_and_their_command(shell, untrained, log):
+    printed = shell("report", untrained)
+    assert printed.returncode == 3 and log() == []
     text = "not trained yet: Net, Other; 6 cells wait for the training; to train: robharness train learning.yaml"
-    assert text in shown.stdout
+    assert text in printed.stdout
     shell("run", untrained, "--only", "Net")
-    shown = shell("report", untrained)
-    assert shown.returncode == 3
-    assert "not trained yet: Other; 3 cells wait for the training" in shown.stdout
+    printed = shell("report", untrained)
+    assert printed.returncode == 3
+    assert "not trained yet: Other; 3 cells wait for the training" in printed.stdout
 
 
-def test_what_cannot_train_says_who_does(shell, untrained, log):
-    said = "robharness: Net, Other are not trained yet. Try: robharness train learning.yaml\n"
+def test_verbs_that_cannot_train_print_the_command_that_does(shell, untrained, log):
+    message = "robharness: Net, Other are not trained yet. Try: robharness train learning.yaml\n"
     for words in (["run", untrained, "--shard", "1/2"], ["export-adversarial", untrained, "-o", "out"]):
         done = shell(*words)
-        assert (done.returncode, done.stderr) == (2, said)
+        assert (done.returncode, done.stderr) == (2, message)
     done = shell("verify", "learner/net", "--data", "learner/shades/test")
     assert done.returncode == 2
     assert "learner/net with these options and seed 0 is not trained in .robharness" in done.stderr
@@ -64,7 +64,7 @@ def test_what_cannot_train_says_who_does(shell, untrained, log):
         api.run(untrained, plugins=PLUGINS, shard=(1, 2), store=untrained.parent / ".robharness")
 
 
-def test_once_trained_every_verb_takes_it(shell, untrained, tmp_path):
+def test_every_verb_uses_a_trained_model(shell, untrained, tmp_path):
     assert shell("train", untrained).returncode == 0
     halves = [shell("run", untrained, "--shard", f"{index}/2").returncode for index in (1, 2)]
     assert halves == [0, 0]
@@ -74,16 +74,16 @@ def test_once_trained_every_verb_takes_it(shell, untrained, tmp_path):
     assert exported.stdout.count("0 of 48 stored predictions differ") == 2
     verified = shell("verify", "learner/net", "seed=1", "--data", "learner/shades/test", "--json")
     assert verified.returncode == 0
-    accuracies = {way["name"]: way["accuracy"] for way in json.loads(verified.stdout)["ways"]}
+    accuracies = {alternative["name"]: alternative["accuracy"] for alternative in json.loads(verified.stdout)["ways"]}
     results = api.load(untrained, store=tmp_path / ".robharness", plugins=PLUGINS)
     assert accuracies == {"as declared": results.clean("Other").accuracy}
 
 
 @pytest.mark.slow
-def test_worker_processes_find_what_was_trained(store, quiet):
+def test_workers_load_trained_models(store, undisturbed):
     results = api.run(suite(), store=store, plugins=PLUGINS, workers=1)
     assert results.is_complete
-    assert np.array_equal(results.clean("Net").columns["margin"], quiet[1].clean("Net").columns["margin"])
+    assert np.array_equal(results.clean("Net").columns["margin"], undisturbed[1].clean("Net").columns["margin"])
 
 
 def test_only_what_the_cells_need_is_trained(shell, tmp_path, log):
@@ -102,7 +102,7 @@ def test_only_what_the_cells_need_is_trained(shell, tmp_path, log):
 
 
 @pytest.mark.parametrize("style", ["plain", "rich", "none"])
-def test_progress_is_shown_in_every_way(shell, tmp_path, style):
+def test_training_progress_is_shown_in_every_format(shell, tmp_path, style):
     path = tmp_path / "learning.yaml"
     path.write_text(yaml.safe_dump(suite()))
     done = shell("train", path, "--display", style)
@@ -117,19 +117,19 @@ def test_progress_is_shown_in_every_way(shell, tmp_path, style):
         )
 
 
-def test_a_listener_hears_of_every_epoch_and_then_of_cells(store):
-    heard = []
+def test_a_listener_receives_every_epoch_and_then_every_cell(store):
+    events = []
 
     class Ear(listeners.Silent):
         def trained(self, label, progress):
-            heard.append((label, progress.epoch))
+            events.append((label, progress.epoch))
 
         def cell_done(self, cell, span, failure):
-            heard.append(cell.short_name)
+            events.append(cell.short_name)
 
     api.run(suite(), store=store, plugins=PLUGINS, listener=Ear())
-    assert heard[:6] == [("Net", epoch) for epoch in range(1, 7)]
-    assert Counter(heard[6:]).keys() == {"clean", "sign(linf, 1/16)", "sign(linf, 1/8)"}
+    assert events[:6] == [("Net", epoch) for epoch in range(1, 7)]
+    assert Counter(events[6:]).keys() == {"clean", "sign(linf, 1/16)", "sign(linf, 1/8)"}
 
 
 def test_a_suite_without_trained_models_has_nothing_to_train(shell, tmp_path):
