@@ -58,7 +58,7 @@ def read(path: Path, allow: Sequence[Any] = ()) -> Any:
         needed = re.search(r"GLOBAL (\S+)|(?:class|global|type) (\S+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and needed:
             return _read_trusted(path, needed[1] or needed[2], error)
-        raise UserError(f"{path} is no checkpoint: {_first_line(error)}. See: ls -l {path}") from error
+        raise UserError(f"{path} is no checkpoint: {_first_line(error)}. Try: ls -l {path}") from error
 
 
 def state(content: Any, layout: Layout) -> State:
@@ -116,7 +116,7 @@ def load(
     closest = min(mismatches, key=lambda mismatch: mismatch[0])[1]
     names = ", ".join(layout.name for layout in layouts)
     tried = f" Layouts that were tried: {names}." if len(layouts) > 1 else ""
-    raise UserError(f"{file} does not fit {type(net).__name__}: {closest}.{tried} See: robharness list models")
+    raise UserError(f"{file} does not fit {type(net).__name__}: {closest}.{tried} Try: robharness list models")
 
 
 def fill(net: nn.Module, found: Mapping[str, Tensor]) -> None:
@@ -183,7 +183,7 @@ def _safetensors(path: Path) -> State:
     try:
         return dict(load_file(path))
     except Exception as error:
-        raise UserError(f"{path} is no safetensors file: {_first_line(error)}. See: ls -l {path}") from error
+        raise UserError(f"{path} is no safetensors file: {_first_line(error)}. Try: ls -l {path}") from error
 
 
 def _read_trusted(path: Path, needed: str, error: Exception) -> Any:

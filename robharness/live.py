@@ -60,7 +60,7 @@ def _input_of_data(loaded: suite.Suite, root: Path) -> InputSpec:
     if spec.kind == "video":
         raise UserError(
             "a network alone does not determine the frames of a video that it sees; give a ModelSpec with "
-            "`preprocessing=Preprocessing(clips=Clips(...))`. See: python -m pydoc robharness.Clips"
+            "`preprocessing=Preprocessing(clips=Clips(...))`. Try: python -m pydoc robharness.Clips"
         )
     *sides, channels = spec.open(root, loaded.data.split).read(0).shape
     if loaded.canvas is not None:

@@ -128,7 +128,7 @@ def verify(
     """
     entry = registry.find("models", model)
     for key in {"model", "label", "reference", "seeds"} & keys.keys():
-        raise UserError(f"'{key}' does not change how {model} is used; remove it. See: robharness verify --help")
+        raise UserError(f"'{key}' does not change how {model} is used; remove it. Try: robharness verify --help")
     name, split = _data(entry, data, registry, data_root)
     suite: dict[str, Any] = {"robharness": 1, "name": "verify", "data": {"name": name, "split": split}}
 
@@ -139,12 +139,12 @@ def verify(
         except SuiteError as error:  # its places are in a suite that the user did not write
             message = "; ".join(re.sub(r"^<mapping>:\d+:\d+: (models\.0[\w.]*: )?", "", line) for line in error.errors)
             end = "" if message.endswith("?") else "."
-            raise UserError(f"{model}: {message}{end} See: robharness list models '{model}'") from None
+            raise UserError(f"{model}: {message}{end} Try: robharness list models '{model}'") from None
         require(plan)
         for untrained in plan.untrained:
             raise UserError(
                 f"{model} with these options and seed {untrained.ref.seed} is not trained in {store}; a suite "
-                f"trains it. See: robharness train --help"
+                f"trains it. Try: robharness train --help"
             )
         return plan, plan.models[0]
 
@@ -153,7 +153,7 @@ def verify(
     unreadable: list[str] = []
     configurations = [_scored(plan, declared, {}, device, unreadable)]
     if error := configurations[0].error:
-        raise UserError(f"{model} cannot be verified: {error}. See: robharness list models '{model}'")
+        raise UserError(f"{model} cannot be verified: {error}. Try: robharness list models '{model}'")
     for label, more in spec.alternatives.items():
         try:
             configurations.append(_scored(*planned(label, more), more, device))
@@ -187,7 +187,7 @@ def _data(model: Entry, wanted: str | None, registry: Registry, data_root: Path)
     if not found:
         raise UserError(
             f"no data with the labels '{spec.labels}' are available to verify {model.name} on. "
-            f"See: robharness list datasets"
+            f"Try: robharness list datasets"
         )
     return min(found)[1:]
 

@@ -183,7 +183,7 @@ def test_a_broken_plugin_becomes_a_problem_and_registers_nothing(install, case):
     assert not [observer for source, observer in registry.observers if source.namespace == "zeta"]
     with pytest.raises(PluginNotFound) as caught:
         registry.find("models", "zeta/net")
-    assert str(caught.value) == f"no model 'zeta/net': {problem}. See: robharness list plugins"
+    assert str(caught.value) == f"no model 'zeta/net': {problem}. Try: robharness list plugins"
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_plugin_can_be_blocked(install):
     with pytest.raises(PluginLoadError) as caught:
         discover(["no:zetta"])
     assert str(caught.value) == (
-        "-p no:zetta: no such plugin is installed; did you mean 'zeta'? See: robharness list plugins"
+        "-p no:zetta: no such plugin is installed; did you mean 'zeta'? Try: robharness list plugins"
     )
 
 
@@ -328,29 +328,29 @@ def test_a_path_that_is_no_python_file_is_one_sentence(tmp_path, name):
         (
             "models",
             "zeta/resnet5",
-            "no model 'zeta/resnet5'; did you mean 'zeta/resnet50'? See: robharness list models",
+            "no model 'zeta/resnet5'; did you mean 'zeta/resnet50'? Try: robharness list models",
         ),
         (
             "models",
             "zeat/resnet50",
-            "no model 'zeat/resnet50'; did you mean 'zeta/resnet50'? See: robharness list models",
+            "no model 'zeat/resnet50'; did you mean 'zeta/resnet50'? Try: robharness list models",
         ),
-        ("models", "resnet50", "no model 'resnet50'; did you mean 'zeta/resnet50'? See: robharness list models"),
-        ("models", "zeta/vit", "no model 'zeta/vit'. See: robharness list models"),
-        ("models", "fc", "no model 'fc'; did you mean 'omega/fc'? See: robharness list models"),
-        ("models", "vit", "no model 'vit'. See: robharness list models"),
+        ("models", "resnet50", "no model 'resnet50'; did you mean 'zeta/resnet50'? Try: robharness list models"),
+        ("models", "zeta/vit", "no model 'zeta/vit'. Try: robharness list models"),
+        ("models", "fc", "no model 'fc'; did you mean 'omega/fc'? Try: robharness list models"),
+        ("models", "vit", "no model 'vit'. Try: robharness list models"),
         (
             "models",
             "swav/resnet50",
             "'swav/resnet50' needs a plugin 'swav', which is not there. Try: pip install robharness-swav",
         ),
-        ("attacks", "zeta/pgd", "no attack 'zeta/pgd'. See: robharness list attacks"),
-        ("datasets", "zeta/cifar", "no data set 'zeta/cifar'. See: robharness list datasets"),
+        ("attacks", "zeta/pgd", "no attack 'zeta/pgd'. Try: robharness list attacks"),
+        ("datasets", "zeta/cifar", "no data set 'zeta/cifar'. Try: robharness list datasets"),
         (
             "models",
             "rotten/net",
             "no model 'rotten/net': plugin 'rotten' of robharness-rotten 0.3 was left out at import: ImportError: x. "
-            "See: robharness list plugins",
+            "Try: robharness list plugins",
         ),
     ],
 )

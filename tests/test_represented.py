@@ -340,7 +340,7 @@ def test_a_suite_must_have_the_cells_that_its_metrics_need(feature_suite, run):
     assert [line.partition(": ")[2] for line in error.value.errors] == [
         "metrics.0: teams/moved compares an example with its corrupted versions, and there is no corruption; write one "
         "under `corruptions:`",
-        "metrics.0: teams/moved needs features, and toys/net (Net) declares no `features`. See: robharness list models",
+        "metrics.0: teams/moved needs features, and toys/net (Net) declares no `features`. Try: robharness list models",
         "metrics.1: teams/near needs distances, and there is no attack without `eps`; write one under `attacks:`",
     ]
 

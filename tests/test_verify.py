@@ -189,7 +189,7 @@ def test_the_verb_as_json(plugin, capsys):
     (["patches/rihgt"], "did you mean 'patches/right'?"),
     (["patches/right", "scale"], "'scale' is not KEY=VALUE"),
     (["patches/right", "label=x"], "'label' does not change how patches/right is used"),
-    (["patches/right", "scal=2"], "patches/right: unknown key 'scal'; did you mean 'scale'? See: robharness"),
+    (["patches/right", "scal=2"], "patches/right: unknown key 'scal'; did you mean 'scale'? Try: robharness"),
     (["patches/right", "--data", "patches/none/test"], "no data set 'patches/none'"),
     (["patches/right", "--trust", "12"], "'12' is no SHA-256"),
 ])  # fmt: skip

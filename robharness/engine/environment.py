@@ -32,7 +32,7 @@ class Job:
         try:
             rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         except ValueError:
-            raise UserError("$RANK and $WORLD_SIZE are numbers, as torchrun sets them. See: torchrun --help") from None
+            raise UserError("$RANK and $WORLD_SIZE are numbers, as torchrun sets them. Try: torchrun --help") from None
         variables = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
         name = " ".join(os.environ.get(variable, "") for variable in variables) if size > 1 else ""
         return cls(rank=rank, size=size, name=name)

@@ -59,7 +59,7 @@ def export_adversarial(
     """
     attacks = [cell for cell in plan.cells if cell.kind == "attack"]
     if not attacks:
-        raise UserError(f"these cells include no attack to export. See: robharness plan {plan.suite.path_for_shell}")
+        raise UserError(f"these cells include no attack to export. Try: robharness plan {plan.suite.path_for_shell}")
     for model in plan.models:
         cells = [cell for cell in attacks if cell.model is model]
         folders = {cell.key: _opened(folder, cell) for cell in cells}
@@ -110,7 +110,7 @@ def _opened(folder: Path, cell: Cell) -> Path:
             raise UserError(f"{path} holds another cell of that name. Try another folder: {folder}-2")
         file.write_text(json.dumps(description | {"identity": cell.identity}, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}. See: ls -ld {folder}") from None
+        raise UserError(f"{path}: {error.strerror}. Try: ls -ld {folder}") from None
     return path
 
 
@@ -134,7 +134,7 @@ def _write(path: Path, parts: list[BatchOutcome]) -> None:
         with FileSystem().replacing(path, durable=False) as file:
             np.savez(file, images=images, labels=labels, predictions=predictions, examples=np.array(ids))
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}. See: df {path.parent}") from None
+        raise UserError(f"{path}: {error.strerror}. Try: df {path.parent}") from None
 
 
 def _network_inputs(part: BatchOutcome) -> np.ndarray:

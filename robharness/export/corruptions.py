@@ -85,12 +85,12 @@ def plan_rendering(
     if suite.dataset.spec.kind != "image":
         raise UserError(
             f"{suite.dataset.name} holds {suite.dataset.spec.kind}s, and only images can be exported. "
-            f"See: robharness list datasets"
+            f"Try: robharness list datasets"
         )
     if not rendered:
         stored = any(p.is_stored for p in suite.perturbations)
         why = "all its corruptions are files already" if stored else "it has no corruptions"
-        raise UserError(f"{suite.path.name} has nothing to render: {why}. See: robharness list corruptions")
+        raise UserError(f"{suite.path.name} has nothing to render: {why}. Try: robharness list corruptions")
     corruptions: dict[str, list[Perturbation]] = {}
     for perturbation in rendered:
         name = perturbation.entry.spec.name.rpartition("/")[2]
@@ -103,7 +103,7 @@ def plan_rendering(
         if suite.dataset.spec.kind not in perturbation.entry.spec.inputs:
             raise UserError(
                 f"{perturbation.entry.name} does not take the {suite.dataset.spec.kind}s of {suite.dataset.name}. "
-                f"See: robharness list corruptions"
+                f"Try: robharness list corruptions"
             )
         same.append(perturbation)
     for same in corruptions.values():
@@ -360,4 +360,4 @@ def _translate_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}. See: df {path.parent}") from None
+        raise UserError(f"{path}: {error.strerror or error}. Try: df {path.parent}") from None

@@ -46,7 +46,7 @@ def resolve(entry: Entry, override: Override | None, data_root: Path) -> Weights
     if override is None and isinstance(declared, Train):
         raise UserError(
             f"{entry.name} has no weights before a suite trains it, and no file of weights is given. "
-            f"See: robharness train --help"
+            f"Try: robharness train --help"
         )
     if override is not None:
         given = override if isinstance(override, Mapping) else {"": override}

@@ -55,7 +55,7 @@ def discover(options: Sequence[str] = ()) -> Registry:
     names = {source.namespace for source, _ in installed}
     for unknown in sorted(blocked - names):
         near = did_you_mean(unknown, sorted(names)) or "."
-        raise PluginLoadError(f"-p no:{unknown}: no such plugin is installed{near} See: robharness list plugins")
+        raise PluginLoadError(f"-p no:{unknown}: no such plugin is installed{near} Try: robharness list plugins")
     for namespace, claimants in sorted(claims.items()):
         if len(claimants) > 1:
             both = " and ".join(str(source) for source, _ in claimants)

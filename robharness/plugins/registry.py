@@ -114,14 +114,14 @@ class Registry:
         namespace = name.split("/")[0]
         broken = [problem for problem in self.problems if problem.origin.namespace == namespace]
         if broken:
-            return f"no {noun} '{name}': {broken[0]}. See: robharness list plugins"
+            return f"no {noun} '{name}': {broken[0]}. Try: robharness list plugins"
         near = did_you_mean(name, list(entries))
         if "/" not in name:
             near = next((f"; did you mean '{full}'?" for full in entries if full.endswith(f"/{name}")), near)
         known = [origin.namespace for origin in self.origins]
         if "/" in name and namespace not in known and not (near and did_you_mean(namespace, known)):
             return f"'{name}' needs a plugin '{namespace}', which is not there. Try: pip install robharness-{namespace}"
-        return f"no {noun} '{name}'{near or '.'} See: robharness list {kind}"
+        return f"no {noun} '{name}'{near or '.'} Try: robharness list {kind}"
 
     def add(self, kind: str, spec: Spec, origin: PluginOrigin) -> Entry:
         """Register a spec under its namespace. Raises ValueError if the name is taken."""

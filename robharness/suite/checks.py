@@ -98,10 +98,10 @@ def fit(
             continue
         if spec.labels != dataset.spec.labels:
             sentence = f"{model.entry.name} has labels '{spec.labels}', {dataset.name} has '{dataset.spec.labels}'"
-            reader.error((*path, "model"), f"{sentence}. See: robharness list models")
+            reader.error((*path, "model"), f"{sentence}. Try: robharness list models")
         if spec.input.kind != dataset.spec.kind:
             sentence = f"{model.entry.name} takes {spec.input.kind}s, {dataset.name} holds {dataset.spec.kind}s"
-            reader.error((*path, "model"), f"{sentence}. See: robharness list datasets")
+            reader.error((*path, "model"), f"{sentence}. Try: robharness list datasets")
         clips = spec.clips
         if canvas is not None and clips is not None and clips.crops > 1:
             sentence = f"{model.entry.name} crops {clips.crops} squares of a frame, and a canvas is one square"
@@ -122,7 +122,7 @@ def _surrogate_fits(reader: FieldReader, path: yaml.Path, perturbation: Perturba
     attacks_features = perturbation.kind == "attack" and perturbation.entry.spec.access == "features"
     if attacks_features and surrogate.entry.spec.features is None:
         sentence = f"{surrogate.entry.name} declares no `features`, which {perturbation.entry.name} attacks"
-        reader.error((*path, "attack"), f"{sentence}. See: robharness list models")
+        reader.error((*path, "attack"), f"{sentence}. Try: robharness list models")
     if (spec.input, spec.preprocessing) != (surrogate.entry.spec.input, surrogate.entry.spec.preprocessing):
         sentence = f"{model.label} takes other inputs than {surrogate.label}, on which the attack is crafted"
         reader.error((*path, "source"), f"{sentence}; both need one `input` and `preprocessing`")
@@ -139,7 +139,7 @@ def needed(reader: FieldReader, suite: dict[str, Any], models: Models) -> None:
             continue
         for sentence in dict.fromkeys(unrepresented(metric, model) for _, model in models):
             if sentence:
-                reader.error(("metrics", index), f"{sentence}. See: robharness list models")
+                reader.error(("metrics", index), f"{sentence}. Try: robharness list models")
         if "views" in metric.spec.needs and not corrupts:
             sentence = f"{metric.name} compares an example with its corrupted versions, and there is no corruption"
             reader.error(("metrics", index), f"{sentence}; write one under `corruptions:`")

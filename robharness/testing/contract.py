@@ -68,7 +68,7 @@ class Plugin:
             return cls(namespace=plugin.rpartition(".")[2].removeprefix("robharness_"), place=plugin)
         known = did_you_mean(plugin, [name for origin in origins for name in (origin.namespace, origin.location)])
         raise PluginLoadError(
-            f"'{plugin}' is neither an installed plugin nor a module{known or '.'} See: robharness list plugins"
+            f"'{plugin}' is neither an installed plugin nor a module{known or '.'} Try: robharness list plugins"
         )
 
     @classmethod

@@ -15,12 +15,12 @@ SAID = [
     "5:12: precision: 'float16' is not one of float32, tf32; did you mean 'float32'?",
     "6:7: seed: Input should be a valid integer; got 1.5",
     "8:58: models.0.width: Input should be greater than 0; got 0",
-    "9:13: models.1.model: toy/letters has labels 'letters', toy/pixels has 'toys'. See: robharness list models",
-    "10:13: models.2.model: no model 'toy/nett'; did you mean 'toy/net'? See: robharness list models",
+    "9:13: models.1.model: toy/letters has labels 'letters', toy/pixels has 'toys'. Try: robharness list models",
+    "10:13: models.2.model: no model 'toy/nett'; did you mean 'toy/net'? Try: robharness list models",
     "11:13: models.3.model: 'swav/resnet50' needs a plugin 'swav', which is not there. "
     "Try: pip install robharness-swav",
     "12:13: models.4.model: no model 'rotten/net': plugin 'rotten' of robharness-rotten 0.3 was left out at import: "
-    "ImportError: no module named 'tensorflow'. See: robharness list plugins",
+    "ImportError: no module named 'tensorflow'. Try: robharness list plugins",
     "13:5: models.5: missing key 'model'",
     "15:24: attacks.0.nrom: unknown key 'nrom'; did you mean 'norm'?",
     "15:47: attacks.0.eps.1: '8/0' is not a number such as 0.5 or 8/255",
@@ -28,7 +28,7 @@ SAID = [
     "15:57: attacks.0.eps.3: Input should be greater than 0; got 0",
     "15:60: attacks.0.eps.4: Input should be greater than 0; got '-1/255'",
     "15:68: attacks.0.eps.5: True is not a number such as 0.5 or 8/255",
-    "16:14: attacks.1.attack: no attack 'toy/pdg'; did you mean 'toy/pgd'? See: robharness list attacks",
+    "16:14: attacks.1.attack: no attack 'toy/pdg'; did you mean 'toy/pgd'? Try: robharness list attacks",
     "16:28: attacks.1.eps: '.nan' is not a number such as 0.5 or 8/255",
     "17:29: attacks.2.norm: 'l3' is not one of linf, l2, l1",
     "17:38: attacks.2.eps: at least one is needed",
@@ -45,13 +45,13 @@ SAID = [
     "25:14: attacks.10.attack: the name of one attack goes here; got ['toy/fgsm']",
     "27:42: corruptions.0.severity: toy/negative has severities 1; got 2",
     "28:18: corruptions.1.corruption: no corruption 'toy/frog'; did you mean 'toy/fog'? "
-    "See: robharness list corruptions",
+    "Try: robharness list corruptions",
     "28:38: corruptions.1.severity: Input should be a valid integer; got None",
     "28:38: corruptions.1.severity: the tag !!int is not allowed",
     "29:5: corruptions.2: negative(1) is already in line 27",
     "30:9: canvas: 4 is not one of none, auto",
     "30:9: canvas: Input should be greater than or equal to 8; got 4",
-    "31:22: metrics.1: no metric 'toy/worng'; did you mean 'toy/wrong'? See: robharness list metrics",
+    "31:22: metrics.1: no metric 'toy/worng'; did you mean 'toy/wrong'? Try: robharness list metrics",
     "35:3: expected.Nett: no model has the label 'Nett'; did you mean 'Net'?",
     "36:9: expected.Net.claen: no cell and no metric is called 'claen'; did you mean 'clean'?",
     "36:19: expected.Net.fgsm(l2, 0.25): no cell and no metric is called 'fgsm(l2, 0.25)'; "
@@ -71,7 +71,7 @@ def test_all_errors_are_reported_at_once_in_the_order_of_their_positions(errors)
     [
         (
             "models: [{model: toy/clips}]",
-            "18: models.0.model: toy/clips takes videos, toy/pixels holds images. See: robharness list",
+            "18: models.0.model: toy/clips takes videos, toy/pixels holds images. Try: robharness list",
         ),
         (
             "models: [{model: toy/net}, {model: toy/net}]",
@@ -86,7 +86,7 @@ def test_all_errors_are_reported_at_once_in_the_order_of_their_positions(errors)
         ("models: [{model: net}]", "18: models.0.model: no model 'net'; did you mean 'toy/net'?"),
         (
             "models: [{model: tyo/net}]",
-            "18: models.0.model: no model 'tyo/net'; did you mean 'toy/net'? See: robharness list models",
+            "18: models.0.model: no model 'tyo/net'; did you mean 'toy/net'? Try: robharness list models",
         ),
         ("models: [{model: swav/*}]", "18: models.0.model: 'swav/*' needs a plugin 'swav', which is not there."),
         ("models: [{model: toy/net, eps: 1}]", "27: models.0.eps: unknown key 'eps'; known: model, label, reference"),

@@ -175,7 +175,7 @@ def test_feature_attacks_need_a_model_with_declared_features():
     assert named(insight, models=[{"model": "toy/insightful"}]) == ["insight(linf, 1)"]
     [message] = refused(insight)
     assert message == (
-        "attacks.0.attack: toy/net declares no `features`, which toy/insight attacks. See: robharness list models"
+        "attacks.0.attack: toy/net declares no `features`, which toy/insight attacks. Try: robharness list models"
     )
     both = [{"model": "toy/net", "label": "A"}, {"model": "toy/insightful", "label": "B"}]
     assert named(insight | {"source": "B"}, models=both) == ["insight(linf, 1, source=B)"]

@@ -50,7 +50,7 @@ def test_an_unreadable_file_is_one_sentence(tmp_path):
         path = tmp_path / name
         with pytest.raises(UserError) as caught:
             load(path, REGISTRY)
-        assert str(caught.value) == f"{path}: cannot read the suite: {reason}. See: ls {path.parent}"
+        assert str(caught.value) == f"{path}: cannot read the suite: {reason}. Try: ls {path.parent}"
 
 
 def test_words_that_yaml_1_1_would_change_stay_as_they_are(read):

@@ -22,7 +22,7 @@ def find_executor(name: str, registry: Registry) -> AnyExecutor:
     if name not in registry.executors:
         names = [*CORE, *registry.executors]
         near = did_you_mean(name, names) or f"; there are {', '.join(names)}."
-        raise PluginNotFound(f"no executor '{name}'{near} See: robharness list plugins")
+        raise PluginNotFound(f"no executor '{name}'{near} Try: robharness list plugins")
     origin, build = registry.executors[name]
     try:
         executor: AnyExecutor = build()
@@ -37,4 +37,4 @@ def find_executor(name: str, registry: Registry) -> AnyExecutor:
 
 
 def _unusable(name: str, origin: object, why: str) -> str:
-    return f"the executor '{name}' of {origin} cannot be used: {why}. See: robharness list plugins"
+    return f"the executor '{name}' of {origin} cannot be used: {why}. Try: robharness list plugins"
