@@ -262,10 +262,10 @@ def test_the_report_counts_verdicts_that_mixed_runtime_factors_may_change(suite,
                                      ("b", {"threads": 1}, {"threads": 2}, "threads 1 and 2")]:  # fmt: skip
         before, now = {"batch_size": 8, "threads": 1} | before, {"batch_size": 8, "threads": 1} | now
         part = run(source, name, limit=17, **before)
-        assert not any("different ways" in warning for warning in report.build(part).warnings)
+        assert not any("different environments" in warning for warning in report.build(part).warnings)
         results = run(source, name, **now)
         near = sum(int((abs(result.columns["margin"]) <= 1e-4 * result.columns["logit_range"]).sum())
                    for result in results.cells)  # fmt: skip
         assert 0 < near < 240
-        [warning] = [warning for warning in report.build(results).warnings if "different ways" in warning]
-        assert f"different ways ({words}), in 6 cells; {near} of their 240 outcomes are so near" in warning
+        [warning] = [warning for warning in report.build(results).warnings if "different environments" in warning]
+        assert f"different environments ({words}), in 6 cells; {near} of their 240 outcomes are so near" in warning

@@ -196,4 +196,6 @@ def test_a_cell_of_folded_and_unfolded_parts_is_reported(suite, run, teams, tmp_
     model.reader.threads.close()
     assert not any(event.failure for event in events if isinstance(event, CellFinished))
     [warning] = build(run(source)).warnings
-    assert warning.startswith("Net: parts of one cell were made in different ways (folded 0 and 1), in 1 cells")
+    assert warning.startswith(
+        "Net: parts of one cell were computed in different environments (folded 0 and 1), in 1 cells"
+    )

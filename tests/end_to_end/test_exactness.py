@@ -106,9 +106,9 @@ def test_the_report_counts_verdicts_that_mixed_batch_sizes_may_change(mnist_suit
         return api.run(source, store=tmp_path / "store", plugins=[mnist], threads=1, **options)
 
     part = run(limit=500, batch_size=20)
-    assert not any("different ways" in warning for warning in build(part).warnings)
+    assert not any("different environments" in warning for warning in build(part).warnings)
     results = run(limit=1000, batch_size=64)
-    [warning] = [warning for warning in build(results).warnings if "different ways" in warning]
+    [warning] = [warning for warning in build(results).warnings if "different environments" in warning]
     near = sum(
         abs(margin) <= NEAR * logit_range
         for result in results.cells
@@ -116,5 +116,7 @@ def test_the_report_counts_verdicts_that_mixed_batch_sizes_may_change(mnist_suit
     )
     print(f"{near} of 25,000 outcomes are nearer than {NEAR}")
     assert near > 0
-    assert warning.startswith("CNN: parts of one cell were made in different ways (rows 20 and 64), in 25 cells; ")
+    assert warning.startswith(
+        "CNN: parts of one cell were computed in different environments (rows 20 and 64), in 25 cells; "
+    )
     assert [int(number) for number in re.findall(r"\d+", warning)[2:5]] == [25, near, 25000]
