@@ -198,7 +198,7 @@ def test_errors_of_a_suite_are_reported_with_their_positions(shell, path):
         ),
         (
             ["report", "SUITE", "--figures", "toys.yaml"],
-            "toys.yaml: cannot be made: File exists. Try: ls -ld toys.yaml",
+            "toys.yaml: cannot be created: File exists. Try: ls -ld toys.yaml",
         ),
         (["list", "modles"], "Invalid value for"),
         (["list", "models", "zzz*"], "no models match 'zzz*'. Try: robharness list models"),

@@ -143,7 +143,7 @@ def test_a_live_network_is_computed_where_workers_need_no_request(suite, toys, t
     plan, store = api.plan(suite(), plugins=[toys], models={"mine": mine}), Store(tmp_path / "store")
     executor = make()
     if executor.needs_request:
-        with pytest.raises(UserError, match=f"the workers of the executor '{executor.name}' are not"):
+        with pytest.raises(UserError, match=f"the workers of '{executor.name}' are other processes"):
             run_plan(plan, store, listeners.Silent(), executor=executor)
         assert not (tmp_path / "store").exists()
     else:
@@ -154,7 +154,7 @@ def test_a_live_network_is_computed_where_workers_need_no_request(suite, toys, t
 def test_a_live_network_needs_a_label_of_its_own(suite, toys):
     spec = api.plan(suite(), plugins=[toys]).models[0].entry.spec
     mine = spec.build(SimpleNamespace(what="exact", megabytes=0), None)
-    with pytest.raises(UserError, match="the suite has a model with the label 'Net' already"):
+    with pytest.raises(UserError, match="the suite already has a model with the label 'Net'"):
         api.plan(suite(), plugins=[toys], models={"Net": mine})
 
 

@@ -85,7 +85,7 @@ def changes_nothing_else(attack: Subject) -> None:
 
 
 def draws_as_declared(attack: Subject) -> None:
-    """It draws what `randomness` says: from `rng` alone, from nothing, or, if declared, from global generators."""
+    """Its random numbers come from where `randomness` says: `rng` alone, nowhere, or global generators."""
     spec = attack.entry.spec
     streams = ExampleRNG if spec.randomness == "example" else NoDraws
     for variant in variants(attack):
