@@ -112,7 +112,7 @@ class Terminal:
         self.code = done.returncode
         return done.stdout
 
-    def here(self, words):
+    def run_in_process(self, words):
         printed, self.code = io.StringIO(), 0
         self.monkeypatch.setattr(sys, "argv", words)
         with redirect_stdout(printed), redirect_stderr(printed):
