@@ -27,7 +27,7 @@ test: .venv/core.stamp
 	$(PYTEST) $(QUICK) tests --ignore tests/end_to_end --ignore tests/benchmarks
 	$(MAKE) .venv/test.stamp lint
 	$(BIN)/pip check
-	$(PYTEST) $(QUICK) plugins tests/end_to_end
+	$(PYTEST) $(QUICK) tests/end_to_end plugins
 
 test-slow: .venv/test.stamp
 	$(PYTEST) -m "slow and not gpu" tests plugins
