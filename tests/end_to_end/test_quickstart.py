@@ -19,6 +19,7 @@ from torchvision import transforms
 
 from robharness import Batch, ExampleRNG, api
 from robharness.planning.identity import draw_address
+from sharing import made_once
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "suites" / "quickstart.yaml"
@@ -50,13 +51,19 @@ def path(tmp_path_factory, networks):
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory, networks):
-    return tmp_path_factory.mktemp("quickstart") / "store"
+def store(tmp_path_factory, networks, repository_shell, path):
+    """The store of the suite, which is computed once a test run."""
+
+    def run(folder):
+        done = repository_shell("run", path, "--store", folder)
+        assert done.returncode == 0, done.stderr
+
+    return made_once(tmp_path_factory, f"quickstart-of-{len(networks)}", run)
 
 
 @pytest.fixture(scope="module")
 def report(repository_shell, path, store):
-    """The JSON that `robharness run suites/quickstart.yaml --json` prints."""
+    """The JSON that `robharness run suites/quickstart.yaml --json` prints of the complete store."""
     done = repository_shell("run", path, "--store", store, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
