@@ -159,7 +159,7 @@ def test_slope_intervals_over_the_corruptions_of_table_6(model: str, low: float,
 
 
 def test_slope_intervals_are_those_of_a_plain_loop() -> None:
-    """The same draws, one resample at a time, by indexing; blocks of every size give the same."""
+    """Blocks of every size give the intervals of one resample at a time, drawn by indexing."""
     n, corruptions, resamples, seed, level = 300, 4, 60, 7, 0.9
     outcomes = _outcomes(n, corruptions, seed=1)
     clean, corrupted, reference_clean, reference_corrupted = outcomes

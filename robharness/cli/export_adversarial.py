@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from robharness.session import Session
 
 
-@click.command("export-adversarial", short_help="Write adversarial examples to files.")
+@click.command("export-adversarial")
 @options.suite_options
 @options.trust
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Output folder.")

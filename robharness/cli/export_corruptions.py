@@ -10,9 +10,7 @@ import click
 from robharness.cli import options
 
 
-@click.command(
-    "export-corruptions", short_help="Write corrupted images to files, in the layout of ImageNet-C or CIFAR-C."
-)
+@click.command("export-corruptions")
 @options.suite
 @options.plugin
 @options.data_root

@@ -20,7 +20,7 @@ HEADINGS = {"stands on": "dependencies"}
 """Headings of columns that differ from the key in the JSON."""
 
 
-@click.command("list", short_help="List plugins, models, attacks, corruptions, datasets, metrics or artefacts.")
+@click.command("list")
 @click.argument("kind", type=click.Choice([*KINDS, ARTEFACTS]))
 @click.argument("glob", default="*")
 @options.plugin

@@ -9,7 +9,7 @@ import click
 from robharness.cli import options
 
 
-@click.command("merge", short_help="Copy the contents of other stores into one.")
+@click.command("merge")
 @click.argument("into", type=click.Path(path_type=Path))
 @click.argument("sources", metavar="FROM...", type=click.Path(path_type=Path), nargs=-1, required=True)
 @options.debug

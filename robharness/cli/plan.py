@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from robharness.store import Store
 
 
-@click.command("plan", short_help="Show the cells of a suite, done and missing; compute nothing.")
+@click.command("plan")
 @options.suite_options
 @click.option("--why", is_flag=True, help="Show why each cell is to be computed: how it differs from the stored cells.")
 @options.with_session

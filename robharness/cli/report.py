@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from robharness.session import Session
 
 
-@click.command("report", short_help="Report the stored results of a suite; compute nothing.")
+@click.command("report")
 @options.suite_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
               help="Write FILE instead of printing: .json, .md, .txt, or a suffix that a plugin renders.")  # fmt: skip

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from robharness.session import Session
 
 
-@click.command("run", short_help="Compute the missing cells of a suite, and report.")
+@click.command("run")
 @options.suite_options
 @click.option(
     "--device", metavar="DEVICE", default="cpu", show_default=True,

@@ -7,7 +7,7 @@ import click
 from robharness.cli import options
 
 
-@click.command("schema", short_help="Print the JSON Schema of suites, for editors.")
+@click.command("schema")
 @options.plugin
 @options.debug
 def command(plugins: tuple[str, ...], debug: bool) -> int:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from robharness.session import Session
 
 
-@click.command("train", short_help="Train the missing models of a suite; compute nothing else.")
+@click.command("train")
 @options.suite
 @options.plugin
 @options.store

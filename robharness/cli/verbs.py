@@ -13,7 +13,7 @@ VERBS = {
     "run": "Compute the missing cells of a suite, and report.",
     "train": "Train the missing models of a suite; compute nothing else.",
     "plan": "Show the cells of a suite, done and missing; compute nothing.",
-    "report": "Report the stored results of a suite.",
+    "report": "Report the stored results of a suite; compute nothing.",
     "verify": "Test a model on a few examples against its published accuracy.",
     "merge": "Copy the contents of other stores into one.",
     "export-adversarial": "Write adversarial examples to files.",

@@ -10,7 +10,7 @@ import click
 from robharness.cli import options
 
 
-@click.command("verify", short_help="Test a model on a few examples against its published accuracy.")
+@click.command("verify")
 @click.argument("model")
 @click.argument("keys", nargs=-1, metavar="[KEY=VALUE]...")
 @options.plugin

@@ -15,7 +15,7 @@ from robharness.specs.records import MetricResult
 from robharness.store.results import CellResult, Results
 
 BOUNDARY_TOLERANCE = 1e-4
-"""As a fraction of the logit range: nearer outcomes can change with the batch size, thread count or device."""
+"""Fraction of the logit range within which the batch size, thread count or device can change an outcome."""
 RUNTIME_FACTORS = ("rows", "threads", "device", "memory_format", "folded", "sources")
 """Keys of provenance that change outcomes by rounding; parts of one cell that differ in them are reported."""
 MAX_NAMED_EXAMPLES = 5

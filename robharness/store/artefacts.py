@@ -21,7 +21,6 @@ from robharness.planning.artefacts import (
     WEIGHTS,
     Artefact,
     damage,
-    listing,
     read,
 )
 from robharness.planning.weights import file_digest
@@ -88,10 +87,6 @@ class ArtefactStore:
     def damage(self, artefact: Artefact) -> str:
         """Describe the damage of an artefact that is in its place; empty if it is intact."""
         return damage(artefact.folder)
-
-    def listing(self) -> list[dict[str, Any]]:
-        """List all artefacts, see `robharness.planning.artefacts.listing`."""
-        return listing(self._store.root)
 
     def folders(self) -> list[Path]:
         """The folders of all artefacts that are in their place."""

@@ -44,7 +44,7 @@ def test_a_failed_training_is_recorded_with_its_plugin_and_the_others_run(what, 
 
 
 def test_a_change_of_the_training_code_is_reported(store, tmp_path, monkeypatch):
-    """Of an installed plugin the recipe has the revision alone, and the source is how it was made."""
+    """An installed plugin is named by its revision in the recipe; its source stands in the provenance."""
     package = tmp_path / "taught"
     (package / "robharness_taught-1.0.dist-info").mkdir(parents=True)
     (package / "robharness_taught-1.0.dist-info" / "METADATA").write_text("Name: robharness-taught\nVersion: 1.0\n")

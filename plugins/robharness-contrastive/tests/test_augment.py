@@ -171,7 +171,7 @@ def test_boxes_have_torchvisions_distribution():
 
 
 def torchvisions(augmentation, size, channels=3):
-    """The same steps as torchvision composes them: (C, H, W) -> float32 (C, size, size) in [0, 1]."""
+    """Apply the same steps, composed by torchvision: (C, H, W) -> float32 (C, size, size) in [0, 1]."""
     a, coloured = augmentation, channels == 3
     warp = [v2.RandomRotation(a.rotation, v2.InterpolationMode.BILINEAR)] if a.rotation else []
     warp += [v2.RandomResizedCrop(size, a.scale, a.ratio, antialias=True)]

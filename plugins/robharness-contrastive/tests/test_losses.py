@@ -96,7 +96,7 @@ def test_the_floor_of_the_papers_simclr():
 
 
 def test_anchors_may_be_a_part_of_the_candidates():
-    """As in one of several processes: the losses are rows of those of the whole matrix."""
+    """Losses of a part of the rows, as one of several processes computes them, equal those of the whole matrix."""
     z = unit_rows(5)
     whole = loss_of(z, CLASSES, 0.5)
     rows = torch.tensor([3, 4, 5, B + 3, B + 4, B + 5])
