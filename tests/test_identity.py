@@ -216,6 +216,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "splits": (("train",), False),
         "open": (lambda root, split: Pixels(turned=True), False),
         "kind": ("video", False),
+        "classes": (10, False),
         "licence": ("MIT", False),
         "paper": ("other", False),
         "revision": (2, True),
@@ -256,6 +257,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "data": (lambda params: {"other": LESSON}, True),
         "train": (lambda job: 1, False),
         "base": (lambda params: None, False),  # the hash of its recipe counts, see tests/training
+        "inputs": (lambda params: {"file": Path(__file__)}, True),  # by the sha256 of the file
         "revision": (2, True),
     },
     specs.DataRef: {"name": ("toy/exam", True), "split": ("two", True)},

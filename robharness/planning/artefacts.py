@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,13 @@ class Artefact:
     folder: its place, once training is complete.
     training_spec: all that determines the weights, as plain data.
     datasets: the opened training data by role; empty in a plan whose artefact is trained.
+    inputs: the files that the training reads, by role.
     """
 
     folder: Path
     training_spec: Mapping[str, Any]
     datasets: Mapping[str, Dataset]
+    inputs: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def hash(self) -> str:

@@ -7,12 +7,14 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from robharness.errors import UserError
 from robharness.planning.cells import BLOCK, PlannedModel
+from robharness.planning.files import content_digest
 from robharness.plugins.registry import Entry
-from robharness.suite import Perturbation, changed_fields
+from robharness.suite import Perturbation, changed_fields, identity_fields
 
 KEY_LENGTH = 24
 
@@ -25,7 +27,7 @@ def spec_identity(entry: Entry, leave_out: Sequence[str] = ()) -> dict[str, Any]
 
 def perturbation_identity(perturbation: Perturbation) -> dict[str, Any]:
     """Return the identity of an attack or a corruption without its budget or severity: name, spec fields, options."""
-    entry, params = perturbation.entry, changed_fields(perturbation.params)
+    entry, params = perturbation.entry, identity_fields(perturbation.params)
     return {
         "kind": perturbation.kind,
         "name": entry.name,
@@ -51,17 +53,24 @@ def call_plugin(entry: Entry, function: Callable[..., Any], *arguments: Any) -> 
     """Call a function of a plugin. An exception in it is raised as a UserError that names the plugin."""
     try:
         return function(*arguments)
+    except UserError:
+        raise
     except Exception as error:
         message = f"{entry.name} of {entry.origin} cannot be planned: {type(error).__name__}: {error}"
         raise UserError(f"{message}. Without it: add -p no:{entry.origin.namespace}") from error
 
 
 def canonical(value: Any) -> Any:
-    """Return the value as plain JSON data: rationals as "a/b", records as their changed fields, sets sorted."""
+    """Return the value as plain JSON data: rationals as "a/b", records as their changed fields, sets sorted.
+
+    Paths are the sha256 of their content. Raises UserError if that cannot be read, TypeError for other types.
+    """
+    if isinstance(value, Path):
+        return {"sha256": content_digest(value)}
     if isinstance(value, Fraction):
         return f"{value.numerator}/{value.denominator}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return canonical(changed_fields(value))
+        return canonical(identity_fields(value))
     if isinstance(value, dict):
         return {str(key): canonical(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -85,6 +94,6 @@ def draw_address(perturbation: Perturbation) -> str:
     It leaves out the model, the weights, eps, the severity and the number of restarts, so that all models see the same
     noise and the same starts, at every budget.
     """
-    params = canonical(changed_fields(perturbation.params))
+    params = canonical(identity_fields(perturbation.params))
     params.pop("restarts", None)
     return json.dumps([perturbation.entry.name, params], sort_keys=True)

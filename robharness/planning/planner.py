@@ -9,11 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from robharness.errors import UserError
+from robharness.errors import MissingResource, UserError
 from robharness.planning import artefacts
 from robharness.planning.advice import advice
 from robharness.planning.artefacts import Artefact
 from robharness.planning.cells import BLOCK, DEFAULT_STORE, Cell, Plan, PlannedData, PlannedModel
+from robharness.planning.files import content_digest, require_files
 from robharness.planning.identity import (
     call_plugin,
     canonical,
@@ -22,11 +23,11 @@ from robharness.planning.identity import (
     perturbation_identity,
     spec_identity,
 )
-from robharness.planning.weights import resolve
+from robharness.planning.weights import locate, resolve, where
 from robharness.plugins.registry import Entry
 from robharness.specs.protocols import Dataset
 from robharness.specs.records import Cost
-from robharness.suite import Model, Perturbation, Suite, changed_fields
+from robharness.suite import Model, Perturbation, Suite, identity_fields
 
 
 def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = DEFAULT_STORE) -> Plan:
@@ -43,6 +44,8 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
     models = [_gather(missing, lambda ref=ref: _plan_model(ref, data_root, store, open_data)) for ref in suite.models]  # type: ignore[misc]
     for stored in {p.entry.name: p for p in suite.perturbations if p.is_stored}.values():
         _gather(missing, lambda p=stored: _open_stored(p, data_root))  # type: ignore[misc]
+    for perturbation in suite.perturbations:
+        _gather(missing, lambda p=perturbation: require_files(p.entry, p.params))  # type: ignore[misc]
     common: Any = {"suite": suite, "data_root": data_root, "store": store, "limit": limit}
     if missing or data is None:
         return Plan(**common, missing=tuple({str(error): error for error in missing}.values()))
@@ -158,16 +161,18 @@ def _open_dataset(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, l
 
 
 def _plan_model(ref: Model, data_root: Path, store: Path, open_data: OpenData) -> PlannedModel:
+    require_files(ref.entry, ref.params)
     base = _base(ref, data_root, store, open_data) if ref.is_trained else None
     artefact = _artefact(ref, data_root, store, open_data, base) if ref.is_trained else None
     weights = artefact.weights() if artefact else resolve(ref.entry, ref.weights, data_root)
     if artefact is not None and weights is None:
         return PlannedModel(ref=ref, weights=None, identity={}, artefact=artefact, base=base)
     artefact = artefact and dataclasses.replace(artefact, datasets={})  # trained already; the data may be large
+    params = identity_fields(ref.params)
     identity = {
         "name": ref.entry.name,
         **spec_identity(ref.entry, leave_out=("name",)),
-        **({"params": changed_fields(ref.params)} if changed_fields(ref.params) else {}),
+        **({"params": params} if params else {}),
         **({"weights": weights.sha256} if weights else {}),
     }
     return PlannedModel(
@@ -199,18 +204,34 @@ def _artefact(ref: Model, data_root: Path, store: Path, open_data: OpenData, bas
             **spec_identity(entry, leave_out=("name", "labels")),
         }
     digest = ref.entry.origin.digest
+    inputs = _training_inputs(ref, data_root)
     training_spec = {
         "model": ref.entry.name,
-        **({"params": changed_fields(ref.params)} if changed_fields(ref.params) else {}),
+        **({"params": params} if (params := identity_fields(ref.params)) else {}),
         "seed": ref.seed,
         "revision": ref.entry.spec.weights.revision,
         **({"source": digest} if digest else {}),
         "data": data,
+        **({"inputs": {role: content_digest(path) for role, path in inputs.items()}} if inputs else {}),
         **({"base": base.artefact.hash} if base is not None and base.artefact is not None else {}),
     }
     training_spec = call_plugin(ref.entry, canonical, training_spec)
     folder = store / artefacts.FOLDER / key_of(training_spec)
-    return Artefact(folder=folder, training_spec=training_spec, datasets=datasets)
+    return Artefact(folder=folder, training_spec=training_spec, datasets=datasets, inputs=inputs)
+
+
+def _training_inputs(ref: Model, data_root: Path) -> dict[str, Path]:
+    """Return the files that the model's training reads, by role. Raises UserError, e.g. if one is missing."""
+    declare = ref.entry.spec.weights.inputs
+    declared = dict(call_plugin(ref.entry, declare, ref.params)) if declare else {}
+    found = {}
+    for role, source in declared.items():
+        path, get = (source, "") if isinstance(source, Path) else locate(source, data_root)
+        if path is None or not path.exists():
+            what = f"the training input '{role}' of {ref.entry.name}"
+            raise MissingResource(what, where=where(source, path), get=get or "correct the options in the suite")
+        found[str(role)] = path
+    return found
 
 
 def _cell(

@@ -84,9 +84,9 @@ def _given(entry: Entry, name: str, path: Path) -> Path:
 
 
 def _found(entry: Entry, name: str, declared: File | Download, data_root: Path) -> Path:
-    path, get = _locate(declared, data_root)
+    path, get = locate(declared, data_root)
     if path is None or not path.is_file():
-        raise MissingResource(_describe(entry, name), where=_where(declared, path), get=get or f"see {entry.origin}")
+        raise MissingResource(_describe(entry, name), where=where(declared, path), get=get or f"see {entry.origin}")
     return path
 
 
@@ -96,7 +96,7 @@ def _check(entry: Entry, declared: Declared, paths: Mapping[str, Path], digests:
         if part.sha256 is not None and not digests[name].startswith(part.sha256):
             raise UserError(
                 f"{_describe(entry, name)} at {paths[name]} have sha256 {digests[name]}, {entry.origin} declares "
-                f"{part.sha256}. To get the right file: {_locate(part, root)[1] or f'see {entry.origin}'}"
+                f"{part.sha256}. To get the right file: {locate(part, root)[1] or f'see {entry.origin}'}"
             )
 
 
@@ -104,7 +104,8 @@ def _describe(entry: Entry, name: str) -> str:
     return f"the weights of {entry.name}" + (f" ('{name}')" if name else "")
 
 
-def _locate(declared: File | Download, data_root: Path) -> tuple[Path | None, str]:
+def locate(declared: File | Download, data_root: Path) -> tuple[Path | None, str]:
+    """Return the path of a file, None if its package is not installed, and the command that gets it."""
     if isinstance(declared, Download):
         path = data_root / "weights" / (declared.name or declared.url.rpartition("/")[2])
         return path, shlex.join(["curl", "--create-dirs", "-fL", "-o", str(path), declared.url])
@@ -118,7 +119,8 @@ def _locate(declared: File | Download, data_root: Path) -> tuple[Path | None, st
     return (Path(folders[0]) / declared.path if folders else None), declared.get
 
 
-def _where(declared: File | Download, path: Path | None) -> str:
+def where(declared: File | Download | Path, path: Path | None) -> str:
+    """Describe the place where a file is expected."""
     if path is None and isinstance(declared, File):
         return f"the Python package '{declared.package}', which is not installed"
     return str(path)

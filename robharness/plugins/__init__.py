@@ -1,6 +1,7 @@
 """Plugins: hooks, discovery, the registry."""
 
-from robharness.plugins.discovery import GROUP, discover, installed_plugins, loose_plugin, take_plugin
+from robharness.plugins.discovery import GROUP, discover, installed_plugins, take_plugin
+from robharness.plugins.loose import loose_plugin
 from robharness.plugins.provenance import code_digest, dependency_versions, requirements_that_hold
 from robharness.plugins.registry import KINDS, Entry, PluginOrigin, Problem, Registry
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import importlib.util
 import inspect
 import re
-import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +18,7 @@ import pluggy
 
 from robharness.errors import PluginLoadError, did_you_mean
 from robharness.plugins import hookspecs
+from robharness.plugins.loose import loose_plugin
 from robharness.plugins.provenance import canonical_name, requirements_that_hold
 from robharness.plugins.registry import (
     BUILT_IN_COMMANDS,
@@ -104,28 +102,6 @@ def installed_plugins() -> Iterator[tuple[PluginOrigin, Any]]:
                 return module
 
             yield source, load
-
-
-def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
-    """Return the origin of a plugin in a Python file and a function that imports it.
-
-    Raises PluginLoadError if there is no such file.
-    """
-    if path.suffix != ".py" or not path.is_file():
-        raise PluginLoadError(f"-p {path}: no such Python file. Try: -p ./FILE.py, or -p no:NAME to exclude a plugin")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    origin = PluginOrigin(namespace=path.stem, distribution=str(path), location=str(path), digest=digest)
-
-    def load() -> ModuleType:
-        name = f"robharness_loose_{path.stem}"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses and pickle need the module by its name
-        spec.loader.exec_module(module)
-        return module
-
-    return origin, load
 
 
 class _Incompatible(Exception):

@@ -63,18 +63,23 @@ class Train:
         `metrics.jsonl` with a JSON object per epoch. An exception fails the training and names the plugin.
     base: params -> the params of the training that this one starts from, or None. The base has an artefact of its own,
         which all trainings that start from it share.
+    inputs: params -> the other files or folders that the training reads, by role, e.g. {"encoder": params.encoder}.
+        They count by their content; one that is missing is named before anything runs.
     revision: raise it when `train` starts to make other weights.
     """
 
     data: Callable[[Params], Mapping[str, DataRef]] | str = field(metadata=RUNTIME)
     train: Callable[[TrainingJob], None] | str = field(metadata=RUNTIME)
     base: Callable[[Params], Params | None] | str | None = field(default=None, metadata=RUNTIME)
+    inputs: Callable[[Params], Mapping[str, File | Path]] | str | None = field(default=None, metadata=RUNTIME)
     revision: int = 1
 
     def __post_init__(self) -> None:
-        resolve_targets(self, ("data", "train", "base"))
-        for key in ("data", "train", "base"):
-            if not callable(getattr(self, key)) and (key != "base" or self.base is not None):
+        functions = ("data", "train", "base", "inputs")
+        resolve_targets(self, functions)
+        for key in functions:
+            is_absent = key in ("base", "inputs") and getattr(self, key) is None
+            if not is_absent and not callable(getattr(self, key)):
                 raise ValueError(f"Train: {key}={getattr(self, key)!r} must be a function or 'module:function'")
         if type(self.revision) is not int:
             raise ValueError(f"Train: revision={self.revision!r} must be an integer")
@@ -89,6 +94,7 @@ class TrainingJob:
     datasets: opened data sets, by role.
     folder: existing folder with the files of an interrupted attempt, from which the training resumes.
     base: folder of the artefact that the training starts from, or None.
+    inputs: the declared files, by role.
     device: as torch names it.
     message: shows a sentence.
     progress: shows the progress; may be called at any rate.
@@ -99,6 +105,7 @@ class TrainingJob:
     datasets: Mapping[str, Dataset]
     folder: Path
     base: Path | None = None
+    inputs: Mapping[str, Path] = field(default_factory=dict)
     device: str
     message: Callable[[str], None]
     progress: Callable[[Progress], None]

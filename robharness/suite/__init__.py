@@ -3,7 +3,7 @@
 from robharness.suite.baselines import BASELINES, Baseline
 from robharness.suite.reader import load, trained_on
 from robharness.suite.records import AttackRef, Check, Compat, CorruptionRef, DataRef, Header, ModelRef, Precision
-from robharness.suite.resolved import Model, Perturbation, Suite, changed_fields, unrepresented
+from robharness.suite.resolved import Model, Perturbation, Suite, changed_fields, identity_fields, unrepresented
 from robharness.suite.schema import json_schema
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Precision",
     "Suite",
     "changed_fields",
+    "identity_fields",
     "json_schema",
     "load",
     "trained_on",

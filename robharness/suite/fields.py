@@ -7,13 +7,15 @@ import fnmatch
 import json
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from robharness.errors import PluginNotFound, did_you_mean
+from robharness.errors import PluginNotFound, describe, did_you_mean
 from robharness.plugins import Entry, Registry
 from robharness.suite import yaml
+from robharness.suite.resolved import with_absolute_paths
 
 
 class FieldReader:
@@ -22,10 +24,11 @@ class FieldReader:
     document: the parsed text with the place of every value.
     registry: entries of the installed plugins, which names in the suite refer to.
     errors: (line, column, path, sentence) each.
+    folder: of the suite, to which the paths of options are relative.
     """
 
     def __init__(self, document: yaml.Document, registry: Registry) -> None:
-        self.document, self.registry = document, registry
+        self.document, self.registry, self.folder = document, registry, Path.cwd()
         self.errors = list(document.errors)
 
     def error(self, path: yaml.Path, sentence: str, *, at_key: bool = False) -> None:
@@ -54,6 +57,18 @@ class FieldReader:
         except Exception as error:  # a plugin's record may raise anything
             self.error(path, f"the options {cls.__name__} cannot be read: {type(error).__name__}: {error}")
         return None
+
+    def with_files(self, params: Any, options: dict[str, Any], path: yaml.Path) -> Any:
+        """Return the options with the paths that the suite gives relative to its folder."""
+        if params is None:
+            return None
+        try:
+            changes = {key: with_absolute_paths(getattr(params, key), self.folder) for key in options}
+            changes = {key: value for key, value in changes.items() if value != getattr(params, key)}
+            return dataclasses.replace(params, **changes) if changes else params
+        except Exception as error:  # there is no home folder, or the plugin's record raises
+            self.error(path, f"{describe(error)}")
+            return None
 
     def invalid(self, item: Any, path: yaml.Path) -> None:
         """Add a validation error of pydantic as a sentence that quotes the value."""
@@ -136,7 +151,8 @@ class FieldReader:
                 if key not in own and key not in known:
                     self.unknown((*path, key), key, [*own, *known])
             before = len(self.errors)
-            params = None if cls is None else self.record(cls, plugin_options(raw, entry), path)
+            options = plugin_options(raw, entry)
+            params = None if cls is None else self.with_files(self.record(cls, options, path), options, path)
             if reference is not None and len(self.errors) == before:
                 yield entry, reference, params
 

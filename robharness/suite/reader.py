@@ -64,7 +64,7 @@ class _SuiteReader(FieldReader):
 
     def suite(self, path: Path) -> Suite | None:
         """Return the suite, or None after adding its errors."""
-        raw = self.document.data
+        raw, self.folder = self.document.data, path.parent
         if not isinstance(raw, dict):
             if not self.errors:
                 self.error((), "a suite is a mapping of keys; see docs/reference/suite.md")

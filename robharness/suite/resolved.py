@@ -224,7 +224,46 @@ def changed_fields(record: Any) -> dict[str, Any]:
     return changed
 
 
+def identity_fields(record: Any) -> dict[str, Any]:
+    """Return the changed fields of a dataclass instance, and those that hold paths, also at their default.
+
+    The content of a file can change under the same path.
+    """
+    fields = [item for item in dataclasses.fields(record) if not item.metadata.get("runtime")] if record else []
+    changed = changed_fields(record)
+    return {
+        item.name: getattr(record, item.name)
+        for item in fields
+        if item.name in changed or _has_path(getattr(record, item.name))
+    }
+
+
+def _has_path(value: Any) -> bool:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return any(_has_path(getattr(value, item.name)) for item in dataclasses.fields(value))
+    if isinstance(value, dict):
+        return any(map(_has_path, value.values()))
+    return isinstance(value, Path) or (isinstance(value, list | tuple) and any(map(_has_path, value)))
+
+
+def with_absolute_paths(value: Any, folder: Path) -> Any:
+    """Return an option's value with each relative path absolute, below the folder, and `~` expanded."""
+    if isinstance(value, Path):
+        return folder / value.expanduser()
+    if isinstance(value, list | tuple) and _has_path(value):
+        return type(value)(with_absolute_paths(inner, folder) for inner in value)
+    if isinstance(value, dict) and _has_path(value):
+        return {key: with_absolute_paths(inner, folder) for key, inner in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type) and _has_path(value):
+        changes = {item.name: with_absolute_paths(getattr(value, item.name), folder)
+                   for item in dataclasses.fields(value) if item.init}  # fmt: skip
+        return dataclasses.replace(value, **changes)
+    return value
+
+
 def _shown(value: Any) -> str:
+    if isinstance(value, Path):
+        return value.name
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "+".join(map(_shown, value)) if isinstance(value, list | tuple) else str(value)

@@ -9,8 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from robharness.engine.listeners import TrainingListener
+from robharness.errors import UserError
 from robharness.planning.artefacts import Artefact, damage, sha256_of
 from robharness.planning.cells import PlannedModel
+from robharness.planning.files import content_digest
 from robharness.plugins.provenance import code_digest, dependency_versions
 from robharness.specs.sources import TrainingJob
 
@@ -46,13 +48,15 @@ class Machine:
 def run_trainer(model: PlannedModel, listener: TrainingListener, machine: Machine) -> dict[str, Any]:
     """Call the trainer of a model, which writes into the staging folder. Return the provenance of the weights.
 
-    Raises what the trainer raises. Restores torch's global state, which the trainer may change.
+    Raises what the trainer raises. The trainer begins with torch's modes of a fresh process, and the caller's are
+    restored.
     """
-    from robharness.evaluation.devices import device_name, library_versions, torch_state_kept
+    from robharness.evaluation.devices import device_name, library_versions
+    from robharness.evaluation.modes import neutral_modes
 
     artefact, origin = model.artefact, model.entry.origin
     assert artefact is not None
-    with torch_state_kept(machine.threads) as used_threads:
+    with neutral_modes(machine.threads) as used_threads:
         provenance: dict[str, Any] = {
             "device": device_name(machine.device),
             "machine": socket.gethostname(),
@@ -71,11 +75,15 @@ def run_trainer(model: PlannedModel, listener: TrainingListener, machine: Machin
                 datasets=artefact.datasets,
                 folder=artefact.unfinished,
                 base=model.base.artefact.folder if model.base is not None and model.base.artefact is not None else None,
+                inputs=artefact.inputs,
                 device=machine.device,
                 message=lambda message: listener.message(f"{model.label}: {message}"),
                 progress=lambda progress: listener.trained(model.label, progress),
             )
         )
+    for role, path in artefact.inputs.items():
+        if content_digest(path) != artefact.training_spec["inputs"][role]:
+            raise UserError(f"its input '{role}', {path}, changed during the training. Try: the same command again")
     return provenance
 
 
