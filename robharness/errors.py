@@ -102,6 +102,12 @@ class OutOfMemory(Exception):
         super().__init__(f"out of memory with {batch_size} examples per pass")
 
 
+def describe(error: BaseException) -> str:
+    """Return an exception of a plugin as one line: its type and the first line of its text."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def nearest_existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that exists, for a message that shows its rights."""
     return next(each for each in (path, *path.parents, *path.absolute().parents) if each.exists())

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
 
 CODES: dict[str, tuple[Severity, str]] = {
     # the plan
     "input-sizes-differ": ("warning", "one table holds models of different input sizes under l2 or l1"),
     "slope-input-sizes-differ": ("warning", "slopes compare models of different input sizes"),
     "images-not-encoded": ("warning", "corruptions lack the JPEG encoding of the files that a published mCE is of"),
+    "canvas-rescales": ("warning", "images are enlarged by the canvas, or scaled between the canvas and a model"),
     "no-reference": ("warning", "no model is the reference, so there are no slopes"),
     "budget-below-half-level": ("warning", "rounding to 8 bits undoes perturbations of this budget"),
     "transfer-stops-early": ("warning", "a transfer attack may stop as soon as its surrogate is wrong"),
@@ -35,7 +36,10 @@ CODES: dict[str, tuple[Severity, str]] = {
     "attack-alarm": ("warning", "an attack reports examples that it could not attack properly"),
     "weaker-iterated-attack": ("warning", "an iterated attack is weaker than a single step of the same budget"),
     # how outcomes were computed
-    "inexact-passes": ("warning", "the last bits of a pass depend on other examples in the pass"),
+    "inexact-passes": ("note", "rounding in a pass depends on other examples in the pass"),
+    "input-written": ("note", "a model writes into its input, and is measured on copies"),
+    "more-outputs-than-classes": ("warning", "a model has more outputs than the data have classes"),
+    "live-not-identified": ("warning", "a live network cannot be identified, so that its outcomes are never reused"),
     "code-changed": ("warning", "outcomes were computed by other code than the plugins have now"),
     "runtime-changed": ("warning", "some outcomes were computed in another environment than this run's"),
     "library-versions-differ": ("warning", "outcomes of a model were computed with several versions of a library"),
@@ -67,7 +71,8 @@ class Finding:
     """A fact that a reader of results must know.
 
     code: one of `CODES`.
-    severity: "error" if cells or numbers are missing or invalid, else "warning".
+    severity: "error" if cells or numbers are missing or invalid, "warning" if numbers must be read with care, "note" if
+        nothing, or little, needs doing.
     subject: the model, cell, metric or plugin that the finding is about; empty for the suite as a whole.
     message: what was found and why it matters, without the subject.
     hint: what to do about it; may be empty.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robharness import suite
-from robharness.errors import UserError
+from robharness.errors import UserError, describe
+from robharness.findings import Finding, finding
 from robharness.plugins.registry import PluginOrigin, Registry
 from robharness.specs.inputs import InputSpec
 from robharness.specs.records import ModelSpec
+from robharness.specs.sources import Train
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,39 +22,83 @@ if TYPE_CHECKING:
 
 def live_model(
     label: str, model: nn.Module | ModelSpec, loaded: suite.Suite, registry: Registry, root: Path
-) -> suite.Model:
-    """Return a network of this process as a model of the suite; the digest of its state is its identity.
+) -> tuple[suite.Model, list[Finding]]:
+    """Return a network of this process as a model of the suite, and findings about it.
+
+    Its identity is the digest of all that the network reaches: state, attributes, closures, code. If some of that
+    cannot be read, the identity is a new one at every call, so that no stored outcome is taken for its own.
 
     label: of the model in the suite.
     model: a network, which takes the input of the suite's first model or else the shape of the data, or a ModelSpec.
     loaded: the suite that the model is added to.
     registry: gets an entry for the model.
     root: the folder of data and weights.
-    Raises UserError if a network alone does not determine its input.
+    Raises UserError for anything else, and if a network alone does not determine its input.
     """
-    from robharness.evaluation.digest import state_digest
+    from robharness.evaluation.digest import Unidentified, network_digest
+    from robharness.evaluation.modes import neutral_modes
 
-    if isinstance(model, ModelSpec):
-        build: Any = model.build
-        built = build(None, None) if model.weights is None else None  # nothing else identifies it
-        spec, digest = model, state_digest(built) if built is not None else None
-    else:
-        first = loaded.models[0].entry.spec if loaded.models else None
-        spec = ModelSpec(
-            name="network",
-            summary=f"a live {type(model).__name__}",
-            input=first.input if first else _input_of_data(loaded, root),
-            preprocessing=first.preprocessing if first else None,
-            labels=loaded.dataset.spec.labels,
-            build=lambda params, weights: copy.deepcopy(model),  # the caller may continue to train the original
-        )
-        digest = f"{state_digest(model)} {model!r}"
+    spec = model if isinstance(model, ModelSpec) else _spec_of(label, model, loaded, root)
+    findings = []
+    with neutral_modes():
+        try:
+            digest = network_digest(*_determining(model))
+        except Unidentified as error:
+            digest = f"not identified {uuid.uuid4().hex}"
+            message = f"{error}, so that its outcomes are computed in every run and are never reused"
+            findings.append(finding("live-not-identified", message, subject=label))
     origin = PluginOrigin(namespace=f"live.{label}", distribution="a live network", digest=digest)
     entry = registry.add("models", spec, origin)
     found = suite.Model(entry=entry, params=None, label=label, reference=False, weights=None)
-    if not found.is_trained:
-        return found
-    return dataclasses.replace(found, seed=loaded.seed, data=suite.trained_on(entry, None, registry))
+    if found.is_trained:
+        found = dataclasses.replace(found, seed=loaded.seed, data=suite.trained_on(entry, None, registry))
+    return found, findings
+
+
+def _determining(model: nn.Module | ModelSpec) -> list[Any]:
+    """Return the objects that determine the behaviour of a live model."""
+    if not isinstance(model, ModelSpec):
+        return [model]
+    trains = isinstance(model.weights, Train)
+    functions = [model.build, model.given, *([model.weights.train] if isinstance(model.weights, Train) else [])]
+    try:
+        return [*functions, *([model.build(None, None)] if model.weights is None and not trains else [])]  # type: ignore[operator]
+    except Exception:  # the run names the error
+        return functions
+
+
+def _spec_of(label: str, model: Any, loaded: suite.Suite, root: Path) -> ModelSpec:
+    from torch import nn
+
+    if not isinstance(model, nn.Module):
+        is_class = isinstance(model, type)
+        noun = f"the class {model.__name__}" if is_class else f"a {type(model).__name__}"
+        remedy = "an instance of the class" if is_class else "a torch.nn.Module whose forward calls it, or a ModelSpec"
+        raise UserError(f"the live model '{label}' is {noun}, not a torch.nn.Module. Try: {remedy}")
+    first = loaded.models[0].entry.spec if loaded.models else None
+    return ModelSpec(
+        name="network",
+        summary=f"a live {type(model).__name__}",
+        input=first.input if first else _input_of_data(loaded, root),
+        preprocessing=first.preprocessing if first else None,
+        labels=loaded.dataset.spec.labels,
+        build=lambda params, weights: _copied(model),  # the caller may continue to train the original
+    )
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """Return a copy of the network. Raises UserError, with a remedy, if it cannot be copied."""
+    import torch
+
+    try:
+        with torch.no_grad():  # else parameters of a copied TorchScript module would be results of an operation
+            return copy.deepcopy(model)
+    except Exception as error:
+        raise UserError(
+            f"the live network cannot be copied: {describe(error)}. The old weight_norm and spectral_norm of "
+            f"torch.nn.utils keep tensors that cannot be copied. Try: those of torch.nn.utils.parametrizations, or a "
+            f"ModelSpec whose `build` makes the network"
+        ) from error
 
 
 def _input_of_data(loaded: suite.Suite, root: Path) -> InputSpec:

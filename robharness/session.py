@@ -58,18 +58,19 @@ def plan_suite(
     root = data_root(data)
     loaded = suites.load(suite, registry, models_follow=bool(models))
     if models:
-        loaded = _with_live_models(loaded, models, registry, root)
+        loaded, findings = _with_live_models(loaded, models, registry, root)
+        planned = planner.plan(loaded, root, limit, Path(store))  # another process could not plan it again
+        return dataclasses.replace(planned, findings=(*planned.findings, *findings))
     planned = planner.plan(loaded, root, limit, Path(store))
-    if models:  # another process could not plan them again
-        return planned
     request = PlanRequest(suite=suite, data_root=root, limit=limit, options=registry.options)
     return dataclasses.replace(planned, request=request)
 
 
 def _with_live_models(
     loaded: suites.Suite, models: Mapping[str, nn.Module | ModelSpec], registry: Registry, root: Path
-) -> suites.Suite:
-    live = tuple(live_model(label, model, loaded, registry, root) for label, model in models.items())
+) -> tuple[suites.Suite, list[Finding]]:
+    added = [live_model(label, model, loaded, registry, root) for label, model in models.items()]
+    live = tuple(model for model, _ in added)
     taken = sorted({model.label for model in loaded.models} & set(models))
     if taken:
         raise UserError(
@@ -79,7 +80,7 @@ def _with_live_models(
     reasons = [why for metric in loaded.metrics for model in live if (why := suites.unrepresented(metric, model))]
     if reasons:
         raise UserError(f"{reasons[0]}; give a ModelSpec with `features` instead of a network")
-    return loaded
+    return loaded, [each for _, findings in added for each in findings]
 
 
 def require(planned: Plan) -> None:

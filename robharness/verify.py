@@ -18,6 +18,7 @@ import numpy as np
 from robharness import statistics
 from robharness.errors import ContractViolation, OutOfMemory, SuiteError, UserError
 from robharness.evaluation import loading
+from robharness.evaluation.modes import neutral_modes
 from robharness.planning.cells import DEFAULT_STORE, Plan, PlannedModel
 from robharness.plugins import Entry, Registry
 from robharness.session import plan_suite, require
@@ -206,11 +207,12 @@ def _scored(
     unreadable: a list that the ids of unreadable examples are added to.
     """
     try:
-        loaded = loading.load_model(plan, model, device=device)
-        try:
-            rows = list(_rows(plan, loaded, [] if unreadable is None else unreadable))
-        finally:
-            loaded.reader.threads.close()
+        with neutral_modes():
+            loaded = loading.load_model(plan, model, device=device)
+            try:
+                rows = list(_rows(plan, loaded, [] if unreadable is None else unreadable))
+            finally:
+                loaded.reader.threads.close()
     except (ContractViolation, OutOfMemory) as error:
         return _failed(model.label, keys, str(error))
     if not rows:

@@ -144,10 +144,12 @@ def test_the_probe_detects_a_network_whose_rows_interact():
 def test_the_probe_detects_a_network_that_depends_on_the_gradient_mode():
     class Felt(nn.Module):
         def forward(self, x):
-            return x.flatten(1) * (2 if torch.is_grad_enabled() else 1)
+            return x.flatten(1) * (1 + 2**-15 if torch.is_grad_enabled() else 1)
 
     classifier = Classifier(Felt(), batch_size=4)
-    assert probe.probe(classifier, (1, 2, 2)) == {"rows": True, "gradients": True, "grad_mode": False}
+    found = probe.probe(classifier, (1, 2, 2))
+    assert 2e-5 < found.pop("grad_mode_by") < 4e-5
+    assert found == {"rows": True, "gradients": True, "grad_mode": False}
     batch = Batch(["a"] * 4, values(4, 1, 2, 2), torch.zeros(4, dtype=torch.long))
     batch.gradient(classifier, second)
     assert torch.equal(batch.logits(classifier), batch.x.flatten(1))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from robharness import api
-from robharness.engine.provenance import differences, inexact_passes
+from robharness.engine.provenance import differences, pass_findings
 from robharness.findings import CODES, Finding, finding, sentences
 from robharness.report import build
 from robharness.report.findings import cell_findings
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_every_code_is_documented_with_its_severity_and_meaning():
     page = (ROOT / "docs/reference/findings.md").read_text()
-    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (error|warning) \| (.*?) \| .+ \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (error|warning|note) \| (.*?) \| .+ \|$", page, re.MULTILINE)
     assert {code: (severity, meaning) for code, severity, meaning in rows} == CODES
     assert [code for code, _, _ in rows] == list(CODES)
 
@@ -92,10 +92,10 @@ def test_a_later_report_repeats_findings_of_inexact_passes(suite, run, tmp_path,
     ],
 )
 def test_passes_are_inexact_only_as_far_as_cells_use_them(exact, facts):
-    found = list(inexact_passes("Net", {"exact": exact, "device": "cuda"}))
+    found = list(pass_findings("Net", {"exact": exact, "device": "cuda"}))
     assert len(found) == len(facts)
     for each, fact in zip(found, facts, strict=True):
-        assert each.message.startswith(f"on this device (cuda) the last bits of its {fact}")
+        assert each.message.startswith(f"on this device (cuda) rounding makes its {fact}")
 
 
 def test_provenance_differs_where_both_sides_have_a_value():

@@ -12,6 +12,9 @@ from robharness.planning.cells import Cell, Plan
 from robharness.plugins.provenance import code_digest
 from robharness.store.store import Store
 
+BOUNDARY_TOLERANCE = 1e-4
+"""Fraction of the logit range within which the batch size, thread count or device can change an outcome."""
+
 
 def stored_provenance(plan: Plan, store: Store) -> list[tuple[Cell, Sequence[Mapping[str, Any]]]]:
     """Return the plan's cells, those outside of `only` included, each with the provenance of its stored parts."""
@@ -83,27 +86,50 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[t
     """Yield (name, before, now) for each fact that both have and that differs."""
     flat = _flat(now)
     for name, value in _flat(before).items():
-        if name in flat and flat[name] != value:
+        if name in flat and flat[name] != value and not name.endswith("_by"):  # how large rounding is
             yield name, value, flat[name]
 
 
-def inexact_passes(label: str, provenance: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield a finding for each kind of pass whose last bits depend on more than the example, as the probe found.
+def pass_findings(label: str, provenance: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what the probe of a model found about its passes.
 
     label: of the model.
     provenance: of outcomes, as the store keeps it.
     """
-    exact = provenance.get("exact", {})
+    exact, device = provenance.get("exact", {}), provenance.get("device", "unknown")
     facts = {
-        "rows": "logits depend on the neighbours in a pass",
-        "gradients": "gradients depend on the neighbours in a pass",
-        "grad_mode": "logits differ where gradients are recorded",
+        "rows": ("logits depend on the neighbours in a pass", "the logit range"),
+        "gradients": ("gradients depend on the neighbours in a pass", "a gradient's length"),
+        "grad_mode": ("logits differ where gradients are recorded", "the logit range"),
     }
-    for name, fact in facts.items():
+    for name, (fact, unit) in facts.items():
         without_gradients = name == "grad_mode" and exact.get("gradients") is None
         if exact.get(name) is False and not without_gradients:
-            message = f"on this device ({provenance.get('device', 'unknown')}) the last bits of its {fact}"
-            yield finding("inexact-passes", message, subject=label)
+            by = exact.get(f"{name}_by")
+            much = "" if by is None else f", by {by:.1g} of {unit} at most"
+            is_small = name == "gradients" or by is None or by <= BOUNDARY_TOLERANCE
+            yield finding(
+                "inexact-passes",
+                f"on this device ({device}) rounding makes its {fact}{much}",
+                subject=label,
+                hint="nothing needs doing" if is_small else "compare results of one batch size only",
+            )
+    if provenance.get("surplus_outputs"):
+        outputs, classes = provenance["surplus_outputs"]
+        yield finding(
+            "more-outputs-than-classes",
+            f"it has {outputs} outputs, and the data have {classes} classes; a prediction of another class counts as "
+            f"wrong",
+            subject=label,
+            hint="check that its classes are those of the data, in the same order",
+        )
+    if provenance.get("copies_input"):
+        yield finding(
+            "input-written",
+            "it writes into its input, and is measured on copies",
+            subject=label,
+            hint="to avoid the copies: x = x.clone() in its forward",
+        )
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:

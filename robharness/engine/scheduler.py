@@ -21,7 +21,7 @@ from robharness.engine.events import (
 )
 from robharness.engine.executors.base import AnyExecutor, WorkerConfig
 from robharness.engine.listeners import RunListener
-from robharness.engine.provenance import differences, inexact_passes
+from robharness.engine.provenance import differences, pass_findings
 from robharness.engine.state import WorkerState
 from robharness.engine.summary import Speed, Summary
 from robharness.engine.units import Unit, UnitPlanner, UnitSize, next_unit
@@ -82,7 +82,7 @@ class Scheduler:
         """Show a finding now, and keep it for the report."""
         if found not in self.summary.findings:
             self.summary.findings.append(found)
-            self.listener.message(f"warning: {found}")
+            self.listener.message(f"{found.severity}: {found}")
 
     @property
     def continues(self) -> bool:
@@ -214,7 +214,7 @@ class Scheduler:
             self.unit_sizes[label] = UnitSize(event.batch_size, event.input_values)
             name = next(model.entry.name for model in self.plan.models if model.label == label)
             self.summary.speed[label] = Speed(model=name, rows=event.batch_size)
-            for found in (*inexact_passes(label, event.provenance), *self.runtime_changes(label, event.provenance)):
+            for found in (*pass_findings(label, event.provenance), *self.runtime_changes(label, event.provenance)):
                 self.warn(found)
 
     def cell_finished(self, cell: Cell, span: Span, failure: Failure | None) -> None:

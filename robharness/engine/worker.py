@@ -8,9 +8,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-
-import torch
+from contextlib import ExitStack, suppress
 
 from robharness.engine.events import (
     BatchSizeReduced,
@@ -27,6 +25,7 @@ from robharness.errors import ContractViolation, OutOfMemory
 from robharness.evaluation.columns import in_order, stored_columns, unreadable_columns
 from robharness.evaluation.loading import LoadedModel, input_values, load_model, with_batch_size
 from robharness.evaluation.memory import free_memory, is_out_of_memory, smaller_batch_size
+from robharness.evaluation.modes import neutral_modes
 from robharness.evaluation.outcomes import group_cells, outcomes_by_cell
 from robharness.evaluation.reader import DecodedImages
 from robharness.planning.cells import Cell, Plan
@@ -47,13 +46,12 @@ class UnitRunner:
         self._cells = {(cell.model.label, cell.key): cell for cell in plan.cells}
         self._loaded: LoadedModel | None = None
         self._prefetched: tuple[Span, Future[DecodedImages]] | None = None
-        self._threads = torch.get_num_threads()
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+        self._modes = ExitStack()
+        self._modes.enter_context(neutral_modes(config.threads))
 
     def close(self) -> None:
-        """Restore torch's number of threads, and cancel the prefetching of examples."""
-        torch.set_num_threads(self._threads)
+        """Restore the caller's modes of torch, and cancel the prefetching of examples."""
+        self._modes.close()
         if self._loaded is not None:
             self._loaded.reader.threads.close()
 

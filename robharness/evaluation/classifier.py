@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from robharness.errors import ContractViolation
+from robharness.errors import ContractViolation, describe
 from robharness.evaluation.clips import ClipLayout
+from robharness.evaluation.memory import is_out_of_memory
 from robharness.specs.types import Access
 
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -34,7 +36,10 @@ _ALLOWED: dict[Access, tuple[Access, ...]] = {
 
 
 class NoGradient(ContractViolation):
-    """The logits of a model do not depend on its input by operations that autograd can differentiate."""
+    """A model gives no gradient of its logits with respect to its input. Its passes without gradients may work."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, by="model")
 
 
 class Gradient(NamedTuple):
@@ -64,6 +69,9 @@ class Classifier:
         low_precision_gradients: whether there is a `gradient_dtype`.
         grad_mode_exact: whether logits are bit-identical in a pass that records gradients, so that one pass gives both;
             a probe sets it.
+        copies_input: whether the network writes into its input, so that passes get a copy; a probe sets it.
+        no_gradient: why the network gives no gradient, or ""; a probe sets it.
+        output_dtype: the type of the network's outputs before they are converted to float32.
         classes: the number of logits, known after the first pass.
         passes: the number of passes of `batch_size` rows, {"forward": ..., "backward": ...}; a gradient is one of each.
     """
@@ -79,13 +87,15 @@ class Classifier:
         compiled: bool = False,
     ) -> None:
         self.device = torch.device(device)
-        self.net = net.to(self.device).eval().requires_grad_(False)
+        self.net = freeze(net.to(self.device).eval())
         self._formats = _memory_formats(self.device, low=gradient_dtype is not None)
         for parameter in self.net.parameters():
             if parameter.ndim in self._formats:
                 parameter.data = parameter.data.contiguous(memory_format=self._formats[parameter.ndim])
         self.batch_size = batch_size
-        self.grad_mode_exact = False
+        self.grad_mode_exact = self.copies_input = False
+        self.no_gradient = ""
+        self.output_dtype = torch.float32
         self.low_precision_gradients = gradient_dtype is not None
         self.memory_format = torch.contiguous_format  # until the first pass shows what inputs are
         self._gradient_dtype = gradient_dtype
@@ -150,9 +160,11 @@ class Classifier:
 
         condition: the objective's data for each row, (N, ...), usually the labels, (N,).
         objective: its value for a row must depend on that row alone, since the gradient is that of the sum over rows.
-        Raises ContractViolation without access to gradients.
+        Raises ContractViolation without access to gradients, and NoGradient if the model gives none.
         """
         self.require("gradient")
+        if self.no_gradient:
+            raise NoGradient(self.no_gradient)
         values, gradients, logits = [], torch.empty_like(x), []
         padding = condition[:1].expand(-len(condition) % self.batch_size, *condition.shape[1:])
         padded = torch.cat([condition, padding])
@@ -160,17 +172,36 @@ class Classifier:
             count = min(self.batch_size, len(x) - start)  # without padding
             chunk = chunk.detach().requires_grad_(True)
             with torch.enable_grad():  # the objective gets whole passes as well: its kernels may depend on their shape
-                with torch.autocast(self.device.type, self._gradient_dtype, enabled=self.low_precision_gradients):
-                    outputs = self._forward(chunk)
-                if not outputs.requires_grad:
-                    raise NoGradient("it gives no gradient with respect to its input", by="model")
+                outputs = self._differentiable(chunk)
                 value = objective(outputs, padded[start : start + self.batch_size])
-                (gradient,) = torch.autograd.grad(value.sum(), chunk)
+                try:
+                    (gradient,) = torch.autograd.grad(value.sum(), chunk)
+                except Exception as error:
+                    self._blame(chunk, error)
+                    raise
             self.passes["backward"] += 1
             values.append(value.detach()[:count])
             logits.append(outputs.detach()[:count])
             gradients[start : start + count] = gradient[:count]
         return Gradient(torch.cat(values), gradients, torch.cat(logits))
+
+    def _differentiable(self, chunk: Tensor) -> Tensor:
+        """Return the outputs of a pass that records gradients. Raises NoGradient if the network gives none."""
+        with torch.autocast(self.device.type, self._gradient_dtype, enabled=self.low_precision_gradients):
+            outputs = self._forward(chunk)
+        if not outputs.requires_grad:
+            raise NoGradient("it gives no gradient with respect to its input")
+        return outputs
+
+    def _blame(self, chunk: Tensor, error: Exception) -> None:
+        """Raise NoGradient if the backward pass of the network fails, whatever the objective; else return."""
+        if is_out_of_memory(error):
+            return
+        try:
+            torch.autograd.grad(self._differentiable(chunk).sum(), chunk)
+        except Exception as again:
+            if not is_out_of_memory(again):
+                raise NoGradient(f"its backward pass failed: {describe(error)}") from error
 
     def _outputs(self, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -179,13 +210,14 @@ class Classifier:
     def _forward(self, chunk: Tensor) -> Tensor:
         """Return the logits of one pass, or its features with access "features"."""
         self.passes["forward"] += 1
+        version = chunk._version
         try:
-            inputs = chunk
-            if self._clip_layout is not None:
-                inputs = with_memory_format(self._clip_layout.clips(chunk), self.memory_format)
+            inputs = self._network_inputs(chunk)
             outputs = self._represent(inputs) if self.access == "features" else self._call(inputs)
         except Exception as error:
-            raise ContractViolation(f"its forward pass failed: {type(error).__name__}: {error}", by="model") from error
+            raise ContractViolation(f"its forward pass failed: {describe(error)}", by="model") from error
+        if chunk._version != version:
+            raise ContractViolation("it writes into its input. Try: x = x.clone() in its forward", by="model")
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(inputs):
             shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise ContractViolation(
@@ -193,8 +225,38 @@ class Classifier:
             )
         if self.access == "features":
             return outputs.float().view(len(chunk), -1, outputs.shape[1]).mean(1)
-        self.classes = outputs.shape[1]
+        self.classes, self.output_dtype = outputs.shape[1], outputs.dtype
         return outputs.float() if self._clip_layout is None else self._clip_layout.together(outputs.float())
+
+    def _network_inputs(self, chunk: Tensor) -> Tensor:
+        """Return the inputs of the network: the chunk, a copy of it, or its clips."""
+        if self._clip_layout is not None:
+            return with_memory_format(self._clip_layout.clips(chunk), self.memory_format)
+        return chunk.clone() if self.copies_input else chunk
+
+    def _copy_inputs_if_written(self, x: Tensor) -> None:
+        """Set `copies_input` if the network writes into its input, and `no_gradient` if autograd does not see that.
+
+        x: inputs of one pass, (batch_size, *shape).
+        """
+        ((_, chunk),) = self._chunks(x)
+        with torch.no_grad():
+            inputs = self._network_inputs(chunk).clone()
+            before = inputs.clone()
+            with suppress(Exception):  # the next pass raises it
+                self._call(inputs)
+        if torch.equal(inputs, before):
+            return
+        self.copies_input = True
+        with torch.enable_grad(), suppress(Exception):
+            inputs = self._network_inputs(chunk.requires_grad_(True))
+            recorded = inputs.grad_fn
+            self._call(inputs)
+            if inputs.grad_fn is recorded:
+                self.no_gradient = (
+                    "it writes into its input where autograd does not record it (`.data`, or under torch.no_grad()), "
+                    "so that its gradient would be wrong. Try: x = x.clone() in its forward"
+                )
 
     def _represent(self, chunk: Tensor) -> Tensor:
         """Return the output of the submodule, flat. The rest of the pass, usually a head, is computed for nothing."""
@@ -232,6 +294,13 @@ class Classifier:
         """Raise ContractViolation if this classifier's access does not include the needed one."""
         if needed not in _ALLOWED[self.access]:
             raise ContractViolation(f"the attack declares access='{self.access}' but requested {needed}")
+
+
+def freeze(net: nn.Module) -> nn.Module:
+    """Return the network after its parameters stop requiring gradients; TorchScript has no `requires_grad_`."""
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    return net
 
 
 def predictions(logits: Tensor) -> Tensor:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 
 import torch
 
 from robharness.errors import UserError
-from robharness.evaluation.rng import global_kept
 
 
 def checked_device(device: str, local_cuda: Callable[[int], str]) -> str:
@@ -43,27 +41,3 @@ def device_name(device: str | torch.device) -> str:
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that compute outcomes."""
     return {name: version(name) for name in ("robharness", "torch", "torchvision", "numpy")}
-
-
-@contextmanager
-def torch_state_kept(threads: int | None) -> Iterator[int]:
-    """Put torch's global state back after the block, so that later measurements do not depend on the block.
-
-    threads: of the CPU, inside the block; unchanged if None.
-    Yields the number of threads in use.
-    """
-    count, dtype, grad = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
-    strict = torch.are_deterministic_algorithms_enabled()
-    warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        with global_kept():
-            yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(count)
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(grad)
-        torch.use_deterministic_algorithms(strict, warn_only=warns)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()

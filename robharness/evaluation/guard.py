@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from robharness.errors import ContractViolation
+from robharness.errors import ContractViolation, describe
 from robharness.evaluation.batch import Batch
-from robharness.evaluation.classifier import Classifier
+from robharness.evaluation.classifier import Classifier, freeze
+from robharness.evaluation.memory import is_out_of_memory
 
 
 class Guard:
@@ -22,7 +23,9 @@ class Guard:
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
-        self._modules = [(place, module, dict(module._modules)) for place, module in classifier.net.named_modules()]
+        self._modules = [
+            (place, module, dict(module._modules.items())) for place, module in classifier.net.named_modules()
+        ]
         self._kept = [
             (place, module, kind, name, tensor, tensor.detach().clone())
             for place, module in classifier.net.named_modules()
@@ -41,21 +44,31 @@ class Guard:
         try:
             yield
         finally:
-            changed += [*self._model_changes(), *_batch_changes(saved)]
+            changed += [*self._checked_model(), *_batch_changes(saved)]
             changed += ["values that the cells of a model share"] * batch._drop_changed()
         if changed:
             raise ContractViolation(f"it changed {', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''}")
+
+    def _checked_model(self) -> list[str]:
+        """Return the changes of the model, which are undone. Raises ContractViolation if its own code fails."""
+        try:
+            return self._model_changes()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise ContractViolation(f"its state cannot be compared: {describe(error)}", by="model") from error
 
     def _model_changes(self) -> list[str]:
         changed = []
         net = self.classifier.net
         for place, module, children in self._modules:
-            if dict(module._modules) != children:
+            if dict(module._modules.items()) != children:
                 changed.append(f"the parts of the model{f' below {place}' if place else ''}")
                 module._modules.clear()
                 module._modules.update(children)
         for place, module, kind, name, tensor, before in self._kept if self._is_touched() else ():
-            if getattr(module, kind).get(name) is not tensor or not same_values(tensor.detach(), before):
+            was_replaced = _tensor(module, kind, name) is not tensor
+            if was_replaced or not same_values(tensor.detach(), before):
                 changed.append(f"the model's '{f'{place}.' if place else ''}{name}'")
                 tensor.data = before.clone()
                 getattr(module, kind)[name] = tensor
@@ -64,17 +77,22 @@ class Guard:
             net.eval()
         if any(parameter.requires_grad for parameter in net.parameters()):
             changed.append("the model's frozen parameters")
-            net.requires_grad_(False)
+            freeze(net)
         return changed
 
     def _is_touched(self) -> bool:
         """Return whether any tensor was replaced or changed; a GPU is synchronised once instead of per tensor."""
-        if any(getattr(module, kind).get(name) is not tensor for _, module, kind, name, tensor, _ in self._kept):
+        if any(_tensor(module, kind, name) is not tensor for _, module, kind, name, tensor, _ in self._kept):
             return True
         pairs = [(tensor.detach(), before) for *_, tensor, before in self._kept]
         if self.classifier.device.type == "cpu" or any(a.shape != b.shape or a.dtype != b.dtype for a, b in pairs):
             return not all(torch.equal(a, b) for a, b in pairs)
         return bool(pairs) and bool(torch.stack([(a != b).any() for a, b in pairs]).any())
+
+
+def _tensor(module: nn.Module, kind: str, name: str) -> Tensor | None:
+    """Return a parameter or a buffer of a module, which may be of TorchScript; None if it is gone."""
+    return dict(getattr(module, kind).items()).get(name)
 
 
 def _batch_changes(saved: list[tuple[str, Tensor, Tensor]]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from robharness.errors import ContractViolation, OutOfMemory, UserError
+from robharness.errors import ContractViolation, OutOfMemory, UserError, describe
 from robharness.evaluation import folding, heads
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.classifier import Classifier
@@ -19,6 +19,7 @@ from robharness.evaluation.devices import device_name, library_versions
 from robharness.evaluation.digest import state_digest
 from robharness.evaluation.guard import Guard
 from robharness.evaluation.memory import is_out_of_memory
+from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.probe import probe, probe_inputs
 from robharness.evaluation.reader import Reader
 from robharness.planning.cells import Cell, Plan, PlannedModel
@@ -82,22 +83,28 @@ def load_model(
     with_surrogates: also load the models on which attacks on this one are crafted.
     Raises ContractViolation, by the model, for whatever its plugin does wrong, and OutOfMemory.
     """
-    assert plan.data is not None
-    _set_precision(plan.suite.precision.judge)
-    spec, target = model.entry.spec, torch.device(device)
     try:
-        net = build_network(model)
-        state = state_digest(net)
-        if spec.features is not None and spec.features not in dict(net.named_modules()):
-            raise ContractViolation(
-                f"its `features` are '{spec.features}', and it has no part of that name", by="model"
-            )
-    except ContractViolation:
+        return _loaded(plan, model, device, batch_size, with_surrogates=with_surrogates)
+    except (ContractViolation, OutOfMemory):
         raise
     except UserError as error:  # e.g. of a checkpoint: its message needs no type
         raise ContractViolation(f"it cannot be built: {error}", by="model") from error
-    except Exception as error:
-        raise ContractViolation(f"it cannot be built: {type(error).__name__}: {error}", by="model") from error
+    except Exception as error:  # a network may raise anything when it is moved, copied, digested or called
+        if is_out_of_memory(error):
+            raise ContractViolation("memory is too small for a second copy of its weights", by="model") from error
+        raise ContractViolation(f"it cannot be prepared: {describe(error)}", by="model") from error
+
+
+def _loaded(
+    plan: Plan, model: PlannedModel, device: str, batch_size: int | None, *, with_surrogates: bool
+) -> LoadedModel:
+    assert plan.data is not None
+    _set_precision(plan.suite.precision.judge)
+    spec, target = model.entry.spec, torch.device(device)
+    net = build_network(model)
+    state = state_digest(net)
+    if spec.features is not None and spec.features not in dict(net.named_modules()):
+        raise ContractViolation(f"its `features` are '{spec.features}', and it has no part of that name", by="model")
     if target.index is not None and target.type == "cuda":
         torch.cuda.set_device(target)  # for plugins and kernels that use the current device
     net, norms = _folded(net, spec, target)
@@ -126,13 +133,12 @@ def load_model(
         "precision": plan.suite.precision.judge,
         **({"gradient_precision": plan.suite.precision.gradient} if classifier.low_precision_gradients else {}),
         **({"compiled": True} if plan.suite.compile else {}),
+        **({"copies_input": True} if classifier.copies_input else {}),
+        **_surplus_outputs(plan, classifier.classes),
         "exact": exact,
         "versions": library_versions(),
     }
-    try:
-        guard = Guard(classifier)
-    except Exception as error:
-        raise ContractViolation("memory is too small for a second copy of its weights", by="model") from error
+    guard = Guard(classifier)
     distances = None
     if any(_has_clean_features(cell, model) for cell in plan.cells):
         distances = _logit_distances(classifier.net, spec, target)
@@ -157,6 +163,14 @@ def load_model(
     )
 
 
+def _surplus_outputs(plan: Plan, outputs: int) -> dict[str, list[int]]:
+    """Return the numbers of outputs and of the data's classes as a part of provenance, if there are more outputs."""
+    assert plan.data is not None
+    data = plan.data
+    classes = data.entry.spec.known_classes or max(map(int, data.dataset.labels)) + 1
+    return {"surplus_outputs": [outputs, classes]} if outputs > classes else {}
+
+
 def _has_clean_features(cell: Cell, model: PlannedModel) -> bool:
     return cell.with_features and cell.model is model and cell.perturbation is None
 
@@ -177,9 +191,18 @@ def _logit_distances(net: torch.nn.Module, spec: ModelSpec, device: torch.device
 def build_network(model: PlannedModel) -> torch.nn.Module:
     """Return the network, built from its weights.
 
-    Raises whatever its plugin raises, and ContractViolation if `build` does not return a torch.nn.Module.
+    Raises ContractViolation for what its plugin raises, except UserError and a lack of memory, and if `build` does not
+    return a torch.nn.Module. Modes of torch that `build` changes are restored.
     """
-    net: Any = model.entry.spec.build(model.ref.params, model.weights.path if model.weights else None)
+    try:
+        with kept_modes():
+            net: Any = model.entry.spec.build(model.ref.params, model.weights.path if model.weights else None)
+    except (ContractViolation, UserError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ContractViolation(f"it cannot be built: {describe(error)}", by="model") from error
     if not isinstance(net, torch.nn.Module):
         raise ContractViolation(f"its build returned {type(net).__name__}, not a torch.nn.Module", by="model")
     return net
@@ -217,7 +240,7 @@ def _folded(net: torch.nn.Module, spec: ModelSpec, device: torch.device) -> tupl
 
 def _probed(
     plan: Plan, model: PlannedModel, net: torch.nn.Module, batch_size: int, device: torch.device
-) -> tuple[Classifier, dict[str, bool | None]]:
+) -> tuple[Classifier, dict[str, Any]]:
     """Return a classifier with this batch size, and the result of its probe. Raises OutOfMemory."""
     spec = model.entry.spec
     try:

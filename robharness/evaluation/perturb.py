@@ -14,6 +14,7 @@ from robharness.errors import ContractViolation
 from robharness.evaluation import referee
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.loading import LoadedModel
+from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws, global_seed
 from robharness.planning.cells import BLOCK
 from robharness.planning.identity import draw_address
@@ -88,7 +89,7 @@ def perturb_checked(
     unperturbed = batch.x if is_attack else batch.canvas
     rng = streams(seed, _draw_address(perturbation, member), batch.ids, unperturbed.device)
     eps = math.inf if perturbation.eps is None else float(perturbation.eps)
-    with watching or nullcontext(), global_draws() as drawn:
+    with watching or nullcontext(), kept_modes(), global_draws() as drawn:
         try:
             returned = member.built.perturb(view, batch, eps if is_attack else perturbation.severity, rng)
         except ContractViolation:

@@ -18,6 +18,7 @@ import numpy as np
 from robharness.errors import ContractViolation, OutOfMemory, UserError
 from robharness.evaluation import loading, outcomes
 from robharness.evaluation.batch import Batch
+from robharness.evaluation.modes import neutral_modes
 from robharness.evaluation.outcomes import BatchOutcome
 from robharness.planning.cells import Cell, Plan
 from robharness.store.files import FileSystem
@@ -57,6 +58,11 @@ def export_adversarial(
     Raises UserError if the plan has no attack, or if a folder holds another cell, and ContractViolation if an attack
     fails.
     """
+    with neutral_modes():
+        yield from _exported(plan, store, folder, device, batch_size)
+
+
+def _exported(plan: Plan, store: Store, folder: Path, device: str, batch_size: int | None) -> Iterator[Exported]:
     attacks = [cell for cell in plan.cells if cell.kind == "attack"]
     if not attacks:
         raise UserError(f"these cells include no attack to export. Try: robharness plan {plan.suite.path_for_shell}")

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 
 from robharness import statistics
-from robharness.engine.provenance import inexact_passes, outdated_outcomes, outdated_trainings
+from robharness.engine.provenance import BOUNDARY_TOLERANCE, outdated_outcomes, outdated_trainings, pass_findings
 from robharness.findings import Finding, finding
 from robharness.report.records import CellNumbers, CorruptionErrors, SlopeNumbers
 from robharness.specs.records import MetricResult
 from robharness.store.results import CellResult, Results
 
-BOUNDARY_TOLERANCE = 1e-4
-"""Fraction of the logit range within which the batch size, thread count or device can change an outcome."""
 RUNTIME_FACTORS = ("rows", "threads", "device", "memory_format", "folded", "sources")
 """Keys of provenance that change outcomes by rounding; parts of one cell that differ in them are reported."""
 MAX_NAMED_EXAMPLES = 5
@@ -75,7 +73,7 @@ def provenance_findings(results: Results) -> Iterator[Finding]:
         cells = [result for result in results.every if result.cell.model.label == label and result.n]
         provenances = [provenance for cell in cells for provenance in cell.provenance]
         for provenance in provenances:
-            yield from inexact_passes(label, provenance)
+            yield from pass_findings(label, provenance)
         for batch_size in sorted({each["too_many_rows"] for each in provenances if "too_many_rows" in each}):
             smaller = {each["rows"] for each in provenances if each.get("too_many_rows") == batch_size}
             message = f"memory was too small for {batch_size} examples per pass; {_listed(sorted(smaller))} were taken"

@@ -216,7 +216,7 @@ class WorstCase:
 class Report:
     """The content of a report on a suite's results.
 
-    findings: errors, and warnings on how to read the numbers.
+    findings: errors, warnings on how to read the numbers, and notes.
     metrics: name -> label -> the measured value.
     expected_metrics: name -> label -> the published value.
     run_of: label of a run -> the label that runs with other seeds share with it.
@@ -255,6 +255,11 @@ class Report:
     def warnings(self) -> tuple[str, ...]:
         """The findings that are warnings, as sentences."""
         return sentences(self.findings, "warning")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The findings that are notes, as sentences."""
+        return sentences(self.findings, "note")
 
     @property
     def columns(self) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Conventions of the field that several plugins share: normalisation constants, and names and groups of corruptions."""
+"""Conventions of the field that several plugins share: label spaces, normalisation constants, groups of corruptions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ from collections.abc import Mapping, Sequence
 
 Normalization = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation per channel, for inputs in [0, 1]."""
+
+LABEL_SPACES: Mapping[str, int] = {
+    "imagenet-1k": 1000,
+    "cifar-10": 10,
+    "cifar-100": 100,
+    "kinetics-400": 400,
+    "ucf-101": 101,
+    "mnist": 10,
+    "digits": 10,
+}
+"""Well-known label space -> its number of classes."""
 
 NORMALIZATIONS: Mapping[str, Normalization] = {
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),

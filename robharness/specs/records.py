@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from robharness.specs.budget import Budget
+from robharness.specs.conventions import LABEL_SPACES
 from robharness.specs.inputs import Clips, InputSpec, Preprocessing
 from robharness.specs.lazy import resolve_targets
 from robharness.specs.protocols import Attack, Corruption, Dataset
@@ -208,6 +209,7 @@ class DatasetSpec(_Record):
     splits: names of the splits; empty if any name may be one, e.g. of a folder.
     open: (data root, split) -> a `Dataset`. It raises `MissingResource` if the data are missing.
     kind: kind of its examples.
+    classes: number of classes of the label space; by default that of a well-known one, or else the largest label + 1.
     licence: licence of the data.
     paper: source of the data.
     revision: raise it when the pixels of an id change.
@@ -219,9 +221,15 @@ class DatasetSpec(_Record):
     splits: tuple[str, ...] = field(metadata=RUNTIME)
     open: Callable[[Path, str], Dataset] | str = field(metadata=RUNTIME)
     kind: Kind = field(default="image", metadata=RUNTIME)
+    classes: int | None = field(default=None, metadata=RUNTIME)
     licence: str = field(default="", metadata=RUNTIME)
     paper: str = field(default="", metadata=RUNTIME)
     revision: int = 1
+
+    @property
+    def known_classes(self) -> int | None:
+        """The number of classes, as declared or of a well-known label space."""
+        return LABEL_SPACES.get(self.labels) if self.classes is None else self.classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +286,7 @@ _CHECKS: dict[str, Check] = {
     "labels": _a("a text", str),
     "group": _a("a text", str),
     "revision": _a("an integer", int),
+    "classes": ("a whole number of at least 1", lambda v: type(v) is int and v >= 1),
     "input": _a("an InputSpec", InputSpec),
     "weights": (
         "a File, a Download or a Train, or Files and Downloads by name",

@@ -19,20 +19,10 @@ from pydantic import TypeAdapter, ValidationError
 from robharness.errors import ContractViolation, PluginLoadError, UserError, did_you_mean
 from robharness.plugins import KINDS, Entry, PluginOrigin, Registry, installed_plugins, loose_plugin, take_plugin
 from robharness.session import data_root as default_data_root
+from robharness.specs.conventions import LABEL_SPACES
 
 PLUGIN = "plugin"
 """The kind of checks of a plugin as a whole, beside those of `KINDS`."""
-
-CLASSES = {
-    "imagenet-1k": 1000,
-    "cifar-10": 10,
-    "cifar-100": 100,
-    "kinetics-400": 400,
-    "ucf-101": 101,
-    "mnist": 10,
-    "digits": 10,
-}
-"""Number of classes of well-known label spaces."""
 
 
 class Broken(AssertionError):
@@ -158,7 +148,7 @@ class Subject:
 
     def size_of(self, labels: str) -> int:
         """Return the number of classes of a label space. Raises UserError if it is not known."""
-        known = {**CLASSES, **self.classes}
+        known = {**LABEL_SPACES, **self.classes}
         if labels not in known:
             raise UserError(f"the number of classes of '{labels}' is not known; write classes={{'{labels}': N}}")
         return known[labels]

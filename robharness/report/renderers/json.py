@@ -46,6 +46,7 @@ def as_data(report: Report) -> dict[str, Any]:
         "expected_source": report.expected_source,
         "problems": list(report.problems),
         "warnings": list(report.warnings),
+        "notes": list(report.notes),
         "findings": [asdict(found) for found in report.findings],
     }
 

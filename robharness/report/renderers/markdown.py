@@ -13,10 +13,10 @@ name, suffix = "Markdown", ".md"
 
 
 def render(report: Report) -> str:
-    """Return the report as Markdown: the tables, then warnings and failures."""
+    """Return the report as Markdown: the tables, then notes, warnings and failures."""
     parts = [f"# {_escaped(report.title)}", source_of(report)]
     parts += [_table(table) for table in tables(report)]
-    for heading, lines in (("Warnings", report.warnings), ("Failed", report.problems)):
+    for heading, lines in (("Notes", report.notes), ("Warnings", report.warnings), ("Failed", report.problems)):
         if lines:
             parts.append("\n".join([f"## {heading}", "", *(f"- {_escaped(line)}" for line in lines)]))
     if not report.complete:

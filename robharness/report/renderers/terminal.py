@@ -27,7 +27,7 @@ def render(report: Report) -> str:
 
 
 def show(report: Report, console: Console) -> None:
-    """Print the tables, then warnings and failures; a console that is no terminal is widened to FILE_WIDTH."""
+    """Print the tables, then notes, warnings and failures; a console that is no terminal is widened to FILE_WIDTH."""
     if not console.is_terminal and console.width < FILE_WIDTH:
         console.width = FILE_WIDTH
     console.print(Text(f"{report.title}", style="bold"), Text(source_of(report)), sep="\n")
@@ -35,11 +35,12 @@ def show(report: Report, console: Console) -> None:
         console.print()
         console.print(_table(table))
     for heading, lines, style in (
+        ("Notes", report.notes, ""),
         ("Warnings", report.warnings, "yellow"),
         ("Failed", report.problems, "red"),
     ):
         if lines:
-            console.print(Text(f"\n{heading}", style=f"bold {style}"))
+            console.print(Text(f"\n{heading}", style=f"bold {style}".strip()))
             for line in lines:
                 console.print(Text(f"  {line}"), soft_wrap=True)
     if not report.complete:
