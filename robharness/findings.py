@@ -18,6 +18,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "slope-input-sizes-differ": ("warning", "slopes compare models of different input sizes"),
     "images-not-encoded": ("warning", "corruptions lack the JPEG encoding of the files that a published mCE is of"),
     "canvas-rescales": ("warning", "images are enlarged by the canvas, or scaled between the canvas and a model"),
+    "corruption-does-not-fit": ("error", "a corruption does not take images of this size or with so many channels"),
     "no-reference": ("warning", "no model is the reference, so there are no slopes"),
     "budget-below-half-level": ("warning", "rounding to 8 bits undoes perturbations of this budget"),
     "transfer-stops-early": ("warning", "a transfer attack may stop as soon as its surrogate is wrong"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from robharness import suite
 from robharness.errors import UserError, describe
 from robharness.findings import Finding, finding
+from robharness.planning.planner import plan_data
 from robharness.plugins.registry import PluginOrigin, Registry
 from robharness.specs.inputs import InputSpec
 from robharness.specs.records import ModelSpec
@@ -109,7 +110,10 @@ def _input_of_data(loaded: suite.Suite, root: Path) -> InputSpec:
             "a network alone does not determine the frames of a video that it sees; give a ModelSpec with "
             "`preprocessing=Preprocessing(clips=Clips(...))`. Try: python -m pydoc robharness.Clips"
         )
-    *sides, channels = spec.open(root, loaded.data.split).read(0).shape
-    if loaded.canvas is not None:
-        sides[-2:] = [loaded.canvas, loaded.canvas]
+    data = plan_data(loaded, root)
+    if not data.sizes.sizes:
+        raise UserError(f"no example of {data.name} can be read, to take its size. Try: robharness list datasets")
+    *sides, channels = *data.sizes.sizes[0], min(data.sizes.channels)
+    if isinstance(data.canvas, int):
+        sides = [data.canvas, data.canvas]
     return InputSpec(kind=spec.kind, shape=(channels, *sides))

@@ -90,9 +90,11 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
         "title": planned.suite.title,
         "n": planned.n,
         "cells": cells,
+        "pixels": planned.pixels,
         "untrained": [model.label for model in planned.untrained],
         "passes_left": {kind: sum(passes[kind] for passes in left.values()) for kind in ("forward", "backward")},
         "seconds_left": _seconds_left([(every[label], sum(passes.values())) for label, passes in left.items()], store),
+        "problems": list(sentences(findings, "error")),
         "warnings": list(sentences(findings, "warning")),
         "findings": [asdict(found) for found in findings],
     }
@@ -190,6 +192,8 @@ def _show(facts: dict[str, Any], suite: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from robharness.planning.pixels import by_path
+
     console = Console(file=sys.stdout)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("model", "perturbation"):
@@ -216,6 +220,8 @@ def _show(facts: dict[str, Any], suite: str) -> None:
         f"{passes['backward']} backward passes of one example{_time(facts)}",
         soft_wrap=True,
     )
+    for path, labels in by_path(facts["pixels"]).items():
+        console.print(Text(f"pixels{f' of {labels}' if labels else ''}: {path}"), soft_wrap=True)
     if facts["untrained"]:
         pending = sum(cell["waits"] for cell in facts["cells"])
         text = f"{pending} of these cells wait for the training of {', '.join(facts['untrained'])}"
@@ -223,8 +229,9 @@ def _show(facts: dict[str, Any], suite: str) -> None:
     for cell in facts["cells"]:
         if cell.get("why"):
             console.print(Text(f"{cell['model']}, {cell['perturbation']}: {cell['why']}"), soft_wrap=True)
-    for warning in facts["warnings"]:
-        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+    for severity, lines, style in (("warning", facts["warnings"], "yellow"), ("error", facts["problems"], "red")):
+        for line in lines:
+            console.print(Text(f"{severity}: {line}", style=style), soft_wrap=True)
 
 
 def _time(facts: dict[str, Any]) -> str:

@@ -64,8 +64,8 @@ def command(
         find_executor(executor, session.registry)
     if fresh:
         session.forget(fresh)
-    for warning in session.plan.warnings:
-        session.listener.message(f"warning: {warning}")
+    for advice in session.plan.findings:
+        session.listener.message(f"{advice.severity}: {advice}")
     again = same_command()
     try:
         summary = session.compute(workers=workers, batch_size=batch_size, executor=executor)

@@ -142,7 +142,7 @@ def _loaded(
     distances = None
     if any(_has_clean_features(cell, model) for cell in plan.cells):
         distances = _logit_distances(classifier.net, spec, target)
-    reader = Reader(data=plan.data, canvas=plan.suite.canvas, compat=plan.suite.compat, model=spec, device=target)
+    reader = Reader(data=plan.data, canvas=plan.data.canvas, compat=plan.suite.compat, model=spec, device=target)
     surrogates = _surrogates(plan, model, device, batch_size) if with_surrogates else {}
     texts = [
         f"{label}: {other.surrogate_provenance}"

@@ -21,6 +21,7 @@ from robharness.evaluation.batch import Batch
 from robharness.evaluation.clips import ClipLayout, clip_frames, crop_corners
 from robharness.evaluation.images import ImageArray, decode_image, encode_jpeg85, on_canvas, preprocessed, resized
 from robharness.planning.cells import PlannedData
+from robharness.planning.pixels import Canvas
 from robharness.specs.inputs import Preprocessing
 from robharness.specs.records import ModelSpec
 from robharness.suite import Compat
@@ -120,13 +121,13 @@ class DecodedImages:
 class Reader:
     """A reader of spans of a data set, as inputs of a model.
 
-    canvas: its side in pixels, or None.
+    canvas: its side in pixels; "own" if corruptions take images in their own size; None without a canvas.
     model: None to read images of the canvas, which no model sees.
     compat: "imagenet-c" if images, also clean ones, are encoded as JPEG between the canvas and the model.
     """
 
     data: PlannedData
-    canvas: int | None
+    canvas: Canvas
     model: ModelSpec | None
     device: torch.device
     compat: Compat = "none"
@@ -174,11 +175,17 @@ class Reader:
         clip_layout: for videos that the model sees in clips.
         are_files: whether their publisher encoded them already, so that they are not encoded again.
         """
-        fits = self._takes(images.shape)
+        fits = self._takes(images.shape) and (isinstance(self.canvas, int) or not self._has_steps)
         if fits and (are_files or self.compat == "none"):
             return self._on_device(images)
         fit = partial(self._fitted, clip_layout=clip_layout, encode=not are_files)
         return self._on_device(torch.from_numpy(np.stack(self.threads.map(fit, list(images.cpu().numpy())))))
+
+    @property
+    def _has_steps(self) -> bool:
+        """Whether the model declares a resize or a crop of its own."""
+        steps = (self.model and self.model.preprocessing) or Preprocessing()
+        return steps.resize is not None or steps.crop is not None
 
     def _takes(self, shape: Sequence[int]) -> bool:
         """Return whether images or frames of this shape, (N, H, W, C) or (N, T, H, W, C), have the model's size."""
@@ -203,8 +210,10 @@ class Reader:
         except UnreadableExample as error:
             return error
         canvas = None
-        if self.canvas is not None:
+        if isinstance(self.canvas, int):
             image = canvas = on_canvas(image, self.canvas)
+        elif self.canvas is not None:
+            canvas = image
         return _Prepared(self._fitted(image, clip_layout), canvas, clip_layout, frames)
 
     def _fitted(self, image: ImageArray, clip_layout: ClipLayout | None = None, *, encode: bool = True) -> ImageArray:
@@ -217,7 +226,7 @@ class Reader:
         if self.model is None:
             return image
         steps, wanted = self.model.preprocessing or Preprocessing(), tuple(self.model.input.shape)
-        is_on_canvas = self.canvas is not None
+        is_on_canvas = isinstance(self.canvas, int)
         image = resized(image, wanted[-2:], steps) if is_on_canvas else preprocessed(image, steps)
         found = (image.shape[-1], *image.shape[:-1])
         if clip_layout is not None:  # all distinct frames of the clips; squares are cut out later
@@ -285,9 +294,10 @@ def _grouped(span: tuple[int, int], prepared: Sequence[_Prepared | UnreadableExa
         if isinstance(item, UnreadableExample):
             unreadable[position] = str(item)
         else:
-            by_shape.setdefault((item.fitted.shape, item.clip_layout), []).append((position, item))
+            canvas_shape = None if item.canvas is None else item.canvas.shape
+            by_shape.setdefault((item.fitted.shape, canvas_shape, item.clip_layout), []).append((position, item))
     groups = []
-    for (_, clip_layout), members in by_shape.items():
+    for (*_, clip_layout), members in by_shape.items():
         canvases = [item.canvas for _, item in members if item.canvas is not None]
         frames = [item.frames for _, item in members if item.frames is not None]
         group = Group(

@@ -130,7 +130,7 @@ def render(rendering: Rendering, progress: Callable[[int, str], None] = lambda d
     Raises UserError for a folder with other content, and ContractViolation for a corruption that breaks its contract.
     """
     _describe(rendering)
-    reader = Reader(data=rendering.data, canvas=rendering.suite.canvas, model=None, device=torch.device("cpu"))
+    reader = Reader(data=rendering.data, canvas=rendering.data.canvas, model=None, device=torch.device("cpu"))
     try:
         if rendering.layout == "cifar-c":
             _write_whole(rendering.folder / "labels.npy", _labels(rendering))

@@ -6,13 +6,14 @@ import dataclasses
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from robharness.errors import UserError
 from robharness.findings import Finding, sentences
 from robharness.planning.artefacts import Artefact
+from robharness.planning.pixels import Canvas, ImageSizes, image_sizes, pixel_path
 from robharness.planning.weights import Weights
 from robharness.plugins.provenance import code_digest, dependency_versions
 from robharness.plugins.registry import Entry, PluginOrigin
@@ -64,6 +65,7 @@ class PlannedData:
     order: the data set's indices by position.
     n: the number of positions that the plan uses.
     identity: its part of a cell's identity.
+    canvas: the canvas of all its images.
     """
 
     entry: Entry
@@ -72,6 +74,12 @@ class PlannedData:
     order: Sequence[int]
     n: int
     identity: dict[str, Any]
+    canvas: Canvas = None
+
+    @cached_property
+    def sizes(self) -> ImageSizes:
+        """The sizes of its first images, which are read for that."""
+        return image_sizes(self.dataset, self.order, self.entry.spec.kind)
 
     @property
     def name(self) -> str:
@@ -200,6 +208,14 @@ class Plan:
     def warnings(self) -> tuple[str, ...]:
         """The findings that are warnings, as sentences."""
         return sentences(self.findings, "warning")
+
+    @property
+    def pixels(self) -> dict[str, str]:
+        """Label of each model -> the way of a pixel, "28x28 -> canvas 28 -> model 28". Images are read for that."""
+        if self.data is None:
+            return {}
+        sizes, canvas = self.data.sizes, self.data.canvas
+        return {model.label: pixel_path(model.entry.spec, sizes, canvas) for model in self.suite.models}
 
     @property
     def n(self) -> int:

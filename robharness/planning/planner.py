@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from robharness.errors import MissingResource, UserError
+from robharness.findings import Finding
 from robharness.planning import artefacts
 from robharness.planning.advice import advice
 from robharness.planning.artefacts import Artefact
@@ -23,6 +24,7 @@ from robharness.planning.identity import (
     perturbation_identity,
     spec_identity,
 )
+from robharness.planning.pixels import ImageSizes, canvas_findings, canvas_of, corruption_findings, image_sizes
 from robharness.planning.weights import locate, resolve, where
 from robharness.plugins.registry import Entry
 from robharness.specs.protocols import Dataset
@@ -46,6 +48,8 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
         _gather(missing, lambda p=stored: _open_stored(p, data_root))  # type: ignore[misc]
     for perturbation in suite.perturbations:
         _gather(missing, lambda p=perturbation: require_files(p.entry, p.params))  # type: ignore[misc]
+    if data is not None:
+        _gather(missing, lambda: _require_squares(suite, data))
     common: Any = {"suite": suite, "data_root": data_root, "store": store, "limit": limit}
     if missing or data is None:
         return Plan(**common, missing=tuple({str(error): error for error in missing}.values()))
@@ -65,8 +69,26 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
         data=data,
         cells=tuple(cell for cell in cells if cell.key),
         pending_cells=tuple(cell for cell in cells if not cell.key),
-        findings=tuple(dict.fromkeys(advice(suite))),
+        findings=tuple(dict.fromkeys([*advice(suite), *_data_findings(suite, data)])),
     )
+
+
+def _require_squares(suite: Suite, data: PlannedData) -> None:
+    """Raise UserError for a model that crops several squares of a frame, if the data have a canvas, which is one."""
+    for model in suite.models:
+        clips = model.entry.spec.clips
+        if isinstance(data.canvas, int) and clips is not None and clips.crops > 1:
+            raise UserError(
+                f"{model.entry.name} crops {clips.crops} squares of a frame, and a canvas is one square. "
+                f"Try: `preprocessing: {{clips: {{crops: 1}}}}` beside the model"
+            )
+
+
+def _data_findings(suite: Suite, data: PlannedData) -> Iterator[Finding]:
+    """Yield what the sizes of the images mean for the canvas and the corruptions; images are read only for these."""
+    if data.canvas is not None:
+        yield from canvas_findings(suite, data.sizes, data.canvas)
+        yield from corruption_findings(suite, data.sizes, data.canvas)
 
 
 def refresh(planned: Plan) -> Plan:
@@ -109,18 +131,26 @@ def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> Planne
     """Open the suite's data in their fixed order. Raises UserError for data that are missing or inconsistent."""
     entry, split = suite.dataset, suite.data.split
     dataset, order, fingerprint = _open_dataset(entry, split, data_root)
+    unknown = ImageSizes(sizes=(), channels=frozenset())
+    canvas = canvas_of(suite, image_sizes(dataset, order, entry.spec.kind) if suite.canvas == "auto" else unknown)
     identity = {
         "name": entry.name,
         "split": split,
         "order": "sha256(id)",
         "fingerprint": fingerprint,
         **spec_identity(entry, leave_out=("name", "labels")),
-        **({"canvas": suite.canvas} if suite.canvas else {}),
+        **({"canvas": canvas} if isinstance(canvas, int) else {}),
         **({"compat": suite.compat} if suite.compat != "none" else {}),
     }
     limit = limit or suite.data.limit or len(order)
     return PlannedData(
-        entry=entry, split=split, dataset=dataset, order=order, n=min(limit, len(order)), identity=identity
+        entry=entry,
+        split=split,
+        dataset=dataset,
+        order=order,
+        n=min(limit, len(order)),
+        identity=identity,
+        canvas=canvas,
     )
 
 

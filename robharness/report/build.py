@@ -43,6 +43,7 @@ def build(results: Results, findings: Sequence[Finding] = ()) -> Report:
         data=results.plan.data.name if results.plan.data else suite.data.name,
         n=results.plan.n,
         compat=suite.compat,
+        pixels=results.plan.pixels,
         reference=suite.reference,
         count=suite.count,
         complete=results.is_complete and not results.invalid,

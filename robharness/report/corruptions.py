@@ -244,8 +244,10 @@ def _numbered(cells: Sequence[CellResult]) -> tuple[list[str], np.ndarray]:
 
 def _unavailable_reason(results: Results, cells: Sequence[CellResult], table: Baseline) -> str:
     """Return why these cells have no mCE by a published table, or "" if they have one."""
-    if results.suite.canvas != table.canvas:
-        return f"{table.name}'s errors are of images of {table.canvas} px, these have {results.suite.canvas}"
+    data = results.plan.data
+    side = data.sizes.shared if data is not None and data.canvas == "own" else data and (data.canvas, data.canvas)
+    if side != (table.canvas, table.canvas):
+        return f"{table.name}'s errors are of images of {table.canvas} px, these have {side and side[0]}"
     found = [(_plain(cell), _corruption(cell).severity) for cell in cells]
     twice = [pair for pair in dict.fromkeys(found) if found.count(pair) > 1 and pair[0] in table.errors]
     if twice:

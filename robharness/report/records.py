@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from robharness.findings import Finding, sentences
+from robharness.planning.pixels import by_path
 from robharness.specs.records import MetricResult
 from robharness.statistics.intervals import Interval
 
@@ -217,6 +218,7 @@ class Report:
     """The content of a report on a suite's results.
 
     findings: errors, warnings on how to read the numbers, and notes.
+    pixels: label -> the way of a pixel from the data to the model.
     metrics: name -> label -> the measured value.
     expected_metrics: name -> label -> the published value.
     run_of: label of a run -> the label that runs with other seeds share with it.
@@ -243,6 +245,7 @@ class Report:
     expected_metrics: dict[str, dict[str, float]]
     expected_source: str
     findings: tuple[Finding, ...]
+    pixels: dict[str, str] = field(default_factory=dict)
     run_of: dict[str, str] = field(default_factory=dict)
     runs: tuple[RunNumbers, ...] = ()
 
@@ -277,4 +280,6 @@ class Report:
 def source_of(report: Report) -> str:
     """Describe the data: their name, the number of examples, and whether images were encoded first."""
     encoded = ", encoded as the files of ImageNet-C (JPEG 85)" if report.compat == "imagenet-c" else ""
-    return f"{report.data}, {report.n} examples per cell{encoded}"
+    lines = [f"{report.data}, {report.n} examples per cell{encoded}"]
+    lines += [f"pixels{f' of {labels}' if labels else ''}: {path}" for path, labels in by_path(report.pixels).items()]
+    return "\n".join(lines)

@@ -172,6 +172,8 @@ class CorruptionSpec(_Record):
     open: (params, data root) -> a `Corruption` that finds pre-rendered images by id, instead of `build`. It raises
         `MissingResource` if they are missing, before anything runs.
     canvas: side of the images in pixels, if it is fixed.
+    smallest: shortest side, in pixels, of images that it takes.
+    channels: numbers of channels that it takes; any if None.
     severities: severities that a suite may use.
     params: dataclass of the options that a suite may set.
     randomness: "example" draws from the given `rng`, "global" from global generators, "none" draws nothing.
@@ -186,6 +188,8 @@ class CorruptionSpec(_Record):
     build: Callable[[Params], Corruption] | str | None = field(default=None, metadata=RUNTIME)
     open: Callable[[Params, Path], Corruption] | str | None = field(default=None, metadata=RUNTIME)
     canvas: int | None = field(default=None, metadata=RUNTIME)
+    smallest: int = field(default=1, metadata=RUNTIME)
+    channels: frozenset[int] | None = field(default=None, metadata=RUNTIME)
     severities: tuple[int, ...] = field(default=(1, 2, 3, 4, 5), metadata=RUNTIME)
     params: type | None = field(default=None, metadata=RUNTIME)
     randomness: Randomness = "example"
@@ -286,6 +290,8 @@ _CHECKS: dict[str, Check] = {
     "labels": _a("a text", str),
     "group": _a("a text", str),
     "revision": _a("an integer", int),
+    "smallest": ("a whole number of at least 1", lambda v: type(v) is int and v >= 1),
+    "channels": ("a set of whole numbers", lambda v: isinstance(v, frozenset | set) and all(type(n) is int for n in v)),
     "classes": ("a whole number of at least 1", lambda v: type(v) is int and v >= 1),
     "input": _a("an InputSpec", InputSpec),
     "weights": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from robharness.errors import did_you_mean
 from robharness.plugins import Entry
@@ -19,14 +19,16 @@ Perturbations = Sequence[tuple[yaml.Path, Perturbation]]
 """Each perturbation with its path in the suite."""
 
 
-def compat(reader: FieldReader, header: Header | None, canvas: int | None, dataset: Entry | None) -> None:
+def compat(
+    reader: FieldReader, header: Header | None, canvas: int | Literal["auto"] | None, dataset: Entry | None
+) -> None:
     """Check that a suite with `compat: imagenet-c` has images and a canvas of 224 pixels."""
     if header is None or header.compat == "none":
         return
     if dataset is not None and dataset.spec.kind != "image":
         sentence = f"ImageNet-C has images, {dataset.name} holds {dataset.spec.kind}s; leave `compat` out"
         reader.error(("compat",), sentence)
-    elif canvas != DEFAULT_CANVAS:
+    elif canvas not in (DEFAULT_CANVAS, "auto"):
         found = "the suite has none" if canvas is None else f"the suite has {canvas}"
         sentence = f"ImageNet-C has a canvas of {DEFAULT_CANVAS}, {found}; write `canvas: {DEFAULT_CANVAS}`"
         reader.error(("compat",), sentence)
@@ -69,8 +71,10 @@ def gap(reader: FieldReader, suite: dict[str, Any], header: Header | None, model
         reader.error(("gap",), f"the gap lies between two models, and '{header.gap[0]}' is one")
 
 
-def canvas(reader: FieldReader, header: Header | None, corrupts: bool, perturbations: Perturbations) -> int | None:
-    """Return the side of the canvas in pixels, as the suite or else its corruptions define it; None without one.
+def canvas(
+    reader: FieldReader, header: Header | None, corrupts: bool, perturbations: Perturbations
+) -> int | Literal["auto"] | None:
+    """Return the side of the canvas in pixels; "auto" if corruptions and data define it; None without one.
 
     corrupts: whether the suite lists corruptions, including those with errors.
     """
@@ -79,17 +83,22 @@ def canvas(reader: FieldReader, header: Header | None, corrupts: bool, perturbat
         reader.error(("canvas",), "corruptions need a canvas: a side in pixels, such as 224")
     corruptions = [(path, p.entry) for path, p in perturbations if p.kind == "corruption"]
     fixed = [entry.spec.canvas for _, entry in corruptions if entry.spec.canvas is not None]
-    if wanted == "auto":
-        wanted = (fixed or [DEFAULT_CANVAS])[0] if corrupts else "none"
+    if wanted == "auto" and not corrupts:
+        wanted = "none"
+    side = fixed[0] if wanted == "auto" and fixed else wanted
     for path, entry in corruptions:
-        if wanted != "none" and entry.spec.canvas not in (None, wanted):
-            sentence = f"{entry.name} has images of {entry.spec.canvas} px, the canvas has {wanted}"
+        if side not in ("none", "auto") and entry.spec.canvas not in (None, side):
+            sentence = f"{entry.name} has images of {entry.spec.canvas} px, the canvas has {side}"
             reader.error((*path, "corruption"), f"{sentence}; write `canvas: {entry.spec.canvas}`")
-    return None if wanted == "none" else int(wanted)
+    return None if wanted == "none" else wanted
 
 
 def fit(
-    reader: FieldReader, models: Models, perturbations: Perturbations, dataset: Entry | None, canvas: int | None
+    reader: FieldReader,
+    models: Models,
+    perturbations: Perturbations,
+    dataset: Entry | None,
+    canvas: int | Literal["auto"] | None,
 ) -> None:
     """Check labels, kinds of input and crops of models, data set and perturbations against each other."""
     for path, model in models:
@@ -103,7 +112,7 @@ def fit(
             sentence = f"{model.entry.name} takes {spec.input.kind}s, {dataset.name} holds {dataset.spec.kind}s"
             reader.error((*path, "model"), f"{sentence}. Try: robharness list datasets")
         clips = spec.clips
-        if canvas is not None and clips is not None and clips.crops > 1:
+        if isinstance(canvas, int) and clips is not None and clips.crops > 1:
             sentence = f"{model.entry.name} crops {clips.crops} squares of a frame, and a canvas is one square"
             reader.error((*path, "model"), f"{sentence}; write `preprocessing: {{clips: {{crops: 1}}}}` beside it")
     kinds = {model.entry.spec.input.kind: model for _, model in reversed(models)}

@@ -155,7 +155,7 @@ class Suite:
 
     path: absolute path of its file.
     dataset: entry of the data set.
-    canvas: side of the canvas in pixels, or None.
+    canvas: side of the canvas in pixels, "auto" if the data define it, or None.
     compat: whether images are encoded as the published ones, see `robharness.evaluation.images.encode_jpeg85`.
     baseline: published table, or label of a model, that corruption errors are relative to.
     gap: labels of the two models (or of their runs together) between which the closed gap lies.
@@ -168,7 +168,7 @@ class Suite:
     title: str
     data: DataRef
     dataset: Entry
-    canvas: int | None
+    canvas: int | Literal["auto"] | None
     compat: Compat
     models: tuple[Model, ...]
     perturbations: tuple[Perturbation, ...]

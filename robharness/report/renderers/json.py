@@ -27,6 +27,7 @@ def as_data(report: Report) -> dict[str, Any]:
         "data": report.data,
         "n": report.n,
         "compat": report.compat,
+        "pixels": report.pixels,
         "complete": report.complete,
         "cells": [_flat(asdict(cell), cell.numbers) for cell in report.cells],
         "runs": [asdict(numbers) for numbers in report.runs],

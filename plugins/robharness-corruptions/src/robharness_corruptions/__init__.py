@@ -64,6 +64,8 @@ def robharness_corruptions() -> Iterator[CorruptionSpec]:
             name=name,
             summary=summary,
             group=group,
+            smallest=32,
+            channels=frozenset({3}),
             build=partial(_batched, name),
             params=FrostParams if name == "frost" else CorruptionParams,
             inputs=frozenset({"image", "video"}),
@@ -74,6 +76,8 @@ def robharness_corruptions() -> Iterator[CorruptionSpec]:
             name=f"reference/{name}",
             summary=f"{summary}, by imagecorruptions",
             group=group,
+            smallest=32,
+            channels=frozenset({3}),
             build=partial(_reference, name, randomness == "example"),
             randomness=randomness,  # type: ignore[arg-type]
         )
