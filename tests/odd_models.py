@@ -69,6 +69,24 @@ def softmax_over_batch(net, x):
     return net(x).softmax(0)
 
 
+def number_of_rows(net, x):
+    return net(x) / len(x)
+
+
+def complex_logits(net, x):
+    import torch
+
+    return torch.complex(net(x), net(x))
+
+
+def no_classes(net, x):
+    return net(x)[:, :0]
+
+
+def on_meta(net, x):
+    return net(x).to("meta")
+
+
 def brightest(net, x):
     return net(x / x.amax())
 
@@ -219,7 +237,8 @@ def modes_changed():
 FORMS = (scripted, frozen, traced, quantised, old_weight_norm, batch_statistics, hidden_norm, hidden_dropout, counting,
          modes_changed)  # fmt: skip
 FUNCTIONS = (halved, halved_by_data, without_gradients, by_numpy, backward_fails, other_function_with_gradients,
-             softmax_over_batch, brightest, last_bits, not_numbers, in_half, gradient_of_neighbours)  # fmt: skip
+             softmax_over_batch, brightest, number_of_rows, complex_logits, no_classes, on_meta, last_bits,
+             not_numbers, in_half, gradient_of_neighbours)  # fmt: skip
 METHODS = ("to", "eval", "__deepcopy__", "named_parameters", "forward", "named_modules")
 
 

@@ -21,7 +21,7 @@ from robharness.engine.events import (
 )
 from robharness.engine.executors.base import WorkerConfig
 from robharness.engine.units import Unit
-from robharness.errors import ContractViolation, OutOfMemory
+from robharness.errors import ContractViolation, OutOfMemory, StoreError, describe
 from robharness.evaluation.columns import in_order, stored_columns, unreadable_columns
 from robharness.evaluation.loading import LoadedModel, input_values, load_model, with_batch_size
 from robharness.evaluation.memory import free_memory, is_out_of_memory, smaller_batch_size
@@ -148,7 +148,7 @@ class UnitRunner:
         while batch_size > 1:
             batch_size = smaller_batch_size(batch_size)
             free_memory()
-            with suppress(OutOfMemory):
+            with suppress(OutOfMemory, ContractViolation):  # e.g. a network of one fixed batch size
                 self._loaded = with_batch_size(self.plan, self._loaded, batch_size, too_many=before)
                 self._loaded.classifier.passes.update(counts)
                 return BatchSizeReduced(before=before, after=batch_size)
@@ -203,12 +203,23 @@ def run_unit(
                 yield CellFinished(key=pending.pop(0).key, span=span, failure=None)
                 if pending:
                     yield CellStarted(key=pending[0].key)
-        except ContractViolation as error:
-            if is_out_of_memory(error):
+        except StoreError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error) or "CUDA error" in str(error):  # the process cannot compute on that device again
                 raise
+            if not isinstance(error, ContractViolation):  # what the model or the attack made breaks our own code
+                error = _unexpected(error)
             failure = Failure.of(pending[0], span, error)
         for number, cell in enumerate(pending):  # a nested attack cannot go on from a budget that failed
             if number:
                 yield CellStarted(key=cell.key)
             store.write_failure(cell.key, failure)
             yield CellFinished(key=cell.key, span=span, failure=failure)
+
+
+def _unexpected(error: Exception) -> ContractViolation:
+    """Return an exception that no plugin is known to have raised as one of the model; its traceback says more."""
+    found = ContractViolation(f"its outcome cannot be computed: {describe(error)}", by="model")
+    found.__cause__ = error
+    return found

@@ -72,6 +72,7 @@ class Classifier:
         copies_input: whether the network writes into its input, so that passes get a copy; a probe sets it.
         no_gradient: why the network gives no gradient, or ""; a probe sets it.
         output_dtype: the type of the network's outputs before they are converted to float32.
+        is_compiled: whether passes use `torch.compile`.
         classes: the number of logits, known after the first pass.
         passes: the number of passes of `batch_size` rows, {"forward": ..., "backward": ...}; a gradient is one of each.
     """
@@ -98,6 +99,7 @@ class Classifier:
         self.output_dtype = torch.float32
         self.low_precision_gradients = gradient_dtype is not None
         self.memory_format = torch.contiguous_format  # until the first pass shows what inputs are
+        self.is_compiled = compiled
         self._gradient_dtype = gradient_dtype
         self._features = features
         self._call: Callable[[Tensor], Any] = torch.compile(self.net, dynamic=False) if compiled else self.net
@@ -222,6 +224,13 @@ class Classifier:
             shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise ContractViolation(
                 f"it must return logits of shape ({len(inputs)}, classes), it returned {shape}", by="model"
+            )
+        is_usable = outputs.layout is torch.strided and not outputs.is_complex() and not outputs.is_quantized
+        if not is_usable or outputs.device != inputs.device or outputs.shape[1] == 0:
+            raise ContractViolation(
+                f"it must return dense real logits on {inputs.device}, it returned {tuple(outputs.shape)} "
+                f"{outputs.dtype} {outputs.layout} on {outputs.device}",
+                by="model",
             )
         if self.access == "features":
             return outputs.float().view(len(chunk), -1, outputs.shape[1]).mean(1)

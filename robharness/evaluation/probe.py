@@ -76,6 +76,12 @@ def probe(classifier: Classifier, shape: Sequence[int], clips: Clips | None = No
             f"range{_hint(classifier) or _CAUSES}",
             by="model",
         )
+    by = _difference_in_half(classifier, x, logits)
+    if by > limit:
+        raise ContractViolation(
+            f"its logits for an example depend on the number of examples in a pass, by {by:.2g} of their range",
+            by="model",
+        )
     try:
         facts |= _gradient_facts(classifier, x, logits)
     except ContractViolation as error:  # only attacks that use gradients will fail
@@ -107,6 +113,21 @@ def _row_difference(classifier: Classifier, x: Tensor, logits: Tensor) -> float:
     for row in {0, len(x) - 1}:
         found.append(_difference(logits, classifier.logits(x[row : row + 1]), row))
     return max(found)
+
+
+def _difference_in_half(classifier: Classifier, x: Tensor, logits: Tensor) -> float:
+    """Return how far logits differ in a pass of half the rows, relative to the logit range; 0 if it is impossible."""
+    half = len(x) // 2
+    if not half or classifier.is_compiled:  # which would be compiled again
+        return 0.0
+    other = classifier.with_access(classifier.access)
+    other.batch_size = half
+    try:
+        return _difference(logits[:half], other.logits(x[:half]))
+    except ContractViolation as error:  # e.g. a network that takes one number of rows
+        if is_out_of_memory(error):
+            raise
+        return 0.0
 
 
 def _gradient_facts(classifier: Classifier, x: Tensor, logits: Tensor) -> dict[str, Any]:
