@@ -169,6 +169,7 @@ def _plan_model(ref: Model, data_root: Path, store: Path, open_data: OpenData) -
         **spec_identity(ref.entry, leave_out=("name",)),
         **({"params": changed_fields(ref.params)} if changed_fields(ref.params) else {}),
         **({"weights": weights.sha256} if weights else {}),
+        **{key: value for key in ("inside", "strip") if (value := getattr(ref, key)) is not None},
     }
     return PlannedModel(
         ref=ref, weights=weights, identity=call_plugin(ref.entry, canonical, identity), artefact=artefact
