@@ -15,7 +15,7 @@ import torch
 from robharness.checkpoints.choice import chosen
 from robharness.checkpoints.contents import with_states
 from robharness.checkpoints.formats import Kind, recognise
-from robharness.checkpoints.pickles import inspect
+from robharness.checkpoints.pickles import Inspection, inspect
 from robharness.errors import UserError
 from robharness.planning.weights import TRUST, file_digest
 
@@ -43,11 +43,11 @@ def _torch(path: Path, kind: Kind, allow: Sequence[Any]) -> Any:
     if kind in ("torchscript", "tar"):  # which torch reads with their code only
         return _trusted(path, kind, _REASONS[kind], None)
     try:
-        with torch.serialization.safe_globals(list(allow)):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(allow)), path.open("rb") as file:  # a path is read by its suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         inspection = inspect(path, kind) if kind != "unknown" else None
-        if kind == "unknown" or not (isinstance(error, pickle.UnpicklingError) or _is_whole(error, inspection)):
+        if kind == "unknown" or _is_damage(error, inspection):
             damage = "" if kind == "unknown" else "it is cut off or damaged, "
             reason = _first_line(error) or type(error).__name__
             raise UserError(
@@ -70,9 +70,12 @@ _REASONS = {
 }
 
 
-def _is_whole(error: Exception, inspection: object) -> bool:
-    """Return whether an error of the safe reader does not come from a file that is cut off or damaged."""
-    return inspection is not None and not isinstance(error, RuntimeError | EOFError | OSError)
+def _is_damage(error: Exception, inspection: Inspection | None) -> bool:
+    """Return whether an error of the safe reader comes from a file that is cut off or damaged."""
+    if inspection is not None and not inspection.is_whole:
+        return True
+    is_refusal = isinstance(error, pickle.UnpicklingError)
+    return not is_refusal and (inspection is None or isinstance(error, RuntimeError | EOFError | OSError))
 
 
 def _trusted(path: Path, kind: Kind, reason: str, error: Exception | None, is_network: bool = False) -> Any:
@@ -85,12 +88,13 @@ def _trusted(path: Path, kind: Kind, reason: str, error: Exception | None, is_ne
     digest = file_digest(path)
     if digest in os.environ.get("ROBHARNESS_TRUST", "").split(","):
         try:
-            if kind == "torchscript":
-                return with_states(torch.jit.load(path, map_location="cpu"))  # type: ignore[no-untyped-call]
-            return with_states(torch.load(path, map_location="cpu", weights_only=False))
+            with path.open("rb") as file:
+                if kind == "torchscript":
+                    return with_states(torch.jit.load(file, map_location="cpu"))  # type: ignore[no-untyped-call]
+                return with_states(torch.load(file, map_location="cpu", weights_only=False))
         except Exception as problem:
             raise UserError(
-                f"{path} is trusted, but its code fails: {type(problem).__name__}: {_sentence(problem)}. "
+                f"{path} is trusted, but it cannot be read: {type(problem).__name__}: {_sentence(problem)}. "
                 f"Try: save the state alone where that code is, torch.save(net.state_dict(), FILE)"
             ) from problem
     pickled = "such a program" if kind == "torchscript" else "such a pickle"

@@ -73,7 +73,7 @@ def recognise(path: Path) -> Format:
     if head.startswith(b"PK"):
         return _zip(path, size)
     if head[:1] == b"\x80" or head[:1] == b"L":
-        return _pickle(path, head)
+        return _pickle(path, head, tail)
     if tarfile.is_tarfile(path):
         return _tar(path)
     refusal = _binary(path, head, tail) or _text(path, head)
@@ -136,12 +136,14 @@ def _tar(path: Path) -> Format:
     return _refused(f"it is a tar archive of {some(names) or 'no files'}; name a file in it instead", unpack)
 
 
-def _pickle(path: Path, head: bytes) -> Format:
+def _pickle(path: Path, head: bytes, tail: bytes) -> Format:
     if any(number in head[:64] for number in MAGIC_NUMBER):
         return Format("legacy")
     if head[:1] != b"\x80" or not 2 <= head[1] <= 5:
         return Format("unknown", _text(path, head))
     new = str(path.with_suffix("")) + "-torch.pth"
+    if not tail.endswith(b"."):  # the last operation of a pickle
+        return _refused("it is a Python pickle that is cut off or damaged; download or copy it again", _look(path))
     code = f"import pickle, torch; torch.save(pickle.load(open({str(path)!r}, 'rb')), {new!r})"
     return _refused(
         "it is a Python pickle that torch.save did not write, and reading it can run any code; if you trust its "

@@ -21,18 +21,21 @@ _READABLE = (
 class Inspection:
     """The result of an inspection.
 
+    is_whole: whether the pickle is not cut off.
+
     protocol: of the pickle.
     needed: name of a class or function that the safe reader does not know; "" if there is none.
     network: class of the whole network that the pickle holds, e.g. "models.ResNet"; "" if it holds none.
     """
 
-    protocol: int
-    needed: str
-    network: str
+    is_whole: bool = True
+    protocol: int = 0
+    needed: str = ""
+    network: str = ""
 
 
 def inspect(path: Path, kind: Kind) -> Inspection | None:
-    """Inspect the pickle in a torch archive. Returns None if the pickle is cut off or cannot be followed.
+    """Inspect the pickle in a torch archive. Returns None if the pickle cannot be followed.
 
     Every class of the pickle is replaced by a class without any behaviour, so that no code of the pickle runs.
     """
@@ -41,12 +44,18 @@ def inspect(path: Path, kind: Kind) -> Inspection | None:
             with path.open("rb") as file:
                 for _ in range(3):  # magic number, version, and sizes of the machine
                     _Inspector(file).load()
-                return _inspect(file)
+                inspection = _inspect(file)
+                _Inspector(file).load()  # keys of the tensors, whose values follow
+                return inspection
         with zipfile.ZipFile(path) as archive:
             name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
             with archive.open(name) as stream:
                 return _inspect(stream)
-    except Exception:  # a pickle can ask for anything
+    except EOFError:
+        return Inspection(is_whole=False)
+    except Exception as error:  # a pickle can ask for anything
+        if "truncated" in str(error) or "exhausted" in str(error):
+            return Inspection(is_whole=False)
         return None
 
 
@@ -55,7 +64,7 @@ def _inspect(file: IO[bytes]) -> Inspection:
     content = inspector.load()
     unknown = [name for name in inspector.names if not _is_readable(name)]
     network = _network(content, 3)
-    return Inspection(getattr(inspector, "proto", 0), unknown[0] if unknown else "", network)
+    return Inspection(protocol=getattr(inspector, "proto", 0), needed=unknown[0] if unknown else "", network=network)
 
 
 def _is_readable(name: str) -> bool:
@@ -98,7 +107,8 @@ class _Inspector(pickle._Unpickler):
         return type("Stub", (_Stub,), {"name": full})
 
     def persistent_load(self, pid: Any) -> Any:
-        return _Stub()
+        """Return a stub of a tensor's values, or the class that older files wrap together with its source."""
+        return pid[1] if isinstance(pid, tuple) and pid[0] == "module" else _Stub()
 
     def get_extension(self, code: int) -> None:
         raise pickle.UnpicklingError("registered extensions are not followed")
