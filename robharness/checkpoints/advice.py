@@ -92,9 +92,8 @@ def _candidates(
             best = min(compared, key=lambda each: each.count)
             candidates.append(_Candidate(path, prefix, best))
     own = {".".join(layout.inside) for layout in layouts}
-    fitting = {each.path for each in candidates if not each.mismatch.count}
-    if len(fitting) == 1 and fitting <= own:  # the layouts find the state by themselves
-        candidates = [replace(each, path="") if each.path in fitting and each.prefix else each for each in candidates]
+    if len({each.path for each in candidates if not each.mismatch.count}) < 2:  # the layouts find theirs by themselves
+        candidates = [replace(each, path="") if each.path in own and each.prefix else each for each in candidates]
     return candidates
 
 

@@ -164,7 +164,11 @@ def _stripped(path: Path, content: Any, prefix: str) -> Any:
         begins = sorted({f"{key.split('.')[0]}." for key in keys if "." in key})
         common = common_prefix(keys)
         options = [common] if common else begins
-        hint = f"keys begin with {some(options)}" if options else f"it holds {described(content)}"
+        hint = (
+            f"keys begin with {some([f'`{option}`' for option in options])}"
+            if options
+            else f"it holds {described(content)}"
+        )
         raise UserError(f"no key in {path} begins with `strip: {prefix}`; {hint}{_try_one('strip', prefix, options)}")
     if all(key[len(prefix) :].startswith(".") for key in keys if key.startswith(prefix)):
         prefix += "."
