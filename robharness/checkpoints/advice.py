@@ -37,12 +37,15 @@ class _Candidate:
         return StateChoice(inside=self.path or None, strip=self.prefix or None)
 
 
-def advice(wanted: Mapping[str, torch.Size], content: Any, layouts: Sequence[Layout], count: int | None) -> str:
-    """Return a sentence on the states in a file that fits no layout, and the keys of a suite to set.
+def advice(
+    wanted: Mapping[str, torch.Size], content: Any, layouts: Sequence[Layout], count: int | None, name: str = ""
+) -> tuple[str, list[StateChoice]]:
+    """Return sentences on the states in a file that fits no layout, and the choices by which a state fits.
 
     wanted: the network's shapes by key.
     content: of the file.
     count: the number of keys that do not fit by the closest layout; None if no layout has found a state.
+    name: of the file in `weights`, if there are several.
     """
     found = states(content)
     candidates = _candidates(wanted, found, layouts)
@@ -53,15 +56,16 @@ def advice(wanted: Mapping[str, torch.Size], content: Any, layouts: Sequence[Lay
             if each.path not in best or len(each.prefix) < len(best[each.path].prefix):
                 best[each.path] = each
         choices = _ambiguous_prefixes(fitting) or list(best.values())
-        options = " or ".join(str(each.choice) for each in choices[:3])
+        options = " or ".join(each.choice.for_file(name) for each in choices[:3])
         which = "its state fits" if len(choices) == 1 else f"{len(choices)} states fit"
-        return f"With {options}, {which}. Try: set {options} beside `weights:` in the suite"
+        text = f"With {options}, {which}. Try: set {options} beside `weights:` in the suite"
+        return text, [each.choice for each in choices]
     nested = [f"'{path}'" for path in found if path]
     text = f"It holds states at {some(nested)}. " if nested else ""
     closer = min(candidates, key=lambda each: each.mismatch.count, default=None)
     if closer and (count is None or closer.mismatch.count < count) and (closer.path or closer.prefix):
-        text += f"With {closer.choice}, {closer.mismatch}. "
-    return f"{text}Try: robharness list models"
+        text += f"With {closer.choice.for_file(name)}, {closer.mismatch}. "
+    return f"{text}Try: robharness list models", []
 
 
 def _ambiguous_prefixes(fitting: Sequence[_Candidate]) -> list[_Candidate]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from robharness.checkpoints.choice import choice_in, is_pinned
+from robharness.checkpoints.choice import StateChoice, choice_in, is_pinned
 from robharness.checkpoints.contents import states
 from robharness.errors import UserError
 
@@ -20,21 +20,23 @@ class UnchosenState(UserError):
     """Two states fit, of which one is an average of the other."""
 
 
-def require_choice(content: Any, inside: Sequence[str], fits: Callable[[Any], bool]) -> None:
+def require_choice(content: Any, inside: Sequence[str], fits: Callable[[Any], bool], name: str = "") -> None:
     """Raise UnchosenState if an average of the state at these keys fits as well, and the suite has not chosen.
 
     content: from `read`.
     inside: the keys that lead to the state.
     fits: whether another state fits, too.
+    name: of the file in `weights`, if there are several.
     """
     if not inside or choice_in(content).inside is not None or is_pinned():
         return
     own = ".".join(inside)
     for path, other in states(content).items():
         if path and path != own and _is_average_pair(own, path) and fits(other):
+            options = " or ".join(StateChoice(inside=each).for_file(name) for each in (own, path))
             raise UnchosenState(
                 f"it holds two states that fit, '{own}' and '{path}', and one of them is an average over training. "
-                f"Try: set `inside: {own}` or `inside: {path}` beside `weights:` in the suite"
+                f"Try: set {options} beside `weights:` in the suite"
             )
 
 

@@ -31,8 +31,16 @@ class StateChoice:
 
     def __str__(self) -> str:
         """Return the keys of a suite, as in "`inside: teacher` and `strip: module.`"."""
+        return self.for_file("")
+
+    def for_file(self, name: str) -> str:
+        """Return the keys of a suite for the file of that name, as in "`inside: {backbone: teacher}`".
+
+        name: of the file in `weights`; empty if `weights` is one file.
+        """
         given = {"inside": self.inside, "strip": self.strip}
-        return " and ".join(f"`{key}: {value}`" for key, value in given.items() if value is not None)
+        texts = {key: f"{{{name}: {value}}}" if name else value for key, value in given.items() if value is not None}
+        return " and ".join(f"`{key}: {text}`" for key, text in texts.items())
 
 
 class ChosenState(dict[str, Any]):
@@ -52,10 +60,12 @@ class ChosenState(dict[str, Any]):
 class _Build:
     """The choices of one model, and the files that were read.
 
+    names: of files in `weights`, if there are several.
     is_pinned: whether the files are the publisher's own, so that the plugin's layout knows which state is meant.
     """
 
     choices: Mapping[str, StateChoice] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
     is_pinned: bool = False
     read: set[str] = field(default_factory=set)
 
@@ -64,15 +74,22 @@ _CURRENT: ContextVar[_Build | None] = ContextVar("robharness_state_choice", defa
 
 
 @contextmanager
-def choosing(choices: Mapping[Path, StateChoice], *, is_pinned: bool = False) -> Iterator[None]:
+def choosing(
+    choices: Mapping[Path, StateChoice], *, names: Mapping[str, Path] | None = None, is_pinned: bool = False
+) -> Iterator[None]:
     """Apply the choices to the files that `read` and `load` read in this context.
 
     choices: by file.
+    names: files by their names in `weights`, if there are several, for messages.
     is_pinned: whether the files are the publisher's own, known by their sha256. Their layout then decides which of two
         equal states is meant.
     Raises UserError at the end if a file with a choice was not read, since the choice had no effect.
     """
-    current = _Build(choices={os.path.realpath(file): choice for file, choice in choices.items()}, is_pinned=is_pinned)
+    current = _Build(
+        choices={os.path.realpath(file): choice for file, choice in choices.items()},
+        names={os.path.realpath(file): name for name, file in (names or {}).items()},
+        is_pinned=is_pinned,
+    )
     token = _CURRENT.set(current)
     try:
         yield
@@ -117,6 +134,12 @@ def unstripped(content: Any) -> Any:
 def choice_in(content: Any) -> StateChoice:
     """Return the choice by which `read` returned a content."""
     return content.choice if isinstance(content, ChosenState) else StateChoice()
+
+
+def name_of(file: Path | None) -> str:
+    """Return the name of a file in `weights`, or an empty text if `weights` is one file."""
+    current = _CURRENT.get()
+    return current.names.get(os.path.realpath(file), "") if current and file else ""
 
 
 def is_pinned() -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robharness.checkpoints.advice import advice
 from robharness.checkpoints.averages import UnchosenState, require_choice
-from robharness.checkpoints.choice import choice_in, whole
+from robharness.checkpoints.choice import StateChoice, choice_in, name_of, whole
 from robharness.checkpoints.files import read
 from robharness.checkpoints.layouts import Layout, renamed, used
 from robharness.checkpoints.mismatches import COUNTER, Mismatch, mismatch
@@ -26,10 +26,12 @@ class StateMismatch(UserError):
     missing: keys of the network that the state lacks.
     unexpected: keys of the state that the network lacks, each with its shape.
     shapes: keys whose tensors have another shape than the network's.
+    remedies: choices of a suite by which a state in the file fits.
     """
 
-    def __init__(self, message: str, layout: Layout | None, found: Mismatch) -> None:
+    def __init__(self, message: str, layout: Layout | None, found: Mismatch, remedies: Sequence[StateChoice]) -> None:
         self.layout, self.missing, self.unexpected, self.shapes = layout, found.missing, found.unexpected, found.shapes
+        self.remedies = tuple(remedies)
         super().__init__(message)
 
 
@@ -49,8 +51,8 @@ def load(
     """
     file, content = (source, read(source, allow)) if isinstance(source, Path) else (where or "the checkpoint", source)
     wanted = {name: value.shape for name, value in net.state_dict().items()}
-    closest, found = None, Mismatch()
-    reason = ""
+    name = name_of(source if isinstance(source, Path) else where)
+    closest, found, reason = None, Mismatch(), ""
     for layout in layouts:
         try:
             state = renamed(content, layout)
@@ -60,7 +62,7 @@ def load(
         differs = mismatch(wanted, state)
         if not differs.count:
             try:
-                require_choice(content, used(layout, content).inside, lambda other: _fits(wanted, other, layouts))
+                require_choice(content, used(layout, content).inside, lambda other: _fits(wanted, other, layouts), name)
             except UnchosenState as error:
                 raise UserError(f"{file} can be read in two ways: {error}") from None
             fill(net, state)
@@ -72,9 +74,10 @@ def load(
     names = ", ".join(layout.name for layout in layouts)
     tried = f" Layouts that were tried: {names}." if len(layouts) > 1 else ""
     choice = choice_in(content)
-    given = f" with {choice}" if choice.inside is not None or choice.strip is not None else ""
-    hint = advice(wanted, whole(content), layouts, found.count if closest else None)
-    raise StateMismatch(f"{file}{given} does not fit {type(net).__name__}: {reason}.{tried} {hint}", closest, found)
+    given = f" with {choice.for_file(name)}" if choice.inside is not None or choice.strip is not None else ""
+    hint, remedies = advice(wanted, whole(content), layouts, found.count if closest else None, name)
+    message = f"{file}{given} does not fit {type(net).__name__}: {reason}.{tried} {hint}"
+    raise StateMismatch(message, closest, found, remedies)
 
 
 def _fits(wanted: Mapping[str, torch.Size], content: Any, layouts: Sequence[Layout]) -> bool:

@@ -180,8 +180,10 @@ def build_network(model: PlannedModel) -> torch.nn.Module:
 
     Raises whatever its plugin raises, and ContractViolation if `build` does not return a torch.nn.Module.
     """
-    with choosing(_state_choices(model), is_pinned=_is_pinned(model)):
-        net: Any = model.entry.spec.build(model.ref.params, model.weights.path if model.weights else None)
+    files = model.weights.path if model.weights else None
+    names = files if isinstance(files, Mapping) else None
+    with choosing(_state_choices(model), names=names, is_pinned=_is_pinned(model)):
+        net: Any = model.entry.spec.build(model.ref.params, files)
     if not isinstance(net, torch.nn.Module):
         raise ContractViolation(f"its build returned {type(net).__name__}, not a torch.nn.Module", by="model")
     return net

@@ -219,7 +219,7 @@ def test_other_names_are_refused(files):
 
 def test_a_file_of_something_else_is_named(files, tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(UserError, match=r"list\.pth is not a checkpoint of SwAV"):
+    with pytest.raises(UserError, match=r"list\.pth cannot be read as a checkpoint of SwAV: it holds no tensors"):
         built({**files, "head": tmp_path / "list.pth"})
     torch.save({"state_dict": {"module.linear.weight": torch.zeros(10, 2048)}}, tmp_path / "ten.pth")
     with pytest.raises(UserError, match=r"pretrain\.pth\.tar with .*ten\.pth: .*missing: fc\.bias.*\(10, 2048\)"):
