@@ -276,3 +276,10 @@ def test_a_file_that_does_not_fit_after_the_choice_says_so(tmp_path):
         message = refusal(path)
     assert message.startswith(f"{path} with `inside: net` does not fit Sequential: ")
     assert "With `inside: ema`, its state fits." in message
+
+
+def test_the_state_of_a_random_generator_beside_a_state_is_none(tmp_path):
+    content = {"rng": torch.zeros(9, dtype=torch.uint8), "cuda_rng": torch.ones(9), "net": prefixed("module.")}
+    path = saved(tmp_path, content)
+    assert "With `inside: net` and `strip: module.`, its state fits." in refusal(path, [PLAIN])
+    torch.testing.assert_close(chosen(path, strip="module.")["net"], OWN)

@@ -60,7 +60,8 @@ def advice(
         which = "its state fits" if len(choices) == 1 else f"{len(choices)} states fit"
         text = f"With {options}, {which}. Try: set {options} beside `weights:` in the suite"
         return text, [each.choice for each in choices]
-    nested = [f"'{path}'" for path in found if path]
+    own = {".".join(layout.inside) for layout in layouts} if count is not None else set()
+    nested = [f"'{path}'" for path in found if path and path not in own]
     text = f"It holds states at {some(nested)}. " if nested else ""
     closer = min(candidates, key=lambda each: each.mismatch.count, default=None)
     if closer and (count is None or closer.mismatch.count < count) and (closer.path or closer.prefix):

@@ -23,8 +23,23 @@ def children(content: Any) -> dict[str, Any]:
 
 
 def is_state(content: Any) -> bool:
-    """Return whether the content is a mapping that holds tensors by name."""
-    return isinstance(content, Mapping) and any(isinstance(value, Tensor) for value in content.values())
+    """Return whether the content is a mapping that holds tensors by name.
+
+    A container of states is none, even if it holds a tensor, such as the state of a random generator, beside them.
+    """
+    if not isinstance(content, Mapping):
+        return False
+    names = [str(name) for name, value in content.items() if isinstance(value, Tensor)]
+    if 2 * len(names) > len(content) and any("." in name for name in names):
+        return True
+    return bool(names) and not any(_holds_state(value, DEPTH - 1) for value in content.values())
+
+
+def _holds_state(content: Any, depth: int) -> bool:
+    values = children(content).values()
+    return any(isinstance(value, Tensor) for value in values) or (
+        depth > 0 and any(_holds_state(value, depth - 1) for value in values)
+    )
 
 
 def states(content: Any) -> dict[str, Mapping[str, Any]]:

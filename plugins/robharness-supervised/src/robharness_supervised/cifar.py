@@ -156,7 +156,7 @@ def _fits(net: nn.Module, path: Path, content: Any, params: Cifar) -> bool:
     try:
         files.fill(net, path, content, [_layout(content, params, encoder_only)])
     except StateMismatch as error:
-        return not error.shapes and all(name.startswith("fc.") for name in error.missing)
+        return error.layout is not None and not error.shapes and all(name.startswith("fc.") for name in error.missing)
     except UserError:
         return False
     return True

@@ -70,7 +70,11 @@ def _load(net: nn.Module, file: Path, content: Any) -> None:
 
 def _load_parts(net: ResNet, files: list[Path], contents: list[Any]) -> None:
     """Load two files, each with its part."""
-    states = [_state(file, content) for file, content in zip(files, contents, strict=True)]
+    try:
+        states = [_state(file, content) for file, content in zip(files, contents, strict=True)]
+    except UserError:
+        _raise_remedy(net, files, contents)
+        raise
     duplicates = sorted(set(states[0]).intersection(states[1]))
     merged = {name: value for state in states for name, value in state.items()}
     is_whole_encoder = net.state_dict().keys() - merged.keys() <= _CLASSIFIER
@@ -82,12 +86,22 @@ def _load_parts(net: ResNet, files: list[Path], contents: list[Any]) -> None:
     try:
         checkpoints.load(net, merged, (Layout(name="SwAV"),))
     except StateMismatch as error:
-        if not is_whole_encoder:  # loading the encoder alone says what is wrong with it
-            net.fc = nn.Identity()
-            checkpoints.load(net, contents[0], LAYOUTS, where=files[0])
-        elif not has_classifier:
-            checkpoints.load(nn.ModuleDict({"fc": net.fc}), contents[1], LAYOUTS, where=files[1])
+        _raise_remedy(net, files, contents)
         raise UserError(f"{' with '.join(map(str, files))}: {error}") from None
+
+
+def _raise_remedy(net: ResNet, files: list[Path], contents: list[Any]) -> None:
+    """Load each part alone, and raise the error of a part that fits with another choice of its state."""
+    parts: list[nn.Module] = [net, nn.ModuleDict({"fc": net.fc})]
+    net.fc = nn.Identity()
+    for part, file, content in zip(parts, files, contents, strict=True):
+        try:
+            checkpoints.load(part, content, LAYOUTS, where=file)
+        except StateMismatch as error:
+            if error.remedies:
+                raise
+        except UserError:
+            continue
 
 
 def _state(file: Path, content: Any) -> dict[str, Tensor]:
