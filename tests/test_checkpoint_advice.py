@@ -283,3 +283,12 @@ def test_the_state_of_a_random_generator_beside_a_state_is_none(tmp_path):
     path = saved(tmp_path, content)
     assert "With `inside: net` and `strip: module.`, its state fits." in refusal(path, [PLAIN])
     torch.testing.assert_close(chosen(path, strip="module.")["net"], OWN)
+
+
+def test_keys_that_strip_would_leave_out_are_named(tmp_path):
+    content = {name if name.startswith("3.") else f"encoder.{name}": value for name, value in OWN.items()}
+    message = refusal(saved(tmp_path, content), [PLAIN])
+    assert (
+        "With `strip: encoder.`, 2 keys are missing: 3.weight, 3.bias; `strip` leaves out 3.weight, 3.bias, which the "
+        "file has without the prefix. Try: robharness list models"
+    ) in message

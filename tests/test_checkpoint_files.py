@@ -25,7 +25,7 @@ from torch import nn
 from robharness import UserError
 from robharness.checkpoints import Layout, load, read
 
-pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
+pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 CONTAINERS = pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
 STATE = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor([1.0, -1.0])}

@@ -187,7 +187,9 @@ def test_run_and_verify_use_the_choice(folder, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["ways"][0]["accuracy"] == 1
     assert main(command) == 2
-    assert "can be read in two ways: it holds two states that fit" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "can be read in two ways: it holds two states that fit" in message
+    assert message.count("Try: ") == 1  # the command that mends it, and no other
 
 
 def test_an_untrained_run_names_the_two_lines(folder, capsys):

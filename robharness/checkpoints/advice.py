@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,11 +26,13 @@ class _Candidate:
 
     path, prefix: values of `inside` and `strip`; empty if they are not needed.
     mismatch: the keys that do not fit by the closest layout.
+    keys: of the state as in the file.
     """
 
     path: str
     prefix: str
     mismatch: Mismatch
+    keys: Collection[str]
 
     @property
     def choice(self) -> StateChoice:
@@ -65,7 +67,9 @@ def advice(
     text = f"It holds states at {some(nested)}. " if nested else ""
     closer = min(candidates, key=lambda each: each.mismatch.count, default=None)
     if closer and (count is None or closer.mismatch.count < count) and (closer.path or closer.prefix):
-        text += f"With {closer.choice.for_file(name)}, {closer.mismatch}. "
+        text += f"With {closer.choice.for_file(name)}, {closer.mismatch}"
+        left_out = [key for key in closer.mismatch.missing if closer.prefix and key in closer.keys]
+        text += f"; `strip` leaves out {some(left_out)}, which the file has without the prefix. " if left_out else ". "
     return f"{text}Try: robharness list models", []
 
 
@@ -95,7 +99,7 @@ def _candidates(
         compared = [each for layout in layouts if (each := _compared(wanted, stripped, layout)) is not None]
         if compared:
             best = min(compared, key=lambda each: each.count)
-            candidates.append(_Candidate(path, prefix, best))
+            candidates.append(_Candidate(path, prefix, best, set(map(str, found[path]))))
     own = {".".join(layout.inside) for layout in layouts}
     if len({each.path for each in candidates if not each.mismatch.count}) < 2:  # the layouts find theirs by themselves
         candidates = [replace(each, path="") if each.path in own and each.prefix else each for each in candidates]

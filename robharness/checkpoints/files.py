@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import shlex
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,12 @@ def _torch(path: Path, kind: Kind, allow: Sequence[Any]) -> Any:
     if kind in ("torchscript", "tar"):  # which torch reads with their code only
         return _trusted(path, kind, _REASONS[kind], None)
     try:
-        with torch.serialization.safe_globals(list(allow)), path.open("rb") as file:  # a path is read by its suffix
+        with (
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals(list(allow)),
+            path.open("rb") as file,  # torch reads a path by its suffix
+        ):
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # the refusal says so
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         inspection = inspect(path, kind) if kind != "unknown" else None
