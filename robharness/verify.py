@@ -20,6 +20,7 @@ from robharness.errors import ContractViolation, OutOfMemory, SuiteError, UserEr
 from robharness.evaluation import loading
 from robharness.evaluation.modes import neutral_modes
 from robharness.planning.cells import DEFAULT_STORE, Plan, PlannedModel
+from robharness.planning.weights import TRUST
 from robharness.plugins import Entry, Registry
 from robharness.session import plan_suite, require
 
@@ -154,7 +155,8 @@ def verify(
     unreadable: list[str] = []
     configurations = [_scored(plan, declared, {}, device, unreadable)]
     if error := configurations[0].error:
-        raise UserError(f"{model} cannot be verified: {error}. Try: robharness list models '{model}'")
+        hint = "" if "Try: " in error or TRUST in error else f". Try: robharness list models '{model}'"
+        raise UserError(f"{model} cannot be verified: {error}{hint}")
     for label, more in spec.alternatives.items():
         try:
             configurations.append(_scored(*planned(label, more), more, device))

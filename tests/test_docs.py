@@ -247,7 +247,8 @@ CHANGES = {
     "expected": ({"Net": {"clean": 50}}, []), "data.name": ("others/pixels", ["data"]),
     "data.split": ("reversed", ["data"]), "data.limit": (3, ["data"]), "models.model": ("toys/large", ["models", 0]),
     "models.label": ("Other", ["models", 0]), "models.reference": (False, ["models", 0]),
-    "models.weights": ("weights.pt", ["models", 0]), "attacks.attack": ("toys/seeded", ["attacks", 0]),
+    "models.weights": ("weights.pt", ["models", 0]), "models.inside": ("ema", ["models", 0]),
+    "models.strip": ("module.", ["models", 0]), "attacks.attack": ("toys/seeded", ["attacks", 0]),
     "models.preprocessing": ({"channel_order": "bgr"}, ["models", 0]),
     "models.clean_at_least": (50, ["models", 0]), "models.seed": (1, ["models", 1]), "models.seeds": (2, ["models", 1]),
     "attacks.eps": ("1/2", ["attacks", 0]), "attacks.nested": (True, ["attacks", 0]),
@@ -270,6 +271,7 @@ def test_the_fields_of_the_identity(tmp_path):
     toys, others = str(ROOT / "tests/toys.py"), tmp_path / "others.py"
     others.write_text(OTHER_PIXELS)
     (tmp_path / "weights.pt").write_bytes(b"weights")
+    (tmp_path / "base.pt").write_bytes(b"other weights")
     learner = tmp_path / "learner.py"
     learner.write_text((ROOT / "tests/learner.py").read_text().replace('labels="shades"', 'labels="toys"')
                        .replace('"labels": "shades"', '"labels": "toys"'))  # fmt: skip
@@ -281,7 +283,10 @@ def test_the_fields_of_the_identity(tmp_path):
         "check": {},
         "precision": {},
         "data": {"name": "toys/pixels", "split": "test"},
-        "models": [{"model": "toys/net", "label": "Net", "reference": True}, {"model": "learner/net"}],
+        "models": [
+            {"model": "toys/net", "label": "Net", "reference": True, "weights": "base.pt"},
+            {"model": "learner/net"},
+        ],
         "attacks": [{"attack": "toys/climb", "eps": ["1/8", "1/4"]}],
         "corruptions": [{"corruption": "toys/speckle", "severity": 1}],
     }

@@ -248,6 +248,8 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "label": ("other", False),
         "reference": (True, False),
         "weights": (Path(__file__), True),  # by the sha256 of the file
+        "inside": ("ema", True),
+        "strip": ("module.", True),
         "seed": (1, False),  # of a network that is trained it makes another recipe, see below
         "data": ({"train": "other"}, False),  # the same
         "run_of": ("Net", False),

@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
+from robharness.checkpoints import StateChoice, choosing
 from robharness.errors import ContractViolation, OutOfMemory, UserError, describe
 from robharness.evaluation import folding, heads
 from robharness.evaluation.batch import Batch
@@ -194,9 +195,11 @@ def build_network(model: PlannedModel) -> torch.nn.Module:
     Raises ContractViolation for what its plugin raises, except UserError and a lack of memory, and if `build` does not
     return a torch.nn.Module. Modes of torch that `build` changes are restored.
     """
+    files = model.weights.path if model.weights else None
+    names = files if isinstance(files, Mapping) else None
     try:
-        with kept_modes():
-            net: Any = model.entry.spec.build(model.ref.params, model.weights.path if model.weights else None)
+        with kept_modes(), choosing(_state_choices(model), names=names, is_pinned=_is_pinned(model)):
+            net: Any = model.entry.spec.build(model.ref.params, files)
     except (ContractViolation, UserError):
         raise
     except Exception as error:
@@ -206,6 +209,28 @@ def build_network(model: PlannedModel) -> torch.nn.Module:
     if not isinstance(net, torch.nn.Module):
         raise ContractViolation(f"its build returned {type(net).__name__}, not a torch.nn.Module", by="model")
     return net
+
+
+def _state_choices(model: PlannedModel) -> dict[Path, StateChoice]:
+    """Return the choices of the suite, by file; see `robharness.checkpoints.choosing`."""
+    files, inside, strip = model.ref.weights, model.ref.inside, model.ref.strip
+    if files is None or inside is strip is None:
+        return {}
+    if isinstance(files, Path):
+        return {files: StateChoice(inside=cast(str | None, inside), strip=cast(str | None, strip))}
+    of_inside, of_strip = (cast(dict[str, str], key or {}) for key in (inside, strip))
+    return {
+        file: StateChoice(inside=of_inside.get(name), strip=of_strip.get(name))
+        for name, file in files.items()
+        if name in of_inside or name in of_strip
+    }
+
+
+def _is_pinned(model: PlannedModel) -> bool:
+    """Return whether the weights are the publisher's own files, known by their sha256."""
+    declared = model.entry.spec.weights
+    files = declared.values() if isinstance(declared, Mapping) else [declared]
+    return model.ref.weights is None and all(getattr(file, "sha256", None) for file in files)
 
 
 def _surrogates(

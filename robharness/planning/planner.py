@@ -204,6 +204,7 @@ def _plan_model(ref: Model, data_root: Path, store: Path, open_data: OpenData) -
         **spec_identity(ref.entry, leave_out=("name",)),
         **({"params": params} if params else {}),
         **({"weights": weights.sha256} if weights else {}),
+        **{key: value for key in ("inside", "strip") if (value := getattr(ref, key)) is not None},
     }
     return PlannedModel(
         ref=ref, weights=weights, identity=call_plugin(ref.entry, canonical, identity), artefact=artefact

@@ -110,7 +110,10 @@ def locate(declared: File | Download, data_root: Path) -> tuple[Path | None, str
         path = data_root / "weights" / (declared.name or declared.url.rpartition("/")[2])
         return path, shlex.join(["curl", "--create-dirs", "-fL", "-o", str(path), declared.url])
     if declared.package is None:
-        return data_root / Path(declared.path).expanduser(), declared.get
+        try:
+            return data_root / Path(declared.path).expanduser(), declared.get
+        except RuntimeError:  # no home folder, or no user of that name
+            return None, declared.get
     try:
         found = importlib.util.find_spec(declared.package)
     except (ImportError, ValueError):
@@ -121,6 +124,8 @@ def locate(declared: File | Download, data_root: Path) -> tuple[Path | None, str
 
 def where(declared: File | Download | Path, path: Path | None) -> str:
     """Describe the place where a file is expected."""
+    if path is None and isinstance(declared, File) and declared.package is None:
+        return f"'{declared.path}', whose home folder is not known"
     if path is None and isinstance(declared, File):
         return f"the Python package '{declared.package}', which is not installed"
     return str(path)

@@ -12,7 +12,7 @@ from robharness.errors import SuiteError, UserError, did_you_mean
 from robharness.plugins import Entry, Registry
 from robharness.specs import DataRef as Split
 from robharness.specs import ModelSpec, Preprocessing
-from robharness.suite import checks, yaml
+from robharness.suite import checks, weights, yaml
 from robharness.suite.checks import Models, nearest_or_all
 from robharness.suite.fields import FieldReader, field_names, plugin_options
 from robharness.suite.records import AttackRef, CorruptionRef, Header, ModelRef
@@ -130,14 +130,12 @@ class _SuiteReader(FieldReader):
         """
         for entry, ref, params in self.entries("models", ModelRef, raw, path):
             spec = self.spec(path, entry, ref, params)
-            weights: Any = suite.parent / ref.weights if isinstance(ref.weights, str) else None
-            if isinstance(ref.weights, dict):
-                weights = {name: suite.parent / file for name, file in ref.weights.items()}
+            given = weights.files(self, path, suite.parent, ref)
             label = ref.label or entry.name
             entry = dataclasses.replace(entry, spec=spec)
             model = Model(
-                entry=entry, params=params, label=label, reference=ref.reference, weights=weights,
-                clean_at_least=ref.clean_at_least,
+                entry=entry, params=params, label=label, reference=ref.reference, weights=given,
+                clean_at_least=ref.clean_at_least, **weights.state_choice(self, path, raw, entry, ref, given),
             )  # fmt: skip
             runs = self.runs(path, model, ref, header) if model.is_trained else [model]
             if not model.is_trained:

@@ -45,6 +45,8 @@ class ModelRef:
     label: str | None = None
     reference: bool = False
     weights: str | dict[str, str] | None = None
+    inside: str | dict[str, str] | None = None
+    strip: str | dict[str, str] | None = None
     preprocessing: dict[str, Any] | None = None
     seed: Annotated[int, Field(ge=0)] | None = None
     seeds: Annotated[int, Field(ge=1)] | None = None

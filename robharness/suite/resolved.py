@@ -26,6 +26,8 @@ class Model:
     label: its label in the suite.
     reference: whether slopes compare with it.
     weights: a file given by the suite, or several by name; absolute paths.
+    inside: dotted path of the state in that file, or paths by the names of several files.
+    strip: prefix that is removed from the state's keys, or prefixes by the names of several files.
     seed: seed of its training, if the suite trains it.
     data: training data, role -> (entry of the data set, split), if the suite trains it.
     run_of: label that several seeds share.
@@ -41,6 +43,8 @@ class Model:
     data: Mapping[str, tuple[Entry, str]] = field(default_factory=dict)
     run_of: str | None = None
     clean_at_least: float | None = None
+    inside: str | dict[str, str] | None = None
+    strip: str | dict[str, str] | None = None
 
     @property
     def is_trained(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from argparse import Namespace
 from functools import partial
 
@@ -13,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from robharness import UserError
+from robharness.checkpoints import StateChoice, choosing
 from robharness_supervised import Cifar, robharness_models
 
 SPECS = {spec.name: spec for spec in robharness_models() if spec.name.startswith("cifar")}
@@ -418,6 +420,63 @@ def test_a_file_of_another_layout_is_refused_with_a_list_and_the_layout_that_fit
     assert "keys are missing: conv1.weight" in message
     assert "keys are unexpected: encoder.conv1.weight" in message
     assert message.endswith("Try: set `layout: supcontrast` in the suite")
+
+
+@pytest.mark.parametrize(
+    ("wrap", "choice"),
+    [
+        (lambda state: {f"_orig_mod.{key}": value for key, value in state.items()}, "`strip: _orig_mod.`"),
+        (lambda state: {"net": {f"model.{key}": value for key, value in state.items()}}, "`strip: model.`"),
+        (lambda state: {"model_state": state, "epoch": 3}, "`inside: model_state`"),
+        (lambda state: {"ema": {"weights": state}}, "`inside: ema.weights`"),
+    ],
+)
+def test_a_prefix_or_a_nested_state_is_not_taken_for_a_missing_classifier(tmp_path, x, wrap, choice):
+    theirs = made(lambda: ResNet(pool="of 4", linear=nn.Linear(512, 10)))
+    torch.save(wrap(theirs.state_dict()), tmp_path / "a.pth")
+    with pytest.raises(UserError) as caught:
+        ours(x, tmp_path / "a.pth", layout="kuangliu")
+    message = str(caught.value)
+    assert "Only the classifier" not in message and "another layout" not in message
+    assert message.endswith(f"With {choice}, its state fits. Try: set {choice} beside `weights:` in the suite")
+    keys = dict(re.findall(r"`(inside|strip): ([^`]+)`", choice))
+    with choosing({tmp_path / "a.pth": StateChoice(**keys)}), torch.inference_mode():
+        same(ours(x, tmp_path / "a.pth", layout="kuangliu"), theirs(normalised(x, CIFAR10)))
+
+
+def test_a_classifier_under_another_name_is_not_said_to_be_missing(tmp_path, x):
+    state = made(lambda: ResNet(pool="of 4", linear=nn.Linear(512, 10))).state_dict()
+    renamed = {key.replace("linear.", "output."): value for key, value in state.items()}
+    torch.save(renamed, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"2 keys are unexpected: output\.weight, output\.bias") as caught:
+        ours(x, tmp_path / "a.pth", layout="kuangliu")
+    assert "Only the classifier" not in str(caught.value)
+
+
+def test_another_layout_is_named_only_if_it_fits(tmp_path, x):
+    torch.save({"conv1.weight": torch.ones(1), "layer1.0.shortcut.0.weight": torch.ones(1)}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match="keys are missing") as caught:
+        ours(x, tmp_path / "a.pth", layout="torchvision")
+    assert "another layout" not in str(caught.value)
+
+
+def test_the_layout_of_a_file_is_recognised_by_its_own_keys_whatever_is_stripped(tmp_path, x):
+    """solo-learn's padding and normalisation, and RoCL's normalisation, are not those of the default layout."""
+    theirs = made(lambda: ResNet(pool="of 4", linear=nn.Linear(512, 10)))
+    file = rocl_file(tmp_path / "rocl.t7", theirs)
+    expected = ours(x, file)
+    for keys in ({"inside": "model"}, {"strip": "module."}, {"inside": "model", "strip": "module."}):
+        with choosing({file: StateChoice(**keys)}):
+            same(ours(x, file), expected)
+    backbone = made(lambda: ResNet(pool="of 4")).state_dict()
+    state = {f"backbone.{key.replace('shortcut', 'downsample')}": value for key, value in backbone.items()}
+    state |= {"classifier.weight": torch.ones(10, 512), "classifier.bias": torch.zeros(10)}
+    torch.save({"state_dict": state}, tmp_path / "solo.ckpt")
+    torch.save({"weight": torch.ones(10, 512), "bias": torch.zeros(10)}, tmp_path / "head.pth")
+    expected = ours(x, tmp_path / "solo.ckpt")
+    files = {"encoder": tmp_path / "solo.ckpt", "head": tmp_path / "head.pth"}
+    with choosing({files["encoder"]: StateChoice(strip="backbone.")}):
+        same(ours(x, files), expected)
 
 
 def test_a_file_of_another_depth_or_number_of_classes_is_refused_with_the_shapes(tmp_path, x):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from torch import nn
 from torchvision.transforms.v2.functional import normalize
 
 from robharness import UserError
+from robharness.checkpoints import StateChoice, choosing
 from robharness_swav import SwAVParams, robharness_models
 
 (SPEC,) = robharness_models()
@@ -198,8 +200,41 @@ def test_an_encoder_alone_is_refused(files):
         built({"backbone": files["backbone"], "head": files["backbone"]})
 
 
+@pytest.mark.parametrize(
+    ("wrap", "choice"),
+    [
+        (lambda state: {f"model.{key}": value for key, value in state.items()}, "`strip: {backbone: model.}`"),
+        (lambda state: {"teacher": state, "epoch": 1}, "`inside: {backbone: teacher}`"),
+    ],
+)
+def test_an_encoder_with_a_prefix_or_nested_is_named_with_its_remedy(
+    files, published, tmp_path, x, expected, wrap, choice
+):
+    encoder, _ = published
+    paths = {**files, "backbone": tmp_path / "own.pth"}
+    torch.save(wrap(encoder.state_dict()), paths["backbone"])
+    with choosing({}, names=paths), pytest.raises(UserError) as caught:
+        built(paths)
+    message = str(caught.value)
+    assert "linear classifier" not in message and str(paths["backbone"]) in message
+    assert f"{choice}, its state fits. Try: set {choice} beside `weights:` in the suite" in message
+    keys = dict(re.findall(r"(inside|strip): \{backbone: ([^}]+)\}", choice))
+    with choosing({paths["backbone"]: StateChoice(**keys)}):
+        assert_same(logits(built(paths), x), expected)
+
+
+def test_a_head_with_a_prefix_is_not_said_to_be_missing(files, published, tmp_path):
+    head = {f"_orig_mod.{key}": value for key, value in published[1].state_dict().items()}
+    torch.save(head, tmp_path / "head.pth")
+    with pytest.raises(UserError) as caught:
+        built({**files, "head": tmp_path / "head.pth"})
+    message = str(caught.value)
+    assert "no linear classifier" not in message
+    assert "head.pth does not fit" in message and "With `strip: _orig_mod.`, its state fits" in message
+
+
 def test_a_head_alone_is_refused_with_the_missing_keys(files):
-    with pytest.raises(UserError, match=r"eval_linear\.pth\.tar: .*265 keys are missing: conv1\.weight"):
+    with pytest.raises(UserError, match=r"eval_linear\.pth\.tar does not fit .*265 keys are missing: conv1\.weight"):
         built(files["head"])
 
 
@@ -219,7 +254,7 @@ def test_other_names_are_refused(files):
 
 def test_a_file_of_something_else_is_named(files, tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(UserError, match=r"list\.pth is not a checkpoint of SwAV"):
+    with pytest.raises(UserError, match=r"list\.pth cannot be read as a checkpoint of SwAV: it holds no tensors"):
         built({**files, "head": tmp_path / "list.pth"})
     torch.save({"state_dict": {"module.linear.weight": torch.zeros(10, 2048)}}, tmp_path / "ten.pth")
     with pytest.raises(UserError, match=r"pretrain\.pth\.tar with .*ten\.pth: .*missing: fc\.bias.*\(10, 2048\)"):

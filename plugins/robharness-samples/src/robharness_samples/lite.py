@@ -18,7 +18,7 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
-from robharness import normalized
+from robharness import checkpoints, normalized
 
 MEAN = (127 / 255,) * 3
 STD = (128 / 255,) * 3
@@ -29,11 +29,10 @@ def load(name: str, weights: Path) -> nn.Module:
 
     name: architecture, e.g. "efficientnet-lite0".
     weights: checkpoint file of the package.
-    Raises RuntimeError if the keys or shapes of the checkpoint differ from the network's.
+    Raises UserError if the keys or shapes of the checkpoint differ from the network's.
     """
-    state = torch.load(weights, map_location="cpu", weights_only=True)
     with torch.device("meta"):  # no random initial weights: drawing them would advance the global generator
         net = EfficientNet.from_name(name)
-    # Copy instead of assign: the checkpoint's tensors have TensorFlow's strides, which change the rounding of logits.
-    net.to_empty(device="cpu").load_state_dict(state, strict=True)
+    # Values are copied: the checkpoint's tensors have TensorFlow's strides, which change the rounding of logits.
+    checkpoints.load(net, weights, [checkpoints.Layout(name="EfficientNet-Lite")])
     return normalized(net, MEAN, STD)

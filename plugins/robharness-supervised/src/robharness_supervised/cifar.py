@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 from torchvision import models
 
 from robharness import UserError, normalized
-from robharness.checkpoints import Layout, state
+from robharness.checkpoints import Layout, StateMismatch, state, unstripped, whole
 from robharness.specs.conventions import NORMALIZATIONS, Normalization
 from robharness_supervised import files
 
@@ -66,7 +67,7 @@ def build(data: str, classes: int, architecture: str, params: Cifar, weights: An
     classifier = net.fc
     if head is not None:
         net.fc = nn.Identity()
-    _fill(net, encoder, content, layout)
+    _fill(net, encoder, content, layout, params)
     if head is not None:
         found = files.content(head)
         files.fill(classifier, head, found, [replace(_HEADS, inside=files.inside(found))])
@@ -88,7 +89,7 @@ def _files(weights: Any, name: str) -> tuple[Path, Path | None]:
 
 def _recognised(content: Any) -> str:
     """Return the name of the layout recognised by the file's keys; torchvision's if no other is recognised."""
-    keys = files.keys(content)
+    keys = files.keys(unstripped(content))
 
     def any_contains(*parts: str) -> bool:
         return any(part in f".{key}" for key in keys for part in parts)
@@ -98,7 +99,9 @@ def _recognised(content: Any) -> str:
     if any_contains(".shortcut."):
         if any_contains(".encoder."):
             return "supcontrast"
-        return "rocl" if "rng_state" in content else "kuangliu"  # RoCL's scripts also save the random generator's state
+        return (
+            "rocl" if "rng_state" in whole(content) else "kuangliu"
+        )  # RoCL's scripts also save the random generator's state
     has_parts = any_contains(".encoder.") and any_contains(".momentum_", ".projector.", ".classifier.", ".predictor.")
     return "solo-learn" if any_contains(".backbone.") or has_parts else "torchvision"
 
@@ -112,8 +115,8 @@ def _layout(content: Any, params: Cifar, encoder_only: bool) -> Layout:
     layout = replace(_LAYOUTS[name], inside=files.inside(content))
     if encoder_only:
         layout = replace(layout, drop=(*layout.drop, *_PROJECTION.get(name, (r"fc\.",))))
-    if name == "solo-learn":
-        names = [key.removeprefix("module.") for key in files.keys(content)]
+    names = [key.removeprefix("module.") for key in files.keys(content)]
+    if name == "solo-learn" and any(key.startswith(_SOLO_LEARN_PREFIXES) for key in names):
         others = (f"{re.escape(name)}$" for name in names if not name.startswith(_SOLO_LEARN_PREFIXES))
         layout = replace(layout, drop=(*layout.drop, *others))
     if name == "acl":
@@ -127,20 +130,36 @@ def _layout(content: Any, params: Cifar, encoder_only: bool) -> Layout:
     return layout
 
 
-def _fill(net: nn.Module, path: Path, content: Any, layout: Layout) -> None:
+def _fill(net: nn.Module, path: Path, content: Any, layout: Layout, params: Cifar) -> None:
+    own = deepcopy(net)
     try:
         files.fill(net, path, content, [layout])
-    except UserError as error:
-        message = re.sub(r" (?:See|Try): robharness list models$", "", str(error))
+    except StateMismatch as error:
+        message = re.sub(r" Try: .*$", "", str(error))
         recognised = _recognised(content)
-        if recognised != layout.name:
+        if recognised != layout.name and _fits(own, path, content, replace(params, layout=cast(Any, recognised))):
             raise UserError(
                 f"{message} The keys belong to another layout. Try: set `layout: {recognised}` in the suite"
             ) from None
-        if not any(re.search(r"(?:^|\.)(?:fc|linear|classifier)\.weight$", key) for key in files.keys(content)):
+        classifier = {f"fc.{name}" for name in net.fc.state_dict()}  # type: ignore[union-attr]
+        shape = (net.fc.out_features, net.fc.in_features) if classifier else ()  # type: ignore[union-attr]
+        is_encoder = set(error.missing) == classifier and not error.shapes
+        if classifier and is_encoder and shape not in error.unexpected.values():
             hint = f"set `weights: {{encoder: {path}, head: ./head.pth}}` in the suite"
-            raise UserError(f"{message} The checkpoint has no classifier. Try: {hint}") from None
+            raise UserError(f"{message} Only the classifier is missing. Try: {hint}") from None
         raise
+
+
+def _fits(net: nn.Module, path: Path, content: Any, params: Cifar) -> bool:
+    """Return whether a file fits by the layout of the parameters, at least with its encoder."""
+    encoder_only = not isinstance(net.fc, nn.Linear)
+    try:
+        files.fill(net, path, content, [_layout(content, params, encoder_only)])
+    except StateMismatch as error:
+        return error.layout is not None and not error.shapes and all(name.startswith("fc.") for name in error.missing)
+    except UserError:
+        return False
+    return True
 
 
 def _padding(params: Cifar, layout: str) -> int:

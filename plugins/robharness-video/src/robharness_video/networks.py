@@ -148,10 +148,7 @@ def _load(net: nn.Module, content: Any, path: Path, name: str, **rules: Any) -> 
     name, rules: fields of the layout.
     """
     keys = [key for key in ("state_dict", "bb_state_dict") if isinstance(content, Mapping) and key in content]
-    try:
-        load(net, content, [Layout(name=name, inside=tuple(keys[:1]), **rules)])
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    load(net, content, [Layout(name=name, inside=tuple(keys[:1]), **rules)], where=path)
 
 
 def _drop_output_0(state: State) -> State:
