@@ -213,9 +213,9 @@ def test_a_prefetch_error_fails_only_the_cells_that_need_the_example(suite, run,
         if not result.is_complete:
             [failure] = result.failures
             assert (failure.start, failure.stop) == (start, stop)
-            assert failure.error == "toys/pixels: OSError: the file ends too early"
+            assert failure.error == "toys/pixels: RuntimeError: the archive is closed"
             assert failure.blame == toys
-            assert "the file ends too early" in failure.traceback and "in read" in failure.traceback
+            assert "the archive is closed" in failure.traceback and "in read" in failure.traceback
             assert result.n == start
     monkeypatch.delenv("TOYS_TORN")
     assert rows(run(suite(), batch_size=4)) == alone

@@ -19,6 +19,7 @@ from torch import Tensor
 from robharness.errors import ContractViolation, UnreadableExample
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.clips import ClipLayout, clip_frames, crop_corners
+from robharness.evaluation.decoding import as_unreadable
 from robharness.evaluation.images import ImageArray, decode_image, encode_jpeg85, on_canvas, preprocessed, resized
 from robharness.planning.cells import PlannedData
 from robharness.specs.inputs import Preprocessing
@@ -200,8 +201,10 @@ class Reader:
         """Return an example at the model's size and on the canvas; the larger image that was read is freed at once."""
         try:
             image, clip_layout, frames = self._read(index)
-        except UnreadableExample as error:
-            return error
+        except Exception as error:
+            if (broken := as_unreadable(error)) is None:
+                raise
+            return broken
         canvas = None
         if self.canvas is not None:
             image = canvas = on_canvas(image, self.canvas)

@@ -55,15 +55,24 @@ def cell_findings(results: Results) -> Iterator[Finding]:
 
 def _unreadable_examples(results: Results) -> Iterator[Finding]:
     """Yield one finding for all models, since broken examples are the same for each."""
-    broken = sorted(
-        {example for result in results.cells if result.cell.kind == "clean" for example in result.unreadable}
-    )
+    clean = [result for result in results.cells if result.cell.kind == "clean"]
+    broken = sorted({example for result in clean for example in result.unreadable})
     if broken:
+        reasons: dict[str, str] = {}
+        for provenance in (each for result in clean for each in result.provenance):
+            reasons |= provenance.get("unreadable", {})
         count = f"{len(broken)} examples of the data cannot be read and count"
         count = "1 example of the data cannot be read and counts" if len(broken) == 1 else count
-        named, more = broken[:MAX_NAMED_EXAMPLES], len(broken) - MAX_NAMED_EXAMPLES
+        named = [_example(id, reasons.get(id, "")) for id in broken[:MAX_NAMED_EXAMPLES]]
+        more = len(broken) - MAX_NAMED_EXAMPLES
         others = f" and {more} more" if more > 0 else ""
         yield finding("unreadable-examples", f"{count} as wrong everywhere: {', '.join(named)}{others}")
+
+
+def _example(id: str, reason: str) -> str:
+    """Return an example's id, with control characters escaped, and the reason why it cannot be read."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in id)
+    return f"{shown} ({reason})" if reason else shown
 
 
 def provenance_findings(results: Results) -> Iterator[Finding]:
