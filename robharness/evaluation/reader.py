@@ -260,6 +260,12 @@ class Reader:
                 f"{image.shape} for '{self.data.dataset.ids[index]}'",
                 by="data",
             )
+        if self.model is not None and image.shape[-1] not in (1, 3, self.model.input.shape[0]):
+            raise ContractViolation(
+                f"{self.data.entry.name} gives {image.shape[-1]} channels for '{self.data.dataset.ids[index]}'; an "
+                f"image has 3, or 1 if it is grey, and the channels come last",
+                by="data",
+            )
         if self.model is not None and steps.clips is not None:
             place = {frame: number for number, frame in enumerate(distinct)}
             clip_layout = ClipLayout(
