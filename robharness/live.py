@@ -7,6 +7,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from robharness import suite
 from robharness.errors import UserError
 from robharness.plugins.registry import PluginOrigin, Registry
@@ -55,14 +57,36 @@ def live_model(
 
 
 def _input_of_data(loaded: suite.Suite, root: Path) -> InputSpec:
-    """Return an input with the shape of the canvas, or else of the first image. Raises UserError for videos."""
+    """Return an input with the shape of the canvas, or else of the first readable image.
+
+    Raises UserError for videos, and if no image can be read.
+    """
     spec = loaded.dataset.spec
     if spec.kind == "video":
         raise UserError(
             "a network alone does not determine the frames of a video that it sees; give a ModelSpec with "
             "`preprocessing=Preprocessing(clips=Clips(...))`. Try: python -m pydoc robharness.Clips"
         )
-    *sides, channels = spec.open(root, loaded.data.split).read(0).shape
+    *sides, channels = _first_image(loaded, root).shape
     if loaded.canvas is not None:
         sides[-2:] = [loaded.canvas, loaded.canvas]
     return InputSpec(kind=spec.kind, shape=(channels, *sides))
+
+
+def _first_image(loaded: suite.Suite, root: Path) -> np.ndarray:
+    """Return the first image that can be read. Raises UserError if there is none."""
+    from robharness.evaluation.decoding import as_unreadable
+
+    dataset, reason = loaded.dataset.spec.open(root, loaded.data.split), "it has no examples"
+    for index, id in enumerate(dataset.ids):
+        try:
+            return np.asarray(dataset.read(index))
+        except Exception as error:
+            broken = as_unreadable(error)
+            if broken is None:
+                raise
+            reason = f"none of its images can be read, such as {id}: {broken}"
+    raise UserError(
+        f"a network alone takes the shape of the data, but of {loaded.dataset.name} {reason}. "
+        f"Try: robharness list datasets"
+    )
