@@ -9,7 +9,7 @@ import numpy as np
 
 from robharness import statistics
 from robharness.engine.provenance import inexact_passes, outdated_outcomes, outdated_trainings
-from robharness.findings import Finding, finding
+from robharness.findings import Finding, finding, named_examples
 from robharness.report.records import CellNumbers, CorruptionErrors, SlopeNumbers
 from robharness.specs.records import MetricResult
 from robharness.store.results import CellResult, Results
@@ -18,8 +18,6 @@ BOUNDARY_TOLERANCE = 1e-4
 """Fraction of the logit range within which the batch size, thread count or device can change an outcome."""
 RUNTIME_FACTORS = ("rows", "threads", "device", "memory_format", "folded", "sources")
 """Keys of provenance that change outcomes by rounding; parts of one cell that differ in them are reported."""
-MAX_NAMED_EXAMPLES = 5
-"""The number of broken examples that a finding names."""
 
 
 def training_findings(results: Results) -> Iterator[Finding]:
@@ -63,16 +61,8 @@ def _unreadable_examples(results: Results) -> Iterator[Finding]:
             reasons |= provenance.get("unreadable", {})
         count = f"{len(broken)} examples of the data cannot be read and count"
         count = "1 example of the data cannot be read and counts" if len(broken) == 1 else count
-        named = [_example(id, reasons.get(id, "")) for id in broken[:MAX_NAMED_EXAMPLES]]
-        more = len(broken) - MAX_NAMED_EXAMPLES
-        others = f" and {more} more" if more > 0 else ""
-        yield finding("unreadable-examples", f"{count} as wrong everywhere: {', '.join(named)}{others}")
-
-
-def _example(id: str, reason: str) -> str:
-    """Return an example's id, with control characters escaped, and the reason why it cannot be read."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in id)
-    return f"{shown} ({reason})" if reason else shown
+        named = named_examples(broken, reasons)
+        yield finding("unreadable-examples", f"{count} as wrong everywhere: {named}")
 
 
 def provenance_findings(results: Results) -> Iterator[Finding]:
