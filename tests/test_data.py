@@ -129,6 +129,12 @@ def test_channel_order_and_clips():
         (photo(40, 40), (3, 32, 32), "model", r"the model takes \(3, 32, 32\), the data give \(3, 40, 40\)"),
         (photo(40, 40, 1), (3, 40, 40), "model", r"the data give \(1, 40, 40\)"),
         (photo(40, 40) / 255, (3, 40, 40), "data", "toys/photos must give uint8"),
+        (
+            np.zeros((3, 40, 12), np.uint8),
+            (3, 40, 40),
+            "data",
+            "toys/photos gives 12 channels for 'p0'; an image has 3, or 1",
+        ),
         (photo(40, 40)[:, :, 0], (1, 40, 40), "data", r"it gave uint8 \(40, 40\) for 'p0'"),
     ],
 )

@@ -164,10 +164,12 @@ def test_exif_rotation_is_not_applied():
 def test_files_that_cannot_be_opened_have_a_reason(tmp_path):
     (tmp_path / "loop.png").symlink_to("loop.png")
     (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
     reasons = {
         "none.png": "No such file",
         "loop.png": "symbolic link",
         "folder.png": "Is a directory",
+        "pipe.png": "not a regular file",
         "x" * 300: "name too long",
         "null\0.png": "null",
     }

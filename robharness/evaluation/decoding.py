@@ -7,6 +7,7 @@ or clip more than 8 bits per channel in silence; such a file is refused.
 from __future__ import annotations
 
 import errno
+import stat
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +43,9 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
         content = source
     else:
         try:
+            mode = Path(source).stat().st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would wait for a writer
+                raise UnreadableExample("it is not a regular file")
             content = Path(source).read_bytes()
         except ValueError as error:  # a null byte in the path
             raise UnreadableExample(f"the file cannot be opened ({error})") from None

@@ -62,7 +62,11 @@ def _unreadable_examples(results: Results) -> Iterator[Finding]:
         count = f"{len(broken)} examples of the data cannot be read and count"
         count = "1 example of the data cannot be read and counts" if len(broken) == 1 else count
         named = named_examples(broken, reasons)
-        yield finding("unreadable-examples", f"{count} as wrong everywhere: {named}")
+        yield finding(
+            "unreadable-examples",
+            f"{count} as wrong everywhere: {named}",
+            hint=f"after mending the files: robharness run {results.plan.suite.path_for_shell} --fresh '*'",
+        )
 
 
 def provenance_findings(results: Results) -> Iterator[Finding]:
