@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from robharness.evaluation.batch import Batch
     from robharness.evaluation.classifier import Classifier, Gradient
     from robharness.evaluation.clips import clip_frames
+    from robharness.evaluation.decoding import read_image
     from robharness.evaluation.images import preprocessed
     from robharness.evaluation.normalize import normalized
     from robharness.evaluation.rng import ExampleRNG
@@ -52,6 +53,7 @@ _HOMES = {
     "evaluation.batch": ["Batch"],
     "evaluation.classifier": ["Classifier", "Gradient"],
     "evaluation.clips": ["clip_frames"],
+    "evaluation.decoding": ["read_image"],
     "evaluation.images": ["preprocessed"],
     "evaluation.normalize": ["normalized"],
     "evaluation.rng": ["ExampleRNG"],
@@ -123,6 +125,7 @@ __all__ = [
     "normalized",
     "plan",
     "preprocessed",
+    "read_image",
     "run",
     "train",
 ]

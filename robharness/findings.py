@@ -6,11 +6,13 @@ the JSON has their codes, and gates filter by code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
+MAX_NAMED_EXAMPLES = 5
+"""The number of examples that a message names."""
 
 CODES: dict[str, tuple[Severity, str]] = {
     # the plan
@@ -25,6 +27,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "gradient-precision": ("warning", "attacks take gradients in a lower precision than verdicts"),
     "attack-advice": ("warning", "an attack plugin advises against its options"),
     "global-randomness": ("warning", "a perturbation draws from global random generators"),
+    "data-remark": ("warning", "a data set remarks on its examples, e.g. on files that it leaves out"),
     # trainings
     "training-failed": ("error", "the training of a model failed"),
     "not-trained": ("warning", "cells wait for the training of their models"),
@@ -94,6 +97,21 @@ class Finding:
 def finding(code: str, message: str, *, subject: str = "", hint: str = "") -> Finding:
     """Return a finding with the severity of its code. Raises KeyError for a code that is not in `CODES`."""
     return Finding(code=code, severity=CODES[code][0], subject=subject, message=message, hint=hint)
+
+
+def named_examples(ids: Sequence[str], reasons: Mapping[str, str] | None = None) -> str:
+    """Return up to `MAX_NAMED_EXAMPLES` ids as text, and the number of the others.
+
+    Control characters in ids are escaped.
+    reasons: id -> the reason why the example cannot be read, shown in brackets.
+    """
+    named = []
+    for id in ids[:MAX_NAMED_EXAMPLES]:
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in id)
+        reason = (reasons or {}).get(id, "")
+        named.append(f"{shown} ({reason})" if reason else shown)
+    more = len(ids) - MAX_NAMED_EXAMPLES
+    return f"{', '.join(named)}{f' and {more} more' if more > 0 else ''}"
 
 
 def sentences(findings: Iterable[Finding], severity: Severity) -> tuple[str, ...]:

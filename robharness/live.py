@@ -8,6 +8,8 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from robharness import suite
 from robharness.errors import UserError, describe
 from robharness.findings import Finding, finding
@@ -103,7 +105,10 @@ def _copied(model: nn.Module) -> nn.Module:
 
 
 def _input_of_data(loaded: suite.Suite, root: Path) -> InputSpec:
-    """Return an input with the shape of the canvas, or else of the first image. Raises UserError for videos."""
+    """Return an input with the shape of the canvas, or else of the first readable image.
+
+    Raises UserError for videos, and if no image can be read.
+    """
     spec = loaded.dataset.spec
     if spec.kind == "video":
         raise UserError(
@@ -111,9 +116,28 @@ def _input_of_data(loaded: suite.Suite, root: Path) -> InputSpec:
             "`preprocessing=Preprocessing(clips=Clips(...))`. Try: python -m pydoc robharness.Clips"
         )
     data = plan_data(loaded, root)
-    if not data.sizes.sizes:
-        raise UserError(f"no example of {data.name} can be read, to take its size. Try: robharness list datasets")
-    *sides, channels = *data.sizes.sizes[0], min(data.sizes.channels)
+    sizes = data.sizes
+    shape = (*sizes.sizes[0], min(sizes.channels)) if sizes.sizes else _first_image(loaded, root).shape
+    *sides, channels = shape
     if isinstance(data.canvas, int):
         sides = [data.canvas, data.canvas]
     return InputSpec(kind=spec.kind, shape=(channels, *sides))
+
+
+def _first_image(loaded: suite.Suite, root: Path) -> np.ndarray:
+    """Return the first image that can be read. Raises UserError if there is none."""
+    from robharness.evaluation.decoding import as_unreadable
+
+    dataset, reason = loaded.dataset.spec.open(root, loaded.data.split), "it has no examples"
+    for index, id in enumerate(dataset.ids):
+        try:
+            return np.asarray(dataset.read(index))
+        except Exception as error:
+            broken = as_unreadable(error)
+            if broken is None:
+                raise
+            reason = f"none of its images can be read, such as {id}: {broken}"
+    raise UserError(
+        f"a network alone takes the shape of the data, but of {loaded.dataset.name} {reason}. "
+        f"Try: robharness list datasets"
+    )

@@ -48,8 +48,10 @@ def build(how, weights):
                 values[0, 0] += PROCESS
             if weights is not None:
                 values *= float(weights.read_text())
-            if how == "draws_nothing":
+            if how == "draws-in-build":
                 nn.Linear(192, CLASSES)
+            if how == "built-from-draws":
+                values[0, 0] += float(nn.Linear(1, 1).bias.detach())
             self.body = nn.Flatten()
             self.head = nn.Linear(192, CLASSES + (how == "logits_fit_labels"), bias=False, device="meta")
             self.head.weight = nn.Parameter(torch.from_numpy(np.resize(values, self.head.weight.shape)))
@@ -65,7 +67,7 @@ def build(how, weights):
                 x.data.clamp_(0.2, 0.8)
             if how == "buffers_unchanged":
                 self.seen += 1
-            if how == "draws-in-passes":
+            if how == "global_draws_change_nothing":
                 np.random.random_sample()
             logits = self.head(self.body(x))
             if how == "input_gradient":
@@ -105,8 +107,8 @@ def model(name, **changes):
 @hookimpl
 def robharness_models():
     alike = ("good", "builds", "logits_fit_labels", "same_logits_again", "same_state_again", "input_gradient",
-             "input_untouched", "buffers_unchanged", "draws_nothing", "neighbours_change_nothing", "fresh_process",
-             "no-module", "no-gradient", "draws-in-passes")  # fmt: skip
+             "input_untouched", "buffers_unchanged", "global_draws_change_nothing", "neighbours_change_nothing",
+             "fresh_process", "no-module", "no-gradient", "draws-in-build", "built-from-draws")  # fmt: skip
     yield from map(model, alike)
     yield model("features_are_vectors", features="neck")
     yield model("licence_stated", licence="")
@@ -197,6 +199,7 @@ def robharness_datasets():
                              "too-few-labels", "negative-label", "channels-first", "one-unreadable"))  # fmt: skip
     for name in ("good-video", "lazy-video", "sorts-frames", "one-frame"):
         yield dataset(name, Videos, kind="video")
+    yield dataset("free", splits=(), open=lambda root, split: Pictures({"torn": "pixels"}.get(split, "good")))
     yield dataset("lost", open=open_lost, splits=("train", "test"))
 
 

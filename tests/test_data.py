@@ -129,6 +129,12 @@ def test_channel_order_and_clips():
         (photo(40, 40), (3, 32, 32), "model", r"the model takes \(3, 32, 32\), the data give \(3, 40, 40\)"),
         (photo(40, 40, 1), (3, 40, 40), "model", r"the data give \(1, 40, 40\)"),
         (photo(40, 40) / 255, (3, 40, 40), "data", "toys/photos must give uint8"),
+        (
+            np.zeros((3, 40, 12), np.uint8),
+            (3, 40, 40),
+            "data",
+            "toys/photos gives 12 channels for 'p0'; an image has 3, or 1",
+        ),
         (photo(40, 40)[:, :, 0], (1, 40, 40), "data", r"it gave uint8 \(40, 40\) for 'p0'"),
     ],
 )
@@ -213,9 +219,9 @@ def test_a_prefetch_error_fails_only_the_cells_that_need_the_example(suite, run,
         if not result.is_complete:
             [failure] = result.failures
             assert (failure.start, failure.stop) == (start, stop)
-            assert failure.error == "toys/pixels: OSError: the file ends too early"
+            assert failure.error == "toys/pixels: RuntimeError: the archive is closed"
             assert failure.blame == toys
-            assert "the file ends too early" in failure.traceback and "in read" in failure.traceback
+            assert "the archive is closed" in failure.traceback and "in read" in failure.traceback
             assert result.n == start
     monkeypatch.delenv("TOYS_TORN")
     assert rows(run(suite(), batch_size=4)) == alone

@@ -23,7 +23,11 @@ PAGE = Path(__file__).parents[1] / "docs/how-to/test-a-plugin.md"
 RULES = {kind: import_module(f"robharness.testing.{kind}").RULES for kind in KINDS}
 OPTIONS = {"classes": {"threes": 3}, "options": {"optional": {"how": "good"}}}
 CASCADES = {
-    "models": {"same_logits_again": {"neighbours_change_nothing"}, "same_state_again": {"fresh_process"}},
+    "models": {
+        "same_logits_again": {"neighbours_change_nothing"},
+        "same_state_again": {"fresh_process", "global_draws_change_nothing"},
+        "global_draws_change_nothing": {"neighbours_change_nothing"},
+    },
     "datasets": {"stable_ids": {"fresh_process"}, "reads_in_any_order": {"reads_from_threads"}},
     "corruptions": {"every_severity_runs": {rule.__name__ for rule in RULES["corruptions"]}},
 }
@@ -49,10 +53,10 @@ def failures(found, but=()):
     return failed
 
 
-GOOD = ["models/good", "models/optional", "datasets/good/test", "datasets/good-video/test", "datasets/lazy-video/test",
-        "datasets/one-unreadable/test", "attacks/good", "attacks/good-minimal", "attacks/good-features",
-        "attacks/good-team", "attacks/good-aimed", "attacks/good-global", "attacks/good-blocks", "corruptions/good",
-        "metrics/good"]  # fmt: skip
+GOOD = ["models/good", "models/optional", "models/draws-in-build", "datasets/good/test", "datasets/good-video/test",
+        "datasets/lazy-video/test", "datasets/one-unreadable/test", "attacks/good", "attacks/good-minimal",
+        "attacks/good-features", "attacks/good-team", "attacks/good-aimed", "attacks/good-global",
+        "attacks/good-blocks", "corruptions/good", "metrics/good"]  # fmt: skip
 
 
 @pytest.mark.parametrize("spec", GOOD)
@@ -84,8 +88,10 @@ def test_a_plugin_that_breaks_a_rule_fails_its_check(kind, name, tmp_path):
     ("models/logits_fit_labels", "logits_fit_labels", "it gives 4 logits, and 'threes' has 3 classes"),
     ("models/no-module", "builds", "its build returned str, not a torch.nn.Module"),
     ("models/no-gradient", "input_gradient", "it gives no gradient with respect to its input"),
-    ("models/draws-in-passes", "draws_nothing", "a pass in eval mode draws from the global generator of numpy.random"),
-    ("models/draws_nothing", "draws_nothing", "`build` draws from the global generator of torch; build under"),
+    ("models/global_draws_change_nothing", "global_draws_change_nothing",
+     "a pass in eval mode draws from the global generator of numpy.random"),
+    ("models/built-from-draws", "global_draws_change_nothing",
+     "builds under two seeds of the global generators differ in head.weight; load all values"),
     ("models/same_state_again", "same_state_again", "two builds differ in head.weight"),
     ("models/buffers_unchanged", "buffers_unchanged", "passes changed seen"),
     ("models/features_are_vectors", "features_are_vectors", "it has no part 'neck'; its parts are body, head"),
@@ -380,6 +386,26 @@ def test_the_page_has_every_rule():
         *(rule for rules in RULES.values() for rule in rules),
     ]
     assert rows == [(rule.__name__, rule.__doc__.partition("\n")[0].removesuffix(".")) for rule in every]
+
+
+def test_a_data_set_that_takes_any_split_is_checked_on_the_named_ones_and_else_says_so():
+    [check] = checks(BROKEN, only="datasets/free*", **OPTIONS)
+    assert str(check) == "datasets/free-split_named"
+    with pytest.raises(Broken, match=r"write splits=\{'free': \['SPLIT'\]\} and data_root='FOLDER', or leave it out"):
+        check()
+    both = checks(BROKEN, only="datasets/free/*", splits={"free": ["a/b", "c"]}, **OPTIONS)
+    assert {check.subject.split for check in both} == {"a/b", "c"}
+    rules = {rule.__name__ for rule in RULES["datasets"]}
+    for given in ({"free": "a/b"}, {"datasets/fr?e": ["a/b"]}):
+        found = of("datasets/free/a/b", splits=given)
+        assert set(found) == rules and failures(found, but={"fresh_process"}) == {}
+    assert set(failures(of("datasets/free/torn", splits={"free": ["torn"]}), but={"fresh_process"})) == {"pixels"}
+    one = checks(BROKEN, only="datasets/lost/*", splits={"lost": ["test"]}, **OPTIONS)
+    assert {check.subject.split for check in one} == {"test"}
+    with pytest.raises(UserError, match=r"broken_plugins/lost has no split 'tset'; did you mean 'test'\?"):
+        checks(BROKEN, splits={"lost": "tset"}, **OPTIONS)
+    with pytest.raises(UserError, match=r"splits=\{'fere': ...\} fits no spec; did you mean 'free'\?"):
+        checks(BROKEN, splits={"fere": "a"}, **OPTIONS)
 
 
 def test_the_page_has_every_parameter():

@@ -131,7 +131,7 @@ class Pixels:
         if "TOYS_SLEEPY" in os.environ:
             time.sleep(int(integers(f"sleep {self.ids[index]}", (1,), 0, 9)[0]) / 500)
         if self.ids[index] in os.environ.get("TOYS_TORN", "").split():
-            raise OSError("the file ends too early")
+            raise RuntimeError("the archive is closed")
         image = integers(f"pixels {self.ids[index]}", (SIDE, SIDE, 1), 0, 1) * 255
         if self.labels[index] < 2:  # something to learn: a bright quarter tells the class
             rows = slice(0, SIDE // 2) if self.labels[index] == 0 else slice(SIDE // 2, SIDE)

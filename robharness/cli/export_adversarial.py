@@ -33,6 +33,7 @@ def command(session: Session, output: Path, batch_size: int | None, as_json: boo
 
     from robharness.errors import ContractViolation, ExitCode, UserError
     from robharness.export.adversarial import export_adversarial
+    from robharness.findings import named_examples
     from robharness.training.train import untrained
 
     selected, is_same = session.selected, True
@@ -44,13 +45,20 @@ def command(session: Session, output: Path, batch_size: int | None, as_json: boo
         ):
             is_same = is_same and not made.differing
             if as_json:
-                facts = {"cell": made.cell.name, "folder": str(made.folder), "n": made.n, "unreadable": made.unreadable}
+                facts = {
+                    "cell": made.cell.name,
+                    "folder": str(made.folder),
+                    "n": made.n,
+                    "unreadable": len(made.unreadable),
+                }
                 click.echo(json.dumps(facts | {"stored": made.stored, "differing": made.differing}, ensure_ascii=False))
             else:
                 compared = (
                     f"{made.differing} of {made.stored} stored predictions differ" if made.stored else "none stored"
                 )
-                broken = f"; {made.unreadable} examples cannot be read" if made.unreadable else ""
+                broken = ""
+                if made.unreadable:
+                    broken = f"; {len(made.unreadable)} examples cannot be read: {named_examples(made.unreadable)}"
                 click.echo(f"{made.folder}: {made.n} images; {compared}{broken}")
     except ContractViolation as error:
         raise UserError(f"{error}. Try: robharness run {session.plan.suite.path_for_shell}") from error

@@ -45,6 +45,7 @@ def command(
     from robharness.cli.progress import ProgressDisplay
     from robharness.errors import ContractViolation, ExitCode, UserError
     from robharness.export import corruptions
+    from robharness.findings import named_examples
     from robharness.plugins import discover
     from robharness.session import data_root as default_data_root
 
@@ -58,10 +59,12 @@ def command(
             is_whole = is_whole and not made.unreadable
             name, existing = made.perturbation.name, made.n - made.made
             if as_json:
-                facts = {"corruption": name, "n": made.n, "made": made.made, "unreadable": made.unreadable}
+                facts = {"corruption": name, "n": made.n, "made": made.made, "unreadable": len(made.unreadable)}
                 click.echo(json.dumps(facts, ensure_ascii=False))
             else:
-                broken = f"; {made.unreadable} examples cannot be read" if made.unreadable else ""
+                broken = ""
+                if made.unreadable:
+                    broken = f"; {len(made.unreadable)} examples cannot be read: {named_examples(made.unreadable)}"
                 click.echo(f"{name}: {made.made} images written, {existing} existed already{broken}")
     except ContractViolation as error:
         raise UserError(f"{error}. Try: robharness list corruptions") from error

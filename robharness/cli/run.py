@@ -83,7 +83,9 @@ def command(
     incomplete = session.incomplete_cells
     if incomplete:
         session.listener.message(f"{incomplete} cells are incomplete; to try them again: {again}")
-    return ExitCode.INCOMPLETE if incomplete or found.invalid else ExitCode.FINE
+    selected = {cell.key for cell in session.selected.cells}
+    none_readable = any(each.failures and not each.n for each in found.every if each.cell.key in selected)
+    return ExitCode.INCOMPLETE if incomplete or none_readable or found.invalid else ExitCode.FINE
 
 
 def same_command() -> str:

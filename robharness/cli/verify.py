@@ -112,6 +112,8 @@ def _show(found: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from robharness.findings import named_examples
+
     console = Console()
     table = Table(
         box=box.SIMPLE_HEAD, title=f"{found.model} on {found.n} examples of {found.data}", title_justify="left"
@@ -129,7 +131,7 @@ def _show(found: Any) -> None:
     console.print(table)
     if found.unreadable:
         click.echo(
-            f"{len(found.unreadable)} examples cannot be read and are left out: {', '.join(found.unreadable[:5])}"
+            f"{len(found.unreadable)} examples cannot be read and are left out: {named_examples(found.unreadable)}"
         )
     if found.expected is None:
         click.echo("No accuracy is published for this model.")

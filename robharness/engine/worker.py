@@ -22,7 +22,7 @@ from robharness.engine.events import (
 from robharness.engine.executors.base import WorkerConfig
 from robharness.engine.units import Unit
 from robharness.errors import ContractViolation, OutOfMemory, StoreError, describe
-from robharness.evaluation.columns import in_order, stored_columns, unreadable_columns
+from robharness.evaluation.columns import in_order, stored_columns, unreadable_columns, unreadable_reasons
 from robharness.evaluation.loading import LoadedModel, input_values, load_model, with_batch_size
 from robharness.evaluation.memory import free_memory, is_out_of_memory, smaller_batch_size
 from robharness.evaluation.modes import neutral_modes
@@ -199,7 +199,8 @@ def run_unit(
                     (part.positions, stored_columns(cell, part.batch, part.outcome, part.attacked)) for part in parts
                 ]
                 columns = in_order([*stored, *unreadable_columns(cell, loaded.reader, images)])
-                store.write_part(cell.key, span[0], columns, loaded.provenance | cell.plugins)
+                provenance = loaded.provenance | cell.plugins | unreadable_reasons(cell, loaded.reader, images)
+                store.write_part(cell.key, span[0], columns, provenance)
                 yield CellFinished(key=pending.pop(0).key, span=span, failure=None)
                 if pending:
                     yield CellStarted(key=pending[0].key)

@@ -12,6 +12,9 @@ from robharness.evaluation.reader import DecodedImages, Reader
 from robharness.evaluation.referee import Outcome
 from robharness.planning.cells import UNREADABLE, Cell
 
+MAX_REASONS = 16
+"""The number of unreadable examples per span whose reasons are stored."""
+
 
 def stored_columns(cell: Cell, batch: Batch, outcome: Outcome, attacked: np.ndarray) -> dict[str, Any]:
     """Return the stored columns of an outcome, one row per example.
@@ -67,6 +70,15 @@ def unreadable_columns(cell: Cell, reader: Reader, images: DecodedImages) -> lis
         "attacked": np.zeros(n, bool),
     }
     return [(positions, columns | {name: [None] * n for name in cell.notes})]
+
+
+def unreadable_reasons(cell: Cell, reader: Reader, images: DecodedImages) -> dict[str, dict[str, str]]:
+    """Return the provenance that names unreadable examples of a span: {"unreadable": {id: reason}} of clean cells."""
+    if not images.unreadable or cell.kind != "clean":
+        return {}
+    named = sorted(images.unreadable)[:MAX_REASONS]
+    ids = {position: reader.data.ids(position, position + 1)[0] for position in named}
+    return {"unreadable": {ids[position]: images.unreadable[position] for position in named}}
 
 
 _MEASURED = {"margin": np.float32, "logit_range": np.float32, "size": np.float64}

@@ -19,6 +19,7 @@ from torch import Tensor
 from robharness.errors import ContractViolation, UnreadableExample
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.clips import ClipLayout, clip_frames, crop_corners
+from robharness.evaluation.decoding import as_unreadable
 from robharness.evaluation.images import ImageArray, decode_image, encode_jpeg85, on_canvas, preprocessed, resized
 from robharness.planning.cells import PlannedData
 from robharness.planning.pixels import Canvas
@@ -207,8 +208,10 @@ class Reader:
         """Return an example at the model's size and on the canvas; the larger image that was read is freed at once."""
         try:
             image, clip_layout, frames = self._read(index)
-        except UnreadableExample as error:
-            return error
+        except Exception as error:
+            if (broken := as_unreadable(error)) is None:
+                raise
+            return broken
         canvas = None
         if isinstance(self.canvas, int):
             image = canvas = on_canvas(image, self.canvas)
@@ -264,6 +267,12 @@ class Reader:
             raise ContractViolation(
                 f"{self.data.entry.name} must give uint8 (H, W, C) or (T, H, W, C), it gave {image.dtype} "
                 f"{image.shape} for '{self.data.dataset.ids[index]}'",
+                by="data",
+            )
+        if self.model is not None and image.shape[-1] not in (1, 3, self.model.input.shape[0]):
+            raise ContractViolation(
+                f"{self.data.entry.name} gives {image.shape[-1]} channels for '{self.data.dataset.ids[index]}'; an "
+                f"image has 3, or 1 if it is grey, and the channels come last",
                 by="data",
             )
         if self.model is not None and steps.clips is not None:

@@ -34,7 +34,7 @@ class Exported:
     """The exported folder of a cell.
 
     n: examples in it.
-    unreadable: examples that cannot be read, and so are not in it.
+    unreadable: ids of examples that cannot be read, and so are not in it.
     stored: exported examples whose prediction is in the store.
     differing: exported examples whose prediction differs from the stored one.
     """
@@ -42,7 +42,7 @@ class Exported:
     cell: Cell
     folder: Path
     n: int
-    unreadable: int
+    unreadable: tuple[str, ...]
     stored: int
     differing: int
 
@@ -160,12 +160,13 @@ def _compared(cell: Cell, folder: Path, store: Store, span: Span) -> Exported:
     known = {}
     if len(rows.positions):
         known = dict(zip(rows.table["example"].to_pylist(), rows.table["prediction"].to_pylist(), strict=True))
-    written, stored, differing = 0, 0, 0
+    stored, differing, written = 0, 0, set[str]()
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as part:
             pairs = list(zip(part["examples"].tolist(), part["predictions"].tolist(), strict=True))
-        written += len(pairs)
+        written |= {example for example, _ in pairs}
         stored += sum(example in known for example, _ in pairs)
         differing += sum(known.get(example, prediction) != prediction for example, prediction in pairs)
-    unreadable = max(0, stop - start - written)
-    return Exported(cell=cell, folder=folder, n=written, unreadable=unreadable, stored=stored, differing=differing)
+    unreadable = tuple(example for example in cell.data.ids(start, stop) if example not in written)
+    n = len(written)
+    return Exported(cell=cell, folder=folder, n=n, unreadable=unreadable, stored=stored, differing=differing)

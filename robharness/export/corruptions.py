@@ -62,13 +62,13 @@ class Rendered:
 
     n: images that exist now.
     made: images that this call wrote.
-    unreadable: examples that cannot be read, and so have no image.
+    unreadable: ids of examples that cannot be read, and so have no image.
     """
 
     perturbation: Perturbation
     n: int
     made: int
-    unreadable: int
+    unreadable: tuple[str, ...]
 
 
 def plan_rendering(
@@ -150,7 +150,7 @@ def _rendered(
     files: _Files,
     progress: Callable[[int, str], None],
 ) -> Rendered:
-    n, made, unreadable = rendering.data.n, 0, 0
+    n, made, unreadable = rendering.data.n, 0, list[str]()
     try:
         built = perturbation.entry.spec.build(perturbation.params)
     except Exception as error:
@@ -163,9 +163,10 @@ def _rendered(
             images, broken = _block(rendering, reader, perturbation, built, start)
             wanted = {position: image for position, image in images.items() if position in positions}
             made += files.write(perturbation, positions, wanted)
-            unreadable += len(broken & set(positions))
+            for position in sorted(broken & set(positions)):
+                unreadable += rendering.data.ids(position, position + 1)
         progress(len(positions), perturbation.name)
-    return Rendered(perturbation=perturbation, n=n - unreadable, made=made, unreadable=unreadable)
+    return Rendered(perturbation=perturbation, n=n - len(unreadable), made=made, unreadable=tuple(unreadable))
 
 
 def _block(

@@ -8,6 +8,7 @@ from fractions import Fraction
 from robharness.findings import Finding, finding
 from robharness.planning.cells import BLOCK
 from robharness.planning.identity import call_plugin
+from robharness.specs.protocols import Dataset
 from robharness.suite import Perturbation, Suite
 
 HALF_A_LEVEL = Fraction(1, 510)
@@ -27,6 +28,21 @@ def advice(suite: Suite) -> Iterator[Finding]:
         )
     for perturbation in suite.perturbations:
         yield from _perturbation(perturbation)
+
+
+def data_remarks(name: str, dataset: Dataset) -> Iterator[Finding]:
+    """Yield a finding per remark of an opened data set.
+
+    name: of the data set, with its split.
+    """
+    for remark in remarks_of(dataset):
+        yield finding("data-remark", remark, subject=name)
+
+
+def remarks_of(dataset: Dataset) -> list[str]:
+    """Return the sentences of the optional attribute `remarks`. May raise whatever a plugin raises."""
+    remarks = getattr(dataset, "remarks", ())
+    return [remarks] if isinstance(remarks, str) else [str(remark) for remark in remarks]
 
 
 def _input_sizes(suite: Suite) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from robharness.errors import MissingResource, UserError
 from robharness.findings import Finding
 from robharness.planning import artefacts
-from robharness.planning.advice import advice
+from robharness.planning.advice import advice, data_remarks, remarks_of
 from robharness.planning.artefacts import Artefact
 from robharness.planning.cells import BLOCK, DEFAULT_STORE, Cell, Plan, PlannedData, PlannedModel
 from robharness.planning.files import content_digest, require_files
@@ -42,7 +42,14 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
     """
     missing: list[UserError] = []
     data = _gather(missing, lambda: plan_data(suite, data_root, limit))
-    open_data = cache(_open_dataset)  # several seeds are trained on one split
+    opened: dict[str, Dataset] = {}
+
+    @cache  # several seeds are trained on one split
+    def open_data(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, list[int], str]:
+        found = _open_dataset(entry, split, data_root)
+        opened[f"{entry.name}/{split}"] = found[0]
+        return found
+
     models = [_gather(missing, lambda ref=ref: _plan_model(ref, data_root, store, open_data)) for ref in suite.models]  # type: ignore[misc]
     for stored in {p.entry.name: p for p in suite.perturbations if p.is_stored}.values():
         _gather(missing, lambda p=stored: _open_stored(p, data_root))  # type: ignore[misc]
@@ -54,6 +61,8 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
     if missing or data is None:
         return Plan(**common, missing=tuple({str(error): error for error in missing}.values()))
     planned = tuple(model for model in models if model is not None)
+    opened = {data.name: data.dataset, **opened}
+    remarks = [remark for name, dataset in opened.items() for remark in data_remarks(name, dataset)]
     feature_conditions = _feature_conditions(suite)
     cells = [
         cell
@@ -69,7 +78,7 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
         data=data,
         cells=tuple(cell for cell in cells if cell.key),
         pending_cells=tuple(cell for cell in cells if not cell.key),
-        findings=tuple(dict.fromkeys([*advice(suite), *_data_findings(suite, data)])),
+        findings=tuple(dict.fromkeys([*advice(suite), *_data_findings(suite, data), *remarks])),
     )
 
 
@@ -165,6 +174,13 @@ def _open_dataset(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, l
     try:
         dataset = entry.spec.open(data_root, split)
         ids, labels = list(dataset.ids), [int(label) for label in dataset.labels]
+        remarks_of(dataset)  # which raises for a plugin's mistake
+        if surrogates := [id for id in ids if isinstance(id, str) and not _is_text(id)]:
+            raise UserError(
+                f"{entry.name} of {entry.origin} has the id {surrogates[0]!r}, which is not valid text, as of a file "
+                f"name that is not UTF-8. Write ids as os.fsencode(id).decode('utf-8', 'backslashreplace'). "
+                f"Try: robharness list datasets"
+            )
         digests = [hashlib.sha256(id.encode()).digest() for id in ids]
     except UserError:
         raise
@@ -188,6 +204,15 @@ def _open_dataset(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, l
     for index in order:
         fingerprint.update(f"{ids[index]}\x1f{labels[index]}\x1e".encode())
     return dataset, order, fingerprint.hexdigest()
+
+
+def _is_text(id: str) -> bool:
+    """Return whether an id can be encoded, which surrogates cannot."""
+    try:
+        id.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _plan_model(ref: Model, data_root: Path, store: Path, open_data: OpenData) -> PlannedModel:

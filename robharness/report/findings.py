@@ -9,15 +9,13 @@ import numpy as np
 
 from robharness import statistics
 from robharness.engine.provenance import BOUNDARY_TOLERANCE, outdated_outcomes, outdated_trainings, pass_findings
-from robharness.findings import Finding, finding
+from robharness.findings import Finding, finding, named_examples
 from robharness.report.records import CellNumbers, CorruptionErrors, SlopeNumbers
 from robharness.specs.records import MetricResult
 from robharness.store.results import CellResult, Results
 
 RUNTIME_FACTORS = ("rows", "threads", "device", "memory_format", "folded", "sources")
 """Keys of provenance that change outcomes by rounding; parts of one cell that differ in them are reported."""
-MAX_NAMED_EXAMPLES = 5
-"""The number of broken examples that a finding names."""
 
 
 def training_findings(results: Results) -> Iterator[Finding]:
@@ -53,15 +51,20 @@ def cell_findings(results: Results) -> Iterator[Finding]:
 
 def _unreadable_examples(results: Results) -> Iterator[Finding]:
     """Yield one finding for all models, since broken examples are the same for each."""
-    broken = sorted(
-        {example for result in results.cells if result.cell.kind == "clean" for example in result.unreadable}
-    )
+    clean = [result for result in results.cells if result.cell.kind == "clean"]
+    broken = sorted({example for result in clean for example in result.unreadable})
     if broken:
+        reasons: dict[str, str] = {}
+        for provenance in (each for result in clean for each in result.provenance):
+            reasons |= provenance.get("unreadable", {})
         count = f"{len(broken)} examples of the data cannot be read and count"
         count = "1 example of the data cannot be read and counts" if len(broken) == 1 else count
-        named, more = broken[:MAX_NAMED_EXAMPLES], len(broken) - MAX_NAMED_EXAMPLES
-        others = f" and {more} more" if more > 0 else ""
-        yield finding("unreadable-examples", f"{count} as wrong everywhere: {', '.join(named)}{others}")
+        named = named_examples(broken, reasons)
+        yield finding(
+            "unreadable-examples",
+            f"{count} as wrong everywhere: {named}",
+            hint=f"after mending the files: robharness run {results.plan.suite.path_for_shell} --fresh '*'",
+        )
 
 
 def provenance_findings(results: Results) -> Iterator[Finding]:

@@ -40,7 +40,11 @@ class Corruption(Protocol):
 
 
 class Dataset(Protocol):
-    """An opened data set: stable ids, labels in the spec's label space, images by index."""
+    """An opened data set: stable ids, labels in the spec's label space, images by index.
+
+    An optional attribute `remarks`, a sequence of sentences, tells what a reader of the numbers must know, e.g. that
+    files are left out. Each sentence becomes a finding `data-remark` of the plan. Ids are texts that UTF-8 can encode.
+    """
 
     @property
     def ids(self) -> Sequence[str]: ...
@@ -52,7 +56,8 @@ class Dataset(Protocol):
         """Return the image as uint8 (H, W, 3), with one channel if it is grey; or the video, whose frames are lazy.
 
         It is called from several threads at once, ahead of the model, and must not draw from global generators.
-        Raises `UnreadableExample` for a broken example, which counts as wrong and is named in reports.
+        Raises `UnreadableExample` for a broken example, which counts as wrong and is named in reports. OSError and
+        errors of PIL count as `UnreadableExample`; any other error fails the cells.
         """
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -278,4 +278,22 @@ def _load_cell(cell: Cell, n: int, store: Store) -> CellResult:
     store.description(cell.key)  # refuses a newer schema
     found = store.read(cell.key, n, EAGER_COLUMNS)
     failures = tuple(store.failures(cell.key))
-    return CellResult(cell, n, found.positions, Columns(store, cell.key, found), failures, tuple(found.provenance))
+    columns = Columns(store, cell.key, found)
+    if len(found.positions) and not columns["correct"].any() and (columns["prediction"] == UNREADABLE).all():
+        failures = (*failures, _none_readable(cell, columns, found))
+        found = replace(found, table=found.table.slice(0, 0), positions=found.positions[:0])
+        columns = Columns(store, cell.key, found)
+    return CellResult(cell, n, found.positions, columns, failures, tuple(found.provenance))
+
+
+def _none_readable(cell: Cell, columns: Columns, found: Rows) -> Failure:
+    """Return the failure of a cell whose stored examples are all unreadable, so that 0 % would say nothing."""
+    count, first = len(found.positions), str(columns["example"][0])
+    reason = next((each["unreadable"][first] for each in found.provenance if first in each.get("unreadable", {})), "")
+    return Failure(
+        start=int(found.positions[0]),
+        stop=int(found.positions[-1]) + 1,
+        blame=str(cell.data.entry.origin),
+        error=f"{cell.data.entry.name}: none of the {count} examples can be read, such as {first}"
+        f"{f' ({reason})' if reason else ''}. Mend the files, then run again with --fresh '*'",
+    )

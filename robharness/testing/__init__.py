@@ -24,6 +24,7 @@ def parametrize_with_checks(
     weights: Mapping[str, Path | Mapping[str, Path] | Callable[[], Any]] | None = None,
     classes: Mapping[str, int] | None = None,
     images: Mapping[str, Mapping[str, Any]] | None = None,
+    splits: Mapping[str, str | Sequence[str]] | None = None,
 ) -> pytest.MarkDecorator:
     """Parametrize a test with the argument `check`: one item per spec and check.
 
@@ -46,6 +47,8 @@ def parametrize_with_checks(
     classes: label space -> its number of classes.
     images: corruption -> the examples on its canvas, {"name", "split", "canvas"} as in a suite; needed for stored
         corruptions.
+    splits: data set -> the splits to check, e.g. {"folder": ["my-pets"]}; by default all that the spec declares. Needed
+        for a data set that takes any split, which else has one item that fails and says so.
     The keys of all mappings but `classes` may be globs.
     Raises UserError if the plugin cannot be loaded, if nothing is left to check, or if a key fits no spec. Missing
     weights and data make items that fail, with the message of `MissingResource`.
@@ -59,5 +62,6 @@ def parametrize_with_checks(
         weights=weights,
         classes=classes,
         images=images,
+        splits=splits,
     )
     return pytest.mark.parametrize("check", found, ids=str)

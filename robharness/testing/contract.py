@@ -225,10 +225,11 @@ def checks(
     weights: Mapping[str, Any] | None = None,
     classes: Mapping[str, int] | None = None,
     images: Mapping[str, Mapping[str, Any]] | None = None,
+    splits: Mapping[str, str | Sequence[str]] | None = None,
 ) -> list[Check]:
     """Return the checks of a plugin; the parameters are those of `parametrize_with_checks`."""
     found = Plugin.find(plugin)
-    settings = {"options": options or {}, "weights": weights or {}, "images": images or {}}
+    settings = {"options": options or {}, "weights": weights or {}, "images": images or {}, "splits": splits or {}}
     subjects = list(_subjects(found, default_data_root(data_root), classes or {}, settings))
     for parameter, by_spec in settings.items():
         for pattern in by_spec:
@@ -246,6 +247,8 @@ def checks(
 def rules_of(subject: Subject) -> list[Rule]:
     """Return the rules for this spec, in the order of checking."""
     module = import_module(f"robharness.testing.{subject.kind}")  # here, since some kinds import torch
+    if subject.kind == "datasets" and not subject.split:
+        return [module.split_named]
     spec = None if subject.kind == PLUGIN else subject.entry.spec
     when: Mapping[Rule, Callable[[Any], bool]] = getattr(module, "WHEN", {})
     return [rule for rule in module.RULES if rule not in when or when[rule](spec)]
@@ -259,11 +262,27 @@ def _subjects(
     for kind in KINDS:
         entries: Mapping[str, Entry] = getattr(plugin.registry, kind)
         for entry in entries.values():
-            for split in entry.spec.splits if kind == "datasets" else ("",):
+            own = {key: _setting(by_spec, kind, entry.spec.name) for key, by_spec in settings.items()}
+            chosen = own.pop("splits")
+            for split in _splits(entry, chosen) if kind == "datasets" else ("",):
                 name = f"{entry.spec.name}/{split}" if split else entry.spec.name
-                own = {key: _setting(by_spec, kind, entry.spec.name) for key, by_spec in settings.items()}
-                own["options"] = own["options"] or {}
-                yield Subject(kind=kind, name=name, split=split, **common, **own)
+                yield Subject(kind=kind, name=name, split=split, **common, **{**own, "options": own["options"] or {}})
+
+
+def _splits(entry: Entry, chosen: str | Sequence[str] | None) -> Sequence[str]:
+    """Return the splits of a data set to check: the chosen ones, or else all declared ones.
+
+    Returns one empty name if any split may be one and none is chosen. Raises UserError for an undeclared split.
+    """
+    declared = entry.spec.splits
+    if chosen is None:
+        return declared or ("",)
+    names = [chosen] if isinstance(chosen, str) else list(chosen)
+    for name in names:
+        if declared and name not in declared:
+            near = did_you_mean(name, declared) or f"; it has {', '.join(declared)}"
+            raise UserError(f"{entry.name} has no split '{name}'{near}. Correct splits={{'{entry.spec.name}': ...}}")
+    return names or ("",)
 
 
 def _setting(by_spec: Mapping[str, Any], kind: str, name: str) -> Any:

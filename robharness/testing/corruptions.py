@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robharness.errors import PluginNotFound, UserError
+from robharness.errors import PluginNotFound, UnreadableExample, UserError
 from robharness.evaluation import referee
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.images import on_canvas
@@ -151,9 +151,15 @@ def _of_data(corruption: Subject, name: str, split: str, canvas: int) -> Canvas:
     except PluginNotFound:
         entry = discover().find("datasets", name)
     dataset = entry.spec.open(corruption.data_root, split)
-    count = min(COUNT, len(dataset.ids))
-    images = np.stack([on_canvas(np.asarray(dataset.read(index)), canvas) for index in range(count)])
-    return Canvas(list(dataset.ids[:count]), torch.from_numpy(images))
+    images: dict[str, np.ndarray] = {}
+    for index, id in enumerate(dataset.ids):
+        with suppress(UnreadableExample):
+            images[id] = on_canvas(np.asarray(dataset.read(index)), canvas)
+        if len(images) == COUNT:
+            break
+    if not images:
+        raise UserError(f"none of the {len(dataset.ids)} images of {name}/{split} can be read")
+    return Canvas(list(images), torch.from_numpy(np.stack(list(images.values()))))
 
 
 def _batch(canvas: Canvas, rows: Sequence[int] | None = None) -> Batch:

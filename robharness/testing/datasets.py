@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robharness.errors import UnreadableExample
+from robharness.errors import UnreadableExample, UserError
 from robharness.evaluation.rng import global_draws
 from robharness.specs import Dataset
 from robharness.testing.contract import Broken, Subject
@@ -114,6 +114,14 @@ def fresh_process(data: Subject) -> None:
     differ = [name for name in present if present[name] != fresh[name]]
     if differ:
         raise Broken(f"a fresh process finds other {' and '.join(differ)}")
+
+
+def split_named(data: Subject) -> None:
+    """A data set that takes any split is checked on the splits that the author names."""
+    raise UserError(
+        f"{data} takes any split, and no split is named to check; write splits={{'{data.name}': ['SPLIT']}} and "
+        f"data_root='FOLDER', or leave it out by name: leave_out='{data}*'"
+    )
 
 
 RULES = (

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from robharness.evaluation import loading, probe
 from robharness.evaluation.classifier import Classifier, Gradient, NoGradient
 from robharness.evaluation.digest import state_digest
-from robharness.evaluation.rng import global_draws
+from robharness.evaluation.rng import global_draws, global_seed
 from robharness.planning.cells import PlannedModel
 from robharness.planning.weights import resolve
 from robharness.specs import Download, File, ModelSpec
@@ -94,21 +94,28 @@ def buffers_unchanged(model: Subject) -> None:
         raise Broken(f"passes changed {_changed(before, after)}")
 
 
-def draws_nothing(model: Subject) -> None:
-    """Neither `build` nor a pass draws from global random generators."""
-    built(model)  # imports may draw, once
-    with global_draws() as drawn:
-        net = built(model).eval()
-    if drawn:
+def global_draws_change_nothing(model: Subject) -> None:
+    """Builds under two global seeds are equal, and a pass in eval mode draws from no global random generator.
+
+    Layers of torch draw their first weights from its global generator, which does no harm if `build` replaces them all.
+    """
+    x, found = inputs(planned(model).entry.spec, BATCH_SIZES[0]), []
+    for seed in (1, 2):
+        with global_seed(seed):
+            net = built(model).eval()
+        with global_draws() as drawn, torch.no_grad():
+            logits = net(x)
+        if drawn:
+            raise Broken(f"a pass in eval mode draws from the global generator of {' and '.join(drawn)}")
+        found.append((_state(net), logits))
+    (first, first_logits), (second, second_logits) = found
+    if first != second:
         raise Broken(
-            f"`build` draws from the global generator of {' and '.join(drawn)}; build under torch.device('meta'), or "
-            f"draw from a torch.Generator"
+            f"builds under two seeds of the global generators differ in {_changed(first, second)}; load all values "
+            f"from the weights, or draw them from a torch.Generator with a seed of its own"
         )
-    x = inputs(planned(model).entry.spec, BATCH_SIZES[0])
-    with global_draws() as drawn, torch.no_grad():
-        net(x)
-    if drawn:
-        raise Broken(f"a pass in eval mode draws from the global generator of {' and '.join(drawn)}")
+    if not torch.equal(first_logits, second_logits):
+        raise Broken("builds under two seeds of the global generators have one state and give other logits")
 
 
 def neighbours_change_nothing(model: Subject) -> None:
@@ -181,7 +188,7 @@ RULES = (
     input_gradient,
     input_untouched,
     buffers_unchanged,
-    draws_nothing,
+    global_draws_change_nothing,
     neighbours_change_nothing,
     fresh_process,
     features_are_vectors,

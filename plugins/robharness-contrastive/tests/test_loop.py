@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from robharness import UserError
+from robharness import UnreadableExample, UserError
 from robharness_contrastive import artefact, data, loop, params, probe
 from robharness_contrastive.augment import AUGMENTATIONS
 from robharness_contrastive.networks import NETWORKS, VIDEO_NETWORKS
@@ -259,3 +259,26 @@ def test_literals_of_recipes_are_the_known_names():
     augmentations, _ = typing.get_args(hints["augmentation"])
     assert typing.get_args(augmentations) == tuple(AUGMENTATIONS)
     assert typing.get_args(hints["network"]) == (*NETWORKS, *VIDEO_NETWORKS)
+
+
+class Torn(BARS["Bars"]):
+    """Bars of which every fourth, from the first on, cannot be read."""
+
+    def read(self, index):
+        if index % 4 == 0:
+            raise UnreadableExample("the file is empty")
+        return super().read(index)
+
+
+def test_unreadable_images_are_left_out_of_the_training_and_named():
+    said, recipe = [], params.SimCLR(**of_bars())
+    found = data.load(Torn(20), recipe, "cpu", message=said.append)
+    whole = data.load(BARS["Bars"](20), recipe, "cpu")
+    rows = [row for row in range(20) if row % 4]
+    assert torch.equal(found.pixels, whole.pixels[rows]) and torch.equal(found.labels, whole.labels[rows])
+    assert said == [
+        "5 of 20 training examples cannot be read and are left out: bar-000 (the file is empty), bar-004 (the file is "
+        "empty), bar-008 (the file is empty), bar-012 (the file is empty), bar-016 (the file is empty)"
+    ]
+    with pytest.raises(UserError, match=r"none of the 1 training examples can be read: bar-000 \(the file is empty\)"):
+        data.load(Torn(1), recipe, "cpu")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import video as torchvisions
 
-from robharness import Clips, UserError
+from robharness import Clips, UnreadableExample, UserError
 from robharness.evaluation.clips import clip_frames
 from robharness.evaluation.images import preprocessed
 from robharness_contrastive import artefact, data, declared_input, loop, networks, params, probe, video
@@ -188,6 +188,51 @@ def test_frames_of_a_wrong_size_are_an_error(resize, why):
     odd.videos[3] = np.zeros((16, 18, 24, 3), np.uint8)
     with pytest.raises(UserError, match=why):
         video.load(odd, params.CVRL(**{**OF_DRIFTS, "video": Video(resize=resize)}), "cpu")
+
+
+class Torn(Drifts):
+    """Drifts of which some cannot be opened, and others not be decoded."""
+
+    def __init__(self, unopened, undecoded):
+        super().__init__(12)
+        self.unopened, self.undecoded = unopened, undecoded
+
+    def read(self, index):
+        if index in self.unopened:
+            raise UnreadableExample("it ends too soon")
+        return Undecoded(self.videos[index]) if index in self.undecoded else super().read(index)
+
+
+class Undecoded:
+    def __init__(self, frames):
+        self.frames = frames
+
+    def __len__(self):
+        return len(self.frames)
+
+    def __getitem__(self, wanted):
+        raise OSError("its frames are broken")
+
+
+@pytest.mark.parametrize(("unopened", "undecoded"), [({0, 5}, ()), ((), {0, 5}), ({5}, {0})])
+def test_unreadable_videos_are_left_out_and_named(unopened, undecoded):
+    said = []
+    found = video.load(Torn(unopened, undecoded), params.CVRL(**OF_DRIFTS), "cpu", message=said.append)
+    whole = video.load(Drifts(12), params.CVRL(**OF_DRIFTS), "cpu")
+    rows = [row for row in range(12) if row not in (0, 5)]
+    assert found.labels.tolist() == whole.labels[rows].tolist() and found.counts.tolist() == whole.counts[rows].tolist()
+    for ours, theirs in zip(found.raw_views(torch.tensor([1, 9]), 2, 3),
+                            whole.raw_views(torch.tensor([2, 11]), 2, 3), strict=True):  # fmt: skip
+        assert ours.shape == theirs.shape
+    a, b = (torch.cat(list(each.evaluation_batches())) for each in (found, whole))
+    assert torch.equal(a, b[rows])
+    assert "drift-00" in " ".join(said) and "drift-05" in " ".join(said)
+
+
+def test_a_video_that_breaks_in_training_is_named():
+    lazily = video.load(Torn((), {4}), params.CVRL(**OF_DRIFTS), "cpu", max_bytes=1000)
+    with pytest.raises(UserError, match="the training video 'drift-04' cannot be read: its frames are broken"):
+        lazily.raw_views(torch.tensor([4]), 1, 0)
 
 
 # --- TCLR's terms by explicit loops ---

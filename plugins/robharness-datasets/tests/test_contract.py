@@ -1,4 +1,4 @@
-"""The data set contract, checked on a small CIFAR-10 in the published layout."""
+"""The data set contract, checked on a small CIFAR-10 in the published layout and on small image folders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from robharness.testing import parametrize_with_checks
 
@@ -34,6 +35,25 @@ def written():
 written()
 
 
-@parametrize_with_checks("robharness_datasets", only=["plugin/*", "datasets/cifar-10/*"], data_root=ROOT.name)
+def write_folders():
+    """Write two folders of images: one of numbered classes with subfolders, one of ImageNet's classes."""
+    draws = np.random.default_rng(1)
+    for path in ("pets/2/a.png", "pets/2/deep/b.png", "pets/10/c.png", "imagenet-r/n01443537/d.png"):
+        file = Path(ROOT.name) / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draws.integers(0, 256, (5, 6, 3), np.uint8)).save(file)
+    (Path(ROOT.name) / "pets" / "10" / "broken.png").touch()
+
+
+write_folders()
+
+
+@parametrize_with_checks(
+    "robharness_datasets",
+    only=["plugin/*", "datasets/cifar-10/*", "datasets/folder/*", "datasets/imagenet-folder/*"],
+    data_root=ROOT.name,
+    splits={"folder": ["pets"], "imagenet-folder": ["imagenet-r"]},
+    classes={"folder": 2},
+)
 def test_contract(check):
     check()

@@ -42,10 +42,10 @@ ALL = {"cat": ["1.JPEG", "2.png"], "dog": ["1.JPEG", "2.png"], "eel": ["1.JPEG",
 
 
 def test_a_second_call_lists_no_class_again(folder, listed):
-    assert images_below(folder) == ALL
+    assert images_below(folder).images == ALL
     assert sorted(listed) == ["cat", "dog", "eel", "images"]
     listed.clear()
-    assert images_below(folder) == ALL
+    assert images_below(folder).images == ALL
     assert listed == ["images"]
 
 
@@ -62,7 +62,7 @@ def test_a_changed_class_is_listed_again_and_no_other(folder, listed, change, na
     images_below(folder)
     change(folder / "cat")
     listed.clear()
-    assert images_below(folder) == ALL | {"cat": names}
+    assert images_below(folder).images == ALL | {"cat": names}
     assert sorted(listed) == ["cat", "images"]
 
 
@@ -72,7 +72,7 @@ def test_a_change_is_detected_although_mtime_was_reset(folder):
     (folder / "cat" / "3.png").touch()
     os.utime(folder / "cat", ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (folder / "cat").stat().st_mtime_ns == before.st_mtime_ns
-    assert images_below(folder)["cat"] == ["1.JPEG", "2.png", "3.png"]
+    assert images_below(folder).images["cat"] == ["1.JPEG", "2.png", "3.png"]
 
 
 def test_added_removed_and_replaced_classes_are_detected(folder):
@@ -82,7 +82,7 @@ def test_added_removed_and_replaced_classes_are_detected(folder):
     (folder / "dog").rename(folder / "spare")
     (folder / "cat").rename(folder / "dog")
     (folder / "dog" / "2.png").unlink()
-    assert images_below(folder) == {"ant": [], "dog": ["1.JPEG"], "spare": ["1.JPEG", "2.png"]}
+    assert images_below(folder).images == {"ant": [], "dog": ["1.JPEG"], "spare": ["1.JPEG", "2.png"]}
 
 
 def test_a_recently_changed_folder_is_not_cached(folder, listed, monkeypatch):
@@ -108,16 +108,16 @@ def test_a_damaged_cache_is_replaced(folder, listed, cache, damage):
     images_below(folder)
     [kept] = cache.rglob("*.json.gz")
     kept.write_bytes(DAMAGES[damage](kept.read_bytes()))
-    assert images_below(folder) == ALL
+    assert images_below(folder).images == ALL
     listed.clear()
-    assert images_below(folder) == ALL
+    assert images_below(folder).images == ALL
     assert listed == ["images"]
 
 
 def test_without_a_cache_folder_every_call_lists_all_folders(folder, cache):
     cache.write_text("a file where a folder would be")
-    assert images_below(folder) == ALL
-    assert images_below(folder) == ALL
+    assert images_below(folder).images == ALL
+    assert images_below(folder).images == ALL
 
 
 def test_hidden_and_other_files_and_folders_are_ignored(folder):
@@ -126,13 +126,62 @@ def test_hidden_and_other_files_and_folders_are_ignored(folder):
     (folder / "loose.png").touch()
     (folder / "cat" / "._1.JPEG").touch()
     (folder / "cat" / "notes.txt").touch()
-    (folder / "cat" / "deep.png").mkdir()
-    assert images_below(folder) == ALL
+    (folder / "cat" / ".hidden").mkdir()
+    (folder / "cat" / ".hidden" / "1.png").touch()
+    (folder / "cat" / "empty.png").mkdir()
+    assert images_below(folder).images == ALL
 
 
 def test_names_that_are_not_utf8_are_cached(folder):
     name = os.fsdecode(b"caf\xe9.png")
     (folder / "cat" / name).touch()
     time.sleep(0.02)
-    assert images_below(folder)["cat"] == ["1.JPEG", "2.png", name]
-    assert images_below(folder)["cat"] == ["1.JPEG", "2.png", name]
+    assert images_below(folder).images["cat"] == ["1.JPEG", "2.png", name]
+    assert images_below(folder).images["cat"] == ["1.JPEG", "2.png", name]
+
+
+def test_a_change_in_a_deeper_folder_is_detected_and_no_other_folder_is_listed_again(folder, listed):
+    (folder / "cat" / "deep" / "deeper").mkdir(parents=True)
+    (folder / "cat" / "deep" / "deeper" / "3.png").touch()
+    time.sleep(0.02)
+    assert images_below(folder).images == ALL | {"cat": ["1.JPEG", "2.png", "deep/deeper/3.png"]}
+    (folder / "cat" / "deep" / "deeper" / "4.png").touch()
+    listed.clear()
+    assert images_below(folder).images == ALL | {"cat": ["1.JPEG", "2.png", "deep/deeper/3.png", "deep/deeper/4.png"]}
+    assert sorted(listed) == ["deeper", "images"]
+
+
+def test_files_that_are_left_out_are_counted_also_from_the_cache(folder):
+    for name in ("notes.txt", "a.heic", "B.HEIC", "Makefile"):
+        (folder / "cat" / name).touch()
+    (folder / "loose.png").touch()
+    time.sleep(0.02)
+    for _ in range(2):
+        loose, others = images_below(folder).remarks
+        assert loose == "1 image beside the class folders, in no class, is left out"
+        assert others.startswith(
+            "4 files in class folders are left out, since no image has the suffix (.heic 2, .txt 1, none 1)"
+        )
+
+
+def test_links_are_followed_and_loops_of_links_end(folder):
+    (folder / "cat" / "deep").mkdir()
+    (folder / "cat" / "deep" / "3.png").touch()
+    (folder / "cat" / "deep" / "up").symlink_to("..")
+    (folder / "cat" / "self").symlink_to(".")
+    (folder / "dog" / "cats").symlink_to(folder / "cat")
+    (folder / "eel" / "no.png").symlink_to("nowhere")
+    (folder / "eel" / "round.png").symlink_to("round.png")
+    found = images_below(folder)
+    assert found.images == {
+        "cat": ["1.JPEG", "2.png", "deep/3.png"],
+        "dog": ["1.JPEG", "2.png", "cats/1.JPEG", "cats/2.png", "cats/deep/3.png"],
+        "eel": ["1.JPEG", "2.png", "no.png", "round.png"],
+    }
+    assert found.remarks == ("4 links to folders above them are not followed",)
+
+
+def test_without_a_home_folder_nothing_is_cached(folder, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "~")  # pathlib raises RuntimeError, as for a user without a home folder
+    assert images_below(folder).images == ALL

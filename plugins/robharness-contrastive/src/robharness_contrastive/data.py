@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robharness import Dataset, UserError
+from robharness import Dataset, UnreadableExample, UserError
 from robharness_contrastive.augment import Augmentation, BatchAugmenter
 from robharness_contrastive.params import Recipe
 
 MAX_BYTES = 2**33
 """Memory that the images or frames of a data set may take."""
+MAX_NAMED = 5
+"""Number of unreadable examples that a message names."""
 BATCH_SIZE, BATCH_BYTES = 512, 2**27
 """Limits of a batch without gradients: examples, and bytes as float32."""
 
@@ -112,9 +114,42 @@ def seed_of(*words: Any) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
 
-def load(dataset: Dataset, recipe: Recipe, device: torch.device | str) -> Images:
-    """Read all images of a data set.
+class Readable:
+    """The examples of a data set that can be read.
 
+    kept: indices in the data set.
+    """
+
+    def __init__(self, dataset: Dataset, kept: Sequence[int]) -> None:
+        self._dataset, self._kept = dataset, kept
+        self.ids = [dataset.ids[index] for index in kept]
+        self.labels = [dataset.labels[index] for index in kept]
+
+    def read(self, index: int) -> Any:
+        return self._dataset.read(self._kept[index])
+
+
+def without(dataset: Dataset, reasons: Mapping[int, str], message: Callable[[str], None]) -> Dataset:
+    """Return the data set without the examples that cannot be read, which `message` gets by name.
+
+    reasons: index -> why the example cannot be read.
+    Raises UserError if no example is left.
+    """
+    kept = [index for index in range(len(dataset.ids)) if index not in reasons]
+    named = [f"{dataset.ids[index]} ({reason})" for index, reason in sorted(reasons.items())[:MAX_NAMED]]
+    text = f"{', '.join(named)}{f' and {len(reasons) - MAX_NAMED} more' if len(reasons) > MAX_NAMED else ''}"
+    if not kept:
+        raise UserError(f"none of the {len(reasons)} training examples can be read: {text}")
+    message(f"{len(reasons)} of {len(dataset.ids)} training examples cannot be read and are left out: {text}")
+    return Readable(dataset, kept)
+
+
+def load(
+    dataset: Dataset, recipe: Recipe, device: torch.device | str, *, message: Callable[[str], None] = lambda text: None
+) -> Images:
+    """Read all images of a data set; those that cannot be read are left out.
+
+    message: gets a sentence that names the images that are left out.
     Raises UserError if an image does not have the recipe's shape, or if the images exceed `MAX_BYTES`.
     """
     shape = recipe.shape
@@ -126,8 +161,14 @@ def load(dataset: Dataset, recipe: Recipe, device: torch.device | str) -> Images
         )
     pixels = np.empty((count, *shape), np.uint8)
 
+    reasons: dict[int, str] = {}
+
     def read(index: int) -> None:
-        image = np.asarray(dataset.read(index))
+        try:
+            image = np.asarray(dataset.read(index))
+        except (UnreadableExample, OSError) as error:
+            reasons[index] = str(error)
+            return
         found = (image.shape[-1], *image.shape[:-1])
         if found != tuple(shape):
             raise UserError(
@@ -138,6 +179,8 @@ def load(dataset: Dataset, recipe: Recipe, device: torch.device | str) -> Images
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         list(threads.map(read, range(count)))
+    if reasons:
+        return load(without(dataset, reasons, message), recipe, device, message=message)
     labels = torch.tensor([int(label) for label in dataset.labels])
     return Images(torch.from_numpy(pixels).to(device), labels.to(device))
 

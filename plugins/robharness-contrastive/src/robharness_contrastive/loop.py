@@ -98,7 +98,7 @@ def train(
 def _train(run: _Run) -> None:
     job, recipe, device = run.job, run.recipe, run.fabric.device
     load = video.load if recipe.preprocessing else data.load
-    source = load(job.datasets["train"], recipe, device)
+    source = load(job.datasets["train"], recipe, device, message=job.message)
     examples, held_out = data.split(source, recipe.hold_out, job.seed)
     if job.base is None:
         net, projection, own_head = _train_encoder(run, examples)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from robharness import Dataset, Preprocessing, UserError, clip_frames, preprocessed
+from robharness import Dataset, Preprocessing, UnreadableExample, UserError, clip_frames, preprocessed
 from robharness_contrastive import data, losses
 from robharness_contrastive.augment import Draws
 from robharness_contrastive.networks import mlp
@@ -76,10 +76,18 @@ class Videos:
             yield v2.functional.center_crop(frames, list(self.size)).transpose(1, 2).float() / 255
 
 
-def load(dataset: Dataset, recipe: Recipe, device: torch.device | str, *, max_bytes: int = data.MAX_BYTES) -> Videos:
-    """Read the videos of a data set.
+def load(
+    dataset: Dataset,
+    recipe: Recipe,
+    device: torch.device | str,
+    *,
+    max_bytes: int = data.MAX_BYTES,
+    message: Callable[[str], None] = lambda text: None,
+) -> Videos:
+    """Read the videos of a data set; those that cannot be read are left out.
 
     max_bytes: limit for frames in memory; with more, frames are decoded when they are needed.
+    message: gets a sentence that names the videos that are left out.
 
     Raises UserError if frames are smaller than the recipe's, or differ in size after its resize.
     """
@@ -92,8 +100,24 @@ def load(dataset: Dataset, recipe: Recipe, device: torch.device | str, *, max_by
     def read(index: int, frames: Sequence[int]) -> np.ndarray:
         return preprocessed(np.asarray(dataset.read(index)[list(frames)]), frame_steps)
 
-    counts = torch.tensor(list(threads.map(lambda index: len(dataset.read(index)), indices)))
-    size, smallest = read(0, [0]).shape[1:], (*recipe.shape[-2:], recipe.shape[0])
+    reasons: dict[int, str] = {}
+
+    def length(index: int) -> int:
+        try:
+            return len(dataset.read(index))
+        except (UnreadableExample, OSError) as error:
+            reasons[index] = str(error)
+            return 0
+
+    counts = torch.tensor(list(threads.map(length, indices)))
+    if reasons:
+        readable = data.without(dataset, reasons, message)
+        return load(readable, recipe, device, max_bytes=max_bytes, message=message)
+    try:
+        size, smallest = read(0, [0]).shape[1:], (*recipe.shape[-2:], recipe.shape[0])
+    except (UnreadableExample, OSError) as error:
+        readable = data.without(dataset, {0: str(error)}, message)
+        return load(readable, recipe, device, max_bytes=max_bytes, message=message)
     if size[-1] != smallest[-1] or any(side < least for side, least in zip(size[:2], smallest[:2], strict=True)):
         raise UserError(
             f"frames of '{dataset.ids[0]}' are {_format(size)} after their resize, but the recipe says "
@@ -114,13 +138,28 @@ def load(dataset: Dataset, recipe: Recipe, device: torch.device | str, *, max_by
 
         def store(index: int) -> None:
             count = int(counts[index])
-            pixels[ends[index] - count : ends[index]] = checked(index, read(index, range(count)))
+            try:
+                frames = read(index, range(count))
+            except (UnreadableExample, OSError) as error:
+                reasons[index] = str(error)
+                return
+            pixels[ends[index] - count : ends[index]] = checked(index, frames)
 
         with threads:
             list(threads.map(store, indices))
+        if reasons:
+            readable = data.without(dataset, reasons, message)
+            return load(readable, recipe, device, max_bytes=max_bytes, message=message)
         reader = _memory_reader(torch.from_numpy(pixels).movedim(-1, 1).contiguous().to(device), counts)
     else:
-        reader = _decoding_reader(lambda index, frames: checked(index, read(index, frames)), threads, device)
+
+        def decoded(index: int, frames: Sequence[int]) -> np.ndarray:
+            try:
+                return checked(index, read(index, frames))
+            except (UnreadableExample, OSError) as error:
+                raise UserError(f"the training video '{dataset.ids[index]}' cannot be read: {error}") from error
+
+        reader = _decoding_reader(decoded, threads, device)
     labels = torch.tensor([int(label) for label in dataset.labels], device=device)
     return Videos(reader, torch.arange(len(labels)), counts, labels, steps)
 

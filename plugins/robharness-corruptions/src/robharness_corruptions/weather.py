@@ -157,14 +157,13 @@ def _ice(index: int, height: int, width: int, scale: float | None, device: torch
 
 def _photo(index: int) -> np.ndarray:
     """Read a photo, uint8 (H, W, 3), from the files of `imagecorruptions`, without importing that module."""
-    from PIL import Image
+    from robharness import read_image
 
     found = importlib.util.find_spec("imagecorruptions")
     folders = [Path(place) / "frost" for place in (found and found.submodule_search_locations) or []]
     for folder in folders:
         if (folder / PHOTOS[index]).is_file():
-            with Image.open(folder / PHOTOS[index]) as image:
-                return np.array(image.convert("RGB"))
+            return read_image(folder / PHOTOS[index])
     raise UserError(
         "frost needs the photos of ice in the package imagecorruptions, which is not installed. "
         'Try: pip install "imagecorruptions-imaug>=1.1.5"'

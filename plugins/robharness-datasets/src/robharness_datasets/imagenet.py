@@ -82,7 +82,8 @@ def open_imagenet(root: Path, split: str) -> ImageFiles:
     what = f"the images of ImageNet's split {split}"
     if not folder.is_dir():
         raise MissingResource(what, where=str(folder), get=published.instructions(folder))
-    found = images_below(folder)
+    listed = images_below(folder)
+    found = listed.images
     if not any(found.values()):
         if unsorted := images_in(folder):
             raise UserError(
@@ -95,13 +96,14 @@ def open_imagenet(root: Path, split: str) -> ImageFiles:
         get, subset_file = published.instructions(folder), folder / SUBSET
         check_complete(what, folder, found, published.total, published.per_class, get, subset_file)
     numbers = wnids()
-    return ImageFiles(folder, [(f"{wnid}/{name}", numbers[wnid]) for wnid, names in found.items() for name in names])
+    examples = [(f"{wnid}/{name}", numbers[wnid]) for wnid, names in found.items() for name in names]
+    return ImageFiles(folder, examples, listed.remarks)
 
 
 def check_classes(folder: Path, found: Mapping[str, Sequence[str]]) -> None:
     """Raise UserError if a folder is not named after one of ImageNet's classes.
 
-    found: folder name -> names of its images in `folder`.
+    found: folder name -> paths of its images.
     """
     unknown = sorted(found.keys() - wnids().keys())
     if unknown:
@@ -124,7 +126,7 @@ def check_complete(
     """Raise Missing unless the folder has all images of all 1,000 classes.
 
     what: description of the images, for the message.
-    found: class -> names of its images in `folder`.
+    found: class -> paths of its images.
     total: expected number of images.
     per_class: expected number of images per class, or None if the classes differ in size.
     get: how to obtain all images.

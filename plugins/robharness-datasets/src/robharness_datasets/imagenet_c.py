@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robharness import MissingResource, UserError
+from robharness import MissingResource, UnreadableExample, UserError
 from robharness_datasets.imagenet import PER_CLASS, SUBSET, check_classes, check_complete, wnids
-from robharness_datasets.images import read_rgb
 from robharness_datasets.listing import images_below
 
 if TYPE_CHECKING:
@@ -65,9 +64,14 @@ class ImageNetC:
         return rendered if not published.exists() and rendered.exists() else published
 
     def _read(self, file: Path) -> np.ndarray:
+        from robharness import read_image
+
         if not file.is_file():
             raise MissingResource("an image of ImageNet-C", where=str(file), get=self._get)
-        image = read_rgb(file)
+        try:
+            image = read_image(file)
+        except UnreadableExample as error:
+            raise UnreadableExample(f"{file}: {error}") from error
         if image.shape != (SIDE, SIDE, 3):
             height, width, _ = image.shape
             raise UserError(f"{file} has {height} x {width} px, not the published {SIDE} x {SIDE}. Try: {self._get}")
@@ -98,7 +102,7 @@ def open_imagenet_c(name: str, archive: str, params: None, root: Path) -> ImageN
         images = folder / str(severity)
         subset_files = [parent / SUBSET for parent in (images, folder, folder.parent, top)]
         is_subset = any(file.exists() for file in [*subset_files, folder.parent / MANIFEST])
-        found = images_below(images) if images.is_dir() else {}
+        found = images_below(images).images if images.is_dir() else {}
         check_classes(images, found)
         if not is_subset:
             what = f"the images of ImageNet-C's {name} of severity {severity}"

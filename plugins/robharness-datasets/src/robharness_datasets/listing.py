@@ -1,4 +1,4 @@
-"""Cached listings of the image files in a folder's subfolders; a changed subfolder is listed again.
+"""Cached listings of the image files below a folder's subfolders; a changed folder is listed again.
 
 A folder's timestamps change when a file in it is added, removed or renamed, so a listing is valid while they stay the
 same. Trade-off: only names are cached, so a changed content of a file is not detected here.
@@ -13,37 +13,77 @@ import os
 import tempfile
 import time
 import zlib
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Suffixes of image files, compared in lower case. Source: torchvision."""
 SETTLED_NS = 2_000_000_000
 """Minimum age of a folder's last change, in nanoseconds, for its listing to be cached. A younger folder may change
 again within one tick of its file system's clock, at most 2 s (FAT), without a change of its timestamps."""
+MAX_NAMED_SUFFIXES = 5
+"""Maximum number of suffixes that a remark names."""
 
-Listings = dict[str, tuple[list[int], list[str]]]
-"""Folder -> its `_stamp` when it was listed, and the names of its images."""
+
+class Listing(NamedTuple):
+    """Content of one folder, without hidden files and hidden folders.
+
+    stamp: `_stamp` of the folder when it was listed.
+    images: sorted names of its image files.
+    folders: sorted names of its folders.
+    others: suffix -> number of files with this suffix, which is not one of an image.
+    """
+
+    stamp: list[int]
+    images: list[str]
+    folders: list[str]
+    others: dict[str, int]
 
 
-def images_below(folder: Path) -> dict[str, list[str]]:
-    """Return subfolder -> names of its image files, for each direct subfolder of `folder`.
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Image files below the subfolders of a folder.
 
-    Both are sorted; hidden files, hidden folders and deeper folders are ignored.
-    Raises OSError if `folder` or a subfolder cannot be listed.
+    images: subfolder -> sorted paths of its images below it, e.g. "one.png" or "deeper/one.png".
+    remarks: sentences about files that are left out.
+    """
+
+    images: dict[str, list[str]]
+    remarks: tuple[str, ...]
+
+
+def images_below(folder: Path) -> Found:
+    """Find the image files of each direct subfolder of `folder`, its own subfolders included, as torchvision does.
+
+    Hidden files and folders are ignored. Links are followed, except to a folder that contains the link.
+    Raises OSError if a folder cannot be listed.
     """
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
-    file, now = _cache_folder() / f"{name}.json.gz", time.time_ns()
-    cached, found = _read_cache(file), Listings()
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if not entry.name.startswith(".") and entry.is_dir():
-            stamp = _stamp(entry.stat())  # before listing, so that a change in between is detected the next time
-            old = cached.get(entry.name, ([], []))
-            found[entry.name] = old if old[0] == stamp else (stamp, images_in(entry.path))
-    settled = {name: listing for name, listing in found.items() if max(listing[0][:2]) < now - SETTLED_NS}
+    file, now = _cache_file(f"{name}.json.gz"), time.time_ns()
+    cached, listings = _read_cache(file), dict[str, Listing]()
+    top = _listed(folder)
+    images: dict[str, list[str]] = {}
+    others: Counter[str] = Counter()
+    loops = 0
+    for subfolder in top.folders:
+        images[subfolder] = []
+        for path, listing in _walk(folder, subfolder, cached):
+            if listing is None:
+                loops += 1
+                continue
+            listings[path] = listing
+            others.update(listing.others)
+            below = path[len(subfolder) + 1 :]
+            images[subfolder] += [f"{below}/{one}" if below else one for one in listing.images]
+        images[subfolder].sort()
+    settled = {path: listing for path, listing in listings.items() if max(listing.stamp[:2]) < now - SETTLED_NS}
     if settled != cached:
         _write_cache(file, settled)
-    return {name: names for name, (_, names) in found.items()}
+    return Found(images=images, remarks=tuple(_remarks(len(top.images), others, loops)))
 
 
 def images_in(folder: str | Path) -> list[str]:
@@ -51,12 +91,84 @@ def images_in(folder: str | Path) -> list[str]:
 
     Raises OSError if the folder cannot be listed.
     """
+    return _listed(folder).images
+
+
+def id_of(path: str) -> str:
+    """Return a path as valid text: bytes that are not UTF-8 become backslash escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def shown(path: str | Path) -> str:
+    """Return a path for a message: as `id_of`, with control characters escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in id_of(str(path)))
+
+
+def _walk(folder: Path, subfolder: str, cached: dict[str, Listing]) -> Iterator[tuple[str, Listing | None]]:
+    """Yield the path below `folder` and the listing of a subfolder and of each folder below it.
+
+    The listing is None for a folder that contains itself by a link, which is not walked again.
+    cached: path -> an earlier listing.
+    """
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [(subfolder, frozenset())]
+    while pending:
+        path, above = pending.pop()
+        status = os.stat(folder / path)  # before listing, so that a change in between is detected the next time
+        if (real := (status.st_dev, status.st_ino)) in above:
+            yield path, None
+            continue
+        old = cached.get(path)
+        listing = old if old is not None and old.stamp == _stamp(status) else _listed(folder / path, status)
+        yield path, listing
+        pending += [(f"{path}/{name}", above | {real}) for name in reversed(listing.folders)]
+
+
+def _listed(folder: str | Path, status: os.stat_result | None = None) -> Listing:
+    images, folders, others = [], [], Counter[str]()
     with os.scandir(folder) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if not entry.name.startswith(".") and entry.name.lower().endswith(SUFFIXES) and not entry.is_dir()
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_dir(entry):
+                folders.append(entry.name)
+            elif entry.name.lower().endswith(SUFFIXES):
+                images.append(entry.name)
+            else:
+                others[os.path.splitext(entry.name)[1].lower() or "none"] += 1
+    stamp = [] if status is None else _stamp(status)
+    return Listing(stamp, sorted(images), sorted(folders), dict(sorted(others.items())))
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, which costs itself when it is read
+        return False
+
+
+def _remarks(loose: int, others: Counter[str], loops: int) -> Iterator[str]:
+    if loose:
+        yield f"{_count(loose, 'image')} beside the class folders, in no class, {_verb(loose)} left out"
+    if others:
+        named = ", ".join(f"{shown(suffix)} {count:,}" for suffix, count in others.most_common(MAX_NAMED_SUFFIXES))
+        rest = len(others) - MAX_NAMED_SUFFIXES
+        total = sum(others.values())
+        more = f" and {rest} more suffixes" if rest > 0 else ""
+        yield (
+            f"{_count(total, 'file')} in class folders {_verb(total)} left out, since no image has the suffix ({named}"
+            f"{more}); suffixes of images are {', '.join(SUFFIXES)}"
         )
+    if loops:
+        links = "1 link to a folder that contains it is" if loops == 1 else f"{loops} links to folders above them are"
+        yield f"{links} not followed"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _verb(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _stamp(status: os.stat_result) -> list[int]:
@@ -64,21 +176,30 @@ def _stamp(status: os.stat_result) -> list[int]:
     return [status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "robharness" / "listings"
+def _cache_file(name: str) -> Path | None:
+    """Return the path of a file in the cache folder, or None if the user has no home folder."""
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    return caches / "robharness" / "listings" / name
 
 
-def _read_cache(file: Path) -> Listings:
+def _read_cache(file: Path | None) -> dict[str, Listing]:
     """Return the cached listings, or none if the file is missing or damaged, since folders can be listed again."""
+    if file is None:
+        return {}
     try:
         with gzip.open(file, "rt", encoding="ascii") as text:
-            return {name: (stamp, names) for name, (stamp, names) in json.load(text).items()}
+            return {path: Listing(*listing) for path, listing in json.load(text).items()}
     except (OSError, EOFError, zlib.error, ValueError, TypeError, AttributeError):
         return {}
 
 
-def _write_cache(file: Path, listings: Listings) -> None:
+def _write_cache(file: Path | None, listings: dict[str, Listing]) -> None:
     """Write the cache atomically. An unwritable cache folder is ignored."""
+    if file is None:
+        return
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:

@@ -56,6 +56,8 @@ class VideoFile:
             raise UnreadableExample(f"more than {MAX_LOST:.0%} of the video's frames cannot be decoded") from None
         except (decord.DECORDError, StopIteration):
             raise UnreadableExample("the requested frames cannot be decoded") from None
+        if len(sizes := {frame.shape for frame in found.values()}) > 1:
+            raise UnreadableExample(f"its frames differ in size: {', '.join(map(str, sorted(sizes)))}")
         return np.stack([found[frame] for frame in frames])
 
     def _decode_in_order(self, wanted: set[int]) -> dict[int, np.ndarray]:
@@ -69,8 +71,24 @@ class VideoFile:
         for number in range(max(wanted) + 1):
             frame = self._reader.next()
             if number in wanted:
-                found[number] = frame.asnumpy()
+                found[number] = _pixels(frame.asnumpy())
         return found
+
+
+def _pixels(rows: np.ndarray) -> np.ndarray:
+    """Return a decoded frame as uint8 RGB, (H, W, 3).
+
+    rows: the frame as decord returns it. Its rows are padded to a multiple of 32 pixels. If the padded row is a
+        multiple of the width, e.g. for widths of 8, 16, 24, 48 and 72 px, decord counts the padding as channels:
+        (H, W, C) with 3 W bytes of pixels and (C - 3) W bytes of padding in each row.
+    Raises UnreadableExample for any other layout.
+    """
+    height, width, channels = rows.shape
+    if channels < 3 or rows.dtype != "uint8":
+        raise UnreadableExample(
+            f"the decoder gives {rows.dtype} {rows.shape} for frames of {width} px width; encode it at another size"
+        )
+    return rows if channels == 3 else rows.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3).copy()
 
 
 def require_decoder(extra: str) -> None:

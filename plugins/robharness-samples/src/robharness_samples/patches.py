@@ -75,14 +75,9 @@ def open_patches(root: Path, split: str) -> Patches:
     split: "train" or "test".
     Raises MissingResource if a package or an image is not installed.
     """
-    import numpy as np
-    from PIL import Image
+    from robharness import read_image
 
-    images = {}
-    for name, (package, path) in IMAGES.items():
-        file = _file(package, path)
-        with Image.open(file) as image:
-            images[name] = np.array(image.convert("RGB"))
+    images = {name: read_image(_file(package, path)) for name, (package, path) in IMAGES.items()}
     return Patches(images, split)
 
 

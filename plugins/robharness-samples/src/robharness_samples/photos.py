@@ -28,11 +28,9 @@ class ImageNetPhotos:
         self.labels: Sequence[int] = [_label(file) for file in self._files]
 
     def read(self, index: int) -> np.ndarray:
-        import numpy as np
-        from PIL import Image
+        from robharness import read_image
 
-        with Image.open(self._files[index]) as image:
-            return np.array(image.convert("RGB"))
+        return read_image(self._files[index])
 
 
 def open_photos(root: Path, split: str) -> ImageNetPhotos:
