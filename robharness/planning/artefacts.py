@@ -129,7 +129,7 @@ def listing(store: Path) -> list[dict[str, Any]]:
 def last_metrics(folder: Path) -> dict[str, Any]:
     """Read the last line of `metrics.jsonl` that is whole; empty if there is none."""
     with suppress(OSError):
-        for line in reversed((folder / METRICS).read_text(errors="replace").splitlines()):
+        for line in reversed((folder / METRICS).read_text(encoding="utf-8", errors="replace").splitlines()):
             with suppress(ValueError):
                 found = json.loads(line)
                 return found if isinstance(found, dict) else {}
@@ -139,6 +139,6 @@ def last_metrics(folder: Path) -> dict[str, Any]:
 def read(path: Path) -> dict[str, Any]:
     """Read a file of one JSON object; empty if it cannot be read."""
     with suppress(OSError, ValueError):
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
     return {}
