@@ -107,6 +107,16 @@ def nearest_existing(path: Path) -> Path:
     return next(each for each in (path, *path.parents, *path.absolute().parents) if each.exists())
 
 
+def expanded(path: str | Path) -> Path:
+    """Return the path with `~` as the home directory. Raises UserError if there is no home directory."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{path}: the home directory is unknown, since $HOME is not set. Try: an absolute path"
+        ) from None
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'norm'?` for the nearest known word, or an empty text."""
     from difflib import get_close_matches

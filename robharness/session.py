@@ -16,7 +16,7 @@ from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent
 from robharness.engine.run import run_plan
 from robharness.engine.summary import Summary
-from robharness.errors import UserError
+from robharness.errors import UserError, expanded
 from robharness.findings import Finding
 from robharness.live import live_model
 from robharness.planning import planner
@@ -37,8 +37,8 @@ SuiteSource = str | Path | Mapping[str, Any]
 
 
 def data_root(given: str | Path | None = None) -> Path:
-    """Return the folder of data and weights: as given, or $ROBHARNESS_DATA, or ./data."""
-    return Path(given or os.environ.get("ROBHARNESS_DATA") or "data").expanduser()
+    """Return the absolute path of the folder of data and weights: as given, or $ROBHARNESS_DATA, or ./data."""
+    return expanded(given or os.environ.get("ROBHARNESS_DATA") or "data").absolute()
 
 
 def plan_suite(
@@ -59,10 +59,12 @@ def plan_suite(
     loaded = suites.load(suite, registry, models_follow=bool(models))
     if models:
         loaded = _with_live_models(loaded, models, registry, root)
-    planned = planner.plan(loaded, root, limit, Path(store))
+    planned = planner.plan(loaded, root, limit, Path(store).absolute())
     if models:  # another process could not plan them again
         return planned
-    request = PlanRequest(suite=suite, data_root=root, limit=limit, options=registry.options)
+    request = PlanRequest(
+        suite=suite, data_root=root, limit=limit, options=registry.options, working_directory=loaded.working_directory
+    )
     return dataclasses.replace(planned, request=request)
 
 

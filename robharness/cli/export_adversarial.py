@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from robharness.cli import options
+from robharness.cli.output import echo, echo_json
 
 if TYPE_CHECKING:
     from robharness.session import Session
@@ -29,8 +30,6 @@ def command(session: Session, output: Path, batch_size: int | None, as_json: boo
     Exit codes: 0 all predictions equal the stored ones, 2 usage error, or data or weights are missing, 3 some
     predictions differ.
     """
-    import json
-
     from robharness.errors import ContractViolation, ExitCode, UserError
     from robharness.export.adversarial import export_adversarial
     from robharness.training.train import untrained
@@ -43,15 +42,16 @@ def command(session: Session, output: Path, batch_size: int | None, as_json: boo
             selected, session.store, output, device=session.devices[0], batch_size=batch_size
         ):
             is_same = is_same and not made.differing
+            folder = selected.suite.as_given(made.folder)
             if as_json:
-                facts = {"cell": made.cell.name, "folder": str(made.folder), "n": made.n, "unreadable": made.unreadable}
-                click.echo(json.dumps(facts | {"stored": made.stored, "differing": made.differing}, ensure_ascii=False))
+                facts = {"cell": made.cell.name, "folder": str(folder), "n": made.n, "unreadable": made.unreadable}
+                echo_json(facts | {"stored": made.stored, "differing": made.differing}, indent=None)
             else:
                 compared = (
                     f"{made.differing} of {made.stored} stored predictions differ" if made.stored else "none stored"
                 )
                 broken = f"; {made.unreadable} examples cannot be read" if made.unreadable else ""
-                click.echo(f"{made.folder}: {made.n} images; {compared}{broken}")
+                echo(f"{folder}: {made.n} images; {compared}{broken}")
     except ContractViolation as error:
         raise UserError(f"{error}. Try: robharness run {session.plan.suite.path_for_shell}") from error
     return ExitCode.FINE if is_same else ExitCode.INCOMPLETE

@@ -8,6 +8,7 @@ Files appear whole. Existing files are kept, and no position is in two of them.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ def export_adversarial(
     attacks = [cell for cell in plan.cells if cell.kind == "attack"]
     if not attacks:
         raise UserError(f"these cells include no attack to export. Try: robharness plan {plan.suite.path_for_shell}")
+    folder = plan.suite.working_directory / folder  # a model's `build` may change the working directory
     for model in plan.models:
         cells = [cell for cell in attacks if cell.model is model]
         folders = {cell.key: _opened(folder, cell) for cell in cells}
@@ -101,14 +103,15 @@ def _read(loaded: loading.LoadedModel, span: Span) -> list[tuple[np.ndarray, Bat
 def _opened(folder: Path, cell: Cell) -> Path:
     """Create the cell's folder, with its description. Raises UserError if the folder holds another cell."""
     names = [re.sub(r"[^\w=.,() -]", "_", name) for name in (cell.model.label, cell.short_name)]
-    path = folder.joinpath(*names)
+    path = folder.joinpath(*(os.fsdecode(name.encode()) for name in names))  # names of files are UTF-8 in any locale
     file = path / "cell.json"
     description = {"model": cell.model.label, "data": cell.data.name, "perturbation": cell.short_name, "key": cell.key}
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if file.exists() and json.loads(file.read_text()).get("key") != cell.key:
+        if file.exists() and json.loads(file.read_text(encoding="utf-8")).get("key") != cell.key:
             raise UserError(f"{path} holds another cell of that name. Try another folder: {folder}-2")
-        file.write_text(json.dumps(description | {"identity": cell.identity}, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(description | {"identity": cell.identity}, indent=1, ensure_ascii=False)
+        file.write_text(f"{text}\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}. Try: ls -ld {folder}") from None
     return path

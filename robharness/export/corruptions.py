@@ -120,7 +120,9 @@ def plan_rendering(
         )
     if layout == "imagenet-c":
         _file_names(data, suite, folder)  # raises before any file is written
-    return Rendering(suite=suite, data=data, corruptions=corruptions, layout=layout, folder=folder)
+    return Rendering(
+        suite=suite, data=data, corruptions=corruptions, layout=layout, folder=suite.working_directory / folder
+    )
 
 
 def render(rendering: Rendering, progress: Callable[[int, str], None] = lambda done, name: None) -> Iterator[Rendered]:
@@ -233,7 +235,7 @@ class _Array:
         if self._part.exists() and self._count.exists():
             with _translate_os_errors(self._part):
                 self._array = np.lib.format.open_memmap(self._part, mode="r+")
-                self._done = int(self._count.read_text())
+                self._done = int(self._count.read_text(encoding="utf-8"))
 
     def has(self, perturbation: Perturbation, positions: range) -> bool:
         return self._path.exists() or self._block(perturbation, positions) < self._done

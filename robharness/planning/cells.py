@@ -157,12 +157,14 @@ class PlanRequest:
 
     suite, data_root, limit: as `plan` takes them.
     options: the plugins, as `discover` takes them.
+    working_directory: the folder that relative paths among these arguments are relative to.
     """
 
     suite: str | Path | Mapping[str, Any]
     data_root: Path
     limit: int | None
     options: tuple[str, ...]
+    working_directory: Path
 
 
 @dataclass(frozen=True, kw_only=True)

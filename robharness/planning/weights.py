@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from robharness.errors import MissingResource, UserError
+from robharness.errors import MissingResource, UserError, expanded
 from robharness.plugins.registry import Entry
 from robharness.specs.sources import Download, File, Train
 
@@ -109,7 +109,7 @@ def _locate(declared: File | Download, data_root: Path) -> tuple[Path | None, st
         path = data_root / "weights" / (declared.name or declared.url.rpartition("/")[2])
         return path, shlex.join(["curl", "--create-dirs", "-fL", "-o", str(path), declared.url])
     if declared.package is None:
-        return data_root / Path(declared.path).expanduser(), declared.get
+        return data_root / expanded(declared.path), declared.get
     try:
         found = importlib.util.find_spec(declared.package)
     except (ImportError, ValueError):

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import re
 import sys
 import traceback
@@ -152,7 +153,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
 
     load: imports the plugin and returns it.
     """
-    stage = "import"
+    stage, folder = "import", Path.cwd()
     try:
         plugin = load()
         stage = "registration"
@@ -173,6 +174,8 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
         text = f"{error}" if isinstance(error, _Incompatible | _Misspelt) else f"{type(error).__name__}: {error}"
         registry.problems.append(Problem(origin=source, stage=stage, error=text, details=details))
         return
+    finally:
+        os.chdir(folder)  # the paths of other plugins and of the suite are relative to it
     registry.origins.append(source)
     for kind in (*KINDS, "executors"):
         getattr(registry, kind).update(getattr(staged, kind))

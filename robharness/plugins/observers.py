@@ -38,7 +38,7 @@ def draw_figures(found: Any, registry: Registry, folder: Path) -> tuple[list[Pat
     for origin, hook in registry.figure_hooks:
         try:
             for paths in hook(results=found, folder=folder):
-                written.extend(paths)  # files before an error are kept
+                written.extend(map(Path, paths))  # files before an error are kept
         except Exception as error:  # as above
             message = f"{type(error).__name__}: {error}"
             findings.append(finding("figures-failed", message, subject=f"robharness_figures of {origin}"))

@@ -52,20 +52,24 @@ _NO_RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
 class Store:
     """The folder of results, which is made when the first file is written.
 
-    root: its path.
+    root: its absolute path, since a plugin may change the working directory. Its text is the path as given.
     files: the file system.
     findings: about the store itself: parts that were set aside, no fsync, no locks.
     """
 
     def __init__(self, root: str | Path, files: FileSystem | None = None) -> None:
-        self.root = Path(root)
+        self.root, self._given = Path(root).absolute(), str(root)
         self.files = files or FileSystem()
         self.findings: list[Finding] = []
         self._damaged: set[tuple[str, Part]] = set()  # parts that could not be renamed, e.g. in a read-only folder
         self._provenances: dict[tuple[str, Part], Provenances] = {}  # never stale: a part's name has its checksum
 
     def __str__(self) -> str:
-        return str(self.root)
+        return self._given
+
+    def shown(self, path: Path) -> Path:
+        """Return a path inside of the store, for messages: below the folder as it was given."""
+        return Path(self._given) / path.relative_to(self.root)
 
     @property
     def notes(self) -> list[str]:
@@ -95,7 +99,7 @@ class Store:
         """Read `cell.json`. Returns None if it is missing or damaged. Raises StoreError for a newer schema."""
         path = self.folder(key) / "cell.json"
         try:
-            description = json.loads(path.read_text())
+            description = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
         except OSError as error:
@@ -287,7 +291,7 @@ class Store:
         found = []
         for match in self._files(key, _FAILED):
             with contextlib.suppress(OSError, ValueError, TypeError):
-                found.append(Failure(**json.loads((self.folder(key) / match.group()).read_text())))
+                found.append(Failure(**json.loads((self.folder(key) / match.group()).read_text(encoding="utf-8"))))
         missing = self.missing(key, max((failure.stop for failure in found), default=0))
         return sorted(
             (f for f in found if any(start < f.stop and f.start < stop for start, stop in missing)),
@@ -304,7 +308,7 @@ class Store:
         found = []
         for path in sorted(self.root.glob("runs/*.json")):
             with contextlib.suppress(OSError, ValueError):
-                found.append(json.loads(path.read_text()))
+                found.append(json.loads(path.read_text(encoding="utf-8")))
         return found
 
     # --- files -------------------------------------------------------------------------------------------------

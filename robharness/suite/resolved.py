@@ -154,6 +154,7 @@ class Suite:
     """A suite with all names resolved. Fields without a line here are those of `Header`.
 
     path: absolute path of its file.
+    working_directory: that of the process when it read the file; a plugin may change it later.
     dataset: entry of the data set.
     canvas: side of the canvas in pixels, or None.
     compat: whether images are encoded as the published ones, see `robharness.evaluation.images.encode_jpeg85`.
@@ -164,6 +165,7 @@ class Suite:
     """
 
     path: Path
+    working_directory: Path = field(default_factory=Path.cwd)
     name: str
     title: str
     data: DataRef
@@ -185,10 +187,13 @@ class Suite:
 
     @property
     def path_for_shell(self) -> str:
-        """Path of its file for a command line in the current folder, in quotes if a shell needs them."""
-        folder = Path.cwd()
-        path = self.path.relative_to(folder) if self.path.is_relative_to(folder) else self.path
-        return shlex.quote(str(path))
+        """Path of its file for a command line in the working directory, in quotes if a shell needs them."""
+        return shlex.quote(str(self.as_given(self.path)))
+
+    def as_given(self, path: Path) -> Path:
+        """Return an absolute path for a message: relative to the working directory if the path lies below it."""
+        folder = self.working_directory
+        return path.relative_to(folder) if path.is_relative_to(folder) else path
 
     @property
     def reference(self) -> str | None:
