@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
@@ -61,8 +64,8 @@ class MissingResource(UserError):
     """
 
     def __init__(self, what: str, *, where: str, get: str) -> None:
-        self.what, self.where, self.get = what, where, get
-        super().__init__(f"{what}: not found at {where}. To get it: {get}")
+        self.what, self.where, self.get = what, _relative_paths(where), _relative_paths(get)
+        super().__init__(f"{what}: not found at {self.where}. To get it: {self.get}")
 
 
 class UnreadableExample(Exception):
@@ -102,6 +105,12 @@ class OutOfMemory(Exception):
         super().__init__(f"out of memory with {batch_size} examples per pass")
 
 
+def _relative_paths(text: str) -> str:
+    """Return the text with absolute paths below the working directory as relative ones."""
+    prefix = os.path.join(os.getcwd(), "")
+    return text if prefix == os.sep else re.sub(rf"(?<![^\s'\"=]){re.escape(prefix)}", "", text)
+
+
 def nearest_existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that exists, for a message that shows its rights."""
     return next(each for each in (path, *path.parents, *path.absolute().parents) if each.exists())
@@ -112,9 +121,12 @@ def expanded(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise UserError(
-            f"{path}: the home directory is unknown, since $HOME is not set. Try: an absolute path"
-        ) from None
+        raise UserError(f"{path}: the home directory is unknown. Try: an absolute path") from None
+
+
+def for_shell(text: str | Path) -> str:
+    """Return a path, a name or a glob as one word of a command line, in quotes if a shell needs them."""
+    return shlex.quote(str(text))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

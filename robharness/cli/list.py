@@ -12,7 +12,7 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json, is_encodable
-from robharness.errors import UserError
+from robharness.errors import UserError, for_shell
 
 KINDS = ("plugins", "models", "attacks", "corruptions", "datasets", "metrics")
 ARTEFACTS = "artefacts"
@@ -64,7 +64,9 @@ def _artefacts(store: Path, glob: str, as_json: bool) -> int:
         if any(fnmatch.fnmatchcase(row[key], glob) for key in ("name", "model", "label"))
     ]
     if not rows and glob != "*":
-        raise UserError(f"no {ARTEFACTS} of {store} match '{glob}'. Try: robharness list {ARTEFACTS} --store {store}")
+        raise UserError(
+            f"no {ARTEFACTS} of {store} match '{glob}'. Try: robharness list {ARTEFACTS} --store {for_shell(store)}"
+        )
     if as_json:
         echo_json(rows)
     elif rows:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json
-from robharness.errors import UserError
+from robharness.errors import UserError, for_shell
 
 if TYPE_CHECKING:
     from robharness.plugins import Registry
@@ -96,7 +95,7 @@ def write(path: Path, content: bytes, start: Path) -> None:
     except OSError as error:
         with suppress(OSError):
             unfinished.unlink()
-        folder = shlex.quote(str(path.parent))
+        folder = for_shell(path.parent)
         command = f"ls -ld {folder}" if place.parent.exists() else f"mkdir -p {folder}"
         raise UserError(f"-o {path}: cannot be written: {error.strerror}. Try: {command}") from None
 

@@ -25,7 +25,7 @@ from robharness.engine.provenance import differences, inexact_passes
 from robharness.engine.state import WorkerState
 from robharness.engine.summary import Speed, Summary
 from robharness.engine.units import Unit, UnitPlanner, UnitSize, next_unit
-from robharness.errors import ContractViolation, StoreError, UserError
+from robharness.errors import ContractViolation, StoreError, UserError, for_shell
 from robharness.findings import Finding, finding
 from robharness.planning.cells import BLOCK, Cell, Plan
 from robharness.store.failures import Failure
@@ -241,9 +241,8 @@ class Scheduler:
                 name = self.cells[label][key].name
                 self.losses[key] += 1
                 if self.losses[key] > MAX_LOSSES:
-                    raise StoreError(
-                        f"{self.store} loses parts of '{name}' after they are written. Try: df {self.store}"
-                    )
+                    command = f"df {for_shell(self.store.root)}"
+                    raise StoreError(f"{self.store} loses parts of '{name}' after they are written. Try: {command}")
                 message = f"stored results of '{name}' disappeared, perhaps removed by another run"
                 self.warn(finding("outcomes-disappeared", message, hint="they are computed again"))
             self.missing_spans[key] = self.still_open(key)  # another run may have stored some of them meanwhile

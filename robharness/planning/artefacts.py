@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import UserError
+from robharness.errors import UserError, for_shell
 from robharness.planning.weights import Weights, file_digest
 from robharness.specs.protocols import Dataset
 
@@ -72,7 +72,7 @@ class Artefact:
         if found := damage(self.folder):
             raise UserError(
                 f"the artefact {self.folder} is damaged: {found}. To train it again, remove it and run the suite. "
-                f"Try: rm -r {self.folder}"
+                f"Try: rm -r {for_shell(self.folder)}"
             )
         return Weights(path=self.folder / WEIGHTS, sha256=sha256_of(self.folder))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from robharness.errors import MissingResource, UserError, expanded
+from robharness.errors import MissingResource, UserError, expanded, for_shell
 from robharness.plugins.registry import Entry
 from robharness.specs.sources import Download, File, Train
 
@@ -130,4 +130,4 @@ def file_digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"the weights {path} cannot be read: {error.strerror}. Try: ls -l {path}") from None
+        raise UserError(f"the weights {path} cannot be read: {error.strerror}. Try: ls -l {for_shell(path)}") from None

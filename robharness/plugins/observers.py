@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import UserError, nearest_existing
+from robharness.errors import UserError, for_shell, nearest_existing
 from robharness.findings import Finding, finding
 from robharness.plugins.registry import Registry
 
@@ -30,9 +30,8 @@ def draw_figures(found: Any, registry: Registry, folder: Path) -> tuple[list[Pat
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be created: {error.strerror}. Try: ls -ld {nearest_existing(folder)}"
-        ) from None
+        shown, above = (found.suite.as_given(each) for each in (folder, nearest_existing(folder)))
+        raise UserError(f"{shown}: cannot be created: {error.strerror}. Try: ls -ld {for_shell(above)}") from None
     written: list[Path] = []
     findings = []
     for origin, hook in registry.figure_hooks:

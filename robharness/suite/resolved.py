@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from robharness import specs
+from robharness.errors import for_shell
 from robharness.plugins.registry import Entry
 from robharness.specs.budget import Budget
 from robharness.specs.types import Need, Norm, Params
@@ -188,7 +188,7 @@ class Suite:
     @property
     def path_for_shell(self) -> str:
         """Path of its file for a command line in the working directory, in quotes if a shell needs them."""
-        return shlex.quote(str(self.as_given(self.path)))
+        return for_shell(self.as_given(self.path))
 
     def as_given(self, path: Path) -> Path:
         """Return an absolute path for a message: relative to the working directory if the path lies below it."""

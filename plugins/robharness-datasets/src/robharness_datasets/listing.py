@@ -65,7 +65,12 @@ def _stamp(status: os.stat_result) -> list[int]:
 
 
 def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "robharness" / "listings"
+    """Return the folder of cached listings, or a path that cannot exist if there is no home directory."""
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        caches = Path(os.devnull)
+    return caches / "robharness" / "listings"
 
 
 def _read_cache(file: Path) -> Listings:
