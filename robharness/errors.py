@@ -68,6 +68,17 @@ class MissingResource(UserError):
         super().__init__(f"{what}: not found at {self.where}. To get it: {self.get}")
 
 
+class MissingResources(UserError):
+    """Several missing files of one resource, such as the weights of one model.
+
+    errors: one for each file.
+    """
+
+    def __init__(self, errors: list[MissingResource]) -> None:
+        self.errors = errors
+        super().__init__("\n  ".join(map(str, errors)))
+
+
 class UnreadableExample(Exception):
     """An example with a broken file, e.g. a truncated video. It counts as wrong and is named in reports."""
 

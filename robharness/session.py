@@ -16,7 +16,7 @@ from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent
 from robharness.engine.run import run_plan
 from robharness.engine.summary import Summary
-from robharness.errors import UserError, expanded
+from robharness.errors import MissingResources, UserError, expanded
 from robharness.findings import Finding
 from robharness.live import live_model
 from robharness.planning import planner
@@ -86,11 +86,14 @@ def _with_live_models(
 
 def require(planned: Plan) -> None:
     """Raise a UserError with all resources that are missing, before any computation."""
-    if len(planned.missing) == 1:
-        raise planned.missing[0]
-    if planned.missing:
-        lines = [f"{len(planned.missing)} resources are missing:", *(f"  {missing}" for missing in planned.missing)]
-        raise UserError("\n".join(lines))
+    errors: list[UserError] = []
+    for error in planned.missing:
+        errors += error.errors if isinstance(error, MissingResources) else [error]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        lines = [" ".join(str(error).splitlines()) for error in errors]
+        raise UserError("\n  ".join([f"{len(lines)} resources are missing:", *lines]))
 
 
 @dataclass(kw_only=True)

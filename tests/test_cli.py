@@ -157,10 +157,10 @@ def test_missing_data_is_reported_before_the_run(shell, path, suite, tmp_path):
     for verb in ("plan", "run"):
         found = shell(verb, path, ROBHARNESS_DATA=str(tmp_path / "root"))
         assert found.returncode == 2
-        where = tmp_path / "root" / "pixels"
+        where = "root/pixels"  # below the working directory
         assert found.stderr == f"robharness: the lost pixels: not found at {where}. To get it: make pixels\n"
     elsewhere = shell("plan", path, "--data-root", tmp_path / "mine")
-    assert str(tmp_path / "mine" / "pixels") in elsewhere.stderr
+    assert "not found at mine/pixels." in elsewhere.stderr
     assert not (tmp_path / ".robharness").exists()
 
 

@@ -27,7 +27,7 @@ from robharness.engine.summary import Speed, Summary
 from robharness.engine.units import Unit, UnitPlanner, UnitSize, next_unit
 from robharness.errors import ContractViolation, StoreError, UserError, for_shell
 from robharness.findings import Finding, finding
-from robharness.planning.cells import BLOCK, Cell, Plan
+from robharness.planning.cells import BLOCK, Cell, Plan, fresh_command
 from robharness.store.failures import Failure
 from robharness.store.spans import Span, uncovered
 from robharness.store.store import Store
@@ -357,7 +357,7 @@ class Scheduler:
         if not {*recorded, self.model_states.setdefault(label, state)} <= {state}:
             raise ContractViolation(
                 "it builds another network than the one whose outcomes are stored, from the same weights and options. "
-                f"Try: robharness run {self.plan.suite.path_for_shell} --fresh '{label}', or raise its `revision`",
+                f"Try: {fresh_command(self.plan.suite, label)}, or raise its `revision`",
                 by="model",
             )
         for cell in self.cells[label].values():
@@ -366,7 +366,7 @@ class Scheduler:
     def runtime_changes(self, label: str, provenance: dict[str, Any]) -> Iterator[Finding]:
         """Yield a finding per fact of the provenance that differs from that of the model's stored outcomes."""
         stored = [each for cell in self.cells_of(label) for each in self.store.provenance(cell.key)]
-        hint = f"to compute all of it again: robharness run {self.plan.suite.path_for_shell} --fresh '{label}'"
+        hint = f"to compute all of it again: {fresh_command(self.plan.suite, label)}"
         for before in stored:
             for name, old, new in differences(before, provenance):
                 message = f"{name} was {old} when some of it was computed, now it is {new}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from robharness.errors import UserError
+from robharness.errors import UserError, for_shell
 from robharness.findings import Finding, sentences
 from robharness.planning.artefacts import Artefact
 from robharness.planning.weights import Weights
@@ -243,6 +244,17 @@ class Plan:
         return dataclasses.replace(
             self, cells=cells, pending_cells=pending, unselected_cells=self.unselected_cells + unselected
         )
+
+
+def fresh_command(suite: Suite, name: str) -> str:
+    """Return the command that computes the cells of this name again, such as a model's label."""
+    return f"robharness run {suite.path_for_shell} --fresh {quoted_glob(glob.escape(name))}"
+
+
+def quoted_glob(pattern: str) -> str:
+    """Return a glob as one word of a command line, always in quotes."""
+    word = for_shell(pattern)
+    return f"'{word}'" if word == pattern else word
 
 
 def matches(cell: Cell, pattern: str) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from robharness.errors import MissingResource, UserError, expanded, for_shell
+from robharness.errors import MissingResource, MissingResources, UserError, expanded, for_shell
 from robharness.plugins.registry import Entry
 from robharness.specs.sources import Download, File, Train
 
@@ -63,7 +63,7 @@ def resolve(entry: Entry, override: Override | None, data_root: Path) -> Weights
 
 
 def _each(parts: Mapping[str, T], find: Callable[[str, T], Path]) -> dict[str, Path]:
-    """Return the path of each part. Raises UserError with all files that are missing."""
+    """Return the path of each part. Raises MissingResource or MissingResources for files that are missing."""
     paths, missing = {}, []
     for name, part in parts.items():
         try:
@@ -71,7 +71,7 @@ def _each(parts: Mapping[str, T], find: Callable[[str, T], Path]) -> dict[str, P
         except MissingResource as error:
             missing.append(error)
     if len(missing) > 1:
-        raise UserError("\n  ".join(map(str, missing)))
+        raise MissingResources(missing)
     if missing:
         raise missing[0]
     return paths

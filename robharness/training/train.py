@@ -63,8 +63,11 @@ def untrained(plan: Plan) -> UserError:
     """Return the error for cells that wait for a training, to be raised where nothing is trained."""
     labels = [model.label for model in plan.untrained]
     be = "is" if len(labels) == 1 else "are"
-    text = f"{', '.join(labels)} {be} not trained yet. Try: robharness train {plan.suite.path_for_shell}"
-    return UserError(text)
+    failures = [f"the training of {m.label} failed: {m.artefact.failure}" for m in plan.untrained
+                if m.artefact is not None and m.artefact.failure]  # fmt: skip
+    if failures:
+        return UserError(f"{'; '.join(failures)}. Correct the cause. Try: robharness train {plan.suite.path_for_shell}")
+    return UserError(f"{', '.join(labels)} {be} not trained yet. Try: robharness train {plan.suite.path_for_shell}")
 
 
 def _train(model: PlannedModel, store: Store, listener: TrainingListener, machine: Machine, job: Job) -> TrainingResult:
