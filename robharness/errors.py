@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
@@ -61,8 +64,19 @@ class MissingResource(UserError):
     """
 
     def __init__(self, what: str, *, where: str, get: str) -> None:
-        self.what, self.where, self.get = what, where, get
-        super().__init__(f"{what}: not found at {where}. To get it: {get}")
+        self.what, self.where, self.get = what, _relative_paths(where), _relative_paths(get)
+        super().__init__(f"{what}: not found at {self.where}. To get it: {self.get}")
+
+
+class MissingResources(UserError):
+    """Several missing files of one resource, such as the weights of one model.
+
+    errors: one for each file.
+    """
+
+    def __init__(self, errors: list[MissingResource]) -> None:
+        self.errors = errors
+        super().__init__("\n  ".join(map(str, errors)))
 
 
 class UnreadableExample(Exception):
@@ -108,9 +122,28 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def _relative_paths(text: str) -> str:
+    """Return the text with absolute paths below the working directory as relative ones."""
+    prefix = os.path.join(os.getcwd(), "")
+    return text if prefix == os.sep else re.sub(rf"(?<![^\s'\"=]){re.escape(prefix)}", "", text)
+
+
 def nearest_existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that exists, for a message that shows its rights."""
     return next(each for each in (path, *path.parents, *path.absolute().parents) if each.exists())
+
+
+def expanded(path: str | Path) -> Path:
+    """Return the path with `~` as the home directory. Raises UserError if there is no home directory."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: the home directory is unknown. Try: an absolute path") from None
+
+
+def for_shell(text: str | Path) -> str:
+    """Return a path, a name or a glob as one word of a command line, in quotes if a shell needs them."""
+    return shlex.quote(str(text))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

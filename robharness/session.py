@@ -16,7 +16,7 @@ from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent
 from robharness.engine.run import run_plan
 from robharness.engine.summary import Summary
-from robharness.errors import UserError
+from robharness.errors import MissingResources, UserError, expanded
 from robharness.findings import Finding
 from robharness.live import live_model
 from robharness.planning import planner
@@ -37,8 +37,8 @@ SuiteSource = str | Path | Mapping[str, Any]
 
 
 def data_root(given: str | Path | None = None) -> Path:
-    """Return the folder of data and weights: as given, or $ROBHARNESS_DATA, or ./data."""
-    return Path(given or os.environ.get("ROBHARNESS_DATA") or "data").expanduser()
+    """Return the absolute path of the folder of data and weights: as given, or $ROBHARNESS_DATA, or ./data."""
+    return expanded(given or os.environ.get("ROBHARNESS_DATA") or "data").absolute()
 
 
 def plan_suite(
@@ -59,10 +59,13 @@ def plan_suite(
     loaded = suites.load(suite, registry, models_follow=bool(models))
     if models:
         loaded, findings = _with_live_models(loaded, models, registry, root)
-        planned = planner.plan(loaded, root, limit, Path(store))  # another process could not plan it again
+        # another process could not plan it again
+        planned = planner.plan(loaded, root, limit, Path(store).absolute())
         return dataclasses.replace(planned, findings=(*planned.findings, *findings))
-    planned = planner.plan(loaded, root, limit, Path(store))
-    request = PlanRequest(suite=suite, data_root=root, limit=limit, options=registry.options)
+    planned = planner.plan(loaded, root, limit, Path(store).absolute())
+    request = PlanRequest(
+        suite=suite, data_root=root, limit=limit, options=registry.options, working_directory=loaded.working_directory
+    )
     return dataclasses.replace(planned, request=request)
 
 
@@ -85,11 +88,14 @@ def _with_live_models(
 
 def require(planned: Plan) -> None:
     """Raise a UserError with all resources that are missing, before any computation."""
-    if len(planned.missing) == 1:
-        raise planned.missing[0]
-    if planned.missing:
-        lines = [f"{len(planned.missing)} resources are missing:", *(f"  {missing}" for missing in planned.missing)]
-        raise UserError("\n".join(lines))
+    errors: list[UserError] = []
+    for error in planned.missing:
+        errors += error.errors if isinstance(error, MissingResources) else [error]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        lines = [" ".join(str(error).splitlines()) for error in errors]
+        raise UserError("\n  ".join([f"{len(lines)} resources are missing:", *lines]))
 
 
 @dataclass(kw_only=True)

@@ -276,6 +276,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
     },
     Suite: {
         "path": (Path("other.yaml"), False),
+        "working_directory": (Path("other"), False),
         "name": ("other", False),
         "title": ("other", False),
         "data": (DataRef(name="toy/pixels", split="turned"), True),

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -209,3 +210,77 @@ def _words(stock, ours):
     if isinstance(stock, dict):
         return {key: _words(stock[key], ours[key]) for key in stock}
     return ours if ours is None or str(ours) == stock or float(ours) == float(stock) else stock
+
+
+# --- merge keys -------------------------------------------------------------------------------------------------------
+
+MERGES = [
+    "base: &base {a: 1, b: 2}\nmade: {<<: *base, b: 3, c: 4}\n",
+    "base: &base {a: 1, b: 2}\nmade: {b: 3, <<: *base}\n",
+    "one: &one {a: 1, b: 2}\ntwo: &two {b: 3, c: 4}\nmade: {<<: [*one, *two], d: 5}\n",
+    "one: &one {a: 1}\ntwo: &two {<<: *one, b: 2}\nthree: {<<: *two, a: 9}\n",
+    "one: &one {a: {x: 1, y: 2}}\ntwo: {<<: *one, a: {x: 3}}\n",  # a merge is not deep
+    "list:\n  - &first {model: m, label: A, eps: [1, 2]}\n  - {<<: *first, label: B}\n",
+    "made: {<<: {a: 1, b: 2}, b: 3}\n",
+    "made: {<<: [], a: 1}\n",
+    "same: &same [1, 2]\nmade: {a: *same, b: *same}\n",
+]
+
+
+@pytest.mark.parametrize("text", MERGES)
+def test_merge_keys_are_those_of_pyyaml(text):
+    document = parse(text)
+    assert document.errors == []
+    assert document.data == yaml.safe_load(text)
+
+
+def test_a_quoted_merge_key_is_an_ordinary_key():
+    assert parse("{'<<': {a: 1}}").data == {"<<": {"a": 1}}
+
+
+def test_merged_values_have_the_place_where_they_are_written():
+    document = parse("models:\n  - &first\n    model: a\n    eps: 1\n  - <<: *first\n    label: B\n")
+    path = ("models", 1)
+    assert document.data["models"][1] == {"model": "a", "eps": 1, "label": "B"}
+    assert document.values[(*path, "eps")] == (4, 10)
+    assert document.keys[(*path, "eps")] == (4, 5)
+    assert document.values[(*path, "label")] == (6, 12)
+    assert document.keys[(*path, "label")] == (6, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a: {<<: 1}", (1, 9)),
+        ("a: {<<: text, b: 2}", (1, 9)),
+        ("a:\n  <<: [{b: 1}, 2]\n", (2, 16)),
+        ("x: &x [1]\na: {<<: *x}", (1, 8)),
+        ("a: {<<: null}", (1, 9)),
+    ],
+)
+def test_a_merge_of_no_mapping_is_an_error_with_its_place(text, place):
+    ((line, column, path, sentence),) = parse(text).errors
+    assert (line, column) == place
+    assert path == ("a", "<<")
+    assert sentence == "'<<' merges a mapping, or a list of mappings, such as *base"
+
+
+def test_a_second_merge_key_is_an_error():
+    ((_, _, path, sentence),) = parse("b: &b {x: 1}\na: {<<: *b, <<: *b}").errors
+    assert (path, sentence) == (("a", "<<"), "the key '<<' is there already, in line 2")
+
+
+def test_a_mapping_that_merges_itself_ends():
+    assert parse("a: &a {<<: *a, b: 1}").data == {"a": {"b": 1}}
+
+
+def test_merges_of_merges_take_no_exponential_time():
+    """A mapping in 40 levels of lists of two: 2**40 merges, and one key; values of aliases are counted as ever."""
+    lines = ["l0: &l0 {a: 1}", *(f"l{n}: &l{n} {{<<: [*l{n - 1}, *l{n - 1}]}}" for n in range(1, 41))]
+    document = parse("\n".join(lines))
+    assert document.errors == []
+    assert document.data["l40"] == {"a": 1}
+    lines = ["l0: &l0 {a: 1, b: 2}"]
+    lines += [f"l{n}: &l{n} {{<<: *l0, x: *l{n - 1}, y: *l{n - 1}}}" for n in range(1, 41)]
+    ((_, _, _, sentence),) = parse("\n".join(lines)).errors
+    assert sentence == "nested too deeply, or more than 100000 values"

@@ -15,6 +15,7 @@ import click
 
 from robharness.cli.verbs import VERBS, Verbs
 from robharness.errors import ExitCode, SuiteError, UserError
+from robharness.streams import make_robust, stdout_error
 
 __all__ = ["VERBS", "cli", "main"]
 
@@ -29,8 +30,19 @@ def cli() -> None:
 
 
 def entry_point() -> None:
-    """Run the command line of this process, and exit with the code of `main`."""
+    """Run the command line of this process, and exit with the code of `main`.
+
+    A closed standard output, e.g. after `| head -1`, is no failure: what the reader of the pipe wanted was written.
+    """
+    make_robust()
     code = main(sys.argv[1:])
+    error = stdout_error()
+    if isinstance(error, BrokenPipeError):
+        code = ExitCode.FINE if code in (ExitCode.REGRESSION, ExitCode.INCOMPLETE) else code
+    elif error is not None:
+        what = f"standard output cannot be written: {error.strerror}. What is stored is intact"
+        click.echo(f"robharness: {what}. Try: df -h, then the same command", file=sys.stderr)
+        code = code or ExitCode.USAGE
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is decided; a late Ctrl-C must not change it
     sys.exit(code)
 
@@ -51,20 +63,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--debug" in arguments:
             traceback.print_exc()
         prefix = "" if isinstance(error, SuiteError) else "robharness: "  # places first, as editors like them
-        click.echo(f"{prefix}{error}", err=True)
+        click.echo(f"{prefix}{error}", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         how = "the same command without --fresh" if any("--fresh" in word for word in arguments) else "the same command"
-        click.echo(f"robharness: interrupted; {how} goes on from what is stored", err=True)
+        click.echo(f"robharness: interrupted; {how} goes on from what is stored", file=sys.stderr)
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # e.g. `robharness list models | head -1`
         return ExitCode.FINE
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        report = _write_bug(arguments)
-        click.echo(f"robharness: a bug of ours: {type(error).__name__}: {error}; please report {report}", err=True)
+        try:
+            report = str(_write_bug(arguments))
+        except OSError:  # no folder for temporary files
+            traceback.print_exc()
+            report = "the traceback above"
+        what = f"{type(error).__name__}: {error}"
+        click.echo(f"robharness: a bug of ours: {what}; please report {report}", file=sys.stderr)
         return ExitCode.INTERNAL
 
 
@@ -74,5 +90,6 @@ def _write_bug(arguments: Sequence[str]) -> Path:
     time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     path = Path(gettempdir()) / f"robharness-bug-{time}-{os.getpid()}.txt"
     versions = f"robharness {version('robharness')}\nPython {sys.version}"
-    path.write_text(f"{versions}\n{['robharness', *arguments]}\n\n{traceback.format_exc()}")
+    text = f"{versions}\n{['robharness', *arguments]}\n\n{traceback.format_exc()}"
+    path.write_text(text, encoding="utf-8", errors="replace")
     return path

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from robharness.cli import options
+from robharness.cli.output import echo, echo_json
 
 if TYPE_CHECKING:
     from robharness.session import Session
@@ -29,8 +30,6 @@ def command(session: Session, output: Path, batch_size: int | None, as_json: boo
     Exit codes: 0 all predictions equal the stored ones, 2 usage error, or data or weights are missing, 3 some
     predictions differ.
     """
-    import json
-
     from robharness.errors import ContractViolation, ExitCode, UserError
     from robharness.export.adversarial import export_adversarial
     from robharness.findings import named_examples
@@ -44,14 +43,15 @@ def command(session: Session, output: Path, batch_size: int | None, as_json: boo
             selected, session.store, output, device=session.devices[0], batch_size=batch_size
         ):
             is_same = is_same and not made.differing
+            folder = selected.suite.as_given(made.folder)
             if as_json:
                 facts = {
                     "cell": made.cell.name,
-                    "folder": str(made.folder),
+                    "folder": str(folder),
                     "n": made.n,
                     "unreadable": len(made.unreadable),
                 }
-                click.echo(json.dumps(facts | {"stored": made.stored, "differing": made.differing}, ensure_ascii=False))
+                echo_json(facts | {"stored": made.stored, "differing": made.differing}, indent=None)
             else:
                 compared = (
                     f"{made.differing} of {made.stored} stored predictions differ" if made.stored else "none stored"
@@ -59,7 +59,7 @@ def command(session: Session, output: Path, batch_size: int | None, as_json: boo
                 broken = ""
                 if made.unreadable:
                     broken = f"; {len(made.unreadable)} examples cannot be read: {named_examples(made.unreadable)}"
-                click.echo(f"{made.folder}: {made.n} images; {compared}{broken}")
+                echo(f"{folder}: {made.n} images; {compared}{broken}")
     except ContractViolation as error:
         raise UserError(f"{error}. Try: robharness run {session.plan.suite.path_for_shell}") from error
     return ExitCode.FINE if is_same else ExitCode.INCOMPLETE

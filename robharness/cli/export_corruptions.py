@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from robharness.cli import options
+from robharness.cli.output import echo, echo_json
 
 
 @click.command("export-corruptions")
@@ -39,8 +40,6 @@ def command(
     Exit codes: 0 all images are written, 2 usage error, or data are missing, 3 some examples cannot be read,
     130 stopped by Ctrl-C.
     """
-    import json
-
     from robharness import suite as suites
     from robharness.cli.progress import ProgressDisplay
     from robharness.errors import ContractViolation, ExitCode, UserError
@@ -60,12 +59,12 @@ def command(
             name, existing = made.perturbation.name, made.n - made.made
             if as_json:
                 facts = {"corruption": name, "n": made.n, "made": made.made, "unreadable": len(made.unreadable)}
-                click.echo(json.dumps(facts, ensure_ascii=False))
+                echo_json(facts, indent=None)
             else:
                 broken = ""
                 if made.unreadable:
                     broken = f"; {len(made.unreadable)} examples cannot be read: {named_examples(made.unreadable)}"
-                click.echo(f"{name}: {made.made} images written, {existing} existed already{broken}")
+                echo(f"{name}: {made.made} images written, {existing} existed already{broken}")
     except ContractViolation as error:
         raise UserError(f"{error}. Try: robharness list corruptions") from error
     finally:

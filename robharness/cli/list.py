@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 import click
 
 from robharness.cli import options
-from robharness.errors import UserError
+from robharness.cli.output import echo, echo_json, is_encodable
+from robharness.errors import UserError, for_shell
 
 KINDS = ("plugins", "models", "attacks", "corruptions", "datasets", "metrics")
 ARTEFACTS = "artefacts"
@@ -46,11 +46,11 @@ def command(kind: str, glob: str, plugins: tuple[str, ...], store: Path, as_json
     if not rows and glob != "*":
         raise UserError(f"no {kind} match '{glob}'. Try: robharness list {kind}")
     if as_json:
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        echo_json(rows)
     else:
         _show(rows, kind)
         if kind != "plugins" and registry.problems:
-            click.echo(f"{len(registry.problems)} plugins were left out. Try: robharness list plugins", err=True)
+            echo(f"{len(registry.problems)} plugins were left out. Try: robharness list plugins", err=True)
     return 0
 
 
@@ -64,9 +64,11 @@ def _artefacts(store: Path, glob: str, as_json: bool) -> int:
         if any(fnmatch.fnmatchcase(row[key], glob) for key in ("name", "model", "label"))
     ]
     if not rows and glob != "*":
-        raise UserError(f"no {ARTEFACTS} of {store} match '{glob}'. Try: robharness list {ARTEFACTS} --store {store}")
+        raise UserError(
+            f"no {ARTEFACTS} of {store} match '{glob}'. Try: robharness list {ARTEFACTS} --store {for_shell(store)}"
+        )
     if as_json:
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        echo_json(rows)
     elif rows:
         from rich.filesize import decimal
 
@@ -76,9 +78,7 @@ def _artefacts(store: Path, glob: str, as_json: bool) -> int:
             row |= {"size": decimal(row["size"]), "when": when, "metrics": last}
         _show(rows, ARTEFACTS)
     else:
-        click.echo(
-            f"no {ARTEFACTS} in {store}: no suite has trained a model there. Try: robharness train --help", err=True
-        )
+        echo(f"no {ARTEFACTS} in {store}: no suite has trained a model there. Try: robharness train --help", err=True)
     return 0
 
 
@@ -130,7 +130,7 @@ def _plugins(registry: Any) -> list[dict[str, Any]]:
 
 def _show(rows: list[dict[str, Any]], kind: str) -> None:
     if not rows:
-        click.echo(f"no {kind}: no installed plugin provides any. Try: robharness list plugins")
+        echo(f"no {kind}: no installed plugin provides any. Try: robharness list plugins")
         return
     shown = [name for name in rows[0] if kind == "plugins" or name != "plugin"]
     columns = [name for name in shown if any(row[name] not in ("", None) for row in rows)]
@@ -145,8 +145,9 @@ def _show(rows: list[dict[str, Any]], kind: str) -> None:
 def _print_lines(headings: list[str], cells: list[list[str]]) -> None:
     """Print a line per row, however long, for a pipe or a file. No rich, which takes longer than the list itself."""
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-    for row in (headings, ["─" * width for width in widths], *cells):
-        click.echo("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    line = "─" if is_encodable("─") else "-"
+    for row in (headings, [line * width for width in widths], *cells):
+        echo("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _print_table(headings: list[str], columns: list[str], cells: list[list[str]]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from robharness.cli import options
+from robharness.cli.output import echo
 
 
 @click.command("merge")
@@ -27,15 +28,15 @@ def command(into: Path, sources: tuple[Path, ...], debug: bool) -> int:
     for source in sources:
         merged = merge(Store(into), Store(source))
         trained = f", {merged.artefacts} trained models" if merged.artefacts else ""
-        click.echo(
+        echo(
             f"{source}: {merged.copied} parts of {merged.cells} cells copied{trained}, {merged.present} existed already"
         )
         if merged.differing:
-            click.echo(
+            echo(
                 f"{source}: {merged.differing} of {merged.common} outcomes that both stores have differ; "
                 f"those of {into} are kept"
             )
         for problem in merged.problems:
-            click.echo(f"{source}: not copied: {problem}", err=True)
+            echo(f"{source}: not copied: {problem}", err=True)
         is_whole = is_whole and not merged.problems
     return ExitCode.FINE if is_whole else ExitCode.INCOMPLETE

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from robharness.cli import options
+from robharness.cli.output import echo_json
 
 if TYPE_CHECKING:
     from robharness.planning.cells import Cell, Plan
@@ -27,11 +28,9 @@ def command(session: Session, why: bool, as_json: bool) -> int:
 
     Exit codes: 0 the suite can run, 2 usage error, or data or weights are missing.
     """
-    import json
-
     facts = as_data(session.plan, session.store, why=why)
     if as_json:
-        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        echo_json(facts)
     else:
         _show(facts, session.plan.suite.path_for_shell)
     return 0

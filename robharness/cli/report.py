@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from robharness.cli import options
-from robharness.errors import UserError
+from robharness.cli.output import echo, echo_json
+from robharness.errors import UserError, for_shell
 
 if TYPE_CHECKING:
     from robharness.plugins import Registry
@@ -38,18 +39,20 @@ def command(session: Session, as_json: bool, output: Path | None, figures: Path 
     from robharness.report.renderers import render
 
     renderer = None if output is None else find_renderer(output, session.registry)
+    start = session.plan.suite.working_directory  # which plugins may change
     found = session.results()
-    written, findings = observers.draw_figures(found, session.registry, figures) if figures else ([], [])
+    drawn, findings = observers.draw_figures(found, session.registry, start / figures) if figures else ([], [])
+    written = [session.plan.suite.as_given(path) for path in drawn]
     report = build(found, findings=findings)
     if output is None or renderer is None:
         show(report, as_json=as_json)
     else:
-        write(output, render(report, renderer))
+        write(output, render(report, renderer), start)
         written = [*written, output]
     for path in written:
-        click.echo(f"wrote {path}", err=True)
+        echo(f"wrote {path}", err=True)
     if figures and not written:
-        click.echo("no plugin has figures of these results; figures of features need a metric that needs features. "
+        echo("no plugin has figures of these results; figures of features need a metric that needs features. "
                    "Try: robharness list metrics", err=True)  # fmt: skip
     return ExitCode.FINE if report.complete else ExitCode.INCOMPLETE
 
@@ -78,20 +81,22 @@ def find_renderer(output: Path, registry: Registry) -> Registered:
     return found[0]
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes, start: Path) -> None:
     """Write a file whole: an error leaves an earlier file of this name unchanged.
 
+    start: the folder that a relative path is relative to.
     Raises UserError if it cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    place = start / path
+    unfinished = place.with_name(f".{path.name}.{os.getpid()}")
     try:
         unfinished.write_bytes(content)
-        os.replace(unfinished, path)
+        os.replace(unfinished, place)
     except OSError as error:
         with suppress(OSError):
             unfinished.unlink()
-        folder = path.parent
-        command = f"ls -ld {folder}" if folder.exists() else f"mkdir -p {folder}"
+        folder = for_shell(path.parent)
+        command = f"ls -ld {folder}" if place.parent.exists() else f"mkdir -p {folder}"
         raise UserError(f"-o {path}: cannot be written: {error.strerror}. Try: {command}") from None
 
 
@@ -102,6 +107,6 @@ def show(report: Report, *, as_json: bool) -> None:
     from robharness.report.renderers import json, terminal
 
     if as_json:
-        click.echo(json.render(report), nl=False)
+        echo_json(json.render(report))
     else:
         terminal.show(report, Console(file=sys.stdout))

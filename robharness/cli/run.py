@@ -52,12 +52,13 @@ def command(
     from robharness.cli.report import show
     from robharness.engine.executors.registered import find_executor
     from robharness.errors import ExitCode, Interrupted, UserError
+    from robharness.planning.cells import quoted_glob
     from robharness.report import build
 
     if fresh and session.shard:
         raise UserError(
             "--fresh forgets whole cells, those of other shards included. Forget them before the shards start. "
-            f"Try: robharness run {session.plan.suite.path_for_shell} --fresh '{fresh}' --limit 1"
+            f"Try: robharness run {session.plan.suite.path_for_shell} --fresh {quoted_glob(fresh)} --limit 1"
         )
     _ = session.devices  # checks the names before --fresh removes stored outcomes
     if executor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from robharness.cli import options
+from robharness.cli.output import echo_json
 
 
 @click.command("schema")
@@ -15,10 +16,8 @@ def command(plugins: tuple[str, ...], debug: bool) -> int:
 
     Editors check and complete suites with it: robharness schema > suite.schema.json
     """
-    import json
-
     from robharness.plugins.discovery import discover
     from robharness.suite.schema import json_schema
 
-    click.echo(json.dumps(json_schema(discover(plugins)), indent=2))
+    echo_json(json_schema(discover(plugins)), indent=2)
     return 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from robharness.cli import options
+from robharness.cli.output import echo, echo_json
 
 if TYPE_CHECKING:
     from robharness.session import Session
@@ -33,8 +35,6 @@ def command(session: Session, as_json: bool) -> int:
     Exit codes: 0 all weights are in the store, 2 usage error, or data or weights are missing, 3 a training failed,
     130 stopped by Ctrl-C.
     """
-    import json
-
     from robharness.cli.run import same_command
     from robharness.engine.environment import Job
     from robharness.errors import ExitCode, Interrupted
@@ -46,9 +46,9 @@ def command(session: Session, as_json: bool) -> int:
     if Job.here().is_first:
         rows = [_facts(each) for each in made]
         if as_json:
-            click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+            echo_json(rows)
         else:
-            _show(rows, session.plan.suite.path_for_shell)
+            _show(rows, session)
     return ExitCode.INCOMPLETE if any(each.error for each in made) else ExitCode.FINE
 
 
@@ -63,12 +63,13 @@ def _facts(trained: Any) -> dict[str, Any]:
     }
 
 
-def _show(rows: list[dict[str, Any]], suite: str) -> None:
+def _show(rows: list[dict[str, Any]], session: Session) -> None:
     for row in rows:
         if row["error"]:
-            click.echo(f"{row['label']}: failed: {row['error']}")
+            echo(f"{row['label']}: failed: {row['error']}")
             continue
         seconds = "found" if row["seconds"] is None else f"{row['seconds']:.1f} s"
-        click.echo(f"{row['label']}: {row['hash']} {row['folder']} sha256 {row['sha256'][:12]} {seconds}")
+        folder = session.store.shown(Path(row["folder"]))
+        echo(f"{row['label']}: {row['hash']} {folder} sha256 {row['sha256'][:12]} {seconds}")
     if not rows:
-        click.echo(f"{suite} has no model that is trained; all weights are files", err=True)
+        echo(f"{session.plan.suite.path_for_shell} has no model that is trained; all weights are files", err=True)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from robharness.cli import options
+from robharness.cli.output import echo, echo_json
 
 
 @click.command("verify")
@@ -45,8 +46,6 @@ def command(
     Exit codes: 0 the accuracy is compatible with the published one, 1 the accuracy is significantly below the published
     one, 2 usage error, or data or weights are missing.
     """
-    import json
-
     from robharness.engine import environment
     from robharness.errors import ExitCode
     from robharness.plugins import discover
@@ -64,7 +63,7 @@ def command(
         device=environment.check_devices(device)[0],
     )
     if as_json:
-        click.echo(json.dumps(as_data(found), indent=1, ensure_ascii=False))
+        echo_json(as_data(found))
     else:
         _show(found)
     return ExitCode.FINE if found.is_as_expected else ExitCode.REGRESSION
@@ -130,24 +129,22 @@ def _show(found: Any) -> None:
         table.add_row(configuration.name, accuracy, f"{configuration.log_probability.mean():.3f}", gain)
     console.print(table)
     if found.unreadable:
-        click.echo(
-            f"{len(found.unreadable)} examples cannot be read and are left out: {named_examples(found.unreadable)}"
-        )
+        echo(f"{len(found.unreadable)} examples cannot be read and are left out: {named_examples(found.unreadable)}")
     if found.expected is None:
-        click.echo("No accuracy is published for this model.")
+        echo("No accuracy is published for this model.")
     elif found.own_weights:
-        click.echo(f"Published for the declared weights: {100 * found.expected:.1f} %.")
+        echo(f"Published for the declared weights: {100 * found.expected:.1f} %.")
     elif found.is_as_expected:
-        click.echo(f"Published: {100 * found.expected:.1f} %, which is compatible with these examples.")
+        echo(f"Published: {100 * found.expected:.1f} %, which is compatible with these examples.")
     else:
-        click.echo(
+        echo(
             f"Published: {100 * found.expected:.1f} %, significantly more than on these examples. "
             "Check the weights file."
         )
     for configuration in found.better:
         gain, error = configuration.gain(found.declared)
         keys = ", ".join(f"{key}: {value}" for key, value in configuration.keys.items())
-        click.echo(
+        echo(
             f"warning: '{configuration.name}' gives the true class a higher log-probability, "
             f"by {gain:.3f} ± {error:.3f}. "
             f"If the model was trained this way, write beside `model:`  {keys}"

@@ -45,7 +45,9 @@ def check_devices(wanted: str) -> list[str]:
         started several processes on a machine.
     Raises UserError for a device that torch does not have.
     """
-    devices = [device.strip() for device in wanted.split(",") if device.strip()] or ["cpu"]
+    devices = [device.strip() for device in wanted.split(",") if device.strip()]
+    if not devices:
+        raise UserError("no device is named. Try: cpu")
     if all(device == "cpu" for device in devices):  # without torch, which this process may not need
         return devices
     from robharness.evaluation.devices import checked_device

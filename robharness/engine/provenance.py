@@ -8,7 +8,7 @@ from typing import Any
 
 from robharness.findings import Finding, finding
 from robharness.planning.artefacts import PROVENANCE, read
-from robharness.planning.cells import Cell, Plan
+from robharness.planning.cells import Cell, Plan, quoted_glob
 from robharness.plugins.provenance import code_digest
 from robharness.store.store import Store
 
@@ -45,7 +45,7 @@ def outdated_outcomes(stored: Iterable[tuple[Cell, Sequence[Mapping[str, Any]]]]
             f"its {changed} was {before} when {_some(names)} computed, now it is {now}",
             subject=plugin,
             hint=f"to compute again: robharness run {suite_path} "
-            f"--fresh '{_glob(roles[plugin, what, before, now], names)}'",
+            f"--fresh {quoted_glob(_glob(roles[plugin, what, before, now], names))}",
         )
 
 

@@ -25,9 +25,9 @@ from robharness.engine.provenance import differences, pass_findings
 from robharness.engine.state import WorkerState
 from robharness.engine.summary import Speed, Summary
 from robharness.engine.units import Unit, UnitPlanner, UnitSize, next_unit
-from robharness.errors import ContractViolation, StoreError, UserError
+from robharness.errors import ContractViolation, StoreError, UserError, for_shell
 from robharness.findings import Finding, finding
-from robharness.planning.cells import BLOCK, Cell, Plan
+from robharness.planning.cells import BLOCK, Cell, Plan, fresh_command
 from robharness.store.failures import Failure
 from robharness.store.spans import Span, uncovered
 from robharness.store.store import Store
@@ -241,9 +241,8 @@ class Scheduler:
                 name = self.cells[label][key].name
                 self.losses[key] += 1
                 if self.losses[key] > MAX_LOSSES:
-                    raise StoreError(
-                        f"{self.store} loses parts of '{name}' after they are written. Try: df {self.store}"
-                    )
+                    command = f"df {for_shell(self.store.root)}"
+                    raise StoreError(f"{self.store} loses parts of '{name}' after they are written. Try: {command}")
                 message = f"stored results of '{name}' disappeared, perhaps removed by another run"
                 self.warn(finding("outcomes-disappeared", message, hint="they are computed again"))
             self.missing_spans[key] = self.still_open(key)  # another run may have stored some of them meanwhile
@@ -358,7 +357,7 @@ class Scheduler:
         if not {*recorded, self.model_states.setdefault(label, state)} <= {state}:
             raise ContractViolation(
                 "it builds another network than the one whose outcomes are stored, from the same weights and options. "
-                f"Try: robharness run {self.plan.suite.path_for_shell} --fresh '{label}', or raise its `revision`",
+                f"Try: {fresh_command(self.plan.suite, label)}, or raise its `revision`",
                 by="model",
             )
         for cell in self.cells[label].values():
@@ -367,7 +366,7 @@ class Scheduler:
     def runtime_changes(self, label: str, provenance: dict[str, Any]) -> Iterator[Finding]:
         """Yield a finding per fact of the provenance that differs from that of the model's stored outcomes."""
         stored = [each for cell in self.cells_of(label) for each in self.store.provenance(cell.key)]
-        hint = f"to compute all of it again: robharness run {self.plan.suite.path_for_shell} --fresh '{label}'"
+        hint = f"to compute all of it again: {fresh_command(self.plan.suite, label)}"
         for before in stored:
             for name, old, new in differences(before, provenance):
                 message = f"{name} was {old} when some of it was computed, now it is {new}"

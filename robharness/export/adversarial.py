@@ -8,6 +8,7 @@ Files appear whole. Existing files are kept, and no position is in two of them.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robharness.errors import ContractViolation, OutOfMemory, UserError
+from robharness.errors import ContractViolation, OutOfMemory, UserError, for_shell
 from robharness.evaluation import loading, outcomes
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.modes import neutral_modes
@@ -24,6 +25,7 @@ from robharness.planning.cells import Cell, Plan
 from robharness.store.files import FileSystem
 from robharness.store.spans import Span, uncovered
 from robharness.store.store import Store
+from robharness.suite import Suite
 
 PASSES = 4
 """Number of passes per file."""
@@ -66,9 +68,10 @@ def _exported(plan: Plan, store: Store, folder: Path, device: str, batch_size: i
     attacks = [cell for cell in plan.cells if cell.kind == "attack"]
     if not attacks:
         raise UserError(f"these cells include no attack to export. Try: robharness plan {plan.suite.path_for_shell}")
+    folder = plan.suite.working_directory / folder  # a model's `build` may change the working directory
     for model in plan.models:
         cells = [cell for cell in attacks if cell.model is model]
-        folders = {cell.key: _opened(folder, cell) for cell in cells}
+        folders = {cell.key: _opened(folder, cell, plan.suite) for cell in cells}
         if not cells:
             continue
         try:
@@ -77,7 +80,7 @@ def _exported(plan: Plan, store: Store, folder: Path, device: str, batch_size: i
             fewer = max(1, error.batch_size // 2)
             raise UserError(
                 f"memory is too small for passes of {error.batch_size} examples. Try: robharness export-adversarial "
-                f"{plan.suite.path_for_shell} -o {folder} --batch-size {fewer}"
+                f"{plan.suite.path_for_shell} -o {for_shell(plan.suite.as_given(folder))} --batch-size {fewer}"
             ) from error
         start, stop = plan.span
         step = PASSES * loaded.classifier.batch_size
@@ -104,19 +107,23 @@ def _read(loaded: loading.LoadedModel, span: Span) -> list[tuple[np.ndarray, Bat
         raise ContractViolation(f"{type(error).__name__}: {error}", by="data") from error
 
 
-def _opened(folder: Path, cell: Cell) -> Path:
+def _opened(folder: Path, cell: Cell, suite: Suite) -> Path:
     """Create the cell's folder, with its description. Raises UserError if the folder holds another cell."""
     names = [re.sub(r"[^\w=.,() -]", "_", name) for name in (cell.model.label, cell.short_name)]
-    path = folder.joinpath(*names)
+    path = folder.joinpath(*(os.fsdecode(name.encode()) for name in names))  # names of files are UTF-8 in any locale
     file = path / "cell.json"
     description = {"model": cell.model.label, "data": cell.data.name, "perturbation": cell.short_name, "key": cell.key}
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if file.exists() and json.loads(file.read_text()).get("key") != cell.key:
-            raise UserError(f"{path} holds another cell of that name. Try another folder: {folder}-2")
-        file.write_text(json.dumps(description | {"identity": cell.identity}, indent=1, ensure_ascii=False) + "\n")
+        if file.exists() and json.loads(file.read_text(encoding="utf-8")).get("key") != cell.key:
+            raise UserError(
+                f"{suite.as_given(path)} holds another cell of that name. "
+                f"Try another folder: {for_shell(f'{suite.as_given(folder)}-2')}"
+            )
+        text = json.dumps(description | {"identity": cell.identity}, indent=1, ensure_ascii=False)
+        file.write_text(f"{text}\n", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}. Try: ls -ld {folder}") from None
+        raise UserError(f"{path}: {error.strerror}. Try: ls -ld {for_shell(folder)}") from None
     return path
 
 
@@ -140,7 +147,7 @@ def _write(path: Path, parts: list[BatchOutcome]) -> None:
         with FileSystem().replacing(path, durable=False) as file:
             np.savez(file, images=images, labels=labels, predictions=predictions, examples=np.array(ids))
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}. Try: df {path.parent}") from None
+        raise UserError(f"{path}: {error.strerror}. Try: df {for_shell(path.parent)}") from None
 
 
 def _network_inputs(part: BatchOutcome) -> np.ndarray:

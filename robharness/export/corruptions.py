@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from robharness.errors import ContractViolation, UserError
+from robharness.errors import ContractViolation, UserError, for_shell
 from robharness.evaluation import images as encoding
 from robharness.evaluation import perturb
 from robharness.evaluation.reader import Reader
@@ -120,7 +119,9 @@ def plan_rendering(
         )
     if layout == "imagenet-c":
         _file_names(data, suite, folder)  # raises before any file is written
-    return Rendering(suite=suite, data=data, corruptions=corruptions, layout=layout, folder=folder)
+    return Rendering(
+        suite=suite, data=data, corruptions=corruptions, layout=layout, folder=suite.working_directory / folder
+    )
 
 
 def render(rendering: Rendering, progress: Callable[[int, str], None] = lambda done, name: None) -> Iterator[Rendered]:
@@ -234,7 +235,7 @@ class _Array:
         if self._part.exists() and self._count.exists():
             with _translate_os_errors(self._part):
                 self._array = np.lib.format.open_memmap(self._part, mode="r+")
-                self._done = int(self._count.read_text())
+                self._done = int(self._count.read_text(encoding="utf-8"))
 
     def has(self, perturbation: Perturbation, positions: range) -> bool:
         return self._path.exists() or self._block(perturbation, positions) < self._done
@@ -276,7 +277,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 
 
 def _command(suite: Suite, folder: Path, layout: Layout) -> str:
-    return f"robharness export-corruptions {suite.path_for_shell} -o {shlex.quote(str(folder))} --layout {layout}"
+    return f"robharness export-corruptions {suite.path_for_shell} -o {for_shell(folder)} --layout {layout}"
 
 
 def _file_names(data: PlannedData, suite: Suite, folder: Path) -> list[str]:
@@ -320,21 +321,18 @@ def _describe(rendering: Rendering) -> None:
     }
     existing: dict[str, Any] = {}
     if path.exists():
+        folder = suite.as_given(rendering.folder)
+        another = f"Try another folder: {for_shell(f'{folder}-2')}"
         with _translate_os_errors(path):
             try:
                 known = json.loads(path.read_text(encoding="utf-8"))
                 existing = dict(known["corruptions"])
                 differ = [key for key, value in description.items() if known[key] != value]
             except (ValueError, KeyError, TypeError):
-                raise UserError(
-                    f"{path} is no manifest of robharness. Try another folder: {rendering.folder}-2"
-                ) from None
+                raise UserError(f"{suite.as_given(path)} is no manifest of robharness. {another}") from None
         differ = differ or [name for name in requested if existing.get(name, requested[name]) != requested[name]]
         if differ:
-            raise UserError(
-                f"{rendering.folder} holds images with another {', '.join(differ)}. "
-                f"Try another folder: {rendering.folder}-2"
-            )
+            raise UserError(f"{folder} holds images with another {', '.join(differ)}. {another}")
     made_by = {name: version(name) for name in ("robharness", "numpy", "pillow")}
     written = {
         "suite": suite.name,
@@ -361,4 +359,4 @@ def _translate_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}. Try: df {path.parent}") from None
+        raise UserError(f"{path}: {error.strerror or error}. Try: df {for_shell(path.parent)}") from None

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import UserError
+from robharness.errors import UserError, for_shell
 from robharness.planning.weights import Weights, file_digest
 from robharness.specs.protocols import Dataset
 
@@ -74,7 +74,7 @@ class Artefact:
         if found := damage(self.folder):
             raise UserError(
                 f"the artefact {self.folder} is damaged: {found}. To train it again, remove it and run the suite. "
-                f"Try: rm -r {self.folder}"
+                f"Try: rm -r {for_shell(self.folder)}"
             )
         return Weights(path=self.folder / WEIGHTS, sha256=sha256_of(self.folder))
 
@@ -131,7 +131,7 @@ def listing(store: Path) -> list[dict[str, Any]]:
 def last_metrics(folder: Path) -> dict[str, Any]:
     """Read the last line of `metrics.jsonl` that is whole; empty if there is none."""
     with suppress(OSError):
-        for line in reversed((folder / METRICS).read_text(errors="replace").splitlines()):
+        for line in reversed((folder / METRICS).read_text(encoding="utf-8", errors="replace").splitlines()):
             with suppress(ValueError):
                 found = json.loads(line)
                 return found if isinstance(found, dict) else {}
@@ -141,6 +141,6 @@ def last_metrics(folder: Path) -> dict[str, Any]:
 def read(path: Path) -> dict[str, Any]:
     """Read a file of one JSON object; empty if it cannot be read."""
     with suppress(OSError, ValueError):
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
     return {}

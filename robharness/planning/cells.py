@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from robharness.errors import UserError
+from robharness.errors import UserError, for_shell
 from robharness.findings import Finding, sentences
 from robharness.planning.artefacts import Artefact
 from robharness.planning.pixels import Canvas, ImageSizes, image_sizes, pixel_path
@@ -165,12 +166,14 @@ class PlanRequest:
 
     suite, data_root, limit: as `plan` takes them.
     options: the plugins, as `discover` takes them.
+    working_directory: the folder that relative paths among these arguments are relative to.
     """
 
     suite: str | Path | Mapping[str, Any]
     data_root: Path
     limit: int | None
     options: tuple[str, ...]
+    working_directory: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +260,17 @@ class Plan:
         return dataclasses.replace(
             self, cells=cells, pending_cells=pending, unselected_cells=self.unselected_cells + unselected
         )
+
+
+def fresh_command(suite: Suite, name: str) -> str:
+    """Return the command that computes the cells of this name again, such as a model's label."""
+    return f"robharness run {suite.path_for_shell} --fresh {quoted_glob(glob.escape(name))}"
+
+
+def quoted_glob(pattern: str) -> str:
+    """Return a glob as one word of a command line, always in quotes."""
+    word = for_shell(pattern)
+    return f"'{word}'" if word == pattern else word
 
 
 def matches(cell: Cell, pattern: str) -> bool:

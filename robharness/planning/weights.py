@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from robharness.errors import MissingResource, UserError
+from robharness.errors import MissingResource, MissingResources, UserError, expanded, for_shell
 from robharness.plugins.registry import Entry
 from robharness.specs.sources import Download, File, Train
 
@@ -63,7 +63,7 @@ def resolve(entry: Entry, override: Override | None, data_root: Path) -> Weights
 
 
 def _each(parts: Mapping[str, T], find: Callable[[str, T], Path]) -> dict[str, Path]:
-    """Return the path of each part. Raises UserError with all files that are missing."""
+    """Return the path of each part. Raises MissingResource or MissingResources for files that are missing."""
     paths, missing = {}, []
     for name, part in parts.items():
         try:
@@ -71,7 +71,7 @@ def _each(parts: Mapping[str, T], find: Callable[[str, T], Path]) -> dict[str, P
         except MissingResource as error:
             missing.append(error)
     if len(missing) > 1:
-        raise UserError("\n  ".join(map(str, missing)))
+        raise MissingResources(missing)
     if missing:
         raise missing[0]
     return paths
@@ -110,10 +110,7 @@ def locate(declared: File | Download, data_root: Path) -> tuple[Path | None, str
         path = data_root / "weights" / (declared.name or declared.url.rpartition("/")[2])
         return path, shlex.join(["curl", "--create-dirs", "-fL", "-o", str(path), declared.url])
     if declared.package is None:
-        try:
-            return data_root / Path(declared.path).expanduser(), declared.get
-        except RuntimeError:  # no home folder, or no user of that name
-            return None, declared.get
+        return data_root / expanded(declared.path), declared.get
     try:
         found = importlib.util.find_spec(declared.package)
     except (ImportError, ValueError):
@@ -124,8 +121,6 @@ def locate(declared: File | Download, data_root: Path) -> tuple[Path | None, str
 
 def where(declared: File | Download | Path, path: Path | None) -> str:
     """Describe the place where a file is expected."""
-    if path is None and isinstance(declared, File) and declared.package is None:
-        return f"'{declared.path}', whose home folder is not known"
     if path is None and isinstance(declared, File):
         return f"the Python package '{declared.package}', which is not installed"
     return str(path)
@@ -137,4 +132,4 @@ def file_digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"the weights {path} cannot be read: {error.strerror}. Try: ls -l {path}") from None
+        raise UserError(f"the weights {path} cannot be read: {error.strerror}. Try: ls -l {for_shell(path)}") from None

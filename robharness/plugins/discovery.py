@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
+import os
 import re
 import traceback
 from collections import defaultdict
@@ -128,7 +129,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
 
     load: imports the plugin and returns it.
     """
-    stage = "import"
+    stage, folder = "import", Path.cwd()
     try:
         plugin = load()
         stage = "registration"
@@ -149,6 +150,8 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
         text = f"{error}" if isinstance(error, _Incompatible | _Misspelt) else f"{type(error).__name__}: {error}"
         registry.problems.append(Problem(origin=source, stage=stage, error=text, details=details))
         return
+    finally:
+        os.chdir(folder)  # the paths of other plugins and of the suite are relative to it
     registry.origins.append(source)
     for kind in (*KINDS, "executors"):
         getattr(registry, kind).update(getattr(staged, kind))

@@ -207,7 +207,7 @@ def robharness_figures(results: Any, folder: Path) -> Iterable[Path]:  # type: i
             for row, label in enumerate(results.labels)
         ]
         path = folder / "accuracy.svg"
-        path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg">{"".join(bars)}</svg>')
+        path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg">{"".join(bars)}</svg>', encoding="utf-8")
         yield path
     ```
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import UserError, nearest_existing
+from robharness.errors import UserError, for_shell, nearest_existing
 from robharness.findings import Finding, finding
 from robharness.plugins.registry import Registry
 
@@ -30,15 +30,14 @@ def draw_figures(found: Any, registry: Registry, folder: Path) -> tuple[list[Pat
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be created: {error.strerror}. Try: ls -ld {nearest_existing(folder)}"
-        ) from None
+        shown, above = (found.suite.as_given(each) for each in (folder, nearest_existing(folder)))
+        raise UserError(f"{shown}: cannot be created: {error.strerror}. Try: ls -ld {for_shell(above)}") from None
     written: list[Path] = []
     findings = []
     for origin, hook in registry.figure_hooks:
         try:
             for paths in hook(results=found, folder=folder):
-                written.extend(paths)  # files before an error are kept
+                written.extend(map(Path, paths))  # files before an error are kept
         except Exception as error:  # as above
             message = f"{type(error).__name__}: {error}"
             findings.append(finding("figures-failed", message, subject=f"robharness_figures of {origin}"))

@@ -10,6 +10,7 @@ import numpy as np
 from robharness import statistics
 from robharness.engine.provenance import BOUNDARY_TOLERANCE, outdated_outcomes, outdated_trainings, pass_findings
 from robharness.findings import Finding, finding, named_examples
+from robharness.planning.cells import fresh_command
 from robharness.report.records import CellNumbers, CorruptionErrors, SlopeNumbers
 from robharness.specs.records import MetricResult
 from robharness.store.results import CellResult, Results
@@ -91,7 +92,7 @@ def provenance_findings(results: Results) -> Iterator[Finding]:
                 "several-networks",
                 f"its outcomes come from {len(networks)} different networks under one name",
                 subject=label,
-                hint=f"to compute them again: robharness run {results.plan.suite.path_for_shell} --fresh '{label}'",
+                hint=f"to compute them again: {fresh_command(results.plan.suite, label)}",
             )
 
 

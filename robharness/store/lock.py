@@ -43,7 +43,7 @@ class LockFile:
         """
         is_waiting = False
         while True:
-            file = path.open("a+")
+            file = path.open("a+", encoding="utf-8")
             try:
                 is_locked = files.lock(file.fileno())
             except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robharness.errors import StoreError
+from robharness.errors import StoreError, for_shell
 from robharness.planning import artefacts
 from robharness.planning.identity import key_of
 from robharness.store.artefacts import ArtefactStore
@@ -49,7 +49,7 @@ def merge(into: Store, source: Store) -> Merged:
     """
     trained = ArtefactStore(source)
     if not any(folder.is_dir() for folder in (source.root / "cells", trained.root)):
-        raise StoreError(f"{source} is no store: it has no folder 'cells'. Try: ls {source}")
+        raise StoreError(f"{source} is no store: it has no folder 'cells'. Try: ls {for_shell(str(source))}")
     merged = Merged()
     for folder in trained.folders():
         try:
@@ -61,7 +61,7 @@ def merge(into: Store, source: Store) -> Merged:
             cell = source.retry_reads(key, lambda key=key: _merge_cell(into, source, key))  # type: ignore[misc]
             merged.add(cell)
         except _Refused as error:
-            merged.problems.append(f"{source.folder(key)}: {error}")
+            merged.problems.append(f"{source.shown(source.folder(key))}: {error}")
     merged.problems += [*source.notes, *into.notes]
     for path in sorted(source.root.glob("runs/*.json")):
         into.copy_file(path, into.root / "runs" / path.name)
@@ -75,7 +75,7 @@ class _Refused(Exception):
 def _merge_artefact(into: ArtefactStore, folder: Path) -> bool:
     """Copy an intact artefact unless `into` has it. Return whether it was copied."""
     place = into.root / folder.name
-    leave_out = f"To leave the artefact out: rm -r {folder}"
+    leave_out = f"To leave the artefact out: rm -r {for_shell(folder)}"
     if damage := artefacts.damage(folder):
         raise _Refused(f"{damage}. {leave_out}")
     if key_of(artefacts.read(folder / artefacts.TRAINING_SPEC)) != folder.name:
@@ -92,16 +92,17 @@ def _merge_artefact(into: ArtefactStore, folder: Path) -> bool:
 
 def _merge_cell(into: Store, source: Store, key: str) -> Merged:
     theirs, ours = source.description(key), into.description(key)
+    leave_out = f"To leave the cell out: rm -r {for_shell(source.shown(source.folder(key)))}"
     if theirs is None:
         raise _Refused("cell.json cannot be read. To write it again, run its suite on that store")
     if key_of(theirs["identity"]) != key or (ours is not None and ours["identity"] != theirs["identity"]):
-        raise _Refused(f"cell.json does not belong to its key. To leave the cell out: rm -r {source.folder(key)}")
+        raise _Refused(f"cell.json does not belong to its key. {leave_out}")
     their_rows, our_rows = source.read(key, _END), into.read(key, _END)
     networks = {provenance.get("model_state") for rows in (their_rows, our_rows) for provenance in rows.provenance}
     if len(networks) > 1:
         raise _Refused(
             f"its model is another network than the one in {into}, built from the same weights and options; "
-            f"compute it again in one of the stores. To leave the cell out: rm -r {source.folder(key)}"
+            f"compute it again in one of the stores. {leave_out}"
         )
     common, differing = _compare(our_rows, their_rows)
     into.copy_file(source.folder(key) / "cell.json", into.folder(key) / "cell.json")

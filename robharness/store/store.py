@@ -26,7 +26,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from robharness.errors import StoreError, nearest_existing
+from robharness.errors import StoreError, for_shell, nearest_existing
 from robharness.findings import Finding, finding
 from robharness.planning.cells import Cell
 from robharness.store.failures import Failure
@@ -52,20 +52,24 @@ _NO_RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
 class Store:
     """The folder of results, which is made when the first file is written.
 
-    root: its path.
+    root: its absolute path, since a plugin may change the working directory. Its text is the path as given.
     files: the file system.
     findings: about the store itself: parts that were set aside, no fsync, no locks.
     """
 
     def __init__(self, root: str | Path, files: FileSystem | None = None) -> None:
-        self.root = Path(root)
+        self.root, self._given = Path(root).absolute(), str(root)
         self.files = files or FileSystem()
         self.findings: list[Finding] = []
         self._damaged: set[tuple[str, Part]] = set()  # parts that could not be renamed, e.g. in a read-only folder
         self._provenances: dict[tuple[str, Part], Provenances] = {}  # never stale: a part's name has its checksum
 
     def __str__(self) -> str:
-        return str(self.root)
+        return self._given
+
+    def shown(self, path: Path) -> Path:
+        """Return a path for messages: below the folder as it was given, if the path lies in the store."""
+        return Path(self._given) / path.relative_to(self.root) if path.is_relative_to(self.root) else path
 
     @property
     def notes(self) -> list[str]:
@@ -95,11 +99,11 @@ class Store:
         """Read `cell.json`. Returns None if it is missing or damaged. Raises StoreError for a newer schema."""
         path = self.folder(key) / "cell.json"
         try:
-            description = json.loads(path.read_text())
+            description = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
         except OSError as error:
-            raise _unreadable(path, error) from None
+            raise _unreadable(self.shown(path), error) from None
         if not isinstance(description, dict) or not isinstance(description.get("schema"), int):
             return None
         if description["schema"] > SCHEMA:
@@ -242,7 +246,7 @@ class Store:
             if error.errno == errno.EIO:  # the disk is failing
                 self._set_aside(key, part, error.strerror or str(error))
                 raise DamagedPart(str(error)) from None
-            raise _unreadable(path, error) from None
+            raise _unreadable(self.shown(path), error) from None
 
     def _set_aside(self, key: str, part: Part, reason: str) -> None:
         path = self.folder(key) / part.name
@@ -250,7 +254,8 @@ class Store:
             self.files.rename(path, path.with_name(f"{path.name}.damaged"))
         except OSError:  # if it cannot be renamed, this object skips it
             self._damaged.add((key, part))
-        message = f"{path} is damaged ({reason}); it is set aside, and the next run of the suite computes it again"
+        damaged = f"{self.shown(path)} is damaged ({reason})"
+        message = f"{damaged}; it is set aside, and the next run of the suite computes it again"
         self.add_finding(finding("part-damaged", message))
 
     def retry_reads(self, key: str, read: Callable[[], T]) -> T:
@@ -263,9 +268,10 @@ class Store:
                 pass
             except FileNotFoundError:
                 races += 1
+        folder = self.shown(self.folder(key))
         raise StoreError(
-            f"parts of {self.folder(key)} disappeared {RACES} times while they were read; perhaps another process "
-            f"deletes files. Try: ls -la {self.folder(key)}"
+            f"parts of {folder} disappeared {RACES} times while they were read; perhaps another process "
+            f"deletes files. Try: ls -la {for_shell(folder)}"
         )
 
     def forget(self, key: str) -> None:
@@ -287,7 +293,7 @@ class Store:
         found = []
         for match in self._files(key, _FAILED):
             with contextlib.suppress(OSError, ValueError, TypeError):
-                found.append(Failure(**json.loads((self.folder(key) / match.group()).read_text())))
+                found.append(Failure(**json.loads((self.folder(key) / match.group()).read_text(encoding="utf-8"))))
         missing = self.missing(key, max((failure.stop for failure in found), default=0))
         return sorted(
             (f for f in found if any(start < f.stop and f.start < stop for start, stop in missing)),
@@ -304,7 +310,7 @@ class Store:
         found = []
         for path in sorted(self.root.glob("runs/*.json")):
             with contextlib.suppress(OSError, ValueError):
-                found.append(json.loads(path.read_text()))
+                found.append(json.loads(path.read_text(encoding="utf-8")))
         return found
 
     # --- files -------------------------------------------------------------------------------------------------
@@ -347,8 +353,8 @@ class Store:
         except FileNotFoundError:
             return
         except OSError as error:
-            folder = nearest_existing(self.folder(key))
-            raise StoreError(f"the store {self.root} cannot be read: {error.strerror}. Try: ls -ld {folder}") from None
+            folder = for_shell(self.shown(nearest_existing(self.folder(key))))
+            raise StoreError(f"the store {self} cannot be read: {error.strerror}. Try: ls -ld {folder}") from None
         for name in names:
             if match := pattern.fullmatch(name):
                 yield match
@@ -373,20 +379,20 @@ class Store:
         try:
             yield
         except OSError as error:
-            folder = nearest_existing(self.root)
+            folder = for_shell(self.shown(nearest_existing(self.root)))
             command = f"ls -ld {folder}" if error.errno in _NO_RIGHTS else f"df -h {folder}"
             raise StoreError(
-                f"the store {self.root} cannot be written: {error.strerror or error}. What is stored is intact. "
+                f"the store {self} cannot be written: {error.strerror or error}. What is stored is intact. "
                 f"Try: {command}"
             ) from error
         finally:
             if self.files.lacks_fsync:
                 message = (
-                    f"the file system of the store {self.root} has no fsync: a power cut may damage the latest "
+                    f"the file system of the store {self} has no fsync: a power cut may damage the latest "
                     "outcomes; the next run of the suite finds and computes these again"
                 )
                 self.add_finding(finding("no-fsync", message))
 
 
 def _unreadable(path: Path, error: OSError) -> StoreError:
-    return StoreError(f"{path} cannot be read: {error.strerror}. Try: ls -l {path.parent}")
+    return StoreError(f"{path} cannot be read: {error.strerror}. Try: ls -l {for_shell(path.parent)}")

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from robharness.errors import PluginNotFound, describe, did_you_mean
+from robharness.errors import PluginNotFound, UserError, describe, did_you_mean
 from robharness.plugins import Entry, Registry
 from robharness.suite import yaml
 from robharness.suite.resolved import with_absolute_paths
@@ -67,7 +67,7 @@ class FieldReader:
             changes = {key: value for key, value in changes.items() if value != getattr(params, key)}
             return dataclasses.replace(params, **changes) if changes else params
         except Exception as error:  # there is no home folder, or the plugin's record raises
-            self.error(path, f"{describe(error)}")
+            self.error(path, str(error) if isinstance(error, UserError) else describe(error))
             return None
 
     def invalid(self, item: Any, path: yaml.Path) -> None:

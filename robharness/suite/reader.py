@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import SuiteError, UserError, did_you_mean
+from robharness.errors import SuiteError, UserError, did_you_mean, for_shell
 from robharness.plugins import Entry, Registry
 from robharness.specs import DataRef as Split
 from robharness.specs import ModelSpec, Preprocessing
@@ -32,12 +32,12 @@ def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_fo
         shown, again = "<mapping>", "robharness.plan with it again"
     else:
         path, shown = Path(suite), str(suite)
-        again = f"robharness plan {shown}"
+        again = f"robharness plan {for_shell(shown)}"
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a text file"
-            raise UserError(f"{shown}: cannot read the suite: {reason}. Try: ls {path.parent}") from None
+            raise UserError(f"{shown}: cannot read the suite: {reason}. Try: ls {for_shell(path.parent)}") from None
     reader = _SuiteReader(yaml.parse(text), registry, models_follow)
     resolved = reader.suite(path.absolute())
     if reader.errors:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from robharness import specs
+from robharness.errors import expanded, for_shell
 from robharness.plugins.registry import Entry
 from robharness.specs.budget import Budget
 from robharness.specs.types import Need, Norm, Params
@@ -158,6 +158,7 @@ class Suite:
     """A suite with all names resolved. Fields without a line here are those of `Header`.
 
     path: absolute path of its file.
+    working_directory: that of the process when it read the file; a plugin may change it later.
     dataset: entry of the data set.
     canvas: side of the canvas in pixels, "auto" if the data define it, or None.
     compat: whether images are encoded as the published ones, see `robharness.evaluation.images.encode_jpeg85`.
@@ -168,6 +169,7 @@ class Suite:
     """
 
     path: Path
+    working_directory: Path = field(default_factory=Path.cwd)
     name: str
     title: str
     data: DataRef
@@ -189,10 +191,13 @@ class Suite:
 
     @property
     def path_for_shell(self) -> str:
-        """Path of its file for a command line in the current folder, in quotes if a shell needs them."""
-        folder = Path.cwd()
-        path = self.path.relative_to(folder) if self.path.is_relative_to(folder) else self.path
-        return shlex.quote(str(path))
+        """Path of its file for a command line in the working directory, in quotes if a shell needs them."""
+        return for_shell(self.as_given(self.path))
+
+    def as_given(self, path: Path) -> Path:
+        """Return an absolute path for a message: relative to the working directory if the path lies below it."""
+        folder = self.working_directory
+        return path.relative_to(folder) if path.is_relative_to(folder) else path
 
     @property
     def reference(self) -> str | None:
@@ -253,7 +258,7 @@ def _has_path(value: Any) -> bool:
 def with_absolute_paths(value: Any, folder: Path) -> Any:
     """Return an option's value with each relative path absolute, below the folder, and `~` expanded."""
     if isinstance(value, Path):
-        return folder / value.expanduser()
+        return folder / expanded(value)
     if isinstance(value, list | tuple) and _has_path(value):
         return type(value)(with_absolute_paths(inner, folder) for inner in value)
     if isinstance(value, dict) and _has_path(value):

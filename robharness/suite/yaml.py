@@ -100,16 +100,67 @@ def _value(node: yaml.Node, path: Path, document: Document) -> Any:
 
 def _mapping(node: yaml.MappingNode, path: Path, document: Document) -> dict[str, Any]:
     result: dict[str, Any] = {}
+    merges: list[yaml.Node] = []
     for key_node, value_node in node.value:
         place = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
         if not isinstance(key_node, yaml.ScalarNode) or key_node.tag.startswith(_TAGGED):
             document.errors.append((*place, path, "a key must be a word"))
             continue
         key = key_node.value
-        if key in result:
+        if key in result or (_is_merge(key_node) and merges):
             first = document.keys[(*path, key)]
             document.errors.append((*place, (*path, key), f"the key '{key}' is there already, in line {first[0]}"))
             continue
         document.keys[(*path, key)] = place
-        result[key] = _value(value_node, (*path, key), document)
+        if _is_merge(key_node):
+            merges = _merged_nodes(value_node, path, document)
+        else:
+            result[key] = _value(value_node, (*path, key), document)
+    merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+    known: dict[int, dict[str, Any]] = {}
+    for other in merges:
+        merged = {**_pairs(other, known), **merged}
+    for key, (key_node, value_node) in merged.items():
+        if key not in result:  # keys of the mapping itself come first
+            document.keys[(*path, key)] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            result[key] = _value(value_node, (*path, key), document)
     return result
+
+
+def _is_merge(key: yaml.Node) -> bool:
+    """Return whether a key is the merge key of YAML 1.1, `<<` without quotes."""
+    return key.value == "<<" and getattr(key, "style", None) is None
+
+
+def _merged_nodes(node: yaml.Node, path: Path, document: Document) -> list[yaml.Node]:
+    """Return the mappings that a merge key names, the first of which has the last word."""
+    nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    for other in nodes:
+        if not isinstance(other, yaml.MappingNode):
+            place = (other.start_mark.line + 1, other.start_mark.column + 1)
+            document.errors.append(
+                (*place, (*path, "<<"), "'<<' merges a mapping, or a list of mappings, such as *base")
+            )
+    return [other for other in nodes if isinstance(other, yaml.MappingNode)]
+
+
+def _pairs(node: yaml.Node, known: dict[int, dict[str, Any]]) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+    """Return key -> (node of the key, node of the value) of a mapping, with the keys that it merges itself.
+
+    known: the result by mapping, so that aliases of aliases cost no time; a mapping in itself adds nothing.
+    """
+    if id(node) in known:
+        return known[id(node)]
+    found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+    known[id(node)] = found
+    merges: list[yaml.Node] = []
+    for key, value in node.value:
+        if isinstance(key, yaml.ScalarNode) and _is_merge(key):
+            merges += value.value if isinstance(value, yaml.SequenceNode) else [value]
+        elif isinstance(key, yaml.ScalarNode):
+            found.setdefault(key.value, (key, value))
+    for other in merges:
+        if isinstance(other, yaml.MappingNode):
+            for name, pair in _pairs(other, known).items():
+                found.setdefault(name, pair)
+    return found

@@ -38,7 +38,7 @@ def train_models(
     Returns one record per model that the suite trains, including those that were trained before.
     Raises Interrupted after Ctrl-C, and StoreError if the store cannot be written.
     """
-    job, artefacts = Job.here(), ArtefactStore(store)
+    job = Job.here()
     machine = Machine(device=device, threads=threads)
     listener = listener if job.is_first else SilentListener()
     results: list[TrainingResult] = []
@@ -49,7 +49,7 @@ def train_models(
             results.append(TrainingResult(label=model.label, artefact=model.artefact, sha256=sha256))
             continue
         try:
-            results.append(_train(model, artefacts, listener, machine, job))
+            results.append(_train(model, store, listener, machine, job))
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted while {model.label} was trained; its unfinished files are kept") from None
         finally:
@@ -63,18 +63,19 @@ def untrained(plan: Plan) -> UserError:
     """Return the error for cells that wait for a training, to be raised where nothing is trained."""
     labels = [model.label for model in plan.untrained]
     be = "is" if len(labels) == 1 else "are"
-    text = f"{', '.join(labels)} {be} not trained yet. Try: robharness train {plan.suite.path_for_shell}"
-    return UserError(text)
+    failures = [f"the training of {m.label} failed: {m.artefact.failure}" for m in plan.untrained
+                if m.artefact is not None and m.artefact.failure]  # fmt: skip
+    if failures:
+        return UserError(f"{'; '.join(failures)}. Correct the cause. Try: robharness train {plan.suite.path_for_shell}")
+    return UserError(f"{', '.join(labels)} {be} not trained yet. Try: robharness train {plan.suite.path_for_shell}")
 
 
-def _train(
-    model: PlannedModel, artefacts: ArtefactStore, listener: TrainingListener, machine: Machine, job: Job
-) -> TrainingResult:
+def _train(model: PlannedModel, store: Store, listener: TrainingListener, machine: Machine, job: Job) -> TrainingResult:
     """Train a model, and first the model that its training starts from."""
-    artefact = model.artefact
+    artefact, artefacts = model.artefact, ArtefactStore(store)
     assert artefact is not None
     if model.base is not None and model.base.is_untrained and not artefact.folder.exists():
-        base = _train(model.base, artefacts, listener, machine, job)
+        base = _train(model.base, store, listener, machine, job)
         if base.error:
             return TrainingResult(label=model.label, artefact=artefact, error=base.error)
     if not job.is_first:
@@ -89,7 +90,7 @@ def _train(
         is_resumed = artefacts.stage(artefact)
         lock.record(job.name)
         verb = "goes on" if is_resumed else "begins"
-        listener.message(f"{model.label}: its training {verb} in {artefact.unfinished}")
+        listener.message(f"{model.label}: its training {verb} in {store.shown(artefact.unfinished)}")
         begun = time.perf_counter()
         try:
             provenance = run_trainer(model, listener, machine)

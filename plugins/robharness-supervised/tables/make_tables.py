@@ -110,7 +110,7 @@ def timm_accuracies(results: Path) -> dict[str, float]:
     results: timm's results-imagenet.csv.
     """
     table, found = timm_table(), {}
-    for row in csv.DictReader(results.read_text().splitlines()):
+    for row in csv.DictReader(results.read_text(encoding="utf-8").splitlines()):
         entry, size = table.get(row["model"]), int(row["img_size"])
         if entry and size == entry["size"] and math.floor(size / float(row["crop_pct"])) == entry["resize"]:
             found[row["model"]] = float(row["top1"])
@@ -125,12 +125,14 @@ def write(path: Path, content: dict[str, Any]) -> None:
         + "\n}"
         for section, entries in content.items()
     ]
-    path.write_text("{\n" + ",\n".join(sections) + "\n}\n")
+    path.write_text("{\n" + ",\n".join(sections) + "\n}\n", encoding="utf-8")
 
 
 def main(results: list[str]) -> None:
     timm = FOLDER / "timm.json"
-    accuracies = timm_accuracies(Path(results[0])) if results else json.loads(timm.read_text())["accuracies"]
+    accuracies = (
+        timm_accuracies(Path(results[0])) if results else json.loads(timm.read_text(encoding="utf-8"))["accuracies"]
+    )
     write(FOLDER / "torchvision.json", {"models": torchvision_table()})
     write(timm, {"models": timm_table(), "defaults": timm_defaults(), "accuracies": accuracies})
 

@@ -28,6 +28,7 @@ from robharness.planning import planner
 from robharness.planning.cells import Plan
 from robharness.plugins.discovery import discover
 from robharness.store.store import Store
+from robharness.streams import make_robust
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -48,6 +49,7 @@ class SubprocessWorker:
                 pass_fds=[far_end.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno() if _has_number(sys.stderr) else None,
+                cwd=plan.request.working_directory if plan.request else None,
                 start_new_session=True,  # so that the terminal's Ctrl-C does not reach it
             )
         except OSError as error:
@@ -144,6 +146,7 @@ def main(number: int) -> None:
 
     number: file descriptor of the pipe to the main process.
     """
+    make_robust()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe = connection.Connection(number)
     try:

@@ -40,7 +40,7 @@ def render(report: Report, registered: Registered) -> bytes:
         content = renderer.render(report)
         if not isinstance(content, str | bytes):
             raise TypeError(f"it returned {type(content).__name__}, not str or bytes")
-        return content.encode() if isinstance(content, str) else content
+        return content.encode(errors="replace") if isinstance(content, str) else content
     except Exception as error:  # a plugin's renderer may raise anything
         if origin is None:
             raise

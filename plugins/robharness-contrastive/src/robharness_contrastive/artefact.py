@@ -53,7 +53,7 @@ def resume(path: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, dev
 
 def log(folder: Path, line: dict[str, Any]) -> None:
     """Append a line to the log of metrics."""
-    with (folder / METRICS).open("a") as file:
+    with (folder / METRICS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
@@ -70,7 +70,7 @@ def rewind(folder: Path, stage: str, epochs: int) -> None:
         if (line.get("stage") == stage and line["epoch"] > epochs) or "held_out" in line:
             break
         lines.append(line)
-    (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def write_tensorboard(folder: Path, stage: str, epoch: int, values: dict[str, float]) -> None:
@@ -86,7 +86,7 @@ def write_tensorboard(folder: Path, stage: str, epoch: int, values: dict[str, fl
 
 def _lines(folder: Path) -> Iterator[dict[str, Any]]:
     path = folder / METRICS
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             yield json.loads(line)
         except ValueError:

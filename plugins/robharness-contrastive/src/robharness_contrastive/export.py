@@ -67,7 +67,11 @@ def main(artefact: Path, file: Path, layout: str) -> None:
             torch.save(head, file.with_name(f"{file.name}.head"))
     except UserError as error:
         raise click.ClickException(str(error)) from None
-    recipe = json.loads((artefact / "recipe.json").read_text()) if (artefact / "recipe.json").is_file() else {}
+    recipe = (
+        json.loads((artefact / "recipe.json").read_text(encoding="utf-8"))
+        if (artefact / "recipe.json").is_file()
+        else {}
+    )
     click.echo(f"wrote {file}" + (f" and {file.name}.head" if head else "") + f", {recipe.get('model', artefact.name)}")
 
 

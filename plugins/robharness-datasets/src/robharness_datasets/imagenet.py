@@ -43,7 +43,7 @@ class Split:
         place = shlex.quote(str(folder))
         return (
             f"register at https://image-net.org/download-images, download the archive, then type: "
-            f"mkdir -p {place} && {self.unpack.format(place=place)} && cd {place} && {self.sort}"
+            f"mkdir -p {place} && {self.unpack.format(place=place)} && (cd {place} && {self.sort})"
         )
 
 
@@ -88,7 +88,7 @@ def open_imagenet(root: Path, split: str) -> ImageFiles:
         if unsorted := images_in(folder):
             raise UserError(
                 f"{folder} has {len(unsorted):,} images that are not sorted into one folder per class. "
-                f"Try: cd {shlex.quote(str(folder))} && {published.sort}"
+                f"Try: (cd {shlex.quote(str(folder))} && {published.sort})"
             )
         raise MissingResource(what, where=str(folder), get=published.instructions(folder))
     check_classes(folder, found)

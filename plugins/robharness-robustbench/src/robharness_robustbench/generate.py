@@ -52,7 +52,7 @@ def published(info: Path, zoo: Zoo, name: str) -> Row:
 
     info: the folder `model_info`.
     """
-    entry = json.loads((info / zoo.dataset / zoo.threat / f"{name}.json").read_text())
+    entry = json.loads((info / zoo.dataset / zoo.threat / f"{name}.json").read_text(encoding="utf-8"))
     budget = {"norm": zoo.threat.lower(), "eps": entry["eps"]}
     accuracies = {label.format(**budget): entry[key] for key, label in _ACCURACIES.items() if entry.get(key)}
     return {
@@ -111,7 +111,7 @@ def _fields(transforms: Any) -> Iterator[tuple[str, Any]]:
 
 def main(info: Path) -> None:
     table = {zoo.name: {name: {**row, **published(info, zoo, name)} for name, row in rows(zoo).items()} for zoo in ZOOS}
-    TABLE.write_text(text(table))
+    TABLE.write_text(text(table), encoding="utf-8")
 
 
 if __name__ == "__main__":

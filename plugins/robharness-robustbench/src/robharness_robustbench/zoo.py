@@ -133,7 +133,7 @@ def find(zoo: str, name: str) -> Published:
 
 @cache
 def _read() -> dict[str, dict[str, Published]]:
-    table = json.loads(TABLE.read_text())
+    table = json.loads(TABLE.read_text(encoding="utf-8"))
     return {zoo.name: {name: _published(zoo, name, row) for name, row in table[zoo.name].items()} for zoo in ZOOS}
 
 

@@ -42,4 +42,4 @@ def timm_names() -> Mapping[str, str]:
 
 @cache
 def _read(name: str) -> Any:
-    return json.loads(Path(__file__).with_name(f"{name}.json").read_text())
+    return json.loads(Path(__file__).with_name(f"{name}.json").read_text(encoding="utf-8"))

@@ -107,7 +107,7 @@ _ON_UCF101 = (
         architecture="r3d-18",
         method="supervised",
         paper=_PAPER,
-        get=f"git clone {_TCLR} && cd TCLR/linear_eval && {_TRAIN}",
+        get=f"git clone {_TCLR} && (cd TCLR/linear_eval && {_TRAIN})",
     ),
     _OnUcf101(
         name="tclr-r2plus1d-18",
@@ -122,8 +122,8 @@ _ON_UCF101 = (
         method="TCLR",
         paper="https://arxiv.org/abs/2101.07974",
         clean=0.699,
-        get=f"download the backbone from {_DRIVE}, then type: git clone {_TCLR} && cd TCLR/linear_eval && "
-        f"{_TRAIN} --linear --saved_model=FILE",
+        get=f"download the backbone from {_DRIVE}, then type: git clone {_TCLR} && (cd TCLR/linear_eval && "
+        f"{_TRAIN} --linear --saved_model=FILE)",
     ),
     _OnUcf101(
         name="cvrl-r2plus1d-18",

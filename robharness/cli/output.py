@@ -1,0 +1,38 @@
+"""Lines and JSON on standard output, in the encoding of the terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any
+
+import click
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line on standard output or standard error.
+
+    click.echo itself writes UTF-8 to streams of ASCII, beside the replacement characters of tables.
+    """
+    click.echo(text, file=sys.stderr if err else sys.stdout)
+
+
+def echo_json(value: Any, *, indent: int | None = 1) -> None:
+    """Print a value, or JSON text, as JSON, with escapes such as \\u00b7 if standard output cannot encode the text."""
+    text = value if isinstance(value, str) else json.dumps(value, indent=indent, ensure_ascii=False)
+    echo((text if is_encodable(text) else escaped(text)).removesuffix("\n"))
+
+
+def escaped(text: str) -> str:
+    """Return the same JSON with ASCII escapes in place of all other characters, which JSON has in texts alone."""
+    return re.sub(r"[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], text)
+
+
+def is_encodable(text: str) -> bool:
+    """Return whether the encoding of standard output has all characters of a text."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
