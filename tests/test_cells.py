@@ -111,9 +111,14 @@ def test_a_plan_warns_of_what_tables_do_not_show():
         "slopes compare models of different input sizes (16x16, 8x8)",
         "pgd(l2, 1, steps=60): 60 steps",
         "noise(linf, 1): uses global random generators, seeded per block of 16 examples",
+        "toy/net: images are reduced from the canvas, 224, to 8 pixels, corrupted images, too",
+        "toy/large: images are reduced from the canvas, 224, to 16 pixels, corrupted images, too",
     )
     no_reference = suite(attacks=[], corruptions=[{"corruption": "toy/fog", "severity": 1}])
-    assert plan(no_reference, Path("data")).warnings == ("no slopes: no model is marked `reference: true`",)
+    assert plan(no_reference, Path("data")).warnings == (
+        "no slopes: no model is marked `reference: true`",
+        "Net: images are reduced from the canvas, 224, to 8 pixels, corrupted images, too",
+    )
     assert plan(suite(), Path("data")).warnings == ()
 
 
@@ -171,7 +176,7 @@ def test_an_invalid_data_set_is_reported_by_name(split, message):
         (
             "folder",
             {"folder": "y"},
-            "toy/folder of robharness-toy 1.0 cannot be planned: TypeError: PosixPath('y') has",
+            "toy/folder of robharness-toy 1.0 cannot be planned: TypeError: b'y' has",
         ),
     ],
 )

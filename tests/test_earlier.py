@@ -11,7 +11,7 @@ from robharness.report import build
 from robharness.report.renderers.json import render
 
 EARLIER = Path(__file__).parent / "earlier"
-ADDED = {"findings"}
+ADDED = {"findings", "notes", "pixels"}
 """Keys of the JSON that did not exist then."""
 
 

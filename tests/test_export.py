@@ -66,7 +66,7 @@ def test_an_export_needs_no_store_and_prints_json(written, capsys):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[1] == {
         "cell": "Net · toys/pixels/test · team(linf, 1/4)", "folder": str(TEAM), "n": 10, "unreadable": 0,
-        "stored": 0, "differing": 0,
+        "stored": 0, "differing": 0, "error": None,
     }  # fmt: skip
     assert len(lines) == 2 and not STEP.exists() and not Path("store").exists()
 
@@ -110,8 +110,10 @@ def test_predictions_that_are_not_the_stored_ones_are_counted(written, run, suit
 def test_errors_of_writing_and_attacking_are_reported(written, capsys):
     assert written(attacks=None) == 2
     assert "these cells include no attack to export" in capsys.readouterr().err
-    assert written("--limit", "10", attacks=[ATTACKS[0] | {"how": "oversteps"}]) == 2
-    assert "moved by" in capsys.readouterr().err
+    assert written("--limit", "10", attacks=[ATTACKS[0] | {"how": "oversteps"}, ATTACKS[1]]) == 3
+    out = capsys.readouterr().out
+    assert "failed: Net · toys/pixels/test · team(linf, 1/8, how=oversteps): teams/team: its budget is" in out
+    assert f"{STEP}: 10 images; none stored\n" in out  # the other attack is written
     Path("out/Net").rename("elsewhere")
     Path("out/Net").write_text("a file")
     assert written("--limit", "10") == 2

@@ -201,7 +201,9 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "group": ("other", False),
         "build": (lambda params: 1, False),
         "open": (lambda params, root: 1, False),
-        "canvas": (16, False),  # the suite's canvas counts, which has to be this
+        "canvas": (16, True),  # an automatic canvas is this
+        "smallest": (8, False),
+        "channels": (frozenset({3}), False),
         "severities": ((1,), False),
         "params": (NetParams, False),
         "randomness": ("global", True),

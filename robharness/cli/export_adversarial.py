@@ -28,9 +28,9 @@ def command(session: Session, output: Path, batch_size: int | None, as_json: boo
     The examples are computed again, and their predictions are compared with the stored ones.
 
     Exit codes: 0 all predictions equal the stored ones, 2 usage error, or data or weights are missing, 3 some
-    predictions differ.
+    predictions differ, or cells failed.
     """
-    from robharness.errors import ContractViolation, ExitCode, UserError
+    from robharness.errors import ExitCode
     from robharness.export.adversarial import export_adversarial
     from robharness.findings import named_examples
     from robharness.training.train import untrained
@@ -38,28 +38,24 @@ def command(session: Session, output: Path, batch_size: int | None, as_json: boo
     selected, is_same = session.selected, True
     if selected.pending_cells:
         raise untrained(selected)
-    try:
-        for made in export_adversarial(
-            selected, session.store, output, device=session.devices[0], batch_size=batch_size
-        ):
-            is_same = is_same and not made.differing
-            folder = selected.suite.as_given(made.folder)
-            if as_json:
-                facts = {
-                    "cell": made.cell.name,
-                    "folder": str(folder),
-                    "n": made.n,
-                    "unreadable": len(made.unreadable),
-                }
-                echo_json(facts | {"stored": made.stored, "differing": made.differing}, indent=None)
-            else:
-                compared = (
-                    f"{made.differing} of {made.stored} stored predictions differ" if made.stored else "none stored"
-                )
-                broken = ""
-                if made.unreadable:
-                    broken = f"; {len(made.unreadable)} examples cannot be read: {named_examples(made.unreadable)}"
-                echo(f"{folder}: {made.n} images; {compared}{broken}")
-    except ContractViolation as error:
-        raise UserError(f"{error}. Try: robharness run {session.plan.suite.path_for_shell}") from error
+    for made in export_adversarial(selected, session.store, output, device=session.devices[0], batch_size=batch_size):
+        is_same = is_same and not made.differing and not made.error
+        folder = selected.suite.as_given(made.folder)
+        if as_json:
+            facts = {
+                "cell": made.cell.name,
+                "folder": str(folder),
+                "n": made.n,
+                "unreadable": len(made.unreadable),
+            }
+            facts |= {"stored": made.stored, "differing": made.differing, "error": made.error or None}
+            echo_json(facts, indent=None)
+        else:
+            compared = f"{made.differing} of {made.stored} stored predictions differ" if made.stored else "none stored"
+            broken = ""
+            if made.unreadable:
+                broken = f"; {len(made.unreadable)} examples cannot be read: {named_examples(made.unreadable)}"
+            echo(f"{folder}: {made.n} images; {compared}{broken}")
+            if made.error:
+                echo(f"failed: {made.cell.name}: {made.error}")
     return ExitCode.FINE if is_same else ExitCode.INCOMPLETE

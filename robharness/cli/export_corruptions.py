@@ -37,12 +37,12 @@ def command(
 
     Existing files are kept, so the same command resumes after a stop.
 
-    Exit codes: 0 all images are written, 2 usage error, or data are missing, 3 some examples cannot be read,
-    130 stopped by Ctrl-C.
+    Exit codes: 0 all images are written, 2 usage error, or data are missing, 3 some examples cannot be read, or
+    corruptions failed, 130 stopped by Ctrl-C.
     """
     from robharness import suite as suites
     from robharness.cli.progress import ProgressDisplay
-    from robharness.errors import ContractViolation, ExitCode, UserError
+    from robharness.errors import ExitCode
     from robharness.export import corruptions
     from robharness.findings import named_examples
     from robharness.plugins import discover
@@ -55,18 +55,19 @@ def command(
     progress.begin(planned.work, "images", f"{severities} corruptions of {planned.data.n} images to {output}")
     try:
         for made in corruptions.render(planned, progress.advance):
-            is_whole = is_whole and not made.unreadable
+            is_whole = is_whole and not made.unreadable and not made.error
             name, existing = made.perturbation.name, made.n - made.made
             if as_json:
                 facts = {"corruption": name, "n": made.n, "made": made.made, "unreadable": len(made.unreadable)}
+                facts["error"] = made.error or None
                 echo_json(facts, indent=None)
             else:
                 broken = ""
                 if made.unreadable:
                     broken = f"; {len(made.unreadable)} examples cannot be read: {named_examples(made.unreadable)}"
                 echo(f"{name}: {made.made} images written, {existing} existed already{broken}")
-    except ContractViolation as error:
-        raise UserError(f"{error}. Try: robharness list corruptions") from error
+                if made.error:
+                    echo(f"failed: {name}: {made.error}")
     finally:
         progress.finished()
     return ExitCode.FINE if is_whole else ExitCode.INCOMPLETE

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from robharness.evaluation.batch import Batch
 from robharness.evaluation.modes import neutral_modes
 from robharness.evaluation.outcomes import BatchOutcome
 from robharness.planning.cells import Cell, Plan
+from robharness.store.failures import Failure
 from robharness.store.files import FileSystem
 from robharness.store.spans import Span, uncovered
 from robharness.store.store import Store
@@ -39,6 +40,7 @@ class Exported:
     unreadable: ids of examples that cannot be read, and so are not in it.
     stored: exported examples whose prediction is in the store.
     differing: exported examples whose prediction differs from the stored one.
+    error: why the cell has examples that could not be computed, and the distribution at fault; else empty.
     """
 
     cell: Cell
@@ -47,6 +49,7 @@ class Exported:
     unreadable: tuple[str, ...]
     stored: int
     differing: int
+    error: str = ""
 
 
 def export_adversarial(
@@ -54,11 +57,12 @@ def export_adversarial(
 ) -> Iterator[Exported]:
     """Write the adversarial examples of a plan's attacks into a folder, and yield cell by cell.
 
+    A model or an attack that fails costs its own cells.
+
     store: the results to compare the predictions with.
     device: as torch names it.
     batch_size: examples per pass; with the batch size of a run, the outcomes are those of the run.
-    Raises UserError if the plan has no attack, or if a folder holds another cell, and ContractViolation if an attack
-    fails.
+    Raises UserError if the plan has no attack, or if a folder holds another cell.
     """
     with neutral_modes():
         yield from _exported(plan, store, folder, device, batch_size)
@@ -76,26 +80,52 @@ def _exported(plan: Plan, store: Store, folder: Path, device: str, batch_size: i
             continue
         try:
             loaded = loading.load_model(plan, model, device=device, batch_size=batch_size)
+        except ContractViolation as error:
+            for cell in cells:
+                failure = str(Failure.of(cell, plan.span, error))
+                yield replace(_compared(cell, folders[cell.key], store, plan.span), unreadable=(), error=failure)
+            continue
         except OutOfMemory as error:
             fewer = max(1, error.batch_size // 2)
             raise UserError(
                 f"memory is too small for passes of {error.batch_size} examples. Try: robharness export-adversarial "
                 f"{plan.suite.path_for_shell} -o {for_shell(plan.suite.as_given(folder))} --batch-size {fewer}"
             ) from error
+        failed: dict[str, str] = {}
         start, stop = plan.span
         step = PASSES * loaded.classifier.batch_size
         for first in range(start, stop, step):
             chunk = first, min(first + step, stop)
             missing = {cell.key: uncovered(_spans(folders[cell.key]), chunk) for cell in cells}
             for span in sorted({span for spans in missing.values() for span in spans}):
-                batches = _read(loaded, span)
-                for group in outcomes.group_cells([cell for cell in cells if span in missing[cell.key]]):
-                    for cell, parts in outcomes.outcomes_by_cell(loaded, group, batches, span):
-                        if parts:
-                            _write(_file(folders[cell.key], span), parts)
+                pending = [cell for cell in cells if span in missing[cell.key] and cell.key not in failed]
+                failed |= _write_span(loaded, pending, folders, span)
         loaded.reader.threads.close()
         for cell in cells:
-            yield _compared(cell, folders[cell.key], store, plan.span)
+            compared = _compared(cell, folders[cell.key], store, plan.span)
+            failure = failed.get(cell.key, "")
+            yield replace(compared, unreadable=(), error=failure) if failure else compared
+
+
+def _write_span(
+    loaded: loading.LoadedModel, cells: Sequence[Cell], folders: Mapping[str, Path], span: Span
+) -> dict[str, str]:
+    """Write the examples of a span for each cell; return the failures of cells by key."""
+    failed: dict[str, str] = {}
+    try:
+        batches = _read(loaded, span)
+    except ContractViolation as error:
+        return {cell.key: str(Failure.of(cell, span, error)) for cell in cells}
+    for group in outcomes.group_cells(cells):
+        pending = [cell.key for cell in group]
+        try:
+            for cell, parts in outcomes.outcomes_by_cell(loaded, group, batches, span):
+                pending.remove(cell.key)
+                if parts:
+                    _write(_file(folders[cell.key], span), parts)
+        except ContractViolation as error:
+            failed |= {cell.key: str(Failure.of(cell, span, error)) for cell in group if cell.key in pending}
+    return failed
 
 
 def _read(loaded: loading.LoadedModel, span: Span) -> list[tuple[np.ndarray, Batch]]:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from robharness.errors import ContractViolation, UserError, for_shell
+from robharness.errors import ContractViolation, UserError, describe, for_shell
 from robharness.evaluation import images as encoding
 from robharness.evaluation import perturb
 from robharness.evaluation.reader import Reader
@@ -62,12 +62,14 @@ class Rendered:
     n: images that exist now.
     made: images that this call wrote.
     unreadable: ids of examples that cannot be read, and so have no image.
+    error: why the other images could not be made; else empty.
     """
 
     perturbation: Perturbation
     n: int
     made: int
     unreadable: tuple[str, ...]
+    error: str = ""
 
 
 def plan_rendering(
@@ -125,10 +127,10 @@ def plan_rendering(
 
 
 def render(rendering: Rendering, progress: Callable[[int, str], None] = lambda done, name: None) -> Iterator[Rendered]:
-    """Write the missing images, and yield after each severity of each corruption.
+    """Write the missing images, and yield after each severity of each corruption. One that fails costs itself.
 
     progress: called with the number of images that were written or existed, and the corruption's name.
-    Raises UserError for a folder with other content, and ContractViolation for a corruption that breaks its contract.
+    Raises UserError for a folder with other content.
     """
     _describe(rendering)
     reader = Reader(data=rendering.data, canvas=rendering.data.canvas, model=None, device=torch.device("cpu"))
@@ -137,9 +139,13 @@ def render(rendering: Rendering, progress: Callable[[int, str], None] = lambda d
             _write_whole(rendering.folder / "labels.npy", _labels(rendering))
         for name, severities in rendering.corruptions.items():
             files = _Folders(rendering, name) if rendering.layout == "imagenet-c" else _Array(rendering, name)
+            error = ""
             for perturbation in severities:
-                yield _rendered(rendering, reader, perturbation, files, progress)
-            files.finish()
+                rendered = _rendered(rendering, reader, perturbation, files, progress)
+                error = error or rendered.error
+                yield rendered
+            if not error:
+                files.finish()
     finally:
         reader.threads.close()
 
@@ -151,21 +157,26 @@ def _rendered(
     files: _Files,
     progress: Callable[[int, str], None],
 ) -> Rendered:
-    n, made, unreadable = rendering.data.n, 0, list[str]()
+    n, made, unreadable, done = rendering.data.n, 0, list[str](), 0
     try:
         built = perturbation.entry.spec.build(perturbation.params)
     except Exception as error:
-        raise ContractViolation(
-            f"{perturbation.entry.name} cannot be built: {type(error).__name__}: {error}"
-        ) from error
+        sentence = f"{perturbation.entry.name} cannot be built: {describe(error)}"
+        return Rendered(perturbation=perturbation, n=0, made=0, unreadable=(), error=sentence)
     for start in range(0, n, BLOCK):  # whole blocks, since corruptions that draw from global generators are seeded so
         positions = range(start, min(start + BLOCK, n))
         if not files.has(perturbation, positions):
-            images, broken = _block(rendering, reader, perturbation, built, start)
+            try:
+                images, broken = _block(rendering, reader, perturbation, built, start)
+            except ContractViolation as error:
+                return Rendered(
+                    perturbation=perturbation, n=done, made=made, unreadable=tuple(unreadable), error=str(error)
+                )
             wanted = {position: image for position, image in images.items() if position in positions}
             made += files.write(perturbation, positions, wanted)
             for position in sorted(broken & set(positions)):
                 unreadable += rendering.data.ids(position, position + 1)
+        done += len(positions)
         progress(len(positions), perturbation.name)
     return Rendered(perturbation=perturbation, n=n - len(unreadable), made=made, unreadable=tuple(unreadable))
 

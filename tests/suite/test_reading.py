@@ -59,8 +59,8 @@ def test_optional_keys_have_defaults(read):
 
 @pytest.mark.parametrize(
     ("canvas", "corrupted", "side"),
-    [("", True, 224), ("", False, None), ("canvas: 32", True, 32), ("canvas: 32", False, 32),
-     ("canvas: none", False, None), ("canvas: auto", True, 224)],
+    [("", True, "auto"), ("", False, None), ("canvas: 32", True, 32), ("canvas: 32", False, 32),
+     ("canvas: none", False, None), ("canvas: auto", True, "auto")],
 )  # fmt: skip
 def test_the_canvas_is_used_for_corruptions_or_when_given(read, canvas, corrupted, side):
     perturbations = "corruptions: [{corruption: toy/fog, severity: 1}]\n" if corrupted else ""

@@ -42,7 +42,7 @@ class PgdParams:
 
 @dataclass(frozen=True, kw_only=True)
 class FolderParams:
-    folder: Path = Path("x")
+    folder: bytes = b"x"
 
 
 class Pixels:
