@@ -130,12 +130,12 @@ def corruption_findings(suite: Suite, sizes: ImageSizes, canvas: Canvas) -> Iter
     """Yield a finding for corruptions that do not take images of this canvas, or with so many channels."""
     side = canvas if isinstance(canvas, int) else sizes.shortest_side
     refusals: dict[str, list[str]] = {}
-    for p in suite.perturbations:
+    for p in [p for p in suite.perturbations if p.kind == "corruption"] if sizes.sizes else ():
         spec = p.entry.spec
-        if p.kind == "corruption" and sizes.sizes and side < spec.smallest:
+        if side < spec.smallest:
             reason = f"images of at least {spec.smallest} pixels, and the canvas has {side}"
             refusals.setdefault(reason, []).append(p.name)
-        if p.kind == "corruption" and spec.channels and not sizes.channels <= spec.channels:
+        if spec.channels and not sizes.channels <= spec.channels:
             reason = (
                 f"images of {_listed(spec.channels)} channels, and those of the data have {_listed(sizes.channels)}"
             )
