@@ -117,7 +117,9 @@ def test_a_state_that_hardly_fits_is_no_remedy(tmp_path):
 
 def test_states_of_another_network_are_named_without_a_remedy(tmp_path):
     other = {"conv.weight": torch.ones(7, 7), "conv.bias": torch.ones(7)}
-    message = refusal(saved(tmp_path, {"student": other, "teacher": {"net": other}, "epoch": 1}))
+    message = refusal(
+        saved(tmp_path, {"student": other, "teacher": {"net": other}, "optimizer": {"w.exp": torch.ones(1)}})
+    )
     assert "It holds states at 'student', 'teacher.net'. Try: robharness list models" in message
     assert "`inside" not in message and "`strip" not in message
 
@@ -176,7 +178,9 @@ def test_a_published_file_is_read_as_its_publisher_reads_it(tmp_path):
 
 
 @pytest.mark.parametrize(("own", "other"), [("teacher", "student"), ("state_dict", "best"), ("teacher", "ema"),
-                                            ("state_dict", "optimizer_ema"), ("encoder_q", "encoder_k")])  # fmt: skip
+                                            ("state_dict", "optimizer_ema"), ("state_dict", "model"),
+                                            ("model_ema", "ema_model"),
+                                            ("encoder_q", "encoder_k")])  # fmt: skip
 def test_a_layout_chooses_between_states_of_other_names(tmp_path, own, other):
     path = saved(tmp_path, {own: OWN, other: OTHER})
     load(net := make(), path, [Layout(name="published", inside=(own,))])
@@ -231,6 +235,8 @@ def test_strip_leaves_keys_without_the_prefix_out(tmp_path):
     found = chosen(saved(tmp_path, {"net": content, "optimizer": {"lr": 1}}), strip="encoder.")
     torch.testing.assert_close(found["net"], OWN)
     assert found["optimizer"] == {"lr": 1}
+    found = chosen(saved(tmp_path, {"net": content, "other": OTHER}), strip="encoder.")
+    torch.testing.assert_close(found, {"net": OWN, "other": OTHER})
 
 
 def test_a_prefix_that_no_key_has_names_the_prefixes(tmp_path):

@@ -222,6 +222,7 @@ TEXTS = {
     "xml": ("<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "it is an XML text"),
     "json": (json.dumps({"message": "Not Found"}), "it is JSON, perhaps a server's error message"),
     "index": (json.dumps({"metadata": {}, "weight_map": {"a": "b"}}), "it is an index of several files"),
+    "json, after a mark": ("\ufeff" + json.dumps({"message": "Not Found"}), "it is JSON, perhaps a server's error"),
     "text": ("Access denied\nNo such user", "it is a text that begins with 'Access denied'"),
     "text with L": ("Login required", "it is a text that begins with 'Login required'"),
     "empty": ("", "it is empty, since a download or a copy was interrupted"),
@@ -317,6 +318,11 @@ def zip_of_a_checkpoint():
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("run/net.pth", as_bytes(lambda file: torch.save(STATE, file)))
     return file.getvalue()
+
+
+def test_a_plain_pickle_that_is_cut_off(tmp_path):
+    path = written(tmp_path / "net.pth", pickle.dumps({"a": [1, 2]})[:-1])
+    assert "it is a Python pickle that is cut off or damaged; download or copy it again. Try: ls -l" in refusal(path)
 
 
 def test_bytes_that_nothing_recognises(tmp_path):

@@ -128,3 +128,9 @@ def test_weights_of_the_suite_replace_declared_weights(root, tmp_path):
 def test_a_folder_is_no_file(root):
     (root / "net.pt").mkdir()
     assert "not found at" in missing(File(path="net.pt"), root)
+
+
+def test_a_home_folder_that_is_not_known_is_named(root):
+    message = missing(File(path="~nobody-has-this-name/net.pt", get="make nets"), root)
+    place = "'~nobody-has-this-name/net.pt', whose home folder is not known"
+    assert message == f"the weights of toy/net: not found at {place}. To get it: make nets"
