@@ -180,6 +180,8 @@ def _base(ref: Model, data_root: Path, store: Path, open_data: OpenData) -> Plan
     choose = ref.entry.spec.weights.base
     try:
         params = choose(ref.params) if choose else None
+        if params is not None and type(params) is not ref.entry.spec.params:
+            raise TypeError(f"its function `base` returned {params!r}, not {ref.entry.spec.params.__name__} or None")
     except Exception as error:  # a plugin's function may raise anything
         raise UserError(f"{ref.entry.name} ({ref.entry.origin}): {type(error).__name__}: {error}") from error
     if params is None:
