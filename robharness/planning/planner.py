@@ -249,7 +249,7 @@ def _cell(
         }
         identity["perturbation"] = call_plugin(entry, canonical, identity["perturbation"])
         if perturbation.kind == "attack":
-            cost = call_plugin(entry, entry.spec.cost, perturbation.params)
+            cost = call_plugin(entry, _cost, perturbation)
     waits = model.is_untrained or (surrogate is not None and surrogate.is_untrained)
     identity = {} if waits else canonical(identity)
     return Cell(
@@ -263,3 +263,11 @@ def _cell(
         cost=cost,
         with_features=with_features,
     )
+
+
+def _cost(perturbation: Perturbation) -> Cost:
+    """Return the cost of an attack. Raises TypeError if the plugin returned something else."""
+    cost = perturbation.entry.spec.cost(perturbation.params)
+    if not isinstance(cost, Cost):
+        raise TypeError(f"its function `cost` returned {cost!r}, not a Cost")
+    return cost

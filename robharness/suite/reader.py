@@ -10,8 +10,8 @@ from typing import Any
 
 from robharness.errors import SuiteError, UserError, did_you_mean, for_shell
 from robharness.plugins import Entry, Registry
-from robharness.specs import Cost, ModelSpec, Preprocessing, ThreatModel
 from robharness.specs import DataRef as Split
+from robharness.specs import ModelSpec, Preprocessing, ThreatModel
 from robharness.suite import checks, units, yaml
 from robharness.suite.checks import Models, nearest_or_all
 from robharness.suite.fields import FieldReader, field_names, plugin_options
@@ -206,7 +206,6 @@ class _SuiteReader(FieldReader):
         for entry, ref, params in self.entries("attacks", AttackRef, raw, path):
             try:
                 returned("threat", entry.spec.threat(params), ThreatModel)
-                returned("cost", entry.spec.cost(params), Cost)
                 returned("blocks", entry.spec.blocks is not None and entry.spec.blocks(params), bool)
             except Exception as error:  # a plugin's function may raise anything
                 self.error(path, f"{entry.name} ({entry.origin}): {_sentence(error)}")

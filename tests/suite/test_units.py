@@ -15,8 +15,9 @@ from robharness import (
     InputSpec,
     ModelSpec,
     ThreatModel,
+    api,
 )
-from robharness.errors import SuiteError
+from robharness.errors import SuiteError, UserError
 from robharness.evaluation.normalize import Normalize
 from robharness.specs.types import SUITE_KEYS
 from robharness.suite import load
@@ -97,8 +98,6 @@ def test_plausible_percentages_are_allowed():
             "ThreatModel: targeted=1 must be true or false",
         ),
         ({"threat": lambda params: "l2"}, "its function `threat` returned 'l2', not a ThreatModel"),
-        ({"cost": lambda params: 3}, "its function `cost` returned 3, not a Cost"),
-        ({"cost": lambda params: Cost(gradients=1.5)}, "Cost: gradients=1.5 must be a whole number of at least 0"),
         ({"blocks": lambda params: "yes"}, "its function `blocks` returned 'yes', not a bool"),
     ],
 )
@@ -109,6 +108,46 @@ def test_what_functions_of_a_plugin_return_is_checked(changes, sentence):
         load(json_head() | {"attacks": [{"attack": "toy/odd", "eps": "1/255"}]}, registry)
     (line,) = caught.value.errors
     assert line.endswith(f": attacks.0: toy/odd (robharness-toy 1.0): {sentence}")
+
+
+ODD = """
+from dataclasses import dataclass
+from robharness import AttackSpec, Cost, ThreatModel, hookimpl
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    pass
+
+@hookimpl
+def robharness_attacks():
+    yield AttackSpec(name="odd", summary="", access="decision", params=Params, build=lambda params: None, {fields})
+"""
+THREAT, COST = 'threat=lambda params: ThreatModel(norm="l2")', "cost=lambda params: Cost()"
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (f"{THREAT}, cost=lambda params: 3", "TypeError: its function `cost` returned 3, not a Cost"),
+        (f"{THREAT}, cost=lambda params: Cost(gradients=-1)", "ValueError: Cost: gradients=-1 must be a whole number"),
+        (f"{THREAT}, {COST}, advise=lambda params, eps: 'text'", "TypeError: its function `advise` returned 'text'"),
+    ],
+)
+def test_what_functions_return_to_the_planner_is_checked(fields, sentence, tmp_path, toys, suite):
+    plugin = tmp_path / "odd.py"
+    plugin.write_text(ODD.replace("{fields}", fields))
+    with pytest.raises(UserError) as caught:
+        api.plan(suite(attacks=[{"attack": "odd/odd", "eps": 0.5}]), plugins=[toys, str(plugin)])
+    assert str(caught.value).startswith(f"odd/odd of {plugin} cannot be planned: {sentence}")
+
+
+def test_a_record_that_is_refused_is_a_problem_of_its_plugin(tmp_path, run_process):
+    """The other plugin works, and `list plugins` names the first, as it does for an installed one."""
+    plugin = tmp_path / "odd.py"
+    plugin.write_text(ODD.replace("{fields}", f"{THREAT}, {COST}, alarms=('lost',)"))
+    found = run_process("list", "plugins", "-p", plugin)
+    assert found.returncode == 2
+    assert "ValueError: AttackSpec: the alarm 'lost' is not declared in `notes`" in found.stderr
 
 
 @dataclass(frozen=True, kw_only=True)
