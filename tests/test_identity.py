@@ -344,7 +344,7 @@ def changed_suite(record, name, value):
         spec = replace(corrupted.entry.spec, build=None, open=value)
         return replace(BASE, perturbations=(attacked, with_entry(corrupted, spec)))
     if record is AttackSpec:
-        spec = replace(attacked.entry.spec, **{name: value})
+        spec = replace(attacked.entry.spec, **({"notes": {"count": int}} if name == "alarms" else {}) | {name: value})
         return replace(BASE, perturbations=(with_entry(attacked, spec), corrupted))
     if record is CorruptionSpec:
         spec = replace(corrupted.entry.spec, **{name: value})

@@ -19,6 +19,10 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        if len(mean) != len(std) or not all(value > 0 for value in std):
+            raise ValueError(f"mean {list(mean)} and std {list(std)} need one number per channel, and std above 0")
+        if max(mean) > 1:
+            raise ValueError(f"mean {list(mean)} is on the scale 0 to 255, and inputs are in [0, 1]; divide it by 255")
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 

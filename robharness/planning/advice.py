@@ -86,6 +86,14 @@ def _budgets(suite: Suite) -> Iterator[Finding]:
         )
 
 
+def _advised(perturbation: Perturbation) -> list[str]:
+    """Return the sentences of an attack's plugin. Raises TypeError if the plugin returned something else."""
+    lines = perturbation.entry.spec.advise(perturbation.params, perturbation.eps)
+    if isinstance(lines, str) or not all(isinstance(line, str) for line in lines):
+        raise TypeError(f"its function `advise` returned {lines!r}, not a sequence of sentences")
+    return list(lines)
+
+
 def _perturbation(perturbation: Perturbation) -> Iterator[Finding]:
     entry, name = perturbation.entry, perturbation.name
     if perturbation.surrogate is not None:
@@ -97,8 +105,8 @@ def _perturbation(perturbation: Perturbation) -> Iterator[Finding]:
             hint="prefer options that use all steps, such as keep: last",
         )
     if perturbation.kind == "attack" and entry.spec.advise is not None:
-        for line in call_plugin(entry, entry.spec.advise, perturbation.params, perturbation.eps):
-            yield finding("attack-advice", str(line), subject=name)
+        for line in call_plugin(entry, _advised, perturbation):
+            yield finding("attack-advice", line, subject=name)
     if entry.spec.randomness == "global":
         message = f"uses global random generators, seeded per block of {BLOCK} examples"
         yield finding("global-randomness", message, subject=name)

@@ -244,6 +244,8 @@ def _base(ref: Model, data_root: Path, store: Path, open_data: OpenData) -> Plan
     choose = ref.entry.spec.weights.base
     try:
         params = choose(ref.params) if choose else None
+        if params is not None and type(params) is not ref.entry.spec.params:
+            raise TypeError(f"its function `base` returned {params!r}, not {ref.entry.spec.params.__name__} or None")
     except Exception as error:  # a plugin's function may raise anything
         raise UserError(f"{ref.entry.name} ({ref.entry.origin}): {type(error).__name__}: {error}") from error
     if params is None:
@@ -327,7 +329,7 @@ def _cell(
         }
         identity["perturbation"] = call_plugin(entry, canonical, identity["perturbation"])
         if perturbation.kind == "attack":
-            cost = call_plugin(entry, entry.spec.cost, perturbation.params)
+            cost = call_plugin(entry, _cost, perturbation)
     waits = model.is_untrained or (surrogate is not None and surrogate.is_untrained)
     identity = {} if waits else canonical(identity)
     return Cell(
@@ -341,3 +343,11 @@ def _cell(
         cost=cost,
         with_features=with_features,
     )
+
+
+def _cost(perturbation: Perturbation) -> Cost:
+    """Return the cost of an attack. Raises TypeError if the plugin returned something else."""
+    cost = perturbation.entry.spec.cost(perturbation.params)
+    if not isinstance(cost, Cost):
+        raise TypeError(f"its function `cost` returned {cost!r}, not a Cost")
+    return cost

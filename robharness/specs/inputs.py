@@ -24,7 +24,7 @@ class InputSpec:
         if self.kind not in axes:
             raise ValueError(f"InputSpec: kind={self.kind!r} must be one of {', '.join(axes)}")
         sizes = self.shape if isinstance(self.shape, tuple) else ()
-        if len(sizes) != axes[self.kind].count(",") + 1 or not all(isinstance(n, int) and n > 0 for n in sizes):
+        if len(sizes) != axes[self.kind].count(",") + 1 or not all(type(n) is int and n > 0 for n in sizes):
             raise ValueError(f"InputSpec: shape={self.shape!r} must be {axes[self.kind]} for {self.kind}s")
 
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from robharness.specs.budget import Budget
 from robharness.specs.conventions import LABEL_SPACES
-from robharness.specs.inputs import Clips, InputSpec, Preprocessing
+from robharness.specs.inputs import Clips, InputSpec, Preprocessing, check_choices
 from robharness.specs.lazy import resolve_targets
 from robharness.specs.protocols import Attack, Corruption, Dataset
 from robharness.specs.sources import Download, File, Train
-from robharness.specs.types import RESERVED, RUNTIME, Access, Kind, Need, Norm, Params, Randomness
+from robharness.specs.types import RESERVED, RUNTIME, SUITE_KEYS, Access, Kind, Need, Norm, Params, Randomness
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,6 +36,11 @@ class _Record:
             value = getattr(self, item.name)
             if not fits(value) and not (value is None and item.default is None):
                 raise ValueError(f"{type(self).__name__}: {item.name}={value!r} must be {words}")
+        params: Any = getattr(self, "params", None)
+        options = () if params is None else fields(params)
+        taken = [item.name for item in options if item.name in SUITE_KEYS.get(type(self).__name__, ())]
+        if taken:
+            raise ValueError(f"{type(self).__name__}: the option '{taken[0]}' has the name of a key of every suite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +107,11 @@ class ThreatModel:
     norm: Norm
     targeted: bool = False
 
+    def __post_init__(self) -> None:
+        check_choices("ThreatModel", self, norm=get_args(Norm))
+        if type(self.targeted) is not bool:
+            raise ValueError(f"ThreatModel: targeted={self.targeted!r} must be true or false")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
@@ -115,6 +125,11 @@ class Cost:
     forwards: int = 0
     gradients: int = 0
     shared_gradients: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("forwards", "gradients", "shared_gradients"):
+            if type(value := getattr(self, key)) is not int or value < 0:
+                raise ValueError(f"Cost: {key}={value!r} must be a whole number of at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +174,13 @@ class AttackSpec(_Record):
     advise: Callable[[Params, Budget | None], Sequence[str]] | str | None = field(default=None, metadata=RUNTIME)
     notes: Mapping[str, type] = field(default_factory=dict, metadata=RUNTIME)
     revision: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        undeclared = [name for name in self.alarms if name not in self.notes]
+        if undeclared:
+            known = f"; declared: {', '.join(self.notes)}" if self.notes else ""
+            raise ValueError(f"AttackSpec: the alarm '{undeclared[0]}' is not declared in `notes`{known}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,28 +304,51 @@ def _one_of(literal: Any) -> Check:
     return f"one of {', '.join(get_args(literal))}", lambda value: value in get_args(literal)
 
 
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
 _FUNCTION: Check = ("a function or 'module:function'", callable)
 _FUNCTIONS = ("build", "threat", "cost", "open", "compute", "advise", "blocks", "given")
 _CHECKS: dict[str, Check] = {
     "name": ("lower-case letters, digits and . _ - /", lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v))),
     "summary": _a("a text", str),
-    "labels": _a("a text", str),
+    "labels": ("a text that is not empty", lambda v: isinstance(v, str) and bool(v.strip())),
     "group": _a("a text", str),
-    "revision": _a("an integer", int),
-    "smallest": ("a whole number of at least 1", lambda v: type(v) is int and v >= 1),
+    "revision": ("an integer", lambda v: type(v) is int),
+    **dict.fromkeys(("features", "licence", "paper"), _a("a text", str)),
+    "expected": (
+        "fractions in [0, 1] by name, of which there is one, clean",
+        lambda v: isinstance(v, Mapping) and set(v) <= {"clean"} and all(map(_is_fraction, v.values())),
+    ),
+    "alternatives": (
+        "mappings of suite keys to values, by name",
+        lambda v: isinstance(v, Mapping) and all(isinstance(each, Mapping) for each in v.values()),
+    ),
+    "canvas": ("a side in pixels, at least 1", lambda v: type(v) is int and v > 0),
+    **dict.fromkeys(("smallest", "classes"), ("a whole number of at least 1", lambda v: type(v) is int and v >= 1)),
     "channels": ("a set of whole numbers", lambda v: isinstance(v, frozenset | set) and all(type(n) is int for n in v)),
-    "classes": ("a whole number of at least 1", lambda v: type(v) is int and v >= 1),
     "input": _a("an InputSpec", InputSpec),
     "weights": (
         "a File, a Download or a Train, or Files and Downloads by name",
         lambda v: (
-            isinstance(v, Train)
-            or all(isinstance(part, File | Download) for part in (v.values() if isinstance(v, Mapping) else [v]))
+            isinstance(v, Train | File | Download)
+            or (
+                isinstance(v, Mapping)
+                and bool(v)
+                and all(isinstance(name, str) and name and isinstance(v[name], File | Download) for name in v)
+            )
         ),
     ),
     "preprocessing": _a("a Preprocessing", Preprocessing),
-    "severities": _a("a tuple", tuple),
-    **dict.fromkeys(("splits", "alarms"), _a("a tuple", tuple)),
+    "severities": (
+        "a tuple of different whole numbers of at least 1, such as (1, 2, 3)",
+        lambda v: isinstance(v, tuple) and 0 < len(v) == len(set(v)) and all(type(n) is int and n > 0 for n in v),
+    ),
+    **dict.fromkeys(
+        ("splits", "alarms"),
+        ("a tuple of texts", lambda v: isinstance(v, tuple) and all(isinstance(each, str) and each for each in v)),
+    ),
     "needs": (
         f"a set of {', '.join(get_args(Need))}",
         lambda v: isinstance(v, frozenset | set) and v <= set(get_args(Need)),
@@ -315,7 +360,12 @@ _CHECKS: dict[str, Check] = {
     "kind": _one_of(Kind),
     "notes": (
         f"a mapping of names to int, float, bool or str, none of them {', '.join(RESERVED)}",
-        lambda v: isinstance(v, Mapping) and not set(v) & set(RESERVED) and set(v.values()) <= {int, float, bool, str},
+        lambda v: (
+            isinstance(v, Mapping)
+            and all(isinstance(n, str) and n for n in v)
+            and not set(v) & set(RESERVED)
+            and set(v.values()) <= {int, float, bool, str}
+        ),
     ),
     **dict.fromkeys(("minimal", "ensemble"), _a("true or false", bool)),
     **dict.fromkeys(_FUNCTIONS, _FUNCTION),

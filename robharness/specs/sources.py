@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,23 @@ from pathlib import Path
 from robharness.specs.lazy import resolve_targets
 from robharness.specs.protocols import Dataset
 from robharness.specs.types import RUNTIME, Params
+
+
+def _check_texts(record: object, **required: bool) -> None:
+    """Raise ValueError for a field that is no text, or for an empty text that is required."""
+    for key, is_required in required.items():
+        value = getattr(record, key)
+        if not (isinstance(value, str) or (value is None and not is_required)) or (is_required and not value):
+            raise ValueError(f"{type(record).__name__}: {key}={value!r} must be a text")
+
+
+def _check_sha256(record: File | Download) -> None:
+    """Raise ValueError for a digest that no file can have."""
+    value = record.sha256
+    if value is not None and not (isinstance(value, str) and re.fullmatch("[0-9a-f]{1,64}", value)):
+        raise ValueError(
+            f"{type(record).__name__}: sha256={value!r} must be up to 64 hexadecimal digits, in lower case"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +44,10 @@ class File:
     sha256: str | None = None
     get: str = ""
 
+    def __post_init__(self) -> None:
+        _check_texts(self, path=True, package=self.package is not None, get=False)
+        _check_sha256(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
@@ -40,6 +62,12 @@ class Download:
     sha256: str | None = None
     name: str | None = None
 
+    def __post_init__(self) -> None:
+        _check_texts(self, url=True, name=self.name is not None)
+        _check_sha256(self)
+        if not (self.name or self.url.rpartition("/")[2]):
+            raise ValueError(f"Download: url={self.url!r} has no name of a file; give `name`")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataRef:
@@ -51,6 +79,11 @@ class DataRef:
 
     name: str
     split: str
+
+    def __post_init__(self) -> None:
+        _check_texts(self, name=True)
+        if not isinstance(self.split, str):
+            raise ValueError(f"DataRef: split={self.split!r} must be a text")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,12 @@ Params = Any
 
 RUNTIME = {"runtime": True}
 """Metadata of a field that is not part of a cell's identity."""
+SUITE_KEYS = {
+    "ModelSpec": ("model", "label", "reference", "weights", "inside", "strip", "preprocessing", "clean_at_least"),
+    "AttackSpec": ("attack", "eps", "nested", "source", "eight_bit"),
+    "CorruptionSpec": ("corruption", "severity"),
+}
+"""Keys of a suite beside those of a plugin, which options cannot have; models have `seed` and `seeds` in common."""
 RESERVED = (
     *("position", "example", "label", "prediction", "correct", "margin", "logit_range", "size", "attacked"),
     *("component", "success", "prediction_8bit", "correct_8bit"),

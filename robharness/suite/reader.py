@@ -11,8 +11,8 @@ from typing import Any
 from robharness.errors import SuiteError, UserError, did_you_mean, for_shell
 from robharness.plugins import Entry, Registry
 from robharness.specs import DataRef as Split
-from robharness.specs import ModelSpec, Preprocessing
-from robharness.suite import checks, weights, yaml
+from robharness.specs import ModelSpec, Preprocessing, ThreatModel
+from robharness.suite import checks, units, weights, yaml
 from robharness.suite.checks import Models, nearest_or_all
 from robharness.suite.fields import FieldReader, field_names, plugin_options
 from robharness.suite.records import AttackRef, CorruptionRef, Header, ModelRef
@@ -86,7 +86,9 @@ class _SuiteReader(FieldReader):
         checks.fit(self, models, perturbations, dataset, canvas)
         checks.needed(self, raw, models)
         checks.unique(self, models, perturbations)
+        units.budgets(self, raw, models, perturbations)
         expected, expected_source = checks.expected(self, raw, models, perturbations, metrics)
+        units.percentages(self, models, expected, [metric.name for metric in metrics])
         baseline = checks.baseline(self, header, models, dataset)
         checks.gap(self, raw, header, models, open_end=self.models_follow)
         checks.compat(self, header, canvas, dataset)
@@ -165,9 +167,10 @@ class _SuiteReader(FieldReader):
         """Return the model's spec with the fields that depend on its options, and the suite's preprocessing."""
         spec: ModelSpec = entry.spec
         try:
-            spec = dataclasses.replace(spec, **(entry.spec.given(params) if entry.spec.given else {}))
+            given = returned("given", entry.spec.given(params) if entry.spec.given else {}, Mapping)
+            spec = dataclasses.replace(spec, **given)
         except Exception as error:  # a plugin's function may raise anything
-            self.error(path, f"{entry.name} ({entry.origin}): {error}")
+            self.error(path, f"{entry.name} ({entry.origin}): {_sentence(error)}")
         if ref.preprocessing is None:
             return spec
         place = (*path, "preprocessing")
@@ -200,10 +203,10 @@ class _SuiteReader(FieldReader):
         """Yield the perturbations that one item of `attacks` means, one per budget."""
         for entry, ref, params in self.entries("attacks", AttackRef, raw, path):
             try:
-                _ = entry.spec.threat(params).norm, entry.spec.threat(params).targeted
-                _ = entry.spec.blocks is not None and entry.spec.blocks(params)
+                returned("threat", entry.spec.threat(params), ThreatModel)
+                returned("blocks", entry.spec.blocks is not None and entry.spec.blocks(params), bool)
             except Exception as error:  # a plugin's function may raise anything
-                self.error(path, f"{entry.name} ({entry.origin}): {error}")
+                self.error(path, f"{entry.name} ({entry.origin}): {_sentence(error)}")
                 continue
             nests = entry.spec.ensemble if ref.nested is None else ref.nested
             if ref.eps is None and (not entry.spec.minimal or nests):
@@ -257,7 +260,7 @@ def trained_on(entry: Entry, params: Any, registry: Registry) -> dict[str, tuple
     """
     found = {}
     try:
-        declared = dict(entry.spec.weights.data(params))
+        declared = dict(returned("data", entry.spec.weights.data(params), Mapping))
         wrong = [role for role, split in declared.items() if not isinstance(split, Split)]
     except Exception as error:  # a plugin's function may raise anything
         raise UserError(f"{entry.name} ({entry.origin}): {type(error).__name__}: {error}") from error
@@ -270,6 +273,18 @@ def trained_on(entry: Entry, params: Any, registry: Registry) -> dict[str, tuple
                             f"which has {', '.join(data.spec.splits)}")  # fmt: skip
         found[str(role)] = (data, split.split)
     return found
+
+
+def returned(function: str, value: Any, kind: type) -> Any:
+    """Return what a function of a plugin returned. Raises TypeError if the value is of another type."""
+    if not isinstance(value, kind):
+        raise TypeError(f"its function `{function}` returned {value!r}, not a {kind.__name__}")
+    return value
+
+
+def _sentence(error: Exception) -> str:
+    """Return the error as a part of a sentence, with its type unless the message is one of our records or checks."""
+    return str(error) if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: {error}"
 
 
 def _distinctly_named(perturbations: list[tuple[yaml.Path, Perturbation]]) -> list[tuple[yaml.Path, Perturbation]]:

@@ -147,5 +147,7 @@ def test_a_failing_threat_function_is_reported_with_its_attack():
     source = registry.origins[0]
     registry.add("attacks", attack("odd", FgsmParams, threat=lambda params: None), source)
     suite = {"attacks": [{"attack": "toy/odd", "eps": 1}], **json_head()}
-    with pytest.raises(SuiteError, match=r"attacks\.0: toy/odd \(robharness-toy 1\.0\): 'NoneType' object has no"):
+    with pytest.raises(
+        SuiteError, match=r"attacks\.0: toy/odd \(robharness-toy 1\.0\): its function `threat` returned None,"
+    ):
         load(suite, registry)

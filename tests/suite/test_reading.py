@@ -135,9 +135,9 @@ def test_a_minimal_attack_needs_no_budget_and_may_have_some():
 
 
 def test_an_ensemble_is_nested_by_default():
-    team = {"attack": "toy/team", "eps": [2, 1]}
-    assert named(team) == ["team(linf, 1)", "team(linf, 2)"]
-    assert named(team | {"nested": False}) == ["team(linf, 2, nested=no)", "team(linf, 1, nested=no)"]
+    team = {"attack": "toy/team", "eps": [1, 0.5]}
+    assert named(team) == ["team(linf, 0.5)", "team(linf, 1)"]
+    assert named(team | {"nested": False}) == ["team(linf, 1, nested=no)", "team(linf, 0.5, nested=no)"]
     assert named({"attack": "toy/pgd", "eps": 1, "nested": True}) == ["pgd(linf, 1, nested)"]
 
 
@@ -216,8 +216,8 @@ def robharness_datasets():
     for name in ("one", "two"):
         (tmp_path / f"{name}.py").write_text(text)
     registry = discover([str(tmp_path / "one.py"), str(tmp_path / "two.py")])
-    attacks = [{"attack": "one/push", "eps": [1, 2]}, {"attack": "two/push", "eps": [2]}]
+    attacks = [{"attack": "one/push", "eps": [0.5, 1]}, {"attack": "two/push", "eps": [1]}]
     source = {"robharness": 1, "name": "x", "data": {"name": "one/set", "split": "test"},
               "models": [{"model": "one/net"}], "attacks": attacks}  # fmt: skip
     loaded = load(source, registry)
-    assert [p.name for p in loaded.perturbations] == ["push(linf, 1)", "one/push(linf, 2)", "two/push(linf, 2)"]
+    assert [p.name for p in loaded.perturbations] == ["push(linf, 0.5)", "one/push(linf, 1)", "two/push(linf, 1)"]
