@@ -133,6 +133,13 @@ def test_logits_that_are_no_numbers_depend_on_no_neighbour(found):
                 and each.code == "inexact-passes"]  # fmt: skip
 
 
+def test_more_outputs_than_classes_are_a_warning(found):
+    assert outcomes(found, "more-outputs", "clean")[0] == outcomes(found, "exact", "clean")[0]
+    [warning] = [each for each in build(found).findings if each.code == "more-outputs-than-classes"]
+    assert (warning.subject, warning.severity) == ("odd_models/more-outputs", "warning")
+    assert warning.message.startswith("it has 5 outputs, and the data have 3 classes;")
+
+
 def test_rounding_of_half_precision_is_allowed(found):
     assert cell(found, "in-half", "clean").is_complete
 
