@@ -99,6 +99,8 @@ class Ahead:
         self.reads, self.computes = threading.Event(), threading.Event()
 
     def reading(self, id):
+        if threading.current_thread() is threading.main_thread():  # planning reads some images for their sizes
+            return
         self.read.append(id)
         if len(self.read) > int(os.environ.get("TOYS_AHEAD", "1000000")):
             self.reads.set()
