@@ -118,7 +118,8 @@ class OutOfMemory(Exception):
 
 def describe(error: BaseException) -> str:
     """Return an exception of a plugin as one line: its type and the first line of its text."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1 if "TorchScript interpreter" in lines[0] else 0] if lines else ""  # which gives the cause last
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,15 +94,24 @@ def _copied(model: nn.Module) -> nn.Module:
     """Return a copy of the network. Raises UserError, with a remedy, if it cannot be copied."""
     import torch
 
+    from robharness.evaluation.digest import Unidentified, shared_objects
+
     try:
         with torch.no_grad():  # else parameters of a copied TorchScript module would be results of an operation
-            return copy.deepcopy(model)
+            copied = copy.deepcopy(model)
     except Exception as error:
         raise UserError(
-            f"the live network cannot be copied: {describe(error)}. The old weight_norm and spectral_norm of "
-            f"torch.nn.utils keep tensors that cannot be copied. Try: those of torch.nn.utils.parametrizations, or a "
-            f"ModelSpec whose `build` makes the network"
+            f"the live network cannot be copied: {describe(error)}. Causes are kept activations, open files, locks, "
+            f"and the old weight_norm and spectral_norm of torch.nn.utils (newer ones are in "
+            f"torch.nn.utils.parametrizations). Try: a ModelSpec whose `build` makes the network"
         ) from error
+    with suppress(Unidentified):
+        if copied is not model and shared_objects(copied, model):
+            raise UserError(
+                "a copy of the live network calls the original, e.g. by a function that replaces its forward. "
+                "Try: a ModelSpec whose `build` makes the network"
+            )
+    return copied
 
 
 def _input_of_data(loaded: suite.Suite, root: Path) -> InputSpec:

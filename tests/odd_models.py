@@ -215,6 +215,50 @@ def counting():
     return Counting()
 
 
+def exits(net, x):
+    raise SystemExit(0)
+
+
+def sets_autocast(net, x):
+    import torch
+
+    torch.set_autocast_enabled("cpu", True)
+    return net(x)
+
+
+def sets_default_dtype(net, x):
+    import torch
+
+    logits = net(x)
+    torch.set_default_dtype(torch.float64)
+    return logits
+
+
+def clamps(net, x):
+    """Writes into its input, and changes no value of it."""
+    return net(x.clamp_(0, 1))
+
+
+def trains(net, x):
+    net.train()
+    return net(x)
+
+
+def averaged_gradient():
+    """A linear network whose gradients are averaged over the batch."""
+    import torch
+    from torch import nn
+
+    net = nn.Sequential(nn.Flatten(), torch.nn.utils.skip_init(nn.Linear, SIDE * SIDE, 3))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.linspace(-1, 1, 3 * SIDE * SIDE).view(3, -1).sin())
+        net[1].bias.zero_()
+    net[1].register_full_backward_hook(
+        lambda module, inputs, outputs: (inputs[0].mean(0, keepdim=True).expand_as(inputs[0]),)
+    )
+    return net
+
+
 def refusing(name):
     """The exact network, of which one method fails."""
     net = exact()
@@ -242,10 +286,11 @@ def modes_changed():
 
 
 FORMS = (scripted, frozen, traced, quantised, old_weight_norm, batch_statistics, hidden_norm, hidden_dropout, counting,
-         modes_changed)  # fmt: skip
+         modes_changed, averaged_gradient)  # fmt: skip
 FUNCTIONS = (halved, halved_by_data, without_gradients, by_numpy, backward_fails, other_function_with_gradients,
              softmax_over_batch, brightest, number_of_rows, complex_logits, no_classes, on_meta, last_bits,
-             more_outputs, not_numbers, in_half, gradient_of_neighbours)  # fmt: skip
+             more_outputs, exits, sets_autocast, sets_default_dtype, clamps, trains, not_numbers, in_half,
+             gradient_of_neighbours)  # fmt: skip
 METHODS = ("to", "eval", "__deepcopy__", "named_parameters", "forward", "named_modules")
 
 

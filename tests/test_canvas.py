@@ -132,7 +132,7 @@ PATHS = [
     ("small", "cropping", {}, "12x12 -> canvas 12 -> resize 10 -> crop 8 -> model 8"),
     ("small", "cropping", {"canvas": 16}, "12x12 -> canvas 16 -> model 8"),
     ("wide", "cropping", {}, "20x12 -> canvas 20x12 -> resize 10 -> crop 8 -> model 8"),
-    ("mixed", "plain", {}, "12x12 to 13x12 -> canvas 224 -> model 12"),
+    ("mixed", "plain", {}, "12x12, 13x12 and others -> canvas 224 -> model 12"),
     ("late", "plain", {}, "12x12 -> canvas 12 -> model 12"),
     ("large", "plain", {}, "224x224 -> canvas 224 -> model 12"),
     ("torn", "plain", {}, "12x12 -> canvas 12 -> model 12"),
@@ -177,7 +177,7 @@ def test_models_with_several_ways_are_named(plugin, tmp_path, capsys):
                                             "Net: images are reduced from the canvas, 32, to 12 pixels, corrupted"]),
         ("small", "cropping", {}, ["Net: images are reduced from the canvas, 12, to 10 pixels"]),
         ("small", "same", {}, ["Net: images are enlarged from the canvas, 12, to 16 pixels"]),
-        ("mixed", "plain", {}, ["images of 12x12 to 13x12 are enlarged to a canvas of 224", "Net: images are reduced"]),
+        ("mixed", "plain", {}, ["images of 12x12, 13x12 and others are enlarged to a canvas of 224", "Net: images"]),
         ("large", "plain", {"canvas": 224}, ["Net: images are reduced from the canvas, 224, to 12 pixels"]),
     ],
 )  # fmt: skip

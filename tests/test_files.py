@@ -262,3 +262,68 @@ def test_a_neighbour_shadows_no_installed_module(folder):
     from robharness import discover
 
     assert not [problem for problem in discover([str(folder / "loose.py")]).problems if "loose" in str(problem)]
+
+
+def two_with_one_name(folder):
+    """Two plugins in folders of their own, each with another `beside_g`."""
+    paths = []
+    for name, bias in (("one", [1.0, 0.0, 0.0]), ("two", [0.0, 1.0, 0.0])):
+        (folder / name).mkdir()
+        (folder / name / "beside_g.py").write_text(textwrap.dedent(NEIGHBOUR).format(bias=bias))
+        paths.append(folder / name / f"loose_{name}.py")
+        paths[-1].write_text(textwrap.dedent(LOOSE).format(how="from beside_g import make", build="build"))
+    return [str(path) for path in paths]
+
+
+def test_two_plugins_with_neighbours_of_one_name_are_refused_together_and_right_one_by_one(folder):
+    from robharness import discover
+    from robharness.errors import PluginLoadError
+
+    paths = two_with_one_name(folder)
+    with pytest.raises(
+        PluginLoadError, match=r"import different files, .*one/beside_g.py and .*two/beside_g.py, as the"
+    ):
+        discover(paths)
+    for path, expected in [*zip(paths, (0, 1), strict=True)] * 2:
+        model = {"model": f"{Path(path).stem}/net"}
+        found = api.run(suite(folder, model), store=folder / f"store {expected}", plugins=[TOYS, path])
+        assert set(found.cells[0].columns["prediction"].tolist()) == {expected}
+
+
+def test_a_file_that_a_loose_plugin_names_counts(folder):
+    from robharness.plugins import loose_plugin
+
+    path = folder / "reading.py"
+    path.write_text("import pathlib\n\nTEXT = (pathlib.Path(__file__).parent / 'labels.json').read_text()\n")
+    (folder / "labels.json").write_text("[1]")
+    before = loose_plugin(path)[0].digest
+    (folder / "labels.json").write_text("[2]")
+    assert loose_plugin(path)[0].digest != before
+
+
+def test_odd_imports_end_no_run(folder):
+    from robharness.plugins import loose_plugin
+
+    path = folder / "importing.py"
+    path.write_text(
+        "import importlib\n\ndef later():\n    importlib.import_module('.b', 'pk')\n    importlib.import_module('.')\n"
+    )
+    (folder / "pk").mkdir()
+    (folder / "pk" / "b.py").write_text("B = 1")
+    before = loose_plugin(path)[0].digest
+    (folder / "pk" / "b.py").write_text("B = 2")
+    assert loose_plugin(path)[0].digest != before
+
+
+def test_links_inside_a_folder_are_followed_and_loops_end(tmp_path):
+    from robharness.planning.files import content_digest
+
+    inner, folder = tmp_path / "inner", tmp_path / "folder"
+    inner.mkdir()
+    folder.mkdir()
+    (inner / "a.txt").write_text("1")
+    (folder / "link").symlink_to(inner)
+    (folder / "loop").symlink_to(folder)
+    before = content_digest(folder)
+    (inner / "a.txt").write_text("2")
+    assert content_digest(folder) != before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import enum
 import functools
 import itertools
 import subprocess
@@ -86,7 +88,69 @@ DIFFERENT = {
     "bound method": (lambda: Scaled(1, Scaled(1).net.forward), lambda: Scaled(1, hooked(2).forward)),
     "tensor": (lambda: Scaled(torch.ones(3)), lambda: Scaled(torch.zeros(3))),
     "object": (lambda: Scaled(1, Times(1)), lambda: Scaled(1, Times(2))),
+    "value of an enum": (lambda: Scaled(One.A), lambda: Scaled(Other.A)),
+    "cached function": (lambda: Scaled(1, functools.cache(times(1))), lambda: Scaled(1, functools.cache(times(2)))),
+    "attribute of a list": (lambda: Scaled(Named(1)), lambda: Scaled(Named(2))),
+    "attribute of a number": (lambda: Scaled(Number(1)), lambda: Scaled(Number(2))),
+    "default of a mapping": (
+        lambda: Scaled(collections.defaultdict(times(1))),
+        lambda: Scaled(collections.defaultdict(times(2))),
+    ),
+    "beside _orig_mod": (lambda: wrapping(1), lambda: wrapping(2)),
+    "slot": (lambda: Slotted(1), lambda: Slotted(2)),
+    "function of a graph": (lambda: traced_by_fx(times(1)), lambda: traced_by_fx(times(2))),
+    "forward of the instance": (lambda: replaced(1), lambda: replaced(2)),
 }
+
+
+class One(enum.Enum):
+    A = 1
+
+
+class Other(enum.Enum):
+    A = 2
+
+
+One.__qualname__ = Other.__qualname__ = "Mode"
+
+
+class Named(list):
+    def __init__(self, name):
+        self.name = name
+
+
+class Number(float):
+    def __init__(self, value):
+        self.doubled = 2 * value
+
+    def __new__(cls, value):
+        return super().__new__(cls, 1.0)
+
+
+class Slotted(nn.Module):
+    __slots__ = ("factor",)
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+
+def wrapping(scale):
+    net = Scaled(scale)
+    net._orig_mod = linear()
+    return net
+
+
+def traced_by_fx(function):
+    graph = torch.fx.Graph()
+    graph.output(graph.call_function(function, (graph.placeholder("x"),)))
+    return torch.fx.GraphModule(nn.Module(), graph)
+
+
+def replaced(factor):
+    net = linear()
+    net.forward = lambda x: x * factor
+    return net
 
 
 class Times:
@@ -116,6 +180,30 @@ def test_training_mode_gradients_and_copies_do_not_count():
     before = network_digest(net)
     net.eval().requires_grad_(False)
     assert network_digest(net) == before
+
+
+def test_a_method_of_an_installed_class_that_was_replaced_is_part_of_the_digest(monkeypatch):
+    before = network_digest(linear())
+    monkeypatch.setattr(nn.Flatten, "forward", lambda self, x: x.flatten(1) * 2)
+    assert network_digest(linear()) != before
+
+
+step = 0
+train = (number for number in range(3))
+
+
+class Trained(nn.Module):
+    """Its attributes have the names of globals that change."""
+
+    def forward(self, x):
+        self.step = 1
+        return self.train().step * x
+
+
+def test_attributes_with_the_names_of_globals_do_not_count(monkeypatch):
+    before = network_digest(Trained())
+    monkeypatch.setitem(Trained.forward.__globals__, "step", 5)
+    assert network_digest(Trained()) == before
 
 
 def test_a_digest_is_the_same_in_another_process():
@@ -198,6 +286,16 @@ def test_a_network_that_cannot_be_copied_fails_with_a_remedy(suite, tmp_path, to
     [failure] = found.cells[0].failures
     assert "the live network cannot be copied" in str(failure)
     assert "torch.nn.utils.parametrizations" in str(failure)
+
+
+def test_a_copy_that_calls_the_original_is_refused(suite, tmp_path, toys):
+    net = nn.Sequential(nn.BatchNorm2d(1), linear())
+    old = net.forward
+    net.forward = lambda x: old(x)
+    before = net[0].num_batches_tracked.item()
+    found = api.run(suite(models=[], attacks=[]), store=tmp_path, plugins=[toys], models={"net": net})
+    assert "a copy of the live network calls the original" in str(found.cells[0].failures[0])
+    assert net[0].num_batches_tracked.item() == before
 
 
 def test_a_live_spec_is_identified_by_what_its_build_reaches(accuracy):

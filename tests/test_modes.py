@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import ImageFile
 
+from robharness.errors import UserError
 from robharness.evaluation.modes import kept_modes, neutral_modes
 
 PRECISIONS = ("cuda.matmul", "cudnn", "cudnn.conv", "cudnn.rnn", "mkldnn", "mkldnn.matmul", "mkldnn.conv")
@@ -120,6 +122,28 @@ def test_recent_settings_of_precision_come_back():
         after = snapshot()
     assert inside["cudnn.conv"] == "tf32" and inside["mkldnn.matmul"] == "none"
     assert after == before
+
+
+def test_hooks_of_saved_tensors_and_other_backends_are_neutral():
+    x = torch.ones(3, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor * 0):
+        before = torch.backends.mkldnn.enabled
+        with torch.backends.mkldnn.flags(enabled=False):
+            with neutral_modes():
+                assert torch.backends.mkldnn.enabled is before
+                (gradient,) = torch.autograd.grad((x * x).sum(), x)
+            assert torch.backends.mkldnn.enabled is False
+        (ambient,) = torch.autograd.grad((x * x).sum(), x)
+    assert gradient.tolist() == [2, 2, 2] and ambient.tolist() == [0, 0, 0]
+
+
+def test_a_transform_of_torch_func_is_refused():
+    def measured(x):
+        with neutral_modes():
+            return x.sum()
+
+    with pytest.raises(UserError, match=r"within torch\.func"):
+        torch.func.grad(measured)(torch.ones(2))
 
 
 def test_what_a_plugin_changes_is_put_back(tmp_path, monkeypatch):

@@ -87,6 +87,10 @@ FAILED = {
     "on-meta": r"it must return dense real logits on cpu, .* on meta",
     "hidden-norm": r"of their range\. Its 'members\[0\]' is in training mode.* Try: torch\.nn\.ModuleList",
     "hidden-dropout": r"draws from the global generator of torch, in eval mode\. Its 'members\[0\]' is in training",
+    "exits": r": SystemExit: 0 \(",
+    "sets-autocast": r"its forward pass changes modes of torch",
+    "sets-default-dtype": r"its forward pass changes modes of torch",
+    "trains": r"its forward pass changes its eval mode",
     "counting": r"its logits change from one call to the next, by .* its forward pass keeps a state",
     "quantised": r"depend on the other examples of the pass, .* or dynamic quantisation",
     "no-to": r"it cannot be prepared: RuntimeError: no to \(",
@@ -114,8 +118,20 @@ def test_a_network_that_writes_into_its_input_is_measured_on_copies(found):
     assert outcomes(found, "halved", "clean")[0] == expected
     assert outcomes(found, "halved", "sign")[0] != expected
     notes = [note for note in build(found).findings if note.code == "input-written"]
-    assert {note.subject for note in notes} == {"odd_models/halved", "odd_models/halved-by-data"}
+    assert {note.subject for note in notes} == {f"odd_models/{name}" for name in ("halved", "halved-by-data", "clamps")}
     assert {note.severity for note in notes} == {"note"}
+
+
+def test_a_write_that_changes_no_value_is_measured_on_copies_too(found):
+    for what in ("clean", "blind", "speckle"):  # at 0 and 1, the gradient of clamp is 0
+        assert outcomes(found, "clamps", what) == outcomes(found, "exact", what)
+
+
+def test_a_hook_that_mixes_the_gradients_of_examples_is_found(found):
+    assert cell(found, "averaged-gradient", "clean").is_complete
+    assert (
+        "its gradient for an example depends on the other examples" in failures(found, "averaged-gradient", "sign")[0]
+    )
 
 
 def test_rounding_is_a_note_that_says_how_large_it_is(found):

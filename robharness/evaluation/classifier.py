@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from robharness.errors import ContractViolation, describe
 from robharness.evaluation.clips import ClipLayout
 from robharness.evaluation.memory import is_out_of_memory
+from robharness.evaluation.modes import read_modes, write_modes
 from robharness.specs.types import Access
 
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -89,6 +90,7 @@ class Classifier:
     ) -> None:
         self.device = torch.device(device)
         self.net = freeze(net.to(self.device).eval())
+        self._modules = [module for module in self.net.modules() if not module.training]
         self._formats = _memory_formats(self.device, low=gradient_dtype is not None)
         for parameter in self.net.parameters():
             if parameter.ndim in self._formats:
@@ -178,7 +180,7 @@ class Classifier:
                 value = objective(outputs, padded[start : start + self.batch_size])
                 try:
                     (gradient,) = torch.autograd.grad(value.sum(), chunk)
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     self._blame(chunk, error)
                     raise
             self.passes["backward"] += 1
@@ -195,13 +197,13 @@ class Classifier:
             raise NoGradient("it gives no gradient with respect to its input")
         return outputs
 
-    def _blame(self, chunk: Tensor, error: Exception) -> None:
+    def _blame(self, chunk: Tensor, error: BaseException) -> None:
         """Raise NoGradient if the backward pass of the network fails, whatever the objective; else return."""
         if is_out_of_memory(error):
             return
         try:
             torch.autograd.grad(self._differentiable(chunk).sum(), chunk)
-        except Exception as again:
+        except (Exception, SystemExit) as again:
             if not is_out_of_memory(again):
                 raise NoGradient(f"its backward pass failed: {describe(error)}") from error
 
@@ -212,12 +214,18 @@ class Classifier:
     def _forward(self, chunk: Tensor) -> Tensor:
         """Return the logits of one pass, or its features with access "features"."""
         self.passes["forward"] += 1
-        version = chunk._version
+        version, modes = chunk._version, read_modes()
         try:
             inputs = self._network_inputs(chunk)
             outputs = self._represent(inputs) if self.access == "features" else self._call(inputs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a network may raise anything at all
             raise ContractViolation(f"its forward pass failed: {describe(error)}", by="model") from error
+        if read_modes() != modes:
+            write_modes(modes)
+            raise ContractViolation("its forward pass changes modes of torch, such as autocast", by="model")
+        if any(module.training for module in self._modules):
+            self.net.eval()
+            raise ContractViolation("its forward pass changes its eval mode", by="model")
         if chunk._version != version:
             raise ContractViolation("it writes into its input. Try: x = x.clone() in its forward", by="model")
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(inputs):
@@ -249,18 +257,21 @@ class Classifier:
         x: inputs of one pass, (batch_size, *shape).
         """
         ((_, chunk),) = self._chunks(x)
+        modes = read_modes()
         with torch.no_grad():
             inputs = self._network_inputs(chunk).clone()
-            before = inputs.clone()
-            with suppress(Exception):  # the next pass raises it
+            before, version = inputs.clone(), inputs._version
+            with suppress(Exception, SystemExit):  # the next pass raises it
                 self._call(inputs)
-        if torch.equal(inputs, before):
+        write_modes(modes)  # the next pass says that they changed
+        if same_values(inputs, before) and inputs._version == version:
             return
         self.copies_input = True
-        with torch.enable_grad(), suppress(Exception):
+        with torch.enable_grad(), suppress(Exception, SystemExit):
             inputs = self._network_inputs(chunk.requires_grad_(True))
             recorded = inputs.grad_fn
             self._call(inputs)
+            write_modes((*modes[:3], True, *modes[4:]))
             if inputs.grad_fn is recorded:
                 self.no_gradient = (
                     "it writes into its input where autograd does not record it (`.data`, or under torch.no_grad()), "
@@ -310,6 +321,15 @@ def freeze(net: nn.Module) -> nn.Module:
     for parameter in net.parameters():
         parameter.requires_grad_(False)
     return net
+
+
+def same_values(a: Tensor, b: Tensor) -> bool:
+    """Return whether two tensors have the same type, device, shape and values; NaN equals NaN."""
+    if (a.dtype, a.device, a.shape) != (b.dtype, b.device, b.shape):
+        return False
+    if torch.equal(a, b):
+        return True
+    return a.is_floating_point() and torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
 def predictions(logits: Tensor) -> Tensor:

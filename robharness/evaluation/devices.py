@@ -21,6 +21,8 @@ def checked_device(device: str, local_cuda: Callable[[int], str]) -> str:
     """
     try:
         found = torch.device(device if re.fullmatch(r"[a-z]+(:[0-9]+)?", device) else "")
+        if found.type not in ("cpu", "cuda", "mps", "xpu") and not hasattr(torch, found.type):
+            raise RuntimeError  # torch knows the name alone
         if found.type == "meta" or (found.type == "cpu" and found.index is not None):
             raise RuntimeError
         if found.type != "cuda" or not torch.cuda.is_available():
@@ -30,7 +32,7 @@ def checked_device(device: str, local_cuda: Callable[[int], str]) -> str:
         if (found.index or 0) >= count:
             raise RuntimeError(f"this machine has {count} GPUs, counted from 0")
         return local_cuda(count) if found.index is None else device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError, AttributeError) as error:
         available = available_devices()
         why = str(error).partition(". ")[0].splitlines()[0].rstrip(".") if device.startswith("cuda") else ""
         why = f" ({why})" if why and "Device string" not in why else ""

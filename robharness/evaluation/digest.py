@@ -11,12 +11,11 @@ import copy
 import enum
 import functools
 import hashlib
-import importlib.machinery
 import io
+import logging
 import pickletools
 import re
-import sys
-import sysconfig
+import threading
 import types
 import weakref
 import zipfile
@@ -29,6 +28,7 @@ import torch
 from torch import nn
 
 from robharness.errors import describe
+from robharness.evaluation.code import all_names, global_names, is_installed
 
 
 class Unidentified(Exception):
@@ -63,6 +63,13 @@ def network_digest(*values: Any) -> str:
     return _digest(list(values)).hex()
 
 
+def shared_objects(net: nn.Module, other: nn.Module) -> bool:
+    """Return whether a network reaches a module or a tensor of another one, e.g. by a closure. Raises Unidentified."""
+    walk = _Walk()
+    walk.add(net, "")
+    return any(id(each) in walk.numbers for each in (*other.modules(), *other.parameters(), *other.buffers()))
+
+
 def _digest(value: Any) -> bytes:
     try:
         walk = _Walk()
@@ -74,13 +81,19 @@ def _digest(value: Any) -> bytes:
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented), range, slice)
 _BY_TEXT = (torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format, np.dtype)
-_BOOKKEEPING = set(vars(nn.Module())) - {"_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"}
+_BOOKKEEPING = {*vars(nn.Module()), "_compiled_call_impl"} - {
+    "_parameters",
+    "_buffers",
+    "_modules",
+    "_forward_hooks",
+    "_forward_pre_hooks",
+}
 """Attributes of every module that do not change its outputs or input gradients, hooks of gradients apart."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _BUILT_IN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType,
              types.MethodWrapperType, types.ClassMethodDescriptorType, types.GetSetDescriptorType,
              types.MemberDescriptorType)  # fmt: skip
-_NO_BEHAVIOUR = ("lock", "RLock", "Stream", "Event", "Logger")
+_NO_BEHAVIOUR = (type(threading.Lock()), type(threading.RLock()), logging.Logger, torch.Stream, torch.Event)
 """Types whose objects do not change what a network computes."""
 
 
@@ -101,7 +114,7 @@ class _Walk:
 
         place: of the value in the network, for errors.
         """
-        if isinstance(value, _PLAIN):
+        if type(value) in _PLAIN:
             return self.tag(type(value).__name__, value)
         if isinstance(value, _BY_TEXT):
             return self.tag(type(value).__name__, str(value))
@@ -119,10 +132,12 @@ class _Walk:
 
     def add_object(self, value: Any, place: str) -> None:
         if isinstance(value, torch.Tensor):
-            self.tag("tensor", type(value).__name__, str(value.dtype), tuple(value.shape))
+            self.tag("tensor", str(value.dtype), tuple(value.shape))
+            self.add(type(value), place)
             self.digest.update(_bytes(value))
+            self.add(dict(getattr(value, "__dict__", {})), place)
         elif isinstance(value, np.ndarray | np.generic):
-            self.tag("array", str(value.dtype), value.shape)
+            self.tag("array", type(value).__qualname__, str(value.dtype), value.shape)
             self.add(value.tolist(), place) if value.dtype.hasobject else self.digest.update(value.tobytes())
         elif isinstance(value, nn.Module):
             self.add_network(value, place)
@@ -141,17 +156,26 @@ class _Walk:
                 self.add(owner, place)
         elif isinstance(value, types.ModuleType):
             self.tag("module", value.__name__)
+            if not is_installed(value.__name__):
+                plain = {name: item for name, item in vars(value).items() if not name.startswith("__")}
+                self.add({name: item for name, item in plain.items() if _is_plain(item)}, value.__name__)
         elif isinstance(value, Mapping):
-            self.tag("mapping", type(value).__qualname__, len(value))
+            self.tag("mapping", len(value))
+            self.add_subclass(value, place)
+            self.add(getattr(value, "default_factory", None), place)
             for key, item in value.items():
                 self.add(key, place)
                 self.add(item, f"{place}[{key!r}]" if isinstance(key, str | int) else place)
         elif isinstance(value, list | tuple):
             self.tag("sequence", type(value).__qualname__, len(value))
+            self.add_subclass(value, place)
             for index, item in enumerate(value):
                 self.add(item, f"{place}[{index}]" if place else "")
         elif isinstance(value, set | frozenset):
             self.tag("set", sorted(_digest(item).hex() for item in value))
+        elif isinstance(value, functools._lru_cache_wrapper):
+            self.tag("cached function")
+            self.add(value.__wrapped__, place)
         elif isinstance(value, functools.partial):
             self.tag("partial")
             self.add([value.func, value.args, value.keywords], place)
@@ -167,25 +191,38 @@ class _Walk:
             self.add_path(value)
         elif isinstance(value, enum.Enum):
             self.tag("enum", type(value).__qualname__, value.name)
+            self.add(value.value, place)
         elif isinstance(value, torch.Generator):
             self.add(value.get_state(), place)
-        elif type(value).__name__ in _NO_BEHAVIOUR:
+        elif isinstance(value, _NO_BEHAVIOUR):
             self.tag("no behaviour", type(value).__name__)
         else:
             self.add_other(value, place)
 
+    def add_subclass(self, value: Any, place: str) -> None:
+        """Feed the class and the attributes of a container whose class is not Python's own."""
+        if type(value).__module__ != "builtins":
+            self.add(type(value), place)
+        if own := getattr(value, "__dict__", None):
+            self.add(dict(own), place)
+
     def add_network(self, net: nn.Module, place: str) -> None:
         if isinstance(net, torch.jit.ScriptModule):
             return self.digest.update(_scripted(net))
-        if isinstance(inner := getattr(net, "_orig_mod", None), nn.Module):  # of torch.compile, which keeps its results
-            return self.add(inner, place)
+        if type(net).__module__.startswith("torch._dynamo") and isinstance(net._orig_mod, nn.Module):
+            return self.add(net._orig_mod, place)  # of torch.compile, which keeps its results
         if id(net) not in self.registered:
             self.registered |= {id(module) for module in net.modules()}
             self.tag("training", net.training if place else False)
         self.tag("network", type(net).__qualname__)
         generated = isinstance(net, torch.fx.GraphModule)
         self.add(net.code if generated else type(net), place)
-        for name, value in sorted(vars(net).items()):
+        if generated:  # functions that the code calls by name
+            graph: Any = net.graph
+            self.add([node.target for node in graph.nodes if node.op == "call_function"], place)
+        slots = [name for cls in type(net).__mro__ for name in vars(cls).get("__slots__", ()) if name != "__dict__"]
+        attributes = vars(net) | {name: getattr(net, name) for name in slots if hasattr(net, name)}
+        for name, value in sorted(attributes.items()):
             where = f"{place}.{name}" if place else name
             if name in _HOOKS:
                 self.add([name, *value.values()], where)
@@ -202,7 +239,10 @@ class _Walk:
 
     def add_class(self, cls: type, place: str) -> None:
         self.tag("class", cls.__module__, cls.__qualname__)
-        if _is_installed(cls.__module__):
+        if is_installed(cls.__module__):
+            patched = [value for value in vars(cls).values() if isinstance(value, types.FunctionType)
+                       and not is_installed(value.__module__ or "")]  # fmt: skip
+            self.add(patched, place)
             return
         self.add(list(cls.__bases__), place)
         for name, value in sorted(vars(cls).items()):
@@ -213,15 +253,15 @@ class _Walk:
     def add_function(self, function: types.FunctionType, place: str) -> None:
         self.tag("function", function.__module__, function.__qualname__)
         code = function.__code__
-        if not _is_installed(function.__module__ or ""):
+        if not is_installed(function.__module__ or ""):
             self.add(code, place)
-            for name in _global_names(code):
+            for name in global_names(code):
                 if name in function.__globals__:
                     self.tag("global", name)
                     value = function.__globals__[name]
                     self.add(value, f"{name} in {function.__qualname__}")
-                    if isinstance(value, types.ModuleType) and not _is_installed(value.__name__):
-                        used = {key: vars(value)[key] for key in _global_names(code) if key in vars(value)}
+                    if isinstance(value, types.ModuleType) and not is_installed(value.__name__):
+                        used = {key: vars(value)[key] for key in all_names(code) if key in vars(value)}
                         self.add(used, name)
         self.add([function.__defaults__, function.__kwdefaults__], place)
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
@@ -273,33 +313,12 @@ _OF_CLASSES = ("__dict__", "__weakref__", "__doc__", "__module__", "__annotation
                "__abstractmethods__", "_abc_impl", "__parameters__", "__qualname__", "__slots__")  # fmt: skip
 
 
-def _global_names(code: types.CodeType) -> list[str]:
-    """Return the names that a function and the functions inside it may look up, sorted."""
-    names, pending = set(code.co_names), [code]
-    while pending:
-        inner = [const for const in pending.pop().co_consts if isinstance(const, types.CodeType)]
-        names.update(name for each in inner for name in each.co_names)
-        pending += inner
-    return sorted(names)
-
-
-@functools.cache
-def _installed_folders() -> tuple[str, ...]:
-    return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-
-
-@functools.cache
-def _is_installed(module: str) -> bool:
-    """Return whether a module is of Python, of an installed package or of robharness: a version identifies its code."""
-    if module.partition(".")[0] in (*sys.builtin_module_names, "builtins", "robharness"):
-        return True
-    if module in ("__main__", "__mp_main__", ""):
-        return False
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file is None:  # a module of C, or one that a notebook or a loader made
-        spec = getattr(sys.modules.get(module), "__spec__", None)
-        return getattr(spec, "loader", None) is importlib.machinery.BuiltinImporter or module in sys.stdlib_module_names
-    return any(Path(file).is_relative_to(folder) for folder in _installed_folders())
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
+    return type(value) in _PLAIN
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robharness.errors import ContractViolation, describe
 from robharness.evaluation.batch import Batch
-from robharness.evaluation.classifier import Classifier, freeze
+from robharness.evaluation.classifier import Classifier, freeze, same_values
 from robharness.evaluation.memory import is_out_of_memory
 
 
@@ -105,12 +105,3 @@ def _batch_changes(saved: list[tuple[str, Tensor, Tensor]]) -> list[str]:
             changed.append(f"the batch's {name}")
             tensor.copy_(before)
     return changed
-
-
-def same_values(a: Tensor, b: Tensor) -> bool:
-    """Return whether two tensors have the same type, device, shape and values; NaN equals NaN."""
-    if (a.dtype, a.device, a.shape) != (b.dtype, b.device, b.shape):
-        return False
-    if torch.equal(a, b):
-        return True
-    return a.is_floating_point() and torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())

@@ -84,13 +84,18 @@ def load_model(
     with_surrogates: also load the models on which attacks on this one are crafted.
     Raises ContractViolation, by the model, for whatever its plugin does wrong, and OutOfMemory.
     """
+    _set_precision(plan.suite.precision.judge)
     try:
-        return _loaded(plan, model, device, batch_size, with_surrogates=with_surrogates)
+        with kept_modes():
+            return _loaded(plan, model, device, batch_size, with_surrogates=with_surrogates)
     except (ContractViolation, OutOfMemory):
         raise
     except UserError as error:  # e.g. of a checkpoint: its message needs no type
         raise ContractViolation(f"it cannot be built: {error}", by="model") from error
-    except Exception as error:  # a network may raise anything when it is moved, copied, digested or called
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a network may raise anything when it is moved, copied, digested or called
         if is_out_of_memory(error):
             raise ContractViolation("memory is too small for a second copy of its weights", by="model") from error
         raise ContractViolation(f"it cannot be prepared: {describe(error)}", by="model") from error
@@ -100,7 +105,6 @@ def _loaded(
     plan: Plan, model: PlannedModel, device: str, batch_size: int | None, *, with_surrogates: bool
 ) -> LoadedModel:
     assert plan.data is not None
-    _set_precision(plan.suite.precision.judge)
     spec, target = model.entry.spec, torch.device(device)
     net = build_network(model)
     state = state_digest(net)
@@ -202,7 +206,7 @@ def build_network(model: PlannedModel) -> torch.nn.Module:
             net: Any = model.entry.spec.build(model.ref.params, files)
     except (ContractViolation, UserError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if is_out_of_memory(error):
             raise
         raise ContractViolation(f"it cannot be built: {describe(error)}", by="model") from error
@@ -258,7 +262,8 @@ def _folded(net: torch.nn.Module, spec: ModelSpec, device: torch.device) -> tupl
     If a pass fails, return the network as it is, and 0; the probe raises the error of that pass.
     """
     try:
-        return folding.folded(net.to(device).eval(), probe_inputs(2, spec.input.shape, device), spec.features)
+        with kept_modes():
+            return folding.folded(net.to(device).eval(), probe_inputs(2, spec.input.shape, device), spec.features)
     except Exception:
         return net, 0
 

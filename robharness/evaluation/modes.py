@@ -7,7 +7,6 @@ mode changed. `neutral_modes` gives a block the modes of a fresh process; it and
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -16,11 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageFile
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules import module as modules
 from torch.overrides import _pop_mode, _push_mode
 from torch.utils import _device, _python_dispatch
 
+from robharness.errors import UserError
 from robharness.evaluation.rng import global_kept
+from robharness.plugins.folder import kept_folder
 
 
 class _Setting(NamedTuple):
@@ -37,7 +39,10 @@ def neutral_modes(threads: int | None = None) -> Iterator[int]:
 
     threads: of the CPU, inside the block; unchanged if None.
     Yields the number of threads in use. Global random generators are restored, too.
+    Raises UserError within a transform of torch.func.
     """
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise UserError("within torch.func (grad, vmap, jvp ...) nothing can be measured. Try: the call outside of it")
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -66,11 +71,13 @@ def _kept(*, neutral: bool) -> Iterator[None]:
     """
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
     with ExitStack() as stack:
-        stack.callback(_change_folder, _current_folder())
+        stack.enter_context(kept_folder())
         stack.callback(_set_threads, threads)
         stack.callback(torch.set_grad_enabled, grad)
         stack.enter_context(_stacks_kept(neutral=neutral))
         stack.enter_context(_global_hooks_kept(neutral=neutral))
+        if neutral and torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+            stack.enter_context(saved_tensors_hooks(_unchanged, _unchanged))  # only the innermost hooks are called
         for group in (_settings(), _precisions()):
             stack.enter_context(_settings_kept(list(group), neutral=neutral))
         yield
@@ -128,6 +135,7 @@ def _settings() -> Iterator[_Setting]:
         (backends.cudnn, "enabled", True),
         (backends.cudnn, "benchmark", False),
         (backends.cudnn, "deterministic", False),
+        (backends.mkldnn, "enabled", True),
         (backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", True),
         (backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", True),
         (Image, "MAX_IMAGE_PIXELS", _MAX_IMAGE_PIXELS),
@@ -217,19 +225,30 @@ def _global_hooks_kept(*, neutral: bool) -> Iterator[None]:
             table.update(kept)
 
 
+def _unchanged(tensor: Any) -> Any:
+    return tensor
+
+
 def _set_threads(count: int) -> None:
     if torch.get_num_threads() != count:
         torch.set_num_threads(count)
 
 
-def _current_folder() -> str | None:
-    try:
-        return os.getcwd()
-    except OSError:  # it was removed
-        return None
+def read_modes() -> tuple[Any, ...]:
+    """Return the modes that a network's own code changes most often, to compare them before and after a pass."""
+    return tuple(read() for read, _ in _READABLE)
 
 
-def _change_folder(folder: str | None) -> None:
-    if folder is not None and folder != _current_folder():
-        with suppress(OSError):
-            os.chdir(folder)
+def write_modes(values: tuple[Any, ...]) -> None:
+    """Restore the modes that `read_modes` returned."""
+    for (_, write), value in zip(_READABLE, values, strict=True):
+        write(value)
+
+
+_READABLE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (partial(torch.is_autocast_enabled, "cpu"), partial(torch.set_autocast_enabled, "cpu")),
+    (partial(torch.is_autocast_enabled, "cuda"), partial(torch.set_autocast_enabled, "cuda")),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.is_grad_enabled, torch._C._set_grad_enabled),
+    (torch.get_num_threads, _set_threads),
+)

@@ -45,9 +45,19 @@ def build_members(perturbation: Perturbation, loaded: LoadedModel) -> list[Membe
                 loaded.opened[key] = spec.open(perturbation.params, loaded.data_root)
             return [Member("", loaded.opened[key])]
         built = spec.build(perturbation.params)
-        return [Member(*item) for item in dict(built).items()] if perturbation.is_ensemble else [Member("", built)]
+        members = [Member(*item) for item in dict(built).items()] if perturbation.is_ensemble else [Member("", built)]
+        if not members or not all(isinstance(name, str) and callable(_perturb_of(made)) for name, made in members):
+            wanted = "attacks by name" if perturbation.is_ensemble else "an object with a method `perturb`"
+            raise ContractViolation(f"its build returned {type(built).__name__}, not {wanted}")
+        return members
+    except ContractViolation:
+        raise
     except Exception as error:
         raise ContractViolation(f"it cannot be built: {type(error).__name__}: {error}") from error
+
+
+def _perturb_of(built: Any) -> Any:
+    return None if isinstance(built, type) else getattr(built, "perturb", None)
 
 
 def perturb(

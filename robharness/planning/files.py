@@ -22,8 +22,12 @@ def content_digest(path: Path) -> str:
     try:
         if not path.is_dir():
             return _file_digest(path)
-        digest = hashlib.sha256()
-        for folder, folders, names in os.walk(path):
+        digest, seen = hashlib.sha256(), set[str]()
+        for folder, folders, names in os.walk(path, followlinks=True):
+            if (real := os.path.realpath(folder)) in seen:  # a link to a folder above
+                folders.clear()
+                continue
+            seen.add(real)
             folders.sort()
             for file in sorted(Path(folder, name) for name in names):
                 digest.update(os.fsencode(file.relative_to(path)) + b"\0" + _file_digest(file).encode())

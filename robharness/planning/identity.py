@@ -57,7 +57,9 @@ def call_plugin(entry: Entry, function: Callable[..., Any], *arguments: Any) -> 
         raise
     except Exception as error:
         message = f"{entry.name} of {entry.origin} cannot be planned: {type(error).__name__}: {error}"
-        raise UserError(f"{message}. Without it: add -p no:{entry.origin.namespace}") from error
+        is_loose = entry.origin.location.endswith(".py")
+        remedy = f"leave out -p {entry.origin.location}" if is_loose else f"add -p no:{entry.origin.namespace}"
+        raise UserError(f"{message}. Without it: {remedy}") from error
 
 
 def canonical(value: Any) -> Any:

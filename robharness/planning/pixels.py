@@ -48,7 +48,7 @@ class ImageSizes:
         if not self.sizes:
             return "unknown size"
         ordered = sorted(self.sizes, key=lambda size: size[0] * size[1])
-        return " to ".join(dict.fromkeys((_text(ordered[0]), _text(ordered[-1]))))
+        return _text(ordered[0]) if len(ordered) == 1 else f"{_text(ordered[0])}, {_text(ordered[-1])} and others"
 
 
 def image_sizes(dataset: Dataset, order: Sequence[int], kind: str) -> ImageSizes:

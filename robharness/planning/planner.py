@@ -176,7 +176,7 @@ def _open_dataset(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, l
     """
     try:
         dataset = entry.spec.open(data_root, split)
-        ids, labels = list(dataset.ids), [int(label) for label in dataset.labels]
+        ids, labels = list(dataset.ids), list(map(_label, dataset.labels))
         remarks_of(dataset)  # which raises for a plugin's mistake
         if surrogates := [id for id in ids if isinstance(id, str) and not _is_text(id)]:
             raise UserError(
@@ -207,6 +207,16 @@ def _open_dataset(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, l
     for index in order:
         fingerprint.update(f"{ids[index]}\x1f{labels[index]}\x1e".encode())
     return dataset, order, fingerprint.hexdigest()
+
+
+def _label(value: Any) -> int:
+    """Return a label as an int. Raises TypeError for one that is no whole number, such as 0.9 or True."""
+    if isinstance(value, bool | str | bytes):
+        raise TypeError(f"the label {value!r} is not a whole number")
+    number = int(value)
+    if number != value:
+        raise TypeError(f"the label {value!r} is not a whole number")
+    return number
 
 
 def _is_text(id: str) -> bool:

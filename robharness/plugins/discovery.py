@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-import os
 import re
 import traceback
 from collections import defaultdict
@@ -19,7 +18,8 @@ import pluggy
 
 from robharness.errors import PluginLoadError, did_you_mean
 from robharness.plugins import hookspecs
-from robharness.plugins.loose import loose_plugin
+from robharness.plugins.folder import kept_folder
+from robharness.plugins.loose import check_neighbours, loose_plugin
 from robharness.plugins.provenance import canonical_name, requirements_that_hold
 from robharness.plugins.registry import (
     BUILT_IN_COMMANDS,
@@ -46,6 +46,7 @@ def discover(options: Sequence[str] = ()) -> Registry:
     registry = Registry(options=tuple(options))
     blocked = {option.removeprefix("no:") for option in options if option.startswith("no:")}
     loose = [Path(option) for option in dict.fromkeys(options) if not option.startswith("no:")]
+    check_neighbours(loose)
     claims: dict[str, list[tuple[PluginOrigin, Any]]] = defaultdict(list)
     installed = list(installed_plugins())
     for source, load in [*installed, *map(loose_plugin, loose)]:
@@ -124,12 +125,13 @@ def _check_version(requires: list[str]) -> None:
             )
 
 
+@kept_folder()  # the paths of other plugins and of the suite are relative to it
 def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
     """Load one plugin and add its specs to the registry. After an error, only a Problem is added.
 
     load: imports the plugin and returns it.
     """
-    stage, folder = "import", Path.cwd()
+    stage = "import"
     try:
         plugin = load()
         stage = "registration"
@@ -150,8 +152,6 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
         text = f"{error}" if isinstance(error, _Incompatible | _Misspelt) else f"{type(error).__name__}: {error}"
         registry.problems.append(Problem(origin=source, stage=stage, error=text, details=details))
         return
-    finally:
-        os.chdir(folder)  # the paths of other plugins and of the suite are relative to it
     registry.origins.append(source)
     for kind in (*KINDS, "executors"):
         getattr(registry, kind).update(getattr(staged, kind))

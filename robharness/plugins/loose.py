@@ -6,7 +6,8 @@ import ast
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,10 @@ _loaded: dict[Path, str] = {}
 """The digest of each neighbour when it was last imported."""
 
 
+_folders: dict[str, None] = {}
+"""The folders that were added to `sys.path`, the latest last."""
+
+
 def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
     """Return the origin of a plugin in a Python file and a function that imports it.
 
@@ -27,15 +32,21 @@ def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
     """
     if path.suffix != ".py" or not path.is_file():
         raise PluginLoadError(f"-p {path}: no such Python file. Try: -p ./FILE.py, or -p no:NAME to exclude a plugin")
-    neighbours = _neighbours(path)
-    origin = PluginOrigin(
-        namespace=path.stem, distribution=str(path), location=str(path), digest=_digest(path, neighbours)
-    )
+    try:
+        neighbours = _neighbours(path)
+        digest = _digest(path, neighbours)
+    except OSError as error:
+        name = error.filename or path
+        raise PluginLoadError(f"-p {path}: {name} cannot be read: {error.strerror}. Try: ls -l {name}") from None
+    origin = PluginOrigin(namespace=path.stem, distribution=str(path), location=str(path), digest=digest)
 
     def load() -> ModuleType:
         folder = str(path.parent.absolute())
-        if neighbours and folder not in sys.path:
-            sys.path.append(folder)
+        if neighbours:
+            sys.path[:] = [place for place in sys.path if place not in _folders]
+            _folders.pop(folder, None)
+            _folders[folder] = None
+            sys.path += reversed(_folders)  # the latest plugin's folder first, all behind those of installed packages
         _forget_changed(neighbours)
         name = f"robharness_loose_{path.stem}"
         spec = importlib.util.spec_from_file_location(name, path)
@@ -48,6 +59,20 @@ def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
     return origin, load
 
 
+def check_neighbours(paths: Sequence[Path]) -> None:
+    """Raise PluginLoadError if two loose plugins import different files as one module, which Python cannot."""
+    found: dict[str, tuple[Path, Path]] = {}
+    for path in paths:
+        with suppress(OSError):
+            for name, file in _neighbours(path).items() if path.is_file() else ():
+                plugin, other = found.setdefault(name, (path, file))
+                if other.resolve() != file.resolve():
+                    raise PluginLoadError(
+                        f"-p {plugin} and -p {path} import different files, {other} and {file}, as the module "
+                        f"'{name}'. Try: another name for one of the files"
+                    )
+
+
 def _digest(path: Path, neighbours: dict[str, Path]) -> str:
     """Return the sha256 of the file; with neighbours, that of all their contents."""
     content = path.read_bytes()
@@ -57,11 +82,15 @@ def _digest(path: Path, neighbours: dict[str, Path]) -> str:
 
 
 def _neighbours(path: Path) -> dict[str, Path]:
-    """Return the modules below the file's folder that it imports, and those that they import: name -> file."""
-    folder, found = path.parent, {}
+    """Return the modules below the file's folder that it imports, and those that they import: name -> file.
+
+    Other files below the folder whose names stand in the code, such as "labels.json", are included by that name.
+    """
+    folder, found = path.parent, dict[str, Path]()
     pending = [(path, "")]
     while pending:
         file, package = pending.pop()
+        found |= {name: named for name in _texts(file) if (named := _named_file(folder, name)) and named != path}
         for name in _imported(file, package):
             for part in _parents(name):
                 place = _file_of(folder, part)
@@ -93,7 +122,32 @@ def _imported(file: Path, package: str) -> Iterator[str]:
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
-                yield node.args[0].value
+                name = node.args[0].value
+                anchor = (
+                    node.args[1].value if len(node.args) > 1 and isinstance(node.args[1], ast.Constant) else package
+                )
+                yield f"{anchor!s}.{name.lstrip('.')}" if name.startswith(".") else name
+
+
+def _texts(file: Path) -> Iterator[str]:
+    """Yield the texts in a file's code that may be names of files."""
+    with suppress(SyntaxError, ValueError):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and 0 < len(node.value) < 256:
+                yield node.value
+
+
+def _named_file(folder: Path, name: str) -> Path | None:
+    """Return the file of that name below the folder, or None; a name of a file has a suffix."""
+    with suppress(OSError, ValueError):
+        path = folder / name
+        if Path(name).suffix and not Path(name).is_absolute() and ".." not in Path(name).parts and path.is_file():
+            return path if path.stat().st_size <= LARGEST else None
+    return None
+
+
+LARGEST = 2**28
+"""Size, in bytes, up to which a file that a loose plugin names counts as its source; larger ones are data."""
 
 
 def _parents(name: str) -> Iterator[str]:
@@ -104,7 +158,10 @@ def _parents(name: str) -> Iterator[str]:
 
 def _file_of(folder: Path, name: str) -> Path | None:
     """Return the file of a module below a folder, or None."""
-    place = folder.joinpath(*name.split("."))
+    parts = name.split(".")
+    if not all(part.isidentifier() for part in parts):
+        return None
+    place = folder.joinpath(*parts)
     return next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
 
 
@@ -116,6 +173,7 @@ def _forget_changed(neighbours: dict[str, Path]) -> None:
     }
     for name, file in neighbours.items():
         imported = getattr(sys.modules.get(name), "__file__", None)
-        if changed and imported and Path(imported) == file.absolute():
-            del sys.modules[name]
+        is_ours = imported is not None and Path(imported) == file.absolute()
+        if (is_ours and changed) or (imported is not None and not is_ours and Path(imported) in _loaded):
+            del sys.modules[name]  # changed, or of another plugin that was loaded before
         _loaded[file.absolute()] = digests[name]

@@ -48,6 +48,8 @@ class Columns(Mapping[str, np.ndarray]):
 
     def _read(self, name: str) -> np.ndarray:
         """Read a column at the positions that were stored when the results were loaded; more may be stored now."""
+        if not len(self._positions):
+            return np.zeros(0)
         found = self._store.read(self._key, int(self._positions[-1]) + 1, [name])
         if not np.isin(self._positions, found.positions, assume_unique=True).all():
             raise StoreError(

@@ -7,13 +7,13 @@ import fnmatch
 import json
 from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from robharness.errors import PluginNotFound, UserError, describe, did_you_mean
 from robharness.plugins import Entry, Registry
+from robharness.plugins.folder import current_folder
 from robharness.suite import yaml
 from robharness.suite.resolved import with_absolute_paths
 
@@ -28,7 +28,7 @@ class FieldReader:
     """
 
     def __init__(self, document: yaml.Document, registry: Registry) -> None:
-        self.document, self.registry, self.folder = document, registry, Path.cwd()
+        self.document, self.registry, self.folder = document, registry, current_folder()
         self.errors = list(document.errors)
 
     def error(self, path: yaml.Path, sentence: str, *, at_key: bool = False) -> None:

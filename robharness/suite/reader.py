@@ -10,6 +10,7 @@ from typing import Any
 
 from robharness.errors import SuiteError, UserError, did_you_mean, for_shell
 from robharness.plugins import Entry, Registry
+from robharness.plugins.folder import current_folder
 from robharness.specs import DataRef as Split
 from robharness.specs import ModelSpec, Preprocessing, ThreatModel
 from robharness.suite import checks, units, weights, yaml
@@ -28,7 +29,7 @@ def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_fo
     Raises UserError if the file cannot be read, SuiteError with all errors of the suite, each line with its place.
     """
     if isinstance(suite, Mapping):
-        path, text = Path.cwd() / "<mapping>", json.dumps(dict(suite), default=str, indent=1)
+        path, text = current_folder() / "<mapping>", json.dumps(dict(suite), default=str, indent=1)
         shown, again = "<mapping>", "robharness.plan with it again"
     else:
         path, shown = Path(suite), str(suite)
