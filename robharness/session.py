@@ -56,6 +56,8 @@ def plan_suite(
     Raises SuiteError for a suite that is wrong. Resources that are not on this machine are in `Plan.missing`.
     """
     root = data_root(data)
+    if models is not None and not (isinstance(models, Mapping) and all(isinstance(label, str) for label in models)):
+        raise UserError('`models` is a mapping of labels to networks. Try: models={"mine": net}')
     loaded = suites.load(suite, registry, models_follow=bool(models))
     if models:
         loaded, findings = _with_live_models(loaded, models, registry, root)

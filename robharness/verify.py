@@ -212,13 +212,16 @@ def _scored(
         with neutral_modes():
             loaded = loading.load_model(plan, model, device=device)
             try:
-                rows = list(_rows(plan, loaded, [] if unreadable is None else unreadable))
+                broken: list[str] = [] if unreadable is None else unreadable
+                rows = list(_rows(plan, loaded, broken))
+                first = dict(loaded.reader.images(0, 1).unreadable) if not rows else {}
             finally:
                 loaded.reader.threads.close()
     except (ContractViolation, OutOfMemory) as error:
         return _failed(model.label, keys, str(error))
     if not rows:
-        return _failed(model.label, keys, "none of the examples can be read")
+        named = f"such as '{broken[0]}': {next(iter(first.values()), '')}"
+        return _failed(model.label, keys, f"none of the examples can be read, {named}. Try: other data, with --data")
     correct, log_probability = (np.concatenate(column) for column in zip(*rows, strict=True))
     return Configuration(name=model.label, keys=keys, correct=correct, log_probability=log_probability)
 

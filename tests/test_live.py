@@ -330,3 +330,9 @@ def test_a_network_that_was_made_in_inference_mode_is_measured(accuracy, tmp_pat
         net = linear()
         found, _ = accuracy(net)
     assert found == accuracy(linear(), "other")[0]
+
+
+@pytest.mark.parametrize("models", [[linear()], linear(), {1: linear()}])
+def test_models_are_given_by_label(suite, tmp_path, toys, models):
+    with pytest.raises(UserError, match=r"mapping of labels to networks"):
+        api.run(suite(), store=tmp_path, plugins=[toys], models=models)

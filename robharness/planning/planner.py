@@ -176,6 +176,8 @@ def _open_dataset(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, l
     """
     try:
         dataset = entry.spec.open(data_root, split)
+        if missing := [name for name in ("ids", "labels", "read") if not hasattr(dataset, name)]:
+            raise TypeError(f"its open returned {type(dataset).__name__}, which lacks {', '.join(missing)}")
         ids, labels = list(dataset.ids), list(map(_label, dataset.labels))
         remarks_of(dataset)  # which raises for a plugin's mistake
         if surrogates := [id for id in ids if isinstance(id, str) and not _is_text(id)]:
@@ -184,6 +186,8 @@ def _open_dataset(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, l
                 f"name that is not UTF-8. Write ids as os.fsencode(id).decode('utf-8', 'backslashreplace'). "
                 f"Try: robharness list datasets"
             )
+        if wrong := [id for id in ids if not isinstance(id, str)]:
+            raise TypeError(f"the id {wrong[0]!r} is not a text")
         digests = [hashlib.sha256(id.encode()).digest() for id in ids]
     except UserError:
         raise
