@@ -13,6 +13,7 @@ from torch import nn
 
 from robharness import UserError
 from robharness.checkpoints import Layout, StateChoice, StateMismatch, choosing, load, read, state, unstripped, whole
+from robharness.suite.yaml import parse
 
 PLAIN = Layout(name="plain")
 NESTED = Layout(name="nested", inside=("state_dict",), prefixes=("module.",))
@@ -51,9 +52,12 @@ def saved(tmp_path, content):
 
 
 def follow(message):
-    """The first choice that the advice names."""
+    """The first choice that the advice names, as a suite reads it."""
     advice = message.partition("Try: set ")[2].split(" or ")[0]
-    return StateChoice(**dict(re.findall(r"`(inside|strip): ([^`]+)`", advice)))
+    lines = re.findall(r"`((?:inside|strip): .+?)`(?= |$)", advice)
+    document = parse("\n".join(lines))
+    assert document.errors == []
+    return StateChoice(**document.data)
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "model.", "net.", "encoder.", "module.encoder.", "a.b.c."])
@@ -70,6 +74,42 @@ def test_the_prefix_of_all_keys_is_named_with_its_remedy(tmp_path, prefix, conta
     with choosing({path: choice}):
         load(net := make(), path, (PLAIN, NESTED))
     assert_state(net, OWN)
+
+
+def test_a_network_behind_a_normalisation_is_advised_with_a_quoted_prefix(tmp_path):
+    net = make()
+    path = saved(tmp_path, nn.Sequential(nn.Identity(), net).state_dict())
+    message = refusal(path)
+    assert message.endswith('With `strip: "1."`, its state fits. Try: set `strip: "1."` beside `weights:` in the suite')
+    with choosing({path: follow(message)}):
+        load(filled := make(), path, (PLAIN, NESTED))
+    assert_state(filled, net.state_dict())
+
+
+AMBIGUOUS = ["0", "null", "true", "1e3", "007", "*ema", "&a", "@x", "a: b", "a,b", "[0]", "- x", " sp ", "'q'", '"q"']
+
+
+@pytest.mark.parametrize("key", AMBIGUOUS)
+def test_a_key_that_yaml_reads_as_something_else_is_quoted_in_every_sentence(tmp_path, key):
+    path = saved(tmp_path, {key: prefixed(f"{key}."), "epoch": 3})
+    choice = follow(refusal(path))
+    assert choice == StateChoice(inside=key, strip=f"{key}.")
+    with choosing({path: choice}):
+        load(net := make(), path, [PLAIN])
+    assert_state(net, OWN)
+    for given, advised in (({"inside": f"{key}z"}, {"inside": key}), ({"strip": f"{key}z."}, {"strip": f"{key}."})):
+        with pytest.raises(UserError) as caught:
+            chosen(path, **given)
+        assert str(StateChoice(**given)) in str(caught.value)
+        assert follow(str(caught.value)) == StateChoice(**advised)
+
+
+def test_the_name_of_a_file_and_its_choice_are_quoted(tmp_path):
+    path = saved(tmp_path, {"0": OWN})
+    with choosing({path: StateChoice(inside="1")}, names={"1": path}), pytest.raises(UserError) as caught:
+        read(path)
+    assert 'has nothing at `inside: {"1": "1"}`' in str(caught.value)
+    assert str(caught.value).endswith('Try: set `inside: {"1": "0"}` in the suite')
 
 
 PATHS = ["model_state", "teacher", "state_dict_ema", "ema.module", "epoch.9.net", "a.b", "state_dict.net"]

@@ -94,6 +94,42 @@ def test_tensors_alone_are_read_or_lead_to_trust(tmp_path, monkeypatch, protocol
     torch.testing.assert_close(read(path), STATE)
 
 
+@CONTAINERS
+def test_tensors_of_protocol_1_lead_to_trust_without_other_classes(tmp_path, monkeypatch, is_zip):
+    path = save(STATE, tmp_path / "net.pth", 1, is_zip)
+    message = refusal(path)
+    assert "is a pickle of protocol 0 or 1, which torch reads only with its code, and such a pickle can" in message
+    torch.testing.assert_close(trust(path, monkeypatch), STATE)
+
+
+@CONTAINERS
+def test_tensors_of_protocol_0_are_refused_since_torch_cannot_read_them(tmp_path, monkeypatch, is_zip):
+    path = save(STATE, tmp_path / "net.pth", 0, is_zip)
+    with pytest.raises(AssertionError, match="saved_id must be a tuple"):
+        torch.load(path, weights_only=False)
+    monkeypatch.setenv("ROBHARNESS_TRUST", digest(path))
+    assert refusal(path) == (
+        f"{path} is a pickle of protocol 0, in which torch.save writes tensors so that torch cannot read them. "
+        f"Try: save the content again where it is in memory, torch.save(net.state_dict(), FILE)"
+    )
+
+
+@CONTAINERS
+def test_a_trusted_state_of_arrays_is_read_as_tensors(tmp_path, monkeypatch, is_zip):
+    arrays = {name: value.numpy() for name, value in STATE.items()}
+    odd = {"big endian": np.arange(3, dtype=">f4"), "reversed": np.arange(3)[::-1], "scalar": np.array(2.0)}
+    path = save({"net": arrays, "odd": odd, "names": np.array(["a"])}, tmp_path / "net.pth", is_zip=is_zip)
+    assert "contains more than tensors" in refusal(path)
+    content = trust(path, monkeypatch)
+    torch.testing.assert_close(content["net"], STATE)
+    expected = {"big endian": torch.arange(3.0), "reversed": torch.tensor([2, 1, 0])}
+    torch.testing.assert_close(content["odd"], {**expected, "scalar": torch.tensor(2.0, dtype=torch.float64)})
+    assert content["names"].tolist() == ["a"]
+    filled = nn.Linear(3, 2)
+    load(filled, path, [Layout(name="mine", inside=("net",))])
+    torch.testing.assert_close(dict(filled.state_dict()), STATE)
+
+
 @PROTOCOLS
 @CONTAINERS
 @pytest.mark.parametrize("inner", [False, True], ids=["itself", "in a mapping"])
@@ -330,6 +366,16 @@ def test_bytes_that_nothing_recognises(tmp_path):
     message = refusal(path)
     assert message.startswith(f"{path} is no checkpoint: ") and message.endswith(f"Try: ls -l {path}")
     assert "--trust" not in message
+
+
+@pytest.mark.parametrize("size", [1, 600, 5000, 100_000])
+@pytest.mark.parametrize("end", [b"", b"x"], ids=["to the end", "at the beginning"])
+def test_zeros_are_an_interrupted_download(tmp_path, size, end):
+    path = written(tmp_path / "net.pth", bytes(size + 4096 * len(end)) + end)
+    assert refusal(path) == (
+        f"{path} is no checkpoint: it begins with zeros, since a download was interrupted; download it again. "
+        f"Try: ls -l {path}"
+    )
 
 
 def test_a_file_that_is_absent_and_a_folder(tmp_path):

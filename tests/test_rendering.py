@@ -49,12 +49,16 @@ class Broken:
             raise UnreadableExample("cut off")
         return np.full((8, 8, 3), 10 * index, np.uint8)
 
-class Twice(Broken):
+class Both(Broken):
     ids = [f"a/{n // 2}.{'jpg' if n % 2 else 'png'}" for n in range(20)]
+
+class Twice(Both):
+    def read(self, index):
+        return np.full((8, 8, 3), 10 * index, np.uint8)
 
 @hookimpl
 def robharness_datasets():
-    for name, made in (("broken", Broken), ("twice", Twice)):
+    for name, made in (("broken", Broken), ("both", Both), ("twice", Twice)):
         yield DatasetSpec(name=name, summary="Small", labels="few", splits=("test",),
                           open=lambda root, split, made=made: made())
 
@@ -151,7 +155,8 @@ def test_the_same_again_writes_nothing_and_a_larger_limit_adds(export, capsys):
     capsys.readouterr()
     assert export("--limit", "20", "--json") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == {"corruption": "fog(1)", "n": 20, "made": 0, "unreadable": 0} and len(lines) == 4
+    assert lines[0] == {"corruption": "fog(1)", "n": 20, "made": 0, "unreadable": 0, "error": None}
+    assert len(lines) == 4
     assert export() == 0
     assert len(list(Path("out").rglob("*.png"))) == 240
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -199,19 +204,40 @@ def test_usage_errors_are_one_sentence(export, capsys):
     assert "give all corruptions the same severities" in refusal("--layout", "cifar-c", corruptions=uneven)
     assert "remove the limit" in refusal("--layout", "cifar-c", "--limit", "5")
     undeclared = [{"corruption": "more/undeclared", "severity": 1}]
-    assert "draws from the global generator of numpy.random" in refusal(corruptions=undeclared)
+    assert export(corruptions=undeclared) == 3
+    assert "draws from the global generator of numpy.random" in capsys.readouterr().out
     twice = {
         "data": {"name": "more/twice", "split": "test"},
         "corruptions": [{"corruption": "more/slow", "severity": 1}],
     }
-    assert "would both be written to 'a/0.png'" in refusal(**twice)
+    text = refusal(**twice)
+    assert "'a/0.png' and 'a/0.jpg' of more/twice would both be written to 'a/0.png'. Rename one of them, or" in text
+    assert text.strip().endswith(
+        "which need that every example can be read. Try: robharness export-corruptions "
+        "suite.yaml -o out --layout cifar-c"
+    )
     broken = twice | {"data": {"name": "more/broken", "split": "test"}}
     assert "'class1/4.jpg' cannot be read, and an array needs every example" in refusal(
         "--layout", "cifar-c", "-o", "other", **broken
     )
+    both = refusal("--layout", "cifar-c", "-o", "third", **twice | {"data": {"name": "more/both", "split": "test"}})
+    assert "'a/2.png' cannot be read, and an array needs every example; mend or remove the example. Then type: " in both
+    assert both.strip().endswith("-o third-2 --layout cifar-c")
     Path("out").rename("elsewhere")
     Path("out").write_text("a file")
     assert "out" in refusal()
+
+
+def test_the_remedy_for_an_array_that_lacks_an_example_works(export, capsys):
+    broken = {
+        "data": {"name": "more/broken", "split": "test"},
+        "corruptions": [{"corruption": "more/slow", "severity": 1}],
+    }
+    assert export("--layout", "cifar-c", **broken) == 2
+    remedy = capsys.readouterr().err.strip().partition("Try: robharness export-corruptions suite.yaml ")[2]
+    assert remedy == "-o out-2 --layout imagenet-c"
+    assert export(*remedy.split(), **broken) == 3
+    assert "19 images written" in capsys.readouterr().out
 
 
 def test_unreadable_examples_are_left_out_and_reported(export, capsys):

@@ -2,7 +2,9 @@
 
 import hashlib
 import importlib
+import os
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -122,15 +124,30 @@ def test_weights_of_the_suite_replace_declared_weights(root, tmp_path):
     write(mine)
     assert resolve(entry(declared), mine, root) == Weights(path=mine, sha256=SHA)
     assert resolve(entry(None), mine, root) == Weights(path=mine, sha256=SHA)
-    assert missing(declared, root, tmp_path).endswith("correct `weights:` in the suite")  # a folder
 
 
-def test_a_folder_is_no_file(root):
-    (root / "net.pt").mkdir()
-    assert "not found at" in missing(File(path="net.pt"), root)
+@pytest.mark.parametrize("by", ["suite", "spec"])
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (Path.mkdir, "a folder, not a file"),
+        (os.mkfifo, "a named pipe, not a file"),
+        (lambda path: path.symlink_to("gone.pt"), "a link to gone.pt, which is not there"),
+        (lambda path: path.symlink_to(path), "not accessible (Too many levels of symbolic links)"),
+        (lambda path: path.symlink_to("/dev/null"), "a device or a socket, not a file"),
+    ],
+    ids=["folder", "pipe", "lost link", "loop", "device"],
+)
+def test_what_is_there_but_no_file_is_named(root, by, make, sentence):
+    path = root / "net.pt"
+    make(path)
+    with pytest.raises(UserError) as caught:
+        resolve(entry(File(path="net.pt")), path if by == "suite" else None, root)
+    assert str(caught.value) == f"the weights of toy/net: {path} is {sentence}. Try: ls -l '{path}'"
 
 
 def test_a_home_folder_that_is_not_known_is_named(root):
-    message = missing(File(path="~nobody-has-this-name/net.pt", get="make nets"), root)
-    place = "'~nobody-has-this-name/net.pt', whose home folder is not known"
-    assert message == f"the weights of toy/net: not found at {place}. To get it: make nets"
+    with pytest.raises(UserError) as caught:
+        resolve(entry(File(path="~nobody-has-this-name/net.pt", get="make nets")), None, root)
+    sentence = "~nobody-has-this-name/net.pt: the home directory is unknown. Try: an absolute path"
+    assert str(caught.value) == sentence

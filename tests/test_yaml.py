@@ -7,7 +7,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from robharness.suite.yaml import parse
+from robharness.suite.yaml import parse, quoted
 
 ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy one too
 
@@ -268,6 +268,76 @@ def test_a_merge_of_no_mapping_is_an_error_with_its_place(text, place):
 def test_a_second_merge_key_is_an_error():
     ((_, _, path, sentence),) = parse("b: &b {x: 1}\na: {<<: *b, <<: *b}").errors
     assert (path, sentence) == (("a", "<<"), "the key '<<' is there already, in line 2")
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("a: {<<: {x: 1, x: 2}}", (1, 16, ("a", "x"), "the key 'x' is there already, in line 1")),
+        ("a: {<<: [{x: 1}, {y: 1,\n y: 2}]}", (2, 2, ("a", "y"), "the key 'y' is there already, in line 1")),
+        ("a: {<<: {x: 1, <<: {y: 1, y: 2}}}", (1, 27, ("a", "y"), "the key 'y' is there already, in line 1")),
+        ("a: {<<: {x: 1, [b]: 2}}", (1, 16, ("a",), "a key must be a word")),
+        ("a: {<<: {x: 1, !!str b: 2}}", (1, 16, ("a",), "a key must be a word")),
+        ("a: {<<: {<<: 3}}", (1, 14, ("a", "<<"), "'<<' merges a mapping, or a list of mappings, such as *base")),
+    ],
+)
+def test_an_inline_merge_has_the_errors_of_any_mapping(text, error):
+    assert parse(text).errors == [error]
+
+
+def test_an_error_of_an_anchor_is_not_repeated_by_a_merge():
+    document = parse("b: &b {x: 1, x: 2}\na: {<<: *b}\nc: {<<: *b}")
+    assert document.errors == [(1, 14, ("b", "x"), "the key 'x' is there already, in line 1")]
+    assert document.data == {"b": {"x": 1}, "a": {"x": 1}, "c": {"x": 1}}
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+SPECIAL = ["1.", "0", "null", "true", "~", "1e3", "007", "*ema", "&a", "@x", "a: b", "a,b", "[0]", "- x", " sp "]
+SPECIAL += [
+    "a #b",
+    "",
+    "<<",
+    "a:",
+    "?",
+    "!x",
+    "%x",
+    "`x`",
+    "it's",
+    "'x'",
+    '"x"',
+    "a\nb",
+    "\t",
+    "---",
+    "{x}",
+    "|",
+    ">",
+    "\x7f",
+]
+
+
+@pytest.mark.parametrize("text", SPECIAL)
+def test_a_quoted_text_is_read_as_that_text(text):
+    assert_read_as_written(text)
+
+
+@ANY_MACHINE
+@given(st.text(SAFE) | st.text(st.sampled_from("a1 \n\t-:?[]{},&*!|>'\"%@`#~<=/.")))
+def test_any_quoted_text_is_read_as_that_text(text):
+    assert_read_as_written(text)
+
+
+def assert_read_as_written(text):
+    written = quoted(text)
+    assert "\n" not in written
+    document = parse(f"strip: {written}\nnested: {{inside: {{{written}: {written}}}, strip: {written}}}\n")
+    assert document.errors == []
+    assert document.data == {"strip": text, "nested": {"inside": {text: text}, "strip": text}}
+
+
+@pytest.mark.parametrize("text", ["state_dict", "model.", "module.0.", "it's", 'say "x"', "a:b", "a b", "\u00e9"])
+def test_a_plain_text_has_no_quotes(text):
+    assert quoted(text) == text
 
 
 def test_a_mapping_that_merges_itself_ends():

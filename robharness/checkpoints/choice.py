@@ -16,6 +16,7 @@ from typing import Any
 
 from robharness.checkpoints.contents import at, common_prefix, described, is_state, some, states
 from robharness.errors import UserError, did_you_mean
+from robharness.suite.yaml import quoted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +37,12 @@ class StateChoice:
     def for_file(self, name: str) -> str:
         """Return the keys of a suite for the file of that name, as in "`inside: {backbone: teacher}`".
 
+        Values are in quotes if YAML would read the bare text as something else, such as a number.
         name: of the file in `weights`; empty if `weights` is one file.
         """
         given = {"inside": self.inside, "strip": self.strip}
-        texts = {key: f"{{{name}: {value}}}" if name else value for key, value in given.items() if value is not None}
+        values = {key: quoted(value) for key, value in given.items() if value is not None}
+        texts = {key: f"{{{quoted(name)}: {value}}}" if name else value for key, value in values.items()}
         return " and ".join(f"`{key}: {text}`" for key, text in texts.items())
 
 
@@ -114,7 +117,7 @@ def chosen(path: Path, content: Any) -> Any:
         inner = _inside(path, content, choice.inside)
     if not isinstance(inner, Mapping):
         known = list(states(content))
-        raise UserError(f"{path} holds {described(content)}, not a state{_try_one('inside', '', known)}")
+        raise UserError(f"{path} holds {described(content)}, not a state{_try_one(path, 'inside', '', known)}")
     stripped = inner if choice.strip is None else _stripped(path, inner, choice.strip)
     result = ChosenState(stripped)
     result.choice, result.whole, result.unstripped = choice, content, inner
@@ -149,17 +152,17 @@ def is_pinned() -> bool:
 
 
 def _inside(path: Path, content: Any, inside: str) -> Mapping[str, Any]:
-    found = at(content, inside)
+    found, written = at(content, inside), StateChoice(inside=inside).for_file(name_of(path))
     if len(found) > 1:
         raise UserError(
-            f"{path} has {len(found)} values at `inside: {inside}`, since its keys contain dots. "
+            f"{path} has {len(found)} values at {written}, since its keys contain dots. "
             f"Try: save the state in a file of its own"
         )
     if found and is_state(found[0]):
         return dict(found[0])
     known = [name for name in states(content) if name]
-    what = f"has no state at `inside: {inside}`" if found else f"has nothing at `inside: {inside}`"
-    raise UserError(f"{path} {what}; {_available(content, known)}{_try_one('inside', inside, known)}")
+    what = f"has no state at {written}" if found else f"has nothing at {written}"
+    raise UserError(f"{path} {what}; {_available(content, known)}{_try_one(path, 'inside', inside, known)}")
 
 
 def _available(content: Any, known: list[str]) -> str:
@@ -168,12 +171,12 @@ def _available(content: Any, known: list[str]) -> str:
     return "it is a state itself" if is_state(content) else f"it holds {described(content)}"
 
 
-def _try_one(key: str, wanted: str, known: list[str]) -> str:
+def _try_one(path: Path, key: str, wanted: str, known: list[str]) -> str:
     if not known:
         return f". Try: leave `{key}` out of the suite"
     hint = did_you_mean(wanted, known)
     nearest = next((name for name in known if hint and f"'{name}'" in hint), known[0])
-    return f"{hint or '.'} Try: set `{key}: {nearest}` in the suite"
+    return f"{hint or '.'} Try: set {StateChoice(**{key: nearest}).for_file(name_of(path))} in the suite"
 
 
 def _stripped(path: Path, content: Any, prefix: str) -> Any:
@@ -192,7 +195,8 @@ def _stripped(path: Path, content: Any, prefix: str) -> Any:
             if options
             else f"it holds {described(content)}"
         )
-        raise UserError(f"no key in {path} begins with `strip: {prefix}`; {hint}{_try_one('strip', prefix, options)}")
+        written = StateChoice(strip=prefix).for_file(name_of(path))
+        raise UserError(f"no key in {path} begins with {written}; {hint}{_try_one(path, 'strip', prefix, options)}")
     if all(key[len(prefix) :].startswith(".") for key in keys if key.startswith(prefix)):
         prefix += "."
     return _strip_states(content, prefix)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 DEPTH = 4
@@ -71,9 +73,14 @@ def at(content: Any, path: str) -> list[Any]:
 
 
 def with_states(content: Any) -> Any:
-    """Return the content with every network replaced by its state."""
+    """Return the content with every network replaced by its state, and every array of numbers by a tensor."""
     if isinstance(content, nn.Module):
         return content.state_dict()
+    if isinstance(content, np.ndarray):
+        try:
+            return torch.from_numpy(content.astype(content.dtype.newbyteorder("="), order="C"))
+        except TypeError:  # torch has no such type
+            return content
     if isinstance(content, Mapping):
         return {key: with_states(value) for key, value in content.items()}
     return [with_states(value) for value in content] if isinstance(content, list | tuple) else content

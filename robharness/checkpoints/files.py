@@ -59,14 +59,20 @@ def _torch(path: Path, kind: Kind, allow: Sequence[Any]) -> Any:
             raise UserError(
                 f"{path} is no checkpoint: {damage}{reason}. Try: ls -l {shlex.quote(str(path))}"
             ) from error
+        if inspection and inspection.has_lost_tensors:
+            raise UserError(
+                f"{path} is a pickle of protocol 0, in which torch.save writes tensors so that torch cannot read them. "
+                f"Try: save the content again where it is in memory, torch.save(net.state_dict(), FILE)"
+            ) from error
         needed = re.search(r"GLOBAL (\S+)|(?:class|global|type) ([\w.]+\.\w+)", str(error))
         name = (needed[1] or needed[2]).rstrip(".") if needed else inspection.needed if inspection else ""
         if inspection and inspection.network:
             reason = f"holds a whole network ({inspection.network}) instead of its state"
-        elif name or inspection is None or inspection.protocol < 4:
+        elif name or inspection is None or inspection.protocol in (2, 3):
             reason = "contains more than tensors" + (f" (it needs {name})" if name else "")
         else:
-            reason = f"is a pickle of protocol {inspection.protocol}, which torch reads only with its code"
+            protocol = inspection.protocol or "0 or 1"
+            reason = f"is a pickle of protocol {protocol}, which torch reads only with its code"
         return _trusted(path, kind, reason, error, inspection is not None and bool(inspection.network))
 
 

@@ -68,6 +68,8 @@ def recognise(path: Path) -> Format:
         tail = file.read(HEAD)
     if not size:
         return _refused("it is empty, since a download or a copy was interrupted", _look(path))
+    if not head.strip(b"\0"):
+        return Format("unknown", _binary(path, head, tail) or _zeros(path))
     if _is_safetensors(path, head, size):
         return Format("safetensors")
     if head.startswith(b"PK"):
@@ -86,6 +88,10 @@ def _refused(reason: str, command: str) -> Format:
 
 def _look(path: Path) -> str:
     return f"ls -l {shlex.quote(str(path))}"
+
+
+def _zeros(path: Path) -> str:
+    return f"it begins with zeros, since a download was interrupted; download it again. Try: {_look(path)}"
 
 
 def _is_safetensors(path: Path, head: bytes, size: int) -> bool:

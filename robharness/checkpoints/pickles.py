@@ -22,14 +22,15 @@ class Inspection:
     """The result of an inspection.
 
     is_whole: whether the pickle is not cut off.
-
-    protocol: of the pickle.
+    protocol: of the pickle; 0 for the protocols 0 and 1, which a pickle does not tell apart.
+    has_lost_tensors: whether the references to the tensors are texts, as by protocol 0, which torch cannot read.
     needed: name of a class or function that the safe reader does not know; "" if there is none.
     network: class of the whole network that the pickle holds, e.g. "models.ResNet"; "" if it holds none.
     """
 
     is_whole: bool = True
     protocol: int = 0
+    has_lost_tensors: bool = False
     needed: str = ""
     network: str = ""
 
@@ -64,7 +65,12 @@ def _inspect(file: IO[bytes]) -> Inspection:
     content = inspector.load()
     unknown = [name for name in inspector.names if not _is_readable(name)]
     network = _network(content, 3)
-    return Inspection(protocol=getattr(inspector, "proto", 0), needed=unknown[0] if unknown else "", network=network)
+    return Inspection(
+        protocol=getattr(inspector, "proto", 0),
+        has_lost_tensors=inspector.has_lost_tensors,
+        needed=unknown[0] if unknown else "",
+        network=network,
+    )
 
 
 def _is_readable(name: str) -> bool:
@@ -100,6 +106,7 @@ class _Inspector(pickle._Unpickler):
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
         self.names: list[str] = []
+        self.has_lost_tensors = False
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
@@ -108,6 +115,7 @@ class _Inspector(pickle._Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         """Return a stub of a tensor's values, or the class that older files wrap together with its source."""
+        self.has_lost_tensors |= isinstance(pid, str)
         return pid[1] if isinstance(pid, tuple) and pid[0] == "module" else _Stub()
 
     def get_extension(self, code: int) -> None:

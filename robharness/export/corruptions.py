@@ -239,7 +239,7 @@ class _Array:
     def __init__(self, rendering: Rendering, name: str) -> None:
         self._data, self._severities = rendering.data, [p.severity for p in rendering.corruptions[name]]
         self._path = rendering.folder / f"{name}.npy"
-        self._as_files = _command(rendering.suite, rendering.folder, "imagenet-c")
+        self._remedy = _without_array(rendering)
         self._part, self._count = (self._path.with_suffix(f".npy.{end}") for end in ("part", "count"))
         self._array: np.ndarray | None = None
         self._done = 0
@@ -255,7 +255,7 @@ class _Array:
         if len(images) < len(positions):
             broken = next(position for position in positions if position not in images)
             name = self._data.ids(broken, broken + 1)[0]
-            raise UserError(f"'{name}' cannot be read, and an array needs every example. Try: {self._as_files}")
+            raise UserError(f"'{name}' cannot be read, and an array needs every example{self._remedy}")
         n = len(self._data.order)
         with _translate_os_errors(self._part):
             if self._array is None:
@@ -287,6 +287,17 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 """Suffixes of ids that are names of files; the suffix of the written file replaces them."""
 
 
+def _without_array(rendering: Rendering) -> str:
+    """Return the end of a sentence on an example that cannot be read: the command for files if they can be written."""
+    suite = rendering.suite
+    folder = Path(f"{suite.as_given(rendering.folder)}-2")  # the folder has the manifest of an array
+    try:
+        _file_names(rendering.data, suite, folder)
+    except UserError:
+        return f"; mend or remove the example. Then type: {_command(suite, folder, 'cifar-c')}"
+    return f". Try: {_command(suite, folder, 'imagenet-c')}"
+
+
 def _command(suite: Suite, folder: Path, layout: Layout) -> str:
     return f"robharness export-corruptions {suite.path_for_shell} -o {for_shell(folder)} --layout {layout}"
 
@@ -308,7 +319,11 @@ def _file_names(data: PlannedData, suite: Suite, folder: Path) -> list[str]:
         names.append(class_folder + (id if path.suffix.lower() in same else name))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"two examples of {data.entry.name} would both be written to '{twice}'. Try: {as_array}")
+        one, other = [id for id, name in zip(data.dataset.ids, names, strict=True) if name == twice][:2]
+        raise UserError(
+            f"'{one}' and '{other}' of {data.entry.name} would both be written to '{twice}'. Rename one of them, or "
+            f"write arrays, which need that every example can be read. Try: {as_array}"
+        )
     return names
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import shlex
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,7 @@ def _each(parts: Mapping[str, T], find: Callable[[str, T], Path]) -> dict[str, P
 
 
 def _given(entry: Entry, name: str, path: Path) -> Path:
+    _refuse_other_kinds(entry, name, path)
     if not path.is_file():
         raise MissingResource(_describe(entry, name), where=str(path), get="correct `weights:` in the suite")
     return path
@@ -85,9 +87,29 @@ def _given(entry: Entry, name: str, path: Path) -> Path:
 
 def _found(entry: Entry, name: str, declared: File | Download, data_root: Path) -> Path:
     path, get = locate(declared, data_root)
+    if path is not None:
+        _refuse_other_kinds(entry, name, path)
     if path is None or not path.is_file():
         raise MissingResource(_describe(entry, name), where=where(declared, path), get=get or f"see {entry.origin}")
     return path
+
+
+def _refuse_other_kinds(entry: Entry, name: str, path: Path) -> None:
+    """Raise UserError if there is something at a path that is not a file, such as a folder."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if not path.is_symlink():
+            return
+        kind = f"a link to {path.readlink()}, which is not there"
+    except OSError as error:
+        kind = f"not accessible ({error.strerror})"
+    else:
+        if stat.S_ISREG(mode):
+            return
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe"}
+        kind = f"{kinds.get(stat.S_IFMT(mode), 'a device or a socket')}, not a file"
+    raise UserError(f"{_describe(entry, name)}: {path} is {kind}. Try: ls -l {for_shell(path)}")
 
 
 def _check(entry: Entry, declared: Declared, paths: Mapping[str, Path], digests: Mapping[str, str], root: Path) -> None:

@@ -52,8 +52,7 @@ class FieldReader:
             self.nested(cls, raw, path)
             return _adapter(cls).validate_json(json.dumps(raw), strict=True)  # strict: `true` is not 1, "5" is not 5
         except ValidationError as error:
-            for item in error.errors():
-                self.invalid(item, path)
+            self.invalid(error.errors(), path)
         except Exception as error:  # a plugin's record may raise anything
             self.error(path, f"the options {cls.__name__} cannot be read: {type(error).__name__}: {error}")
         return None
@@ -70,16 +69,42 @@ class FieldReader:
             self.error(path, str(error) if isinstance(error, UserError) else describe(error))
             return None
 
-    def invalid(self, item: Any, path: yaml.Path) -> None:
+    def invalid(self, items: Sequence[Any], path: yaml.Path) -> None:
+        """Add the validation errors of pydantic, one for each place.
+
+        If a value fits none of several alternatives, pydantic has an error for each. The errors of the alternative that
+        comes closest are added, or one error that names all of them.
+        """
+        alternatives: dict[yaml.Path, dict[str | int, list[Any]]] = {}
+        for item in items:
+            loc = item["loc"]
+            depth = next((at for at in range(len(loc)) if self._is_alternative(item, at, path)), None)
+            if depth is None:
+                self._add_invalid(item, path)
+            else:
+                inner = {**item, "loc": (*loc[:depth], *loc[depth + 1 :])}
+                alternatives.setdefault(loc[:depth], {}).setdefault(loc[depth], []).append(inner)
+        for loc, several in alternatives.items():
+            self.invalid(_closest(loc, list(several.values())), path)
+
+    def _is_alternative(self, item: Any, depth: int, path: yaml.Path) -> bool:
+        """Return whether a part of an error's location is the name of an alternative instead of a key in the suite."""
+        loc = item["loc"]
+        is_missing_key = item["type"] == "missing" and depth == len(loc) - 1
+        return not is_missing_key and (*path, *loc[: depth + 1]) not in self.document.values
+
+    def missing(self, path: yaml.Path, key: str) -> None:
+        """Add the error of a missing key, unless the mapping has a `<<` that failed, which may have had the key."""
+        if not any(error[2] == (*path, "<<") for error in self.document.errors):
+            self.error(path, f"missing key '{key}'")
+
+    def _add_invalid(self, item: Any, path: yaml.Path) -> None:
         """Add a validation error of pydantic as a sentence that quotes the value."""
-        where = path
-        for part in item["loc"]:
-            if (*where, part) in self.document.values:
-                where = (*where, part)
+        where = (*path, *item["loc"])
         value, context = item.get("input"), item.get("ctx", {})
         sentence = item["msg"].removeprefix("Value error, ")
         if item["type"] == "missing":
-            self.error(where, f"missing key '{item['loc'][-1]}'")
+            self.missing(where[:-1], str(where[-1]))
         elif item["type"] == "literal_error":
             allowed = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
             self.error(where, f"{value!r} is not one of {', '.join(allowed)}{did_you_mean(str(value), allowed)}")
@@ -116,7 +141,7 @@ class FieldReader:
             if not isinstance(entry, dict):
                 self.error((key, index), f"one of '{key}' is a mapping such as {{{noun}: NAME}}; got {entry!r}")
             elif noun not in entry:
-                self.error((key, index), f"missing key '{noun}'")
+                self.missing((key, index), noun)
             elif not isinstance(entry[noun], str):
                 self.error((key, index, noun), f"the name of one {noun} goes here; got {entry[noun]!r}")
             else:
@@ -155,6 +180,31 @@ class FieldReader:
             params = None if cls is None else self.with_files(self.record(cls, options, path), options, path)
             if reference is not None and len(self.errors) == before:
                 yield entry, reference, params
+
+
+def _closest(loc: Sequence[str | int], alternatives: Sequence[list[Any]]) -> list[Any]:
+    """Return the errors of the alternative that a value comes closest to, or one error that names all alternatives.
+
+    loc: of the value.
+    alternatives: errors of pydantic for each alternative.
+    """
+    items = [item for each in alternatives for item in each]
+    if len(items) == 1:
+        return items
+    near = [each for each in alternatives if not any(_is_another_kind(item, loc) for item in each)]
+    if near:
+        return min(near, key=len)
+    words = [item for item in items if item["type"] == "literal_error" and isinstance(item["input"], str)]
+    if words:
+        return words[:1]
+    kinds = dict.fromkeys(item["msg"].removeprefix("Input should be ") for item in items if item["loc"] == loc)
+    return [{**items[0], "loc": loc, "type": "union", "msg": f"Input should be {' or '.join(kinds)}"}]
+
+
+def _is_another_kind(item: Any, loc: Sequence[str | int]) -> bool:
+    """Return whether an error of pydantic says that the value at this location is of another type than expected."""
+    kind = str(item["type"])
+    return bool(item["loc"] == loc) and (kind == "literal_error" or kind.endswith("_type"))
 
 
 @cache

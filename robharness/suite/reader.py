@@ -211,7 +211,7 @@ class _SuiteReader(FieldReader):
                 continue
             nests = entry.spec.ensemble if ref.nested is None else ref.nested
             if ref.eps is None and (not entry.spec.minimal or nests):
-                self.error(path, "missing key 'eps'")
+                self.missing(path, "eps")
                 continue
             if ref.eps is None and ref.source is not None:
                 self.error((*path, "source"), "without `eps` the nearest mistake is the source's own; give budgets")

@@ -64,11 +64,12 @@ def _check(reader: FieldReader, place: yaml.Path, key: str, value: Any, entry: E
         sentence = f"'{key}' chooses the state in a file that the suite names; add `weights:`, or leave '{key}' out"
         reader.error(place, sentence, at_key=True)
     elif isinstance(value, str) and isinstance(given, dict):
-        name = next(iter(given), "NAME")
-        sentence = f"`weights` are several files; write the name of one, `{key}: {{{name}: {value}}}`"
+        name, text = yaml.quoted(next(iter(given), "NAME")), yaml.quoted(value)
+        sentence = f"`weights` are several files; write the name of one, `{key}: {{{name}: {text}}}`"
         reader.error(place, sentence)
     elif isinstance(value, dict) and isinstance(given, Path):
-        reader.error(place, f"`weights` is one file; write one text, `{key}: {next(iter(value.values()), 'TEXT')}`")
+        text = yaml.quoted(next(iter(value.values()), "TEXT"))
+        reader.error(place, f"`weights` is one file; write one text, `{key}: {text}`")
     elif isinstance(value, dict) and isinstance(given, dict):
         for name in value:
             if name not in given:

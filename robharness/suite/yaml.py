@@ -76,6 +76,16 @@ def parse(text: str) -> Document:
     return Document(data=data, values=document.values, keys=document.keys, errors=document.errors)
 
 
+def quoted(text: str) -> str:
+    """Return a text as a key or a value of a suite, in quotes if YAML would read the bare text as something else."""
+    uses = {f"key: {text}": {"key": text}, f"{text}: value": {text: "value"}, f"{{{text}: {text}}}": {text: text}}
+    documents = [(parse(written), meant) for written, meant in uses.items()]
+    if all(not document.errors and document.data == meant for document, meant in documents):
+        return text
+    written = yaml.safe_dump(text, default_style='"', width=float("inf"), allow_unicode=True)
+    return str(written).removesuffix("\n")
+
+
 def _value(node: yaml.Node, path: Path, document: Document) -> Any:
     place = (node.start_mark.line + 1, node.start_mark.column + 1)
     if len(document.values) == _MOST_VALUES:  # aliases of aliases grow without end
@@ -104,7 +114,7 @@ def _mapping(node: yaml.MappingNode, path: Path, document: Document) -> dict[str
     for key_node, value_node in node.value:
         place = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
         if not isinstance(key_node, yaml.ScalarNode) or key_node.tag.startswith(_TAGGED):
-            document.errors.append((*place, path, "a key must be a word"))
+            _add_error(document, key_node, path, "a key must be a word")
             continue
         key = key_node.value
         if key in result or (_is_merge(key_node) and merges):
@@ -119,7 +129,7 @@ def _mapping(node: yaml.MappingNode, path: Path, document: Document) -> dict[str
     merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
     known: dict[int, dict[str, Any]] = {}
     for other in merges:
-        merged = {**_pairs(other, known), **merged}
+        merged = {**_pairs(other, path, document, known), **merged}
     for key, (key_node, value_node) in merged.items():
         if key not in result:  # keys of the mapping itself come first
             document.keys[(*path, key)] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
@@ -137,16 +147,18 @@ def _merged_nodes(node: yaml.Node, path: Path, document: Document) -> list[yaml.
     nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
     for other in nodes:
         if not isinstance(other, yaml.MappingNode):
-            place = (other.start_mark.line + 1, other.start_mark.column + 1)
-            document.errors.append(
-                (*place, (*path, "<<"), "'<<' merges a mapping, or a list of mappings, such as *base")
-            )
+            sentence = "'<<' merges a mapping, or a list of mappings, such as *base"
+            _add_error(document, other, (*path, "<<"), sentence)
     return [other for other in nodes if isinstance(other, yaml.MappingNode)]
 
 
-def _pairs(node: yaml.Node, known: dict[int, dict[str, Any]]) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+def _pairs(
+    node: yaml.Node, path: Path, document: Document, known: dict[int, dict[str, Any]]
+) -> dict[str, tuple[yaml.Node, yaml.Node]]:
     """Return key -> (node of the key, node of the value) of a mapping, with the keys that it merges itself.
 
+    path: of the mapping that merges this one.
+    document: gets the errors of the mapping, which has none yet if it is written after `<<`.
     known: the result by mapping, so that aliases of aliases cost no time; a mapping in itself adds nothing.
     """
     if id(node) in known:
@@ -154,13 +166,27 @@ def _pairs(node: yaml.Node, known: dict[int, dict[str, Any]]) -> dict[str, tuple
     found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
     known[id(node)] = found
     merges: list[yaml.Node] = []
+    lines: dict[str, int] = {}
     for key, value in node.value:
-        if isinstance(key, yaml.ScalarNode) and _is_merge(key):
-            merges += value.value if isinstance(value, yaml.SequenceNode) else [value]
-        elif isinstance(key, yaml.ScalarNode):
-            found.setdefault(key.value, (key, value))
+        if not isinstance(key, yaml.ScalarNode) or key.tag.startswith(_TAGGED):
+            _add_error(document, key, path, "a key must be a word")
+        elif key.value in lines:
+            sentence = f"the key '{key.value}' is there already, in line {lines[key.value]}"
+            _add_error(document, key, (*path, key.value), sentence)
+        else:
+            lines[key.value] = key.start_mark.line + 1
+            if _is_merge(key):
+                merges = _merged_nodes(value, path, document)
+            else:
+                found[key.value] = (key, value)
     for other in merges:
-        if isinstance(other, yaml.MappingNode):
-            for name, pair in _pairs(other, known).items():
-                found.setdefault(name, pair)
+        for name, pair in _pairs(other, path, document, known).items():
+            found.setdefault(name, pair)
     return found
+
+
+def _add_error(document: Document, node: yaml.Node, path: Path, sentence: str) -> None:
+    """Add an error at a node, unless the node has that error already, since an alias may repeat it."""
+    place = (node.start_mark.line + 1, node.start_mark.column + 1)
+    if not any((*place, sentence) == (*error[:2], error[3]) for error in document.errors):
+        document.errors.append((*place, path, sentence))

@@ -49,7 +49,6 @@ SAID = [
     "28:38: corruptions.1.severity: Input should be a valid integer; got None",
     "28:38: corruptions.1.severity: the tag !!int is not allowed",
     "29:5: corruptions.2: negative(1) is already in line 27",
-    "30:9: canvas: 4 is not one of none, auto",
     "30:9: canvas: Input should be greater than or equal to 8; got 4",
     "31:22: metrics.1: no metric 'toy/worng'; did you mean 'toy/wrong'? Try: robharness list metrics",
     "35:3: expected.Nett: no model has the label 'Nett'; did you mean 'Net'?",
@@ -105,6 +104,8 @@ def test_all_errors_are_reported_at_once_in_the_order_of_their_positions(errors)
         ("gap: toy/net", "6: gap: Input should be a valid array"),
         ("seed: '5'", "7: seed: Input should be a valid integer; got '5'"),
         ("seed: true", "7: seed: Input should be a valid integer; got True"),
+        ("canvas: Auto", "9: canvas: 'Auto' is not one of none, auto; did you mean 'auto'?"),
+        ("canvas: [7]", "9: canvas: Input should be a valid integer or 'none' or 'auto'"),
         (f"seed: {'1' * 5000}", "7: seed: Input should be a valid integer"),
     ],
 )
@@ -113,6 +114,34 @@ def test_each_error_is_reported_with_its_position(errors, changes, message):
     head = [line for line in HEAD.splitlines() if line.partition(":")[0] not in keys]
     found = place(errors("\n".join([*head, changes])))
     assert any(line.startswith(f"{len(head) + 1}:{message}") for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("inside: 0", "s.yaml:4:35: models.0.inside: Input should be a valid string or an object; got 0"),
+        ("strip: 1.5", "s.yaml:4:34: models.0.strip: Input should be a valid string or an object; got 1.5"),
+        ("strip: [a]", "s.yaml:4:34: models.0.strip: Input should be a valid string or an object"),
+        ("weights: {a: b, c: 3}", "s.yaml:4:46: models.0.weights.c: Input should be a valid string; got 3"),
+    ],
+)
+def test_a_value_of_no_allowed_type_has_one_line_that_names_all_types(errors, keys, message):
+    head = "robharness: 1\nname: x\ndata: {name: toy/pixels, split: test}\n"
+    assert errors(f"{head}models: [{{model: toy/net, {keys}}}]\n") == [message]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "models: [{<<: *word, label: B}]",
+        "models: [{model: toy/net}]\nattacks: [{<<: *word, eps: 1}, {<<: 1, attack: toy/fgsm}]",
+        "models: [{model: toy/net}]\ncorruptions: [{<<: *word, corruption: toy/fog}]",
+    ],
+)
+def test_a_merge_that_fails_is_the_only_error_of_its_mapping(errors, text):
+    head = "robharness: 1\nname: x\ndata: {name: toy/pixels, split: test}\ntitle: &word scalar\n"
+    lines = errors(head + text + "\n")
+    assert lines and all("'<<' merges a mapping, or a list of mappings, such as *base" in line for line in lines)
 
 
 def test_an_image_attack_on_a_video_model(errors):

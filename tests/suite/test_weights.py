@@ -43,7 +43,7 @@ def test_one_text_for_one_file_and_a_mapping_for_several(read):
         ("weights: {b: a, h: a}, inside: {b: m}", "5:31: models.0.weights: 'b' and 'h' are one file, of which one "
                                                   "state can be chosen. Copy the file"),
         ("weights: a, strip: ''", "5:41: models.0.strip: 'strip' is empty; leave it out"),
-        ("weights: a, inside: [b]", "5:42: models.0.inside: Input should be a valid string"),
+        ("weights: a, inside: [b]", "5:42: models.0.inside: Input should be a valid string or an object"),
     ],
 )  # fmt: skip
 def test_a_choice_that_does_not_fit_the_weights(errors, keys, expected):
@@ -56,6 +56,13 @@ def registry_with(**specs):
         origin = PluginOrigin(namespace="toy", distribution="robharness-toy", version="1")
         registry.models[f"toy/{name}"] = Entry(name=f"toy/{name}", spec=spec, origin=origin)
     return registry
+
+
+def test_a_text_that_yaml_reads_as_a_number_is_quoted(errors):
+    (line,) = lines(errors, 'weights: {a: x.pth}, strip: "1."')
+    assert line.endswith('`weights` are several files; write the name of one, `strip: {a: "1."}`')
+    (line,) = lines(errors, 'weights: x.pth, strip: {a: "1."}')
+    assert line.endswith('`weights` is one file; write one text, `strip: "1."`')
 
 
 def test_a_model_that_is_trained_has_no_choice(tmp_path):

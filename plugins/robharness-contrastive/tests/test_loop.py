@@ -202,6 +202,8 @@ def test_a_recipe_that_does_not_fit_the_data_is_an_error(job, changed, why):
 @pytest.mark.parametrize(("changed", "why"), [
     ({"lr": 0}, "lr=0 must be above 0"), ({"hold_out": 1.0}, "hold_out=1.0 must be a share"),
     ({"data": "mine/own", "classes": None}, "the plugin does not know the data 'mine/own'"),
+    ({"data": "datasets/folder/pets/train", "split": "train"},
+     "no data set 'datasets/folder/pets/train'. Try: `data: datasets/folder` and `split: \"pets/train\"`"),
     ({"probe": {"epochs": 0}}, "epochs=0 must be above 0"),
     ({"network": "r2plus1d-18"}, "'r2plus1d-18' does not take images, which bars/bars has. Try: `network: small`"),
 ])  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -22,6 +23,10 @@ DATA: dict[str, tuple[tuple[int, ...], str, int, str]] = {
     "datasets/ucf101": ((3, 16, 112, 112), "ucf-101", 101, "contrastive"),
 }
 """Input shape, label space, number of classes and augmentation of data sets that a suite need not describe."""
+
+
+FOLDERS = ("datasets/folder", "datasets/imagenet-folder")
+"""Data sets whose split is a folder's path below the data root."""
 
 
 def _positive(record: Any, *names: str) -> None:
@@ -137,6 +142,10 @@ class Recipe:
         _positive(self, "epochs", "batch", "accumulate", "lr")
         if not 0 <= self.hold_out < 1:
             raise ValueError(f"hold_out={self.hold_out} must be a share of the examples, at least 0 and below 1")
+        for name in FOLDERS:
+            if self.data.startswith(f"{name}/"):
+                folder = json.dumps(self.data.removeprefix(f"{name}/"), ensure_ascii=False)
+                raise ValueError(f"no data set '{self.data}'. Try: `data: {name}` and `split: {folder}`")
         if self.data not in DATA and None in (self.input, self.labels, self.classes):
             known = ", ".join(DATA)
             raise ValueError(
