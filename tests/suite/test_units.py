@@ -167,7 +167,7 @@ CORRUPTION = {"name": "fog", "summary": "s", "group": "weather", "build": lambda
     ("make", "message"),
     [
         (lambda: ModelSpec(**MODEL, expected={"clean": 76.1}), "expected={'clean': 76.1} must be fractions in"),
-        (lambda: ModelSpec(**MODEL, expected={"top1": 0.7}), "of which there is one, clean"),
+        (lambda: ModelSpec(**MODEL, expected={1: 0.7}), "fractions in [0, 1] by name, such as clean"),
         (lambda: ModelSpec(**MODEL, expected={"clean": True}), "must be fractions in"),
         (lambda: ModelSpec(**MODEL | {"labels": ""}), "labels='' must be a text that is not empty"),
         (lambda: ModelSpec(**MODEL, weights={"": File(path="x")}), "must be a File, a Download or a Train"),
