@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from robharness import MissingResource, UnreadableExample, UserError
-from robharness_datasets import robharness_datasets
+from robharness_datasets import listing, robharness_datasets
 
 SPECS = {spec.name: spec for spec in robharness_datasets()}
 
@@ -30,6 +31,13 @@ def write(root, *paths):
 def root(tmp_path):
     write(tmp_path, *(f"pets/{one}" for one in ("dog/b.png", "dog/a.bmp", "cat/1.PNG", "eel/x.png")))
     return tmp_path
+
+
+def refusal(root):
+    with pytest.raises(UserError) as caught:
+        SPECS["folder"].open(root, "pets")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def test_without_classes_txt_classes_ids_and_pixels_are_torchvisions(root):
@@ -144,8 +152,139 @@ def test_classes_txt_numbers_all_classes_even_without_images(root):
 
 def test_a_class_that_is_not_in_classes_txt_is_refused(root):
     (root / "pets" / "classes.txt").write_text("eel\ncat\n")
-    with pytest.raises(UserError, match=rf"pets/dog is not a class of {root}/pets/classes\.txt.*mv {root}/pets/dog"):
-        SPECS["folder"].open(root, "pets")
+    message = refusal(root)
+    assert message.startswith(
+        f"{root}/pets/dog is not a class of {root}/pets/classes.txt. Write the name of each class"
+    )
+    assert message.endswith(f"Try: edit {root}/pets/classes.txt")
+
+
+@pytest.mark.parametrize(
+    ("content", "near"),
+    [
+        ("Cat\ndog\neel\n", "; its class 0 is 'Cat', which differs in upper and lower case."),
+        ("0\tcat\n1\tdog\n2\teel\n", "; its class 0 is '0\\tcat', which holds more than the name."),
+        ("0 cat\n1 dog\n2 eel\n", "; its class 0 is '0 cat', which holds more than the name."),
+        ("cat,dog,eel\n", "; its class 0 is 'cat,dog,eel', which holds more than the name."),
+        ("eel\ndog\ncats\n", "; its class 2 is 'cats', which is spelled differently."),
+    ],
+)
+def test_the_line_of_classes_txt_that_means_a_class_is_named(root, content, near):
+    (root / "pets" / "classes.txt").write_text(content)
+    message = refusal(root)
+    assert message.startswith(f"{root}/pets/cat is not a class of {root}/pets/classes.txt{near} Write")
+    assert message.endswith(f"Try: edit {root}/pets/classes.txt") and "mv " not in message
+
+
+def test_classes_txt_in_another_unicode_normalization_or_encoding_is_named(tmp_path):
+    write(tmp_path, "pets/caf\u00e9/a.png")
+    (tmp_path / "pets" / "classes.txt").write_text("cafe\u0301\n")
+    assert "(Unicode normalization)" in refusal(tmp_path)
+    (tmp_path / "pets" / "classes.txt").write_bytes(b"th\xe9\n")
+    assert "classes.txt; the file is not in UTF-8. Write" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_classes_txt_in_utf_16_is_named_with_the_command_that_converts_it(root, encoding):
+    (root / "pets" / "classes.txt").write_bytes("eel\ndog\ncat\n".encode(encoding))
+    message = refusal(root)
+    assert message.startswith(f"{root}/pets/classes.txt is a text in UTF-")
+    subprocess.run(message.partition("Try: ")[2], shell=True, check=True)
+    assert SPECS["folder"].open(root, "pets").labels == [2, 1, 1, 0]
+
+
+def test_an_empty_classes_txt_is_refused_with_the_command_that_fills_it(root):
+    (root / "pets" / "classes.txt").write_text("\n \n")
+    message = refusal(root)
+    assert message.startswith(f"{root}/pets/classes.txt is empty. ")
+    subprocess.run(message.partition("order: ")[2], shell=True, check=True)
+    assert SPECS["folder"].open(root, "pets").labels == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (Path.mkdir, "is a folder, so that"),
+        (os.mkfifo, "is no regular file, so that"),
+        (lambda path: path.symlink_to("gone.txt"), "is a link to a file that is not there, so that"),
+        (lambda path: path.symlink_to(path.name), "cannot be read: Too many levels of symbolic links"),
+    ],
+    ids=["folder", "pipe", "lost link", "loop"],
+)
+def test_a_classes_txt_that_is_no_file_is_refused_instead_of_ignored(root, make, reason):
+    make(root / "pets" / "classes.txt")
+    message = refusal(root)
+    assert message.startswith(f"{root}/pets/classes.txt {reason}")
+    assert message.endswith(f"Try: ls -ld {root}/pets/classes.txt")
+
+
+@pytest.mark.parametrize("target", ["gone", "bee"], ids=["lost", "loop"])
+def test_a_class_that_is_a_link_to_nowhere_is_refused_since_it_would_shift_the_labels(root, target):
+    (root / "pets" / "bee").symlink_to(target)
+    message = refusal(root)
+    assert message.startswith(f"{root}/pets/bee is a link that leads nowhere and would count as a class. Remove it, or")
+    assert message.endswith(f"Try: ls -ld {root}/pets/bee")
+    (root / "pets" / "classes.txt").write_text("bee\ncat\ndog\neel\n")
+    opened = SPECS["folder"].open(root, "pets")
+    assert opened.labels == [1, 2, 2, 3]
+    assert opened.remarks == (f"1 link that leads nowhere is left out: {root}/pets/bee",)
+    (root / "pets" / "classes.txt").write_text("cat\ndog\neel\n")
+    assert refusal(root).startswith(f"{root}/pets/bee is not a class of {root}/pets/classes.txt. ")
+
+
+def test_a_lost_link_in_a_class_costs_itself_until_its_target_is_back(root, monkeypatch):
+    monkeypatch.setattr(listing, "SETTLED_NS", 0)
+    (root / "pets" / "cat" / "more").symlink_to(root / "elsewhere")
+    assert len(SPECS["folder"].open(root, "pets").ids) == 4
+    write(root, "elsewhere/x.png")
+    opened = SPECS["folder"].open(root, "pets")
+    assert "cat/more/x.png" in opened.ids and opened.remarks == ()
+
+
+@pytest.fixture
+def another_user():
+    """A folder of pets that is read as a user who is not its owner."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        write(root, "pets/cat/a.png", "pets/cat/deep/b.png", "pets/dog/c.png")
+        (root / "pets" / "classes.txt").write_text("dog\ncat\n")
+        before = os.geteuid()
+        try:
+            if before == 0:
+                os.seteuid(65534)
+            yield root
+        finally:
+            os.seteuid(before)
+            for path in (root / "pets", root / "pets" / "cat", root / "pets" / "cat" / "deep"):
+                path.chmod(0o755)
+
+
+def close(path):
+    """Take all rights to a path away."""
+    euid = os.geteuid()
+    try:
+        os.seteuid(os.getuid())
+        path.chmod(0)
+    finally:
+        os.seteuid(euid)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights are others elsewhere")
+@pytest.mark.parametrize("name", ["pets", "pets/cat", "pets/classes.txt"])
+def test_a_path_without_the_right_to_read_it_is_named(another_user, name):
+    close(another_user / name)
+    path = another_user / ("pets/classes.txt" if name == "pets/classes.txt" else name)
+    assert refusal(another_user) == f"{path} cannot be read: Permission denied. Try: ls -ld {path}"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights are others elsewhere")
+def test_a_subfolder_of_a_class_without_the_right_to_read_it_costs_itself(another_user):
+    close(another_user / "pets" / "cat" / "deep")
+    opened = SPECS["folder"].open(another_user, "pets")
+    assert (opened.ids, opened.labels) == (["cat/a.png", "dog/c.png"], [1, 0])
+    (remark,) = opened.remarks
+    assert remark == f"{another_user}/pets/cat/deep cannot be read: Permission denied; its images are left out"
 
 
 def test_a_class_listed_twice_is_refused(root):
@@ -165,7 +304,7 @@ def test_a_class_without_images_is_refused_since_it_would_shift_the_labels(root)
 
 @pytest.mark.parametrize("name", ["folder", "imagenet-folder"])
 def test_a_missing_folder_and_a_folder_outside_the_data_root_are_refused(root, name):
-    with pytest.raises(MissingResource, match=f"{root}/none"):
+    with pytest.raises(MissingResource, match=rf"{root}/none\. To get it: .*or correct `split:`, the folder's path"):
         SPECS[name].open(root, "none")
     for split in ("../pets", str(root / "pets")):
         with pytest.raises(UserError, match="--data-root"):

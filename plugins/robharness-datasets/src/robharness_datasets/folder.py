@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from robharness import MissingResource, UserError
+from robharness_datasets.classes import CLASSES, read_classes, unlisted
 from robharness_datasets.imagenet import wnids
 from robharness_datasets.images import ImageFiles
-from robharness_datasets.listing import Found, images_below, shown
-
-CLASSES = "classes.txt"
+from robharness_datasets.listing import Found, images_below, inaccessible, shown
 
 
 def open_folder(root: Path, split: str) -> ImageFiles:
@@ -27,23 +29,23 @@ def open_folder(root: Path, split: str) -> ImageFiles:
     """
     folder = _folder(root, split)
     found = _found(folder)
-    listed = folder / CLASSES
-    if listed.is_file():
-        text = listed.read_text(encoding="utf-8-sig", errors="surrogateescape")  # names of files may be any bytes
-        names: Sequence[str] = [line.strip() for line in text.splitlines() if line.strip()]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise UserError(f"{listed} names the class '{shown(twice[0])}' twice. Try: edit {shlex.quote(str(listed))}")
-        return _image_files(folder, found, {name: number for number, name in enumerate(names)}, f"a class of {listed}")
-    if empty := [name for name, images in found.images.items() if not images]:
-        path = shlex.quote(shown(folder / empty[0]))
+    _require_images(folder, found)
+    if (names := read_classes(folder)) is not None:
+        folders = {*found.images, *found.lost}
+        if unknown := sorted(folders - set(names)):
+            raise unlisted(folder, unknown[0], names, folders)
+        return _image_files(folder, found, {name: number for number, name in enumerate(names)})
+    if empty := [*found.lost, *(name for name, images in found.images.items() if not images)]:
+        path, is_lost = shlex.quote(shown(folder / empty[0])), empty[0] in found.lost
+        why = "is a link that leads nowhere" if is_lost else "has no images"
         raise UserError(
-            f"{shown(folder / empty[0])} has no images and would count as a class. Remove it, or name all classes in "
-            f"{shlex.quote(str(listed))}, one a line. Try: ls -R {path}"
+            f"{shown(folder / empty[0])} {why} and would count as a class. Remove it, or name all classes in "
+            f"{shlex.quote(str(folder / CLASSES))}, one a line. Try: ls {'-ld' if is_lost else '-R'} {path}"
         )
     order = _class_order(list(found.images))
     remarks = [*found.remarks, *_order_remarks(folder, order)]
     numbers = {name: number for number, name in enumerate(order)}
-    return _image_files(folder, Found(images=found.images, remarks=tuple(remarks)), numbers, "a class")
+    return _image_files(folder, replace(found, remarks=tuple(remarks)), numbers)
 
 
 def open_imagenet_folder(root: Path, split: str) -> ImageFiles:
@@ -57,7 +59,15 @@ def open_imagenet_folder(root: Path, split: str) -> ImageFiles:
     """
     folder = _folder(root, split)
     numbers = {**wnids(), **{str(number): number for number in wnids().values()}}
-    return _image_files(folder, _found(folder), numbers, "one of ImageNet's classes, by WordNet id or number")
+    found = _found(folder)
+    _require_images(folder, found)
+    if unknown := sorted(found.images.keys() - numbers.keys()):
+        path, target = shlex.quote(shown(folder / unknown[0])), shlex.quote(str(folder.parent))
+        raise UserError(
+            f"{shown(folder / unknown[0])} is not one of ImageNet's classes, by WordNet id or number. "
+            f"Try: mv {path} {target}"
+        )
+    return _image_files(folder, found, numbers)
 
 
 def _folder(root: Path, split: str) -> Path:
@@ -67,7 +77,21 @@ def _folder(root: Path, split: str) -> Path:
 
 
 def _found(folder: Path) -> Found:
-    return images_below(folder) if folder.is_dir() else Found(images={}, remarks=())
+    try:
+        is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_folder = False
+    except OSError as error:
+        raise inaccessible(folder, error) from None
+    return images_below(folder) if is_folder else Found(images={}, remarks=())
+
+
+def _require_images(folder: Path, found: Found) -> None:
+    """Raise MissingResource if there are no images."""
+    if not any(found.images.values()):
+        store = f"store the images as {folder / 'CLASS' / 'NAME.png'}, or correct `split:`, the folder's path"
+        get = f"{store} below the data root; then check: ls {shlex.quote(str(folder))}"
+        raise MissingResource("images in one folder per class", where=str(folder), get=get)
 
 
 def _class_order(names: Sequence[str]) -> list[str]:
@@ -93,17 +117,10 @@ def _order_remarks(folder: Path, order: Sequence[str]) -> list[str]:
     ]
 
 
-def _image_files(folder: Path, found: Found, numbers: Mapping[str, int], expected: str) -> ImageFiles:
+def _image_files(folder: Path, found: Found, numbers: Mapping[str, int]) -> ImageFiles:
     """Label the images of a folder.
 
     numbers: class -> label.
-    expected: description of a key of `numbers`, for the message.
     """
-    if not any(found.images.values()):
-        get = f"store the images as {folder / 'CLASS' / 'NAME.png'}, then check: ls {shlex.quote(str(folder))}"
-        raise MissingResource("images in one folder per class", where=str(folder), get=get)
-    if unknown := sorted(found.images.keys() - numbers.keys()):
-        path, target = shlex.quote(shown(folder / unknown[0])), shlex.quote(str(folder.parent))
-        raise UserError(f"{shown(folder / unknown[0])} is not {expected}. Try: mv {path} {target}")
     examples = [(f"{name}/{one}", numbers[name]) for name, ones in found.images.items() for one in ones]
     return ImageFiles(folder, examples, found.remarks)

@@ -10,15 +10,18 @@ import gzip
 import hashlib
 import json
 import os
+import shlex
 import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from robharness import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Suffixes of image files, compared in lower case. Source: torchvision."""
@@ -36,12 +39,14 @@ class Listing(NamedTuple):
     images: sorted names of its image files.
     folders: sorted names of its folders.
     others: suffix -> number of files with this suffix, which is not one of an image.
+    lost: sorted names of links that lead nowhere, without the suffix of an image.
     """
 
     stamp: list[int]
     images: list[str]
     folders: list[str]
     others: dict[str, int]
+    lost: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,40 +55,79 @@ class Found:
 
     images: subfolder -> sorted paths of its images below it, e.g. "one.png" or "deeper/one.png".
     remarks: sentences about files that are left out.
+    lost: sorted names of links in the folder that lead nowhere, without the suffix of an image.
     """
 
     images: dict[str, list[str]]
     remarks: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
 
 def images_below(folder: Path) -> Found:
     """Find the image files of each direct subfolder of `folder`, its own subfolders included, as torchvision does.
 
     Hidden files and folders are ignored. Links are followed, except to a folder that contains the link.
-    Raises OSError if a folder cannot be listed.
+    A folder inside a subfolder that cannot be listed is left out. Raises UserError if `folder` or a direct subfolder
+    cannot be listed.
     """
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
     file, now = _cache_file(f"{name}.json.gz"), time.time_ns()
     cached, listings = _read_cache(file), dict[str, Listing]()
-    top = _listed(folder)
+    try:
+        top = _listed(folder)
+    except OSError as error:
+        raise inaccessible(folder, error) from None
     images: dict[str, list[str]] = {}
     others: Counter[str] = Counter()
-    loops = 0
+    loops, lost, unreadable = 0, [folder / name for name in top.lost], list[str]()
     for subfolder in top.folders:
         images[subfolder] = []
         for path, listing in _walk(folder, subfolder, cached):
             if listing is None:
                 loops += 1
                 continue
+            if isinstance(listing, OSError):
+                if path == subfolder:
+                    raise inaccessible(folder / path, listing)
+                unreadable.append(_reason(folder / path, listing))
+                continue
             listings[path] = listing
             others.update(listing.others)
+            lost += [folder / path / name for name in listing.lost]
             below = path[len(subfolder) + 1 :]
             images[subfolder] += [f"{below}/{one}" if below else one for one in listing.images]
         images[subfolder].sort()
-    settled = {path: listing for path, listing in listings.items() if max(listing.stamp[:2]) < now - SETTLED_NS}
+    settled = {path: listing for path, listing in listings.items() if _is_settled(listing, now)}
     if settled != cached:
         _write_cache(file, settled)
-    return Found(images=images, remarks=tuple(_remarks(len(top.images), others, loops)))
+    remarks = [*_remarks(len(top.images), others, loops), *_access_remarks(lost, unreadable)]
+    return Found(images=images, remarks=tuple(remarks), lost=tuple(top.lost))
+
+
+def inaccessible(path: Path, error: OSError) -> UserError:
+    """Return the error of a file or a folder that the operating system does not let us read."""
+    return UserError(f"{_reason(path, error)}. Try: ls -ld {shlex.quote(shown(path))}")
+
+
+def _reason(path: Path, error: OSError) -> str:
+    return f"{shown(path)} cannot be read: {error.strerror or error}"
+
+
+def _access_remarks(lost: Sequence[Path], unreadable: Sequence[str]) -> Iterator[str]:
+    """Yield a sentence on links that lead nowhere, and one on folders that cannot be listed, each with the first."""
+    if lost:
+        one = len(lost) == 1
+        number = "1 link that leads nowhere" if one else f"{len(lost):,} links that lead nowhere"
+        yield f"{number} {_verb(len(lost))} left out{': ' if one else ', such as '}{shown(lost[0])}"
+    if unreadable:
+        count = len(unreadable) - 1
+        more = f", as {'is' if count == 1 else 'are'} {_count(count, 'other folder')}" if count else ""
+        yield f"{unreadable[0]}; its images are left out{more}"
+
+
+def _is_settled(listing: Listing, now: int) -> bool:
+    """Return whether a listing may be cached. The target of a lost link may appear without a change of the folder."""
+    return max(listing.stamp[:2]) < now - SETTLED_NS and not listing.lost
 
 
 def images_in(folder: str | Path) -> list[str]:
@@ -104,27 +148,32 @@ def shown(path: str | Path) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in id_of(str(path)))
 
 
-def _walk(folder: Path, subfolder: str, cached: dict[str, Listing]) -> Iterator[tuple[str, Listing | None]]:
+def _walk(folder: Path, subfolder: str, cached: dict[str, Listing]) -> Iterator[tuple[str, Listing | OSError | None]]:
     """Yield the path below `folder` and the listing of a subfolder and of each folder below it.
 
-    The listing is None for a folder that contains itself by a link, which is not walked again.
+    The listing is None for a folder that contains itself by a link, which is not walked again, and the error for a
+    folder that cannot be listed.
     cached: path -> an earlier listing.
     """
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [(subfolder, frozenset())]
     while pending:
         path, above = pending.pop()
-        status = os.stat(folder / path)  # before listing, so that a change in between is detected the next time
-        if (real := (status.st_dev, status.st_ino)) in above:
-            yield path, None
+        try:
+            status = os.stat(folder / path)  # before listing, so that a change in between is detected the next time
+            if (real := (status.st_dev, status.st_ino)) in above:
+                yield path, None
+                continue
+            old = cached.get(path)
+            listing = old if old is not None and old.stamp == _stamp(status) else _listed(folder / path, status)
+        except OSError as error:
+            yield path, error
             continue
-        old = cached.get(path)
-        listing = old if old is not None and old.stamp == _stamp(status) else _listed(folder / path, status)
         yield path, listing
         pending += [(f"{path}/{name}", above | {real}) for name in reversed(listing.folders)]
 
 
 def _listed(folder: str | Path, status: os.stat_result | None = None) -> Listing:
-    images, folders, others = [], [], Counter[str]()
+    images, folders, others, lost = [], [], Counter[str](), []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -133,10 +182,12 @@ def _listed(folder: str | Path, status: os.stat_result | None = None) -> Listing
                 folders.append(entry.name)
             elif entry.name.lower().endswith(SUFFIXES):
                 images.append(entry.name)
+            elif entry.is_symlink() and not os.path.exists(entry.path):
+                lost.append(entry.name)
             else:
                 others[os.path.splitext(entry.name)[1].lower() or "none"] += 1
     stamp = [] if status is None else _stamp(status)
-    return Listing(stamp, sorted(images), sorted(folders), dict(sorted(others.items())))
+    return Listing(stamp, sorted(images), sorted(folders), dict(sorted(others.items())), sorted(lost))
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:

@@ -1,0 +1,109 @@
+"""The file `classes.txt`, which numbers the classes of an image folder: one name a line."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import shlex
+import stat
+import unicodedata
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from robharness import UserError
+from robharness_datasets.listing import inaccessible, shown
+
+CLASSES = "classes.txt"
+ENCODINGS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+"""Byte order marks of other encodings than UTF-8; that of UTF-16 begins that of UTF-32."""
+
+
+def read_classes(folder: Path) -> list[str] | None:
+    """Return the names in a folder's `classes.txt` in order, or None if there is no such file.
+
+    Bytes that are not UTF-8 become surrogates, as in the names of files.
+    Raises UserError if the file cannot be read, is no text in UTF-8, has no names, or has a name twice.
+    """
+    path = folder / CLASSES
+    quoted = shlex.quote(str(path))
+    if (content := _content(path)) is None:
+        return None
+    encoding = next((name for mark, name in ENCODINGS.items() if content.startswith(mark)), "")
+    if not encoding and b"\0" in content[:200]:
+        encoding = "UTF-16LE" if content[1::2].count(0) >= content[::2].count(0) else "UTF-16BE"
+    if encoding:
+        convert = f"iconv -f {encoding} -t UTF-8 {quoted} > {quoted}.new && mv {quoted}.new {quoted}"
+        raise UserError(f"{path} is a text in {encoding} instead of UTF-8. Try: {convert}")
+    text = content.decode("utf-8-sig", errors="surrogateescape")
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not names:
+        raise UserError(
+            f"{path} is empty. Write the name of a class in each line, in the order of the labels, or remove it. For "
+            f"alphabetical order: (cd {shlex.quote(str(folder))} && ls -d */ | tr -d / | LC_ALL=C sort > {CLASSES})"
+        )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"{path} names the class '{shown(twice[0])}' twice. Try: edit {quoted}")
+    return names
+
+
+def unlisted(folder: Path, name: str, names: Sequence[str], folders: Collection[str]) -> UserError:
+    """Return the error of a class folder that `classes.txt` does not name, with the line that may mean it.
+
+    name: of the class folder.
+    names: in the file.
+    folders: names of the class folders.
+    """
+    path = folder / CLASSES
+    line, reason = _nearest(name, [each for each in names if each not in folders])
+    near = f"; its class {names.index(line)} is '{shown(line)}', {reason}" if line else ""
+    if not near and any("\udc80" <= character <= "\udcff" for each in names for character in each):
+        near = "; the file is not in UTF-8"
+    return UserError(
+        f"{shown(folder / name)} is not a class of {path}{near}. Write the name of each class folder in a line of its "
+        f"own, in the order of the labels. Try: edit {shlex.quote(str(path))}"
+    )
+
+
+def _nearest(name: str, names: Sequence[str]) -> tuple[str, str]:
+    """Return the name in the file that probably means a class, and how they differ; empty if there is none."""
+    for line in names:
+        if unicodedata.normalize("NFC", line) == unicodedata.normalize("NFC", name):
+            return line, "whose letters are composed of other characters (Unicode normalization)"
+    for line in names:
+        if line.casefold() == name.casefold():
+            return line, "which differs in upper and lower case"
+    for line in names:
+        if name in (part.strip() for part in re.split(r"[\t,;:|]|\s+", line)):
+            return line, "which holds more than the name"
+    close = get_close_matches(name, names, n=1)
+    return (close[0], "which is spelled differently") if close else ("", "")
+
+
+def _content(path: Path) -> bytes | None:
+    """Return the bytes of a file, or None if nothing has its name. Raises UserError if it cannot be read."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise inaccessible(path, error) from None
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            return path.read_bytes()
+    except FileNotFoundError:
+        kind = "a link to a file that is not there"
+    except OSError as error:
+        raise inaccessible(path, error) from None
+    else:
+        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+    raise UserError(
+        f"{path} is {kind}, so that the order of the classes is not known. Restore it or remove it. "
+        f"Try: ls -ld {shlex.quote(str(path))}"
+    )
