@@ -138,7 +138,7 @@ class _SuiteReader(FieldReader):
             entry = dataclasses.replace(entry, spec=spec)
             model = Model(
                 entry=entry, params=params, label=label, reference=ref.reference, weights=given,
-                clean_at_least=ref.clean_at_least, **weights.state_choice(self, path, raw, entry, ref, given),
+                clean_at_least=ref.clean_at_least, **weights.state_choice(self, path, entry, ref, given),
             )  # fmt: skip
             runs = self.runs(path, model, ref, header) if model.is_trained else [model]
             if not model.is_trained:

@@ -10,7 +10,7 @@ from robharness import specs
 from robharness.errors import did_you_mean
 from robharness.plugins import Entry
 from robharness.suite import yaml
-from robharness.suite.fields import FieldReader, plugin_options
+from robharness.suite.fields import FieldReader
 from robharness.suite.records import ModelRef
 
 Files = Path | dict[str, Path] | None
@@ -35,16 +35,12 @@ def _file(reader: FieldReader, place: yaml.Path, folder: Path, file: str) -> Pat
         return folder / file
 
 
-def state_choice(
-    reader: FieldReader, path: yaml.Path, raw: dict[str, Any], entry: Entry, ref: ModelRef, given: Files
-) -> dict[str, Any]:
+def state_choice(reader: FieldReader, path: yaml.Path, entry: Entry, ref: ModelRef, given: Files) -> dict[str, Any]:
     """Return `inside` and `strip` of a model, after adding the errors of keys that do not fit its weights.
 
-    A key that is an option of the plugin is left to the plugin.
     given: from `files`.
     """
     keys = {key: getattr(ref, key) for key in ("inside", "strip") if getattr(ref, key) is not None}
-    keys = {key: value for key, value in keys.items() if key not in plugin_options(raw, entry)}
     for key, value in keys.items():
         _check(reader, (*path, key), key, value, entry, given)
     if isinstance(given, dict) and all(isinstance(value, dict) for value in keys.values()):

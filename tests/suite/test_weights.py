@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from robharness import ModelSpec, Train
+from robharness import Train
 from robharness.errors import SuiteError
 from robharness.plugins import Entry, PluginOrigin
 from robharness.suite import load
@@ -75,18 +75,6 @@ def test_a_model_that_is_trained_has_no_choice(tmp_path):
     )
     (read,) = load(json_head() | {"models": [one | {"weights": str(tmp_path / "a.pth")}]}, registry).models
     assert read.inside == "ema" and not read.is_trained
-
-
-def test_an_option_of_a_plugin_stays_the_plugins():
-    from dataclasses import dataclass
-
-    @dataclass(frozen=True, kw_only=True)
-    class Params:
-        inside: str = "a"
-
-    spec: ModelSpec = model("own", params=Params)
-    (read,) = load(json_head() | {"models": [{"model": "toy/own", "inside": "b"}]}, registry_with(own=spec)).models
-    assert read.params == Params(inside="b") and read.inside is None
 
 
 @pytest.mark.parametrize("keys", ["weights: ~/x.pth", "weights: {a: ~/x.pth, b: y.pth}"])
