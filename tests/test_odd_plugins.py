@@ -75,7 +75,7 @@ def odd(tmp_path):
         ("texts", "the label '0' is not a whole number"),
         ("truths", "the label True is not a whole number"),
         ("numbered", "the id 1 is not a text"),
-        ("none", "its open returned NoneType, which lacks ids, labels, read"),
+        ("none", "its open returned NoneType, which lacks ids, labels"),
     ],
 )
 def test_data_of_another_form_are_refused_in_a_sentence(split, sentence, odd):

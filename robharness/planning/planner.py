@@ -176,7 +176,7 @@ def _open_dataset(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, l
     """
     try:
         dataset = entry.spec.open(data_root, split)
-        if missing := [name for name in ("ids", "labels", "read") if not hasattr(dataset, name)]:
+        if missing := [name for name in ("ids", "labels") if not hasattr(dataset, name)]:
             raise TypeError(f"its open returned {type(dataset).__name__}, which lacks {', '.join(missing)}")
         ids, labels = list(dataset.ids), list(map(_label, dataset.labels))
         remarks_of(dataset)  # which raises for a plugin's mistake
