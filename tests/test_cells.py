@@ -155,8 +155,11 @@ def test_all_missing_resources_are_reported_at_once(tmp_path):
     ("split", "message"),
     [
         ("crash", "toy/pixels of robharness-toy 1.0 cannot be opened: KeyError: 'index'"),
-        ("numbered", "toy/pixels of robharness-toy 1.0 cannot be opened: AttributeError: 'int' object has no"),
-        ("unlabelled", "toy/pixels of robharness-toy 1.0 cannot be opened: ValueError: invalid literal for int()"),
+        ("numbered", "toy/pixels of robharness-toy 1.0 cannot be opened: TypeError: the id 1 is not a text"),
+        (
+            "unlabelled",
+            "toy/pixels of robharness-toy 1.0 cannot be opened: TypeError: the label 'cat' is not a whole number",
+        ),
         ("double", "toy/pixels of robharness-toy 1.0 has 2 ids, 1 of them different, and 2 labels"),
         ("uneven", "toy/pixels of robharness-toy 1.0 has 2 ids, 2 of them different, and 1 labels"),
         ("empty", "toy/pixels of robharness-toy 1.0 has 0 ids, 0 of them different, and 0 labels"),
