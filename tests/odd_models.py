@@ -103,6 +103,10 @@ def more_outputs(net, x):
     return torch.cat([net(x), torch.full((len(x), 2), -100.0)], 1)
 
 
+def too_large(net, x):
+    return net(x).double() * 1e300
+
+
 def not_numbers(net, x):
     return net(x) * float("nan")
 
@@ -289,7 +293,7 @@ FORMS = (scripted, frozen, traced, quantised, old_weight_norm, batch_statistics,
          modes_changed, averaged_gradient)  # fmt: skip
 FUNCTIONS = (halved, halved_by_data, without_gradients, by_numpy, backward_fails, other_function_with_gradients,
              softmax_over_batch, brightest, number_of_rows, complex_logits, no_classes, on_meta, last_bits,
-             more_outputs, exits, sets_autocast, sets_default_dtype, clamps, trains, not_numbers, in_half,
+             more_outputs, exits, sets_autocast, sets_default_dtype, clamps, trains, too_large, not_numbers, in_half,
              gradient_of_neighbours)  # fmt: skip
 METHODS = ("to", "eval", "__deepcopy__", "named_parameters", "forward", "named_modules")
 

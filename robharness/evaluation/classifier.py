@@ -240,6 +240,8 @@ class Classifier:
                 f"{outputs.dtype} {outputs.layout} on {outputs.device}",
                 by="model",
             )
+        if outputs.dtype == torch.float64 and bool((outputs.isfinite() & outputs.float().isinf()).any()):
+            raise ContractViolation("its float64 logits are too large for float32. Try: smaller logits", by="model")
         if self.access == "features":
             return outputs.float().view(len(chunk), -1, outputs.shape[1]).mean(1)
         self.classes, self.output_dtype = outputs.shape[1], outputs.dtype
