@@ -214,7 +214,7 @@ class Classifier:
     def _forward(self, chunk: Tensor) -> Tensor:
         """Return the logits of one pass, or its features with access "features"."""
         self.passes["forward"] += 1
-        version, modes = chunk._version, read_modes()
+        version, modes, was_in_eval = chunk._version, read_modes(), self._is_in_eval()
         try:
             inputs = self._network_inputs(chunk)
             outputs = self._represent(inputs) if self.access == "features" else self._call(inputs)
@@ -223,7 +223,7 @@ class Classifier:
         if read_modes() != modes:
             write_modes(modes)
             raise ContractViolation("its forward pass changes modes of torch, such as autocast", by="model")
-        if any(module.training for module in self._modules):
+        if was_in_eval and not self._is_in_eval():
             self.net.eval()
             raise ContractViolation("its forward pass changes its eval mode", by="model")
         if chunk._version != version:
@@ -247,6 +247,9 @@ class Classifier:
         self.classes, self.output_dtype = outputs.shape[1], outputs.dtype
         return outputs.float() if self._clip_layout is None else self._clip_layout.together(outputs.float())
 
+    def _is_in_eval(self) -> bool:
+        return not any(module.training for module in self._modules)
+
     def _network_inputs(self, chunk: Tensor) -> Tensor:
         """Return the inputs of the network: the chunk, a copy of it, or its clips."""
         if self._clip_layout is not None:
@@ -265,7 +268,8 @@ class Classifier:
             before, version = inputs.clone(), inputs._version
             with suppress(Exception, SystemExit):  # the next pass raises it
                 self._call(inputs)
-        write_modes(modes)  # the next pass says that they changed
+        write_modes(modes)  # the next pass says what changed
+        self.net.eval()
         if same_values(inputs, before) and inputs._version == version:
             return
         self.copies_input = True
