@@ -10,11 +10,12 @@ from robharness import api, discover
 from robharness.errors import UserError
 from robharness.report import build
 from robharness.verify import verify
+from sharing import made_once
 
 TOYS, ODD = (str(Path(__file__).parent / name) for name in ("toys.py", "odd_models.py"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def found(tmp_path_factory):
     """The results of one run of all models, each beside all others."""
     suite = {
@@ -26,10 +27,13 @@ def found(tmp_path_factory):
         "corruptions": [{"corruption": "toys/speckle", "severity": 1}],
         "canvas": 8,
     }
-    before = Path.cwd(), torch.get_default_dtype(), torch.is_grad_enabled()
-    results = api.run(suite, store=tmp_path_factory.mktemp("odd"), plugins=[TOYS, ODD])
-    assert (Path.cwd(), torch.get_default_dtype(), torch.is_grad_enabled()) == before
-    return results
+
+    def run(store):
+        before = Path.cwd(), torch.get_default_dtype(), torch.is_grad_enabled()
+        api.run(suite, store=store, plugins=[TOYS, ODD])
+        assert (Path.cwd(), torch.get_default_dtype(), torch.is_grad_enabled()) == before
+
+    return api.load(suite, store=made_once(tmp_path_factory, "odd-models", run), plugins=[TOYS, ODD])
 
 
 def cell(found, model, what):
