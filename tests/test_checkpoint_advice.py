@@ -199,7 +199,7 @@ def test_a_state_beside_its_average_needs_a_choice(tmp_path, own, average, expli
         f"it holds two states that fit, '{first}' and '{second}', and one of them is an average over training. "
         f"Try: set `inside: {first}` or `inside: {second}` beside `weights:` in the suite"
     )
-    assert refusal(path, [layout]) == f"{path} can be read in two ways: {sentence}"
+    assert refusal(path, [layout]) == f"{path} is ambiguous: {sentence}"
     with pytest.raises(UserError) as caught:
         state(read(path), layout)
     assert str(caught.value) == sentence

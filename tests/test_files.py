@@ -301,6 +301,19 @@ def test_a_file_that_a_loose_plugin_names_counts(folder):
     assert loose_plugin(path)[0].digest != before
 
 
+def test_two_plugins_may_name_data_files_alike(folder):
+    from robharness import discover
+
+    paths = []
+    for name in ("first", "second"):
+        (folder / name).mkdir()
+        (folder / name / "labels.json").write_text(name)
+        paths.append(folder / name / f"{name}_plugin.py")
+        paths[-1].write_text("LABELS = 'labels.json'\n")
+    registry = discover([str(path) for path in paths])
+    assert {"first_plugin", "second_plugin"} <= {origin.namespace for origin in registry.origins}
+
+
 def test_odd_imports_end_no_run(folder):
     from robharness.plugins import loose_plugin
 

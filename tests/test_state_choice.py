@@ -129,14 +129,14 @@ def test_the_chosen_state_is_read(planned, model):
 def test_the_choice_holds_for_one_model_alone(planned):
     assert weight(planned("by_load", inside="state_dict_ema")) == 9
     assert weight(planned("by_torch")) == -9
-    with pytest.raises(UserError, match="can be read in two ways"):
+    with pytest.raises(UserError, match="is ambiguous"):
         weight(planned("by_load"))
 
 
 def test_a_published_file_that_is_known_by_its_sha256_is_read_as_published(planned):
     assert weight(planned("pinned", weights=None)) == -9
     for model, weights in (("filed", None), ("pinned", "net.pth")):
-        with pytest.raises(UserError, match=r"net\.pth can be read in two ways: .*`inside: state_dict` or `inside: "):
+        with pytest.raises(UserError, match=r"net\.pth is ambiguous: .*`inside: state_dict` or `inside: "):
             weight(planned(model, weights=weights))
 
 
@@ -188,7 +188,7 @@ def test_run_and_verify_use_the_choice(folder, capsys):
     assert found["ways"][0]["accuracy"] == 1
     assert main(command) == 2
     message = capsys.readouterr().err
-    assert "can be read in two ways: it holds two states that fit" in message
+    assert "is ambiguous: it holds two states that fit" in message
     assert message.count("Try: ") == 1  # the command that mends it, and no other
 
 

@@ -64,7 +64,7 @@ def load(
             try:
                 require_choice(content, used(layout, content).inside, lambda other: _fits(wanted, other, layouts), name)
             except UnchosenState as error:
-                raise UserError(f"{file} can be read in two ways: {error}") from None
+                raise UserError(f"{file} is ambiguous: {error}") from None
             fill(net, state)
             return layout
         if closest is None or differs.count < found.count:

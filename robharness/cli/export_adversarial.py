@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from robharness.cli import options
-from robharness.cli.output import echo, echo_json
+from robharness.cli.output import echo, echo_json, unreadable_text
 
 if TYPE_CHECKING:
     from robharness.session import Session
@@ -32,7 +32,6 @@ def command(session: Session, output: Path, batch_size: int | None, as_json: boo
     """
     from robharness.errors import ExitCode
     from robharness.export.adversarial import export_adversarial
-    from robharness.findings import named_examples
     from robharness.training.train import untrained
 
     selected, is_same = session.selected, True
@@ -52,10 +51,7 @@ def command(session: Session, output: Path, batch_size: int | None, as_json: boo
             echo_json(facts, indent=None)
         else:
             compared = f"{made.differing} of {made.stored} stored predictions differ" if made.stored else "none stored"
-            broken = ""
-            if made.unreadable:
-                broken = f"; {len(made.unreadable)} examples cannot be read: {named_examples(made.unreadable)}"
-            echo(f"{folder}: {made.n} images; {compared}{broken}")
+            echo(f"{folder}: {made.n} images; {compared}{unreadable_text(made.unreadable)}")
             if made.error:
                 echo(f"failed: {made.cell.name}: {made.error}")
     return ExitCode.FINE if is_same else ExitCode.INCOMPLETE

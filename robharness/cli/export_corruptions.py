@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from robharness.cli import options
-from robharness.cli.output import echo, echo_json
+from robharness.cli.output import echo, echo_json, unreadable_text
 
 
 @click.command("export-corruptions")
@@ -44,7 +44,6 @@ def command(
     from robharness.cli.progress import ProgressDisplay
     from robharness.errors import ExitCode
     from robharness.export import corruptions
-    from robharness.findings import named_examples
     from robharness.plugins import discover
     from robharness.session import data_root as default_data_root
 
@@ -62,10 +61,9 @@ def command(
                 facts["error"] = made.error or None
                 echo_json(facts, indent=None)
             else:
-                broken = ""
-                if made.unreadable:
-                    broken = f"; {len(made.unreadable)} examples cannot be read: {named_examples(made.unreadable)}"
-                echo(f"{name}: {made.made} images written, {existing} existed already{broken}")
+                echo(
+                    f"{name}: {made.made} images written, {existing} existed already{unreadable_text(made.unreadable)}"
+                )
                 if made.error:
                     echo(f"failed: {name}: {made.error}")
     finally:

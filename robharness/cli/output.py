@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
+
+from robharness.findings import named_examples
 
 
 def echo(text: str, *, err: bool = False) -> None:
@@ -36,3 +39,8 @@ def is_encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def unreadable_text(ids: Sequence[str]) -> str:
+    """Return "; 2 examples cannot be read: a, b", or an empty text if there are none."""
+    return f"; {len(ids)} examples cannot be read: {named_examples(ids)}" if ids else ""

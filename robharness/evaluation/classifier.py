@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -262,27 +261,33 @@ class Classifier:
         x: inputs of one pass, (batch_size, *shape).
         """
         ((_, chunk),) = self._chunks(x)
-        modes = read_modes()
         with torch.no_grad():
             inputs = self._network_inputs(chunk).clone()
             before, version = inputs.clone(), inputs._version
-            with suppress(Exception, SystemExit):  # the next pass raises it
-                self._call(inputs)
-        write_modes(modes)  # the next pass says what changed
-        self.net.eval()
+            self._try(inputs)
         if same_values(inputs, before) and inputs._version == version:
             return
         self.copies_input = True
-        with torch.enable_grad(), suppress(Exception, SystemExit):
+        with torch.enable_grad():
             inputs = self._network_inputs(chunk.requires_grad_(True))
             recorded = inputs.grad_fn
-            self._call(inputs)
-            write_modes((*modes[:3], True, *modes[4:]))
-            if inputs.grad_fn is recorded:
+            if self._try(inputs) and inputs.grad_fn is recorded:
                 self.no_gradient = (
                     "it writes into its input where autograd does not record it (`.data`, or under torch.no_grad()), "
                     "so that its gradient would be wrong. Try: x = x.clone() in its forward"
                 )
+
+    def _try(self, inputs: Tensor) -> bool:
+        """Make a pass that is not counted; return whether it succeeded. The next pass reports what goes wrong."""
+        modes = read_modes()
+        try:
+            self._call(inputs)
+        except (Exception, SystemExit):
+            return False
+        finally:
+            write_modes(modes)
+            self.net.eval()
+        return True
 
     def _represent(self, chunk: Tensor) -> Tensor:
         """Return the output of the submodule, flat. The rest of the pass, usually a head, is computed for nothing."""

@@ -22,9 +22,9 @@ from robharness.evaluation.rng import global_draws
 from robharness.specs.inputs import Clips
 
 ROUNDING: Mapping[torch.dtype, float] = {torch.float16: 0.02, torch.bfloat16: 0.1}
-"""Largest effect of rounding on logits, as a fraction of the logit range, by the type of the network's outputs."""
+"""Allowed effect of rounding on logits, as a fraction of the logit range, by the type of the network's outputs."""
 ROUNDING_FLOAT32, ROUNDING_TF32 = 1e-3, 0.02
-"""The same for other types. Measured: below 1e-5 for float32; TF32 has the digits of float16."""
+"""Allowed effect for outputs of other types, in float32 passes and in TF32, which has the digits of float16."""
 GRADIENT_ROUNDING = 0.25
 """Largest effect of rounding on the gradient of a row, relative to its length: where a unit is almost at 0, rounding
 decides whether it passes its gradient on, so that the effect is far larger than on logits."""

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -33,8 +33,8 @@ def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
     if path.suffix != ".py" or not path.is_file():
         raise PluginLoadError(f"-p {path}: no such Python file. Try: -p ./FILE.py, or -p no:NAME to exclude a plugin")
     try:
-        neighbours = _neighbours(path)
-        digest = _digest(path, neighbours)
+        neighbours, named = _neighbours(path)
+        digest = _digest(path, neighbours | named)
     except OSError as error:
         name = error.filename or path
         raise PluginLoadError(f"-p {path}: {name} cannot be read: {error.strerror}. Try: ls -l {name}") from None
@@ -64,7 +64,7 @@ def check_neighbours(paths: Sequence[Path]) -> None:
     found: dict[str, tuple[Path, Path]] = {}
     for path in paths:
         with suppress(OSError):
-            for name, file in _neighbours(path).items() if path.is_file() else ():
+            for name, file in _neighbours(path)[0].items() if path.is_file() else ():
                 plugin, other = found.setdefault(name, (path, file))
                 if other.resolve() != file.resolve():
                     raise PluginLoadError(
@@ -73,43 +73,47 @@ def check_neighbours(paths: Sequence[Path]) -> None:
                     )
 
 
-def _digest(path: Path, neighbours: dict[str, Path]) -> str:
-    """Return the sha256 of the file; with neighbours, that of all their contents."""
+def _digest(path: Path, files: dict[str, Path]) -> str:
+    """Return the sha256 of the plugin's file; with other files, that of all their contents."""
     content = path.read_bytes()
-    for name, file in sorted(neighbours.items()):
+    for name, file in sorted(files.items()):
         content += f"\n{name}\n".encode() + file.read_bytes()
     return hashlib.sha256(content).hexdigest()
 
 
-def _neighbours(path: Path) -> dict[str, Path]:
-    """Return the modules below the file's folder that it imports, and those that they import: name -> file.
+def _neighbours(path: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the files below a plugin's folder on which it depends.
 
-    Other files below the folder whose names stand in the code, such as "labels.json", are included by that name.
+    Returns:
+        the modules that it imports, and those that they import: name -> file,
+        other files whose names stand in the code, such as "labels.json": name -> file.
     """
-    folder, found = path.parent, dict[str, Path]()
+    folder, found, named = path.parent, dict[str, Path](), dict[str, Path]()
     pending = [(path, "")]
     while pending:
         file, package = pending.pop()
-        found |= {name: named for name in _texts(file) if (named := _named_file(folder, name)) and named != path}
-        for name in _imported(file, package):
+        try:
+            nodes = list(ast.walk(ast.parse(file.read_bytes())))
+        except (SyntaxError, ValueError):  # the import says so
+            continue
+        texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        named |= {text: other for text in texts if (other := _named_file(folder, text)) and other != path}
+        for name in _imported(nodes, package):
             for part in _parents(name):
                 place = _file_of(folder, part)
                 if place is not None and part not in found and place != path:
                     found[part] = place
                     pending.append((place, part if place.name == "__init__.py" else part.rpartition(".")[0]))
-    return found
+    return found, named
 
 
-def _imported(file: Path, package: str) -> Iterator[str]:
+def _imported(nodes: Iterable[ast.AST], package: str) -> Iterator[str]:
     """Yield the names of all modules that a file may import, inside functions and as "module:function" as well.
 
+    nodes: of the file's syntax tree.
     package: that the file belongs to; empty if none.
     """
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):  # its import says so
-        return
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -119,27 +123,16 @@ def _imported(file: Path, package: str) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names)
         elif isinstance(node, ast.Constant) and is_target(node.value):
             yield str(node.value).partition(":")[0]
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        elif isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
-                name = node.args[0].value
-                anchor = (
-                    node.args[1].value if len(node.args) > 1 and isinstance(node.args[1], ast.Constant) else package
-                )
-                yield f"{anchor!s}.{name.lstrip('.')}" if name.startswith(".") else name
-
-
-def _texts(file: Path) -> Iterator[str]:
-    """Yield the texts in a file's code that may be names of files."""
-    with suppress(SyntaxError, ValueError):
-        for node in ast.walk(ast.parse(file.read_bytes())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and 0 < len(node.value) < 256:
-                yield node.value
+            name, anchor = [getattr(argument, "value", None) for argument in (*node.args, None, None)][:2]
+            if called in ("import_module", "__import__") and isinstance(name, str):
+                yield f"{anchor or package}.{name.lstrip('.')}" if name.startswith(".") else name
 
 
 def _named_file(folder: Path, name: str) -> Path | None:
     """Return the file of that name below the folder, or None; a name of a file has a suffix."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError):  # a text that no file can be called
         path = folder / name
         if Path(name).suffix and not Path(name).is_absolute() and ".." not in Path(name).parts and path.is_file():
             return path if path.stat().st_size <= LARGEST else None
@@ -167,13 +160,11 @@ def _file_of(folder: Path, name: str) -> Path | None:
 
 def _forget_changed(neighbours: dict[str, Path]) -> None:
     """Remove modules from `sys.modules` whose file changed since a plugin imported them, as in a notebook."""
-    digests = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in neighbours.items()}
-    changed = {
-        name for name, file in neighbours.items() if _loaded.get(file.absolute(), digests[name]) != digests[name]
-    }
+    digests = {file.absolute(): hashlib.sha256(file.read_bytes()).hexdigest() for file in neighbours.values()}
+    changed = any(_loaded.get(file, digest) != digest for file, digest in digests.items())
     for name, file in neighbours.items():
         imported = getattr(sys.modules.get(name), "__file__", None)
-        is_ours = imported is not None and Path(imported) == file.absolute()
-        if (is_ours and changed) or (imported is not None and not is_ours and Path(imported) in _loaded):
+        is_other = imported is not None and Path(imported) != file.absolute()
+        if (imported is not None and not is_other and changed) or (is_other and Path(str(imported)) in _loaded):
             del sys.modules[name]  # changed, or of another plugin that was loaded before
-        _loaded[file.absolute()] = digests[name]
+    _loaded.update(digests)
