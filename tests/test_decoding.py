@@ -9,7 +9,6 @@ import warnings
 import zlib
 from io import BytesIO
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -60,15 +59,6 @@ def test_eight_bits_of_a_png_are_the_written_colours_and_16_are_refused(colour):
     np.testing.assert_array_equal(found, colours)
     with pytest.raises(UnreadableExample, match=r"^it has 16 bits per channel; convert it to 8 bits$"):
         read_image(png(written * 257, colour, 16))
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tiff", ".ppm", ".pgm"])
-def test_other_encoders_files_of_16_bits_are_refused_and_of_8_bits_read(suffix):
-    image = pixels(1 if suffix == ".pgm" else 3)
-    found = read_image(cv2.imencode(suffix, image.astype(np.uint8))[1].tobytes())
-    np.testing.assert_array_equal(found, image[..., ::-1] if image.shape[-1] == 3 else image.repeat(3, -1))
-    with pytest.raises(UnreadableExample, match="it has 16 bits per channel; convert it to 8 bits"):
-        read_image(cv2.imencode(suffix, (image * 257).astype(np.uint16))[1].tobytes())
 
 
 @pytest.mark.parametrize(
