@@ -105,6 +105,13 @@ class ContractViolation(Exception):
         super().__init__(message)
 
 
+class PluginError(Exception):
+    """A failure of a plugin that is no ordinary exception, such as SystemExit, or whose own text cannot be printed.
+
+    Its text names the exception that the plugin raised, which is its cause.
+    """
+
+
 class OutOfMemory(Exception):
     """The memory of host or device is too small for passes of this batch size.
 
@@ -118,7 +125,13 @@ class OutOfMemory(Exception):
 
 def describe(error: BaseException) -> str:
     """Return an exception of a plugin as one line: its type and the first line of its text."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    try:
+        whole = str(error)
+    except BaseException:  # the class is the plugin's, and so is its text
+        return f"{type(error).__name__}, whose text cannot be printed"
+    if isinstance(error, PluginError):
+        return whole
+    lines = [line.strip() for line in whole.splitlines() if line.strip()]
     text = lines[-1 if "TorchScript interpreter" in lines[0] else 0] if lines else ""  # which gives the cause last
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
