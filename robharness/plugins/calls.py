@@ -8,7 +8,7 @@ from types import TracebackType
 
 from robharness.errors import PluginError, describe
 from robharness.interrupts import is_interrupted
-from robharness.plugins.folder import kept_folder
+from robharness.plugins.process import kept_process
 
 
 class plugin_errors:  # noqa: N801, a context manager
@@ -30,10 +30,14 @@ class plugin_errors:  # noqa: N801, a context manager
 
 
 @contextmanager
-def plugin_code() -> Iterator[None]:
-    """Run a block of a plugin's code in the main thread: as `plugin_errors`, and the working directory is kept."""
-    with kept_folder(), plugin_errors():
-        yield
+def plugin_code(*, importing: bool = False) -> Iterator[list[str]]:
+    """Run a block of a plugin's code in the main thread: as `plugin_errors`, and the state of the process is kept.
+
+    importing: whether the block imports modules, whose changes of `os.environ` and `sys.path` stay.
+    Yields a list that after the block holds the names of what the block had changed; see `kept_process`.
+    """
+    with kept_process(importing=importing) as changed, plugin_errors():
+        yield changed
 
 
 def _has_text(error: Exception) -> bool:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from robharness.errors import PluginNotFound, UserError, describe, did_you_mean
 from robharness.plugins import Entry, Registry
-from robharness.plugins.folder import current_folder
+from robharness.plugins.process import current_folder
 from robharness.suite import yaml
 from robharness.suite.resolved import with_absolute_paths
 

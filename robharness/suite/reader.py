@@ -10,7 +10,7 @@ from typing import Any
 
 from robharness.errors import SuiteError, UserError, did_you_mean, for_shell
 from robharness.plugins import Entry, Registry
-from robharness.plugins.folder import current_folder
+from robharness.plugins.process import current_folder
 from robharness.specs import DataRef as Split
 from robharness.specs import ModelSpec, Preprocessing, ThreatModel
 from robharness.suite import checks, units, weights, yaml
