@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from robharness.interrupts import raise_interrupt
+
 Restore = Callable[[], list[str]]
 """A function that puts a piece of state back, and returns the names of what had changed."""
 
@@ -124,7 +126,9 @@ def _handlers() -> Restore:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def restore() -> list[str]:
-        changed = [number for number, handler in handlers.items() if signal.getsignal(number) is not handler]
+        changed = [
+            number for number, handler in handlers.items() if signal.getsignal(number) not in (handler, raise_interrupt)
+        ]  # which Ctrl-C itself may set
         for number in changed:
             if handlers[number] is not None:  # which stands for one that was not set by Python
                 signal.signal(number, handlers[number])
