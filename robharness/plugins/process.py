@@ -126,9 +126,12 @@ def _handlers() -> Restore:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def restore() -> list[str]:
+        now = {number: signal.getsignal(number) for number in handlers}
         changed = [
-            number for number, handler in handlers.items() if signal.getsignal(number) not in (handler, raise_interrupt)
-        ]  # which Ctrl-C itself may set
+            number
+            for number, handler in handlers.items()
+            if now[number] is not handler and now[number] is not raise_interrupt  # which Ctrl-C itself may set
+        ]
         for number in changed:
             if handlers[number] is not None:  # which stands for one that was not set by Python
                 signal.signal(number, handlers[number])
