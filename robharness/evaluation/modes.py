@@ -22,7 +22,7 @@ from torch.utils import _device, _python_dispatch
 
 from robharness.errors import UserError
 from robharness.evaluation.rng import global_kept
-from robharness.plugins.folder import kept_folder
+from robharness.plugins.process import kept_folder
 
 
 class _Mode(NamedTuple):
