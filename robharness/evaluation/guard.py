@@ -17,7 +17,6 @@ from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.objects import Watched
 from robharness.evaluation.parts import unregistered_parts
 from robharness.evaluation.tensors import same_values
-from robharness.plugins.calls import plugin_errors
 
 
 @contextmanager
@@ -33,7 +32,7 @@ def lending(
     """
     changed: list[str] = []
     try:
-        with kept_modes() as modes, plugin_errors():
+        with kept_modes() as modes:
             lent = LentBatch(batch, namespace, model, modes)
             yield lent
     finally:
@@ -103,7 +102,7 @@ class Guard:
             changed.append("the model's frozen parameters")
             freeze(net)
         if objects:
-            with suppress(Exception), kept_modes(), plugin_errors():
+            with suppress(Exception), kept_modes():
                 passes()
             own = self._watched.release()
             changed = [name for name in objects if name not in own] + changed

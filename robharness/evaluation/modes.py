@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch.utils import _device, _python_dispatch
 
 from robharness.errors import UserError
 from robharness.evaluation.rng import global_kept
+from robharness.plugins.calls import plugin_code
 from robharness.plugins.process import kept_folder
 
 
@@ -42,13 +43,9 @@ class Modes:
 
     def __init__(self) -> None:
         self.changed: list[str] = []
-        self._groups: list[list[tuple[_Mode, Any]]] = []
-        for group in (_thread_modes(), _settings(), _precisions()):
-            values: list[tuple[_Mode, Any]] = []
-            for mode in group:
-                with suppress(AttributeError, RuntimeError, AssertionError):  # e.g. a backend that this torch lacks
-                    values.append((mode, mode.read()))
-            self._groups.append(values)
+        self._groups = [
+            [(mode, value) for mode in group if (value := _read(mode)) is not _UNREADABLE] for group in _groups()
+        ]
 
     @contextmanager
     def again(self) -> Iterator[None]:
@@ -65,8 +62,9 @@ class Modes:
         """Put these modes back. Returns the names of those that had other values."""
         names = []
         for values in self._groups:
-            names += [mode.name for mode, value in values if not _has(mode, value)]
-            if not all(_has(mode, value) for mode, value in values):
+            differing = [mode.name for mode, value in values if not _has(mode, value)]
+            if differing:
+                names += differing
                 _write(values)
         return list(dict.fromkeys(names))
 
@@ -90,7 +88,8 @@ def neutral_modes(threads: int | None = None) -> Iterator[int]:
         raise UserError("within torch.func (grad, vmap, jvp ...) nothing can be measured. Try: the call outside of it")
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
-        modes = stack.enter_context(kept_modes())
+        stack.enter_context(kept_folder())
+        modes = stack.enter_context(_kept())
         modes.neutralise()
         stack.enter_context(global_kept())
         if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
@@ -104,12 +103,19 @@ def neutral_modes(threads: int | None = None) -> Iterator[int]:
 
 @contextmanager
 def kept_modes() -> Iterator[Modes]:
-    """Restore the modes and the working directory after a block, in which a plugin may change them.
+    """Run a block of a plugin's code as `plugin_code` does, and restore the modes after it.
 
-    Yields the modes before the block; their `changed` names what the block changed.
+    Yields the modes before the block; their `changed` names what the block changed, of the process as well.
     """
+    with plugin_code() as process, _kept() as modes:
+        yield modes
+    modes.changed += process
+
+
+@contextmanager
+def _kept() -> Iterator[Modes]:
     is_inference = torch.is_inference_mode_enabled()
-    with torch.inference_mode(is_inference), kept_folder():
+    with torch.inference_mode(is_inference):
         modes = Modes()
         try:
             yield modes
@@ -118,17 +124,39 @@ def kept_modes() -> Iterator[Modes]:
             modes.changed += modes.restore()
 
 
-def _has(mode: _Mode, value: Any) -> bool:
+_UNREADABLE = object()
+
+
+def _read(mode: _Mode) -> Any:
     try:
-        return bool(mode.read() == value)
+        return mode.read()
     except (AttributeError, RuntimeError, AssertionError):  # precisions that contradict each other cannot be read
-        return False
+        return _UNREADABLE
+
+
+def _has(mode: _Mode, value: Any) -> bool:
+    return bool(_read(mode) == value)
 
 
 def _write(values: Iterable[tuple[_Mode, Any]]) -> None:
     for mode, value in values:
         with suppress(AttributeError, RuntimeError, AssertionError):
             mode.write(value)
+
+
+@cache
+def _groups() -> list[list[_Mode]]:
+    """Return the modes that this torch has, in groups that are restored one after the other."""
+    groups = []
+    for group in (_thread_modes(), _settings(), _precisions()):
+        found = []
+        for mode in group:
+            with suppress(AttributeError, AssertionError):  # e.g. a backend that this torch lacks
+                with suppress(RuntimeError):  # the precisions contradict each other at the moment
+                    mode.read()
+                found.append(mode)
+        groups.append(found)
+    return groups
 
 
 def _thread_modes() -> Iterator[_Mode]:
@@ -242,6 +270,7 @@ def _write_stacks(stacks: tuple[Any, ...]) -> None:
 _NO_STACKS = ((), (), None, None)
 
 
+@cache
 def _hook_tables() -> list[dict[Any, Any]]:
     """Return the tables of the hooks that are registered for all modules."""
     return [value for name, value in vars(modules).items() if name.startswith("_global_") and isinstance(value, dict)]
