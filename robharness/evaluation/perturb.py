@@ -20,7 +20,7 @@ from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws, global_seed
 from robharness.planning.cells import BLOCK
 from robharness.planning.identity import draw_address
-from robharness.plugins.calls import plugin_errors
+from robharness.plugins.calls import call_spec, plugin_errors
 from robharness.store.spans import Span
 from robharness.suite import Perturbation
 
@@ -41,18 +41,20 @@ def build_members(perturbation: Perturbation, loaded: LoadedModel) -> list[Membe
     Stored corruptions are opened once per loaded model. Raises ContractViolation if the plugin's function fails.
     """
     spec = perturbation.entry.spec
-    with plugin_failures("it cannot be built:"), kept_modes():
+    with plugin_failures("it cannot be built:"), kept_modes() as modes:
         if perturbation.is_stored:
             key = perturbation.entry.name, repr(perturbation.params)
             if key not in loaded.opened:
-                loaded.opened[key] = spec.open(perturbation.params, loaded.data_root)
-            return [Member("", loaded.opened[key])]
-        built = spec.build(perturbation.params)
+                loaded.opened[key] = call_spec(spec.open, perturbation.params, loaded.data_root)
+            built = loaded.opened[key]
+        else:
+            built = call_spec(spec.build, perturbation.params)
         members = [Member(*item) for item in dict(built).items()] if perturbation.is_ensemble else [Member("", built)]
         if not members or not all(isinstance(name, str) and callable(_perturb_of(made)) for name, made in members):
             wanted = "attacks by name" if perturbation.is_ensemble else "an object with a method `perturb`"
             raise ContractViolation(f"its build returned {type(built).__name__}, not {wanted}")
-        return members
+    loaded.note_restored(perturbation.entry.name, modes.changed)
+    return members
 
 
 def _perturb_of(built: Any) -> Any:
