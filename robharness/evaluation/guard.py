@@ -67,7 +67,8 @@ class Guard:
             for name, tensor in getattr(module, kind).items()
             if tensor is not None
         ]
-        self._watched = Watched({**dict(net.named_modules()), **dict(unregistered_parts(net))})
+        modules = {**dict(net.named_modules()), **dict(unregistered_parts(net))}
+        self._watched = Watched(modules, [tensor for *_, tensor, _ in self._kept])
 
     def watching(self, batch: Batch) -> Any:
         """Return a context that lends the batch to a call of a plugin, and undoes what the call changes."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from operator import is_
 from typing import Any
@@ -31,16 +31,14 @@ class Watched:
     """Objects that networks reach, and their contents at the moment of creation.
 
     modules: by their places in the network.
+    known: tensors that others watch.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module], known: Iterable[Tensor]) -> None:
         self._dicts: list[_Dict] = []
         self._others: list[_Other] = []
         self._values: list[tuple[str, Any, Any]] = []
-        self._seen: set[int] = set()
-        for module in modules.values():
-            registered = [*module._parameters.items(), *module._buffers.items()]
-            self._seen |= {id(tensor) for _, tensor in registered}
+        self._seen = {id(tensor) for tensor in known}
         for place, module in modules.items():
             self._add(module, place)
         classes = {kind for module in modules.values() for kind in type(module).__mro__ if kind is not object}
@@ -107,7 +105,9 @@ class Watched:
                 if isinstance(item, dict) and name.startswith("_"):  # of hooks, parts, parameters or buffers
                     self._seen.add(id(item))
                     self._dicts.append(_Dict(f"{place}." if place else "", item, table=name))
-                    yield from ((each, inner) for each in item.values())
+                    is_parts = name in ("_modules", "_parameters", "_buffers")
+                    prefix = f"{place}." if place and is_parts else "" if is_parts else f"{inner}."
+                    yield from ((each, f"{prefix}{key}") for key, each in item.items())
                 elif name not in _ALWAYS:
                     yield item, inner
         elif isinstance(value, dict):
@@ -174,11 +174,11 @@ class _Dict:
         return set(self._names(keys))
 
     def _names(self, keys: list[Any]) -> list[str]:
-        place = self.prefix.removesuffix(".")
+        place = f" below '{self.prefix[:-1]}'" if self.prefix else ""
         if self.table == "_modules":
-            return [f"the parts of the model{f' below {place}' if place else ''}"] * bool(keys)
+            return [f"the parts of the model{place}"] * bool(keys)
         if self.table.endswith("_hooks"):
-            return [f"the hooks of the model{f' below {place}' if place else ''}"] * bool(keys)
+            return [f"the hooks of the model{place}"] * bool(keys)
         return [f"the model's '{self.prefix}{key}'" for key in keys]
 
 
