@@ -19,7 +19,7 @@ NAME_LENGTH = 200
 """Most characters of a name, an id, a key or a reason that is shown as a part of a sentence."""
 TITLE_LENGTH = 500
 """Most characters of a title, and of a name in a table, which may state many options."""
-SENTENCE_LENGTH = 3000
+SENTENCE_LENGTH = 2000
 """Most characters of a sentence that is shown, without the command to type at its end."""
 COMMAND_LENGTH = 20_000
 """Most characters of that command, since half a command must not be typed; paths have up to 4,096 bytes."""
@@ -27,6 +27,7 @@ MAX_MARKS = 6
 """Most combining marks on one character; no script needs more, and hundreds cover the lines above."""
 
 _COMMANDS = re.compile(r" (?:Try|To go on|To get it): ")
+_WHITE_SPACE = re.compile(r"\s+")
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
 """Letters and marks that leave no trace, beside the characters of the category Cf."""
 _JOINERS = "\u200c\u200d"
@@ -37,7 +38,7 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
 def printable(text: object, limit: int = NAME_LENGTH) -> str:
     """Return foreign text as one line of visible characters.
 
-    White space other than plain spaces becomes one space. Characters that act on a terminal or are not seen become
+    White space becomes one space, unless it is plain spaces alone. Characters that act on a terminal or are not seen become
     escapes such as `\\x1b` and `\\u202e`.
     limit: most characters; a longer text has an ellipsis in its middle, since names often differ at their ends.
     """
@@ -45,7 +46,8 @@ def printable(text: object, limit: int = NAME_LENGTH) -> str:
     if len(whole) <= limit and whole.isascii() and whole.isprintable():
         return whole
     is_long = len(whole) > 2 * limit
-    pieces = [*_pieces(whole[:limit]), *_pieces(whole[-limit:])] if is_long else list(_pieces(whole))
+    parts = (whole[:limit], whole[-limit:]) if is_long else (whole,)
+    pieces = [piece for part in parts for piece in _pieces(_WHITE_SPACE.sub(_space, part))]
     if not is_long and sum(map(len, pieces)) <= limit:
         return "".join(pieces)
     first, last = limit // 2, limit - limit // 2 - 1
@@ -96,15 +98,9 @@ def _at_start(match: re.Match[str]) -> str:
 
 def _pieces(text: str) -> Iterator[str]:
     """Yield each character, or what is shown in its place."""
-    marks, before, is_space = MAX_MARKS, "", False
+    marks, before = MAX_MARKS, ""
     for at, character in enumerate(text):
         category = unicodedata.category(character)
-        if character != " " and (character.isspace() or category in ("Zs", "Zl", "Zp")):
-            if not is_space:
-                yield " "
-            is_space, before, marks = True, " ", MAX_MARKS
-            continue
-        is_space = False
         if category in ("Mn", "Me"):
             marks += 1
         elif character not in _JOINERS:
@@ -116,6 +112,10 @@ def _pieces(text: str) -> Iterator[str]:
         else:
             yield character
             before = character
+
+
+def _space(match: re.Match[str]) -> str:
+    return " " if match[0].strip(" ") else match[0]
 
 
 def _is_joined(neighbour: str) -> bool:

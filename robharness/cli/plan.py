@@ -12,7 +12,7 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo_json
-from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, printable, styled
+from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, TITLE_LENGTH, printable, styled
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -229,7 +229,8 @@ def _show(facts: dict[str, Any], suite: str) -> None:
         _print(console, f"{printable(text, SENTENCE_LENGTH)}. To train only: robharness train {suite}")
     for cell in facts["cells"]:
         if cell.get("why"):
-            _print(console, f"{cell['model']}, {cell['perturbation']}: {printable(cell['why'], SENTENCE_LENGTH)}")
+            name = printable(f"{cell['model']}, {cell['perturbation']}", TITLE_LENGTH)
+            _print(console, f"{name}: {printable(cell['why'], SENTENCE_LENGTH)}")
     for severity, lines, style in (("warning", facts["warnings"], "yellow"), ("error", facts["problems"], "red")):
         for line in lines:
             _print(console, f"{severity}: {line}", style)
