@@ -38,8 +38,8 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
 def printable(text: object, limit: int = NAME_LENGTH) -> str:
     """Return foreign text as one line of visible characters.
 
-    White space becomes one space, unless it is plain spaces alone. Characters that act on a terminal or are not seen become
-    escapes such as `\\x1b` and `\\u202e`.
+    White space becomes one space, unless it is plain spaces alone. Characters that act on a terminal or are not seen
+    become escapes such as `\\x1b` and `\\u202e`.
     limit: most characters; a longer text has an ellipsis in its middle, since names often differ at their ends.
     """
     whole = str(text)

@@ -142,8 +142,8 @@ def test_words_for_a_shell_are_the_text_itself():
 
 @pytest.mark.parametrize(
     "text",
-    [*MARKUP.split(), MARKUP, "- a", "+ a", "-", "---", "1. a", "12) a", "# a", "> a", "    a", "a\n\nb", "~~~", "www.x.y",
-     "![a](b)", "<!-- x -->", "<https://x.y>", "a\\", "[^1]", "[x]: y", "***", "===", "<br>", "&#65;"],
+    [*MARKUP.split(), MARKUP, "- a", "+ a", "-", "---", "1. a", "12) a", "# a", "> a", "    a", "a\n\nb", "~~~",
+     "www.x.y", "![a](b)", "<!-- x -->", "<https://x.y>", "a\\", "[^1]", "[x]: y", "***", "===", "<br>", "&#65;"],
 )  # fmt: skip
 def test_markdown_shows_the_text_itself(text):
     for form in ("{}", "- {}\n- b", "# {}", "| {} | b |\n| --- | --- |\n| c | {} |"):
@@ -189,7 +189,7 @@ def test_no_command_to_install_contains_foreign_text(name):
     with pytest.raises(PluginNotFound) as caught:
         Registry().find("attacks", name)
     assert check(str(caught.value)).endswith("Try: robharness list plugins")
-    with pytest.raises(PluginNotFound, match="Try: pip install robharness-swav$"):
+    with pytest.raises(PluginNotFound, match=r"Try: pip install robharness-swav$"):
         Registry().find("models", "swav/resnet50")
 
 
@@ -311,8 +311,8 @@ def test_stores_of_others_show_foreign_text(foreign):
     for key in [key for key in store.cell_keys() if store.spans(key)]:
         rows = store.read(key, 100)
         columns = rows.table.drop_columns(["position"]) if "position" in rows.names else rows.table
-        changed = {"device": valid, "model_plugin": {"plugin": valid, "source": valid}, "versions": {valid: valid, "torch": "1"},
-                   "unreadable": {each: valid for each in columns["example"].to_pylist()}, valid: valid}  # fmt: skip
+        changed = {"device": valid, "model_plugin": {"plugin": valid, "source": valid}, "versions": {valid: valid},
+                   "unreadable": dict.fromkeys(columns["example"].to_pylist(), valid), valid: valid}  # fmt: skip
         store.write_part(key, 0, {n: columns[n] for n in columns.column_names}, rows.provenance[0] | changed)
         for part in store.parts(key)[:1]:
             (store.folder(key) / part.name).unlink()

@@ -18,7 +18,6 @@ from robharness.checkpoints.contents import at, common_prefix, described, is_sta
 from robharness.errors import UserError, did_you_mean
 from robharness.suite.yaml import quoted
 
-
 CHOICE_LENGTH = 400
 """Most characters of keys that an error advises to write in a suite."""
 
