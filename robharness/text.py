@@ -86,13 +86,13 @@ def styled(text: object, style: str = "", limit: int = TITLE_LENGTH) -> Text:
 
 def markdown(text: object, limit: int = TITLE_LENGTH) -> str:
     """Return text as Markdown that shows exactly this text: no emphasis, code, link, picture, list, HTML or formula."""
-    escaped = re.sub(r"[\\`*_\[\]<>|~#&$]", r"\\\g<0>", printable(text, limit).strip())
-    escaped = re.sub(r"^([-+](?=\s|$|[-\s]+$)|\d+(?=[.)](?:\s|$)))", _at_start, escaped)
+    escaped = re.sub(r"[\\`*_<>|~#&$]|\[(?=\[)|\](?=[(\[:])", r"\\\g<0>", printable(text, limit).strip())
+    escaped = re.sub(r"^([-+](?=\s|$|[-\s]+$)|\[(?=[ xX]\])|\d+(?=[.)](?:\s|$)))", _at_start, escaped)
     return re.sub(r":(?=//)|(?i:(?<=\bwww)\.)|:(?=[a-z0-9+-]+:)", r"\\\g<0>", escaped)
 
 
 def _at_start(match: re.Match[str]) -> str:
-    """Escape the beginning of a list; a digit has no escape with a backslash."""
+    """Escape the beginning of a list or a task; a digit has no escape with a backslash."""
     return f"&#{ord(match[1][0])};{match[1][1:]}" if match[1][0].isdigit() else f"\\{match[1]}"
 
 

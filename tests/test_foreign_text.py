@@ -143,7 +143,8 @@ def test_words_for_a_shell_are_the_text_itself():
 @pytest.mark.parametrize(
     "text",
     [*MARKUP.split(), MARKUP, "- a", "+ a", "-", "---", "1. a", "12) a", "# a", "> a", "    a", "a\n\nb", "~~~",
-     "www.x.y", "![a](b)", "<!-- x -->", "<https://x.y>", "a\\", "[^1]", "[x]: y", "***", "===", "<br>", "&#65;"],
+     "www.x.y", "![a](b)", "<!-- x -->", "<https://x.y>", "a\\", "[^1]", "[x]: y", "[6, 54]", "[x] y", "[[a]]", "***", "===",
+     "<br>", "&#65;"],
 )  # fmt: skip
 def test_markdown_shows_the_text_itself(text):
     for form in ("{}", "- {}\n- b", "# {}", "| {} | b |\n| --- | --- |\n| c | {} |"):
