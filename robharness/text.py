@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -71,9 +71,12 @@ def is_printable(text: str) -> bool:
     return printable(text, max(1, len(text))) == text
 
 
-def json_text(value: Any, indent: int | None = 1) -> str:
-    """Return a value as JSON that a terminal only shows: characters that act on it, or are not seen, are escaped."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False)
+def json_text(value: Any, indent: int | None = 1, default: Callable[[Any], Any] | None = None) -> str:
+    """Return a value as JSON that a terminal only shows: characters that act on it, or are not seen, are escaped.
+
+    indent, default: as `json.dumps` takes them.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=default)
     return "\n".join(map(_json_line, text.split("\n")))
 
 

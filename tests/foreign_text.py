@@ -47,7 +47,7 @@ def open_lost(root, split):
 @hookimpl
 def robharness_datasets():
     common = {"summary": TEXT, "labels": TEXT}
-    yield DatasetSpec(name="pictures", splits=("test", TEXT), open=lambda root, split: Pictures(), **common)
+    yield DatasetSpec(name="pictures", splits=("test", VALID), open=lambda root, split: Pictures(), **common)
     yield DatasetSpec(name="lost", splits=("test",), open=open_lost, **common)
     yield DatasetSpec(name="fails", splits=("test",), open=fail, **common)
 

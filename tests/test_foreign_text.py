@@ -1,5 +1,6 @@
 """Text of others is only shown: no terminal, page or shell acts on names, ids, keys, reasons and errors."""
 
+import io
 import json
 import random
 import re
@@ -10,12 +11,22 @@ from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
+from rich.console import Console
+from yaml import safe_dump
 
-from robharness.errors import PluginNotFound, UserError, describe, for_shell
+from robharness import Progress
+from robharness.checkpoints.contents import described, some
+from robharness.checkpoints.mismatches import Mismatch
+from robharness.cli import main
+from robharness.cli.output import echo
+from robharness.cli.progress import ProgressDisplay
+from robharness.errors import PluginNotFound, UserError, describe, did_you_mean, for_shell
 from robharness.findings import finding, named_examples
+from robharness.planning.artefacts import Artefact
 from robharness.planning.cells import quoted_glob
-from robharness.plugins import PluginOrigin, Registry
+from robharness.plugins import PluginOrigin, Problem, Registry
 from robharness.store import Store
+from robharness.store.failures import Failure
 from robharness.suite import load, yaml
 from robharness.text import MAX_MARKS, NAME_LENGTH, is_printable, json_text, lines, markdown, printable, sentence
 
@@ -37,6 +48,8 @@ COMMANDS = {"robharness", "pip", "ls", "rm", "mkdir", "df", "the", "-p", "see", 
 """First words of what is printed as a command."""
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 LONGEST_LINE = 6000
+RICH = re.compile(r"\x1b\[(\?25[lh]|1A|2K|[0-9;]*m)|\r")
+"""What rich prints for a terminal itself."""
 
 
 def check(text, *, is_data=False):
@@ -143,8 +156,8 @@ def test_words_for_a_shell_are_the_text_itself():
 @pytest.mark.parametrize(
     "text",
     [*MARKUP.split(), MARKUP, "- a", "+ a", "-", "---", "1. a", "12) a", "# a", "> a", "    a", "a\n\nb", "~~~",
-     "www.x.y", "![a](b)", "<!-- x -->", "<https://x.y>", "a\\", "[^1]", "[x]: y", "[6, 54]", "[x] y", "[[a]]", "***", "===",
-     "<br>", "&#65;"],
+     "www.x.y", "![a](b)", "<!-- x -->", "<https://x.y>", "a\\", "[^1]", "[x]: y", "***", "===",
+     "[6, 54]", "[x] y", "[[a]]", "<br>", "&#65;"],
 )  # fmt: skip
 def test_markdown_shows_the_text_itself(text):
     for form in ("{}", "- {}\n- b", "# {}", "| {} | b |\n| --- | --- |\n| c | {} |"):
@@ -200,7 +213,17 @@ def test_the_option_that_blocks_a_plugin_is_one_word():
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_ids_and_reasons_are_printable(text):
+def test_every_record_with_foreign_text_is_a_printable_sentence(text, tmp_path):
+    (tmp_path / "a.failed.json").write_text(json.dumps({"error": text, "blame": text}))
+    check(Artefact(folder=tmp_path / "a", training_spec={}, datasets={}).failure)
+    check(str(Failure(start=0, stop=1, blame=text, error=text)))
+    check(str(Problem(origin=PluginOrigin(namespace=text, distribution=text), stage="import", error=text)))
+    check(
+        some([text] * 9)
+        + described({text: 1})
+        + str(Mismatch(missing=[text], unexpected={f"{text}.a": 1, f"{text}.b": 1}))
+    )
+    check(did_you_mean(text, [text]))
     check(named_examples([text] * 9, {text: text}))
     check(str(finding("part-damaged", text, subject=text)))
     check(lines(f"a\n{text[:5000]}".replace("\n", " ")))
@@ -233,21 +256,48 @@ def foreign(request, shell, tmp_path, monkeypatch):
     named = {"label": text} if is_printable(text) and len(text) <= NAME_LENGTH else {}
     models = [{**SUITE["models"][0], **named}, SUITE["models"][1]]
     attacks = [{**SUITE["attacks"][0], "word": valid}, SUITE["attacks"][1]]
-    suite = SUITE | {"models": models, "attacks": attacks} | ({"title": text} if named else {})
-    (folder / "s.yaml").write_text(json.dumps(suite))
+    suite = (
+        SUITE
+        | {"models": models, "attacks": attacks, "data": SUITE["data"] | {"split": valid}}
+        | ({"title": text} if named else {})
+    )
+    (folder / "s.yaml").write_text(safe_dump(suite))
 
-    def call(*words, code=0, plugins=(PLUGIN,), own="$^", **changes):
+    def call(*words, code=0, plugins=(PLUGIN,), own=re.compile("$^"), **changes):
         if changes:
-            (folder / "s.yaml").write_text(json.dumps(suite | changes))
+            (folder / "s.yaml").write_text(safe_dump(suite | changes))
         path = str((folder / "s.yaml").relative_to(tmp_path))
         found = shell(*(f"./{path}" if word == "SUITE" else word for word in words), plugins=plugins)
         assert found.returncode == code, found.stderr
-        check(re.sub(own, "", found.stderr))
-        check(re.sub(own, "", found.stdout), is_data="--json" in words)
+        check(own.sub("", found.stderr))
+        check(own.sub("", found.stdout), is_data="--json" in words)
         return found
 
     call.text, call.folder, call.store = text, folder, tmp_path / ".robharness"
     return call
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_lines_of_the_command_line_are_printable(text, capsys, monkeypatch):
+    echo(f"{text}: {text}")
+    echo(f"{text}: {text}", err=True)
+    assert main(["run", f"--{text[:50]}", text]) == main(["list", text]) == 2
+    shown = capsys.readouterr()
+    check(shown.out)
+    check(shown.err, is_data=True)
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_a_bar_shows_foreign_text(text):
+    file = io.StringIO()
+    display = ProgressDisplay("rich", Console(file=file, force_terminal=True, width=400))
+    display.begin(2, "examples", text)
+    display.advance(1, text)
+    display.finished()
+    display.trained(text, Progress(epoch=0, epochs=1, loss=1.0, start=1.0, rate=1.0, left=1.0))
+    display.finished()
+    shown = check(RICH.sub("", file.getvalue()))
+    assert text != MARKUP or shown.count(MARKUP) >= 3
 
 
 def test_lists_show_foreign_text(foreign):
@@ -284,7 +334,7 @@ def test_a_run_and_its_reports_show_foreign_text(foreign):
 def test_a_terminal_shows_foreign_text_without_its_markup(foreign, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     for words in (("run", "SUITE", "--display", "rich"), ("plan", "SUITE", "--why"), ("report", "SUITE")):
-        found = foreign(*words, code=0 if words[0] == "plan" else 3, own=r"\x1b\[(\?25[lh]|1A|2K|[0-9;]*m)|\r")
+        found = foreign(*words, code=0 if words[0] == "plan" else 3, own=RICH)
         assert "\x1b[1m" in found.stdout
         assert foreign.text != MARKUP or MARKUP in found.stdout
 
@@ -297,7 +347,7 @@ def test_mistakes_show_foreign_text(foreign):
     foreign("plan", "SUITE", code=2, data={"name": text, "split": text}, gap=[text, text], baseline=text)
     foreign("plan", "SUITE", code=2, models=[{"model": text, "label": text}, {text: text}, text])
     foreign("plan", "SUITE", code=2, attacks=[{"attack": f"{text}/a", "eps": text, text: text}], expected={text: text})
-    foreign("plan", "SUITE", code=2, models=[{"model": "foreign_text/net", "weights": {text: f"./{text}"}}])
+    foreign("plan", "SUITE", code=2, models=[{"model": "foreign_text/net", "weights": {text: f"./{text[:3000]}"}}])
     foreign("plan", "nowhere.yaml", code=2, plugins=[f"no:{text}".replace("\ud800", "")])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from robharness.suite.checks import Models, nearest_or_all
 from robharness.suite.fields import FieldReader, field_names, plugin_options
 from robharness.suite.records import AttackRef, CorruptionRef, Header, ModelRef
 from robharness.suite.resolved import Model, Perturbation, Suite
-from robharness.text import printable
+from robharness.text import json_text, printable
 
 
 def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_follow: bool = False) -> Suite:
@@ -30,7 +29,7 @@ def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_fo
     Raises UserError if the file cannot be read, SuiteError with all errors of the suite, each line with its place.
     """
     if isinstance(suite, Mapping):
-        path, text = current_folder() / "<mapping>", json.dumps(dict(suite), default=str, indent=1)
+        path, text = current_folder() / "<mapping>", json_text(dict(suite), default=str)
         shown, again = "<mapping>", "robharness.plan with it again"
     else:
         path, shown = Path(suite), str(suite)

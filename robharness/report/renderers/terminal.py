@@ -31,7 +31,7 @@ def show(report: Report, console: Console) -> None:
     """Print the tables, then notes, warnings and failures; a console that is no terminal is widened to FILE_WIDTH."""
     if not console.is_terminal and console.width < FILE_WIDTH:
         console.width = FILE_WIDTH
-    console.print(styled(report.title, "bold"), Text(source_of(report)), sep="\n")
+    console.print(styled(report.title, "bold"), Text(source_of(report)), sep="\n", soft_wrap=True)
     for table in tables(report):
         console.print()
         console.print(_table(table))
