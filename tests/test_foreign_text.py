@@ -407,6 +407,12 @@ def test_keys_of_a_checkpoint_are_printable(text, tmp_path):
     check(StateChoice(inside=text, strip=text).for_file(text), is_data=True)
 
 
+def test_a_mapping_from_python_keeps_characters_beyond_the_first_plane():
+    with pytest.raises(UserError) as caught:
+        load({"robharness": 1, "name": "a", "models": [{"model": "x/y", "label": "👩\u200d🔬"}]}, Registry())
+    assert ".label" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
