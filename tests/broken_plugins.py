@@ -260,8 +260,8 @@ class Step:
             rng.uniform("start", ())
         if how == "changes_nothing_else":
             model.net.train()
-        if how == "writes-logits":
-            batch.logits(model).neg_()
+        if how == "writes-input":
+            batch.x.neg_()
         if how == "exact_on_integers":  # a mean over the pass, and a number beside it
             gradient = model.gradient(x, batch.labels, mean_lead).gradient
             step = gradient / (gradient.abs() + 1)
@@ -356,7 +356,7 @@ def attack(name, **changes):
 def robharness_attacks():
     yield from map(attack, ("good", "keeps_its_threat_model", "nothing_at_zero", "changes_nothing_else",
                             "draws_as_declared", "notes_as_declared", "fresh_process",
-                            "reaches_the_optimum", "draws-undeclared", "writes-logits", "leaves-the-box"))  # fmt: skip
+                            "reaches_the_optimum", "draws-undeclared", "writes-input", "leaves-the-box"))  # fmt: skip
     yield attack("replays", params=LinfOptions, cost=lambda params: Cost())
     yield attack("exact_on_integers", params=LinfOptions, cost=lambda params: Cost(gradients=1))
     yield attack("asks_as_declared", access="scores")

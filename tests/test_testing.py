@@ -107,7 +107,7 @@ def test_a_plugin_that_breaks_a_rule_fails_its_check(kind, name, tmp_path):
     ("attacks/keeps_its_threat_model", "keeps_its_threat_model", "its budget is linf 0.015625, and example 0"),
     ("attacks/leaves-the-box", "keeps_its_threat_model", "outside [0, 1]"),
     ("attacks/draws-undeclared", "draws_as_declared", "it draws 'start' from the examples' streams, but does not"),
-    ("attacks/writes-logits", "changes_nothing_else", "it changed values that the cells of a model share"),
+    ("attacks/writes-input", "changes_nothing_else", "it changed the batch's input"),
     ("attacks/changes_nothing_else", "changes_nothing_else", "it changed the model's 'body.2.running_mean'"),
     ("attacks/asks_as_declared", "asks_as_declared", "declares access='scores' but requested gradient"),
     ("attacks/costs_what_it_declares", "costs_what_it_declares", "it declares 0 gradients per example and makes 1"),
