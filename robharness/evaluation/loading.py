@@ -125,7 +125,7 @@ def _loaded(
             break
     if state_digest(net) != ready:
         raise ContractViolation("it changes its own buffers when it is called, in eval mode", by="model")
-    largest = max(map(int, plan.data.dataset.labels))
+    largest = max(plan.data.dataset.labels)
     if largest >= classifier.classes:
         raise ContractViolation(f"it gives {classifier.classes} classes, the data have a label {largest}", by="model")
     provenance = {
@@ -172,7 +172,7 @@ def _surplus_outputs(plan: Plan, outputs: int) -> dict[str, list[int]]:
     """Return the numbers of outputs and of the data's classes as a part of provenance, if there are more outputs."""
     assert plan.data is not None
     data = plan.data
-    classes = data.entry.spec.known_classes or max(map(int, data.dataset.labels)) + 1
+    classes = data.entry.spec.known_classes or max(data.dataset.labels) + 1
     return {"surplus_outputs": [outputs, classes]} if outputs > classes else {}
 
 

@@ -308,14 +308,14 @@ def _file_names(data: PlannedData, suite: Suite, folder: Path) -> list[str]:
     Raises UserError if an id is not a path below a folder, or if two examples have one name.
     """
     ending, same = ("JPEG", (".jpg", ".jpeg")) if suite.compat == "imagenet-c" else ("png", (".png",))
-    names, width = [], len(str(max(map(int, data.dataset.labels))))
+    names, width = [], len(str(max(data.dataset.labels)))
     as_array = _command(suite, folder, "cifar-c")
     for id, label in zip(data.dataset.ids, data.dataset.labels, strict=True):
         path = PurePosixPath(id)
         if path.is_absolute() or ".." in path.parts:
             raise UserError(f"the id '{id}' of {data.entry.name} is not a path below a folder. Try: {as_array}")
         name = str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path) + f".{ending}"
-        class_folder = "" if len(path.parts) > 1 else f"{int(label):0{width}}/"
+        class_folder = "" if len(path.parts) > 1 else f"{label:0{width}}/"
         names.append(class_folder + (id if path.suffix.lower() in same else name))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -329,10 +329,10 @@ def _file_names(data: PlannedData, suite: Suite, folder: Path) -> list[str]:
 
 def _labels(rendering: Rendering) -> bytes:
     """Return CIFAR-C's labels.npy: the labels of the whole split, once per severity."""
-    labels = [int(label) for label in rendering.data.dataset.labels]
+    labels = rendering.data.dataset.labels
     severities = len(next(iter(rendering.corruptions.values())))
     content = BytesIO()
-    np.save(content, np.array(severities * labels, np.uint8 if max(labels) < 256 else np.int64))
+    np.save(content, np.array(severities * list(labels), np.uint8 if max(labels) < 256 else np.int64))
     return content.getvalue()
 
 
