@@ -19,12 +19,13 @@ class FixedDataset:
 
     ids: one text per example.
     labels: one class per example, from 0.
-    Raises TypeError for an object without ids and labels and for an id that is no text, ValueError for a label that is no class, with the example's id.
+    Raises TypeError for an object without ids and labels and for an id that is no text. Raises ValueError, with the
+    example's id, for a label that is no class.
     """
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
-        read = {name: getattr(dataset, name, None) for name in ("ids", "labels")}
+        read: dict[str, Any] = {name: getattr(dataset, name, None) for name in ("ids", "labels")}
         if missing := [name for name, values in read.items() if values is None]:
             raise TypeError(f"its open returned {type(dataset).__name__}, which lacks {', '.join(missing)}")
         found_ids = tuple(read["ids"])

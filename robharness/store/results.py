@@ -14,8 +14,9 @@ from robharness import statistics
 from robharness.errors import StoreError
 from robharness.findings import Finding
 from robharness.planning.cells import UNREADABLE, Cell, Plan
+from robharness.store.expected import checks
 from robharness.store.failures import Failure
-from robharness.store.parts import Rows
+from robharness.store.parts import Check, Rows
 from robharness.store.store import Store
 from robharness.suite import Suite
 
@@ -267,7 +268,8 @@ class Results:
 def load(plan: Plan, store: Store) -> Results:
     """Load the stored outcomes of a plan's cells, complete or not."""
     with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
-        found = list(readers.map(lambda cell: _load_cell(cell, plan.n, store), plan.cells))
+        checked = checks(plan)
+        found = list(readers.map(lambda cell: _load_cell(cell, plan.n, store, checked[cell.key]), plan.cells))
     return Results(
         plan=plan,
         cells=tuple(result for result in found if not result.cell.with_features),
@@ -276,9 +278,9 @@ def load(plan: Plan, store: Store) -> Results:
     )
 
 
-def _load_cell(cell: Cell, n: int, store: Store) -> CellResult:
-    store.description(cell.key)  # refuses a newer schema
-    found = store.read(cell.key, n, EAGER_COLUMNS)
+def _load_cell(cell: Cell, n: int, store: Store, check: Check) -> CellResult:
+    store.note_damaged_description(cell.key)  # and refuse a newer schema
+    found = store.read(cell.key, n, EAGER_COLUMNS, check=check)
     failures = tuple(store.failures(cell.key))
     columns = Columns(store, cell.key, found)
     if len(found.positions) and not columns["correct"].any() and (columns["prediction"] == UNREADABLE).all():
