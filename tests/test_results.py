@@ -73,7 +73,7 @@ def test_notes_of_any_type_and_gaps_in_them_are_kept(tmp_path):
     for name in columns:
         assert_same(columns[name], table[name].to_numpy())
     assert columns["count"].tolist()[:1] == [1] and np.isnan(columns["count"][1:4]).all()
-    assert columns["label"].tolist() == ["a", None, None, None, "b", "c"]
+    assert columns["word"].tolist() == ["a", None, None, None, "b", "c"]
 
 
 def test_a_limit_takes_the_first_rows(suite, run, load, tmp_path):

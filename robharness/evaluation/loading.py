@@ -23,6 +23,7 @@ from robharness.evaluation.memory import is_out_of_memory
 from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.probe import probe, probe_inputs
 from robharness.evaluation.reader import Reader
+from robharness.evaluation.unchanged import check_model
 from robharness.planning.cells import Cell, Plan, PlannedModel
 from robharness.specs.records import ModelSpec
 
@@ -107,6 +108,7 @@ def _loaded(
     assert plan.data is not None
     spec, target = model.entry.spec, torch.device(device)
     net = build_network(model)
+    check_model(model)
     state = state_digest(net)
     if spec.features is not None and spec.features not in dict(net.named_modules()):
         raise ContractViolation(f"its `features` are '{spec.features}', and it has no part of that name", by="model")

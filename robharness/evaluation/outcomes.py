@@ -17,6 +17,7 @@ from robharness.evaluation.classifier import predictions
 from robharness.evaluation.loading import LoadedModel
 from robharness.evaluation.perturb import Member, build_members, perturb, perturb_in_blocks
 from robharness.evaluation.referee import Outcome
+from robharness.evaluation.unchanged import check_perturbation
 from robharness.planning.cells import Cell
 from robharness.store.spans import Span
 from robharness.suite import Perturbation
@@ -75,6 +76,7 @@ def outcomes_by_cell(
         for (positions, batch), computed in zip(batches, per_batch, strict=True):
             _, outcome, attacked = next(computed)
             parts.append(BatchOutcome(positions, batch, outcome, attacked))
+        check_perturbation(cell)  # which read its files when it was built, once per batch
         yield cell, parts
 
 

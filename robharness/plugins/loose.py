@@ -12,12 +12,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from robharness.errors import PluginLoadError
+from robharness.errors import PluginLoadError, for_shell
 from robharness.plugins.registry import PluginOrigin
 from robharness.specs.lazy import is_target
 
 _loaded: dict[Path, str] = {}
 """The digest of each neighbour when it was last imported."""
+
+
+_places: dict[str, Path] = {}
+"""The absolute path of each plugin, by its path as given, since a plugin may change the working directory."""
 
 
 _folders: dict[str, None] = {}
@@ -38,6 +42,7 @@ def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
     except OSError as error:
         name = error.filename or path
         raise PluginLoadError(f"-p {path}: {name} cannot be read: {error.strerror}. Try: ls -l {name}") from None
+    _places[str(path)] = path.absolute()
     origin = PluginOrigin(namespace=path.stem, distribution=str(path), location=str(path), digest=digest)
 
     def load() -> ModuleType:
@@ -57,6 +62,24 @@ def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
         return module
 
     return origin, load
+
+
+def loose_digest(origin: PluginOrigin) -> str | None:
+    """Return the digest that a plugin has now; of other plugins than loose ones, that of its origin.
+
+    Raises PluginLoadError if one of its files cannot be read.
+    """
+    path = _places.get(origin.location)
+    if path is None or origin.digest is None:
+        return origin.digest
+    try:
+        neighbours, named = _neighbours(path)
+        return _digest(path, neighbours | named)
+    except OSError as error:
+        name = error.filename or path
+        raise PluginLoadError(
+            f"-p {origin.location}: {name} cannot be read: {error.strerror}. Try: ls -l {for_shell(name)}"
+        ) from None
 
 
 def check_neighbours(paths: Sequence[Path]) -> None:
