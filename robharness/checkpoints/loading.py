@@ -99,7 +99,8 @@ def fill(net: nn.Module, found: Mapping[str, Tensor]) -> None:
 
     net: may be on the meta device.
     found: the state; counters of batches may be missing.
-    Raises UserError for tensors of another number type than the network's, as `load` does. Raises ValueError if a buffer on the meta device is not part of the state, and so would have no values.
+    Raises UserError for tensors of another number type than the network's, as `load` does. Raises ValueError if a
+    buffer on the meta device is not part of the state, and so would have no values.
     """
     if other := other_types(net, found):
         raise UserError(f"the state {refusal(other)}")
