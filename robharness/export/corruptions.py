@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ from robharness.evaluation import images as encoding
 from robharness.evaluation import perturb
 from robharness.evaluation.reader import Reader
 from robharness.evaluation.rng import global_seed
+from robharness.export.names import comparable, folder_names
 from robharness.planning.cells import BLOCK, PlannedData
+from robharness.planning.files import read_file, read_record
 from robharness.planning.identity import corruption_identity, draw_address
 from robharness.planning.planner import plan_data
 from robharness.store.files import FileSystem
@@ -94,7 +97,7 @@ def plan_rendering(
         raise UserError(f"{suite.path.name} has nothing to render: {why}. Try: robharness list corruptions")
     corruptions: dict[str, list[Perturbation]] = {}
     for perturbation in rendered:
-        name = perturbation.entry.spec.name.rpartition("/")[2]
+        name = next(iter(folder_names([perturbation.entry.spec.name.rpartition("/")[2]]).values()))
         same = corruptions.setdefault(name, [])
         if same and draw_address(same[0]) != draw_address(perturbation):
             raise UserError(
@@ -245,8 +248,23 @@ class _Array:
         self._done = 0
         if self._part.exists() and self._count.exists():
             with _translate_os_errors(self._part):
-                self._array = np.lib.format.open_memmap(self._part, mode="r+")
-                self._done = int(self._count.read_text(encoding="utf-8"))
+                self._open(len(self._severities))
+
+    def _open(self, severities: int) -> None:
+        """Open an unfinished array. Raises UserError if it is damaged."""
+        n = len(self._data.order)
+        try:
+            count = read_file(self._count, limit=20)
+            if not self._part.is_file() or not re.fullmatch(rb"[0-9]+", count):
+                raise ValueError("its count of blocks is no number")
+            self._array, self._done = np.lib.format.open_memmap(self._part, mode="r+"), int(count)
+            if self._array.dtype != np.uint8 or self._array.ndim != 4 or len(self._array) != severities * n:
+                raise ValueError(f"it holds {self._array.dtype} {self._array.shape}")
+            if self._done > severities * -(-n // BLOCK):
+                raise ValueError("its count of blocks is too large")
+        except ValueError as error:
+            files = f"{for_shell(self._part)} {for_shell(self._count)}"
+            raise UserError(f"{self._part} is damaged ({error}). To write it again: rm -r {files}") from None
 
     def has(self, perturbation: Perturbation, positions: range) -> bool:
         return self._path.exists() or self._block(perturbation, positions) < self._done
@@ -263,6 +281,10 @@ class _Array:
                 self._array = np.lib.format.open_memmap(self._part, mode="w+", dtype=np.uint8, shape=shape)
             first = self._severities.index(perturbation.severity) * n
             for position, image in images.items():
+                if image.shape != self._array.shape[1:]:
+                    raise UserError(
+                        f"images of {image.shape} and {self._array.shape[1:]} do not make one array{self._remedy}"
+                    )
                 self._array[first + self._data.order[position]] = image
             self._array.flush()  # type: ignore[attr-defined]  # a memmap: first the images, then their count
         self._done = self._block(perturbation, positions) + 1
@@ -270,9 +292,10 @@ class _Array:
         return len(images)
 
     def finish(self) -> None:
-        if not self._path.exists():
-            os.replace(self._part, self._path)
-        self._count.unlink(missing_ok=True)
+        with _translate_os_errors(self._path):
+            if not self._path.exists():
+                os.replace(self._part, self._path)
+            self._count.unlink(missing_ok=True)
 
     def _block(self, perturbation: Perturbation, positions: range) -> int:
         """Return the number of this block of this severity, in the order of writing."""
@@ -281,6 +304,12 @@ class _Array:
 
 
 _Files = _Folders | _Array
+
+
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f\\]")
+"""Characters that no name of a file should have: those that end or hide it, and the separator of another system."""
+MAX_NAME = 240
+"""The largest number of bytes of a name in an id, so that a suffix and a temporary file's name have room."""
 
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -312,18 +341,22 @@ def _file_names(data: PlannedData, suite: Suite, folder: Path) -> list[str]:
     as_array = _command(suite, folder, "cifar-c")
     for id, label in zip(data.dataset.ids, data.dataset.labels, strict=True):
         path = PurePosixPath(id)
-        if path.is_absolute() or ".." in path.parts:
+        if path.is_absolute() or ".." in path.parts or not path.name or _NO_NAME.search(id):
             raise UserError(f"the id '{id}' of {data.entry.name} is not a path below a folder. Try: {as_array}")
+        if max(len(part.encode()) for part in path.parts) > MAX_NAME:
+            raise UserError(
+                f"the id '{id[:40]}...' of {data.entry.name} is too long for the name of a file. Try: {as_array}"
+            )
         name = str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path) + f".{ending}"
         class_folder = "" if len(path.parts) > 1 else f"{label:0{width}}/"
         names.append(class_folder + (id if path.suffix.lower() in same else name))
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        one, other = [id for id, name in zip(data.dataset.ids, names, strict=True) if name == twice][:2]
-        raise UserError(
-            f"'{one}' and '{other}' of {data.entry.name} would both be written to '{twice}'. Rename one of them, or "
-            f"write arrays, which need that every example can be read. Try: {as_array}"
-        )
+    first: dict[str, str] = {}
+    for id, name in zip(data.dataset.ids, names, strict=True):
+        if (other := first.setdefault(comparable(name), id)) != id:
+            raise UserError(
+                f"'{other}' and '{id}' of {data.entry.name} would both be written to '{name}'. Rename one of them, or "
+                f"write arrays, which need that every example can be read. Try: {as_array}"
+            )
     return names
 
 
@@ -346,12 +379,12 @@ def _describe(rendering: Rendering) -> None:
         for name, several in rendering.corruptions.items()
     }
     existing: dict[str, Any] = {}
-    if path.exists():
+    if os.path.lexists(path):
         folder = suite.as_given(rendering.folder)
         another = f"Try another folder: {for_shell(f'{folder}-2')}"
         with _translate_os_errors(path):
             try:
-                known = json.loads(path.read_text(encoding="utf-8"))
+                known = read_record(path)
                 existing = dict(known["corruptions"])
                 differ = [key for key, value in description.items() if known[key] != value]
             except (ValueError, KeyError, TypeError):

@@ -14,11 +14,30 @@ from uuid import uuid4
 
 from robharness.errors import StoreError, for_shell, nearest_existing
 from robharness.findings import Finding, finding
-from robharness.planning.files import NotAFile, read_record
+from robharness.planning.files import LARGEST_RECORD, NotAFile, json_object, read_file, read_record
 from robharness.store.files import FileSystem
 
 _IN_THE_WAY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
 """Errors of writing that `ls` explains, and not the room on the disk."""
+
+
+def run_record(content: bytes) -> dict[str, Any]:
+    """Return the record of a run that a file holds. Raises ValueError, with the reason, if it holds none."""
+    record = json_object(content)
+    speeds = record.get("speed", {})
+    if not _is_count(record.get("workers", 1)) or not isinstance(speeds, dict):
+        raise ValueError("it has no number of workers, or no speeds")
+    for speed in speeds.values():
+        if not isinstance(speed, dict) or not all(_is_count(speed.get(name, 0)) for name in _SPEED):
+            raise ValueError("its speeds are no numbers")
+    return record
+
+
+def _is_count(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value < 2**63
+
+
+_SPEED = ("rows", "forward", "backward", "seconds", "waited")
 
 
 class Unreadable(StoreError):
@@ -78,7 +97,7 @@ class StoreFolder:
         found = []
         for path in self.run_files():
             with contextlib.suppress(OSError, ValueError):
-                found.append(read_record(path))
+                found.append(run_record(read_file(path, LARGEST_RECORD)))
         return found
 
     # --- reading -----------------------------------------------------------------------------------------------

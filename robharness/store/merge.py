@@ -7,10 +7,9 @@ from pathlib import Path
 
 from robharness.errors import StoreError, UserError, for_shell
 from robharness.planning import artefacts
-from robharness.planning.files import json_object
 from robharness.planning.identity import key_of
 from robharness.store.artefacts import ArtefactStore
-from robharness.store.folder import Unreadable
+from robharness.store.folder import Unreadable, run_record
 from robharness.store.listing import list_cells
 from robharness.store.parts import Part, Rows
 from robharness.store.spans import uncovered
@@ -89,7 +88,7 @@ def _merge_run(into: Store, source: Store, path: Path) -> None:
         return
     try:
         content = source.files.read(path)
-        json_object(content)
+        run_record(content)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         leave_out = f"To leave it out: rm -r {for_shell(source.shown(path))}"

@@ -92,10 +92,11 @@ class Store(StoreFolder):
         return found if is_whole else None
 
     def note_damaged_description(self, key: str) -> None:
-        """Add a finding if a file `cell.json` is there and describes no cell. Raises StoreError for a newer schema."""
+        """Add a finding if there is a `cell.json` that does not describe the cell. Raises as `description` does."""
         path = self.folder(key) / "cell.json"
-        if self.description(key) is None and os.path.lexists(path):
-            self.add_damage(path, "it describes no cell", "the next run of the suite writes it again")
+        found = self.description(key)
+        if os.path.lexists(path) and (found is None or key_of(found["identity"]) != key):
+            self.add_damage(path, "it does not describe this cell", "the next run of the suite writes it again")
 
     def cell_keys(self) -> list[str]:
         """The keys of all cells of which something is stored. Raises Unreadable if a folder cannot be listed."""
