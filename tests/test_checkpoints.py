@@ -196,7 +196,7 @@ def test_a_file_that_is_no_checkpoint_is_reported_as_such(tmp_path, content):
 
 
 TYPES = {
-    "half": (torch.float16, "float16 where the network has float32 (conv.weight, conv.bias, downsample.0.weight"),
+    "half": (torch.float16, "float16 where the network has float32 (mean, conv.weight, conv.bias"),
     "bfloat16": (torch.bfloat16, "bfloat16 where the network has float32"),
     "double": (torch.float64, "float64 where the network has float32"),
     "int8": (torch.int8, "int8 where the network has float32"),

@@ -281,6 +281,7 @@ def load(plan: Plan, store: Store) -> Results:
 def _load_cell(cell: Cell, n: int, store: Store, check: Check) -> CellResult:
     store.note_damaged_description(cell.key)  # and refuse a newer schema
     found = store.read(cell.key, n, EAGER_COLUMNS, check=check)
+    store.retry_reads(cell.key, lambda: store.note_overlaps(cell.key))
     failures = tuple(store.failures(cell.key))
     columns = Columns(store, cell.key, found)
     if len(found.positions) and not columns["correct"].any() and (columns["prediction"] == UNREADABLE).all():

@@ -140,6 +140,7 @@ class Store(StoreFolder):
         last = max(part.stop for part in parts)
         missing = uncovered([(part.start, part.stop) for part in parts], (0, last))
         end = missing[0][0] if missing else last
+        self.note_overlaps(key)
         rows = self._read(key, end, None)
         joined = self._write_table(key, 0, rows.table, rows.provenance)
         for part in parts:
@@ -184,6 +185,28 @@ class Store(StoreFolder):
             if first < last:
                 yield part, first, last
                 position = last
+
+    def note_overlaps(self, key: str) -> None:
+        """Add a finding if parts that overlap hold different predictions; those of the first of them count."""
+        overlapping, last = set[Part](), None
+        for part in self.parts(key):
+            if last is not None and part.start < last.stop:
+                overlapping |= {last, part}
+            last = part if last is None or part.stop > last.stop else last
+        seen: dict[int, int] = {}
+        twice = differing = 0
+        for part in sorted(overlapping):
+            table = self._load(key, part, ["prediction"]).table
+            values = table["prediction"].to_pylist() if table.num_columns else []
+            for position, value in enumerate(values, part.start):
+                twice += position in seen
+                differing += seen.setdefault(position, value) != value
+        if differing:
+            message = (
+                f"files of outcomes in {self.shown(self.folder(key))} overlap, and {differing} of the {twice} "
+                f"predictions that they hold twice differ; those of the first file count"
+            )
+            self.add_finding(finding("outcomes-differ", message))
 
     def verify(self, key: str, n: int, check: Check | None = None) -> None:
         """Set damaged parts aside, so that they count as missing, and remove temporary files of killed processes.
