@@ -4,6 +4,7 @@ The store is one that an earlier version wrote; reports of it need no network an
 """
 
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -16,7 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from robharness.errors import StoreError
+from robharness.cli.report import write
+from robharness.errors import StoreError, UserError
 from robharness.plugins.discovery import discover
 from robharness.report import build
 from robharness.report.renderers.json import render
@@ -453,3 +455,29 @@ def test_what_is_no_folder_is_a_sentence(plan, root, which, change):
     unless_refused(lambda: Store(root).write_json(Store(root).new_run(), {}))
     unless_refused(lambda: Store(root).describe(plan.cells[0]))
     unless_refused(lambda: merge(Store(root.parent / "into"), Store(root)))
+
+
+# --- reports ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    write(Path("x.json"), b"first", tmp_path)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"-o x\.json: cannot be written: No space left on device\. Try: ls -ld \."):
+        write(Path("x.json"), b"second", tmp_path)
+    assert path.read_bytes() == b"first" and os.listdir(tmp_path) == ["x.json"]
+
+
+@pytest.mark.parametrize("change", ["a folder", "a pipe", "a device"])
+def test_a_report_replaces_files_alone(tmp_path, change):
+    path = tmp_path / "x.json"
+    path.write_text("")
+    CHANGES[change](path)
+    with pytest.raises(UserError, match=r"-o x\.json: cannot be written: it is a .*, not a file\. Try: "):
+        write(Path("x.json"), b"content", tmp_path)
+    assert not path.is_file()
