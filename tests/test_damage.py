@@ -5,6 +5,7 @@ The store is one that an earlier version wrote; reports of it need no network an
 
 import dataclasses
 import errno
+import hashlib
 import io
 import json
 import os
@@ -19,6 +20,8 @@ import pytest
 
 from robharness.cli.report import write
 from robharness.errors import StoreError, UserError
+from robharness.planning import artefacts
+from robharness.planning.identity import key_of
 from robharness.plugins.discovery import discover
 from robharness.report import build
 from robharness.report.renderers.json import render
@@ -455,6 +458,44 @@ def test_what_is_no_folder_is_a_sentence(plan, root, which, change):
     unless_refused(lambda: Store(root).write_json(Store(root).new_run(), {}))
     unless_refused(lambda: Store(root).describe(plan.cells[0]))
     unless_refused(lambda: merge(Store(root.parent / "into"), Store(root)))
+
+
+# --- artefacts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def artefact(tmp_path):
+    """The folder of trained weights in a store that has nothing else."""
+    recipe = {"model": "mine/net", "seed": 3}
+    folder = tmp_path / "store" / "artefacts" / key_of(recipe)
+    folder.mkdir(parents=True)
+    (folder / "weights.safetensors").write_bytes(b"weights")
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    (folder / "provenance.json").write_text(
+        json.dumps({"sha256": hashlib.sha256(b"weights").hexdigest(), "time": "now"})
+    )
+    (folder / "metrics.jsonl").write_text('{"loss": 1}\n')
+    return folder
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "recipe.json", "provenance.json", "metrics.jsonl"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_damaged_artefact_is_listed_refused_and_not_copied(artefact, tmp_path, file, change):
+    CHANGES[change](artefact / file)
+    (row,) = artefacts.listing(tmp_path / "store")
+    assert row["name"] == artefact.name and json.dumps(row)
+    is_damaged = file in ("weights.safetensors", "provenance.json")
+    assert bool(artefacts.damage(artefact)) == is_damaged
+    if is_damaged:
+        with pytest.raises(UserError, match=rf"is damaged: its .*Try: rm -r {artefact}"):
+            artefacts.Artefact(folder=artefact, training_spec={}, datasets={}).weights()
+    into, source = Store(tmp_path / "into"), Store(tmp_path / "store")
+    problems = merge(into, source).problems
+    harmless = file == "metrics.jsonl" and (change in CONTENTS or change in ("gone", "a folder"))
+    assert bool(problems) != harmless and (into.root / "artefacts" / artefact.name).exists() == harmless
+    if problems:
+        os.system(problems[0].partition("leave the artefact out: ")[2])
+        assert not artefact.exists() and not merge(into, source).problems
 
 
 # --- reports ---------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Files that an identity names by their content: one that changes before its use is refused."""
 
+import hashlib
 import json
 import os
 import textwrap
@@ -80,13 +81,14 @@ PLUGIN = """
 
         return "names.json"
 """
-FILES = {"first.bin": "1", "second.bin": "2", "table.txt": "t", "plugin.py": textwrap.dedent(PLUGIN),
+FILES = {"data/first.bin": "1", "data/second.bin": "2", "table.txt": "t", "plugin.py": textwrap.dedent(PLUGIN),
          "beside.py": "x = 1", "names.json": "[]"}  # fmt: skip
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()  # else the code would name these files, which makes them a part of the plugin
     for name, content in FILES.items():
         Path(name).write_text(content)
     return tmp_path
@@ -110,21 +112,26 @@ def failures(results):
 def test_weights_that_are_swapped_while_an_earlier_model_runs_are_refused(folder):
     models = {"model": "plugin/first", "then": "second.bin=swapped"}, {"model": "plugin/second"}
     Path("suite.yaml").write_text(json.dumps(suite(*models)))
-    command = ["run", "suite.yaml", "-p", "plugin.py", "--data-root", "."]
+    command = ["run", "suite.yaml", "-p", "plugin.py", "--data-root", "data"]
     assert main(command) == 3
-    session = Session.open("suite.yaml", plugins=["plugin.py"], data=".")
+    session = Session.open("suite.yaml", plugins=["plugin.py"], data="data")
     first, second = session.results().cells
     assert first.is_complete and first.accuracy == 1 and second.n == 0 and not second.failures
-    assert second.cell.identity["model"]["weights"].startswith("5b")  # of the file that is there now
+    assert second.cell.identity["model"]["weights"] == hashlib.sha256(b"swapped").hexdigest()
     stored = [json.loads(path.read_text()) for path in Path(".robharness").rglob("*.failed.json")]
-    sentence = f"its weights file {folder / 'second.bin'} changed since the run was planned. Try: the same command"
+    sentence = f"its weights file {folder / 'data/second.bin'} changed since the run was planned. Try: the same command"
     assert [record["error"] for record in stored] == [f"plugin/second: {sentence}"]
     assert main(command) == 0
 
 
 CASES = {
-    "weights": ({"model": "plugin/first"}, {}, "first.bin", "weights file {folder}/first.bin changed"),
-    "one of several": ({"model": "plugin/parts"}, {}, "second.bin", "weights file {folder}/second.bin changed"),
+    "weights": ({"model": "plugin/first"}, {}, "data/first.bin", "weights file {folder}/data/first.bin changed"),
+    "one of several": (
+        {"model": "plugin/parts"},
+        {},
+        "data/second.bin",
+        "weights file {folder}/data/second.bin changed",
+    ),
     "an option": ({"model": "plugin/first", "table": "table.txt"}, {}, "table.txt", "its option 'table' changed"),
     "an attack's option": (
         {"model": "plugin/first"},
@@ -132,14 +139,14 @@ CASES = {
         "table.txt",
         "its option 'table' changed",
     ),
-    "the plugin": ({"model": "plugin/first"}, {}, "plugin.py", "its plugin plugin.py, or a file that it uses, changed"),
+    "the plugin": ({"model": "plugin/first"}, {}, "plugin.py", "which belongs to its plugin plugin.py, changed"),
     "a neighbour": (
         {"model": "plugin/first"},
         {},
         "beside.py",
-        "its plugin plugin.py, or a file that it uses, changed",
+        "which belongs to its plugin plugin.py, changed",
     ),
-    "a named file": ({"model": "plugin/first"}, {}, "names.json", "its plugin plugin.py, or a file that it uses"),
+    "a named file": ({"model": "plugin/first"}, {}, "names.json", "which belongs to its plugin plugin.py, changed"),
 }
 
 
@@ -147,7 +154,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_file_that_changes_between_plan_and_use_is_refused(folder, case, how):
     model, attack, file, sentence = CASES[case]
-    session = Session.open(suite(model, **attack), plugins=["plugin.py"], data=folder)
+    session = Session.open(suite(model, **attack), plugins=["plugin.py"], data=folder / "data")
     before, facts = Path(file).read_text(), os.stat(file)
     if how == "gone":
         Path(file).unlink()
@@ -166,7 +173,7 @@ def test_a_file_that_changes_between_plan_and_use_is_refused(folder, case, how):
 
 def test_an_attack_that_writes_its_own_file_is_refused(folder):
     session = Session.open(suite({"model": "plugin/first"}, table="table.txt", then="other"), plugins=["plugin.py"],
-                           data=folder)  # fmt: skip
+                           data=folder / "data")  # fmt: skip
     session.compute()
     (error,) = failures(session.results())
     assert "the file or folder of its option 'table' changed since the run was planned" in error

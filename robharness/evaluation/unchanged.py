@@ -14,7 +14,7 @@ from robharness.errors import ContractViolation, PluginLoadError, UserError
 from robharness.planning.cells import Cell, PlannedModel
 from robharness.planning.identity import canonical
 from robharness.planning.weights import file_digest
-from robharness.plugins.loose import loose_digest
+from robharness.plugins.loose import changed_file
 from robharness.plugins.registry import Entry
 from robharness.suite import identity_fields
 
@@ -59,8 +59,12 @@ def _check_options(params: Any, identity: Mapping[str, Any], by: str) -> None:
 
 def _check_source(entry: Entry, by: str) -> None:
     try:
-        found = loose_digest(entry.origin)
+        changed = changed_file(entry.origin)
     except PluginLoadError as error:
         raise ContractViolation(str(error), by=by) from None
-    if found != entry.origin.digest:
-        raise ContractViolation(f"its plugin {entry.origin.location}, or a file that it uses, {_CHANGED}", by=by)
+    if changed is not None:
+        raise ContractViolation(
+            f"{changed}, which belongs to its plugin {entry.origin.location}, {_CHANGED}; or, if the plugin writes the "
+            f"file itself, another folder for it",
+            by=by,
+        )

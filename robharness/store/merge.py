@@ -119,9 +119,11 @@ def _merge_artefact(into: ArtefactStore, folder: Path) -> bool:
 
 
 def _strange_file(folder: Path) -> str:
-    """Describe what is below a folder and cannot be copied, such as a named pipe; empty if there is nothing."""
-    strange = [path for path in folder.rglob("*") if not path.is_file() and not path.is_dir()]
-    return f"its {strange[0].relative_to(folder)} is no file" if strange else ""
+    """Describe what cannot be copied below a folder, such as a named pipe; empty if there is nothing."""
+    for path in folder.rglob("*"):
+        if not path.is_file() and (path.is_symlink() or not path.is_dir()):
+            return f"its {path.relative_to(folder)} is no file"
+    return ""
 
 
 def _merge_cell(into: Store, source: Store, key: str) -> Merged:
