@@ -9,6 +9,16 @@ from typing import Any
 _received = threading.Event()
 
 
+class Stopped(KeyboardInterrupt):
+    """The KeyboardInterrupt of a call of ours that Ctrl-C has stopped, also if a plugin made the call."""
+
+
+def arm() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt by `raise_interrupt` from now on, and forget earlier ones."""
+    _received.clear()
+    signal.signal(signal.SIGINT, raise_interrupt)
+
+
 def raise_interrupt(number: int, frame: Any) -> None:
     """Record that Ctrl-C was typed, and raise KeyboardInterrupt. A handler of SIGINT, see `signal.signal`."""
     _received.set()

@@ -354,6 +354,7 @@ TABLES = {
     "provenance: exact in words": provenance(exact={"rows": "no"}),
     "provenance: size of rounding in words": provenance(exact={"rows": False, "rows_by": "large"}),
     "provenance: unreadable as a list": provenance(unreadable=["square-01"]),
+    "provenance: restored as text": provenance(restored={"net": "modes"}),
     "provenance: one output": provenance(surplus_outputs=[1]),
     "provenance: a plugin in words": provenance(model_plugin="x"),
     "provenance: a list as source": provenance(model_plugin={"plugin": "x", "source": []}),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from robharness import interrupts
 from robharness.engine.listeners import RunListener
 
 
@@ -25,7 +26,7 @@ def interruptible(listener: RunListener) -> Iterator[threading.Event]:
 
     def handle(number: int, frame: Any) -> None:
         interrupted.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupts.arm()
         with suppress(RuntimeError):  # Ctrl-C came while the listener wrote another line
             listener.message("stopping after the current cells; Ctrl-C again stops at once")
 

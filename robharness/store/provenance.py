@@ -43,6 +43,11 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_text, value.values()))
 
 
+def _is_lists_of_texts(value: Any) -> bool:
+    is_list = isinstance(value, dict) and all(isinstance(each, list) for each in value.values())
+    return is_list and all(_is_text(text) for each in value.values() for text in each)
+
+
 def _is_exact(value: Any) -> bool:
     return isinstance(value, dict) and all(
         (_is_number if name.endswith("_by") else _is_flag)(each) for name, each in value.items()
@@ -74,4 +79,5 @@ _KNOWN: Mapping[str, Callable[[Any], bool]] = {
     "exact": _is_exact,
     "versions": _is_texts,
     "unreadable": _is_texts,
+    "restored": _is_lists_of_texts,
 }
