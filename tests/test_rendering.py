@@ -17,7 +17,7 @@ from PIL import Image
 
 from robharness import UserError, discover
 from robharness.cli import main
-from robharness.export.corruptions import _file_names
+from robharness.export.names import file_names
 from robharness.session import Session
 
 HERE = Path(__file__).parent
@@ -299,7 +299,7 @@ def test_an_id_that_is_no_path_below_a_folder_is_refused(id):
     data = SimpleNamespace(dataset=names, entry=SimpleNamespace(name="more/data"))
     suite = SimpleNamespace(compat="none", path_for_shell="suite.yaml")
     with pytest.raises(UserError, match=r"Try: robharness export-corruptions suite\.yaml -o out --layout cifar-c"):
-        _file_names(data, suite, Path("out"))
+        file_names(data, suite, Path("out"))
 
 
 @pytest.mark.parametrize("other", ["A.png", "a.PNG", "\u00e9.png"])
@@ -308,4 +308,4 @@ def test_ids_that_are_one_file_on_some_systems_are_refused(other):
     data = SimpleNamespace(dataset=SimpleNamespace(ids=ids, labels=[0] * 3), entry=SimpleNamespace(name="more/data"))
     suite = SimpleNamespace(compat="none", path_for_shell="suite.yaml")
     with pytest.raises(UserError, match="would both be written to"):
-        _file_names(data, suite, Path("out"))
+        file_names(data, suite, Path("out"))

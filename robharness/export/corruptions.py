@@ -15,8 +15,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from io import BytesIO
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from robharness.evaluation import images as encoding
 from robharness.evaluation import perturb
 from robharness.evaluation.reader import Reader
 from robharness.evaluation.rng import global_seed
-from robharness.export.names import comparable, folder_names
+from robharness.export.names import Layout, export_command, file_names, folder_names
 from robharness.planning.cells import BLOCK, PlannedData
 from robharness.planning.files import read_file, read_record
 from robharness.planning.identity import corruption_identity, draw_address
@@ -34,7 +34,6 @@ from robharness.planning.planner import plan_data
 from robharness.store.files import FileSystem
 from robharness.suite import Perturbation, Suite
 
-Layout = Literal["imagenet-c", "cifar-c"]
 MANIFEST = "robharness.json"
 """The file that describes a folder; a folder whose manifest differs is refused."""
 
@@ -123,7 +122,7 @@ def plan_rendering(
             f"remove the limit of this call and of the suite"
         )
     if layout == "imagenet-c":
-        _file_names(data, suite, folder)  # raises before any file is written
+        file_names(data, suite, folder)  # raises before any file is written
     return Rendering(
         suite=suite, data=data, corruptions=corruptions, layout=layout, folder=suite.working_directory / folder
     )
@@ -214,7 +213,7 @@ class _Folders:
 
     def __init__(self, rendering: Rendering, name: str) -> None:
         self._data, self._top = rendering.data, rendering.folder / name
-        self._names = _file_names(rendering.data, rendering.suite, rendering.folder)
+        self._names = file_names(rendering.data, rendering.suite, rendering.folder)
         self._encoded = encoding.encode_jpeg85 if rendering.suite.compat == "imagenet-c" else encoding.encode_png
 
     def has(self, perturbation: Perturbation, positions: range) -> bool:
@@ -306,58 +305,15 @@ class _Array:
 _Files = _Folders | _Array
 
 
-_NO_NAME = re.compile(r"[\x00-\x1f\x7f\\]")
-"""Characters that no name of a file should have: those that end or hide it, and the separator of another system."""
-MAX_NAME = 240
-"""The largest number of bytes of a name in an id, so that a suffix and a temporary file's name have room."""
-
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Suffixes of ids that are names of files; the suffix of the written file replaces them."""
-
-
 def _without_array(rendering: Rendering) -> str:
     """Return the end of a sentence on an example that cannot be read: the command for files if they can be written."""
     suite = rendering.suite
     folder = Path(f"{suite.as_given(rendering.folder)}-2")  # the folder has the manifest of an array
     try:
-        _file_names(rendering.data, suite, folder)
+        file_names(rendering.data, suite, folder)
     except UserError:
-        return f"; mend or remove the example. Then type: {_command(suite, folder, 'cifar-c')}"
-    return f". Try: {_command(suite, folder, 'imagenet-c')}"
-
-
-def _command(suite: Suite, folder: Path, layout: Layout) -> str:
-    return f"robharness export-corruptions {suite.path_for_shell} -o {for_shell(folder)} --layout {layout}"
-
-
-def _file_names(data: PlannedData, suite: Suite, folder: Path) -> list[str]:
-    """Return `<class>/<name>.png` of every example: its id, in a folder with its class's number if it has no folder.
-
-    Raises UserError if an id is not a path below a folder, or if two examples have one name.
-    """
-    ending, same = ("JPEG", (".jpg", ".jpeg")) if suite.compat == "imagenet-c" else ("png", (".png",))
-    names, width = [], len(str(max(data.dataset.labels)))
-    as_array = _command(suite, folder, "cifar-c")
-    for id, label in zip(data.dataset.ids, data.dataset.labels, strict=True):
-        path = PurePosixPath(id)
-        if path.is_absolute() or ".." in path.parts or not path.name or _NO_NAME.search(id):
-            raise UserError(f"the id '{id}' of {data.entry.name} is not a path below a folder. Try: {as_array}")
-        if max(len(part.encode()) for part in path.parts) > MAX_NAME:
-            raise UserError(
-                f"the id '{id[:40]}...' of {data.entry.name} is too long for the name of a file. Try: {as_array}"
-            )
-        name = str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path) + f".{ending}"
-        class_folder = "" if len(path.parts) > 1 else f"{label:0{width}}/"
-        names.append(class_folder + (id if path.suffix.lower() in same else name))
-    first: dict[str, str] = {}
-    for id, name in zip(data.dataset.ids, names, strict=True):
-        if (other := first.setdefault(comparable(name), id)) != id:
-            raise UserError(
-                f"'{other}' and '{id}' of {data.entry.name} would both be written to '{name}'. Rename one of them, or "
-                f"write arrays, which need that every example can be read. Try: {as_array}"
-            )
-    return names
+        return f"; mend or remove the example. Then type: {export_command(suite, folder, 'cifar-c')}"
+    return f". Try: {export_command(suite, folder, 'imagenet-c')}"
 
 
 def _labels(rendering: Rendering) -> bytes:
