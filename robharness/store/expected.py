@@ -18,6 +18,12 @@ ALWAYS = ("position", "example", "label", "prediction", "correct", "margin", "lo
 """The columns of every cell."""
 
 
+_NUMBERS = ("int64", "double", "float", "bool", "null")
+"""Types of numbers in notes; a plugin may declare another of them than before."""
+_TEXTS = ("string", "null")
+_VECTORS = ("list<element: float>", "list<item: float>", "null")
+
+
 class ExpectedData:
     """The ids and labels of a plan's data, by position."""
 
@@ -38,17 +44,19 @@ class ExpectedData:
 class ExpectedOutcomes:
     """A check of the parts of one cell.
 
-    columns: those that it compares with the plan; of the others it needs the names.
+    columns: those that it compares with the plan; of the others it needs the names and types.
     """
 
     columns: Sequence[str] = ("example", "label", "prediction", "correct")
 
     def __init__(self, cell: Cell, data: ExpectedData) -> None:
         self._data, perturbation = data, cell.perturbation
-        self._names = list(ALWAYS)
+        self._names, self._types = list(ALWAYS), dict[str, Sequence[str]]()
         if cell.with_features:
             self._names += ["features"]
+            self._types = {"features": _VECTORS, "boundary": _NUMBERS}
         elif perturbation is not None:
+            self._types = {name: _TEXTS if kind is str else _NUMBERS for name, kind in perturbation.notes.items()}
             self._names += ["component"] if perturbation.is_ensemble else []
             self._names += ["success", "target"] if perturbation.is_targeted else []
             self._names += ["correct_8bit"] if perturbation.eight_bit else []
@@ -56,6 +64,9 @@ class ExpectedOutcomes:
     def __call__(self, part: Part, content: PartContent) -> None:
         if absent := [name for name in self._names if name not in content.names]:
             raise DamagedPart(f"it has no column '{absent[0]}'")
+        for name, found in zip(content.names, content.types, strict=True):
+            if found not in self._types.get(name, (found,)):
+                raise DamagedPart(f"its column '{name}' has the type {found}")
         expected, table, n = self._data, content.table, part.stop - part.start
         if part.stop > len(expected.ids):
             raise DamagedPart(f"it holds more examples than the {len(expected.ids)} of the data")

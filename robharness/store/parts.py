@@ -80,11 +80,13 @@ class PartContent:
 
     table: the requested columns.
     names: of all its columns.
+    types: of all its columns, as pyarrow names them.
     provenances: the distinct provenances of its outcomes.
     """
 
     table: pa.Table
     names: tuple[str, ...]
+    types: tuple[str, ...]
     provenances: Provenances
 
 
@@ -155,7 +157,10 @@ def decode(content: bytes, key: str, part: Part, columns: Sequence[str] | None) 
     if gaps:
         raise DamagedPart(f"its column '{gaps[0]}' has gaps")
     return PartContent(
-        table=table.select(wanted).replace_schema_metadata(None), names=tuple(schema.names), provenances=provenances
+        table=table.select(wanted).replace_schema_metadata(None),
+        names=tuple(schema.names),
+        types=tuple(map(str, schema.types)),
+        provenances=provenances,
     )
 
 
