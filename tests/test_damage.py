@@ -300,7 +300,7 @@ def meta(**changes):
     """Return a change of a part's metadata."""
 
     def change(table):
-        keys = {b"cell": b"robharness.cell", b"span": b"robharness.span", b"provenance": b"robharness"}
+        keys = {b"cell": b"robharness-cell", b"span": b"robharness-span", b"provenance": b"robharness"}
         return table.replace_schema_metadata(
             table.schema.metadata | {keys[name.encode()]: value for name, value in changes.items()}
         )
@@ -407,7 +407,7 @@ def test_parts_of_earlier_versions_carry_no_cell_and_are_read(plan, tmp_path, ex
     assert_equal(numbers(plan, root)[0], expected)
     store, key = Store(root), plan.cells[0].key
     path = store.folder(key) / store.parts(key)[0].name
-    assert b"robharness.cell" not in path.read_bytes()
+    assert b"robharness-cell" not in path.read_bytes()
     path.rename(path.with_name(path.name.replace("00000-00024", "00024-00048")))
     assert store.read(key, 48).positions.tolist() == []
     assert "it holds other positions than its name says" in store.notes[0]

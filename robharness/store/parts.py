@@ -22,7 +22,7 @@ from robharness.store.spans import span_positions
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_PROVENANCE, _CELL, _SPAN = b"robharness", b"robharness.cell", b"robharness.span"
+_PROVENANCE, _CELL, _SPAN = b"robharness", b"robharness-cell", b"robharness-span"
 """Keys of a part's metadata: how its outcomes were computed, the key of its cell, and its positions, "0-256"."""
 _TYPES = {
     "position": "int64",

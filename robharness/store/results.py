@@ -13,7 +13,7 @@ import numpy as np
 from robharness import statistics
 from robharness.errors import StoreError
 from robharness.findings import Finding
-from robharness.planning.cells import UNREADABLE, Cell, Plan
+from robharness.planning.cells import UNREADABLE, Cell, Plan, fresh_command
 from robharness.store.expected import checks
 from robharness.store.failures import Failure
 from robharness.store.parts import Check, Rows
@@ -226,6 +226,11 @@ class Results:
         if not is_readable.any():
             raise statistics.EmptySample(
                 f"features({under}) of '{label}' are not stored yet. Try: robharness run {self.suite.path_for_shell}"
+            )
+        if len({len(value) for value in values[is_readable]}) > 1:
+            raise StoreError(
+                f"the stored features({under}) of '{label}' differ in their length. To compute them again: "
+                f"{fresh_command(self.suite, label)}"
             )
         boundary = columns["boundary"] if "boundary" in columns else np.full(len(is_readable), np.nan)
         return Features(
