@@ -6,12 +6,19 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from numbers import Number
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robharness.specs.protocols import Dataset, Video
 
+if TYPE_CHECKING:
+    import numpy as np
+
 LARGEST_LABEL = 2**31 - 1
 """No data set has more classes, and every integer type that computes with labels holds this number."""
+
+
+MAX_SHOWN = 200
+"""The largest number of characters of a label or an id in a message."""
 
 
 class FixedDataset:
@@ -36,7 +43,7 @@ class FixedDataset:
         names: Sequence[Any] = self.ids if len(self.ids) == len(labels) else range(len(labels))
         self.labels: Sequence[int] = tuple(label_of(label, id) for label, id in zip(labels, names, strict=True))
 
-    def read(self, index: int) -> Any | Video:
+    def read(self, index: int) -> np.ndarray | Video:
         return self._dataset.read(index)
 
     def __getattr__(self, name: str) -> Any:
@@ -97,7 +104,3 @@ def _shown(value: Any) -> str:
     except Exception:  # e.g. of an integer of 5,000 digits
         return f"a {type(value).__name__}"
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-
-
-MAX_SHOWN = 200
-"""The largest number of characters of a label or an id in a message."""
