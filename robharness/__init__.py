@@ -11,7 +11,7 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from robharness.api import load, plan, run, train
-    from robharness.errors import MissingResource, UnreadableExample, UserError
+    from robharness.errors import MissingResource, UnreadableExample, UserError, for_shell
     from robharness.evaluation.batch import Batch
     from robharness.evaluation.classifier import Classifier, Gradient
     from robharness.evaluation.clips import clip_frames
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "api": ["run", "plan", "load", "train"],
-    "errors": ["MissingResource", "UnreadableExample", "UserError"],
+    "errors": ["MissingResource", "UnreadableExample", "UserError", "for_shell"],
     "evaluation.batch": ["Batch"],
     "evaluation.classifier": ["Classifier", "Gradient"],
     "evaluation.clips": ["clip_frames"],
@@ -120,6 +120,7 @@ __all__ = [
     "UserError",
     "clip_frames",
     "discover",
+    "for_shell",
     "hookimpl",
     "load",
     "normalized",

@@ -10,7 +10,7 @@ import warnings
 from dataclasses import dataclass, field
 from types import FunctionType
 
-from robharness import AttackSpec, Cost, InputSpec, ModelSpec, Perturbed, ThreatModel, hookimpl
+from robharness import AttackSpec, Cost, DatasetSpec, InputSpec, ModelSpec, Perturbed, ThreatModel, hookimpl
 from robharness.errors import ContractViolation
 
 SIDE, CLASSES = 8, 3
@@ -49,10 +49,78 @@ def build(params, weights):
     return Net().requires_grad_(False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """at: of "build", "forward", "backward", "read". how: one of `ACTS`."""
+
+    at: str
+    how: str
+
+
+def build_misbehaving(params, weights):
+    import torch
+
+    net, act = build(None, None), ACTS[params.how]
+    if params.at == "build":
+        act()
+
+    class Late(torch.autograd.Function):
+        @staticmethod
+        def forward(context, z):
+            return z.clone()
+
+        @staticmethod
+        def backward(context, gradient):
+            act()
+            return gradient
+
+    class Misbehaving(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.out = net, None
+
+        def forward(self, x):
+            z = self.net(x)
+            if params.at == "forward":
+                act()
+            if params.how == "writes-sometimes" and x.mean() > 0.55:
+                x.data.zero_()
+            if params.how == "one-buffer" and not z.requires_grad:
+                self.out = torch.empty_like(z) if self.out is None or len(self.out) != len(z) else self.out
+                return self.out.copy_(z)
+            return Late.apply(z) if params.at == "backward" else z
+
+    return Misbehaving()
+
+
 @hookimpl
 def robharness_models():
-    yield ModelSpec(name="net", summary="Can be changed", input=InputSpec(shape=(1, SIDE, SIDE)), labels="toys",
-                    build=build)  # fmt: skip
+    common = {"input": InputSpec(shape=(1, SIDE, SIDE)), "labels": "toys"}
+    yield ModelSpec(name="net", summary="Can be changed", build=build, **common)
+    yield ModelSpec(name="m", summary="Misbehaves", build=build_misbehaving, params=Where, **common)
+
+
+class Pixels:
+    """Random images; reading one misbehaves."""
+
+    def __init__(self, how):
+        self.how, self.ids, self.labels = (
+            how,
+            [f"pixels-{row}" for row in range(10)],
+            [row % CLASSES for row in range(10)],
+        )
+
+    def read(self, index):
+        import numpy as np
+
+        ACTS[self.how]()
+        return np.random.default_rng(index).integers(0, 256, (SIDE, SIDE, 1), np.uint8)
+
+
+@hookimpl
+def robharness_datasets():
+    yield DatasetSpec(name="pixels", summary="Misbehaves when it is read", labels="toys", splits=(),
+                      open=lambda root, split: Pixels(split))  # fmt: skip
 
 
 def lead(logits, labels):
@@ -373,15 +441,25 @@ def raises(error):
 
 CALLS = {name: call for name, call in list(globals().items())
          if isinstance(call, FunctionType) and call.__code__.co_varnames[:2] == ("model", "batch")}  # fmt: skip
-CALLS |= {
-    "raises_exit": raises(SystemExit(0)),
-    "raises_cancelled": raises(asyncio.CancelledError()),
-    "raises_interrupt": raises(KeyboardInterrupt()),
-    "raises_end_of_generator": raises(GeneratorExit()),
-    "raises_stop": raises(StopIteration()),
-    "raises_unprintable": raises(Unprintable()),
-    "raises_of_data": raises(ContractViolation("the data are broken", by="nobody")),
+ERRORS = {
+    "exit": SystemExit(0),
+    "cancelled": asyncio.CancelledError(),
+    "interrupt": KeyboardInterrupt(),
+    "end_of_generator": GeneratorExit(),
+    "stop": StopIteration(),
+    "unprintable": Unprintable(),
+    "of_data": ContractViolation("the data are broken", by="nobody"),
 }
+CALLS |= {f"raises_{name}": raises(error) for name, error in ERRORS.items()}
+ACTS = {
+    "nothing": lambda: None,
+    "writes-sometimes": lambda: None,
+    "one-buffer": lambda: None,
+    "folder": lambda: os.chdir("/"),
+    "environment": lambda: os.environ.update(ROBHARNESS_DATA="/nowhere"),
+    **{name: lambda error=error: raises(error)(None, None) for name, error in ERRORS.items()},
+}
+"""What a model or a data set does in `build`, `forward`, `backward` or `read`."""
 
 
 @dataclass(frozen=True, kw_only=True)

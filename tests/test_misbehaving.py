@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import signal
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from robharness import api
 from robharness.interrupts import raise_interrupt
+from robharness.report import build
 from sharing import made_once
 
 PLUGINS = [str(Path(__file__).parent / name) for name in ("toys.py", "misbehaving.py")]
@@ -138,3 +140,95 @@ def test_a_buffer_that_an_attack_fills_again_is_copied(found):
 def test_options_that_an_attack_changes_are_its_own(found):
     assert all(each.cell.perturbation.params.layers == [] for each in found.of("Net", "attack")
                if hasattr(each.cell.perturbation.params, "layers"))  # fmt: skip
+
+
+# --- models and data --------------------------------------------------------------------------------------------------
+
+RAISED = {
+    "exit": "SystemExit: 0",
+    "cancelled": "CancelledError",
+    "interrupt": "KeyboardInterrupt",
+    "end_of_generator": "GeneratorExit",
+    "stop": "StopIteration",
+    "unprintable": "Unprintable, whose text cannot be printed",
+}
+PREFIXES = {
+    "build": "misbehaving/m: it cannot be built: ",
+    "forward": "misbehaving/m: its forward pass failed: ",
+    "backward": "misbehaving/m: its backward pass failed: ",
+}
+PUT_BACK = {"folder": "the working directory", "environment": "os.environ['ROBHARNESS_DATA']"}
+LABELS = [f"{at} {how}" for at in PREFIXES for how in (*RAISED, *PUT_BACK)]
+
+
+@pytest.fixture(scope="module")
+def of_models(tmp_path_factory):
+    """Every misbehaviour of a model beside a model that behaves."""
+    models = [{"model": "misbehaving/m", "at": label.split()[0], "how": label.split()[1], "label": label}
+              for label in [*LABELS, "forward writes-sometimes", "forward one-buffer", "forward nothing"]]  # fmt: skip
+    source = {**suite(misbehave=False), "models": models, "attacks": [{"attack": "toys/sign", "eps": "1/8"}]}
+
+    def run(store):
+        before = signal.signal(signal.SIGINT, raise_interrupt)
+        folder, data_folder = Path.cwd(), os.environ.get("ROBHARNESS_DATA")
+        api.run(source, store=store, plugins=PLUGINS, batch_size=8)
+        assert signal.signal(signal.SIGINT, before) is raise_interrupt
+        assert (Path.cwd(), os.environ.get("ROBHARNESS_DATA")) == (folder, data_folder)
+
+    return api.load(source, store=made_once(tmp_path_factory, "misbehaving-models", run), plugins=PLUGINS)
+
+
+def same_outcomes(one, other):
+    for name in ("prediction", "margin", "size"):
+        np.testing.assert_array_equal(one.columns[name], other.columns[name])
+
+
+@pytest.mark.parametrize("label", [label for label in LABELS if label.split()[1] in RAISED])
+def test_whatever_a_model_raises_is_its_failure(of_models, label):
+    at, how = label.split()
+    clean, [sign] = of_models.clean(label), of_models.of(label, "attack")
+    for cell in [sign] if at == "backward" else [clean, sign]:
+        assert cell.n == 0 and cell.failures[0].error == PREFIXES[at] + RAISED[how]
+    if at == "backward":
+        same_outcomes(clean, of_models.clean("forward nothing"))
+
+
+@pytest.mark.parametrize("label", [label for label in LABELS if label.split()[1] in PUT_BACK])
+def test_what_a_model_changes_in_the_process_is_put_back_and_named(of_models, label):
+    at, how = label.split()
+    clean, [sign] = of_models.clean(label), of_models.of(label, "attack")
+    same_outcomes(clean, of_models.clean("forward nothing"))
+    if at != "build":  # an attack cannot be told from the model that it calls
+        assert sign.is_complete or PUT_BACK[how] in sign.failures[0].error
+    notes = [each for each in build(of_models).findings if each.code == "state-restored"]
+    assert {each.severity for each in notes} == {"note"} and {each.subject for each in notes} == {"misbehaving/m"}
+    assert any(PUT_BACK[how] in each.message for each in notes)
+
+
+@pytest.mark.parametrize("label", ["forward writes-sometimes", "forward one-buffer"])
+def test_memory_that_a_model_writes_into_is_no_ones_input(of_models, label):
+    cells = [of_models.clean(label), *of_models.of(label, "attack")]
+    honest = [of_models.clean("forward nothing"), *of_models.of("forward nothing", "attack")]
+    assert all(cell.is_complete for cell in cells)
+    for one, other in zip(cells, honest, strict=label.endswith("buffer")):
+        if label.endswith("buffer") or one.cell.kind == "clean":
+            same_outcomes(one, other)
+
+
+@pytest.mark.parametrize("how", [*RAISED, *PUT_BACK])
+def test_whatever_a_data_set_raises_or_changes_is_its_own(tmp_path, how, monkeypatch):
+    before = signal.signal(signal.SIGINT, raise_interrupt)
+    folder, data_folder = Path.cwd(), os.environ.get("ROBHARNESS_DATA")
+    data = {"name": "misbehaving/pixels", "split": how}
+    try:
+        found = api.run({**suite(misbehave=False), "data": data, "attacks": [{"attack": "toys/sign", "eps": "1/8"}]},
+                        store=tmp_path, plugins=PLUGINS)  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (Path.cwd(), os.environ.get("ROBHARNESS_DATA")) == (folder, data_folder)
+    if how in RAISED:
+        assert {cell.failures[0].error for cell in found.cells} == {f"misbehaving/pixels: {RAISED[how]}"}
+    else:
+        assert found.is_complete
+        notes = [each for each in build(found).findings if each.code == "state-restored"]
+        assert [each.subject for each in notes] == ["misbehaving/pixels"] and PUT_BACK[how] in notes[0].message

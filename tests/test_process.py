@@ -30,7 +30,7 @@ def _state():
 
 
 def _change_variables():
-    os.environ["ROBHARNESS_TEST"] = "after"
+    os.environ["TEST_OF_PROCESS"] = "after"
     os.environ.pop("ROBHARNESS_GONE")
 
 
@@ -44,7 +44,7 @@ CHANGES = {
     "the handler of SIGINT": lambda folder: signal.signal(signal.SIGINT, signal.SIG_IGN),
     "the handler of SIGTERM": lambda folder: signal.signal(signal.SIGTERM, lambda number, frame: None),
     "the filters of warnings": lambda folder: warnings.simplefilter("error"),
-    "os.environ['ROBHARNESS_GONE'] and os.environ['ROBHARNESS_TEST']": lambda folder: _change_variables(),
+    "os.environ['ROBHARNESS_GONE'] and os.environ['TEST_OF_PROCESS']": lambda folder: _change_variables(),
     "sys.path": lambda folder: sys.path.insert(0, str(folder)),
 }
 
@@ -52,7 +52,7 @@ CHANGES = {
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Another folder; variables and a locale that the changes change."""
-    monkeypatch.setenv("ROBHARNESS_TEST", "before")
+    monkeypatch.setenv("TEST_OF_PROCESS", "before")
     monkeypatch.setenv("ROBHARNESS_GONE", "here")
     before = locale.setlocale(locale.LC_ALL)
     locale.setlocale(locale.LC_ALL, "C.UTF-8")
@@ -97,7 +97,7 @@ def test_a_block_that_changes_nothing_names_nothing(folder):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
         os.chdir(os.getcwd())
-        os.environ["ROBHARNESS_TEST"] = "before"
+        os.environ["TEST_OF_PROCESS"] = "before"
     assert changed == []
 
 
@@ -129,10 +129,10 @@ def test_a_block_that_imports_keeps_the_changes_that_libraries_make(options, fol
     with kept_process(**options) as changed:
         if not options:
             monkeypatch.setitem(sys.modules, "robharness_test_of_imports", types.ModuleType("x"))
-        os.environ["ROBHARNESS_TEST"] = "of a library"
+        os.environ["TEST_OF_PROCESS"] = "of a library"
         sys.path.append("/of/a/library")
         os.chdir(folder)
-    assert os.environ["ROBHARNESS_TEST"] == "of a library" and sys.path[-1] == "/of/a/library"
+    assert os.environ["TEST_OF_PROCESS"] == "of a library" and sys.path[-1] == "/of/a/library"
     assert changed == ["the working directory"]
 
 
@@ -156,8 +156,8 @@ def test_a_removed_working_directory_does_not_matter(tmp_path, monkeypatch):
     monkeypatch.chdir(gone)
     gone.rmdir()
     with kept_process() as changed:
-        os.environ["ROBHARNESS_TEST"] = "x"
-    assert changed == ["os.environ['ROBHARNESS_TEST']"]
+        os.environ["TEST_OF_PROCESS"] = "x"
+    assert changed == ["os.environ['TEST_OF_PROCESS']"]
 
 
 def test_it_is_cheap():

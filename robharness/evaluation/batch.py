@@ -216,7 +216,7 @@ class LentBatch(Batch):
         if own is None:
             return model.logits(self.x)
         own.require("scores")
-        logits: Tensor = self._shared(lambda: self._lender.logits(own))
+        logits: Tensor = self._shared(_LOGITS, lambda: self._lender.logits(own))
         return logits
 
     def features(self, model: Classifier) -> Tensor:
@@ -224,7 +224,7 @@ class LentBatch(Batch):
         if own is None:
             return model.features(self.x)
         own.require("features")
-        features: Tensor = self._shared(lambda: self._lender.features(own))
+        features: Tensor = self._shared(_FEATURES, lambda: self._lender.features(own))
         return features
 
     def gradient(self, model: Classifier, objective: Objective) -> Gradient:
@@ -233,7 +233,8 @@ class LentBatch(Batch):
             return model.gradient(self.x, self.labels, objective)
         own.require("gradient")
         owner = "" if isinstance(objective, FunctionType) else self._namespace  # a function equals itself alone
-        gradient: Gradient = self._shared(lambda: self._lender._gradient(own, objective, owner))
+        key = _GRADIENT, objective, owner, own.access
+        gradient: Gradient = self._shared(key, lambda: self._lender._gradient(own, objective, owner))
         return gradient
 
     def _own(self, model: Classifier) -> Classifier | None:
@@ -245,9 +246,12 @@ class LentBatch(Batch):
             return None
         return self._model.with_access(model.access)
 
-    def _shared(self, compute: Callable[[], Any]) -> Any:
-        with self._modes.again():
-            return _copied(compute())
+    def _shared(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """Return a copy of a value that the core's model computes and the lender keeps under this key."""
+        if key not in self._lender._memo:
+            with self._modes.again():
+                compute()
+        return _copied(self._lender._memo[key])
 
     def for_model(self, model: str) -> Batch:
         return LentBatch(self._lender.for_model(model), self._namespace, None, self._modes)

@@ -226,7 +226,8 @@ class Classifier:
 
     def _outputs(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            return torch.cat([self._forward(chunk)[: len(x) - start] for start, chunk in self._chunks(x)])
+            # copies, since a network may write the outputs of all passes into one buffer
+            return torch.cat([self._forward(chunk)[: len(x) - start].clone() for start, chunk in self._chunks(x)])
 
     def _forward(self, chunk: Tensor) -> Tensor:
         """Return the logits of one pass, or its features with access "features"."""

@@ -68,7 +68,7 @@ class LoadedModel:
         return replace(self, classifier=self.classifier.with_clips(batch.clip_layout, batch.x))
 
     def note_restored(self, name: str, changed: Sequence[str]) -> None:
-        """Note what a component of a plugin, such as "swav/resnet50", changed outside of its own objects."""
+        """Note what a component of a plugin, such as "mine/net", changed outside of its own objects."""
         if changed:
             self.restored[name] = sorted({*self.restored.get(name, []), *changed})
 

@@ -23,6 +23,7 @@ from robharness.errors import UserError, for_shell
 from robharness.planning.files import LARGEST_RECORD, json_object, read_file, read_record
 from robharness.planning.weights import Weights, file_digest
 from robharness.specs.protocols import Dataset
+from robharness.text import printable, sentence
 
 FOLDER = "artefacts"
 WEIGHTS, TRAINING_SPEC, PROVENANCE, METRICS = "weights.safetensors", "recipe.json", "provenance.json", "metrics.jsonl"
@@ -66,7 +67,8 @@ class Artefact:
         """Why the last training failed, and the distribution at fault; empty if it did not fail."""
         found = read(self.failed)
         error, blame = found.get("error"), found.get("blame")
-        return f"{error} ({blame})" if isinstance(error, str) and isinstance(blame, str) else ""
+        is_whole = isinstance(error, str) and isinstance(blame, str)
+        return f"{sentence(error)} ({printable(blame)})" if is_whole else ""
 
     def weights(self) -> Weights | None:
         """Return the trained weights, or None if they are not trained yet. Raises UserError if they are damaged."""

@@ -40,8 +40,10 @@ def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
         neighbours, named = _neighbours(path)
         digest, digests = _digest(path, neighbours | named)
     except OSError as error:
-        name = error.filename or path
-        raise PluginLoadError(f"-p {path}: {name} cannot be read: {error.strerror}. Try: ls -l {name}") from None
+        name = Path(error.filename or path)
+        raise PluginLoadError(
+            f"-p {path}: {name} cannot be read: {error.strerror}. Try: ls -l {for_shell(name)}"
+        ) from None
     _found[str(path)] = path.absolute(), {file.absolute(): each for file, each in digests.items()}
     origin = PluginOrigin(namespace=path.stem, distribution=str(path), location=str(path), digest=digest)
 

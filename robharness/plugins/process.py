@@ -44,18 +44,18 @@ def kept_process(*, importing: bool = False) -> Iterator[list[str]]:
     (in the main thread, where alone they can be set), `os.environ`, `sys.path`, and warnings as exceptions.
 
     A block that imports modules keeps its changes of `os.environ` and `sys.path`, since they may be those of a library
-    that needs them later.
+    that needs them later. Variables of robharness itself are put back in any case.
 
     importing: whether the block imports modules; otherwise it does if `sys.modules` grows.
     Yields a list that after the block holds the names of what the block had changed, e.g. "the working directory".
     """
     changed: list[str] = []
     modules, restores = len(sys.modules), [keep() for keep in _KEPT]
-    environment = [keep() for keep in _KEPT_BY_IMPORTS]
+    kept_by_imports = [keep() for keep in _KEPT_BY_IMPORTS]
     try:
         yield changed
     finally:
-        for restore in restores if importing or len(sys.modules) > modules else (*restores, *environment):
+        for restore in restores if importing or len(sys.modules) > modules else (*restores, *kept_by_imports):
             changed += restore()
 
 
@@ -156,7 +156,8 @@ def _warnings_as_errors() -> Restore:
     return restore
 
 
-def _environment() -> Restore:
+def _environment(prefix: str = "") -> Restore:
+    """Keep the environment, or only the variables whose names begin with a prefix."""
     environment = os.environ
     variables = dict(getattr(environment, "_data", environment))  # without decoding, which takes 1 us per variable
 
@@ -166,6 +167,7 @@ def _environment() -> Restore:
         if now == variables:
             return []
         changed = sorted({os.fsdecode(name) for name, _ in now.items() ^ variables.items()})
+        changed = [name for name in changed if name.startswith(prefix)]
         before = {os.fsdecode(name): os.fsdecode(value) for name, value in variables.items()}
         for name in changed:
             environment.pop(name, None)
@@ -174,6 +176,10 @@ def _environment() -> Restore:
         return [f"os.environ['{name}']" for name in changed]
 
     return restore
+
+
+def _own_variables() -> Restore:
+    return _environment("ROBHARNESS_")
 
 
 def _path() -> Restore:
@@ -189,6 +195,8 @@ def _path() -> Restore:
     return restore
 
 
-_KEPT: tuple[Callable[[], Restore], ...] = (_folder, _umask, _locale, _streams, _handlers, _warnings_as_errors)
+_KEPT: tuple[Callable[[], Restore], ...] = (
+    _folder, _umask, _locale, _streams, _handlers, _warnings_as_errors, _own_variables,
+)  # fmt: skip
 _KEPT_BY_IMPORTS: tuple[Callable[[], Restore], ...] = (_environment, _path)
 """State that stays as it is after a block that imports modules."""

@@ -10,6 +10,7 @@ from typing import Any
 from robharness.errors import ContractViolation, describe
 from robharness.planning.cells import Cell
 from robharness.store.spans import Span
+from robharness.text import printable, sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class Failure:
     traceback: str = ""
 
     def __str__(self) -> str:
-        return f"{self.error} ({self.blame})"
+        """Return the error and the distribution as one line; a store that was copied may hold any text."""
+        return f"{sentence(self.error)} ({printable(self.blame)})"
 
     @classmethod
     def parse(cls, record: Mapping[str, Any], span: Span) -> Failure:

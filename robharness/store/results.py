@@ -19,6 +19,7 @@ from robharness.store.failures import Failure
 from robharness.store.parts import Check, Rows
 from robharness.store.store import Store
 from robharness.suite import Suite
+from robharness.text import printable
 
 EAGER_COLUMNS = ("correct",)
 """The columns that are read with the cell, since every number needs them; others are read on first use."""
@@ -304,6 +305,6 @@ def _none_readable(cell: Cell, columns: Columns, found: Rows) -> Failure:
         start=int(found.positions[0]),
         stop=int(found.positions[-1]) + 1,
         blame=str(cell.data.entry.origin),
-        error=f"{cell.data.entry.name}: none of the {count} examples can be read, such as {first}"
-        f"{f' ({reason})' if reason else ''}. Mend the files, then run again with --fresh '*'",
+        error=f"{cell.data.entry.name}: none of the {count} examples can be read, such as {printable(first)}"
+        f"{f' ({printable(reason)})' if reason else ''}. Mend the files, then run again with --fresh '*'",
     )
