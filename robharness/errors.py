@@ -161,7 +161,7 @@ def _relative_paths(text: str) -> str:
 
 def nearest_existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that exists, for a message that shows its rights."""
-    return next(each for each in (path, *path.parents, *path.absolute().parents) if each.exists())
+    return next(each for each in (path, *path.parents, *path.absolute().parents) if os.path.exists(each))
 
 
 def expanded(path: str | Path) -> Path:

@@ -60,6 +60,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     "outcomes-disappeared": ("warning", "stored outcomes disappeared during the run and are computed again"),
     # the store
     "part-damaged": ("warning", "a file of outcomes is damaged and set aside; its outcomes are missing"),
+    "outcomes-differ": ("warning", "files of one cell overlap and hold different predictions"),
+    "record-damaged": ("warning", "a file that describes a cell or a failure is damaged; no number depends on it"),
     "no-fsync": ("warning", "the file system of the store has no fsync"),
     "no-locks": ("warning", "the file system of the store has no locks"),
     # numbers and plugins

@@ -2,6 +2,8 @@
 
 import argparse
 import hashlib
+import re
+import shlex
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 
 from robharness import UserError
-from robharness.checkpoints import Layout, load, read, state
+from robharness.checkpoints import Layout, fill, load, read, state
 
 PLAIN = Layout(name="plain")
 NESTED = Layout(
@@ -191,3 +193,50 @@ def test_a_file_that_is_no_checkpoint_is_reported_as_such(tmp_path, content):
     with pytest.raises(UserError, match=r"net\.pth is no checkpoint: ") as caught:
         load(meta(), tmp_path / "net.pth", [PLAIN])
     assert "--trust" not in str(caught.value) and "weights_only" not in str(caught.value)
+
+
+TYPES = {
+    "half": (torch.float16, "float16 where the network has float32 (mean, conv.weight, conv.bias"),
+    "bfloat16": (torch.bfloat16, "bfloat16 where the network has float32"),
+    "double": (torch.float64, "float64 where the network has float32"),
+    "int8": (torch.int8, "int8 where the network has float32"),
+    "complex": (torch.complex64, "complex64 where the network has float32"),
+    "bool": (torch.bool, "bool where the network has float32"),
+}
+
+
+@pytest.mark.parametrize("make", [Net, meta])
+@pytest.mark.parametrize("name", TYPES)
+def test_numbers_of_another_type_are_refused_with_the_conversion_and_not_cast(name, make, tmp_path, monkeypatch):
+    kind, sentence = TYPES[name]
+    path = tmp_path / "it's a net.pt"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save({"model": {key: value.to(kind) for key, value in tensors().items()}, "epoch": 7}, path)
+    layouts = (Layout(name="nested", inside=("model",)),)
+    net = make()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    with pytest.raises(UserError, match=re.escape(sentence)) as caught:
+        load(net, path, layouts)
+    assert str(caught.value).startswith(f"{path} has numbers of another type: ")
+    assert all(torch.equal(value, net.state_dict()[key]) for key, value in before.items() if not value.is_meta)
+    _, _, command = str(caught.value).partition("try: ")
+    if kind in (torch.float16, torch.bfloat16, torch.float64):
+        exec(shlex.split(command)[2], {})
+        load(net, path.with_name("it's a net-float32.pt"), layouts)
+        assert torch.equal(net.state_dict()["fc.bias"], tensors()["fc.bias"].to(kind).float())
+    else:
+        assert str(caught.value).endswith("Save it with the types of the network")
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.float32])
+def test_counters_of_batches_may_have_any_type(kind):
+    net = Net()
+    load(net, {**tensors(), "downsample.0.num_batches_tracked": torch.tensor(9).to(kind)}, [PLAIN])
+    assert net.state_dict()["downsample.0.num_batches_tracked"] == 9
+
+
+def test_filling_refuses_numbers_of_another_type():
+    with pytest.raises(
+        UserError, match=r"^the state has numbers of another type: float64 where the network has float32"
+    ):
+        fill(Net(), {name: torch.from_numpy(value) for name, value in values().items()})

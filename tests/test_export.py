@@ -10,6 +10,7 @@ import torch
 
 from robharness import api
 from robharness.cli import main
+from robharness.export.names import comparable, folder_names
 from robharness.store import Store
 
 ATTACKS = [{"attack": "teams/team", "eps": ["1/8", "1/4"]}, {"attack": "teams/step", "eps": "1/4"}]
@@ -125,10 +126,57 @@ def test_images_of_every_model_and_norms_in_their_names(suite, teams, tmp_path):
     """Nothing of a label is a folder of its own."""
     from robharness.export.adversarial import export_adversarial
 
-    models = [{"model": "toys/net", "label": "a/b"}, {"model": "teams/net", "label": "c"}]
+    models = [{"model": "toys/net", "label": "a/b"}, {"model": "teams/net", "label": "c"},
+              {"model": "toys/net", "label": ".."}, {"model": "toys/net", "label": "C"}]  # fmt: skip
     planned = api.plan(suite(models=models, attacks=ATTACKS[1:]), plugins=teams, limit=4)
     made = list(export_adversarial(planned, Store(tmp_path / "none"), tmp_path / "out", device="cpu"))
-    assert [m.folder.relative_to(tmp_path / "out") for m in made] == [
-        Path(f"{name}/step(linf, 1_4)") for name in ("a_b", "c")
-    ]
+    folders = [m.folder.relative_to(tmp_path / "out").parts for m in made]
+    assert [parts[1] for parts in folders] == ["step(linf, 1_4)"] * 4
+    assert [parts[0].partition("-")[0] for parts in folders] == ["a_b", "c", "__", "C"]
+    assert len({parts[0].casefold() for parts in folders}) == 4
     assert os.listdir(tmp_path) == ["out"]
+
+
+NAMES = ["..", ".", "...", "", " ", "/etc/passwd", "a/../../b",
+         "a\0b", "\x1b[31m", ".git", "NUL", "com1.txt", "a.", "a ",
+         "A", "a", "\u00e9", "e\u0301", "\u202egnp", "x" * 300, "\u00e9" * 200, "a_b", "a/b", "\udcff"]  # fmt: skip
+
+
+def test_any_texts_get_different_names_below_a_folder(tmp_path):
+    found = folder_names(NAMES)
+    assert list(found) == NAMES
+    assert len({comparable(name) for name in found.values()}) == len(NAMES)
+    for name in found.values():
+        path = tmp_path / name / "inside"
+        path.mkdir(parents=True)
+        assert path.resolve().parent.parent == tmp_path.resolve()
+        assert len(os.fsencode(name)) <= 130 and not name.startswith(".") and not name.endswith((".", " "))
+    assert len(os.listdir(tmp_path)) == len(NAMES)
+    assert folder_names(["Net", "pgd(linf, 1_4)"]) == {"Net": "Net", "pgd(linf, 1_4)": "pgd(linf, 1_4)"}
+
+
+DAMAGES = {
+    "emptied": ("00000-00032.npz", lambda path: path.write_bytes(b"")),
+    "cut": ("00000-00032.npz", lambda path: path.write_bytes(path.read_bytes()[:200])),
+    "a folder": ("00000-00032.npz", lambda path: (path.unlink(), path.mkdir())),
+    "a pipe": ("00000-00032.npz", lambda path: (path.unlink(), os.mkfifo(path))),
+    "texts as predictions": ("00000-00032.npz", lambda path: np.savez(path, examples=np.array(["a"]),
+                                                                      predictions=np.array(["a"]))),
+    "no arrays": ("00000-00032.npz", lambda path: np.savez(path, images=np.zeros(1))),
+    "an uneven number": ("00000-00032.npz", lambda path: np.savez(path, examples=np.array(["a"]),
+                                                                  predictions=np.array([1, 2]))),
+    "no description": ("cell.json", lambda path: path.write_text("")),
+    "a list": ("cell.json", lambda path: path.write_text("[]")),
+    "deep": ("cell.json", lambda path: path.write_text("[" * 10**5)),
+}  # fmt: skip
+
+
+def test_a_damaged_export_is_named_and_its_remedy_works(written, capsys):
+    assert written("--limit", "34", "--batch-size", "8", attacks=ATTACKS[1:]) == 0
+    for name, damage in DAMAGES.values():
+        damage(STEP / name)
+        assert written("--limit", "34", "--batch-size", "8", attacks=ATTACKS[1:]) == 2
+        stderr = capsys.readouterr().err
+        assert name in stderr and "is damaged (" in stderr and "Traceback" not in stderr
+        os.system(stderr.strip().rpartition("write it again: " if name != "cell.json" else "again: ")[2])
+        assert written("--limit", "34", "--batch-size", "8", attacks=ATTACKS[1:]) == 0

@@ -339,6 +339,20 @@ def test_three_shards_merged_are_one_run_bit_by_bit(shell, workdir):
     assert len(Store(workdir / "all").runs()) == 3
 
 
+def test_a_cell_without_a_description_is_named_and_a_run_on_its_store_writes_it_again(shell, workdir):
+    path = sorted((workdir / "whole").rglob("cell.json"))[0]
+    path.unlink()
+    found = shell("merge", "all", "whole")
+    assert found.returncode == 3 and "3 parts of 3 cells copied" in found.stdout
+    folder = path.parent.relative_to(workdir)
+    sentence = "cell.json cannot be read. To write it again, run its suite on that store"
+    assert found.stderr == f"whole: not copied: {folder}: {sentence}\n"
+    assert shell("run", "toys.yaml", "--store", "whole").returncode == 0
+    again = shell("merge", "all", "whole")
+    assert again.returncode == 0 and "1 parts of 1 cells copied" in again.stdout
+    assert outcomes(workdir / "all") == outcomes(workdir / "whole")
+
+
 def test_the_next_run_joins_what_was_merged_and_computes_nothing(shell, workdir):
     shell("merge", "all", "a", "b", "c")
     store = Store(workdir / "all")

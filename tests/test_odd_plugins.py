@@ -71,9 +71,9 @@ def odd(tmp_path):
 @pytest.mark.parametrize(
     ("split", "sentence"),
     [
-        ("fractions", "the label 0.9 is not a whole number"),
-        ("texts", "the label '0' is not a whole number"),
-        ("truths", "the label True is not a whole number"),
+        ("fractions", "the label 0.9 of 'a' is not a whole number"),
+        ("texts", "the label '0' of 'a' is not a whole number"),
+        ("truths", "the label True of 'a' is not a whole number"),
         ("numbered", "the id 1 is not a text"),
         ("none", "its open returned NoneType, which lacks ids, labels"),
     ],

@@ -1,10 +1,12 @@
 """Violations of the contract fail their own cells, are reported by plugin, and leave other cells unchanged."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
-from robharness import api
+from robharness import Perturbed, api
 from robharness.engine import listeners
 from robharness.engine.run import run_plan
 from robharness.errors import ContractViolation
@@ -162,6 +164,40 @@ def test_an_invalid_pass_is_reported_for_the_attack_and_notes_have_types(suite, 
     sentence = "toys/rogue: it requested a pass with (8, 1, 8, 8) torch.float64 on cpu; the model takes (N, 1, 8, 8)"
     assert doubles.failures[0].error.startswith(sentence)
     assert "its note 'count' is not of type int" in notes.failures[0].error
+
+
+NOTES = [
+    (int, [1.0, 2], [1, 2], ""),
+    (int, [True, False], [1, 0], ""),
+    (int, [1.5, 2], None, "1.5"),
+    (int, [float("nan"), 1], None, "nan"),
+    (int, [2.0**63, 1], None, "9.223372036854776e+18"),
+    (int, np.array([2**64 - 1, 1], np.uint64), None, "18446744073709551615"),
+    (int, ["1", "2"], None, "<U1"),
+    (float, [1, 2.5], [1.0, 2.5], ""),
+    (float, torch.tensor([0.5, 2], dtype=torch.float16), [0.5, 2.0], ""),
+    (float, [2**53 + 1, 1], None, "9007199254740993"),
+    (float, [1j, 1], None, "complex128"),
+    (float, [None, 1], None, "object"),
+    (bool, [1.0, 0], [True, False], ""),
+    (bool, [2, 0], None, "2"),
+    (bool, [float("nan"), 1], None, "nan"),
+    (str, ["a", "b"], ["a", "b"], ""),
+    (str, ["a", 1], None, "int"),
+    (str, torch.zeros(2), None, "Tensor"),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "column", "held"), NOTES)
+def test_notes_keep_their_values_or_are_refused(kind, values, column, held):
+    x = torch.zeros(2, 3)
+    returned = Perturbed(x=x, notes={"count": values})
+    if held:
+        with pytest.raises(ContractViolation, match=re.escape(f"not of type {kind.__name__}: it holds {held}")):
+            referee.checked(returned, x, notes={"count": kind})
+    else:
+        found = referee.checked(returned, x, notes={"count": kind})[2]["count"].tolist()
+        assert found == column and {type(value) for value in found} == {kind}
 
 
 def test_a_model_without_gradients_is_evaluated_where_none_are_needed(suite, run):

@@ -3,18 +3,21 @@
 import hashlib
 import io
 import json
+import os
 import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from robharness import discover
+from robharness import UserError, discover
 from robharness.cli import main
+from robharness.export.names import file_names
 from robharness.session import Session
 
 HERE = Path(__file__).parent
@@ -268,3 +271,41 @@ def test_progress_is_shown_as_by_a_run(export):
 def test_an_export_needs_no_model_and_builds_no_network(export, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "__call__", lambda *_: pytest.fail("a network was called"))
     assert export("--limit", "3", models=[{"model": "weathered/even", "weights": "nowhere.pt"}]) == 0
+
+
+def test_a_damaged_unfinished_array_is_named_and_its_remedy_works(export, capsys):
+    corruptions = [{"corruption": "more/other/slow", "severity": 1}]
+    assert export("--layout", "cifar-c", corruptions=corruptions) == 0
+    before, array = files(), Path("out/slow.npy")
+    content, other = array.read_bytes(), io.BytesIO()
+    np.save(other, np.load(array)[1:])
+    for part, count in ((content, b"x"), (content, b"99"), (b"no array", b"1"), (other.getvalue(), b"1")):
+        array.unlink()
+        Path("out/slow.npy.part").write_bytes(part)
+        Path("out/slow.npy.count").write_bytes(count)
+        assert export("--layout", "cifar-c", corruptions=corruptions) == 2
+        stderr = capsys.readouterr().err
+        assert "out/slow.npy.part is damaged (" in stderr and "Traceback" not in stderr
+        os.system(stderr.strip().partition("To write it again: ")[2])
+        assert export("--layout", "cifar-c", corruptions=corruptions) == 0 and files() == before
+    Path("out/robharness.json").write_text("[" * 10**5)
+    assert export("--layout", "cifar-c", corruptions=corruptions) == 2
+    assert "out/robharness.json is no manifest of robharness. Try another folder: out-2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("id", ["../a", "/a", "a/../../b", "a\0", "a\\b", "", "x" * 250, "a\nb"])
+def test_an_id_that_is_no_path_below_a_folder_is_refused(id):
+    names = SimpleNamespace(ids=["0.png", id], labels=[0, 1])
+    data = SimpleNamespace(dataset=names, entry=SimpleNamespace(name="more/data"))
+    suite = SimpleNamespace(compat="none", path_for_shell="suite.yaml")
+    with pytest.raises(UserError, match=r"Try: robharness export-corruptions suite\.yaml -o out --layout cifar-c"):
+        file_names(data, suite, Path("out"))
+
+
+@pytest.mark.parametrize("other", ["A.png", "a.PNG", "\u00e9.png"])
+def test_ids_that_are_one_file_on_some_systems_are_refused(other):
+    ids = ["a.png", "e\u0301.png", other]
+    data = SimpleNamespace(dataset=SimpleNamespace(ids=ids, labels=[0] * 3), entry=SimpleNamespace(name="more/data"))
+    suite = SimpleNamespace(compat="none", path_for_shell="suite.yaml")
+    with pytest.raises(UserError, match="would both be written to"):
+        file_names(data, suite, Path("out"))

@@ -57,12 +57,12 @@ def test_columns_equal_the_stored_files(suite, run, load, tmp_path, shards):
 def test_notes_of_any_type_and_gaps_in_them_are_kept(tmp_path):
     """Notes that are missing in one part, in a row, or in a whole cell."""
     store, half = Store(tmp_path / "store"), np.array([True, False])
-    for start, count, label in ((0, [1, None], ["a", None]), (2, [None, None], [None, None]), (4, [3, 4], ["b", "c"])):
+    for start, count, word in ((0, [1, None], ["a", None]), (2, [None, None], [None, None]), (4, [3, 4], ["b", "c"])):
         columns = {
             "correct": half,
             "prediction": [1, 2],
             "count": count,
-            "label": label,
+            "word": word,
             "flag": half,
             "no": [None] * 2,
         }
@@ -73,7 +73,7 @@ def test_notes_of_any_type_and_gaps_in_them_are_kept(tmp_path):
     for name in columns:
         assert_same(columns[name], table[name].to_numpy())
     assert columns["count"].tolist()[:1] == [1] and np.isnan(columns["count"][1:4]).all()
-    assert columns["label"].tolist() == ["a", None, None, None, "b", "c"]
+    assert columns["word"].tolist() == ["a", None, None, None, "b", "c"]
 
 
 def test_a_limit_takes_the_first_rows(suite, run, load, tmp_path):

@@ -16,6 +16,7 @@ from robharness.checkpoints.choice import StateChoice, choice_in, name_of, whole
 from robharness.checkpoints.files import read
 from robharness.checkpoints.layouts import Layout, renamed, used
 from robharness.checkpoints.mismatches import COUNTER, Mismatch, mismatch
+from robharness.checkpoints.types import other_types, refusal
 from robharness.errors import UserError
 
 
@@ -47,7 +48,8 @@ def load(
     where: the path of `source` if that is a content, for messages.
     Counters of batches, `num_batches_tracked`, may be missing.
     Raises StateMismatch with the keys that are missing, unexpected or of another shape by the closest layout. Raises
-    UserError if an average of the state fits, too, and the suite has not chosen one of them.
+    UserError if an average of the state fits, too, and the suite has not chosen one of them, and for tensors of another
+    number type than the network's, which a cast would change.
     """
     file, content = (source, read(source, allow)) if isinstance(source, Path) else (where or "the checkpoint", source)
     wanted = {name: value.shape for name, value in net.state_dict().items()}
@@ -65,6 +67,8 @@ def load(
                 require_choice(content, used(layout, content).inside, lambda other: _fits(wanted, other, layouts), name)
             except UnchosenState as error:
                 raise UserError(f"{file} is ambiguous: {error}") from None
+            if other := other_types(net, state):
+                raise UserError(f"{file} {refusal(other, file if isinstance(file, Path) else None)}")
             fill(net, state)
             return layout
         if closest is None or differs.count < found.count:
@@ -91,12 +95,15 @@ def _fits(wanted: Mapping[str, torch.Size], content: Any, layouts: Sequence[Layo
 
 
 def fill(net: nn.Module, found: Mapping[str, Tensor]) -> None:
-    """Copy a state into a network, on the CPU, with the network's own types and strides.
+    """Copy a state into a network, on the CPU, with the network's own strides.
 
     net: may be on the meta device.
     found: the state; counters of batches may be missing.
-    Raises ValueError if a buffer on the meta device is not part of the state, and so would have no values.
+    Raises UserError for tensors of another number type than the network's, as `load` does. Raises ValueError if a
+    buffer on the meta device is not part of the state, and so would have no values.
     """
+    if other := other_types(net, found):
+        raise UserError(f"the state {refusal(other)}")
     if any(value.is_meta for value in net.state_dict().values()):
         buffers = {name: value for name, value in net.named_buffers() if not value.is_meta}
         lost = {name for name, value in net.named_buffers() if value.is_meta} - net.state_dict().keys()

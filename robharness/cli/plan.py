@@ -51,9 +51,11 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
     """
     from robharness.engine.provenance import outdated_outcomes, outdated_trainings, stored_provenance
     from robharness.findings import sentences
+    from robharness.store.expected import checks
 
+    checked = checks(planned)
     for cell in planned.cells:
-        store.verify(cell.key, planned.n)
+        store.verify(cell.key, planned.n, checked[cell.key])
     cells = []
     shared: set[tuple[str, str]] = set()
     every = {model.label: model.entry.name for model in planned.suite.models}

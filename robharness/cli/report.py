@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,14 +87,17 @@ def write(path: Path, content: bytes, start: Path) -> None:
     start: the folder that a relative path is relative to.
     Raises UserError if it cannot be written.
     """
+    from robharness.planning.files import kind_of
+    from robharness.store.files import FileSystem
+
     place = start / path
-    unfinished = place.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, place)
+        if place.exists() and not place.is_file():  # which the file would replace
+            raise OSError(0, f"it is {kind_of(place.stat().st_mode)}, not a file")
+        if not place.parent.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        FileSystem().write(place, content)
     except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
         folder = for_shell(path.parent)
         command = f"ls -ld {folder}" if place.parent.exists() else f"mkdir -p {folder}"
         raise UserError(f"-o {path}: cannot be written: {error.strerror}. Try: {command}") from None

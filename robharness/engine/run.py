@@ -20,6 +20,7 @@ from robharness.engine.units import UnitPlanner, next_unit
 from robharness.errors import UserError
 from robharness.findings import sentences
 from robharness.planning.cells import Plan
+from robharness.store.expected import checks
 from robharness.store.store import Store
 
 
@@ -62,8 +63,9 @@ def run_plan(
         raise UserError(f"{len(devices)} devices need as many workers, not {count}. Try: {len(devices)} workers")
     if workers and threads is None:
         threads = threads_per_worker(workers)
+    checked = checks(plan)
     for cell in plan.cells:
-        store.verify(cell.key, plan.n)
+        store.verify(cell.key, plan.n, checked[cell.key])
     summary = Summary()
     state = Scheduler(plan, store, listener, summary, executor, stop_at_failure=stop_at_failure, plan_unit=plan_unit)
     work = sum(stop - start for spans in state.missing_spans.values() for start, stop in spans)
@@ -89,6 +91,8 @@ def run_plan(
                 state.loop(configs, write_record)
             for cell in plan.cells if work or os.access(store.root, os.W_OK) else ():
                 store.join(cell.key, plan.n)
+                if store.spans(cell.key):
+                    store.describe(cell)  # again, if the description was lost or damaged
         finally:
             listener.finished()
     summary.interrupted, summary.finished = state.interrupted.is_set(), True

@@ -63,7 +63,7 @@ def unreadable_columns(cell: Cell, reader: Reader, images: DecodedImages) -> lis
     n, data = len(positions), reader.data
     columns = {
         "example": [data.ids(position, position + 1)[0] for position in positions.tolist()],
-        "label": np.array([int(data.dataset.labels[data.order[position]]) for position in positions]),
+        "label": np.array([data.dataset.labels[data.order[position]] for position in positions]),
         "prediction": np.full(n, UNREADABLE),
         "correct": np.zeros(n, bool),
         **{name: np.full(n, np.nan, dtype) for name, dtype in _MEASURED.items()},

@@ -23,6 +23,7 @@ from robharness.evaluation.memory import is_out_of_memory
 from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.probe import probe, probe_inputs
 from robharness.evaluation.reader import Reader
+from robharness.evaluation.unchanged import check_model
 from robharness.planning.cells import Cell, Plan, PlannedModel
 from robharness.plugins.calls import call_spec
 from robharness.specs.records import ModelSpec
@@ -121,6 +122,7 @@ def _loaded(
     spec, target = model.entry.spec, torch.device(device)
     restored: dict[str, list[str]] = {}
     net = build_network(model, restored)
+    check_model(model)
     state = state_digest(net)
     if spec.features is not None and spec.features not in dict(net.named_modules()):
         raise ContractViolation(f"its `features` are '{spec.features}', and it has no part of that name", by="model")
@@ -139,7 +141,7 @@ def _loaded(
             break
     if state_digest(net) != ready:
         raise ContractViolation("it changes its own buffers when it is called, in eval mode", by="model")
-    largest = max(map(int, plan.data.dataset.labels))
+    largest = max(plan.data.dataset.labels)
     if largest >= classifier.classes:
         raise ContractViolation(f"it gives {classifier.classes} classes, the data have a label {largest}", by="model")
     provenance = {
@@ -187,7 +189,7 @@ def _surplus_outputs(plan: Plan, outputs: int) -> dict[str, list[int]]:
     """Return the numbers of outputs and of the data's classes as a part of provenance, if there are more outputs."""
     assert plan.data is not None
     data = plan.data
-    classes = data.entry.spec.known_classes or max(map(int, data.dataset.labels)) + 1
+    classes = data.entry.spec.known_classes or max(data.dataset.labels) + 1
     return {"surplus_outputs": [outputs, classes]} if outputs > classes else {}
 
 

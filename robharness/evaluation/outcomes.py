@@ -18,6 +18,7 @@ from robharness.evaluation.loading import LoadedModel
 from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.perturb import Member, build_members, perturb, perturb_in_blocks
 from robharness.evaluation.referee import Outcome
+from robharness.evaluation.unchanged import check_perturbation
 from robharness.planning.cells import Cell
 from robharness.store.spans import Span
 from robharness.suite import Perturbation
@@ -78,6 +79,7 @@ def outcomes_by_cell(
                 _, outcome, attacked = next(computed)
             loaded.note_restored(loaded.model.entry.name, modes.changed)
             parts.append(BatchOutcome(positions, batch, outcome, attacked))
+        check_perturbation(cell)  # which read its files when it was built, once per batch
         yield cell, parts
 
 

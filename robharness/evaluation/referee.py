@@ -151,13 +151,27 @@ def _check_values(x: Tensor) -> None:
 
 def _column(name: str, values: Any, kind: type, rows: int) -> np.ndarray:
     """Return a note as a column of the declared type, (rows,). Raises ContractViolation if it does not fit."""
+    not_of_type = f"its note '{name}' is not of type {kind.__name__}"
     try:
+        if kind is str and not isinstance(values, np.ndarray):
+            values = np.fromiter(values, object)  # NumPy would make texts of numbers among them
         values = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-        column: np.ndarray = values.astype(object if kind is str else kind)
-    except (TypeError, ValueError) as error:
-        raise ContractViolation(f"its note '{name}' is not of type {kind.__name__}: {error}") from error
-    if column.shape != (rows,):
-        raise ContractViolation(f"its note '{name}' has shape {column.shape}, not ({rows},)")
-    if kind is str and not all(isinstance(value, str) for value in column):
-        raise ContractViolation(f"its note '{name}' is not of type str")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ContractViolation(f"{not_of_type}: {error}") from error
+    if values.shape != (rows,):
+        raise ContractViolation(f"its note '{name}' has shape {values.shape}, not ({rows},)")
+    if kind is str:
+        column: np.ndarray = values.astype(object)
+        if other := [type(value).__name__ for value in column if not isinstance(value, str)]:
+            raise ContractViolation(f"{not_of_type}: it holds {other[0]}")
+        return column
+    if values.dtype.kind not in "biuf":
+        raise ContractViolation(f"{not_of_type}: it holds {values.dtype}")
+    with np.errstate(invalid="ignore", over="ignore"):  # of values that the type does not hold
+        column = values.astype(kind)
+        is_changed = (column.astype(values.dtype) != values) | ((column < 0) != (values < 0))
+    if kind is float:
+        is_changed &= ~np.isnan(values)
+    if is_changed.any():
+        raise ContractViolation(f"{not_of_type}: it holds {values[is_changed][0]}")
     return column

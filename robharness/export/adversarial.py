@@ -21,7 +21,9 @@ from robharness.evaluation import loading, outcomes
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.modes import neutral_modes
 from robharness.evaluation.outcomes import BatchOutcome
+from robharness.export.names import folder_names
 from robharness.planning.cells import Cell, Plan
+from robharness.planning.files import read_record
 from robharness.store.failures import Failure
 from robharness.store.files import FileSystem
 from robharness.store.spans import Span, uncovered
@@ -73,9 +75,14 @@ def _exported(plan: Plan, store: Store, folder: Path, device: str, batch_size: i
     if not attacks:
         raise UserError(f"these cells include no attack to export. Try: robharness plan {plan.suite.path_for_shell}")
     folder = plan.suite.working_directory / folder  # a model's `build` may change the working directory
+    labels = folder_names(model.label for model in plan.suite.models)
+    names = folder_names(cell.short_name for cell in (*plan.cells, *plan.unselected_cells))
     for model in plan.models:
         cells = [cell for cell in attacks if cell.model is model]
-        folders = {cell.key: _opened(folder, cell, plan.suite) for cell in cells}
+        folders = {
+            cell.key: _opened(folder, cell, plan.suite, (labels[cell.model.label], names[cell.short_name]))
+            for cell in cells
+        }
         if not cells:
             continue
         try:
@@ -137,21 +144,28 @@ def _read(loaded: loading.LoadedModel, span: Span) -> list[tuple[np.ndarray, Bat
         raise ContractViolation(f"{type(error).__name__}: {error}", by="data") from error
 
 
-def _opened(folder: Path, cell: Cell, suite: Suite) -> Path:
-    """Create the cell's folder, with its description. Raises UserError if the folder holds another cell."""
-    names = [re.sub(r"[^\w=.,() -]", "_", name) for name in (cell.model.label, cell.short_name)]
-    path = folder.joinpath(*(os.fsdecode(name.encode()) for name in names))  # names of files are UTF-8 in any locale
+def _opened(folder: Path, cell: Cell, suite: Suite, names: tuple[str, str]) -> Path:
+    """Create the cell's folder, with its description. Raises UserError if the folder holds another cell.
+
+    names: of the folders of the model and of the cell.
+    """
+    path = folder.joinpath(*names)
     file = path / "cell.json"
     description = {"model": cell.model.label, "data": cell.data.name, "perturbation": cell.short_name, "key": cell.key}
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if file.exists() and json.loads(file.read_text(encoding="utf-8")).get("key") != cell.key:
+        if os.path.lexists(file) and read_record(file).get("key") != cell.key:
             raise UserError(
                 f"{suite.as_given(path)} holds another cell of that name. "
                 f"Try another folder: {for_shell(f'{suite.as_given(folder)}-2')}"
             )
         text = json.dumps(description | {"identity": cell.identity}, indent=1, ensure_ascii=False)
-        file.write_text(f"{text}\n", encoding="utf-8")
+        FileSystem().write(file, f"{text}\n".encode(errors="backslashreplace"), durable=False)
+    except ValueError as error:
+        raise UserError(
+            f"{suite.as_given(file)} is damaged ({error}), so that the files beside it may be of another cell. "
+            f"To write all of them again: rm -r {for_shell(suite.as_given(path))}"
+        ) from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}. Try: ls -ld {for_shell(folder)}") from None
     return path
@@ -163,7 +177,7 @@ def _file(folder: Path, span: Span) -> Path:
 
 def _spans(folder: Path) -> list[Span]:
     """Return the spans of positions whose files exist."""
-    found = [re.fullmatch(r"([0-9]+)-([0-9]+)\.npz", path.name) for path in folder.iterdir()]
+    found = [re.fullmatch(r"([0-9]{5,18})-([0-9]{5,18})\.npz", path.name) for path in folder.iterdir()]
     return [(int(match[1]), int(match[2])) for match in found if match]
 
 
@@ -190,6 +204,21 @@ def _network_inputs(part: BatchOutcome) -> np.ndarray:
     return array
 
 
+def _pairs(path: Path) -> list[tuple[str, int]]:
+    """Return the examples of a file with their predictions. Raises UserError if the file is damaged."""
+    try:
+        if not path.is_file():
+            raise ValueError("it is no file")
+        with np.load(path) as part:
+            examples, predictions = part["examples"], part["predictions"]
+        if examples.dtype.kind != "U" or predictions.dtype.kind != "i" or examples.ndim != 1:
+            raise ValueError(f"it holds {examples.dtype} and {predictions.dtype}")
+        return list(zip(examples.tolist(), predictions.tolist(), strict=True))
+    except Exception as error:  # a damaged archive may raise anything
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged ({reason}). To write it again: rm -r {for_shell(path)}") from None
+
+
 def _compared(cell: Cell, folder: Path, store: Store, span: Span) -> Exported:
     """Compare the exported predictions of a cell with the stored ones."""
     start, stop = span
@@ -198,9 +227,8 @@ def _compared(cell: Cell, folder: Path, store: Store, span: Span) -> Exported:
     if len(rows.positions):
         known = dict(zip(rows.table["example"].to_pylist(), rows.table["prediction"].to_pylist(), strict=True))
     stored, differing, written = 0, 0, set[str]()
-    for path in sorted(folder.glob("*.npz")):
-        with np.load(path) as part:
-            pairs = list(zip(part["examples"].tolist(), part["predictions"].tolist(), strict=True))
+    for path in [_file(folder, span) for span in sorted(_spans(folder))]:
+        pairs = _pairs(path)
         written |= {example for example, _ in pairs}
         stored += sum(example in known for example, _ in pairs)
         differing += sum(known.get(example, prediction) != prediction for example, prediction in pairs)

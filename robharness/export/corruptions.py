@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from io import BytesIO
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +26,14 @@ from robharness.evaluation import images as encoding
 from robharness.evaluation import perturb
 from robharness.evaluation.reader import Reader
 from robharness.evaluation.rng import global_seed
+from robharness.export.names import Layout, export_command, file_names, folder_names
 from robharness.planning.cells import BLOCK, PlannedData
+from robharness.planning.files import read_file, read_record
 from robharness.planning.identity import corruption_identity, draw_address
 from robharness.planning.planner import plan_data
 from robharness.store.files import FileSystem
 from robharness.suite import Perturbation, Suite
 
-Layout = Literal["imagenet-c", "cifar-c"]
 MANIFEST = "robharness.json"
 """The file that describes a folder; a folder whose manifest differs is refused."""
 
@@ -94,7 +96,7 @@ def plan_rendering(
         raise UserError(f"{suite.path.name} has nothing to render: {why}. Try: robharness list corruptions")
     corruptions: dict[str, list[Perturbation]] = {}
     for perturbation in rendered:
-        name = perturbation.entry.spec.name.rpartition("/")[2]
+        name = next(iter(folder_names([perturbation.entry.spec.name.rpartition("/")[2]]).values()))
         same = corruptions.setdefault(name, [])
         if same and draw_address(same[0]) != draw_address(perturbation):
             raise UserError(
@@ -120,7 +122,7 @@ def plan_rendering(
             f"remove the limit of this call and of the suite"
         )
     if layout == "imagenet-c":
-        _file_names(data, suite, folder)  # raises before any file is written
+        file_names(data, suite, folder)  # raises before any file is written
     return Rendering(
         suite=suite, data=data, corruptions=corruptions, layout=layout, folder=suite.working_directory / folder
     )
@@ -211,7 +213,7 @@ class _Folders:
 
     def __init__(self, rendering: Rendering, name: str) -> None:
         self._data, self._top = rendering.data, rendering.folder / name
-        self._names = _file_names(rendering.data, rendering.suite, rendering.folder)
+        self._names = file_names(rendering.data, rendering.suite, rendering.folder)
         self._encoded = encoding.encode_jpeg85 if rendering.suite.compat == "imagenet-c" else encoding.encode_png
 
     def has(self, perturbation: Perturbation, positions: range) -> bool:
@@ -245,8 +247,23 @@ class _Array:
         self._done = 0
         if self._part.exists() and self._count.exists():
             with _translate_os_errors(self._part):
-                self._array = np.lib.format.open_memmap(self._part, mode="r+")
-                self._done = int(self._count.read_text(encoding="utf-8"))
+                self._open(len(self._severities))
+
+    def _open(self, severities: int) -> None:
+        """Open an unfinished array. Raises UserError if it is damaged."""
+        n = len(self._data.order)
+        try:
+            count = read_file(self._count, limit=20)
+            if not self._part.is_file() or not re.fullmatch(rb"[0-9]+", count):
+                raise ValueError("its count of blocks is no number")
+            self._array, self._done = np.lib.format.open_memmap(self._part, mode="r+"), int(count)
+            if self._array.dtype != np.uint8 or self._array.ndim != 4 or len(self._array) != severities * n:
+                raise ValueError(f"it holds {self._array.dtype} {self._array.shape}")
+            if self._done > severities * -(-n // BLOCK):
+                raise ValueError("its count of blocks is too large")
+        except ValueError as error:
+            files = f"{for_shell(self._part)} {for_shell(self._count)}"
+            raise UserError(f"{self._part} is damaged ({error}). To write it again: rm -r {files}") from None
 
     def has(self, perturbation: Perturbation, positions: range) -> bool:
         return self._path.exists() or self._block(perturbation, positions) < self._done
@@ -263,6 +280,10 @@ class _Array:
                 self._array = np.lib.format.open_memmap(self._part, mode="w+", dtype=np.uint8, shape=shape)
             first = self._severities.index(perturbation.severity) * n
             for position, image in images.items():
+                if image.shape != self._array.shape[1:]:
+                    raise UserError(
+                        f"images of {image.shape} and {self._array.shape[1:]} do not make one array{self._remedy}"
+                    )
                 self._array[first + self._data.order[position]] = image
             self._array.flush()  # type: ignore[attr-defined]  # a memmap: first the images, then their count
         self._done = self._block(perturbation, positions) + 1
@@ -270,9 +291,10 @@ class _Array:
         return len(images)
 
     def finish(self) -> None:
-        if not self._path.exists():
-            os.replace(self._part, self._path)
-        self._count.unlink(missing_ok=True)
+        with _translate_os_errors(self._path):
+            if not self._path.exists():
+                os.replace(self._part, self._path)
+            self._count.unlink(missing_ok=True)
 
     def _block(self, perturbation: Perturbation, positions: range) -> int:
         """Return the number of this block of this severity, in the order of writing."""
@@ -283,56 +305,23 @@ class _Array:
 _Files = _Folders | _Array
 
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Suffixes of ids that are names of files; the suffix of the written file replaces them."""
-
-
 def _without_array(rendering: Rendering) -> str:
     """Return the end of a sentence on an example that cannot be read: the command for files if they can be written."""
     suite = rendering.suite
     folder = Path(f"{suite.as_given(rendering.folder)}-2")  # the folder has the manifest of an array
     try:
-        _file_names(rendering.data, suite, folder)
+        file_names(rendering.data, suite, folder)
     except UserError:
-        return f"; mend or remove the example. Then type: {_command(suite, folder, 'cifar-c')}"
-    return f". Try: {_command(suite, folder, 'imagenet-c')}"
-
-
-def _command(suite: Suite, folder: Path, layout: Layout) -> str:
-    return f"robharness export-corruptions {suite.path_for_shell} -o {for_shell(folder)} --layout {layout}"
-
-
-def _file_names(data: PlannedData, suite: Suite, folder: Path) -> list[str]:
-    """Return `<class>/<name>.png` of every example: its id, in a folder with its class's number if it has no folder.
-
-    Raises UserError if an id is not a path below a folder, or if two examples have one name.
-    """
-    ending, same = ("JPEG", (".jpg", ".jpeg")) if suite.compat == "imagenet-c" else ("png", (".png",))
-    names, width = [], len(str(max(map(int, data.dataset.labels))))
-    as_array = _command(suite, folder, "cifar-c")
-    for id, label in zip(data.dataset.ids, data.dataset.labels, strict=True):
-        path = PurePosixPath(id)
-        if path.is_absolute() or ".." in path.parts:
-            raise UserError(f"the id '{id}' of {data.entry.name} is not a path below a folder. Try: {as_array}")
-        name = str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path) + f".{ending}"
-        class_folder = "" if len(path.parts) > 1 else f"{int(label):0{width}}/"
-        names.append(class_folder + (id if path.suffix.lower() in same else name))
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        one, other = [id for id, name in zip(data.dataset.ids, names, strict=True) if name == twice][:2]
-        raise UserError(
-            f"'{one}' and '{other}' of {data.entry.name} would both be written to '{twice}'. Rename one of them, or "
-            f"write arrays, which need that every example can be read. Try: {as_array}"
-        )
-    return names
+        return f"; mend or remove the example. Then type: {export_command(suite, folder, 'cifar-c')}"
+    return f". Try: {export_command(suite, folder, 'imagenet-c')}"
 
 
 def _labels(rendering: Rendering) -> bytes:
     """Return CIFAR-C's labels.npy: the labels of the whole split, once per severity."""
-    labels = [int(label) for label in rendering.data.dataset.labels]
+    labels = rendering.data.dataset.labels
     severities = len(next(iter(rendering.corruptions.values())))
     content = BytesIO()
-    np.save(content, np.array(severities * labels, np.uint8 if max(labels) < 256 else np.int64))
+    np.save(content, np.array(severities * list(labels), np.uint8 if max(labels) < 256 else np.int64))
     return content.getvalue()
 
 
@@ -346,12 +335,12 @@ def _describe(rendering: Rendering) -> None:
         for name, several in rendering.corruptions.items()
     }
     existing: dict[str, Any] = {}
-    if path.exists():
+    if os.path.lexists(path):
         folder = suite.as_given(rendering.folder)
         another = f"Try another folder: {for_shell(f'{folder}-2')}"
         with _translate_os_errors(path):
             try:
-                known = json.loads(path.read_text(encoding="utf-8"))
+                known = read_record(path)
                 existing = dict(known["corruptions"])
                 differ = [key for key, value in description.items() if known[key] != value]
             except (ValueError, KeyError, TypeError):

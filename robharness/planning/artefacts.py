@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from robharness.errors import UserError, for_shell
+from robharness.planning.files import LARGEST_RECORD, json_object, read_file, read_record
 from robharness.planning.weights import Weights, file_digest
 from robharness.specs.protocols import Dataset
 from robharness.text import printable, sentence
@@ -66,7 +66,9 @@ class Artefact:
     def failure(self) -> str:
         """Why the last training failed, and the distribution at fault; empty if it did not fail."""
         found = read(self.failed)
-        return f"{sentence(found['error'])} ({printable(found['blame'])})" if {"error", "blame"} <= found.keys() else ""
+        error, blame = found.get("error"), found.get("blame")
+        is_whole = isinstance(error, str) and isinstance(blame, str)
+        return f"{sentence(error)} ({printable(blame)})" if is_whole else ""
 
     def weights(self) -> Weights | None:
         """Return the trained weights, or None if they are not trained yet. Raises UserError if they are damaged."""
@@ -120,7 +122,7 @@ def listing(store: Path) -> list[dict[str, Any]]:
                 "model": str(training_spec.get("model", "")),
                 "label": str(provenance.get("label", "")),
                 "seed": training_spec.get("seed"),
-                "size": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+                "size": sum(map(_size, folder.rglob("*"))),
                 "when": str(provenance.get("time", "")),
                 "state": "" if name == folder.name else "failed" if has_failed else "unfinished",
                 "metrics": last_metrics(folder),
@@ -129,19 +131,24 @@ def listing(store: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["when"] or "9", row["name"]))
 
 
+def _size(path: Path) -> int:
+    """Return the size of a file, in bytes; 0 for anything else, and for a file that is gone."""
+    with suppress(OSError):
+        return path.stat().st_size if path.is_file() else 0
+    return 0
+
+
 def last_metrics(folder: Path) -> dict[str, Any]:
     """Read the last line of `metrics.jsonl` that is whole; empty if there is none."""
     with suppress(OSError):
-        for line in reversed((folder / METRICS).read_text(encoding="utf-8", errors="replace").splitlines()):
+        for line in reversed(read_file(folder / METRICS, LARGEST_RECORD).splitlines()):
             with suppress(ValueError):
-                found = json.loads(line)
-                return found if isinstance(found, dict) else {}
+                return json_object(line)
     return {}
 
 
 def read(path: Path) -> dict[str, Any]:
     """Read a file of one JSON object; empty if it cannot be read."""
     with suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
+        return read_record(path)
     return {}

@@ -14,11 +14,11 @@ from typing import Any, Literal
 from robharness.errors import UserError, for_shell
 from robharness.findings import Finding, sentences
 from robharness.planning.artefacts import Artefact
+from robharness.planning.datasets import FixedDataset
 from robharness.planning.pixels import Canvas, ImageSizes, image_sizes, pixel_path
 from robharness.planning.weights import Weights
 from robharness.plugins.provenance import code_digest, dependency_versions
 from robharness.plugins.registry import Entry, PluginOrigin
-from robharness.specs.protocols import Dataset
 from robharness.specs.records import Cost
 from robharness.suite import Model, Perturbation, Suite
 
@@ -63,6 +63,7 @@ class PlannedModel:
 class PlannedData:
     """An opened data set in its fixed order.
 
+    dataset: its ids and labels are those of the plan, whatever the plugin's object says later.
     order: the data set's indices by position.
     n: the number of positions that the plan uses.
     identity: its part of a cell's identity.
@@ -71,7 +72,7 @@ class PlannedData:
 
     entry: Entry
     split: str
-    dataset: Dataset
+    dataset: FixedDataset
     order: Sequence[int]
     n: int
     identity: dict[str, Any]

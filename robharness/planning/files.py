@@ -1,10 +1,12 @@
-"""Files that options name: found before anything runs, and part of an identity by their content."""
+"""Files that others wrote: those that options name, which count by their content, and records in a store."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
+import stat
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +14,96 @@ from typing import Any
 
 from robharness.errors import MissingResource, UserError, for_shell
 from robharness.plugins.registry import Entry
+
+LARGEST_RECORD = 2**26
+"""Size, in bytes, of the largest JSON file that is read; those that robharness writes have kilobytes."""
+
+
+class NotAFile(OSError):
+    """A folder, a named pipe, a device or a socket where a file is expected; the text says which."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        super().__init__(0, f"it is {kind}, not a file", str(path))
+
+
+def kind_of(mode: int) -> str:
+    """Return the kind of what is no file, such as "a named pipe", by the mode that the operating system gives."""
+    return {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe"}.get(stat.S_IFMT(mode), "a device or a socket")
+
+
+def read_file(path: Path, limit: int | None = None) -> bytes:
+    """Return the content of a file, without waiting for a named pipe's writer.
+
+    limit: the largest size in bytes.
+    Raises OSError, also for anything but a file and for a file that is larger.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise NotAFile(path, kind_of(facts.st_mode))
+        if limit is not None and facts.st_size > limit:
+            raise OSError(0, f"it has {facts.st_size} bytes, more than {limit}", str(path))
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the JSON object that a file holds.
+
+    Raises OSError if the file cannot be read, and ValueError, with the reason, if its content is anything else.
+    """
+    return json_object(read_file(path, LARGEST_RECORD))
+
+
+def json_object(content: bytes) -> dict[str, Any]:
+    """Parse a JSON object. Raises ValueError, with the reason, for anything else, however deep or large."""
+    found = json_value(content)
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found
+
+
+def json_value(content: bytes) -> Any:
+    """Parse JSON. Raises ValueError, with the reason, for anything else; no object has one key twice."""
+    try:
+        found = json.loads(content.decode("utf-8"), object_pairs_hook=_without_doubles)
+        if _is_deep(found):
+            raise RecursionError
+        return found
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON: {error.msg} in line {error.lineno}") from None
+
+
+MAX_DEPTH = 100
+"""The deepest nesting of JSON that is read, so that it can be compared, hashed and written again."""
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("one of its JSON objects has a key twice")
+    return found
 
 
 def content_digest(path: Path) -> str:
@@ -40,12 +132,14 @@ def content_digest(path: Path) -> str:
 
 def _file_digest(path: Path) -> str:
     facts = path.stat()
-    return _digest_of(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+    if not stat.S_ISREG(facts.st_mode):
+        raise NotAFile(path, kind_of(facts.st_mode))
+    return _digest_of(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
 
 
 @lru_cache(maxsize=4096)
-def _digest_of(path: Path, size: int, modified: int, inode: int) -> str:
-    """Read a file once, as long as its size, its time and its inode stay."""
+def _digest_of(path: Path, size: int, modified: int, changed: int, inode: int) -> str:
+    """Read a file once, as long as its size, its times and its inode stay; no copy can set the time of a change."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

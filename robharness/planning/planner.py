@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from robharness.planning import artefacts
 from robharness.planning.advice import advice, data_remarks, remarks_of
 from robharness.planning.artefacts import Artefact
 from robharness.planning.cells import BLOCK, DEFAULT_STORE, Cell, Plan, PlannedData, PlannedModel
+from robharness.planning.datasets import FixedDataset
 from robharness.planning.files import content_digest, require_files
 from robharness.planning.identity import (
     call_plugin,
@@ -42,12 +42,11 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
     """
     missing: list[UserError] = []
     data = _gather(missing, lambda: plan_data(suite, data_root, limit))
-    opened: dict[str, Dataset] = {}
+    opened: dict[str, FixedDataset] = {}
 
     @cache  # several seeds are trained on one split
-    def open_data(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, list[int], str]:
-        found = _open_dataset(entry, split, data_root)
-        opened[f"{entry.name}/{split}"] = found[0]
+    def open_data(entry: Entry, split: str, data_root: Path) -> FixedDataset:
+        found = opened[f"{entry.name}/{split}"] = _open_dataset(entry, split, data_root)
         return found
 
     models = [_gather(missing, lambda ref=ref: _plan_model(ref, data_root, store, open_data)) for ref in suite.models]  # type: ignore[misc]
@@ -142,14 +141,15 @@ def _gather(missing: list[UserError], make: Callable[[], Any]) -> Any:
 def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> PlannedData:
     """Open the suite's data in their fixed order. Raises UserError for data that are missing or inconsistent."""
     entry, split = suite.dataset, suite.data.split
-    dataset, order, fingerprint = _open_dataset(entry, split, data_root)
+    dataset = _open_dataset(entry, split, data_root)
+    order = dataset.order
     unknown = ImageSizes(sizes=(), channels=frozenset())
     canvas = canvas_of(suite, image_sizes(dataset, order, entry.spec.kind) if suite.canvas == "auto" else unknown)
     identity = {
         "name": entry.name,
         "split": split,
         "order": "sha256(id)",
-        "fingerprint": fingerprint,
+        "fingerprint": dataset.fingerprint,
         **spec_identity(entry, leave_out=("name", "labels")),
         **({"canvas": canvas} if isinstance(canvas, int) else {}),
         **({"compat": suite.compat} if suite.compat != "none" else {}),
@@ -166,29 +166,21 @@ def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> Planne
     )
 
 
-OpenData = Callable[[Entry, str, Path], tuple[Dataset, list[int], str]]
+OpenData = Callable[[Entry, str, Path], FixedDataset]
 
 
-def _open_dataset(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, list[int], str]:
-    """Open a data set. Return it, its indices in their fixed order, and the fingerprint of its ids and labels.
-
-    Raises UserError.
-    """
+def _open_dataset(entry: Entry, split: str, data_root: Path) -> FixedDataset:
+    """Open a data set, and read its ids and labels. Raises UserError."""
     try:
         dataset = entry.spec.open(data_root, split)
-        if missing := [name for name in ("ids", "labels") if not hasattr(dataset, name)]:
-            raise TypeError(f"its open returned {type(dataset).__name__}, which lacks {', '.join(missing)}")
-        ids, labels = list(dataset.ids), list(map(_label, dataset.labels))
+        opened = FixedDataset(dataset)
         remarks_of(dataset)  # which raises for a plugin's mistake
-        if surrogates := [id for id in ids if isinstance(id, str) and not _is_text(id)]:
+        if surrogates := [id for id in opened.ids if not _is_text(id)]:
             raise UserError(
                 f"{entry.name} of {entry.origin} has the id {surrogates[0]!r}, which is not valid text, as of a file "
                 f"name that is not UTF-8. Write ids as os.fsencode(id).decode('utf-8', 'backslashreplace'). "
                 f"Try: robharness list datasets"
             )
-        if wrong := [id for id in ids if not isinstance(id, str)]:
-            raise TypeError(f"the id {wrong[0]!r} is not a text")
-        digests = [hashlib.sha256(id.encode()).digest() for id in ids]
     except UserError:
         raise
     except Exception as error:
@@ -196,31 +188,13 @@ def _open_dataset(entry: Entry, split: str, data_root: Path) -> tuple[Dataset, l
             f"{entry.name} of {entry.origin} cannot be opened: {type(error).__name__}: {error}. "
             f"Try: robharness list datasets"
         ) from error
+    ids, labels = opened.ids, opened.labels
     if len(ids) != len(labels) or len(set(ids)) != len(ids) or not ids:
         raise UserError(
             f"{entry.name} of {entry.origin} has {len(ids)} ids, {len(set(ids))} of them different, and {len(labels)} "
             f"labels; it needs one id and one label per example, and at least one. Try: robharness list datasets"
         )
-    if min(labels) < 0:
-        raise UserError(
-            f"{entry.name} of {entry.origin} has the label {min(labels)} for '{ids[labels.index(min(labels))]}'; "
-            f"labels count from 0. Try: robharness list datasets"
-        )
-    order = sorted(range(len(ids)), key=digests.__getitem__)
-    fingerprint = hashlib.sha256()
-    for index in order:
-        fingerprint.update(f"{ids[index]}\x1f{labels[index]}\x1e".encode())
-    return dataset, order, fingerprint.hexdigest()
-
-
-def _label(value: Any) -> int:
-    """Return a label as an int. Raises TypeError for one that is no whole number, such as 0.9 or True."""
-    if isinstance(value, bool | str | bytes):
-        raise TypeError(f"the label {value!r} is not a whole number")
-    number = int(value)
-    if number != value:
-        raise TypeError(f"the label {value!r} is not a whole number")
-    return number
+    return opened
 
 
 def _is_text(id: str) -> bool:
@@ -269,13 +243,13 @@ def _base(ref: Model, data_root: Path, store: Path, open_data: OpenData) -> Plan
 
 def _artefact(ref: Model, data_root: Path, store: Path, open_data: OpenData, base: PlannedModel | None) -> Artefact:
     """Plan the artefact of a model that the suite trains. Raises UserError if its training data are missing."""
-    datasets, data = {}, {}
+    datasets, data = dict[str, Dataset](), {}
     for role, (entry, split) in ref.data.items():
-        datasets[role], _, fingerprint = open_data(entry, split, data_root)
+        datasets[role] = dataset = open_data(entry, split, data_root)
         data[role] = {
             "name": entry.name,
             "split": split,
-            "fingerprint": fingerprint,
+            "fingerprint": dataset.fingerprint,
             **spec_identity(entry, leave_out=("name", "labels")),
         }
     digest = ref.entry.origin.digest

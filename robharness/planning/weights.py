@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from robharness.errors import MissingResource, MissingResources, UserError, expanded, for_shell
+from robharness.planning.files import kind_of
 from robharness.plugins.registry import Entry
 from robharness.specs.sources import Download, File, Train
 
@@ -106,8 +107,7 @@ def _refuse_other_kinds(entry: Entry, name: str, path: Path) -> None:
     else:
         if stat.S_ISREG(mode):
             return
-        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe"}
-        kind = f"{kinds.get(stat.S_IFMT(mode), 'a device or a socket')}, not a file"
+        kind = f"{kind_of(mode)}, not a file"
     raise UserError(f"{_describe(entry, name)}: {path} is {kind}. Try: ls -l {for_shell(path)}")
 
 

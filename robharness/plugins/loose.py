@@ -20,6 +20,10 @@ _loaded: dict[Path, str] = {}
 """The digest of each neighbour when it was last imported."""
 
 
+_found: dict[str, tuple[Path, dict[Path, str]]] = {}
+"""By the path of each plugin as given: its absolute path, and the digests of its files when it was found."""
+
+
 _folders: dict[str, None] = {}
 """The folders that were added to `sys.path`, the latest last."""
 
@@ -34,12 +38,13 @@ def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
         raise PluginLoadError(f"-p {path}: no such Python file. Try: -p ./FILE.py, or -p no:NAME to exclude a plugin")
     try:
         neighbours, named = _neighbours(path)
-        digest = _digest(path, neighbours | named)
+        digest, digests = _digest(path, neighbours | named)
     except OSError as error:
         name = Path(error.filename or path)
         raise PluginLoadError(
             f"-p {path}: {name} cannot be read: {error.strerror}. Try: ls -l {for_shell(name)}"
         ) from None
+    _found[str(path)] = path.absolute(), {file.absolute(): each for file, each in digests.items()}
     origin = PluginOrigin(namespace=path.stem, distribution=str(path), location=str(path), digest=digest)
 
     def load() -> ModuleType:
@@ -61,6 +66,27 @@ def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
     return origin, load
 
 
+def changed_file(origin: PluginOrigin) -> Path | None:
+    """Return a file of a loose plugin that changed since the plugin was found; None if none did.
+
+    Raises PluginLoadError if one of its files cannot be read.
+    """
+    path, before = _found.get(origin.location, (None, {}))
+    if path is None or origin.digest is None:
+        return None
+    try:
+        neighbours, named = _neighbours(path)
+        digest, now = _digest(path, neighbours | named)
+    except OSError as error:
+        name = error.filename or path
+        raise PluginLoadError(
+            f"-p {origin.location}: {name} cannot be read: {error.strerror}. Try: ls -l {for_shell(name)}"
+        ) from None
+    if digest == origin.digest:
+        return None
+    return next((file for file in before | now if before.get(file) != now.get(file)), path)
+
+
 def check_neighbours(paths: Sequence[Path]) -> None:
     """Raise PluginLoadError if two loose plugins import different files as one module, which Python cannot."""
     found: dict[str, tuple[Path, Path]] = {}
@@ -75,12 +101,18 @@ def check_neighbours(paths: Sequence[Path]) -> None:
                     )
 
 
-def _digest(path: Path, files: dict[str, Path]) -> str:
-    """Return the sha256 of the plugin's file; with other files, that of all their contents."""
+def _digest(path: Path, files: dict[str, Path]) -> tuple[str, dict[Path, str]]:
+    """Return the sha256 of a plugin, which is that of its file or, with other files, of all contents; and of each file.
+
+    Raises OSError if one of them cannot be read.
+    """
     content = path.read_bytes()
+    digests = {path: hashlib.sha256(content).hexdigest()}
     for name, file in sorted(files.items()):
-        content += f"\n{name}\n".encode() + file.read_bytes()
-    return hashlib.sha256(content).hexdigest()
+        part = file.read_bytes()
+        digests[file] = hashlib.sha256(part).hexdigest()
+        content += f"\n{name}\n".encode() + part
+    return hashlib.sha256(content).hexdigest(), digests
 
 
 def _neighbours(path: Path) -> tuple[dict[str, Path], dict[str, Path]]:

@@ -90,8 +90,8 @@ class ArtefactStore:
 
     def folders(self) -> list[Path]:
         """The folders of all artefacts that are in their place."""
-        folders = sorted(self.root.glob("*/"))
-        return [path for path in folders if not path.name.startswith(".") and not path.name.endswith(UNFINISHED)]
+        folders = [self.root / name for name in self._store.names(self.root) if not name.startswith(".")]
+        return [path for path in folders if path.is_dir() and not path.name.endswith(UNFINISHED)]
 
     def copy(self, folder: Path) -> None:
         """Copy the folder of another store's artefact."""

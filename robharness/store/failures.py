@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from robharness.errors import ContractViolation, describe
 from robharness.planning.cells import Cell
@@ -29,6 +31,20 @@ class Failure:
     def __str__(self) -> str:
         """Return the error and the distribution as one line; a store that was copied may hold any text."""
         return f"{sentence(self.error)} ({printable(self.blame)})"
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Any], span: Span) -> Failure:
+        """Return the failure that a record describes.
+
+        span: the positions in the name of its file.
+        Raises ValueError, with the reason, if it describes none of this span.
+        """
+        facts = {name: record.get(name, "") for name in ("start", "stop", "blame", "error", "traceback")}
+        if (facts["start"], facts["stop"]) != span or not all(type(facts[name]) is int for name in ("start", "stop")):
+            raise ValueError("it is of other examples than its name says")
+        if not all(isinstance(facts[name], str) for name in ("blame", "error", "traceback")) or not facts["error"]:
+            raise ValueError("it does not say in words what failed")
+        return cls(**facts)
 
     @classmethod
     def of(cls, cell: Cell, span: Span, error: BaseException) -> Failure:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
+from robharness.planning.files import read_file
+
 _NO_FSYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
@@ -36,7 +38,8 @@ class FileSystem:
         return time.time()
 
     def read(self, path: Path) -> bytes:
-        return path.read_bytes()
+        """Return the content of a file. Raises OSError, NotAFile for a folder, a named pipe or a device."""
+        return read_file(path)
 
     def open(self, path: Path) -> BinaryIO:
         """Open a new file for writing."""
@@ -110,7 +113,11 @@ class FileSystem:
         temporary = place.with_name(f".{place.name}.{uuid4().hex}.tmp")
         temporary.mkdir(parents=True)
         try:
-            shutil.copytree(source, temporary, dirs_exist_ok=True)
+            try:
+                shutil.copytree(source, temporary, dirs_exist_ok=True)
+            except shutil.Error as error:  # which holds the errors of all files
+                path, _, reason = error.args[0][0]
+                raise OSError(0, f"{path}: {reason}") from error
             self.put_in_place(temporary, place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

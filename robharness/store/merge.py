@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robharness.errors import StoreError, for_shell
+from robharness.errors import StoreError, UserError, for_shell
 from robharness.planning import artefacts
 from robharness.planning.identity import key_of
 from robharness.store.artefacts import ArtefactStore
+from robharness.store.folder import Unreadable, run_record
+from robharness.store.listing import list_cells
 from robharness.store.parts import Part, Rows
 from robharness.store.spans import uncovered
 from robharness.store.store import Store
@@ -43,8 +45,8 @@ class Merged:
 def merge(into: Store, source: Store) -> Merged:
     """Copy the parts, failures, artefacts and run records that `into` lacks. Merging again resumes, also after a kill.
 
-    A cell is refused if its description does not belong to its key or its model was another network. A damaged part
-    is set aside in `source`.
+    A cell is refused if its description is missing, damaged or of another key, or if its model was another network. A
+    damaged part is set aside in `source`.
     Raises StoreError if `source` is no store, or if `into` cannot be written.
     """
     trained = ArtefactStore(source)
@@ -56,27 +58,53 @@ def merge(into: Store, source: Store) -> Merged:
             merged.artefacts += _merge_artefact(ArtefactStore(into), folder)
         except _Refused as error:
             merged.problems.append(f"{folder}: {error}")
-    for key in source.cell_keys():
+    for listed in list_cells(source):
+        shown = source.shown(listed.folder)
+        if listed.problem:
+            merged.problems.append(f"{shown}: {listed.problem}. To leave it out: rm -r {for_shell(shown)}")
+            continue
         try:
+            key = listed.key
             cell = source.retry_reads(key, lambda key=key: _merge_cell(into, source, key))  # type: ignore[misc]
             merged.add(cell)
-        except _Refused as error:
-            merged.problems.append(f"{source.shown(source.folder(key))}: {error}")
+        except (_Refused, Unreadable) as error:
+            merged.problems.append(f"{shown}: {error}")
     merged.problems += [*source.notes, *into.notes]
-    for path in sorted(source.root.glob("runs/*.json")):
-        into.copy_file(path, into.root / "runs" / path.name)
+    for path in source.run_files():
+        try:
+            _merge_run(into, source, path)
+        except _Refused as error:
+            merged.problems.append(f"{source.shown(path)}: {error}")
     return merged
 
 
 class _Refused(Exception):
-    """The reason why a cell or an artefact is not copied."""
+    """The reason why a cell, an artefact or the record of a run is not copied."""
+
+
+def _merge_run(into: Store, source: Store, path: Path) -> None:
+    place = into.root / "runs" / path.name
+    if place.exists():
+        return
+    try:
+        content = source.files.read(path)
+        run_record(content)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        leave_out = f"To leave it out: rm -r {for_shell(source.shown(path))}"
+        raise _Refused(f"it is no record of a run ({reason}). {leave_out}") from None
+    into.write(place, content)
 
 
 def _merge_artefact(into: ArtefactStore, folder: Path) -> bool:
     """Copy an intact artefact unless `into` has it. Return whether it was copied."""
     place = into.root / folder.name
     leave_out = f"To leave the artefact out: rm -r {for_shell(folder)}"
-    if damage := artefacts.damage(folder):
+    try:
+        damage = artefacts.damage(folder) or _strange_file(folder)
+    except UserError as error:
+        raise _Refused(str(error)) from None
+    if damage:
         raise _Refused(f"{damage}. {leave_out}")
     if key_of(artefacts.read(folder / artefacts.TRAINING_SPEC)) != folder.name:
         raise _Refused(f"{artefacts.TRAINING_SPEC} does not belong to its name. {leave_out}")
@@ -90,13 +118,23 @@ def _merge_artefact(into: ArtefactStore, folder: Path) -> bool:
     return True
 
 
+def _strange_file(folder: Path) -> str:
+    """Describe what cannot be copied below a folder, such as a named pipe; empty if there is nothing."""
+    for path in folder.rglob("*"):
+        if not path.is_file() and (path.is_symlink() or not path.is_dir()):
+            return f"its {path.relative_to(folder)} is no file"
+    return ""
+
+
 def _merge_cell(into: Store, source: Store, key: str) -> Merged:
     theirs, ours = source.description(key), into.description(key)
     leave_out = f"To leave the cell out: rm -r {for_shell(source.shown(source.folder(key)))}"
     if theirs is None:
         raise _Refused("cell.json cannot be read. To write it again, run its suite on that store")
-    if key_of(theirs["identity"]) != key or (ours is not None and ours["identity"] != theirs["identity"]):
+    if key_of(theirs["identity"]) != key:
         raise _Refused(f"cell.json does not belong to its key. {leave_out}")
+    if ours is not None and key_of(ours["identity"]) != key:
+        raise _Refused(f"cell.json does not belong to its key in {into}. To write it again, run its suite on {into}")
     their_rows, our_rows = source.read(key, _END), into.read(key, _END)
     networks = {provenance.get("model_state") for rows in (their_rows, our_rows) for provenance in rows.provenance}
     if len(networks) > 1:
@@ -105,7 +143,12 @@ def _merge_cell(into: Store, source: Store, key: str) -> Merged:
             f"compute it again in one of the stores. {leave_out}"
         )
     common, differing = _compare(our_rows, their_rows)
-    into.copy_file(source.folder(key) / "cell.json", into.folder(key) / "cell.json")
+    if ours is None:
+        file = source.folder(key) / "cell.json"
+        try:
+            into.write(into.folder(key) / file.name, source.files.read(file))
+        except OSError as error:
+            raise source.unreadable(file, error) from None
     copied = [part for part in source.parts(key) if _is_new(into, key, part) and into.copy_part(source, key, part)]
     for failure in source.failures(key):
         if into.missing(key, failure.stop, failure.start):
@@ -129,7 +172,7 @@ def _compare(ours: Rows, theirs: Rows) -> tuple[int, int]:
     differs = np.zeros(len(common), bool)
     for name in (set(ours.names) & set(theirs.names)) if len(common) else ():
         a, b = ours.table[name].to_numpy()[rows], theirs.table[name].to_numpy()[others]
-        if any(isinstance(value, np.ndarray) for value in (*a[:1], *b[:1])):  # vectors
+        if object in (a.dtype, b.dtype) and any(isinstance(value, np.ndarray) for value in (*a, *b)):  # vectors
             same = np.array([np.array_equal(one, other) for one, other in zip(a, b, strict=True)], bool)
         else:
             same = np.asarray(a == b, bool)

@@ -1,4 +1,7 @@
-"""Parts: parquet files of outcomes. Positions and checksum are in the name, provenance is in the metadata."""
+"""Parts: parquet files of outcomes.
+
+Positions and checksum are in the name; provenance, the key of the cell and the positions are in the metadata.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,31 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from robharness.planning.files import json_value
+from robharness.store.provenance import check_provenance
+from robharness.store.spans import span_positions
+
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_PROVENANCE, _CELL, _SPAN = b"robharness", b"robharness-cell", b"robharness-span"
+"""Keys of a part's metadata: how its outcomes were computed, the key of its cell, and its positions, "0-256"."""
+_TYPES = {
+    "position": "int64",
+    "example": "string",
+    "label": "int64",
+    "prediction": "int64",
+    "correct": "bool",
+    "margin": "float",
+    "logit_range": "float",
+    "size": "double",
+    "attacked": "bool",
+}
+"""Columns of every outcome that robharness writes, with their types; none has gaps."""
 
 Provenances = tuple[dict[str, Any], ...]
 """Each distinct provenance of some outcomes, that of the first positions first. Shared: do not change them."""
@@ -58,38 +80,59 @@ class PartContent:
 
     table: the requested columns.
     names: of all its columns.
+    types: of all its columns, as pyarrow names them.
     provenances: the distinct provenances of its outcomes.
     """
 
     table: pa.Table
     names: tuple[str, ...]
+    types: tuple[str, ...]
     provenances: Provenances
+
+
+class Check(Protocol):
+    """A check of a part against a plan.
+
+    columns: the names of the columns that it needs.
+    """
+
+    @property
+    def columns(self) -> Sequence[str]: ...
+
+    def __call__(self, part: Part, content: PartContent) -> None:
+        """Raise DamagedPart, with the reason, if the part does not hold outcomes of the plan."""
 
 
 class DamagedPart(Exception):
     """A part whose content is not what was written. The message gives the evidence."""
 
 
-def encode(start: int, table: pa.Table, provenances: Sequence[dict[str, Any]]) -> tuple[Part, bytes, Provenances]:
+def encode(
+    key: str, start: int, table: pa.Table, provenances: Sequence[dict[str, Any]]
+) -> tuple[Part, bytes, Provenances]:
     """Encode a table of outcomes from position `start` on.
 
+    key: of the cell, which the part carries together with its span.
     Return the part's name, its bytes, and the provenances as `decode` gives them.
     """
     import pyarrow.parquet as pq
 
     sink = io.BytesIO()
     text = json.dumps(list(provenances))
-    table = table.replace_schema_metadata({"robharness": text})
+    stop = start + table.num_rows
+    table = table.replace_schema_metadata({_PROVENANCE: text, _CELL: key, _SPAN: f"{start}-{stop}"})
     pq.write_table(table, sink, compression="zstd")
     content = sink.getvalue()
-    return Part(start, start + table.num_rows, checksum(content)), content, _provenances(text.encode())
+    return Part(start, stop, checksum(content)), content, _provenances(text.encode())
 
 
-def decode(content: bytes, part: Part, columns: Sequence[str] | None) -> PartContent:
+def decode(content: bytes, key: str, part: Part, columns: Sequence[str] | None) -> PartContent:
     """Decode the bytes of a part.
 
-    columns: names; all columns if None.
-    Raises DamagedPart for bytes with another checksum, bytes that are no parquet file, and another number of rows.
+    key: of the cell in whose folder the part is.
+    columns: names; all columns if None. Those that the part lacks are left out.
+    Raises DamagedPart for bytes with another checksum, bytes that are no parquet file, another number of rows, columns
+    of another type or with gaps, and outcomes of another cell or of other positions than the name says.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -98,14 +141,52 @@ def decode(content: bytes, part: Part, columns: Sequence[str] | None) -> PartCon
         raise DamagedPart(f"its {len(content)} bytes have another checksum than the one in its name")
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
-        table = file.read(columns=None if columns is None else list(columns), use_threads=False)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DamagedPart(str(error)) from None
-    if file.metadata.num_rows != part.stop - part.start:
-        raise DamagedPart(f"it has {file.metadata.num_rows} rows")
-    provenances = _provenances((file.schema_arrow.metadata or {}).get(b"robharness", b"[]"))
-    names = tuple(file.schema_arrow.names)
-    return PartContent(table=table.replace_schema_metadata(None), names=names, provenances=provenances)
+        schema, metadata = file.schema_arrow, file.schema_arrow.metadata or {}
+        _check_schema(file.metadata.num_rows, schema, key, part)
+        provenances = _provenances(metadata.get(_PROVENANCE, b"[]"))
+        wanted = schema.names if columns is None else [name for name in columns if name in schema.names]
+        is_old = _SPAN not in metadata and "position" in schema.names
+        table = file.read(columns=[*wanted, *({"position"} - set(wanted) if is_old else ())], use_threads=False)
+        if table.num_rows != file.metadata.num_rows and table.num_columns:
+            raise DamagedPart(f"it has {table.num_rows} rows")
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedPart(" ".join(str(error).split())) from None
+    if is_old and not np.array_equal(table["position"].to_numpy(), span_positions(part.start, part.stop)):
+        raise DamagedPart("it holds other positions than its name says")
+    gaps = [name for name in table.column_names if name in _TYPES and table[name].null_count]
+    if gaps:
+        raise DamagedPart(f"its column '{gaps[0]}' has gaps")
+    return PartContent(
+        table=table.select(wanted).replace_schema_metadata(None),
+        names=tuple(schema.names),
+        types=tuple(map(str, schema.types)),
+        provenances=provenances,
+    )
+
+
+def _check_schema(rows: int, schema: pa.Schema, key: str, part: Part) -> None:
+    """Raise DamagedPart unless a file has the rows, the cell, the span and the types that a part has.
+
+    Parts that were written before they carried the key of their cell and their span are known by their positions alone.
+    """
+    if rows != part.stop - part.start:
+        raise DamagedPart(f"it has {rows} rows")
+    metadata = schema.metadata or {}
+    if metadata.get(_CELL, key.encode()) != key.encode():
+        raise DamagedPart(f"it holds outcomes of the cell {_text(metadata[_CELL])}")
+    span = f"{part.start}-{part.stop}".encode()
+    if metadata.get(_SPAN, span) != span:
+        raise DamagedPart(f"it holds the positions {_text(metadata[_SPAN])}")
+    if len(set(schema.names)) < len(schema.names):
+        raise DamagedPart("it has two columns of one name")
+    for name in schema.names:
+        found = str(schema.field(name).type)
+        if found != _TYPES.get(name, found):
+            raise DamagedPart(f"its column '{name}' has the type {found}, not {_TYPES[name]}")
+
+
+def _text(value: bytes) -> str:
+    return ascii(value[:40].decode("ascii", "replace"))[1:-1]
 
 
 def checksum(content: bytes) -> str:
@@ -114,5 +195,10 @@ def checksum(content: bytes) -> str:
 
 @lru_cache(maxsize=4096)
 def _provenances(text: bytes) -> Provenances:
-    """Parse the provenances of a part; parts of one run share theirs."""
-    return tuple(json.loads(text))
+    """Parse the provenances of a part; parts of one run share theirs. Raises ValueError for anything else."""
+    found = json_value(text)
+    if not isinstance(found, list):
+        raise ValueError("its provenance is no list")
+    for record in found:
+        check_provenance(record)
+    return tuple(found)

@@ -13,9 +13,10 @@ import numpy as np
 from robharness import statistics
 from robharness.errors import StoreError
 from robharness.findings import Finding
-from robharness.planning.cells import UNREADABLE, Cell, Plan
+from robharness.planning.cells import UNREADABLE, Cell, Plan, fresh_command
+from robharness.store.expected import checks
 from robharness.store.failures import Failure
-from robharness.store.parts import Rows
+from robharness.store.parts import Check, Rows
 from robharness.store.store import Store
 from robharness.suite import Suite
 from robharness.text import printable
@@ -227,6 +228,11 @@ class Results:
             raise statistics.EmptySample(
                 f"features({under}) of '{label}' are not stored yet. Try: robharness run {self.suite.path_for_shell}"
             )
+        if len({len(value) for value in values[is_readable]}) > 1:
+            raise StoreError(
+                f"the stored features({under}) of '{label}' differ in their length. To compute them again: "
+                f"{fresh_command(self.suite, label)}"
+            )
         boundary = columns["boundary"] if "boundary" in columns else np.full(len(is_readable), np.nan)
         return Features(
             values=np.stack(list(values[is_readable])).astype(np.float32, copy=False),
@@ -268,7 +274,8 @@ class Results:
 def load(plan: Plan, store: Store) -> Results:
     """Load the stored outcomes of a plan's cells, complete or not."""
     with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
-        found = list(readers.map(lambda cell: _load_cell(cell, plan.n, store), plan.cells))
+        checked = checks(plan)
+        found = list(readers.map(lambda cell: _load_cell(cell, plan.n, store, checked[cell.key]), plan.cells))
     return Results(
         plan=plan,
         cells=tuple(result for result in found if not result.cell.with_features),
@@ -277,9 +284,10 @@ def load(plan: Plan, store: Store) -> Results:
     )
 
 
-def _load_cell(cell: Cell, n: int, store: Store) -> CellResult:
-    store.description(cell.key)  # refuses a newer schema
-    found = store.read(cell.key, n, EAGER_COLUMNS)
+def _load_cell(cell: Cell, n: int, store: Store, check: Check) -> CellResult:
+    store.note_damaged_description(cell.key)  # and refuse a newer schema
+    found = store.read(cell.key, n, EAGER_COLUMNS, check=check)
+    store.retry_reads(cell.key, lambda: store.note_overlaps(cell.key))
     failures = tuple(store.failures(cell.key))
     columns = Columns(store, cell.key, found)
     if len(found.positions) and not columns["correct"].any() and (columns["prediction"] == UNREADABLE).all():

@@ -14,72 +14,47 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import uuid4
 
 import numpy as np
 
-from robharness.errors import StoreError, for_shell, nearest_existing
-from robharness.findings import Finding, finding
+from robharness.errors import StoreError, for_shell
+from robharness.findings import finding
 from robharness.planning.cells import Cell
+from robharness.planning.files import NotAFile
+from robharness.planning.identity import key_of
 from robharness.store.failures import Failure
 from robharness.store.files import FileSystem
-from robharness.store.parts import DamagedPart, Part, PartContent, Provenances, Rows, decode, encode
+from robharness.store.folder import StoreFolder
+from robharness.store.listing import FAILED, PART, list_cells
+from robharness.store.parts import Check, DamagedPart, Part, PartContent, Provenances, Rows, decode, encode
 from robharness.store.spans import Span, span_positions, uncovered
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA = 1
+SCHEMA, LARGEST_SCHEMA = 1, 1000
+"""The schema of a description, and a number above that of every version."""
 RACES = 5
 """The number of times that a read is tried again after parts disappeared because another run joined them."""
 STALE_SECONDS = 3600
 """Age at which a temporary file no longer belongs to a running process; writing one takes milliseconds."""
 T = TypeVar("T")
 
-_PART = re.compile(r"(\d{5,})-(\d{5,})\.([0-9a-f]{8})\.parquet")
-_FAILED = re.compile(r"(\d{5,})-(\d{5,})\.failed\.json")
-_NO_RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
-
-class Store:
-    """The folder of results, which is made when the first file is written.
-
-    root: its absolute path, since a plugin may change the working directory. Its text is the path as given.
-    files: the file system.
-    findings: about the store itself: parts that were set aside, no fsync, no locks.
-    """
+class Store(StoreFolder):
+    """The cells in the folder of a store: their descriptions, outcomes and failures."""
 
     def __init__(self, root: str | Path, files: FileSystem | None = None) -> None:
-        self.root, self._given = Path(root).absolute(), str(root)
-        self.files = files or FileSystem()
-        self.findings: list[Finding] = []
+        super().__init__(root, files)
         self._damaged: set[tuple[str, Part]] = set()  # parts that could not be renamed, e.g. in a read-only folder
         self._provenances: dict[tuple[str, Part], Provenances] = {}  # never stale: a part's name has its checksum
-
-    def __str__(self) -> str:
-        return self._given
-
-    def shown(self, path: Path) -> Path:
-        """Return a path for messages: below the folder as it was given, if the path lies in the store."""
-        return Path(self._given) / path.relative_to(self.root) if path.is_relative_to(self.root) else path
-
-    @property
-    def notes(self) -> list[str]:
-        """The findings as sentences."""
-        return [str(found) for found in self.findings]
-
-    def add_finding(self, found: Finding) -> None:
-        """Add a finding about the store, once."""
-        if found not in self.findings:
-            self.findings.append(found)
 
     # --- cells -------------------------------------------------------------------------------------------------
 
@@ -91,38 +66,48 @@ class Store:
 
         Raises StoreError for a newer schema.
         """
-        if self.description(cell.key) is None:
+        found = self.description(cell.key)
+        if found is None or key_of(found["identity"]) != cell.key:
             description = {"schema": SCHEMA, "key": cell.key, "name": cell.name, "identity": cell.identity}
-            self._write(self.folder(cell.key) / "cell.json", json.dumps(description, indent=1).encode())
+            self.write_json(self.folder(cell.key) / "cell.json", description)
 
     def description(self, key: str) -> dict[str, Any] | None:
-        """Read `cell.json`. Returns None if it is missing or damaged. Raises StoreError for a newer schema."""
+        """Read `cell.json`. Returns None if it is missing or damaged.
+
+        Raises StoreError for a newer schema, and if it cannot be read.
+        """
         path = self.folder(key) / "cell.json"
         try:
-            description = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            found = self.record(path) or {}
+        except ValueError:
             return None
-        except OSError as error:
-            raise _unreadable(self.shown(path), error) from None
-        if not isinstance(description, dict) or not isinstance(description.get("schema"), int):
+        if type(found.get("schema")) is not int or not 0 < found["schema"] < LARGEST_SCHEMA:
             return None
-        if description["schema"] > SCHEMA:
+        if found["schema"] > SCHEMA:
             raise StoreError(
-                f"{path} has schema {description['schema']}, but this version of robharness reads schema {SCHEMA}. "
+                f"{path} has schema {found['schema']}, but this version of robharness reads schema {SCHEMA}. "
                 f"Try: pip install -U robharness"
             )
-        return description if isinstance(description.get("identity"), dict) else None
+        is_whole = isinstance(found.get("identity"), dict) and isinstance(found.get("name"), str)
+        return found if is_whole else None
+
+    def note_damaged_description(self, key: str) -> None:
+        """Add a finding if there is a `cell.json` that does not describe the cell. Raises as `description` does."""
+        path = self.folder(key) / "cell.json"
+        found = self.description(key)
+        if os.path.lexists(path) and (found is None or key_of(found["identity"]) != key):
+            self.add_damage(path, "it does not describe this cell", "the next run of the suite writes it again")
 
     def cell_keys(self) -> list[str]:
-        """The keys of all stored cells."""
-        return sorted(path.parent.name for path in self.root.glob("cells/*/*/cell.json"))
+        """The keys of all cells of which something is stored. Raises Unreadable if a folder cannot be listed."""
+        return [cell.key for cell in list_cells(self) if not cell.problem]
 
     # --- parts -------------------------------------------------------------------------------------------------
 
     def parts(self, key: str) -> list[Part]:
         """The stored parts of a cell, in order; they may overlap."""
-        found = (Part(int(match[1]), int(match[2]), match[3]) for match in self._files(key, _PART))
-        return sorted(part for part in found if (key, part) not in self._damaged)
+        found = (Part(int(match[1]), int(match[2]), match[3]) for match in self._files(key, PART))
+        return sorted(part for part in found if part.start < part.stop and (key, part) not in self._damaged)
 
     def spans(self, key: str) -> list[Span]:
         """The spans of the stored parts, in order; they may overlap."""
@@ -155,31 +140,40 @@ class Store:
         last = max(part.stop for part in parts)
         missing = uncovered([(part.start, part.stop) for part in parts], (0, last))
         end = missing[0][0] if missing else last
+        self.note_overlaps(key)
         rows = self._read(key, end, None)
         joined = self._write_table(key, 0, rows.table, rows.provenance)
         for part in parts:
             if part.stop <= end and part != joined:
                 self.files.unlink(self.folder(key) / part.name)
 
-    def read(self, key: str, n: int, columns: Sequence[str] | None = None) -> Rows:
+    def read(self, key: str, n: int, columns: Sequence[str] | None = None, *, check: Check | None = None) -> Rows:
         """Read the outcomes of the covered positions below n, each once, in order.
 
         columns: names; all columns if None.
+        check: of each part against the plan.
         """
-        return self.retry_reads(key, lambda: self._read(key, n, columns))
+        return self.retry_reads(key, lambda: self._read(key, n, columns, check))
 
-    def _read(self, key: str, n: int, columns: Sequence[str] | None) -> Rows:
+    def _read(self, key: str, n: int, columns: Sequence[str] | None, check: Check | None = None) -> Rows:
         import pyarrow as pa
 
         tables, names, provenances = [], dict[str, None](), list[dict[str, Any]]()
         positions = [np.zeros(0, np.int64)]
         for part, first, last in self._covering(key, n):
-            content = self._load(key, part, columns)
+            content = self._load(key, part, columns, check)
             tables.append(content.table.slice(first - part.start, last - first))
             positions.append(span_positions(first, last))
             names.update(dict.fromkeys(content.names))
             provenances += [each for each in content.provenances if each not in provenances]
-        table = pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+        try:
+            table = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+        except pa.ArrowException as error:
+            folder = self.shown(self.folder(key))
+            raise StoreError(
+                f"the files of outcomes in {folder} do not fit together: {' '.join(str(error).split())}. To compute "
+                f"the cell again, remove it and run its suite. Try: rm -r {for_shell(folder)}"
+            ) from None
         joined = positions[-1] if len(positions) <= 2 else np.concatenate(positions)
         return Rows(table=table, names=tuple(names), positions=joined, provenance=provenances)
 
@@ -192,15 +186,38 @@ class Store:
                 yield part, first, last
                 position = last
 
-    def verify(self, key: str, n: int) -> None:
+    def note_overlaps(self, key: str) -> None:
+        """Add a finding if parts that overlap hold different predictions; those of the first of them count."""
+        overlapping, last = set[Part](), None
+        for part in self.parts(key):
+            if last is not None and part.start < last.stop:
+                overlapping |= {last, part}
+            last = part if last is None or part.stop > last.stop else last
+        seen: dict[int, int] = {}
+        twice = differing = 0
+        for part in sorted(overlapping):
+            table = self._load(key, part, ["prediction"]).table
+            values = table["prediction"].to_pylist() if table.num_columns else []
+            for position, value in enumerate(values, part.start):
+                twice += position in seen
+                differing += seen.setdefault(position, value) != value
+        if differing:
+            message = (
+                f"files of outcomes in {self.shown(self.folder(key))} overlap, and {differing} of the {twice} "
+                f"predictions that they hold twice differ; those of the first file count"
+            )
+            self.add_finding(finding("outcomes-differ", message))
+
+    def verify(self, key: str, n: int, check: Check | None = None) -> None:
         """Set damaged parts aside, so that they count as missing, and remove temporary files of killed processes.
 
         Reads the parts that begin below position n, and keeps their provenance for `provenance`.
+        check: see `read`.
         """
         for part in self.parts(key):
             if part.start < n:
                 with contextlib.suppress(FileNotFoundError, DamagedPart):  # or another run joined it meanwhile
-                    self._load(key, part, ())
+                    self._load(key, part, (), check)
         with contextlib.suppress(OSError):  # a read-only store has no temporary files
             for path in self.folder(key).glob(".*.tmp"):
                 if self.files.time() - path.stat().st_mtime > STALE_SECONDS:
@@ -221,32 +238,42 @@ class Store:
             found += [each for each in self._provenances[key, part] if each not in found]
         return found
 
-    def _load(self, key: str, part: Part, columns: Sequence[str] | None) -> PartContent:
+    def _load(self, key: str, part: Part, columns: Sequence[str] | None, check: Check | None = None) -> PartContent:
         """Read and decode a part. Raises DamagedPart after setting it aside, FileNotFoundError if it is gone."""
-        return self._decode(key, part, self._bytes(key, part), columns)
+        return self._decode(key, part, self._bytes(key, part), columns, check)
 
-    def _decode(self, key: str, part: Part, content: bytes, columns: Sequence[str] | None) -> PartContent:
+    def _decode(
+        self, key: str, part: Part, content: bytes, columns: Sequence[str] | None, check: Check | None = None
+    ) -> PartContent:
+        wanted = columns
+        if check is not None and columns is not None:
+            wanted = [*columns, *(name for name in check.columns if name not in columns)]
         try:
-            decoded = decode(content, part, columns)
+            decoded = decode(content, key, part, wanted)
+            if check is not None:
+                check(part, decoded)
         except DamagedPart as damage:
             self._set_aside(key, part, str(damage))
             raise
         self._provenances[key, part] = decoded.provenances
-        return decoded
+        if wanted is columns or columns is None:
+            return decoded
+        return replace(decoded, table=decoded.table.select([name for name in columns if name in decoded.names]))
 
     def _bytes(self, key: str, part: Part) -> bytes:
         path = self.folder(key) / part.name
         try:
             return self.files.read(path)
-        except FileNotFoundError:
-            raise
         except OSError as error:
-            if error.errno == errno.ESTALE:  # on network file systems: another machine removed the file
+            is_gone = isinstance(error, FileNotFoundError) and not path.is_symlink()
+            if is_gone or error.errno == errno.ESTALE:  # on network file systems: another machine removed the file
                 raise FileNotFoundError(path) from None
-            if error.errno == errno.EIO:  # the disk is failing
-                self._set_aside(key, part, error.strerror or str(error))
-                raise DamagedPart(str(error)) from None
-            raise _unreadable(self.shown(path), error) from None
+            is_link = isinstance(error, FileNotFoundError) or error.errno == errno.ELOOP
+            if error.errno == errno.EIO or isinstance(error, NotAFile) or is_link:  # the disk is failing, or no file
+                reason = "it is a link to nothing" if is_link else error.strerror or str(error)
+                self._set_aside(key, part, reason)
+                raise DamagedPart(reason) from None
+            raise self.unreadable(path, error) from None
 
     def _set_aside(self, key: str, part: Part, reason: str) -> None:
         path = self.folder(key) / part.name
@@ -277,7 +304,7 @@ class Store:
     def forget(self, key: str) -> None:
         """Remove a cell's outcomes, failures and description, so that the next run computes it again."""
         with self.translate_os_errors():
-            for pattern in (_PART, _FAILED):
+            for pattern in (PART, FAILED):
                 for match in self._files(key, pattern):
                     self.files.unlink(self.folder(key) / match.group())
             self.files.unlink(self.folder(key) / "cell.json")
@@ -286,47 +313,24 @@ class Store:
 
     def write_failure(self, key: str, failure: Failure) -> None:
         path = self.folder(key) / f"{failure.start:05d}-{failure.stop:05d}.failed.json"
-        self._write(path, json.dumps(vars(failure), indent=1).encode())
+        self.write_json(path, vars(failure))
 
     def failures(self, key: str) -> list[Failure]:
-        """The recorded failures of spans that no part covers."""
+        """The recorded failures of spans that no part covers. Those that are damaged are left out, with a finding."""
         found = []
-        for match in self._files(key, _FAILED):
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                found.append(Failure(**json.loads((self.folder(key) / match.group()).read_text(encoding="utf-8"))))
+        for match in self._files(key, FAILED):
+            path = self.folder(key) / match.group()
+            try:
+                record = self.record(path)
+                if record is not None:
+                    found.append(Failure.parse(record, (int(match[1]), int(match[2]))))
+            except ValueError as damage:
+                self.add_damage(path, damage, "the next run of the suite tries these examples again")
         missing = self.missing(key, max((failure.stop for failure in found), default=0))
         return sorted(
             (f for f in found if any(start < f.stop and f.start < stop for start, stop in missing)),
             key=lambda failure: failure.start,
         )
-
-    def new_run(self) -> Path:
-        """Return a path for the record of a run. It is unique even if clocks are wrong."""
-        moment = datetime.fromtimestamp(self.files.time(), UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        return self.root / "runs" / f"{moment}-{os.getpid()}-{uuid4().hex[:8]}.json"
-
-    def runs(self) -> list[dict[str, Any]]:
-        """The records of all runs, the latest last. Records that cannot be read are left out."""
-        found = []
-        for path in sorted(self.root.glob("runs/*.json")):
-            with contextlib.suppress(OSError, ValueError):
-                found.append(json.loads(path.read_text(encoding="utf-8")))
-        return found
-
-    # --- files -------------------------------------------------------------------------------------------------
-
-    def write_json(self, path: Path, facts: Mapping[str, Any]) -> None:
-        """Write or replace a file with one JSON object, e.g. the record of a run at a path from `new_run`."""
-        self._write(path, json.dumps(dict(facts), indent=1, default=str).encode())
-
-    def copy_file(self, source: Path, path: Path) -> None:
-        """Copy a file of another store, unless this store has it."""
-        if not path.exists():
-            try:
-                content = self.files.read(source)
-            except OSError as error:
-                raise _unreadable(source, error) from None
-            self._write(path, content)
 
     def copy_part(self, other: Store, key: str, part: Part) -> bool:
         """Copy the outcomes of another store's part that are missing here; byte by byte if all of them are missing.
@@ -348,51 +352,16 @@ class Store:
         return True
 
     def _files(self, key: str, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
-        try:
-            names: Sequence[str] = os.listdir(self.folder(key))
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            folder = for_shell(self.shown(nearest_existing(self.folder(key))))
-            raise StoreError(f"the store {self} cannot be read: {error.strerror}. Try: ls -ld {folder}") from None
-        for name in names:
+        for name in self.names(self.folder(key)):
             if match := pattern.fullmatch(name):
                 yield match
 
     def _write_table(self, key: str, start: int, table: pa.Table, provenances: Sequence[dict[str, Any]]) -> Part:
-        part, content, stored = encode(start, table, provenances)
+        part, content, stored = encode(key, start, table, provenances)
         self._write_part(key, part, content, stored)
         return part
 
     def _write_part(self, key: str, part: Part, content: bytes, provenances: Provenances) -> None:
-        self._write(self.folder(key) / part.name, content)
+        self.write(self.folder(key) / part.name, content)
         self._provenances[key, part] = provenances
         self._damaged.discard((key, part))
-
-    def _write(self, path: Path, content: bytes) -> None:
-        with self.translate_os_errors():
-            self.files.write(path, content)
-
-    @contextlib.contextmanager
-    def translate_os_errors(self) -> Iterator[None]:
-        """Raise StoreError for an OSError of the block, which writes. Note it if the file system has no fsync."""
-        try:
-            yield
-        except OSError as error:
-            folder = for_shell(self.shown(nearest_existing(self.root)))
-            command = f"ls -ld {folder}" if error.errno in _NO_RIGHTS else f"df -h {folder}"
-            raise StoreError(
-                f"the store {self} cannot be written: {error.strerror or error}. What is stored is intact. "
-                f"Try: {command}"
-            ) from error
-        finally:
-            if self.files.lacks_fsync:
-                message = (
-                    f"the file system of the store {self} has no fsync: a power cut may damage the latest "
-                    "outcomes; the next run of the suite finds and computes these again"
-                )
-                self.add_finding(finding("no-fsync", message))
-
-
-def _unreadable(path: Path, error: OSError) -> StoreError:
-    return StoreError(f"{path} cannot be read: {error.strerror}. Try: ls -l {for_shell(path.parent)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,13 +43,25 @@ def save_checkpoint(path: Path, epoch: int, learner: nn.Module, optimizer: torch
 
 
 def resume(path: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
-    """Restore the states in a checkpoint. Returns the number of epochs that are done, 0 without a checkpoint."""
+    """Restore the states in a checkpoint. Returns the number of epochs that are done, 0 without a checkpoint.
+
+    Raises UserError if the checkpoint is damaged.
+    """
     if not path.is_file():
         return 0
-    checkpoint = torch.load(path, map_location=device, weights_only=True)
-    learner.load_state_dict(checkpoint["learner"])
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    return int(checkpoint["epoch"])
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        learner.load_state_dict(checkpoint["learner"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        if type(checkpoint["epoch"]) is not int:
+            raise TypeError("its epoch is no whole number")
+        epoch: int = checkpoint["epoch"]
+    except Exception as error:  # a damaged file may raise anything
+        raise UserError(
+            f"the training cannot go on from {path}, which is damaged or of another training ({type(error).__name__}). "
+            f"To train from the beginning: rm {shlex.quote(str(path))}"
+        ) from error
+    return epoch
 
 
 def log(folder: Path, line: dict[str, Any]) -> None:
@@ -86,8 +99,11 @@ def write_tensorboard(folder: Path, stage: str, epoch: int, values: dict[str, fl
 
 def _lines(folder: Path) -> Iterator[dict[str, Any]]:
     path = folder / METRICS
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
-            yield json.loads(line)
-        except ValueError:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
             return  # a line that was cut off by a crash
+        if not isinstance(found, dict):
+            return
+        yield found

@@ -133,7 +133,10 @@ def _read_batch(file: Path, published: Published, get: str) -> tuple[np.ndarray,
     try:
         with file.open("rb") as content:
             batch = _Unpickler(content, encoding="latin1").load()
-        rows, labels = np.asarray(batch["data"]), [int(label) for label in batch[published.labels]]
+        rows, classes = np.asarray(batch["data"]), np.asarray(batch[published.labels])
+        if classes.dtype.kind not in "iu" or classes.ndim != 1:
+            raise ValueError(f"labels of type {classes.dtype}, not whole numbers")
+        labels: list[int] = classes.tolist()
         if rows.dtype != np.uint8 or rows.shape != (len(labels), 3 * SIDE * SIDE):
             raise ValueError(f"{rows.dtype} {rows.shape} with {len(labels)} labels")
         if not set(labels) <= set(range(published.classes)):

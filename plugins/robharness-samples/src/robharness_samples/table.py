@@ -27,7 +27,7 @@ class ImageTable:
         shuffled = sorted(range(len(ids)), key=lambda row: hashlib.sha256(ids[row].encode()).digest())
         rows = sorted({"test": shuffled[:n_test], "train": shuffled[n_test:]}[split])
         self.ids: Sequence[str] = [ids[row] for row in rows]
-        self.labels: Sequence[int] = [int(labels[row]) for row in rows]
+        self.labels: Sequence[int] = labels[rows].tolist()
         self._images = images[rows][..., None]
 
     def read(self, index: int) -> np.ndarray:

@@ -1,0 +1,62 @@
+"""The folders of cells in a store, those that cannot be read among them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from robharness.planning.identity import KEY_LENGTH
+from robharness.store.folder import StoreFolder, Unreadable
+
+PART = re.compile(r"([0-9]{5,18})-([0-9]{5,18})\.([0-9a-f]{8})\.parquet")
+"""The name of a part: its positions, and the checksum of its bytes."""
+FAILED = re.compile(r"([0-9]{5,18})-([0-9]{5,18})\.failed\.json")
+"""The name of a recorded failure: its positions."""
+_KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedCell:
+    """A folder that is a cell by its name or by its files.
+
+    key: its name.
+    problem: why it cannot be read as a cell; empty if it can.
+    """
+
+    folder: Path
+    key: str
+    problem: str = ""
+
+
+def list_cells(store: StoreFolder) -> Iterator[ListedCell]:
+    """Yield the folders of cells in which something is stored, in order, and all that cannot be listed.
+
+    Raises Unreadable if the folder of all cells cannot be listed.
+    """
+    root = store.root / "cells"
+    for group in store.names(root):
+        try:
+            names = store.names(root / group) if (root / group).is_dir() else []
+        except Unreadable as error:
+            yield ListedCell(folder=root / group, key=group, problem=str(error))
+            continue
+        for name in names:
+            if (found := _listed(store, root / group / name)) is not None:
+                yield found
+
+
+def _listed(store: StoreFolder, folder: Path) -> ListedCell | None:
+    """Return the cell in a folder, or None if there is none."""
+    key, is_key = folder.name, _KEY.fullmatch(folder.name) is not None
+    try:
+        stored = [name for name in store.names(folder) if PART.fullmatch(name) or FAILED.fullmatch(name)]
+        has_description = (folder / "cell.json").is_file()
+    except Unreadable as error:
+        return ListedCell(folder=folder, key=key, problem=str(error)) if is_key else None
+    if not stored and not has_description:
+        return None
+    if not is_key or folder.parent.name != key[:2]:
+        return ListedCell(folder=folder, key=key, problem="its name is no key, or it is in the folder of other keys")
+    return ListedCell(folder=folder, key=key)
