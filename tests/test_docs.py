@@ -97,7 +97,7 @@ def test_the_parameters_of_perturb(name):
     public = {item for item, value in vars(getattr(robharness, name)).items()
               if not item.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))}  # fmt: skip
     attributes = {"Batch": {"x", "labels", "ids", "clip_layout", "frames"}}
-    for_the_core = {"Batch": {"for_model"}, "Classifier": {"with_access", "require", "with_clips"}}
+    for_the_core = {"Batch": {"for_model"}, "Classifier": {"with_access", "require", "with_clips", "has_same_passes"}}
     assert written == public - for_the_core.get(name, set()) | attributes.get(name, set())
 
 
