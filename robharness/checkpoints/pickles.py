@@ -18,7 +18,7 @@ from robharness.checkpoints.formats import Kind
 _READABLE = (
     "torch._utils.", "torch._tensor.", "torch.nn.parameter.", "torch.storage.", "torch.serialization.", "torch.Size",
     "collections.OrderedDict", "collections.Counter", "_codecs.encode", "builtins.bytearray", "builtins.set",
-    "builtins.complex", "torch.cuda.", "torch.sparse.",
+    "builtins.complex",
 )  # fmt: skip
 """Beginnings of names that torch's safe reader knows; it also knows types of torch itself, e.g. torch.FloatStorage."""
 _MAX_NAMES = 10_000
@@ -102,8 +102,8 @@ def _legacy(file: IO[bytes], size: int, allow: Collection[str]) -> Inspection:
 def _inspect(inspector: _Inspector, allow: Collection[str]) -> Inspection:
     content = inspector.load()
     require_tree(content, _children)
-    unknown = [name for name in inspector.names if not _is_readable(name) and name not in allow]
-    unknown += inspector.unknown
+    unknown = [name for name in inspector.names if not _is_readable(name)] + inspector.unknown
+    unknown = [name for name in unknown if name not in allow]
     if not unknown and inspector.reader.bytes > PICKLE:
         raise Unfit(f"its pickle has more than {PICKLE / 2**20:.0f} MiB without its tensors")
     return Inspection(
@@ -124,7 +124,8 @@ def _children(content: Any) -> Iterable[Any]:
 
 
 def _is_readable(name: str) -> bool:
-    return name.startswith(_READABLE) or (name.startswith("torch.") and name.count(".") == 1)
+    is_own = name.startswith("torch.") and name.count(".") == 1
+    return is_own or name.startswith(_READABLE) or rebuilding.is_factory(name)
 
 
 class _Stub(dict[Any, Any]):

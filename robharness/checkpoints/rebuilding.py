@@ -85,7 +85,7 @@ def require_known(name: str, arguments: Any) -> bool:
         return len(arguments) > 2 and require_known(str(getattr(arguments[0], "name", "")), arguments[2])
     elif kind := _other(name):
         raise Unfit(f"it holds {kind}, and {DENSE}", SAVE)
-    elif _FACTORY.fullmatch(name):
+    elif is_factory(name):
         if arguments:
             raise Unfit(f"its pickle calls {name} with arguments, which torch.save never does")
     elif name in _HASHING:
@@ -107,7 +107,12 @@ def _other(name: str) -> str:
 
 def is_tensor(name: str) -> bool:
     """Return whether a class is one of torch's own classes of dense tensors."""
-    return name.endswith("Tensor") and _FACTORY.fullmatch(name) is not None
+    return name.endswith("Tensor") and is_factory(name)
+
+
+def is_factory(name: str) -> bool:
+    """Return whether a class is one of torch's own classes of dense tensors or of their values."""
+    return _FACTORY.fullmatch(name) is not None
 
 
 def _keys(name: str, arguments: tuple[Any, ...]) -> Iterable[Any]:
