@@ -20,8 +20,14 @@ _CHUNK = 2**20
 
 @contextmanager
 def opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open an archive. Raises Unfit for a directory that is too large, BadZipFile for one that is damaged."""
+    """Open an archive. Raises Unfit for a directory that is too large, BadZipFile for one that is damaged.
+
+    An archive that torch wrote without checksums has zeros in their place, which are not compared.
+    """
     with CappedFile(path) as file, zipfile.ZipFile(file) as archive:
+        if not any(record.CRC for record in archive.infolist()):
+            for record in archive.infolist():
+                del record.CRC
         yield archive
 
 
@@ -66,12 +72,7 @@ def require_sound(path: Path, archive: zipfile.ZipFile, *, is_script: bool) -> d
 
 
 def require_checksums(archive: zipfile.ZipFile) -> None:
-    """Raise Damaged for the first record with another checksum than the directory's.
-
-    torch does not compare them. An archive that was written without checksums has zeros everywhere, and is not checked.
-    """
-    if not any(record.CRC for record in archive.infolist()):
-        return
+    """Raise Damaged for the first record with another checksum than the directory's, which torch does not compare."""
     for record in archive.infolist():
         try:
             with archive.open(record) as content:
