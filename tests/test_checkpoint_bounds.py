@@ -188,8 +188,8 @@ ARCHIVES = {
     "two in other cases": (archive(state(GOOD), extra=[("a/DATA/0", b"1" * 16)]), "have the name of another one"),
     "a path to elsewhere": (archive(state(GOOD), extra=[("../../etc/x", b"1")]), "not all of its records are in the"),
     "deflated": (archive(state(GOOD), compression=zipfile.ZIP_DEFLATED), "records are compressed, which torch.save"),
-    "a zip bomb": (archive(state(tensor((2**24,), (1,), 2**24)), bytes(2**26), (), 8), "records are compressed"),
-    "a long directory": (archive(state(GOOD), extra=[(f"a/{'x' * 400}{n}", b"") for n in range(20_000)]), "is larger"),
+    "a zip bomb": (archive(state(tensor((2**22,), (1,), 2**22)), bytes(2**24), (), 8), "records are compressed"),
+    "a long directory": (archive(state(GOOD), extra=[(f"a/{'x' * 9000}{n}", b"") for n in range(1000)]), "is larger"),
 }
 
 
@@ -302,18 +302,22 @@ PICKLES = {
     "memory by a tensor": (state(call("torch.Tensor", number(2**36))), CALLS + "torch.Tensor with arguments"),
     "memory by a bytearray": (state(call("builtins.bytearray", number(2**40))), CALLS + "bytearray with a number"),
     "a slow encoding": (state(call("_codecs.encode", text("a" * 9999), text("idna"))), "encodes a text in another way"),
-    "three million mappings": (b"}" * 3_000_000, STEPS),
-    "a million keys": (b"}(" + b"".join(text(f"k{n}") + b"N" for n in range(1_000_000)) + b"u", STEPS),
-    "many tensors": (b"}(" + b"".join(text(f"k{n}") + GOOD for n in range(20_000)) + b"u", STEPS),
+    "a million mappings": (b"}" * 1_100_000, STEPS),
+    "a million keys": (lambda: b"}(" + b"".join(text(f"k{n}") + b"N" for n in range(1_000_000)) + b"u", STEPS),
+    "many tensors": (lambda: b"}(" + b"".join(text(f"k{n}") + GOOD for n in range(20_000)) + b"u", STEPS),
     "many names": (b"](" + b"".join(name(f"m.n{n}") for n in range(20_000)) + b"e", "names more than 10,000 classes"),
-    "a text of 100 MB": (state(text(bytes(100_000_000))), "its pickle has more than 64 MiB without its tensors"),
-    "a key of 100 MB": (b"}" + text(bytes(100_000_000)) + GOOD + b"s", KEY + "has more than 4,096 characters"),
+    "a text of 100 MB": (
+        lambda: state(text(bytes(100_000_000))),
+        "its pickle has more than 64 MiB without its tensors",
+    ),
+    "a key of 100 MB": (lambda: b"}" + text(bytes(100_000_000)) + GOOD + b"s", KEY + "has more than 4,096 characters"),
     "a key of 5,000 characters": (state(GOOD, "k" * 5000), KEY + "has more than 4,096 characters"),
     "a key of 2000 bits": (b"}\x8a\xfa" + b"\1" * 250 + GOOD + b"s", KEY + "is a number of more than 64 bits"),
     "a text of 4 GB that is not there": (b"}X\xff\xff\xff\xffabc", "its pickle ends too early"),
     "bytes of 1 TB that are not there": (b"\x96" + struct.pack("<Q", 2**40), "its pickle ends too early"),
     "nothing on the stack": (b"s", "its pickle is not valid"),
     "a call of a number": (b"K\1)R", "its pickle is not valid"),
+    "a jagged tensor": (state(call("torch.nested._internal.nested_tensor._rebuild_njt")), "it holds a nested tensor"),
     # what torch alone would refuse, or what would need trust: the first reason counts
     "a class and a bomb": (b"](" + name("evil.f") + WIDE + b"e", REPEATED),
     "a class and damage": (b"](" + name("evil.f") + tensor((9,), (1,)) + b"e", BEYOND),
@@ -323,7 +327,7 @@ PICKLES = {
 @pytest.mark.parametrize("case", PICKLES)
 def test_a_pickle_that_asks_for_too_much_is_refused(outcome, case):
     content, sentence = PICKLES[case]
-    refused(outcome(archive(content)), sentence)
+    refused(outcome(archive(content() if callable(content) else content)), sentence)
 
 
 def test_a_frame_and_a_place_in_the_memo_cost_what_they_hold(outcome):
@@ -364,7 +368,6 @@ OTHERS = {
     "compressed sparse": lambda: EYE.to_sparse_csr(),
     "quantised": lambda: torch.quantize_per_tensor(EYE, 0.1, 0, torch.qint8),
     "nested": lambda: torch.nested.nested_tensor([EYE, EYE]),
-    "jagged": lambda: torch.nested.nested_tensor([EYE, EYE], layout=torch.jagged),
     "without values": lambda: EYE.to("meta"),
 }
 
@@ -372,7 +375,7 @@ OTHERS = {
 @pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_kinds_of_tensors_are_named_and_trust_is_not_advised(tmp_path, monkeypatch, kind, is_zip):
-    path, word = tmp_path / "net.pth", {"jagged": "nested", "compressed sparse": "sparse"}.get(kind, kind)
+    path, word = tmp_path / "net.pth", "sparse" if "sparse" in kind else kind
     for content in ({"w": OTHERS[kind]()}, {"w": OTHERS[kind](), "args": argparse.Namespace()}):
         path.write_bytes(saved(content, is_zip))
         for trust in ("", hashlib.sha256(path.read_bytes()).hexdigest()):
@@ -445,9 +448,9 @@ def test_a_trusted_file_whose_code_makes_a_loop_is_one_sentence(tmp_path, monkey
 TWICE = b'{"a":%b,"a":%b}' % (2 * (json.dumps(entry(0, 8)).encode(),))
 SAFETENSORS = {
     "a header longer than the file": (header({"a": entry(0, 8)}, bytes(8), 2**40), "its header has 1,099,511,627,776"),
-    "a header of 100 MB": (header(b"{" + b" " * 100_000_000 + b"}"), "its header is larger than 4 MiB"),
+    "a header of 100 MB": (lambda: header(b"{" + b" " * 100_000_000 + b"}"), "its header is larger than 4 MiB"),
     "a header of 100,000 levels": (header(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "its header is no JSON"),
-    "many entries": (header({f"k{n}": entry(0, 0) for n in range(100_000)}), "its header is larger than 4 MiB"),
+    "many entries": (lambda: header({f"k{n}": entry(0, 0) for n in range(100_000)}), "its header is larger than 4 MiB"),
     "a number of 100,000 digits": (header(b'{"a":' + b"9" * 100_000 + b"}"), "its header is no JSON"),
     "no JSON": (header(b'{"a": nope}'), "its header is no JSON"),
     "a key twice": (header(TWICE, bytes(8)), "1 keys in its header are there twice"),
@@ -465,7 +468,7 @@ SAFETENSORS = {
 @pytest.mark.parametrize("case", SAFETENSORS)
 def test_a_header_of_safetensors_that_is_not_valid_is_refused(outcome, case):
     content, sentence = SAFETENSORS[case]
-    refused(outcome(content, "net.safetensors"), sentence)
+    refused(outcome(content() if callable(content) else content, "net.safetensors"), sentence)
 
 
 # --- files that are none ----------------------------------------------------------------------------------------------
