@@ -50,14 +50,19 @@ class Damaged(Unfit):
 
 
 class CappedFile(io.FileIO):
-    """A file of which no single read gets more than a directory may have, whatever length the file claims."""
+    """A file of which no single read gets more than a directory may have, whatever length the file claims.
+
+    limit: bytes of a read; raised once the directory is read.
+    """
+
+    limit = DIRECTORY
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read bytes. Raises Unfit for more than DIRECTORY bytes."""
+        """Read bytes. Raises Unfit for more than the limit."""
         to_the_end = size is None or size < 0
-        data = super().read(DIRECTORY + 1 if to_the_end else min(size or 0, DIRECTORY + 1))
-        if len(data) > DIRECTORY:
-            raise Unfit(f"its directory is larger than {DIRECTORY / 2**20:.0f} MiB")
+        data = super().read(self.limit + 1 if to_the_end else min(size or 0, self.limit + 1))
+        if len(data) > self.limit:
+            raise Unfit(f"its directory is larger than {self.limit / 2**20:.0f} MiB")
         return data
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from robharness import UserError
+from robharness import UserError, checkpoints
 
 CHECKPOINT, METRICS, WEIGHTS = "checkpoint.pt", "metrics.jsonl", "weights.safetensors"
 TENSORBOARD = "tensorboard"
@@ -41,14 +42,24 @@ def save_checkpoint(path: Path, epoch: int, learner: nn.Module, optimizer: torch
     temporary.replace(path)
 
 
-def resume(path: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
-    """Restore the states in a checkpoint. Returns the number of epochs that are done, 0 without a checkpoint."""
+def resume(path: Path, learner: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Restore the states in a checkpoint. Returns the number of epochs that are done, 0 without a checkpoint.
+
+    Raises UserError for a file that is damaged, or that belongs to another training.
+    """
     if not path.is_file():
         return 0
-    checkpoint = torch.load(path, map_location=device, weights_only=True)
-    learner.load_state_dict(checkpoint["learner"])
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    return int(checkpoint["epoch"])
+    checkpoint = checkpoints.read(path)
+    try:
+        epoch = int(checkpoint["epoch"])
+        learner.load_state_dict(checkpoint["learner"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{path} is no checkpoint of this training: {reason}. Try: rm {shlex.quote(str(path))}"
+        ) from error
+    return epoch
 
 
 def log(folder: Path, line: dict[str, Any]) -> None:
