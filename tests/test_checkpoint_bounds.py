@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pickle
+import re
 import signal
 import struct
 import zipfile
@@ -485,3 +486,26 @@ def test_files_that_never_end_and_files_of_holes_are_refused(outcome, tmp_path):
         refused(outcome(path), "it has 1,100 GB, more than the memory of this machine")
         os.truncate(path, 2**32)
         assert outcome(path) == LOADED if number == 2 else TRUST not in outcome(path)
+
+
+READERS = {
+    "robharness/checkpoints/files.py", "robharness/checkpoints/safetensor_files.py",
+    "robharness/checkpoints/formats.py",  # a command that a refusal advises
+    "robharness/export/adversarial.py",  # its own parts
+    "robharness/testing/fresh.py",  # from its own subprocess
+}  # fmt: skip
+
+
+def test_nothing_else_reads_weights_or_pickles():
+    """Shipped loaders read foreign files by robharness.checkpoints, or by readers with bounds of their own."""
+    calls = (
+        r"torch\.(load|jit\.load|hub)\b",
+        r"\b(load_file|safe_open)\(",
+        r"\b(np|numpy)\.load\(",
+        r"pickle\.loads?\(",
+    )
+    direct = re.compile("|".join(calls))
+    root = Path(__file__).parent.parent
+    sources = [*root.glob("robharness/**/*.py"), *root.glob("plugins/*/src/**/*.py")]
+    assert len(sources) > 200
+    assert {str(file.relative_to(root)) for file in sources if direct.search(file.read_text("utf-8"))} == READERS
