@@ -203,16 +203,11 @@ def test_the_tar_format_of_early_torch_leads_to_trust(tmp_path):
 @CONTAINERS
 @pytest.mark.parametrize("share", [0.003, 0.01, 0.03, 0.5, 0.999])
 @pytest.mark.parametrize("other", [0, argparse.Namespace()], ids=["tensors", "class"])
-def test_a_file_that_is_cut_off_is_said_to_be_so(tmp_path, monkeypatch, protocol, is_zip, share, other):
+def test_a_file_that_is_cut_off_is_said_to_be_so(tmp_path, protocol, is_zip, share, other):
     path = save({"state": {"weight": torch.ones(5000)}, "other": other}, tmp_path / "a.pth", protocol, is_zip)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     message = refusal(path)
-    if not is_zip and share >= 0.03 and (other or protocol > 3):  # the safe reader does not get as far as the values
-        assert "--trust" in message
-        monkeypatch.setenv("ROBHARNESS_TRUST", digest(path))
-        assert "a.pth is trusted, but it cannot be read: RuntimeError: unexpected EOF" in refusal(path)
-        return
     assert "--trust" not in message
     assert "a.pth is no checkpoint: it is " in message and "cut off or damaged" in message
     assert command(message)[:2] == ["ls", "-l"]

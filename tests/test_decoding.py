@@ -155,7 +155,10 @@ def test_files_that_cannot_be_opened_have_a_reason(tmp_path):
     (tmp_path / "loop.png").symlink_to("loop.png")
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "holes.png").touch()
+    os.truncate(tmp_path / "holes.png", 2**40)
     reasons = {
+        "holes.png": "has 1100 GB, more than an image can have",
         "none.png": "No such file",
         "loop.png": "symbolic link",
         "folder.png": "Is a directory",

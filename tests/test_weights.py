@@ -151,3 +151,13 @@ def test_a_home_folder_that_is_not_known_is_named(root):
         resolve(entry(File(path="~nobody-has-this-name/net.pt", get="make nets")), None, root)
     sentence = "~nobody-has-this-name/net.pt: the home directory is unknown. Try: an absolute path"
     assert str(caught.value) == sentence
+
+
+def test_a_file_of_holes_is_refused_before_it_is_hashed(root):
+    path = write(root / "net.pt")
+    os.truncate(path, 2**42)
+    for declared, override in ((File(path="net.pt"), None), (None, path)):
+        with pytest.raises(
+            UserError, match=r"net\.pt has 4,398 GB, more than the memory of this machine .* Try: ls -l"
+        ):
+            resolve(entry(declared), override, root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,8 @@ from robharness.checkpoints.mismatches import Mismatch, mismatch
 
 TRIED = 8
 """Number of choices that are compared with the network in full; a layout's conversion may take a second."""
+COMPARED = 200_000
+"""Number of keys that are compared at first sight, over all prefixes of a state; normal states have fewer."""
 PARTS = 3
 """Number of parts of the longest prefix that is tried."""
 
@@ -126,12 +129,15 @@ def _endings(name: str) -> Iterator[str]:
 
 
 def _prefixes(state: Mapping[str, Any]) -> list[str]:
-    """Return the prefixes of keys, up to a dot, and the empty prefix."""
-    parts = [str(key).split(".")[:-1] for key in state]
-    return ["", *dict.fromkeys(
+    """Return the prefixes of keys, up to a dot, and the empty prefix; of very many, those that most keys have."""
+    parts = [str(key).split(".", PARTS)[:-1] for key in state]
+    counts = Counter(
         "".join(f"{part}." for part in each[:length])
         for length in range(1, PARTS + 1) for each in parts if len(each) >= length
-    )]  # fmt: skip
+    )  # fmt: skip
+    most = max(TRIED, COMPARED // max(1, len(state)))
+    kept = counts if len(counts) <= most else {prefix for prefix, _ in counts.most_common(most)}
+    return ["", *(prefix for prefix in counts if prefix in kept)]
 
 
 def _strip(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robharness.checkpoints.bounds import DENSE, SAVE, Unfit, require_tree
 from robharness.text import printable
 
 DEPTH = 4
@@ -76,18 +77,62 @@ def at(content: Any, path: str) -> list[Any]:
     return found
 
 
-def with_states(content: Any) -> Any:
-    """Return the content with every network replaced by its state, and every array of numbers by a tensor."""
-    if isinstance(content, nn.Module):
-        return content.state_dict()
+def plain(content: Any) -> Any:
+    """Return the content in plain containers: networks are replaced by their states, arrays of numbers by tensors.
+
+    Tensors lose their gradients, their hooks and whatever attributes they have.
+    Raises Unfit for a content that is nested without end, or a tensor that is not dense.
+    """
+    require_tree(content, _inner)
+    return _plain(content, {})
+
+
+def _inner(content: Any) -> Iterable[Any]:
+    if isinstance(content, dict):
+        return dict.values(content)  # attributes of the object may hide its methods
+    if isinstance(content, Mapping):
+        return content.values()
+    return content if isinstance(content, list | tuple) else ()
+
+
+def _plain(content: Any, known: dict[int, Any]) -> Any:
+    """Return plain containers; `known` holds those of containers that are there several times."""
+    if isinstance(content, Tensor):
+        return _dense(content)
     if isinstance(content, np.ndarray):
         try:
             return torch.from_numpy(content.astype(content.dtype.newbyteorder("="), order="C"))
         except TypeError:  # torch has no such type
             return content
-    if isinstance(content, Mapping):
-        return {key: with_states(value) for key, value in content.items()}
-    return [with_states(value) for value in content] if isinstance(content, list | tuple) else content
+    if isinstance(content, nn.Module):
+        return {name: _plain(value, known) for name, value in content.state_dict().items()}
+    if not isinstance(content, Mapping | list | tuple) or isinstance(content, torch.Size):
+        return content
+    if id(content) not in known:
+        if isinstance(content, Mapping):
+            items = dict.items(content) if isinstance(content, dict) else content.items()
+            known[id(content)] = {key: _plain(value, known) for key, value in items}
+        else:
+            values = [_plain(value, known) for value in content]
+            known[id(content)] = tuple(values) if isinstance(content, tuple) else values
+    return known[id(content)]
+
+
+def _dense(value: Tensor) -> Tensor:
+    """Return the tensor without its gradient, hooks and attributes. Raises Unfit unless it is dense, on the CPU."""
+    if type(value) not in (Tensor, nn.Parameter, nn.Buffer):
+        kind = f"a tensor of the class {type(value).__name__}"
+    elif value.is_nested:
+        kind = "a nested tensor"
+    elif value.layout != torch.strided:
+        kind = "a sparse tensor"
+    elif value.is_quantized:
+        kind = "a quantised tensor"
+    elif value.device.type != "cpu":
+        kind = f"a tensor on the device '{value.device.type}'"
+    else:
+        return Tensor.detach(value)
+    raise Unfit(f"it holds {kind}, and {DENSE}", SAVE)
 
 
 def some(names: Sequence[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 import warnings
 from collections.abc import Sequence
@@ -12,10 +11,12 @@ from typing import Any
 
 import torch
 
+from robharness.checkpoints import archives, safetensor_files
+from robharness.checkpoints.bounds import Damaged, Unfit
 from robharness.checkpoints.choice import chosen
-from robharness.checkpoints.contents import with_states
+from robharness.checkpoints.contents import plain
 from robharness.checkpoints.formats import Kind, recognise
-from robharness.checkpoints.pickles import Inspection, inspect
+from robharness.checkpoints.pickles import inspect
 from robharness.errors import UserError, for_shell
 from robharness.planning.weights import TRUST, file_digest
 from robharness.text import printable
@@ -32,46 +33,62 @@ def read(path: Path, allow: Sequence[Any] = ()) -> Any:
     path = Path(path)
     try:
         found = recognise(path)
+        if found.refusal:
+            raise UserError(f"{path} is no checkpoint: {found.refusal}")
+        content = _safetensors(path) if found.kind == "safetensors" else _torch(path, found.kind, allow)
     except OSError as error:
-        raise UserError(f"{path} is no checkpoint: {error.strerror}. Try: ls -l {for_shell(path)}") from error
-    if found.refusal:
-        raise UserError(f"{path} is no checkpoint: {found.refusal}")
-    return chosen(path, _safetensors(path) if found.kind == "safetensors" else _torch(path, found.kind, allow))
+        raise UserError(f"{path} is no checkpoint: {error.strerror or error}. Try: ls -l {for_shell(path)}") from error
+    except Unfit as error:
+        kind = "is no checkpoint" if isinstance(error, Damaged) else "is not read"
+        remedy = error.remedy or f"ls -l {for_shell(path)}"
+        raise UserError(f"{path} {kind}: {error}. Try: {remedy}") from error
+    return chosen(path, content)
 
 
 def _torch(path: Path, kind: Kind, allow: Sequence[Any]) -> Any:
     """Read a torch archive without running its code, or with its code if the user trusts this very file."""
+    if kind == "torchscript":
+        with archives.opened(path) as archive:
+            archives.require_sound(path, archive, is_script=True)
+            archives.require_checksums(archive)
     if kind in ("torchscript", "tar"):  # which torch reads with their code only
-        return _trusted(path, kind, _REASONS[kind], None)
-    try:
-        with (
-            warnings.catch_warnings(),
-            torch.serialization.safe_globals(list(allow)),
-            path.open("rb") as file,  # torch reads a path by its suffix
-        ):
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # the refusal says so
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        inspection = inspect(path, kind) if kind != "unknown" else None
-        if kind == "unknown" or _is_damage(error, inspection):
-            damage = "" if kind == "unknown" else "it is cut off or damaged, "
-            reason = _first_line(error) or type(error).__name__
-            raise UserError(f"{path} is no checkpoint: {damage}{reason}. Try: ls -l {for_shell(path)}") from error
-        if inspection and inspection.has_lost_tensors:
+        return _trusted(path, kind, _REASONS[kind])
+    if kind == "unknown":
+        raise UserError(f"{path} is no checkpoint: its format is not known. Try: ls -l {for_shell(path)}")
+    with torch.serialization.safe_globals(list(allow)):
+        allowed = {_global_name(each) for each in torch.serialization.get_safe_globals()}
+        found = inspect(path, kind, allowed)
+        if found.has_lost_tensors:
             raise UserError(
                 f"{path} is a pickle of protocol 0, in which torch.save writes tensors so that torch cannot read them. "
                 f"Try: save the content again where it is in memory, torch.save(net.state_dict(), FILE)"
-            ) from error
-        needed = re.search(r"GLOBAL (\S+)|(?:class|global|type) ([\w.]+\.\w+)", str(error))
-        name = (needed[1] or needed[2]).rstrip(".") if needed else inspection.needed if inspection else ""
-        if inspection and inspection.network:
-            reason = f"holds a whole network ({printable(inspection.network)}) instead of its state"
-        elif name or inspection is None or inspection.protocol in (2, 3):
-            reason = "contains more than tensors" + (f" (it needs {printable(name)})" if name else "")
-        else:
-            protocol = inspection.protocol or "0 or 1"
-            reason = f"is a pickle of protocol {protocol}, which torch reads only with its code"
-        return _trusted(path, kind, reason, error, inspection is not None and bool(inspection.network))
+            )
+        if not found.network and not found.needed and found.protocol in (2, 3):
+            return _without_code(path)
+    if found.network:
+        reason = f"holds a whole network ({printable(found.network)}) instead of its state"
+    elif found.needed:
+        reason = f"contains more than tensors (it needs {printable(found.needed)})"
+    else:
+        reason = f"is a pickle of protocol {found.protocol or '0 or 1'}, which torch reads only with its code"
+    return _trusted(path, kind, reason, is_network=bool(found.network))
+
+
+def _global_name(each: Any) -> str:
+    return str(each[1]) if isinstance(each, tuple) else f"{each.__module__}.{each.__qualname__}"
+
+
+def _without_code(path: Path) -> Any:
+    """Read an archive that is inspected. Raises Unfit if torch does not read it all the same."""
+    try:
+        with warnings.catch_warnings(), path.open("rb") as file:  # torch reads a path by its suffix
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            return plain(torch.load(file, map_location="cpu", weights_only=True))
+    except Unfit:
+        raise
+    except Exception as error:  # torch raises anything for a pickle that it did not write
+        reason = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+        raise Unfit(f"torch does not read it, {reason[1].rstrip(' .') if reason else _sentence(error)}") from error
 
 
 _REASONS = {
@@ -80,15 +97,7 @@ _REASONS = {
 }
 
 
-def _is_damage(error: Exception, inspection: Inspection | None) -> bool:
-    """Return whether an error of the safe reader comes from a file that is cut off or damaged."""
-    if inspection is not None and not inspection.is_whole:
-        return True
-    is_refusal = isinstance(error, pickle.UnpicklingError)
-    return not is_refusal and (inspection is None or isinstance(error, RuntimeError | EOFError | OSError))
-
-
-def _trusted(path: Path, kind: Kind, reason: str, error: Exception | None, is_network: bool = False) -> Any:
+def _trusted(path: Path, kind: Kind, reason: str, *, is_network: bool = False) -> Any:
     """Read a file with its code if the user trusts this very file, since the code can do anything.
 
     reason: why the file is not read without its code.
@@ -100,8 +109,10 @@ def _trusted(path: Path, kind: Kind, reason: str, error: Exception | None, is_ne
         try:
             with path.open("rb") as file:
                 if kind == "torchscript":
-                    return with_states(torch.jit.load(file, map_location="cpu"))  # type: ignore[no-untyped-call]
-                return with_states(torch.load(file, map_location="cpu", weights_only=False))
+                    return plain(torch.jit.load(file, map_location="cpu"))  # type: ignore[no-untyped-call]
+                return plain(torch.load(file, map_location="cpu", weights_only=False))
+        except Unfit:
+            raise
         except Exception as problem:
             raise UserError(
                 f"{path} is trusted, but it cannot be read: {type(problem).__name__}: {_sentence(problem)}. "
@@ -112,27 +123,15 @@ def _trusted(path: Path, kind: Kind, reason: str, error: Exception | None, is_ne
     raise UserError(
         f"{path} {reason}, and {pickled} can run any code.{save} If you trust the authors of the file with sha256 "
         f"{digest}, add: {TRUST} {digest}"
-    ) from error
+    )
 
 
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        from safetensors.torch import load_file
+        return safetensor_files.read(path)
     except ImportError:
         raise UserError(f"{path} needs the package safetensors. Try: pip install safetensors") from None
-    try:
-        return dict(load_file(path))
-    except Exception as error:
-        raise UserError(
-            f"{path} is no checkpoint: it is a safetensors file that is cut off or damaged, {_sentence(error)}. "
-            f"Try: ls -l {for_shell(path)}"
-        ) from error
 
 
 def _sentence(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _first_line(error: Exception) -> str:
-    """Return the first sentence of an error, without torch's advice to run the code in the file."""
-    return re.split(r"[\n.(]", str(error) or type(error).__name__)[0].strip()

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import bz2
+import errno
+import lzma
+import os
 import re
+import stat
 import tarfile
 import zipfile
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from robharness.checkpoints.archives import opened
+from robharness.checkpoints.bounds import CappedFile, Unfit
 from robharness.checkpoints.contents import some
+from robharness.checkpoints.safetensor_files import is_safetensors
 from robharness.errors import for_shell
+from robharness.planning.weights import too_large
 from robharness.text import printable
 
 HEAD = 4096
@@ -44,6 +55,10 @@ SUFFIXES = {
     ".msgpack": "a checkpoint of Flax",
     ".h5": "an HDF5 file",
 }
+TAR_MEMBERS = 1000
+"""Number of names that are read of a tar archive."""
+XZ_MEMORY = 64 * 2**20
+"""Bytes of memory for the first block of a file that is compressed with xz."""
 TABLE_FOOTER = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
 """Last bytes of the index of a TensorFlow checkpoint."""
 
@@ -61,8 +76,15 @@ class Format:
 
 
 def recognise(path: Path) -> Format:
-    """Return the format of a file. Raises OSError if the file cannot be read."""
-    size = path.stat().st_size
+    """Return the format of a file. Raises OSError if the file cannot be read, Unfit if it exceeds a bound."""
+    facts = path.stat()
+    if stat.S_ISDIR(facts.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(facts.st_mode):  # reading it may never end
+        raise Unfit("it is a named pipe or a device, not a file")
+    size = facts.st_size
+    if reason := too_large(size):
+        raise Unfit(f"it {reason}")
     with path.open("rb") as file:
         head = file.read(HEAD)
         file.seek(max(0, size - HEAD))
@@ -71,15 +93,15 @@ def recognise(path: Path) -> Format:
         return _refused("it is empty, since a download or a copy was interrupted", _look(path))
     if not head.strip(b"\0"):
         return Format("unknown", _binary(path, head, tail) or _zeros(path))
-    if _is_safetensors(path, head, size):
+    if is_safetensors(path, head, size):
         return Format("safetensors")
     if head.startswith(b"PK"):
         return _zip(path, size)
     if head[:1] == b"\x80" or head[:1] == b"L":
         return _pickle(path, head, tail)
-    if tarfile.is_tarfile(path):
+    if _first_in_tar(head):
         return _tar(path)
-    refusal = _binary(path, head, tail) or _text(path, head)
+    refusal = _compressed_tar(path, head) or _binary(path, head, tail) or _text(path, head)
     return Format("unknown", refusal)
 
 
@@ -95,31 +117,19 @@ def _zeros(path: Path) -> str:
     return f"it begins with zeros, since a download was interrupted; download it again. Try: {_look(path)}"
 
 
-def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
-    length = int.from_bytes(head[:8], "little")
-    if size < 10 or head[8:9] != b"{" or not 2 <= length <= size - 8:
-        return False
-    with path.open("rb") as file:
-        try:
-            header = json.loads(file.read(8 + length)[8:])
-        except ValueError:
-            return False
-    return isinstance(header, dict)
-
-
 def _zip(path: Path, size: int) -> Format:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
+            if any(re.fullmatch(r"[^/]+/data\.pkl", name) for name in names):
+                is_script = any(re.fullmatch(r"[^/]+/(constants\.pkl|code/.*)", name) for name in names)
+                return Format("torchscript" if is_script else "zip")
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
         return _refused(
             f"it is a zip archive, as torch.save writes it, that is cut off or damaged ({size} bytes); download or "
             "copy it again",
             _look(path),
         )
-    if any(re.fullmatch(r"[^/]+/data\.pkl", name) for name in names):
-        is_script = any(re.fullmatch(r"[^/]+/(constants\.pkl|code/.*)", name) for name in names)
-        return Format("torchscript" if is_script else "zip")
     unpack = f"unzip {for_shell(path)} -d {for_shell(path.with_name(f'{path.stem}-files'))}"
     if names and all(name.endswith(".npy") for name in names):
         return _refused(f"it is an archive of NumPy arrays ({some(names)})", LIST_MODELS)
@@ -130,17 +140,43 @@ def _zip(path: Path, size: int) -> Format:
     return _refused(f"it is a zip archive of {some(names) or 'no files'}; name a file in it instead", unpack)
 
 
+def _first_in_tar(block: bytes) -> str:
+    """Return the name of the first file in a tar archive, or an empty text if the bytes do not begin one."""
+    try:
+        return tarfile.TarInfo.frombuf(block[: tarfile.BLOCKSIZE], "utf-8", "replace").name
+    except tarfile.HeaderError:
+        return ""
+
+
 def _tar(path: Path) -> Format:
     try:
-        with tarfile.open(path) as archive:
-            names = [member.name for member in archive]
-    except (tarfile.TarError, OSError, EOFError):
+        with CappedFile(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            names = [member.name for member in islice(archive, TAR_MEMBERS)]
+    except (tarfile.TarError, OSError, EOFError, ValueError):
         return _refused("it is a tar archive that is cut off or damaged; download or copy it again", _look(path))
     if {"sys_info", "pickle", "storages", "tensors"} <= {name.removeprefix("./") for name in names}:
         return Format("tar")
-    folder = for_shell(path.parent)
-    unpack = f"tar -xf {for_shell(path)} -C {folder}"
-    return _refused(f"it is a tar archive of {some(names) or 'no files'}; name a file in it instead", unpack)
+    return _refused(f"it is a tar archive of {some(names) or 'no files'}; name a file in it instead", _untar(path))
+
+
+def _compressed_tar(path: Path, head: bytes) -> str:
+    """Return the refusal of a tar archive that is compressed, of which no more than the first name is unpacked."""
+    openers: dict[bytes, Callable[[], Any]] = {
+        b"\x1f\x8b": lambda: zlib.decompressobj(wbits=31),
+        b"BZh": bz2.BZ2Decompressor,
+        b"\xfd7zXZ": lambda: lzma.LZMADecompressor(memlimit=XZ_MEMORY),
+    }
+    opener = next((opener for magic, opener in openers.items() if head.startswith(magic)), None)
+    try:
+        block = opener().decompress(head, tarfile.BLOCKSIZE) if opener else b""
+    except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError):
+        return ""
+    name = _first_in_tar(block)
+    return f"it is a tar archive of {name}; name a file in it instead. Try: {_untar(path)}" if name else ""
+
+
+def _untar(path: Path) -> str:
+    return f"tar -xf {for_shell(path)} -C {for_shell(path.parent)}"
 
 
 def _pickle(path: Path, head: bytes, tail: bytes) -> Format:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from robharness.checkpoints.contents import some
 from robharness.checkpoints.mismatches import COUNTER
+from robharness.errors import for_shell
 
 OtherTypes = Mapping[tuple[torch.dtype, torch.dtype], list[str]]
 """(type in the file, type in the network) -> the keys of these tensors."""
@@ -51,7 +51,7 @@ def _remedy(other: OtherTypes, file: Path | None) -> str:
         f"to = {{{types}}}; cast = lambda v: v.to(to.get(v.dtype, v.dtype)) if isinstance(v, torch.Tensor) else v; "
         f"torch.save(tree_map(cast, checkpoints.read(pathlib.Path({str(file)!r}))), {str(converted)!r})"
     )
-    command = f"python -c {shlex.quote(code)}"
+    command = f"python -c {for_shell(code)}"
     return f"To convert it into {converted.name}, for `weights:` of the suite, try: {command}"
 
 

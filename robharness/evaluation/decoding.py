@@ -28,6 +28,9 @@ MACHINE_ERRORS = {
 }  # fmt: skip
 """Numbers of errors of the machine or of its network, which say nothing about the file that was opened."""
 
+LARGEST_FILE = 2**30
+"""Bytes of an image file; without compression, PIL's largest image has half as many."""
+
 
 def read_image(source: str | Path | bytes) -> np.ndarray:
     """Read an image as uint8 RGB, (H, W, 3).
@@ -43,9 +46,11 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
         content = source
     else:
         try:
-            mode = Path(source).stat().st_mode
-            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would wait for a writer
+            facts = Path(source).stat()
+            if not stat.S_ISREG(facts.st_mode) and not stat.S_ISDIR(facts.st_mode):  # a pipe would wait for a writer
                 raise UnreadableExample("it is not a regular file")
+            if facts.st_size > LARGEST_FILE:
+                raise UnreadableExample(f"the file has {facts.st_size / 1e9:.0f} GB, more than an image can have")
             content = Path(source).read_bytes()
         except ValueError as error:  # a null byte in the path
             raise UnreadableExample(f"the file cannot be opened ({error})") from None

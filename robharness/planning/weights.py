@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from robharness.specs.sources import Download, File, Train
 T = TypeVar("T")
 TRUST = "--trust"
 """The option that allows a pickle, by its sha256, to run code; subprocesses get it as $ROBHARNESS_TRUST."""
+
+LARGEST = 10**12
+"""Bytes of the largest file of weights, on any machine."""
 
 Declared = File | Download | Mapping[str, File | Download]
 Override = Path | Mapping[str, Path]
@@ -106,9 +110,25 @@ def _refuse_other_kinds(entry: Entry, name: str, path: Path) -> None:
         kind = f"not accessible ({error.strerror})"
     else:
         if stat.S_ISREG(mode):
+            if reason := too_large(path.stat().st_size):
+                raise UserError(f"{_describe(entry, name)}: {path} {reason}. Try: ls -l {for_shell(path)}")
             return
         kind = f"{kind_of(mode)}, not a file"
     raise UserError(f"{_describe(entry, name)}: {path} is {kind}. Try: ls -l {for_shell(path)}")
+
+
+def too_large(size: int) -> str:
+    """Return why a file of weights of that many bytes is not read, or an empty text.
+
+    Such a file, often of holes alone, would be hashed for hours, and then fill the memory.
+    """
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # a system that does not tell
+        memory = LARGEST
+    if size <= min(memory, LARGEST):
+        return ""
+    return f"has {size / 1e9:,.0f} GB, more than the memory of this machine ({memory / 1e9:,.0f} GB)"
 
 
 def _check(entry: Entry, declared: Declared, paths: Mapping[str, Path], digests: Mapping[str, str], root: Path) -> None:

@@ -94,6 +94,26 @@ def test_stopped_after_any_epoch_it_comes_to_the_same_weights(job, name):
     assert lines(again.folder) == lines(whole.folder)
 
 
+@pytest.mark.parametrize("content", ["cut off", "foreign", "empty"])
+def test_a_checkpoint_that_is_damaged_or_foreign_is_refused_with_its_remedy(tmp_path, content):
+    learner = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(learner.parameters(), 0.1, momentum=0.9)
+    learner(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    path = tmp_path / artefact.CHECKPOINT
+    artefact.save_checkpoint(path, 3, learner, optimizer)
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    learner.weight.data.zero_()
+    assert artefact.resume(path, learner, optimizer) == 3
+    assert_same(before, learner.state_dict())
+    if content == "foreign":
+        torch.save({"epoch": 1, "learner": {"other": torch.ones(1)}}, path)
+    else:
+        path.write_bytes(path.read_bytes()[: -40 if content == "cut off" else 0])
+    with pytest.raises(UserError, match=rf"{path} is no checkpoint.*Try: (ls -l|rm) {path}$"):
+        artefact.resume(path, learner, optimizer)
+
+
 KILLED = """
 import sys; sys.path.insert(0, {here!r})
 from pathlib import Path

@@ -143,6 +143,20 @@ def test_a_missing_file_is_named_with_the_download_command(root, name):
     assert len(SPECS[name].open(root, "test").ids) == COUNT
 
 
+def test_files_of_holes_and_pickles_that_take_memory_are_refused(root, name):
+    file = root / PUBLISHED[name].folder / next(iter(PUBLISHED[name].files["test"]))
+    content = file.read_bytes()
+    shape = b"cnumpy\nndarray\n\x8a\x08" + struct.pack("<q", 2**60) + b"\x85\x85R"
+    for bomb in (b"\x80\x02}r\xfe\xff\xff\x7f" + content[3:-1] + b"X\xff\xff\xff\xff", b"\x80\x02" + shape + b"."):
+        file.write_bytes(bomb)  # a memo of 2 billion places and a text of 4 GB; an array of 2 ** 60 numbers
+        with pytest.raises(UserError, match=f"{file} is not a CIFAR file"):
+            SPECS[name].open(root, "test")
+    os.truncate(file, 2**40)
+    (file.parent / "SUBSET").unlink()
+    with pytest.raises(UserError, match=r"has 1,099,511,627,776 bytes, and the published files have less\. Try: curl"):
+        SPECS[name].open(root, "test")
+
+
 @pytest.mark.parametrize("keep", [0.01, 0.5, 0.999])
 def test_a_truncated_file_is_refused(root, name, keep):
     file = root / PUBLISHED[name].folder / next(iter(PUBLISHED[name].files["test"]))
@@ -238,6 +252,15 @@ def test_a_missing_or_broken_array_is_refused_with_the_download_command(root, na
     for part in (b"", content[:40], content[:-1]):
         file.write_bytes(part)
         with pytest.raises(UserError, match=f"{file} is truncated"):
+            SPECS[f"{name}-c/gaussian_noise"].open(None, root)
+    zipped = io.BytesIO()
+    np.savez(zipped, a=corrupted)
+    pickled = io.BytesIO()
+    np.save(pickled, np.array([{}], dtype=object), allow_pickle=True)
+    huge = content.replace(b"(60, 32, 32, 3), }" + b" " * 12, b"(1099511627776, 32, 32, 3), }")
+    for other in (zipped.getvalue(), pickled.getvalue(), huge):
+        file.write_bytes(other)
+        with pytest.raises(UserError, match=f"{file} is truncated or not a NumPy array"):
             SPECS[f"{name}-c/gaussian_noise"].open(None, root)
     np.save(file, corrupted[:-COUNT])
     with pytest.raises(UserError, match=r"\(48, 32, 32, 3\), not uint8 \(60, 32, 32, 3\)"):

@@ -119,3 +119,12 @@ def test_weights_of_another_variant_are_refused():
         UserError, match=r"does not fit EfficientNet: by the closest layout, 'EfficientNet-Lite', \d+ keys"
     ):
         SPECS["efficientnet-lite0"].build(None, weights_of(SPECS["efficientnet-lite1"]))
+
+
+def test_a_damaged_file_is_refused_without_advice_to_trust_it(tmp_path):
+    spec = SPECS["efficientnet-lite0"]
+    path = tmp_path / "net.pth"
+    path.write_bytes(weights_of(spec).read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"net\.pth is no checkpoint: it is cut off or damaged") as caught:
+        spec.build(None, path)
+    assert "--trust" not in str(caught.value)

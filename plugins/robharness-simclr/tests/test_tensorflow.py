@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import sys
@@ -76,10 +77,11 @@ def table_block(rows):
     return out + b"".join(struct.pack("<I", at) for at in restarts or [0]) + struct.pack("<I", len(restarts or [0]))
 
 
-def write_checkpoint(prefix, variables, shards=1):
+def write_checkpoint(prefix, variables, shards=1, changes=None):
     """Write a checkpoint.
 
     variables: name -> array. They alternate between shards, so that the order of offsets differs from that of names.
+    changes: fields of the entry of each variable that differ from the right ones.
     """
     data = [bytearray() for _ in range(shards)]
     rows = [(b"", proto(f1=shards, f3=proto(f1=1)))]  # version: producer 1
@@ -88,8 +90,8 @@ def write_checkpoint(prefix, variables, shards=1):
         raw = array.tobytes()
         shape = b"".join(proto(f2=proto(f1=size)) for size in array.shape)
         kind = FLOAT if array.dtype == np.float32 else INT64
-        entry = proto(f1=kind, f2=shape, f3=shard, f4=len(data[shard]), f5=len(raw), f6=masked(raw))
-        rows.append((name.encode(), entry))
+        fields = {"f1": kind, "f2": shape, "f3": shard, "f4": len(data[shard]), "f5": len(raw), "f6": masked(raw)}
+        rows.append((name.encode(), proto(**{**fields, **(changes or {})})))
         data[shard] += raw
     table, index = b"", []
     for first in range(0, len(rows), 50):
@@ -368,6 +370,45 @@ def test_an_incomplete_download_is_found(small):
     index.write_bytes(index.read_bytes()[:-9])
     with pytest.raises(UserError, match=r"the index has no valid footer"):
         bundle.read(index, r"v\d+")
+
+
+CLAIMS = {
+    "more bytes than the file": ({"f5": 2**50}, "its variables have more bytes than its files"),
+    "another shape": ({"f2": proto(f2=proto(f1=2**60))}, "v has another size than its shape"),
+    "a place beyond 64 bits": ({"f4": 2**80}, "the index has a number of more than 64 bits"),
+    "a place beyond the file": ({"f4": 2**62}, "is not a complete TensorFlow checkpoint"),
+    "a text for a number": ({"f4": b"text"}, "is not a complete TensorFlow checkpoint"),
+}
+
+
+@pytest.mark.parametrize("case", CLAIMS)
+def test_an_index_that_claims_what_the_files_do_not_have_is_refused(tmp_path, case):
+    changes, sentence = CLAIMS[case]
+    index = write_checkpoint(tmp_path / "model.ckpt-1", {"v": np.ones(3, np.float32)}, changes=changes)
+    with pytest.raises(UserError, match=sentence):
+        bundle.read(index, "v")
+
+
+def test_indices_names_and_zips_that_grow_are_refused(tmp_path):
+    index = write_checkpoint(tmp_path / "model.ckpt-1", {"v" * 2000: np.ones(3, np.float32)})
+    with pytest.raises(UserError, match="a name of more than 1000 characters"):
+        bundle.read(index, "v+")
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.ckpt-1.index", bytes(2**24))
+    with pytest.raises(UserError, match="unpacked, it has more than 100 times its bytes"):
+        bundle.read(tmp_path / "bomb.zip", "v")
+    os.truncate(index, 2**40)
+    with pytest.raises(UserError, match="its index has more than 8 MiB"):
+        bundle.read(index, "v")
+    index = write_checkpoint(tmp_path / "model.ckpt-2", {"v": np.ones(3, np.float32)})
+    data = index.with_name("model.ckpt-2.data-00000-of-00001")
+    os.truncate(data, 2**42)
+    with pytest.raises(UserError, match="more than the memory of this machine"):
+        bundle.read(index, "v")
+    data.unlink()
+    os.mkfifo(data)
+    with pytest.raises(UserError, match="data-00000-of-00001 cannot be read"):
+        bundle.read(index, "v")
 
 
 def test_a_zip_without_one_checkpoint_is_refused(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from robharness import UserError
+from robharness import UserError, checkpoints, for_shell
 
 CHECKPOINT, METRICS, WEIGHTS = "checkpoint.pt", "metrics.jsonl", "weights.safetensors"
 TENSORBOARD = "tensorboard"
@@ -42,25 +41,23 @@ def save_checkpoint(path: Path, epoch: int, learner: nn.Module, optimizer: torch
     temporary.replace(path)
 
 
-def resume(path: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
+def resume(path: Path, learner: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Restore the states in a checkpoint. Returns the number of epochs that are done, 0 without a checkpoint.
 
-    Raises UserError if the checkpoint is damaged.
+    Raises UserError for a file that is damaged, or that belongs to another training.
     """
     if not path.is_file():
         return 0
+    checkpoint = checkpoints.read(path)
     try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        epoch: int = checkpoint["epoch"]
+        if type(epoch) is not int:
+            raise TypeError("its epoch is no whole number")
         learner.load_state_dict(checkpoint["learner"])
         optimizer.load_state_dict(checkpoint["optimizer"])
-        if type(checkpoint["epoch"]) is not int:
-            raise TypeError("its epoch is no whole number")
-        epoch: int = checkpoint["epoch"]
-    except Exception as error:  # a damaged file may raise anything
-        raise UserError(
-            f"the training cannot go on from {path}, which is damaged or of another training ({type(error).__name__}). "
-            f"To train from the beginning: rm {shlex.quote(str(path))}"
-        ) from error
+    except Exception as error:  # a state that does not fit may raise anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} is no checkpoint of this training: {reason}. Try: rm {for_shell(path)}") from error
     return epoch
 
 

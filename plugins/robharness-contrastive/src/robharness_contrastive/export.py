@@ -17,10 +17,9 @@ from typing import Any
 
 import click
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from robharness import UserError
+from robharness import UserError, checkpoints
 
 LAYOUTS = ("torchvision", "supcontrast")
 State = dict[str, Tensor]
@@ -61,7 +60,7 @@ def main(artefact: Path, file: Path, layout: str) -> None:
     try:
         if not weights.is_file():
             raise UserError(f"{artefact} has no weights.safetensors. Try: robharness list artefacts")
-        content, head = in_layout(load_file(weights), layout)
+        content, head = in_layout(checkpoints.read(weights), layout)
         torch.save(content, file)
         if head is not None:
             torch.save(head, file.with_name(f"{file.name}.head"))

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from robharness import UserError
+from robharness import UserError, checkpoints
 from robharness_contrastive import artefact, data, optim, probe, video
 from robharness_contrastive.artefact import CHECKPOINT, WEIGHTS, save_checkpoint
 from robharness_contrastive.augment import AUGMENTATIONS
@@ -127,9 +126,10 @@ def _train_encoder(run: _Run, source: Source) -> tuple[Encoder, dict[str, Tensor
 def _load_encoder(
     recipe: Recipe, weights: Path, device: torch.device
 ) -> tuple[Encoder, dict[str, Tensor], nn.Module | None]:
-    state = load_file(weights)
+    state = checkpoints.read(weights)
     net = encoder(recipe.network, recipe.data, recipe.shape)
-    net.load_state_dict({key.removeprefix("encoder."): v for key, v in state.items() if key.startswith("encoder.")})
+    own = {key.removeprefix("encoder."): v for key, v in state.items() if key.startswith("encoder.")}
+    checkpoints.load(net, own, [checkpoints.Layout(name="contrastive encoder")], where=weights)
     return net.to(device), {key: v for key, v in state.items() if key.startswith("projection.")}, None
 
 
@@ -150,12 +150,11 @@ def _on_cpu(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
 
 def build(recipe: Recipe, weights: Path) -> nn.Module:
     """Build the classifier of an artefact: (N, *shape) in [0, 1] -> logits (N, classes)."""
-    from robharness.checkpoints import Layout, load
-
     with torch.device("meta"):
         net = encoder(recipe.network, recipe.data, recipe.shape)
         classifier = Classifier(net, net.width, recipe.n_classes)
-    load(classifier, weights, [Layout(name="contrastive", drop=(r"projection\.",))])
+    layout = checkpoints.Layout(name="contrastive", drop=(r"projection\.",))
+    checkpoints.load(classifier, weights, [layout])
     return classifier
 
 
@@ -185,7 +184,7 @@ def _optimise(run: _Run, source: Source, prefix: str) -> tuple[Encoder, Objectiv
     learner.to(fabric.device)
     optimizer = optim.optimizer(recipe, learner)
     path = job.folder / f"{prefix}{CHECKPOINT}"
-    done = artefact.resume(path, learner, optimizer, fabric.device)
+    done = artefact.resume(path, learner, optimizer)
     if done < recipe.epochs:
         wrapped, fabric_optimizer = fabric.setup(learner, optimizer)
         augmentation = AUGMENTATIONS[recipe.augmentation_name]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 SIDE = 32
+LARGEST_FILE = 200_000_000
+"""Bytes; the largest published file, CIFAR-100's training split, has 155 million."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,8 @@ def open_cifar(name: str, root: Path, split: str) -> Cifar:
     for file, md5 in published.files[split].items():
         if not (folder / file).is_file():
             raise MissingResource(f"the {split} split of {name.upper()}", where=str(folder / file), get=get)
+        if (size := (folder / file).stat().st_size) > LARGEST_FILE:
+            raise UserError(f"{folder / file} has {size:,} bytes, and the published files have less. Try: {get}")
         if not is_subset:
             _check_md5(folder / file, md5, get)
         batch_rows, batch_labels = _read_batch(folder / file, published, get)
@@ -146,8 +150,11 @@ def _read_batch(file: Path, published: Published, get: str) -> tuple[np.ndarray,
     return rows, labels
 
 
-class _Unpickler(pickle.Unpickler):
-    """Unpickler for NumPy arrays and built-in types, which runs no code from the file."""
+class _Unpickler(pickle._Unpickler):
+    """Unpickler for NumPy arrays and built-in types, which runs no code from the file.
+
+    It is the one in Python, whose memo has the size of its entries: in C's, one number takes any amount of memory.
+    """
 
     def __init__(self, content: IO[bytes], *, encoding: str) -> None:
         super().__init__(content, encoding=encoding)

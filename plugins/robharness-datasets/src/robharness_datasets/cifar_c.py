@@ -82,7 +82,7 @@ def open_cifar_c(clean: str, corruption: str, params: None, root: Path) -> Cifar
             f"{folder / corruption}.npy has {images.dtype} {images.shape}, not uint8 {shape}, the shape of five "
             f"severities of {len(expected):,} test images. Try: {get}"
         )
-    if labels.tolist() != len(SEVERITIES) * list(expected):
+    if labels.shape != shape[:1] or labels.tolist() != len(SEVERITIES) * list(expected):
         raise UserError(f"{folder}/labels.npy is not the test split's labels, repeated five times. Try: {get}")
     return CifarC(clean, images, len(expected))
 
@@ -93,7 +93,7 @@ def _open_array(file: Path, title: str, get: str) -> np.ndarray:
     if not file.is_file():
         raise MissingResource(f"{file.stem} of {title}", where=str(file), get=get)
     try:
-        array: np.ndarray = np.load(file, mmap_mode="r")
-    except (OSError, EOFError, ValueError) as error:
+        array: np.ndarray = np.lib.format.open_memmap(file, mode="r")  # reads no pickle and no archive
+    except (OSError, EOFError, ValueError, OverflowError, TypeError) as error:
         raise UserError(f"{file} is truncated or not a NumPy array ({error}). Try: {get}") from error
     return array

@@ -7,6 +7,7 @@ neighbours. Both count as broken here. Trade-off: damage within a frame, which t
 from __future__ import annotations
 
 import importlib.util
+import stat
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,7 +106,10 @@ def require_decoder(extra: str) -> None:
 def _check_size(file: Path) -> None:
     """Raise UnreadableExample if the file cannot be opened, is empty, or is a truncated RIFF file such as AVI."""
     try:
-        size = file.stat().st_size
+        facts = file.stat()
+        if not stat.S_ISREG(facts.st_mode) and not stat.S_ISDIR(facts.st_mode):  # a pipe would wait for a writer
+            raise UnreadableExample("it is not a regular file")
+        size = facts.st_size
         with file.open("rb") as content:
             header = content.read(12)
     except OSError as error:
