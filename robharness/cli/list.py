@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import click
 
 from robharness.cli import options
-from robharness.cli.output import echo, echo_json, is_encodable
+from robharness.cli.output import echo, echo_json, is_encodable, results_console
 from robharness.errors import UserError, for_shell
+from robharness.streams import results
 
 KINDS = ("plugins", "models", "attacks", "corruptions", "datasets", "metrics")
 ARTEFACTS = "artefacts"
@@ -136,7 +136,7 @@ def _show(rows: list[dict[str, Any]], kind: str) -> None:
     columns = [name for name in shown if any(row[name] not in ("", None) for row in rows)]
     headings = [HEADINGS.get(name, name) for name in columns]
     cells = [[str(row[name]) for name in columns] for row in rows]
-    if sys.stdout.isatty():
+    if results().isatty():
         _print_table(headings, columns, cells)
     else:
         _print_lines(headings, cells)
@@ -153,7 +153,6 @@ def _print_lines(headings: list[str], cells: list[list[str]]) -> None:
 def _print_table(headings: list[str], columns: list[str], cells: list[list[str]]) -> None:
     """Print a table as wide as the terminal."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -163,4 +162,4 @@ def _print_table(headings: list[str], columns: list[str], cells: list[list[str]]
     for row in cells:
         styles = ("red" if name == "problem" else "" for name in columns)
         table.add_row(*(Text(cell, style=style) for cell, style in zip(row, styles, strict=True)))
-    Console(file=sys.stdout).print(table)
+    results_console().print(table)

@@ -1,4 +1,4 @@
-"""Lines and JSON on standard output, in the encoding of the terminal."""
+"""Lines, JSON and tables on standard output, in the encoding of the terminal."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from robharness.findings import named_examples
+from robharness.streams import results
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def echo(text: str, *, err: bool = False) -> None:
@@ -18,7 +22,14 @@ def echo(text: str, *, err: bool = False) -> None:
 
     click.echo itself writes UTF-8 to streams of ASCII, beside the replacement characters of tables.
     """
-    click.echo(text, file=sys.stderr if err else sys.stdout)
+    click.echo(text, file=sys.stderr if err else results())
+
+
+def results_console() -> Console:
+    """Return a console of rich that prints tables on standard output."""
+    from rich.console import Console
+
+    return Console(file=results())
 
 
 def echo_json(value: Any, *, indent: int | None = 1) -> None:
@@ -35,7 +46,7 @@ def escaped(text: str) -> str:
 def is_encodable(text: str) -> bool:
     """Return whether the encoding of standard output has all characters of a text."""
     try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        text.encode(getattr(results(), "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         return False
     return True

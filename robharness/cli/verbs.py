@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
 from importlib import import_module
 from typing import Any
 
 import click
 
 from robharness.errors import UserError, did_you_mean
+from robharness.streams import release_stdout, stdout_for_results
 
 VERBS = {
     "run": "Compute the missing cells of a suite, and report.",
@@ -37,7 +39,9 @@ class Verbs(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
-        command: click.Command = import_module(f"robharness.cli.{name.replace('-', '_')}").command
+        command: click.Command = copy(import_module(f"robharness.cli.{name.replace('-', '_')}").command)
+        if command.callback is not None:
+            command.callback = stdout_for_results()(command.callback)  # plugins print, too
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -55,8 +59,10 @@ class Verbs(click.Group):
         plugins, words = _plugin_options(words)
         from robharness.plugins.discovery import discover
 
-        commands = discover(plugins).commands
+        with stdout_for_results():
+            commands = discover(plugins).commands
         if name in commands:
+            release_stdout()  # what the command prints is its result
             context.meta[_ORIGIN], command = commands[name]
             return name, command, [word for word in words if word != "--debug"]
         known = [*VERBS, *commands]

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from robharness.engine.listeners import RunListener
+from robharness.interrupts import raise_interrupt
 
 
 @contextmanager
@@ -24,8 +25,9 @@ def interruptible(listener: RunListener) -> Iterator[threading.Event]:
     before = signal.getsignal(signal.SIGINT)
 
     def handle(number: int, frame: Any) -> None:
+        if interrupted.is_set():  # the handler itself stays, as `kept_process` would put another one back
+            raise_interrupt(number, frame)
         interrupted.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         with suppress(RuntimeError):  # Ctrl-C came while the listener wrote another line
             listener.message("stopping after the current cells; Ctrl-C again stops at once")
 
