@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+
+TYPE_CHECKING = False  # see robharness/__init__.py
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 AGAIN_SECONDS = 0.01
 """Time after which an interrupt is raised again that was raised where no exception can leave, e.g. in a callback."""

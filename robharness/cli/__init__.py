@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import TYPE_CHECKING
 
 import lazy_loader
 
 from robharness import interrupts
 
+TYPE_CHECKING = False  # see robharness/__init__.py
 if TYPE_CHECKING:
     from robharness.cli.command import VERBS, cli, main
 
