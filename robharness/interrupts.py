@@ -44,7 +44,8 @@ def handle_interrupts() -> None:
             return
         import threading
 
-        timer = threading.Timer(AGAIN_SECONDS, signal.raise_signal, [signal.SIGINT])
+        main = threading.main_thread().ident
+        timer = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, [main, signal.SIGINT])
         timer.daemon = True
         timer.start()
 

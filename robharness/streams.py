@@ -35,10 +35,30 @@ class _Descriptor(io.FileIO):
                 self.error = error
         return len(content)
 
+    def close(self) -> None:
+        """Stay open: a plugin that closes a standard stream must not end the messages of others."""
+
+
+class _Buffer(io.BufferedWriter):
+    """A buffer of a `_Descriptor`, which stays open as well."""
+
+    def close(self) -> None:
+        self.flush()
+
+
+class _Stream(io.TextIOWrapper):
+    """A text stream on a `_Buffer`."""
+
+    def detach(self) -> Any:
+        """Return another buffer of the same descriptor, and keep this one."""
+        self.flush()
+        return _Buffer(_Descriptor(self.fileno(), "w", closefd=False))
+
 
 def make_robust() -> None:
     """Replace standard output and standard error of this process by streams to which writing never fails.
 
+    Only for a process that is ours alone: `stdout_for_results` then acts on its descriptors, for C code and children.
     Characters that the encoding lacks become replacement characters. Output after the end of a pipe is discarded. A
     stream that was closed before the process began is the null device, so that no other file takes its number.
     """
@@ -51,6 +71,8 @@ def make_robust() -> None:
         elif name != "stdin":
             with suppress(OSError, ValueError, AttributeError):  # a stream without a descriptor stays as it is
                 setattr(sys, name, _robust(stream))
+        setattr(sys, f"__{name}__", getattr(sys, name))
+    _own_stdout()
 
 
 def _occupy(number: int) -> None:
@@ -71,8 +93,8 @@ def _robust(stream: TextIO, number: int | None = None) -> TextIO:
     stream.flush()
     raw = _Descriptor(stream.fileno() if number is None else number, "w", closefd=False)
     errors = "replace" if stream.errors in STRICT else stream.errors
-    made = io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding=stream.encoding, errors=errors,
+    made = _Stream(
+        _Buffer(raw), encoding=stream.encoding, errors=errors,
         line_buffering=bool(stream.line_buffering), write_through=getattr(stream, "write_through", False),
     )  # fmt: skip
     made.mode = "w"  # type: ignore[misc]
@@ -85,8 +107,8 @@ _own: TextIO | None = None
 """The stream of results in a process of the command line; its descriptor is known to nobody else."""
 _replaced: TextIO | None = None
 """The `sys.stdout` that `stdout_for_results` replaced in a process of somebody else."""
-_is_diverted = False
-"""Whether descriptor 1 leads to standard error."""
+_is_diverted = _was_released = False
+"""Whether descriptor 1 leads to standard error, and whether it did and does not any more."""
 
 
 def results() -> TextIO:
@@ -94,20 +116,21 @@ def results() -> TextIO:
     return _own or _replaced or sys.stdout
 
 
-def own_stdout() -> None:
-    """Let `stdout_for_results` act on the descriptors of this process, which is ours alone; after `make_robust`."""
+def _own_stdout() -> None:
+    """Open the stream of results, on a descriptor that no child has: it is one process that prints results."""
     global _own
     with suppress(OSError, ValueError, AttributeError):
-        number = os.dup(sys.stdout.fileno())
-        _own = _robust(sys.stdout, number)
-        os.register_at_fork(after_in_child=lambda: os.dup2(2, number, inheritable=False))  # results are printed once
+        if sys.stdout.fileno() == 1:
+            number = os.dup(1)
+            _own = _robust(sys.stdout, number)
+            os.register_at_fork(after_in_child=lambda: os.dup2(2, number, inheritable=False))
 
 
 @contextmanager
 def stdout_for_results() -> Iterator[None]:
     """Let all that prints on standard output print on standard error instead, apart from what writes to `results`.
 
-    After `own_stdout`, this also holds for C code and for child processes. It lasts until `release_stdout`, since
+    After `make_robust`, this also holds for C code and for child processes. It lasts until `release_stdout`, since
     threads and exit handlers print later. Else `sys.stdout` alone is replaced, until the block ends.
     """
     global _replaced
@@ -125,34 +148,35 @@ def stdout_for_results() -> Iterator[None]:
 
 
 def divert_stdout() -> None:
-    """Let descriptor 1 of this process lead to standard error, in lines that appear at once."""
+    """Let descriptor 1 lead to standard error, in lines that appear at once; after `make_robust` alone."""
     global _is_diverted
-    if not _is_diverted:
-        _reset(line_buffering=True)
+    if _own is not None and not _is_diverted:
+        _reset(line_buffering=True, of_c=_was_released)  # before, no C code printed
         os.dup2(2, 1)
         _is_diverted = True
 
 
 def release_stdout() -> None:
     """Let descriptor 1 lead to standard output again, e.g. for the verb of a plugin, which prints results itself."""
-    global _is_diverted
+    global _is_diverted, _was_released
     if _own is not None and _is_diverted:
-        _reset(line_buffering=bool(_own.line_buffering))
-        with suppress(ImportError, OSError, AttributeError):  # what C code holds back was printed before, too
-            import ctypes
-
-            ctypes.CDLL(None).fflush(None)
+        _reset(line_buffering=bool(_own.line_buffering), of_c=True)
         os.dup2(_own.fileno(), 1)
-        _is_diverted = False
+        _is_diverted, _was_released = False, True
 
 
-def _reset(*, line_buffering: bool) -> None:
-    """Write what Python holds back for descriptor 1, and forget an error of writing."""
+def _reset(*, line_buffering: bool, of_c: bool) -> None:
+    """Write what Python and, on demand, C hold back for descriptor 1, and forget an error of writing."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         with suppress(OSError, ValueError):
             sys.stdout.reconfigure(line_buffering=line_buffering)  # flushes it
     if raw := _descriptor(sys.stdout):
         raw.error = None
+    if of_c:
+        with suppress(ImportError, OSError, AttributeError):
+            import ctypes
+
+            ctypes.CDLL(None).fflush(None)
 
 
 def _descriptor(stream: Any) -> _Descriptor | None:

@@ -33,6 +33,7 @@ def entry_point() -> None:
     except KeyboardInterrupt:  # during the imports, or once more while `main` ends
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         code = 128 + signal.SIGINT
+    exec("")  # else Python ends by the signal if KeyboardInterrupt left another `exec`, although it was caught later
     sys.exit(code)
 
 
@@ -41,12 +42,12 @@ def _run() -> int:
     from robharness import streams
 
     streams.make_robust()
-    streams.own_stdout()
     from robharness.cli.command import main
     from robharness.errors import ExitCode
 
     code = main(sys.argv[1:])
     error = streams.stdout_error()
+    streams.divert_stdout()  # for threads and exit handlers of plugins
     if isinstance(error, BrokenPipeError):
         return ExitCode.FINE if code in (ExitCode.REGRESSION, ExitCode.INCOMPLETE) else code
     if error is not None:
