@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from robharness.engine.listeners import RunListener, Silent, TrainingListener
 from robharness.errors import Interrupted
+from robharness.interrupts import Stopped
 from robharness.planning.cells import DEFAULT_STORE, Plan
 from robharness.plugins.discovery import discover
 from robharness.plugins.registry import Registry
@@ -82,9 +83,9 @@ def run(
     try:
         summary = session.compute(workers=workers, batch_size=batch_size, executor=executor)
     except Interrupted as error:
-        raise KeyboardInterrupt(f"{error}; the same call resumes") from None
+        raise Stopped(f"{error}; the same call resumes") from None
     if summary.interrupted:
-        raise KeyboardInterrupt(f"complete outcomes are stored in {store}; the same call resumes")
+        raise Stopped(f"complete outcomes are stored in {store}; the same call resumes")
     return session.results(notify=True)
 
 
@@ -109,7 +110,7 @@ def train(
     try:
         return session.train()
     except Interrupted as error:
-        raise KeyboardInterrupt(f"{error}; the same call resumes") from None
+        raise Stopped(f"{error}; the same call resumes") from None
 
 
 def load(

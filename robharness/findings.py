@@ -41,6 +41,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "weaker-iterated-attack": ("warning", "an iterated attack is weaker than a single step of the same budget"),
     # how outcomes were computed
     "inexact-passes": ("note", "rounding in a pass depends on other examples in the pass"),
+    "state-restored": ("note", "a plugin changed a mode of torch or the state of the process, which was put back"),
     "input-written": ("note", "a model writes into its input, and is measured on copies"),
     "more-outputs-than-classes": ("warning", "a model has more outputs than the data have classes"),
     "live-not-identified": ("warning", "a live network cannot be identified, so that its outcomes are never reused"),

@@ -15,8 +15,17 @@ AGAIN_SECONDS = 0.01
 """Time after which an interrupt is raised again that was raised where no exception can leave, e.g. in a callback."""
 
 _received = False
-_is_ours = False
-"""Whether `handle_interrupts` was called, so that every Ctrl-C ends what this process does."""
+
+
+class Stopped(KeyboardInterrupt):
+    """The KeyboardInterrupt of a call of ours that Ctrl-C has stopped, also if a plugin made the call."""
+
+
+def arm() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt by `raise_interrupt` from now on, and forget earlier ones."""
+    global _received
+    _received = False
+    signal.signal(signal.SIGINT, raise_interrupt)
 
 
 def raise_interrupt(number: int, frame: Any) -> None:
@@ -32,11 +41,10 @@ def handle_interrupts() -> None:
     Python raises KeyboardInterrupt wherever it is, also in callbacks of the import system, which print it and go on.
     There it is raised again a little later.
     """
-    global _is_ours
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return
-    signal.signal(signal.SIGINT, raise_interrupt)
-    _is_ours, before = True, sys.unraisablehook
+    arm()
+    before = sys.unraisablehook
 
     def raise_again(unraisable: Any) -> None:
         if not (_received and issubclass(unraisable.exc_type, KeyboardInterrupt)):
@@ -53,8 +61,8 @@ def handle_interrupts() -> None:
 
 
 def was_typed() -> bool:
-    """Return whether this process shall end by Ctrl-C, although some code may have caught the exception."""
-    return _is_ours and _received
+    """Return whether Ctrl-C was typed since `arm`. If no KeyboardInterrupt is on its way, some code has caught it."""
+    return _received and signal.getsignal(signal.SIGINT) is raise_interrupt
 
 
 def is_interrupted() -> bool:

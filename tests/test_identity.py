@@ -189,7 +189,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "inputs": (frozenset({"image"}), False),
         "minimal": (True, False),
         "ensemble": (True, True),  # by its count, which is robust then
-        "blocks": (lambda params: True, True),  # by the size of a block
+        "blocks": (lambda params: True, False),  # the suite reader has called it by then
         "alarms": (("count",), False),
         "advise": (lambda params, eps: [], False),
         "notes": ({"count": int}, False),
@@ -274,6 +274,8 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "nested": ((Budget("0.1/255"), Budget("8/255")), True),  # the smaller ones of them count
         "surrogate": ("other", True),  # by all that counts of a model
         "eight_bit": (True, True),
+        "threat": (ThreatModel(norm="l2"), False),  # the options, from which it follows, count
+        "depends_on_neighbours": (True, True),  # by the size of a block
         "qualified": (True, False),
     },
     Suite: {

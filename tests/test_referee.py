@@ -17,7 +17,7 @@ CASES = {
     "not-finite": "it returned values that are not finite numbers",
     "shape": "it returned (8, 1, 4, 8) torch.float32, not (8, 1, 8, 8) torch.float32",
     "type": "it returned (8, 1, 8, 8) torch.float64, not",
-    "not-a-tensor": "it returned ndarray, not a tensor",
+    "not-a-tensor": "it returned ndarray, not a plain, dense tensor",
     "writes-input": "it changed the batch's input",
     "writes-labels": "it changed the batch's labels",
     "changes-weights": "it changed the model's 'head.weight'",
@@ -125,12 +125,12 @@ def test_a_model_that_is_built_differently_is_refused(suite, run, toys, tmp_path
 
 
 @pytest.mark.parametrize("how", ["writes-logits", "writes-gradient"])
-def test_cached_tensors_are_read_only(suite, run, how):
+def test_cached_tensors_are_copies(suite, run, how):
     """The clean cell is judged by shared logits, the next attack climbs the shared gradient."""
     good = [{"attack": "toys/sign", "eps": "1/8"}]
     results = run(suite(attacks=[{"attack": "toys/rogue", "how": how, "eps": "1/8"}, *good]), batch_size=8)
     rogue, sign = results.of("Net", "attack")
-    assert "it changed values that the cells of a model share" in rogue.failures[0].error
+    assert rogue.is_complete  # what it writes into is its own
     honest = run(suite(attacks=good), "honest", batch_size=8)
     for mine, theirs in zip([results.clean("Net"), sign], honest.cells, strict=True):
         np.testing.assert_array_equal(mine.columns["margin"], theirs.columns["margin"])

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from robharness import interrupts
 from robharness.engine.listeners import RunListener
-from robharness.interrupts import raise_interrupt
 
 
 @contextmanager
@@ -25,9 +25,8 @@ def interruptible(listener: RunListener) -> Iterator[threading.Event]:
     before = signal.getsignal(signal.SIGINT)
 
     def handle(number: int, frame: Any) -> None:
-        if interrupted.is_set():  # the handler itself stays, as `kept_process` would put another one back
-            raise_interrupt(number, frame)
         interrupted.set()
+        interrupts.arm()
         with suppress(RuntimeError):  # Ctrl-C came while the listener wrote another line
             listener.message("stopping after the current cells; Ctrl-C again stops at once")
 

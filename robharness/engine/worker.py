@@ -25,7 +25,7 @@ from robharness.errors import ContractViolation, OutOfMemory, StoreError, descri
 from robharness.evaluation.columns import in_order, stored_columns, unreadable_columns, unreadable_reasons
 from robharness.evaluation.loading import LoadedModel, input_values, load_model, with_batch_size
 from robharness.evaluation.memory import free_memory, is_out_of_memory, smaller_batch_size
-from robharness.evaluation.modes import neutral_modes
+from robharness.evaluation.modes import kept_modes, neutral_modes
 from robharness.evaluation.outcomes import group_cells, outcomes_by_cell
 from robharness.evaluation.reader import DecodedImages
 from robharness.planning.cells import Cell, Plan
@@ -159,9 +159,11 @@ class UnitRunner:
         assert self._loaded is not None
         prefetched, self._prefetched = self._prefetched, None
         try:
-            if prefetched and prefetched[0] == span:
-                return prefetched[1].result()
-            return self._loaded.reader.images(*span)
+            with kept_modes() as modes:
+                is_prefetched = prefetched is not None and prefetched[0] == span
+                images = prefetched[1].result() if is_prefetched and prefetched else self._loaded.reader.images(*span)
+            self._loaded.note_restored(self._loaded.reader.data.entry.name, modes.changed)
+            return images
         except Exception as error:  # a data set may raise anything
             if is_out_of_memory(error):
                 error.__traceback__ = None  # its frames hold the images that filled the memory
@@ -199,7 +201,8 @@ def run_unit(
                     (part.positions, stored_columns(cell, part.batch, part.outcome, part.attacked)) for part in parts
                 ]
                 columns = in_order([*stored, *unreadable_columns(cell, loaded.reader, images)])
-                provenance = loaded.provenance | cell.plugins | unreadable_reasons(cell, loaded.reader, images)
+                reasons = unreadable_reasons(cell, loaded.reader, images)
+                provenance = loaded.provenance | cell.plugins | loaded.restored_for(cell) | reasons
                 store.write_part(cell.key, span[0], columns, provenance)
                 yield CellFinished(key=pending.pop(0).key, span=span, failure=None)
                 if pending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from robharness.errors import ContractViolation
 from robharness.evaluation.classifier import Classifier, Gradient, Objective
 from robharness.evaluation.clips import ClipLayout
+from robharness.evaluation.modes import Modes
+from robharness.evaluation.tensors import other_than_plain, same_values
 
 
 class Batch:
@@ -38,7 +41,7 @@ class Batch:
         self.clip_layout, self.frames = clip_layout, frames
         self._canvas = canvas
         self._parent: tuple[Batch, Tensor] | None = _parent
-        self._memo: dict[Hashable, tuple[Any, list[int]]] = {}  # the value, and its tensors' versions
+        self._memo: dict[Hashable, Any] = {}
         self._selections: dict[tuple[int, ...], Batch] = {}
         self._for_models: dict[str, Batch] = {}
 
@@ -62,27 +65,16 @@ class Batch:
     def cached(self, name: Hashable, compute: Callable[[], Any]) -> Any:
         """Return the value of `compute()`, computed once per batch and name for all cells of the model.
 
-        compute: returns a tensor, or a (named) tuple of tensors, whose first axis is the batch's rows. Nothing may
-            write into it.
+        compute: returns a tensor, or a (named) tuple of tensors, whose first axis is the batch's rows.
         A selection takes its rows from the value of the whole batch if that is computed already.
         """
         if name not in self._memo:
             if self._parent is not None and name in self._parent[0]._memo:
                 parent, rows = self._parent
-                value = _rows_of(parent._memo[name][0], rows)
+                self._memo[name] = _mapped(parent._memo[name], lambda tensor: tensor[rows])
             else:
-                value = compute()
-            self._memo[name] = value, [tensor._version for tensor in _tensors(value)]
-        return self._memo[name][0]
-
-    def _drop_changed(self) -> bool:
-        """Drop cached values that were written into; return whether there were any."""
-        changed = [name for name, (value, versions) in self._memo.items()
-                   if [tensor._version for tensor in _tensors(value)] != versions]  # fmt: skip
-        for name in changed:
-            del self._memo[name]
-        others = [*self._selections.values(), *self._for_models.values()]
-        return any([changed, *[other._drop_changed() for other in others]])
+                self._memo[name] = compute()
+        return self._memo[name]
 
     def logits(self, model: Classifier) -> Tensor:
         """Return the model's logits at the clean point, (N, classes), computed once for all cells."""
@@ -101,8 +93,15 @@ class Batch:
 
         The objective's condition is the labels; see `Classifier.gradient`.
         """
+        return self._gradient(model, objective)
+
+    def _gradient(self, model: Classifier, objective: Objective, owner: str = "") -> Gradient:
+        """Return the gradient at the clean point.
+
+        owner: the namespace of the plugin whose objective it is, if other plugins may have an equal one.
+        """
         model.require("gradient")
-        key = (_GRADIENT, objective, model.access)
+        key = (_GRADIENT, objective, owner, model.access)
         gradient: Gradient = self.cached(key, lambda: model.gradient(self.x, self.labels, objective))
         if model.grad_mode_exact and model.access != "features":
             self.cached(_LOGITS, lambda: gradient.logits)
@@ -134,16 +133,152 @@ class Batch:
         return self._selections[key]
 
 
+class LentBatch(Batch):
+    """A batch as a plugin gets it for one call: its tensors are copies, and so are cached values.
+
+    What the plugin writes into them, now or later, reaches no other call. Its own cached values are kept apart from
+    those of other plugins.
+
+    batch: the core's own batch.
+    namespace: of the plugin.
+    model: the core's own model, which computes the values that all cells share.
+    modes: of torch, in which it computes them, whatever the plugin has set.
+    """
+
+    _lender: Batch
+    _namespace: str
+    _model: Classifier | None
+    _modes: Modes
+    _copies: dict[str, Tensor]
+    _lent: dict[int, LentBatch]
+
+    def __init__(self, batch: Batch, namespace: str, model: Classifier | None, modes: Modes) -> None:
+        vars(self).update(
+            ids=batch.ids, clip_layout=batch.clip_layout, _lender=batch, _namespace=namespace, _model=model,
+            _modes=modes, _copies={}, _lent={},
+        )  # fmt: skip
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise ContractViolation(f"it sets `{name}` of the batch. Try: a variable of its own")
+
+    def _copy(self, name: str) -> Any:
+        """Return a copy of a tensor of the batch, the same one at every call; None if the batch has none."""
+        original = getattr(self._lender, name)
+        if name not in self._copies and original is not None:
+            self._copies[name] = original.clone()
+        return self._copies.get(name)
+
+    @property
+    def x(self) -> Tensor:  # type: ignore[override]
+        """(N, *shape) float32 in [0, 1], the model's input."""
+        x: Tensor = self._copy("x")
+        return x
+
+    @property
+    def labels(self) -> Tensor:  # type: ignore[override]
+        """(N,) int64."""
+        labels: Tensor = self._copy("labels")
+        return labels
+
+    @property
+    def frames(self) -> Tensor | None:  # type: ignore[override]
+        """For videos, (N, T) int64 on the CPU."""
+        frames: Tensor | None = self._copy("frames")
+        return frames
+
+    @property
+    def _canvas(self) -> Tensor | None:  # type: ignore[override]
+        canvas: Tensor | None = self._copy("_canvas")
+        return canvas
+
+    @property
+    def has_canvas(self) -> bool:
+        return self._lender.has_canvas
+
+    def changes(self) -> list[str]:
+        """Return the names of the tensors whose copies the plugin wrote into."""
+        names = {"x": "input", "_canvas": "canvas"}
+        return [f"the batch's {names.get(name, name)}" for name, copy in self._copies.items()
+                if not same_values(copy.detach(), getattr(self._lender, name))]  # fmt: skip
+
+    def cached(self, name: Hashable, compute: Callable[[], Any]) -> Any:
+        made: list[Any] = []
+
+        def once() -> Any:
+            made.append(compute())
+            return _copied(made[0])
+
+        value = self._lender.cached((self._namespace, name), once)
+        return made[0] if made else _copied(value)
+
+    def logits(self, model: Classifier) -> Tensor:
+        own = self._own(model)
+        if own is None:
+            return model.logits(self.x)
+        own.require("scores")
+        logits: Tensor = self._shared(lambda: self._lender.logits(own))
+        return logits
+
+    def features(self, model: Classifier) -> Tensor:
+        own = self._own(model)
+        if own is None:
+            return model.features(self.x)
+        own.require("features")
+        features: Tensor = self._shared(lambda: self._lender.features(own))
+        return features
+
+    def gradient(self, model: Classifier, objective: Objective) -> Gradient:
+        own = self._own(model)
+        if own is None:
+            return model.gradient(self.x, self.labels, objective)
+        own.require("gradient")
+        owner = "" if isinstance(objective, FunctionType) else self._namespace  # a function equals itself alone
+        gradient: Gradient = self._shared(lambda: self._lender._gradient(own, objective, owner))
+        return gradient
+
+    def _own(self, model: Classifier) -> Classifier | None:
+        """Return the core's own model with the access of a model that a plugin holds.
+
+        None for another model, such as a wrapper, whose logits are not those that the cells share.
+        """
+        if self._model is None or not self._model.has_same_passes(model):
+            return None
+        return self._model.with_access(model.access)
+
+    def _shared(self, compute: Callable[[], Any]) -> Any:
+        with self._modes.again():
+            return _copied(compute())
+
+    def for_model(self, model: str) -> Batch:
+        return LentBatch(self._lender.for_model(model), self._namespace, None, self._modes)
+
+    def select(self, rows: Tensor) -> Batch:
+        selection = self._lender.select(rows)
+        if id(selection) not in self._lent:
+            self._lent[id(selection)] = LentBatch(selection, self._namespace, self._model, self._modes)
+        return self._lent[id(selection)]
+
+
 _LOGITS, _GRADIENT, _FEATURES = object(), object(), object()
 """Cache keys of the core's values, which no plugin can have."""
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    return [value] if isinstance(value, Tensor) else [tensor for part in value for tensor in _tensors(part)]
+def _copied(value: Any) -> Any:
+    """Return a copy of a value that is shared. Raises ContractViolation for other values than tensors and tuples."""
+
+    def copy(tensor: Any) -> Tensor:
+        if (other := other_than_plain(tensor)) is not None:
+            raise ContractViolation(f"its `cached` value holds {other}, not dense tensors or tuples of them")
+        copied: Tensor = tensor.detach().clone()
+        return copied
+
+    with torch.inference_mode(False):
+        return _mapped(value, copy)
 
 
-def _rows_of(value: Any, rows: Tensor) -> Any:
-    if isinstance(value, Tensor):
-        return value[rows]
-    parts = [_rows_of(part, rows) for part in value]
+def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a tensor, or a (named) tuple of tensors, with all its tensors changed."""
+    if not isinstance(value, tuple):
+        return change(value)
+    parts = [_mapped(part, change) for part in value]
     return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)

@@ -18,6 +18,8 @@ from robharness.errors import ContractViolation, describe
 from robharness.evaluation.clips import ClipLayout
 from robharness.evaluation.memory import is_out_of_memory
 from robharness.evaluation.modes import read_modes, write_modes
+from robharness.evaluation.tensors import apart, memory_formats, other_than_plain, same_values, with_memory_format
+from robharness.plugins.calls import plugin_errors
 from robharness.specs.types import Access
 
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -90,7 +92,7 @@ class Classifier:
         self.device = torch.device(device)
         self.net = freeze(net.to(self.device).eval())
         self._modules = [module for module in self.net.modules() if not module.training]
-        self._formats = _memory_formats(self.device, low=gradient_dtype is not None)
+        self._formats = memory_formats(self.device, low=gradient_dtype is not None)
         for parameter in self.net.parameters():
             if parameter.ndim in self._formats:
                 parameter.data = parameter.data.contiguous(memory_format=self._formats[parameter.ndim])
@@ -116,6 +118,11 @@ class Classifier:
         other.__dict__.update(self.__dict__)
         other.access = access
         return other
+
+    def has_same_passes(self, other: Any) -> bool:
+        """Return whether another object is a classifier whose passes are the same as those of this one."""
+        names = ("net", "_call", "batch_size", "device", "copies_input", "_features", "_gradient_dtype", "_clip_layout")
+        return type(other) is Classifier and all(vars(other).get(name) is vars(self)[name] for name in names)
 
     def with_clips(self, layout: ClipLayout | None, x: Tensor) -> Classifier:
         """Return a classifier with the same network and counters that cuts videos into clips by this layout.
@@ -176,17 +183,27 @@ class Classifier:
             chunk = chunk.detach().requires_grad_(True)
             with torch.enable_grad():  # the objective gets whole passes as well: its kernels may depend on their shape
                 outputs = self._differentiable(chunk)
-                value = objective(outputs, padded[start : start + self.batch_size])
+                logits.append(outputs.detach()[:count].clone())  # the objective is a plugin's and may write into them
+                value = self._checked(objective(outputs, padded[start : start + self.batch_size]), outputs)
                 try:
-                    (gradient,) = torch.autograd.grad(value.sum(), chunk)
-                except (Exception, SystemExit) as error:
+                    with plugin_errors():
+                        (gradient,) = torch.autograd.grad(value.sum(), chunk)
+                except Exception as error:
                     self._blame(chunk, error)
                     raise
             self.passes["backward"] += 1
             values.append(value.detach()[:count])
-            logits.append(outputs.detach()[:count])
             gradients[start : start + count] = gradient[:count]
         return Gradient(torch.cat(values), gradients, torch.cat(logits))
+
+    def _checked(self, value: Any, outputs: Tensor) -> Tensor:
+        """Return an objective's values for the outputs of a pass. Raises ContractViolation if they do not fit."""
+        other = other_than_plain(value)
+        if other is not None or value.shape != (len(outputs),) or not value.requires_grad:
+            found = other or f"{tuple(value.shape)} {'with' if value.requires_grad else 'without'} a gradient"
+            raise ContractViolation(f"its objective must return ({len(outputs)},) values, it returned {found}")
+        checked: Tensor = value
+        return checked
 
     def _differentiable(self, chunk: Tensor) -> Tensor:
         """Return the outputs of a pass that records gradients. Raises NoGradient if the network gives none."""
@@ -201,8 +218,9 @@ class Classifier:
         if is_out_of_memory(error):
             return
         try:
-            torch.autograd.grad(self._differentiable(chunk).sum(), chunk)
-        except (Exception, SystemExit) as again:
+            with plugin_errors():
+                torch.autograd.grad(self._differentiable(chunk).sum(), chunk)
+        except Exception as again:
             if not is_out_of_memory(again):
                 raise NoGradient(f"its backward pass failed: {describe(error)}") from error
 
@@ -215,9 +233,10 @@ class Classifier:
         self.passes["forward"] += 1
         version, modes, was_in_eval = chunk._version, read_modes(), self._is_in_eval()
         try:
-            inputs = self._network_inputs(chunk)
-            outputs = self._represent(inputs) if self.access == "features" else self._call(inputs)
-        except (Exception, SystemExit) as error:  # a network may raise anything at all
+            with plugin_errors():
+                inputs = self._network_inputs(chunk)
+                outputs = self._represent(inputs) if self.access == "features" else self._call(inputs)
+        except Exception as error:
             raise ContractViolation(f"its forward pass failed: {describe(error)}", by="model") from error
         if read_modes() != modes:
             write_modes(modes)
@@ -227,17 +246,12 @@ class Classifier:
             raise ContractViolation("its forward pass changes its eval mode", by="model")
         if chunk._version != version:
             raise ContractViolation("it writes into its input. Try: x = x.clone() in its forward", by="model")
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(inputs):
-            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        wanted = f"it must return logits of shape ({len(inputs)}, classes) on {inputs.device}"
+        if (other := other_than_plain(outputs)) is not None:
+            raise ContractViolation(f"{wanted}, it returned {other}", by="model")
+        if outputs.ndim != 2 or len(outputs) != len(inputs) or not outputs.shape[1] or outputs.device != inputs.device:
             raise ContractViolation(
-                f"it must return logits of shape ({len(inputs)}, classes), it returned {shape}", by="model"
-            )
-        is_usable = outputs.layout is torch.strided and not outputs.is_complex() and not outputs.is_quantized
-        if not is_usable or outputs.device != inputs.device or outputs.shape[1] == 0:
-            raise ContractViolation(
-                f"it must return dense real logits on {inputs.device}, it returned {tuple(outputs.shape)} "
-                f"{outputs.dtype} {outputs.layout} on {outputs.device}",
-                by="model",
+                f"{wanted}, it returned {tuple(outputs.shape)} {outputs.dtype} on {outputs.device}", by="model"
             )
         if outputs.dtype == torch.float64 and bool((outputs.isfinite() & outputs.float().isinf()).any()):
             raise ContractViolation("its float64 logits are too large for float32. Try: smaller logits", by="model")
@@ -281,8 +295,9 @@ class Classifier:
         """Make a pass that is not counted; return whether it succeeded. The next pass reports what goes wrong."""
         modes = read_modes()
         try:
-            self._call(inputs)
-        except (Exception, SystemExit):
+            with plugin_errors():
+                self._call(inputs)
+        except Exception:
             return False
         finally:
             write_modes(modes)
@@ -316,7 +331,7 @@ class Classifier:
         self.memory_format = self._formats.get(x.ndim, torch.contiguous_format)
         # clips get their memory format once they are cut out
         memory_format = self.memory_format if self._clip_layout is None else torch.contiguous_format
-        return [(start, with_memory_format(chunk.detach(), memory_format)) for start, chunk in chunks]
+        return [(start, apart(with_memory_format(chunk.detach(), memory_format), x)) for start, chunk in chunks]
 
     def _is_on_device(self, x: Tensor) -> bool:
         return x.device.type == self.device.type and self.device.index in (None, x.device.index)
@@ -334,40 +349,6 @@ def freeze(net: nn.Module) -> nn.Module:
     return net
 
 
-def same_values(a: Tensor, b: Tensor) -> bool:
-    """Return whether two tensors have the same type, device, shape and values; NaN equals NaN."""
-    if (a.dtype, a.device, a.shape) != (b.dtype, b.device, b.shape):
-        return False
-    if torch.equal(a, b):
-        return True
-    return a.is_floating_point() and torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
-
-
 def predictions(logits: Tensor) -> Tensor:
     """Return the class of the largest logit, (N,) int64; -1 for rows with a logit that is NaN."""
     return logits.argmax(1).masked_fill(logits.isnan().any(1), -1)
-
-
-def with_memory_format(x: Tensor, memory_format: torch.memory_format) -> Tensor:
-    """Return the same values with exactly the strides of this memory format.
-
-    `Tensor.contiguous` keeps the strides of a tensor with one channel, and kernels are chosen by strides: a padded pass
-    would get other last bits than a full one.
-    """
-    wanted = torch.empty_like(x, device="meta", memory_format=memory_format).stride()
-    if x.stride() == wanted:
-        return x
-    return torch.empty_like(x, memory_format=memory_format).copy_(x)
-
-
-def _memory_formats(device: torch.device, *, low: bool) -> dict[int, torch.memory_format]:
-    """Return the memory format by number of axes: 4 for images, 5 for videos; others stay contiguous.
-
-    low: whether gradients have low precision.
-    Channels last is faster for convolutions on a CPU, and for images in low precision or TF32 on a GPU. In float32 on
-    an H100, ResNet-50's passes take 1.28 times longer with channels last. On two CPU cores, R(2+1)D-18's passes take
-    0.66 of the time, its gradients 0.84.
-    """
-    if device.type == "cpu":
-        return {4: torch.channels_last, 5: torch.channels_last_3d}
-    return {4: torch.channels_last} if low or torch.backends.cudnn.allow_tf32 else {}

@@ -93,7 +93,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 _BUILT_IN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType,
              types.MethodWrapperType, types.ClassMethodDescriptorType, types.GetSetDescriptorType,
              types.MemberDescriptorType)  # fmt: skip
-_NO_BEHAVIOUR = (type(threading.Lock()), type(threading.RLock()), logging.Logger, torch.Stream, torch.Event)
+NO_BEHAVIOUR = (type(threading.Lock()), type(threading.RLock()), logging.Logger, torch.Stream, torch.Event)
 """Types whose objects do not change what a network computes."""
 
 
@@ -194,7 +194,7 @@ class _Walk:
             self.add(value.value, place)
         elif isinstance(value, torch.Generator):
             self.add(value.get_state(), place)
-        elif isinstance(value, _NO_BEHAVIOUR):
+        elif isinstance(value, NO_BEHAVIOUR):
             self.tag("no behaviour", type(value).__name__)
         else:
             self.add_other(value, place)

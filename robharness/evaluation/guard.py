@@ -1,17 +1,52 @@
-"""Guard of a model's state around calls of plugins."""
+"""Guard of what later cells read around calls of plugins: the model, the batch, modes of torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robharness.errors import ContractViolation, describe
-from robharness.evaluation.batch import Batch
-from robharness.evaluation.classifier import Classifier, freeze, same_values
+from robharness.evaluation.batch import Batch, LentBatch
+from robharness.evaluation.classifier import Classifier, freeze
 from robharness.evaluation.memory import is_out_of_memory
+from robharness.evaluation.modes import kept_modes
+from robharness.evaluation.objects import Watched
+from robharness.evaluation.parts import unregistered_parts
+from robharness.evaluation.tensors import same_values
+
+
+@contextmanager
+def lending(
+    batch: Batch, *, namespace: str = "", model: Classifier | None = None, guard: Guard | None = None
+) -> Iterator[LentBatch]:
+    """Lend a batch to one call of a plugin, the block, and undo what the call changes.
+
+    namespace: of the plugin.
+    model: the core's own model with the clips of the batch, which computes values that cells share.
+    guard: of that model, if the plugin gets it.
+    Raises ContractViolation if the block changed something, unless it raises an exception itself.
+    """
+    changed: list[str] = []
+    try:
+        with kept_modes() as modes:
+            lent = LentBatch(batch, namespace, model, modes)
+            yield lent
+    finally:
+        changed += guard.changes(lambda: _passes(model or guard.classifier, batch)) if guard else []
+    changed += [*lent.changes(), *modes.changed]
+    if changed:
+        raise ContractViolation(f"it changed {', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''}")
+
+
+def _passes(model: Classifier, batch: Batch) -> None:
+    """Make a pass without gradients and one with gradients, if the model gives any."""
+    x, labels = batch.x[: model.batch_size], batch.labels[: model.batch_size]
+    model.logits(x)
+    model.gradient(x, labels, lambda logits, label: logits.gather(1, label[:, None])[:, 0])
 
 
 class Guard:
@@ -19,53 +54,42 @@ class Guard:
 
     Trade-off: a second copy of the weights, and a comparison that takes milliseconds where passes take seconds. In
     return, the plugin that changed the model is known, and the next cell gets an unchanged model.
+
     """
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
-        self._modules = [
-            (place, module, dict(module._modules.items())) for place, module in classifier.net.named_modules()
-        ]
+        net = classifier.net
         self._kept = [
             (place, module, kind, name, tensor, tensor.detach().clone())
-            for place, module in classifier.net.named_modules()
+            for place, module in net.named_modules()
             for kind in ("_parameters", "_buffers")
             for name, tensor in getattr(module, kind).items()
             if tensor is not None
         ]
+        modules = {**dict(net.named_modules()), **dict(unregistered_parts(net))}
+        self._watched = Watched(modules, [tensor for *_, tensor, _ in self._kept])
 
-    @contextmanager
-    def watching(self, batch: Batch) -> Iterator[None]:
-        """Restore model and batch after the block; raise ContractViolation if the block changed them."""
-        canvas = batch.canvas if batch.has_canvas else None
-        saved = [(name, tensor, tensor.clone()) for name, tensor in
-                (("input", batch.x), ("labels", batch.labels), ("canvas", canvas)) if tensor is not None]  # fmt: skip
-        changed: list[str] = []
-        try:
-            yield
-        finally:
-            changed += [*self._checked_model(), *_batch_changes(saved)]
-            changed += ["values that the cells of a model share"] * batch._drop_changed()
-        if changed:
-            raise ContractViolation(f"it changed {', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''}")
+    def watching(self, batch: Batch) -> Any:
+        """Return a context that lends the batch to a call of a plugin, and undoes what the call changes."""
+        return lending(batch, model=self.classifier, guard=self)
 
-    def _checked_model(self) -> list[str]:
-        """Return the changes of the model, which are undone. Raises ContractViolation if its own code fails."""
+    def changes(self, passes: Callable[[], Any]) -> list[str]:
+        """Return the changes of the model, which are undone. Raises ContractViolation if its own code fails.
+
+        passes: makes passes like those of a plugin. The network itself makes the changes that these repeat.
+        """
         try:
-            return self._model_changes()
+            return self._changes(passes)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
             raise ContractViolation(f"its state cannot be compared: {describe(error)}", by="model") from error
 
-    def _model_changes(self) -> list[str]:
-        changed = []
+    def _changes(self, passes: Callable[[], Any]) -> list[str]:
         net = self.classifier.net
-        for place, module, children in self._modules:
-            if dict(module._modules.items()) != children:
-                changed.append(f"the parts of the model{f' below {place}' if place else ''}")
-                module._modules.clear()
-                module._modules.update(children)
+        objects = self._watched.restore()
+        changed = []
         for place, module, kind, name, tensor, before in self._kept if self._is_touched() else ():
             was_replaced = _tensor(module, kind, name) is not tensor
             if was_replaced or not same_values(tensor.detach(), before):
@@ -78,14 +102,21 @@ class Guard:
         if any(parameter.requires_grad for parameter in net.parameters()):
             changed.append("the model's frozen parameters")
             freeze(net)
-        return changed
+        if objects:
+            with suppress(Exception), kept_modes():
+                passes()
+            own = self._watched.release()
+            changed = [name for name in objects if name not in own] + changed
+        return list(dict.fromkeys(changed))
 
     def _is_touched(self) -> bool:
         """Return whether any tensor was replaced or changed; a GPU is synchronised once instead of per tensor."""
         if any(_tensor(module, kind, name) is not tensor for _, module, kind, name, tensor, _ in self._kept):
             return True
         pairs = [(tensor.detach(), before) for *_, tensor, before in self._kept]
-        if self.classifier.device.type == "cpu" or any(a.shape != b.shape or a.dtype != b.dtype for a, b in pairs):
+        if any((a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device) for a, b in pairs):
+            return True
+        if self.classifier.device.type == "cpu":
             return not all(torch.equal(a, b) for a, b in pairs)
         return bool(pairs) and bool(torch.stack([(a != b).any() for a, b in pairs]).any())
 
@@ -93,15 +124,3 @@ class Guard:
 def _tensor(module: nn.Module, kind: str, name: str) -> Tensor | None:
     """Return a parameter or a buffer of a module, which may be of TorchScript; None if it is gone."""
     return dict(getattr(module, kind).items()).get(name)
-
-
-def _batch_changes(saved: list[tuple[str, Tensor, Tensor]]) -> list[str]:
-    changed = []
-    for name, tensor, before in saved:
-        if tensor.requires_grad:
-            changed.append(f"the batch's {name}, which now requires gradients")
-            tensor.requires_grad_(False)
-        if not same_values(tensor, before):
-            changed.append(f"the batch's {name}")
-            tensor.copy_(before)
-    return changed

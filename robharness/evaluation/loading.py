@@ -24,6 +24,7 @@ from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.probe import probe, probe_inputs
 from robharness.evaluation.reader import Reader
 from robharness.planning.cells import Cell, Plan, PlannedModel
+from robharness.plugins.calls import call_spec
 from robharness.specs.records import ModelSpec
 
 CPU_PASS, GPU_PASS = 1_500_000, 20_000_000
@@ -41,6 +42,7 @@ class LoadedModel:
     provenance: how its outcomes are made; stored with every part.
     surrogates: the models, by label, on which attacks on this one are crafted, or the reason why one cannot be loaded.
     opened: stored corruptions that are open already, so that each is opened once.
+    restored: by plugin component, the modes and the state of the process that it changed and that were put back.
     logit_distances: (classes, classes) float64 of `heads.pairwise_logit_distances`, if a clean cell stores features and
         the head is linear; else None.
     """
@@ -55,6 +57,7 @@ class LoadedModel:
     provenance: dict[str, Any]
     surrogates: Mapping[str, LoadedModel | ContractViolation] = field(default_factory=dict)
     opened: dict[Any, Any] = field(default_factory=dict)
+    restored: dict[str, list[str]] = field(default_factory=dict)
     logit_distances: np.ndarray | None = None
 
     def with_clips(self, batch: Batch) -> LoadedModel:
@@ -62,6 +65,17 @@ class LoadedModel:
         if batch.clip_layout is None:
             return self
         return replace(self, classifier=self.classifier.with_clips(batch.clip_layout, batch.x))
+
+    def note_restored(self, name: str, changed: Sequence[str]) -> None:
+        """Note what a component of a plugin, such as "swav/resnet50", changed outside of its own objects."""
+        if changed:
+            self.restored[name] = sorted({*self.restored.get(name, []), *changed})
+
+    def restored_for(self, cell: Cell) -> dict[str, dict[str, list[str]]]:
+        """Return the provenance of a cell that names what its plugins changed: {"restored": {name: changes}}."""
+        entries = [cell.model.entry, cell.data.entry, *([cell.perturbation.entry] if cell.perturbation else [])]
+        found = {entry.name: self.restored[entry.name] for entry in entries if entry.name in self.restored}
+        return {"restored": found} if found else {}
 
     @property
     def surrogate_provenance(self) -> str:
@@ -86,16 +100,15 @@ def load_model(
     """
     _set_precision(plan.suite.precision.judge)
     try:
-        with kept_modes():
-            return _loaded(plan, model, device, batch_size, with_surrogates=with_surrogates)
+        with kept_modes() as modes:
+            loaded = _loaded(plan, model, device, batch_size, with_surrogates=with_surrogates)
+        loaded.note_restored(model.entry.name, modes.changed)
+        return loaded
     except (ContractViolation, OutOfMemory):
         raise
     except UserError as error:  # e.g. of a checkpoint: its message needs no type
         raise ContractViolation(f"it cannot be built: {error}", by="model") from error
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # a network may raise anything when it is moved, copied, digested or called
+    except Exception as error:  # a network may raise anything when it is moved, copied, digested or called
         if is_out_of_memory(error):
             raise ContractViolation("memory is too small for a second copy of its weights", by="model") from error
         raise ContractViolation(f"it cannot be prepared: {describe(error)}", by="model") from error
@@ -106,7 +119,8 @@ def _loaded(
 ) -> LoadedModel:
     assert plan.data is not None
     spec, target = model.entry.spec, torch.device(device)
-    net = build_network(model)
+    restored: dict[str, list[str]] = {}
+    net = build_network(model, restored)
     state = state_digest(net)
     if spec.features is not None and spec.features not in dict(net.named_modules()):
         raise ContractViolation(f"its `features` are '{spec.features}', and it has no part of that name", by="model")
@@ -165,6 +179,7 @@ def _loaded(
         provenance=provenance | ({"sources": ", ".join(texts)} if texts else {}),
         surrogates=surrogates,
         logit_distances=distances,
+        restored=restored,
     )
 
 
@@ -193,25 +208,28 @@ def _logit_distances(net: torch.nn.Module, spec: ModelSpec, device: torch.device
         return None  # the network gives no gradients, or fails for features that no input gives
 
 
-def build_network(model: PlannedModel) -> torch.nn.Module:
+def build_network(model: PlannedModel, restored: dict[str, list[str]] | None = None) -> torch.nn.Module:
     """Return the network, built from its weights.
 
+    restored: gets the modes that `build` changes, which are put back, by the model's name.
     Raises ContractViolation for what its plugin raises, except UserError and a lack of memory, and if `build` does not
     return a torch.nn.Module. Modes of torch that `build` changes are restored.
     """
     files = model.weights.path if model.weights else None
     names = files if isinstance(files, Mapping) else None
     try:
-        with kept_modes(), choosing(_state_choices(model), names=names, is_pinned=_is_pinned(model)):
-            net: Any = model.entry.spec.build(model.ref.params, files)
+        with kept_modes() as modes, choosing(_state_choices(model), names=names, is_pinned=_is_pinned(model)):
+            net: Any = call_spec(model.entry.spec.build, model.ref.params, files)
     except (ContractViolation, UserError):
         raise
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         if is_out_of_memory(error):
             raise
         raise ContractViolation(f"it cannot be built: {describe(error)}", by="model") from error
     if not isinstance(net, torch.nn.Module):
         raise ContractViolation(f"its build returned {type(net).__name__}, not a torch.nn.Module", by="model")
+    if modes.changed and restored is not None:
+        restored[model.entry.name] = modes.changed
     return net
 
 

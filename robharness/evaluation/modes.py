@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,20 +17,63 @@ import torch
 from PIL import Image, ImageFile
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules import module as modules
-from torch.overrides import _pop_mode, _push_mode
+from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
 from torch.utils import _device, _python_dispatch
 
 from robharness.errors import UserError
 from robharness.evaluation.rng import global_kept
-from robharness.plugins.folder import kept_folder
+from robharness.plugins.calls import plugin_code
+from robharness.plugins.process import kept_folder
 
 
-class _Setting(NamedTuple):
-    """A global setting: how it is read and written, and its value in a fresh process."""
+class _Mode(NamedTuple):
+    """A mode: its name in messages, how it is read and written, and its value in a fresh process."""
 
+    name: str
     read: Callable[[], Any]
     write: Callable[[Any], Any]
-    neutral: Any
+    neutral: Any = None
+
+
+class Modes:
+    """The modes at one moment, which can be compared with later ones and put back.
+
+    changed: the names of the modes that a block of `kept_modes` changed, filled at its end.
+    """
+
+    def __init__(self) -> None:
+        self.changed: list[str] = []
+        self._groups = [
+            [(mode, value) for mode in group if (value := _read(mode)) is not _UNREADABLE] for group in _groups()
+        ]
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Run a block in these modes, e.g. while a plugin's own modes are set, which come back after it."""
+        with torch.inference_mode(False):
+            now = Modes()
+            self.restore()
+            try:
+                yield
+            finally:
+                now.restore()
+
+    def restore(self) -> list[str]:
+        """Put these modes back. Returns the names of those that had other values."""
+        names = []
+        for values in self._groups:
+            differing = [mode.name for mode, value in values if not _has(mode, value)]
+            if differing:
+                names += differing
+                _write(values)
+        return list(dict.fromkeys(names))
+
+    def neutralise(self) -> None:
+        """Set all modes to their values in a fresh process; threads stay as they are."""
+        for values in self._groups:
+            neutral = [(mode, mode.neutral) for mode, _ in values if mode.neutral is not None]
+            if not all(_has(mode, value) for mode, value in neutral):
+                _write(neutral)
 
 
 @contextmanager
@@ -45,10 +88,12 @@ def neutral_modes(threads: int | None = None) -> Iterator[int]:
         raise UserError("within torch.func (grad, vmap, jvp ...) nothing can be measured. Try: the call outside of it")
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
+        stack.enter_context(kept_folder())
+        modes = stack.enter_context(_kept())
+        modes.neutralise()
         stack.enter_context(global_kept())
-        stack.enter_context(_kept(neutral=True))
+        if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+            stack.enter_context(saved_tensors_hooks(_unchanged, _unchanged))  # only the innermost hooks are called
         if threads is not None:
             torch.set_num_threads(threads)
         yield torch.get_num_threads()
@@ -57,172 +102,197 @@ def neutral_modes(threads: int | None = None) -> Iterator[int]:
 
 
 @contextmanager
-def kept_modes() -> Iterator[None]:
-    """Restore the modes and the working directory after a block, in which a plugin may change them."""
-    with torch.inference_mode(torch.is_inference_mode_enabled()), np.errstate(), _kept(neutral=False):
-        yield
+def kept_modes() -> Iterator[Modes]:
+    """Run a block of a plugin's code as `plugin_code` does, and restore the modes after it.
 
-
-@contextmanager
-def _kept(*, neutral: bool) -> Iterator[None]:
-    """Restore all modes after the block.
-
-    neutral: whether the block begins with the modes of a fresh process.
+    Yields the modes before the block; their `changed` names what the block changed, of the process as well.
     """
-    threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
-    with ExitStack() as stack:
-        stack.enter_context(kept_folder())
-        stack.callback(_set_threads, threads)
-        stack.callback(torch.set_grad_enabled, grad)
-        stack.enter_context(_stacks_kept(neutral=neutral))
-        stack.enter_context(_global_hooks_kept(neutral=neutral))
-        if neutral and torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
-            stack.enter_context(saved_tensors_hooks(_unchanged, _unchanged))  # only the innermost hooks are called
-        for group in (_settings(), _precisions()):
-            stack.enter_context(_settings_kept(list(group), neutral=neutral))
-        yield
+    with plugin_code() as process, _kept() as modes:
+        yield modes
+    modes.changed += process
 
 
 @contextmanager
-def _settings_kept(settings: list[_Setting], *, neutral: bool) -> Iterator[None]:
-    """Restore settings after the block, in the given order."""
-    before = []
-    for setting in settings:
-        with suppress(AttributeError, RuntimeError, AssertionError):  # e.g. a backend that this torch lacks
-            before.append((setting, setting.read()))
-    if neutral and any(value != setting.neutral for setting, value in before):
-        _write((setting, setting.neutral) for setting, _ in before)
-    try:
-        yield
-    finally:
-        if not _are_set(before):
-            _write(before)
+def _kept() -> Iterator[Modes]:
+    is_inference = torch.is_inference_mode_enabled()
+    with torch.inference_mode(is_inference):
+        modes = Modes()
+        try:
+            yield modes
+        finally:
+            modes.changed += ["inference mode"] * (torch.is_inference_mode_enabled() != is_inference)
+            modes.changed += modes.restore()
 
 
-def _are_set(values: list[tuple[_Setting, Any]]) -> bool:
+_UNREADABLE = object()
+
+
+def _read(mode: _Mode) -> Any:
     try:
-        return all(setting.read() == value for setting, value in values)
+        return mode.read()
     except (AttributeError, RuntimeError, AssertionError):  # precisions that contradict each other cannot be read
-        return False
+        return _UNREADABLE
 
 
-def _write(values: Iterable[tuple[_Setting, Any]]) -> None:
-    for setting, value in values:
+def _has(mode: _Mode, value: Any) -> bool:
+    return bool(_read(mode) == value)
+
+
+def _write(values: Iterable[tuple[_Mode, Any]]) -> None:
+    for mode, value in values:
         with suppress(AttributeError, RuntimeError, AssertionError):
-            setting.write(value)
+            mode.write(value)
 
 
-def _settings() -> Iterator[_Setting]:
+@cache
+def _groups() -> list[list[_Mode]]:
+    """Return the modes that this torch has, in groups that are restored one after the other."""
+    groups = []
+    for group in (_thread_modes(), _settings(), _precisions()):
+        found = []
+        for mode in group:
+            with suppress(AttributeError, AssertionError):  # e.g. a backend that this torch lacks
+                with suppress(RuntimeError):  # the precisions contradict each other at the moment
+                    mode.read()
+                found.append(mode)
+        groups.append(found)
+    return groups
+
+
+def _thread_modes() -> Iterator[_Mode]:
+    """Yield the modes that torch and NumPy keep by thread, or in tables of hooks."""
+    yield _Mode("functions that intercept torch, or the default device", _read_stacks, _write_stacks, _NO_STACKS)
+    yield _Mode("hooks of all modules", _read_hooks, _write_hooks, tuple({} for _ in _hook_tables()))
+    yield _Mode("hooks of saved tensors", _top_hooks, _pop_hooks)
+    yield _Mode("the number of threads", torch.get_num_threads, _set_threads)
+    yield _Mode("whether gradients are recorded", torch.is_grad_enabled, torch.set_grad_enabled, True)
+    yield _Mode("NumPy's handling of errors", np.geterr, lambda value: np.seterr(**value), _NUMPY_ERRORS)
+
+
+_NUMPY_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+
+
+def _settings() -> Iterator[_Mode]:
     """Yield the settings that do not depend on each other."""
     backends: Any = torch.backends
-    yield _Setting(torch.get_default_dtype, torch.set_default_dtype, torch.float32)
+    yield _Mode("the default dtype", torch.get_default_dtype, torch.set_default_dtype, torch.float32)
     for device, dtype in (("cpu", torch.bfloat16), ("cuda", torch.float16)):
-        yield _Setting(partial(torch.is_autocast_enabled, device), partial(torch.set_autocast_enabled, device), False)
-        yield _Setting(partial(torch.get_autocast_dtype, device), partial(torch.set_autocast_dtype, device), dtype)
-    yield _Setting(torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled, True)
-    yield _Setting(
+        for name, what, fresh in (("enabled", "autocast", False), ("dtype", "the dtype of autocast", dtype)):
+            reads = torch.is_autocast_enabled if name == "enabled" else torch.get_autocast_dtype
+            yield _Mode(what, partial(reads, device), partial(getattr(torch, f"set_autocast_{name}"), device), fresh)
+    yield _Mode("the cache of autocast", torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled, True)
+    yield _Mode(
+        "anomaly detection",
         lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
         lambda value: torch.set_anomaly_enabled(*value),
         (False, True),
     )
-    yield _Setting(
+    yield _Mode(
+        "deterministic algorithms",
         lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
         lambda value: torch.use_deterministic_algorithms(value[0], warn_only=value[1]),
         (False, False),
     )
-    yield _Setting(_flushes_denormal, torch.set_flush_denormal, False)
-    for holder, name, neutral in (
-        (backends.cudnn, "enabled", True),
-        (backends.cudnn, "benchmark", False),
-        (backends.cudnn, "deterministic", False),
-        (backends.mkldnn, "enabled", True),
-        (backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", True),
-        (backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", True),
-        (Image, "MAX_IMAGE_PIXELS", _MAX_IMAGE_PIXELS),
-        (ImageFile, "LOAD_TRUNCATED_IMAGES", False),
+    yield _Mode("denormal numbers", _flushes_denormal, torch.set_flush_denormal, False)
+    for holder, place, name, neutral in (
+        (backends.cudnn, "torch.backends.cudnn", "enabled", True),
+        (backends.cudnn, "torch.backends.cudnn", "benchmark", False),
+        (backends.cudnn, "torch.backends.cudnn", "deterministic", False),
+        (backends.mkldnn, "torch.backends.mkldnn", "enabled", True),
+        (backends.cuda.matmul, "torch.backends.cuda.matmul", "allow_fp16_reduced_precision_reduction", True),
+        (backends.cuda.matmul, "torch.backends.cuda.matmul", "allow_bf16_reduced_precision_reduction", True),
+        (Image, "PIL.Image", "MAX_IMAGE_PIXELS", _MAX_IMAGE_PIXELS),
+        (ImageFile, "PIL.ImageFile", "LOAD_TRUNCATED_IMAGES", False),
     ):
-        yield _attribute(holder, name, neutral)
+        yield _attribute(holder, name, neutral, f"{place}.{name}")
     for kernel in ("flash", "mem_efficient", "math", "cudnn"):
         read, write = (getattr(backends.cuda, name) for name in (f"{kernel}_sdp_enabled", f"enable_{kernel}_sdp"))
-        yield _Setting(read, write, True)
+        yield _Mode(f"{kernel} attention", read, write, True)
 
 
-def _precisions() -> Iterator[_Setting]:
+def _precisions() -> Iterator[_Mode]:
     """Yield the settings of the precision of products, which change each other.
 
     Those of all versions of torch come first, then `fp32_precision` of recent ones, outer before inner.
     """
-    yield _Setting(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest")
-    yield _attribute(torch.backends.cudnn, "allow_tf32", True)
+    read, write = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
+    yield _Mode(_PRECISION, read, write, "highest")
+    yield _attribute(torch.backends.cudnn, "allow_tf32", True, _PRECISION)
     for path in ("", "cuda.matmul", "cudnn", "cudnn.conv", "cudnn.rnn", "mkldnn", "mkldnn.matmul", "mkldnn.conv"):
         holder: Any = torch.backends
         for name in path.split(".") if path else ():
             holder = getattr(holder, name, None)
         if hasattr(holder, "fp32_precision"):
-            yield _attribute(holder, "fp32_precision", _FRESH_PRECISIONS.get(path, "none"))
+            yield _attribute(holder, "fp32_precision", _FRESH_PRECISIONS.get(path, "none"), _PRECISION)
 
 
+_PRECISION = "the precision of products"
 _MAX_IMAGE_PIXELS = 89_478_485
 """PIL's own limit; twice as many pixels are an error."""
 _FRESH_PRECISIONS = {"cudnn.conv": "tf32", "cudnn.rnn": "tf32"}
 """The values of `fp32_precision` in a fresh process that are not "none", by backend."""
 
 
-def _attribute(holder: Any, name: str, neutral: Any) -> _Setting:
-    return _Setting(lambda: getattr(holder, name), lambda value: setattr(holder, name, value), neutral)
+def _attribute(holder: Any, attribute: str, neutral: Any, name: str) -> _Mode:
+    return _Mode(name, lambda: getattr(holder, attribute), lambda value: setattr(holder, attribute, value), neutral)
 
 
 def _flushes_denormal() -> bool:
     """Whether the CPU replaces denormal numbers by 0; torch has no function that says so."""
-    return bool((torch.tensor(1e-40, dtype=torch.float32) * 1 == 0).item())
+    return bool(_DENORMAL * np.float32(1) == 0)
 
 
-@contextmanager
-def _stacks_kept(*, neutral: bool) -> Iterator[None]:
-    """Restore the stacks of modes that intercept torch's functions, such as `with torch.device("cuda")`."""
+_DENORMAL = np.float32(1e-40)
+
+
+def _read_stacks() -> tuple[Any, ...]:
+    """Return the stacks of modes that intercept torch's functions, such as `with torch.device("cuda")`."""
+    functions = tuple(_get_current_function_mode_stack())  # type: ignore[no-untyped-call]
+    dispatch = tuple(_python_dispatch._get_current_dispatch_mode_stack())
     default = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
-    current = getattr(_device, "CURRENT_DEVICE", None)
-    functions, dispatch = _popped()
-    if neutral:
-        torch._GLOBAL_DEVICE_CONTEXT.device_context = None
-        _device.CURRENT_DEVICE = None
-    else:
-        _push(functions, dispatch)
-    try:
-        yield
-    finally:
-        _popped()  # e.g. a default device that the block has set
-        _push(functions, dispatch)
-        torch._GLOBAL_DEVICE_CONTEXT.device_context = default
-        _device.CURRENT_DEVICE = current
+    return functions, dispatch, default, getattr(_device, "CURRENT_DEVICE", None)
 
 
-def _push(functions: list[Any], dispatch: list[Any]) -> None:
-    for mode in reversed(dispatch):
+def _write_stacks(stacks: tuple[Any, ...]) -> None:
+    functions, dispatch, default, current = stacks
+    for _ in range(torch._C._len_torch_function_stack()):
+        _pop_mode()  # type: ignore[no-untyped-call]
+    for _ in range(torch._C._len_torch_dispatch_stack()):
+        _python_dispatch._pop_mode()
+    for mode in dispatch:
         _python_dispatch._push_mode(mode)
-    for mode in reversed(functions):
+    for mode in functions:
         _push_mode(mode)  # type: ignore[no-untyped-call]
+    torch._GLOBAL_DEVICE_CONTEXT.device_context = default
+    _device.CURRENT_DEVICE = current
 
 
-def _popped() -> tuple[list[Any], list[Any]]:
-    """Remove all modes from the stacks of this thread, and return them, the innermost first."""
-    functions = [_pop_mode() for _ in range(torch._C._len_torch_function_stack())]  # type: ignore[no-untyped-call]
-    return functions, [_python_dispatch._pop_mode() for _ in range(torch._C._len_torch_dispatch_stack())]
+_NO_STACKS = ((), (), None, None)
 
 
-@contextmanager
-def _global_hooks_kept(*, neutral: bool) -> Iterator[None]:
-    """Restore the hooks that are registered for all modules."""
-    tables = [value for name, value in vars(modules).items() if name.startswith("_global_") and isinstance(value, dict)]
-    before = [dict(table) for table in tables]
-    for table in tables if neutral else ():
+@cache
+def _hook_tables() -> list[dict[Any, Any]]:
+    """Return the tables of the hooks that are registered for all modules."""
+    return [value for name, value in vars(modules).items() if name.startswith("_global_") and isinstance(value, dict)]
+
+
+def _read_hooks() -> tuple[dict[Any, Any], ...]:
+    return tuple(dict(table) for table in _hook_tables())
+
+
+def _write_hooks(values: tuple[dict[Any, Any], ...]) -> None:
+    for table, kept in zip(_hook_tables(), values, strict=True):
         table.clear()
-    try:
-        yield
-    finally:
-        for table, kept in zip(tables, before, strict=True):
-            table.clear()
-            table.update(kept)
+        table.update(kept)
+
+
+def _top_hooks() -> Any:
+    return torch._C._autograd._top_saved_tensors_default_hooks(False)
+
+
+def _pop_hooks(top: Any) -> None:
+    while (now := _top_hooks()) is not None and now != top:
+        torch._C._autograd._pop_saved_tensors_default_hooks()
 
 
 def _unchanged(tensor: Any) -> Any:

@@ -15,6 +15,7 @@ from robharness.evaluation import heads, referee
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.classifier import predictions
 from robharness.evaluation.loading import LoadedModel
+from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.perturb import Member, build_members, perturb, perturb_in_blocks
 from robharness.evaluation.referee import Outcome
 from robharness.planning.cells import Cell
@@ -73,7 +74,9 @@ def outcomes_by_cell(
     for cell in group:
         parts = []
         for (positions, batch), computed in zip(batches, per_batch, strict=True):
-            _, outcome, attacked = next(computed)
+            with kept_modes() as modes:  # what attacks and corruptions change is put back before
+                _, outcome, attacked = next(computed)
+            loaded.note_restored(loaded.model.entry.name, modes.changed)
             parts.append(BatchOutcome(positions, batch, outcome, attacked))
         yield cell, parts
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from robharness.errors import ContractViolation
+from robharness.errors import ContractViolation, describe
 from robharness.evaluation import referee
 from robharness.evaluation.batch import Batch
+from robharness.evaluation.guard import lending
 from robharness.evaluation.loading import LoadedModel
 from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws, global_seed
 from robharness.planning.cells import BLOCK
 from robharness.planning.identity import draw_address
+from robharness.plugins.calls import call_spec, plugin_errors
 from robharness.store.spans import Span
 from robharness.suite import Perturbation
 
@@ -38,22 +41,20 @@ def build_members(perturbation: Perturbation, loaded: LoadedModel) -> list[Membe
     Stored corruptions are opened once per loaded model. Raises ContractViolation if the plugin's function fails.
     """
     spec = perturbation.entry.spec
-    try:
+    with plugin_failures("it cannot be built:"), kept_modes() as modes:
         if perturbation.is_stored:
             key = perturbation.entry.name, repr(perturbation.params)
             if key not in loaded.opened:
-                loaded.opened[key] = spec.open(perturbation.params, loaded.data_root)
-            return [Member("", loaded.opened[key])]
-        built = spec.build(perturbation.params)
+                loaded.opened[key] = call_spec(spec.open, perturbation.params, loaded.data_root)
+            built = loaded.opened[key]
+        else:
+            built = call_spec(spec.build, perturbation.params)
         members = [Member(*item) for item in dict(built).items()] if perturbation.is_ensemble else [Member("", built)]
         if not members or not all(isinstance(name, str) and callable(_perturb_of(made)) for name, made in members):
             wanted = "attacks by name" if perturbation.is_ensemble else "an object with a method `perturb`"
             raise ContractViolation(f"its build returned {type(built).__name__}, not {wanted}")
-        return members
-    except ContractViolation:
-        raise
-    except Exception as error:
-        raise ContractViolation(f"it cannot be built: {type(error).__name__}: {error}") from error
+    loaded.note_restored(perturbation.entry.name, modes.changed)
+    return members
 
 
 def _perturb_of(built: Any) -> Any:
@@ -69,9 +70,7 @@ def perturb(
     """
     is_attack = perturbation.kind == "attack"
     view = loaded.classifier.with_access(perturbation.entry.spec.access) if is_attack else None
-    x, size, notes = perturb_checked(
-        perturbation, member, batch, loaded.seed, view=view, watching=loaded.guard.watching(batch)
-    )
+    x, size, notes = perturb_checked(perturbation, member, batch, loaded.seed, view=view, loaded=loaded)
     if not is_attack:
         x = loaded.reader.inputs(x, batch.clip_layout, are_files=perturbation.is_stored)
     return x, size, notes
@@ -84,13 +83,13 @@ def perturb_checked(
     seed: int,
     *,
     view: Any = None,
-    watching: AbstractContextManager[None] | None = None,
+    loaded: LoadedModel | None = None,
 ) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
     """Call an attack or a corruption on a batch and check what it returns.
 
     seed: of the suite.
     view: the model with the access that the attack declares; None for a corruption.
-    watching: a context around the plugin's call.
+    loaded: the model, with the clips of the batch; None if images are perturbed for no model.
     Returns model inputs of an attack or 8-bit images of a corruption, sizes, (N,) float64, and notes.
     Raises ContractViolation.
     """
@@ -99,21 +98,39 @@ def perturb_checked(
     unperturbed = batch.x if is_attack else batch.canvas
     rng = streams(seed, _draw_address(perturbation, member), batch.ids, unperturbed.device)
     eps = math.inf if perturbation.eps is None else float(perturbation.eps)
-    with watching or nullcontext(), kept_modes(), global_draws() as drawn:
-        try:
-            returned = member.built.perturb(view, batch, eps if is_attack else perturbation.severity, rng)
-        except ContractViolation:
-            raise
-        except Exception as error:
-            raise ContractViolation(f"it raised {type(error).__name__}: {error}") from error
-    if drawn and spec.randomness != "global":
-        raise ContractViolation(
-            f"it draws from the global generator of {drawn[0]}, but does not declare randomness='global'"
-        )
-    return referee.checked(
-        returned, unperturbed, notes=perturbation.returned, some_notes=bool(member.name), eps=eps,
-        norm=perturbation.norm, devices={unperturbed.device, batch.x.device},
-    )  # fmt: skip
+    lent = lending(
+        batch,
+        namespace=perturbation.entry.origin.namespace,
+        model=loaded.classifier if loaded else None,
+        guard=loaded.guard if loaded else None,
+    )
+    with plugin_failures("it raised"):
+        with lent as copy, global_draws() as drawn:
+            returned = member.built.perturb(view, copy, eps if is_attack else perturbation.severity, rng)
+        if drawn and spec.randomness != "global":
+            raise ContractViolation(
+                f"it draws from the global generator of {drawn[0]}, but does not declare randomness='global'"
+            )
+        return referee.checked(
+            returned, unperturbed, notes=perturbation.returned, some_notes=bool(member.name), eps=eps,
+            norm=perturbation.norm, devices={unperturbed.device, batch.x.device},
+        )  # fmt: skip
+
+
+@contextmanager
+def plugin_failures(prefix: str, by: str = "perturbation") -> Iterator[None]:
+    """Raise a ContractViolation for whatever a plugin's code raises in the block.
+
+    prefix: of the sentence that says what was raised.
+    by: the part at fault.
+    """
+    try:
+        with plugin_errors():
+            yield
+    except ContractViolation:
+        raise
+    except Exception as error:
+        raise ContractViolation(f"{prefix} {describe(error)}", by=by) from error
 
 
 def _draw_address(perturbation: Perturbation, member: Member) -> str:

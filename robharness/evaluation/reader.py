@@ -23,6 +23,7 @@ from robharness.evaluation.decoding import as_unreadable
 from robharness.evaluation.images import ImageArray, decode_image, encode_jpeg85, on_canvas, preprocessed, resized
 from robharness.planning.cells import PlannedData
 from robharness.planning.pixels import Canvas
+from robharness.plugins.calls import plugin_errors
 from robharness.specs.inputs import Preprocessing
 from robharness.specs.records import ModelSpec
 from robharness.suite import Compat
@@ -207,7 +208,8 @@ class Reader:
     def _prepared(self, index: int) -> _Prepared | UnreadableExample:
         """Return an example at the model's size and on the canvas; the larger image that was read is freed at once."""
         try:
-            image, clip_layout, frames = self._read(index)
+            with plugin_errors():
+                image, clip_layout, frames = self._read(index)
         except Exception as error:
             if (broken := as_unreadable(error)) is None:
                 raise

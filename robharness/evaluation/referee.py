@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robharness.errors import ContractViolation
 from robharness.evaluation.classifier import predictions
+from robharness.evaluation.tensors import other_than_plain
 from robharness.specs.protocols import Perturbed
 from robharness.specs.types import Norm
 
@@ -76,17 +77,17 @@ def checked(
     notes: the declared notes and their types.
     some_notes: whether a part of the declared notes is enough.
     devices: allowed devices of the tensor; by default that of `like`.
-    Returns the inputs, the sizes of their perturbations, (N,) float64, and the declared notes.
+    Returns a copy of the inputs, the sizes of their perturbations, (N,) float64, and the declared notes.
     Raises ContractViolation for anything else.
     """
     x, found = (returned.x, dict(returned.notes)) if isinstance(returned, Perturbed) else (returned, {})
-    if not isinstance(x, Tensor):
-        raise ContractViolation(f"it returned {type(x).__name__}, not a tensor")
+    if (other := other_than_plain(x)) is not None:
+        raise ContractViolation(f"it returned {other}, not a plain, dense tensor")
     if x.shape != like.shape or x.dtype != like.dtype:
         raise ContractViolation(f"it returned {tuple(x.shape)} {x.dtype}, not {tuple(like.shape)} {like.dtype}")
     if x.device not in (devices or {like.device}):
         raise ContractViolation(f"it returned a tensor on {x.device}, not {like.device}")
-    x = x.detach()
+    x = x.detach().resolve_neg().clone()  # the plugin may write into its own tensor later
     size = np.full(len(x), np.nan)
     if x.is_floating_point():
         _check_values(x)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import reprlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import current_thread, main_thread
 from types import TracebackType
+from typing import Any, TypeVar
 
-from robharness.errors import PluginError, describe
-from robharness.interrupts import is_interrupted, was_typed
-from robharness.plugins.folder import kept_folder
+from robharness.errors import Interrupted, PluginError, describe
+from robharness.interrupts import Stopped, arm, is_interrupted, was_typed
+from robharness.plugins.process import kept_process
+
+T = TypeVar("T")
 
 
 class plugin_errors:  # noqa: N801, a context manager
@@ -24,20 +30,74 @@ class plugin_errors:  # noqa: N801, a context manager
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if was_typed() and not isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+        if was_typed() and not isinstance(error, KeyboardInterrupt | Interrupted) and _is_main_thread():
             raise KeyboardInterrupt from error
-        if error is None or (isinstance(error, KeyboardInterrupt) and is_interrupted()):
+        if error is None or isinstance(error, Stopped):
             return
-        if isinstance(error, Exception) and not isinstance(error, StopIteration) and _has_text(error):
+        if isinstance(error, KeyboardInterrupt | Interrupted) and _may_be_ctrl_c():
+            return
+        if isinstance(error, Exception) and not isinstance(error, StopIteration | Interrupted) and _has_text(error):
             return
         raise PluginError(describe(error)) from error
 
 
 @contextmanager
-def plugin_code() -> Iterator[None]:
-    """Run a block of a plugin's code in the main thread: as `plugin_errors`, and the working directory is kept."""
-    with kept_folder(), plugin_errors():
+def plugin_code(*, importing: bool = False) -> Iterator[list[str]]:
+    """Run a block of a plugin's code in the main thread: as `plugin_errors`, and the state of the process is kept.
+
+    importing: whether the block imports modules, whose changes of `os.environ` and `sys.path` stay.
+    Yields a list that after the block holds the names of what the block had changed; see `kept_process`.
+    """
+    with _recorded_interrupts(), kept_process(importing=importing) as changed, plugin_errors():
+        yield changed
+
+
+def call_spec(function: Callable[..., T], params: Any, *arguments: Any) -> T:
+    """Call a function of a plugin's record in the main thread.
+
+    params: options, of which the function gets a copy: whatever it does to them changes no other cell.
+    arguments: further ones.
+    """
+    with plugin_code():
+        return function(copy.deepcopy(params), *arguments)
+
+
+def returned(function: str, value: Any, kind: type) -> Any:
+    """Return what a function of a plugin returned. Raises TypeError if the value is of another type."""
+    if not isinstance(value, kind):
+        raise TypeError(f"its function `{function}` returned {shown(value)}, not a {kind.__name__}")
+    return value
+
+
+def shown(value: Any) -> str:
+    """Return a value of a plugin for a message, in a bounded length. May raise what its `__repr__` raises."""
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
+
+
+@contextmanager
+def _recorded_interrupts() -> Iterator[None]:
+    """Handle Ctrl-C in the block such that it is told apart from a KeyboardInterrupt of the plugin."""
+    if not _is_main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
+        return
+    arm()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _may_be_ctrl_c() -> bool:
+    """Return whether an exception of this moment may come from Ctrl-C, which reaches the main thread alone."""
+    return _is_main_thread() and is_interrupted()
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _has_text(error: Exception) -> bool:

@@ -18,8 +18,8 @@ import pluggy
 
 from robharness.errors import PluginLoadError, did_you_mean
 from robharness.plugins import hookspecs
-from robharness.plugins.folder import kept_folder
 from robharness.plugins.loose import check_neighbours, loose_plugin
+from robharness.plugins.process import kept_process
 from robharness.plugins.provenance import canonical_name, requirements_that_hold
 from robharness.plugins.registry import (
     BUILT_IN_COMMANDS,
@@ -125,7 +125,7 @@ def _check_version(requires: list[str]) -> None:
             )
 
 
-@kept_folder()  # the paths of other plugins and of the suite are relative to it
+@kept_process(importing=True)  # the paths of other plugins and of the suite are relative to the working directory
 def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
     """Load one plugin and add its specs to the registry. After an error, only a Problem is added.
 

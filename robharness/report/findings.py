@@ -78,6 +78,8 @@ def provenance_findings(results: Results) -> Iterator[Finding]:
         provenances = [provenance for cell in cells for provenance in cell.provenance]
         for provenance in provenances:
             yield from pass_findings(label, provenance)
+            for name, changes in provenance.get("restored", {}).items():
+                yield finding("state-restored", f"it changed {_listed(changes)}, which was put back", subject=name)
         for batch_size in sorted({each["too_many_rows"] for each in provenances if "too_many_rows" in each}):
             smaller = {each["rows"] for each in provenances if each.get("too_many_rows") == batch_size}
             message = f"memory was too small for {batch_size} examples per pass; {_listed(sorted(smaller))} were taken"

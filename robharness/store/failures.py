@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass
 
-from robharness.errors import ContractViolation
+from robharness.errors import ContractViolation, describe
 from robharness.planning.cells import Cell
 from robharness.store.spans import Span
 
@@ -32,13 +32,15 @@ class Failure:
     def of(cls, cell: Cell, span: Span, error: BaseException) -> Failure:
         """Find the distribution at fault for an exception that left a cell without outcomes for a span."""
         by = error.by if isinstance(error, ContractViolation) else "data"
-        if by == "perturbation" and cell.perturbation is not None:
-            entry = cell.perturbation.entry
+        if by == "data":
+            entry = cell.data.entry
         elif by == "surrogate" and cell.surrogate is not None:
             entry = cell.surrogate.entry
-        else:
-            entry = cell.data.entry if by == "data" else cell.model.entry
-        text = str(error) if isinstance(error, ContractViolation) else f"{type(error).__name__}: {error}"
+        elif by == "model" or cell.perturbation is None:
+            entry = cell.model.entry
+        else:  # also whatever a plugin's own exception says
+            entry = cell.perturbation.entry
+        text = str(error) if isinstance(error, ContractViolation) else describe(error)
         return cls(
             start=span[0],
             stop=span[1],

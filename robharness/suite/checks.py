@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from robharness.errors import did_you_mean
 from robharness.plugins import Entry
+from robharness.plugins.calls import plugin_code
 from robharness.suite import yaml
 from robharness.suite.baselines import BASELINES, Baseline
 from robharness.suite.fields import FieldReader
@@ -219,11 +220,15 @@ def nearest_or_all(word: str, known: Sequence[str]) -> str:
 
 def _are_equal(one: Perturbation, other: Perturbation) -> bool:
     """Whether both are the same perturbation, also if 0.5 is written as 1/2."""
-    if _setting(one) != _setting(other):
+    if (one.eps, one.severity) != (other.eps, other.severity) or _setting(one) != _setting(other):
         return False
     if one.name == other.name:
         return True
-    return (one.params, one.eps, one.severity) == (other.params, other.eps, other.severity)
+    try:
+        with plugin_code():
+            return bool(one.params == other.params)
+    except Exception:  # options that cannot be compared; their names differ
+        return False
 
 
 def _setting(perturbation: Perturbation) -> tuple[Any, ...]:

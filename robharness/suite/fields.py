@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import fnmatch
 import json
@@ -13,7 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from robharness.errors import PluginNotFound, UserError, describe, did_you_mean
 from robharness.plugins import Entry, Registry
-from robharness.plugins.folder import current_folder
+from robharness.plugins.calls import plugin_code
+from robharness.plugins.process import current_folder
 from robharness.suite import yaml
 from robharness.suite.resolved import with_absolute_paths
 
@@ -49,22 +51,29 @@ class FieldReader:
         Unknown keys of `raw` itself are left to the caller; those of nested records are errors.
         """
         try:
-            self.nested(cls, raw, path)
-            return _adapter(cls).validate_json(json.dumps(raw), strict=True)  # strict: `true` is not 1, "5" is not 5
+            with plugin_code():
+                self.nested(cls, raw, path)
+                return _adapter(cls).validate_json(json.dumps(raw), strict=True)  # `true` is not 1, "5" is not 5
         except ValidationError as error:
             self.invalid(error.errors(), path)
         except Exception as error:  # a plugin's record may raise anything
-            self.error(path, f"the options {cls.__name__} cannot be read: {type(error).__name__}: {error}")
+            self.error(path, f"the options {cls.__name__} cannot be read: {describe(error)}")
         return None
 
-    def with_files(self, params: Any, options: dict[str, Any], path: yaml.Path) -> Any:
-        """Return the options with the paths that the suite gives relative to its folder."""
+    def params(self, cls: type | None, options: dict[str, Any], path: yaml.Path) -> Any:
+        """Return a plugin's options with the paths that the suite gives relative to its folder.
+
+        The returned object is a copy, which no code of the plugin has. Returns None after adding an error, and for a
+        plugin without options.
+        """
+        params = None if cls is None else self.record(cls, options, path)
         if params is None:
             return None
         try:
-            changes = {key: with_absolute_paths(getattr(params, key), self.folder) for key in options}
-            changes = {key: value for key, value in changes.items() if value != getattr(params, key)}
-            return dataclasses.replace(params, **changes) if changes else params
+            with plugin_code():
+                changes = {key: with_absolute_paths(getattr(params, key), self.folder) for key in options}
+                changes = {key: value for key, value in changes.items() if value != getattr(params, key)}
+                return copy.deepcopy(dataclasses.replace(params, **changes) if changes else params)
         except Exception as error:  # there is no home folder, or the plugin's record raises
             self.error(path, str(error) if isinstance(error, UserError) else describe(error))
             return None
@@ -177,7 +186,7 @@ class FieldReader:
                     self.unknown((*path, key), key, [*own, *known])
             before = len(self.errors)
             options = plugin_options(raw, entry)
-            params = None if cls is None else self.with_files(self.record(cls, options, path), options, path)
+            params = self.params(cls, options, path)
             if reference is not None and len(self.errors) == before:
                 yield entry, reference, params
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import SuiteError, UserError, did_you_mean, for_shell
+from robharness.errors import SuiteError, UserError, describe, did_you_mean, for_shell
 from robharness.plugins import Entry, Registry
-from robharness.plugins.folder import current_folder
+from robharness.plugins.calls import call_spec, plugin_code, returned
+from robharness.plugins.process import current_folder
 from robharness.specs import DataRef as Split
 from robharness.specs import ModelSpec, Preprocessing, ThreatModel
 from robharness.suite import checks, units, weights, yaml
@@ -168,8 +169,9 @@ class _SuiteReader(FieldReader):
         """Return the model's spec with the fields that depend on its options, and the suite's preprocessing."""
         spec: ModelSpec = entry.spec
         try:
-            given = returned("given", entry.spec.given(params) if entry.spec.given else {}, Mapping)
-            spec = dataclasses.replace(spec, **given)
+            with plugin_code():
+                given = returned("given", call_spec(entry.spec.given, params) if entry.spec.given else {}, Mapping)
+                spec = dataclasses.replace(spec, **given)
         except Exception as error:  # a plugin's function may raise anything
             self.error(path, f"{entry.name} ({entry.origin}): {_sentence(error)}")
         if ref.preprocessing is None:
@@ -204,8 +206,10 @@ class _SuiteReader(FieldReader):
         """Yield the perturbations that one item of `attacks` means, one per budget."""
         for entry, ref, params in self.entries("attacks", AttackRef, raw, path):
             try:
-                returned("threat", entry.spec.threat(params), ThreatModel)
-                returned("blocks", entry.spec.blocks is not None and entry.spec.blocks(params), bool)
+                threat = returned("threat", call_spec(entry.spec.threat, params), ThreatModel)
+                blocks = returned(
+                    "blocks", entry.spec.blocks is not None and call_spec(entry.spec.blocks, params), bool
+                )
             except Exception as error:  # a plugin's function may raise anything
                 self.error(path, f"{entry.name} ({entry.origin}): {_sentence(error)}")
                 continue
@@ -222,9 +226,10 @@ class _SuiteReader(FieldReader):
                 continue
             nested = tuple(sorted(ref.eps or ())) if nests else ()
             common = {"kind": "attack", "entry": entry, "params": params, "nested": nested}
+            common |= {"threat": threat, "depends_on_neighbours": blocks}
             common |= {"surrogate": self.surrogate(path, ref, models), "eight_bit": ref.eight_bit}
             for eps in nested or ref.eps or (None,):
-                yield path, Perturbation(eps=eps, **common)
+                yield from self.named(path, Perturbation(eps=eps, **common))
 
     def surrogate(self, path: yaml.Path, ref: AttackRef, models: Models) -> Model | None:
         """Return the model that a transfer attack is crafted on, or None for the attacked model itself."""
@@ -243,15 +248,26 @@ class _SuiteReader(FieldReader):
         """
         for entry, ref, params in self.entries("corruptions", CorruptionRef, raw, path):
             passed_on = header is not None and header.compat != "none" and "compat" not in raw
-            if passed_on and header and hasattr(params, "compat"):
-                options = plugin_options(raw, entry) | {"compat": header.compat}
-                params = self.record(entry.spec.params, options, path)
+            if passed_on and header and params is not None and "compat" in field_names(params):
+                params = self.params(entry.spec.params, plugin_options(raw, entry) | {"compat": header.compat}, path)
             for severity in ref.severity:
                 if severity not in entry.spec.severities:
                     known = ", ".join(map(str, entry.spec.severities))
                     self.error((*path, "severity"), f"{entry.name} has severities {known}; got {severity}")
                     continue
-                yield path, Perturbation(kind="corruption", entry=entry, params=params, severity=severity)
+                perturbation = Perturbation(kind="corruption", entry=entry, params=params, severity=severity)
+                yield from self.named(path, perturbation)
+
+    def named(self, path: yaml.Path, perturbation: Perturbation) -> Iterator[tuple[yaml.Path, Perturbation]]:
+        """Yield the perturbation, unless its options have no text."""
+        entry = perturbation.entry
+        try:
+            with plugin_code():
+                _ = perturbation.name
+        except Exception as error:  # the classes of options are the plugin's
+            self.error(path, f"{entry.name} ({entry.origin}): {_sentence(error)}")
+        else:
+            yield path, perturbation
 
 
 def trained_on(entry: Entry, params: Any, registry: Registry) -> dict[str, tuple[Entry, str]]:
@@ -261,10 +277,12 @@ def trained_on(entry: Entry, params: Any, registry: Registry) -> dict[str, tuple
     """
     found = {}
     try:
-        declared = dict(returned("data", entry.spec.weights.data(params), Mapping))
-        wrong = [role for role, split in declared.items() if not isinstance(split, Split)]
+        with plugin_code():
+            data = returned("data", call_spec(entry.spec.weights.data, params), Mapping)
+            declared = {str(role): split for role, split in data.items()}
+            wrong = [role for role, split in declared.items() if not isinstance(split, Split)]
     except Exception as error:  # a plugin's function may raise anything
-        raise UserError(f"{entry.name} ({entry.origin}): {type(error).__name__}: {error}") from error
+        raise UserError(f"{entry.name} ({entry.origin}): {describe(error)}") from error
     if wrong:
         raise UserError(f"{entry.name} ({entry.origin}): its data '{wrong[0]}' are no DataRef")
     for role, split in declared.items():
@@ -272,20 +290,13 @@ def trained_on(entry: Entry, params: Any, registry: Registry) -> dict[str, tuple
         if data.spec.splits and split.split not in data.spec.splits:
             raise UserError(f"{entry.name} ({entry.origin}) is trained on the split '{split.split}' of {data.name}, "
                             f"which has {', '.join(data.spec.splits)}")  # fmt: skip
-        found[str(role)] = (data, split.split)
+        found[role] = (data, split.split)
     return found
-
-
-def returned(function: str, value: Any, kind: type) -> Any:
-    """Return what a function of a plugin returned. Raises TypeError if the value is of another type."""
-    if not isinstance(value, kind):
-        raise TypeError(f"its function `{function}` returned {value!r}, not a {kind.__name__}")
-    return value
 
 
 def _sentence(error: Exception) -> str:
     """Return the error as a part of a sentence, with its type unless the message is one of our records or checks."""
-    return str(error) if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, ValueError | TypeError) else describe(error)
 
 
 def _distinctly_named(perturbations: list[tuple[yaml.Path, Perturbation]]) -> list[tuple[yaml.Path, Perturbation]]:

@@ -12,6 +12,7 @@ from robharness import specs
 from robharness.errors import expanded, for_shell
 from robharness.plugins.registry import Entry
 from robharness.specs.budget import Budget
+from robharness.specs.records import ThreatModel
 from robharness.specs.types import Need, Norm, Params
 from robharness.suite.baselines import Baseline
 from robharness.suite.records import Check, Compat, Count, DataRef, Precision
@@ -62,6 +63,8 @@ class Perturbation:
         budgets are attacked at this one.
     surrogate: model that a transfer attack is crafted on; None for the attacked model itself.
     eight_bit: whether its inputs are judged once more, rounded to 256 levels.
+    threat: threat model of an attack with these options; None for a corruption.
+    depends_on_neighbours: whether the attack's result for an example depends on the others of its block.
     qualified: whether the name includes the plugin, because two plugins would have the same name.
     """
 
@@ -73,6 +76,8 @@ class Perturbation:
     nested: tuple[Budget, ...] = ()
     surrogate: Model | None = None
     eight_bit: bool = False
+    threat: ThreatModel | None = None
+    depends_on_neighbours: bool = False
     qualified: bool = False
 
     @property
@@ -93,14 +98,12 @@ class Perturbation:
     @property
     def is_targeted(self) -> bool:
         """Whether the attack aims at a class of its choice."""
-        return self.kind == "attack" and bool(self.entry.spec.threat(self.params).targeted)
+        return self.threat is not None and self.threat.targeted
 
     @property
     def needs_blocks(self) -> bool:
         """Whether the result of an example depends on the others of its block."""
-        spec = self.entry.spec
-        in_blocks = self.kind == "attack" and spec.blocks is not None and spec.blocks(self.params)
-        return spec.randomness == "global" or in_blocks
+        return self.entry.spec.randomness == "global" or self.depends_on_neighbours
 
     @property
     def returned(self) -> Mapping[str, type]:
@@ -120,7 +123,7 @@ class Perturbation:
     @property
     def norm(self) -> Norm | None:
         """The norm of an attack's threat model; None for a corruption."""
-        return self.entry.spec.threat(self.params).norm if self.kind == "attack" else None
+        return self.threat.norm if self.threat is not None else None
 
     @property
     def smaller(self) -> tuple[Budget, ...]:

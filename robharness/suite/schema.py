@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from robharness.plugins import Entry, Registry
+from robharness.plugins.calls import plugin_code
 from robharness.suite.records import AttackRef, CorruptionRef, Header, ModelRef
 
 
@@ -37,7 +39,8 @@ def _variant(noun: str, ref: type, entry: Entry, definitions: dict[str, Any]) ->
     variant = TypeAdapter(ref).json_schema()
     if entry.spec.params is not None:
         try:
-            params = TypeAdapter(entry.spec.params).json_schema()
+            with plugin_code():
+                params = json.loads(json.dumps(TypeAdapter(entry.spec.params).json_schema(), allow_nan=False))
         except Exception:  # a plugin's options that JSON Schema cannot say: any are allowed
             params, variant["additionalProperties"] = {}, True
         definitions.update(params.pop("$defs", {}))

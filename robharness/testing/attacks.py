@@ -77,8 +77,8 @@ def changes_nothing_else(attack: Subject) -> None:
             model, batch = classifier(toy), batch_of(toy)
             batch.logits(model)  # cells share it
             try:
-                with Guard(model).watching(batch):
-                    for _ in call(variant, toy, float(Budget(MIXED_EPS[variant.norm])), model=model, batch=batch):
+                with Guard(model).watching(batch) as lent:
+                    for _ in call(variant, toy, float(Budget(MIXED_EPS[variant.norm])), model=model, batch=lent):
                         pass
             except ContractViolation as error:
                 raise Broken(f"with {variant} on {toy.name}, {error}") from None
