@@ -4,16 +4,12 @@
 """
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from robharness import api
-from robharness.cli import main
 from robharness.errors import UserError
 from robharness.plugins import Registry, loose_plugin, take_plugin
 from robharness.plugins.observers import draw_figures, observe

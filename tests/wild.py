@@ -121,10 +121,16 @@ class Unequal:
     __hash__ = None
 
 
+def spoiled(params):
+    """Write into the options, as a plugin by mistake does; they reach no other call."""
+    params.values.append(9)
+    object.__setattr__(params, "values", None)
+
+
 def build(params, weights):
     import torch
 
-    act("build")
+    spoiled(params)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.utils.skip_init(torch.nn.Linear, 64, 3))
     with torch.no_grad():
         for parameter in net.parameters():
@@ -136,7 +142,10 @@ def train(job):
     import torch
     from safetensors.torch import save_file
 
-    act("train")
+    spoiled(job.params)
+    job.datasets.clear()
+    if job.seed == 0:
+        act("train")
     save_file({"x": torch.zeros(1)}, job.folder / "weights.safetensors")
 
 
@@ -145,16 +154,20 @@ def robharness_models():
     act("hook")
     common = {"input": InputSpec(shape=(1, 8, 8)), "labels": "toys", "build": build}
     yield ModelSpec(
-        name="net", summary="Linear", params=Options, given=lambda params: act("given", {"revision": 2}), **common
+        name="net",
+        summary="Linear",
+        params=Options,
+        given=lambda params: spoiled(params) or act("given", {"revision": 2}),
+        **common,
     )
     yield ModelSpec(
         name="trained",
         summary="Trained",
         params=Options,
         weights=Train(
-            data=lambda params: act("data", {"train": DataRef(name="wild/pixels", split="test")}),
-            base=lambda params: act("base"),
-            inputs=lambda params: act("inputs", {}),
+            data=lambda params: spoiled(params) or act("data", {"train": DataRef(name="wild/pixels", split="test")}),
+            base=lambda params: spoiled(params) or act("base"),
+            inputs=lambda params: spoiled(params) or act("inputs", {}),
             train=train,
         ),
         **common,
@@ -174,11 +187,11 @@ def robharness_attacks():
         summary="Nothing",
         access="decision",
         params=Options,
-        threat=lambda params: act("threat", ThreatModel(norm="linf")),
-        cost=lambda params: act("cost", Cost()),
-        build=lambda params: Step(),
-        blocks=lambda params: act("blocks", False),
-        advise=lambda params, eps: act("advise", ["think twice"]),
+        threat=lambda params: spoiled(params) or act("threat", ThreatModel(norm="linf")),
+        cost=lambda params: spoiled(params) or act("cost", Cost()),
+        build=lambda params: spoiled(params) or Step(),
+        blocks=lambda params: spoiled(params) or act("blocks", False),
+        advise=lambda params, eps: spoiled(params) or act("advise", ["think twice"]),
         randomness="none",
     )
 
