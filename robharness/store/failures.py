@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass
 
-from robharness.errors import ContractViolation
+from robharness.errors import ContractViolation, describe
 from robharness.planning.cells import Cell
 from robharness.store.spans import Span
 
@@ -38,7 +38,7 @@ class Failure:
             entry = cell.surrogate.entry
         else:
             entry = cell.data.entry if by == "data" else cell.model.entry
-        text = str(error) if isinstance(error, ContractViolation) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, ContractViolation) else describe(error)
         return cls(
             start=span[0],
             stop=span[1],
