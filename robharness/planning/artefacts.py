@@ -132,7 +132,7 @@ def last_metrics(folder: Path) -> dict[str, Any]:
     """Read the last line of `metrics.jsonl` that is whole; empty if there is none."""
     with suppress(OSError):
         for line in reversed((folder / METRICS).read_text(encoding="utf-8", errors="replace").splitlines()):
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 found = json.loads(line)
                 return found if isinstance(found, dict) else {}
     return {}
@@ -140,7 +140,7 @@ def last_metrics(folder: Path) -> dict[str, Any]:
 
 def read(path: Path) -> dict[str, Any]:
     """Read a file of one JSON object; empty if it cannot be read."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         found = json.loads(path.read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
     return {}

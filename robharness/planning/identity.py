@@ -10,9 +10,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import UserError
+from robharness.errors import UserError, describe
 from robharness.planning.cells import BLOCK, PlannedModel
 from robharness.planning.files import content_digest
+from robharness.plugins.calls import plugin_code, shown
 from robharness.plugins.registry import Entry
 from robharness.suite import Perturbation, changed_fields, identity_fields
 
@@ -50,13 +51,14 @@ def features_identity(attack: Entry, model: PlannedModel) -> dict[str, Any]:
 
 
 def call_plugin(entry: Entry, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function of a plugin. An exception in it is raised as a UserError that names the plugin."""
+    """Call a function that runs code of a plugin. An exception in it is raised as a UserError that names the plugin."""
     try:
-        return function(*arguments)
+        with plugin_code():
+            return function(*arguments)
     except UserError:
         raise
     except Exception as error:
-        message = f"{entry.name} of {entry.origin} cannot be planned: {type(error).__name__}: {error}"
+        message = f"{entry.name} of {entry.origin} cannot be planned: {describe(error)}"
         is_loose = entry.origin.location.endswith(".py")
         remedy = f"leave out -p {entry.origin.location}" if is_loose else f"add -p no:{entry.origin.namespace}"
         raise UserError(f"{message}. Without it: {remedy}") from error
@@ -81,7 +83,7 @@ def canonical(value: Any) -> Any:
         return sorted(map(canonical, value))
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    raise TypeError(f"{value!r} has no place in an identity; mark its field with metadata={{'runtime': True}}")
+    raise TypeError(f"{shown(value)} has no place in an identity; mark its field with metadata={{'runtime': True}}")
 
 
 def key_of(identity: dict[str, Any]) -> str:

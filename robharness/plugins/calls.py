@@ -70,8 +70,12 @@ def returned(function: str, value: Any, kind: type) -> Any:
 
 
 def shown(value: Any) -> str:
-    """Return a value of a plugin for a message, in a bounded length. May raise what its `__repr__` raises."""
-    return _SHORT.repr(value)
+    """Return a value of a plugin for a message, in a bounded length."""
+    try:
+        with plugin_errors():
+            return _SHORT.repr(value)
+    except Exception:  # its class is the plugin's
+        return f"an object of {type(value).__name__}"
 
 
 _SHORT = reprlib.Repr()
