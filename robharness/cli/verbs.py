@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from robharness.errors import UserError, describe, did_you_mean
-from robharness.plugins.calls import plugin_code
 from robharness.streams import is_stdout_closed, release_stdout, stdout_for_results
 
 VERBS = {
@@ -73,6 +72,8 @@ class Verbs(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Run the verb and return its exit code. Raises UserError, with the plugin's name, if a plugin's verb fails."""
+        from robharness.plugins.calls import plugin_code  # which takes longer than `--help`
+
         try:
             with plugin_code(importing=True):
                 code = _ended(super().invoke, context)
