@@ -135,10 +135,30 @@ METRIC = {"name": "wrong", "summary": "s", "compute": lambda results: {}}
 @pytest.mark.parametrize(
     ("record", "right", "changes", "message"),
     [
-        (ModelSpec, MODEL, {"name": "ResNet 50"}, "name='ResNet 50' must be lower-case letters, digits and . _ - /"),
-        (ModelSpec, MODEL, {"name": "a//b"}, "name='a//b' must be lower-case letters, digits and . _ - /"),
-        (ModelSpec, MODEL, {"name": "../x"}, "name='../x' must be lower-case letters, digits and . _ - /"),
-        (ModelSpec, MODEL, {"name": None}, "name=None must be lower-case letters, digits and . _ - /"),
+        (
+            ModelSpec,
+            MODEL,
+            {"name": "ResNet 50"},
+            "name='ResNet 50' must be lower-case letters, digits and . _ - /, 200 characters at most",
+        ),
+        (
+            ModelSpec,
+            MODEL,
+            {"name": "a//b"},
+            "name='a//b' must be lower-case letters, digits and . _ - /, 200 characters at most",
+        ),
+        (
+            ModelSpec,
+            MODEL,
+            {"name": "../x"},
+            "name='../x' must be lower-case letters, digits and . _ - /, 200 characters at most",
+        ),
+        (
+            ModelSpec,
+            MODEL,
+            {"name": None},
+            "name=None must be lower-case letters, digits and . _ - /, 200 characters at most",
+        ),
         (ModelSpec, MODEL, {"input": (3, 8, 8)}, "input=(3, 8, 8) must be an InputSpec"),
         (ModelSpec, MODEL, {"labels": 10}, "labels=10 must be a text that is not empty"),
         (ModelSpec, MODEL, {"summary": None}, "summary=None must be a text"),

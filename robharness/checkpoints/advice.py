@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robharness.checkpoints.choice import StateChoice
+from robharness.checkpoints.choice import CHOICE_LENGTH, StateChoice
 from robharness.checkpoints.contents import some, states
 from robharness.checkpoints.layouts import Layout, rename, renamed
 from robharness.checkpoints.mismatches import Mismatch, mismatch
@@ -91,7 +91,7 @@ def _candidates(
         for prefix in _prefixes(state):
             stripped = _strip(state, prefix)
             known = max((_known(stripped, layout, ends) for layout in layouts), default=0)
-            if known and (path or prefix):
+            if known and (path or prefix) and len(path) + len(prefix) <= CHOICE_LENGTH:
                 rated.append((-known, prefix.count("."), len(rated), path, prefix))
     candidates = []
     for _, _, _, path, prefix in sorted(rated)[:TRIED]:

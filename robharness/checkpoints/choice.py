@@ -18,6 +18,9 @@ from robharness.checkpoints.contents import at, common_prefix, described, is_sta
 from robharness.errors import UserError, did_you_mean
 from robharness.suite.yaml import quoted
 
+CHOICE_LENGTH = 400
+"""Most characters of keys that an error advises to write in a suite."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StateChoice:
@@ -172,6 +175,7 @@ def _available(content: Any, known: list[str]) -> str:
 
 
 def _try_one(path: Path, key: str, wanted: str, known: list[str]) -> str:
+    known = [name for name in known if len(name) <= CHOICE_LENGTH]
     if not known:
         return f". Try: leave `{key}` out of the suite"
     hint = did_you_mean(wanted, known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -12,9 +13,11 @@ from pathlib import Path
 import click
 
 from robharness import interrupts
+from robharness.cli.output import echo, echo_lines
 from robharness.cli.verbs import VERBS, Verbs
 from robharness.errors import ExitCode, Interrupted, SuiteError, UserError, describe
 from robharness.streams import is_stdout_closed
+from robharness.text import lines
 
 __all__ = ["VERBS", "cli", "main"]
 
@@ -60,25 +63,27 @@ def _explain(error: BaseException, words: list[str]) -> int:
     if is_interrupt and not isinstance(error, Interrupted):  # any other error is a consequence of Ctrl-C
         with interrupts.ignored():
             how = "the same command without --fresh" if any("--fresh" in word for word in words) else "the same command"
-            click.echo(f"robharness: interrupted; {how} goes on from what is stored", file=sys.stderr)
+            echo(f"robharness: interrupted; {how} goes on from what is stored", err=True)
         return ExitCode.INTERRUPTED
     if isinstance(error, click.ClickException):
-        error.show(sys.stderr)
+        shown = io.StringIO()
+        error.show(shown)
+        echo_lines(shown.getvalue().removesuffix("\n"), err=True)
         return ExitCode.USAGE
     if isinstance(error, BrokenPipeError) and is_stdout_closed():
         return ExitCode.FINE
     if "--debug" in words:
-        click.echo(_traceback(error), file=sys.stderr, nl=False)
+        echo_lines(_traceback(error), err=True)
     if isinstance(error, UserError):
         prefix = "" if isinstance(error, SuiteError) else "robharness: "  # places first, as editors like them
-        click.echo(f"{prefix}{error}", file=sys.stderr)
+        echo_lines(f"{prefix}{error}", err=True)
         return error.exit_code
     try:
         report = str(_write_bug(error, words))
     except Exception:  # e.g. no folder for temporary files, or one that is full
-        click.echo(_traceback(error), file=sys.stderr, nl=False)
+        echo_lines(_traceback(error), err=True)
         report = "the traceback above"
-    click.echo(f"robharness: a bug of ours: {describe(error)}; please report {report}", file=sys.stderr)
+    echo(f"robharness: a bug of ours: {describe(error)}; please report {report}", err=True)
     return ExitCode.INTERNAL
 
 
@@ -88,7 +93,7 @@ def _write_bug(error: BaseException, words: list[str]) -> Path:
     from tempfile import mkstemp
 
     versions = f"robharness {version('robharness')}\nPython {sys.version}"
-    text = f"{versions}\n{['robharness', *words]}\n\n{_traceback(error)}"
+    text = f"{versions}\n{['robharness', *words]}\n\n{lines(_traceback(error))}\n"
     number, path = mkstemp(prefix=f"robharness-bug-{datetime.now(UTC):%Y%m%dT%H%M%S}-", suffix=".txt")
     try:
         with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
@@ -101,6 +106,6 @@ def _write_bug(error: BaseException, words: list[str]) -> Path:
 
 def _traceback(error: BaseException) -> str:
     try:
-        return "".join(traceback.format_exception(error))
+        return "".join(traceback.format_exception(error)).removesuffix("\n")
     except Exception:  # the exception's class may be a plugin's
-        return f"{describe(error)}, whose traceback cannot be printed\n"
+        return f"{describe(error)}, whose traceback cannot be printed"

@@ -12,6 +12,7 @@ import click
 
 from robharness.errors import UserError, describe, did_you_mean
 from robharness.streams import is_stdout_closed, release_stdout, stdout_for_results
+from robharness.text import printable
 
 VERBS = {
     "run": "Compute the missing cells of a suite, and report.",
@@ -68,7 +69,9 @@ class Verbs(click.Group):
             context.meta[_ORIGIN], command = commands[name]
             return name, command, [word for word in words if word != "--debug"]
         known = [*VERBS, *commands]
-        context.fail(f"no verb '{name}'{did_you_mean(name, known) or '.'} Verbs: {', '.join(known)}")
+        context.fail(
+            f"no verb '{printable(name)}'{did_you_mean(name, known) or '.'} Verbs: {', '.join(map(printable, known))}"
+        )
 
     def invoke(self, context: click.Context) -> Any:
         """Run the verb and return its exit code. Raises UserError, with the plugin's name, if a plugin's verb fails."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from robharness.suite.checks import Models, nearest_or_all
 from robharness.suite.fields import FieldReader, field_names, plugin_options
 from robharness.suite.records import AttackRef, CorruptionRef, Header, ModelRef
 from robharness.suite.resolved import Model, Perturbation, Suite
+from robharness.text import json_text, printable
 
 
 def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_follow: bool = False) -> Suite:
@@ -30,11 +30,11 @@ def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_fo
     Raises UserError if the file cannot be read, SuiteError with all errors of the suite, each line with its place.
     """
     if isinstance(suite, Mapping):
-        path, text = current_folder() / "<mapping>", json.dumps(dict(suite), default=str, indent=1)
+        path, text = current_folder() / "<mapping>", json_text(dict(suite), default=str)
         shown, again = "<mapping>", "robharness.plan with it again"
     else:
         path, shown = Path(suite), str(suite)
-        again = f"robharness plan {for_shell(shown)}"
+        again = f"robharness plan {for_shell(path)}"
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -44,7 +44,7 @@ def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_fo
     resolved = reader.suite(path.absolute())
     if reader.errors:
         errors = [
-            f"{shown}:{line}:{column}: {'.'.join(map(str, where)) + ': ' if where else ''}{sentence}"
+            f"{shown}:{line}:{column}: {'.'.join(map(printable, where)) + ': ' if where else ''}{sentence}"
             for line, column, where, sentence in sorted(set(reader.errors), key=lambda error: (error[:2], error[3]))
         ]
         raise SuiteError(errors, f"Correct the suite. Try: {again}")

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from robharness.text import is_printable
+
 Path = tuple[str | int, ...]
 
 
@@ -77,12 +79,16 @@ def parse(text: str) -> Document:
 
 
 def quoted(text: str) -> str:
-    """Return a text as a key or a value of a suite, in quotes if YAML would read the bare text as something else."""
+    """Return a text as a key or a value of a suite, in quotes if YAML would read the bare text as something else.
+
+    Characters that are not visible are escaped.
+    """
     uses = {f"key: {text}": {"key": text}, f"{text}: value": {text: "value"}, f"{{{text}: {text}}}": {text: text}}
     documents = [(parse(written), meant) for written, meant in uses.items()]
-    if all(not document.errors and document.data == meant for document, meant in documents):
+    is_plain = is_printable(text)
+    if is_plain and all(not document.errors and document.data == meant for document, meant in documents):
         return text
-    written = yaml.safe_dump(text, default_style='"', width=float("inf"), allow_unicode=True)
+    written = yaml.safe_dump(text, default_style='"', width=float("inf"), allow_unicode=is_plain)
     return str(written).removesuffix("\n")
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from robharness import MissingResource, UserError
+from robharness import MissingResource, UserError, for_shell
 from robharness_datasets.imagenet import SUBSET
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class Published:
         archive = f"{self.folder.removesuffix('-batches-py').removesuffix('-python')}-python.tar.gz"
         return (
             f"curl -O https://www.cs.toronto.edu/~kriz/{archive} && "
-            f"mkdir -p {shlex.quote(str(root))} && tar -xzf {archive} -C {shlex.quote(str(root))}"
+            f"mkdir -p {for_shell(root)} && tar -xzf {archive} -C {for_shell(root)}"
         )
 
 
@@ -123,7 +122,7 @@ def _check_md5(file: Path, md5: str, get: str) -> None:
     if found != md5:
         raise UserError(
             f"{file} is not the published file, or is incomplete (its md5 is {found}, not {md5}). Try: "
-            f"{get}; or, if a subset is intended: touch {shlex.quote(str(file.parent / SUBSET))}"
+            f"{get}; or, if a subset is intended: touch {for_shell(file.parent / SUBSET)}"
         )
 
 

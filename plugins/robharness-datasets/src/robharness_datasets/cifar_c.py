@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robharness import MissingResource, UserError
+from robharness import MissingResource, UserError, for_shell
 from robharness_datasets.cifar import SIDE, open_cifar
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def open_cifar_c(clean: str, corruption: str, params: None, root: Path) -> Cifar
     folder = root / title
     get = (
         f"curl -LO https://zenodo.org/records/{RECORDS[clean]}/files/{title}.tar && "
-        f"mkdir -p {shlex.quote(str(root))} && tar -xf {title}.tar -C {shlex.quote(str(root))}"
+        f"mkdir -p {for_shell(root)} && tar -xf {title}.tar -C {for_shell(root)}"
     )
     expected = open_cifar(clean, root, "test").labels
     images, labels = (_open_array(folder / f"{name}.npy", title, get) for name in (corruption, "labels"))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import codecs
 import re
-import shlex
 import stat
 import unicodedata
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from robharness import UserError
+from robharness import UserError, for_shell
 from robharness_datasets.listing import inaccessible, shown
 
 CLASSES = "classes.txt"
@@ -31,7 +30,7 @@ def read_classes(folder: Path) -> list[str] | None:
     Raises UserError if the file cannot be read, is no text in UTF-8, has no names, or has a name twice.
     """
     path = folder / CLASSES
-    quoted = shlex.quote(str(path))
+    quoted = for_shell(path)
     if (content := _content(path)) is None:
         return None
     encoding = next((name for mark, name in ENCODINGS.items() if content.startswith(mark)), "")
@@ -45,7 +44,7 @@ def read_classes(folder: Path) -> list[str] | None:
     if not names:
         raise UserError(
             f"{path} is empty. Write the name of a class in each line, in the order of the labels, or remove it. For "
-            f"alphabetical order: (cd {shlex.quote(str(folder))} && ls -d */ | tr -d / | LC_ALL=C sort > {CLASSES})"
+            f"alphabetical order: (cd {for_shell(folder)} && ls -d */ | tr -d / | LC_ALL=C sort > {CLASSES})"
         )
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"{path} names the class '{shown(twice[0])}' twice. Try: edit {quoted}")
@@ -66,7 +65,7 @@ def unlisted(folder: Path, name: str, names: Sequence[str], folders: Collection[
         near = "; the file is not in UTF-8"
     return UserError(
         f"{shown(folder / name)} is not a class of {path}{near}. Write the name of each class folder in a line of its "
-        f"own, in the order of the labels. Try: edit {shlex.quote(str(path))}"
+        f"own, in the order of the labels. Try: edit {for_shell(path)}"
     )
 
 
@@ -105,5 +104,5 @@ def _content(path: Path) -> bytes | None:
         kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
     raise UserError(
         f"{path} is {kind}, so that the order of the classes is not known. Restore it or remove it. "
-        f"Try: ls -ld {shlex.quote(str(path))}"
+        f"Try: ls -ld {for_shell(path)}"
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from robharness import MissingResource, UserError
+from robharness import MissingResource, UserError, for_shell
 from robharness_datasets.classes import CLASSES, read_classes, unlisted
 from robharness_datasets.imagenet import wnids
 from robharness_datasets.images import ImageFiles
@@ -36,11 +35,11 @@ def open_folder(root: Path, split: str) -> ImageFiles:
             raise unlisted(folder, unknown[0], names, folders)
         return _image_files(folder, found, {name: number for number, name in enumerate(names)})
     if empty := [*found.lost, *(name for name, images in found.images.items() if not images)]:
-        path, is_lost = shlex.quote(shown(folder / empty[0])), empty[0] in found.lost
+        path, is_lost = for_shell(folder / empty[0]), empty[0] in found.lost
         why = "is a link that leads nowhere" if is_lost else "has no images"
         raise UserError(
             f"{shown(folder / empty[0])} {why} and would count as a class. Remove it, or name all classes in "
-            f"{shlex.quote(str(folder / CLASSES))}, one a line. Try: ls {'-ld' if is_lost else '-R'} {path}"
+            f"{for_shell(folder / CLASSES)}, one a line. Try: ls {'-ld' if is_lost else '-R'} {path}"
         )
     order = _class_order(list(found.images))
     remarks = [*found.remarks, *_order_remarks(folder, order)]
@@ -62,7 +61,7 @@ def open_imagenet_folder(root: Path, split: str) -> ImageFiles:
     found = _found(folder)
     _require_images(folder, found)
     if unknown := sorted(found.images.keys() - numbers.keys()):
-        path, target = shlex.quote(shown(folder / unknown[0])), shlex.quote(str(folder.parent))
+        path, target = for_shell(folder / unknown[0]), for_shell(folder.parent)
         raise UserError(
             f"{shown(folder / unknown[0])} is not one of ImageNet's classes, by WordNet id or number. "
             f"Try: mv {path} {target}"
@@ -90,7 +89,7 @@ def _require_images(folder: Path, found: Found) -> None:
     """Raise MissingResource if there are no images."""
     if not any(found.images.values()):
         store = f"store the images as {folder / 'CLASS' / 'NAME.png'}, or correct `split:`, the folder's path"
-        get = f"{store} below the data root; then check: ls {shlex.quote(str(folder))}"
+        get = f"{store} below the data root; then check: ls {for_shell(folder)}"
         raise MissingResource("images in one folder per class", where=str(folder), get=get)
 
 
@@ -107,7 +106,7 @@ def _order_remarks(folder: Path, order: Sequence[str]) -> list[str]:
     if list(order) == theirs:
         return []
     name = next(name for name, other in zip(order, theirs, strict=True) if name != other)
-    where = shlex.quote(str(folder))
+    where = for_shell(folder)
     return [
         f"the names of the class folders are whole numbers, so labels are in the order of the numbers: {name} has the "
         f"label {order.index(name)}. torchvision's ImageFolder sorts the names as text, where {name} has the label "

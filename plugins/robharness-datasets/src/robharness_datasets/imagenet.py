@@ -6,13 +6,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from robharness import MissingResource, UserError
+from robharness import MissingResource, UserError, for_shell
 from robharness_datasets.images import ImageFiles
 from robharness_datasets.listing import images_below, images_in
 
@@ -40,7 +39,7 @@ class Split:
 
     def instructions(self, folder: Path) -> str:
         """Return how to obtain the split: registration page and shell commands."""
-        place = shlex.quote(str(folder))
+        place = for_shell(folder)
         return (
             f"register at https://image-net.org/download-images, download the archive, then type: "
             f"mkdir -p {place} && {self.unpack.format(place=place)} && (cd {place} && {self.sort})"
@@ -88,7 +87,7 @@ def open_imagenet(root: Path, split: str) -> ImageFiles:
         if unsorted := images_in(folder):
             raise UserError(
                 f"{folder} has {len(unsorted):,} images that are not sorted into one folder per class. "
-                f"Try: (cd {shlex.quote(str(folder))} && {published.sort})"
+                f"Try: (cd {for_shell(folder)} && {published.sort})"
             )
         raise MissingResource(what, where=str(folder), get=published.instructions(folder))
     check_classes(folder, found)
@@ -107,10 +106,10 @@ def check_classes(folder: Path, found: Mapping[str, Sequence[str]]) -> None:
     """
     unknown = sorted(found.keys() - wnids().keys())
     if unknown:
-        path = shlex.quote(str(folder / unknown[0]))
+        path = for_shell(folder / unknown[0])
         raise UserError(
             f"{folder} has folders that are none of ImageNet's 1,000 classes ({len(unknown)}, such as {unknown[0]}). "
-            f"Try: mv {path} {shlex.quote(str(folder.parent))}"
+            f"Try: mv {path} {for_shell(folder.parent)}"
         )
 
 
@@ -143,5 +142,5 @@ def check_complete(
         remarks.append(f"classes without images: {len(absent)}, such as {absent[0]}")
     if uneven:
         remarks.append(f"classes without {per_class}: {len(uneven)}, such as {uneven[0]} with {counts[uneven[0]]}")
-    get = f"{get}; or, if a subset is intended: touch {shlex.quote(str(subset_file))}"
+    get = f"{get}; or, if a subset is intended: touch {for_shell(subset_file)}"
     raise MissingResource(f"all of {what} ({'; '.join(remarks)})", where=str(folder), get=get)

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import os
-import shlex
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robharness import MissingResource, UnreadableExample, UserError
+from robharness import MissingResource, UnreadableExample, UserError, for_shell
 from robharness_datasets.imagenet import PER_CLASS, SUBSET, check_classes, check_complete, wnids
 from robharness_datasets.listing import images_below
 
@@ -93,7 +92,7 @@ def open_imagenet_c(name: str, archive: str, params: None, root: Path) -> ImageN
     candidates = [top / archive / name, top / name]
     get = (
         f"curl -LO https://zenodo.org/records/2235448/files/{archive}.tar && "
-        f"mkdir -p {shlex.quote(str(top))} && tar -xf {archive}.tar -C {shlex.quote(str(top))}"
+        f"mkdir -p {for_shell(top)} && tar -xf {archive}.tar -C {for_shell(top)}"
     )
     folder = next((candidate for candidate in candidates if candidate.is_dir()), None)
     if folder is None:

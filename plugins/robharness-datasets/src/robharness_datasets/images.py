@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robharness import MissingResource, UnreadableExample
+from robharness import MissingResource, UnreadableExample, for_shell
 from robharness_datasets.listing import id_of
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class ImageFiles:
         except UnreadableExample:
             if self._folder.is_dir():
                 raise
-            get = f"mount or restore the folder, then check: ls {shlex.quote(str(self._folder))}"
+            get = f"mount or restore the folder, then check: ls {for_shell(self._folder)}"
             raise MissingResource("the folder of the images", where=str(self._folder), get=get) from None
 
 

@@ -10,7 +10,6 @@ import gzip
 import hashlib
 import json
 import os
-import shlex
 import tempfile
 import time
 import zlib
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from robharness import UserError
+from robharness import UserError, for_shell
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Suffixes of image files, compared in lower case. Source: torchvision."""
@@ -106,7 +105,7 @@ def images_below(folder: Path) -> Found:
 
 def inaccessible(path: Path, error: OSError) -> UserError:
     """Return the error of a file or a folder that the operating system does not let us read."""
-    return UserError(f"{_reason(path, error)}. Try: ls -ld {shlex.quote(shown(path))}")
+    return UserError(f"{_reason(path, error)}. Try: ls -ld {for_shell(path)}")
 
 
 def _reason(path: Path, error: OSError) -> str:

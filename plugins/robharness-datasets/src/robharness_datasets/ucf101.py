@@ -7,11 +7,10 @@ byte order, "HammerThrow" and "JumpRope" would swap with their neighbours.
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from robharness import DatasetSpec, MissingResource, UserError
+from robharness import DatasetSpec, MissingResource, UserError, for_shell
 from robharness_datasets.imagenet import SUBSET
 from robharness_datasets.videos import VideoFile, require_decoder
 
@@ -113,17 +112,17 @@ def _existing_ids(videos: Path, actions: set[str]) -> set[str]:
 
 
 def _videos_command(folder: Path) -> str:
-    target = shlex.quote(f"{folder}/")
+    target = for_shell(f"{folder}/")
     return f"curl -LO {URL}/UCF101.rar && mkdir -p {target} && unrar x UCF101.rar {target}"
 
 
 def _lists_command(folder: Path) -> str:
     archive = "UCF101TrainTestSplits-RecognitionTask.zip"
-    return f"curl -LO {URL}/{archive} && unzip -o {archive} -d {shlex.quote(str(folder))}"
+    return f"curl -LO {URL}/{archive} && unzip -o {archive} -d {for_shell(folder)}"
 
 
 def _or_subset(folder: Path) -> str:
-    return f"; or, if a subset is intended: touch {shlex.quote(str(folder / SUBSET))}"
+    return f"; or, if a subset is intended: touch {for_shell(folder / SUBSET)}"
 
 
 SPEC = DatasetSpec(

@@ -6,13 +6,12 @@ matter. The files are lossless H.264, so that every encoder and decoder gives th
 
 from __future__ import annotations
 
-import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robharness import MissingResource, UserError
+from robharness import MissingResource, UserError, for_shell
 from robharness_samples.digits import open_digits
 from robharness_samples.videos import Videos, require_packages
 
@@ -55,7 +54,7 @@ def open_moving_digits(root: Path, split: str) -> Videos:
     files = [_file(folder, split, id) for id, _ in names]
     absent = [file for file in files if not file.is_file()]
     if absent:
-        get = f"rm -r {shlex.quote(str(folder))}  # the next run writes all videos again"
+        get = f"rm -r {for_shell(folder)}  # the next run writes all videos again"
         raise MissingResource(f"{len(absent)} of {len(files)} videos of moving digits", where=str(absent[0]), get=get)
     return Videos([id for id, _ in names], [label for _, label in names], files)
 
