@@ -5,10 +5,9 @@ Public names are imported when they are first used, so that `import robharness` 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import lazy_loader
 
+TYPE_CHECKING = False  # without `typing`, whose import takes as long as all else until the command handles Ctrl-C
 if TYPE_CHECKING:
     from robharness.api import load, plan, run, train
     from robharness.errors import MissingResource, UnreadableExample, UserError, for_shell

@@ -56,6 +56,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     # the run
     "worker-died": ("warning", "a worker died; another worker computes its unit"),
     "worker-not-replaced": ("warning", "a dead worker could not be replaced; the run goes on with fewer workers"),
+    "worker-not-closed": ("warning", "the executor of a plugin could not end a worker"),
     "worker-cannot-load": ("warning", "one of the workers cannot load a model that others can load"),
     "outcomes-disappeared": ("warning", "stored outcomes disappeared during the run and are computed again"),
     # the store

@@ -14,7 +14,9 @@ import numpy as np
 from robharness import suite
 from robharness.errors import UserError, describe
 from robharness.findings import Finding, finding
+from robharness.planning.identity import call_plugin
 from robharness.planning.planner import plan_data
+from robharness.plugins.calls import plugin_code
 from robharness.plugins.registry import PluginOrigin, Registry
 from robharness.specs.inputs import InputSpec
 from robharness.specs.records import ModelSpec
@@ -71,7 +73,8 @@ def _determining(model: nn.Module | ModelSpec) -> list[Any]:
     trains = isinstance(model.weights, Train)
     functions = [model.build, model.given, *([model.weights.train] if isinstance(model.weights, Train) else [])]
     try:
-        return [*functions, *([model.build(None, None)] if model.weights is None and not trains else [])]  # type: ignore[operator]
+        with plugin_code():
+            return [*functions, *([model.build(None, None)] if model.weights is None and not trains else [])]  # type: ignore[operator]
     except Exception:  # the run names the error
         return functions
 
@@ -102,7 +105,10 @@ def _copied(model: nn.Module) -> nn.Module:
     from robharness.evaluation.digest import Unidentified, shared_objects
 
     try:
-        with torch.no_grad():  # else parameters of a copied TorchScript module would be results of an operation
+        with (
+            plugin_code(),
+            torch.no_grad(),
+        ):  # else parameters of a copied TorchScript module would be results of an operation
             copied = copy.deepcopy(model)
     except Exception as error:
         raise UserError(
@@ -132,7 +138,10 @@ def _input_of_data(loaded: suite.Suite, root: Path) -> InputSpec:
         )
     data = plan_data(loaded, root)
     sizes = data.sizes
-    shape = (*sizes.sizes[0], min(sizes.channels)) if sizes.sizes else _first_image(loaded, root).shape
+    if sizes.sizes:
+        shape: tuple[int, ...] = (*sizes.sizes[0], min(sizes.channels))
+    else:
+        shape = call_plugin(loaded.dataset, _first_image, loaded, root).shape
     *sides, channels = shape
     if isinstance(data.canvas, int):
         sides = [data.canvas, data.canvas]
@@ -146,7 +155,11 @@ def _first_image(loaded: suite.Suite, root: Path) -> np.ndarray:
     dataset, reason = loaded.dataset.spec.open(root, loaded.data.split), "it has no examples"
     for index, id in enumerate(dataset.ids):
         try:
-            return np.asarray(dataset.read(index))
+            with plugin_code():
+                image = np.asarray(dataset.read(index))
+            if image.ndim == 3:
+                return image
+            reason = f"the image {id} has the shape {image.shape}, not (height, width, channels)"
         except Exception as error:
             broken = as_unreadable(error)
             if broken is None:

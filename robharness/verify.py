@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 
 from robharness import statistics
-from robharness.errors import ContractViolation, OutOfMemory, SuiteError, UserError
+from robharness.errors import ContractViolation, OutOfMemory, SuiteError, UserError, describe
 from robharness.evaluation import loading
+from robharness.evaluation.batch import Batch
 from robharness.evaluation.modes import neutral_modes
+from robharness.evaluation.reader import DecodedImages
 from robharness.planning.cells import DEFAULT_STORE, Plan, PlannedModel, quoted_glob
 from robharness.planning.weights import TRUST
 from robharness.plugins import Entry, Registry
+from robharness.plugins.calls import plugin_code
 from robharness.session import plan_suite, require
 
 BATCH = 64
@@ -185,7 +188,8 @@ def _data(model: Entry, wanted: str | None, registry: Registry, data_root: Path)
         if entry.spec.labels == spec.labels and entry.spec.kind == spec.input.kind:
             for split in [split for split in entry.spec.splits if split != "train"] or entry.spec.splits:
                 try:
-                    found.append((len(entry.spec.open(data_root, split).ids), name, split))
+                    with plugin_code():
+                        found.append((len(entry.spec.open(data_root, split).ids), name, split))
                 except Exception:  # missing or broken, which matters only for a data set that the caller names
                     continue
     if not found:
@@ -231,15 +235,26 @@ def _failed(name: str, keys: Mapping[str, Any], error: str) -> Configuration:
     return Configuration(name=name, keys=keys, correct=np.zeros(0, bool), log_probability=np.zeros(0), error=error)
 
 
+def _read(loaded: loading.LoadedModel, start: int, stop: int) -> tuple[DecodedImages, list[tuple[np.ndarray, Batch]]]:
+    try:
+        with plugin_code():
+            images = loaded.reader.images(start, stop)
+            return images, loaded.reader.batches(images)
+    except ContractViolation:
+        raise
+    except Exception as error:  # a data set may raise anything
+        raise ContractViolation(f"{loaded.reader.data.entry.name}: {describe(error)}", by="data") from error
+
+
 def _rows(plan: Plan, loaded: loading.LoadedModel, unreadable: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield `correct` and `log_probability` of examples in the order of positions, without unreadable examples.
 
     All configurations have the same order, so that they compare on the same examples.
     """
     for start in range(0, plan.n, BATCH):
-        parts, images = [], loaded.reader.images(start, min(start + BATCH, plan.n))
+        parts, (images, batches) = [], _read(loaded, start, min(start + BATCH, plan.n))
         unreadable += [loaded.reader.data.ids(position, position + 1)[0] for position in images.unreadable]
-        for positions, batch in loaded.reader.batches(images):
+        for positions, batch in batches:
             logits = batch.logits(loaded.with_clips(batch).classifier)
             true = logits.log_softmax(1).gather(1, batch.labels[:, None])[:, 0]
             parts.append((positions, (logits.argmax(1) == batch.labels).cpu().numpy(), true.double().cpu().numpy()))

@@ -3,13 +3,16 @@
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
+import tempfile
 
 import pytest
 import yaml
 
 from robharness.errors import ExitCode
+from robharness.planning import planner
 
 
 @pytest.fixture
@@ -238,6 +241,29 @@ def test_an_internal_error_prints_one_line_and_writes_a_traceback_file(run_proce
     with open(report) as file:
         assert "RuntimeError: boom" in file.read()
     os.unlink(report)
+
+
+@pytest.mark.parametrize("fault", ["absent", "full"])
+def test_a_bug_whose_file_cannot_be_written_is_no_second_bug(shell, path, tmp_path, monkeypatch, fault):
+    folder = tmp_path / "temporary"
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    if fault == "full":
+        folder.mkdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fail(*words):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0 if fault == "full" else soft, hard))
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(planner, "plan", fail)
+    try:
+        found = shell("plan", path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (found.returncode, found.stdout) == (ExitCode.INTERNAL, "")
+    assert found.stderr.count("Traceback") == 1 and "in fail" in found.stderr
+    assert found.stderr.endswith("a bug of ours: RuntimeError: boom; please report the traceback above\n")
+    assert not folder.exists() or not list(folder.iterdir())
 
 
 def test_python_m_robharness_is_the_same_command(shell, run_process, path, toys, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -159,3 +160,57 @@ def test_a_closed_output_gives_its_number_to_no_other_file(folder):
     )
     assert bash("robharness list models -p ./writes.py >&-", folder)[0] == 0
     assert (folder / "held").read_text() == ""
+
+
+WAYS = {
+    "print", "stdout", "bytes", "write", "printf", "child", "system", "logging", "held", "reopened", "fork", "thread",
+}  # fmt: skip
+"""Those of noisy.py."""
+
+
+def test_what_plugins_print_by_any_means_from_any_process_goes_to_standard_error(folder):
+    suite = yaml.safe_load((folder / "toys.yaml").read_text(encoding="utf-8"))
+    (folder / "noisy.yaml").write_text(yaml.safe_dump({**suite, "attacks": [{"attack": "noisy/none", "eps": "1/8"}]}))
+    shutil.copy(os.path.join(os.path.dirname(__file__), "noisy.py"), folder)
+    bash(
+        "robharness run noisy.yaml -p noisy.py --store noisy --workers 1 --json >run.json 2>>run.err; echo $? >end\n"
+        "robharness plan noisy.yaml -p noisy.py --store noisy >plan.txt 2>>plan.err\n"
+        "TOYS= robharness list attacks 'noisy/*' -p noisy.py --json >list.json 2>>list.err\n"
+        "TOYS= robharness speak -p noisy.py >speak.txt 2>>speak.err; echo $? >>end",
+        folder,
+    )
+    text = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir() if path.is_file()}
+    assert text["end"].split() == ["0", "3"]
+    assert json.loads(text["run.json"])["complete"] is True
+    assert [row["name"] for row in json.loads(text["list.json"])] == ["noisy/none"]
+    assert "2 cells of 40 examples: 2 done" in text["plan.txt"] and "NOISE" not in text["plan.txt"]
+    for name, stages in {
+        "run.err": ["import", "hook", "threat", "cost", "build", "perturb", "finished", "exit"],
+        "plan.err": ["import", "hook", "threat", "cost", "exit"],
+        "list.err": ["import", "hook", "exit"],
+        "speak.err": ["import", "hook", "exit"],
+    }.items():
+        words = [line.split() for line in text[name].splitlines() if line.startswith("NOISE")]
+        for stage in stages:
+            ways = WAYS - {"thread"} if stage == "exit" else WAYS
+            assert {way for _, way, at in words if at == stage} == ways, (name, stage)
+    results = {line for line in text["speak.txt"].splitlines() if "NOISE thread" not in line}
+    assert results == {f"RESULT {way}" for way in ("print", "write", "printf", "child")}
+
+
+CLOSES = """
+import io, sys
+sys.stderr.close(); sys.stdout.buffer.close(); sys.__stdout__.buffer.raw.close()
+sys.stderr = io.TextIOWrapper(sys.stderr.detach(), encoding="utf-8")
+sys.stdout.detach()
+"""
+
+
+def test_streams_that_a_plugin_closes_stay_open(folder):
+    (folder / "closes.py").write_text(CLOSES)
+    code, stdout, stderr = bash("TOYS= robharness list plugins closes -p closes.py", folder)
+    assert (code, stderr) == (0, b"")
+    assert b"closes.py" in stdout
+    code, stdout, stderr = bash("TOYS= robharness list models 'no*ne' -p closes.py", folder)
+    assert (code, stdout) == (2, b"")
+    assert stderr == b"robharness: no models match 'no*ne'. Try: robharness list models\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import click
 
 from robharness.cli import options
-from robharness.cli.output import echo, echo_json, echo_lines, is_encodable
+from robharness.cli.output import echo, echo_json, echo_lines, is_encodable, results_console
 from robharness.errors import UserError, for_shell
+from robharness.streams import results
 from robharness.text import TITLE_LENGTH, printable, styled
 
 KINDS = ("plugins", "models", "attacks", "corruptions", "datasets", "metrics")
@@ -137,7 +137,7 @@ def _show(rows: list[dict[str, Any]], kind: str) -> None:
     columns = [name for name in shown if any(row[name] not in ("", None) for row in rows)]
     headings = [HEADINGS.get(name, name) for name in columns]
     cells = [[printable(row[name], TITLE_LENGTH) for name in columns] for row in rows]
-    if sys.stdout.isatty():
+    if results().isatty():
         _print_table(headings, columns, cells)
     else:
         _print_lines(headings, cells)
@@ -154,7 +154,6 @@ def _print_lines(headings: list[str], cells: list[list[str]]) -> None:
 def _print_table(headings: list[str], columns: list[str], cells: list[list[str]]) -> None:
     """Print a table as wide as the terminal."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -163,4 +162,4 @@ def _print_table(headings: list[str], columns: list[str], cells: list[list[str]]
     for row in cells:
         styles = ("red" if name == "problem" else "" for name in columns)
         table.add_row(*(styled(cell, style) for cell, style in zip(row, styles, strict=True)))
-    Console(file=sys.stdout).print(table)
+    results_console().print(table)

@@ -1,4 +1,4 @@
-"""Lines and JSON on standard output, in the encoding of the terminal, with escapes for what a terminal acts on."""
+"""Lines, JSON and tables on standard output, in the terminal's encoding, with escapes for what a terminal acts on."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from robharness.findings import named_examples
+from robharness.streams import results
 from robharness.text import json_text, lines, sentence
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def echo(text: str, *, err: bool = False) -> None:
@@ -26,7 +30,14 @@ def echo_lines(text: str, *, err: bool = False) -> None:
 
 def _write(text: str, *, err: bool = False) -> None:
     """Print text; click.echo itself writes UTF-8 to streams of ASCII, beside the replacement characters of tables."""
-    click.echo(text, file=sys.stderr if err else sys.stdout)
+    click.echo(text, file=sys.stderr if err else results())
+
+
+def results_console() -> Console:
+    """Return a console of rich that prints tables on standard output."""
+    from rich.console import Console
+
+    return Console(file=results())
 
 
 def echo_json(value: Any, *, indent: int | None = 1) -> None:
@@ -43,7 +54,7 @@ def escaped(text: str) -> str:
 def is_encodable(text: str) -> bool:
     """Return whether the encoding of standard output has all characters of a text."""
     try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        text.encode(getattr(results(), "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         return False
     return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from robharness.cli import options
-from robharness.cli.output import echo_json
+from robharness.cli.output import echo_json, results_console
 from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, TITLE_LENGTH, printable, styled
 
 if TYPE_CHECKING:
@@ -192,12 +191,11 @@ def _show(facts: dict[str, Any], suite: str) -> None:
     suite: the path of the suite, for commands.
     """
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from robharness.planning.pixels import by_path
 
-    console = Console(file=sys.stdout)
+    console = results_console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("model", "perturbation"):
         table.add_column(name)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from robharness.cli import options
-from robharness.cli.output import echo, echo_json
+from robharness.cli.output import echo, echo_json, results_console
 from robharness.errors import UserError, for_shell
 
 if TYPE_CHECKING:
@@ -105,11 +104,9 @@ def write(path: Path, content: bytes, start: Path) -> None:
 
 def show(report: Report, *, as_json: bool) -> None:
     """Print the report on standard output, as tables or as JSON."""
-    from rich.console import Console
-
     from robharness.report.renderers import json, terminal
 
     if as_json:
         echo_json(json.render(report))
     else:
-        terminal.show(report, Console(file=sys.stdout))
+        terminal.show(report, results_console())

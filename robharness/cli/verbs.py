@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from copy import copy
 from importlib import import_module
 from typing import Any
 
 import click
 
 from robharness.errors import UserError, describe, did_you_mean
+from robharness.streams import is_stdout_closed, release_stdout, stdout_for_results
 from robharness.text import printable
 
 VERBS = {
@@ -38,7 +42,9 @@ class Verbs(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
-        command: click.Command = import_module(f"robharness.cli.{name.replace('-', '_')}").command
+        command: click.Command = copy(import_module(f"robharness.cli.{name.replace('-', '_')}").command)
+        if command.callback is not None:
+            command.callback = stdout_for_results()(command.callback)  # plugins print, too
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -56,8 +62,10 @@ class Verbs(click.Group):
         plugins, words = _plugin_options(words)
         from robharness.plugins.discovery import discover
 
-        commands = discover(plugins).commands
+        with stdout_for_results():
+            commands = discover(plugins).commands
         if name in commands:
+            release_stdout()  # what the command prints is its result
             context.meta[_ORIGIN], command = commands[name]
             return name, command, [word for word in words if word != "--debug"]
         known = [*VERBS, *commands]
@@ -67,20 +75,42 @@ class Verbs(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Run the verb and return its exit code. Raises UserError, with the plugin's name, if a plugin's verb fails."""
+        from robharness.plugins.calls import plugin_code  # which takes longer than `--help`
+
         try:
-            code = super().invoke(context)
-            if _ORIGIN in context.meta and not isinstance(code, int | None):
-                raise TypeError(f"it returned {type(code).__name__}, not an exit code")
-            return code
-        except (click.ClickException, click.Abort, click.exceptions.Exit, UserError, BrokenPipeError):
+            with plugin_code(importing=True):
+                code = _ended(super().invoke, context)
+                if _ORIGIN in context.meta and not isinstance(code, int | None):
+                    raise TypeError(f"it returned {type(code).__name__}, not an exit code")
+                if _ORIGIN in context.meta and code is not None and not 0 <= code <= LARGEST_CODE:
+                    raise ValueError(f"it returned {code}, and an exit code is a number up to {LARGEST_CODE}")
+                return code
+        except (click.ClickException, click.Abort, click.exceptions.Exit, UserError):
             raise
         except Exception as error:  # a plugin's verb may raise anything
-            if _ORIGIN not in context.meta:
+            if _ORIGIN not in context.meta or (isinstance(error, BrokenPipeError) and is_stdout_closed()):
                 raise
             raise UserError(
                 f"the verb '{context.invoked_subcommand}' of {context.meta[_ORIGIN]} failed: "
                 f"{describe(error)}. Try: the same command with --debug"
             ) from error
+
+
+LARGEST_CODE = 255
+"""The largest exit code that an operating system keeps; of larger numbers it keeps the last eight bits, perhaps 0."""
+
+
+def _ended(invoke: Callable[[click.Context], Any], context: click.Context) -> Any:
+    """Call a verb and return what it returned, or for a plugin's verb the exit code with which it ended by itself."""
+    try:
+        return invoke(context)
+    except SystemExit as error:
+        if _ORIGIN not in context.meta:
+            raise
+        if error.code is None or isinstance(error.code, int):
+            return int(error.code or 0) & LARGEST_CODE
+        click.echo(str(error.code), file=sys.stderr)  # as Python does
+        return 1
 
 
 def _plugin_options(words: list[str]) -> tuple[list[str], list[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from robharness.cli import options
-from robharness.cli.output import echo, echo_json
+from robharness.cli.output import echo, echo_json, results_console
 from robharness.text import COMMAND_LENGTH, printable, styled
 
 
@@ -109,12 +109,10 @@ def as_data(found: Any) -> dict[str, Any]:
 
 def _show(found: Any) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from robharness.findings import named_examples
 
-    console = Console()
     table = Table(
         box=box.SIMPLE_HEAD, title=styled(f"{found.model} on {found.n} examples of {found.data}"), title_justify="left"
     )
@@ -128,7 +126,7 @@ def _show(found: Any) -> None:
         gain = "" if configuration is found.declared else "{:+.3f} ± {:.3f}".format(*configuration.gain(found.declared))
         accuracy = f"{100 * configuration.accuracy:.1f} %, {100 * low:.1f} to {100 * high:.1f}"
         table.add_row(styled(configuration.name), accuracy, f"{configuration.log_probability.mean():.3f}", gain)
-    console.print(table)
+    results_console().print(table)
     if found.unreadable:
         echo(f"{len(found.unreadable)} examples cannot be read and are left out: {named_examples(found.unreadable)}")
     if found.expected is None:

@@ -113,7 +113,7 @@ class Scheduler:
                         write_record()
         finally:
             for state in reversed(self.workers):  # the first worker in this process saved the settings of torch
-                state.worker.close()
+                self.close_worker(state)
 
     # --- units -------------------------------------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ class Scheduler:
 
     def worker_died(self, state: WorkerState, label: str, how: str) -> None:
         """Leave a dead worker's units to others and replace the worker. After MAX_DEATHS, a unit counts as failed."""
-        state.worker.close()
+        self.close_worker(state)
         unit, prefetched, key = state.unit, state.prefetched, state.key
         state.unit = state.prefetched = state.key = None
         self.warn(finding("worker-died", f"a worker died ({how}); its units were given to another one", subject=label))
@@ -273,6 +273,13 @@ class Scheduler:
         state.label, state.is_loaded, state.is_busy = None, False, False
         if self.continues:
             self.replace_worker(state)
+
+    def close_worker(self, state: WorkerState) -> None:
+        """End a worker; one that a plugin cannot end is a finding, since its outcomes are stored."""
+        try:
+            state.worker.close()
+        except UserError as error:
+            self.warn(finding("worker-not-closed", str(error)))
 
     def retry(self, unit: Unit, label: str, key: str | None, how: str) -> None:
         """Leave the missing outcomes of a dead worker's unit to others; after MAX_DEATHS, fail its cell.

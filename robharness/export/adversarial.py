@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robharness.errors import ContractViolation, OutOfMemory, UserError, for_shell
+from robharness.errors import ContractViolation, OutOfMemory, UserError, describe, for_shell
 from robharness.evaluation import loading, outcomes
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.modes import neutral_modes
@@ -24,6 +24,7 @@ from robharness.evaluation.outcomes import BatchOutcome
 from robharness.export.names import folder_names
 from robharness.planning.cells import Cell, Plan
 from robharness.planning.files import read_record
+from robharness.plugins.calls import plugin_code
 from robharness.store.failures import Failure
 from robharness.store.files import FileSystem
 from robharness.store.spans import Span, uncovered
@@ -137,11 +138,12 @@ def _write_span(
 
 def _read(loaded: loading.LoadedModel, span: Span) -> list[tuple[np.ndarray, Batch]]:
     try:
-        return loaded.reader.batches(loaded.reader.images(*span))
+        with plugin_code():
+            return loaded.reader.batches(loaded.reader.images(*span))
     except ContractViolation:
         raise
     except Exception as error:  # a data set may raise anything
-        raise ContractViolation(f"{type(error).__name__}: {error}", by="data") from error
+        raise ContractViolation(describe(error), by="data") from error
 
 
 def _opened(folder: Path, cell: Cell, suite: Suite, names: tuple[str, str]) -> Path:

@@ -31,6 +31,7 @@ from robharness.planning.cells import BLOCK, PlannedData
 from robharness.planning.files import read_file, read_record
 from robharness.planning.identity import corruption_identity, draw_address
 from robharness.planning.planner import plan_data
+from robharness.plugins.calls import call_spec, plugin_code
 from robharness.store.files import FileSystem
 from robharness.suite import Perturbation, Suite
 
@@ -161,7 +162,7 @@ def _rendered(
 ) -> Rendered:
     n, made, unreadable, done = rendering.data.n, 0, list[str](), 0
     try:
-        built = perturbation.entry.spec.build(perturbation.params)
+        built = call_spec(perturbation.entry.spec.build, perturbation.params)
     except Exception as error:
         sentence = f"{perturbation.entry.name} cannot be built: {describe(error)}"
         return Rendered(perturbation=perturbation, n=0, made=0, unreadable=(), error=sentence)
@@ -189,12 +190,13 @@ def _block(
     """Return the corrupted images of a block by position, uint8 (H, W, C), and the unreadable positions."""
     data = rendering.data
     try:
-        read = reader.images(start, min(start + BLOCK, len(data.order)))
-        batches = reader.batches(read)
+        with plugin_code():
+            read = reader.images(start, min(start + BLOCK, len(data.order)))
+            batches = reader.batches(read)
     except ContractViolation:
         raise
     except Exception as error:  # a data set may raise anything
-        raise ContractViolation(f"{data.entry.name}: {type(error).__name__}: {error}", by="data") from error
+        raise ContractViolation(f"{data.entry.name}: {describe(error)}", by="data") from error
     seed = perturb.block_seed(rendering.suite.seed, draw_address(perturbation), start)
     images: dict[int, np.ndarray] = {}
     member = perturb.Member("", built)

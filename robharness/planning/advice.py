@@ -8,6 +8,7 @@ from fractions import Fraction
 from robharness.findings import Finding, finding
 from robharness.planning.cells import BLOCK
 from robharness.planning.identity import call_plugin
+from robharness.plugins.calls import call_spec, shown
 from robharness.specs.protocols import Dataset
 from robharness.suite import Perturbation, Suite
 
@@ -40,9 +41,15 @@ def data_remarks(name: str, dataset: Dataset) -> Iterator[Finding]:
 
 
 def remarks_of(dataset: Dataset) -> list[str]:
-    """Return the sentences of the optional attribute `remarks`. May raise whatever a plugin raises."""
+    """Return the sentences of the optional attribute `remarks`. May raise whatever a plugin raises.
+
+    Raises TypeError for remarks that are no texts.
+    """
     remarks = getattr(dataset, "remarks", ())
-    return [remarks] if isinstance(remarks, str) else [str(remark) for remark in remarks]
+    found = [remarks] if isinstance(remarks, str) else list(remarks)
+    if wrong := [remark for remark in found if not isinstance(remark, str)]:
+        raise TypeError(f"its `remarks` hold {shown(wrong[0])}, not a sentence")
+    return found
 
 
 def _input_sizes(suite: Suite) -> Iterator[Finding]:
@@ -88,10 +95,11 @@ def _budgets(suite: Suite) -> Iterator[Finding]:
 
 def _advised(perturbation: Perturbation) -> list[str]:
     """Return the sentences of an attack's plugin. Raises TypeError if the plugin returned something else."""
-    lines = perturbation.entry.spec.advise(perturbation.params, perturbation.eps)
-    if isinstance(lines, str) or not all(isinstance(line, str) for line in lines):
-        raise TypeError(f"its function `advise` returned {lines!r}, not a sequence of sentences")
-    return list(lines)
+    lines = call_spec(perturbation.entry.spec.advise, perturbation.params, perturbation.eps)
+    found = [] if isinstance(lines, str) else list(lines)  # once, as it may be a generator
+    if isinstance(lines, str) or not all(isinstance(line, str) for line in found):
+        raise TypeError(f"its function `advise` returned {shown(lines)}, not a sequence of sentences")
+    return found
 
 
 def _perturbation(perturbation: Perturbation) -> Iterator[Finding]:

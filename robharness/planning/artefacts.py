@@ -142,13 +142,13 @@ def last_metrics(folder: Path) -> dict[str, Any]:
     """Read the last line of `metrics.jsonl` that is whole; empty if there is none."""
     with suppress(OSError):
         for line in reversed(read_file(folder / METRICS, LARGEST_RECORD).splitlines()):
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 return json_object(line)
     return {}
 
 
 def read(path: Path) -> dict[str, Any]:
     """Read a file of one JSON object; empty if it cannot be read."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         return read_record(path)
     return {}

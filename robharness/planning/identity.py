@@ -13,6 +13,7 @@ from typing import Any
 from robharness.errors import UserError, describe, for_shell
 from robharness.planning.cells import BLOCK, PlannedModel
 from robharness.planning.files import content_digest
+from robharness.plugins.calls import plugin_code, shown
 from robharness.plugins.registry import Entry
 from robharness.suite import Perturbation, changed_fields, identity_fields
 
@@ -50,9 +51,10 @@ def features_identity(attack: Entry, model: PlannedModel) -> dict[str, Any]:
 
 
 def call_plugin(entry: Entry, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function of a plugin. An exception in it is raised as a UserError that names the plugin."""
+    """Call a function that runs code of a plugin. An exception in it is raised as a UserError that names the plugin."""
     try:
-        return function(*arguments)
+        with plugin_code():
+            return function(*arguments)
     except UserError:
         raise
     except Exception as error:
@@ -85,7 +87,7 @@ def canonical(value: Any) -> Any:
         return sorted(map(canonical, value))
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    raise TypeError(f"{value!r} has no place in an identity; mark its field with metadata={{'runtime': True}}")
+    raise TypeError(f"{shown(value)} has no place in an identity; mark its field with metadata={{'runtime': True}}")
 
 
 def key_of(identity: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from robharness.findings import Finding, finding
+from robharness.plugins.calls import plugin_code
 from robharness.specs.inputs import Preprocessing
 from robharness.specs.protocols import Dataset
 from robharness.specs.records import ModelSpec
@@ -59,7 +60,7 @@ def image_sizes(dataset: Dataset, order: Sequence[int], kind: str) -> ImageSizes
     found: Counter[tuple[int, int]] = Counter()
     channels = set()
     for index in order[: SAMPLE[kind]]:
-        with suppress(Exception):  # an example that cannot be read costs itself, in the run
+        with suppress(Exception), plugin_code():  # an example that cannot be read costs itself, in the run
             *_, height, width, depth = _first_frame(dataset.read(index), kind).shape
             found[int(height), int(width)] += 1
             channels.add(int(depth))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from robharness.errors import MissingResource, UserError
+from robharness.errors import MissingResource, UserError, describe
 from robharness.findings import Finding
 from robharness.planning import artefacts
 from robharness.planning.advice import advice, data_remarks, remarks_of
@@ -26,9 +27,11 @@ from robharness.planning.identity import (
 )
 from robharness.planning.pixels import ImageSizes, canvas_findings, canvas_of, corruption_findings, image_sizes
 from robharness.planning.weights import locate, resolve, where
+from robharness.plugins.calls import call_spec, plugin_code, returned, shown
 from robharness.plugins.registry import Entry
 from robharness.specs.protocols import Dataset
 from robharness.specs.records import Cost
+from robharness.specs.sources import File
 from robharness.suite import Model, Perturbation, Suite, identity_fields
 
 
@@ -41,27 +44,32 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
     store: the folder with the models that the suite trains.
     """
     missing: list[UserError] = []
-    data = _gather(missing, lambda: plan_data(suite, data_root, limit))
-    opened: dict[str, FixedDataset] = {}
+    data = _gather(missing, suite.dataset, lambda: plan_data(suite, data_root, limit))
+    opened: dict[str, tuple[Entry, FixedDataset]] = {}
 
     @cache  # several seeds are trained on one split
     def open_data(entry: Entry, split: str, data_root: Path) -> FixedDataset:
-        found = opened[f"{entry.name}/{split}"] = _open_dataset(entry, split, data_root)
+        found = _open_dataset(entry, split, data_root)
+        opened[f"{entry.name}/{split}"] = entry, found
         return found
 
-    models = [_gather(missing, lambda ref=ref: _plan_model(ref, data_root, store, open_data)) for ref in suite.models]  # type: ignore[misc]
+    models = [_gather(missing, ref.entry, _plan_model, ref, data_root, store, open_data) for ref in suite.models]
     for stored in {p.entry.name: p for p in suite.perturbations if p.is_stored}.values():
-        _gather(missing, lambda p=stored: _open_stored(p, data_root))  # type: ignore[misc]
+        _gather(missing, stored.entry, _open_stored, stored, data_root)
     for perturbation in suite.perturbations:
-        _gather(missing, lambda p=perturbation: require_files(p.entry, p.params))  # type: ignore[misc]
+        _gather(missing, perturbation.entry, require_files, perturbation.entry, perturbation.params)
     if data is not None:
-        _gather(missing, lambda: _require_squares(suite, data))
+        _gather(missing, suite.dataset, _require_squares, suite, data)
     common: Any = {"suite": suite, "data_root": data_root, "store": store, "limit": limit}
     if missing or data is None:
         return Plan(**common, missing=tuple({str(error): error for error in missing}.values()))
     planned = tuple(model for model in models if model is not None)
-    opened = {data.name: data.dataset, **opened}
-    remarks = [remark for name, dataset in opened.items() for remark in data_remarks(name, dataset)]
+    opened = {data.name: (data.entry, data.dataset), **opened}
+    remarks = [
+        remark
+        for name, (entry, dataset) in opened.items()
+        for remark in call_plugin(entry, data_remarks, name, dataset)
+    ]
     feature_conditions = _feature_conditions(suite)
     cells = [
         cell
@@ -118,21 +126,20 @@ def _feature_conditions(suite: Suite) -> list[Perturbation | None]:
 def _open_stored(perturbation: Perturbation, data_root: Path) -> None:
     """Open images that were corrupted before, to check that they are on this machine. Raises UserError."""
     try:
-        perturbation.entry.spec.open(perturbation.params, data_root)
+        call_spec(perturbation.entry.spec.open, perturbation.params, data_root)
     except UserError:
         raise
     except Exception as error:
         entry = perturbation.entry
         raise UserError(
-            f"{entry.name} of {entry.origin} cannot be opened: {type(error).__name__}: {error}. "
-            f"Try: robharness list corruptions"
+            f"{entry.name} of {entry.origin} cannot be opened: {describe(error)}. Try: robharness list corruptions"
         ) from error
 
 
-def _gather(missing: list[UserError], make: Callable[[], Any]) -> Any:
-    """Call `make`. Returns None, and adds the error to `missing`, if it raises UserError."""
+def _gather(missing: list[UserError], entry: Entry, make: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `make`, which runs code of a plugin. Returns None, and adds the error to `missing`, if it raises one."""
     try:
-        return make()
+        return call_plugin(entry, make, *arguments)
     except UserError as error:
         missing.append(error)
         return None
@@ -141,7 +148,7 @@ def _gather(missing: list[UserError], make: Callable[[], Any]) -> Any:
 def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> PlannedData:
     """Open the suite's data in their fixed order. Raises UserError for data that are missing or inconsistent."""
     entry, split = suite.dataset, suite.data.split
-    dataset = _open_dataset(entry, split, data_root)
+    dataset: FixedDataset = call_plugin(entry, _open_dataset, entry, split, data_root)
     order = dataset.order
     unknown = ImageSizes(sizes=(), channels=frozenset())
     canvas = canvas_of(suite, image_sizes(dataset, order, entry.spec.kind) if suite.canvas == "auto" else unknown)
@@ -172,8 +179,9 @@ OpenData = Callable[[Entry, str, Path], FixedDataset]
 def _open_dataset(entry: Entry, split: str, data_root: Path) -> FixedDataset:
     """Open a data set, and read its ids and labels. Raises UserError."""
     try:
-        dataset = entry.spec.open(data_root, split)
-        opened = FixedDataset(dataset)
+        with plugin_code():
+            dataset = entry.spec.open(data_root, split)
+            opened = FixedDataset(dataset)
         remarks_of(dataset)  # which raises for a plugin's mistake
         if surrogates := [id for id in opened.ids if not _is_text(id)]:
             raise UserError(
@@ -185,8 +193,7 @@ def _open_dataset(entry: Entry, split: str, data_root: Path) -> FixedDataset:
         raise
     except Exception as error:
         raise UserError(
-            f"{entry.name} of {entry.origin} cannot be opened: {type(error).__name__}: {error}. "
-            f"Try: robharness list datasets"
+            f"{entry.name} of {entry.origin} cannot be opened: {describe(error)}. Try: robharness list datasets"
         ) from error
     ids, labels = opened.ids, opened.labels
     if len(ids) != len(labels) or len(set(ids)) != len(ids) or not ids:
@@ -231,11 +238,14 @@ def _base(ref: Model, data_root: Path, store: Path, open_data: OpenData) -> Plan
     """Plan the model whose weights a training starts from. Returns None if there is none. Raises UserError."""
     choose = ref.entry.spec.weights.base
     try:
-        params = choose(ref.params) if choose else None
+        params = call_spec(choose, ref.params) if choose else None
         if params is not None and type(params) is not ref.entry.spec.params:
-            raise TypeError(f"its function `base` returned {params!r}, not {ref.entry.spec.params.__name__} or None")
+            raise TypeError(
+                f"its function `base` returned {shown(params)}, not {ref.entry.spec.params.__name__} or None"
+            )
+        params = copy.deepcopy(params)
     except Exception as error:  # a plugin's function may raise anything
-        raise UserError(f"{ref.entry.name} ({ref.entry.origin}): {type(error).__name__}: {error}") from error
+        raise UserError(f"{ref.entry.name} ({ref.entry.origin}): {describe(error)}") from error
     if params is None:
         return None
     return _plan_model(dataclasses.replace(ref, params=params), data_root, store, open_data)
@@ -272,15 +282,24 @@ def _artefact(ref: Model, data_root: Path, store: Path, open_data: OpenData, bas
 def _training_inputs(ref: Model, data_root: Path) -> dict[str, Path]:
     """Return the files that the model's training reads, by role. Raises UserError, e.g. if one is missing."""
     declare = ref.entry.spec.weights.inputs
-    declared = dict(call_plugin(ref.entry, declare, ref.params)) if declare else {}
+    declared = call_plugin(ref.entry, _inputs, declare, ref.params) if declare else {}
     found = {}
     for role, source in declared.items():
         path, get = (source, "") if isinstance(source, Path) else locate(source, data_root)
         if path is None or not path.exists():
             what = f"the training input '{role}' of {ref.entry.name}"
             raise MissingResource(what, where=where(source, path), get=get or "correct the options in the suite")
-        found[str(role)] = path
+        found[role] = path
     return found
+
+
+def _inputs(declare: Callable[[Any], Any], params: Any) -> dict[str, File | Path]:
+    """Return the declared inputs of a training. Raises TypeError if the plugin returned something else."""
+    declared = {str(role): source for role, source in returned("inputs", call_spec(declare, params), Mapping).items()}
+    for role, source in declared.items():
+        if not isinstance(source, File | Path):
+            raise TypeError(f"its function `inputs` returned {shown(source)} for '{role}', not a File or a Path")
+    return declared
 
 
 def _cell(
@@ -305,7 +324,7 @@ def _cell(
         if perturbation.surrogate is not None:
             surrogate = next(planned for planned in models if planned.label == perturbation.surrogate.label)
         identity["perturbation"] = {
-            **perturbation_identity(perturbation),
+            **call_plugin(entry, perturbation_identity, perturbation),
             "strength": perturbation.severity if perturbation.eps is None else perturbation.eps,
             **({"smaller": list(perturbation.smaller)} if perturbation.smaller else {}),
             **({"source": surrogate.identity} if surrogate else {}),
@@ -335,7 +354,5 @@ def _cell(
 
 def _cost(perturbation: Perturbation) -> Cost:
     """Return the cost of an attack. Raises TypeError if the plugin returned something else."""
-    cost = perturbation.entry.spec.cost(perturbation.params)
-    if not isinstance(cost, Cost):
-        raise TypeError(f"its function `cost` returned {cost!r}, not a Cost")
-    return cost
+    cost = returned("cost", call_spec(perturbation.entry.spec.cost, perturbation.params), Cost)
+    return Cost(forwards=cost.forwards, gradients=cost.gradients, shared_gradients=cost.shared_gradients)

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from robharness.errors import MissingResource, MissingResources, UserError, expanded, for_shell
 from robharness.planning.files import kind_of
+from robharness.plugins.calls import plugin_code
 from robharness.plugins.registry import Entry
 from robharness.specs.sources import Download, File, Train
 
@@ -153,8 +154,9 @@ def locate(declared: File | Download, data_root: Path) -> tuple[Path | None, str
     if declared.package is None:
         return data_root / expanded(declared.path), declared.get
     try:
-        found = importlib.util.find_spec(declared.package)
-    except (ImportError, ValueError):
+        with plugin_code(importing=True):  # it imports the packages above
+            found = importlib.util.find_spec(declared.package)
+    except Exception:  # a package may raise anything
         found = None
     folders = list(found.submodule_search_locations or []) if found else []
     return (Path(folders[0]) / declared.path if folders else None), declared.get

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from robharness.errors import Interrupted, PluginError, describe
-from robharness.interrupts import Stopped, arm, is_interrupted
+from robharness.interrupts import Stopped, arm, is_interrupted, was_typed
 from robharness.plugins.process import kept_process
 
 T = TypeVar("T")
@@ -22,13 +22,16 @@ class plugin_errors:  # noqa: N801, a context manager
     """A block of a plugin's code, in any thread: what ends the process elsewhere is an exception here.
 
     Exceptions whose text can be printed pass through unchanged. All others, SystemExit, CancelledError, StopIteration
-    and a KeyboardInterrupt without Ctrl-C among them, become a `PluginError`. Only Ctrl-C itself passes through.
+    and a KeyboardInterrupt without Ctrl-C among them, become a `PluginError`. Only Ctrl-C itself passes through, also
+    one whose KeyboardInterrupt the plugin caught.
     """
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if was_typed() and not isinstance(error, KeyboardInterrupt | Interrupted) and _is_main_thread():
+            raise KeyboardInterrupt from error
         if error is None or isinstance(error, Stopped):
             return
         if isinstance(error, KeyboardInterrupt | Interrupted) and _may_be_ctrl_c():
@@ -67,8 +70,12 @@ def returned(function: str, value: Any, kind: type) -> Any:
 
 
 def shown(value: Any) -> str:
-    """Return a value of a plugin for a message, in a bounded length. May raise what its `__repr__` raises."""
-    return _SHORT.repr(value)
+    """Return a value of a plugin for a message, in a bounded length."""
+    try:
+        with plugin_errors():
+            return _SHORT.repr(value)
+    except Exception:  # its class is the plugin's
+        return f"an object of {type(value).__name__}"
 
 
 _SHORT = reprlib.Repr()
@@ -78,8 +85,7 @@ _SHORT.maxstring = _SHORT.maxother = 100
 @contextmanager
 def _recorded_interrupts() -> Iterator[None]:
     """Handle Ctrl-C in the block such that it is told apart from a KeyboardInterrupt of the plugin."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if not _is_main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     arm()
@@ -91,7 +97,11 @@ def _recorded_interrupts() -> Iterator[None]:
 
 def _may_be_ctrl_c() -> bool:
     """Return whether an exception of this moment may come from Ctrl-C, which reaches the main thread alone."""
-    return threading.current_thread() is threading.main_thread() and is_interrupted()
+    return _is_main_thread() and is_interrupted()
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _has_text(error: Exception) -> bool:

@@ -7,7 +7,8 @@ import inspect
 import re
 import traceback
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -16,16 +17,17 @@ from typing import Any
 
 import pluggy
 
-from robharness.errors import PluginLoadError, did_you_mean
+from robharness.errors import PluginLoadError, describe, did_you_mean
 from robharness.plugins import hookspecs
+from robharness.plugins.calls import plugin_code
 from robharness.plugins.loose import check_neighbours, loose_plugin
-from robharness.plugins.process import kept_process
 from robharness.plugins.provenance import canonical_name, requirements_that_hold
 from robharness.plugins.registry import (
     BUILT_IN_COMMANDS,
     BUILT_IN_SUFFIXES,
     KINDS,
     PluginOrigin,
+    PluginRenderer,
     Problem,
     Registry,
 )
@@ -127,7 +129,6 @@ def _check_version(requires: list[str]) -> None:
             )
 
 
-@kept_process(importing=True)  # the paths of other plugins and of the suite are relative to the working directory
 def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
     """Load one plugin and add its specs to the registry. After an error, only a Problem is added.
 
@@ -135,23 +136,24 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
     """
     stage = "import"
     try:
-        plugin = load()
-        stage = "registration"
-        manager = _manager(plugin)
-        stage = "collection"
-        found = {kind: _collect(manager, kind, record) for kind, record in KINDS.items()}
-        renderers = _collect_renderers(manager)
-        staged = Registry()
-        staged.commands.update(_commands(manager, source, registry))
-        for kind, specs in found.items():
-            for spec in specs:
-                staged.add(kind, spec, source)
-        staged.executors.update(_executors(manager, source))
-    except (Exception, SystemExit) as error:  # a plugin may raise anything at all, sys.exit included
+        with plugin_code(importing=True):
+            plugin = load()
+            stage = "registration"
+            manager = _manager(plugin)
+            stage = "collection"
+            found = {kind: _collect(manager, kind, record) for kind, record in KINDS.items()}
+            renderers = _collect_renderers(manager)
+            staged = Registry()
+            staged.commands.update(_commands(manager, source, registry))
+            for kind, specs in found.items():
+                for spec in specs:
+                    staged.add(kind, spec, source)
+            staged.executors.update(_executors(manager, source))
+    except Exception as error:  # a plugin may raise anything at all
         if isinstance(error, _Incompatible):
             stage = "version"
         details = "" if isinstance(error, _Incompatible | _Misspelt) else traceback.format_exc()
-        text = f"{error}" if isinstance(error, _Incompatible | _Misspelt) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, _Incompatible | _Misspelt) else describe(error)
         registry.problems.append(Problem(origin=source, stage=stage, error=text, details=details))
         return
     registry.origins.append(source)
@@ -195,13 +197,15 @@ def _collect(manager: pluggy.PluginManager, kind: str, record: type) -> list[Any
         for spec in result:
             if not isinstance(spec, record):
                 raise TypeError(f"robharness_{kind} yielded {type(spec).__name__}, not {record.__name__}")
-            specs.append(spec)
+            values = {item.name: getattr(spec, item.name) for item in fields(record)}
+            values = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+            specs.append(record(**values))  # which the plugin has no reference to
     return specs
 
 
-def _collect_renderers(manager: pluggy.PluginManager) -> list[Any]:
+def _collect_renderers(manager: pluggy.PluginManager) -> list[PluginRenderer]:
     """Return the renderers that a plugin yields. Raises TypeError or ValueError for one that is invalid."""
-    found: list[Any] = []
+    found: list[PluginRenderer] = []
     for renderer in chain.from_iterable(manager.hook.robharness_renderers()):
         texts = [getattr(renderer, attribute, None) for attribute in ("name", "suffix")]
         if not all(isinstance(text, str) for text in texts) or not callable(getattr(renderer, "render", None)):
@@ -213,7 +217,7 @@ def _collect_renderers(manager: pluggy.PluginManager) -> list[Any]:
             raise ValueError(f"the suffix '{renderer.suffix}' has a built-in renderer")
         if renderer.suffix in [other.suffix for other in found]:
             raise ValueError(f"the suffix '{renderer.suffix}' is declared twice")
-        found.append(renderer)
+        found.append(PluginRenderer(name=renderer.name, suffix=renderer.suffix, render=renderer.render))
     return found
 
 

@@ -128,7 +128,7 @@ def _neighbours(path: Path) -> tuple[dict[str, Path], dict[str, Path]]:
         file, package = pending.pop()
         try:
             nodes = list(ast.walk(ast.parse(file.read_bytes())))
-        except (SyntaxError, ValueError):  # the import says so
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the import says so
             continue
         texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
         named |= {text: other for text in texts if (other := _named_file(folder, text)) and other != path}

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import UserError, for_shell, nearest_existing
+from robharness.errors import UserError, describe, for_shell, nearest_existing
 from robharness.findings import Finding, finding
+from robharness.plugins.calls import plugin_code, shown
 from robharness.plugins.registry import Registry
 
 
 def observe(found: Any, registry: Registry) -> list[Finding]:
-    """Call `robharness_run_finished` of every plugin; return a finding for each that raises."""
+    """Call `robharness_run_finished` of every plugin with copies; return a finding for each that raises."""
     findings = []
     for origin, observer in registry.observers:
         try:
-            observer(results=found)
+            with plugin_code():
+                observer(results=found.copied())
         except Exception as error:  # an observer may raise anything; the run is done and its results are good
-            message = f"{type(error).__name__}: {error}"
+            message = describe(error)
             findings.append(finding("observer-failed", message, subject=f"robharness_run_finished of {origin}"))
     return findings
 
@@ -36,9 +40,19 @@ def draw_figures(found: Any, registry: Registry, folder: Path) -> tuple[list[Pat
     findings = []
     for origin, hook in registry.figure_hooks:
         try:
-            for paths in hook(results=found, folder=folder):
-                written.extend(map(Path, paths))  # files before an error are kept
+            with plugin_code():
+                for path in chain.from_iterable(hook(results=found.copied(), folder=folder)):
+                    written.append(_drawn(path))  # files before an error are kept
         except Exception as error:  # as above
-            message = f"{type(error).__name__}: {error}"
+            message = describe(error)
             findings.append(finding("figures-failed", message, subject=f"robharness_figures of {origin}"))
     return written, findings
+
+
+def _drawn(path: Any) -> Path:
+    """Return the path of a figure. Raises TypeError or ValueError if a plugin yields something else than a file."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"it yielded {shown(path)}, not a path")
+    if not Path(path).is_file():
+        raise ValueError(f"it yielded {path}, where no file is")
+    return Path(path)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robharness.plugins.calls import plugin_code
 from robharness.plugins.registry import PluginOrigin
 
 if TYPE_CHECKING:
@@ -48,9 +49,10 @@ def code_digest(origin: PluginOrigin) -> str | None:
         return origin.digest[:12]
     parts = origin.location.split(".")
     try:  # the outermost package that is not a mere namespace of several distributions
-        specs = (importlib.util.find_spec(".".join(parts[:depth])) for depth in range(1, len(parts) + 1))
-        found = next((spec for spec in specs if spec is not None and spec.origin is not None), None)
-    except (ImportError, ValueError):
+        with plugin_code(importing=True):
+            specs = (importlib.util.find_spec(".".join(parts[:depth])) for depth in range(1, len(parts) + 1))
+            found = next((spec for spec in specs if spec is not None and spec.origin is not None), None)
+    except Exception:  # a package may raise anything
         return None
     if found is None or found.origin is None:
         return None

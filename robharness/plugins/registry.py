@@ -90,6 +90,15 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PluginRenderer:
+    """A renderer of a plugin; see `robharness.report.renderers.base`."""
+
+    name: str
+    suffix: str
+    render: Callable[[Any], str | bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Registry:
     """The specs that plugins declare, by kind and full name, and the plugins that could not be used.
 
@@ -110,7 +119,7 @@ class Registry:
     problems: list[Problem] = field(default_factory=list)
     observers: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
     figure_hooks: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
-    renderers: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
+    renderers: list[tuple[PluginOrigin, PluginRenderer]] = field(default_factory=list)
     executors: dict[str, tuple[PluginOrigin, Callable[[], Any]]] = field(default_factory=dict)
     commands: dict[str, tuple[PluginOrigin, Any]] = field(default_factory=dict)
     options: tuple[str, ...] = ()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from robharness.errors import describe
 from robharness.findings import Finding, finding
+from robharness.plugins.calls import plugin_code, returned, shown
 from robharness.specs.records import MetricResult
 from robharness.store.results import Results
 
@@ -21,11 +23,22 @@ def compute_metrics(results: Results) -> tuple[dict[str, dict[str, MetricResult]
     failed = []
     for entry in results.suite.metrics:
         try:
-            values[entry.name] = {str(label): measured(value) for label, value in entry.spec.compute(results).items()}
+            with plugin_code():
+                values[entry.name] = _measured_by_label(entry.spec.compute(results.copied()), results.labels)
         except Exception as error:  # a plugin may raise anything
-            message = f"{type(error).__name__}: {error} ({entry.origin})"
+            message = f"{describe(error)} ({entry.origin})"
             failed.append(finding("metric-failed", message, subject=entry.name))
     return values, failed
+
+
+def _measured_by_label(found: Any, labels: Sequence[str]) -> dict[str, MetricResult]:
+    """Return what a metric's function returned. Raises TypeError or ValueError for anything but numbers of models."""
+    values = {}
+    for label, value in returned("compute", found, Mapping).items():
+        if label not in labels:
+            raise ValueError(f"it returned a number for {shown(label)}, and the models are {', '.join(labels)}")
+        values[labels[labels.index(label)]] = measured(value)
+    return values
 
 
 def measured(value: Any) -> MetricResult:
@@ -35,10 +48,14 @@ def measured(value: Any) -> MetricResult:
     Raises TypeError or ValueError if the value is not a number, or if a detail is not plain data.
     """
     given = value if isinstance(value, MetricResult) else MetricResult(value=value)
-    if isinstance(value, str):
-        raise TypeError(f"{value!r} is not a number")
-    details = {str(name): _as_plain_data(part) for name, part in given.details.items()}
-    return MetricResult(value=float(given.value), details=details, unavailable_reason=given.unavailable_reason)
+    number: Any = given.value
+    reason = given.unavailable_reason
+    if isinstance(number, str | bytes | bytearray):
+        raise TypeError(f"{shown(number)} is not a number")
+    if not isinstance(reason, str):
+        raise TypeError(f"its `unavailable_reason` is {shown(reason)}, not a sentence")
+    details = _as_plain_data(returned("compute", given.details, Mapping))
+    return MetricResult(value=float(number), details=details, unavailable_reason=str.__str__(reason))
 
 
 def _as_plain_data(value: Any) -> Any:
@@ -46,9 +63,16 @@ def _as_plain_data(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return _as_plain_data(value.tolist())
     if isinstance(value, Mapping):
-        return {str(name): _as_plain_data(part) for name, part in value.items()}
+        return {str.__str__(str(name)): _as_plain_data(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [_as_plain_data(part) for part in value]
-    if value is None or isinstance(value, str | bool | int | float):
+    if value is None or isinstance(value, bool):
         return value
-    raise TypeError(f"{value!r} cannot be a detail of a metric; details are numbers, texts, lists and mappings")
+    for kind, plain in _PLAIN.items():
+        if isinstance(value, kind):  # perhaps of a class of the plugin
+            return plain(value)
+    raise TypeError(f"{shown(value)} cannot be a detail of a metric; details are numbers, texts, lists and mappings")
+
+
+_PLAIN: dict[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__int__, float: float.__float__}
+"""Conversions to the classes of Python itself, which run no code of a class that is derived from one of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,24 @@ class Columns(Mapping[str, np.ndarray]):
         return column[np.searchsorted(found.positions, self._positions)]
 
 
+class CopiedColumns(Mapping[str, np.ndarray]):
+    """The columns of a cell as arrays of their own, each copied on first use, whose changes reach nobody else."""
+
+    def __init__(self, columns: Mapping[str, np.ndarray]) -> None:
+        self._columns, self._copies = columns, dict[str, np.ndarray]()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._copies:
+            self._copies[name] = self._columns[name].copy()
+        return self._copies[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
 @dataclass(frozen=True, eq=False)
 class CellResult:
     """The stored outcomes of one cell.
@@ -81,6 +100,15 @@ class CellResult:
     columns: Mapping[str, np.ndarray]
     failures: tuple[Failure, ...]
     provenance: tuple[dict[str, Any], ...]
+
+    def copied(self) -> CellResult:
+        """Return the same outcomes in arrays of their own."""
+        return replace(
+            self,
+            positions=self.positions.copy(),
+            columns=CopiedColumns(self.columns),
+            provenance=copy.deepcopy(self.provenance),
+        )
 
     @property
     def n(self) -> int:
@@ -166,6 +194,17 @@ class Results:
     cells: tuple[CellResult, ...]
     feature_cells: tuple[CellResult, ...] = ()
     findings: tuple[Finding, ...] = ()
+
+    def copied(self) -> Results:
+        """Return the same results for a plugin, which can change neither these nor those of another plugin.
+
+        The plan, its suite and its data set are shared.
+        """
+        return replace(
+            self,
+            cells=tuple(result.copied() for result in self.cells),
+            feature_cells=tuple(result.copied() for result in self.feature_cells),
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:

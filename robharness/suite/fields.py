@@ -46,9 +46,10 @@ class FieldReader:
         """Return the line of a value, from 1."""
         return self.document.values[path][0]
 
-    def record(self, cls: type, raw: dict[str, Any], path: yaml.Path) -> Any:
+    def record(self, cls: type, raw: dict[str, Any], path: yaml.Path, entry: Entry | None = None) -> Any:
         """Return an instance of the dataclass, or None after adding its errors.
 
+        entry: the plugin's entry that the dataclass is of; None for a record of the core.
         Unknown keys of `raw` itself are left to the caller; those of nested records are errors.
         """
         try:
@@ -58,16 +59,17 @@ class FieldReader:
         except ValidationError as error:
             self.invalid(error.errors(), path)
         except Exception as error:  # a plugin's record may raise anything
-            self.error(path, f"the options {cls.__name__} cannot be read: {describe(error)}")
+            owner = "" if entry is None else f"{entry.name} ({entry.origin}): "
+            self.error(path, f"{owner}the options {cls.__name__} cannot be read: {describe(error)}")
         return None
 
-    def params(self, cls: type | None, options: dict[str, Any], path: yaml.Path) -> Any:
-        """Return a plugin's options with the paths that the suite gives relative to its folder.
+    def params(self, entry: Entry, options: dict[str, Any], path: yaml.Path) -> Any:
+        """Return the options of an entry with the paths that the suite gives relative to its folder.
 
-        The returned object is a copy, which no code of the plugin has. Returns None after adding an error, and for a
-        plugin without options.
+        The returned object is a copy, which no code of the plugin has. Returns None after adding an error, and for an
+        entry without options.
         """
-        params = None if cls is None else self.record(cls, options, path)
+        params = None if entry.spec.params is None else self.record(entry.spec.params, options, path, entry)
         if params is None:
             return None
         try:
@@ -76,7 +78,8 @@ class FieldReader:
                 changes = {key: value for key, value in changes.items() if value != getattr(params, key)}
                 return copy.deepcopy(dataclasses.replace(params, **changes) if changes else params)
         except Exception as error:  # there is no home folder, or the plugin's record raises
-            self.error(path, str(error) if isinstance(error, UserError) else describe(error))
+            sentence = str(error) if isinstance(error, UserError) else describe(error)
+            self.error(path, f"{entry.name} ({entry.origin}): {sentence}")
             return None
 
     def invalid(self, items: Sequence[Any], path: yaml.Path) -> None:
@@ -192,7 +195,7 @@ class FieldReader:
                     self.unknown((*path, key), key, [*own, *known])
             before = len(self.errors)
             options = plugin_options(raw, entry)
-            params = self.params(cls, options, path)
+            params = self.params(entry, options, path)
             if reference is not None and len(self.errors) == before:
                 yield entry, reference, params
 

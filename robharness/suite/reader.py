@@ -249,7 +249,7 @@ class _SuiteReader(FieldReader):
         for entry, ref, params in self.entries("corruptions", CorruptionRef, raw, path):
             passed_on = header is not None and header.compat != "none" and "compat" not in raw
             if passed_on and header and params is not None and "compat" in field_names(params):
-                params = self.params(entry.spec.params, plugin_options(raw, entry) | {"compat": header.compat}, path)
+                params = self.params(entry, plugin_options(raw, entry) | {"compat": header.compat}, path)
             for severity in ref.severity:
                 if severity not in entry.spec.severities:
                     known = ", ".join(map(str, entry.spec.severities))

@@ -10,6 +10,7 @@ import time
 
 from robharness.engine.environment import Job
 from robharness.engine.listeners import TrainingListener
+from robharness.errors import describe
 from robharness.planning.artefacts import Artefact, sha256_of
 from robharness.planning.cells import PlannedModel
 from robharness.specs.sources import Progress
@@ -37,8 +38,8 @@ def follow(
     begun = time.perf_counter()
     try:
         run_trainer(model, listener, machine)
-    except (Exception, SystemExit) as error:  # a trainer may raise anything
-        text = f"{model.entry.name}: {type(error).__name__}: {error} ({model.entry.origin}), in process {job.rank}"
+    except Exception as error:  # a trainer may raise anything
+        text = f"{model.entry.name}: {describe(error)} ({model.entry.origin}), in process {job.rank}"
         return TrainingResult(label=model.label, artefact=artefact, error=text)
     seconds = time.perf_counter() - begun
     while artefacts.holder(artefact) == holder:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from robharness.engine.environment import Job
 from robharness.engine.listeners import TrainingListener
-from robharness.errors import Interrupted, UserError
+from robharness.errors import Interrupted, UserError, describe
 from robharness.planning.artefacts import WEIGHTS, Artefact
 from robharness.planning.cells import Plan, PlannedModel
 from robharness.store.artefacts import ArtefactStore
@@ -95,7 +95,7 @@ def _train(model: PlannedModel, store: Store, listener: TrainingListener, machin
         try:
             provenance = run_trainer(model, listener, machine)
             _check_weights(artefact.unfinished / WEIGHTS)
-        except (Exception, SystemExit) as error:  # a trainer may raise anything
+        except Exception as error:  # a trainer may raise anything
             return _record_failure(model, artefact, artefacts, listener, error)
         seconds = time.perf_counter() - begun
         facts = {"label": model.label, "time": _now(), "seconds": seconds, "resumed": is_resumed, "processes": job.size}
@@ -125,10 +125,10 @@ def _record_failure(
     artefact: Artefact,
     artefacts: ArtefactStore,
     listener: TrainingListener,
-    error: BaseException,
+    error: Exception,
 ) -> TrainingResult:
     """Record why a training failed. Sentences for the user are recorded without the type of the error."""
-    text = str(error) if isinstance(error, _InvalidWeights | UserError) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, _InvalidWeights | UserError) else describe(error)
     artefacts.fail(
         artefact,
         {

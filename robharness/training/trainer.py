@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from robharness.errors import UserError
 from robharness.planning.artefacts import Artefact, damage, sha256_of
 from robharness.planning.cells import PlannedModel
 from robharness.planning.files import content_digest
+from robharness.plugins.calls import plugin_code
 from robharness.plugins.provenance import code_digest, dependency_versions
 from robharness.specs.sources import TrainingJob
 
@@ -48,8 +50,8 @@ class Machine:
 def run_trainer(model: PlannedModel, listener: TrainingListener, machine: Machine) -> dict[str, Any]:
     """Call the trainer of a model, which writes into the staging folder. Return the provenance of the weights.
 
-    Raises what the trainer raises. The trainer begins with torch's modes of a fresh process, and the caller's are
-    restored.
+    Raises what the trainer raises, see `plugin_code`. The trainer begins with torch's modes of a fresh process, and the
+    caller's are restored.
     """
     from robharness.evaluation.devices import device_name, library_versions
     from robharness.evaluation.modes import neutral_modes
@@ -68,19 +70,20 @@ def run_trainer(model: PlannedModel, listener: TrainingListener, machine: Machin
         }
         with suppress(PackageNotFoundError):
             provenance["versions"]["safetensors"] = version("safetensors")
-        model.entry.spec.weights.train(
-            TrainingJob(
-                params=model.ref.params,
-                seed=model.ref.seed,
-                datasets=artefact.datasets,
-                folder=artefact.unfinished,
-                base=model.base.artefact.folder if model.base is not None and model.base.artefact is not None else None,
-                inputs=artefact.inputs,
-                device=machine.device,
-                message=lambda message: listener.message(f"{model.label}: {message}"),
-                progress=lambda progress: listener.trained(model.label, progress),
+        with plugin_code():
+            model.entry.spec.weights.train(
+                TrainingJob(
+                    params=copy.deepcopy(model.ref.params),
+                    seed=model.ref.seed,
+                    datasets=dict(artefact.datasets),
+                    folder=artefact.unfinished,
+                    base=model.base.artefact.folder if model.base and model.base.artefact else None,
+                    inputs=dict(artefact.inputs),
+                    device=machine.device,
+                    message=lambda message: listener.message(f"{model.label}: {message}"),
+                    progress=lambda progress: listener.trained(model.label, progress),
+                )
             )
-        )
     for role, path in artefact.inputs.items():
         if content_digest(path) != artefact.training_spec["inputs"][role]:
             raise UserError(f"its input '{role}', {path}, changed during the training. Try: the same command again")

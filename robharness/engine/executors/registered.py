@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from robharness.engine.executors.base import ATTRIBUTES, AnyExecutor
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from robharness.engine.events import Event
+from robharness.engine.executors.base import ATTRIBUTES, AnyExecutor, WorkerConfig
 from robharness.engine.executors.inprocess import InProcessExecutor
 from robharness.engine.executors.subprocess import SubprocessExecutor
-from robharness.errors import PluginNotFound, UserError, did_you_mean
+from robharness.engine.units import Unit
+from robharness.errors import PluginNotFound, UserError, describe, did_you_mean
+from robharness.planning.cells import Plan
+from robharness.plugins.calls import plugin_code
 from robharness.plugins.registry import Registry
+from robharness.store.store import Store
 
 CORE = {executor.name: executor for executor in (InProcessExecutor, SubprocessExecutor)}
 
@@ -24,17 +33,78 @@ def find_executor(name: str, registry: Registry) -> AnyExecutor:
         near = did_you_mean(name, names) or f"; there are {', '.join(names)}."
         raise PluginNotFound(f"no executor '{name}'{near} Try: robharness list plugins")
     origin, build = registry.executors[name]
+    shown = f"the executor '{name}' of {origin}"
+    with _named(f"{shown} cannot be used"):
+        return PluginExecutor(build(), shown)
+
+
+class PluginExecutor:
+    """An executor of a plugin. Whatever its code, or that of its workers, raises is a UserError that names the plugin.
+
+    shown: the executor and its plugin, for messages.
+    Raises UserError if the object is no executor.
+    """
+
+    def __init__(self, executor: Any, shown: str) -> None:
+        missing = [attribute for attribute in ATTRIBUTES if not hasattr(executor, attribute)]
+        if missing:
+            lacks = f"{type(executor).__name__} lacks {', '.join(missing)}"
+            raise UserError(f"{shown} cannot be used: {lacks}. Try: robharness list plugins")
+        self.name, self.can_respawn = str(executor.name), bool(executor.can_respawn)
+        self.needs_request = bool(executor.needs_request)
+        self._executor, self._shown = executor, shown
+
+    def spawn(self, plan: Plan, store: Store, config: WorkerConfig) -> PluginWorker:
+        with _named(f"{self._shown} failed"):
+            return PluginWorker(self._executor.spawn(plan, store, config), self._shown)
+
+    def wait(self, workers: Sequence[PluginWorker]) -> Iterator[tuple[PluginWorker, Event]]:
+        with _named(f"{self._shown} failed"):
+            events = iter(self._executor.wait([each.worker for each in workers]))
+        while True:
+            with _named(f"{self._shown} failed"):
+                found = next(events, None)
+                if found is None:
+                    return
+                worker, event = found
+                if not isinstance(event, Event):
+                    raise TypeError(f"its `wait` yielded {type(event).__name__}, not an event of a worker")
+                ours = next((each for each in workers if each.worker is worker), None)
+                if ours is None:
+                    raise ValueError("its `wait` yielded an event of a worker that it was not asked about")
+            yield ours, event
+
+
+class PluginWorker:
+    """A worker of a plugin's executor."""
+
+    def __init__(self, worker: Any, shown: str) -> None:
+        self.worker, self._shown = worker, shown
+
+    def load(self, label: str) -> None:
+        with _named(f"{self._shown} failed"):
+            self.worker.load(label)
+
+    def compute(self, unit: Unit, prefetch: Unit | None) -> None:
+        with _named(f"{self._shown} failed"):
+            self.worker.compute(unit, prefetch)
+
+    def stop(self) -> None:
+        with _named(f"{self._shown} failed"):
+            self.worker.stop()
+
+    def close(self) -> None:
+        with _named(f"{self._shown} failed"):
+            self.worker.close()
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Raise a UserError in place of any other error of a plugin in the block; it begins with the given words."""
     try:
-        executor: AnyExecutor = build()
+        with plugin_code():
+            yield
     except UserError:
         raise
     except Exception as error:
-        raise UserError(_unusable(name, origin, f"{type(error).__name__}: {error}")) from error
-    missing = [attribute for attribute in ATTRIBUTES if not hasattr(executor, attribute)]
-    if missing:
-        raise UserError(_unusable(name, origin, f"{type(executor).__name__} lacks {', '.join(missing)}"))
-    return executor
-
-
-def _unusable(name: str, origin: object, why: str) -> str:
-    return f"the executor '{name}' of {origin} cannot be used: {why}. Try: robharness list plugins"
+        raise UserError(f"{what}: {describe(error)}. Try: robharness list plugins") from error

@@ -28,7 +28,7 @@ from robharness.planning import planner
 from robharness.planning.cells import Plan
 from robharness.plugins.discovery import discover
 from robharness.store.store import Store
-from robharness.streams import make_robust
+from robharness.streams import divert_stdout, make_robust
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -48,7 +48,6 @@ class SubprocessWorker:
                 [sys.executable, "-P", "-c", code],
                 pass_fds=[far_end.fileno()],
                 stdin=subprocess.DEVNULL,
-                stdout=sys.stderr.fileno() if _has_number(sys.stderr) else None,
                 cwd=plan.request.working_directory if plan.request else None,
                 start_new_session=True,  # so that the terminal's Ctrl-C does not reach it
             )
@@ -133,20 +132,13 @@ def _ending(code: int) -> str:
         return f"signal {-code}"
 
 
-def _has_number(stream: Any) -> bool:
-    """Return whether the stream is a file of the operating system, which a notebook's stderr is not."""
-    try:
-        return isinstance(stream.fileno(), int)
-    except (AttributeError, OSError, ValueError):
-        return False
-
-
 def main(number: int) -> None:
     """Run a subprocess: receive the plan's request, then execute commands until the main process is gone.
 
     number: file descriptor of the pipe to the main process.
     """
     make_robust()
+    divert_stdout()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe = connection.Connection(number)
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
+from typing import Any, NamedTuple
 
-from robharness.errors import UserError
+from robharness.errors import UserError, describe
+from robharness.plugins.calls import plugin_code
 from robharness.plugins.registry import PluginOrigin, Registry
 from robharness.report.records import Report
 from robharness.report.renderers import json, markdown, terminal
@@ -36,14 +38,17 @@ def render(report: Report, registered: Registered) -> bytes:
     Raises UserError if a plugin's renderer raises, or returns neither str nor bytes.
     """
     renderer, origin = registered
+    if origin is None:
+        return _encoded(renderer.render(report))
     try:
-        content = renderer.render(report)
-        if not isinstance(content, str | bytes):
-            raise TypeError(f"it returned {type(content).__name__}, not str or bytes")
-        return content.encode(errors="replace") if isinstance(content, str) else content
+        with plugin_code():
+            return _encoded(renderer.render(copy.deepcopy(report)))
     except Exception as error:  # a plugin's renderer may raise anything
-        if origin is None:
-            raise
-        raise UserError(
-            f"the renderer of {renderer.suffix} files of {origin} failed: {type(error).__name__}: {error}"
-        ) from error
+        raise UserError(f"the renderer of {renderer.suffix} files of {origin} failed: {describe(error)}") from error
+
+
+def _encoded(content: Any) -> bytes:
+    """Return the content of a file as bytes. Raises TypeError if it is neither str nor bytes."""
+    if not isinstance(content, str | bytes):
+        raise TypeError(f"it returned {type(content).__name__}, not str or bytes")
+    return bytes(content.encode(errors="replace") if isinstance(content, str) else content)
