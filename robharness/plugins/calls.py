@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
-from robharness.errors import Interrupted, PluginError, describe
+from robharness.errors import PluginError, describe
 from robharness.interrupts import Stopped, arm, is_interrupted, was_typed
 from robharness.plugins.process import kept_process
 
@@ -30,13 +30,13 @@ class plugin_errors:  # noqa: N801, a context manager
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if was_typed() and not isinstance(error, KeyboardInterrupt | Interrupted) and _is_main_thread():
+        if was_typed() and not isinstance(error, KeyboardInterrupt) and _is_main_thread():
             raise KeyboardInterrupt from error
         if error is None or isinstance(error, Stopped):
             return
-        if isinstance(error, KeyboardInterrupt | Interrupted) and _may_be_ctrl_c():
+        if isinstance(error, KeyboardInterrupt) and _may_be_ctrl_c():
             return
-        if isinstance(error, Exception) and not isinstance(error, StopIteration | Interrupted) and _has_text(error):
+        if isinstance(error, Exception) and not isinstance(error, StopIteration) and _has_text(error):
             return
         raise PluginError(describe(error)) from error
 

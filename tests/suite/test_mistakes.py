@@ -34,7 +34,7 @@ SAID = [
     "17:38: attacks.2.eps: at least one is needed",
     "17:49: attacks.2.steps: Input should be a valid integer; got 'ten'",
     "18:5: attacks.3: steps must be at least 1",
-    "19:5: attacks.4: the options PgdParams cannot be read: KeyError: 'unlucky'",
+    "19:5: attacks.4: toy/pgd (robharness-toy 1.0): the options PgdParams cannot be read: KeyError: 'unlucky'",
     "20:5: attacks.5: missing key 'eps'",
     "21:50: attacks.6.rel_step: '2.5/0' is not a number such as 0.5 or 8/255",
     "21:71: attacks.6.random_start: Input should be a valid boolean; got 'no'",
