@@ -132,6 +132,15 @@ def test_other_cells_have_the_outcomes_of_a_run_without_them(found, honest):
             np.testing.assert_array_equal(one.columns[name], other.columns[name], err_msg=one.cell.short_name)
 
 
+@pytest.mark.parametrize("how", ["shares_under_autocast", "shares_of_a_wrapper", "writes_in_objective"])
+def test_what_cells_share_is_right_although_the_first_attack_computes_it_strangely(tmp_path, honest, how):
+    attacks = [{"attack": "misbehaving/a", "how": how, "eps": "1/16"}, {"attack": "toys/sign", "eps": "1/512"}]
+    found = api.run({**suite(misbehave=False), "attacks": attacks}, store=tmp_path, plugins=PLUGINS, batch_size=8)
+    sign = next(each for each in honest.cells if each.cell.key == found.cells[-1].cell.key)
+    same_outcomes(found.clean("Net"), honest.clean("Net"))
+    same_outcomes(found.cells[-1], sign)
+
+
 def test_a_buffer_that_an_attack_fills_again_is_copied(found):
     cell = misbehaved(found, "reuses_a_buffer")
     np.testing.assert_allclose(cell.columns["size"], 2**-4, atol=1e-6)
