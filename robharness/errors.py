@@ -9,6 +9,11 @@ from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
 
+from robharness.text import is_printable, printable, sentence
+
+ERROR_LENGTH = 1000
+"""Most characters of the text of an exception that is shown."""
+
 
 class ExitCode(IntEnum):
     """Exit code of a `robharness` command."""
@@ -30,9 +35,15 @@ class ExitCode(IntEnum):
 
 
 class UserError(Exception):
-    """An error that the user can correct: a sentence, then the next command. It is shown without a traceback."""
+    """An error that the user can correct: a sentence, then the next command. It is shown without a traceback.
+
+    lines: the text; each becomes one line of visible characters, whatever names and errors it quotes.
+    """
 
     exit_code = ExitCode.USAGE
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(map(sentence, lines)))
 
 
 class PluginNotFound(UserError):
@@ -51,8 +62,8 @@ class SuiteError(UserError):
     """
 
     def __init__(self, errors: list[str], hint: str) -> None:
-        self.errors = errors
-        super().__init__("\n".join([*errors, hint]))
+        self.errors = list(map(sentence, errors))
+        super().__init__(*errors, hint)
 
 
 class MissingResource(UserError):
@@ -76,7 +87,7 @@ class MissingResources(UserError):
 
     def __init__(self, errors: list[MissingResource]) -> None:
         self.errors = errors
-        super().__init__("\n  ".join(map(str, errors)))
+        super().__init__(*indented(map(str, errors)))
 
 
 class UnreadableExample(Exception):
@@ -124,16 +135,22 @@ class OutOfMemory(Exception):
 
 
 def describe(error: BaseException) -> str:
-    """Return an exception of a plugin as one line: its type and the first line of its text."""
+    """Return an exception of a plugin as one line of visible characters: its type and the first line of its text."""
+    name = printable(type.__dict__["__name__"].__get__(type(error)))  # a metaclass may have another `__name__`
     try:
         whole = str(error)
     except BaseException:  # the class is the plugin's, and so is its text
-        return f"{type(error).__name__}, whose text cannot be printed"
+        return f"{name}, whose text cannot be printed"
     if isinstance(error, PluginError):
-        return whole
+        return printable(whole, ERROR_LENGTH)
     lines = [line.strip() for line in whole.splitlines() if line.strip()]
     text = lines[-1 if "TorchScript interpreter" in lines[0] else 0] if lines else ""  # which gives the cause last
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{name}: {printable(text, ERROR_LENGTH)}" if text else name
+
+
+def indented(lines: Iterable[str]) -> list[str]:
+    """Return the lines of a message, all but the first indented."""
+    return [f"  {line}" if number else line for number, line in enumerate(lines)]
 
 
 def _relative_paths(text: str) -> str:
@@ -156,8 +173,25 @@ def expanded(path: str | Path) -> Path:
 
 
 def for_shell(text: str | Path) -> str:
-    """Return a path, a name or a glob as one word of a command line, in quotes if a shell needs them."""
-    return shlex.quote(str(text))
+    """Return a path, a name or a glob as one word of a command line, in quotes if a shell needs them.
+
+    A path that begins with a dash gets `./`, since a command would take it for an option. Characters that are not
+    visible are written as in `$'a\\012b'`, which bash, ksh and zsh read.
+    """
+    word = f"./{text}" if isinstance(text, Path) and str(text).startswith("-") else str(text)
+    return shlex.quote(word) if is_printable(word) else f"$'{''.join(map(_shell_escape, word))}'"
+
+
+def _shell_escape(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    if is_printable(character):
+        return character
+    try:
+        encoded = character.encode("utf-8", "surrogateescape")  # the byte of a file name that is not UTF-8
+    except UnicodeEncodeError:
+        encoded = character.encode("utf-8", "surrogatepass")
+    return "".join(f"\\{byte:03o}" for byte in encoded)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -165,4 +199,4 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     close = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f"; did you mean '{printable(close[0])}'?" if close else ""

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, printable, sentence
+
 Severity = Literal["error", "warning", "note"]
 MAX_NAMED_EXAMPLES = 5
 """The number of examples that a message names."""
@@ -89,9 +91,10 @@ class Finding:
     hint: str = ""
 
     def __str__(self) -> str:
-        """Return one sentence: subject, message, hint."""
-        sentence = f"{self.subject}: {self.message}" if self.subject else self.message
-        return f"{sentence}; {self.hint}" if self.hint else sentence
+        """Return one line of visible characters: subject, message, hint."""
+        message = sentence(self.message)
+        message = f"{printable(self.subject, SENTENCE_LENGTH)}: {message}" if self.subject else message
+        return f"{message}; {printable(self.hint, COMMAND_LENGTH)}" if self.hint else message
 
 
 def finding(code: str, message: str, *, subject: str = "", hint: str = "") -> Finding:
@@ -102,14 +105,12 @@ def finding(code: str, message: str, *, subject: str = "", hint: str = "") -> Fi
 def named_examples(ids: Sequence[str], reasons: Mapping[str, str] | None = None) -> str:
     """Return up to `MAX_NAMED_EXAMPLES` ids as text, and the number of the others.
 
-    Control characters in ids are escaped.
     reasons: id -> the reason why the example cannot be read, shown in brackets.
     """
     named = []
     for id in ids[:MAX_NAMED_EXAMPLES]:
-        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in id)
         reason = (reasons or {}).get(id, "")
-        named.append(f"{shown} ({reason})" if reason else shown)
+        named.append(f"{printable(id)} ({printable(reason)})" if reason else printable(id))
     more = len(ids) - MAX_NAMED_EXAMPLES
     return f"{', '.join(named)}{f' and {more} more' if more > 0 else ''}"
 

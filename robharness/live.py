@@ -19,6 +19,7 @@ from robharness.plugins.registry import PluginOrigin, Registry
 from robharness.specs.inputs import InputSpec
 from robharness.specs.records import ModelSpec
 from robharness.specs.sources import Train
+from robharness.text import NAME_LENGTH, is_printable, printable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,11 +38,15 @@ def live_model(
     loaded: the suite that the model is added to.
     registry: gets an entry for the model.
     root: the folder of data and weights.
-    Raises UserError for anything else, and if a network alone does not determine its input.
+    Raises UserError for anything else, for a label that cannot be shown, and if a network alone does not determine its
+    input.
     """
     from robharness.evaluation.digest import Unidentified, network_digest
     from robharness.evaluation.modes import neutral_modes
 
+    if len(label) > NAME_LENGTH or not is_printable(label):
+        what = f"the label '{printable(label)}' is not one line of at most {NAME_LENGTH} visible characters"
+        raise UserError(f"{what}. Try: another label for the network")
     spec = model if isinstance(model, ModelSpec) else _spec_of(label, model, loaded, root)
     findings = []
     with neutral_modes():

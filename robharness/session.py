@@ -16,7 +16,7 @@ from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent
 from robharness.engine.run import run_plan
 from robharness.engine.summary import Summary
-from robharness.errors import MissingResources, UserError, expanded
+from robharness.errors import MissingResources, UserError, expanded, indented
 from robharness.findings import Finding
 from robharness.live import live_model
 from robharness.planning import planner
@@ -96,8 +96,7 @@ def require(planned: Plan) -> None:
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        lines = [" ".join(str(error).splitlines()) for error in errors]
-        raise UserError("\n  ".join([f"{len(lines)} resources are missing:", *lines]))
+        raise UserError(*indented([f"{len(errors)} resources are missing:", *map(str, errors)]))
 
 
 @dataclass(kw_only=True)

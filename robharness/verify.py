@@ -19,7 +19,7 @@ from robharness import statistics
 from robharness.errors import ContractViolation, OutOfMemory, SuiteError, UserError
 from robharness.evaluation import loading
 from robharness.evaluation.modes import neutral_modes
-from robharness.planning.cells import DEFAULT_STORE, Plan, PlannedModel
+from robharness.planning.cells import DEFAULT_STORE, Plan, PlannedModel, quoted_glob
 from robharness.planning.weights import TRUST
 from robharness.plugins import Entry, Registry
 from robharness.session import plan_suite, require
@@ -129,6 +129,7 @@ def verify(
     Raises UserError if the model or the data are not available, or if the declared configuration fails.
     """
     entry = registry.find("models", model)
+    listing = f"Try: robharness list models {quoted_glob(model)}"
     for key in {"model", "label", "reference", "seeds"} & keys.keys():
         raise UserError(f"'{key}' does not change how {model} is used; remove it. Try: robharness verify --help")
     name, split = _data(entry, data, registry, data_root)
@@ -141,7 +142,7 @@ def verify(
         except SuiteError as error:  # its places are in a suite that the user did not write
             message = "; ".join(re.sub(r"^<mapping>:\d+:\d+: (models\.0[\w.]*: )?", "", line) for line in error.errors)
             end = "" if message.endswith("?") else "."
-            raise UserError(f"{model}: {message}{end} Try: robharness list models '{model}'") from None
+            raise UserError(f"{model}: {message}{end} {listing}") from None
         require(plan)
         for untrained in plan.untrained:
             raise UserError(
@@ -155,7 +156,7 @@ def verify(
     unreadable: list[str] = []
     configurations = [_scored(plan, declared, {}, device, unreadable)]
     if error := configurations[0].error:
-        hint = "" if "Try: " in error or TRUST in error else f". Try: robharness list models '{model}'"
+        hint = "" if "Try: " in error or TRUST in error else f". {listing}"
         raise UserError(f"{model} cannot be verified: {error}{hint}")
     for label, more in spec.alternatives.items():
         try:

@@ -9,10 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robharness.text import printable
+
 DEPTH = 4
 """Number of keys of the longest path at which states are searched."""
 SHOWN = 4
 """Number of keys that an error lists; the others are counted."""
+KEY_LENGTH = 120
+"""Most characters of a key that an error lists."""
 
 
 def children(content: Any) -> dict[str, Any]:
@@ -89,12 +93,16 @@ def with_states(content: Any) -> Any:
 def some(names: Sequence[str]) -> str:
     """Return the first names, and the number of the others."""
     more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(printable(name, KEY_LENGTH) for name in names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def described(content: Any) -> str:
     """Return the first keys of a mapping, in quotes, or the type of anything else."""
-    return some([f"'{key}'" for key in content]) if isinstance(content, Mapping) else f"a {type(content).__name__}"
+    return (
+        some([f"'{key}'" for key in content])
+        if isinstance(content, Mapping)
+        else f"a {printable(type(content).__name__)}"
+    )
 
 
 def common_prefix(names: Sequence[str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import shlex
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,9 @@ from robharness.checkpoints.choice import chosen
 from robharness.checkpoints.contents import with_states
 from robharness.checkpoints.formats import Kind, recognise
 from robharness.checkpoints.pickles import Inspection, inspect
-from robharness.errors import UserError
+from robharness.errors import UserError, for_shell
 from robharness.planning.weights import TRUST, file_digest
+from robharness.text import printable
 
 
 def read(path: Path, allow: Sequence[Any] = ()) -> Any:
@@ -33,7 +33,7 @@ def read(path: Path, allow: Sequence[Any] = ()) -> Any:
     try:
         found = recognise(path)
     except OSError as error:
-        raise UserError(f"{path} is no checkpoint: {error.strerror}. Try: ls -l {shlex.quote(str(path))}") from error
+        raise UserError(f"{path} is no checkpoint: {error.strerror}. Try: ls -l {for_shell(path)}") from error
     if found.refusal:
         raise UserError(f"{path} is no checkpoint: {found.refusal}")
     return chosen(path, _safetensors(path) if found.kind == "safetensors" else _torch(path, found.kind, allow))
@@ -56,9 +56,7 @@ def _torch(path: Path, kind: Kind, allow: Sequence[Any]) -> Any:
         if kind == "unknown" or _is_damage(error, inspection):
             damage = "" if kind == "unknown" else "it is cut off or damaged, "
             reason = _first_line(error) or type(error).__name__
-            raise UserError(
-                f"{path} is no checkpoint: {damage}{reason}. Try: ls -l {shlex.quote(str(path))}"
-            ) from error
+            raise UserError(f"{path} is no checkpoint: {damage}{reason}. Try: ls -l {for_shell(path)}") from error
         if inspection and inspection.has_lost_tensors:
             raise UserError(
                 f"{path} is a pickle of protocol 0, in which torch.save writes tensors so that torch cannot read them. "
@@ -67,9 +65,9 @@ def _torch(path: Path, kind: Kind, allow: Sequence[Any]) -> Any:
         needed = re.search(r"GLOBAL (\S+)|(?:class|global|type) ([\w.]+\.\w+)", str(error))
         name = (needed[1] or needed[2]).rstrip(".") if needed else inspection.needed if inspection else ""
         if inspection and inspection.network:
-            reason = f"holds a whole network ({inspection.network}) instead of its state"
+            reason = f"holds a whole network ({printable(inspection.network)}) instead of its state"
         elif name or inspection is None or inspection.protocol in (2, 3):
-            reason = "contains more than tensors" + (f" (it needs {name})" if name else "")
+            reason = "contains more than tensors" + (f" (it needs {printable(name)})" if name else "")
         else:
             protocol = inspection.protocol or "0 or 1"
             reason = f"is a pickle of protocol {protocol}, which torch reads only with its code"
@@ -127,7 +125,7 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:
         raise UserError(
             f"{path} is no checkpoint: it is a safetensors file that is cut off or damaged, {_sentence(error)}. "
-            f"Try: ls -l {shlex.quote(str(path))}"
+            f"Try: ls -l {for_shell(path)}"
         ) from error
 
 

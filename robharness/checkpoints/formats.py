@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import tarfile
 import zipfile
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from robharness.checkpoints.contents import some
+from robharness.errors import for_shell
+from robharness.text import printable
 
 HEAD = 4096
 """Number of bytes from which a file is recognised."""
@@ -87,7 +88,7 @@ def _refused(reason: str, command: str) -> Format:
 
 
 def _look(path: Path) -> str:
-    return f"ls -l {shlex.quote(str(path))}"
+    return f"ls -l {for_shell(path)}"
 
 
 def _zeros(path: Path) -> str:
@@ -119,7 +120,7 @@ def _zip(path: Path, size: int) -> Format:
     if any(re.fullmatch(r"[^/]+/data\.pkl", name) for name in names):
         is_script = any(re.fullmatch(r"[^/]+/(constants\.pkl|code/.*)", name) for name in names)
         return Format("torchscript" if is_script else "zip")
-    unpack = f"unzip {shlex.quote(str(path))} -d {shlex.quote(str(path.with_suffix('')) + '-files')}"
+    unpack = f"unzip {for_shell(path)} -d {for_shell(path.with_name(f'{path.stem}-files'))}"
     if names and all(name.endswith(".npy") for name in names):
         return _refused(f"it is an archive of NumPy arrays ({some(names)})", LIST_MODELS)
     if "config.json" in names and any(name.endswith(".weights.h5") for name in names):
@@ -137,8 +138,8 @@ def _tar(path: Path) -> Format:
         return _refused("it is a tar archive that is cut off or damaged; download or copy it again", _look(path))
     if {"sys_info", "pickle", "storages", "tensors"} <= {name.removeprefix("./") for name in names}:
         return Format("tar")
-    folder = shlex.quote(str(path.parent))
-    unpack = f"tar -xf {shlex.quote(str(path))} -C {folder}"
+    folder = for_shell(path.parent)
+    unpack = f"tar -xf {for_shell(path)} -C {folder}"
     return _refused(f"it is a tar archive of {some(names) or 'no files'}; name a file in it instead", unpack)
 
 
@@ -154,7 +155,7 @@ def _pickle(path: Path, head: bytes, tail: bytes) -> Format:
     return _refused(
         "it is a Python pickle that torch.save did not write, and reading it can run any code; if you trust its "
         "authors, save its content by torch.save",
-        f"python -c {shlex.quote(code)}",
+        f"python -c {for_shell(code)}",
     )
 
 
@@ -162,8 +163,8 @@ def _binary(path: Path, head: bytes, tail: bytes) -> str:
     """Return the refusal of a binary file that is recognised by its first or last bytes, or by its name."""
     for magic, (name, command) in COMPRESSED.items():
         if head.startswith(magic):
-            out = path.with_suffix("") if path.suffix in (".gz", ".bz2", ".xz", ".zst") else f"{path}-unpacked"
-            unpack = f"{command} {shlex.quote(str(path))} > {shlex.quote(str(out))}"
+            out = path.with_suffix("") if path.suffix in (".gz", ".bz2", ".xz", ".zst") else Path(f"{path}-unpacked")
+            unpack = f"{command} {for_shell(path)} > {for_shell(out)}"
             return f"it is compressed with {name}; unpack it and name that file instead. Try: {unpack}"
     kind = next((kind for magic, kind in FORMATS.items() if head.startswith(magic)), "")
     if tail.endswith(TABLE_FOOTER) or re.search(r"\.data-\d{5}-of-\d{5}$", path.name):
@@ -184,8 +185,8 @@ def _text(path: Path, head: bytes) -> str:
         return ""
     if any(ord(character) < 32 and character not in "\t\n\r\f" for character in text):
         return ""
-    start, folder, name = text.lower(), shlex.quote(str(path.parent)), shlex.quote(path.name)
-    show = f"head -c 400 {shlex.quote(str(path))}"
+    start, folder, name = text.lower(), for_shell(path.parent), for_shell(Path(path.name))
+    show = f"head -c 400 {for_shell(path)}"
     if start.startswith("version https://git-lfs.github.com/spec/"):
         return f"it is a Git LFS pointer, whose content is not downloaded. Try: (cd {folder} && git lfs pull)"
     if "annex/objects/" in start.partition("\n")[0]:
@@ -198,5 +199,5 @@ def _text(path: Path, head: bytes) -> str:
         if '"weight_map"' in start:
             return f"it is an index of several files, not a state; merge the files that it names. Try: {show}"
         return f"it is JSON, perhaps a server's error message, not a state; download the file again. Try: {show}"
-    line = " ".join(text.splitlines()[:1])[:40] if text else ""
+    line = printable(" ".join(text.splitlines()[:1])[:40])
     return f"it is a text that begins with '{line}'; download the file again. Try: {show}"

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from robharness.checkpoints.averages import require_choice
 from robharness.checkpoints.choice import choice_in
-from robharness.checkpoints.contents import described, states
+from robharness.checkpoints.contents import described, some, states
 from robharness.errors import UserError
+from robharness.text import printable
 
 State = dict[str, Tensor]
 
@@ -66,7 +67,7 @@ def renamed(content: Any, layout: Layout) -> State:
         content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         nested = [f"'{path}'" for path in states(whole) if path]
-        where = f"; it holds tensors at {', '.join(nested[:4])}" if nested else ""
+        where = f"; it holds tensors at {some(nested)}" if nested else ""
         raise UserError(
             f"it holds no tensors by name where the layout '{layout.name}' has them, but {described(content)}{where}"
         )
@@ -76,7 +77,8 @@ def renamed(content: Any, layout: Layout) -> State:
         if any(re.match(pattern, new) for pattern in layout.drop):
             continue
         if new in found:
-            raise UserError(f"the layout '{layout.name}' gives '{name}' and another of its keys one name, '{new}'")
+            both = f"'{printable(name)}' and another of its keys one name, '{printable(new)}'"
+            raise UserError(f"the layout '{layout.name}' gives {both}")
         found[new] = value
     return layout.convert(found) if layout.convert else found
 

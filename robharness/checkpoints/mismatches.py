@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robharness.checkpoints.contents import common_prefix, some
+from robharness.text import printable
 
 COUNTER = "num_batches_tracked"
 """Last part of the names of counters, which may be missing."""
@@ -30,10 +31,10 @@ class Mismatch:
     def __str__(self) -> str:
         """Return the numbers of keys, and some of their names."""
         kinds = {"missing": self.missing, "unexpected": list(self.unexpected),
-                 "of another shape": [f"{name} {text}" for name, text in self.shapes.items()]}  # fmt: skip
+                 "of another shape": [f"{printable(name)} {text}" for name, text in self.shapes.items()]}  # fmt: skip
         texts = {kind: f"{len(names)} keys are {kind}: {some(names)}" for kind, names in kinds.items() if names}
         if prefix := common_prefix(kinds["unexpected"]):
-            texts["unexpected"] += f" (all begin with `{prefix}`)"
+            texts["unexpected"] += f" (all begin with `{printable(prefix)}`)"
         return "; ".join(texts.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -13,9 +14,11 @@ from tempfile import gettempdir
 
 import click
 
+from robharness.cli.output import echo, echo_lines
 from robharness.cli.verbs import VERBS, Verbs
-from robharness.errors import ExitCode, SuiteError, UserError
+from robharness.errors import ExitCode, SuiteError, UserError, describe
 from robharness.streams import make_robust, stdout_error
+from robharness.text import lines
 
 __all__ = ["VERBS", "cli", "main"]
 
@@ -41,7 +44,7 @@ def entry_point() -> None:
         code = ExitCode.FINE if code in (ExitCode.REGRESSION, ExitCode.INCOMPLETE) else code
     elif error is not None:
         what = f"standard output cannot be written: {error.strerror}. What is stored is intact"
-        click.echo(f"robharness: {what}. Try: df -h, then the same command", file=sys.stderr)
+        echo(f"robharness: {what}. Try: df -h, then the same command", err=True)
         code = code or ExitCode.USAGE
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is decided; a late Ctrl-C must not change it
     sys.exit(code)
@@ -57,30 +60,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = cli.main(args=arguments, prog_name="robharness", standalone_mode=False, obj=tuple(arguments))
         return int(code or ExitCode.FINE)
     except click.ClickException as error:
-        error.show(sys.stderr)
+        shown = io.StringIO()
+        error.show(shown)
+        echo_lines(shown.getvalue().removesuffix("\n"), err=True)
         return ExitCode.USAGE
     except UserError as error:
         if "--debug" in arguments:
-            traceback.print_exc()
+            echo_lines(traceback.format_exc(), err=True)
         prefix = "" if isinstance(error, SuiteError) else "robharness: "  # places first, as editors like them
-        click.echo(f"{prefix}{error}", file=sys.stderr)
+        echo_lines(f"{prefix}{error}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         how = "the same command without --fresh" if any("--fresh" in word for word in arguments) else "the same command"
-        click.echo(f"robharness: interrupted; {how} goes on from what is stored", file=sys.stderr)
+        echo(f"robharness: interrupted; {how} goes on from what is stored", err=True)
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         return ExitCode.FINE
     except Exception as error:
         if "--debug" in arguments:
-            traceback.print_exc()
+            echo_lines(traceback.format_exc(), err=True)
         try:
             report = str(_write_bug(arguments))
         except OSError:  # no folder for temporary files
-            traceback.print_exc()
+            echo_lines(traceback.format_exc(), err=True)
             report = "the traceback above"
-        what = f"{type(error).__name__}: {error}"
-        click.echo(f"robharness: a bug of ours: {what}; please report {report}", file=sys.stderr)
+        echo(f"robharness: a bug of ours: {describe(error)}; please report {report}", err=True)
         return ExitCode.INTERNAL
 
 
@@ -90,6 +94,6 @@ def _write_bug(arguments: Sequence[str]) -> Path:
     time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     path = Path(gettempdir()) / f"robharness-bug-{time}-{os.getpid()}.txt"
     versions = f"robharness {version('robharness')}\nPython {sys.version}"
-    text = f"{versions}\n{['robharness', *arguments]}\n\n{traceback.format_exc()}"
+    text = f"{versions}\n{['robharness', *arguments]}\n\n{lines(traceback.format_exc())}"
     path.write_text(text, encoding="utf-8", errors="replace")
     return path

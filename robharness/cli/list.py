@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from robharness.cli import options
-from robharness.cli.output import echo, echo_json, is_encodable
+from robharness.cli.output import echo, echo_json, echo_lines, is_encodable
 from robharness.errors import UserError, for_shell
+from robharness.text import TITLE_LENGTH, printable, styled
 
 KINDS = ("plugins", "models", "attacks", "corruptions", "datasets", "metrics")
 ARTEFACTS = "artefacts"
@@ -135,7 +136,7 @@ def _show(rows: list[dict[str, Any]], kind: str) -> None:
     shown = [name for name in rows[0] if kind == "plugins" or name != "plugin"]
     columns = [name for name in shown if any(row[name] not in ("", None) for row in rows)]
     headings = [HEADINGS.get(name, name) for name in columns]
-    cells = [[str(row[name]) for name in columns] for row in rows]
+    cells = [[printable(row[name], TITLE_LENGTH) for name in columns] for row in rows]
     if sys.stdout.isatty():
         _print_table(headings, columns, cells)
     else:
@@ -147,7 +148,7 @@ def _print_lines(headings: list[str], cells: list[list[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
     line = "─" if is_encodable("─") else "-"
     for row in (headings, [line * width for width in widths], *cells):
-        echo("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        echo_lines("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _print_table(headings: list[str], columns: list[str], cells: list[list[str]]) -> None:
@@ -155,12 +156,11 @@ def _print_table(headings: list[str], columns: list[str], cells: list[list[str]]
     from rich import box
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, heading in zip(columns, headings, strict=True):
         table.add_column(heading, no_wrap=name == "name", overflow="fold")
     for row in cells:
         styles = ("red" if name == "problem" else "" for name in columns)
-        table.add_row(*(Text(cell, style=style) for cell, style in zip(row, styles, strict=True)))
+        table.add_row(*(styled(cell, style) for cell, style in zip(row, styles, strict=True)))
     Console(file=sys.stdout).print(table)

@@ -1,4 +1,4 @@
-"""Lines and JSON on standard output, in the encoding of the terminal."""
+"""Lines and JSON on standard output, in the encoding of the terminal, with escapes for what a terminal acts on."""
 
 from __future__ import annotations
 
@@ -11,20 +11,28 @@ from typing import Any
 import click
 
 from robharness.findings import named_examples
+from robharness.text import json_text, lines, sentence
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print a line on standard output or standard error.
+    """Print one line on standard output or standard error, whatever names the text quotes."""
+    _write(sentence(text), err=err)
 
-    click.echo itself writes UTF-8 to streams of ASCII, beside the replacement characters of tables.
-    """
+
+def echo_lines(text: str, *, err: bool = False) -> None:
+    """Print text of several lines, none of which quotes text of others that might have lines of its own."""
+    _write(lines(text), err=err)
+
+
+def _write(text: str, *, err: bool = False) -> None:
+    """Print text; click.echo itself writes UTF-8 to streams of ASCII, beside the replacement characters of tables."""
     click.echo(text, file=sys.stderr if err else sys.stdout)
 
 
 def echo_json(value: Any, *, indent: int | None = 1) -> None:
     """Print a value, or JSON text, as JSON, with escapes such as \\u00b7 if standard output cannot encode the text."""
-    text = value if isinstance(value, str) else json.dumps(value, indent=indent, ensure_ascii=False)
-    echo((text if is_encodable(text) else escaped(text)).removesuffix("\n"))
+    text = value if isinstance(value, str) else json_text(value, indent)
+    _write((text if is_encodable(text) else escaped(text)).removesuffix("\n"))
 
 
 def escaped(text: str) -> str:

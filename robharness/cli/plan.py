@@ -12,8 +12,11 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo_json
+from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, printable, styled
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from robharness.planning.cells import Cell, Plan
     from robharness.session import Session
     from robharness.store import Store
@@ -159,7 +162,7 @@ def _subject(identity: dict[str, Any]) -> tuple[Any, ...]:
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Return a sentence for each field of an identity that differs."""
     return [
-        f"{name}: {_short(before.get(name))} is stored, now it is {_short(now.get(name))}"
+        f"{printable(name)}: {_short(before.get(name))} is stored, now it is {_short(now.get(name))}"
         for name in dict.fromkeys([*now, *before])
         if before.get(name) != now.get(name)
     ]
@@ -168,7 +171,7 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def _short(value: Any) -> str:
     if value is None:
         return "the default"
-    text = str(value)
+    text = printable(value)
     return text if len(text) <= 24 else f"{text[:12]}…"
 
 
@@ -189,7 +192,6 @@ def _show(facts: dict[str, Any], suite: str) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     from robharness.planning.pixels import by_path
 
@@ -208,7 +210,7 @@ def _show(facts: dict[str, Any], suite: str) -> None:
         name = cell["model"] if cell["model"] != label else ""
         label = cell["model"]
         row = (name, cell["perturbation"], done, str(cell["forward"]), str(cell["backward"]), (cell["key"] or "")[:8])
-        table.add_row(*map(Text, row))
+        table.add_row(*map(styled, row))
     console.print(table)
     done = sum(cell["done"] == cell["n"] for cell in facts["cells"])
     partial = sum(0 < cell["done"] < cell["n"] for cell in facts["cells"])
@@ -220,17 +222,21 @@ def _show(facts: dict[str, Any], suite: str) -> None:
         soft_wrap=True,
     )
     for path, labels in by_path(facts["pixels"]).items():
-        console.print(Text(f"pixels{f' of {labels}' if labels else ''}: {path}"), soft_wrap=True)
+        _print(console, f"pixels{f' of {labels}' if labels else ''}: {path}")
     if facts["untrained"]:
         pending = sum(cell["waits"] for cell in facts["cells"])
         text = f"{pending} of these cells wait for the training of {', '.join(facts['untrained'])}"
-        console.print(Text(f"{text}. To train only: robharness train {suite}"), soft_wrap=True)
+        _print(console, f"{printable(text, SENTENCE_LENGTH)}. To train only: robharness train {suite}")
     for cell in facts["cells"]:
         if cell.get("why"):
-            console.print(Text(f"{cell['model']}, {cell['perturbation']}: {cell['why']}"), soft_wrap=True)
+            _print(console, f"{cell['model']}, {cell['perturbation']}: {printable(cell['why'], SENTENCE_LENGTH)}")
     for severity, lines, style in (("warning", facts["warnings"], "yellow"), ("error", facts["problems"], "red")):
         for line in lines:
-            console.print(Text(f"{severity}: {line}", style=style), soft_wrap=True)
+            _print(console, f"{severity}: {line}", style)
+
+
+def _print(console: Console, line: str, style: str = "") -> None:
+    console.print(styled(line, style, COMMAND_LENGTH), soft_wrap=True)
 
 
 def _time(facts: dict[str, Any]) -> str:

@@ -7,12 +7,12 @@ from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from robharness import specs
 from robharness.planning.cells import Cell
 from robharness.store.failures import Failure
 from robharness.store.spans import Span
+from robharness.text import COMMAND_LENGTH, printable, sentence, styled
 
 Style = Literal["auto", "rich", "plain", "none"]
 PLAIN_SECONDS = 5.0
@@ -55,7 +55,7 @@ class ProgressDisplay:
         self._work, self._noun, self._started = work, noun, time.monotonic()
         self.message(message)
         if self.style == "rich":
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (_description(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._bar.start()
             self._bar.add_task(noun, total=work)
@@ -69,7 +69,7 @@ class ProgressDisplay:
         """
         self._done += done
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self._done, description=short or name)
+            self._bar.update(self._bar.task_ids[0], completed=self._done, description=printable(short or name))
         elif self.style == "plain" and time.monotonic() - self._last >= PLAIN_SECONDS:
             self._last = time.monotonic()
             left = (self._last - self._started) / max(1, self._done) * (self._work - self._done)
@@ -77,10 +77,10 @@ class ProgressDisplay:
 
     def trained(self, label: str, progress: specs.Progress) -> None:
         """Show the progress of the training of the model with this label."""
-        text = f"{label}: {format_progress(progress)}"
+        text = f"{printable(label)}: {format_progress(progress)}"
         if self.style == "rich":
             if self._bar is None:
-                columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+                columns = (_description(), BarColumn(), MofNCompleteColumn())
                 self._bar = Progress(*columns, console=self.console, transient=True)
                 self._bar.start()
                 self._bar.add_task(text, total=progress.epochs)
@@ -91,7 +91,7 @@ class ProgressDisplay:
 
     def message(self, message: str) -> None:
         if self.style != "none":
-            self.console.print(Text(message), soft_wrap=True)
+            self.console.print(styled(sentence(message), limit=COMMAND_LENGTH), soft_wrap=True)
 
     def finished(self) -> None:
         if self._bar is not None:
@@ -99,6 +99,11 @@ class ProgressDisplay:
             self._bar = None
         self._work = self._done = 0
         self._last = 0.0
+
+
+def _description() -> TextColumn:
+    """Return the column of the current cell or model, whose name is no markup."""
+    return TextColumn("{task.description}", markup=False)
 
 
 def format_progress(progress: specs.Progress) -> str:

@@ -76,7 +76,7 @@ def find_renderer(output: Path, registry: Registry) -> Registered:
         origins = [each.origin for each in found if each.origin]
         raise UserError(
             f"-o {output}: several plugins render '{output.suffix}' files: {', '.join(map(str, origins))}. "
-            f"Try: -p no:{origins[0].namespace}"
+            f"Try: {origins[0].blocking_option}"
         )
     return found[0]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from robharness.cli import options
+from robharness.errors import for_shell
 
 if TYPE_CHECKING:
     from robharness.session import Session
@@ -91,7 +91,7 @@ def command(
 
 def same_command() -> str:
     """Return the command line to type to resume, from the arguments that `robharness.cli.main` was given."""
-    return shlex.join(["robharness", *without_fresh(click.get_current_context().obj)])
+    return " ".join(map(for_shell, ["robharness", *without_fresh(click.get_current_context().obj)]))
 
 
 def without_fresh(arguments: Sequence[str]) -> list[str]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from robharness.errors import UserError, did_you_mean
+from robharness.errors import UserError, describe, did_you_mean
+from robharness.text import printable
 
 VERBS = {
     "run": "Compute the missing cells of a suite, and report.",
@@ -60,7 +61,9 @@ class Verbs(click.Group):
             context.meta[_ORIGIN], command = commands[name]
             return name, command, [word for word in words if word != "--debug"]
         known = [*VERBS, *commands]
-        context.fail(f"no verb '{name}'{did_you_mean(name, known) or '.'} Verbs: {', '.join(known)}")
+        context.fail(
+            f"no verb '{printable(name)}'{did_you_mean(name, known) or '.'} Verbs: {', '.join(map(printable, known))}"
+        )
 
     def invoke(self, context: click.Context) -> Any:
         """Run the verb and return its exit code. Raises UserError, with the plugin's name, if a plugin's verb fails."""
@@ -76,7 +79,7 @@ class Verbs(click.Group):
                 raise
             raise UserError(
                 f"the verb '{context.invoked_subcommand}' of {context.meta[_ORIGIN]} failed: "
-                f"{type(error).__name__}: {error}. Try: the same command with --debug"
+                f"{describe(error)}. Try: the same command with --debug"
             ) from error
 
 

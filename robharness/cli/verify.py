@@ -9,6 +9,7 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json
+from robharness.text import COMMAND_LENGTH, printable, styled
 
 
 @click.command("verify")
@@ -115,18 +116,18 @@ def _show(found: Any) -> None:
 
     console = Console()
     table = Table(
-        box=box.SIMPLE_HEAD, title=f"{found.model} on {found.n} examples of {found.data}", title_justify="left"
+        box=box.SIMPLE_HEAD, title=styled(f"{found.model} on {found.n} examples of {found.data}"), title_justify="left"
     )
     for name in ("", "accuracy, 95 % interval", "log-probability of the true class", "gain ± standard error"):
         table.add_column(name, justify="right" if name else "left")
     for configuration in found.configurations:
         if configuration.error:
-            table.add_row(configuration.name, "failed", configuration.error, "")
+            table.add_row(styled(configuration.name), "failed", styled(configuration.error, limit=COMMAND_LENGTH), "")
             continue
         low, high = configuration.interval
         gain = "" if configuration is found.declared else "{:+.3f} ± {:.3f}".format(*configuration.gain(found.declared))
         accuracy = f"{100 * configuration.accuracy:.1f} %, {100 * low:.1f} to {100 * high:.1f}"
-        table.add_row(configuration.name, accuracy, f"{configuration.log_probability.mean():.3f}", gain)
+        table.add_row(styled(configuration.name), accuracy, f"{configuration.log_probability.mean():.3f}", gain)
     console.print(table)
     if found.unreadable:
         echo(f"{len(found.unreadable)} examples cannot be read and are left out: {named_examples(found.unreadable)}")
@@ -143,9 +144,9 @@ def _show(found: Any) -> None:
         )
     for configuration in found.better:
         gain, error = configuration.gain(found.declared)
-        keys = ", ".join(f"{key}: {value}" for key, value in configuration.keys.items())
+        keys = ", ".join(f"{key}: {printable(value)}" for key, value in configuration.keys.items())
         echo(
-            f"warning: '{configuration.name}' gives the true class a higher log-probability, "
+            f"warning: '{printable(configuration.name)}' gives the true class a higher log-probability, "
             f"by {gain:.3f} ± {error:.3f}. "
             f"If the model was trained this way, write beside `model:`  {keys}"
         )

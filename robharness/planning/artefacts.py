@@ -23,6 +23,7 @@ from typing import Any
 from robharness.errors import UserError, for_shell
 from robharness.planning.weights import Weights, file_digest
 from robharness.specs.protocols import Dataset
+from robharness.text import printable, sentence
 
 FOLDER = "artefacts"
 WEIGHTS, TRAINING_SPEC, PROVENANCE, METRICS = "weights.safetensors", "recipe.json", "provenance.json", "metrics.jsonl"
@@ -65,7 +66,7 @@ class Artefact:
     def failure(self) -> str:
         """Why the last training failed, and the distribution at fault; empty if it did not fail."""
         found = read(self.failed)
-        return f"{found['error']} ({found['blame']})" if {"error", "blame"} <= found.keys() else ""
+        return f"{sentence(found['error'])} ({printable(found['blame'])})" if {"error", "blame"} <= found.keys() else ""
 
     def weights(self) -> Weights | None:
         """Return the trained weights, or None if they are not trained yet. Raises UserError if they are damaged."""

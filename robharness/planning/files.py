@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import MissingResource, UserError
+from robharness.errors import MissingResource, UserError, for_shell
 from robharness.plugins.registry import Entry
 
 
@@ -33,7 +33,9 @@ def content_digest(path: Path) -> str:
                 digest.update(os.fsencode(file.relative_to(path)) + b"\0" + _file_digest(file).encode())
         return digest.hexdigest()
     except OSError as error:
-        raise UserError(f"{error.filename or path} cannot be read: {error.strerror}. Try: ls -l {path}") from None
+        raise UserError(
+            f"{error.filename or path} cannot be read: {error.strerror}. Try: ls -l {for_shell(path)}"
+        ) from None
 
 
 def _file_digest(path: Path) -> str:

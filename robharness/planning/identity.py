@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import UserError
+from robharness.errors import UserError, describe, for_shell
 from robharness.planning.cells import BLOCK, PlannedModel
 from robharness.planning.files import content_digest
 from robharness.plugins.registry import Entry
@@ -56,9 +56,13 @@ def call_plugin(entry: Entry, function: Callable[..., Any], *arguments: Any) -> 
     except UserError:
         raise
     except Exception as error:
-        message = f"{entry.name} of {entry.origin} cannot be planned: {type(error).__name__}: {error}"
+        message = f"{entry.name} of {entry.origin} cannot be planned: {describe(error)}"
         is_loose = entry.origin.location.endswith(".py")
-        remedy = f"leave out -p {entry.origin.location}" if is_loose else f"add -p no:{entry.origin.namespace}"
+        remedy = (
+            f"leave out -p {for_shell(Path(entry.origin.location))}"
+            if is_loose
+            else f"add {entry.origin.blocking_option}"
+        )
         raise UserError(f"{message}. Without it: {remedy}") from error
 
 

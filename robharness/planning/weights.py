@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import shlex
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -130,7 +129,7 @@ def locate(declared: File | Download, data_root: Path) -> tuple[Path | None, str
     """Return the path of a file, None if its package is not installed, and the command that gets it."""
     if isinstance(declared, Download):
         path = data_root / "weights" / (declared.name or declared.url.rpartition("/")[2])
-        return path, shlex.join(["curl", "--create-dirs", "-fL", "-o", str(path), declared.url])
+        return path, f"curl --create-dirs -fL -o {for_shell(path)} {for_shell(declared.url)}"
     if declared.package is None:
         return data_root / expanded(declared.path), declared.get
     try:

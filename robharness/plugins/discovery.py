@@ -29,6 +29,7 @@ from robharness.plugins.registry import (
     Problem,
     Registry,
 )
+from robharness.text import printable
 
 GROUP = "robharness"
 _OWN_REQUIREMENT = re.compile(r"\s*robharness\s*(?:\[[^]]*\]\s*)?[^\s\w.;-]", re.IGNORECASE)
@@ -60,7 +61,8 @@ def discover(options: Sequence[str] = ()) -> Registry:
         if len(claimants) > 1:
             both = " and ".join(str(source) for source, _ in claimants)
             for source, _ in claimants:
-                error = f"both {both} claim the name '{namespace}'; uninstall one, or block both with -p no:{namespace}"
+                name, option = printable(namespace), source.blocking_option
+                error = f"both {both} claim the name '{name}'; uninstall one, or block both with {option}"
                 registry.problems.append(Problem(origin=source, stage="registration", error=error))
             continue
         source, load = claimants[0]
@@ -68,7 +70,7 @@ def discover(options: Sequence[str] = ()) -> Registry:
     for path in loose:
         for problem in registry.problems:
             if problem.origin.namespace == path.stem and problem.origin.location == str(path):
-                raise PluginLoadError(f"-p {path}: {problem.error}\n{problem.details}".rstrip())
+                raise PluginLoadError(f"-p {path}: {problem.error}", *problem.details.splitlines())
     return registry
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from robharness.errors import PluginLoadError
+from robharness.errors import PluginLoadError, for_shell
 from robharness.plugins.registry import PluginOrigin
 from robharness.specs.lazy import is_target
 
@@ -36,8 +36,10 @@ def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
         neighbours, named = _neighbours(path)
         digest = _digest(path, neighbours | named)
     except OSError as error:
-        name = error.filename or path
-        raise PluginLoadError(f"-p {path}: {name} cannot be read: {error.strerror}. Try: ls -l {name}") from None
+        name = Path(error.filename or path)
+        raise PluginLoadError(
+            f"-p {path}: {name} cannot be read: {error.strerror}. Try: ls -l {for_shell(name)}"
+        ) from None
     origin = PluginOrigin(namespace=path.stem, distribution=str(path), location=str(path), digest=digest)
 
     def load() -> ModuleType:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from robharness.errors import PluginNotFound, did_you_mean
+from robharness.errors import ERROR_LENGTH, PluginNotFound, did_you_mean, for_shell
 from robharness.specs.records import AttackSpec, CorruptionSpec, DatasetSpec, MetricSpec, ModelSpec, Spec
+from robharness.text import printable
 
 KINDS: dict[str, type] = {
     "models": ModelSpec,
@@ -25,6 +27,10 @@ BUILT_IN_COMMANDS = frozenset(
     ("run", "train", "plan", "report", "verify", "merge", "export-adversarial", "export-corruptions", "list", "schema")
 )
 """Verbs of the command line, which no plugin may take."""
+
+
+_PACKAGE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,60}[A-Za-z0-9])?")
+"""A name that a package may have; another text is no part of a command that installs one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +51,13 @@ class PluginOrigin:
     digest: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.distribution} {self.version}".strip()
+        """Return the distribution and its version as visible characters."""
+        return f"{printable(self.distribution)} {printable(self.version)}".strip()
+
+    @property
+    def blocking_option(self) -> str:
+        """The option that leaves the plugin out, for a command line."""
+        return f"-p {for_shell(f'no:{self.namespace}')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +76,8 @@ class Problem:
     details: str = ""
 
     def __str__(self) -> str:
-        return f"plugin '{self.origin.namespace}' of {self.origin} was left out at {self.stage}: {self.error}"
+        namespace, error = printable(self.origin.namespace), printable(self.error, ERROR_LENGTH)
+        return f"plugin '{namespace}' of {self.origin} was left out at {self.stage}: {error}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,17 +124,20 @@ class Registry:
 
     def _not_found(self, kind: str, name: str, entries: dict[str, Entry]) -> str:
         noun = "data set" if kind == "datasets" else kind.removesuffix("s")
-        namespace = name.split("/")[0]
+        namespace, shown = name.split("/")[0], printable(name)
         broken = [problem for problem in self.problems if problem.origin.namespace == namespace]
         if broken:
-            return f"no {noun} '{name}': {broken[0]}. Try: robharness list plugins"
+            return f"no {noun} '{shown}': {broken[0]}. Try: robharness list plugins"
         near = did_you_mean(name, list(entries))
         if "/" not in name:
-            near = next((f"; did you mean '{full}'?" for full in entries if full.endswith(f"/{name}")), near)
+            near = next((f"; did you mean '{printable(full)}'?" for full in entries if full.endswith(f"/{name}")), near)
         known = [origin.namespace for origin in self.origins]
         if "/" in name and namespace not in known and not (near and did_you_mean(namespace, known)):
-            return f"'{name}' needs a plugin '{namespace}', which is not there. Try: pip install robharness-{namespace}"
-        return f"no {noun} '{name}'{near or '.'} Try: robharness list {kind}"
+            install = (
+                f"pip install robharness-{namespace}" if _PACKAGE.fullmatch(namespace) else "robharness list plugins"
+            )
+            return f"'{shown}' needs a plugin '{printable(namespace)}', which is not there. Try: {install}"
+        return f"no {noun} '{shown}'{near or '.'} Try: robharness list {kind}"
 
     def add(self, kind: str, spec: Spec, origin: PluginOrigin) -> Entry:
         """Register a spec under its namespace. Raises ValueError if the name is taken."""

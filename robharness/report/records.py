@@ -8,6 +8,7 @@ from robharness.findings import Finding, sentences
 from robharness.planning.pixels import by_path
 from robharness.specs.records import MetricResult
 from robharness.statistics.intervals import Interval
+from robharness.text import SENTENCE_LENGTH, printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,4 +283,4 @@ def source_of(report: Report) -> str:
     encoded = ", encoded as the files of ImageNet-C (JPEG 85)" if report.compat == "imagenet-c" else ""
     lines = [f"{report.data}, {report.n} examples per cell{encoded}"]
     lines += [f"pixels{f' of {labels}' if labels else ''}: {path}" for path, labels in by_path(report.pixels).items()]
-    return "\n".join(lines)
+    return "\n".join(printable(line, SENTENCE_LENGTH) for line in lines)

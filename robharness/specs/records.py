@@ -23,7 +23,7 @@ from robharness.specs.types import RESERVED, RUNTIME, SUITE_KEYS, Access, Kind, 
 if TYPE_CHECKING:
     from torch import nn
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
+_NAME = re.compile(r"(?=.{1,200}$)[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
 
 
 class _Record:
@@ -311,7 +311,10 @@ def _is_fraction(value: Any) -> bool:
 _FUNCTION: Check = ("a function or 'module:function'", callable)
 _FUNCTIONS = ("build", "threat", "cost", "open", "compute", "advise", "blocks", "given")
 _CHECKS: dict[str, Check] = {
-    "name": ("lower-case letters, digits and . _ - /", lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v))),
+    "name": (
+        "lower-case letters, digits and . _ - /, 200 characters at most",
+        lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v)),
+    ),
     "summary": _a("a text", str),
     "labels": ("a text that is not empty", lambda v: isinstance(v, str) and bool(v.strip())),
     "group": _a("a text", str),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from robharness.errors import ContractViolation
 from robharness.planning.cells import Cell
 from robharness.store.spans import Span
+from robharness.text import printable, sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,8 @@ class Failure:
     traceback: str = ""
 
     def __str__(self) -> str:
-        return f"{self.error} ({self.blame})"
+        """Return the error and the distribution as one line; a store that was copied may hold any text."""
+        return f"{sentence(self.error)} ({printable(self.blame)})"
 
     @classmethod
     def of(cls, cell: Cell, span: Span, error: BaseException) -> Failure:

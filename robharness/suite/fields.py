@@ -16,6 +16,7 @@ from robharness.plugins import Entry, Registry
 from robharness.plugins.folder import current_folder
 from robharness.suite import yaml
 from robharness.suite.resolved import with_absolute_paths
+from robharness.text import printable
 
 
 class FieldReader:
@@ -107,16 +108,19 @@ class FieldReader:
             self.missing(where[:-1], str(where[-1]))
         elif item["type"] == "literal_error":
             allowed = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-            self.error(where, f"{value!r} is not one of {', '.join(allowed)}{did_you_mean(str(value), allowed)}")
+            self.error(
+                where, f"{printable(repr(value))} is not one of {', '.join(allowed)}{did_you_mean(str(value), allowed)}"
+            )
         elif isinstance(value, dict | list):
             self.error(where, sentence)
         else:
-            self.error(where, sentence if sentence.startswith(repr(value)) else f"{sentence}; got {value!r}")
+            is_quoted = sentence.startswith(repr(value))
+            self.error(where, sentence if is_quoted else f"{sentence}; got {printable(repr(value))}")
 
     def unknown(self, path: yaml.Path, key: str, known: Sequence[str]) -> None:
         """Add the error of a key that does not exist, with the nearest key or all keys that do."""
         hint = did_you_mean(key, known) or f"; known: {', '.join(known)}"
-        self.error(path, f"unknown key '{key}'{hint}", at_key=True)
+        self.error(path, f"unknown key '{printable(key)}'{hint}", at_key=True)
 
     def nested(self, cls: Any, raw: dict[str, Any], path: yaml.Path) -> None:
         """Add unknown keys of records inside of a record, at any depth, which pydantic ignores."""
@@ -139,11 +143,13 @@ class FieldReader:
             return
         for index, entry in enumerate(listed):
             if not isinstance(entry, dict):
-                self.error((key, index), f"one of '{key}' is a mapping such as {{{noun}: NAME}}; got {entry!r}")
+                self.error(
+                    (key, index), f"one of '{key}' is a mapping such as {{{noun}: NAME}}; got {printable(repr(entry))}"
+                )
             elif noun not in entry:
                 self.missing((key, index), noun)
             elif not isinstance(entry[noun], str):
-                self.error((key, index, noun), f"the name of one {noun} goes here; got {entry[noun]!r}")
+                self.error((key, index, noun), f"the name of one {noun} goes here; got {printable(repr(entry[noun]))}")
             else:
                 yield (key, index), entry
 

@@ -18,6 +18,7 @@ from robharness.suite.checks import Models, nearest_or_all
 from robharness.suite.fields import FieldReader, field_names, plugin_options
 from robharness.suite.records import AttackRef, CorruptionRef, Header, ModelRef
 from robharness.suite.resolved import Model, Perturbation, Suite
+from robharness.text import printable
 
 
 def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_follow: bool = False) -> Suite:
@@ -33,7 +34,7 @@ def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_fo
         shown, again = "<mapping>", "robharness.plan with it again"
     else:
         path, shown = Path(suite), str(suite)
-        again = f"robharness plan {for_shell(shown)}"
+        again = f"robharness plan {for_shell(path)}"
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -43,7 +44,7 @@ def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_fo
     resolved = reader.suite(path.absolute())
     if reader.errors:
         errors = [
-            f"{shown}:{line}:{column}: {'.'.join(map(str, where)) + ': ' if where else ''}{sentence}"
+            f"{shown}:{line}:{column}: {'.'.join(map(printable, where)) + ': ' if where else ''}{sentence}"
             for line, column, where, sentence in sorted(set(reader.errors), key=lambda error: (error[:2], error[3]))
         ]
         raise SuiteError(errors, f"Correct the suite. Try: {again}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, WithJsonSchema
 
 from robharness import specs
 from robharness.specs.budget import Budget
+from robharness.text import NAME_LENGTH, TITLE_LENGTH, is_printable
 
 Count = Literal["all", "robust"]
 Compat = Literal["none", "imagenet-c"]
@@ -26,6 +27,20 @@ def _one_or_list(item: Any) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [schema, {"type": "array", "items": schema, "minItems": 1}]})
 
 
+def _visible(value: str) -> str:
+    if not is_printable(value):
+        raise ValueError("it must be one line of visible characters")
+    return value
+
+
+def _visible_words(value: str) -> str:
+    _visible(" ".join(value.split()))
+    return value
+
+
+Label = Annotated[str, Field(max_length=NAME_LENGTH), AfterValidator(_visible)]
+"""A name that tables and messages show."""
+Title = Annotated[str, Field(max_length=TITLE_LENGTH), AfterValidator(_visible_words)]
 Budgets = Annotated[tuple[Annotated[Budget, Field(gt=0)], ...], BeforeValidator(_as_tuple), _one_or_list(Budget)]
 Severities = Annotated[tuple[int, ...], BeforeValidator(_as_tuple), _one_or_list(int)]
 
@@ -42,7 +57,7 @@ class ModelRef:
     """One of `models:`. Other keys are the plugin's own options."""
 
     model: str
-    label: str | None = None
+    label: Label | None = None
     reference: bool = False
     weights: str | dict[str, str] | None = None
     inside: str | dict[str, str] | None = None
@@ -111,7 +126,7 @@ class Header:
 
     robharness: Literal[1]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    title: str = ""
+    title: Title = ""
     data: DataRef
     canvas: Annotated[int, Field(ge=8)] | Literal["none", "auto"] = "auto"
     compat: Compat = "none"

@@ -13,6 +13,7 @@ from typing import Any
 from robharness.errors import UserError, describe, for_shell
 from robharness.reading import read_regular
 from robharness.suite import yaml
+from robharness.text import printable
 
 LARGEST = 2**19
 """Bytes of a suite's text. PyYAML reads them in about a second; a suite of 1,000 models has a tenth."""
@@ -24,7 +25,7 @@ def from_file(path: Path) -> yaml.Document:
         content = read_regular(path, LARGEST)
     except OSError as error:
         reason = f"cannot read the suite: {error.strerror}"
-        raise UserError(f"{_shortened(str(path))}: {reason}. Try: ls -ld {for_shell(_nearest(path))}") from None
+        raise UserError(f"{path}: {reason}. Try: ls -ld {for_shell(_nearest(path))}") from None
     try:
         return yaml.parse(content.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -92,7 +93,7 @@ class _Values:
 def _key(key: Any) -> str:
     """Return a key as a text. Raises TypeError or ValueError if it is none."""
     if not isinstance(key, str):
-        raise TypeError(f"a key must be a text; got {yaml.excerpt(key)}")
+        raise TypeError(f"a key must be a text; got {printable(repr(key))}")
     if problem := yaml.text_problem(text := str.__str__(key), is_key=True):
         raise ValueError(problem)
     return text
@@ -119,11 +120,7 @@ def _scalar(value: Any) -> Any:
     if isinstance(value, numbers.Real):
         return float(value)
     raise TypeError("a suite has mappings, lists, texts, numbers, true, false and None; "
-                    f"got {yaml.excerpt(value)} of the type {type(value).__name__}")  # fmt: skip
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 300 else f"{text[:150]}…{text[-100:]}"
+                    f"got {printable(type(value).__name__)}")  # fmt: skip
 
 
 def _nearest(path: Path) -> Path:

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from yaml.reader import Reader
 
+from robharness.text import is_printable, printable
+
 Path = tuple[str | int, ...]
 
 MOST_ERRORS = 100
@@ -58,8 +60,8 @@ _Loader.add_implicit_resolver(
     list("-+0123456789."),
 )
 _TAGGED = "written "
-_FORBIDDEN = regex(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters and lone surrogates, which no file name, table or terminal can show."""
+_FORBIDDEN = regex(r"[\x00\ud800-\udfff]")
+"""Characters that an escape may write, and that no path and no encoded text can have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,7 @@ def parse(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = ", ".join(text for text in (error.context, error.problem) if text)
-        return _refused((mark.line + 1, mark.column + 1) if mark else (1, 1), f"not YAML: {_shortened(reason)}")
+        return _refused((mark.line + 1, mark.column + 1) if mark else (1, 1), f"not YAML: {printable(reason)}")
     except Endless as error:
         return _refused(error.place, error.sentence)
     except (ValueError, OverflowError):  # PyYAML takes any digits for those of a character or of a version
@@ -117,15 +119,6 @@ def text_problem(text: str, *, is_key: bool = False) -> str:
     return "" if len(text) <= most else f"a {'key' if is_key else 'text'} of {len(text)} characters; at most {most}"
 
 
-def excerpt(value: Any) -> str:
-    """Return a value as Python writes it, or the beginning of that. Raises nothing."""
-    try:
-        text = repr(value)
-    except Exception:  # the class is a plugin's or the caller's
-        return f"a {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:60]}…"
-
-
 def check_size(place: tuple[int, int], count: int, depth: int) -> None:
     """Raise Endless at the first value that is one too many, or too deep."""
     if count > _MOST_VALUES:
@@ -138,21 +131,21 @@ def _not_allowed(character: str) -> str:
     return f"the character U+{ord(character):04X} is not allowed"
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:200]}…"
-
-
 def _refused(place: tuple[int, int], sentence: str) -> Document:
     return Document(data=None, errors=[(*place, (), sentence)], unread={()})
 
 
 def quoted(text: str) -> str:
-    """Return a text as a key or a value of a suite, in quotes if YAML would read the bare text as something else."""
+    """Return a text as a key or a value of a suite, in quotes if YAML would read the bare text as something else.
+
+    Characters that are not visible are escaped.
+    """
     uses = {f"key: {text}": {"key": text}, f"{text}: value": {text: "value"}, f"{{{text}: {text}}}": {text: text}}
     documents = [(parse(written), meant) for written, meant in uses.items()]
-    if all(not document.errors and document.data == meant for document, meant in documents):
+    is_plain = is_printable(text)
+    if is_plain and all(not document.errors and document.data == meant for document, meant in documents):
         return text
-    written = yaml.safe_dump(text, default_style='"', width=float("inf"), allow_unicode=True)
+    written = yaml.safe_dump(text, default_style='"', width=float("inf"), allow_unicode=is_plain)
     return str(written).removesuffix("\n")
 
 
@@ -162,7 +155,7 @@ def _value(node: yaml.Node, path: Path, document: Document) -> Any:
     document.values[path] = place
     if node.tag.startswith(_TAGGED):
         tag = node.tag.removeprefix(_TAGGED).replace("tag:yaml.org,2002:", "!!")
-        return _unread(document, node, path, f"the tag {_shortened(tag)} is not allowed")
+        return _unread(document, node, path, f"the tag {printable(tag)} is not allowed")
     if isinstance(node, yaml.SequenceNode):
         return [_value(child, (*path, index), document) for index, child in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):

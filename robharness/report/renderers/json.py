@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict
 from typing import Any
 
 from robharness.report.records import Numbers, Report
+from robharness.text import json_text
 
 name, suffix = "JSON", ".json"
 SCHEMA = 1
@@ -15,7 +15,7 @@ SCHEMA = 1
 
 def render(report: Report) -> str:
     """Return the report as JSON text, keys in a fixed order."""
-    return json.dumps(_finite(as_data(report)), indent=1, ensure_ascii=False) + "\n"
+    return json_text(_finite(as_data(report))) + "\n"
 
 
 def as_data(report: Report) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from robharness.report.records import Report, source_of
 from robharness.report.renderers.formatting import format_value
 from robharness.report.tables import tables
 from robharness.report.values import Table, Value
+from robharness.text import COMMAND_LENGTH, styled
 
 name, suffix = "text", ".txt"
 FILE_WIDTH = 160
@@ -30,7 +31,7 @@ def show(report: Report, console: Console) -> None:
     """Print the tables, then notes, warnings and failures; a console that is no terminal is widened to FILE_WIDTH."""
     if not console.is_terminal and console.width < FILE_WIDTH:
         console.width = FILE_WIDTH
-    console.print(Text(f"{report.title}", style="bold"), Text(source_of(report)), sep="\n")
+    console.print(styled(report.title, "bold"), Text(source_of(report)), sep="\n")
     for table in tables(report):
         console.print()
         console.print(_table(table))
@@ -42,32 +43,32 @@ def show(report: Report, console: Console) -> None:
         if lines:
             console.print(Text(f"\n{heading}", style=f"bold {style}".strip()))
             for line in lines:
-                console.print(Text(f"  {line}"), soft_wrap=True)
+                console.print(styled(f"  {line}", limit=COMMAND_LENGTH), soft_wrap=True)
     if not report.complete:
         console.print(Text("\nIncomplete: some cells failed or are not computed yet.", style="bold red"))
 
 
 def _table(table: Table) -> RichTable:
     made = RichTable(
-        title=Text(table.title, style="bold"),
-        caption=Text(table.caption, style="dim"),
+        title=styled(table.title, "bold"),
+        caption=styled(table.caption, "dim", COMMAND_LENGTH),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
         pad_edge=False,
     )
     first, *columns = table.header
-    made.add_column(Text(first), min_width=26)  # long names fold beside the lines of the numbers
+    made.add_column(styled(first), min_width=26)  # long names fold beside the lines of the numbers
     for column in columns:
-        made.add_column(Text(column), justify="right", no_wrap=True)
+        made.add_column(styled(column), justify="right", no_wrap=True)
     for row in table.rows:
         if row is None:
             made.add_section()
         else:
-            made.add_row(Text(row.name), *map(_value, row.values))
+            made.add_row(styled(row.name), *map(_value, row.values))
     return made
 
 
 def _value(value: Value) -> Group:
     text, below = format_value(value)
-    return Group(Text(text), *(Text(line, style="dim") for line in below))
+    return Group(styled(text), *(styled(line, "dim") for line in below))

@@ -1,0 +1,145 @@
+"""Foreign text, such as labels, ids, keys and errors, as text that a terminal or a page only shows.
+
+A name that a suite, a plugin, a checkpoint or a store brings may hold characters that move the cursor, start a line,
+turn the direction of a line, or are not seen. Data keep such characters; what is shown has escapes in their place.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+NAME_LENGTH = 200
+"""Most characters of a name, an id, a key or a reason that is shown as a part of a sentence."""
+TITLE_LENGTH = 500
+"""Most characters of a title, and of a name in a table, which may state many options."""
+SENTENCE_LENGTH = 3000
+"""Most characters of a sentence that is shown, without the command to type at its end."""
+COMMAND_LENGTH = 20_000
+"""Most characters of that command, since half a command must not be typed; paths have up to 4,096 bytes."""
+MAX_MARKS = 6
+"""Most combining marks on one character; no script needs more, and hundreds cover the lines above."""
+
+_COMMANDS = re.compile(r" (?:Try|To go on|To get it): ")
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
+"""Letters and marks that leave no trace, beside the characters of the category Cf."""
+_JOINERS = "\u200c\u200d"
+"""Format characters that emoji and several scripts need between two of their characters."""
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
+
+
+def printable(text: object, limit: int = NAME_LENGTH) -> str:
+    """Return foreign text as one line of visible characters.
+
+    White space other than plain spaces becomes one space. Characters that act on a terminal or are not seen become
+    escapes such as `\\x1b` and `\\u202e`.
+    limit: most characters; a longer text has an ellipsis in its middle, since names often differ at their ends.
+    """
+    whole = str(text)
+    if len(whole) <= limit and whole.isascii() and whole.isprintable():
+        return whole
+    is_long = len(whole) > 2 * limit
+    pieces = [*_pieces(whole[:limit]), *_pieces(whole[-limit:])] if is_long else list(_pieces(whole))
+    if not is_long and sum(map(len, pieces)) <= limit:
+        return "".join(pieces)
+    first, last = limit // 2, limit - limit // 2 - 1
+    return f"{''.join(_fitting(pieces, first))}…{''.join(reversed(_fitting(pieces[::-1], last)))}"
+
+
+def sentence(text: object) -> str:
+    """Return a message as one line; only what stands before its command is cut if it is too long."""
+    whole = str(text)
+    at = max((match.start() for match in _COMMANDS.finditer(whole)), default=len(whole))
+    return printable(whole[:at], SENTENCE_LENGTH) + printable(whole[at:], COMMAND_LENGTH)
+
+
+def lines(text: object) -> str:
+    """Return text of several lines, such as a traceback, with each line as `printable` returns it."""
+    return "\n".join(printable(line, COMMAND_LENGTH) for line in str(text).split("\n"))
+
+
+def is_printable(text: str) -> bool:
+    """Return whether a text is one line of visible characters already."""
+    return printable(text, max(1, len(text))) == text
+
+
+def json_text(value: Any, indent: int | None = 1) -> str:
+    """Return a value as JSON that a terminal only shows: characters that act on it, or are not seen, are escaped."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return "\n".join(map(_json_line, text.split("\n")))
+
+
+def styled(text: object, style: str = "", limit: int = TITLE_LENGTH) -> Text:
+    """Return an entry of a table, or a line, for rich, which reads no markup in it."""
+    from rich.text import Text
+
+    return Text(printable(text, limit), style=style)
+
+
+def markdown(text: object, limit: int = TITLE_LENGTH) -> str:
+    """Return text as Markdown that shows exactly this text: no emphasis, code, link, picture, list, HTML or formula."""
+    escaped = re.sub(r"[\\`*_\[\]<>|~#&$]", r"\\\g<0>", printable(text, limit).strip())
+    escaped = re.sub(r"^([-+](?=\s|$|[-\s]+$)|\d+(?=[.)](?:\s|$)))", _at_start, escaped)
+    return re.sub(r":(?=//)|(?i:(?<=\bwww)\.)|:(?=[a-z0-9+-]+:)", r"\\\g<0>", escaped)
+
+
+def _at_start(match: re.Match[str]) -> str:
+    """Escape the beginning of a list; a digit has no escape with a backslash."""
+    return f"&#{ord(match[1][0])};{match[1][1:]}" if match[1][0].isdigit() else f"\\{match[1]}"
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Yield each character, or what is shown in its place."""
+    marks, before, is_space = MAX_MARKS, "", False
+    for at, character in enumerate(text):
+        category = unicodedata.category(character)
+        if character != " " and (character.isspace() or category in ("Zs", "Zl", "Zp")):
+            if not is_space:
+                yield " "
+            is_space, before, marks = True, " ", MAX_MARKS
+            continue
+        is_space = False
+        if category in ("Mn", "Me"):
+            marks += 1
+        elif character not in _JOINERS:
+            marks = 0
+        joins = character in _JOINERS and _is_joined(before) and _is_joined(text[at + 1 : at + 2])
+        if marks > MAX_MARKS or character in _INVISIBLE or (category in _HIDDEN and not joins):
+            yield _escape(character)
+            before = ""
+        else:
+            yield character
+            before = character
+
+
+def _is_joined(neighbour: str) -> bool:
+    """Return whether a character is one that a joiner may stand beside."""
+    return neighbour > "\x7f" and neighbour not in _JOINERS
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _fitting(pieces: list[str], length: int) -> list[str]:
+    """Return the first pieces that together have no more characters than `length`."""
+    taken = []
+    for piece in pieces:
+        length -= len(piece)
+        if length < 0:
+            break
+        taken.append(piece)
+    return taken
+
+
+def _json_line(line: str) -> str:
+    if is_printable(line):
+        return line
+    return "".join(c if is_printable(c) else json.dumps(c)[1:-1] for c in line)
