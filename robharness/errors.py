@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterable
 from enum import IntEnum
+from itertools import islice
 from pathlib import Path
 
 from robharness.text import is_printable, printable, sentence
@@ -47,7 +48,14 @@ class UserError(Exception):
 
 
 class PluginNotFound(UserError):
-    """A name that no installed plugin provides."""
+    """A name that no installed plugin provides.
+
+    plugin: name of the plugin if it is not installed or was left out; empty if it merely lacks the name.
+    """
+
+    def __init__(self, message: str, plugin: str = "") -> None:
+        self.plugin = plugin
+        super().__init__(message)
 
 
 class PluginLoadError(UserError):
@@ -195,8 +203,12 @@ def _shell_escape(character: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'norm'?` for the nearest known word, or an empty text."""
+    """Return `; did you mean 'norm'?` for the nearest known word, or an empty text.
+
+    Long words, and words after the first 500, are not compared, since a comparison takes quadratic time.
+    """
     from difflib import get_close_matches
 
-    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    words = [other for other in islice(known, 500) if len(other) <= 200]
+    close = get_close_matches(word, words, n=1, cutoff=0.6) if len(word) <= 200 else []
     return f"; did you mean '{printable(close[0])}'?" if close else ""

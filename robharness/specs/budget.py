@@ -33,7 +33,7 @@ class Budget(Fraction):
             exact = Fraction(numerator) / Fraction(denominator or 1)
         except (ValueError, ZeroDivisionError):  # as of an integer with more digits than Python writes
             raise ValueError(f"{_excerpt(value)} is not a number such as 0.5 or 8/255") from None
-        if exact and not 2.0**-1022 <= abs(exact) < Fraction(2) ** 1024:  # what a float is, in which attacks compute
+        if exact and not Fraction(2) ** -1075 < abs(exact) < Fraction(2) ** 1024:  # as floats, in which attacks compute
             raise ValueError(f"{text!r} is too {'small' if abs(exact) < 1 else 'large'} for a floating-point number")
         self = super().__new__(cls, exact)
         self.text = text

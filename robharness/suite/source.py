@@ -25,7 +25,7 @@ def from_file(path: Path) -> yaml.Document:
         content = read_regular(path, LARGEST)
     except OSError as error:
         reason = f"cannot read the suite: {error.strerror}"
-        raise UserError(f"{path}: {reason}. Try: ls -ld {for_shell(_nearest(path))}") from None
+        raise UserError(f"{path}: {reason}. Try: ls {for_shell(_nearest(path))}") from None
     try:
         return yaml.parse(content.decode("utf-8"))
     except UnicodeDecodeError as error:

@@ -100,7 +100,7 @@ def parse(text: str) -> Document:
     except Endless as error:
         return _refused(error.place, error.sentence)
     except (ValueError, OverflowError):  # PyYAML takes any digits for those of a character or of a version
-        mark = loader.get_mark()  # type: ignore[no-untyped-call]
+        mark = loader.get_mark()
         return _refused((mark.line + 1, mark.column + 1), "not YAML: an escape or a version is out of range")
     return replace(document, data=data)
 
@@ -224,9 +224,7 @@ def _merged_nodes(node: yaml.Node, path: Path, document: Document) -> list[yaml.
     return list({id(other): other for other in nodes if isinstance(other, yaml.MappingNode)}.values())
 
 
-def _pairs(
-    node: yaml.Node, path: Path, document: Document, depth: int = 1
-) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+def _pairs(node: yaml.Node, path: Path, document: Document, depth: int = 1) -> dict[str, tuple[yaml.Node, yaml.Node]]:
     """Return key -> (node of the key, node of the value) of a mapping, with the keys that it merges itself.
 
     path: of the mapping that merges this one.
