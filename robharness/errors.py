@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
 from collections.abc import Iterable
 from enum import IntEnum
 from itertools import islice
@@ -169,7 +170,32 @@ def _relative_paths(text: str) -> str:
 
 def nearest_existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that exists, for a message that shows its rights."""
-    return next(each for each in (path, *path.parents, *path.absolute().parents) if each.exists())
+    return next(each for each in (path, *path.parents, *path.absolute().parents) if _exists(each))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a path that is too long, without rights, or with a NUL character
+        return False
+
+
+def check_folder(path: Path, what: str) -> None:
+    """Raise UserError if a path can be no folder: it is a file, or too long, or behind a folder without rights.
+
+    what: the folder in words, such as "the store". It need not exist.
+    """
+    try:
+        reason = "" if stat.S_ISDIR(os.stat(path).st_mode) else "it is not a folder"
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        reason = str(error.strerror)
+    except ValueError:
+        reason = "its path has a NUL character"
+    if reason:
+        shown = printable(path)
+        raise UserError(f"{what} {shown} cannot be used: {reason}. Try: ls -ld {for_shell(nearest_existing(path))}")
 
 
 def expanded(path: str | Path) -> Path:

@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = [*(sys.argv[1:] if arguments is None else arguments)]  # list is a module here: the verb
     try:
+        if any("\0" in word for word in arguments):  # from Python alone; no path and no name can have it
+            raise click.UsageError("an argument has a NUL character")
         code = cli.main(args=arguments, prog_name="robharness", standalone_mode=False, obj=tuple(arguments))
         return int(code or ExitCode.FINE)
     except click.ClickException as error:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import UserError, describe, for_shell
+from robharness.errors import UserError, describe, for_shell, nearest_existing
 from robharness.reading import read_regular
 from robharness.suite import yaml
 from robharness.text import printable
@@ -25,7 +25,7 @@ def from_file(path: Path) -> yaml.Document:
         content = read_regular(path, LARGEST)
     except OSError as error:
         reason = f"cannot read the suite: {error.strerror}"
-        raise UserError(f"{path}: {reason}. Try: ls {for_shell(_nearest(path))}") from None
+        raise UserError(f"{path}: {reason}. Try: ls {for_shell(nearest_existing(path.parent))}") from None
     try:
         return yaml.parse(content.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -121,14 +121,3 @@ def _scalar(value: Any) -> Any:
         return float(value)
     raise TypeError("a suite has mappings, lists, texts, numbers, true, false and None; "
                     f"got {printable(type(value).__name__)}")  # fmt: skip
-
-
-def _nearest(path: Path) -> Path:
-    """Return the folder of a path, or the nearest one above it that can be looked at."""
-    for folder in path.parents:
-        try:
-            if folder.exists():
-                return folder
-        except (OSError, ValueError):
-            continue
-    return Path()
