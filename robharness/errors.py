@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 import shlex
@@ -170,10 +171,11 @@ def _relative_paths(text: str) -> str:
 
 def nearest_existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that exists, for a message that shows its rights."""
-    return next(each for each in (path, *path.parents, *path.absolute().parents) if _exists(each))
+    return next(each for each in (path, *path.parents, *path.absolute().parents) if exists(each))
 
 
-def _exists(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Return whether there is something at a path that can be looked at. Raises nothing."""
     try:
         return path.exists()
     except (OSError, ValueError):  # a path that is too long, without rights, or with a NUL character
@@ -226,6 +228,11 @@ def _shell_escape(character: str) -> str:
     except UnicodeEncodeError:
         encoded = character.encode("utf-8", "surrogatepass")
     return "".join(f"\\{byte:03o}" for byte in encoded)
+
+
+def glob_matches(name: str, pattern: str) -> bool:
+    """Return whether a glob matches a name. One of more than 1,000 characters, which take quadratic time, does not."""
+    return len(pattern) <= 1000 and fnmatch.fnmatchcase(name, pattern)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json, echo_lines, is_encodable
-from robharness.errors import UserError, for_shell
+from robharness.errors import UserError, for_shell, glob_matches
 from robharness.text import TITLE_LENGTH, printable, styled
 
 KINDS = ("plugins", "models", "attacks", "corruptions", "datasets", "metrics")
@@ -43,7 +42,7 @@ def command(kind: str, glob: str, plugins: tuple[str, ...], store: Path, as_json
 
     registry = discover(plugins)
     rows = _plugins(registry) if kind == "plugins" else _entries(registry, kind)
-    rows = [row for row in rows if fnmatch.fnmatchcase(row["name"], glob)]
+    rows = [row for row in rows if glob_matches(row["name"], glob)]
     if not rows and glob != "*":
         raise UserError(f"no {kind} match '{glob}'. Try: robharness list {kind}")
     if as_json:
@@ -62,7 +61,7 @@ def _artefacts(store: Path, glob: str, as_json: bool) -> int:
     rows = [
         row
         for row in artefacts.listing(store)
-        if any(fnmatch.fnmatchcase(row[key], glob) for key in ("name", "model", "label"))
+        if any(glob_matches(row[key], glob) for key in ("name", "model", "label"))
     ]
     if not rows and glob != "*":
         raise UserError(

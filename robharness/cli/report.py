@@ -12,7 +12,7 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json
-from robharness.errors import UserError, for_shell
+from robharness.errors import UserError, exists, for_shell
 
 if TYPE_CHECKING:
     from robharness.plugins import Registry
@@ -70,7 +70,7 @@ def find_renderer(output: Path, registry: Registry) -> Registered:
         suffixes = ", ".join(available)
         raise UserError(
             f"-o {output}: no renderer has the suffix '{output.suffix}'; there are {suffixes}. "
-            f"Try: -o {output.with_suffix('.json')}"
+            f"Try: -o {for_shell(output.with_suffix('.json') if output.name else 'report.json')}"
         )
     if len(found) > 1:
         origins = [each.origin for each in found if each.origin]
@@ -96,7 +96,7 @@ def write(path: Path, content: bytes, start: Path) -> None:
         with suppress(OSError):
             unfinished.unlink()
         folder = for_shell(path.parent)
-        command = f"ls -ld {folder}" if place.parent.exists() else f"mkdir -p {folder}"
+        command = f"ls -ld {folder}" if exists(place.parent) else f"mkdir -p {folder}"
         raise UserError(f"-o {path}: cannot be written: {error.strerror}. Try: {command}") from None
 
 

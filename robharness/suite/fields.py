@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import json
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -11,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from robharness.errors import PluginNotFound, UserError, describe, did_you_mean
+from robharness.errors import PluginNotFound, UserError, describe, did_you_mean, glob_matches
 from robharness.plugins import Entry, Registry
 from robharness.plugins.folder import current_folder
 from robharness.suite import yaml
@@ -195,7 +194,7 @@ class FieldReader:
         own = field_names(ref)
         reference = self.record(ref, {key: raw[key] for key in raw if key in own}, path)
         depth, pattern = raw[noun].count("/"), raw[noun]
-        alike = [name for name in every if name.count("/") == depth and fnmatch.fnmatchcase(name, pattern)]
+        alike = [name for name in every if name.count("/") == depth and glob_matches(name, pattern)]
         matched = [every[name] for name in (alike if pattern not in every else [pattern])]
         if not matched:
             self.entry(kind, raw[noun], (*path, noun))

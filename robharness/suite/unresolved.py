@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+from robharness.errors import glob_matches
 from robharness.plugins import Entry, Registry
 from robharness.suite.records import MOST_SEEDS
 
@@ -39,7 +39,7 @@ class Unresolved:
         if isinstance(label, str) and label:
             labels = [label]
         elif label is None and isinstance(name, str):
-            alike = [each for each in registry.models if fnmatch.fnmatchcase(each, name)]
+            alike = [each for each in registry.models if glob_matches(each, name)]
             labels = [name, *(alike or get_close_matches(name[:200], registry.models, n=3))]
         else:
             labels = []
@@ -76,4 +76,4 @@ class Unresolved:
         if not bracket:
             return self.has_metrics and not get_close_matches(name[:200], ["clean"])
         alike = get_close_matches(head[:200], self.perturbations, n=1)
-        return self.has_perturbations or bool(alike) or any(fnmatch.fnmatchcase(head, p) for p in self.perturbations)
+        return self.has_perturbations or bool(alike) or any(glob_matches(head, p) for p in self.perturbations)
