@@ -3,6 +3,7 @@
 A mutant that fails is named by its number; `make_mutant(number)` makes it again.
 """
 
+import copy
 import json
 import random
 import re
@@ -58,9 +59,11 @@ TOKENS = [
     "compat: imagenet-c", ", ", "}", "]", "\n", "\r\n", "\r", " ", "  ", "@", "`", "%", "absent/net", "é",
     "\U0001f600",
 ]  # fmt: skip
+NUMBERS = ["0", "1", "2", "3", "7", "0.5", "0.1", "1/8", "8/255", "1e-3", "100", "-1"]
 VALUES = [
-    None, True, False, 0, 1, -1, 3, 0.5, float("nan"), float("inf"), -0.0, 1e300, 10**299, 10**5000, "", "x", "Net", "1/255",
-    "8/255", "toy/net", "toy/*", "test", "clean", [], {}, [[]], [None], {"a": None}, ["Net", "Net"], {"Net": {"clean": 5}},
+    None, True, False, 0, 1, -1, 3, 0.5, float("nan"), float("inf"), -0.0, 1e300, 10**299, 10**5000, "", "x", "Net",
+    "1/255", "8/255", "toy/net", "toy/*", "test", "clean", [], {}, [[]], [None], {"a": None}, ["Net", "Net"],
+    {"Net": {"clean": 5}},
     "9" * 5000, "\ud800", "\0", b"x", {1, 2}, object(), 1j, Path("x"), (1, 2), {1: 2}, {None: 1}, {(): 1}, "\U0001f600",
 ]  # fmt: skip
 
@@ -94,7 +97,7 @@ def make_mutant(number):
             return json.dumps(tree, default=str, skipkeys=True).encode("utf-8", "surrogatepass")
         except ValueError:  # a mapping in itself, or an integer with more digits than Python writes
             return {"models": tree}
-    for _ in range(rng.randint(1, 4)):
+    for _ in range(rng.choice([1, 1, 1, 2, 4])):
         text = mutated_text(rng, text)
     content = bytearray(text.encode("utf-8", "surrogatepass"))
     if rng.random() < 0.15 and content:
@@ -106,14 +109,24 @@ def make_mutant(number):
 def mutated_text(rng, text):
     start = rng.randrange(len(text) + 1)
     stop = min(len(text), start + rng.choice([0, 1, 1, 2, 5, 20]))
-    how = rng.randrange(6)
+    how = rng.randrange(9)
     if how < 3:
         return text[:start] + rng.choice(TOKENS) + text[stop:]
-    if how == 3:
+    if how == 3 and (numbers := list(re.finditer(r"\b[0-9.]+(/[0-9]+)?\b", text))):
+        found = rng.choice(numbers)
+        return text[: found.start()] + rng.choice(NUMBERS) + text[found.end() :]
+    if how == 4:
+        found, other = (rng.choice(list(re.finditer(r"[\w/-]+", text))) for _ in range(2))
+        return text[: found.start()] + other.group() + text[found.end() :]
+    if how == 5:
+        lines = text.splitlines(keepends=True)
+        del lines[rng.randrange(len(lines))]
+        return "".join(lines) or "\n"
+    if how == 6:
         return text[:start] + text[stop:]
     words = re.split(r"(\W+)", text)
     one, other = rng.randrange(len(words)), rng.randrange(len(words))
-    if how == 4:
+    if how == 7:
         words[one], words[other] = words[other], words[one]
     else:
         words[one:one] = words[other : other + rng.randint(1, 30)]
@@ -135,11 +148,11 @@ def mutated_tree(rng, tree):
     collect(tree)
     parent, key = rng.choice(nodes)
     if parent is None:
-        return rng.choice(VALUES) if rng.random() < 0.1 else tree
+        return copy.deepcopy(rng.choice(VALUES)) if rng.random() < 0.1 else tree
     how = rng.randrange(6)
     other, name = rng.choice(nodes[1:])
     if how < 2:
-        parent[key] = rng.choice(VALUES)
+        parent[key] = copy.deepcopy(rng.choice(VALUES))
     elif how == 2:
         del parent[key]
     elif how == 3:
@@ -157,27 +170,32 @@ def check(number, path):
     if isinstance(source, bytes):
         path.write_bytes(source)
         text, source = source, path
-    start = time.process_time()
+    start, refusal, kind = time.process_time(), None, "refused"
     try:
         planned = plan(load(source, REGISTRY), path.parent / "data", store=path.parent / "store")
         kind = "missing" if planned.missing else "planned"
-    except SuiteError as error:
-        kind = "refused"
-        lines = 1 + len(re.findall("\r\n|\r|\n|\x85|\u2028|\u2029", (text or b"").decode("utf-8", "replace")))
-        assert 1 <= len(error.errors) <= 101
-        for line in error.errors:
-            found = re.match(rf"(?:{re.escape(str(path))}|<mapping>):([0-9]+):([0-9]+): .", line)
-            assert found, line
-            assert len(line) < 5000
-            assert int(found[1]) >= 1 and int(found[2]) >= 1
-            assert text is None or (int(found[1]) <= lines and int(found[2]) <= len(text) + 1), line
-        assert len(set(error.errors)) == len(error.errors)
     except UserError as error:
-        kind = "refused"
-        assert str(error)
+        refusal = error
     seconds = time.process_time() - start
     assert seconds < SECONDS, f"{seconds:.1f} s"
+    assert refusal is None or str(refusal)
+    if isinstance(refusal, SuiteError):
+        check_places(refusal.errors, str(path), text)
     return kind
+
+
+def check_places(errors, path, text):
+    """Assert that each error of a suite is a line of bounded length with a place in the file."""
+    lines = 1 + len(re.findall("\r\n|\r|\n|\x85|\u2028|\u2029", (text or b"").decode("utf-8", "replace")))
+    assert 1 <= len(errors) <= 101
+    assert len(set(errors)) == len(errors)
+    for error in errors:
+        found = re.match(rf"(?:{re.escape(path)}|<mapping>):([0-9]+):([0-9]+): .", error)
+        assert found, error
+        assert len(error) < 5000
+        assert int(found[1]) >= 1, error
+        assert int(found[2]) >= 1, error
+        assert text is None or (int(found[1]) <= lines and int(found[2]) <= len(text) + 1), error
 
 
 def check_all(numbers, path):
@@ -193,7 +211,7 @@ def check_all(numbers, path):
 
 def test_mutants_of_suites_are_planned_or_refused(tmp_path):
     kinds = check_all(range(1200), tmp_path / "mutant.yaml")
-    assert kinds.count("planned") > 100  # the mutants reach the planner
+    assert kinds.count("planned") > 40  # the mutants reach the planner
     assert kinds.count("refused") > 300
 
 
