@@ -11,7 +11,7 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json, echo_lines, is_encodable
-from robharness.errors import UserError, for_shell, glob_matches
+from robharness.errors import UserError, check_folder, for_shell, glob_matches
 from robharness.text import TITLE_LENGTH, printable, styled
 
 KINDS = ("plugins", "models", "attacks", "corruptions", "datasets", "metrics")
@@ -58,6 +58,7 @@ def _artefacts(store: Path, glob: str, as_json: bool) -> int:
     """List the artefacts whose hash, model or label matches."""
     from robharness.planning import artefacts
 
+    check_folder(store, "the store")
     rows = [
         row
         for row in artefacts.listing(store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import MissingResource, UserError, for_shell
+from robharness.errors import MissingResource, UserError, exists, for_shell
 from robharness.plugins.registry import Entry
+from robharness.reading import kind_of_file
 
 
 def content_digest(path: Path) -> str:
@@ -40,6 +42,8 @@ def content_digest(path: Path) -> str:
 
 def _file_digest(path: Path) -> str:
     facts = path.stat()
+    if kind := kind_of_file(facts.st_mode):  # reading a pipe or a device may never end
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file", str(path))
     return _digest_of(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
 
 
@@ -67,6 +71,6 @@ def require_files(entry: Entry, params: Any) -> None:
     """Raise MissingResource for the first file or folder that an option names and that does not exist."""
     for item in dataclasses.fields(params) if params is not None else ():
         for path in () if item.metadata.get("runtime") else paths_in(getattr(params, item.name)):
-            if not path.exists():
+            if not exists(path):
                 what = f"the file '{item.name}' of {entry.name}"
                 raise MissingResource(what, where=str(path), get=f"correct `{item.name}:` in the suite")

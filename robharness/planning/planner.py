@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from robharness.errors import MissingResource, UserError
+from robharness.errors import MissingResource, UserError, exists
 from robharness.findings import Finding
 from robharness.planning import artefacts
 from robharness.planning.advice import advice, data_remarks, remarks_of
@@ -302,7 +302,7 @@ def _training_inputs(ref: Model, data_root: Path) -> dict[str, Path]:
     found = {}
     for role, source in declared.items():
         path, get = (source, "") if isinstance(source, Path) else locate(source, data_root)
-        if path is None or not path.exists():
+        if path is None or not exists(path):
             what = f"the training input '{role}' of {ref.entry.name}"
             raise MissingResource(what, where=where(source, path), get=get or "correct the options in the suite")
         found[str(role)] = path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TypeVar
 
 from robharness.errors import MissingResource, MissingResources, UserError, expanded, for_shell
 from robharness.plugins.registry import Entry
+from robharness.reading import kind_of_file
 from robharness.specs.sources import Download, File, Train
 
 T = TypeVar("T")
@@ -104,10 +104,9 @@ def _refuse_other_kinds(entry: Entry, name: str, path: Path) -> None:
     except OSError as error:
         kind = f"not accessible ({error.strerror})"
     else:
-        if stat.S_ISREG(mode):
+        if not (found := kind_of_file(mode)):
             return
-        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe"}
-        kind = f"{kinds.get(stat.S_IFMT(mode), 'a device or a socket')}, not a file"
+        kind = f"{found}, not a file"
     raise UserError(f"{_describe(entry, name)}: {path} is {kind}. Try: ls -l {for_shell(path)}")
 
 

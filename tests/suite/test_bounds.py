@@ -14,6 +14,7 @@ import pytest
 from robharness import Budget, api
 from robharness.cli import main
 from robharness.errors import SuiteError, UserError, glob_matches
+from robharness.planning.files import content_digest
 from robharness.planning.planner import plan
 from robharness.plugins.discovery import discover
 from robharness.suite import load
@@ -304,6 +305,22 @@ def test_weights_that_are_no_file_are_named_by_the_planner(tmp_path):
         planned = plan(load(json_head() | {"models": models}, registry_of()), tmp_path)
         assert len(planned.missing) == 1
         assert str(planned.missing[0]).startswith("the weights of toy/filed: ")
+
+
+def test_the_content_of_a_pipe_or_a_device_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UserError, match="cannot be read: it is a (named pipe|device), not a file"):
+            content_digest(path)
+
+
+@pytest.mark.parametrize("words", [("list", "artefacts", "--store"), ("merge", "into"), ("merge",)])
+@pytest.mark.parametrize("path", ["x" * 300, "x/" * 5000, "pipe"])
+def test_a_store_of_any_verb_is_a_folder(tmp_path, monkeypatch, capsys, words, path):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    assert main([*words, path, *(["from"] if words == ("merge",) else [])]) == 2
+    assert capsys.readouterr().err.startswith("robharness: the store ")
 
 
 def test_a_loose_plugin_that_cannot_be_parsed_is_one_error(tmp_path):
