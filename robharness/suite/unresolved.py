@@ -72,7 +72,8 @@ class Unresolved:
         """
         if name in cells or any(name == metric.name for metric in metrics):
             return True
-        head, bracket, _ = name.rpartition("/")[2].partition("(")
+        full, bracket, _ = name.partition("(")
+        head = full.rpartition("/")[2]
         if not bracket:
             return self.has_metrics and not get_close_matches(name[:200], ["clean"])
         alike = get_close_matches(head[:200], self.perturbations, n=1)
