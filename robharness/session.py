@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robharness import suite as suites
-from robharness.engine.environment import check_counts, check_device_names, check_devices
+from robharness.engine.environment import check_counts, check_device_names, check_devices, check_shard
 from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent
 from robharness.engine.run import run_plan
@@ -149,7 +149,8 @@ class Session:
         Raises SuiteError for a suite that is wrong, and UserError if data or weights are missing, or for a count or a
         device that no machine has.
         """
-        check_counts(limit=limit, threads=options.get("threads"), shards=(options.get("shard") or (1, None))[1])
+        check_counts(limit=limit, threads=options.get("threads"))
+        check_shard(options.get("shard"))
         check_device_names(options.get("device", cls.device))
         registry = registry or discover(plugins)
         planned = plan_suite(suite, registry, store=store, data=data, limit=limit, models=models)

@@ -53,6 +53,15 @@ def check_counts(**counts: int | None) -> None:
             raise UserError(f"{name} must be a whole number from 1 to {MOST[name]}, not {shown}. Try: {name}=1")
 
 
+def check_shard(shard: tuple[int, int] | None) -> None:
+    """Raise UserError for a shard that is not (i, k) with 1 <= i <= k, k within its bound."""
+    if shard is None:
+        return
+    pair = list(shard) if isinstance(shard, tuple | list) else []
+    if not ([type(value) for value in pair] == [int, int] and 1 <= pair[0] <= pair[1] <= MOST["shards"]):
+        raise UserError(f"a shard is (i, k), the i-th of k parts from 1, k at most {MOST['shards']}. Try: shard=(1, 4)")
+
+
 def check_device_names(wanted: str) -> None:
     """Raise UserError, without torch, for names that no machine has a device for.
 

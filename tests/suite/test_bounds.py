@@ -283,11 +283,14 @@ def test_an_option_out_of_bounds_is_one_sentence(tmp_path, monkeypatch, capsys, 
 
 @pytest.mark.parametrize(
     "options", [{"workers": 10**12}, {"threads": 10**12}, {"batch_size": 10**12}, {"limit": 0}, {"limit": 10**5000},
-                {"shard": (1, 10**12)}, {"device": "meta"}, {"workers": True}, {"threads": "4"}, {"device": 3}],
+                {"shard": (1, 10**12)}, {"shard": (1,)}, {"shard": "1/2"}, {"shard": (2, 1)},
+                {"device": "meta"}, {"workers": True}, {"threads": "4"}, {"device": 3}],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_a_count_from_python_has_a_bound(tmp_path, toys, suite, options):
-    with pytest.raises(UserError, match=r"must be a whole number from 1|torch computes no network|no device is named"):
+    with pytest.raises(
+        UserError, match=r"must be a whole number from 1|a shard is|torch computes no network|no device is named"
+    ):
         api.run(suite(), store=tmp_path / "store", plugins=[toys], **options)
 
 
