@@ -238,10 +238,10 @@ def glob_matches(name: str, pattern: str) -> bool:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'norm'?` for the nearest known word, or an empty text.
 
-    Long words, and words after the first 500, are not compared, since a comparison takes quadratic time.
+    Long words, and words after the first 300, are not compared, since a comparison takes quadratic time.
     """
     from difflib import get_close_matches
 
-    words = [other for other in islice(known, 500) if len(other) <= 200]
+    words = [other for other in islice(known, 300) if len(other) <= 200]
     close = get_close_matches(word, words, n=1, cutoff=0.6) if len(word) <= 200 else []
     return f"; did you mean '{printable(close[0])}'?" if close else ""

@@ -99,7 +99,8 @@ def local_cuda(available: int) -> str:
     available: the number of GPUs on the machine.
     """
     local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or ""
-    return f"cuda:{int(local) % available}" if local.isdigit() and available > 1 else "cuda"
+    is_index = local.isdecimal() and len(local) < 10
+    return f"cuda:{int(local) % available}" if is_index and available > 1 else "cuda"
 
 
 def threads_per_worker(workers: int) -> int | None:
@@ -127,7 +128,7 @@ def shard_of(environment: Mapping[str, str]) -> tuple[int, int]:
             raise UserError(f"${name} is not set. Try: 1/4, the first of four shards") from None
         except ValueError:
             raise UserError(
-                f"${name} is '{environment[name]}', no number. Try: 1/4, the first of four shards"
+                f"${name} is '{printable(environment[name])}', no number. Try: 1/4, the first of four shards"
             ) from None
 
     index, count = 0, 1
