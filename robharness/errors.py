@@ -9,7 +9,7 @@ import shlex
 import stat
 from collections.abc import Iterable
 from enum import IntEnum
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from robharness.text import is_printable, printable, sentence
@@ -171,7 +171,7 @@ def _relative_paths(text: str) -> str:
 
 def nearest_existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that exists, for a message that shows its rights."""
-    return next(each for each in (path, *path.parents, *path.absolute().parents) if exists(each))
+    return next(each for each in chain([path], path.parents, path.absolute().parents) if exists(each))
 
 
 def exists(path: Path) -> bool:
