@@ -48,7 +48,7 @@ def from_mapping(suite: Mapping[str, Any]) -> yaml.Document:
         sentence = f"the mapping has {len(text)} characters as JSON; at most {LARGEST}"
         return yaml.Document(data=None, errors=[(1, 1, (), sentence)], unread={()})
     document = yaml.parse(text)
-    for path, sentence in values.problems.items():
+    for path, sentence in values.problems.items() if () not in document.unread else ():
         document.errors.append((*document.values[path], path, sentence))
         document.unread.add(path)
     return document

@@ -209,6 +209,7 @@ NO_VALUE = "a suite has mappings, lists, texts, numbers, true, false and None; g
         (DEEP, "", "nested more than 50 deep"),
         ([1] * 10**6, "", "more than 20000 values"),
         (["x" * 9000] * 100, "", "the mapping has 90"),
+        ([*({"a": 1} for _ in range(9_000)), b"x"], "", "more than 20000 values"),  # keys count in the text alone
         ({1: 2}, "title: ", "a key must be a text; got 1"),
         ({None: 2}, "title: ", "a key must be a text; got None"),
         ({"k" * 600: 2}, "title: ", "a key of 600 characters; at most 500"),
