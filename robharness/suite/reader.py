@@ -130,7 +130,7 @@ class _SuiteReader(FieldReader):
         """Return the entries of the metrics."""
         names = raw if isinstance(raw, list) else []
         found = [entry for i, name in enumerate(names) if (entry := self.entry("metrics", name, ("metrics", i)))]
-        self.unresolved.has_metrics = len(found) < len(names)
+        self.unresolved.has_metrics = raw is not None and (names is not raw or len(found) < len(names))
         return found
 
     def models(self, raw: dict[str, Any], path: Path, header: Header | None) -> list[tuple[yaml.Path, Model]]:

@@ -77,6 +77,7 @@ def test_a_label_that_no_model_has_is_an_error_beside_a_model_with_errors(errors
          "corruptions: 'corruptions' is a list of mappings"),
         ("metrics: [toy/worng]\nexpected: {toy/net: {wrong: 1}}",
          "metrics.0: no metric 'toy/worng'; did you mean 'toy/wrong'? Try: robharness list metrics"),
+        ("metrics: toy/wrong\nexpected: {toy/net: {wrong: 1}}", None),
         ("attacks: [{attack: toy/fgsm, eps: !!str 1/8}]", "attacks.0.eps: the tag !!str is not allowed"),
         ("title: !!str x", "title: the tag !!str is not allowed"),
     ],
