@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robharness.engine.environment import check_counts
 from robharness.engine.listeners import RunListener, Silent, TrainingListener
 from robharness.errors import Interrupted
 from robharness.interrupts import Stopped
@@ -76,6 +77,7 @@ def run(
     Raises UserError before any computation if data or weights are missing. Failed cells are in the results. Cells that
     wait for a training that failed are in `results.plan.pending_cells`.
     """
+    check_counts(workers=workers, batch_size=batch_size)
     session = Session.open(
         suite, store=store, data=data, limit=limit, plugins=plugins, models=models,
         device=device, threads=threads, shard=shard, listener=listener or Silent(),

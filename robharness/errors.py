@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 import shlex
+import stat
 from collections.abc import Iterable
 from enum import IntEnum
+from itertools import chain, islice
 from pathlib import Path
 
 from robharness.text import is_printable, printable, sentence
@@ -47,7 +50,14 @@ class UserError(Exception):
 
 
 class PluginNotFound(UserError):
-    """A name that no installed plugin provides."""
+    """A name that no installed plugin provides.
+
+    plugin: name of the plugin if it is not installed or was left out; empty if it merely lacks the name.
+    """
+
+    def __init__(self, message: str, plugin: str = "") -> None:
+        self.plugin = plugin
+        super().__init__(message)
 
 
 class PluginLoadError(UserError):
@@ -161,7 +171,33 @@ def _relative_paths(text: str) -> str:
 
 def nearest_existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that exists, for a message that shows its rights."""
-    return next(each for each in (path, *path.parents, *path.absolute().parents) if os.path.exists(each))
+    return next(each for each in chain([path], path.parents, path.absolute().parents) if exists(each))
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is something at a path that can be looked at. Raises nothing."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a path that is too long, without rights, or with a NUL character
+        return False
+
+
+def check_folder(path: Path, what: str) -> None:
+    """Raise UserError if a path can be no folder: it is a file, or too long, or behind a folder without rights.
+
+    what: the folder in words, such as "the store". It need not exist.
+    """
+    try:
+        reason = "" if stat.S_ISDIR(os.stat(path).st_mode) else "it is not a folder"
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        reason = str(error.strerror)
+    except ValueError:
+        reason = "its path has a NUL character"
+    if reason:
+        shown = printable(path)
+        raise UserError(f"{what} {shown} cannot be used: {reason}. Try: ls -ld {for_shell(nearest_existing(path))}")
 
 
 def expanded(path: str | Path) -> Path:
@@ -194,9 +230,18 @@ def _shell_escape(character: str) -> str:
     return "".join(f"\\{byte:03o}" for byte in encoded)
 
 
+def glob_matches(name: str, pattern: str) -> bool:
+    """Return whether a glob matches a name. One of more than 1,000 characters, which take quadratic time, does not."""
+    return len(pattern) <= 1000 and fnmatch.fnmatchcase(name, pattern)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'norm'?` for the nearest known word, or an empty text."""
+    """Return `; did you mean 'norm'?` for the nearest known word, or an empty text.
+
+    Long words, and words after the first 300, are not compared, since a comparison takes quadratic time.
+    """
     from difflib import get_close_matches
 
-    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    words = [other for other in islice(known, 300) if len(other) <= 200]
+    close = get_close_matches(word, words, n=1, cutoff=0.6) if len(word) <= 200 else []
     return f"; did you mean '{printable(close[0])}'?" if close else ""

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robharness import suite as suites
-from robharness.engine.environment import check_devices
+from robharness.engine.environment import check_counts, check_device_names, check_devices, check_shard
 from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent
 from robharness.engine.run import run_plan
 from robharness.engine.summary import Summary
-from robharness.errors import MissingResources, UserError, expanded, indented
+from robharness.errors import MissingResources, UserError, check_folder, expanded, indented
 from robharness.findings import Finding
 from robharness.live import live_model
 from robharness.planning import planner
@@ -56,6 +56,8 @@ def plan_suite(
     Raises SuiteError for a suite that is wrong. Resources that are not on this machine are in `Plan.missing`.
     """
     root = data_root(data)
+    check_folder(Path(store), "the store")
+    check_folder(root, "the folder of data")
     if models is not None and not (isinstance(models, Mapping) and all(isinstance(label, str) for label in models)):
         raise UserError('`models` is a mapping of labels to networks. Try: models={"mine": net}')
     loaded = suites.load(suite, registry, models_follow=bool(models))
@@ -144,8 +146,12 @@ class Session:
 
         registry: in place of discovering `plugins`.
         options: the fields of the session.
-        Raises SuiteError for a suite that is wrong, and UserError if data or weights are missing.
+        Raises SuiteError for a suite that is wrong, and UserError if data or weights are missing, or for a count or a
+        device that no machine has.
         """
+        check_counts(limit=limit, threads=options.get("threads"))
+        check_shard(options.get("shard"))
+        check_device_names(options.get("device", cls.device))
         registry = registry or discover(plugins)
         planned = plan_suite(suite, registry, store=store, data=data, limit=limit, models=models)
         require(planned)
@@ -195,6 +201,7 @@ class Session:
         executor: the name of the executor that starts the workers; see `find_executor` and `run_plan`.
         Raises UserError for an executor that cannot be used.
         """
+        check_counts(workers=workers, batch_size=batch_size)
         devices = self.devices  # before any training: a mistyped device costs no time
         chosen = find_executor(executor, self.registry) if executor else None
         if self.selected.pending_cells:

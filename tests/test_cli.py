@@ -193,7 +193,7 @@ def test_errors_of_a_suite_are_reported_with_their_positions(shell, path):
         (["run", "SUITE", "--device", "gpu"], "the device 'gpu' is not available: torch finds cpu"),
         (["run", "SUITE", "--device", "cuda:x"], "the device 'cuda:x' is not available: torch finds cpu"),
         (["run", "SUITE", "--device", "mps"], "the device 'mps' is not available: torch finds cpu"),
-        (["train", "SUITE", "--device", "cpu,meta"], "the device 'meta' is not available: torch finds cpu"),
+        (["train", "SUITE", "--device", "cpu,meta"], "torch computes no network on the device 'meta'. Try: cpu"),
         (["run", "SUITE", "--device", ""], "no device is named. Try: cpu"),
         (["run", "SUITE", "-p", "absent.py"], "-p absent.py: no such Python file"),
         (["run", "SUITE", "-p", "no:absent"], "-p no:absent: no such plugin is installed"),
@@ -214,7 +214,7 @@ def test_errors_of_a_suite_are_reported_with_their_positions(shell, path):
         (["list", "models", "zzz*"], "no models match 'zzz*'. Try: robharness list models"),
         (
             ["run", "SUITE", "--store", "toys.yaml"],
-            "the store toys.yaml cannot be read: Not a directory. Try: ls -ld toys.yaml",
+            "the store toys.yaml cannot be used: it is not a folder. Try: ls -ld toys.yaml",
         ),
     ],
 )

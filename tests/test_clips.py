@@ -331,7 +331,7 @@ def test_a_pass_takes_fewer_examples_of_several_clips():
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"clips": {"counts": 2}}, r"unknown key 'counts'; did you mean 'count'"),
-    ({"clips": {"count": 0}}, r"count=0 must be a whole number of at least 1"),
+    ({"clips": {"count": 0}}, r"count=0 must be a whole number from 1 to 16384"),
     ({"channel_order": "gbr"}, r"channel_order='gbr' must be one of rgb, bgr"),
     ({"crops": 5}, r"unknown key 'crops'; did you mean 'crop'"),
     ({"crop": [6]}, r"crop=\(6,\) must be a length or \(height, width\)"),

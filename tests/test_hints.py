@@ -90,7 +90,8 @@ def test_paths_with_spaces_are_quoted(shell, suite, tmp_path):
 
     (tmp_path / "my suite.yaml").write_text(yaml.safe_dump(suite()))
     assert shell("run", "my suite.yaml", "--only", "nothing").stderr.endswith("Try: robharness plan 'my suite.yaml'\n")
-    assert "Try: ls 'no folder'" in shell("run", "no folder/s.yaml").stderr
+    (tmp_path / "no suite").mkdir()
+    assert "Try: ls 'no suite'" in shell("run", "no suite/s.yaml").stderr
     (tmp_path / "my suite.yaml").write_text("robharness: 2")
     assert shell("run", "my suite.yaml").stderr.endswith("Try: robharness plan 'my suite.yaml'\n")
     (tmp_path / "a file").write_text("")

@@ -134,7 +134,7 @@ def test_weights_of_the_suite_replace_declared_weights(root, tmp_path):
         (os.mkfifo, "a named pipe, not a file"),
         (lambda path: path.symlink_to("gone.pt"), "a link to gone.pt, which is not there"),
         (lambda path: path.symlink_to(path), "not accessible (Too many levels of symbolic links)"),
-        (lambda path: path.symlink_to("/dev/null"), "a device or a socket, not a file"),
+        (lambda path: path.symlink_to("/dev/null"), "a device, not a file"),
     ],
     ids=["folder", "pipe", "lost link", "loop", "device"],
 )

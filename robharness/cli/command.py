@@ -49,6 +49,8 @@ def _invoke(words: list[str]) -> int | None:
         from click.shell_completion import shell_complete
 
         return shell_complete(cli, {}, "robharness", "_ROBHARNESS_COMPLETE", instruction)
+    if any("\0" in word for word in words):  # from Python alone; no path and no name can have it
+        raise click.UsageError("an argument has a NUL character")
     try:
         with cli.make_context("robharness", [*words], obj=tuple(words)) as context:
             code: int | None = cli.invoke(context)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json, echo_lines, is_encodable, results_console
-from robharness.errors import UserError, for_shell
+from robharness.errors import UserError, check_folder, for_shell, glob_matches
 from robharness.streams import results
 from robharness.text import TITLE_LENGTH, printable, styled
 
@@ -43,7 +42,7 @@ def command(kind: str, glob: str, plugins: tuple[str, ...], store: Path, as_json
 
     registry = discover(plugins)
     rows = _plugins(registry) if kind == "plugins" else _entries(registry, kind)
-    rows = [row for row in rows if fnmatch.fnmatchcase(row["name"], glob)]
+    rows = [row for row in rows if glob_matches(row["name"], glob)]
     if not rows and glob != "*":
         raise UserError(f"no {kind} match '{glob}'. Try: robharness list {kind}")
     if as_json:
@@ -59,10 +58,11 @@ def _artefacts(store: Path, glob: str, as_json: bool) -> int:
     """List the artefacts whose hash, model or label matches."""
     from robharness.planning import artefacts
 
+    check_folder(store, "the store")
     rows = [
         row
         for row in artefacts.listing(store)
-        if any(fnmatch.fnmatchcase(row[key], glob) for key in ("name", "model", "label"))
+        if any(glob_matches(row[key], glob) for key in ("name", "model", "label"))
     ]
     if not rows and glob != "*":
         raise UserError(

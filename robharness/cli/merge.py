@@ -20,10 +20,12 @@ def command(into: Path, sources: tuple[Path, ...], debug: bool) -> int:
     Exit codes: 0 everything is copied, 2 usage error, a folder is no store, or INTO cannot be written, 3 some files
     were not copied.
     """
-    from robharness.errors import ExitCode
+    from robharness.errors import ExitCode, check_folder
     from robharness.store import Store
     from robharness.store.merge import merge
 
+    for folder in (into, *sources):
+        check_folder(folder, "the store")
     is_whole = True
     for source in sources:
         merged = merge(Store(into), Store(source))

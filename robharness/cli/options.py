@@ -11,9 +11,23 @@ from typing import Any
 
 import click
 
-from robharness.engine.environment import shard_of
+from robharness.engine.environment import MOST, shard_of
 from robharness.errors import UserError
 from robharness.planning.weights import TRUST
+from robharness.text import printable
+
+
+class Count(click.IntRange):
+    """A whole number from 1 to the bound of this count."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(min=1, max=MOST[name])
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> Any:
+        if isinstance(value, str) and len(value) > 20:
+            self.fail(f"'{printable(value)}' is not a whole number from 1 to {self.max}", parameter, context)
+        return super().convert(value, parameter, context)
+
 
 suite = click.argument("suite", type=click.Path(path_type=Path))
 plugin = click.option(
@@ -32,12 +46,12 @@ data_root = click.option(
     help="Folder of data and weights; else $ROBHARNESS_DATA, else ./data.",
 )
 limit = click.option(
-    "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N examples of the data set's fixed order."
+    "--limit", type=Count("limit"), metavar="N", help="Only the first N examples of the data set's fixed order."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 batch_size = click.option(
-    "--batch-size", type=click.IntRange(min=1), metavar="N",
+    "--batch-size", type=Count("batch_size"), metavar="N",
     help="Examples per pass; by default chosen by the size of the input and the device.",
 )  # fmt: skip
 display = click.option(
@@ -72,8 +86,11 @@ class Shard(click.ParamType):  # type: ignore[type-arg]
             except UserError as error:
                 raise UserError(f"--shard auto: {error}") from None
         index, _, count = value.partition("/")
-        if not (re.fullmatch(r"[0-9]+/[0-9]+", value) and 1 <= int(index) <= int(count)):
-            self.fail(f"'{value}' is not a shard. Try: 1/4 for the first of four, or auto", parameter, context)
+        is_pair = re.fullmatch(r"[0-9]{1,20}/[0-9]{1,20}", value)
+        if not (is_pair and 1 <= int(index) <= int(count) <= MOST["shards"]):
+            self.fail(
+                f"'{printable(value)}' is not a shard. Try: 1/4 for the first of four, or auto", parameter, context
+            )
         return int(index), int(count)
 
 

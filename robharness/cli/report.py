@@ -11,7 +11,7 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json, results_console
-from robharness.errors import UserError, for_shell
+from robharness.errors import UserError, exists, for_shell
 
 if TYPE_CHECKING:
     from robharness.plugins import Registry
@@ -69,7 +69,7 @@ def find_renderer(output: Path, registry: Registry) -> Registered:
         suffixes = ", ".join(available)
         raise UserError(
             f"-o {output}: no renderer has the suffix '{output.suffix}'; there are {suffixes}. "
-            f"Try: -o {output.with_suffix('.json')}"
+            f"Try: -o {for_shell(output.with_suffix('.json') if output.name else 'report.json')}"
         )
     if len(found) > 1:
         origins = [each.origin for each in found if each.origin]
@@ -86,19 +86,19 @@ def write(path: Path, content: bytes, start: Path) -> None:
     start: the folder that a relative path is relative to.
     Raises UserError if it cannot be written.
     """
-    from robharness.planning.files import kind_of
+    from robharness.reading import kind_of_file
     from robharness.store.files import FileSystem
 
     place = start / path
     try:
         if place.exists() and not place.is_file():  # which the file would replace
-            raise OSError(0, f"it is {kind_of(place.stat().st_mode)}, not a file")
+            raise OSError(0, f"it is {kind_of_file(place.stat().st_mode)}, not a file")
         if not place.parent.exists():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         FileSystem().write(place, content)
     except OSError as error:
         folder = for_shell(path.parent)
-        command = f"ls -ld {folder}" if place.parent.exists() else f"mkdir -p {folder}"
+        command = f"ls -ld {folder}" if exists(place.parent) else f"mkdir -p {folder}"
         raise UserError(f"-o {path}: cannot be written: {error.strerror}. Try: {command}") from None
 
 

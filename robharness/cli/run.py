@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     help="Devices to compute on, as torch names them: cpu, cuda, cuda:1. With commas between, one process for each.",
 )  # fmt: skip
 @click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Compute with N workers, by default subprocesses."
+    "--workers", type=options.Count("workers"), metavar="N", help="Compute with N workers, by default subprocesses."
 )
 @click.option("--executor", metavar="NAME", help="Start workers by: in-process, subprocess, or a plugin's executor.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads per process.")
+@click.option("--threads", type=options.Count("threads"), metavar="N", help="CPU threads per process.")
 @click.option("--shard", type=options.Shard(), metavar="I/K|auto",
               help="Only the I-th of K parts of the examples, from 1; auto: as set by Slurm or torchrun.")  # fmt: skip
 @options.batch_size

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @options.data_root
 @click.option("--only", metavar="GLOB", help="Train only the models of cells whose name, model or label matches.")
 @options.device("train on")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.")
+@click.option("--threads", type=options.Count("threads"), metavar="N", help="CPU threads.")
 @click.option("-x", "stop_at_failure", is_flag=True, help="Stop at the first training that fails.")
 @options.display
 @options.as_json

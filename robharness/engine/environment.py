@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from robharness.errors import UserError
+from robharness.text import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,44 @@ class Job:
         return cls(rank=rank, size=size, name=name)
 
 
+MOST = {"workers": 1024, "threads": 4096, "batch_size": 2**24, "limit": 2**40, "shards": 2**20}
+"""Bounds of counts: more is a slip of the keyboard, and would take all memory or processes."""
+_NO_DEVICES = ("meta", "fpga", "hip", "ideep", "lazy", "mkldnn", "opencl", "opengl", "ve", "vulkan")
+"""Names that torch knows, and on which it computes no network."""
+
+
+def check_counts(**counts: int | None) -> None:
+    """Raise UserError for the first count, such as `workers`, that is not from 1 to its bound in `MOST`."""
+    for name, value in counts.items():
+        if value is not None and not (type(value) is int and 1 <= value <= MOST[name]):
+            shown = printable(repr(value)) if not isinstance(value, int) or abs(value) < 10**300 else "a huge integer"
+            raise UserError(f"{name} must be a whole number from 1 to {MOST[name]}, not {shown}. Try: {name}=1")
+
+
+def check_shard(shard: tuple[int, int] | None) -> None:
+    """Raise UserError for a shard that is not (i, k) with 1 <= i <= k, k within its bound."""
+    if shard is None:
+        return
+    pair = list(shard) if isinstance(shard, tuple | list) else []
+    if not ([type(value) for value in pair] == [int, int] and 1 <= pair[0] <= pair[1] <= MOST["shards"]):
+        raise UserError(f"a shard is (i, k), the i-th of k parts from 1, k at most {MOST['shards']}. Try: shard=(1, 4)")
+
+
+def check_device_names(wanted: str) -> None:
+    """Raise UserError, without torch, for names that no machine has a device for.
+
+    wanted: as `check_devices` takes it.
+    """
+    devices = [device.strip() for device in wanted.split(",")] if isinstance(wanted, str) else [""]
+    if not any(devices):
+        raise UserError("no device is named. Try: cpu")
+    if len(devices) > MOST["workers"]:
+        raise UserError(f"{len(devices)} devices are named; at most {MOST['workers']}. Try: cpu")
+    for device in devices:
+        if len(device) > 100 or device.partition(":")[0] in _NO_DEVICES:
+            raise UserError(f"torch computes no network on the device '{printable(device)}'. Try: cpu")
+
+
 def check_devices(wanted: str) -> list[str]:
     """Return the names of the devices.
 
@@ -45,9 +84,8 @@ def check_devices(wanted: str) -> list[str]:
         started several processes on a machine.
     Raises UserError for a device that torch does not have.
     """
+    check_device_names(wanted)
     devices = [device.strip() for device in wanted.split(",") if device.strip()]
-    if not devices:
-        raise UserError("no device is named. Try: cpu")
     if all(device == "cpu" for device in devices):  # without torch, which this process may not need
         return devices
     from robharness.evaluation.devices import checked_device
@@ -61,7 +99,8 @@ def local_cuda(available: int) -> str:
     available: the number of GPUs on the machine.
     """
     local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or ""
-    return f"cuda:{int(local) % available}" if local.isdigit() and available > 1 else "cuda"
+    is_index = local.isdecimal() and len(local) < 10
+    return f"cuda:{int(local) % available}" if is_index and available > 1 else "cuda"
 
 
 def threads_per_worker(workers: int) -> int | None:
@@ -89,7 +128,7 @@ def shard_of(environment: Mapping[str, str]) -> tuple[int, int]:
             raise UserError(f"${name} is not set. Try: 1/4, the first of four shards") from None
         except ValueError:
             raise UserError(
-                f"${name} is '{environment[name]}', no number. Try: 1/4, the first of four shards"
+                f"${name} is '{printable(environment[name])}', no number. Try: 1/4, the first of four shards"
             ) from None
 
     index, count = 0, 1

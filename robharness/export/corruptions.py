@@ -28,10 +28,11 @@ from robharness.evaluation.reader import Reader
 from robharness.evaluation.rng import global_seed
 from robharness.export.names import Layout, export_command, file_names, folder_names
 from robharness.planning.cells import BLOCK, PlannedData
-from robharness.planning.files import read_file, read_record
+from robharness.planning.files import read_record
 from robharness.planning.identity import corruption_identity, draw_address
 from robharness.planning.planner import plan_data
 from robharness.plugins.calls import call_spec, plugin_code
+from robharness.reading import read_regular
 from robharness.store.files import FileSystem
 from robharness.suite import Perturbation, Suite
 
@@ -255,7 +256,7 @@ class _Array:
         """Open an unfinished array. Raises UserError if it is damaged."""
         n = len(self._data.order)
         try:
-            count = read_file(self._count, limit=20)
+            count = read_regular(self._count, 20)
             if not self._part.is_file() or not re.fullmatch(rb"[0-9]+", count):
                 raise ValueError("its count of blocks is no number")
             self._array, self._done = np.lib.format.open_memmap(self._part, mode="r+"), int(count)

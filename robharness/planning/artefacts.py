@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from robharness.errors import UserError, for_shell
-from robharness.planning.files import LARGEST_RECORD, json_object, read_file, read_record
+from robharness.planning.files import LARGEST_RECORD, json_object, read_record
 from robharness.planning.weights import Weights, file_digest
+from robharness.reading import read_regular
 from robharness.specs.protocols import Dataset
 from robharness.text import printable, sentence
 
@@ -141,7 +142,7 @@ def _size(path: Path) -> int:
 def last_metrics(folder: Path) -> dict[str, Any]:
     """Read the last line of `metrics.jsonl` that is whole; empty if there is none."""
     with suppress(OSError):
-        for line in reversed(read_file(folder / METRICS, LARGEST_RECORD).splitlines()):
+        for line in reversed(read_regular(folder / METRICS, LARGEST_RECORD).splitlines()):
             with suppress(ValueError, RecursionError):
                 return json_object(line)
     return {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from robharness.errors import UserError, for_shell
+from robharness.errors import UserError, for_shell, glob_matches
 from robharness.findings import Finding, sentences
 from robharness.planning.artefacts import Artefact
 from robharness.planning.datasets import FixedDataset
@@ -277,4 +276,4 @@ def quoted_glob(pattern: str) -> str:
 def matches(cell: Cell, pattern: str) -> bool:
     """Return whether the glob matches the cell's name, its label, its model's name or its perturbation."""
     names = (cell.name, cell.model.label, cell.model.entry.name, cell.short_name)
-    return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+    return any(glob_matches(name, pattern) for name in names)

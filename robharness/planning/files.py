@@ -6,48 +6,17 @@ import dataclasses
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import MissingResource, UserError, for_shell
+from robharness.errors import MissingResource, UserError, exists, for_shell
 from robharness.plugins.registry import Entry
+from robharness.reading import NotAFile, kind_of_file, read_regular
 
 LARGEST_RECORD = 2**26
 """Size, in bytes, of the largest JSON file that is read; those that robharness writes have kilobytes."""
-
-
-class NotAFile(OSError):
-    """A folder, a named pipe, a device or a socket where a file is expected; the text says which."""
-
-    def __init__(self, path: Path, kind: str) -> None:
-        super().__init__(0, f"it is {kind}, not a file", str(path))
-
-
-def kind_of(mode: int) -> str:
-    """Return the kind of what is no file, such as "a named pipe", by the mode that the operating system gives."""
-    return {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe"}.get(stat.S_IFMT(mode), "a device or a socket")
-
-
-def read_file(path: Path, limit: int | None = None) -> bytes:
-    """Return the content of a file, without waiting for a named pipe's writer.
-
-    limit: the largest size in bytes.
-    Raises OSError, also for anything but a file and for a file that is larger.
-    """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise NotAFile(path, kind_of(facts.st_mode))
-        if limit is not None and facts.st_size > limit:
-            raise OSError(0, f"it has {facts.st_size} bytes, more than {limit}", str(path))
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read()
-    finally:
-        os.close(descriptor)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -55,7 +24,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
     Raises OSError if the file cannot be read, and ValueError, with the reason, if its content is anything else.
     """
-    return json_object(read_file(path, LARGEST_RECORD))
+    return json_object(read_regular(path, LARGEST_RECORD))
 
 
 def json_object(content: bytes) -> dict[str, Any]:
@@ -132,8 +101,8 @@ def content_digest(path: Path) -> str:
 
 def _file_digest(path: Path) -> str:
     facts = path.stat()
-    if not stat.S_ISREG(facts.st_mode):
-        raise NotAFile(path, kind_of(facts.st_mode))
+    if kind := kind_of_file(facts.st_mode):  # reading a pipe or a device may never end
+        raise NotAFile(path, kind)
     return _digest_of(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
 
 
@@ -161,6 +130,6 @@ def require_files(entry: Entry, params: Any) -> None:
     """Raise MissingResource for the first file or folder that an option names and that does not exist."""
     for item in dataclasses.fields(params) if params is not None else ():
         for path in () if item.metadata.get("runtime") else paths_in(getattr(params, item.name)):
-            if not path.exists():
+            if not exists(path):
                 what = f"the file '{item.name}' of {entry.name}"
                 raise MissingResource(what, where=str(path), get=f"correct `{item.name}:` in the suite")

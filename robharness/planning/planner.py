@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from robharness.errors import MissingResource, UserError, describe
+from robharness.errors import MissingResource, UserError, describe, exists
 from robharness.findings import Finding
 from robharness.planning import artefacts
 from robharness.planning.advice import advice, data_remarks, remarks_of
@@ -286,7 +286,7 @@ def _training_inputs(ref: Model, data_root: Path) -> dict[str, Path]:
     found = {}
     for role, source in declared.items():
         path, get = (source, "") if isinstance(source, Path) else locate(source, data_root)
-        if path is None or not path.exists():
+        if path is None or not exists(path):
             what = f"the training input '{role}' of {ref.entry.name}"
             raise MissingResource(what, where=where(source, path), get=get or "correct the options in the suite")
         found[role] = path

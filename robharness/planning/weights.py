@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from robharness.errors import MissingResource, MissingResources, UserError, expanded, for_shell
-from robharness.planning.files import kind_of
 from robharness.plugins.calls import plugin_code
 from robharness.plugins.registry import Entry
+from robharness.reading import kind_of_file
 from robharness.specs.sources import Download, File, Train
 
 T = TypeVar("T")
@@ -110,11 +109,11 @@ def _refuse_other_kinds(entry: Entry, name: str, path: Path) -> None:
     except OSError as error:
         kind = f"not accessible ({error.strerror})"
     else:
-        if stat.S_ISREG(mode):
+        if not (found := kind_of_file(mode)):
             if reason := too_large(path.stat().st_size):
                 raise UserError(f"{_describe(entry, name)}: {path} {reason}. Try: ls -l {for_shell(path)}")
             return
-        kind = f"{kind_of(mode)}, not a file"
+        kind = f"{found}, not a file"
     raise UserError(f"{_describe(entry, name)}: {path} is {kind}. Try: ls -l {for_shell(path)}")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from robharness.errors import PluginLoadError, for_shell
 from robharness.plugins.registry import PluginOrigin
+from robharness.reading import read_regular
 from robharness.specs.lazy import is_target
 
 _loaded: dict[Path, str] = {}
@@ -34,9 +35,11 @@ def loose_plugin(path: Path) -> tuple[PluginOrigin, Any]:
     The file's folder is added to the end of `sys.path`, so that the file can import its neighbours, at once or later.
     Raises PluginLoadError if there is no such file.
     """
-    if path.suffix != ".py" or not path.is_file():
-        raise PluginLoadError(f"-p {path}: no such Python file. Try: -p ./FILE.py, or -p no:NAME to exclude a plugin")
     try:
+        if path.suffix != ".py" or not path.is_file():
+            raise PluginLoadError(
+                f"-p {path}: no such Python file. Try: -p ./FILE.py, or -p no:NAME to exclude a plugin"
+            )
         neighbours, named = _neighbours(path)
         digest, digests = _digest(path, neighbours | named)
     except OSError as error:
@@ -106,7 +109,7 @@ def _digest(path: Path, files: dict[str, Path]) -> tuple[str, dict[Path, str]]:
 
     Raises OSError if one of them cannot be read.
     """
-    content = path.read_bytes()
+    content = read_regular(path, LARGEST_CODE)
     digests = {path: hashlib.sha256(content).hexdigest()}
     for name, file in sorted(files.items()):
         part = file.read_bytes()
@@ -127,7 +130,7 @@ def _neighbours(path: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     while pending:
         file, package = pending.pop()
         try:
-            nodes = list(ast.walk(ast.parse(file.read_bytes())))
+            nodes = list(ast.walk(ast.parse(read_regular(file, LARGEST_CODE))))
         except (SyntaxError, ValueError, RecursionError, MemoryError):  # the import says so
             continue
         texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
@@ -173,6 +176,8 @@ def _named_file(folder: Path, name: str) -> Path | None:
     return None
 
 
+LARGEST_CODE = 2**24
+"""Size of a Python file, in bytes, beyond which it is refused before it is parsed."""
 LARGEST = 2**28
 """Size, in bytes, up to which a file that a loose plugin names counts as its source; larger ones are data."""
 

@@ -129,14 +129,15 @@ class Registry:
         entries: dict[str, Entry] = getattr(self, kind)
         if name in entries:
             return entries[name]
-        raise PluginNotFound(self._not_found(kind, name, entries))
+        raise self._not_found(kind, name, entries)
 
-    def _not_found(self, kind: str, name: str, entries: dict[str, Entry]) -> str:
+    def _not_found(self, kind: str, name: str, entries: dict[str, Entry]) -> PluginNotFound:
         noun = "data set" if kind == "datasets" else kind.removesuffix("s")
         namespace, shown = name.split("/")[0], printable(name)
         broken = [problem for problem in self.problems if problem.origin.namespace == namespace]
         if broken:
-            return f"no {noun} '{shown}': {broken[0]}. Try: robharness list plugins"
+            message = f"no {noun} '{shown}': {broken[0]}. Try: robharness list plugins"
+            return PluginNotFound(message, plugin=namespace)
         near = did_you_mean(name, list(entries))
         if "/" not in name:
             near = next((f"; did you mean '{printable(full)}'?" for full in entries if full.endswith(f"/{name}")), near)
@@ -145,8 +146,9 @@ class Registry:
             install = (
                 f"pip install robharness-{namespace}" if _PACKAGE.fullmatch(namespace) else "robharness list plugins"
             )
-            return f"'{shown}' needs a plugin '{printable(namespace)}', which is not there. Try: {install}"
-        return f"no {noun} '{shown}'{near or '.'} Try: robharness list {kind}"
+            message = f"'{shown}' needs a plugin '{printable(namespace)}', which is not there. Try: {install}"
+            return PluginNotFound(message, plugin=namespace)
+        return PluginNotFound(f"no {noun} '{shown}'{near or '.'} Try: robharness list {kind}")
 
     def add(self, kind: str, spec: Spec, origin: PluginOrigin) -> Entry:
         """Register a spec under its namespace. Raises ValueError if the name is taken."""

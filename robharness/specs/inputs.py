@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from robharness.specs.types import Kind
 
+LONGEST = 16_384
+"""Most pixels along a side of an input, and most frames: more is a slip that would take all memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
@@ -53,8 +56,8 @@ class Clips:
     def __post_init__(self) -> None:
         for key, least in (("length", 1), ("stride", 1), ("count", 1), ("margin", 0)):
             value = getattr(self, key)
-            if type(value) is not int or value < least:
-                raise ValueError(f"Clips: {key}={value!r} must be a whole number of at least {least}")
+            if type(value) is not int or not least <= value <= LONGEST:
+                raise ValueError(f"Clips: {key}={value!r} must be a whole number from {least} to {LONGEST}")
         check_choices("Clips", self, short=("mirror", "last", "loop"), crops=(1, 3),
                      aggregation=("probabilities", "logits"))  # fmt: skip
 
@@ -91,8 +94,9 @@ class Preprocessing:
         for key in ("resize", "crop"):
             value = getattr(self, key)
             lengths = value if isinstance(value, tuple) and len(value) == 2 else (value,)
-            if value is not None and not all(type(n) is int and n > 0 for n in lengths):
-                raise ValueError(f"Preprocessing: {key}={value!r} must be a length or (height, width), in pixels")
+            if value is not None and not all(type(n) is int and 0 < n <= LONGEST for n in lengths):
+                raise ValueError(f"Preprocessing: {key}={value!r} must be a length or (height, width), in pixels, "
+                                 f"from 1 to {LONGEST}")  # fmt: skip
         if not isinstance(self.antialias, bool):
             raise ValueError(f"Preprocessing: antialias={self.antialias!r} must be true or false")
         if self.clips is not None and not isinstance(self.clips, Clips):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from robharness.planning.files import read_file
+from robharness.reading import read_regular
 
 _NO_FSYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -39,7 +39,7 @@ class FileSystem:
 
     def read(self, path: Path) -> bytes:
         """Return the content of a file. Raises OSError, NotAFile for a folder, a named pipe or a device."""
-        return read_file(path)
+        return read_regular(path)
 
     def open(self, path: Path) -> BinaryIO:
         """Open a new file for writing."""

@@ -14,7 +14,8 @@ from uuid import uuid4
 
 from robharness.errors import StoreError, for_shell, nearest_existing
 from robharness.findings import Finding, finding
-from robharness.planning.files import LARGEST_RECORD, NotAFile, json_object, read_file, read_record
+from robharness.planning.files import LARGEST_RECORD, json_object, read_record
+from robharness.reading import NotAFile, read_regular
 from robharness.store.files import FileSystem
 
 _IN_THE_WAY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
@@ -97,7 +98,7 @@ class StoreFolder:
         found = []
         for path in self.run_files():
             with contextlib.suppress(OSError, ValueError):
-                found.append(run_record(read_file(path, LARGEST_RECORD)))
+                found.append(run_record(read_regular(path, LARGEST_RECORD)))
         return found
 
     # --- reading -----------------------------------------------------------------------------------------------

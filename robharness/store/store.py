@@ -27,8 +27,8 @@ import numpy as np
 from robharness.errors import StoreError, for_shell
 from robharness.findings import finding
 from robharness.planning.cells import Cell
-from robharness.planning.files import NotAFile
 from robharness.planning.identity import key_of
+from robharness.reading import NotAFile
 from robharness.store.failures import Failure
 from robharness.store.files import FileSystem
 from robharness.store.folder import StoreFolder

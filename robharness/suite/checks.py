@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from robharness.errors import did_you_mean
@@ -13,6 +13,8 @@ from robharness.suite.baselines import BASELINES, Baseline
 from robharness.suite.fields import FieldReader
 from robharness.suite.records import DEFAULT_CANVAS, Header
 from robharness.suite.resolved import Model, Perturbation, unrepresented
+from robharness.suite.unresolved import Unresolved
+from robharness.text import printable
 
 Models = Sequence[tuple[yaml.Path, Model]]
 """Each model with its path in the suite."""
@@ -35,16 +37,37 @@ def compat(
         reader.error(("compat",), sentence)
 
 
+def data(reader: FieldReader, models: Models, dataset: Entry | None) -> bool:
+    """Check that some model has the data's labels and kind of examples. If none has, the data are the mistake.
+
+    Returns False if the data are that mistake, or have other errors and may be it.
+    """
+    if dataset is None:
+        return False
+    labels = dict.fromkeys(model.entry.spec.labels for _, model in models)
+    kinds = dict.fromkeys(model.entry.spec.input.kind for _, model in models)
+    if not models or (dataset.spec.labels in labels and dataset.spec.kind in kinds):
+        return True
+    if any(where[:1] == ("data",) for *_, where, _ in reader.errors):
+        return False
+    if len(models) == 1 or len(labels) > 1 or len(kinds) > 1:
+        return True  # each model is told
+    what = f"{dataset.name} has {dataset.spec.kind}s with labels '{dataset.spec.labels}'"
+    sentence = f"{what}, all models take {next(iter(kinds))}s with labels '{next(iter(labels))}'"
+    reader.error(("data", "name"), f"{sentence}. Try: robharness list datasets")
+    return False
+
+
 def baseline(
-    reader: FieldReader, header: Header | None, models: Models, dataset: Entry | None
+    reader: FieldReader, header: Header | None, models: Models, dataset: Entry | None, unresolved: Unresolved
 ) -> Baseline | str | None:
     """Check the baseline of corruption errors; return its published table, or the label of a model of the suite."""
     name, labels = header.baseline if header else None, [model.label for _, model in models]
     if name is None:
         return None
     if name not in BASELINES:
-        if name not in labels:
-            hint = nearest_or_all(name, [*BASELINES, *labels])
+        if not unresolved.has_label(name, labels):
+            hint = nearest_or_all(name, [*BASELINES, *labels, *unresolved.labels])
             reader.error(("baseline",), f"no published table and no model's label is '{name}'{hint}")
         return name
     table = BASELINES[name]
@@ -56,7 +79,7 @@ def baseline(
     return table
 
 
-def gap(reader: FieldReader, suite: dict[str, Any], header: Header | None, models: Models, *, open_end: bool) -> None:
+def gap(reader: FieldReader, header: Header | None, models: Models, unresolved: Unresolved, *, open_end: bool) -> None:
     """Check that both ends of `gap` are labels of columns, and differ.
 
     open_end: models may be added later, so that labels may be unknown.
@@ -64,12 +87,12 @@ def gap(reader: FieldReader, suite: dict[str, Any], header: Header | None, model
     if header is None or header.gap is None:
         return
     columns = [model.run_of or model.label for _, model in models]
-    labels = list(dict.fromkeys([*columns, *labels_as_written(reader, suite)]))
     for at, label in enumerate(header.gap):
-        if label not in labels and not open_end:
-            reader.error(("gap", at), f"no model has the label '{label}'{nearest_or_all(label, labels)}")
+        if not open_end and not unresolved.has_label(label, columns):
+            hint = nearest_or_all(label, dict.fromkeys([*columns, *unresolved.labels]))
+            reader.error(("gap", at), f"no model has the label '{printable(label)}'{hint}")
     if header.gap[0] == header.gap[1]:
-        reader.error(("gap",), f"the gap lies between two models, and '{header.gap[0]}' is one")
+        reader.error(("gap",), f"the gap lies between two models, and '{printable(header.gap[0])}' is one")
 
 
 def canvas(
@@ -140,8 +163,9 @@ def _surrogate_fits(reader: FieldReader, path: yaml.Path, perturbation: Perturba
 
 def needed(reader: FieldReader, suite: dict[str, Any], models: Models) -> None:
     """Check that the suite stores what its metrics need; perturbations with errors of their own count as present."""
-    corrupts = any(True for _ in reader.items(suite, "corruptions"))
-    has_distances = any("eps" not in ref for _, ref in reader.items(suite, "attacks"))
+    corrupts = bool(suite.get("corruptions"))
+    attacks = suite.get("attacks", [])
+    has_distances = not isinstance(attacks, list) or any(not isinstance(a, dict) or "eps" not in a for a in attacks)
     names = suite.get("metrics")
     for index, name in enumerate(names if isinstance(names, list) else []):
         metric = reader.registry.metrics.get(name) if isinstance(name, str) else None
@@ -174,15 +198,26 @@ def unique(reader: FieldReader, models: Models, perturbations: Perturbations) ->
     references = [path for path, model in models if model.reference]
     for path in references[1:]:
         reader.error((*path, "reference"), "only one model can be the reference")
-    for index, (path, perturbation) in enumerate(perturbations):
-        for earlier, other in perturbations[:index]:
-            if _are_equal(perturbation, other):
-                reader.error(path, f"{perturbation.name} is already in line {reader.line(earlier)}")
-                break
+    names: dict[Any, yaml.Path] = {}
+    settings: dict[Any, list[tuple[yaml.Path, Perturbation]]] = {}
+    for path, perturbation in perturbations:
+        name = (*_setting(perturbation), perturbation.name)
+        alike = settings.setdefault((*_setting(perturbation), perturbation.eps, perturbation.severity), [])
+        same = (at for at, other in alike if _have_equal_options(other, perturbation))  # 0.5 may be written as 1/2
+        earlier = names.get(name) or next(same, None)
+        if earlier is not None:
+            reader.error(path, f"{perturbation.name} is already in line {reader.line(earlier)}")
+        names.setdefault(name, path)
+        alike.append((path, perturbation))
 
 
 def expected(
-    reader: FieldReader, suite: dict[str, Any], models: Models, perturbations: Perturbations, metrics: list[Entry]
+    reader: FieldReader,
+    suite: dict[str, Any],
+    models: Models,
+    perturbations: Perturbations,
+    metrics: list[Entry],
+    unresolved: Unresolved,
 ) -> tuple[dict[str, Any], str]:
     """Check the published numbers; return them by label and name, and their source."""
     raw = suite.get("expected")
@@ -195,35 +230,28 @@ def expected(
         return {}, ""
     numbers = {label: raw[label] for label in raw if label != "source"}
     wanted = reader.record(dict[str, dict[str, float]], numbers, ("expected",))
-    labels = [*(model.label for _, model in models), *labels_as_written(reader, suite)]
-    names = ["clean", *[perturbation.name for _, perturbation in perturbations], *[entry.name for entry in metrics]]
+    labels = {name: None for _, model in models for name in (model.label, model.run_of) if name is not None}
+    names = ["clean", *[perturbation.name for _, perturbation in perturbations]]
+    cells, known = set(names), [*names, *[entry.name for entry in metrics]]
     for label in numbers:
-        if label not in labels:
-            sentence = f"no model has the label '{label}'{did_you_mean(label, labels)}"
-            reader.error(("expected", label), sentence, at_key=True)
+        if not unresolved.has_label(label, labels):
+            hint = did_you_mean(label, [*labels, *unresolved.labels])
+            reader.error(("expected", label), f"no model has the label '{printable(label)}'{hint}", at_key=True)
         for name in numbers[label] if isinstance(numbers[label], dict) else ():
-            if name not in names:
-                sentence = f"no cell and no metric is called '{name}'{did_you_mean(name, names)}"
+            if not unresolved.has_number(name, cells, metrics):
+                sentence = f"no cell and no metric is called '{printable(name)}'{did_you_mean(name, known)}"
                 reader.error(("expected", label, name), sentence, at_key=True)
     return wanted or {}, str(raw.get("source") or "")
 
 
-def labels_as_written(reader: FieldReader, suite: dict[str, Any]) -> list[str]:
-    """Return the labels of all models in the file, including models with errors."""
-    return [str(ref.get("label") or ref["model"]) for _, ref in reader.items(suite, "models")]
+def nearest_or_all(word: str, known: Iterable[str]) -> str:
+    """Return the suggestion of the nearest known word, or the list of all, at most 20."""
+    words = list(known)
+    more = f" and {len(words) - 20} more" if len(words) > 20 else ""
+    return did_you_mean(word, words) or f"; there are {', '.join(map(printable, words[:20]))}{more}"
 
 
-def nearest_or_all(word: str, known: Sequence[str]) -> str:
-    """Return the suggestion of the nearest known word, or the list of all."""
-    return did_you_mean(word, known) or f"; there are {', '.join(known)}"
-
-
-def _are_equal(one: Perturbation, other: Perturbation) -> bool:
-    """Whether both are the same perturbation, also if 0.5 is written as 1/2."""
-    if (one.eps, one.severity) != (other.eps, other.severity) or _setting(one) != _setting(other):
-        return False
-    if one.name == other.name:
-        return True
+def _have_equal_options(one: Perturbation, other: Perturbation) -> bool:
     try:
         with plugin_code():
             return bool(one.params == other.params)
@@ -232,5 +260,6 @@ def _are_equal(one: Perturbation, other: Perturbation) -> bool:
 
 
 def _setting(perturbation: Perturbation) -> tuple[Any, ...]:
+    """Return what two equal perturbations share beside their options and their strength."""
     surrogate = perturbation.surrogate and perturbation.surrogate.label
     return perturbation.entry.name, bool(perturbation.nested), surrogate, perturbation.eight_bit

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import fnmatch
 import json
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -12,13 +11,17 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from robharness.errors import PluginNotFound, UserError, describe, did_you_mean
+from robharness.errors import PluginNotFound, UserError, describe, did_you_mean, glob_matches
 from robharness.plugins import Entry, Registry
 from robharness.plugins.calls import plugin_code
 from robharness.plugins.process import current_folder
 from robharness.suite import yaml
 from robharness.suite.resolved import with_absolute_paths
 from robharness.text import printable
+
+
+class TooManyErrors(Exception):
+    """A suite has more errors than are collected."""
 
 
 class FieldReader:
@@ -33,14 +36,31 @@ class FieldReader:
     def __init__(self, document: yaml.Document, registry: Registry) -> None:
         self.document, self.registry, self.folder = document, registry, current_folder()
         self.errors = list(document.errors)
+        self.absent_plugins: set[str] = set()
 
     def error(self, path: yaml.Path, sentence: str, *, at_key: bool = False) -> None:
-        """Add an error at a value, or at its key; a path that the file lacks gets the place of its nearest parent."""
+        """Add an error at a value, or at its key; a path that the file lacks gets the place of its nearest parent.
+
+        A value that could not be read has its error already. Raises TooManyErrors instead of adding one more than
+        `yaml.MOST_ERRORS`.
+        """
+        if any(path[:length] in self.document.unread for length in range(len(path) + 1)):
+            return
         places = self.document.keys if at_key else self.document.values
         at = path
         while at not in places and at:
             at, places = at[:-1], self.document.values
-        self.errors.append((*places.get(at, (1, 1)), path, sentence))
+        error = (*places.get(at, (1, 1)), path, sentence)
+        if error in self.errors:
+            return
+        if len(self.errors) >= yaml.MOST_ERRORS:
+            raise TooManyErrors
+        self.errors.append(error)
+
+    def is_unread(self, path: yaml.Path) -> bool:
+        """Return whether a key or a value of a mapping, or a `<<` of it, could not be read."""
+        errors = [error[2] for error in self.document.errors]
+        return any(where[: len(path)] == path for where in (*errors, *self.document.unread))
 
     def line(self, path: yaml.Path) -> int:
         """Return the line of a value, from 1."""
@@ -107,8 +127,9 @@ class FieldReader:
         return not is_missing_key and (*path, *loc[: depth + 1]) not in self.document.values
 
     def missing(self, path: yaml.Path, key: str) -> None:
-        """Add the error of a missing key, unless the mapping has a `<<` that failed, which may have had the key."""
-        if not any(error[2] == (*path, "<<") for error in self.document.errors):
+        """Add the error of a missing key, unless a key or a `<<` that was not read may have been it."""
+        unread = (*path, key) in self.document.unread
+        if not unread and not any(error[2] in (path, (*path, "<<")) for error in self.document.errors):
             self.error(path, f"missing key '{key}'")
 
     def _add_invalid(self, item: Any, path: yaml.Path) -> None:
@@ -126,7 +147,7 @@ class FieldReader:
         elif isinstance(value, dict | list):
             self.error(where, sentence)
         else:
-            is_quoted = sentence.startswith(repr(value))
+            is_quoted = sentence.startswith(repr(value)[:40])  # longer ones have an ellipsis there
             self.error(where, sentence if is_quoted else f"{sentence}; got {printable(repr(value))}")
 
     def unknown(self, path: yaml.Path, key: str, known: Sequence[str]) -> None:
@@ -170,7 +191,9 @@ class FieldReader:
         try:
             return self.registry.find(kind, name) if isinstance(name, str) else None
         except PluginNotFound as error:
-            self.error(path, str(error))
+            if error.plugin not in self.absent_plugins:  # one plugin that is not there is one mistake
+                self.error(path, str(error))
+            self.absent_plugins |= {error.plugin} if error.plugin else set()
             return None
 
     def entries(self, kind: str, ref: type, raw: dict[str, Any], path: yaml.Path) -> Iterator[tuple[Entry, Any, Any]]:
@@ -183,7 +206,7 @@ class FieldReader:
         own = field_names(ref)
         reference = self.record(ref, {key: raw[key] for key in raw if key in own}, path)
         depth, pattern = raw[noun].count("/"), raw[noun]
-        alike = [name for name in every if name.count("/") == depth and fnmatch.fnmatchcase(name, pattern)]
+        alike = [name for name in every if name.count("/") == depth and glob_matches(name, pattern)]
         matched = [every[name] for name in (alike if pattern not in every else [pattern])]
         if not matched:
             self.entry(kind, raw[noun], (*path, noun))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from robharness.plugins.calls import call_spec, plugin_code, returned
 from robharness.plugins.process import current_folder
 from robharness.specs import DataRef as Split
 from robharness.specs import ModelSpec, Preprocessing, ThreatModel
-from robharness.suite import checks, units, weights, yaml
+from robharness.suite import checks, source, units, weights, yaml
 from robharness.suite.checks import Models, nearest_or_all
-from robharness.suite.fields import FieldReader, field_names, plugin_options
-from robharness.suite.records import AttackRef, CorruptionRef, Header, ModelRef
+from robharness.suite.fields import FieldReader, TooManyErrors, field_names, plugin_options
+from robharness.suite.records import LARGEST_SEED, AttackRef, CorruptionRef, Header, ModelRef
 from robharness.suite.resolved import Model, Perturbation, Suite
-from robharness.text import json_text, printable
+from robharness.suite.unresolved import Unresolved
+from robharness.text import printable
 
 
 def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_follow: bool = False) -> Suite:
@@ -30,23 +32,22 @@ def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_fo
     Raises UserError if the file cannot be read, SuiteError with all errors of the suite, each line with its place.
     """
     if isinstance(suite, Mapping):
-        path, text = current_folder() / "<mapping>", json_text(dict(suite), default=str)
-        shown, again = "<mapping>", "robharness.plan with it again"
+        path, shown, document = current_folder() / "<mapping>", "<mapping>", source.from_mapping(suite)
+        again = "robharness.plan with it again"
     else:
-        path, shown = Path(suite), str(suite)
+        path, shown, document = Path(suite), str(suite), source.from_file(Path(suite))
         again = f"robharness plan {for_shell(path)}"
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not a text file"
-            raise UserError(f"{shown}: cannot read the suite: {reason}. Try: ls {for_shell(path.parent)}") from None
-    reader = _SuiteReader(yaml.parse(text), registry, models_follow)
-    resolved = reader.suite(path.absolute())
+    reader = _SuiteReader(document, registry, models_follow)
+    resolved = None
+    with suppress(TooManyErrors):
+        resolved = reader.suite(path.absolute())
     if reader.errors:
         errors = [
             f"{shown}:{line}:{column}: {'.'.join(map(printable, where)) + ': ' if where else ''}{sentence}"
-            for line, column, where, sentence in sorted(set(reader.errors), key=lambda error: (error[:2], error[3]))
+            for line, column, where, sentence in sorted(reader.errors, key=lambda error: (error[:2], error[3]))
         ]
+        if len(errors) >= yaml.MOST_ERRORS:
+            errors.append(f"{shown}:1:1: there may be more errors; these are the first {len(errors)} that were found")
         raise SuiteError(errors, f"Correct the suite. Try: {again}")
     assert resolved is not None
     return resolved
@@ -55,6 +56,10 @@ def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_fo
 _LISTS = ("models", "attacks", "corruptions")
 _COPIED = ("name", "title", "data", "compat", "gap", "count", "precision", "compile", "seed", "check")
 """Fields of the header that a Suite has unchanged."""
+_MOST_MODELS, _MOST_PERTURBATIONS, _MOST_CELLS = 1000, 1000, 50_000
+"""Bounds of one suite, seeds and budgets counted one by one: planning takes a second for some thousands of cells."""
+_MOST_NESTED = 100
+"""Budgets of a nested attack. The identity of each holds all smaller ones."""
 
 
 class _SuiteReader(FieldReader):
@@ -63,6 +68,7 @@ class _SuiteReader(FieldReader):
     def __init__(self, document: yaml.Document, registry: Registry, models_follow: bool) -> None:
         super().__init__(document, registry)
         self.models_follow = models_follow
+        self.unresolved = Unresolved()
 
     def suite(self, path: Path) -> Suite | None:
         """Return the suite, or None after adding its errors."""
@@ -77,23 +83,24 @@ class _SuiteReader(FieldReader):
             if key not in (*known, *_LISTS, "expected"):
                 self.unknown((key,), key, [*known, *_LISTS, "expected"])
         dataset = self.dataset(raw.get("data"))
-        models = [model for at, entry in self.items(raw, "models") for model in self.model(at, entry, path, header)]
-        perturbations = [p for at, entry in self.items(raw, "attacks") for p in self.attack(at, entry, models)]
-        perturbations += [p for at, entry in self.items(raw, "corruptions") for p in self.corruption(at, entry, header)]
-        perturbations = _distinctly_named(perturbations)
+        models = self.models(raw, path, header)
+        perturbations = _distinctly_named([*self.perturbations(raw, "attacks", models, header),
+                                           *self.perturbations(raw, "corruptions", models, header)])  # fmt: skip
         metrics = self.metrics(raw.get("metrics"))
         if not raw.get("models") and not self.models_follow:
             self.error(("models",), "a suite needs at least one model", at_key=True)
+        self.bounded(("models",), len(models) * (len(perturbations) + 1), _MOST_CELLS, "cells")
         canvas = checks.canvas(self, header, bool(raw.get("corruptions")), perturbations)
-        checks.fit(self, models, perturbations, dataset, canvas)
+        sure = dataset if checks.data(self, models, dataset) else None
+        checks.fit(self, models, perturbations, sure, canvas)
         checks.needed(self, raw, models)
         checks.unique(self, models, perturbations)
         units.budgets(self, raw, models, perturbations)
-        expected, expected_source = checks.expected(self, raw, models, perturbations, metrics)
+        expected, expected_source = checks.expected(self, raw, models, perturbations, metrics, self.unresolved)
         units.percentages(self, models, expected, [metric.name for metric in metrics])
-        baseline = checks.baseline(self, header, models, dataset)
-        checks.gap(self, raw, header, models, open_end=self.models_follow)
-        checks.compat(self, header, canvas, dataset)
+        baseline = checks.baseline(self, header, models, sure, self.unresolved)
+        checks.gap(self, header, models, self.unresolved, open_end=self.models_follow)
+        checks.compat(self, header, canvas, sure)
         if header is None or dataset is None or self.errors:
             return None
         return Suite(
@@ -123,7 +130,54 @@ class _SuiteReader(FieldReader):
     def metrics(self, raw: Any) -> list[Entry]:
         """Return the entries of the metrics."""
         names = raw if isinstance(raw, list) else []
-        return [entry for i, name in enumerate(names) if (entry := self.entry("metrics", name, ("metrics", i)))]
+        found = [entry for i, name in enumerate(names) if (entry := self.entry("metrics", name, ("metrics", i)))]
+        self.unresolved.has_metrics = raw is not None and (names is not raw or len(found) < len(names))
+        return found
+
+    def models(self, raw: dict[str, Any], path: Path, header: Header | None) -> list[tuple[yaml.Path, Model]]:
+        """Return the models without errors; the labels of the others go to `unresolved`.
+
+        path: of the suite.
+        """
+        found: list[tuple[yaml.Path, Model]] = []
+        for at, item in self.items(raw, "models"):
+            before, models = len(self.errors), list(self.model(at, item, path, header))
+            if models and len(self.errors) == before:
+                found += models
+                self.bounded(at, len(found), _MOST_MODELS, "models")
+        right = {at[1] for at, _ in found}
+        listed = raw.get("models")
+        for index, item in enumerate(listed if isinstance(listed, list) else [None] if listed else []):
+            if index not in right:
+                self.unresolved.add_model(item, self.registry, is_read=not self.is_unread(("models", index)))
+        return found
+
+    def perturbations(
+        self, raw: dict[str, Any], key: str, models: Models, header: Header | None
+    ) -> list[tuple[yaml.Path, Perturbation]]:
+        """Return the perturbations of a list; the names of items with errors go to `unresolved`.
+
+        key: "attacks" or "corruptions".
+        """
+        found: list[tuple[yaml.Path, Perturbation]] = []
+        right = set()
+        for at, item in self.items(raw, key):
+            before = len(self.errors)
+            for each in self.attack(at, item, models) if key == "attacks" else self.corruption(at, item, header):
+                found.append(each)
+                self.bounded(at, len(found), _MOST_PERTURBATIONS, f"{key}, with each budget and severity as one")
+            right |= {at[1]} if len(self.errors) == before and found and found[-1][0] == at else set()
+        listed = raw.get(key)
+        for index, item in enumerate(listed if isinstance(listed, list) else [None] if listed else []):
+            if index not in right:
+                self.unresolved.add_perturbation(item, key.removesuffix("s"))
+        return found
+
+    def bounded(self, path: yaml.Path, count: int, most: int, what: str) -> None:
+        """Add an error, and end the reading, if a suite has more of something than is allowed."""
+        if count > most:
+            self.error(path, f"more than {most} {what}; split the suite")
+            raise TooManyErrors
 
     def model(
         self, path: yaml.Path, raw: dict[str, Any], suite: Path, header: Header | None
@@ -149,6 +203,8 @@ class _SuiteReader(FieldReader):
     def runs(self, path: yaml.Path, model: Model, ref: ModelRef, header: Header | None) -> list[Model]:
         """Return the training runs of a model, one per seed; only the first run of a reference is a reference."""
         seed = ref.seed if ref.seed is not None else header.seed if header else 0
+        if seed + (ref.seeds or 1) - 1 > LARGEST_SEED:
+            self.error((*path, "seeds"), f"the last seed is {seed + (ref.seeds or 1) - 1}; at most {LARGEST_SEED}")
         try:
             model = dataclasses.replace(model, seed=seed, data=trained_on(model.entry, model.params, self.registry))
         except UserError as error:
@@ -224,19 +280,24 @@ class _SuiteReader(FieldReader):
                 sentence = "what rounding undoes at one budget would not be attacked at the next; add `nested: false`"
                 self.error((*path, "eight_bit"), sentence)
                 continue
+            if nests and len(ref.eps or ()) > _MOST_NESTED:
+                self.error((*path, "eps"), f"more than {_MOST_NESTED} nested budgets; add `nested: false`")
+                continue
             nested = tuple(sorted(ref.eps or ())) if nests else ()
             common = {"kind": "attack", "entry": entry, "params": params, "nested": nested}
             common |= {"threat": threat, "depends_on_neighbours": blocks}
             common |= {"surrogate": self.surrogate(path, ref, models), "eight_bit": ref.eight_bit}
+            if ref.source is not None and common["surrogate"] is None:
+                continue
             for eps in nested or ref.eps or (None,):
                 yield from self.named(path, Perturbation(eps=eps, **common))
 
     def surrogate(self, path: yaml.Path, ref: AttackRef, models: Models) -> Model | None:
         """Return the model that a transfer attack is crafted on, or None for the attacked model itself."""
         labels = [model.label for _, model in models]
-        if ref.source is not None and ref.source not in labels:
-            hint = nearest_or_all(ref.source, labels)
-            self.error((*path, "source"), f"no model has the label '{ref.source}'{hint}")
+        if ref.source is not None and not self.unresolved.has_label(ref.source, labels):
+            hint = nearest_or_all(ref.source, [*labels, *self.unresolved.labels])
+            self.error((*path, "source"), f"no model has the label '{printable(ref.source)}'{hint}")
         return next((model for _, model in models if model.label == ref.source), None)
 
     def corruption(

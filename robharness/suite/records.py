@@ -14,6 +14,11 @@ from robharness.text import NAME_LENGTH, TITLE_LENGTH, is_printable
 Count = Literal["all", "robust"]
 Compat = Literal["none", "imagenet-c"]
 DEFAULT_CANVAS = 224
+LARGEST_CANVAS = 4096
+"""Pixels; an image of this side takes 200 MB as float32."""
+LARGEST_SEED = 2**32 - 1
+"""The largest seed that the global generators of NumPy take."""
+MOST_SEEDS = 1000
 
 
 def _as_tuple(value: Any) -> Any:
@@ -63,8 +68,8 @@ class ModelRef:
     inside: str | dict[str, str] | None = None
     strip: str | dict[str, str] | None = None
     preprocessing: dict[str, Any] | None = None
-    seed: Annotated[int, Field(ge=0)] | None = None
-    seeds: Annotated[int, Field(ge=1)] | None = None
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] | None = None
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] | None = None
     clean_at_least: Annotated[float, Field(ge=0, le=100)] | None = None
 
 
@@ -125,10 +130,10 @@ class Header:
     """The keys of a suite that need no plugin."""
 
     robharness: Literal[1]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     title: Title = ""
     data: DataRef
-    canvas: Annotated[int, Field(ge=8)] | Literal["none", "auto"] = "auto"
+    canvas: Annotated[int, Field(ge=8, le=LARGEST_CANVAS)] | Literal["none", "auto"] = "auto"
     compat: Compat = "none"
     baseline: str | None = None
     gap: tuple[str, str] | None = None
@@ -136,5 +141,5 @@ class Header:
     count: Count = "all"
     precision: Annotated[Precision, BeforeValidator(_as_precision), _word_or_record(Judging, Precision)] = Precision()
     compile: bool = False
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     check: Check = Check()

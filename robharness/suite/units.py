@@ -23,14 +23,14 @@ def budgets(
 ) -> None:
     """Check that no budget is larger than the largest perturbation of its norm between two inputs in [0, 1]."""
     sizes = [_input_values(model) for _, model in models]
+    n, places = max(sizes, default=0), _Places(suite)
     for path, perturbation in perturbations:
         eps, norm = perturbation.eps, perturbation.norm
         if eps is None or norm is None or not sizes:
             continue
-        n = max(sizes)
         is_beyond = {"linf": eps > 1, "l2": eps * eps > n, "l1": eps > n}[norm]
         if is_beyond:
-            reader.error(_place(suite, path, eps), _sentence(eps, norm, n))
+            reader.error(places.of(path, eps), _sentence(eps, norm, n))
 
 
 def _input_values(model: Model) -> int:
@@ -51,12 +51,21 @@ def _sentence(eps: Budget, norm: str, n: int) -> str:
     return f"eps {eps} under {norm} is more than the distance of any two inputs of {n} values in [0, 1], {most}{levels}"
 
 
-def _place(suite: dict[str, Any], path: yaml.Path, eps: Budget) -> yaml.Path:
-    """Return the path of a budget, which may be one of a list."""
-    written = suite["attacks"][path[1]].get("eps")
-    if not isinstance(written, list):
-        return (*path, "eps")
-    return (*path, "eps", next((index for index, value in enumerate(written) if Budget(value) == eps), 0))
+class _Places:
+    """The paths of budgets, which may be items of a list."""
+
+    def __init__(self, suite: dict[str, Any]) -> None:
+        self.suite = suite
+        self.indices: dict[Any, dict[Budget, int]] = {}
+
+    def of(self, path: yaml.Path, eps: Budget) -> yaml.Path:
+        """Return the path of a budget of an attack."""
+        written = self.suite["attacks"][path[1]].get("eps")
+        if not isinstance(written, list):
+            return (*path, "eps")
+        if path not in self.indices:
+            self.indices[path] = {Budget(written[at]): at for at in reversed(range(len(written)))}
+        return (*path, "eps", self.indices[path].get(eps, 0))
 
 
 def percentages(

@@ -15,7 +15,6 @@ SAID = [
     "5:12: precision: 'float16' is not one of float32, tf32; did you mean 'float32'?",
     "6:7: seed: Input should be a valid integer; got 1.5",
     "8:58: models.0.width: Input should be greater than 0; got 0",
-    "9:13: models.1.model: toy/letters has labels 'letters', toy/pixels has 'toys'. Try: robharness list models",
     "10:13: models.2.model: no model 'toy/nett'; did you mean 'toy/net'? Try: robharness list models",
     "11:13: models.3.model: 'swav/resnet50' needs a plugin 'swav', which is not there. "
     "Try: pip install robharness-swav",
@@ -46,15 +45,12 @@ SAID = [
     "27:42: corruptions.0.severity: toy/negative has severities 1; got 2",
     "28:18: corruptions.1.corruption: no corruption 'toy/frog'; did you mean 'toy/fog'? "
     "Try: robharness list corruptions",
-    "28:38: corruptions.1.severity: Input should be a valid integer; got None",
     "28:38: corruptions.1.severity: the tag !!int is not allowed",
     "29:5: corruptions.2: negative(1) is already in line 27",
     "30:9: canvas: Input should be greater than or equal to 8; got 4",
     "31:22: metrics.1: no metric 'toy/worng'; did you mean 'toy/wrong'? Try: robharness list metrics",
     "35:3: expected.Nett: no model has the label 'Nett'; did you mean 'Net'?",
     "36:9: expected.Net.claen: no cell and no metric is called 'claen'; did you mean 'clean'?",
-    "36:19: expected.Net.fgsm(l2, 0.25): no cell and no metric is called 'fgsm(l2, 0.25)'; "
-    "did you mean 'fgsm(l2, 0.5)'?",
     "36:47: expected.Net.clean: Input should be a valid number; got 'high'",
     "37:20: check.tolerance: Input should be greater than or equal to 0; got -1",
     "37:24: check.alhpa: unknown key 'alhpa'; did you mean 'alpha'?",
@@ -96,7 +92,7 @@ def test_all_errors_are_reported_at_once_in_the_order_of_their_positions(errors)
         ("data: {name: toy/*, split: test}", "14: data.name: no data set 'toy/*'"),
         ("data: toy/pixels", "7: data: Input should be an object; got 'toy/pixels'"),
         ("attacks: [{attack: toy/fgsm, eps: 8/255/2}]", "35: attacks.0.eps: '8/255/2' is not a number such as"),
-        ("attacks: [{attack: toy/fgsm, eps: 1e99999999}]", "35: attacks.0.eps: inf is not a number such as"),
+        ("attacks: [{attack: toy/fgsm, eps: 1e99999999}]", "35: attacks.0.eps: '1e99999999' is not a number such as"),
         ("attacks: [{attack: toy/fgsm, eps: '1e99999999'}]", "35: attacks.0.eps: '1e99999999' is not a number"),
         ("attacks: [{attack: toy/fgsm, eps: 1, nested: 1}]", "46: attacks.0.nested: Input should be a valid boolean"),
         ("gap: [toy/net, toy/nte]", "16: gap.1: no model has the label 'toy/nte'; did you mean 'toy/net'?"),

@@ -31,7 +31,7 @@ ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slo
         ("a: b: c", "1:5: not YAML: mapping values are not allowed here"),
         ("a: [1", "1:6: not YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'"),
         ("a: *b", "1:4: not YAML: found undefined alias 'b'"),
-        ("a: \x01", "1:1: not YAML: unacceptable character #x0001"),
+        ("a: \x01", "1:4: not YAML: the character U+0001 is not allowed"),
         ("a: 1\n---\nb: 1\n", "2:1: not YAML: expected a single document in the stream, but found another document"),
         ("!!python/object/apply:os.system [ls]", "1:1: the tag !!python/object/apply:os.system is not allowed"),
     ],
@@ -41,12 +41,7 @@ def test_text_that_is_no_suite_is_refused(errors, text, message):
 
 
 def test_an_unreadable_file_is_one_sentence(tmp_path):
-    (tmp_path / "latin.yaml").write_bytes("title: Prüfung".encode("latin-1"))
-    for name, reason in (
-        ("none.yaml", "No such file or directory"),
-        (".", "Is a directory"),
-        ("latin.yaml", "not a text file"),
-    ):
+    for name, reason in (("none.yaml", "No such file or directory"), (".", "it is a folder, not a file")):
         path = tmp_path / name
         with pytest.raises(UserError) as caught:
             load(path, REGISTRY)
