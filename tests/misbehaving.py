@@ -227,6 +227,10 @@ def reuses_a_buffer(model, batch):
     return buffer["x"].copy_((batch.x + 2**-4).clamp(0, 1))
 
 
+def moves(model, batch):
+    return (batch.x + 2**-4).clamp(0, 1)
+
+
 def sets_x(model, batch):
     batch.x = batch.x * 0
 
@@ -482,5 +486,7 @@ class Attack:
 
 @hookimpl
 def robharness_attacks():
-    yield AttackSpec(name="a", summary="Misbehaves", access="gradient", params=Options, build=Attack,
-                     threat=lambda params: ThreatModel(norm="linf"), cost=lambda params: Cost())  # fmt: skip
+    common = {"access": "gradient", "params": Options, "build": Attack, "cost": lambda params: Cost(),
+              "threat": lambda params: ThreatModel(norm="linf")}  # fmt: skip
+    yield AttackSpec(name="a", summary="Misbehaves", **common)
+    yield AttackSpec(name="blocks", summary="Takes whole blocks", blocks=lambda params: True, **common)

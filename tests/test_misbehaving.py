@@ -19,7 +19,7 @@ PLUGINS = [str(Path(__file__).parent / name) for name in ("toys.py", "misbehavin
 CALLS = runpy.run_path(PLUGINS[1])["CALLS"]
 
 HARMLESS = ("masks_logits", "writes_data", "writes_in_objective", "writes_later", "writes_selections",
-            "writes_into_cache", "shares_of_a_wrapper", "shares_under_autocast", "reuses_a_buffer",
+            "writes_into_cache", "moves", "shares_of_a_wrapper", "shares_under_autocast", "reuses_a_buffer",
             "returns_a_view", "returns_a_parameter")  # fmt: skip
 """Calls that are allowed: what they write into is their own."""
 
@@ -141,9 +141,13 @@ def test_what_cells_share_is_right_although_the_first_attack_computes_it_strange
     same_outcomes(found.cells[-1], sign)
 
 
-def test_a_buffer_that_an_attack_fills_again_is_copied(found):
-    cell = misbehaved(found, "reuses_a_buffer")
-    np.testing.assert_allclose(cell.columns["size"], 2**-4, atol=1e-6)
+def test_a_buffer_that_an_attack_fills_again_is_copied(tmp_path, found):
+    """The blocks of a span are perturbed by several calls, and are judged together."""
+    attacks = [{"attack": "misbehaving/blocks", "how": "reuses_a_buffer", "eps": "1/16"}]
+    in_blocks = api.run({**suite(misbehave=False), "attacks": attacks}, store=tmp_path, plugins=PLUGINS, batch_size=8)
+    moved = misbehaved(found, "moves")
+    same_outcomes(misbehaved(found, "reuses_a_buffer"), moved)
+    same_outcomes(in_blocks.cells[-1], moved)
 
 
 def test_options_that_an_attack_changes_are_its_own(found):

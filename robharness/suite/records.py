@@ -21,6 +21,14 @@ LARGEST_SEED = 2**32 - 1
 MOST_SEEDS = 1000
 
 
+def _as_switch(value: Any) -> Any:
+    return bool(value) if type(value) is int and value in (0, 1) else value
+
+
+Switch = Annotated[bool, BeforeValidator(_as_switch)]
+"""true or false; 1 and 0 say the same."""
+
+
 def _as_tuple(value: Any) -> Any:
     if value == []:
         raise ValueError("at least one is needed")
@@ -63,7 +71,7 @@ class ModelRef:
 
     model: str
     label: Label | None = None
-    reference: bool = False
+    reference: Switch = False
     weights: str | dict[str, str] | None = None
     inside: str | dict[str, str] | None = None
     strip: str | dict[str, str] | None = None
@@ -79,9 +87,9 @@ class AttackRef:
 
     attack: str
     eps: Budgets | None = None
-    nested: bool | None = None
+    nested: Switch | None = None
     source: str | None = None
-    eight_bit: bool = False
+    eight_bit: Switch = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +148,6 @@ class Header:
     metrics: tuple[str, ...] = ()
     count: Count = "all"
     precision: Annotated[Precision, BeforeValidator(_as_precision), _word_or_record(Judging, Precision)] = Precision()
-    compile: bool = False
+    compile: Switch = False
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     check: Check = Check()

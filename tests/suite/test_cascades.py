@@ -19,7 +19,7 @@ expected: {Net: {clean: 90, "pgd(linf, 1/16, source=Net)": 1}, Two: {clean: 80}}
 @pytest.mark.parametrize(
     ("net", "error"),
     [
-        ("reference: 1", "models.0.reference: Input should be a valid boolean; got 1"),
+        ("reference: 2", "models.0.reference: Input should be a valid boolean; got 2"),
         ("width: 0", "models.0.width: Input should be greater than 0; got 0"),
         ("widht: 1", "models.0.widht: unknown key 'widht'; did you mean 'width'?"),
         ("seeds: 3", "models.0.seeds: toy/net is not trained here, so that it has no seed; leave 'seeds' out"),
