@@ -211,7 +211,10 @@ def shares_of_a_wrapper(model, batch):
 def shares_under_autocast(model, batch):
     import torch
 
-    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+    with torch.autocast("cpu", torch.bfloat16):
+        batch.logits(model)
+    with torch.inference_mode():
+        model.logits(batch.x)
         batch.logits(model)
     batch.gradient(model, lead)
 

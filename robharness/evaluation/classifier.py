@@ -232,7 +232,7 @@ class Classifier:
     def _forward(self, chunk: Tensor) -> Tensor:
         """Return the logits of one pass, or its features with access "features"."""
         self.passes["forward"] += 1
-        version, modes, was_in_eval = chunk._version, read_modes(), self._is_in_eval()
+        version, modes, was_in_eval = _version(chunk), read_modes(), self._is_in_eval()
         try:
             with plugin_errors():
                 inputs = self._network_inputs(chunk)
@@ -245,7 +245,7 @@ class Classifier:
         if was_in_eval and not self._is_in_eval():
             self.net.eval()
             raise ContractViolation("its forward pass changes its eval mode", by="model")
-        if chunk._version != version:
+        if _version(chunk) != version:
             raise ContractViolation("it writes into its input. Try: x = x.clone() in its forward", by="model")
         wanted = f"it must return logits of shape ({len(inputs)}, classes) on {inputs.device}"
         if (other := other_than_plain(outputs)) is not None:
@@ -341,6 +341,11 @@ class Classifier:
         """Raise ContractViolation if this classifier's access does not include the needed one."""
         if needed not in _ALLOWED[self.access]:
             raise ContractViolation(f"the attack declares access='{self.access}' but requested {needed}")
+
+
+def _version(x: Tensor) -> int:
+    """Return the number of writes into a tensor, which is not counted in inference mode."""
+    return 0 if x.is_inference() else x._version
 
 
 def freeze(net: nn.Module) -> nn.Module:
