@@ -489,7 +489,5 @@ class Attack:
 
 @hookimpl
 def robharness_attacks():
-    common = {"access": "gradient", "params": Options, "build": Attack, "cost": lambda params: Cost(),
-              "threat": lambda params: ThreatModel(norm="linf")}  # fmt: skip
-    yield AttackSpec(name="a", summary="Misbehaves", **common)
-    yield AttackSpec(name="blocks", summary="Takes whole blocks", blocks=lambda params: True, **common)
+    yield AttackSpec(name="a", summary="Misbehaves", access="gradient", params=Options, build=Attack,
+                     threat=lambda params: ThreatModel(norm="linf"), cost=lambda params: Cost())  # fmt: skip
