@@ -165,7 +165,8 @@ class LentBatch(Batch):
         """Return a copy of a tensor of the batch, the same one at every call; None if the batch has none."""
         original = getattr(self._lender, name)
         if name not in self._copies and original is not None:
-            self._copies[name] = original.clone()
+            with torch.inference_mode(False):
+                self._copies[name] = original.clone()
         return self._copies.get(name)
 
     @property

@@ -54,7 +54,6 @@ class Guard:
 
     Trade-off: a second copy of the weights, and a comparison that takes milliseconds where passes take seconds. In
     return, the plugin that changed the model is known, and the next cell gets an unchanged model.
-
     """
 
     def __init__(self, classifier: Classifier) -> None:
