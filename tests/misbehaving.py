@@ -201,7 +201,7 @@ def writes_into_cache(model, batch):
 
 
 def shares_of_a_wrapper(model, batch):
-    batch.logits(Wrapped(model))
+    assert not batch.logits(Wrapped(model)).any()
     batch.gradient(Wrapped(model), lead)
     other = model.with_access("gradient")
     other.batch_size = 1
