@@ -200,7 +200,8 @@ def test_an_unknown_baseline_is_an_error_of_the_suite(results):
     with pytest.raises(SuiteError, match="'alexnet' is a published table; give the model of that label another one"):
         results(baseline="alexnet", models=[{"model": "weathered/even", "label": "alexnet"}])
     with pytest.raises(SuiteError, match="AlexNet is of the labels 'imagenet-1k', weathered/others has 'greys'"):
-        results(baseline="alexnet", data={"name": "weathered/others", "split": "test"})
+        others = {"data": {"name": "weathered/others", "split": "test"}, "models": [{"model": "weathered/other"}]}
+        results(baseline="alexnet", **others)
 
 
 def test_nothing_stored_gives_no_numbers(tmp_path):
