@@ -199,8 +199,8 @@ def test_an_unknown_baseline_is_an_error_of_the_suite(results):
         results(baseline="alexnett")
     with pytest.raises(SuiteError, match="'alexnet' is a published table; give the model of that label another one"):
         results(baseline="alexnet", models=[{"model": "weathered/even", "label": "alexnet"}])
+    others = {"data": {"name": "weathered/others", "split": "test"}, "models": [{"model": "weathered/other"}]}
     with pytest.raises(SuiteError, match="AlexNet is of the labels 'imagenet-1k', weathered/others has 'greys'"):
-        others = {"data": {"name": "weathered/others", "split": "test"}, "models": [{"model": "weathered/other"}]}
         results(baseline="alexnet", **others)
 
 

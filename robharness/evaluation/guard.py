@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,22 +33,29 @@ def lending(
     Raises ContractViolation if the block changed something, unless it raises an exception itself.
     """
     changed: list[str] = []
+    passes = partial(_make_passes, model or guard.classifier, batch) if guard else None
+    if guard and passes:
+        guard.learn(passes)
     try:
         with kept_modes() as modes:
-            lent = LentBatch(batch, namespace, model, modes)
+            lent = LentBatch(batch, namespace, model, modes, guard.is_intact if guard else None)
             yield lent
     finally:
-        changed += guard.changes(lambda: _passes(model or guard.classifier, batch)) if guard else []
+        changed += guard.changes(passes) if guard and passes else []
     changed += [*lent.changes(), *modes.changed]
     if changed:
         raise ContractViolation(f"it changed {', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''}")
 
 
-def _passes(model: Classifier, batch: Batch) -> None:
-    """Make a pass without gradients and one with gradients, if the model gives any."""
+def _make_passes(model: Classifier, batch: Batch) -> None:
+    """Make a pass without gradients and one with gradients, if the model gives any. They are not counted."""
     x, labels = batch.x[: model.batch_size], batch.labels[: model.batch_size]
-    model.logits(x)
-    model.gradient(x, labels, lambda logits, label: logits.gather(1, label[:, None])[:, 0])
+    counts = Counter(model.passes)
+    with suppress(Exception), kept_modes():
+        model.logits(x)
+        model.gradient(x, labels, lambda logits, label: logits.gather(1, label[:, None])[:, 0])
+    model.passes.clear()
+    model.passes.update(counts)
 
 
 class Guard:
@@ -68,6 +77,33 @@ class Guard:
         ]
         modules = {**dict(net.named_modules()), **dict(unregistered_parts(net))}
         self._watched = Watched(modules, [tensor for *_, tensor, _ in self._kept])
+        self._versions = [(tensor, tensor._version) for *_, tensor, _ in self._kept if not tensor.is_inference()]
+        self._has_learnt = False
+
+    def learn(self, passes: Callable[[], Any]) -> None:
+        """Find out at the first call what the network itself changes in passes, such as a counter of calls.
+
+        passes: makes passes like those of a plugin.
+        """
+        if not self._has_learnt:
+            self._has_learnt = True
+            passes()
+            self._watched.release()
+
+    def is_intact(self, by_value: bool) -> bool:
+        """Return whether the network is as it was, so that its passes may serve all cells, amid a plugin's call.
+
+        by_value: compare all weights, and not only the numbers of writes that torch counts.
+        """
+        try:
+            if any(module.training for module in self.classifier.net.modules()) or not self._watched.is_same():
+                return False
+            is_written = any(tensor._version != count for tensor, count in self._versions)
+            return not (by_value or is_written) or not self._is_touched()
+        except Exception as error:  # the network's own code may raise anything
+            if is_out_of_memory(error):
+                raise
+            return False
 
     def watching(self, batch: Batch) -> Any:
         """Return a context that lends the batch to a call of a plugin, and undoes what the call changes."""
@@ -102,8 +138,7 @@ class Guard:
             changed.append("the model's frozen parameters")
             freeze(net)
         if objects:
-            with suppress(Exception), kept_modes():
-                passes()
+            passes()
             own = self._watched.release()
             changed = [name for name in objects if name not in own] + changed
         return list(dict.fromkeys(changed))

@@ -221,7 +221,8 @@ def build_network(model: PlannedModel, restored: dict[str, list[str]] | None = N
     names = files if isinstance(files, Mapping) else None
     try:
         with kept_modes() as modes, choosing(_state_choices(model), names=names, is_pinned=_is_pinned(model)):
-            net: Any = call_spec(model.entry.spec.build, model.ref.params, files)
+            given = dict(files) if isinstance(files, Mapping) else files  # which `build` may empty
+            net: Any = call_spec(model.entry.spec.build, model.ref.params, given)
     except (ContractViolation, UserError):
         raise
     except Exception as error:

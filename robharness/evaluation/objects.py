@@ -6,10 +6,13 @@ and arrays are compared by value. Parameters and buffers belong to the guard, wh
 
 from __future__ import annotations
 
+import copy
+import sys
 import types
+from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import _lru_cache_wrapper, partial
 from operator import is_
 from typing import Any
 
@@ -17,13 +20,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robharness.evaluation.batch import Batch, LentBatch
+from robharness.evaluation.classifier import Classifier
+from robharness.evaluation.code import global_names, is_installed
 from robharness.evaluation.digest import NO_BEHAVIOUR
-from robharness.evaluation.tensors import same_values
+from robharness.evaluation.rng import ExampleRNG
+from robharness.evaluation.tensors import other_than_plain, same_values
 
 MOST_CONTAINERS = 20_000
 """Number of containers that are watched at most; ResNet-50 has 2,400."""
-_ALWAYS = {"training", "_compiled_call_impl", "_is_full_backward_hook"}
+_ALWAYS = {"training", "_is_full_backward_hook"}
 """Attributes of modules that others restore, or that do not change outputs."""
+_HOLDERS: tuple[tuple[str, Any], ...] = (
+    ("torch", torch), ("torch.nn.functional", nn.functional), ("torch.Tensor", Tensor), ("torch.linalg", torch.linalg),
+    ("torch.fft", torch.fft), ("torch.special", torch.special), ("torch.autograd", torch.autograd), ("numpy", np),
+    ("Batch", Batch), ("LentBatch", LentBatch), ("Classifier", Classifier), ("ExampleRNG", ExampleRNG),
+)  # fmt: skip
+"""Modules and classes whose functions compute outcomes, or serve plugins."""
 _MISSING = object()
 
 
@@ -38,16 +51,53 @@ class Watched:
         self._dicts: list[_Dict] = []
         self._others: list[_Other] = []
         self._values: list[tuple[str, Any, Any]] = []
+        known = list(known)
         self._seen = {id(tensor) for tensor in known}
+        self._read: set[tuple[Any, ...]] = set()
+        self._caches: list[Any] = []
+        self._imported = len(sys.modules)
         for place, module in modules.items():
             self._add(module, place)
+        for tensor in known:
+            self._dicts.append(_Dict("parameters.", vars(tensor)))
         classes = {kind for module in modules.values() for kind in type(module).__mro__ if kind is not object}
         self._namespaces = [_Namespace(f"the class {kind.__qualname__}", kind) for kind in classes]
-        for name, holder in (("torch", torch), ("torch.nn.functional", nn.functional), ("torch.Tensor", Tensor)):
-            self._namespaces.append(_Namespace(name, holder))
+        self._namespaces += [_Namespace(name, holder) for name, holder in _HOLDERS]
+        for kind in classes:
+            if not is_installed(kind.__module__):
+                for name, item in list(vars(kind).items()):
+                    self._add(item, f"{kind.__qualname__}.{name}")
+
+    def is_same(self) -> bool:
+        """Return whether all objects have their contents of creation.
+
+        Caches of functions are emptied, since their values cannot be compared.
+        """
+        self._accept_imports()
+        for cache in self._caches:
+            cache.cache_clear()
+        return (
+            all(each.is_same() for each in self._dicts)
+            and all(each.is_same() for each in self._others)
+            and all(each.is_same() for each in self._namespaces)
+            and all(_same(value, before) for _, value, before in self._values)
+        )
+
+    def _accept_imports(self) -> None:
+        """Take over what modules of torch that were imported meanwhile, such as its compiler, change in torch."""
+        if len(sys.modules) == self._imported:
+            return
+        new = list(sys.modules)[self._imported :]
+        self._imported = len(sys.modules)
+        if any(name.startswith("torch.") for name in new):
+            for namespace in self._namespaces:
+                if namespace.is_of_torch:
+                    namespace.release()
 
     def restore(self) -> list[str]:
         """Put all objects back to their contents at creation; return the names of those that were changed."""
+        if self.is_same():
+            return []
         changed = []
         for watched in self._dicts:
             if not watched.is_same():
@@ -90,9 +140,10 @@ class Watched:
                 continue
             self._seen.add(id(value))
             if isinstance(value, Tensor):
-                self._values.append((place, value, value.detach().clone()))
-            elif isinstance(value, np.ndarray):
-                self._values.append((place, value, value.copy()))
+                if other_than_plain(value.detach()) is None and not value.is_meta:  # others cannot be compared
+                    self._values.append((place, value, value.detach().clone()))
+            elif isinstance(value, np.ndarray | bytearray | array):
+                self._values.append((place, value, copy.copy(value)))
             else:
                 pending.extend(self._watch(value, place))
 
@@ -100,6 +151,8 @@ class Watched:
         """Watch a container; yield its items with their places."""
         if isinstance(value, nn.Module):
             self._dicts.append(_Dict(f"{place}." if place else "", vars(value), is_module=True))
+            self._others.append(_Other(f"{place}.__class__" if place else "__class__", value, ("__class__",)))
+            yield from self._slots(value, place)
             for name, item in vars(value).items():
                 inner = f"{place}.{name}" if place else name
                 if isinstance(item, dict) and name.startswith("_"):  # of hooks, parts, parameters or buffers
@@ -119,10 +172,19 @@ class Watched:
         elif isinstance(value, tuple | frozenset):
             yield from ((item, f"{place}[{index}]") for index, item in enumerate(value))
         elif isinstance(value, types.FunctionType):
-            self._others.append(_Other(place, value))
+            self._others.append(_Other(place, value, ("__code__", "__defaults__", "__kwdefaults__")))
+            yield from ((item, place) for item in (value.__defaults__, value.__kwdefaults__))
             for cell in value.__closure__ or ():
                 self._others.append(_Other(place, cell))
                 yield from ((item, place) for item in _contents(cell))
+            if not is_installed(value.__module__ or ""):
+                yield from self._globals(value)
+        elif isinstance(value, _lru_cache_wrapper):
+            self._caches.append(value)
+            yield value.__wrapped__, place
+        elif isinstance(value, property | staticmethod | classmethod):
+            names = ("fget", "fset", "__func__")
+            yield from ((getattr(value, name, None), place) for name in names)
         elif isinstance(value, types.MethodType):
             yield from ((value.__func__, place), (value.__self__, place))
         elif isinstance(value, partial):
@@ -130,6 +192,26 @@ class Watched:
         elif isinstance(getattr(value, "__dict__", None), dict):
             self._dicts.append(_Dict(f"{place}.", vars(value)))
             yield from ((item, f"{place}.{key}") for key, item in vars(value).items())
+            yield from self._slots(value, place)
+        else:
+            yield from self._slots(value, place)
+
+    def _slots(self, value: Any, place: str) -> Iterator[tuple[Any, str]]:
+        """Watch the attributes of an object that lie in slots of its class, unless the class is of a library."""
+        for kind in type(value).__mro__:
+            slots = vars(kind).get("__slots__", ())
+            if slots and not is_installed(kind.__module__):
+                names = (slots,) if isinstance(slots, str) else tuple(slots)
+                self._others.append(_Other(place or kind.__name__, value, names))
+                yield from ((getattr(value, name, None), f"{place}.{name}") for name in names)
+
+    def _globals(self, function: types.FunctionType) -> Iterator[tuple[Any, str]]:
+        """Watch the global names that a function's code reads, if its module is no library."""
+        names = [name for name in global_names(function.__code__) if name in function.__globals__]
+        if names and (id(function.__globals__), *names) not in self._read:
+            self._read.add((id(function.__globals__), *names))
+            self._dicts.append(_Dict("", function.__globals__, names=names))
+            yield from ((function.__globals__[name], name) for name in names)
 
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type, types.ModuleType, types.BuiltinFunctionType,
@@ -142,31 +224,46 @@ class _Dict:
     prefix: of the names of its keys in messages.
     is_module: whether the keys are attributes of a module.
     table: the name of a module's own table, such as "_forward_hooks".
+    names: the keys that are watched; all if None.
     """
 
-    def __init__(self, prefix: str, owner: dict[Any, Any], *, is_module: bool = False, table: str = "") -> None:
-        self.prefix, self.owner, self.table = prefix, owner, table
+    def __init__(
+        self,
+        prefix: str,
+        owner: dict[Any, Any],
+        *,
+        is_module: bool = False,
+        table: str = "",
+        names: Sequence[str] | None = None,
+    ) -> None:
+        self.prefix, self.owner, self.table, self.names = prefix, owner, table, names
         self.ignored = set(_ALWAYS) if is_module else set()
-        self.saved = {key: value for key, value in owner.items() if key not in self.ignored}
+        watched = owner if names is None else names
+        self.saved = {key: owner[key] for key in watched if key not in self.ignored}
         self._keys, self._items = list(owner), list(owner.values())
 
     def is_same(self) -> bool:
         owner = self.owner
-        if len(owner) == len(self._items) and all(map(is_, owner.values(), self._items)) and list(owner) == self._keys:
+        if self.names is not None or len(owner) != len(self._items):
+            return not self._differing()
+        if all(map(is_, owner.values(), self._items)) and list(owner) == self._keys:
             return True
         return not self._differing()
 
     def _differing(self) -> list[Any]:
-        keys = dict.fromkeys([*self.saved, *self.owner])
+        keys = dict.fromkeys([*self.saved, *self.owner] if self.names is None else self.saved)
         return [key for key in keys if key not in self.ignored
                 and self.owner.get(key, _MISSING) is not self.saved.get(key, _MISSING)]  # fmt: skip
 
     def restore(self) -> list[str]:
-        names = self._names(self._differing())
-        others = {key: self.owner[key] for key in self.ignored if key in self.owner}
-        self.owner.clear()
-        self.owner.update(self.saved | others)
-        return names
+        keys = self._differing()
+        if self.names is None:
+            others = {key: self.owner[key] for key in self.ignored if key in self.owner}
+            self.owner.clear()
+            self.owner.update(self.saved | others)
+        else:
+            self.owner.update({key: self.saved[key] for key in keys})
+        return self._names(keys)
 
     def release(self) -> set[str]:
         keys = self._differing()
@@ -183,19 +280,30 @@ class _Dict:
 
 
 class _Other:
-    """A list, a set, a deque, a cell of a closure, or the code of a function, and its contents."""
+    """A list, a set, a deque, a cell of a closure, or some attributes of an object, and the contents.
 
-    def __init__(self, place: str, owner: Any) -> None:
-        self.place, self.owner, self.saved = place, owner, _contents(owner)
+    names: of the attributes; empty for a container.
+    """
+
+    def __init__(self, place: str, owner: Any, names: tuple[str, ...] = ()) -> None:
+        self.place, self.owner, self.names = place, owner, names
+        self.saved = self._contents()
+
+    def _contents(self) -> tuple[Any, ...]:
+        if self.names:
+            return tuple(getattr(self.owner, name, _MISSING) for name in self.names)
+        return _contents(self.owner)
 
     def is_same(self) -> bool:
-        now = _contents(self.owner)
+        now = self._contents()
         return len(now) == len(self.saved) and all(map(is_, now, self.saved))
 
     def restore(self) -> None:
         owner, saved = self.owner, self.saved
-        if isinstance(owner, types.FunctionType):
-            owner.__code__, owner.__defaults__, owner.__kwdefaults__ = saved
+        if self.names:
+            for name, value in zip(self.names, saved, strict=True):
+                if value is not _MISSING:
+                    object.__setattr__(owner, name, value)
         elif isinstance(owner, types.CellType):
             if saved:
                 owner.cell_contents = saved[0]
@@ -217,6 +325,7 @@ class _Namespace:
     def __init__(self, name: str, holder: Any) -> None:
         self.name, self.holder = name, holder
         self.saved = dict(vars(holder))
+        self.is_of_torch = getattr(holder, "__module__", holder.__name__).partition(".")[0] == "torch"
 
     def is_same(self) -> bool:
         try:
@@ -247,13 +356,11 @@ class _Namespace:
         return {f"{self.name}.{name}" for name in names}
 
 
-_OF_CLASSES = {"__annotations__", "__abstractmethods__", "_abc_impl", "__doc__"}
+_OF_CLASSES = {"__annotations__", "__slotnames__", "__abstractmethods__", "_abc_impl", "__doc__"}
 """Attributes that Python adds to a class when they are read."""
 
 
 def _contents(owner: Any) -> tuple[Any, ...]:
-    if isinstance(owner, types.FunctionType):
-        return owner.__code__, owner.__defaults__, owner.__kwdefaults__
     if isinstance(owner, types.CellType):
         try:
             return (owner.cell_contents,)
@@ -265,6 +372,8 @@ def _contents(owner: Any) -> tuple[Any, ...]:
 def _same(value: Any, before: Any) -> bool:
     if isinstance(value, Tensor):
         return same_values(value.detach(), before)
+    if not isinstance(value, np.ndarray):
+        return bool(value == before)
     if value.shape != before.shape or value.dtype != before.dtype:
         return False
     return bool(value.tobytes() == before.tobytes())  # also of arrays of objects, by identity
@@ -273,5 +382,7 @@ def _same(value: Any, before: Any) -> bool:
 def _overwrite(value: Any, before: Any) -> None:
     if isinstance(value, Tensor):
         value.data = before.clone()
-    else:
+    elif isinstance(value, np.ndarray):
         value[...] = before
+    else:
+        value[:] = before
