@@ -18,7 +18,7 @@ from robharness.evaluation.memory import is_out_of_memory
 from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.objects import Watched
 from robharness.evaluation.parts import unregistered_parts
-from robharness.evaluation.tensors import same_values
+from robharness.evaluation.tensors import other_than_plain, same_values
 
 
 @contextmanager
@@ -58,6 +58,10 @@ def _make_passes(model: Classifier, batch: Batch) -> None:
     model.passes.update(counts)
 
 
+REPEATS = 8
+"""Passes that are made at most to find out what the network itself changes, e.g. at every fourth call."""
+
+
 class Guard:
     """A copy of a model's state, which is compared with the model and restored after every call of a plugin.
 
@@ -69,7 +73,7 @@ class Guard:
         self.classifier = classifier
         net = classifier.net
         self._kept = [
-            (place, module, kind, name, tensor, tensor.detach().clone())
+            (place, module, kind, name, tensor, _copy(tensor))
             for place, module in net.named_modules()
             for kind in ("_parameters", "_buffers")
             for name, tensor in getattr(module, kind).items()
@@ -127,9 +131,10 @@ class Guard:
         changed = []
         for place, module, kind, name, tensor, before in self._kept if self._is_touched() else ():
             was_replaced = _tensor(module, kind, name) is not tensor
-            if was_replaced or not same_values(tensor.detach(), before):
+            if was_replaced or (before is not None and not same_values(tensor.detach(), before)):
                 changed.append(f"the model's '{f'{place}.' if place else ''}{name}'")
-                tensor.data = before.clone()
+                if before is not None:
+                    tensor.data = before.clone()
                 getattr(module, kind)[name] = tensor
         if any(module.training for module in net.modules()):
             changed.append("the model's eval mode")
@@ -137,9 +142,13 @@ class Guard:
         if any(parameter.requires_grad for parameter in net.parameters()):
             changed.append("the model's frozen parameters")
             freeze(net)
-        if objects:
+        own: set[str] = set()
+        for _ in range(REPEATS if objects else 0):
             passes()
-            own = self._watched.release()
+            own |= self._watched.release()
+            if own >= set(objects):
+                break
+        if objects:
             changed = [name for name in objects if name not in own] + changed
         return list(dict.fromkeys(changed))
 
@@ -147,12 +156,19 @@ class Guard:
         """Return whether any tensor was replaced or changed; a GPU is synchronised once instead of per tensor."""
         if any(_tensor(module, kind, name) is not tensor for _, module, kind, name, tensor, _ in self._kept):
             return True
-        pairs = [(tensor.detach(), before) for *_, tensor, before in self._kept]
+        pairs = [(tensor.detach(), before) for *_, tensor, before in self._kept if before is not None]
         if any((a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device) for a, b in pairs):
             return True
         if self.classifier.device.type == "cpu":
             return not all(torch.equal(a, b) for a, b in pairs)
         return bool(pairs) and bool(torch.stack([(a != b).any() for a, b in pairs]).any())
+
+
+def _copy(tensor: Tensor) -> Tensor | None:
+    """Return a copy of a parameter or a buffer, or None for one that is sparse or has no values, and is not watched."""
+    plain = tensor.detach()
+    is_known = other_than_plain(plain) is None or (plain.is_complex() and plain.layout is torch.strided)
+    return plain.clone() if is_known and not plain.is_meta else None
 
 
 def _tensor(module: nn.Module, kind: str, name: str) -> Tensor | None:
