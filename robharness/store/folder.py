@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from robharness.errors import StoreError, for_shell, nearest_existing
+from robharness.errors import StoreError, exists, for_shell, nearest_existing
 from robharness.findings import Finding, finding
 from robharness.planning.files import LARGEST_RECORD, json_object, read_record
 from robharness.reading import NotAFile, read_regular
@@ -110,11 +110,13 @@ class StoreFolder:
         """
         try:
             return sorted(os.listdir(folder))
-        except FileNotFoundError:
-            return []
         except OSError as error:
-            shown = for_shell(self.shown(nearest_existing(folder)))
-            raise Unreadable(f"the store {self} cannot be read: {error.strerror}. Try: ls -ld {shown}") from None
+            is_absent, nearest = isinstance(error, FileNotFoundError), nearest_existing(folder)
+            if is_absent and exists(nearest):
+                return []
+            shown = self.shown(nearest)
+            reason = f"{shown} is a link to nothing" if is_absent else error.strerror
+            raise Unreadable(f"the store {self} cannot be read: {reason}. Try: ls -ld {for_shell(shown)}") from None
 
     def record(self, path: Path) -> dict[str, Any] | None:
         """Read a file with one JSON object. Returns None if there is no such file.
@@ -137,8 +139,8 @@ class StoreFolder:
 
     def unreadable(self, path: Path, error: OSError) -> Unreadable:
         """Return the error for a file that cannot be read."""
-        shown = self.shown(path)
-        return Unreadable(f"{shown} cannot be read: {error.strerror}. Try: ls -l {for_shell(shown.parent)}")
+        folder = self.shown(nearest_existing(path.parent))
+        return Unreadable(f"{self.shown(path)} cannot be read: {error.strerror}. Try: ls -l {for_shell(folder)}")
 
     # --- writing -----------------------------------------------------------------------------------------------
 
@@ -162,8 +164,9 @@ class StoreFolder:
             folder = for_shell(self.shown(nearest_existing(self.root)))
             command = f"df -h {folder}"
             if error.errno in _IN_THE_WAY:
-                is_kind = error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename is not None
-                place = self.shown(nearest_existing(Path(os.fsdecode(error.filename)))) if is_kind else None
+                at_fault = error.filename2 or error.filename  # the target of a rename
+                is_kind = error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) and at_fault is not None
+                place = self.shown(nearest_existing(Path(os.fsdecode(at_fault)))) if is_kind else None
                 command = f"ls -ld {folder if place is None else for_shell(place)}"
             raise StoreError(
                 f"the store {self} cannot be written: {error.strerror or error}. What is stored is intact. "
