@@ -590,6 +590,9 @@ def test_a_report_replaces_files_alone(tmp_path, change):
     path = tmp_path / "x.json"
     path.write_text("")
     CHANGES[change](path)
+    (tmp_path / "out").symlink_to("/nowhere/at/all")
+    with pytest.raises(UserError, match=r"-o out/x\.json: cannot be written: .*\. Try: ls -ld out$"):
+        write(Path("out/x.json"), b"content", tmp_path)
     with pytest.raises(UserError, match=r"-o x\.json: cannot be written: it is a .*, not a file\. Try: "):
         write(Path("x.json"), b"content", tmp_path)
     assert not path.is_file()
