@@ -56,6 +56,8 @@ def plan_suite(
     models: live networks by label, added to the suite's models.
     Raises SuiteError for a suite that is wrong. Resources that are not on this machine are in `Plan.missing`.
     """
+    if "" in (store, data):
+        raise UserError("the path of the store or of the folder of data is empty. Try: '.' for the working directory")
     root = data_root(data)
     check_folder(Path(store), "the store")
     check_folder(root, "the folder of data")
