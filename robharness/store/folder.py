@@ -18,8 +18,9 @@ from robharness.planning.files import LARGEST_RECORD, json_object, read_record
 from robharness.reading import NotAFile, read_regular
 from robharness.store.files import FileSystem
 
-_IN_THE_WAY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
-"""Errors of writing that `ls` explains, and not the room on the disk."""
+_NO_RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
+_IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
+"""Errors of writing that `ls` explains, as it does those of rights, and not the room on the disk."""
 
 
 def run_record(content: bytes) -> dict[str, Any]:
@@ -161,13 +162,13 @@ class StoreFolder:
         try:
             yield
         except OSError as error:
-            folder = for_shell(self.shown(nearest_existing(self.root)))
-            command = f"df -h {folder}"
-            if error.errno in _IN_THE_WAY:
-                at_fault = error.filename2 or error.filename  # the target of a rename
-                is_kind = error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) and at_fault is not None
-                place = self.shown(nearest_existing(Path(os.fsdecode(at_fault)))) if is_kind else None
-                command = f"ls -ld {folder if place is None else for_shell(place)}"
+            folder, name = nearest_existing(self.root), error.filename2 or error.filename  # the target of a rename
+            place = nearest_existing(Path(os.fsdecode(name))) if isinstance(name, str | bytes) else folder
+            command = f"df -h {for_shell(self.shown(folder))}"
+            if error.errno in _NO_RIGHTS:
+                command = f"ls -ld {for_shell(self.shown(folder))}"
+            elif error.errno in _IN_THE_WAY or not exists(place):  # a link to nothing
+                command = f"ls -ld {for_shell(self.shown(place))}"
             raise StoreError(
                 f"the store {self} cannot be written: {error.strerror or error}. What is stored is intact. "
                 f"Try: {command}"
