@@ -79,7 +79,7 @@ class VideoFile:
 def _pixels(rows: np.ndarray) -> np.ndarray:
     """Return a decoded frame as uint8 RGB, (H, W, 3).
 
-    rows: the frame as decord returns it. Its rows are padded to a multiple of 32 pixels. If the padded row is a
+    rows: the frame as decord returns it. Its rows are padded to a multiple of 32 or 64 pixels. If the padded row is a
         multiple of the width, e.g. for widths of 8, 16, 24, 48 and 72 px, decord counts the padding as channels:
         (H, W, C) with 3 W bytes of pixels and (C - 3) W bytes of padding in each row.
     Raises UnreadableExample for any other layout.
