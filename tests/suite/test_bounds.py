@@ -2,6 +2,7 @@
 
 import collections
 import enum
+import itertools
 import os
 import socket
 import time
@@ -17,7 +18,7 @@ from robharness.errors import SuiteError, UserError, glob_matches
 from robharness.planning.files import content_digest
 from robharness.planning.planner import plan
 from robharness.plugins.discovery import discover
-from robharness.suite import load
+from robharness.suite import load, yaml
 from toy_planning import registry_of
 from toy_suites import HEAD, REGISTRY, json_head, place
 
@@ -187,6 +188,32 @@ class Hostile(collections.abc.Mapping):
         return 1
 
 
+class Endless(collections.abc.Mapping):
+    """A mapping whose keys do not end."""
+
+    key = "n{}"
+
+    def __getitem__(self, key):
+        return key
+
+    def __iter__(self):
+        return map(self.key.format, itertools.count())
+
+    def __len__(self):
+        return 1
+
+
+class EndlessList(list):
+    def __iter__(self):
+        return itertools.count()
+
+
+class Exits(dict):
+    def items(self):
+        yield "inside", object()
+        raise SystemExit(0)
+
+
 class Word(str):
     __slots__ = ()
 
@@ -208,7 +235,12 @@ NO_VALUE = "a suite has mappings, lists, texts, numbers, true, false and None; g
         (CYCLE, "title.inside.0: ", "the value contains itself"),
         (DEEP, "", "nested more than 50 deep"),
         ([1] * 10**6, "", "more than 20000 values"),
-        (["x" * 9000] * 100, "", "the mapping has 90"),
+        (["x" * 9000] * 100, "", "the mapping has more than 524288 characters as JSON"),
+        ([0.1234567890123456] * 19_000 + ["x" * 9000] * 20, "", "the mapping has more than 524288 characters as JSON"),
+        (Endless(), "", "more than 20000 values"),
+        (type("Long", (Endless,), {"key": "n{:0400}"})(), "", "the mapping has more than 524288 characters"),
+        (EndlessList(), "", "more than 20000 values"),
+        (Exits(), "title: ", "cannot be read: SystemExit: 0"),
         ([*({"a": 1} for _ in range(9_000)), b"x"], "", "more than 20000 values"),  # keys count in the text alone
         ({1: 2}, "title: ", "a key must be a text; got 1"),
         ({None: 2}, "title: ", "a key must be a text; got None"),
@@ -231,6 +263,21 @@ def test_a_value_that_no_suite_has_is_an_error_with_its_place(value, path, sente
         load({**json_head(), "title": value}, REGISTRY)
     lines = [line.partition(" ")[2] for line in caught.value.errors]
     assert f"{path}{sentence}" in [line[: len(path + sentence)] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("suite", "sentence"), [(Endless(), "more than 20000 values"), (Exits(), "cannot be read: SystemExit: 0")]
+)
+def test_a_suite_that_is_such_a_mapping_is_an_error(suite, sentence):
+    with pytest.raises(SuiteError) as caught:
+        load(suite, REGISTRY)
+    assert caught.value.errors == [f"<mapping>:1:1: {sentence}"]
+
+
+def test_the_first_hundred_values_that_no_suite_has_are_shown():
+    with pytest.raises(SuiteError) as caught:
+        load({**json_head(), "title": [b"x"] * 15_000}, REGISTRY)
+    assert len(caught.value.errors) == yaml.MOST_ERRORS + 1
 
 
 def test_numbers_paths_and_texts_of_other_types_are_read_as_what_they_are():
