@@ -235,8 +235,8 @@ def glob_matches(name: str, pattern: str) -> bool:
     return len(pattern) <= 1000 and fnmatch.fnmatchcase(name, pattern)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'norm'?` for the nearest known word, or an empty text.
+def nearest_word(word: str, known: Iterable[str]) -> str | None:
+    """Return the nearest known word, or None if none is near.
 
     Long words, and words after the first 300, are not compared, since a comparison takes quadratic time.
     """
@@ -244,4 +244,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
     words = [other for other in islice(known, 300) if len(other) <= 200]
     close = get_close_matches(word, words, n=1, cutoff=0.6) if len(word) <= 200 else []
-    return f"; did you mean '{printable(close[0])}'?" if close else ""
+    return close[0] if close else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'norm'?` for the nearest known word, or an empty text."""
+    nearest = nearest_word(word, known)
+    return "" if nearest is None else f"; did you mean '{printable(nearest)}'?"

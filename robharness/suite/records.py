@@ -18,6 +18,8 @@ LARGEST_CANVAS = 4096
 """Pixels; an image of this side takes 200 MB as float32."""
 LARGEST_SEED = 2**32 - 1
 """The largest seed that the global generators of NumPy take."""
+LARGEST_INTEGER = 2**63 - 1
+"""The largest integer of an option; NumPy and torch have 64 bits."""
 MOST_SEEDS = 1000
 
 
@@ -41,7 +43,7 @@ def _one_or_list(item: Any) -> WithJsonSchema:
 
 
 def _visible(value: str) -> str:
-    if not is_printable(value):
+    if not is_printable(value) or (value and not value.strip()):
         raise ValueError("it must be one line of visible characters")
     return value
 

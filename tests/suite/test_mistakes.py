@@ -38,7 +38,6 @@ SAID = [
     "21:50: attacks.6.rel_step: '2.5/0' is not a number such as 0.5 or 8/255",
     "21:71: attacks.6.random_start: Input should be a valid boolean; got 'no'",
     "22:5: attacks.7: fgsm(l2, 1/2) is already in line 22",
-    "23:5: attacks.8: fgsm(l2, 0.5) is already in line 22",
     "23:44: attacks.8.eps: the key 'eps' is there already, in line 23",
     "24:5: attacks.9: one of 'attacks' is a mapping such as {attack: NAME}; got 'toy/fgsm'",
     "25:14: attacks.10.attack: the name of one attack goes here; got ['toy/fgsm']",
