@@ -8,6 +8,7 @@ import re
 import shlex
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from enum import IntEnum
 from itertools import chain, islice
 from pathlib import Path
@@ -180,6 +181,18 @@ def exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # a path that is too long, without rights, or with a NUL character
         return False
+
+
+def as_path(value: object, what: str, example: str) -> Path:
+    """Return a path that a caller in Python gave as a text or a path. Raises UserError for anything else.
+
+    what: the beginning of the sentence, such as "the store is the path of a folder".
+    example: of an argument that is right.
+    """
+    if isinstance(value, str | os.PathLike):
+        with suppress(TypeError):  # the path is one of bytes
+            return Path(value)
+    raise UserError(f"{what}, not a value of the type {printable(type(value).__name__)}. Try: {example}")
 
 
 def check_folder(path: Path, what: str) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import SuiteError, UserError, describe, did_you_mean, for_shell
+from robharness.errors import SuiteError, UserError, as_path, describe, did_you_mean, for_shell
 from robharness.plugins import Entry, Registry
 from robharness.plugins.calls import call_spec, plugin_code, returned
 from robharness.plugins.process import current_folder
@@ -29,13 +29,15 @@ def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_fo
     suite: path of the file, or its content as a mapping.
     registry: the plugins that provide models, attacks, corruptions, data sets and metrics.
     models_follow: whether the caller adds models later, so that the suite may have none.
-    Raises UserError if the file cannot be read, SuiteError with all errors of the suite, each line with its place.
+    Raises UserError for anything else and if the file cannot be read, and SuiteError with all errors of the suite, each
+    line with its place.
     """
     if isinstance(suite, Mapping):
         path, shown, document = current_folder() / "<mapping>", "<mapping>", source.from_mapping(suite)
         again = "robharness.plan with it again"
     else:
-        path, shown, document = Path(suite), str(suite), source.from_file(Path(suite))
+        path = as_path(suite, "a suite is the path of a YAML file, or a mapping", '"suite.yaml"')
+        shown, document = str(path), source.from_file(path)
         again = f"robharness plan {for_shell(path)}"
     reader = _SuiteReader(document, registry, models_follow)
     resolved = None

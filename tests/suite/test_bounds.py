@@ -347,6 +347,30 @@ def test_a_count_from_python_has_a_bound(tmp_path, toys, suite, options):
         api.run(suite(), store=tmp_path / "store", plugins=[toys], **options)
 
 
+@pytest.mark.parametrize("value", [[1], 5, None, b"x", object()], ids=lambda value: type(value).__name__)
+def test_an_argument_that_is_no_path_is_one_sentence(tmp_path, monkeypatch, suite, value):
+    monkeypatch.chdir(tmp_path)
+    kind = type(value).__name__
+    for verb in (api.plan, api.run, api.train, api.load):
+        with pytest.raises(UserError, match=f"a suite is the path of a YAML file, or a mapping, not .* type {kind}"):
+            verb(value)
+        with pytest.raises(UserError, match=f"`store` is the path of a folder, not a value of the type {kind}"):
+            verb(suite(), store=value)
+        if value is not None:
+            with pytest.raises(UserError, match=f"`data` is the path of a folder, not a value of the type {kind}"):
+                verb(suite(), data=value)
+        if value != [1]:
+            with pytest.raises(UserError, match="`plugins` is a list of values"):
+                verb(suite(), plugins=value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("plugins", ["x.py", [1], [Path("x.py")]])
+def test_plugins_are_a_list_of_texts(plugins):
+    with pytest.raises(UserError, match=r'`plugins` is a list .* Try: plugins=\["mine.py"\]'):
+        discover(plugins)
+
+
 def test_long_globs_match_nothing():
     assert not glob_matches("x", "[" * 100_000)
     assert not glob_matches("a" * 500, "*a" * 400 + "b")
