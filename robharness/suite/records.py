@@ -43,9 +43,15 @@ def _one_or_list(item: Any) -> WithJsonSchema:
 
 
 def _visible(value: str) -> str:
-    if not is_printable(value) or (value and not value.strip()):
+    if not is_printable(value):
         raise ValueError("it must be one line of visible characters")
     return value
+
+
+def _word(value: str) -> str:
+    if not value.strip():
+        raise ValueError("it has no visible character; leave it out, or give a name")
+    return _visible(value)
 
 
 def _visible_words(value: str) -> str:
@@ -53,7 +59,7 @@ def _visible_words(value: str) -> str:
     return value
 
 
-Label = Annotated[str, Field(max_length=NAME_LENGTH), AfterValidator(_visible)]
+Label = Annotated[str, Field(max_length=NAME_LENGTH), AfterValidator(_word)]
 """A name that tables and messages show."""
 Title = Annotated[str, Field(max_length=TITLE_LENGTH), AfterValidator(_visible_words)]
 Budgets = Annotated[tuple[Annotated[Budget, Field(gt=0)], ...], BeforeValidator(_as_tuple), _one_or_list(Budget)]

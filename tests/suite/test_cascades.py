@@ -174,7 +174,10 @@ def test_a_misspelt_key_that_others_follow_is_one_error(errors, key):
     [
         ("label: Sim", "label: !!str Sim", f"models.1.label: {NO_TAG.format('str')}"),
         ("label: Sim", 'label: "a\\x1bb"', "models.1.label: it must be one line of visible characters; got 'a\\x1bb'"),
-        ("label: Sim", 'label: " "', "models.1.label: it must be one line of visible characters; got ' '"),
+        ("label: Sim", 'label: " "',
+         "models.1.label: it has no visible character; leave it out, or give a name; got ' '"),
+        ("label: Sim", 'label: ""',
+         "models.1.label: it has no visible character; leave it out, or give a name; got ''"),
         ("label: Sim", "label: Sup", "models.1: the label 'Sup' is taken by the model in line 5; give it a `label:`"),
         ("toy/wide, label", "toy/wied, lable",
          "models.1.model: no model 'toy/wied'; did you mean 'toy/wide'? Try: robharness list models"),
