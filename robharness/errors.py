@@ -171,8 +171,11 @@ def _relative_paths(text: str) -> str:
 
 
 def nearest_existing(path: Path) -> Path:
-    """Return the path, or the nearest folder above it that exists, for a message that shows its rights."""
-    return next(each for each in chain([path], path.parents, path.absolute().parents) if exists(each))
+    """Return the path, or the nearest one above it where there is something, for a message that shows its rights.
+
+    A link to nothing is something.
+    """
+    return next(each for each in chain([path], path.parents, path.absolute().parents) if os.path.lexists(each))
 
 
 def exists(path: Path) -> bool:
@@ -195,20 +198,35 @@ def as_path(value: object, what: str, example: str) -> Path:
     raise UserError(f"{what}, not a value of the type {printable(type(value).__name__)}. Try: {example}")
 
 
+def why_no_folder(path: Path) -> str:
+    """Return why a path can be no folder, as the end of a sentence; empty for a folder, and where nothing is.
+
+    It is a file, too long, behind a folder without rights, or there is a link to nothing at it or above it.
+    """
+    try:
+        return "" if stat.S_ISDIR(os.stat(path).st_mode) else "it is not a folder"
+    except FileNotFoundError:
+        return link_to_nothing(path)
+    except OSError as error:
+        return str(error.strerror)
+    except ValueError:
+        return "its path has a NUL character"
+
+
+def link_to_nothing(path: Path) -> str:
+    """Return a clause about the link because of which nothing can be at a path; empty if there is no such link."""
+    link = nearest_existing(path)
+    if exists(link):
+        return ""
+    return "it is a link to nothing" if link == path else f"{printable(link)} is a link to nothing"
+
+
 def check_folder(path: Path, what: str) -> None:
-    """Raise UserError if a path can be no folder: it is a file, or too long, or behind a folder without rights.
+    """Raise UserError if a path can be no folder, see `why_no_folder`.
 
     what: the folder in words, such as "the store". It need not exist.
     """
-    try:
-        reason = "" if stat.S_ISDIR(os.stat(path).st_mode) else "it is not a folder"
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        reason = str(error.strerror)
-    except ValueError:
-        reason = "its path has a NUL character"
-    if reason:
+    if reason := why_no_folder(path):
         shown = printable(path)
         raise UserError(f"{what} {shown} cannot be used: {reason}. Try: ls -ld {for_shell(nearest_existing(path))}")
 

@@ -26,6 +26,7 @@ from robharness.plugins.observers import observe
 from robharness.plugins.registry import Registry
 from robharness.specs.records import ModelSpec
 from robharness.store import Store, results
+from robharness.store.listing import check_folders
 from robharness.store.results import Results
 from robharness.training.train import TrainingResult, train_models, untrained
 
@@ -56,6 +57,8 @@ def plan_suite(
     models: live networks by label, added to the suite's models.
     Raises SuiteError for a suite that is wrong. Resources that are not on this machine are in `Plan.missing`.
     """
+    if "" in (store, data):
+        raise UserError("the path of the store or of the folder of data is empty. Try: '.' for the working directory")
     root = data_root(data)
     store = as_path(store, "`store` is the path of a folder", f'store="{DEFAULT_STORE}"')
     check_folder(store, "the store")
@@ -178,8 +181,10 @@ class Session:
     def train(self) -> list[TrainingResult]:
         """Train the models that selected cells wait for, and refresh the plan; one record per model that is trained.
 
-        Raises Interrupted after Ctrl-C, UserError for a shard, which cannot train.
+        Raises Interrupted after Ctrl-C, UserError for a shard, which cannot train, StoreError for a store that can hold
+        no results.
         """
+        check_folders(self.store)
         pending = bool(self.selected.pending_cells)
         if pending and self.shard:
             raise untrained(self.selected)
@@ -206,6 +211,7 @@ class Session:
         check_counts(workers=workers, batch_size=batch_size)
         devices = self.devices  # before any training: a mistyped device costs no time
         chosen = find_executor(executor, self.registry) if executor else None
+        check_folders(self.store)
         if self.selected.pending_cells:
             self.train()
         if not self.selected.cells or (self._has_failed_training and self.stop_at_failure):

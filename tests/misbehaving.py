@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from dataclasses import dataclass, field
+from functools import cache
 from types import FunctionType
 
 from robharness import AttackSpec, Cost, DatasetSpec, InputSpec, ModelSpec, Perturbed, ThreatModel, hookimpl
@@ -18,6 +19,20 @@ KEPT: list[object] = []
 """What attacks remember from one call to the next."""
 
 
+GLOBALS: list[int] = []
+
+
+def scaled(z, factors=[1.0]):  # noqa: B006, what an attack changes
+    return z * factors[0] * (1 - len(GLOBALS)) + table()
+
+
+@cache
+def table():
+    import torch
+
+    return torch.full((CLASSES,), 0.125)
+
+
 def build(params, weights):
     import numpy as np
     import torch
@@ -25,6 +40,8 @@ def build(params, weights):
 
     class Net(nn.Module):
         """A small network with state outside of its parameters."""
+
+        offsets = [0.5]  # noqa: RUF012, what an attack changes
 
         def __init__(self):
             super().__init__()
@@ -44,7 +61,7 @@ def build(params, weights):
             z = torch.nn.functional.relu(self.first(x.flatten(1) * self.scale)) * self.memory
             self.latest = z
             z = self.last(torch.tanh(self.hidden[0](z)) * self.factors[1]) * self.options["sign"]
-            return z + torch.from_numpy(self.shift)
+            return scaled(z) + torch.from_numpy(self.shift) + self.offsets[0]
 
     return Net().requires_grad_(False)
 
@@ -114,7 +131,12 @@ class Pixels:
         import numpy as np
 
         ACTS[self.how]()
-        return np.random.default_rng(index).integers(0, 256, (SIDE, SIDE, 1), np.uint8)
+        image = np.random.default_rng(index).integers(0, 256, (SIDE, SIDE, 1), np.uint8)
+        if self.how == "one-buffer":
+            self.buffer = getattr(self, "buffer", np.empty_like(image))
+            self.buffer[:] = image
+            return self.buffer
+        return image
 
 
 @hookimpl
@@ -230,6 +252,20 @@ def reuses_a_buffer(model, batch):
     return buffer["x"].copy_((batch.x + 2**-4).clamp(0, 1))
 
 
+def changes_for_a_while(model, batch):
+    """A network that is changed and put back makes passes of the attack's own, which no cell shares."""
+    hook = model.net.first.register_forward_hook(lambda module, inputs, output: output * 0)
+    hidden = batch.logits(model)
+    batch.gradient(model, lead)
+    hook.remove()
+    weights = model.net.last.weight.detach().clone()
+    model.net.last.weight.data.zero_()
+    batch.logits(model)
+    batch.gradient(model, lead)
+    model.net.last.weight.data.copy_(weights)
+    assert not (hidden == batch.logits(model)).all()
+
+
 def moves(model, batch):
     return (batch.x + 2**-4).clamp(0, 1)
 
@@ -314,6 +350,50 @@ def replaces_a_part(model, batch):
     from torch import nn
 
     model.net.last = nn.Linear(16, CLASSES)
+
+
+def sets_a_global(model, batch):
+    GLOBALS.append(1)
+
+
+def sets_a_default(model, batch):
+    scaled.__defaults__[0][0] = 0.0
+
+
+def sets_an_attribute_of_the_class(model, batch):
+    type(model.net).offsets[0] = 5.0
+
+
+def sets_an_attribute_of_a_parameter(model, batch):
+    model.net.first.weight.scale = 0.0
+
+
+def replaces_a_class(model, batch):
+    from torch import nn
+
+    class Nothing(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * 0
+
+    model.net.first.__class__ = Nothing
+
+
+def replaces_a_method_of_the_core(model, batch):
+    type(model).logits = lambda self, x: self.decisions(x)[:, None].float().expand(-1, CLASSES)
+
+
+def writes_into_a_function_cache(model, batch):
+    table().zero_()
+
+
+def sets_the_recursion_limit(model, batch):
+    sys.setrecursionlimit(200)
+
+
+def ends_a_fork(model, batch):
+    if os.fork() == 0:
+        sys.exit(0)
+    os.wait()
 
 
 def sets_dtype(model, batch):

@@ -158,7 +158,7 @@ def test_all_missing_resources_are_reported_at_once(tmp_path):
         ("numbered", "toy/pixels of robharness-toy 1.0 cannot be opened: TypeError: the id 1 is not a text"),
         (
             "unlabelled",
-            "toy/pixels of robharness-toy 1.0 cannot be opened: TypeError: the label 'cat' is not a whole number",
+            "toy/pixels of robharness-toy 1.0 cannot be opened: ValueError: the label 'cat' of 'a' is not a whole",
         ),
         ("double", "toy/pixels of robharness-toy 1.0 has 2 ids, 1 of them different, and 2 labels"),
         ("uneven", "toy/pixels of robharness-toy 1.0 has 2 ids, 2 of them different, and 1 labels"),

@@ -4,6 +4,7 @@ Every advice is followed: with the keys that it names, the same file fills the n
 """
 
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -329,6 +330,31 @@ def test_the_state_of_a_random_generator_beside_a_state_is_none(tmp_path):
     path = saved(tmp_path, content)
     assert "With `inside: net` and `strip: module.`, its state fits." in refusal(path, [PLAIN])
     torch.testing.assert_close(chosen(path, strip="module.")["net"], OWN)
+
+
+@pytest.mark.parametrize("other", [0.9, None, "text", [1], {"lr": 0.1}, {"deep": [torch.zeros(2)]}], ids=str)
+@pytest.mark.parametrize("layout", [PLAIN, NESTED], ids=lambda layout: layout.name)
+def test_a_key_of_a_state_that_holds_no_tensor_is_named_and_the_command_removes_it(tmp_path, other, layout):
+    content = {**OWN, "ema_decay": other}
+    path = saved(tmp_path, {"state_dict": content} if layout is NESTED else content)
+    message = refusal(path, [layout])
+    assert f"by the closest layout, '{layout.name}', 1 keys are no tensors: ema_decay. All others fit." in message
+    command = message.partition(" suite, try: ")[2]
+    with pytest.raises(UserError, match="1 hold no tensors: ema_decay"):
+        state(read(path), layout)
+    code = shlex.split(command)[2]
+    exec(code)
+    load(net := make(), tmp_path / "net-tensors.pt", [layout])
+    assert_state(net, OWN)
+
+
+def test_a_choice_is_advised_only_if_its_keys_are_tensors(tmp_path):
+    wrong = {**prefixed("module."), "module.ema_decay": 0.9}
+    assert "its state fits" not in refusal(saved(tmp_path, {"net": wrong}), [PLAIN])
+    path = saved(tmp_path, {"net": {**prefixed("module."), "ema_decay": 0.9}})  # which `strip` leaves out
+    with choosing({path: follow(refusal(path, [PLAIN]))}):
+        load(net := make(), path, [PLAIN])
+    assert_state(net, OWN)
 
 
 def test_keys_that_strip_would_leave_out_are_named(tmp_path):

@@ -194,7 +194,10 @@ def test_errors_of_a_suite_are_reported_with_their_positions(shell, path):
         (["run", "SUITE", "--device", "cuda:x"], "the device 'cuda:x' is not available: torch finds cpu"),
         (["run", "SUITE", "--device", "mps"], "the device 'mps' is not available: torch finds cpu"),
         (["train", "SUITE", "--device", "cpu,meta"], "torch computes no network on the device 'meta'. Try: cpu"),
-        (["run", "SUITE", "--device", ""], "no device is named. Try: cpu"),
+        (
+            ["run", "SUITE", "--device", ""],
+            "the argument after '--device' is empty; perhaps a variable of the shell is not set",
+        ),
         (["run", "SUITE", "-p", "absent.py"], "-p absent.py: no such Python file"),
         (["run", "SUITE", "-p", "no:absent"], "-p no:absent: no such plugin is installed"),
         (["run", "SUITE", "--limit", "0"], "Invalid value for '--limit'"),

@@ -199,8 +199,9 @@ def test_an_unknown_baseline_is_an_error_of_the_suite(results):
         results(baseline="alexnett")
     with pytest.raises(SuiteError, match="'alexnet' is a published table; give the model of that label another one"):
         results(baseline="alexnet", models=[{"model": "weathered/even", "label": "alexnet"}])
+    others = {"data": {"name": "weathered/others", "split": "test"}, "models": [{"model": "weathered/other"}]}
     with pytest.raises(SuiteError, match="AlexNet is of the labels 'imagenet-1k', weathered/others has 'greys'"):
-        results(baseline="alexnet", data={"name": "weathered/others", "split": "test"})
+        results(baseline="alexnet", **others)
 
 
 def test_nothing_stored_gives_no_numbers(tmp_path):

@@ -27,6 +27,7 @@ from robharness.report import build
 from robharness.report.renderers.json import render
 from robharness.session import plan_suite
 from robharness.store import Store, results
+from robharness.store.listing import check_folders
 from robharness.store.merge import merge
 from robharness.store.parts import Part, checksum
 
@@ -448,18 +449,49 @@ def test_a_merge_names_every_cell_that_it_does_not_copy(plan, root):
     assert all(str(path) in named for path in (*folders[:2], f"{folders[2]} (copy)"))
 
 
-@pytest.mark.parametrize("which", ["cells", "cells/*", "cells/*/*", "runs"])
-@pytest.mark.parametrize("change", ["a file", "a pipe", "a link to nothing", "a link to itself"])
-def test_what_is_no_folder_is_a_sentence(plan, root, which, change):
-    path = sorted(root.glob(which))[0]
+NO_FOLDERS = ("a file", "a pipe", "a link to nothing", "a link to itself")
+
+
+def make_no_folder(path, change):
     shutil.rmtree(path)
-    path.write_text("no folder")
+    path.write_text("")
     if change != "a file":
         CHANGES[change](path)
+
+
+@pytest.mark.parametrize("which", ["cells", "cells/*", "cells/*/*", "runs"])
+@pytest.mark.parametrize("change", NO_FOLDERS)
+def test_what_is_no_folder_is_named_and_nothing_is_computed(plan, root, healthy, which, change):
+    path = sorted(root.glob(which))[0]
+    make_no_folder(path, change)
+    (root / "artefacts").mkdir()
     unless_refused(lambda: numbers(plan, root))
     unless_refused(lambda: Store(root).write_json(Store(root).new_run(), {}))
     unless_refused(lambda: Store(root).describe(plan.cells[0]))
-    unless_refused(lambda: merge(Store(root.parent / "into"), Store(root)))
+    merged = merge(Store(root.parent / "into"), Store(root))
+    assert merged.problems and all(f"ls -ld {path}" in each for each in merged.problems)
+    if which != "cells/*/*":
+        with pytest.raises(StoreError, match=rf"Try: ls -ld {path}$"):
+            check_folders(Store(root))
+    into = unless_refused(lambda: merge(Store(root), Store(healthy)))
+    assert into is None or any(each.endswith(f" {path}") for each in into.problems)
+
+
+@pytest.mark.parametrize("change", NO_FOLDERS)
+def test_a_store_that_is_no_folder_is_refused(root, change):
+    make_no_folder(root, change)
+    for store in (root, root / "inner"):
+        with pytest.raises(UserError, match=rf"the store {store} cannot be used: .*\. Try: ls -ld {root}"):
+            plan_suite(EARLIER / "suite.yaml", discover([str(EARLIER / "plugin.py")]), store=store)
+
+
+def test_files_that_others_leave_beside_cells_and_artefacts_are_no_problem(root):
+    for folder in ("cells", "artefacts"):
+        (root / folder).mkdir(exist_ok=True)
+        (root / folder / ".DS_Store").write_text("")
+        (root / folder / "README").symlink_to("/nowhere/at/all")
+    assert not merge(Store(root.parent / "into"), Store(root)).problems
+    check_folders(Store(root))
 
 
 # --- artefacts -------------------------------------------------------------------------------------------------------
@@ -488,6 +520,8 @@ def test_a_damaged_artefact_is_listed_refused_and_not_copied(artefact, tmp_path,
     assert row["name"] == artefact.name and json.dumps(row)
     is_damaged = file in ("weights.safetensors", "provenance.json")
     assert bool(artefacts.damage(artefact)) == is_damaged
+    shows = is_damaged and (file != "weights.safetensors" or change in KINDS or change == "nothing")
+    assert bool(row["problem"]) == shows and ("missing" in row["problem"]) == (shows and change == "gone")
     if is_damaged:
         with pytest.raises(UserError, match=rf"is damaged: its .*Try: rm -r {artefact}"):
             artefacts.Artefact(folder=artefact, training_spec={}, datasets={}).weights()
@@ -498,6 +532,41 @@ def test_a_damaged_artefact_is_listed_refused_and_not_copied(artefact, tmp_path,
     if problems:
         os.system(problems[0].partition("leave the artefact out: ")[2])
         assert not artefact.exists() and not merge(into, source).problems
+
+
+@pytest.mark.parametrize("change", NO_FOLDERS)
+def test_an_artefact_that_is_no_folder_is_named_and_not_trained_again(artefact, tmp_path, change):
+    make_no_folder(artefact, change)
+    (row,) = artefacts.listing(tmp_path / "store")
+    assert row["name"] == artefact.name and row["problem"]
+    with pytest.raises(UserError, match=rf"{artefact} is damaged: .*Try: rm -r {artefact}$"):
+        artefacts.Artefact(folder=artefact, training_spec={}, datasets={}).weights()
+    (problem,) = merge(Store(tmp_path / "into"), Store(tmp_path / "store")).problems
+    assert str(artefact) in problem
+    os.system(problem.partition("leave the artefact out: ")[2])
+    assert not merge(Store(tmp_path / "into"), Store(tmp_path / "store")).problems
+
+
+@pytest.mark.parametrize("change", NO_FOLDERS)
+def test_a_folder_of_artefacts_that_is_none_is_named(artefact, tmp_path, change):
+    folder = artefact.parent
+    make_no_folder(folder, change)
+    (tmp_path / "store" / "cells").mkdir()
+    (problem,) = merge(Store(tmp_path / "into"), Store(tmp_path / "store")).problems
+    assert problem.endswith(f"Try: ls -ld {folder}")
+    trained = artefacts.Artefact(folder=artefact, training_spec={}, datasets={})
+    for read in (trained.weights, lambda: artefacts.listing(tmp_path / "store")):
+        with pytest.raises(UserError, match=rf"{folder} cannot be used: .*\. Try: ls -ld {folder}$"):
+            read()
+
+
+@pytest.mark.parametrize("change", NO_FOLDERS)
+def test_a_merge_replaces_no_artefact_that_is_no_folder(artefact, tmp_path, change):
+    place = tmp_path / "into" / "artefacts" / artefact.name
+    place.mkdir(parents=True)
+    make_no_folder(place, change)
+    (problem,) = merge(Store(tmp_path / "into"), Store(tmp_path / "store")).problems
+    assert f"{place} can be no folder: " in problem and os.path.lexists(place) and not place.is_dir()
 
 
 # --- reports ---------------------------------------------------------------------------------------------------------
@@ -521,6 +590,9 @@ def test_a_report_replaces_files_alone(tmp_path, change):
     path = tmp_path / "x.json"
     path.write_text("")
     CHANGES[change](path)
+    (tmp_path / "out").symlink_to("/nowhere/at/all")
+    with pytest.raises(UserError, match=r"-o out/x\.json: cannot be written: .*\. Try: ls -ld out$"):
+        write(Path("out/x.json"), b"content", tmp_path)
     with pytest.raises(UserError, match=r"-o x\.json: cannot be written: it is a .*, not a file\. Try: "):
         write(Path("x.json"), b"content", tmp_path)
     assert not path.is_file()

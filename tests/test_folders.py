@@ -84,7 +84,7 @@ def _python_path():
     return os.pathsep.join([os.path.dirname(os.path.dirname(robharness.__file__)), os.environ.get("PYTHONPATH", "")])
 
 
-@pytest.mark.parametrize("options", [[], ["--workers", "2"]])
+@pytest.mark.parametrize("options", [pytest.param([], marks=pytest.mark.slow), ["--workers", "2"]])
 def test_no_file_is_misplaced(here, moving, options):
     done = moving("run", "s.yaml", "--store", "st", *options)
     assert done.returncode == 0, done.stderr

@@ -137,10 +137,8 @@ def test_random_texts_are_printable_and_stay_so():
         assert len(shown) <= 100 and "\n" not in shown
         assert printable(shown, 100) == shown
         assert json.loads(check(json_text([text]), is_data=True)) == [text]
-        assert (
-            yaml.parse(f"key: {yaml.quoted(text)}").data == {"key": text}
-            or "\ud800" <= max(text, default="") < "\ue000"
-        )
+        is_half = any("\ud800" <= character < "\ue000" for character in text)  # which a suite cannot hold
+        assert yaml.parse(f"key: {yaml.quoted(text)}").data == {"key": None if is_half else text}
 
 
 def test_words_for_a_shell_are_the_text_itself():

@@ -20,9 +20,11 @@ from sharing import made_once
 PLUGINS = [str(Path(__file__).parent / name) for name in ("toys.py", "misbehaving.py")]
 CALLS = runpy.run_path(PLUGINS[1])["CALLS"]
 
-HARMLESS = ("masks_logits", "writes_data", "writes_in_objective", "writes_later", "writes_selections",
-            "writes_into_cache", "moves", "shares_of_a_wrapper", "shares_under_autocast", "reuses_a_buffer",
-            "returns_a_view", "returns_a_parameter")  # fmt: skip
+HARMLESS = (
+    "masks_logits", "writes_data", "writes_in_objective", "writes_later", "writes_selections",
+    "writes_into_cache", "moves", "changes_for_a_while", "writes_into_a_function_cache", "ends_a_fork",
+    "shares_of_a_wrapper", "shares_under_autocast", "reuses_a_buffer", "returns_a_view", "returns_a_parameter",
+)  # fmt: skip
 """Calls that are allowed: what they write into is their own."""
 
 FAILED = {
@@ -44,6 +46,13 @@ FAILED = {
     "writes_a_plain_tensor": "it changed the model's 'memory'",
     "writes_hidden_weights": "it changed the model's 'hidden[0].weight'",
     "replaces_a_part": "it changed the parts of the model",
+    "sets_a_global": "it changed the model's 'GLOBALS'",
+    "sets_a_default": "it changed the model's 'scaled[0]'",
+    "sets_an_attribute_of_the_class": "Net.offsets'",
+    "sets_an_attribute_of_a_parameter": "it changed the model's 'parameters.scale'",
+    "replaces_a_class": "it changed the model's 'first.__class__'",
+    "replaces_a_method_of_the_core": "it changed Classifier.logits",
+    "sets_the_recursion_limit": "it changed the recursion limit",
     "sets_dtype": "it changed the default dtype",
     "sets_device": "it changed functions that intercept torch, or the default device",
     "turns_autocast_on": "it changed autocast",
@@ -134,7 +143,9 @@ def test_other_cells_have_the_outcomes_of_a_run_without_them(found, honest):
             np.testing.assert_array_equal(one.columns[name], other.columns[name], err_msg=one.cell.short_name)
 
 
-@pytest.mark.parametrize("how", ["shares_under_autocast", "shares_of_a_wrapper", "writes_in_objective"])
+@pytest.mark.parametrize(
+    "how", ["shares_under_autocast", "shares_of_a_wrapper", "writes_in_objective", "changes_for_a_while"]
+)
 def test_what_cells_share_is_right_although_the_first_attack_computes_it_strangely(tmp_path, honest, how):
     attacks = [{"attack": "misbehaving/a", "how": how, "eps": "1/16"}, {"attack": "toys/sign", "eps": "1/512"}]
     found = api.run({**suite(misbehave=False), "attacks": attacks}, store=tmp_path, plugins=PLUGINS, batch_size=8)
@@ -228,6 +239,13 @@ def test_memory_that_a_model_writes_into_is_no_ones_input(of_models, label):
     for one, other in zip(cells, honest, strict=label.endswith("buffer")):
         if label.endswith("buffer") or one.cell.kind == "clean":
             same_outcomes(one, other)
+
+
+def test_a_data_set_that_returns_one_buffer_for_all_examples_fails(tmp_path):
+    found = api.run({**suite(misbehave=False), "data": {"name": "misbehaving/pixels", "split": "one-buffer"},
+                     "attacks": [{"attack": "toys/sign", "eps": "1/8"}]}, store=tmp_path, plugins=PLUGINS)  # fmt: skip
+    sentence = "misbehaving/pixels: its `read` returns the memory of the example before. Try: return a copy"
+    assert all(cell.n == 0 and cell.failures[0].error.startswith(sentence) for cell in found.cells)
 
 
 @pytest.mark.parametrize("how", [*RAISED, *PUT_BACK])

@@ -166,3 +166,13 @@ def test_it_is_cheap():
             pass
 
     assert min(timeit.repeat(call, number=100, repeat=20)) / 100 < 100e-6
+
+
+@pytest.mark.timeout(0)  # whose own timer would be left alone
+def test_a_timer_that_would_interrupt_later_calls_is_stopped():
+    handler = signal.getsignal(signal.SIGALRM)
+    with kept_process() as changed:
+        signal.signal(signal.SIGALRM, lambda number, frame: None)
+        signal.setitimer(signal.ITIMER_REAL, 30)
+    assert set(changed) == {"the timer of SIGALRM", "the handler of SIGALRM"}
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0) and signal.getsignal(signal.SIGALRM) is handler

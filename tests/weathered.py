@@ -46,8 +46,8 @@ class Threshold(nn.Module):
 
 @hookimpl
 def robharness_models():
-    for name, bias in (("even", 0.0), ("biased", 0.06)):
-        yield ModelSpec(name=name, summary="A threshold", input=InputSpec(shape=(1, 224, 224)), labels="imagenet-1k",
+    for name, bias, labels in (("even", 0.0, "imagenet-1k"), ("biased", 0.06, "imagenet-1k"), ("other", 0.0, "greys")):
+        yield ModelSpec(name=name, summary="A threshold", input=InputSpec(shape=(1, 224, 224)), labels=labels,
                         build=lambda params, weights, bias=bias: Threshold(bias))  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from robharness.checkpoints.choice import CHOICE_LENGTH, StateChoice
 from robharness.checkpoints.contents import some, states
-from robharness.checkpoints.layouts import Layout, rename, renamed
+from robharness.checkpoints.layouts import Layout, divided, rename
 from robharness.checkpoints.mismatches import Mismatch, mismatch
+from robharness.errors import for_shell
 
 TRIED = 8
 """Number of choices that are compared with the network in full; a layout's conversion may take a second."""
@@ -76,6 +78,27 @@ def advice(
     return f"{text}Try: robharness list models", []
 
 
+def without_others(file: Path | None, inside: Sequence[str] | None) -> str:
+    """Return a sentence on a state that fits but for keys that hold no tensors, with the command that removes them.
+
+    file: the file; without, the sentence has no command.
+    inside: the keys that lead to the state; None if the suite has chosen it.
+    """
+    if file is None or inside is None:
+        return "All others fit. Try: save the state without them"
+    at = "".join(f"[{key!r}]" for key in inside)
+    kept = f"{{k: v for k, v in content{at}.items() if isinstance(v, torch.Tensor)}}"
+    for key in reversed(inside):
+        kept = f"{{{key!r}: {kept}}}"
+    place = file.with_name(f"{file.stem}-tensors.pt")
+    code = (
+        "import pathlib, torch; from robharness import checkpoints; "
+        f"content = checkpoints.read(pathlib.Path({str(file)!r})); torch.save({kept}, {str(place)!r})"
+    )
+    command = f"python -c {for_shell(code)}"
+    return f"All others fit. To save them in {place.name}, for `weights:` of the suite, try: {command}"
+
+
 def _ambiguous_prefixes(fitting: Sequence[_Candidate]) -> list[_Candidate]:
     """Return candidates of one state that differ by prefixes of equal length, such as `student.` and `teacher.`."""
     paths = {each.path for each in fitting}
@@ -109,14 +132,15 @@ def _candidates(
     return candidates
 
 
-def _known(stripped: Mapping[str, Tensor], layout: Layout, ends: set[tuple[str, torch.Size]]) -> int:
+def _known(stripped: Mapping[str, Any], layout: Layout, ends: set[tuple[str, torch.Size]]) -> int:
     """Return the number of keys that, renamed, end a key of the network with the same shape."""
-    return sum((rename(name, layout), value.shape) in ends for name, value in stripped.items())
+    tensors = {name: value for name, value in stripped.items() if isinstance(value, Tensor)}
+    return sum((rename(name, layout), value.shape) in ends for name, value in tensors.items())
 
 
 def _compared(wanted: Mapping[str, torch.Size], stripped: Any, layout: Layout) -> Mismatch | None:
     try:
-        return mismatch(wanted, renamed(stripped, replace(layout, inside=())))
+        return mismatch(wanted, *divided(stripped, replace(layout, inside=())))
     except Exception:  # a layout's conversion of keys that are not its own may raise anything
         return None
 
@@ -141,8 +165,4 @@ def _prefixes(state: Mapping[str, Any]) -> list[str]:
 
 
 def _strip(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {
-        str(key).removeprefix(prefix): value
-        for key, value in state.items()
-        if str(key).startswith(prefix) and isinstance(value, Tensor)
-    }
+    return {str(key).removeprefix(prefix): value for key, value in state.items() if str(key).startswith(prefix)}

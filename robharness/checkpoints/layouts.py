@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robharness.checkpoints.averages import require_choice
 from robharness.checkpoints.choice import choice_in
-from robharness.checkpoints.contents import described, some, states
+from robharness.checkpoints.contents import described, is_state, some, states
 from robharness.errors import UserError
 from robharness.text import printable
 
@@ -42,7 +42,8 @@ def state(content: Any, layout: Layout) -> State:
     """Return the state in the content of a file, with its keys renamed.
 
     content: from `read`. If the suite has chosen the state by `inside`, the layout's own keys are not followed.
-    Raises UserError if the content has no state at the layout's keys, if two keys get one name, or if an average of the
+    Raises UserError if the content has no state at the layout's keys, if two keys get one name, if a key among the
+    state's holds no tensor, or if an average of the
     state, with the same keys and shapes, stands beside the state and the suite has not chosen one of them.
     """
     found = renamed(content, layout)
@@ -58,6 +59,17 @@ def used(layout: Layout, content: Any) -> Layout:
 
 def renamed(content: Any, layout: Layout) -> State:
     """Return the state in a content by the layout, whatever stands beside it. Raises UserError as `state` does."""
+    found, others = divided(content, layout)
+    if others:
+        raise UserError(f"of its keys, {len(others)} hold no tensors: {some(others)}. Try: save the state without them")
+    return found
+
+
+def divided(content: Any, layout: Layout) -> tuple[State, list[str]]:
+    """Return the state in a content by the layout, and the keys among its own that hold no tensors.
+
+    Raises UserError as `state` does.
+    """
     whole = content
     for key in used(layout, content).inside:
         if not isinstance(content, Mapping) or key not in content:
@@ -65,22 +77,27 @@ def renamed(content: Any, layout: Layout) -> State:
                 f"it has no '{key}', where the layout '{layout.name}' has its weights; it has {described(content)}"
             )
         content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    is_whole = isinstance(content, Mapping) and all(isinstance(value, Tensor) for value in content.values())
+    if not is_whole and not is_state(content):
         nested = [f"'{path}'" for path in states(whole) if path]
         where = f"; it holds tensors at {some(nested)}" if nested else ""
         raise UserError(
             f"it holds no tensors by name where the layout '{layout.name}' has them, but {described(content)}{where}"
         )
     found: State = {}
+    others = []
     for name, value in content.items():
         new = rename(str(name), layout)
         if any(re.match(pattern, new) for pattern in layout.drop):
+            continue
+        if not isinstance(value, Tensor):
+            others.append(str(name))
             continue
         if new in found:
             both = f"'{printable(name)}' and another of its keys one name, '{printable(new)}'"
             raise UserError(f"the layout '{layout.name}' gives {both}")
         found[new] = value
-    return layout.convert(found) if layout.convert else found
+    return layout.convert(found) if layout.convert else found, others
 
 
 def rename(name: str, layout: Layout) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robharness.checkpoints.advice import advice
+from robharness.checkpoints.advice import advice, without_others
 from robharness.checkpoints.averages import UnchosenState, require_choice
-from robharness.checkpoints.choice import StateChoice, choice_in, name_of, whole
+from robharness.checkpoints.choice import ChosenState, StateChoice, choice_in, name_of, whole
 from robharness.checkpoints.files import read
-from robharness.checkpoints.layouts import Layout, renamed, used
+from robharness.checkpoints.layouts import Layout, divided, renamed, used
 from robharness.checkpoints.mismatches import COUNTER, Mismatch, mismatch
 from robharness.checkpoints.types import other_types, refusal
 from robharness.errors import UserError
@@ -27,11 +27,13 @@ class StateMismatch(UserError):
     missing: keys of the network that the state lacks.
     unexpected: keys of the state that the network lacks, each with its shape.
     shapes: keys whose tensors have another shape than the network's.
+    others: keys among the state's that hold no tensors.
     remedies: choices of a suite by which a state in the file fits.
     """
 
     def __init__(self, message: str, layout: Layout | None, found: Mismatch, remedies: Sequence[StateChoice]) -> None:
         self.layout, self.missing, self.unexpected, self.shapes = layout, found.missing, found.unexpected, found.shapes
+        self.others = found.others
         self.remedies = tuple(remedies)
         super().__init__(message)
 
@@ -57,11 +59,11 @@ def load(
     closest, found, reason = None, Mismatch(), ""
     for layout in layouts:
         try:
-            state = renamed(content, layout)
+            state, others = divided(content, layout)
         except UserError as error:
             reason = reason or str(error)
             continue
-        differs = mismatch(wanted, state)
+        differs = mismatch(wanted, state, others)
         if not differs.count:
             try:
                 require_choice(content, used(layout, content).inside, lambda other: _fits(wanted, other, layouts), name)
@@ -80,6 +82,9 @@ def load(
     choice = choice_in(content)
     given = f" with {choice.for_file(name)}" if choice.inside is not None or choice.strip is not None else ""
     hint, remedies = advice(wanted, whole(content), layouts, found.count if closest else None, name)
+    if closest is not None and found.count == len(found.others):
+        inside = None if isinstance(content, ChosenState) else closest.inside
+        hint, remedies = without_others(file if isinstance(file, Path) else None, inside), []
     message = f"{file}{given} does not fit {type(net).__name__}: {reason}.{tried} {hint}"
     raise StateMismatch(message, closest, found, remedies)
 

@@ -22,31 +22,35 @@ class Mismatch:
     missing: Sequence[str] = ()
     unexpected: Mapping[str, torch.Size] = field(default_factory=dict)
     shapes: Mapping[str, str] = field(default_factory=dict)
+    others: Sequence[str] = ()
 
     @property
     def count(self) -> int:
         """The number of keys that do not fit."""
-        return len(self.missing) + len(self.unexpected) + len(self.shapes)
+        return len(self.missing) + len(self.unexpected) + len(self.shapes) + len(self.others)
 
     def __str__(self) -> str:
         """Return the numbers of keys, and some of their names."""
         kinds = {"missing": self.missing, "unexpected": list(self.unexpected),
-                 "of another shape": [f"{printable(name)} {text}" for name, text in self.shapes.items()]}  # fmt: skip
+                 "of another shape": [f"{printable(name)} {text}" for name, text in self.shapes.items()],
+                 "no tensors": self.others}  # fmt: skip
         texts = {kind: f"{len(names)} keys are {kind}: {some(names)}" for kind, names in kinds.items() if names}
         if prefix := common_prefix(kinds["unexpected"]):
             texts["unexpected"] += f" (all begin with `{printable(prefix)}`)"
         return "; ".join(texts.values())
 
 
-def mismatch(wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor]) -> Mismatch:
+def mismatch(wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor], others: Sequence[str] = ()) -> Mismatch:
     """Compare a state with the keys and shapes of a network.
 
     wanted: the network's shapes by key.
     found: the state; it may lack counters of batches.
+    others: keys among the state's that hold no tensors.
     """
     return Mismatch(
         missing=[name for name in wanted if name not in found and not name.endswith(COUNTER)],
         unexpected={name: value.shape for name, value in found.items() if name not in wanted},
         shapes={name: f"{tuple(found[name].shape)} instead of {tuple(wanted[name])}"
                 for name in wanted if name in found and found[name].shape != wanted[name]},
+        others=others,
     )  # fmt: skip

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -17,7 +19,7 @@ from robharness.cli.output import echo, echo_lines
 from robharness.cli.verbs import VERBS, Verbs
 from robharness.errors import ExitCode, Interrupted, SuiteError, UserError, describe
 from robharness.streams import is_stdout_closed
-from robharness.text import lines
+from robharness.text import lines, printable
 
 __all__ = ["VERBS", "cli", "main"]
 
@@ -51,12 +53,29 @@ def _invoke(words: list[str]) -> int | None:
         return shell_complete(cli, {}, "robharness", "_ROBHARNESS_COMPLETE", instruction)
     if any("\0" in word for word in words):  # from Python alone; no path and no name can have it
         raise click.UsageError("an argument has a NUL character")
+    if problem := _empty_argument(words):
+        raise click.UsageError(
+            f"{problem}; perhaps a variable of the shell is not set. Try: robharness {words[0]} --help"
+        )
     try:
         with cli.make_context("robharness", [*words], obj=tuple(words)) as context:
             code: int | None = cli.invoke(context)
             return code
     except click.exceptions.Exit as error:
         return error.exit_code
+
+
+def _empty_argument(words: list[str]) -> str:
+    """Name the first argument of a built-in verb that is empty, or return an empty text.
+
+    An empty path would be the working directory, and an empty glob all cells. Plugins' verbs may have a use for it.
+    """
+    for before, word in pairwise(words if words and words[0] in VERBS else ()):
+        if not word:
+            return f"the argument after '{printable(before)}' is empty"
+        if re.fullmatch("--[a-z-]+=", word):
+            return f"'{word}' has no value"
+    return ""
 
 
 def _explain(error: BaseException, words: list[str]) -> int:

@@ -11,7 +11,7 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json, results_console
-from robharness.errors import UserError, exists, for_shell
+from robharness.errors import UserError, exists, for_shell, link_to_nothing
 
 if TYPE_CHECKING:
     from robharness.plugins import Registry
@@ -98,7 +98,8 @@ def write(path: Path, content: bytes, start: Path) -> None:
         FileSystem().write(place, content)
     except OSError as error:
         folder = for_shell(path.parent)
-        command = f"ls -ld {folder}" if exists(place.parent) else f"mkdir -p {folder}"
+        is_absent = not exists(place.parent) and not link_to_nothing(place.parent)
+        command = f"mkdir -p {folder}" if is_absent else f"ls -ld {folder}"
         raise UserError(f"-o {path}: cannot be written: {error.strerror}. Try: {command}") from None
 
 

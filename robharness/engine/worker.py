@@ -210,8 +210,9 @@ def run_unit(
         except StoreError:
             raise
         except Exception as error:
-            if is_out_of_memory(error) or "CUDA error" in str(error):  # the process cannot compute on that device again
-                raise
+            is_cuda = loaded.classifier.device.type == "cuda"
+            if is_out_of_memory(error) or (is_cuda and "CUDA error" in describe(error)):
+                raise  # the process cannot compute on that device again
             if not isinstance(error, ContractViolation):  # what the model or the attack made breaks our own code
                 error = _unexpected(error)
             failure = Failure.of(pending[0], span, error)

@@ -14,6 +14,7 @@ from robharness.evaluation.classifier import Classifier, Gradient, Objective
 from robharness.evaluation.clips import ClipLayout
 from robharness.evaluation.modes import Modes
 from robharness.evaluation.tensors import other_than_plain, same_values
+from robharness.specs.types import Access
 
 
 class Batch:
@@ -143,19 +144,29 @@ class LentBatch(Batch):
     namespace: of the plugin.
     model: the core's own model, which computes the values that all cells share.
     modes: of torch, in which it computes them, whatever the plugin has set.
+    is_intact: whether the model is unchanged at the moment, so that what it computes may be shared; its argument says
+        whether to compare the weights by value.
     """
 
     _lender: Batch
     _namespace: str
     _model: Classifier | None
     _modes: Modes
+    _is_intact: Callable[[bool], bool] | None
     _copies: dict[str, Tensor]
     _lent: dict[int, LentBatch]
 
-    def __init__(self, batch: Batch, namespace: str, model: Classifier | None, modes: Modes) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        namespace: str,
+        model: Classifier | None,
+        modes: Modes,
+        is_intact: Callable[[bool], bool] | None = None,
+    ) -> None:
         vars(self).update(
             ids=batch.ids, clip_layout=batch.clip_layout, _lender=batch, _namespace=namespace, _model=model,
-            _modes=modes, _copies={}, _lent={},
+            _modes=modes, _is_intact=is_intact, _copies={}, _lent={},
         )  # fmt: skip
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -213,39 +224,41 @@ class LentBatch(Batch):
         return made[0] if made else _copied(value)
 
     def logits(self, model: Classifier) -> Tensor:
-        own = self._own(model)
+        own = self._own(model, "scores", _LOGITS)
         if own is None:
             return model.logits(self.x)
-        own.require("scores")
         logits: Tensor = self._shared(_LOGITS, lambda: self._lender.logits(own))
         return logits
 
     def features(self, model: Classifier) -> Tensor:
-        own = self._own(model)
+        own = self._own(model, "features", _FEATURES)
         if own is None:
             return model.features(self.x)
-        own.require("features")
         features: Tensor = self._shared(_FEATURES, lambda: self._lender.features(own))
         return features
 
     def gradient(self, model: Classifier, objective: Objective) -> Gradient:
-        own = self._own(model)
+        owner = "" if isinstance(objective, FunctionType) else self._namespace  # a function equals itself alone
+        key = _GRADIENT, objective, owner, model.access
+        own = self._own(model, "gradient", key)
         if own is None:
             return model.gradient(self.x, self.labels, objective)
-        own.require("gradient")
-        owner = "" if isinstance(objective, FunctionType) else self._namespace  # a function equals itself alone
-        key = _GRADIENT, objective, owner, own.access
         gradient: Gradient = self._shared(key, lambda: self._lender._gradient(own, objective, owner))
         return gradient
 
-    def _own(self, model: Classifier) -> Classifier | None:
+    def _own(self, model: Classifier, needed: Access, key: Hashable) -> Classifier | None:
         """Return the core's own model with the access of a model that a plugin holds.
 
-        None for another model, such as a wrapper, whose logits are not those that the cells share.
+        None for another model, such as a wrapper, and while the network is changed, e.g. by a hook for the time of the
+        call: then passes are the plugin's own affair. A value that is computed now is shared, so that weights are
+        compared as well.
         """
         if self._model is None or not self._model.has_same_passes(model):
             return None
-        return self._model.with_access(model.access)
+        own = self._model.with_access(model.access)
+        own.require(needed)
+        is_new = key not in self._lender._memo
+        return own if self._is_intact is None or self._is_intact(is_new) else None
 
     def _shared(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return a copy of a value that the core's model computes and the lender keeps under this key."""
@@ -260,7 +273,7 @@ class LentBatch(Batch):
     def select(self, rows: Tensor) -> Batch:
         selection = self._lender.select(rows)
         if id(selection) not in self._lent:
-            self._lent[id(selection)] = LentBatch(selection, self._namespace, self._model, self._modes)
+            self._lent[id(selection)] = LentBatch(selection, self._namespace, self._model, self._modes, self._is_intact)
         return self._lent[id(selection)]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -91,8 +92,8 @@ class Classifier:
     ) -> None:
         self.device = torch.device(device)
         self.net = freeze(net.to(self.device).eval())
-        self._modules = [module for module in self.net.modules() if not module.training]
-        self._formats = memory_formats(self.device, low=gradient_dtype is not None)
+        self._modules = tuple(module for module in self.net.modules() if not module.training)
+        self._formats = MappingProxyType(memory_formats(self.device, low=gradient_dtype is not None))
         for parameter in self.net.parameters():
             if parameter.ndim in self._formats:
                 parameter.data = parameter.data.contiguous(memory_format=self._formats[parameter.ndim])

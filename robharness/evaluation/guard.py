@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from robharness.evaluation.memory import is_out_of_memory
 from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.objects import Watched
 from robharness.evaluation.parts import unregistered_parts
-from robharness.evaluation.tensors import same_values
+from robharness.evaluation.tensors import other_than_plain, same_values
 
 
 @contextmanager
@@ -31,22 +33,33 @@ def lending(
     Raises ContractViolation if the block changed something, unless it raises an exception itself.
     """
     changed: list[str] = []
+    passes = partial(_make_passes, model or guard.classifier, batch) if guard else None
+    if guard and passes:
+        guard.learn(passes)
     try:
         with kept_modes() as modes:
-            lent = LentBatch(batch, namespace, model, modes)
+            lent = LentBatch(batch, namespace, model, modes, guard.is_intact if guard else None)
             yield lent
     finally:
-        changed += guard.changes(lambda: _passes(model or guard.classifier, batch)) if guard else []
+        changed += guard.changes(passes) if guard and passes else []
     changed += [*lent.changes(), *modes.changed]
     if changed:
         raise ContractViolation(f"it changed {', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''}")
 
 
-def _passes(model: Classifier, batch: Batch) -> None:
-    """Make a pass without gradients and one with gradients, if the model gives any."""
+def _make_passes(model: Classifier, batch: Batch) -> None:
+    """Make a pass without gradients and one with gradients, if the model gives any. They are not counted."""
     x, labels = batch.x[: model.batch_size], batch.labels[: model.batch_size]
-    model.logits(x)
-    model.gradient(x, labels, lambda logits, label: logits.gather(1, label[:, None])[:, 0])
+    counts = Counter(model.passes)
+    with suppress(Exception), kept_modes():
+        model.logits(x)
+        model.gradient(x, labels, lambda logits, label: logits.gather(1, label[:, None])[:, 0])
+    model.passes.clear()
+    model.passes.update(counts)
+
+
+REPEATS = 8
+"""Passes that are made at most to find out what the network itself changes, e.g. at every fourth call."""
 
 
 class Guard:
@@ -60,7 +73,7 @@ class Guard:
         self.classifier = classifier
         net = classifier.net
         self._kept = [
-            (place, module, kind, name, tensor, tensor.detach().clone())
+            (place, module, kind, name, tensor, _copy(tensor))
             for place, module in net.named_modules()
             for kind in ("_parameters", "_buffers")
             for name, tensor in getattr(module, kind).items()
@@ -68,6 +81,33 @@ class Guard:
         ]
         modules = {**dict(net.named_modules()), **dict(unregistered_parts(net))}
         self._watched = Watched(modules, [tensor for *_, tensor, _ in self._kept])
+        self._versions = [(tensor, tensor._version) for *_, tensor, _ in self._kept if not tensor.is_inference()]
+        self._has_learnt = False
+
+    def learn(self, passes: Callable[[], Any]) -> None:
+        """Find out at the first call what the network itself changes in passes, such as a counter of calls.
+
+        passes: makes passes like those of a plugin.
+        """
+        if not self._has_learnt:
+            self._has_learnt = True
+            passes()
+            self._watched.release()
+
+    def is_intact(self, by_value: bool) -> bool:
+        """Return whether the network is as it was, so that its passes may serve all cells, amid a plugin's call.
+
+        by_value: compare all weights, and not only the numbers of writes that torch counts.
+        """
+        try:
+            if any(module.training for module in self.classifier.net.modules()) or not self._watched.is_same():
+                return False
+            is_written = any(tensor._version != count for tensor, count in self._versions)
+            return not (by_value or is_written) or not self._is_touched()
+        except Exception as error:  # the network's own code may raise anything
+            if is_out_of_memory(error):
+                raise
+            return False
 
     def watching(self, batch: Batch) -> Any:
         """Return a context that lends the batch to a call of a plugin, and undoes what the call changes."""
@@ -91,9 +131,10 @@ class Guard:
         changed = []
         for place, module, kind, name, tensor, before in self._kept if self._is_touched() else ():
             was_replaced = _tensor(module, kind, name) is not tensor
-            if was_replaced or not same_values(tensor.detach(), before):
+            if was_replaced or (before is not None and not same_values(tensor.detach(), before)):
                 changed.append(f"the model's '{f'{place}.' if place else ''}{name}'")
-                tensor.data = before.clone()
+                if before is not None:
+                    tensor.data = before.clone()
                 getattr(module, kind)[name] = tensor
         if any(module.training for module in net.modules()):
             changed.append("the model's eval mode")
@@ -101,10 +142,13 @@ class Guard:
         if any(parameter.requires_grad for parameter in net.parameters()):
             changed.append("the model's frozen parameters")
             freeze(net)
+        own: set[str] = set()
+        for _ in range(REPEATS if objects else 0):
+            passes()
+            own |= self._watched.release()
+            if own >= set(objects):
+                break
         if objects:
-            with suppress(Exception), kept_modes():
-                passes()
-            own = self._watched.release()
             changed = [name for name in objects if name not in own] + changed
         return list(dict.fromkeys(changed))
 
@@ -112,12 +156,19 @@ class Guard:
         """Return whether any tensor was replaced or changed; a GPU is synchronised once instead of per tensor."""
         if any(_tensor(module, kind, name) is not tensor for _, module, kind, name, tensor, _ in self._kept):
             return True
-        pairs = [(tensor.detach(), before) for *_, tensor, before in self._kept]
+        pairs = [(tensor.detach(), before) for *_, tensor, before in self._kept if before is not None]
         if any((a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device) for a, b in pairs):
             return True
         if self.classifier.device.type == "cpu":
             return not all(torch.equal(a, b) for a, b in pairs)
         return bool(pairs) and bool(torch.stack([(a != b).any() for a, b in pairs]).any())
+
+
+def _copy(tensor: Tensor) -> Tensor | None:
+    """Return a copy of a parameter or a buffer, or None for one that is sparse or has no values, and is not watched."""
+    plain = tensor.detach()
+    is_known = other_than_plain(plain) is None or (plain.is_complex() and plain.layout is torch.strided)
+    return plain.clone() if is_known and not plain.is_meta else None
 
 
 def _tensor(module: nn.Module, kind: str, name: str) -> Tensor | None:

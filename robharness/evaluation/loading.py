@@ -25,7 +25,7 @@ from robharness.evaluation.probe import probe, probe_inputs
 from robharness.evaluation.reader import Reader
 from robharness.evaluation.unchanged import check_model
 from robharness.planning.cells import Cell, Plan, PlannedModel
-from robharness.plugins.calls import call_spec
+from robharness.plugins.calls import call_spec, plugin_errors
 from robharness.specs.records import ModelSpec
 
 CPU_PASS, GPU_PASS = 1_500_000, 20_000_000
@@ -164,7 +164,13 @@ def _loaded(
     if any(_has_clean_features(cell, model) for cell in plan.cells):
         distances = _logit_distances(classifier.net, spec, target)
     reader = Reader(data=plan.data, canvas=plan.data.canvas, compat=plan.suite.compat, model=spec, device=target)
+    with kept_modes() as modes:
+        _require_own_memory(plan)
+    restored |= {plan.data.entry.name: modes.changed} if modes.changed else {}
     surrogates = _surrogates(plan, model, device, batch_size) if with_surrogates else {}
+    if surrogates and (changed := guard.changes(lambda: None)):  # e.g. two models of one plugin share a network
+        error = ContractViolation(f"its build changed {changed[0]} of {model.label}", by="surrogate")
+        surrogates = dict.fromkeys(surrogates, error)
     texts = [
         f"{label}: {other.surrogate_provenance}"
         for label, other in surrogates.items()
@@ -183,6 +189,26 @@ def _loaded(
         logit_distances=distances,
         restored=restored,
     )
+
+
+def _require_own_memory(plan: Plan) -> None:
+    """Raise ContractViolation, by the data, if reading an example overwrites the one that was read before."""
+    assert plan.data is not None
+    first: np.ndarray | None = None
+    before = b""
+    for index in plan.data.order[:2]:
+        try:
+            with plugin_errors():
+                image = plan.data.dataset.read(index)
+        except Exception:  # reading in a run reports it
+            return
+        if not isinstance(image, np.ndarray):  # a video, whose frames are read later
+            return
+        if first is not None and first.tobytes() != before:
+            raise ContractViolation(
+                "its `read` returns the memory of the example before. Try: return a copy of the array", by="data"
+            )
+        first, before = image, image.tobytes()
 
 
 def _surplus_outputs(plan: Plan, outputs: int) -> dict[str, list[int]]:
@@ -221,7 +247,8 @@ def build_network(model: PlannedModel, restored: dict[str, list[str]] | None = N
     names = files if isinstance(files, Mapping) else None
     try:
         with kept_modes() as modes, choosing(_state_choices(model), names=names, is_pinned=_is_pinned(model)):
-            net: Any = call_spec(model.entry.spec.build, model.ref.params, files)
+            given = dict(files) if isinstance(files, Mapping) else files  # which `build` may empty
+            net: Any = call_spec(model.entry.spec.build, model.ref.params, given)
     except (ContractViolation, UserError):
         raise
     except Exception as error:

@@ -164,6 +164,8 @@ def _column(name: str, values: Any, kind: type, rows: int) -> np.ndarray:
         column: np.ndarray = values.astype(object)
         if other := [type(value).__name__ for value in column if not isinstance(value, str)]:
             raise ContractViolation(f"{not_of_type}: it holds {other[0]}")
+        if not all(map(_is_text, column)):
+            raise ContractViolation(f"its note '{name}' is not valid text")
         return column
     if values.dtype.kind not in "biuf":
         raise ContractViolation(f"{not_of_type}: it holds {values.dtype}")
@@ -175,3 +177,12 @@ def _column(name: str, values: Any, kind: type, rows: int) -> np.ndarray:
     if is_changed.any():
         raise ContractViolation(f"{not_of_type}: it holds {values[is_changed][0]}")
     return column
+
+
+def _is_text(value: str) -> bool:
+    """Return whether a text can be stored, which one with surrogates cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -13,13 +13,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import UserError, for_shell
+from robharness.errors import UserError, check_folder, for_shell, why_no_folder
 from robharness.planning.files import LARGEST_RECORD, json_object, read_record
 from robharness.planning.weights import Weights, file_digest
 from robharness.reading import read_regular
@@ -29,6 +31,7 @@ from robharness.text import printable, sentence
 FOLDER = "artefacts"
 WEIGHTS, TRAINING_SPEC, PROVENANCE, METRICS = "weights.safetensors", "recipe.json", "provenance.json", "metrics.jsonl"
 UNFINISHED = ".training"
+_HASH = re.compile("[0-9a-f]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +75,12 @@ class Artefact:
         return f"{sentence(error)} ({printable(blame)})" if is_whole else ""
 
     def weights(self) -> Weights | None:
-        """Return the trained weights, or None if they are not trained yet. Raises UserError if they are damaged."""
-        if not self.folder.exists():
+        """Return the trained weights, or None if they are not trained yet.
+
+        Raises UserError if they are damaged, or if the store can have no folder of artefacts.
+        """
+        check_folder(self.folder.parent, "the folder of artefacts")
+        if not os.path.lexists(self.folder):
             return None
         if found := damage(self.folder):
             raise UserError(
@@ -85,13 +92,31 @@ class Artefact:
 
 def damage(folder: Path) -> str:
     """Describe the damage of an artefact; empty if it is intact."""
-    if not (sha256 := sha256_of(folder)):
+    if found := visible_damage(folder):
+        return found
+    sha256, found = sha256_of(folder), file_digest(folder / WEIGHTS)
+    return "" if found == sha256 else f"its {WEIGHTS} has the sha256 {found}, and {PROVENANCE} records {sha256}"
+
+
+def visible_damage(folder: Path) -> str:
+    """Describe the damage of an artefact that shows without reading the weights; empty if there is none."""
+    if found := why_no_folder(folder):
+        return found
+    for name in (PROVENANCE, WEIGHTS):
+        if not os.path.lexists(folder / name):
+            return f"its {name} is missing"
+    if not sha256_of(folder):
         return f"its {PROVENANCE} cannot be read"
     if not (folder / WEIGHTS).is_file():
-        return f"its {WEIGHTS} is missing"
-    if (found := file_digest(folder / WEIGHTS)) != sha256:
-        return f"its {WEIGHTS} has the sha256 {found}, and {PROVENANCE} records {sha256}"
-    return ""
+        return f"its {WEIGHTS} is no file"
+    return "" if _size(folder / WEIGHTS) else f"its {WEIGHTS} is empty"
+
+
+def is_in_place(path: Path) -> bool:
+    """Return whether an entry of the folder of artefacts is one that is trained, or by its name should be one."""
+    if path.name.startswith(".") or path.name.endswith(UNFINISHED):
+        return False
+    return path.is_dir() or _HASH.fullmatch(path.name) is not None
 
 
 def sha256_of(folder: Path) -> str:
@@ -100,7 +125,7 @@ def sha256_of(folder: Path) -> str:
 
 
 def listing(store: Path) -> list[dict[str, Any]]:
-    """List the artefacts of a store, the latest last, one mapping each.
+    """List the artefacts of a store, the latest last, one mapping each. Raises UserError if it can have none.
 
     name: the hash.
     model: the registered name of the model.
@@ -109,11 +134,14 @@ def listing(store: Path) -> list[dict[str, Any]]:
     size: of all files, in bytes.
     when: the time at which the training ended, in ISO format.
     state: "" if it is trained, "unfinished" or "failed".
+    problem: the damage of a trained one that shows without reading the weights; "" if there is none.
     metrics: the last line of `metrics.jsonl`.
     """
+    check_folder(store / FOLDER, "the folder of artefacts")
     rows = []
-    folders = [path for path in (store / FOLDER).glob("*") if path.is_dir() and not path.name.startswith(".")]
-    for folder in folders:
+    for folder in (store / FOLDER).glob("[!.]*"):
+        if not (is_trained := is_in_place(folder)) and not folder.is_dir():
+            continue
         name = folder.name.removesuffix(UNFINISHED)
         training_spec, provenance = read(folder / TRAINING_SPEC), read(folder / PROVENANCE)
         has_failed = folder.with_name(f"{name}.failed.json").exists()
@@ -125,7 +153,8 @@ def listing(store: Path) -> list[dict[str, Any]]:
                 "seed": training_spec.get("seed"),
                 "size": sum(map(_size, folder.rglob("*"))),
                 "when": str(provenance.get("time", "")),
-                "state": "" if name == folder.name else "failed" if has_failed else "unfinished",
+                "state": "" if is_trained else "failed" if has_failed else "unfinished",
+                "problem": visible_damage(folder) if is_trained else "",
                 "metrics": last_metrics(folder),
             }
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import reprlib
 import signal
 import threading
@@ -23,13 +24,15 @@ class plugin_errors:  # noqa: N801, a context manager
 
     Exceptions whose text can be printed pass through unchanged. All others, SystemExit, CancelledError, StopIteration
     and a KeyboardInterrupt without Ctrl-C among them, become a `PluginError`. Only Ctrl-C itself passes through, also
-    one whose KeyboardInterrupt the plugin caught.
+    one whose KeyboardInterrupt the plugin caught. A process that the plugin forked ends here.
     """
 
     def __enter__(self) -> None:
-        pass
+        self._process = os.getpid()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if os.getpid() != self._process:  # else it would go on with the work of its parent
+            os._exit(1 if error else 0)
         if was_typed() and not isinstance(error, KeyboardInterrupt) and _is_main_thread():
             raise KeyboardInterrupt from error
         if error is None or isinstance(error, Stopped):

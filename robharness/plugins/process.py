@@ -40,8 +40,9 @@ def kept_folder() -> Iterator[None]:
 def kept_process(*, importing: bool = False) -> Iterator[list[str]]:
     """Put the state of the process back after a block of a plugin's code.
 
-    The state is the working directory, the umask, the locale, the standard streams, the handlers of SIGINT and SIGTERM
-    (in the main thread, where alone they can be set), `os.environ`, `sys.path`, and warnings as exceptions.
+    The state is the working directory, the umask, the locale, the standard streams, the handlers of SIGINT, SIGTERM and
+    SIGALRM and its timer (in the main thread, where alone they can be set), the recursion limit, `os.environ`,
+    `sys.path`, and warnings as exceptions.
 
     A block that imports modules keeps its changes of `os.environ` and `sys.path`, since they may be those of a library
     that needs them later. Variables of robharness itself are put back in any case.
@@ -109,7 +110,7 @@ def _locale() -> Restore:
 
 
 def _streams() -> Restore:
-    streams = {name: getattr(sys, name, None) for name in ("stdin", "stdout", "stderr")}
+    streams = {name: getattr(sys, name, None) for name in ("stdin", "stdout", "stderr", "excepthook")}
 
     def restore() -> list[str]:
         changed = [name for name, stream in streams.items() if getattr(sys, name, None) is not stream]
@@ -123,7 +124,7 @@ def _streams() -> Restore:
 def _handlers() -> Restore:
     if threading.current_thread() is not threading.main_thread():
         return list
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
 
     def restore() -> list[str]:
         now = {number: signal.getsignal(number) for number in handlers}
@@ -136,6 +137,32 @@ def _handlers() -> Restore:
             if handlers[number] is not None:  # which stands for one that was not set by Python
                 signal.signal(number, handlers[number])
         return [f"the handler of {number.name}" for number in changed]
+
+    return restore
+
+
+def _timer() -> Restore:
+    """Stop a timer that would interrupt a later call by SIGALRM."""
+    if threading.current_thread() is not threading.main_thread() or any(signal.getitimer(signal.ITIMER_REAL)):
+        return list
+
+    def restore() -> list[str]:
+        if not any(signal.getitimer(signal.ITIMER_REAL)):
+            return []
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return ["the timer of SIGALRM"]
+
+    return restore
+
+
+def _recursion_limit() -> Restore:
+    limit = sys.getrecursionlimit()
+
+    def restore() -> list[str]:
+        if sys.getrecursionlimit() == limit:
+            return []
+        sys.setrecursionlimit(limit)
+        return ["the recursion limit"]
 
     return restore
 
@@ -196,7 +223,7 @@ def _path() -> Restore:
 
 
 _KEPT: tuple[Callable[[], Restore], ...] = (
-    _folder, _umask, _locale, _streams, _handlers, _warnings_as_errors, _own_variables,
+    _recursion_limit, _timer, _folder, _umask, _locale, _streams, _handlers, _warnings_as_errors, _own_variables,
 )  # fmt: skip
 _KEPT_BY_IMPORTS: tuple[Callable[[], Restore], ...] = (_environment, _path)
 """State that stays as it is after a block that imports modules."""

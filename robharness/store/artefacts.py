@@ -17,10 +17,10 @@ from robharness.planning.artefacts import (
     FOLDER,
     PROVENANCE,
     TRAINING_SPEC,
-    UNFINISHED,
     WEIGHTS,
     Artefact,
     damage,
+    is_in_place,
     read,
 )
 from robharness.planning.weights import file_digest
@@ -89,9 +89,11 @@ class ArtefactStore:
         return damage(artefact.folder)
 
     def folders(self) -> list[Path]:
-        """The folders of all artefacts that are in their place."""
-        folders = [self.root / name for name in self._store.names(self.root) if not name.startswith(".")]
-        return [path for path in folders if path.is_dir() and not path.name.endswith(UNFINISHED)]
+        """The folders of all artefacts that are in their place, and what is no folder there.
+
+        Raises Unreadable if they cannot be listed.
+        """
+        return [path for name in self._store.names(self.root) if is_in_place(path := self.root / name)]
 
     def copy(self, folder: Path) -> None:
         """Copy the folder of another store's artefact."""

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from robharness.errors import StoreError, for_shell, nearest_existing
+from robharness.errors import StoreError, exists, for_shell, nearest_existing
 from robharness.findings import Finding, finding
 from robharness.planning.files import LARGEST_RECORD, json_object, read_record
 from robharness.reading import NotAFile, read_regular
 from robharness.store.files import FileSystem
 
-_IN_THE_WAY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
-"""Errors of writing that `ls` explains, and not the room on the disk."""
+_NO_RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
+_IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
+"""Errors of writing that `ls` explains, as it does those of rights, and not the room on the disk."""
 
 
 def run_record(content: bytes) -> dict[str, Any]:
@@ -110,11 +111,13 @@ class StoreFolder:
         """
         try:
             return sorted(os.listdir(folder))
-        except FileNotFoundError:
-            return []
         except OSError as error:
-            shown = for_shell(self.shown(nearest_existing(folder)))
-            raise Unreadable(f"the store {self} cannot be read: {error.strerror}. Try: ls -ld {shown}") from None
+            is_absent, nearest = isinstance(error, FileNotFoundError), nearest_existing(folder)
+            if is_absent and exists(nearest):
+                return []
+            shown = self.shown(nearest)
+            reason = f"{shown} is a link to nothing" if is_absent else error.strerror
+            raise Unreadable(f"the store {self} cannot be read: {reason}. Try: ls -ld {for_shell(shown)}") from None
 
     def record(self, path: Path) -> dict[str, Any] | None:
         """Read a file with one JSON object. Returns None if there is no such file.
@@ -137,8 +140,8 @@ class StoreFolder:
 
     def unreadable(self, path: Path, error: OSError) -> Unreadable:
         """Return the error for a file that cannot be read."""
-        shown = self.shown(path)
-        return Unreadable(f"{shown} cannot be read: {error.strerror}. Try: ls -l {for_shell(shown.parent)}")
+        folder = self.shown(nearest_existing(path.parent))
+        return Unreadable(f"{self.shown(path)} cannot be read: {error.strerror}. Try: ls -l {for_shell(folder)}")
 
     # --- writing -----------------------------------------------------------------------------------------------
 
@@ -159,12 +162,13 @@ class StoreFolder:
         try:
             yield
         except OSError as error:
-            folder = for_shell(self.shown(nearest_existing(self.root)))
-            command = f"df -h {folder}"
-            if error.errno in _IN_THE_WAY:
-                is_kind = error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename is not None
-                place = self.shown(nearest_existing(Path(os.fsdecode(error.filename)))) if is_kind else None
-                command = f"ls -ld {folder if place is None else for_shell(place)}"
+            folder, name = nearest_existing(self.root), error.filename2 or error.filename  # the target of a rename
+            place = nearest_existing(Path(os.fsdecode(name))) if isinstance(name, str | bytes) else folder
+            command = f"df -h {for_shell(self.shown(folder))}"
+            if error.errno in _NO_RIGHTS:
+                command = f"ls -ld {for_shell(self.shown(folder))}"
+            elif error.errno in _IN_THE_WAY or not exists(place):  # a link to nothing
+                command = f"ls -ld {for_shell(self.shown(place))}"
             raise StoreError(
                 f"the store {self} cannot be written: {error.strerror or error}. What is stored is intact. "
                 f"Try: {command}"

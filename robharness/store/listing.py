@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from robharness.errors import StoreError, for_shell, nearest_existing, why_no_folder
 from robharness.planning.identity import KEY_LENGTH
 from robharness.store.folder import StoreFolder, Unreadable
 
@@ -14,7 +15,7 @@ PART = re.compile(r"([0-9]{5,18})-([0-9]{5,18})\.([0-9a-f]{8})\.parquet")
 """The name of a part: its positions, and the checksum of its bytes."""
 FAILED = re.compile(r"([0-9]{5,18})-([0-9]{5,18})\.failed\.json")
 """The name of a recorded failure: its positions."""
-_KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
+_GROUP, _KEY = re.compile(r"[0-9a-f]{2}"), re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,16 @@ class ListedCell:
     problem: str = ""
 
 
+def check_folders(store: StoreFolder) -> None:
+    """Raise StoreError if what is to be a folder of cells or of records can be none, before anything is computed."""
+    cells = store.root / "cells"
+    groups = [cells / name for name in store.names(cells) if _GROUP.fullmatch(name)]
+    for path in (cells, *groups, store.root / "runs"):
+        if reason := why_no_folder(path):
+            place = for_shell(store.shown(nearest_existing(path)))
+            raise StoreError(f"{store.shown(path)} can be no folder of results: {reason}. Try: ls -ld {place}")
+
+
 def list_cells(store: StoreFolder) -> Iterator[ListedCell]:
     """Yield the folders of cells in which something is stored, in order, and all that cannot be listed.
 
@@ -37,8 +48,10 @@ def list_cells(store: StoreFolder) -> Iterator[ListedCell]:
     """
     root = store.root / "cells"
     for group in store.names(root):
+        if not _GROUP.fullmatch(group) and not (root / group).is_dir():  # somebody's file
+            continue
         try:
-            names = store.names(root / group) if (root / group).is_dir() else []
+            names = store.names(root / group)
         except Unreadable as error:
             yield ListedCell(folder=root / group, key=group, problem=str(error))
             continue

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from robharness.errors import StoreError, UserError, for_shell
+from robharness.errors import StoreError, UserError, for_shell, nearest_existing, why_no_folder
 from robharness.planning import artefacts
 from robharness.planning.identity import key_of
 from robharness.store.artefacts import ArtefactStore
@@ -14,6 +16,8 @@ from robharness.store.listing import list_cells
 from robharness.store.parts import Part, Rows
 from robharness.store.spans import uncovered
 from robharness.store.store import Store
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -41,6 +45,14 @@ class Merged:
         for name in ("copied", "cells", "present", "common", "differing"):
             setattr(self, name, getattr(self, name) + getattr(cell, name))
 
+    def listed(self, entries: Callable[[], Iterable[T]]) -> list[T]:
+        """Return the entries of a folder; none, with a problem, if it cannot be listed."""
+        try:
+            return list(entries())
+        except Unreadable as error:
+            self.problems.append(str(error))
+            return []
+
 
 def merge(into: Store, source: Store) -> Merged:
     """Copy the parts, failures, artefacts and run records that `into` lacks. Merging again resumes, also after a kill.
@@ -53,12 +65,12 @@ def merge(into: Store, source: Store) -> Merged:
     if not any(folder.is_dir() for folder in (source.root / "cells", trained.root)):
         raise StoreError(f"{source} is no store: it has no folder 'cells'. Try: ls {for_shell(str(source))}")
     merged = Merged()
-    for folder in trained.folders():
+    for folder in merged.listed(trained.folders):
         try:
             merged.artefacts += _merge_artefact(ArtefactStore(into), folder)
         except _Refused as error:
             merged.problems.append(f"{folder}: {error}")
-    for listed in list_cells(source):
+    for listed in merged.listed(lambda: list_cells(source)):
         shown = source.shown(listed.folder)
         if listed.problem:
             merged.problems.append(f"{shown}: {listed.problem}. To leave it out: rm -r {for_shell(shown)}")
@@ -70,7 +82,7 @@ def merge(into: Store, source: Store) -> Merged:
         except (_Refused, Unreadable) as error:
             merged.problems.append(f"{shown}: {error}")
     merged.problems += [*source.notes, *into.notes]
-    for path in source.run_files():
+    for path in merged.listed(source.run_files):
         try:
             _merge_run(into, source, path)
         except _Refused as error:
@@ -108,6 +120,8 @@ def _merge_artefact(into: ArtefactStore, folder: Path) -> bool:
         raise _Refused(f"{damage}. {leave_out}")
     if key_of(artefacts.read(folder / artefacts.TRAINING_SPEC)) != folder.name:
         raise _Refused(f"{artefacts.TRAINING_SPEC} does not belong to its name. {leave_out}")
+    if found := why_no_folder(place):
+        raise _Refused(f"{place} can be no folder: {found}. Try: ls -ld {for_shell(nearest_existing(place))}")
     if place.exists():
         if artefacts.sha256_of(place) != artefacts.sha256_of(folder):
             raise _Refused(

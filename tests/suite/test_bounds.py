@@ -335,6 +335,36 @@ def test_an_option_out_of_bounds_is_one_sentence(tmp_path, monkeypatch, capsys, 
 
 
 @pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["run", "s.yaml", "--store", ""], "the argument after '--store' is empty"),
+        (["run", "s.yaml", "--store="], "'--store=' has no value"),
+        (["run", "s.yaml", "--data-root", ""], "the argument after '--data-root' is empty"),
+        (["run", "s.yaml", "--only", "", "--fresh", "*"], "the argument after '--only' is empty"),
+        (["run", "s.yaml", "--fresh="], "'--fresh=' has no value"),
+        (["report", "s.yaml", "-o", ""], "the argument after '-o' is empty"),
+        (["export-adversarial", "s.yaml", "-o", ""], "the argument after '-o' is empty"),
+        (["plan", ""], "the argument after 'plan' is empty"),
+        (["merge", "", "x"], "the argument after 'merge' is empty"),
+        (["verify", ""], "the argument after 'verify' is empty"),
+        (["list", "artefacts", "--store", ""], "the argument after '--store' is empty"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_an_empty_argument_is_named_and_is_not_the_working_directory(tmp_path, monkeypatch, capsys, words, named):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert f"{named}; perhaps a variable of the shell is not set." in capsys.readouterr().err
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("options", [{"store": ""}, {"data": ""}])
+def test_an_empty_path_is_refused_in_python(options):
+    with pytest.raises(UserError, match="is empty"):
+        api.plan({}, **options)
+
+
+@pytest.mark.parametrize(
     "options", [{"workers": 10**12}, {"threads": 10**12}, {"batch_size": 10**12}, {"limit": 0}, {"limit": 10**5000},
                 {"shard": (1, 10**12)}, {"shard": (1,)}, {"shard": "1/2"}, {"shard": (2, 1)},
                 {"device": "meta"}, {"workers": True}, {"threads": "4"}, {"device": 3}],

@@ -93,7 +93,7 @@ def test_all_errors_are_reported_at_once_in_the_order_of_their_positions(errors)
         ("attacks: [{attack: toy/fgsm, eps: 8/255/2}]", "35: attacks.0.eps: '8/255/2' is not a number such as"),
         ("attacks: [{attack: toy/fgsm, eps: 1e99999999}]", "35: attacks.0.eps: '1e99999999' is not a number such as"),
         ("attacks: [{attack: toy/fgsm, eps: '1e99999999'}]", "35: attacks.0.eps: '1e99999999' is not a number"),
-        ("attacks: [{attack: toy/fgsm, eps: 1, nested: 1}]", "46: attacks.0.nested: Input should be a valid boolean"),
+        ("attacks: [{attack: toy/fgsm, eps: 1, nested: 2}]", "46: attacks.0.nested: Input should be a valid boolean"),
         ("gap: [toy/net, toy/nte]", "16: gap.1: no model has the label 'toy/nte'; did you mean 'toy/net'?"),
         ("gap: [toy/net, toy/net]", "6: gap: the gap lies between two models, and 'toy/net' is one"),
         ("gap: toy/net", "6: gap: Input should be a valid array"),

@@ -85,8 +85,8 @@ def test_options_without_a_json_schema_are_left_open():
     assert titles[:3] + titles[-2:] == ["toy/fgsm", "toy/pgd", "toy/flat", "toy/odd", "AttackRef"]
 
 
-def test_the_module_prints_the_schema():
-    found = subprocess.run([sys.executable, "-m", "robharness.suite"], capture_output=True, text=True, check=True)
+def test_the_program_prints_the_schema():
+    found = subprocess.run([sys.executable, "-m", "robharness", "schema"], capture_output=True, text=True, check=True)
     schema = json.loads(found.stdout)
     jsonschema.Draft202012Validator.check_schema(schema)
     assert {"robharness", "name", "data", "models", "attacks", "expected", "check"} <= schema["properties"].keys()

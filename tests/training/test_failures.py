@@ -10,7 +10,7 @@ import yaml
 import robharness
 from robharness import api
 from robharness.engine.provenance import outdated_trainings
-from robharness.errors import SuiteError
+from robharness.errors import SuiteError, UserError
 from robharness.planning import artefacts
 from robharness.report import build
 from robharness.store import Store
@@ -126,6 +126,20 @@ def test_a_damaged_artefact_is_an_error_that_names_it(harm, message, undisturbed
         assert done.stderr.endswith(f"Try: rm -r {folder}\n")
     shutil.rmtree(folder)
     assert shell("run", path, "--store", store).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["artefacts", "artefacts/HASH", "artefacts/HASH.lock", "artefacts/HASH.training", "cells", "cells/1c", "runs"],
+)
+def test_a_link_to_nothing_in_the_store_is_named_before_anything_is_trained(place, store, log):
+    link = store / place.replace("HASH", artefact(suite(), store).hash)
+    link.parent.mkdir(parents=True)
+    link.symlink_to("/nowhere/at/all")
+    for verb in (api.run, api.train):
+        with pytest.raises(UserError, match=rf"Try: (ls -ld|rm -r) {link}$"):
+            verb(suite(), store=store, plugins=PLUGINS)
+    assert log() == []
 
 
 def test_data_that_are_not_there_are_named_once(store):
