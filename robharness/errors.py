@@ -8,6 +8,7 @@ import re
 import shlex
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from enum import IntEnum
 from itertools import chain, islice
 from pathlib import Path
@@ -185,6 +186,18 @@ def exists(path: Path) -> bool:
         return False
 
 
+def as_path(value: object, what: str, example: str) -> Path:
+    """Return a path that a caller in Python gave as a text or a path. Raises UserError for anything else.
+
+    what: the beginning of the sentence, such as "the store is the path of a folder".
+    example: of an argument that is right.
+    """
+    if isinstance(value, str | os.PathLike):
+        with suppress(TypeError):  # the path is one of bytes
+            return Path(value)
+    raise UserError(f"{what}, not a value of the type {printable(type(value).__name__)}. Try: {example}")
+
+
 def why_no_folder(path: Path) -> str:
     """Return why a path can be no folder, as the end of a sentence; empty for a folder, and where nothing is.
 
@@ -253,8 +266,8 @@ def glob_matches(name: str, pattern: str) -> bool:
     return len(pattern) <= 1000 and fnmatch.fnmatchcase(name, pattern)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'norm'?` for the nearest known word, or an empty text.
+def nearest_word(word: str, known: Iterable[str]) -> str | None:
+    """Return the nearest known word, or None if none is near.
 
     Long words, and words after the first 300, are not compared, since a comparison takes quadratic time.
     """
@@ -262,4 +275,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
     words = [other for other in islice(known, 300) if len(other) <= 200]
     close = get_close_matches(word, words, n=1, cutoff=0.6) if len(word) <= 200 else []
-    return f"; did you mean '{printable(close[0])}'?" if close else ""
+    return close[0] if close else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'norm'?` for the nearest known word, or an empty text."""
+    nearest = nearest_word(word, known)
+    return "" if nearest is None else f"; did you mean '{printable(nearest)}'?"

@@ -46,7 +46,7 @@ def live_model(
     from robharness.evaluation.digest import Unidentified, network_digest
     from robharness.evaluation.modes import neutral_modes
 
-    if len(label) > NAME_LENGTH or not is_printable(label):
+    if not label.strip() or len(label) > NAME_LENGTH or not is_printable(label):
         what = f"the label '{printable(label)}' is not one line of at most {NAME_LENGTH} visible characters"
         raise UserError(f"{what}. Try: another label for the network")
     spec = model if isinstance(model, ModelSpec) else _spec_of(label, model, loaded, root)

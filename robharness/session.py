@@ -16,7 +16,7 @@ from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent
 from robharness.engine.run import run_plan
 from robharness.engine.summary import Summary
-from robharness.errors import MissingResources, UserError, check_folder, expanded, indented
+from robharness.errors import MissingResources, UserError, as_path, check_folder, expanded, indented
 from robharness.findings import Finding
 from robharness.live import live_model
 from robharness.planning import planner
@@ -39,7 +39,8 @@ SuiteSource = str | Path | Mapping[str, Any]
 
 def data_root(given: str | Path | None = None) -> Path:
     """Return the absolute path of the folder of data and weights: as given, or $ROBHARNESS_DATA, or ./data."""
-    return expanded(given or os.environ.get("ROBHARNESS_DATA") or "data").absolute()
+    path = given or os.environ.get("ROBHARNESS_DATA") or "data"
+    return expanded(as_path(path, "`data` is the path of a folder", 'data="data"')).absolute()
 
 
 def plan_suite(
@@ -59,7 +60,8 @@ def plan_suite(
     if "" in (store, data):
         raise UserError("the path of the store or of the folder of data is empty. Try: '.' for the working directory")
     root = data_root(data)
-    check_folder(Path(store), "the store")
+    store = as_path(store, "`store` is the path of a folder", f'store="{DEFAULT_STORE}"')
+    check_folder(store, "the store")
     check_folder(root, "the folder of data")
     if models is not None and not (isinstance(models, Mapping) and all(isinstance(label, str) for label in models)):
         raise UserError('`models` is a mapping of labels to networks. Try: models={"mine": net}')
@@ -67,9 +69,9 @@ def plan_suite(
     if models:
         loaded, findings = _with_live_models(loaded, models, registry, root)
         # another process could not plan it again
-        planned = planner.plan(loaded, root, limit, Path(store).absolute())
+        planned = planner.plan(loaded, root, limit, store.absolute())
         return dataclasses.replace(planned, findings=(*planned.findings, *findings))
-    planned = planner.plan(loaded, root, limit, Path(store).absolute())
+    planned = planner.plan(loaded, root, limit, store.absolute())
     request = PlanRequest(
         suite=suite, data_root=root, limit=limit, options=registry.options, working_directory=loaded.working_directory
     )

@@ -336,3 +336,9 @@ def test_a_network_that_was_made_in_inference_mode_is_measured(accuracy, tmp_pat
 def test_models_are_given_by_label(suite, tmp_path, toys, models):
     with pytest.raises(UserError, match=r"mapping of labels to networks"):
         api.run(suite(), store=tmp_path, plugins=[toys], models=models)
+
+
+@pytest.mark.parametrize("label", ["", "  ", "a\nb", "x" * 201])
+def test_a_label_that_is_blank_or_no_line_is_refused(suite, toys, label):
+    with pytest.raises(UserError, match=r"is not one line of at most 200 visible characters\. Try: another label"):
+        api.plan(suite(models=[], attacks=[]), plugins=[toys], models={label: nn.Flatten()})

@@ -17,7 +17,7 @@ from typing import Any
 
 import pluggy
 
-from robharness.errors import PluginLoadError, describe, did_you_mean
+from robharness.errors import PluginLoadError, UserError, describe, did_you_mean
 from robharness.plugins import hookspecs
 from robharness.plugins.calls import plugin_code
 from robharness.plugins.loose import check_neighbours, loose_plugin
@@ -43,9 +43,11 @@ def discover(options: Sequence[str] = ()) -> Registry:
     """Load all installed plugins and those of the option `-p`.
 
     options: values of `-p`: "./file.py" loads a loose file under its stem, "no:NAME" leaves a namespace out.
-    Raises PluginLoadError for a loose file that does not exist or cannot be used. An error of an installed plugin
-    becomes a `Problem` of the registry.
+    Raises PluginLoadError for a loose file that does not exist or cannot be used, and UserError for other values. An
+    error of an installed plugin becomes a `Problem` of the registry.
     """
+    if not isinstance(options, list | tuple) or not all(isinstance(option, str) for option in options):
+        raise UserError('`plugins` is a list of values of `-p`, which are texts. Try: plugins=["mine.py"]')
     registry = Registry(options=tuple(options))
     blocked = {option.removeprefix("no:") for option in options if option.startswith("no:")}
     loose = [Path(option) for option in dict.fromkeys(options) if not option.startswith("no:")]

@@ -113,7 +113,7 @@ def canvas(
     for path, entry in corruptions:
         if side not in ("none", "auto") and entry.spec.canvas not in (None, side):
             sentence = f"{entry.name} has images of {entry.spec.canvas} px, the canvas has {side}"
-            reader.error((*path, "corruption"), f"{sentence}; write `canvas: {entry.spec.canvas}`")
+            reader.error((*path, "corruption"), f"{sentence}; write `canvas: {entry.spec.canvas}`", once=True)
     return None if wanted == "none" else wanted
 
 
@@ -123,30 +123,39 @@ def fit(
     perturbations: Perturbations,
     dataset: Entry | None,
     canvas: int | Literal["auto"] | None,
-) -> None:
-    """Check labels, kinds of input and crops of models, data set and perturbations against each other."""
+) -> Models:
+    """Check labels, kinds of input and crops of models, data set and perturbations against each other.
+
+    Returns the models that fit the data set.
+    """
+    fitting = []
     for path, model in models:
-        spec = model.entry.spec
-        if dataset is None:
-            continue
-        if spec.labels != dataset.spec.labels:
-            sentence = f"{model.entry.name} has labels '{spec.labels}', {dataset.name} has '{dataset.spec.labels}'"
-            reader.error((*path, "model"), f"{sentence}. Try: robharness list models")
-        if spec.input.kind != dataset.spec.kind:
+        spec, clips = model.entry.spec, model.entry.spec.clips
+        sentence = ""
+        if dataset is not None and spec.input.kind != dataset.spec.kind:
             sentence = f"{model.entry.name} takes {spec.input.kind}s, {dataset.name} holds {dataset.spec.kind}s"
-            reader.error((*path, "model"), f"{sentence}. Try: robharness list datasets")
-        clips = spec.clips
-        if isinstance(canvas, int) and clips is not None and clips.crops > 1:
+            sentence += ". Try: robharness list datasets"
+        elif dataset is not None and spec.labels != dataset.spec.labels:
+            sentence = f"{model.entry.name} has labels '{spec.labels}', {dataset.name} has '{dataset.spec.labels}'"
+            sentence += ". Try: robharness list models"
+        elif dataset is not None and isinstance(canvas, int) and clips is not None and clips.crops > 1:
             sentence = f"{model.entry.name} crops {clips.crops} squares of a frame, and a canvas is one square"
-            reader.error((*path, "model"), f"{sentence}; write `preprocessing: {{clips: {{crops: 1}}}}` beside it")
-    kinds = {model.entry.spec.input.kind: model for _, model in reversed(models)}
+            sentence += "; write `preprocessing: {clips: {crops: 1}}` beside it"
+        if sentence:
+            reader.error((*path, "model"), sentence, once=True)
+        else:
+            fitting.append((path, model))
+    kinds = {model.entry.spec.input.kind: model for _, model in reversed(fitting)}
+    labels = {model.label for _, model in models} - {model.label for _, model in fitting}
     for path, perturbation in perturbations:
         for kind, model in kinds.items():
             if kind not in perturbation.entry.spec.inputs:
                 sentence = f"{perturbation.entry.name} does not take {kind}s, as {model.entry.name} does"
-                reader.error((*path, perturbation.kind), sentence)
-        for _, model in models:
-            _surrogate_fits(reader, path, perturbation, model)
+                reader.error((*path, perturbation.kind), sentence, once=True)
+        if perturbation.surrogate is None or perturbation.surrogate.label not in labels:
+            for _, model in fitting:
+                _surrogate_fits(reader, path, perturbation, model)
+    return fitting
 
 
 def _surrogate_fits(reader: FieldReader, path: yaml.Path, perturbation: Perturbation, model: Model) -> None:
@@ -155,16 +164,18 @@ def _surrogate_fits(reader: FieldReader, path: yaml.Path, perturbation: Perturba
     attacks_features = perturbation.kind == "attack" and perturbation.entry.spec.access == "features"
     if attacks_features and surrogate.entry.spec.features is None:
         sentence = f"{surrogate.entry.name} declares no `features`, which {perturbation.entry.name} attacks"
-        reader.error((*path, "attack"), f"{sentence}. Try: robharness list models")
+        reader.error((*path, "attack"), f"{sentence}. Try: robharness list models", once=True)
     if (spec.input, spec.preprocessing) != (surrogate.entry.spec.input, surrogate.entry.spec.preprocessing):
         sentence = f"{model.label} takes other inputs than {surrogate.label}, on which the attack is crafted"
-        reader.error((*path, "source"), f"{sentence}; both need one `input` and `preprocessing`")
+        reader.error((*path, "source"), f"{sentence}; both need one `input` and `preprocessing`", once=True)
 
 
-def needed(reader: FieldReader, suite: dict[str, Any], models: Models) -> None:
-    """Check that the suite stores what its metrics need; perturbations with errors of their own count as present."""
-    corrupts = bool(suite.get("corruptions"))
-    attacks = suite.get("attacks", [])
+def needed(reader: FieldReader, suite: dict[str, Any], models: Models, *, corrupts: bool) -> None:
+    """Check that the suite stores what its metrics need; perturbations with errors of their own count as present.
+
+    corrupts: whether the suite lists corruptions.
+    """
+    attacks = None if reader.is_lost("attacks") else suite.get("attacks", [])
     has_distances = not isinstance(attacks, list) or any(not isinstance(a, dict) or "eps" not in a for a in attacks)
     names = suite.get("metrics")
     for index, name in enumerate(names if isinstance(names, list) else []):
@@ -173,7 +184,7 @@ def needed(reader: FieldReader, suite: dict[str, Any], models: Models) -> None:
             continue
         for sentence in dict.fromkeys(unrepresented(metric, model) for _, model in models):
             if sentence:
-                reader.error(("metrics", index), f"{sentence}. Try: robharness list models")
+                reader.error(("metrics", index), f"{sentence}. Try: robharness list models", once=True)
         if "views" in metric.spec.needs and not corrupts:
             sentence = f"{metric.name} compares an example with its corrupted versions, and there is no corruption"
             reader.error(("metrics", index), f"{sentence}; write one under `corruptions:`")
@@ -182,22 +193,34 @@ def needed(reader: FieldReader, suite: dict[str, Any], models: Models) -> None:
             reader.error(("metrics", index), f"{sentence}; write one under `attacks:`")
 
 
-def unique(reader: FieldReader, models: Models, perturbations: Perturbations) -> None:
-    """Check that labels, the reference model and perturbations occur once."""
+def labels(reader: FieldReader, models: Models) -> bool:
+    """Check that labels and the reference model occur once. Returns False if a model needs another label."""
     seen: dict[str, Any] = {}
     columns: dict[str, Any] = {}
+    is_unique = True
     for path, model in models:
         column = model.run_of or model.label
         taken = model.label if model.label in seen else column
         other = seen.get(model.label, columns.get(column, path[1]))
-        if model.label in seen or other != path[1]:
+        if other != path[1]:
             line = reader.line(("models", other))
-            reader.error(path, f"the label '{taken}' is taken by the model in line {line}; give it a `label:`")
+            sentence = f"the label '{taken}' is taken by the model in line {line}; give it a `label:`"
+            reader.error(path, sentence, once=True)
+        elif model.label in seen:
+            sentence = f"the pattern means several models, which cannot share the label '{taken}'; leave it out"
+            reader.error((*path, "label"), sentence, once=True)
+        is_unique &= other == path[1] and model.label not in seen
         seen.setdefault(model.label, path[1])
         columns.setdefault(column, path[1])
     references = [path for path, model in models if model.reference]
     for path in references[1:]:
         reader.error((*path, "reference"), "only one model can be the reference")
+    return is_unique
+
+
+def unique(reader: FieldReader, perturbations: Perturbations) -> None:
+    """Check that perturbations occur once."""
+    told = set()
     names: dict[Any, yaml.Path] = {}
     settings: dict[Any, list[tuple[yaml.Path, Perturbation]]] = {}
     for path, perturbation in perturbations:
@@ -205,8 +228,10 @@ def unique(reader: FieldReader, models: Models, perturbations: Perturbations) ->
         alike = settings.setdefault((*_setting(perturbation), perturbation.eps, perturbation.severity), [])
         same = (at for at, other in alike if _have_equal_options(other, perturbation))  # 0.5 may be written as 1/2
         earlier = names.get(name) or next(same, None)
-        if earlier is not None:
+        strength = (path, perturbation.eps, perturbation.severity)
+        if earlier is not None and strength not in told:  # a pattern may mean several of this strength
             reader.error(path, f"{perturbation.name} is already in line {reader.line(earlier)}")
+            told.add(strength)
         names.setdefault(name, path)
         alike.append((path, perturbation))
 
@@ -229,18 +254,20 @@ def expected(
             )
         return {}, ""
     numbers = {label: raw[label] for label in raw if label != "source"}
-    wanted = reader.record(dict[str, dict[str, float]], numbers, ("expected",))
     labels = {name: None for _, model in models for name in (model.label, model.run_of) if name is not None}
     names = ["clean", *[perturbation.name for _, perturbation in perturbations]]
     cells, known = set(names), [*names, *[entry.name for entry in metrics]]
     for label in numbers:
         if not unresolved.has_label(label, labels):
-            hint = did_you_mean(label, [*labels, *unresolved.labels])
+            is_text = isinstance(numbers[label], str)
+            hint = did_you_mean(label, [*labels, *unresolved.labels, *(["source"] if is_text else [])])
             reader.error(("expected", label), f"no model has the label '{printable(label)}'{hint}", at_key=True)
         for name in numbers[label] if isinstance(numbers[label], dict) else ():
             if not unresolved.has_number(name, cells, metrics):
                 sentence = f"no cell and no metric is called '{printable(name)}'{did_you_mean(name, known)}"
                 reader.error(("expected", label, name), sentence, at_key=True)
+    right = {label: numbers[label] for label in numbers if not reader.has_error(("expected", label))}
+    wanted = reader.record(dict[str, dict[str, float]], right, ("expected",))
     return wanted or {}, str(raw.get("source") or "")
 
 
@@ -248,7 +275,8 @@ def nearest_or_all(word: str, known: Iterable[str]) -> str:
     """Return the suggestion of the nearest known word, or the list of all, at most 20."""
     words = list(known)
     more = f" and {len(words) - 20} more" if len(words) > 20 else ""
-    return did_you_mean(word, words) or f"; there are {', '.join(map(printable, words[:20]))}{more}"
+    some = f"; there are {', '.join(map(printable, words[:20]))}{more}" if words else ""
+    return did_you_mean(word, words) or some
 
 
 def _have_equal_options(one: Perturbation, other: Perturbation) -> bool:

@@ -11,11 +11,12 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from robharness.errors import PluginNotFound, UserError, describe, did_you_mean, glob_matches
+from robharness.errors import PluginNotFound, UserError, describe, did_you_mean, glob_matches, nearest_word
 from robharness.plugins import Entry, Registry
 from robharness.plugins.calls import plugin_code
 from robharness.plugins.process import current_folder
 from robharness.suite import yaml
+from robharness.suite.records import LARGEST_INTEGER
 from robharness.suite.resolved import with_absolute_paths
 from robharness.text import printable
 
@@ -30,6 +31,7 @@ class FieldReader:
     document: the parsed text with the place of every value.
     registry: entries of the installed plugins, which names in the suite refer to.
     errors: (line, column, path, sentence) each.
+    settled: places that get no further errors, as those of an item whose pattern was wrong for an earlier entry.
     folder: of the suite, to which the paths of options are relative.
     """
 
@@ -37,14 +39,20 @@ class FieldReader:
         self.document, self.registry, self.folder = document, registry, current_folder()
         self.errors = list(document.errors)
         self.absent_plugins: set[str] = set()
+        self.settled: set[yaml.Path] = set()
+        self._not_read = {where for *_, where, _ in document.errors}
+        self._holds_unread = {where[:n] for where in (*self._not_read, *document.unread) for n in range(len(where) + 1)}
 
-    def error(self, path: yaml.Path, sentence: str, *, at_key: bool = False) -> None:
+    def error(self, path: yaml.Path, sentence: str, *, at_key: bool = False, once: bool = False) -> None:
         """Add an error at a value, or at its key; a path that the file lacks gets the place of its nearest parent.
 
-        A value that could not be read has its error already. Raises TooManyErrors instead of adding one more than
-        `yaml.MOST_ERRORS`.
+        A value that could not be read has its error already.
+        once: whether any error at the same path makes this one needless, as where many models meet one mistake.
+        Raises TooManyErrors instead of adding one more than `yaml.MOST_ERRORS`.
         """
         if any(path[:length] in self.document.unread for length in range(len(path) + 1)):
+            return
+        if path in self.settled or (path and path in self._not_read) or (once and self.has_error(path)):
             return
         places = self.document.keys if at_key else self.document.values
         at = path
@@ -57,10 +65,22 @@ class FieldReader:
             raise TooManyErrors
         self.errors.append(error)
 
+    def has_error(self, path: yaml.Path) -> bool:
+        """Return whether there is an error at exactly this path."""
+        return any(where == path for *_, where, _ in self.errors)
+
     def is_unread(self, path: yaml.Path) -> bool:
-        """Return whether a key or a value of a mapping, or a `<<` of it, could not be read."""
-        errors = [error[2] for error in self.document.errors]
-        return any(where[: len(path)] == path for where in (*errors, *self.document.unread))
+        """Return whether a value, or a key, a value or a `<<` inside of it, could not be read."""
+        return path in self._holds_unread
+
+    def is_lost(self, key: str) -> bool:
+        """Return whether the whole value of a key of the suite could not be read."""
+        return (key,) in self.document.unread
+
+    def lose(self, path: yaml.Path) -> None:
+        """Treat a value as one that could not be read, and that has its error."""
+        self.document.unread.add(path)
+        self._holds_unread |= {path[:n] for n in range(len(path) + 1)}
 
     def line(self, path: yaml.Path) -> int:
         """Return the line of a value, from 1."""
@@ -74,7 +94,7 @@ class FieldReader:
         """
         try:
             with plugin_code():
-                self.nested(cls, raw, path)
+                raw = self.nested(cls, raw, path)
                 return _adapter(cls).validate_json(json.dumps(raw), strict=True)  # `true` is not 1, "5" is not 5
         except ValidationError as error:
             self.invalid(error.errors(), path)
@@ -89,7 +109,12 @@ class FieldReader:
         The returned object is a copy, which no code of the plugin has. Returns None after adding an error, and for an
         entry without options.
         """
-        params = None if entry.spec.params is None else self.record(entry.spec.params, options, path, entry)
+        before = len(self.errors)
+        for key, value in options.items():
+            self.integers(value, (*path, key))
+        if entry.spec.params is None or len(self.errors) > before:
+            return None
+        params = self.record(entry.spec.params, options, path, entry)
         if params is None:
             return None
         try:
@@ -101,6 +126,16 @@ class FieldReader:
             sentence = str(error) if isinstance(error, UserError) else describe(error)
             self.error(path, f"{entry.name} ({entry.origin}): {sentence}")
             return None
+
+    def integers(self, value: Any, path: yaml.Path) -> None:
+        """Add an error for each integer of an option that 64 bits cannot hold, as NumPy and torch need."""
+        if isinstance(value, int) and not -LARGEST_INTEGER <= value <= LARGEST_INTEGER:
+            limit = f"at most {LARGEST_INTEGER}" if value > 0 else f"at least {-LARGEST_INTEGER}"
+            self.error(path, f"an integer of an option is {limit}; got {printable(value)}")
+        for key, item in (
+            value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+        ):
+            self.integers(item, (*path, key))
 
     def invalid(self, items: Sequence[Any], path: yaml.Path) -> None:
         """Add the validation errors of pydantic, one for each place.
@@ -155,18 +190,33 @@ class FieldReader:
         hint = did_you_mean(key, known) or f"; known: {', '.join(known)}"
         self.error(path, f"unknown key '{printable(key)}'{hint}", at_key=True)
 
-    def nested(self, cls: Any, raw: dict[str, Any], path: yaml.Path) -> None:
-        """Add unknown keys of records inside of a record, at any depth, which pydantic ignores."""
+    def known(
+        self, raw: dict[str, Any], path: yaml.Path, known: Sequence[str], *, others: bool = False
+    ) -> dict[str, Any]:
+        """Return the known keys of a mapping, after adding the errors of the others.
+
+        The key that a misspelt one comes nearest to counts as there, with a value that could not be read.
+        others: whether there may be further keys, which are no errors.
+        """
+        for key in raw:
+            if key in known:
+                continue
+            if not others:
+                self.unknown((*path, key), key, known)
+            meant = nearest_word(key, known)
+            if meant is not None and meant not in raw:
+                self.lose((*path, meant))
+        return {key: raw[key] for key in raw if key in known}
+
+    def nested(self, cls: Any, raw: dict[str, Any], path: yaml.Path) -> dict[str, Any]:
+        """Return the values of a record, after adding unknown keys of records inside of it, which pydantic ignores."""
+        values = dict(raw)
         for name, kind in get_type_hints(cls).items() if dataclasses.is_dataclass(cls) else ():
             inner = next((each for each in (kind, *get_args(kind)) if dataclasses.is_dataclass(each)), None)
             value = raw.get(name)
-            if inner is None or not isinstance(value, dict):
-                continue
-            known = field_names(inner)
-            for key in value:
-                if key not in known:
-                    self.unknown((*path, name, key), key, known)
-            self.nested(inner, value, (*path, name))
+            if inner is not None and isinstance(value, dict):
+                values[name] = self.nested(inner, self.known(value, (*path, name), field_names(inner)), (*path, name))
+        return values
 
     def items(self, raw: dict[str, Any], key: str) -> Iterator[tuple[yaml.Path, dict[str, Any]]]:
         """Yield the well-formed mappings of the list `models`, `attacks` or `corruptions`, with their paths."""
@@ -199,28 +249,38 @@ class FieldReader:
     def entries(self, kind: str, ref: type, raw: dict[str, Any], path: yaml.Path) -> Iterator[tuple[Entry, Any, Any]]:
         """Yield each plugin entry that an item of a list names, with the item's record and the plugin's params.
 
-        A pattern such as mine/* means all that match; as in a shell, its stars do not match a slash.
+        A pattern such as mine/* means all that match; as in a shell, its stars do not match a slash. A place that is
+        wrong for one of them gets no error for those that follow. An item that could not be read in full yields none.
         """
         noun = kind.removesuffix("s")
         every: dict[str, Entry] = getattr(self.registry, kind)
-        own = field_names(ref)
-        reference = self.record(ref, {key: raw[key] for key in raw if key in own}, path)
+        own, before = field_names(ref), len(self.errors)
         depth, pattern = raw[noun].count("/"), raw[noun]
         alike = [name for name in every if name.count("/") == depth and glob_matches(name, pattern)]
         matched = [every[name] for name in (alike if pattern not in every else [pattern])]
         if not matched:
             self.entry(kind, raw[noun], (*path, noun))
+        self.options(raw, path, own, matched)
+        reference = self.record(ref, {key: raw[key] for key in raw if key in own}, path)
         for entry in matched:
-            cls = entry.spec.params
-            known = field_names(cls) if cls is not None else []
-            for key in raw:
-                if key not in own and key not in known:
-                    self.unknown((*path, key), key, [*own, *known])
-            before = len(self.errors)
-            options = plugin_options(raw, entry)
-            params = self.params(entry, options, path)
-            if reference is not None and len(self.errors) == before:
+            start = len(self.errors)
+            params = self.params(entry, plugin_options(raw, entry), path)
+            is_read = reference is not None and not self.is_unread(path)
+            if is_read and len(self.errors) == start and (params is not None or entry.spec.params is None):
                 yield entry, reference, params
+            self.settled = {where for *_, where, _ in self.errors[before:]}
+        self.settled = set()
+
+    def options(self, raw: dict[str, Any], path: yaml.Path, own: Sequence[str], matched: Sequence[Entry]) -> None:
+        """Add the errors of an item's keys that are neither its own nor options of every entry that it means."""
+        options = {entry.name: field_names(entry.spec.params) if entry.spec.params else [] for entry in matched}
+        others = [key for key in dict.fromkeys(key for names in options.values() for key in names) if key not in own]
+        shared = [key for key in others if all(key in names for names in options.values())]
+        for key in {*raw} & {*others} - {*shared}:
+            name = next(name for name, names in options.items() if key not in names)
+            self.error((*path, key), f"the pattern means {name}, too, which has no option '{key}'", at_key=True)
+        keys = {key: raw[key] for key in raw if key in shared or key not in others}
+        self.known(keys, path, [*own, *shared], others=not matched)
 
 
 def _closest(loc: Sequence[str | int], alternatives: Sequence[list[Any]]) -> list[Any]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import SuiteError, UserError, describe, did_you_mean, for_shell
+from robharness.errors import SuiteError, UserError, as_path, describe, did_you_mean, for_shell
 from robharness.plugins import Entry, Registry
 from robharness.plugins.calls import call_spec, plugin_code, returned
 from robharness.plugins.process import current_folder
@@ -29,13 +29,15 @@ def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_fo
     suite: path of the file, or its content as a mapping.
     registry: the plugins that provide models, attacks, corruptions, data sets and metrics.
     models_follow: whether the caller adds models later, so that the suite may have none.
-    Raises UserError if the file cannot be read, SuiteError with all errors of the suite, each line with its place.
+    Raises UserError for anything else and if the file cannot be read, and SuiteError with all errors of the suite, each
+    line with its place.
     """
     if isinstance(suite, Mapping):
         path, shown, document = current_folder() / "<mapping>", "<mapping>", source.from_mapping(suite)
         again = "robharness.plan with it again"
     else:
-        path, shown, document = Path(suite), str(suite), source.from_file(Path(suite))
+        path = as_path(suite, "a suite is the path of a YAML file, or a mapping", '"suite.yaml"')
+        shown, document = str(path), source.from_file(path)
         again = f"robharness plan {for_shell(path)}"
     reader = _SuiteReader(document, registry, models_follow)
     resolved = None
@@ -56,6 +58,8 @@ def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_fo
 _LISTS = ("models", "attacks", "corruptions")
 _COPIED = ("name", "title", "data", "compat", "gap", "count", "precision", "compile", "seed", "check")
 """Fields of the header that a Suite has unchanged."""
+_SHARED = ("canvas", "compat", "seed")
+"""Fields of the header that other sections follow."""
 _MOST_MODELS, _MOST_PERTURBATIONS, _MOST_CELLS = 1000, 1000, 50_000
 """Bounds of one suite, seeds and budgets counted one by one: planning takes a second for some thousands of cells."""
 _MOST_NESTED = 100
@@ -78,24 +82,23 @@ class _SuiteReader(FieldReader):
                 self.error((), "a suite is a mapping of keys; see docs/reference/suite.md")
             return None
         known = field_names(Header)
+        raw = self.known(raw, (), [*known, *_LISTS, "expected"])
         header = self.record(Header, {key: raw[key] for key in raw if key in known}, ())
-        for key in raw:
-            if key not in (*known, *_LISTS, "expected"):
-                self.unknown((key,), key, [*known, *_LISTS, "expected"])
+        header = None if any(map(self.is_lost, _SHARED)) else header
         dataset = self.dataset(raw.get("data"))
         models = self.models(raw, path, header)
         perturbations = _distinctly_named([*self.perturbations(raw, "attacks", models, header),
                                            *self.perturbations(raw, "corruptions", models, header)])  # fmt: skip
         metrics = self.metrics(raw.get("metrics"))
-        if not raw.get("models") and not self.models_follow:
-            self.error(("models",), "a suite needs at least one model", at_key=True)
         self.bounded(("models",), len(models) * (len(perturbations) + 1), _MOST_CELLS, "cells")
-        canvas = checks.canvas(self, header, bool(raw.get("corruptions")), perturbations)
+        corrupts = bool(raw.get("corruptions")) or self.is_lost("corruptions")
+        canvas = checks.canvas(self, header, corrupts, perturbations)
         sure = dataset if checks.data(self, models, dataset) else None
-        checks.fit(self, models, perturbations, sure, canvas)
-        checks.needed(self, raw, models)
-        checks.unique(self, models, perturbations)
+        fitting = checks.fit(self, models, perturbations, sure, canvas)
+        checks.needed(self, raw, fitting, corrupts=corrupts)
+        checks.unique(self, perturbations)
         units.budgets(self, raw, models, perturbations)
+        self.add_unresolved(raw, perturbations)
         expected, expected_source = checks.expected(self, raw, models, perturbations, metrics, self.unresolved)
         units.percentages(self, models, expected, [metric.name for metric in metrics])
         baseline = checks.baseline(self, header, models, sure, self.unresolved)
@@ -131,7 +134,8 @@ class _SuiteReader(FieldReader):
         """Return the entries of the metrics."""
         names = raw if isinstance(raw, list) else []
         found = [entry for i, name in enumerate(names) if (entry := self.entry("metrics", name, ("metrics", i)))]
-        self.unresolved.has_metrics = raw is not None and (names is not raw or len(found) < len(names))
+        is_whole = names is raw or (raw is None and not self.is_lost("metrics"))
+        self.unresolved.has_metrics = not is_whole or len(found) < len(names)
         return found
 
     def models(self, raw: dict[str, Any], path: Path, header: Header | None) -> list[tuple[yaml.Path, Model]]:
@@ -145,33 +149,45 @@ class _SuiteReader(FieldReader):
             if models and len(self.errors) == before:
                 found += models
                 self.bounded(at, len(found), _MOST_MODELS, "models")
+        if not raw.get("models") and not self.models_follow:
+            self.error(("models",), "a suite needs at least one model", at_key=True)
+            self.unresolved.has_models = True
         right = {at[1] for at, _ in found}
-        listed = raw.get("models")
-        for index, item in enumerate(listed if isinstance(listed, list) else [None] if listed else []):
+        for index, item in self.listed(raw, "models"):
+            at = ("models", index)
             if index not in right:
-                self.unresolved.add_model(item, self.registry, is_read=not self.is_unread(("models", index)))
+                is_read = not self.is_unread(at) and not self.has_error((*at, "label"))
+                self.unresolved.add_model(item, self.registry, is_read=is_read)
+            elif header is None and "seeds" in item and "seed" not in item:
+                self.unresolved.has_models = True  # the runs are named by the suite's seed
+        self.unresolved.has_models |= not checks.labels(self, found)
         return found
+
+    def listed(self, raw: dict[str, Any], key: str) -> list[tuple[int, Any]]:
+        """Return the items of a list with their indices; one item, None, for a list that is none or not read."""
+        listed = raw.get(key)
+        whole = listed if isinstance(listed, list) else [None] if listed or self.is_lost(key) else []
+        return list(enumerate(whole))
 
     def perturbations(
         self, raw: dict[str, Any], key: str, models: Models, header: Header | None
     ) -> list[tuple[yaml.Path, Perturbation]]:
-        """Return the perturbations of a list; the names of items with errors go to `unresolved`.
-
-        key: "attacks" or "corruptions".
-        """
+        """Return the perturbations of a list; key: "attacks" or "corruptions"."""
         found: list[tuple[yaml.Path, Perturbation]] = []
-        right = set()
         for at, item in self.items(raw, key):
-            before = len(self.errors)
             for each in self.attack(at, item, models) if key == "attacks" else self.corruption(at, item, header):
                 found.append(each)
                 self.bounded(at, len(found), _MOST_PERTURBATIONS, f"{key}, with each budget and severity as one")
-            right |= {at[1]} if len(self.errors) == before and found and found[-1][0] == at else set()
-        listed = raw.get(key)
-        for index, item in enumerate(listed if isinstance(listed, list) else [None] if listed else []):
-            if index not in right:
-                self.unresolved.add_perturbation(item, key.removesuffix("s"))
         return found
+
+    def add_unresolved(self, raw: dict[str, Any], perturbations: checks.Perturbations) -> None:
+        """Add the names of attacks and corruptions with errors to `unresolved`."""
+        right = {path[:2] for path, _ in perturbations} - {where[:2] for *_, where, _ in self.errors}
+        for key in ("attacks", "corruptions"):
+            for index, item in self.listed(raw, key):
+                if (key, index) not in right:
+                    self.unresolved.add_perturbation(item, key.removesuffix("s"), getattr(self.registry, key))
+        self.unresolved.has_perturbations |= self.is_lost("compat") or self.has_error(("compat",))
 
     def bounded(self, path: yaml.Path, count: int, most: int, what: str) -> None:
         """Add an error, and end the reading, if a suite has more of something than is allowed."""
@@ -217,9 +233,11 @@ class _SuiteReader(FieldReader):
 
     def refuse_seed(self, path: yaml.Path, raw: dict[str, Any], entry: Entry) -> None:
         """Add an error if a model that is not trained has a seed, unless the plugin has an option of that name."""
-        for key in {"seed", "seeds"} & {*raw} - {*plugin_options(raw, entry)}:
-            sentence = f"{entry.name} is not trained here, so that it has no seed; leave '{key}' out"
-            self.error((*path, key), sentence, at_key=True)
+        keys = [key for key in raw if key in ("seed", "seeds") and key not in plugin_options(raw, entry)]
+        if keys:
+            words = " and ".join(f"'{key}'" for key in keys)
+            sentence = f"{entry.name} is not trained here, so that it has no seed; leave {words} out"
+            self.error((*path, keys[0]), sentence, at_key=True)
 
     def spec(self, path: yaml.Path, entry: Entry, ref: ModelRef, params: Any) -> ModelSpec:
         """Return the model's spec with the fields that depend on its options, and the suite's preprocessing."""

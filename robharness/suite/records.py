@@ -18,6 +18,8 @@ LARGEST_CANVAS = 4096
 """Pixels; an image of this side takes 200 MB as float32."""
 LARGEST_SEED = 2**32 - 1
 """The largest seed that the global generators of NumPy take."""
+LARGEST_INTEGER = 2**63 - 1
+"""The largest integer of an option; NumPy and torch have 64 bits."""
 MOST_SEEDS = 1000
 
 
@@ -46,12 +48,18 @@ def _visible(value: str) -> str:
     return value
 
 
+def _word(value: str) -> str:
+    if not value.strip():
+        raise ValueError("it has no visible character; leave it out, or give a name")
+    return _visible(value)
+
+
 def _visible_words(value: str) -> str:
     _visible(" ".join(value.split()))
     return value
 
 
-Label = Annotated[str, Field(max_length=NAME_LENGTH), AfterValidator(_visible)]
+Label = Annotated[str, Field(max_length=NAME_LENGTH), AfterValidator(_word)]
 """A name that tables and messages show."""
 Title = Annotated[str, Field(max_length=TITLE_LENGTH), AfterValidator(_visible_words)]
 Budgets = Annotated[tuple[Annotated[Budget, Field(gt=0)], ...], BeforeValidator(_as_tuple), _one_or_list(Budget)]

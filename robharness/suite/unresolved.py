@@ -57,11 +57,16 @@ class Unresolved:
         """
         return self.has_models or label in known or label in self.labels
 
-    def add_perturbation(self, item: Any, noun: str) -> None:
-        """Add the name of an item of `attacks` or `corruptions` as it is written; noun: "attack" or "corruption"."""
+    def add_perturbation(self, item: Any, noun: str, known: Iterable[str]) -> None:
+        """Add the names that an item of `attacks` or `corruptions` may mean.
+
+        noun: "attack" or "corruption".
+        known: names of the plugins' entries of this kind.
+        """
         name = item.get(noun) if isinstance(item, dict) else None
         if isinstance(name, str):
-            self.perturbations.append(name.rpartition("/")[2])
+            names = [name] if name in known else [name, *get_close_matches(name[:200], known, n=3)]
+            self.perturbations += [each.rpartition("/")[2] for each in names]
         else:
             self.has_perturbations = True
 

@@ -2,6 +2,7 @@
 
 import collections
 import enum
+import itertools
 import os
 import socket
 import time
@@ -17,7 +18,7 @@ from robharness.errors import SuiteError, UserError, glob_matches
 from robharness.planning.files import content_digest
 from robharness.planning.planner import plan
 from robharness.plugins.discovery import discover
-from robharness.suite import load
+from robharness.suite import load, yaml
 from toy_planning import registry_of
 from toy_suites import HEAD, REGISTRY, json_head, place
 
@@ -135,6 +136,10 @@ def test_any_float_is_a_budget(value):
     [
         ("seed: 4294967296", "seed: Input should be less than or equal to 4294967295; got 4294967296"),
         ("canvas: 1000000", "canvas: Input should be less than or equal to 4096; got 1000000"),
+        ("attacks: [{attack: toy/pgd, eps: 1/8, steps: 9223372036854775808}]",
+         "attacks.0.steps: an integer of an option is at most 9223372036854775807; got 9223372036854775808"),
+        ("models: [{model: toy/net, sizes: [1, -1" + "0" * 30 + "]}]",
+         "models.0.sizes.1: an integer of an option is at least -9223372036854775807; got -1" + "0" * 30),
         ("check: {tolerance: 1e999}", "check.tolerance: Input should be a valid number; got '1e999'"),
         ("attacks: [{attack: toy/pgd, eps: [" + ",".join(f"{n}/9999" for n in range(1, 1500)) + "]}]",
          "attacks.0: more than 1000 attacks, with each budget and severity as one; split the suite"),
@@ -143,7 +148,8 @@ def test_any_float_is_a_budget(value):
     ],
 )  # fmt: skip
 def test_a_suite_has_bounds(errors, changes, error):
-    assert [line.partition(" ")[2] for line in errors(f"{HEAD}{changes}\n")] == [error]
+    head = HEAD[: HEAD.index("models")] if changes.startswith("models") else HEAD
+    assert [line.partition(" ")[2] for line in errors(f"{head}{changes}\n")] == [error]
 
 
 @pytest.mark.parametrize(
@@ -187,6 +193,32 @@ class Hostile(collections.abc.Mapping):
         return 1
 
 
+class Endless(collections.abc.Mapping):
+    """A mapping whose keys do not end."""
+
+    key = "n{}"
+
+    def __getitem__(self, key):
+        return key
+
+    def __iter__(self):
+        return map(self.key.format, itertools.count())
+
+    def __len__(self):
+        return 1
+
+
+class EndlessList(list):
+    def __iter__(self):
+        return itertools.count()
+
+
+class Exits(dict):
+    def items(self):
+        yield "inside", object()
+        raise SystemExit(0)
+
+
 class Word(str):
     __slots__ = ()
 
@@ -208,7 +240,12 @@ NO_VALUE = "a suite has mappings, lists, texts, numbers, true, false and None; g
         (CYCLE, "title.inside.0: ", "the value contains itself"),
         (DEEP, "", "nested more than 50 deep"),
         ([1] * 10**6, "", "more than 20000 values"),
-        (["x" * 9000] * 100, "", "the mapping has 90"),
+        (["x" * 9000] * 100, "", "the mapping has more than 524288 characters as JSON"),
+        ([0.1234567890123456] * 19_000 + ["x" * 9000] * 20, "", "the mapping has more than 524288 characters as JSON"),
+        (Endless(), "", "more than 20000 values"),
+        (type("Long", (Endless,), {"key": "n{:0400}"})(), "", "the mapping has more than 524288 characters"),
+        (EndlessList(), "", "more than 20000 values"),
+        (Exits(), "title: ", "cannot be read: SystemExit: 0"),
         ([*({"a": 1} for _ in range(9_000)), b"x"], "", "more than 20000 values"),  # keys count in the text alone
         ({1: 2}, "title: ", "a key must be a text; got 1"),
         ({None: 2}, "title: ", "a key must be a text; got None"),
@@ -231,6 +268,21 @@ def test_a_value_that_no_suite_has_is_an_error_with_its_place(value, path, sente
         load({**json_head(), "title": value}, REGISTRY)
     lines = [line.partition(" ")[2] for line in caught.value.errors]
     assert f"{path}{sentence}" in [line[: len(path + sentence)] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("suite", "sentence"), [(Endless(), "more than 20000 values"), (Exits(), "cannot be read: SystemExit: 0")]
+)
+def test_a_suite_that_is_such_a_mapping_is_an_error(suite, sentence):
+    with pytest.raises(SuiteError) as caught:
+        load(suite, REGISTRY)
+    assert caught.value.errors == [f"<mapping>:1:1: {sentence}"]
+
+
+def test_the_first_hundred_values_that_no_suite_has_are_shown():
+    with pytest.raises(SuiteError) as caught:
+        load({**json_head(), "title": [b"x"] * 15_000}, REGISTRY)
+    assert len(caught.value.errors) == yaml.MOST_ERRORS + 1
 
 
 def test_numbers_paths_and_texts_of_other_types_are_read_as_what_they_are():
@@ -323,6 +375,30 @@ def test_a_count_from_python_has_a_bound(tmp_path, toys, suite, options):
         UserError, match=r"must be a whole number from 1|a shard is|torch computes no network|no device is named"
     ):
         api.run(suite(), store=tmp_path / "store", plugins=[toys], **options)
+
+
+@pytest.mark.parametrize("value", [[1], 5, None, b"x", object()], ids=lambda value: type(value).__name__)
+def test_an_argument_that_is_no_path_is_one_sentence(tmp_path, monkeypatch, suite, value):
+    monkeypatch.chdir(tmp_path)
+    kind = type(value).__name__
+    for verb in (api.plan, api.run, api.train, api.load):
+        with pytest.raises(UserError, match=f"a suite is the path of a YAML file, or a mapping, not .* type {kind}"):
+            verb(value)
+        with pytest.raises(UserError, match=f"`store` is the path of a folder, not a value of the type {kind}"):
+            verb(suite(), store=value)
+        if value is not None:
+            with pytest.raises(UserError, match=f"`data` is the path of a folder, not a value of the type {kind}"):
+                verb(suite(), data=value)
+        if value != [1]:
+            with pytest.raises(UserError, match="`plugins` is a list of values"):
+                verb(suite(), plugins=value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("plugins", ["x.py", [1], [Path("x.py")]])
+def test_plugins_are_a_list_of_texts(plugins):
+    with pytest.raises(UserError, match=r'`plugins` is a list .* Try: plugins=\["mine.py"\]'):
+        discover(plugins)
 
 
 def test_long_globs_match_nothing():
