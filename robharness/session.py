@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,11 +15,12 @@ from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent
 from robharness.engine.run import run_plan
 from robharness.engine.summary import Summary
-from robharness.errors import MissingResources, UserError, check_folder, expanded, indented
+from robharness.errors import MissingResources, UserError, check_folder, indented
 from robharness.findings import Finding
 from robharness.live import live_model
 from robharness.planning import planner
-from robharness.planning.cells import DEFAULT_STORE, Plan, PlanRequest
+from robharness.planning.cells import Plan, PlanRequest
+from robharness.planning.commands import DEFAULT_STORE, data_root
 from robharness.plugins.discovery import discover
 from robharness.plugins.observers import observe
 from robharness.plugins.registry import Registry
@@ -34,11 +34,6 @@ if TYPE_CHECKING:
 
 SuiteSource = str | Path | Mapping[str, Any]
 """A YAML file, or its content as a mapping."""
-
-
-def data_root(given: str | Path | None = None) -> Path:
-    """Return the absolute path of the folder of data and weights: as given, or $ROBHARNESS_DATA, or ./data."""
-    return expanded(given or os.environ.get("ROBHARNESS_DATA") or "data").absolute()
 
 
 def plan_suite(
@@ -83,7 +78,7 @@ def _with_live_models(
         raise UserError(
             f"the suite already has a model with the label '{taken[0]}'. Try: another label for the network"
         )
-    loaded = dataclasses.replace(loaded, models=loaded.models + live)
+    loaded = dataclasses.replace(loaded, models=loaded.models + live, has_command=False)
     reasons = [why for metric in loaded.metrics for model in live if (why := suites.unrepresented(metric, model))]
     if reasons:
         raise UserError(f"{reasons[0]}; give a ModelSpec with `features` instead of a network")
