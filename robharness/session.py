@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,10 @@ from robharness.findings import Finding
 from robharness.live import live_model
 from robharness.planning import planner
 from robharness.planning.cells import Plan, PlanRequest
-from robharness.planning.commands import DEFAULT_STORE, data_root
+from robharness.planning.commands import DEFAULT_STORE, data_root, plan_options
 from robharness.plugins.discovery import discover
 from robharness.plugins.observers import observe
+from robharness.plugins.process import current_folder
 from robharness.plugins.registry import Registry
 from robharness.specs.records import ModelSpec
 from robharness.store import Store, results
@@ -55,7 +57,9 @@ def plan_suite(
     check_folder(root, "the folder of data")
     if models is not None and not (isinstance(models, Mapping) and all(isinstance(label, str) for label in models)):
         raise UserError('`models` is a mapping of labels to networks. Try: models={"mine": net}')
-    loaded = suites.load(suite, registry, models_follow=bool(models))
+    options = plan_options(current_folder(), store=Path(store), root=root, limit=limit)
+    words = chain.from_iterable(options.items())
+    loaded = suites.load(suite, registry, models_follow=bool(models), options=words)
     if models:
         loaded, findings = _with_live_models(loaded, models, registry, root)
         # another process could not plan it again

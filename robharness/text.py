@@ -27,7 +27,7 @@ MAX_MARKS = 6
 """Most combining marks on one character; no script needs more, and hundreds cover the lines above."""
 
 _COMMANDS = re.compile(r" (?:Try|To go on|To get it): ")
-_FOREIGN_COMMANDS = re.compile(r"\b(?:Try|To go on|To get it):(?!\S)")
+_FOREIGN_COMMANDS = re.compile(r"\b(?:Try|To\s+go\s+on|To\s+get\s+it):(?!\S)")
 _WHITE_SPACE = re.compile(r"\s+")
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
 """Letters and marks that leave no trace, beside the characters of the category Cf."""
@@ -73,10 +73,7 @@ def attributed(text: object, by: object) -> str:
 
 
 def quoted_commands(text: str) -> str:
-    """Return foreign text with the words that introduce a command of ours in quotes, as they would be taken for ours.
-
-    text: as `printable` returns it.
-    """
+    """Return foreign text with words such as `Try:` in quotes, since what follows would be taken for our advice."""
     return _FOREIGN_COMMANDS.sub(r'"\g<0>"', text)
 
 

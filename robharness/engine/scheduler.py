@@ -364,7 +364,7 @@ class Scheduler:
         if not {*recorded, self.model_states.setdefault(label, state)} <= {state}:
             raise ContractViolation(
                 "it builds another network than the one whose outcomes are stored, from the same weights and options. "
-                f"Try: {fresh_command(self.plan, label)}, or raise its `revision`",
+                f"Raise its `revision`, or compute its cells again. Try: {fresh_command(self.plan, label)}",
                 by="model",
             )
         for cell in self.cells[label].values():

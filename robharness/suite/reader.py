@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,19 @@ from robharness.suite.unresolved import Unresolved
 from robharness.text import printable, quoted_commands
 
 
-def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_follow: bool = False) -> Suite:
+def load(
+    suite: str | Path | Mapping[str, Any],
+    registry: Registry,
+    *,
+    models_follow: bool = False,
+    options: Iterable[str] = (),
+) -> Suite:
     """Read the suite in a YAML file or a mapping, and check it against the plugins.
 
     suite: path of the file, or its content as a mapping.
     registry: the plugins that provide models, attacks, corruptions, data sets and metrics.
     models_follow: whether the caller adds models later, so that the suite may have none.
+    options: further words of the command that is printed for a wrong suite, quoted for a shell.
     Raises UserError if the file cannot be read, SuiteError with all errors of the suite, each line with its place.
     """
     if isinstance(suite, Mapping):
@@ -36,7 +43,7 @@ def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_fo
         again = python_call("plan")
     else:
         path, shown, document = Path(suite), str(suite), source.from_file(Path(suite))
-        again = command_line("plan", path, registry.options)
+        again = command_line("plan", path, registry.options, *options)
     reader = _SuiteReader(document, registry, models_follow)
     resolved = None
     with suppress(TooManyErrors):

@@ -207,8 +207,7 @@ class Suite:
 
     def as_given(self, path: Path) -> Path:
         """Return an absolute path for a message: relative to the working directory if the path lies below it."""
-        folder = self.working_directory
-        return path.relative_to(folder) if path.is_relative_to(folder) else path
+        return relative(path, self.working_directory)
 
     @property
     def reference(self) -> str | None:
@@ -223,6 +222,11 @@ class Suite:
     def needs(self) -> frozenset[Need]:
         """Stored data that its metrics need besides outcomes."""
         return frozenset().union(*(metric.spec.needs for metric in self.metrics))
+
+
+def relative(path: Path, folder: Path) -> Path:
+    """Return an absolute path relative to the folder if it lies below it."""
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
 def command_line(verb: str, path: Path, plugins: Iterable[str], *words: str) -> str:
