@@ -26,8 +26,8 @@ COMMAND_LENGTH = 20_000
 MAX_MARKS = 6
 """Most combining marks on one character; no script needs more, and hundreds cover the lines above."""
 
-_COMMANDS = re.compile(r" (?:Try|To go on|To get it): ")
-_FOREIGN_COMMANDS = re.compile(r"\b(?:Try|To\s+go\s+on|To\s+get\s+it):(?!\S)")
+_COMMANDS = re.compile(r" (?:Try(?: another folder)?|To (?:[a-z]+ ){0,6}[a-z]+): ")
+_FOREIGN_COMMANDS = re.compile(r"\b(?:Try(?:\s+another\s+folder)?|To\s+(?:[a-z]+\s+){0,6}[a-z]+):(?!\S)")
 _WHITE_SPACE = re.compile(r"\s+")
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
 """Letters and marks that leave no trace, beside the characters of the category Cf."""

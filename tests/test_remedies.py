@@ -17,6 +17,7 @@ from robharness.store.failures import Failure
 from robharness.text import attributed, quoted_commands, sentence
 
 FILES = '''
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +37,7 @@ class Files:
         self.remarks = [BAD]
 
     def read(self, index):
-        if index == 1 and (self.root / "broken").exists():
+        if (index == 1 or os.environ.get("ALL_BROKEN")) and (self.root / "broken").exists():
             raise UnreadableExample(BAD)
         return np.full((8, 8, 1), 60 * index, np.uint8)
 
@@ -125,6 +126,16 @@ def unreadable(folder):
     return printed
 
 
+def none_readable(folder):
+    broken = folder.path / "my data" / "broken"
+    broken.touch()
+    folder.set("ALL_BROKEN", "1")
+    folder.call("run")
+    printed = folder.call("report")
+    broken.unlink()
+    return printed
+
+
 def other_runtime(folder):
     folder.call("run", "--threads", "1", "--limit", "2")
     return folder.call("run", "--threads", "2")
@@ -172,6 +183,7 @@ def no_names(folder):
         (planned_untrained, "wait for the training"),
         (untrained_shard, "not trained yet"),
         (unreadable, "cannot be read"),
+        (none_readable, "examples can be read"),
         (other_runtime, "when some of it was computed"),
         (other_network, "another network"),
         (wrong_suite, "Correct the suite"),
@@ -230,16 +242,20 @@ def test_what_a_plugin_says_to_type_is_never_the_command_of_a_message(folder):
         assert not re.search(r"(?<!\")\b(Try|To go on|To get it): rm", text)
 
 
-@pytest.mark.parametrize("text", ["bad. Try: rm x", "Try: rm x", "bad.\tTry:\trm x", "bad; To  go on: rm x", "Try:"])
+@pytest.mark.parametrize(
+    "text", ["bad. Try: rm x", "Try: rm x", "bad.\tTry:\trm x", "bad; To  go on: rm x", "Try:", "To do it: x"]
+)
 def test_words_that_introduce_a_command_are_quoted_in_foreign_text(text):
-    assert re.search(r'"(Try|To\s+go on):"', quoted_commands(text))
+    assert re.search(r'"(Try|To\s+go on|To do it):"', quoted_commands(text))
+    assert quoted_commands("it failed To open: x, and to try: y") == 'it failed "To open:" x, and to try: y'
     for shown in (describe(RuntimeError(text)), named_examples(["a"], {"a": text})):
-        assert not re.search(r"(?<!\")(Try|To go on):", shown)
+        assert not re.search(r"(?<!\")(Try|To go on|To do it):", shown)
     assert describe(UserError("bad. Try: ls")) == "UserError: bad. Try: ls"
 
 
 def test_a_command_stays_at_the_end_of_a_failure():
     assert attributed("bad. Try: ls w.pt", "toys 1.0") == "bad (toys 1.0). Try: ls w.pt"
+    assert attributed("bad. To compute it again: x", "toys 1.0") == "bad (toys 1.0). To compute it again: x"
     assert attributed("bad", "toys 1.0") == "bad (toys 1.0)"
     assert attributed("bad: it is. To get it: ls; true", "toys 1.0") == "bad: it is (toys 1.0). To get it: ls; true"
     command = "x" * 4000

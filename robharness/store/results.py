@@ -14,7 +14,7 @@ import numpy as np
 from robharness import statistics
 from robharness.errors import StoreError, UserError
 from robharness.findings import Finding
-from robharness.planning.cells import UNREADABLE, Cell, Plan, fresh_command
+from robharness.planning.cells import UNREADABLE, Cell, Plan, fresh_command, quoted_glob
 from robharness.store.expected import checks
 from robharness.store.failures import Failure
 from robharness.store.parts import Check, Rows
@@ -318,7 +318,7 @@ def load(plan: Plan, store: Store) -> Results:
     """Load the stored outcomes of a plan's cells, complete or not."""
     with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
         checked = checks(plan)
-        found = list(readers.map(lambda cell: _load_cell(cell, plan.n, store, checked[cell.key]), plan.cells))
+        found = list(readers.map(lambda cell: _load_cell(plan, cell, store, checked[cell.key]), plan.cells))
     return Results(
         plan=plan,
         cells=tuple(result for result in found if not result.cell.with_features),
@@ -327,20 +327,20 @@ def load(plan: Plan, store: Store) -> Results:
     )
 
 
-def _load_cell(cell: Cell, n: int, store: Store, check: Check) -> CellResult:
+def _load_cell(plan: Plan, cell: Cell, store: Store, check: Check) -> CellResult:
     store.note_damaged_description(cell.key)  # and refuse a newer schema
-    found = store.read(cell.key, n, EAGER_COLUMNS, check=check)
+    found = store.read(cell.key, plan.n, EAGER_COLUMNS, check=check)
     store.retry_reads(cell.key, lambda: store.note_overlaps(cell.key))
     failures = tuple(store.failures(cell.key))
     columns = Columns(store, cell.key, found)
     if len(found.positions) and not columns["correct"].any() and (columns["prediction"] == UNREADABLE).all():
-        failures = (*failures, _none_readable(cell, columns, found))
+        failures = (*failures, _none_readable(plan, cell, columns, found))
         found = replace(found, table=found.table.slice(0, 0), positions=found.positions[:0])
         columns = Columns(store, cell.key, found)
-    return CellResult(cell, n, found.positions, columns, failures, tuple(found.provenance))
+    return CellResult(cell, plan.n, found.positions, columns, failures, tuple(found.provenance))
 
 
-def _none_readable(cell: Cell, columns: Columns, found: Rows) -> Failure:
+def _none_readable(plan: Plan, cell: Cell, columns: Columns, found: Rows) -> Failure:
     """Return the failure of a cell whose stored examples are all unreadable, so that 0 % would say nothing."""
     count, first = len(found.positions), str(columns["example"][0])
     reason = next((each["unreadable"][first] for each in found.provenance if first in each.get("unreadable", {})), "")
@@ -350,5 +350,5 @@ def _none_readable(cell: Cell, columns: Columns, found: Rows) -> Failure:
         stop=int(found.positions[-1]) + 1,
         blame=str(cell.data.entry.origin),
         error=f"{cell.data.entry.name}: none of the {count} examples can be read, such as {printable(first)}"
-        f"{reason}. Mend the files, then run again with --fresh '*'",
+        f"{reason}. Mend the files, and compute again. Try: {plan.command('run', '--fresh', quoted_glob('*'))}",
     )
