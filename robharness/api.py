@@ -10,7 +10,8 @@ from robharness.engine.environment import check_counts
 from robharness.engine.listeners import RunListener, Silent, TrainingListener
 from robharness.errors import Interrupted
 from robharness.interrupts import Stopped
-from robharness.planning.cells import DEFAULT_STORE, Plan
+from robharness.planning.cells import Plan
+from robharness.planning.commands import DEFAULT_STORE
 from robharness.plugins.discovery import discover
 from robharness.plugins.registry import Registry
 from robharness.session import Session, SuiteSource, plan_suite

@@ -13,7 +13,7 @@ from enum import IntEnum
 from itertools import chain, islice
 from pathlib import Path
 
-from robharness.text import is_printable, printable, sentence
+from robharness.text import is_printable, printable, quoted_commands, sentence
 
 ERROR_LENGTH = 1000
 """Most characters of the text of an exception that is shown."""
@@ -146,7 +146,10 @@ class OutOfMemory(Exception):
 
 
 def describe(error: BaseException) -> str:
-    """Return an exception of a plugin as one line of visible characters: its type and the first line of its text."""
+    """Return an exception of a plugin as one line of visible characters: its type and the first line of its text.
+
+    Only a UserError may end with a command to type; see `robharness.text.quoted_commands`.
+    """
     name = printable(type.__dict__["__name__"].__get__(type(error)))  # a metaclass may have another `__name__`
     try:
         whole = str(error)
@@ -156,7 +159,8 @@ def describe(error: BaseException) -> str:
         return printable(whole, ERROR_LENGTH)
     lines = [line.strip() for line in whole.splitlines() if line.strip()]
     text = lines[-1 if "TorchScript interpreter" in lines[0] else 0] if lines else ""  # which gives the cause last
-    return f"{name}: {printable(text, ERROR_LENGTH)}" if text else name
+    described = f"{name}: {printable(text, ERROR_LENGTH)}" if text else name
+    return described if issubclass(type(error), UserError) else quoted_commands(described)
 
 
 def indented(lines: Iterable[str]) -> list[str]:

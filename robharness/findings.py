@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, printable, sentence
+from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, printable, quoted_commands, sentence
 
 Severity = Literal["error", "warning", "note"]
 MAX_NAMED_EXAMPLES = 5
@@ -114,7 +114,7 @@ def named_examples(ids: Sequence[str], reasons: Mapping[str, str] | None = None)
     named = []
     for id in ids[:MAX_NAMED_EXAMPLES]:
         reason = (reasons or {}).get(id, "")
-        named.append(f"{printable(id)} ({printable(reason)})" if reason else printable(id))
+        named.append(f"{printable(id)} ({quoted_commands(printable(reason))})" if reason else printable(id))
     more = len(ids) - MAX_NAMED_EXAMPLES
     return f"{', '.join(named)}{f' and {more} more' if more > 0 else ''}"
 

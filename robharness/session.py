@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,15 @@ from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent
 from robharness.engine.run import run_plan
 from robharness.engine.summary import Summary
-from robharness.errors import MissingResources, UserError, as_path, check_folder, expanded, indented
+from robharness.errors import MissingResources, UserError, as_path, check_folder, indented
 from robharness.findings import Finding
 from robharness.live import live_model
 from robharness.planning import planner
-from robharness.planning.cells import DEFAULT_STORE, Plan, PlanRequest
+from robharness.planning.cells import Plan, PlanRequest
+from robharness.planning.commands import DEFAULT_STORE, data_root, plan_options
 from robharness.plugins.discovery import discover
 from robharness.plugins.observers import observe
+from robharness.plugins.process import current_folder
 from robharness.plugins.registry import Registry
 from robharness.specs.records import ModelSpec
 from robharness.store import Store, results
@@ -35,12 +37,6 @@ if TYPE_CHECKING:
 
 SuiteSource = str | Path | Mapping[str, Any]
 """A YAML file, or its content as a mapping."""
-
-
-def data_root(given: str | Path | None = None) -> Path:
-    """Return the absolute path of the folder of data and weights: as given, or $ROBHARNESS_DATA, or ./data."""
-    path = given or os.environ.get("ROBHARNESS_DATA") or "data"
-    return expanded(as_path(path, "`data` is the path of a folder", 'data="data"')).absolute()
 
 
 def plan_suite(
@@ -65,7 +61,9 @@ def plan_suite(
     check_folder(root, "the folder of data")
     if models is not None and not (isinstance(models, Mapping) and all(isinstance(label, str) for label in models)):
         raise UserError('`models` is a mapping of labels to networks. Try: models={"mine": net}')
-    loaded = suites.load(suite, registry, models_follow=bool(models))
+    options = plan_options(current_folder(), store=Path(store), root=root, limit=limit)
+    words = chain.from_iterable(options.items())
+    loaded = suites.load(suite, registry, models_follow=bool(models), options=words)
     if models:
         loaded, findings = _with_live_models(loaded, models, registry, root)
         # another process could not plan it again
@@ -88,7 +86,7 @@ def _with_live_models(
         raise UserError(
             f"the suite already has a model with the label '{taken[0]}'. Try: another label for the network"
         )
-    loaded = dataclasses.replace(loaded, models=loaded.models + live)
+    loaded = dataclasses.replace(loaded, models=loaded.models + live, has_command=False)
     reasons = [why for metric in loaded.metrics for model in live if (why := suites.unrepresented(metric, model))]
     if reasons:
         raise UserError(f"{reasons[0]}; give a ModelSpec with `features` instead of a network")

@@ -26,7 +26,8 @@ COMMAND_LENGTH = 20_000
 MAX_MARKS = 6
 """Most combining marks on one character; no script needs more, and hundreds cover the lines above."""
 
-_COMMANDS = re.compile(r" (?:Try|To go on|To get it): ")
+_COMMANDS = re.compile(r" (?:Try(?: another folder)?|To (?:[a-z]+ ){0,6}[a-z]+): ")
+_FOREIGN_COMMANDS = re.compile(r"\b(?:Try(?:\s+another\s+folder)?|To\s+(?:[a-z]+\s+){0,6}[a-z]+):(?!\S)")
 _WHITE_SPACE = re.compile(r"\s+")
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
 """Letters and marks that leave no trace, beside the characters of the category Cf."""
@@ -56,9 +57,24 @@ def printable(text: object, limit: int = NAME_LENGTH) -> str:
 
 def sentence(text: object) -> str:
     """Return a message as one line; only what stands before its command is cut if it is too long."""
-    whole = str(text)
-    at = max((match.start() for match in _COMMANDS.finditer(whole)), default=len(whole))
-    return printable(whole[:at], SENTENCE_LENGTH) + printable(whole[at:], COMMAND_LENGTH)
+    before, command = _parts(str(text))
+    return printable(before, SENTENCE_LENGTH) + printable(command, COMMAND_LENGTH)
+
+
+def attributed(text: object, by: object) -> str:
+    """Return a message as one line, with the plugin at fault in brackets before its command, if it has one.
+
+    by: the distribution, or the path of a loose plugin file.
+    """
+    before, command = _parts(str(text))
+    end = "." if command and before.endswith(".") else ""
+    named = f"{printable(before.removesuffix(end), SENTENCE_LENGTH)} ({printable(by)}){end}"
+    return named + printable(command, COMMAND_LENGTH)
+
+
+def quoted_commands(text: str) -> str:
+    """Return foreign text with words such as `Try:` in quotes, since what follows would be taken for our advice."""
+    return _FOREIGN_COMMANDS.sub(r'"\g<0>"', text)
 
 
 def lines(text: object) -> str:
@@ -92,6 +108,12 @@ def markdown(text: object, limit: int = TITLE_LENGTH) -> str:
     escaped = re.sub(r"[\\`*_<>|~#&$]|\[(?=\[)|\](?=[(\[:])", r"\\\g<0>", printable(text, limit).strip())
     escaped = re.sub(r"^([-+](?=\s|$|[-\s]+$)|\[(?=[ xX]\])|\d+(?=[.)](?:\s|$)))", _at_start, escaped)
     return re.sub(r":(?=//)|(?i:(?<=\bwww)\.)|:(?=[a-z0-9+-]+:)", r"\\\g<0>", escaped)
+
+
+def _parts(message: str) -> tuple[str, str]:
+    """Return what stands before the command of a message, and the command with the words that introduce it."""
+    at = max((match.start() for match in _COMMANDS.finditer(message)), default=len(message))
+    return message[:at], message[at:]
 
 
 def _at_start(match: re.Match[str]) -> str:

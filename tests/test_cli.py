@@ -167,7 +167,7 @@ def test_missing_data_is_reported_before_the_run(shell, path, suite, tmp_path):
     assert not (tmp_path / ".robharness").exists()
 
 
-def test_errors_of_a_suite_are_reported_with_their_positions(shell, path):
+def test_errors_of_a_suite_are_reported_with_their_positions(shell, path, toys):
     path.write_text(path.read_text().replace("toys/sign", "toys/sing").replace("label: Net", "lable: Net"))
     found = shell("plan", path)
     assert found.returncode == 2
@@ -177,7 +177,7 @@ def test_errors_of_a_suite_are_reported_with_their_positions(shell, path):
         for line in lines
     )
     assert any("unknown key 'lable'; did you mean 'label'?" in line for line in lines)
-    assert lines[-1] == f"Correct the suite. Try: robharness plan {path}"
+    assert lines[-1] == f"Correct the suite. Try: robharness plan {path} -p {toys}"
 
 
 @pytest.mark.parametrize(

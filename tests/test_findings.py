@@ -152,7 +152,7 @@ def test_a_cause_of_several_cells_is_one_finding_that_counts_the_others():
 def test_broken_examples_are_named_up_to_five(count, message):
     clean = SimpleNamespace(cell=SimpleNamespace(kind="clean"), unreadable=[str(each) for each in range(count)],
                             provenance=[])  # fmt: skip
-    plan = SimpleNamespace(suite=SimpleNamespace(path_for_shell="my.yaml"))
+    plan = SimpleNamespace(command=lambda *words: " ".join(("robharness", *words)))
     [found] = cell_findings(SimpleNamespace(every=(), invalid=(), cells=[clean, clean], plan=plan))
-    assert found.hint == "after mending the files: robharness run my.yaml --fresh '*'"
+    assert found.hint == "after mending the files: robharness run --fresh '*'"
     assert (found.code, found.message) == ("unreadable-examples", message)

@@ -74,7 +74,7 @@ def spans(tmp_path, drifting, toys):
 
 REFUSED = (
     "toys/net: it builds another network than the one whose outcomes are stored, from the same weights and options. "
-    "Try: robharness run drifting.yaml --fresh 'Net', or raise its `revision`"
+    "Raise its `revision`, or compute its cells again"
 )
 
 
@@ -237,14 +237,16 @@ def test_a_changed_source_is_reported_by_plugin_until_it_is_computed_again(site)
     (warning,) = planned["warnings"]
     assert warning.startswith("lone-attacks 1.0: its source was ")
     assert " when 2 of these cells were computed, now it is " in warning
-    assert warning.endswith("; to compute again: robharness run suite.yaml --fresh '*sign(*'")
+    assert warning.endswith(f"; to compute again: robharness run suite.yaml --store {site.store} --fresh '*sign(*'")
     nothing = site.shell("run")
     assert "computed nothing again" in nothing.stderr
     assert f"  {warning}\n" in nothing.stdout
     (left,) = site.warnings("run", "--fresh", "sign(linf, 1/4)", "--only", "Net")
     assert left.startswith("lone-attacks 1.0: its source was ")
     assert " when 'Net · toys/pixels/test · lone/sign(linf, 1/8)' was computed, now it is " in left
-    assert left.endswith("; to compute again: robharness run suite.yaml --fresh 'lone/sign(linf, 1/8)'")
+    assert left.endswith(
+        f"; to compute again: robharness run suite.yaml --store {site.store} --fresh 'lone/sign(linf, 1/8)'"
+    )
     assert site.warnings("run", "--fresh", "lone/sign(linf, 1/8)") == []
     assert site.warnings("plan") == []
     site.edit("lone_attacks", LONE)
@@ -256,7 +258,7 @@ def test_a_changed_version_is_reported(site, toys_text):
     (warning,) = site.warnings("plan")
     assert warning.startswith("pixel-toys 1.1: its version was pixel-toys 1.0 when ")
     assert " of these cells were computed, now it is pixel-toys 1.1; to compute again: " in warning
-    assert warning.endswith("robharness run suite.yaml --fresh '*'")
+    assert warning.endswith(f"robharness run suite.yaml --store {site.store} --fresh '*'")
     assert site.warnings("run") == [warning]
 
 

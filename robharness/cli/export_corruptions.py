@@ -44,8 +44,8 @@ def command(
     from robharness.cli.progress import ProgressDisplay
     from robharness.errors import ExitCode
     from robharness.export import corruptions
+    from robharness.planning.commands import data_root as default_data_root
     from robharness.plugins import discover
-    from robharness.session import data_root as default_data_root
 
     progress, is_whole = ProgressDisplay(display), True
     loaded = suites.load(suite, discover(plugins), models_follow=True)

@@ -34,7 +34,7 @@ def command(session: Session, why: bool, as_json: bool) -> int:
     if as_json:
         echo_json(facts)
     else:
-        _show(facts, session.plan.suite.path_for_shell)
+        _show(facts, session.plan.command("train"))
     return 0
 
 
@@ -86,7 +86,7 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
                 **({"why": reasons.of(cell, planned.n) if missing else None} if reasons else {}),
             }
         )
-    outdated = outdated_outcomes(stored_provenance(planned, store), planned.suite.path_for_shell)
+    outdated = outdated_outcomes(planned, stored_provenance(planned, store))
     findings = [*planned.findings, *outdated_trainings(planned), *outdated, *store.findings]
     return {
         "suite": planned.suite.name,
@@ -185,10 +185,10 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _show(facts: dict[str, Any], suite: str) -> None:
+def _show(facts: dict[str, Any], training: str) -> None:
     """Print the plan.
 
-    suite: the path of the suite, for commands.
+    training: the command that only trains.
     """
     from rich import box
     from rich.table import Table
@@ -226,7 +226,7 @@ def _show(facts: dict[str, Any], suite: str) -> None:
     if facts["untrained"]:
         pending = sum(cell["waits"] for cell in facts["cells"])
         text = f"{pending} of these cells wait for the training of {', '.join(facts['untrained'])}"
-        _print(console, f"{printable(text, SENTENCE_LENGTH)}. To train only: robharness train {suite}")
+        _print(console, f"{printable(text, SENTENCE_LENGTH)}. To train only: {training}")
     for cell in facts["cells"]:
         if cell.get("why"):
             name = printable(f"{cell['model']}, {cell['perturbation']}", TITLE_LENGTH)

@@ -58,7 +58,7 @@ def command(
     if fresh and session.shard:
         raise UserError(
             "--fresh forgets whole cells, those of other shards included. Forget them before the shards start. "
-            f"Try: robharness run {session.plan.suite.path_for_shell} --fresh {quoted_glob(fresh)} --limit 1"
+            f"Try: {session.plan.command('run', '--fresh', quoted_glob(fresh), '--limit', '1')}"
         )
     _ = session.devices  # checks the names before --fresh removes stored outcomes
     if executor:

@@ -72,4 +72,5 @@ def _show(rows: list[dict[str, Any]], session: Session) -> None:
         folder = session.store.shown(Path(row["folder"]))
         echo(f"{row['label']}: {row['hash']} {folder} sha256 {row['sha256'][:12]} {seconds}")
     if not rows:
-        echo(f"{session.plan.suite.path_for_shell} has no model that is trained; all weights are files", err=True)
+        suite = session.plan.suite
+        echo(f"{suite.as_given(suite.path)} has no model that is trained; all weights are files", err=True)

@@ -49,8 +49,8 @@ def command(
     """
     from robharness.engine import environment
     from robharness.errors import ExitCode
+    from robharness.planning.commands import data_root as default_data_root
     from robharness.plugins import discover
-    from robharness.session import data_root as default_data_root
     from robharness.verify import verify
 
     found = verify(

@@ -21,11 +21,11 @@ def stored_provenance(plan: Plan, store: Store) -> list[tuple[Cell, Sequence[Map
     return [(cell, store.provenance(cell.key)) for cell in (*plan.cells, *plan.unselected_cells)]
 
 
-def outdated_outcomes(stored: Iterable[tuple[Cell, Sequence[Mapping[str, Any]]]], suite_path: str) -> Iterator[Finding]:
+def outdated_outcomes(plan: Plan, stored: Iterable[tuple[Cell, Sequence[Mapping[str, Any]]]]) -> Iterator[Finding]:
     """Yield a finding per plugin whose code has changed since outcomes were stored.
 
+    plan: the plan of the cells, for the hinted command.
     stored: cells, each with the provenance of its parts.
-    suite_path: of the suite, for the hinted command.
     """
     found: dict[tuple[str, str, Any, Any], dict[str, Cell]] = {}
     roles: dict[tuple[str, str, Any, Any], set[str]] = {}
@@ -40,12 +40,12 @@ def outdated_outcomes(stored: Iterable[tuple[Cell, Sequence[Mapping[str, Any]]]]
                     roles.setdefault(change, set()).add(role)
     for (plugin, what, before, now), cells in found.items():
         changed, names = "source" if what == "source" else "version", list(cells.values())
+        matching = quoted_glob(_glob(roles[plugin, what, before, now], names))
         yield finding(
             "code-changed",
             f"its {changed} was {before} when {_some(names)} computed, now it is {now}",
             subject=plugin,
-            hint=f"to compute again: robharness run {suite_path} "
-            f"--fresh {quoted_glob(_glob(roles[plugin, what, before, now], names))}",
+            hint=f"to compute again: {plan.command('run', '--fresh', matching)}",
         )
 
 

@@ -70,7 +70,7 @@ def run_plan(
     state = Scheduler(plan, store, listener, summary, executor, stop_at_failure=stop_at_failure, plan_unit=plan_unit)
     work = sum(stop - start for spans in state.missing_spans.values() for start, stop in spans)
     listener.started(work, sum(1 for spans in state.missing_spans.values() if spans))
-    outdated = outdated_outcomes(stored_provenance(plan, store), plan.suite.path_for_shell)
+    outdated = outdated_outcomes(plan, stored_provenance(plan, store))
     for found in (*outdated_trainings(plan), *outdated):
         state.warn(found)
     record = store.new_run()

@@ -309,7 +309,7 @@ class Scheduler:
             except UserError as error:
                 problem = str(error)
         else:
-            again = f"robharness run {self.plan.suite.path_for_shell}"
+            again = self.plan.command("run")
             problem = f"the executor '{self.executor.name}' does not replace workers that died. Try: {again}"
         self.workers.remove(state)
         if not self.workers:
@@ -364,7 +364,7 @@ class Scheduler:
         if not {*recorded, self.model_states.setdefault(label, state)} <= {state}:
             raise ContractViolation(
                 "it builds another network than the one whose outcomes are stored, from the same weights and options. "
-                f"Try: {fresh_command(self.plan.suite, label)}, or raise its `revision`",
+                f"Raise its `revision`, or compute its cells again. Try: {fresh_command(self.plan, label)}",
                 by="model",
             )
         for cell in self.cells[label].values():
@@ -373,7 +373,7 @@ class Scheduler:
     def runtime_changes(self, label: str, provenance: dict[str, Any]) -> Iterator[Finding]:
         """Yield a finding per fact of the provenance that differs from that of the model's stored outcomes."""
         stored = [each for cell in self.cells_of(label) for each in self.store.provenance(cell.key)]
-        hint = f"to compute all of it again: {fresh_command(self.plan.suite, label)}"
+        hint = f"to compute all of it again: {fresh_command(self.plan, label)}"
         for before in stored:
             for name, old, new in differences(before, provenance):
                 message = f"{name} was {old} when some of it was computed, now it is {new}"

@@ -74,7 +74,7 @@ def export_adversarial(
 def _exported(plan: Plan, store: Store, folder: Path, device: str, batch_size: int | None) -> Iterator[Exported]:
     attacks = [cell for cell in plan.cells if cell.kind == "attack"]
     if not attacks:
-        raise UserError(f"these cells include no attack to export. Try: robharness plan {plan.suite.path_for_shell}")
+        raise UserError(f"these cells include no attack to export. Try: {plan.command('plan')}")
     folder = plan.suite.working_directory / folder  # a model's `build` may change the working directory
     labels = folder_names(model.label for model in plan.suite.models)
     names = folder_names(cell.short_name for cell in (*plan.cells, *plan.unselected_cells))
@@ -95,9 +95,10 @@ def _exported(plan: Plan, store: Store, folder: Path, device: str, batch_size: i
             continue
         except OutOfMemory as error:
             fewer = max(1, error.batch_size // 2)
+            words = ("-o", for_shell(plan.suite.as_given(folder)), "--batch-size", str(fewer))
             raise UserError(
-                f"memory is too small for passes of {error.batch_size} examples. Try: robharness export-adversarial "
-                f"{plan.suite.path_for_shell} -o {for_shell(plan.suite.as_given(folder))} --batch-size {fewer}"
+                f"memory is too small for passes of {error.batch_size} examples. "
+                f"Try: {plan.command('export-adversarial', *words)}"
             ) from error
         failed: dict[str, str] = {}
         start, stop = plan.span

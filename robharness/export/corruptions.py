@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -26,8 +26,9 @@ from robharness.evaluation import images as encoding
 from robharness.evaluation import perturb
 from robharness.evaluation.reader import Reader
 from robharness.evaluation.rng import global_seed
-from robharness.export.names import Layout, export_command, file_names, folder_names
+from robharness.export.names import Layout, file_names, folder_names
 from robharness.planning.cells import BLOCK, PlannedData
+from robharness.planning.commands import command
 from robharness.planning.files import read_record
 from robharness.planning.identity import corruption_identity, draw_address
 from robharness.planning.planner import plan_data
@@ -48,10 +49,16 @@ class Rendering:
     """
 
     suite: Suite
+    data_root: Path
     data: PlannedData
     corruptions: Mapping[str, Sequence[Perturbation]]
     layout: Layout
     folder: Path
+
+    def command(self, layout: Layout) -> str:
+        """Return the command that exports the whole split in this layout to this folder."""
+        words = ("-o", for_shell(self.suite.as_given(self.folder)), "--layout", layout)
+        return command(self.suite, "export-corruptions", *words, root=self.data_root)
 
     @property
     def work(self) -> int:
@@ -123,11 +130,13 @@ def plan_rendering(
             f"an array of CIFAR-C holds the whole split, and a limit selects {data.n} of {len(data.order)} examples; "
             f"remove the limit of this call and of the suite"
         )
-    if layout == "imagenet-c":
-        file_names(data, suite, folder)  # raises before any file is written
-    return Rendering(
-        suite=suite, data=data, corruptions=corruptions, layout=layout, folder=suite.working_directory / folder
+    folder = suite.working_directory / folder
+    rendering = Rendering(
+        suite=suite, data_root=data_root, data=data, corruptions=corruptions, layout=layout, folder=folder
     )
+    if layout == "imagenet-c":
+        file_names(data, suite.compat, rendering.command("cifar-c"))  # raises before any file is written
+    return rendering
 
 
 def render(rendering: Rendering, progress: Callable[[int, str], None] = lambda done, name: None) -> Iterator[Rendered]:
@@ -216,7 +225,7 @@ class _Folders:
 
     def __init__(self, rendering: Rendering, name: str) -> None:
         self._data, self._top = rendering.data, rendering.folder / name
-        self._names = file_names(rendering.data, rendering.suite, rendering.folder)
+        self._names = file_names(rendering.data, rendering.suite.compat, rendering.command("cifar-c"))
         self._encoded = encoding.encode_jpeg85 if rendering.suite.compat == "imagenet-c" else encoding.encode_png
 
     def has(self, perturbation: Perturbation, positions: range) -> bool:
@@ -310,13 +319,13 @@ _Files = _Folders | _Array
 
 def _without_array(rendering: Rendering) -> str:
     """Return the end of a sentence on an example that cannot be read: the command for files if they can be written."""
-    suite = rendering.suite
-    folder = Path(f"{suite.as_given(rendering.folder)}-2")  # the folder has the manifest of an array
+    other = replace(rendering, folder=rendering.folder.with_name(f"{rendering.folder.name}-2"))  # this has a manifest
+    as_array = other.command("cifar-c")
     try:
-        file_names(rendering.data, suite, folder)
+        file_names(rendering.data, rendering.suite.compat, as_array)
     except UserError:
-        return f"; mend or remove the example. Then type: {export_command(suite, folder, 'cifar-c')}"
-    return f". Try: {export_command(suite, folder, 'imagenet-c')}"
+        return f"; mend or remove the example. Then type: {as_array}"
+    return f". Try: {other.command('imagenet-c')}"
 
 
 def _labels(rendering: Rendering) -> bytes:

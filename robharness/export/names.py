@@ -7,12 +7,12 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Literal
 
-from robharness.errors import UserError, for_shell
+from robharness.errors import UserError
 from robharness.planning.cells import PlannedData
-from robharness.suite import Suite
+from robharness.suite import Compat
 
 Layout = Literal["imagenet-c", "cifar-c"]
 MAX_BYTES = 120
@@ -64,14 +64,15 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 """Suffixes of ids that are names of files; the suffix of the written file replaces them."""
 
 
-def file_names(data: PlannedData, suite: Suite, folder: Path) -> list[str]:
+def file_names(data: PlannedData, compat: Compat, as_array: str) -> list[str]:
     """Return `<class>/<name>.png` of every example: its id, in a folder with its class's number if it has no folder.
 
+    compat: whether the files are encoded as the published ones.
+    as_array: the command that writes arrays, which need no names, for messages.
     Raises UserError if an id is not a path below a folder, or if two examples have one name.
     """
-    ending, same = ("JPEG", (".jpg", ".jpeg")) if suite.compat == "imagenet-c" else ("png", (".png",))
+    ending, same = ("JPEG", (".jpg", ".jpeg")) if compat == "imagenet-c" else ("png", (".png",))
     names, width = [], len(str(max(data.dataset.labels)))
-    as_array = export_command(suite, folder, "cifar-c")
     for id, label in zip(data.dataset.ids, data.dataset.labels, strict=True):
         path = PurePosixPath(id)
         if path.is_absolute() or ".." in path.parts or not path.name or _NO_NAME.search(id):
@@ -91,8 +92,3 @@ def file_names(data: PlannedData, suite: Suite, folder: Path) -> list[str]:
                 f"write arrays, which need that every example can be read. Try: {as_array}"
             )
     return names
-
-
-def export_command(suite: Suite, folder: Path, layout: Layout) -> str:
-    """Return the command that exports the corruptions of a suite."""
-    return f"robharness export-corruptions {suite.path_for_shell} -o {for_shell(folder)} --layout {layout}"

@@ -11,6 +11,7 @@ from robharness.planning.identity import call_plugin
 from robharness.plugins.calls import call_spec, shown
 from robharness.specs.protocols import Dataset
 from robharness.suite import Perturbation, Suite
+from robharness.text import quoted_commands
 
 HALF_A_LEVEL = Fraction(1, 510)
 """Half of the difference between two of 256 grey levels."""
@@ -37,7 +38,7 @@ def data_remarks(name: str, dataset: Dataset) -> Iterator[Finding]:
     name: of the data set, with its split.
     """
     for remark in remarks_of(dataset):
-        yield finding("data-remark", remark, subject=name)
+        yield finding("data-remark", quoted_commands(remark), subject=name)
 
 
 def remarks_of(dataset: Dataset) -> list[str]:
@@ -114,7 +115,7 @@ def _perturbation(perturbation: Perturbation) -> Iterator[Finding]:
         )
     if perturbation.kind == "attack" and entry.spec.advise is not None:
         for line in call_plugin(entry, _advised, perturbation):
-            yield finding("attack-advice", line, subject=name)
+            yield finding("attack-advice", quoted_commands(line), subject=name)
     if entry.spec.randomness == "global":
         message = f"uses global random generators, seeded per block of {BLOCK} examples"
         yield finding("global-randomness", message, subject=name)

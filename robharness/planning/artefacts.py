@@ -26,7 +26,7 @@ from robharness.planning.files import LARGEST_RECORD, json_object, read_record
 from robharness.planning.weights import Weights, file_digest
 from robharness.reading import read_regular
 from robharness.specs.protocols import Dataset
-from robharness.text import printable, sentence
+from robharness.text import attributed
 
 FOLDER = "artefacts"
 WEIGHTS, TRAINING_SPEC, PROVENANCE, METRICS = "weights.safetensors", "recipe.json", "provenance.json", "metrics.jsonl"
@@ -72,7 +72,7 @@ class Artefact:
         found = read(self.failed)
         error, blame = found.get("error"), found.get("blame")
         is_whole = isinstance(error, str) and isinstance(blame, str)
-        return f"{sentence(error)} ({printable(blame)})" if is_whole else ""
+        return attributed(error, blame) if is_whole else ""
 
     def weights(self) -> Weights | None:
         """Return the trained weights, or None if they are not trained yet.

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from robharness.errors import UserError, for_shell, glob_matches
 from robharness.findings import Finding, sentences
 from robharness.planning.artefacts import Artefact
+from robharness.planning.commands import DEFAULT_STORE, command
 from robharness.planning.datasets import FixedDataset
 from robharness.planning.pixels import Canvas, ImageSizes, image_sizes, pixel_path
 from robharness.planning.weights import Weights
@@ -21,7 +22,6 @@ from robharness.plugins.registry import Entry, PluginOrigin
 from robharness.specs.records import Cost
 from robharness.suite import Model, Perturbation, Suite
 
-DEFAULT_STORE = Path(".robharness")
 BLOCK = 16
 """The number of examples that share one seeding of global generators, and that attacks with `blocks` get at once."""
 
@@ -243,6 +243,13 @@ class Plan:
         """The models of `trained_models` that are not trained yet."""
         return [model for model in self.trained_models if model.is_untrained]
 
+    def command(self, verb: str, *words: str) -> str:
+        """Return the command line of a verb on this plan's suite, plugins, store, data and examples.
+
+        words: further words, quoted for a shell; see `robharness.planning.commands.command`.
+        """
+        return command(self.suite, verb, *words, store=self.store, root=self.data_root, limit=self.limit)
+
     def shard(self, index: int, count: int) -> Plan:
         """Restrict the plan to the index-th of `count` parts of the examples, from 1. The cells are the same."""
         if not 1 <= index <= count:
@@ -255,16 +262,16 @@ class Plan:
             tuple(cell for cell in some if matches(cell, pattern)) for some in (self.cells, self.pending_cells)
         )
         if not cells and not pending:
-            raise UserError(f"no cell matches '{pattern}'. Try: robharness plan {self.suite.path_for_shell}")
+            raise UserError(f"no cell matches '{pattern}'. Try: {self.command('plan')}")
         unselected = tuple(cell for cell in self.cells if not matches(cell, pattern))
         return dataclasses.replace(
             self, cells=cells, pending_cells=pending, unselected_cells=self.unselected_cells + unselected
         )
 
 
-def fresh_command(suite: Suite, name: str) -> str:
+def fresh_command(plan: Plan, name: str) -> str:
     """Return the command that computes the cells of this name again, such as a model's label."""
-    return f"robharness run {suite.path_for_shell} --fresh {quoted_glob(glob.escape(name))}"
+    return plan.command("run", "--fresh", quoted_glob(glob.escape(name)))
 
 
 def quoted_glob(pattern: str) -> str:

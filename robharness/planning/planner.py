@@ -14,7 +14,8 @@ from robharness.findings import Finding
 from robharness.planning import artefacts
 from robharness.planning.advice import advice, data_remarks, remarks_of
 from robharness.planning.artefacts import Artefact
-from robharness.planning.cells import BLOCK, DEFAULT_STORE, Cell, Plan, PlannedData, PlannedModel
+from robharness.planning.cells import BLOCK, Cell, Plan, PlannedData, PlannedModel
+from robharness.planning.commands import DEFAULT_STORE
 from robharness.planning.datasets import FixedDataset
 from robharness.planning.files import content_digest, require_files
 from robharness.planning.identity import (

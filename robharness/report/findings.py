@@ -10,7 +10,7 @@ import numpy as np
 from robharness import statistics
 from robharness.engine.provenance import BOUNDARY_TOLERANCE, outdated_outcomes, outdated_trainings, pass_findings
 from robharness.findings import Finding, finding, named_examples
-from robharness.planning.cells import fresh_command
+from robharness.planning.cells import fresh_command, quoted_glob
 from robharness.report.records import CellNumbers, CorruptionErrors, SlopeNumbers
 from robharness.specs.records import MetricResult
 from robharness.store.results import CellResult, Results
@@ -32,7 +32,7 @@ def training_findings(results: Results) -> Iterator[Finding]:
         yield finding(
             "not-trained",
             f"not trained yet: {', '.join(untrained)}; {len(plan.pending_cells)} cells wait for the training",
-            hint=f"to train: robharness train {plan.suite.path_for_shell}",
+            hint=f"to train: {plan.command('train')}",
         )
 
 
@@ -61,10 +61,11 @@ def _unreadable_examples(results: Results) -> Iterator[Finding]:
         count = f"{len(broken)} examples of the data cannot be read and count"
         count = "1 example of the data cannot be read and counts" if len(broken) == 1 else count
         named = named_examples(broken, reasons)
+        command = results.plan.command("run", "--fresh", quoted_glob("*"))
         yield finding(
             "unreadable-examples",
             f"{count} as wrong everywhere: {named}",
-            hint=f"after mending the files: robharness run {results.plan.suite.path_for_shell} --fresh '*'",
+            hint=f"after mending the files: {command}",
         )
 
 
@@ -72,7 +73,7 @@ def provenance_findings(results: Results) -> Iterator[Finding]:
     """Yield findings about how outcomes were computed, from their stored provenance."""
     yield from outdated_trainings(results.plan)
     stored = [(result.cell, result.provenance) for result in results.every]
-    yield from outdated_outcomes(stored, results.plan.suite.path_for_shell)
+    yield from outdated_outcomes(results.plan, stored)
     for label in results.labels:
         cells = [result for result in results.every if result.cell.model.label == label and result.n]
         provenances = [provenance for cell in cells for provenance in cell.provenance]
@@ -94,7 +95,7 @@ def provenance_findings(results: Results) -> Iterator[Finding]:
                 "several-networks",
                 f"its outcomes come from {len(networks)} different networks under one name",
                 subject=label,
-                hint=f"to compute them again: {fresh_command(results.plan.suite, label)}",
+                hint=f"to compute them again: {fresh_command(results.plan, label)}",
             )
 
 

@@ -12,6 +12,7 @@ from robharness.findings import Finding, finding
 from robharness.plugins.calls import plugin_code, returned, shown
 from robharness.specs.records import MetricResult
 from robharness.store.results import Results
+from robharness.text import attributed
 
 
 def compute_metrics(results: Results) -> tuple[dict[str, dict[str, MetricResult]], list[Finding]]:
@@ -26,7 +27,7 @@ def compute_metrics(results: Results) -> tuple[dict[str, dict[str, MetricResult]
             with plugin_code():
                 values[entry.name] = _measured_by_label(entry.spec.compute(results.copied()), results.labels)
         except Exception as error:  # a plugin may raise anything
-            message = f"{describe(error)} ({entry.origin})"
+            message = attributed(describe(error), entry.origin)
             failed.append(finding("metric-failed", message, subject=entry.name))
     return values, failed
 

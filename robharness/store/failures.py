@@ -10,7 +10,7 @@ from typing import Any
 from robharness.errors import ContractViolation, describe
 from robharness.planning.cells import Cell
 from robharness.store.spans import Span
-from robharness.text import printable, sentence
+from robharness.text import attributed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +29,8 @@ class Failure:
     traceback: str = ""
 
     def __str__(self) -> str:
-        """Return the error and the distribution as one line; a store that was copied may hold any text."""
-        return f"{sentence(self.error)} ({printable(self.blame)})"
+        """Return the error and the distribution as one line, its command last; a copied store may hold any text."""
+        return attributed(self.error, self.blame)
 
     @classmethod
     def parse(cls, record: Mapping[str, Any], span: Span) -> Failure:

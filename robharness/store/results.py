@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from robharness import statistics
-from robharness.errors import StoreError
+from robharness.errors import StoreError, UserError
 from robharness.findings import Finding
-from robharness.planning.cells import UNREADABLE, Cell, Plan, fresh_command
+from robharness.planning.cells import UNREADABLE, Cell, Plan, fresh_command, quoted_glob
 from robharness.store.expected import checks
 from robharness.store.failures import Failure
 from robharness.store.parts import Check, Rows
 from robharness.store.store import Store
 from robharness.suite import Suite
-from robharness.text import printable
+from robharness.text import printable, quoted_commands
 
 EAGER_COLUMNS = ("correct",)
 """The columns that are read with the cell, since every number needs them; others are read on first use."""
@@ -81,6 +81,10 @@ class CopiedColumns(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._columns)
+
+
+class FeaturesNotStored(UserError, statistics.EmptySample):
+    """Features that no run has stored yet; a metric of them has no number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,7 +259,7 @@ class Results:
         """The stored features of the model with this label.
 
         under: "clean", or the name of a corruption, one of `views`.
-        Raises statistics.EmptySample if none are stored, KeyError if no metric of the suite needs them.
+        Raises FeaturesNotStored if none are stored, KeyError if no metric of the suite needs them.
         """
         found = {result.cell.what: result for result in self.feature_cells if result.cell.model.label == label}
         if under not in found:
@@ -264,13 +268,13 @@ class Results:
         values = np.asarray(columns["features"] if found[under].n else [], object)
         is_readable = np.array([value is not None for value in values], bool)
         if not is_readable.any():
-            raise statistics.EmptySample(
-                f"features({under}) of '{label}' are not stored yet. Try: robharness run {self.suite.path_for_shell}"
+            raise FeaturesNotStored(
+                f"features({under}) of '{label}' are not stored yet. Try: {self.plan.command('run')}"
             )
         if len({len(value) for value in values[is_readable]}) > 1:
             raise StoreError(
                 f"the stored features({under}) of '{label}' differ in their length. To compute them again: "
-                f"{fresh_command(self.suite, label)}"
+                f"{fresh_command(self.plan, label)}"
             )
         boundary = columns["boundary"] if "boundary" in columns else np.full(len(is_readable), np.nan)
         return Features(
@@ -314,7 +318,7 @@ def load(plan: Plan, store: Store) -> Results:
     """Load the stored outcomes of a plan's cells, complete or not."""
     with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
         checked = checks(plan)
-        found = list(readers.map(lambda cell: _load_cell(cell, plan.n, store, checked[cell.key]), plan.cells))
+        found = list(readers.map(lambda cell: _load_cell(plan, cell, store, checked[cell.key]), plan.cells))
     return Results(
         plan=plan,
         cells=tuple(result for result in found if not result.cell.with_features),
@@ -323,27 +327,28 @@ def load(plan: Plan, store: Store) -> Results:
     )
 
 
-def _load_cell(cell: Cell, n: int, store: Store, check: Check) -> CellResult:
+def _load_cell(plan: Plan, cell: Cell, store: Store, check: Check) -> CellResult:
     store.note_damaged_description(cell.key)  # and refuse a newer schema
-    found = store.read(cell.key, n, EAGER_COLUMNS, check=check)
+    found = store.read(cell.key, plan.n, EAGER_COLUMNS, check=check)
     store.retry_reads(cell.key, lambda: store.note_overlaps(cell.key))
     failures = tuple(store.failures(cell.key))
     columns = Columns(store, cell.key, found)
     if len(found.positions) and not columns["correct"].any() and (columns["prediction"] == UNREADABLE).all():
-        failures = (*failures, _none_readable(cell, columns, found))
+        failures = (*failures, _none_readable(plan, cell, columns, found))
         found = replace(found, table=found.table.slice(0, 0), positions=found.positions[:0])
         columns = Columns(store, cell.key, found)
-    return CellResult(cell, n, found.positions, columns, failures, tuple(found.provenance))
+    return CellResult(cell, plan.n, found.positions, columns, failures, tuple(found.provenance))
 
 
-def _none_readable(cell: Cell, columns: Columns, found: Rows) -> Failure:
+def _none_readable(plan: Plan, cell: Cell, columns: Columns, found: Rows) -> Failure:
     """Return the failure of a cell whose stored examples are all unreadable, so that 0 % would say nothing."""
     count, first = len(found.positions), str(columns["example"][0])
     reason = next((each["unreadable"][first] for each in found.provenance if first in each.get("unreadable", {})), "")
+    reason = f" ({quoted_commands(printable(reason))})" if reason else ""
     return Failure(
         start=int(found.positions[0]),
         stop=int(found.positions[-1]) + 1,
         blame=str(cell.data.entry.origin),
         error=f"{cell.data.entry.name}: none of the {count} examples can be read, such as {printable(first)}"
-        f"{f' ({printable(reason)})' if reason else ''}. Mend the files, then run again with --fresh '*'",
+        f"{reason}. Mend the files, and compute again. Try: {plan.command('run', '--fresh', quoted_glob('*'))}",
     )

@@ -3,7 +3,15 @@
 from robharness.suite.baselines import BASELINES, Baseline
 from robharness.suite.reader import load, trained_on
 from robharness.suite.records import AttackRef, Check, Compat, CorruptionRef, DataRef, Header, ModelRef, Precision
-from robharness.suite.resolved import Model, Perturbation, Suite, changed_fields, identity_fields, unrepresented
+from robharness.suite.resolved import (
+    Model,
+    Perturbation,
+    Suite,
+    changed_fields,
+    identity_fields,
+    relative,
+    unrepresented,
+)
 from robharness.suite.schema import json_schema
 
 __all__ = [
@@ -24,6 +32,7 @@ __all__ = [
     "identity_fields",
     "json_schema",
     "load",
+    "relative",
     "trained_on",
     "unrepresented",
 ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import SuiteError, UserError, as_path, describe, did_you_mean, for_shell
+from robharness.errors import ERROR_LENGTH, SuiteError, UserError, as_path, describe, did_you_mean
 from robharness.plugins import Entry, Registry
 from robharness.plugins.calls import call_spec, plugin_code, returned
 from robharness.plugins.process import current_folder
@@ -18,27 +18,34 @@ from robharness.suite import checks, source, units, weights, yaml
 from robharness.suite.checks import Models, nearest_or_all
 from robharness.suite.fields import FieldReader, TooManyErrors, field_names, plugin_options
 from robharness.suite.records import LARGEST_SEED, AttackRef, CorruptionRef, Header, ModelRef
-from robharness.suite.resolved import Model, Perturbation, Suite
+from robharness.suite.resolved import Model, Perturbation, Suite, command_line, python_call
 from robharness.suite.unresolved import Unresolved
-from robharness.text import printable
+from robharness.text import printable, quoted_commands
 
 
-def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_follow: bool = False) -> Suite:
+def load(
+    suite: str | Path | Mapping[str, Any],
+    registry: Registry,
+    *,
+    models_follow: bool = False,
+    options: Iterable[str] = (),
+) -> Suite:
     """Read the suite in a YAML file or a mapping, and check it against the plugins.
 
     suite: path of the file, or its content as a mapping.
     registry: the plugins that provide models, attacks, corruptions, data sets and metrics.
     models_follow: whether the caller adds models later, so that the suite may have none.
+    options: further words of the command that is printed for a wrong suite, quoted for a shell.
     Raises UserError for anything else and if the file cannot be read, and SuiteError with all errors of the suite, each
     line with its place.
     """
     if isinstance(suite, Mapping):
         path, shown, document = current_folder() / "<mapping>", "<mapping>", source.from_mapping(suite)
-        again = "robharness.plan with it again"
+        again = python_call("plan")
     else:
         path = as_path(suite, "a suite is the path of a YAML file, or a mapping", '"suite.yaml"')
         shown, document = str(path), source.from_file(path)
-        again = f"robharness plan {for_shell(path)}"
+        again = command_line("plan", path, registry.options, *options)
     reader = _SuiteReader(document, registry, models_follow)
     resolved = None
     with suppress(TooManyErrors):
@@ -52,7 +59,7 @@ def load(suite: str | Path | Mapping[str, Any], registry: Registry, *, models_fo
             errors.append(f"{shown}:1:1: there may be more errors; these are the first {len(errors)} that were found")
         raise SuiteError(errors, f"Correct the suite. Try: {again}")
     assert resolved is not None
-    return resolved
+    return dataclasses.replace(resolved, has_command=not isinstance(suite, Mapping))
 
 
 _LISTS = ("models", "attacks", "corruptions")
@@ -108,6 +115,7 @@ class _SuiteReader(FieldReader):
             return None
         return Suite(
             path=path,
+            plugin_options=self.registry.options,
             **{key: getattr(header, key) for key in _COPIED},
             dataset=dataset,
             canvas=canvas,
@@ -375,7 +383,11 @@ def trained_on(entry: Entry, params: Any, registry: Registry) -> dict[str, tuple
 
 def _sentence(error: Exception) -> str:
     """Return the error as a part of a sentence, with its type unless the message is one of our records or checks."""
-    return str(error) if isinstance(error, ValueError | TypeError) else describe(error)
+    return (
+        quoted_commands(printable(error, ERROR_LENGTH))
+        if isinstance(error, ValueError | TypeError)
+        else describe(error)
+    )
 
 
 def _distinctly_named(perturbations: list[tuple[yaml.Path, Perturbation]]) -> list[tuple[yaml.Path, Perturbation]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -162,6 +162,8 @@ class Suite:
 
     path: absolute path of its file.
     working_directory: that of the process when it read the file; a plugin may change it later.
+    plugin_options: the plugins that it was read with, as `discover` takes them.
+    has_command: whether a command line can read it: not a mapping, nor one with live networks.
     dataset: entry of the data set.
     canvas: side of the canvas in pixels, "auto" if the data define it, or None.
     compat: whether images are encoded as the published ones, see `robharness.evaluation.images.encode_jpeg85`.
@@ -173,6 +175,8 @@ class Suite:
 
     path: Path
     working_directory: Path = field(default_factory=Path.cwd)
+    plugin_options: tuple[str, ...] = ()
+    has_command: bool = True
     name: str
     title: str
     data: DataRef
@@ -192,15 +196,18 @@ class Suite:
     expected_source: str
     check: Check
 
-    @property
-    def path_for_shell(self) -> str:
-        """Path of its file for a command line in the working directory, in quotes if a shell needs them."""
-        return for_shell(self.as_given(self.path))
+    def command(self, verb: str, *words: str) -> str:
+        """Return the command line of a verb on this suite, or words on the Python function if there is none.
+
+        words: further words, quoted for a shell; `robharness.planning.commands` adds those of a plan.
+        """
+        if not self.has_command:
+            return python_call(verb, afresh="--fresh" in words)
+        return command_line(verb, self.as_given(self.path), self.plugin_options, *words)
 
     def as_given(self, path: Path) -> Path:
         """Return an absolute path for a message: relative to the working directory if the path lies below it."""
-        folder = self.working_directory
-        return path.relative_to(folder) if path.is_relative_to(folder) else path
+        return relative(path, self.working_directory)
 
     @property
     def reference(self) -> str | None:
@@ -215,6 +222,29 @@ class Suite:
     def needs(self) -> frozenset[Need]:
         """Stored data that its metrics need besides outcomes."""
         return frozenset().union(*(metric.spec.needs for metric in self.metrics))
+
+
+def relative(path: Path, folder: Path) -> Path:
+    """Return an absolute path relative to the folder if it lies below it."""
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
+
+
+def command_line(verb: str, path: Path, plugins: Iterable[str], *words: str) -> str:
+    """Return the command line of a verb on the suite in a file.
+
+    plugins: the values of `-p`.
+    words: further words, quoted for a shell.
+    """
+    options = [word for option in plugins for word in ("-p", for_shell(option))]
+    return " ".join(["robharness", verb, for_shell(path), *options, *words])
+
+
+def python_call(verb: str, *, afresh: bool = False) -> str:
+    """Return words on the function of a verb, for a suite that no command line can read.
+
+    afresh: whether nothing that is stored may be used again.
+    """
+    return f"robharness.{verb.replace('-', '_')} with it {'and another `store`' if afresh else 'again'}"
 
 
 def unrepresented(metric: Entry, model: Model) -> str:

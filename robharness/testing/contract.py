@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from robharness.errors import ContractViolation, PluginLoadError, UserError, did_you_mean
+from robharness.planning.commands import data_root as default_data_root
 from robharness.plugins import KINDS, Entry, PluginOrigin, Registry, installed_plugins, loose_plugin, take_plugin
-from robharness.session import data_root as default_data_root
 from robharness.specs.conventions import LABEL_SPACES
 
 PLUGIN = "plugin"

@@ -16,6 +16,7 @@ from robharness.planning.cells import PlannedModel
 from robharness.specs.sources import Progress
 from robharness.store.artefacts import ArtefactStore
 from robharness.store.lock import POLL_SECONDS
+from robharness.text import attributed
 from robharness.training.trainer import Machine, TrainingResult, run_trainer, stored_result
 
 
@@ -39,7 +40,8 @@ def follow(
     try:
         run_trainer(model, listener, machine)
     except Exception as error:  # a trainer may raise anything
-        text = f"{model.entry.name}: {describe(error)} ({model.entry.origin}), in process {job.rank}"
+        blame = f"{model.entry.origin}, in process {job.rank}"
+        text = attributed(f"{model.entry.name}: {describe(error)}", blame)
         return TrainingResult(label=model.label, artefact=artefact, error=text)
     seconds = time.perf_counter() - begun
     while artefacts.holder(artefact) == holder:

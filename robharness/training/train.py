@@ -66,8 +66,8 @@ def untrained(plan: Plan) -> UserError:
     failures = [f"the training of {m.label} failed: {m.artefact.failure}" for m in plan.untrained
                 if m.artefact is not None and m.artefact.failure]  # fmt: skip
     if failures:
-        return UserError(f"{'; '.join(failures)}. Correct the cause. Try: robharness train {plan.suite.path_for_shell}")
-    return UserError(f"{', '.join(labels)} {be} not trained yet. Try: robharness train {plan.suite.path_for_shell}")
+        return UserError(f"{'; '.join(failures)}. Correct the cause. Try: {plan.command('train')}")
+    return UserError(f"{', '.join(labels)} {be} not trained yet. Try: {plan.command('train')}")
 
 
 def _train(model: PlannedModel, store: Store, listener: TrainingListener, machine: Machine, job: Job) -> TrainingResult:

@@ -80,11 +80,11 @@ def test_a_pattern_selects_every_matching_model(read):
 )
 def test_the_path_in_a_command_is_one_word_of_a_shell(read, tmp_path, monkeypatch, name, written):
     suite = dataclasses.replace(read(RIGHT), path=tmp_path / "below" / name, working_directory=tmp_path.parent)
-    assert shlex.split(suite.path_for_shell) == [f"{tmp_path.name}/below/{name}"]
+    assert shlex.split(suite.command("plan")) == ["robharness", "plan", f"{tmp_path.name}/below/{name}"]
     suite = dataclasses.replace(suite, working_directory=tmp_path / "below")
-    assert suite.path_for_shell == written
+    assert suite.command("plan") == f"robharness plan {written}"
     monkeypatch.chdir(tmp_path)  # as a plugin may do after the suite was read
-    assert suite.path_for_shell == written
+    assert suite.command("plan") == f"robharness plan {written}"
 
 
 def test_a_star_of_a_pattern_stops_at_a_slash(read):

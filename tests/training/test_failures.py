@@ -14,6 +14,7 @@ from robharness.errors import SuiteError, UserError
 from robharness.planning import artefacts
 from robharness.report import build
 from robharness.store import Store
+from robharness.text import attributed
 from toy_training import HERE, LEARNER, NET, PLUGINS, TOYS, artefact, plan, suite
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
@@ -34,7 +35,7 @@ def test_a_failed_training_is_recorded_with_its_plugin_and_the_others_run(what, 
     assert results.labels == ["Net"] and results.clean("Net").is_complete and not results.is_complete
     assert [cell.model.label for cell in results.plan.pending_cells] == ["Wrong"] * 3
     wrong = artefact(source, store)
-    message = f"learner/net: {WRONG[what]} ({LEARNER})"
+    message = attributed(f"learner/net: {WRONG[what]}", LEARNER)
     assert wrong.failure == message and not wrong.folder.exists() and not wrong.lock.exists()
     assert "Traceback" in json.loads(wrong.failed.read_text())["traceback"] or what.startswith("leaves")
     report = build(results)

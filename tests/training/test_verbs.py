@@ -11,7 +11,9 @@ import yaml
 from robharness import api
 from robharness.engine import listeners
 from robharness.errors import UserError
-from toy_training import NET, PLUGINS, SIGN, suite
+from toy_training import LEARNER, NET, PLUGINS, SIGN, TOYS, suite
+
+TRAIN = f"robharness train learning.yaml -p {LEARNER} -p {TOYS}"
 
 # --- before it is trained ---------------------------------------------------------------------------------------------
 
@@ -26,7 +28,7 @@ def untrained(tmp_path, store):
 def test_a_plan_shows_pending_trainings_and_trains_nothing(shell, untrained, log):
     printed = shell("plan", untrained)
     assert printed.returncode == 0
-    waiting = "6 of these cells wait for the training of Net, Other. To train only: robharness train learning.yaml"
+    waiting = f"6 of these cells wait for the training of Net, Other. To train only: {TRAIN}"
     assert waiting in printed.stdout
     assert printed.stdout.count("untrained") == 6
     facts = json.loads(shell("plan", untrained, "--json", "--why").stdout)
@@ -43,7 +45,7 @@ def test_a_plan_shows_pending_trainings_and_trains_nothing(shell, untrained, log
 def test_a_report_names_missing_trainings_and_their_command(shell, untrained, log):
     printed = shell("report", untrained)
     assert printed.returncode == 3 and log() == []
-    text = "not trained yet: Net, Other; 6 cells wait for the training; to train: robharness train learning.yaml"
+    text = f"not trained yet: Net, Other; 6 cells wait for the training; to train: {TRAIN}"
     assert text in printed.stdout
     shell("run", untrained, "--only", "Net")
     printed = shell("report", untrained)
@@ -52,7 +54,7 @@ def test_a_report_names_missing_trainings_and_their_command(shell, untrained, lo
 
 
 def test_verbs_that_cannot_train_print_the_command_that_does(shell, untrained, log):
-    message = "robharness: Net, Other are not trained yet. Try: robharness train learning.yaml\n"
+    message = f"robharness: Net, Other are not trained yet. Try: {TRAIN}\n"
     for words in (["run", untrained, "--shard", "1/2"], ["export-adversarial", untrained, "-o", "out"]):
         done = shell(*words)
         assert (done.returncode, done.stderr) == (2, message)

@@ -154,7 +154,7 @@ def main(number: int) -> None:
         if not keys <= {(cell.model.label, cell.key) for cell in plan.cells}:
             raise UserError(
                 "the suite, a plugin or the weights changed while the run began, so that workers have other cells. "
-                f"Try: robharness run {plan.suite.path_for_shell}"
+                f"Try: {plan.command('run')}"
             )
         from robharness.engine.worker import UnitRunner
 

@@ -7,7 +7,7 @@ from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from robharness import MetricResult, MetricSpec, hookimpl
+from robharness import MetricResult, MetricSpec, UserError, hookimpl
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,9 +98,7 @@ def alignment(results: Results, label: str) -> MetricResult:
         distances.append(squares)
         labels.append(original.labels)
     if not distances:
-        raise ValueError(
-            f"the store has no features of corrupted examples yet. Try: robharness run {results.suite.path_for_shell}"
-        )
+        raise UserError(f"the store has no features of corrupted examples yet. Try: {results.plan.command('run')}")
     all_distances = np.concatenate(distances)
     return MetricResult(
         value=float(np.mean(list(by_view.values()))),
@@ -175,9 +173,9 @@ def input_margin(results: Results, label: str) -> MetricResult:
 
     attacks = [cell for cell in results.of(label, "attack") if cell.n and _measures_l2(cell)]
     if not attacks:
-        raise ValueError(
+        raise UserError(
             "the store has no outcomes of an attack in the l2 norm without `eps` yet. "
-            f"Try: robharness run {results.suite.path_for_shell}"
+            f"Try: {results.plan.command('run')}"
         )
     common = attacks[0].positions
     for cell in attacks[1:]:

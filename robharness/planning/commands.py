@@ -1,0 +1,58 @@
+"""Command lines that messages print: they work on the suite, plugins, store and data of the present plan."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from robharness.errors import as_path, expanded, for_shell
+from robharness.suite import Suite, relative
+
+DEFAULT_STORE = Path(".robharness")
+_LACKING = {"train": ("--limit",), "export-corruptions": ("--store",)}
+"""verb -> options that it has not."""
+
+
+def data_root(given: str | Path | None = None) -> Path:
+    """Return the absolute path of the folder of data and weights: as given, or $ROBHARNESS_DATA, or ./data."""
+    path = given or os.environ.get("ROBHARNESS_DATA") or "data"
+    return expanded(as_path(path, "`data` is the path of a folder", 'data="data"')).absolute()
+
+
+def command(
+    suite: Suite,
+    verb: str,
+    *words: str,
+    store: Path = DEFAULT_STORE,
+    root: Path | None = None,
+    limit: int | None = None,
+) -> str:
+    """Return the command line of a verb on a suite, with the options of the present plan that are not the defaults.
+
+    words: further words, quoted for a shell. An option among them replaces that of the plan.
+    store, root, limit: as `plan_options` takes them.
+    """
+    options = plan_options(suite.working_directory, store=store, root=root, limit=limit)
+    lacking = (*words, *_LACKING.get(verb, ()))
+    given = [word for option, value in options.items() if option not in lacking for word in (option, value)]
+    return suite.command(verb, *given, *words)
+
+
+def plan_options(
+    folder: Path, *, store: Path = DEFAULT_STORE, root: Path | None = None, limit: int | None = None
+) -> dict[str, str]:
+    """Return the options of a plan that are not at their defaults, with their values quoted for a shell.
+
+    folder: the working directory, which paths are shown relative to.
+    store: the folder of results.
+    root: the folder of data and weights; None for the default.
+    limit: the number of examples; None for all.
+    """
+    options = {}
+    if folder / store != folder / DEFAULT_STORE:
+        options["--store"] = for_shell(relative(folder / store, folder))
+    if root is not None and folder / root != folder / expanded(os.environ.get("ROBHARNESS_DATA") or "data"):
+        options["--data-root"] = for_shell(relative(folder / root, folder))
+    if limit is not None:
+        options["--limit"] = str(limit)
+    return options
