@@ -281,6 +281,8 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
     Suite: {
         "path": (Path("other.yaml"), False),
         "working_directory": (Path("other"), False),
+        "plugin_options": (("./other.py",), False),
+        "has_command": (False, False),
         "name": ("other", False),
         "title": ("other", False),
         "data": (DataRef(name="toy/pixels", split="turned"), True),
