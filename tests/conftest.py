@@ -1,6 +1,7 @@
 """Fixtures of the core's tests. No first-party plugin is needed: the models, attacks and data are toys."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -11,6 +12,9 @@ import pytest
 
 from robharness import api
 from robharness.cli import main
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a job in the background of a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOYS, TEAMS = (str(Path(__file__).parent / name) for name in ("toys.py", "teams.py"))
 

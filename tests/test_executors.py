@@ -174,7 +174,8 @@ def test_when_no_worker_is_left_the_run_ends_and_the_next_one_resumes(suite, run
     executor = LossyExecutor(InProcessExecutor(), every=1, kind=CellFinished)
     executor.can_respawn = False
     with pytest.raises(
-        UserError, match=r"no worker is left: the executor 'lossy' does not replace .*Try: robharness run "
+        UserError,
+        match=r"no worker is left: the executor 'lossy' does not replace .*Try: robharness\.run with it again",
     ):
         compute(suite(), executor)
     plan, store, summary = compute(suite(), InProcessExecutor())

@@ -38,7 +38,7 @@ def test_the_shards_are_a_partition_of_the_positions_as_even_as_can_be(n, count)
     assert min(sizes) >= 0 and max(sizes) - min(sizes) <= 1
 
 
-@pytest.mark.parametrize("wrong", ["0/4", "5/4", "a/b", "4", "1/0", "-1/4", "1/4/2", "1/", "/4", "1.5/2", "", "car"])
+@pytest.mark.parametrize("wrong", ["0/4", "5/4", "a/b", "4", "1/0", "-1/4", "1/4/2", "1/", "/4", "1.5/2", "car"])
 def test_an_invalid_shard_is_one_sentence(shell, path, wrong, tmp_path):
     found = shell("run", path, "--shard", wrong)
     assert found.returncode == 2
