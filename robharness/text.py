@@ -87,6 +87,15 @@ def is_printable(text: str) -> bool:
     return printable(text, max(1, len(text))) == text
 
 
+def is_valid(text: str) -> bool:
+    """Return whether a text can be encoded and stored, which one with surrogates cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def json_text(value: Any, indent: int | None = 1, default: Callable[[Any], Any] | None = None) -> str:
     """Return a value as JSON that a terminal only shows: characters that act on it, or are not seen, are escaped.
 

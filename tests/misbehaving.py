@@ -16,7 +16,7 @@ from robharness.errors import ContractViolation
 
 SIDE, CLASSES = 8, 3
 KEPT: list[object] = []
-"""What attacks remember from one call to the next."""
+"""Tensors and batches that attacks keep from one call to the next."""
 
 
 GLOBALS: list[int] = []
@@ -546,7 +546,7 @@ ACTS = {
     "environment": lambda: os.environ.update(ROBHARNESS_DATA="/nowhere"),
     **{name: lambda error=error: raises(error)(None, None) for name, error in ERRORS.items()},
 }
-"""What a model or a data set does in `build`, `forward`, `backward` or `read`."""
+"""Misbehaviour of a model or a data set in `build`, `forward`, `backward` or `read`."""
 
 
 @dataclass(frozen=True, kw_only=True)

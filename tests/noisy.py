@@ -47,9 +47,9 @@ WAYS = {
 
 
 def noise(stage):
-    for way, say in WAYS.items():
+    for way, write in WAYS.items():
         if (way, stage) != ("thread", "exit"):  # when no thread can be started any more
-            say(["NOISE", way, stage])
+            write(["NOISE", way, stage])
 
 
 noise("import")

@@ -163,9 +163,10 @@ def test_a_buffer_that_an_attack_fills_again_is_copied(found):
     assert torch.equal(judged, like)
 
 
-def test_options_that_an_attack_changes_are_its_own(found):
-    assert all(each.cell.perturbation.params.layers == [] for each in found.of("Net", "attack")
-               if hasattr(each.cell.perturbation.params, "layers"))  # fmt: skip
+def test_options_that_an_attack_changes_are_its_own(tmp_path):
+    attack = {"attack": "misbehaving/a", "how": "moves", "eps": "1/16"}
+    found = api.run({**suite(misbehave=False), "attacks": [attack]}, store=tmp_path, plugins=PLUGINS)
+    assert found.cells[-1].is_complete and found.cells[-1].cell.perturbation.params.layers == []
 
 
 # --- models and data --------------------------------------------------------------------------------------------------

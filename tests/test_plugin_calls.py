@@ -17,18 +17,8 @@ from robharness.report import build
 from robharness.report.renderers import json as json_renderer
 from robharness.report.renderers import render, renderers
 from robharness.suite.schema import json_schema
+from wild_calls import RAISED, TOYS, WILD, wild_registry
 
-WILD = str(Path(__file__).parent / "wild.py")
-TOYS = str(Path(__file__).parent / "toys.py")
-RAISED = {
-    "error": "ValueError: as many plugins raise",
-    "exit": "SystemExit: 0",
-    "cancelled": "CancelledError",
-    "interrupt": "KeyboardInterrupt",
-    "generator": "GeneratorExit",
-    "mute": "Mute, whose text cannot be printed",
-}
-"""The ways to raise, and the text by which each is reported."""
 STRANGE = {"wrong": "7", "strange": "an object of Strange"}
 """Values that no place expects, and the text of each; that of the second is no text at all."""
 
@@ -43,10 +33,7 @@ def act(monkeypatch):
 
 @pytest.fixture(scope="module")
 def registry():
-    registry = Registry()
-    for path in (TOYS, WILD):
-        take_plugin(registry, *loose_plugin(Path(path)))
-    return registry
+    return wild_registry()
 
 
 @pytest.fixture

@@ -17,19 +17,11 @@ from robharness.errors import UserError
 from robharness.export.corruptions import plan_rendering
 from robharness.export.corruptions import render as render_images
 from robharness.live import _copied
-from robharness.plugins import PluginOrigin, Registry, loose_plugin, take_plugin
+from robharness.plugins import PluginOrigin, Registry
 from robharness.session import Session
 from robharness.verify import verify
+from wild_calls import RAISED, TOYS, WILD, wild_registry
 
-TOYS, WILD = (str(Path(__file__).parent / name) for name in ("toys.py", "wild.py"))
-RAISED = {
-    "error": "ValueError: as many plugins raise",
-    "exit": "SystemExit: 0",
-    "cancelled": "CancelledError",
-    "interrupt": "KeyboardInterrupt",
-    "generator": "GeneratorExit",
-    "mute": "Mute, whose text cannot be printed",
-}
 every_end = pytest.mark.parametrize("how", RAISED)
 PIXELS = {"name": "wild/pixels", "split": "test"}
 DARK = [{"corruption": "wild/dark", "severity": 1}]
@@ -42,10 +34,7 @@ def act(monkeypatch):
 
 @pytest.fixture(scope="module")
 def registry():
-    registry = Registry()
-    for path in (TOYS, WILD):
-        take_plugin(registry, *loose_plugin(Path(path)))
-    return registry
+    return wild_registry()
 
 
 @pytest.fixture

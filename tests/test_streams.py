@@ -165,7 +165,7 @@ def test_a_closed_output_gives_its_number_to_no_other_file(folder):
 WAYS = {
     "print", "stdout", "bytes", "write", "printf", "child", "system", "logging", "held", "reopened", "fork", "thread",
 }  # fmt: skip
-"""Those of noisy.py."""
+"""The ways to print in noisy.py."""
 
 
 def test_what_plugins_print_by_any_means_from_any_process_goes_to_standard_error(folder):

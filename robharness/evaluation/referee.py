@@ -15,6 +15,7 @@ from robharness.evaluation.classifier import predictions
 from robharness.evaluation.tensors import other_than_plain
 from robharness.specs.protocols import Perturbed
 from robharness.specs.types import Norm
+from robharness.text import is_valid
 
 LINF_SLACK = 1e-6
 """Absolute tolerance: a float32 clamp to x + eps exceeds eps by at most 1.5e-8 (measured on attacks in use)."""
@@ -164,7 +165,7 @@ def _column(name: str, values: Any, kind: type, rows: int) -> np.ndarray:
         column: np.ndarray = values.astype(object)
         if other := [type(value).__name__ for value in column if not isinstance(value, str)]:
             raise ContractViolation(f"{not_of_type}: it holds {other[0]}")
-        if not all(map(_is_text, column)):
+        if not all(map(is_valid, column)):
             raise ContractViolation(f"its note '{name}' is not valid text")
         return column
     if values.dtype.kind not in "biuf":
@@ -177,12 +178,3 @@ def _column(name: str, values: Any, kind: type, rows: int) -> np.ndarray:
     if is_changed.any():
         raise ContractViolation(f"{not_of_type}: it holds {values[is_changed][0]}")
     return column
-
-
-def _is_text(value: str) -> bool:
-    """Return whether a text can be stored, which one with surrogates cannot."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -34,6 +34,7 @@ from robharness.specs.protocols import Dataset
 from robharness.specs.records import Cost
 from robharness.specs.sources import File
 from robharness.suite import Model, Perturbation, Suite, identity_fields
+from robharness.text import is_valid
 
 
 def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = DEFAULT_STORE) -> Plan:
@@ -184,7 +185,7 @@ def _open_dataset(entry: Entry, split: str, data_root: Path) -> FixedDataset:
             dataset = entry.spec.open(data_root, split)
             opened = FixedDataset(dataset)
         remarks_of(dataset)  # which raises for a plugin's mistake
-        if surrogates := [id for id in opened.ids if not _is_text(id)]:
+        if surrogates := [id for id in opened.ids if not is_valid(id)]:
             raise UserError(
                 f"{entry.name} of {entry.origin} has the id {surrogates[0]!r}, which is not valid text, as of a file "
                 f"name that is not UTF-8. Write ids as os.fsencode(id).decode('utf-8', 'backslashreplace'). "
@@ -203,15 +204,6 @@ def _open_dataset(entry: Entry, split: str, data_root: Path) -> FixedDataset:
             f"labels; it needs one id and one label per example, and at least one. Try: robharness list datasets"
         )
     return opened
-
-
-def _is_text(id: str) -> bool:
-    """Return whether an id can be encoded, which surrogates cannot."""
-    try:
-        id.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _plan_model(ref: Model, data_root: Path, store: Path, open_data: OpenData) -> PlannedModel:

@@ -51,7 +51,7 @@ def data(reader: FieldReader, models: Models, dataset: Entry | None) -> bool:
     if any(where[:1] == ("data",) for *_, where, _ in reader.errors):
         return False
     if len(models) == 1 or len(labels) > 1 or len(kinds) > 1:
-        return True  # each model is told
+        return True  # each model has its error
     what = f"{dataset.name} has {dataset.spec.kind}s with labels '{dataset.spec.labels}'"
     sentence = f"{what}, all models take {next(iter(kinds))}s with labels '{next(iter(labels))}'"
     reader.error(("data", "name"), f"{sentence}. Try: robharness list datasets")
@@ -220,7 +220,7 @@ def labels(reader: FieldReader, models: Models) -> bool:
 
 def unique(reader: FieldReader, perturbations: Perturbations) -> None:
     """Check that perturbations occur once."""
-    told = set()
+    reported = set()
     names: dict[Any, yaml.Path] = {}
     settings: dict[Any, list[tuple[yaml.Path, Perturbation]]] = {}
     for path, perturbation in perturbations:
@@ -229,9 +229,9 @@ def unique(reader: FieldReader, perturbations: Perturbations) -> None:
         same = (at for at, other in alike if _have_equal_options(other, perturbation))  # 0.5 may be written as 1/2
         earlier = names.get(name) or next(same, None)
         strength = (path, perturbation.eps, perturbation.severity)
-        if earlier is not None and strength not in told:  # a pattern may mean several of this strength
+        if earlier is not None and strength not in reported:  # a pattern may mean several of this strength
             reader.error(path, f"{perturbation.name} is already in line {reader.line(earlier)}")
-            told.add(strength)
+            reported.add(strength)
         names.setdefault(name, path)
         alike.append((path, perturbation))
 

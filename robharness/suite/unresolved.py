@@ -17,9 +17,9 @@ class Unresolved:
     """Names that belong to items with errors.
 
     labels: of models, with those of their seeds.
-    has_models: whether there are models whose labels cannot be told.
+    has_models: whether there are models whose labels are unknown.
     perturbations: names of attacks and corruptions without their plugin; may be patterns.
-    has_perturbations: whether there are attacks or corruptions whose names cannot be told.
+    has_perturbations: whether there are attacks or corruptions whose names are unknown.
     has_metrics: whether there are metrics with errors.
     """
 
