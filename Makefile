@@ -9,8 +9,12 @@ PIP := $(BIN)/pip --disable-pip-version-check
 DEMO := -e . -e plugins/robharness-samples -e plugins/robharness-attacks -e plugins/robharness-corruptions[reference]
 # What the tests run with, and what they compare with.
 TOOLS := pytest pytest-benchmark pytest-timeout pytest-xdist hypothesis ruff mypy import-linter types-PyYAML setuptools wheel \
-  scipy statsmodels duckdb pandas jsonschema safetensors
+  scipy statsmodels duckdb pandas jsonschema safetensors playwright nbconvert ipykernel mlflow-skinny
 PEERS := imagecorruptions-imaug foolbox torchattacks pyautoattack mlxtend decord2 av scikit-video google-crc32c lightly pytorch-metric-learning
+# The browser that opens the pages, TeX for the tables, and what reads the text of a PDF.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+APT := { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends chromium \
+  texlive-latex-recommended texlive-fonts-recommended poppler-utils; }
 PROJECTS := $(wildcard plugins/*/pyproject.toml)
 # Two workers on two cores, each with one thread: two threads a test on two busy cores wait for each other. A worker
 # begins with half of the tests in their order, so that most fixtures of a module are made once, and takes over tests
@@ -50,6 +54,7 @@ bench: .venv/test.stamp
 
 .venv/core.stamp: pyproject.toml Makefile | .venv/bin/python
 	$(PIP) install -e . $(TOOLS)
+	@{ command -v chromium && command -v pdflatex && command -v pdftotext; } > /dev/null || $(APT)
 	touch $@
 
 .venv/test.stamp: .venv/core.stamp $(PROJECTS)

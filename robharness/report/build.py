@@ -122,6 +122,7 @@ def _cell(results: Results, result: CellResult) -> CellNumbers:
         success=_success(result),
         accuracy_8bit=_accuracy_8bit(result),
         distances=_distances(result) if perturbation and perturbation.is_unbounded and result.n else None,
+        title=perturbation.title if perturbation else "clean",
     )
 
 

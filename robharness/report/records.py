@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from robharness.findings import Finding, sentences
 from robharness.planning.pixels import by_path
+from robharness.report.details import Calibration, ClassNumbers, Environment, GalleryExample
 from robharness.specs.records import MetricResult
 from robharness.statistics.intervals import Interval
 from robharness.text import SENTENCE_LENGTH, printable
@@ -153,6 +155,8 @@ class Distances:
     median: half of all examples are wrong within this distance; None if fewer are wrong at any.
     quartiles: the same for a quarter and for three quarters of the examples.
     curve: (eps, accuracy) at up to 101 steps, from all examples right to all those wrong that the attack found.
+    area: the mean accuracy over all budgets from 0 to `area_until`: the area under the whole curve, as a fraction.
+    area_until: a budget, the same for all models of the attack.
     """
 
     n: int
@@ -161,6 +165,8 @@ class Distances:
     interval: Interval
     quartiles: tuple[float | None, float | None]
     curve: tuple[tuple[float, float], ...]
+    area: float | None = None
+    area_until: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +180,9 @@ class CellNumbers:
     success: the share of examples predicted as the target of a targeted attack, of those that have a target.
     accuracy_8bit: the accuracy if the perturbed inputs are rounded to 256 levels.
     distances: of an attack without a budget.
+    title: the perturbation's name without its budget or severity; "clean" for the clean cell.
+    calibration: None if the store has no confidences.
+    classes: None without outcomes.
     """
 
     model: str
@@ -196,6 +205,9 @@ class CellNumbers:
     success: float | None = None
     accuracy_8bit: float | None = None
     distances: Distances | None = None
+    title: str = ""
+    calibration: Calibration | None = None
+    classes: ClassNumbers | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +236,11 @@ class Report:
     expected_metrics: name -> label -> the published value.
     run_of: label of a run -> the label that runs with other seeds share with it.
     runs: means and deviations over such runs.
+    answer: the result in words, the main sentence first.
+    command: the command that computes what is missing.
+    environments: each distinct provenance of the outcomes.
+    identities: key of each cell -> everything that can change its outcomes.
+    gallery: examples, if they were computed again for this report.
     """
 
     suite: str
@@ -249,6 +266,11 @@ class Report:
     pixels: dict[str, str] = field(default_factory=dict)
     run_of: dict[str, str] = field(default_factory=dict)
     runs: tuple[RunNumbers, ...] = ()
+    answer: tuple[str, ...] = ()
+    command: str = ""
+    environments: tuple[Environment, ...] = ()
+    identities: dict[str, dict[str, Any]] = field(default_factory=dict)
+    gallery: tuple[GalleryExample, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:

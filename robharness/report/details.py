@@ -1,0 +1,116 @@
+"""Records of a report's details: calibration, accuracy per class, provenance, examples of a gallery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from robharness.statistics.intervals import Interval
+
+MOST_CLASSES = 10
+"""The largest number of classes whose accuracies a report lists per cell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationBin:
+    """The examples whose confidence lies in (low, high], and in [0, high] for the first bin.
+
+    confidence, accuracy: means over the n examples, as fractions; None if n is 0.
+    interval: of the accuracy.
+    """
+
+    low: float
+    high: float
+    n: int
+    confidence: float | None
+    accuracy: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The confidences of a cell's predictions, the largest probability of each, beside their accuracy.
+
+    n: the number of examples whose confidence is stored.
+    ece: expected calibration error over the bins, a fraction.
+    confidence: the mean confidence.
+    confidence_when_wrong: the mean confidence of wrong predictions; None if there are none.
+    bins: of equal width.
+    """
+
+    n: int
+    ece: float
+    confidence: float
+    confidence_when_wrong: float | None
+    bins: tuple[CalibrationBin, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassAccuracy:
+    """The accuracy on the n examples of one class, with an interval that holds for all classes together."""
+
+    label: int
+    n: int
+    accuracy: float
+    interval: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassNumbers:
+    """The accuracies of a cell per class.
+
+    classes: the number of classes with examples.
+    lowest: the classes with the lowest accuracies, at most `MOST_CLASSES`, the lowest first.
+    worst: the lowest accuracy of a class.
+    worst_interval: 95 % confidence interval of the lowest accuracy of all classes: it holds for a minimum.
+    """
+
+    classes: int
+    lowest: tuple[ClassAccuracy, ...]
+    worst: float
+    worst_interval: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """A provenance that outcomes of these cells share: versions, device, threads, plugins and so on.
+
+    facts: as the store keeps them, with a dict per plugin.
+    cells: the keys of the cells.
+    """
+
+    facts: dict[str, Any]
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryExample:
+    """A perturbed example, computed again from the key of its cell.
+
+    example: its id.
+    label: the true class.
+    clean_prediction, clean_confidence, prediction, confidence: of the clean and of the perturbed input.
+    margin: stored, of the perturbed input.
+    fooled: whether the prediction is right clean and wrong perturbed.
+    clean, perturbation_image, perturbed: images as PNG files; the perturbation is magnified around grey.
+    magnification: the factor of the perturbation.
+    size: the norm of the perturbation; None for corruptions.
+    """
+
+    model: str
+    perturbation: str
+    kind: str
+    key: str
+    example: str
+    label: int
+    clean_prediction: int
+    clean_confidence: float
+    prediction: int
+    confidence: float
+    margin: float
+    fooled: bool
+    clean: bytes = field(repr=False)
+    perturbation_image: bytes = field(repr=False)
+    perturbed: bytes = field(repr=False)
+    magnification: float
+    size: float | None
