@@ -291,3 +291,20 @@ def test_resamples_of_separate_calls_draw_the_same_examples() -> None:
     whole = resampled_accuracies(rows, resamples=30)
     apart = [resampled_accuracies(rows[part], resamples=30) for part in (slice(0, 1), slice(1, 4))]
     assert (np.hstack(apart) == whole).all()
+
+
+def test_groups_of_examples_give_the_spread_of_single_examples() -> None:
+    """From more than `most_drawn` examples on, groups of neighbours are drawn; their sizes differ by at most one."""
+    rng = np.random.Generator(np.random.Philox(2))
+    hard, n = rng.random(20_100), 20_100
+    rows = np.stack([hard < 0.8, hard < 0.5, rng.random(n) < 0.5])
+    grouped = resampled_accuracies(rows, resamples=4000, most_drawn=1000)
+    assert grouped.mean(axis=0) == pytest.approx(rows.mean(axis=1), abs=3e-4)
+    covariance = np.cov(rows.astype(float)) / n
+    error = 0.15 * np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))  # 1000 groups: 3 standard errors
+    assert (np.abs(np.cov(grouped.T) - covariance) < error).all()
+    sums = [rows[:, i * n // 1000 : (i + 1) * n // 1000].sum(axis=1) for i in range(1000)]
+    drawn = np.random.Generator(np.random.Philox(0)).integers(0, 1000, (2, 1000))
+    sizes = np.diff(np.arange(1001) * n // 1000)
+    first = np.array(sums)[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)[:, None]
+    assert grouped[:2] == pytest.approx(first, abs=1e-12)

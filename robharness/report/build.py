@@ -23,7 +23,7 @@ from robharness.report.plugin_metrics import compute_metrics
 from robharness.report.records import CellNumbers, Distances, Numbers, Report, RunNumbers, WorstCase
 from robharness.report.runs import over_runs
 from robharness.statistics.intervals import Interval
-from robharness.store.results import CellResult, Results
+from robharness.store.results import CellResult, Results, common_positions
 
 
 def build(results: Results, findings: Sequence[Finding] = ()) -> Report:
@@ -161,32 +161,35 @@ def _perturbed_numbers(clean: np.ndarray, perturbed: np.ndarray, alone: np.ndarr
 
 
 def _worst_cases(results: Results) -> list[WorstCase]:
+    """Return the worst cases of every model, by norm and ascending budget."""
     found = []
     for label in results.labels:
-        attacks = results.of(label, "attack")
-        budgets = {(p.norm, p.eps): str(p.eps)
-                   for p in (r.cell.perturbation for r in attacks) if p and p.eps is not None}  # fmt: skip
-        for (norm, eps), text in sorted(budgets.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1])):
-            expected = [result for result in attacks if _is_within(result, norm, eps)]
-            within = [result for result in expected if result.n]
-            clean, *right = results.paired([results.clean(label), *within])
-            numbers = Numbers(n=0)
-            if len(clean) and right:
-                worst = statistics.worst_case(np.stack(right))
-                numbers = _perturbed_numbers(clean, worst, worst, results.suite.count)
-            counts = {"attacks": len(within), "asked": len(expected)}
-            found.append(WorstCase(model=label, norm=str(norm), eps=text, numbers=numbers, **counts))
+        by_budget: dict[Any, list[CellResult]] = {}
+        for result in results.of(label, "attack"):
+            p = result.cell.perturbation
+            if p is not None and p.eps is not None:
+                by_budget.setdefault((p.norm, p.eps), []).append(result)
+        norms = sorted({norm for norm, _ in by_budget}, key=_ORDER.index)
+        for norm in norms:
+            clean, attacks, expected = results.clean(label), 0, 0
+            positions, worst = clean.positions, np.ones(clean.n, bool)
+            for eps in sorted(eps for n, eps in by_budget if n == norm):
+                expected += len(by_budget[norm, eps])
+                for result in by_budget[norm, eps]:
+                    if result.n:
+                        common = common_positions([positions, result.positions])
+                        if common is not positions:
+                            positions, worst = common, worst[np.searchsorted(positions, common)]
+                        attacks, worst = attacks + 1, worst & result.correct_at(common)
+                numbers = Numbers(n=0)
+                if len(positions) and attacks:
+                    numbers = _perturbed_numbers(clean.correct_at(positions), worst, worst, results.suite.count)
+                counts = {"attacks": attacks, "asked": expected}
+                found.append(WorstCase(model=label, norm=str(norm), eps=str(eps), numbers=numbers, **counts))
     return found
 
 
 _ORDER = ["linf", "l2", "l1", None]
-
-
-def _is_within(result: CellResult, norm: Any, eps: Any) -> bool:
-    perturbation = result.cell.perturbation
-    if perturbation is None or perturbation.eps is None:
-        return False
-    return bool(perturbation.norm == norm and perturbation.eps <= eps)
 
 
 def _note_totals(result: CellResult) -> dict[str, float]:

@@ -10,20 +10,22 @@ import numpy as np
 from robharness import statistics
 from robharness.planning.identity import draw_address
 from robharness.report.records import CorruptionErrors, MeanAccuracy, SlopeNumbers
-from robharness.statistics.intervals import Bools, Floats, Interval
-from robharness.store.results import CellResult, Results
+from robharness.statistics.intervals import Floats, Interval
+from robharness.store.results import CellResult, Results, common_positions
 from robharness.suite import Baseline, Perturbation
 
 
 class Resampled(NamedTuple):
     """Outcomes of cells on the examples that all of them have.
 
-    correct: (cells, n) bool.
-    accuracies: (resamples, cells), the accuracies in bootstrap resamples of the examples.
+    n: the number of these examples.
+    accuracies: (cells,).
+    resampled: (resamples, cells), the accuracies in bootstrap resamples of the examples.
     """
 
-    correct: Bools
+    n: int
     accuracies: Floats
+    resampled: Floats
 
 
 class Corruptions:
@@ -31,25 +33,24 @@ class Corruptions:
 
     def __init__(self, results: Results) -> None:
         self.results = results
-        self._drawn: dict[bytes, dict[str, Floats]] = {}
+        self._drawn: dict[bytes, dict[str, tuple[float, Floats]]] = {}
 
     def together(self, cells: Sequence[CellResult]) -> Resampled:
         """Return the outcomes of cells on the examples that they have in common; n may be 0."""
-        common = cells[0].positions
-        for cell in cells[1:]:
-            if cell.positions is not common and not np.array_equal(cell.positions, common):
-                common = np.intersect1d(common, cell.positions, assume_unique=True)
-        correct = np.stack(self.results.paired(cells))
+        common = common_positions([cell.positions for cell in cells])
         if not len(common):
-            return Resampled(correct, np.empty((0, len(cells))))
+            return Resampled(0, np.empty(len(cells)), np.empty((0, len(cells))))
         drawn = self._drawn.setdefault(common.tobytes(), {})
         if any(cell.cell.key not in drawn for cell in cells):
             candidates = [cell for cell in self.results.cells if cell.cell.kind != "attack"]
-            covering = [cell for cell in candidates if np.isin(common, cell.positions, assume_unique=True).all()]
-            rows = np.stack([cell.correct[np.searchsorted(cell.positions, common)] for cell in covering])
+            covering = [cell for cell in candidates if len(common_positions([common, cell.positions])) == len(common)]
+            rows = np.stack([cell.correct_at(common) for cell in covering])
             resampled = statistics.resampled_accuracies(rows)
-            drawn.update({cell.cell.key: resampled[:, row] for row, cell in enumerate(covering)})
-        return Resampled(correct, np.stack([drawn[cell.cell.key] for cell in cells], axis=1))
+            accuracies = np.count_nonzero(rows, axis=1) / len(common)
+            columns = zip(covering, accuracies, resampled.T, strict=True)
+            drawn.update({cell.cell.key: (accuracy, column) for cell, accuracy, column in columns})
+        accuracies, resampled = zip(*(drawn[cell.cell.key] for cell in cells), strict=True)
+        return Resampled(len(common), np.array(accuracies), np.stack(resampled, axis=1))
 
     def means(self) -> list[MeanAccuracy]:
         """Return the mean accuracies of every model: over all corruptions, per group and per severity."""
@@ -90,8 +91,7 @@ class Corruptions:
         return [cell.cell.short_name for cell in cells]
 
     def _mean(self, label: str, part: _Part, cells: list[CellResult]) -> MeanAccuracy:
-        correct, resampled = self.together(cells)
-        n = correct.shape[1]
+        n, accuracies, resampled = self.together(cells)
         return MeanAccuracy(
             model=label,
             group=part.group,
@@ -99,7 +99,7 @@ class Corruptions:
             n=n,
             corruptions=len(cells),
             asked=len(part.names),
-            accuracy=float(correct.mean()) if n else None,
+            accuracy=float(accuracies.mean()) if n else None,
             interval=statistics.percentile_interval(resampled.mean(axis=1)) if n else None,
         )
 
@@ -107,13 +107,12 @@ class Corruptions:
         """Return the slope and its intervals on the examples that all cells have."""
         k, results = 1 + len(cells), self.results
         against = self._of(reference, self._names(cells))
-        correct, resampled = self.together([results.clean(reference), *against, results.clean(label), *cells])
-        n = correct.shape[1]
+        n, accuracies, resampled = self.together([results.clean(reference), *against, results.clean(label), *cells])
         value = interval = corruption_interval = None
         without: dict[str, float] = {}
         if n:
             try:
-                base, own = (statistics.relative_drops(rows.mean(axis=1)) for rows in (correct[:k], correct[k:]))
+                base, own = map(statistics.relative_drops, (accuracies[:k], accuracies[k:]))
                 value = statistics.slope(base, own)
                 interval = statistics.slope_interval(resampled[:, :k], resampled[:, k:])
                 titles, which = _numbered(cells)
@@ -152,8 +151,8 @@ class Corruptions:
             against = self._of(model, self._names(cells))
             cells = [cell for cell in cells if cell.cell.short_name in self._names(against)]
             beside = [self.results.clean(model), *against] if cells else []
-        correct, resampled = self.together([self.results.clean(label), *cells, *beside])
-        n, k, (titles, which) = correct.shape[1], 1 + len(cells), _numbered(cells)
+        n, accuracies, resampled = self.together([self.results.clean(label), *cells, *beside])
+        k, (titles, which) = 1 + len(cells), _numbered(cells)
         shares = np.eye(len(titles))[which] / np.bincount(which)  # a corruption's error is the mean of its severities'
         published = np.array([table.errors[_plain(cells[row])] for row in np.unique(which, return_index=True)[1]]
                              if table else [])  # fmt: skip
@@ -173,7 +172,7 @@ class Corruptions:
         found: dict[str, float | None] = dict.fromkeys(titles)
         means: list[tuple[float | None, Interval | None]] = [(None, None), (None, None)]
         if n and cells:
-            values, drawn = numbers(correct.mean(axis=1)), numbers(resampled)
+            values, drawn = numbers(accuracies), numbers(resampled)
             found = dict(zip(titles, map(_number, values[0]), strict=True))
             means = [
                 (None, None)

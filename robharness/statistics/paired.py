@@ -60,32 +60,47 @@ def relative_drop_bounds(
     return 1 - attacked_high / clean_low, 1 - attacked_low / clean_high
 
 
-# Doubles of memory for one block of resamples: about 50 MB, whatever the number of examples.
 BLOCK_VALUES = 2**21
+"""Doubles of memory for one block of resamples: about 50 MB, whatever the number of examples."""
+MOST_DRAWN = 5000
+"""The largest number of units that a bootstrap draws: examples, or groups of examples if there are more examples."""
 
 
 def resampled_accuracies(
-    correct: Bools, *, resamples: int = 2000, seed: int = 0, block_values: int = BLOCK_VALUES
+    correct: Bools,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    most_drawn: int = MOST_DRAWN,
+    block_values: int = BLOCK_VALUES,
 ) -> Floats:
-    """The accuracy of each row in each bootstrap resample of the examples, the same resample for all rows.
+    """Return the accuracy of each row in each bootstrap resample of the examples, the same resample for all rows.
 
-    correct: (rows, n) bool; returns (resamples, rows). What is drawn depends on n and the seed alone, so rows of
-    several calls belong together. Raises EmptySample without any outcome.
+    correct: (rows, n) bool, the examples in random order.
+    most_drawn: from more examples, as many groups of neighbours are drawn in place of single examples. In random order
+        the groups are independent and alike, as examples are. The standard deviation of a mean is then estimated from
+        `most_drawn` values instead of n, with a relative error of 1 / sqrt(2 * most_drawn), 1 %.
     block_values: counts in memory at once; no result depends on it.
+    Returns (resamples, rows). What is drawn depends on n and the seed alone, so rows of several calls belong together.
+    Raises EmptySample without any outcome.
     """
     check_outcomes(correct, dimensions=2)
     n = correct.shape[1]
-    right = np.ascontiguousarray(correct.T, dtype=np.float32)
+    groups = min(n, most_drawn)
+    starts = np.arange(groups) * n // groups
+    sizes = np.diff(starts, append=n).astype(np.float32)
+    right = correct if groups == n else np.add.reduceat(correct, starts, axis=1, dtype=np.int32)
+    columns = np.vstack([right, sizes]).T.astype(np.float32)  # exact up to 2**24 examples
     rng = np.random.Generator(np.random.Philox(seed))
-    counts = np.vstack([weights @ right for weights in _resampled_weights(n, resamples, rng, block_values)])
-    accuracies: Floats = counts.astype(np.float64) / n
+    sums = np.vstack([weights @ columns for weights in _resampled_weights(groups, resamples, rng, block_values)])
+    accuracies: Floats = sums[:, :-1].astype(np.float64) / sums[:, -1:]
     return accuracies
 
 
 def _resampled_weights(
     n: int, resamples: int, rng: np.random.Generator, block_values: int
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield the number of draws of each of n examples per resample, in blocks (rows, n) of bounded memory."""
+    """Yield the number of draws of each of n units per resample, in blocks (rows, n) of bounded memory."""
     rows = max(1, block_values // n)
     for start in range(0, resamples, rows):
         block = min(rows, resamples - start)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,12 @@ class CellResult:
     def correct(self) -> np.ndarray:
         """Whether each prediction is the label, (n,) bool."""
         return self.columns["correct"]
+
+    def correct_at(self, positions: np.ndarray) -> np.ndarray:
+        """Whether each prediction at these positions, all of which must be stored, is the label, (n,) bool."""
+        if positions is self.positions:
+            return self.correct
+        return self.correct[np.searchsorted(self.positions, positions)]
 
     @property
     def accuracy(self) -> float:
@@ -249,11 +256,19 @@ class Results:
 
     def clean(self, label: str) -> CellResult:
         """The clean cell of the model with this label."""
-        return next(result for result in self.cells if result.cell.model.label == label and result.cell.kind == "clean")
+        return self._by_kind[label, "clean"][0]
 
     def of(self, label: str, kind: str) -> list[CellResult]:
         """The model's cells of one kind, "clean", "attack" or "corruption", in the suite's order."""
-        return [result for result in self.cells if result.cell.model.label == label and result.cell.kind == kind]
+        return list(self._by_kind.get((label, kind), ()))
+
+    @cached_property
+    def _by_kind(self) -> dict[tuple[str, str], list[CellResult]]:
+        """The cells by their model's label and their kind, in the suite's order."""
+        found: dict[tuple[str, str], list[CellResult]] = {}
+        for result in self.cells:
+            found.setdefault((result.cell.model.label, result.cell.kind), []).append(result)
+        return found
 
     def features(self, label: str, under: str = "clean") -> Features:
         """The stored features of the model with this label.
@@ -293,10 +308,8 @@ class Results:
 
     def paired(self, results: Sequence[CellResult]) -> list[np.ndarray]:
         """Whether each prediction is correct in each of these cells, on the examples that all have, (n,) bool each."""
-        common = results[0].positions
-        for result in results[1:]:
-            common = np.intersect1d(common, result.positions, assume_unique=True)
-        return [result.correct[np.searchsorted(result.positions, common)] for result in results]
+        common = common_positions([result.positions for result in results])
+        return [result.correct_at(common) for result in results]
 
     def to_pandas(self) -> Any:
         """All outcomes as one pandas data frame, one row per cell and example."""
@@ -312,6 +325,18 @@ class Results:
             frame.insert(2, "strength", float(next(size for size in sizes if size is not None)))
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
+
+
+def common_positions(positions: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the positions that all of these have, ascending. Returns the first array itself if all are equal.
+
+    positions: of stored outcomes, ascending; at least one array. Cells with the same span share one array.
+    """
+    common = positions[0]
+    for other in {id(each): each for each in positions}.values():
+        if other is not common and not np.array_equal(other, common):
+            common = np.intersect1d(common, other, assume_unique=True)
+    return common
 
 
 def load(plan: Plan, store: Store) -> Results:
