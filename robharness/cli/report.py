@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.command("report")
 @options.suite_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write FILE instead of printing: .json, .md, .txt, or a suffix that a plugin renders.")  # fmt: skip
+              help="Write FILE instead of printing: .json, .csv, .parquet, .md, .txt, or a suffix that a plugin renders.")  # fmt: skip
 @click.option("--figures", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Draw the plugins' figures into FOLDER, which is created.")  # fmt: skip
 @options.with_session
@@ -42,7 +42,7 @@ def command(session: Session, as_json: bool, output: Path | None, figures: Path 
     found = session.results()
     drawn, findings = observers.draw_figures(found, session.registry, start / figures) if figures else ([], [])
     written = [session.plan.suite.as_given(path) for path in drawn]
-    report = build(found, findings=findings)
+    report = build(found, findings=findings, details=True if as_json or renderer else None)
     if output is None or renderer is None:
         show(report, as_json=as_json)
     else:

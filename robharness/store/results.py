@@ -24,8 +24,15 @@ from robharness.text import printable, quoted_commands
 
 EAGER_COLUMNS = ("correct",)
 """The columns that are read with the cell, since every number needs them; others are read on first use."""
+READ_WITH = {"confidence": ("prediction",)}
+"""Columns that are read together with another, since reports need both and a file is read whole."""
 READERS = 8
 """The largest number of threads that read files; decoding releases Python's global lock."""
+
+
+def same_positions(one: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether two arrays of positions are equal; cells with the same spans share one array."""
+    return one is other or np.array_equal(one, other)
 
 
 class Columns(Mapping[str, np.ndarray]):
@@ -39,7 +46,8 @@ class Columns(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._known and name in self._names:
-            self._known[name] = self._read(name)
+            others = [other for other in READ_WITH.get(name, ()) if other in self._names and other not in self._known]
+            self._known |= self._read([name, *others])
         column: np.ndarray = self._known[name]
         return column
 
@@ -49,20 +57,22 @@ class Columns(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(list(iter(self)))
 
-    def _read(self, name: str) -> np.ndarray:
-        """Read a column at the positions that were stored when the results were loaded; more may be stored now."""
+    def _read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Read columns at the positions that were stored when the results were loaded; more may be stored now."""
         if not len(self._positions):
-            return np.zeros(0)
-        found = self._store.read(self._key, int(self._positions[-1]) + 1, [name])
-        if not np.isin(self._positions, found.positions, assume_unique=True).all():
+            return dict.fromkeys(names, np.zeros(0))
+        found = self._store.read(self._key, int(self._positions[-1]) + 1, names)
+        is_unchanged = same_positions(found.positions, self._positions)
+        if not is_unchanged and not np.isin(self._positions, found.positions, assume_unique=True).all():
             raise StoreError(
                 f"outcomes disappeared from {self._store} while they were read, perhaps removed by another run. "
                 "Try: load the results again"
             )
-        column: np.ndarray = found.table[name].to_numpy()
-        if len(found.positions) == len(self._positions):
-            return column
-        return column[np.searchsorted(found.positions, self._positions)]
+        columns = {name: found.table[name].to_numpy() for name in names}
+        if is_unchanged:
+            return columns
+        rows = np.searchsorted(found.positions, self._positions)
+        return {name: column[rows] for name, column in columns.items()}
 
 
 class CopiedColumns(Mapping[str, np.ndarray]):
@@ -93,7 +103,8 @@ class CellResult:
 
     n_expected: the number of examples of the plan.
     positions: of the n examples that are stored, ascending, (n,) int64.
-    columns: example, label, prediction, correct, margin, logit_range, size, attacked and the cell's notes, each (n,).
+    columns: example, label, prediction, correct, margin, logit_range, confidence, p_true, size, attacked and the cell's
+        notes, each (n,); without confidence and p_true if an earlier version stored all of the cell.
     failures: why others are missing.
     provenance: each distinct provenance of the outcomes.
     """
@@ -126,6 +137,12 @@ class CellResult:
     def correct(self) -> np.ndarray:
         """Whether each prediction is the label, (n,) bool."""
         return self.columns["correct"]
+
+    def correct_at(self, positions: np.ndarray) -> np.ndarray:
+        """Whether the predictions at these positions, all of which must be stored, are correct; not a copy."""
+        if same_positions(self.positions, positions):
+            return self.correct
+        return self.correct[np.searchsorted(self.positions, positions)]
 
     @property
     def accuracy(self) -> float:
@@ -295,8 +312,9 @@ class Results:
         """Whether each prediction is correct in each of these cells, on the examples that all have, (n,) bool each."""
         common = results[0].positions
         for result in results[1:]:
-            common = np.intersect1d(common, result.positions, assume_unique=True)
-        return [result.correct[np.searchsorted(result.positions, common)] for result in results]
+            if not same_positions(common, result.positions):
+                common = np.intersect1d(common, result.positions, assume_unique=True)
+        return [result.correct_at(common) for result in results]
 
     def to_pandas(self) -> Any:
         """All outcomes as one pandas data frame, one row per cell and example."""
