@@ -70,6 +70,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     "no-locks": ("warning", "the file system of the store has no locks"),
     # numbers and plugins
     "few-examples": ("warning", "slopes come from few examples"),
+    "confidences-missing": ("note", "an earlier version stored outcomes without confidences, which calibration needs"),
+    "details-left-out": ("note", "calibration and accuracy per class are not computed, since there are many outcomes"),
     "no-mce": ("warning", "a corruption error is no mCE, although the suite names a published table"),
     "metric-failed": ("error", "a metric of a plugin raised an exception"),
     "metrics-not-computed": ("warning", "a report from a store alone lacks the metrics that plugins compute"),

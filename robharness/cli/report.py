@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.command("report")
 @options.report_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write FILE instead of printing: .json, .md, .txt, or a suffix that a plugin renders.")  # fmt: skip
+              help="Write FILE instead of printing: .json, .csv, .parquet, .md, .txt, or a suffix that a plugin renders.")  # fmt: skip
 @click.option("--figures", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Draw the plugins' figures into FOLDER, which is created.")  # fmt: skip
 def command(
@@ -68,7 +68,7 @@ def command(
     has_plugins = figures is not None and found.outline.is_planned
     drawn, findings = observers.draw_figures(found, registry, start / figures) if figures and has_plugins else ([], [])
     written = [relative(path, start) for path in drawn]
-    report = build(found, findings=findings)
+    report = build(found, findings=findings, details=True if as_json or renderer else None)
     if output is None or renderer is None:
         show(report, as_json=as_json)
     else:

@@ -75,7 +75,7 @@ def command(
     if summary.interrupted:
         raise Interrupted(f"interrupted; complete outcomes are stored in {session.store}. To go on: {again}")
     found = session.results(notify=True)
-    show(build(found, findings=session.findings), as_json=as_json)
+    show(build(found, findings=session.findings, details=as_json or None), as_json=as_json)
     if summary.computed or summary.failures:
         text = f"computed {summary.computed} examples in {summary.seconds:.1f} s; results in {session.store}"
     else:

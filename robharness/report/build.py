@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from robharness import statistics
-from robharness.findings import Finding
+from robharness.findings import Finding, finding
+from robharness.report.calibration import calibration, confidence_findings
+from robharness.report.classes import PerClass
 from robharness.report.corruptions import Corruptions
+from robharness.report.distances import distances
+from robharness.report.environments import environments
 from robharness.report.findings import (
     attack_findings,
     cell_findings,
@@ -20,20 +25,36 @@ from robharness.report.findings import (
 )
 from robharness.report.gaps import gaps_closed
 from robharness.report.plugin_metrics import compute_metrics
-from robharness.report.records import CellNumbers, Distances, Numbers, Report, RunNumbers, WorstCase
+from robharness.report.records import CellNumbers, Numbers, Report, RunNumbers, WorstCase
 from robharness.report.runs import over_runs
-from robharness.statistics.intervals import Interval
 from robharness.store.results import CellResult, Results, common_positions
 
 
-def build(results: Results, findings: Sequence[Finding] = ()) -> Report:
+MANY_OUTCOMES = 10_000_000
+"""The number of outcomes from which on a report leaves out details unless they are asked for."""
+
+
+def build(results: Results, findings: Sequence[Finding] = (), *, details: bool | None = None) -> Report:
     """Build the report of these results.
 
     findings: of the run itself and of plugins, beside those that the stored outcomes show.
+    details: whether calibration and accuracy per class are computed, about 1 ms per 50,000 outcomes after reading them.
+        By default they are, up to `MANY_OUTCOMES` outcomes.
     """
     outline = results.outline
     suite = outline.suite
-    cells = tuple(_cell(results, result) for result in results.cells)
+    outcomes = sum(result.n for result in results.cells)
+    with_details = outcomes <= MANY_OUTCOMES if details is None else details
+    found, per_class = distances(results), PerClass()
+    cells = tuple(
+        replace(
+            _cell(results, result),
+            distances=found.get(result.cell.key),
+            calibration=calibration(result) if with_details else None,
+            classes=per_class.numbers(result) if with_details else None,
+        )
+        for result in results.cells
+    )
     corruptions = Corruptions(results)
     slopes, errors = tuple(corruptions.slopes()), tuple(corruptions.errors())
     values, failed = compute_metrics(results)
@@ -79,11 +100,24 @@ def build(results: Results, findings: Sequence[Finding] = ()) -> Report:
                     *metric_findings(values),
                     *number_findings(cells, slopes, errors),
                     *attack_findings(results),
+                    *confidence_findings(results, with_details),
+                    *([] if with_details else [_details_left_out(results, outcomes)]),
                 ]
             )
         ),
         run_of=run_of,
         runs=tuple(_runs(cells, run_of)),
+        command=results.plan.command("run"),
+        environments=environments(results),
+        identities={result.cell.key: result.cell.identity for result in results.every},
+    )
+
+
+def _details_left_out(results: Results, outcomes: int) -> Finding:
+    return finding(
+        "details-left-out",
+        f"calibration and accuracy per class are not computed here, since there are {outcomes:,} outcomes",
+        hint=f"to compute them: {results.plan.command('report', '-o', 'report.html')}",
     )
 
 
@@ -121,7 +155,6 @@ def _cell(results: Results, result: CellResult) -> CellNumbers:
         components=_components(result),
         success=_success(result),
         accuracy_8bit=_accuracy_8bit(result),
-        distances=_distances(result) if perturbation and perturbation.is_unbounded and result.n else None,
         title=perturbation.title if perturbation else "clean",
     )
 
@@ -219,20 +252,3 @@ def _accuracy_8bit(result: CellResult) -> float | None:
     rounded = result.columns["correct_8bit"]
     is_known = np.array([value is not None and value == value for value in rounded])
     return statistics.accuracy(np.where(is_known, rounded == True, result.correct))  # noqa: E712
-
-
-def _distances(result: CellResult) -> Distances:
-    distances = result.distances
-    quartiles = [statistics.quantile(distances, share) for share in (0.25, 0.5, 0.75)]
-    first, median, third = [value if np.isfinite(value) else None for value in quartiles]
-    interval = statistics.median_interval(distances)
-    steps = np.linspace(0, 1, 101)
-    curve = [(statistics.quantile(distances, float(share)), share) for share in steps]
-    return Distances(
-        n=len(distances),
-        found=int(np.isfinite(distances).sum()),
-        median=median,
-        interval=Interval(max(0.0, interval.low), interval.high),
-        quartiles=(first, third),
-        curve=tuple((eps, statistics.accuracy(distances > eps)) for eps, _ in curve if np.isfinite(eps)),
-    )

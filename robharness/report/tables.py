@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from robharness.report.records import CellNumbers, GapClosed, MeanAccuracy, Numbers, Report, SlopeNumbers, WorstCase
-from robharness.report.runs import over_runs, spread
-from robharness.report.values import Kind, Note, Number, Row, Table, Value, part_of
+from robharness.report.detail_tables import calibration, worst_class
+from robharness.report.rows import NO_VALUE
+from robharness.report.rows import by_row as _by_row
+from robharness.report.rows import over_runs as _over_runs
+from robharness.report.rows import row as _row
+from robharness.report.rows import table as _table
+from robharness.report.runs import over_runs
+from robharness.report.values import Note, Number, Row, Table, Value, part_of
 from robharness.specs import MetricResult
 from robharness.statistics import Interval
 
-T = TypeVar("T")
-NO_VALUE = Value()
 ENOUGH_FOR_TWO_DIGITS = 1000
 """Examples from which on accuracies have two digits after the decimal point."""
 
@@ -22,7 +25,8 @@ ENOUGH_FOR_TWO_DIGITS = 1000
 def tables(report: Report) -> list[Table]:
     """Return the tables that the suite has numbers for, attacks with their worst cases first."""
     made = [_attacks(report), _distances(report), _corruptions(report), _slopes(report), _corruption_errors(report)]
-    return [table for table in [*made, _gaps_closed(report), _metrics(report)] if table is not None]
+    made += [_gaps_closed(report), calibration(report), worst_class(report), _metrics(report)]
+    return [table for table in made if table is not None]
 
 
 # --- attacks --------------------------------------------------------------------------------------------------------
@@ -132,12 +136,28 @@ def _distances(report: Report) -> Table | None:
              lambda some: _over_runs([_median(cell) for cell in some], "distance", 4))
         for name, row in cells.items()
     ]  # fmt: skip
+    rows += [
+        _row(f"area, {name}", report, row, _area,
+             lambda some: _over_runs([cell.distances and cell.distances.area for cell in some], "percentage", 1))
+        for name, row in cells.items()
+    ]  # fmt: skip
     caption = (
         "median distance to the nearest wrong answer that the attack found, 0 if the clean input is wrong; in "
         "brackets the 95 % confidence interval; below, the distances within which a quarter and three quarters of the "
-        f"examples are wrong; n = {report.n}"
+        f"examples are wrong; {_areas(cells)}; n = {report.n}"
     )
     return _table("Smallest perturbations", report, rows, caption)
+
+
+def _areas(cells: dict[str, dict[str, CellNumbers]]) -> str:
+    """Describe the areas below accuracies over budgets, each with the budget that it reaches up to."""
+    until = {name: cell.distances.area_until for name, row in cells.items() for cell in row.values() if cell.distances}
+    known = [f"{value:g}{f' for {name}' if len(until) > 1 else ''}" for name, value in until.items() if value]
+    return f"area: mean accuracy in % over the budgets from 0 to {', '.join(known) or 'the largest distance'}"
+
+
+def _area(cell: CellNumbers) -> Value:
+    return NO_VALUE if cell.distances is None else Value(number=cell.distances.area, digits=1)
 
 
 def _median(cell: CellNumbers) -> float | None:
@@ -312,61 +332,3 @@ def _metric_over_runs(found: Sequence[tuple[MetricResult, float | None]]) -> Val
 
 def _published_metric(value: float | None) -> tuple[Note, ...]:
     return () if value is None else (("published", Number(value, "metric", 6)),)
-
-
-# --- rows and columns -----------------------------------------------------------------------------------------------
-
-
-def _table(title: str, report: Report, rows: Sequence[Row | None], caption: str = "") -> Table:
-    """Return a table with a column per model, or per label that runs share."""
-    over_runs = ["±: sample standard deviation over runs, which differ in their seed"] if report.runs else []
-    return Table(title, ("", *report.columns), tuple(rows), "; ".join([*([caption] if caption else []), *over_runs]))
-
-
-def _by_row(report: Report, wanted: Callable[[CellNumbers], bool]) -> dict[str, dict[str, CellNumbers]]:
-    rows: dict[str, dict[str, CellNumbers]] = {}
-    for cell in report.cells:
-        if wanted(cell):
-            rows.setdefault(cell.perturbation, {})[cell.model] = cell
-    return rows
-
-
-def _row(
-    name: str,
-    report: Report,
-    by_model: Mapping[str, T],
-    one: Callable[[T], Value],
-    several: Callable[[list[T]], Value],
-    columns: Sequence[str] | None = None,
-) -> Row:
-    """Return a row of the numbers of models.
-
-    by_model: the numbers by label; those of some models may be missing.
-    one: the value of a single model.
-    several: the value over the available runs of a model.
-    columns: the labels in the header; all of the report's if None.
-    """
-    values = dict(zip(report.columns, _by_column(report, by_model, one, several), strict=True))
-    return Row(name, tuple(values.values() if columns is None else (values[label] for label in columns)))
-
-
-def _by_column(
-    report: Report, by_model: Mapping[str, T], one: Callable[[T], Value], several: Callable[[list[T]], Value]
-) -> Iterator[Value]:
-    for label, models in report.columns.items():
-        available = [by_model[model] for model in models if model in by_model]
-        if not available:
-            yield NO_VALUE
-        elif label in report.models:
-            yield one(available[0])
-        else:
-            value, expected = several(available), report.expected_runs(label)
-            runs = "runs" if expected > 1 else "run"
-            count = part_of(len(available), expected, runs) or ((Number(expected), runs),)
-            yield replace(value, notes=(*value.notes, *count))
-
-
-def _over_runs(numbers: Sequence[float | None], kind: Kind, digits: int) -> Value:
-    """Return the mean and the sample standard deviation."""
-    mean, deviation = spread(numbers)
-    return Value(number=mean, kind=kind, digits=digits, deviation=deviation)

@@ -1,4 +1,4 @@
-"""Statistics of outcomes as pure functions: accuracies, drops, slopes, gaps, each with its interval."""
+"""Statistics of outcomes as pure functions: accuracies, drops, slopes, gaps, calibration, each with its interval."""
 
 from robharness.statistics.accuracy import (
     accuracy,
@@ -9,7 +9,10 @@ from robharness.statistics.accuracy import (
     whole_percent,
     worst_case,
 )
+from robharness.statistics.calibration import BINS, Reliability, expected_calibration_error, reliability
+from robharness.statistics.classes import ClassIntervals, class_intervals
 from robharness.statistics.corruption_errors import corruption_errors, relative_corruption_errors
+from robharness.statistics.exact import exact_lower
 from robharness.statistics.gap import gap_closed, gap_closed_interval, gap_closed_printed
 from robharness.statistics.intervals import (
     Bools,
@@ -27,6 +30,7 @@ from robharness.statistics.intervals import (
     normal_quantile,
     percentile_interval,
     quantile,
+    quantiles,
     ratio,
     student_quantile,
     tail_probability,
@@ -47,13 +51,16 @@ from robharness.statistics.slopes import (
 )
 
 __all__ = [
+    "BINS",
     "BLOCK_VALUES",
     "MIN_SLOPE_EXAMPLES",
     "Bools",
+    "ClassIntervals",
     "EmptySample",
     "Floats",
     "Interval",
     "Numbers",
+    "Reliability",
     "UndefinedNumber",
     "UndefinedSlope",
     "ZeroBase",
@@ -61,8 +68,11 @@ __all__ = [
     "accuracy",
     "accuracy_interval",
     "check_outcomes",
+    "class_intervals",
     "corruption_errors",
     "drop_text",
+    "exact_lower",
+    "expected_calibration_error",
     "gap_closed",
     "gap_closed_interval",
     "gap_closed_printed",
@@ -71,12 +81,14 @@ __all__ = [
     "normal_quantile",
     "percentile_interval",
     "quantile",
+    "quantiles",
     "ratio",
     "relative_corruption_errors",
     "relative_drop",
     "relative_drop_bounds",
     "relative_drop_interval",
     "relative_drops",
+    "reliability",
     "resampled_accuracies",
     "slope",
     "slope_interval",

@@ -47,10 +47,18 @@ def quantile(values: Numbers, share: float) -> float:
 
     values: (n,). Raises EmptySample without values.
     """
-    if len(values) == 0:
+    return float(quantiles(np.sort(values), [share])[0])
+
+
+def quantiles(ordered: Numbers, shares: npt.ArrayLike) -> Floats:
+    """Return the `quantile` of each share, (k,).
+
+    ordered: the values, ascending, (n,). Raises EmptySample without values.
+    """
+    if len(ordered) == 0:
         raise EmptySample("there is no quantile of nothing")
-    rank = max(1, math.ceil(share * len(values) - 1e-9))
-    return float(np.sort(values)[rank - 1])
+    ranks = np.ceil(np.asarray(shares, np.float64) * len(ordered) - 1e-9).astype(np.intp)
+    return ordered[np.maximum(ranks, 1) - 1].astype(np.float64)
 
 
 def median_interval(values: Numbers, level: float = 0.95) -> Interval:

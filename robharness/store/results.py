@@ -43,7 +43,8 @@ class CellResult:
     cell: in plain data; with a plan, its model, data and perturbation have the plugins' entries and options as well.
     n_expected: the number of examples of the plan.
     positions: of the n examples that are stored, ascending, (n,) int64.
-    columns: example, label, prediction, correct, margin, logit_range, size, attacked and the cell's notes, each (n,).
+    columns: example, label, prediction, correct, margin, logit_range, confidence, p_true, size, attacked and the cell's
+        notes, each (n,); without confidence and p_true if an earlier version stored all of the cell.
     failures: why others are missing.
     provenance: each distinct provenance of the outcomes.
     """

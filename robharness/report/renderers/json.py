@@ -11,6 +11,8 @@ from robharness.text import json_text
 
 name, suffix = "JSON", ".json"
 SCHEMA = 1
+LEFT_OUT = ("alarms",)
+"""Fields of cells that are not in the JSON."""
 
 
 def render(report: Report) -> str:
@@ -27,8 +29,11 @@ def as_data(report: Report) -> dict[str, Any]:
         "data": report.data,
         "n": report.n,
         "compat": report.compat,
+        "count": report.count,
+        "reference": report.reference,
         "pixels": report.pixels,
         "complete": report.complete,
+        "answer": report.answer,
         "cells": [_flat(asdict(cell), cell.numbers) for cell in report.cells],
         "runs": [asdict(numbers) for numbers in report.runs],
         "worst_cases": [_flat(asdict(case), case.numbers) for case in report.worst_cases],
@@ -45,6 +50,8 @@ def as_data(report: Report) -> dict[str, Any]:
         },
         "expected_metrics": report.expected_metrics,
         "expected_source": report.expected_source,
+        "environments": [asdict(environment) for environment in report.environments],
+        "command": report.command,
         "problems": list(report.problems),
         "warnings": list(report.warnings),
         "notes": list(report.notes),
@@ -54,9 +61,8 @@ def as_data(report: Report) -> dict[str, Any]:
 
 def _flat(record: dict[str, Any], numbers: Numbers) -> dict[str, Any]:
     """Return the record with its numbers as keys of its own."""
-    del record["numbers"]
-    record.pop("alarms", None)
-    return record | asdict(numbers)
+    kept = {name: value for name, value in record.items() if name not in ("numbers", *LEFT_OUT)}
+    return kept | asdict(numbers)
 
 
 def _finite(value: Any) -> Any:

@@ -1,0 +1,103 @@
+"""Tables of calibration and of the worst class, for clean and attacked examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from robharness import statistics
+from robharness.report.details import Calibration
+from robharness.report.records import CellNumbers, Report
+from robharness.report.rows import NO_VALUE, by_row, over_runs, row, table
+from robharness.report.values import Number, Row, Table, Value
+
+MIN_CONFIDENCES = 100
+"""Examples from which on the table of calibration is shown: of fewer, the ECE is mostly chance."""
+MANY_CONFIDENCES = 1000
+"""Examples from which on the ECE carries no flag."""
+MIN_PER_CLASS = 5
+"""Mean number of examples per class from which on the table of the worst class is shown."""
+
+
+def calibration(report: Report) -> Table | None:
+    """Return the table of calibration errors and mean confidences; None without enough confidences."""
+    cells = by_row(report, _is_calibrated)
+    if not cells:
+        return None
+    rows: list[Row | None] = []
+    for name, number in _QUANTITIES.items():
+        rows += [None] if rows else []
+        rows += [_calibration_row(f"{name}, {perturbation}", report, some, name, number)
+                 for perturbation, some in cells.items()]  # fmt: skip
+    caption = (
+        f"ECE: expected calibration error over {statistics.BINS} bins of equal width; confidence: mean of the largest "
+        f"probability; when wrong: of wrong predictions; all in %; n = {report.n}"
+    )
+    if any(cell.calibration is not None and cell.calibration.n < MANY_CONFIDENCES
+           for some in cells.values() for cell in some.values()):  # fmt: skip
+        caption += "; * few examples: chance alone makes the ECE larger"
+    return table("Calibration", report, rows, caption)
+
+
+def _is_calibrated(cell: CellNumbers) -> bool:
+    return _is_clean_or_attacked(cell) and cell.calibration is not None and cell.calibration.n >= MIN_CONFIDENCES
+
+
+def _is_clean_or_attacked(cell: CellNumbers) -> bool:
+    return cell.kind in ("clean", "attack") and cell.distances is None
+
+
+_QUANTITIES: dict[str, Callable[[Calibration], float | None]] = {
+    "ECE": lambda found: found.ece,
+    "confidence": lambda found: found.confidence,
+    "confidence when wrong": lambda found: found.confidence_when_wrong,
+}
+
+
+def _calibration_row(
+    name: str, report: Report, cells: dict[str, CellNumbers], quantity: str, number: Callable[[Calibration], float | None]
+) -> Row:
+    def of(cell: CellNumbers) -> float | None:
+        return None if cell.calibration is None else number(cell.calibration)
+
+    def one(cell: CellNumbers) -> Value:
+        found, is_error = cell.calibration, quantity == "ECE"
+        if found is None:
+            return NO_VALUE
+        notes = ((Number(found.n), "of", Number(report.n), "confidences"),) if is_error and found.n < report.n else ()
+        few = is_error and found.n < MANY_CONFIDENCES
+        return Value(number=of(cell), digits=1, few_examples=few, notes=notes)
+
+    return row(name, report, cells, one, lambda some: over_runs([of(cell) for cell in some], "percentage", 1))
+
+
+def worst_class(report: Report) -> Table | None:
+    """Return the table of the lowest accuracies of a class; None without enough examples per class."""
+    cells = by_row(report, _has_classes)
+    if not cells:
+        return None
+    rows = [row(name, report, some, _worst, lambda runs: over_runs([_lowest(cell) for cell in runs], "percentage", 1))
+            for name, some in cells.items()]  # fmt: skip
+    counts = sorted({cell.classes.classes for some in cells.values() for cell in some.values() if cell.classes})
+    caption = (
+        f"lowest accuracy of a class in %, of {' or '.join(map(str, counts))} classes; in brackets 95 % confidence "
+        f"intervals of the lowest accuracy of all classes, which hold for a minimum; n = {report.n}"
+    )
+    return table("Worst class", report, rows, caption)
+
+
+def _has_classes(cell: CellNumbers) -> bool:
+    found = cell.classes
+    is_enough = found is not None and found.classes > 1 and cell.numbers.n >= MIN_PER_CLASS * found.classes
+    return is_enough and _is_clean_or_attacked(cell)
+
+
+def _lowest(cell: CellNumbers) -> float | None:
+    return None if cell.classes is None else cell.classes.worst
+
+
+def _worst(cell: CellNumbers) -> Value:
+    if cell.classes is None:
+        return NO_VALUE
+    notes = (("class", Number(cell.classes.lowest[0].label)),)
+    interval = cell.classes.worst_interval
+    return Value(number=cell.classes.worst, digits=1, interval=interval, interval_digits=1, notes=notes)

@@ -1,0 +1,69 @@
+"""Rows of tables: a value per model, or per label that runs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from robharness.report.records import CellNumbers, Report
+from robharness.report.runs import spread
+from robharness.report.values import Kind, Number, Row, Table, Value, part_of
+
+T = TypeVar("T")
+NO_VALUE = Value()
+
+
+def table(title: str, report: Report, rows: Sequence[Row | None], caption: str = "") -> Table:
+    """Return a table with a column per model, or per label that runs share."""
+    spread_over_runs = ["±: sample standard deviation over runs, which differ in their seed"] if report.runs else []
+    return Table(title, ("", *report.columns), tuple(rows), "; ".join([*([caption] if caption else []), *spread_over_runs]))
+
+
+def by_row(report: Report, wanted: Callable[[CellNumbers], bool]) -> dict[str, dict[str, CellNumbers]]:
+    rows: dict[str, dict[str, CellNumbers]] = {}
+    for cell in report.cells:
+        if wanted(cell):
+            rows.setdefault(cell.perturbation, {})[cell.model] = cell
+    return rows
+
+
+def row(
+    name: str,
+    report: Report,
+    by_model: Mapping[str, T],
+    one: Callable[[T], Value],
+    several: Callable[[list[T]], Value],
+    columns: Sequence[str] | None = None,
+) -> Row:
+    """Return a row of the numbers of models.
+
+    by_model: the numbers by label; those of some models may be missing.
+    one: the value of a single model.
+    several: the value over the available runs of a model.
+    columns: the labels in the header; all of the report's if None.
+    """
+    values = dict(zip(report.columns, _by_column(report, by_model, one, several), strict=True))
+    return Row(name, tuple(values.values() if columns is None else (values[label] for label in columns)))
+
+
+def _by_column(
+    report: Report, by_model: Mapping[str, T], one: Callable[[T], Value], several: Callable[[list[T]], Value]
+) -> Iterator[Value]:
+    for label, models in report.columns.items():
+        available = [by_model[model] for model in models if model in by_model]
+        if not available:
+            yield NO_VALUE
+        elif label in report.models:
+            yield one(available[0])
+        else:
+            value, expected = several(available), report.expected_runs(label)
+            runs = "runs" if expected > 1 else "run"
+            count = part_of(len(available), expected, runs) or ((Number(expected), runs),)
+            yield replace(value, notes=(*value.notes, *count))
+
+
+def over_runs(numbers: Sequence[float | None], kind: Kind, digits: int) -> Value:
+    """Return the mean and the sample standard deviation."""
+    mean, deviation = spread(numbers)
+    return Value(number=mean, kind=kind, digits=digits, deviation=deviation)

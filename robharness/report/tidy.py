@@ -1,0 +1,186 @@
+"""The numbers of a report as tidy rows: one per model, perturbation and statistic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from robharness.report.records import CellNumbers, Distances, Numbers, Report
+from robharness.specs import Budget
+from robharness.statistics.intervals import Interval
+
+COLUMNS: dict[str, type] = {
+    "suite": str,
+    "data": str,
+    "model": str,
+    "kind": str,
+    "perturbation": str,
+    "norm": str,
+    "budget": str,
+    "eps": float,
+    "severity": int,
+    "group": str,
+    "statistic": str,
+    "part": str,
+    "reference": str,
+    "value": float,
+    "low": float,
+    "high": float,
+    "n": int,
+    "complete": bool,
+    "key": str,
+}
+"""Columns and their types; a value that does not apply to a row is None.
+
+kind: "clean", "attack", "corruption", "worst case", "corruption mean", "slope", "corruption error", "runs", "gap" or
+    "metric".
+budget: eps as the suite writes it, such as "0.25/255"; eps is its value.
+part: of the statistic, such as a class, a bin of confidences, a note of an attack or a corruption.
+reference: the model or table that the number is relative to.
+value, low, high: the number, and both ends of its 95 % confidence interval.
+n: examples; of means over runs, the number of runs.
+complete: whether all examples, attacks, corruptions or runs that belong to the number are stored.
+"""
+Tidy = dict[str, Any]
+
+
+def rows(report: Report) -> list[Tidy]:
+    """Return all numbers of a report. Each row has all of `COLUMNS`; statistics without a value are left out."""
+    made = [*_cells(report), *_worst_cases(report), *_corruptions(report), *_over_runs(report), *_metrics(report)]
+    empty = dict.fromkeys(COLUMNS)
+    common = {"suite": report.suite, "data": report.data}
+    return [empty | common | row for row in made if row["value"] is not None]
+
+
+def _row(statistic: str, value: float | None, interval: Interval | None = None, **more: Any) -> Tidy:
+    ends = {} if interval is None else {"low": interval.low, "high": interval.high}
+    is_number = value is not None and not math.isnan(value)
+    return {"statistic": statistic, "value": float(value) if is_number else None, **ends, **more}  # type: ignore[arg-type]
+
+
+def _cells(report: Report) -> Iterator[Tidy]:
+    for cell in report.cells:
+        where = {
+            "data": cell.data,
+            "model": cell.model,
+            "kind": cell.kind,
+            "perturbation": cell.perturbation,
+            "norm": cell.norm,
+            **_budget(cell.eps),
+            "severity": cell.severity,
+            "group": cell.group,
+            "complete": cell.complete,
+            "key": cell.key,
+        }
+        for found in _cell(cell):
+            yield {"n": cell.numbers.n, **where, **found}
+
+
+def _budget(eps: str | None) -> Tidy:
+    return {} if eps is None else {"budget": eps, "eps": float(Budget(eps))}
+
+
+def _cell(cell: CellNumbers) -> Iterator[Tidy]:
+    yield from _numbers(cell.numbers)
+    yield _row("published_accuracy", cell.expected, n=None)
+    yield _row("target_reached", cell.success)
+    yield _row("accuracy_8bit", cell.accuracy_8bit)
+    if cell.numbers.n:
+        yield _row("unreadable", cell.unreadable)
+        yield _row("not_finite", cell.not_numbers)
+    for name, total in cell.notes.items():
+        yield _row("note_total", total, part=name)
+    for name, count in cell.components.items():
+        yield _row("made_wrong", count, part=name)
+    if cell.distances is not None:
+        yield from _distances(cell.distances)
+    if cell.calibration is not None:
+        found = cell.calibration
+        yield _row("ece", found.ece, n=found.n)
+        yield _row("confidence", found.confidence, n=found.n)
+        yield _row("confidence_when_wrong", found.confidence_when_wrong, n=found.n)
+        for each in found.bins:
+            part = f"({each.low:.4f}, {each.high:.4f}]"
+            yield _row("bin_confidence", each.confidence, n=each.n, part=part)
+            yield _row("bin_accuracy", each.accuracy, each.interval, n=each.n, part=part)
+    if cell.classes is not None:
+        yield _row("worst_class_accuracy", cell.classes.worst, cell.classes.worst_interval)
+        for one in cell.classes.lowest:
+            yield _row("class_accuracy", one.accuracy, one.interval, n=one.n, part=str(one.label))
+
+
+def _numbers(numbers: Numbers) -> Iterator[Tidy]:
+    for name in ("accuracy", "robust_accuracy", "relative_drop"):
+        interval = getattr(numbers, "interval" if name == "accuracy" else f"{name.removesuffix('_accuracy')}_interval")
+        yield _row(name, getattr(numbers, name), interval)
+
+
+def _distances(found: Distances) -> Iterator[Tidy]:
+    yield _row("median_distance", found.median, found.interval)
+    for name, quartile in zip(("first_quartile_distance", "third_quartile_distance"), found.quartiles, strict=True):
+        yield _row(name, quartile)
+    yield _row("distances_found", found.found)
+    yield _row("area", found.area, eps=found.area_until)
+    for eps, accuracy in dict(found.curve).items():
+        yield _row("curve_accuracy", accuracy, eps=eps)
+
+
+def _worst_cases(report: Report) -> Iterator[Tidy]:
+    for case in report.worst_cases:
+        where = {
+            "model": case.model,
+            "kind": "worst case",
+            "perturbation": f"worst case {case.norm} ≤ {case.eps}",
+            "norm": case.norm,
+            **_budget(case.eps),
+            "n": case.numbers.n,
+            "complete": case.attacks == case.asked and case.numbers.n == report.n,
+        }
+        for found in _numbers(case.numbers):
+            yield {**where, **found}
+
+
+def _corruptions(report: Report) -> Iterator[Tidy]:
+    for mean in report.corruption_means:
+        where = {"model": mean.model, "kind": "corruption mean", "group": mean.group, "severity": mean.severity}
+        whole = mean.corruptions == mean.asked and mean.n == report.n
+        yield _row("accuracy", mean.accuracy, mean.interval, n=mean.n, complete=whole, **where)
+    for slope in report.slopes:
+        where = {"model": slope.model, "kind": "slope", "group": slope.group, "severity": slope.severity, "n": slope.n,
+                 "reference": slope.reference, "complete": slope.corruptions == slope.asked and slope.n == report.n}  # fmt: skip
+        yield _row("slope", slope.slope, slope.interval, **where)
+        yield _row("slope_over_corruptions", slope.slope, slope.corruption_interval, **where)
+        for name, value in slope.without.items():
+            yield _row("slope_without", value, part=name, **where)
+    for errors in report.corruption_errors:
+        where = {"model": errors.model, "kind": "corruption error", "perturbation": errors.corruptions, "n": errors.n,
+                 "reference": errors.baseline, "complete": errors.n == report.n}  # fmt: skip
+        yield _row(errors.name, errors.error, errors.interval, **where)
+        yield _row(f"relative {errors.name}", errors.relative, errors.relative_interval, **where)
+        for name, error in errors.by_corruption.items():
+            yield _row("corruption_error", error, part=name, **where)
+
+
+def _over_runs(report: Report) -> Iterator[Tidy]:
+    for runs in report.runs:
+        where = {"model": runs.model, "kind": "runs", "perturbation": runs.perturbation, "n": runs.runs,
+                 "complete": runs.runs == runs.asked}  # fmt: skip
+        for name in ("accuracy", "robust_accuracy", "relative_drop"):
+            yield _row(f"{name}_mean", getattr(runs, name), **where)
+            yield _row(f"{name}_deviation", getattr(runs, f"{name}_deviation"), **where)
+    for gap in report.gaps_closed:
+        where = {"model": gap.model, "kind": "gap", "perturbation": gap.perturbation, "n": gap.runs,
+                 "reference": None if report.gap is None else " to ".join(report.gap),
+                 "complete": gap.runs == gap.asked}  # fmt: skip
+        yield _row("gap_closed", gap.closed, gap.interval, **where)
+        yield _row("gap_closed_printed", gap.printed, **where)
+
+
+def _metrics(report: Report) -> Iterator[Tidy]:
+    for name, results in report.metrics.items():
+        for label, result in results.items():
+            yield _row(name, result.value, model=label, kind="metric", complete=report.complete)
+    for name, published in report.expected_metrics.items():
+        for label, value in published.items():
+            yield _row(name, value, model=label, kind="published metric")
