@@ -25,8 +25,8 @@ from robharness.suite import Model, Perturbation, Suite
 BLOCK = 16
 """The number of examples that share one seeding of global generators, and that attacks with `blocks` get at once."""
 
-UNREADABLE = -2
-"""The prediction that is stored for an unreadable example; it counts as wrong in every cell."""
+NOT_FINITE, UNREADABLE = -1, -2
+"""The predictions that are stored for logits that are not numbers, and for unreadable examples; both count as wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,7 +107,7 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
         ),
         run_of=run_of,
         runs=tuple(_runs(cells, run_of)),
-        command=results.plan.command("run"),
+        command=outline.command("run"),
         environments=environments(results),
         identities={result.cell.key: result.cell.identity for result in results.every},
     )
@@ -117,7 +117,7 @@ def _details_left_out(results: Results, outcomes: int) -> Finding:
     return finding(
         "details-left-out",
         f"calibration and accuracy per class are not computed here, since there are {outcomes:,} outcomes",
-        hint=f"to compute them: {results.plan.command('report', '-o', 'report.html')}",
+        hint=f"to compute them: {results.outline.command('report', '-o', 'report.html')}",
     )
 
 
@@ -148,8 +148,8 @@ def _cell(results: Results, result: CellResult) -> CellNumbers:
         complete=result.is_complete,
         key=cell.key,
         not_numbers=result.not_numbers,
-        unreadable=len(result.unreadable),
-        notes=_note_totals(result),
+        unreadable=result.n_unreadable,
+        notes=dict(result.totals),
         alarms=perturbation.alarms if perturbation else (),
         expected=None if published is None else published / 100,
         components=_components(result),
@@ -223,12 +223,6 @@ def _worst_cases(results: Results) -> list[WorstCase]:
 
 
 _ORDER = ["linf", "l2", "l1", None]
-
-
-def _note_totals(result: CellResult) -> dict[str, float]:
-    perturbation = result.cell.perturbation
-    available = [name for name in (perturbation.totals if perturbation else ()) if name in result.columns]
-    return {name: float(np.nansum(np.asarray(result.columns[name], float))) for name in available}
 
 
 def _components(result: CellResult) -> dict[str, int]:

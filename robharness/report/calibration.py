@@ -61,7 +61,7 @@ def confidence_findings(results: Results, details: bool) -> Iterator[Finding]:
             "confidences-missing",
             f"{len(lacking)} of {len(stored)} cells {verb} outcomes that an earlier version stored without confidences; "
             f"calibration leaves these outcomes out",
-            hint=f"to compute them again: {results.plan.command('run', '--fresh', quoted_glob('*'))}",
+            hint=f"to compute them again: {results.outline.command('run', '--fresh', quoted_glob('*'))}",
         )
 
 

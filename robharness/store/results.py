@@ -15,7 +15,7 @@ import numpy as np
 from robharness import statistics
 from robharness.errors import StoreError, UserError
 from robharness.findings import Finding
-from robharness.planning.cells import UNREADABLE, Plan, fresh_command, quoted_glob
+from robharness.planning.cells import NOT_FINITE, UNREADABLE, Plan, fresh_command, quoted_glob
 from robharness.planning.outline import CellOutline, PlanOutline
 from robharness.planning.outlining import outline
 from robharness.store.columns import Columns, CopiedColumns
@@ -26,7 +26,7 @@ from robharness.store.store import Store
 from robharness.suite import Suite
 from robharness.text import printable, quoted_commands
 
-EAGER_COLUMNS = ("correct",)
+EAGER_COLUMNS = ("correct", "prediction")
 """The columns that are read with the cell, since every number needs them; others are read on first use."""
 READERS = 8
 """The largest number of threads that read files; decoding releases Python's global lock."""
@@ -47,6 +47,9 @@ class CellResult:
         notes, each (n,); without confidence and p_true if an earlier version stored all of the cell.
     failures: why others are missing.
     provenance: each distinct provenance of the outcomes.
+    not_numbers: the number of examples whose logits were not finite; they count as wrong.
+    n_unreadable: the number of examples that could not be read; they count as wrong.
+    totals: sums of the notes that the perturbation declares as numbers, by name.
     """
 
     cell: CellOutline
@@ -55,6 +58,9 @@ class CellResult:
     columns: Mapping[str, np.ndarray]
     failures: tuple[Failure, ...]
     provenance: tuple[dict[str, Any], ...]
+    not_numbers: int
+    n_unreadable: int
+    totals: Mapping[str, float]
 
     def copied(self) -> CellResult:
         """Return the same outcomes in arrays of their own."""
@@ -68,7 +74,15 @@ class CellResult:
     def discarded(self, failure: Failure) -> CellResult:
         """Return the same cell without its outcomes, which must not count, and with the reason."""
         columns = {"correct": np.zeros(0, bool), "prediction": np.zeros(0, np.int64)}
-        return replace(self, positions=self.positions[:0], columns=columns, failures=(*self.failures, failure))
+        return replace(
+            self,
+            positions=self.positions[:0],
+            columns=columns,
+            failures=(*self.failures, failure),
+            not_numbers=0,
+            n_unreadable=0,
+            totals={},
+        )
 
     @property
     def n(self) -> int:
@@ -105,15 +119,11 @@ class CellResult:
         return found
 
     @property
-    def not_numbers(self) -> int:
-        """The number of examples whose logits were not finite; they count as wrong."""
-        return int((self.columns["prediction"] == -1).sum())
-
-    @property
     def unreadable(self) -> list[str]:
         """The ids of examples that could not be read; they count as wrong."""
-        broken = self.columns["prediction"] == UNREADABLE
-        return [str(example) for example in self.columns["example"][broken]] if broken.any() else []
+        if not self.n_unreadable:
+            return []
+        return [str(example) for example in self.columns["example"][self.columns["prediction"] == UNREADABLE]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,12 +337,23 @@ def load_cells(
 
 def _load_cell(outline: PlanOutline, cell: CellOutline, store: Store, check: Check) -> CellResult:
     store.note_damaged_description(cell.key)  # and refuse a newer schema
-    found = store.read(cell.key, outline.n, EAGER_COLUMNS, check=check)
+    noted = cell.perturbation.totals if cell.perturbation is not None else ()
+    found = store.read(cell.key, outline.n, [*EAGER_COLUMNS, *noted], check=check)
     store.retry_reads(cell.key, lambda: store.note_overlaps(cell.key))
-    failures = tuple(store.failures(cell.key))
-    columns = Columns(store, cell.key, found)
-    result = CellResult(cell, outline.n, found.positions, columns, failures, tuple(found.provenance))
-    if result.n and not columns["correct"].any() and (columns["prediction"] == UNREADABLE).all():
+    read = {name: found.table[name].to_numpy() for name in found.table.column_names}
+    prediction = read.pop("prediction", np.zeros(0, np.int64))
+    result = CellResult(
+        cell=cell,
+        n_expected=outline.n,
+        positions=found.positions,
+        columns=Columns(store, cell.key, replace(found, table=found.table.select([name for name in read if name == "correct"]))),
+        failures=tuple(store.failures(cell.key)),
+        provenance=tuple(found.provenance),
+        not_numbers=int(np.count_nonzero(prediction == NOT_FINITE)),
+        n_unreadable=int(np.count_nonzero(prediction == UNREADABLE)),
+        totals={name: float(np.nansum(np.asarray(read[name], float))) for name in noted if name in read},
+    )
+    if result.n and result.n_unreadable == result.n:
         return result.discarded(_none_readable(outline, result))
     return result
 
