@@ -1,4 +1,4 @@
-"""Confidences and probabilities of the true class: against SciPy, for strange logits, skipped and unreadable examples."""
+"""Confidences and probabilities of the true class, against SciPy; strange logits; skipped examples."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_every_judged_example_of_a_run_has_a_confidence(suite, run):
         assert (np.isnan(confidence) == ~is_finite).all() and (np.isnan(p_true) == ~is_finite).all()
         right = result.correct & is_finite
         assert (p_true[right] == confidence[right]).all() and (p_true <= confidence)[is_finite].all()
-        assert ((0 < confidence) & (confidence <= 1))[is_finite].all()
+        assert ((confidence > 0) & (confidence <= 1))[is_finite].all()
         if result.cell.kind == "attack":  # skipped examples keep their clean outcome
             skipped, clean = ~result.columns["attacked"], results.clean(result.cell.model.label)
             np.testing.assert_array_equal(confidence[skipped], clean.columns["confidence"][skipped])

@@ -27,8 +27,8 @@ from robharness.report.gaps import gaps_closed
 from robharness.report.plugin_metrics import compute_metrics
 from robharness.report.records import CellNumbers, Numbers, Report, RunNumbers, WorstCase
 from robharness.report.runs import over_runs
+from robharness.specs.types import Norm
 from robharness.store.results import CellResult, Results, same_positions
-
 
 MANY_OUTCOMES = 10_000_000
 """The number of outcomes from which on a report leaves out details unless they are asked for."""
@@ -199,39 +199,36 @@ def _worst_cases(results: Results) -> list[WorstCase]:
         attacks = results.of(label, "attack")
         budgets = {(p.norm, p.eps): str(p.eps)
                    for p in (r.cell.perturbation for r in attacks) if p and p.eps is not None}  # fmt: skip
-        clean = results.clean(label)
-        worst, last = _Right(clean.positions, np.ones(clean.n, bool)), ""
+        clean, worst = results.clean(label), dict[Norm | None, _Survivors]()
         for (norm, eps), text in sorted(budgets.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1])):
             expected = [result for result in attacks if _is_within(result, norm, eps)]
             within = [result for result in expected if result.n]
-            if norm != last:
-                worst, last = _Right(clean.positions, np.ones(clean.n, bool)), norm
+            survivors = worst.get(norm, _Survivors(clean.positions, np.ones(clean.n, bool)))
             for result in within:
                 if result.cell.perturbation and result.cell.perturbation.eps == eps:
-                    worst = worst.and_under(result)
+                    survivors = survivors.and_under(result)
+            worst[norm] = survivors
             numbers = Numbers(n=0)
-            if len(worst.positions) and within:
-                before = clean.correct_at(worst.positions)
-                numbers = _perturbed_numbers(before, worst.right, worst.right, results.suite.count)
+            if len(survivors.positions) and within:
+                before = clean.correct_at(survivors.positions)
+                numbers = _perturbed_numbers(before, survivors.correct, survivors.correct, results.suite.count)
             counts = {"attacks": len(within), "asked": len(expected)}
             found.append(WorstCase(model=label, norm=str(norm), eps=text, numbers=numbers, **counts))
     return found
 
 
-class _Right(NamedTuple):
+class _Survivors(NamedTuple):
     """Examples that several cells have, and whether they are right under all of these; both (n,)."""
 
     positions: np.ndarray
-    right: np.ndarray
+    correct: np.ndarray
 
-    def and_under(self, result: CellResult) -> _Right:
+    def and_under(self, result: CellResult) -> _Survivors:
         """Return the same with one more cell."""
         if same_positions(self.positions, result.positions):
-            return _Right(self.positions, self.right & result.correct)
-        common, rows, others = np.intersect1d(
-            self.positions, result.positions, assume_unique=True, return_indices=True
-        )
-        return _Right(common, self.right[rows] & result.correct[others])
+            return _Survivors(self.positions, self.correct & result.correct)
+        common, rows, others = np.intersect1d(self.positions, result.positions, assume_unique=True, return_indices=True)
+        return _Survivors(common, self.correct[rows] & result.correct[others])
 
 
 _ORDER = ["linf", "l2", "l1", None]

@@ -54,7 +54,11 @@ _QUANTITIES: dict[str, Callable[[Calibration], float | None]] = {
 
 
 def _calibration_row(
-    name: str, report: Report, cells: dict[str, CellNumbers], quantity: str, number: Callable[[Calibration], float | None]
+    name: str,
+    report: Report,
+    cells: dict[str, CellNumbers],
+    quantity: str,
+    number: Callable[[Calibration], float | None],
 ) -> Row:
     def of(cell: CellNumbers) -> float | None:
         return None if cell.calibration is None else number(cell.calibration)

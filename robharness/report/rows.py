@@ -17,7 +17,9 @@ NO_VALUE = Value()
 def table(title: str, report: Report, rows: Sequence[Row | None], caption: str = "") -> Table:
     """Return a table with a column per model, or per label that runs share."""
     spread_over_runs = ["±: sample standard deviation over runs, which differ in their seed"] if report.runs else []
-    return Table(title, ("", *report.columns), tuple(rows), "; ".join([*([caption] if caption else []), *spread_over_runs]))
+    return Table(
+        title, ("", *report.columns), tuple(rows), "; ".join([*([caption] if caption else []), *spread_over_runs])
+    )
 
 
 def by_row(report: Report, wanted: Callable[[CellNumbers], bool]) -> dict[str, dict[str, CellNumbers]]:

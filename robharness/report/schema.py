@@ -94,7 +94,10 @@ def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         raise TypeError(f"a report has no values of the type {kind}")
     if kind.__name__ not in definitions:
         definitions[kind.__name__] = {}
-        definitions[kind.__name__] = {"description": (kind.__doc__ or "").partition("\n")[0], **_record(kind, definitions)}
+        definitions[kind.__name__] = {
+            "description": (kind.__doc__ or "").partition("\n")[0],
+            **_record(kind, definitions),
+        }
     return {"$ref": f"#/$defs/{kind.__name__}"}
 
 
