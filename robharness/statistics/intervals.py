@@ -59,7 +59,8 @@ def quantiles(ordered: npt.ArrayLike, shares: npt.ArrayLike) -> Floats:
     if len(values) == 0:
         raise EmptySample("there is no quantile of nothing")
     ranks = np.ceil(np.asarray(shares, np.float64) * len(values) - 1e-9).astype(np.intp)
-    return values[np.maximum(ranks, 1) - 1]
+    found: Floats = values[np.maximum(ranks, 1) - 1]
+    return found
 
 
 def median_interval(values: Numbers, level: float = 0.95) -> Interval:
