@@ -6,22 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from plain_calibration import plain_ece
 from robharness import statistics
 
 RNG = np.random.default_rng(0)
-
-
-def plain_ece(confidence, correct, bins=15):
-    """The definition, bin by bin."""
-    total = 0.0
-    for place in range(bins):
-        low, high = place / bins, (place + 1) / bins
-        inside = [(c, r) for c, r in zip(confidence.tolist(), correct.tolist(), strict=True)
-                  if low < c <= high or (place == 0 and c == 0)]  # fmt: skip
-        if inside:
-            confidences, outcomes = zip(*inside, strict=True)
-            total += len(inside) / len(confidence) * abs(np.mean(outcomes) - np.mean(confidences))
-    return total
 
 
 def test_a_closed_form():

@@ -118,7 +118,9 @@ def test_a_suffix_claimed_by_two_plugins_is_given_to_neither(shell, path, tmp_pa
     assert message in found.stderr
     assert not (tmp_path / "out.raw").exists()
     other = shell("report", path, "-o", "out.docx", *ink)
-    assert "there are .json, .md, .txt, .names, .raw, .broken, .number. Try: -o out.json" in other.stderr
+    assert (
+        "there are .json, .csv, .parquet, .md, .txt, .names, .raw, .broken, .number. Try: -o out.json" in other.stderr
+    )
 
 
 def test_a_list_for_programs_has_one_line_per_row(shell):
@@ -203,7 +205,7 @@ def test_errors_of_a_suite_are_reported_with_their_positions(shell, path, toys):
         (["run", "SUITE", "--limit", "0"], "Invalid value for '--limit'"),
         (
             ["report", "SUITE", "-o", "x.docx"],
-            "-o x.docx: no renderer has the suffix '.docx'; there are .json, .md, .txt. Try: -o x.json",
+            "-o x.docx: no renderer has the suffix '.docx'; there are .json, .csv, .parquet, .md, .txt. Try: -o x.json",
         ),
         (
             ["report", "SUITE", "-o", "no/where/x.md"],

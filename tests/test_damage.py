@@ -327,6 +327,7 @@ TABLES = {
     "verdicts as numbers": column("correct", lambda values: pc.cast(values, pa.int64())),
     "labels as floats": column("label", lambda values: pc.cast(values, pa.float64())),
     "margins as integers": column("margin", lambda values: pa.chunked_array([[0] * len(values)])),
+    "confidences as integers": lambda table: table.append_column("confidence", pa.array([1] * len(table))),
     "a note as text": column("dead", lambda values: pc.cast(values, pa.string())),
     "a gap in the verdicts": column("correct", gap),
     "a gap in the examples": column("example", gap),

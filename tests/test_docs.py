@@ -168,6 +168,8 @@ def toy_results(tmp_path_factory):
         ("JSON", lambda report: report),
         ("cells", lambda report: report["cells"][0]),
         ("distances", lambda report: next(cell["distances"] for cell in report["cells"] if cell["distances"])),
+        ("calibration", lambda report: report["cells"][0]["calibration"]),
+        ("classes", lambda report: report["cells"][0]["classes"]),
         ("runs", lambda report: report["runs"][0]),
         ("worst_cases", lambda report: report["worst_cases"][0]),
         ("corruption_means", lambda report: report["corruption_means"][0]),

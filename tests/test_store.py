@@ -74,6 +74,23 @@ def test_a_complete_cell_becomes_one_file(store):
     assert store.provenance(KEY) == [{"rows": 4}, {"rows": 8}]
 
 
+@pytest.mark.parametrize("is_joined", [False, True])
+def test_rows_of_the_first_schema_have_no_confidence(store, is_joined):
+    """Beside rows that have one, they have NaN, never a gap."""
+    store.write_part(KEY, 0, columns(0, 5), {})
+    assert "p_true" not in store.read(KEY, 5).names
+    confidences = np.linspace(0.1, 0.9, 4, dtype="float32")
+    store.write_part(KEY, 5, columns(5, 9) | {"confidence": confidences, "p_true": confidences}, {})
+    if is_joined:
+        store.join(KEY, 9)
+        assert store.spans(KEY) == [(0, 9)]
+    for names in (None, ["p_true"], ["correct", "p_true"]):
+        column = store.read(KEY, 9, names).table["p_true"]
+        assert column.null_count == 0 and str(column.type) == "float"
+        assert np.isnan(column.to_numpy()[:5]).all() and column.to_numpy()[5:].tolist() == confidences.tolist()
+    assert store.notes == []
+
+
 def test_joining_stops_at_a_gap(store):
     for start, stop in ((0, 5), (5, 10), (15, 20)):
         store.write_part(KEY, start, columns(start, stop), {})

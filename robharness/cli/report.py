@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 @click.command("report")
 @options.report_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write FILE instead of printing: .json, .csv, .parquet, .md, .txt, or a suffix that a plugin renders.")  # fmt: skip
+              help="Write FILE instead of printing: .json, .csv, .parquet, .md, .txt, or a suffix that a plugin "
+                   "renders.")  # fmt: skip
 @click.option("--figures", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Draw the plugins' figures into FOLDER, which is created.")  # fmt: skip
 def command(

@@ -24,7 +24,7 @@ VERBS = {
     "export-adversarial": "Write adversarial examples to files.",
     "export-corruptions": "Write corrupted images to files, in the layout of ImageNet-C or CIFAR-C.",
     "list": "List plugins, models, attacks, corruptions, datasets, metrics or artefacts.",
-    "schema": "Print the JSON Schema of suites, for editors.",
+    "schema": "Print the JSON Schema of suites, for editors, or that of reports.",
 }
 """Built-in verbs with the line that `robharness --help` shows, so that it imports no module of a verb."""
 

@@ -29,7 +29,6 @@ from robharness.report.records import CellNumbers, Numbers, Report, RunNumbers, 
 from robharness.report.runs import over_runs
 from robharness.store.results import CellResult, Results, common_positions
 
-
 MANY_OUTCOMES = 10_000_000
 """The number of outcomes from which on a report leaves out details unless they are asked for."""
 

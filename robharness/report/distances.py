@@ -9,7 +9,7 @@ import numpy as np
 from robharness import statistics
 from robharness.report.records import Distances
 from robharness.statistics.intervals import Interval
-from robharness.store.results import CellResult, Results
+from robharness.store.results import Results
 
 CURVE_STEPS = 101
 """Shares of the examples at which the accuracy over the budget is listed."""
@@ -26,7 +26,7 @@ def distances(results: Results) -> dict[str, Distances]:
     for result in results.cells:
         if result.n and result.cell.perturbation is not None and result.cell.perturbation.is_unbounded:
             by_attack.setdefault(result.cell.short_name, {})[result.cell.key] = np.sort(result.distances)
-    found = {}
+    found: dict[str, Distances] = {}
     for cells in by_attack.values():
         until = area_until(list(cells.values()))
         found |= {key: _distances(ordered, until) for key, ordered in cells.items()}

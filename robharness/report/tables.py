@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from robharness.report.records import CellNumbers, GapClosed, MeanAccuracy, Numbers, Report, SlopeNumbers, WorstCase
 from robharness.report.detail_tables import calibration, worst_class
+from robharness.report.records import CellNumbers, GapClosed, MeanAccuracy, Numbers, Report, SlopeNumbers, WorstCase
 from robharness.report.rows import NO_VALUE
 from robharness.report.rows import by_row as _by_row
 from robharness.report.rows import over_runs as _over_runs
@@ -138,7 +138,7 @@ def _distances(report: Report) -> Table | None:
     ]  # fmt: skip
     rows += [
         _row(f"area, {name}", report, row, _area,
-             lambda some: _over_runs([cell.distances and cell.distances.area for cell in some], "percentage", 1))
+             lambda some: _over_runs([_area(cell).number for cell in some], "percentage", 1))
         for name, row in cells.items()
     ]  # fmt: skip
     caption = (

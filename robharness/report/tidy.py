@@ -55,13 +55,13 @@ def rows(report: Report) -> list[Tidy]:
 
 def _row(statistic: str, value: float | None, interval: Interval | None = None, **more: Any) -> Tidy:
     ends = {} if interval is None else {"low": interval.low, "high": interval.high}
-    is_number = value is not None and not math.isnan(value)
-    return {"statistic": statistic, "value": float(value) if is_number else None, **ends, **more}  # type: ignore[arg-type]
+    number = None if value is None or math.isnan(value) else float(value)
+    return {"statistic": statistic, "value": number, **ends, **more}
 
 
 def _cells(report: Report) -> Iterator[Tidy]:
     for cell in report.cells:
-        where = {
+        where: Tidy = {
             "data": cell.data,
             "model": cell.model,
             "kind": cell.kind,
@@ -128,7 +128,7 @@ def _distances(found: Distances) -> Iterator[Tidy]:
 
 def _worst_cases(report: Report) -> Iterator[Tidy]:
     for case in report.worst_cases:
-        where = {
+        where: Tidy = {
             "model": case.model,
             "kind": "worst case",
             "perturbation": f"worst case {case.norm} ≤ {case.eps}",
@@ -143,12 +143,13 @@ def _worst_cases(report: Report) -> Iterator[Tidy]:
 
 def _corruptions(report: Report) -> Iterator[Tidy]:
     for mean in report.corruption_means:
-        where = {"model": mean.model, "kind": "corruption mean", "group": mean.group, "severity": mean.severity}
+        where: Tidy = {"model": mean.model, "kind": "corruption mean", "group": mean.group, "severity": mean.severity}
         whole = mean.corruptions == mean.asked and mean.n == report.n
         yield _row("accuracy", mean.accuracy, mean.interval, n=mean.n, complete=whole, **where)
     for slope in report.slopes:
+        whole = slope.corruptions == slope.asked and slope.n == report.n
         where = {"model": slope.model, "kind": "slope", "group": slope.group, "severity": slope.severity, "n": slope.n,
-                 "reference": slope.reference, "complete": slope.corruptions == slope.asked and slope.n == report.n}  # fmt: skip
+                 "reference": slope.reference, "complete": whole}  # fmt: skip
         yield _row("slope", slope.slope, slope.interval, **where)
         yield _row("slope_over_corruptions", slope.slope, slope.corruption_interval, **where)
         for name, value in slope.without.items():
@@ -164,7 +165,7 @@ def _corruptions(report: Report) -> Iterator[Tidy]:
 
 def _over_runs(report: Report) -> Iterator[Tidy]:
     for runs in report.runs:
-        where = {"model": runs.model, "kind": "runs", "perturbation": runs.perturbation, "n": runs.runs,
+        where: Tidy = {"model": runs.model, "kind": "runs", "perturbation": runs.perturbation, "n": runs.runs,
                  "complete": runs.runs == runs.asked}  # fmt: skip
         for name in ("accuracy", "robust_accuracy", "relative_drop"):
             yield _row(f"{name}_mean", getattr(runs, name), **where)

@@ -31,7 +31,8 @@ class Reliability(NamedTuple):
 def reliability(confidence: Numbers, correct: Bools) -> Reliability:
     """Count examples in bins of their confidence.
 
-    confidence: the largest probability of each example, (n,). Examples without one in [0, 1], such as NaN, are left out.
+    confidence: the largest probability of each example, (n,). Examples without one in [0, 1], such as NaN, are left
+        out.
     correct: whether each prediction is right, (n,) bool.
     """
     is_known = (confidence >= 0) & (confidence <= 1)
@@ -39,10 +40,9 @@ def reliability(confidence: Numbers, correct: Bools) -> Reliability:
         confidence, correct = confidence[is_known], correct[is_known]
     exact = confidence.astype(np.float64)
     place = np.maximum(np.ceil(exact * BINS).astype(np.intp) - 1, 0) + BINS * correct
-    (wrong, right), (wrong_sum, right_sum) = (
-        np.bincount(place, weights, 2 * BINS).reshape(2, BINS) for weights in (None, exact)
-    )
-    return Reliability(wrong + right, right, wrong_sum + right_sum, wrong_sum)
+    wrong, right = np.bincount(place, minlength=2 * BINS).reshape(2, BINS)
+    sums = np.bincount(place, exact, 2 * BINS).astype(np.float64)
+    return Reliability(wrong + right, right, sums[:BINS] + sums[BINS:], sums[:BINS])
 
 
 def expected_calibration_error(binned: Reliability) -> float:

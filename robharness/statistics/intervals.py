@@ -50,15 +50,17 @@ def quantile(values: Numbers, share: float) -> float:
     return float(quantiles(np.sort(values), [share])[0])
 
 
-def quantiles(ordered: Numbers, shares: npt.ArrayLike) -> Floats:
+def quantiles(ordered: npt.ArrayLike, shares: npt.ArrayLike) -> Floats:
     """Return the `quantile` of each share, (k,).
 
     ordered: the values, ascending, (n,). Raises EmptySample without values.
     """
-    if len(ordered) == 0:
+    values = np.asarray(ordered, np.float64)
+    if len(values) == 0:
         raise EmptySample("there is no quantile of nothing")
-    ranks = np.ceil(np.asarray(shares, np.float64) * len(ordered) - 1e-9).astype(np.intp)
-    return ordered[np.maximum(ranks, 1) - 1].astype(np.float64)
+    ranks = np.ceil(np.asarray(shares, np.float64) * len(values) - 1e-9).astype(np.intp)
+    found: Floats = values[np.maximum(ranks, 1) - 1]
+    return found
 
 
 def median_interval(values: Numbers, level: float = 0.95) -> Interval:
