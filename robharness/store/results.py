@@ -346,7 +346,9 @@ def _load_cell(outline: PlanOutline, cell: CellOutline, store: Store, check: Che
         cell=cell,
         n_expected=outline.n,
         positions=found.positions,
-        columns=Columns(store, cell.key, replace(found, table=found.table.select([name for name in read if name == "correct"]))),
+        columns=Columns(
+            store, cell.key, replace(found, table=found.table.select([name for name in read if name == "correct"]))
+        ),
         failures=tuple(store.failures(cell.key)),
         provenance=tuple(found.provenance),
         not_numbers=int(np.count_nonzero(prediction == NOT_FINITE)),

@@ -64,7 +64,11 @@ class StoredSuite:
     @property
     def problem(self) -> str:
         """The sentence that says why its file cannot be read, and what to do; empty if it can."""
-        return f"{self.path} cannot be read: {self.reason}. To write it again, run its suite on this store" if self.reason else ""
+        return (
+            f"{self.path} cannot be read: {self.reason}. To write it again, run its suite on this store"
+            if self.reason
+            else ""
+        )
 
     @property
     def address(self) -> str:
