@@ -196,7 +196,7 @@ def run_unit(
         pending = list(group)
         yield CellStarted(key=pending[0].key)
         try:
-            for cell, parts in outcomes_by_cell(loaded, group, batches, span):
+            for cell, parts in outcomes_by_cell(loaded, group, batches):
                 stored = [
                     (part.positions, stored_columns(cell, part.batch, part.outcome, part.attacked)) for part in parts
                 ]

@@ -128,7 +128,7 @@ def _write_span(
     for group in outcomes.group_cells(cells):
         pending = [cell.key for cell in group]
         try:
-            for cell, parts in outcomes.outcomes_by_cell(loaded, group, batches, span):
+            for cell, parts in outcomes.outcomes_by_cell(loaded, group, batches):
                 pending.remove(cell.key)
                 if parts:
                     _write(_file(folders[cell.key], span), parts)
