@@ -70,6 +70,9 @@ CODES: dict[str, tuple[Severity, str]] = {
     "no-mce": ("warning", "a corruption error is no mCE, although the suite names a published table"),
     "metric-failed": ("error", "a metric of a plugin raised an exception"),
     "metric-unavailable": ("warning", "a metric has no number for a model"),
+    "gallery-failed": ("warning", "examples of a cell could not be computed again for the gallery"),
+    "gallery-left-out": ("note", "a cell is not in the gallery, since its examples would take too long"),
+    "gallery-differs": ("warning", "examples of the gallery have another prediction than the stored one"),
     "observer-failed": ("warning", "a plugin raised an exception when it was shown the results"),
     "figures-failed": ("warning", "a plugin raised an exception when it drew figures"),
 }

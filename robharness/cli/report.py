@@ -14,10 +14,13 @@ from robharness.cli.output import echo, echo_json, results_console
 from robharness.errors import UserError, exists, for_shell, link_to_nothing
 
 if TYPE_CHECKING:
+    from robharness.findings import Finding
     from robharness.plugins import Registry
     from robharness.report import Report
+    from robharness.report.details import GalleryExample
     from robharness.report.renderers import Registered
     from robharness.session import Session
+    from robharness.store.results import Results
 
 
 @click.command("report")
@@ -26,13 +29,20 @@ if TYPE_CHECKING:
               help="Write FILE instead of printing: .json, .md, .txt, or a suffix that a plugin renders.")  # fmt: skip
 @click.option("--figures", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Draw the plugins' figures into FOLDER, which is created.")  # fmt: skip
+@click.option("--gallery", type=click.IntRange(0, 500), metavar="N",
+              help="Compute up to N examples again for a gallery; by default 24 for an HTML file, else 0.")  # fmt: skip
+@options.device("compute the gallery on")
+@options.trust
 @options.with_session
-def command(session: Session, as_json: bool, output: Path | None, figures: Path | None) -> int:
-    """Report the stored results of SUITE; compute nothing.
+def command(session: Session, as_json: bool, output: Path | None, figures: Path | None, gallery: int | None) -> int:
+    """Report the stored results of SUITE; compute nothing but the images of a gallery.
 
     Exit codes: 0 all cells are complete, 2 usage error, or data or weights are missing, 3 cells failed or are missing.
     """
+    from dataclasses import replace
+
     from robharness.errors import ExitCode
+    from robharness.export.choice import EXAMPLES
     from robharness.plugins import observers
     from robharness.report import build
     from robharness.report.renderers import render
@@ -42,7 +52,10 @@ def command(session: Session, as_json: bool, output: Path | None, figures: Path 
     found = session.results()
     drawn, findings = observers.draw_figures(found, session.registry, start / figures) if figures else ([], [])
     written = [session.plan.suite.as_given(path) for path in drawn]
-    report = build(found, findings=findings)
+    if gallery is None:
+        gallery = EXAMPLES if renderer is not None and renderer.renderer.suffix == ".html" else 0
+    examples, more = make_gallery(session, found, gallery)
+    report = replace(build(found, findings=[*findings, *more]), gallery=examples)
     if output is None or renderer is None:
         show(report, as_json=as_json)
     else:
@@ -54,6 +67,23 @@ def command(session: Session, as_json: bool, output: Path | None, figures: Path 
         echo("no plugin has figures of these results; figures of features need a metric that needs features. "
                    "Try: robharness list metrics", err=True)  # fmt: skip
     return ExitCode.FINE if report.complete else ExitCode.INCOMPLETE
+
+
+def make_gallery(
+    session: Session, results: Results, number: int
+) -> tuple[tuple[GalleryExample, ...], tuple[Finding, ...]]:
+    """Compute at most this number of examples again for a gallery, and say so on standard error."""
+    from robharness.export.choice import choose
+
+    choices = choose(results, number) if number else []
+    if not choices:
+        return (), ()
+    from robharness.export.gallery import gallery  # which imports torch
+
+    count = sum(len(choice.cells) * len(choice.positions) for choice in choices)
+    echo(f"computing {count} examples again for the gallery; --gallery 0 leaves it out", err=True)
+    made = gallery(results, choices, device=session.devices[0])
+    return made.examples, made.findings
 
 
 def find_renderer(output: Path, registry: Registry) -> Registered:

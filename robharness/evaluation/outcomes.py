@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from robharness.errors import ContractViolation
+from robharness.errors import ContractViolation, describe
 from robharness.evaluation import heads, referee
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.classifier import predictions
@@ -176,6 +176,13 @@ def _perturbed_outcome(
         component = np.array([None if correct else member.name for correct in outcome.correct], object)
         outcome = replace(outcome, notes={**outcome.notes, "component": component})
     return outcome
+
+
+def unexpected(error: Exception) -> ContractViolation:
+    """Return an exception that no plugin is known to have raised as one of the model; its traceback says more."""
+    found = ContractViolation(f"its outcome cannot be computed: {describe(error)}", by="model")
+    found.__cause__ = error
+    return found
 
 
 def _merged(current: Outcome | None, new: Outcome, rows: np.ndarray) -> Outcome:
