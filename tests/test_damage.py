@@ -263,8 +263,8 @@ def test_a_damaged_record_changes_no_number_and_is_named(plan, root, expected, r
 
 def test_a_record_of_a_newer_version_is_refused_with_its_remedy(plan, root):
     path = sorted(root.glob(RECORDS["description"]))[0]
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 2}))
-    with pytest.raises(StoreError, match=r"has schema 2.*Try: pip install -U robharness"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 3}))
+    with pytest.raises(StoreError, match=r"has schema 3.*Try: pip install -U robharness"):
         results.load(plan, Store(root))
 
 

@@ -167,7 +167,7 @@ def test_examples_keep_their_order_whichever_thread_reads_first():
     assert batch.canvas[:, 0, 0, 0].tolist() == order[50:60]
 
 
-COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "size")
+COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "confidence", "p_true", "size")
 
 
 def rows(results):

@@ -16,7 +16,7 @@ from robharness.engine.run import run_plan
 from robharness.store import Store, results
 from robharness.store.merge import merge
 
-COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "size")
+COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "confidence", "p_true", "size")
 
 
 def outcomes(results):

@@ -24,7 +24,7 @@ from robharness.errors import PluginNotFound, StoreError, UserError
 from robharness.findings import sentences
 from robharness.store import Store, results
 
-COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "size", "attacked")
+COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "confidence", "p_true", "size", "attacked")
 
 
 class LossyExecutor:

@@ -10,7 +10,7 @@ from robharness.errors import ContractViolation
 from robharness.evaluation import referee
 from robharness.evaluation.guard import Guard
 
-COLUMNS = ("prediction", "correct", "margin", "logit_range", "size")
+COLUMNS = ("prediction", "correct", "margin", "logit_range", "confidence", "p_true", "size")
 ATTACKS = [
     {"attack": "toys/climb", "eps": ["1/8", "1/4"]},
     {"attack": "toys/climb", "eps": ["1/16", "1/8"], "steps": 2, "nested": True},

@@ -22,7 +22,7 @@ entry_point()
 """
 QUIET = {"MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 """No addresses are set aside for later."""
-COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "size", "attacked")
+COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "confidence", "p_true", "size", "attacked")
 
 
 def outcomes(results):

@@ -261,11 +261,11 @@ def test_a_newer_schema_is_refused(ours, theirs, which):
     put(ours, (0, 4))
     put(theirs, (4, 8))
     path = {"ours": ours, "theirs": theirs}[which].folder(KEY) / "cell.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 2}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 3}))
     before = tree(ours.root)
     with pytest.raises(
         StoreError,
-        match=r"has schema 2, but this version of robharness reads schema 1\. Try: pip install -U robharness",
+        match=r"has schema 3, but this version of robharness reads schema 2\. Try: pip install -U robharness",
     ):
         merge(ours, theirs)
     assert tree(ours.root) == before

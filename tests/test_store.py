@@ -103,8 +103,8 @@ def test_failures_are_recorded_and_resolved(store):
 def test_a_newer_schema_is_refused(store):
     store.describe(cell())
     path = store.folder(KEY) / "cell.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 2}))
-    message = r"has schema 2, but this version of robharness reads schema 1\. Try: pip install -U robharness"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 3}))
+    message = r"has schema 3, but this version of robharness reads schema 2\. Try: pip install -U robharness"
     with pytest.raises(StoreError, match=message):
         store.describe(cell())
 

@@ -18,7 +18,7 @@ from robharness.engine.run import run_plan
 from robharness.errors import UserError
 from robharness.store import Store
 
-COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "size", "attacked")
+COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "confidence", "p_true", "size", "attacked")
 
 
 def outcomes(results):

@@ -28,6 +28,8 @@ def stored_columns(cell: Cell, batch: Batch, outcome: Outcome, attacked: np.ndar
         "correct": outcome.correct,
         "margin": outcome.margin,
         "logit_range": outcome.logit_range,
+        "confidence": outcome.confidence,
+        "p_true": outcome.p_true,
         "size": outcome.size,
         "attacked": attacked,
     }
@@ -81,4 +83,7 @@ def unreadable_reasons(cell: Cell, reader: Reader, images: DecodedImages) -> dic
     return {"unreadable": {ids[position]: images.unreadable[position] for position in named}}
 
 
-_MEASURED = {"margin": np.float32, "logit_range": np.float32, "size": np.float64}
+_MEASURED = {
+    **dict.fromkeys(("margin", "logit_range", "confidence", "p_true"), np.float32),
+    "size": np.float64,
+}

@@ -190,7 +190,7 @@ def _merged(current: Outcome | None, new: Outcome, rows: np.ndarray) -> Outcome:
     if current is None or (rows.all() and set(current.notes) <= set(new.notes)):
         return new
     values = {}
-    for name in ("prediction", "correct", "margin", "logit_range", "size"):
+    for name in ("prediction", "correct", "margin", "logit_range", "confidence", "p_true", "size"):
         values[name] = getattr(current, name).copy()
         values[name][rows] = getattr(new, name)
     inputs = current.inputs.clone()

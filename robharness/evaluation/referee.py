@@ -32,6 +32,8 @@ class Outcome:
     correct: whether the prediction is the label, (N,) bool.
     margin: the true logit minus the largest other one, (N,), in logits.
     logit_range: the largest minus the smallest logit, (N,).
+    confidence: the largest probability, (N,) float32; NaN for rows with a logit that is not finite.
+    p_true: the probability of the true class, (N,) float32; NaN likewise.
     size: of the perturbation in the threat model's norm, (N,); NaN without a norm.
     notes: columns, (N, ...), by name.
     """
@@ -41,6 +43,8 @@ class Outcome:
     correct: np.ndarray
     margin: np.ndarray
     logit_range: np.ndarray
+    confidence: np.ndarray
+    p_true: np.ndarray
     size: np.ndarray
     notes: Mapping[str, np.ndarray]
 
@@ -50,15 +54,27 @@ def judge(inputs: Tensor, labels: Tensor, logits: Tensor, size: np.ndarray, note
     predicted = predictions(logits)
     true = logits.gather(1, labels[:, None])[:, 0]
     others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+    probabilities = _probabilities(logits)
     return Outcome(
         inputs=inputs,
         prediction=predicted.cpu().numpy(),
         correct=(predicted == labels).cpu().numpy(),
         margin=(true - others).cpu().numpy(),
         logit_range=(logits.amax(1) - logits.amin(1)).cpu().numpy(),
+        confidence=probabilities.amax(1).cpu().numpy(),
+        p_true=probabilities.gather(1, labels[:, None])[:, 0].cpu().numpy(),
         size=size,
         notes={name: np.asarray(column) for name, column in notes.items()},
     )
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    """Return the softmax of float32 logits, (N, classes) float32, computed in float64; NaN for rows with inf or NaN.
+
+    A row's bits do not depend on other rows.
+    """
+    is_finite = logits.isfinite().all(1, keepdim=True)
+    return logits.double().softmax(1).float().masked_fill(~is_finite, torch.nan)
 
 
 def checked(

@@ -22,6 +22,7 @@ SUITE_KEYS = {
 """Keys of a suite beside those of a plugin, which options cannot have; models have `seed` and `seeds` in common."""
 RESERVED = (
     *("position", "example", "label", "prediction", "correct", "margin", "logit_range", "size", "attacked"),
+    *("confidence", "p_true"),
     *("component", "success", "prediction_8bit", "correct_8bit"),
 )
 """Names of the columns of a stored outcome, which notes cannot have."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ALWAYS = ("position", "example", "label", "prediction", "correct", "margin", "logit_range", "size", "attacked")
-"""The columns of every cell."""
+"""The columns of every cell, without those that parts of an earlier version lack."""
 
 
 _NUMBERS = ("int64", "double", "float", "bool", "null")

@@ -13,7 +13,7 @@ from robharness.planning.identity import key_of
 from robharness.store.artefacts import ArtefactStore
 from robharness.store.folder import Unreadable, run_record
 from robharness.store.listing import list_cells
-from robharness.store.parts import Part, Rows
+from robharness.store.parts import ADDED, Part, Rows
 from robharness.store.spans import uncovered
 from robharness.store.store import Store
 
@@ -157,7 +157,7 @@ def _merge_cell(into: Store, source: Store, key: str) -> Merged:
             f"compute it again in one of the stores. {leave_out}"
         )
     common, differing = _compare(our_rows, their_rows)
-    if ours is None:
+    if ours is None or ours["schema"] < theirs["schema"]:
         file = source.folder(key) / "cell.json"
         try:
             into.write(into.folder(key) / file.name, source.files.read(file))
@@ -191,6 +191,7 @@ def _compare(ours: Rows, theirs: Rows) -> tuple[int, int]:
         else:
             same = np.asarray(a == b, bool)
         if a.dtype.kind == b.dtype.kind == "f":
-            same |= np.isnan(a) & np.isnan(b)
+            is_absent = np.isnan(a), np.isnan(b)  # in a column that one of them lacks, also beside a number
+            same |= is_absent[0] | is_absent[1] if name in ADDED else is_absent[0] & is_absent[1]
         differs |= ~same
     return len(common), int(differs.sum())

@@ -32,10 +32,14 @@ _TYPES = {
     "correct": "bool",
     "margin": "float",
     "logit_range": "float",
+    "confidence": "float",
+    "p_true": "float",
     "size": "double",
     "attacked": "bool",
 }
 """Columns of every outcome that robharness writes, with their types; none has gaps."""
+ADDED = ("confidence", "p_true")
+"""Columns of `_TYPES` that parts of the store's schema 1 lack; beside those of schema 2, their rows have NaN there."""
 
 Provenances = tuple[dict[str, Any], ...]
 """Each distinct provenance of some outcomes, that of the first positions first. Shared: do not change them."""
@@ -162,6 +166,17 @@ def decode(content: bytes, key: str, part: Part, columns: Sequence[str] | None) 
         types=tuple(map(str, schema.types)),
         provenances=provenances,
     )
+
+
+def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of several parts of a cell as one table. Raises pyarrow.ArrowException if they do not fit."""
+    import pyarrow as pa
+
+    table = pa.concat_tables(tables, promote_options="permissive")
+    for index, name in enumerate(table.column_names):
+        if name in ADDED and table[name].null_count:
+            table = table.set_column(index, name, table[name].fill_null(float("nan")))
+    return table
 
 
 def _check_schema(rows: int, schema: pa.Schema, key: str, part: Part) -> None:

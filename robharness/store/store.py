@@ -33,14 +33,14 @@ from robharness.store.failures import Failure
 from robharness.store.files import FileSystem
 from robharness.store.folder import StoreFolder
 from robharness.store.listing import FAILED, PART, list_cells
-from robharness.store.parts import Check, DamagedPart, Part, PartContent, Provenances, Rows, decode, encode
+from robharness.store.parts import Check, DamagedPart, Part, PartContent, Provenances, Rows, concatenated, decode, encode
 from robharness.store.spans import Span, span_positions, uncovered
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA, LARGEST_SCHEMA = 1, 1000
-"""The schema of a description, and a number above that of every version."""
+SCHEMA, LARGEST_SCHEMA = 2, 1000
+"""The schema of a description, and a number above that of every version. Schema 1 had no confidences."""
 RACES = 5
 """The number of times that a read is tried again after parts disappeared because another run joined them."""
 STALE_SECONDS = 3600
@@ -62,12 +62,12 @@ class Store(StoreFolder):
         return self.root / "cells" / key[:2] / key
 
     def describe(self, cell: Cell) -> None:
-        """Write the description of a cell, `cell.json`, unless an intact one is there.
+        """Write the description of a cell, `cell.json`, unless an intact one of the present schema is there.
 
         Raises StoreError for a newer schema.
         """
         found = self.description(cell.key)
-        if found is None or key_of(found["identity"]) != cell.key:
+        if found is None or key_of(found["identity"]) != cell.key or found["schema"] < SCHEMA:
             description = {"schema": SCHEMA, "key": cell.key, "name": cell.name, "identity": cell.identity}
             self.write_json(self.folder(cell.key) / "cell.json", description)
 
@@ -167,7 +167,7 @@ class Store(StoreFolder):
             names.update(dict.fromkeys(content.names))
             provenances += [each for each in content.provenances if each not in provenances]
         try:
-            table = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+            table = concatenated(tables) if tables else pa.table({})
         except pa.ArrowException as error:
             folder = self.shown(self.folder(key))
             raise StoreError(
