@@ -14,7 +14,18 @@ from robharness.statistics import EmptySample
 from robharness.store import Store, results
 
 KEY = "abcdef0123456789abcdef01"
-COLUMNS = ["example", "label", "prediction", "correct", "margin", "logit_range", "confidence", "p_true", "size", "attacked"]
+COLUMNS = [
+    "example",
+    "label",
+    "prediction",
+    "correct",
+    "margin",
+    "logit_range",
+    "confidence",
+    "p_true",
+    "size",
+    "attacked",
+]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json, results_console
+from robharness.cli.stored import find_stored, list_suites
 from robharness.errors import UserError, exists, for_shell, link_to_nothing
 
 if TYPE_CHECKING:
@@ -19,12 +20,11 @@ if TYPE_CHECKING:
     from robharness.report import Report
     from robharness.report.details import GalleryExample
     from robharness.report.renderers import Registered
-    from robharness.session import Session
     from robharness.store.results import Results
 
 
 @click.command("report")
-@options.suite_options
+@options.report_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
               help="Write FILE instead of printing: .json, .md, .txt, or a suffix that a plugin renders.")  # fmt: skip
 @click.option("--figures", type=click.Path(path_type=Path), metavar="FOLDER",
@@ -33,28 +33,57 @@ if TYPE_CHECKING:
               help="Compute up to N examples again for a gallery; by default 24 for an HTML file, else 0.")  # fmt: skip
 @options.device("compute the gallery on")
 @options.trust
-@options.with_session
-def command(session: Session, as_json: bool, output: Path | None, figures: Path | None, gallery: int | None) -> int:
+def command(
+    suite: str | None,
+    plugins: tuple[str, ...],
+    store: Path,
+    data_root: Path | None,
+    limit: int | None,
+    as_json: bool,
+    debug: bool,
+    output: Path | None,
+    figures: Path | None,
+    gallery: int | None,
+    device: str,
+) -> int:
     """Report the stored results of SUITE; compute nothing but the images of a gallery.
 
-    Exit codes: 0 all cells are complete, 2 usage error, or data or weights are missing, 3 cells failed or are missing.
+    SUITE is a YAML file, or the name of a suite that the store has a record of, perhaps with the digest of one
+    version: NAME@DIGEST. A name needs neither data nor weights or plugins. Without SUITE, list the suites of the store.
+
+    Exit codes: 0 all cells are complete, 2 usage error, or data or weights are missing, 3 cells failed or are missing,
+    or the record of a suite cannot be read.
     """
     from dataclasses import replace
 
     from robharness.errors import ExitCode
     from robharness.export.choice import EXAMPLES
-    from robharness.plugins import observers
+    from robharness.plugins import Registry, discover, observers
     from robharness.report import build
-    from robharness.report.renderers import render
+    from robharness.report.renderers import BUILT_IN, render
+    from robharness.session import Session
+    from robharness.suite import relative
 
-    renderer = None if output is None else find_renderer(output, session.registry)
-    start = session.plan.suite.working_directory  # which plugins may change
-    found = session.results()
-    drawn, findings = observers.draw_figures(found, session.registry, start / figures) if figures else ([], [])
-    written = [session.plan.suite.as_given(path) for path in drawn]
+    if suite is None:
+        if output or figures:
+            raise UserError("-o and --figures are of one suite. Try: robharness report, which lists those of the store")
+        return list_suites(store, as_json=as_json)
+    start = Path.cwd()  # which plugins may change
+    stored = find_stored(suite, store, data_root)
+    needs_plugins = stored is None or (output is not None and output.suffix not in {each.suffix for each in BUILT_IN})
+    registry = discover(plugins) if needs_plugins else Registry()
+    renderer = None if output is None else find_renderer(output, registry)
+    if stored is not None:
+        found = stored.results(limit)
+    else:
+        session = Session.open(Path(suite), store=store, data=data_root, limit=limit, registry=registry, device=device)
+        found = session.results()
+    has_plugins = figures is not None and found.outline.is_planned
+    drawn, findings = observers.draw_figures(found, registry, start / figures) if figures and has_plugins else ([], [])
+    written = [relative(path, start) for path in drawn]
     if gallery is None:
         gallery = EXAMPLES if renderer is not None and renderer.renderer.suffix == ".html" else 0
-    examples, more = make_gallery(session, found, gallery)
+    examples, more = make_gallery(found, gallery, device)
     report = replace(build(found, findings=[*findings, *more]), gallery=examples)
     if output is None or renderer is None:
         show(report, as_json=as_json)
@@ -63,27 +92,34 @@ def command(session: Session, as_json: bool, output: Path | None, figures: Path 
         written = [*written, output]
     for path in written:
         echo(f"wrote {path}", err=True)
-    if figures and not written:
+    if figures and not has_plugins:
+        echo(f"plugins draw no figures from the store alone. Try: {found.outline.command('report')}", err=True)
+    elif figures and not written:
         echo("no plugin has figures of these results; figures of features need a metric that needs features. "
                    "Try: robharness list metrics", err=True)  # fmt: skip
     return ExitCode.FINE if report.complete else ExitCode.INCOMPLETE
 
 
-def make_gallery(
-    session: Session, results: Results, number: int
-) -> tuple[tuple[GalleryExample, ...], tuple[Finding, ...]]:
-    """Compute at most this number of examples again for a gallery, and say so on standard error."""
+def make_gallery(results: Results, number: int, device: str) -> tuple[tuple[GalleryExample, ...], tuple[Finding, ...]]:
+    """Compute at most this number of examples again for a gallery, and say so on standard error.
+
+    Returns them, and findings on what is missing. Raises UserError for a device that torch does not find.
+    """
     from robharness.export.choice import choose
 
-    choices = choose(results, number) if number else []
+    choices, findings = choose(results, number)
     if not choices:
-        return (), ()
+        return (), findings
+    from robharness.engine.environment import check_devices
     from robharness.export.gallery import gallery  # which imports torch
 
     count = sum(len(choice.cells) * len(choice.positions) for choice in choices)
-    echo(f"computing {count} examples again for the gallery; --gallery 0 leaves it out", err=True)
-    made = gallery(results, choices, device=session.devices[0])
-    return made.examples, made.findings
+    passes = sum(choice.passes for choice in choices)
+    echo(
+        f"computing {count} examples again for the gallery, about {passes} passes; --gallery 0 leaves it out", err=True
+    )
+    made = gallery(results, choices, device=check_devices(device)[0])
+    return made.examples, (*findings, *made.findings)
 
 
 def find_renderer(output: Path, registry: Registry) -> Registered:

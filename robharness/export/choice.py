@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
 from itertools import cycle, islice
 
 import numpy as np
 
-from robharness.planning.cells import UNREADABLE
+from robharness.findings import Finding, finding
+from robharness.planning.cells import BLOCK, UNREADABLE, Cell, quoted_glob
 from robharness.store.results import CellResult, Results
 
 EXAMPLES = 24
-"""The number of examples of a gallery that is not asked for."""
+"""The number of examples of a gallery, unless another one is asked for."""
+MOST_PASSES = 700
+"""The most forward passes that a gallery takes by the costs that attacks declare: PGD with 10 steps on 20 models, or
+twice PGD with 100 steps on one."""
+GRADIENT_PASSES = 3
+"""The duration of a gradient in forward passes."""
+SMALLEST_BATCH = 4
+"""The number of rows per pass that costs are estimated for if the store does not say it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,38 +30,93 @@ class Choice:
 
     cells: one for each model.
     positions: of the examples in the data set's fixed order, ascending.
+    passes: forward passes of all cells, by the cost that the attack declares.
     """
 
     cells: tuple[CellResult, ...]
     positions: tuple[int, ...]
+    passes: int
 
 
-def choose(results: Results, number: int) -> list[Choice]:
-    """Choose at most `number` pairs of a cell and an example, from stored outcomes alone.
+def choose(results: Results, number: int) -> tuple[list[Choice], tuple[Finding, ...]]:
+    """Choose at most `number` pairs of a cell and an example, from stored outcomes and declared costs alone.
 
     Models: all, or the first `number` of them.
     Perturbations: the largest budget of each attack in turn with the first corruption of each group at its largest
-    severity, then the smallest budget of each attack; as many as the number of examples per model allows.
+    severity, then the smallest budget of each attack; as many as the number of examples per model allows. One that
+    would exceed `MOST_PASSES` is left out, and the next one takes its place.
     Examples: see `_examples`. The perturbations get equal numbers of examples, the first ones more by one.
+    Returns findings on what is left out. Without a plan, nothing can be computed, and a finding says so.
     """
+    if not number:
+        return [], ()
+    if not results.outline.is_planned:
+        return [], (_store_alone(results),)
     labels = results.labels[:number]
     by_name: dict[str, list[CellResult]] = {}
     for result in results.cells:
         if result.cell.kind in ("attack", "corruption") and result.n and result.cell.model.label in labels:
             by_name.setdefault(result.cell.short_name, []).append(result)
     if not by_name:
-        return []
+        return [], ()
     per_model = number // len(labels)
-    names = set(_perturbations(by_name)[:per_model])
-    chosen: list[Choice] = []
+    shown = min(per_model, len(names := _perturbations(by_name)))
+    counts = [per_model // shown + (index < per_model % shown) for index in range(shown)]
+    chosen: dict[str, Choice] = {}
+    findings: list[Finding] = []
     used: set[int] = set()
-    for index, name in enumerate(name for name in by_name if name in names):
-        count = per_model // len(names) + (index < per_model % len(names))
-        positions = _examples(results, by_name[name], count, sum(len(each.positions) for each in chosen), used)
-        used.update(positions)
-        if positions:
-            chosen.append(Choice(cells=tuple(by_name[name]), positions=tuple(sorted(positions))))
-    return chosen
+    for name in names:
+        if len(chosen) == shown:
+            break
+        turn = sum(len(choice.positions) for choice in chosen.values())
+        positions = _examples(results, by_name[name], counts[len(chosen)], turn, used)
+        passes = sum(_passes(results, result, positions) for result in by_name[name])
+        if passes + sum(choice.passes for choice in chosen.values()) > MOST_PASSES:
+            findings.append(_too_dear(results, by_name[name], passes))
+        elif positions:
+            used.update(positions)
+            chosen[name] = Choice(cells=tuple(by_name[name]), positions=tuple(sorted(positions)), passes=passes)
+    return [chosen[name] for name in by_name if name in chosen], tuple(findings)
+
+
+def _store_alone(results: Results) -> Finding:
+    return finding(
+        "no-gallery",
+        "a gallery needs the data, the weights and the plugins of the suite, and these results were loaded from the "
+        "store alone",
+        hint=f"Try: {results.outline.command('report', '-o', 'report.html')}",
+    )
+
+
+def _passes(results: Results, result: CellResult, positions: Sequence[int]) -> int:
+    """Return the number of forward passes that a cell takes at these positions, judging included."""
+    cell = _planned(results, result)
+    assert cell.perturbation is not None
+    rows = len(positions)
+    if cell.perturbation.needs_blocks:
+        rows = BLOCK * len({position // BLOCK for position in positions})
+    batch_size = next((each["rows"] for each in result.provenance if type(each.get("rows")) is int), SMALLEST_BATCH)
+    gradients = cell.cost.gradients + cell.cost.shared_gradients
+    each = 1 + cell.cost.forwards + GRADIENT_PASSES * gradients
+    return each * (len(cell.perturbation.smaller) + 1) * -(-rows // max(1, batch_size))
+
+
+def _planned(results: Results, result: CellResult) -> Cell:
+    label, key = result.cell.model.label, result.cell.key
+    return next(cell for cell in results.plan.cells if cell.key == key and cell.model.label == label)
+
+
+def _too_dear(results: Results, cells: Sequence[CellResult], passes: int) -> Finding:
+    name = cells[0].cell.short_name
+    models = f"{len(cells)} models" if len(cells) > 1 else cells[0].cell.model.label
+    command = results.outline.command("export-adversarial", "-o", "adversarial", "--only", quoted_glob(escape(name)))
+    return finding(
+        "gallery-left-out",
+        f"it is not in the gallery: its examples take about {passes} passes of {models}, and all of a gallery at most "
+        f"{MOST_PASSES}",
+        subject=name,
+        hint=f"To write its images to files: {command}" if cells[0].cell.kind == "attack" else "",
+    )
 
 
 def _perturbations(by_name: Mapping[str, Sequence[CellResult]]) -> list[str]:
@@ -69,7 +133,7 @@ def _perturbations(by_name: Mapping[str, Sequence[CellResult]]) -> list[str]:
         if perturbation.kind == "attack":
             size = float("inf") if perturbation.eps is None else float(perturbation.eps)
             attacks.setdefault(perturbation.title, []).append((size, name))
-        elif groups.setdefault(str(perturbation.entry.spec.group), perturbation.title) == perturbation.title:
+        elif groups.setdefault(str(perturbation.group), perturbation.title) == perturbation.title:
             corruptions.setdefault(perturbation.title, []).append((float(perturbation.severity or 0), name))
     largest, smallest = ([extreme(sizes)[1] for sizes in attacks.values()] for extreme in (max, min))
     strongest = [max(sizes)[1] for sizes in corruptions.values()]

@@ -6,10 +6,8 @@ on the same device, so that predictions are the stored ones; where they differ, 
 
 from __future__ import annotations
 
-import glob
 import math
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,23 +20,16 @@ from robharness.errors import ContractViolation, describe
 from robharness.evaluation import loading
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.devices import device_name
-from robharness.evaluation.modes import kept_modes, neutral_modes
+from robharness.evaluation.modes import neutral_modes
 from robharness.evaluation.outcomes import BatchOutcome, group_cells
 from robharness.export import recompute, thumbnails
 from robharness.export.choice import Choice
 from robharness.findings import Finding, finding, named_examples
-from robharness.planning.cells import BLOCK, Cell, Plan, PlannedModel, fresh_command, quoted_glob
+from robharness.planning.cells import Cell, Plan, PlannedModel, fresh_command
 from robharness.report.details import GalleryExample
 from robharness.store.failures import Failure
 from robharness.store.results import CellResult, Results
 from robharness.text import printable
-
-SECONDS = 60.0
-"""The time that passes may take; cells for which too little is left are left out."""
-GRADIENT_PASSES = 3
-"""The duration of a gradient in forward passes, for estimates."""
-OWN_PASSES = 2
-"""Forward passes of the harness per example: the judging pass, and one for the confidence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +40,11 @@ class Gallery:
     findings: tuple[Finding, ...] = ()
 
 
-def gallery(results: Results, choices: Sequence[Choice], *, device: str = "cpu", seconds: float = SECONDS) -> Gallery:
+def gallery(results: Results, choices: Sequence[Choice], *, device: str = "cpu") -> Gallery:
     """Compute the chosen examples again. What fails costs its own cells, and is a finding.
 
     results: those that were chosen from; the data and weights of their plan are on this machine.
     device: as torch names it.
-    seconds: the time that passes may take, on the whole. Every model gets an equal share, and what earlier ones left.
     """
     plan = results.plan
     stored = {(each.cell.model.label, each.cell.key): each for choice in choices for each in choice.cells}
@@ -62,8 +52,7 @@ def gallery(results: Results, choices: Sequence[Choice], *, device: str = "cpu",
     number = sum(len(choice.cells) * len(choice.positions) for choice in choices)
     models = [model for model in plan.models if any(label == model.label for label, _ in stored)]
     work = _Work(plan=plan, device=device, side=thumbnails.largest_side(number), positions=positions)
-    for index, model in enumerate(models, 1):
-        work.allowed = seconds * index / len(models)
+    for model in models:
         cells = [cell for cell in plan.cells if cell.model is model and (model.label, cell.key) in stored]
         batch_size, threads = _passes_of(stored[model.label, cells[0].key], device) if cells else (None, None)
         with neutral_modes(threads):
@@ -78,7 +67,6 @@ class _Work:
 
     side: the largest side of an image in pixels.
     positions: of the examples to show, by the key of the cell.
-    allowed, spent: seconds of passes.
     made: the examples of all cells so far.
     """
 
@@ -86,8 +74,6 @@ class _Work:
     device: str
     side: int
     positions: Mapping[str, tuple[int, ...]]
-    allowed: float = 0
-    spent: float = 0
     made: list[_Made] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
@@ -128,74 +114,46 @@ def _passes_of(result: CellResult, device: str) -> tuple[int | None, int | None]
 
 
 def _compute(work: _Work, model: PlannedModel, cells: Sequence[Cell], batch_size: int | None) -> None:
-    """Compute the examples of a model's cells, the cheapest cells first."""
+    """Compute the examples of a model's cells."""
     try:
         loaded = loading.load_model(work.plan, model, device=work.device, batch_size=batch_size)
     except Exception as error:  # also a lack of memory
         work.fail(cells, error)
         return
+    pending = {cell.key: cell for cell in cells}
     try:
+        clean_cell = next(cell for cell in work.plan.cells if cell.model is model and cell.kind == "clean")
         positions = sorted({position for cell in cells for position in work.positions[cell.key]})
         batches = recompute.read(loaded, positions)
-        clean, per_pass = _clean_logits(loaded, batches)
-        groups = [(_passes(group, work, loaded.classifier.batch_size), group) for group in group_cells(cells)]
-        for passes, group in sorted(groups, key=lambda item: item[0]):
-            if work.spent + passes * per_pass > work.allowed:
-                work.findings.append(_left_out(work.plan, group, passes * per_pass))
-                continue
-            begun = time.perf_counter()
+        if sum(len(at) for at, _ in batches) < len(positions):
+            raise ContractViolation("it gives no image of some examples that it gave in the run", by="data")
+        clean = _by_position(recompute.compute(loaded, [clean_cell], batches))
+        for group in group_cells(cells):
             wanted = {position for cell in group for position in work.positions[cell.key]}
             for cell, parts in recompute.compute(loaded, group, _selected(batches, wanted)):
+                del pending[cell.key]
                 if isinstance(parts, ContractViolation):
                     work.fail([cell], parts)
                 else:
-                    work.made += [made for part in parts for made in _made(loaded, cell, part, clean, work)]
-            work.spent += time.perf_counter() - begun
-    except Exception as error:  # of the data, or a lack of memory
-        missing = [cell for cell in cells if not any(made.cell is cell for made in work.made)]
-        work.fail(missing or cells, error)
+                    work.made += [made for part in parts for made in _made(cell, part, clean, work)]
+    except Exception as error:  # of the data or the clean pass, or a lack of memory
+        work.fail(list(pending.values()), error)
     finally:
         loaded.reader.threads.close()
 
 
-def _clean_logits(
-    loaded: loading.LoadedModel, batches: Sequence[tuple[np.ndarray, Batch]]
-) -> tuple[dict[int, Tensor], float]:
-    """Return the logits of the clean inputs by position, and the seconds that a pass takes."""
-    begun = time.perf_counter()
-    found: dict[int, Tensor] = {}
-    for positions, batch in batches:
-        with kept_modes():
-            logits = batch.logits(loaded.with_clips(batch).classifier)
-        found |= dict(zip(positions.tolist(), logits.cpu(), strict=True))
-    passes = sum(math.ceil(len(batch) / loaded.classifier.batch_size) for _, batch in batches)
-    return found, (time.perf_counter() - begun) / max(1, passes)
-
-
-def _passes(group: Sequence[Cell], work: _Work, batch_size: int) -> int:
-    """Return the number of passes that a group of cells takes, in forward passes, by the costs that plugins declare."""
-    cell = group[-1]
-    positions = {position for each in group for position in work.positions[each.key]}
-    assert cell.perturbation is not None
-    gradients = cell.cost.gradients + cell.cost.shared_gradients
-    each = cell.cost.forwards + GRADIENT_PASSES * gradients + OWN_PASSES
-    rows = len(positions)
-    if cell.perturbation.needs_blocks:
-        rows = BLOCK * len({position // BLOCK for position in positions})
-    return each * (len(cell.perturbation.smaller) + 1) * math.ceil(rows / batch_size)
-
-
-def _left_out(plan: Plan, group: Sequence[Cell], seconds: float) -> Finding:
-    cell = group[-1]
-    words = ("-o", "adversarial", "--only", quoted_glob(glob.escape(cell.name)))
-    hint = f"To write its images to files: {plan.command('export-adversarial', *words)}"
-    return finding(
-        "gallery-left-out",
-        f"not in the gallery: its examples would take about {max(1, round(seconds))} s of the {SECONDS:.0f} s that a "
-        "gallery may take",
-        subject=cell.name,
-        hint=hint if cell.kind == "attack" else "",
-    )
+def _by_position(
+    computed: Iterable[tuple[Cell, list[BatchOutcome] | ContractViolation]],
+) -> dict[int, tuple[int, float]]:
+    """Return the predictions of a cell and their confidences, by position. Raises the cell's ContractViolation."""
+    [(_, parts)] = computed
+    if isinstance(parts, ContractViolation):
+        raise parts
+    found: dict[int, tuple[int, float]] = {}
+    for part in parts:
+        judged = zip(part.outcome.prediction.tolist(), part.outcome.confidence.tolist(), strict=True)
+        found |= dict(zip(part.positions.tolist(), judged, strict=True))
+    return found
 
 
 def _selected(batches: Sequence[tuple[np.ndarray, Batch]], wanted: Iterable[int]) -> list[tuple[np.ndarray, Batch]]:
@@ -206,21 +164,20 @@ def _selected(batches: Sequence[tuple[np.ndarray, Batch]], wanted: Iterable[int]
     ]
 
 
-def _made(
-    loaded: loading.LoadedModel, cell: Cell, part: BatchOutcome, clean: Mapping[int, Tensor], work: _Work
-) -> Iterable[_Made]:
-    """Yield the examples of a cell on one batch that the gallery shows."""
-    steps = loaded.model.entry.spec.preprocessing
+def _made(cell: Cell, part: BatchOutcome, clean: Mapping[int, tuple[int, float]], work: _Work) -> Iterable[_Made]:
+    """Yield the examples of a cell on one batch that the gallery shows.
+
+    clean: predictions and confidences without the perturbation, by position.
+    """
+    steps = cell.model.entry.spec.preprocessing
     is_bgr = steps is not None and steps.channel_order == "bgr"
     perturbation, outcome = cell.perturbation, part.outcome
     assert perturbation is not None
-    with kept_modes():
-        logits = loaded.with_clips(part.batch).classifier.logits(outcome.inputs).cpu()
     for row, position in enumerate(part.positions.tolist()):
         if position not in work.positions[cell.key]:
             continue
         before, after = (thumbnails.visible(x[row], is_bgr=is_bgr) for x in (part.batch.x, outcome.inputs))
-        label, clean_prediction = int(part.batch.labels[row]), _prediction(clean[position])
+        label, (clean_prediction, clean_confidence) = int(part.batch.labels[row]), clean[position]
         prediction, size = int(outcome.prediction[row]), float(outcome.size[row])
         yield _Made(
             cell=cell,
@@ -233,9 +190,9 @@ def _made(
                 "example": part.batch.ids[row],
                 "label": label,
                 "clean_prediction": clean_prediction,
-                "clean_confidence": _confidence(clean[position]),
+                "clean_confidence": clean_confidence,
                 "prediction": prediction,
-                "confidence": _confidence(logits[row]),
+                "confidence": float(outcome.confidence[row]),
                 "margin": float(outcome.margin[row]),
                 "fooled": clean_prediction == label != prediction,
                 "clean": thumbnails.png(thumbnails.fitted(before, work.side)),
@@ -245,14 +202,6 @@ def _made(
             difference=thumbnails.fitted(after - before, work.side, by_mean=False),
             largest=float((after - before).abs().max()),
         )
-
-
-def _prediction(logits: Tensor) -> int:
-    return -1 if logits.isnan().any() else int(logits.argmax())
-
-
-def _confidence(logits: Tensor) -> float:
-    return float(logits.double().softmax(0).max())
 
 
 def _differing(
@@ -277,7 +226,7 @@ def _differing(
             f"prediction than the stored one: {named_examples(list(differing), differing)}; the images and their "
             "confidences are those of this computation",
             subject=label,
-            hint=f"To compute the stored outcomes again: {fresh_command(results.plan, label)}",
+            hint=f"To compute the stored outcomes again: {fresh_command(results.outline, label)}",
         )
 
 

@@ -33,7 +33,17 @@ from robharness.store.failures import Failure
 from robharness.store.files import FileSystem
 from robharness.store.folder import StoreFolder
 from robharness.store.listing import FAILED, PART, list_cells
-from robharness.store.parts import Check, DamagedPart, Part, PartContent, Provenances, Rows, concatenated, decode, encode
+from robharness.store.parts import (
+    Check,
+    DamagedPart,
+    Part,
+    PartContent,
+    Provenances,
+    Rows,
+    concatenated,
+    decode,
+    encode,
+)
 from robharness.store.spans import Span, span_positions, uncovered
 
 if TYPE_CHECKING:
