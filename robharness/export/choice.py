@@ -109,13 +109,14 @@ def _planned(results: Results, result: CellResult) -> Cell:
 def _too_dear(results: Results, cells: Sequence[CellResult], passes: int) -> Finding:
     name = cells[0].cell.short_name
     models = f"{len(cells)} models" if len(cells) > 1 else cells[0].cell.model.label
+    is_exportable = cells[0].cell.kind == "attack" and results.outline.run.has_command
     command = results.outline.command("export-adversarial", "-o", "adversarial", "--only", quoted_glob(escape(name)))
     return finding(
         "gallery-left-out",
         f"it is not in the gallery: its examples take about {passes} passes of {models}, and all of a gallery at most "
         f"{MOST_PASSES}",
         subject=name,
-        hint=f"To write its images to files: {command}" if cells[0].cell.kind == "attack" else "",
+        hint=f"To write its images to files: {command}" if is_exportable else "",
     )
 
 
