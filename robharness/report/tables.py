@@ -56,7 +56,8 @@ _DROP_AND_INTERVALS = "↓ relative drop from the clean accuracy; in brackets 95
 
 
 def _cells_row(name: str, cells: dict[str, CellNumbers], report: Report) -> Row:
-    return _row(name, report, cells, lambda cell: _cell(cell, report), _cells_over_runs)
+    row = _row(name, report, cells, lambda cell: _cell(cell, report), _cells_over_runs)
+    return replace(row, kind=next(iter(cells.values())).kind)
 
 
 def _cell(cell: CellNumbers, report: Report) -> Value:
@@ -66,7 +67,9 @@ def _cell(cell: CellNumbers, report: Report) -> Value:
     if cell.accuracy_8bit is not None:
         notes.append(("in 8 bits", Number(cell.accuracy_8bit, "percentage", 1)))
     notes += [(f"{name} broke", Number(count)) for name, count in cell.components.items()]
-    return replace(_accuracy(cell.numbers), notes=(*notes, *_published_accuracy(cell)))
+    return replace(
+        _accuracy(cell.numbers), published=_published_accuracy(cell), key=cell.key, notes=tuple(notes)
+    )
 
 
 def _cells_over_runs(cells: Sequence[CellNumbers]) -> Value:
@@ -74,14 +77,13 @@ def _cells_over_runs(cells: Sequence[CellNumbers]) -> Value:
     complete = [cell for cell in cells if cell.complete]
     if not complete:
         return NO_VALUE
-    notes = _published_accuracy(complete[0])
-    if len(complete) < len(cells):
-        notes += ((Number(len(complete)), "complete"),)
-    return replace(_accuracy_over_runs([cell.numbers for cell in complete]), notes=notes)
+    notes: tuple[Note, ...] = ((Number(len(complete)), "complete"),) if len(complete) < len(cells) else ()
+    value = _accuracy_over_runs([cell.numbers for cell in complete])
+    return replace(value, published=_published_accuracy(complete[0]), notes=notes)
 
 
-def _published_accuracy(cell: CellNumbers) -> tuple[Note, ...]:
-    return () if cell.expected is None else (("published", Number(cell.expected, "percentage", 2)),)
+def _published_accuracy(cell: CellNumbers) -> Number | None:
+    return None if cell.expected is None else Number(cell.expected, "percentage", 2)
 
 
 def _worst_case(case: WorstCase, report: Report) -> Value:
@@ -155,7 +157,7 @@ def _distance(cell: CellNumbers, report: Report) -> Value:
     if not cell.complete:
         notes.append(_stored(found.n, report))
     return Value(number=found.median, kind="distance", digits=4, interval=found.interval, interval_digits=4,
-                 notes=tuple(notes))  # fmt: skip
+                 key=cell.key, notes=tuple(notes))  # fmt: skip
 
 
 # --- corruptions ----------------------------------------------------------------------------------------------------
@@ -302,16 +304,16 @@ def _metrics(report: Report) -> Table | None:
 
 def _metric(result: MetricResult, published: float | None) -> Value:
     number = None if math.isnan(result.value) else result.value
-    return Value(number=number, kind="metric", digits=4, notes=_published_metric(published))
+    return Value(number=number, kind="metric", digits=4, published=_published_metric(published))
 
 
 def _metric_over_runs(found: Sequence[tuple[MetricResult, float | None]]) -> Value:
     value = _over_runs([result.value for result, _ in found], "metric", 4)
-    return replace(value, notes=_published_metric(found[0][1]))
+    return replace(value, published=_published_metric(found[0][1]))
 
 
-def _published_metric(value: float | None) -> tuple[Note, ...]:
-    return () if value is None else (("published", Number(value, "metric", 6)),)
+def _published_metric(value: float | None) -> Number | None:
+    return None if value is None else Number(value, "metric", 6)
 
 
 # --- rows and columns -----------------------------------------------------------------------------------------------

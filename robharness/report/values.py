@@ -48,6 +48,8 @@ class Value:
     deviation: sample standard deviation over runs.
     drop: the relative drop from the clean accuracy, itself a value.
     few_examples: whether the number comes from fewer examples than its metric requires.
+    published: the published number, if the suite has one.
+    key: of the cell that the number is of; empty for numbers of several cells.
     notes: further information, one note a line.
     """
 
@@ -60,6 +62,8 @@ class Value:
     deviation: float | None = None
     drop: Value | None = None
     few_examples: bool = False
+    published: Number | None = None
+    key: str = ""
     notes: tuple[Note, ...] = ()
 
 
@@ -69,10 +73,12 @@ class Row:
 
     name: its first entry.
     values: one per column.
+    kind: that of its cells, "clean", "attack" or "corruption"; empty for numbers of several cells.
     """
 
     name: str
     values: tuple[Value, ...]
+    kind: str = ""
 
 
 @dataclass(frozen=True)

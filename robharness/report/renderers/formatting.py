@@ -17,7 +17,8 @@ def format_value(value: Value) -> tuple[str, tuple[str, ...]]:
     if value.drop is not None:
         text += f" ↓{_number(value.drop)}"
         lines += [f"↓{_interval(value.drop, each)}" for each in _intervals(value.drop)]
-    return text, (*lines, *map(format_note, value.notes))
+    published: tuple[Note, ...] = () if value.published is None else (("published", value.published),)
+    return text, (*lines, *map(format_note, (*value.notes, *published)))
 
 
 def format_number(number: float, kind: Kind, digits: int) -> str:
