@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.lines import Line2D
 
 from robharness.report.figures.dots import (
+    PANELS_PER_FIGURE,
+    Pair,
     chosen_perturbations,
+    clean_and_strongest,
     name_rows,
     offsets,
+    pair_legend,
+    pairs,
     row_height,
     selection_note,
     series_with,
-    strongest,
 )
 from robharness.report.figures.figure import Drawing, Figure
 from robharness.report.figures.series import (
@@ -30,6 +35,9 @@ from robharness.report.figures.series import (
 )
 from robharness.report.records import CellNumbers, Report
 from robharness.text import printable
+
+MOST_LOWEST = 5
+"""Classes of a cell that a panel shows; the report's details have more."""
 
 
 def class_figures(report: Report) -> Iterator[Figure]:
@@ -53,29 +61,24 @@ def class_figures(report: Report) -> Iterator[Figure]:
         alt=" ".join(_worst_finding(report, each, rows) for each in series),
         draw=lambda: _draw_worst(report, series, rows),
     )
-    for number, each in enumerate(series, 1):
-        shown = _chosen(report, each)
+    every = clean_and_strongest(report, _has_classes)
+    for at in range(0, len(every), PANELS_PER_FIGURE):
+        shown = every[at : at + PANELS_PER_FIGURE]
         yield Figure(
-            name=f"classes-{number}",
-            title=f"Classes with the lowest accuracies, {each.label}",
+            name=f"classes-{1 + at // PANELS_PER_FIGURE}",
+            title=f"Classes with the lowest accuracies, {pairs(shown)}",
             caption=(
-                "Accuracy in % per class, with 95 % confidence intervals that hold for all classes together; at most "
-                f"ten classes, the lowest first; clean and under the strongest attack. n = {report.n}.{first}"
+                "Accuracy in % per class, with 95 % confidence intervals that hold for all classes together: the "
+                f"{MOST_LOWEST} lowest classes or fewer, clean and under the strongest attack on each model; "
+                f"n = {report.n}.{first}"
             ),
-            alt=" ".join(_lowest_finding(each, cell) for cell in shown),
+            alt=" ".join(_lowest_finding(pair.series, cell) for pair in shown for cell in pair.cells),
             draw=lambda shown=shown: _draw_lowest(shown),  # type: ignore[misc]
         )
 
 
 def _has_classes(cell: CellNumbers) -> bool:
     return cell.classes is not None
-
-
-def _chosen(report: Report, series: Series) -> list[CellNumbers]:
-    """Return the clean cell of a model, and that of its strongest attack."""
-    clean = [cell for cell in cells_of(report, series).get("clean", []) if cell.classes][:1]
-    attacked = strongest(report, series, _has_classes)
-    return [*clean, *([attacked] if attacked else [])]
 
 
 def _worst_finding(report: Report, series: Series, rows: list[str]) -> str:
@@ -121,22 +124,31 @@ def _draw_worst(report: Report, series: list[Series], rows: list[str]) -> Drawin
     return drawing
 
 
-def _draw_lowest(cells: list[CellNumbers]) -> Drawing:
-    most = max(len(cell.classes.lowest) for cell in cells if cell.classes)
-    drawing, axes = panels(len(cells), width=0.62)
-    drawing.set_figheight(1.1 + 0.28 * most)
-    for axis, cell in zip(axes, cells, strict=True):
-        assert cell.classes is not None
-        lowest = cell.classes.lowest
-        heights = [-at for at in range(len(lowest))]
-        for height, each in zip(heights, lowest, strict=True):
-            axis.plot([100 * end for end in each.interval], [height, height], color="C0", linewidth=1.4)
-        (dots,) = axis.plot([100 * each.accuracy for each in lowest], heights, color="C0", marker="o",
-                            linestyle="none", markersize=4.5)  # fmt: skip
-        drawing.describe(dots, [f"class {each.label}: {percent(each.accuracy, 1)}, n = {each.n}" for each in lowest])
-        name_rows(axis, [f"class {each.label}" for each in lowest])
-        axis.set_ylim(-most + 0.5, 0.5)
+def _draw_lowest(shown: list[Pair]) -> Drawing:
+    rows = max(sum(len(cell.classes.lowest[:MOST_LOWEST]) for cell in pair.cells if cell.classes) for pair in shown)
+    size = matplotlib.rcParams["font.size"]
+    height = (0.55 + 0.021 * size * rows) / matplotlib.rcParams["figure.figsize"][1]
+    drawing, axes = panels(len(shown), width=0.62, height=height, sharex=True)
+    for axis, pair in zip(axes, shown, strict=True):
+        names: list[str] = []
+        for cell, look in pair.looks():
+            assert cell.classes is not None
+            lowest = cell.classes.lowest[:MOST_LOWEST]
+            heights = [-(len(names) + at) for at in range(len(lowest))]
+            names += [f"class {each.label}" for each in lowest]
+            axis.hlines(heights, [100 * each.interval.low for each in lowest],
+                        [100 * each.interval.high for each in lowest], color=look["color"], linewidth=1.3)  # fmt: skip
+            (dots,) = axis.plot([100 * each.accuracy for each in lowest], heights, color=look["color"],
+                                marker=look["marker"], linestyle="none", markersize=4.5)  # fmt: skip
+            drawing.describe(dots, [
+                f"{cell.perturbation}: class {each.label}: {percent(each.accuracy, 1)}, n = {each.n}"
+                for each in lowest
+            ])  # fmt: skip
+        name_rows(axis, names)
         percent_axis(axis, "accuracy", along="x")
-        axis.set_xlim(-1, 101)
-        axis.set_title(plain(cell.perturbation, 45), fontsize="small")
+        axis.set_xlim(-2, 102)
+        lines = [plain(pair.series.label, 45)]
+        lines += [plain(pair.cells[-1].perturbation, 45)] if pair.cells[-1].kind != "clean" else []
+        axis.set_title("\n".join(lines), fontsize="small")
+    pair_legend(drawing, shown)
     return drawing

@@ -65,8 +65,8 @@ def _budget_figure(report: Report, norm: str, titles: list[str]) -> Figure:
     lines = {title: _lines(report, title) for title in shown}
     runs, unit = [series.label for series in all_series(report) if series.has_runs], _unit(report, shown)
     caption = (
-        f"{_counted(report)} in % against the budget eps ({norm}{unit and f', in 1/{unit}'}); the clean accuracy stands at 0. "
-        f"Bands: 95 % confidence intervals over examples; n = {report.n}."
+        f"{_counted(report)} in % against the budget eps ({norm}{unit and f', in 1/{unit}'}); the clean accuracy "
+        f"stands at 0. Bands: 95 % confidence intervals over examples; n = {report.n}."
     )
     if runs:
         caption += f" {spoken(runs)}: means over runs, with bars of one sample standard deviation over runs instead."
@@ -101,9 +101,7 @@ def _lines(report: Report, title: str) -> list[_Line]:
     return found
 
 
-def _point(
-    eps: Fraction, cells: list[CellNumbers], series: Series
-) -> tuple[Fraction, float, float, float, str] | None:
+def _point(eps: Fraction, cells: list[CellNumbers], series: Series) -> tuple[Fraction, float, float, float, str] | None:
     values = [value for cell in cells if (value := accuracy_of(cell)) is not None]
     if not values:
         return None
@@ -151,8 +149,7 @@ def _draw_line(drawing: Drawing, axis: Any, line: _Line, unit: Fraction, *, has_
     series, across = line.series, [float(eps * unit) for eps in line.eps]
     up, low, high = ([100 * value for value in values] for values in (line.accuracy, line.low, line.high))
     if series.has_runs or not has_band:
-        ends = [[y - l for y, l in zip(up, low, strict=True)], [h - y for y, h in zip(up, high, strict=True)]]
-        axis.errorbar(across, up, ends, fmt="none", ecolor=series.color, elinewidth=1, capsize=2, alpha=0.6, zorder=2)
+        axis.vlines(across, low, high, color=series.color, linewidth=1, alpha=0.6, zorder=2)
     else:
         axis.fill_between(across, low, high, color=series.color, alpha=0.15, linewidth=0, zorder=1)
     axis.plot(across, up, color=series.color, linestyle=series.line, zorder=3)

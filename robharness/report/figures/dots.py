@@ -2,16 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import matplotlib
+from matplotlib.lines import Line2D
 
-from robharness.report.figures.series import Series, accuracy_of, all_series, cells_of, plain
+from robharness.report.figures.figure import Drawing
+from robharness.report.figures.series import (
+    MARKERS,
+    Series,
+    accuracy_of,
+    add_legend,
+    all_series,
+    cells_of,
+    palette,
+    plain,
+    spoken,
+)
 from robharness.report.records import CellNumbers, Report
 
 MOST_PERTURBATIONS = 12
 """Perturbations with rows of dots; the tables have all."""
+PANELS_PER_FIGURE = 6
+"""Models of one figure that has a panel per model."""
+
+
+class Pair(NamedTuple):
+    """The clean cell of a model, or of its first run, and the cell of its strongest attack; one may be missing."""
+
+    series: Series
+    cells: list[CellNumbers]
+
+    def looks(self) -> Iterator[tuple[CellNumbers, dict[str, Any]]]:
+        """Yield each cell with the colour, marker and line that clean and attacked cells have in all panels."""
+        colors = palette()
+        for at, cell in enumerate(self.cells):
+            number = int(cell.kind != "clean")
+            yield cell, {"color": colors[number % len(colors)], "marker": MARKERS[number],
+                         "linestyle": ("-", "--")[number], "at": at}  # fmt: skip
+
+
+def clean_and_strongest(report: Report, has_number: Callable[[CellNumbers], bool]) -> list[Pair]:
+    """Return the pairs of all models that have such cells."""
+    found = []
+    for series in series_with(report, has_number):
+        clean = [cell for cell in cells_of(report, series).get("clean", []) if has_number(cell)][:1]
+        attacked = strongest(report, series, has_number)
+        if clean or attacked:
+            found.append(Pair(series, [*clean, *([attacked] if attacked else [])]))
+    return found
+
+
+def pairs(shown: Sequence[Pair]) -> str:
+    """Return the labels of the models in words."""
+    return spoken([pair.series.label for pair in shown])
+
+
+def pair_legend(drawing: Drawing, shown: Sequence[Pair]) -> None:
+    """Add a legend that tells clean and attacked cells apart."""
+    looks = {cell.kind: look for pair in shown for cell, look in pair.looks()}
+    names = {"clean": "clean", "attack": "strongest attack", "corruption": "strongest corruption"}
+    handles = [Line2D([], [], color=look["color"], marker=look["marker"], linestyle=look["linestyle"], markersize=4)
+               for look in looks.values()]  # fmt: skip
+    add_legend(drawing, handles, [names[kind] for kind in looks])
 
 
 def chosen_perturbations(report: Report, has_number: Callable[[CellNumbers], bool]) -> tuple[list[str], int]:

@@ -13,7 +13,7 @@ from matplotlib.colors import BoundaryNorm
 from matplotlib.patches import Rectangle
 
 from robharness.report.figures.figure import Drawing, Figure
-from robharness.report.figures.series import Series, all_series, cells_of, ink, percent, percent_sign, plain
+from robharness.report.figures.series import Series, all_series, cells_of, ink, percent, plain
 from robharness.report.records import CellNumbers, Report
 from robharness.text import printable
 
@@ -88,9 +88,11 @@ def _figure(
     missing = sum((row, column) not in drops for row in shown for column in columns)
     has_severities = name != "all models"
     across = "severities" if has_severities else "models"
-    caption = f"Relative drop from the clean accuracy in %, corruptions down and {across} across; n = {report.n} per cell."
+    caption = (
+        f"Relative drop from the clean accuracy in %, corruptions down and {across} across; n = {report.n} per cell."
+    )
     if has_severities:
-        caption += " All maps of this report have the same colours."
+        caption += " All maps of this report have the same scale of colours."
     if missing:
         caption += f" Hatched: {missing} of {len(shown) * len(columns)} cells have no number."
     if len(rows) > len(shown):
@@ -118,9 +120,9 @@ def _draw(rows: list[str], columns: list[str], drops: Drops, limits: tuple[float
     size = matplotlib.rcParams["font.size"]
     width = max(0.55, 3.2 * size / 72) if across else max(0.55, min(1.1, 7 * size / 72))
     names = [plain(row, 60) for row in rows]
-    margin = max(map(len, names)) * 0.6 * size / 72 + 1.1
+    margin = max(map(len, names)) * 0.6 * size / 72 + 0.3
     top = 0.5 if across else max(map(len, columns)) * 0.3 * size / 72 + 0.4
-    drawing = Drawing(figsize=(margin + width * len(columns) + 0.4, top + 0.42 + 0.30 * len(rows) * size / 10),
+    drawing = Drawing(figsize=(margin + width * len(columns), top + 0.42 + 0.30 * len(rows) * size / 10),
                       layout="constrained")  # fmt: skip
     FigureCanvasAgg(drawing)
     axis = drawing.subplots()
@@ -128,14 +130,15 @@ def _draw(rows: list[str], columns: list[str], drops: Drops, limits: tuple[float
     steps = np.linspace(100 * limits[0], 100 * limits[1], STEPS + 1)
     colors = matplotlib.colormaps[matplotlib.rcParams["image.cmap"]].resampled(STEPS)
     norm = BoundaryNorm(steps, STEPS)
-    mesh = axis.pcolormesh(np.ma.masked_invalid(values), cmap=colors, norm=norm, edgecolors="none")
+    axis.pcolormesh(np.ma.masked_invalid(values), cmap=colors, norm=norm, edgecolors="none")
     for (down, right), value in np.ndenumerate(values):
         if np.isnan(value):
             axis.add_patch(Rectangle((right, down), 1, 1, fill=False, hatch="////", linewidth=0, edgecolor=ink(),
                                      alpha=0.4))  # fmt: skip
         else:
-            axis.text(right + 0.5, down + 0.5, f"{value:.0f}", ha="center", va="center", fontsize="small",
-                      color=_ink_on(colors(norm(value))))  # fmt: skip
+            note = axis.text(right + 0.5, down + 0.5, f"{value:.0f}", ha="center", va="center", fontsize="small",
+                             color=_ink_on(colors(norm(value))))  # fmt: skip
+            note.set_in_layout(False)
     axis.set_xticks(np.arange(len(columns)) + 0.5, [plain(column, 60) for column in columns])
     axis.set_yticks(np.arange(len(rows)) + 0.5, names)
     if not across and sum(map(len, columns)) * 0.65 * size / 72 > width * len(columns):
@@ -148,9 +151,6 @@ def _draw(rows: list[str], columns: list[str], drops: Drops, limits: tuple[float
     axis.invert_yaxis()
     for spine in axis.spines.values():
         spine.set_visible(False)
-    bar = drawing.colorbar(mesh, ax=axis, label=f"relative drop ({percent_sign()})", aspect=max(8, len(rows) * 1.5))
-    bar.set_ticks(steps[:: STEPS // 4])
-    bar.outline.set_visible(False)  # type: ignore[operator]
     return drawing
 
 

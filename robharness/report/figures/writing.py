@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from robharness.report.figures.figure import Drawing, Figure
 from robharness.text import printable
@@ -18,6 +18,10 @@ from robharness.text import printable
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _FONTS = "'DejaVu Sans', Verdana, Geneva, sans-serif"
 _BLACK = "#000000"
+_METADATA = {
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
 
 
 def svg(figure: Figure) -> str:
@@ -28,7 +32,9 @@ def svg(figure: Figure) -> str:
     """
     with _page_style(figure.name):
         drawing = figure.draw()
-        root = _parsed(_written(drawing, "svg", transparent=True))
+        for each in (drawing, *drawing.axes):
+            each.patch.set_visible(False)
+        root = _parsed(_written(drawing, "svg"))
     _add_tooltips(root, getattr(drawing, "tooltips", {}))
     _make_inline(root, figure)
     return ET.tostring(root, encoding="unicode")
@@ -64,20 +70,21 @@ def _page_style(name: str) -> Iterator[None]:
     """Set Matplotlib's default style for a moment, and restore that of the user."""
     with matplotlib.rc_context():
         kept = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith("backend")}
-        matplotlib.rcParams.update(kept)
-        matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": name})
+        dict.update(matplotlib.rcParams, kept | {"svg.fonttype": "none", "svg.hashsalt": name})  # checked already
         yield
 
 
-def _written(drawing: Any, kind: str, **options: Any) -> bytes:
+def _written(drawing: Any, kind: str) -> bytes:
     """Return the content of a file, without a date or the versions of programs."""
-    metadata: dict[str, dict[str, Any]] = {
-        "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
-        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-        "png": {"Software": None},
-    }
     stream = io.BytesIO()
-    drawing.savefig(stream, format=kind, metadata=metadata.get(kind), **options)
+    if kind == "svg":
+        engine = drawing.get_layout_engine()
+        if engine is not None:  # once; `savefig` computes the layout twice, and draws all artists in between
+            engine.execute(drawing)
+            drawing.set_layout_engine("none")
+        FigureCanvasSVG(drawing).print_svg(stream, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    else:
+        drawing.savefig(stream, format=kind, metadata=_METADATA.get(kind))
     return stream.getvalue()
 
 
