@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.command("report")
 @options.suite_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write FILE instead of printing: .json, .md, .txt, or a suffix that a plugin renders.")  # fmt: skip
+              help="Write FILE instead of printing: .html, .json, .md, .txt, or a suffix that a plugin renders.")  # fmt: skip
 @click.option("--figures", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Draw the plugins' figures into FOLDER, which is created.")  # fmt: skip
 @options.with_session
@@ -32,17 +32,25 @@ def command(session: Session, as_json: bool, output: Path | None, figures: Path 
 
     Exit codes: 0 all cells are complete, 2 usage error, or data or weights are missing, 3 cells failed or are missing.
     """
+    from dataclasses import replace
+    from tempfile import TemporaryDirectory
+
     from robharness.errors import ExitCode
     from robharness.plugins import observers
     from robharness.report import build
-    from robharness.report.renderers import render
+    from robharness.report.plugin_figures import read_figures
+    from robharness.report.renderers import html, render
 
     renderer = None if output is None else find_renderer(output, session.registry)
     start = session.plan.suite.working_directory  # which plugins may change
     found = session.results()
-    drawn, findings = observers.draw_figures(found, session.registry, start / figures) if figures else ([], [])
-    written = [session.plan.suite.as_given(path) for path in drawn]
-    report = build(found, findings=findings)
+    is_page = renderer is not None and renderer.renderer.suffix == html.suffix
+    with TemporaryDirectory() as scratch:  # for figures that only the page shows
+        folder = start / figures if figures else Path(scratch) if is_page else None
+        drawn, findings = observers.draw_figures(found, session.registry, folder) if folder else ([], [])
+        shown = read_figures(drawn) if is_page else ()
+    written = [session.plan.suite.as_given(path) for path in drawn] if figures else []
+    report = replace(build(found, findings=findings), plugin_figures=shown)
     if output is None or renderer is None:
         show(report, as_json=as_json)
     else:

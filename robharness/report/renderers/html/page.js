@@ -52,6 +52,7 @@ function sortRows(table, column, direction) {
   table.classList.toggle("sorted", Boolean(direction));
   for (const head of table.tHead.rows[0].cells) head.removeAttribute("aria-sort");
   if (direction) table.tHead.rows[0].cells[column].setAttribute("aria-sort", direction);
+  table.dispatchEvent(new Event("sorted"));
 }
 
 function addSorting(table) {
@@ -137,14 +138,20 @@ class Matrix {
   }
 }
 
-/** A table with a row per cell, model or run. */
+/** A table with a row per cell, or per model and perturbation; the first rows are shown, and the others on demand. */
 class Rows {
   constructor(table) {
+    this.table = table;
+    this.limit = 200;
     table.original = [...table.tBodies[0].rows];
     this.rows = table.original.map((row) => ({
       row, m: row.dataset.m, kind: row.dataset.kind,
       text: lowered(`${row.cells[0].textContent} ${row.cells[1].textContent} ${row.cells[row.cells.length - 1].textContent}`),
     }));
+    this.more = make("button", "Show all rows", { type: "button", class: "more" });
+    this.more.addEventListener("click", () => { this.limit = Infinity; this.showFirst(); });
+    table.closest(".scroller").after(this.more);
+    table.addEventListener("sorted", () => this.showFirst());
     addSorting(table);
   }
 
@@ -156,7 +163,17 @@ class Rows {
       each.row.hidden = !isShown;
       count += isShown;
     }
+    this.showFirst();
     return [count, this.rows.length];
+  }
+
+  showFirst() {
+    let count = 0;
+    for (const row of this.table.tBodies[0].rows) {
+      if (!row.hidden) row.classList.toggle("later", ++count > this.limit);
+    }
+    this.more.hidden = count <= this.limit;
+    this.more.textContent = `Show all ${count} rows`;
   }
 }
 

@@ -55,6 +55,7 @@ def page(report: Report) -> str:
         kinds=sections.kinds(report),
         kind_names=sections.KIND_NAMES,
         cells=cells,
+        has_published=sections.has_published(report),
         classes=sections.class_rows(report),
         calibration=sections.calibration_rows(report),
         runs=sections.run_rows(report),

@@ -38,7 +38,13 @@ class CellRow:
 
 def cell_rows(report: Report) -> list[CellRow]:
     """Return all cells with n, accuracies, drop, published accuracy, and the difference from it."""
-    return list(_rows(report, lambda cell: _accuracies(cell, report)))
+    published = has_published(report)
+    return list(_rows(report, lambda cell: (*_accuracies(cell, report), *(_published(cell) if published else ()))))
+
+
+def has_published(report: Report) -> bool:
+    """Return whether the suite has a published accuracy of any cell."""
+    return any(cell.expected is not None for cell in report.cells)
 
 
 def class_rows(report: Report) -> list[CellRow]:
@@ -69,22 +75,25 @@ def _accuracies(cell: CellNumbers, report: Report) -> tuple[Markup, ...]:
     count = f"{numbers.n}" if cell.complete else f'<span class="missing">{numbers.n} of {report.n}</span>'
     n = Markup(f"<td{data(numbers.n)}>{count}</td>")
     drop = Value(number=numbers.relative_drop, kind="drop", interval=numbers.relative_drop_interval)
-    accuracy = numbers.robust_accuracy if numbers.accuracy is None else numbers.accuracy
-    expected, difference = NOTHING, NOTHING
-    if cell.expected is not None:
-        expected = number_entry(cell.expected, "percentage", 2)
-        if accuracy is not None:
-            ours = Value(number=accuracy, digits=digits)
-            distance = accuracy - cell.expected
-            difference = Markup(f"<td{data(distance)}>{signed(distance, ours)}</td>")
     return (
         n,
         number_entry(numbers.accuracy, "percentage", digits, numbers.interval),
         number_entry(numbers.robust_accuracy, "percentage", digits, numbers.robust_interval),
         beside(drop),
-        expected,
-        difference,
     )
+
+
+def _published(cell: CellNumbers) -> tuple[Markup, ...]:
+    numbers = cell.numbers
+    accuracy = numbers.robust_accuracy if numbers.accuracy is None else numbers.accuracy
+    if cell.expected is None:
+        return NOTHING, NOTHING
+    expected = number_entry(cell.expected, "percentage", 2)
+    if accuracy is None:
+        return expected, NOTHING
+    distance = accuracy - cell.expected
+    difference = signed(distance, Value(number=accuracy, digits=_digits(numbers.n)))
+    return expected, Markup(f"<td{data(distance)}>{difference}</td>")
 
 
 def _digits(n: int) -> int:
@@ -106,7 +115,7 @@ def _classes(cell: CellNumbers) -> tuple[Markup, ...] | None:
 def _class(each: ClassAccuracy) -> str:
     low, high = (f"{100 * bound:.1f}" for bound in each.interval)
     number = f"<span{data(each.accuracy, each.interval)}>{100 * each.accuracy:.1f}</span>"
-    return f"class&nbsp;{int(each.label)}: {number}&nbsp;<i>[{low},&nbsp;{high}] n&nbsp;=&nbsp;{int(each.n)}</i>"
+    return f"class\u00a0{int(each.label)}: {number}\u00a0<i>[{low},\u00a0{high}] n\u00a0=\u00a0{int(each.n)}</i>"
 
 
 def _calibration(cell: CellNumbers) -> tuple[Markup, ...] | None:
@@ -178,11 +187,11 @@ def _run(cell: CellNumbers, digits: int, *, is_robust: bool) -> str:
     if accuracy is None:
         return "–"
     text = f"<span{data(accuracy, interval)}>{100 * accuracy:.{digits}f}</span>"
-    return text if interval is None else f"{text}&nbsp;<i>{_bounds(interval, digits)}</i>"
+    return text if interval is None else f"{text}\u00a0<i>{_bounds(interval, digits)}</i>"
 
 
 def _bounds(interval: Interval, digits: int) -> str:
-    return f"[{100 * interval.low:.{digits}f},&nbsp;{100 * interval.high:.{digits}f}]"
+    return f"[{100 * interval.low:.{digits}f},\u00a0{100 * interval.high:.{digits}f}]"
 
 
 # --- missing cells --------------------------------------------------------------------------------------------------

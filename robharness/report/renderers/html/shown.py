@@ -81,9 +81,9 @@ def entry(value: Value, rows: Mapping[str, int]) -> Markup:
         number, lines = format_value(value.drop)
         parts.append(f'<span class="drop"{_of(value.drop)}>↓{number}</span>')
         line += [f"↓{each}" for each in lines]
-    small = [f"<small>{' '.join(line)}</small>"] if line else []
+    small = [f"<small>{' '.join(map(_whole, line))}</small>"] if line else []
     if value.corruption_interval is not None:
-        small.append(f"<small{data(None, value.corruption_interval)}>{intervals[-1]}</small>")
+        small.append(f"<small{data(None, value.corruption_interval)}>{_whole(intervals[-1])}</small>")
     small += [f"<small>{_note(note)}</small>" for note in value.notes]
     if value.published is not None:
         small.append(f"<small>{published(value)}</small>")
@@ -98,7 +98,7 @@ def published(value: Value) -> Markup:
     if value.number is None:
         return Markup(f'<span data-value="{_exact(theirs)}">{text}</span>')
     difference = value.number - theirs
-    return Markup(f'<span data-value="{_exact(theirs)}">{text}</span> {signed(difference, value)}')
+    return Markup(f'<span data-value="{_exact(theirs)}">{text}</span> ({signed(difference, value)})')
 
 
 def signed(difference: float, value: Value) -> Markup:
@@ -118,7 +118,7 @@ def beside(value: Value) -> Markup:
     if value.number is None:
         return Markup(f"<td>{NO_NUMBER}</td>")
     text, intervals = format_value(value)
-    return Markup(f"<td{_of(value)}>{text}{''.join(f' <i>{each}</i>' for each in intervals)}</td>")
+    return Markup(f"<td{_of(value)}>{text}{''.join(f' <i>{_whole(each)}</i>' for each in intervals)}</td>")
 
 
 def _of(value: Value) -> Markup:
@@ -130,6 +130,11 @@ def _exact(number: float) -> str:
     if math.isinf(number):
         return "Infinity" if number > 0 else "-Infinity"
     return repr(float(number)).replace("nan", "NaN")
+
+
+def _whole(interval: str) -> str:
+    """Return an interval that no line breaks."""
+    return interval.replace(" ", "\u00a0")
 
 
 def _note(note: Note) -> str:
