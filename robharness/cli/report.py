@@ -16,18 +16,22 @@ from robharness.errors import UserError, exists, for_shell, link_to_nothing
 if TYPE_CHECKING:
     from robharness.plugins import Registry
     from robharness.report import Report
-    from robharness.report.renderers import Registered
+    from robharness.report.renderers import Layout, Registered
+    from robharness.report.renderers.base import Rows
     from robharness.session import Session
 
 
 @click.command("report")
 @options.suite_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write FILE instead of printing: .html, .json, .md, .txt, or a suffix that a plugin renders.")  # fmt: skip
+              help="Write FILE instead of printing: .html, .json, .md, .txt, or what a plugin renders.")  # fmt: skip
 @click.option("--figures", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Draw the plugins' figures into FOLDER, which is created.")  # fmt: skip
+@options.layout_options
 @options.with_session
-def command(session: Session, as_json: bool, output: Path | None, figures: Path | None) -> int:
+def command(
+    session: Session, as_json: bool, output: Path | None, figures: Path | None, intervals: bool, by: Rows
+) -> int:
     """Report the stored results of SUITE; compute nothing.
 
     Exit codes: 0 all cells are complete, 2 usage error, or data or weights are missing, 3 cells failed or are missing.
@@ -39,8 +43,9 @@ def command(session: Session, as_json: bool, output: Path | None, figures: Path 
     from robharness.plugins import observers
     from robharness.report import build
     from robharness.report.plugin_figures import read_figures
-    from robharness.report.renderers import html, render
+    from robharness.report.renderers import Layout, html, render
 
+    layout = Layout(by=by, intervals=intervals)
     renderer = None if output is None else find_renderer(output, session.registry)
     start = session.plan.suite.working_directory  # which plugins may change
     found = session.results()
@@ -52,9 +57,9 @@ def command(session: Session, as_json: bool, output: Path | None, figures: Path 
     written = [session.plan.suite.as_given(path) for path in drawn] if figures else []
     report = replace(build(found, findings=findings), plugin_figures=shown)
     if output is None or renderer is None:
-        show(report, as_json=as_json)
+        show(report, as_json=as_json, layout=layout)
     else:
-        write(output, render(report, renderer), start)
+        write(output, render(report, renderer, layout), start)
         written = [*written, output]
     for path in written:
         echo(f"wrote {path}", err=True)
@@ -111,11 +116,11 @@ def write(path: Path, content: bytes, start: Path) -> None:
         raise UserError(f"-o {path}: cannot be written: {error.strerror}. Try: {command}") from None
 
 
-def show(report: Report, *, as_json: bool) -> None:
+def show(report: Report, *, as_json: bool, layout: Layout) -> None:
     """Print the report on standard output, as tables or as JSON."""
     from robharness.report.renderers import json, terminal
 
     if as_json:
         echo_json(json.render(report))
     else:
-        terminal.show(report, results_console())
+        terminal.show(report, results_console(), layout)

@@ -23,7 +23,7 @@ class Styles:
         self._classes: dict[str, str] = {}
 
     def without_attributes(self, svg: str) -> Markup:
-        """Return an <svg> element with classes in place of its style attributes; scripts and foreign parts are left out."""
+        """Return an <svg> element with classes in place of its style attributes, without scripts and foreign parts."""
         ET.register_namespace("", _SVG)
         root = ET.fromstring(svg)
         for parent in root.iter():

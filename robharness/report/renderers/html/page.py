@@ -37,7 +37,11 @@ def page(report: Report) -> str:
         loader=FileSystemLoader(_HERE), autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=False,
     )  # fmt: skip
-    environment.filters |= {"sentence": as_sentence, "command": as_command, "data_uri": lambda *words: Shown(data_uri(*words))}
+    environment.filters |= {
+        "sentence": as_sentence,
+        "command": as_command,
+        "data_uri": lambda *words: Shown(data_uri(*words)),
+    }
     return environment.get_template("page.html").render(
         report=report,
         version=version("robharness"),

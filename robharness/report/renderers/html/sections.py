@@ -232,5 +232,3 @@ def kinds(report: Report) -> list[str]:
     """Return the kinds of the report's cells, in the order of a page."""
     available = {cell.kind for cell in report.cells}
     return [kind for kind in KIND_NAMES if kind in available]
-
-

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup, escape
 
-from robharness.report.renderers.formatting import NO_NUMBER, format_note, format_number, format_value
-from robharness.report.values import Note, Number, Value
+from robharness.report.renderers.formatting import (
+    NO_NUMBER,
+    format_note,
+    format_number,
+    format_parts,
+    format_value,
+)
+from robharness.report.values import PUBLISHED, Note, Number, Value
 from robharness.statistics import Interval
 from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, TITLE_LENGTH, printable, sentence
 
@@ -74,31 +79,19 @@ def entry(value: Value, rows: Mapping[str, int]) -> Markup:
 
     rows: key of a cell -> its row in the table of all cells, which the number links to.
     """
-    text, intervals = format_value(replace(value, drop=None, notes=(), published=None))
-    parts = [f'<a href="#c{rows[value.key]}">{text}</a>' if value.key in rows and value.number is not None else text]
-    line = list(intervals[:1])
+    found = format_parts(value)
+    is_linked = value.key in rows and value.number is not None
+    parts = [f'<a href="#c{rows[value.key]}">{found.number}</a>' if is_linked else found.number]
     if value.drop is not None:
-        number, lines = format_value(value.drop)
-        parts.append(f'<span class="drop"{_of(value.drop)}>↓{number}</span>')
-        line += [f"↓{each}" for each in lines]
-    small = [f"<small>{' '.join(map(_whole, line))}</small>"] if line else []
+        parts.append(f'<span class="drop"{_of(value.drop)}>{found.drop}</span>')
+    intervals = [found.interval, f"↓{found.drop_interval}" if found.drop_interval else ""]
+    small = [" ".join(_whole(each) for each in intervals if each)]
     if value.corruption_interval is not None:
-        small.append(f"<small{data(None, value.corruption_interval)}>{_whole(intervals[-1])}</small>")
-    small += [f"<small>{_note(note)}</small>" for note in value.notes]
-    if value.published is not None:
-        small.append(f"<small>{published(value)}</small>")
-    return Markup(f"<td{_of(value)}>{' '.join(parts)}{''.join(small)}</td>")
-
-
-def published(value: Value) -> Markup:
-    """Return the published number with the difference of ours from it, in points for fractions."""
-    if value.published is None or value.published.value is None:
-        return Markup("")
-    theirs, text = value.published.value, format_note(("published", value.published))
-    if value.number is None:
-        return Markup(f'<span data-value="{_exact(theirs)}">{text}</span>')
-    difference = value.number - theirs
-    return Markup(f'<span data-value="{_exact(theirs)}">{text}</span> ({signed(difference, value)})')
+        small.append(f"<span{data(None, value.corruption_interval)}>{_whole(found.corruption_interval)}</span>")
+    small += [_note(note, value) for note in (*value.details, *value.notes)]
+    return Markup(
+        f"<td{_of(value)}>{' '.join(parts)}{''.join(f'<small>{each}</small>' for each in small if each)}</td>"
+    )
 
 
 def signed(difference: float, value: Value) -> Markup:
@@ -137,9 +130,15 @@ def _whole(interval: str) -> str:
     return interval.replace(" ", "\u00a0")
 
 
-def _note(note: Note) -> str:
+def _note(note: Note, value: Value) -> str:
+    """Return a note, that of the published number with the difference of ours from it, in points for fractions."""
     parts = []
     for part in note:
         text = escape(shown(format_note((part,))))
-        parts.append(f"<span{data(part.value)}>{text}</span>" if isinstance(part, Number) else text)
+        if not isinstance(part, Number):
+            parts.append(text)
+            continue
+        parts.append(Markup(f"<span{data(part.value)}>{text}</span>"))
+        if note[0] == PUBLISHED and value.number is not None and part.value is not None:
+            parts.append(Markup(f"({signed(value.number - part.value, value)})"))
     return " ".join(parts)
