@@ -19,20 +19,22 @@ if TYPE_CHECKING:
     from robharness.plugins import Registry
     from robharness.report import Report
     from robharness.report.details import GalleryExample
-    from robharness.report.renderers import Registered
+    from robharness.report.renderers import Layout, Registered
+    from robharness.report.renderers.base import Rows
     from robharness.store.results import Results
 
 
 @click.command("report")
 @options.report_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write FILE instead of printing: .json, .md, .txt, or a suffix that a plugin renders.")  # fmt: skip
+              help="Write FILE instead of printing: .html, .json, .md, .txt, or what a plugin renders.")  # fmt: skip
 @click.option("--figures", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Draw the plugins' figures into FOLDER, which is created.")  # fmt: skip
 @click.option("--gallery", type=click.IntRange(0, 500), metavar="N",
               help="Compute up to N examples again for a gallery; by default 24 for an HTML file, else 0.")  # fmt: skip
 @options.device("compute the gallery on")
 @options.trust
+@options.layout_options
 def command(
     suite: str | None,
     plugins: tuple[str, ...],
@@ -45,6 +47,8 @@ def command(
     figures: Path | None,
     gallery: int | None,
     device: str,
+    intervals: bool,
+    by: Rows,
 ) -> int:
     """Report the stored results of SUITE; compute nothing but the images of a gallery.
 
@@ -55,12 +59,14 @@ def command(
     or the record of a suite cannot be read.
     """
     from dataclasses import replace
+    from tempfile import TemporaryDirectory
 
     from robharness.errors import ExitCode
     from robharness.export.choice import EXAMPLES
     from robharness.plugins import Registry, discover, observers
     from robharness.report import build
-    from robharness.report.renderers import BUILT_IN, render
+    from robharness.report.plugin_figures import read_figures
+    from robharness.report.renderers import BUILT_IN, Layout, html, render
     from robharness.session import Session
     from robharness.suite import relative
 
@@ -68,6 +74,7 @@ def command(
         if output or figures:
             raise UserError("-o and --figures are of one suite. Try: robharness report, which lists those of the store")
         return list_suites(store, as_json=as_json)
+    layout = Layout(by=by, intervals=intervals)
     start = Path.cwd()  # which plugins may change
     stored = find_stored(suite, store, data_root)
     needs_plugins = stored is None or (output is not None and output.suffix not in {each.suffix for each in BUILT_IN})
@@ -78,17 +85,20 @@ def command(
     else:
         session = Session.open(Path(suite), store=store, data=data_root, limit=limit, registry=registry, device=device)
         found = session.results()
+    is_page = renderer is not None and renderer.renderer.suffix == html.suffix
     has_plugins = figures is not None and found.outline.is_planned
-    drawn, findings = observers.draw_figures(found, registry, start / figures) if figures and has_plugins else ([], [])
-    written = [relative(path, start) for path in drawn]
-    if gallery is None:
-        gallery = EXAMPLES if renderer is not None and renderer.renderer.suffix == ".html" else 0
-    examples, more = make_gallery(found, gallery, device)
-    report = replace(build(found, findings=[*findings, *more]), gallery=examples)
+    with TemporaryDirectory() as scratch:  # for figures that only the page shows
+        folder = start / figures if figures else Path(scratch) if is_page else None
+        draws = folder is not None and found.outline.is_planned
+        drawn, findings = observers.draw_figures(found, registry, folder) if folder and draws else ([], [])
+        shown = read_figures(drawn) if is_page else ()
+    written = [relative(path, start) for path in drawn] if figures else []
+    examples, more = make_gallery(found, (EXAMPLES if is_page else 0) if gallery is None else gallery, device)
+    report = replace(build(found, findings=[*findings, *more]), plugin_figures=shown, gallery=examples)
     if output is None or renderer is None:
-        show(report, as_json=as_json)
+        show(report, as_json=as_json, layout=layout)
     else:
-        write(output, render(report, renderer), start)
+        write(output, render(report, renderer, layout), start)
         written = [*written, output]
     for path in written:
         echo(f"wrote {path}", err=True)
@@ -169,11 +179,11 @@ def write(path: Path, content: bytes, start: Path) -> None:
         raise UserError(f"-o {path}: cannot be written: {error.strerror}. Try: {command}") from None
 
 
-def show(report: Report, *, as_json: bool) -> None:
+def show(report: Report, *, as_json: bool, layout: Layout) -> None:
     """Print the report on standard output, as tables or as JSON."""
     from robharness.report.renderers import json, terminal
 
     if as_json:
         echo_json(json.render(report))
     else:
-        terminal.show(report, results_console())
+        terminal.show(report, results_console(), layout)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from robharness import statistics
 from robharness.findings import Finding
+from robharness.report.answer import answer
 from robharness.report.corruptions import Corruptions
 from robharness.report.findings import (
     attack_findings,
@@ -38,7 +40,7 @@ def build(results: Results, findings: Sequence[Finding] = ()) -> Report:
     slopes, errors = tuple(corruptions.slopes()), tuple(corruptions.errors())
     values, failed = compute_metrics(results)
     run_of = {model.label: model.run_of for model in suite.models if model.run_of is not None}
-    return Report(
+    report = Report(
         suite=suite.name,
         title=suite.title or suite.name,
         data=suite.data.name,
@@ -85,6 +87,7 @@ def build(results: Results, findings: Sequence[Finding] = ()) -> Report:
         run_of=run_of,
         runs=tuple(_runs(cells, run_of)),
     )
+    return replace(report, answer=answer(results, report))
 
 
 def _runs(cells: Sequence[CellNumbers], run_of: dict[str, str]) -> list[RunNumbers]:

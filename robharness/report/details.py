@@ -115,3 +115,21 @@ class GalleryExample:
     perturbed: bytes = field(repr=False)
     magnification: float
     size: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginFigure:
+    """A figure that a plugin drew of these results, such as a map of features.
+
+    name: of its file.
+    title: the name as words.
+    media_type: of an image, "image/png" or "image/svg+xml"; empty if the figure is left out.
+    content: the file; empty if the figure is left out.
+    left_out: the reason why a page cannot show the figure; else empty.
+    """
+
+    name: str
+    title: str
+    media_type: str
+    content: bytes = field(repr=False)
+    left_out: str = ""

@@ -34,6 +34,7 @@ from robharness.statistics.intervals import (
 )
 from robharness.statistics.paired import (
     BLOCK_VALUES,
+    drop_difference_interval,
     relative_drop_bounds,
     relative_drop_interval,
     resampled_accuracies,
@@ -62,6 +63,7 @@ __all__ = [
     "accuracy_interval",
     "check_outcomes",
     "corruption_errors",
+    "drop_difference_interval",
     "drop_text",
     "gap_closed",
     "gap_closed_interval",
