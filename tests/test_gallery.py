@@ -127,9 +127,22 @@ def test_examples_are_the_same_for_all_models_and_a_mix(suite, run):
     assert [example.model for example in examples] == ["Net", "Other"] * 12
     for label in results.labels:
         assert {example.fooled for example in examples if example.model == label} == {True, False}
-    for example in examples:
-        clean = stored(results, example)["example"] == example.example and example.clean_prediction == example.label
-        assert example.fooled == (clean and example.prediction != example.label)
+
+
+def test_an_example_that_is_wrong_anyway_is_not_fooled(suite, run):
+    """Such examples come last, after those on which all models are right."""
+    results = run(suite(models=MODELS, attacks=[{"attack": "toys/climb", "eps": "1/4"}]))
+    examples, _ = made(results, 80)
+    assert len(examples) == 80
+    wrong = [example for example in examples if example.clean_prediction != example.label]
+    assert wrong and not any(example.fooled for example in wrong)
+    assert all(e.fooled == (e.prediction != e.label) for e in examples if e.clean_prediction == e.label)
+    right = np.logical_and.reduce([results.clean(label).correct for label in results.labels])
+    [choice] = choose(results, 2 * int(right.sum()))[0]
+    assert right[list(choice.positions)].all()
+    [choice] = choose(results, 2 * int(right.sum()) + 2)[0]
+    count = np.sum([results.clean(label).correct for label in results.labels], axis=0)
+    assert {int(count[position]) for position in choice.positions} == {2, 1} and 0 in count
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 7, 24])
@@ -237,6 +250,13 @@ def test_images_of_any_shape_have_a_bounded_size(shape):
         assert max(before.shape) <= side <= 224 and 3 * examples * max(map(len, files)) <= thumbnails.MOST_BYTES
         assert np.abs(after - before).max() <= 9
         assert before.ndim == (3 if shape[0] == 3 else 2)
+
+
+def test_shrunk_images_are_means_and_shrunk_perturbations_are_not():
+    board = (torch.arange(60)[:, None] + torch.arange(60)) % 2
+    board = board[None].float()
+    assert (thumbnails.fitted(board, 30) == 0.5).all()
+    assert set(thumbnails.fitted(board - 0.5, 30, by_mean=False).unique().tolist()) <= {-0.5, 0.5}
 
 
 def test_magnifications_and_colours():
