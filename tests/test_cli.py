@@ -273,7 +273,7 @@ def test_python_m_robharness_is_the_same_command(shell, run_process, path, toys,
     assert shell("run", path).returncode == 0
     words = ["report", path, "-p", toys, "--json"]
     assert run_process(*words, cwd=tmp_path) == shell(*words, plugins=[])
-    assert run_process("report", cwd=tmp_path).returncode == ExitCode.USAGE
+    assert run_process("plan", cwd=tmp_path).returncode == ExitCode.USAGE
 
 
 def test_a_closed_pipe_is_no_error(shell, path, toys, tmp_path):

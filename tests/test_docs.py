@@ -208,6 +208,7 @@ def test_the_files_of_the_store(toy_results):
         "cell.json": store.folder(failed) / "cell.json",
         ".failed.json": next(store.folder(failed).glob("*.failed.json")),
         "runs/*.json": next((store.root / "runs").glob("*.json")),
+        "suites/*.json": next((store.root / "suites").glob("*.json")),
     }
     rows = {row[0].strip("`"): ticked(row[1]) for row in tables(section(COMMANDS, "The store"))[1]}
     assert rows == {name: list(json.loads(path.read_text())) for name, path in expected.items()}

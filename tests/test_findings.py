@@ -153,6 +153,6 @@ def test_broken_examples_are_named_up_to_five(count, message):
     clean = SimpleNamespace(cell=SimpleNamespace(kind="clean"), unreadable=[str(each) for each in range(count)],
                             provenance=[])  # fmt: skip
     plan = SimpleNamespace(command=lambda *words: " ".join(("robharness", *words)))
-    [found] = cell_findings(SimpleNamespace(every=(), invalid=(), cells=[clean, clean], plan=plan))
+    [found] = cell_findings(SimpleNamespace(every=(), invalid=(), cells=[clean, clean], outline=plan))
     assert found.hint == "after mending the files: robharness run --fresh '*'"
     assert (found.code, found.message) == ("unreadable-examples", message)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -22,17 +22,13 @@ from robharness.planning.files import json_object
 from robharness.planning.identity import key_of
 from robharness.planning.outline import Pixels, PlanOutline, RunOutline, SuiteOutline
 from robharness.specs.budget import Budget
-from robharness.text import printable
+from robharness.text import printable, quoted_commands
 
 SCHEMA, LARGEST_SCHEMA = 1, 1000
 """The schema of a file, and a number above that of every version."""
 LARGEST_OUTLINE = 2**24
 """Size, in bytes, of the largest file of an outline; one of 2,000 cells has less than 1 MiB."""
 DIGEST_LENGTH = 12
-
-
-class NewerSchema(ValueError):
-    """A file that a later version of robharness wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +54,13 @@ class OutlineFile:
         store: the folder of results that holds the file, as it was given.
         """
         options = plan_options(Path.cwd(), store=store, limit=self.run.limit)
+        findings = tuple(
+            replace(each, **{name: quoted_commands(getattr(each, name)) for name in ("subject", "message", "hint")})
+            for each in self.run.findings
+        )
+        run = replace(self.run, findings=findings)
         return PlanOutline(
-            suite=self.suite, run=self.run, options=options, store=store.absolute(), stored_pixels=self.pixels
+            suite=self.suite, run=run, options=options, store=store.absolute(), stored_pixels=self.pixels
         )
 
 
@@ -83,14 +84,16 @@ def parse(content: bytes, stem: str) -> OutlineFile:
     """Return the content of a file.
 
     stem: the name of the file without its suffix.
-    Raises NewerSchema, or ValueError, with the reason, for anything else than an outline of this name.
+    Raises ValueError, with the reason, for anything else than an outline of this name.
     """
     record = json_object(content)
     schema = record.get("schema")
     if type(schema) is not int or not 0 < schema < LARGEST_SCHEMA:
         raise ValueError("it has no schema")
     if schema > SCHEMA:
-        raise NewerSchema(f"it has schema {schema}, but this version of robharness reads schema {SCHEMA}")
+        raise ValueError(
+            f"it has schema {schema}, and this version of robharness reads schema {SCHEMA}; a later version is needed"
+        )
     try:
         json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from robharness.planning.outline import PlanOutline
 from robharness.plugins.calls import plugin_code, returned, shown
 from robharness.specs.records import MetricResult
 from robharness.store.results import Results
-from robharness.text import attributed, printable
+from robharness.text import attributed, printable, quoted_commands
 
 
 def compute_metrics(results: Results) -> tuple[dict[str, dict[str, MetricResult]], list[Finding]]:
@@ -43,10 +43,15 @@ def _not_computed(outline: PlanOutline) -> Iterator[Finding]:
         plugins = dict.fromkeys(origins.get(metric.name, metric.name.partition("/")[0]) for metric in metrics)
         yield finding(
             "metrics-not-computed",
-            f"no {', '.join(metric.name for metric in metrics)}: this report is made from the store alone, and metrics "
-            f"are computed by {', '.join(map(printable, plugins))}",
+            f"no {_shown(metric.name for metric in metrics)}: this report is made from the store alone, and metrics are "
+            f"computed by {_shown(plugins)}",
             hint=f"to compute them: {outline.command('report')}",
         )
+
+
+def _shown(names: Iterable[str]) -> str:
+    """Return names that a store brings as part of a sentence."""
+    return ", ".join(quoted_commands(printable(name)) for name in names)
 
 
 def _measured_by_label(found: Any, labels: Sequence[str]) -> dict[str, MetricResult]:

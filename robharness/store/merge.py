@@ -1,4 +1,4 @@
-"""Merge of stores: verified copies of the parts, failures, artefacts and run records that one store lacks."""
+"""Merge of stores: verified copies of the parts, failures, artefacts and records that one store lacks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from robharness.store.listing import list_cells
 from robharness.store.parts import ADDED, Part, Rows
 from robharness.store.spans import uncovered
 from robharness.store.store import Store
+from robharness.store.suites import read_suite, suite_files
 
 T = TypeVar("T")
 
@@ -30,6 +31,7 @@ class Merged:
     common: outcomes that both stores have.
     differing: those of the common outcomes that are not equal; this store's remain.
     artefacts: trained weights that were copied.
+    suites: records of suites that were copied.
     problems: one sentence for each cell, part or artefact that was not copied.
     """
 
@@ -39,6 +41,7 @@ class Merged:
     common: int = 0
     differing: int = 0
     artefacts: int = 0
+    suites: int = 0
     problems: list[str] = field(default_factory=list)
 
     def add(self, cell: Merged) -> None:
@@ -55,7 +58,7 @@ class Merged:
 
 
 def merge(into: Store, source: Store) -> Merged:
-    """Copy the parts, failures, artefacts and run records that `into` lacks. Merging again resumes, also after a kill.
+    """Copy the parts, failures, artefacts and records of runs and suites that `into` lacks. Merging again resumes, also after a kill.
 
     A cell is refused if its description is missing, damaged or of another key, or if its model was another network. A
     damaged part is set aside in `source`.
@@ -81,6 +84,11 @@ def merge(into: Store, source: Store) -> Merged:
             merged.add(cell)
         except (_Refused, Unreadable) as error:
             merged.problems.append(f"{shown}: {error}")
+    for path in merged.listed(lambda: suite_files(source)):
+        try:
+            merged.suites += _merge_suite(into, source, path)
+        except _Refused as error:
+            merged.problems.append(str(error))
     merged.problems += [*source.notes, *into.notes]
     for path in merged.listed(source.run_files):
         try:
@@ -106,6 +114,19 @@ def _merge_run(into: Store, source: Store, path: Path) -> None:
         leave_out = f"To leave it out: rm -r {for_shell(source.shown(path))}"
         raise _Refused(f"it is no record of a run ({reason}). {leave_out}") from None
     into.write(place, content)
+
+
+def _merge_suite(into: Store, source: Store, path: Path) -> bool:
+    """Copy the record of a suite unless `into` has that of a later run. Return whether it was copied."""
+    place = into.root / path.relative_to(source.root)
+    theirs, ours = read_suite(source, path), read_suite(into, place)
+    if theirs.file is None:
+        leave_out = f"To leave it out: rm -r {for_shell(source.shown(path))}"
+        raise _Refused(f"{source.shown(path)}: {theirs.reason}. {leave_out}")
+    if ours.file is not None and ours.file.moment >= theirs.file.moment:
+        return False
+    into.write(place, source.files.read(path))
+    return True
 
 
 def _merge_artefact(into: ArtefactStore, folder: Path) -> bool:

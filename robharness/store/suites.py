@@ -23,7 +23,6 @@ from robharness.planning.outline import PlanOutline
 from robharness.planning.outline_files import (
     DIGEST_LENGTH,
     LARGEST_OUTLINE,
-    NewerSchema,
     OutlineFile,
     as_record,
     parse,
@@ -49,16 +48,23 @@ class StoredSuite:
     """A suite of which a store has a record.
 
     store: the folder of the store, as it was given.
+    path: of its file, for messages.
     name, digest: from the name of its file.
     file: its content; None if it cannot be read.
-    problem: why it cannot be read, and what to do; empty if it can.
+    reason: why it cannot be read; empty if it can.
     """
 
     store: Path
+    path: Path
     name: str
     digest: str
     file: OutlineFile | None
-    problem: str = ""
+    reason: str = ""
+
+    @property
+    def problem(self) -> str:
+        """The sentence that says why its file cannot be read, and what to do; empty if it can."""
+        return f"{self.path} cannot be read: {self.reason}. To write it again, run its suite on this store" if self.reason else ""
 
     @property
     def address(self) -> str:
@@ -144,20 +150,17 @@ def read_suite(store: StoreFolder, path: Path) -> StoredSuite:
 
     path: of a file in the folder of the records.
     """
-    found, file = _STEM.fullmatch(path.stem), None
-    name, digest = (found[1], found[2]) if found else (path.stem, "")
-    problem = ""
+    match, file, reason = _STEM.fullmatch(path.stem), None, ""
     try:
         file = parse(read_regular(path, LARGEST_OUTLINE), path.stem)
-    except NewerSchema as error:
-        problem = f"{error}. Try: pip install -U robharness"
     except ValueError as error:
-        problem = f"{error}. To write it again, run the suite on this store"
+        reason = str(error)
     except OSError as error:
-        problem = f"{error.strerror}. Try: ls -l {for_shell(store.shown(path.parent))}"
-    if problem:
-        problem = f"{store.shown(path)} cannot be read: {problem}"
-    return StoredSuite(store=Path(str(store)), name=name, digest=digest, file=file, problem=problem)
+        reason = str(error.strerror)
+    name, digest = (match[1], match[2]) if match else (path.stem, "")
+    return StoredSuite(
+        store=Path(str(store)), path=store.shown(path), name=name, digest=digest, file=file, reason=reason
+    )
 
 
 def suite_files(store: StoreFolder) -> list[Path]:

@@ -44,6 +44,15 @@ def test_a_failed_training_is_recorded_with_its_plugin_and_the_others_run(what, 
     assert [row["state"] for row in artefacts.listing(store)] == ["", "failed"]
 
 
+def test_a_store_alone_shows_the_failed_training_and_what_waits_for_it(store):
+    results = api.run(suite(NET | {"label": "Wrong", "what": "raises"}, NET), store=store, plugins=PLUGINS)
+    alone = build(api.load("learning", store=store))
+    assert alone.problems == build(results).problems and "Wrong could not be trained" in alone.problems[0]
+    assert alone.cells == build(results).cells and not alone.complete
+    [listed] = api.stored(store)
+    assert (listed.complete_cells, listed.cells) == (3, 6)
+
+
 def test_a_change_of_the_training_code_is_reported(store, tmp_path, monkeypatch):
     """An installed plugin is named by its revision in the recipe; its source stands in the provenance."""
     package = tmp_path / "taught"
