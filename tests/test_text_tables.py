@@ -248,7 +248,9 @@ def test_the_answer_is_first_and_findings_are_by_severity():
 
 
 def test_many_models_and_cells_take_well_below_a_second():
-    report = report_of([f"model-{n}-of-many" for n in range(20)], [f"attack{n}(linf, 1/8, steps=10)" for n in range(99)])
+    report = report_of(
+        [f"model-{n}-of-many" for n in range(20)], [f"attack{n}(linf, 1/8, steps=10)" for n in range(99)]
+    )
     start = time.process_time()
     assert printed(report, 120, Layout(intervals=True)).count("%") > 20 * 99
     assert time.process_time() - start < 1

@@ -147,7 +147,12 @@ def _show(found: Any) -> None:
 def _show_rows(rows: list[list[str]], title: str) -> None:
     """Print a row per configuration: a table on a terminal, else a line each."""
     console = results_console()
-    headings = ("configuration", "accuracy, 95 % interval", "log-probability of the true class", "gain ± standard error")
+    headings = (
+        "configuration",
+        "accuracy, 95 % interval",
+        "log-probability of the true class",
+        "gain ± standard error",
+    )
     if not console.is_terminal:
         echo(title)
         echo_rows([headings, *rows])

@@ -35,8 +35,9 @@ def _attacks(report: Report) -> Table | None:
         return None
     rows: list[Row | None] = [_cells_row(name, cells, report) for name, cells in clean.items()]
     if attacks:
-        rows += [None, *(_cells_row(name, cells, report) for name, cells in attacks.items()), None]
+        rows += [None, *(_cells_row(name, cells, report) for name, cells in attacks.items())]
     worst = _worst_cases(report)
+    rows += [None] if worst else []
     for name, cases in worst.items():
         rows.append(_row(name, report, cases, lambda case: _worst_case(case, report),
                          lambda some: _accuracy_over_runs([case.numbers for case in some])))  # fmt: skip
@@ -301,9 +302,7 @@ def _gaps_closed(report: Report) -> Table | None:
     found = {(gap.perturbation, gap.model): gap for gap in report.gaps_closed}
     rows = [Row(name, tuple(_gap_closed(found.get((name, column))) for column in columns))
             for name in dict.fromkeys(gap.perturbation for gap in report.gaps_closed)]  # fmt: skip
-    caption = (
-        f"fraction of the accuracy gap from {report.gap[0]} to {report.gap[1]} that is closed, in %"
-    )
+    caption = f"fraction of the accuracy gap from {report.gap[0]} to {report.gap[1]} that is closed, in %"
     brackets = f"{_INTERVALS}, over runs or, for single models, over examples; no gap?: the gap may be zero"
     return Table("Gap closed", ("", *columns), tuple(rows), caption, brackets)
 

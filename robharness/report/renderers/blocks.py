@@ -48,11 +48,11 @@ def table_lines(table: Table, width: int, *, intervals: bool = False, rule: str 
     intervals: whether intervals are shown even if there is no room for all columns side by side.
     rule: the character below headings.
     """
-    parts: _Parts = [row and [format_parts(value) for value in row.values] for row in table.rows]
+    parts: _Parts = [[format_parts(value) for value in row.values] if row else None for row in table.rows]
     text = _Text(table, parts, width, rule)
     if intervals or len(text.blocks) == 1:
         return list(text.lines()), True
-    short: _Parts = [row and [each.without_intervals for each in row] for row in parts]
+    short: _Parts = [[each.without_intervals for each in row] if row else None for row in parts]
     return list(_Text(table, short, width, rule, details=False).lines()), False
 
 
@@ -166,7 +166,7 @@ def _as_text(table: Table, parts: _Parts, details: bool) -> list[_Row | None]:
     numbers = [row for row in parts if row is not None]
     widths = [[max(map(len, column)) for column in zip(*column_parts, strict=True)]
               for column_parts in zip(*numbers, strict=True)]  # fmt: skip
-    rows = [row and found and _row_as_text(row, found, widths, details)
+    rows = [_row_as_text(row, found, widths, details) if row and found else None
             for row, found in zip(table.rows, parts, strict=True)]  # fmt: skip
     present = [row for row in rows if row is not None]
     first = present[0].notes if len(present) > 1 else {}
