@@ -182,7 +182,7 @@ class _Words:
             return []
         named = clauses
         if len(clauses) > FEW:
-            named = [min(clauses, key=lambda each: each.number), max(clauses, key=lambda each: each.number)]
+            named = [sorted(clauses, key=lambda each: each.number)[at] for at in (0, -1)]
             lead += f"the lowest and the highest of {len(clauses)} models: "
         spread_of = OVER_RUNS if any(each.has_spread for each in named) else ""
         return [f"{lead}{'; '.join(each.words for each in named)}{end}{spread_of}."]
@@ -219,9 +219,9 @@ class _Words:
         intervals = [pair.interval(1 - (1 - LEVEL) / len(pairs)) for pair in pairs]
         more, less = sum(low > 0 for low, _ in intervals), sum(high < 0 for _, high in intervals)
         return (
-            f"Of {len(pairs)} models that are compared with {printable(self.base)} on the same {self.unit}s, {more} "
-            f"lose more of their accuracy and {less} less; for {len(pairs) - more - less} {NO_DIFFERENCE} (95 % "
-            "intervals of the differences of the drops that hold for all of these models together)."
+            f"Compared with {printable(self.base)} on the same {self.unit}s, the drop is larger for {more} of "
+            f"{len(pairs)} models and smaller for {less}; for {len(pairs) - more - less} {NO_DIFFERENCE} (95 % intervals "
+            "that hold for all of these differences together)."
         )
 
     def _count(self, cells: Sequence[CellNumbers]) -> str:

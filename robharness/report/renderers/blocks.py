@@ -21,8 +21,9 @@ INDENT = "  "
 NAME_WIDTH, LEAST_NAME_WIDTH, HEADING_WIDTH = 26, 12, 12
 """Widths down to which names of rows and of columns are wrapped so that more columns fit into a block."""
 
-_PIECE = re.compile(r"[^\s\-_/,;(|]*[\s\-_/,;(|]*")
-_BETWEEN_CHARACTERS = re.compile(r".(?:[\u0300-\u036f\u200d\ufe0f])*", re.DOTALL)
+_WORD = re.compile(r"\S+\s*|\s+")
+_PIECE = re.compile(r"[^\-_/,;(|]+[\-_/,;(|]*|[\-_/,;(|]+")
+_CHARACTER = re.compile(r".[\u0300-\u036f\u200d\ufe0f]*", re.DOTALL)
 
 
 class Line(NamedTuple):
@@ -202,14 +203,14 @@ def _below(text: str, widths: list[int]) -> str:
 
 
 def _folded(text: str, width: int, first: str = "", others: str = INDENT) -> list[str]:
-    """Return a name as lines of at most this width, broken after punctuation if possible.
+    """Return a name as lines of at most this width, broken at spaces, or else after punctuation, or else anywhere.
 
     first, others: the indents of the first line and of the others.
     """
     if _cells(first) + _cells(text) <= width:
         return [first + text]
     lines, line, indent = [], "", first
-    pieces = [piece for piece in _PIECE.findall(text) if piece]
+    pieces = _WORD.findall(text)
     while pieces:
         piece = pieces.pop(0)
         room = max(1, width - len(indent))
@@ -219,22 +220,21 @@ def _folded(text: str, width: int, first: str = "", others: str = INDENT) -> lis
             lines.append((indent + line).rstrip())
             line, indent = "", others
             pieces.insert(0, piece)
-        else:
-            start = _start(piece, room)
-            pieces[:0] = [piece[: len(start)]] + ([piece[len(start) :]] if piece[len(start) :] else [])
-            if len(start) == len(piece):  # one character that is wider than the line
-                line += pieces.pop(0)
+        elif len(parts := _PIECE.findall(piece)) > 1 or len(parts := _split(piece, room)) > 1:
+            pieces[:0] = parts
+        else:  # one character that is wider than the line
+            line = piece
     return [*lines, *([(indent + line).rstrip()] if line else [])]
 
 
-def _start(piece: str, room: int) -> str:
-    """Return the first characters of a piece that fit, one at least."""
+def _split(piece: str, room: int) -> list[str]:
+    """Return the first characters of a piece that fit, one at least, and the others."""
     start = ""
-    for character in _BETWEEN_CHARACTERS.findall(piece):
+    for character in _CHARACTER.findall(piece):
         if start and _cells(start + character) > room:
-            break
+            return [start, piece[len(start) :]]
         start += character
-    return start
+    return [piece]
 
 
 def _name(text: str) -> str:
