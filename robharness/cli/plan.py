@@ -226,8 +226,8 @@ def _show_cells(cells: list[dict[str, Any]], console: Console) -> None:
     for cell in cells:
         done = "all" if cell["done"] == cell["n"] else f"{cell['done']} of {cell['n']}"
         done = "untrained" if cell["waits"] else done
-        name = [printable(cell[part], TITLE_LENGTH) for part in ("model", "perturbation")]
-        rows.append([*name, done, str(cell["forward"]), str(cell["backward"]), (cell["key"] or "")[:8]])
+        names = [printable(cell[part], TITLE_LENGTH) for part in ("model", "perturbation")]
+        rows.append([*names, done, str(cell["forward"]), str(cell["backward"]), (cell["key"] or "")[:8]])
     if not console.is_terminal:
         echo_rows([HEADINGS, *rows])
         return

@@ -45,12 +45,14 @@ class _Quantity:
 
 @dataclass(frozen=True)
 class _Clause:
-    """A clause on the number of a model, or on the mean of the runs that share a label."""
+    """A clause on the number of a model, or on the mean of the runs that share a label.
 
-    label: str
+    has_spread: whether it states a deviation over runs.
+    """
+
     number: float
     words: str
-    is_of_runs: bool
+    has_spread: bool
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,11 @@ class _Words:
         cells = [cell for cell in self.report.cells if cell.perturbation == name]
         clauses = self._clauses(cells, _DROP)
         pairs = list(self._pairs(name))
-        if pairs and len(pairs) == len(clauses) - 1 < FEW:
-            found = [self._compared(pair, name) for pair in pairs]
-        else:
-            found = self._sentences(f"Under {printable(name)}, ", clauses, f", on {self._count(cells)}")
-            found += [self._counted(pairs)] if pairs else []
+        all_paired = 0 < len(pairs) == len(clauses) - 1 < FEW
+        found = (
+            [] if all_paired else self._sentences(f"Under {printable(name)}, ", clauses, f", on {self._count(cells)}")
+        )
+        found += [self._compared(pair, name) for pair in pairs] if len(pairs) < FEW else [self._counted(pairs)]
         hopeless = [cell.model for cell in cells if cell.numbers.n and cell.numbers.relative_drop is None]
         if hopeless:
             found.append(f"{_listed(hopeless)} has no clean {self.unit} right, so there is no accuracy to lose.")
@@ -171,7 +173,7 @@ class _Words:
             elif interval is not None:
                 low, high = map(quantity.bound, interval)
                 words += f" (95 % interval {low} to {high}{quantity.verdict(interval)})"
-            clauses.append(_Clause(label, mean, words, is_of_runs))
+            clauses.append(_Clause(mean, words, is_of_runs and deviation is not None))
         return clauses
 
     def _sentences(self, lead: str, clauses: Sequence[_Clause], end: str) -> list[str]:
@@ -180,9 +182,9 @@ class _Words:
             return []
         named = clauses
         if len(clauses) > FEW:
-            named = [min(clauses, key=lambda each: each.number), max(clauses, key=lambda each: each.number)]
+            named = [sorted(clauses, key=lambda each: each.number)[at] for at in (0, -1)]
             lead += f"the lowest and the highest of {len(clauses)} models: "
-        spread_of = OVER_RUNS if any(each.is_of_runs for each in named) else ""
+        spread_of = OVER_RUNS if any(each.has_spread for each in named) else ""
         return [f"{lead}{'; '.join(each.words for each in named)}{end}{spread_of}."]
 
     # --- pairs of models --------------------------------------------------------------------------------------------
@@ -217,9 +219,9 @@ class _Words:
         intervals = [pair.interval(1 - (1 - LEVEL) / len(pairs)) for pair in pairs]
         more, less = sum(low > 0 for low, _ in intervals), sum(high < 0 for _, high in intervals)
         return (
-            f"Of {len(pairs)} models that are compared with {printable(self.base)} on the same {self.unit}s, {more} "
-            f"lose more of their accuracy and {less} less; for {len(pairs) - more - less} {NO_DIFFERENCE} (95 % "
-            "intervals of the differences of the drops that hold for all of these models together)."
+            f"Compared with {printable(self.base)} on the same {self.unit}s, the drop is larger for {more} of "
+            f"{len(pairs)} models and smaller for {less}; for {len(pairs) - more - less} {NO_DIFFERENCE} (95 % intervals "
+            "that hold for all of these differences together)."
         )
 
     def _count(self, cells: Sequence[CellNumbers]) -> str:

@@ -35,8 +35,9 @@ def _attacks(report: Report) -> Table | None:
         return None
     rows: list[Row | None] = [_cells_row(name, cells, report) for name, cells in clean.items()]
     if attacks:
-        rows += [None, *(_cells_row(name, cells, report) for name, cells in attacks.items()), None]
+        rows += [None, *(_cells_row(name, cells, report) for name, cells in attacks.items())]
     worst = _worst_cases(report)
+    rows += [None] if worst else []
     for name, cases in worst.items():
         rows.append(_row(name, report, cases, lambda case: _worst_case(case, report),
                          lambda some: _accuracy_over_runs([case.numbers for case in some])))  # fmt: skip

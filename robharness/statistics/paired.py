@@ -84,7 +84,9 @@ def drop_difference_interval(
     check_outcomes(*clean, *attacked, dimensions=1)
     drops, lows, highs, deviations = [], [], [], []
     for before, after in zip(clean, attacked, strict=True):
-        kept, lost, gained = (np.count_nonzero(each) for each in (before & after, before & ~after, ~before & after))
+        kept, lost, gained = (
+            int(np.count_nonzero(each)) for each in (before & after, before & ~after, ~before & after)
+        )
         low, high = _drop_bounds(kept, lost, gained, level, _plain_wilson_bounds)
         ratio = (kept + gained) / (kept + lost)
         drops.append(1 - ratio)

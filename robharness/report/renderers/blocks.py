@@ -21,8 +21,9 @@ INDENT = "  "
 NAME_WIDTH, LEAST_NAME_WIDTH, HEADING_WIDTH = 26, 12, 12
 """Widths down to which names of rows and of columns are wrapped so that more columns fit into a block."""
 
-_PIECE = re.compile(r"[^\s\-_/,;(|]*[\s\-_/,;(|]*")
-_BETWEEN_CHARACTERS = re.compile(r".(?:[\u0300-\u036f\u200d\ufe0f])*", re.DOTALL)
+_WORD = re.compile(r"\S+\s*|\s+")
+_PIECE = re.compile(r"[^\-_/,;(|]+[\-_/,;(|]*|[\-_/,;(|]+")
+_CHARACTER = re.compile(r".[\u0300-\u036f\u200d\ufe0f]*", re.DOTALL)
 
 
 class Line(NamedTuple):
@@ -48,11 +49,11 @@ def table_lines(table: Table, width: int, *, intervals: bool = False, rule: str 
     intervals: whether intervals are shown even if there is no room for all columns side by side.
     rule: the character below headings.
     """
-    parts: _Parts = [row and [format_parts(value) for value in row.values] for row in table.rows]
+    parts: _Parts = [[format_parts(value) for value in row.values] if row else None for row in table.rows]
     text = _Text(table, parts, width, rule)
     if intervals or len(text.blocks) == 1:
         return list(text.lines()), True
-    short: _Parts = [row and [each.without_intervals for each in row] for row in parts]
+    short: _Parts = [[each.without_intervals for each in row] if row else None for row in parts]
     return list(_Text(table, short, width, rule, details=False).lines()), False
 
 
@@ -166,7 +167,7 @@ def _as_text(table: Table, parts: _Parts, details: bool) -> list[_Row | None]:
     numbers = [row for row in parts if row is not None]
     widths = [[max(map(len, column)) for column in zip(*column_parts, strict=True)]
               for column_parts in zip(*numbers, strict=True)]  # fmt: skip
-    rows = [row and found and _row_as_text(row, found, widths, details)
+    rows = [_row_as_text(row, found, widths, details) if row and found else None
             for row, found in zip(table.rows, parts, strict=True)]  # fmt: skip
     present = [row for row in rows if row is not None]
     first = present[0].notes if len(present) > 1 else {}
@@ -202,14 +203,14 @@ def _below(text: str, widths: list[int]) -> str:
 
 
 def _folded(text: str, width: int, first: str = "", others: str = INDENT) -> list[str]:
-    """Return a name as lines of at most this width, broken after punctuation if possible.
+    """Return a name as lines of at most this width, broken at spaces, or else after punctuation, or else anywhere.
 
     first, others: the indents of the first line and of the others.
     """
     if _cells(first) + _cells(text) <= width:
         return [first + text]
     lines, line, indent = [], "", first
-    pieces = [piece for piece in _PIECE.findall(text) if piece]
+    pieces = _WORD.findall(text)
     while pieces:
         piece = pieces.pop(0)
         room = max(1, width - len(indent))
@@ -219,22 +220,21 @@ def _folded(text: str, width: int, first: str = "", others: str = INDENT) -> lis
             lines.append((indent + line).rstrip())
             line, indent = "", others
             pieces.insert(0, piece)
-        else:
-            start = _start(piece, room)
-            pieces[:0] = [piece[: len(start)]] + ([piece[len(start) :]] if piece[len(start) :] else [])
-            if len(start) == len(piece):  # one character that is wider than the line
-                line += pieces.pop(0)
+        elif len(parts := _PIECE.findall(piece)) > 1 or len(parts := _split(piece, room)) > 1:
+            pieces[:0] = parts
+        else:  # one character that is wider than the line
+            line = piece
     return [*lines, *([(indent + line).rstrip()] if line else [])]
 
 
-def _start(piece: str, room: int) -> str:
-    """Return the first characters of a piece that fit, one at least."""
+def _split(piece: str, room: int) -> list[str]:
+    """Return the first characters of a piece that fit, one at least, and the others."""
     start = ""
-    for character in _BETWEEN_CHARACTERS.findall(piece):
+    for character in _CHARACTER.findall(piece):
         if start and _cells(start + character) > room:
-            break
+            return [start, piece[len(start) :]]
         start += character
-    return start
+    return [piece]
 
 
 def _name(text: str) -> str:

@@ -39,10 +39,11 @@ def format_parts(value: Value) -> Parts:
     """Return the parts of a number on one line."""
     drop = value.drop
     return Parts(
-        _number(value),
-        *("" if each is None else _interval(value, each) for each in (value.interval, value.corruption_interval)),
-        "" if drop is None else f"↓{_number(drop)}",
-        "" if drop is None or drop.interval is None else _interval(drop, drop.interval),
+        number=_number(value),
+        interval=_interval(value, value.interval),
+        corruption_interval=_interval(value, value.corruption_interval),
+        drop="" if drop is None else f"↓{_number(drop)}",
+        drop_interval="" if drop is None else _interval(drop, drop.interval),
     )
 
 
@@ -87,7 +88,9 @@ def _intervals(value: Value) -> Iterable[Interval]:
     return (interval for interval in (value.interval, value.corruption_interval) if interval is not None)
 
 
-def _interval(value: Value, interval: Interval) -> str:
+def _interval(value: Value, interval: Interval | None) -> str:
+    if interval is None:
+        return ""
     if value.kind == "gap" and not math.isfinite(interval.low):
         return "no gap?"
     return f"[{', '.join(_bound(bound, value.kind, value.interval_digits) for bound in interval)}]"

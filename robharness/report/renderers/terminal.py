@@ -70,6 +70,7 @@ def _print_table(table: Table, console: Console, layout: Layout) -> None:
     if table.brackets and not intervals:
         caption += "; 95 % intervals are left out"
     if caption:
+        console.print()
         _print_wrapped(styled(caption, "dim", COMMAND_LENGTH), console)
 
 
