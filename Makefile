@@ -1,4 +1,4 @@
-# make demo       install what the quickstart needs, run it, print its tables
+# make demo       install what the quickstart needs, run it, print its tables, write report.html
 # make test       install everything and the peers; lint, types, import rules, all tests but the slow ones
 # make test-slow  the tests that take minutes each
 # make lint       ruff, mypy, import rules
@@ -26,6 +26,9 @@ QUICK := -m "not slow and not gpu"
 .PHONY: demo test test-slow lint bench clean
 demo: .venv/demo.stamp
 	$(BIN)/robharness run suites/quickstart.yaml
+	$(BIN)/robharness report suites/quickstart.yaml -o report.html
+	@echo "Open $(CURDIR)/report.html in a browser: tables, figures and images of the quickstart."
+	@echo "Next: docs/tutorial/first-plugin.md, a model and an attack of your own."
 
 # The core's tests come first: in a clean clone they run before any plugin is installed.
 test: .venv/core.stamp

@@ -76,6 +76,10 @@ CODES: dict[str, tuple[Severity, str]] = {
     "metric-failed": ("error", "a metric of a plugin raised an exception"),
     "metrics-not-computed": ("warning", "a report from a store alone lacks the metrics that plugins compute"),
     "metric-unavailable": ("warning", "a metric has no number for a model"),
+    "no-gallery": ("note", "a report has no gallery, since the store alone has no images"),
+    "gallery-failed": ("warning", "examples of a cell could not be computed again for the gallery"),
+    "gallery-left-out": ("note", "a perturbation is not in the gallery, since its examples take too many passes"),
+    "gallery-differs": ("warning", "examples of the gallery have another prediction than the stored one"),
     "observer-failed": ("warning", "a plugin raised an exception when it was shown the results"),
     "figures-failed": ("warning", "a plugin raised an exception when it drew figures"),
 }

@@ -126,7 +126,9 @@ def test_a_suffix_claimed_by_two_plugins_is_given_to_neither(shell, path, tmp_pa
 def test_a_list_for_programs_has_one_line_per_row(shell):
     listed = shell("list", "models", "toys/*", COLUMNS="40").stdout.splitlines()
     names = [row["name"] for row in json.loads(shell("list", "models", "toys/*", "--json").stdout)]
-    assert [line.split()[0] for line in listed[2:] if line.strip()] == names
+    assert listed[0].split("   ")[0] == "name"
+    assert [line.split("   ")[0] for line in listed[1:]] == names
+    assert all(line == line.rstrip() for line in listed) and not any("    " in line for line in listed)  # no padding
 
 
 def test_only_limit_and_fresh_select_cells_and_examples(shell, path):

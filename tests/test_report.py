@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -86,26 +87,25 @@ def test_slopes_are_least_squares_through_the_origin(results):
 def terminal_text(results):
     stream = io.StringIO()
     terminal.show(build(results), Console(file=stream, width=100))
-    return stream.getvalue()
+    return " ".join(stream.getvalue().split())
 
 
 def test_tables_show_drops_intervals_flags_and_failures(results):
     text, md = terminal_text(results), markdown.render(build(results))
     clean, attacked = rows(results, "Net", "clean").mean(), rows(results, "Net", "climb(linf, 1/4)").mean()
+    drop = int(np.floor(100 * (1 - attacked / clean) + 0.5))
     for output in (text, md):
-        assert f"{100 * attacked:.1f} ↓{int(np.floor(100 * (1 - attacked / clean) + 0.5))}%" in output
+        assert re.search(rf"\b{100 * attacked:.1f} \[[\d., ]+\] ↓{drop}% \[[-\d, ]+\]", output)
         assert "published 80.00" in output and "published 0.25" in output
         assert "examples have logits that are not numbers; they count as wrong" in output
         assert "slopes come from 40 examples, fewer than 1000" in output
         assert "ZeroDivisionError: division by zero" in output
-    assert "worst case linf ≤ 1/2" in text
+    assert "worst case" not in text  # at each budget it repeats the attack of that budget
     assert "speckle(4), noise" in text
     assert "toys/wrong" in text
 
 
 def test_markdown_is_tables_of_equal_rows(results):
-    import re
-
     text = markdown.render(build(results))
     tables = re.findall(r"(?:^\|.*\|\n)+", text, re.M)
     assert len(tables) == 6
@@ -127,7 +127,7 @@ def test_nothing_stored_is_an_incomplete_report(suite, toys, tmp_path):
     assert not report.complete
     assert all(cell.numbers.accuracy is None for cell in report.cells)
     assert "Incomplete" in terminal_text(found)
-    assert "0 of 40 examples" in terminal_text(found)
+    assert "examples 0 of 40" in terminal_text(found)
 
 
 @pytest.mark.parametrize(("clean_has", "attack_has"), [(30, 20), (20, 30)])
@@ -163,7 +163,7 @@ def test_a_worst_case_names_its_missing_attacks(suite, run):
     found = run(suite(attacks=attacks))
     (worst,) = report_json.as_data(build(found))["worst_cases"]
     assert (worst["attacks"], worst["asked"]) == (1, 2)
-    assert "1 of 2 attacks" in terminal_text(found)
+    assert "attacks 1 of 2" in terminal_text(found)
 
 
 def test_a_slope_names_its_missing_corruptions(suite, run):
@@ -173,7 +173,7 @@ def test_a_slope_names_its_missing_corruptions(suite, run):
     slopes = {s["group"]: s for s in report_json.as_data(build(found))["slopes"] if s["severity"] is None}
     assert (slopes[None]["corruptions"], slopes[None]["asked"]) == (4, 5)
     assert (slopes["light"]["corruptions"], slopes["light"]["asked"]) == (1, 1)
-    assert "4 of 5 corruptions" in terminal_text(found)
+    assert "corruptions 4 of 5" in terminal_text(found)
 
 
 def test_an_attack_weaker_than_a_single_step_is_reported(suite, run):

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from robharness.cli import options
-from robharness.cli.output import echo, echo_json, echo_lines, is_encodable, results_console
+from robharness.cli.output import echo, echo_json, echo_rows, results_console
 from robharness.errors import UserError, check_folder, for_shell, glob_matches
 from robharness.streams import results
 from robharness.text import TITLE_LENGTH, printable, styled
@@ -141,15 +141,7 @@ def show_rows(rows: list[dict[str, Any]], kind: str) -> None:
     if results().isatty():
         _print_table(headings, columns, cells)
     else:
-        _print_lines(headings, cells)
-
-
-def _print_lines(headings: list[str], cells: list[list[str]]) -> None:
-    """Print a line per row, however long, for a pipe or a file. No rich, which takes longer than the list itself."""
-    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-    line = "─" if is_encodable("─") else "-"
-    for row in (headings, [line * width for width in widths], *cells):
-        echo_lines("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        echo_rows([headings, *cells])
 
 
 def _print_table(headings: list[str], columns: list[str], cells: list[list[str]]) -> None:

@@ -59,6 +59,14 @@ display = click.option(
     help="Progress on standard error: rich (bar), plain (a line every few seconds), none, or auto: rich on a terminal.",
 )  # fmt: skip
 
+intervals = click.option(
+    "--intervals", is_flag=True, help="Show every number's interval, also in tables without room for all side by side."
+)
+by = click.option(
+    "--by", type=click.Choice(["perturbation", "model"]), default="perturbation", show_default=True,
+    help="Rows of the tables; model: a row per model and a column per perturbation.",
+)  # fmt: skip
+
 
 def device(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the option --device of one device.
@@ -123,6 +131,11 @@ def _plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (debug, as_json, limit, data_root, store, plugin):
         function = option(function)
     return function
+
+
+def layout_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the layout of tables."""
+    return intervals(by(function))
 
 
 SESSION_FIELDS = ("device", "threads", "only", "shard", "stop_at_failure")

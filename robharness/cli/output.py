@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,6 +38,15 @@ def results_console() -> Console:
     from rich.console import Console
 
     return Console(file=results())
+
+
+def echo_rows(rows: Iterable[Sequence[str]]) -> None:
+    """Print a line per row, however long and without columns of spaces, for a pipe or a file.
+
+    Needs no rich, which takes longer than most lists themselves.
+    """
+    for row in rows:
+        echo_lines("   ".join(row).rstrip())
 
 
 def echo_json(value: Any, *, indent: int | None = 1) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from robharness.cli import options
-from robharness.cli.output import echo_json, results_console
+from robharness.cli.output import echo_json, echo_rows, results_console
 from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, TITLE_LENGTH, printable, styled
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from robharness.planning.cells import Cell, Plan
     from robharness.session import Session
     from robharness.store import Store
+
+HEADINGS = ("model", "perturbation", "done", "forward", "backward", "key")
 
 
 @click.command("plan")
@@ -190,28 +192,10 @@ def _show(facts: dict[str, Any], training: str) -> None:
 
     training: the command that only trains.
     """
-    from rich import box
-    from rich.table import Table
-
     from robharness.planning.pixels import by_path
 
     console = results_console()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("model", "perturbation"):
-        table.add_column(name)
-    for name in ("done", "forward", "backward", "key"):
-        table.add_column(name, justify="right", no_wrap=True)
-    label = None
-    for cell in facts["cells"]:
-        if label not in (None, cell["model"]):
-            table.add_section()
-        done = "all" if cell["done"] == cell["n"] else f"{cell['done']} of {cell['n']}"
-        done = "untrained" if cell["waits"] else done
-        name = cell["model"] if cell["model"] != label else ""
-        label = cell["model"]
-        row = (name, cell["perturbation"], done, str(cell["forward"]), str(cell["backward"]), (cell["key"] or "")[:8])
-        table.add_row(*map(styled, row))
-    console.print(table)
+    _show_cells(facts["cells"], console)
     done = sum(cell["done"] == cell["n"] for cell in facts["cells"])
     partial = sum(0 < cell["done"] < cell["n"] for cell in facts["cells"])
     passes = facts["passes_left"]
@@ -234,6 +218,33 @@ def _show(facts: dict[str, Any], training: str) -> None:
     for severity, lines, style in (("warning", facts["warnings"], "yellow"), ("error", facts["problems"], "red")):
         for line in lines:
             _print(console, f"{severity}: {line}", style)
+
+
+def _show_cells(cells: list[dict[str, Any]], console: Console) -> None:
+    """Print a row per cell: a table on a terminal, else a line each, with the model's label in every line."""
+    rows = []
+    for cell in cells:
+        done = "all" if cell["done"] == cell["n"] else f"{cell['done']} of {cell['n']}"
+        done = "untrained" if cell["waits"] else done
+        names = [printable(cell[part], TITLE_LENGTH) for part in ("model", "perturbation")]
+        rows.append([*names, done, str(cell["forward"]), str(cell["backward"]), (cell["key"] or "")[:8]])
+    if not console.is_terminal:
+        echo_rows([HEADINGS, *rows])
+        return
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in HEADINGS:
+        is_name = name in ("model", "perturbation")
+        table.add_column(name, justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold")
+    label = None
+    for row in rows:
+        if label not in (None, row[0]):
+            table.add_section()
+        table.add_row(styled(row[0] if row[0] != label else ""), *map(styled, row[1:]))
+        label = row[0]
+    console.print(table)
 
 
 def _print(console: Console, line: str, style: str = "") -> None:

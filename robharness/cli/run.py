@@ -11,6 +11,7 @@ from robharness.cli import options
 from robharness.errors import for_shell
 
 if TYPE_CHECKING:
+    from robharness.report.renderers.base import Rows
     from robharness.session import Session
 
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @options.trust
 @click.option("-x", "stop_at_failure", is_flag=True, help="Stop at the first cell or training that fails.")
 @options.display
+@options.layout_options
 @options.with_session
 def command(
     session: Session,
@@ -41,6 +43,8 @@ def command(
     batch_size: int | None,
     fresh: str | None,
     as_json: bool,
+    intervals: bool,
+    by: Rows,
 ) -> int:
     """Compute the missing cells of SUITE, and report. Missing models that SUITE trains are trained first.
 
@@ -54,6 +58,7 @@ def command(
     from robharness.errors import ExitCode, Interrupted, UserError
     from robharness.planning.cells import quoted_glob
     from robharness.report import build
+    from robharness.report.renderers import Layout
 
     if fresh and session.shard:
         raise UserError(
@@ -75,7 +80,8 @@ def command(
     if summary.interrupted:
         raise Interrupted(f"interrupted; complete outcomes are stored in {session.store}. To go on: {again}")
     found = session.results(notify=True)
-    show(build(found, findings=session.findings, details=as_json or None), as_json=as_json)
+    report = build(found, findings=session.findings, details=as_json or None)
+    show(report, as_json=as_json, layout=Layout(by=by, intervals=intervals))
     if summary.computed or summary.failures:
         text = f"computed {summary.computed} examples in {summary.seconds:.1f} s; results in {session.store}"
     else:

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from robharness.cli import options
-from robharness.cli.output import echo, echo_json, results_console
-from robharness.text import COMMAND_LENGTH, printable, styled
+from robharness.cli.output import echo, echo_json, echo_rows, results_console
+from robharness.text import COMMAND_LENGTH, TITLE_LENGTH, printable, styled
 
 
 @click.command("verify")
@@ -108,25 +108,19 @@ def as_data(found: Any) -> dict[str, Any]:
 
 
 def _show(found: Any) -> None:
-    from rich import box
-    from rich.table import Table
-
     from robharness.findings import named_examples
 
-    table = Table(
-        box=box.SIMPLE_HEAD, title=styled(f"{found.model} on {found.n} examples of {found.data}"), title_justify="left"
-    )
-    for name in ("", "accuracy, 95 % interval", "log-probability of the true class", "gain ± standard error"):
-        table.add_column(name, justify="right" if name else "left")
+    rows = []
     for configuration in found.configurations:
+        name = printable(configuration.name, TITLE_LENGTH)
         if configuration.error:
-            table.add_row(styled(configuration.name), "failed", styled(configuration.error, limit=COMMAND_LENGTH), "")
+            rows.append([name, "failed", printable(configuration.error, COMMAND_LENGTH), ""])
             continue
         low, high = configuration.interval
         gain = "" if configuration is found.declared else "{:+.3f} ± {:.3f}".format(*configuration.gain(found.declared))
         accuracy = f"{100 * configuration.accuracy:.1f} %, {100 * low:.1f} to {100 * high:.1f}"
-        table.add_row(styled(configuration.name), accuracy, f"{configuration.log_probability.mean():.3f}", gain)
-    results_console().print(table)
+        rows.append([name, accuracy, f"{configuration.log_probability.mean():.3f}", gain])
+    _show_rows(rows, f"{found.model} on {found.n} examples of {found.data}")
     if found.unreadable:
         echo(f"{len(found.unreadable)} examples cannot be read and are left out: {named_examples(found.unreadable)}")
     if found.expected is None:
@@ -148,3 +142,27 @@ def _show(found: Any) -> None:
             f"by {gain:.3f} ± {error:.3f}. "
             f"If the model was trained this way, write beside `model:`  {keys}"
         )
+
+
+def _show_rows(rows: list[list[str]], title: str) -> None:
+    """Print a row per configuration: a table on a terminal, else a line each."""
+    console = results_console()
+    headings = (
+        "configuration",
+        "accuracy, 95 % interval",
+        "log-probability of the true class",
+        "gain ± standard error",
+    )
+    if not console.is_terminal:
+        echo(title)
+        echo_rows([headings, *rows])
+        return
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=styled(title), title_justify="left")
+    for name in headings:
+        table.add_column(name, justify="left" if name == headings[0] else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(styled(entry, limit=COMMAND_LENGTH) for entry in row))
+    console.print(table)

@@ -26,7 +26,7 @@ from robharness.evaluation.columns import in_order, stored_columns, unreadable_c
 from robharness.evaluation.loading import LoadedModel, input_values, load_model, with_batch_size
 from robharness.evaluation.memory import free_memory, is_out_of_memory, smaller_batch_size
 from robharness.evaluation.modes import kept_modes, neutral_modes
-from robharness.evaluation.outcomes import group_cells, outcomes_by_cell
+from robharness.evaluation.outcomes import group_cells, outcomes_by_cell, unexpected
 from robharness.evaluation.reader import DecodedImages
 from robharness.planning.cells import Cell, Plan
 from robharness.store.failures import Failure
@@ -196,7 +196,7 @@ def run_unit(
         pending = list(group)
         yield CellStarted(key=pending[0].key)
         try:
-            for cell, parts in outcomes_by_cell(loaded, group, batches, span):
+            for cell, parts in outcomes_by_cell(loaded, group, batches):
                 stored = [
                     (part.positions, stored_columns(cell, part.batch, part.outcome, part.attacked)) for part in parts
                 ]
@@ -214,17 +214,10 @@ def run_unit(
             if is_out_of_memory(error) or (is_cuda and "CUDA error" in describe(error)):
                 raise  # the process cannot compute on that device again
             if not isinstance(error, ContractViolation):  # what the model or the attack made breaks our own code
-                error = _unexpected(error)
+                error = unexpected(error)
             failure = Failure.of(pending[0], span, error)
         for number, cell in enumerate(pending):  # a nested attack cannot go on from a budget that failed
             if number:
                 yield CellStarted(key=cell.key)
             store.write_failure(cell.key, failure)
             yield CellFinished(key=cell.key, span=span, failure=failure)
-
-
-def _unexpected(error: Exception) -> ContractViolation:
-    """Return an exception that no plugin is known to have raised as one of the model; its traceback says more."""
-    found = ContractViolation(f"its outcome cannot be computed: {describe(error)}", by="model")
-    found.__cause__ = error
-    return found

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from robharness.errors import ContractViolation
+from robharness.errors import ContractViolation, describe
 from robharness.evaluation import heads, referee
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.classifier import predictions
@@ -20,12 +20,11 @@ from robharness.evaluation.perturb import Member, build_members, perturb, pertur
 from robharness.evaluation.referee import Outcome
 from robharness.evaluation.unchanged import check_perturbation
 from robharness.planning.cells import Cell
-from robharness.store.spans import Span
 from robharness.suite import Perturbation
 
 
 class BatchOutcome(NamedTuple):
-    """A cell's outcome on one batch of a span.
+    """A cell's outcome on one batch.
 
     positions: of the batch's examples in the data set's fixed order, (N,).
     attacked: the examples that were attacked for this cell, (N,) bool.
@@ -64,14 +63,14 @@ def _size(cell: Cell) -> float:
 
 
 def outcomes_by_cell(
-    loaded: LoadedModel, group: Sequence[Cell], batches: Sequence[tuple[np.ndarray, Batch]], span: Span
+    loaded: LoadedModel, group: Sequence[Cell], batches: Sequence[tuple[np.ndarray, Batch]]
 ) -> Iterator[tuple[Cell, list[BatchOutcome]]]:
-    """Yield the cells of a group in their order, each with its outcomes on all batches of a span.
+    """Yield the cells of a group in their order, each with its outcomes on all batches.
 
     batches: with their positions, as `Reader.batches` returns them; if empty, every cell has no outcomes.
     Raises ContractViolation at the first cell that cannot be computed; no cell of the group follows.
     """
-    per_batch = [outcomes(loaded, group, batch, span) for _, batch in batches]
+    per_batch = [outcomes(loaded, group, batch, positions) for positions, batch in batches]
     for cell in group:
         parts = []
         for (positions, batch), computed in zip(batches, per_batch, strict=True):
@@ -84,11 +83,12 @@ def outcomes_by_cell(
 
 
 def outcomes(
-    loaded: LoadedModel, group: Sequence[Cell], batch: Batch, span: Span
+    loaded: LoadedModel, group: Sequence[Cell], batch: Batch, positions: np.ndarray
 ) -> Iterator[tuple[Cell, Outcome, np.ndarray]]:
     """Yield (cell, outcome, attacked) for every cell of a group, in the group's order.
 
     group: from `group_cells`.
+    positions: of the batch's examples in the data set's fixed order, (N,).
     attacked: the rows that were attacked for this cell, (N,) bool.
     An example that is not attacked keeps the outcome that it has: the clean one if only correct examples count, that of
     a smaller budget that fooled the model, or that of an earlier member of an ensemble.
@@ -111,7 +111,7 @@ def outcomes(
         attacked = active
         for member in build_members(at_budget, loaded):
             if active.any():
-                outcome = _perturbed_outcome(loaded, at_budget, member, batch, active, span)
+                outcome = _perturbed_outcome(loaded, at_budget, member, batch, positions, active)
                 current = _merged(current, outcome, active)
                 active = active & current.correct if at_budget.is_ensemble else active
         assert current is not None
@@ -142,7 +142,12 @@ def _with_features(loaded: LoadedModel, batch: Batch, outcome: Outcome) -> Outco
 
 
 def _perturbed_outcome(
-    loaded: LoadedModel, perturbation: Perturbation, member: Member, batch: Batch, active: np.ndarray, span: Span
+    loaded: LoadedModel,
+    perturbation: Perturbation,
+    member: Member,
+    batch: Batch,
+    positions: np.ndarray,
+    active: np.ndarray,
 ) -> Outcome:
     """Perturb the rows that are still active, (N,) bool, and judge them."""
     crafting = loaded
@@ -154,7 +159,7 @@ def _perturbed_outcome(
     part = batch if active.all() else batch.select(torch.from_numpy(active.nonzero()[0]).to(batch.x.device))
     try:
         if perturbation.needs_blocks:
-            x, size, notes = perturb_in_blocks(crafting, perturbation, member, part, span)
+            x, size, notes = perturb_in_blocks(crafting, perturbation, member, part, positions[active])
         else:
             x, size, notes = perturb(crafting, perturbation, member, part)
     except ContractViolation as error:
@@ -171,6 +176,13 @@ def _perturbed_outcome(
         component = np.array([None if correct else member.name for correct in outcome.correct], object)
         outcome = replace(outcome, notes={**outcome.notes, "component": component})
     return outcome
+
+
+def unexpected(error: Exception) -> ContractViolation:
+    """Return an exception that no plugin is known to have raised as one of the model; its traceback says more."""
+    found = ContractViolation(f"its outcome cannot be computed: {describe(error)}", by="model")
+    found.__cause__ = error
+    return found
 
 
 def _merged(current: Outcome | None, new: Outcome, rows: np.ndarray) -> Outcome:

@@ -21,7 +21,6 @@ from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws, global_
 from robharness.planning.cells import BLOCK
 from robharness.planning.identity import draw_address
 from robharness.plugins.calls import call_spec, plugin_errors
-from robharness.store.spans import Span
 from robharness.suite import Perturbation
 
 
@@ -139,17 +138,19 @@ def _draw_address(perturbation: Perturbation, member: Member) -> str:
 
 
 def perturb_in_blocks(
-    loaded: LoadedModel, perturbation: Perturbation, member: Member, batch: Batch, span: Span
+    loaded: LoadedModel, perturbation: Perturbation, member: Member, batch: Batch, positions: np.ndarray
 ) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
     """Perturb a batch as `perturb` does, but in whole blocks of fixed positions.
 
     Perturbations that draw from global generators need blocks, each seeded once, and so do perturbations whose examples
-    depend on each other. Blocks are whole for every span, so results do not depend on how the work was divided.
+    depend on each other. Blocks are whole for every batch, so results do not depend on how the work was divided.
+
+    positions: of the batch's examples in the data set's fixed order, (N,).
     """
     address, total = _draw_address(perturbation, member), len(loaded.reader.data.order)
     is_global = perturbation.entry.spec.randomness == "global"
     by_example: dict[str, tuple[Any, ...]] = {}
-    for start in range(span[0] // BLOCK * BLOCK, span[1], BLOCK):
+    for start in np.unique(positions // BLOCK * BLOCK).tolist():
         try:
             blocks = loaded.reader.batches(loaded.reader.images(start, min(start + BLOCK, total)))
         except Exception as error:

@@ -71,7 +71,7 @@ class Threads:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Decoded examples of a span that make one batch: images of one shape, or videos with one clip layout.
+    """Decoded examples that make one batch: images of one shape, or videos with one clip layout.
 
     positions: (n,), ascending.
     fitted: at the model's size, (n, H, W, C) or (n, T, H, W, C) uint8.
@@ -100,12 +100,11 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedImages:
-    """Examples of a span, decoded and fitted to the model, in the host's memory; batches need four times the bytes.
+    """Examples, decoded and fitted to the model, in the host's memory; batches need four times the bytes.
 
     unreadable: position -> the reason why the example cannot be read.
     """
 
-    span: tuple[int, int]
     groups: tuple[Group, ...]
     unreadable: Mapping[int, str]
 
@@ -113,7 +112,6 @@ class DecodedImages:
         """Return the examples at positions start to stop - 1."""
         groups = [group.between(start, stop) for group in self.groups]
         return DecodedImages(
-            span=(start, stop),
             groups=tuple(group for group in groups if len(group.positions)),
             unreadable={at: reason for at, reason in self.unreadable.items() if start <= at < stop},
         )
@@ -145,14 +143,19 @@ class Reader:
     def ahead(self, start: int, stop: int) -> Future[DecodedImages]:
         """Read the examples at positions start to stop - 1 in the background."""
         indices = self.data.order[start:stop]
-        return self.threads.submit(self._prepared, indices, lambda prepared: _grouped((start, stop), prepared))
+        return self.threads.submit(self._prepared, indices, lambda prepared: _grouped(range(start, stop), prepared))
 
     def images(self, start: int, stop: int) -> DecodedImages:
         """Return the examples at positions start to stop - 1, read and decoded by several threads.
 
         Raises ContractViolation if an image does not fit the model.
         """
-        return _grouped((start, stop), self.threads.map(self._prepared, self.data.order[start:stop]))
+        return self.images_at(range(start, stop))
+
+    def images_at(self, positions: Sequence[int]) -> DecodedImages:
+        """Return the examples at these positions, ascending, as `images` does."""
+        indices = [self.data.order[position] for position in positions]
+        return _grouped(positions, self.threads.map(self._prepared, indices))
 
     def batches(self, images: DecodedImages) -> list[tuple[np.ndarray, Batch]]:
         """Return decoded images as batches on the model's device, each with its positions, (N,)."""
@@ -298,10 +301,10 @@ class _Prepared(NamedTuple):
     frames: list[int] | None
 
 
-def _grouped(span: tuple[int, int], prepared: Sequence[_Prepared | UnreadableExample]) -> DecodedImages:
+def _grouped(positions: Sequence[int], prepared: Sequence[_Prepared | UnreadableExample]) -> DecodedImages:
     by_shape: dict[Any, list[tuple[int, _Prepared]]] = {}
     unreadable = {}
-    for position, item in enumerate(prepared, span[0]):
+    for position, item in zip(positions, prepared, strict=True):
         if isinstance(item, UnreadableExample):
             unreadable[position] = str(item)
         else:
@@ -319,4 +322,4 @@ def _grouped(span: tuple[int, int], prepared: Sequence[_Prepared | UnreadableExa
             frames=np.array(frames) if frames else None,
         )
         groups.append(group)
-    return DecodedImages(span=span, groups=tuple(groups), unreadable=unreadable)
+    return DecodedImages(groups=tuple(groups), unreadable=unreadable)

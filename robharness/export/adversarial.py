@@ -16,15 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from robharness.errors import ContractViolation, OutOfMemory, UserError, describe, for_shell
-from robharness.evaluation import loading, outcomes
-from robharness.evaluation.batch import Batch
+from robharness.errors import ContractViolation, OutOfMemory, UserError, for_shell
+from robharness.evaluation import loading
 from robharness.evaluation.modes import neutral_modes
 from robharness.evaluation.outcomes import BatchOutcome
+from robharness.export import recompute
 from robharness.export.names import folder_names
 from robharness.planning.cells import Cell, Plan
 from robharness.planning.files import read_record
-from robharness.plugins.calls import plugin_code
 from robharness.store.failures import Failure
 from robharness.store.files import FileSystem
 from robharness.store.spans import Span, uncovered
@@ -120,31 +119,17 @@ def _write_span(
     loaded: loading.LoadedModel, cells: Sequence[Cell], folders: Mapping[str, Path], span: Span
 ) -> dict[str, str]:
     """Write the examples of a span for each cell; return the failures of cells by key."""
-    failed: dict[str, str] = {}
     try:
-        batches = _read(loaded, span)
+        batches = recompute.read(loaded, range(*span))
     except ContractViolation as error:
         return {cell.key: str(Failure.of(cell, span, error)) for cell in cells}
-    for group in outcomes.group_cells(cells):
-        pending = [cell.key for cell in group]
-        try:
-            for cell, parts in outcomes.outcomes_by_cell(loaded, group, batches, span):
-                pending.remove(cell.key)
-                if parts:
-                    _write(_file(folders[cell.key], span), parts)
-        except ContractViolation as error:
-            failed |= {cell.key: str(Failure.of(cell, span, error)) for cell in group if cell.key in pending}
+    failed: dict[str, str] = {}
+    for cell, parts in recompute.compute(loaded, cells, batches):
+        if isinstance(parts, ContractViolation):
+            failed[cell.key] = str(Failure.of(cell, span, parts))
+        elif parts:
+            _write(_file(folders[cell.key], span), parts)
     return failed
-
-
-def _read(loaded: loading.LoadedModel, span: Span) -> list[tuple[np.ndarray, Batch]]:
-    try:
-        with plugin_code():
-            return loaded.reader.batches(loaded.reader.images(*span))
-    except ContractViolation:
-        raise
-    except Exception as error:  # a data set may raise anything
-        raise ContractViolation(describe(error), by="data") from error
 
 
 def _opened(folder: Path, cell: Cell, suite: Suite, names: tuple[str, str]) -> Path:

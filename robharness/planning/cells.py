@@ -20,6 +20,7 @@ from robharness.planning.weights import Weights
 from robharness.plugins.provenance import code_digest, dependency_versions
 from robharness.plugins.registry import Entry, PluginOrigin
 from robharness.specs.records import Cost
+from robharness.specs.types import Kind
 from robharness.suite import Model, Perturbation, Suite
 
 BLOCK = 16
@@ -85,6 +86,12 @@ class PlannedData:
     @property
     def name(self) -> str:
         return f"{self.entry.name}/{self.split}"
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of its examples, images or videos."""
+        kind: Kind = self.entry.spec.kind
+        return kind
 
     def ids(self, start: int, stop: int) -> list[str]:
         return [self.dataset.ids[index] for index in self.order[start:stop]]

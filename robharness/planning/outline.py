@@ -17,7 +17,7 @@ from robharness.planning.cells import Plan
 from robharness.planning.commands import option_words
 from robharness.specs.budget import Budget
 from robharness.specs.records import Cost
-from robharness.specs.types import Need, Norm
+from robharness.specs.types import Kind, Need, Norm
 from robharness.suite import Baseline
 from robharness.suite.records import Compat, Count, Label, Name, Title
 from robharness.suite.resolved import command_line, python_call
@@ -138,11 +138,13 @@ class DataOutline:
     name: of the data set and its split, "toys/pixels/test".
     spec: full name of its spec.
     size: the number of all its examples.
+    kind: of its examples, images or videos.
     """
 
     name: str
     spec: str
     size: Natural
+    kind: Kind = "image"
 
     @property
     def entry(self) -> Any:

@@ -165,6 +165,7 @@ def _data(plan: Plan) -> DataOutline:
         name=f"{suite.dataset.name}/{suite.data.split}",
         spec=suite.dataset.name,
         size=len(data.order) if data else 0,
+        kind=suite.dataset.spec.kind,
     )
 
 

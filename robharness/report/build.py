@@ -10,6 +10,7 @@ import numpy as np
 
 from robharness import statistics
 from robharness.findings import Finding, finding
+from robharness.report.answer import answer
 from robharness.report.calibration import calibration, confidence_findings
 from robharness.report.classes import PerClass
 from robharness.report.corruptions import Corruptions
@@ -58,7 +59,7 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
     slopes, errors = tuple(corruptions.slopes()), tuple(corruptions.errors())
     values, failed = compute_metrics(results)
     run_of = {model.label: model.run_of for model in suite.models if model.run_of is not None}
-    return Report(
+    report = Report(
         suite=suite.name,
         title=suite.title or suite.name,
         data=suite.data.name,
@@ -110,6 +111,7 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
         environments=environments(results),
         identities={result.cell.key: result.cell.identity for result in results.every},
     )
+    return replace(report, answer=answer(results, report))
 
 
 def _details_left_out(results: Results, outcomes: int) -> Finding:

@@ -59,8 +59,8 @@ def confidence_findings(results: Results, details: bool) -> Iterator[Finding]:
         verb = "has" if len(lacking) == 1 else "have"
         yield finding(
             "confidences-missing",
-            f"{len(lacking)} of {len(stored)} cells {verb} outcomes that an earlier version stored without confidences; "
-            f"calibration leaves these outcomes out",
+            f"{len(lacking)} of {len(stored)} cells {verb} outcomes that an earlier version stored without "
+            f"confidences; calibration leaves these outcomes out",
             hint=f"to compute them again: {results.outline.command('run', '--fresh', quoted_glob('*'))}",
         )
 

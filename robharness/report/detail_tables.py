@@ -7,7 +7,7 @@ from collections.abc import Callable
 from robharness import statistics
 from robharness.report.details import Calibration
 from robharness.report.records import CellNumbers, Report
-from robharness.report.rows import NO_VALUE, by_row, over_runs, row, table
+from robharness.report.rows import NO_VALUE, cells_by_row, mean_over_runs, model_row, model_table
 from robharness.report.values import Number, Row, Table, Value
 
 MIN_CONFIDENCES = 100
@@ -20,7 +20,7 @@ MIN_PER_CLASS = 5
 
 def calibration(report: Report) -> Table | None:
     """Return the table of calibration errors and mean confidences; None without enough confidences."""
-    cells = by_row(report, _is_calibrated)
+    cells = cells_by_row(report, _is_calibrated)
     if not cells:
         return None
     rows: list[Row | None] = []
@@ -35,7 +35,7 @@ def calibration(report: Report) -> Table | None:
     if any(cell.calibration is not None and cell.calibration.n < MANY_CONFIDENCES
            for some in cells.values() for cell in some.values()):  # fmt: skip
         caption += "; * few examples: chance alone makes the ECE larger"
-    return table("Calibration", report, rows, caption)
+    return model_table("Calibration", report, rows, caption)
 
 
 def _is_calibrated(cell: CellNumbers) -> bool:
@@ -71,22 +71,28 @@ def _calibration_row(
         few = is_error and found.n < MANY_CONFIDENCES
         return Value(number=of(cell), digits=1, few_examples=few, notes=notes)
 
-    return row(name, report, cells, one, lambda some: over_runs([of(cell) for cell in some], "percentage", 1))
+    return model_row(
+        name, report, cells, one, lambda some: mean_over_runs([of(cell) for cell in some], "percentage", 1)
+    )
 
 
 def worst_class(report: Report) -> Table | None:
     """Return the table of the lowest accuracies of a class; None without enough examples per class."""
-    cells = by_row(report, _has_classes)
+    cells = cells_by_row(report, _has_classes)
     if not cells:
         return None
-    rows = [row(name, report, some, _worst, lambda runs: over_runs([_lowest(cell) for cell in runs], "percentage", 1))
-            for name, some in cells.items()]  # fmt: skip
+    rows = [
+        model_row(
+            name, report, some, _worst, lambda runs: mean_over_runs([_lowest(cell) for cell in runs], "percentage", 1)
+        )
+        for name, some in cells.items()
+    ]
     counts = sorted({cell.classes.classes for some in cells.values() for cell in some.values() if cell.classes})
     caption = (
         f"lowest accuracy of a class in %, of {' or '.join(map(str, counts))} classes; in brackets 95 % confidence "
         f"intervals of the lowest accuracy of all classes, which hold for a minimum; n = {report.n}"
     )
-    return table("Worst class", report, rows, caption)
+    return model_table("Worst class", report, rows, caption)
 
 
 def _has_classes(cell: CellNumbers) -> bool:

@@ -89,12 +89,13 @@ class GalleryExample:
 
     example: its id.
     label: the true class.
-    clean_prediction, clean_confidence, prediction, confidence: of the clean and of the perturbed input.
-    margin: stored, of the perturbed input.
+    clean_prediction, clean_confidence, prediction, confidence: of the clean and of the perturbed input, as computed
+        for these images; a confidence is NaN if a logit is not finite.
+    margin: of the perturbed input, the true logit minus the largest other one.
     fooled: whether the prediction is right clean and wrong perturbed.
     clean, perturbation_image, perturbed: images as PNG files; the perturbation is magnified around grey.
-    magnification: the factor of the perturbation.
-    size: the norm of the perturbation; None for corruptions.
+    magnification: the factor of the perturbation, equal for all models and examples of one perturbation.
+    size: the norm of the perturbation; None for corruptions and for examples that were not attacked.
     """
 
     model: str
@@ -114,3 +115,21 @@ class GalleryExample:
     perturbed: bytes = field(repr=False)
     magnification: float
     size: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginFigure:
+    """A figure that a plugin drew of these results, such as a map of features.
+
+    name: of its file.
+    title: the name as words.
+    media_type: of an image, "image/png" or "image/svg+xml"; empty if the figure is left out.
+    content: the file; empty if the figure is left out.
+    left_out: the reason why a page cannot show the figure; else empty.
+    """
+
+    name: str
+    title: str
+    media_type: str
+    content: bytes = field(repr=False)
+    left_out: str = ""

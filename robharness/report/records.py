@@ -7,7 +7,7 @@ from typing import Any
 
 from robharness.findings import Finding, sentences
 from robharness.planning.pixels import by_path
-from robharness.report.details import Calibration, ClassNumbers, Environment, GalleryExample
+from robharness.report.details import Calibration, ClassNumbers, Environment, GalleryExample, PluginFigure
 from robharness.specs.records import MetricResult
 from robharness.statistics.intervals import Interval
 from robharness.text import SENTENCE_LENGTH, printable
@@ -241,6 +241,7 @@ class Report:
     environments: each distinct provenance of the outcomes.
     identities: key of each cell -> everything that can change its outcomes.
     gallery: examples, if they were computed again for this report.
+    plugin_figures: figures of plugins, if they were drawn for this report.
     """
 
     suite: str
@@ -271,6 +272,7 @@ class Report:
     environments: tuple[Environment, ...] = ()
     identities: dict[str, dict[str, Any]] = field(default_factory=dict)
     gallery: tuple[GalleryExample, ...] = ()
+    plugin_figures: tuple[PluginFigure, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:

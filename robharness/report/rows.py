@@ -14,15 +14,14 @@ T = TypeVar("T")
 NO_VALUE = Value()
 
 
-def table(title: str, report: Report, rows: Sequence[Row | None], caption: str = "") -> Table:
+def model_table(title: str, report: Report, rows: Sequence[Row | None], caption: str = "", brackets: str = "") -> Table:
     """Return a table with a column per model, or per label that runs share."""
-    spread_over_runs = ["±: sample standard deviation over runs, which differ in their seed"] if report.runs else []
-    return Table(
-        title, ("", *report.columns), tuple(rows), "; ".join([*([caption] if caption else []), *spread_over_runs])
-    )
+    spread_over_runs = "±: sample standard deviation over runs, which differ in their seed" if report.runs else ""
+    whole_caption = "; ".join(filter(None, (caption, spread_over_runs)))
+    return Table(title, ("", *report.columns), tuple(rows), whole_caption, brackets)
 
 
-def by_row(report: Report, wanted: Callable[[CellNumbers], bool]) -> dict[str, dict[str, CellNumbers]]:
+def cells_by_row(report: Report, wanted: Callable[[CellNumbers], bool]) -> dict[str, dict[str, CellNumbers]]:
     rows: dict[str, dict[str, CellNumbers]] = {}
     for cell in report.cells:
         if wanted(cell):
@@ -30,7 +29,7 @@ def by_row(report: Report, wanted: Callable[[CellNumbers], bool]) -> dict[str, d
     return rows
 
 
-def row(
+def model_row(
     name: str,
     report: Report,
     by_model: Mapping[str, T],
@@ -65,7 +64,7 @@ def _by_column(
             yield replace(value, notes=(*value.notes, *count))
 
 
-def over_runs(numbers: Sequence[float | None], kind: Kind, digits: int) -> Value:
+def mean_over_runs(numbers: Sequence[float | None], kind: Kind, digits: int) -> Value:
     """Return the mean and the sample standard deviation."""
     mean, deviation = spread(numbers)
     return Value(number=mean, kind=kind, digits=digits, deviation=deviation)

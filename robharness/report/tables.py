@@ -8,13 +8,9 @@ from dataclasses import replace
 
 from robharness.report.detail_tables import calibration, worst_class
 from robharness.report.records import CellNumbers, GapClosed, MeanAccuracy, Numbers, Report, SlopeNumbers, WorstCase
-from robharness.report.rows import NO_VALUE
-from robharness.report.rows import by_row as _by_row
-from robharness.report.rows import over_runs as _over_runs
-from robharness.report.rows import row as _row
-from robharness.report.rows import table as _table
+from robharness.report.rows import NO_VALUE, cells_by_row, mean_over_runs, model_row, model_table
 from robharness.report.runs import over_runs
-from robharness.report.values import Note, Number, Row, Table, Value, part_of
+from robharness.report.values import PUBLISHED, Note, Number, Row, Table, Value, part_of
 from robharness.specs import MetricResult
 from robharness.statistics import Interval
 
@@ -33,34 +29,58 @@ def tables(report: Report) -> list[Table]:
 
 
 def _attacks(report: Report) -> Table | None:
-    clean = _by_row(report, lambda cell: cell.kind == "clean")
-    attacks = _by_row(report, lambda cell: cell.kind == "attack" and cell.distances is None)
+    clean = cells_by_row(report, lambda cell: cell.kind == "clean")
+    attacks = cells_by_row(report, lambda cell: cell.kind == "attack" and cell.distances is None)
     if not report.cells or (not attacks and any(cell.kind == "corruption" for cell in report.cells)):
         return None
     rows: list[Row | None] = [_cells_row(name, cells, report) for name, cells in clean.items()]
     if attacks:
-        rows += [None, *(_cells_row(name, cells, report) for name, cells in attacks.items()), None]
-    worst: dict[str, dict[str, WorstCase]] = {}
-    for case in report.worst_cases:
-        worst.setdefault(f"worst case {case.norm} ≤ {case.eps}", {})[case.model] = case
+        rows += [None, *(_cells_row(name, cells, report) for name, cells in attacks.items())]
+    worst = _worst_cases(report)
+    rows += [None] if worst else []
     for name, cases in worst.items():
-        rows.append(_row(name, report, cases, lambda case: _worst_case(case, report),
+        rows.append(model_row(name, report, cases, lambda case: _worst_case(case, report),
                          lambda some: _accuracy_over_runs([case.numbers for case in some])))  # fmt: skip
     robust = "robust accuracy (correct both clean and attacked)"
     counted = robust if report.count == "robust" else "accuracy"
     if report.count == "all" and any(cell.numbers.n and cell.numbers.accuracy is None for cell in report.cells):
         counted = f"accuracy, for ensembles {robust},"
-    caption = f"{counted} in %; {_DROP_AND_INTERVALS}; n = {report.n}"
+    caption = f"{counted} in %; {_DROP}; n = {report.n}"
     if worst:
         caption += "; worst case: correct under every attack of the norm, with budgets up to the given one"
-    return _table("Attacks" if attacks else "Accuracy", report, rows, caption)
+    return model_table("Attacks" if attacks else "Accuracy", report, rows, caption, _INTERVALS)
 
 
-_DROP_AND_INTERVALS = "↓ relative drop from the clean accuracy; in brackets 95 % confidence intervals"
+_DROP = "↓ relative drop from the clean accuracy"
+_INTERVALS = "in brackets 95 % confidence intervals"
+_BOOTSTRAP = "in brackets 95 % bootstrap confidence intervals over examples"
+
+
+def _worst_cases(report: Report) -> dict[str, dict[str, WorstCase]]:
+    """Return the worst cases by row and model, without those that repeat an attack of the same budget."""
+    attacks: dict[tuple[str | None, str | None], dict[str, dict[str, Numbers]]] = {}
+    for cell in report.cells:
+        if cell.kind == "attack":
+            attacks.setdefault((cell.norm, cell.eps), {}).setdefault(cell.perturbation, {})[cell.model] = cell.numbers
+    found: dict[tuple[str, str], dict[str, WorstCase]] = {}
+    for case in report.worst_cases:
+        found.setdefault((case.norm, case.eps), {})[case.model] = case
+    return {
+        f"worst case {norm} ≤ {eps}": cases
+        for (norm, eps), cases in found.items()
+        if not any(
+            all(
+                case.asked == 1 or (case.attacks == case.asked and case.numbers == numbers.get(model))
+                for model, case in cases.items()
+            )
+            for numbers in attacks.get((norm, eps), {}).values()
+        )
+    }
 
 
 def _cells_row(name: str, cells: dict[str, CellNumbers], report: Report) -> Row:
-    return _row(name, report, cells, lambda cell: _cell(cell, report), _cells_over_runs)
+    row = model_row(name, report, cells, lambda cell: _cell(cell, report), _cells_over_runs)
+    return replace(row, kind=next(iter(cells.values())).kind)
 
 
 def _cell(cell: CellNumbers, report: Report) -> Value:
@@ -70,7 +90,7 @@ def _cell(cell: CellNumbers, report: Report) -> Value:
     if cell.accuracy_8bit is not None:
         notes.append(("in 8 bits", Number(cell.accuracy_8bit, "percentage", 1)))
     notes += [(f"{name} broke", Number(count)) for name, count in cell.components.items()]
-    return replace(_accuracy(cell.numbers), notes=(*notes, *_published_accuracy(cell)))
+    return replace(_accuracy(cell.numbers), key=cell.key, notes=(*notes, *_published_accuracy(cell)))
 
 
 def _cells_over_runs(cells: Sequence[CellNumbers]) -> Value:
@@ -85,7 +105,7 @@ def _cells_over_runs(cells: Sequence[CellNumbers]) -> Value:
 
 
 def _published_accuracy(cell: CellNumbers) -> tuple[Note, ...]:
-    return () if cell.expected is None else (("published", Number(cell.expected, "percentage", 2)),)
+    return () if cell.expected is None else ((PUBLISHED, Number(cell.expected, "percentage", 2)),)
 
 
 def _worst_case(case: WorstCase, report: Report) -> Value:
@@ -128,25 +148,28 @@ def _accuracy_digits(n: int) -> int:
 
 
 def _distances(report: Report) -> Table | None:
-    cells = _by_row(report, lambda cell: cell.distances is not None)
+    cells = cells_by_row(report, lambda cell: cell.distances is not None)
     if not cells:
         return None
     rows = [
-        _row(name, report, row, lambda cell: _distance(cell, report),
-             lambda some: _over_runs([_median(cell) for cell in some], "distance", 4))
+        model_row(name, report, row, lambda cell: _distance(cell, report),
+             lambda some: mean_over_runs([_median(cell) for cell in some], "distance", 4))
         for name, row in cells.items()
     ]  # fmt: skip
     rows += [
-        _row(f"area, {name}", report, row, _area,
-             lambda some: _over_runs([_area(cell).number for cell in some], "percentage", 1))
+        model_row(f"area, {name}", report, row, _area,
+             lambda some: mean_over_runs([_area(cell).number for cell in some], "percentage", 1))
         for name, row in cells.items()
     ]  # fmt: skip
     caption = (
-        "median distance to the nearest wrong answer that the attack found, 0 if the clean input is wrong; in "
-        "brackets the 95 % confidence interval; below, the distances within which a quarter and three quarters of the "
-        f"examples are wrong; {_areas(cells)}; n = {report.n}"
+        "median distance to the nearest wrong answer that the attack found, 0 if the clean input is wrong; "
+        f"{_areas(cells)}; n = {report.n}"
     )
-    return _table("Smallest perturbations", report, rows, caption)
+    brackets = (
+        "in brackets the 95 % confidence interval; quartiles: the distances within which a quarter and three quarters "
+        "of the examples are wrong"
+    )
+    return model_table("Smallest perturbations", report, rows, caption, brackets)
 
 
 def _areas(cells: dict[str, dict[str, CellNumbers]]) -> str:
@@ -169,23 +192,23 @@ def _distance(cell: CellNumbers, report: Report) -> Value:
     if found is None:
         return NO_VALUE
     first, third = (Number(value, "distance", 4) for value in found.quartiles)
-    notes: list[Note] = [(first, "to", third)]
+    notes: list[Note] = []
     if found.found < found.n:
         notes.append(("none found for", Number(found.n - found.found)))
     if not cell.complete:
         notes.append(_stored(found.n, report))
     return Value(number=found.median, kind="distance", digits=4, interval=found.interval, interval_digits=4,
-                 notes=tuple(notes))  # fmt: skip
+                 key=cell.key, details=(("quartiles", first, "to", third),), notes=tuple(notes))  # fmt: skip
 
 
 # --- corruptions ----------------------------------------------------------------------------------------------------
 
 
 def _corruptions(report: Report) -> Table | None:
-    cells = _by_row(report, lambda cell: cell.kind == "corruption")
+    cells = cells_by_row(report, lambda cell: cell.kind == "corruption")
     if not cells:
         return None
-    clean = _by_row(report, lambda cell: cell.kind == "clean")
+    clean = cells_by_row(report, lambda cell: cell.kind == "clean")
     rows: list[Row | None] = [_cells_row(name, row, report) for name, row in clean.items()]
     group: str | None = None
     groups = list(dict.fromkeys(cell.group for cell in report.cells if cell.kind == "corruption"))
@@ -199,9 +222,9 @@ def _corruptions(report: Report) -> Table | None:
     for mean in report.corruption_means:
         means.setdefault(f"mean of {_part(mean)}", {})[mean.model] = mean
     for name, by_model in means.items():
-        rows.append(_row(name, report, by_model, _mean_accuracy,
-                         lambda some: _over_runs([mean.accuracy for mean in some], "percentage", 1)))  # fmt: skip
-    return _table("Corruptions", report, rows, f"accuracy in %; {_DROP_AND_INTERVALS}; n = {report.n}")
+        rows.append(model_row(name, report, by_model, _mean_accuracy,
+                         lambda some: mean_over_runs([mean.accuracy for mean in some], "percentage", 1)))  # fmt: skip
+    return model_table("Corruptions", report, rows, f"accuracy in %; {_DROP}; n = {report.n}", _INTERVALS)
 
 
 def _group(row: dict[str, CellNumbers]) -> str | None:
@@ -229,25 +252,25 @@ def _slopes(report: Report) -> Table | None:
     for slope in report.slopes:
         parts.setdefault(_part(slope), {})[slope.model] = slope
     columns = list(dict.fromkeys(report.run_of.get(slope.model, slope.model) for slope in report.slopes))
-    rows = [_row(name, report, slopes, _slope, lambda some: _over_runs([each.slope for each in some], "slope", 3),
+    rows = [model_row(name, report, slopes, _slope, lambda some: mean_over_runs([each.slope for each in some], "slope", 3),
                  columns) for name, slopes in parts.items()]  # fmt: skip
-    caption = (
-        f"slope of the model's relative drops on those of {report.reference}, by least squares through the origin; in "
-        "brackets 95 % bootstrap confidence intervals over examples, then over corruptions (from 3 on); below, the "
-        "smallest and the largest slope with one corruption left out"
-    )
+    caption = f"slope of the model's relative drops on those of {report.reference}, by least squares through the origin"
     if any(slope.few_examples for slope in report.slopes):
         caption += "; * few examples"
-    return Table(f"Slopes against {report.reference}", ("", *columns), tuple(rows), caption)
+    brackets = (
+        f"{_BOOTSTRAP}, then over corruptions (from 3 on); without one: the smallest and the largest slope with one "
+        "corruption left out"
+    )
+    return Table(f"Slopes against {report.reference}", ("", *columns), tuple(rows), caption, brackets)
 
 
 def _slope(slope: SlopeNumbers) -> Value:
     if slope.slope is None:
         return NO_VALUE
     without = [value for value in slope.without.values() if not math.isnan(value)]
-    notes: tuple[Note, ...] = ()
+    details: tuple[Note, ...] = ()
     if without:
-        notes = ((Number(min(without), "slope", 2), "to", Number(max(without), "slope", 2), "without one"),)
+        details = ((Number(min(without), "slope", 2), "to", Number(max(without), "slope", 2), "without one"),)
     return Value(
         number=slope.slope,
         kind="slope",
@@ -256,7 +279,8 @@ def _slope(slope: SlopeNumbers) -> Value:
         interval_digits=2,
         corruption_interval=slope.corruption_interval,
         few_examples=slope.few_examples,
-        notes=(*notes, *part_of(slope.corruptions, slope.asked, "corruptions")),
+        details=details,
+        notes=part_of(slope.corruptions, slope.asked, "corruptions"),
     )
 
 
@@ -275,11 +299,10 @@ def _corruption_errors(report: Report) -> Table | None:
     caption = "mean over corruptions of the error in %, where a corruption's error is the mean over its severities"
     if baselines:
         caption += f", relative to that of {' and '.join(baselines)}; relative: of the increase over the clean error"
-    caption += "; in brackets 95 % bootstrap confidence intervals over examples"
-    rows = [_row(name, report, row, lambda error: _error(*error),
-                 lambda some: _over_runs([error for error, _ in some], "percentage", 1))
+    rows = [model_row(name, report, row, lambda error: _error(*error),
+                 lambda some: mean_over_runs([error for error, _ in some], "percentage", 1))
             for name, row in by_row.items()]  # fmt: skip
-    return _table("Corruption errors", report, rows, caption)
+    return model_table("Corruption errors", report, rows, caption, _BOOTSTRAP)
 
 
 def _error(error: float | None, interval: Interval | None) -> Value:
@@ -296,11 +319,9 @@ def _gaps_closed(report: Report) -> Table | None:
     found = {(gap.perturbation, gap.model): gap for gap in report.gaps_closed}
     rows = [Row(name, tuple(_gap_closed(found.get((name, column))) for column in columns))
             for name in dict.fromkeys(gap.perturbation for gap in report.gaps_closed)]  # fmt: skip
-    caption = (
-        f"fraction of the accuracy gap from {report.gap[0]} to {report.gap[1]} that is closed, in %; in brackets 95 % "
-        "confidence intervals, over runs or, for single models, over examples; no gap?: the gap may be zero"
-    )
-    return Table("Gap closed", ("", *columns), tuple(rows), caption)
+    caption = f"fraction of the accuracy gap from {report.gap[0]} to {report.gap[1]} that is closed, in %"
+    brackets = f"{_INTERVALS}, over runs or, for single models, over examples; no gap?: the gap may be zero"
+    return Table("Gap closed", ("", *columns), tuple(rows), caption, brackets)
 
 
 def _gap_closed(gap: GapClosed | None) -> Value:
@@ -316,8 +337,8 @@ def _metrics(report: Report) -> Table | None:
     for name, results in report.metrics.items():
         published = report.expected_metrics.get(name, {})
         by_model = {label: (result, published.get(label)) for label, result in results.items()}
-        rows.append(_row(name, report, by_model, lambda each: _metric(*each), _metric_over_runs))
-    return _table("Metrics", report, rows)
+        rows.append(model_row(name, report, by_model, lambda each: _metric(*each), _metric_over_runs))
+    return model_table("Metrics", report, rows)
 
 
 def _metric(result: MetricResult, published: float | None) -> Value:
@@ -326,9 +347,9 @@ def _metric(result: MetricResult, published: float | None) -> Value:
 
 
 def _metric_over_runs(found: Sequence[tuple[MetricResult, float | None]]) -> Value:
-    value = _over_runs([result.value for result, _ in found], "metric", 4)
+    value = mean_over_runs([result.value for result, _ in found], "metric", 4)
     return replace(value, notes=_published_metric(found[0][1]))
 
 
 def _published_metric(value: float | None) -> tuple[Note, ...]:
-    return () if value is None else (("published", Number(value, "metric", 6)),)
+    return () if value is None else ((PUBLISHED, Number(value, "metric", 6)),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from robharness.statistics.intervals import Interval
@@ -32,7 +32,11 @@ class Number:
 
 
 Note = tuple[str | Number, ...]
-"""Words and numbers, such as ("published", Number(0.76, "percentage", 2))."""
+"""Words and numbers, such as ("published", Number(0.76, "percentage", 2)). The first or the last part is words."""
+
+
+PUBLISHED = "published"
+"""The first word of the note with the published number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,9 @@ class Value:
     deviation: sample standard deviation over runs.
     drop: the relative drop from the clean accuracy, itself a value.
     few_examples: whether the number comes from fewer examples than its metric requires.
-    notes: further information, one note a line.
+    key: of the cell that the number is of; empty for numbers of several cells.
+    details: notes on the spread of the number, which are shown where its intervals are.
+    notes: further information, which is always shown.
     """
 
     number: float | None = None
@@ -60,6 +66,8 @@ class Value:
     deviation: float | None = None
     drop: Value | None = None
     few_examples: bool = False
+    key: str = ""
+    details: tuple[Note, ...] = ()
     notes: tuple[Note, ...] = ()
 
 
@@ -69,10 +77,12 @@ class Row:
 
     name: its first entry.
     values: one per column.
+    kind: that of its cells, "clean", "attack" or "corruption"; empty for numbers of several cells.
     """
 
     name: str
     values: tuple[Value, ...]
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,13 +91,31 @@ class Table:
 
     header: the names of the columns, that of the rows' names included.
     rows: None stands for a line between sections.
-    caption: the quantity, its unit, and its intervals.
+    caption: the quantity and its unit.
+    brackets: the meaning of the intervals and of the details of its values.
     """
 
     title: str
     header: tuple[str, ...]
     rows: tuple[Row | None, ...]
     caption: str = ""
+    brackets: str = ""
+
+    @property
+    def full_caption(self) -> str:
+        """The caption of a table that shows intervals and details."""
+        return "; ".join(filter(None, (self.caption, self.brackets)))
+
+    def transposed(self) -> Table:
+        """Return the table with a row per column and a column per row, without lines between sections."""
+        corner, *names = self.header
+        rows = [row for row in self.rows if row is not None]
+        columns = zip(*(row.values for row in rows), strict=True)
+        return replace(
+            self,
+            header=(corner, *(row.name for row in rows)),
+            rows=tuple(Row(name, values) for name, values in zip(names, columns, strict=True)),
+        )
 
 
 def part_of(part: int, whole: int, name: str) -> tuple[Note, ...]:

@@ -38,6 +38,7 @@ from robharness.statistics.intervals import (
 )
 from robharness.statistics.paired import (
     BLOCK_VALUES,
+    drop_difference_interval,
     relative_drop_bounds,
     relative_drop_interval,
     resampled_accuracies,
@@ -70,6 +71,7 @@ __all__ = [
     "check_outcomes",
     "class_intervals",
     "corruption_errors",
+    "drop_difference_interval",
     "drop_text",
     "exact_lower",
     "expected_calibration_error",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,13 @@ def relative_drop_bounds(
     Source: Bonett and Price 2006, Statistics in Medicine 25:3039; corrected as in Fagerland, Lydersen and Laake 2017,
     Statistical Analysis of Contingency Tables, chapter 8.
     """
+    return _drop_bounds(kept, lost, gained, level, wilson_bounds)
+
+
+def _drop_bounds(
+    kept: npt.ArrayLike, lost: npt.ArrayLike, gained: npt.ArrayLike, level: float, bounds: Callable[..., Any]
+) -> tuple[Floats, Floats]:
+    """Return the bounds of relative drops from the `bounds` of two accuracies, which take successes, n and z."""
     kept, lost, gained = (np.asarray(count, dtype=np.float64) for count in (kept, lost, gained))
     clean, attacked, n = kept + lost, kept + gained, kept + lost + gained
     if np.any(clean == 0):
@@ -55,9 +63,53 @@ def relative_drop_bounds(
     # How much narrower than two independent intervals: standard error of log(ratio) over the sum of the two errors.
     error = np.sqrt((lost + gained + 2) / ((clean + 1) * (attacked + 1)))
     z = normal_quantile(level) * error / sum(np.sqrt((1 - (x + 1) / (n + 2)) / (x + 1)) for x in (clean, attacked))
-    clean_low, clean_high = wilson_bounds(clean, n, z)
-    attacked_low, attacked_high = wilson_bounds(attacked, n, z)
+    clean_low, clean_high = bounds(clean, n, z)
+    attacked_low, attacked_high = bounds(attacked, n, z)
     return 1 - attacked_high / clean_low, 1 - attacked_low / clean_high
+
+
+def drop_difference_interval(
+    clean: tuple[Bools, Bools], attacked: tuple[Bools, Bools], level: float = 0.95
+) -> Interval:
+    """Return an interval for the difference of the relative drops of two models, the first one's minus the other's.
+
+    clean, attacked: outcomes of both models on the same examples, (n,) bool each.
+    The intervals of the two drops, of Bonett and Price (2006) as published, are combined at their correlation. They
+    have no zero width, unlike those of a bootstrap of few examples, which covers as little as 30 % at n = 20 if models
+    lose all or nothing. Two examples are added to each variance, so that a correlation from few examples is below 1.
+    Raises EmptySample when n is 0, ZeroClean when a model has no clean example right.
+    Source: Zou and Donner 2008, Statistics in Medicine 27:1693, with the correlation as in Newcombe 1998,
+    Statistics in Medicine 17:2635, method 10.
+    """
+    check_outcomes(*clean, *attacked, dimensions=1)
+    drops, lows, highs, deviations = [], [], [], []
+    for before, after in zip(clean, attacked, strict=True):
+        kept, lost, gained = (
+            int(np.count_nonzero(each)) for each in (before & after, before & ~after, ~before & after)
+        )
+        low, high = _drop_bounds(kept, lost, gained, level, _plain_wilson_bounds)
+        ratio = (kept + gained) / (kept + lost)
+        drops.append(1 - ratio)
+        lows.append(float(low))
+        highs.append(float(high))
+        deviations.append(after - ratio * before)  # the sum is 0; its variance over n is that of the ratio, scaled
+    first, second = deviations
+    correlation = float(first @ second / np.sqrt((first @ first + 2) * (second @ second + 2)))
+    difference = drops[0] - drops[1]
+
+    def reach(own: float, other: float) -> float:
+        return float(np.sqrt(max(0.0, own**2 - 2 * correlation * own * other + other**2)))
+
+    return Interval(
+        difference - reach(drops[0] - lows[0], highs[1] - drops[1]),
+        difference + reach(highs[0] - drops[0], drops[1] - lows[1]),
+    )
+
+
+def _plain_wilson_bounds(successes: Floats, n: Floats, z: Floats) -> tuple[Floats, Floats]:
+    """Low and high ends of the Wilson interval without a correction for continuity, broadcast; n > 0."""
+    centre, reach = 2 * successes + z**2, z * np.sqrt(z**2 + 4 * successes * (1 - successes / n))
+    return (centre - reach) / (2 * (n + z**2)), (centre + reach) / (2 * (n + z**2))
 
 
 BLOCK_VALUES = 2**21

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from robharness import api, session
@@ -183,7 +184,7 @@ def whole_outcome(variant: Variant, toy: Toy, eps: str | None) -> Outcome:
     """Return the outcome of all examples in one batch, in order. Raises ContractViolation."""
     with loaded_toy(variant, toy, eps) as (loaded, cell):
         batch = loaded.reader.read(0, len(toy.ids))
-        [(_, outcome, _)] = outcomes.outcomes(loaded, [cell], batch, (0, len(batch)))
+        [(_, outcome, _)] = outcomes.outcomes(loaded, [cell], batch, np.arange(len(batch)))
         return outcome
 
 
@@ -199,7 +200,7 @@ def outcomes_by_example(
     with loaded_toy(variant, toy, eps, batch_size=batch_size, is_reversed=division.is_reversed) as (loaded, cell):
         for span in pairwise((0, *division.bounds, len(toy.ids))):
             batch = loaded.reader.read(*span)
-            [(_, outcome, attacked)] = outcomes.outcomes(loaded, [cell], batch, span)
+            [(_, outcome, attacked)] = outcomes.outcomes(loaded, [cell], batch, np.arange(*span))
             stored = columns.stored_columns(cell, batch, outcome, attacked)
             for row, example in enumerate(batch.ids):
                 texts = {f"'{name}'": repr(column[row]) for name, column in stored.items()}

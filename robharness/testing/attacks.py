@@ -164,7 +164,7 @@ def costs_what_it_declares(attack: Subject) -> None:
                 batch.logits(loaded.classifier)  # values that all cells share cost no cell a pass
                 batch.features(loaded.classifier.with_access("features"))
                 loaded.classifier.passes.clear()
-                list(outcomes.outcomes(loaded, [cell], batch, (0, len(toy.ids))))
+                list(outcomes.outcomes(loaded, [cell], batch, np.arange(len(toy.ids))))
                 spent = loaded.classifier.passes
             gradients = spent["backward"] / len(toy.ids)
             forwards = spent["forward"] / len(toy.ids) - gradients - variant.judging_passes

@@ -4,7 +4,10 @@ Two of its three networks are always tested; the whole suite is slow. Corrupted 
 its own tests compare them with `imagecorruptions`.
 """
 
+import base64
 import json
+from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import foolbox
@@ -251,6 +254,62 @@ def test_a_second_run_computes_nothing_and_prints_the_paper_form(repository_shel
     assert "computed nothing again" in done.stderr
     for words in ("Attacks", "worst case linf ≤ 4/255", "Corruptions", "Slopes against Lite0", "↓", "fewer than 1000"):
         assert words in done.stdout
+
+
+class Examples(HTMLParser):
+    """The images of the gallery of a page, by the text below them."""
+
+    def __init__(self):
+        super().__init__()
+        self.images, self.found, self.words = [], {}, None
+
+    def handle_starttag(self, tag, attributes):
+        source = dict(attributes).get("src") or ""
+        if tag == "li":
+            self.images = []
+        if tag == "img" and source.startswith("data:image/png"):
+            with Image.open(BytesIO(base64.b64decode(source.partition(",")[2]))) as image:
+                self.images.append(np.asarray(image).astype(int))
+        self.words = [] if tag == "figcaption" else self.words
+
+    def handle_data(self, text):
+        if self.words is not None:
+            self.words.append(text)
+
+    def handle_endtag(self, tag):
+        if tag == "figcaption":
+            if len(self.images) == 3:
+                self.found[" ".join("".join(self.words).split())] = self.images
+            self.words = None
+
+
+def test_the_page_shows_images_that_have_the_stored_outcomes(
+    repository_shell, results, path, store, networks, tmp_path
+):
+    """The page that `make demo` writes, with fewer examples. Shrunk images differ by their budget and a level."""
+    words = ("report", path, "--store", store, "-o", tmp_path / "report.html", "--gallery", 3 * len(networks))
+    done = repository_shell(*words)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(f"computing {3 * len(networks)} examples again for the gallery, about ")
+    assert done.stderr.endswith(f"wrote {tmp_path}/report.html\n")
+    page = (tmp_path / "report.html").read_text()
+    assert "of the gallery have another prediction" not in page and "not in the gallery" not in page
+    parser = Examples()
+    parser.feed(page)
+    shown = ["fgsm(linf, 4/255)", "gaussian_noise(1)", "pgd(linf, 1/255, steps=10, rel_step=2.5/10, keep=last)"]
+    assert len(parser.found) == 3 * len(networks)
+    for text, (clean, _, perturbed) in parser.found.items():
+        [(model, name)] = [(m, n) for m in networks for n in shown if text.startswith(f"{m}, {n} imagenet_")]
+        [result] = [each for each in results.of(model, "attack") + results.of(model, "corruption")
+                    if each.cell.short_name == name]  # fmt: skip
+        row = [f" {example}," in text for example in result.columns["example"]].index(True)
+        before = results.clean(model).correct[row]
+        assert f"; margin {result.columns['margin'][row]:.3g}" in text
+        assert ("; fooled;" in text) == (before and not result.correct[row])
+        difference = np.abs(perturbed - clean).max()
+        assert difference > 0 and (
+            result.cell.kind == "corruption" or difference <= 255 * float(result.cell.perturbation.eps) + 1
+        )
 
 
 def test_rows_are_replayed_bit_by_bit(repository_shell, results, path, store, tmp_path):

@@ -67,6 +67,12 @@ def test_the_tables_have_a_column_for_all_runs(seeds):
         heads == ["|  | Net | Short |"] * len(heads) and len(heads) == 5
     )  # attacks, corruptions, slopes, errors, metric
     assert "±: sample standard deviation over runs, which differ in their seed" in text
+    first = next(each for each in report.runs if each.perturbation == "sign(linf, 1/16)")
+    spread = (
+        f"{100 * first.relative_drop:.0f} % of its accuracy ± {100 * first.relative_drop_deviation:.0f} over 3 runs"
+    )
+    assert report.answer[0].startswith(f"Under sign(linf, 1/16), Net loses {spread}; Short loses ")
+    assert report.answer[0].endswith("standard deviation over runs, which differ in their seed, not over examples.")
     slopes = text.partition("## Slopes")[2].partition("##")[0]
     assert "<sub>2 of 3 runs</sub>" in slopes
     wrong = [1 - results.clean(label).accuracy for label in results.labels[:3]]
@@ -99,7 +105,8 @@ def test_one_seed_has_no_deviation_and_the_terminal_shows_all(seeds, capsys):
     assert [each.accuracy_deviation for each in report.runs] == [None] * 3
     terminal.show(report, Console(width=120))
     printed = capsys.readouterr().out
-    assert "1 run" in printed and "± " not in printed.partition("accuracy in")[0]
+    assert "over 1 run, on" in printed and "± " not in printed.partition("accuracy in")[0]
+    assert ["run", "1"] in [line.split() for line in printed.splitlines()]
 
 
 def test_a_column_is_of_several_runs_or_of_a_single_model():

@@ -9,12 +9,25 @@ from robharness.errors import UserError, describe
 from robharness.plugins.calls import plugin_code
 from robharness.plugins.registry import PluginOrigin, Registry
 from robharness.report.records import Report
-from robharness.report.renderers import csv, json, markdown, parquet, terminal
-from robharness.report.renderers.base import Renderer
+from robharness.report.renderers import csv, html, json, markdown, parquet, terminal
+from robharness.report.renderers.base import Layout, Renderer
 
-__all__ = ["BUILT_IN", "Registered", "Renderer", "json", "markdown", "render", "renderers", "terminal"]
+__all__ = [
+    "BUILT_IN",
+    "Layout",
+    "Registered",
+    "Renderer",
+    "html",
+    "json",
+    "markdown",
+    "render",
+    "renderers",
+    "terminal",
+]
 
-BUILT_IN: tuple[Renderer, ...] = (json, csv, parquet, markdown, terminal)
+BUILT_IN: tuple[Renderer, ...] = (html, json, csv, parquet, markdown, terminal)
+TEXTS = (markdown, terminal)
+"""The built-in renderers whose tables have a layout."""
 
 
 class Registered(NamedTuple):
@@ -32,12 +45,16 @@ def renderers(registry: Registry) -> dict[str, list[Registered]]:
     return found
 
 
-def render(report: Report, registered: Registered) -> bytes:
+def render(report: Report, registered: Registered, layout: Layout = Layout()) -> bytes:  # noqa: B008
     """Return the report as the content of a file.
 
+    layout: of the tables of text.
     Raises UserError if a plugin's renderer raises, or returns neither str nor bytes.
     """
     renderer, origin = registered
+    for text in TEXTS:
+        if renderer is text:
+            return _encoded(text.render(report, layout))
     if origin is None:
         return _encoded(renderer.render(report))
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from robharness.report.values import Kind, Note, Number, Value
 from robharness.statistics import Interval, drop_text
@@ -17,7 +18,33 @@ def format_value(value: Value) -> tuple[str, tuple[str, ...]]:
     if value.drop is not None:
         text += f" ↓{_number(value.drop)}"
         lines += [f"↓{_interval(value.drop, each)}" for each in _intervals(value.drop)]
-    return text, (*lines, *map(format_note, value.notes))
+    return text, (*lines, *map(format_note, (*value.details, *value.notes)))
+
+
+class Parts(NamedTuple):
+    """The parts of a number on one line, such as ("38.2", "[35.1, 41.4]", "", "↓50%", "[46, 54]"); empty if absent."""
+
+    number: str
+    interval: str = ""
+    corruption_interval: str = ""
+    drop: str = ""
+    drop_interval: str = ""
+
+    @property
+    def without_intervals(self) -> Parts:
+        return Parts(self.number, drop=self.drop)
+
+
+def format_parts(value: Value) -> Parts:
+    """Return the parts of a number on one line."""
+    drop = value.drop
+    return Parts(
+        number=_number(value),
+        interval=_interval(value, value.interval),
+        corruption_interval=_interval(value, value.corruption_interval),
+        drop="" if drop is None else f"↓{_number(drop)}",
+        drop_interval="" if drop is None else _interval(drop, drop.interval),
+    )
 
 
 def format_number(number: float, kind: Kind, digits: int) -> str:
@@ -32,6 +59,14 @@ def format_number(number: float, kind: Kind, digits: int) -> str:
 def format_note(note: Note) -> str:
     """Return the words and numbers of a note, such as "1.20 to 1.41 without one"."""
     return " ".join(part if isinstance(part, str) else _noted(part) for part in note)
+
+
+def labelled_note(note: Note) -> tuple[str, str]:
+    """Return the words that a note begins or ends with, and the rest, such as ("without one", "1.20 to 1.41")."""
+    first, *_, last = note
+    if isinstance(first, str):
+        return first, format_note(note[1:])
+    return (last, format_note(note[:-1])) if isinstance(last, str) else ("", format_note(note))
 
 
 def _noted(number: Number) -> str:
@@ -53,7 +88,9 @@ def _intervals(value: Value) -> Iterable[Interval]:
     return (interval for interval in (value.interval, value.corruption_interval) if interval is not None)
 
 
-def _interval(value: Value, interval: Interval) -> str:
+def _interval(value: Value, interval: Interval | None) -> str:
+    if interval is None:
+        return ""
     if value.kind == "gap" and not math.isfinite(interval.low):
         return "no gap?"
     return f"[{', '.join(_bound(bound, value.kind, value.interval_digits) for bound in interval)}]"

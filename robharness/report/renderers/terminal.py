@@ -1,44 +1,53 @@
-"""A report as text with tables, printed by rich on a terminal or rendered for a file."""
+"""A report as text with tables, printed on a terminal or rendered for a file."""
 
 from __future__ import annotations
 
 import io
 
-from rich import box
-from rich.console import Console, Group
-from rich.table import Table as RichTable
+from rich.console import Console
+from rich.segment import Segment, Segments
+from rich.style import Style
 from rich.text import Text
 
 from robharness.report.records import Report, source_of
-from robharness.report.renderers.formatting import format_value
+from robharness.report.renderers.base import Layout
+from robharness.report.renderers.blocks import table_lines
 from robharness.report.tables import tables
-from robharness.report.values import Table, Value
-from robharness.text import COMMAND_LENGTH, styled
+from robharness.report.values import Table
+from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, styled
 
 name, suffix = "text", ".txt"
 FILE_WIDTH = 160
 """Columns of text in a file or a pipe."""
+STYLES = {"heading": "bold", "rule": "dim", "row": "", "note": "dim"}
+"""The style of each part of a table."""
 
 
-def render(report: Report) -> str:
-    """Return the text that `show` prints, without colours and FILE_WIDTH wide."""
+def render(report: Report, layout: Layout = Layout()) -> str:  # noqa: B008
+    """Return the text that `show` prints, without colours and at most FILE_WIDTH wide."""
     file = io.StringIO()
-    show(report, Console(file=file, width=FILE_WIDTH, force_terminal=False, color_system=None))
+    show(report, Console(file=file, width=FILE_WIDTH, force_terminal=False, color_system=None), layout)
     return file.getvalue()
 
 
-def show(report: Report, console: Console) -> None:
-    """Print the tables, then notes, warnings and failures; a console that is no terminal is widened to FILE_WIDTH."""
+def show(report: Report, console: Console, layout: Layout = Layout()) -> None:  # noqa: B008
+    """Print the answer, the tables and the findings, errors first.
+
+    A console that is no terminal is widened to FILE_WIDTH.
+    """
     if not console.is_terminal and console.width < FILE_WIDTH:
         console.width = FILE_WIDTH
-    console.print(styled(report.title, "bold"), Text(source_of(report)), sep="\n", soft_wrap=True)
+    console.print(styled(report.title, "bold"), soft_wrap=True)
+    for line in report.answer:
+        _print_wrapped(styled(line, limit=SENTENCE_LENGTH), console)
+    console.print()
+    console.print(Text(source_of(report), style="dim"), soft_wrap=True)
     for table in tables(report):
-        console.print()
-        console.print(_table(table))
+        _print_table(layout.arranged(table), console, layout)
     for heading, lines, style in (
-        ("Notes", report.notes, ""),
-        ("Warnings", report.warnings, "yellow"),
         ("Failed", report.problems, "red"),
+        ("Warnings", report.warnings, "yellow"),
+        ("Notes", report.notes, ""),
     ):
         if lines:
             console.print(Text(f"\n{heading}", style=f"bold {style}".strip()))
@@ -48,27 +57,25 @@ def show(report: Report, console: Console) -> None:
         console.print(Text("\nIncomplete: some cells failed or are not computed yet.", style="bold red"))
 
 
-def _table(table: Table) -> RichTable:
-    made = RichTable(
-        title=styled(table.title, "bold"),
-        caption=styled(table.caption, "dim", COMMAND_LENGTH),
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        caption_justify="left",
-        pad_edge=False,
-    )
-    first, *columns = table.header
-    made.add_column(styled(first), min_width=26)  # long names fold beside the lines of the numbers
-    for column in columns:
-        made.add_column(styled(column), justify="right", no_wrap=True)
-    for row in table.rows:
-        if row is None:
-            made.add_section()
-        else:
-            made.add_row(styled(row.name), *map(_value, row.values))
-    return made
+def _print_table(table: Table, console: Console, layout: Layout) -> None:
+    """Print a table as lines that rich neither cuts nor fills with spaces."""
+    rule = "-" if console.options.ascii_only else "─"
+    lines, intervals = table_lines(table, console.width, intervals=layout.intervals, rule=rule)
+    styles = {part: Style.parse(style) for part, style in STYLES.items()}
+    console.print()
+    console.print(styled(table.title, "bold"), soft_wrap=True)
+    console.print()
+    console.print(Segments([Segment(f"{line}\n", styles[part]) for line, part in lines]), soft_wrap=True, end="")
+    caption = table.full_caption if intervals else table.caption
+    if table.brackets and not intervals:
+        caption += "; 95 % intervals are left out"
+    if caption:
+        console.print()
+        _print_wrapped(styled(caption, "dim", COMMAND_LENGTH), console)
 
 
-def _value(value: Value) -> Group:
-    text, below = format_value(value)
-    return Group(styled(text), *(styled(line, "dim") for line in below))
+def _print_wrapped(text: Text, console: Console) -> None:
+    """Print a text in lines of the console's width, without spaces at their ends."""
+    for line in text.wrap(console, console.width):
+        line.rstrip()
+        console.print(line, soft_wrap=True)
