@@ -137,7 +137,7 @@ def _accuracy_over_runs(numbers: Sequence[Numbers]) -> Value:
     found = over_runs("", "", len(numbers), numbers)
     is_robust = found.accuracy is None
     accuracies = [each.robust_accuracy if is_robust else each.accuracy for each in numbers]
-    value = _over_runs(accuracies, "percentage", _accuracy_digits(numbers[0].n))
+    value = mean_over_runs(accuracies, "percentage", _accuracy_digits(numbers[0].n))
     if found.relative_drop is None:
         return value
     return replace(value, drop=Value(number=found.relative_drop, kind="drop", deviation=found.relative_drop_deviation))
@@ -252,8 +252,12 @@ def _slopes(report: Report) -> Table | None:
     for slope in report.slopes:
         parts.setdefault(_part(slope), {})[slope.model] = slope
     columns = list(dict.fromkeys(report.run_of.get(slope.model, slope.model) for slope in report.slopes))
-    rows = [model_row(name, report, slopes, _slope, lambda some: mean_over_runs([each.slope for each in some], "slope", 3),
-                 columns) for name, slopes in parts.items()]  # fmt: skip
+    rows = [
+        model_row(
+            name, report, slopes, _slope, lambda some: mean_over_runs([each.slope for each in some], "slope", 3), columns
+        )
+        for name, slopes in parts.items()
+    ]
     caption = f"slope of the model's relative drops on those of {report.reference}, by least squares through the origin"
     if any(slope.few_examples for slope in report.slopes):
         caption += "; * few examples"
