@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 @click.command("report")
 @options.suite_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write FILE instead of printing: .json, .md, .txt, or a suffix that a plugin renders.")  # fmt: skip
+              help="Write FILE instead of printing: .json, .md, .tex, .txt, or what a plugin renders.")  # fmt: skip
 @click.option("--figures", type=click.Path(path_type=Path), metavar="FOLDER",
-              help="Draw the plugins' figures into FOLDER, which is created.")  # fmt: skip
+              help="Draw figures for a paper, and the plugins' figures, into FOLDER, which is created.")  # fmt: skip
 @options.with_session
 def command(session: Session, as_json: bool, output: Path | None, figures: Path | None) -> int:
     """Report the stored results of SUITE; compute nothing.
@@ -41,8 +41,10 @@ def command(session: Session, as_json: bool, output: Path | None, figures: Path 
     start = session.plan.suite.working_directory  # which plugins may change
     found = session.results()
     drawn, findings = observers.draw_figures(found, session.registry, start / figures) if figures else ([], [])
-    written = [session.plan.suite.as_given(path) for path in drawn]
     report = build(found, findings=findings)
+    if figures:
+        drawn = [*draw(report, start / figures, figures), *drawn]
+    written = [session.plan.suite.as_given(path) for path in drawn]
     if output is None or renderer is None:
         show(report, as_json=as_json)
     else:
@@ -50,10 +52,25 @@ def command(session: Session, as_json: bool, output: Path | None, figures: Path 
         written = [*written, output]
     for path in written:
         echo(f"wrote {path}", err=True)
-    if figures and not written:
-        echo("no plugin has figures of these results; figures of features need a metric that needs features. "
-                   "Try: robharness list metrics", err=True)  # fmt: skip
+    if figures and not drawn:
+        echo("these results have no figures yet: an attack with two budgets, a corruption, or a metric that needs "
+             "features has some. Try: robharness list metrics", err=True)  # fmt: skip
     return ExitCode.FINE if report.complete else ExitCode.INCOMPLETE
+
+
+def draw(report: Report, folder: Path, given: Path) -> list[Path]:
+    """Draw the report's figures as PDF and SVG into a folder that exists; return the files.
+
+    given: the folder as it was given.
+    Raises UserError if they cannot be written.
+    """
+    from robharness.report.figures import figures, save
+
+    try:
+        return save(figures(report), folder)
+    except OSError as error:
+        place = for_shell(given)
+        raise UserError(f"--figures {given}: cannot be written: {error.strerror}. Try: ls -ld {place}") from None
 
 
 def find_renderer(output: Path, registry: Registry) -> Registered:

@@ -9,12 +9,12 @@ from robharness.errors import UserError, describe
 from robharness.plugins.calls import plugin_code
 from robharness.plugins.registry import PluginOrigin, Registry
 from robharness.report.records import Report
-from robharness.report.renderers import json, markdown, terminal
+from robharness.report.renderers import json, latex, markdown, terminal
 from robharness.report.renderers.base import Renderer
 
-__all__ = ["BUILT_IN", "Registered", "Renderer", "json", "markdown", "render", "renderers", "terminal"]
+__all__ = ["BUILT_IN", "Registered", "Renderer", "json", "latex", "markdown", "render", "renderers", "terminal"]
 
-BUILT_IN: tuple[Renderer, ...] = (json, markdown, terminal)
+BUILT_IN: tuple[Renderer, ...] = (json, markdown, terminal, latex)
 
 
 class Registered(NamedTuple):
