@@ -80,7 +80,7 @@ def of_attacks(table: Table, report: Report, cells: dict[str, CellNumbers]) -> G
     for row in rows_of(table):
         cell, case = cells.get(row.name), worst.get(row.name)
         if case is not None:
-            heading, column = f"worst case-{_norm(case.norm)}", _budget(case.eps, r"\leq")
+            heading, column = f"worst case, {_norm(case.norm)}", _budget(case.eps, r"\leq")
         elif cell is None or cell.kind == "clean":
             heading, column = "", r"\(\epsilon = 0\)" if cell else _name(row.name)
         else:
