@@ -119,6 +119,72 @@ def markdown(text: object, limit: int = TITLE_LENGTH) -> str:
     return re.sub(r":(?=//)|(?i:(?<=\bwww)\.)|:(?=[a-z0-9+-]+:)", r"\\\g<0>", escaped)
 
 
+def latex(text: object, limit: int = NAME_LENGTH) -> str:
+    """Return text as LaTeX of ASCII characters that typesets exactly this text, with any engine and font encoding.
+
+    Characters that pdfLaTeX's first fonts lack, such as those of Chinese, Hebrew and emoji, become escapes such as
+    `\\u4e2d`, as invisible ones do.
+    """
+    escaped = "".join(map(_latex_character, unicodedata.normalize("NFC", printable(text, limit))))
+    apart = re.sub(r"-(?=-)|,(?=,)", r"\g<0>{}", escaped)  # which would be ligatures
+    return f"{{{apart[0]}}}{apart[1:]}" if apart[:1] in ("[", "*") else apart  # which a line break would read
+
+
+_LATEX = {
+    **{character: f"\\{character}" for character in "{}$&#_%"},
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"{\char34}",
+    "'": "{'}",
+    "`": "{`}",
+    "–": "{--}",
+    "—": "{---}",
+    "‘": "{`}",
+    "’": "{'}",
+    "“": "{``}",
+    "”": "{''}",
+    "…": r"\ldots{}",
+    "ß": r"\ss{}",
+    "§": r"\S{}",
+    "©": r"\copyright{}",
+    **dict(zip("æÆœŒøØłŁ", (rf"\{name}{{}}" for name in ["ae", "AE", "oe", "OE", "o", "O", "l", "L"]), strict=True)),
+    **{
+        character: rf"\(\{name}\)"
+        for character, name in {
+            "↓": "downarrow", "↑": "uparrow", "→": "rightarrow", "←": "leftarrow", "±": "pm", "×": "times",
+            "·": "cdot", "≤": "leq", "≥": "geq", "≠": "neq", "≈": "approx", "∞": "infty", "ℓ": "ell", "µ": "mu",
+        }.items()
+    },
+}  # fmt: skip
+_ACCENTS = dict(
+    zip("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327", "`'^~=u.\"rHvc", strict=True)
+)
+_GREEK = re.compile(
+    r"GREEK (SMALL) LETTER (ALPHA|BETA|GAMMA|DELTA|EPSILON|ZETA|ETA|THETA|IOTA|KAPPA|LAMDA|MU|NU|XI|PI|RHO|SIGMA|TAU|"
+    r"UPSILON|PHI|CHI|PSI|OMEGA)|GREEK (CAPITAL) LETTER (GAMMA|DELTA|THETA|LAMDA|XI|PI|SIGMA|UPSILON|PHI|PSI|OMEGA)"
+)
+
+
+def _latex_character(character: str) -> str:
+    """Return one visible character as LaTeX."""
+    if character in _LATEX:
+        return _LATEX[character]
+    if character.isascii():
+        return character
+    decomposed = unicodedata.normalize("NFD", character)
+    base, mark = decomposed[:1], decomposed[1:]
+    if base.isascii() and base.isalpha() and mark in _ACCENTS:
+        return f"\\{_ACCENTS[mark]}{{{base}}}"
+    if greek := _GREEK.fullmatch(unicodedata.name(character, "")):
+        name = (greek[2] or greek[4]).lower().replace("lamda", "lambda")
+        return rf"\(\{name if greek[1] else name.capitalize()}\)"
+    return _LATEX["\\"] + _escape(character)[1:]
+
+
 def _parts(message: str) -> tuple[str, str]:
     """Return what stands before the command of a message, and the command with the words that introduce it."""
     at = max((match.start() for match in _COMMANDS.finditer(message)), default=len(message))

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 @click.command("report")
 @options.report_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write FILE instead of printing: .html, .json, .csv, .parquet, .md, .txt, or a suffix that a plugin "
-                   "renders.")  # fmt: skip
+              help="Write FILE instead of printing: .html, .json, .csv, .parquet, .tex, .md, .txt, or a "
+                   "suffix that a plugin renders.")  # fmt: skip
 @click.option("--figures", type=click.Path(path_type=Path), metavar="FOLDER",
-              help="Draw the plugins' figures into FOLDER, which is created.")  # fmt: skip
+              help="Draw figures for a paper, and the plugins' figures, into FOLDER, which is created.")  # fmt: skip
 @click.option("--gallery", type=click.IntRange(0, 500), metavar="N",
               help="Compute up to N examples again for a gallery; by default 24 for an HTML file, else 0.")  # fmt: skip
 @options.device("compute the gallery on")
@@ -87,19 +87,19 @@ def command(
         session = Session.open(Path(suite), store=store, data=data_root, limit=limit, registry=registry, device=device)
         found = session.results()
     is_page = renderer is not None and renderer.renderer.suffix == html.suffix
-    has_plugins = figures is not None and found.outline.is_planned
     with TemporaryDirectory() as scratch:  # for figures that only the page shows
         folder = start / figures if figures else Path(scratch) if is_page else None
         draws = folder is not None and found.outline.is_planned
         drawn, findings = observers.draw_figures(found, registry, folder) if folder and draws else ([], [])
         shown = read_figures(drawn) if is_page else ()
-    written = [relative(path, start) for path in drawn] if figures else []
     examples, more = make_gallery(found, (EXAMPLES if is_page else 0) if gallery is None else gallery, device)
     report = replace(
         build(found, findings=[*findings, *more], details=True if as_json or renderer else None),
         plugin_figures=shown,
         gallery=examples,
     )
+    drawn = [*draw(report, start / figures, figures), *drawn] if figures else []
+    written = [relative(path, start) for path in drawn]
     if output is None or renderer is None:
         show(report, as_json=as_json, layout=layout)
     else:
@@ -107,11 +107,9 @@ def command(
         written = [*written, output]
     for path in written:
         echo(f"wrote {path}", err=True)
-    if figures and not has_plugins:
-        echo(f"plugins draw no figures from the store alone. Try: {found.outline.command('report')}", err=True)
-    elif figures and not written:
-        echo("no plugin has figures of these results; figures of features need a metric that needs features. "
-                   "Try: robharness list metrics", err=True)  # fmt: skip
+    if figures and not drawn:
+        echo("these results have no figures yet: an attack with two budgets, a corruption, or a metric that needs "
+             "features has some. Try: robharness list metrics", err=True)  # fmt: skip
     return ExitCode.FINE if report.complete else ExitCode.INCOMPLETE
 
 
@@ -135,6 +133,21 @@ def make_gallery(results: Results, number: int, device: str) -> tuple[tuple[Gall
     )
     made = gallery(results, choices, device=check_devices(device)[0])
     return made.examples, (*findings, *made.findings)
+
+
+def draw(report: Report, folder: Path, given: Path) -> list[Path]:
+    """Draw the report's figures as PDF and SVG into a folder that exists; return the files.
+
+    given: the folder as it was given.
+    Raises UserError if they cannot be written.
+    """
+    from robharness.report.figures import figures, save
+
+    try:
+        return save(figures(report), folder)
+    except OSError as error:
+        place = for_shell(given)
+        raise UserError(f"--figures {given}: cannot be written: {error.strerror}. Try: ls -ld {place}") from None
 
 
 def find_renderer(output: Path, registry: Registry) -> Registered:

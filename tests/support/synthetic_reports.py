@@ -125,3 +125,36 @@ def gaps(cells: Sequence[CellNumbers], start: str, end: str, models: Sequence[st
         for model in models
         for name in dict.fromkeys(each.perturbation for each in cells if each.kind != "clean")
     )  # fmt: skip
+
+
+def of_the_paper(
+    number: int, rows: Mapping[str, Mapping[str, list]], columns: Sequence[Mapping], **facts: object
+) -> Report:
+    """Return a report of a table of attacks in the paper: rows of accuracies in percent by model."""
+    cells = []
+    for model, row in rows.items():
+        clean = row["acc"][0] / 100
+        for column, percent in zip(columns, row["acc"], strict=True):
+            if column["attack"] == "none":
+                cells.append(cell(model, "clean", clean, clean, 10_000))
+                continue
+            steps = f", steps={column['steps']}" if column.get("steps") else ""
+            title = f"{column['attack']}({column['norm']}{steps})"
+            named = title.replace(column["norm"], f"{column['norm']}, {column['eps']}", 1)
+            cells.append(cell(model, named, clean, percent / 100, 10_000, norm=column["norm"], eps=str(column["eps"]),
+                              title=title))  # fmt: skip
+    return report(cells, title=f"Table {number}", suite=f"table{number}", n=10_000, **facts)
+
+
+def table_6(rows: Mapping[str, Mapping], models: Sequence[str]) -> Report:
+    """Return a report of the paper's Table 6."""
+    cells = []
+    for at, model in enumerate(models):
+        clean = rows["clean"]["acc"][at] / 100
+        for name, row in rows.items():
+            if name == "clean":
+                cells.append(cell(model, name, clean, clean, 50_000))
+            else:
+                cells.append(cell(model, f"imagenet-c/{name}(1)", clean, row["acc"][at] / 100, 50_000, severity=1,
+                                  kind="corruption", group=row["group"].lower(), title=f"imagenet-c/{name}"))  # fmt: skip
+    return report(cells, title="Table 6", suite="table6", n=50_000, slopes=tuple(slopes(cells)))

@@ -28,6 +28,7 @@ from robharness.report.figures.series import (
     accuracy_of,
     add_legend,
     cells_of,
+    extremes,
     panels,
     percent,
     percent_axis,
@@ -58,7 +59,7 @@ def class_figures(report: Report) -> Iterator[Figure]:
             f"{max(cell.classes.classes for cell in cells if cell.classes)} classes, n = {report.n}."
             f"{selection_note(len(rows), of)}{first}"
         ),
-        alt=" ".join(_worst_finding(report, each, rows) for each in series),
+        alt=" ".join(_worst_finding(name, [c for c in cells if c.perturbation == name]) for name in rows),
         draw=lambda: _draw_worst(report, series, rows),
     )
     every = clean_and_strongest(report, _has_classes)
@@ -81,11 +82,11 @@ def _has_classes(cell: CellNumbers) -> bool:
     return cell.classes is not None
 
 
-def _worst_finding(report: Report, series: Series, rows: list[str]) -> str:
-    found = cells_of(report, series)
-    said = [f"{printable(name, LABEL_LENGTH)} {percent(cells[0].classes.worst)}"
-            for name, cells in found.items() if name in rows and cells[0].classes]  # fmt: skip
-    return f"Worst class of {series.label}: {', '.join(said)}."
+def _worst_finding(name: str, cells: list[CellNumbers]) -> str:
+    """Return the accuracies of the worst class in words, the highest first."""
+    found = sorted((-cell.classes.worst, printable(cell.model, LABEL_LENGTH)) for cell in cells if cell.classes)
+    texts = [f"{label} {percent(-worst)}" for worst, label in found]
+    return f"Worst class, {printable(name, LABEL_LENGTH)}: {extremes(texts)}."
 
 
 def _lowest_finding(series: Series, cell: CellNumbers) -> str:

@@ -15,6 +15,7 @@ from robharness.report.figures.series import (
     add_legend,
     all_series,
     cells_of,
+    extremes,
     ink,
     panels,
     percent,
@@ -38,7 +39,8 @@ def scatter(report: Report) -> Iterator[Figure]:
     slopes = {series.label: _slope(report, series) for series in others}
     named = printable(report.reference, 60)
     count = max(map(len, points.values()))
-    fitted = [f"{label}: {slope:.2f}" for label, slope in slopes.items() if slope is not None and label in points]
+    fitted = sorted(((slope, label) for label, slope in slopes.items() if slope is not None and label in points))
+    losses = sorted((-sum(own > base for _, base, own in found), label) for label, found in points.items())
     yield Figure(
         name="corruptions",
         title=f"Relative drops under corruptions against {named}",
@@ -50,8 +52,14 @@ def scatter(report: Report) -> Iterator[Figure]:
         ),
         alt=(
             f"Scatter of {count} corruptions. "
-            + (f"Slopes against {named}: {'; '.join(fitted)}. " if fitted else "")
-            + " ".join(_losses(label, found, named) for label, found in points.items())
+            + (
+                f"Slopes against {named}: {extremes([f'{label} {slope:.2f}' for slope, label in fitted[::-1]])}. "
+                if fitted
+                else ""
+            )
+            + f"Corruptions under which a larger share is lost than by {named}: "
+            + extremes([f"{label} {-more} of {len(points[label])}" for more, label in losses])
+            + "."
         ),
         draw=lambda: _draw(report),
     )
@@ -77,11 +85,6 @@ def _slope(report: Report, series: Series) -> float | None:
              if slope.model in series.models and slope.group is None and slope.severity is None]  # fmt: skip
     values = [slope for slope in found if slope is not None]
     return fmean(values) if values else None
-
-
-def _losses(label: str, points: list[tuple[CellNumbers, float, float]], reference: str) -> str:
-    more = sum(own > base for _, base, own in points)
-    return f"{label} loses a larger share than {reference} under {more} of {len(points)} corruptions."
 
 
 def _runs_note(series: list[Series]) -> str:
@@ -148,7 +151,7 @@ def _label(drawing: Drawing, axis: Any, points: list[tuple[float, float, CellNum
         for dx, dy, across, up in ((0, 5, "center", "bottom"), (5, 0, "left", "center"), (-5, 0, "right", "center")):
             note = axis.annotate(text, (x, y), (dx, dy), textcoords="offset points", ha=across, va=up, fontsize=size)
             box = note.get_window_extent(renderer)
-            clear = box.padded(-1)
+            clear = box.padded(1)
             covered = any(clear.overlaps(other) for other in taken) or any(
                 box.x0 - reach < px < box.x1 + reach and box.y0 - reach < py < box.y1 + reach
                 for other, (px, py) in enumerate(places) if other != at

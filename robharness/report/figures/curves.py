@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,7 @@ from robharness.report.figures.series import (
     add_legend,
     all_series,
     cells_of,
+    extremes,
     interval_of,
     panels,
     percent,
@@ -128,7 +130,7 @@ def _budget_finding(title: str, lines: list[_Line]) -> str:
     ends = sorted(((line.accuracy[-1], line) for line in lines if line.eps[-1] == largest),
                   key=lambda each: -each[0])  # fmt: skip
     texts = [f"{line.series.label} from {percent(line.accuracy[0])} to {percent(value)}" for value, line in ends]
-    return f"{named}, from the smallest to the largest budget: {'; '.join(texts)}."
+    return f"{named}, from the smallest to the largest budget: {extremes(texts)}."
 
 
 def _draw_budgets(report: Report, norm: str, titles: list[str]) -> Drawing:
@@ -140,7 +142,7 @@ def _draw_budgets(report: Report, norm: str, titles: list[str]) -> Drawing:
             _draw_line(drawing, axis, line, Fraction(unit or 1), has_band=len(found) <= 8)
         axis.set_title(plain(title), fontsize="medium" if len(titles) == 1 else "small")
         axis.set_xlabel(f"eps ({norm}, in 1/{unit})" if unit else f"eps ({norm})")
-        axis.set_xlim(left=0)
+        axis.set_xlim(left=-0.02 * axis.get_xlim()[1])
     _finish(drawing, axes, _counted(report).partition(" (")[0].lower(), [line.series for line in _unique(lines)])
     return drawing
 
@@ -204,20 +206,22 @@ def distance_figures(report: Report) -> Iterator[Figure]:
                 + (" The area is the mean accuracy over budgets up to the dotted limit." if has_area else "")
                 + (f" The first {len(shown)} of {len(names)} attacks." if len(names) > len(shown) else "")
             ),
-            alt=" ".join(_distance_finding(cell) for cell in found),
+            alt=" ".join(_distance_finding(name, [c for c in found if c.perturbation == name]) for name in shown),
             draw=lambda norm=norm, shown=shown: _draw_distances(report, norm, shown),  # type: ignore[misc]
         )
 
 
-def _distance_finding(cell: CellNumbers) -> str:
-    found = cell.distances
-    assert found is not None
-    model, name = printable(cell.model, 60), printable(cell.perturbation, 60)
-    median = f"the median smallest perturbation is {found.median:.3g}" if found.median is not None else (
-        "fewer than half of the examples have a perturbation")  # fmt: skip
-    if found.area is None or found.area_until is None:
-        return f"{model} under {name}: {median}."
-    return f"{model} under {name}: {median}; mean accuracy up to {found.area_until:.3g}: {percent(found.area, 1)}."
+def _distance_finding(name: str, cells: list[CellNumbers]) -> str:
+    """Return the median distances and areas of an attack in words, the largest median first."""
+    found = [(each, printable(cell.model, 60)) for cell in cells if (each := cell.distances) is not None]
+    found.sort(key=lambda each: -math.inf if each[0].median is None else -each[0].median)
+    texts = []
+    for each, model in found:
+        text = f"{model} beyond the budgets found" if each.median is None else f"{model} {each.median:.3g}"
+        if each.area is not None and each.area_until is not None:
+            text += f" (mean accuracy up to {each.area_until:.3g}: {percent(each.area, 1)})"
+        texts.append(text)
+    return f"{printable(name, 60)}, median smallest perturbation: {extremes(texts)}."
 
 
 def _draw_distances(report: Report, norm: str, names: list[str]) -> Drawing:
@@ -240,7 +244,7 @@ def _draw_distances(report: Report, norm: str, names: list[str]) -> Drawing:
             axis.axvline(limit, color="0.5", linestyle=":", linewidth=1)
         axis.set_title(plain(name), fontsize="medium" if len(names) == 1 else "small")
         axis.set_xlabel(f"eps ({norm})")
-        axis.set_xlim(left=0)
+        axis.set_xlim(left=-0.02 * axis.get_xlim()[1])
     labels = [f"{label} (area {', '.join(areas[:6])})" if areas and len(names) == 1 else label
               for label, (_, areas) in legend.items()]  # fmt: skip
     _finish(drawing, axes, "accuracy", [series for series, _ in legend.values()], labels)

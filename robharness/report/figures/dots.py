@@ -22,8 +22,8 @@ from robharness.report.figures.series import (
 )
 from robharness.report.records import CellNumbers, Report
 
-MOST_PERTURBATIONS = 12
-"""Perturbations with rows of dots; the tables have all."""
+MOST_PERTURBATIONS, MOST_DOTS = 12, 96
+"""Perturbations with rows of dots, and dots of all rows, of which there are at least 3; the tables have all."""
 PANELS_PER_FIGURE = 6
 """Models of one figure that has a panel per model."""
 
@@ -73,13 +73,14 @@ def chosen_perturbations(report: Report, has_number: Callable[[CellNumbers], boo
 
     has_number: whether a cell counts.
     """
+    most = max(3, min(MOST_PERTURBATIONS, MOST_DOTS // max(1, len(series_with(report, has_number)))))
     accuracies: dict[str, list[float]] = {}
     for cell in report.cells:
         value = accuracy_of(cell)
         if value is not None and has_number(cell):
             accuracies.setdefault(cell.perturbation, []).append(value)
     lowest = sorted(accuracies, key=lambda name: (name != "clean", sum(accuracies[name]) / len(accuracies[name])))
-    kept = set(lowest[:MOST_PERTURBATIONS])
+    kept = set(lowest[:most])
     return [name for name in accuracies if name in kept], len(accuracies)
 
 
@@ -89,12 +90,12 @@ def selection_note(shown: int, of: int) -> str:
 
 
 def strongest(report: Report, series: Series, has_number: Callable[[CellNumbers], bool]) -> CellNumbers | None:
-    """Return the attacked cell with a model's lowest accuracy; the corrupted one without attacks.
+    """Return the cell of an attack with a budget that has a model's lowest accuracy; without attacks, of a corruption.
 
-    Of runs, the first is taken.
+    Of several runs, the first is taken.
     """
-    cells = [found for cells in cells_of(report, series).values() for cell in cells[:1]
-             if has_number(found := cell) and accuracy_of(cell) is not None]  # fmt: skip
+    first = [cells[0] for cells in cells_of(report, series).values()]
+    cells = [cell for cell in first if has_number(cell) and accuracy_of(cell) is not None and cell.distances is None]
     for kind in ("attack", "corruption"):
         of_kind = [cell for cell in cells if cell.kind == kind]
         if of_kind:

@@ -66,10 +66,9 @@ def _draw(shown: list[Pair]) -> Drawing:
         for cell, look in pair.looks():
             _draw_cell(drawing, axis, cell, look, most, len(pair.cells))
         errors = " and ".join(f"{100 * _calibration(cell).ece:.1f} {percent_sign()}" for cell in pair.cells)
-        lines = [plain(pair.series.label, 45), f"ECE {errors}"]
+        lines = [plain(pair.series.label, 45), f"ECE {errors}; bins up to n = {most}"]
         lines[1:1] = [plain(pair.cells[-1].perturbation, 45)] if pair.cells[-1].kind != "clean" else []
         axis.set_title("\n".join(lines), fontsize="small")
-        axis.text(1, -_DEPTH + 1, f"up to {most} examples per bin", fontsize="x-small", va="bottom")
         percent_axis(axis, "accuracy")
         percent_axis(axis, "confidence", along="x")
         axis.set_xlim(-2, 102)

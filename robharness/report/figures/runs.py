@@ -78,7 +78,9 @@ def _draw(report: Report, series: list[Series], rows: list[str]) -> Drawing:
                             alpha=0.8)  # fmt: skip
         drawing.describe(dots, texts)
     name_rows(axis, rows)
+    low, high = axis.get_xlim()
     percent_axis(axis, "accuracy of a run", along="x")
+    axis.set_xlim(max(-1.0, low), min(101.0, high))
     handles = [Line2D([], [], color=each.color, marker=each.marker, linestyle="none", markersize=5) for each in series]
     add_legend(drawing, handles, [f"{each.label} ({len(each.models)} runs)" for each in series])
     return drawing

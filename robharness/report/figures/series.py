@@ -117,9 +117,9 @@ def add_legend(drawing: Drawing, handles: Sequence[Any], labels: Sequence[str]) 
     """Add a legend below the panels, with as many columns as fit, and make the figure higher by its rows."""
     size = matplotlib.rcParams["font.size"] * 0.83
     width = drawing.get_figwidth() * 72
-    widest = max(map(len, labels)) * 0.62 * size + 5 * size
-    columns = max(1, min(len(labels), int(width / widest)))
-    rows = -(-len(labels) // columns)
+    widest = max(map(len, labels)) * 0.56 * size + 5 * size
+    rows = -(-len(labels) // max(1, int(width / widest)))
+    columns = -(-len(labels) // rows)
     drawing.set_figheight(drawing.get_figheight() + rows * 1.6 * size / 72 + 0.1)
     drawing.legend(handles, [plain(label, len(label)) for label in labels], loc="outside lower center", ncols=columns,
                    frameon=False, fontsize="small", handlelength=2.6)  # fmt: skip
@@ -163,6 +163,14 @@ def spoken(names: Sequence[str]) -> str:
     """Return "a, b and c"."""
     shown = [printable(name, LABEL_LENGTH) for name in names]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def extremes(sorted_texts: Sequence[str]) -> str:
+    """Return texts as one, "a; b; c"; of more than six, the first three and the last three."""
+    if len(sorted_texts) <= 6:
+        return "; ".join(sorted_texts)
+    between = f"{len(sorted_texts) - 6} in between"
+    return "; ".join([*sorted_texts[:3], between, *sorted_texts[-3:]])
 
 
 def percent(share: float, digits: int = 0) -> str:

@@ -32,8 +32,9 @@ def svg(figure: Figure) -> str:
     """
     with _page_style(figure.name):
         drawing = figure.draw()
-        for each in (drawing, *drawing.axes):
-            each.patch.set_visible(False)
+        drawing.patch.set_visible(False)
+        for axis in drawing.axes:
+            axis.patch.set_visible(False)
         root = _parsed(_written(drawing, "svg"))
     _add_tooltips(root, getattr(drawing, "tooltips", {}))
     _make_inline(root, figure)
@@ -82,7 +83,8 @@ def _written(drawing: Any, kind: str) -> bytes:
         if engine is not None:  # once; `savefig` computes the layout twice, and draws all artists in between
             engine.execute(drawing)
             drawing.set_layout_engine("none")
-        FigureCanvasSVG(drawing).print_svg(stream, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        canvas: Any = FigureCanvasSVG(drawing)
+        canvas.print_svg(stream, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     else:
         drawing.savefig(stream, format=kind, metadata=_METADATA.get(kind))
     return stream.getvalue()

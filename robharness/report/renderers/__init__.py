@@ -9,7 +9,7 @@ from robharness.errors import UserError, describe
 from robharness.plugins.calls import plugin_code
 from robharness.plugins.registry import PluginOrigin, Registry
 from robharness.report.records import Report
-from robharness.report.renderers import csv, html, json, markdown, parquet, terminal
+from robharness.report.renderers import csv, html, json, latex, markdown, parquet, terminal
 from robharness.report.renderers.base import Layout, Renderer
 
 __all__ = [
@@ -19,13 +19,14 @@ __all__ = [
     "Renderer",
     "html",
     "json",
+    "latex",
     "markdown",
     "render",
     "renderers",
     "terminal",
 ]
 
-BUILT_IN: tuple[Renderer, ...] = (html, json, csv, parquet, markdown, terminal)
+BUILT_IN: tuple[Renderer, ...] = (html, json, csv, parquet, latex, markdown, terminal)
 TEXTS = (markdown, terminal)
 """The built-in renderers whose tables have a layout."""
 
