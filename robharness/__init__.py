@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from robharness.evaluation.rng import ExampleRNG
     from robharness.plugins.discovery import discover
     from robharness.plugins.hookspecs import hookimpl
+    from robharness.report.results import Results
     from robharness.specs import (
         Attack,
         AttackSpec,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
         Train,
         TrainingJob,
     )
-    from robharness.store.results import Features, Results
+    from robharness.store.results import Features
 
 _HOMES = {
     "api": ["run", "plan", "load", "train"],
@@ -58,6 +59,7 @@ _HOMES = {
     "evaluation.rng": ["ExampleRNG"],
     "plugins.discovery": ["discover"],
     "plugins.hookspecs": ["hookimpl"],
+    "report.results": ["Results"],
     "specs": [
         "Attack",
         "AttackSpec",
@@ -82,7 +84,7 @@ _HOMES = {
         "Train",
         "TrainingJob",
     ],
-    "store.results": ["Features", "Results"],
+    "store.results": ["Features"],
 }
 
 __all__ = [

@@ -14,9 +14,9 @@ from robharness.planning.cells import Plan
 from robharness.planning.commands import DEFAULT_STORE
 from robharness.plugins.discovery import discover
 from robharness.plugins.registry import Registry
+from robharness.report.results import Results
 from robharness.session import Session, SuiteSource, plan_suite
 from robharness.specs.records import ModelSpec
-from robharness.store.results import Results
 from robharness.training.train import TrainingResult
 
 if TYPE_CHECKING:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +25,14 @@ from robharness.planning import planner
 from robharness.planning.cells import Plan, PlanRequest
 from robharness.planning.commands import DEFAULT_STORE, data_root, plan_options
 from robharness.plugins.discovery import discover
-from robharness.plugins.observers import observe
+from robharness.plugins.observers import RUN_FINISHED, RunStarted, announce, observe
 from robharness.plugins.process import current_folder
 from robharness.plugins.registry import Registry
+from robharness.report.results import Results
+from robharness.report.tracking import CellNotifications
 from robharness.specs.records import ModelSpec
 from robharness.store import Store, results
 from robharness.store.listing import check_folders
-from robharness.store.results import Results
 from robharness.training.train import TrainingResult, train_models, untrained
 
 if TYPE_CHECKING:
@@ -205,32 +208,86 @@ class Session:
         batch_size: examples per pass; chosen if None.
         executor: the name of the executor that starts the workers; see `find_executor` and `run_plan`.
         Raises UserError for an executor that cannot be used.
+
+        Plugins are notified that the run begins and of each cell that becomes complete. If the run is interrupted or
+        fails, they are also notified that it ended; else `results` does so.
         """
         check_counts(workers=workers, batch_size=batch_size)
         devices = self.devices  # before any training: a mistyped device costs no time
         chosen = find_executor(executor, self.registry) if executor else None
         check_folders(self.store)
-        if self.selected.pending_cells:
-            self.train()
-        if not self.selected.cells or (self._has_failed_training and self.stop_at_failure):
-            return Summary()
-        summary = run_plan(
-            self.selected, self.store, self.listener,
-            devices=devices, workers=workers, threads=self.threads, batch_size=batch_size,
-            stop_at_failure=self.stop_at_failure, executor=chosen,
-        )  # fmt: skip
-        self.findings += summary.findings
+        self._show(announce(self._started(workers, executor), self.registry))
+        is_finished = False
+        try:
+            if self.selected.pending_cells:
+                self.train()
+            cells = CellNotifications.of(self.plan, self.store, self.registry)
+            if not self.selected.cells or (self._has_failed_training and self.stop_at_failure):
+                summary = Summary()
+            else:
+                summary = run_plan(
+                    self.selected, self.store, self.listener,
+                    devices=devices, workers=workers, threads=self.threads, batch_size=batch_size,
+                    stop_at_failure=self.stop_at_failure, executor=chosen,
+                    observe_cell=cells,
+                )  # fmt: skip
+            self.findings += summary.findings
+            self._show(cells.finish() if cells else [])
+            is_finished = not summary.interrupted
+        except KeyboardInterrupt:  # the second Ctrl-C stops at once
+            is_finished = True
+            raise
+        finally:
+            if not is_finished and self.registry.observers[RUN_FINISHED]:
+                with suppress(UserError):  # the store may be what failed
+                    self._show(observe(self.results(), self.registry))
         return summary
+
+    def _started(self, workers: int | None, executor: str | None) -> RunStarted:
+        plan, suite = self.selected, self.plan.suite
+        pending = tuple(cell for cell in plan.pending_cells if not cell.with_features)
+        cells = tuple(cell for cell in plan.cells if not cell.with_features)
+        return RunStarted(
+            suite=suite.name,
+            title=suite.title or suite.name,
+            models=tuple(model.label for model in suite.models),
+            cells=tuple(cell.name for cell in (*cells, *pending)),
+            missing=sum(bool(self.store.missing(cell.key, plan.n)) for cell in cells) + len(pending),
+            n=plan.n,
+            command=self.plan.command("run"),
+            store=str(self.store),
+            parameters=_given({
+                "data": plan.data.name if plan.data else suite.data.name,
+                "n": plan.n,
+                "count": suite.count,
+                "seed": suite.seed,
+                "precision": suite.precision.judge,
+                "compat": suite.compat,
+                "only": self.only,
+                "shard": "/".join(map(str, self.shard)) if self.shard else None,
+                "device": self.device,
+                "workers": workers,
+                "executor": executor,
+                "robharness": version("robharness"),
+            }),
+        )
+
+    def _show(self, findings: Sequence[Finding]) -> None:
+        """Show findings now, and keep them for the report."""
+        self.findings += findings
+        for found in findings:
+            self.listener.message(f"{found.severity}: {found}")
 
     def results(self, *, notify: bool = False) -> Results:
         """Load the stored results of the whole suite, complete or not.
 
         notify: whether the hooks `robharness_run_finished` of plugins get the results.
         """
-        found = results.load(self.plan, self.store)
-        if notify:
-            self.findings += observe(found, self.registry)
-        return found
+        found = Results.with_report(results.load(self.plan, self.store), self.registry, tuple(self.findings))
+        if not notify:
+            return found
+        self.findings += observe(found, self.registry)
+        return dataclasses.replace(found, run_findings=tuple(self.findings))
 
     @property
     def incomplete_cells(self) -> int:
@@ -238,3 +295,7 @@ class Session:
         start, stop = self.selected.span
         missing = sum(bool(self.store.missing(cell.key, stop, start)) for cell in self.selected.cells)
         return missing + len(self.selected.pending_cells)
+
+
+def _given(values: Mapping[str, str | int | None]) -> dict[str, str | int]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from robharness.cli.report import write
+from robharness.report.renderers.files import write
 from robharness.errors import StoreError, UserError
 from robharness.planning import artefacts
 from robharness.planning.identity import key_of

@@ -53,7 +53,6 @@ def command(
     from robharness.engine.executors.registered import find_executor
     from robharness.errors import ExitCode, Interrupted, UserError
     from robharness.planning.cells import quoted_glob
-    from robharness.report import build
 
     if fresh and session.shard:
         raise UserError(
@@ -75,7 +74,7 @@ def command(
     if summary.interrupted:
         raise Interrupted(f"interrupted; complete outcomes are stored in {session.store}. To go on: {again}")
     found = session.results(notify=True)
-    show(build(found, findings=session.findings), as_json=as_json)
+    show(found.report(), as_json=as_json)
     if summary.computed or summary.failures:
         text = f"computed {summary.computed} examples in {summary.seconds:.1f} s; results in {session.store}"
     else:

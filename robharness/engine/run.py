@@ -14,7 +14,7 @@ from robharness.engine.executors.subprocess import SubprocessExecutor
 from robharness.engine.interrupt import interruptible
 from robharness.engine.listeners import RunListener
 from robharness.engine.provenance import outdated_outcomes, outdated_trainings, stored_provenance
-from robharness.engine.scheduler import Scheduler
+from robharness.engine.scheduler import CellObserver, Scheduler
 from robharness.engine.summary import Summary
 from robharness.engine.units import UnitPlanner, next_unit
 from robharness.errors import UserError
@@ -36,6 +36,7 @@ def run_plan(
     stop_at_failure: bool = False,
     executor: AnyExecutor | None = None,
     plan_unit: UnitPlanner = next_unit,
+    observe_cell: CellObserver | None = None,
 ) -> Summary:
     """Compute the cells of the plan that the store misses. A cell that fails is recorded, and the others are computed.
 
@@ -48,6 +49,7 @@ def run_plan(
     stop_at_failure: whether the first failure ends the run.
     executor: starts the workers; by default subprocesses if `workers` or several devices are given, else this process.
     plan_unit: chooses the next unit.
+    observe_cell: is called in this process with each cell that becomes complete, and returns findings.
     Raises UserError for options that contradict each other, StoreError if nothing can be written.
     """
     begun = time.perf_counter()
@@ -67,7 +69,10 @@ def run_plan(
     for cell in plan.cells:
         store.verify(cell.key, plan.n, checked[cell.key])
     summary = Summary()
-    state = Scheduler(plan, store, listener, summary, executor, stop_at_failure=stop_at_failure, plan_unit=plan_unit)
+    state = Scheduler(
+        plan, store, listener, summary, executor,
+        stop_at_failure=stop_at_failure, plan_unit=plan_unit, observe_cell=observe_cell,
+    )  # fmt: skip
     work = sum(stop - start for spans in state.missing_spans.values() for start, stop in spans)
     listener.started(work, sum(1 for spans in state.missing_spans.values() if spans))
     outdated = outdated_outcomes(plan, stored_provenance(plan, store))

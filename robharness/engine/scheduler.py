@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +32,8 @@ from robharness.store.failures import Failure
 from robharness.store.spans import Span, uncovered
 from robharness.store.store import Store
 
+CellObserver = Callable[[Cell], Iterable[Finding]]
+"""A function that is called with a cell that became complete; it returns findings."""
 MAX_DEATHS = 2
 """The number of workers that die over one unit, or while they load one model, before it counts as failed."""
 MAX_LOSSES = 3
@@ -59,9 +61,11 @@ class Scheduler:
         *,
         stop_at_failure: bool = False,
         plan_unit: UnitPlanner = next_unit,
+        observe_cell: CellObserver | None = None,
     ) -> None:
         self.plan, self.store, self.listener, self.summary = plan, store, listener, summary
         self.executor, self.stop_at_failure, self.plan_unit = executor, stop_at_failure, plan_unit
+        self.observe_cell = observe_cell
         self.interrupted = threading.Event()
         start, stop = plan.span
         self.missing_spans = {cell.key: store.missing(cell.key, stop, start) for cell in plan.cells}
@@ -224,6 +228,9 @@ class Scheduler:
             self.summary.failures.append(failure)
             self.failed.add(cell.key)
         self.listener.cell_done(cell, span, failure)
+        if failure is None and self.observe_cell is not None and not self.store.missing(cell.key, self.plan.n):
+            for found in self.observe_cell(cell):
+                self.warn(found)
 
     def unit_finished(self, state: WorkerState, label: str, event: UnitFinished) -> None:
         """Adapt the size of units, and check that the store has the unit's outcomes. Raises StoreError."""

@@ -32,7 +32,7 @@ def build(results: Results, findings: Sequence[Finding] = ()) -> Report:
     findings: of the run itself and of plugins, beside those that the stored outcomes show.
     """
     suite = results.suite
-    cells = tuple(_cell(results, result) for result in results.cells)
+    cells = tuple(cell_numbers(results, result) for result in results.cells)
     corruptions = Corruptions(results)
     slopes, errors = tuple(corruptions.slopes()), tuple(corruptions.errors())
     values, failed = compute_metrics(results)
@@ -97,7 +97,8 @@ def _runs(cells: Sequence[CellNumbers], run_of: dict[str, str]) -> list[RunNumbe
     return [over_runs(*key, shared.count(key[0]), numbers) for key, numbers in found.items()]
 
 
-def _cell(results: Results, result: CellResult) -> CellNumbers:
+def cell_numbers(results: Results, result: CellResult) -> CellNumbers:
+    """Return the numbers of one cell. `results` has the clean cell of its model as well."""
     cell, perturbation = result.cell, result.cell.perturbation
     is_attack = cell.kind == "attack"
     published = results.suite.published(cell.model.ref, cell.short_name)

@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from robharness import statistics
 from robharness.errors import StoreError, UserError
-from robharness.findings import Finding
+from robharness.findings import Finding, named_examples
 from robharness.planning.cells import UNREADABLE, Cell, Plan, fresh_command, quoted_glob
 from robharness.store.expected import checks
 from robharness.store.failures import Failure
@@ -87,7 +87,7 @@ class FeaturesNotStored(UserError, statistics.EmptySample):
     """Features that no run has stored yet; a metric of them has no number."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CellResult:
     """The stored outcomes of one cell.
 
@@ -104,6 +104,11 @@ class CellResult:
     columns: Mapping[str, np.ndarray]
     failures: tuple[Failure, ...]
     provenance: tuple[dict[str, Any], ...]
+
+    def __repr__(self) -> str:
+        accuracy = f", accuracy {self.accuracy:.4g}" if self.n else ""
+        failed = ", failed" if self.failures else ""
+        return f"<CellResult {printable(self.cell.name)}: {self.n} of {self.n_expected} examples{accuracy}{failed}>"
 
     def copied(self) -> CellResult:
         """Return the same outcomes in arrays of their own."""
@@ -154,7 +159,7 @@ class CellResult:
         return [str(example) for example in self.columns["example"][broken]] if broken.any() else []
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Features:
     """A model's features of examples, the output of one of its submodules. Unreadable examples are left out.
 
@@ -173,6 +178,9 @@ class Features:
     positions: np.ndarray
     boundary: np.ndarray
 
+    def __repr__(self) -> str:
+        return f"<Features of {self.values.shape[0]} examples, {self.values.shape[1]} values each>"
+
     def at(self, positions: np.ndarray) -> Features:
         """Select the features at these positions, all of which must be stored."""
         rows = np.searchsorted(self.positions, positions)
@@ -185,7 +193,7 @@ class Features:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Results:
     """The stored results of all cells of a plan.
 
@@ -199,7 +207,14 @@ class Results:
     feature_cells: tuple[CellResult, ...] = ()
     findings: tuple[Finding, ...] = ()
 
-    def copied(self) -> Results:
+    def __repr__(self) -> str:
+        complete = sum(result.is_complete for result in self.cells)
+        return (
+            f"<Results of {printable(self.suite.name)}: {named_examples(self.labels)}; "
+            f"{complete} of {len(self.cells)} cells complete, {self.plan.n} examples each>"
+        )
+
+    def copied(self) -> Self:
         """Return the same results for a plugin, which can change neither these nor those of another plugin.
 
         The plan, its suite and its data set are shared.
@@ -299,9 +314,8 @@ class Results:
         return [result.correct[np.searchsorted(result.positions, common)] for result in results]
 
     def to_pandas(self) -> Any:
-        """All outcomes as one pandas data frame, one row per cell and example."""
-        import pandas as pd
-
+        """All outcomes as one pandas data frame, one row per cell and example. Raises UserError without pandas."""
+        pd = import_pandas()
         frames = []
         for result in self.cells:
             frame = pd.DataFrame({"position": result.positions, **result.columns})
@@ -312,6 +326,15 @@ class Results:
             frame.insert(2, "strength", float(next(size for size in sizes if size is not None)))
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
+
+
+def import_pandas() -> Any:
+    """Return the module pandas. Raises UserError if it is not installed."""
+    try:
+        import pandas
+    except ImportError:
+        raise UserError("data frames need pandas, which is not installed. Try: pip install pandas") from None
+    return pandas
 
 
 def load(plan: Plan, store: Store) -> Results:

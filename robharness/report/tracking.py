@@ -1,0 +1,78 @@
+"""Notifications of plugins about cells that become complete during a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from robharness.errors import UserError
+from robharness.findings import Finding, finding
+from robharness.planning.cells import Cell, Plan
+from robharness.plugins.observers import CELL_FINISHED, notify
+from robharness.plugins.registry import PluginOrigin, Registry
+from robharness.report.build import cell_numbers
+from robharness.report.summary import CellSummary, summarise
+from robharness.store import results
+from robharness.store.store import Store
+
+
+class CellNotifications:
+    """A function that shows cells that became complete to the hooks `robharness_cell_finished` of plugins.
+
+    A perturbed cell waits for the clean cell of its model, since its relative drop needs both.
+
+    plan: of the whole suite.
+    """
+
+    def __init__(self, plan: Plan, store: Store, registry: Registry) -> None:
+        self.plan, self.registry = plan, registry
+        self._store = Store(store.root)  # its own, since reading adds findings to a store
+        self._waiting: dict[str, list[Cell]] = {}
+        self._known: set[str] = set()
+        self._failed: set[PluginOrigin] = set()
+
+    @classmethod
+    def of(cls, plan: Plan, store: Store, registry: Registry) -> CellNotifications | None:
+        """Return the notifications of a run, or None if no plugin has the hook."""
+        return cls(plan, store, registry) if registry.observers[CELL_FINISHED] else None
+
+    def __call__(self, cell: Cell) -> list[Finding]:
+        """Show a complete cell to each plugin whose hook has not failed in this run; return a finding for each failure.
+
+        Cells of other labels that have the same key are complete as well.
+        """
+        if cell.key in self._known:
+            return []
+        self._known.add(cell.key)
+        findings = []
+        for each in (each for each in self.plan.cells if each.key == cell.key and not each.with_features):
+            label = each.model.label
+            self._waiting.setdefault(label, []).append(each)
+            if each.kind == "clean" or not self._store.missing(self._clean(label).key, self.plan.n):
+                findings += self._show(label)
+        return findings
+
+    def finish(self) -> list[Finding]:
+        """Show the cells that still wait, since their clean cell is not complete; return a finding for each failure."""
+        return [found for label in list(self._waiting) for found in self._show(label)]
+
+    def _clean(self, label: str) -> Cell:
+        return next(cell for cell in self.plan.cells if cell.model.label == label and cell.kind == "clean")
+
+    def _show(self, label: str) -> list[Finding]:
+        """Show the cells of a model that wait, the clean one first."""
+        findings = []
+        for cell in sorted(self._waiting.pop(label, ()), key=lambda cell: cell.kind != "clean"):
+            try:
+                numbers = self._numbers(cell)
+            except UserError as error:  # the run goes on, and says more if the store cannot be read
+                findings.append(finding("observer-failed", f"its numbers cannot be read: {error}", subject=cell.name))
+                continue
+            failed = notify(self.registry, CELL_FINISHED, lambda: {"cell": replace(numbers)}, without=self._failed)  # noqa: B023
+            self._failed |= set(failed)
+            findings += [replace(found, hint="it is not called again in this run") for found in failed.values()]
+        return findings
+
+    def _numbers(self, cell: Cell) -> CellSummary:
+        cells = (self._clean(cell.model.label), *([cell] if cell.kind != "clean" else []))
+        found = results.load(replace(self.plan, cells=cells), self._store)
+        return summarise(cell_numbers(found, found.cells[-1]))
