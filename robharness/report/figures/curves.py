@@ -1,0 +1,256 @@
+"""Accuracy against the budget of an attack, and against the distance of the smallest perturbations found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from statistics import fmean, stdev
+from typing import Any
+
+from matplotlib.lines import Line2D
+
+from robharness.report.figures.figure import Drawing, Figure
+from robharness.report.figures.series import (
+    Series,
+    accuracy_of,
+    add_legend,
+    all_series,
+    cells_of,
+    interval_of,
+    panels,
+    percent,
+    percent_axis,
+    plain,
+    spoken,
+)
+from robharness.report.records import CellNumbers, Report
+from robharness.specs.budget import Budget
+from robharness.text import printable
+
+MOST_PANELS = 12
+"""Attacks that one figure shows; the tables have all."""
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The accuracies of a model against budgets.
+
+    eps: exact budgets, ascending, 0 for the clean input.
+    low, high: the ends of the band.
+    """
+
+    series: Series
+    eps: tuple[Fraction, ...]
+    accuracy: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    names: tuple[str, ...]
+
+
+def budget_figures(report: Report) -> Iterator[Figure]:
+    """Yield a figure per norm, with a panel per attack that has two or more budgets."""
+    attacks: dict[str, dict[str, set[str]]] = {}
+    for cell in report.cells:
+        if cell.kind == "attack" and cell.eps is not None and cell.title and cell.numbers.n:
+            attacks.setdefault(cell.norm or "none", {}).setdefault(cell.title, set()).add(cell.eps)
+    for norm, titles in attacks.items():
+        chosen = [title for title, budgets in titles.items() if len(budgets) > 1]
+        if chosen:
+            yield _budget_figure(report, norm, chosen)
+
+
+def _budget_figure(report: Report, norm: str, titles: list[str]) -> Figure:
+    shown = titles[:MOST_PANELS]
+    lines = {title: _lines(report, title) for title in shown}
+    runs, unit = [series.label for series in all_series(report) if series.has_runs], _unit(report, shown)
+    caption = (
+        f"{_counted(report)} in % against the budget eps ({norm}{unit and f', in 1/{unit}'}); the clean accuracy stands at 0. "
+        f"Bands: 95 % confidence intervals over examples; n = {report.n}."
+    )
+    if runs:
+        caption += f" {spoken(runs)}: means over runs, with bars of one sample standard deviation over runs instead."
+    if len(titles) > len(shown):
+        caption += f" The first {len(shown)} of {len(titles)} attacks."
+    return Figure(
+        name=f"budgets-{norm}",
+        title=f"Accuracy against budget, {norm}",
+        caption=caption,
+        alt=" ".join(_budget_finding(title, found) for title, found in lines.items()),
+        draw=lambda: _draw_budgets(report, norm, shown),
+    )
+
+
+def _counted(report: Report) -> str:
+    return "Robust accuracy (correct both clean and attacked)" if report.count == "robust" else "Accuracy"
+
+
+def _lines(report: Report, title: str) -> list[_Line]:
+    """Return the line of each model with outcomes at a budget of this attack."""
+    found = []
+    for series in all_series(report):
+        points = [
+            (Fraction(0) if each[0].kind == "clean" else Fraction(Budget(each[0].eps or "0")), each)
+            for each in cells_of(report, series).values()
+            if each[0].kind == "clean" or (each[0].title == title and each[0].eps is not None)
+        ]
+        rows = [row for eps, each in sorted(points, key=lambda point: point[0]) if (row := _point(eps, each, series))]
+        if any(row[0] for row in rows):
+            eps, accuracy, low, high, names = zip(*rows, strict=True)
+            found.append(_Line(series, eps, accuracy, low, high, names))
+    return found
+
+
+def _point(
+    eps: Fraction, cells: list[CellNumbers], series: Series
+) -> tuple[Fraction, float, float, float, str] | None:
+    values = [value for cell in cells if (value := accuracy_of(cell)) is not None]
+    if not values:
+        return None
+    mean, name = fmean(values), f"{series.label}: {cells[0].perturbation}: {percent(fmean(values), 1)}"
+    if series.has_runs:
+        spread = stdev(values) if len(values) > 1 else 0.0
+        return eps, mean, mean - spread, mean + spread, f"{name}, {len(values)} runs"
+    interval = interval_of(cells[0])
+    low, high = (mean, mean) if interval is None else interval
+    return eps, mean, low, high, f"{name} [{percent(low, 1)}, {percent(high, 1)}], n = {cells[0].numbers.n}"
+
+
+def _unit(report: Report, titles: list[str]) -> str:
+    """Return the denominator that all budgets of these attacks are written with, such as "255", or ""."""
+    found = {cell.eps.partition("/")[2] for cell in report.cells if cell.eps is not None and cell.title in titles}
+    unit = found.pop()
+    return "" if found else unit
+
+
+def _budget_finding(title: str, lines: list[_Line]) -> str:
+    """Return the accuracies at the largest budget in words, the highest first."""
+    named = printable(title, 60)
+    largest = max(line.eps[-1] for line in lines)
+    ends = sorted(((line.accuracy[-1], line) for line in lines if line.eps[-1] == largest),
+                  key=lambda each: -each[0])  # fmt: skip
+    texts = [f"{line.series.label} from {percent(line.accuracy[0])} to {percent(value)}" for value, line in ends]
+    return f"{named}, from the smallest to the largest budget: {'; '.join(texts)}."
+
+
+def _draw_budgets(report: Report, norm: str, titles: list[str]) -> Drawing:
+    lines = {title: _lines(report, title) for title in titles}
+    unit = _unit(report, titles)
+    drawing, axes = panels(len(titles), **_panel_size(len(titles)), sharey=True)
+    for axis, (title, found) in zip(axes, lines.items(), strict=True):
+        for line in found:
+            _draw_line(drawing, axis, line, Fraction(unit or 1), has_band=len(found) <= 8)
+        axis.set_title(plain(title), fontsize="medium" if len(titles) == 1 else "small")
+        axis.set_xlabel(f"eps ({norm}, in 1/{unit})" if unit else f"eps ({norm})")
+        axis.set_xlim(left=0)
+    _finish(drawing, axes, _counted(report).partition(" (")[0].lower(), [line.series for line in _unique(lines)])
+    return drawing
+
+
+def _draw_line(drawing: Drawing, axis: Any, line: _Line, unit: Fraction, *, has_band: bool) -> None:
+    series, across = line.series, [float(eps * unit) for eps in line.eps]
+    up, low, high = ([100 * value for value in values] for values in (line.accuracy, line.low, line.high))
+    if series.has_runs or not has_band:
+        ends = [[y - l for y, l in zip(up, low, strict=True)], [h - y for y, h in zip(up, high, strict=True)]]
+        axis.errorbar(across, up, ends, fmt="none", ecolor=series.color, elinewidth=1, capsize=2, alpha=0.6, zorder=2)
+    else:
+        axis.fill_between(across, low, high, color=series.color, alpha=0.15, linewidth=0, zorder=1)
+    axis.plot(across, up, color=series.color, linestyle=series.line, zorder=3)
+    (dots,) = axis.plot(across, up, color=series.color, marker=series.marker, linestyle="none", markersize=4.5,
+                        zorder=4)  # fmt: skip
+    drawing.describe(dots, line.names)
+
+
+def _panel_size(count: int) -> dict[str, float]:
+    return {"width": 1.2, "height": 1.0} if count == 1 else {"width": 0.72, "height": 0.72}
+
+
+def _unique(lines: dict[str, list[_Line]]) -> list[_Line]:
+    found: dict[str, _Line] = {}
+    for each in lines.values():
+        for line in each:
+            found.setdefault(line.series.label, line)
+    return list(found.values())
+
+
+def _finish(drawing: Drawing, axes: list[Any], counted: str, series: list[Series],
+            names: list[str] | None = None) -> None:  # fmt: skip
+    """Label the vertical axes, and add the legend."""
+    for axis in axes:
+        percent_axis(axis, counted, top=101)
+        axis.label_outer(remove_inner_ticks=False) if len(axes) > 1 and axis.get_subplotspec().colspan.start else None
+        axis.grid(alpha=0.2)
+    handles = [Line2D([], [], color=each.color, marker=each.marker, linestyle=each.line, markersize=4.5)
+               for each in series]  # fmt: skip
+    add_legend(drawing, handles, names or [each.label for each in series])
+
+
+# --- smallest perturbations -----------------------------------------------------------------------------------------
+
+
+def distance_figures(report: Report) -> Iterator[Figure]:
+    """Yield a figure per norm, with a panel per attack without a budget."""
+    norms: dict[str, list[str]] = {}
+    for cell in report.cells:
+        if cell.distances is not None and cell.perturbation not in norms.setdefault(cell.norm or "none", []):
+            norms[cell.norm or "none"].append(cell.perturbation)
+    for norm, names in norms.items():
+        shown = names[:MOST_PANELS]
+        found = [cell for cell in report.cells if cell.distances is not None and cell.perturbation in shown]
+        has_area = any(cell.distances and cell.distances.area is not None for cell in found)
+        yield Figure(
+            name=f"distances-{norm}",
+            title=f"Accuracy against the size of the smallest perturbation, {norm}",
+            caption=(
+                f"Accuracy in % on inputs that may be perturbed by up to eps ({norm}): the share of examples whose "
+                f"smallest perturbation found is larger; n = {report.n}."
+                + (" The area is the mean accuracy over budgets up to the dotted limit." if has_area else "")
+                + (f" The first {len(shown)} of {len(names)} attacks." if len(names) > len(shown) else "")
+            ),
+            alt=" ".join(_distance_finding(cell) for cell in found),
+            draw=lambda norm=norm, shown=shown: _draw_distances(report, norm, shown),  # type: ignore[misc]
+        )
+
+
+def _distance_finding(cell: CellNumbers) -> str:
+    found = cell.distances
+    assert found is not None
+    model, name = printable(cell.model, 60), printable(cell.perturbation, 60)
+    median = f"the median smallest perturbation is {found.median:.3g}" if found.median is not None else (
+        "fewer than half of the examples have a perturbation")  # fmt: skip
+    if found.area is None or found.area_until is None:
+        return f"{model} under {name}: {median}."
+    return f"{model} under {name}: {median}; mean accuracy up to {found.area_until:.3g}: {percent(found.area, 1)}."
+
+
+def _draw_distances(report: Report, norm: str, names: list[str]) -> Drawing:
+    drawing, axes = panels(len(names), **_panel_size(len(names)), sharey=True)
+    legend: dict[str, tuple[Series, list[str]]] = {}
+    for axis, name in zip(axes, names, strict=True):
+        limit = None
+        for series in all_series(report):
+            for cell in cells_of(report, series).get(name, []):
+                if cell.distances is None:
+                    continue
+                across, up = _steps(cell.distances.curve)
+                axis.plot(across, up, color=series.color, linestyle=series.line, drawstyle="steps-post",
+                          alpha=0.6 if series.has_runs else 1)  # fmt: skip
+                limit = cell.distances.area_until or limit
+                _, areas = legend.setdefault(series.label, (series, []))
+                areas += [] if cell.distances.area is None else [percent(cell.distances.area, 1)]
+        if limit is not None:
+            axis.axvspan(0, limit, color="0.5", alpha=0.08, linewidth=0)
+            axis.axvline(limit, color="0.5", linestyle=":", linewidth=1)
+        axis.set_title(plain(name), fontsize="medium" if len(names) == 1 else "small")
+        axis.set_xlabel(f"eps ({norm})")
+        axis.set_xlim(left=0)
+    labels = [f"{label} (area {', '.join(areas[:6])})" if areas and len(names) == 1 else label
+              for label, (_, areas) in legend.items()]  # fmt: skip
+    _finish(drawing, axes, "accuracy", [series for series, _ in legend.values()], labels)
+    return drawing
+
+
+def _steps(curve: tuple[tuple[float, float], ...]) -> tuple[list[float], list[float]]:
+    """Return the ends of the steps of a curve, in percent."""
+    points = [(0.0, 1.0), *curve] if not curve or curve[0][0] > 0 else list(curve)
+    return [eps for eps, _ in points], [100 * accuracy for _, accuracy in points]

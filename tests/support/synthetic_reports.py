@@ -1,0 +1,127 @@
+"""Reports that nothing was run for: of invented outcomes, or of the numbers of the paper's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from robharness import statistics
+from robharness.report.details import Calibration, CalibrationBin, ClassAccuracy, ClassNumbers
+from robharness.report.records import CellNumbers, Distances, GapClosed, Numbers, Report, SlopeNumbers
+from robharness.statistics import Interval
+
+GROUPS = {"noise": ["gaussian_noise", "shot_noise", "impulse_noise"], "blur": ["defocus_blur", "glass_blur",
+          "motion_blur", "zoom_blur"], "weather": ["snow", "frost", "fog"], "digital": ["brightness", "contrast",
+          "elastic_transform", "pixelate", "jpeg_compression"]}  # fmt: skip
+ATTACKS = {"fgsm(linf)": ("linf", ("0.25/255", "0.5/255", "1/255", "2/255")),
+           "pgd(linf, steps=40, rel_step=2.5/40, keep=last)": ("linf", ("0.25/255", "1/255")),
+           "pgd(l2, steps=10)": ("l2", ("0.1", "0.25", "0.5"))}  # fmt: skip
+
+
+def numbers(clean: float, accuracy: float, n: int) -> Numbers:
+    """Return the numbers of a cell with intervals about as wide as those of independent examples."""
+    interval = statistics.accuracy_interval(round(accuracy * n), n)
+    if accuracy == clean:
+        return Numbers(n=n, accuracy=accuracy, interval=interval)
+    drop, half = (clean - accuracy) / clean, (interval.high - interval.low) / 2 / clean
+    return Numbers(n=n, accuracy=accuracy, interval=interval, robust_accuracy=accuracy, robust_interval=interval,
+                   relative_drop=drop, relative_drop_interval=Interval(drop - half, drop + half))  # fmt: skip
+
+
+def cell(model: str, perturbation: str, clean: float, accuracy: float, n: int = 1000, **facts: object) -> CellNumbers:
+    fields = {"data": "toys/test", "kind": "clean" if perturbation == "clean" else "attack", "norm": None, "eps": None,
+              "severity": None, "group": None, "title": perturbation} | facts  # fmt: skip
+    return CellNumbers(model=model, perturbation=perturbation, numbers=numbers(clean, accuracy, n), complete=True,
+                       key=f"{model}/{perturbation}", **fields)  # fmt: skip
+
+
+def report(cells: Sequence[CellNumbers], **facts: object) -> Report:
+    models = tuple(dict.fromkeys(each.model for each in cells))
+    fields = {"suite": "synthetic", "title": "Synthetic", "data": "toys/test", "n": 1000, "compat": "none",
+              "reference": models[0], "count": "all", "complete": True, "models": models, "worst_cases": (),
+              "corruption_means": (), "slopes": (), "corruption_errors": (), "gap": None, "gaps_closed": (),
+              "metrics": {}, "expected_metrics": {}, "expected_source": "", "findings": ()} | facts  # fmt: skip
+    return Report(cells=tuple(cells), **fields)
+
+
+def invented(labels: Sequence[str], *, seed: int = 0, runs: Mapping[str, str] | None = None, n: int = 1000,
+             severities: Sequence[int] = (1, 2, 3, 4, 5), details: bool = True) -> Report:  # fmt: skip
+    """Return a report on these models with attacks, smallest perturbations, corruptions and all details.
+
+    runs: label of a run -> the label that runs share.
+    """
+    draw, cells = np.random.default_rng(seed), []
+    for at, label in enumerate(labels):
+        clean, frail = 0.78 - 0.2 * draw.random(), 1 + 0.08 * at + 0.3 * draw.random()
+        found = [cell(label, "clean", clean, clean, n)]
+        for title, (norm, budgets) in ATTACKS.items():
+            for eps in budgets:
+                size = float(eval(eps)) * (255 if norm == "linf" else 4)
+                name = f"{title[:-1].replace(norm, f'{norm}, {eps}', 1)})"
+                facts = {"norm": norm, "eps": eps, "title": title}
+                found.append(cell(label, name, clean, clean * np.exp(-frail * size), n, **facts))
+        curve = tuple((float(x), float(clean * np.exp(-3 * frail * x))) for x in np.linspace(0, 1, 101))
+        nearest = cell(label, "deepfool(l2)", clean, clean * 0.01, n, norm="l2")
+        found.append(replace(nearest, distances=Distances(n=n, found=n, median=0.2, interval=Interval(0.18, 0.22),
+                     quartiles=(0.1, 0.4), curve=curve, area=0.21 / frail, area_until=0.5)))  # fmt: skip
+        for group, names in GROUPS.items():
+            for name in names:
+                base = (sum(map(ord, name)) % 17 + 3) / 60
+                for severity in severities:
+                    drop = min(0.97, frail * base * (0.5 + 0.4 * severity) + 0.02 * draw.random())
+                    found.append(cell(label, f"{name}({severity})", clean, clean * (1 - drop), n, kind="corruption",
+                                      severity=severity, group=group, title=name))  # fmt: skip
+        cells += [_detailed(each, draw) for each in found] if details else found
+    return report(cells, slopes=tuple(slopes(cells)), run_of=dict(runs or {}), n=n)
+
+
+def slopes(cells: Sequence[CellNumbers]) -> list[SlopeNumbers]:
+    """Return the slopes of all models but the first, over all corruptions."""
+    drops: dict[str, dict[str, float]] = {}
+    for each in cells:
+        if each.kind == "corruption" and each.numbers.relative_drop is not None:
+            drops.setdefault(each.model, {})[each.perturbation] = each.numbers.relative_drop
+    if not drops:
+        return []
+    reference, *others = drops
+    found = []
+    for model in others:
+        base, own = (np.array([drops[which][name] for name in drops[reference]]) for which in (reference, model))
+        value = float((base * own).sum() / (base**2).sum())
+        found.append(SlopeNumbers(model=model, reference=reference, group=None, severity=None, n=1000,
+                     corruptions=len(base), asked=len(base), slope=value, interval=Interval(value - 0.05, value + 0.05),
+                     corruption_interval=None, few_examples=False))  # fmt: skip
+    return found
+
+
+def _detailed(each: CellNumbers, draw: np.random.Generator) -> CellNumbers:
+    accuracy, n = each.numbers.accuracy or 0.0, each.numbers.n
+    bins = []
+    for at in range(15):
+        low, high = at / 15, (at + 1) / 15
+        count = int(n * (at + 1) ** 2 / 1240)
+        right = min(1.0, accuracy * (low + high) / 2 + 0.1 * draw.random())
+        bins.append(CalibrationBin(low=low, high=high, n=count, confidence=(low + high) / 2 if count else None,
+                    accuracy=right if count else None,
+                    interval=statistics.accuracy_interval(round(right * count), count) if count else None))  # fmt: skip
+    calibration = Calibration(n=n, ece=0.07 + (1 - accuracy) / 2, confidence=0.8, confidence_when_wrong=0.7,
+                              bins=tuple(bins))  # fmt: skip
+    values = sorted(min(1.0, accuracy * (0.4 + 0.9 * draw.random())) for _ in range(10))
+    lowest = tuple(ClassAccuracy(label=(7 * at) % 10, n=n // 10, accuracy=value,
+                   interval=statistics.accuracy_interval(round(value * n / 10), n // 10, 0.995))
+                   for at, value in enumerate(values))  # fmt: skip
+    classes = ClassNumbers(classes=10, lowest=lowest, worst=lowest[0].accuracy, worst_interval=lowest[0].interval)
+    return replace(each, calibration=calibration, classes=classes)
+
+
+def gaps(cells: Sequence[CellNumbers], start: str, end: str, models: Sequence[str]) -> tuple[GapClosed, ...]:
+    """Return the gaps closed by these models."""
+    by = {(each.model, each.perturbation): each.numbers.accuracy or 0.0 for each in cells}
+    return tuple(
+        GapClosed(model=model, perturbation=name, runs=1, asked=1, interval=None, printed=None,
+                  closed=(by[model, name] - by[start, name]) / (by[end, name] - by[start, name]))
+        for model in models
+        for name in dict.fromkeys(each.perturbation for each in cells if each.kind != "clean")
+    )  # fmt: skip
