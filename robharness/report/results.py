@@ -91,10 +91,12 @@ class Results(stored.Results):
         path: its suffix chooses the renderer, such as ".html", ".md" or that of a plugin's renderer.
         Raises UserError if no renderer has the suffix, or if the file cannot be written.
         """
-        from robharness.report.renderers.files import save
+        from robharness.report.renderers import render
+        from robharness.report.renderers.files import as_call, find_renderer, write
 
         place = as_path(path, "`path` is the path of a file", 'results.save("report.html")')
-        save(self.report(), place, self.registry, current_folder())
+        renderer = find_renderer(place, self.registry, as_call)
+        write(place, render(self.report(), renderer), current_folder(), as_call)
         return place
 
 

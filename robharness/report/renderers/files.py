@@ -10,8 +10,7 @@ from pathlib import Path
 from robharness.errors import UserError, exists, for_shell, link_to_nothing
 from robharness.plugins.registry import Registry
 from robharness.reading import kind_of_file
-from robharness.report.records import Report
-from robharness.report.renderers import Registered, render, renderers
+from robharness.report.renderers import Registered, renderers
 from robharness.store.files import FileSystem
 
 Typed = Callable[[Path], str]
@@ -26,11 +25,6 @@ def as_option(path: Path) -> str:
 def as_call(path: Path) -> str:
     """Return the call of Python that writes the report into a file."""
     return f"results.save({str(path)!r})"
-
-
-def save(report: Report, path: Path, registry: Registry, start: Path) -> None:
-    """Write a report into a file, for Python's `Results.save`; the parameters are those of the functions below."""
-    write(path, render(report, find_renderer(path, registry, as_call)), start, as_call)
 
 
 def find_renderer(path: Path, registry: Registry, typed: Typed = as_option) -> Registered:
