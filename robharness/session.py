@@ -29,7 +29,7 @@ from robharness.plugins.observers import RUN_FINISHED, RunStarted, announce, obs
 from robharness.plugins.process import current_folder
 from robharness.plugins.registry import Registry
 from robharness.report.results import Results
-from robharness.report.tracking import CellNotifications
+from robharness.report.notifications import CellNotifications
 from robharness.specs.records import ModelSpec
 from robharness.store import Store, results
 from robharness.store.listing import check_folders
