@@ -1,4 +1,4 @@
-"""The verbs as Python functions: plan, train, run, load. Each opens a `Session`."""
+"""The verbs as Python functions: plan, train, run, load, stored."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 from robharness.engine.environment import check_counts
 from robharness.engine.listeners import RunListener, Silent, TrainingListener
-from robharness.errors import Interrupted
+from robharness.errors import Interrupted, as_path, check_folder
 from robharness.interrupts import Stopped
 from robharness.planning.cells import Plan
 from robharness.planning.commands import DEFAULT_STORE
 from robharness.plugins.discovery import discover
 from robharness.plugins.registry import Registry
-from robharness.report.results import Results
+from robharness.report.results import Results, StoredSuite
 from robharness.session import Session, SuiteSource, plan_suite
 from robharness.specs.records import ModelSpec
+from robharness.store.folder import StoreFolder
+from robharness.store.suites import named_suite, stored_suites
 from robharness.training.train import TrainingResult
 
 if TYPE_CHECKING:
@@ -125,5 +127,30 @@ def load(
     plugins: Sequence[str] = (),
     registry: Registry | None = None,
 ) -> Results:
-    """Load the stored results of a suite, complete or not; compute nothing. The parameters are those of `run`."""
+    """Load the stored results of a suite, complete or not; compute nothing. The parameters are those of `run`.
+
+    suite: also the name of a suite of which the store has a record, or its name and digest, "NAME@DIGEST". Then the
+        store alone is read: neither the data nor weights or plugins are needed, and what plugins compute is absent.
+        See `stored`.
+    """
+    if not isinstance(suite, Mapping) and (found := named_suite(suite, StoreFolder(_checked(store)))) is not None:
+        check_counts(limit=limit)
+        return Results.with_report(found.results(limit))
     return Session.open(suite, store=store, data=data, limit=limit, plugins=plugins, registry=registry).results()
+
+
+def stored(store: str | Path = DEFAULT_STORE) -> list[StoredSuite]:
+    """List the suites of which a store has records, the one that was run last first.
+
+    store: the folder of results.
+    Each has `name`, `digest` and `results()`, which needs neither the data nor weights or plugins. Those of one name
+    differ in what determines their cells, labels or tables.
+    """
+    return [StoredSuite.of(found) for found in stored_suites(StoreFolder(_checked(store)))]
+
+
+def _checked(store: str | Path) -> Path:
+    """Return the path of a store. Raises UserError if there can be no folder."""
+    path = as_path(store, "`store` is the path of a folder", f'store="{DEFAULT_STORE}"')
+    check_folder(path, "the store")
+    return path

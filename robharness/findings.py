@@ -62,13 +62,17 @@ CODES: dict[str, tuple[Severity, str]] = {
     # the store
     "part-damaged": ("warning", "a file of outcomes is damaged and set aside; its outcomes are missing"),
     "outcomes-differ": ("warning", "files of one cell overlap and hold different predictions"),
-    "record-damaged": ("warning", "a file that describes a cell or a failure is damaged; no number depends on it"),
+    "record-damaged": (
+        "warning",
+        "a file that describes a cell, a suite or a failure is damaged; no number depends on it",
+    ),
     "no-fsync": ("warning", "the file system of the store has no fsync"),
     "no-locks": ("warning", "the file system of the store has no locks"),
     # numbers and plugins
     "few-examples": ("warning", "slopes come from few examples"),
     "no-mce": ("warning", "a corruption error is no mCE, although the suite names a published table"),
     "metric-failed": ("error", "a metric of a plugin raised an exception"),
+    "metrics-not-computed": ("warning", "a report from a store alone lacks the metrics that plugins compute"),
     "metric-unavailable": ("warning", "a metric has no number for a model"),
     "observer-failed": ("warning", "a plugin raised an exception when it was shown the results"),
     "figures-failed": ("warning", "a plugin raised an exception when it drew figures"),

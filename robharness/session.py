@@ -18,12 +18,13 @@ from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent
 from robharness.engine.run import run_plan
 from robharness.engine.summary import Summary
-from robharness.errors import MissingResources, UserError, as_path, check_folder, indented
+from robharness.errors import MissingResources, StoreError, UserError, as_path, check_folder, indented
 from robharness.findings import Finding
 from robharness.live import live_model
 from robharness.planning import planner
 from robharness.planning.cells import Plan, PlanRequest
 from robharness.planning.commands import DEFAULT_STORE, data_root, plan_options
+from robharness.planning.outlining import outline
 from robharness.plugins.discovery import discover
 from robharness.plugins.observers import RUN_FINISHED, RunStarted, announce, observe
 from robharness.plugins.process import current_folder
@@ -33,6 +34,7 @@ from robharness.report.notifications import CellNotifications
 from robharness.specs.records import ModelSpec
 from robharness.store import Store, results
 from robharness.store.listing import check_folders
+from robharness.store.suites import record_suite
 from robharness.training.train import TrainingResult, train_models, untrained
 
 if TYPE_CHECKING:
@@ -221,6 +223,7 @@ class Session:
         try:
             if self.selected.pending_cells:
                 self.train()
+            self._record()
             cells = CellNotifications.of(self.plan, self.store, self.registry)
             if not self.selected.cells or (self._has_failed_training and self.stop_at_failure):
                 summary = Summary()
@@ -277,6 +280,15 @@ class Session:
         self.findings += findings
         for found in findings:
             self.listener.message(f"{found.severity}: {found}")
+
+    def _record(self) -> None:
+        """Write the record of the suite, by which the store alone is enough for a report."""
+        is_computed = self.incomplete_cells > 0
+        try:
+            record_suite(self.store, outline(self.plan), is_computed=is_computed)
+        except StoreError:
+            if is_computed:  # else nothing needs to be written, and the store may be one to read only
+                raise
 
     def results(self, *, notify: bool = False) -> Results:
         """Load the stored results of the whole suite, complete or not.

@@ -48,7 +48,7 @@ def command(kind: str, glob: str, plugins: tuple[str, ...], store: Path, as_json
     if as_json:
         echo_json(rows)
     else:
-        _show(rows, kind)
+        show_rows(rows, kind)
         if kind != "plugins" and registry.problems:
             echo(f"{len(registry.problems)} plugins were left out. Try: robharness list plugins", err=True)
     return 0
@@ -77,7 +77,7 @@ def _artefacts(store: Path, glob: str, as_json: bool) -> int:
             last = ", ".join(f"{key} {_short(value)}" for key, value in row["metrics"].items())
             when = row["when"].partition("+")[0].replace("T", " ")
             row |= {"size": decimal(row["size"]), "when": when, "metrics": last}
-        _show(rows, ARTEFACTS)
+        show_rows(rows, ARTEFACTS)
     else:
         echo(f"no {ARTEFACTS} in {store}: no suite has trained a model there. Try: robharness train --help", err=True)
     return 0
@@ -129,7 +129,8 @@ def _plugins(registry: Any) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["name"], row["plugin"]))
 
 
-def _show(rows: list[dict[str, Any]], kind: str) -> None:
+def show_rows(rows: list[dict[str, Any]], kind: str) -> None:
+    """Print a table with a row per mapping, without columns that are empty."""
     if not rows:
         echo(f"no {kind}: no installed plugin provides any. Try: robharness list plugins")
         return

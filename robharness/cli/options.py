@@ -111,7 +111,16 @@ trust = click.option(
 
 def suite_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the argument SUITE and the options of every verb on a suite."""
-    for option in (debug, as_json, limit, data_root, store, plugin, suite):
+    return suite(_plan_options(function))
+
+
+def report_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the same with an argument SUITE that may be left out."""
+    return click.argument("suite", required=False)(_plan_options(function))
+
+
+def _plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (debug, as_json, limit, data_root, store, plugin):
         function = option(function)
     return function
 

@@ -64,15 +64,12 @@ class Artefact:
 
     @property
     def failed(self) -> Path:
-        return self.folder.with_name(f"{self.hash}.failed.json")
+        return _failed(self.folder)
 
     @property
     def failure(self) -> str:
         """Why the last training failed, and the distribution at fault; empty if it did not fail."""
-        found = read(self.failed)
-        error, blame = found.get("error"), found.get("blame")
-        is_whole = isinstance(error, str) and isinstance(blame, str)
-        return attributed(error, blame) if is_whole else ""
+        return failure_of(self.folder)
 
     def weights(self) -> Weights | None:
         """Return the trained weights, or None if they are not trained yet.
@@ -88,6 +85,18 @@ class Artefact:
                 f"Try: rm -r {for_shell(self.folder)}"
             )
         return Weights(path=self.folder / WEIGHTS, sha256=sha256_of(self.folder))
+
+
+def _failed(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.failed.json")
+
+
+def failure_of(folder: Path) -> str:
+    """Return why the last training of the artefact in a folder failed, and the distribution at fault, or ""."""
+    found = read(_failed(folder))
+    error, blame = found.get("error"), found.get("blame")
+    is_whole = isinstance(error, str) and isinstance(blame, str)
+    return attributed(error, blame) if is_whole else ""
 
 
 def damage(folder: Path) -> str:
@@ -144,7 +153,7 @@ def listing(store: Path) -> list[dict[str, Any]]:
             continue
         name = folder.name.removesuffix(UNFINISHED)
         training_spec, provenance = read(folder / TRAINING_SPEC), read(folder / PROVENANCE)
-        has_failed = folder.with_name(f"{name}.failed.json").exists()
+        has_failed = _failed(folder.with_name(name)).exists()
         rows.append(
             {
                 "name": name,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from robharness.errors import UserError, for_shell, glob_matches
 from robharness.findings import Finding, named_examples, sentences
@@ -277,7 +277,13 @@ class Plan:
         )
 
 
-def fresh_command(plan: Plan, name: str) -> str:
+class Commands(Protocol):
+    """A plan, or the outline of one, which returns the command lines of verbs on its suite."""
+
+    def command(self, verb: str, *words: str) -> str: ...
+
+
+def fresh_command(plan: Commands, name: str) -> str:
     """Return the command that computes the cells of this name again, such as a model's label."""
     return plan.command("run", "--fresh", quoted_glob(glob.escape(name)))
 

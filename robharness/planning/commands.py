@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from robharness.errors import as_path, expanded, for_shell
@@ -33,9 +34,13 @@ def command(
     store, root, limit: as `plan_options` takes them.
     """
     options = plan_options(suite.working_directory, store=store, root=root, limit=limit)
+    return suite.command(verb, *option_words(verb, options, words), *words)
+
+
+def option_words(verb: str, options: Mapping[str, str], words: Sequence[str] = ()) -> list[str]:
+    """Return the options that a verb has as words of a command line, without those that are among `words`."""
     lacking = (*words, *_LACKING.get(verb, ()))
-    given = [word for option, value in options.items() if option not in lacking for word in (option, value)]
-    return suite.command(verb, *given, *words)
+    return [word for option, value in options.items() if option not in lacking for word in (option, value)]
 
 
 def plan_options(

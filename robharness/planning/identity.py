@@ -92,7 +92,11 @@ def canonical(value: Any) -> Any:
 
 def key_of(identity: dict[str, Any]) -> str:
     """Return the first 24 hexadecimal digits of the sha256 of the identity's canonical JSON."""
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return text_key(json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True))
+
+
+def text_key(text: str) -> str:
+    """Return the first 24 hexadecimal digits of the sha256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 

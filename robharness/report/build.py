@@ -31,7 +31,8 @@ def build(results: Results, findings: Sequence[Finding] = ()) -> Report:
 
     findings: of the run itself and of plugins, beside those that the stored outcomes show.
     """
-    suite = results.suite
+    outline = results.outline
+    suite = outline.suite
     cells = tuple(cell_numbers(results, result) for result in results.cells)
     corruptions = Corruptions(results)
     slopes, errors = tuple(corruptions.slopes()), tuple(corruptions.errors())
@@ -40,10 +41,10 @@ def build(results: Results, findings: Sequence[Finding] = ()) -> Report:
     return Report(
         suite=suite.name,
         title=suite.title or suite.name,
-        data=results.plan.data.name if results.plan.data else suite.data.name,
-        n=results.plan.n,
+        data=suite.data.name,
+        n=outline.n,
         compat=suite.compat,
-        pixels=results.plan.pixels,
+        pixels=dict(outline.pixels.paths),
         reference=suite.reference,
         count=suite.count,
         complete=results.is_complete and not results.invalid,
@@ -57,18 +58,18 @@ def build(results: Results, findings: Sequence[Finding] = ()) -> Report:
         gaps_closed=tuple(gaps_closed(results)),
         metrics=values,
         expected_metrics={
-            entry.name: {
+            metric.name: {
                 model.label: published
                 for model in suite.models
-                if (published := suite.published(model, entry.name)) is not None
+                if (published := suite.published(model, metric.name)) is not None
             }
-            for entry in suite.metrics
+            for metric in suite.metrics
         },
         expected_source=suite.expected_source,
         findings=tuple(
             dict.fromkeys(
                 [
-                    *results.plan.findings,
+                    *outline.run.findings,
                     *findings,
                     *results.findings,
                     *training_findings(results),
@@ -100,8 +101,7 @@ def _runs(cells: Sequence[CellNumbers], run_of: dict[str, str]) -> list[RunNumbe
 def cell_numbers(results: Results, result: CellResult) -> CellNumbers:
     """Return the numbers of one cell. `results` has the clean cell of its model as well."""
     cell, perturbation = result.cell, result.cell.perturbation
-    is_attack = cell.kind == "attack"
-    published = results.suite.published(cell.model.ref, cell.short_name)
+    published = results.outline.suite.published(cell.model, cell.short_name)
     return CellNumbers(
         model=cell.model.label,
         data=cell.data.name,
@@ -110,14 +110,14 @@ def cell_numbers(results: Results, result: CellResult) -> CellNumbers:
         norm=perturbation.norm if perturbation else None,
         eps=str(perturbation.eps) if perturbation and perturbation.eps is not None else None,
         severity=perturbation.severity if perturbation else None,
-        group=perturbation.entry.spec.group if perturbation and not is_attack else None,
+        group=perturbation.group if perturbation else None,
         numbers=_numbers(results, result),
         complete=result.is_complete,
         key=cell.key,
         not_numbers=result.not_numbers,
         unreadable=len(result.unreadable),
         notes=_note_totals(result),
-        alarms=perturbation.entry.spec.alarms if perturbation and is_attack else (),
+        alarms=perturbation.alarms if perturbation else (),
         expected=None if published is None else published / 100,
         components=_components(result),
         success=_success(result),
@@ -174,7 +174,7 @@ def _worst_cases(results: Results) -> list[WorstCase]:
             numbers = Numbers(n=0)
             if len(clean) and right:
                 worst = statistics.worst_case(np.stack(right))
-                numbers = _perturbed_numbers(clean, worst, worst, results.suite.count)
+                numbers = _perturbed_numbers(clean, worst, worst, results.outline.suite.count)
             counts = {"attacks": len(within), "asked": len(expected)}
             found.append(WorstCase(model=label, norm=str(norm), eps=text, numbers=numbers, **counts))
     return found
@@ -192,13 +192,8 @@ def _is_within(result: CellResult, norm: Any, eps: Any) -> bool:
 
 def _note_totals(result: CellResult) -> dict[str, float]:
     perturbation = result.cell.perturbation
-    declared = perturbation.entry.spec.notes if perturbation else {}
-    totals = {}
-    for name, kind in declared.items():
-        if kind is not str and name in result.columns:
-            column = np.asarray(result.columns[name], float)
-            totals[name] = float(np.nansum(column))
-    return totals
+    available = [name for name in (perturbation.totals if perturbation else ()) if name in result.columns]
+    return {name: float(np.nansum(np.asarray(result.columns[name], float))) for name in available}
 
 
 def _components(result: CellResult) -> dict[str, int]:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from robharness import statistics
-from robharness.planning.identity import draw_address
+from robharness.planning.outline import PerturbationOutline
 from robharness.report.records import CorruptionErrors, MeanAccuracy, SlopeNumbers
 from robharness.statistics.intervals import Bools, Floats, Interval
 from robharness.store.results import CellResult, Results
-from robharness.suite import Baseline, Perturbation
+from robharness.suite import Baseline
 
 
 class Resampled(NamedTuple):
@@ -62,7 +62,7 @@ class Corruptions:
 
     def slopes(self) -> list[SlopeNumbers]:
         """Return the slopes of every model but the reference; none without a reference."""
-        reference = self.results.suite.reference
+        reference = self.results.outline.suite.reference
         if reference is None:
             return []
         return [
@@ -139,7 +139,7 @@ class Corruptions:
 
     def _errors(self, label: str, name: str, cells: list[CellResult]) -> CorruptionErrors:
         """Return the corruption errors of a model, relative to the suite's baseline if it has one."""
-        suite = self.results.suite
+        suite = self.results.outline.suite
         model = suite.baseline if isinstance(suite.baseline, str) else None
         table = suite.baseline if isinstance(suite.baseline, Baseline) else None
         unavailable_reason = _unavailable_reason(self.results, cells, table) if table else ""
@@ -206,11 +206,11 @@ class _Part(NamedTuple):
 
 def _parts(results: Results) -> Iterator[_Part]:
     """Yield all corruptions, those of each group, and those at each severity if there are several."""
-    expected = [p for p in results.suite.perturbations if p.kind == "corruption"]
+    expected = [p for p in results.outline.suite.perturbations if p.kind == "corruption"]
     severities = sorted({p.severity for p in expected if p.severity is not None})
     yield _Part(None, None, [p.name for p in expected])
-    for group in dict.fromkeys(p.entry.spec.group for p in expected):
-        yield _Part(group, None, [p.name for p in expected if p.entry.spec.group == group])
+    for group in dict.fromkeys(p.group for p in expected):
+        yield _Part(group, None, [p.name for p in expected if p.group == group])
     for severity in severities if len(severities) > 1 else ():
         yield _Part(None, severity, [p.name for p in expected if p.severity == severity])
 
@@ -218,25 +218,25 @@ def _parts(results: Results) -> Iterator[_Part]:
 def _sets(results: Results) -> dict[str, list[str]]:
     """Return the names of corruptions by set: the part of their full name before its last slash."""
     found: dict[str, list[str]] = {}
-    for perturbation in results.suite.perturbations:
+    for perturbation in results.outline.suite.perturbations:
         if perturbation.kind == "corruption":
-            found.setdefault(perturbation.entry.name.rpartition("/")[0], []).append(perturbation.name)
+            found.setdefault(perturbation.collection, []).append(perturbation.name)
     return found
 
 
-def _corruption(cell: CellResult) -> Perturbation:
+def _corruption(cell: CellResult) -> PerturbationOutline:
     assert cell.cell.perturbation is not None
     return cell.cell.perturbation
 
 
 def _plain(cell: CellResult) -> str:
     """Return the cell's corruption by its name in published tables."""
-    return str(_corruption(cell).entry.spec.name).rpartition("/")[2]
+    return _corruption(cell).plain_name
 
 
 def _numbered(cells: Sequence[CellResult]) -> tuple[list[str], np.ndarray]:
     """Return the distinct corruptions of cells, severities apart, and for each cell their index, (cells,) int."""
-    addresses = [draw_address(_corruption(cell)) for cell in cells]
+    addresses = [_corruption(cell).draws for cell in cells]
     distinct = list(dict.fromkeys(addresses))
     titles = [_corruption(cells[addresses.index(address)]).title for address in distinct]
     return titles, np.array([distinct.index(address) for address in addresses], dtype=np.int64)
@@ -244,10 +244,9 @@ def _numbered(cells: Sequence[CellResult]) -> tuple[list[str], np.ndarray]:
 
 def _unavailable_reason(results: Results, cells: Sequence[CellResult], table: Baseline) -> str:
     """Return why these cells have no mCE by a published table, or "" if they have one."""
-    data = results.plan.data
-    side = data.sizes.shared if data is not None and data.canvas == "own" else data and (data.canvas, data.canvas)
-    if side != (table.canvas, table.canvas):
-        return f"{table.name}'s errors are of images of {table.canvas} px, these have {side and side[0]}"
+    sides = results.outline.pixels.sides
+    if sides != (table.canvas, table.canvas):
+        return f"{table.name}'s errors are of images of {table.canvas} px, these have {sides and sides[0]}"
     found = [(_plain(cell), _corruption(cell).severity) for cell in cells]
     twice = [pair for pair in dict.fromkeys(found) if found.count(pair) > 1 and pair[0] in table.errors]
     if twice:

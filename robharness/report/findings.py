@@ -21,9 +21,9 @@ RUNTIME_FACTORS = ("rows", "threads", "device", "memory_format", "folded", "sour
 
 def training_findings(results: Results) -> Iterator[Finding]:
     """Yield a finding per failed training, and one for all models that are not trained yet."""
-    plan, untrained = results.plan, []
+    plan, untrained = results.outline, []
     for model in plan.untrained:
-        reason = model.artefact.failure if model.artefact else ""
+        reason = plan.training_failure(model)
         if reason:
             yield finding("training-failed", f"{model.label} could not be trained: {reason}")
         else:
@@ -61,7 +61,7 @@ def _unreadable_examples(results: Results) -> Iterator[Finding]:
         count = f"{len(broken)} examples of the data cannot be read and count"
         count = "1 example of the data cannot be read and counts" if len(broken) == 1 else count
         named = named_examples(broken, reasons)
-        command = results.plan.command("run", "--fresh", quoted_glob("*"))
+        command = results.outline.command("run", "--fresh", quoted_glob("*"))
         yield finding(
             "unreadable-examples",
             f"{count} as wrong everywhere: {named}",
@@ -71,9 +71,10 @@ def _unreadable_examples(results: Results) -> Iterator[Finding]:
 
 def provenance_findings(results: Results) -> Iterator[Finding]:
     """Yield findings about how outcomes were computed, from their stored provenance."""
-    yield from outdated_trainings(results.plan)
-    stored = [(result.cell, result.provenance) for result in results.every]
-    yield from outdated_outcomes(results.plan, stored)
+    if results.outline.is_planned:  # else there is no code to compare with
+        plan, stored = results.plan, {result.cell.key: result.provenance for result in results.every}
+        yield from outdated_trainings(plan)
+        yield from outdated_outcomes(plan, [(cell, stored[cell.key]) for cell in plan.cells])
     for label in results.labels:
         cells = [result for result in results.every if result.cell.model.label == label and result.n]
         provenances = [provenance for cell in cells for provenance in cell.provenance]
@@ -95,7 +96,7 @@ def provenance_findings(results: Results) -> Iterator[Finding]:
                 "several-networks",
                 f"its outcomes come from {len(networks)} different networks under one name",
                 subject=label,
-                hint=f"to compute them again: {fresh_command(results.plan, label)}",
+                hint=f"to compute them again: {fresh_command(results.outline, label)}",
             )
 
 
@@ -158,7 +159,7 @@ def _is_comparable(result: CellResult) -> bool:
     perturbation = result.cell.perturbation
     if perturbation is None or perturbation.surrogate is not None or perturbation.is_targeted:
         return False
-    return bool(perturbation.entry.spec.access != "features")
+    return bool(perturbation.access != "features")
 
 
 def number_findings(

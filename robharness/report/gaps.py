@@ -49,7 +49,7 @@ def gaps_closed(results: Results) -> Iterator[GapClosed]:
 
     Yields nothing for a perturbation if this model or one of the two models of the gap has no complete run.
     """
-    suite, columns = results.suite, dict[str, list[str]]()
+    suite, columns = results.outline.suite, dict[str, list[str]]()
     for model in suite.models:
         columns.setdefault(model.run_of or model.label, []).append(model.label)
     if suite.gap is None or not columns.keys() >= set(suite.gap):  # live models may not include them

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from robharness.errors import describe
 from robharness.findings import Finding, finding
+from robharness.planning.outline import PlanOutline
 from robharness.plugins.calls import plugin_code, returned, shown
 from robharness.specs.records import MetricResult
 from robharness.store.results import Results
-from robharness.text import attributed
+from robharness.text import attributed, printable
 
 
 def compute_metrics(results: Results) -> tuple[dict[str, dict[str, MetricResult]], list[Finding]]:
     """Compute the suite's metrics.
 
-    Returns the results by metric and label, and a finding for each metric that raised an exception.
+    Returns the results by metric and label, and a finding for each metric that raised an exception. Results from a
+    store alone have no plugins to compute metrics with, and one finding for all of them.
     """
     values: dict[str, dict[str, MetricResult]] = {}
-    failed = []
+    failed: list[Finding] = []
+    if not results.outline.is_planned:
+        return values, list(_not_computed(results.outline))
     for entry in results.suite.metrics:
         try:
             with plugin_code():
@@ -30,6 +34,19 @@ def compute_metrics(results: Results) -> tuple[dict[str, dict[str, MetricResult]
             message = attributed(describe(error), entry.origin)
             failed.append(finding("metric-failed", message, subject=entry.name))
     return values, failed
+
+
+def _not_computed(outline: PlanOutline) -> Iterator[Finding]:
+    """Yield a finding that names the suite's metrics, the plugins that compute them, and the command."""
+    metrics, origins = outline.suite.metrics, outline.run.origins
+    if metrics:
+        plugins = dict.fromkeys(origins.get(metric.name, metric.name.partition("/")[0]) for metric in metrics)
+        yield finding(
+            "metrics-not-computed",
+            f"no {', '.join(metric.name for metric in metrics)}: this report is made from the store alone, and metrics "
+            f"are computed by {', '.join(map(printable, plugins))}",
+            hint=f"to compute them: {outline.command('report')}",
+        )
 
 
 def _measured_by_label(found: Any, labels: Sequence[str]) -> dict[str, MetricResult]:

@@ -14,6 +14,7 @@ from robharness.plugins.registry import Registry
 from robharness.report.build import build
 from robharness.report.records import Report
 from robharness.store import results as stored
+from robharness.store import suites
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,10 +33,12 @@ class Results(stored.Results):
     run_findings: tuple[Finding, ...] = ()
 
     @classmethod
-    def with_report(cls, found: stored.Results, registry: Registry, run_findings: tuple[Finding, ...] = ()) -> Self:
-        """Return the same results with their report."""
+    def with_report(
+        cls, found: stored.Results, registry: Registry | None = None, run_findings: tuple[Finding, ...] = ()
+    ) -> Self:
+        """Return the same results with their report; without a registry, no plugin renders it."""
         values = {item.name: getattr(found, item.name) for item in fields(stored.Results)}
-        return cls(**values, registry=registry, run_findings=run_findings)
+        return cls(**values, registry=registry or Registry(), run_findings=run_findings)
 
     def copied(self) -> Self:
         """Return the same results for a plugin, which gets no access to other plugins by them."""
@@ -98,6 +101,20 @@ class Results(stored.Results):
         renderer = find_renderer(place, self.registry, as_call)
         write(place, render(self.report(), renderer), current_folder(), as_call)
         return place
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredSuite(suites.StoredSuite):
+    """A suite of which a store has a record, and its results with their report."""
+
+    @classmethod
+    def of(cls, found: suites.StoredSuite) -> Self:
+        """Return the same suite; its results have a report."""
+        return cls(**{item.name: getattr(found, item.name) for item in fields(suites.StoredSuite)})
+
+    def results(self, limit: int | None = None) -> Results:
+        """Load its stored outcomes, see `robharness.store.suites.StoredSuite.results`."""
+        return Results.with_report(super().results(limit))
 
 
 def _shown_by_notebooks(figure: Figure) -> Figure:

@@ -1,14 +1,15 @@
-"""The outcomes that a plan expects in a part: of its examples, with its labels, with all that reports read."""
+"""The outcomes that are expected in a part: of the right examples, with their labels, with all that reports read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from robharness.planning.cells import Cell, Plan, PlannedData
+from robharness.planning.outline import CellOutline
 from robharness.store.parts import DamagedPart, Part, PartContent
 
 if TYPE_CHECKING:
@@ -22,6 +23,17 @@ _NUMBERS = ("int64", "double", "float", "bool", "null")
 """Types of numbers in notes; a plugin may declare another of them than before."""
 _TEXTS = ("string", "null")
 _VECTORS = ("list<element: float>", "list<item: float>", "null")
+
+
+class Examples(Protocol):
+    """A check of the ids and labels of a part."""
+
+    def check(self, key: str, part: Part, ids: pa.ChunkedArray, labels: np.ndarray) -> None:
+        """Raise DamagedPart, with the reason, if the part is not of these examples.
+
+        key: of the cell that the part belongs to.
+        """
+        ...
 
 
 class ExpectedData:
@@ -40,6 +52,14 @@ class ExpectedData:
     def labels(self) -> np.ndarray:
         return np.array(self._data.dataset.labels, np.int64)[np.array(self._data.order, np.int64)]
 
+    def check(self, key: str, part: Part, ids: pa.ChunkedArray, labels: np.ndarray) -> None:
+        if part.stop > len(self.ids):
+            raise DamagedPart(f"it holds more examples than the {len(self.ids)} of the data")
+        if not ids.equals(_chunked(self.ids.slice(part.start, part.stop - part.start))):
+            raise DamagedPart("its examples are not those of the plan")
+        if not np.array_equal(labels, self.labels[part.start : part.stop]):
+            raise DamagedPart("its labels are not those of the plan")
+
 
 class ExpectedOutcomes:
     """A check of the parts of one cell.
@@ -49,8 +69,8 @@ class ExpectedOutcomes:
 
     columns: Sequence[str] = ("example", "label", "prediction", "correct")
 
-    def __init__(self, cell: Cell, data: ExpectedData) -> None:
-        self._data, perturbation = data, cell.perturbation
+    def __init__(self, cell: Cell | CellOutline, examples: Examples) -> None:
+        self._key, self._examples, perturbation = cell.key, examples, cell.perturbation
         self._names, self._types = list(ALWAYS), dict[str, Sequence[str]]()
         if cell.with_features:
             self._names += ["features"]
@@ -67,14 +87,9 @@ class ExpectedOutcomes:
         for name, found in zip(content.names, content.types, strict=True):
             if found not in self._types.get(name, (found,)):
                 raise DamagedPart(f"its column '{name}' has the type {found}")
-        expected, table, n = self._data, content.table, part.stop - part.start
-        if part.stop > len(expected.ids):
-            raise DamagedPart(f"it holds more examples than the {len(expected.ids)} of the data")
-        if not table["example"].equals(_chunked(expected.ids.slice(part.start, n))):
-            raise DamagedPart("its examples are not those of the plan")
+        table = content.table
         labels = table["label"].to_numpy()
-        if not np.array_equal(labels, expected.labels[part.start : part.stop]):
-            raise DamagedPart("its labels are not those of the plan")
+        self._examples.check(self._key, part, table["example"], labels)
         if not np.array_equal(table["correct"].to_numpy(), table["prediction"].to_numpy() == labels):
             raise DamagedPart("its verdicts do not follow from its predictions and labels")
 

@@ -136,3 +136,16 @@ class FileSystem:
             if error.errno not in _NO_FSYNC:
                 raise
             self.lacks_fsync = True
+
+
+class ReadOnly(FileSystem):
+    """The same without a call that changes anything, for a store that is only looked at."""
+
+    def open(self, path: Path) -> BinaryIO:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    def rename(self, source: Path, target: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(source))
+
+    def unlink(self, path: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))

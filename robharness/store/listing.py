@@ -35,7 +35,7 @@ def check_folders(store: StoreFolder) -> None:
     """Raise StoreError if what is to be a folder of cells or of records can be none, before anything is computed."""
     cells = store.root / "cells"
     groups = [cells / name for name in store.names(cells) if _GROUP.fullmatch(name)]
-    for path in (cells, *groups, store.root / "runs"):
+    for path in (cells, *groups, store.root / "runs", store.root / "suites"):
         if reason := why_no_folder(path):
             place = for_shell(store.shown(nearest_existing(path)))
             raise StoreError(f"{store.shown(path)} can be no folder of results: {reason}. Try: ls -ld {place}")

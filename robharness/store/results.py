@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -14,10 +14,13 @@ import numpy as np
 from robharness import statistics
 from robharness.errors import StoreError, UserError
 from robharness.findings import Finding, named_examples
-from robharness.planning.cells import UNREADABLE, Cell, Plan, fresh_command, quoted_glob
+from robharness.planning.cells import UNREADABLE, Plan, fresh_command, quoted_glob
+from robharness.planning.outline import CellOutline, PlanOutline
+from robharness.planning.outlining import outline
+from robharness.store.columns import Columns, CopiedColumns
 from robharness.store.expected import checks
 from robharness.store.failures import Failure
-from robharness.store.parts import Check, Rows
+from robharness.store.parts import Check
 from robharness.store.store import Store
 from robharness.suite import Suite
 from robharness.text import printable, quoted_commands
@@ -28,61 +31,6 @@ READERS = 8
 """The largest number of threads that read files; decoding releases Python's global lock."""
 
 
-class Columns(Mapping[str, np.ndarray]):
-    """The columns of a cell by name, each (n,), read from the store on first use."""
-
-    def __init__(self, store: Store, key: str, rows: Rows) -> None:
-        self._store, self._key, self._positions, self._names = store, key, rows.positions, rows.names
-        self._known = {name: rows.table[name].to_numpy() for name in rows.table.column_names}
-        if not len(rows.positions):
-            self._known = {"correct": np.zeros(0, bool), "prediction": np.zeros(0, np.int64)}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._known and name in self._names:
-            self._known[name] = self._read(name)
-        column: np.ndarray = self._known[name]
-        return column
-
-    def __iter__(self) -> Iterator[str]:
-        return (name for name in (self._names or tuple(self._known)) if name != "position")
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-    def _read(self, name: str) -> np.ndarray:
-        """Read a column at the positions that were stored when the results were loaded; more may be stored now."""
-        if not len(self._positions):
-            return np.zeros(0)
-        found = self._store.read(self._key, int(self._positions[-1]) + 1, [name])
-        if not np.isin(self._positions, found.positions, assume_unique=True).all():
-            raise StoreError(
-                f"outcomes disappeared from {self._store} while they were read, perhaps removed by another run. "
-                "Try: load the results again"
-            )
-        column: np.ndarray = found.table[name].to_numpy()
-        if len(found.positions) == len(self._positions):
-            return column
-        return column[np.searchsorted(found.positions, self._positions)]
-
-
-class CopiedColumns(Mapping[str, np.ndarray]):
-    """The columns of a cell as arrays of their own, each copied on first use, whose changes reach nobody else."""
-
-    def __init__(self, columns: Mapping[str, np.ndarray]) -> None:
-        self._columns, self._copies = columns, dict[str, np.ndarray]()
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._copies:
-            self._copies[name] = self._columns[name].copy()
-        return self._copies[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
-
-    def __len__(self) -> int:
-        return len(self._columns)
-
-
 class FeaturesNotStored(UserError, statistics.EmptySample):
     """Features that no run has stored yet; a metric of them has no number."""
 
@@ -91,6 +39,7 @@ class FeaturesNotStored(UserError, statistics.EmptySample):
 class CellResult:
     """The stored outcomes of one cell.
 
+    cell: in plain data; with a plan, its model, data and perturbation have the plugins' entries and options as well.
     n_expected: the number of examples of the plan.
     positions: of the n examples that are stored, ascending, (n,) int64.
     columns: example, label, prediction, correct, margin, logit_range, size, attacked and the cell's notes, each (n,).
@@ -98,7 +47,7 @@ class CellResult:
     provenance: each distinct provenance of the outcomes.
     """
 
-    cell: Cell
+    cell: CellOutline
     n_expected: int
     positions: np.ndarray
     columns: Mapping[str, np.ndarray]
@@ -118,6 +67,11 @@ class CellResult:
             columns=CopiedColumns(self.columns),
             provenance=copy.deepcopy(self.provenance),
         )
+
+    def discarded(self, failure: Failure) -> CellResult:
+        """Return the same cell without its outcomes, which must not count, and with the reason."""
+        columns = {"correct": np.zeros(0, bool), "prediction": np.zeros(0, np.int64)}
+        return replace(self, positions=self.positions[:0], columns=columns, failures=(*self.failures, failure))
 
     @property
     def n(self) -> int:
@@ -197,12 +151,13 @@ class Features:
 class Results:
     """The stored results of all cells of a plan.
 
+    outline: the plan in plain data, on which reports stand; from the plan itself, or as a store recorded it.
     cells: the outcomes.
     feature_cells: the cells whose features are stored, if metrics need them.
     findings: about the store itself, e.g. parts that were set aside.
     """
 
-    plan: Plan
+    outline: PlanOutline
     cells: tuple[CellResult, ...]
     feature_cells: tuple[CellResult, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -210,8 +165,8 @@ class Results:
     def __repr__(self) -> str:
         complete = sum(result.is_complete for result in self.cells)
         return (
-            f"<Results of {printable(self.suite.name)}: {named_examples(self.labels)}; "
-            f"{complete} of {len(self.cells)} cells complete, {self.plan.n} examples each>"
+            f"<Results of {printable(self.outline.suite.name)}: {named_examples(self.labels)}; "
+            f"{complete} of {len(self.cells)} cells complete, {self.outline.n} examples each>"
         )
 
     def copied(self) -> Self:
@@ -231,7 +186,13 @@ class Results:
         return tuple(str(found) for found in self.findings)
 
     @property
+    def plan(self) -> Plan:
+        """The plan. Raises UserError for results that were loaded from a store alone."""
+        return self.outline.plan
+
+    @property
     def suite(self) -> Suite:
+        """The suite of the plan. Raises UserError for results that were loaded from a store alone."""
         return self.plan.suite
 
     @property
@@ -246,13 +207,13 @@ class Results:
 
     @property
     def is_complete(self) -> bool:
-        return not self.plan.pending_cells and all(result.is_complete for result in self.every)
+        return not self.outline.pending_cells and all(result.is_complete for result in self.every)
 
     @property
     def invalid(self) -> list[str]:
         """Sentences that say why the run is invalid: models below `clean_at_least` on the whole data set."""
-        whole, found = self.plan.data and self.plan.n == len(self.plan.data.order), []
-        for model in self.suite.models if whole else ():
+        found = []
+        for model in self.outline.suite.models if self.outline.is_whole else ():
             clean = next((r for r in self.of(model.label, "clean") if r.is_complete), None)
             least = model.clean_at_least
             if clean is not None and least is not None and 100 * clean.accuracy < least:
@@ -284,12 +245,12 @@ class Results:
         is_readable = np.array([value is not None for value in values], bool)
         if not is_readable.any():
             raise FeaturesNotStored(
-                f"features({under}) of '{label}' are not stored yet. Try: {self.plan.command('run')}"
+                f"features({under}) of '{label}' are not stored yet. Try: {self.outline.command('run')}"
             )
         if len({len(value) for value in values[is_readable]}) > 1:
             raise StoreError(
                 f"the stored features({under}) of '{label}' differ in their length. To compute them again: "
-                f"{fresh_command(self.plan, label)}"
+                f"{fresh_command(self.outline, label)}"
             )
         boundary = columns["boundary"] if "boundary" in columns else np.full(len(is_readable), np.nan)
         return Features(
@@ -339,39 +300,49 @@ def import_pandas() -> Any:
 
 def load(plan: Plan, store: Store) -> Results:
     """Load the stored outcomes of a plan's cells, complete or not."""
+    return load_cells(outline(plan), store, checks(plan), {cell.key: cell.identity for cell in plan.cells})
+
+
+def load_cells(
+    outline: PlanOutline, store: Store, checked: Mapping[str, Check], identities: Mapping[str, Mapping[str, Any]]
+) -> Results:
+    """Load the stored outcomes of the cells of an outline, complete or not.
+
+    checked: the check of the parts of each cell, by its key.
+    identities: everything that can change an outcome of a cell, by its key, as far as it is known.
+    """
+    cells = [replace(cell, identity=identities.get(cell.key, {})) for cell in outline.cells]
     with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
-        checked = checks(plan)
-        found = list(readers.map(lambda cell: _load_cell(plan, cell, store, checked[cell.key]), plan.cells))
+        found = list(readers.map(lambda cell: _load_cell(outline, cell, store, checked[cell.key]), cells))
     return Results(
-        plan=plan,
+        outline=outline,
         cells=tuple(result for result in found if not result.cell.with_features),
         feature_cells=tuple(result for result in found if result.cell.with_features),
         findings=tuple(store.findings),
     )
 
 
-def _load_cell(plan: Plan, cell: Cell, store: Store, check: Check) -> CellResult:
+def _load_cell(outline: PlanOutline, cell: CellOutline, store: Store, check: Check) -> CellResult:
     store.note_damaged_description(cell.key)  # and refuse a newer schema
-    found = store.read(cell.key, plan.n, EAGER_COLUMNS, check=check)
+    found = store.read(cell.key, outline.n, EAGER_COLUMNS, check=check)
     store.retry_reads(cell.key, lambda: store.note_overlaps(cell.key))
     failures = tuple(store.failures(cell.key))
     columns = Columns(store, cell.key, found)
-    if len(found.positions) and not columns["correct"].any() and (columns["prediction"] == UNREADABLE).all():
-        failures = (*failures, _none_readable(plan, cell, columns, found))
-        found = replace(found, table=found.table.slice(0, 0), positions=found.positions[:0])
-        columns = Columns(store, cell.key, found)
-    return CellResult(cell, plan.n, found.positions, columns, failures, tuple(found.provenance))
+    result = CellResult(cell, outline.n, found.positions, columns, failures, tuple(found.provenance))
+    if result.n and not columns["correct"].any() and (columns["prediction"] == UNREADABLE).all():
+        return result.discarded(_none_readable(outline, result))
+    return result
 
 
-def _none_readable(plan: Plan, cell: Cell, columns: Columns, found: Rows) -> Failure:
+def _none_readable(outline: PlanOutline, result: CellResult) -> Failure:
     """Return the failure of a cell whose stored examples are all unreadable, so that 0 % would say nothing."""
-    count, first = len(found.positions), str(columns["example"][0])
-    reason = next((each["unreadable"][first] for each in found.provenance if first in each.get("unreadable", {})), "")
+    data, first = result.cell.data, str(result.columns["example"][0])
+    reason = next((each["unreadable"][first] for each in result.provenance if first in each.get("unreadable", {})), "")
     reason = f" ({quoted_commands(printable(reason))})" if reason else ""
     return Failure(
-        start=int(found.positions[0]),
-        stop=int(found.positions[-1]) + 1,
-        blame=str(cell.data.entry.origin),
-        error=f"{cell.data.entry.name}: none of the {count} examples can be read, such as {printable(first)}"
-        f"{reason}. Mend the files, and compute again. Try: {plan.command('run', '--fresh', quoted_glob('*'))}",
+        start=int(result.positions[0]),
+        stop=int(result.positions[-1]) + 1,
+        blame=outline.run.origins.get(data.spec, data.spec),
+        error=f"{data.spec}: none of the {result.n} examples can be read, such as {printable(first)}"
+        f"{reason}. Mend the files, and compute again. Try: {outline.command('run', '--fresh', quoted_glob('*'))}",
     )

@@ -62,6 +62,8 @@ def _visible_words(value: str) -> str:
 Label = Annotated[str, Field(max_length=NAME_LENGTH), AfterValidator(_word)]
 """A name that tables and messages show."""
 Title = Annotated[str, Field(max_length=TITLE_LENGTH), AfterValidator(_visible_words)]
+Name = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""The name of a suite, which is a part of the names of files."""
 Budgets = Annotated[tuple[Annotated[Budget, Field(gt=0)], ...], BeforeValidator(_as_tuple), _one_or_list(Budget)]
 Severities = Annotated[tuple[int, ...], BeforeValidator(_as_tuple), _one_or_list(int)]
 
@@ -146,7 +148,7 @@ class Header:
     """The keys of a suite that need no plugin."""
 
     robharness: Literal[1]
-    name: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Name
     title: Title = ""
     data: DataRef
     canvas: Annotated[int, Field(ge=8, le=LARGEST_CANVAS)] | Literal["none", "auto"] = "auto"

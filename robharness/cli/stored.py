@@ -1,0 +1,107 @@
+"""Suites of which a store has records: their list, and the choice of one by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robharness.cli.list import show_rows
+from robharness.cli.output import echo, echo_json
+from robharness.errors import ExitCode, UserError, check_folder, for_shell
+
+if TYPE_CHECKING:
+    from robharness.store.store import Store
+    from robharness.store.suites import StoredSuite
+
+
+def find_stored(suite: str, store: Path, data_root: Path | None) -> StoredSuite | None:
+    """Return the stored suite that an argument names, and say which; None for the path of a file.
+
+    Raises UserError for a folder of data, which nothing is read from.
+    """
+    from robharness.store import Store
+    from robharness.store.suites import named_suite, stored_suites
+
+    check_folder(store, "the store")
+    folder = Store(store)
+    found = named_suite(suite, folder)
+    if found is None or found.file is None:
+        return None
+    if data_root is not None:
+        raise UserError(
+            f"'{suite}' is shown from the store alone, so that --data-root has no use. "
+            f"Try: {found.outline.command('report')}"
+        )
+    others = [each for each in stored_suites(folder) if each.name == found.name and each.digest != found.digest]
+    more = f"; other versions: {', '.join(map(_described, others))}" if others else ""
+    echo(f"from the store alone: {_described(found)}{more}", err=True)
+    return found
+
+
+def _described(suite: StoredSuite) -> str:
+    if suite.file is None:
+        return f"{suite.address} (cannot be read)"
+    return f"{suite.address} (n = {suite.file.run.n}, {_when(suite)})"
+
+
+def _when(suite: StoredSuite) -> str:
+    return suite.file.moment.strftime("%Y-%m-%d %H:%M:%S") if suite.file else ""
+
+
+def list_suites(store: Path, *, as_json: bool) -> int:
+    """Print the suites of which a store has records, the one that was run last first, and return the exit code."""
+    from robharness.store import Store
+    from robharness.store.suites import stored_suites
+
+    check_folder(store, "the store")
+    suites = stored_suites(Store(store))
+    rows = [_facts(suite) for suite in suites]
+    if as_json:
+        echo_json(rows)
+    elif rows:
+        names = set[str]()
+        for row in rows:
+            is_latest = row["name"] not in names and not row["problem"]
+            names |= {row["name"]} if is_latest else set()
+            row["name"] = row["name"] if is_latest else f"{row['name']}@{row['digest']}"
+            row["models"] = ", ".join(row["models"])
+            row["cells"] = "" if row["problem"] else f"{row['complete']} of {row['cells']}"
+            row["last run"] = row["when"].partition("+")[0].replace("T", " ")
+        hidden = ("digest", "complete", "when")
+        show_rows([{key: each for key, each in row.items() if key not in hidden} for row in rows], "suites")
+    else:
+        echo(_nothing_listed(Store(store)), err=True)
+    return ExitCode.INCOMPLETE if any(suite.problem for suite in suites) else ExitCode.FINE
+
+
+def _facts(suite: StoredSuite) -> dict[str, Any]:
+    facts: dict[str, Any] = {"name": suite.name, "digest": suite.digest, "title": "", "data": "", "models": [],
+                             "cells": 0, "complete": 0, "n": None, "when": "", "problem": suite.problem}  # fmt: skip
+    if suite.file is None:
+        return facts
+    content = suite.file.suite
+    return facts | {
+        "title": content.title,
+        "data": content.data.name,
+        "models": [model.label for model in content.models],
+        "cells": suite.cells,
+        "complete": suite.complete_cells,
+        "n": suite.file.run.n,
+        "when": suite.file.time,
+    }
+
+
+def _nothing_listed(store: Store) -> str:
+    """Say why nothing is listed: the store is empty, or an earlier version wrote it."""
+    cells = len(store.cell_keys())
+    if not cells:
+        return f"no suites in {store}: nothing has run there. Try: robharness run --help"
+    paths = [run["suite"] for run in store.runs() if isinstance(run.get("suite"), str)]
+    path = next((each for each in reversed(paths) if each.endswith((".yaml", ".yml"))), None)
+    command = (
+        "robharness run --help" if path is None else f"robharness run {for_shell(path)} --store {for_shell(str(store))}"
+    )
+    return (
+        f"no suites in {store}: it has {cells} cells and no record of their suites, as stores of earlier versions. A "
+        f"run of the suite writes one, and computes nothing again. Try: {command}"
+    )

@@ -1,0 +1,371 @@
+"""Outlines: all that reports need of a plan, as plain data that a store can hold. Reading one needs no plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from robharness.errors import UserError
+from robharness.findings import Finding
+from robharness.planning.artefacts import FOLDER, failure_of
+from robharness.planning.cells import Plan
+from robharness.planning.commands import option_words
+from robharness.specs.budget import Budget
+from robharness.specs.records import Cost
+from robharness.specs.types import Need, Norm
+from robharness.suite import Baseline
+from robharness.suite.records import Compat, Count, Label, Name, Title
+from robharness.suite.resolved import command_line, python_call
+
+NOTE_TYPES: Mapping[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
+"""The types of the columns that a perturbation adds to the outcome, as an outline names them."""
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Natural = Annotated[int, Field(ge=0, lt=2**31)]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
+
+
+def store_alone() -> UserError:
+    """Return the error for a use of a plan or a plugin by results that were loaded from a store alone."""
+    return UserError(
+        "these results were loaded from the store alone, without the plugins of their suite. Try: robharness.load "
+        "with the path of the suite"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOutline:
+    """A model of a suite. Fields without a line here are those of `robharness.suite.Model`.
+
+    name: full name of its spec.
+    artefact: the hash of the weights that the suite trains; None for other models.
+    is_untrained: whether these weights did not exist yet.
+    """
+
+    label: Label
+    name: str
+    reference: bool = False
+    run_of: Label | None = None
+    clean_at_least: Number | None = None
+    artefact: Hash | None = None
+    is_untrained: bool = False
+
+    @property
+    def entry(self) -> Any:
+        """The plugin's entry. Raises UserError without a plan."""
+        raise store_alone()
+
+    @property
+    def ref(self) -> Any:
+        """The model of the resolved suite. Raises UserError without a plan."""
+        raise store_alone()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerturbationOutline:
+    """An attack at one budget, or a corruption at one severity.
+
+    Fields without a line here are those of `robharness.suite.Perturbation`.
+
+    spec: full name of its spec.
+    columns: what it stores beside the outcome: name -> a key of `NOTE_TYPES`.
+    totals: those of the columns that the attack declares as numbers.
+    alarms: those whose total, if above 0, is a warning.
+    access: what an attack uses of the model; empty for a corruption.
+    surrogate: label of the model that a transfer attack is crafted on; None for others.
+    cost: passes per example of an attack.
+    draws: hash of the address of its random draws, equal for all severities of a corruption; empty for an attack.
+    """
+
+    kind: Literal["attack", "corruption"]
+    name: str
+    title: str
+    spec: str
+    norm: Norm | None = None
+    eps: Budget | None = None
+    severity: int | None = None
+    group: str | None = None
+    columns: Mapping[str, Literal["bool", "int", "float", "str"]] = field(default_factory=dict)
+    totals: tuple[str, ...] = ()
+    alarms: tuple[str, ...] = ()
+    access: str = ""
+    is_ensemble: bool = False
+    is_targeted: bool = False
+    eight_bit: bool = False
+    surrogate: Label | None = None
+    cost: Cost = field(default_factory=Cost)
+    draws: str = ""
+
+    @property
+    def notes(self) -> Mapping[str, type]:
+        """The columns that it stores beside the outcome, with their types."""
+        return {name: NOTE_TYPES[kind] for name, kind in self.columns.items()}
+
+    @property
+    def is_unbounded(self) -> bool:
+        """Whether it is an attack without a budget, which searches for the smallest perturbation."""
+        return self.kind == "attack" and self.eps is None
+
+    @property
+    def collection(self) -> str:
+        """The part of its full name before the last slash, such as "datasets/imagenet-c"."""
+        return self.spec.rpartition("/")[0]
+
+    @property
+    def plain_name(self) -> str:
+        """The part of its full name after the last slash, by which published tables name a corruption."""
+        return self.spec.rpartition("/")[2]
+
+    @property
+    def entry(self) -> Any:
+        """The plugin's entry. Raises UserError without a plan."""
+        raise store_alone()
+
+    @property
+    def params(self) -> Any:
+        """The plugin's options. Raises UserError without a plan."""
+        raise store_alone()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOutline:
+    """A data set.
+
+    name: of the data set and its split, "toys/pixels/test".
+    spec: full name of its spec.
+    size: the number of all its examples.
+    """
+
+    name: str
+    spec: str
+    size: Natural
+
+    @property
+    def entry(self) -> Any:
+        """The plugin's entry. Raises UserError without a plan."""
+        raise store_alone()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricOutline:
+    """A metric of a suite: its full name, and the stored data that it needs beside outcomes."""
+
+    name: str
+    needs: frozenset[Need] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellEntry:
+    """A cell by the numbers of its model and of its perturbation, which count from 0.
+
+    key: empty while one of its models is not trained.
+    perturbation: None for clean examples.
+    """
+
+    key: Annotated[str, Field(pattern=r"^([0-9a-f]{24})?$")]
+    model: Natural
+    perturbation: Natural | None = None
+    count: Count = "all"
+    with_features: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteOutline:
+    """A suite with its cells. Fields without a line here are those of `robharness.suite.Suite`.
+
+    cells: those that have keys.
+    pending_cells: those that wait for the training of a model.
+    """
+
+    name: Name
+    title: Title
+    data: DataOutline
+    compat: Compat
+    count: Count
+    gap: tuple[str, str] | None
+    baseline: Baseline | str | None
+    metrics: tuple[MetricOutline, ...]
+    expected: Mapping[str, Mapping[str, Number]]
+    expected_source: str
+    models: tuple[ModelOutline, ...]
+    perturbations: tuple[PerturbationOutline, ...]
+    cells: tuple[CellEntry, ...]
+    pending_cells: tuple[CellEntry, ...]
+
+    @property
+    def reference(self) -> str | None:
+        """The label of the model that slopes compare with."""
+        return next((model.label for model in self.models if model.reference), None)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Stored data that its metrics need beside outcomes."""
+        return frozenset().union(*(metric.needs for metric in self.metrics))
+
+    def published(self, model: ModelOutline, name: str) -> float | None:
+        """Return the published number of a model's cell or metric; a run has that of all runs."""
+        return self.expected.get(model.label, self.expected.get(str(model.run_of), {})).get(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOutline:
+    """The facts of a plan that do not change its cells, such as the place of a plugin.
+
+    n: the number of examples per cell.
+    limit: the number that was requested beside the suite; None for those of the suite.
+    path: of the suite, as it was given.
+    plugins: the values of `-p`.
+    has_command: whether a command line can read the suite.
+    origins: full name of a spec of the suite -> the distribution of its plugin.
+    findings: of the plan.
+    """
+
+    n: Natural
+    limit: Natural | None
+    path: str
+    plugins: tuple[str, ...]
+    has_command: bool
+    origins: Mapping[str, str]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """The way of a pixel.
+
+    paths: label -> "28x28 -> canvas 28 -> model 28".
+    sides: height and width of the images that corruptions get; None if they differ, or without a canvas.
+    """
+
+    paths: Mapping[str, str]
+    sides: tuple[int, int] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellOutline:
+    """A cell with its model, data and perturbation.
+
+    perturbation: None for clean examples.
+    identity: everything that can change an outcome, as plain data; empty if the store does not describe the cell.
+    """
+
+    key: str
+    model: ModelOutline
+    data: DataOutline
+    perturbation: PerturbationOutline | None
+    count: Count
+    with_features: bool
+    identity: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def kind(self) -> Literal["clean", "attack", "corruption", "features"]:
+        if self.with_features:
+            return "features"
+        return "clean" if self.perturbation is None else self.perturbation.kind
+
+    @property
+    def what(self) -> str:
+        """The condition of the examples: "clean", or the perturbation's name."""
+        return "clean" if self.perturbation is None else self.perturbation.name
+
+    @property
+    def short_name(self) -> str:
+        return f"features({self.what})" if self.with_features else self.what
+
+    @property
+    def name(self) -> str:
+        return f"{self.model.label} · {self.data.name} · {self.short_name}"
+
+    @property
+    def cost(self) -> Cost:
+        """Passes per example of its attack."""
+        return self.perturbation.cost if self.perturbation else Cost()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOutline:
+    """A plan in plain data: its suite with the cells, and the facts of its run.
+
+    options: those of a command line that are not at their defaults, with quoted values; see `plan_options`.
+    store: the folder of results.
+    stored_pixels: the way of a pixel as it was stored; None in an outline that a plan made.
+    """
+
+    suite: SuiteOutline
+    run: RunOutline
+    options: Mapping[str, str]
+    store: Path
+    stored_pixels: Pixels | None = None
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether it comes from a plan, with the records of its plugins."""
+        return False
+
+    @property
+    def plan(self) -> Plan:
+        """The plan. Raises UserError for an outline from a store alone."""
+        raise store_alone()
+
+    @property
+    def n(self) -> int:
+        """The number of examples per cell."""
+        return self.run.n
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the plan has all examples of the data set."""
+        return 0 < self.n == self.suite.data.size
+
+    @property
+    def pixels(self) -> Pixels:
+        """The way of a pixel. A plan reads images for it."""
+        return self.stored_pixels or Pixels(paths={}, sides=None)
+
+    @cached_property
+    def cells(self) -> tuple[CellOutline, ...]:
+        return tuple(self._joined(self.suite.cells))
+
+    @cached_property
+    def pending_cells(self) -> tuple[CellOutline, ...]:
+        return tuple(self._joined(self.suite.pending_cells))
+
+    def _joined(self, entries: Sequence[CellEntry]) -> Iterator[CellOutline]:
+        suite = self.suite
+        for entry in entries:
+            yield CellOutline(
+                key=entry.key,
+                model=suite.models[entry.model],
+                data=suite.data,
+                perturbation=None if entry.perturbation is None else suite.perturbations[entry.perturbation],
+                count=entry.count,
+                with_features=entry.with_features,
+            )
+
+    @property
+    def untrained(self) -> list[ModelOutline]:
+        """The models that were not trained yet."""
+        return [model for model in self.suite.models if model.is_untrained]
+
+    def training_failure(self, model: ModelOutline) -> str:
+        """Return why the last training of a model failed, and the distribution at fault; empty if it did not fail."""
+        return failure_of(self.store / FOLDER / model.artefact) if model.artefact else ""
+
+    def limited(self, n: int) -> PlanOutline:
+        """Return the same with the first n examples of the fixed order, at most those of the data set."""
+        run = replace(self.run, n=min(n, self.suite.data.size), limit=n)
+        return replace(self, run=run, options={**self.options, "--limit": str(n)})
+
+    def command(self, verb: str, *words: str) -> str:
+        """Return the command line of a verb on the suite, or words on the Python function if there is none.
+
+        words: further words, quoted for a shell. An option among them replaces that of the plan.
+        """
+        if not self.run.has_command:
+            return python_call(verb, afresh="--fresh" in words)
+        options = option_words(verb, self.options, words)
+        return command_line(verb, Path(self.run.path), self.run.plugins, *options, *words)
