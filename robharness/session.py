@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -26,11 +26,11 @@ from robharness.planning.cells import Plan, PlanRequest
 from robharness.planning.commands import DEFAULT_STORE, data_root, plan_options
 from robharness.planning.outlining import outline
 from robharness.plugins.discovery import discover
-from robharness.plugins.observers import RUN_FINISHED, RunStarted, announce, observe
+from robharness.plugins.observers import RUN_FINISHED, announce, observe
 from robharness.plugins.process import current_folder
 from robharness.plugins.registry import Registry
 from robharness.report.results import Results
-from robharness.report.notifications import CellNotifications
+from robharness.report.notifications import CellNotifications, run_started
 from robharness.specs.records import ModelSpec
 from robharness.store import Store, results
 from robharness.store.listing import check_folders
@@ -218,62 +218,44 @@ class Session:
         devices = self.devices  # before any training: a mistyped device costs no time
         chosen = find_executor(executor, self.registry) if executor else None
         check_folders(self.store)
-        self._show(announce(self._started(workers, executor), self.registry))
-        is_finished = False
-        try:
+        with self._notified(workers=workers, executor=executor):
             if self.selected.pending_cells:
                 self.train()
             self._record()
-            cells = CellNotifications.of(self.plan, self.store, self.registry)
             if not self.selected.cells or (self._has_failed_training and self.stop_at_failure):
-                summary = Summary()
-            else:
-                summary = run_plan(
-                    self.selected, self.store, self.listener,
-                    devices=devices, workers=workers, threads=self.threads, batch_size=batch_size,
-                    stop_at_failure=self.stop_at_failure, executor=chosen,
-                    observe_cell=cells,
-                )  # fmt: skip
+                return Summary()
+            cells = CellNotifications.of(self.plan, self.store, self.registry)
+            summary = run_plan(
+                self.selected, self.store, self.listener,
+                devices=devices, workers=workers, threads=self.threads, batch_size=batch_size,
+                stop_at_failure=self.stop_at_failure, executor=chosen, observe_cell=cells,
+            )  # fmt: skip
             self.findings += summary.findings
             self._show(cells.finish() if cells else [])
-            is_finished = not summary.interrupted
-        except KeyboardInterrupt:  # the second Ctrl-C stops at once
-            is_finished = True
-            raise
-        finally:
-            if not is_finished and self.registry.observers[RUN_FINISHED]:
-                with suppress(UserError):  # the store may be what failed
-                    self._show(observe(self.results(), self.registry))
+            if summary.interrupted:
+                self._notify_end()
         return summary
 
-    def _started(self, workers: int | None, executor: str | None) -> RunStarted:
-        plan, suite = self.selected, self.plan.suite
-        pending = tuple(cell for cell in plan.pending_cells if not cell.with_features)
-        cells = tuple(cell for cell in plan.cells if not cell.with_features)
-        return RunStarted(
-            suite=suite.name,
-            title=suite.title or suite.name,
-            models=tuple(model.label for model in suite.models),
-            cells=tuple(cell.name for cell in (*cells, *pending)),
-            missing=sum(bool(self.store.missing(cell.key, plan.n)) for cell in cells) + len(pending),
-            n=plan.n,
-            command=self.plan.command("run"),
-            store=str(self.store),
-            parameters=_given({
-                "data": plan.data.name if plan.data else suite.data.name,
-                "n": plan.n,
-                "count": suite.count,
-                "seed": suite.seed,
-                "precision": suite.precision.judge,
-                "compat": suite.compat,
-                "only": self.only,
-                "shard": "/".join(map(str, self.shard)) if self.shard else None,
-                "device": self.device,
-                "workers": workers,
-                "executor": executor,
-                "robharness": version("robharness"),
-            }),
-        )
+    @contextmanager
+    def _notified(self, **options: str | int | None) -> Iterator[None]:
+        """Notify plugins that the run begins, and of its end if it fails; after a second Ctrl-C it stops at once."""
+        options |= {
+            "only": self.only,
+            "shard": "/".join(map(str, self.shard)) if self.shard else None,
+            "device": self.device,
+            "robharness": version("robharness"),
+        }
+        self._show(announce(run_started(self.selected, self.store, options), self.registry))
+        try:
+            yield
+        except Exception:
+            with suppress(UserError):  # the store may be what failed
+                self._notify_end()
+            raise
+
+    def _notify_end(self) -> None:
+        if self.registry.observers[RUN_FINISHED]:
+            self._show(observe(self.results(), self.registry))
 
     def _show(self, findings: Sequence[Finding]) -> None:
         """Show findings now, and keep them for the report."""
@@ -308,6 +290,3 @@ class Session:
         missing = sum(bool(self.store.missing(cell.key, stop, start)) for cell in self.selected.cells)
         return missing + len(self.selected.pending_cells)
 
-
-def _given(values: Mapping[str, str | int | None]) -> dict[str, str | int]:
-    return {name: value for name, value in values.items() if value is not None}

@@ -1,18 +1,48 @@
-"""Notifications of plugins about cells that become complete during a run."""
+"""The facts that plugins are notified of: the beginning of a run, and the cells that become complete during it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from robharness.errors import UserError
 from robharness.findings import Finding, finding
 from robharness.planning.cells import Cell, Plan
-from robharness.plugins.observers import CELL_FINISHED, notify
+from robharness.plugins.observers import CELL_FINISHED, RunStarted, notify
 from robharness.plugins.registry import PluginOrigin, Registry
 from robharness.report.build import cell_numbers
 from robharness.report.summary import CellSummary, summarise
 from robharness.store import results
 from robharness.store.store import Store
+
+
+def run_started(plan: Plan, store: Store, options: Mapping[str, str | int | None]) -> RunStarted:
+    """Return the facts of a run that begins.
+
+    plan: with the selected cells.
+    options: name -> option of the run; None for options that are not given.
+    """
+    suite = plan.suite
+    cells, pending = ([cell for cell in some if not cell.with_features] for some in (plan.cells, plan.pending_cells))
+    facts = {
+        "data": plan.data.name if plan.data else suite.data.name,
+        "n": plan.n,
+        "count": suite.count,
+        "seed": suite.seed,
+        "precision": suite.precision.judge,
+        "compat": suite.compat,
+    }
+    return RunStarted(
+        suite=suite.name,
+        title=suite.title or suite.name,
+        models=tuple(model.label for model in suite.models),
+        cells=tuple(cell.name for cell in (*cells, *pending)),
+        missing=sum(bool(store.missing(cell.key, plan.n)) for cell in cells) + len(pending),
+        n=plan.n,
+        command=plan.command("run"),
+        store=str(store),
+        parameters=facts | {name: value for name, value in options.items() if value is not None},
+    )
 
 
 class CellNotifications:
