@@ -10,7 +10,7 @@ import lazy_loader
 TYPE_CHECKING = False  # without `typing`, whose import takes as long as all else until the command handles Ctrl-C
 if TYPE_CHECKING:
     from robharness.api import load, plan, run, train
-    from robharness.errors import MissingResource, UnreadableExample, UserError, for_shell
+    from robharness.errors import MissingResource, RobharnessWarning, UnreadableExample, UserError, for_shell
     from robharness.evaluation.batch import Batch
     from robharness.evaluation.classifier import Classifier, Gradient
     from robharness.evaluation.clips import clip_frames
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "api": ["run", "plan", "load", "train"],
-    "errors": ["MissingResource", "UnreadableExample", "UserError", "for_shell"],
+    "errors": ["MissingResource", "RobharnessWarning", "UnreadableExample", "UserError", "for_shell"],
     "evaluation.batch": ["Batch"],
     "evaluation.classifier": ["Classifier", "Gradient"],
     "evaluation.clips": ["clip_frames"],
@@ -112,6 +112,7 @@ __all__ = [
     "Preprocessing",
     "Progress",
     "Results",
+    "RobharnessWarning",
     "ThreatModel",
     "Train",
     "TrainingJob",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from robharness import suite as suites
 from robharness.engine.environment import check_counts, check_device_names, check_devices, check_shard
 from robharness.engine.executors.registered import find_executor
-from robharness.engine.listeners import RunListener, Silent
+from robharness.engine.listeners import RunListener, Silent, show_finding
 from robharness.engine.run import run_plan
 from robharness.engine.summary import Summary
 from robharness.errors import MissingResources, UserError, as_path, check_folder, indented
@@ -131,6 +131,7 @@ class Session:
     stop_at_failure: bool = False
     findings: list[Finding] = field(default_factory=list)
     _has_failed_training: bool = False
+    _shown: set[Finding] = field(default_factory=set)
 
     @classmethod
     def open(
@@ -220,7 +221,15 @@ class Session:
             stop_at_failure=self.stop_at_failure, executor=chosen,
         )  # fmt: skip
         self.findings += summary.findings
+        self._shown |= {*summary.findings}
         return summary
+
+    def show_findings(self, findings: Iterable[Finding]) -> None:
+        """Show findings to the listener, those of this session's runs excepted, which it has seen."""
+        for found in findings:
+            if found not in self._shown:
+                show_finding(self.listener, found)
+                self._shown.add(found)
 
     def results(self, *, notify: bool = False) -> Results:
         """Load the stored results of the whole suite, complete or not.

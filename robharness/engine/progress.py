@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -75,6 +75,7 @@ class RunProgress:
         Cells of one key share a progress.
     work: the number of outcomes to compute; `computed` of them are stored by now.
     failures: the number of failures, and `last_failure` the last one, with the name of its cell.
+    name_of: the name of the perturbation by key of the cell.
     workers: the number of workers.
     clock: seconds of a monotonic clock.
     """
@@ -83,15 +84,17 @@ class RunProgress:
         self,
         cells: Mapping[tuple[str, str], CellProgress],
         *,
+        name_of: Mapping[str, str] | None = None,
         workers: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.cells, self.workers, self._clock = dict(cells), workers, clock
+        self.cells, self.name_of, self.workers, self._clock = dict(cells), dict(name_of or {}), workers, clock
         self._distinct = list(dict.fromkeys(cells.values()))
         self.work = sum(cell.missing for cell in self._distinct)
         self.computed = self.failures = self.changes = 0
         self.last_failure = ""
-        self._done_passes = 0.0
+        self._all_passes = self._left_passes = sum(cell.missing * cell.passes for cell in self._distinct)
+        self._estimate: tuple[int, float | None] = (-1, None)  # the number of changes that it belongs to
         self._begun = self._last = clock()
         self._outcomes = self._seconds = 0.0  # both decay, their ratio is the rate
         self._measured = 0.0
@@ -103,7 +106,7 @@ class RunProgress:
     @classmethod
     def of(
         cls,
-        cells: Iterable[Cell],
+        cells: Sequence[Cell],
         n: int,
         stored: Mapping[str, Counts],
         missing: Mapping[str, Sequence[Span]],
@@ -123,7 +126,12 @@ class RunProgress:
                     n=counts.n, right=counts.right, missing=sum(stop - start for start, stop in missing[cell.key]),
                 )  # fmt: skip
             found[cell.model.label, cell.short_name] = by_key[cell.key]
-        return cls(found, workers=workers)
+        return cls(found, name_of={cell.key: cell.short_name for cell in cells}, workers=workers)
+
+    @cached_property
+    def expected(self) -> int:
+        """The largest number of examples of a cell."""
+        return max((cell.expected for cell in self._distinct), default=0)
 
     @cached_property
     def labels(self) -> list[str]:
@@ -158,8 +166,7 @@ class RunProgress:
         self._outcomes = self._outcomes * decay + n
         self._seconds, self._last = self._seconds * decay + now - self._last, now
         self.computed += n
-        self._done_passes += n * cell.passes
-        cell.missing = max(0, cell.missing - n)
+        self._set_missing(cell, max(0, cell.missing - n))
         if right is not None:
             cell.n, cell.right = min(cell.expected, cell.n + n), cell.right + right
         if seconds > 0:
@@ -177,7 +184,7 @@ class RunProgress:
         """
         cell = self.cells[label, name]
         cell.failures += 1
-        cell.missing = 0 if is_given_up else max(0, cell.missing - (span[1] - span[0]))
+        self._set_missing(cell, 0 if is_given_up else max(0, cell.missing - (span[1] - span[0])))
         self.failures += 1
         self.last_failure = f"{label}, {name}: {failure}"
         self._touch(cell)
@@ -188,7 +195,8 @@ class RunProgress:
         missing: the number of outcomes that this run still computes.
         """
         cell = self.cells[label, name]
-        cell.n, cell.right, cell.missing = counts.n, counts.right, missing
+        cell.n, cell.right = counts.n, counts.right
+        self._set_missing(cell, missing)
         self._touch(cell)
 
     def unit_done(self, label: str, seconds: float) -> None:
@@ -196,6 +204,10 @@ class RunProgress:
         of_cells, self._unit_seconds[label] = self._unit_seconds[label], 0.0
         if of_cells:
             self._units.add(max(seconds, of_cells), of_cells)
+
+    def _set_missing(self, cell: CellProgress, missing: int) -> None:
+        self._left_passes += (missing - cell.missing) * cell.passes
+        cell.missing = missing
 
     def _touch(self, cell: CellProgress) -> None:
         self.changes += 1
@@ -220,6 +232,14 @@ class RunProgress:
         None before the first MEASURED_SECONDS of computation. The estimate for a model that has not run yet is the
         pace of the models that have.
         """
+        changes, seconds = self._estimate
+        if changes != self.changes:
+            seconds = self._estimated()
+            self._estimate = (self.changes, seconds)
+        return None if seconds is None else max(0.0, seconds - (self._clock() - self._last))
+
+    def _estimated(self) -> float | None:
+        """Return the seconds that were left at the last event."""
         if self._measured < MEASURED_SECONDS or self._passes.value is None:
             return None
         paces = {label: pace.value or self._passes.value for label, pace in self._models.items()}
@@ -227,11 +247,9 @@ class RunProgress:
         for cell in self._distinct:
             if cell.missing:
                 seconds += cell.missing * (cell.pace.value or cell.passes * paces[cell.label])
-        seconds *= (self._units.value or 1.0) / self.workers
-        return max(0.0, seconds - (self._clock() - self._last))
+        return seconds * (self._units.value or 1.0) / self.workers
 
     @property
     def fraction(self) -> float:
-        """The computed share of the passes of this run, from 0 to 1; cells that failed have none left."""
-        left = sum(cell.missing * cell.passes for cell in self._distinct)
-        return self._done_passes / (self._done_passes + left) if left else 1.0
+        """The share of this run's passes that is not left, from 0 to 1; cells that failed have none left."""
+        return 1 - self._left_passes / self._all_passes if self._left_passes else 1.0

@@ -35,7 +35,6 @@ class Tracker:
     ) -> None:
         self._plan, self._store = plan, store
         self._listener = listener if isinstance(listener, ProgressListener) else Silent()
-        self._names = {cell.key: cell.short_name for cell in plan.cells}
         self._progress = RunProgress.of(plan.cells, plan.n, stored, missing, workers)
         self._listener.follow(self._progress)
 
@@ -43,7 +42,7 @@ class Tracker:
         """Note the cell that a worker computes now; None if there is none."""
         for each, note in ((state.key, self._progress.left), (key, self._progress.started)):
             if each is not None and state.label is not None:
-                note(state.label, self._names[each])
+                note(state.label, self._progress.name_of[each])
         state.key = key
 
     def finished(self, state: WorkerState, event: CellFinished) -> None:
@@ -51,7 +50,9 @@ class Tracker:
         assert state.label is not None
         self.work_on(state, None)
         if event.failure is None:
-            self._progress.stored(state.label, self._names[event.key], event.span, event.right, event.seconds)
+            self._progress.stored(
+                state.label, self._progress.name_of[event.key], event.span, event.right, event.seconds
+            )
             if event.right is not None:
                 state.counted[event.key] += event.span[1] - event.span[0]
 
@@ -71,7 +72,7 @@ class Tracker:
             if state.counted[key] != stored:
                 counts = self._store.verify(key, self._plan.n)
                 left = 0 if key in failed else sum(b - a for a, b in self._store.missing(key, stop, start))
-                self._progress.recounted(unit.label, self._names[key], counts, left)
+                self._progress.recounted(unit.label, self._progress.name_of[key], counts, left)
         state.counted.clear()
 
     def unit_done(self, unit: Unit, seconds: float) -> None:
