@@ -9,10 +9,11 @@ from robharness.store.failures import Failure
 
 
 def simulated_run(
-    models: int, perturbations: int, *, examples: int = 2000, labels: Sequence[str] = ()
+    models: int, perturbations: int, *, examples: int = 2000, labels: Sequence[str] = (), fails: bool = True
 ) -> tuple[RunProgress, Iterator[float]]:
     """Return the progress of a run that nothing computes, and its steps.
 
+    fails: whether a cell of the second model fails.
     labels: of at least so many models; of 40 characters by default.
     Each step yields the seconds that the computation of the next cell takes.
     """
@@ -40,7 +41,7 @@ def simulated_run(
                     yield seconds
                     now[0] += seconds
                     progress.left(label, name)
-                    if number == 1 and row == 2 and start == 0:
+                    if fails and number == 1 and row == 2 and start == 0:
                         failure = Failure(
                             start=start, stop=start + size, blame="demo 1.0", error="PGD: a simulated error"
                         )
