@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from robharness import suite as suites
 from robharness.engine.environment import check_counts, check_device_names, check_devices, check_shard
 from robharness.engine.executors.registered import find_executor
-from robharness.engine.listeners import RunListener, Silent
+from robharness.engine.listeners import RunListener, Silent, show_finding
 from robharness.engine.run import run_plan
 from robharness.engine.summary import Summary
 from robharness.errors import MissingResources, StoreError, UserError, as_path, check_folder, indented
@@ -136,6 +136,7 @@ class Session:
     stop_at_failure: bool = False
     findings: list[Finding] = field(default_factory=list)
     _has_failed_training: bool = False
+    _shown: set[Finding] = field(default_factory=set)
 
     @classmethod
     def open(
@@ -231,6 +232,7 @@ class Session:
                 stop_at_failure=self.stop_at_failure, executor=chosen, observe_cell=cells,
             )  # fmt: skip
             self.findings += summary.findings
+            self._shown |= {*summary.findings}
             self._show(cells.finish() if cells else [])
             if summary.interrupted:
                 self._notify_end()
@@ -260,8 +262,7 @@ class Session:
     def _show(self, findings: Sequence[Finding]) -> None:
         """Show findings now, and keep them for the report."""
         self.findings += findings
-        for found in findings:
-            self.listener.message(f"{found.severity}: {found}")
+        self.show_findings(findings)
 
     def _record(self) -> None:
         """Write the record of the suite, by which the store alone is enough for a report."""
@@ -271,6 +272,13 @@ class Session:
         except StoreError:
             if is_computed:  # else nothing needs to be written, and the store may be one to read only
                 raise
+
+    def show_findings(self, findings: Iterable[Finding]) -> None:
+        """Show findings to the listener, those of this session's runs excepted, which it has seen."""
+        for found in findings:
+            if found not in self._shown:
+                show_finding(self.listener, found)
+                self._shown.add(found)
 
     def results(self, *, notify: bool = False) -> Results:
         """Load the stored results of the whole suite, complete or not.

@@ -17,7 +17,7 @@ from synthetic_reports import cell, invented, report
 
 HERE = Path(__file__).parent
 TOYS = str(HERE / "toys.py")
-TEXT = "\x1b[31mred\x1b[0m\r\n<b>|`code`\u202eright\x00" + "x" * 300
+TEXT = "\x1b[31mred\x1b[0m\r\n<b>|`code`\u202eright" + "x" * 300
 """A name that moves the cursor, begins lines, and is HTML."""
 RENDERER = """
 from robharness import hookimpl

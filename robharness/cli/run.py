@@ -64,8 +64,7 @@ def command(
         find_executor(executor, session.registry)
     if fresh:
         session.forget(fresh)
-    for advice in session.plan.findings:
-        session.listener.message(f"{advice.severity}: {advice}")
+    session.show_findings(session.plan.findings)
     again = same_command()
     try:
         summary = session.compute(workers=workers, batch_size=batch_size, executor=executor)
