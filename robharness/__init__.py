@@ -9,13 +9,8 @@ import lazy_loader
 
 TYPE_CHECKING = False  # without `typing`, whose import takes as long as all else until the command handles Ctrl-C
 if TYPE_CHECKING:
-<<<<<<< HEAD
     from robharness.api import load, plan, run, stored, train
-    from robharness.errors import MissingResource, UnreadableExample, UserError, for_shell
-=======
-    from robharness.api import load, plan, run, train
     from robharness.errors import MissingResource, RobharnessWarning, UnreadableExample, UserError, for_shell
->>>>>>> part-h
     from robharness.evaluation.batch import Batch
     from robharness.evaluation.classifier import Classifier, Gradient
     from robharness.evaluation.clips import clip_frames
@@ -53,13 +48,8 @@ if TYPE_CHECKING:
     from robharness.store.results import Features
 
 _HOMES = {
-<<<<<<< HEAD
     "api": ["run", "plan", "load", "stored", "train"],
-    "errors": ["MissingResource", "UnreadableExample", "UserError", "for_shell"],
-=======
-    "api": ["run", "plan", "load", "train"],
     "errors": ["MissingResource", "RobharnessWarning", "UnreadableExample", "UserError", "for_shell"],
->>>>>>> part-h
     "evaluation.batch": ["Batch"],
     "evaluation.classifier": ["Classifier", "Gradient"],
     "evaluation.clips": ["clip_frames"],

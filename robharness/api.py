@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING
 
 from robharness.display.notebook import default_listener
 from robharness.engine.environment import check_counts
-<<<<<<< HEAD
-from robharness.engine.listeners import RunListener, Silent, TrainingListener
-from robharness.errors import Interrupted, as_path, check_folder
-=======
 from robharness.engine.listeners import RunListener, TrainingListener
-from robharness.errors import Interrupted
->>>>>>> part-h
+from robharness.errors import Interrupted, as_path, check_folder
 from robharness.interrupts import Stopped
 from robharness.planning.cells import Plan
 from robharness.planning.commands import DEFAULT_STORE

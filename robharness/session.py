@@ -225,7 +225,7 @@ class Session:
             self._record()
             if not self.selected.cells or (self._has_failed_training and self.stop_at_failure):
                 return Summary()
-            cells = CellNotifications.of(self.plan, self.store, self.registry)
+            cells = CellNotifications(self.plan, self.store, self.registry)
             summary = run_plan(
                 self.selected, self.store, self.listener,
                 devices=devices, workers=workers, threads=self.threads, batch_size=batch_size,
@@ -233,7 +233,7 @@ class Session:
             )  # fmt: skip
             self.findings += summary.findings
             self._shown |= {*summary.findings}
-            self._show(cells.finish() if cells else [])
+            self._show(cells.finish())
             if summary.interrupted:
                 self._notify_end()
         return summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, runtime_checkable
 
 from robharness.engine.progress import RunProgress
@@ -76,6 +77,15 @@ class Silent:
     def message(self, message: str) -> None: ...
 
     def finished(self) -> None: ...
+
+
+CellObserver = Callable[[Cell], Iterable[Finding]]
+"""A function that is called with a cell that is stored for another span; it returns findings."""
+
+
+def unobserved(cell: Cell) -> Iterable[Finding]:
+    """Return no findings: a run that nothing observes."""
+    return ()
 
 
 def show_finding(listener: RunListener, finding: Finding) -> None:

@@ -12,9 +12,9 @@ from robharness.engine.executors.base import AnyExecutor, WorkerConfig
 from robharness.engine.executors.inprocess import InProcessExecutor
 from robharness.engine.executors.subprocess import SubprocessExecutor
 from robharness.engine.interrupt import interruptible
-from robharness.engine.listeners import RunListener
+from robharness.engine.listeners import CellObserver, RunListener, unobserved
 from robharness.engine.provenance import outdated_outcomes, outdated_trainings, stored_provenance
-from robharness.engine.scheduler import CellObserver, Scheduler
+from robharness.engine.scheduler import Scheduler
 from robharness.engine.summary import Summary
 from robharness.engine.units import UnitPlanner, next_unit
 from robharness.errors import UserError
@@ -36,7 +36,7 @@ def run_plan(
     stop_at_failure: bool = False,
     executor: AnyExecutor | None = None,
     plan_unit: UnitPlanner = next_unit,
-    observe_cell: CellObserver | None = None,
+    observe_cell: CellObserver = unobserved,
 ) -> Summary:
     """Compute the cells of the plan that the store misses. A cell that fails is recorded, and the others are computed.
 
@@ -49,7 +49,7 @@ def run_plan(
     stop_at_failure: whether the first failure ends the run.
     executor: starts the workers; by default subprocesses if `workers` or several devices are given, else this process.
     plan_unit: chooses the next unit.
-    observe_cell: is called in this process with each cell that becomes complete, and returns findings.
+    observe_cell: is called in this process with each cell that is stored for a span, and returns findings.
     Raises UserError for options that contradict each other, StoreError if nothing can be written.
     """
     begun = time.perf_counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from robharness.engine.events import (
     WorkerFailed,
 )
 from robharness.engine.executors.base import AnyExecutor, WorkerConfig
-from robharness.engine.listeners import RunListener, show_finding
+from robharness.engine.listeners import CellObserver, RunListener, show_finding, unobserved
 from robharness.engine.provenance import pass_findings, runtime_findings
 from robharness.engine.state import WorkerState
 from robharness.engine.summary import Speed, Summary
@@ -34,8 +34,6 @@ from robharness.store.parts import Counts
 from robharness.store.spans import Span, uncovered
 from robharness.store.store import Store
 
-CellObserver = Callable[[Cell], Iterable[Finding]]
-"""A function that is called with a cell that became complete; it returns findings."""
 MAX_DEATHS = 2
 """The number of workers that die over one unit, or while they load one model, before it counts as failed."""
 MAX_LOSSES = 3
@@ -66,11 +64,11 @@ class Scheduler:
         workers: int,
         stop_at_failure: bool = False,
         plan_unit: UnitPlanner = next_unit,
-        observe_cell: CellObserver | None = None,
+        observe_cell: CellObserver = unobserved,
     ) -> None:
         self.plan, self.store, self.listener, self.summary = plan, store, listener, summary
-        self.executor, self.stop_at_failure, self.plan_unit = executor, stop_at_failure, plan_unit
-        self.observe_cell = observe_cell
+        self.executor, self.stop_at_failure = executor, stop_at_failure
+        self.plan_unit, self.observe_cell = plan_unit, observe_cell
         self.interrupted = threading.Event()
         start, stop = plan.span
         self.missing_spans = {cell.key: store.missing(cell.key, stop, start) for cell in plan.cells}
@@ -237,9 +235,8 @@ class Scheduler:
             self.failed |= {cell.key} if is_given_up else set()
             self.tracker.failed(cell, span, failure, is_given_up=is_given_up)
         self.listener.cell_done(cell, span, failure)
-        if failure is None and self.observe_cell is not None and not self.store.missing(cell.key, self.plan.n):
-            for found in self.observe_cell(cell):
-                self.warn(found)
+        for found in self.observe_cell(cell) if failure is None else ():
+            self.warn(found)
 
     def unit_finished(self, state: WorkerState, label: str, event: UnitFinished) -> None:
         """Adapt the size of units, and check that the store has the unit's outcomes. Raises StoreError."""

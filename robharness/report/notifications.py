@@ -60,17 +60,13 @@ class CellNotifications:
         self._known: set[str] = set()
         self._failed: set[PluginOrigin] = set()
 
-    @classmethod
-    def of(cls, plan: Plan, store: Store, registry: Registry) -> CellNotifications | None:
-        """Return the notifications of a run, or None if no plugin has the hook."""
-        return cls(plan, store, registry) if registry.observers[CELL_FINISHED] else None
-
     def __call__(self, cell: Cell) -> list[Finding]:
-        """Show a complete cell to each plugin whose hook has not failed in this run; return a finding for each failure.
+        """Show the cell, if it is complete, to each plugin whose hook has not failed; return a finding for each failure.
 
         Cells of other labels that have the same key are complete as well.
         """
-        if cell.key in self._known:
+        is_observed = bool(self.registry.observers[CELL_FINISHED])
+        if not is_observed or cell.key in self._known or self._store.missing(cell.key, self.plan.n):
             return []
         self._known.add(cell.key)
         findings = []
