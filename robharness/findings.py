@@ -74,7 +74,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "metric-failed": ("error", "a metric of a plugin raised an exception"),
     "metrics-not-computed": ("warning", "a report from a store alone lacks the metrics that plugins compute"),
     "metric-unavailable": ("warning", "a metric has no number for a model"),
-    "observer-failed": ("warning", "a plugin raised an exception when it was shown the results"),
+    "observer-failed": ("warning", "a plugin raised an exception, or took too long, when it was told of a run"),
     "figures-failed": ("warning", "a plugin raised an exception when it drew figures"),
 }
 """code -> its severity and its meaning."""

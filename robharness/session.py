@@ -29,8 +29,8 @@ from robharness.plugins.discovery import discover
 from robharness.plugins.observers import RUN_FINISHED, announce, observe
 from robharness.plugins.process import current_folder
 from robharness.plugins.registry import Registry
-from robharness.report.results import Results
 from robharness.report.notifications import CellNotifications, run_started
+from robharness.report.results import Results
 from robharness.specs.records import ModelSpec
 from robharness.store import Store, results
 from robharness.store.listing import check_folders
@@ -297,4 +297,3 @@ class Session:
         start, stop = self.selected.span
         missing = sum(bool(self.store.missing(cell.key, stop, start)) for cell in self.selected.cells)
         return missing + len(self.selected.pending_cells)
-

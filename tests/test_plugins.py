@@ -445,8 +445,10 @@ def test_the_examples_run_together_in_a_suite(examples, tmp_path, capsys):
     assert metric.spec.compute(found) == {"Zero": 0.9}
     assert capsys.readouterr().out.splitlines() == [
         "examples: 4 cells, 10 examples, seed 0",
-        *(f"Zero, {name}: 0.100 [0.005, 0.459]" for name in (
-            "clean", "fade(linf, 1/4)", "fade(linf, 1, darker=yes)", "negative(1)")),
+        *(
+            f"Zero, {name}: 0.100 [0.005, 0.459]"
+            for name in ("clean", "fade(linf, 1/4)", "fade(linf, 1, darker=yes)", "negative(1)")
+        ),
         "4 cells of examples",
     ]
     registry = discover([str(path) for path in examples.values()])

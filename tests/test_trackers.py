@@ -65,7 +65,9 @@ def numbers_of(report):
 @pytest.mark.parametrize("options", [{}, {"workers": 1}], ids=["in this process", "in a subprocess"])
 def test_a_run_is_told_from_its_beginning_to_its_end(tracked, source, tmp_path, options):
     found, [started, *cells, finished] = tracked(source, **options)
-    assert (started["hook"], finished["hook"]) == ("started", "finished") and {cell["hook"] for cell in cells} == {"cell"}
+    assert (started["hook"], finished["hook"]) == ("started", "finished") and {cell["hook"] for cell in cells} == {
+        "cell"
+    }
     assert {line["process"] for line in (started, *cells, finished)} == {os.getpid()}
     assert started["models"] == ["Net", "Twin", "Large"]
     assert started["cells"] == [result.cell.name for result in found.cells] and started["missing"] == 15
@@ -255,7 +257,7 @@ def test_the_example_for_weights_and_biases_runs_with_its_calls_recorded(source,
     numbers = {key: value for each in logged[:-1] for key, value in each.items()}
     assert numbers == {f"{model}/{what}/{name}": value for (model, what), some in expected.items()
                        for name, value in some.items()}  # fmt: skip
-    assert [name for name, _, _ in calls][0] == "init" and calls[-1] == ("finish", (), {"exit_code": 0})
+    assert calls[0][0] == "init" and calls[-1] == ("finish", (), {"exit_code": 0})
 
 
 def test_the_examples_have_about_20_lines():

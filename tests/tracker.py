@@ -48,7 +48,7 @@ WAYS = {
     "stops": partial(fail, StopIteration()),
     "unprintable": partial(fail, Unprintable()),
     "hangs": hang,
-    "moves": lambda *_: (os.chdir("/"), os.umask(0), os.environ.update(ROBHARNESS_DATA="/"), setattr(sys, "stdout", None)),
+    "moves": lambda *_: (os.chdir("/"), os.environ.update(ROBHARNESS_DATA="/"), setattr(sys, "stdout", None)),
     "forks": lambda *_: os.fork() or sys.exit(3),
     "writes": set_everything,
     "types-ctrl-c": lambda *_: typed or (typed.append(True), os.kill(os.getpid(), signal.SIGINT)),

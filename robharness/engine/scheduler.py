@@ -67,9 +67,8 @@ class Scheduler:
         observe_cell: CellObserver = unobserved,
     ) -> None:
         self.plan, self.store, self.listener, self.summary = plan, store, listener, summary
-        self.executor, self.stop_at_failure = executor, stop_at_failure
-        self.plan_unit, self.observe_cell = plan_unit, observe_cell
-        self.interrupted = threading.Event()
+        self.executor, self.plan_unit, self.observe_cell = executor, plan_unit, observe_cell
+        self.stop_at_failure, self.interrupted = stop_at_failure, threading.Event()
         start, stop = plan.span
         self.missing_spans = {cell.key: store.missing(cell.key, stop, start) for cell in plan.cells}
         self.block_keys = {cell.key for cell in plan.cells if cell.perturbation and cell.perturbation.needs_blocks}
@@ -86,11 +85,12 @@ class Scheduler:
         self.losses: Counter[str] = Counter()
         self.tracker = Tracker(plan, store, listener, stored, self.missing_spans, workers)
 
-    def warn(self, found: Finding) -> None:
-        """Show a finding now, and keep it for the report."""
-        if found not in self.summary.findings:
-            self.summary.findings.append(found)
-            show_finding(self.listener, found)
+    def warn(self, *findings: Finding) -> None:
+        """Show findings now, and keep them for the report."""
+        for found in findings:
+            if found not in self.summary.findings:
+                self.summary.findings.append(found)
+                show_finding(self.listener, found)
 
     @property
     def continues(self) -> bool:
@@ -223,8 +223,7 @@ class Scheduler:
             name = next(model.entry.name for model in self.plan.models if model.label == label)
             self.summary.speed[label] = Speed(model=name, rows=event.batch_size)
             changes = runtime_findings(label, self.stored_of(label), event.provenance, fresh_command(self.plan, label))
-            for found in (*pass_findings(label, event.provenance), *changes):
-                self.warn(found)
+            self.warn(*pass_findings(label, event.provenance), *changes)
 
     def cell_finished(self, cell: Cell, span: Span, failure: Failure | None, *, is_given_up: bool = True) -> None:
         """Record that a cell is stored for a span, or has failed; see `fail`."""
@@ -235,8 +234,8 @@ class Scheduler:
             self.failed |= {cell.key} if is_given_up else set()
             self.tracker.failed(cell, span, failure, is_given_up=is_given_up)
         self.listener.cell_done(cell, span, failure)
-        for found in self.observe_cell(cell) if failure is None else ():
-            self.warn(found)
+        if failure is None:
+            self.warn(*self.observe_cell(cell))
 
     def unit_finished(self, state: WorkerState, label: str, event: UnitFinished) -> None:
         """Adapt the size of units, and check that the store has the unit's outcomes. Raises StoreError."""

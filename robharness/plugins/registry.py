@@ -121,7 +121,9 @@ class Registry:
     metrics: dict[str, Entry] = field(default_factory=dict)
     origins: list[PluginOrigin] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    observers: dict[str, list[tuple[PluginOrigin, Any]]] = field(default_factory=lambda: {name: [] for name in OBSERVERS})
+    observers: dict[str, list[tuple[PluginOrigin, Any]]] = field(
+        default_factory=lambda: {name: [] for name in OBSERVERS}
+    )
     figure_hooks: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
     renderers: list[tuple[PluginOrigin, PluginRenderer]] = field(default_factory=list)
     executors: dict[str, tuple[PluginOrigin, Callable[[], Any]]] = field(default_factory=dict)

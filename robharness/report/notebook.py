@@ -72,7 +72,7 @@ def _table(table: Table, most: int | None) -> str:
     head = f"<tr>{''.join(f'<th>{_text(name, NAME)}</th>' for name in ('', *table.header[columns]))}</tr>"
     caption = table.caption if most is None else table.caption.partition(";")[0]
     title = f"<b>{_text(table.title)}</b>"
-    begin = f"<table style='text-align:right'><caption>{title}{_lines([caption])}</caption>{head}"
+    begin = f"<table style='text-align:right'><caption>{title}{_below([caption])}</caption>{head}"
     rows = [row for row in table.rows if row is not None]
     lines, size = list[str](), len(begin.encode())
     for row in rows:
@@ -99,14 +99,14 @@ def _value(value: Value, with_intervals: bool) -> str:
     """Return the number, its intervals, and its notes, such as "20 of 40 examples"."""
     number, below = format_value(value)
     lines = below if with_intervals else map(format_note, value.notes)
-    return f"<td>{_text(number)}{_lines(lines)}</td>"
+    return f"<td>{_text(number)}{_below(lines)}</td>"
 
 
-def _lines(texts: Iterable[str]) -> str:
-    return "".join(f"<br><small>{_text(text, SENTENCE_LENGTH)}</small>" for text in texts if text)
+def _below(texts: Iterable[str]) -> str:
+    """Return a small line of these texts, or nothing if they are empty."""
+    line = ", ".join(filter(None, texts))
+    return f"<br><small>{_text(line, SENTENCE_LENGTH)}</small>" if line else ""
 
 
 def _text(text: object, limit: int = NAME_LENGTH) -> str:
     return html.escape(printable(text, limit))
-
-

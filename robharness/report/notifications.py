@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from robharness.errors import UserError
 from robharness.findings import Finding, finding
@@ -24,7 +25,7 @@ def run_started(plan: Plan, store: Store, options: Mapping[str, str | int | None
     """
     suite = plan.suite
     cells, pending = ([cell for cell in some if not cell.with_features] for some in (plan.cells, plan.pending_cells))
-    facts = {
+    facts: dict[str, str | int] = {
         "data": plan.data.name if plan.data else suite.data.name,
         "n": plan.n,
         "count": suite.count,
@@ -61,7 +62,7 @@ class CellNotifications:
         self._failed: set[PluginOrigin] = set()
 
     def __call__(self, cell: Cell) -> list[Finding]:
-        """Show the cell, if it is complete, to each plugin whose hook has not failed; return a finding for each failure.
+        """Show the cell, if it is complete, to the plugins whose hook has not failed; return a finding per failure.
 
         Cells of other labels that have the same key are complete as well.
         """
@@ -93,7 +94,7 @@ class CellNotifications:
             except UserError as error:  # the run goes on, and says more if the store cannot be read
                 findings.append(finding("observer-failed", f"its numbers cannot be read: {error}", subject=cell.name))
                 continue
-            failed = notify(self.registry, CELL_FINISHED, lambda: {"cell": replace(numbers)}, without=self._failed)  # noqa: B023
+            failed = notify(self.registry, CELL_FINISHED, partial(_arguments, numbers), without=self._failed)
             self._failed |= set(failed)
             findings += [replace(found, hint="it is not called again in this run") for found in failed.values()]
         return findings
@@ -102,3 +103,7 @@ class CellNotifications:
         cells = (self._clean(cell.model.label), *([cell] if cell.kind != "clean" else []))
         found = results.load(replace(self.plan, cells=cells), self._store)
         return summarise(cell_numbers(found, found.cells[-1]))
+
+
+def _arguments(numbers: CellSummary) -> dict[str, CellSummary]:
+    return {"cell": replace(numbers)}

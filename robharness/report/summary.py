@@ -67,7 +67,7 @@ _NUMBERS = tuple(
 def summarise(cell: CellNumbers) -> CellSummary:
     """Return the numbers of a cell as one row."""
     numbers = cell.numbers
-    bounds = {}
+    bounds: dict[str, float | None] = {}
     for name, interval in (
         ("accuracy", numbers.interval),
         ("robust_accuracy", numbers.robust_interval),
@@ -97,10 +97,10 @@ def summary(report: Report) -> pd.DataFrame:
 
     Raises UserError if pandas is not installed.
     """
-    pd = import_pandas()
-    frame: pd.DataFrame = pd.DataFrame([asdict(summarise(cell)) for cell in report.cells], columns=list(_FIELDS))
+    rows = [asdict(summarise(cell)) for cell in report.cells]
     types = dict.fromkeys(("eps", "severity", *_NUMBERS), float) | {"n": int, "complete": bool}
-    return frame.astype(types)
+    frame: pd.DataFrame = import_pandas().DataFrame(rows, columns=list(_FIELDS)).astype(types)
+    return frame
 
 
 _FIELDS = CellSummary.__dataclass_fields__
