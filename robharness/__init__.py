@@ -10,7 +10,7 @@ import lazy_loader
 TYPE_CHECKING = False  # without `typing`, whose import takes as long as all else until the command handles Ctrl-C
 if TYPE_CHECKING:
     from robharness.api import load, plan, run, stored, train
-    from robharness.errors import MissingResource, UnreadableExample, UserError, for_shell
+    from robharness.errors import MissingResource, RobharnessWarning, UnreadableExample, UserError, for_shell
     from robharness.evaluation.batch import Batch
     from robharness.evaluation.classifier import Classifier, Gradient
     from robharness.evaluation.clips import clip_frames
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from robharness.evaluation.rng import ExampleRNG
     from robharness.plugins.discovery import discover
     from robharness.plugins.hookspecs import hookimpl
+    from robharness.report.results import Results
     from robharness.specs import (
         Attack,
         AttackSpec,
@@ -44,11 +45,11 @@ if TYPE_CHECKING:
         Train,
         TrainingJob,
     )
-    from robharness.store.results import Features, Results
+    from robharness.store.results import Features
 
 _HOMES = {
     "api": ["run", "plan", "load", "stored", "train"],
-    "errors": ["MissingResource", "UnreadableExample", "UserError", "for_shell"],
+    "errors": ["MissingResource", "RobharnessWarning", "UnreadableExample", "UserError", "for_shell"],
     "evaluation.batch": ["Batch"],
     "evaluation.classifier": ["Classifier", "Gradient"],
     "evaluation.clips": ["clip_frames"],
@@ -58,6 +59,7 @@ _HOMES = {
     "evaluation.rng": ["ExampleRNG"],
     "plugins.discovery": ["discover"],
     "plugins.hookspecs": ["hookimpl"],
+    "report.results": ["Results"],
     "specs": [
         "Attack",
         "AttackSpec",
@@ -82,7 +84,7 @@ _HOMES = {
         "Train",
         "TrainingJob",
     ],
-    "store.results": ["Features", "Results"],
+    "store.results": ["Features"],
 }
 
 __all__ = [
@@ -112,6 +114,7 @@ __all__ = [
     "Preprocessing",
     "Progress",
     "Results",
+    "RobharnessWarning",
     "ThreatModel",
     "Train",
     "TrainingJob",

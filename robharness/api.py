@@ -6,19 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robharness.display.notebook import default_listener
 from robharness.engine.environment import check_counts
-from robharness.engine.listeners import RunListener, Silent, TrainingListener
+from robharness.engine.listeners import RunListener, TrainingListener
 from robharness.errors import Interrupted, as_path, check_folder
 from robharness.interrupts import Stopped
 from robharness.planning.cells import Plan
 from robharness.planning.commands import DEFAULT_STORE
 from robharness.plugins.discovery import discover
 from robharness.plugins.registry import Registry
+from robharness.report.results import Results, StoredSuite
 from robharness.session import Session, SuiteSource, plan_suite
 from robharness.specs.records import ModelSpec
 from robharness.store.folder import StoreFolder
-from robharness.store.results import Results
-from robharness.store.suites import StoredSuite, named_suite, stored_suites
+from robharness.store.suites import named_suite, stored_suites
 from robharness.training.train import TrainingResult
 
 if TYPE_CHECKING:
@@ -76,22 +77,29 @@ def run(
     batch_size: examples per pass.
     executor: starts the workers: "in-process", "subprocess", or a plugin's, such as "mine/cluster". By default
         subprocesses if `workers` or several devices are given, else this process.
-    listener: receives the progress.
+    listener: receives the progress and the findings. By default, a notebook shows the progress, and each finding that
+        is a warning or an error becomes a RobharnessWarning at the end, as do cells that failed.
     Raises UserError before any computation if data or weights are missing. Failed cells are in the results. Cells that
     wait for a training that failed are in `results.plan.pending_cells`.
     """
     check_counts(workers=workers, batch_size=batch_size)
+    own = default_listener()
     session = Session.open(
         suite, store=store, data=data, limit=limit, plugins=plugins, models=models,
-        device=device, threads=threads, shard=shard, listener=listener or Silent(),
+        device=device, threads=threads, shard=shard, listener=listener or own,
     )  # fmt: skip
     try:
+        session.show_findings(session.plan.findings)
         summary = session.compute(workers=workers, batch_size=batch_size, executor=executor)
+        if summary.interrupted:
+            raise Stopped(f"complete outcomes are stored in {store}; the same call resumes")
+        results = session.results(notify=True)
+        session.show_findings([*results.findings, *session.findings])
+        return results
     except Interrupted as error:
         raise Stopped(f"{error}; the same call resumes") from None
-    if summary.interrupted:
-        raise Stopped(f"complete outcomes are stored in {store}; the same call resumes")
-    return session.results(notify=True)
+    finally:
+        own.warn()
 
 
 def train(
@@ -110,8 +118,9 @@ def train(
     Returns a record per model that the suite trains. A training that fails is in the records, with its error.
     """
     session = Session.open(
-        suite, store=store, data=data, plugins=plugins, device=device, threads=threads, listener=listener or Silent()
-    )
+        suite, store=store, data=data, plugins=plugins,
+        device=device, threads=threads, listener=listener or default_listener(),
+    )  # fmt: skip
     try:
         return session.train()
     except Interrupted as error:
@@ -135,7 +144,7 @@ def load(
     """
     if not isinstance(suite, Mapping) and (found := named_suite(suite, StoreFolder(_checked(store)))) is not None:
         check_counts(limit=limit)
-        return found.results(limit)
+        return Results.with_report(found.results(limit))
     return Session.open(suite, store=store, data=data, limit=limit, plugins=plugins, registry=registry).results()
 
 
@@ -146,7 +155,7 @@ def stored(store: str | Path = DEFAULT_STORE) -> list[StoredSuite]:
     Each has `name`, `digest` and `results()`, which needs neither the data nor weights or plugins. Those of one name
     differ in what determines their cells, labels or tables.
     """
-    return stored_suites(StoreFolder(_checked(store)))
+    return [StoredSuite.of(found) for found in stored_suites(StoreFolder(_checked(store)))]
 
 
 def _checked(store: str | Path) -> Path:

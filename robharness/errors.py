@@ -38,6 +38,10 @@ class ExitCode(IntEnum):
     """Stopped by Ctrl-C; the same command resumes."""
 
 
+class RobharnessWarning(UserWarning):
+    """A finding that is a warning or an error, as the Python functions show it; see `robharness.findings`."""
+
+
 class UserError(Exception):
     """An error that the user can correct: a sentence, then the next command. It is shown without a traceback.
 

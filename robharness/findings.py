@@ -80,7 +80,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "gallery-failed": ("warning", "examples of a cell could not be computed again for the gallery"),
     "gallery-left-out": ("note", "a perturbation is not in the gallery, since its examples take too many passes"),
     "gallery-differs": ("warning", "examples of the gallery have another prediction than the stored one"),
-    "observer-failed": ("warning", "a plugin raised an exception when it was shown the results"),
+    "observer-failed": ("warning", "a plugin raised an exception, or took too long, when it was told of a run"),
     "figures-failed": ("warning", "a plugin raised an exception when it drew figures"),
 }
 """code -> its severity and its meaning."""

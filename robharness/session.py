@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from robharness import suite as suites
 from robharness.engine.environment import check_counts, check_device_names, check_devices, check_shard
 from robharness.engine.executors.registered import find_executor
-from robharness.engine.listeners import RunListener, Silent
+from robharness.engine.listeners import RunListener, Silent, show_finding
 from robharness.engine.run import run_plan
 from robharness.engine.summary import Summary
 from robharness.errors import MissingResources, StoreError, UserError, as_path, check_folder, indented
@@ -24,13 +26,14 @@ from robharness.planning.cells import Plan, PlanRequest
 from robharness.planning.commands import DEFAULT_STORE, data_root, plan_options
 from robharness.planning.outlining import outline
 from robharness.plugins.discovery import discover
-from robharness.plugins.observers import observe
+from robharness.plugins.observers import RUN_FINISHED, announce, observe
 from robharness.plugins.process import current_folder
 from robharness.plugins.registry import Registry
+from robharness.report.notifications import CellNotifications, run_started
+from robharness.report.results import Results
 from robharness.specs.records import ModelSpec
 from robharness.store import Store, results
 from robharness.store.listing import check_folders
-from robharness.store.results import Results
 from robharness.store.suites import record_suite
 from robharness.training.train import TrainingResult, train_models, untrained
 
@@ -133,6 +136,7 @@ class Session:
     stop_at_failure: bool = False
     findings: list[Finding] = field(default_factory=list)
     _has_failed_training: bool = False
+    _shown: set[Finding] = field(default_factory=set)
 
     @classmethod
     def open(
@@ -207,23 +211,58 @@ class Session:
         batch_size: examples per pass; chosen if None.
         executor: the name of the executor that starts the workers; see `find_executor` and `run_plan`.
         Raises UserError for an executor that cannot be used.
+
+        Plugins are notified that the run begins and of each cell that becomes complete. If the run is interrupted or
+        fails, they are also notified that it ended; else `results` does so.
         """
         check_counts(workers=workers, batch_size=batch_size)
         devices = self.devices  # before any training: a mistyped device costs no time
         chosen = find_executor(executor, self.registry) if executor else None
         check_folders(self.store)
-        if self.selected.pending_cells:
-            self.train()
-        self._record()
-        if not self.selected.cells or (self._has_failed_training and self.stop_at_failure):
-            return Summary()
-        summary = run_plan(
-            self.selected, self.store, self.listener,
-            devices=devices, workers=workers, threads=self.threads, batch_size=batch_size,
-            stop_at_failure=self.stop_at_failure, executor=chosen,
-        )  # fmt: skip
-        self.findings += summary.findings
+        with self._notified(workers=workers, executor=executor):
+            if self.selected.pending_cells:
+                self.train()
+            self._record()
+            if not self.selected.cells or (self._has_failed_training and self.stop_at_failure):
+                return Summary()
+            cells = CellNotifications(self.plan, self.store, self.registry)
+            summary = run_plan(
+                self.selected, self.store, self.listener,
+                devices=devices, workers=workers, threads=self.threads, batch_size=batch_size,
+                stop_at_failure=self.stop_at_failure, executor=chosen, observe_cell=cells,
+            )  # fmt: skip
+            self.findings += summary.findings
+            self._shown |= {*summary.findings}
+            self._show(cells.finish())
+            if summary.interrupted:
+                self._notify_end()
         return summary
+
+    @contextmanager
+    def _notified(self, **options: str | int | None) -> Iterator[None]:
+        """Notify plugins that the run begins, and of its end if it fails; after a second Ctrl-C it stops at once."""
+        options |= {
+            "only": self.only,
+            "shard": "/".join(map(str, self.shard)) if self.shard else None,
+            "device": self.device,
+            "robharness": version("robharness"),
+        }
+        self._show(announce(run_started(self.selected, self.store, options), self.registry))
+        try:
+            yield
+        except Exception:
+            with suppress(UserError):  # the store may be what failed
+                self._notify_end()
+            raise
+
+    def _notify_end(self) -> None:
+        if self.registry.observers[RUN_FINISHED]:
+            self._show(observe(self.results(), self.registry))
+
+    def _show(self, findings: Sequence[Finding]) -> None:
+        """Show findings now, and keep them for the report."""
+        self.findings += findings
+        self.show_findings(findings)
 
     def _record(self) -> None:
         """Write the record of the suite, by which the store alone is enough for a report."""
@@ -234,15 +273,23 @@ class Session:
             if is_computed:  # else nothing needs to be written, and the store may be one to read only
                 raise
 
+    def show_findings(self, findings: Iterable[Finding]) -> None:
+        """Show findings to the listener, those of this session's runs excepted, which it has seen."""
+        for found in findings:
+            if found not in self._shown:
+                show_finding(self.listener, found)
+                self._shown.add(found)
+
     def results(self, *, notify: bool = False) -> Results:
         """Load the stored results of the whole suite, complete or not.
 
         notify: whether the hooks `robharness_run_finished` of plugins get the results.
         """
-        found = results.load(self.plan, self.store)
-        if notify:
-            self.findings += observe(found, self.registry)
-        return found
+        found = Results.with_report(results.load(self.plan, self.store), self.registry, tuple(self.findings))
+        if not notify:
+            return found
+        self.findings += observe(found, self.registry)
+        return dataclasses.replace(found, run_findings=tuple(self.findings))
 
     @property
     def incomplete_cells(self) -> int:

@@ -18,12 +18,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from robharness.cli.report import write
 from robharness.errors import StoreError, UserError
 from robharness.planning import artefacts
 from robharness.planning.identity import key_of
 from robharness.plugins.discovery import discover
 from robharness.report import build
+from robharness.report.renderers.files import write
 from robharness.report.renderers.json import render
 from robharness.session import plan_suite
 from robharness.store import SCHEMA, Store, results

@@ -180,7 +180,7 @@ def test_a_broken_plugin_becomes_a_problem_and_registers_nothing(install, case):
     assert problem.error.startswith(error)
     assert str(problem) == f"plugin 'zeta' of zeta 1.0 was left out at {stage}: {' '.join(problem.error.split())}"
     assert "eta/net" in registry.models  # the others are there
-    assert not [observer for source, observer in registry.observers if source.namespace == "zeta"]
+    assert not [source for takers in registry.observers.values() for source, _ in takers if source.namespace == "zeta"]
     with pytest.raises(PluginNotFound) as caught:
         registry.find("models", "zeta/net")
     assert str(caught.value) == f"no model 'zeta/net': {problem}. Try: robharness list plugins"
@@ -400,8 +400,7 @@ def test_the_example_of_every_hook_is_a_plugin(examples, hook):
     path = examples[hook]
     registry = discover([str(path)])
     assert not problems(registry, path.stem)
-    takers = {
-        "robharness_run_finished": registry.observers,
+    takers = registry.observers | {
         "robharness_figures": registry.figure_hooks,
         "robharness_renderers": registry.renderers,
     }
@@ -444,7 +443,14 @@ def test_the_examples_run_together_in_a_suite(examples, tmp_path, capsys):
     assert darker["square-8"] == 1
     [metric] = found.suite.metrics
     assert metric.spec.compute(found) == {"Zero": 0.9}
-    assert capsys.readouterr().out == "4 cells of examples\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "examples: 4 cells, 10 examples, seed 0",
+        *(
+            f"Zero, {name}: 0.100 [0.005, 0.459]"
+            for name in ("clean", "fade(linf, 1/4)", "fade(linf, 1, darker=yes)", "negative(1)")
+        ),
+        "4 cells of examples",
+    ]
     registry = discover([str(path) for path in examples.values()])
     [polite] = registry.executors
     options = {"plugins": [str(path) for path in examples.values()], "executor": polite}

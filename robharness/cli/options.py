@@ -56,7 +56,7 @@ batch_size = click.option(
 )  # fmt: skip
 display = click.option(
     "--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto", show_default=True,
-    help="Progress on standard error: rich (bar), plain (a line every few seconds), none, or auto: rich on a terminal.",
+    help="Progress on standard error: rich (table or bar), plain (lines), none, or auto: rich on a terminal.",
 )  # fmt: skip
 
 intervals = click.option(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +10,13 @@ import click
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json, results_console
 from robharness.cli.stored import find_stored, list_suites
-from robharness.errors import UserError, exists, for_shell, link_to_nothing
+from robharness.errors import UserError, for_shell
 
 if TYPE_CHECKING:
     from robharness.findings import Finding
-    from robharness.plugins import Registry
     from robharness.report import Report
     from robharness.report.details import GalleryExample
-    from robharness.report.renderers import Layout, Registered
+    from robharness.report.renderers import Layout
     from robharness.report.renderers.base import Rows
     from robharness.store.results import Results
 
@@ -68,6 +65,7 @@ def command(
     from robharness.report import build
     from robharness.report.plugin_figures import read_figures
     from robharness.report.renderers import BUILT_IN, Layout, html, render
+    from robharness.report.renderers.files import find_renderer, write
     from robharness.session import Session
     from robharness.suite import relative
 
@@ -148,53 +146,6 @@ def draw(report: Report, folder: Path, given: Path) -> list[Path]:
     except OSError as error:
         place = for_shell(given)
         raise UserError(f"--figures {given}: cannot be written: {error.strerror}. Try: ls -ld {place}") from None
-
-
-def find_renderer(output: Path, registry: Registry) -> Registered:
-    """Return the renderer for the suffix of a file.
-
-    Raises UserError if no renderer has this suffix, or if several plugins have one.
-    """
-    from robharness.report.renderers import renderers
-
-    available = renderers(registry)
-    found = available.get(output.suffix, [])
-    if not found:
-        suffixes = ", ".join(available)
-        raise UserError(
-            f"-o {output}: no renderer has the suffix '{output.suffix}'; there are {suffixes}. "
-            f"Try: -o {for_shell(output.with_suffix('.json') if output.name else 'report.json')}"
-        )
-    if len(found) > 1:
-        origins = [each.origin for each in found if each.origin]
-        raise UserError(
-            f"-o {output}: several plugins render '{output.suffix}' files: {', '.join(map(str, origins))}. "
-            f"Try: {origins[0].blocking_option}"
-        )
-    return found[0]
-
-
-def write(path: Path, content: bytes, start: Path) -> None:
-    """Write a file whole: an error leaves an earlier file of this name unchanged.
-
-    start: the folder that a relative path is relative to.
-    Raises UserError if it cannot be written.
-    """
-    from robharness.reading import kind_of_file
-    from robharness.store.files import FileSystem
-
-    place = start / path
-    try:
-        if place.exists() and not place.is_file():  # which the file would replace
-            raise OSError(0, f"it is {kind_of_file(place.stat().st_mode)}, not a file")
-        if not place.parent.exists():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        FileSystem().write(place, content)
-    except OSError as error:
-        folder = for_shell(path.parent)
-        is_absent = not exists(place.parent) and not link_to_nothing(place.parent)
-        command = f"mkdir -p {folder}" if is_absent else f"ls -ld {folder}"
-        raise UserError(f"-o {path}: cannot be written: {error.strerror}. Try: {command}") from None
 
 
 def show(report: Report, *, as_json: bool, layout: Layout) -> None:

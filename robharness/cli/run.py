@@ -57,7 +57,6 @@ def command(
     from robharness.engine.executors.registered import find_executor
     from robharness.errors import ExitCode, Interrupted, UserError
     from robharness.planning.cells import quoted_glob
-    from robharness.report import build
     from robharness.report.renderers import Layout
 
     if fresh and session.shard:
@@ -70,8 +69,7 @@ def command(
         find_executor(executor, session.registry)
     if fresh:
         session.forget(fresh)
-    for advice in session.plan.findings:
-        session.listener.message(f"{advice.severity}: {advice}")
+    session.show_findings(session.plan.findings)
     again = same_command()
     try:
         summary = session.compute(workers=workers, batch_size=batch_size, executor=executor)
@@ -80,7 +78,7 @@ def command(
     if summary.interrupted:
         raise Interrupted(f"interrupted; complete outcomes are stored in {session.store}. To go on: {again}")
     found = session.results(notify=True)
-    report = build(found, findings=session.findings, details=as_json or None)
+    report = found.report(details=as_json or None)
     show(report, as_json=as_json, layout=Layout(by=by, intervals=intervals))
     if summary.computed or summary.failures:
         text = f"computed {summary.computed} examples in {summary.seconds:.1f} s; results in {session.store}"

@@ -49,11 +49,15 @@ class CellFinished:
     """A cell is stored for a span, or has failed.
 
     failure: None if it is stored.
+    right: the number of examples of the span whose prediction is the label; None if it is not known.
+    seconds: of computation; 0 if they are not known.
     """
 
     key: str
     span: Span
     failure: Failure | None
+    right: int | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

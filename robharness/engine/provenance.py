@@ -90,6 +90,21 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[t
             yield name, value, flat[name]
 
 
+def runtime_findings(
+    label: str, stored: Iterable[Mapping[str, Any]], now: Mapping[str, Any], again: str
+) -> Iterator[Finding]:
+    """Yield a finding per fact of a provenance that differs from that of the model's stored outcomes.
+
+    label: of the model.
+    stored: the provenances of its stored outcomes.
+    again: the command that computes all of its cells again.
+    """
+    for before in stored:
+        for name, old, new in differences(before, now):
+            message = f"{name} was {old} when some of it was computed, now it is {new}"
+            yield finding("runtime-changed", message, subject=label, hint=f"to compute all of it again: {again}")
+
+
 def pass_findings(label: str, provenance: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield what the probe of a model found about its passes.
 

@@ -12,7 +12,7 @@ from robharness.engine.executors.base import AnyExecutor, WorkerConfig
 from robharness.engine.executors.inprocess import InProcessExecutor
 from robharness.engine.executors.subprocess import SubprocessExecutor
 from robharness.engine.interrupt import interruptible
-from robharness.engine.listeners import RunListener
+from robharness.engine.listeners import CellObserver, RunListener, unobserved
 from robharness.engine.provenance import outdated_outcomes, outdated_trainings, stored_provenance
 from robharness.engine.scheduler import Scheduler
 from robharness.engine.summary import Summary
@@ -36,6 +36,7 @@ def run_plan(
     stop_at_failure: bool = False,
     executor: AnyExecutor | None = None,
     plan_unit: UnitPlanner = next_unit,
+    observe_cell: CellObserver = unobserved,
 ) -> Summary:
     """Compute the cells of the plan that the store misses. A cell that fails is recorded, and the others are computed.
 
@@ -48,6 +49,7 @@ def run_plan(
     stop_at_failure: whether the first failure ends the run.
     executor: starts the workers; by default subprocesses if `workers` or several devices are given, else this process.
     plan_unit: chooses the next unit.
+    observe_cell: is called in this process with each cell that is stored for a span, and returns findings.
     Raises UserError for options that contradict each other, StoreError if nothing can be written.
     """
     begun = time.perf_counter()
@@ -64,37 +66,39 @@ def run_plan(
     if workers and threads is None:
         threads = threads_per_worker(workers)
     checked = checks(plan)
-    for cell in plan.cells:
-        store.verify(cell.key, plan.n, checked[cell.key])
+    stored = {cell.key: store.verify(cell.key, plan.n, checked[cell.key]) for cell in plan.cells}
     summary = Summary()
-    state = Scheduler(plan, store, listener, summary, executor, stop_at_failure=stop_at_failure, plan_unit=plan_unit)
+    state = Scheduler(
+        plan, store, listener, summary, executor,
+        stored=stored, workers=count, stop_at_failure=stop_at_failure, plan_unit=plan_unit, observe_cell=observe_cell,
+    )  # fmt: skip
     work = sum(stop - start for spans in state.missing_spans.values() for start, stop in spans)
-    listener.started(work, sum(1 for spans in state.missing_spans.values() if spans))
-    outdated = outdated_outcomes(plan, stored_provenance(plan, store))
-    for found in (*outdated_trainings(plan), *outdated):
-        state.warn(found)
-    record = store.new_run()
     facts = {"suite": str(plan.suite.path), "examples": plan.n, "part": plan.part, "devices": list(devices),
              "workers": count, "threads": threads}  # fmt: skip
+    configs = [
+        WorkerConfig(device=devices[index % len(devices)], batch_size=batch_size, threads=threads)
+        for index in range(count)
+    ]
 
     def write_record() -> None:
         summary.seconds = time.perf_counter() - begun
         store.write_json(record, {**facts, **asdict(summary), "warnings": sentences(summary.findings, "warning")})
 
-    configs = [
-        WorkerConfig(device=devices[index % len(devices)], batch_size=batch_size, threads=threads)
-        for index in range(count)
-    ]
-    with interruptible(listener) as state.interrupted:
-        try:
+    try:
+        listener.started(work, sum(1 for spans in state.missing_spans.values() if spans))
+        outdated = outdated_outcomes(plan, stored_provenance(plan, store))
+        for found in (*outdated_trainings(plan), *outdated):
+            state.warn(found)
+        record = store.new_run()
+        with interruptible(listener) as state.interrupted:
             if work:
                 state.loop(configs, write_record)
             for cell in plan.cells if work or os.access(store.root, os.W_OK) else ():
                 store.join(cell.key, plan.n)
                 if store.spans(cell.key):
                     store.describe(cell)  # again, if the description was lost or damaged
-        finally:
-            listener.finished()
+    finally:
+        listener.finished()
     summary.interrupted, summary.finished = state.interrupted.is_set(), True
     summary.seconds = time.perf_counter() - begun
     if work:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,15 +20,17 @@ from robharness.engine.events import (
     WorkerFailed,
 )
 from robharness.engine.executors.base import AnyExecutor, WorkerConfig
-from robharness.engine.listeners import RunListener
-from robharness.engine.provenance import differences, pass_findings
+from robharness.engine.listeners import CellObserver, RunListener, show_finding, unobserved
+from robharness.engine.provenance import pass_findings, runtime_findings
 from robharness.engine.state import WorkerState
 from robharness.engine.summary import Speed, Summary
+from robharness.engine.tracking import Tracker
 from robharness.engine.units import Unit, UnitPlanner, UnitSize, next_unit
 from robharness.errors import ContractViolation, StoreError, UserError, for_shell
 from robharness.findings import Finding, finding
 from robharness.planning.cells import BLOCK, Cell, Plan, fresh_command
 from robharness.store.failures import Failure
+from robharness.store.parts import Counts
 from robharness.store.spans import Span, uncovered
 from robharness.store.store import Store
 
@@ -47,6 +49,7 @@ class Scheduler:
     failed: keys of cells that are not computed again in this run.
     given_up: by key, spans over which workers died.
     losses: by key, the number of times that stored parts vanished.
+    tracker: the progress, for listeners.
     """
 
     def __init__(
@@ -57,12 +60,15 @@ class Scheduler:
         summary: Summary,
         executor: AnyExecutor,
         *,
+        stored: Mapping[str, Counts],
+        workers: int,
         stop_at_failure: bool = False,
         plan_unit: UnitPlanner = next_unit,
+        observe_cell: CellObserver = unobserved,
     ) -> None:
         self.plan, self.store, self.listener, self.summary = plan, store, listener, summary
-        self.executor, self.stop_at_failure, self.plan_unit = executor, stop_at_failure, plan_unit
-        self.interrupted = threading.Event()
+        self.executor, self.plan_unit, self.observe_cell = executor, plan_unit, observe_cell
+        self.stop_at_failure, self.interrupted = stop_at_failure, threading.Event()
         start, stop = plan.span
         self.missing_spans = {cell.key: store.missing(cell.key, stop, start) for cell in plan.cells}
         self.block_keys = {cell.key for cell in plan.cells if cell.perturbation and cell.perturbation.needs_blocks}
@@ -77,12 +83,14 @@ class Scheduler:
         self.failed: set[str] = set()
         self.given_up: dict[str, list[Span]] = {}
         self.losses: Counter[str] = Counter()
+        self.tracker = Tracker(plan, store, listener, stored, self.missing_spans, workers)
 
-    def warn(self, found: Finding) -> None:
-        """Show a finding now, and keep it for the report."""
-        if found not in self.summary.findings:
-            self.summary.findings.append(found)
-            self.listener.message(f"{found.severity}: {found}")
+    def warn(self, *findings: Finding) -> None:
+        """Show findings now, and keep them for the report."""
+        for found in findings:
+            if found not in self.summary.findings:
+                self.summary.findings.append(found)
+                show_finding(self.listener, found)
 
     @property
     def continues(self) -> bool:
@@ -178,9 +186,9 @@ class Scheduler:
                 has_it = any(other.label == label and other.is_loaded for other in self.workers)
                 self.cannot_load(state, label, has_it, ContractViolation(event.error, by=event.by), event.traceback)
             case CellStarted():
-                state.key = event.key
+                self.tracker.work_on(state, event.key)
             case CellFinished():
-                state.key = None
+                self.tracker.finished(state, event)
                 self.cell_finished(self.cells[label][event.key], event.span, event.failure)
             case BatchSizeReduced():
                 message = (
@@ -214,16 +222,20 @@ class Scheduler:
             self.unit_sizes[label] = UnitSize(event.batch_size, event.input_values)
             name = next(model.entry.name for model in self.plan.models if model.label == label)
             self.summary.speed[label] = Speed(model=name, rows=event.batch_size)
-            for found in (*pass_findings(label, event.provenance), *self.runtime_changes(label, event.provenance)):
-                self.warn(found)
+            changes = runtime_findings(label, self.stored_of(label), event.provenance, fresh_command(self.plan, label))
+            self.warn(*pass_findings(label, event.provenance), *changes)
 
-    def cell_finished(self, cell: Cell, span: Span, failure: Failure | None) -> None:
+    def cell_finished(self, cell: Cell, span: Span, failure: Failure | None, *, is_given_up: bool = True) -> None:
+        """Record that a cell is stored for a span, or has failed; see `fail`."""
         if failure is None:
             self.summary.computed += span[1] - span[0]
         else:
             self.summary.failures.append(failure)
-            self.failed.add(cell.key)
+            self.failed |= {cell.key} if is_given_up else set()
+            self.tracker.failed(cell, span, failure, is_given_up=is_given_up)
         self.listener.cell_done(cell, span, failure)
+        if failure is None:
+            self.warn(*self.observe_cell(cell))
 
     def unit_finished(self, state: WorkerState, label: str, event: UnitFinished) -> None:
         """Adapt the size of units, and check that the store has the unit's outcomes. Raises StoreError."""
@@ -235,9 +247,10 @@ class Scheduler:
         speed.backward += event.passes.get("backward", 0)
         speed.seconds += event.seconds
         speed.waited += event.waited
+        missing = self.missing_of(unit)
+        self.tracker.check(state, unit, missing, self.failed)
         for key in unit.keys:
-            missing = self.store.missing(key, unit.span[1], unit.span[0])
-            if missing and key not in self.failed and self.continues:
+            if missing[key] and key not in self.failed and self.continues:
                 name = self.cells[label][key].name
                 self.losses[key] += 1
                 if self.losses[key] > MAX_LOSSES:
@@ -246,6 +259,11 @@ class Scheduler:
                 message = f"stored results of '{name}' disappeared, perhaps removed by another run"
                 self.warn(finding("outcomes-disappeared", message, hint="they are computed again"))
             self.missing_spans[key] = self.still_open(key)  # another run may have stored some of them meanwhile
+        self.tracker.unit_done(unit, event.seconds)
+
+    def missing_of(self, unit: Unit) -> dict[str, list[Span]]:
+        """Return the spans of a unit that the store misses, by key."""
+        return {key: self.store.missing(key, unit.span[1], unit.span[0]) for key in unit.keys}
 
     def still_open(self, key: str) -> list[Span]:
         """Return the spans of a cell that are missing and that no unit has."""
@@ -258,12 +276,13 @@ class Scheduler:
         """Leave a dead worker's units to others and replace the worker. After MAX_DEATHS, a unit counts as failed."""
         self.close_worker(state)
         unit, prefetched, key = state.unit, state.prefetched, state.key
-        state.unit = state.prefetched = state.key = None
+        self.tracker.work_on(state, None)
+        state.unit = state.prefetched = None
         self.warn(finding("worker-died", f"a worker died ({how}); its units were given to another one", subject=label))
         if prefetched is not None:
             self.retries.append(prefetched)
         if unit is not None:
-            self.retry(unit, label, key, how)
+            self.retry(state, unit, key, how)
         else:
             state.load_deaths[label] += 1
             if state.load_deaths[label] >= MAX_DEATHS:
@@ -281,20 +300,21 @@ class Scheduler:
         except UserError as error:
             self.warn(finding("worker-not-closed", str(error)))
 
-    def retry(self, unit: Unit, label: str, key: str | None, how: str) -> None:
+    def retry(self, state: WorkerState, unit: Unit, key: str | None, how: str) -> None:
         """Leave the missing outcomes of a dead worker's unit to others; after MAX_DEATHS, fail its cell.
 
         key: of the cell that the worker computed; without any, all cells of the unit fail.
         """
         deaths = unit.deaths + 1
-        keys = tuple(key for key in unit.keys if self.store.missing(key, unit.span[1], unit.span[0]))
+        missing = self.missing_of(unit)
+        self.tracker.check(state, unit, missing, self.failed)
+        keys = tuple(key for key, spans in missing.items() if spans)
         if deaths >= MAX_DEATHS:
             blamed = [key] if key is not None and key in keys else list(keys)
             examples = f"its examples {unit.span[0]} to {unit.span[1] - 1}"
             error = ContractViolation(f"{MAX_DEATHS} workers died over {examples}: {how}")
             for each in blamed:
-                self.fail(self.cells[label][each], unit.span, error)
-                self.failed.discard(each)  # its other examples may be harmless
+                self.fail(self.cells[unit.label][each], unit.span, error, is_given_up=False)  # others may be harmless
                 self.given_up.setdefault(each, []).append(unit.span)
             keys, deaths = tuple(each for each in keys if each not in blamed), 0
         if keys:
@@ -316,15 +336,18 @@ class Scheduler:
             raise UserError(f"no worker is left: {problem}")
         self.warn(finding("worker-not-replaced", f"the run goes on with {len(self.workers)} workers: {problem}"))
 
-    def fail(self, cell: Cell, span: Span, error: ContractViolation, details: str = "") -> None:
+    def fail(
+        self, cell: Cell, span: Span, error: ContractViolation, details: str = "", *, is_given_up: bool = True
+    ) -> None:
         """Record a failure.
 
         details: the traceback, if another process has it.
+        is_given_up: whether the cell is not computed for other spans either.
         """
         failure = Failure.of(cell, span, error)
         failure = replace(failure, traceback=details) if details else failure
         self.store.write_failure(cell.key, failure)
-        self.cell_finished(cell, span, failure)
+        self.cell_finished(cell, span, failure, is_given_up=is_given_up)
 
     def cannot_load(
         self, state: WorkerState, label: str, elsewhere: bool, error: ContractViolation, details: str = ""
@@ -350,17 +373,17 @@ class Scheduler:
 
     # --- provenance --------------------------------------------------------------------------------------------
 
-    def cells_of(self, label: str) -> list[Cell]:
-        """Return every cell of the model in the suite, also those that are not selected."""
-        return [cell for cell in (*self.plan.cells, *self.plan.unselected_cells) if cell.model.label == label]
+    def stored_of(self, label: str) -> list[dict[str, Any]]:
+        """Return the provenances of the model's stored outcomes, also those of cells that are not selected."""
+        cells = (*self.plan.cells, *self.plan.unselected_cells)
+        return [each for cell in cells if cell.model.label == label for each in self.store.provenance(cell.key)]
 
     def check_state(self, label: str, state: str) -> None:
         """Describe the model's cells in the store. Raises ContractViolation if other outcomes are of another network.
 
         state: hash of the network's parameters and buffers.
         """
-        provenances = [each for cell in self.cells_of(label) for each in self.store.provenance(cell.key)]
-        recorded = {provenance.get("model_state") for provenance in provenances}
+        recorded = {provenance.get("model_state") for provenance in self.stored_of(label)}
         if not {*recorded, self.model_states.setdefault(label, state)} <= {state}:
             raise ContractViolation(
                 "it builds another network than the one whose outcomes are stored, from the same weights and options. "
@@ -369,15 +392,6 @@ class Scheduler:
             )
         for cell in self.cells[label].values():
             self.store.describe(cell)
-
-    def runtime_changes(self, label: str, provenance: dict[str, Any]) -> Iterator[Finding]:
-        """Yield a finding per fact of the provenance that differs from that of the model's stored outcomes."""
-        stored = [each for cell in self.cells_of(label) for each in self.store.provenance(cell.key)]
-        hint = f"to compute all of it again: {fresh_command(self.plan, label)}"
-        for before in stored:
-            for name, old, new in differences(before, provenance):
-                message = f"{name} was {old} when some of it was computed, now it is {new}"
-                yield finding("runtime-changed", message, subject=label, hint=hint)
 
 
 def _worker_error(details: str) -> RuntimeError:

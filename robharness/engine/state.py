@@ -17,6 +17,7 @@ class WorkerState:
     unit: that it computes.
     prefetched: the unit after that, reserved for this worker.
     key: of the cell that it computes.
+    counted: by key, the number of outcomes of the unit whose right predictions its events have counted.
     load_deaths: by label, the number of its predecessors that died while they loaded the model.
     unloadable: labels of models that this worker cannot load, although others can.
     """
@@ -29,5 +30,6 @@ class WorkerState:
     unit: Unit | None = None
     prefetched: Unit | None = None
     key: str | None = None
+    counted: Counter[str] = field(default_factory=Counter)
     load_deaths: Counter[str] = field(default_factory=Counter)
     unloadable: set[str] = field(default_factory=set)

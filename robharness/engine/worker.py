@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 
+import numpy as np
+
 from robharness.engine.events import (
     BatchSizeReduced,
     CellFinished,
@@ -195,6 +197,7 @@ def run_unit(
     for group in group_cells(cells):
         pending = list(group)
         yield CellStarted(key=pending[0].key)
+        begun = time.perf_counter()
         try:
             for cell, parts in outcomes_by_cell(loaded, group, batches):
                 stored = [
@@ -204,9 +207,11 @@ def run_unit(
                 reasons = unreadable_reasons(cell, loaded.reader, images)
                 provenance = loaded.provenance | cell.plugins | loaded.restored_for(cell) | reasons
                 store.write_part(cell.key, span[0], columns, provenance)
-                yield CellFinished(key=pending.pop(0).key, span=span, failure=None)
+                right, seconds = int(np.count_nonzero(columns["correct"])), time.perf_counter() - begun
+                yield CellFinished(key=pending.pop(0).key, span=span, failure=None, right=right, seconds=seconds)
                 if pending:
                     yield CellStarted(key=pending[0].key)
+                begun = time.perf_counter()
         except StoreError:
             raise
         except Exception as error:

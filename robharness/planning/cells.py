@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from robharness.errors import UserError, for_shell, glob_matches
-from robharness.findings import Finding, sentences
+from robharness.findings import Finding, named_examples, sentences
 from robharness.planning.artefacts import Artefact
 from robharness.planning.commands import DEFAULT_STORE, command
 from robharness.planning.datasets import FixedDataset
@@ -22,6 +22,7 @@ from robharness.plugins.registry import Entry, PluginOrigin
 from robharness.specs.records import Cost
 from robharness.specs.types import Kind
 from robharness.suite import Model, Perturbation, Suite
+from robharness.text import printable
 
 BLOCK = 16
 """The number of examples that share one seeding of global generators, and that attacks with `blocks` get at once."""
@@ -183,7 +184,7 @@ class PlanRequest:
     working_directory: Path
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Plan:
     """The cells of a suite.
 
@@ -213,6 +214,13 @@ class Plan:
     missing: tuple[UserError, ...] = ()
     part: tuple[int, int] = (1, 1)
     request: PlanRequest | None = None
+
+    def __repr__(self) -> str:
+        missing = f", {len(self.missing)} resources missing" if self.missing else ""
+        pending = f", {len(self.pending_cells)} cells wait for a training" if self.pending_cells else ""
+        labels = named_examples([model.label for model in self.suite.models])
+        cells = f"{len(self.cells)} cells of {self.n} examples"
+        return f"<Plan of {printable(self.suite.name)}: {labels}; {cells}{pending}{missing}>"
 
     @property
     def warnings(self) -> tuple[str, ...]:

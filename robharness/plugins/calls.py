@@ -7,6 +7,7 @@ import os
 import reprlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -53,6 +54,30 @@ def plugin_code(*, importing: bool = False) -> Iterator[list[str]]:
     """
     with _recorded_interrupts(), kept_process(importing=importing) as changed, plugin_errors():
         yield changed
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in a block that takes longer; there is no limit in other threads than the main one.
+
+    The exception is raised again every second, since a plugin may catch it.
+    """
+    if not _is_main_thread():
+        yield
+        return
+
+    def expire(number: int, frame: Any) -> None:
+        raise TimeoutError(f"it took longer than {seconds:g} s")
+
+    begun, handler = time.monotonic(), signal.signal(signal.SIGALRM, expire)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler if handler is not None else signal.SIG_DFL)
+        if left:  # the timer of the caller goes on
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, left - time.monotonic() + begun), interval)
 
 
 def call_spec(function: Callable[..., T], params: Any, *arguments: Any) -> T:

@@ -162,12 +162,10 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
     for kind in (*KINDS, "executors"):
         getattr(registry, kind).update(getattr(staged, kind))
     registry.commands.update(staged.commands)
-    for hook, takers in (
-        (manager.hook.robharness_run_finished, registry.observers),
-        (manager.hook.robharness_figures, registry.figure_hooks),
-    ):
-        if hook.get_hookimpls():
-            takers.append((source, hook))
+    takers = registry.observers | {"robharness_figures": registry.figure_hooks}
+    for name, hooks in takers.items():
+        if (hook := getattr(manager.hook, name)).get_hookimpls():
+            hooks.append((source, hook))
     registry.renderers.extend((source, renderer) for renderer in renderers)
 
 

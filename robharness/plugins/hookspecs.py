@@ -175,8 +175,47 @@ def robharness_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
 
 
 @hookspec
+def robharness_run_started(run: Any) -> None:
+    """Use the facts of a run that begins, before it trains or computes. An exception here is shown as a warning.
+
+    `run` has `suite`, `title`, `models`, `cells`, `missing`, `n`, `command`, `store` and `parameters`.
+
+    ```python
+    from robharness import hookimpl
+
+
+    @hookimpl
+    def robharness_run_started(run):
+        print(f"{run.suite}: {len(run.cells)} cells, {run.n} examples, seed {run.parameters['seed']}")
+    ```
+    """
+
+
+@hookspec
+def robharness_cell_finished(cell: Any) -> None:
+    """Use the numbers of a cell that has become complete in this run. An exception here is shown as a warning.
+
+    `cell` is a row of `Results.summary()`; `cell.metrics` has its numbers by name. The hook is called in the process
+    that was started, whichever process computes. After an exception it is not called again in this run.
+
+    ```python
+    from robharness import hookimpl
+
+
+    @hookimpl
+    def robharness_cell_finished(cell):
+        low, high = cell.accuracy_low, cell.accuracy_high
+        print(f"{cell.model}, {cell.perturbation}: {cell.accuracy:.3f} [{low:.3f}, {high:.3f}]")
+    ```
+    """
+
+
+@hookspec
 def robharness_run_finished(results: Any) -> None:
     """Use the results of a run that has just ended. An exception here is shown as a warning.
+
+    The hook is called as well if the run failed, was stopped by Ctrl-C, or had nothing to compute; see
+    `results.is_complete`.
 
     ```python
     from robharness import hookimpl

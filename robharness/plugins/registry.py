@@ -29,6 +29,10 @@ BUILT_IN_COMMANDS = frozenset(
 """Verbs of the command line, which no plugin may take."""
 
 
+OBSERVERS = ("robharness_run_started", "robharness_cell_finished", "robharness_run_finished")
+"""Hooks that are told of runs, and yield nothing."""
+
+
 _PACKAGE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,60}[A-Za-z0-9])?")
 """A name that a package may have; another text is no part of a command that installs one."""
 
@@ -102,7 +106,7 @@ class PluginRenderer:
 class Registry:
     """The specs that plugins declare, by kind and full name, and the plugins that could not be used.
 
-    observers: hooks that receive the results of finished runs.
+    observers: name of a hook that is told of runs -> the plugins that have it, and their hooks.
     figure_hooks: hooks that draw figures of results.
     renderers: the renderers of reports that plugins add.
     executors: full name -> the plugin, and the function that makes the executor.
@@ -117,7 +121,9 @@ class Registry:
     metrics: dict[str, Entry] = field(default_factory=dict)
     origins: list[PluginOrigin] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    observers: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
+    observers: dict[str, list[tuple[PluginOrigin, Any]]] = field(
+        default_factory=lambda: {name: [] for name in OBSERVERS}
+    )
     figure_hooks: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
     renderers: list[tuple[PluginOrigin, PluginRenderer]] = field(default_factory=list)
     executors: dict[str, tuple[PluginOrigin, Callable[[], Any]]] = field(default_factory=dict)

@@ -48,7 +48,7 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
     found, per_class = distances(results), PerClass()
     cells = tuple(
         replace(
-            _cell(results, result),
+            cell_numbers(results, result),
             distances=found.get(result.cell.key),
             calibration=calibration(result) if with_details else None,
             classes=per_class.numbers(result) if with_details else None,
@@ -133,7 +133,8 @@ def _runs(cells: Sequence[CellNumbers], run_of: dict[str, str]) -> list[RunNumbe
     return [over_runs(*key, shared.count(key[0]), numbers) for key, numbers in found.items()]
 
 
-def _cell(results: Results, result: CellResult) -> CellNumbers:
+def cell_numbers(results: Results, result: CellResult) -> CellNumbers:
+    """Return the numbers of one cell. `results` has the clean cell of its model as well."""
     cell, perturbation = result.cell, result.cell.perturbation
     published = results.outline.suite.published(cell.model, cell.short_name)
     return CellNumbers(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from robharness.findings import Finding, sentences
+from robharness.findings import Finding, named_examples, sentences
 from robharness.planning.pixels import by_path
 from robharness.report.details import Calibration, ClassNumbers, Environment, GalleryExample, PluginFigure
 from robharness.specs.records import MetricResult
@@ -226,7 +226,7 @@ class WorstCase:
     numbers: Numbers
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Report:
     """The content of a report on a suite's results.
 
@@ -273,6 +273,13 @@ class Report:
     identities: dict[str, dict[str, Any]] = field(default_factory=dict)
     gallery: tuple[GalleryExample, ...] = ()
     plugin_figures: tuple[PluginFigure, ...] = ()
+
+    def __repr__(self) -> str:
+        complete = sum(cell.complete for cell in self.cells)
+        return (
+            f"<Report of {printable(self.suite)}: {named_examples(self.models)}; "
+            f"{complete} of {len(self.cells)} cells complete, {self.n} examples each, {len(self.findings)} findings>"
+        )
 
     @property
     def problems(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -92,6 +92,13 @@ class PartContent:
     names: tuple[str, ...]
     types: tuple[str, ...]
     provenances: Provenances
+
+
+class Counts(NamedTuple):
+    """The number of stored outcomes of a cell, and that of the right predictions among them."""
+
+    n: int
+    right: int
 
 
 class Check(Protocol):

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from robharness import statistics
 from robharness.errors import StoreError, UserError
-from robharness.findings import Finding
+from robharness.findings import Finding, named_examples
 from robharness.planning.cells import NOT_FINITE, UNREADABLE, Plan, fresh_command, quoted_glob
 from robharness.planning.outline import CellOutline, PlanOutline
 from robharness.planning.outlining import outline
@@ -36,7 +36,7 @@ class FeaturesNotStored(UserError, statistics.EmptySample):
     """Features that no run has stored yet; a metric of them has no number."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CellResult:
     """The stored outcomes of one cell.
 
@@ -61,6 +61,11 @@ class CellResult:
     not_numbers: int
     n_unreadable: int
     totals: Mapping[str, float]
+
+    def __repr__(self) -> str:
+        accuracy = f", accuracy {self.accuracy:.4g}" if self.n else ""
+        failed = ", failed" if self.failures else ""
+        return f"<CellResult {printable(self.cell.name)}: {self.n} of {self.n_expected} examples{accuracy}{failed}>"
 
     def copied(self) -> CellResult:
         """Return the same outcomes in arrays of their own."""
@@ -126,7 +131,7 @@ class CellResult:
         return [str(example) for example in self.columns["example"][self.columns["prediction"] == UNREADABLE]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Features:
     """A model's features of examples, the output of one of its submodules. Unreadable examples are left out.
 
@@ -145,6 +150,9 @@ class Features:
     positions: np.ndarray
     boundary: np.ndarray
 
+    def __repr__(self) -> str:
+        return f"<Features of {self.values.shape[0]} examples, {self.values.shape[1]} values each>"
+
     def at(self, positions: np.ndarray) -> Features:
         """Select the features at these positions, all of which must be stored."""
         rows = np.searchsorted(self.positions, positions)
@@ -157,7 +165,7 @@ class Features:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Results:
     """The stored results of all cells of a plan.
 
@@ -172,7 +180,14 @@ class Results:
     feature_cells: tuple[CellResult, ...] = ()
     findings: tuple[Finding, ...] = ()
 
-    def copied(self) -> Results:
+    def __repr__(self) -> str:
+        complete = sum(result.is_complete for result in self.cells)
+        return (
+            f"<Results of {printable(self.outline.suite.name)}: {named_examples(self.labels)}; "
+            f"{complete} of {len(self.cells)} cells complete, {self.outline.n} examples each>"
+        )
+
+    def copied(self) -> Self:
         """Return the same results for a plugin, which can change neither these nor those of another plugin.
 
         The plan, its suite and its data set are shared.
@@ -284,9 +299,8 @@ class Results:
         return [result.correct_at(common) for result in results]
 
     def to_pandas(self) -> Any:
-        """All outcomes as one pandas data frame, one row per cell and example."""
-        import pandas as pd
-
+        """All outcomes as one pandas data frame, one row per cell and example. Raises UserError without pandas."""
+        pd = import_pandas()
         frames = []
         for result in self.cells:
             frame = pd.DataFrame({"position": result.positions, **result.columns})
@@ -309,6 +323,15 @@ def common_positions(positions: Sequence[np.ndarray]) -> np.ndarray:
         if other is not common and not np.array_equal(other, common):
             common = np.intersect1d(common, other, assume_unique=True)
     return common
+
+
+def import_pandas() -> Any:
+    """Return the module pandas. Raises UserError if it is not installed."""
+    try:
+        import pandas
+    except ImportError:
+        raise UserError("data frames need pandas, which is not installed. Try: pip install pandas") from None
+    return pandas
 
 
 def load(plan: Plan, store: Store) -> Results:

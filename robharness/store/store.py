@@ -35,6 +35,7 @@ from robharness.store.folder import StoreFolder
 from robharness.store.listing import FAILED, PART, list_cells
 from robharness.store.parts import (
     Check,
+    Counts,
     DamagedPart,
     Part,
     PartContent,
@@ -218,20 +219,27 @@ class Store(StoreFolder):
             )
             self.add_finding(finding("outcomes-differ", message))
 
-    def verify(self, key: str, n: int, check: Check | None = None) -> None:
+    def verify(self, key: str, n: int, check: Check | None = None) -> Counts:
         """Set damaged parts aside, so that they count as missing, and remove temporary files of killed processes.
 
         Reads the parts that begin below position n, and keeps their provenance for `provenance`.
         check: see `read`.
+        Returns the counts of the positions below n.
         """
+        stored = right = position = 0
         for part in self.parts(key):
             if part.start < n:
                 with contextlib.suppress(FileNotFoundError, DamagedPart):  # or another run joined it meanwhile
-                    self._load(key, part, (), check)
+                    table = self._load(key, part, ("correct",), check).table
+                    first, last = max(part.start, position), min(part.stop, n)
+                    if first < last and table.num_columns:
+                        correct = table["correct"].to_numpy()[first - part.start : last - part.start]
+                        stored, right, position = stored + last - first, right + int(correct.sum()), last
         with contextlib.suppress(OSError):  # a read-only store has no temporary files
             for path in self.folder(key).glob(".*.tmp"):
                 if self.files.time() - path.stat().st_mtime > STALE_SECONDS:
                     self.files.unlink(path)
+        return Counts(stored, right)
 
     def provenance(self, key: str) -> list[dict[str, Any]]:
         """Each distinct provenance of the cell's outcomes, that of the first positions first.

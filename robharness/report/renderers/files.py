@@ -1,0 +1,69 @@
+"""Reports as files: the suffix of a file chooses the renderer."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from robharness.errors import UserError, exists, for_shell, link_to_nothing
+from robharness.plugins.registry import Registry
+from robharness.reading import kind_of_file
+from robharness.report.renderers import Registered, renderers
+from robharness.store.files import FileSystem
+
+Typed = Callable[[Path], str]
+"""A function that returns the words that a user types to write a report into a file, for messages."""
+
+
+def as_option(path: Path) -> str:
+    """Return the option of `robharness report` that writes the report into a file."""
+    return f"-o {for_shell(path)}"
+
+
+def as_call(path: Path) -> str:
+    """Return the call of Python that writes the report into a file."""
+    return f"results.save({str(path)!r})"
+
+
+def find_renderer(path: Path, registry: Registry, typed: Typed = as_option) -> Registered:
+    """Return the renderer for the suffix of a file.
+
+    Raises UserError if no renderer has this suffix, or if several plugins have one.
+    """
+    available = renderers(registry)
+    found = available.get(path.suffix, [])
+    if not found:
+        suffixes = ", ".join(available)
+        proposed = path.with_suffix(".json") if path.name else Path("report.json")
+        raise UserError(
+            f"{typed(path)}: no renderer has the suffix '{path.suffix}'; there are {suffixes}. Try: {typed(proposed)}"
+        )
+    if len(found) > 1:
+        origins = [each.origin for each in found if each.origin]
+        raise UserError(
+            f"{typed(path)}: several plugins render '{path.suffix}' files: {', '.join(map(str, origins))}. "
+            f"Try: {origins[0].blocking_option}"
+        )
+    return found[0]
+
+
+def write(path: Path, content: bytes, start: Path, typed: Typed = as_option) -> None:
+    """Write a file whole: an error leaves an earlier file of this name unchanged.
+
+    start: the folder that a relative path is relative to.
+    Raises UserError if it cannot be written.
+    """
+    place = start / path
+    try:
+        if place.exists() and not place.is_file():  # which the file would replace
+            raise OSError(0, f"it is {kind_of_file(place.stat().st_mode)}, not a file")
+        if not place.parent.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        FileSystem().write(place, content)
+    except OSError as error:
+        folder = for_shell(path.parent)
+        is_absent = not exists(place.parent) and not link_to_nothing(place.parent)
+        command = f"mkdir -p {folder}" if is_absent else f"ls -ld {folder}"
+        raise UserError(f"{typed(path)}: cannot be written: {error.strerror}. Try: {command}") from None

@@ -1,0 +1,106 @@
+"""One row of plain numbers per cell, for data frames and for plugins that track runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from robharness.report.records import CellNumbers, Report
+from robharness.specs import Budget
+from robharness.store.results import import_pandas
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellSummary:
+    """A cell and its numbers as plain values; None if undefined. Accuracies and drops are fractions.
+
+    kind: "clean", "attack" or "corruption".
+    eps: of an attack with a budget.
+    n: the number of stored examples.
+    accuracy: over all examples; None for an ensemble, whose examples are not all perturbed.
+    robust_accuracy: the share of examples that are right both clean and perturbed; None for the clean cell.
+    relative_drop: from the clean accuracy to the accuracy that the report shows.
+    complete: whether all examples are stored.
+    key: the hash of the cell's identity, by which outcomes are stored.
+    """
+
+    model: str
+    perturbation: str
+    kind: str
+    norm: str | None
+    eps: float | None
+    severity: int | None
+    n: int
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    robust_accuracy: float | None
+    robust_accuracy_low: float | None
+    robust_accuracy_high: float | None
+    relative_drop: float | None
+    relative_drop_low: float | None
+    relative_drop_high: float | None
+    complete: bool
+    key: str
+
+    @property
+    def parameters(self) -> dict[str, str | float | int]:
+        """The kind, the norm, eps and the severity as far as the cell has them, by name."""
+        found = {"kind": self.kind, "norm": self.norm, "eps": self.eps, "severity": self.severity}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The accuracies, drops and bounds of their intervals that are defined, by name, and n."""
+        numbers = {name: getattr(self, name) for name in ("n", *_NUMBERS)}
+        return {name: float(value) for name, value in numbers.items() if value is not None}
+
+
+_NUMBERS = tuple(
+    f"{name}{end}" for name in ("accuracy", "robust_accuracy", "relative_drop") for end in ("", "_low", "_high")
+)
+
+
+def summarise(cell: CellNumbers) -> CellSummary:
+    """Return the numbers of a cell as one row."""
+    numbers = cell.numbers
+    bounds: dict[str, float | None] = {}
+    for name, interval in (
+        ("accuracy", numbers.interval),
+        ("robust_accuracy", numbers.robust_interval),
+        ("relative_drop", numbers.relative_drop_interval),
+    ):
+        low, high = interval if interval is not None else (None, None)
+        bounds |= {f"{name}_low": low, f"{name}_high": high}
+    return CellSummary(
+        model=cell.model,
+        perturbation=cell.perturbation,
+        kind=cell.kind,
+        norm=cell.norm,
+        eps=None if cell.eps is None else float(Budget(cell.eps)),
+        severity=cell.severity,
+        n=numbers.n,
+        accuracy=numbers.accuracy,
+        robust_accuracy=numbers.robust_accuracy,
+        relative_drop=numbers.relative_drop,
+        complete=cell.complete,
+        key=cell.key,
+        **bounds,
+    )
+
+
+def summary(report: Report) -> pd.DataFrame:
+    """Return a data frame with a row per cell and the fields of `CellSummary` as columns.
+
+    Raises UserError if pandas is not installed.
+    """
+    rows = [asdict(summarise(cell)) for cell in report.cells]
+    types = dict.fromkeys(("eps", "severity", *_NUMBERS), float) | {"n": int, "complete": bool}
+    frame: pd.DataFrame = import_pandas().DataFrame(rows, columns=list(_FIELDS)).astype(types)
+    return frame
+
+
+_FIELDS = CellSummary.__dataclass_fields__
