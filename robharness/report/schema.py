@@ -38,7 +38,6 @@ TYPES: dict[str, Any] = {
     "expected_metrics": dict[str, dict[str, float]],
     "expected_source": str,
     "environments": tuple[Environment, ...],
-    "command": str,
     "problems": tuple[str, ...],
     "warnings": tuple[str, ...],
     "notes": tuple[str, ...],

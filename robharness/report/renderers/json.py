@@ -51,7 +51,6 @@ def as_data(report: Report) -> dict[str, Any]:
         "expected_metrics": report.expected_metrics,
         "expected_source": report.expected_source,
         "environments": [asdict(environment) for environment in report.environments],
-        "command": report.command,
         "problems": list(report.problems),
         "warnings": list(report.warnings),
         "notes": list(report.notes),
