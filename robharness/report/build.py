@@ -109,7 +109,7 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
         runs=tuple(_runs(cells, run_of)),
         command=outline.command("run"),
         environments=environments(results),
-        identities={result.cell.key: result.cell.identity for result in results.every},
+        identities={result.cell.key: dict(result.cell.identity) for result in results.every},
     )
     return replace(report, answer=answer(results, report))
 

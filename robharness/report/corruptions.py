@@ -47,10 +47,11 @@ class Corruptions:
             rows = np.stack([cell.correct_at(common) for cell in covering])
             resampled = statistics.resampled_accuracies(rows)
             accuracies = np.count_nonzero(rows, axis=1) / len(common)
-            columns = zip(covering, accuracies, resampled.T, strict=True)
-            drawn.update({cell.cell.key: (accuracy, column) for cell, accuracy, column in columns})
-        accuracies, resampled = zip(*(drawn[cell.cell.key] for cell in cells), strict=True)
-        return Resampled(len(common), np.array(accuracies), np.stack(resampled, axis=1))
+            rows_of = zip(covering, accuracies.tolist(), resampled.T, strict=True)
+            drawn.update({cell.cell.key: (accuracy, column) for cell, accuracy, column in rows_of})
+        found = [drawn[cell.cell.key] for cell in cells]
+        columns = np.stack([column for _, column in found], axis=1)
+        return Resampled(len(common), np.array([accuracy for accuracy, _ in found]), columns)
 
     def means(self) -> list[MeanAccuracy]:
         """Return the mean accuracies of every model: over all corruptions, per group and per severity."""

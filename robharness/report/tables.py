@@ -254,7 +254,12 @@ def _slopes(report: Report) -> Table | None:
     columns = list(dict.fromkeys(report.run_of.get(slope.model, slope.model) for slope in report.slopes))
     rows = [
         model_row(
-            name, report, slopes, _slope, lambda some: mean_over_runs([each.slope for each in some], "slope", 3), columns
+            name,
+            report,
+            slopes,
+            _slope,
+            lambda some: mean_over_runs([each.slope for each in some], "slope", 3),
+            columns,
         )
         for name, slopes in parts.items()
     ]
