@@ -194,7 +194,9 @@ def test_a_changed_suite_has_a_record_of_its_own(suite, toys, tmp_path, shell):
     base = [{"attack": "toys/sign", "eps": "1/8"}]
     first = api.run(suite(attacks=base), store=tmp_path / "s", plugins=[toys], limit=8)
     api.run(suite(name="other", attacks=None), store=tmp_path / "s", plugins=[toys], limit=8)
-    api.run(suite(attacks=[*base, {"attack": "toys/climb", "eps": "1/4"}]), store=tmp_path / "s", plugins=[toys], limit=8)
+    api.run(
+        suite(attacks=[*base, {"attack": "toys/climb", "eps": "1/4"}]), store=tmp_path / "s", plugins=[toys], limit=8
+    )
     api.run(suite(attacks=base), store=tmp_path / "s", plugins=[toys], limit=9)  # replaces the first record
     listed = api.stored(tmp_path / "s")
     assert sorted((each.name, each.cells, each.outline.n) for each in listed) == [

@@ -64,7 +64,11 @@ class StoredSuite:
     @property
     def problem(self) -> str:
         """The sentence that says why its file cannot be read, and what to do; empty if it can."""
-        return f"{self.path} cannot be read: {self.reason}. To write it again, run its suite on this store" if self.reason else ""
+        return (
+            f"{self.path} cannot be read: {self.reason}. To write it again, run its suite on this store"
+            if self.reason
+            else ""
+        )
 
     @property
     def address(self) -> str:
@@ -175,7 +179,7 @@ def stored_suites(store: StoreFolder) -> list[StoredSuite]:
     Raises Unreadable if they cannot be listed.
     """
     found = [read_suite(store, path) for path in suite_files(store)]
-    oldest = datetime.min.replace(tzinfo=UTC)
+    oldest = datetime(1, 1, 1, tzinfo=UTC)
     return sorted(found, key=lambda each: each.file.moment if each.file else oldest, reverse=True)
 
 
