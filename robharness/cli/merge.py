@@ -30,7 +30,6 @@ def command(into: Path, sources: tuple[Path, ...], debug: bool) -> int:
     for source in sources:
         merged = merge(Store(into), Store(source))
         trained = f", {merged.artefacts} trained models" if merged.artefacts else ""
-        trained += f", {merged.suites} records of suites" if merged.suites else ""
         echo(
             f"{source}: {merged.copied} parts of {merged.cells} cells copied{trained}, {merged.present} existed already"
         )

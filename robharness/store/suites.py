@@ -179,7 +179,7 @@ def stored_suites(store: StoreFolder) -> list[StoredSuite]:
     Raises Unreadable if they cannot be listed.
     """
     found = [read_suite(store, path) for path in suite_files(store)]
-    oldest = datetime.min.replace(tzinfo=UTC)
+    oldest = datetime(1, 1, 1, tzinfo=UTC)
     return sorted(found, key=lambda each: each.file.moment if each.file else oldest, reverse=True)
 
 
