@@ -220,8 +220,8 @@ class _Words:
         more, less = sum(low > 0 for low, _ in intervals), sum(high < 0 for _, high in intervals)
         return (
             f"Compared with {printable(self.base)} on the same {self.unit}s, the drop is larger for {more} of "
-            f"{len(pairs)} models and smaller for {less}; for {len(pairs) - more - less} {NO_DIFFERENCE} (95 % intervals "
-            "that hold for all of these differences together)."
+            f"{len(pairs)} models and smaller for {less}; for {len(pairs) - more - less} {NO_DIFFERENCE} (95 % "
+            "intervals that hold for all of these differences together)."
         )
 
     def _count(self, cells: Sequence[CellNumbers]) -> str:
