@@ -123,6 +123,26 @@ def test_a_suffix_claimed_by_two_plugins_is_given_to_neither(shell, path, tmp_pa
     )
 
 
+def test_reports_have_models_as_rows_and_intervals_on_demand(shell, path, tmp_path):
+    assert shell("run", path, "--by", "model").returncode == 0
+    for words in (("report", path), ("report", path, "-o", "r.txt"), ("report", path, "-o", "r.md"), ("run", path)):
+        found = shell(*words, "--by", "model", "--intervals")
+        assert found.returncode == 0
+        text = found.stdout or (tmp_path / words[-1]).read_text()
+        row = next(line for line in text.splitlines() if re.match(r"(\| )?Net ", line))
+        assert row.count("[") == 2 * 4 - 1  # clean and three attacks, which have drops with intervals
+    found = shell("report", path, "--by", "models")
+    assert found.returncode == 2 and "'models' is not one of 'perturbation', 'model'" in found.stderr
+
+
+def test_a_plan_for_programs_has_one_line_per_cell(shell, path):
+    lines = shell("plan", path).stdout.splitlines()
+    assert lines[0] == "model   perturbation   done   forward   backward   key"
+    assert [line.split("   ")[:3] for line in lines[1:5]] == [
+        ["Net", "clean", "0 of 40"], ["Net", "climb(linf, 1/8)", "0 of 40"], ["Net", "climb(linf, 1/4)", "0 of 40"],
+        ["Net", "sign(linf, 1/8)", "0 of 40"]]  # fmt: skip
+
+
 def test_a_list_for_programs_has_one_line_per_row(shell):
     listed = shell("list", "models", "toys/*", COLUMNS="40").stdout.splitlines()
     names = [row["name"] for row in json.loads(shell("list", "models", "toys/*", "--json").stdout)]
