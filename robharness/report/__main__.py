@@ -21,12 +21,13 @@ def _cell(model: str, name: str, percent: float, clean: float) -> CellNumbers:
         kind="clean" if name == "clean" else "attack",
         perturbation=name,
         norm=None if name == "clean" else "linf",
-        eps=None,
+        eps=None if name == "clean" else name.partition(", ")[2].removesuffix(")"),
         severity=None,
         group=None,
         numbers=Numbers(n=50_000, accuracy=percent / 100, relative_drop=drop),
         complete=True,
         key="",
+        title="clean" if name == "clean" else "fgsm(linf)",
     )
 
 
