@@ -227,7 +227,8 @@ def test_errors_of_a_suite_are_reported_with_their_positions(shell, path, toys):
         (["run", "SUITE", "--limit", "0"], "Invalid value for '--limit'"),
         (
             ["report", "SUITE", "-o", "x.docx"],
-            "-o x.docx: no renderer has the suffix '.docx'; there are .json, .csv, .parquet, .md, .txt. Try: -o x.json",
+            "-o x.docx: no renderer has the suffix '.docx'; there are .html, .json, .csv, .parquet, .tex, .md, .txt. "
+            "Try: -o x.json",
         ),
         (
             ["report", "SUITE", "-o", "no/where/x.md"],

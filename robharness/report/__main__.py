@@ -23,13 +23,14 @@ def _cell(model: str, name: str, percent: float, clean: float) -> CellNumbers:
         kind="clean" if name == "clean" else "attack",
         perturbation=name,
         norm=None if name == "clean" else "linf",
-        eps=None,
+        eps=None if name == "clean" else name.partition(", ")[2].removesuffix(")"),
         severity=None,
         group=None,
         numbers=Numbers(n=N, accuracy=percent / 100, interval=accuracy_interval(round(percent * N / 100), N),
                         relative_drop=drop),
         complete=True,
         key="",
+        title="clean" if name == "clean" else "fgsm(linf)",
     )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def invented(labels: Sequence[str], *, seed: int = 0, runs: Mapping[str, str] | 
                     drop = min(0.97, frail * base * (0.5 + 0.4 * severity) + 0.02 * draw.random())
                     found.append(cell(label, f"{name}({severity})", clean, clean * (1 - drop), n, kind="corruption",
                                       severity=severity, group=group, title=name))  # fmt: skip
-        cells += [_detailed(each, draw) for each in found] if details else found
+        cells += [_detailed(each, draw) if details and each.kind != "corruption" else each for each in found]
     return report(cells, slopes=tuple(slopes(cells)), run_of=dict(runs or {}), n=n)
 
 
@@ -155,6 +155,7 @@ def table_6(rows: Mapping[str, Mapping], models: Sequence[str]) -> Report:
             if name == "clean":
                 cells.append(cell(model, name, clean, clean, 50_000))
             else:
-                cells.append(cell(model, f"imagenet-c/{name}(1)", clean, row["acc"][at] / 100, 50_000, severity=1,
-                                  kind="corruption", group=row["group"].lower(), title=f"imagenet-c/{name}"))  # fmt: skip
+                facts = {"kind": "corruption", "severity": 1, "group": row["group"].lower()}
+                cells.append(cell(model, f"imagenet-c/{name}(1)", clean, row["acc"][at] / 100, 50_000,
+                                  title=f"imagenet-c/{name}", **facts))  # fmt: skip
     return report(cells, title="Table 6", suite="table6", n=50_000, slopes=tuple(slopes(cells)))

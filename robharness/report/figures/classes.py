@@ -48,8 +48,8 @@ def class_figures(report: Report) -> Iterator[Figure]:
         return
     rows, of = chosen_perturbations(report, _has_classes)
     cells = [cell for each in series for cells in cells_of(report, each).values() for cell in cells if cell.classes]
-    first = [f" Of several runs, the first: {', '.join(e.models[0] for e in series if e.has_runs)}."
-             if any(each.has_runs for each in series) else ""][0]  # fmt: skip
+    labels = [printable(each.models[0], LABEL_LENGTH) for each in series if each.has_runs]
+    first = f" Of several runs, the first: {', '.join(labels)}." if labels else ""
     yield Figure(
         name="worst-classes",
         title="Accuracy of the worst class",

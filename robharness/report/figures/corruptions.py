@@ -99,7 +99,8 @@ def _draw(report: Report) -> Drawing:
     every = [(series, points) for series, points in every
              if points and report.reference not in series.models]  # fmt: skip
     values = [100 * value for _, points in every for _, base, own in points for value in (base, own)]
-    low, high = min(0.0, *values), max([*values, 1.0]) * 1.08
+    high = max([*values, 1.0]) * 1.08
+    low = min(0.0, *values) - 0.02 * high
     axis.plot([low, high], [low, high], color=ink(), alpha=0.35, linewidth=1, zorder=1)
     size = max(12.0, 36.0 - len(every) * sum(len(points) for _, points in every) / 80)
     for series, points in every:

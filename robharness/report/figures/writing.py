@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-from robharness.report.figures.figure import Drawing, Figure
+from robharness.report.figures.figure import Figure
 from robharness.text import printable
 
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
@@ -156,6 +156,3 @@ def _inked(style: str) -> str:
         elif name != "font-family" and name:
             kept.append(f"{name}: {value}")
     return "; ".join(kept)
-
-
-__all__ = ["Drawing", "save", "svg"]
