@@ -68,8 +68,8 @@ def column(page, table, at):
 
 def matrix(page, number=0):
     """Return (row, column) -> the entry's numbers in full precision, of what is seen in a table of results."""
-    return dict(
-        (tuple(key), value)
+    return {
+        tuple(key): value
         for key, value in page.evaluate(
             """(number) => {
               const table = document.querySelectorAll("table.matrix")[number], found = [];
@@ -84,7 +84,7 @@ def matrix(page, number=0):
             }""",
             number,
         )
-    )
+    }
 
 
 # --- what it says ---------------------------------------------------------------------------------------------------
@@ -94,10 +94,16 @@ def matrix(page, number=0):
 def test_everything_essential_is_there(browser, path, report, scripted):
     with opened(browser, path, java_script_enabled=scripted) as page:
         text = page.inner_text("body")
-        for words in (*report.answer, report.command, "size mismatch", "use the intervals", "cudnn.benchmark",
-                      "cell-failed", "0 of 1000 examples", "412 of 1000", "published 75.10", "Environment 1: cpu"):  # fmt: skip
+        facts = ("size mismatch", "use the intervals", "cudnn.benchmark", "cell-failed", "0 of 1000 examples",
+                 "412 of 1000", "published 75.10", "Environment 1: cpu")  # fmt: skip
+        for words in (*report.answer, report.command, *facts):
             assert words in text
-        assert page.locator("#findings .box h3").all_inner_texts() == ["Incomplete", "Errors 1", "Warnings 1", "Notes 1"]
+        assert page.locator("#findings .box h3").all_inner_texts() == [
+            "Incomplete",
+            "Errors 1",
+            "Warnings 1",
+            "Notes 1",
+        ]
         for cell in report.cells:
             row = page.locator("#cell-table tbody tr").nth(report.cells.index(cell))
             assert row.locator("th").all_inner_texts() == [cell.model, cell.perturbation]
@@ -111,8 +117,10 @@ def test_entries_have_full_precision_and_lead_to_their_cells(page, report):
     for at, cell in enumerate(report.cells):
         row = page.locator(f"#c{at} td")
         assert row.nth(0).get_attribute("data-value") == repr(float(cell.numbers.n))
-        for name, interval, entry in (("accuracy", "interval", row.nth(1)), ("robust_accuracy", "robust_interval", row.nth(2)),
-                                      ("relative_drop", "relative_drop_interval", row.nth(3))):  # fmt: skip
+        names = [("accuracy", "interval"), ("robust_accuracy", "robust_interval"),
+                 ("relative_drop", "relative_drop_interval")]  # fmt: skip
+        for number, (name, interval) in enumerate(names, 1):
+            entry = row.nth(number)
             value, ends = getattr(cell.numbers, name), getattr(cell.numbers, interval)
             expected = [None if each is None else repr(float(each)) for each in (value, *(ends or (None, None)))]
             assert [entry.get_attribute(f"data-{each}") for each in ("value", "low", "high")] == expected
@@ -151,7 +159,7 @@ def test_a_heading_sorts_down_up_and_back(page):
         assert head.get_attribute("aria-sort") == direction
         found = column(page, table, 3)
         known = [float(each) for each in found if each is not None]
-        assert found[len(known):] == [None, None]
+        assert found[len(known) :] == [None, None]
         assert all(a >= b if direction == "descending" else a <= b for a, b in pairwise(known))
         assert sorted(known) != known or direction == "ascending"
     head.locator("button").click()
@@ -241,7 +249,11 @@ def test_the_keyboard_reaches_everything(page):
     seen = []
     for _ in range(200):
         page.keyboard.press("Tab")
-        seen.append(page.evaluate("document.activeElement.id || document.activeElement.className || document.activeElement.href"))
+        seen.append(
+            page.evaluate(
+                "document.activeElement.id || document.activeElement.className || document.activeElement.href"
+            )
+        )
         if page.evaluate("document.activeElement.matches('table.matrix td a')"):
             break
     assert {"results-model", "results-kind", "results-text", "scroller"} <= set(seen)
@@ -260,7 +272,9 @@ def test_the_keyboard_reaches_everything(page):
 
 
 def test_structure_for_screen_readers(page):
-    levels = page.eval_on_selector_all("h1, h2, h3", "(all) => all.filter((h) => !h.closest('dialog')).map((h) => +h.tagName[1])")
+    levels = page.eval_on_selector_all(
+        "h1, h2, h3", "(all) => all.filter((h) => !h.closest('dialog')).map((h) => +h.tagName[1])"
+    )
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))
     for landmark in ("banner", "navigation", "main", "contentinfo"):
