@@ -68,8 +68,8 @@ def column(page, table, at):
 
 def matrix(page, number=0):
     """Return (row, column) -> the entry's numbers in full precision, of what is seen in a table of results."""
-    return dict(
-        (tuple(key), value)
+    return {
+        tuple(key): value
         for key, value in page.evaluate(
             """(number) => {
               const table = document.querySelectorAll("table.matrix")[number], found = [];
@@ -84,7 +84,7 @@ def matrix(page, number=0):
             }""",
             number,
         )
-    )
+    }
 
 
 # --- what it says ---------------------------------------------------------------------------------------------------
@@ -94,8 +94,9 @@ def matrix(page, number=0):
 def test_everything_essential_is_there(browser, path, report, scripted):
     with opened(browser, path, java_script_enabled=scripted) as page:
         text = page.inner_text("body")
-        for words in (*report.answer, report.command, "size mismatch", "use the intervals", "cudnn.benchmark",
-                      "cell-failed", "0 of 1000 examples", "412 of 1000", "published 75.10", "Environment 1: cpu"):  # fmt: skip
+        facts = ("size mismatch", "use the intervals", "cudnn.benchmark", "cell-failed", "0 of 1000 examples",
+                 "412 of 1000", "published 75.10", "Environment 1: cpu")  # fmt: skip
+        for words in (*report.answer, report.command, *facts):
             assert words in text
         assert page.locator("#findings .box h3").all_inner_texts() == [
             "Incomplete",
@@ -116,8 +117,10 @@ def test_entries_have_full_precision_and_lead_to_their_cells(page, report):
     for at, cell in enumerate(report.cells):
         row = page.locator(f"#c{at} td")
         assert row.nth(0).get_attribute("data-value") == repr(float(cell.numbers.n))
-        for name, interval, entry in (("accuracy", "interval", row.nth(1)), ("robust_accuracy", "robust_interval", row.nth(2)),
-                                      ("relative_drop", "relative_drop_interval", row.nth(3))):  # fmt: skip
+        names = [("accuracy", "interval"), ("robust_accuracy", "robust_interval"),
+                 ("relative_drop", "relative_drop_interval")]  # fmt: skip
+        for number, (name, interval) in enumerate(names, 1):
+            entry = row.nth(number)
             value, ends = getattr(cell.numbers, name), getattr(cell.numbers, interval)
             expected = [None if each is None else repr(float(each)) for each in (value, *(ends or (None, None)))]
             assert [entry.get_attribute(f"data-{each}") for each in ("value", "low", "high")] == expected

@@ -17,7 +17,8 @@ from robharness.specs.records import MetricResult
 from synthetic_reports import invented
 
 SCRIPTED = b"""<svg xmlns="http://www.w3.org/2000/svg" width="200" height="100" onload="top.hacked = 1">
-<script>top.hacked = 1; fetch("https://example.org/")</script><image href="https://example.org/x.png" width="9" height="9"/>
+<script>top.hacked = 1; fetch("https://example.org/")</script>
+<image href="https://example.org/x.png" width="9" height="9"/>
 <text x="10" y="50">drawn by a plugin</text></svg>"""
 
 
@@ -56,7 +57,8 @@ def example(number, model, perturbation):
     return GalleryExample(
         model=model, perturbation=perturbation, kind="attack", key="", example=f"photo-{number}.jpg", label=number % 2,
         clean_prediction=number % 2, clean_confidence=0.9, prediction=(number + number // 2) % 2, confidence=0.6,
-        margin=[1.5, 0.25, -0.5, -3.0][number % 4], fooled=number % 4 > 1, clean=png(number), perturbed=png(number + 50),
+        margin=[1.5, 0.25, -0.5, -3.0][number % 4], fooled=number % 4 > 1, clean=png(number),
+        perturbed=png(number + 50),
         perturbation_image=png(number + 100), magnification=63.75, size=0.0039 if number % 2 else None,
     )  # fmt: skip
 
