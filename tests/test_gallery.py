@@ -60,7 +60,7 @@ def stored(results, example):
 @pytest.mark.parametrize("count", ["all", "robust"])
 def test_what_is_shown_is_what_was_judged(suite, run, tmp_path, count):
     """Every value is the stored one, and every pixel that of the input that `export-adversarial` writes."""
-    results = run(suite(**EVERYTHING, count=count), batch_size=8)
+    results = run(suite(**EVERYTHING, count=count), batch_size=8, limit=20)
     examples, findings = made(results, 120)
     assert results.is_complete and not findings
     inputs = {}
@@ -89,7 +89,7 @@ def test_what_is_shown_is_what_was_judged(suite, run, tmp_path, count):
             attacked += example.size is not None
         else:
             assert example.size is None
-    assert attacked > 60
+    assert attacked > 50
     assert {example.perturbation for example in examples if example.kind == "attack"} == {
         each.cell.short_name for each in results.cells if each.cell.kind == "attack"
     }
@@ -145,13 +145,12 @@ def test_an_example_that_is_wrong_anyway_is_not_fooled(suite, run):
     assert {int(count[position]) for position in choice.positions} == {2, 1} and 0 in count
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 3, 7, 24])
-def test_the_number_of_examples(suite, run, number):
-    results = run(suite(**EVERYTHING), limit=16)
-    choices, _ = choose(results, number)
-    count = sum(len(each.cells) * len(each.positions) for each in choices)
-    assert count <= number and (count == number - number % 2 or number < 2)
-    assert not number or choices
+def test_the_number_of_examples(suite, run):
+    results = run(suite(**EVERYTHING), limit=8)
+    for number in (0, 1, 2, 3, 7, 24):
+        choices, _ = choose(results, number)
+        count = sum(len(each.cells) * len(each.positions) for each in choices)
+        assert count == (number - number % 2 if number > 1 else number)
 
 
 def test_perturbations_in_turn(suite, run):
@@ -267,7 +266,7 @@ def test_magnifications_and_colours():
     assert pixels(thumbnails.png(thumbnails.visible(red, is_bgr=True)))[0, 0].tolist() == [0, 0, 255]
 
 
-def test_the_command_line(shell, suite, tmp_path, capsys):
+def test_the_command_line(shell, suite, tmp_path, run_process, toys):
     """A gallery is made if it is asked for, or for a page; stderr says so, and a store alone has none."""
     (tmp_path / "suite.yaml").write_text(json.dumps(suite(name="small")))
     assert shell("run", "suite.yaml", "--store", "store", "--limit", "8").returncode == 0
@@ -279,18 +278,25 @@ def test_the_command_line(shell, suite, tmp_path, capsys):
     done = shell("report", "small", "--store", "store", "--json", "--gallery", "4", plugins=[])
     [note] = [found for found in json.loads(done.stdout)["findings"] if found["code"] == "no-gallery"]
     assert note["hint"].startswith("Try: robharness report suite.yaml ")
+    program = "import sys; from robharness.cli import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    words = ("report", "suite.yaml", "-p", toys, "--store", "store", "--limit", "8", "-o", "page.html")
+    done = run_process(*words, "--gallery", "0", program=("-c", program), cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("0 False\n", "wrote page.html\n")
+    done = shell(*words[:2], *words[4:])
+    assert done.stderr.startswith("computing 24 examples again for the gallery, about 24 passes; --gallery 0 leaves")
+    assert (tmp_path / "page.html").read_text().count("data:image/png") >= 3 * 24
 
 
-def test_ctrl_c_leaves_no_file(start_process, suite, tmp_path, toys):
+def test_ctrl_c_leaves_no_file(start_process, shell, suite, tmp_path, toys):
     source = suite(attacks=[{"attack": "toys/climb", "eps": "1/4", "how": "slow"}])
     (tmp_path / "suite.yaml").write_text(json.dumps(source))
     log = tmp_path / "log"
     words = ("suite.yaml", "-p", toys, "--store", "store", "--limit", "4")
-    environment = {"TOYS_LOG": log, "TOYS_SLOW": 0}
-    assert start_process("run", *words, cwd=tmp_path, environment=environment).wait() == 0
+    assert shell("run", "suite.yaml", *words[3:], TOYS_LOG=log, TOYS_SLOW=0).returncode == 0
     log.unlink()
-    process = start_process("report", *words, "-o", "report.json", "--gallery", "4", cwd=tmp_path,
-                            environment=environment | {"TOYS_SLOW": 60})  # fmt: skip
+    environment = {"TOYS_LOG": log, "TOYS_SLOW": 60}
+    words = (*words, "-o", "report.json", "--gallery", "4")
+    process = start_process("report", *words, cwd=tmp_path, environment=environment)
     deadline = time.monotonic() + 60
     while not log.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
