@@ -89,7 +89,9 @@ def test_a_failed_cell_has_nothing_left_and_its_failure_is_shown(suite, toys, tm
     run_plan(api.plan(source, plugins=[toys]), Store(tmp_path / "store"), follower, batch_size=4)
     progress = follower.progress
     assert (progress.failures, progress.fraction, progress.computed) == (1, 1, 40)
-    assert progress.last_failure.startswith("Net, rogue(linf, 1/8, how=raises): toys/rogue: it raised KeyError: 'delta'")
+    assert progress.last_failure.startswith(
+        "Net, rogue(linf, 1/8, how=raises): toys/rogue: it raised KeyError: 'delta'"
+    )
 
 
 def test_a_listener_of_five_methods_gets_findings_as_messages(suite, toys, tmp_path):
