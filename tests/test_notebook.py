@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robharness import Results, UserError, api
+from robharness import Results, UserError, api, load, stored
 from robharness.report import build, notebook
 from robharness.report.renderers.json import as_data
 from synthetic_reports import cell, invented, report
@@ -230,6 +230,14 @@ def test_a_file_has_the_format_of_its_suffix(found, tmp_path, monkeypatch, shell
     ):
         with pytest.raises(UserError, match=said):
             found.save(path)
+
+
+def test_results_of_a_store_alone_show_the_same(found):
+    [suite] = stored(found.plan.store)
+    for alone in (suite.results(), load("toys", store=found.plan.store)):
+        assert repr(alone) == repr(found) and alone.figures() == found.figures()
+        assert alone.summary().equals(found.summary())
+        assert Page(alone._repr_html_()).rows == Page(found._repr_html_()).rows
 
 
 def test_results_for_plugins_have_no_other_plugins(found, tmp_path):
