@@ -55,7 +55,12 @@ class OutlineFile:
         """
         options = plan_options(Path.cwd(), store=store, limit=self.run.limit)
         findings = tuple(
-            replace(each, **{name: quoted_commands(getattr(each, name)) for name in ("subject", "message", "hint")})
+            replace(
+                each,
+                subject=quoted_commands(each.subject),
+                message=quoted_commands(each.message),
+                hint=quoted_commands(each.hint),
+            )
             for each in self.run.findings
         )
         run = replace(self.run, findings=findings)

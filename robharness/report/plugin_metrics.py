@@ -43,8 +43,8 @@ def _not_computed(outline: PlanOutline) -> Iterator[Finding]:
         plugins = dict.fromkeys(origins.get(metric.name, metric.name.partition("/")[0]) for metric in metrics)
         yield finding(
             "metrics-not-computed",
-            f"no {_shown(metric.name for metric in metrics)}: this report is made from the store alone, and metrics are "
-            f"computed by {_shown(plugins)}",
+            f"no {_shown(metric.name for metric in metrics)}: this report is made from the store alone, and metrics "
+            f"are computed by {_shown(plugins)}",
             hint=f"to compute them: {outline.command('report')}",
         )
 
