@@ -58,9 +58,7 @@ class Merged:
 
 
 def merge(into: Store, source: Store) -> Merged:
-    """Copy the parts, failures, artefacts and records of runs and suites that `into` lacks.
-
-    Merging again resumes, also after a kill.
+    """Copy the parts, failures, artefacts and records that `into` lacks. Merging again resumes, also after a kill.
 
     A cell is refused if its description is missing, damaged or of another key, or if its model was another network. A
     damaged part is set aside in `source`.
