@@ -24,11 +24,10 @@ from robharness.statistics import Interval, relative_drop_bounds, wilson_bounds
 WORDS = "abcdefghijXYZ0123456789-_ ./()=,:äß模型網é한"
 
 
-@st.composite
-def labels(draw):
-    """From 1 to 20 distinct labels of 1 to 60 characters, some of them wide."""
-    texts = st.text(WORDS, min_size=1, max_size=60).map(str.strip).filter(bool)
-    return draw(st.lists(texts, min_size=1, max_size=20, unique_by=joined))
+def names(most):
+    """Up to `most` distinct names of 1 to 60 characters, long ones as often as short ones, some characters wide."""
+    texts = st.integers(1, 60).flatmap(lambda size: st.text(WORDS, min_size=size, max_size=size)).map(str.strip)
+    return st.lists(texts.filter(bool), min_size=1, max_size=most, unique_by=joined)
 
 
 def joined(text):
@@ -120,15 +119,14 @@ def check_entry(entry, numbers, *, intervals):
 
 @settings(max_examples=100, deadline=None)
 @given(
-    names=labels(),
-    perturbations=st.lists(st.text(WORDS, min_size=1, max_size=60).map(str.strip).filter(joined),
-                           min_size=1, max_size=4, unique_by=joined).filter(lambda names: "clean" not in names),
+    labels=names(20),
+    perturbations=names(4).filter(lambda names: "clean" not in names),
     width=st.integers(60, 200),
     layout=st.builds(Layout, by=st.sampled_from(["perturbation", "model"]), intervals=st.booleans()),
     is_terminal=st.booleans(),
-)  # fmt: skip
-def test_every_number_can_be_read_back(names, perturbations, width, layout, is_terminal):
-    report = report_of(names, perturbations)
+)
+def test_every_number_can_be_read_back(labels, perturbations, width, layout, is_terminal):
+    report = report_of(labels, perturbations)
     text = printed(report, width, layout, is_terminal=is_terminal)
     lines = text.splitlines()
     assert max(map(cell_len, lines)) <= (width if is_terminal else max(width, terminal.FILE_WIDTH))
