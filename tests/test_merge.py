@@ -132,6 +132,13 @@ def test_a_column_that_one_store_lacks_is_no_difference(ours, theirs):
     assert merge(ours, theirs).differing == 0
 
 
+def test_a_confidence_that_an_earlier_version_did_not_store_is_no_difference(ours, theirs):
+    """It is NaN in a cell of which other examples have one."""
+    put(ours, (0, 3), confidence=np.float32([np.nan, 0.5, 0.5]))
+    put(theirs, (0, 3), confidence=np.float32([0.5, np.nan, 0.6]))
+    assert merge(ours, theirs).differing == 1
+
+
 def test_merging_again_changes_nothing(ours, theirs):
     put(ours, (0, 2))
     put(theirs, (0, 4), (6, 9))
