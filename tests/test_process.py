@@ -7,13 +7,13 @@ import re
 import signal
 import sys
 import threading
-import timeit
 import types
 import warnings
 
 import pytest
 
 from robharness.errors import PluginError
+from robharness.evaluation.snapshots import NamespaceSnapshot
 from robharness.plugins.calls import plugin_code
 from robharness.plugins.process import kept_process
 
@@ -160,19 +160,13 @@ def test_a_removed_working_directory_does_not_matter(tmp_path, monkeypatch):
     assert changed == ["os.environ['TEST_OF_PROCESS']"]
 
 
-def test_it_is_cheap():
-    def call():
-        with plugin_code():
-            pass
-
-    assert min(timeit.repeat(call, number=100, repeat=20)) / 100 < 100e-6
-
-
-@pytest.mark.timeout(0)  # whose own timer would be left alone
-def test_a_timer_that_would_interrupt_later_calls_is_stopped():
-    handler = signal.getsignal(signal.SIGALRM)
-    with kept_process() as changed:
-        signal.signal(signal.SIGALRM, lambda number, frame: None)
-        signal.setitimer(signal.ITIMER_REAL, 30)
-    assert set(changed) == {"the timer of SIGALRM", "the handler of SIGALRM"}
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0) and signal.getsignal(signal.SIGALRM) is handler
+def test_what_a_module_of_python_gains_is_no_change_of_a_model():
+    """Torch imports some of its modules when they are first used, amid the first gradient of an attack."""
+    module = types.ModuleType("lazy")
+    module.known = 1
+    snapshot = NamespaceSnapshot("lazy", module)
+    module.part = types.ModuleType("lazy.part")
+    assert snapshot.is_same() and snapshot.restore() == []
+    module.known = 2
+    assert not snapshot.is_same() and snapshot.restore() == ["lazy.known"]
+    assert (module.known, snapshot.is_same()) == (1, True)

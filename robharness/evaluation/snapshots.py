@@ -146,10 +146,13 @@ class NamespaceSnapshot:
         self.is_of_torch = getattr(holder, "__module__", holder.__name__).partition(".")[0] == "torch"
 
     def is_same(self) -> bool:
-        try:
-            return bool(vars(self.holder) == self.saved)  # compares identities first
-        except Exception:  # attributes that differ, and whose class cannot compare them
+        now = vars(self.holder)
+        if len(now) == len(self.saved) and all(map(is_, now.values(), self.saved.values())):
+            return True
+        if self._differing():
             return False
+        self.saved = dict(now)  # with what was added
+        return True
 
     def _differing(self) -> list[str]:
         now = vars(self.holder)
