@@ -30,6 +30,9 @@ class Columns(Mapping[str, np.ndarray]):
         column: np.ndarray = self._known[name]
         return column
 
+    def __contains__(self, name: object) -> bool:  # without reading the column, as `Mapping` does
+        return name != "position" and name in (self._names or self._known)
+
     def __iter__(self) -> Iterator[str]:
         return (name for name in (self._names or tuple(self._known)) if name != "position")
 
@@ -63,6 +66,9 @@ class CopiedColumns(Mapping[str, np.ndarray]):
         if name not in self._copies:
             self._copies[name] = self._columns[name].copy()
         return self._copies[name]
+
+    def __contains__(self, name: object) -> bool:  # without reading the column
+        return name in self._columns
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._columns)
