@@ -190,6 +190,9 @@ class _DecodedIds:
         self._columns = dict[object, "pa.ChunkedArray"]()
         self._lock = Lock()  # cells are read in several threads
 
+    def __len__(self) -> int:
+        return len(self._columns)
+
     def get(self, key: object) -> pa.ChunkedArray | None:
         return self._columns.get(key)
 
