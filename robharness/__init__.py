@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         Train,
         TrainingJob,
     )
-    from robharness.store.results import Features
+    from robharness.store.features import Features
 
 _HOMES = {
     "api": ["run", "plan", "load", "stored", "train"],
@@ -84,7 +84,7 @@ _HOMES = {
         "Train",
         "TrainingJob",
     ],
-    "store.results": ["Features"],
+    "store.features": ["Features"],
 }
 
 __all__ = [

@@ -280,12 +280,14 @@ class Session:
                 show_finding(self.listener, found)
                 self._shown.add(found)
 
-    def results(self, *, notify: bool = False) -> Results:
+    def results(self, *, notify: bool = False, confidences: bool = False) -> Results:
         """Load the stored results of the whole suite, complete or not.
 
         notify: whether the hooks `robharness_run_finished` of plugins get the results.
+        confidences: see `robharness.store.results.load`.
         """
-        found = Results.with_report(results.load(self.plan, self.store), self.registry, tuple(self.findings))
+        loaded = results.load(self.plan, self.store, confidences=confidences)
+        found = Results.with_report(loaded, self.registry, tuple(self.findings))
         if not notify:
             return found
         self.findings += observe(found, self.registry)

@@ -10,8 +10,10 @@ import pytest
 
 from robharness import api
 from robharness.errors import StoreError
+from robharness.report.calibration import calibration, confidence_findings
 from robharness.statistics import EmptySample
 from robharness.store import Store, results
+from robharness.store.parts import MOST_IDS, _decoded_ids
 
 KEY = "abcdef0123456789abcdef01"
 COLUMNS = [
@@ -105,9 +107,37 @@ def test_columns_are_read_lazily(suite, run, load, tmp_path):
     assert [result.accuracy for result in found.cells] == numbers
     assert all(result.columns["margin"] is margin for result, margin in zip(expected.cells, margins, strict=True))
     for result in found.cells:
-        assert "margin" in list(result.columns)
+        assert "margin" in list(result.columns) and "margin" in result.columns and "none" not in result.columns
         with pytest.raises((KeyError, StoreError)):
             result.columns["margin"]
+
+
+def test_confidences_are_binned_with_the_cell(suite, run, tmp_path, toys):
+    """Those that are binned at once are those that are read later; nothing is read again for them."""
+    run(suite())
+    plan, store = api.plan(suite(), plugins=[toys]), Store(tmp_path / "store")
+    later, at_once = results.load(plan, store), results.load(plan, store, confidences=True)
+    expected = [calibration(result) for result in later.cells]
+    shutil.rmtree(tmp_path / "store")
+    assert all(expected) and [calibration(result) for result in at_once.cells] == expected
+    assert not list(confidence_findings(at_once, details=True))
+
+
+def test_ids_that_cells_share_are_decoded_once(tmp_path):
+    """Ids of equal length, of which one differs; more different ones than are kept; parts that share theirs."""
+    store = Store(tmp_path / "store")
+    ids = [[f"{number:02}/{row}" for row in range(20)] for number in range(MOST_IDS + 3)]
+    keys = [f"{number:024x}" for number in range(2 * len(ids))]
+    for number, key in enumerate(keys):
+        some = ids[number % len(ids)]
+        store.write_part(key, 0, {"example": some, "prediction": [number] * 20}, {})
+    first = store.read(keys[0], 20, ["example", "prediction"]).table["example"]
+    for number, key in (*enumerate(keys), *reversed(list(enumerate(keys)))):
+        rows = store.read(key, 20, ["prediction", "example"])
+        assert rows.table["example"].to_pylist() == ids[number % len(ids)]
+        assert rows.table["prediction"].to_pylist() == [number] * 20
+    again = store.read(keys[len(ids)], 20, ["example", "prediction"]).table["example"]
+    assert again.equals(first) and len(_decoded_ids) <= MOST_IDS
 
 
 def test_columns_keep_the_positions_stored_at_loading(suite, run, load, tmp_path):

@@ -79,11 +79,12 @@ def command(
     needs_plugins = stored is None or (output is not None and output.suffix not in {each.suffix for each in BUILT_IN})
     registry = discover(plugins) if needs_plugins else Registry()
     renderer = None if output is None else find_renderer(output, registry)
+    with_details = as_json or renderer is not None
     if stored is not None:
-        found = stored.results(limit)
+        found = stored.results(limit, confidences=with_details)
     else:
         session = Session.open(Path(suite), store=store, data=data_root, limit=limit, registry=registry, device=device)
-        found = session.results()
+        found = session.results(confidences=with_details)
     is_page = renderer is not None and renderer.renderer.suffix == html.suffix
     with TemporaryDirectory() as scratch:  # for figures that only the page shows
         folder = start / figures if figures else Path(scratch) if is_page else None
@@ -92,7 +93,7 @@ def command(
         shown = read_figures(drawn) if is_page else ()
     examples, more = make_gallery(found, (EXAMPLES if is_page else 0) if gallery is None else gallery, device)
     report = replace(
-        build(found, findings=[*findings, *more], details=True if as_json or renderer else None),
+        build(found, findings=[*findings, *more], details=True if with_details else None),
         plugin_figures=shown,
         gallery=examples,
     )

@@ -103,6 +103,12 @@ class WorkerFailed:
     error: str
     is_bug: bool
 
+    def unexpected_error(self) -> RuntimeError:
+        """Return the error of another process as one of this process, with its traceback as a note."""
+        error = RuntimeError(f"in a worker process: {self.error.strip().splitlines()[-1]}")
+        error.add_note(self.error)
+        return error
+
 
 Event = (
     ModelLoaded

@@ -206,7 +206,7 @@ class Scheduler:
                 if not event.is_bug:
                     raise UserError(event.error)
                 if state.unit is None:
-                    raise _worker_error(event.error)
+                    raise event.unexpected_error()
                 # As after a death: an error of the driver breaks all later work on a GPU in that process.
                 self.worker_died(state, label, event.error.strip().splitlines()[-1])
 
@@ -392,10 +392,3 @@ class Scheduler:
             )
         for cell in self.cells[label].values():
             self.store.describe(cell)
-
-
-def _worker_error(details: str) -> RuntimeError:
-    """Return an unexpected error of another process, with its traceback as a note."""
-    error = RuntimeError(f"in a worker process: {details.strip().splitlines()[-1]}")
-    error.add_note(details)
-    return error

@@ -28,7 +28,8 @@ from robharness.report.gaps import gaps_closed
 from robharness.report.plugin_metrics import compute_metrics
 from robharness.report.records import CellNumbers, Numbers, Report, RunNumbers, WorstCase
 from robharness.report.runs import over_runs
-from robharness.store.results import CellResult, Results, common_positions
+from robharness.store.results import CellResult, Results
+from robharness.store.spans import common_positions
 
 MANY_OUTCOMES = 10_000_000
 """The number of outcomes from which on a report leaves out details unless they are asked for."""

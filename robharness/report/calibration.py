@@ -16,12 +16,10 @@ from robharness.store.results import CellResult, Results
 
 def calibration(result: CellResult) -> Calibration | None:
     """Return the calibration of a cell; None if no example has a confidence."""
-    if not result.n or "confidence" not in result.columns:
+    binned = result.binned_confidences()
+    if binned is None or not binned.n.any():
         return None
-    binned = statistics.reliability(result.columns["confidence"], result.correct)
     n = int(binned.n.sum())
-    if n == 0:
-        return None
     wrong = n - int(binned.right.sum())
     return Calibration(
         n=n,
@@ -69,7 +67,9 @@ def _lacks_confidences(result: CellResult, details: bool) -> bool:
     """Return whether there are outcomes of finite logits, hence with a confidence, of which none is stored."""
     if "confidence" not in result.columns:
         return True
-    if not details or not (is_absent := np.isnan(result.columns["confidence"])).any():
+    if not details or (result.reliability is not None and result.reliability.n.sum() == result.n):
+        return False
+    if not (is_absent := np.isnan(result.columns["confidence"])).any():
         return False
     is_finite = np.isfinite(result.columns["logit_range"]) & np.isfinite(result.columns["margin"])
     return bool((is_absent & is_finite).any())

@@ -36,7 +36,7 @@ class PerClass:
         if not result.n:
             return None
         classes = self._classes(result)
-        right = np.bincount(classes.place[result.correct], minlength=len(classes.n))
+        right = np.bincount(classes.place, result.correct, len(classes.n)).astype(np.int64)  # exact up to 2**53
         accuracies = right / classes.n
         lowest = np.lexsort((classes.labels, accuracies))[:MOST_CLASSES]
         intervals = statistics.class_intervals(right, classes.n, lowest)

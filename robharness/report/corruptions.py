@@ -11,7 +11,8 @@ from robharness import statistics
 from robharness.planning.outline import PerturbationOutline
 from robharness.report.records import CorruptionErrors, MeanAccuracy, SlopeNumbers
 from robharness.statistics.intervals import Floats, Interval
-from robharness.store.results import CellResult, Results, common_positions
+from robharness.store.results import CellResult, Results
+from robharness.store.spans import common_positions
 from robharness.suite import Baseline
 
 

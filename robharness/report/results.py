@@ -118,9 +118,9 @@ class StoredSuite(suites.StoredSuite):
         """Return the same suite; its results have a report."""
         return cls(**{item.name: getattr(found, item.name) for item in fields(suites.StoredSuite)})
 
-    def results(self, limit: int | None = None) -> Results:
+    def results(self, limit: int | None = None, *, confidences: bool = False) -> Results:
         """Load its stored outcomes, see `robharness.store.suites.StoredSuite.results`."""
-        return Results.with_report(super().results(limit))
+        return Results.with_report(super().results(limit, confidences=confidences))
 
 
 def _shown_by_notebooks(figure: Figure) -> Figure:

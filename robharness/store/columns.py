@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from robharness.errors import StoreError
 from robharness.store.parts import Rows
 from robharness.store.store import Store
-
-READ_WITH = {"confidence": ("prediction",)}
-"""Columns that are read together with another, since reports need both and a file is read whole."""
 
 
 class Columns(Mapping[str, np.ndarray]):
@@ -25,10 +22,12 @@ class Columns(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._known and name in self._names:
-            others = [other for other in READ_WITH.get(name, ()) if other in self._names and other not in self._known]
-            self._known |= self._read([name, *others])
+            self._known[name] = self._read(name)
         column: np.ndarray = self._known[name]
         return column
+
+    def __contains__(self, name: object) -> bool:  # without reading the column, as `Mapping` does
+        return name != "position" and name in (self._names or self._known)
 
     def __iter__(self) -> Iterator[str]:
         return (name for name in (self._names or tuple(self._known)) if name != "position")
@@ -36,21 +35,21 @@ class Columns(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(list(iter(self)))
 
-    def _read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Read columns at the positions that were stored when the results were loaded; more may be stored now."""
+    def _read(self, name: str) -> np.ndarray:
+        """Read a column at the positions that were stored when the results were loaded; more may be stored now."""
         if not len(self._positions):
-            return {name: np.zeros(0) for name in names}
-        found = self._store.read(self._key, int(self._positions[-1]) + 1, names)
-        columns = {name: found.table[name].to_numpy() for name in names}
+            return np.zeros(0)
+        found = self._store.read(self._key, int(self._positions[-1]) + 1, [name])
+        column: np.ndarray = found.table[name].to_numpy()
         if found.positions is self._positions or np.array_equal(found.positions, self._positions):
-            return columns
+            return column
         if not np.isin(self._positions, found.positions, assume_unique=True).all():
             raise StoreError(
                 f"outcomes disappeared from {self._store} while they were read, perhaps removed by another run. "
                 "Try: load the results again"
             )
-        rows = np.searchsorted(found.positions, self._positions)
-        return {name: column[rows] for name, column in columns.items()}
+        read: np.ndarray = column[np.searchsorted(found.positions, self._positions)]
+        return read
 
 
 class CopiedColumns(Mapping[str, np.ndarray]):
@@ -63,6 +62,9 @@ class CopiedColumns(Mapping[str, np.ndarray]):
         if name not in self._copies:
             self._copies[name] = self._columns[name].copy()
         return self._copies[name]
+
+    def __contains__(self, name: object) -> bool:  # without reading the column
+        return name in self._columns
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._columns)

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from robharness.store.spans import span_positions
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 _PROVENANCE, _CELL, _SPAN = b"robharness", b"robharness-cell", b"robharness-span"
 """Keys of a part's metadata: how its outcomes were computed, the key of its cell, and its positions, "0-256"."""
@@ -40,6 +42,9 @@ _TYPES = {
 """Columns of every outcome that robharness writes, with their types; none has gaps."""
 ADDED = ("confidence", "p_true")
 """Columns of `_TYPES` that parts of the store's schema 1 lack; beside those of schema 2, their rows have NaN there."""
+
+MOST_IDS = 16
+"""The number of columns of ids that are kept decoded: those of the parts that cells have in common, one if joined."""
 
 Provenances = tuple[dict[str, Any], ...]
 """Each distinct provenance of some outcomes, that of the first positions first. Shared: do not change them."""
@@ -157,7 +162,7 @@ def decode(content: bytes, key: str, part: Part, columns: Sequence[str] | None) 
         provenances = _provenances(metadata.get(_PROVENANCE, b"[]"))
         wanted = schema.names if columns is None else [name for name in columns if name in schema.names]
         is_old = _SPAN not in metadata and "position" in schema.names
-        table = file.read(columns=[*wanted, *({"position"} - set(wanted) if is_old else ())], use_threads=False)
+        table = _read(file, content, [*wanted, *({"position"} - set(wanted) if is_old else ())])
         if table.num_rows != file.metadata.num_rows and table.num_columns:
             raise DamagedPart(f"it has {table.num_rows} rows")
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -173,6 +178,52 @@ def decode(content: bytes, key: str, part: Part, columns: Sequence[str] | None) 
         types=tuple(map(str, schema.types)),
         provenances=provenances,
     )
+
+
+class _DecodedIds:
+    """The columns of ids that were decoded last, by their bytes in the file and what determines how these are decoded.
+
+    The cells of a suite have the same ids, which take longer to decode than all else that a report reads of a part.
+    """
+
+    def __init__(self) -> None:
+        self._columns = dict[object, "pa.ChunkedArray"]()
+        self._lock = Lock()  # cells are read in several threads
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def get(self, key: object) -> pa.ChunkedArray | None:
+        return self._columns.get(key)
+
+    def add(self, key: object, column: pa.ChunkedArray) -> None:
+        with self._lock:
+            self._columns[key] = column
+            if len(self._columns) > MOST_IDS:
+                del self._columns[next(iter(self._columns))]
+
+
+_decoded_ids = _DecodedIds()
+
+
+def _read(file: pq.ParquetFile, content: bytes, names: Sequence[str]) -> pa.Table:
+    """Read columns of a file; its ids are decoded only if no part with the same ones was read before."""
+    others = [name for name in names if name != "example"]
+    if len(others) == len(names) or not others or file.metadata.num_row_groups != 1:
+        return file.read(columns=names, use_threads=False)
+    group, field = file.metadata.row_group(0), file.schema_arrow.field("example")
+    chunks = (group.column(at) for at in range(group.num_columns))
+    chunk = next(chunk for chunk in chunks if chunk.path_in_schema == "example")
+    start = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
+    encoded = content[start : start + chunk.total_compressed_size]
+    data_at = chunk.data_page_offset - start
+    key = (encoded, chunk.compression, chunk.encodings, chunk.num_values, data_at, field.type, field.nullable)
+    ids = _decoded_ids.get(key)
+    if ids is None:
+        table = file.read(columns=names, use_threads=False)
+        _decoded_ids.add(key, table["example"])
+        return table
+    return file.read(columns=others, use_threads=False).append_column("example", ids)
 
 
 def concatenated(tables: Sequence[pa.Table]) -> pa.Table:

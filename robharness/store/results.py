@@ -21,7 +21,9 @@ from robharness.planning.outlining import outline
 from robharness.store.columns import Columns, CopiedColumns
 from robharness.store.expected import checks
 from robharness.store.failures import Failure
+from robharness.store.features import Features, FeaturesNotStored
 from robharness.store.parts import Check
+from robharness.store.spans import common_positions
 from robharness.store.store import Store
 from robharness.suite import Suite
 from robharness.text import printable, quoted_commands
@@ -30,10 +32,6 @@ EAGER_COLUMNS = ("correct", "prediction")
 """The columns that are read with the cell, since every number needs them; others are read on first use."""
 READERS = 8
 """The largest number of threads that read files; decoding releases Python's global lock."""
-
-
-class FeaturesNotStored(UserError, statistics.EmptySample):
-    """Features that no run has stored yet; a metric of them has no number."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,6 +48,7 @@ class CellResult:
     not_numbers: the number of examples whose logits were not finite; they count as wrong.
     n_unreadable: the number of examples that could not be read; they count as wrong.
     totals: sums of the notes that the perturbation declares as numbers, by name.
+    reliability: the confidences in bins, if they were read with the cell; see `binned_confidences`.
     """
 
     cell: CellOutline
@@ -61,6 +60,7 @@ class CellResult:
     not_numbers: int
     n_unreadable: int
     totals: Mapping[str, float]
+    reliability: statistics.Reliability | None = None
 
     def __repr__(self) -> str:
         accuracy = f", accuracy {self.accuracy:.4g}" if self.n else ""
@@ -87,6 +87,7 @@ class CellResult:
             not_numbers=0,
             n_unreadable=0,
             totals={},
+            reliability=None,
         )
 
     @property
@@ -123,46 +124,18 @@ class CellResult:
         found: np.ndarray = np.where(self.correct, np.inf, np.where(np.isnan(size), 0, size))  # NaN: not attacked
         return found
 
+    def binned_confidences(self) -> statistics.Reliability | None:
+        """Return the confidences in bins, from the store unless they were read with the cell; None if none is there."""
+        if self.reliability is not None or not self.n or "confidence" not in self.columns:
+            return self.reliability
+        return statistics.reliability(self.columns["confidence"], self.correct)
+
     @property
     def unreadable(self) -> list[str]:
         """The ids of examples that could not be read; they count as wrong."""
         if not self.n_unreadable:
             return []
         return [str(example) for example in self.columns["example"][self.columns["prediction"] == UNREADABLE]]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Features:
-    """A model's features of examples, the output of one of its submodules. Unreadable examples are left out.
-
-    values: (n, D) float32.
-    labels: the true classes, (n,) int64.
-    examples: n ids.
-    positions: (n,) int64, ascending.
-    boundary: the distance in feature space to the decision boundary of the true class, (n,) float64, negative if the
-        example is misclassified; see `robharness.evaluation.heads`. NaN for heads that are not linear and for
-        corrupted examples.
-    """
-
-    values: np.ndarray
-    labels: np.ndarray
-    examples: tuple[str, ...]
-    positions: np.ndarray
-    boundary: np.ndarray
-
-    def __repr__(self) -> str:
-        return f"<Features of {self.values.shape[0]} examples, {self.values.shape[1]} values each>"
-
-    def at(self, positions: np.ndarray) -> Features:
-        """Select the features at these positions, all of which must be stored."""
-        rows = np.searchsorted(self.positions, positions)
-        return Features(
-            values=self.values[rows],
-            labels=self.labels[rows],
-            examples=tuple(self.examples[row] for row in rows),
-            positions=self.positions[rows],
-            boundary=self.boundary[rows],
-        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -313,18 +286,6 @@ class Results:
         return pd.concat(frames, ignore_index=True)
 
 
-def common_positions(positions: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the positions that all of these have, ascending. Returns the first array itself if all are equal.
-
-    positions: of stored outcomes, ascending; at least one array. Cells with the same span share one array.
-    """
-    common = positions[0]
-    for other in {id(each): each for each in positions}.values():
-        if other is not common and not np.array_equal(other, common):
-            common = np.intersect1d(common, other, assume_unique=True)
-    return common
-
-
 def import_pandas() -> Any:
     """Return the module pandas. Raises UserError if it is not installed."""
     try:
@@ -334,22 +295,33 @@ def import_pandas() -> Any:
     return pandas
 
 
-def load(plan: Plan, store: Store) -> Results:
-    """Load the stored outcomes of a plan's cells, complete or not."""
-    return load_cells(outline(plan), store, checks(plan), {cell.key: cell.identity for cell in plan.cells})
+def load(plan: Plan, store: Store, *, confidences: bool = False) -> Results:
+    """Load the stored outcomes of a plan's cells, complete or not.
+
+    confidences: whether confidences are read and binned at once, for a report with details, which else reads all again.
+    """
+    identities = {cell.key: cell.identity for cell in plan.cells}
+    return load_cells(outline(plan), store, checks(plan), identities, confidences=confidences)
 
 
 def load_cells(
-    outline: PlanOutline, store: Store, checked: Mapping[str, Check], identities: Mapping[str, Mapping[str, Any]]
+    outline: PlanOutline,
+    store: Store,
+    checked: Mapping[str, Check],
+    identities: Mapping[str, Mapping[str, Any]],
+    *,
+    confidences: bool = False,
 ) -> Results:
     """Load the stored outcomes of the cells of an outline, complete or not.
 
     checked: the check of the parts of each cell, by its key.
     identities: everything that can change an outcome of a cell, by its key, as far as it is known.
+    confidences: see `load`.
     """
+    columns = (*EAGER_COLUMNS, *(("confidence",) if confidences else ()))
     cells = [replace(cell, identity=identities.get(cell.key, {})) for cell in outline.cells]
     with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
-        found = list(readers.map(lambda cell: _load_cell(outline, cell, store, checked[cell.key]), cells))
+        found = list(readers.map(lambda cell: _load_cell(outline, cell, store, checked[cell.key], columns), cells))
     return Results(
         outline=outline,
         cells=tuple(result for result in found if not result.cell.with_features),
@@ -358,10 +330,12 @@ def load_cells(
     )
 
 
-def _load_cell(outline: PlanOutline, cell: CellOutline, store: Store, check: Check) -> CellResult:
+def _load_cell(
+    outline: PlanOutline, cell: CellOutline, store: Store, check: Check, columns: Sequence[str]
+) -> CellResult:
     store.note_damaged_description(cell.key)  # and refuse a newer schema
     noted = cell.perturbation.totals if cell.perturbation is not None else ()
-    found = store.read(cell.key, outline.n, [*EAGER_COLUMNS, *noted], check=check)
+    found = store.read(cell.key, outline.n, [*columns, *noted], check=check)
     store.retry_reads(cell.key, lambda: store.note_overlaps(cell.key))
     read = {name: found.table[name].to_numpy() for name in found.table.column_names}
     prediction = read.pop("prediction", np.zeros(0, np.int64))
@@ -377,6 +351,7 @@ def _load_cell(outline: PlanOutline, cell: CellOutline, store: Store, check: Che
         not_numbers=int(np.count_nonzero(prediction == NOT_FINITE)),
         n_unreadable=int(np.count_nonzero(prediction == UNREADABLE)),
         totals={name: float(np.nansum(np.asarray(read[name], float))) for name in noted if name in read},
+        reliability=statistics.reliability(read["confidence"], read["correct"]) if "confidence" in read else None,
     )
     if result.n and result.n_unreadable == result.n:
         return result.discarded(_none_readable(outline, result))

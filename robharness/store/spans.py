@@ -32,3 +32,15 @@ def uncovered(covered: Sequence[Span], span: Span) -> list[Span]:
             found.append((position, start))
         position = max(position, stop)
     return [*found, (position, span[1])] if position < span[1] else found
+
+
+def common_positions(positions: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the positions that all of these have, ascending. Returns the first array itself if all are equal.
+
+    positions: of stored outcomes, ascending; at least one array. Cells with the same span share one array.
+    """
+    common = positions[0]
+    for other in {id(each): each for each in positions}.values():
+        if other is not common and not np.array_equal(other, common):
+            common = np.intersect1d(common, other, assume_unique=True)
+    return common

@@ -7,7 +7,8 @@
 
 Coverage follows from the file names; there is no index that could be wrong. The name of a part carries the CRC-32 of
 its bytes, so that every reader notices what a disk or a copy did to it later. Such a part is set aside and counts as
-missing. Trade-off: a part is read whole even for one of its columns, at gigabytes a second.
+missing. Trade-off: a part is read whole even for one of its columns, at gigabytes a second; a report asks for all that
+it needs at once.
 """
 
 from __future__ import annotations

@@ -94,13 +94,14 @@ class StoredSuite:
         store, outline = Store(self.store, ReadOnly()), self.outline
         return sum(not store.missing(entry.key, outline.n) for entry in outline.suite.cells)
 
-    def results(self, limit: int | None = None) -> Results:
+    def results(self, limit: int | None = None, *, confidences: bool = False) -> Results:
         """Load its stored outcomes, complete or not, and change nothing in the store.
 
         The data are not needed: all cells must have the same ids and labels at the same positions. Cells that differ
         from most are left out and named.
 
         limit: the number of examples, a prefix of the fixed order; those of the last run if None.
+        confidences: see `robharness.store.results.load`.
         Raises StoreError for a record that cannot be read, and for a newer schema.
         """
         store, outline = Store(self.store, ReadOnly()), self.outline
@@ -111,7 +112,7 @@ class StoredSuite:
         for other in stored_suites(store):
             if other.problem and other.name == self.name:
                 store.add_finding(finding("record-damaged", other.problem))
-        results = load_cells(outline, store, checked, identities)
+        results = load_cells(outline, store, checked, identities, confidences=confidences)
         wrong = seen.disagreeing(list(checked))
 
         def agreeing(cells: Sequence[CellResult]) -> tuple[CellResult, ...]:

@@ -1,26 +1,23 @@
-"""`make bench`: costs of the engine, of worker processes, prefetching, memory, and large stores.
+"""`make bench`: costs of the engine, of worker processes, prefetching, and memory.
 
 All of it within one run on one machine: ratios are compared, raw seconds printed, and no time is asserted.
 """
 
 import json
-import os
 import runpy
-import shutil
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from robharness import api
 from robharness.engine import listeners
 from robharness.engine.run import run_plan
-from robharness.store import Store, results
+from robharness.store import Store
 
 HERE = Path(__file__).parent
 MNIST = HERE.parent / "end_to_end/mnist.py"
@@ -175,33 +172,3 @@ def test_memory_stays_flat_as_examples_grow(benchmark, tmp_path):
     print(f"\npeak {peaks[0]:.0f} MB with 1,500 examples, {peaks[1]:.0f} MB with 6,000")
     show(benchmark, {"peak memory, 4 times the examples": peaks[1] / peaks[0]})
     benchmark.pedantic(lambda: None, rounds=1)
-
-
-@pytest.mark.benchmark(group="large stores")
-def test_reading_a_store_of_a_hundred_million_outcomes(benchmark, tmp_path):
-    """20 models x 100 cells x 50,000 examples into Results, with every byte's checksum; then all accuracies."""
-    models = [{"model": "wide/small", "label": f"M{i}", "revision": i} for i in range(20)]
-    attacks = [{"attack": "attacks/fgsm", "eps": [f"{i}/255" for i in range(1, 100)]}]
-    plan = api.plan(suite({"name": "wide/many", "split": "all"}, models, attacks), plugins=[str(WIDE)])
-    store, n = Store(tmp_path / "store"), plan.n
-    assert (len(plan.cells), n) == (2000, 50_000)
-    draws, ids = np.random.default_rng(0), plan.data.ids(0, n)
-    labels = np.array([plan.data.dataset.labels[index] for index in plan.data.order])
-    for start in range(0, 2000, 100):  # a hundred copies of each of twenty files; a fresh draw for each takes minutes
-        first, *others = plan.cells[start : start + 100]
-        correct = draws.random(n) < 0.5
-        columns = {"example": ids, "label": labels, "prediction": np.where(correct, labels, 0), "correct": correct,
-                   "margin": draws.normal(size=n).astype("float32"), "attacked": np.ones(n, bool),
-                   "logit_range": draws.random(n).astype("float32"), "size": draws.random(n)}  # fmt: skip
-        store.write_part(first.key, 0, columns, {"rows": 4})
-        file = store.folder(first.key) / store.parts(first.key)[0].name
-        for cell in others:
-            store.folder(cell.key).mkdir(parents=True)
-            shutil.copy(file, store.folder(cell.key))
-    size = sum(file.stat().st_size for file in store.root.rglob("*.parquet")) / 2**30
-    seconds = benchmark.pedantic(lambda: seconds_of(lambda: results.load(plan, store)), rounds=3)
-    found = results.load(plan, store)
-    accuracies = seconds_of(lambda: [result.accuracy for result in found.cells])
-    print(
-        f"\n{size:.2f} GiB; {seconds:.1f} s (at most 5) with {os.cpu_count()} cores; all accuracies {accuracies:.2f} s"
-    )

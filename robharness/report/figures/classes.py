@@ -104,11 +104,10 @@ def _draw_worst(report: Report, series: list[Series], rows: list[str]) -> Drawin
         found = cells_of(report, each)
         points = [(offset - at, cell) for at, name in enumerate(rows) for cell in found.get(name, [])[:1]
                   if cell.classes]  # fmt: skip
-        for height, cell in points:
-            assert cell.classes is not None
-            low, high = cell.classes.worst_interval
-            axis.plot([100 * low, 100 * high], [height, height], color=each.color, linewidth=1.2, alpha=0.7)
         heights = [height for height, _ in points]
+        ends = [cell.classes.worst_interval for _, cell in points if cell.classes]
+        axis.hlines(heights, [100 * low for low, _ in ends], [100 * high for _, high in ends], color=each.color,
+                    linewidth=1.2, alpha=0.7)  # fmt: skip
         axis.plot([100 * (accuracy_of(cell) or 0.0) for _, cell in points], heights, color=each.color,
                   marker=each.marker, linestyle="none", markersize=4.5, markerfacecolor="none", alpha=0.8)  # fmt: skip
         (dots,) = axis.plot([100 * cell.classes.worst for _, cell in points if cell.classes], heights,

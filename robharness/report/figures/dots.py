@@ -118,8 +118,8 @@ def name_rows(axis: Any, names: Sequence[str]) -> None:
     axis.set_yticks([-at for at in range(len(names))], [plain(name) for name in names])
     axis.set_ylim(-len(names) + 0.5, 0.5)
     axis.tick_params(axis="y", length=0)
-    for at in range(1, len(names)):
-        axis.axhline(0.5 - at, color=matplotlib.rcParams["text.color"], alpha=0.12, linewidth=0.8)
+    axis.hlines([0.5 - at for at in range(1, len(names))], 0, 1, transform=axis.get_yaxis_transform(),
+                color=matplotlib.rcParams["text.color"], alpha=0.12, linewidth=0.8)  # fmt: skip
     axis.grid(axis="x", alpha=0.2)
 
 

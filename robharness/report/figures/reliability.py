@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from matplotlib.collections import PolyCollection
+
 from robharness.report.details import Calibration
 from robharness.report.figures.dots import PANELS_PER_FIGURE, Pair, clean_and_strongest, pair_legend, pairs
 from robharness.report.figures.figure import Drawing, Figure
@@ -93,8 +95,9 @@ def _draw_cell(drawing: Drawing, axis: Any, cell: CellNumbers, look: dict[str, A
         f"{cell.perturbation}: confidence {percent(each.low)} to {percent(each.high)}: accuracy "
         f"{percent(each.accuracy or 0.0, 1)}, n = {each.n}" for each in bins
     ])  # fmt: skip
-    side = look["at"]
-    widths = [95 * (each.high - each.low) / count for each in found.bins]
-    middles = [100 * each.low + (side + 0.5) * width for each, width in zip(found.bins, widths, strict=True)]
-    axis.bar(middles, [_TOP * each.n / most for each in found.bins], widths, bottom=-_DEPTH, color=look["color"],
-             alpha=0.5, linewidth=0)  # fmt: skip
+    bars = []
+    for each in bins:
+        width, top = 95 * (each.high - each.low) / count, _TOP * each.n / most - _DEPTH
+        left = 100 * each.low + look["at"] * width
+        bars.append([(left, -_DEPTH), (left, top), (left + width, top), (left + width, -_DEPTH)])
+    axis.add_collection(PolyCollection(bars, facecolors=look["color"], alpha=0.5, linewidths=0), autolim=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ def svg(figure: Figure) -> str:
     The page's own style is Matplotlib's default, whatever the user's is. Ink is currentColor, text stays text, points
     have tooltips, and nothing is loaded. All ids begin with the figure's name.
     """
-    with _page_style(figure.name):
+    with _page_style(figure.name), _uncollected():
         drawing = figure.draw()
         drawing.patch.set_visible(False)
         for axis in drawing.axes:
@@ -73,6 +74,18 @@ def _page_style(name: str) -> Iterator[None]:
         kept = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith("backend")}
         dict.update(matplotlib.rcParams, kept | {"svg.fonttype": "none", "svg.hashsalt": name})  # checked already
         yield
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause the search for cycles of unused objects: a drawing is thousands of objects, none of them unused yet."""
+    is_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_enabled:
+            gc.enable()
 
 
 def _written(drawing: Any, kind: str) -> bytes:
