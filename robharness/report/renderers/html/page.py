@@ -62,6 +62,8 @@ def page(report: Report) -> str:
         has_published=sections.has_published(report),
         classes=sections.class_rows(report),
         calibration=sections.calibration_rows(report),
+        left_out_of_classes=sections.left_out_of_classes(report),
+        left_out_of_calibration=sections.left_out_of_calibration(report),
         runs=sections.run_rows(report),
         figures=drawn,
         table_of=lambda name: TABLES_OF_FIGURES.get(name.partition("-")[0], "results"),
