@@ -95,7 +95,7 @@ def test_everything_essential_is_there(browser, path, report, scripted):
     with opened(browser, path, java_script_enabled=scripted) as page:
         text = page.inner_text("body")
         facts = ("size mismatch", "use the intervals", "cudnn.benchmark", "cell-failed", "0 of 1000 examples",
-                 "412 of 1000", "published 75.10", "Environment 1: cpu")  # fmt: skip
+                 "412 of 1000", "published 75.10", "Environment 1: cpu, Lite0, Lite1 seed 0, 20 cells")  # fmt: skip
         for words in (*report.answer, report.command, *facts):
             assert words in text
         assert page.locator("#findings .box h3").all_inner_texts() == [

@@ -16,7 +16,8 @@ from robharness.report.records import Report, source_of
 from robharness.report.renderers.html import sections
 from robharness.report.renderers.html.details import details
 from robharness.report.renderers.html.graphics import FEW_PIXELS, Styles, data_uri, png_size
-from robharness.report.renderers.html.shown import Shown, as_command, as_sentence, entry, plain, shown
+from robharness.report.renderers.html.provenance import provenance
+from robharness.report.renderers.html.shown import Shown, as_command, as_sentence, entry, shown
 from robharness.report.tables import tables
 
 _HERE = Path(__file__).parent
@@ -71,7 +72,7 @@ def page(report: Report) -> str:
         gallery=sections.gallery(report),
         few_pixels=lambda content: 0 < png_size(content)[0] < FEW_PIXELS,
         png_size=png_size,
-        facts_of_environments=[(plain(each.facts), len(each.cells)) for each in report.environments],
+        provenance=provenance(report),
         details=details(report),
     )
 
