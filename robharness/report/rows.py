@@ -9,6 +9,7 @@ from typing import TypeVar
 from robharness.report.records import CellNumbers, Report
 from robharness.report.runs import spread
 from robharness.report.values import PUBLISHED, Kind, Number, Row, Table, Value, part_of
+from robharness.text import printable
 
 T = TypeVar("T")
 NO_VALUE = Value()
@@ -37,7 +38,7 @@ def legend(table: Table, report: Report) -> Iterator[str]:
     """Yield what published numbers and deviations of a table mean, if it has any."""
     values = [value for row in table.rows if row is not None for value in row.values]
     if any(note[0] == PUBLISHED for value in values for note in value.notes):
-        source = f" in {report.expected_source}" if report.expected_source else ""
+        source = f" in {printable(report.expected_source)}" if report.expected_source else ""
         yield f"published: the number{source}, in brackets ours minus it"
     if any(each.deviation is not None for value in values for each in (value, value.drop) if each is not None):
         yield SPREAD

@@ -103,9 +103,7 @@ def _cells_over_runs(cells: Sequence[CellNumbers]) -> Value:
     complete = [cell for cell in cells if cell.complete]
     value = _accuracy_over_runs([cell.numbers for cell in complete]) if complete else NO_VALUE
     notes = _published_accuracy(cells[0], value)
-    if len(complete) < len(cells):
-        notes += ((Number(len(complete)), "complete"),)
-    return replace(value, notes=notes)
+    return replace(value, notes=(*notes, *part_of(len(complete), len(cells), "complete")))
 
 
 def _published_accuracy(cell: CellNumbers, ours: Value) -> tuple[Note, ...]:
