@@ -141,7 +141,7 @@ def test_incomplete_cells_are_compared_on_common_examples_and_counted(measured):
     ]
     lines = sentences(replace(results, cells=tuple(cells)))
     assert "paired on 25 of 40 images" in lines[0]
-    assert lines[-1] == "1 of 8 cells lack examples, so these numbers may change."
+    assert lines[-1] == "1 of 8 cells lacks examples, so these numbers may change."
 
 
 def test_clean_accuracies_are_the_answer_without_perturbations(suite, run):

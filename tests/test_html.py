@@ -95,7 +95,7 @@ def test_everything_essential_is_there(browser, path, report, scripted):
     with opened(browser, path, java_script_enabled=scripted) as page:
         text = page.inner_text("body")
         facts = ("size mismatch", "use the intervals", "cudnn.benchmark", "cell-failed", "0 of 1000 examples",
-                 "412 of 1000", "published 75.10", "Environment 1: cpu")  # fmt: skip
+                 "412 of 1000", "published 75.10", "Environment 1: cpu, Lite0, Lite1 seed 0, 20 cells")  # fmt: skip
         for words in (*report.answer, report.command, *facts):
             assert words in text
         assert page.locator("#findings .box h3").all_inner_texts() == [
@@ -131,7 +131,7 @@ def test_entries_have_full_precision_and_lead_to_their_cells(page, report):
 def test_published_numbers_stand_beside_ours(page, report):
     ours = report.cells[0].numbers.accuracy
     entry = page.locator("#results table >> nth=0 >> tbody tr >> nth=0 >> td >> nth=0")
-    assert f"published 75.10 (−{100 * (0.751 - ours):.2f})" in entry.inner_text()
+    assert f"published 75.10 (-{100 * (0.751 - ours):.2f})" in entry.inner_text()
     assert float(entry.locator(".difference").get_attribute("data-value")) == ours - 0.751
     assert float(page.locator("#c0 td").nth(5).get_attribute("data-value")) == ours - 0.751
 
@@ -191,8 +191,9 @@ def test_filters_leave_what_matches(page):
     assert {model for _, model in matrix(page)} == {"Lite1"}
     page.fill("#results-text", "PGD l2")
     assert matrix(page) == {key: value for key, value in everything.items() if "pgd(l2" in key[0] and key[1] == "Lite1"}
-    assert page.locator("table.matrix:visible").count() == 1
-    assert page.inner_text("[data-filters=results] [role=status]").startswith("3 of ")
+    heads = page.locator("#results h3:visible").all_inner_texts()
+    assert heads == ["Attacks", "Calibration", "Worst class"]
+    assert page.inner_text("[data-filters=results] [role=status]").startswith("15 of ")
     page.fill("#results-text", "")
     page.select_option("#results-kind", "corruption")
     assert page.locator("#table-1").is_hidden() and not matrix(page)

@@ -8,7 +8,7 @@ import pytest
 
 from plain_calibration import plain_ece
 from robharness import statistics
-from robharness.report import build, detail_tables
+from robharness.report import build, detail_tables, details
 from robharness.report.build import MANY_OUTCOMES
 from robharness.report.distances import area_until
 from robharness.report.tables import tables
@@ -150,4 +150,4 @@ def test_tables_of_calibration_and_of_the_worst_class(results):
                                                         for label in report.models]  # fmt: skip
     until = cells["Net", "nearest(linf)"].distances.area_until
     assert f"budgets from 0 to {until:g}" in found["Smallest perturbations"].caption
-    assert detail_tables.MANY_CONFIDENCES > 400 >= detail_tables.MIN_CONFIDENCES
+    assert detail_tables.MANY_CONFIDENCES > 400 >= details.MIN_CONFIDENCES

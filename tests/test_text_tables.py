@@ -139,7 +139,8 @@ def test_every_number_can_be_read_back(labels, perturbations, width, layout, is_
         key = tuple(names_of_entry if layout.by == "perturbation" else names_of_entry[::-1])
         check_entry(found.pop((*key, "")), cell.numbers, intervals=intervals)
         if cell.expected is not None:
-            assert found.pop((*key, "published")) == f"{100 * cell.expected:.2f}"
+            difference = f"{100 * (cell.numbers.accuracy - cell.expected):+.2f}"
+            assert found.pop((*key, "published")) == f"{100 * cell.expected:.2f} ({difference})"
     assert not found
 
 

@@ -94,7 +94,8 @@ def answer(results: Results, report: Report) -> tuple[str, ...]:
     found = found or words.accuracies()
     partial = sum(not cell.complete for cell in report.cells)
     if partial:
-        found.append(f"{partial} of {len(report.cells)} cells lack examples, so these numbers may change.")
+        verb = "lacks" if partial == 1 else "lack"
+        found.append(f"{partial} of {len(report.cells)} cells {verb} examples, so these numbers may change.")
     return tuple(found)
 
 
@@ -117,9 +118,11 @@ class _Words:
             [] if all_paired else self._sentences(f"Under {printable(name)}, ", clauses, f", on {self._count(cells)}")
         )
         found += [self._compared(pair, name) for pair in pairs] if len(pairs) < FEW else [self._counted(pairs)]
-        hopeless = [cell.model for cell in cells if cell.numbers.n and cell.numbers.relative_drop is None]
+        never_right = {each.model for each in self.report.cells if each.kind == "clean" and each.numbers.accuracy == 0}
+        hopeless = [cell.model for cell in cells if cell.numbers.n and cell.model in never_right]
         if hopeless:
-            found.append(f"{_listed(hopeless)} has no clean {self.unit} right, so there is no accuracy to lose.")
+            verb = "has" if len(hopeless) == 1 else "have"
+            found.append(f"{_listed(hopeless)} {verb} no clean {self.unit} right, so there is no accuracy to lose.")
         return found
 
     def distances(self, name: str) -> list[str]:
@@ -168,8 +171,8 @@ class _Words:
             words = quantity.clause(printable(label), mean)
             interval = quantity.interval(records[0])
             if is_of_runs:
-                shown = f" ± {quantity.bound(deviation)}" if deviation is not None else ""
-                words += f"{shown} over {len(records)} run{'s' * (len(records) > 1)}"
+                shown = f"± {quantity.bound(deviation)} over " if deviation is not None else ""
+                words += f" ({shown}{len(records)} run{'s' * (len(records) > 1)})"
             elif interval is not None:
                 low, high = map(quantity.bound, interval)
                 words += f" (95 % interval {low} to {high}{quantity.verdict(interval)})"
@@ -239,7 +242,8 @@ def _loses(drop: float) -> str:
 
 
 def _listed(labels: Sequence[str]) -> str:
-    return " and ".join(map(printable, labels[:FEW])) + (f" and {len(labels) - FEW} more" * (len(labels) > FEW))
+    *first, last = [printable(label) for label in labels[:FEW]] + [f"{len(labels) - FEW} more"] * (len(labels) > FEW)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _range(counts: Sequence[int]) -> str:

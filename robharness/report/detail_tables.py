@@ -8,14 +8,10 @@ from robharness import statistics
 from robharness.report.details import Calibration
 from robharness.report.records import CellNumbers, Report
 from robharness.report.rows import NO_VALUE, cells_by_row, mean_over_runs, model_row, model_table
-from robharness.report.values import Number, Row, Table, Value
+from robharness.report.values import Number, Row, Table, Value, part_of
 
-MIN_CONFIDENCES = 100
-"""Examples from which on the table of calibration is shown: of fewer, the ECE is mostly chance."""
 MANY_CONFIDENCES = 1000
 """Examples from which on the ECE carries no flag."""
-MIN_PER_CLASS = 5
-"""Mean number of examples per class from which on the table of the worst class is shown."""
 
 
 def calibration(report: Report) -> Table | None:
@@ -39,11 +35,11 @@ def calibration(report: Report) -> Table | None:
 
 
 def _is_calibrated(cell: CellNumbers) -> bool:
-    return _is_clean_or_attacked(cell) and cell.calibration is not None and cell.calibration.n >= MIN_CONFIDENCES
+    return _is_clean_or_attacked(cell) and cell.shows_calibration
 
 
 def _is_clean_or_attacked(cell: CellNumbers) -> bool:
-    return cell.kind in ("clean", "attack") and cell.distances is None
+    return cell.kind in ("clean", "attack") and not cell.is_unbounded
 
 
 _QUANTITIES: dict[str, Callable[[Calibration], float | None]] = {
@@ -83,7 +79,11 @@ def worst_class(report: Report) -> Table | None:
         return None
     rows = [
         model_row(
-            name, report, some, _worst, lambda runs: mean_over_runs([_lowest(cell) for cell in runs], "percentage", 1)
+            name,
+            report,
+            some,
+            lambda cell: _worst(cell, report),
+            lambda runs: mean_over_runs([_lowest(cell) for cell in runs], "percentage", 1),
         )
         for name, some in cells.items()
     ]
@@ -96,18 +96,17 @@ def worst_class(report: Report) -> Table | None:
 
 
 def _has_classes(cell: CellNumbers) -> bool:
-    found = cell.classes
-    is_enough = found is not None and found.classes > 1 and cell.numbers.n >= MIN_PER_CLASS * found.classes
-    return is_enough and _is_clean_or_attacked(cell)
+    return _is_clean_or_attacked(cell) and cell.shows_classes
 
 
 def _lowest(cell: CellNumbers) -> float | None:
     return None if cell.classes is None else cell.classes.worst
 
 
-def _worst(cell: CellNumbers) -> Value:
+def _worst(cell: CellNumbers, report: Report) -> Value:
     if cell.classes is None:
         return NO_VALUE
-    notes = (("class", Number(cell.classes.lowest[0].label)),)
+    label = Number(cell.classes.lowest[0].label)
+    notes = (("class", label), *part_of(cell.numbers.n, report.n, "examples"))
     interval = cell.classes.worst_interval
     return Value(number=cell.classes.worst, digits=1, interval=interval, interval_digits=1, notes=notes)

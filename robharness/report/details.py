@@ -9,6 +9,10 @@ from robharness.statistics.intervals import Interval
 
 MOST_CLASSES = 10
 """The largest number of classes whose accuracies a report lists per cell."""
+MIN_CONFIDENCES = 100
+"""Examples of a cell from which on tables and figures show its calibration: of fewer, the ECE is mostly chance."""
+MIN_PER_CLASS = 5
+"""Mean number of examples per class from which on tables and figures show a cell's accuracy per class."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,15 @@ from typing import Any
 
 from robharness.findings import Finding, named_examples, sentences
 from robharness.planning.pixels import by_path
-from robharness.report.details import Calibration, ClassNumbers, Environment, GalleryExample, PluginFigure
+from robharness.report.details import (
+    MIN_CONFIDENCES,
+    MIN_PER_CLASS,
+    Calibration,
+    ClassNumbers,
+    Environment,
+    GalleryExample,
+    PluginFigure,
+)
 from robharness.specs.records import MetricResult
 from robharness.statistics.intervals import Interval
 from robharness.text import SENTENCE_LENGTH, printable
@@ -208,6 +216,22 @@ class CellNumbers:
     title: str = ""
     calibration: Calibration | None = None
     classes: ClassNumbers | None = None
+
+    @property
+    def is_unbounded(self) -> bool:
+        """Whether it is of an attack without a budget, which searches for the smallest perturbation."""
+        return self.kind == "attack" and self.eps is None
+
+    @property
+    def shows_calibration(self) -> bool:
+        """Whether enough examples have a confidence for tables and figures of calibration."""
+        return self.calibration is not None and self.calibration.n >= MIN_CONFIDENCES
+
+    @property
+    def shows_classes(self) -> bool:
+        """Whether there are several classes, with enough examples for tables and figures of the worst class."""
+        found = self.classes
+        return found is not None and found.classes > 1 and self.numbers.n >= MIN_PER_CLASS * found.classes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,17 +8,40 @@ from typing import TypeVar
 
 from robharness.report.records import CellNumbers, Report
 from robharness.report.runs import spread
-from robharness.report.values import Kind, Number, Row, Table, Value, part_of
+from robharness.report.values import PUBLISHED, Kind, Number, Row, Table, Value, part_of
+from robharness.text import printable
 
 T = TypeVar("T")
 NO_VALUE = Value()
 
 
-def model_table(title: str, report: Report, rows: Sequence[Row | None], caption: str = "", brackets: str = "") -> Table:
-    """Return a table with a column per model, or per label that runs share."""
-    spread_over_runs = "±: sample standard deviation over runs, which differ in their seed" if report.runs else ""
-    whole_caption = "; ".join(filter(None, (caption, spread_over_runs)))
-    return Table(title, ("", *report.columns), tuple(rows), whole_caption, brackets)
+SPREAD = "±: sample standard deviation over runs, which differ in their seed, not over examples"
+
+
+def model_table(
+    title: str,
+    report: Report,
+    rows: Sequence[Row | None],
+    caption: str = "",
+    brackets: str = "",
+    columns: Sequence[str] | None = None,
+) -> Table:
+    """Return a table with a column per model, or per label that runs share.
+
+    columns: the labels in the header; all of the report's if None.
+    """
+    made = Table(title, ("", *(report.columns if columns is None else columns)), tuple(rows), caption, brackets)
+    return replace(made, caption="; ".join(filter(None, (caption, *legend(made, report)))))
+
+
+def legend(table: Table, report: Report) -> Iterator[str]:
+    """Yield what published numbers and deviations of a table mean, if it has any."""
+    values = [value for row in table.rows if row is not None for value in row.values]
+    if any(note[0] == PUBLISHED for value in values for note in value.notes):
+        source = f" in {printable(report.expected_source)}" if report.expected_source else ""
+        yield f"published: the number{source}, in brackets ours minus it"
+    if any(each.deviation is not None for value in values for each in (value, value.drop) if each is not None):
+        yield SPREAD
 
 
 def cells_by_row(report: Report, wanted: Callable[[CellNumbers], bool]) -> dict[str, dict[str, CellNumbers]]:

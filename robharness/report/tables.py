@@ -10,7 +10,7 @@ from robharness.report.detail_tables import calibration, worst_class
 from robharness.report.records import CellNumbers, GapClosed, MeanAccuracy, Numbers, Report, SlopeNumbers, WorstCase
 from robharness.report.rows import NO_VALUE, cells_by_row, mean_over_runs, model_row, model_table
 from robharness.report.runs import over_runs
-from robharness.report.values import PUBLISHED, Note, Number, Row, Table, Value, part_of
+from robharness.report.values import Note, Number, Row, Table, Value, part_of, published_note
 from robharness.specs import MetricResult
 from robharness.statistics import Interval
 
@@ -30,7 +30,7 @@ def tables(report: Report) -> list[Table]:
 
 def _attacks(report: Report) -> Table | None:
     clean = cells_by_row(report, lambda cell: cell.kind == "clean")
-    attacks = cells_by_row(report, lambda cell: cell.kind == "attack" and cell.distances is None)
+    attacks = cells_by_row(report, lambda cell: cell.kind == "attack" and not cell.is_unbounded)
     if not report.cells or (not attacks and any(cell.kind == "corruption" for cell in report.cells)):
         return None
     rows: list[Row | None] = [_cells_row(name, cells, report) for name, cells in clean.items()]
@@ -41,14 +41,18 @@ def _attacks(report: Report) -> Table | None:
     for name, cases in worst.items():
         rows.append(model_row(name, report, cases, lambda case: _worst_case(case, report),
                          lambda some: _accuracy_over_runs([case.numbers for case in some])))  # fmt: skip
-    robust = "robust accuracy (correct both clean and attacked)"
-    counted = robust if report.count == "robust" else "accuracy"
-    if report.count == "all" and any(cell.numbers.n and cell.numbers.accuracy is None for cell in report.cells):
-        counted = f"accuracy, for ensembles {robust},"
-    caption = f"{counted} in %; {_DROP}; n = {report.n}"
+    caption = f"{counted_accuracy(report)} in %; {_DROP}; n = {report.n}"
     if worst:
         caption += "; worst case: correct under every attack of the norm, with budgets up to the given one"
     return model_table("Attacks" if attacks else "Accuracy", report, rows, caption, _INTERVALS)
+
+
+def counted_accuracy(report: Report) -> str:
+    """Return the name of the accuracy in the table of attacks."""
+    robust = "robust accuracy (correct both clean and attacked)"
+    if report.count == "all" and any(cell.numbers.n and cell.numbers.accuracy is None for cell in report.cells):
+        return f"accuracy, for ensembles {robust},"
+    return robust if report.count == "robust" else "accuracy"
 
 
 _DROP = "↓ relative drop from the clean accuracy"
@@ -84,39 +88,32 @@ def _cells_row(name: str, cells: dict[str, CellNumbers], report: Report) -> Row:
 
 
 def _cell(cell: CellNumbers, report: Report) -> Value:
-    notes = [] if cell.complete else [_stored(cell.numbers.n, report)]
+    notes: list[Note] = [*part_of(cell.numbers.n, report.n, "examples")]
     if cell.success is not None:
         notes.append(("target reached", Number(cell.success, "percentage", 1)))
     if cell.accuracy_8bit is not None:
         notes.append(("in 8 bits", Number(cell.accuracy_8bit, "percentage", 1)))
     notes += [(f"{name} broke", Number(count)) for name, count in cell.components.items()]
-    return replace(_accuracy(cell.numbers), key=cell.key, notes=(*notes, *_published_accuracy(cell)))
+    value = _accuracy(cell.numbers)
+    return replace(value, key=cell.key, notes=(*notes, *_published_accuracy(cell, value)))
 
 
 def _cells_over_runs(cells: Sequence[CellNumbers]) -> Value:
     """Return the value over the complete runs."""
     complete = [cell for cell in cells if cell.complete]
-    if not complete:
-        return NO_VALUE
-    notes = _published_accuracy(complete[0])
-    if len(complete) < len(cells):
-        notes += ((Number(len(complete)), "complete"),)
-    return replace(_accuracy_over_runs([cell.numbers for cell in complete]), notes=notes)
+    value = _accuracy_over_runs([cell.numbers for cell in complete]) if complete else NO_VALUE
+    notes = _published_accuracy(cells[0], value)
+    return replace(value, notes=(*notes, *part_of(len(complete), len(cells), "complete")))
 
 
-def _published_accuracy(cell: CellNumbers) -> tuple[Note, ...]:
-    return () if cell.expected is None else ((PUBLISHED, Number(cell.expected, "percentage", 2)),)
+def _published_accuracy(cell: CellNumbers, ours: Value) -> tuple[Note, ...]:
+    return () if cell.expected is None else (published_note(Number(cell.expected, "percentage", 2), ours),)
 
 
 def _worst_case(case: WorstCase, report: Report) -> Value:
     notes = part_of(case.attacks, case.asked, "attacks")
-    if case.numbers.n < report.n:
-        notes += (_stored(case.numbers.n, report),)
+    notes += part_of(case.numbers.n, report.n, "examples")
     return replace(_accuracy(case.numbers), notes=notes)
-
-
-def _stored(n: int, report: Report) -> Note:
-    return Number(n), "of", Number(report.n), "examples"
 
 
 def _accuracy(numbers: Numbers) -> Value:
@@ -148,8 +145,8 @@ def _accuracy_digits(n: int) -> int:
 
 
 def _distances(report: Report) -> Table | None:
-    cells = cells_by_row(report, lambda cell: cell.distances is not None)
-    if not cells:
+    cells = cells_by_row(report, lambda cell: cell.is_unbounded)
+    if not any(cell.distances for row in cells.values() for cell in row.values()):
         return None
     rows = [
         model_row(name, report, row, lambda cell: _distance(cell, report),
@@ -190,13 +187,12 @@ def _median(cell: CellNumbers) -> float | None:
 def _distance(cell: CellNumbers, report: Report) -> Value:
     found = cell.distances
     if found is None:
-        return NO_VALUE
+        return replace(NO_VALUE, notes=part_of(cell.numbers.n, report.n, "examples"))
     first, third = (Number(value, "distance", 4) for value in found.quartiles)
     notes: list[Note] = []
     if found.found < found.n:
         notes.append(("none found for", Number(found.n - found.found)))
-    if not cell.complete:
-        notes.append(_stored(found.n, report))
+    notes += part_of(found.n, report.n, "examples")
     return Value(number=found.median, kind="distance", digits=4, interval=found.interval, interval_digits=4,
                  key=cell.key, details=(("quartiles", first, "to", third),), notes=tuple(notes))  # fmt: skip
 
@@ -222,7 +218,7 @@ def _corruptions(report: Report) -> Table | None:
     for mean in report.corruption_means:
         means.setdefault(f"mean of {_part(mean)}", {})[mean.model] = mean
     for name, by_model in means.items():
-        rows.append(model_row(name, report, by_model, _mean_accuracy,
+        rows.append(model_row(name, report, by_model, lambda mean: _mean_accuracy(mean, report),
                          lambda some: mean_over_runs([mean.accuracy for mean in some], "percentage", 1)))  # fmt: skip
     return model_table("Corruptions", report, rows, f"accuracy in %; {_DROP}; n = {report.n}", _INTERVALS)
 
@@ -237,12 +233,17 @@ def _part(numbers: MeanAccuracy | SlopeNumbers) -> str:
     return numbers.group or "all corruptions"
 
 
-def _mean_accuracy(mean: MeanAccuracy) -> Value:
+def _mean_accuracy(mean: MeanAccuracy, report: Report) -> Value:
     if mean.accuracy is None or mean.interval is None:
         return NO_VALUE
     digits = _accuracy_digits(mean.n)
     return Value(number=mean.accuracy, digits=digits, interval=mean.interval, interval_digits=digits,
-                 notes=part_of(mean.corruptions, mean.asked, "corruptions"))  # fmt: skip
+                 notes=_parts(mean, report))  # fmt: skip
+
+
+def _parts(found: MeanAccuracy | SlopeNumbers, report: Report) -> tuple[Note, ...]:
+    """Return what a number over corruptions lacks."""
+    return (*part_of(found.corruptions, found.asked, "corruptions"), *part_of(found.n, report.n, "examples"))
 
 
 def _slopes(report: Report) -> Table | None:
@@ -257,7 +258,7 @@ def _slopes(report: Report) -> Table | None:
             name,
             report,
             slopes,
-            _slope,
+            lambda slope: _slope(slope, report),
             lambda some: mean_over_runs([each.slope for each in some], "slope", 3),
             columns,
         )
@@ -270,10 +271,10 @@ def _slopes(report: Report) -> Table | None:
         f"{_BOOTSTRAP}, then over corruptions (from 3 on); without one: the smallest and the largest slope with one "
         "corruption left out"
     )
-    return Table(f"Slopes against {report.reference}", ("", *columns), tuple(rows), caption, brackets)
+    return model_table(f"Slopes against {report.reference}", report, rows, caption, brackets, columns)
 
 
-def _slope(slope: SlopeNumbers) -> Value:
+def _slope(slope: SlopeNumbers, report: Report) -> Value:
     if slope.slope is None:
         return NO_VALUE
     without = [value for value in slope.without.values() if not math.isnan(value)]
@@ -289,33 +290,39 @@ def _slope(slope: SlopeNumbers) -> Value:
         corruption_interval=slope.corruption_interval,
         few_examples=slope.few_examples,
         details=details,
-        notes=part_of(slope.corruptions, slope.asked, "corruptions"),
+        notes=_parts(slope, report),
     )
 
 
 def _corruption_errors(report: Report) -> Table | None:
     if not report.corruption_errors:
         return None
-    by_row: dict[str, dict[str, tuple[float | None, Interval | None]]] = {}
+    by_row: dict[str, dict[str, tuple[float | None, Interval | None, int]]] = {}
     for errors in report.corruption_errors:
         name = f"{errors.name}, {errors.corruptions}"
-        by_row.setdefault(name, {})[errors.model] = (errors.error, errors.interval)
+        by_row.setdefault(name, {})[errors.model] = (errors.error, errors.interval, errors.n)
         if errors.baseline is not None:
-            by_row.setdefault(f"relative {name}", {})[errors.model] = (errors.relative, errors.relative_interval)
+            by_row.setdefault(f"relative {name}", {})[errors.model] = (
+                errors.relative,
+                errors.relative_interval,
+                errors.n,
+            )
             for corruption, error in errors.by_corruption.items():
-                by_row.setdefault(f"CE, {corruption}", {})[errors.model] = (error, None)
+                by_row.setdefault(f"CE, {corruption}", {})[errors.model] = (error, None, errors.n)
     baselines = dict.fromkeys(errors.baseline for errors in report.corruption_errors if errors.baseline)
     caption = "mean over corruptions of the error in %, where a corruption's error is the mean over its severities"
     if baselines:
         caption += f", relative to that of {' and '.join(baselines)}; relative: of the increase over the clean error"
-    rows = [model_row(name, report, row, lambda error: _error(*error),
-                 lambda some: mean_over_runs([error for error, _ in some], "percentage", 1))
+    rows = [model_row(name, report, row, lambda error: _error(*error, report.n),
+                 lambda some: mean_over_runs([error for error, *_ in some], "percentage", 1))
             for name, row in by_row.items()]  # fmt: skip
     return model_table("Corruption errors", report, rows, caption, _BOOTSTRAP)
 
 
-def _error(error: float | None, interval: Interval | None) -> Value:
-    return NO_VALUE if error is None else Value(number=error, digits=1, interval=interval, interval_digits=1)
+def _error(error: float | None, interval: Interval | None, n: int, asked: int) -> Value:
+    if error is None:
+        return NO_VALUE
+    return Value(number=error, digits=1, interval=interval, interval_digits=1, notes=part_of(n, asked, "examples"))
 
 
 # --- gaps closed, metrics -------------------------------------------------------------------------------------------
@@ -330,7 +337,7 @@ def _gaps_closed(report: Report) -> Table | None:
             for name in dict.fromkeys(gap.perturbation for gap in report.gaps_closed)]  # fmt: skip
     caption = f"fraction of the accuracy gap from {report.gap[0]} to {report.gap[1]} that is closed, in %"
     brackets = f"{_INTERVALS}, over runs or, for single models, over examples; no gap?: the gap may be zero"
-    return Table("Gap closed", ("", *columns), tuple(rows), caption, brackets)
+    return model_table("Gap closed", report, rows, caption, brackets, columns)
 
 
 def _gap_closed(gap: GapClosed | None) -> Value:
@@ -351,14 +358,14 @@ def _metrics(report: Report) -> Table | None:
 
 
 def _metric(result: MetricResult, published: float | None) -> Value:
-    number = None if math.isnan(result.value) else result.value
-    return Value(number=number, kind="metric", digits=4, notes=_published_metric(published))
+    value = Value(number=None if math.isnan(result.value) else result.value, kind="metric", digits=4)
+    return replace(value, notes=_published_metric(published, value))
 
 
 def _metric_over_runs(found: Sequence[tuple[MetricResult, float | None]]) -> Value:
     value = mean_over_runs([result.value for result, _ in found], "metric", 4)
-    return replace(value, notes=_published_metric(found[0][1]))
+    return replace(value, notes=_published_metric(found[0][1], value))
 
 
-def _published_metric(value: float | None) -> tuple[Note, ...]:
-    return () if value is None else ((PUBLISHED, Number(value, "metric", 6)),)
+def _published_metric(published: float | None, ours: Value) -> tuple[Note, ...]:
+    return () if published is None else (published_note(Number(published, "metric", 6), ours),)

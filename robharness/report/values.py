@@ -24,11 +24,13 @@ class Number:
 
     value: None if there is no such number.
     digits: after the decimal point; significant digits for distances and metrics.
+    is_difference: whether it is the difference of two numbers of this kind, which is written with its sign.
     """
 
     value: float | None
     kind: Kind = "count"
     digits: int = 0
+    is_difference: bool = False
 
 
 Note = tuple[str | Number, ...]
@@ -36,7 +38,7 @@ Note = tuple[str | Number, ...]
 
 
 PUBLISHED = "published"
-"""The first word of the note with the published number."""
+"""The first word of the note with the published number and the difference of ours from it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,13 @@ class Table:
             header=(corner, *(row.name for row in rows)),
             rows=tuple(Row(name, values) for name, values in zip(names, columns, strict=True)),
         )
+
+
+def published_note(published: Number, ours: Value) -> Note:
+    """Return the note "published 75.10 (-0.30)": a published number, and ours minus it if there is one."""
+    if ours.number is None or published.value is None:
+        return PUBLISHED, published
+    return PUBLISHED, published, Number(ours.number - published.value, ours.kind, ours.digits, is_difference=True)
 
 
 def part_of(part: int, whole: int, name: str) -> tuple[Note, ...]:

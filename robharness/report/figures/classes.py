@@ -79,7 +79,7 @@ def class_figures(report: Report) -> Iterator[Figure]:
 
 
 def _has_classes(cell: CellNumbers) -> bool:
-    return cell.classes is not None
+    return cell.shows_classes
 
 
 def _worst_finding(name: str, cells: list[CellNumbers]) -> str:

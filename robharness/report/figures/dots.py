@@ -95,7 +95,7 @@ def strongest(report: Report, series: Series, has_number: Callable[[CellNumbers]
     Of several runs, the first is taken.
     """
     first = [cells[0] for cells in cells_of(report, series).values()]
-    cells = [cell for cell in first if has_number(cell) and accuracy_of(cell) is not None and cell.distances is None]
+    cells = [cell for cell in first if has_number(cell) and accuracy_of(cell) is not None and not cell.is_unbounded]
     for kind in ("attack", "corruption"):
         of_kind = [cell for cell in cells if cell.kind == kind]
         if of_kind:

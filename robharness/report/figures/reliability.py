@@ -20,7 +20,7 @@ _DEPTH, _TOP = 30, 26
 
 def reliability_figures(report: Report) -> Iterator[Figure]:
     """Yield figures with a panel per model whose confidences are stored."""
-    every = clean_and_strongest(report, _has_bins)
+    every = clean_and_strongest(report, lambda cell: cell.shows_calibration)
     for at in range(0, len(every), PANELS_PER_FIGURE):
         shown = every[at : at + PANELS_PER_FIGURE]
         yield Figure(
@@ -35,10 +35,6 @@ def reliability_figures(report: Report) -> Iterator[Figure]:
             alt=" ".join(_finding(pair.series.label, cell) for pair in shown for cell in pair.cells),
             draw=lambda shown=shown: _draw(shown),  # type: ignore[misc]
         )
-
-
-def _has_bins(cell: CellNumbers) -> bool:
-    return cell.calibration is not None and cell.calibration.n > 0
 
 
 def _first_runs(shown: list[Pair]) -> str:

@@ -70,7 +70,17 @@ def labelled_note(note: Note) -> tuple[str, str]:
 
 
 def _noted(number: Number) -> str:
-    return "?" if number.value is None else format_number(number.value, number.kind, number.digits)
+    if number.value is None:
+        return "?"
+    if number.is_difference:
+        return f"({format_difference(number.value, number.kind, number.digits)})"
+    return format_number(number.value, number.kind, number.digits)
+
+
+def format_difference(difference: float, kind: Kind, digits: int) -> str:
+    """Return a difference of two numbers with its sign, such as "+1.2" or "-0.3"; a 0 has no sign."""
+    text = format_number(abs(difference), kind, digits)
+    return f"{'' if not text.strip('0.') else '+' if difference > 0 else '-'}{text}"
 
 
 def _number(value: Value) -> str:

@@ -20,7 +20,8 @@ from robharness.report.renderers.latex_layouts import (
     options,
     rows_of,
 )
-from robharness.report.tables import tables
+from robharness.report.rows import legend
+from robharness.report.tables import counted_accuracy, tables
 from robharness.report.values import Table
 from robharness.text import SENTENCE_LENGTH, TITLE_LENGTH, latex, printable
 
@@ -41,18 +42,17 @@ def render(report: Report) -> str:
 
 def _environment(report: Report, table: Table, number: int) -> str:
     cells = cells_by_row(table, report)
-    kinds = {cell.kind for cell in cells.values()}
+    kinds = {row.kind for row in rows_of(table)}
     if "clean" not in kinds:
-        grid, words = of_models(table, cells), [_sentence(table.caption)]
+        grid, words = of_models(table, cells), [_sentence(table.full_caption)]
     elif "corruption" in kinds:
-        grid, words = of_corruptions(table, report, cells), _accuracy_words(report)
+        grid, words = of_corruptions(table, report, cells), _accuracy_words(report, "accuracy", table)
     else:
-        grid, words = of_attacks(table, report, cells), [*_accuracy_words(report), *options(cells)]
+        counted = _accuracy_words(report, counted_accuracy(report), table)
+        grid, words = of_attacks(table, report, cells), [*counted, *options(cells)]
     ours = [set(entry.notes) for entry in grid.entries if entry.is_ours]
     shared = set.intersection(*ours) if ours else set()
-    words += [*map(_sentence, _widths(table)), *(latex(note, SENTENCE_LENGTH) for note in sorted(shared))]
-    if any(entry.published for entry in grid.entries) and report.expected_source:
-        words.append(_sentence(f"published: {report.expected_source}"))
+    words += [latex(note, SENTENCE_LENGTH) for note in sorted(shared)]
     if not report.complete:
         words.append("Incomplete: some cells failed or are not computed yet")
     title = f"{latex(report.title, TITLE_LENGTH)}: {latex(table.title, TITLE_LENGTH)}"
@@ -88,12 +88,16 @@ def _sentence(text: str) -> str:
 # --- words ----------------------------------------------------------------------------------------------------------
 
 
-def _accuracy_words(report: Report) -> list[str]:
-    counted = "Robust accuracy (correct both clean and attacked)" if report.count == "robust" else "Accuracy"
-    words = [f"{counted} in % on {report.data}", "↓: relative drop from the clean accuracy"]
+def _accuracy_words(report: Report, counted: str, table: Table) -> list[str]:
+    """Return sentences on a table of accuracies and drops, whose intervals the LaTeX table does not show.
+
+    counted: the accuracy that the table has.
+    """
+    words = [f"{counted.removesuffix(',')} in % on {report.data}", "↓: relative drop from the clean accuracy"]
     if report.gap and report.gaps_closed:
         words.append(f"↑: share of the accuracy gap from {report.gap[0]} to {report.gap[1]} that is closed")
-    return [_sentence(f"{'; '.join(words)}; n = {report.n} examples per cell")]
+    parts = [f"{'; '.join(words)}; n = {report.n} examples per cell", *_widths(table), *legend(table, report)]
+    return [_sentence(part) for part in parts]
 
 
 def _widths(table: Table) -> Iterator[str]:
@@ -107,8 +111,6 @@ def _widths(table: Table) -> Iterator[str]:
         said += [f"{math.ceil(1000 * max(finite) - 1e-9) / 10:.1f} points from {what}"] if finite else []
     if said:
         yield f"95 % confidence intervals over examples extend at most {' and '.join(said)}"
-    if any(value.deviation is not None for value in ours):
-        yield "±: sample standard deviation over runs, which differ in their seed, not over examples"
 
 
 # --- entries and tabulars -------------------------------------------------------------------------------------------
@@ -169,7 +171,7 @@ def _tabular(grid: Grid, shared: set[str], marks: dict[str, str]) -> str:
             heading = grid.sections[row]
             lines += [rf"\multicolumn{{{width + 1}}}{{l}}{{\textit{{{heading}}}}} \\"] if heading else []
         entries = [column[row] for group in grid.groups for column in group.entries]
-        if text or any(entry.text for entry in entries):
+        if any(entry.text for entry in entries):
             lines.append(" & ".join([text, *(_marked(entry, shared, marks) for entry in entries)]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from robharness.report.records import CellNumbers, Report
 from robharness.report.renderers.formatting import format_note, format_number, format_value
-from robharness.report.values import Row, Table, Value
+from robharness.report.values import PUBLISHED, Row, Table, Value
 from robharness.text import SENTENCE_LENGTH, latex
 
 NAME_LENGTH = 80
@@ -221,21 +221,26 @@ def _with_published(grid: Grid) -> Grid:
 
 def _entry(value: Value, gap_closed: float | None = None) -> Entry:
     """Return a number with its arrows, its notes, and the published number."""
-    text = latex(format_value(value)[0], SENTENCE_LENGTH).replace(r" \(", r"~\(")
+    text = _numbers(format_value(value)[0]).replace(r" \(", r"~\(")
     if gap_closed is not None:
         text += rf"~\(\uparrow\){latex(format_number(gap_closed, 'gap', 0))}\%"
-    published = [note[1] for note in value.notes if note[0] == "published"]
+    published = [note[1:] for note in value.notes if note[0] == PUBLISHED]
     return Entry(
         text,
-        tuple(format_note(note) for note in value.notes if note[0] != "published"),
-        latex(format_note((published[0],))) if published else "",
+        tuple(format_note(note) for note in value.notes if note[0] != PUBLISHED),
+        _numbers(format_note(published[0])) if published else "",
         is_ours=value.number is not None,
     )
 
 
 def _intervals(value: Value) -> Entry:
     lines = format_value(replace(value, notes=()))[1]
-    return Entry(rf"{{\scriptsize {latex(' '.join(lines), SENTENCE_LENGTH)}}}") if lines else Entry()
+    return Entry(rf"{{\scriptsize {_numbers(' '.join(lines))}}}") if lines else Entry()
+
+
+def _numbers(text: str) -> str:
+    """Return numbers as LaTeX, with minus signs in place of hyphens."""
+    return re.sub(r"(?<![\w.)])-(?=[\d.])", r"\\(-\\)", latex(text, SENTENCE_LENGTH))
 
 
 def capital(text: str) -> str:

@@ -16,7 +16,8 @@ from robharness.report.records import Report, source_of
 from robharness.report.renderers.html import sections
 from robharness.report.renderers.html.details import details
 from robharness.report.renderers.html.graphics import FEW_PIXELS, Styles, data_uri, png_size
-from robharness.report.renderers.html.shown import Shown, as_command, as_sentence, entry, plain, shown
+from robharness.report.renderers.html.provenance import provenance
+from robharness.report.renderers.html.shown import Shown, as_command, as_sentence, entry, shown
 from robharness.report.tables import tables
 
 _HERE = Path(__file__).parent
@@ -62,6 +63,8 @@ def page(report: Report) -> str:
         has_published=sections.has_published(report),
         classes=sections.class_rows(report),
         calibration=sections.calibration_rows(report),
+        left_out_of_classes=sections.left_out_of_classes(report),
+        left_out_of_calibration=sections.left_out_of_calibration(report),
         runs=sections.run_rows(report),
         figures=drawn,
         table_of=lambda name: TABLES_OF_FIGURES.get(name.partition("-")[0], "results"),
@@ -69,7 +72,7 @@ def page(report: Report) -> str:
         gallery=sections.gallery(report),
         few_pixels=lambda content: 0 < png_size(content)[0] < FEW_PIXELS,
         png_size=png_size,
-        facts_of_environments=[(plain(each.facts), len(each.cells)) for each in report.environments],
+        provenance=provenance(report),
         details=details(report),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from robharness.report.details import ClassAccuracy, GalleryExample
+from robharness.report.details import MIN_CONFIDENCES, MIN_PER_CLASS, ClassAccuracy, GalleryExample
 from robharness.report.records import CellNumbers, Report, RunNumbers
 from robharness.report.renderers.html.shown import beside, data, number_entry, signed
 from robharness.report.tables import ENOUGH_FOR_TWO_DIGITS
@@ -48,13 +48,37 @@ def has_published(report: Report) -> bool:
 
 
 def class_rows(report: Report) -> list[CellRow]:
-    """Return the cells with accuracies per class."""
-    return list(_rows(report, _classes))
+    """Return the cells with enough examples per class."""
+    return list(_rows(report, lambda cell: _classes(cell) if cell.shows_classes else None))
 
 
 def calibration_rows(report: Report) -> list[CellRow]:
-    """Return the cells whose confidences are stored."""
-    return list(_rows(report, _calibration))
+    """Return the cells with enough stored confidences."""
+    return list(_rows(report, lambda cell: _calibration(cell) if cell.shows_calibration else None))
+
+
+def left_out_of_calibration(report: Report) -> str:
+    """Say which cells with confidences are left out, and why; "" if none are."""
+    count = sum(cell.calibration is not None and not cell.shows_calibration for cell in report.cells)
+    rule = f"fewer than {MIN_CONFIDENCES} examples with a confidence, of which a calibration error is mostly chance"
+    return _left_out(count, report, rule)
+
+
+def left_out_of_classes(report: Report) -> str:
+    """Say which cells with outcomes are left out, and why; "" if none are."""
+    count = sum(cell.classes is not None and not cell.shows_classes for cell in report.cells)
+    rule = f"one class alone, or fewer than {MIN_PER_CLASS} examples per class, of which the worst one is mostly chance"
+    return _left_out(count, report, rule)
+
+
+def _left_out(count: int, report: Report, rule: str) -> str:
+    if not count:
+        return ""
+    which = "Cells" if count == len(report.cells) else f"{count} of {len(report.cells)} cells"
+    verb = "has" if which.startswith("1 ") else "have"
+    return (
+        f"Left out of tables and figures: {which[0].lower()}{which[1:]} that {verb} {rule}. Details of cells have them."
+    )
 
 
 def _rows(report: Report, entries: Callable[[CellNumbers], tuple[Markup, ...] | None]) -> Iterator[CellRow]:

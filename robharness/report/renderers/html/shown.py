@@ -10,12 +10,12 @@ from markupsafe import Markup, escape
 
 from robharness.report.renderers.formatting import (
     NO_NUMBER,
+    format_difference,
     format_note,
-    format_number,
     format_parts,
     format_value,
 )
-from robharness.report.values import PUBLISHED, Note, Number, Value
+from robharness.report.values import Note, Number, Value
 from robharness.statistics import Interval
 from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, TITLE_LENGTH, printable, sentence
 
@@ -88,7 +88,7 @@ def entry(value: Value, rows: Mapping[str, int]) -> Markup:
     small = [" ".join(_whole(each) for each in intervals if each)]
     if value.corruption_interval is not None:
         small.append(f"<span{data(None, value.corruption_interval)}>{_whole(found.corruption_interval)}</span>")
-    small += [_note(note, value) for note in (*value.details, *value.notes)]
+    small += [_note(note) for note in (*value.details, *value.notes)]
     return Markup(
         f"<td{_of(value)}>{' '.join(parts)}{''.join(f'<small>{each}</small>' for each in small if each)}</td>"
     )
@@ -96,9 +96,8 @@ def entry(value: Value, rows: Mapping[str, int]) -> Markup:
 
 def signed(difference: float, value: Value) -> Markup:
     """Return a difference with its sign, as a number of the same kind as a value."""
-    text = format_number(abs(difference), value.kind, value.digits)
-    sign = "" if not text.strip("0.") else "+" if difference > 0 else "−"
-    return Markup(f'<span class="difference" data-value="{_exact(difference)}">{sign}{text}</span>')
+    text = format_difference(difference, value.kind, value.digits)
+    return Markup(f'<span class="difference" data-value="{_exact(difference)}">{text}</span>')
 
 
 def number_entry(number: float | None, kind: Any, digits: int, interval: Interval | None = None) -> Markup:
@@ -130,15 +129,13 @@ def _whole(interval: str) -> str:
     return interval.replace(" ", "\u00a0")
 
 
-def _note(note: Note, value: Value) -> str:
-    """Return a note, that of the published number with the difference of ours from it, in points for fractions."""
+def _note(note: Note) -> str:
+    """Return a note with its numbers in full precision."""
     parts = []
     for part in note:
         text = escape(shown(format_note((part,))))
-        if not isinstance(part, Number):
-            parts.append(text)
-            continue
-        parts.append(Markup(f"<span{data(part.value)}>{text}</span>"))
-        if note[0] == PUBLISHED and value.number is not None and part.value is not None:
-            parts.append(Markup(f"({signed(value.number - part.value, value)})"))
+        if isinstance(part, Number):
+            kind = Markup(' class="difference"') if part.is_difference else ""
+            text = Markup(f"<span{kind}{data(part.value)}>{text}</span>")
+        parts.append(text)
     return " ".join(parts)
