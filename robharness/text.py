@@ -124,8 +124,11 @@ def latex(text: object, limit: int = NAME_LENGTH) -> str:
 
     Characters that pdfLaTeX's first fonts lack, such as those of Chinese, Hebrew and emoji, become escapes such as
     `\\u4e2d`, as invisible ones do.
+    limit: most characters that are typeset, those of escapes included; TeX cannot measure a caption of many thousands.
     """
-    escaped = "".join(map(_latex_character, unicodedata.normalize("NFC", printable(text, limit))))
+    composed = unicodedata.normalize("NFC", printable(text, limit))
+    spelled = "".join(each if _latex_character(each) is not None else _escape(each) for each in composed)
+    escaped = "".join(_latex_character(each) or "" for each in printable(spelled, limit))
     apart = re.sub(r"-(?=-)|,(?=,)", r"\g<0>{}", escaped)  # which would be ligatures
     return f"{{{apart[0]}}}{apart[1:]}" if apart[:1] in ("[", "*") else apart  # which a line break would read
 
@@ -169,8 +172,8 @@ _GREEK = re.compile(
 )
 
 
-def _latex_character(character: str) -> str:
-    """Return one visible character as LaTeX."""
+def _latex_character(character: str) -> str | None:
+    """Return one visible character as LaTeX; None if pdfLaTeX's first fonts lack it."""
     if character in _LATEX:
         return _LATEX[character]
     if character.isascii():
@@ -182,7 +185,7 @@ def _latex_character(character: str) -> str:
     if greek := _GREEK.fullmatch(unicodedata.name(character, "")):
         name = (greek[2] or greek[4]).lower().replace("lamda", "lambda")
         return rf"\(\{name if greek[1] else name.capitalize()}\)"
-    return _LATEX["\\"] + _escape(character)[1:]
+    return None
 
 
 def _parts(message: str) -> tuple[str, str]:

@@ -172,6 +172,14 @@ def test_escapes_are_ascii_and_balanced():
         assert plain.count("{") == plain.count("}")
 
 
+def test_the_limit_holds_for_what_is_typeset():
+    """Characters that become escapes count as these: TeX fails on captions of many thousand characters."""
+    for text in (500 * "模", 500 * "ש", 250 * "a模"):
+        plain = escaped(text, 500).replace("\\textbackslash{}", "\\").replace("\\ldots{}", "…")
+        assert 480 <= len(plain) <= 500 and plain.count("…") == 1
+    assert escaped("模", 20) == "\\textbackslash{}u6a21"
+
+
 def test_notes_that_all_numbers_share_are_in_the_caption_and_others_below():
     found = attacks(7)
     cut = replace(found.cells[1], complete=False, numbers=replace(found.cells[1].numbers, n=70))

@@ -93,7 +93,10 @@ def _accuracy_words(report: Report, counted: str, table: Table) -> list[str]:
 
     counted: the accuracy that the table has.
     """
-    words = [f"{counted.removesuffix(',')} in % on {report.data}", "↓: relative drop from the clean accuracy"]
+    words = [
+        f"{counted.removesuffix(',')} in % on {printable(report.data)}",
+        "↓: relative drop from the clean accuracy",
+    ]
     if report.gap and report.gaps_closed:
         words.append(f"↑: share of the accuracy gap from {report.gap[0]} to {report.gap[1]} that is closed")
     parts = [f"{'; '.join(words)}; n = {report.n} examples per cell", *_widths(table), *legend(table, report)]
