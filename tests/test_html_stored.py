@@ -230,7 +230,7 @@ def test_a_page_is_one_file_with_the_plugins_figures(suite, shell, toys, browser
     (tmp_path / "s.yaml").write_text(json.dumps(suite()))
     plugins = [toys, "painter.py"]
     assert shell("run", "s.yaml", plugins=plugins).returncode == 0
-    found = shell("report", "s.yaml", "-o", "r.html", plugins=plugins)
+    found = shell("report", "s.yaml", "-o", "r.html", "--gallery", "0", plugins=plugins)
     assert (found.returncode, found.stdout) == (0, "") and "wrote r.html" in found.stderr
     assert not list(tmp_path.glob("map.*"))
     with opened(browser, tmp_path / "r.html") as page:
