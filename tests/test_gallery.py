@@ -272,12 +272,8 @@ def test_the_command_line(shell, suite, tmp_path, run_process, toys):
     assert shell("run", "suite.yaml", "--store", "store", "--limit", "8").returncode == 0
     done = shell("report", "suite.yaml", "--store", "store", "--limit", "8", "--json")
     assert "gallery" not in done.stderr
-    done = shell("report", "suite.yaml", "--store", "store", "--limit", "8", "--json", "--gallery", "4")
-    assert done.returncode == 0 and not json.loads(done.stdout)["warnings"]
-    assert done.stderr == "computing 4 examples again for the gallery, about 24 passes; --gallery 0 leaves it out\n"
-    done = shell("report", "small", "--store", "store", "--json", "--gallery", "4", plugins=[])
-    [note] = [found for found in json.loads(done.stdout)["findings"] if found["code"] == "no-gallery"]
-    assert note["hint"].startswith("Try: robharness report suite.yaml ")
+    done = shell("report", "small", "--store", "store", "-o", "small.html", plugins=[])
+    assert "no-gallery" in (tmp_path / "small.html").read_text() and "computing" not in done.stderr
     program = "import sys; from robharness.cli import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
     words = ("report", "suite.yaml", "-p", toys, "--store", "store", "--limit", "8", "-o", "page.html")
     done = run_process(*words, "--gallery", "0", program=("-c", program), cwd=tmp_path)
@@ -287,7 +283,25 @@ def test_the_command_line(shell, suite, tmp_path, run_process, toys):
     assert (tmp_path / "page.html").read_text().count("data:image/png") >= 3 * 24
 
 
-def test_ctrl_c_leaves_no_file(start_process, shell, suite, tmp_path, toys):
+@pytest.mark.parametrize("words", [(), ("--json",), ("-o", "page.md"), ("-o", "page.json")])
+def test_a_format_without_gallery_computes_none(shell, suite, tmp_path, words):
+    (tmp_path / "suite.yaml").write_text(json.dumps(suite()))
+    done = shell("report", "suite.yaml", *words, "--gallery", "4")
+    proposed = "page.html" if "-o" in words else "report.html"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"robharness: --gallery 4: only an HTML file has a gallery. Try: -o {proposed}\n"
+
+
+@pytest.mark.parametrize("words", [("--device", "cuda:99"), ("-o", "absent/page.html"), ("-o", "store")])
+def test_what_cannot_be_written_or_computed_is_said_first(shell, suite, tmp_path, words):
+    (tmp_path / "suite.yaml").write_text(json.dumps(suite()))
+    assert shell("run", "suite.yaml", "--store", "store", "--limit", "8").returncode == 0
+    done = shell("report", "suite.yaml", "--store", "store", "--limit", "8", "-o", "page.html", *words)
+    assert done.returncode == 2 and "Try: " in done.stderr and "computing" not in done.stderr
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_ctrl_c_leaves_an_earlier_file_as_it_is(start_process, shell, suite, tmp_path, toys):
     source = suite(attacks=[{"attack": "toys/climb", "eps": "1/4", "how": "slow"}])
     (tmp_path / "suite.yaml").write_text(json.dumps(source))
     log = tmp_path / "log"
@@ -295,11 +309,13 @@ def test_ctrl_c_leaves_no_file(start_process, shell, suite, tmp_path, toys):
     assert shell("run", "suite.yaml", *words[3:], TOYS_LOG=log, TOYS_SLOW=0).returncode == 0
     log.unlink()
     environment = {"TOYS_LOG": log, "TOYS_SLOW": 60}
-    words = (*words, "-o", "report.json", "--gallery", "4")
+    (tmp_path / "report.html").write_text("earlier")
+    words = (*words, "-o", "report.html", "--gallery", "4")
     process = start_process("report", *words, cwd=tmp_path, environment=environment)
     deadline = time.monotonic() + 60
     while not log.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "store", "suite.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "report.html", "store", "suite.yaml"]
+    assert (tmp_path / "report.html").read_text() == "earlier"

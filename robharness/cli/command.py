@@ -19,7 +19,7 @@ from robharness.cli.output import echo, echo_lines
 from robharness.cli.verbs import VERBS, Verbs
 from robharness.errors import ExitCode, Interrupted, SuiteError, UserError, describe
 from robharness.streams import is_stdout_closed
-from robharness.text import lines, printable
+from robharness.text import lines, printable, sentence
 
 __all__ = ["VERBS", "cli", "main"]
 
@@ -97,7 +97,8 @@ def _explain(error: BaseException, words: list[str]) -> int:
         echo_lines(_traceback(error), err=True)
     if isinstance(error, UserError):
         prefix = "" if isinstance(error, SuiteError) else "robharness: "  # places first, as editors like them
-        echo_lines(f"{prefix}{error}", err=True)
+        notes = map(sentence, getattr(error, "__notes__", ()))
+        echo_lines("\n".join([f"{prefix}{error}", *notes]), err=True)
         return error.exit_code
     try:
         report = str(_write_bug(error, words))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,16 +11,19 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json, results_console
-from robharness.cli.stored import find_stored, list_suites
+from robharness.cli.stored import find_stored, list_suites, note_of_stored
 from robharness.errors import UserError, for_shell
 
 if TYPE_CHECKING:
     from robharness.findings import Finding
+    from robharness.plugins import Registry
     from robharness.report import Report
-    from robharness.report.details import GalleryExample
-    from robharness.report.renderers import Layout
+    from robharness.report.details import GalleryExample, PluginFigure
+    from robharness.report.renderers import Layout, Registered
     from robharness.report.renderers.base import Rows
+    from robharness.session import Session
     from robharness.store.results import Results
+    from robharness.store.suites import StoredSuite
 
 
 @click.command("report")
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--figures", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Draw figures for a paper, and the plugins' figures, into FOLDER, which is created.")  # fmt: skip
 @click.option("--gallery", type=click.IntRange(0, 500), metavar="N",
-              help="Compute up to N examples again for a gallery; by default 24 for an HTML file, else 0.")  # fmt: skip
+              help="Compute up to N examples again for the gallery of an HTML file; by default 24.")  # fmt: skip
 @options.device("compute the gallery on")
 @options.trust
 @options.layout_options
@@ -57,59 +62,130 @@ def command(
     or the record of a suite cannot be read.
     """
     from dataclasses import replace
-    from tempfile import TemporaryDirectory
 
     from robharness.errors import ExitCode
-    from robharness.export.choice import EXAMPLES
-    from robharness.plugins import Registry, discover, observers
     from robharness.report import build
-    from robharness.report.plugin_figures import read_figures
-    from robharness.report.renderers import BUILT_IN, Layout, html, render
-    from robharness.report.renderers.files import find_renderer, write
-    from robharness.session import Session
-    from robharness.suite import relative
+    from robharness.report.renderers import Layout, render
+    from robharness.report.renderers.files import check_place, find_renderer, write
 
     if suite is None:
-        if output or figures:
-            raise UserError("-o and --figures are of one suite. Try: robharness report, which lists those of the store")
+        if output or figures or gallery:
+            raise UserError(
+                "-o, --figures and --gallery are of one suite. Try: robharness report, which lists those of the store"
+            )
         return list_suites(store, as_json=as_json)
-    layout = Layout(by=by, intervals=intervals)
     start = Path.cwd()  # which plugins may change
     stored = find_stored(suite, store, data_root)
-    needs_plugins = stored is None or (output is not None and output.suffix not in {each.suffix for each in BUILT_IN})
-    registry = discover(plugins) if needs_plugins else Registry()
+    registry = find_plugins(plugins, stored, output)
     renderer = None if output is None else find_renderer(output, registry)
+    number = gallery_size(gallery, renderer, output)
+    if output is not None:
+        check_place(output, start)
     with_details = as_json or renderer is not None
     if stored is not None:
-        found = stored.results(limit, confidences=with_details)
+        results = stored.results(limit, confidences=with_details)
     else:
-        session = Session.open(Path(suite), store=store, data=data_root, limit=limit, registry=registry, device=device)
-        found = session.results(confidences=with_details)
-    is_page = renderer is not None and renderer.renderer.suffix == html.suffix
-    with TemporaryDirectory() as scratch:  # for figures that only the page shows
-        folder = start / figures if figures else Path(scratch) if is_page else None
-        draws = folder is not None and found.outline.is_planned
-        drawn, findings = observers.draw_figures(found, registry, folder) if folder and draws else ([], [])
-        shown = read_figures(drawn) if is_page else ()
-    examples, more = make_gallery(found, (EXAMPLES if is_page else 0) if gallery is None else gallery, device)
+        session = open_session(suite, registry, store=store, data_root=data_root, limit=limit, device=device)
+        results = session.results(confidences=with_details)
+    drawn = draw_by_plugins(results, registry, start / figures if figures else None, is_page=is_page(renderer))
+    examples, missing = make_gallery(results, number, device)
     report = replace(
-        build(found, findings=[*findings, *more], details=True if with_details else None),
-        plugin_figures=shown,
+        build(results, findings=[*drawn.findings, *missing], details=True if with_details else None),
+        plugin_figures=drawn.shown,
         gallery=examples,
     )
-    drawn = [*draw(report, start / figures, figures), *drawn] if figures else []
-    written = [relative(path, start) for path in drawn]
+    written = [*draw(report, start / figures, figures), *drawn.files] if figures else []
     if output is None or renderer is None:
-        show(report, as_json=as_json, layout=layout)
+        show(report, as_json=as_json, layout=Layout(by=by, intervals=intervals))
     else:
-        write(output, render(report, renderer, layout), start)
-        written = [*written, output]
-    for path in written:
-        echo(f"wrote {path}", err=True)
-    if figures and not drawn:
+        write(output, render(report, renderer, Layout(by=by, intervals=intervals)), start)
+    echo_written(written, output, start)
+    if figures and not written:
         echo("these results have no figures yet: an attack with two budgets, a corruption, or a metric that needs "
              "features has some. Try: robharness list metrics", err=True)  # fmt: skip
     return ExitCode.FINE if report.complete else ExitCode.INCOMPLETE
+
+
+def find_plugins(plugins: tuple[str, ...], stored: StoredSuite | None, output: Path | None) -> Registry:
+    """Discover the plugins, or none of them if a stored suite is shown in a format of ours."""
+    from robharness.plugins import Registry, discover
+    from robharness.report.renderers import BUILT_IN
+
+    is_ours = output is None or output.suffix in {each.suffix for each in BUILT_IN}
+    return Registry() if stored is not None and is_ours else discover(plugins)
+
+
+def is_page(renderer: Registered | None) -> bool:
+    """Return whether the report becomes our HTML page, which shows the plugins' figures and a gallery."""
+    from robharness.report.renderers import html
+
+    return renderer is not None and renderer.renderer is html
+
+
+def gallery_size(asked: int | None, renderer: Registered | None, output: Path | None) -> int:
+    """Return the number of examples of the gallery.
+
+    asked: the number that the user gave, if any.
+    Raises UserError for a gallery in a format of ours that shows none; renderers of plugins get the examples.
+    """
+    from robharness.export.choice import EXAMPLES
+
+    if is_page(renderer):
+        return EXAMPLES if asked is None else asked
+    if asked and (renderer is None or renderer.origin is None):
+        place = for_shell((output or Path("report")).with_suffix(".html"))
+        raise UserError(f"--gallery {asked}: only an HTML file has a gallery. Try: -o {place}")
+    return asked or 0
+
+
+def open_session(
+    suite: str, registry: Registry, *, store: Path, data_root: Path | None, limit: int | None, device: str
+) -> Session:
+    """Open the session of a suite's file.
+
+    Raises UserError if its data, weights or plugins are missing; a note says so if the store alone has a report of it.
+    """
+    from robharness.session import Session
+
+    try:
+        return Session.open(Path(suite), store=store, data=data_root, limit=limit, registry=registry, device=device)
+    except UserError as error:
+        if note := note_of_stored(suite, store):
+            error.add_note(note)
+        raise
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginFigures:
+    """Figures that plugins drew.
+
+    files: their files; without the option --figures they are gone.
+    shown: what a page shows of them.
+    findings: on plugins whose figures failed.
+    """
+
+    files: Sequence[Path] = ()
+    shown: tuple[PluginFigure, ...] = ()
+    findings: Sequence[Finding] = ()
+
+
+def draw_by_plugins(results: Results, registry: Registry, folder: Path | None, *, is_page: bool) -> PluginFigures:
+    """Let plugins draw their figures of results that have a plan.
+
+    folder: of the option --figures, if it is given; a page alone needs none.
+    is_page: whether a page shows them.
+    Raises UserError if the folder cannot be created.
+    """
+    from tempfile import TemporaryDirectory
+
+    from robharness.plugins import observers
+    from robharness.report.plugin_figures import read_figures
+
+    if not results.outline.is_planned or not (folder or is_page):
+        return PluginFigures()
+    with TemporaryDirectory() as scratch:
+        files, findings = observers.draw_figures(results, registry, folder or Path(scratch))
+        return PluginFigures(files=files, shown=read_figures(files) if is_page else (), findings=findings)
 
 
 def make_gallery(results: Results, number: int, device: str) -> tuple[tuple[GalleryExample, ...], tuple[Finding, ...]]:
@@ -125,12 +201,13 @@ def make_gallery(results: Results, number: int, device: str) -> tuple[tuple[Gall
     from robharness.engine.environment import check_devices
     from robharness.export.gallery import gallery  # which imports torch
 
+    [chosen, *_] = check_devices(device)
     count = sum(len(choice.cells) * len(choice.positions) for choice in choices)
     passes = sum(choice.passes for choice in choices)
     echo(
         f"computing {count} examples again for the gallery, about {passes} passes; --gallery 0 leaves it out", err=True
     )
-    made = gallery(results, choices, device=check_devices(device)[0])
+    made = gallery(results, choices, device=chosen)
     return made.examples, (*findings, *made.findings)
 
 
@@ -147,6 +224,17 @@ def draw(report: Report, folder: Path, given: Path) -> list[Path]:
     except OSError as error:
         place = for_shell(given)
         raise UserError(f"--figures {given}: cannot be written: {error.strerror}. Try: ls -ld {place}") from None
+
+
+def echo_written(drawn: Sequence[Path], output: Path | None, start: Path) -> None:
+    """Name the files of figures and of the report on standard error.
+
+    start: the folder that paths are shown relative to.
+    """
+    from robharness.suite import relative
+
+    for path in (*(relative(each, start) for each in drawn), *([output] if output else [])):
+        echo(f"wrote {path}", err=True)
 
 
 def show(report: Report, *, as_json: bool, layout: Layout) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from robharness.cli.list import show_rows
 from robharness.cli.output import echo, echo_json
 from robharness.errors import ExitCode, UserError, check_folder, for_shell
+from robharness.planning.commands import DEFAULT_STORE
 
 if TYPE_CHECKING:
     from robharness.store.store import Store
@@ -36,6 +37,28 @@ def find_stored(suite: str, store: Path, data_root: Path | None) -> StoredSuite 
     more = f"; other versions: {', '.join(map(_described, others))}" if others else ""
     echo(f"from the store alone: {_described(found)}{more}", err=True)
     return found
+
+
+def note_of_stored(suite: str, store: Path) -> str:
+    """Return how to show a suite from the store alone if its file cannot be; empty if the store has no record of it.
+
+    suite: the path of its file, whose name is compared with that of the file that was run, and with suites' names.
+    """
+    from robharness.store import Store
+    from robharness.store.suites import stored_suites
+
+    path = Path(suite)
+    try:
+        every = stored_suites(Store(store))
+    except UserError:  # the error that this note belongs to is the one to show
+        return ""
+    found = next((each for each in every if each.file and (path.name == Path(each.file.run.path).name
+                                                           or path.stem == each.name)), None)  # fmt: skip
+    if found is None:
+        return ""
+    named = f"robharness report {for_shell(found.name)}"
+    shown = named if store == DEFAULT_STORE else f"{named} --store {for_shell(str(store))}"
+    return f"a report of what is stored needs no data, weights or plugins. Try: {shown}"
 
 
 def _described(suite: StoredSuite) -> str:

@@ -39,7 +39,7 @@ from robharness.store.store import Store
 from robharness.text import printable
 
 FOLDER = "suites"
-_ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(@[0-9a-f]*)?")
+_ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(@[^/]*)?")
 _STEM = re.compile(rf"(.+)-([0-9a-f]{{{DIGEST_LENGTH}}})")
 
 

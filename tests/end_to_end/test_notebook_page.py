@@ -69,7 +69,8 @@ def test_the_cells_show_the_stored_numbers(executed, folder):
         expected[label, perturbation] = correct.mean()
     assert len(expected) == 16
     [shown] = outputs(executed, "\nresults")
-    rows = re.findall(r"<tr><th>(.*?)</th>(.*?)</tr>", shown.data["text/html"])
+    attacks = shown.data["text/html"].partition("</table>")[0]
+    rows = re.findall(r"<tr><th>(.*?)</th>(.*?)</tr>", attacks)
     found = {name: [float(value) for value in re.findall(r"<td>([\d.]+)", row)] for name, row in rows}
     for (label, perturbation), accuracy in expected.items():
         value = found[perturbation][["linear", "hidden layer"].index(label)]
@@ -82,4 +83,5 @@ def test_the_cells_show_the_stored_numbers(executed, folder):
 def test_a_figure_and_a_file_are_made(executed, folder):
     [figure] = outputs(executed, 'figure("budgets-linf")')
     assert base64.b64decode(figure.data["image/png"]).startswith(b"\x89PNG")
-    assert (folder / "report.md").read_text().startswith("# digits")
+    page = (folder / "report.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and "<title>digits" in page and "<svg" in page

@@ -49,11 +49,10 @@ def find_renderer(path: Path, registry: Registry, typed: Typed = as_option) -> R
     return found[0]
 
 
-def write(path: Path, content: bytes, start: Path, typed: Typed = as_option) -> None:
-    """Write a file whole: an error leaves an earlier file of this name unchanged.
+def check_place(path: Path, start: Path, typed: Typed = as_option) -> None:
+    """Raise a UserError if no file can be written at a path, before the work for it.
 
     start: the folder that a relative path is relative to.
-    Raises UserError if it cannot be written.
     """
     place = start / path
     try:
@@ -61,9 +60,27 @@ def write(path: Path, content: bytes, start: Path, typed: Typed = as_option) -> 
             raise OSError(0, f"it is {kind_of_file(place.stat().st_mode)}, not a file")
         if not place.parent.exists():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        FileSystem().write(place, content)
+        if not os.access(place.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        folder = for_shell(path.parent)
-        is_absent = not exists(place.parent) and not link_to_nothing(place.parent)
-        command = f"mkdir -p {folder}" if is_absent else f"ls -ld {folder}"
-        raise UserError(f"{typed(path)}: cannot be written: {error.strerror}. Try: {command}") from None
+        raise _unwritable(path, start, typed, error) from None
+
+
+def write(path: Path, content: bytes, start: Path, typed: Typed = as_option) -> None:
+    """Write a file whole: an error leaves an earlier file of this name unchanged.
+
+    start: as for `check_place`.
+    Raises UserError if it cannot be written.
+    """
+    check_place(path, start, typed)
+    try:
+        FileSystem().write(start / path, content)
+    except OSError as error:
+        raise _unwritable(path, start, typed, error) from None
+
+
+def _unwritable(path: Path, start: Path, typed: Typed, error: OSError) -> UserError:
+    place, folder = start / path, for_shell(path.parent)
+    is_absent = not exists(place.parent) and not link_to_nothing(place.parent)
+    command = f"mkdir -p {folder}" if is_absent else f"ls -ld {folder}"
+    return UserError(f"{typed(path)}: cannot be written: {error.strerror}. Try: {command}")
