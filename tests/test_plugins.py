@@ -459,11 +459,11 @@ def test_the_examples_run_together_in_a_suite(examples, tmp_path, capsys):
     written, warnings = observers.draw_figures(found, registry, tmp_path / "pictures")
     assert written == [tmp_path / "pictures/accuracy.svg"] and not warnings
     assert 'width="10.0"' in written[0].read_text()
-    rendered = render(build(found), *renderers(registry)[".csv"])
+    rendered = render(build(found), *renderers(registry)[".tsv"])
     assert rendered.decode().splitlines()[:3] == [
-        "model,perturbation,accuracy",
-        "Zero,clean,0.1",
-        'Zero,"fade(linf, 1/4)",0.1',
+        "model\tperturbation\taccuracy",
+        "Zero\tclean\t0.1",
+        "Zero\tfade(linf, 1/4)\t0.1",
     ]
 
 

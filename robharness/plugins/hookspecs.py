@@ -262,16 +262,16 @@ def robharness_renderers() -> Iterable[Any]:  # type: ignore[empty-body]
     from robharness import hookimpl
 
 
-    class CSV:
-        name = "CSV"
-        suffix = ".csv"
+    class TSV:
+        name = "TSV"
+        suffix = ".tsv"
 
         def render(self, report):
             import csv
             import io
 
             file = io.StringIO()
-            rows = csv.writer(file)
+            rows = csv.writer(file, dialect="excel-tab")
             rows.writerow(["model", "perturbation", "accuracy"])
             rows.writerows([cell.model, cell.perturbation, cell.numbers.accuracy] for cell in report.cells)
             return file.getvalue()
@@ -279,7 +279,7 @@ def robharness_renderers() -> Iterable[Any]:  # type: ignore[empty-body]
 
     @hookimpl
     def robharness_renderers():
-        yield CSV()
+        yield TSV()
     ```
     """
 

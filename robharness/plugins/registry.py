@@ -19,7 +19,7 @@ KINDS: dict[str, type] = {
     "metrics": MetricSpec,
 }
 
-BUILT_IN_SUFFIXES = (".html", ".json", ".csv", ".parquet", ".md", ".tex", ".txt")
+BUILT_IN_SUFFIXES = (".html", ".json", ".csv", ".parquet", ".tex", ".md", ".txt")
 """Suffixes of the built-in renderers of reports, which no plugin may take."""
 
 
