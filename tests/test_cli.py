@@ -119,7 +119,8 @@ def test_a_suffix_claimed_by_two_plugins_is_given_to_neither(shell, path, tmp_pa
     assert not (tmp_path / "out.raw").exists()
     other = shell("report", path, "-o", "out.docx", *ink)
     assert (
-        "there are .html, .json, .csv, .parquet, .tex, .md, .txt, .names, .raw, .broken, .number. Try: -o out.json" in other.stderr
+        "there are .html, .json, .csv, .parquet, .tex, .md, .txt, .names, .raw, .broken, .number. Try: -o out.json"
+        in other.stderr
     )
 
 

@@ -48,8 +48,8 @@ COMMANDS = {"robharness", "pip", "ls", "rm", "mkdir", "df", "the", "-p", "see", 
 """First words of what is printed as a command."""
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 LONGEST_LINE = 6000
-RICH = re.compile(r"\x1b\[(\?25[lh]|1A|2K|[0-9;]*m)|\r")
-"""What rich prints for a terminal itself."""
+RICH = re.compile(r"\x1b\[(\?(25|7)[lh]|[0-9]+A|2?[JK]|[0-9;]*m)|\r")
+"""What rich and the live view of a run print for a terminal themselves."""
 
 
 def check(text, *, is_data=False):

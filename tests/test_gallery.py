@@ -95,6 +95,17 @@ def test_what_is_shown_is_what_was_judged(suite, run, tmp_path, count):
     }
 
 
+def test_an_example_of_a_later_block_is_that_of_the_run(suite, run):
+    """Attacks that draw from global generators do so per block of examples, from its first one on."""
+    results = run(suite(attacks=[{"attack": "toys/seeded", "eps": "1/4", "how": "global"}]), batch_size=8)
+    [choice], _ = choose(results, 24)
+    examples, findings = made(results, 24)
+    assert len(examples) == 24 and not findings
+    assert {position // 16 for position in choice.positions} == {0, 1, 2}
+    for example in examples:
+        assert np.float32(example.margin) == stored(results, example)["margin"]
+
+
 def test_decoded_images_are_within_the_budget(suite, run):
     results = run(suite(attacks=[{"attack": "toys/climb", "eps": ["1/32", "1/4"]}]))
     examples, _ = made(results, 6)
