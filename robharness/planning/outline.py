@@ -112,7 +112,7 @@ class PerturbationOutline:
 
     @property
     def collection(self) -> str:
-        """The part of its full name before the last slash: its plugin, and a collection of the plugin if there is one."""
+        """The part of its full name before the last slash: its plugin, and perhaps a collection of it."""
         return self.spec.rpartition("/")[0]
 
     @property
