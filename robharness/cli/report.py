@@ -79,7 +79,7 @@ def command(
     registry = find_plugins(plugins, stored, output)
     renderer = None if output is None else find_renderer(output, registry)
     number = gallery_size(gallery, renderer, output)
-    if output is not None:
+    if output is not None and (figures is None or output.parent != figures):  # a folder that is created for figures
         check_place(output, start)
     with_details = as_json or renderer is not None
     if stored is not None:
