@@ -16,7 +16,7 @@ from robharness import suite as suites
 from robharness.engine.environment import check_counts, check_device_names, check_devices, check_shard
 from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent, show_finding
-from robharness.engine.run import run_plan
+from robharness.engine.run import choose_executor, run_plan
 from robharness.engine.summary import Summary
 from robharness.errors import MissingResources, StoreError, UserError, as_path, check_folder, indented
 from robharness.findings import Finding
@@ -218,6 +218,7 @@ class Session:
         check_counts(workers=workers, batch_size=batch_size)
         devices = self.devices  # before any training: a mistyped device costs no time
         chosen = find_executor(executor, self.registry) if executor else None
+        chosen = choose_executor(self.selected, devices, workers, chosen)
         check_folders(self.store)
         with self._notified(workers=workers, executor=executor):
             if self.selected.pending_cells:

@@ -24,6 +24,25 @@ from robharness.store.expected import checks
 from robharness.store.store import Store
 
 
+def choose_executor(
+    plan: Plan, devices: Sequence[str], workers: int | None, executor: AnyExecutor | None
+) -> AnyExecutor:
+    """Return the executor of a run, by default one for the workers. The arguments are those of `run_plan`.
+
+    Raises UserError if they contradict each other.
+    """
+    workers = len(devices) if workers is None and len(devices) > 1 else workers
+    executor = executor or (SubprocessExecutor() if workers else InProcessExecutor())
+    if executor.needs_request and plan.request is None:
+        raise UserError(
+            f"a live network exists in this process alone, and the workers of '{executor.name}' are other processes. "
+            "Try: one device and no `workers`"
+        )
+    if len(devices) > (workers or 1):
+        raise UserError(f"{len(devices)} devices need as many workers, not {workers or 1}. Try: {len(devices)} workers")
+    return executor
+
+
 def run_plan(
     plan: Plan,
     store: Store,
@@ -53,16 +72,9 @@ def run_plan(
     Raises UserError for options that contradict each other, StoreError if nothing can be written.
     """
     begun = time.perf_counter()
+    executor = choose_executor(plan, devices, workers, executor)
     workers = len(devices) if workers is None and len(devices) > 1 else workers
-    executor = executor or (SubprocessExecutor() if workers else InProcessExecutor())
-    if executor.needs_request and plan.request is None:
-        raise UserError(
-            f"a live network exists in this process alone, and the workers of '{executor.name}' are other processes. "
-            "Try: one device and no `workers`"
-        )
     count = workers or 1
-    if len(devices) > count:
-        raise UserError(f"{len(devices)} devices need as many workers, not {count}. Try: {len(devices)} workers")
     if workers and threads is None:
         threads = threads_per_worker(workers)
     checked = checks(plan)
