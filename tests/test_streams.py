@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -168,6 +169,9 @@ WAYS = {
 """The ways to print in noisy.py."""
 
 
+STAGES = ("import", "hook", "threat", "cost", "build", "perturb", "finished", "exit")
+
+
 def test_what_plugins_print_by_any_means_from_any_process_goes_to_standard_error(folder):
     suite = yaml.safe_load((folder / "toys.yaml").read_text(encoding="utf-8"))
     (folder / "noisy.yaml").write_text(yaml.safe_dump({**suite, "attacks": [{"attack": "noisy/none", "eps": "1/8"}]}))
@@ -187,15 +191,17 @@ def test_what_plugins_print_by_any_means_from_any_process_goes_to_standard_error
     late = [line for line in text["speak.txt"].splitlines() if line.startswith("NOISE thread")]
     text["speak.err"] += "\n".join(["", *late])  # a verb of a plugin has standard output, for threads as well
     for name, stages in {
-        "run.err": ["import", "hook", "threat", "cost", "build", "perturb", "finished", "exit"],
+        "run.err": STAGES,
         "plan.err": ["import", "hook", "threat", "cost", "exit"],
         "list.err": ["import", "hook", "exit"],
         "speak.err": ["import", "hook", "exit"],
     }.items():
-        words = [line.split() for line in text[name].splitlines() if line.startswith("NOISE")]
+        printed = re.findall(
+            rf"NOISE (\w+) ({'|'.join(STAGES)})", text[name]
+        )  # threads write between a line and its end
         for stage in stages:
             ways = WAYS - {"thread"} if stage == "exit" else WAYS
-            assert {way for _, way, at in words if at == stage} == ways, (name, stage)
+            assert {way for way, at in printed if at == stage} == ways, (name, stage)
     results = {line for line in text["speak.txt"].splitlines() if "NOISE thread" not in line}
     assert results == {f"RESULT {way}" for way in ("print", "write", "printf", "child")}
 

@@ -61,15 +61,14 @@ def test_the_tables_have_a_column_for_all_runs(seeds):
     printed = (f"{100 * numbers.accuracy:.1f} ± {100 * numbers.accuracy_deviation:.1f} "
              f"↓{100 * numbers.relative_drop:.0f}% ± {100 * numbers.relative_drop_deviation:.0f}")  # fmt: skip
     assert f"| sign(linf, 1/8) | {printed}<br><sub>3 runs</sub> | " in text
-    assert "| clean | " in text and "<sub>published 90.00</sub>" in text
+    clean = next(each.accuracy for each in report.runs if each.perturbation == "clean")
+    assert "| clean | " in text and f"<sub>published 90.00 ({100 * clean - 90:+.1f})</sub>" in text
     heads = [line for line in text.splitlines() if line.startswith("|  |")]
-    assert (
-        heads == ["|  | Net | Short |"] * len(heads) and len(heads) == 5
-    )  # attacks, corruptions, slopes, errors, metric
+    assert heads == ["|  | Net | Short |"] * 6  # attacks, corruptions, slopes, errors, worst class, metric
     assert "±: sample standard deviation over runs, which differ in their seed" in text
     first = next(each for each in report.runs if each.perturbation == "sign(linf, 1/16)")
     spread = (
-        f"{100 * first.relative_drop:.0f} % of its accuracy ± {100 * first.relative_drop_deviation:.0f} over 3 runs"
+        f"{100 * first.relative_drop:.0f} % of its accuracy (± {100 * first.relative_drop_deviation:.0f} over 3 runs)"
     )
     assert report.answer[0].startswith(f"Under sign(linf, 1/16), Net loses {spread}; Short loses ")
     assert report.answer[0].endswith("standard deviation over runs, which differ in their seed, not over examples.")
@@ -77,7 +76,7 @@ def test_the_tables_have_a_column_for_all_runs(seeds):
     assert "<sub>2 of 3 runs</sub>" in slopes
     wrong = [1 - results.clean(label).accuracy for label in results.labels[:3]]
     value = f"{np.mean(wrong):.4g} ± {np.std(wrong, ddof=1):.4g}"
-    assert f"| toys/wrong | {value}<br><sub>published 0.125</sub><br><sub>3 runs</sub> |" in text
+    assert f"| toys/wrong | {value}<br><sub>published 0.125 ({np.mean(wrong) - 0.125:+.4g})</sub><br><sub>3 runs</sub> |" in text
 
 
 def test_runs_that_are_not_complete_are_left_out_and_counted(seeds, store):
@@ -105,7 +104,7 @@ def test_one_seed_has_no_deviation_and_the_terminal_shows_all(seeds, capsys):
     assert [each.accuracy_deviation for each in report.runs] == [None] * 3
     terminal.show(report, Console(width=120))
     printed = capsys.readouterr().out
-    assert "over 1 run, on" in printed and "± " not in printed.partition("accuracy in")[0]
+    assert "(1 run), on" in printed and "± " not in printed.partition("accuracy in")[0]
     assert ["run", "1"] in [line.split() for line in printed.splitlines()]
 
 
