@@ -76,7 +76,10 @@ def test_the_tables_have_a_column_for_all_runs(seeds):
     assert "<sub>2 of 3 runs</sub>" in slopes
     wrong = [1 - results.clean(label).accuracy for label in results.labels[:3]]
     value = f"{np.mean(wrong):.4g} ± {np.std(wrong, ddof=1):.4g}"
-    assert f"| toys/wrong | {value}<br><sub>published 0.125 ({np.mean(wrong) - 0.125:+.4g})</sub><br><sub>3 runs</sub> |" in text
+    assert (
+        f"| toys/wrong | {value}<br><sub>published 0.125 ({np.mean(wrong) - 0.125:+.4g})</sub><br><sub>3 runs</sub> |"
+        in text
+    )
 
 
 def test_runs_that_are_not_complete_are_left_out_and_counted(seeds, store):
