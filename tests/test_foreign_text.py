@@ -49,7 +49,7 @@ COMMANDS = {"robharness", "pip", "ls", "rm", "mkdir", "df", "the", "-p", "see", 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 LONGEST_LINE = 6000
 RICH = re.compile(r"\x1b\[(\?(25|7)[lh]|[0-9]+A|2?[JK]|[0-9;]*m)|\r")
-"""What rich and the live view of a run print for a terminal themselves."""
+"""Escape sequences that rich and the live view of a run print for a terminal."""
 
 
 def check(text, *, is_data=False):

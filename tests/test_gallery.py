@@ -211,7 +211,7 @@ def test_failures_are_findings(suite, run, tmp_path, monkeypatch):
 
 
 def test_other_predictions_than_the_stored_ones_are_a_finding(suite, run, tmp_path):
-    """As after an update of a library: the store holds another prediction of every example."""
+    """Change every stored prediction, as an update of a library may."""
     source = suite(attacks=[{"attack": "toys/sign", "eps": "1/4"}])
     cell = run(source).cells[1]
     columns = {name: cell.columns[name] for name in cell.columns}

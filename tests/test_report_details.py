@@ -112,7 +112,7 @@ def test_details_are_left_out_of_many_outcomes_unless_they_are_asked_for(results
 
 
 def enlarged(report, factor):
-    """The same report with more examples behind each number, as tables of few examples are left out."""
+    """Return the report with more examples behind each number, since tables of few examples are left out."""
 
     def cell(each):
         calibration = dataclasses.replace(each.calibration, n=factor * each.calibration.n)

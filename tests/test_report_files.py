@@ -74,7 +74,7 @@ def empty(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def hostile(report):
-    """The same report with names that a spreadsheet would compute, and a label with lines of its own."""
+    """Return the report with names that a spreadsheet would compute, and a label of several lines."""
     names = {"Net": "=1+1", "NaN": "@SUM(A1)", "Same": "a,b\n-2\t\"'"}
     cells = tuple(dataclasses.replace(cell, model=names[cell.model]) for cell in report.cells)
     return dataclasses.replace(report, cells=cells, suite="+cmd|' /C calc'!A0", models=tuple(names.values()))

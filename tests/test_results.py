@@ -113,7 +113,7 @@ def test_columns_are_read_lazily(suite, run, load, tmp_path):
 
 
 def test_confidences_are_binned_with_the_cell(suite, run, tmp_path, toys):
-    """Those that are binned at once are those that are read later; nothing is read again for them."""
+    """Confidences that are binned while they are loaded equal those read later, and are read once."""
     run(suite())
     plan, store = api.plan(suite(), plugins=[toys]), Store(tmp_path / "store")
     later, at_once = results.load(plan, store), results.load(plan, store, confidences=True)

@@ -139,7 +139,7 @@ class FileSystem:
 
 
 class ReadOnly(FileSystem):
-    """The same without a call that changes anything, for a store that is only looked at."""
+    """A file system that refuses every change, for reports from a store alone."""
 
     def open(self, path: Path) -> BinaryIO:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
