@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,19 @@ def canonical(value: Any) -> Any:
 def key_of(identity: dict[str, Any]) -> str:
     """Return the first 24 hexadecimal digits of the sha256 of the identity's canonical JSON."""
     return text_key(json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True))
+
+
+def protocol_of(identity: Mapping[str, Any]) -> str:
+    """Return the hash of all of a cell's identity but its model: of its data, its perturbation and its precision.
+
+    Outcomes of two models compare if their protocols are equal. Empty for an identity that is not known.
+    """
+    if not identity:
+        return ""
+    rest = {name: value for name, value in identity.items() if name not in ("model", "features")}
+    if isinstance(attack := rest.get("perturbation"), Mapping):  # which names the submodule that the model declares
+        rest["perturbation"] = {name: value for name, value in attack.items() if name != "features"}
+    return key_of(rest)
 
 
 def text_key(text: str) -> str:

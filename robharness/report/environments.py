@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from robharness.report.details import Environment
-from robharness.store.results import Results
+from robharness.store.results import CellResult, Results
 
 OF_EXAMPLES = ("unreadable",)
 """Keys of provenance that are about single examples."""
@@ -20,8 +20,17 @@ def environments(results: Results) -> tuple[Environment, ...]:
     for result in results.every:
         for provenance in result.provenance:
             if id(provenance) not in texts:
-                known = {name: value for name, value in provenance.items() if name not in OF_EXAMPLES}
+                known = _known(provenance)
                 text = texts[id(provenance)] = json.dumps(known, sort_keys=True, default=str)
                 facts.setdefault(text, known)
             cells.setdefault(texts[id(provenance)], {})[result.cell.key] = None
     return tuple(Environment(facts=facts[text], cells=tuple(keys)) for text, keys in cells.items())
+
+
+def environments_of(result: CellResult) -> tuple[dict[str, Any], ...]:
+    """Return the provenances of one cell without what is about single examples."""
+    return tuple(map(_known, result.provenance))
+
+
+def _known(provenance: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in provenance.items() if name not in OF_EXAMPLES}

@@ -12,7 +12,8 @@ from robharness.statistics.accuracy import (
 from robharness.statistics.calibration import BINS, Reliability, expected_calibration_error, reliability
 from robharness.statistics.classes import ClassIntervals, class_intervals
 from robharness.statistics.corruption_errors import corruption_errors, relative_corruption_errors
-from robharness.statistics.exact import exact_lower
+from robharness.statistics.differences import PairedDifference, holm, paired_difference, smallest_fall
+from robharness.statistics.exact import binomial_tail, exact_lower
 from robharness.statistics.gap import gap_closed, gap_closed_interval, gap_closed_printed
 from robharness.statistics.intervals import (
     Bools,
@@ -61,6 +62,7 @@ __all__ = [
     "Floats",
     "Interval",
     "Numbers",
+    "PairedDifference",
     "Reliability",
     "UndefinedNumber",
     "UndefinedSlope",
@@ -68,6 +70,7 @@ __all__ = [
     "ZeroClean",
     "accuracy",
     "accuracy_interval",
+    "binomial_tail",
     "check_outcomes",
     "class_intervals",
     "corruption_errors",
@@ -78,9 +81,11 @@ __all__ = [
     "gap_closed",
     "gap_closed_interval",
     "gap_closed_printed",
+    "holm",
     "mean_and_deviation",
     "median_interval",
     "normal_quantile",
+    "paired_difference",
     "percentile_interval",
     "quantile",
     "quantiles",
@@ -96,6 +101,7 @@ __all__ = [
     "slope_interval",
     "slope_interval_over_corruptions",
     "slopes_without_each",
+    "smallest_fall",
     "student_quantile",
     "tail_probability",
     "whole_percent",

@@ -1,4 +1,4 @@
-"""Exact confidence intervals of a proportion."""
+"""Exact confidence intervals of a proportion, and tails of the binomial distribution."""
 
 from __future__ import annotations
 
@@ -37,6 +37,16 @@ def exact_lower(successes: np.ndarray, n: np.ndarray, tail: Floats) -> Floats:
         if np.abs(step).max(initial=0) < 1e-7:  # steps are squared each time
             break
     return np.where(successes > 0, 1 / (1 + np.exp(-logit)), 0.0)
+
+
+def binomial_tail(successes: int, n: int) -> float:
+    """Return the probability of this many successes or more in n trials of probability 1/2."""
+    if successes <= 0:
+        return 1.0
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1, dtype=np.float64)))])
+    k = np.arange(successes, n + 1)
+    terms = factorials[n] - factorials[k] - factorials[n - k] - n * math.log(2)
+    return min(1.0, float(np.exp(terms).sum()))
 
 
 def _log_binomial(k: Floats, n: Floats) -> Floats:

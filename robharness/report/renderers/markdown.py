@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from robharness.report.records import Report, source_of
+from robharness.report.document import Document, document_of
+from robharness.report.records import Report
 from robharness.report.renderers.base import Layout
 from robharness.report.renderers.formatting import format_note, format_parts
-from robharness.report.tables import tables
 from robharness.report.values import Table, Value
 from robharness.text import COMMAND_LENGTH, markdown
 
@@ -16,14 +16,18 @@ name, suffix = "Markdown", ".md"
 
 def render(report: Report, layout: Layout = Layout()) -> str:  # noqa: B008
     """Return the report as Markdown: the answer, the tables with their intervals, and the findings, errors first."""
-    parts = [f"# {markdown(report.title)}", *map(_sentence, report.answer)]
-    parts.append("\n".join(map(_sentence, source_of(report).split("\n"))))
-    parts += [_table(layout.arranged(table)) for table in tables(report)]
-    for heading, lines in (("Failed", report.problems), ("Warnings", report.warnings), ("Notes", report.notes)):
-        if lines:
-            parts.append("\n".join([f"## {heading}", "", *(f"- {_sentence(line)}" for line in lines)]))
-    if not report.complete:
-        parts.append("**Incomplete: some cells failed or are not computed yet.**")
+    return render_document(document_of(report), layout)
+
+
+def render_document(document: Document, layout: Layout = Layout()) -> str:  # noqa: B008
+    """Return a document as Markdown, its tables with their intervals."""
+    parts = [f"# {markdown(document.title)}", *map(_sentence, document.answer)]
+    parts.append("\n".join(map(_sentence, document.source.split("\n"))))
+    parts += [_table(layout.arranged(table)) for table in document.tables]
+    for heading, lines, _ in document.sections:
+        parts.append("\n".join([f"## {heading}", "", *(f"- {_sentence(line)}" for line in lines)]))
+    if document.verdict:
+        parts.append(f"**{_sentence(document.verdict)}**")
     return "\n\n".join(parts) + "\n"
 
 

@@ -9,10 +9,10 @@ from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.text import Text
 
-from robharness.report.records import Report, source_of
+from robharness.report.document import Document, document_of
+from robharness.report.records import Report
 from robharness.report.renderers.base import Layout
 from robharness.report.renderers.blocks import table_lines
-from robharness.report.tables import tables
 from robharness.report.values import Table
 from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, styled
 
@@ -31,30 +31,31 @@ def render(report: Report, layout: Layout = Layout()) -> str:  # noqa: B008
 
 
 def show(report: Report, console: Console, layout: Layout = Layout()) -> None:  # noqa: B008
+    """Print the answer, the tables and the findings of a report; see `show_document`."""
+    show_document(document_of(report), console, layout)
+
+
+def show_document(document: Document, console: Console, layout: Layout = Layout()) -> None:  # noqa: B008
     """Print the answer, the tables and the findings, errors first.
 
     A console that is no terminal is widened to FILE_WIDTH.
     """
     if not console.is_terminal and console.width < FILE_WIDTH:
         console.width = FILE_WIDTH
-    console.print(styled(report.title, "bold"), soft_wrap=True)
-    for line in report.answer:
+    console.print(styled(document.title, "bold"), soft_wrap=True)
+    for line in document.answer:
         _print_wrapped(styled(line, limit=SENTENCE_LENGTH), console)
     console.print()
-    console.print(Text(source_of(report), style="dim"), soft_wrap=True)
-    for table in tables(report):
+    console.print(Text(document.source, style="dim"), soft_wrap=True)
+    for table in document.tables:
         _print_table(layout.arranged(table), console, layout)
-    for heading, lines, style in (
-        ("Failed", report.problems, "red"),
-        ("Warnings", report.warnings, "yellow"),
-        ("Notes", report.notes, ""),
-    ):
-        if lines:
-            console.print(Text(f"\n{heading}", style=f"bold {style}".strip()))
-            for line in lines:
-                console.print(styled(f"  {line}", limit=COMMAND_LENGTH), soft_wrap=True)
-    if not report.complete:
-        console.print(Text("\nIncomplete: some cells failed or are not computed yet.", style="bold red"))
+    for heading, lines, style in document.sections:
+        console.print(Text(f"\n{heading}", style=f"bold {style}".strip()))
+        for line in lines:
+            console.print(styled(f"  {line}", limit=COMMAND_LENGTH), soft_wrap=True)
+    if document.verdict:
+        console.print()
+        console.print(styled(document.verdict, "bold red", SENTENCE_LENGTH), soft_wrap=True)
 
 
 def _print_table(table: Table, console: Console, layout: Layout) -> None:

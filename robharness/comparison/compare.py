@@ -1,0 +1,130 @@
+"""Compare two sides, cell by cell, on the examples that both have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from robharness import statistics
+from robharness.comparison.records import CellDifference, Comparison, MeasuredCell, Side
+from robharness.store.spans import common_positions
+
+NAMED = 5
+"""The number of changed examples of each kind that a comparison names unless more are asked for."""
+
+
+def compare(
+    before: Side, after: Side, pairs: Sequence[tuple[str, str]] | None = None, *, title: str = "", changed: int = NAMED
+) -> Comparison:
+    """Compare the cells of two sides.
+
+    pairs: labels before and after; by default the labels that both have.
+    changed: the number of changed examples of each kind that are named per cell.
+    """
+    both = [label for label in before.labels if label in after.labels]
+    pairs = tuple(pairs if pairs is not None else zip(both, both, strict=True))
+    found, only_before, only_after = [], [], []
+    for first, second in pairs:
+        names = [cell.perturbation for cell in before.cells if cell.model == first]
+        names += [cell.perturbation for cell in after.cells if cell.model == second]
+        for name in dict.fromkeys(names):
+            one, other = before.by_name.get((first, name)), after.by_name.get((second, name))
+            if one is None or other is None:
+                only_before += [one.name] if one else []
+                only_after += [other.name] if other else []
+            else:
+                found.append(_difference(before, after, one, other, changed))
+    tested = [number for number, each in enumerate(found) if each.p is not None]
+    for number, adjusted in zip(tested, statistics.holm([found[number].p or 0 for number in tested]), strict=True):
+        found[number] = replace(found[number], p_holm=float(adjusted))
+    return Comparison(
+        title=title or after.suite,
+        before=before.name,
+        after=after.name,
+        pairs=pairs,
+        n=max((each.n for each in found), default=0),
+        cells=tuple(found),
+        only_before=tuple(only_before),
+        only_after=tuple(only_after),
+    )
+
+
+def _difference(before: Side, after: Side, one: MeasuredCell, other: MeasuredCell, changed: int) -> CellDifference:
+    """Return the difference of a cell, the numbers None without common examples."""
+    positions = common_positions([one.positions, other.positions])
+    known = {one.protocol, other.protocol}
+    difference = CellDifference(
+        model=other.model,
+        other=one.model,
+        perturbation=other.perturbation,
+        title=other.title,
+        kind=other.kind,
+        norm=other.norm,
+        eps=other.eps,
+        severity=other.severity,
+        group=other.group,
+        n=len(positions),
+        n_before=one.n,
+        n_after=other.n,
+        protocol="unknown" if "" in known else "same" if len(known) == 1 else "changed",
+    )
+    if not len(positions):
+        return difference
+    first, second = right_at(one, positions), right_at(other, positions)
+    paired = statistics.paired_difference(first, second)
+    return replace(
+        difference,
+        before=statistics.accuracy(first),
+        after=statistics.accuracy(second),
+        difference=paired.difference,
+        interval=paired.interval,
+        lost=paired.lost,
+        gained=paired.gained,
+        units=paired.units,
+        p=paired.p,
+        p_fall=paired.p_fall,
+        lost_ids=_named(before, after, positions[first & ~second][:changed]),
+        gained_ids=_named(before, after, positions[~first & second][:changed]),
+        **_drops(before, after, one, other),
+    )
+
+
+def right_at(cell: MeasuredCell, positions: np.ndarray) -> np.ndarray:
+    """Whether the examples at these positions, all of which must have outcomes, count as right, (n,) bool."""
+    return cell.right[np.searchsorted(cell.positions, positions)]
+
+
+def _drops(before: Side, after: Side, one: MeasuredCell, other: MeasuredCell) -> dict[str, Any]:
+    """Return the relative drops of both sides and their difference; nothing for clean cells."""
+    cleans = before.by_name.get((one.model, "clean")), after.by_name.get((other.model, "clean"))
+    if one.kind == "clean" or cleans[0] is None or cleans[1] is None:
+        return {}
+    common = common_positions([one.positions, other.positions, cleans[0].positions, cleans[1].positions])
+    if not len(common):
+        return {}
+    clean = right_at(cleans[1], common), right_at(cleans[0], common)
+    attacked = right_at(other, common), right_at(one, common)
+    try:
+        drops = [
+            statistics.relative_drop(statistics.accuracy(c), statistics.accuracy(a))
+            for c, a in zip(clean, attacked, strict=True)
+        ]
+        interval = statistics.drop_difference_interval(clean, attacked)
+    except statistics.ZeroClean:
+        return {}
+    return {
+        "drop_before": drops[1],
+        "drop_after": drops[0],
+        "drop_difference": drops[0] - drops[1],
+        "drop_interval": interval,
+    }
+
+
+def _named(before: Side, after: Side, positions: np.ndarray) -> tuple[str, ...]:
+    """Return the ids at these positions, of the side that has them."""
+    ids = after.ids or before.ids
+    found = ((ids[position] if position < len(ids) else None, position) for position in positions.tolist())
+    return tuple(f"position {position}" if id is None else id for id, position in found)

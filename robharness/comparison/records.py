@@ -1,0 +1,309 @@
+"""Records of a comparison and of a check: two sides, their differences, and verdicts on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from robharness.errors import ExitCode
+from robharness.findings import Finding
+from robharness.statistics import Interval
+
+Kind = Literal["clean", "attack", "corruption"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class MeasuredCell:
+    """The outcomes of one cell, as a store or a baseline has them.
+
+    model: the label.
+    data: the name of the data set and its split.
+    perturbation: "clean", or the name, such as "fgsm(linf, 1/255)".
+    title: the perturbation's name without its budget or severity.
+    norm, eps, severity, group: as far as the perturbation has them, in the form of a report.
+    key: the hash of the cell's identity.
+    protocol: the hash of the identity without the model; empty if it is not known.
+    n_expected: the number of examples of the plan.
+    positions: of the n examples with outcomes in the fixed order of the data set, ascending, (n,) int64.
+    right: whether each counts as right, (n,) bool: in a cell that counts robust examples, clean and perturbed.
+    failures: why others are missing.
+    environments: each distinct provenance of the outcomes; empty in a baseline.
+    """
+
+    model: str
+    data: str
+    perturbation: str
+    title: str
+    kind: Kind
+    norm: str | None = None
+    eps: str | None = None
+    severity: int | None = None
+    group: str | None = None
+    key: str
+    protocol: str
+    n_expected: int
+    positions: np.ndarray
+    right: np.ndarray
+    failures: tuple[str, ...] = ()
+    environments: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The label and the perturbation, by which the cells of two sides belong together."""
+        return f"{self.model} · {self.perturbation}"
+
+    @property
+    def n(self) -> int:
+        return len(self.positions)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.n == self.n_expected
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Side:
+    """One of the two sides of a comparison.
+
+    name: in messages, such as "quickstart@1f0c in .robharness" or "before.json".
+    suite: the name of the suite.
+    cells: in the suite's order, without cells of features.
+    ids: the ids of examples by position, as far as they are known: None for a position, empty for a baseline.
+    order: the hash of the ids of all examples of the data set in its fixed order; empty if it is not known.
+    n: the number of examples per cell.
+    run_of: label of a run -> the label that runs with other seeds share with it.
+    clusters: part of an id that all examples of a cluster share, a regular expression; None if examples are
+        independent.
+    """
+
+    name: str
+    suite: str
+    cells: tuple[MeasuredCell, ...]
+    ids: tuple[str | None, ...] = ()
+    order: str = ""
+    n: int
+    run_of: Mapping[str, str] = field(default_factory=dict)
+    clusters: str | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """The models' labels, in the suite's order."""
+        return list(dict.fromkeys(cell.model for cell in self.cells))
+
+    @cached_property
+    def by_name(self) -> dict[tuple[str, str], MeasuredCell]:
+        """The cells by label and perturbation."""
+        return {(cell.model, cell.perturbation): cell for cell in self.cells}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellDifference:
+    """A cell on both sides, on the examples that both have.
+
+    model: its label, that of the side after if they differ.
+    other: the label of the side before.
+    n: the number of examples that both have.
+    n_before, n_after: the number that each has.
+    before, after: accuracies on the common examples, fractions; None without any.
+    difference: after - before.
+    interval: of the difference.
+    lost, gained: the number of examples that are right only before, and only after.
+    units: the number of clusters, or n if examples are independent.
+    p: of the exact two-sided test; p_holm: adjusted for all cells of the comparison.
+    p_fall: of the exact one-sided test against "the accuracy did not fall".
+    drop_before, drop_after: relative drops on the common examples of both cells and their clean ones; None for clean
+        cells, and if undefined.
+    drop_difference: after - before, a fraction, with its interval.
+    lost_ids, gained_ids: the first changed examples of each kind, by id, or by "position N" if ids are not known.
+    protocol: whether data, perturbation and precision are the same on both sides.
+    """
+
+    model: str
+    other: str
+    perturbation: str
+    title: str
+    kind: Kind
+    norm: str | None
+    eps: str | None
+    severity: int | None
+    group: str | None
+    n: int
+    n_before: int
+    n_after: int
+    before: float | None = None
+    after: float | None = None
+    difference: float | None = None
+    interval: Interval | None = None
+    lost: int = 0
+    gained: int = 0
+    units: int = 0
+    p: float | None = None
+    p_holm: float | None = None
+    p_fall: float | None = None
+    drop_before: float | None = None
+    drop_after: float | None = None
+    drop_difference: float | None = None
+    drop_interval: Interval | None = None
+    lost_ids: tuple[str, ...] = ()
+    gained_ids: tuple[str, ...] = ()
+    protocol: Literal["same", "changed", "unknown"] = "same"
+
+    @property
+    def name(self) -> str:
+        """The labels and the perturbation."""
+        model = self.model if self.model == self.other else f"{self.other} → {self.model}"
+        return f"{model} · {self.perturbation}"
+
+    @property
+    def discordance(self) -> float | None:
+        """The share of the common examples that changed."""
+        return (self.lost + self.gained) / self.n if self.n else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsDifference:
+    """The difference of the means over runs, trainings that differ in their seed alone.
+
+    model: the label that the runs share.
+    runs_before, runs_after: the number of runs with outcomes on all examples that both sides have.
+    before, after: mean accuracies; with sample standard deviations over runs, None for one run.
+    interval: of the difference of the means over runs (Welch); None with fewer than two runs on a side.
+    """
+
+    model: str
+    other: str
+    perturbation: str
+    runs_before: int
+    runs_after: int
+    before: float | None
+    before_deviation: float | None
+    after: float | None
+    after_deviation: float | None
+    difference: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Comparison:
+    """Two sides, and the differences of their cells.
+
+    before, after: the names of the sides.
+    pairs: the labels that are compared, of the side before and of the side after.
+    n: the largest number of examples that a cell has on both sides.
+    cells: cells that both sides have.
+    only_before, only_after: the names of cells of the compared models that one side alone has.
+    runs: means over runs, for models with several seeds.
+    clusters: the regular expression of clusters, if they are used.
+    findings: what a reader must know, such as other examples or another environment.
+    """
+
+    title: str
+    before: str
+    after: str
+    pairs: tuple[tuple[str, str], ...]
+    n: int
+    cells: tuple[CellDifference, ...]
+    only_before: tuple[str, ...] = ()
+    only_after: tuple[str, ...] = ()
+    runs: tuple[RunsDifference, ...] = ()
+    clusters: str | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+Verdict = Literal["regressed", "passed", "improved", "new", "missing", "failed", "incompatible"]
+VERDICTS: Mapping[str, str] = {
+    "regressed": "the accuracy fell by more than the tolerance, and significantly",
+    "passed": "no significant fall by more than the tolerance",
+    "improved": "the accuracy rose by more than the tolerance, and significantly",
+    "new": "the baseline does not have the cell",
+    "missing": "the suite does not have the cell, or some of its examples have no outcomes",
+    "failed": "the cell failed",
+    "incompatible": "the data, the perturbation or the precision are not those of the baseline",
+}
+"""Verdicts on a cell, in the order in which a reader wants them, with their meaning."""
+NO_PASS = ("regressed", "missing", "failed", "incompatible")
+"""The verdicts with which a check does not pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellCheck:
+    """The verdict on a cell.
+
+    name: the label and the perturbation.
+    reason: a sentence on the verdict; empty if it passed.
+    difference: from the baseline; None if there are no common examples.
+    p_holm: of the one-sided test against "the accuracy did not fall", adjusted for all cells of the check.
+    smallest_fall: the smallest fall, a fraction, that this check finds with a probability of 90 % at this n and
+        discordance; inf if it finds none, None without a difference.
+    """
+
+    name: str
+    model: str
+    perturbation: str
+    verdict: Verdict
+    reason: str = ""
+    difference: CellDifference | None = None
+    p_holm: float | None = None
+    smallest_fall: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkCheck:
+    """The verdict on a ratio of a benchmark.
+
+    name: of the benchmark and the ratio.
+    before, after: the ratios; None if one side lacks it.
+    spread_before, spread_after: their own spread, low and high.
+    """
+
+    name: str
+    verdict: Verdict
+    reason: str = ""
+    before: float | None = None
+    spread_before: Interval | None = None
+    after: float | None = None
+    spread_after: Interval | None = None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CheckReport:
+    """The verdicts on all cells of a suite against a baseline.
+
+    baseline: its name, in messages.
+    n: the largest number of examples that a cell and its baseline have in common.
+    n_baseline: the number of examples per cell of the baseline.
+    tolerance: the fall, a fraction, up to which a cell passes.
+    alpha: the level of the tests of all cells together.
+    findings: errors, such as a clean accuracy below `clean_at_least`, warnings and notes.
+    accept: the command that accepts the present results as the baseline.
+    """
+
+    suite: str
+    title: str
+    baseline: str
+    n: int
+    n_baseline: int
+    tolerance: float
+    alpha: float
+    cells: tuple[CellCheck, ...]
+    benchmarks: tuple[BenchmarkCheck, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    accept: str = ""
+
+    def of(self, *verdicts: Verdict) -> tuple[CellCheck | BenchmarkCheck, ...]:
+        """The cells and benchmarks with one of these verdicts."""
+        every: tuple[CellCheck | BenchmarkCheck, ...] = (*self.cells, *self.benchmarks)
+        return tuple(each for each in every if each.verdict in verdicts)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """1 if anything regressed, else 3 if cells failed or are missing, else 4 if any is incompatible, else 0."""
+        if self.of("regressed"):
+            return ExitCode.REGRESSION
+        if self.of("missing", "failed") or any(each.severity == "error" for each in self.findings):
+            return ExitCode.INCOMPLETE
+        return ExitCode.BASELINE if self.of("incompatible") else ExitCode.FINE

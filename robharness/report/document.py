@@ -1,0 +1,50 @@
+"""Documents: title, sentences, tables and findings, which the renderers of text show for reports and comparisons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robharness.findings import Finding, sentences
+from robharness.report.records import Report, source_of
+from robharness.report.tables import tables
+from robharness.report.values import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """The content of a text.
+
+    answer: the result in words, the main sentence first.
+    source: what was measured, in lines.
+    findings: shown by severity, errors first.
+    verdict: a last sentence, for what must not be overlooked; may be empty.
+    """
+
+    title: str
+    answer: tuple[str, ...] = ()
+    source: str = ""
+    tables: tuple[Table, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    verdict: str = ""
+
+    @property
+    def sections(self) -> list[tuple[str, tuple[str, ...], str]]:
+        """The findings by severity: heading, sentences, colour."""
+        found = (
+            ("Failed", sentences(self.findings, "error"), "red"),
+            ("Warnings", sentences(self.findings, "warning"), "yellow"),
+            ("Notes", sentences(self.findings, "note"), ""),
+        )
+        return [section for section in found if section[1]]
+
+
+def document_of(report: Report) -> Document:
+    """Return the content of a report as text."""
+    return Document(
+        title=report.title,
+        answer=report.answer,
+        source=source_of(report),
+        tables=tuple(tables(report)),
+        findings=report.findings,
+        verdict="" if report.complete else "Incomplete: some cells failed or are not computed yet.",
+    )
