@@ -7,10 +7,12 @@ from typing import Literal
 
 from robharness.statistics.intervals import Interval
 
-Kind = Literal["percentage", "drop", "gap", "slope", "distance", "metric", "count"]
+Kind = Literal["percentage", "points", "p", "drop", "gap", "slope", "distance", "metric", "count"]
 """The meaning of a number.
 
 percentage, drop, gap: fractions, written in percent.
+points: a difference of two fractions, written in points of percent with its sign.
+p: the p value of a test.
 slope: a ratio of relative drops.
 distance: the norm of a perturbation.
 metric: a number of a plugin's metric.
@@ -46,6 +48,7 @@ class Value:
     """An entry of a table.
 
     number: None if there is no such number.
+    words: in place of a number, such as a verdict.
     kind: the meaning of the number.
     digits: after the decimal point; significant digits for distances and metrics.
     interval: 95 % confidence interval over examples or runs; infinite for a gap that may be zero.
@@ -60,6 +63,7 @@ class Value:
     """
 
     number: float | None = None
+    words: str = ""
     kind: Kind = "percentage"
     digits: int = 0
     interval: Interval | None = None

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from robharness.report.values import Kind, Note, Number, Value
 from robharness.statistics import Interval, drop_text
+from robharness.text import printable
 
 NO_NUMBER = "–"
 
@@ -51,6 +52,10 @@ def format_number(number: float, kind: Kind, digits: int) -> str:
     """Return one number: fractions in percent, drops as whole percentages with halves upwards."""
     if kind == "drop":
         return drop_text(number)
+    if kind == "points":
+        return format_difference(number, "percentage", digits)
+    if kind == "p":
+        return format_p(number)
     if kind in ("percentage", "gap"):
         return f"{100 * number:.{digits}f}"
     return f"{number:.{digits}f}" if kind in ("slope", "count") else f"{number:.{digits}g}"
@@ -83,7 +88,14 @@ def format_difference(difference: float, kind: Kind, digits: int) -> str:
     return f"{'' if not text.strip('0.') else '+' if difference > 0 else '-'}{text}"
 
 
+def format_p(p: float) -> str:
+    """Return a p value with two significant digits, such as "0.031"; below 0.0001 as "<0.0001"."""
+    return "<0.0001" if p < 1e-4 else f"{p:.4f}" if p < 1e-3 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
 def _number(value: Value) -> str:
+    if value.words:
+        return printable(value.words)
     if value.number is None:
         return NO_NUMBER
     text = format_number(value.number, value.kind, value.digits)
