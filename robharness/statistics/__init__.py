@@ -51,6 +51,7 @@ from robharness.statistics.slopes import (
     slope_interval_over_corruptions,
     slopes_without_each,
 )
+from robharness.statistics.timings import RatioWithSpread, median_ratio, minimum_ratio
 
 __all__ = [
     "BINS",
@@ -63,6 +64,7 @@ __all__ = [
     "Interval",
     "Numbers",
     "PairedDifference",
+    "RatioWithSpread",
     "Reliability",
     "UndefinedNumber",
     "UndefinedSlope",
@@ -84,6 +86,8 @@ __all__ = [
     "holm",
     "mean_and_deviation",
     "median_interval",
+    "median_ratio",
+    "minimum_ratio",
     "normal_quantile",
     "paired_difference",
     "percentile_interval",
