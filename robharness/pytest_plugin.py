@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini(INI, f"{words}; relative to the root of the tests", default=None)
 
 
-@dataclass
+@dataclass(repr=False)
 class SuiteRunner:
     """The fixture `robharness_run`: computes what the store misses of a suite, and returns its results.
 
@@ -40,6 +40,9 @@ class SuiteRunner:
 
     store: Path
     recent: list[Results] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<robharness_run in {self.store}>"
 
     def __call__(
         self, suite: SuiteSource, *, store: str | Path | None = None, allow_incomplete: bool = False, **options: Any
@@ -135,14 +138,18 @@ def _locked(store: Path) -> Iterator[None]:
 
 def _described(results: Results) -> str:
     """Return the findings of results as text, with the command that shows all numbers."""
+    from dataclasses import replace
+
     from robharness.report.document import document_of
 
-    document = document_of(results.report(details=False))
-    lines = [repr(results)]
+    report = results.report(details=False)
+    findings = tuple(each for each in report.findings if each.code != "details-left-out")
+    document = document_of(replace(report, findings=findings))
+    lines = [document.verdict, repr(results)]
     for heading, sentences, _ in document.sections:
         more = len(sentences) - MOST_LINES
         lines += [heading, *(f"  {each}" for each in sentences[:MOST_LINES])]
         lines += [f"  and {more} more"] if more > 0 else []
     if results.outline.run.has_command:
         lines.append(f"To see all numbers: {results.outline.command('report')}")
-    return "\n".join(filter(None, [*lines, document.verdict]))
+    return "\n".join(filter(None, lines))

@@ -143,7 +143,8 @@ def test_undefined_numbers_are_an_error(store, results):
     assert 0 <= found.robust_accuracy <= 1
     with pytest.raises(UserError, match=r"not all examples were attacked.* Try: \.robust_accuracy"):
         _ = found.accuracy
-    assert "robust_accuracy" in repr(found) and " accuracy" not in repr(found)
+    assert repr(found) == f"<Net · toys/pixels/test · sign(linf, 1/8): robust {found.robust_accuracy:.6g}, n = 40>"
+    assert repr(results.cell("clean")) == "<Net · toys/pixels/test · clean: accuracy 0.775, n = 40>"
 
 
 def test_a_measured_number_is_a_float_that_shows_its_interval():

@@ -66,9 +66,10 @@ class CellMeasurements:
     _clean_lacks: UserError | None  # why numbers that need the clean cell are refused
 
     def __repr__(self) -> str:
-        shown = (("accuracy", self._cell.numbers.accuracy), ("robust_accuracy", self._cell.numbers.robust_accuracy))
-        numbers = [f"{name} {getattr(self, name)!r}" for name, value in shown if value is not None]
-        return f"<{printable(self.name)}{': ' if numbers else ''}{', '.join(numbers)}>"
+        numbers = self._cell.numbers
+        shown = ("accuracy", numbers.accuracy) if numbers.accuracy is not None else ("robust", numbers.robust_accuracy)
+        number = f"{shown[0]} {shown[1]:.6g}, " if shown[1] is not None else ""
+        return f"<{printable(self.name)}: {number}n = {self.n}>"
 
     @property
     def accuracy(self) -> Measured:
@@ -126,6 +127,7 @@ def measure(
     partial: bool = False,
 ) -> CellMeasurements:
     """Return the numbers of the one cell that fits; see `robharness.report.results.Results.cell`."""
+    __tracebackhide__ = True  # pytest shows the line of the test
     result = _find(results, perturbation, eps=eps, norm=norm, severity=severity, model=model)
     if not result.n or not (result.is_complete or partial):
         raise _incomplete(results, result)
@@ -153,6 +155,7 @@ def _incomplete(results: Results, result: CellResult) -> UserError:
 
 def _find(results: Results, perturbation: str, **filters: Any) -> CellResult:
     """Return the one cell that fits. Raises UserError if none or several do, with those that are near."""
+    __tracebackhide__ = True
     if not isinstance(perturbation, str):
         what = f"a value of the type {printable(type(perturbation).__name__)}"
         raise UserError(f'a cell is named by a text, not by {what}. Try: cell("clean")')

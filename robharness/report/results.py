@@ -87,6 +87,7 @@ class Results(stored.Results):
         partial: whether a cell counts of which some outcomes are missing.
         Raises UserError if none or several cells fit, and for a cell with missing outcomes.
         """
+        __tracebackhide__ = True
         return measure(self, perturbation, eps=eps, norm=norm, severity=severity, model=model, partial=partial)
 
     def summary(self) -> pd.DataFrame:
