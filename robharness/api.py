@@ -96,6 +96,8 @@ def check(
     baseline: str | Path | None = None,
     *,
     update: bool = False,
+    benchmark: str | Path | None = None,
+    benchmark_tolerance: float = 10,
     store: str | Path = DEFAULT_STORE,
     data: str | Path | None = None,
     limit: int | None = None,
@@ -115,16 +117,23 @@ def check(
         counts; or the label of a model of the suite, with which all others are compared. None for the file beside the
         suite, "NAME.baseline.json".
     update: whether the results are written into the file, if all cells are complete.
+    benchmark: a file of `pytest --benchmark-json`, whose ratios are compared with those of the baseline as well.
+    benchmark_tolerance: the percentage by which a ratio may become worse beyond both spreads.
     Raises BaselineError, before any computation, if the baseline is absent, damaged or of another suite.
     """
+    from robharness.comparison.benchmarks import read_ratios
     from robharness.comparison.checks import check_results
     from robharness.comparison.references import find_reference
 
     options: dict[str, Any] = {"device": device, "threads": threads, "listener": listener}
     with _session(suite, store, data=data, limit=limit, plugins=plugins, models=models, **options) as session:
-        reference = find_reference(baseline, session.plan, update=update)
+        ratios = None if benchmark is None else read_ratios(benchmark)
+        reference = find_reference(baseline, session.plan, update=update, with_benchmarks=ratios is not None)
         results = _computed(session, workers=workers, batch_size=batch_size, executor=executor)
-        report = check_results(results, reference, update=update, findings=results.run_findings)
+        report = check_results(
+            results, reference, update=update, findings=results.run_findings,
+            benchmarks=ratios, benchmark_tolerance=benchmark_tolerance,
+        )  # fmt: skip
         session.show_findings(report.findings)
         return report
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from robharness.comparison.records import CheckReport
     from robharness.report.results import Results
     from robharness.session import SuiteSource
 
@@ -67,6 +68,40 @@ class SuiteRunner:
         return results
 
 
+@dataclass(frozen=True, repr=False)
+class SuiteChecker:
+    """The fixture `robharness_check`: compares a suite with a baseline, and fails if anything regressed."""
+
+    runner: SuiteRunner
+
+    def __call__(
+        self,
+        suite: SuiteSource,
+        baseline: str | Path | None = None,
+        *,
+        store: str | Path | None = None,
+        **options: Any,
+    ) -> CheckReport:
+        """Compute what the store misses of a suite, and compare it with a baseline.
+
+        suite: a YAML file, or its content as a mapping.
+        baseline: a file, a folder of results or a label; by default the file beside the suite.
+        store: the folder of results, in place of the one that all tests share.
+        options: of `robharness.check`, such as `limit`, `models` and `benchmark`.
+        """
+        __tracebackhide__ = True
+        from robharness.api import check
+        from robharness.comparison.check_tables import document_of_check
+        from robharness.report.renderers.terminal import render_document
+
+        folder = self.runner.store if store is None else Path(store)
+        with _locked(folder):
+            report = check(suite, baseline, store=folder, **options)
+        if report.exit_code:
+            pytest.fail(render_document(document_of_check(report)), pytrace=False)
+        return report
+
+
 RUNNER: pytest.StashKey[SuiteRunner] = pytest.StashKey()
 
 
@@ -79,6 +114,15 @@ def robharness_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     return _runner(request.config, tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def robharness_check(robharness_run: SuiteRunner) -> SuiteChecker:
+    """Compare a suite with a baseline within a test: robharness_check(suite, baseline, limit=..., store=...).
+
+    The test fails, with the table of the check, if a cell regressed, failed, is missing or cannot be compared.
+    """
+    return SuiteChecker(robharness_run)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -89,7 +133,7 @@ def pytest_runtest_makereport(
     if runner is None:
         return report
     if report.failed:
-        from robharness.store.results import Results
+        from robharness.report.results import Results
 
         used = [value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Results)]
         for results in {id(each): each for each in (*used, *runner.recent)}.values():
@@ -110,7 +154,7 @@ def _store(config: pytest.Config, folders: pytest.TempPathFactory) -> Path:
     if given := config.getoption(OPTION):
         return Path(given)
     if given := config.getini(INI):
-        return config.rootpath / given
+        return config.rootpath / str(given)
     cache = getattr(config, "cache", None)  # None with -p no:cacheprovider
     if cache is not None:
         return Path(cache.mkdir("robharness"))

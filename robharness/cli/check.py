@@ -20,6 +20,10 @@ if TYPE_CHECKING:
               help="Compare with a .json file, a folder of results, or a model of SUITE; by default with the file "
                    "beside SUITE, NAME.baseline.json.")  # fmt: skip
 @click.option("--update", is_flag=True, help="Write the results into the file of the baseline, if all are complete.")
+@click.option("--benchmark", metavar="FILE",
+              help="Compare the ratios of a file of pytest --benchmark-json as well.")  # fmt: skip
+@click.option("--benchmark-tolerance", type=click.FloatRange(min=0), metavar="PERCENT", default=10, show_default=True,
+              help="How much worse a ratio may become beyond both spreads.")  # fmt: skip
 @options.with_session
 def command(
     session: Session,
@@ -28,6 +32,8 @@ def command(
     batch_size: int | None,
     baseline: str | None,
     update: bool,
+    benchmark: str | None,
+    benchmark_tolerance: float,
     as_json: bool,
 ) -> int:
     """Compare the cells of SUITE with a baseline, after the missing ones were computed.
@@ -39,13 +45,18 @@ def command(
     are missing, 3 cells failed or are missing, 4 the baseline is absent or incompatible, 130 stopped by Ctrl-C.
     """
     from robharness.cli.computing import compute, show_end
+    from robharness.comparison.benchmarks import read_ratios
     from robharness.comparison.checks import check_results
     from robharness.comparison.references import find_reference
 
-    reference = find_reference(baseline, session.plan, update=update)
+    ratios = None if benchmark is None else read_ratios(benchmark)
+    reference = find_reference(baseline, session.plan, update=update, with_benchmarks=ratios is not None)
     summary = compute(session, workers=workers, executor=executor, batch_size=batch_size)
     results = session.results(notify=True)
-    report = check_results(results, reference, update=update, findings=results.run_findings)
+    report = check_results(
+        results, reference, update=update, findings=results.run_findings,
+        benchmarks=ratios, benchmark_tolerance=benchmark_tolerance,
+    )  # fmt: skip
     show(report, as_json=as_json)
     show_end(session, summary)
     return report.exit_code

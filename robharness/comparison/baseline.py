@@ -20,7 +20,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from robharness.comparison.records import BaselineUpdate, Kind, MeasuredCell, Side
+from robharness.comparison.benchmarks import RecordedRatio, ratio_records, ratios_of
+from robharness.comparison.records import BaselineUpdate, Kind, MeasuredCell, Ratio, Side
 from robharness.errors import BaselineError, for_shell, nearest_existing
 from robharness.planning.files import json_object
 from robharness.planning.identity import text_key
@@ -75,6 +76,7 @@ class _Cell:
 class _File:
     """The content of a file. Fields without a line here are those of `Side`.
 
+    benchmarks: by name, sorted; None without any.
     cells: by label and perturbation, sorted.
     """
 
@@ -87,6 +89,7 @@ class _File:
     n: Annotated[int, Field(gt=0, lt=2**31)]
     order: _Hash
     clusters: str | None = None
+    benchmarks: dict[str, RecordedRatio] | None = None
     cells: Annotated[dict[str, _Cell], Field(min_length=1)]
 
 
@@ -107,7 +110,7 @@ def read_baseline(path: Path, suite: str = "", update: str = "") -> Side:
 def write_baseline(path: Path, side: Side, *, title: str = "", update: str = "") -> BaselineUpdate:
     """Write a side into a file, unless it has these outcomes already.
 
-    side: with complete cells and a known order.
+    side: with complete cells and a known order. Without benchmarks, those of the file stay.
     title: of the suite.
     update: see `read_baseline`.
     Raises BaselineError for a file that is no baseline, one of another suite or a newer schema, and one that cannot be
@@ -137,7 +140,18 @@ def write_baseline(path: Path, side: Side, *, title: str = "", update: str = "")
         added=tuple(name for name in now if name not in was),
         removed=tuple(name for name in was if name not in now),
         changed=tuple(name for name in now if name in was and now[name]["digest"] != was[name].digest),
+        benchmarks=_changed(ratio_records(_benchmarks(old)), record.get("benchmarks", {})),
     )
+
+
+def _benchmarks(file: _File | None) -> dict[str, Ratio]:
+    """Return the ratios of a file. Raises ValueError, with the name, for one outside its spread."""
+    return ratios_of(file.benchmarks) if file is not None and file.benchmarks else {}
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names whose values differ, or that one of the two has alone."""
+    return tuple(name for name in dict.fromkeys([*now, *before]) if before.get(name) != now.get(name))
 
 
 class AbsentBaseline(BaselineError):
@@ -192,11 +206,12 @@ def as_record(side: Side, *, title: str = "", old: _File | None = None) -> dict[
     header = {"format": FORMAT, "schema": SCHEMA, "suite": side.suite, "title": title, "n": side.n,
               "order": side.order, "clusters": side.clusters}  # fmt: skip
     header = {name: value for name, value in header.items() if value is not None and value != ""}
+    ratios = ratio_records(_benchmarks(old) if side.benchmarks is None else side.benchmarks)
     cells = {}
     for cell in sorted(side.cells, key=lambda each: each.name):
         kept = old.cells.get(cell.name) if old is not None else None
         cells[cell.name] = _record(cell, side, header, kept)
-    return {**header, "cells": cells}
+    return {**header, **({"benchmarks": ratios} if ratios else {}), "cells": cells}
 
 
 def _record(cell: MeasuredCell, side: Side, header: Mapping[str, Any], kept: _Cell | None) -> dict[str, Any]:
@@ -283,6 +298,7 @@ def _parse(content: bytes) -> tuple[_File, dict[str, np.ndarray]]:
         raise ValueError(place) from None
     if sum(cell.n for cell in file.cells.values()) > MOST_OUTCOMES:
         raise ValueError(f"it has more than {MOST_OUTCOMES} outcomes")
+    _benchmarks(file)
     right = {name: _outcomes(file, record, name) for name in file.cells}
     runs = [(cell.model, cell.run_of) for cell in file.cells.values()]
     if len(set(runs)) > len({model for model, _ in runs}):
@@ -325,6 +341,7 @@ def _side(name: str, file: _File, right: Mapping[str, np.ndarray]) -> Side:
         n=file.n,
         run_of={cell.model: cell.run_of for cell in file.cells.values() if cell.run_of is not None},
         clusters=file.clusters,
+        benchmarks=_benchmarks(file),
     )
 
 

@@ -8,22 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
+import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from robharness import statistics
-from robharness.comparison.records import BenchmarkCheck, Verdict
-from robharness.errors import UserError, for_shell, nearest_existing
+from robharness.comparison.records import BenchmarkCheck, Better, Ratio, Verdict
+from robharness.errors import UserError, as_path, for_shell, nearest_existing
 from robharness.planning.files import json_object
 from robharness.reading import read_regular
 from robharness.statistics import Interval
 from robharness.text import printable
 
-TOLERANCE = 0.1
-"""The share by which a ratio may rise beyond both spreads unless another is given."""
+TOLERANCE = 10
+"""The percentage by which a ratio may become worse beyond both spreads unless another is given."""
 MIN_ROUNDS = 5
 """The smallest number of rounds of a benchmark that is compared within its group; pytest-benchmark makes 5 or more."""
 LARGEST_FILE = 2**28
@@ -34,24 +34,6 @@ RECORD = "pytest tests/benchmarks --benchmark-json=FILE"
 
 _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Better = Literal["lower", "higher"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ratio:
-    """A ratio of a benchmark.
-
-    spread: of the ratio itself within its run; it contains the ratio.
-    better: the direction that is an improvement.
-    """
-
-    ratio: float
-    spread: Interval
-    better: Better = "lower"
-
-    def __post_init__(self) -> None:
-        if not (0 < self.spread.low <= self.ratio <= self.spread.high and isfinite(self.spread.high)):
-            raise ValueError("it is not positive, or not between `low` and `high`")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +76,12 @@ class _Benchmark:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Recorded:
-    """A ratio that a benchmark recorded in its `extra_info`."""
+class RecordedRatio:
+    """A ratio as a benchmark records it in its `extra_info`, and as a baseline holds it.
+
+    low, high: its spread; by default the ratio itself.
+    better: the direction that is an improvement.
+    """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -105,6 +91,7 @@ class _Recorded:
     better: Better = "lower"
 
     def as_ratio(self) -> Ratio:
+        """Return the ratio. Raises ValueError if it is not in its spread."""
         low, high = (self.ratio if bound is None else bound for bound in (self.low, self.high))
         return Ratio(ratio=self.ratio, spread=Interval(low, high), better=self.better)
 
@@ -116,13 +103,14 @@ class _File:
     benchmarks: list[_Benchmark]
 
 
-def read_ratios(path: Path) -> dict[str, Ratio]:
+def read_ratios(file: str | Path) -> dict[str, Ratio]:
     """Read the ratios of a file that `pytest --benchmark-json=FILE` wrote, by their names.
 
     They are those that benchmarks recorded in `extra_info`, as mappings with "ratio", and those of each benchmark of a
     group to the reference of the group: the first with `extra_info["reference"] = True`, else the first of all.
     Raises UserError, with the reason and the next command, for a file that cannot be read or has no ratio.
     """
+    path = as_path(file, "`benchmark` is the path of a file", 'benchmark="benchmarks.json"')
     cannot = f"the benchmarks {printable(path)} cannot be read"
     try:
         found = _parse(read_regular(path, LARGEST_FILE))
@@ -139,6 +127,25 @@ def read_ratios(path: Path) -> dict[str, Ratio]:
     return found
 
 
+def ratios_of(records: Mapping[str, RecordedRatio]) -> dict[str, Ratio]:
+    """Return the ratios of records by their names. Raises ValueError, with the name, for one outside its spread."""
+    found = {}
+    for name, record in records.items():
+        try:
+            found[name] = record.as_ratio()
+        except ValueError as error:
+            raise ValueError(f"the ratio '{printable(name)}': {error}") from None
+    return found
+
+
+def ratio_records(ratios: Mapping[str, Ratio]) -> dict[str, Any]:
+    """Return ratios as plain data, sorted by their names."""
+    return {
+        name: {"ratio": each.ratio, "low": each.spread.low, "high": each.spread.high, "better": each.better}
+        for name, each in sorted(ratios.items())
+    }
+
+
 def check_ratios(
     before: Mapping[str, Ratio], after: Mapping[str, Ratio], tolerance: float = TOLERANCE
 ) -> tuple[BenchmarkCheck, ...]:
@@ -147,10 +154,10 @@ def check_ratios(
     A ratio regresses if its whole spread is worse than the whole spread of the baseline by more than the tolerance.
     before: of the baseline.
     after: of the present run.
-    tolerance: a share; with 0.1, a ratio of 2.0 without any spread may rise to 2.2.
+    tolerance: a percentage; with 10, a ratio of 2.0 without any spread may rise to 2.2.
     """
     return tuple(
-        _check(name, before.get(name), after.get(name), tolerance) for name in dict.fromkeys([*after, *before])
+        _check(name, before.get(name), after.get(name), tolerance / 100) for name in dict.fromkeys([*after, *before])
     )
 
 
@@ -214,7 +221,7 @@ def _recorded(benchmarks: list[_Benchmark]) -> Iterator[tuple[str, Ratio]]:
         for key, value in benchmark.extra_info.items():
             if isinstance(value, dict) and "ratio" in value:
                 try:
-                    yield f"{benchmark.fullname}: {key}", _adapter(_Recorded).validate_python(value).as_ratio()
+                    yield f"{benchmark.fullname}: {key}", _adapter(RecordedRatio).validate_python(value).as_ratio()
                 except ValueError as error:
                     reason = _first(error) if isinstance(error, ValidationError) else str(error)
                     raise ValueError(f"the ratio '{printable(key)}' of {printable(benchmark.name)}: {reason}") from None
@@ -244,8 +251,9 @@ def _ratios(stats: _Stats, reference: _Stats) -> Iterator[tuple[str, statistics.
     Files of `--benchmark-save` have the timings of the rounds only with `--benchmark-save-data`.
     """
     if stats.data and reference.data:
-        yield "median", statistics.median_ratio(stats.data, reference.data)
-        yield "minimum", statistics.minimum_ratio(stats.data, reference.data)
+        above, below = np.array(stats.data), np.array(reference.data)
+        yield "median", statistics.median_ratio(above, below)
+        yield "minimum", statistics.minimum_ratio(above, below)
         return
     (low, high), (low_reference, high_reference) = _notch(stats), _notch(reference)
     between = Interval(low / high_reference, high / low_reference)

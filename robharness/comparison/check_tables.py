@@ -5,15 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
-from robharness.comparison.records import NO_PASS, VERDICTS, BaselineUpdate, CellCheck, CheckReport, Verdict
+from robharness.comparison.records import (
+    NO_PASS,
+    VERDICTS,
+    BaselineUpdate,
+    BenchmarkCheck,
+    CellCheck,
+    CheckReport,
+    Verdict,
+)
 from robharness.findings import named_examples
 from robharness.report.document import Document
 from robharness.report.renderers.json import finite
 from robharness.report.values import Row, Table, Value
+from robharness.statistics import Interval
 from robharness.text import counted, printable, sentence
 
+T = TypeVar("T", CellCheck, BenchmarkCheck)
 SCHEMA = 1
 DIGITS = 2
 """The digits of accuracies and differences, in percent and points."""
@@ -26,7 +36,10 @@ def document_of_check(report: CheckReport) -> Document:
         title=f"{report.title}: check against {report.baseline}",
         answer=tuple(_answer(report)),
         source=_source(report),
-        tables=(_table(report),) if report.cells else (),
+        tables=(
+            *([_table(report)] if report.cells else []),
+            *([_benchmark_table(report.benchmarks)] if report.benchmarks else []),
+        ),
         findings=report.findings,
         verdict=_verdict(report),
     )
@@ -51,9 +64,7 @@ def _answer(report: CheckReport) -> Iterator[str]:
         found = [each for each in report.cells if each.verdict == verdict]
         if found and verdict != "passed":
             yield from _reasons(verdict, found, len(report.cells))
-    slower = [each.name for each in report.benchmarks if each.verdict in NO_PASS]
-    if slower:
-        yield f"{counted(len(slower), 'benchmark does', 'benchmarks do')} not pass: {named_examples(slower)}."
+    yield from _benchmark_reasons(report.benchmarks)
     if not report.of("regressed") and any(each.smallest_fall is not None for each in report.cells):
         yield f"Nothing regressed. {_smallest_falls(report.cells)}"
     if report.update is not None and not report.update.refused:
@@ -89,6 +100,15 @@ def _reasons(verdict: Verdict, cells: Sequence[CellCheck], total: int) -> Iterat
         yield f"{counted(len(names), f'cell {one}', f'cells {several}')} ({reason}): {named_examples(names)}"
 
 
+def _benchmark_reasons(benchmarks: Sequence[BenchmarkCheck]) -> Iterator[str]:
+    """Yield a line for each ratio that did not pass or that improved."""
+    found = [each for each in benchmarks if each.verdict in (*NO_PASS, "improved")]
+    if found:
+        yield f"{len(found)} of {counted(len(benchmarks), 'ratio of benchmarks', 'ratios of benchmarks')} changed:"
+    for each in _by_verdict(found):
+        yield f"  {printable(each.name)} {PHRASES[each.verdict][0]}: {each.reason}"
+
+
 def _smallest_falls(cells: Sequence[CellCheck]) -> str:
     """Return the falls that this check would have found, as a sentence."""
     falls = [cell.smallest_fall for cell in cells if cell.smallest_fall is not None]
@@ -110,7 +130,9 @@ def _updated(report: CheckReport, update: BaselineUpdate) -> str:
         for word, names in (("added", update.added), ("removed", update.removed), ("changed", update.changed))
         if names
     ]
-    accepted = [each.name for each in report.cells if each.verdict == "regressed"]
+    if update.benchmarks:
+        counts.append(counted(len(update.benchmarks), "ratio of benchmarks changed", "ratios of benchmarks changed"))
+    accepted = [each.name for each in report.of("regressed")]
     regressions = (
         f" It accepts {counted(len(accepted), 'regression', 'regressions')}: {named_examples(accepted)}."
         if accepted
@@ -134,18 +156,45 @@ def _verdict(report: CheckReport) -> str:
 
 
 def _table(report: CheckReport) -> Table:
-    order = list(VERDICTS)
-    cells = sorted(report.cells, key=lambda cell: order.index(cell.verdict))
     return Table(
         title="Cells",
         header=HEADER,
-        rows=tuple(Row(cell.name, _values(cell)) for cell in cells),
+        rows=tuple(Row(cell.name, _values(cell)) for cell in _by_verdict(report.cells)),
         caption=(
             "accuracy in %, difference in points; changed: the share of examples that changed, in %; p: of the exact "
             "one-sided test against no fall, adjusted by Holm for all cells; smallest fall: in points, found with a "
             "probability of 90 % at this n and this share of changes"
         ),
         brackets="in brackets the 95 % confidence interval",
+    )
+
+
+def _by_verdict(checks: Sequence[T]) -> list[T]:
+    """Return the checks in the order of their verdicts."""
+    order = list(VERDICTS)
+    return sorted(checks, key=lambda each: order.index(each.verdict))
+
+
+def _benchmark_table(benchmarks: Sequence[BenchmarkCheck]) -> Table:
+    def value(number: float | None, spread: Interval | None) -> Value:
+        return Value(number=number, kind="slope", digits=3, interval=spread, interval_digits=3)
+
+    return Table(
+        title="Benchmarks",
+        header=("ratio", "verdict", "before", "after"),
+        rows=tuple(
+            Row(
+                each.name,
+                (
+                    Value(words=each.verdict),
+                    value(each.before, each.spread_before),
+                    value(each.after, each.spread_after),
+                ),
+            )
+            for each in _by_verdict(benchmarks)
+        ),
+        caption="ratios of timings of one run",
+        brackets="in brackets the spread within the run",
     )
 
 

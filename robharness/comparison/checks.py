@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from robharness.comparison.baseline import write_baseline
+from robharness.comparison.benchmarks import TOLERANCE, check_ratios
 from robharness.comparison.gate import check
-from robharness.comparison.records import BaselineUpdate, CheckReport
+from robharness.comparison.records import BaselineUpdate, CheckReport, Ratio
 from robharness.comparison.references import Reference
 from robharness.findings import Finding
 from robharness.report.findings import cell_findings, provenance_findings, training_findings
@@ -16,13 +17,21 @@ from robharness.text import counted
 
 
 def check_results(
-    results: Results, reference: Reference, *, update: bool = False, findings: Sequence[Finding] = ()
+    results: Results,
+    reference: Reference,
+    *,
+    update: bool = False,
+    findings: Sequence[Finding] = (),
+    benchmarks: Mapping[str, Ratio] | None = None,
+    benchmark_tolerance: float = TOLERANCE,
 ) -> CheckReport:
     """Compare results with a baseline, and write it anew if that is asked for.
 
     results: of the suite, with its plan.
     update: whether the baseline is written; it is not if cells are incomplete, or if the results are invalid.
     findings: of the run.
+    benchmarks: ratios of benchmarks by their names, compared with those of the baseline; None if there are none.
+    benchmark_tolerance: see `check_ratios`.
     """
     suite = results.plan.suite
     before, after, pairs = reference.sides(results)
@@ -36,10 +45,13 @@ def check_results(
         findings=list(dict.fromkeys([*findings, *_findings(results)])),
         accept=reference.update,
     )
+    if benchmarks is not None:
+        report = replace(report, benchmarks=check_ratios(before.benchmarks or {}, benchmarks, benchmark_tolerance))
     if not update or reference.path is None:
         return report
     if reason := _why_not_written(results, report):
         return replace(report, update=BaselineUpdate(path=str(reference.path), refused=reason))
+    after = replace(after, benchmarks=benchmarks)
     written = write_baseline(reference.path, after, title=suite.title, update=reference.update)
     return replace(report, update=written)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -65,6 +66,27 @@ class MeasuredCell:
         return self.n == self.n_expected
 
 
+Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """A ratio of timings that a benchmark measured within one run.
+
+    spread: of the ratio within this run; it contains the ratio.
+    better: the direction that is an improvement.
+    Raises ValueError for a ratio that is not positive, or outside its spread.
+    """
+
+    ratio: float
+    spread: Interval
+    better: Better = "lower"
+
+    def __post_init__(self) -> None:
+        if not (0 < self.spread.low <= self.ratio <= self.spread.high < math.inf):
+            raise ValueError("it is not positive, or not between `low` and `high`")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Side:
     """One of the two sides of a comparison.
@@ -78,6 +100,7 @@ class Side:
     run_of: label of a run -> the label that runs with other seeds share with it.
     clusters: part of an id that all examples of a cluster share, a regular expression; None if examples are
         independent.
+    benchmarks: ratios of benchmarks by their names; None if none were read.
     """
 
     name: str
@@ -88,6 +111,7 @@ class Side:
     n: int
     run_of: Mapping[str, str] = field(default_factory=dict)
     clusters: str | None = None
+    benchmarks: Mapping[str, Ratio] | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -280,6 +304,7 @@ class BaselineUpdate:
     refused: why it was not written; empty if it was.
     is_written: whether the file has other bytes than before.
     added, removed, changed: the names of cells; changed ones have other outcomes, or another key or protocol.
+    benchmarks: the names of ratios of benchmarks that were added, removed or changed.
     """
 
     path: str
@@ -288,6 +313,7 @@ class BaselineUpdate:
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    benchmarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

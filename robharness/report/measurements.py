@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from robharness.errors import UserError, did_you_mean
@@ -118,7 +119,7 @@ class CellMeasurements:
 
 def measure(
     results: Results,
-    perturbation: str,
+    perturbation: object,
     *,
     eps: str | float | Fraction | None = None,
     norm: str | None = None,
@@ -153,7 +154,7 @@ def _incomplete(results: Results, result: CellResult) -> UserError:
 # --- the cell that is meant ----------------------------------------------------------------------------------------
 
 
-def _find(results: Results, perturbation: str, **filters: Any) -> CellResult:
+def _find(results: Results, perturbation: object, **filters: Any) -> CellResult:
     """Return the one cell that fits. Raises UserError if none or several do, with those that are near."""
     __tracebackhide__ = True
     if not isinstance(perturbation, str):
@@ -182,15 +183,17 @@ def _find(results: Results, perturbation: str, **filters: Any) -> CellResult:
 
 def _named(cells: Sequence[CellOutline], name: str) -> list[CellOutline]:
     """Return the cells that a name means: a perturbation's exact name, else its title, else the name of its spec."""
-    readings: tuple[Callable[[CellOutline], str | None], ...] = (
-        lambda cell: cell.what,
-        lambda cell: cell.perturbation and cell.perturbation.title,
-        lambda cell: cell.perturbation and cell.perturbation.spec,
-        lambda cell: cell.perturbation and cell.perturbation.spec.partition("/")[2],
-        lambda cell: cell.perturbation and cell.perturbation.plain_name,
-    )
-    found = ([cell for cell in cells if reading(cell) == name] for reading in readings)
+    readings = [_readings(cell) for cell in cells]
+    found = ([cell for cell, names in zip(cells, readings, strict=True) if names[i] == name] for i in range(5))
     return next((some for some in found if some), [])
+
+
+def _readings(cell: CellOutline) -> tuple[str, str, str, str, str]:
+    """Return the names of a cell: exact, without budget or severity, of its spec in full and without its plugin."""
+    p = cell.perturbation
+    if p is None:
+        return ("clean",) * 5
+    return p.name, p.title, p.spec, p.spec.partition("/")[2], p.plain_name
 
 
 def _conditions(
@@ -211,11 +214,14 @@ def _conditions(
         found.append((has_budget, f"with eps {budget}"))
     for name, value in (("norm", norm), ("severity", severity)):
         if value is not None:
-            found.append((lambda cell, name=name, value=value: getattr(cell.perturbation, name, None) == value,
-                          f"with {name} {printable(value)}"))  # fmt: skip
+            found.append((partial(_has, name, value), f"with {name} {printable(value)}"))
     if model is not None:
         found.append((lambda cell: cell.model.label == model, f"of '{printable(model)}'"))
     return found
+
+
+def _has(name: str, value: object, cell: CellOutline) -> bool:
+    return bool(getattr(cell.perturbation, name, None) == value)
 
 
 def _nothing_found(
@@ -234,15 +240,10 @@ def _nothing_found(
         return f"no model '{printable(model)}'{nearest}; {there}. Try: results.labels"
     near = named or every
     shown = list(dict.fromkeys(_short(cell) if len(labels) > 1 and named else cell.what for cell in near))
-    names = [name for cell in every for name in (cell.what, *_titles(cell))]
+    names = [name for cell in every for name in _readings(cell)]
     nearest = "" if named else did_you_mean(perturbation, dict.fromkeys(names))
     there = f"there are {named_examples(shown)}" if shown else "these results have no cells"
     return f"no cell {words}{nearest}; {there}. Try: {_call(near[0]) if near else results.outline.command('run')}"
-
-
-def _titles(cell: CellOutline) -> tuple[str, ...]:
-    p = cell.perturbation
-    return (p.title, p.spec.partition("/")[2], p.spec) if p else ()
 
 
 def _short(cell: CellOutline) -> str:
