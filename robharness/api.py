@@ -128,7 +128,7 @@ def check(
     options: dict[str, Any] = {"device": device, "threads": threads, "listener": listener}
     with _session(suite, store, data=data, limit=limit, plugins=plugins, models=models, **options) as session:
         ratios = None if benchmark is None else read_ratios(benchmark)
-        reference = find_reference(baseline, session.plan, update=update, with_benchmarks=ratios is not None)
+        reference = find_reference(baseline, session.plan, update=update, benchmark=benchmark)
         results = _computed(session, workers=workers, batch_size=batch_size, executor=executor)
         report = check_results(
             results, reference, update=update, findings=results.run_findings,

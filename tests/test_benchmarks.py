@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ def test_recorded(benchmark):
     })
     benchmark.pedantic(lambda: None, rounds=1)
 """
+GATED = str(Path(__file__).with_name("gated.py"))
 LONG = "test_sums.py::test_long / test_short, "
 OURS, THEIRS = "test_sums.py::test_recorded: ours / bare", "test_sums.py::test_recorded: theirs / ours"
 
@@ -182,7 +184,7 @@ def test_a_file_that_is_wrong_is_one_sentence(written, read, change, expected):
     sentence = str(caught.value)
     assert expected in sentence
     assert "b.json cannot be read: " in sentence
-    assert sentence.endswith(". To write it: pytest tests/benchmarks --benchmark-json=FILE")
+    assert sentence.endswith(". To write it: pytest --benchmark-only --benchmark-json=benchmarks.json")
     assert sentence.isprintable()
 
 
@@ -237,3 +239,83 @@ def test_the_minimum_of_resamples_lies_in_its_spread():
         assert low == values.min()
         assert np.mean(resampled > high) <= 0.03
         assert np.mean(resampled >= high) > 0.025, "no smaller bound would do"
+
+
+# --- with the cells of a suite -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shell_plugins():
+    return [GATED]
+
+
+@pytest.fixture
+def gate(tmp_path, shell):
+    """A folder with a suite and its weight; a function that checks it, with the ratios of a file by their values."""
+    (tmp_path / "s.yaml").write_text(json.dumps({
+        "robharness": 1, "name": "halves", "data": {"name": "gated/halves", "split": "test"},
+        "models": [{"model": "gated/net", "label": "Net", "weights": "./net.json"}],
+    }))  # fmt: skip
+    (tmp_path / "net.json").write_text("0")
+
+    def check(*words, **ratios):
+        recorded = {key: {"ratio": value, "low": value / 1.01, "high": value * 1.01} for key, value in ratios.items()}
+        stats = dict.fromkeys(("min", "max", "median", "q1", "q3"), 0.0) | {"rounds": 1}
+        benchmarks = [{"fullname": "t.py::t", "extra_info": recorded, "stats": stats}]
+        (tmp_path / "b.json").write_text(json.dumps({"benchmarks": benchmarks}))
+        return shell("check", "s.yaml", "--limit", 10, *(["--benchmark", "b.json"] if ratios else []), *words)
+
+    return check
+
+
+def test_check_gates_ratios_beside_the_cells(gate, tmp_path):
+    written = gate("--update", one=1.0, two=3.0)
+    assert written.returncode == 0, written.stderr
+    assert "2 ratios of benchmarks changed" in written.stdout
+    baseline = tmp_path / "s.baseline.json"
+    content = baseline.read_bytes()
+    assert json.loads(content)["benchmarks"]["t.py::t: two"]["ratio"] == 3.0
+    same = gate(one=1.05, two=3.0)
+    assert same.returncode == 0, same.stdout
+    slower = gate(one=1.3, two=3.0)
+    assert slower.returncode == 1
+    assert "1 of 2 ratios of benchmarks did not pass:" in slower.stdout
+    assert (
+        "t.py::t: one regressed: it rose from 1 (spread 0.9901 to 1.01) to 1.3 (spread 1.287 to 1.313)" in slower.stdout
+    )
+    assert slower.stdout.rstrip().endswith("--baseline s.baseline.json --update --benchmark b.json")
+    assert gate("--benchmark-tolerance", 40, one=1.3, two=3.0).returncode == 0
+    assert gate(one=1.0).returncode == 3
+    assert "t.py::t: two is missing: the file of benchmarks does not have it" in gate(one=1.0).stdout
+    faster = gate(one=0.5, two=3.0, three=1.0)
+    assert faster.returncode == 0
+    assert "1 of 3 ratios of benchmarks improved:" in faster.stdout
+    assert gate().returncode == 0, "benchmarks that are not given are not compared"
+    gate("--update")
+    assert baseline.read_bytes() == content, "an update without benchmarks keeps those of the file"
+    assert gate("--update", one=1.3, two=3.0).returncode == 0
+    assert gate(one=1.3, two=3.0).returncode == 0
+    data = json.loads(gate("--json", one=1.9, two=3.0).stdout)
+    assert [(each["verdict"], each["after"]) for each in data["benchmarks"]] == [("regressed", 1.9), ("passed", 3.0)]
+    assert data["exit_code"] == 1
+
+
+def test_a_baseline_whose_ratio_is_outside_its_spread_and_one_that_is_no_file(gate, tmp_path):
+    gate("--update", one=1.0)
+    baseline = tmp_path / "s.baseline.json"
+    baseline.write_text(baseline.read_text().replace('"ratio": 1.0', '"ratio": 2.0'))
+    damaged = gate(one=1.0)
+    assert damaged.returncode == 4
+    assert "the ratio 't.py::t: one': it is not positive, or not between `low` and `high`" in damaged.stderr
+    (tmp_path / "b.json").write_text("[]")
+    for words, expected in (
+        (("--benchmark", "none.json"), "the benchmarks none.json cannot be read: No such file or directory"),
+        (("--benchmark", "s.yaml"), "it is no file of pytest-benchmark"),
+        (("--benchmark-tolerance", "-1"), "-1"),
+    ):
+        wrong = gate(*words)
+        assert wrong.returncode == 2
+        assert expected in wrong.stderr
+    (tmp_path / "other").mkdir()
+    folder = gate("--baseline", "other", one=1.0)
+    assert folder.returncode in (2, 4)

@@ -117,10 +117,13 @@ def test_two_workers_share_the_store(run_pytest, tmp_path):
 def test_failures_show_interval_n_and_findings(run_pytest):
     done = run_pytest(MIXED, "-p", "no:xdist")
     assert done.returncode == 1
-    assert "4 failed, 4 passed" in done.stdout, done.stdout
+    assert "5 failed, 4 passed" in done.stdout, done.stdout
     sections = done.stdout.partition("short test summary")[0].split("____ test_")[1:]
     shown = {part.partition(" ")[0]: part for part in sections}
-    assert list(shown) == ["accuracy", "no_such_cell", "incomplete", "of_something_else"]
+    assert list(shown) == ["against_a_baseline", "accuracy", "no_such_cell", "incomplete", "of_something_else"]
+    assert "1 of 2 cells regressed:" in shown["against_a_baseline"]
+    assert "Net · brighter(1)  regressed" in shown["against_a_baseline"]
+    assert "Not passed: 1 regressed." in shown["against_a_baseline"]
     assert "95 % interval 0." in shown["accuracy"] and ", n = 40) >= 0.999" in shown["accuracy"]
     assert "--- robharness: toys ---" in shown["accuracy"]
     assert "<Results of toys: Net; 2 of 2 cells complete, 40 examples each>" in shown["accuracy"]

@@ -50,7 +50,7 @@ def command(
     from robharness.comparison.references import find_reference
 
     ratios = None if benchmark is None else read_ratios(benchmark)
-    reference = find_reference(baseline, session.plan, update=update, with_benchmarks=ratios is not None)
+    reference = find_reference(baseline, session.plan, update=update, benchmark=benchmark)
     summary = compute(session, workers=workers, executor=executor, batch_size=batch_size)
     results = session.results(notify=True)
     report = check_results(

@@ -30,7 +30,7 @@ LARGEST_FILE = 2**28
 """Size, in bytes, of the largest file that is read."""
 MOST_RATIOS = 10_000
 """The largest number of ratios of a file."""
-RECORD = "pytest tests/benchmarks --benchmark-json=FILE"
+RECORD = "pytest --benchmark-only --benchmark-json=benchmarks.json"
 
 _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -101,12 +101,15 @@ def _reasons(verdict: Verdict, cells: Sequence[CellCheck], total: int) -> Iterat
 
 
 def _benchmark_reasons(benchmarks: Sequence[BenchmarkCheck]) -> Iterator[str]:
-    """Yield a line for each ratio that did not pass or that improved."""
-    found = [each for each in benchmarks if each.verdict in (*NO_PASS, "improved")]
-    if found:
-        yield f"{len(found)} of {counted(len(benchmarks), 'ratio of benchmarks', 'ratios of benchmarks')} changed:"
-    for each in _by_verdict(found):
-        yield f"  {printable(each.name)} {PHRASES[each.verdict][0]}: {each.reason}"
+    """Yield a line for each ratio that did not pass, and for each that improved."""
+    total = counted(len(benchmarks), "ratio of benchmarks", "ratios of benchmarks")
+    groups: tuple[tuple[str, tuple[Verdict, ...]], ...] = (("did not pass", NO_PASS), ("improved", ("improved",)))
+    for words, verdicts in groups:
+        found = [each for each in benchmarks if each.verdict in verdicts]
+        if found:
+            yield f"{len(found)} of {total} {words}:"
+        for each in _by_verdict(found):
+            yield f"  {printable(each.name)} {PHRASES[each.verdict][0]}: {each.reason}"
 
 
 def _smallest_falls(cells: Sequence[CellCheck]) -> str:
@@ -177,7 +180,7 @@ def _by_verdict(checks: Sequence[T]) -> list[T]:
 
 def _benchmark_table(benchmarks: Sequence[BenchmarkCheck]) -> Table:
     def value(number: float | None, spread: Interval | None) -> Value:
-        return Value(number=number, kind="slope", digits=3, interval=spread, interval_digits=3)
+        return Value(number=number, kind="metric", digits=4, interval=spread, interval_digits=4)
 
     return Table(
         title="Benchmarks",

@@ -47,23 +47,26 @@ class Reference:
 
 
 def find_reference(
-    given: str | Path | None, plan: Plan, *, update: bool = False, with_benchmarks: bool = False
+    given: str | Path | None, plan: Plan, *, update: bool = False, benchmark: str | Path | None = None
 ) -> Reference:
     """Find the baseline of a check, and read a file or the record of a store, before anything is computed.
 
     given: the label of a model of the suite; or a folder of results; or the path of a file, which ends in .json if the
         file does not exist yet. None for the file beside the suite.
     update: whether the file is to be written, so that it may be absent or damaged.
-    with_benchmarks: whether benchmarks are compared, which a file alone has.
+    benchmark: the file of benchmarks that are compared as well; a file alone has some to compare with.
     Raises BaselineError, or UserError for an update of anything else than a file.
     """
     found = _find(given, plan, update)
-    if with_benchmarks and found.path is None:
+    if benchmark is None:
+        return found
+    words = f"--benchmark {for_shell(benchmark)}"
+    if found.path is None:
         raise UserError(
             f"'{printable(given)}' is no file, and a file alone has benchmarks. "
-            f"Try: {plan.command('check', '--benchmark', 'FILE')}, which compares with the file beside the suite"
+            f"Try: {plan.command('check', words)}, which compares with the file beside the suite"
         )
-    return found
+    return replace(found, update=f"{found.update} {words}")
 
 
 def _find(given: str | Path | None, plan: Plan, update: bool) -> Reference:
