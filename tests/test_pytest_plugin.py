@@ -34,8 +34,27 @@ def test_accuracy(result, number):
     assert result.cell("sign", eps="1/8").accuracy >= 0.1
 """
 )
+CHECKED = f"""
+@pytest.fixture
+def trained(tmp_path):
+    def call(weight):
+        (tmp_path / "net.json").write_text(str(weight))
+        return {{
+            "robharness": 1, "name": "halves", "data": {{"name": "gated/halves", "split": "test"}}, "canvas": 8,
+            "models": [{{"model": "gated/net", "label": "Net", "weights": str(tmp_path / "net.json")}}],
+            "corruptions": [{{"corruption": "gated/brighter", "severity": 1}}],
+        }}
+    return call
+
+def test_against_a_baseline(robharness_check, trained, tmp_path):
+    options = {{"baseline": tmp_path / "b.json", "plugins": [{str(ROOT / "tests/gated.py")!r}]}}
+    assert robharness_check(trained(0), update=True, **options).exit_code == 0
+    assert robharness_check(trained(0), **options).n == 200
+    robharness_check(trained(3), **options)
+"""
 MIXED = (
     HEAD
+    + CHECKED
     + """
 def test_accuracy(result):
     assert result.cell("sign", eps="1/8").accuracy >= 0.999
