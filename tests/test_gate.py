@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 from statsmodels.stats.multitest import multipletests
-from synthetic_sides import cell, counted, other, side
 
 from robharness.comparison.check_tables import as_data, document_of_check
 from robharness.comparison.gate import check
@@ -15,6 +14,7 @@ from robharness.errors import ExitCode
 from robharness.findings import finding
 from robharness.report.renderers import markdown, terminal
 from robharness.statistics import smallest_fall
+from synthetic_sides import cell, counted, other, side
 
 
 def gate(*pairs, before=None, after=None, **options):
@@ -164,8 +164,10 @@ def test_the_document_shows_regressions_first_and_counts_the_rest():
     assert [row.name for row in document.tables[0].rows] == [
         f"Net · {name}" for name in ("fgsm(1/8)", "clean", "new", "pgd(1/8)")
     ]
-    assert document.answer[:2] == ("1 of 4 cells regressed:",
-                                   "  Net · fgsm(1/8): its accuracy fell by 20.00 points, from 20.00 % to 0.00 %")  # fmt: skip
+    assert document.answer[:2] == (
+        "1 of 4 cells regressed:",
+        "  Net · fgsm(1/8): its accuracy fell by 20.00 points, from 20.00 % to 0.00 %",
+    )
     assert document.verdict == (
         "Not passed: 1 regressed, 1 failed. To accept the present results: robharness check s --update"
     )
