@@ -49,6 +49,10 @@ def compare(
         cells=tuple(found),
         only_before=tuple(only_before),
         only_after=tuple(only_after),
+        run_of={**before.run_of, **after.run_of},
+        data=next((cell.data for cell in after.cells), ""),
+        n_before=before.n,
+        n_after=after.n,
     )
 
 
@@ -70,6 +74,8 @@ def _difference(before: Side, after: Side, one: MeasuredCell, other: MeasuredCel
         n_before=one.n,
         n_after=other.n,
         protocol="unknown" if "" in known else "same" if len(known) == 1 else "changed",
+        count=other.count,
+        complete=one.is_complete and other.is_complete,
     )
     if not len(positions):
         return difference

@@ -17,7 +17,12 @@ LEFT_OUT = ("alarms",)
 
 def render(report: Report) -> str:
     """Return the report as JSON text, keys in a fixed order."""
-    return json_text(_finite(as_data(report))) + "\n"
+    return finite_json(as_data(report))
+
+
+def finite_json(data: Any) -> str:
+    """Return data as JSON text, with null for infinite numbers and nan, which JSON does not have."""
+    return json_text(_finite(data)) + "\n"
 
 
 def as_data(report: Report) -> dict[str, Any]:
@@ -65,7 +70,7 @@ def _flat(record: dict[str, Any], numbers: Numbers) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """Return the same with None for infinite numbers and nan, which JSON does not have."""
+    """Return the same with None for infinite numbers and nan."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
