@@ -68,9 +68,7 @@ def command(
         check_place(output, start)
     check_folder(store, "the store")
     operands = (before,) if after is None else (before, after)
-    request = Request(
-        operands=operands, models=models, suite=suite, options=_options(store, data_root, limit, plugins)
-    )
+    request = Request(operands=operands, models=models, suite=suite, options=_options(store, data_root, limit, plugins))
     planned: list[Path] = []
 
     def open_suite(path: Path) -> Results:

@@ -23,7 +23,9 @@ def build(before: Side, after: Side, request: Request, *, changed: int = NAMED) 
     """
     models = chosen(before, after, request)
     before, after, moved = aligned(before, after)
-    found = compare(before, after, models.pairs, title=_title(before, after, models.pairs or models.runs), changed=changed)
+    found = compare(
+        before, after, models.pairs, title=_title(before, after, models.pairs or models.runs), changed=changed
+    )
     runs = [each for first, second in models.runs for each in runs_differences(before, after, first, second)]
     findings = comparison_findings(before, after, found, all_models=request.models is None)
     return replace(found, runs=tuple(runs), findings=(*moved, *findings))

@@ -32,7 +32,9 @@ def aligned(before: Side, after: Side) -> tuple[Side, Side, tuple[Finding, ...]]
         raise _other_examples(before, after, "the hashes of their ids differ")
     if _protocols(before) & _protocols(after):
         return before, after, ()
-    message = "the ids of the examples are not known on both sides, so that equal positions are taken for equal examples"
+    message = (
+        "the ids of the examples are not known on both sides, so that equal positions are taken for equal examples"
+    )
     return before, after, (finding("examples-not-known", message, hint="check that both have the same data"),)
 
 
@@ -55,7 +57,9 @@ def _matched(before: Side, after: Side) -> tuple[Side, Side, tuple[Finding, ...]
     ids = [*before.ids, *[None] * len(after.ids)]
     for position, id in zip(moved.tolist(), after.ids, strict=True):
         ids[position] = id or ids[position]
-    message = "the sides have their examples in another order, or other ones beside the common ones; they are matched by id"
+    message = (
+        "the sides have their examples in another order, or other ones beside the common ones; they are matched by id"
+    )
     found = finding("examples-matched", message)
     cells = tuple(_moved(cell, moved) for cell in after.cells)
     return before, replace(after, ids=tuple(ids), cells=cells), (found,)

@@ -44,14 +44,15 @@ def comparison_findings(
     yield from _protocols(pairs)
     yield from _environments(pairs)
     for side in dict.fromkeys((before, after)):
-        for each in side.findings:
-            yield each
+        yield from side.findings
 
 
 def _incomplete(pairs: Sequence[_Pair]) -> Iterator[Finding]:
     found: dict[str, dict[str, None]] = {}
     for pair in pairs:
-        sides = [("", pair.after)] if pair.before is pair.after else [("before: ", pair.before), ("after: ", pair.after)]
+        sides = (
+            [("", pair.after)] if pair.before is pair.after else [("before: ", pair.before), ("after: ", pair.after)]
+        )
         for side, cell in sides:
             if not cell.is_complete:
                 reason = f": {quoted_commands('; '.join(cell.failures))}" if cell.failures else ""
@@ -135,7 +136,9 @@ def _environment(cell: MeasuredCell, names: Iterable[str]) -> dict[str, Any]:
     return {name: " and ".join(sorted(several)) for name, several in values.items()}
 
 
-def _differing(before: Mapping[str, Any], after: Mapping[str, Any], *, both: bool = False) -> dict[str, tuple[Any, Any]]:
+def _differing(
+    before: Mapping[str, Any], after: Mapping[str, Any], *, both: bool = False
+) -> dict[str, tuple[Any, Any]]:
     """Return the facts that differ with their values before and after.
 
     both: whether facts that one side lacks are left out.

@@ -37,9 +37,8 @@ def chosen(before: Side, after: Side, request: Request) -> Models:
         _require(first, before, 0, before, after, request)
         _require(second, after, 1, before, after, request)
         if before is after and first == second:
-            raise UserError(
-                f"'{printable(first)}' is compared with itself. Try: {request.again(models=_proposed(before, after, first))}"
-            )
+            again = request.again(models=_proposed(after, first))
+            raise UserError(f"'{printable(first)}' is compared with itself. Try: {again}")
         return _models(before, after, [(first, second)])
     shared_before, shared_after = _shared(before), _shared(after)
     both = [label for label in before.labels if label in after.labels]
@@ -95,7 +94,7 @@ def _require(label: str, side: Side, at: int, before: Side, after: Side, request
     )
 
 
-def _proposed(before: Side, after: Side, first: str) -> tuple[str, str]:
+def _proposed(after: Side, first: str) -> tuple[str, str]:
     """Return a pair of labels that can be compared."""
     others = [label for label in after.labels if label != first] or after.labels
     return first, others[0]

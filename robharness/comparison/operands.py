@@ -55,21 +55,24 @@ def open_sides(
     places, sides = zip(*(each.load(name) for each in found), strict=True)
     is_same = places[0] == places[-1]
     if is_same and request.models is None:
-        labels = known_labels(sides[0])
-        models = (labels[0], labels[1]) if len(labels) > 1 else None
-        what = "one side alone" if len(found) == 1 else "the same results twice"
-        if models is None:
-            again = request.again(operands=[request.operands[0], "OTHER"])
-            raise UserError(f"there is {what}, with one model, and two sides are compared. Try: {again}")
-        again = request.again(operands=request.operands[:1], models=models)
-        raise UserError(f"there is {what}; two of its models can be compared. Try: {again}")
+        raise _nothing_else(sides[0], request, is_repeated=len(found) > 1)
     return sides[0], sides[0] if is_same else sides[1]
+
+
+def _nothing_else(side: Side, request: Request, *, is_repeated: bool) -> UserError:
+    """Return the error for one side alone, or for the same results twice."""
+    what = "both operands are the same results" if is_repeated else "one operand alone has no other side"
+    labels = known_labels(side)
+    if len(labels) < 2:
+        return UserError(f"{what}, and it has one model. Try: robharness report, which lists the suites of a store")
+    again = request.again(operands=request.operands[:1], models=(labels[0], labels[1]))
+    return UserError(f"{what}; two of its models can be compared. Try: {again}")
 
 
 def _operand(given: Given, *, store: Path, limit: int | None, open_suite: OpenSuite) -> Operand:
     if isinstance(given, Results):
         name = f"{given.outline.suite.name} in {given.outline.store}"
-        load = lambda _: (id(given), _limited(side_of(given, name), limit))  # noqa: E731
+        load = lambda _: (_place(given), _limited(side_of(given, name), limit))  # noqa: E731
         return Operand(suite=given.outline.suite.name, load=load)
     path = Path(given)
     if path.is_dir() and _is_store(path):
@@ -88,13 +91,18 @@ def _operand(given: Given, *, store: Path, limit: int | None, open_suite: OpenSu
     if not exists(path) and path.suffix not in (".yaml", ".yml"):
         raise _absent(path)
     results = open_suite(path)
-    return Operand(
-        suite=results.outline.suite.name, load=lambda _: (path.resolve(), side_of(results, f"{path} in {store}"))
-    )
+    name = f"{path} in {store}"
+    return Operand(suite=results.outline.suite.name, load=lambda _: (_place(results), side_of(results, name)))
 
 
 def _stored(stored: StoredSuite, limit: int | None) -> tuple[object, Side]:
-    return stored.path.resolve(), side_of(stored.results(limit), f"{stored.address} in {stored.store}")
+    results = stored.results(limit)
+    return _place(results), side_of(results, f"{stored.address} in {stored.store}")
+
+
+def _place(results: Results) -> object:
+    """Return a value that is equal for the same cells of one store."""
+    return results.outline.store.resolve(), tuple(result.cell.key for result in results.cells)
 
 
 def _is_store(path: Path) -> bool:
@@ -103,9 +111,8 @@ def _is_store(path: Path) -> bool:
 
 def _absent(path: Path) -> UserError:
     nearest = nearest_existing(path)
-    return UserError(
-        f"{path}: there is no such file, and no store. Try: ls {for_shell(nearest if nearest.is_dir() else nearest.parent)}"
-    )
+    folder = nearest if nearest.is_dir() else nearest.parent
+    return UserError(f"{path}: there is no such file, and no store. Try: ls {for_shell(folder)}")
 
 
 def _folder(path: Path, limit: int | None) -> Operand:
@@ -138,7 +145,9 @@ def _suite(found: Sequence[Operand], request: Request) -> str:
     if not stores:
         if request.suite:
             again = replace(request, suite=None).again()
-            raise UserError(f"no operand is a store, in which '{printable(request.suite)}' could be chosen. Try: {again}")
+            raise UserError(
+                f"no operand is a store, in which '{printable(request.suite)}' could be chosen. Try: {again}"
+            )
         return ""
     common = [name for name in stores[0].suites if all(name in each.suites for each in stores)]
     if request.suite:

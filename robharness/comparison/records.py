@@ -241,9 +241,10 @@ class Comparison:
 
     def __repr__(self) -> str:
         sides = " and ".join(map(printable, dict.fromkeys((self.before, self.after))))
+        pairs = f"{len(self.pairs)} pair{'s' * (len(self.pairs) != 1)} of models"
         return (
-            f"<Comparison of {sides}: {len(self.pairs)} pairs of models, {len(self.cells)} cells, n = {self.n}; "
-            f"{len(self.significant)} differ significantly>"
+            f"<Comparison of {sides}: {pairs}, {len(self.cells)} cells, n = {self.n}; {len(self.significant)} differ "
+            "significantly>"
         )
 
     @property

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from robharness.errors import for_shell
+from robharness.errors import UserError, for_shell
+from robharness.planning.commands import DEFAULT_STORE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,25 @@ class Request:
     suite: str | None = None
     options: tuple[str, ...] = ()
     is_call: bool = False
+
+    @classmethod
+    def of_call(
+        cls,
+        operands: Sequence[object],
+        *,
+        models: tuple[str, str] | None,
+        suite: str | None,
+        store: str | Path,
+        limit: int | None,
+    ) -> Request:
+        """Return the comparison that a call of Python asks for; operands that are no paths are named by their place."""
+        words = [
+            repr(str(each)) if isinstance(each, str | Path) else name
+            for each, name in zip(operands, ("before", "after"), strict=False)
+        ]
+        options = [f"store={str(store)!r}"] if Path(store) != DEFAULT_STORE else []
+        options += [f"limit={limit}"] if limit is not None else []
+        return cls(operands=tuple(words), models=models, suite=suite, options=tuple(options), is_call=True)
 
     def again(
         self,
@@ -58,3 +80,12 @@ class Request:
         if self.suite:
             words.append(f"suite={self.suite!r}")
         return f"robharness.compare({', '.join([*words, *self.options])})"
+
+
+def as_models(value: Any) -> tuple[str, str] | None:
+    """Return two labels that a caller in Python gave. Raises UserError for anything else."""
+    if value is None:
+        return None
+    if isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(each, str) for each in value):
+        return value[0], value[1]
+    raise UserError('`models` are two labels, before and after. Try: models=("Before", "After")')

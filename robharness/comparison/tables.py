@@ -135,7 +135,9 @@ def _changed(other: str, model: str, cells: Sequence[CellDifference], changed: i
     """Return the ids of changed examples, a row per id; the cell's name stands in its first row."""
     rows = []
     for cell in cells:
-        lost, gained = (_ids(ids, count, changed) for ids, count in ((cell.lost_ids, cell.lost), (cell.gained_ids, cell.gained)))
+        lost, gained = (
+            _ids(ids, count, changed) for ids, count in ((cell.lost_ids, cell.lost), (cell.gained_ids, cell.gained))
+        )
         for number, (one, another) in enumerate(zip_longest(lost, gained, fillvalue="")):
             rows.append(Row("" if number else cell.perturbation, (_words(one), _words(another)), cell.kind))
     header = ("", "right only before", "right only after")
