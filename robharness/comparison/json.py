@@ -8,8 +8,9 @@ from typing import Any
 from robharness.comparison.answer import answer
 from robharness.comparison.records import LEVEL, CellDifference, Comparison, RunsDifference
 from robharness.findings import Finding
-from robharness.report.renderers.json import finite_json
+from robharness.report.renderers.json import finite
 from robharness.report.schema import schema_of
+from robharness.text import json_text
 
 SCHEMA = 1
 TYPES: dict[str, Any] = {
@@ -37,7 +38,7 @@ TYPES: dict[str, Any] = {
 
 def render(comparison: Comparison) -> str:
     """Return a comparison as JSON text, keys in a fixed order."""
-    return finite_json(as_data(comparison))
+    return json_text(finite(as_data(comparison))) + "\n"
 
 
 def as_data(comparison: Comparison) -> dict[str, Any]:
