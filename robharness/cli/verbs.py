@@ -20,6 +20,7 @@ VERBS = {
     "plan": "Show the cells of a suite, done and missing; compute nothing.",
     "report": "Report the stored results of a suite; compute nothing.",
     "compare": "Compare stored results by example: two stores, baselines, suites or models.",
+    "check": "Compare a suite with a baseline; the exit code says whether a cell regressed.",
     "verify": "Test a model on a few examples against its published accuracy.",
     "merge": "Copy the contents of other stores into one.",
     "export-adversarial": "Write adversarial examples to files.",

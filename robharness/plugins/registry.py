@@ -30,6 +30,7 @@ BUILT_IN_COMMANDS = frozenset(
         "plan",
         "report",
         "compare",
+        "check",
         "verify",
         "merge",
         "export-adversarial",
