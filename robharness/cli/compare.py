@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 @click.argument("before")
 @click.argument("after", required=False)
 @click.option("--models", nargs=2, metavar="BEFORE AFTER",
-              help="The labels to compare, of the side before and of the side after; by default all that both have.")  # fmt: skip
+              help="The labels to compare, of the sides before and after; by default all that both have.")  # fmt: skip
 @click.option("--suite", metavar="NAME", help="The suite in operands that are stores, if they have several.")
 @click.option("--changed", type=click.IntRange(0, 100_000), metavar="N",
-              help="Name up to N examples per cell that are right on one side alone; by default none, in JSON 5.")  # fmt: skip
+              help="Name up to N examples per cell that changed, of each kind; by default 0, in JSON 5.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
               help="Write FILE instead of printing: .html, .json, .md or .txt.")  # fmt: skip
 @options.plugin

@@ -127,7 +127,8 @@ def _counted(comparison: Comparison) -> str:
     rose = len(comparison.significant) - fell
     if not comparison.significant:
         return f"The accuracy differs significantly in none of {cells} ({TEST})."
-    return f"The accuracy differs significantly in {fell + rose} of {cells}, it fell in {fell} and rose in {rose} ({TEST})."
+    differ = f"The accuracy differs significantly in {fell + rose} of {cells}"
+    return f"{differ}: it fell in {fell} and rose in {rose} ({TEST})."
 
 
 def _percent(fraction: float, digits: int) -> str:

@@ -29,7 +29,8 @@ def compare(
     found, only_before, only_after = [], [], []
     for first, second in pairs:
         names = [cell.perturbation for cell in before.cells if cell.model == first]
-        names += [cell.perturbation for cell in after.cells if cell.model == second]
+        others = [cell.perturbation for cell in after.cells if cell.model == second]
+        names = others + names if after.ids else names + others  # baselines have no ids, and no order of their suite
         for name in dict.fromkeys(names):
             one, other = before.by_name.get((first, name)), after.by_name.get((second, name))
             if one is None or other is None:

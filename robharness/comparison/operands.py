@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from robharness.comparison.baseline import read_baseline
 from robharness.comparison.labels import known_labels
 from robharness.comparison.records import Side
 from robharness.comparison.requests import Request
 from robharness.comparison.sides import side_of
-from robharness.errors import UserError, did_you_mean, exists, for_shell, nearest_existing, nearest_word
+from robharness.errors import BaselineError, UserError, did_you_mean, exists, for_shell, nearest_existing, nearest_word
 from robharness.store.folder import StoreFolder
 from robharness.store.results import Results
 from robharness.store.suites import StoredSuite, find_suite, named_suite, no_suites, stored_suites
@@ -78,11 +79,13 @@ def _operand(given: Given, *, store: Path, limit: int | None, open_suite: OpenSu
     if path.is_dir() and _is_store(path):
         return _folder(path, limit)
     if path.suffix == ".json":
-        from robharness.comparison.baseline import read_baseline
-
         if not exists(path):
             raise _absent(path)
-        return Operand(load=lambda _: (path.resolve(), _limited(read_baseline(path), limit)))
+        try:
+            side = _limited(read_baseline(path), limit)
+        except BaselineError as error:  # whose exit code is for checks
+            raise UserError(str(error)) from None
+        return Operand(suite=side.suite, load=lambda _: (path.resolve(), side))
     stored = named_suite(given, StoreFolder(store))
     if stored is not None:
         return Operand(suite=stored.name, load=lambda _: _stored(stored, limit))

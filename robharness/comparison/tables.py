@@ -77,8 +77,8 @@ def _accuracies(other: str, model: str, cells: Sequence[CellDifference], compari
         )  # fmt: skip
 
     robust = "robust accuracy (correct both clean and perturbed)"
-    are_robust = {cell.count == "robust" for cell in cells}
-    accuracy = {(True,): robust, (False,): "accuracy"}.get(tuple(are_robust), f"accuracy, for ensembles {robust},")
+    counts = {cell.count for cell in cells if cell.kind != "clean"} or {"all"}
+    accuracy = "accuracy" if counts == {"all"} else robust if len(counts) == 1 else f"accuracy, for ensembles {robust},"
     caption = (
         f"{accuracy} in %, difference in points; changed: examples that are right only before (-) and only after (+); "
         f"p: {TEST.rpartition(',')[0]}; n = {comparison.n:,}"
