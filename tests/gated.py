@@ -1,4 +1,4 @@
-"""A plugin for the tests of the gate, loaded with `-p`: a network of one weight that matters under one corruption alone.
+"""A plugin for the tests of the gate, loaded with `-p`: a network whose only weight matters under one corruption.
 
 Images are 8 x 8 with one grey level on the left and one on the right, whose mean is 100 in every image. The class is
 the brighter side. The weight multiplies the distance of an image's mean from 100.

@@ -31,7 +31,8 @@ def render(report: Report, layout: Layout = Layout()) -> str:  # noqa: B008
 def render_document(document: Document, layout: Layout = Layout()) -> str:  # noqa: B008
     """Return the text that `show_document` prints, without colours and at most FILE_WIDTH wide."""
     file = io.StringIO()
-    show_document(document, Console(file=file, width=FILE_WIDTH, force_terminal=False, color_system=None), layout)
+    console = Console(file=file, width=FILE_WIDTH, force_terminal=False, color_system=None)
+    show_document(document, console, layout)
     return file.getvalue()
 
 
