@@ -82,6 +82,9 @@ CODES: dict[str, tuple[Severity, str]] = {
     "gallery-differs": ("warning", "examples of the gallery have another prediction than the stored one"),
     "observer-failed": ("warning", "a plugin raised an exception, or took too long, when it was told of a run"),
     "figures-failed": ("warning", "a plugin raised an exception when it drew figures"),
+    # comparisons
+    "clusters-unknown": ("warning", "a comparison cannot use the clusters of the suite, since no side has ids"),
+    "clusters-unmatched": ("warning", "some ids of examples do not match the clusters of the suite"),
 }
 """code -> its severity and its meaning."""
 

@@ -30,6 +30,7 @@ def side_of(results: Results, name: str, labels: Sequence[str] | None = None) ->
         order="" if plan is None or plan.data is None else order_of(plan.data.ids(0, len(plan.data.order))),
         n=results.outline.n,
         run_of=run_of,
+        clusters=suite.clusters,
     )
 
 
