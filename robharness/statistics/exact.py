@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -43,10 +44,19 @@ def binomial_tail(successes: int, n: int) -> float:
     """Return the probability of this many successes or more in n trials of probability 1/2."""
     if successes <= 0:
         return 1.0
-    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1, dtype=np.float64)))])
-    k = np.arange(successes, n + 1)
+    reach = 40 + int(10 * math.sqrt(n))  # 20 standard deviations: the terms beyond add nothing in double precision
+    k = np.arange(max(successes, n // 2 - reach), min(n, max(successes, n // 2) + reach) + 1)
+    factorials = _log_factorials(1 << n.bit_length())
     terms = factorials[n] - factorials[k] - factorials[n - k] - n * math.log(2)
     return min(1.0, float(np.exp(terms).sum()))
+
+
+@lru_cache(maxsize=4)
+def _log_factorials(most: int) -> Floats:
+    """Return the logarithms of the factorials of 0 to `most`, read-only: callers share the array."""
+    found: Floats = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, most + 1, dtype=np.float64)))])
+    found.flags.writeable = False
+    return found
 
 
 def _log_binomial(k: Floats, n: Floats) -> Floats:
