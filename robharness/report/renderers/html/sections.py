@@ -10,8 +10,7 @@ from markupsafe import Markup
 from robharness.report.details import MIN_CONFIDENCES, MIN_PER_CLASS, ClassAccuracy, GalleryExample
 from robharness.report.records import CellNumbers, Report, RunNumbers
 from robharness.report.renderers.html.shown import beside, data, number_entry, signed
-from robharness.report.tables import ENOUGH_FOR_TWO_DIGITS
-from robharness.report.values import Value
+from robharness.report.values import Value, accuracy_digits
 from robharness.statistics import Interval
 
 LISTED_CLASSES = 3
@@ -95,7 +94,7 @@ def _rows(report: Report, entries: Callable[[CellNumbers], tuple[Markup, ...] | 
 
 
 def _accuracies(cell: CellNumbers, report: Report) -> tuple[Markup, ...]:
-    numbers, digits = cell.numbers, _digits(cell.numbers.n)
+    numbers, digits = cell.numbers, accuracy_digits(cell.numbers.n)
     count = f"{numbers.n}" if cell.complete else f'<span class="missing">{numbers.n} of {report.n}</span>'
     n = Markup(f"<td{data(numbers.n)}>{count}</td>")
     drop = Value(number=numbers.relative_drop, kind="drop", interval=numbers.relative_drop_interval)
@@ -116,12 +115,8 @@ def _published(cell: CellNumbers) -> tuple[Markup, ...]:
     if accuracy is None:
         return expected, NOTHING
     distance = accuracy - cell.expected
-    difference = signed(distance, Value(number=accuracy, digits=_digits(numbers.n)))
+    difference = signed(distance, Value(number=accuracy, digits=accuracy_digits(numbers.n)))
     return expected, Markup(f"<td{data(distance)}>{difference}</td>")
-
-
-def _digits(n: int) -> int:
-    return 2 if n >= ENOUGH_FOR_TWO_DIGITS else 1
 
 
 def _classes(cell: CellNumbers) -> tuple[Markup, ...] | None:
@@ -192,7 +187,7 @@ def _run_entries(numbers: RunNumbers, cells: list[CellNumbers]) -> tuple[Markup,
     is_robust = numbers.accuracy is None
     mean = numbers.robust_accuracy if is_robust else numbers.accuracy
     deviation = numbers.robust_accuracy_deviation if is_robust else numbers.accuracy_deviation
-    digits = _digits(cells[0].numbers.n) if cells else 1
+    digits = accuracy_digits(cells[0].numbers.n) if cells else 1
     runs = ", ".join(_run(cell, digits, is_robust=is_robust) for cell in cells)
     return (
         Markup(f"<td{data(numbers.runs)}>{count}</td>"),
