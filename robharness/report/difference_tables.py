@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from robharness.report.records import DifferenceNumbers, Report
 from robharness.report.rows import NO_VALUE, model_table
@@ -19,13 +19,13 @@ def difference_table(table: Table | None, report: Report, counted: str) -> Table
         return None
     reference = report.differences[0].reference
     columns = [label for label in report.columns if label != reference]
-    by_row = _by_row(report)
+    by_row, keys = _by_row(report), {(cell.model, cell.perturbation): cell.key for cell in report.cells}
     rows: list[Row | None] = []
     for row in table.rows:
         if row is None:
             rows += [None] if rows and rows[-1] is not None else []
         elif row.name in by_row:
-            values = tuple(_value(by_row[row.name].get(label), report) for label in columns)
+            values = tuple(_value(by_row[row.name].get(label), report, keys) for label in columns)
             rows.append(Row(row.name, values, row.kind))
     if not rows:
         return None
@@ -63,7 +63,7 @@ def _caption(shown: Sequence[DifferenceNumbers], report: Report, counted: str) -
         yield f"p: exact McNemar test, adjusted for {tests} cells (Holm)" if tests > 1 else "p: exact McNemar test"
 
 
-def _value(found: DifferenceNumbers | None, report: Report) -> Value:
+def _value(found: DifferenceNumbers | None, report: Report, keys: Mapping[tuple[str, str], str]) -> Value:
     if found is None:
         return NO_VALUE
     digits = accuracy_digits(found.n)
@@ -89,5 +89,6 @@ def _value(found: DifferenceNumbers | None, report: Report) -> Value:
         deviation=found.deviation,
         drop=drop,
         p=found.p_holm,
+        key=keys.get((found.model, found.perturbation), ""),
         notes=notes,
     )

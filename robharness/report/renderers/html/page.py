@@ -61,6 +61,7 @@ def page(report: Report) -> str:
         kind_names=sections.KIND_NAMES,
         cells=cells,
         has_published=sections.has_published(report),
+        reference=report.differences[0].reference if report.differences else "",
         classes=sections.class_rows(report),
         calibration=sections.calibration_rows(report),
         left_out_of_classes=sections.left_out_of_classes(report),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from robharness.report.details import MIN_CONFIDENCES, MIN_PER_CLASS, ClassAccuracy, GalleryExample
-from robharness.report.records import CellNumbers, Report, RunNumbers
+from robharness.report.records import CellNumbers, DifferenceNumbers, Report, RunNumbers
 from robharness.report.renderers.html.shown import beside, data, number_entry, signed
 from robharness.report.values import Value, accuracy_digits
 from robharness.statistics import Interval
@@ -36,9 +36,14 @@ class CellRow:
 
 
 def cell_rows(report: Report) -> list[CellRow]:
-    """Return all cells with n, accuracies, drop, published accuracy, and the difference from it."""
-    published = has_published(report)
-    return list(_rows(report, lambda cell: (*_accuracies(cell, report), *(_published(cell) if published else ()))))
+    """Return all cells with n, accuracies and drop, beside them the published accuracy and the reference's."""
+    published, found = has_published(report), {(each.model, each.perturbation): each for each in report.differences}
+
+    def entries(cell: CellNumbers) -> tuple[Markup, ...]:
+        made = (*_accuracies(cell, report), *(_published(cell) if published else ()))
+        return (*made, *_difference(found.get((cell.model, cell.perturbation)))) if found else made
+
+    return list(_rows(report, entries))
 
 
 def has_published(report: Report) -> bool:
@@ -117,6 +122,14 @@ def _published(cell: CellNumbers) -> tuple[Markup, ...]:
     distance = accuracy - cell.expected
     difference = signed(distance, Value(number=accuracy, digits=accuracy_digits(numbers.n)))
     return expected, Markup(f"<td{data(distance)}>{difference}</td>")
+
+
+def _difference(found: DifferenceNumbers | None) -> tuple[Markup, ...]:
+    """Return the difference from the reference with its interval, and p; a run has none of its own."""
+    if found is None:
+        return NOTHING, NOTHING
+    digits = accuracy_digits(found.n)
+    return number_entry(found.difference, "points", digits, found.interval), number_entry(found.p_holm, "p", 0)
 
 
 def _classes(cell: CellNumbers) -> tuple[Markup, ...] | None:
