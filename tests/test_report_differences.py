@@ -14,6 +14,7 @@ from robharness.report import build
 from robharness.report.renderers import html, latex, markdown, terminal
 from robharness.report.renderers import json as report_json
 from robharness.report.renderers.base import Layout
+from robharness.report.results import Results
 from robharness.report.tables import tables
 from robharness.report.tidy import rows
 from robharness.statistics import binomial_tail, drop_difference_interval
@@ -253,6 +254,14 @@ def test_json_and_rows_have_all_numbers(report):
     assert (accuracy["reference"], accuracy["norm"], accuracy["budget"], accuracy["n"]) == ("M1", "linf", "1/8", 40)
     assert of_sign["mcnemar_p_holm"]["value"] == each.p_holm and of_sign["lost"]["value"] == each.lost
     assert {row["budget"] for row in tidy if row["perturbation"].startswith("worst")} == {"1/8", "1/4"}
+
+
+def test_the_summary_has_them_per_cell(measured, report):
+    frame = Results.with_report(measured).summary().set_index(["model", "perturbation"])
+    each = found_in(report)["M3", SIGN]
+    row = frame.loc[("M3", SIGN)]
+    assert (row.difference, row.difference_low, row.difference_high) == (each.difference, *each.interval)
+    assert row.p_holm == each.p_holm and frame.loc["M1"].difference.isna().all()
 
 
 def test_latex_marks_what_is_significant(report):

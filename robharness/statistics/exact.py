@@ -51,7 +51,7 @@ def binomial_tail(successes: int, n: int) -> float:
     return min(1.0, float(np.exp(terms).sum()))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)
 def _log_factorials(most: int) -> Floats:
     """Return the logarithms of the factorials of 0 to `most`, read-only: callers share the array."""
     found: Floats = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, most + 1, dtype=np.float64)))])
