@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import binom, binomtest
+from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
 from robharness import api
@@ -17,7 +17,7 @@ from robharness.report.renderers.base import Layout
 from robharness.report.results import Results
 from robharness.report.tables import tables
 from robharness.report.tidy import rows
-from robharness.statistics import binomial_tail, drop_difference_interval
+from robharness.statistics import drop_difference_interval
 
 PLUGINS = [str(Path(__file__).with_name(name)) for name in ("toys.py", "teams.py")]
 ATTACKS = [{"attack": "toys/sign", "eps": ["1/8", "1/4"]}, {"attack": "toys/climb", "eps": "1/8"},
@@ -283,9 +283,3 @@ def test_the_page_has_them_beside_all_cells(report):
     for each in report.differences:
         assert f'data-value="{each.difference!r}" data-low="{each.interval.low!r}"' in page
         assert each.p_holm is None or page.count(f'data-p="{each.p_holm!r}"') >= 1
-
-
-@pytest.mark.parametrize("n", [1, 2, 7, 40, 5000, 20_001])
-def test_tails_of_the_binomial_distribution_are_those_of_scipy(n):
-    for successes in {0, 1, n // 3, n // 2, n // 2 + 1, n // 2 + int(3 * n**0.5), n} & set(range(n + 1)):
-        assert binomial_tail(successes, n) == pytest.approx(binom.sf(successes - 1, n, 0.5), rel=1e-8)
