@@ -43,6 +43,7 @@ from robharness.statistics.intervals import (
     tail_probability,
     wilson_bounds,
 )
+from robharness.statistics.means import mean_difference_interval
 from robharness.statistics.paired import (
     BLOCK_VALUES,
     drop_difference_interval,
@@ -92,6 +93,7 @@ __all__ = [
     "gap_closed_printed",
     "holm",
     "mean_and_deviation",
+    "mean_difference_interval",
     "median_interval",
     "normal_quantile",
     "paired_difference",
