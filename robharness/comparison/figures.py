@@ -26,6 +26,7 @@ from robharness.report.figures.series import (
     percent_axis,
     plain,
 )
+from robharness.report.renderers.formatting import format_difference
 from robharness.specs.budget import Budget
 from robharness.statistics import Interval
 from robharness.text import printable
@@ -127,7 +128,7 @@ def _is_significant(cell: CellDifference) -> bool:
 
 def _points(cell: CellDifference) -> str:
     low, high = cell.interval or (cell.difference or 0.0,) * 2
-    return f"{100 * (cell.difference or 0.0):+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{format_difference(cell.difference or 0.0, 'percentage', 1)} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _draw_differences(cells: Sequence[CellDifference]) -> Drawing:
