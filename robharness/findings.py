@@ -72,8 +72,6 @@ CODES: dict[str, tuple[Severity, str]] = {
     ),
     "no-fsync": ("warning", "the file system of the store has no fsync"),
     "no-locks": ("warning", "the file system of the store has no locks"),
-    # checks
-    "baseline-size-differs": ("note", "a baseline has another number of examples; those that both have are compared"),
     # numbers and plugins
     "few-examples": ("warning", "slopes come from few examples"),
     "confidences-missing": ("note", "an earlier version stored outcomes without confidences, which calibration needs"),
@@ -98,6 +96,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     "protocol-differs": ("warning", "the data, the perturbation or the precision of cells differ between the sides"),
     "protocol-unknown": ("warning", "the data, the perturbation or the precision of cells are not known on a side"),
     "environments-differ": ("warning", "the sides were computed on other devices, or by other code or libraries"),
+    "clusters-unknown": ("warning", "a comparison cannot use the clusters of the suite, since no side has ids"),
+    "clusters-unmatched": ("warning", "some ids of examples do not match the clusters of the suite"),
 }
 """code -> its severity and its meaning."""
 

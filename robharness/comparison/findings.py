@@ -10,9 +10,9 @@ from robharness.findings import Finding, finding
 from robharness.text import printable, quoted_commands
 
 ENVIRONMENT = ("device", "threads", "precision", "gradient_precision", "compiled", "sources", "versions")
-"""Keys of provenance that are named if they differ between the sides of any two models."""
+"""Keys of provenance that are named if they differ between the sides, for any two models."""
 OF_ONE_MODEL = ("rows", "folded", "memory_format", "model_plugin")
-"""Keys that are named if they differ between the sides of one label; other models have others."""
+"""Keys that are named if they differ between the sides of one model, perhaps with other weights."""
 OF_CELLS = ("perturbation_plugin", "data_plugin")
 NAMED = 6
 """The number of facts that a message names with both values."""
@@ -117,13 +117,20 @@ def _environments(pairs: Sequence[_Pair]) -> Iterator[Finding]:
     for each, before, after in pairs:
         if before is after or not (before.environments and after.environments):
             continue
-        names = (*ENVIRONMENT, *OF_CELLS, *(OF_ONE_MODEL if each.model == each.other else ()))
+        is_one_model = _model(before) == _model(after)
+        names = (*ENVIRONMENT, *OF_CELLS, *(OF_ONE_MODEL if is_one_model else ()))
         facts = _differing(_environment(before, names), _environment(after, names), both=True)
         if facts:
             found.setdefault(_facts(facts), []).append(each.name)
     for facts_text, cells in found.items():
         message = f"computed in different environments: {facts_text}"
         yield finding("environments-differ", message, subject=_named(cells))
+
+
+def _model(cell: MeasuredCell) -> str:
+    """Return the full name of a model; its label if the name is not known."""
+    model = cell.identity.get("model")
+    return str(model.get("name", cell.model)) if isinstance(model, Mapping) else cell.model
 
 
 def _environment(cell: MeasuredCell, names: Iterable[str]) -> dict[str, Any]:

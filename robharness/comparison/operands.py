@@ -86,11 +86,12 @@ def _operand(given: Given, *, store: Path, limit: int | None, open_suite: OpenSu
         except BaselineError as error:  # whose exit code is for checks
             raise UserError(str(error)) from None
         return Operand(suite=side.suite, load=lambda _: (path.resolve(), side))
-    stored = named_suite(given, StoreFolder(store))
+    folder = StoreFolder(store)
+    if path.is_dir() and str(given).partition("@")[0] not in {each.name for each in stored_suites(folder)}:
+        raise UserError(no_suites(StoreFolder(path)))
+    stored = named_suite(given, folder)
     if stored is not None:
         return Operand(suite=stored.name, load=lambda _: _stored(stored, limit))
-    if path.is_dir():
-        raise UserError(no_suites(StoreFolder(path)))
     if not exists(path) and path.suffix not in (".yaml", ".yml"):
         raise _absent(path)
     results = open_suite(path)

@@ -141,8 +141,9 @@ def resampled_accuracies(
     correct: (rows, n) bool, the examples in random order.
     clusters: the number of each example's cluster, (n,) int; a cluster is a unit. Without, each example is a unit.
     most_drawn: from more units, as many groups of neighbours are drawn in place of single units. In random order, for
-        clusters that of their first examples, the groups are independent and alike, as units are. The standard deviation of a mean is then estimated from
-        `most_drawn` values instead of all, with a relative error of 1 / sqrt(2 * most_drawn), 1 %.
+        clusters that of their first examples, the groups are independent and alike, as units are. The standard
+        deviation of a mean is then estimated from `most_drawn` values instead of all, with a relative error of
+        1 / sqrt(2 * most_drawn), 1 %.
     block_values: counts in memory at once; no result depends on it.
     Returns (resamples, rows). What is drawn depends on the units and the seed alone, so rows of several calls belong
     together.
