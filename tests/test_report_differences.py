@@ -17,7 +17,7 @@ from robharness.report.renderers.base import Layout
 from robharness.report.results import Results
 from robharness.report.tables import tables
 from robharness.report.tidy import rows
-from robharness.statistics import drop_difference_interval
+from robharness.statistics import drop_difference, drop_difference_interval, paired_difference
 
 PLUGINS = [str(Path(__file__).with_name(name)) for name in ("toys.py", "teams.py")]
 ATTACKS = [{"attack": "toys/sign", "eps": ["1/8", "1/4"]}, {"attack": "toys/climb", "eps": "1/8"},
@@ -118,6 +118,26 @@ def test_only_common_examples_are_compared(measured):
     (shown,) = (row for row in tables(partial)[1].rows if row is not None and row.name == SIGN)
     assert [len(value.notes) for value in shown.values] == [0, 1, 0]
     assert "30 of 40 examples" in markdown.render(partial)
+
+
+def test_clusters_are_those_of_the_suite(measured, report):
+    """Examples whose ids end with the same digit belong together."""
+    suite = replace(measured.outline.suite, clusters="[0-9]$")
+    clustered = build(replace(measured, outline=replace(measured.outline, suite=suite)))
+    cell = measured.cells[0]
+    clusters = np.array([int(str(id)[-1]) for id in cell.columns["example"]])
+    assert 1 < len(set(clusters)) < 40
+    for name in ("clean", SIGN, "worst case linf ≤ 1/8"):
+        own, alone = found_in(clustered)["M3", name], found_in(report)["M3", name]
+        assert own.units == len(set(clusters)) and alone.units == 40
+        assert own.difference == alone.difference and own.interval != alone.interval
+    before, after = (right(measured, model, SIGN) for model in ("M1", "M3"))
+    expected = paired_difference(before, after, clusters)
+    each = found_in(clustered)["M3", SIGN]
+    assert (each.p, each.interval) == (expected.p, expected.interval)
+    clean = tuple(right(measured, model, "clean") for model in ("M1", "M3"))
+    assert each.drop_interval == drop_difference(clean, (before, after), clusters).interval
+    assert f"n = 40 in {len(set(clusters))} clusters" in tables(clustered)[1].caption
 
 
 def test_a_model_that_is_never_right_has_no_difference_of_drops(measured):

@@ -54,7 +54,8 @@ def _caption(shown: Sequence[DifferenceNumbers], report: Report, counted: str) -
     if any(each.drop_difference is not None for each in shown):
         yield f"↓ relative drop minus that of {reference}, in points"
     if any(each.runs is None for each in shown):
-        yield f"paired on the same examples, n = {report.n}"
+        units = [each.units for each in shown if each.units is not None and each.units < each.n]
+        yield f"paired on the same examples, n = {report.n}{f' in {max(units)} clusters' if units else ''}"
     runs = max((each.runs[1] for each in shown if each.runs is not None), default=1)
     if runs > 1:
         yield f"{reference}: the mean of {runs} runs"

@@ -16,6 +16,7 @@ from robharness.report.worst_cases import worst_outcomes
 from robharness.statistics.intervals import Bools
 from robharness.store.results import CellResult, Results
 from robharness.store.spans import common_positions
+from robharness.suite.clusters import cluster_numbers
 
 
 def differences(results: Results, cells: Sequence[CellNumbers]) -> tuple[DifferenceNumbers, ...]:
@@ -33,12 +34,13 @@ def differences(results: Results, cells: Sequence[CellNumbers]) -> tuple[Differe
             columns.setdefault(model.run_of or model.label, []).append(model.label)
     if reference not in columns:
         return ()
+    clusters = _clusters(results)
     found: list[DifferenceNumbers] = []
     for column, labels in columns.items():
         if column == reference:
             continue
         if runs.isdisjoint([*labels, *columns[reference]]):
-            found += _paired(results, labels[0], reference)
+            found += _paired(results, labels[0], reference, clusters)
         else:
             found += _over_runs(cells, column, labels, reference, columns[reference])
     return _adjusted(found)
@@ -71,16 +73,30 @@ class _Outcomes:
         return self.right if positions is self.positions else self.right[np.searchsorted(self.positions, positions)]
 
 
-def _paired(results: Results, label: str, reference: str) -> Iterator[DifferenceNumbers]:
+def _clusters(results: Results) -> np.ndarray | None:
+    """Return the number of the cluster of each position, (n,); None if examples are independent."""
+    pattern = results.outline.suite.clusters
+    if pattern is None:
+        return None
+    ids: dict[int, str] = {}
+    for result in sorted(results.cells, key=lambda each: -each.n):
+        if len(ids) < results.outline.n and result.n and not set(result.positions.tolist()) <= ids.keys():
+            ids |= dict(zip(result.positions.tolist(), map(str, result.columns["example"]), strict=True))
+    return np.array(cluster_numbers(pattern, ids, results.outline.n)[0], np.int64)
+
+
+def _paired(
+    results: Results, label: str, reference: str, clusters: np.ndarray | None
+) -> Iterator[DifferenceNumbers]:
     for kind in ("clean", "attack", "corruption"):
         base = {each.cell.short_name: each for each in results.of(reference, kind) if each.n}
         for own in results.of(label, kind):
             other = base.get(own.cell.short_name)
             if other is not None and own.n and not _is_unbounded(own):
-                name = own.cell.short_name
-                yield from _compared(label, reference, kind, name, _counted(results, own), _counted(results, other))
+                pair = _counted(results, own), _counted(results, other)
+                yield from _compared(label, reference, kind, own.cell.short_name, *pair, clusters)
         if kind == "attack":
-            yield from _worst_cases(results, label, reference)
+            yield from _worst_cases(results, label, reference, clusters)
 
 
 def _is_unbounded(result: CellResult) -> bool:
@@ -95,7 +111,9 @@ def _counted(results: Results, result: CellResult) -> _Outcomes:
     return _Outcomes(positions, result.correct_at(positions) & clean.correct_at(positions), clean)
 
 
-def _worst_cases(results: Results, label: str, reference: str) -> Iterator[DifferenceNumbers]:
+def _worst_cases(
+    results: Results, label: str, reference: str, clusters: np.ndarray | None
+) -> Iterator[DifferenceNumbers]:
     """Yield the differences of worst cases that include all attacks of both models."""
     base = {each.name: each for each in worst_outcomes(results, reference)}
     both = results.clean(label), results.clean(reference)
@@ -103,54 +121,60 @@ def _worst_cases(results: Results, label: str, reference: str) -> Iterator[Diffe
         other = base.get(own.name)
         if other is None or own.attacks < own.asked or other.attacks < other.asked:
             continue
-        pair = []
+        pair = list[_Outcomes]()
         for worst, clean in zip((own, other), both, strict=True):
             right = worst.right
             if results.outline.suite.count == "robust":
                 right = right & clean.correct_at(worst.positions)
             pair.append(_Outcomes(worst.positions, right, clean))
-        for each in _compared(label, reference, "worst case", own.name, *pair):
+        for each in _compared(label, reference, "worst case", own.name, pair[0], pair[1], clusters):
             yield replace(each, p=None)
 
 
 def _compared(
-    label: str, reference: str, kind: str, name: str, own: _Outcomes, base: _Outcomes
+    label: str,
+    reference: str,
+    kind: str,
+    name: str,
+    own: _Outcomes,
+    base: _Outcomes,
+    clusters: np.ndarray | None,
 ) -> Iterator[DifferenceNumbers]:
     """Yield the difference of two outcomes; nothing without common examples."""
     positions = common_positions([own.positions, base.positions])
     if len(positions):
-        paired = statistics.paired_difference(base.at(positions), own.at(positions))
+        numbers = None if clusters is None else clusters[positions]
+        paired = statistics.paired_difference(base.at(positions), own.at(positions), numbers)
         yield DifferenceNumbers(
             model=label,
             reference=reference,
             kind=kind,
             perturbation=name,
             n=paired.n,
+            units=paired.units,
             difference=paired.difference,
             interval=paired.interval,
             lost=paired.lost,
             gained=paired.gained,
             p=paired.p,
-            **({} if kind == "clean" else _drops(own, base)),
+            **({} if kind == "clean" else _drops(own, base, clusters)),
         )
 
 
-def _drops(own: _Outcomes, base: _Outcomes) -> dict[str, Any]:
+def _drops(own: _Outcomes, base: _Outcomes, clusters: np.ndarray | None) -> dict[str, Any]:
     """Return the difference of the relative drops and its interval; nothing if a model is never right."""
-    pair = own, base
+    pair = base, own
     common = common_positions([array for each in pair for array in (each.positions, each.clean.positions)])
-    clean = own.clean.correct_at(common), base.clean.correct_at(common)
-    if not all(each.any() for each in clean):
+    if not len(common):
         return {}
-    attacked = own.at(common), base.at(common)
-    first, second = (
-        statistics.relative_drop(statistics.accuracy(before), statistics.accuracy(after))
-        for before, after in zip(clean, attacked, strict=True)
-    )
-    return {
-        "drop_difference": first - second,
-        "drop_interval": statistics.drop_difference_interval(clean, attacked),
-    }
+    clean = base.clean.correct_at(common), own.clean.correct_at(common)
+    try:
+        found = statistics.drop_difference(
+            clean, (base.at(common), own.at(common)), None if clusters is None else clusters[common]
+        )
+    except statistics.ZeroClean:
+        return {}
+    return {"drop_difference": found.difference, "drop_interval": found.interval}
 
 
 # --- runs over seeds ------------------------------------------------------------------------------------------------

@@ -258,10 +258,11 @@ class DifferenceNumbers:
     reference: the label, or the one that runs share.
     kind: "clean", "attack", "corruption" or "worst case".
     n: the number of examples that both have.
+    units: the number of clusters of these examples, or n if they are independent; None for runs.
     difference: the model's accuracy minus the reference's; of robust accuracies if only right examples were attacked.
     interval: of the difference, paired by example; None for runs.
     lost, gained: the number of examples that only the reference, and only the model, has right.
-    p: of the exact McNemar test; None for runs and for worst cases.
+    p: of the exact McNemar test, with clusters by their signs; None for runs and for worst cases.
     p_holm: adjusted for all cells of the report with a p.
     drop_difference: the model's relative drop minus the reference's.
     drop_interval: of the difference of the drops, paired by example.
@@ -277,6 +278,7 @@ class DifferenceNumbers:
     perturbation: str
     n: int
     difference: float
+    units: int | None = None
     interval: Interval | None = None
     lost: int | None = None
     gained: int | None = None

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robharness.statistics.accuracy import accuracy, relative_drop, relative_drops
-from robharness.statistics.exact import sign_flip_tail
+from robharness.statistics.exact import binomial_tail, sign_flip_tail
 from robharness.statistics.intervals import (
     Bools,
     Floats,
@@ -65,16 +65,19 @@ def paired_difference(
     design effect, Kish 1965, Survey Sampling, 8.2.
     """
     check_outcomes(before, after, dimensions=1)
-    n, losses = len(before), before.astype(np.int64) - after
-    lost, gained = int(np.count_nonzero(losses > 0)), int(np.count_nonzero(losses < 0))
+    n, right_in_both = len(before), int(np.count_nonzero(before & after))
+    lost, gained = (int(np.count_nonzero(right)) - right_in_both for right in (before, after))
     units, effect, quantile = n, 1.0, normal_quantile(level)
-    if (groups := _groups(clusters)) is not None:
+    if (groups := _groups(clusters)) is None:
+        p_fall, p_rise = (binomial_tail(changed, lost + gained) for changed in (lost, gained))
+    else:
         numbers, sizes = groups
+        losses = before.astype(np.int64) - after
         units, effect = len(sizes), _design_effect(losses, numbers, sizes)
         quantile = student_quantile(level, units - 1) if units > 1 else np.inf
         losses = np.rint(np.bincount(numbers, weights=losses)).astype(np.int64)
+        p_fall, p_rise = sign_flip_tail(losses), sign_flip_tail(-losses)
     low, high = difference_bounds(lost / effect, gained / effect, n / effect, quantile)
-    p_fall, p_rise = sign_flip_tail(losses), sign_flip_tail(-losses)
     return PairedDifference(
         n=n,
         units=units,
