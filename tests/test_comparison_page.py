@@ -30,9 +30,9 @@ def cells(model, fall, seed, count=N):
     kinds += [(f"{name}({severity})", name, "corruption", {"severity": severity, "group": "noise"}, 0.8 - severity / 10)
               for name in ("shot_noise", HOSTILE) for severity in (1, 3)]  # fmt: skip
     return [
-        MeasuredCell(model=model, data="toys/test", perturbation=name, title=title, kind=kind, key=name, protocol="same",
-                     n_expected=count, positions=np.arange(count), right=0.9 * difficulty + 0.1 * draw.random(count) < chance,
-                     **facts)
+        MeasuredCell(model=model, data="toys/test", perturbation=name, title=title, kind=kind, key=name,
+                     protocol="same", n_expected=count, positions=np.arange(count),
+                     right=0.9 * difficulty + 0.1 * draw.random(count) < chance, **facts)
         for name, title, kind, facts, chance in kinds
     ]  # fmt: skip
 
@@ -50,9 +50,10 @@ def comparison():
     runs = RunsDifference(model="Seeds", other="Seeds", perturbation="clean", n=N, runs_before=2, runs_after=3,
                           asked_before=2, asked_after=4, before=0.8, before_deviation=0.01, after=0.75,
                           after_deviation=0.02, difference=-0.05, interval=Interval(-0.09, -0.01))  # fmt: skip
-    return replace(found, runs=(runs,), only_before=(f"Net · {HOSTILE}",), n_before=N, n_after=N, findings=(
-        finding("environments-differ", "computed in different environments: device cpu before, cuda:0 after", subject=HOSTILE),
-    ))  # fmt: skip
+    message = "computed in different environments: device cpu before, cuda:0 after"
+    differing = finding("environments-differ", message, subject=HOSTILE)
+    only = (f"Net · {HOSTILE}",)
+    return replace(found, runs=(runs,), only_before=only, n_before=N, n_after=N, findings=(differing,))
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +100,8 @@ def test_the_answer_the_cells_and_the_findings_are_there(browser, path, comparis
 def test_numbers_have_full_precision(page, comparison):
     for at, cell in enumerate(comparison.cells):
         row = page.locator("#cell-table tbody tr").nth(at).locator("td")
-        values = (cell.n, cell.before, cell.after, cell.difference, cell.lost, cell.gained, cell.p_holm, cell.drop_before,
-                  cell.drop_after, cell.drop_difference)  # fmt: skip
+        values = (cell.n, cell.before, cell.after, cell.difference, cell.lost, cell.gained, cell.p_holm,
+                  cell.drop_before, cell.drop_after, cell.drop_difference)  # fmt: skip
         written = [None if value is None else repr(float(value)) for value in values]
         assert row.evaluate_all("(all) => all.map((each) => each.dataset.value ?? null)") == written
         assert [row.nth(3).get_attribute(f"data-{end}") for end in ("low", "high")] == [*map(repr, cell.interval)]
@@ -108,7 +109,9 @@ def test_numbers_have_full_precision(page, comparison):
 
 
 def test_significant_differences_stand_out(page, comparison):
-    weights = page.locator("#cell-table tbody td:nth-of-type(7)").evaluate_all("(all) => all.map((e) => getComputedStyle(e).fontWeight)")
+    weights = page.locator("#cell-table tbody td:nth-of-type(7)").evaluate_all(
+        "(all) => all.map((e) => getComputedStyle(e).fontWeight)"
+    )
     expected = [cell.p_holm <= LEVEL for cell in comparison.cells]
     assert [weight == "600" for weight in weights] == expected and any(expected) and not all(expected)
 
@@ -210,7 +213,9 @@ def test_figures_say_their_finding_in_words(page, comparison):
     assert found[0].alt.startswith(
         f"Of 9 cells, the accuracy fell significantly in {len(significant)} and rose significantly in 0."
     )
-    clean, *_, last = (cell for cell in comparison.cells if cell.model == "Net" and cell.title in ("clean", "fgsm(linf)"))
+    clean, *_, last = (
+        cell for cell in comparison.cells if cell.model == "Net" and cell.title in ("clean", "fgsm(linf)")
+    )
     for side in ("before", "after"):
         first, end = (f"{100 * getattr(cell, side):.0f} %" for cell in (clean, last))
         assert f"{side} from {first} to {end}" in found[1].alt
@@ -257,7 +262,9 @@ def test_cells_without_common_examples_have_no_numbers(browser, comparison, tmp_
         file.write_text(comparison_page.render(replace(comparison, cells=cells_of, pairs=comparison.pairs[:1])))
         with opened(browser, file) as page:
             assert page.locator("#cell-table tbody tr").count() == rows
-            assert not rows or page.locator("#cell-table tbody tr").nth(1).locator("td").all_inner_texts()[1:] == ["–"] * 9
+            assert (
+                not rows or page.locator("#cell-table tbody tr").nth(1).locator("td").all_inner_texts()[1:] == ["–"] * 9
+            )
 
 
 # --- trust ----------------------------------------------------------------------------------------------------------

@@ -36,7 +36,9 @@ def measured(tmp_path_factory):
     difficulty, cells = draw.random(40), []
     for cell in found.cells:
         chance = 0.2 + 0.15 * int(cell.cell.model.label[1]) + 0.3 * (cell.cell.kind == "clean")
-        cells.append(replace(cell, columns={**cell.columns, "correct": 0.7 * difficulty + 0.3 * draw.random(40) < chance}))
+        cells.append(
+            replace(cell, columns={**cell.columns, "correct": 0.7 * difficulty + 0.3 * draw.random(40) < chance})
+        )
     return replace(found, cells=tuple(cells))
 
 
@@ -141,9 +143,12 @@ def test_clusters_are_those_of_the_suite(measured, report):
 
 
 def test_a_model_that_is_never_right_has_no_difference_of_drops(measured):
-    cells = [replace(cell, columns={**cell.columns, "correct": np.zeros(40, bool)}) if cell.cell.model.label == "M0" else cell
-             for cell in measured.cells]  # fmt: skip
-    each = found_in(build(replace(measured, cells=tuple(cells))))["M0", SIGN]
+    wrong = {"correct": np.zeros(40, bool)}
+    cells = tuple(
+        replace(cell, columns={**cell.columns, **wrong}) if cell.cell.model.label == "M0" else cell
+        for cell in measured.cells
+    )
+    each = found_in(build(replace(measured, cells=cells)))["M0", SIGN]
     assert each.drop_difference is each.drop_interval is None
     assert each.difference == -right(measured, "M1", SIGN).mean() and each.gained == 0
 
@@ -213,7 +218,9 @@ def test_runs_of_the_reference_are_averaged_as_well(measured):
 
 def test_two_models_with_runs_have_the_spread_of_both(measured):
     report = build(with_runs(measured, {"M0": "Seeds", "M2": "Seeds", "M1": "Base", "M3": "Base"}))
-    deviations = [np.std([right(measured, m, SIGN).mean() for m in some], ddof=1) for some in (("M0", "M2"), ("M1", "M3"))]
+    deviations = [
+        np.std([right(measured, m, SIGN).mean() for m in some], ddof=1) for some in (("M0", "M2"), ("M1", "M3"))
+    ]
     assert found_in(report)["Seeds", SIGN].deviation == pytest.approx(np.hypot(*deviations))
 
 
@@ -239,7 +246,11 @@ def test_the_tables_follow_those_of_accuracies(report):
     assert [row and row.name for row in attacks.rows] == [
         "clean", None, SIGN, QUARTER, CLIMB, None, "worst case linf ≤ 1/8", "worst case linf ≤ 1/4",
     ]  # fmt: skip
-    assert [row and row.name for row in made["Corruptions: difference from M1"].rows] == ["clean", None, "speckle(1), noise"]
+    assert [row and row.name for row in made["Corruptions: difference from M1"].rows] == [
+        "clean",
+        None,
+        "speckle(1), noise",
+    ]
     assert attacks.caption == (
         "accuracy minus that of M1, in points; ↓ relative drop minus that of M1, in points; paired on the same "
         "examples, n = 40; p: exact McNemar test, adjusted for 15 cells (Holm)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from typing import Any
 
 import matplotlib
 from matplotlib.lines import Line2D
@@ -110,9 +111,9 @@ def _differences(cells: Sequence[CellDifference], words: _Words) -> Figure:
         name=f"differences-{words.number}",
         title=f"Differences with intervals{words.of}",
         caption=(
-            f"Accuracy of {words.after} minus that of {words.before}, in points, paired by example; bars: {OVER_EXAMPLES}"
-            ", each for one difference alone. Filled: significant in exact McNemar tests, adjusted by Holm for all "
-            f"cells, at {100 * LEVEL:g} %; {_numbers(shown)}.{rule}"
+            f"Accuracy of {words.after} minus that of {words.before}, in points, paired by example; bars: "
+            f"{OVER_EXAMPLES}, each for one difference alone. Filled: significant in exact McNemar tests, "
+            f"adjusted by Holm for all cells, at {100 * LEVEL:g} %; {_numbers(shown)}.{rule}"
         ),
         alt=(
             f"Of {len(cells)} cells, the accuracy fell significantly in {fell} and rose significantly in "
@@ -151,7 +152,7 @@ def _draw_differences(cells: Sequence[CellDifference]) -> Drawing:
     return drawing
 
 
-def _rows(cells: Sequence[CellDifference]) -> tuple[Drawing, object]:
+def _rows(cells: Sequence[CellDifference]) -> tuple[Drawing, Any]:
     """Return a drawing with a row per cell, and its axis."""
     base = matplotlib.rcParams["figure.figsize"]
     inches = (len(cells) + 2) * row_height(1)
@@ -177,14 +178,16 @@ def _budgets(cells: Sequence[CellDifference], words: _Words) -> Iterator[Figure]
             continue
         every = [cell for some in shown.values() for cell in some]
         unit = unit_of(cell.eps for cell in every if cell.eps is not None)
-        counted = "robust accuracy" if all(cell.count == "robust" for cell in every if cell.kind != "clean") else "accuracy"
+        counted = (
+            "robust accuracy" if all(cell.count == "robust" for cell in every if cell.kind != "clean") else "accuracy"
+        )
         yield Figure(
             name=f"budgets-{norm}-{words.number}",
             title=f"Accuracy against budget, {norm}{words.of}",
             caption=(
                 f"{counted.capitalize()} in % against the budget eps ({norm}{unit and f', in 1/{unit}'}), "
-                f"{words.before} and {words.after}; the clean accuracy stands at 0. Bands: {OVER_EXAMPLES}, of each side "
-                f"alone; {_numbers(every)}."
+                f"{words.before} and {words.after}; the clean accuracy stands at 0. Bands: {OVER_EXAMPLES}, of each "
+                f"side alone; {_numbers(every)}."
                 + (f" The first {len(shown)} of {len(several)} attacks." if len(several) > len(shown) else "")
             ),
             alt=" ".join(budget_finding(title, lines) for title, lines in _lines(shown, words).items()),
@@ -229,8 +232,8 @@ def _corruptions(cells: Sequence[CellDifference], words: _Words) -> Figure:
         name=f"corruptions-{words.number}",
         title=f"Accuracy under corruptions{words.of}",
         caption=(
-            f"Accuracy in % of {words.before} and of {words.after}, joined by a line; {_numbers(shown)}.{rule} Whether a "
-            "difference is more than chance is in the figure of differences."
+            f"Accuracy in % of {words.before} and of {words.after}, joined by a line; {_numbers(shown)}.{rule} "
+            "Whether a difference is more than chance is in the figure of differences."
         ),
         alt=(
             f"Of {len(ranked)} corruptions, the accuracy is lower for {words.after} in "
@@ -249,10 +252,12 @@ def _draw_corruptions(cells: Sequence[CellDifference], words: _Words) -> Drawing
     sides = [[100 * (cell.before or 0.0) for cell in cells], [100 * (cell.after or 0.0) for cell in cells]]
     axis.hlines(at, *sides, color=ink(), alpha=0.35, linewidth=1.4, zorder=1)
     for series, values, side in zip(both, sides, ("before", "after"), strict=True):
-        (dots,) = axis.plot(values, at, color=series.color, marker=series.marker, linestyle="none", markersize=5, zorder=3)
-        drawing.describe(dots, [
-            f"{series.label}: {cell.perturbation}: {percent(getattr(cell, side) or 0.0, 1)}, n = {cell.n}" for cell in cells
-        ])  # fmt: skip
+        (dots,) = axis.plot(
+            values, at, color=series.color, marker=series.marker, linestyle="none", markersize=5, zorder=3
+        )
+        shown = [percent(getattr(cell, side) or 0.0, 1) for cell in cells]
+        texts = zip(cells, shown, strict=True)
+        drawing.describe(dots, [f"{series.label}: {cell.perturbation}: {text}, n = {cell.n}" for cell, text in texts])
     percent_axis(axis, plain("accuracy"), along="x", top=101)
     handles = [Line2D([], [], color=each.color, marker=each.marker, linestyle="none", markersize=5) for each in both]
     add_legend(drawing, handles, [each.label for each in both])

@@ -39,7 +39,7 @@ class Row:
 def render(comparison: Comparison) -> str:
     """Return the page."""
     document = document_of(comparison)
-    pairs = list(dict.fromkeys((each.other, each.model) for each in (*comparison.runs, *comparison.cells)))
+    pairs = list(dict.fromkeys([(runs.other, runs.model) for runs in comparison.runs] + list(comparison.pairs)))
     places = {pair: at for at, pair in enumerate(pairs)}
     kinds = {cell.kind for cell in comparison.cells}
     drawn = figures(comparison)

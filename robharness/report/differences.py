@@ -85,9 +85,7 @@ def _clusters(results: Results) -> np.ndarray | None:
     return np.array(cluster_numbers(pattern, ids, results.outline.n)[0], np.int64)
 
 
-def _paired(
-    results: Results, label: str, reference: str, clusters: np.ndarray | None
-) -> Iterator[DifferenceNumbers]:
+def _paired(results: Results, label: str, reference: str, clusters: np.ndarray | None) -> Iterator[DifferenceNumbers]:
     for kind in ("clean", "attack", "corruption"):
         base = {each.cell.short_name: each for each in results.of(reference, kind) if each.n}
         for own in results.of(label, kind):

@@ -268,8 +268,8 @@ class DifferenceNumbers:
     drop_interval: of the difference of the drops, paired by example.
     runs: the numbers of complete runs of the model and of the reference, whose means are compared; None if neither has
         several seeds.
-    deviation, drop_deviation: sample standard deviations over runs: of the model's numbers, and of the reference's, added
-        as those of independent numbers.
+    deviation, drop_deviation: sample standard deviations over runs, of the model's numbers and of the reference's; of
+        both, they are added as those of independent numbers.
     """
 
     model: str

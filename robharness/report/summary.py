@@ -25,8 +25,8 @@ class CellSummary:
     relative_drop: from the clean accuracy to the accuracy that the report shows.
     complete: whether all examples are stored.
     key: the hash of the cell's identity, by which outcomes are stored.
-    difference: of the accuracy from the reference's on the same examples; None for runs over seeds, and for one cell of a
-        run that tracks its cells.
+    difference: of the accuracy from the reference's on the same examples; None for runs over seeds, and for one cell
+        of a run that tracks its cells.
     p_holm: of the exact McNemar test of this difference, adjusted for all cells of the report.
     """
 

@@ -33,8 +33,8 @@ COLUMNS: dict[str, type] = {
 }
 """Columns and their types; a value that does not apply to a row is None.
 
-kind: "clean", "attack", "corruption", "worst case", "difference", "corruption mean", "slope", "corruption error", "runs",
-    "gap" or "metric".
+kind: "clean", "attack", "corruption", "worst case", "difference", "corruption mean", "slope", "corruption error",
+    "runs", "gap" or "metric".
 budget: eps as the suite writes it, such as "0.25/255"; eps is its value.
 part: of the statistic, such as a class, a bin of confidences, a note of an attack or a corruption.
 reference: the model or table that the number is relative to.

@@ -49,12 +49,13 @@ def binomial_probabilities(n: int, p: float = 0.5) -> Floats:
     The ratios of neighbours are multiplied from the mode outwards, so that even a probability of 1e-300 has a relative
     error of about 1e-13; what lies below 1e-308 is 0.
     """
+    probabilities: Floats = np.zeros(n + 1)
     if p in (0, 1):
-        return (np.arange(n + 1) == n * p).astype(np.float64)
+        probabilities[n * int(p)] = 1
+        return probabilities
     mode, odds, reach = min(n, int((n + 1) * p)), p / (1 - p), 40 + 20 * math.isqrt(n)  # by Hoeffding, exp(-800) beyond
     below = np.arange(mode, max(0, mode - reach), -1, dtype=np.float64)
     above = np.arange(mode, min(n, mode + reach), dtype=np.float64)
-    probabilities: Floats = np.zeros(n + 1)
     probabilities[mode] = 1
     probabilities[mode - len(below) : mode] = np.cumprod(below / (n - below + 1) / odds)[::-1]
     probabilities[mode + 1 : mode + 1 + len(above)] = np.cumprod((n - above) / (above + 1) * odds)

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from robharness.report.records import Report
 from robharness.report.renderers.latex_layouts import (
-    Entry,
     SIGNIFICANT,
+    Entry,
     Grid,
     Group,
     capital,
@@ -115,10 +115,13 @@ def _widths(table: Table, kind: str = "") -> Iterator[str]:
     kind: "differences of " if these are their differences.
     """
     ours = [value for row in rows_of(table) for value in row.values]
-    said = []
-    for what, values in ((f"{kind}accuracies", ours), (f"{kind}relative drops", [value.drop for value in ours if value.drop])):
+    said, kinds = [], ("percentage", "drop", "points")
+    for what, values in (
+        (f"{kind}accuracies", ours),
+        (f"{kind}relative drops", [value.drop for value in ours if value.drop]),
+    ):
         reach = [max(value.number - value.interval.low, value.interval.high - value.number) for value in values
-                 if value.number is not None and value.interval and value.kind in ("percentage", "drop", "points")]  # fmt: skip
+                 if value.number is not None and value.interval and value.kind in kinds]  # fmt: skip
         finite = [each for each in reach if math.isfinite(each)]
         said += [f"{math.ceil(1000 * max(finite) - 1e-9) / 10:.1f} points from {what}"] if finite else []
     if said:
