@@ -8,7 +8,7 @@ import numpy as np
 
 from robharness.comparison.records import Side
 from robharness.findings import Finding, finding
-from robharness.suite.clusters import cluster_texts
+from robharness.suite.clusters import cluster_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +43,12 @@ def clusters_of(before: Side, after: Side) -> Clusters:
             hint="compare with a store",
         )
         return Clusters(findings=(unknown,))
-    texts = dict(zip(known, cluster_texts(pattern, list(known.values())), strict=True))
     last = max((*(cell.positions[-1] for side in (before, after) for cell in side.cells if cell.n), *known))
-    parts = [texts.get(position) or position for position in range(last + 1)]
-    of_part = {part: number for number, part in enumerate(dict.fromkeys(parts))}
-    unmatched = sum(not text for text in texts.values())
+    numbers, unmatched = cluster_numbers(pattern, known, int(last) + 1)
     return Clusters(
         pattern=pattern,
-        numbers=np.array([of_part[part] for part in parts], np.int64),
-        findings=(_unmatched(unmatched, len(texts)),) if unmatched else (),
+        numbers=np.array(numbers, np.int64),
+        findings=(_unmatched(unmatched, len(known)),) if unmatched else (),
     )
 
 

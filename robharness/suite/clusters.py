@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -37,6 +37,18 @@ def cluster_texts(pattern: str, ids: Sequence[str]) -> list[str]:
         found = compute.replace_substring_regex(texts, whole, r"\1", max_replacements=1)
     parts: list[str] = compute.if_else(matches, found, "").to_pylist()
     return parts
+
+
+def cluster_numbers(pattern: str, ids: Mapping[int, str], n: int) -> tuple[list[int], int]:
+    """Return the number of the cluster of each of n positions, and of how many ids the expression matches none.
+
+    ids: of the examples by position, as far as they are known. An example without an id, or with one that does not
+        match, is a cluster by itself.
+    """
+    texts = dict(zip(ids, cluster_texts(pattern, list(ids.values())), strict=True))
+    parts = [texts.get(position) or position for position in range(n)]
+    of_part = {part: number for number, part in enumerate(dict.fromkeys(parts))}
+    return [of_part[part] for part in parts], sum(not text for text in texts.values())
 
 
 def _checked(pattern: str) -> str:
