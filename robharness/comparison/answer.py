@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from robharness.comparison.records import LEVEL, CellDifference, Comparison, RunsDifference
 from robharness.report.answer import NO_DIFFERENCE
-from robharness.report.tables import ENOUGH_FOR_TWO_DIGITS
+from robharness.report.values import ENOUGH_FOR_TWO_DIGITS
 from robharness.statistics import Interval
 from robharness.text import printable
 

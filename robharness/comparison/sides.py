@@ -39,6 +39,7 @@ def side_of(results: Results, name: str, labels: Sequence[str] | None = None) ->
         n=n,
         run_of=run_of,
         findings=results.findings,
+        clusters=suite.clusters,
     )
 
 

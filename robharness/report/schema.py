@@ -27,6 +27,7 @@ TYPES: dict[str, Any] = {
     "answer": tuple[str, ...],
     "cells": tuple[records.CellNumbers, ...],
     "runs": tuple[records.RunNumbers, ...],
+    "differences": tuple[records.DifferenceNumbers, ...],
     "worst_cases": tuple[records.WorstCase, ...],
     "corruption_means": tuple[records.MeanAccuracy, ...],
     "slopes": tuple[records.SlopeNumbers, ...],

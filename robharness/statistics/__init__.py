@@ -15,6 +15,7 @@ from robharness.statistics.corruption_errors import corruption_errors, relative_
 from robharness.statistics.differences import (
     DropDifference,
     PairedDifference,
+    difference_bounds,
     drop_difference,
     holm,
     paired_difference,
@@ -83,6 +84,7 @@ __all__ = [
     "check_outcomes",
     "class_intervals",
     "corruption_errors",
+    "difference_bounds",
     "drop_difference",
     "drop_difference_interval",
     "drop_text",

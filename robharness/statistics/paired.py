@@ -82,19 +82,24 @@ def drop_difference_interval(
     Statistics in Medicine 17:2635, method 10.
     """
     check_outcomes(*clean, *attacked, dimensions=1)
-    drops, lows, highs, deviations = [], [], [], []
+    drops, lows, highs, ratios, variances = [], [], [], [], []
     for before, after in zip(clean, attacked, strict=True):
-        kept, lost, gained = (
-            int(np.count_nonzero(each)) for each in (before & after, before & ~after, ~before & after)
-        )
-        low, high = _drop_bounds(kept, lost, gained, level, _plain_wilson_bounds)
-        ratio = (kept + gained) / (kept + lost)
+        right, stays = _count(before), _count(after)
+        kept = _count(before & after)
+        low, high = _drop_bounds(kept, right - kept, stays - kept, level, _plain_wilson_bounds)
+        ratio = stays / right
         drops.append(1 - ratio)
         lows.append(float(low))
         highs.append(float(high))
-        deviations.append(after - ratio * before)  # the sum is 0; its variance over n is that of the ratio, scaled
-    first, second = deviations
-    correlation = float(first @ second / np.sqrt((first @ first + 2) * (second @ second + 2)))
+        ratios.append(ratio)
+        variances.append(stays - 2 * ratio * kept + ratio**2 * right)  # of after - ratio * before, whose sum is 0
+    covariance = (
+        _count(attacked[0] & attacked[1])
+        - ratios[0] * _count(clean[0] & attacked[1])
+        - ratios[1] * _count(attacked[0] & clean[1])
+        + ratios[0] * ratios[1] * _count(clean[0] & clean[1])
+    )
+    correlation = covariance / float(np.sqrt((variances[0] + 2) * (variances[1] + 2)))
     difference = drops[0] - drops[1]
 
     def reach(own: float, other: float) -> float:
@@ -104,6 +109,10 @@ def drop_difference_interval(
         difference - reach(drops[0] - lows[0], highs[1] - drops[1]),
         difference + reach(highs[0] - drops[0], drops[1] - lows[1]),
     )
+
+
+def _count(right: Bools) -> int:
+    return int(np.count_nonzero(right))
 
 
 def _plain_wilson_bounds(successes: Floats, n: Floats, z: Floats) -> tuple[Floats, Floats]:
@@ -132,8 +141,9 @@ def resampled_accuracies(
     correct: (rows, n) bool, the examples in random order.
     clusters: the number of each example's cluster, (n,) int; a cluster is a unit. Without, each example is a unit.
     most_drawn: from more units, as many groups of neighbours are drawn in place of single units. In random order, for
-        clusters that of their first examples, the groups are independent and alike, as units are. The standard deviation of a mean is then estimated from
-        `most_drawn` values instead of all, with a relative error of 1 / sqrt(2 * most_drawn), 1 %.
+        clusters that of their first examples, the groups are independent and alike, as units are. The standard
+        deviation of a mean is then estimated from `most_drawn` values instead of all, with a relative error of
+        1 / sqrt(2 * most_drawn), 1 %.
     block_values: counts in memory at once; no result depends on it.
     Returns (resamples, rows). What is drawn depends on the units and the seed alone, so rows of several calls belong
     together.

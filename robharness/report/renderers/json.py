@@ -36,6 +36,7 @@ def as_data(report: Report) -> dict[str, Any]:
         "answer": report.answer,
         "cells": [_flat(asdict(cell), cell.numbers) for cell in report.cells],
         "runs": [asdict(numbers) for numbers in report.runs],
+        "differences": [asdict(difference) for difference in report.differences],
         "worst_cases": [_flat(asdict(case), case.numbers) for case in report.worst_cases],
         "corruption_means": [asdict(mean) for mean in report.corruption_means],
         "slopes": [asdict(slope) for slope in report.slopes],
