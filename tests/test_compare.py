@@ -275,7 +275,9 @@ def test_equal_outcomes(compare, folder):
 
 def test_changed_examples_are_named(compare, folder):
     assert max(len(cell["lost_ids"]) for cell in data(compare, "one", "two")["cells"]) == 5
-    assert max(len(c["lost_ids"] + c["gained_ids"]) for c in data(compare, "one", "two", "--changed", "0")["cells"]) == 0
+    assert (
+        max(len(c["lost_ids"] + c["gained_ids"]) for c in data(compare, "one", "two", "--changed", "0")["cells"]) == 0
+    )
     plain, named = compare("one", "two").stdout, compare("one", "two", "--changed", "2").stdout
     assert "test-0" not in plain and "Changed examples of Net" in named
     [first, *_] = data(compare, "one", "two", "--changed", "2")["cells"]
@@ -288,8 +290,8 @@ def test_changed_examples_are_named(compare, folder):
 def test_the_text_fits_the_terminal_and_keeps_intervals(made, width):
     found = robharness.compare(made / "one", made / "two")
     file = io.StringIO()
-    show_document(document_of(found, changed=3), Console(file=file, width=width, force_terminal=True, color_system=None),
-                  LAYOUT)  # fmt: skip
+    console = Console(file=file, width=width, force_terminal=True, color_system=None)
+    show_document(document_of(found, changed=3), console, LAYOUT)
     lines = file.getvalue().splitlines()
     table = [line for line in lines if re.match(r"(clean|climb|step|speckle)", line)]
     assert all(len(line) <= width for line in table)
@@ -300,7 +302,7 @@ def test_the_text_fits_the_terminal_and_keeps_intervals(made, width):
 
 
 def test_the_files(compare, folder):
-    for suffix in (".md", ".txt", ".json"):
+    for suffix in (".html", ".md", ".txt", ".json"):
         shown = compare("one", "two", "-o", f"x{suffix}")
         assert shown.returncode == 0 and shown.stdout == "" and f"wrote x{suffix}" in shown.stderr
     assert (folder / "x.txt").read_text() == compare("one", "two").stdout

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from hostile_text import TEXTS, check
 from robharness import statistics
 from robharness.comparison import json as comparison_json
 from robharness.comparison.build import build
@@ -15,7 +16,6 @@ from robharness.comparison.formats import FORMATS
 from robharness.comparison.requests import Request
 from robharness.errors import UserError
 from robharness.findings import CODES
-from hostile_text import TEXTS, check
 from sides import drawn, measured, side, with_cells
 
 BOTH = Request(operands=("one", "two"))
@@ -114,16 +114,17 @@ def test_positions_alone_are_a_warning_unless_protocols_are_equal(sides):
 # --- findings ---------------------------------------------------------------------------------------------------------
 
 
-def identity(**changes):
-    return {"model": {"name": "toys/net"}, "data": {"name": "toys/pixels", "fingerprint": "f" * 64},
-            "precision": "float32", "perturbation": {"name": "toys/sign", "params": {"steps": 10}}} | changes  # fmt: skip
+def identity(steps=10, **changes):
+    attack = {"name": "toys/sign", "params": {"steps": steps}}
+    data = {"name": "toys/pixels", "fingerprint": "f" * 64}
+    return {"model": {"name": "toys/net"}, "data": data, "precision": "float32", "perturbation": attack} | changes
 
 
 def test_another_protocol_is_named_with_both_values(sides):
     before = with_cells(sides[0], protocol="a", identity=identity())
     changes = {
         "precision": ({"precision": "tf32"}, "precision float32 before, tf32 after"),
-        "attack": ({"perturbation": {"name": "toys/sign", "params": {"steps": 20}}}, "perturbation.params.steps 10 before, 20"),
+        "attack": ({"steps": 20}, "perturbation.params.steps 10 before, 20 after"),
         "data": ({"data": {"name": "toys/pixels", "fingerprint": "0" * 64}}, "data.fingerprint ffff"),
         "added": ({"compat": "imagenet-c"}, "compat default before, imagenet-c after"),
     }  # fmt: skip
@@ -141,7 +142,8 @@ def test_another_protocol_is_named_with_both_values(sides):
 
 
 def environment(**changes):
-    return {"device": "cpu", "threads": 1, "model_state": "a", "rows": 4, "versions": {"torch": "2.6.0", "numpy": "2.0"},
+    versions = {"torch": "2.6.0", "numpy": "2.0"}
+    return {"device": "cpu", "threads": 1, "model_state": "a", "rows": 4, "versions": versions,
             "model_plugin": {"plugin": "toys 1.0", "source": "aaa", "stands_on": ["numpy 2.0"]},
             "perturbation_plugin": {"plugin": "toys 1.0", "source": "aaa"}} | changes  # fmt: skip
 
@@ -149,7 +151,7 @@ def environment(**changes):
 @pytest.mark.parametrize(("changes", "sentence"), [
     ({"device": "H200"}, "device cpu before, H200 after"),
     ({"versions": {"torch": "2.7.1", "numpy": "2.0"}}, "versions.torch 2.6.0 before, 2.7.1 after"),
-    ({"perturbation_plugin": {"plugin": "toys 1.1", "source": "bbb"}}, "perturbation_plugin.plugin toys 1.0 before, toys 1.1 after; perturbation_plugin.source aaa before, bbb after"),
+    ({"perturbation_plugin": {"plugin": "toys 1.0", "source": "b"}}, "perturbation_plugin.source aaa before, b after"),
     ({"rows": 8}, "rows 4 before, 8 after"),
     ({"model_state": "b"}, ""),  # other weights are what is compared
     ({"versions": {"torch": "2.6.0"}, "new": 1}, ""),
@@ -176,8 +178,9 @@ def test_several_environments_of_one_side(sides):
 def test_other_models_have_other_passes():
     """The batch size and the code of the model are chosen by model."""
     both = drawn({"Net": 0.9, "Other": 0.5})
-    cells = [replace(cell, identity=identity(model={"name": cell.model}), protocol="a",
-                     environments=(environment(rows=4 if cell.model == "Net" else 8),)) for cell in both.cells]  # fmt: skip
+    rows = {"Net": 4, "Other": 8}
+    cells = (replace(cell, identity=identity(model={"name": cell.model}), protocol="a",
+                     environments=(environment(rows=rows[cell.model]),)) for cell in both.cells)  # fmt: skip
     suite = replace(both, cells=tuple(cells))
     assert codes(built(suite, suite, ("Net", "Other"))) == []
 
@@ -198,7 +201,9 @@ def test_what_one_side_alone_has_is_named():
 
 def test_failures_are_named_with_their_reason():
     before = drawn({"Net": 0.9})
-    failed = replace(before.cells[1], positions=np.arange(20), right=before.cells[1].right[:20], failures=("no gradient",))
+    failed = replace(
+        before.cells[1], positions=np.arange(20), right=before.cells[1].right[:20], failures=("no gradient",)
+    )
     after = replace(before, name="after", cells=(before.cells[0], failed))
     comparison = built(before, after)
     assert str(found(comparison, "cells-incomplete")[0]) == (
@@ -265,7 +270,9 @@ def test_a_single_model_against_runs():
     comparison = built(before, after, ("Base", "Net"))
     assert comparison.pairs == (("Base", "Net seed 0"), ("Base", "Net seed 1"))
     assert [(each.runs_before, each.interval) for each in comparison.runs] == [(1, None), (1, None)]
-    assert "an interval over runs needs two runs on each side" in FORMATS[".txt"].render(comparison, 0).replace("\n", " ")
+    assert "an interval over runs needs two runs on each side" in FORMATS[".txt"].render(comparison, 0).replace(
+        "\n", " "
+    )
 
 
 def test_a_run_without_all_outcomes_does_not_count():
@@ -285,7 +292,9 @@ def test_a_run_without_all_outcomes_does_not_count():
 def test_text_of_others_is_only_shown(text):
     cells = [measured(text, name, right, title=text, group=text, failures=(text,), n_expected=5)
              for name, right in (("clean", [1, 1, 0, 1]), (text, [1, 0, 0, 1]))]  # fmt: skip
-    changed = [replace(cell, right=~cell.right, protocol="b", data=text, environments=({"device": text},)) for cell in cells]
+    changed = [
+        replace(cell, right=~cell.right, protocol="b", data=text, environments=({"device": text},)) for cell in cells
+    ]
     facts = {"ids": (text, f"{text}1", f"{text}2", f"{text}3", f"{text}4"), "suite": text}
     before = side([replace(cell, environments=({"device": "cpu"},)) for cell in cells], text, **facts)
     after = side(changed, f"{text} after", **facts)

@@ -4,7 +4,6 @@ import io
 import json
 import random
 import re
-import shlex
 import subprocess
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 from yaml import safe_dump
 
+from hostile_text import CONTROL, FORGED, LONG, MARKUP, TEXTS, check
 from robharness import Progress
 from robharness.checkpoints.contents import described, some
 from robharness.checkpoints.mismatches import Mismatch
@@ -28,7 +28,6 @@ from robharness.store import Store
 from robharness.store.failures import Failure
 from robharness.suite import load, yaml
 from robharness.text import NAME_LENGTH, is_printable, json_text, lines, markdown, printable, sentence
-from hostile_text import CONTROL, FORGED, LONG, MARKUP, TEXTS, check
 
 PLUGIN = Path(__file__).with_name("foreign_text.py")
 RICH = re.compile(r"\x1b\[(\?(25|7)[lh]|[0-9]+A|2?[JK]|[0-9;]*m)|\r")

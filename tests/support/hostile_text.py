@@ -25,7 +25,6 @@ HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 LONGEST_LINE = 6000
 
 
-
 def check(text, *, is_data=False):
     """Check that a text that was printed holds only lines of visible characters, and commands that can be typed.
 
