@@ -204,11 +204,16 @@ def test_a_suite_with_clusters_from_the_command_to_the_comparison(suite, run, tm
     clustered = source | {"clusters": "test-[0-9]{2}"}
     assert not api.plan(clustered, store=tmp_path / "store", plugins=teams).missing
     results = api.load(clustered, store=tmp_path / "store", plugins=teams)
+    assert results.is_complete
     before, after = (side_of(results, label, [label]) for label in ("Net", "Other"))
     assert before.clusters == "test-[0-9]{2}"
     found = compare(before, after, [("Net", "Other")])
     assert {cell.units for cell in found.cells} == {-(-found.n // 10)}
     assert found.n > 10
+    unmatched = api.load(source | {"clusters": "test-.*[1-9]"}, store=tmp_path / "store", plugins=teams)
+    found = api.compare(unmatched, models=("Net", "Other"))
+    assert (found.clusters, found.cells[0].units) == ("test-.*[1-9]", found.n)
+    assert "clusters-unmatched" in [each.code for each in found.findings]
 
 
 def test_the_suites_of_clips_have_clusters():

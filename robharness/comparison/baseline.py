@@ -28,6 +28,7 @@ from robharness.reading import read_regular
 from robharness.specs.types import Norm
 from robharness.store.files import FileSystem
 from robharness.store.spans import span_positions
+from robharness.suite.clusters import ClusterPattern
 from robharness.text import is_valid, json_text, printable
 
 FORMAT = "robharness baseline"
@@ -86,7 +87,7 @@ class _File:
     title: str = ""
     n: Annotated[int, Field(gt=0, lt=2**31)]
     order: _Hash
-    clusters: str | None = None
+    clusters: ClusterPattern | None = None
     cells: Annotated[dict[str, _Cell], Field(min_length=1)]
 
 
