@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+import time
 from pathlib import Path
 
 import jsonschema
@@ -24,6 +25,7 @@ from robharness.comparison.tables import LAYOUT, document_of
 from robharness.errors import UserError
 from robharness.report.renderers.terminal import show_document
 from robharness.store import Store
+from robharness.store.merge import merge
 from sharing import made_once
 
 HERE = Path(__file__).parent
@@ -52,8 +54,9 @@ def made(tmp_path_factory):
         folder.mkdir()
         for name, models in (("one", SUITE["models"]), ("two", OTHER)):
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(SUITE | {"models": models}, sort_keys=False))
-            for store in (name, "both"):
-                api.run(folder / f"{name}.yaml", store=folder / store, plugins=PLUGINS)
+            api.run(folder / f"{name}.yaml", store=folder / name, plugins=PLUGINS)
+            time.sleep(1)  # the times of records, by which the last one is chosen, are in seconds
+            merge(Store(folder / "both"), Store(folder / name))
 
     return made_once(tmp_path_factory, "compared-toys", make)
 
@@ -287,8 +290,8 @@ def test_changed_examples_are_named(compare, folder):
 def test_the_text_fits_the_terminal_and_keeps_intervals(made, width):
     found = robharness.compare(made / "one", made / "two")
     file = io.StringIO()
-    show_document(document_of(found, changed=3), Console(file=file, width=width, force_terminal=True, color_system=None),
-                  LAYOUT)  # fmt: skip
+    console = Console(file=file, width=width, force_terminal=True, color_system=None)
+    show_document(document_of(found, changed=3), console, LAYOUT)
     lines = file.getvalue().splitlines()
     table = [line for line in lines if re.match(r"(clean|climb|step|speckle)", line)]
     assert all(len(line) <= width for line in table)
@@ -299,7 +302,7 @@ def test_the_text_fits_the_terminal_and_keeps_intervals(made, width):
 
 
 def test_the_files(compare, folder):
-    for suffix in (".md", ".txt", ".json"):
+    for suffix in (".html", ".md", ".txt", ".json"):
         shown = compare("one", "two", "-o", f"x{suffix}")
         assert shown.returncode == 0 and shown.stdout == "" and f"wrote x{suffix}" in shown.stderr
     assert (folder / "x.txt").read_text() == compare("one", "two").stdout
@@ -333,6 +336,7 @@ def test_the_schema_refuses_what_is_no_comparison(made, change):
 
 def test_only_common_examples_are_compared_and_that_is_said(compare, folder):
     for limit in (25, 10):
+        shutil.copytree(folder / "two", folder / f"at{limit}")
         api.run(folder / "two.yaml", store=folder / f"at{limit}", plugins=PLUGINS, limit=limit)
     found = data(compare, "one", "at25")
     whole = data(compare, "one", "two", "--limit", "25")
