@@ -9,7 +9,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 DEMO := -e . -e plugins/robharness-samples -e plugins/robharness-attacks -e plugins/robharness-corruptions[reference]
 # What the tests run with, and what they compare with.
 TOOLS := pytest pytest-benchmark pytest-timeout pytest-xdist hypothesis ruff mypy import-linter types-PyYAML setuptools wheel \
-  scipy statsmodels duckdb pandas jsonschema safetensors playwright nbconvert ipykernel
+  scipy statsmodels duckdb pandas jsonschema check-jsonschema lxml junitparser safetensors playwright nbconvert ipykernel
 PEERS := imagecorruptions-imaug foolbox torchattacks pyautoattack mlxtend decord2 av scikit-video google-crc32c lightly pytorch-metric-learning
 # MLflow has a folder of its own, since a peer pins an old release of a package that MLflow needs a newer one of.
 # The browser that opens the pages, TeX for the tables, and what reads the text of a PDF.
