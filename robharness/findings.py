@@ -37,6 +37,10 @@ CODES: dict[str, tuple[Severity, str]] = {
     # cells
     "cell-failed": ("error", "a cell has no outcomes for some examples, because a plugin, a model or data failed"),
     "clean-accuracy-too-low": ("error", "a model is below the clean accuracy that the suite demands"),
+    "clean-accuracy-uncertain": (
+        "warning",
+        "a model is below the clean accuracy that the suite demands, on too few examples to tell",
+    ),
     "unreadable-examples": ("warning", "examples cannot be read; they count as wrong in every cell"),
     "logits-not-finite": ("warning", "logits of some examples are not numbers; the examples count as wrong"),
     "attack-alarm": ("warning", "an attack reports examples that it could not attack properly"),
@@ -68,6 +72,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     ),
     "no-fsync": ("warning", "the file system of the store has no fsync"),
     "no-locks": ("warning", "the file system of the store has no locks"),
+    # checks
+    "baseline-size-differs": ("note", "a baseline has another number of examples; those that both have are compared"),
     # numbers and plugins
     "few-examples": ("warning", "slopes come from few examples"),
     "confidences-missing": ("note", "an earlier version stored outcomes without confidences, which calibration needs"),

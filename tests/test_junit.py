@@ -59,7 +59,7 @@ def test_a_reader_of_ci_systems_finds_verdicts_and_numbers():
     assert (suite.name, suite.tests, suite.failures, suite.errors, suite.skipped) == ("Net", 8, 1, 3, 0)
     assert suite.timestamp == "2026-01-02T03:04:05"
     properties = {each.name: each.value for each in suite.properties()}
-    assert (properties["n"], properties["tolerance"], properties["alpha"]) == ("200", "0.50 points", "0.01")
+    assert (properties["n"], properties["tolerance"], properties["alpha"]) == ("200", "0.5 points", "0.01")
     cases = {case.name: case for case in suite}
     assert {name: [type(each).__name__ for each in case.result] for name, case in cases.items() if case.result} == {
         "climb(regressed)": ["Failure"],

@@ -19,6 +19,7 @@ VERBS = {
     "train": "Train the missing models of a suite; compute nothing else.",
     "plan": "Show the cells of a suite, done and missing; compute nothing.",
     "report": "Report the stored results of a suite; compute nothing.",
+    "check": "Compare a suite with a baseline; the exit code says whether a cell regressed.",
     "verify": "Test a model on a few examples against its published accuracy.",
     "merge": "Copy the contents of other stores into one.",
     "export-adversarial": "Write adversarial examples to files.",

@@ -215,7 +215,7 @@ class Comparison:
 
 
 Verdict = Literal["regressed", "passed", "improved", "new", "missing", "failed", "incompatible"]
-VERDICTS: Mapping[str, str] = {
+VERDICTS: Mapping[Verdict, str] = {
     "regressed": "the accuracy fell by more than the tolerance, and significantly",
     "passed": "no significant fall by more than the tolerance",
     "improved": "the accuracy rose by more than the tolerance, and significantly",
@@ -225,7 +225,7 @@ VERDICTS: Mapping[str, str] = {
     "incompatible": "the data, the perturbation or the precision are not those of the baseline",
 }
 """Verdicts on a cell, in the order in which a reader wants them, with their meaning."""
-NO_PASS = ("regressed", "missing", "failed", "incompatible")
+NO_PASS: tuple[Verdict, ...] = ("regressed", "missing", "failed", "incompatible")
 """The verdicts with which a check does not pass."""
 
 
@@ -235,6 +235,7 @@ class CellCheck:
 
     name: the label and the perturbation.
     reason: a sentence on the verdict; empty if it passed.
+    before, after: accuracies, fractions: on the common examples, or else on those of each side; None without any.
     difference: from the baseline; None if there are no common examples.
     p_holm: of the one-sided test against "the accuracy did not fall", adjusted for all cells of the check.
     smallest_fall: the smallest fall, a fraction, that this check finds with a probability of 90 % at this n and
@@ -246,6 +247,8 @@ class CellCheck:
     perturbation: str
     verdict: Verdict
     reason: str = ""
+    before: float | None = None
+    after: float | None = None
     difference: CellDifference | None = None
     p_holm: float | None = None
     smallest_fall: float | None = None
@@ -269,6 +272,24 @@ class BenchmarkCheck:
     spread_after: Interval | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class BaselineUpdate:
+    """A baseline that was to be written.
+
+    path: of the file, as it was given.
+    refused: why it was not written; empty if it was.
+    is_written: whether the file has other bytes than before.
+    added, removed, changed: the names of cells; changed ones have other outcomes, or another key or protocol.
+    """
+
+    path: str
+    refused: str = ""
+    is_written: bool = False
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class CheckReport:
     """The verdicts on all cells of a suite against a baseline.
@@ -280,6 +301,8 @@ class CheckReport:
     alpha: the level of the tests of all cells together.
     findings: errors, such as a clean accuracy below `clean_at_least`, warnings and notes.
     accept: the command that accepts the present results as the baseline.
+    update: the baseline that was written after this check, so that the verdicts are accepted; None if none was asked
+        for.
     """
 
     suite: str
@@ -293,6 +316,7 @@ class CheckReport:
     benchmarks: tuple[BenchmarkCheck, ...] = ()
     findings: tuple[Finding, ...] = ()
     accept: str = ""
+    update: BaselineUpdate | None = None
 
     def of(self, *verdicts: Verdict) -> tuple[CellCheck | BenchmarkCheck, ...]:
         """The cells and benchmarks with one of these verdicts."""
@@ -301,7 +325,12 @@ class CheckReport:
 
     @property
     def exit_code(self) -> ExitCode:
-        """1 if anything regressed, else 3 if cells failed or are missing, else 4 if any is incompatible, else 0."""
+        """1 if anything regressed, else 3 if cells failed or are missing, else 4 if any is incompatible, else 0.
+
+        With an update, 0 if the baseline was written, else 3.
+        """
+        if self.update is not None:
+            return ExitCode.INCOMPLETE if self.update.refused else ExitCode.FINE
         if self.of("regressed"):
             return ExitCode.REGRESSION
         if self.of("missing", "failed") or any(each.severity == "error" for each in self.findings):

@@ -37,7 +37,7 @@ def check(text, *, is_data=False):
         assert is_data or len(line) <= LONGEST_LINE
         assert not line.removeprefix("- ").startswith(FORGED)
         for command in (
-            () if is_data else re.findall(r"(?:Try|o go on|To get it|o compute again|o try them again): (.*)$", line)
+            () if is_data else re.findall(r"(?:Try|o go on|To get it|o compute again|o try again): (.*)$", line)
         ):
             assert re.match("set `", command) or shlex.split(command)[0].rstrip(":") in COMMANDS, command
     return text

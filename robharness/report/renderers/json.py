@@ -17,7 +17,7 @@ LEFT_OUT = ("alarms",)
 
 def render(report: Report) -> str:
     """Return the report as JSON text, keys in a fixed order."""
-    return json_text(_finite(as_data(report))) + "\n"
+    return json_text(finite(as_data(report))) + "\n"
 
 
 def as_data(report: Report) -> dict[str, Any]:
@@ -64,10 +64,10 @@ def _flat(record: dict[str, Any], numbers: Numbers) -> dict[str, Any]:
     return kept | asdict(numbers)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Return the same with None for infinite numbers and nan, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
