@@ -1,5 +1,7 @@
 """Checks as JUnit XML: valid for two schemas that CI systems read, and read back by two readers."""
 
+import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,7 +12,7 @@ from lxml import etree
 
 from foreign_texts import TEXTS, check
 from robharness.comparison import junit
-from robharness.comparison.records import VERDICTS, BenchmarkCheck
+from robharness.comparison.records import VERDICTS, BaselineUpdate, BenchmarkCheck
 from robharness.errors import ExitCode
 from robharness.findings import finding
 from robharness.statistics import Interval
@@ -59,7 +61,7 @@ def test_a_reader_of_ci_systems_finds_verdicts_and_numbers():
     assert (suite.name, suite.tests, suite.failures, suite.errors, suite.skipped) == ("Net", 8, 1, 3, 0)
     assert suite.timestamp == "2026-01-02T03:04:05"
     properties = {each.name: each.value for each in suite.properties()}
-    assert (properties["n"], properties["tolerance"], properties["alpha"]) == ("200", "0.5 points", "0.01")
+    assert (properties["n"], properties["tolerance"], properties["alpha"]) == ("2000", "0.5 points", "0.01")
     cases = {case.name: case for case in suite}
     assert {name: [type(each).__name__ for each in case.result] for name, case in cases.items() if case.result} == {
         "climb(regressed)": ["Failure"],
@@ -69,11 +71,12 @@ def test_a_reader_of_ci_systems_finds_verdicts_and_numbers():
     }
     assert {(case.classname, case.time) for case in suite} == {("toys.Net", 0)}
     [failure] = cases["climb(regressed)"].result
-    assert (failure.type, failure.message) == ("regressed", "the cell is regressed")
+    assert failure.type == "regressed"
+    assert failure.message == "its accuracy fell by 30.00 points, from 60.00 % to 30.00 %"
     assert "before: 60.00 %\nafter: 30.00 %\ndifference: -30.00 [" in failure.text
     assert failure.text.endswith("to accept: robharness check toys.yaml --baseline base.json --update")
     [output] = (each.text for each in ElementTree.fromstring(text).iter("system-out"))
-    assert "\nclimb(improved): improved; n: 200; before: 60.00 %; after: 90.00 %; difference: +30.00 [" in output
+    assert "\nclimb(improved): improved; n: 2000; before: 60.00 %; after: 90.00 %; difference: +30.00 [" in output
 
 
 def test_a_suite_per_model_and_names_that_are_unique():
@@ -108,3 +111,10 @@ def test_foreign_text_is_shown(text):
 
 def test_white_space_around_names_is_no_fault():
     validate(junit.render(checked({("", ""): "passed", (" a ", "\n"): "failed"}, suite=""), TIME))
+
+
+def test_what_a_new_baseline_accepts_is_no_failure():
+    written = replace(REPORTS["every verdict"], update=BaselineUpdate(path="base.json", is_written=True))
+    assert not re.search("<(failure|error)", junit.render(written, TIME))
+    refused = replace(written, update=BaselineUpdate(path="base.json", refused="1 cell is incomplete"))
+    assert "base.json was not written: 1 cell is incomplete" in junit.render(refused, TIME)

@@ -149,7 +149,8 @@ def _table(report: CheckReport) -> Table:
     )
 
 
-def _values(cell: CellCheck) -> tuple[Value, ...]:
+def values_of(cell: CellCheck) -> tuple[Value, ...]:
+    """Return the values of a cell in the columns of `HEADER` after the first."""
     found, verdict = cell.difference, Value(words=cell.verdict)
     accuracies = Value(number=cell.before, digits=DIGITS), Value(number=cell.after, digits=DIGITS)
     if found is None:

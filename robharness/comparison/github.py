@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from robharness.comparison.records import NO_PASS, BenchmarkCheck, CellCheck, CheckReport
-from robharness.comparison.words import errors_beside_cells, sentence_of
+from robharness.comparison.records import BenchmarkCheck, CellCheck, CheckReport
+from robharness.comparison.words import errors_of, failed_of, sentence_of
 from robharness.text import printable, sentence
 
 Level = Literal["error", "warning", "notice"]
@@ -20,12 +20,11 @@ MOST = 10
 def annotations(report: CheckReport) -> list[str]:
     """Return a line per annotation.
 
-    Errors: cells and benchmarks that do not pass, regressed ones first, and findings that are errors. Warnings:
-    findings. Notices: improved cells. The last of more than ten of one level counts the others.
+    Errors: cells and benchmarks that do not pass, regressed ones first, and all else that makes the exit code one of
+    failure. Warnings: findings. Notices: improved cells. The last of more than ten of one level counts the others.
     """
-    failed = sorted(report.of(*NO_PASS), key=lambda check: NO_PASS.index(check.verdict))
-    errors = [_of(report, "error", check) for check in failed]
-    errors += [_line(report, "error", found.code, str(found)) for found in errors_beside_cells(report)]
+    errors = [_of(report, "error", check) for check in failed_of(report)]
+    errors += [_line(report, "error", subject, message) for subject, message in errors_of(report)]
     warnings = [
         _line(report, "warning", found.code, str(found)) for found in report.findings if found.severity == "warning"
     ]

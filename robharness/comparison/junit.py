@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import Literal
 from xml.etree import ElementTree
 
-from robharness.comparison.records import NO_PASS, BenchmarkCheck, CellCheck, CheckReport
-from robharness.comparison.words import errors_beside_cells, facts_of, facts_of_check
+from robharness.comparison.records import BenchmarkCheck, CellCheck, CheckReport
+from robharness.comparison.words import errors_of, facts_of, facts_of_check, failed_of
 from robharness.text import COMMAND_LENGTH, TITLE_LENGTH, printable, sentence
 
 BENCHMARKS, WHOLE = "benchmarks", "suite"
@@ -36,7 +36,7 @@ class _Case:
 def render(report: CheckReport, time: datetime | None = None) -> str:
     """Return a check as XML: a test suite per model and a test case per cell.
 
-    A regressed cell is a failure. A missing, failed or incompatible cell is an error, and so is each finding that makes
+    A regressed cell is a failure. A missing, failed or incompatible cell is an error, and so is all else that makes
     the exit code one of failure. Times are 0, because outcomes may be stored, and cells share passes.
     time: of the check; by default now.
     """
@@ -50,21 +50,23 @@ def render(report: CheckReport, time: datetime | None = None) -> str:
 
 def _suites(report: CheckReport) -> Iterable[tuple[str, list[_Case]]]:
     """Yield the test suites with their test cases: models, benchmarks, and errors that belong to no cell."""
+    failed = {id(check) for check in failed_of(report)}
     for model in dict.fromkeys(cell.model for cell in report.cells):
-        yield model, [_case(cell.perturbation, cell) for cell in report.cells if cell.model == model]
+        cells = [cell for cell in report.cells if cell.model == model]
+        yield model, [_case(cell.perturbation, cell, id(cell) in failed) for cell in cells]
     if report.benchmarks:
-        yield BENCHMARKS, [_case(benchmark.name, benchmark) for benchmark in report.benchmarks]
-    if errors := errors_beside_cells(report):
-        yield WHOLE, [_Case(": ".join(filter(None, [e.code, e.subject])), e.code, str(e), "error") for e in errors]
+        yield BENCHMARKS, [_case(each.name, each, id(each) in failed) for each in report.benchmarks]
+    if errors := errors_of(report):
+        yield WHOLE, [_Case(subject, "error", reason, "error") for subject, reason in errors]
 
 
-def _case(name: str, check: CellCheck | BenchmarkCheck) -> _Case:
+def _case(name: str, check: CellCheck | BenchmarkCheck, is_failed: bool) -> _Case:
     outcome: Literal["failure", "error"] = "failure" if check.verdict == "regressed" else "error"
     return _Case(
         name=name,
         verdict=check.verdict,
         reason=check.reason or check.verdict,
-        outcome=outcome if check.verdict in NO_PASS else None,
+        outcome=outcome if is_failed else None,
         lines=[f"{name}: {text}" for name, text in facts_of(check)],
     )
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from robharness.comparison.check_tables import HEADER, values_of
-from robharness.comparison.records import BenchmarkCheck, CellCheck, CheckReport
-from robharness.findings import Finding
+from robharness.comparison.records import NO_PASS, BenchmarkCheck, CellCheck, CheckReport
 from robharness.report.renderers.formatting import format_value
 from robharness.report.values import Value
 from robharness.statistics import Interval
@@ -21,7 +20,9 @@ def facts_of(check: CellCheck | BenchmarkCheck) -> list[tuple[str, str]]:
     if check.difference is None:
         return []
     columns = zip(HEADER[2:], values_of(check)[1:], strict=True)
-    numbers = [(name, _text(value, UNITS.get(name, ""))) for name, value in columns if value != Value(kind=value.kind)]
+    numbers = [
+        (name, _text(value, UNITS.get(name, ""))) for name, value in columns if value.words or value.number is not None
+    ]
     return [("n", str(check.difference.n)), *numbers]
 
 
@@ -53,15 +54,29 @@ def facts_of_check(report: CheckReport) -> list[tuple[str, str]]:
 
 
 def sentence_of(check: CellCheck | BenchmarkCheck) -> str:
-    """Return the verdict and its reason as one sentence."""
-    return ": ".join(filter(None, [check.verdict, check.reason]))
+    """Return the verdict, its reason and the numbers that the reason leaves out as one sentence."""
+    told = () if isinstance(check, BenchmarkCheck) else ("before", "after", "difference")
+    numbers = ", ".join(f"{name} {text}" for name, text in facts_of(check) if name not in told)
+    text = ": ".join(filter(None, [check.verdict, check.reason]))
+    return f"{text} ({numbers})" if numbers else text
 
 
-def errors_beside_cells(report: CheckReport) -> list[Finding]:
-    """Return the findings that are errors, without those on failed cells, whose verdicts say it already."""
-    is_told = bool(report.of("failed"))
-    return [
-        found
-        for found in report.findings
-        if found.severity == "error" and not (is_told and found.code == "cell-failed")
-    ]
+def failed_of(report: CheckReport) -> tuple[CellCheck | BenchmarkCheck, ...]:
+    """Return the cells and benchmarks that do not pass, regressed ones first; none if a new baseline accepts them."""
+    accepts = report.update is not None and not report.update.refused
+    return () if accepts else tuple(sorted(report.of(*NO_PASS), key=lambda check: NO_PASS.index(check.verdict)))
+
+
+def errors_of(report: CheckReport) -> list[tuple[str, str]]:
+    """Return what else makes the exit code one of failure: subjects and sentences.
+
+    These are findings that are errors, without those on failed cells, whose verdicts say the same; and the reason why a
+    baseline was not written.
+    """
+    told = {"cell-failed"} if any(check.verdict == "failed" for check in report.cells) else set()
+    found = [each for each in report.findings if each.severity == "error" and each.code not in told]
+    errors = [(": ".join(filter(None, [each.code, each.subject])), str(each)) for each in found]
+    if report.update is None:
+        return errors
+    refused = report.update.refused
+    return [("baseline", f"{report.update.path} was not written: {refused}"), *errors] if refused else []
