@@ -49,8 +49,9 @@ def render(report: CheckReport, limit: int = COMMENT_LENGTH, size: Callable[[str
 def _text(report: CheckReport, document: Document, folded: tuple[Table, ...], lines: int | None = None) -> str:
     parts = [marker(report), render_document(document).rstrip("\n")]
     for table in folded:
-        count = sum(cell.verdict in QUIET for cell in report.cells)
-        summary = f"<summary>{counted(count, 'cell', 'cells')} without a fall or a rise that shows</summary>"
+        counts = [sum(cell.verdict == verdict for cell in report.cells) for verdict in QUIET]
+        words = [f"{counted(counts[0], 'cell', 'cells')} passed", f"{counts[1]} new" if counts[1] else ""]
+        summary = f"<summary>{', '.join(filter(None, words))}</summary>"
         parts.append(f"<details>{summary}\n\n{render_table(table)}\n\n</details>")
     if lines is not None:
         parts.append(f"Shortened: each list and each table has its first {counted(lines, 'line', 'lines')} alone.")
