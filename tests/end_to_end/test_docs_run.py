@@ -85,7 +85,7 @@ class Terminal:
     def write(self, block):
         name, more, _ = block.name.partition(" (more)")
         path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a" if more else "w") as file:
             file.write("\n\n" * bool(more) + block.text)
 
