@@ -1,4 +1,4 @@
-"""The verbs as Python functions: plan, train, run, check, load, stored."""
+"""The verbs as Python functions: plan, train, run, check, load, stored, compare."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robharness.comparison.records import CheckReport
+from robharness.comparison import build as comparing
+from robharness.comparison.compare import NAMED
+from robharness.comparison.operands import open_sides
+from robharness.comparison.records import CheckReport, Comparison
+from robharness.comparison.requests import Request, as_models
 from robharness.display.notebook import default_listener
 from robharness.engine.environment import check_counts
 from robharness.engine.listeners import RunListener, TrainingListener
@@ -210,6 +214,41 @@ def stored(store: str | Path = DEFAULT_STORE) -> list[StoredSuite]:
     differ in what determines their cells, labels or tables.
     """
     return [StoredSuite.of(found) for found in stored_suites(StoreFolder(_checked(store)))]
+
+
+def compare(
+    before: Results | str | Path,
+    after: Results | str | Path | None = None,
+    models: tuple[str, str] | None = None,
+    *,
+    suite: str | None = None,
+    store: str | Path = DEFAULT_STORE,
+    data: str | Path | None = None,
+    limit: int | None = None,
+    plugins: Sequence[str] = (),
+    changed: int = NAMED,
+) -> Comparison:
+    """Compare stored results on the examples that both sides have; compute nothing.
+
+    before, after: results, or the path of a store, of a baseline or of a suite's file, or the name of a suite of which
+        the store has a record, perhaps with its digest, "NAME@DIGEST". Without `after`, two models of one suite are
+        compared.
+    models: the labels to compare, of the side before and of the side after; by default all that both have. A label that
+        several seeds share compares the means over runs.
+    suite: the suite in operands that are stores, if they have several.
+    changed: the number of changed examples of each kind that are named per cell.
+    The other parameters are those of `run`.
+    Raises UserError if there is nothing to compare, and for results on different examples.
+    """
+    check_counts(limit=limit)
+    folder, given = _checked(store), [before, *([] if after is None else [after])]
+    request = Request.of_call(given, models=as_models(models), suite=suite, store=store, limit=limit)
+
+    def open_suite(path: Path) -> Results:
+        return Session.open(path, store=store, data=data, limit=limit, plugins=plugins).results()
+
+    first, second = open_sides(given, request, store=folder, limit=limit, open_suite=open_suite)
+    return comparing.build(first, second, request, changed=changed)
 
 
 def _checked(store: str | Path) -> Path:

@@ -88,6 +88,16 @@ CODES: dict[str, tuple[Severity, str]] = {
     "gallery-differs": ("warning", "examples of the gallery have another prediction than the stored one"),
     "observer-failed": ("warning", "a plugin raised an exception, or took too long, when it was told of a run"),
     "figures-failed": ("warning", "a plugin raised an exception when it drew figures"),
+    # comparisons
+    "cells-incomplete": ("warning", "cells of a comparison lack outcomes"),
+    "cells-on-one-side": ("warning", "cells that one side of a comparison lacks are not compared"),
+    "models-on-one-side": ("note", "models that one side of a comparison lacks are not compared"),
+    "n-differs": ("warning", "cells have other examples on the two sides; those that both have are compared"),
+    "examples-matched": ("note", "examples stand at other positions on the two sides, and are matched by their ids"),
+    "examples-not-known": ("warning", "the ids of examples are not known; equal positions are compared"),
+    "protocol-differs": ("warning", "the data, the perturbation or the precision of cells differ between the sides"),
+    "protocol-unknown": ("warning", "the data, the perturbation or the precision of cells are not known on a side"),
+    "environments-differ": ("warning", "the sides were computed on other devices, or by other code or libraries"),
 }
 """code -> its severity and its meaning."""
 

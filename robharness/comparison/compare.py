@@ -29,7 +29,8 @@ def compare(
     found, only_before, only_after = [], [], []
     for first, second in pairs:
         names = [cell.perturbation for cell in before.cells if cell.model == first]
-        names += [cell.perturbation for cell in after.cells if cell.model == second]
+        others = [cell.perturbation for cell in after.cells if cell.model == second]
+        names = others + names if after.ids else names + others  # baselines have no ids, and no order of their suite
         for name in dict.fromkeys(names):
             one, other = before.by_name.get((first, name)), after.by_name.get((second, name))
             if one is None or other is None:
@@ -49,6 +50,10 @@ def compare(
         cells=tuple(found),
         only_before=tuple(only_before),
         only_after=tuple(only_after),
+        run_of={**before.run_of, **after.run_of},
+        data=next((cell.data for cell in after.cells), ""),
+        n_before=before.n,
+        n_after=after.n,
     )
 
 
@@ -70,6 +75,8 @@ def _difference(before: Side, after: Side, one: MeasuredCell, other: MeasuredCel
         n_before=one.n,
         n_after=other.n,
         protocol="unknown" if "" in known else "same" if len(known) == 1 else "changed",
+        count=other.count,
+        complete=one.is_complete and other.is_complete,
     )
     if not len(positions):
         return difference

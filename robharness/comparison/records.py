@@ -12,8 +12,11 @@ import numpy as np
 from robharness.errors import ExitCode
 from robharness.findings import Finding
 from robharness.statistics import Interval
+from robharness.text import printable
 
 Kind = Literal["clean", "attack", "corruption"]
+LEVEL = 0.05
+"""The probability of any false "significant" among the cells of a comparison."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -32,6 +35,8 @@ class MeasuredCell:
     right: whether each counts as right, (n,) bool: in a cell that counts robust examples, clean and perturbed.
     failures: why others are missing.
     environments: each distinct provenance of the outcomes; empty in a baseline.
+    identity: everything that can change an outcome, as plain data; empty in a baseline.
+    count: "robust" if an example must be right clean as well.
     """
 
     model: str
@@ -50,6 +55,8 @@ class MeasuredCell:
     right: np.ndarray
     failures: tuple[str, ...] = ()
     environments: tuple[Mapping[str, Any], ...] = ()
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    count: Literal["all", "robust"] = "all"
 
     @property
     def name(self) -> str:
@@ -76,6 +83,7 @@ class Side:
     order: the hash of the ids of all examples of the data set in its fixed order; empty if it is not known.
     n: the number of examples per cell.
     run_of: label of a run -> the label that runs with other seeds share with it.
+    findings: about the store.
     clusters: part of an id that all examples of a cluster share, a regular expression; None if examples are
         independent.
     """
@@ -87,6 +95,7 @@ class Side:
     order: str = ""
     n: int
     run_of: Mapping[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
     clusters: str | None = None
 
     @property
@@ -120,6 +129,8 @@ class CellDifference:
     drop_difference: after - before, a fraction, with its interval.
     lost_ids, gained_ids: the first changed examples of each kind, by id, or by "position N" if ids are not known.
     protocol: whether data, perturbation and precision are the same on both sides.
+    count: "robust" if an example must be right clean as well.
+    complete: whether both sides have all examples of their plans.
     """
 
     model: str
@@ -151,6 +162,8 @@ class CellDifference:
     lost_ids: tuple[str, ...] = ()
     gained_ids: tuple[str, ...] = ()
     protocol: Literal["same", "changed", "unknown"] = "same"
+    count: Literal["all", "robust"] = "all"
+    complete: bool = True
 
     @property
     def name(self) -> str:
@@ -169,16 +182,22 @@ class RunsDifference:
     """The difference of the means over runs, trainings that differ in their seed alone.
 
     model: the label that the runs share.
-    runs_before, runs_after: the number of runs with outcomes on all examples that both sides have.
+    n: the number of examples that both sides have, each by one of its runs at least.
+    runs_before, runs_after: the number of runs with outcomes on all of them.
+    asked_before, asked_after: the number of runs of the suites.
     before, after: mean accuracies; with sample standard deviations over runs, None for one run.
-    interval: of the difference of the means over runs (Welch); None with fewer than two runs on a side.
+    interval: of the difference of the means over runs (Welch); None with fewer than two runs on a side, and if the
+        runs of neither side differ.
     """
 
     model: str
     other: str
     perturbation: str
+    n: int
     runs_before: int
     runs_after: int
+    asked_before: int
+    asked_after: int
     before: float | None
     before_deviation: float | None
     after: float | None
@@ -192,11 +211,14 @@ class Comparison:
     """Two sides, and the differences of their cells.
 
     before, after: the names of the sides.
+    data: the data set and its split, of the side after.
     pairs: the labels that are compared, of the side before and of the side after.
     n: the largest number of examples that a cell has on both sides.
+    n_before, n_after: the number of examples per cell that each side has in its plan.
     cells: cells that both sides have.
     only_before, only_after: the names of cells of the compared models that one side alone has.
     runs: means over runs, for models with several seeds.
+    run_of: label of a run -> the label that runs with other seeds share with it, of both sides.
     clusters: the regular expression of clusters, if they are used.
     findings: what a reader must know, such as other examples or another environment.
     """
@@ -210,8 +232,31 @@ class Comparison:
     only_before: tuple[str, ...] = ()
     only_after: tuple[str, ...] = ()
     runs: tuple[RunsDifference, ...] = ()
+    run_of: Mapping[str, str] = field(default_factory=dict)
     clusters: str | None = None
     findings: tuple[Finding, ...] = ()
+    data: str = ""
+    n_before: int = 0
+    n_after: int = 0
+
+    def __repr__(self) -> str:
+        sides = " and ".join(map(printable, dict.fromkeys((self.before, self.after))))
+        pairs = f"{len(self.pairs)} pair{'s' * (len(self.pairs) != 1)} of models"
+        return (
+            f"<Comparison of {sides}: {pairs}, {len(self.cells)} cells, n = {self.n}; {len(self.significant)} differ "
+            "significantly>"
+        )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether both sides have all cells of the compared models, with all examples of their plans."""
+        are_runs = all((r.runs_before, r.runs_after) == (r.asked_before, r.asked_after) for r in self.runs)
+        return are_runs and not (self.only_before or self.only_after) and all(cell.complete for cell in self.cells)
+
+    @property
+    def significant(self) -> tuple[CellDifference, ...]:
+        """The cells whose accuracies differ significantly at `LEVEL`, adjusted for all cells of the comparison."""
+        return tuple(cell for cell in self.cells if cell.p_holm is not None and cell.p_holm <= LEVEL)
 
 
 Verdict = Literal["regressed", "passed", "improved", "new", "missing", "failed", "incompatible"]

@@ -29,6 +29,7 @@ BUILT_IN_COMMANDS = frozenset(
         "train",
         "plan",
         "report",
+        "compare",
         "check",
         "verify",
         "merge",

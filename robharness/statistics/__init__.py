@@ -12,8 +12,14 @@ from robharness.statistics.accuracy import (
 from robharness.statistics.calibration import BINS, Reliability, expected_calibration_error, reliability
 from robharness.statistics.classes import ClassIntervals, class_intervals
 from robharness.statistics.corruption_errors import corruption_errors, relative_corruption_errors
-from robharness.statistics.differences import PairedDifference, holm, paired_difference, smallest_fall
-from robharness.statistics.exact import binomial_tail, exact_lower
+from robharness.statistics.differences import (
+    DropDifference,
+    PairedDifference,
+    drop_difference,
+    holm,
+    paired_difference,
+)
+from robharness.statistics.exact import binomial_probabilities, exact_lower, sign_flip_tail
 from robharness.statistics.gap import gap_closed, gap_closed_interval, gap_closed_printed
 from robharness.statistics.intervals import (
     Bools,
@@ -37,6 +43,7 @@ from robharness.statistics.intervals import (
     tail_probability,
     wilson_bounds,
 )
+from robharness.statistics.means import mean_difference_interval
 from robharness.statistics.paired import (
     BLOCK_VALUES,
     drop_difference_interval,
@@ -44,6 +51,7 @@ from robharness.statistics.paired import (
     relative_drop_interval,
     resampled_accuracies,
 )
+from robharness.statistics.power import smallest_fall
 from robharness.statistics.slopes import (
     MIN_SLOPE_EXAMPLES,
     slope,
@@ -58,6 +66,7 @@ __all__ = [
     "MIN_SLOPE_EXAMPLES",
     "Bools",
     "ClassIntervals",
+    "DropDifference",
     "EmptySample",
     "Floats",
     "Interval",
@@ -70,10 +79,11 @@ __all__ = [
     "ZeroClean",
     "accuracy",
     "accuracy_interval",
-    "binomial_tail",
+    "binomial_probabilities",
     "check_outcomes",
     "class_intervals",
     "corruption_errors",
+    "drop_difference",
     "drop_difference_interval",
     "drop_text",
     "exact_lower",
@@ -83,6 +93,7 @@ __all__ = [
     "gap_closed_printed",
     "holm",
     "mean_and_deviation",
+    "mean_difference_interval",
     "median_interval",
     "normal_quantile",
     "paired_difference",
@@ -97,6 +108,7 @@ __all__ = [
     "relative_drops",
     "reliability",
     "resampled_accuracies",
+    "sign_flip_tail",
     "slope",
     "slope_interval",
     "slope_interval_over_corruptions",

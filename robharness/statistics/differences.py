@@ -1,15 +1,24 @@
-"""Differences of two accuracies on the same examples: intervals, exact tests, and the smallest fall that shows."""
+"""Differences of two accuracies, or of two relative drops, on the same examples: intervals and exact tests."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
-from robharness.statistics.exact import binomial_tail
-from robharness.statistics.intervals import Bools, Floats, Interval, check_outcomes, normal_quantile
+from robharness.statistics.accuracy import accuracy, relative_drop, relative_drops
+from robharness.statistics.exact import sign_flip_tail
+from robharness.statistics.intervals import (
+    Bools,
+    Floats,
+    Interval,
+    check_outcomes,
+    normal_quantile,
+    percentile_interval,
+    student_quantile,
+)
+from robharness.statistics.paired import drop_difference_interval, resampled_accuracies
 
 
 class PairedDifference(NamedTuple):
@@ -22,6 +31,7 @@ class PairedDifference(NamedTuple):
     interval: of the difference.
     p_fall: of the exact one-sided test against "the accuracy did not fall".
     p: of the exact two-sided test against "the accuracy did not change".
+    design_effect: the variance of the difference over that of as many independent examples, at least 1.
     """
 
     n: int
@@ -32,6 +42,7 @@ class PairedDifference(NamedTuple):
     interval: Interval
     p_fall: float
     p: float
+    design_effect: float = 1.0
 
     @property
     def discordance(self) -> float:
@@ -46,28 +57,88 @@ def paired_difference(
 
     before, after: whether each prediction is right, (n,) bool.
     clusters: the number of each example's cluster, (n,) int; None if examples are independent.
+    With clusters, the test gives random signs to the net losses of clusters, and the interval has as many examples as
+    independent ones would give this precision.
     Raises EmptySample when n is 0.
     Sources: interval, Bonett and Price 2012, Journal of Educational and Behavioral Statistics 37:479; test, McNemar
-    1947, Psychometrika 12:153, as the exact binomial test.
+    1947, Psychometrika 12:153, as the exact binomial test; design effect, Kish 1965, Survey Sampling, 8.2.
     """
     check_outcomes(before, after, dimensions=1)
-    n = len(before)
-    lost, gained = int(np.count_nonzero(before & ~after)), int(np.count_nonzero(~before & after))
-    first, second = (lost + 1) / (n + 2), (gained + 1) / (n + 2)
-    centre = second - first
-    reach = normal_quantile(level) * float(np.sqrt((first + second - centre**2) / (n + 2)))
-    changed = lost + gained
-    p_fall, p_rise = binomial_tail(lost, changed), binomial_tail(gained, changed)
+    n, losses = len(before), before.astype(np.int64) - after
+    lost, gained = int(np.count_nonzero(losses > 0)), int(np.count_nonzero(losses < 0))
+    units, effect, quantile = n, 1.0, normal_quantile(level)
+    if clusters is not None:
+        _, numbers, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+        if len(sizes) < n:
+            totals = np.rint(np.bincount(numbers, weights=losses)).astype(np.int64)
+            units, effect = len(sizes), _design_effect(losses, totals, sizes)
+            quantile = student_quantile(level, units - 1) if units > 1 else np.inf
+            losses = totals
+    p_fall, p_rise = sign_flip_tail(losses), sign_flip_tail(-losses)
     return PairedDifference(
         n=n,
-        units=n,
+        units=units,
         lost=lost,
         gained=gained,
         difference=(gained - lost) / n,
-        interval=Interval(max(-1.0, centre - reach), min(1.0, centre + reach)),
+        interval=_difference_interval(lost / effect, gained / effect, n / effect, quantile),
         p_fall=p_fall,
         p=min(1.0, 2 * min(p_fall, p_rise)),
+        design_effect=effect,
     )
+
+
+def _difference_interval(lost: float, gained: float, n: float, quantile: float) -> Interval:
+    """Return the adjusted Wald interval of Bonett and Price for the difference of paired proportions."""
+    first, second = (lost + 1) / (n + 2), (gained + 1) / (n + 2)
+    centre = second - first
+    reach = quantile * float(np.sqrt((first + second - centre**2) / (n + 2)))
+    return Interval(max(-1.0, centre - reach), min(1.0, centre + reach))
+
+
+def _design_effect(losses: np.ndarray, totals: np.ndarray, sizes: np.ndarray) -> float:
+    """Return the variance of the difference with clusters over that of independent examples, at least 1.
+
+    losses: of examples, (n,) int; totals, sizes: of clusters, (k,) int.
+    Two clusters of mean size, of which one loses all and the other gains all, are added to both variances. Few changes
+    then count as changes of whole clusters, as they may be.
+    """
+    mean, size = losses.mean(), sizes.mean()
+    clustered = np.sum((totals - mean * sizes) ** 2) + 2 * size**2
+    independent = np.sum((losses - mean) ** 2) + 2 * size
+    return max(1.0, float(clustered / independent))
+
+
+class DropDifference(NamedTuple):
+    """The relative drops before and after, the drop after minus that before, and its interval; fractions."""
+
+    before: float
+    after: float
+    difference: float
+    interval: Interval
+
+
+def drop_difference(
+    clean: tuple[Bools, Bools], attacked: tuple[Bools, Bools], clusters: np.ndarray | None = None, level: float = 0.95
+) -> DropDifference:
+    """Compare two relative drops on the same examples, which are in random order.
+
+    clean, attacked: outcomes before and after, (n,) bool each.
+    clusters: the number of each example's cluster, (n,) int; None if examples are independent.
+    The interval of independent examples is `drop_difference_interval`. That of clusters is the percentile bootstrap over
+    clusters, with a fixed seed.
+    Raises EmptySample when n is 0, ZeroClean when a side has no clean example right.
+    """
+    before, after = (
+        relative_drop(accuracy(right), accuracy(kept)) for right, kept in zip(clean, attacked, strict=True)
+    )
+    if clusters is None:
+        interval = drop_difference_interval(clean[::-1], attacked[::-1], level)
+    else:
+        rows = np.stack([clean[0], attacked[0], clean[1], attacked[1]])
+        drops = relative_drops(resampled_accuracies(rows, clusters=clusters).reshape(-1, 2, 2))[..., 0]
+        interval = percentile_interval(drops[:, 1] - drops[:, 0], level)
+    return DropDifference(before, after, after - before, interval)
 
 
 def holm(p_values: Sequence[float]) -> Floats:
@@ -82,26 +153,3 @@ def holm(p_values: Sequence[float]) -> Floats:
     adjusted = np.empty_like(values)
     adjusted[order] = np.minimum(steps, 1)
     return adjusted
-
-
-def smallest_fall(n: int, discordance: float, alpha: float, *, tolerance: float = 0.0, power: float = 0.9) -> float:
-    """Return the smallest fall, a fraction, that a gate finds with this probability; inf if it finds none at this n.
-
-    discordance: the share of examples that change; a larger fall changes at least as many as it loses.
-    alpha: the level of the one-sided exact test, divided by the number of tests that are made together.
-    tolerance: the fall, a fraction, up to which the gate passes.
-    """
-    z_alpha, z_power = NormalDist().inv_cdf(1 - alpha), NormalDist().inv_cdf(power)
-
-    def is_found(fall: float) -> bool:
-        changed = max(discordance, fall)
-        needed = max(tolerance, z_alpha * float(np.sqrt(changed / n)))
-        return fall - z_power * float(np.sqrt(max(0.0, changed - fall**2) / n)) >= needed
-
-    low, high = 0.0, 1.0
-    if not is_found(high):
-        return float("inf")
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if is_found(middle) else (middle, high)
-    return high
