@@ -272,7 +272,9 @@ def test_equal_outcomes(compare, folder):
 
 def test_changed_examples_are_named(compare, folder):
     assert max(len(cell["lost_ids"]) for cell in data(compare, "one", "two")["cells"]) == 5
-    assert max(len(c["lost_ids"] + c["gained_ids"]) for c in data(compare, "one", "two", "--changed", "0")["cells"]) == 0
+    assert (
+        max(len(c["lost_ids"] + c["gained_ids"]) for c in data(compare, "one", "two", "--changed", "0")["cells"]) == 0
+    )
     plain, named = compare("one", "two").stdout, compare("one", "two", "--changed", "2").stdout
     assert "test-0" not in plain and "Changed examples of Net" in named
     [first, *_] = data(compare, "one", "two", "--changed", "2")["cells"]
