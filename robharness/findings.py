@@ -72,8 +72,6 @@ CODES: dict[str, tuple[Severity, str]] = {
     ),
     "no-fsync": ("warning", "the file system of the store has no fsync"),
     "no-locks": ("warning", "the file system of the store has no locks"),
-    # checks
-    "baseline-size-differs": ("note", "a baseline has another number of examples; those that both have are compared"),
     # numbers and plugins
     "few-examples": ("warning", "slopes come from few examples"),
     "confidences-missing": ("note", "an earlier version stored outcomes without confidences, which calibration needs"),

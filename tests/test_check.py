@@ -127,7 +127,7 @@ def test_the_same_model_passes_with_another_batch_and_fewer_examples(accepted, s
     assert verdicts(shell, "--batch-size", "3", "--store", "other", code=0) == all_of("passed")
     assert verdicts(shell, "--limit", "30", "--store", "few", code=0) == all_of("passed")
     found = shell("check", "s.yaml", "--limit", "30", "--store", "few")
-    assert "has 200 examples per cell and the present results 30; the 30 that both have are compared" in found.stdout
+    assert "before has 200 examples and after 30; the 30 that both have are compared" in found.stdout
     weight(accepted, 4.1)
     assert verdicts(shell, "--limit", "100", code=1) == all_of("passed", **{BROKEN: "regressed"})
 
@@ -136,7 +136,7 @@ def test_a_baseline_on_fewer_examples(folder, shell):
     assert shell("check", "s.yaml", "--update", "--limit", "60").returncode == 0
     assert read_baseline(folder / "s.baseline.json").n == 60
     found = shell("check", "s.yaml")
-    assert found.returncode == 0 and "has 60 examples per cell and the present results 200" in found.stdout
+    assert found.returncode == 0 and "before has 60 examples and after 200" in found.stdout
 
 
 def test_new_and_missing_cells(accepted, shell):
@@ -211,7 +211,7 @@ def test_a_store_as_the_baseline(folder, shell):
     assert "check against halves@" in found.stdout and " in before\n" in found.stdout
     assert shell("run", "s.yaml", "--store", "small", "--limit", "30").returncode == 0
     found = shell("check", "s.yaml", "--baseline", "small")
-    assert found.returncode == 0 and "has 30 examples per cell and the present results 200" in found.stdout
+    assert found.returncode == 0 and "before has 30 examples and after 200" in found.stdout
     found = shell("check", "s.yaml", "--baseline", ".robharness")
     assert found.returncode == 2 and "would be compared with themselves" in found.stderr
     (folder / "empty").mkdir()

@@ -1,19 +1,23 @@
 """Verdicts of the gate, by outcomes whose tests are known in closed form."""
 
 import io
+import json
 from dataclasses import replace
 
+import jsonschema
 import numpy as np
 import pytest
 from rich.console import Console
 from statsmodels.stats.multitest import multipletests
 
-from robharness.comparison.check_tables import as_data, document_of_check
+from robharness.comparison.check_json import check_schema, render
+from robharness.comparison.check_tables import document_of_check
 from robharness.comparison.gate import check
+from robharness.comparison.records import BaselineUpdate, BenchmarkCheck
 from robharness.errors import ExitCode
 from robharness.findings import finding
 from robharness.report.renderers import markdown, terminal
-from robharness.statistics import smallest_fall
+from robharness.statistics import Interval, smallest_fall
 from synthetic_sides import cell, counted, other, side
 
 
@@ -91,7 +95,7 @@ def test_so_few_examples_that_no_fall_shows():
     report = gate(counted("clean", 3, 0, 0))
     assert report.cells[0].smallest_fall == float("inf")
     assert "So few examples cannot show a fall" in document_of_check(report).answer[-1]
-    assert as_data(report)["cells"][0]["smallest_fall"] is None
+    assert json.loads(render(report))["cells"][0]["smallest_fall"] is None
 
 
 def incomplete(measured, n, failures=()):
@@ -141,8 +145,8 @@ def test_fewer_examples_are_compared_on_those_that_both_have():
     report = check(side(before), side(small))
     assert (report.n, report.n_baseline, verdicts(report)) == (50, 100, ["regressed"])
     assert report.cells[0].difference.lost == 10 and report.cells[0].before == 0.2
-    assert [each.code for each in report.findings] == ["baseline-size-differs"]
-    assert "the 50 that both have are compared" in report.findings[0].message
+    assert [each.code for each in report.findings] == ["n-differs"]
+    assert "before has 100 examples and after 50; the 50 that both have are compared" in report.findings[0].message
     report = check(side(small), side(before))
     assert (report.n, report.n_baseline) == (50, 50)
 
@@ -180,6 +184,18 @@ def terminal_text(document):
     file = io.StringIO()
     terminal.show_document(document, Console(file=file, width=160))
     return file.getvalue()
+
+
+def test_the_json_is_valid_by_its_schema():
+    before, after = counted("clean", 100, 20, 0)
+    report = gate((before, after), (None, cell("new", np.ones(100))), (cell("gone", np.ones(100)), None))
+    update = BaselineUpdate(path="b.json", is_written=True, added=("Net · new",))
+    benchmark = BenchmarkCheck(name="ratio", verdict="passed", before=1.0, spread_before=Interval(0.9, 1.1))
+    data = json.loads(render(replace(report, update=update, benchmarks=(benchmark,))))
+    jsonschema.validate(data, check_schema(), jsonschema.Draft202012Validator)
+    assert data["cells"][0]["difference"]["lost"] == 20 and data["exit_code"] == 0
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data | {"n": "100"}, check_schema())
 
 
 @pytest.mark.parametrize("text", ["\x1b[31mred", "a\nb", "Try: rm -rf ~", "[bold]x[/bold]"])

@@ -58,10 +58,11 @@ def command(
 def show(report: CheckReport, *, as_json: bool) -> None:
     """Print a check on standard output, as tables or as JSON."""
     from robharness.cli.output import echo_json, results_console
-    from robharness.comparison.check_tables import as_data, document_of_check
+    from robharness.comparison import check_json
+    from robharness.comparison.check_tables import document_of_check
     from robharness.report.renderers.terminal import show_document
 
     if as_json:
-        echo_json(as_data(report))
+        echo_json(check_json.render(report))
     else:
         show_document(document_of_check(report), results_console())

@@ -1,20 +1,16 @@
-"""A check as a document, regressions first, and as JSON."""
+"""A check as a document: verdicts in words, and a line per cell, regressions first."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import Any
 
 from robharness.comparison.records import NO_PASS, VERDICTS, BaselineUpdate, CellCheck, CheckReport, Verdict
 from robharness.findings import named_examples
 from robharness.report.document import Document
-from robharness.report.renderers.json import finite
 from robharness.report.values import Row, Table, Value
 from robharness.text import counted, printable, sentence
 
-SCHEMA = 1
 DIGITS = 2
 """The digits of accuracies and differences, in percent and points."""
 HEADER = ("cell", "verdict", "before", "after", "difference", "changed", "p", "smallest fall")
@@ -38,12 +34,6 @@ def _source(report: CheckReport) -> str:
         f"{report.alpha:g} for all cells together)"
     )
     return f"{counted(report.n, 'example', 'examples')} per cell are compared; {rule}" if report.n else rule
-
-
-def as_data(report: CheckReport) -> dict[str, Any]:
-    """Return a check as plain data for JSON; numbers that do not exist, or are infinite, are None."""
-    found: dict[str, Any] = finite({"schema": SCHEMA, **asdict(report), "exit_code": int(report.exit_code)})
-    return found
 
 
 def _answer(report: CheckReport) -> Iterator[str]:

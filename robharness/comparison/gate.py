@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from robharness import statistics
 from robharness.comparison.compare import compare
+from robharness.comparison.findings import comparison_findings
 from robharness.comparison.records import (
     CellCheck,
     CellDifference,
@@ -16,9 +17,9 @@ from robharness.comparison.records import (
     Side,
     Verdict,
 )
-from robharness.findings import Finding, finding
-from robharness.text import printable
+from robharness.findings import Finding
 
+TOLD_BY_VERDICTS = ("cells-incomplete", "cells-on-one-side", "models-on-one-side", "protocol-unknown")
 ROUNDING = 1e-9
 """Differences up to this fraction are rounding, since a single example counts more."""
 
@@ -62,7 +63,7 @@ def check(
         verdict, reason = _untested(one, other, difference, is_same_order)
         if verdict is None:
             tested.append(len(cells))
-        shared = difference if difference is not None and difference.n else None
+        shared = difference if difference is not None and difference.n and is_same_order else None
         cells.append(
             CellCheck(
                 name=name,
@@ -86,7 +87,7 @@ def check(
         tolerance=tolerance,
         alpha=alpha,
         cells=tuple(cells),
-        findings=(*findings, *comparison.findings, *_size_findings(before, after, comparison)),
+        findings=tuple(dict.fromkeys([*findings, *_comparison_findings(before, after, comparison)])),
         accept=accept,
     )
 
@@ -148,7 +149,11 @@ def _judged(cells: Sequence[CellCheck], tolerance: float, alpha: float) -> Itera
             reason=reason,
             p_holm=float(fall),
             smallest_fall=statistics.smallest_fall(
-                difference.units, difference.discordance or 0, alpha / len(differences), tolerance=tolerance
+                difference.n,
+                difference.discordance or 0,
+                alpha / len(differences),
+                tolerance=tolerance,
+                design_effect=difference.design_effect,
             ),
         )
 
@@ -165,11 +170,10 @@ def _change(difference: CellDifference, word: str) -> str:
     )
 
 
-def _size_findings(before: Side, after: Side, comparison: Comparison) -> Iterator[Finding]:
-    """Yield a note if the sides have different numbers of examples."""
-    if before.n != after.n and comparison.cells:
-        yield finding(
-            "baseline-size-differs",
-            f"the baseline {printable(before.name)} has {before.n} examples per cell and the present results "
-            f"{after.n}; the {comparison.n} that both have are compared",
-        )
+def _comparison_findings(before: Side, after: Side, comparison: Comparison) -> Iterator[Finding]:
+    """Yield findings on the comparison, without those that verdicts and their reasons repeat."""
+    yield from comparison.findings
+    is_described = any(cell.identity for cell in before.cells)  # else nothing names what differs
+    for found in comparison_findings(before, after, comparison):
+        if found.code not in TOLD_BY_VERDICTS and (is_described or found.code != "protocol-differs"):
+            yield found

@@ -122,6 +122,7 @@ class CellDifference:
     interval: of the difference.
     lost, gained: the number of examples that are right only before, and only after.
     units: the number of clusters, or n if examples are independent.
+    design_effect: the variance of the difference over that of as many independent examples, at least 1.
     p: of the exact two-sided test; p_holm: adjusted for all cells of the comparison.
     p_fall: of the exact one-sided test against "the accuracy did not fall".
     drop_before, drop_after: relative drops on the common examples of both cells and their clean ones; None for clean
@@ -152,6 +153,7 @@ class CellDifference:
     lost: int = 0
     gained: int = 0
     units: int = 0
+    design_effect: float = 1.0
     p: float | None = None
     p_holm: float | None = None
     p_fall: float | None = None
