@@ -25,7 +25,7 @@ def read(line):
 def test_a_line_per_verdict_and_finding():
     verdicts = {("Net", f"climb(linf, {name})"): name for name in sorted(VERDICTS)}
     report = checked(verdicts, findings=(finding("metric-failed", "why"), finding("few-examples", "n = 200")))
-    found = [read(line) for line in github.annotations(report)]
+    found = [read(line) for line in github.annotate(report)]
     assert [(level, title) for level, title, _ in found] == [
         *(("error", f"toys: Net · climb(linf, {name})") for name in ("regressed", "missing", "failed", "incompatible")),
         ("error", "toys: metric-failed"),
@@ -39,13 +39,13 @@ def test_a_line_per_verdict_and_finding():
 
 
 def test_a_check_that_passes_has_no_annotations():
-    assert github.annotations(checked({("Net", "clean"): "passed"})) == []
+    assert github.annotate(checked({("Net", "clean"): "passed"})) == []
 
 
 @pytest.mark.parametrize(("number", "shown", "more"), [(10, 10, 0), (11, 9, 2), (500, 9, 491)])
 def test_the_last_of_too_many_counts_the_others(number, shown, more):
     report = checked({("Net", f"fgsm({at})"): "regressed" for at in range(number)})
-    found = [read(line) for line in github.annotations(report)]
+    found = [read(line) for line in github.annotate(report)]
     assert [title for _, title, _ in found][:shown] == [f"toys: Net · fgsm({at})" for at in range(shown)]
     assert [(level, title) for level, title, _ in found[shown:]] == ([("error", f"toys: {more} more")] if more else [])
 
@@ -54,7 +54,7 @@ def test_the_last_of_too_many_counts_the_others(number, shown, more):
 def test_foreign_text_stays_in_its_line(text):
     report = checked({(text, text): "regressed", ("Net", text): "improved"}, suite=text,
                      findings=(finding("few-examples", text, subject=text),))  # fmt: skip
-    lines = github.annotations(report)
+    lines = github.annotate(report)
     assert [read(line)[0] for line in lines] == ["error", "warning", "notice"]
     for line in lines:
         check(line)

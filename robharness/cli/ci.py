@@ -52,7 +52,7 @@ class Outputs:
         from robharness.report.renderers.files import write
 
         if self.github:
-            for line in github.annotations(report):
+            for line in github.annotate(report):
                 echo_lines(line, err=err)
             append_summary(report, self.start)
         for option, path in self._files():

@@ -17,7 +17,7 @@ MOST = 10
 """The number of annotations of each level that GitHub shows for a step."""
 
 
-def annotations(report: CheckReport) -> list[str]:
+def annotate(report: CheckReport) -> list[str]:
     """Return a line per annotation.
 
     Errors: cells and benchmarks that do not pass, regressed ones first, and all else that makes the exit code one of
