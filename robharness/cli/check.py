@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from robharness.cli import options
+from robharness.cli.ci import Outputs, ci_options
 
 if TYPE_CHECKING:
     from robharness.comparison.records import CheckReport
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
               help="Compare the ratios of a file of pytest --benchmark-json as well.")  # fmt: skip
 @click.option("--benchmark-tolerance", type=click.FloatRange(min=0), metavar="PERCENT", default=10, show_default=True,
               help="How much worse a ratio may become beyond both spreads.")  # fmt: skip
+@ci_options
 @options.with_session
 def command(
     session: Session,
@@ -34,6 +36,7 @@ def command(
     update: bool,
     benchmark: str | None,
     benchmark_tolerance: float,
+    outputs: Outputs,
     as_json: bool,
 ) -> int:
     """Compare the cells of SUITE with a baseline, after the missing ones were computed.
@@ -58,6 +61,7 @@ def command(
         benchmarks=ratios, benchmark_tolerance=benchmark_tolerance,
     )  # fmt: skip
     show(report, as_json=as_json)
+    outputs.write(report, err=as_json)
     show_end(session, summary)
     return report.exit_code
 

@@ -24,6 +24,8 @@ from robharness.text import counted, printable, sentence
 T = TypeVar("T", CellCheck, BenchmarkCheck)
 DIGITS = 2
 """The digits of accuracies and differences, in percent and points."""
+CELLS = "Cells"
+"""The title of the table of cells."""
 HEADER = ("cell", "verdict", "before", "after", "difference", "changed", "p", "smallest fall")
 
 
@@ -151,9 +153,9 @@ def _verdict(report: CheckReport) -> str:
 
 def _table(report: CheckReport) -> Table:
     return Table(
-        title="Cells",
+        title=CELLS,
         header=HEADER,
-        rows=tuple(Row(cell.name, _values(cell)) for cell in _by_verdict(report.cells)),
+        rows=tuple(Row(cell.name, values_of(cell)) for cell in _by_verdict(report.cells)),
         caption=(
             "accuracy in %, difference in points; changed: the share of examples that changed, in %; p: of the exact "
             "one-sided test against no fall, adjusted by Holm for all cells; smallest fall: in points, found with a "
@@ -192,7 +194,8 @@ def _benchmark_table(benchmarks: Sequence[BenchmarkCheck]) -> Table:
     )
 
 
-def _values(cell: CellCheck) -> tuple[Value, ...]:
+def values_of(cell: CellCheck) -> tuple[Value, ...]:
+    """Return the values of a cell in the columns of `HEADER` after the first."""
     found, verdict = cell.difference, Value(words=cell.verdict)
     accuracies = Value(number=cell.before, digits=DIGITS), Value(number=cell.after, digits=DIGITS)
     if found is None:
