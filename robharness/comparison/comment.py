@@ -7,7 +7,7 @@ from dataclasses import replace
 from urllib.parse import quote
 
 from robharness.comparison.check_tables import CELLS, document_of_check
-from robharness.comparison.records import CellCheck, CheckReport
+from robharness.comparison.records import CellCheck, CheckReport, Verdict
 from robharness.report.document import Document
 from robharness.report.renderers.markdown import render_document, render_table
 from robharness.report.values import Table
@@ -17,7 +17,7 @@ COMMENT_LENGTH = 65_000
 """Most characters of a comment; GitHub takes 65,536 and GitLab 1,000,000."""
 MOST_LINES = (1000, 500, 200, 100, 50, 20, 10, 5, 2, 1, 0)
 """The number of lines that each list and each table is shortened to, until the text fits."""
-QUIET = ("passed", "new")
+QUIET: tuple[Verdict, ...] = ("passed", "new")
 """The verdicts of cells that are folded away."""
 
 
