@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import subprocess
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -161,7 +162,13 @@ def test_outcomes_of_another_length_and_bombs(path):
     assert f"{damaged}not those of 100" in edited(path, lambda record: put(record, zlib.compress(bits) + b"x"))
     assert f"{damaged}not those of 100" in edited(path, lambda record: put(record, zlib.compress(bits)[:-1]))
     assert f"{damaged}those of more than 100" in edited(path, lambda record: put(record, zlib.compress(b"\1" * 13)))
-    assert f"{damaged}not those of 100" in edited(path, lambda record: put(record, zlib.compress(bytes(2**27), 9)))
+    tracemalloc.start()
+    bomb = zlib.compress(bytes(2**27), 9)
+    tracemalloc.reset_peak()
+    assert f"{damaged}not those of 100" in edited(path, lambda record: put(record, bomb))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**26, "no more of a bomb is unpacked than fits; reading takes 2**25"
     assert f"{damaged}damaged" in edited(path, lambda record: put(record, b"no zlib"))
 
     def enormous(record):
