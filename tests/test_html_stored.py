@@ -255,8 +255,8 @@ def test_figures_that_a_page_cannot_hold_are_left_out(tmp_path):
 def test_twice_the_models_take_twice_the_work(monkeypatch):
     """Without figures, whose work is Matplotlib's."""
     monkeypatch.setattr(page_module, "figures", lambda report: [])
-    labels = [f"Model {number}" for number in range(10)]
-    assert_linear(html.render, invented(labels[:5]), invented(labels))
+    labels = [f"Model {number}" for number in range(16)]
+    assert_linear(html.render, invented(labels[:8]), invented(labels))
 
 
 def test_a_large_page_is_small_and_sorts_with_little_work(browser, tmp_path, monkeypatch):

@@ -195,7 +195,7 @@ def values(count):
     return {"title": [0.1234567890123456] * count}
 
 
-@pytest.mark.parametrize(("keys", "count"), [(budgets, 100), (models, 50), (values, 2000)])
+@pytest.mark.parametrize(("keys", "count"), [(budgets, 400), (models, 200), (values, 1000)])
 def test_a_suite_of_twice_the_size_takes_twice_the_work(keys, count):
     def read(count):
         with suppress(SuiteError):

@@ -30,8 +30,7 @@ def counted():
 
 
 def calls_of(function, *arguments):
-    """Return the number of calls of `function(*arguments)`, once its imports and caches are warm."""
-    function(*arguments)
+    """Return the number of calls of `function(*arguments)`. Imports that it makes for the first time count, too."""
     with counted() as work:
         function(*arguments)
     return work.calls
@@ -42,5 +41,6 @@ def assert_linear(function, small, large):
 
     small, large: two inputs, the second twice as large as the first.
     """
+    function(small)  # its imports and caches
     calls = [calls_of(function, given) for given in (small, large)]
-    assert calls[1] < 2.3 * calls[0], f"{calls[0]} calls, and {calls[1]} of twice the input"
+    assert calls[1] < 2.2 * calls[0], f"{calls[0]} calls, and {calls[1]} of twice the input"
