@@ -249,7 +249,9 @@ def test_the_answer_is_first_and_findings_are_by_severity():
 @pytest.mark.parametrize("large", [(20, 40), (10, 80)])
 def test_twice_the_models_or_cells_take_twice_the_work(large):
     def show(counts):
-        labels, names = ([f"{what}-{n}" for n in range(many)] for what, many in zip(["model", "fgsm"], counts, strict=True))
+        labels, names = (
+            [f"{what}-{n}" for n in range(many)] for what, many in zip(["model", "fgsm"], counts, strict=True)
+        )
         assert printed(report_of(labels, names), 120, Layout(intervals=True)).count("%") > counts[0] * counts[1]
 
     assert_linear(show, (10, 40), large)
