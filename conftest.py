@@ -1,5 +1,7 @@
 """For every test of the repository: one thread each, and nothing is skipped in silence."""
 
+import gc
+
 import pytest
 import torch
 
@@ -13,6 +15,11 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def pytest_collection_finish(session):
+    """Leave out what is imported when garbage is collected, which each model of a run does when it is closed."""
+    gc.freeze()
 
 
 def pytest_runtest_logreport(report):

@@ -1,38 +1,50 @@
 """Rules that the repository keeps for itself."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("how", ["pytest.skip('why')", "pytest.importorskip('no_such_module')"])
-@pytest.mark.parametrize("where", ["module", "function"])
-def test_a_skip_fails_the_run(tmp_path, how, where):
-    (tmp_path / "conftest.py").write_text((ROOT / "conftest.py").read_text())
-    skip = how.replace("('why')", "('why', allow_module_level=True)") if where == "module" else "pass"
-    body = how if where == "function" else "pass"
-    (tmp_path / "test_it.py").write_text(f"import pytest\n{skip}\ndef test_a():\n    {body}\ndef test_b():\n    pass\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode != 0
-    assert "skipped outside the gpu marker" in done.stdout
+SKIPS = {
+    "a call in a module": "import pytest\npytest.skip('why', allow_module_level=True)\n",
+    "an import in a module": "import pytest\npytest.importorskip('no_such_module')\n",
+    "a call in a function": "import pytest\ndef test_a():\n    pytest.skip('why')\ndef test_b():\n    pass\n",
+    "an import in a function": (
+        "import pytest\ndef test_a():\n    pytest.importorskip('no_such_module')\ndef test_b():\n    pass\n"
+    ),
+}
+ALLOWED = {
+    "nothing": "def test_a():\n    pass\n",
+    "lack of a GPU": "import pytest\n@pytest.mark.gpu\n" + SKIPS["a call in a function"].partition("\n")[2],
+}
+RUNS = """
+import json, sys
+import pytest
+codes = {name: int(pytest.main(["-q", "-p", "no:cacheprovider", "--import-mode=importlib", name]))
+         for name in sys.argv[1:]}
+print(json.dumps(codes))
+"""
 
 
-def test_a_skip_for_lack_of_a_gpu_is_allowed(tmp_path):
-    (tmp_path / "conftest.py").write_text((ROOT / "conftest.py").read_text())
+def test_a_skip_fails_the_run_but_for_lack_of_a_gpu(tmp_path):
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu: x\n")
-    text = "import pytest\n@pytest.mark.gpu\ndef test_a():\n    pytest.skip('none')\ndef test_b():\n    pass\n"
-    (tmp_path / "test_it.py").write_text(text)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    assert subprocess.run(command, capture_output=True, cwd=tmp_path, check=False).returncode == 0
+    for name, text in (SKIPS | ALLOWED).items():
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "conftest.py").write_text((ROOT / "conftest.py").read_text())
+        (folder / "test_it.py").write_text(text)
+    command = [sys.executable, "-c", RUNS, *SKIPS, *ALLOWED]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    codes = json.loads(done.stdout.splitlines()[-1])
+    assert {name for name, code in codes.items() if code == 0} == set(ALLOWED)
+    assert done.stdout.count("skipped outside the gpu marker") == len(SKIPS)
 
 
 def test_the_demos_run():
-    for module in ("robharness.report", "robharness.cli.progress"):
+    for module, words in (("robharness.report", "↓50%"), ("robharness.cli.progress", "")):
         done = subprocess.run([sys.executable, "-m", module], capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
-    assert "↓50%" in subprocess.run([sys.executable, "-m", "robharness.report"], capture_output=True, text=True).stdout
+        assert words in done.stdout

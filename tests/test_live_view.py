@@ -176,6 +176,16 @@ def test_ctrl_c_leaves_a_clean_terminal(in_terminal):
     assert "95 %" not in running.terminal.text and "interrupted" in running.terminal.text
 
 
+def test_sigterm_shows_the_cursor_and_ends_the_process(in_terminal):
+    running = in_terminal(100, 24, 3000)
+    running.read(until=lambda terminal: any(">" in frame for frame in terminal.frames))
+    assert not running.terminal.is_cursor_visible
+    running.process.terminate()
+    code, _ = running.finish()
+    assert code == -signal.SIGTERM
+    assert running.terminal.is_cursor_visible and running.terminal.breaks_lines
+
+
 def simulated_display(width, height):
     """Give a display on a simulated terminal, the terminal, and a function that shows it the latest."""
     written = io.StringIO()

@@ -24,7 +24,6 @@ from robharness.statistics import (
     relative_drop,
     relative_drop_bounds,
     relative_drop_interval,
-    worst_case,
 )
 
 # Table 1: clean, then six attacks; accuracies and drops in percent, as printed.
@@ -252,25 +251,6 @@ def _plain_bounds(kept, lost, gained):
         centre, reach = 2 * x + z**2, z * np.sqrt(z**2 + 4 * x * (1 - x / n))
         ends.append(((centre - reach) / (2 * (n + z**2)), (centre + reach) / (2 * (n + z**2))))
     return 1 - ends[1][1] / ends[0][0], 1 - ends[1][0] / ends[0][1]
-
-
-# ------------------------------------------------------------------------------------------------------- worst case
-
-
-def test_worst_case_is_right_under_all_attacks() -> None:
-    correct = np.random.Generator(np.random.Philox(0)).random((3, 100)) < 0.7
-    worst = worst_case(correct)
-    assert worst.dtype == np.bool_
-    assert worst.tolist() == [all(attack[i] for attack in correct) for i in range(100)]
-    assert 0 < worst.sum() < correct.sum(axis=1).min()
-
-
-def test_worst_case_needs_an_attack() -> None:
-    """Right under all of no attacks would be right always."""
-    with pytest.raises(EmptySample):
-        worst_case(np.empty((0, 5), dtype=bool))
-    with pytest.raises(ValueError, match="bool"):
-        worst_case(np.ones(5, dtype=bool))
 
 
 def test_undefined_numbers_can_be_caught_together() -> None:

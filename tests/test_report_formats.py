@@ -237,7 +237,7 @@ def test_captions_of_latex_name_the_accuracy_that_their_table_has(report):
         assert text.count("sample standard deviation over runs") <= 1
     pages = latex.render(report)
     assert not re.search(r"published(?: &)+ *\\\\\\\\", pages)
-    assert not re.search(r"[[(, ]-\d", re.sub(r"%.*|\\label.*", "", pages))  # but \(-\)1
+    assert not re.search(r"[\[(, ]-\d", re.sub(r"%.*|\\label.*", "", pages))  # but \(-\)1
 
 
 # --- the answer -----------------------------------------------------------------------------------------------------
@@ -290,3 +290,11 @@ def test_facts_that_are_equal_but_of_another_type_are_not_shared(report):
     found = provenance(replace(report, environments=tuple(Environment(facts=each, cells=()) for each in facts)))
     assert found.facts == {"a": {"x": 1}}
     assert [each for _, each in found.environments] == [{"rows": 1, "a": {"y": 2}}, {"rows": True, "a": {"y": 3}}]
+
+
+def test_json_is_printed_or_written_but_not_both(shell, suite, tmp_path):
+    (tmp_path / "toys.yaml").write_text(json.dumps(suite()))
+    done = shell("report", "toys.yaml", "-o", "my page.html", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("only one is possible. Try: -o 'my page.json'\n")
+    assert not (tmp_path / "my page.html").exists()

@@ -63,9 +63,15 @@ def test_tables_are_printed_in_any_encoding(folder, name):
         assert "toys" in stdout.decode(encoding) or "climb" in stdout.decode(encoding)
 
 
+@pytest.fixture(scope="module")
+def utf8_json(folder):
+    """The JSON of the report where the encoding has all characters."""
+    return bash("robharness report toys.yaml --json", folder, PYTHONIOENCODING="utf-8")[1].decode("utf-8")
+
+
 @pytest.mark.parametrize("name", ENCODINGS)
-def test_json_is_whole_in_any_encoding(folder, name):
-    expected = json.loads(bash("robharness report toys.yaml --json", folder, PYTHONIOENCODING="utf-8")[1])
+def test_json_is_whole_in_any_encoding(folder, utf8_json, name):
+    expected = json.loads(utf8_json)
     assert expected["title"] == TITLE
     code, stdout, _ = bash("robharness report toys.yaml --json", folder, **ENCODINGS[name])
     assert code == 0
@@ -74,9 +80,8 @@ def test_json_is_whole_in_any_encoding(folder, name):
         == TITLE  # fmt: skip
 
 
-def test_json_stays_readable_where_the_encoding_has_all_characters(folder):
-    stdout = bash("robharness report toys.yaml --json", folder, PYTHONIOENCODING="utf-8")[1]
-    assert TITLE in stdout.decode("utf-8")
+def test_json_stays_readable_where_the_encoding_has_all_characters(utf8_json):
+    assert TITLE in utf8_json
 
 
 @pytest.mark.parametrize(("name", "style"), [("ascii", "rich"), ("cp1252", "plain"), ("posix", "rich")])

@@ -1,4 +1,4 @@
-"""Plugins that track runs: what they are told, when, and that nothing they do reaches the run."""
+"""Plugins that track runs: what they are notified of, when, and that nothing they do reaches the run."""
 
 import ast
 import json
@@ -63,7 +63,7 @@ def numbers_of(report):
 
 
 @pytest.mark.parametrize("options", [{}, {"workers": 1}], ids=["in this process", "in a subprocess"])
-def test_a_run_is_told_from_its_beginning_to_its_end(tracked, source, tmp_path, options):
+def test_a_run_is_tracked_from_its_beginning_to_its_end(tracked, source, tmp_path, options):
     found, [started, *cells, finished] = tracked(source, **options)
     assert (started["hook"], finished["hook"]) == ("started", "finished") and {cell["hook"] for cell in cells} == {
         "cell"
@@ -90,7 +90,7 @@ def test_a_run_is_told_from_its_beginning_to_its_end(tracked, source, tmp_path, 
     assert [line["hook"] for line in again] == ["started", "finished"] and again[0]["missing"] == 0
 
 
-def test_a_cell_is_told_when_its_last_examples_are_stored(tracked, source):
+def test_a_cell_is_notified_when_its_last_examples_are_stored(tracked, source):
     _, first = tracked(source, shard=(1, 2))
     assert [line["hook"] for line in first] == ["started", "finished"] and not first[-1]["complete"]
     assert first[0]["parameters"]["shard"] == "1/2"
@@ -99,13 +99,13 @@ def test_a_cell_is_told_when_its_last_examples_are_stored(tracked, source):
     assert [line["n"] for line in second[1:-1]] == [40] * 15
 
 
-def test_cells_whose_clean_cell_failed_are_told_at_the_end(tracked, suite, tmp_path, monkeypatch):
+def test_cells_whose_clean_cell_failed_are_notified_at_the_end(tracked, suite, tmp_path, monkeypatch):
     rogue = [{"attack": "toys/rogue", "eps": "1/8", "how": "raises"}, {"attack": "toys/sign", "eps": "1/8"}]
-    found, told = tracked(suite(attacks=rogue))
-    assert [(line["hook"], line.get("perturbation")) for line in told] == [
+    found, received = tracked(suite(attacks=rogue))
+    assert [(line["hook"], line.get("perturbation")) for line in received] == [
         ("started", None), ("cell", "clean"), ("cell", "sign(linf, 1/8)"), ("finished", None),
     ]  # fmt: skip
-    assert not found.is_complete and told[-1]["complete"] is False
+    assert not found.is_complete and received[-1]["complete"] is False
 
 
 # --- whatever a tracker does ------------------------------------------------------------------------------------------
@@ -130,14 +130,14 @@ def test_trackers_change_no_result_and_stop_no_run(tracked, suite, tmp_path, mon
     for file in files.values():
         file.write_text(Path(TRACKER).read_text())
     before = Path.cwd(), sys.stdout, os.environ.get("ROBHARNESS_DATA")
-    found, told = tracked(suite(), plugins=(TOYS, *map(str, files.values()), TRACKER))
+    found, received = tracked(suite(), plugins=(TOYS, *map(str, files.values()), TRACKER))
     assert (Path.cwd(), sys.stdout, os.environ.get("ROBHARNESS_DATA")) == before
     assert found.is_complete and found.suite.name == "toys"
     for one, other in zip(found.cells, honest.cells, strict=True):
         assert one.cell.key == other.cell.key and list(one.columns["margin"]) == list(other.columns["margin"])
     warnings = {(each.subject, each.message) for each in found.report().findings if each.code == "observer-failed"}
     assert warnings == {(f"{hook} of {files[way]}", said) for way, said in SAID.items() for hook in HOOKS.values()}
-    calls = [(line.pop("by"), line.pop("process"), line) for line in told]
+    calls = [(line.pop("by"), line.pop("process"), line) for line in received]
     expected = [line for by, _, line in calls if by == "tracker"]
     assert [line["hook"] for line in expected] == ["started", *["cell"] * 4, "finished"]
     for way in files:
@@ -156,17 +156,17 @@ def test_warnings_of_trackers_are_shown_at_once(shell, suite, tmp_path, monkeypa
     assert done.returncode == 0 and done.stderr.count(f"warning: {said}") == 1 and said in done.stdout
 
 
-def test_an_interrupted_run_is_told_to_its_end(tracked, source, monkeypatch):
+def test_an_interrupted_run_is_tracked_to_its_end(tracked, source, monkeypatch):
     monkeypatch.setenv("TRACKER", "cell:types-ctrl-c")
-    error, told = tracked(source)
+    error, received = tracked(source)
     assert isinstance(error, Stopped)
-    assert told[-1]["hook"] == "finished" and told[-1]["complete"] is False
+    assert received[-1]["hook"] == "finished" and received[-1]["complete"] is False
     monkeypatch.delenv("TRACKER")
     found, rest = tracked(source)
     assert found.is_complete and rest[-1]["complete"] is True
 
 
-def test_a_run_that_fails_is_told_to_its_end(tracked, source):
+def test_a_run_that_fails_is_tracked_to_its_end(tracked, source):
     class Full:
         """A listener on a disk that becomes full."""
 
@@ -176,9 +176,9 @@ def test_a_run_that_fails_is_told_to_its_end(tracked, source):
         def __getattr__(self, name):
             return lambda *_: None
 
-    error, told = tracked(source, listener=Full())
+    error, received = tracked(source, listener=Full())
     assert str(error) == "the disk is full"
-    assert [line["hook"] for line in told] == ["started", "finished"] and told[-1]["complete"] is False
+    assert [line["hook"] for line in received] == ["started", "finished"] and received[-1]["complete"] is False
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

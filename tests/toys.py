@@ -69,12 +69,15 @@ def die(how):
 def leave_a_child(path):
     """Fork, as some loaders of data do: the child has all that this process has open, and outlives it.
 
-    path: of a file; the child ends when it is gone.
+    path: of a file that says "begun" and later "ended". The child ends when the file is gone, or after two minutes.
     """
+    file, deadline = Path(path), time.monotonic() + 120
+    file.write_text("begun")
     if os.fork() == 0:
-        deadline = time.monotonic() + 120
-        while Path(path).exists() and time.monotonic() < deadline:
+        while file.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
+        if file.exists():
+            file.write_text("ended")
         os._exit(0)
 
 

@@ -74,6 +74,11 @@ def command(
                 "-o, --figures and --gallery are of one suite. Try: robharness report, which lists those of the store"
             )
         return list_suites(store, as_json=as_json)
+    if as_json and output is not None:
+        place = for_shell(output.with_suffix(".json"))
+        raise UserError(
+            f"--json prints the report, and -o writes it into a file; only one is possible. Try: -o {place}"
+        )
     start = Path.cwd()  # which plugins may change
     stored = find_stored(suite, store, data_root)
     registry = find_plugins(plugins, stored, output)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, cast
 
@@ -56,7 +59,8 @@ class Refresher:
 class Screen(RenderHook):
     """A region that shows lines below all that the console prints, until `stop` removes it.
 
-    Meanwhile the cursor is hidden, and what is printed on `sys.stdout` and `sys.stderr` appears above the region.
+    Meanwhile the cursor is hidden, and what is printed on `sys.stdout` and `sys.stderr` appears above the region. A
+    SIGTERM that would end the process shows the cursor first.
     lines: returns the lines to show, for the most columns and lines that there is room for.
     """
 
@@ -67,6 +71,12 @@ class Screen(RenderHook):
         self._streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = (cast(Any, FileProxy(console, stream)) for stream in self._streams)
         self._is_shown = True
+        self._process = os.getpid()
+        self._takes_sigterm = (
+            threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        )
+        if self._takes_sigterm:
+            signal.signal(signal.SIGTERM, self._end)
         console.show_cursor(False)
         console.push_render_hook(self)
         self.refresh()
@@ -92,6 +102,16 @@ class Screen(RenderHook):
             self._console.pop_render_hook()
             self._console.show_cursor(True)
             sys.stdout, sys.stderr = self._streams
+        if self._takes_sigterm and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def _end(self, number: int, frame: Any) -> None:
+        """Show the cursor and end by the signal. A handler of SIGTERM; forks of the process inherit it."""
+        if os.getpid() == self._process:
+            with suppress(OSError, ValueError):  # ValueError: the console's file is closed, or no file of the system
+                os.write(self._console.file.fileno(), b"\x1b[?7h\x1b[?25h\n")
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         """Put what the console prints in place of the lines, and the lines below it. A hook of rich."""

@@ -1,4 +1,7 @@
-"""Image operations on 8-bit arrays: canvas, resize, crop, encoding."""
+"""Image operations on 8-bit arrays: canvas, resize, crop, encoding.
+
+torchvision is imported at the first resize or crop: its import takes as long as that of torch, in every worker.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from io import BytesIO
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms import v2
 
 from robharness.specs.inputs import Preprocessing
 
@@ -71,6 +73,8 @@ def preprocessed(image: ImageArray, steps: Preprocessing) -> ImageArray:
 def _cropped(image: ImageArray, crop: int | tuple[int, int] | None) -> ImageArray:
     if crop is None:
         return image
+    from torchvision.transforms import v2
+
     sides = (crop, crop) if isinstance(crop, int) else crop
     return _through(image, lambda pixels: v2.functional.center_crop(pixels, list(sides)))
 
@@ -84,6 +88,8 @@ def resized(image: ImageArray, size: int | Sequence[int] | None, steps: Preproce
         return image
     if not isinstance(size, int) and tuple(image.shape[-3:-1]) == tuple(size):
         return image
+    from torchvision.transforms import v2
+
     lengths = [size] if isinstance(size, int) else list(size)
     mode = v2.InterpolationMode(steps.interpolation)
     return _through(image, lambda pixels: v2.functional.resize(pixels, lengths, mode, antialias=steps.antialias), steps)
@@ -99,5 +105,5 @@ def _through(image: ImageArray, change, steps: Preprocessing | None = None) -> I
     if steps is not None and not steps.antialias:
         tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         return np.ascontiguousarray(change(tensor).permute(1, 2, 0).numpy())
-    changed = np.asarray(change(v2.functional.to_pil_image(np.ascontiguousarray(image))))
+    changed = np.asarray(change(_to_pil(np.ascontiguousarray(image))))
     return changed if changed.ndim == 3 else changed[:, :, None]

@@ -146,9 +146,13 @@ def _write(values: Iterable[tuple[_Mode, Any]]) -> None:
 
 @cache
 def _groups() -> list[list[_Mode]]:
-    """Return the modes that this torch has, in groups that are restored one after the other."""
+    """Return the modes that this torch has, in groups that are restored one after the other.
+
+    A group is written as a whole if one of its modes differs: precisions change each other. Any other mode is a group
+    of its own, because some writes are slow: that of "deterministic algorithms" imports torch's compiler.
+    """
     groups = []
-    for group in (_thread_modes(), _settings(), _precisions()):
+    for group in (*([mode] for mode in (*_thread_modes(), *_settings())), list(_precisions())):
         found = []
         for mode in group:
             with suppress(AttributeError, AssertionError):  # e.g. a backend that this torch lacks

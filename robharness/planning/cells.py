@@ -15,6 +15,7 @@ from robharness.findings import Finding, named_examples, sentences
 from robharness.planning.artefacts import Artefact
 from robharness.planning.commands import DEFAULT_STORE, command
 from robharness.planning.datasets import FixedDataset
+from robharness.planning.names import CellNames
 from robharness.planning.pixels import Canvas, ImageSizes, image_sizes, pixel_path
 from robharness.planning.weights import Weights
 from robharness.plugins.provenance import code_digest, dependency_versions
@@ -99,7 +100,7 @@ class PlannedData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class Cell(CellNames):
     """One model on one data set under one perturbation, or on clean examples.
 
     perturbation: None for the clean cell.
@@ -123,21 +124,6 @@ class Cell:
     with_features: bool = False
 
     @property
-    def kind(self) -> Literal["clean", "attack", "corruption", "features"]:
-        if self.with_features:
-            return "features"
-        return "clean" if self.perturbation is None else self.perturbation.kind
-
-    @property
-    def what(self) -> str:
-        """The condition of the examples: "clean", or the perturbation's name."""
-        return "clean" if self.perturbation is None else self.perturbation.name
-
-    @property
-    def short_name(self) -> str:
-        return f"features({self.what})" if self.with_features else self.what
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """The names of the columns that are stored beside the outcome.
 
@@ -147,10 +133,6 @@ class Cell:
         if self.with_features:
             return ("features", "boundary") if self.perturbation is None else ("features",)
         return tuple(self.perturbation.notes) if self.perturbation else ()
-
-    @property
-    def name(self) -> str:
-        return f"{self.model.label} · {self.data.name} · {self.short_name}"
 
     @property
     def plugins(self) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from robharness.findings import Finding
 from robharness.planning.artefacts import FOLDER, failure_of
 from robharness.planning.cells import Plan
 from robharness.planning.commands import option_words
+from robharness.planning.names import CellNames
 from robharness.specs.budget import Budget
 from robharness.specs.records import Cost
 from robharness.specs.types import Kind, Need, Norm
@@ -250,7 +251,7 @@ class Pixels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellOutline:
+class CellOutline(CellNames):
     """A cell with its model, data and perturbation.
 
     perturbation: None for clean examples.
@@ -264,25 +265,6 @@ class CellOutline:
     count: Count
     with_features: bool
     identity: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    @property
-    def kind(self) -> Literal["clean", "attack", "corruption", "features"]:
-        if self.with_features:
-            return "features"
-        return "clean" if self.perturbation is None else self.perturbation.kind
-
-    @property
-    def what(self) -> str:
-        """The condition of the examples: "clean", or the perturbation's name."""
-        return "clean" if self.perturbation is None else self.perturbation.name
-
-    @property
-    def short_name(self) -> str:
-        return f"features({self.what})" if self.with_features else self.what
-
-    @property
-    def name(self) -> str:
-        return f"{self.model.label} · {self.data.name} · {self.short_name}"
 
     @property
     def cost(self) -> Cost:

@@ -8,6 +8,7 @@ import importlib.util
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -129,19 +130,29 @@ def _neighbours(path: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     pending = [(path, "")]
     while pending:
         file, package = pending.pop()
-        try:
-            nodes = list(ast.walk(ast.parse(read_regular(file, LARGEST_CODE))))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the import says so
-            continue
-        texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        imported, texts = _names_in(read_regular(file, LARGEST_CODE), package)
         named |= {text: other for text in texts if (other := _named_file(folder, text)) and other != path}
-        for name in _imported(nodes, package):
+        for name in imported:
             for part in _parents(name):
                 place = _file_of(folder, part)
                 if place is not None and part not in found and place != path:
                     found[part] = place
                     pending.append((place, part if place.name == "__init__.py" else part.rpartition(".")[0]))
     return found, named
+
+
+@lru_cache(maxsize=64)  # a run reads the files of its plugins again before each unit
+def _names_in(code: bytes, package: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of all modules that code may import, and the texts in it; nothing if it cannot be parsed.
+
+    package: that the code belongs to; empty if none.
+    """
+    try:
+        nodes = list(ast.walk(ast.parse(code)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the import says so
+        return (), ()
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return tuple(dict.fromkeys(_imported(nodes, package))), tuple(dict.fromkeys(texts))
 
 
 def _imported(nodes: Iterable[ast.AST], package: str) -> Iterator[str]:

@@ -7,7 +7,6 @@ from robharness.statistics.accuracy import (
     relative_drop,
     relative_drops,
     whole_percent,
-    worst_case,
 )
 from robharness.statistics.calibration import BINS, Reliability, expected_calibration_error, reliability
 from robharness.statistics.classes import ClassIntervals, class_intervals
@@ -124,5 +123,4 @@ __all__ = [
     "tail_probability",
     "whole_percent",
     "wilson_bounds",
-    "worst_case",
 ]

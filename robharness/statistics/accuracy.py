@@ -74,15 +74,6 @@ def relative_drops(accuracies: Floats) -> Floats:
     return drops
 
 
-def worst_case(correct: Bools) -> Bools:
-    """Return which examples are right under all attacks.
-
-    correct: (attacks, n) bool; returns (n,) bool. Raises EmptySample without an attack or an example.
-    """
-    check_outcomes(correct, dimensions=2)
-    return np.asarray(correct.all(axis=0))
-
-
 def whole_percent(drop: float) -> int:
     # 9 decimals remove the error of binary fractions (0.285 * 100 is 28.499999999999996) and nothing else.
     return math.floor(round(100 * drop, 9) + 0.5)

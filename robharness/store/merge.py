@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -79,8 +80,7 @@ def merge(into: Store, source: Store) -> Merged:
             merged.problems.append(f"{shown}: {listed.problem}. To leave it out: rm -r {for_shell(shown)}")
             continue
         try:
-            key = listed.key
-            cell = source.retry_reads(key, lambda key=key: _merge_cell(into, source, key))  # type: ignore[misc]
+            cell = source.retry_reads(listed.key, partial(_merge_cell, into, source, listed.key))
             merged.add(cell)
         except (_Refused, Unreadable) as error:
             merged.problems.append(f"{shown}: {error}")

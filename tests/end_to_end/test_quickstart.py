@@ -1,7 +1,7 @@
 """The quickstart, and every number of it computed a second way: plain PyTorch, PIL and NumPy.
 
-Two of its three networks are always tested; the whole suite is slow. Corrupted images are the plugin's, one at a time;
-its own tests compare them with `imagecorruptions`.
+Two of its three networks on ten of its twenty photos are always tested; the whole suite is slow. Corrupted images are
+the plugin's, one at a time; its own tests compare them with `imagecorruptions`.
 """
 
 import base64
@@ -42,12 +42,19 @@ def networks(request):
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory, networks):
+def n(networks):
+    """The number of photos."""
+    return 20 if len(networks) == 3 else 10
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory, networks, n):
     """The path of the suite, or of a copy with some of its networks."""
     document = yaml.safe_load(SUITE.read_text())
     if tuple(model["label"] for model in document["models"]) == networks:
         return SUITE
     document["models"] = [model for model in document["models"] if model["label"] in networks]
+    document["data"]["limit"] = n
     path = tmp_path_factory.mktemp("suite") / "quickstart.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path
@@ -55,10 +62,10 @@ def path(tmp_path_factory, networks):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, networks, repository_shell, path):
-    """The store of the suite, which is computed once a test run."""
+    """The store of the suite, which is computed once a test run, on two cores: a second worker of pytest waits."""
 
     def run(folder):
-        done = repository_shell("run", path, "--store", folder)
+        done = repository_shell("run", path, "--store", folder, "--workers", 2, "--threads", 1)
         assert done.returncode == 0, done.stderr
 
     return made_once(tmp_path_factory, f"quickstart-of-{len(networks)}", run)
@@ -150,7 +157,7 @@ def corrupted(image, perturbation, example):
 
 @pytest.fixture(scope="module")
 def second_way(results, photos):
-    """{(label, cell name): logits (20, 1000)} in the order of the stored rows."""
+    """{(label, cell name): logits (n, 1000)} in the order of the stored rows."""
     images, labels = photos
     found = {}
     for label in results.labels:
@@ -165,19 +172,19 @@ def second_way(results, photos):
             inputs = x
             if result.cell.kind == "attack":
                 start = start_of(perturbation, ids, x.shape[1:])
-                halves = [slice(0, 10), slice(10, 20)]  # caches are small
-                inputs = torch.cat([attacked(plain, x[h], y[h], perturbation, start[h]) for h in halves])
+                tens = [slice(at, at + 10) for at in range(0, len(x), 10)]  # caches are small
+                inputs = torch.cat([attacked(plain, x[t], y[t], perturbation, start[t]) for t in tens])
             elif result.cell.kind == "corruption":
                 inputs = plain.inputs([corrupted(p, perturbation, id_) for p, id_ in zip(canvases, ids, strict=True)])
             with torch.no_grad():
-                found[label, result.cell.short_name] = torch.cat([plain(inputs[:10]), plain(inputs[10:])]).numpy()
+                found[label, result.cell.short_name] = torch.cat([plain(part) for part in inputs.split(10)]).numpy()
     return found
 
 
-def test_the_results_are_complete_and_have_the_documented_shape(report, networks):
+def test_the_results_are_complete_and_have_the_documented_shape(report, networks, n):
     assert report["complete"]
     assert len(report["cells"]) == len(networks) * (1 + 8 + 15)
-    assert {cell["n"] for cell in report["cells"]} == {20}
+    assert {cell["n"] for cell in report["cells"]} == {n}
     assert len(report["worst_cases"]) == len(networks) * 6
     assert {(slope["model"], slope["group"]) for slope in report["slopes"]} == {
         (model, group) for model in networks[1:] for group in (None, "noise", "blur", "weather", "digital")
@@ -191,13 +198,13 @@ def test_clean_and_corrupted_verdicts_match_an_independent_computation(results, 
             logits = second_way[result.cell.model.label, result.cell.short_name]
             np.testing.assert_array_equal(result.columns["prediction"], logits.argmax(1))
             others = logits.copy()
-            rows = np.arange(20)
+            rows = np.arange(len(logits))
             others[rows, result.columns["label"]] = -np.inf
             margin = logits[rows, result.columns["label"]] - others.max(1)
             np.testing.assert_allclose(result.columns["margin"], margin, atol=1e-4)
 
 
-def test_attacked_verdicts_match_an_independent_computation(results, second_way, networks):
+def test_attacked_verdicts_match_an_independent_computation(results, second_way, networks, n):
     """Sign steps along gradients of another objective in another order of summation drift apart where a gradient is
     nearly 0, so margins agree to a share of the logit range; verdicts may differ only closer to the boundary."""
     differ, total = 0, 0
@@ -206,21 +213,21 @@ def test_attacked_verdicts_match_an_independent_computation(results, second_way,
             logits = second_way[result.cell.model.label, result.cell.short_name]
             right = logits.argmax(1) == result.columns["label"]
             differ += int((right != result.correct).sum())
-            total += 20
+            total += result.n
             close = np.abs(result.columns["margin"]) < 0.05 * result.columns["logit_range"]
             assert (close | (right == result.correct)).all(), result.cell.name
-    assert total == len(networks) * 8 * 20
+    assert total == len(networks) * 8 * n
     assert differ <= 0.005 * total
 
 
-def test_drops_and_slopes_match_an_independent_computation(report, results):
+def test_drops_and_slopes_match_an_independent_computation(report, results, n):
     right = {
         (r.cell.model.label, r.cell.short_name): r.columns["prediction"] == r.columns["label"] for r in results.cells
     }
     drops = {}
     for cell in report["cells"]:
         mark = (cell["model"], cell["perturbation"])
-        assert cell["accuracy"] == np.count_nonzero(right[mark]) / 20
+        assert cell["accuracy"] == np.count_nonzero(right[mark]) / n
         if cell["kind"] != "clean":
             before = np.count_nonzero(right[cell["model"], "clean"])
             drops[mark] = (before - np.count_nonzero(right[mark])) / before
@@ -237,9 +244,9 @@ def test_drops_and_slopes_match_an_independent_computation(report, results):
         )
 
 
-def test_worst_cases_match_an_independent_computation(report, results):
+def test_worst_cases_match_an_independent_computation(report, results, n):
     for worst in report["worst_cases"]:
-        right = np.ones(20, bool)
+        right = np.ones(n, bool)
         for result in results.of(worst["model"], "attack"):
             perturbation = result.cell.perturbation
             if perturbation.norm == worst["norm"] and float(perturbation.eps) <= eval(worst["eps"]) + 1e-12:
@@ -312,7 +319,7 @@ def test_the_page_shows_images_that_have_the_stored_outcomes(
         )
 
 
-def test_rows_are_replayed_bit_by_bit(repository_shell, results, path, store, tmp_path):
+def test_rows_are_replayed_bit_by_bit(repository_shell, results, path, store, tmp_path, n):
     """Level (b): the same pass shape, threads and device; other cells missing, the work cut in other places."""
     import shutil
 
@@ -322,17 +329,17 @@ def test_rows_are_replayed_bit_by_bit(repository_shell, results, path, store, tm
     rows = results.clean("Lite0").provenance[0]["rows"]
     for extra in (("--fresh", "fgsm(linf, 1/255)"), ("--fresh", "clean"), ("--fresh", "Lite0", "--only", "*noise*")):
         assert repository_shell(*words, *extra, "--batch-size", rows).returncode == 0
-    replayed = api.load(SUITE, store=tmp_path / "store")
+    replayed = api.load(path, store=tmp_path / "store")
     compared = 0
     for result in replayed.cells:
         if result.cell.model.label == "Lite0":
             compared += result.n
             for name in ("prediction", "margin", "logit_range", "size"):
                 np.testing.assert_array_equal(result.columns[name], before[result.cell.key].columns[name])
-    assert compared == 24 * 20
+    assert compared == 24 * n
 
 
-def test_the_committed_baseline_has_these_outcomes(repository_shell, path, store, networks):
+def test_the_committed_baseline_has_these_outcomes(repository_shell, path, store, networks, n):
     """The same machine or another one: outcomes on the boundary may change, and no cell regresses or improves."""
     baseline = SUITE.with_name("quickstart.baseline.json")
     done = repository_shell("check", path, "--baseline", baseline, "--store", store, "--json")
@@ -340,6 +347,6 @@ def test_the_committed_baseline_has_these_outcomes(repository_shell, path, store
     passed = [cell for cell in cells if cell["model"] in networks]
     assert len(passed) == len(networks) * 24 and {cell["verdict"] for cell in passed} == {"passed"}
     changed = [cell["difference"]["lost"] + cell["difference"]["gained"] for cell in passed]
-    assert sum(changed) <= 0.005 * 20 * len(passed)
+    assert sum(changed) <= 0.005 * n * len(passed)
     others = {cell["verdict"] for cell in cells if cell["model"] not in networks}
     assert (done.returncode, others) == ((3, {"missing"}) if others else (0, set())), done.stderr

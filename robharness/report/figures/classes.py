@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -74,7 +75,7 @@ def class_figures(report: Report) -> Iterator[Figure]:
                 f"n = {report.n}.{first}"
             ),
             alt=" ".join(_lowest_finding(pair.series, cell) for pair in shown for cell in pair.cells),
-            draw=lambda shown=shown: _draw_lowest(shown),  # type: ignore[misc]
+            draw=partial(_draw_lowest, shown),
         )
 
 

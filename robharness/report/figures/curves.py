@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from statistics import fmean, stdev
 from typing import Any
 
@@ -215,7 +216,7 @@ def distance_figures(report: Report) -> Iterator[Figure]:
                 + (f" The first {len(shown)} of {len(names)} attacks." if len(names) > len(shown) else "")
             ),
             alt=" ".join(_distance_finding(name, [c for c in found if c.perturbation == name]) for name in shown),
-            draw=lambda norm=norm, shown=shown: _draw_distances(report, norm, shown),  # type: ignore[misc]
+            draw=partial(_draw_distances, report, norm, shown),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from matplotlib.collections import PolyCollection
@@ -33,7 +34,7 @@ def reliability_figures(report: Report) -> Iterator[Figure]:
                 f"expected calibration error over these bins. n = {report.n} per curve.{_first_runs(shown)}"
             ),
             alt=" ".join(_finding(pair.series.label, cell) for pair in shown for cell in pair.cells),
-            draw=lambda shown=shown: _draw(shown),  # type: ignore[misc]
+            draw=partial(_draw, shown),
         )
 
 

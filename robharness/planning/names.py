@@ -1,0 +1,42 @@
+"""The names of a cell, the same for one that is planned and for one that is stored."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+
+class CellNames:
+    """The kind and the names of a cell.
+
+    model: has a `label`.
+    data: has a `name`.
+    perturbation: has a `kind` and a `name`; None for clean examples.
+    with_features: whether the cell stores features.
+    """
+
+    model: Any
+    data: Any
+    perturbation: Any
+    with_features: bool
+
+    @property
+    def kind(self) -> Literal["clean", "attack", "corruption", "features"]:
+        if self.with_features:
+            return "features"
+        kind: Literal["clean", "attack", "corruption"] = (
+            "clean" if self.perturbation is None else self.perturbation.kind
+        )
+        return kind
+
+    @property
+    def what(self) -> str:
+        """The condition of the examples: "clean", or the perturbation's name."""
+        return "clean" if self.perturbation is None else str(self.perturbation.name)
+
+    @property
+    def short_name(self) -> str:
+        return f"features({self.what})" if self.with_features else self.what
+
+    @property
+    def name(self) -> str:
+        return f"{self.model.label} · {self.data.name} · {self.short_name}"
