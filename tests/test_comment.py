@@ -62,6 +62,11 @@ def test_the_verdict_and_what_did_not_pass_come_first():
         assert fact in shown
 
 
+def test_a_check_has_a_line_of_its_own_in_python():
+    counts = ", ".join(f"1 {verdict}" for verdict in VERDICTS)
+    assert repr(EVERY) == f"<CheckReport of toys against base.json: {counts}; exit code 1>"
+
+
 def test_a_check_that_passes_says_so():
     text = comment.render(checked({("Net", "clean"): "passed"}))
     assert text.split("\n\n")[2] == "Passed."

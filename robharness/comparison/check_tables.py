@@ -163,7 +163,7 @@ def _table(report: CheckReport) -> Table:
         rows=tuple(Row(cell.name, values_of(cell)) for cell in _by_verdict(report.cells)),
         caption=(
             "accuracy in %, difference in points; changed: examples that are right only before (-) and only after (+); "
-            "p: exact one-sided McNemar test against no fall, adjusted by Holm for all cells; smallest fall: in points, "
+            "p: exact one-sided McNemar test against no fall, Holm-adjusted for all cells; smallest fall: in points, "
             "found with a probability of 90 % at this n and with so many changes"
         ),
         brackets="in brackets the 95 % confidence interval",

@@ -396,6 +396,11 @@ class CheckReport:
     accept: str = ""
     update: BaselineUpdate | None = None
 
+    def __repr__(self) -> str:
+        counts = [f"{len(found)} {verdict}" for verdict in VERDICTS if (found := self.of(verdict))]
+        sides = f"{printable(self.suite)} against {printable(self.baseline)}"
+        return f"<CheckReport of {sides}: {', '.join(counts) or 'no cells'}; exit code {int(self.exit_code)}>"
+
     def of(self, *verdicts: Verdict) -> tuple[CellCheck | BenchmarkCheck, ...]:
         """The cells and benchmarks with one of these verdicts."""
         every: tuple[CellCheck | BenchmarkCheck, ...] = (*self.cells, *self.benchmarks)
