@@ -9,13 +9,13 @@ PIP := $(BIN)/pip --disable-pip-version-check
 DEMO := -e . -e plugins/robharness-samples -e plugins/robharness-attacks -e plugins/robharness-corruptions[reference]
 # What the tests run with, and what they compare with.
 TOOLS := pytest pytest-benchmark pytest-timeout pytest-xdist hypothesis ruff mypy import-linter types-PyYAML setuptools wheel \
-  scipy statsmodels duckdb pandas jsonschema safetensors playwright nbconvert ipykernel
+  scipy statsmodels duckdb pandas jsonschema check-jsonschema lxml junitparser safetensors playwright nbconvert ipykernel
 PEERS := imagecorruptions-imaug foolbox torchattacks pyautoattack mlxtend decord2 av scikit-video google-crc32c lightly pytorch-metric-learning
 # MLflow has a folder of its own, since a peer pins an old release of a package that MLflow needs a newer one of.
-# The browser that opens the pages, TeX for the tables, and what reads the text of a PDF.
+# The browser that opens the pages, TeX for the tables, what reads the text of a PDF, and jq for the action's filter.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 APT := { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends chromium \
-  texlive-latex-recommended texlive-fonts-recommended poppler-utils; }
+  texlive-latex-recommended texlive-fonts-recommended poppler-utils jq; }
 PROJECTS := $(wildcard plugins/*/pyproject.toml)
 # Two workers on two cores, each with one thread: two threads a test on two busy cores wait for each other. A worker
 # begins with half of the tests in their order, so that most fixtures of a module are made once, and takes over tests
@@ -59,7 +59,7 @@ bench: .venv/test.stamp
 .venv/core.stamp: pyproject.toml Makefile | .venv/bin/python
 	$(PIP) install -e . $(TOOLS)
 	$(PIP) install --target .venv/mlflow --upgrade mlflow-skinny
-	@{ command -v chromium && command -v pdflatex && command -v pdftotext; } > /dev/null || $(APT)
+	@{ command -v chromium && command -v pdflatex && command -v pdftotext && command -v jq; } > /dev/null || $(APT)
 	touch $@
 
 .venv/test.stamp: .venv/core.stamp $(PROJECTS)

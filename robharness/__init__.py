@@ -9,7 +9,7 @@ import lazy_loader
 
 TYPE_CHECKING = False  # without `typing`, whose import takes as long as all else until the command handles Ctrl-C
 if TYPE_CHECKING:
-    from robharness.api import load, plan, run, stored, train
+    from robharness.api import check, compare, load, plan, run, stored, train
     from robharness.errors import MissingResource, RobharnessWarning, UnreadableExample, UserError, for_shell
     from robharness.evaluation.batch import Batch
     from robharness.evaluation.classifier import Classifier, Gradient
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from robharness.store.features import Features
 
 _HOMES = {
-    "api": ["run", "plan", "load", "stored", "train"],
+    "api": ["run", "check", "plan", "load", "stored", "train", "compare"],
     "errors": ["MissingResource", "RobharnessWarning", "UnreadableExample", "UserError", "for_shell"],
     "evaluation.batch": ["Batch"],
     "evaluation.classifier": ["Classifier", "Gradient"],
@@ -120,7 +120,9 @@ __all__ = [
     "TrainingJob",
     "UnreadableExample",
     "UserError",
+    "check",
     "clip_frames",
+    "compare",
     "discover",
     "for_shell",
     "hookimpl",

@@ -1,11 +1,17 @@
-"""The verbs as Python functions: plan, train, run, load, stored."""
+"""The verbs as Python functions: plan, train, run, check, load, stored, compare."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from robharness.comparison import build as comparing
+from robharness.comparison.compare import NAMED
+from robharness.comparison.operands import open_sides
+from robharness.comparison.records import CheckReport, Comparison
+from robharness.comparison.requests import Request, as_models
 from robharness.display.notebook import default_listener
 from robharness.engine.environment import check_counts
 from robharness.engine.listeners import RunListener, TrainingListener
@@ -82,24 +88,85 @@ def run(
     Raises UserError before any computation if data or weights are missing. Failed cells are in the results. Cells that
     wait for a training that failed are in `results.plan.pending_cells`.
     """
-    check_counts(workers=workers, batch_size=batch_size)
-    own = default_listener()
-    session = Session.open(
-        suite, store=store, data=data, limit=limit, plugins=plugins, models=models,
-        device=device, threads=threads, shard=shard, listener=listener or own,
-    )  # fmt: skip
-    try:
-        session.show_findings(session.plan.findings)
-        summary = session.compute(workers=workers, batch_size=batch_size, executor=executor)
-        if summary.interrupted:
-            raise Stopped(f"complete outcomes are stored in {store}; the same call resumes")
-        results = session.results(notify=True)
+    options: dict[str, Any] = {"device": device, "threads": threads, "shard": shard, "listener": listener}
+    with _session(suite, store, data=data, limit=limit, plugins=plugins, models=models, **options) as session:
+        results = _computed(session, workers=workers, batch_size=batch_size, executor=executor)
         session.show_findings([*results.findings, *session.findings])
         return results
+
+
+def check(
+    suite: SuiteSource,
+    baseline: str | Path | None = None,
+    *,
+    update: bool = False,
+    benchmark: str | Path | None = None,
+    benchmark_tolerance: float = 10,
+    store: str | Path = DEFAULT_STORE,
+    data: str | Path | None = None,
+    limit: int | None = None,
+    plugins: Sequence[str] = (),
+    models: Mapping[str, nn.Module | ModelSpec] | None = None,
+    device: str = "cpu",
+    workers: int | None = None,
+    threads: int | None = None,
+    batch_size: int | None = None,
+    executor: str | None = None,
+    listener: RunListener | None = None,
+) -> CheckReport:
+    """Run a suite, and compare its cells with a baseline: `exit_code` of the result is 0 if nothing regressed.
+
+    The other parameters are those of `run`.
+    baseline: the path of a .json file; or a folder of results, in which the suite of this name that was run last
+        counts; or the label of a model of the suite, with which all others are compared. None for the file beside the
+        suite, "NAME.baseline.json".
+    update: whether the results are written into the file, if all cells are complete.
+    benchmark: a file of `pytest --benchmark-json`, whose ratios are compared with those of the baseline as well.
+    benchmark_tolerance: the percentage by which a ratio may become worse beyond both spreads.
+    Raises BaselineError, before any computation, if the baseline is absent, damaged or of another suite.
+    """
+    from robharness.comparison.benchmarks import read_ratios
+    from robharness.comparison.checks import check_results
+    from robharness.comparison.references import find_reference
+
+    options: dict[str, Any] = {"device": device, "threads": threads, "listener": listener}
+    with _session(suite, store, data=data, limit=limit, plugins=plugins, models=models, **options) as session:
+        ratios = None if benchmark is None else read_ratios(benchmark)
+        reference = find_reference(baseline, session.plan, update=update, benchmark=benchmark)
+        results = _computed(session, workers=workers, batch_size=batch_size, executor=executor)
+        report = check_results(
+            results, reference, update=update, findings=results.run_findings,
+            benchmarks=ratios, benchmark_tolerance=benchmark_tolerance,
+        )  # fmt: skip
+        session.show_findings(report.findings)
+        return report
+
+
+@contextmanager
+def _session(
+    suite: SuiteSource, store: str | Path, *, listener: RunListener | None, **options: Any
+) -> Iterator[Session]:
+    """Open a session, whose findings become Python warnings at the end; Ctrl-C says that the same call resumes.
+
+    options: as `Session.open` takes them.
+    """
+    own = default_listener()
+    session = Session.open(suite, store=store, listener=listener or own, **options)
+    try:
+        yield session
     except Interrupted as error:
         raise Stopped(f"{error}; the same call resumes") from None
     finally:
         own.warn()
+
+
+def _computed(session: Session, *, workers: int | None, batch_size: int | None, executor: str | None) -> Results:
+    """Compute the outcomes that the store misses, and load all results. Raises Interrupted after Ctrl-C."""
+    session.show_findings(session.plan.findings)
+    summary = session.compute(workers=workers, batch_size=batch_size, executor=executor)
+    if summary.interrupted:
+        raise Interrupted(f"complete outcomes are stored in {session.store}")
+    return session.results(notify=True)
 
 
 def train(
@@ -156,6 +223,41 @@ def stored(store: str | Path = DEFAULT_STORE) -> list[StoredSuite]:
     differ in what determines their cells, labels or tables.
     """
     return [StoredSuite.of(found) for found in stored_suites(StoreFolder(_checked(store)))]
+
+
+def compare(
+    before: Results | str | Path,
+    after: Results | str | Path | None = None,
+    models: tuple[str, str] | None = None,
+    *,
+    suite: str | None = None,
+    store: str | Path = DEFAULT_STORE,
+    data: str | Path | None = None,
+    limit: int | None = None,
+    plugins: Sequence[str] = (),
+    changed: int = NAMED,
+) -> Comparison:
+    """Compare stored results on the examples that both sides have; compute nothing.
+
+    before, after: results, or the path of a store, of a baseline or of a suite's file, or the name of a suite of which
+        the store has a record, perhaps with its digest, "NAME@DIGEST". Without `after`, two models of one suite are
+        compared.
+    models: the labels to compare, of the side before and of the side after; by default all that both have. A label that
+        several seeds share compares the means over runs.
+    suite: the suite in operands that are stores, if they have several.
+    changed: the number of changed examples of each kind that are named per cell.
+    The other parameters are those of `run`.
+    Raises UserError if there is nothing to compare, and for results on different examples.
+    """
+    check_counts(limit=limit)
+    folder, given = _checked(store), [before, *([] if after is None else [after])]
+    request = Request.of_call(given, models=as_models(models), suite=suite, store=store, limit=limit)
+
+    def open_suite(path: Path) -> Results:
+        return Session.open(path, store=store, data=data, limit=limit, plugins=plugins).results()
+
+    first, second = open_sides(given, request, store=folder, limit=limit, open_suite=open_suite)
+    return comparing.build(first, second, request, changed=changed)
 
 
 def _checked(store: str | Path) -> Path:

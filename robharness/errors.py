@@ -113,6 +113,12 @@ class StoreError(UserError):
     """A store that cannot be read or written."""
 
 
+class BaselineError(UserError):
+    """A baseline that is absent, that cannot be read, or that is of another suite."""
+
+    exit_code = ExitCode.BASELINE
+
+
 class Interrupted(UserError):
     """Stopped by Ctrl-C."""
 

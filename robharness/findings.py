@@ -37,6 +37,10 @@ CODES: dict[str, tuple[Severity, str]] = {
     # cells
     "cell-failed": ("error", "a cell has no outcomes for some examples, because a plugin, a model or data failed"),
     "clean-accuracy-too-low": ("error", "a model is below the clean accuracy that the suite demands"),
+    "clean-accuracy-uncertain": (
+        "warning",
+        "a model is below the clean accuracy that the suite demands, on too few examples to tell",
+    ),
     "unreadable-examples": ("warning", "examples cannot be read; they count as wrong in every cell"),
     "logits-not-finite": ("warning", "logits of some examples are not numbers; the examples count as wrong"),
     "attack-alarm": ("warning", "an attack reports examples that it could not attack properly"),
@@ -82,6 +86,18 @@ CODES: dict[str, tuple[Severity, str]] = {
     "gallery-differs": ("warning", "examples of the gallery have another prediction than the stored one"),
     "observer-failed": ("warning", "a plugin raised an exception, or took too long, when it was told of a run"),
     "figures-failed": ("warning", "a plugin raised an exception when it drew figures"),
+    # comparisons
+    "cells-incomplete": ("warning", "cells of a comparison lack outcomes"),
+    "cells-on-one-side": ("warning", "cells that one side of a comparison lacks are not compared"),
+    "models-on-one-side": ("note", "models that one side of a comparison lacks are not compared"),
+    "n-differs": ("warning", "cells have other examples on the two sides; those that both have are compared"),
+    "examples-matched": ("note", "examples stand at other positions on the two sides, and are matched by their ids"),
+    "examples-not-known": ("warning", "the ids of examples are not known; equal positions are compared"),
+    "protocol-differs": ("warning", "the data, the perturbation or the precision of cells differ between the sides"),
+    "protocol-unknown": ("warning", "the data, the perturbation or the precision of cells are not known on a side"),
+    "environments-differ": ("warning", "the sides were computed on other devices, or by other code or libraries"),
+    "clusters-unknown": ("warning", "a comparison cannot use the clusters of the suite, since no side has ids"),
+    "clusters-unmatched": ("warning", "some ids of examples do not match the clusters of the suite"),
 }
 """code -> its severity and its meaning."""
 

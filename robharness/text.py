@@ -61,6 +61,11 @@ def sentence(text: object) -> str:
     return printable(before, SENTENCE_LENGTH) + printable(command, COMMAND_LENGTH)
 
 
+def counted(number: int, one: str, several: str) -> str:
+    """Return a number with its words, such as "1 cell is" or "3 cells are"."""
+    return f"{number} {one if number == 1 else several}"
+
+
 def attributed(text: object, by: object) -> str:
     """Return a message as one line, with the plugin at fault in brackets before its command, if it has one.
 

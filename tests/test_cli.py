@@ -160,7 +160,7 @@ def test_only_limit_and_fresh_select_cells_and_examples(shell, path):
     assert cells["climb(linf, 1/4)"]["n"] == 0
     assert shell("run", path).returncode == 0
     fresh = shell("run", path, "--fresh", "sign*")
-    assert "1 cells to compute, 40 examples in all" in fresh.stderr
+    assert "1 cell to compute, 40 examples in all" in fresh.stderr
     nothing = shell("run", path, "--only", "pgd*")
     assert nothing.returncode == 2
     assert "no cell matches 'pgd*'. Try: robharness plan" in nothing.stderr
@@ -172,7 +172,7 @@ def test_failed_cells_exit_with_code_3_and_are_named(shell, path, suite, toys):
     assert found.returncode == 3
     assert "its budget is linf 0.125" in found.stdout
     assert toys in found.stdout
-    again = f"1 cells are incomplete; to try them again: robharness run {path} -p {toys}"
+    again = f"1 cell is incomplete; to try again: robharness run {path} -p {toys}"
     assert again in found.stderr.splitlines()
     fresh = shell("run", path, "--fresh", "rogue*")
     assert again in fresh.stderr.splitlines()  # without --fresh, which would forget what is stored by then

@@ -259,6 +259,7 @@ CHANGES = {
     "precision.judge": ("tf32", ["precision"]), "precision.gradient": ("bfloat16", ["precision"]),
     "corruptions.corruption": ("toys/bad", ["corruptions", 0]), "corruptions.severity": (2, ["corruptions", 0]),
     "check.tolerance": (1.0, ["check"]), "check.alpha": (0.1, ["check"]),
+    "clusters": ("img_[0-9]+", []),
 }  # fmt: skip
 WHOLES = (
     "robharness",

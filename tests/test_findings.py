@@ -136,9 +136,12 @@ def test_several_versions_of_a_library_are_reported(suite, run):
 def test_a_cause_of_several_cells_is_one_finding_that_counts_the_others():
     failures = ["no such layer"]
     cells = [SimpleNamespace(cell=SimpleNamespace(name=name), failures=failures) for name in ("a", "b", "c")]
-    results = SimpleNamespace(every=cells, invalid=(), cells=())
+    results = SimpleNamespace(every=cells, invalid=(), perhaps_invalid=(), cells=())
     assert [each.subject for each in cell_findings(results)] == ["a and 2 more cells"]
-    assert [each.subject for each in cell_findings(SimpleNamespace(every=cells[:1], invalid=(), cells=()))] == ["a"]
+    assert [
+        each.subject
+        for each in cell_findings(SimpleNamespace(every=cells[:1], invalid=(), perhaps_invalid=(), cells=()))
+    ] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -153,6 +156,8 @@ def test_broken_examples_are_named_up_to_five(count, message):
     clean = SimpleNamespace(cell=SimpleNamespace(kind="clean"), unreadable=[str(each) for each in range(count)],
                             provenance=[])  # fmt: skip
     plan = SimpleNamespace(command=lambda *words: " ".join(("robharness", *words)))
-    [found] = cell_findings(SimpleNamespace(every=(), invalid=(), cells=[clean, clean], outline=plan))
+    [found] = cell_findings(
+        SimpleNamespace(every=(), invalid=(), perhaps_invalid=(), cells=[clean, clean], outline=plan)
+    )
     assert found.hint == "after mending the files: robharness run --fresh '*'"
     assert (found.code, found.message) == ("unreadable-examples", message)

@@ -4,9 +4,7 @@ import io
 import json
 import random
 import re
-import shlex
 import subprocess
-import unicodedata
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 from yaml import safe_dump
 
+from hostile_text import CONTROL, FORGED, LONG, MARKUP, TEXTS, check
 from robharness import Progress
 from robharness.checkpoints.contents import described, some
 from robharness.checkpoints.mismatches import Mismatch
@@ -28,46 +27,11 @@ from robharness.plugins import PluginOrigin, Problem, Registry
 from robharness.store import Store
 from robharness.store.failures import Failure
 from robharness.suite import load, yaml
-from robharness.text import MAX_MARKS, NAME_LENGTH, is_printable, json_text, lines, markdown, printable, sentence
+from robharness.text import NAME_LENGTH, is_printable, json_text, lines, markdown, printable, sentence
 
 PLUGIN = Path(__file__).with_name("foreign_text.py")
-FORGED = "robharness: FORGED"
-"""No line that is printed begins so."""
-CONTROL = (
-    "\x1b]0;title\x07\x1b[31mred\b\x7f\x9b2K\u202eright\u2066\u200f\u200b\ufeff\U000e0041\ue000\ud800"
-    + "".join(f"{end}{FORGED}" for end in "\n\r\v\f\x1c\x85\u2028\u2029")
-    + "e"
-    + 500 * "\u0301"
-)
-MARKUP = (
-    "](javascript:x)<img src=x>| a |[red]r[/][link=x]``` `c` **b** _e_ :smile: &lt; https://x.y $(reboot); reboot \"'\\"
-)
-LONG = "x" * 10_000
-TEXTS = {"control": CONTROL, "markup": MARKUP, "long": LONG}
-COMMANDS = {"robharness", "pip", "ls", "rm", "mkdir", "df", "the", "-p", "see", "correct", "add"}
-"""First words of what is printed as a command."""
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-LONGEST_LINE = 6000
 RICH = re.compile(r"\x1b\[(\?(25|7)[lh]|[0-9]+A|2?[JK]|[0-9;]*m)|\r")
 """Escape sequences that rich and the live view of a run print for a terminal."""
-
-
-def check(text, *, is_data=False):
-    """Check that a text that was printed holds only lines of visible characters, and commands that can be typed.
-
-    is_data: whether it is JSON, whose texts have any length.
-    """
-    hidden = [c for c in text if c != "\n" and unicodedata.category(c) in HIDDEN]
-    assert not hidden, ascii(hidden)
-    assert not re.search(f"[\u0300-\u036f]{{{MAX_MARKS + 1}}}", text)
-    for line in text.split("\n"):
-        assert is_data or len(line) <= LONGEST_LINE
-        assert not line.removeprefix("- ").startswith(FORGED)
-        for command in (
-            () if is_data else re.findall(r"(?:Try|o go on|To get it|o compute again|o try them again): (.*)$", line)
-        ):
-            assert re.match("set `", command) or shlex.split(command)[0].rstrip(":") in COMMANDS, command
-    return text
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029", "\t", "\u00a0"])

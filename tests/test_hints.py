@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from robharness import api
-from robharness.cli.run import without_fresh
+from robharness.cli.computing import without_fresh
 from robharness.errors import UserError
 from robharness.planning.cells import fresh_command, matches
 from robharness.session import require
@@ -59,7 +59,7 @@ def test_a_label_with_brackets_is_forgotten_by_the_printed_command(shell, suite,
     assert glob.escape("Net [v1] 'x'") == words[-1]
     again = shell(*words[1:], plugins=[])
     assert again.returncode == 0, again.stderr
-    assert "1 cells to compute" in again.stderr
+    assert "1 cell to compute" in again.stderr
 
 
 def test_the_count_of_missing_resources_is_that_of_the_lines(tmp_path, suite, toys, shell):

@@ -301,6 +301,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "expected": ({"Net": {"clean": 1.0}}, False),
         "expected_source": ("other", False),
         "check": (Check(alpha=0.5), False),
+        "clusters": ("v_[0-9]+", False),
     },
 }
 BASE = suite(

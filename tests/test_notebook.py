@@ -117,7 +117,8 @@ def test_foreign_names_stay_on_the_line(suite, run):
 def test_the_html_has_the_numbers_of_the_report(found):
     page = Page(found._repr_html_())
     assert set(page.tags) <= HARMLESS and page.attributes <= {"style"}
-    attacks, corruptions, *_ = page.tables
+    attacks, differences, corruptions, *_ = page.tables
+    assert differences[0] == ["", "B & C|"]
     assert attacks[0] == corruptions[0] == ["", "Net|", "B & C|"]
     shown = {row[0].rstrip("|").removesuffix(", noise"): row[1:] for row in (*attacks, *corruptions)}
     for numbers in as_data(found.report())["cells"]:

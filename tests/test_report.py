@@ -108,7 +108,7 @@ def test_tables_show_drops_intervals_flags_and_failures(results):
 def test_markdown_is_tables_of_equal_rows(results):
     text = markdown.render(build(results))
     tables = re.findall(r"(?:^\|.*\|\n)+", text, re.M)
-    assert len(tables) == 6
+    assert len(tables) == 8
     for table in tables:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1

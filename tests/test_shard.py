@@ -231,7 +231,7 @@ def test_a_shard_whose_part_fails_exits_with_code_3(shell, path, suite):
     path.write_text(yaml.safe_dump(suite(attacks=[{"attack": "toys/rogue", "how": "raises", "eps": "1/8"}])))
     found = shell("run", path, "--shard", "2/3")
     assert found.returncode == 3
-    assert f"1 cells are incomplete; to try them again: robharness run {path} --shard 2/3" in found.stderr
+    assert f"1 cell is incomplete; to try again: robharness run {path} --shard 2/3" in found.stderr
 
 
 def test_there_may_be_more_shards_than_examples(shell, path):

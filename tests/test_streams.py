@@ -126,6 +126,13 @@ def test_a_closed_output_is_no_failure(folder, command):
     assert (code, stderr) == (0, b"")
 
 
+def test_a_closed_output_changes_no_verdict_of_a_check(folder):
+    assert bash("robharness check toys.yaml --baseline b.json --update", folder)[0] == 0
+    check = "robharness check incomplete.yaml --baseline b.json --store checked"
+    assert bash(f"{check} | true", folder)[0] == bash(check, folder)[0] == 3
+    assert bash("robharness check toys.yaml --baseline b.json | true", folder)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("name", "end"),
     [

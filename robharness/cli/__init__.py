@@ -24,7 +24,8 @@ __getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"command": ["VERB
 def entry_point() -> None:
     """Run the command line of this process, and exit with the code of `main`.
 
-    A closed standard output, e.g. after `| head -1`, is no failure: what the reader of the pipe wanted was written.
+    A closed standard output, e.g. after `| head -1`, is no failure: what the reader of the pipe wanted was written. The
+    verdicts of `check` and `verify` stay as they are, since a script depends on them.
     """
     try:
         interrupts.handle_interrupts()
@@ -49,7 +50,7 @@ def _run() -> int:
     error = streams.stdout_error()
     streams.divert_stdout()  # for threads and exit handlers of plugins
     if isinstance(error, BrokenPipeError):
-        return ExitCode.FINE if code in (ExitCode.REGRESSION, ExitCode.INCOMPLETE) else code
+        return ExitCode.FINE if code == ExitCode.INCOMPLETE and sys.argv[1:2] != ["check"] else code
     if error is not None:
         what = f"standard output cannot be written: {error.strerror}. What is stored is intact"
         sys.stderr.write(f"robharness: {what}. Try: df -h, then the same command\n")

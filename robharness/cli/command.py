@@ -91,7 +91,7 @@ def _explain(error: BaseException, words: list[str]) -> int:
         error.show(shown)
         echo_lines(shown.getvalue().removesuffix("\n"), err=True)
         return ExitCode.USAGE
-    if isinstance(error, BrokenPipeError) and is_stdout_closed():
+    if isinstance(error, BrokenPipeError) and is_stdout_closed() and words[:1] != ["check"]:
         return ExitCode.FINE
     if "--debug" in words:
         echo_lines(_traceback(error), err=True)

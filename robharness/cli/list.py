@@ -12,7 +12,7 @@ from robharness.cli import options
 from robharness.cli.output import echo, echo_json, echo_rows, results_console
 from robharness.errors import UserError, check_folder, for_shell, glob_matches
 from robharness.streams import results
-from robharness.text import TITLE_LENGTH, printable, styled
+from robharness.text import TITLE_LENGTH, counted, printable, styled
 
 KINDS = ("plugins", "models", "attacks", "corruptions", "datasets", "metrics")
 ARTEFACTS = "artefacts"
@@ -50,7 +50,8 @@ def command(kind: str, glob: str, plugins: tuple[str, ...], store: Path, as_json
     else:
         show_rows(rows, kind)
         if kind != "plugins" and registry.problems:
-            echo(f"{len(registry.problems)} plugins were left out. Try: robharness list plugins", err=True)
+            left_out = counted(len(registry.problems), "plugin was", "plugins were")
+            echo(f"{left_out} left out. Try: robharness list plugins", err=True)
     return 0
 
 

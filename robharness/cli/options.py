@@ -14,7 +14,7 @@ import click
 from robharness.engine.environment import MOST, shard_of
 from robharness.errors import UserError
 from robharness.planning.weights import TRUST
-from robharness.text import printable
+from robharness.text import counted, printable
 
 
 class Count(click.IntRange):
@@ -133,6 +133,30 @@ def _plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def compute_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of every verb that computes missing cells."""
+    for option in (
+        display,
+        click.option("-x", "stop_at_failure", is_flag=True, help="Stop at the first cell or training that fails."),
+        trust,
+        batch_size,
+        click.option("--threads", type=Count("threads"), metavar="N", help="CPU threads per process."),
+        click.option(
+            "--executor", metavar="NAME", help="Start workers by: in-process, subprocess, or a plugin's executor."
+        ),
+        click.option(
+            "--workers", type=Count("workers"), metavar="N", help="Compute with N workers, by default subprocesses."
+        ),
+        click.option(
+            "--device", metavar="DEVICE", default="cpu", show_default=True,
+            help="Devices to compute on, as torch names them: cpu, cuda, cuda:1. With commas between, one process for "
+                 "each.",
+        ),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
 def layout_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of the layout of tables."""
     return intervals(by(function))
@@ -168,7 +192,8 @@ def with_session(function: Callable[..., int]) -> Callable[..., int]:
 
             fields["listener"] = listener = ProgressDisplay(options.pop("display"))
             if registry.problems:
-                listener.message(f"{len(registry.problems)} plugins were left out. Try: robharness list plugins")
+                left_out = counted(len(registry.problems), "plugin was", "plugins were")
+                listener.message(f"{left_out} left out. Try: robharness list plugins")
         session = Session.open(suite, store=store, data=data_root, limit=limit, registry=registry, **fields)
         return function(session=session, **options)
 

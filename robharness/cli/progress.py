@@ -20,7 +20,7 @@ from robharness.findings import Finding
 from robharness.planning.cells import Cell
 from robharness.store.failures import Failure
 from robharness.store.spans import Span
-from robharness.text import COMMAND_LENGTH, printable, sentence, styled
+from robharness.text import COMMAND_LENGTH, counted, printable, sentence, styled
 
 Style = Literal["auto", "rich", "plain", "none"]
 PLAIN_SECONDS = 5.0
@@ -58,7 +58,7 @@ class ProgressDisplay:
         if work == 0:
             self.message("nothing to compute: all outcomes are stored")
             return
-        self.message(f"{cells} cells to compute, {work} examples in all")
+        self.message(f"{counted(cells, 'cell', 'cells')} to compute, {work} examples in all")
         self._last = time.monotonic()
         if self.style == "rich" and self._progress is not None and self.console.is_terminal:
             self._screen = Screen(self.console, self._lines)

@@ -1,4 +1,4 @@
-"""`robharness schema`: the JSON Schemas of suites and of reports."""
+"""`robharness schema`: the JSON Schemas of suites, of reports, of comparisons and of checks."""
 
 from __future__ import annotations
 
@@ -9,19 +9,29 @@ from robharness.cli.output import echo_json
 
 
 @click.command("schema")
-@click.argument("what", type=click.Choice(["suite", "report"]), default="suite")
+@click.argument("what", type=click.Choice(["suite", "report", "comparison", "check"]), default="suite")
 @options.plugin
 @options.debug
 def command(what: str, plugins: tuple[str, ...], debug: bool) -> int:
-    """Print the JSON Schema of suites, with the options of every installed plugin, or that of reports.
+    """Print the JSON Schema of suites, with the options of every installed plugin, or of reports, comparisons
+    or checks.
 
     Editors check and complete suites with it: robharness schema > suite.schema.json
 
-    Programs check the JSON of `report` and `run --json` with the other: robharness schema report
+    Programs check the JSON of `report` and `run --json` with another: robharness schema report. The JSON of `compare`
+    has its own, robharness schema comparison, and so has that of `check`, robharness schema check.
     """
+    from robharness.comparison.check_json import check_schema
+    from robharness.comparison.json import comparison_schema
     from robharness.plugins.discovery import discover
     from robharness.report.schema import report_schema
     from robharness.suite.schema import json_schema
 
-    echo_json(report_schema() if what == "report" else json_schema(discover(plugins)), indent=2)
+    made = {
+        "suite": lambda: json_schema(discover(plugins)),
+        "report": report_schema,
+        "comparison": comparison_schema,
+        "check": check_schema,
+    }
+    echo_json(made[what](), indent=2)
     return 0

@@ -11,7 +11,6 @@ from robharness.errors import ExitCode, UserError, check_folder, for_shell
 from robharness.planning.commands import DEFAULT_STORE
 
 if TYPE_CHECKING:
-    from robharness.store.store import Store
     from robharness.store.suites import StoredSuite
 
 
@@ -74,7 +73,7 @@ def _when(suite: StoredSuite) -> str:
 def list_suites(store: Path, *, as_json: bool) -> int:
     """Print the suites of which a store has records, the one that was run last first, and return the exit code."""
     from robharness.store import Store
-    from robharness.store.suites import stored_suites
+    from robharness.store.suites import no_suites, stored_suites
 
     check_folder(store, "the store")
     suites = stored_suites(Store(store))
@@ -93,7 +92,7 @@ def list_suites(store: Path, *, as_json: bool) -> int:
         hidden = ("digest", "complete", "when")
         show_rows([{key: each for key, each in row.items() if key not in hidden} for row in rows], "suites")
     else:
-        echo(_nothing_listed(Store(store)), err=True)
+        echo(no_suites(Store(store)), err=True)
     return ExitCode.INCOMPLETE if any(suite.problem for suite in suites) else ExitCode.FINE
 
 
@@ -112,19 +111,3 @@ def _facts(suite: StoredSuite) -> dict[str, Any]:
         "n": suite.file.run.n,
         "when": suite.file.time,
     }
-
-
-def _nothing_listed(store: Store) -> str:
-    """Say why nothing is listed: the store is empty, or an earlier version wrote it."""
-    cells = len(store.cell_keys())
-    if not cells:
-        return f"no suites in {store}: nothing has run there. Try: robharness run --help"
-    paths = [run["suite"] for run in store.runs() if isinstance(run.get("suite"), str)]
-    path = next((each for each in reversed(paths) if each.endswith((".yaml", ".yml"))), None)
-    command = (
-        "robharness run --help" if path is None else f"robharness run {for_shell(path)} --store {for_shell(str(store))}"
-    )
-    return (
-        f"no suites in {store}: it has {cells} cells and no record of their suites, as stores of earlier versions. A "
-        f"run of the suite writes one, and computes nothing again. Try: {command}"
-    )

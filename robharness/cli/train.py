@@ -35,7 +35,7 @@ def command(session: Session, as_json: bool) -> int:
     Exit codes: 0 all weights are in the store, 2 usage error, or data or weights are missing, 3 a training failed,
     130 stopped by Ctrl-C.
     """
-    from robharness.cli.run import same_command
+    from robharness.cli.computing import same_command
     from robharness.engine.environment import Job
     from robharness.errors import ExitCode, Interrupted
 

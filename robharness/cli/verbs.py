@@ -19,12 +19,14 @@ VERBS = {
     "train": "Train the missing models of a suite; compute nothing else.",
     "plan": "Show the cells of a suite, done and missing; compute nothing.",
     "report": "Report the stored results of a suite; compute nothing.",
+    "compare": "Compare stored results by example: two stores, baselines, suites or models.",
+    "check": "Compare a suite with a baseline; the exit code says whether a cell regressed.",
     "verify": "Test a model on a few examples against its published accuracy.",
     "merge": "Copy the contents of other stores into one.",
     "export-adversarial": "Write adversarial examples to files.",
     "export-corruptions": "Write corrupted images to files, in the layout of ImageNet-C or CIFAR-C.",
     "list": "List plugins, models, attacks, corruptions, datasets, metrics or artefacts.",
-    "schema": "Print the JSON Schema of suites, for editors, or that of reports.",
+    "schema": "Print the JSON Schema of suites, for editors, or of reports, comparisons or checks.",
 }
 """Built-in verbs with the line that `robharness --help` shows, so that it imports no module of a verb."""
 

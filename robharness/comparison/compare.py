@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from robharness import statistics
+from robharness.comparison.clusters import Clusters, clusters_of
 from robharness.comparison.records import CellDifference, Comparison, MeasuredCell, Side
 from robharness.store.spans import common_positions
 
@@ -26,17 +27,19 @@ def compare(
     """
     both = [label for label in before.labels if label in after.labels]
     pairs = tuple(pairs if pairs is not None else zip(both, both, strict=True))
+    clusters = clusters_of(before, after)
     found, only_before, only_after = [], [], []
     for first, second in pairs:
         names = [cell.perturbation for cell in before.cells if cell.model == first]
-        names += [cell.perturbation for cell in after.cells if cell.model == second]
+        others = [cell.perturbation for cell in after.cells if cell.model == second]
+        names = others + names if after.ids else names + others  # baselines have no ids, and no order of their suite
         for name in dict.fromkeys(names):
             one, other = before.by_name.get((first, name)), after.by_name.get((second, name))
             if one is None or other is None:
                 only_before += [one.name] if one else []
                 only_after += [other.name] if other else []
             else:
-                found.append(_difference(before, after, one, other, changed))
+                found.append(_difference(before, after, one, other, clusters, changed))
     tested = [number for number, each in enumerate(found) if each.p is not None]
     for number, adjusted in zip(tested, statistics.holm([found[number].p or 0 for number in tested]), strict=True):
         found[number] = replace(found[number], p_holm=float(adjusted))
@@ -49,10 +52,18 @@ def compare(
         cells=tuple(found),
         only_before=tuple(only_before),
         only_after=tuple(only_after),
+        run_of={**before.run_of, **after.run_of},
+        data=next((cell.data for cell in after.cells), ""),
+        n_before=before.n,
+        n_after=after.n,
+        clusters=clusters.pattern,
+        findings=clusters.findings,
     )
 
 
-def _difference(before: Side, after: Side, one: MeasuredCell, other: MeasuredCell, changed: int) -> CellDifference:
+def _difference(
+    before: Side, after: Side, one: MeasuredCell, other: MeasuredCell, clusters: Clusters, changed: int
+) -> CellDifference:
     """Return the difference of a cell, the numbers None without common examples."""
     positions = common_positions([one.positions, other.positions])
     known = {one.protocol, other.protocol}
@@ -70,11 +81,13 @@ def _difference(before: Side, after: Side, one: MeasuredCell, other: MeasuredCel
         n_before=one.n,
         n_after=other.n,
         protocol="unknown" if "" in known else "same" if len(known) == 1 else "changed",
+        count=other.count,
+        complete=one.is_complete and other.is_complete,
     )
     if not len(positions):
         return difference
     first, second = right_at(one, positions), right_at(other, positions)
-    paired = statistics.paired_difference(first, second)
+    paired = statistics.paired_difference(first, second, clusters.at(positions))
     return replace(
         difference,
         before=statistics.accuracy(first),
@@ -84,11 +97,12 @@ def _difference(before: Side, after: Side, one: MeasuredCell, other: MeasuredCel
         lost=paired.lost,
         gained=paired.gained,
         units=paired.units,
+        design_effect=paired.design_effect,
         p=paired.p,
         p_fall=paired.p_fall,
         lost_ids=_named(before, after, positions[first & ~second][:changed]),
         gained_ids=_named(before, after, positions[~first & second][:changed]),
-        **_drops(before, after, one, other),
+        **_drops(before, after, one, other, clusters),
     )
 
 
@@ -97,7 +111,7 @@ def right_at(cell: MeasuredCell, positions: np.ndarray) -> np.ndarray:
     return cell.right[np.searchsorted(cell.positions, positions)]
 
 
-def _drops(before: Side, after: Side, one: MeasuredCell, other: MeasuredCell) -> dict[str, Any]:
+def _drops(before: Side, after: Side, one: MeasuredCell, other: MeasuredCell, clusters: Clusters) -> dict[str, Any]:
     """Return the relative drops of both sides and their difference; nothing for clean cells."""
     cleans = before.by_name.get((one.model, "clean")), after.by_name.get((other.model, "clean"))
     if one.kind == "clean" or cleans[0] is None or cleans[1] is None:
@@ -105,21 +119,17 @@ def _drops(before: Side, after: Side, one: MeasuredCell, other: MeasuredCell) ->
     common = common_positions([one.positions, other.positions, cleans[0].positions, cleans[1].positions])
     if not len(common):
         return {}
-    clean = right_at(cleans[1], common), right_at(cleans[0], common)
-    attacked = right_at(other, common), right_at(one, common)
+    clean = right_at(cleans[0], common), right_at(cleans[1], common)
+    attacked = right_at(one, common), right_at(other, common)
     try:
-        drops = [
-            statistics.relative_drop(statistics.accuracy(c), statistics.accuracy(a))
-            for c, a in zip(clean, attacked, strict=True)
-        ]
-        interval = statistics.drop_difference_interval(clean, attacked)
+        drops = statistics.drop_difference(clean, attacked, clusters.at(common))
     except statistics.ZeroClean:
         return {}
     return {
-        "drop_before": drops[1],
-        "drop_after": drops[0],
-        "drop_difference": drops[0] - drops[1],
-        "drop_interval": interval,
+        "drop_before": drops.before,
+        "drop_after": drops.after,
+        "drop_difference": drops.difference,
+        "drop_interval": drops.interval,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,8 +13,11 @@ import numpy as np
 from robharness.errors import ExitCode
 from robharness.findings import Finding
 from robharness.statistics import Interval
+from robharness.text import printable
 
 Kind = Literal["clean", "attack", "corruption"]
+LEVEL = 0.05
+"""The probability of any false "significant" among the cells of a comparison."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -32,6 +36,8 @@ class MeasuredCell:
     right: whether each counts as right, (n,) bool: in a cell that counts robust examples, clean and perturbed.
     failures: why others are missing.
     environments: each distinct provenance of the outcomes; empty in a baseline.
+    identity: everything that can change an outcome, as plain data; empty in a baseline.
+    count: "robust" if an example must be right clean as well.
     """
 
     model: str
@@ -50,6 +56,8 @@ class MeasuredCell:
     right: np.ndarray
     failures: tuple[str, ...] = ()
     environments: tuple[Mapping[str, Any], ...] = ()
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    count: Literal["all", "robust"] = "all"
 
     @property
     def name(self) -> str:
@@ -65,6 +73,27 @@ class MeasuredCell:
         return self.n == self.n_expected
 
 
+Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """A ratio of timings that a benchmark measured within one run.
+
+    spread: of the ratio within this run; it contains the ratio.
+    better: the direction that is an improvement.
+    Raises ValueError for a ratio that is not positive, or outside its spread.
+    """
+
+    ratio: float
+    spread: Interval
+    better: Better = "lower"
+
+    def __post_init__(self) -> None:
+        if not (0 < self.spread.low <= self.ratio <= self.spread.high < math.inf):
+            raise ValueError("it is not positive, or not between `low` and `high`")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Side:
     """One of the two sides of a comparison.
@@ -76,8 +105,10 @@ class Side:
     order: the hash of the ids of all examples of the data set in its fixed order; empty if it is not known.
     n: the number of examples per cell.
     run_of: label of a run -> the label that runs with other seeds share with it.
+    findings: about the store.
     clusters: part of an id that all examples of a cluster share, a regular expression; None if examples are
         independent.
+    benchmarks: ratios of benchmarks by their names; None if none were read.
     """
 
     name: str
@@ -87,7 +118,9 @@ class Side:
     order: str = ""
     n: int
     run_of: Mapping[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
     clusters: str | None = None
+    benchmarks: Mapping[str, Ratio] | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -113,6 +146,7 @@ class CellDifference:
     interval: of the difference.
     lost, gained: the number of examples that are right only before, and only after.
     units: the number of clusters, or n if examples are independent.
+    design_effect: the variance of the difference over that of as many independent examples, at least 1.
     p: of the exact two-sided test; p_holm: adjusted for all cells of the comparison.
     p_fall: of the exact one-sided test against "the accuracy did not fall".
     drop_before, drop_after: relative drops on the common examples of both cells and their clean ones; None for clean
@@ -120,6 +154,8 @@ class CellDifference:
     drop_difference: after - before, a fraction, with its interval.
     lost_ids, gained_ids: the first changed examples of each kind, by id, or by "position N" if ids are not known.
     protocol: whether data, perturbation and precision are the same on both sides.
+    count: "robust" if an example must be right clean as well.
+    complete: whether both sides have all examples of their plans.
     """
 
     model: str
@@ -141,6 +177,7 @@ class CellDifference:
     lost: int = 0
     gained: int = 0
     units: int = 0
+    design_effect: float = 1.0
     p: float | None = None
     p_holm: float | None = None
     p_fall: float | None = None
@@ -151,6 +188,8 @@ class CellDifference:
     lost_ids: tuple[str, ...] = ()
     gained_ids: tuple[str, ...] = ()
     protocol: Literal["same", "changed", "unknown"] = "same"
+    count: Literal["all", "robust"] = "all"
+    complete: bool = True
 
     @property
     def name(self) -> str:
@@ -169,16 +208,22 @@ class RunsDifference:
     """The difference of the means over runs, trainings that differ in their seed alone.
 
     model: the label that the runs share.
-    runs_before, runs_after: the number of runs with outcomes on all examples that both sides have.
+    n: the number of examples that both sides have, each by one of its runs at least.
+    runs_before, runs_after: the number of runs with outcomes on all of them.
+    asked_before, asked_after: the number of runs of the suites.
     before, after: mean accuracies; with sample standard deviations over runs, None for one run.
-    interval: of the difference of the means over runs (Welch); None with fewer than two runs on a side.
+    interval: of the difference of the means over runs (Welch); None with fewer than two runs on a side, and if the
+        runs of neither side differ.
     """
 
     model: str
     other: str
     perturbation: str
+    n: int
     runs_before: int
     runs_after: int
+    asked_before: int
+    asked_after: int
     before: float | None
     before_deviation: float | None
     after: float | None
@@ -192,11 +237,14 @@ class Comparison:
     """Two sides, and the differences of their cells.
 
     before, after: the names of the sides.
+    data: the data set and its split, of the side after.
     pairs: the labels that are compared, of the side before and of the side after.
     n: the largest number of examples that a cell has on both sides.
+    n_before, n_after: the number of examples per cell that each side has in its plan.
     cells: cells that both sides have.
     only_before, only_after: the names of cells of the compared models that one side alone has.
     runs: means over runs, for models with several seeds.
+    run_of: label of a run -> the label that runs with other seeds share with it, of both sides.
     clusters: the regular expression of clusters, if they are used.
     findings: what a reader must know, such as other examples or another environment.
     """
@@ -210,12 +258,35 @@ class Comparison:
     only_before: tuple[str, ...] = ()
     only_after: tuple[str, ...] = ()
     runs: tuple[RunsDifference, ...] = ()
+    run_of: Mapping[str, str] = field(default_factory=dict)
     clusters: str | None = None
     findings: tuple[Finding, ...] = ()
+    data: str = ""
+    n_before: int = 0
+    n_after: int = 0
+
+    def __repr__(self) -> str:
+        sides = " and ".join(map(printable, dict.fromkeys((self.before, self.after))))
+        pairs = f"{len(self.pairs)} pair{'s' * (len(self.pairs) != 1)} of models"
+        return (
+            f"<Comparison of {sides}: {pairs}, {len(self.cells)} cells, n = {self.n}; {len(self.significant)} differ "
+            "significantly>"
+        )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether both sides have all cells of the compared models, with all examples of their plans."""
+        are_runs = all((r.runs_before, r.runs_after) == (r.asked_before, r.asked_after) for r in self.runs)
+        return are_runs and not (self.only_before or self.only_after) and all(cell.complete for cell in self.cells)
+
+    @property
+    def significant(self) -> tuple[CellDifference, ...]:
+        """The cells whose accuracies differ significantly at `LEVEL`, adjusted for all cells of the comparison."""
+        return tuple(cell for cell in self.cells if cell.p_holm is not None and cell.p_holm <= LEVEL)
 
 
 Verdict = Literal["regressed", "passed", "improved", "new", "missing", "failed", "incompatible"]
-VERDICTS: Mapping[str, str] = {
+VERDICTS: Mapping[Verdict, str] = {
     "regressed": "the accuracy fell by more than the tolerance, and significantly",
     "passed": "no significant fall by more than the tolerance",
     "improved": "the accuracy rose by more than the tolerance, and significantly",
@@ -225,7 +296,7 @@ VERDICTS: Mapping[str, str] = {
     "incompatible": "the data, the perturbation or the precision are not those of the baseline",
 }
 """Verdicts on a cell, in the order in which a reader wants them, with their meaning."""
-NO_PASS = ("regressed", "missing", "failed", "incompatible")
+NO_PASS: tuple[Verdict, ...] = ("regressed", "missing", "failed", "incompatible")
 """The verdicts with which a check does not pass."""
 
 
@@ -235,6 +306,7 @@ class CellCheck:
 
     name: the label and the perturbation.
     reason: a sentence on the verdict; empty if it passed.
+    before, after: accuracies, fractions: on the common examples, or else on those of each side; None without any.
     difference: from the baseline; None if there are no common examples.
     p_holm: of the one-sided test against "the accuracy did not fall", adjusted for all cells of the check.
     smallest_fall: the smallest fall, a fraction, that this check finds with a probability of 90 % at this n and
@@ -246,6 +318,8 @@ class CellCheck:
     perturbation: str
     verdict: Verdict
     reason: str = ""
+    before: float | None = None
+    after: float | None = None
     difference: CellDifference | None = None
     p_holm: float | None = None
     smallest_fall: float | None = None
@@ -269,6 +343,26 @@ class BenchmarkCheck:
     spread_after: Interval | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class BaselineUpdate:
+    """A baseline that was to be written.
+
+    path: of the file, as it was given.
+    refused: why it was not written; empty if it was.
+    is_written: whether the file has other bytes than before.
+    added, removed, changed: the names of cells; changed ones have other outcomes, or another key or protocol.
+    benchmarks: the names of ratios of benchmarks that were added, removed or changed.
+    """
+
+    path: str
+    refused: str = ""
+    is_written: bool = False
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    benchmarks: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class CheckReport:
     """The verdicts on all cells of a suite against a baseline.
@@ -280,6 +374,8 @@ class CheckReport:
     alpha: the level of the tests of all cells together.
     findings: errors, such as a clean accuracy below `clean_at_least`, warnings and notes.
     accept: the command that accepts the present results as the baseline.
+    update: the baseline that was written after this check, so that the verdicts are accepted; None if none was asked
+        for.
     """
 
     suite: str
@@ -293,6 +389,7 @@ class CheckReport:
     benchmarks: tuple[BenchmarkCheck, ...] = ()
     findings: tuple[Finding, ...] = ()
     accept: str = ""
+    update: BaselineUpdate | None = None
 
     def of(self, *verdicts: Verdict) -> tuple[CellCheck | BenchmarkCheck, ...]:
         """The cells and benchmarks with one of these verdicts."""
@@ -301,7 +398,12 @@ class CheckReport:
 
     @property
     def exit_code(self) -> ExitCode:
-        """1 if anything regressed, else 3 if cells failed or are missing, else 4 if any is incompatible, else 0."""
+        """1 if anything regressed, else 3 if cells failed or are missing, else 4 if any is incompatible, else 0.
+
+        With an update, 0 if the baseline was written, else 3.
+        """
+        if self.update is not None:
+            return ExitCode.INCOMPLETE if self.update.refused else ExitCode.FINE
         if self.of("regressed"):
             return ExitCode.REGRESSION
         if self.of("missing", "failed") or any(each.severity == "error" for each in self.findings):

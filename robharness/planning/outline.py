@@ -20,6 +20,7 @@ from robharness.specs.budget import Budget
 from robharness.specs.records import Cost
 from robharness.specs.types import Kind, Need, Norm
 from robharness.suite import Baseline
+from robharness.suite.clusters import ClusterPattern
 from robharness.suite.records import Compat, Count, Label, Name, Title
 from robharness.suite.resolved import command_line, python_call
 
@@ -198,6 +199,7 @@ class SuiteOutline:
     perturbations: tuple[PerturbationOutline, ...]
     cells: tuple[CellEntry, ...]
     pending_cells: tuple[CellEntry, ...]
+    clusters: ClusterPattern | None = None
 
     @property
     def reference(self) -> str | None:

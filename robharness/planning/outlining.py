@@ -83,6 +83,7 @@ def outline(plan: Plan) -> PlanOutline:
             perturbations=tuple(perturbations.values()),
             cells=entries(plan.cells),
             pending_cells=entries(plan.pending_cells),
+            clusters=suite.clusters,
         ),
         run=RunOutline(
             n=plan.n,

@@ -24,7 +24,20 @@ BUILT_IN_SUFFIXES = (".html", ".json", ".csv", ".parquet", ".tex", ".md", ".txt"
 
 
 BUILT_IN_COMMANDS = frozenset(
-    ("run", "train", "plan", "report", "verify", "merge", "export-adversarial", "export-corruptions", "list", "schema")
+    (
+        "run",
+        "train",
+        "plan",
+        "report",
+        "compare",
+        "check",
+        "verify",
+        "merge",
+        "export-adversarial",
+        "export-corruptions",
+        "list",
+        "schema",
+    )
 )
 """Verbs of the command line, which no plugin may take."""
 

@@ -14,7 +14,7 @@ from typing import Any
 from robharness import statistics
 from robharness.report.records import CellNumbers, Report
 from robharness.report.runs import spread
-from robharness.report.tables import ENOUGH_FOR_TWO_DIGITS
+from robharness.report.values import accuracy_digits
 from robharness.statistics.intervals import Bools, Interval
 from robharness.store.results import Results
 from robharness.text import printable
@@ -278,7 +278,7 @@ def _accuracy(n: int, words: str, numbers: Callable[[Any], Any] = lambda record:
     n: the number of examples, on which the digits depend.
     words: the end of its clause.
     """
-    digits = 2 if n >= ENOUGH_FOR_TWO_DIGITS else 1
+    digits = accuracy_digits(n)
     return _Quantity(
         number=lambda record: numbers(record).accuracy,
         interval=lambda record: numbers(record).interval,

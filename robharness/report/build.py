@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from robharness.report.answer import answer
 from robharness.report.calibration import calibration, confidence_findings
 from robharness.report.classes import PerClass
 from robharness.report.corruptions import Corruptions
+from robharness.report.differences import differences
 from robharness.report.distances import distances
 from robharness.report.environments import environments
 from robharness.report.findings import (
@@ -28,8 +29,8 @@ from robharness.report.gaps import gaps_closed
 from robharness.report.plugin_metrics import compute_metrics
 from robharness.report.records import CellNumbers, Numbers, Report, RunNumbers, WorstCase
 from robharness.report.runs import over_runs
+from robharness.report.worst_cases import worst_outcomes
 from robharness.store.results import CellResult, Results
-from robharness.store.spans import common_positions
 
 MANY_OUTCOMES = 10_000_000
 """The number of outcomes from which on a report leaves out details unless they are asked for."""
@@ -108,6 +109,7 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
         ),
         run_of=run_of,
         runs=tuple(_runs(cells, run_of)),
+        differences=differences(results, cells),
         command=outline.command("run"),
         environments=environments(results),
         identities={result.cell.key: dict(result.cell.identity) for result in results.every},
@@ -196,36 +198,18 @@ def _perturbed_numbers(clean: np.ndarray, perturbed: np.ndarray, alone: np.ndarr
     return Numbers(**numbers)
 
 
-def _worst_cases(results: Results) -> list[WorstCase]:
-    """Return the worst cases of every model, by norm and ascending budget."""
-    found = []
+def _worst_cases(results: Results) -> Iterator[WorstCase]:
+    """Yield the worst cases of every model, by norm and ascending budget."""
     for label in results.labels:
-        by_budget: dict[Any, list[CellResult]] = {}
-        for result in results.of(label, "attack"):
-            p = result.cell.perturbation
-            if p is not None and p.eps is not None:
-                by_budget.setdefault((p.norm, p.eps), []).append(result)
-        norms = sorted({norm for norm, _ in by_budget}, key=_ORDER.index)
-        for norm in norms:
-            clean, attacks, expected = results.clean(label), 0, 0
-            positions, worst = clean.positions, np.ones(clean.n, bool)
-            for eps in sorted(eps for n, eps in by_budget if n == norm):
-                expected += len(by_budget[norm, eps])
-                for result in by_budget[norm, eps]:
-                    if result.n:
-                        common = common_positions([positions, result.positions])
-                        if common is not positions:
-                            positions, worst = common, worst[np.searchsorted(positions, common)]
-                        attacks, worst = attacks + 1, worst & result.correct_at(common)
-                numbers = Numbers(n=0)
-                if len(positions) and attacks:
-                    numbers = _perturbed_numbers(clean.correct_at(positions), worst, worst, results.outline.suite.count)
-                counts = {"attacks": attacks, "asked": expected}
-                found.append(WorstCase(model=label, norm=str(norm), eps=str(eps), numbers=numbers, **counts))
-    return found
-
-
-_ORDER = ["linf", "l2", "l1", None]
+        clean = results.clean(label)
+        for worst in worst_outcomes(results, label):
+            numbers = Numbers(n=0)
+            if len(worst.positions) and worst.attacks:
+                before = clean.correct_at(worst.positions)
+                numbers = _perturbed_numbers(before, worst.right, worst.right, results.outline.suite.count)
+            yield WorstCase(
+                model=label, norm=worst.norm, eps=worst.eps, attacks=worst.attacks, asked=worst.asked, numbers=numbers
+            )
 
 
 def _components(result: CellResult) -> dict[str, int]:

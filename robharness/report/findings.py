@@ -47,6 +47,8 @@ def cell_findings(results: Results) -> Iterator[Finding]:
         yield finding("cell-failed", cause, subject=f"{names[0]}{others}")
     for sentence in results.invalid:
         yield finding("clean-accuracy-too-low", sentence)
+    for sentence in results.perhaps_invalid:
+        yield finding("clean-accuracy-uncertain", sentence)
     yield from _unreadable_examples(results)
 
 

@@ -250,6 +250,47 @@ class WorstCase:
     numbers: Numbers
 
 
+@dataclass(frozen=True, kw_only=True)
+class DifferenceNumbers:
+    """Difference of a model from the reference under one perturbation; numbers are fractions, None if undefined.
+
+    model: the label, or the one that runs share.
+    reference: the label, or the one that runs share.
+    kind: "clean", "attack", "corruption" or "worst case".
+    n: the number of examples that both have.
+    units: the number of clusters of these examples, or n if they are independent; None for runs.
+    difference: the model's accuracy minus the reference's; of robust accuracies if only right examples were attacked.
+    interval: of the difference, paired by example; None for runs.
+    lost, gained: the number of examples that only the reference, and only the model, has right.
+    p: of the exact McNemar test, with clusters by their signs; None for runs and for worst cases.
+    p_holm: adjusted for all cells of the report with a p.
+    drop_difference: the model's relative drop minus the reference's.
+    drop_interval: of the difference of the drops, paired by example.
+    runs: the numbers of complete runs of the model and of the reference, whose means are compared; None if neither has
+        several seeds.
+    deviation, drop_deviation: sample standard deviations over runs, of the model's numbers and of the reference's; of
+        both, they are added as those of independent numbers.
+    """
+
+    model: str
+    reference: str
+    kind: str
+    perturbation: str
+    n: int
+    difference: float
+    units: int | None = None
+    interval: Interval | None = None
+    lost: int | None = None
+    gained: int | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    drop_difference: float | None = None
+    drop_interval: Interval | None = None
+    runs: tuple[int, int] | None = None
+    deviation: float | None = None
+    drop_deviation: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Report:
     """The content of a report on a suite's results.
@@ -260,6 +301,7 @@ class Report:
     expected_metrics: name -> label -> the published value.
     run_of: label of a run -> the label that runs with other seeds share with it.
     runs: means and deviations over such runs.
+    differences: of every other model from the reference, on the same examples; empty without a reference.
     answer: the result in words, the main sentence first.
     command: the command that computes what is missing.
     environments: each distinct provenance of the outcomes.
@@ -291,6 +333,7 @@ class Report:
     pixels: dict[str, str] = field(default_factory=dict)
     run_of: dict[str, str] = field(default_factory=dict)
     runs: tuple[RunNumbers, ...] = ()
+    differences: tuple[DifferenceNumbers, ...] = ()
     answer: tuple[str, ...] = ()
     command: str = ""
     environments: tuple[Environment, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -12,6 +13,7 @@ from robharness.findings import Finding
 from robharness.plugins.process import current_folder
 from robharness.plugins.registry import Registry
 from robharness.report.build import build
+from robharness.report.measurements import CellMeasurements, measure
 from robharness.report.records import Report
 from robharness.store import results as stored
 from robharness.store import suites
@@ -63,6 +65,30 @@ class Results(stored.Results):
         from robharness.report.notebook import render
 
         return render(self.report())
+
+    def cell(
+        self,
+        perturbation: str,
+        *,
+        eps: str | float | Fraction | None = None,
+        norm: str | None = None,
+        severity: int | None = None,
+        model: str | None = None,
+        partial: bool = False,
+    ) -> CellMeasurements:
+        """Return the numbers of one cell, such as `cell("fgsm", eps="1/255").accuracy`, with n and intervals.
+
+        perturbation: "clean"; the name of a perturbation as reports show it, "fgsm(linf, 1/255)"; the same without its
+            budget or severity, "fgsm(linf)"; or the name of its spec, "attacks/fgsm" or "fgsm".
+        eps: its budget; "1/255" and 1/255 are equal.
+        norm: "linf", "l2" or "l1".
+        severity: of a corruption.
+        model: a label; needed if several models have the cell.
+        partial: whether a cell counts of which some outcomes are missing.
+        Raises UserError if none or several cells fit, and for a cell with missing outcomes.
+        """
+        __tracebackhide__ = True
+        return measure(self, perturbation, eps=eps, norm=norm, severity=severity, model=model, partial=partial)
 
     def summary(self) -> pd.DataFrame:
         """Return a data frame with a row per cell: its name, n, accuracies, relative drop and their intervals.

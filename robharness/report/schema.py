@@ -1,4 +1,4 @@
-"""The JSON Schema of a report's JSON, from the types of its records."""
+"""JSON Schemas of what is written as JSON, from the types of its records: of reports, and of comparisons."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ TYPES: dict[str, Any] = {
     "answer": tuple[str, ...],
     "cells": tuple[records.CellNumbers, ...],
     "runs": tuple[records.RunNumbers, ...],
+    "differences": tuple[records.DifferenceNumbers, ...],
     "worst_cases": tuple[records.WorstCase, ...],
     "corruption_means": tuple[records.MeanAccuracy, ...],
     "slopes": tuple[records.SlopeNumbers, ...],
@@ -49,13 +50,22 @@ _PLAIN = {str: "string", int: "integer", bool: "boolean", type(None): "null"}
 
 def report_schema() -> dict[str, Any]:
     """Return the JSON Schema, draft 2020-12, of what `robharness.report.renderers.json` writes."""
+    return schema_of("robharness report", TYPES, SCHEMA)
+
+
+def schema_of(title: str, kinds: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """Return the JSON Schema, draft 2020-12, of an object with the key `schema` and others.
+
+    kinds: key -> the type of its value: plain types, collections of them, and records, whose fields become keys.
+    version: the value of `schema`.
+    """
     definitions: dict[str, Any] = {}
-    properties = {name: _schema(kind, definitions) for name, kind in TYPES.items()}
+    properties = {name: _schema(kind, definitions) for name, kind in kinds.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "robharness report",
+        "title": title,
         "description": "Accuracies and drops are fractions; a number that does not exist is null.",
-        **_object({"schema": {"const": SCHEMA}, **properties}),
+        **_object({"schema": {"const": version}, **properties}),
         "$defs": definitions,
     }
 
@@ -90,7 +100,7 @@ def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         items = [_schema(each, definitions) for each in arguments or get_type_hints(kind).values()]
         return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
     if not is_dataclass(kind) or not isinstance(kind, type):
-        raise TypeError(f"a report has no values of the type {kind}")
+        raise TypeError(f"JSON has no values of the type {kind}")
     if kind.__name__ not in definitions:
         definitions[kind.__name__] = {}
         definitions[kind.__name__] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from robharness.report.records import CellNumbers, Report
+from robharness.report.records import CellNumbers, DifferenceNumbers, Report
 from robharness.specs import Budget
 from robharness.store.results import import_pandas
 
@@ -25,6 +25,9 @@ class CellSummary:
     relative_drop: from the clean accuracy to the accuracy that the report shows.
     complete: whether all examples are stored.
     key: the hash of the cell's identity, by which outcomes are stored.
+    difference: of the accuracy from the reference's on the same examples; None for runs over seeds, and for one cell
+        of a run that tracks its cells.
+    p_holm: of the exact McNemar test of this difference, adjusted for all cells of the report.
     """
 
     model: str
@@ -45,6 +48,10 @@ class CellSummary:
     relative_drop_high: float | None
     complete: bool
     key: str
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    p_holm: float | None = None
 
     @property
     def parameters(self) -> dict[str, str | float | int]:
@@ -64,8 +71,11 @@ _NUMBERS = tuple(
 )
 
 
-def summarise(cell: CellNumbers) -> CellSummary:
-    """Return the numbers of a cell as one row."""
+_DIFFERENCE = ("difference", "difference_low", "difference_high", "p_holm")
+
+
+def summarise(cell: CellNumbers, difference: DifferenceNumbers | None = None) -> CellSummary:
+    """Return the numbers of a cell, and its difference from the reference, as one row."""
     numbers = cell.numbers
     bounds: dict[str, float | None] = {}
     for name, interval in (
@@ -89,7 +99,13 @@ def summarise(cell: CellNumbers) -> CellSummary:
         complete=cell.complete,
         key=cell.key,
         **bounds,
+        **({} if difference is None else _compared(difference)),
     )
+
+
+def _compared(found: DifferenceNumbers) -> dict[str, float | None]:
+    low, high = found.interval if found.interval is not None else (None, None)
+    return {"difference": found.difference, "difference_low": low, "difference_high": high, "p_holm": found.p_holm}
 
 
 def summary(report: Report) -> pd.DataFrame:
@@ -97,8 +113,9 @@ def summary(report: Report) -> pd.DataFrame:
 
     Raises UserError if pandas is not installed.
     """
-    rows = [asdict(summarise(cell)) for cell in report.cells]
-    types = dict.fromkeys(("eps", "severity", *_NUMBERS), float) | {"n": int, "complete": bool}
+    differences = {(each.model, each.perturbation): each for each in report.differences if each.runs is None}
+    rows = [asdict(summarise(cell, differences.get((cell.model, cell.perturbation)))) for cell in report.cells]
+    types = dict.fromkeys(("eps", "severity", *_NUMBERS, *_DIFFERENCE), float) | {"n": int, "complete": bool}
     frame: pd.DataFrame = import_pandas().DataFrame(rows, columns=list(_FIELDS)).astype(types)
     return frame
 

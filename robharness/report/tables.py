@@ -7,21 +7,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from robharness.report.detail_tables import calibration, worst_class
+from robharness.report.difference_tables import difference_table
 from robharness.report.records import CellNumbers, GapClosed, MeanAccuracy, Numbers, Report, SlopeNumbers, WorstCase
 from robharness.report.rows import NO_VALUE, cells_by_row, mean_over_runs, model_row, model_table
 from robharness.report.runs import over_runs
-from robharness.report.values import Note, Number, Row, Table, Value, part_of, published_note
+from robharness.report.values import Note, Number, Row, Table, Value, accuracy_digits, part_of, published_note
 from robharness.specs import MetricResult
 from robharness.statistics import Interval
-
-ENOUGH_FOR_TWO_DIGITS = 1000
-"""Examples from which on accuracies have two digits after the decimal point."""
 
 
 def tables(report: Report) -> list[Table]:
     """Return the tables that the suite has numbers for, attacks with their worst cases first."""
-    made = [_attacks(report), _distances(report), _corruptions(report), _slopes(report), _corruption_errors(report)]
-    made += [_gaps_closed(report), calibration(report), worst_class(report), _metrics(report)]
+    attacks, corruptions = _attacks(report), _corruptions(report)
+    made = [attacks, difference_table(attacks, report, counted_accuracy(report)), _distances(report)]
+    made += [corruptions, difference_table(corruptions, report, "accuracy"), _slopes(report)]
+    made += [_corruption_errors(report), _gaps_closed(report), calibration(report), worst_class(report)]
+    made += [_metrics(report)]
     return [table for table in made if table is not None]
 
 
@@ -122,7 +123,7 @@ def _accuracy(numbers: Numbers) -> Value:
     accuracy = numbers.robust_accuracy if is_robust else numbers.accuracy
     if accuracy is None:
         return NO_VALUE
-    digits = _accuracy_digits(numbers.n)
+    digits = accuracy_digits(numbers.n)
     interval = numbers.robust_interval if is_robust else numbers.interval
     drop = None
     if numbers.relative_drop is not None:
@@ -134,14 +135,10 @@ def _accuracy_over_runs(numbers: Sequence[Numbers]) -> Value:
     found = over_runs("", "", len(numbers), numbers)
     is_robust = found.accuracy is None
     accuracies = [each.robust_accuracy if is_robust else each.accuracy for each in numbers]
-    value = mean_over_runs(accuracies, "percentage", _accuracy_digits(numbers[0].n))
+    value = mean_over_runs(accuracies, "percentage", accuracy_digits(numbers[0].n))
     if found.relative_drop is None:
         return value
     return replace(value, drop=Value(number=found.relative_drop, kind="drop", deviation=found.relative_drop_deviation))
-
-
-def _accuracy_digits(n: int) -> int:
-    return 2 if n >= ENOUGH_FOR_TWO_DIGITS else 1
 
 
 def _distances(report: Report) -> Table | None:
@@ -236,7 +233,7 @@ def _part(numbers: MeanAccuracy | SlopeNumbers) -> str:
 def _mean_accuracy(mean: MeanAccuracy, report: Report) -> Value:
     if mean.accuracy is None or mean.interval is None:
         return NO_VALUE
-    digits = _accuracy_digits(mean.n)
+    digits = accuracy_digits(mean.n)
     return Value(number=mean.accuracy, digits=digits, interval=mean.interval, interval_digits=digits,
                  notes=_parts(mean, report))  # fmt: skip
 

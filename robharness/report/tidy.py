@@ -33,8 +33,8 @@ COLUMNS: dict[str, type] = {
 }
 """Columns and their types; a value that does not apply to a row is None.
 
-kind: "clean", "attack", "corruption", "worst case", "corruption mean", "slope", "corruption error", "runs", "gap" or
-    "metric".
+kind: "clean", "attack", "corruption", "worst case", "difference", "corruption mean", "slope", "corruption error",
+    "runs", "gap" or "metric".
 budget: eps as the suite writes it, such as "0.25/255"; eps is its value.
 part: of the statistic, such as a class, a bin of confidences, a note of an attack or a corruption.
 reference: the model or table that the number is relative to.
@@ -47,7 +47,8 @@ Tidy = dict[str, Any]
 
 def rows(report: Report) -> list[Tidy]:
     """Return all numbers of a report. Each row has all of `COLUMNS`; statistics without a value are left out."""
-    made = [*_cells(report), *_worst_cases(report), *_corruptions(report), *_over_runs(report), *_metrics(report)]
+    made = [*_cells(report), *_worst_cases(report), *_differences(report), *_corruptions(report)]
+    made += [*_over_runs(report), *_metrics(report)]
     empty = dict.fromkeys(COLUMNS)
     common = {"suite": report.suite, "data": report.data}
     return [empty | common | row for row in made if row["value"] is not None]
@@ -139,6 +140,30 @@ def _worst_cases(report: Report) -> Iterator[Tidy]:
         }
         for found in _numbers(case.numbers):
             yield {**where, **found}
+
+
+def _differences(report: Report) -> Iterator[Tidy]:
+    """Yield the differences from the reference, of accuracies and of relative drops."""
+    places: dict[str, Tidy] = {
+        cell.perturbation: {"norm": cell.norm, **_budget(cell.eps), "severity": cell.severity, "group": cell.group}
+        for cell in report.cells
+    }
+    for case in report.worst_cases:
+        places[f"worst case {case.norm} ≤ {case.eps}"] = {"norm": case.norm, **_budget(case.eps)}
+    for each in report.differences:
+        where: Tidy = {"model": each.model, "reference": each.reference, "kind": "difference", "n": each.n,
+                       "perturbation": each.perturbation, "complete": each.n == report.n,
+                       **places[each.perturbation]}  # fmt: skip
+        if each.runs is not None:
+            where["part"] = "means of {} and {} runs".format(*each.runs)
+        yield _row("accuracy_difference", each.difference, each.interval, **where)
+        yield _row("accuracy_difference_deviation", each.deviation, **where)
+        yield _row("relative_drop_difference", each.drop_difference, each.drop_interval, **where)
+        yield _row("relative_drop_difference_deviation", each.drop_deviation, **where)
+        yield _row("lost", each.lost, **where)
+        yield _row("gained", each.gained, **where)
+        yield _row("mcnemar_p", each.p, **where)
+        yield _row("mcnemar_p_holm", each.p_holm, **where)
 
 
 def _corruptions(report: Report) -> Iterator[Tidy]:

@@ -20,6 +20,15 @@ count: an integer.
 """
 
 
+ENOUGH_FOR_TWO_DIGITS = 1000
+"""Examples from which on accuracies have two digits after the decimal point."""
+
+
+def accuracy_digits(n: int) -> int:
+    """Return the digits after the decimal point of an accuracy over n examples, in percent."""
+    return 2 if n >= ENOUGH_FOR_TWO_DIGITS else 1
+
+
 @dataclass(frozen=True)
 class Number:
     """A number of a note.
@@ -55,7 +64,8 @@ class Value:
     interval_digits: the digits of both intervals.
     corruption_interval: 95 % confidence interval over corruptions.
     deviation: sample standard deviation over runs.
-    drop: the relative drop from the clean accuracy, itself a value.
+    drop: the relative drop from the clean accuracy, or a difference of such drops, itself a value.
+    p: of the test that the number is 0.
     few_examples: whether the number comes from fewer examples than its metric requires.
     key: of the cell that the number is of; empty for numbers of several cells.
     details: notes on the spread of the number, which are shown where its intervals are.
@@ -71,6 +81,7 @@ class Value:
     corruption_interval: Interval | None = None
     deviation: float | None = None
     drop: Value | None = None
+    p: float | None = None
     few_examples: bool = False
     key: str = ""
     details: tuple[Note, ...] = ()

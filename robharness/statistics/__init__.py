@@ -11,8 +11,15 @@ from robharness.statistics.accuracy import (
 from robharness.statistics.calibration import BINS, Reliability, expected_calibration_error, reliability
 from robharness.statistics.classes import ClassIntervals, class_intervals
 from robharness.statistics.corruption_errors import corruption_errors, relative_corruption_errors
-from robharness.statistics.differences import PairedDifference, holm, paired_difference, smallest_fall
-from robharness.statistics.exact import binomial_tail, exact_lower
+from robharness.statistics.differences import (
+    DropDifference,
+    PairedDifference,
+    difference_bounds,
+    drop_difference,
+    holm,
+    paired_difference,
+)
+from robharness.statistics.exact import binomial_probabilities, exact_lower, sign_flip_tail
 from robharness.statistics.gap import gap_closed, gap_closed_interval, gap_closed_printed
 from robharness.statistics.intervals import (
     Bools,
@@ -36,6 +43,7 @@ from robharness.statistics.intervals import (
     tail_probability,
     wilson_bounds,
 )
+from robharness.statistics.means import mean_difference_interval
 from robharness.statistics.paired import (
     BLOCK_VALUES,
     drop_difference_interval,
@@ -43,6 +51,7 @@ from robharness.statistics.paired import (
     relative_drop_interval,
     resampled_accuracies,
 )
+from robharness.statistics.power import smallest_fall
 from robharness.statistics.slopes import (
     MIN_SLOPE_EXAMPLES,
     slope,
@@ -50,6 +59,7 @@ from robharness.statistics.slopes import (
     slope_interval_over_corruptions,
     slopes_without_each,
 )
+from robharness.statistics.timings import RatioWithSpread, median_ratio, minimum_ratio
 
 __all__ = [
     "BINS",
@@ -57,11 +67,13 @@ __all__ = [
     "MIN_SLOPE_EXAMPLES",
     "Bools",
     "ClassIntervals",
+    "DropDifference",
     "EmptySample",
     "Floats",
     "Interval",
     "Numbers",
     "PairedDifference",
+    "RatioWithSpread",
     "Reliability",
     "UndefinedNumber",
     "UndefinedSlope",
@@ -69,10 +81,12 @@ __all__ = [
     "ZeroClean",
     "accuracy",
     "accuracy_interval",
-    "binomial_tail",
+    "binomial_probabilities",
     "check_outcomes",
     "class_intervals",
     "corruption_errors",
+    "difference_bounds",
+    "drop_difference",
     "drop_difference_interval",
     "drop_text",
     "exact_lower",
@@ -82,7 +96,10 @@ __all__ = [
     "gap_closed_printed",
     "holm",
     "mean_and_deviation",
+    "mean_difference_interval",
     "median_interval",
+    "median_ratio",
+    "minimum_ratio",
     "normal_quantile",
     "paired_difference",
     "percentile_interval",
@@ -96,6 +113,7 @@ __all__ = [
     "relative_drops",
     "reliability",
     "resampled_accuracies",
+    "sign_flip_tail",
     "slope",
     "slope_interval",
     "slope_interval_over_corruptions",

@@ -1,8 +1,10 @@
-"""Exact confidence intervals of a proportion, and tails of the binomial distribution."""
+"""Exact confidence intervals of a proportion, binomial probabilities, and exact tests by random signs."""
 
 from __future__ import annotations
 
 import math
+import sys
+from functools import lru_cache
 
 import numpy as np
 
@@ -39,14 +41,51 @@ def exact_lower(successes: np.ndarray, n: np.ndarray, tail: Floats) -> Floats:
     return np.where(successes > 0, 1 / (1 + np.exp(-logit)), 0.0)
 
 
+@lru_cache(maxsize=8)
+def binomial_probabilities(n: int, p: float = 0.5) -> Floats:
+    """Return the probabilities of 0 to n successes in n trials, (n + 1,), read-only: callers share the array.
+
+    p: of a success, in [0, 1].
+    The ratios of neighbours are multiplied from the mode outwards, so that even a probability of 1e-300 has a relative
+    error of about 1e-13; what lies below 1e-308 is 0.
+    """
+    probabilities: Floats = np.zeros(n + 1)
+    if p in (0, 1):
+        probabilities[n * int(p)] = 1
+        return probabilities
+    mode, odds, reach = min(n, int((n + 1) * p)), p / (1 - p), 40 + 20 * math.isqrt(n)  # by Hoeffding, exp(-800) beyond
+    below = np.arange(mode, max(0, mode - reach), -1, dtype=np.float64)
+    above = np.arange(mode, min(n, mode + reach), dtype=np.float64)
+    probabilities[mode] = 1
+    probabilities[mode - len(below) : mode] = np.cumprod(below / (n - below + 1) / odds)[::-1]
+    probabilities[mode + 1 : mode + 1 + len(above)] = np.cumprod((n - above) / (above + 1) * odds)
+    probabilities /= probabilities.sum()
+    probabilities.flags.writeable = False
+    return probabilities
+
+
 def binomial_tail(successes: int, n: int) -> float:
-    """Return the probability of this many successes or more in n trials of probability 1/2."""
-    if successes <= 0:
-        return 1.0
-    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1, dtype=np.float64)))])
-    k = np.arange(successes, n + 1)
-    terms = factorials[n] - factorials[k] - factorials[n - k] - n * math.log(2)
-    return min(1.0, float(np.exp(terms).sum()))
+    """Return the probability of this many successes or more in n trials of probability 1/2, at least 2e-308."""
+    return min(1.0, max(float(binomial_probabilities(n)[successes:].sum()), sys.float_info.min))
+
+
+def sign_flip_tail(losses: np.ndarray) -> float:
+    """Return the probability of a total loss at least as large if each loss has a random sign.
+
+    losses: of independent units, (k,) int; gains are negative.
+    With units that lose or gain 1, this is the one-sided exact test of McNemar. The distribution is exact: that of the
+    number of positive signs among the units of each size is binomial, and these distributions are convolved.
+    Returns at least the smallest normal double, 2e-308.
+    """
+    total, distribution = int(losses[losses > 0].sum()), np.ones(1)  # of the sum of sizes with a positive sign
+    for size, count in enumerate(np.bincount(np.abs(losses)).tolist()):
+        if not size or not count:
+            continue
+        wider = np.zeros(len(distribution) + size * count)
+        for start in range(min(size, len(distribution))):
+            wider[start::size] = np.convolve(distribution[start::size], binomial_probabilities(count))
+        distribution = wider
+    return min(1.0, max(float(distribution[total:].sum()), sys.float_info.min))
 
 
 def _log_binomial(k: Floats, n: Floats) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -129,6 +130,7 @@ def normal_quantile(level: float) -> float:
     return NormalDist().inv_cdf(1 - tail_probability(level))
 
 
+@lru_cache(maxsize=64)
 def student_quantile(level: float, freedom: float) -> float:
     """Student's t that both tails beyond have 1 - level of: with t = sqrt(freedom) tan(a), a's density is a power of
     cos(a)."""

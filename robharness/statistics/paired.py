@@ -82,19 +82,24 @@ def drop_difference_interval(
     Statistics in Medicine 17:2635, method 10.
     """
     check_outcomes(*clean, *attacked, dimensions=1)
-    drops, lows, highs, deviations = [], [], [], []
+    drops, lows, highs, ratios, variances = [], [], [], [], []
     for before, after in zip(clean, attacked, strict=True):
-        kept, lost, gained = (
-            int(np.count_nonzero(each)) for each in (before & after, before & ~after, ~before & after)
-        )
-        low, high = _drop_bounds(kept, lost, gained, level, _plain_wilson_bounds)
-        ratio = (kept + gained) / (kept + lost)
+        right, stays = _count(before), _count(after)
+        kept = _count(before & after)
+        low, high = _drop_bounds(kept, right - kept, stays - kept, level, _plain_wilson_bounds)
+        ratio = stays / right
         drops.append(1 - ratio)
         lows.append(float(low))
         highs.append(float(high))
-        deviations.append(after - ratio * before)  # the sum is 0; its variance over n is that of the ratio, scaled
-    first, second = deviations
-    correlation = float(first @ second / np.sqrt((first @ first + 2) * (second @ second + 2)))
+        ratios.append(ratio)
+        variances.append(stays - 2 * ratio * kept + ratio**2 * right)  # of after - ratio * before, whose sum is 0
+    covariance = (
+        _count(attacked[0] & attacked[1])
+        - ratios[0] * _count(clean[0] & attacked[1])
+        - ratios[1] * _count(attacked[0] & clean[1])
+        + ratios[0] * ratios[1] * _count(clean[0] & clean[1])
+    )
+    correlation = covariance / float(np.sqrt((variances[0] + 2) * (variances[1] + 2)))
     difference = drops[0] - drops[1]
 
     def reach(own: float, other: float) -> float:
@@ -106,6 +111,10 @@ def drop_difference_interval(
     )
 
 
+def _count(right: Bools) -> int:
+    return int(np.count_nonzero(right))
+
+
 def _plain_wilson_bounds(successes: Floats, n: Floats, z: Floats) -> tuple[Floats, Floats]:
     """Low and high ends of the Wilson interval without a correction for continuity, broadcast; n > 0."""
     centre, reach = 2 * successes + z**2, z * np.sqrt(z**2 + 4 * successes * (1 - successes / n))
@@ -115,31 +124,40 @@ def _plain_wilson_bounds(successes: Floats, n: Floats, z: Floats) -> tuple[Float
 BLOCK_VALUES = 2**21
 """Doubles of memory for one block of resamples: about 50 MB, whatever the number of examples."""
 MOST_DRAWN = 5000
-"""The largest number of units that a bootstrap draws: examples, or groups of examples if there are more examples."""
+"""The largest number of units that a bootstrap draws: examples or clusters, or groups of them if there are more."""
 
 
 def resampled_accuracies(
     correct: Bools,
     *,
+    clusters: np.ndarray | None = None,
     resamples: int = 2000,
     seed: int = 0,
     most_drawn: int = MOST_DRAWN,
     block_values: int = BLOCK_VALUES,
 ) -> Floats:
-    """Return the accuracy of each row in each bootstrap resample of the examples, the same resample for all rows.
+    """Return the accuracy of each row in each bootstrap resample of the units, the same resample for all rows.
 
     correct: (rows, n) bool, the examples in random order.
-    most_drawn: from more examples, as many groups of neighbours are drawn in place of single examples. In random order
-        the groups are independent and alike, as examples are. The standard deviation of a mean is then estimated from
-        `most_drawn` values instead of n, with a relative error of 1 / sqrt(2 * most_drawn), 1 %.
+    clusters: the number of each example's cluster, (n,) int; a cluster is a unit. Without, each example is a unit.
+    most_drawn: from more units, as many groups of neighbours are drawn in place of single units. In random order, for
+        clusters that of their first examples, the groups are independent and alike, as units are. The standard
+        deviation of a mean is then estimated from `most_drawn` values instead of all, with a relative error of
+        1 / sqrt(2 * most_drawn), 1 %.
     block_values: counts in memory at once; no result depends on it.
-    Returns (resamples, rows). What is drawn depends on n and the seed alone, so rows of several calls belong together.
+    Returns (resamples, rows). What is drawn depends on the units and the seed alone, so rows of several calls belong
+    together.
     Raises EmptySample without any outcome.
     """
     check_outcomes(correct, dimensions=2)
     n = correct.shape[1]
-    groups = min(n, most_drawn)
-    starts = np.arange(groups) * n // groups
+    firsts = np.arange(n)  # of each unit, its first example
+    if clusters is not None:
+        order, firsts = _by_cluster(clusters)
+        correct = correct[:, order]
+    units = len(firsts)
+    groups = min(units, most_drawn)
+    starts = firsts[np.arange(groups) * units // groups]
     sizes = np.diff(starts, append=n).astype(np.float32)
     right = correct if groups == n else np.add.reduceat(correct, starts, axis=1, dtype=np.int32)
     columns = np.vstack([right, sizes]).T.astype(np.float32)  # exact up to 2**24 examples
@@ -147,6 +165,16 @@ def resampled_accuracies(
     sums = np.vstack([weights @ columns for weights in _resampled_weights(groups, resamples, rng, block_values)])
     accuracies: Floats = sums[:, :-1].astype(np.float64) / sums[:, -1:]
     return accuracies
+
+
+def _by_cluster(clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the order of examples, (n,), that puts clusters one after another, and the places of their first ones.
+
+    Clusters keep the order of their first examples.
+    """
+    _, firsts, numbers, sizes = np.unique(clusters, return_index=True, return_inverse=True, return_counts=True)
+    ranks = np.argsort(firsts)
+    return np.argsort(firsts[numbers], kind="stable"), np.concatenate([[0], np.cumsum(sizes[ranks])[:-1]])
 
 
 def _resampled_weights(

@@ -202,16 +202,37 @@ class Results:
 
     @property
     def invalid(self) -> list[str]:
-        """Sentences that say why the run is invalid: models below `clean_at_least` on the whole data set."""
+        """Sentences that say why the run is invalid: models below `clean_at_least`, on fewer examples significantly."""
+        return [
+            f"{shown}: the run is invalid (clean_at_least)" for shown, is_significant in self._too_low if is_significant
+        ]
+
+    @property
+    def perhaps_invalid(self) -> list[str]:
+        """Sentences about models below `clean_at_least` on too few examples to tell."""
+        return [
+            f"{shown}; all examples of the data may reach it (clean_at_least)"
+            for shown, is_significant in self._too_low
+            if not is_significant
+        ]
+
+    @property
+    def _too_low(self) -> list[tuple[str, bool]]:
+        """The models below `clean_at_least`, and whether that is sure.
+
+        It is on the whole data set, and on fewer examples if the 95 % interval of the accuracy is below the bar.
+        """
         found = []
-        for model in self.outline.suite.models if self.outline.is_whole else ():
-            clean = next((r for r in self.of(model.label, "clean") if r.is_complete), None)
+        for model in self.outline.suite.models:
+            clean = next((r for r in self.of(model.label, "clean") if r.is_complete and r.n), None)
             least = model.clean_at_least
-            if clean is not None and least is not None and 100 * clean.accuracy < least:
-                found.append(
-                    f"{model.label} is right on {100 * clean.accuracy:.1f} % of the clean examples, and the suite "
-                    f"demands {least:g} %: the run is invalid (clean_at_least)"
-                )
+            if clean is None or least is None or 100 * clean.accuracy >= least:
+                continue
+            most = statistics.accuracy_interval(int(clean.correct.sum()), clean.n).high
+            shown = f"{model.label} is right on {100 * clean.accuracy:.1f} % of "
+            shown += "the clean examples" if self.outline.is_whole else f"{clean.n} clean examples"
+            shown += f", and the suite demands {least:g} %"
+            found.append((shown, self.outline.is_whole or 100 * most < least))
         return found
 
     def clean(self, label: str) -> CellResult:

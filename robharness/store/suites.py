@@ -216,6 +216,22 @@ def named_suite(suite: object, store: StoreFolder) -> StoredSuite | None:
     return found
 
 
+def no_suites(store: StoreFolder) -> str:
+    """Say why a store has no record of a suite, and what to do: it is empty, or an earlier version wrote it."""
+    cells = len(Store(store.root).cell_keys())
+    if not cells:
+        return f"no suites in {store}: nothing has run there. Try: robharness run --help"
+    paths = [run["suite"] for run in store.runs() if isinstance(run.get("suite"), str)]
+    path = next((each for each in reversed(paths) if each.endswith((".yaml", ".yml"))), None)
+    command = (
+        "robharness run --help" if path is None else f"robharness run {for_shell(path)} --store {for_shell(str(store))}"
+    )
+    return (
+        f"no suites in {store}: it has {cells} cells and no record of their suites, as stores of earlier versions. A "
+        f"run of the suite writes one, and computes nothing again. Try: {command}"
+    )
+
+
 def _no_such_suite(store: StoreFolder, address: str) -> UserError:
     """Return the error for a name of which the store has no record."""
     known = list(dict.fromkeys(each.name for each in stored_suites(store)))

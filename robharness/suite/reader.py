@@ -63,7 +63,7 @@ def load(
 
 
 _LISTS = ("models", "attacks", "corruptions")
-_COPIED = ("name", "title", "data", "compat", "gap", "count", "precision", "compile", "seed", "check")
+_COPIED = ("name", "title", "data", "compat", "gap", "count", "precision", "compile", "seed", "check", "clusters")
 """Fields of the header that a Suite has unchanged."""
 _SHARED = ("canvas", "compat", "seed")
 """Fields of the header that other sections follow."""

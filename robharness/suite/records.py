@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, WithJs
 
 from robharness import specs
 from robharness.specs.budget import Budget
+from robharness.suite.clusters import ClusterPattern
 from robharness.text import NAME_LENGTH, TITLE_LENGTH, is_printable
 
 Count = Literal["all", "robust"]
@@ -161,3 +162,4 @@ class Header:
     compile: Switch = False
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     check: Check = Check()
+    clusters: ClusterPattern | None = None

@@ -171,6 +171,8 @@ class Suite:
     gap: labels of the two models (or of their runs together) between which the closed gap lies.
     expected: label -> {cell name: published accuracy in percent, metric: published value}.
     expected_source: source of the published numbers.
+    clusters: regular expression of the part of an id that all examples of one cluster share; None if examples are
+        independent.
     """
 
     path: Path
@@ -195,6 +197,7 @@ class Suite:
     expected: Mapping[str, Mapping[str, float]]
     expected_source: str
     check: Check
+    clusters: str | None = None
 
     def command(self, verb: str, *words: str) -> str:
         """Return the command line of a verb on this suite, or words on the Python function if there is none.

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ratios import record
 from robharness import api
 from robharness.report import build
 from robharness.report.renderers import html, terminal
@@ -95,6 +96,7 @@ def test_reading_and_reporting_a_large_store(benchmark, large):
             least, middle = values[0], statistics.median(values)
             print(f"{name:16} {kind:4} s: minimum {least:6.2f}, median {middle:6.2f}; / reading: "
                   f"{least / base[0]:.2f}, {middle / statistics.median(base):.2f}")  # fmt: skip
-            benchmark.extra_info[f"{name} / reading, {kind}, minimum"] = least / base[0]
+            if values is not base:
+                record(benchmark, f"{name} / reading, {kind}, minimum", values, base, statistic="minimum")
     benchmark.extra_info["page, bytes"] = len(made)
     benchmark.pedantic(lambda: None, rounds=1)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ratios import record
 from robharness import api
 from robharness.engine import listeners
 from robharness.engine.run import run_plan
@@ -31,10 +32,10 @@ def suite(data, models, attacks):
     return {"robharness": 1, "name": "bench", "data": data, "models": models, "attacks": attacks}
 
 
-def show(benchmark, ratios):
-    for name, ratio in ratios.items():
-        print(f"{name:60} {ratio:.3f}")
-    benchmark.extra_info.update(ratios)
+def show(benchmark, numbers):
+    for name, number in numbers.items():
+        print(f"{name:60} {number:.3f}")
+    benchmark.extra_info.update(numbers)
 
 
 @pytest.mark.benchmark(group="the engine")
@@ -67,9 +68,9 @@ def test_two_hundred_cells_beside_their_bare_passes(benchmark, tmp_path):
     print("\nbare", *(f"{s:.1f}" for s in limits), "units", *(f"{s:.1f}" for s in units), "whole",
           *(f"{s:.1f}" for s in whole), "seconds")  # fmt: skip
     over = statistics.median(units) - limit
+    record(benchmark, "units / bare passes (at most 1.05)", units, limits)
+    record(benchmark, "whole run, with loading and probing / bare passes", whole, limits)
     show(benchmark, {
-        "units / bare passes (at most 1.05)": statistics.median(units) / limit,
-        "whole run, with loading and probing / bare passes": statistics.median(whole) / limit,
         "milliseconds over, per cell": 1000 * over / CELLS,
         "milliseconds over, per cell and example": 1000 * over / CELLS / plan.n,
     })  # fmt: skip
@@ -110,12 +111,9 @@ def test_two_workers_beside_one_process(benchmark, tmp_path, network):
             f"\n{network}, batch {batch}, {name}: {rounds} s, units alone {statistics.median(busy[name]):.1f} s", end=""
         )
     print()
-    one, two = (statistics.median(wall[name]) for name in wall)
-    show(benchmark, {
-        f"{network}: one process / two workers, whole run": one / two,
-        f"{network}: one process / two workers, units": statistics.median(busy["one process"])
-        / statistics.median(busy["two workers"]),
-    })  # fmt: skip
+    for words, seconds in (("whole run", wall), ("units", busy)):
+        words = f"{network}: one process / two workers, {words}"
+        record(benchmark, words, seconds["one process"], seconds["two workers"], better="higher")
     benchmark.pedantic(lambda: None, rounds=1)
 
 
@@ -170,5 +168,5 @@ def test_memory_stays_flat_as_examples_grow(benchmark, tmp_path):
         done = subprocess.run([sys.executable, "-c", MEASURED, arguments], capture_output=True, text=True, check=True)
         peaks.append(float(done.stdout.rpartition(" ")[2]))
     print(f"\npeak {peaks[0]:.0f} MB with 1,500 examples, {peaks[1]:.0f} MB with 6,000")
-    show(benchmark, {"peak memory, 4 times the examples": peaks[1] / peaks[0]})
+    record(benchmark, "peak memory, 4 times the examples", peaks[1:], peaks[:1])
     benchmark.pedantic(lambda: None, rounds=1)

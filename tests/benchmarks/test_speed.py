@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ratios import record
 from robharness import Batch, api
 from robharness.engine import worker
 from robharness.evaluation import loading
@@ -93,8 +94,8 @@ def compare(benchmark, contestants, rounds, targets):
     for name, values in seconds.items():
         print(f"{name:28}", " ".join(f"{value:.3f}" for value in values[1:] or values), f"median {medians[name]:.3f} s")
     for words, (slower, faster) in targets.items():
-        print(f"{words:56} {medians[slower] / medians[faster]:.2f}")
-        benchmark.extra_info[words] = medians[slower] / medians[faster]
+        above, below = (seconds[name][1:] or seconds[name] for name in (slower, faster))
+        record(benchmark, words, above, below, better="lower" if faster == "bare" else "higher")
     benchmark.pedantic(lambda: None)
 
 

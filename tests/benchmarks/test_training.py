@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from ratios import record
 from robharness import discover
 from robharness_contrastive import data, networks, optim
 from robharness_contrastive.augment import AUGMENTATIONS
@@ -62,10 +63,11 @@ def timed(contestants, rounds):
                 torch.cuda.synchronize()
             if turn:
                 taken[name].append(time.perf_counter() - began)
-    medians = {name: statistics.median(values) for name, values in taken.items()}
     for name, values in taken.items():
-        print(f"\n{name:32}", *[f"{value:.3f}" for value in values], f"median {medians[name]:.3f} s", end="")
-    return medians
+        rounds = " ".join(f"{value:.3f}" for value in values)
+        print(f"\n{name:32} {rounds} median {statistics.median(values):.3f} s", end="")
+    print()
+    return taken
 
 
 def once(benchmark):
@@ -78,11 +80,12 @@ def test_views_of_a_batch(benchmark, images):
     loader = DataLoader(Pairs(images.pixels[: STEPS * BATCH].cpu()), BATCH, num_workers=2, persistent_workers=True)
     views = data.augmented_views(images, AUGMENTATIONS["contrastive"], 2, 0)
     rows = torch.arange(STEPS * BATCH).split(BATCH)
-    medians = timed({
+    taken = timed({
         "per picture, two workers": lambda: [None for _ in loader],
         "batched": lambda: [views(part, step) for step, part in enumerate(rows)],
     }, 5)  # fmt: skip
-    print(f"\nper picture / batched (at least 3): {medians['per picture, two workers'] / medians['batched']:.2f}")
+    per_picture, batched = taken.values()
+    record(benchmark, "per picture / batched (at least 3)", per_picture, batched, better="higher")
     once(benchmark)
 
 
@@ -131,10 +134,10 @@ def test_a_step_of_simclr(benchmark, images, network):
     labels = images.labels[rows.to(DEVICE)]
     removing = dataclasses.replace(recipe, removal=Removal(strategy="precision", most=0.2))
     ours, removes, plain = Steps(recipe), Steps(removing), Steps(recipe, plain=True)
-    medians = timed({
+    taken = timed({
         "plain": lambda: plain(views, labels), "ours": lambda: ours(views, labels),
         "ours, removing": lambda: removes(views, labels),
     }, 7)  # fmt: skip
-    print(f"\nours / plain (at most 1): {medians['ours'] / medians['plain']:.3f}")
-    print(f"removing / ours (at most 1.03): {medians['ours, removing'] / medians['ours']:.3f}")
+    record(benchmark, "ours / plain (at most 1)", taken["ours"], taken["plain"])
+    record(benchmark, "removing / ours (at most 1.03)", taken["ours, removing"], taken["ours"])
     once(benchmark)

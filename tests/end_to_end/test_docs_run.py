@@ -70,6 +70,12 @@ def commands(block):
     return typed
 
 
+def scripts(block):
+    """The commands of the jobs of a file for GitLab CI, without those that install."""
+    jobs = yaml.safe_load(block.text).values() if block.name.endswith(".gitlab-ci.yml") else ()
+    return [line for job in jobs for line in job["script"] if not line.startswith("pip ")]
+
+
 class Terminal:
     """Types a page's blocks in a folder. The commands run in this process, which has torch in memory already, but from
     the first `pip` on in a virtual environment of the folder's own."""
@@ -85,7 +91,7 @@ class Terminal:
     def write(self, block):
         name, more, _ = block.name.partition(" (more)")
         path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a" if more else "w") as file:
             file.write("\n\n" * bool(more) + block.text)
 
@@ -167,6 +173,9 @@ def type_page(page, terminal):
                 assert terminal.code == 0 or asks, f"{block}: $ {command} ended with {terminal.code}; show `echo $?`"
         elif block.name:
             terminal.write(block)
+            for command in scripts(block):
+                printed = terminal.type(command)
+                assert terminal.code == 0, f"{block}: {command} ended with {terminal.code}\n{printed}"
         elif block.language == "python":
             exec(compile("\n" * block.line + block.text, str(block.page), "exec"), names)
 

@@ -337,3 +337,16 @@ def test_rows_are_replayed_bit_by_bit(repository_shell, results, path, store, tm
             for name in ("prediction", "margin", "logit_range", "size"):
                 np.testing.assert_array_equal(result.columns[name], before[result.cell.key].columns[name])
     assert compared == 24 * n
+
+
+def test_the_committed_baseline_has_these_outcomes(repository_shell, path, store, networks, n):
+    """The same machine or another one: outcomes on the boundary may change, and no cell regresses or improves."""
+    baseline = SUITE.with_name("quickstart.baseline.json")
+    done = repository_shell("check", path, "--baseline", baseline, "--store", store, "--json")
+    cells = json.loads(done.stdout)["cells"]
+    passed = [cell for cell in cells if cell["model"] in networks]
+    assert len(passed) == len(networks) * 24 and {cell["verdict"] for cell in passed} == {"passed"}
+    changed = [cell["difference"]["lost"] + cell["difference"]["gained"] for cell in passed]
+    assert sum(changed) <= 0.005 * n * len(passed)
+    others = {cell["verdict"] for cell in cells if cell["model"] not in networks}
+    assert (done.returncode, others) == ((3, {"missing"}) if others else (0, set())), done.stderr

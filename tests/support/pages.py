@@ -21,6 +21,33 @@ SCRIPTED = b"""<svg xmlns="http://www.w3.org/2000/svg" width="200" height="100" 
 <image href="https://example.org/x.png" width="9" height="9"/>
 <text x="10" y="50">drawn by a plugin</text></svg>"""
 
+CONTRAST = """() => {
+  const channel = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const parts = (color) => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  const behind = (element) => {
+    for (let each = element; each; each = each.parentElement) {
+      const found = parts(getComputedStyle(each).backgroundColor);
+      if (found[3] === 255) return found;
+    }
+  };
+  const seen = new Map(), walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node; (node = walker.nextNode());) {
+    const element = node.parentElement;
+    if (!node.textContent.trim() || !element.getClientRects().length || element.closest("svg, script")) continue;
+    const style = getComputedStyle(element), [a, b] = [light(parts(style.color)), light(behind(element))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    const name = `${element.tagName}.${element.className} ${style.color}`;
+    if (!(seen.get(name) < ratio)) seen.set(name, ratio);
+  }
+  return [...seen];
+}"""
+"""JavaScript that returns the contrast of each kind of text with what is behind it."""
+
 
 @contextmanager
 def launched():

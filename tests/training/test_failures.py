@@ -109,7 +109,7 @@ def test_the_exit_codes_of_failures(shell, tmp_path, log):
     assert completed.returncode == 3 and len(log()) == 6
     assert {cell["model"]: cell["complete"] for cell in json.loads(completed.stdout)["cells"]} == {"Net": True}
     assert "failed: the training of Wrong: learner/net: ZeroDivisionError" in completed.stderr
-    assert "3 cells are incomplete; to try them again: robharness run" in completed.stderr
+    assert "3 cells are incomplete; to try again: robharness run" in completed.stderr
     assert shell("run", path, "--only", "Net").returncode == 0
     assert shell("train", path, "--only", "Net").returncode == 0
     assert shell("train", path).returncode == 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -36,7 +36,7 @@ MOST_PANELS = 12
 
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
     """The accuracies of a model against budgets.
 
     eps: exact budgets, ascending, 0 for the clean input.
@@ -66,7 +66,8 @@ def budget_figures(report: Report) -> Iterator[Figure]:
 def _budget_figure(report: Report, norm: str, titles: list[str]) -> Figure:
     shown = titles[:MOST_PANELS]
     lines = {title: _lines(report, title) for title in shown}
-    runs, unit = [series.label for series in all_series(report) if series.has_runs], _unit(report, shown)
+    runs = [series.label for series in all_series(report) if series.has_runs]
+    unit = unit_of(cell.eps for cell in report.cells if cell.eps is not None and cell.title in shown)
     caption = (
         f"{_counted(report)} in % against the budget eps ({norm}{unit and f', in 1/{unit}'}); the clean accuracy "
         f"stands at 0. Bands: 95 % confidence intervals over examples; n = {report.n}."
@@ -79,8 +80,10 @@ def _budget_figure(report: Report, norm: str, titles: list[str]) -> Figure:
         name=f"budgets-{norm}",
         title=f"Accuracy against budget, {norm}",
         caption=caption,
-        alt=" ".join(_budget_finding(title, found) for title, found in lines.items()),
-        draw=lambda: _draw_budgets(report, norm, shown),
+        alt=" ".join(budget_finding(title, found) for title, found in lines.items()),
+        draw=lambda: draw_budgets(
+            {title: _lines(report, title) for title in shown}, norm, unit, _counted(report).partition(" (")[0].lower()
+        ),
     )
 
 
@@ -88,7 +91,7 @@ def _counted(report: Report) -> str:
     return "Robust accuracy (correct both clean and attacked)" if report.count == "robust" else "Accuracy"
 
 
-def _lines(report: Report, title: str) -> list[_Line]:
+def _lines(report: Report, title: str) -> list[Line]:
     """Return the line of each model with outcomes at a budget of this attack."""
     found = []
     for series in all_series(report):
@@ -100,7 +103,7 @@ def _lines(report: Report, title: str) -> list[_Line]:
         rows = [row for eps, each in sorted(points, key=lambda point: point[0]) if (row := _point(eps, each, series))]
         if any(row[0] for row in rows):
             eps, accuracy, low, high, names = zip(*rows, strict=True)
-            found.append(_Line(series, eps, accuracy, low, high, names))
+            found.append(Line(series, eps, accuracy, low, high, names))
     return found
 
 
@@ -117,14 +120,13 @@ def _point(eps: Fraction, cells: list[CellNumbers], series: Series) -> tuple[Fra
     return eps, mean, low, high, f"{name} [{percent(low, 1)}, {percent(high, 1)}], n = {cells[0].numbers.n}"
 
 
-def _unit(report: Report, titles: list[str]) -> str:
-    """Return the denominator that all budgets of these attacks are written with, such as "255", or ""."""
-    found = {cell.eps.partition("/")[2] for cell in report.cells if cell.eps is not None and cell.title in titles}
-    unit = found.pop()
-    return "" if found else unit
+def unit_of(budgets: Iterable[str]) -> str:
+    """Return the denominator that all of these budgets are written with, such as "255", or ""."""
+    found = {budget.partition("/")[2] for budget in budgets}
+    return found.pop() if len(found) == 1 else ""
 
 
-def _budget_finding(title: str, lines: list[_Line]) -> str:
+def budget_finding(title: str, lines: list[Line]) -> str:
     """Return the accuracies at the largest budget in words, the highest first."""
     named = printable(title, 60)
     largest = max(line.eps[-1] for line in lines)
@@ -134,21 +136,25 @@ def _budget_finding(title: str, lines: list[_Line]) -> str:
     return f"{named}, from the smallest to the largest budget: {extremes(texts)}."
 
 
-def _draw_budgets(report: Report, norm: str, titles: list[str]) -> Drawing:
-    lines = {title: _lines(report, title) for title in titles}
-    unit = _unit(report, titles)
-    drawing, axes = panels(len(titles), **_panel_size(len(titles)), sharey=True)
+def draw_budgets(lines: dict[str, list[Line]], norm: str, unit: str, counted: str) -> Drawing:
+    """Draw a panel per attack.
+
+    unit: the denominator of all budgets, or "".
+    counted: the name of the accuracy.
+    """
+    drawing, axes = panels(len(lines), **panel_size(len(lines)), sharey=True)
     for axis, (title, found) in zip(axes, lines.items(), strict=True):
         for line in found:
-            _draw_line(drawing, axis, line, Fraction(unit or 1), has_band=len(found) <= 8)
-        axis.set_title(plain(title), fontsize="medium" if len(titles) == 1 else "small")
+            draw_line(drawing, axis, line, Fraction(unit or 1), has_band=len(found) <= 8)
+        axis.set_title(plain(title), fontsize="medium" if len(lines) == 1 else "small")
         axis.set_xlabel(f"eps ({norm}, in 1/{unit})" if unit else f"eps ({norm})")
         axis.set_xlim(left=-0.02 * axis.get_xlim()[1])
-    _finish(drawing, axes, _counted(report).partition(" (")[0].lower(), [line.series for line in _unique(lines)])
+    finish(drawing, axes, counted, [line.series for line in unique_lines(lines)])
     return drawing
 
 
-def _draw_line(drawing: Drawing, axis: Any, line: _Line, unit: Fraction, *, has_band: bool) -> None:
+def draw_line(drawing: Drawing, axis: Any, line: Line, unit: Fraction, *, has_band: bool) -> None:
+    """Draw a line with its band, or with bars in place of a band, and with tooltips on its points."""
     series, across = line.series, [float(eps * unit) for eps in line.eps]
     up, low, high = ([100 * value for value in values] for values in (line.accuracy, line.low, line.high))
     if series.has_runs or not has_band:
@@ -161,19 +167,21 @@ def _draw_line(drawing: Drawing, axis: Any, line: _Line, unit: Fraction, *, has_
     drawing.describe(dots, line.names)
 
 
-def _panel_size(count: int) -> dict[str, float]:
+def panel_size(count: int) -> dict[str, float]:
+    """Return the width and the height of each of several panels, in shares of the figure size."""
     return {"width": 1.2, "height": 1.0} if count == 1 else {"width": 0.72, "height": 0.72}
 
 
-def _unique(lines: dict[str, list[_Line]]) -> list[_Line]:
-    found: dict[str, _Line] = {}
+def unique_lines(lines: dict[str, list[Line]]) -> list[Line]:
+    """Return a line of each series in any of the panels."""
+    found: dict[str, Line] = {}
     for each in lines.values():
         for line in each:
             found.setdefault(line.series.label, line)
     return list(found.values())
 
 
-def _finish(drawing: Drawing, axes: list[Any], counted: str, series: list[Series],
+def finish(drawing: Drawing, axes: list[Any], counted: str, series: list[Series],
             names: list[str] | None = None) -> None:  # fmt: skip
     """Label the vertical axes, and add the legend."""
     for axis in axes:
@@ -226,7 +234,7 @@ def _distance_finding(name: str, cells: list[CellNumbers]) -> str:
 
 
 def _draw_distances(report: Report, norm: str, names: list[str]) -> Drawing:
-    drawing, axes = panels(len(names), **_panel_size(len(names)), sharey=True)
+    drawing, axes = panels(len(names), **panel_size(len(names)), sharey=True)
     legend: dict[str, tuple[Series, list[str]]] = {}
     for axis, name in zip(axes, names, strict=True):
         limit = None
@@ -248,7 +256,7 @@ def _draw_distances(report: Report, norm: str, names: list[str]) -> Drawing:
         axis.set_xlim(left=-0.02 * axis.get_xlim()[1])
     labels = [f"{label} (area {', '.join(areas[:6])})" if areas and len(names) == 1 else label
               for label, (_, areas) in legend.items()]  # fmt: skip
-    _finish(drawing, axes, "accuracy", [series for series, _ in legend.values()], labels)
+    finish(drawing, axes, "accuracy", [series for series, _ in legend.values()], labels)
     return drawing
 
 

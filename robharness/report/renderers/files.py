@@ -1,11 +1,12 @@
-"""Reports as files: the suffix of a file chooses the renderer."""
+"""Reports and comparisons as files: the suffix of a file chooses the renderer."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from robharness.errors import UserError, exists, for_shell, link_to_nothing
 from robharness.plugins.registry import Registry
@@ -13,12 +14,13 @@ from robharness.reading import kind_of_file
 from robharness.report.renderers import Registered, renderers
 from robharness.store.files import FileSystem
 
+T = TypeVar("T")
 Typed = Callable[[Path], str]
 """A function that returns the words that a user types to write a report into a file, for messages."""
 
 
 def as_option(path: Path) -> str:
-    """Return the option of `robharness report` that writes the report into a file."""
+    """Return the option of a verb that writes its result into a file."""
     return f"-o {for_shell(path)}"
 
 
@@ -32,14 +34,7 @@ def find_renderer(path: Path, registry: Registry, typed: Typed = as_option) -> R
 
     Raises UserError if no renderer has this suffix, or if several plugins have one.
     """
-    available = renderers(registry)
-    found = available.get(path.suffix, [])
-    if not found:
-        suffixes = ", ".join(available)
-        proposed = path.with_suffix(".json") if path.name else Path("report.json")
-        raise UserError(
-            f"{typed(path)}: no renderer has the suffix '{path.suffix}'; there are {suffixes}. Try: {typed(proposed)}"
-        )
+    found = by_suffix(path, renderers(registry), typed)
     if len(found) > 1:
         origins = [each.origin for each in found if each.origin]
         raise UserError(
@@ -47,6 +42,17 @@ def find_renderer(path: Path, registry: Registry, typed: Typed = as_option) -> R
             f"Try: {origins[0].blocking_option}"
         )
     return found[0]
+
+
+def by_suffix(path: Path, available: Mapping[str, T], typed: Typed = as_option) -> T:
+    """Return what is available for the suffix of a file. Raises UserError if there is nothing."""
+    if path.suffix not in available:
+        proposed = path.with_suffix(".json") if path.name else Path("report.json")
+        raise UserError(
+            f"{typed(path)}: no renderer has the suffix '{path.suffix}'; there are {', '.join(available)}. "
+            f"Try: {typed(proposed)}"
+        )
+    return available[path.suffix]
 
 
 def check_place(path: Path, start: Path, typed: Typed = as_option) -> None:

@@ -19,21 +19,26 @@ def format_value(value: Value) -> tuple[str, tuple[str, ...]]:
     if value.drop is not None:
         text += f" ↓{_number(value.drop)}"
         lines += [f"↓{_interval(value.drop, each)}" for each in _intervals(value.drop)]
+    lines += [_p(value)] if value.p is not None else []
     return text, (*lines, *map(format_note, (*value.details, *value.notes)))
 
 
 class Parts(NamedTuple):
-    """The parts of a number on one line, such as ("38.2", "[35.1, 41.4]", "", "↓50%", "[46, 54]"); empty if absent."""
+    """The parts of a number on one line, such as ("38.2", "[35.1, 41.4]", "", "↓50%", "[46, 54]", "p 0.031").
+
+    A part that is absent is empty.
+    """
 
     number: str
     interval: str = ""
     corruption_interval: str = ""
     drop: str = ""
     drop_interval: str = ""
+    p: str = ""
 
     @property
     def without_intervals(self) -> Parts:
-        return Parts(self.number, drop=self.drop)
+        return Parts(self.number, drop=self.drop, p=self.p)
 
 
 def format_parts(value: Value) -> Parts:
@@ -45,6 +50,7 @@ def format_parts(value: Value) -> Parts:
         corruption_interval=_interval(value, value.corruption_interval),
         drop="" if drop is None else f"↓{_number(drop)}",
         drop_interval="" if drop is None else _interval(drop, drop.interval),
+        p=_p(value),
     )
 
 
@@ -93,6 +99,10 @@ def format_p(p: float) -> str:
     return "<0.0001" if p < 1e-4 else f"{p:.4f}" if p < 1e-3 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
+def _p(value: Value) -> str:
+    return "" if value.p is None else f"p {format_p(value.p)}"
+
+
 def _number(value: Value) -> str:
     if value.words:
         return printable(value.words)
@@ -100,8 +110,8 @@ def _number(value: Value) -> str:
         return NO_NUMBER
     text = format_number(value.number, value.kind, value.digits)
     if value.deviation is not None:
-        # a drop's deviation has no sign of percent and no halves upwards
-        kind: Kind = "percentage" if value.kind == "drop" else value.kind
+        # a deviation has no sign of percent, no halves upwards, and no sign of a difference
+        kind: Kind = "percentage" if value.kind in ("drop", "points") else value.kind
         text += f" ± {format_number(value.deviation, kind, value.digits)}"
     return f"{text}*" if value.few_examples else text
 

@@ -17,7 +17,7 @@ LEFT_OUT = ("alarms",)
 
 def render(report: Report) -> str:
     """Return the report as JSON text, keys in a fixed order."""
-    return json_text(_finite(as_data(report))) + "\n"
+    return json_text(finite(as_data(report))) + "\n"
 
 
 def as_data(report: Report) -> dict[str, Any]:
@@ -36,6 +36,7 @@ def as_data(report: Report) -> dict[str, Any]:
         "answer": report.answer,
         "cells": [_flat(asdict(cell), cell.numbers) for cell in report.cells],
         "runs": [asdict(numbers) for numbers in report.runs],
+        "differences": [asdict(difference) for difference in report.differences],
         "worst_cases": [_flat(asdict(case), case.numbers) for case in report.worst_cases],
         "corruption_means": [asdict(mean) for mean in report.corruption_means],
         "slopes": [asdict(slope) for slope in report.slopes],
@@ -64,10 +65,10 @@ def _flat(record: dict[str, Any], numbers: Numbers) -> dict[str, Any]:
     return kept | asdict(numbers)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Return the same with None for infinite numbers and nan, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

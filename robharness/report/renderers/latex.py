@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from robharness.report.records import Report
 from robharness.report.renderers.latex_layouts import (
+    SIGNIFICANT,
     Entry,
     Grid,
     Group,
@@ -46,10 +47,10 @@ def _environment(report: Report, table: Table, number: int) -> str:
     if "clean" not in kinds:
         grid, words = of_models(table, cells), [_sentence(table.full_caption)]
     elif "corruption" in kinds:
-        grid, words = of_corruptions(table, report, cells), _accuracy_words(report, "accuracy", table)
+        grid, words = of_corruptions(table, report, cells), _words(report, "accuracy", table)
     else:
-        counted = _accuracy_words(report, counted_accuracy(report), table)
-        grid, words = of_attacks(table, report, cells), [*counted, *options(cells)]
+        words = _words(report, counted_accuracy(report), table)
+        grid, words = of_attacks(table, report, cells), [*words, *options(cells)]
     ours = [set(entry.notes) for entry in grid.entries if entry.is_ours]
     shared = set.intersection(*ours) if ours else set()
     words += [latex(note, SENTENCE_LENGTH) for note in sorted(shared)]
@@ -88,11 +89,16 @@ def _sentence(text: str) -> str:
 # --- words ----------------------------------------------------------------------------------------------------------
 
 
-def _accuracy_words(report: Report, counted: str, table: Table) -> list[str]:
-    """Return sentences on a table of accuracies and drops, whose intervals the LaTeX table does not show.
+def _words(report: Report, counted: str, table: Table) -> list[str]:
+    """Return sentences on a table of accuracies and drops, or of differences, whose intervals LaTeX does not show.
 
     counted: the accuracy that the table has.
     """
+    values = [value for row in rows_of(table) for value in row.values]
+    if any(value.kind == "points" for value in values):
+        tests = [value.p for value in values if value.p is not None]
+        none = [f"No p is below {SIGNIFICANT}"] if tests and min(tests) >= SIGNIFICANT else []
+        return [_sentence(part) for part in (table.caption, *_widths(table, "differences of "), *none)]
     words = [
         f"{counted.removesuffix(',')} in % on {printable(report.data)}",
         "↓: relative drop from the clean accuracy",
@@ -103,13 +109,19 @@ def _accuracy_words(report: Report, counted: str, table: Table) -> list[str]:
     return [_sentence(part) for part in parts]
 
 
-def _widths(table: Table) -> Iterator[str]:
-    """Yield how far the intervals of accuracies and drops extend at most, which the table itself does not show."""
+def _widths(table: Table, kind: str = "") -> Iterator[str]:
+    """Yield how far the intervals of accuracies and drops extend at most, which the table itself does not show.
+
+    kind: "differences of " if these are their differences.
+    """
     ours = [value for row in rows_of(table) for value in row.values]
-    said = []
-    for what, values in (("accuracies", ours), ("relative drops", [value.drop for value in ours if value.drop])):
+    said, kinds = [], ("percentage", "drop", "points")
+    for what, values in (
+        (f"{kind}accuracies", ours),
+        (f"{kind}relative drops", [value.drop for value in ours if value.drop]),
+    ):
         reach = [max(value.number - value.interval.low, value.interval.high - value.number) for value in values
-                 if value.number is not None and value.interval and value.kind in ("percentage", "drop")]  # fmt: skip
+                 if value.number is not None and value.interval and value.kind in kinds]  # fmt: skip
         finite = [each for each in reach if math.isfinite(each)]
         said += [f"{math.ceil(1000 * max(finite) - 1e-9) / 10:.1f} points from {what}"] if finite else []
     if said:

@@ -12,6 +12,8 @@ from robharness.text import SENTENCE_LENGTH, latex
 
 NAME_LENGTH = 80
 """Most characters of a name in a table; a longer one has an ellipsis in its middle."""
+SIGNIFICANT = 0.05
+"""The p value below which a difference has a mark."""
 _NORMS = {"linf": r"\(\ell_\infty\)", "l2": r"\(\ell_2\)", "l1": r"\(\ell_1\)"}
 
 
@@ -222,15 +224,19 @@ def _with_published(grid: Grid) -> Grid:
 def _entry(value: Value, gap_closed: float | None = None) -> Entry:
     """Return a number with its arrows, its notes, and the published number."""
     text = _numbers(format_value(value)[0]).replace(r" \(", r"~\(")
-    if gap_closed is not None:
+    if gap_closed is not None and value.kind != "points":
         text += rf"~\(\uparrow\){latex(format_number(gap_closed, 'gap', 0))}\%"
     published = [note[1:] for note in value.notes if note[0] == PUBLISHED]
     return Entry(
         text,
-        tuple(format_note(note) for note in value.notes if note[0] != PUBLISHED),
+        tuple(format_note(note) for note in value.notes if note[0] != PUBLISHED) + _significance(value),
         _numbers(format_note(published[0])) if published else "",
         is_ours=value.number is not None,
     )
+
+
+def _significance(value: Value) -> tuple[str, ...]:
+    return (f"p < {SIGNIFICANT}",) if value.p is not None and value.p < SIGNIFICANT else ()
 
 
 def _intervals(value: Value) -> Entry:
@@ -240,7 +246,7 @@ def _intervals(value: Value) -> Entry:
 
 def _numbers(text: str) -> str:
     """Return numbers as LaTeX, with minus signs in place of hyphens."""
-    return re.sub(r"(?<![\w.)])-(?=[\d.])", r"\\(-\\)", latex(text, SENTENCE_LENGTH))
+    return re.sub(r"(?:(?<![\w.)])|(?<=\\\)))-(?=[\d.])", r"\\(-\\)", latex(text, SENTENCE_LENGTH))
 
 
 def capital(text: str) -> str:

@@ -23,7 +23,8 @@ def render_document(document: Document, layout: Layout = Layout()) -> str:  # no
     """Return a document as Markdown, its tables with their intervals."""
     parts = [f"# {markdown(document.title)}", *map(_sentence, document.answer)]
     parts.append("\n".join(map(_sentence, document.source.split("\n"))))
-    parts += [_table(layout.arranged(table)) for table in document.tables]
+    for table in map(layout.arranged, document.tables):
+        parts.append(f"## {markdown(table.title)}\n\n{render_table(table)}")
     for heading, lines, _ in document.sections:
         parts.append("\n".join([f"## {heading}", "", *(f"- {_sentence(line)}" for line in lines)]))
     if document.verdict:
@@ -31,8 +32,9 @@ def render_document(document: Document, layout: Layout = Layout()) -> str:  # no
     return "\n\n".join(parts) + "\n"
 
 
-def _table(table: Table) -> str:
-    lines = [f"## {markdown(table.title)}", "", _line(map(markdown, table.header))]
+def render_table(table: Table) -> str:
+    """Return a table as Markdown without its title, with its caption below it."""
+    lines = [_line(map(markdown, table.header))]
     lines.append(_line(["---", *["---:"] * (len(table.header) - 1)]))
     lines += [_line([markdown(row.name), *map(_value, row.values)]) for row in table.rows if row is not None]
     return "\n".join([*lines, *(["", _sentence(table.full_caption)] if table.full_caption else [])])

@@ -25,8 +25,14 @@ STYLES = {"heading": "bold", "rule": "dim", "row": "", "note": "dim"}
 
 def render(report: Report, layout: Layout = Layout()) -> str:  # noqa: B008
     """Return the text that `show` prints, without colours and at most FILE_WIDTH wide."""
+    return render_document(document_of(report), layout)
+
+
+def render_document(document: Document, layout: Layout = Layout()) -> str:  # noqa: B008
+    """Return the text that `show_document` prints, without colours and at most FILE_WIDTH wide."""
     file = io.StringIO()
-    show(report, Console(file=file, width=FILE_WIDTH, force_terminal=False, color_system=None), layout)
+    console = Console(file=file, width=FILE_WIDTH, force_terminal=False, color_system=None)
+    show_document(document, console, layout)
     return file.getvalue()
 
 

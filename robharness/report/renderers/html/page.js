@@ -279,12 +279,14 @@ function showDetails(at) {
 document.addEventListener("click", (event) => {
   const link = event.target.closest('a[href^="#c"]');
   const at = link && /^#c(\d+)$/.exec(link.getAttribute("href"))?.[1];
-  if (at === undefined || at === null || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  if (!dialog || at === undefined || at === null || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
   showDetails(Number(at));
 });
-$("#close").addEventListener("click", () => dialog.close());
-dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+if (dialog) {
+  $("#close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+}
 
 /* --- gallery ------------------------------------------------------------------------------------------------------ */
 const gallery = $("[data-gallery]");

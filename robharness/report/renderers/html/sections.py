@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from robharness.report.details import MIN_CONFIDENCES, MIN_PER_CLASS, ClassAccuracy, GalleryExample
-from robharness.report.records import CellNumbers, Report, RunNumbers
+from robharness.report.records import CellNumbers, DifferenceNumbers, Report, RunNumbers
 from robharness.report.renderers.html.shown import beside, data, number_entry, signed
-from robharness.report.tables import ENOUGH_FOR_TWO_DIGITS
-from robharness.report.values import Value
+from robharness.report.values import Value, accuracy_digits
 from robharness.statistics import Interval
 
 LISTED_CLASSES = 3
@@ -37,9 +36,14 @@ class CellRow:
 
 
 def cell_rows(report: Report) -> list[CellRow]:
-    """Return all cells with n, accuracies, drop, published accuracy, and the difference from it."""
-    published = has_published(report)
-    return list(_rows(report, lambda cell: (*_accuracies(cell, report), *(_published(cell) if published else ()))))
+    """Return all cells with n, accuracies and drop, beside them the published accuracy and the reference's."""
+    published, found = has_published(report), {(each.model, each.perturbation): each for each in report.differences}
+
+    def entries(cell: CellNumbers) -> tuple[Markup, ...]:
+        made = (*_accuracies(cell, report), *(_published(cell) if published else ()))
+        return (*made, *_difference(found.get((cell.model, cell.perturbation)))) if found else made
+
+    return list(_rows(report, entries))
 
 
 def has_published(report: Report) -> bool:
@@ -95,7 +99,7 @@ def _rows(report: Report, entries: Callable[[CellNumbers], tuple[Markup, ...] | 
 
 
 def _accuracies(cell: CellNumbers, report: Report) -> tuple[Markup, ...]:
-    numbers, digits = cell.numbers, _digits(cell.numbers.n)
+    numbers, digits = cell.numbers, accuracy_digits(cell.numbers.n)
     count = f"{numbers.n}" if cell.complete else f'<span class="missing">{numbers.n} of {report.n}</span>'
     n = Markup(f"<td{data(numbers.n)}>{count}</td>")
     drop = Value(number=numbers.relative_drop, kind="drop", interval=numbers.relative_drop_interval)
@@ -116,12 +120,16 @@ def _published(cell: CellNumbers) -> tuple[Markup, ...]:
     if accuracy is None:
         return expected, NOTHING
     distance = accuracy - cell.expected
-    difference = signed(distance, Value(number=accuracy, digits=_digits(numbers.n)))
+    difference = signed(distance, Value(number=accuracy, digits=accuracy_digits(numbers.n)))
     return expected, Markup(f"<td{data(distance)}>{difference}</td>")
 
 
-def _digits(n: int) -> int:
-    return 2 if n >= ENOUGH_FOR_TWO_DIGITS else 1
+def _difference(found: DifferenceNumbers | None) -> tuple[Markup, ...]:
+    """Return the difference from the reference with its interval, and p; a run has none of its own."""
+    if found is None:
+        return NOTHING, NOTHING
+    digits = accuracy_digits(found.n)
+    return number_entry(found.difference, "points", digits, found.interval), number_entry(found.p_holm, "p", 0)
 
 
 def _classes(cell: CellNumbers) -> tuple[Markup, ...] | None:
@@ -192,7 +200,7 @@ def _run_entries(numbers: RunNumbers, cells: list[CellNumbers]) -> tuple[Markup,
     is_robust = numbers.accuracy is None
     mean = numbers.robust_accuracy if is_robust else numbers.accuracy
     deviation = numbers.robust_accuracy_deviation if is_robust else numbers.accuracy_deviation
-    digits = _digits(cells[0].numbers.n) if cells else 1
+    digits = accuracy_digits(cells[0].numbers.n) if cells else 1
     runs = ", ".join(_run(cell, digits, is_robust=is_robust) for cell in cells)
     return (
         Markup(f"<td{data(numbers.runs)}>{count}</td>"),

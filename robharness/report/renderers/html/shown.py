@@ -75,7 +75,7 @@ def data(number: float | None, interval: Iterable[float] | None = None) -> Marku
 
 
 def entry(value: Value, rows: Mapping[str, int]) -> Markup:
-    """Return an entry of a table: the number, its drop, their intervals and notes.
+    """Return an entry of a table: the number, its drop, p, their intervals and notes.
 
     rows: key of a cell -> its row in the table of all cells, which the number links to.
     """
@@ -84,6 +84,7 @@ def entry(value: Value, rows: Mapping[str, int]) -> Markup:
     parts = [f'<a href="#c{rows[value.key]}">{found.number}</a>' if is_linked else found.number]
     if value.drop is not None:
         parts.append(f'<span class="drop"{_of(value.drop)}>{found.drop}</span>')
+    parts += [] if value.p is None else [f'<span class="p"{_p(value)}>{_whole(found.p)}</span>']
     intervals = [found.interval, f"↓{found.drop_interval}" if found.drop_interval else ""]
     small = [" ".join(_whole(each) for each in intervals if each)]
     if value.corruption_interval is not None:
@@ -115,6 +116,10 @@ def beside(value: Value) -> Markup:
 
 def _of(value: Value) -> Markup:
     return data(value.number, value.interval)
+
+
+def _p(value: Value) -> Markup:
+    return Markup(f' data-p="{_exact(value.p)}"') if value.p is not None else Markup()
 
 
 def _exact(number: float) -> str:

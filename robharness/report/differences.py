@@ -1,0 +1,222 @@
+"""Differences of every model from the suite's reference, paired by example, or of means over runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from robharness import statistics
+from robharness.report.records import CellNumbers, DifferenceNumbers
+from robharness.report.runs import spread
+from robharness.report.worst_cases import worst_outcomes
+from robharness.statistics.intervals import Bools
+from robharness.store.results import CellResult, Results
+from robharness.store.spans import common_positions
+from robharness.suite.clusters import cluster_numbers
+
+
+def differences(results: Results, cells: Sequence[CellNumbers]) -> tuple[DifferenceNumbers, ...]:
+    """Return the differences from the reference; none without a reference.
+
+    cells: the numbers of the same results, for means over runs.
+    Attacks without a budget are left out, because their accuracies are those that are left after the whole search.
+    """
+    suite = results.outline.suite
+    reference = next((model.run_of or model.label for model in suite.models if model.reference), None)
+    columns: dict[str, list[str]] = {}
+    runs = {model.label for model in suite.models if model.run_of is not None}
+    for model in suite.models:
+        if model.label in results.labels:
+            columns.setdefault(model.run_of or model.label, []).append(model.label)
+    if reference not in columns:
+        return ()
+    clusters = _clusters(results)
+    found: list[DifferenceNumbers] = []
+    for column, labels in columns.items():
+        if column == reference:
+            continue
+        if runs.isdisjoint([*labels, *columns[reference]]):
+            found += _paired(results, labels[0], reference, clusters)
+        else:
+            found += _over_runs(cells, column, labels, reference, columns[reference])
+    return _adjusted(found)
+
+
+def _adjusted(found: Sequence[DifferenceNumbers]) -> tuple[DifferenceNumbers, ...]:
+    """Return the differences with p values adjusted for all of them."""
+    adjusted = iter(statistics.holm([each.p for each in found if each.p is not None]).tolist())
+    return tuple(each if each.p is None else replace(each, p_holm=next(adjusted)) for each in found)
+
+
+# --- single models --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcomes:
+    """Outcomes of a model under a perturbation.
+
+    positions: ascending, (n,) int64.
+    right: whether each example counts as right, (n,) bool: if only right examples were attacked, clean and attacked.
+    clean: the model's clean cell.
+    """
+
+    positions: np.ndarray
+    right: Bools
+    clean: CellResult
+
+    def at(self, positions: np.ndarray) -> Bools:
+        """Return whether the examples at these positions, all of which must have outcomes, count as right."""
+        return self.right if positions is self.positions else self.right[np.searchsorted(self.positions, positions)]
+
+
+def _clusters(results: Results) -> np.ndarray | None:
+    """Return the number of the cluster of each position, (n,); None if examples are independent."""
+    pattern = results.outline.suite.clusters
+    if pattern is None:
+        return None
+    ids: dict[int, str] = {}
+    for result in sorted(results.cells, key=lambda each: -each.n):
+        if len(ids) < results.outline.n and result.n and not set(result.positions.tolist()) <= ids.keys():
+            ids |= dict(zip(result.positions.tolist(), map(str, result.columns["example"]), strict=True))
+    return np.array(cluster_numbers(pattern, ids, results.outline.n)[0], np.int64)
+
+
+def _paired(results: Results, label: str, reference: str, clusters: np.ndarray | None) -> Iterator[DifferenceNumbers]:
+    for kind in ("clean", "attack", "corruption"):
+        base = {each.cell.short_name: each for each in results.of(reference, kind) if each.n}
+        for own in results.of(label, kind):
+            other = base.get(own.cell.short_name)
+            if other is not None and own.n and not _is_unbounded(own):
+                pair = _counted(results, own), _counted(results, other)
+                yield from _compared(label, reference, kind, own.cell.short_name, *pair, clusters)
+        if kind == "attack":
+            yield from _worst_cases(results, label, reference, clusters)
+
+
+def _is_unbounded(result: CellResult) -> bool:
+    return result.cell.perturbation is not None and result.cell.perturbation.is_unbounded
+
+
+def _counted(results: Results, result: CellResult) -> _Outcomes:
+    clean, right = results.clean(result.cell.model.label), result.correct
+    if result.cell.count == "all" or result.cell.kind == "clean":
+        return _Outcomes(result.positions, right, clean)
+    positions = common_positions([result.positions, clean.positions])
+    return _Outcomes(positions, result.correct_at(positions) & clean.correct_at(positions), clean)
+
+
+def _worst_cases(
+    results: Results, label: str, reference: str, clusters: np.ndarray | None
+) -> Iterator[DifferenceNumbers]:
+    """Yield the differences of worst cases that include all attacks of both models."""
+    base = {each.name: each for each in worst_outcomes(results, reference)}
+    both = results.clean(label), results.clean(reference)
+    for own in worst_outcomes(results, label):
+        other = base.get(own.name)
+        if other is None or own.attacks < own.asked or other.attacks < other.asked:
+            continue
+        pair = list[_Outcomes]()
+        for worst, clean in zip((own, other), both, strict=True):
+            right = worst.right
+            if results.outline.suite.count == "robust":
+                right = right & clean.correct_at(worst.positions)
+            pair.append(_Outcomes(worst.positions, right, clean))
+        for each in _compared(label, reference, "worst case", own.name, pair[0], pair[1], clusters):
+            yield replace(each, p=None)
+
+
+def _compared(
+    label: str,
+    reference: str,
+    kind: str,
+    name: str,
+    own: _Outcomes,
+    base: _Outcomes,
+    clusters: np.ndarray | None,
+) -> Iterator[DifferenceNumbers]:
+    """Yield the difference of two outcomes; nothing without common examples."""
+    positions = common_positions([own.positions, base.positions])
+    if len(positions):
+        numbers = None if clusters is None else clusters[positions]
+        paired = statistics.paired_difference(base.at(positions), own.at(positions), numbers)
+        yield DifferenceNumbers(
+            model=label,
+            reference=reference,
+            kind=kind,
+            perturbation=name,
+            n=paired.n,
+            units=paired.units,
+            difference=paired.difference,
+            interval=paired.interval,
+            lost=paired.lost,
+            gained=paired.gained,
+            p=paired.p,
+            **({} if kind == "clean" else _drops(own, base, clusters)),
+        )
+
+
+def _drops(own: _Outcomes, base: _Outcomes, clusters: np.ndarray | None) -> dict[str, Any]:
+    """Return the difference of the relative drops and its interval; nothing if a model is never right."""
+    pair = base, own
+    common = common_positions([array for each in pair for array in (each.positions, each.clean.positions)])
+    if not len(common):
+        return {}
+    clean = base.clean.correct_at(common), own.clean.correct_at(common)
+    try:
+        found = statistics.drop_difference(
+            clean, (base.at(common), own.at(common)), None if clusters is None else clusters[common]
+        )
+    except statistics.ZeroClean:
+        return {}
+    return {"drop_difference": found.difference, "drop_interval": found.interval}
+
+
+# --- runs over seeds ------------------------------------------------------------------------------------------------
+
+
+def _over_runs(
+    cells: Sequence[CellNumbers], label: str, models: Sequence[str], reference: str, references: Sequence[str]
+) -> Iterator[DifferenceNumbers]:
+    """Yield the differences of the means over complete runs, or of a single model, which is a run alone."""
+    complete: dict[str, dict[str, CellNumbers]] = {}
+    for cell in cells:
+        if cell.complete and not cell.is_unbounded:
+            complete.setdefault(cell.perturbation, {})[cell.model] = cell
+    for name, by_model in complete.items():
+        own, base = ([by_model[each] for each in some if each in by_model] for some in (models, references))
+        accuracy, deviation = _difference([_accuracies(some) for some in (own, base)])
+        drop, drop_deviation = _difference([[cell.numbers.relative_drop for cell in some] for some in (own, base)])
+        if accuracy is not None:
+            yield DifferenceNumbers(
+                model=label,
+                reference=reference,
+                kind=own[0].kind,
+                perturbation=name,
+                n=own[0].numbers.n,
+                difference=accuracy,
+                drop_difference=drop,
+                runs=(len(own), len(base)),
+                deviation=deviation,
+                drop_deviation=drop_deviation,
+            )
+
+
+def _accuracies(cells: Sequence[CellNumbers]) -> list[float | None]:
+    found = [cell.numbers for cell in cells]
+    return [each.robust_accuracy if each.accuracy is None else each.accuracy for each in found]
+
+
+def _difference(numbers: Sequence[Sequence[float | None]]) -> tuple[float | None, float | None]:
+    """Return the difference of two means, the first minus the other, and its deviation.
+
+    The deviation is None if neither side has two numbers; a single number adds nothing to it.
+    """
+    (mean, deviation), (other, other_deviation) = map(spread, numbers)
+    if mean is None or other is None:
+        return None, None
+    known = [each for each in (deviation, other_deviation) if each is not None]
+    return mean - other, math.hypot(*known) if known else None
