@@ -7,9 +7,10 @@ import pytest
 from markdown_it import MarkdownIt
 
 from hostile_text import TEXTS, check
-from robharness.comparison import comment
-from robharness.comparison.records import VERDICTS, BaselineUpdate
+from robharness.comparison.baseline import BaselineUpdate
 from robharness.findings import finding
+from robharness.gate.outputs import comment
+from robharness.gate.records import VERDICTS
 from synthetic_checks import checked
 
 EVERY = checked({("Net", f"climb({name})"): name for name in VERDICTS})

@@ -10,9 +10,9 @@ import scipy.stats
 
 from hostile_text import TEXTS, check
 from robharness import statistics
-from robharness.comparison import json as comparison_json
 from robharness.comparison.build import build
-from robharness.comparison.formats import FORMATS
+from robharness.comparison.outputs import json as comparison_json
+from robharness.comparison.outputs.formats import FORMATS
 from robharness.comparison.requests import Request
 from robharness.errors import UserError
 from robharness.findings import CODES

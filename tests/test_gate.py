@@ -10,12 +10,13 @@ import pytest
 from rich.console import Console
 from statsmodels.stats.multitest import multipletests
 
-from robharness.comparison.check_json import check_schema, render
-from robharness.comparison.check_tables import document_of_check
-from robharness.comparison.gate import check
-from robharness.comparison.records import BaselineUpdate, BenchmarkCheck
+from robharness.comparison.baseline import BaselineUpdate
 from robharness.errors import ExitCode
 from robharness.findings import finding
+from robharness.gate.outputs.json import check_schema, render
+from robharness.gate.outputs.tables import document_of_check
+from robharness.gate.records import BenchmarkCheck
+from robharness.gate.verdicts import check
 from robharness.report.renderers import markdown, terminal
 from robharness.statistics import Interval, smallest_fall
 from synthetic_sides import cell, counted, other, side

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from robharness.comparison.gate import check
-from robharness.comparison.records import CheckReport, MeasuredCell, Side
+from robharness.comparison.records import MeasuredCell, Side
+from robharness.gate.records import CheckReport
+from robharness.gate.verdicts import check
 
 RIGHT = {"regressed": 0.3, "improved": 0.9}
 """Verdict -> the share of right predictions after; it is 0.6 before, and after for all others."""

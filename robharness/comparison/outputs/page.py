@@ -9,9 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from robharness.comparison.figures import MOST_PAIRS, figures
+from robharness.comparison.outputs.figures import MOST_PAIRS, figures
+from robharness.comparison.outputs.tables import document_of
 from robharness.comparison.records import LEVEL, CellDifference, Comparison, RunsDifference
-from robharness.comparison.tables import document_of
 from robharness.report.renderers.html.layout import fill
 from robharness.report.renderers.html.sections import KIND_NAMES
 from robharness.report.renderers.html.shown import beside, data, number_entry

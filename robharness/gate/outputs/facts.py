@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from robharness.comparison.check_tables import HEADER, values_of
-from robharness.comparison.records import NO_PASS, BenchmarkCheck, CellCheck, CheckReport
+from robharness.gate.outputs.tables import HEADER, values_of
+from robharness.gate.records import NO_PASS, BenchmarkCheck, CellCheck, CheckReport
 from robharness.report.renderers.formatting import format_value
 from robharness.report.values import Value
 from robharness.statistics import Interval

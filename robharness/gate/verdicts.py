@@ -8,16 +8,9 @@ from dataclasses import replace
 from robharness import statistics
 from robharness.comparison.compare import compare
 from robharness.comparison.findings import comparison_findings
-from robharness.comparison.records import (
-    CellCheck,
-    CellDifference,
-    CheckReport,
-    Comparison,
-    MeasuredCell,
-    Side,
-    Verdict,
-)
+from robharness.comparison.records import CellDifference, Comparison, MeasuredCell, Side
 from robharness.findings import Finding
+from robharness.gate.records import CellCheck, CheckReport, Verdict
 
 TOLD_BY_VERDICTS = ("cells-incomplete", "cells-on-one-side", "models-on-one-side", "protocol-unknown")
 ROUNDING = 1e-9

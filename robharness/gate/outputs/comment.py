@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from urllib.parse import quote
 
-from robharness.comparison.check_tables import CELLS, document_of_check
-from robharness.comparison.records import CellCheck, CheckReport, Verdict
+from robharness.gate.outputs.tables import CELLS, document_of_check
+from robharness.gate.records import CellCheck, CheckReport, Verdict
 from robharness.report.document import Document
 from robharness.report.renderers.markdown import render_document, render_table
 from robharness.report.values import Table

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from robharness.comparison.answer import TEST, answer, digits_for
+from robharness.comparison.outputs.answer import TEST, answer, digits_for
 from robharness.comparison.records import CellDifference, Comparison, RunsDifference
 from robharness.report.document import Document
 from robharness.report.renderers.base import Layout

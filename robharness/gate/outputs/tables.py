@@ -6,16 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from robharness.comparison.records import (
-    NO_PASS,
-    VERDICTS,
-    BaselineUpdate,
-    BenchmarkCheck,
-    CellCheck,
-    CheckReport,
-    Verdict,
-)
+from robharness.comparison.baseline import BaselineUpdate
 from robharness.findings import named_examples
+from robharness.gate.records import NO_PASS, VERDICTS, BenchmarkCheck, CellCheck, CheckReport, Verdict
 from robharness.report.document import Document
 from robharness.report.values import Row, Table, Value
 from robharness.statistics import Interval
