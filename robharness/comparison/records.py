@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
-
 from robharness.comparison.ratios import Ratio
 from robharness.findings import Finding
+from robharness.report.paired import Outcomes
 from robharness.statistics import Interval
 from robharness.text import printable
 
@@ -20,7 +19,7 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class MeasuredCell:
+class MeasuredCell(Outcomes):
     """The outcomes of one cell, as a store or a baseline has them.
 
     model: the label.
@@ -31,8 +30,6 @@ class MeasuredCell:
     key: the hash of the cell's identity.
     protocol: the hash of the identity without the model; empty if it is not known.
     n_expected: the number of examples of the plan.
-    positions: of the n examples with outcomes in the fixed order of the data set, ascending, (n,) int64.
-    right: whether each counts as right, (n,) bool: in a cell that counts robust examples, clean and perturbed.
     failures: why others are missing.
     environments: each distinct provenance of the outcomes; empty in a baseline.
     identity: everything that can change an outcome, as plain data; empty in a baseline.
@@ -51,8 +48,6 @@ class MeasuredCell:
     key: str
     protocol: str
     n_expected: int
-    positions: np.ndarray
-    right: np.ndarray
     failures: tuple[str, ...] = ()
     environments: tuple[Mapping[str, Any], ...] = ()
     identity: Mapping[str, Any] = field(default_factory=dict)
@@ -78,7 +73,7 @@ class Side:
 
     name: in messages, such as "quickstart@1f0c in .robharness" or "before.json".
     suite: the name of the suite.
-    cells: in the suite's order, without cells of features.
+    cells: in the suite's order, without cells of features and without attacks that have no budget.
     ids: the ids of examples by position, as far as they are known: None for a position, empty for a baseline.
     order: the hash of the ids of all examples of the data set in its fixed order; empty if it is not known.
     n: the number of examples per cell.
