@@ -62,8 +62,8 @@ def sentence(text: object) -> str:
 
 
 def counted(number: int, one: str, several: str) -> str:
-    """Return a number with its words, such as "1 cell is" or "3 cells are"."""
-    return f"{number} {one if number == 1 else several}"
+    """Return a number with its words, such as "1 cell is" or "3,000 cells are"."""
+    return f"{number:,} {one if number == 1 else several}"
 
 
 def attributed(text: object, by: object) -> str:

@@ -36,7 +36,7 @@ def test_the_verdict_and_what_did_not_pass_come_first():
     assert rows(folded) == [(f"Net · climb({name})", name) for name in ("passed", "new")]
     assert "<summary>Cells: 1 passed, 1 new</summary>" in folded
     assert "To accept the present results: robharness check toys.yaml --baseline base.json --update" in shown
-    for fact in ("2000 examples per cell", "more than 0.5 points", "level 0.01", "smallest fall"):
+    for fact in ("2,000 examples per cell", "more than 0.5 points", "level 0.01", "smallest fall"):
         assert fact in shown
 
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from robharness.comparison.ratios import Ratio
 from robharness.findings import Finding
-from robharness.report.paired import Outcomes
+from robharness.report.paired import Outcomes, exact_test
 from robharness.statistics import Interval
-from robharness.text import printable
+from robharness.text import counted, printable
 
 Kind = Literal["clean", "attack", "corruption"]
 LEVEL = 0.05
@@ -106,6 +106,11 @@ class Side:
         return {(cell.model, cell.perturbation): cell for cell in self.cells}
 
 
+def pair_name(other: str, model: str) -> str:
+    """Return the labels before and after as one name, a single label if they are equal."""
+    return model if other == model else f"{other} → {model}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class CellDifference:
     """A cell on both sides, on the examples that both have.
@@ -167,8 +172,17 @@ class CellDifference:
     @property
     def name(self) -> str:
         """The labels and the perturbation."""
-        model = self.model if self.model == self.other else f"{self.other} → {self.model}"
-        return f"{model} · {self.perturbation}"
+        return f"{pair_name(self.other, self.model)} · {self.perturbation}"
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the accuracies differ significantly at `LEVEL`, adjusted for all cells of the comparison."""
+        return self.p_holm is not None and self.p_holm <= LEVEL
+
+    @property
+    def is_clustered(self) -> bool:
+        """Whether examples are in clusters of more than one."""
+        return self.units < self.n
 
     @property
     def discordance(self) -> float | None:
@@ -240,9 +254,9 @@ class Comparison:
 
     def __repr__(self) -> str:
         sides = " and ".join(map(printable, dict.fromkeys((self.before, self.after))))
-        pairs = f"{len(self.pairs)} pair{'s' * (len(self.pairs) != 1)} of models"
+        pairs, cells = counted(len(self.pairs), "pair", "pairs"), counted(len(self.cells), "cell", "cells")
         return (
-            f"<Comparison of {sides}: {pairs}, {len(self.cells)} cells, n = {self.n}; {len(self.significant)} differ "
+            f"<Comparison of {sides}: {pairs} of models, {cells}, n = {self.n}; {len(self.significant)} differ "
             "significantly>"
         )
 
@@ -254,5 +268,10 @@ class Comparison:
 
     @property
     def significant(self) -> tuple[CellDifference, ...]:
-        """The cells whose accuracies differ significantly at `LEVEL`, adjusted for all cells of the comparison."""
-        return tuple(cell for cell in self.cells if cell.p_holm is not None and cell.p_holm <= LEVEL)
+        """The cells whose accuracies differ significantly."""
+        return tuple(cell for cell in self.cells if cell.is_significant)
+
+    @property
+    def test(self) -> str:
+        """The name of the tests of all cells together."""
+        return f"{exact_test(any(cell.is_clustered for cell in self.cells))}, adjusted by Holm for all cells together"

@@ -8,11 +8,12 @@ from dataclasses import replace
 from robharness import statistics
 from robharness.comparison.compare import compare
 from robharness.comparison.findings import comparison_findings
-from robharness.comparison.records import CellDifference, Comparison, MeasuredCell, Side
+from robharness.comparison.records import CellDifference, Comparison, MeasuredCell, Side, pair_name
 from robharness.findings import Finding
 from robharness.gate.records import CellCheck, CheckReport, Verdict
 
-TOLD_BY_VERDICTS = ("cells-incomplete", "cells-on-one-side", "models-on-one-side", "protocol-unknown")
+REPEATED_BY_VERDICTS = ("cells-incomplete", "cells-on-one-side", "models-on-one-side", "protocol-unknown")
+"""Codes of findings that verdicts and their reasons repeat."""
 ROUNDING = 1e-9
 """Differences up to this fraction are rounding, since a single example counts more."""
 
@@ -52,7 +53,7 @@ def check(
     for first, second, perturbation in _cells(before, after, pairs):
         one, other = before.by_name.get((first, perturbation)), after.by_name.get((second, perturbation))
         difference = differences.get((first, second, perturbation))
-        name = f"{second if first == second else f'{first} → {second}'} · {perturbation}"
+        name = f"{pair_name(first, second)} · {perturbation}"
         verdict, reason = _untested(one, other, difference, is_same_order)
         if verdict is None:
             tested.append(len(cells))
@@ -168,5 +169,5 @@ def _comparison_findings(before: Side, after: Side, comparison: Comparison) -> I
     yield from comparison.findings
     is_described = any(cell.identity for cell in before.cells)  # else nothing names what differs
     for found in comparison_findings(before, after, comparison):
-        if found.code not in TOLD_BY_VERDICTS and (is_described or found.code != "protocol-differs"):
+        if found.code not in REPEATED_BY_VERDICTS and (is_described or found.code != "protocol-differs"):
             yield found

@@ -47,6 +47,11 @@ def clean_outcomes(results: Results, label: str) -> Outcomes:
     return Outcomes(positions=clean.positions, right=clean.correct)
 
 
+def exact_test(is_clustered: bool) -> str:
+    """Return the name of the exact test of a difference, of examples that are independent or of clusters of them."""
+    return "exact test of random signs of clusters" if is_clustered else "exact McNemar test"
+
+
 def drop_difference(
     before: Outcomes, after: Outcomes, cleans: tuple[Outcomes, Outcomes], clusters: np.ndarray | None
 ) -> statistics.DropDifference | None:

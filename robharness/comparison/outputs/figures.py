@@ -49,7 +49,7 @@ def _of_pair(comparison: Comparison, pair: tuple[str, str], number: int) -> Iter
     cells = [cell for cell in comparison.cells if (cell.other, cell.model) == pair and cell.difference is not None]
     words = _Words(pair, number, len(comparison.pairs))
     if cells:
-        yield _differences(cells, words)
+        yield _differences(cells, words, comparison.test)
     yield from _budgets(cells, words)
     corruptions = [cell for cell in cells if cell.kind == "corruption"]
     if corruptions:
@@ -101,9 +101,9 @@ def _selected(cells: Sequence[CellDifference]) -> tuple[list[CellDifference], st
 # --- differences ----------------------------------------------------------------------------------------------------
 
 
-def _differences(cells: Sequence[CellDifference], words: _Words) -> Figure:
+def _differences(cells: Sequence[CellDifference], words: _Words, test: str) -> Figure:
     shown, rule = _selected(cells)
-    significant = [cell for cell in cells if _is_significant(cell)]
+    significant = [cell for cell in cells if cell.is_significant]
     fell = sum((cell.difference or 0.0) < 0 for cell in significant)
     ranked = sorted(shown, key=lambda cell: cell.difference or 0.0)
     texts = [f"{printable(cell.perturbation, 60)} {_points(cell)}" for cell in ranked]
@@ -112,8 +112,8 @@ def _differences(cells: Sequence[CellDifference], words: _Words) -> Figure:
         title=f"Differences with intervals{words.of}",
         caption=(
             f"Accuracy of {words.after} minus that of {words.before}, in points, paired by example; bars: "
-            f"{OVER_EXAMPLES}, each for one difference alone. Filled: significant in exact McNemar tests, "
-            f"adjusted by Holm for all cells, at {100 * LEVEL:g} %; {_numbers(shown)}.{rule}"
+            f"{OVER_EXAMPLES}, each for one difference alone. Filled: significant at "
+            f"{100 * LEVEL:g} % ({test}); {_numbers(shown)}.{rule}"
         ),
         alt=(
             f"Of {len(cells)} cells, the accuracy fell significantly in {fell} and rose significantly in "
@@ -121,10 +121,6 @@ def _differences(cells: Sequence[CellDifference], words: _Words) -> Figure:
         ),
         draw=lambda: _draw_differences(shown),
     )
-
-
-def _is_significant(cell: CellDifference) -> bool:
-    return cell.p_holm is not None and cell.p_holm <= LEVEL
 
 
 def _points(cell: CellDifference) -> str:
@@ -139,11 +135,10 @@ def _draw_differences(cells: Sequence[CellDifference]) -> Drawing:
     for at, cell in enumerate(cells):
         difference = cell.difference or 0.0
         low, high = cell.interval or (difference, difference)
-        is_significant = _is_significant(cell)
-        color = (colors[1 % len(colors)] if difference < 0 else colors[0]) if is_significant else "0.5"
+        color = (colors[1 % len(colors)] if difference < 0 else colors[0]) if cell.is_significant else "0.5"
         axis.hlines(-at, 100 * low, 100 * high, color=color, linewidth=1.4, zorder=2)
         (dot,) = axis.plot([100 * difference], [-at], marker="o", markersize=5, linestyle="none", color=color,
-                           markerfacecolor=color if is_significant else "none", zorder=3)  # fmt: skip
+                           markerfacecolor=color if cell.is_significant else "none", zorder=3)  # fmt: skip
         p = f", p {cell.p_holm:.2g}" if cell.p_holm is not None else ""
         drawing.describe(dot, [f"{cell.perturbation}: {_points(cell)} points{p}, n = {cell.n}"])
     reach = 1.05 * max([100 * abs(end) for cell in cells for end in cell.interval or ()] or [1.0])
