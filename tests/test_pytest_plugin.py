@@ -97,11 +97,11 @@ def test_the_store(robharness_run):
 
 @pytest.fixture
 def run_pytest(tmp_path):
-    """Run pytest with the plugin on a file of tests, in the folder of the test; give the finished process."""
+    """Run pytest with the installed plugin on a file of tests, in the folder of the test; give the finished process."""
 
     def run(content, *options):
         (tmp_path / "test_robust.py").write_text(content)
-        command = [sys.executable, "-m", "pytest", "-p", "robharness.pytest_plugin", "--rootdir=.", "-c", "pytest.ini"]
+        command = [sys.executable, "-m", "pytest", "--rootdir=.", "-c", "pytest.ini"]
         (tmp_path / "pytest.ini").touch()
         return subprocess.run([*command, "-W", "ignore", *options], cwd=tmp_path, capture_output=True, text=True)
 
