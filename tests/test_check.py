@@ -179,7 +179,9 @@ def test_another_precision_is_incompatible(accepted, shell):
 
 
 def test_an_update_with_fewer_examples_says_so(accepted, shell):
-    assert "It has 30 examples per cell in place of 200." in shell("check", "s.yaml", "--limit", "30", "--update").stdout
+    assert (
+        "It has 30 examples per cell in place of 200." in shell("check", "s.yaml", "--limit", "30", "--update").stdout
+    )
     assert "in place of" not in shell("check", "s.yaml", "--update").stdout
 
 
