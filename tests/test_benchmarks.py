@@ -1,6 +1,7 @@
 """Ratios of benchmarks: read from a real file of pytest-benchmark, with their spread, and their verdicts."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,8 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmarks")
     (folder / "test_sums.py").write_text(BENCHMARKS)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", "-c", "/dev/null"]
-    subprocess.run([*command, "--benchmark-json=b.json"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # no worker of xdist
+    subprocess.run([*command, "--benchmark-json=b.json"], cwd=folder, env=alone, check=True, stdout=subprocess.DEVNULL)
     return json.loads((folder / "b.json").read_text())
 
 

@@ -14,7 +14,7 @@ from robharness.store import Store
 from robharness.store.merge import merge
 
 EARLIER = Path(__file__).parent / "earlier"
-ADDED = {"findings", "notes", "pixels", "count", "reference", "answer", "environments"}
+ADDED = {"differences", "findings", "notes", "pixels", "count", "reference", "answer", "environments"}
 OF_CELLS = {"title", "calibration", "classes"}
 """Keys of the JSON that did not exist then, and those of its cells."""
 

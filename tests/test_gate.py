@@ -152,6 +152,16 @@ def test_fewer_examples_are_compared_on_those_that_both_have():
     assert (report.n, report.n_baseline) == (50, 50)
 
 
+def test_examples_that_the_sides_do_not_share_and_cells_without_any():
+    before, after = counted("clean", 100, 10, 0)
+    first = other(before, positions=before.positions[:50], right=before.right[:50])
+    last = other(after, positions=after.positions[50:], right=after.right[50:], n_expected=50)
+    report = check(side(first), side(last))
+    assert verdicts(report) == ["missing"]
+    assert report.findings[0].message == "before has 50 examples and after 50; both have none of them"
+    assert not gate((before, incomplete(after, 0, ["E"]))).findings, "the verdict says it"
+
+
 def test_models_of_one_suite_are_compared_by_pairs():
     lost = counted("clean", 100, 40, 0)
     before, worse = other(lost[0], model="Old"), other(lost[1], model="New")

@@ -1,6 +1,7 @@
 """The plugin for pytest: real runs of pytest that compute toys, pass and fail."""
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -97,13 +98,14 @@ def test_the_store(robharness_run):
 
 @pytest.fixture
 def run_pytest(tmp_path):
-    """Run pytest with the plugin on a file of tests, in the folder of the test; give the finished process."""
+    """Run pytest, which finds the installed plugin, on a file of tests in the folder of the test."""
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # no worker of xdist
 
     def run(content, *options):
         (tmp_path / "test_robust.py").write_text(content)
-        command = [sys.executable, "-m", "pytest", "-p", "robharness.pytest_plugin", "--rootdir=.", "-c", "pytest.ini"]
+        command = [sys.executable, "-m", "pytest", "--rootdir=.", "-c", "pytest.ini", "-W", "ignore", *options]
         (tmp_path / "pytest.ini").touch()
-        return subprocess.run([*command, "-W", "ignore", *options], cwd=tmp_path, capture_output=True, text=True)
+        return subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True)
 
     return run
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 import warnings
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from robharness.display import texts
@@ -48,7 +51,7 @@ class PythonWarnings(Silent):
     def warn(self) -> None:
         """Raise a RobharnessWarning per finding that is a warning or an error, and one for all cells that failed.
 
-        The warnings name the line that has called the function which calls this one.
+        The warnings name the line outside of this package that has called one of its functions.
         """
         messages = [str(each) for each in self._findings if each.severity != "note"]
         if self._failures:
@@ -56,7 +59,19 @@ class PythonWarnings(Silent):
             messages.append(f"{count}: {next(iter(self._failures.values()))}".replace("such as:", "such as"))
         self._findings, self._failures = {}, {}
         for message in dict.fromkeys(messages):
-            warnings.warn(sentence(message), RobharnessWarning, stacklevel=3)
+            warnings.warn(sentence(message), RobharnessWarning, stacklevel=_level_of_caller())
+
+
+def _level_of_caller() -> int:
+    """Return the level, from the function that calls this one, of the first frame outside of this package.
+
+    Frames of `contextlib` are those of this package's context managers.
+    """
+    inside = (f"{Path(__file__).parents[1]}{os.sep}", contextlib.__file__)
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 class NotebookDisplay(PythonWarnings):

@@ -48,9 +48,12 @@ def check_results(
     )
     if benchmarks is not None:
         report = replace(report, benchmarks=check_ratios(before.benchmarks or {}, benchmarks, benchmark_tolerance))
+    reason = _why_not_written(results, report)
+    if reason:
+        report = replace(report, accept="")
     if not update or baseline.path is None:
         return report
-    if reason := _why_not_written(results, report):
+    if reason:
         return replace(report, update=BaselineUpdate(path=str(baseline.path), refused=reason))
     after = replace(after, benchmarks=benchmarks)
     written = write_baseline(baseline.path, after, title=suite.title, update=baseline.update)

@@ -80,7 +80,7 @@ class CheckReport:
     tolerance: the fall, a fraction, up to which a cell passes.
     alpha: the level of the tests of all cells together.
     findings: errors, such as a clean accuracy below `clean_at_least`, warnings and notes.
-    accept: the command that accepts the present results as the baseline.
+    accept: the command that accepts the present results as the baseline; empty if they cannot be one.
     update: the baseline that was written after this check, so that the verdicts are accepted; None if none was asked
         for.
     """
@@ -102,6 +102,18 @@ class CheckReport:
         """The cells and benchmarks with one of these verdicts."""
         every: tuple[CellCheck | BenchmarkCheck, ...] = (*self.cells, *self.benchmarks)
         return tuple(each for each in every if each.verdict in verdicts)
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that are errors, without those on failed cells, whose verdicts say the same."""
+        repeated = {"cell-failed"} if any(cell.verdict == "failed" for cell in self.cells) else set()
+        return tuple(each for each in self.findings if each.severity == "error" and each.code not in repeated)
+
+    @property
+    def clusters(self) -> int:
+        """The largest number of clusters that the compared examples of a cell form; 0 if they are independent."""
+        differences = (cell.difference for cell in self.cells if cell.difference is not None)
+        return max((each.units for each in differences if each.is_clustered), default=0)
 
     @property
     def exit_code(self) -> ExitCode:

@@ -79,7 +79,7 @@ class Results(stored.Results):
         """Return the numbers of one cell, such as `cell("fgsm", eps="1/255").accuracy`, with n and intervals.
 
         perturbation: "clean"; the name of a perturbation as reports show it, "fgsm(linf, 1/255)"; the same without its
-            budget or severity, "fgsm(linf)"; or the name of its spec, "attacks/fgsm" or "fgsm".
+            budget or severity, "fgsm(linf)"; or the name of its spec, "mine/fgsm" or "fgsm".
         eps: its budget; "1/255" and 1/255 are equal.
         norm: "linf", "l2" or "l1".
         severity: of a corruption.

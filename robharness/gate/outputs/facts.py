@@ -23,7 +23,8 @@ def facts_of(check: CellCheck | BenchmarkCheck) -> list[tuple[str, str]]:
     numbers = [
         (name, _text(value, UNITS.get(name, ""))) for name, value in columns if value.words or value.number is not None
     ]
-    return [("n", str(check.difference.n)), *numbers]
+    n, units = check.difference.n, check.difference.units
+    return [("n", str(n)), *([("clusters", str(units))] if units < n else []), *numbers]
 
 
 def _text(value: Value, unit: str) -> str:
@@ -70,12 +71,9 @@ def failed_of(report: CheckReport) -> tuple[CellCheck | BenchmarkCheck, ...]:
 def errors_of(report: CheckReport) -> list[tuple[str, str]]:
     """Return what else makes the exit code one of failure: subjects and sentences.
 
-    These are findings that are errors, without those on failed cells, whose verdicts say the same; and the reason why a
-    baseline was not written.
+    These are the errors of the report, and the reason why a baseline was not written.
     """
-    told = {"cell-failed"} if any(check.verdict == "failed" for check in report.cells) else set()
-    found = [each for each in report.findings if each.severity == "error" and each.code not in told]
-    errors = [(": ".join(filter(None, [each.code, each.subject])), str(each)) for each in found]
+    errors = [(": ".join(filter(None, [each.code, each.subject])), str(each)) for each in report.errors]
     if report.update is None:
         return errors
     refused = report.update.refused
