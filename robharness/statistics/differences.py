@@ -45,11 +45,6 @@ class PairedDifference(NamedTuple):
     p: float
     design_effect: float = 1.0
 
-    @property
-    def discordance(self) -> float:
-        """The share of examples that changed."""
-        return (self.lost + self.gained) / self.n
-
 
 def paired_difference(
     before: Bools, after: Bools, clusters: np.ndarray | None = None, level: float = 0.95

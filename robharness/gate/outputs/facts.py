@@ -1,4 +1,4 @@
-"""The numbers of a verdict in words, for test reports and annotations, which have no tables."""
+"""The numbers of a verdict as text, for test reports and annotations, which have no tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def facts_of(check: CellCheck | BenchmarkCheck) -> list[tuple[str, str]]:
         (name, _text(value, UNITS.get(name, ""))) for name, value in columns if value.words or value.number is not None
     ]
     n, units = check.difference.n, check.difference.units
-    return [("n", str(n)), *([("clusters", str(units))] if units < n else []), *numbers]
+    return [("n", str(n)), *([("clusters", str(units))] if check.difference.is_clustered else []), *numbers]
 
 
 def _text(value: Value, unit: str) -> str:
@@ -56,8 +56,8 @@ def facts_of_check(report: CheckReport) -> list[tuple[str, str]]:
 
 def sentence_of(check: CellCheck | BenchmarkCheck) -> str:
     """Return the verdict, its reason and the numbers that the reason leaves out as one sentence."""
-    told = () if isinstance(check, BenchmarkCheck) else ("before", "after", "difference")
-    numbers = ", ".join(f"{name} {text}" for name, text in facts_of(check) if name not in told)
+    in_reason = () if isinstance(check, BenchmarkCheck) else ("before", "after", "difference")
+    numbers = ", ".join(f"{name} {text}" for name, text in facts_of(check) if name not in in_reason)
     text = ": ".join(filter(None, [check.verdict, check.reason]))
     return f"{text} ({numbers})" if numbers else text
 
