@@ -1,6 +1,6 @@
 """Baselines: a JSON file with the outcomes of complete cells, which is committed beside a suite and compared later.
 
-One field stands on each line, and the last lines of a cell are the same after most changes, so that git merges two
+One field stands on each line, and the last lines of a cell are the same after most changes. Git can therefore merge two
 branches that add and change cells. A digest per cell finds edits; the bytes stay if equal outcomes are written again.
 Trade-off: the bits of the examples are no text to read, but 50,000 of them take at most 8 kB.
 """

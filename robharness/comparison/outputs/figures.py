@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -70,14 +71,14 @@ class _Words:
         self.number = number
         self.of = f", {printable(model, 60)}" if pairs > 1 else ""
 
-    def series(self) -> tuple[Series, Series]:
+    def series(self) -> list[Series]:
         """Return the looks of both sides, in the current style."""
         colors = palette()
-        return tuple(
+        return [
             Series(label=label, models=(label,), has_runs=False, color=colors[at % len(colors)], marker=MARKERS[at],
                    line=("--", "-")[at])
             for at, label in enumerate((self.before, self.after))
-        )  # type: ignore[return-value]  # fmt: skip
+        ]  # fmt: skip
 
 
 def _interval(accuracy: float | None, n: int) -> Interval:
@@ -186,10 +187,14 @@ def _budgets(cells: Sequence[CellDifference], words: _Words) -> Iterator[Figure]
                 + (f" The first {len(shown)} of {len(several)} attacks." if len(several) > len(shown) else "")
             ),
             alt=" ".join(budget_finding(title, lines) for title, lines in _lines(shown, words).items()),
-            draw=lambda shown=shown, norm=norm, unit=unit, counted=counted: draw_budgets(  # type: ignore[misc]
-                _lines(shown, words), norm, unit, counted
-            ),
+            draw=partial(_draw_budgets, shown, words, norm, unit, counted),
         )
+
+
+def _draw_budgets(
+    titles: dict[str, list[CellDifference]], words: _Words, norm: str, unit: str, counted: str
+) -> Drawing:
+    return draw_budgets(_lines(titles, words), norm, unit, counted)
 
 
 def _lines(titles: dict[str, list[CellDifference]], words: _Words) -> dict[str, list[Line]]:
