@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from robharness.comparison import build as comparing
 from robharness.comparison.compare import NAMED
 from robharness.comparison.operands import open_sides
-from robharness.comparison.records import CheckReport, Comparison
+from robharness.comparison.records import Comparison
 from robharness.comparison.requests import Request, as_models
 from robharness.display.notebook import default_listener
 from robharness.engine.environment import check_counts
 from robharness.engine.listeners import RunListener, TrainingListener
 from robharness.errors import Interrupted, as_path, check_folder
+from robharness.gate.records import CheckReport
 from robharness.interrupts import Stopped
 from robharness.planning.cells import Plan
 from robharness.planning.commands import DEFAULT_STORE
@@ -125,17 +126,17 @@ def check(
     benchmark_tolerance: the percentage by which a ratio may become worse beyond both spreads.
     Raises BaselineError, before any computation, if the baseline is absent, damaged or of another suite.
     """
-    from robharness.comparison.benchmarks import read_ratios
-    from robharness.comparison.checks import check_results
-    from robharness.comparison.references import find_reference
+    from robharness.gate.baselines import find_baseline
+    from robharness.gate.benchmarks import read_ratios
+    from robharness.gate.checks import check_results
 
     options: dict[str, Any] = {"device": device, "threads": threads, "listener": listener}
     with _session(suite, store, data=data, limit=limit, plugins=plugins, models=models, **options) as session:
         ratios = None if benchmark is None else read_ratios(benchmark)
-        reference = find_reference(baseline, session.plan, update=update, benchmark=benchmark)
+        found = find_baseline(baseline, session.plan, update=update, benchmark=benchmark)
         results = _computed(session, workers=workers, batch_size=batch_size, executor=executor)
         report = check_results(
-            results, reference, update=update, findings=results.run_findings,
+            results, found, update=update, findings=results.run_findings,
             benchmarks=ratios, benchmark_tolerance=benchmark_tolerance,
         )  # fmt: skip
         session.show_findings(report.findings)

@@ -96,6 +96,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "protocol-differs": ("warning", "the data, the perturbation or the precision of cells differ between the sides"),
     "protocol-unknown": ("warning", "the data, the perturbation or the precision of cells are not known on a side"),
     "environments-differ": ("warning", "the sides were computed on other devices, or by other code or libraries"),
+    "distances-not-compared": ("note", "attacks without a budget are not compared, since their result is a distance"),
     "clusters-unknown": ("warning", "a comparison cannot use the clusters of the suite, since no side has ids"),
     "clusters-unmatched": ("warning", "some ids of examples do not match the clusters of the suite"),
 }

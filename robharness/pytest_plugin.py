@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from robharness.comparison.records import CheckReport
+    from robharness.gate.records import CheckReport
     from robharness.report.results import Results
     from robharness.session import SuiteSource
 
@@ -91,7 +91,7 @@ class SuiteChecker:
         """
         __tracebackhide__ = True
         from robharness.api import check
-        from robharness.comparison.check_tables import document_of_check
+        from robharness.gate.outputs.tables import document_of_check
         from robharness.report.renderers.terminal import render_document
 
         folder = self.runner.store if store is None else Path(store)

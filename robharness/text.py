@@ -67,8 +67,8 @@ def has_command(text: str) -> bool:
 
 
 def counted(number: int, one: str, several: str) -> str:
-    """Return a number with its words, such as "1 cell is" or "3 cells are"."""
-    return f"{number} {one if number == 1 else several}"
+    """Return a number with its words, such as "1 cell is" or "3,000 cells are"."""
+    return f"{number:,} {one if number == 1 else several}"
 
 
 def attributed(text: object, by: object) -> str:

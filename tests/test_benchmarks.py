@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from robharness import UserError, statistics
-from robharness.comparison.benchmarks import check_ratios, read_ratios
-from robharness.comparison.records import Ratio
+from robharness.comparison.ratios import Ratio
+from robharness.gate.benchmarks import read_ratios
+from robharness.gate.ratios import check_ratios
 from robharness.statistics import Interval
 
 BENCHMARKS = """

@@ -173,6 +173,9 @@ def test_a_failed_cell_is_no_pass_and_no_baseline(accepted, shell):
     before = (accepted / "s.baseline.json").read_bytes()
     failed = all_of("passed", **{"Net · dim(linf, 10/255)": "failed"})
     assert verdicts(shell, "--store", "other", code=3, GATED_FAILS="1") == failed
+    found = shell("check", "s.yaml", "--store", "other", GATED_FAILS="1")
+    assert found.stdout.endswith("\n\nNot passed: 1 failed.\n"), "once, and without a command that would write nothing"
+    assert "examples and after 0" not in found.stdout
     found = shell("check", "s.yaml", "--store", "other", "--update", GATED_FAILS="1")
     assert found.returncode == ExitCode.INCOMPLETE
     assert "s.baseline.json was not written: 1 cell is incomplete." in found.stdout
@@ -191,6 +194,16 @@ def test_other_data_are_incompatible(accepted, shell, changes):
 def test_another_precision_is_incompatible(accepted, shell):
     put(accepted, precision="tf32")
     assert verdicts(shell, code=4) == all_of("incompatible")
+
+
+def test_clusters_are_told(accepted, shell):
+    weight(accepted, 4.1)
+    put(accepted, clusters="^h-(\\d)")
+    found = shell("check", "s.yaml", "--junit", "junit.xml")
+    assert found.returncode == 0
+    assert "200 examples in 2 clusters per cell are compared" in found.stdout
+    assert "Nothing regressed. So few clusters cannot show a fall" in found.stdout
+    assert "n: 200; clusters: 2; before: " in (accepted / "junit.xml").read_text()
 
 
 def test_tolerance_and_level_are_those_of_the_suite(accepted, shell):

@@ -10,10 +10,10 @@ import yaml
 from rich.console import Console
 
 from robharness.cli.ci import SUMMARY_BYTES
-from robharness.comparison.check_tables import document_of_check
-from robharness.comparison.records import VERDICTS
-from robharness.comparison.tables import LAYOUT
+from robharness.comparison.outputs.tables import LAYOUT
 from robharness.errors import ExitCode
+from robharness.gate.outputs.tables import document_of_check
+from robharness.gate.records import VERDICTS
 from robharness.report.renderers.terminal import show_document
 from synthetic_checks import checked
 

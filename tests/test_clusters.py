@@ -10,11 +10,13 @@ import pytest
 
 from robharness import api
 from robharness.comparison.compare import compare
+from robharness.comparison.outputs.tables import document_of
 from robharness.comparison.records import MeasuredCell, Side
 from robharness.comparison.sides import side_of
 from robharness.errors import SuiteError
 from robharness.planning.outline_files import as_record, parse, stem_of
 from robharness.planning.outlining import outline
+from robharness.report.renderers.terminal import render_document
 from robharness.statistics import drop_difference, paired_difference
 from robharness.suite import load
 from robharness.suite.clusters import cluster_texts
@@ -148,6 +150,11 @@ def test_a_comparison_counts_clips_of_one_video_as_one():
     assert (found.clusters, found.findings) == (CLIPS, ())
     plain = compare(*(dataclasses.replace(side, clusters=None) for side in (before, after)))
     assert (plain.clusters, [cell.units for cell in plain.cells]) == (None, [300, 300])
+    assert found.test == "exact test of random signs of clusters, adjusted by Holm for all cells together"
+    assert plain.test == "exact McNemar test, adjusted by Holm for all cells together"
+    for comparison, clusters in ((found, " in 100 clusters"), (plain, "")):
+        text = render_document(document_of(comparison))
+        assert comparison.test in text and f"on 300 examples{clusters}; 95 %" in " ".join(text.split())
     for cell, other, one, two in zip(found.cells, plain.cells, before.cells, after.cells, strict=True):
         expected = paired_difference(one.right, two.right, numbers)
         assert (cell.units, cell.n, cell.p_fall) == (100, 300, expected.p_fall)

@@ -7,9 +7,10 @@ import pytest
 from markdown_it import MarkdownIt
 
 from hostile_text import TEXTS, check
-from robharness.comparison import comment
-from robharness.comparison.records import VERDICTS, BaselineUpdate
+from robharness.comparison.baseline import BaselineUpdate
 from robharness.findings import finding
+from robharness.gate.outputs import comment
+from robharness.gate.records import VERDICTS
 from synthetic_checks import checked
 
 EVERY = checked({("Net", f"climb({name})"): name for name in VERDICTS})
@@ -58,7 +59,7 @@ def test_the_verdict_and_what_did_not_pass_come_first():
     for verdict in ("passed", "new"):
         assert "```" not in comment.render(checked({("Net", "clean"): verdict}))
     assert "To make the improvement the baseline:\n\n```" in comment.render(checked({("Net", "clean"): "improved"}))
-    for fact in ("2000 examples per cell", "more than 0.5 points", "level 0.01", "smallest fall"):
+    for fact in ("2,000 examples per cell", "more than 0.5 points", "level 0.01", "smallest fall"):
         assert fact in shown
 
 

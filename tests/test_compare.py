@@ -19,10 +19,10 @@ from statsmodels.stats.multitest import multipletests
 
 import robharness
 from robharness import api, statistics
-from robharness.comparison import json as comparison_json
 from robharness.comparison.baseline import write_baseline
+from robharness.comparison.outputs import json as comparison_json
+from robharness.comparison.outputs.tables import LAYOUT, document_of
 from robharness.comparison.sides import side_of
-from robharness.comparison.tables import LAYOUT, document_of
 from robharness.errors import UserError
 from robharness.report.renderers.terminal import show_document
 from robharness.store import Store

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from pages import CONTRAST, launched, opened
-from robharness.comparison import page as comparison_page
 from robharness.comparison.compare import compare
-from robharness.comparison.figures import MOST_ROWS, figures
+from robharness.comparison.outputs import page as comparison_page
+from robharness.comparison.outputs.figures import MOST_ROWS, figures
+from robharness.comparison.outputs.tables import document_of
 from robharness.comparison.records import LEVEL, MeasuredCell, RunsDifference, Side
-from robharness.comparison.tables import document_of
 from robharness.findings import finding
 from robharness.report.figures import svg
 from robharness.statistics import Interval, accuracy_interval

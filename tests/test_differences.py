@@ -327,4 +327,3 @@ def test_a_larger_tolerance_level_or_discordance_and_clusters_hide_more():
     assert smallest_fall(5000, 0.03, 0.001) > base
     assert smallest_fall(5000, 0.03, 0.01, tolerance=0.02) > 0.02 > base
     assert smallest_fall(5000, 0.03, 0.01, design_effect=2.0) == smallest_fall(2500, 0.03, 0.01) > base
-    assert smallest_fall(5000, 0.03, 0.01, power=0.5) < base

@@ -10,12 +10,13 @@ import pytest
 from rich.console import Console
 from statsmodels.stats.multitest import multipletests
 
-from robharness.comparison.check_json import check_schema, render
-from robharness.comparison.check_tables import document_of_check
-from robharness.comparison.gate import check
-from robharness.comparison.records import BaselineUpdate, BenchmarkCheck
+from robharness.comparison.baseline import BaselineUpdate
 from robharness.errors import ExitCode
 from robharness.findings import finding
+from robharness.gate.outputs.json import check_schema, render
+from robharness.gate.outputs.tables import document_of_check
+from robharness.gate.records import BenchmarkCheck
+from robharness.gate.verdicts import check
 from robharness.report.renderers import markdown, terminal
 from robharness.statistics import Interval, smallest_fall
 from synthetic_sides import cell, counted, other, side
@@ -149,6 +150,16 @@ def test_fewer_examples_are_compared_on_those_that_both_have():
     assert "before has 100 examples and after 50; the 50 that both have are compared" in report.findings[0].message
     report = check(side(small), side(before))
     assert (report.n, report.n_baseline) == (50, 50)
+
+
+def test_examples_that_the_sides_do_not_share_and_cells_without_any():
+    before, after = counted("clean", 100, 10, 0)
+    first = other(before, positions=before.positions[:50], right=before.right[:50])
+    last = other(after, positions=after.positions[50:], right=after.right[50:], n_expected=50)
+    report = check(side(first), side(last))
+    assert verdicts(report) == ["missing"]
+    assert report.findings[0].message == "before has 50 examples and after 50; both have none of them"
+    assert not gate((before, incomplete(after, 0, ["E"]))).findings, "the verdict says it"
 
 
 def test_models_of_one_suite_are_compared_by_pairs():

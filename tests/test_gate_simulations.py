@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robharness.comparison.gate import check
+from robharness.gate.verdicts import check
 from robharness.statistics import smallest_fall
 from synthetic_sides import counted, side
 

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from hostile_text import TEXTS, check
-from robharness.comparison import github
-from robharness.comparison.records import VERDICTS
 from robharness.findings import finding
+from robharness.gate.outputs import github
+from robharness.gate.records import VERDICTS
 from synthetic_checks import checked
 
 LINE = re.compile(r"::(error|warning|notice) title=([^:,\r\n]*)::([^\r\n]*)")

@@ -11,10 +11,11 @@ import pytest
 from lxml import etree
 
 from hostile_text import TEXTS, check
-from robharness.comparison import junit
-from robharness.comparison.records import VERDICTS, BaselineUpdate, BenchmarkCheck
+from robharness.comparison.baseline import BaselineUpdate
 from robharness.errors import ExitCode
 from robharness.findings import finding
+from robharness.gate.outputs import junit
+from robharness.gate.records import VERDICTS, BenchmarkCheck
 from robharness.statistics import Interval
 from synthetic_checks import checked
 

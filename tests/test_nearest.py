@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robharness import statistics
+from robharness.comparison.build import build as build_comparison
+from robharness.comparison.requests import Request
+from robharness.comparison.sides import side_of
+from robharness.errors import ExitCode
+from robharness.gate.baselines import CheckBaseline
+from robharness.gate.checks import check_results
 from robharness.report import build
 from robharness.report.renderers import json as report_json
 from robharness.report.renderers import markdown
+from robharness.store.failures import Failure
 
 NEAREST = {"attack": "teams/nearest"}
 
@@ -34,6 +42,20 @@ def test_a_minimal_attack_has_an_infinite_budget_and_stores_distances(measured, 
         assert (bounded["correct"] == ~within).all()
         assert (bounded["size"][within] == free["size"][within]).all()
     assert (free["size"][~measured.cells[0].correct] == 0).all()
+
+
+def test_comparisons_and_checks_leave_it_out_and_say_so(measured):
+    before = side_of(measured, "before")
+    assert [cell.perturbation for cell in before.cells] == ["clean", "nearest(linf, 1/16)", "nearest(linf, 1/8)"]
+    request = Request(operands=("before", "after"))
+    compared, report = build_comparison(before, before, request), check_results(measured, CheckBaseline(side=before))
+    for shown in (compared, report):
+        assert [cell.perturbation for cell in shown.cells] == [cell.perturbation for cell in before.cells]
+        assert [each.subject for each in shown.findings if each.code == "distances-not-compared"] == ["nearest(linf)"]
+    assert report.exit_code == ExitCode.FINE
+    failed = measured.cells[1].discarded(Failure(start=0, stop=40, blame="teams", error="no memory"))
+    broken = replace(measured, cells=(measured.cells[0], failed, *measured.cells[2:]))
+    assert check_results(broken, CheckBaseline(side=before)).exit_code == ExitCode.INCOMPLETE
 
 
 def test_the_report_has_the_distances(measured):

@@ -220,13 +220,17 @@ def test_options_at_their_defaults_are_left_out(folder):
 def test_a_suite_without_a_file_prints_no_command_line(folder):
     planned = api.plan(SUITE, plugins=["toys.py", "files.py"], data="my data")
     assert planned.command("plan") == "robharness.plan with it again"
+    assert (
+        planned.command("export-adversarial", "-o", "x")
+        == "robharness export-adversarial --help, with the suite in a file"
+    )
     assert planned.command("run", "--fresh", "'*'") == "robharness.run with it and another `store`"
     folder.write(SUITE)
     from torch import nn
 
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     live = api.plan("my suite.yaml", plugins=["toys.py", "files.py"], data="my data", models={"mine": net})
-    assert live.command("report") == "robharness.report with it again"
+    assert live.command("report") == 'robharness.run with it again, and .save("report.html")'
 
 
 # --- texts of plugins, which are no commands of ours ------------------------------------------------------------------

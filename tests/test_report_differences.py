@@ -253,7 +253,7 @@ def test_the_tables_follow_those_of_accuracies(report):
     ]
     assert attacks.caption == (
         "accuracy minus that of M1, in points; ↓ relative drop minus that of M1, in points; paired on the same "
-        "examples, n = 40; p: exact McNemar test, adjusted for 15 cells (Holm)"
+        "examples, n = 40; p: exact McNemar test, adjusted by Holm for 15 cells"
     )
     keys = {cell.key for cell in report.cells if cell.perturbation == SIGN and cell.model != "M1"}
     assert {value.key for value in attacks.rows[2].values} == keys

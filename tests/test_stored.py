@@ -367,7 +367,7 @@ def test_a_suite_with_a_live_network_has_no_command(suite, toys, tmp_path):
     alone = api.load("toys", store=tmp_path)
     assert numbers(alone) == numbers(results)
     [missing] = [each for each in build(alone).findings if each.code == "metrics-not-computed"]
-    assert missing.hint == "to compute them: robharness.report with it again"
+    assert missing.hint == 'to compute them: robharness.run with it again, and .save("report.html")'
 
 
 def test_a_damaged_record_is_named(store):

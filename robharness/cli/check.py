@@ -10,7 +10,7 @@ from robharness.cli import options
 from robharness.cli.ci import Outputs, ci_options
 
 if TYPE_CHECKING:
-    from robharness.comparison.records import CheckReport
+    from robharness.gate.records import CheckReport
     from robharness.session import Session
 
 
@@ -48,16 +48,16 @@ def command(
     are missing, 3 cells failed or are missing, 4 the baseline is absent or incompatible, 130 stopped by Ctrl-C.
     """
     from robharness.cli.computing import compute, show_end
-    from robharness.comparison.benchmarks import read_ratios
-    from robharness.comparison.checks import check_results
-    from robharness.comparison.references import find_reference
+    from robharness.gate.baselines import find_baseline
+    from robharness.gate.benchmarks import read_ratios
+    from robharness.gate.checks import check_results
 
     ratios = None if benchmark is None else read_ratios(benchmark)
-    reference = find_reference(baseline, session.plan, update=update, benchmark=benchmark)
+    found = find_baseline(baseline, session.plan, update=update, benchmark=benchmark)
     summary = compute(session, workers=workers, executor=executor, batch_size=batch_size)
     results = session.results(notify=True)
     report = check_results(
-        results, reference, update=update, findings=results.run_findings,
+        results, found, update=update, findings=results.run_findings,
         benchmarks=ratios, benchmark_tolerance=benchmark_tolerance,
     )  # fmt: skip
     show(report, as_json=as_json)
@@ -69,9 +69,9 @@ def command(
 def show(report: CheckReport, *, as_json: bool) -> None:
     """Print a check on standard output, as tables or as JSON."""
     from robharness.cli.output import echo_json, results_console
-    from robharness.comparison import check_json
-    from robharness.comparison.check_tables import document_of_check
-    from robharness.comparison.tables import LAYOUT
+    from robharness.comparison.outputs.tables import LAYOUT
+    from robharness.gate.outputs import json as check_json
+    from robharness.gate.outputs.tables import document_of_check
     from robharness.report.renderers.terminal import show_document
 
     if as_json:

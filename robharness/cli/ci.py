@@ -15,7 +15,7 @@ from robharness.cli.output import echo, echo_lines
 from robharness.errors import UserError, for_shell
 
 if TYPE_CHECKING:
-    from robharness.comparison.records import CheckReport
+    from robharness.gate.records import CheckReport
 
 SUMMARY_BYTES = 1024 * 1024
 """The most bytes that GitHub takes as the summary of a step."""
@@ -48,7 +48,7 @@ class Outputs:
 
         err: whether annotations go to standard error, because standard output has JSON; GitHub reads both.
         """
-        from robharness.comparison import comment, github, junit
+        from robharness.gate.outputs import comment, github, junit
         from robharness.report.renderers.files import write
 
         if self.github:
@@ -104,7 +104,7 @@ def append_summary(report: CheckReport, start: Path) -> None:
     A summary that cannot be written is a message on standard error, and no error: the verdicts stand without it.
     start: the folder that a relative path is relative to.
     """
-    from robharness.comparison import comment
+    from robharness.gate.outputs import comment
 
     given = os.environ.get("GITHUB_STEP_SUMMARY")
     if not given:

@@ -52,13 +52,13 @@ def command(
 
     Exit codes: 0 compared, 2 usage error, or nothing to compare, 3 cells failed or are missing on either side.
     """
-    from robharness.comparison import json
     from robharness.comparison.build import build
     from robharness.comparison.compare import NAMED
-    from robharness.comparison.formats import FORMATS
     from robharness.comparison.operands import open_sides
+    from robharness.comparison.outputs import json
+    from robharness.comparison.outputs.formats import FORMATS
+    from robharness.comparison.outputs.tables import LAYOUT, document_of
     from robharness.comparison.requests import Request
-    from robharness.comparison.tables import LAYOUT, document_of
     from robharness.report.renderers.files import by_suffix, check_place, write
     from robharness.report.renderers.terminal import show_document
 

@@ -21,8 +21,8 @@ def command(what: str, plugins: tuple[str, ...], debug: bool) -> int:
     Programs check the JSON of `report` and `run --json` with another: robharness schema report. The JSON of `compare`
     has its own, robharness schema comparison, and so has that of `check`, robharness schema check.
     """
-    from robharness.comparison.check_json import check_schema
-    from robharness.comparison.json import comparison_schema
+    from robharness.comparison.outputs.json import comparison_schema
+    from robharness.gate.outputs.json import check_schema
     from robharness.plugins.discovery import discover
     from robharness.report.schema import report_schema
     from robharness.suite.schema import json_schema

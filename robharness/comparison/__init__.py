@@ -1,1 +1,1 @@
-"""Comparison of two sides, which are models in stores or baselines: differences on the same examples, and gates."""
+"""Comparison of two sides, which are models in stores or baselines, on the examples that both have."""

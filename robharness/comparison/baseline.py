@@ -1,6 +1,6 @@
 """Baselines: a JSON file with the outcomes of complete cells, which is committed beside a suite and compared later.
 
-One field stands on each line, and the last lines of a cell are the same after most changes, so that git merges two
+One field stands on each line, and the last lines of a cell are the same after most changes. Git can therefore merge two
 branches that add and change cells. A digest per cell finds edits; the bytes stay if equal outcomes are written again.
 Trade-off: the bits of the examples are no text to read, but 50,000 of them take at most 8 kB.
 """
@@ -20,8 +20,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from robharness.comparison.benchmarks import RecordedRatio, ratio_records, ratios_of
-from robharness.comparison.records import BaselineUpdate, Kind, MeasuredCell, Ratio, Side
+from robharness.comparison.ratios import Ratio, RecordedRatio, ratio_records, ratios_of
+from robharness.comparison.records import Kind, MeasuredCell, Side
 from robharness.errors import BaselineError, for_shell, nearest_existing
 from robharness.planning.files import json_object
 from robharness.planning.identity import text_key
@@ -92,6 +92,26 @@ class _File:
     clusters: ClusterPattern | None = None
     benchmarks: dict[str, RecordedRatio] | None = None
     cells: Annotated[dict[str, _Cell], Field(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineUpdate:
+    """A baseline that was to be written.
+
+    path: of the file, as it was given.
+    refused: why it was not written; empty if it was.
+    is_written: whether the file has other bytes than before.
+    added, removed, changed: the names of cells; changed ones have other outcomes, or another key or protocol.
+    benchmarks: the names of ratios of benchmarks that were added, removed or changed.
+    """
+
+    path: str
+    refused: str = ""
+    is_written: bool = False
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    benchmarks: tuple[str, ...] = ()
 
 
 def read_baseline(path: Path, suite: str = "", update: str = "", elsewhere: str = "") -> Side:

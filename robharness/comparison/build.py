@@ -28,7 +28,8 @@ def build(before: Side, after: Side, request: Request, *, changed: int = NAMED) 
     )
     runs = [each for first, second in models.runs for each in runs_differences(before, after, first, second)]
     findings = comparison_findings(before, after, found, all_models=request.models is None)
-    return replace(found, runs=tuple(runs), findings=(*moved, *found.findings, *findings))
+    every = dict.fromkeys((*moved, *found.findings, *findings))
+    return replace(found, runs=tuple(runs), findings=tuple(every))
 
 
 def _title(before: Side, after: Side, pairs: tuple[tuple[str, str], ...]) -> str:

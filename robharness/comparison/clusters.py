@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,16 +16,12 @@ class Clusters:
     """The clusters of the examples of two sides.
 
     pattern: the regular expression that finds them; None if examples are independent.
-    numbers: of the cluster of each position, (n,) int64.
+    numbers: of the cluster of each position, (n,) int64; None if examples are independent.
     """
 
     pattern: str | None = None
-    numbers: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    numbers: np.ndarray | None = None
     findings: tuple[Finding, ...] = ()
-
-    def at(self, positions: np.ndarray) -> np.ndarray | None:
-        """Return the numbers of the clusters at these positions, (m,); None if examples are independent."""
-        return None if self.pattern is None else self.numbers[positions]
 
 
 def clusters_of(before: Side, after: Side) -> Clusters:

@@ -11,6 +11,7 @@ import numpy as np
 from robharness import statistics
 from robharness.comparison.clusters import Clusters, clusters_of
 from robharness.comparison.records import CellDifference, Comparison, MeasuredCell, Side
+from robharness.report.paired import drop_difference
 from robharness.store.spans import common_positions
 
 NAMED = 5
@@ -86,8 +87,9 @@ def _difference(
     )
     if not len(positions):
         return difference
-    first, second = right_at(one, positions), right_at(other, positions)
-    paired = statistics.paired_difference(first, second, clusters.at(positions))
+    first, second = one.at(positions), other.at(positions)
+    numbers = None if clusters.numbers is None else clusters.numbers[positions]
+    paired = statistics.paired_difference(first, second, numbers)
     return replace(
         difference,
         before=statistics.accuracy(first),
@@ -106,31 +108,13 @@ def _difference(
     )
 
 
-def right_at(cell: MeasuredCell, positions: np.ndarray) -> np.ndarray:
-    """Whether the examples at these positions, all of which must have outcomes, count as right, (n,) bool."""
-    return cell.right[np.searchsorted(cell.positions, positions)]
-
-
 def _drops(before: Side, after: Side, one: MeasuredCell, other: MeasuredCell, clusters: Clusters) -> dict[str, Any]:
-    """Return the relative drops of both sides and their difference; nothing for clean cells."""
-    cleans = before.by_name.get((one.model, "clean")), after.by_name.get((other.model, "clean"))
-    if one.kind == "clean" or cleans[0] is None or cleans[1] is None:
+    """Return the relative drops of both sides and their difference; nothing for clean cells, and if undefined."""
+    first, second = before.by_name.get((one.model, "clean")), after.by_name.get((other.model, "clean"))
+    if one.kind == "clean" or first is None or second is None:
         return {}
-    common = common_positions([one.positions, other.positions, cleans[0].positions, cleans[1].positions])
-    if not len(common):
-        return {}
-    clean = right_at(cleans[0], common), right_at(cleans[1], common)
-    attacked = right_at(one, common), right_at(other, common)
-    try:
-        drops = statistics.drop_difference(clean, attacked, clusters.at(common))
-    except statistics.ZeroClean:
-        return {}
-    return {
-        "drop_before": drops.before,
-        "drop_after": drops.after,
-        "drop_difference": drops.difference,
-        "drop_interval": drops.interval,
-    }
+    drops = drop_difference(one, other, (first, second), clusters.numbers)
+    return {f"drop_{name}": value for name, value in drops._asdict().items()} if drops else {}
 
 
 def _named(before: Side, after: Side, positions: np.ndarray) -> tuple[str, ...]:

@@ -79,10 +79,11 @@ def _on_one_side(before: Side, after: Side, comparison: Comparison, *, all_model
 def _numbers(pairs: Sequence[_Pair]) -> Iterator[Finding]:
     found: dict[tuple[int, int, int], list[str]] = {}
     for each, _, _ in pairs:
-        if each.n < max(each.n_before, each.n_after):
+        if min(each.n_before, each.n_after) and each.n < max(each.n_before, each.n_after):  # else it is incomplete
             found.setdefault((each.n, each.n_before, each.n_after), []).append(each.name)
     for (n, n_before, n_after), names in found.items():
-        message = f"before has {n_before:,} examples and after {n_after:,}; the {n:,} that both have are compared"
+        compared = f"the {n:,} that both have are compared" if n else "both have none of them"
+        message = f"before has {n_before:,} examples and after {n_after:,}; {compared}"
         yield finding("n-differs", message, subject=_named(names))
 
 

@@ -9,10 +9,8 @@ from robharness.comparison.records import Side
 from robharness.comparison.requests import Request
 from robharness.comparison.runs import runs_of
 from robharness.errors import UserError, did_you_mean, nearest_word
+from robharness.findings import named_examples
 from robharness.text import printable
-
-NAMED = 10
-"""The number of labels that a message names."""
 
 
 class Models(NamedTuple):
@@ -45,7 +43,9 @@ def chosen(before: Side, after: Side, request: Request) -> Models:
     pairs = tuple((label, label) for label in both)
     runs = tuple((label, label) for label in shared_before if label in shared_after)
     if not pairs and not runs:
-        names = f"{printable(before.name)} has {_listed(before)}, {printable(after.name)} has {_listed(after)}"
+        names = ", ".join(
+            f"{printable(side.name)} has {named_examples(known_labels(side))}" for side in (before, after)
+        )
         if not before.labels or not after.labels:
             empty = before if not before.labels else after
             raise UserError(f"{printable(empty.name)} has no models. Try: robharness report")
@@ -89,11 +89,11 @@ def _require(label: str, side: Side, at: int, before: Side, after: Side, request
     free = [each for each in known if before is not after or each != models[1 - at]]
     if not free:
         raise UserError(
-            f"{printable(side.name)} has no model '{printable(label)}'; its only model is {_listed(side)}. "
-            f"Try: {request.help}"
+            f"{printable(side.name)} has no model '{printable(label)}'; its only model is "
+            f"{named_examples(known_labels(side))}. Try: {request.help}"
         )
     models[at] = nearest_word(label, free) or next((each for each in free if each != models[1 - at]), free[0])
-    labels = did_you_mean(label, free) or f"; it has {_listed(side)}."
+    labels = did_you_mean(label, free) or f"; it has {named_examples(known_labels(side))}."
     raise UserError(
         f"{printable(side.name)} has no model '{printable(label)}'{labels} Try: "
         f"{request.again(models=(models[0], models[1]))}"
@@ -104,9 +104,3 @@ def _proposed(after: Side, first: str) -> tuple[str, str]:
     """Return a pair of labels that can be compared."""
     others = [label for label in after.labels if label != first] or after.labels
     return first, others[0]
-
-
-def _listed(side: Side) -> str:
-    labels = known_labels(side)
-    more = f" and {len(labels) - NAMED} more" if len(labels) > NAMED else ""
-    return ", ".join(map(printable, labels[:NAMED])) + more

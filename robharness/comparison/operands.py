@@ -13,6 +13,7 @@ from robharness.comparison.records import Side
 from robharness.comparison.requests import Request
 from robharness.comparison.sides import side_of
 from robharness.errors import BaselineError, UserError, did_you_mean, exists, for_shell, nearest_existing, nearest_word
+from robharness.findings import named_examples
 from robharness.store.folder import StoreFolder
 from robharness.store.results import Results
 from robharness.store.suites import StoredSuite, find_suite, named_suite, no_suites, stored_suites
@@ -189,7 +190,7 @@ def _suite(found: Sequence[Operand], request: Request) -> str:
         for each in stores:
             if name not in each.suites:
                 nearest = nearest_word(name, each.suites) or each.suites[0]
-                hint = did_you_mean(name, each.suites) or f"; it has {_listed(each.suites)}."
+                hint = did_you_mean(name, each.suites) or f"; it has {named_examples(each.suites)}."
                 raise UserError(
                     f"{each.store} has no suite '{printable(name)}'{hint} Try: {request.again(suite=nearest)}"
                 )
@@ -199,16 +200,11 @@ def _suite(found: Sequence[Operand], request: Request) -> str:
     if len(common) == 1:
         return common[0]
     if not common:
-        listed = ", ".join(f"{each.store} has {_listed(each.suites)}" for each in stores)
+        listed = ", ".join(f"{each.store} has {named_examples(each.suites)}" for each in stores)
         raise UserError(
             f"no suite is in both stores: {listed}. Try: robharness report --store {for_shell(str(stores[-1].store))}"
         )
-    raise UserError(f"several suites can be meant: {_listed(common)}. Try: {request.again(suite=common[0])}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(map(printable, names[:10])) + more
+    raise UserError(f"several suites can be meant: {named_examples(common)}. Try: {request.again(suite=common[0])}")
 
 
 def _limited(side: Side, limit: int | None) -> Side:

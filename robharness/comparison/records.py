@@ -1,19 +1,17 @@
-"""Records of a comparison and of a check: two sides, their differences, and verdicts on them."""
+"""Records of a comparison: two sides, which are models in stores or baselines, and the differences of their cells."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
-
-from robharness.errors import ExitCode
+from robharness.comparison.ratios import Ratio
 from robharness.findings import Finding
+from robharness.report.paired import Outcomes, exact_test
 from robharness.statistics import Interval
-from robharness.text import printable
+from robharness.text import counted, printable
 
 Kind = Literal["clean", "attack", "corruption"]
 LEVEL = 0.05
@@ -21,7 +19,7 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class MeasuredCell:
+class MeasuredCell(Outcomes):
     """The outcomes of one cell, as a store or a baseline has them.
 
     model: the label.
@@ -32,8 +30,6 @@ class MeasuredCell:
     key: the hash of the cell's identity.
     protocol: the hash of the identity without the model; empty if it is not known.
     n_expected: the number of examples of the plan.
-    positions: of the n examples with outcomes in the fixed order of the data set, ascending, (n,) int64.
-    right: whether each counts as right, (n,) bool: in a cell that counts robust examples, clean and perturbed.
     failures: why others are missing.
     environments: each distinct provenance of the outcomes; empty in a baseline.
     identity: everything that can change an outcome, as plain data; empty in a baseline.
@@ -52,8 +48,6 @@ class MeasuredCell:
     key: str
     protocol: str
     n_expected: int
-    positions: np.ndarray
-    right: np.ndarray
     failures: tuple[str, ...] = ()
     environments: tuple[Mapping[str, Any], ...] = ()
     identity: Mapping[str, Any] = field(default_factory=dict)
@@ -73,34 +67,13 @@ class MeasuredCell:
         return self.n == self.n_expected
 
 
-Better = Literal["lower", "higher"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ratio:
-    """A ratio of timings that a benchmark measured within one run.
-
-    spread: of the ratio within this run; it contains the ratio.
-    better: the direction that is an improvement.
-    Raises ValueError for a ratio that is not positive, or outside its spread.
-    """
-
-    ratio: float
-    spread: Interval
-    better: Better = "lower"
-
-    def __post_init__(self) -> None:
-        if not (0 < self.spread.low <= self.ratio <= self.spread.high < math.inf):
-            raise ValueError("it is not positive, or not between `low` and `high`")
-
-
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Side:
     """One of the two sides of a comparison.
 
     name: in messages, such as "quickstart@1f0c in .robharness" or "before.json".
     suite: the name of the suite.
-    cells: in the suite's order, without cells of features.
+    cells: in the suite's order, without cells of features and without attacks that have no budget.
     ids: the ids of examples by position, as far as they are known: None for a position, empty for a baseline.
     order: the hash of the ids of all examples of the data set in its fixed order; empty if it is not known.
     n: the number of examples per cell.
@@ -131,6 +104,11 @@ class Side:
     def by_name(self) -> dict[tuple[str, str], MeasuredCell]:
         """The cells by label and perturbation."""
         return {(cell.model, cell.perturbation): cell for cell in self.cells}
+
+
+def pair_name(other: str, model: str) -> str:
+    """Return the labels before and after as one name, a single label if they are equal."""
+    return model if other == model else f"{other} → {model}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,8 +172,17 @@ class CellDifference:
     @property
     def name(self) -> str:
         """The labels and the perturbation."""
-        model = self.model if self.model == self.other else f"{self.other} → {self.model}"
-        return f"{model} · {self.perturbation}"
+        return f"{pair_name(self.other, self.model)} · {self.perturbation}"
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the accuracies differ significantly at `LEVEL`, adjusted for all cells of the comparison."""
+        return self.p_holm is not None and self.p_holm <= LEVEL
+
+    @property
+    def is_clustered(self) -> bool:
+        """Whether examples are in clusters of more than one."""
+        return self.units < self.n
 
     @property
     def changed(self) -> str:
@@ -272,9 +259,9 @@ class Comparison:
 
     def __repr__(self) -> str:
         sides = " and ".join(map(printable, dict.fromkeys((self.before, self.after))))
-        pairs = f"{len(self.pairs)} pair{'s' * (len(self.pairs) != 1)} of models"
+        pairs, cells = counted(len(self.pairs), "pair", "pairs"), counted(len(self.cells), "cell", "cells")
         return (
-            f"<Comparison of {sides}: {pairs}, {len(self.cells)} cells, n = {self.n}; {len(self.significant)} differ "
+            f"<Comparison of {sides}: {pairs} of models, {cells}, n = {self.n}; {len(self.significant)} differ "
             "significantly>"
         )
 
@@ -286,136 +273,10 @@ class Comparison:
 
     @property
     def significant(self) -> tuple[CellDifference, ...]:
-        """The cells whose accuracies differ significantly at `LEVEL`, adjusted for all cells of the comparison."""
-        return tuple(cell for cell in self.cells if cell.p_holm is not None and cell.p_holm <= LEVEL)
-
-
-Verdict = Literal["regressed", "passed", "improved", "new", "missing", "failed", "incompatible"]
-VERDICTS: Mapping[Verdict, str] = {
-    "regressed": "the accuracy fell by more than the tolerance, and significantly",
-    "passed": "no significant fall by more than the tolerance",
-    "improved": "the accuracy rose by more than the tolerance, and significantly",
-    "new": "the baseline does not have the cell",
-    "missing": "the suite does not have the cell, or some of its examples have no outcomes",
-    "failed": "the cell failed",
-    "incompatible": "the data, the perturbation or the precision are not those of the baseline",
-}
-"""Verdicts on a cell, in the order in which a reader wants them, with their meaning."""
-NO_PASS: tuple[Verdict, ...] = ("regressed", "missing", "failed", "incompatible")
-"""The verdicts with which a check does not pass."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellCheck:
-    """The verdict on a cell.
-
-    name: the label and the perturbation.
-    reason: a sentence on the verdict; empty if it passed.
-    before, after: accuracies, fractions: on the common examples, or else on those of each side; None without any.
-    difference: from the baseline; None if there are no common examples.
-    p_holm: of the one-sided test against "the accuracy did not fall", adjusted for all cells of the check.
-    smallest_fall: the smallest fall, a fraction, that this check finds with a probability of 90 % at this n and
-        discordance; inf if it finds none, None without a difference.
-    """
-
-    name: str
-    model: str
-    perturbation: str
-    verdict: Verdict
-    reason: str = ""
-    before: float | None = None
-    after: float | None = None
-    difference: CellDifference | None = None
-    p_holm: float | None = None
-    smallest_fall: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkCheck:
-    """The verdict on a ratio of a benchmark.
-
-    name: of the benchmark and the ratio.
-    before, after: the ratios; None if one side lacks it.
-    spread_before, spread_after: their own spread, low and high.
-    """
-
-    name: str
-    verdict: Verdict
-    reason: str = ""
-    before: float | None = None
-    spread_before: Interval | None = None
-    after: float | None = None
-    spread_after: Interval | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaselineUpdate:
-    """A baseline that was to be written.
-
-    path: of the file, as it was given.
-    refused: why it was not written; empty if it was.
-    is_written: whether the file has other bytes than before.
-    added, removed, changed: the names of cells; changed ones have other outcomes, or another key or protocol.
-    benchmarks: the names of ratios of benchmarks that were added, removed or changed.
-    """
-
-    path: str
-    refused: str = ""
-    is_written: bool = False
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    benchmarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class CheckReport:
-    """The verdicts on all cells of a suite against a baseline.
-
-    baseline: its name, in messages.
-    n: the largest number of examples that a cell and its baseline have in common.
-    n_baseline: the number of examples per cell of the baseline.
-    tolerance: the fall, a fraction, up to which a cell passes.
-    alpha: the level of the tests of all cells together.
-    findings: errors, such as a clean accuracy below `clean_at_least`, warnings and notes.
-    accept: the command that accepts the present results as the baseline.
-    update: the baseline that was written after this check, so that the verdicts are accepted; None if none was asked
-        for.
-    """
-
-    suite: str
-    title: str
-    baseline: str
-    n: int
-    n_baseline: int
-    tolerance: float
-    alpha: float
-    cells: tuple[CellCheck, ...]
-    benchmarks: tuple[BenchmarkCheck, ...] = ()
-    findings: tuple[Finding, ...] = ()
-    accept: str = ""
-    update: BaselineUpdate | None = None
-
-    def __repr__(self) -> str:
-        counts = [f"{len(found)} {verdict}" for verdict in VERDICTS if (found := self.of(verdict))]
-        sides = f"{printable(self.suite)} against {printable(self.baseline)}"
-        return f"<CheckReport of {sides}: {', '.join(counts) or 'no cells'}; exit code {int(self.exit_code)}>"
-
-    def of(self, *verdicts: Verdict) -> tuple[CellCheck | BenchmarkCheck, ...]:
-        """The cells and benchmarks with one of these verdicts."""
-        every: tuple[CellCheck | BenchmarkCheck, ...] = (*self.cells, *self.benchmarks)
-        return tuple(each for each in every if each.verdict in verdicts)
+        """The cells whose accuracies differ significantly."""
+        return tuple(cell for cell in self.cells if cell.is_significant)
 
     @property
-    def exit_code(self) -> ExitCode:
-        """1 if anything regressed, else 3 if cells failed or are missing, else 4 if any is incompatible, else 0.
-
-        With an update, 0 if the baseline was written, else 3.
-        """
-        if self.update is not None:
-            return ExitCode.INCOMPLETE if self.update.refused else ExitCode.FINE
-        if self.of("regressed"):
-            return ExitCode.REGRESSION
-        if self.of("missing", "failed") or any(each.severity == "error" for each in self.findings):
-            return ExitCode.INCOMPLETE
-        return ExitCode.BASELINE if self.of("incompatible") else ExitCode.FINE
+    def test(self) -> str:
+        """The name of the tests of all cells together."""
+        return f"{exact_test(any(cell.is_clustered for cell in self.cells))}, adjusted by Holm for all cells together"

@@ -8,7 +8,6 @@ from functools import reduce
 import numpy as np
 
 from robharness import statistics
-from robharness.comparison.compare import right_at
 from robharness.comparison.records import MeasuredCell, RunsDifference, Side
 from robharness.report.runs import spread
 
@@ -72,4 +71,4 @@ def _accuracies(cells: Sequence[MeasuredCell], positions: np.ndarray) -> list[fl
     if not len(positions):
         return []
     complete = [cell for cell in cells if np.isin(positions, cell.positions, assume_unique=True).all()]
-    return [statistics.accuracy(right_at(cell, positions)) for cell in complete]
+    return [statistics.accuracy(cell.at(positions)) for cell in complete]

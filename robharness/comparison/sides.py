@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from robharness.comparison.records import MeasuredCell, Side
+from robharness.findings import Finding, finding, named_examples
 from robharness.planning.identity import protocol_of
 from robharness.planning.outline import CellOutline
 from robharness.report.environments import environments_of
+from robharness.report.paired import Outcomes, outcomes_of
 from robharness.store.results import CellResult, Results
-from robharness.store.spans import common_positions
+
+NO_OUTCOMES = Outcomes(positions=np.zeros(0, np.int64), right=np.zeros(0, bool))
 
 
 def side_of(results: Results, name: str, labels: Sequence[str] | None = None) -> Side:
     """Return stored results as a side. Cells that wait for the training of a model have no outcomes.
 
+    Attacks without a budget are left out, and a finding says so: their result is a distance. Their accuracies are what
+    the whole search leaves, nearly 0 for every model.
     name: in messages.
     labels: of the models to take; None for all.
     """
     suite, n = results.outline.suite, results.outline.n
-    taken = [each for each in results.cells if labels is None or each.cell.model.label in labels]
+    chosen = [each for each in results.cells if labels is None or each.cell.model.label in labels]
+    taken = [each for each in chosen if not each.is_unbounded]
     pending = [
         each
         for each in results.outline.pending_cells
-        if not each.with_features and (labels is None or each.model.label in labels)
+        if not (each.with_features or each.is_unbounded) and (labels is None or each.model.label in labels)
     ]
     run_of = {model.label: model.run_of for model in suite.models if model.run_of is not None}
     ids = _ids(taken, n)
@@ -38,9 +44,19 @@ def side_of(results: Results, name: str, labels: Sequence[str] | None = None) ->
         order=_order(results, ids),
         n=n,
         run_of=run_of,
-        findings=results.findings,
+        findings=(*results.findings, *_left_out(chosen)),
         clusters=suite.clusters,
     )
+
+
+def _left_out(cells: Sequence[CellResult]) -> Iterator[Finding]:
+    names = list(dict.fromkeys(each.cell.short_name for each in cells if each.is_unbounded))
+    if names:
+        message = (
+            "an attack without a budget is not compared: its result is a distance, for which there is no test here"
+        )
+        hint = "robharness report shows the median distances"
+        yield finding("distances-not-compared", message, subject=named_examples(names), hint=hint)
 
 
 def order_of(ids: Sequence[str]) -> str:
@@ -61,17 +77,10 @@ def _order(results: Results, ids: Sequence[str | None]) -> str:
 
 
 def _measured(results: Results, result: CellResult) -> MeasuredCell:
-    cell = result.cell
-    positions, right = result.positions, result.correct
-    if cell.count == "robust" and result.n:
-        clean = results.clean(cell.model.label)
-        positions = common_positions([positions, clean.positions])
-        right = result.correct_at(positions) & clean.correct_at(positions)
     return _cell(
-        cell,
+        result.cell,
         result.n_expected,
-        positions,
-        right,
+        outcomes_of(results, result),
         failures=tuple(dict.fromkeys(failure.error for failure in result.failures)),
         environments=environments_of(result),
     )
@@ -79,14 +88,13 @@ def _measured(results: Results, result: CellResult) -> MeasuredCell:
 
 def _pending(cell: CellOutline, n: int) -> MeasuredCell:
     reason = f"{cell.model.label} is not trained yet"
-    return _cell(cell, n, np.zeros(0, np.int64), np.zeros(0, bool), failures=(reason,), environments=())
+    return _cell(cell, n, NO_OUTCOMES, failures=(reason,), environments=())
 
 
 def _cell(
     cell: CellOutline,
     n_expected: int,
-    positions: np.ndarray,
-    right: np.ndarray,
+    outcomes: Outcomes,
     failures: tuple[str, ...],
     environments: tuple[dict[str, object], ...],
 ) -> MeasuredCell:
@@ -104,8 +112,8 @@ def _cell(
         key=cell.key,
         protocol=protocol_of(cell.identity),
         n_expected=n_expected,
-        positions=positions,
-        right=right,
+        positions=outcomes.positions,
+        right=outcomes.right,
         failures=failures,
         environments=environments,
         identity=cell.identity,

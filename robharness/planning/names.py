@@ -10,7 +10,7 @@ class CellNames:
 
     model: has a `label`.
     data: has a `name`.
-    perturbation: has a `kind` and a `name`; None for clean examples.
+    perturbation: has a `kind`, a `name` and `is_unbounded`; None for clean examples.
     with_features: whether the cell stores features.
     """
 
@@ -27,6 +27,11 @@ class CellNames:
             "clean" if self.perturbation is None else self.perturbation.kind
         )
         return kind
+
+    @property
+    def is_unbounded(self) -> bool:
+        """Whether it is an attack without a budget, whose accuracy is what its whole search leaves."""
+        return self.perturbation is not None and bool(self.perturbation.is_unbounded)
 
     @property
     def what(self) -> str:

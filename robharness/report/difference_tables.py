@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from robharness.report.paired import exact_test
 from robharness.report.records import DifferenceNumbers, Report
 from robharness.report.rows import NO_VALUE, model_table
 from robharness.report.values import Note, Number, Row, Table, Value, accuracy_digits, part_of
-from robharness.text import printable
+from robharness.text import counted, printable
 
 
-def difference_table(table: Table | None, report: Report, counted: str) -> Table | None:
+def difference_table(table: Table | None, report: Report, accuracy: str) -> Table | None:
     """Return the differences from the reference in the rows of a table of accuracies; None if there are none.
 
-    counted: the name of the accuracy in the table.
+    accuracy: the name of the accuracy in the table.
     """
     if table is None or not report.differences:
         return None
@@ -32,7 +33,7 @@ def difference_table(table: Table | None, report: Report, counted: str) -> Table
     rows = rows[:-1] if rows[-1] is None else rows
     shown = [each for row in rows if row is not None for each in by_row[row.name].values()]
     title = f"{table.title}: difference from {reference}"
-    return model_table(title, report, rows, "; ".join(_caption(shown, report, counted)), _INTERVALS, columns)
+    return model_table(title, report, rows, "; ".join(_caption(shown, report, accuracy)), _INTERVALS, columns)
 
 
 _INTERVALS = "in brackets 95 % confidence intervals, each for one difference alone"
@@ -48,20 +49,27 @@ def _by_row(report: Report) -> dict[str, dict[str, DifferenceNumbers]]:
     return found
 
 
-def _caption(shown: Sequence[DifferenceNumbers], report: Report, counted: str) -> Iterator[str]:
+def _caption(shown: Sequence[DifferenceNumbers], report: Report, accuracy: str) -> Iterator[str]:
     reference = printable(shown[0].reference)
-    yield f"{counted} minus that of {reference}, in points"
+    yield f"{accuracy} minus that of {reference}, in points"
     if any(each.drop_difference is not None for each in shown):
         yield f"↓ relative drop minus that of {reference}, in points"
     if any(each.runs is None for each in shown):
-        units = [each.units for each in shown if each.units is not None and each.units < each.n]
-        yield f"paired on the same examples, n = {report.n}{f' in {max(units)} clusters' if units else ''}"
+        units = max((each.units or 0 for each in shown if each.is_clustered), default=0)
+        clusters = f" in {counted(units, 'cluster', 'clusters')}" if units else ""
+        yield f"paired on the same examples, n = {report.n}{clusters}"
     runs = max((each.runs[1] for each in shown if each.runs is not None), default=1)
     if runs > 1:
         yield f"{reference}: the mean of {runs} runs"
-    tests = sum(each.p is not None for each in report.differences)
     if any(each.p is not None for each in shown):
-        yield f"p: exact McNemar test, adjusted for {tests} cells (Holm)" if tests > 1 else "p: exact McNemar test"
+        yield f"p: {test_of(report)}"
+
+
+def test_of(report: Report) -> str:
+    """Return the name of the tests of all differences together."""
+    tested = [each for each in report.differences if each.p is not None]
+    adjusted = f", adjusted by Holm for {len(tested)} cells" if len(tested) > 1 else ""
+    return exact_test(any(each.is_clustered for each in tested)) + adjusted
 
 
 def _value(found: DifferenceNumbers | None, report: Report, keys: Mapping[tuple[str, str], str]) -> Value:

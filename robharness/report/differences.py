@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from robharness import statistics
+from robharness.report.paired import Outcomes, clean_outcomes, drop_difference, outcomes_of
 from robharness.report.records import CellNumbers, DifferenceNumbers
 from robharness.report.runs import spread
 from robharness.report.worst_cases import worst_outcomes
-from robharness.statistics.intervals import Bools
-from robharness.store.results import CellResult, Results
+from robharness.store.results import Results
 from robharness.store.spans import common_positions
 from robharness.suite.clusters import cluster_numbers
 
@@ -55,24 +54,6 @@ def _adjusted(found: Sequence[DifferenceNumbers]) -> tuple[DifferenceNumbers, ..
 # --- single models --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class _Outcomes:
-    """Outcomes of a model under a perturbation.
-
-    positions: ascending, (n,) int64.
-    right: whether each example counts as right, (n,) bool: if only right examples were attacked, clean and attacked.
-    clean: the model's clean cell.
-    """
-
-    positions: np.ndarray
-    right: Bools
-    clean: CellResult
-
-    def at(self, positions: np.ndarray) -> Bools:
-        """Return whether the examples at these positions, all of which must have outcomes, count as right."""
-        return self.right if positions is self.positions else self.right[np.searchsorted(self.positions, positions)]
-
-
 def _clusters(results: Results) -> np.ndarray | None:
     """Return the number of the cluster of each position, (n,); None if examples are independent."""
     pattern = results.outline.suite.clusters
@@ -90,23 +71,11 @@ def _paired(results: Results, label: str, reference: str, clusters: np.ndarray |
         base = {each.cell.short_name: each for each in results.of(reference, kind) if each.n}
         for own in results.of(label, kind):
             other = base.get(own.cell.short_name)
-            if other is not None and own.n and not _is_unbounded(own):
-                pair = _counted(results, own), _counted(results, other)
-                yield from _compared(label, reference, kind, own.cell.short_name, *pair, clusters)
+            if other is not None and own.n and not own.is_unbounded:
+                pair = outcomes_of(results, other), outcomes_of(results, own)
+                yield from _compared(results, label, reference, kind, own.cell.short_name, pair, clusters)
         if kind == "attack":
             yield from _worst_cases(results, label, reference, clusters)
-
-
-def _is_unbounded(result: CellResult) -> bool:
-    return result.cell.perturbation is not None and result.cell.perturbation.is_unbounded
-
-
-def _counted(results: Results, result: CellResult) -> _Outcomes:
-    clean, right = results.clean(result.cell.model.label), result.correct
-    if result.cell.count == "all" or result.cell.kind == "clean":
-        return _Outcomes(result.positions, right, clean)
-    positions = common_positions([result.positions, clean.positions])
-    return _Outcomes(positions, result.correct_at(positions) & clean.correct_at(positions), clean)
 
 
 def _worst_cases(
@@ -114,65 +83,50 @@ def _worst_cases(
 ) -> Iterator[DifferenceNumbers]:
     """Yield the differences of worst cases that include all attacks of both models."""
     base = {each.name: each for each in worst_outcomes(results, reference)}
-    both = results.clean(label), results.clean(reference)
     for own in worst_outcomes(results, label):
         other = base.get(own.name)
         if other is None or own.attacks < own.asked or other.attacks < other.asked:
             continue
-        pair = list[_Outcomes]()
-        for worst, clean in zip((own, other), both, strict=True):
-            right = worst.right
-            if results.outline.suite.count == "robust":
-                right = right & clean.correct_at(worst.positions)
-            pair.append(_Outcomes(worst.positions, right, clean))
-        for each in _compared(label, reference, "worst case", own.name, pair[0], pair[1], clusters):
+        pair: tuple[Outcomes, Outcomes] = other, own
+        if results.outline.suite.count == "robust":
+            pair = (other.and_also(clean_outcomes(results, reference)), own.and_also(clean_outcomes(results, label)))
+        for each in _compared(results, label, reference, "worst case", own.name, pair, clusters):
             yield replace(each, p=None)
 
 
 def _compared(
+    results: Results,
     label: str,
     reference: str,
     kind: str,
     name: str,
-    own: _Outcomes,
-    base: _Outcomes,
+    pair: tuple[Outcomes, Outcomes],
     clusters: np.ndarray | None,
 ) -> Iterator[DifferenceNumbers]:
-    """Yield the difference of two outcomes; nothing without common examples."""
-    positions = common_positions([own.positions, base.positions])
-    if len(positions):
-        numbers = None if clusters is None else clusters[positions]
-        paired = statistics.paired_difference(base.at(positions), own.at(positions), numbers)
-        yield DifferenceNumbers(
-            model=label,
-            reference=reference,
-            kind=kind,
-            perturbation=name,
-            n=paired.n,
-            units=paired.units,
-            difference=paired.difference,
-            interval=paired.interval,
-            lost=paired.lost,
-            gained=paired.gained,
-            p=paired.p,
-            **({} if kind == "clean" else _drops(own, base, clusters)),
-        )
-
-
-def _drops(own: _Outcomes, base: _Outcomes, clusters: np.ndarray | None) -> dict[str, Any]:
-    """Return the difference of the relative drops and its interval; nothing if a model is never right."""
-    pair = base, own
-    common = common_positions([array for each in pair for array in (each.positions, each.clean.positions)])
-    if not len(common):
-        return {}
-    clean = base.clean.correct_at(common), own.clean.correct_at(common)
-    try:
-        found = statistics.drop_difference(
-            clean, (base.at(common), own.at(common)), None if clusters is None else clusters[common]
-        )
-    except statistics.ZeroClean:
-        return {}
-    return {"drop_difference": found.difference, "drop_interval": found.interval}
+    """Yield the difference of the outcomes of the reference and of the model; nothing without common examples."""
+    before, after = pair
+    positions = common_positions([before.positions, after.positions])
+    if not len(positions):
+        return
+    numbers = None if clusters is None else clusters[positions]
+    paired = statistics.paired_difference(before.at(positions), after.at(positions), numbers)
+    cleans = clean_outcomes(results, reference), clean_outcomes(results, label)
+    drops = None if kind == "clean" else drop_difference(before, after, cleans, clusters)
+    yield DifferenceNumbers(
+        model=label,
+        reference=reference,
+        kind=kind,
+        perturbation=name,
+        n=paired.n,
+        units=paired.units,
+        difference=paired.difference,
+        interval=paired.interval,
+        lost=paired.lost,
+        gained=paired.gained,
+        p=paired.p,
+        drop_difference=drops and drops.difference,
+        drop_interval=drops and drops.interval,
+    )
 
 
 # --- runs over seeds ------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def distances(results: Results) -> dict[str, Distances]:
     """
     by_attack: dict[str, dict[str, np.ndarray]] = {}
     for result in results.cells:
-        if result.n and result.cell.perturbation is not None and result.cell.perturbation.is_unbounded:
+        if result.n and result.is_unbounded:
             by_attack.setdefault(result.cell.short_name, {})[result.cell.key] = np.sort(result.distances)
     found: dict[str, Distances] = {}
     for cells in by_attack.values():

@@ -290,6 +290,11 @@ class DifferenceNumbers:
     deviation: float | None = None
     drop_deviation: float | None = None
 
+    @property
+    def is_clustered(self) -> bool:
+        """Whether examples are in clusters of more than one."""
+        return self.units is not None and self.units < self.n
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Report:

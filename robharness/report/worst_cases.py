@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robharness.report.paired import Outcomes
 from robharness.specs import Budget
-from robharness.statistics.intervals import Bools
 from robharness.store.results import CellResult, Results
 from robharness.store.spans import common_positions
 
@@ -16,21 +16,19 @@ _ORDER = ["linf", "l2", "l1", None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class WorstOutcomes:
+class WorstOutcomes(Outcomes):
     """Outcomes of a model under all attacks of one norm with a budget up to eps.
 
     attacks: the number of attacks with outcomes.
     asked: the number of such attacks in the suite.
-    positions: of the examples that all of these attacks and the clean cell have, ascending, (n,) int64.
-    right: whether the prediction is right under each of the attacks, (n,) bool.
+    positions: of the examples that all of these attacks and the clean cell have.
+    right: whether the prediction is right under each of the attacks.
     """
 
     norm: str
     eps: str
     attacks: int
     asked: int
-    positions: np.ndarray
-    right: Bools
 
     @property
     def name(self) -> str:

@@ -45,11 +45,6 @@ class PairedDifference(NamedTuple):
     p: float
     design_effect: float = 1.0
 
-    @property
-    def discordance(self) -> float:
-        """The share of examples that changed."""
-        return (self.lost + self.gained) / self.n
-
 
 def paired_difference(
     before: Bools, after: Bools, clusters: np.ndarray | None = None, level: float = 0.95
@@ -58,8 +53,8 @@ def paired_difference(
 
     before, after: whether each prediction is right, (n,) bool.
     clusters: the number of each example's cluster, (n,) int; None if examples are independent.
-    With clusters, the test gives random signs to the net losses of clusters, and the interval has as many examples as
-    independent ones would give this precision.
+    With clusters, the test gives random signs to the net losses of clusters. The interval counts n / design effect
+    examples.
     Raises EmptySample when n is 0.
     Sources: interval, see `difference_bounds`; test, McNemar 1947, Psychometrika 12:153, as the exact binomial test;
     design effect, Kish 1965, Survey Sampling, 8.2.

@@ -9,6 +9,9 @@ import numpy as np
 from robharness.statistics.exact import binomial_probabilities
 from robharness.statistics.intervals import Floats
 
+POWER = 0.9
+"""The probability with which a fall must be found."""
+
 
 def smallest_fall(
     n: int,
@@ -16,10 +19,9 @@ def smallest_fall(
     alpha: float,
     *,
     tolerance: float = 0.0,
-    power: float = 0.9,
     design_effect: float = 1.0,
 ) -> float:
-    """Return the smallest fall, a fraction, that a gate finds with this probability; inf if it finds none at this n.
+    """Return the smallest fall, a fraction, that a gate finds with probability `POWER`; inf if it finds none.
 
     The gate finds a fall that is above the tolerance and whose exact one-sided p is at most alpha.
     discordance: the share of examples that change; a larger fall changes at least as many as it loses.
@@ -34,11 +36,11 @@ def smallest_fall(
     exceeding = np.floor((changed + tolerance * n) / 2 + 1e-9).astype(np.int64) + 1  # lost - gained > tolerance * n
     needed = np.maximum(_significant_losses(n, alpha), exceeding)
     low, high = 0, n
-    if _power(needed, discordance, 1.0) < power:
+    if _power(needed, discordance, 1.0) < POWER:
         return float("inf")
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _power(needed, discordance, middle / n) >= power else (middle, high)
+        low, high = (low, middle) if _power(needed, discordance, middle / n) >= POWER else (middle, high)
     return high / n
 
 

@@ -20,9 +20,9 @@ class RatioWithSpread(NamedTuple):
 def median_ratio(values: Numbers, reference: Numbers, level: float = 0.95) -> RatioWithSpread:
     """Return the ratio of two medians.
 
-    Its spread reaches from the lower end of one median's interval over the upper end of the other's to the reverse,
-    each at half of 1 - level, so that it covers the ratio of the true medians with at least this level. Both intervals
-    lie between two of the values; for fewer than 7 values they are the whole range, which covers less.
+    Its spread reaches from the lower end of one median's interval over the upper end of the other's to the reverse.
+    Each interval misses its median with at most half of 1 - level, so that the spread covers the ratio with at least
+    this level. Both lie between two of the values; for fewer than 7 values they are the whole range, which covers less.
     values, reference: seconds, positive, (n,) and (m,).
     Raises EmptySample without values.
     """
@@ -32,8 +32,8 @@ def median_ratio(values: Numbers, reference: Numbers, level: float = 0.95) -> Ra
 def minimum_ratio(values: Numbers, reference: Numbers, level: float = 0.95) -> RatioWithSpread:
     """Return the ratio of two minima.
 
-    Its spread is made as that of `median_ratio`, from each sample's minimum up to that value which the minimum of a
-    resample exceeds with a probability of at most half of 1 - level: the fourth smallest of many values.
+    Its spread is made as that of `median_ratio`. The interval of a sample begins at its minimum. It ends at the value
+    that the minimum of a resample exceeds with at most half of 1 - level: the fourth smallest of many values.
     values, reference: seconds, positive, (n,) and (m,).
     Raises EmptySample without values.
     """

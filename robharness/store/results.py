@@ -99,6 +99,11 @@ class CellResult:
         return self.n == self.n_expected
 
     @property
+    def is_unbounded(self) -> bool:
+        """Whether it is an attack without a budget, whose accuracy is what its whole search leaves."""
+        return self.cell.is_unbounded
+
+    @property
     def correct(self) -> np.ndarray:
         """Whether each prediction is the label, (n,) bool."""
         return self.columns["correct"]

@@ -115,7 +115,7 @@ class CorruptionRef:
 class Check:
     """`check:` when a result counts as a regression: points of accuracy, and the level of the test."""
 
-    tolerance: Annotated[float, Field(ge=0)] = 0.5
+    tolerance: Annotated[float, Field(ge=0, lt=100)] = 0.5
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.01
 
 

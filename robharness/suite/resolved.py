@@ -243,11 +243,16 @@ def command_line(verb: str, path: Path, plugins: Iterable[str], *words: str) -> 
 
 
 def python_call(verb: str, *, afresh: bool = False) -> str:
-    """Return words on the function of a verb, for a suite that no command line can read.
+    """Return words on what does the same as a verb in Python, for a suite that no command line can read.
 
     afresh: whether nothing that is stored may be used again.
     """
-    return f"robharness.{verb.replace('-', '_')} with it {'and another `store`' if afresh else 'again'}"
+    again = f"with it {'and another `store`' if afresh else 'again'}"
+    if verb == "report":
+        return f'robharness.run {again}, and .save("report.html")'
+    if verb in ("run", "plan", "check", "train"):
+        return f"robharness.{verb} {again}"
+    return f"robharness {verb} --help, with the suite in a file"
 
 
 def unrepresented(metric: Entry, model: Model) -> str:

@@ -14,6 +14,7 @@ ORDER = text_key("order")
 def cell(perturbation="clean", right=(True, False, True), model="Net", **changes):
     """A complete cell with these outcomes; keyword arguments change its fields."""
     right = np.asarray(right, bool)
+    hashed = [text_key(ascii(text)) for text in (f"{model} {perturbation}", perturbation)]  # of any text
     facts = {
         "model": model,
         "data": "toys/pixels/test",
@@ -22,8 +23,8 @@ def cell(perturbation="clean", right=(True, False, True), model="Net", **changes
         "kind": "clean" if perturbation == "clean" else "attack",
         "norm": None if perturbation == "clean" else "linf",
         "eps": None if perturbation == "clean" else "1/8",
-        "key": text_key(f"{model} {perturbation}"),
-        "protocol": text_key(perturbation),
+        "key": hashed[0],
+        "protocol": hashed[1],
         "n_expected": len(right),
         "positions": span_positions(0, len(right)),
         "right": right,
@@ -50,3 +51,26 @@ def counted(perturbation, n, lost, gained, model="Net", kept=0):
 def other(measured, **changes):
     """The same cell with other fields."""
     return replace(measured, **changes)
+
+
+def with_ids(found):
+    """The same side with the ids "id-0", "id-1" and so on, in place of a hash of all ids."""
+    return replace(found, ids=tuple(f"id-{number}" for number in range(found.n)), order="")
+
+
+def drawn(models, perturbations=("clean", "sign(linf, 1/8)"), n=60, seed=0, **changes):
+    """A side, with ids, of models that are right with these probabilities, halved under attacks.
+
+    A model of the same seed and a larger probability is right wherever one of a smaller probability is.
+    """
+    cells = []
+    for at, perturbation in enumerate(perturbations):
+        draws = np.random.default_rng([seed, at]).random(n)
+        for model, rate in models.items():
+            cells.append(cell(perturbation, draws < (rate if perturbation == "clean" else rate / 2), model))
+    return with_ids(side(*cells, **{"name": "before"} | changes))
+
+
+def with_cells(found, **changes):
+    """The same side with other fields of all its cells."""
+    return replace(found, cells=tuple(other(each, **changes) for each in found.cells))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from robharness.report.difference_tables import test_of
 from robharness.report.figures import figures
 from robharness.report.records import Report, source_of
 from robharness.report.renderers.html import sections
@@ -37,6 +38,7 @@ def page(report: Report) -> str:
         cells=cells,
         has_published=sections.has_published(report),
         reference=report.differences[0].reference if report.differences else "",
+        test=test_of(report),
         classes=sections.class_rows(report),
         calibration=sections.calibration_rows(report),
         left_out_of_classes=sections.left_out_of_classes(report),

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from urllib.parse import quote
 
-from robharness.comparison.check_tables import CELLS, document_of_check
-from robharness.comparison.records import CellCheck, CheckReport, Verdict
+from robharness.gate.outputs.tables import CELLS, document_of_check
+from robharness.gate.records import CellCheck, CheckReport, Verdict
 from robharness.report.document import Document
 from robharness.report.renderers.markdown import render_document, render_table
 from robharness.report.values import Table
@@ -18,7 +18,7 @@ COMMENT_LENGTH = 65_000
 """Most characters of a comment; GitHub takes 65,536 and GitLab 1,000,000."""
 MOST_LINES = (1000, 500, 200, 100, 50, 20, 10, 5, 2, 1, 0)
 """The number of lines that each list and each table is shortened to, until the text fits."""
-QUIET: tuple[Verdict, ...] = ("passed", "new")
+FOLDED: tuple[Verdict, ...] = ("passed", "new")
 """The verdicts of cells that are folded away."""
 
 
@@ -35,8 +35,8 @@ def render(report: CheckReport, limit: int = COMMENT_LENGTH, size: Callable[[str
     """
     document = document_of_check(replace(report, accept=""))  # which stands in a block, to be copied
     document = replace(document, answer=(document.verdict or "Passed.", *document.answer), verdict="")
-    document = replace(document, tables=document_of_check(_selected(report, is_quiet=False)).tables)
-    folded = document_of_check(_selected(report, is_quiet=True)).tables
+    document = replace(document, tables=document_of_check(_selected(report, is_folded=False)).tables)
+    folded = document_of_check(_selected(report, is_folded=True)).tables
     text = _text(report, document, folded)
     for lines in MOST_LINES:
         if size(text) <= limit:
@@ -56,20 +56,22 @@ def _accept(report: CheckReport) -> str:
     return f"{words}\n\n{fence}\n{command}\n{fence}"
 
 
-def _selected(report: CheckReport, *, is_quiet: bool) -> CheckReport:
+def _selected(report: CheckReport, *, is_folded: bool) -> CheckReport:
     """Return the same with the cells and ratios that just passed, or with the others, alone."""
     return replace(
         report,
-        cells=tuple(each for each in report.cells if (each.verdict in QUIET) == is_quiet),
-        benchmarks=tuple(each for each in report.benchmarks if (each.verdict in QUIET) == is_quiet),
+        cells=tuple(each for each in report.cells if (each.verdict in FOLDED) == is_folded),
+        benchmarks=tuple(each for each in report.benchmarks if (each.verdict in FOLDED) == is_folded),
     )
 
 
 def _text(report: CheckReport, document: Document, folded: tuple[Table, ...], lines: int | None = None) -> str:
     parts = [marker(report), render_document(document).rstrip("\n"), *filter(None, [_accept(report)])]
     for table in folded:
-        verdicts = [each.verdict for each in report.of(*QUIET) if isinstance(each, CellCheck) == (table.title == CELLS)]
-        counts = (f"{count} {verdict}" for verdict in QUIET if (count := verdicts.count(verdict)))
+        verdicts = [
+            each.verdict for each in report.of(*FOLDED) if isinstance(each, CellCheck) == (table.title == CELLS)
+        ]
+        counts = (f"{count} {verdict}" for verdict in FOLDED if (count := verdicts.count(verdict)))
         summary = f"<summary>{markdown(table.title)}: {', '.join(counts)}</summary>"
         parts.append(f"<details>{summary}\n\n{render_table(table)}\n\n</details>")
     if lines is not None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from robharness.comparison.baseline import write_baseline
-from robharness.comparison.benchmarks import TOLERANCE, check_ratios
-from robharness.comparison.gate import check
-from robharness.comparison.records import BaselineUpdate, CheckReport, Ratio
-from robharness.comparison.references import Reference
+from robharness.comparison.baseline import BaselineUpdate, write_baseline
+from robharness.comparison.ratios import Ratio
 from robharness.findings import Finding
+from robharness.gate.baselines import CheckBaseline
+from robharness.gate.ratios import TOLERANCE, check_ratios
+from robharness.gate.records import CheckReport
+from robharness.gate.verdicts import check
 from robharness.report.findings import cell_findings, provenance_findings, training_findings
 from robharness.store.results import Results
 from robharness.text import counted
@@ -18,7 +19,7 @@ from robharness.text import counted
 
 def check_results(
     results: Results,
-    reference: Reference,
+    baseline: CheckBaseline,
     *,
     update: bool = False,
     findings: Sequence[Finding] = (),
@@ -34,7 +35,7 @@ def check_results(
     benchmark_tolerance: see `check_ratios`.
     """
     suite = results.plan.suite
-    before, after, pairs = reference.sides(results)
+    before, after, pairs = baseline.sides(results)
     report = check(
         before,
         after,
@@ -43,16 +44,19 @@ def check_results(
         alpha=suite.check.alpha,
         title=suite.title or suite.name,
         findings=list(dict.fromkeys([*findings, *_findings(results)])),
-        accept=reference.update,
+        accept=baseline.update,
     )
     if benchmarks is not None:
         report = replace(report, benchmarks=check_ratios(before.benchmarks or {}, benchmarks, benchmark_tolerance))
-    if not update or reference.path is None:
+    reason = _why_not_written(results, report)
+    if reason:
+        report = replace(report, accept="")
+    if not update or baseline.path is None:
         return report
-    if reason := _why_not_written(results, report):
-        return replace(report, update=BaselineUpdate(path=str(reference.path), refused=reason))
+    if reason:
+        return replace(report, update=BaselineUpdate(path=str(baseline.path), refused=reason))
     after = replace(after, benchmarks=benchmarks)
-    written = write_baseline(reference.path, after, title=suite.title, update=reference.update)
+    written = write_baseline(baseline.path, after, title=suite.title, update=baseline.update)
     return replace(report, update=written)
 
 

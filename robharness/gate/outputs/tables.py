@@ -6,16 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from robharness.comparison.records import (
-    NO_PASS,
-    VERDICTS,
-    BaselineUpdate,
-    BenchmarkCheck,
-    CellCheck,
-    CheckReport,
-    Verdict,
-)
+from robharness.comparison.baseline import BaselineUpdate
 from robharness.findings import named_examples
+from robharness.gate.records import NO_PASS, VERDICTS, BenchmarkCheck, CellCheck, CheckReport, Verdict
 from robharness.report.document import Document
 from robharness.report.values import Row, Table, Value
 from robharness.statistics import Interval
@@ -49,7 +42,8 @@ def _source(report: CheckReport) -> str:
         f"a cell regresses if it falls by more than {100 * report.tolerance:g} points, and significantly (level "
         f"{report.alpha:g} for all cells together)"
     )
-    return f"{counted(report.n, 'example', 'examples')} per cell are compared; {rule}" if report.n else rule
+    clusters = f" in {counted(report.clusters, 'cluster', 'clusters')}" if report.clusters else ""
+    return f"{counted(report.n, 'example', 'examples')}{clusters} per cell are compared; {rule}" if report.n else rule
 
 
 def _answer(report: CheckReport) -> Iterator[str]:
@@ -59,7 +53,7 @@ def _answer(report: CheckReport) -> Iterator[str]:
             yield from _reasons(verdict, found, len(report.cells))
     yield from _benchmark_reasons(report.benchmarks)
     if not report.of("regressed") and any(each.smallest_fall is not None for each in report.cells):
-        yield f"Nothing regressed. {_smallest_falls(report.cells)}"
+        yield f"Nothing regressed. {_smallest_falls(report.cells, 'clusters' if report.clusters else 'examples')}"
     if report.update is not None and not report.update.refused:
         yield _updated(report, report.update)
     elif report.of("improved") and report.accept and report.update is None:
@@ -105,12 +99,15 @@ def _benchmark_reasons(benchmarks: Sequence[BenchmarkCheck]) -> Iterator[str]:
             yield f"  {printable(each.name)} {PHRASES[each.verdict][0]}: {each.reason}"
 
 
-def _smallest_falls(cells: Sequence[CellCheck]) -> str:
-    """Return the falls that this check would have found, as a sentence."""
+def _smallest_falls(cells: Sequence[CellCheck], units: str) -> str:
+    """Return the falls that this check would have found, as a sentence.
+
+    units: the word for what is independent.
+    """
     falls = [cell.smallest_fall for cell in cells if cell.smallest_fall is not None]
     count, finite_falls = counted(len(falls), "cell", "cells"), [fall for fall in falls if math.isfinite(fall)]
     if not finite_falls:
-        return f"So few examples cannot show a fall, whatever its size, in {count} at this level."
+        return f"So few {units} cannot show a fall, whatever its size, in {count} at this level."
     low, high = (f"{100 * fall:.{DIGITS}f}" for fall in (min(finite_falls), max(finite_falls)))
     size = f"{low} points" if low == high else f"{low} to {high} points, depending on the cell"
     some = "" if len(finite_falls) == len(falls) else f"; {len(falls) - len(finite_falls)} of them show none"
@@ -148,8 +145,7 @@ def _verdict(report: CheckReport) -> str:
         refused = sentence(report.update.refused)
         return f"{printable(report.update.path)} was not written: {refused}." if refused else ""
     words = [f"{len(found)} {verdict}" for verdict in NO_PASS if (found := report.of(verdict))]
-    errors = sum(each.severity == "error" for each in report.findings)
-    words += [counted(errors, "error", "errors")] if errors else []
+    words += [counted(len(report.errors), "error", "errors")] if report.errors else []
     if not words:
         return ""
     accept = f" To accept the present results: {report.accept}" if report.accept else ""

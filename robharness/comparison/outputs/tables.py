@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from robharness.comparison.answer import TEST, answer, digits_for
+from robharness.comparison.outputs.answer import answer
 from robharness.comparison.records import CellDifference, Comparison, RunsDifference
 from robharness.report.document import Document
 from robharness.report.renderers.base import Layout
 from robharness.report.rows import NO_VALUE, SPREAD
-from robharness.report.values import Note, Number, Row, Table, Value, part_of
+from robharness.report.values import Note, Number, Row, Table, Value, accuracy_digits, part_of
 from robharness.text import SENTENCE_LENGTH, printable
 
 LAYOUT = Layout(intervals=True)
@@ -66,7 +66,7 @@ def _accuracies(other: str, model: str, cells: Sequence[CellDifference], compari
         notes = part_of(cell.n, comparison.n, "examples")
         if cell.difference is None:
             return NO_VALUE, NO_VALUE, Value(notes=notes), NO_VALUE, NO_VALUE
-        digits = digits_for(cell.n)
+        digits = accuracy_digits(cell.n)
         return (
             Value(number=cell.before, digits=digits),
             Value(number=cell.after, digits=digits),
@@ -81,7 +81,7 @@ def _accuracies(other: str, model: str, cells: Sequence[CellDifference], compari
     accuracy = "accuracy" if counts == {"all"} else robust if len(counts) == 1 else f"accuracy, for ensembles {robust},"
     caption = (
         f"{accuracy} in %, difference in points; changed: examples that are right only before (-) and only after (+); "
-        f"p: {TEST.rpartition(',')[0]}; n = {comparison.n:,}"
+        f"p: {comparison.test}; n = {comparison.n:,}"
     )
     header = ("", *_headings(other, model), "difference", "changed", "p")
     return Table(f"Accuracy{_of(other, model)}", header, tuple(_rows(cells, values)), caption, OVER_EXAMPLES)
@@ -91,7 +91,7 @@ def _drops(other: str, model: str, cells: Sequence[CellDifference], comparison: 
     def values(cell: CellDifference) -> tuple[Value, ...]:
         if cell.drop_difference is None:
             return NO_VALUE, NO_VALUE, NO_VALUE
-        digits = digits_for(cell.n) - 1
+        digits = accuracy_digits(cell.n) - 1
         return (
             Value(number=cell.drop_before, kind="drop"),
             Value(number=cell.drop_after, kind="drop"),
@@ -110,7 +110,7 @@ def _drops(other: str, model: str, cells: Sequence[CellDifference], comparison: 
 
 def _runs(other: str, model: str, runs: Sequence[RunsDifference]) -> Table:
     def values(found: RunsDifference) -> tuple[Value, ...]:
-        digits = digits_for(found.n)
+        digits = accuracy_digits(found.n)
         return (
             Value(number=found.before, digits=digits, deviation=found.before_deviation,
                   notes=_runs_note(found.runs_before, found.asked_before)),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from robharness.comparison import json
 from robharness.comparison.compare import NAMED
+from robharness.comparison.outputs import json
+from robharness.comparison.outputs.tables import LAYOUT, document_of
 from robharness.comparison.records import Comparison
-from robharness.comparison.tables import LAYOUT, document_of
 
 
 class Format(NamedTuple):
@@ -35,7 +35,7 @@ def _markdown(comparison: Comparison, changed: int) -> str:
 
 
 def _page(comparison: Comparison, changed: int) -> str:
-    from robharness.comparison import page
+    from robharness.comparison.outputs import page
 
     return page.render(comparison)
 

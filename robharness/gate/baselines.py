@@ -22,7 +22,7 @@ SUFFIX = ".baseline.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
+class CheckBaseline:
     """The baseline of a check.
 
     path: of the file, as it was given; None for a store and for a model.
@@ -46,9 +46,9 @@ class Reference:
         return self.side or empty, after, None
 
 
-def find_reference(
+def find_baseline(
     given: str | Path | None, plan: Plan, *, update: bool = False, benchmark: str | Path | None = None
-) -> Reference:
+) -> CheckBaseline:
     """Find the baseline of a check, and read a file or the record of a store, before anything is computed.
 
     given: the label of a model of the suite; or a folder of results; or the path of a file, which ends in .json if the
@@ -69,7 +69,7 @@ def find_reference(
     return replace(found, update=f"{found.update} {words}")
 
 
-def _find(given: str | Path | None, plan: Plan, update: bool) -> Reference:
+def _find(given: str | Path | None, plan: Plan, update: bool) -> CheckBaseline:
     suite = plan.suite
     if given is None:
         if not suite.has_command:
@@ -87,12 +87,12 @@ def _find(given: str | Path | None, plan: Plan, update: bool) -> Reference:
                 f"'{printable(given)}' is the only model of the suite, so that there is none to compare with it. "
                 f"Try: {plan.command('check')}"
             )
-        return Reference(label=given)
+        return CheckBaseline(label=given)
     mode = _mode(path)
     if stat.S_ISDIR(mode):
         if update:
             raise _no_update(f"{printable(path)} is a folder", plan)
-        return Reference(side=_stored(path, plan))
+        return CheckBaseline(side=_stored(path, plan))
     if mode or path.suffix == ".json" or path.is_symlink():
         return _file(path, plan, update)
     near = did_you_mean(str(given), labels) or ", nor the label of a model."
@@ -110,7 +110,7 @@ def _mode(path: Path) -> int:
         return 0
 
 
-def _file(path: Path, plan: Plan, update: bool) -> Reference:
+def _file(path: Path, plan: Plan, update: bool) -> CheckBaseline:
     """Return the baseline in a file. For an update it is read if it can be; what may not be replaced is an error."""
     command = plan.command("check", "--baseline", for_shell(path), "--update")
     try:
@@ -119,7 +119,7 @@ def _file(path: Path, plan: Plan, update: bool) -> Reference:
         if not update:
             raise
         side = None
-    return Reference(path=path, side=side, update=command)
+    return CheckBaseline(path=path, side=side, update=command)
 
 
 def _elsewhere(path: Path, plan: Plan) -> str:

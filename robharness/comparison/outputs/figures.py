@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -49,7 +50,7 @@ def _of_pair(comparison: Comparison, pair: tuple[str, str], number: int) -> Iter
     cells = [cell for cell in comparison.cells if (cell.other, cell.model) == pair and cell.difference is not None]
     words = _Words(pair, number, len(comparison.pairs))
     if cells:
-        yield _differences(cells, words)
+        yield _differences(cells, words, comparison.test)
     yield from _budgets(cells, words)
     corruptions = [cell for cell in cells if cell.kind == "corruption"]
     if corruptions:
@@ -70,14 +71,14 @@ class _Words:
         self.number = number
         self.of = f", {printable(model, 60)}" if pairs > 1 else ""
 
-    def series(self) -> tuple[Series, Series]:
+    def series(self) -> list[Series]:
         """Return the looks of both sides, in the current style."""
         colors = palette()
-        return tuple(
+        return [
             Series(label=label, models=(label,), has_runs=False, color=colors[at % len(colors)], marker=MARKERS[at],
                    line=("--", "-")[at])
             for at, label in enumerate((self.before, self.after))
-        )  # type: ignore[return-value]  # fmt: skip
+        ]  # fmt: skip
 
 
 def _interval(accuracy: float | None, n: int) -> Interval:
@@ -101,9 +102,9 @@ def _selected(cells: Sequence[CellDifference]) -> tuple[list[CellDifference], st
 # --- differences ----------------------------------------------------------------------------------------------------
 
 
-def _differences(cells: Sequence[CellDifference], words: _Words) -> Figure:
+def _differences(cells: Sequence[CellDifference], words: _Words, test: str) -> Figure:
     shown, rule = _selected(cells)
-    significant = [cell for cell in cells if _is_significant(cell)]
+    significant = [cell for cell in cells if cell.is_significant]
     fell = sum((cell.difference or 0.0) < 0 for cell in significant)
     ranked = sorted(shown, key=lambda cell: cell.difference or 0.0)
     texts = [f"{printable(cell.perturbation, 60)} {_points(cell)}" for cell in ranked]
@@ -112,8 +113,8 @@ def _differences(cells: Sequence[CellDifference], words: _Words) -> Figure:
         title=f"Differences with intervals{words.of}",
         caption=(
             f"Accuracy of {words.after} minus that of {words.before}, in points, paired by example; bars: "
-            f"{OVER_EXAMPLES}, each for one difference alone. Filled: significant in exact McNemar tests, "
-            f"adjusted by Holm for all cells, at {100 * LEVEL:g} %; {_numbers(shown)}.{rule}"
+            f"{OVER_EXAMPLES}, each for one difference alone. Filled: significant at "
+            f"{100 * LEVEL:g} % ({test}); {_numbers(shown)}.{rule}"
         ),
         alt=(
             f"Of {len(cells)} cells, the accuracy fell significantly in {fell} and rose significantly in "
@@ -121,10 +122,6 @@ def _differences(cells: Sequence[CellDifference], words: _Words) -> Figure:
         ),
         draw=lambda: _draw_differences(shown),
     )
-
-
-def _is_significant(cell: CellDifference) -> bool:
-    return cell.p_holm is not None and cell.p_holm <= LEVEL
 
 
 def _points(cell: CellDifference) -> str:
@@ -139,11 +136,10 @@ def _draw_differences(cells: Sequence[CellDifference]) -> Drawing:
     for at, cell in enumerate(cells):
         difference = cell.difference or 0.0
         low, high = cell.interval or (difference, difference)
-        is_significant = _is_significant(cell)
-        color = (colors[1 % len(colors)] if difference < 0 else colors[0]) if is_significant else "0.5"
+        color = (colors[1 % len(colors)] if difference < 0 else colors[0]) if cell.is_significant else "0.5"
         axis.hlines(-at, 100 * low, 100 * high, color=color, linewidth=1.4, zorder=2)
         (dot,) = axis.plot([100 * difference], [-at], marker="o", markersize=5, linestyle="none", color=color,
-                           markerfacecolor=color if is_significant else "none", zorder=3)  # fmt: skip
+                           markerfacecolor=color if cell.is_significant else "none", zorder=3)  # fmt: skip
         p = f", p {cell.p_holm:.2g}" if cell.p_holm is not None else ""
         drawing.describe(dot, [f"{cell.perturbation}: {_points(cell)} points{p}, n = {cell.n}"])
     reach = 1.05 * max([100 * abs(end) for cell in cells for end in cell.interval or ()] or [1.0])
@@ -191,10 +187,14 @@ def _budgets(cells: Sequence[CellDifference], words: _Words) -> Iterator[Figure]
                 + (f" The first {len(shown)} of {len(several)} attacks." if len(several) > len(shown) else "")
             ),
             alt=" ".join(budget_finding(title, lines) for title, lines in _lines(shown, words).items()),
-            draw=lambda shown=shown, norm=norm, unit=unit, counted=counted: draw_budgets(  # type: ignore[misc]
-                _lines(shown, words), norm, unit, counted
-            ),
+            draw=partial(_draw_budgets, shown, words, norm, unit, counted),
         )
+
+
+def _draw_budgets(
+    titles: dict[str, list[CellDifference]], words: _Words, norm: str, unit: str, counted: str
+) -> Drawing:
+    return draw_budgets(_lines(titles, words), norm, unit, counted)
 
 
 def _lines(titles: dict[str, list[CellDifference]], words: _Words) -> dict[str, list[Line]]:

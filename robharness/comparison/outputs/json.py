@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from robharness.comparison.answer import answer
+from robharness.comparison.outputs.answer import answer
 from robharness.comparison.records import LEVEL, CellDifference, Comparison, RunsDifference
 from robharness.findings import Finding
 from robharness.report.renderers.json import finite

@@ -9,9 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from robharness.comparison.figures import MOST_PAIRS, figures
-from robharness.comparison.records import LEVEL, CellDifference, Comparison, RunsDifference
-from robharness.comparison.tables import document_of
+from robharness.comparison.outputs.figures import MOST_PAIRS, figures
+from robharness.comparison.outputs.tables import document_of
+from robharness.comparison.records import LEVEL, CellDifference, Comparison, RunsDifference, pair_name
 from robharness.report.renderers.html.layout import fill
 from robharness.report.renderers.html.sections import KIND_NAMES
 from robharness.report.renderers.html.shown import beside, data, number_entry
@@ -52,8 +52,8 @@ def render(comparison: Comparison) -> str:
         findings=document.findings,
         figures=drawn,
         comparison=comparison,
-        pairs=[models_of(*pair) for pair in pairs],
-        models_of=models_of,
+        pairs=[pair_name(*pair) for pair in pairs],
+        pair_name=pair_name,
         heads=_heads(comparison.pairs or tuple(pairs)),
         cells=[Row(at=at, pair=places[cell.other, cell.model], cell=cell, entries=_numbers(cell, comparison))
                for at, cell in enumerate(comparison.cells)],
@@ -66,11 +66,6 @@ def render(comparison: Comparison) -> str:
         most_pairs=MOST_PAIRS if len(comparison.pairs) > MOST_PAIRS else 0,
         table_of=lambda name: "cells",
     )  # fmt: skip
-
-
-def models_of(other: str, model: str) -> str:
-    """Return the labels before and after as one."""
-    return model if other == model else f"{other} → {model}"
 
 
 def _heads(pairs: Sequence[tuple[str, str]]) -> tuple[str, str]:
@@ -101,7 +96,7 @@ def _numbers(cell: CellDifference, comparison: Comparison) -> tuple[Markup, ...]
 def _p(cell: CellDifference) -> Markup:
     """Return the entry of p, in bold if the difference is significant."""
     entry = number_entry(cell.p_holm, "p", 0)
-    if cell.p_holm is None or cell.p_holm > LEVEL:
+    if not cell.is_significant:
         return entry
     return Markup(entry.replace("<td", Markup('<td class="significant"'), 1))
 

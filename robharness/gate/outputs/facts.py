@@ -1,9 +1,9 @@
-"""The numbers of a verdict in words, for test reports and annotations, which have no tables."""
+"""The numbers of a verdict as text, for test reports and annotations, which have no tables."""
 
 from __future__ import annotations
 
-from robharness.comparison.check_tables import HEADER, values_of
-from robharness.comparison.records import NO_PASS, BenchmarkCheck, CellCheck, CheckReport
+from robharness.gate.outputs.tables import HEADER, values_of
+from robharness.gate.records import NO_PASS, BenchmarkCheck, CellCheck, CheckReport
 from robharness.report.renderers.formatting import format_value
 from robharness.report.values import Value
 from robharness.statistics import Interval
@@ -23,7 +23,8 @@ def facts_of(check: CellCheck | BenchmarkCheck) -> list[tuple[str, str]]:
     numbers = [
         (name, _text(value, UNITS.get(name, ""))) for name, value in columns if value.words or value.number is not None
     ]
-    return [("n", str(check.difference.n)), *numbers]
+    n, units = check.difference.n, check.difference.units
+    return [("n", str(n)), *([("clusters", str(units))] if check.difference.is_clustered else []), *numbers]
 
 
 def _text(value: Value, unit: str) -> str:
@@ -55,8 +56,8 @@ def facts_of_check(report: CheckReport) -> list[tuple[str, str]]:
 
 def sentence_of(check: CellCheck | BenchmarkCheck) -> str:
     """Return the verdict, its reason and the numbers that the reason leaves out as one sentence."""
-    told = () if isinstance(check, BenchmarkCheck) else ("before", "after", "difference")
-    numbers = ", ".join(f"{name} {text}" for name, text in facts_of(check) if name not in told)
+    in_reason = () if isinstance(check, BenchmarkCheck) else ("before", "after", "difference")
+    numbers = ", ".join(f"{name} {text}" for name, text in facts_of(check) if name not in in_reason)
     text = ": ".join(filter(None, [check.verdict, check.reason]))
     return f"{text} ({numbers})" if numbers else text
 
@@ -70,12 +71,9 @@ def failed_of(report: CheckReport) -> tuple[CellCheck | BenchmarkCheck, ...]:
 def errors_of(report: CheckReport) -> list[tuple[str, str]]:
     """Return what else makes the exit code one of failure: subjects and sentences.
 
-    These are findings that are errors, without those on failed cells, whose verdicts say the same; and the reason why a
-    baseline was not written.
+    These are the errors of the report, and the reason why a baseline was not written.
     """
-    told = {"cell-failed"} if any(check.verdict == "failed" for check in report.cells) else set()
-    found = [each for each in report.findings if each.severity == "error" and each.code not in told]
-    errors = [(": ".join(filter(None, [each.code, each.subject])), str(each)) for each in found]
+    errors = [(": ".join(filter(None, [each.code, each.subject])), str(each)) for each in report.errors]
     if report.update is None:
         return errors
     refused = report.update.refused

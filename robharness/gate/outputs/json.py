@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from robharness.comparison.records import BaselineUpdate, BenchmarkCheck, CellCheck, CheckReport
+from robharness.comparison.baseline import BaselineUpdate
 from robharness.findings import Finding
+from robharness.gate.records import BenchmarkCheck, CellCheck, CheckReport
 from robharness.report.renderers.json import finite
 from robharness.report.schema import schema_of
 from robharness.text import json_text

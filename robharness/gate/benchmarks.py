@@ -1,11 +1,8 @@
-"""Ratios of benchmarks, from a file of pytest-benchmark, and verdicts on them against those of a baseline.
-
-Seconds of two machines are never compared: a ratio has both of its timings from one run.
-"""
+"""Ratios of benchmarks from a file of pytest-benchmark."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,15 +12,13 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from robharness import statistics
-from robharness.comparison.records import BenchmarkCheck, Better, Ratio, Verdict
+from robharness.comparison.ratios import Ratio, RecordedRatio
 from robharness.errors import UserError, as_path, for_shell, nearest_existing
 from robharness.planning.files import json_object
 from robharness.reading import read_regular
 from robharness.statistics import Interval
 from robharness.text import printable
 
-TOLERANCE = 10
-"""The percentage by which a ratio may become worse beyond both spreads unless another is given."""
 MIN_ROUNDS = 5
 """The smallest number of rounds of a benchmark that is compared within its group; pytest-benchmark makes 5 or more."""
 LARGEST_FILE = 2**28
@@ -76,27 +71,6 @@ class _Benchmark:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordedRatio:
-    """A ratio as a benchmark records it in its `extra_info`, and as a baseline holds it.
-
-    low, high: its spread; by default the ratio itself.
-    better: the direction that is an improvement.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    ratio: _Positive
-    low: _Positive | None = None
-    high: _Positive | None = None
-    better: Better = "lower"
-
-    def as_ratio(self) -> Ratio:
-        """Return the ratio. Raises ValueError if it is not in its spread."""
-        low, high = (self.ratio if bound is None else bound for bound in (self.low, self.high))
-        return Ratio(ratio=self.ratio, spread=Interval(low, high), better=self.better)
-
-
-@dataclass(frozen=True, kw_only=True)
 class _File:
     __pydantic_config__ = ConfigDict(extra="ignore")
 
@@ -125,75 +99,6 @@ def read_ratios(file: str | Path) -> dict[str, Ratio]:
             f"benchmarks of {MIN_ROUNDS} rounds or more. To write it: {RECORD}"
         )
     return found
-
-
-def ratios_of(records: Mapping[str, RecordedRatio]) -> dict[str, Ratio]:
-    """Return the ratios of records by their names. Raises ValueError, with the name, for one outside its spread."""
-    found = {}
-    for name, record in records.items():
-        try:
-            found[name] = record.as_ratio()
-        except ValueError as error:
-            raise ValueError(f"the ratio '{printable(name)}': {error}") from None
-    return found
-
-
-def ratio_records(ratios: Mapping[str, Ratio]) -> dict[str, Any]:
-    """Return ratios as plain data, sorted by their names."""
-    return {
-        name: {"ratio": each.ratio, "low": each.spread.low, "high": each.spread.high, "better": each.better}
-        for name, each in sorted(ratios.items())
-    }
-
-
-def check_ratios(
-    before: Mapping[str, Ratio], after: Mapping[str, Ratio], tolerance: float = TOLERANCE
-) -> tuple[BenchmarkCheck, ...]:
-    """Return a verdict on each ratio.
-
-    A ratio regresses if its whole spread is worse than the whole spread of the baseline by more than the tolerance.
-    before: of the baseline.
-    after: of the present run.
-    tolerance: a percentage; with 10, a ratio of 2.0 without any spread may rise to 2.2.
-    """
-    return tuple(
-        _check(name, before.get(name), after.get(name), tolerance / 100) for name in dict.fromkeys([*after, *before])
-    )
-
-
-def _check(name: str, before: Ratio | None, after: Ratio | None, tolerance: float) -> BenchmarkCheck:
-    verdict, reason = _verdict(before, after, tolerance)
-    return BenchmarkCheck(
-        name=name,
-        verdict=verdict,
-        reason=reason,
-        before=before.ratio if before else None,
-        spread_before=before.spread if before else None,
-        after=after.ratio if after else None,
-        spread_after=after.spread if after else None,
-    )
-
-
-def _verdict(before: Ratio | None, after: Ratio | None, tolerance: float) -> tuple[Verdict, str]:
-    if after is None:
-        return "missing", "not in the file of benchmarks"
-    if before is None:
-        return "new", "not in the baseline"
-    if before.better != after.better:
-        return "incompatible", f"in the baseline, a {before.better} ratio is better"
-    is_above = after.spread.low > before.spread.high * (1 + tolerance)
-    is_below = after.spread.high * (1 + tolerance) < before.spread.low
-    if not (is_above or is_below):
-        return "passed", ""
-    change = f"it {'rose' if is_above else 'fell'} from {_shown(before)} to {_shown(after)}"
-    return "regressed" if is_above == (after.better == "lower") else "improved", change
-
-
-def _shown(ratio: Ratio) -> str:
-    return f"{ratio.ratio:.4g} (spread {ratio.spread.low:.4g} to {ratio.spread.high:.4g})"
-
-
-# --- the file ------------------------------------------------------------------------------------------------------
 
 
 def _parse(content: bytes) -> dict[str, Ratio]:

@@ -11,27 +11,21 @@ from typing import TypeVar
 
 from robharness.comparison.records import LEVEL, CellDifference, Comparison, RunsDifference
 from robharness.report.answer import NO_DIFFERENCE
-from robharness.report.values import ENOUGH_FOR_TWO_DIGITS
+from robharness.report.values import accuracy_digits
 from robharness.statistics import Interval
-from robharness.text import printable
+from robharness.text import counted, printable
 
 T = TypeVar("T", CellDifference, RunsDifference)
 FEW = 4
 """The largest number of pairs of models that have a sentence each."""
-TEST = f"exact McNemar tests, adjusted by Holm for all cells together, {100 * LEVEL:g} %"
 
 
 def answer(comparison: Comparison) -> tuple[str, ...]:
     """Return the result in words, the main sentence first."""
     found = [*_on_runs(comparison), *_on_pairs(comparison)]
     if comparison.cells:
-        found.append(_counted(comparison))
+        found.append(_significant(comparison))
     return tuple(found)
-
-
-def digits_for(n: int) -> int:
-    """Return the digits after the decimal point of accuracies of n examples, in percent."""
-    return 2 if n >= ENOUGH_FOR_TWO_DIGITS else 1
 
 
 def _on_runs(comparison: Comparison) -> Iterator[str]:
@@ -60,7 +54,7 @@ def _main(found: Sequence[T], kinds: Mapping[str, str]) -> list[T]:
 def _pair(cell: CellDifference, comparison: Comparison) -> str:
     if cell.difference is None or cell.interval is None or cell.before is None or cell.after is None:
         return f"{printable(cell.name)} has no examples that both sides have."
-    digits = digits_for(cell.n)
+    digits = accuracy_digits(cell.n)
     accuracies = f"{_percent(cell.after, digits)} % against {_percent(cell.before, digits)} %"
     return (
         f"{_sentence(cell, cell.difference, digits)}, {accuracies} {_examples(cell, comparison)}; "
@@ -71,7 +65,7 @@ def _pair(cell: CellDifference, comparison: Comparison) -> str:
 def _runs(found: RunsDifference) -> str:
     if found.difference is None or found.before is None or found.after is None:
         return f"{printable(found.model)} has no runs to compare under {printable(found.perturbation)}."
-    digits = digits_for(found.n)
+    digits = accuracy_digits(found.n)
     after = _mean(found.after, found.after_deviation, found.runs_after, digits)
     before = _mean(found.before, found.before_deviation, found.runs_before, digits)
     interval = "an interval over runs needs two runs on each side, and runs that differ"
@@ -83,7 +77,7 @@ def _runs(found: RunsDifference) -> str:
 
 def _mean(mean: float, deviation: float | None, runs: int, digits: int) -> str:
     spread = "" if deviation is None else f" ± {_percent(deviation, digits)}"
-    return f"{_percent(mean, digits)}{spread} % in {runs} run{'s' * (runs != 1)}"
+    return f"{_percent(mean, digits)}{spread} % in {counted(runs, 'run', 'runs')}"
 
 
 def _sentence(found: CellDifference | RunsDifference, difference: float, digits: int) -> str:
@@ -107,17 +101,16 @@ def _interval(difference: float, interval: Interval, digits: int) -> str:
 
 
 def _examples(cell: CellDifference, comparison: Comparison) -> str:
-    clusters = f" in {cell.units:,} clusters" if comparison.clusters and cell.units else ""
+    clusters = f" in {counted(cell.units, 'cluster', 'clusters')}" if comparison.clusters and cell.units else ""
     if cell.n == cell.n_before == cell.n_after:
         return f"on {cell.n:,} examples{clusters}"
     others = [f"{side} has {n:,}" for side, n in (("before", cell.n_before), ("after", cell.n_after)) if n != cell.n]
     return f"on the {cell.n:,} examples that both have{clusters} ({', '.join(others)})"
 
 
-def _counted(comparison: Comparison) -> str:
+def _significant(comparison: Comparison) -> str:
     """Return the sentence on the number of cells that differ significantly."""
-    count = len(comparison.cells)
-    cells = f"{count} cell{'s' * (count != 1)}"
+    cells, test = counted(len(comparison.cells), "cell", "cells"), f"{comparison.test}, {100 * LEVEL:g} %"
     tested = [cell for cell in comparison.cells if cell.n]
     if not tested:
         return f"None of {cells} has examples that both sides have."
@@ -126,9 +119,9 @@ def _counted(comparison: Comparison) -> str:
     fell = sum((cell.difference or 0) < 0 for cell in comparison.significant)
     rose = len(comparison.significant) - fell
     if not comparison.significant:
-        return f"The accuracy differs significantly in none of {cells} ({TEST})."
+        return f"The accuracy differs significantly in none of {cells} ({test})."
     differ = f"The accuracy differs significantly in {fell + rose} of {cells}"
-    return f"{differ}: it fell in {fell} and rose in {rose} ({TEST})."
+    return f"{differ}: it fell in {fell} and rose in {rose} ({test})."
 
 
 def _percent(fraction: float, digits: int) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from robharness.comparison.records import BenchmarkCheck, CellCheck, CheckReport
-from robharness.comparison.words import errors_of, failed_of, sentence_of
+from robharness.gate.outputs.facts import errors_of, failed_of, sentence_of
+from robharness.gate.records import BenchmarkCheck, CellCheck, CheckReport
 from robharness.text import printable, sentence
 
 Level = Literal["error", "warning", "notice"]

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import Literal
 from xml.etree import ElementTree
 
-from robharness.comparison.records import BenchmarkCheck, CellCheck, CheckReport
-from robharness.comparison.words import errors_of, facts_of, facts_of_check, failed_of
+from robharness.gate.outputs.facts import errors_of, facts_of, facts_of_check, failed_of
+from robharness.gate.records import BenchmarkCheck, CellCheck, CheckReport
 from robharness.text import COMMAND_LENGTH, TITLE_LENGTH, printable, sentence
 
 BENCHMARKS, WHOLE = "benchmarks", "suite"

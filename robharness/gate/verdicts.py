@@ -8,18 +8,12 @@ from dataclasses import replace
 from robharness import statistics
 from robharness.comparison.compare import compare
 from robharness.comparison.findings import comparison_findings
-from robharness.comparison.records import (
-    CellCheck,
-    CellDifference,
-    CheckReport,
-    Comparison,
-    MeasuredCell,
-    Side,
-    Verdict,
-)
+from robharness.comparison.records import CellDifference, Comparison, MeasuredCell, Side, pair_name
 from robharness.findings import Finding
+from robharness.gate.records import CellCheck, CheckReport, Verdict
 
-TOLD_BY_VERDICTS = ("cells-incomplete", "cells-on-one-side", "models-on-one-side", "protocol-unknown")
+REPEATED_BY_VERDICTS = ("cells-incomplete", "cells-on-one-side", "models-on-one-side", "protocol-unknown")
+"""Codes of findings that verdicts and their reasons repeat."""
 ROUNDING = 1e-9
 """Differences up to this fraction are rounding, since a single example counts more."""
 
@@ -50,23 +44,40 @@ def check(
     accept: the command that accepts the present results as the baseline.
     """
     every = list(dict.fromkeys([*before.labels, *after.labels]))
-    pairs = tuple(pairs if pairs is not None else zip(every, every, strict=True))
-    comparison = compare(before, after, pairs)
+    comparison = compare(before, after, pairs if pairs is not None else [(label, label) for label in every])
+    cells = _checked(before, after, comparison, tolerance, alpha)
+    return CheckReport(
+        suite=after.suite,
+        title=title or after.suite,
+        baseline=before.name,
+        n=max((cell.difference.n for cell in cells if cell.difference is not None), default=0),
+        n_baseline=before.n,
+        tolerance=tolerance,
+        alpha=alpha,
+        cells=cells,
+        findings=tuple(dict.fromkeys([*findings, *_comparison_findings(before, after, comparison)])),
+        accept=accept,
+    )
+
+
+def _checked(
+    before: Side, after: Side, comparison: Comparison, tolerance: float, alpha: float
+) -> tuple[CellCheck, ...]:
+    """Return the verdict on each cell that a side has."""
     differences = {(each.other, each.model, each.perturbation): each for each in comparison.cells}
     is_same_order = not before.order or not after.order or before.order == after.order
     cells: list[CellCheck] = []
     tested: list[int] = []
-    for first, second, perturbation in _cells(before, after, pairs):
+    for first, second, perturbation in _cells(before, after, comparison.pairs):
         one, other = before.by_name.get((first, perturbation)), after.by_name.get((second, perturbation))
         difference = differences.get((first, second, perturbation))
-        name = f"{second if first == second else f'{first} → {second}'} · {perturbation}"
         verdict, reason = _untested(one, other, difference, is_same_order)
         if verdict is None:
             tested.append(len(cells))
         shared = difference if difference is not None and difference.n and is_same_order else None
         cells.append(
             CellCheck(
-                name=name,
+                name=f"{pair_name(first, second)} · {perturbation}",
                 model=second,
                 perturbation=perturbation,
                 verdict=verdict or "passed",
@@ -78,18 +89,7 @@ def check(
         )
     for number, judged in zip(tested, _judged([cells[number] for number in tested], tolerance, alpha), strict=True):
         cells[number] = judged
-    return CheckReport(
-        suite=after.suite,
-        title=title or after.suite,
-        baseline=before.name,
-        n=max((cell.difference.n for cell in cells if cell.difference is not None), default=0),
-        n_baseline=before.n,
-        tolerance=tolerance,
-        alpha=alpha,
-        cells=tuple(cells),
-        findings=tuple(dict.fromkeys([*findings, *_comparison_findings(before, after, comparison)])),
-        accept=accept,
-    )
+    return tuple(cells)
 
 
 def _cells(before: Side, after: Side, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
@@ -175,5 +175,5 @@ def _comparison_findings(before: Side, after: Side, comparison: Comparison) -> I
     yield from comparison.findings
     is_described = any(cell.identity for cell in before.cells)  # else nothing names what differs
     for found in comparison_findings(before, after, comparison):
-        if found.code not in TOLD_BY_VERDICTS and (is_described or found.code != "protocol-differs"):
+        if found.code not in REPEATED_BY_VERDICTS and (is_described or found.code != "protocol-differs"):
             yield found

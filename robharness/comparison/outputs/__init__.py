@@ -1,0 +1,1 @@
+"""Forms of a comparison: text, JSON, Markdown, and an HTML page with figures."""
