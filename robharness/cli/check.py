@@ -69,6 +69,7 @@ def command(
 def show(report: CheckReport, *, as_json: bool) -> None:
     """Print a check on standard output, as tables or as JSON."""
     from robharness.cli.output import echo_json, results_console
+    from robharness.comparison.outputs.tables import LAYOUT
     from robharness.gate.outputs import json as check_json
     from robharness.gate.outputs.tables import document_of_check
     from robharness.report.renderers.terminal import show_document
@@ -76,4 +77,4 @@ def show(report: CheckReport, *, as_json: bool) -> None:
     if as_json:
         echo_json(check_json.render(report))
     else:
-        show_document(document_of_check(report), results_console())
+        show_document(document_of_check(report), results_console(), LAYOUT)

@@ -185,6 +185,11 @@ class CellDifference:
         return self.units < self.n
 
     @property
+    def changed(self) -> str:
+        """The numbers of lost and gained examples in words, such as "-3 +1"."""
+        return f"-{self.lost} +{self.gained}" if self.lost or self.gained else "0"
+
+    @property
     def discordance(self) -> float | None:
         """The share of the common examples that changed."""
         return (self.lost + self.gained) / self.n if self.n else None

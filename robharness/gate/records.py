@@ -11,6 +11,7 @@ from robharness.comparison.records import CellDifference
 from robharness.errors import ExitCode
 from robharness.findings import Finding
 from robharness.statistics import Interval
+from robharness.text import printable
 
 Verdict = Literal["regressed", "passed", "improved", "new", "missing", "failed", "incompatible"]
 VERDICTS: Mapping[Verdict, str] = {
@@ -97,6 +98,11 @@ class CheckReport:
     findings: tuple[Finding, ...] = ()
     accept: str = ""
     update: BaselineUpdate | None = None
+
+    def __repr__(self) -> str:
+        counts = [f"{len(found)} {verdict}" for verdict in VERDICTS if (found := self.of(verdict))]
+        sides = f"{printable(self.suite)} against {printable(self.baseline)}"
+        return f"<CheckReport of {sides}: {', '.join(counts) or 'no cells'}; exit code {int(self.exit_code)}>"
 
     def of(self, *verdicts: Verdict) -> tuple[CellCheck | BenchmarkCheck, ...]:
         """The cells and benchmarks with one of these verdicts."""
