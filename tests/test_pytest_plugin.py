@@ -148,7 +148,7 @@ def test_failures_show_interval_n_and_findings(run_pytest):
     assert "95 % interval 0." in shown["accuracy"] and ", n = 40) >= 0.999" in shown["accuracy"]
     assert "--- robharness: toys ---" in shown["accuracy"]
     assert "<Results of toys: Net; 2 of 2 cells complete, 40 examples each>" in shown["accuracy"]
-    assert "no cell 'sing'; did you mean 'sign'?; there are clean, sign(linf, 1/8)" in shown["no_such_cell"]
+    assert "no cell 'sing'; did you mean 'sign'? There are clean, sign(linf, 1/8)" in shown["no_such_cell"]
     assert "measurements.py" not in shown["no_such_cell"].partition("UserError")[0]
     assert "\nIncomplete: some cells failed or are not computed yet.\n" in shown["incomplete"]
     assert "Failed\n  Net · toys/pixels/test · rogue(linf, 1/8, how=raises): " in shown["incomplete"]

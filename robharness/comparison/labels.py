@@ -89,11 +89,11 @@ def _require(label: str, side: Side, at: int, before: Side, after: Side, request
     free = [each for each in known if before is not after or each != models[1 - at]]
     if not free:
         raise UserError(
-            f"{printable(side.name)} has no model '{printable(label)}'; its only model is "
-            f"{named_examples(known_labels(side))}. Try: {request.help}"
+            f"{printable(side.name)} has no model '{printable(label)}'; its only model is {named_examples(known)}. "
+            f"Try: {request.help}"
         )
     models[at] = nearest_word(label, free) or next((each for each in free if each != models[1 - at]), free[0])
-    labels = did_you_mean(label, free) or f"; it has {named_examples(known_labels(side))}."
+    labels = did_you_mean(label, free) or f"; it has {named_examples(known)}."
     raise UserError(
         f"{printable(side.name)} has no model '{printable(label)}'{labels} Try: "
         f"{request.again(models=(models[0], models[1]))}"
