@@ -61,6 +61,11 @@ def sentence(text: object) -> str:
     return printable(before, SENTENCE_LENGTH) + printable(command, COMMAND_LENGTH)
 
 
+def has_command(text: str) -> bool:
+    """Return whether a sentence ends with a command, which must stand in one line to be pasted."""
+    return _COMMANDS.search(f" {text}") is not None
+
+
 def counted(number: int, one: str, several: str) -> str:
     """Return a number with its words, such as "1 cell is" or "3 cells are"."""
     return f"{number} {one if number == 1 else several}"

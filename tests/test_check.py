@@ -90,7 +90,7 @@ def test_the_first_baseline_and_an_equal_one(folder, shell):
     assert path.read_bytes() == before
     found = shell("check", "s.yaml")
     assert found.returncode == 0
-    assert "Nothing regressed. In 3 cells, a fall is found with a probability of 90 % if it has" in found.stdout
+    assert "Nothing regressed. The smallest fall that is found with a probability of 90 % is" in found.stdout
     assert "computed nothing again" in found.stderr
 
 
@@ -137,6 +137,24 @@ def test_a_baseline_on_fewer_examples(folder, shell):
     assert read_baseline(folder / "s.baseline.json").n == 60
     found = shell("check", "s.yaml")
     assert found.returncode == 0 and "before has 60 examples and after 200" in found.stdout
+    fewer = shell("check", "s.yaml", "--update", "--limit", "40").stdout
+    assert "Wrote s.baseline.json: 3 cells changed. Its cells have 40 examples in place of 60" in fewer
+    assert "in place of" not in shell("check", "s.yaml", "--update").stdout
+
+
+def test_files_that_are_no_baseline_are_left_alone(folder, shell):
+    """The proposed command names another file, and never removes this one."""
+    (folder / "notes.json").write_text("{}")
+    check = f"robharness check s.yaml -p {PLUGIN}"
+    for options in ([], ["--update"]):
+        for name in ("notes.json", "s.yaml"):
+            found = shell("check", "s.yaml", "--baseline", name, *options)
+            assert found.returncode == 4 and found.stderr.endswith(f"no baseline of robharness. Try: {check}\n")
+    (folder / "s.baseline.json").write_text("{}")
+    other = f"{check} --baseline s.baseline-2.json --update"
+    assert shell("check", "s.yaml").stderr.endswith(f"no baseline of robharness. Try: {other}\n")
+    assert shell(*other.split()[1:], plugins=[]).returncode == 0
+    assert (folder / "s.baseline.json").read_text() == "{}"
 
 
 def test_new_and_missing_cells(accepted, shell):
@@ -176,13 +194,6 @@ def test_other_data_are_incompatible(accepted, shell, changes):
 def test_another_precision_is_incompatible(accepted, shell):
     put(accepted, precision="tf32")
     assert verdicts(shell, code=4) == all_of("incompatible")
-
-
-def test_an_update_with_fewer_examples_says_so(accepted, shell):
-    assert (
-        "It has 30 examples per cell in place of 200." in shell("check", "s.yaml", "--limit", "30", "--update").stdout
-    )
-    assert "in place of" not in shell("check", "s.yaml", "--update").stdout
 
 
 def test_clusters_are_told(accepted, shell):

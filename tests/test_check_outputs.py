@@ -1,14 +1,21 @@
 """`robharness check --junit --markdown --github`: files, annotations and the summary of a job."""
 
+import io
 import json
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import yaml
+from rich.console import Console
 
 from robharness.cli.ci import SUMMARY_BYTES
+from robharness.comparison.check_tables import document_of_check
+from robharness.comparison.records import VERDICTS
+from robharness.comparison.tables import LAYOUT
 from robharness.errors import ExitCode
+from robharness.report.renderers.terminal import show_document
+from synthetic_checks import checked
 
 PLUGIN = str(Path(__file__).with_name("gated.py"))
 BROKEN = "Net · brighter(1)"
@@ -131,3 +138,18 @@ def test_an_earlier_file_is_replaced_whole(broken, shell):
         (broken / name).write_text("earlier" * 100_000)
     shell("check", "s.yaml", *OUTPUTS, GITHUB_STEP_SUMMARY=broken / "summary.md")
     assert "earlier" not in (broken / "junit.xml").read_text() + (broken / "check.md").read_text()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_text_fits_the_terminal(width):
+    """Lines with commands, and findings, are not broken, so that they can be copied."""
+    file = io.StringIO()
+    report = checked({("Net", f"climb({name})"): name for name in VERDICTS})
+    console = Console(file=file, width=width, force_terminal=True, color_system=None)
+    show_document(document_of_check(report), console, LAYOUT)
+    text = file.getvalue()
+    lines = [line for line in text.splitlines() if not line.startswith("  Net · climb(failed): before has")]
+    commands = [line for line in lines if line.endswith("robharness check toys.yaml --baseline base.json --update")]
+    assert [line[:6] for line in commands] == ["To mak", "Not pa"]
+    assert all(len(line) <= width for line in lines if line not in commands)
+    assert "examples per cell are compared" in text and "-30.00 [-31.98, -27.96]" in text

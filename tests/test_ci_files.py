@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from robharness.cli import main
+from robharness.statistics import smallest_fall
 
 ROOT = Path(__file__).parents[1]
 ACTION = ROOT / ".github/actions/check/action.yml"
@@ -235,3 +236,16 @@ def test_a_comment_that_is_refused_is_a_warning(folder):
     done, _, _ = run_script(folder, "Comment", MARKDOWN=page, REFUSES="1", COMMENTS="c", EDIT="e")
     assert done.returncode == 0 and done.stdout.startswith("::warning title=robharness check::")
     assert run_script(folder, "Comment", MARKDOWN=folder / "absent", COMMENTS="c", EDIT="e")[2] == []
+
+
+def test_the_smallest_falls_of_the_page_are_those_of_the_check():
+    rows = re.findall(
+        r"^\| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", PAGE.read_text(), re.MULTILINE
+    )
+    assert [row[0] for row in rows] == ["100", "1,000", "5,000", "10,000", "50,000"]
+    for n, *shown in rows:
+        cases = [(changed, cells) for changed in (0.03, 0.1) for cells in (1, 22)]
+        falls = (
+            smallest_fall(int(n.replace(",", "")), changed, 0.01 / cells, tolerance=0.005) for changed, cells in cases
+        )
+        assert shown == [f"{100 * fall:.2f}" for fall in falls]

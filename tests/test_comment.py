@@ -13,7 +13,25 @@ from robharness.findings import finding
 from synthetic_checks import checked
 
 EVERY = checked({("Net", f"climb({name})"): name for name in VERDICTS})
-TAGS = {"h1", "h2", "p", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "sub", "br", "details", "summary"}
+TAGS = {
+    "h1",
+    "h2",
+    "p",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "ul",
+    "li",
+    "sub",
+    "br",
+    "details",
+    "summary",
+    "pre",
+    "code",
+}
 PAGE = MarkdownIt("commonmark", {"html": True}).enable("table")
 
 
@@ -34,15 +52,25 @@ def test_the_verdict_and_what_did_not_pass_come_first():
     assert rows(shown) == [(f"Net · climb({name})", name) for name in names]
     assert rows(folded) == [(f"Net · climb({name})", name) for name in ("passed", "new")]
     assert "<summary>Cells: 1 passed, 1 new</summary>" in folded
-    assert "To accept the present results: robharness check toys.yaml --baseline base.json --update" in shown
+    command = "robharness check toys.yaml --baseline base.json --update"
+    assert f"To accept the present results:\n\n```\n{command}\n```" in shown, "as a block that is copied whole"
+    assert "1 of 7 cells regressed:\n\n- Net · climb(regressed): " in shown
+    for verdict in ("passed", "new"):
+        assert "```" not in comment.render(checked({("Net", "clean"): verdict}))
+    assert "To make the improvement the baseline:\n\n```" in comment.render(checked({("Net", "clean"): "improved"}))
     for fact in ("2000 examples per cell", "more than 0.5 points", "level 0.01", "smallest fall"):
         assert fact in shown
+
+
+def test_a_check_has_a_line_of_its_own_in_python():
+    counts = ", ".join(f"1 {verdict}" for verdict in VERDICTS)
+    assert repr(EVERY) == f"<CheckReport of toys against base.json: {counts}; exit code 1>"
 
 
 def test_a_check_that_passes_says_so():
     text = comment.render(checked({("Net", "clean"): "passed"}))
     assert text.split("\n\n")[2] == "Passed."
-    assert "Nothing regressed. In 1 cell, a fall is found with a probability of 90 %" in text
+    assert "Nothing regressed. The smallest fall that is found with a probability of 90 % is" in text
     assert rows(text.split("<details>")[0]) == []
     updated = replace(EVERY, update=BaselineUpdate(path="base.json", is_written=True))
     assert "Not passed" not in comment.render(updated)

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -165,6 +166,19 @@ def test_a_suite_is_chosen_in_stores_with_several(compare, folder):
     assert useless.returncode == 2 and "no operand is a store" in useless.stderr
 
 
+def test_a_misspelled_file_and_a_side_with_one_model(compare, folder):
+    wrong = compare("one", "twoo.yaml", "--store", "two", plugins=PLUGINS)
+    assert "did you mean 'two.yaml'?" in wrong.stderr and wrong.stderr.count("\n") == 1
+    command = shlex.split(wrong.stderr.rpartition("Try: robharness ")[2])
+    assert compare(*command[1:], plugins=[]).returncode == 0
+    whole = side_of(api.load("toys", store=folder / "one"), "one")
+    write_baseline(folder / "net.json", replace(whole, cells=tuple(c for c in whole.cells if c.model == "Net")))
+    for words in (("net.json",), ("net.json", "net.json")):
+        assert compare(*words).stderr.endswith("net.json has one model. Try: robharness compare --help\n")
+    wrong = compare("net.json", "--models", "Net", "Nett").stderr
+    assert "no model 'Nett'; its only model is Net. Try: robharness compare --help" in wrong
+
+
 ERRORS = {
     "same": (("one", "one"), "both operands are the same results", "compare one --models Net Same"),
     "same by name": (("toys", "one", "--store", "one"), "both operands are the same results", "compare toys --models"),
@@ -175,9 +189,11 @@ ERRORS = {
     "name": (("toyz", "one", "--store", "one"), "did you mean 'toys'?", "report --store one"),
     "digest": (("toys@0000", "one", "--store", "one"), "holds no suite of this name", "report --store one"),
     "path": (("no/such", "one"), "there is no such file, and no store", "ls ."),
-    "baseline": (("none.json", "one"), "there is no such file", "ls ."),
+    "baseline": (("xyzuvw.json", "one"), "there is no such file", "ls ."),
+    "near store": (("one", "twoo"), "did you mean 'two'?", "robharness compare one two"),
     "no store": (("empty", "one"), "nothing has run there", "robharness run --help"),
     "suffix": (("one", "two", "-o", "x.pdf"), "there are .html, .json, .md, .txt", "-o x.json"),
+    "near suffix": (("one", "two", "-o", "x.htm"), "no renderer has the suffix '.htm'", "-o x.html"),
     "place": (("one", "two", "-o", "no/x.md"), "cannot be written", "mkdir -p no"),
     "data": (("one", "two", "--data-root", "x"), "--data-root has no use", "robharness compare one two"),
 }  # fmt: skip

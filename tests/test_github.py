@@ -33,7 +33,7 @@ def test_a_line_per_verdict_and_finding():
         ("notice", "toys: Net · climb(linf, improved)"),
     ]
     message = (
-        "regressed: its accuracy fell by 30.00 points, from 60.00 % to 30.00 % (n 2000, changed 30.00 %, p <0.0001"
+        "regressed: its accuracy fell by 30.00 points, from 60.00 % to 30.00 % (n 2000, changed -600 +0, p <0.0001"
     )
     assert found[0][2].startswith(f"{message}, smallest fall ")
 

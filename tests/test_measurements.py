@@ -77,8 +77,8 @@ def test_words_name_one_cell_with_the_numbers_of_the_report(results, words, filt
 @pytest.mark.parametrize(
     ("words", "filters", "expected"),
     [
-        ("clim", {}, "no cell 'clim'; did you mean 'climb'?; there are clean, climb(linf, 1/8), climb(linf, 1/4), "
-         "sign(linf, 1/8), speckle(1) and 1 more. Try: cell(\"clean\", model=\"Net\")"),
+        ("clim", {}, "no cell 'clim'; did you mean 'climb'? There are clean, climb(linf, 1/8), climb(linf, 1/4), "
+         "sign(linf, 1/8), speckle(1) and 1 more. Try: cell(\"climb(linf, 1/8)\", model=\"Net\")"),
         ("climb", {}, "'climb' names 2 cells: Net · climb(linf, 1/8), Net · climb(linf, 1/4). "
          "Try: cell(\"climb(linf, 1/8)\", model=\"Net\")"),
         ("climb", {"eps": "8/255"}, "no cell 'climb' with eps 8/255; there are climb(linf, 1/8), climb(linf, 1/4). "
@@ -86,7 +86,7 @@ def test_words_name_one_cell_with_the_numbers_of_the_report(results, words, filt
         ("climb", {"eps": "much"}, "eps: 'much' is not a number such as 0.5 or 8/255. Try: eps=\"1/255\""),
         ("climb", {"norm": "l2"}, "no cell 'climb' with norm l2; there are"),
         ("speckle", {"severity": 2}, "no cell 'speckle' with severity 2; there are speckle(1), speckle(3)."),
-        ("sign", {"model": "Nett"}, "no model 'Nett'; did you mean 'Net'?; there are Net. Try: results.labels"),
+        ("sign", {"model": "Nett"}, "no model 'Nett'; did you mean 'Net'? There are Net. Try: results.labels"),
         (5, {}, "a cell is named by a text, not by a value of the type int. Try: cell(\"clean\")"),
         ("si\x1b[2Jgn", {}, "no cell 'si\\x1b[2Jgn'"),
     ],

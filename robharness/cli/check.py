@@ -71,9 +71,10 @@ def show(report: CheckReport, *, as_json: bool) -> None:
     from robharness.cli.output import echo_json, results_console
     from robharness.comparison import check_json
     from robharness.comparison.check_tables import document_of_check
+    from robharness.comparison.tables import LAYOUT
     from robharness.report.renderers.terminal import show_document
 
     if as_json:
         echo_json(check_json.render(report))
     else:
-        show_document(document_of_check(report), results_console())
+        show_document(document_of_check(report), results_console(), LAYOUT)

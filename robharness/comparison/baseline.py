@@ -94,33 +94,34 @@ class _File:
     cells: Annotated[dict[str, _Cell], Field(min_length=1)]
 
 
-def read_baseline(path: Path, suite: str = "", update: str = "") -> Side:
+def read_baseline(path: Path, suite: str = "", update: str = "", elsewhere: str = "") -> Side:
     """Read a baseline.
 
     suite: the name of the suite that it must be of; any suite if empty.
     update: the command that writes the file, for messages.
+    elsewhere: the command that takes another file, for messages on one that is not to be replaced.
     Raises BaselineError, with the reason and the next command, if there is no file, or none of this suite that is as
     `write_baseline` wrote it.
     """
     content = _content(path, update)
     if content is None:
         raise AbsentBaseline(f"there is no baseline {printable(path)}. Try: {update or 'robharness check --help'}")
-    return _side(str(path), *_checked(path, content, suite, update))
+    return _side(str(path), *_checked(path, content, suite, update, elsewhere))
 
 
-def write_baseline(path: Path, side: Side, *, title: str = "", update: str = "") -> BaselineUpdate:
+def write_baseline(path: Path, side: Side, *, title: str = "", update: str = "", elsewhere: str = "") -> BaselineUpdate:
     """Write a side into a file, unless it has these outcomes already.
 
     side: with complete cells and a known order. Without benchmarks, those of the file stay.
     title: of the suite.
-    update: see `read_baseline`.
+    update, elsewhere: see `read_baseline`.
     Raises BaselineError for a file that is no baseline, one of another suite or a newer schema, and one that cannot be
     written. A baseline that is damaged is replaced.
     """
     before, old = _content(path, update), None
     if before is not None:
         try:
-            old, _ = _checked(path, before, side.suite, update)
+            old, _ = _checked(path, before, side.suite, update, elsewhere)
         except DamagedBaseline:
             old = None
     record = as_record(side, title=title, old=old)
@@ -178,12 +179,13 @@ def _content(path: Path, update: str) -> bytes | None:
     )
 
 
-def _checked(path: Path, content: bytes, suite: str, update: str) -> tuple[_File, dict[str, np.ndarray]]:
+def _checked(
+    path: Path, content: bytes, suite: str, update: str, elsewhere: str
+) -> tuple[_File, dict[str, np.ndarray]]:
     """Return the content of a file, and the outcomes of each cell, (n,) bool. Raises BaselineError; see above."""
     cannot = f"the baseline {printable(path)} cannot be read"
     if content.splitlines()[:2] != [b"{", f' "format": "{FORMAT}",'.encode()]:
-        anew = f"rm {for_shell(path)} && {update}" if update else "robharness check --help"
-        raise BaselineError(f"{cannot}: it is no baseline of robharness. To write one in its place: {anew}")
+        raise BaselineError(f"{cannot}: it is no baseline of robharness. Try: {elsewhere or 'robharness check --help'}")
     try:
         file, right = _parse(content)
     except _NewerSchema as error:
@@ -194,7 +196,7 @@ def _checked(path: Path, content: bytes, suite: str, update: str) -> tuple[_File
     if suite and file.suite != suite:
         raise BaselineError(
             f"the baseline {printable(path)} is of the suite '{printable(file.suite)}', not of '{printable(suite)}'. "
-            f"Try: the option --baseline with another file"
+            f"Try: {elsewhere or 'robharness check --help'}"
         )
     return file, right
 

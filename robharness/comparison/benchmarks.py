@@ -176,9 +176,9 @@ def _check(name: str, before: Ratio | None, after: Ratio | None, tolerance: floa
 
 def _verdict(before: Ratio | None, after: Ratio | None, tolerance: float) -> tuple[Verdict, str]:
     if after is None:
-        return "missing", "the file of benchmarks does not have it"
+        return "missing", "not in the file of benchmarks"
     if before is None:
-        return "new", "the baseline does not have it"
+        return "new", "not in the baseline"
     if before.better != after.better:
         return "incompatible", f"in the baseline, a {before.better} ratio is better"
     is_above = after.spread.low > before.spread.high * (1 + tolerance)

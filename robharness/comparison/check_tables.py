@@ -116,9 +116,9 @@ def _smallest_falls(cells: Sequence[CellCheck], units: str) -> str:
     if not finite_falls:
         return f"So few {units} cannot show a fall, whatever its size, in {count} at this level."
     low, high = (f"{100 * fall:.{DIGITS}f}" for fall in (min(finite_falls), max(finite_falls)))
-    size = low if low == high else f"{low} to {high}"
-    some = "" if len(finite_falls) == len(falls) else f", and none in {len(falls) - len(finite_falls)} of them"
-    return f"In {count}, a fall is found with a probability of 90 % if it has {size} points{some}."
+    size = f"{low} points" if low == high else f"{low} to {high} points, depending on the cell"
+    some = "" if len(finite_falls) == len(falls) else f"; {len(falls) - len(finite_falls)} of them show none"
+    return f"The smallest fall that is found with a probability of 90 % is {size} ({count}{some})."
 
 
 def _updated(report: CheckReport, update: BaselineUpdate) -> str:
@@ -138,8 +138,11 @@ def _updated(report: CheckReport, update: BaselineUpdate) -> str:
         if accepted
         else ""
     )
-    fewer = f" It has {report.n:,} examples per cell in place of {report.n_baseline:,}."
-    fewer = fewer if 0 < report.n < report.n_baseline else ""
+    fewer = (
+        f" Its cells have {report.n:,} examples in place of {report.n_baseline:,}, and smaller falls are not found."
+        if 0 < report.n < report.n_baseline
+        else ""
+    )
     return f"Wrote {path}: {', '.join(counts) or 'no cell changed'}.{fewer}{regressions}"
 
 
@@ -162,9 +165,9 @@ def _table(report: CheckReport) -> Table:
         header=HEADER,
         rows=tuple(Row(cell.name, values_of(cell)) for cell in _by_verdict(report.cells)),
         caption=(
-            "accuracy in %, difference in points; changed: the share of examples that changed, in %; p: of the exact "
-            "one-sided test against no fall, adjusted by Holm for all cells; smallest fall: in points, found with a "
-            "probability of 90 % at this n and this share of changes"
+            "accuracy in %, difference in points; changed: examples that are right only before (-) and only after (+); "
+            "p: exact one-sided McNemar test against no fall, Holm-adjusted for all cells; smallest fall: in points, "
+            "found with a probability of 90 % at this n and with so many changes"
         ),
         brackets="in brackets the 95 % confidence interval",
     )
@@ -210,7 +213,7 @@ def values_of(cell: CellCheck) -> tuple[Value, ...]:
         verdict,
         *accuracies,
         Value(number=found.difference, kind="points", digits=DIGITS, interval=found.interval, interval_digits=DIGITS),
-        Value(number=found.discordance, digits=DIGITS),
+        Value(words=found.changed),
         Value(number=cell.p_holm, kind="p"),
         Value(words="none") if fall is not None and math.isinf(fall) else Value(number=fall, digits=DIGITS),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from urllib.parse import quote
@@ -11,7 +12,7 @@ from robharness.comparison.records import CellCheck, CheckReport, Verdict
 from robharness.report.document import Document
 from robharness.report.renderers.markdown import render_document, render_table
 from robharness.report.values import Table
-from robharness.text import counted, markdown
+from robharness.text import COMMAND_LENGTH, counted, markdown, printable
 
 COMMENT_LENGTH = 65_000
 """Most characters of a comment; GitHub takes 65,536 and GitLab 1,000,000."""
@@ -32,7 +33,7 @@ def render(report: CheckReport, limit: int = COMMENT_LENGTH, size: Callable[[str
     limit: the largest size of the text. One that is too large has shorter lists and tables, and says so.
     size: of a text; by default the number of characters.
     """
-    document = document_of_check(report)
+    document = document_of_check(replace(report, accept=""))  # which stands in a block, to be copied
     document = replace(document, answer=(document.verdict or "Passed.", *document.answer), verdict="")
     document = replace(document, tables=document_of_check(_selected(report, is_quiet=False)).tables)
     folded = document_of_check(_selected(report, is_quiet=True)).tables
@@ -42,6 +43,17 @@ def render(report: CheckReport, limit: int = COMMENT_LENGTH, size: Callable[[str
             break
         text = _text(report, _shortened(document, lines), _cut(folded, lines), lines)
     return text
+
+
+def _accept(report: CheckReport) -> str:
+    """Return the command that accepts the results as a block to be copied; empty if there is nothing to accept."""
+    document = document_of_check(report)
+    if not report.accept or report.update is not None or not (document.verdict or report.of("improved")):
+        return ""
+    command = printable(report.accept, COMMAND_LENGTH)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
+    words = "To accept the present results:" if document.verdict else "To make the improvement the baseline:"
+    return f"{words}\n\n{fence}\n{command}\n{fence}"
 
 
 def _selected(report: CheckReport, *, is_quiet: bool) -> CheckReport:
@@ -54,7 +66,7 @@ def _selected(report: CheckReport, *, is_quiet: bool) -> CheckReport:
 
 
 def _text(report: CheckReport, document: Document, folded: tuple[Table, ...], lines: int | None = None) -> str:
-    parts = [marker(report), render_document(document).rstrip("\n")]
+    parts = [marker(report), render_document(document).rstrip("\n"), *filter(None, [_accept(report)])]
     for table in folded:
         verdicts = [each.verdict for each in report.of(*QUIET) if isinstance(each, CellCheck) == (table.title == CELLS)]
         counts = (f"{count} {verdict}" for verdict in QUIET if (count := verdicts.count(verdict)))

@@ -110,12 +110,12 @@ def _untested(
 ) -> tuple[Verdict | None, str]:
     """Return the verdict on a cell that cannot be tested, and its reason; None for a cell that can."""
     if other is None:
-        return "missing", "the suite does not have it"
+        return "missing", "not in the suite"
     if not other.is_complete:
         count = f"{other.n_expected - other.n} of {other.n_expected} examples have no outcomes"
         return ("failed", f"{count}: {other.failures[0]}") if other.failures else ("missing", count)
     if one is None:
-        return "new", "the baseline does not have it"
+        return "new", "not in the baseline"
     if not is_same_order:
         return "incompatible", "the data set has other examples than that of the baseline"
     if difference is None or difference.protocol == "unknown":

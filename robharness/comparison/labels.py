@@ -86,8 +86,14 @@ def _require(label: str, side: Side, at: int, before: Side, after: Side, request
     if label in known:
         return
     models = list(request.models or ("", ""))
-    models[at] = nearest_word(label, known) or next((each for each in known if each != models[1 - at]), "")
-    labels = did_you_mean(label, known) or f"; it has {_listed(side)}."
+    free = [each for each in known if before is not after or each != models[1 - at]]
+    if not free:
+        raise UserError(
+            f"{printable(side.name)} has no model '{printable(label)}'; its only model is {_listed(side)}. "
+            f"Try: {request.help}"
+        )
+    models[at] = nearest_word(label, free) or next((each for each in free if each != models[1 - at]), free[0])
+    labels = did_you_mean(label, free) or f"; it has {_listed(side)}."
     raise UserError(
         f"{printable(side.name)} has no model '{printable(label)}'{labels} Try: "
         f"{request.again(models=(models[0], models[1]))}"

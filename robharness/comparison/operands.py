@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from robharness.comparison.baseline import read_baseline
@@ -51,7 +52,9 @@ def open_sides(
     limit: the number of examples, a prefix of the fixed order; None for all.
     Raises UserError if an operand does not exist, if it is not clear which suite is meant, or if both are the same.
     """
-    found = [_operand(each, store=store, limit=limit, open_suite=open_suite) for each in given]
+    found = [
+        _operand(each, at, request, store=store, limit=limit, open_suite=open_suite) for at, each in enumerate(given)
+    ]
     name = _suite(found, request)
     places, sides = zip(*(each.load(name) for each in found), strict=True)
     is_same = places[0] == places[-1]
@@ -65,12 +68,15 @@ def _nothing_else(side: Side, request: Request, *, is_repeated: bool) -> UserErr
     what = "both operands are the same results" if is_repeated else "one operand alone has no other side"
     labels = known_labels(side)
     if len(labels) < 2:
-        return UserError(f"{what}, and it has one model. Try: robharness report, which lists the suites of a store")
+        return UserError(f"{what}, and {printable(side.name)} has one model. Try: {request.help}")
     again = request.again(operands=request.operands[:1], models=(labels[0], labels[1]))
     return UserError(f"{what}; two of its models can be compared. Try: {again}")
 
 
-def _operand(given: Given, *, store: Path, limit: int | None, open_suite: OpenSuite) -> Operand:
+def _operand(
+    given: Given, at: int, request: Request, *, store: Path, limit: int | None, open_suite: OpenSuite
+) -> Operand:
+    """Return an operand; `at` is its place among the operands of the request. Raises UserError if it does not exist."""
     if isinstance(given, Results):
         name = f"{given.outline.suite.name} in {given.outline.store}"
         load = lambda _: (_place(given), _limited(side_of(given, name), limit))  # noqa: E731
@@ -80,7 +86,7 @@ def _operand(given: Given, *, store: Path, limit: int | None, open_suite: OpenSu
         return _folder(path, limit)
     if path.suffix == ".json":
         if not exists(path):
-            raise _absent(path)
+            raise _absent(path, at, request)
         try:
             side = _limited(read_baseline(path), limit)
         except BaselineError as error:  # whose exit code is for checks
@@ -89,11 +95,14 @@ def _operand(given: Given, *, store: Path, limit: int | None, open_suite: OpenSu
     folder = StoreFolder(store)
     if path.is_dir() and str(given).partition("@")[0] not in {each.name for each in stored_suites(folder)}:
         raise UserError(no_suites(StoreFolder(path)))
-    stored = named_suite(given, folder)
+    try:
+        stored = named_suite(given, folder)
+    except UserError as error:
+        raise (_absent(path, at, request) if _neighbour(path) else error) from None
     if stored is not None:
         return Operand(suite=stored.name, load=lambda _: _stored(stored, limit))
-    if not exists(path) and path.suffix not in (".yaml", ".yml"):
-        raise _absent(path)
+    if not exists(path) and (path.suffix not in (".yaml", ".yml") or _neighbour(path)):
+        raise _absent(path, at, request)
     results = open_suite(path)
     name = f"{path} in {store}"
     return Operand(suite=results.outline.suite.name, load=lambda _: (_place(results), side_of(results, name)))
@@ -113,7 +122,28 @@ def _is_store(path: Path) -> bool:
     return any((path / name).is_dir() for name in ("cells", "suites"))
 
 
-def _absent(path: Path) -> UserError:
+def _neighbour(path: Path) -> str | None:
+    """Return the store, the baseline or the suite's file in the same folder whose name is nearest; None if none is."""
+    try:
+        found = [each for each in sorted(islice(path.parent.iterdir(), 300))
+                 if each.suffix in (".json", ".yaml", ".yml") or (each.is_dir() and _is_store(each))]  # fmt: skip
+    except (OSError, ValueError):
+        return None
+    nearest = nearest_word(path.stem, [each.stem for each in found])
+    same = sorted((each for each in found if each.stem == nearest), key=lambda each: each.suffix != path.suffix)
+    return same[0].name if same else None
+
+
+def _absent(path: Path, at: int, request: Request) -> UserError:
+    near = _neighbour(path)
+    if near is not None:
+        place = path.with_name(near)
+        operands = list(request.operands)
+        operands[at] = repr(str(place)) if request.is_call else str(place)
+        again = request.again(operands=operands)
+        return UserError(
+            f"{path}: there is no such file, store or stored suite; did you mean '{printable(place)}'? Try: {again}"
+        )
     nearest = nearest_existing(path)
     folder = nearest if nearest.is_dir() else nearest.parent
     return UserError(f"{path}: there is no such file, and no store. Try: ls {for_shell(folder)}")

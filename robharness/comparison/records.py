@@ -198,6 +198,11 @@ class CellDifference:
         return f"{model} · {self.perturbation}"
 
     @property
+    def changed(self) -> str:
+        """The numbers of lost and gained examples in words, such as "-3 +1"."""
+        return f"-{self.lost} +{self.gained}" if self.lost or self.gained else "0"
+
+    @property
     def discordance(self) -> float | None:
         """The share of the common examples that changed."""
         return (self.lost + self.gained) / self.n if self.n else None
@@ -390,6 +395,11 @@ class CheckReport:
     findings: tuple[Finding, ...] = ()
     accept: str = ""
     update: BaselineUpdate | None = None
+
+    def __repr__(self) -> str:
+        counts = [f"{len(found)} {verdict}" for verdict in VERDICTS if (found := self.of(verdict))]
+        sides = f"{printable(self.suite)} against {printable(self.baseline)}"
+        return f"<CheckReport of {sides}: {', '.join(counts) or 'no cells'}; exit code {int(self.exit_code)}>"
 
     def of(self, *verdicts: Verdict) -> tuple[CellCheck | BenchmarkCheck, ...]:
         """The cells and benchmarks with one of these verdicts."""

@@ -114,12 +114,21 @@ def _file(path: Path, plan: Plan, update: bool) -> Reference:
     """Return the baseline in a file. For an update it is read if it can be; what may not be replaced is an error."""
     command = plan.command("check", "--baseline", for_shell(path), "--update")
     try:
-        side = read_baseline(path, plan.suite.name, command)
+        side = read_baseline(path, plan.suite.name, command, _elsewhere(path, plan))
     except (AbsentBaseline, DamagedBaseline):
         if not update:
             raise
         side = None
     return Reference(path=path, side=side, update=command)
+
+
+def _elsewhere(path: Path, plan: Plan) -> str:
+    """Return the command that leaves a file alone: with the one beside the suite, or if it is that, with a new one."""
+    suite = plan.suite
+    beside = suite.path.with_name(suite.path.stem + SUFFIX)
+    if suite.has_command and os.path.realpath(path) != os.path.realpath(beside):
+        return plan.command("check")
+    return plan.command("check", "--baseline", for_shell(path.with_name(f"{path.stem}-2.json")), "--update")
 
 
 def _stored(path: Path, plan: Plan) -> Side:

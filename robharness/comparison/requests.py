@@ -64,6 +64,11 @@ class Request:
         return asked._call if self.is_call else asked._command
 
     @property
+    def help(self) -> str:
+        """The command, or the call of Python, that says what can be compared."""
+        return "help(robharness.compare)" if self.is_call else "robharness compare --help"
+
+    @property
     def _command(self) -> str:
         words = ["robharness", "compare", *map(for_shell, self.operands)]
         if self.models:

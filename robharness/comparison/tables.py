@@ -72,7 +72,7 @@ def _accuracies(other: str, model: str, cells: Sequence[CellDifference], compari
             Value(number=cell.after, digits=digits),
             Value(number=cell.difference, kind="points", digits=digits, interval=cell.interval, interval_digits=digits,
                   notes=notes),
-            Value(words=f"-{cell.lost} +{cell.gained}" if cell.lost or cell.gained else "0"),
+            Value(words=cell.changed),
             Value(number=cell.p_holm, kind="p"),
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ from robharness.report.values import Value
 from robharness.statistics import Interval
 from robharness.text import printable
 
-UNITS = {"before": "%", "after": "%", "difference": "points", "changed": "%", "smallest fall": "points"}
+UNITS = {"before": "%", "after": "%", "difference": "points", "smallest fall": "points"}
 """Column of the table of cells -> the unit of its numbers."""
 
 

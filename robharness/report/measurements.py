@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from robharness.errors import UserError, did_you_mean
+from robharness.errors import UserError, did_you_mean, nearest_word
 from robharness.findings import named_examples
 from robharness.planning.outline import CellOutline
 from robharness.report.build import cell_numbers
@@ -237,13 +237,20 @@ def _nothing_found(
     if model is not None and model not in labels:
         nearest = did_you_mean(str(model), labels)
         there = f"there are {named_examples(labels)}" if labels else "these results have none"
-        return f"no model '{printable(model)}'{nearest}; {there}. Try: results.labels"
+        return f"no model '{printable(model)}'{_joined(nearest, there)} Try: results.labels"
     near = named or every
     shown = list(dict.fromkeys(_short(cell) if len(labels) > 1 and named else cell.what for cell in near))
-    names = [name for cell in every for name in _readings(cell)]
-    nearest = "" if named else did_you_mean(perturbation, dict.fromkeys(names))
+    by_name = {name: cell for cell in reversed(every) for name in _readings(cell)}
+    nearest = "" if named else did_you_mean(perturbation, by_name)
+    first = by_name[nearest_word(perturbation, by_name) or perturbation] if nearest else next(iter(near), None)
     there = f"there are {named_examples(shown)}" if shown else "these results have no cells"
-    return f"no cell {words}{nearest}; {there}. Try: {_call(near[0]) if near else results.outline.command('run')}"
+    call = results.outline.command("run") if first is None else _call(first)
+    return f"no cell {words}{_joined(nearest, there)} Try: {call}"
+
+
+def _joined(nearest: str, there: str) -> str:
+    """Return `; did you mean 'x'? There are x, y.`, or `; there are x, y.` if no word is near."""
+    return f"{nearest} {there[:1].upper()}{there[1:]}." if nearest else f"; {there}."
 
 
 def _short(cell: CellOutline) -> str:

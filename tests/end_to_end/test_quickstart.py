@@ -1,6 +1,6 @@
 """The quickstart, and every number of it computed a second way: plain PyTorch, PIL and NumPy.
 
-Two of its three networks on ten of its twenty photos are always tested; the whole suite is slow. Corrupted images are
+Two of its three networks on six of its twenty photos are always tested; the whole suite is slow. Corrupted images are
 the plugin's, one at a time; its own tests compare them with `imagecorruptions`.
 """
 
@@ -44,7 +44,7 @@ def networks(request):
 @pytest.fixture(scope="module")
 def n(networks):
     """The number of photos."""
-    return 20 if len(networks) == 3 else 10
+    return 20 if len(networks) == 3 else 6
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from robharness.errors import UserError, exists, for_shell, link_to_nothing
+from robharness.errors import UserError, exists, for_shell, link_to_nothing, nearest_word
 from robharness.plugins.registry import Registry
 from robharness.reading import kind_of_file
 from robharness.report.renderers import Registered, renderers
@@ -47,7 +47,8 @@ def find_renderer(path: Path, registry: Registry, typed: Typed = as_option) -> R
 def by_suffix(path: Path, available: Mapping[str, T], typed: Typed = as_option) -> T:
     """Return what is available for the suffix of a file. Raises UserError if there is nothing."""
     if path.suffix not in available:
-        proposed = path.with_suffix(".json") if path.name else Path("report.json")
+        suffix = nearest_word(path.suffix, available) or ".json"
+        proposed = path.with_suffix(suffix) if path.name else Path("report.json")
         raise UserError(
             f"{typed(path)}: no renderer has the suffix '{path.suffix}'; there are {', '.join(available)}. "
             f"Try: {typed(proposed)}"

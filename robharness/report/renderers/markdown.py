@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 from robharness.report.document import Document, document_of
 from robharness.report.records import Report
@@ -21,7 +22,7 @@ def render(report: Report, layout: Layout = Layout()) -> str:  # noqa: B008
 
 def render_document(document: Document, layout: Layout = Layout()) -> str:  # noqa: B008
     """Return a document as Markdown, its tables with their intervals."""
-    parts = [f"# {markdown(document.title)}", *map(_sentence, document.answer)]
+    parts = [f"# {markdown(document.title)}", *_paragraphs(document.answer)]
     parts.append("\n".join(map(_sentence, document.source.split("\n"))))
     for table in map(layout.arranged, document.tables):
         parts.append(f"## {markdown(table.title)}\n\n{render_table(table)}")
@@ -30,6 +31,15 @@ def render_document(document: Document, layout: Layout = Layout()) -> str:  # no
     if document.verdict:
         parts.append(f"**{_sentence(document.verdict)}**")
     return "\n\n".join(parts) + "\n"
+
+
+def _paragraphs(sentences: Iterable[str]) -> Iterator[str]:
+    """Yield a paragraph per sentence; those that begin with two spaces are items of a list."""
+    for is_item, found in groupby(sentences, key=lambda sentence: sentence.startswith("  ")):
+        if is_item:
+            yield "\n".join(f"- {_sentence(each)}" for each in found)
+        else:
+            yield from map(_sentence, found)
 
 
 def render_table(table: Table) -> str:

@@ -14,7 +14,7 @@ from robharness.report.records import Report
 from robharness.report.renderers.base import Layout
 from robharness.report.renderers.blocks import table_lines
 from robharness.report.values import Table
-from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, styled
+from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, has_command, styled
 
 name, suffix = "text", ".txt"
 FILE_WIDTH = 160
@@ -50,9 +50,13 @@ def show_document(document: Document, console: Console, layout: Layout = Layout(
         console.width = FILE_WIDTH
     console.print(styled(document.title, "bold"), soft_wrap=True)
     for line in document.answer:
-        _print_wrapped(styled(line, limit=SENTENCE_LENGTH), console)
+        if has_command(line):
+            console.print(styled(line, limit=SENTENCE_LENGTH), soft_wrap=True)
+        else:
+            _print_wrapped(styled(line, limit=SENTENCE_LENGTH), console)
     console.print()
-    console.print(Text(document.source, style="dim"), soft_wrap=True)
+    for line in document.source.split("\n"):
+        _print_wrapped(Text(line, style="dim"), console)
     for table in document.tables:
         _print_table(layout.arranged(table), console, layout)
     for heading, lines, style in document.sections:
