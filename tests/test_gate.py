@@ -12,6 +12,7 @@ from statsmodels.stats.multitest import multipletests
 
 from robharness.comparison.check_json import check_schema, render
 from robharness.comparison.check_tables import document_of_check
+from robharness.comparison.compare import compare
 from robharness.comparison.gate import check
 from robharness.comparison.records import BaselineUpdate, BenchmarkCheck
 from robharness.errors import ExitCode
@@ -127,6 +128,13 @@ def test_cells_without_all_outcomes_are_no_pass():
     assert verdicts(report) == ["missing"], "a new cell must be complete as well"
     report = gate((incomplete(before, 0), after))
     assert (verdicts(report), report.exit_code) == (["missing"], ExitCode.INCOMPLETE)
+
+
+def test_a_comparison_is_complete_if_both_sides_are():
+    before, after = counted("clean", 100, 0, 0)
+    assert compare(side(before), side(after)).is_complete
+    assert not compare(side(incomplete(before, 60)), side(after)).is_complete
+    assert not compare(side(before), side(incomplete(after, 60))).is_complete
 
 
 def test_other_data_or_another_attack_cannot_be_compared():
