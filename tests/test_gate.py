@@ -11,6 +11,7 @@ from rich.console import Console
 from statsmodels.stats.multitest import multipletests
 
 from robharness.comparison.baseline import BaselineUpdate
+from robharness.comparison.compare import compare
 from robharness.errors import ExitCode
 from robharness.findings import finding
 from robharness.gate.outputs.json import check_schema, render
@@ -92,6 +93,19 @@ def test_the_smallest_fall_is_that_of_this_n_discordance_and_number_of_cells():
     assert f"{100 * falls[1]:.2f} to {100 * falls[0]:.2f} points" in shown
 
 
+def test_the_smallest_fall_with_clusters_is_that_of_fewer_examples():
+    """20 of 200 clusters of 5 examples change as a whole, so that 1,000 examples count as about 200."""
+    before, after = counted("clean", 1000, 50, 50)
+    sides = {"ids": tuple(f"{at // 5}-{at}" for at in range(1000)), "clusters": "^[0-9]+"}
+    report = check(side(before, **sides), side(after, **sides))
+    [found] = report.cells
+    assert (report.clusters, found.difference.units) == (200, 200) and found.difference.design_effect > 4
+    effect = found.difference.design_effect
+    assert found.smallest_fall == smallest_fall(1000, 0.1, 0.01, tolerance=0.005, design_effect=effect)
+    assert found.smallest_fall > 2 * smallest_fall(1000, 0.1, 0.01, tolerance=0.005)
+    assert "1,000 examples in 200 clusters per cell are compared" in document_of_check(report).source
+
+
 def test_so_few_examples_that_no_fall_shows():
     report = gate(counted("clean", 3, 0, 0))
     assert report.cells[0].smallest_fall == float("inf")
@@ -115,6 +129,13 @@ def test_cells_without_all_outcomes_are_no_pass():
     assert verdicts(report) == ["missing"], "a new cell must be complete as well"
     report = gate((incomplete(before, 0), after))
     assert (verdicts(report), report.exit_code) == (["missing"], ExitCode.INCOMPLETE)
+
+
+def test_a_comparison_is_complete_if_both_sides_are():
+    before, after = counted("clean", 100, 0, 0)
+    assert compare(side(before), side(after)).is_complete
+    assert not compare(side(incomplete(before, 60)), side(after)).is_complete
+    assert not compare(side(before), side(incomplete(after, 60))).is_complete
 
 
 def test_other_data_or_another_attack_cannot_be_compared():
