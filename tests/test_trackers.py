@@ -13,9 +13,11 @@ import pytest
 from robharness import api
 from robharness.errors import StoreError
 from robharness.interrupts import Stopped
-from robharness.plugins import observers
+from robharness.plugins import discover, observers
 from robharness.report import build
+from robharness.report.notifications import CellNotifications
 from robharness.report.renderers.json import as_data
+from robharness.store import Store
 
 HERE = Path(__file__).parent
 TRACKER, TOYS = str(HERE / "tracker.py"), str(HERE / "toys.py")
@@ -88,6 +90,19 @@ def test_a_run_is_tracked_from_its_beginning_to_its_end(tracked, source, tmp_pat
     assert finished["complete"] is True and finished["n"] == [40] * 15
     _, again = tracked(source, **options)
     assert [line["hook"] for line in again] == ["started", "finished"] and again[0]["missing"] == 0
+
+
+def test_the_clean_cell_is_notified_first_if_both_are_stored_before_either_has_its_turn(tracked, source, tmp_path):
+    found, _ = tracked(source)
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    plan = found.plan
+    notifications = CellNotifications(plan, Store(tmp_path / "store"), discover([TOYS, TRACKER]))
+    (tmp_path / "elsewhere").rename(tmp_path / "store")
+    (tmp_path / "tracked.jsonl").write_text("")
+    for kind in ("attack", "clean"):
+        notifications(next(cell for cell in plan.cells if (cell.model.label, cell.kind) == ("Large", kind)))
+    lines = map(json.loads, (tmp_path / "tracked.jsonl").read_text().splitlines())
+    assert [(line["model"], line["kind"]) for line in lines] == [("Large", "clean"), ("Large", "attack")]
 
 
 def test_a_cell_is_notified_when_its_last_examples_are_stored(tracked, source):

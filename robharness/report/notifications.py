@@ -60,6 +60,10 @@ class CellNotifications:
         self._waiting: dict[str, list[Cell]] = {}
         self._known: set[str] = set()
         self._failed: set[PluginOrigin] = set()
+        clean = (
+            {cell.key for cell in plan.cells if cell.kind == "clean"} if registry.observers[CELL_FINISHED] else set()
+        )
+        self._complete_before = {key for key in clean if not self._store.missing(key, plan.n)}
 
     def __call__(self, cell: Cell) -> list[Finding]:
         """Show the cell, if it is complete, to the plugins whose hook has not failed; return a finding per failure.
@@ -74,8 +78,11 @@ class CellNotifications:
         for each in (each for each in self.plan.cells if each.key == cell.key and not each.with_features):
             label = each.model.label
             self._waiting.setdefault(label, []).append(each)
-            if each.kind == "clean" or not self._store.missing(self._clean(label).key, self.plan.n):
+            clean = self._clean(label)
+            if each.kind == "clean" or clean.key in self._known | self._complete_before:
                 findings += self._show(label)
+            elif not self._store.missing(clean.key, self.plan.n):  # stored, but its own turn comes later
+                findings += self(clean)
         return findings
 
     def finish(self) -> list[Finding]:

@@ -64,7 +64,8 @@ def test_the_tables_have_a_column_for_all_runs(seeds):
     clean = next(each.accuracy for each in report.runs if each.perturbation == "clean")
     assert "| clean | " in text and f"<sub>published 90.00 ({100 * clean - 90:+.1f})</sub>" in text
     heads = [line for line in text.splitlines() if line.startswith("|  |")]
-    assert heads == ["|  | Net | Short |"] * 6  # attacks, corruptions, slopes, errors, worst class, metric
+    both, difference = "|  | Net | Short |", "|  | Short |"  # after the tables of attacks and of corruptions
+    assert heads == [both, difference, both, difference, *[both] * 4]  # then slopes, errors, worst class, metric
     assert "±: sample standard deviation over runs, which differ in their seed" in text
     first = next(each for each in report.runs if each.perturbation == "sign(linf, 1/16)")
     spread = (
