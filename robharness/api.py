@@ -248,7 +248,8 @@ def compare(
     suite: the suite in operands that are stores, if they have several.
     changed: the number of changed examples of each kind that are named per cell.
     The other parameters are those of `run`.
-    Raises UserError if there is nothing to compare, and for results on different examples.
+    Raises UserError if there is nothing to compare, and for results on different examples, and BaselineError for a
+    damaged baseline.
     """
     check_counts(limit=limit)
     folder, given = _checked(store), [before, *([] if after is None else [after])]

@@ -23,7 +23,7 @@ from robharness.comparison.baseline import write_baseline
 from robharness.comparison.outputs import json as comparison_json
 from robharness.comparison.outputs.tables import LAYOUT, document_of
 from robharness.comparison.sides import side_of
-from robharness.errors import UserError
+from robharness.errors import ExitCode, UserError
 from robharness.report.renderers.terminal import show_document
 from robharness.store import Store
 from robharness.store.merge import merge
@@ -230,7 +230,7 @@ def test_records_that_cannot_be_read(compare, folder):
     shown = compare("one", "two")
     assert shown.returncode == 2 and "no record of their suites, as stores of earlier versions" in shown.stderr
     (folder / "edited.json").write_text("{}")
-    assert compare("one", "edited.json").returncode == 2
+    assert compare("one", "edited.json").returncode == ExitCode.BASELINE
 
 
 def test_a_store_of_an_earlier_version(shell, tmp_path, monkeypatch):

@@ -50,7 +50,8 @@ def command(
     Each is a store, the name of a suite in --store, perhaps with the digest of one version (NAME@DIGEST), a suite's
     YAML file, or a baseline (.json). With one of them alone, --models compares two of its models.
 
-    Exit codes: 0 compared, 2 usage error, or nothing to compare, 3 cells failed or are missing on either side.
+    Exit codes: 0 compared, 2 usage error, or nothing to compare, 3 cells failed or are missing on either side, 4 a
+    baseline is damaged or of a newer version.
     """
     from robharness.comparison.build import build
     from robharness.comparison.compare import NAMED

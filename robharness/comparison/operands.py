@@ -12,7 +12,7 @@ from robharness.comparison.labels import known_labels
 from robharness.comparison.records import Side
 from robharness.comparison.requests import Request
 from robharness.comparison.sides import side_of
-from robharness.errors import BaselineError, UserError, did_you_mean, exists, for_shell, nearest_existing, nearest_word
+from robharness.errors import UserError, did_you_mean, exists, for_shell, nearest_existing, nearest_word
 from robharness.findings import named_examples
 from robharness.store.folder import StoreFolder
 from robharness.store.results import Results
@@ -88,10 +88,7 @@ def _operand(
     if path.suffix == ".json":
         if not exists(path):
             raise _absent(path, at, request)
-        try:
-            side = _limited(read_baseline(path), limit)
-        except BaselineError as error:  # whose exit code is for checks
-            raise UserError(str(error)) from None
+        side = _limited(read_baseline(path), limit)
         return Operand(suite=side.suite, load=lambda _: (path.resolve(), side))
     folder = StoreFolder(store)
     if path.is_dir() and str(given).partition("@")[0] not in {each.name for each in stored_suites(folder)}:
