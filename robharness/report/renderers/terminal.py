@@ -56,7 +56,7 @@ def show_document(document: Document, console: Console, layout: Layout = Layout(
             _print_wrapped(styled(line, limit=SENTENCE_LENGTH), console)
     console.print()
     for line in document.source.split("\n"):
-        _print_wrapped(Text(line, style="dim"), console)
+        _print_wrapped(Text(line, style="dim"), console, indent="  ")  # so that no words of a name begin a line
     for table in document.tables:
         _print_table(layout.arranged(table), console, layout)
     for heading, lines, style in document.sections:
@@ -85,8 +85,11 @@ def _print_table(table: Table, console: Console, layout: Layout) -> None:
         _print_wrapped(styled(caption, "dim", COMMAND_LENGTH), console)
 
 
-def _print_wrapped(text: Text, console: Console) -> None:
-    """Print a text in lines of the console's width, without spaces at their ends."""
-    for line in text.wrap(console, console.width):
+def _print_wrapped(text: Text, console: Console, indent: str = "") -> None:
+    """Print a text in lines of the console's width, without spaces at their ends.
+
+    indent: of the lines after the first.
+    """
+    for number, line in enumerate(text.wrap(console, console.width - len(indent))):
         line.rstrip()
-        console.print(line, soft_wrap=True)
+        console.print(Text(indent if number else "").append_text(line), soft_wrap=True)
