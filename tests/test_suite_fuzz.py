@@ -8,6 +8,7 @@ import json
 import random
 import re
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -164,20 +165,20 @@ def mutated_tree(rng, tree):
     return tree
 
 
-def check(number, path):
-    """Load and plan a mutant; assert that it is right, or refused well, and with bounded work."""
+def check(number, path, *, is_counted):
+    """Load and plan a mutant; assert that it is right, or refused well, and with bounded work if it is counted."""
     source, text = make_mutant(number), None
     if isinstance(source, bytes):
         path.write_bytes(source)
         text, source = source, path
     refusal, kind = None, "refused"
-    with counted() as work:
+    with counted() if is_counted else nullcontext() as work:
         try:
             planned = plan(load(source, REGISTRY), path.parent / "data", store=path.parent / "store")
             kind = "missing" if planned.missing else "planned"
         except UserError as error:
             refusal = error
-    assert work.calls < CALLS, f"{work.calls} calls"
+    assert work is None or work.calls < CALLS, f"{work.calls} calls"
     assert refusal is None or str(refusal)
     if isinstance(refusal, SuiteError):
         check_places(refusal.errors, str(path), text)
@@ -198,11 +199,12 @@ def check_places(errors, path, text):
         assert text is None or (int(found[1]) <= lines and int(found[2]) <= len(text) + 1), error
 
 
-def check_all(numbers, path):
+def check_all(numbers, path, counts_each):
+    """Check these mutants, and count the work of each of that many, since counting takes most of the time."""
     failed, kinds = {}, []
     for number in numbers:
         try:
-            kinds.append(check(number, path))
+            kinds.append(check(number, path, is_counted=number % counts_each == 0))
         except Exception as error:  # all that fail are named
             failed[number] = f"{type(error).__name__}: {error}"[:300]
     assert not failed
@@ -210,11 +212,11 @@ def check_all(numbers, path):
 
 
 def test_mutants_of_suites_are_planned_or_refused(tmp_path):
-    kinds = check_all(range(1200), tmp_path / "mutant.yaml")
+    kinds = check_all(range(1200), tmp_path / "mutant.yaml", counts_each=6)
     assert kinds.count("planned") > 40  # the mutants reach the planner
     assert kinds.count("refused") > 300
 
 
 @pytest.mark.slow
 def test_many_mutants_of_suites_are_planned_or_refused(tmp_path):
-    check_all(range(1200, 20_000), tmp_path / "mutant.yaml")
+    check_all(range(1200, 20_000), tmp_path / "mutant.yaml", counts_each=1)
