@@ -106,7 +106,8 @@ class Terminal:
         is_simple = ">" not in words and "|" not in words and "-m" not in words
         if self.environment is None and words[0] in ("robharness", "python") and is_simple:
             return self.run_in_process(words)
-        variables = {**os.environ, **(self.environment or {"PATH": path_with(sysconfig.get_path("scripts"))})}
+        here = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # no xdist worker
+        variables = here | (self.environment or {"PATH": path_with(sysconfig.get_path("scripts"))})
         done = subprocess.run(
             ["bash", "-c", command],
             stdout=subprocess.PIPE,
