@@ -96,7 +96,7 @@ def test_equal_results_leave_the_bytes_and_changes_are_named(path):
 
 
 def test_another_zlib_leaves_the_bytes(path):
-    """The same bits, stored without compression, as another version of zlib might."""
+    """Return equal bits that are stored without compression, as another version of zlib might do."""
     record = json.loads(path.read_text())
     for found in record["cells"].values():
         bits = zlib.decompress(base64.b85decode(found["outcomes"]))

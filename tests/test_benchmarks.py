@@ -100,7 +100,7 @@ def test_the_ratios_of_a_real_run(written, read):
 
 
 def test_a_file_without_the_timings_of_rounds(written, read):
-    """As --benchmark-save writes it: the spread comes from the quartiles."""
+    """A file of --benchmark-save has no timings of rounds: the spread comes from the quartiles."""
     record = json.loads(json.dumps(written))
     for benchmark in record["benchmarks"]:
         del benchmark["stats"]["data"]

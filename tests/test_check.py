@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from gated_suites import HALVES
 from robharness import api
 from robharness.comparison.baseline import read_baseline
 from robharness.errors import BaselineError, ExitCode, UserError
@@ -22,16 +23,7 @@ def shell_plugins():
 
 
 def suite(**changes):
-    base = {
-        "robharness": 1,
-        "name": "halves",
-        "data": {"name": "gated/halves", "split": "test"},
-        "canvas": 8,
-        "models": [{"model": "gated/net", "label": "Net", "weights": "./net.json"}],
-        "attacks": [{"attack": "gated/dim", "eps": "10/255"}],
-        "corruptions": [{"corruption": "gated/brighter", "severity": 1}],
-    }
-    return {key: value for key, value in (base | changes).items() if value is not None}
+    return {key: value for key, value in (HALVES | changes).items() if value is not None}
 
 
 @pytest.fixture
@@ -52,7 +44,7 @@ def weight(folder, value, name="net.json"):
 
 @pytest.fixture
 def accepted(folder, shell):
-    """The same with a baseline."""
+    """Write a baseline in the folder of the suite, and return the folder."""
     assert shell("check", "s.yaml", "--update").returncode == 0
     return folder
 
@@ -112,7 +104,7 @@ def test_a_broken_weight_is_exit_code_1_and_names_the_cell(accepted, shell):
 
 
 def test_the_numbers_are_those_of_the_outcomes(accepted, shell):
-    """Of each class, 50 differences of 2 to 100 levels, twice; the weight moves the score by 41 levels."""
+    """The weight moves the score by 41 levels; each class has 50 differences of 2 to 100 levels, each twice."""
     weight(accepted, 4.1)
     data = json.loads(shell("check", "s.yaml", "--json").stdout)
     found = next(cell for cell in data["cells"] if cell["name"] == BROKEN)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from gated_suites import HALVES
 from robharness.cli.ci import SUMMARY_BYTES
 from robharness.comparison.outputs.tables import LAYOUT
 from robharness.errors import ExitCode
@@ -19,15 +20,6 @@ from synthetic_checks import checked
 
 PLUGIN = str(Path(__file__).with_name("gated.py"))
 BROKEN = "Net · brighter(1)"
-SUITE = {
-    "robharness": 1,
-    "name": "halves",
-    "data": {"name": "gated/halves", "split": "test"},
-    "canvas": 8,
-    "models": [{"model": "gated/net", "label": "Net", "weights": "./net.json"}],
-    "attacks": [{"attack": "gated/dim", "eps": "10/255"}],
-    "corruptions": [{"corruption": "gated/brighter", "severity": 1}],
-}
 OUTPUTS = ("--junit", "junit.xml", "--markdown", "check.md", "--github")
 
 
@@ -39,7 +31,7 @@ def shell_plugins():
 @pytest.fixture
 def folder(tmp_path, shell):
     """A folder with a suite, its weight and its baseline."""
-    (tmp_path / "s.yaml").write_text(yaml.safe_dump(SUITE))
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(HALVES))
     (tmp_path / "net.json").write_text("0")
     assert shell("check", "s.yaml", "--update").returncode == 0
     return tmp_path
@@ -118,7 +110,7 @@ def test_a_summary_that_cannot_be_written_changes_no_exit_code(broken, shell):
 
 @pytest.mark.parametrize("option", ["--junit", "--markdown"])
 def test_places_are_checked_before_anything_is_computed(tmp_path, shell, option):
-    (tmp_path / "s.yaml").write_text(yaml.safe_dump(SUITE))
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(HALVES))
     found = shell("check", "s.yaml", "--update", option, "absent/x")
     assert found.returncode == ExitCode.USAGE
     assert found.stderr == (

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gated_suites import HALVES
 from robharness.cli import main
 from robharness.statistics import smallest_fall
 
@@ -19,14 +20,7 @@ ACTION = ROOT / ".github/actions/check/action.yml"
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 PAGE = ROOT / "docs/how-to/ci.md"
 PLUGIN = Path(__file__).with_name("gated.py")
-SUITE = {
-    "robharness": 1,
-    "name": "halves",
-    "data": {"name": "gated/halves", "split": "test"},
-    "canvas": 8,
-    "models": [{"model": "gated/net", "label": "Net", "weights": "./net.json"}],
-    "corruptions": [{"corruption": "gated/brighter", "severity": 1}],
-}
+SUITE = {key: value for key, value in HALVES.items() if key != "attacks"}
 RECORD = """
 import json, os, sys
 with open(os.environ["CALLS"], "a") as file:

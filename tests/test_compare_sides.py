@@ -1,4 +1,4 @@
-"""What two sides have in common: examples by id, protocols, environments; means over runs; text of others."""
+"""Comparison of two sides: examples by id, protocols, environments, means over runs, foreign text."""
 
 import json
 import re

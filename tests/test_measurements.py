@@ -40,7 +40,7 @@ def results(store):
 
 @pytest.fixture(scope="module")
 def two(store, results):
-    """The same for two labels of one model."""
+    """Results of two labels of one model."""
     return api.load(SUITE | {"models": [NET, OTHER]}, store=store / "one", plugins=[TOYS])
 
 

@@ -104,7 +104,7 @@ def _cell(
         data=cell.data.name,
         perturbation=cell.short_name,
         title=perturbation.title if perturbation else "clean",
-        kind=cell.kind,  # type: ignore[arg-type]  # the cells of `Results.cells` are without features
+        kind=perturbation.kind if perturbation else "clean",
         norm=perturbation.norm if perturbation else None,
         eps=str(perturbation.eps) if perturbation and perturbation.eps is not None else None,
         severity=perturbation.severity if perturbation else None,

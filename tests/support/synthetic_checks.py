@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ RIGHT = {"regressed": 0.3, "improved": 0.9}
 """Verdict -> the share of right predictions after; it is 0.6 before, and after for all others."""
 
 
-def checked(verdicts: Mapping[tuple[str, str], str], *, n: int = 2000, **facts: object) -> CheckReport:
+def checked(verdicts: Mapping[tuple[str, str], str], *, n: int = 2000, **facts: Any) -> CheckReport:
     """Return a check whose cells get these verdicts from the gate.
 
     verdicts: (label, perturbation) -> verdict.
@@ -37,7 +38,7 @@ def checked(verdicts: Mapping[tuple[str, str], str], *, n: int = 2000, **facts: 
     name = str(facts.get("baseline", "base.json"))
     sides = side(*before, name=name, suite=suite, n=n), side(*after, name="now", suite=suite, n=n)
     report = check(*sides, title="Toys", accept="robharness check toys.yaml --baseline base.json --update")
-    report = replace(report, **facts)  # type: ignore[arg-type]
+    report = replace(report, **facts)
     found = {(each.model, each.perturbation): each.verdict for each in report.cells}
     assert found == dict(verdicts)
     return report

@@ -49,12 +49,12 @@ def counted(perturbation, n, lost, gained, model="Net", kept=0):
 
 
 def other(measured, **changes):
-    """The same cell with other fields."""
+    """Return a cell with changed fields."""
     return replace(measured, **changes)
 
 
 def with_ids(found):
-    """The same side with the ids "id-0", "id-1" and so on, in place of a hash of all ids."""
+    """Return a side with the ids "id-0", "id-1" and so on, in place of a hash of all ids."""
     return replace(found, ids=tuple(f"id-{number}" for number in range(found.n)), order="")
 
 
@@ -72,5 +72,5 @@ def drawn(models, perturbations=("clean", "sign(linf, 1/8)"), n=60, seed=0, **ch
 
 
 def with_cells(found, **changes):
-    """The same side with other fields of all its cells."""
+    """Return a side whose cells all have these changed fields."""
     return replace(found, cells=tuple(other(each, **changes) for each in found.cells))

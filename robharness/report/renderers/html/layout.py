@@ -1,4 +1,4 @@
-"""What all pages share: a template filled with text that is escaped, and a policy by which nothing else is used."""
+"""The layout of all pages: a template filled with escaped text, and a content security policy."""
 
 from __future__ import annotations
 
