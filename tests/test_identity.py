@@ -170,6 +170,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "preprocessing": (Preprocessing(resize=8), True),
         "params": (PgdParams, False),  # their values count, see below
         "features": ("head", False),
+        "trunk": (lambda params, weights: 1, False),
         "given": (lambda params: {"revision": 2}, False),  # the suite reader has put it into the spec by then
         "expected": ({"clean": 1.0}, False),
         "alternatives": ({"other": {}}, False),
@@ -262,6 +263,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "train": (lambda job: 1, False),
         "base": (lambda params: None, False),  # the hash of its recipe counts, see tests/training
         "inputs": (lambda params: {"file": Path(__file__)}, True),  # by the sha256 of the file
+        "features": (lambda params: None, False),  # the encoder is one of the params, and counts there
         "revision": (2, True),
     },
     specs.DataRef: {"name": ("toy/exam", True), "split": ("two", True)},

@@ -14,7 +14,7 @@ from robharness.errors import UserError, check_folder, for_shell, glob_matches
 from robharness.streams import results
 from robharness.text import TITLE_LENGTH, counted, printable, styled
 
-KINDS = ("plugins", "models", "attacks", "corruptions", "datasets", "metrics")
+KINDS = ("plugins", "models", "attacks", "corruptions", "datasets", "components", "metrics")
 ARTEFACTS = "artefacts"
 HEADINGS = {"stands on": "dependencies"}
 """Headings of columns that differ from the key in the JSON."""
@@ -108,6 +108,7 @@ _FACTS: dict[str, Callable[[Any], dict[str, str]]] = {
     "attacks": lambda spec: {"access": spec.access, "options": _options(spec.params)},
     "corruptions": lambda spec: {"group": spec.group, "severities": ", ".join(map(str, spec.severities))},
     "datasets": lambda spec: {"labels": spec.labels, "splits": ", ".join(spec.splits)},
+    "components": lambda spec: {"role": spec.role, "options": _options(spec.params) if spec.params else ""},
     "metrics": lambda spec: {},
 }
 

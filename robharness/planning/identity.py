@@ -15,6 +15,7 @@ from robharness.planning.cells import BLOCK, PlannedModel
 from robharness.planning.files import content_digest
 from robharness.plugins.calls import plugin_code, shown
 from robharness.plugins.registry import Entry
+from robharness.specs.references import Component, Encoder
 from robharness.suite import Perturbation, changed_fields, identity_fields
 
 KEY_LENGTH = 24
@@ -75,6 +76,8 @@ def canonical(value: Any) -> Any:
     """
     if isinstance(value, Path):
         return {"sha256": content_digest(value)}
+    if isinstance(value, Encoder | Component):
+        return canonical(value.identity)
     if isinstance(value, Fraction):
         return f"{value.numerator}/{value.denominator}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -19,7 +19,7 @@ import pluggy
 if TYPE_CHECKING:
     from click import Command
 
-    from robharness.specs.records import AttackSpec, CorruptionSpec, DatasetSpec, MetricSpec, ModelSpec
+    from robharness.specs.records import AttackSpec, ComponentSpec, CorruptionSpec, DatasetSpec, MetricSpec, ModelSpec
 
 hookspec = pluggy.HookspecMarker("robharness")
 hookimpl = pluggy.HookimplMarker("robharness")
@@ -151,6 +151,34 @@ def robharness_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
             splits=("test",),
             open=lambda root, split: Squares(),
         )
+    ```
+    """
+
+
+@hookspec
+def robharness_components() -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
+    """Yield components, such as objectives or networks, that a suite names in options of other plugins' models.
+
+    ```python
+    from dataclasses import dataclass
+
+    from robharness import ComponentSpec, hookimpl
+
+
+    @dataclass(frozen=True, kw_only=True)
+    class Width:
+        width: int = 32
+
+
+    def build(params, shape):
+        import torch
+
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(params.width)), params.width
+
+
+    @hookimpl
+    def robharness_components():
+        yield ComponentSpec(name="flat", role="network", summary="One linear layer", build=build, params=Width)
     ```
     """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robharness.errors import ERROR_LENGTH, PluginNotFound, did_you_mean, for_shell
-from robharness.specs.records import AttackSpec, CorruptionSpec, DatasetSpec, MetricSpec, ModelSpec, Spec
+from robharness.specs.records import AttackSpec, ComponentSpec, CorruptionSpec, DatasetSpec, MetricSpec, ModelSpec, Spec
 from robharness.text import printable
 
 KINDS: dict[str, type] = {
@@ -16,6 +16,7 @@ KINDS: dict[str, type] = {
     "attacks": AttackSpec,
     "corruptions": CorruptionSpec,
     "datasets": DatasetSpec,
+    "components": ComponentSpec,
     "metrics": MetricSpec,
 }
 
@@ -131,6 +132,7 @@ class Registry:
     attacks: dict[str, Entry] = field(default_factory=dict)
     corruptions: dict[str, Entry] = field(default_factory=dict)
     datasets: dict[str, Entry] = field(default_factory=dict)
+    components: dict[str, Entry] = field(default_factory=dict)
     metrics: dict[str, Entry] = field(default_factory=dict)
     origins: list[PluginOrigin] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)

@@ -6,6 +6,7 @@ from robharness.specs.protocols import Attack, Corruption, Dataset, Perturbed, V
 from robharness.specs.records import (
     AttackSpec,
     Check,
+    ComponentSpec,
     CorruptionSpec,
     Cost,
     DatasetSpec,
@@ -15,7 +16,8 @@ from robharness.specs.records import (
     Spec,
     ThreatModel,
 )
-from robharness.specs.sources import DataRef, Download, File, Progress, Train, TrainingJob
+from robharness.specs.references import Component, Encoder
+from robharness.specs.sources import DataRef, Download, FeatureBank, File, Progress, Train, TrainingJob
 from robharness.specs.types import RESERVED, RUNTIME, Access, Kind, Need, Norm, Params, Randomness
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "Budget",
     "Check",
     "Clips",
+    "Component",
+    "ComponentSpec",
     "Corruption",
     "CorruptionSpec",
     "Cost",
@@ -35,6 +39,8 @@ __all__ = [
     "Dataset",
     "DatasetSpec",
     "Download",
+    "Encoder",
+    "FeatureBank",
     "File",
     "InputSpec",
     "Kind",

@@ -18,6 +18,11 @@ LABEL_SPACES: Mapping[str, int] = {
 }
 """Well-known label space -> its number of classes."""
 
+NO_LABELS = "none"
+"""Label space of an encoder alone, whose output is its representation, and of data without labels."""
+INSTANCES = "instances"
+"""Label space in which every example is a class of its own: its label is its position in the data set's fixed order."""
+
 NORMALIZATIONS: Mapping[str, Normalization] = {
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

@@ -50,7 +50,8 @@ class ModelSpec(_Record):
     name: name within the plugin, e.g. "resnet50".
     summary: one line for lists.
     input: input of the network; for a video model that of one clip.
-    labels: label space, which must equal that of the data set, e.g. "imagenet-1k".
+    labels: label space, which must equal that of the data set, e.g. "imagenet-1k"; "none" for an encoder alone, whose
+        output is its representation; "instances" if every example is a class of its own.
     build: (params, weights) -> a network that maps float inputs in [0, 1], (N, *input.shape), to logits (N, classes).
         It loads, and never trains or downloads. `weights` is a path, or a mapping of names to paths if several files
         are declared or given by a suite.
@@ -58,7 +59,9 @@ class ModelSpec(_Record):
     preprocessing: from the data set's pixels to the input; None if the data have the input's shape.
     params: dataclass of the options that a suite may set.
     given: params -> the fields of this record that depend on them, e.g. {"input": ...}.
-    features: name of the submodule whose output is the representation.
+    trunk: (params, weights) -> the network without its classifier, from inputs to the representation (N, D). It is
+        built instead of `build` where another model uses this one as an encoder, whose weights need no classifier.
+    features: name of the submodule whose output is the representation; empty for the network's own output.
     expected: published numbers, e.g. {"clean": 0.761}.
     alternatives: other uses of the weights that `verify` tries: label -> keys that a suite would set beside `model:`,
         e.g. {"BGR": {"preprocessing": {"channel_order": "bgr"}}}.
@@ -76,6 +79,7 @@ class ModelSpec(_Record):
     preprocessing: Preprocessing | None = None
     params: type | None = field(default=None, metadata=RUNTIME)
     given: Callable[[Params], Mapping[str, Any]] | str | None = field(default=None, metadata=RUNTIME)
+    trunk: Callable[[Params, Any], nn.Module] | str | None = field(default=None, metadata=RUNTIME)
     features: str | None = field(default=None, metadata=RUNTIME)
     expected: Mapping[str, float] = field(default_factory=dict, metadata=RUNTIME)
     alternatives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata=RUNTIME)
@@ -259,6 +263,28 @@ class DatasetSpec(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComponentSpec(_Record):
+    """A component that options of other plugins name, such as an objective, a network or an augmentation.
+
+    name: name within the plugin, which no component of another role has, e.g. "vicreg".
+    role: e.g. "objective"; the plugin that takes components says which roles it knows.
+    summary: one line for lists.
+    build: (params, ...) -> the component, with the further arguments that the plugin that takes it documents.
+    params: dataclass of the options that a suite may set beside the name.
+    paper: source.
+    revision: raise it when the component starts to act differently.
+    """
+
+    name: str
+    role: str
+    summary: str = field(metadata=RUNTIME)
+    build: Callable[..., Any] | str = field(metadata=RUNTIME)
+    params: type | None = field(default=None, metadata=RUNTIME)
+    paper: str = field(default="", metadata=RUNTIME)
+    revision: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class MetricSpec(_Record):
     """A number per model, computed from stored results.
 
@@ -291,7 +317,7 @@ class MetricResult:
     unavailable_reason: str = ""
 
 
-Spec = ModelSpec | AttackSpec | CorruptionSpec | DatasetSpec | MetricSpec
+Spec = ModelSpec | AttackSpec | CorruptionSpec | DatasetSpec | ComponentSpec | MetricSpec
 
 Check = tuple[str, Callable[[Any], bool]]
 
@@ -309,7 +335,7 @@ def _is_fraction(value: Any) -> bool:
 
 
 _FUNCTION: Check = ("a function or 'module:function'", callable)
-_FUNCTIONS = ("build", "threat", "cost", "open", "compute", "advise", "blocks", "given")
+_FUNCTIONS = ("build", "trunk", "threat", "cost", "open", "compute", "advise", "blocks", "given")
 _CHECKS: dict[str, Check] = {
     "name": (
         "lower-case letters, digits and . _ - /, 200 characters at most",
@@ -318,6 +344,7 @@ _CHECKS: dict[str, Check] = {
     "summary": _a("a text", str),
     "labels": ("a text that is not empty", lambda v: isinstance(v, str) and bool(v.strip())),
     "group": _a("a text", str),
+    "role": _a("a text", str),
     "revision": ("an integer", lambda v: type(v) is int),
     **dict.fromkeys(("features", "licence", "paper"), _a("a text", str)),
     "expected": (

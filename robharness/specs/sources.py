@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from robharness.specs.lazy import resolve_targets
 from robharness.specs.protocols import Dataset
+from robharness.specs.references import Encoder
 from robharness.specs.types import RUNTIME, Params
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def _check_texts(record: object, **required: bool) -> None:
@@ -98,6 +103,8 @@ class Train:
         which all trainings that start from it share.
     inputs: params -> the other files or folders that the training reads, by role, e.g. {"encoder": params.encoder}.
         They count by their content; one that is missing is named before anything runs.
+    features: params -> the encoder whose features of all `data` the training needs, or None. The core computes them
+        once for all trainings that need the same ones.
     revision: raise it when `train` starts to make other weights.
     """
 
@@ -105,17 +112,32 @@ class Train:
     train: Callable[[TrainingJob], None] | str = field(metadata=RUNTIME)
     base: Callable[[Params], Params | None] | str | None = field(default=None, metadata=RUNTIME)
     inputs: Callable[[Params], Mapping[str, File | Path]] | str | None = field(default=None, metadata=RUNTIME)
+    features: Callable[[Params], Encoder | None] | str | None = field(default=None, metadata=RUNTIME)
     revision: int = 1
 
     def __post_init__(self) -> None:
-        functions = ("data", "train", "base", "inputs")
+        functions = ("data", "train", "base", "inputs", "features")
         resolve_targets(self, functions)
         for key in functions:
-            is_absent = key in ("base", "inputs") and getattr(self, key) is None
+            is_absent = key in ("base", "inputs", "features") and getattr(self, key) is None
             if not is_absent and not callable(getattr(self, key)):
                 raise ValueError(f"Train: {key}={getattr(self, key)!r} must be a function or 'module:function'")
         if type(self.revision) is not int:
             raise ValueError(f"Train: revision={self.revision!r} must be an integer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureBank:
+    """Features of the examples of a split, as an encoder gives them in evaluation.
+
+    features: (N, D) float32, mapped from a file: not to be written to.
+    labels: (N,) int64.
+    ids: of the examples; those that cannot be read are left out.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    ids: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +150,7 @@ class TrainingJob:
     folder: existing folder with the files of an interrupted attempt, from which the training resumes.
     base: folder of the artefact that the training starts from, or None.
     inputs: the declared files, by role.
+    features: the features that `Train.features` asks for, by role of the data.
     device: as torch names it.
     message: shows a sentence.
     progress: shows the progress; may be called at any rate.
@@ -139,6 +162,7 @@ class TrainingJob:
     folder: Path
     base: Path | None = None
     inputs: Mapping[str, Path] = field(default_factory=dict)
+    features: Mapping[str, FeatureBank] = field(default_factory=dict)
     device: str
     message: Callable[[str], None]
     progress: Callable[[Progress], None]

@@ -18,6 +18,7 @@ RECORDS = (
     sources.Download,
     sources.Train,
     sources.TrainingJob,
+    sources.FeatureBank,
     sources.Progress,
     sources.DataRef,
     records.AttackSpec,
@@ -26,6 +27,7 @@ RECORDS = (
     records.CorruptionSpec,
     protocols.Perturbed,
     records.DatasetSpec,
+    records.ComponentSpec,
     records.MetricSpec,
     records.MetricResult,
 )

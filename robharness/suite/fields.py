@@ -121,11 +121,16 @@ class FieldReader:
             with plugin_code():
                 changes = {key: with_absolute_paths(getattr(params, key), self.folder) for key in options}
                 changes = {key: value for key, value in changes.items() if value != getattr(params, key)}
-                return copy.deepcopy(dataclasses.replace(params, **changes) if changes else params)
+                params = copy.deepcopy(dataclasses.replace(params, **changes) if changes else params)
+            return self.with_references(entry, params, path)
         except Exception as error:  # there is no home folder, or the plugin's record raises
             sentence = str(error) if isinstance(error, UserError) else describe(error)
             self.error(path, f"{entry.name} ({entry.origin}): {sentence}")
             return None
+
+    def with_references(self, entry: Entry, params: Any, path: yaml.Path) -> Any:
+        """Return options whose references to models and components are resolved, or None after adding errors."""
+        return params
 
     def integers(self, value: Any, path: yaml.Path) -> None:
         """Add an error for each integer of an option that 64 bits cannot hold, as NumPy and torch need."""

@@ -12,11 +12,12 @@ from robharness.plugins import Entry
 from robharness.suite import yaml
 from robharness.suite.fields import FieldReader
 from robharness.suite.records import ModelRef
+from robharness.suite.references import EncoderRef
 
 Files = Path | dict[str, Path] | None
 
 
-def files(reader: FieldReader, path: yaml.Path, folder: Path, ref: ModelRef) -> Files:
+def files(reader: FieldReader, path: yaml.Path, folder: Path, ref: ModelRef | EncoderRef) -> Files:
     """Return the absolute paths of a model's `weights`: one, or several by name; None if the suite gives none.
 
     folder: of the suite, to which paths are relative.
@@ -35,7 +36,9 @@ def _file(reader: FieldReader, place: yaml.Path, folder: Path, file: str) -> Pat
         return folder / file
 
 
-def state_choice(reader: FieldReader, path: yaml.Path, entry: Entry, ref: ModelRef, given: Files) -> dict[str, Any]:
+def state_choice(
+    reader: FieldReader, path: yaml.Path, entry: Entry, ref: ModelRef | EncoderRef, given: Files
+) -> dict[str, Any]:
     """Return `inside` and `strip` of a model, after adding the errors of keys that do not fit its weights.
 
     given: from `files`.

@@ -1,0 +1,86 @@
+"""References in a plugin's options to models and components of any plugin: read with their places, and resolved."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from robharness.plugins import Entry
+from robharness.specs.references import Component, Encoder, component_roles
+from robharness.suite import yaml
+from robharness.suite.fields import FieldReader
+from robharness.text import printable
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderRef:
+    """Keys of an encoder in an option. Other keys are the options of its plugin."""
+
+    model: str
+    weights: str | dict[str, str] | None = None
+    inside: str | dict[str, str] | None = None
+    strip: str | dict[str, str] | None = None
+    preprocessing: dict[str, Any] | None = None
+    features: str | None = None
+
+
+ReadEncoder = Callable[[yaml.Path, dict[str, Any]], Encoder | None]
+"""(path of the mapping, the mapping) -> the resolved encoder, or None after adding its errors."""
+
+
+def resolved(reader: FieldReader, entry: Entry, params: Any, path: yaml.Path, read_encoder: ReadEncoder) -> Any:
+    """Return options whose references are resolved, or None after adding errors.
+
+    entry: the plugin's entry that has the options.
+    path: of the item in the suite.
+    """
+    changes: dict[str, Any] = {}
+    roles = component_roles(type(params)) if dataclasses.is_dataclass(params) else {}
+    before = len(reader.errors)
+    for name, value in _references(params):
+        at = (*path, name)
+        if isinstance(value, Component):
+            changes[name] = _component(reader, entry, value, roles.get(name, ""), at)
+        else:
+            changes[name] = read_encoder(at, value.written)
+    if len(reader.errors) > before or any(value is None for value in changes.values()):
+        return None
+    return dataclasses.replace(params, **changes) if changes else params
+
+
+def _references(params: Any) -> Iterator[tuple[str, Encoder | Component]]:
+    """Yield the options that are references, by name."""
+    for item in dataclasses.fields(params) if dataclasses.is_dataclass(params) else ():
+        value = getattr(params, item.name)
+        if isinstance(value, Encoder | Component):
+            yield item.name, value
+
+
+def _component(reader: FieldReader, owner: Entry, component: Component, role: str, path: yaml.Path) -> Component | None:
+    """Return a component with its spec and its options, or None after adding an error."""
+    name = component.name if "/" in component.name else f"{owner.origin.namespace}/{component.name}"
+    entry = reader.entry("components", name, path)
+    if entry is None:
+        return None
+    if role and entry.spec.role != role:
+        alike = [each for each, other in reader.registry.components.items() if other.spec.role == role]
+        sentence = f"{name} has the role '{entry.spec.role}', and the role '{role}' is needed here"
+        reader.error(path, f"{sentence}; there are {', '.join(map(printable, alike)) or 'none'}")
+        return None
+    known = [] if entry.spec.params is None else [item.name for item in dataclasses.fields(entry.spec.params)]
+    options = reader.known(component.options, path, known)
+    if len(options) < len(component.options):
+        return None
+    params = reader.params(entry, options, path)
+    if params is None and entry.spec.params is not None:
+        return None
+    return Component(
+        component.name,
+        component.options,
+        spec=entry.spec,
+        params=params,
+        full_name=entry.name,
+        digest=entry.origin.digest,
+    )
