@@ -24,8 +24,10 @@ from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.probe import probe, probe_inputs
 from robharness.evaluation.reader import Reader
 from robharness.evaluation.unchanged import check_model
-from robharness.planning.cells import Cell, Plan, PlannedModel
+from robharness.planning.cells import Cell, Plan, PlannedData, PlannedModel
+from robharness.planning.datasets import NumberedDataset
 from robharness.plugins.calls import call_spec, plugin_errors
+from robharness.specs.conventions import INSTANCES
 from robharness.specs.records import ModelSpec
 
 CPU_PASS, GPU_PASS = 1_500_000, 20_000_000
@@ -119,6 +121,7 @@ def _loaded(
     plan: Plan, model: PlannedModel, device: str, batch_size: int | None, *, with_surrogates: bool
 ) -> LoadedModel:
     assert plan.data is not None
+    data = plan.data.seen_by(model)
     spec, target = model.entry.spec, torch.device(device)
     restored: dict[str, list[str]] = {}
     net = build_network(model, restored)
@@ -131,17 +134,15 @@ def _loaded(
     net, norms = _folded(net, spec, target)
     ready = state_digest(net)
     clips = clips_per_example(spec)
-    if batch_size:
-        candidates = [batch_size]
-    else:
-        candidates = batch_size_candidates(spec.input.shape, len(plan.data.order), target, clips)
+    n = len(data.order)
+    candidates = [batch_size] if batch_size else batch_size_candidates(spec.input.shape, n, target, clips)
     for candidate in [*candidates, candidates[0]]:  # the first whose rows are exact, or else the first of all
         classifier, exact = _probed(plan, model, net, candidate, target)
         if exact["rows"] and exact["gradients"] is not False:
             break
     if state_digest(net) != ready:
         raise ContractViolation("it changes its own buffers when it is called, in eval mode", by="model")
-    largest = max(plan.data.dataset.labels)
+    largest = data.n - 1 if spec.labels == INSTANCES else max(data.dataset.labels)
     if largest >= classifier.classes:
         raise ContractViolation(f"it gives {classifier.classes} classes, the data have a label {largest}", by="model")
     provenance = {
@@ -155,7 +156,7 @@ def _loaded(
         **({"gradient_precision": plan.suite.precision.gradient} if classifier.low_precision_gradients else {}),
         **({"compiled": True} if plan.suite.compile else {}),
         **({"copies_input": True} if classifier.copies_input else {}),
-        **_surplus_outputs(plan, classifier.classes),
+        **_surplus_outputs(data, classifier.classes),
         "exact": exact,
         "versions": library_versions(),
     }
@@ -163,7 +164,7 @@ def _loaded(
     distances = None
     if any(_has_clean_features(cell, model) for cell in plan.cells):
         distances = _logit_distances(classifier.net, spec, target)
-    reader = Reader(data=plan.data, canvas=plan.data.canvas, compat=plan.suite.compat, model=spec, device=target)
+    reader = Reader(data=data, canvas=data.canvas, compat=plan.suite.compat, model=spec, device=target)
     with kept_modes() as modes:
         _require_own_memory(plan)
     restored |= {plan.data.entry.name: modes.changed} if modes.changed else {}
@@ -211,10 +212,10 @@ def _require_own_memory(plan: Plan) -> None:
         first, before = image, image.tobytes()
 
 
-def _surplus_outputs(plan: Plan, outputs: int) -> dict[str, list[int]]:
+def _surplus_outputs(data: PlannedData, outputs: int) -> dict[str, list[int]]:
     """Return the numbers of outputs and of the data's classes as a part of provenance, if there are more outputs."""
-    assert plan.data is not None
-    data = plan.data
+    if isinstance(data.dataset, NumberedDataset):
+        return {}
     classes = data.entry.spec.known_classes or max(data.dataset.labels) + 1
     return {"surplus_outputs": [outputs, classes]} if outputs > classes else {}
 

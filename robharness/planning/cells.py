@@ -14,12 +14,13 @@ from robharness.errors import UserError, for_shell, glob_matches
 from robharness.findings import Finding, named_examples, sentences
 from robharness.planning.artefacts import Artefact
 from robharness.planning.commands import DEFAULT_STORE, command
-from robharness.planning.datasets import FixedDataset
+from robharness.planning.datasets import FixedDataset, NumberedDataset
 from robharness.planning.names import CellNames
 from robharness.planning.pixels import Canvas, ImageSizes, image_sizes, pixel_path
 from robharness.planning.weights import Weights
 from robharness.plugins.provenance import code_digest, dependency_versions
 from robharness.plugins.registry import Entry, PluginOrigin
+from robharness.specs.conventions import INSTANCES
 from robharness.specs.records import Cost
 from robharness.specs.types import Kind
 from robharness.suite import Model, Perturbation, Suite
@@ -84,6 +85,15 @@ class PlannedData:
     def sizes(self) -> ImageSizes:
         """The sizes of its first images, which are read for that."""
         return image_sizes(self.dataset, self.order, self.entry.spec.kind)
+
+    @cached_property
+    def numbered(self) -> PlannedData:
+        """The same data for models that tell examples apart: each example is a class of its own."""
+        return dataclasses.replace(self, dataset=NumberedDataset(self.dataset))
+
+    def seen_by(self, model: PlannedModel) -> PlannedData:
+        """Return the data with the labels that a model predicts."""
+        return self.numbered if model.entry.spec.labels == INSTANCES else self
 
     @property
     def name(self) -> str:

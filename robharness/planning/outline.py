@@ -183,6 +183,7 @@ class SuiteOutline:
 
     cells: those that have keys.
     pending_cells: those that wait for the training of a model.
+    retrieval: whether its models tell examples apart instead of classes, so that accuracy is retrieval.
     """
 
     name: Name
@@ -200,6 +201,7 @@ class SuiteOutline:
     cells: tuple[CellEntry, ...]
     pending_cells: tuple[CellEntry, ...]
     clusters: ClusterPattern | None = None
+    retrieval: bool = False
 
     @property
     def reference(self) -> str | None:

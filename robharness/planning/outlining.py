@@ -22,6 +22,7 @@ from robharness.planning.outline import (
     RunOutline,
     SuiteOutline,
 )
+from robharness.specs.conventions import INSTANCES
 from robharness.specs.records import Cost
 from robharness.suite import Model, Perturbation
 
@@ -84,6 +85,7 @@ def outline(plan: Plan) -> PlanOutline:
             cells=entries(plan.cells),
             pending_cells=entries(plan.pending_cells),
             clusters=suite.clusters,
+            retrieval=any(model.entry.spec.labels == INSTANCES for model in suite.models),
         ),
         run=RunOutline(
             n=plan.n,

@@ -77,8 +77,8 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
         cell
         for model in planned
         for cell in (
-            *(_cell(suite, model, data, p, planned) for p in (None, *suite.perturbations)),
-            *(_cell(suite, model, data, p, planned, with_features=True) for p in feature_conditions),
+            *(_cell(suite, model, data.seen_by(model), p, planned) for p in (None, *suite.perturbations)),
+            *(_cell(suite, model, data.seen_by(model), p, planned, with_features=True) for p in feature_conditions),
         )
     ]
     return Plan(

@@ -111,7 +111,7 @@ class _Words:
     def drops(self, name: str) -> list[str]:
         """Return sentences on the relative drops under an attack."""
         cells = [cell for cell in self.report.cells if cell.perturbation == name]
-        clauses = self._clauses(cells, _DROP)
+        clauses = self._clauses(cells, _drop(self.report.measure))
         pairs = list(self._pairs(name))
         all_paired = 0 < len(pairs) == len(clauses) - 1 < FEW
         found = (
@@ -122,7 +122,9 @@ class _Words:
         hopeless = [cell.model for cell in cells if cell.numbers.n and cell.model in never_right]
         if hopeless:
             verb = "has" if len(hopeless) == 1 else "have"
-            found.append(f"{_listed(hopeless)} {verb} no clean {self.unit} right, so there is no accuracy to lose.")
+            found.append(
+                f"{_listed(hopeless)} {verb} no clean {self.unit} right, so there is no {self.report.measure} to lose."
+            )
         return found
 
     def distances(self, name: str) -> list[str]:
@@ -135,7 +137,7 @@ class _Words:
         """Return sentences on the accuracies on clean examples."""
         cells = [cell for cell in self.report.cells if cell.kind == "clean" and cell.numbers.n]
         least = min((cell.numbers.n for cell in cells), default=0)
-        quantity = _accuracy(least, f"of the clean {self.unit}s", lambda cell: cell.numbers)
+        quantity = _accuracy(least, f"of the clean {self.unit}s", self.report.measure, lambda cell: cell.numbers)
         return self._sentences("", self._clauses(cells, quantity), f", on {self._count(cells)}")
 
     def slopes(self) -> list[str]:
@@ -146,7 +148,9 @@ class _Words:
     def means(self) -> list[str]:
         """Return sentences on the mean accuracies over all corruptions."""
         means = [each for each in self.report.corruption_means if each.group is None and each.severity is None]
-        return self._over_corruptions(means, _accuracy(min((each.n for each in means), default=0), "on average"))
+        return self._over_corruptions(
+            means, _accuracy(min((each.n for each in means), default=0), "on average", self.report.measure)
+        )
 
     def _over_corruptions(self, found: Sequence[Any], quantity: _Quantity) -> list[str]:
         if not found:
@@ -210,7 +214,8 @@ class _Words:
         """Return a sentence on two drops and their difference."""
         own, other = pair.drops
         low, high = pair.interval() if own >= other else [-bound for bound in reversed(pair.interval())]
-        both = f"{printable(pair.label)} {_loses(own)} of its accuracy under {printable(name)}, {printable(self.base)} "
+        both = f"{printable(pair.label)} {_loses(own)} of its {self.report.measure} under {printable(name)}, "
+        both += f"{printable(self.base)} "
         both += _loses(other) if min(own, other) < 0 else f"{statistics.whole_percent(other)} %"
         return (
             f"{both}; the difference of the drops is {_points(abs(own - other))} points, 95 % interval {_points(low)} "
@@ -258,12 +263,6 @@ def _points(difference: float) -> str:
     return _percent(difference, 1)
 
 
-_DROP = _Quantity(
-    number=lambda cell: cell.numbers.relative_drop,
-    interval=lambda cell: cell.numbers.relative_drop_interval,
-    clause=lambda label, drop: f"{label} {_loses(drop)} of its accuracy",
-    bound=_percent,
-)
 _DISTANCE = _Quantity(
     number=lambda cell: cell.distances.median,
     interval=lambda cell: cell.distances.interval,
@@ -272,17 +271,28 @@ _DISTANCE = _Quantity(
 )
 
 
-def _accuracy(n: int, words: str, numbers: Callable[[Any], Any] = lambda record: record) -> _Quantity:
+def _drop(measure: str) -> _Quantity:
+    """Return the relative drop of a cell. measure: the word for the share that is right."""
+    return _Quantity(
+        number=lambda cell: cell.numbers.relative_drop,
+        interval=lambda cell: cell.numbers.relative_drop_interval,
+        clause=lambda label, drop: f"{label} {_loses(drop)} of its {measure}",
+        bound=_percent,
+    )
+
+
+def _accuracy(n: int, words: str, measure: str, numbers: Callable[[Any], Any] = lambda record: record) -> _Quantity:
     """Return the accuracy of a record, or of its `numbers`.
 
     n: the number of examples, on which the digits depend.
     words: the end of its clause.
+    measure: the word for the share that is right.
     """
-    digits = accuracy_digits(n)
+    digits, verb = accuracy_digits(n), "finds again" if measure == "retrieval" else "is right on"
     return _Quantity(
         number=lambda record: numbers(record).accuracy,
         interval=lambda record: numbers(record).interval,
-        clause=lambda label, accuracy: f"{label} is right on {_percent(accuracy, digits)} % {words}",
+        clause=lambda label, accuracy: f"{label} {verb} {_percent(accuracy, digits)} % {words}",
         bound=lambda bound: _percent(bound, digits),
     )
 

@@ -26,6 +26,7 @@ from robharness.report.findings import (
     training_findings,
 )
 from robharness.report.gaps import gaps_closed
+from robharness.report.movements import movement
 from robharness.report.plugin_metrics import compute_metrics
 from robharness.report.records import CellNumbers, Numbers, Report, RunNumbers, WorstCase
 from robharness.report.runs import over_runs
@@ -52,8 +53,9 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
         replace(
             cell_numbers(results, result),
             distances=found.get(result.cell.key),
-            calibration=calibration(result) if with_details else None,
-            classes=per_class.numbers(result) if with_details else None,
+            movement=movement(result),
+            calibration=calibration(result) if with_details and not suite.retrieval else None,
+            classes=per_class.numbers(result) if with_details and not suite.retrieval else None,
         )
         for result in results.cells
     )
@@ -102,7 +104,7 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
                     *metric_findings(values),
                     *number_findings(cells, slopes, errors),
                     *attack_findings(results),
-                    *confidence_findings(results, with_details),
+                    *([] if suite.retrieval else confidence_findings(results, with_details)),
                     *([] if with_details else [_details_left_out(results, outcomes)]),
                 ]
             )
@@ -113,6 +115,7 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
         command=outline.command("run"),
         environments=environments(results),
         identities={result.cell.key: dict(result.cell.identity) for result in results.every},
+        retrieval=suite.retrieval,
     )
     return replace(report, answer=answer(results, report))
 

@@ -88,6 +88,22 @@ class Environment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Movement:
+    """The distance by which an attack moved the features of examples.
+
+    note: the attack's name of the distance.
+    n: the number of examples.
+    mean: over these examples.
+    interval: Student's interval for the mean; None for one example.
+    """
+
+    note: str
+    n: int
+    mean: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class GalleryExample:
     """A perturbed example, computed again from the key of its cell.
 

@@ -14,6 +14,7 @@ from robharness.report.details import (
     ClassNumbers,
     Environment,
     GalleryExample,
+    Movement,
     PluginFigure,
 )
 from robharness.specs.records import MetricResult
@@ -188,6 +189,7 @@ class CellNumbers:
     success: the share of examples predicted as the target of a targeted attack, of those that have a target.
     accuracy_8bit: the accuracy if the perturbed inputs are rounded to 256 levels.
     distances: of an attack without a budget.
+    movement: of an attack on features.
     title: the perturbation's name without its budget or severity; "clean" for the clean cell.
     calibration: None if the store has no confidences.
     classes: None without outcomes.
@@ -213,6 +215,7 @@ class CellNumbers:
     success: float | None = None
     accuracy_8bit: float | None = None
     distances: Distances | None = None
+    movement: Movement | None = None
     title: str = ""
     calibration: Calibration | None = None
     classes: ClassNumbers | None = None
@@ -311,6 +314,7 @@ class Report:
     command: the command that computes what is missing.
     environments: each distinct provenance of the outcomes.
     identities: key of each cell -> everything that can change its outcomes.
+    retrieval: whether models tell examples apart instead of classes, so that accuracy is retrieval.
     gallery: examples, if they were computed again for this report.
     plugin_figures: figures of plugins, if they were drawn for this report.
     """
@@ -343,6 +347,7 @@ class Report:
     command: str = ""
     environments: tuple[Environment, ...] = ()
     identities: dict[str, dict[str, Any]] = field(default_factory=dict)
+    retrieval: bool = False
     gallery: tuple[GalleryExample, ...] = ()
     plugin_figures: tuple[PluginFigure, ...] = ()
 
@@ -375,6 +380,11 @@ class Report:
         for model in self.models:
             found.setdefault(self.run_of.get(model, model), []).append(model)
         return found
+
+    @property
+    def measure(self) -> str:
+        """The share of examples that the models have right, in a word."""
+        return "retrieval" if self.retrieval else "accuracy"
 
     def expected_runs(self, label: str) -> int:
         """Return the number of the suite's runs that share this label."""

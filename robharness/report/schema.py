@@ -21,6 +21,7 @@ TYPES: dict[str, Any] = {
     "n": int,
     "compat": Literal["none", "imagenet-c"],
     "count": Literal["all", "robust"],
+    "measure": Literal["accuracy", "retrieval"],
     "reference": str | None,
     "pixels": dict[str, str],
     "complete": bool,

@@ -20,7 +20,7 @@ def tables(report: Report) -> list[Table]:
     """Return the tables that the suite has numbers for, attacks with their worst cases first."""
     attacks, corruptions = _attacks(report), _corruptions(report)
     made = [attacks, difference_table(attacks, report, counted_accuracy(report)), _distances(report)]
-    made += [corruptions, difference_table(corruptions, report, "accuracy"), _slopes(report)]
+    made += [_movements(report), corruptions, difference_table(corruptions, report, report.measure), _slopes(report)]
     made += [_corruption_errors(report), _gaps_closed(report), calibration(report), worst_class(report)]
     made += [_metrics(report)]
     return [table for table in made if table is not None]
@@ -45,11 +45,16 @@ def _attacks(report: Report) -> Table | None:
     caption = f"{counted_accuracy(report)} in %; {_DROP}; n = {report.n}"
     if worst:
         caption += "; worst case: correct under every attack of the norm, with budgets up to the given one"
-    return model_table("Attacks" if attacks else "Accuracy", report, rows, caption, _INTERVALS)
+    title = "Attacks" if attacks else "Accuracy"
+    if report.retrieval:
+        title = "Retrieval under attacks" if attacks else "Retrieval"
+    return model_table(title, report, rows, caption, _INTERVALS)
 
 
 def counted_accuracy(report: Report) -> str:
     """Return the name of the accuracy in the table of attacks."""
+    if report.retrieval:
+        return "retrieval (the clean features that are nearest are the example's own)"
     robust = "robust accuracy (correct both clean and attacked)"
     if report.count == "all" and any(cell.numbers.n and cell.numbers.accuracy is None for cell in report.cells):
         return f"accuracy, for ensembles {robust},"
@@ -141,6 +146,32 @@ def _accuracy_over_runs(numbers: Sequence[Numbers]) -> Value:
     return replace(value, drop=Value(number=found.relative_drop, kind="drop", deviation=found.relative_drop_deviation))
 
 
+def _movements(report: Report) -> Table | None:
+    cells = cells_by_row(report, lambda cell: cell.movement is not None)
+    if not cells:
+        return None
+    rows = [
+        model_row(
+            f"{name}: {next(iter(row.values())).movement.note}",  # type: ignore[union-attr]
+            report,
+            row,
+            _movement,
+            lambda some: mean_over_runs([_movement(cell).number for cell in some], "distance", 4),
+        )
+        for name, row in cells.items()
+    ]
+    caption = f"mean distance of the attacked features from the clean ones, as the attack measures it; n = {report.n}"
+    return model_table("Movement of features", report, rows, caption, "in brackets 95 % confidence intervals")
+
+
+def _movement(cell: CellNumbers) -> Value:
+    found = cell.movement
+    if found is None:
+        return NO_VALUE
+    value = Value(number=found.mean, kind="distance", digits=4, interval=found.interval, interval_digits=4)
+    return replace(value, key=cell.key)
+
+
 def _distances(report: Report) -> Table | None:
     cells = cells_by_row(report, lambda cell: cell.is_unbounded)
     if not any(cell.distances for row in cells.values() for cell in row.values()):
@@ -217,7 +248,8 @@ def _corruptions(report: Report) -> Table | None:
     for name, by_model in means.items():
         rows.append(model_row(name, report, by_model, lambda mean: _mean_accuracy(mean, report),
                          lambda some: mean_over_runs([mean.accuracy for mean in some], "percentage", 1)))  # fmt: skip
-    return model_table("Corruptions", report, rows, f"accuracy in %; {_DROP}; n = {report.n}", _INTERVALS)
+    title = "Retrieval under corruptions" if report.retrieval else "Corruptions"
+    return model_table(title, report, rows, f"{report.measure} in %; {_DROP}; n = {report.n}", _INTERVALS)
 
 
 def _group(row: dict[str, CellNumbers]) -> str | None:

@@ -43,7 +43,7 @@ from robharness.statistics.intervals import (
     tail_probability,
     wilson_bounds,
 )
-from robharness.statistics.means import mean_difference_interval
+from robharness.statistics.means import mean_difference_interval, mean_interval
 from robharness.statistics.paired import (
     BLOCK_VALUES,
     drop_difference_interval,
@@ -97,6 +97,7 @@ __all__ = [
     "holm",
     "mean_and_deviation",
     "mean_difference_interval",
+    "mean_interval",
     "median_interval",
     "median_ratio",
     "minimum_ratio",

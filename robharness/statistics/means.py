@@ -1,4 +1,4 @@
-"""Differences of means over independent runs."""
+"""Means and differences of means."""
 
 from __future__ import annotations
 
@@ -6,6 +6,19 @@ import numpy as np
 import numpy.typing as npt
 
 from robharness.statistics.intervals import EmptySample, Interval, student_quantile
+
+
+def mean_interval(values: npt.ArrayLike, level: float = 0.95) -> Interval:
+    """Return Student's interval for the mean of a sample, (n,).
+
+    Raises EmptySample for fewer than two values.
+    """
+    sample = np.asarray(values, np.float64)
+    if len(sample) < 2:
+        raise EmptySample("The interval of a mean needs two values.")
+    mean = float(sample.mean())
+    reach = student_quantile(level, len(sample) - 1) * float(sample.std(ddof=1)) / float(np.sqrt(len(sample)))
+    return Interval(mean - reach, mean + reach)
 
 
 def mean_difference_interval(before: npt.ArrayLike, after: npt.ArrayLike, level: float = 0.95) -> Interval:

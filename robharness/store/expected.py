@@ -102,5 +102,7 @@ def _chunked(array: pa.Array) -> pa.ChunkedArray:
 
 def checks(plan: Plan) -> dict[str, ExpectedOutcomes]:
     """Return the check of each cell of a plan, those outside of `only` included, by its key."""
-    data = None if plan.data is None else ExpectedData(plan.data)
-    return {cell.key: ExpectedOutcomes(cell, data) for cell in (*plan.cells, *plan.unselected_cells) if data}
+    cells = (*plan.cells, *plan.unselected_cells)
+    data = {id(cell.data): cell.data for cell in cells}
+    expected = {key: ExpectedData(each) for key, each in data.items()}
+    return {cell.key: ExpectedOutcomes(cell, expected[id(cell.data)]) for cell in cells}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from robharness.errors import did_you_mean
 from robharness.plugins import Entry
 from robharness.plugins.calls import plugin_code
+from robharness.specs.conventions import INSTANCES
 from robharness.suite import yaml
 from robharness.suite.baselines import BASELINES, Baseline
 from robharness.suite.fields import FieldReader
@@ -46,7 +47,7 @@ def data(reader: FieldReader, models: Models, dataset: Entry | None) -> bool:
         return False
     labels = dict.fromkeys(model.entry.spec.labels for _, model in models)
     kinds = dict.fromkeys(model.entry.spec.input.kind for _, model in models)
-    if not models or (dataset.spec.labels in labels and dataset.spec.kind in kinds):
+    if not models or (labels.keys() & {dataset.spec.labels, INSTANCES} and dataset.spec.kind in kinds):
         return True
     if any(where[:1] == ("data",) for *_, where, _ in reader.errors):
         return False
@@ -135,7 +136,7 @@ def fit(
         if dataset is not None and spec.input.kind != dataset.spec.kind:
             sentence = f"{model.entry.name} takes {spec.input.kind}s, {dataset.name} holds {dataset.spec.kind}s"
             sentence += ". Try: robharness list datasets"
-        elif dataset is not None and spec.labels != dataset.spec.labels:
+        elif dataset is not None and spec.labels not in (dataset.spec.labels, INSTANCES):
             sentence = f"{model.entry.name} has labels '{spec.labels}', {dataset.name} has '{dataset.spec.labels}'"
             sentence += ". Try: robharness list models"
         elif dataset is not None and isinstance(canvas, int) and clips is not None and clips.crops > 1:
@@ -145,6 +146,7 @@ def fit(
             reader.error((*path, "model"), sentence, once=True)
         else:
             fitting.append((path, model))
+    _refuse_mixed_labels(reader, fitting)
     kinds = {model.entry.spec.input.kind: model for _, model in reversed(fitting)}
     labels = {model.label for _, model in models} - {model.label for _, model in fitting}
     for path, perturbation in perturbations:
@@ -156,6 +158,17 @@ def fit(
             for _, model in fitting:
                 _surrogate_fits(reader, path, perturbation, model)
     return fitting
+
+
+def _refuse_mixed_labels(reader: FieldReader, models: Models) -> None:
+    """Add an error if some models predict classes, and others tell examples apart: their accuracies do not compare."""
+    by_instance = {model.entry.spec.labels == INSTANCES: model for _, model in reversed(models)}
+    for path, model in models if len(by_instance) > 1 else ():
+        if (model.entry.spec.labels == INSTANCES) is not (models[0][1].entry.spec.labels == INSTANCES):
+            classifier, other = by_instance[False], by_instance[True]
+            sentence = f"{other.label} is measured without labels, {classifier.label} by its classes"
+            reader.error((*path, "model"), f"{sentence}, and one table cannot hold both; write two suites", once=True)
+            return
 
 
 def _surrogate_fits(reader: FieldReader, path: yaml.Path, perturbation: Perturbation, model: Model) -> None:

@@ -78,7 +78,7 @@ def _budget_figure(report: Report, norm: str, titles: list[str]) -> Figure:
         caption += f" The first {len(shown)} of {len(titles)} attacks."
     return Figure(
         name=f"budgets-{norm}",
-        title=f"Accuracy against budget, {norm}",
+        title=f"{'Retrieval' if report.retrieval else 'Accuracy'} against budget, {norm}",
         caption=caption,
         alt=" ".join(budget_finding(title, found) for title, found in lines.items()),
         draw=lambda: draw_budgets(
@@ -88,6 +88,8 @@ def _budget_figure(report: Report, norm: str, titles: list[str]) -> Figure:
 
 
 def _counted(report: Report) -> str:
+    if report.retrieval:
+        return "Retrieval"
     return "Robust accuracy (correct both clean and attacked)" if report.count == "robust" else "Accuracy"
 
 

@@ -30,6 +30,7 @@ def as_data(report: Report) -> dict[str, Any]:
         "n": report.n,
         "compat": report.compat,
         "count": report.count,
+        "measure": report.measure,
         "reference": report.reference,
         "pixels": report.pixels,
         "complete": report.complete,
