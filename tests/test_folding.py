@@ -10,7 +10,7 @@ from torch import nn
 from robharness import Classifier, InputSpec, ModelSpec, api
 from robharness.engine.events import CellFinished
 from robharness.engine.worker import run_unit
-from robharness.evaluation import loading
+from robharness.evaluation import building, loading
 from robharness.evaluation.digest import state_digest
 from robharness.evaluation.folding import TOLERANCE, folded
 from robharness.report import build
@@ -188,7 +188,7 @@ def test_a_cell_of_folded_and_unfolded_parts_is_reported(suite, run, teams, tmp_
     source = suite(models=[{"model": "teams/net", "label": "Net"}], attacks=[])
     plan = api.plan(source, store=tmp_path / "store", plugins=teams)
     folded_model = loading.load_model(plan, plan.models[0])
-    unfolded = Classifier(loading.build_network(plan.models[0]), batch_size=folded_model.classifier.batch_size)
+    unfolded = Classifier(building.build_network(plan.models[0]), batch_size=folded_model.classifier.batch_size)
     model = replace(folded_model, classifier=unfolded, provenance=folded_model.provenance | {"folded": 0})
     store, span = Store(tmp_path / "store"), (0, plan.n // 2)
     store.new_run()

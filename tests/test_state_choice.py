@@ -8,7 +8,7 @@ import torch
 
 from robharness import UserError, discover
 from robharness.cli import main
-from robharness.evaluation.loading import build_network
+from robharness.evaluation.building import build_network
 from robharness.planning.planner import plan
 from robharness.suite import load
 

@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
-from robharness.checkpoints import StateChoice, choosing
 from robharness.errors import ContractViolation, OutOfMemory, UserError, describe
 from robharness.evaluation import folding, heads
 from robharness.evaluation.batch import Batch
+from robharness.evaluation.building import build_network
 from robharness.evaluation.classifier import Classifier
 from robharness.evaluation.devices import device_name, library_versions
 from robharness.evaluation.digest import state_digest
@@ -26,7 +26,7 @@ from robharness.evaluation.reader import Reader
 from robharness.evaluation.unchanged import check_model
 from robharness.planning.cells import Cell, Plan, PlannedData, PlannedModel
 from robharness.planning.datasets import NumberedDataset
-from robharness.plugins.calls import call_spec, plugin_errors
+from robharness.plugins.calls import plugin_errors
 from robharness.specs.conventions import INSTANCES
 from robharness.specs.records import ModelSpec
 
@@ -235,54 +235,6 @@ def _logit_distances(net: torch.nn.Module, spec: ModelSpec, device: torch.device
         if is_out_of_memory(error):
             raise OutOfMemory(heads.PROBES) from error
         return None  # the network gives no gradients, or fails for features that no input gives
-
-
-def build_network(model: PlannedModel, restored: dict[str, list[str]] | None = None) -> torch.nn.Module:
-    """Return the network, built from its weights.
-
-    restored: gets the modes that `build` changes, which are put back, by the model's name.
-    Raises ContractViolation for what its plugin raises, except UserError and a lack of memory, and if `build` does not
-    return a torch.nn.Module. Modes of torch that `build` changes are restored.
-    """
-    files = model.weights.path if model.weights else None
-    names = files if isinstance(files, Mapping) else None
-    try:
-        with kept_modes() as modes, choosing(_state_choices(model), names=names, is_pinned=_is_pinned(model)):
-            given = dict(files) if isinstance(files, Mapping) else files  # which `build` may empty
-            net: Any = call_spec(model.entry.spec.build, model.ref.params, given)
-    except (ContractViolation, UserError):
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise ContractViolation(f"it cannot be built: {describe(error)}", by="model") from error
-    if not isinstance(net, torch.nn.Module):
-        raise ContractViolation(f"its build returned {type(net).__name__}, not a torch.nn.Module", by="model")
-    if modes.changed and restored is not None:
-        restored[model.entry.name] = modes.changed
-    return net
-
-
-def _state_choices(model: PlannedModel) -> dict[Path, StateChoice]:
-    """Return the choices of the suite, by file; see `robharness.checkpoints.choosing`."""
-    files, inside, strip = model.ref.weights, model.ref.inside, model.ref.strip
-    if files is None or inside is strip is None:
-        return {}
-    if isinstance(files, Path):
-        return {files: StateChoice(inside=cast(str | None, inside), strip=cast(str | None, strip))}
-    of_inside, of_strip = (cast(dict[str, str], key or {}) for key in (inside, strip))
-    return {
-        file: StateChoice(inside=of_inside.get(name), strip=of_strip.get(name))
-        for name, file in files.items()
-        if name in of_inside or name in of_strip
-    }
-
-
-def _is_pinned(model: PlannedModel) -> bool:
-    """Return whether the weights are the publisher's own files, known by their sha256."""
-    declared = model.entry.spec.weights
-    files = declared.values() if isinstance(declared, Mapping) else [declared]
-    return model.ref.weights is None and all(getattr(file, "sha256", None) for file in files)
 
 
 def _surrogates(

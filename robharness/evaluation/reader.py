@@ -88,7 +88,10 @@ class Group:
 
     def between(self, start: int, stop: int) -> Group:
         """Return the examples at positions start to stop - 1."""
-        rows = slice(*np.searchsorted(self.positions, (start, stop)))
+        return self.at(slice(*np.searchsorted(self.positions, (start, stop))))
+
+    def at(self, rows: slice) -> Group:
+        """Return the examples in these rows."""
         return Group(
             positions=self.positions[rows],
             fitted=self.fitted[rows],

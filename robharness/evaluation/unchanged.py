@@ -20,7 +20,12 @@ from robharness.suite import identity_fields
 
 
 def check_model(model: PlannedModel) -> None:
-    """Raise ContractViolation, by the model, if its weights, its options' files or its loose plugin changed."""
+    """Raise ContractViolation, by the model, if its weights, its options' files or its loose plugin changed.
+
+    Its encoders are checked as well.
+    """
+    for encoder in model.encoders.values():
+        check_model(encoder)
     if model.weights is not None:
         paths, digests = model.weights.path, model.weights.sha256
         named: Mapping[str, Any] = paths if isinstance(paths, Mapping) else {"": paths}

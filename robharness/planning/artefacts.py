@@ -1,9 +1,13 @@
-"""Artefacts: the weights that a suite trains. Records of where they are stored, and functions that read them.
+"""Artefacts: the weights that a suite trains, and features that trainings share.
+
+Records of where they are stored, and functions that read them:
 
     artefacts/<hash>/weights.safetensors   the file that `build` loads
     artefacts/<hash>/recipe.json           the training spec: all that determines the weights; <hash> is its hash
-    artefacts/<hash>/provenance.json       how the weights were trained, and their sha256
+    artefacts/<hash>/provenance.json       how the weights were trained or the features computed, and their sha256
     artefacts/<hash>/metrics.jsonl         the training curve, beside other files of the trainer
+    artefacts/<hash>/features.npy          in place of weights: (N, D) float32; their recipe names encoder and data
+    artefacts/<hash>/labels.npy, ids.json  the examples of these rows; those that cannot be read are left out
     artefacts/<hash>.training/             the same files during the training, or after an interruption
     artefacts/<hash>.failed.json           why the last training failed
     artefacts/<hash>.lock                  the process that trains the model now
@@ -22,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from robharness.errors import UserError, check_folder, for_shell, why_no_folder
-from robharness.planning.files import LARGEST_RECORD, json_object, read_record
+from robharness.planning.files import LARGEST_RECORD, content_digest, json_object, read_record
 from robharness.planning.weights import Weights, file_digest
 from robharness.reading import read_regular
 from robharness.specs.protocols import Dataset
@@ -30,16 +34,17 @@ from robharness.text import attributed
 
 FOLDER = "artefacts"
 WEIGHTS, TRAINING_SPEC, PROVENANCE, METRICS = "weights.safetensors", "recipe.json", "provenance.json", "metrics.jsonl"
+FEATURES, FEATURE_LABELS, FEATURE_IDS = "features.npy", "labels.npy", "ids.json"
 UNFINISHED = ".training"
 _HASH = re.compile("[0-9a-f]+")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Artefact:
-    """The weights that one training makes, trained or not.
+    """The weights that one training makes, or features, made or not.
 
     folder: its place, once training is complete.
-    training_spec: all that determines the weights, as plain data.
+    training_spec: all that determines the content, as plain data.
     datasets: the opened training data by role; empty in a plan whose artefact is trained.
     inputs: the files that the training reads, by role.
     """
@@ -103,22 +108,30 @@ def damage(folder: Path) -> str:
     """Describe the damage of an artefact; empty if it is intact."""
     if found := visible_damage(folder):
         return found
-    sha256, found = sha256_of(folder), file_digest(folder / WEIGHTS)
-    return "" if found == sha256 else f"its {WEIGHTS} has the sha256 {found}, and {PROVENANCE} records {sha256}"
+    content, sha256 = content_of(folder), sha256_of(folder)
+    found = content_digest(folder / content) if content == FEATURES else file_digest(folder / content)
+    return "" if found == sha256 else f"its {content} has the sha256 {found}, and {PROVENANCE} records {sha256}"
+
+
+def content_of(folder: Path) -> str:
+    """Return the name of the file that holds what an artefact is made for: weights or features."""
+    return FEATURES if "features" in read(folder / TRAINING_SPEC) else WEIGHTS
 
 
 def visible_damage(folder: Path) -> str:
     """Describe the damage of an artefact that shows without reading the weights; empty if there is none."""
     if found := why_no_folder(folder):
         return found
-    for name in (PROVENANCE, WEIGHTS):
+    content = content_of(folder)
+    others = (FEATURE_LABELS, FEATURE_IDS) if content == FEATURES else ()
+    for name in (PROVENANCE, content, *others):
         if not os.path.lexists(folder / name):
             return f"its {name} is missing"
     if not sha256_of(folder):
         return f"its {PROVENANCE} cannot be read"
-    if not (folder / WEIGHTS).is_file():
-        return f"its {WEIGHTS} is no file"
-    return "" if _size(folder / WEIGHTS) else f"its {WEIGHTS} is empty"
+    if not (folder / content).is_file():
+        return f"its {content} is no file"
+    return "" if _size(folder / content) else f"its {content} is empty"
 
 
 def is_in_place(path: Path) -> bool:
@@ -137,7 +150,7 @@ def listing(store: Path) -> list[dict[str, Any]]:
     """List the artefacts of a store, the latest last, one mapping each. Raises UserError if it can have none.
 
     name: the hash.
-    model: the registered name of the model.
+    model: the registered name of the model, or "features of" the encoder's name.
     label: its label in the suite that trained it.
     seed: of the training.
     size: of all files, in bytes.
@@ -157,7 +170,7 @@ def listing(store: Path) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name,
-                "model": str(training_spec.get("model", "")),
+                "model": _model_name(training_spec),
                 "label": str(provenance.get("label", "")),
                 "seed": training_spec.get("seed"),
                 "size": sum(map(_size, folder.rglob("*"))),
@@ -168,6 +181,12 @@ def listing(store: Path) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: (row["when"] or "9", row["name"]))
+
+
+def _model_name(training_spec: Mapping[str, Any]) -> str:
+    encoder = training_spec.get("features")
+    name = encoder.get("name", "") if isinstance(encoder, Mapping) else ""
+    return f"features of {name}" if encoder is not None else str(training_spec.get("model", ""))
 
 
 def _size(path: Path) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -40,14 +41,19 @@ class PlannedModel:
     weights: None for a model that declares none, and for one that is not trained yet.
     identity: its part of a cell's identity; empty for a model that is not trained yet.
     artefact: the trained weights of a model that the suite trains.
-    base: the model, of the same name, whose weights the training starts from; None if there is none.
+    encoders: the models that its options name as encoders, by option.
+    base: the model, of the same name, whose weights the training starts from; None if there is none, or if the model is
+        trained.
+    features: the features that the training needs, by role of the data; empty if the model is trained.
     """
 
     ref: Model
     weights: Weights | None
     identity: dict[str, Any]
     artefact: Artefact | None = None
+    encoders: Mapping[str, PlannedModel] = field(default_factory=dict)
     base: PlannedModel | None = None
+    features: Mapping[str, PlannedFeatures] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -59,7 +65,60 @@ class PlannedModel:
 
     @property
     def is_untrained(self) -> bool:
-        return self.artefact is not None and self.weights is None
+        """Whether it waits for a training: its own, or that of an encoder."""
+        is_waiting = self.artefact is not None and self.weights is None
+        return is_waiting or any(encoder.is_untrained for encoder in self.encoders.values())
+
+    @property
+    def prerequisites(self) -> tuple[Product, ...]:
+        """What must be in the store before the model is trained, in this order."""
+        base = () if self.base is None else (self.base,)
+        return (
+            *base,
+            *(product for each in self.encoders.values() for product in each.products),
+            *self.features.values(),
+        )
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        """The model itself if the suite trains it, or else what its encoders need."""
+        return (self,) if self.artefact is not None else self.prerequisites
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedFeatures:
+    """Features of a split of training data, which several trainings may need.
+
+    encoder: the model that gives them.
+    data: the split, in the data set's own order.
+    artefact: the stored features.
+    """
+
+    encoder: PlannedModel
+    data: PlannedData
+    artefact: Artefact
+
+    @property
+    def label(self) -> str:
+        return f"features of {self.encoder.entry.name} on {self.data.name}"
+
+    @property
+    def entry(self) -> Entry:
+        return self.encoder.entry
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether the features are not in the store."""
+        return not os.path.lexists(self.artefact.folder)
+
+    @property
+    def prerequisites(self) -> tuple[Product, ...]:
+        """What must be in the store before they are computed."""
+        return self.encoder.products
+
+
+Product = PlannedModel | PlannedFeatures
+"""What a suite makes before its cells: trained weights, or features that trainings need."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,10 +299,14 @@ class Plan:
 
     @property
     def trained_models(self) -> list[PlannedModel]:
-        """The models that the suite trains and these cells need, in the suite's order."""
+        """The models that the suite trains and these cells need, in the suite's order.
+
+        An encoder that the suite trains is one of them if its model itself is not trained.
+        """
         every = [model for cell in (*self.cells, *self.pending_cells) for model in (cell.model, cell.surrogate)]
-        needed = {model.label: model for model in every if model is not None and model.artefact is not None}
-        return [needed[ref.label] for ref in self.suite.models if ref.label in needed]
+        needed = {model.label: model for model in every if model is not None}
+        models = [model for ref in self.suite.models if ref.label in needed for model in _trained(needed[ref.label])]
+        return list({(model.label, model.entry.name): model for model in models}.values())
 
     @property
     def untrained(self) -> list[PlannedModel]:
@@ -274,6 +337,13 @@ class Plan:
         return dataclasses.replace(
             self, cells=cells, pending_cells=pending, unselected_cells=self.unselected_cells + unselected
         )
+
+
+def _trained(model: PlannedModel) -> list[PlannedModel]:
+    """Return the model if the suite trains it, or else its encoders that the suite trains."""
+    if model.artefact is not None:
+        return [model]
+    return [inner for encoder in model.encoders.values() for inner in _trained(encoder)]
 
 
 class Commands(Protocol):

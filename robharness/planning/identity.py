@@ -76,8 +76,12 @@ def canonical(value: Any) -> Any:
     """
     if isinstance(value, Path):
         return {"sha256": content_digest(value)}
-    if isinstance(value, Encoder | Component):
+    if isinstance(value, Encoder):
+        if value.identity is None:
+            raise TypeError(f"the encoder {value.name} is no option of a model by itself, so that it is not planned")
         return canonical(value.identity)
+    if isinstance(value, Component):
+        return canonical(_component_identity(value))
     if isinstance(value, Fraction):
         return f"{value.numerator}/{value.denominator}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -91,6 +95,16 @@ def canonical(value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise TypeError(f"{shown(value)} has no place in an identity; mark its field with metadata={{'runtime': True}}")
+
+
+def _component_identity(component: Component) -> Any:
+    """Return the identity of a component; the files that its options name at their defaults count, too."""
+    identity, files = component.identity, identity_fields(component.params)
+    return (
+        {"name": component.full_name or component.name, "params": files}
+        if files and isinstance(identity, str)
+        else identity
+    )
 
 
 def key_of(identity: dict[str, Any]) -> str:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from robharness.errors import MissingResource, UserError, describe, exists
+from robharness.errors import UserError, describe
 from robharness.findings import Finding
-from robharness.planning import artefacts
 from robharness.planning.advice import advice, data_remarks, remarks_of
-from robharness.planning.artefacts import Artefact
 from robharness.planning.cells import BLOCK, Cell, Plan, PlannedData, PlannedModel
 from robharness.planning.commands import DEFAULT_STORE
 from robharness.planning.datasets import FixedDataset
-from robharness.planning.files import content_digest, require_files
+from robharness.planning.files import require_files
 from robharness.planning.identity import (
     call_plugin,
     canonical,
@@ -26,14 +23,12 @@ from robharness.planning.identity import (
     perturbation_identity,
     spec_identity,
 )
+from robharness.planning.models import ModelPlanner
 from robharness.planning.pixels import ImageSizes, canvas_findings, canvas_of, corruption_findings, image_sizes
-from robharness.planning.weights import locate, resolve, where
-from robharness.plugins.calls import call_spec, plugin_code, returned, shown
+from robharness.plugins.calls import call_spec, plugin_code, returned
 from robharness.plugins.registry import Entry
-from robharness.specs.protocols import Dataset
 from robharness.specs.records import Cost
-from robharness.specs.sources import File
-from robharness.suite import Model, Perturbation, Suite, identity_fields
+from robharness.suite import Perturbation, Suite
 from robharness.text import is_valid
 
 
@@ -55,7 +50,8 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
         opened[f"{entry.name}/{split}"] = entry, found
         return found
 
-    models = [_gather(missing, ref.entry, _plan_model, ref, data_root, store, open_data) for ref in suite.models]
+    planner = ModelPlanner(data_root, store, open_data)
+    models = [_gather(missing, ref.entry, planner.plan, ref) for ref in suite.models]
     for stored in {p.entry.name: p for p in suite.perturbations if p.is_stored}.values():
         _gather(missing, stored.entry, _open_stored, stored, data_root)
     for perturbation in suite.perturbations:
@@ -175,9 +171,6 @@ def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> Planne
     )
 
 
-OpenData = Callable[[Entry, str, Path], FixedDataset]
-
-
 def _open_dataset(entry: Entry, split: str, data_root: Path) -> FixedDataset:
     """Open a data set, and read its ids and labels. Raises UserError."""
     try:
@@ -204,95 +197,6 @@ def _open_dataset(entry: Entry, split: str, data_root: Path) -> FixedDataset:
             f"labels; it needs one id and one label per example, and at least one. Try: robharness list datasets"
         )
     return opened
-
-
-def _plan_model(ref: Model, data_root: Path, store: Path, open_data: OpenData) -> PlannedModel:
-    require_files(ref.entry, ref.params)
-    base = _base(ref, data_root, store, open_data) if ref.is_trained else None
-    artefact = _artefact(ref, data_root, store, open_data, base) if ref.is_trained else None
-    weights = artefact.weights() if artefact else resolve(ref.entry, ref.weights, data_root)
-    if artefact is not None and weights is None:
-        return PlannedModel(ref=ref, weights=None, identity={}, artefact=artefact, base=base)
-    artefact = artefact and dataclasses.replace(artefact, datasets={})  # trained already; the data may be large
-    params = identity_fields(ref.params)
-    identity = {
-        "name": ref.entry.name,
-        **spec_identity(ref.entry, leave_out=("name",)),
-        **({"params": params} if params else {}),
-        **({"weights": weights.sha256} if weights else {}),
-        **{key: value for key in ("inside", "strip") if (value := getattr(ref, key)) is not None},
-    }
-    return PlannedModel(
-        ref=ref, weights=weights, identity=call_plugin(ref.entry, canonical, identity), artefact=artefact
-    )
-
-
-def _base(ref: Model, data_root: Path, store: Path, open_data: OpenData) -> PlannedModel | None:
-    """Plan the model whose weights a training starts from. Returns None if there is none. Raises UserError."""
-    choose = ref.entry.spec.weights.base
-    try:
-        params = call_spec(choose, ref.params) if choose else None
-        if params is not None and type(params) is not ref.entry.spec.params:
-            raise TypeError(
-                f"its function `base` returned {shown(params)}, not {ref.entry.spec.params.__name__} or None"
-            )
-        params = copy.deepcopy(params)
-    except Exception as error:  # a plugin's function may raise anything
-        raise UserError(f"{ref.entry.name} ({ref.entry.origin}): {describe(error)}") from error
-    if params is None:
-        return None
-    return _plan_model(dataclasses.replace(ref, params=params), data_root, store, open_data)
-
-
-def _artefact(ref: Model, data_root: Path, store: Path, open_data: OpenData, base: PlannedModel | None) -> Artefact:
-    """Plan the artefact of a model that the suite trains. Raises UserError if its training data are missing."""
-    datasets, data = dict[str, Dataset](), {}
-    for role, (entry, split) in ref.data.items():
-        datasets[role] = dataset = open_data(entry, split, data_root)
-        data[role] = {
-            "name": entry.name,
-            "split": split,
-            "fingerprint": dataset.fingerprint,
-            **spec_identity(entry, leave_out=("name", "labels")),
-        }
-    digest = ref.entry.origin.digest
-    inputs = _training_inputs(ref, data_root)
-    training_spec = {
-        "model": ref.entry.name,
-        **({"params": params} if (params := identity_fields(ref.params)) else {}),
-        "seed": ref.seed,
-        "revision": ref.entry.spec.weights.revision,
-        **({"source": digest} if digest else {}),
-        "data": data,
-        **({"inputs": {role: content_digest(path) for role, path in inputs.items()}} if inputs else {}),
-        **({"base": base.artefact.hash} if base is not None and base.artefact is not None else {}),
-    }
-    training_spec = call_plugin(ref.entry, canonical, training_spec)
-    folder = store / artefacts.FOLDER / key_of(training_spec)
-    return Artefact(folder=folder, training_spec=training_spec, datasets=datasets, inputs=inputs)
-
-
-def _training_inputs(ref: Model, data_root: Path) -> dict[str, Path]:
-    """Return the files that the model's training reads, by role. Raises UserError, e.g. if one is missing."""
-    declare = ref.entry.spec.weights.inputs
-    declared = call_plugin(ref.entry, _inputs, declare, ref.params) if declare else {}
-    found = {}
-    for role, source in declared.items():
-        path, get = (source, "") if isinstance(source, Path) else locate(source, data_root)
-        if path is None or not exists(path):
-            what = f"the training input '{role}' of {ref.entry.name}"
-            raise MissingResource(what, where=where(source, path), get=get or "correct the options in the suite")
-        found[role] = path
-    return found
-
-
-def _inputs(declare: Callable[[Any], Any], params: Any) -> dict[str, File | Path]:
-    """Return the declared inputs of a training. Raises TypeError if the plugin returned something else."""
-    declared = {str(role): source for role, source in returned("inputs", call_spec(declare, params), Mapping).items()}
-    for role, source in declared.items():
-        if not isinstance(source, File | Path):
-            raise TypeError(f"its function `inputs` returned {shown(source)} for '{role}', not a File or a Path")
-    return declared
 
 
 def _cell(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -21,9 +22,9 @@ class Encoder:
     An encoder counts in identities by the content of its files, or by the recipe that trains it.
 
     written: the mapping.
-    model: the resolved model of a suite or of a plan; None in an option that no suite was read for.
-    identity: of the resolved model, as plain data; set by the planner.
-    load: builds the network; set by the planner.
+    model: the resolved model of a suite, or the planned one; None in an option that no suite was read for.
+    identity: of the planned model, as plain data.
+    load: builds the network; set for trainings and for `build`.
     """
 
     def __init__(
@@ -53,14 +54,26 @@ class Encoder:
         found: Preprocessing | None = self._spec.preprocessing
         return found
 
-    def load(self) -> nn.Module:
-        """Return the network in eval mode, on the CPU: inputs (N, *input.shape) in [0, 1] -> features (N, D).
+    @property
+    def label_space(self) -> str:
+        """Label space of the model, "none" for an encoder alone."""
+        found: str = self._spec.labels
+        return found
 
-        Trainings and `build` may call it. Raises UserError for weights that do not fit, RuntimeError before planning.
+    def load(self) -> nn.Module:
+        """Build the network in eval mode, on the CPU: inputs (N, *input.shape) in [0, 1] -> features (N, D) float32.
+
+        `train` and `build` may call it; each call builds a network of its own, whose gradients flow. Modules that only
+        follow the features are not run, and have no state in it.
+        Raises UserError for weights that do not fit, and RuntimeError in other functions of a plugin.
         """
         if self._load is None:
-            raise RuntimeError(f"the encoder {self.name} is not planned yet; call load() in `train` or in `build`")
+            raise RuntimeError(f"the encoder {self.name} is not loaded here; call load() in `train` or in `build`")
         return self._load()
+
+    def loaded_by(self, load: Callable[[], nn.Module]) -> Encoder:
+        """Return the same encoder with the function that builds its network."""
+        return Encoder(self.written, model=self.model, identity=self.identity, load=load)
 
     @property
     def _spec(self) -> Any:
@@ -149,7 +162,7 @@ class Component:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Component):
             return NotImplemented
-        return (self.name, self.options, self.params) == (other.name, other.options, other.params)
+        return (self.name, self.options) == (other.name, other.options)  # of a default no suite has read the params
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -185,6 +198,19 @@ class Component:
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
         mapping = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
         return {"anyOf": [{"type": "string"}, mapping]}
+
+
+def encoders_of(params: Any) -> dict[str, Encoder]:
+    """Return the encoders among a model's options, by option."""
+    fields = dataclasses.fields(params) if dataclasses.is_dataclass(params) else ()
+    values = {item.name: getattr(params, item.name) for item in fields}
+    return {name: value for name, value in values.items() if isinstance(value, Encoder)}
+
+
+def takes_encoder(params: type | None) -> bool:
+    """Return whether one of the options of a model is an encoder, by its type."""
+    hints = get_type_hints(params).values() if params is not None else ()
+    return any(hint is Encoder or Encoder in get_args(hint) for hint in hints)
 
 
 def component_roles(params: type) -> dict[str, str]:

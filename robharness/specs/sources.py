@@ -170,11 +170,12 @@ class TrainingJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Progress of a training.
+    """Progress of a training, or of another long computation.
 
-    epoch: number of epochs that are done.
-    epochs: number of all epochs.
-    loss: current loss.
+    epoch: number of epochs, or of other units, that are done.
+    epochs: number of all of them.
+    unit: name of the unit.
+    loss: current loss; None for a computation that minimises none.
     start: loss at the beginning.
     floor: lowest possible loss, if it is known.
     rate: images per second.
@@ -183,8 +184,9 @@ class Progress:
 
     epoch: int
     epochs: int
-    loss: float
-    start: float
+    unit: str = "epoch"
+    loss: float | None = None
+    start: float | None = None
     floor: float | None = None
     rate: float
     left: float

@@ -1,4 +1,6 @@
-"""Trained weights in a store: staged, committed, recorded as failed, locked. See `robharness.planning.artefacts`.
+"""Trained weights and features in a store: staged, committed, recorded as failed, locked.
+
+See `robharness.planning.artefacts`.
 
 An artefact is made in `<hash>.training`, which is renamed when all files are in it. What a killed process leaves there
 is where the next training resumes. A lock keeps two processes from training one artefact. Trade-off: on file systems
@@ -17,8 +19,8 @@ from robharness.planning.artefacts import (
     FOLDER,
     PROVENANCE,
     TRAINING_SPEC,
-    WEIGHTS,
     Artefact,
+    content_of,
     damage,
     is_in_place,
     read,
@@ -64,7 +66,7 @@ class ArtefactStore:
 
     def commit(self, artefact: Artefact, provenance: Mapping[str, Any]) -> str:
         """Put the staged artefact in its place, and remove the record of earlier failures. Return its sha256."""
-        sha256 = file_digest(artefact.unfinished / WEIGHTS)
+        sha256 = file_digest(artefact.unfinished / content_of(artefact.unfinished))
         self._store.write_json(artefact.unfinished / PROVENANCE, {"sha256": sha256, **provenance})
         self._put_in_place(artefact)
         with self._store.translate_os_errors():

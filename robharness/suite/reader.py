@@ -221,8 +221,9 @@ class _SuiteReader(FieldReader):
                 entry=entry, params=params, label=label, reference=ref.reference, weights=given,
                 clean_at_least=ref.clean_at_least, **weights.state_choice(self, path, entry, ref, given),
             )  # fmt: skip
-            runs = self.runs(path, model, ref, header) if model.is_trained else [model]
-            if not model.is_trained:
+            is_trained = references.needs_training(model)
+            runs = self.runs(path, model, ref, header) if is_trained else [model]
+            if not is_trained:
                 self.refuse_seed(path, raw, entry)
             yield from ((path, run) for run in runs)
 
@@ -258,6 +259,11 @@ class _SuiteReader(FieldReader):
             entry=dataclasses.replace(entry, spec=spec), params=params, label=entry.name, reference=False,
             weights=given, **weights.state_choice(self, path, entry, ref, given),
         )  # fmt: skip
+        if model.is_trained and len(self.errors) == before:
+            try:
+                model = dataclasses.replace(model, data=trained_on(entry, params, self.registry))
+            except UserError as error:
+                self.error((*path, "model"), str(error))
         return None if len(self.errors) > before else Encoder(written, model=model)
 
     def runs(self, path: yaml.Path, model: Model, ref: ModelRef, header: Header | None) -> list[Model]:
@@ -266,7 +272,8 @@ class _SuiteReader(FieldReader):
         if seed + (ref.seeds or 1) - 1 > LARGEST_SEED:
             self.error((*path, "seeds"), f"the last seed is {seed + (ref.seeds or 1) - 1}; at most {LARGEST_SEED}")
         try:
-            model = dataclasses.replace(model, seed=seed, data=trained_on(model.entry, model.params, self.registry))
+            data = trained_on(model.entry, model.params, self.registry) if model.is_trained else {}
+            model = dataclasses.replace(model, seed=seed, data=data)
         except UserError as error:
             self.error((*path, "model"), str(error))
         if ref.seeds is None:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from robharness.plugins import Entry
-from robharness.specs.references import Component, Encoder, component_roles
+from robharness.specs.records import ModelSpec
+from robharness.specs.references import Component, Encoder, component_roles, encoders_of
 from robharness.suite import yaml
 from robharness.suite.fields import FieldReader
+from robharness.suite.resolved import Model
 from robharness.text import printable
 
 
@@ -43,11 +45,19 @@ def resolved(reader: FieldReader, entry: Entry, params: Any, path: yaml.Path, re
         at = (*path, name)
         if isinstance(value, Component):
             changes[name] = _component(reader, entry, value, roles.get(name, ""), at)
+        elif not isinstance(entry.spec, ModelSpec):
+            reader.error(at, f"{entry.name} is no model, and only a model has encoders among its options")
         else:
             changes[name] = read_encoder(at, value.written)
     if len(reader.errors) > before or any(value is None for value in changes.values()):
         return None
     return dataclasses.replace(params, **changes) if changes else params
+
+
+def needs_training(model: Model) -> bool:
+    """Return whether the suite trains a model or an encoder in its options."""
+    encoders = [encoder.model for encoder in encoders_of(model.params).values() if encoder.model is not None]
+    return model.is_trained or any(needs_training(encoder) for encoder in encoders)
 
 
 def _references(params: Any) -> Iterator[tuple[str, Encoder | Component]]:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robharness.evaluation import loading, probe
+from robharness.evaluation import probe
+from robharness.evaluation.building import build_network
 from robharness.evaluation.classifier import Classifier, Gradient, NoGradient
 from robharness.evaluation.digest import state_digest
 from robharness.evaluation.rng import global_draws, global_seed
@@ -209,7 +210,7 @@ def planned(model: Subject) -> PlannedModel:
 
 def built(model: Subject) -> nn.Module:
     """Build the network again, so that no check sees changes of another check."""
-    return loading.build_network(planned(model))
+    return build_network(planned(model))
 
 
 def inputs(spec: ModelSpec, n: int) -> Tensor:

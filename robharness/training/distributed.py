@@ -1,7 +1,7 @@
 """Training in several processes, as torchrun starts them.
 
-Each process calls the trainer. The first one, of rank 0, holds the lock, stages and commits the artefact, and reports;
-the others follow the first one.
+Each process calls the trainer; the first process alone computes features. The first one, of rank 0, holds the lock,
+stages and commits the artefact, and reports; the others follow the first one.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import time
 from robharness.engine.environment import Job
 from robharness.engine.listeners import TrainingListener
 from robharness.errors import describe
-from robharness.planning.artefacts import Artefact, sha256_of
-from robharness.planning.cells import PlannedModel
+from robharness.planning.artefacts import Artefact, read, sha256_of
+from robharness.planning.cells import PlannedFeatures, Product
 from robharness.specs.sources import Progress
 from robharness.store.artefacts import ArtefactStore
 from robharness.store.lock import POLL_SECONDS
@@ -21,17 +21,19 @@ from robharness.training.trainer import Machine, TrainingResult, run_trainer, st
 
 
 def follow(
-    model: PlannedModel,
+    model: Product,
     artefact: Artefact,
     artefacts: ArtefactStore,
     listener: TrainingListener,
     machine: Machine,
     job: Job,
 ) -> TrainingResult:
-    """Train a model in a process that is not the first one of its job.
+    """Train a model in a process that is not the first one of its job, or wait for features.
 
     Waits until the first process holds the lock for this job, trains with it, and waits until it releases the lock.
     """
+    if isinstance(model, PlannedFeatures):
+        return _await_features(model, artefacts, job)
     while (holder := artefacts.holder(artefact)).get("job") != job.name:
         if artefact.folder.exists():
             return stored_result(model, artefact)
@@ -50,6 +52,16 @@ def follow(
         error_text = artefact.failure or "the first process ended without weights"
         return TrainingResult(label=model.label, artefact=artefact, error=error_text)
     return TrainingResult(label=model.label, artefact=artefact, sha256=sha256_of(artefact.folder), seconds=seconds)
+
+
+def _await_features(features: PlannedFeatures, artefacts: ArtefactStore, job: Job) -> TrainingResult:
+    """Wait until the first process has computed features, or has recorded why it cannot."""
+    artefact = features.artefact
+    while not artefact.folder.exists():
+        if read(artefact.failed).get("job") == job.name and artefacts.holder(artefact).get("job") != job.name:
+            return TrainingResult(label=features.label, artefact=artefact, error=artefact.failure)
+        time.sleep(POLL_SECONDS)
+    return stored_result(features, artefact)
 
 
 class SilentListener:

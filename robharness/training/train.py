@@ -1,4 +1,7 @@
-"""Train the models of a suite that are not trained yet, one after the other, each completely or not at all."""
+"""Train the models of a suite that are not trained yet, one after the other, each completely or not at all.
+
+What a training needs is made before it in the same way: the model that it starts from, encoders, and features.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from pathlib import Path
 
 from robharness.engine.environment import Job
 from robharness.engine.listeners import TrainingListener
-from robharness.errors import Interrupted, UserError, describe
-from robharness.planning.artefacts import WEIGHTS, Artefact
-from robharness.planning.cells import Plan, PlannedModel
+from robharness.errors import ContractViolation, Interrupted, UserError, describe
+from robharness.planning.artefacts import WEIGHTS
+from robharness.planning.cells import Plan, PlannedFeatures, PlannedModel, Product
 from robharness.store.artefacts import ArtefactStore
 from robharness.store.store import Store
 from robharness.training.distributed import SilentListener, follow
-from robharness.training.trainer import Machine, TrainingResult, run_trainer, stored_result
+from robharness.training.trainer import Machine, TrainingResult, run_features, run_trainer, stored_result
 
 __all__ = ["TrainingResult", "train_models", "untrained"]
 
@@ -44,7 +47,7 @@ def train_models(
     results: list[TrainingResult] = []
     for model in plan.trained_models:
         assert model.artefact is not None
-        if model.weights is not None:
+        if model.weights is not None and not model.is_untrained:
             sha256 = str(model.weights.sha256)
             results.append(TrainingResult(label=model.label, artefact=model.artefact, sha256=sha256))
             continue
@@ -70,37 +73,53 @@ def untrained(plan: Plan) -> UserError:
     return UserError(f"{', '.join(labels)} {be} not trained yet. Try: {plan.command('train')}")
 
 
-def _train(model: PlannedModel, store: Store, listener: TrainingListener, machine: Machine, job: Job) -> TrainingResult:
-    """Train a model, and first the model that its training starts from."""
-    artefact, artefacts = model.artefact, ArtefactStore(store)
+def _train(product: Product, store: Store, listener: TrainingListener, machine: Machine, job: Job) -> TrainingResult:
+    """Train a model or compute features, after all that this needs. An artefact that is there already is not remade."""
+    artefact, artefacts = product.artefact, ArtefactStore(store)
     assert artefact is not None
-    if model.base is not None and model.base.is_untrained and not artefact.folder.exists():
-        base = _train(model.base, store, listener, machine, job)
-        if base.error:
-            return TrainingResult(label=model.label, artefact=artefact, error=base.error)
+    is_made = artefact.folder.exists()
+    for each in product.prerequisites:
+        is_for_training = isinstance(each, PlannedFeatures) or (
+            isinstance(product, PlannedModel) and each is product.base
+        )
+        if each.is_untrained and not (is_made and is_for_training):
+            result = _train(each, store, listener, machine, job)
+            if result.error:
+                return TrainingResult(label=product.label, artefact=artefact, error=result.error)
     if not job.is_first:
-        return follow(model, artefact, artefacts, listener, machine, job)
+        return follow(product, artefact, artefacts, listener, machine, job)
 
     def on_wait(holder: str) -> None:
-        listener.message(f"{model.label}: {holder} trains it; this process waits")
+        verb = "trains it" if isinstance(product, PlannedModel) else "computes them"
+        listener.message(f"{product.label}: {holder} {verb}; this process waits")
 
     with artefacts.lock(artefact, on_wait) as lock:
         if artefacts.is_complete(artefact):  # another process was faster, or died just before the last step
-            return stored_result(model, artefact)
+            return stored_result(product, artefact)
         is_resumed = artefacts.stage(artefact)
         lock.record(job.name)
         verb = "goes on" if is_resumed else "begins"
-        listener.message(f"{model.label}: its training {verb} in {store.shown(artefact.unfinished)}")
+        what = "its training" if isinstance(product, PlannedModel) else "their computation"
+        listener.message(f"{product.label}: {what} {verb} in {store.shown(artefact.unfinished)}")
         begun = time.perf_counter()
         try:
-            provenance = run_trainer(model, listener, machine)
-            _check_weights(artefact.unfinished / WEIGHTS)
+            if isinstance(product, PlannedFeatures):
+                provenance = run_features(product, store.files, listener, machine)
+            else:
+                provenance = run_trainer(product, listener, machine)
+                _check_weights(artefact.unfinished / WEIGHTS)
         except Exception as error:  # a trainer may raise anything
-            return _record_failure(model, artefact, artefacts, listener, error)
+            return _record_failure(product, artefacts, listener, job, error)
         seconds = time.perf_counter() - begun
-        facts = {"label": model.label, "time": _now(), "seconds": seconds, "resumed": is_resumed, "processes": job.size}
+        facts = {
+            "label": product.label,
+            "time": _now(),
+            "seconds": seconds,
+            "resumed": is_resumed,
+            "processes": job.size,
+        }
         sha256 = artefacts.commit(artefact, facts | provenance)
-    return TrainingResult(label=model.label, artefact=artefact, sha256=sha256, seconds=seconds)
+    return TrainingResult(label=product.label, artefact=artefact, sha256=sha256, seconds=seconds)
 
 
 class _InvalidWeights(Exception):
@@ -121,26 +140,29 @@ def _check_weights(path: Path) -> None:
 
 
 def _record_failure(
-    model: PlannedModel,
-    artefact: Artefact,
-    artefacts: ArtefactStore,
-    listener: TrainingListener,
-    error: Exception,
+    product: Product, artefacts: ArtefactStore, listener: TrainingListener, job: Job, error: Exception
 ) -> TrainingResult:
     """Record why a training failed. Sentences for the user are recorded without the type of the error."""
-    text = str(error) if isinstance(error, _InvalidWeights | UserError) else describe(error)
+    artefact = product.artefact
+    assert artefact is not None
+    is_sentence = isinstance(error, _InvalidWeights | UserError | ContractViolation)
+    text = str(error) if is_sentence else describe(error)
+    is_data = isinstance(product, PlannedFeatures) and isinstance(error, ContractViolation) and error.by == "data"
+    entry = product.data.entry if is_data and isinstance(product, PlannedFeatures) else product.entry
     artefacts.fail(
         artefact,
         {
-            "label": model.label,
-            "blame": str(model.entry.origin),
-            "error": f"{model.entry.name}: {text}",
+            "label": product.label,
+            "blame": str(entry.origin),
+            "error": f"{entry.name}: {text}",
             "time": _now(),
+            "job": job.name,
             "traceback": "".join(traceback.format_exception(error)),
         },
     )
-    listener.message(f"failed: the training of {model.label}: {artefact.failure}")
-    return TrainingResult(label=model.label, artefact=artefact, error=artefact.failure)
+    what = "the training of" if isinstance(product, PlannedModel) else "the computation of the"
+    listener.message(f"failed: {what} {product.label}: {artefact.failure}")
+    return TrainingResult(label=product.label, artefact=artefact, error=artefact.failure)
 
 
 def _now() -> str:

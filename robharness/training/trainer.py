@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import copy
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from robharness.engine.listeners import TrainingListener
-from robharness.errors import UserError
+from robharness.errors import ContractViolation, UserError
 from robharness.planning.artefacts import Artefact, damage, sha256_of
-from robharness.planning.cells import PlannedModel
+from robharness.planning.cells import PlannedFeatures, PlannedModel, Product
 from robharness.planning.files import content_digest
+from robharness.planning.models import encoder_weights
 from robharness.plugins.calls import plugin_code
 from robharness.plugins.provenance import code_digest, dependency_versions
 from robharness.specs.sources import TrainingJob
+from robharness.store.files import FileSystem
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """The result of training one model of a suite.
+    """The result of training one model of a suite, or of computing features.
 
     sha256: of the weights; empty if the training failed.
     seconds: the duration of the training; None if the model was trained before.
@@ -53,32 +56,28 @@ def run_trainer(model: PlannedModel, listener: TrainingListener, machine: Machin
     Raises what the trainer raises, see `plugin_code`. The trainer begins with torch's modes of a fresh process, and the
     caller's are restored.
     """
-    from robharness.evaluation.devices import device_name, library_versions
+    from robharness.evaluation.building import with_loaders
+    from robharness.evaluation.features import feature_bank
     from robharness.evaluation.modes import neutral_modes
 
-    artefact, origin = model.artefact, model.entry.origin
+    artefact = model.artefact
     assert artefact is not None
+    _check_encoders(model)
     with neutral_modes(machine.threads) as used_threads:
-        provenance: dict[str, Any] = {
-            "device": device_name(machine.device),
-            "machine": socket.gethostname(),
-            "threads": used_threads,
-            "versions": library_versions(),
-            "plugin": str(origin),
-            "source": code_digest(origin),
-            "stands_on": dependency_versions(origin),
-        }
+        provenance = _provenance(model, machine, used_threads, model.encoders)
         with suppress(PackageNotFoundError):
             provenance["versions"]["safetensors"] = version("safetensors")
+        banks = {role: feature_bank(features) for role, features in model.features.items()}
         with plugin_code():
             model.entry.spec.weights.train(
                 TrainingJob(
-                    params=copy.deepcopy(model.ref.params),
+                    params=copy.deepcopy(with_loaders(model.ref.params)),
                     seed=model.ref.seed,
                     datasets=dict(artefact.datasets),
                     folder=artefact.unfinished,
                     base=model.base.artefact.folder if model.base and model.base.artefact else None,
                     inputs=dict(artefact.inputs),
+                    features=banks,
                     device=machine.device,
                     message=lambda message: listener.message(f"{model.label}: {message}"),
                     progress=lambda progress: listener.trained(model.label, progress),
@@ -87,10 +86,58 @@ def run_trainer(model: PlannedModel, listener: TrainingListener, machine: Machin
     for role, path in artefact.inputs.items():
         if content_digest(path) != artefact.training_spec["inputs"][role]:
             raise UserError(f"its input '{role}', {path}, changed during the training. Try: the same command again")
+    _check_encoders(model)
     return provenance
 
 
-def stored_result(model: PlannedModel, artefact: Artefact) -> TrainingResult:
+def run_features(
+    features: PlannedFeatures, files: FileSystem, listener: TrainingListener, machine: Machine
+) -> dict[str, Any]:
+    """Compute features into their staging folder. Return their provenance. Raises as `compute_features` does."""
+    from robharness.evaluation.features import compute_features
+    from robharness.evaluation.modes import neutral_modes
+
+    with neutral_modes(machine.threads) as used_threads:
+        compute_features(
+            features,
+            files,
+            device=machine.device,
+            message=lambda message: listener.message(f"{features.label}: {message}"),
+            progress=lambda progress: listener.trained(features.label, progress),
+        )
+        return _provenance(features, machine, used_threads, {"encoder": features.encoder})
+
+
+def _provenance(
+    product: Product, machine: Machine, threads: int, encoders: Mapping[str, PlannedModel]
+) -> dict[str, Any]:
+    from robharness.evaluation.devices import device_name, library_versions
+
+    origin, weights = product.entry.origin, encoder_weights(encoders)
+    return {
+        "device": device_name(machine.device),
+        "machine": socket.gethostname(),
+        "threads": threads,
+        "versions": library_versions(),
+        "plugin": str(origin),
+        "source": code_digest(origin),
+        "stands_on": dependency_versions(origin),
+        **({"encoders": weights} if weights else {}),
+    }
+
+
+def _check_encoders(model: PlannedModel) -> None:
+    """Raise UserError if a file of an encoder changed since the plan."""
+    from robharness.evaluation.unchanged import check_model
+
+    for encoder in model.encoders.values():
+        try:
+            check_model(encoder)
+        except ContractViolation as error:
+            raise UserError(f"its encoder {encoder.entry.name}: {error}") from error
+
+
+def stored_result(model: Product, artefact: Artefact) -> TrainingResult:
     """Return the result of a model that was trained before, with an error if its artefact is damaged."""
     if found := damage(artefact.folder):
         return TrainingResult(label=model.label, artefact=artefact, error=f"{artefact.folder} is damaged: {found}")
