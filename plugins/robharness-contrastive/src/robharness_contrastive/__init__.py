@@ -27,7 +27,7 @@ RECIPES: Mapping[str, tuple[type, str, str]] = {
 
 def declared_input(recipe: params.Recipe) -> Mapping[str, Any]:
     """Return the input, label space and preprocessing that a recipe gives its model."""
-    spec = InputSpec(kind="video" if recipe.preprocessing else "image", shape=recipe.shape)
+    spec = InputSpec(kind="video" if recipe.is_video else "image", shape=recipe.shape)
     return {"input": spec, "labels": recipe.label_space, "preprocessing": recipe.preprocessing}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -137,6 +137,31 @@ def draw_crops(draws: Draws, scale: tuple[float, float], ratio: tuple[float, flo
     return top, left, h, w
 
 
+def crop_box(
+    area: np.ndarray, ratio: np.ndarray, place: np.ndarray, scale: Sequence[float], ratios: Sequence[float],
+    height: int, width: int,
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """Return the box that `draw_crops` draws in one image, from the same uniform numbers, without torch's overhead.
+
+    area, ratio: float32 (ATTEMPTS,).
+    place: float32 (2,).
+    """
+    areas = height * width * (scale[0] + (scale[1] - scale[0]) * area)
+    lowest, highest = math.log(ratios[0]), math.log(ratios[1])
+    aspects = np.exp(lowest + (highest - lowest) * ratio)
+    widths, heights = np.sqrt(areas * aspects).round(), np.sqrt(areas / aspects).round()
+    fits = ((widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)).nonzero()[0]
+    if len(fits):
+        w, h = int(widths[fits[0]]), int(heights[fits[0]])
+        return int(place[0] * np.float32(height - h + 1)), int(place[1] * np.float32(width - w + 1)), h, w
+    h, w = height, width
+    if width / height < ratios[0]:
+        h = round(width / ratios[0])
+    elif width / height > ratios[1]:
+        w = round(height * ratios[1])
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
 class BatchAugmenter:
     """Augment a batch on its device: (x, seed, indices) -> float32 (N, C, size, size) in [0, 1], or clips of that size.
 
@@ -155,11 +180,16 @@ class BatchAugmenter:
         seed: with the indices, selects the random numbers.
         indices: (N,), of the examples in their data set. On the CPU, so that no step waits for the device.
         """
-        is_clip = x.ndim == 5
-        frames = x.transpose(1, 2) if is_clip else x[:, None]  # (N, T, C, H, W)
-        frames = frames.float() / 255 if frames.dtype == torch.uint8 else frames
-        a, draws = self.augmentation, Draws(seed, indices.numpy())
-        frames = self.resample(frames, draws)
+        draws = Draws(seed, indices.numpy())
+        return _on_frames(x, lambda frames: self._recolour(self.resample(frames, draws), draws))
+
+    def recolour(self, x: Tensor, seed: int, indices: Tensor) -> Tensor:
+        """Return views that are cropped, resized and flipped already with their colours augmented, as in a call."""
+        draws = Draws(seed, indices.numpy())
+        return _on_frames(x, lambda frames: self._recolour(frames, draws))
+
+    def _recolour(self, frames: Tensor, draws: Draws) -> Tensor:
+        a = self.augmentation
         if a.jitter:
             frames = self._jitter(frames, draws)
         if a.grey and frames.shape[2] == 3:
@@ -169,7 +199,7 @@ class BatchAugmenter:
             frames = _apply_to(
                 draws.chance("blur", a.blur), frames, lambda some, rows: gaussian_blur(some, sigma[rows])
             )
-        return frames.transpose(1, 2) if is_clip else frames[:, 0]
+        return frames
 
     def resample(self, frames: Tensor, draws: Draws) -> Tensor:
         """Rotate, crop, resize and flip frames (N, T, C, H, W). Returns (N, T, C, size, size)."""
@@ -208,6 +238,14 @@ class BatchAugmenter:
             rows, factor = is_jittered & (order[:, turn] == number), factors[name]
             frames = _apply_to(rows, frames, partial(_adjust, COLOUR_CHANGES[name], factor))
         return frames
+
+
+def _on_frames(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a change of frames (N, T, C, H, W), float32 in [0, 1], to images or clips of `BatchAugmenter`."""
+    is_clip = x.ndim == 5
+    frames = x.transpose(1, 2) if is_clip else x[:, None]
+    frames = change(frames.float() / 255 if frames.dtype == torch.uint8 else frames)
+    return frames.transpose(1, 2) if is_clip else frames[:, 0]
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
