@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -132,7 +132,7 @@ def make_views(source: Source, augmentation: Augmentation, count: int, seed: int
     return source.views(augmentation, count, seed, sample_clips)
 
 
-def in_order(views: Views, steps: Iterable[tuple[Tensor, int]]) -> Iterator[list[Tensor]]:
+def in_order(views: Views, steps: Iterable[tuple[Tensor, int]]) -> Generator[list[Tensor]]:
     """Yield the views of steps, given as (rows, number of the step).
 
     Views that have a method `in_order` are made ahead by it. Close the iterator if it is left before its end.

@@ -273,8 +273,9 @@ class _DrawnCrops:
         """Return the crop of an image, uint8 (H, W, C), resized to (side, side, C) and flipped if that was drawn."""
         if self.augmentation.rotation:
             image = rotated(image, self.angle[position])
-        draws = (each[position] for each in (self.area, self.ratio, self.place))
-        top, left, height, width = crop_box(*draws, self.augmentation.scale, self.augmentation.ratio, *image.shape[:2])
+        area, ratio, place = self.area[position], self.ratio[position], self.place[position]
+        scale, ratios, (high, wide) = self.augmentation.scale, self.augmentation.ratio, image.shape[:2]
+        top, left, height, width = crop_box(area, ratio, place, scale, ratios, high, wide)
         return self.flip(resized(image[top : top + height, left : left + width], side), position)
 
     def flip(self, image: np.ndarray, position: int) -> np.ndarray:
