@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import runpy
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -15,12 +19,14 @@ import torch
 from safetensors.torch import load_file
 from torchvision.transforms import v2
 
+import robharness
 from robharness import UnreadableExample, UserError, preprocessed
 from robharness_contrastive import artefact, data, loop, params, streaming
 from robharness_contrastive.augment import AUGMENTATIONS, Augmentation, Draws, crop_box, draw_crops
 from robharness_contrastive.params import Probe
 
-BARS = runpy.run_path(str(Path(__file__).parent / "bars.py"))
+HERE = Path(__file__).parent
+BARS = runpy.run_path(str(HERE / "bars.py"))
 of_bars = BARS["of_bars"]
 SIDE = 16
 
@@ -301,3 +307,66 @@ def test_imagenet_is_resized_as_usual():
     smaller = params.SimCLR(data="datasets/imagenet", input=(3, 112, 112), resize=144)
     assert smaller.preprocessing == params.Preprocessing(resize=144, crop=(112, 112))
     assert params.SimCLR(**of_bars()).preprocessing is None
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_share_the_reading_and_learn_the_same_as_in_memory(tmp_path):
+    words = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        str(HERE / "streamed.py"),
+        str(tmp_path),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    states = [load_file(tmp_path / name / artefact.WEIGHTS) for name in ("memory", "streamed", "knn")]
+    for state in states[1:]:
+        assert all(torch.equal(value, states[0][name]) for name, value in state.items())
+    first, second = (json.loads((tmp_path / "streamed" / f"read-{rank}.json").read_text()) for rank in (0, 1))
+    assert len(first) == len(second) == 2 * 80 and sorted(first + second) == sorted([*range(160)] * 2)
+    plain, noted = (
+        [json.loads(line) for line in (tmp_path / name / artefact.METRICS).read_text().splitlines()]
+        for name in ("streamed", "knn")
+    )
+    assert [{key: value for key, value in line.items() if key != "knn"} for line in noted] == plain
+    assert [line["epoch"] for line in noted if 0 <= line["knn"] <= 1] == [1, 2]
+
+
+# --- suites ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_suite_trains_on_a_folder_of_images_of_any_size_and_measures_as_it_evaluated(tmp_path):
+    from PIL import Image
+
+    draws = np.random.default_rng(0)
+    for split, count in (("train", 24), ("test", 8)):
+        for number, kind in enumerate(("blue", "green", "red")):
+            folder = tmp_path / "pets" / split / kind
+            folder.mkdir(parents=True)
+            for index in range(count):
+                image = draws.integers(0, 90, (*draws.integers(18, 60, 2), 3), dtype=np.uint8)
+                image[:, :, 2 - number] += 120
+                Image.fromarray(image).save(folder / f"{index}.png")
+
+    def asked(**options):
+        recipe = {"data": "datasets/folder", "split": "pets/train", "input": [3, 16, 16], "labels": "folder",
+                  "classes": 3, "resize": 18, "epochs": 2, "batch": 24, **options}  # fmt: skip
+        return {"robharness": 1, "name": "pets", "data": {"name": "datasets/folder", "split": "pets/test"},
+                "models": [{"model": "contrastive/supcon", "label": "Pets", **recipe}]}  # fmt: skip
+
+    places = {"store": tmp_path / "store", "data": tmp_path}
+    [trained] = robharness.train(asked(knn={"k": 5}, threads=2), **places)
+    logs = (tmp_path / "store").glob("artefacts/*/metrics.jsonl")
+    lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    assert [line["epoch"] for line in lines if line.get("knn", 0) > 0.5] == [1, 2]
+    results = robharness.run(asked(), **places)
+    assert results.clean("Pets").accuracy > 0.8
+    [again] = robharness.train(asked(stream=True), **places)
+    [other] = robharness.train(asked(resize=20), **places)
+    assert again.seconds is None and other.seconds is not None  # other options of the runtime find the same training
+    assert again.artefact.hash == trained.artefact.hash != other.artefact.hash
