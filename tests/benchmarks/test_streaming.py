@@ -106,11 +106,9 @@ def train(recipe, photos, folder):
 
 
 @pytest.mark.benchmark(group="streaming")
-@pytest.mark.parametrize("network", ["small", "resnet18", "resnet50"])
+@pytest.mark.parametrize("network", ["small", "resnet18", pytest.param("resnet50", marks=pytest.mark.gpu)])
 def test_an_epoch_of_simclr_on_photos(benchmark, tmp_path, files, network):
     """At 224 px. CPU seconds of an epoch are compared with the sum of both limits, which share the cores on a CPU."""
-    if network == "resnet50" and DEVICE == "cpu":
-        pytest.skip("takes minutes on a CPU")
     recipe, photos, folders = recipe_of(network), Photos(files, STEPS * BATCH), itertools.count()
     steps = [(rows, number) for number, rows in enumerate(torch.arange(STEPS * BATCH).split(BATCH))]
     views = streaming.load(photos, recipe, DEVICE).views(Augmentation(jitter=0.0, grey=0.0), 2, 0)

@@ -22,7 +22,7 @@ from torchvision.transforms import v2
 import robharness
 from robharness import UnreadableExample, UserError, preprocessed
 from robharness_contrastive import artefact, data, loop, params, streaming
-from robharness_contrastive.augment import AUGMENTATIONS, Augmentation, Draws, crop_box, draw_crops
+from robharness_contrastive.augment import AUGMENTATIONS, Augmentation, BatchAugmenter, Draws, crop_box, draw_crops
 from robharness_contrastive.params import Probe
 
 HERE = Path(__file__).parent
@@ -159,6 +159,14 @@ def test_views_depend_on_example_and_step_alone(augmentation):
         assert torch.equal(ahead[view], whole[view][20:30])
         assert not torch.equal(before[view], ahead[view])
     assert not torch.equal(whole[0], whole[1])
+
+
+@pytest.mark.parametrize("name", ["blurred", "digits"])
+def test_an_augmentation_leaves_its_input_as_it_was(name):
+    pixels = torch.from_numpy(np.random.default_rng(0).random((8, 3, 16, 16), np.float32))
+    before, augment = pixels.clone(), BatchAugmenter(AUGMENTATIONS[name], 16)
+    for augmented in (augment(pixels, 0, torch.arange(8)), augment.recolour(pixels, 0, torch.arange(8))):
+        assert torch.equal(pixels, before) and not torch.equal(augmented, before)
 
 
 # --- memory and threads ----------------------------------------------------------------------------------------------

@@ -186,7 +186,8 @@ class BatchAugmenter:
     def recolour(self, x: Tensor, seed: int, indices: Tensor) -> Tensor:
         """Return views that are cropped, resized and flipped already with their colours augmented, as in a call."""
         draws = Draws(seed, indices.numpy())
-        return _on_frames(x, lambda frames: self._recolour(frames, draws))
+        own = x if x.dtype == torch.uint8 else x.clone()  # a conversion copies as well
+        return _on_frames(own, lambda frames: self._recolour(frames, draws))
 
     def _recolour(self, frames: Tensor, draws: Draws) -> Tensor:
         a = self.augmentation
@@ -218,7 +219,7 @@ class BatchAugmenter:
         )
         if a.rotation:
             angle = draws.between("rotation", -a.rotation, a.rotation)
-            frames = _apply_to(is_warped, frames, lambda some, rows: rotate(some, angle[rows]))
+            frames = _apply_to(is_warped, frames.clone(), lambda some, rows: rotate(some, angle[rows]))
         sampled = _sample(frames, x[:, None, :].expand(-1, y.shape[1], -1), y[:, :, None].expand(-1, -1, x.shape[1]))
         sampled = F.avg_pool2d(sampled, oversampling) if oversampling > 1 else sampled
         return sampled.view(*frames.shape[:3], self.size, self.size)
@@ -341,7 +342,7 @@ def _adjust(change: Callable[[Tensor, Tensor], Tensor], factor: Tensor, some: Te
 
 
 def _apply_to(mask: Tensor, frames: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Return the frames with a change applied to some rows.
+    """Change some rows of the frames in place. Returns the frames.
 
     mask: (N,) bool, the rows to change. On the CPU, so that no step waits for the device.
     change: (frames of these rows, their indices on the CPU) -> new frames.
@@ -350,4 +351,4 @@ def _apply_to(mask: Tensor, frames: Tensor, change: Callable[[Tensor, Tensor], T
     if not len(rows):
         return frames
     device_rows = rows.to(frames.device, non_blocking=True)
-    return frames.index_copy(0, device_rows, change(frames.index_select(0, device_rows), rows))
+    return frames.index_copy_(0, device_rows, change(frames.index_select(0, device_rows), rows))

@@ -50,7 +50,7 @@ class NeighbourAccuracy:
             for module, mode in modes.items():
                 module.training = mode
         predicted = predict(queries, bank, self.bank.labels, self.classes, self.options)
-        return float((predicted == self.queries.labels).float().mean())
+        return float((predicted == self.queries.labels).double().mean())
 
 
 def predict(queries: Tensor, bank: Tensor, labels: Tensor, classes: int, options: Neighbours) -> Tensor:
