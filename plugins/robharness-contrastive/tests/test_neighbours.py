@@ -15,7 +15,7 @@ from lightly.utils.benchmarking.knn import knn_predict
 from safetensors.torch import load_file
 from sklearn.neighbors import KNeighborsClassifier
 
-from robharness_contrastive import artefact, loop, networks, params, probe
+from robharness_contrastive import artefact, data, loop, networks, params, probe
 from robharness_contrastive.neighbours import NeighbourAccuracy, predict
 from robharness_contrastive.params import Neighbours
 
@@ -74,7 +74,7 @@ def test_measuring_changes_neither_buffers_nor_modes_and_is_the_peers_number(ima
     assert found == peer.fit(bank, measure.bank.labels).score(queries, measure.queries.labels)
 
 
-def test_the_log_has_the_accuracy_of_epochs_and_weights_are_those_without_it(job):
+def test_the_log_has_the_accuracy_of_epochs_and_weights_are_those_without_it(job, images):
     """Also after an interruption; and only of the epochs that were asked for, and of the last one."""
     recipe = params.SimCLR(**of_bars(epochs=4, hold_out=0.2, stream=True))
     measured = replace(recipe, knn=Neighbours(every=3))
@@ -98,7 +98,10 @@ def test_the_log_has_the_accuracy_of_epochs_and_weights_are_those_without_it(job
     assert noted == again
     assert [line["epoch"] for line in noted if "knn" in line] == [3, 4]
     assert [{key: value for key, value in line.items() if key != "knn"} for line in noted] == plain
-    assert noted[3]["knn"] > 1.5 / BARS["CLASSES"]
+    net = loop.build(measured, jobs[1].folder / artefact.WEIGHTS)
+    examples, held_out = data.split(images, recipe.hold_out, seed=0)
+    expected = NeighbourAccuracy(Neighbours(), examples, held_out, BARS["CLASSES"], 0)(net.encoder)
+    assert noted[3]["knn"] == expected > 1.5 / BARS["CLASSES"]
 
 
 def test_clusters_are_measured_by_the_classes_of_the_data(job):
