@@ -2,7 +2,7 @@
 
 The publisher's training writes it by dill: {"experiment_state": a named tuple of online and target parameters and
 states, "step", "rng"}. Only NumPy's arrays are rebuilt; every other class of the pickle becomes a record of its
-arguments. Source: google-deepmind/deepmind-research, byol/utils/checkpointing.py, byol_experiment.py, utils/networks.py.
+arguments. Source: google-deepmind/deepmind-research, byol/utils/checkpointing.py, byol/byol_experiment.py.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ ONLINE_PARAMS, ONLINE_STATE = 0, 2
 
 _NAMES = (
     (r"^.*block_group_(\d)/~/block_(\d+)/~/conv_(\d)$", lambda m: f"layer{int(m[1]) + 1}.{m[2]}.conv{int(m[3]) + 1}"),
-    (r"^.*block_group_(\d)/~/block_(\d+)/~/batchnorm_(\d)", lambda m: f"layer{int(m[1]) + 1}.{m[2]}.bn{int(m[3]) + 1}"),
+    (
+        r"^.*block_group_(\d)/~/block_(\d+)/~/batchnorm_(\d)$",
+        lambda m: f"layer{int(m[1]) + 1}.{m[2]}.bn{int(m[3]) + 1}",
+    ),
     (r"^.*block_group_(\d)/~/block_(\d+)/~/shortcut_conv$", lambda m: f"layer{int(m[1]) + 1}.{m[2]}.downsample.0"),
-    (r"^.*block_group_(\d)/~/block_(\d+)/~/shortcut_batchnorm", lambda m: f"layer{int(m[1]) + 1}.{m[2]}.downsample.1"),
+    (r"^.*block_group_(\d)/~/block_(\d+)/~/shortcut_batchnorm$", lambda m: f"layer{int(m[1]) + 1}.{m[2]}.downsample.1"),
     (r"^[^/]*/~/initial_conv(?:_1)?$", lambda m: "conv1"),
-    (r"^[^/]*/~/initial_batchnorm", lambda m: "bn1"),
+    (r"^[^/]*/~/initial_batchnorm(?:_1)?$", lambda m: "bn1"),
     (r"^classifier$", lambda m: "fc"),
 )
 """Names of Haiku's modules -> torchvision's."""
@@ -85,6 +88,10 @@ class _Record(dict[Any, Any]):
         """Ignore an element of a list."""
 
 
+class _ArrayType(_Record):
+    """The class of NumPy's arrays, which pickles name as an argument; calling it makes no array."""
+
+
 class _Reader(pickle.Unpickler):
     """An unpickler that knows NumPy's arrays alone."""
 
@@ -94,7 +101,7 @@ class _Reader(pickle.Unpickler):
         known = {
             ("numpy.core.multiarray", "_reconstruct"): _array,
             ("numpy.core.multiarray", "scalar"): _Record,
-            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "ndarray"): _ArrayType,
             ("numpy", "dtype"): np.dtype,
             ("_codecs", "encode"): _bytes,
         }
@@ -103,7 +110,7 @@ class _Reader(pickle.Unpickler):
 
 def _array(*arguments: Any) -> Any:
     """Return an empty array, which the pickle then fills; NumPy compares the length of the values with the shape."""
-    return np.ndarray(0, np.int8) if arguments[0] is np.ndarray else _Record(*arguments)
+    return np.ndarray(0, np.int8) if arguments[0] is _ArrayType else _Record(*arguments)
 
 
 def _bytes(text: str, encoding: str) -> bytes:
@@ -133,8 +140,11 @@ def _renamed(module: str) -> str:
 
 
 def _tensor(part: str, value: Any) -> Tensor:
-    """Return a tensor in torch's order: kernels (height, width, in, out) and (in, out), statistics (1, 1, 1, channels)."""
-    tensor = torch.from_numpy(np.array(value, dtype=np.float32))
+    """Return a tensor in torch's order.
+
+    value: a kernel (height, width, in, out) or (in, out), a bias, or statistics (1, 1, 1, channels).
+    """
+    tensor = torch.from_numpy(np.array(value))
     if part == "w":
         return tensor.permute(3, 2, 0, 1).contiguous() if tensor.ndim == 4 else tensor.t().contiguous()
     return tensor.reshape(-1)

@@ -18,13 +18,13 @@ from robharness.checkpoints import Layout, State
 def _inner(publisher: str, branch: str, *others: str) -> Layout:
     """Return the layout of a training checkpoint of DistributedDataParallel, in which a branch is the encoder.
 
-    The branch's `fc` or `head` is the projection head, and is left out.
+    The branch's `fc` or `head`, a projection head of several layers, is left out.
     """
     return Layout(
         name=f"{publisher}'s pre-training",
         inside=("state_dict",),
         prefixes=(f"module.{branch}.",),
-        drop=(r"fc\.", r"head\.", *(rf"module\.{other}" for other in others)),
+        drop=(r"(?:fc|head)\.\d", *(rf"module\.{other}" for other in others)),
     )
 
 
@@ -38,9 +38,9 @@ _WHOLE: dict[str, Any] = {
 _TWINS: dict[str, Any] = {"prefixes": ("module.backbone.",), "drop": (r"module\.projector\.", r"module\.bn\.")}
 _SELF_DISTILLED: dict[str, Any] = {
     "prefixes": ("module.", "backbone."),
-    "drop": (r"head\.", "masked_embed$"),
+    "drop": (r"head\.(?:mlp|last_)", "masked_embed$"),
 }
-"""A wrapper of several crops around a backbone and its projection head, `masked_embed` of iBOT's student beside them."""
+"""A backbone with the projection head of DINO or iBOT; iBOT's student has `masked_embed`, too."""
 
 
 def _resampled(state: State, *, registers: int, offset: float, antialias: bool) -> State:
@@ -128,5 +128,3 @@ HEADS: dict[str, tuple[Layout, ...]] = {
     "dinov2-reg": (Layout(name="DINOv2's linear head"),),
 }
 """Publisher -> the layouts of the linear classifier alone."""
-
-

@@ -18,7 +18,7 @@ ALLOWED = (Namespace,)
 
 
 def encoder(entry: table.Encoder, weights: Any) -> nn.Module:
-    """Build an encoder that maps (N, 3, 224, 224) in [0, 1] to the representation (N, D), with its normalisation inside.
+    """Build an encoder that maps (N, 3, 224, 224) in [0, 1] to the representation (N, D).
 
     weights: path of the publisher's file.
     Raises UserError if the file does not match the network exactly.
@@ -75,7 +75,5 @@ def _load(net: nn.Module, file: Path, known: Sequence[Layout]) -> None:
 def _one(name: str, weights: Any) -> Path:
     """Return the only file. Raises UserError if several are given."""
     if isinstance(weights, Mapping):
-        raise UserError(
-            f"ssl/{name} takes one file, not {', '.join(weights)}. Try: set `weights: ./FILE` in the suite"
-        )
+        raise UserError(f"ssl/{name} takes one file, not {', '.join(weights)}. Try: set `weights: ./FILE` in the suite")
     return Path(weights)

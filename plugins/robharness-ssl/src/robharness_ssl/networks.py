@@ -38,7 +38,9 @@ class Representation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, 3, 224, 224) to (N, width * tokens)."""
-        layers = cast(Any, self.net).get_intermediate_layers(x, n=self.tokens.blocks, return_prefix_tokens=True, norm=True)
+        layers = cast(Any, self.net).get_intermediate_layers(
+            x, n=self.tokens.blocks, return_prefix_tokens=True, norm=True
+        )
         classes = [prefix[:, 0] for _, prefix in layers]
         if self.tokens.mean == "none":
             return torch.cat(classes, dim=1)

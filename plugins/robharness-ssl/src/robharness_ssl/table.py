@@ -1,6 +1,6 @@
 """The published encoders: network, files, preprocessing, published accuracy and source of each. Imports no torch.
 
-Every fact is from the publisher's public code, at the commit that the section names. A sha256 is given nowhere, since no
+Every fact is from the publisher's public code, at the commit that is named beside it. No sha256 is given, since no
 publisher prints one: MoCo v2 and MAE print the beginning of an md5.
 """
 
@@ -70,7 +70,7 @@ class Tokens:
     """The tokens of a vision transformer that make the representation, each after the last LayerNorm.
 
     blocks: number of last blocks whose class tokens are concatenated.
-    mean: whether the mean of the last block's patch tokens is added, "after" them or "interleaved" with the class token.
+    mean: place of the mean of the last block's patch tokens: "after" the class tokens, or "interleaved" with one.
     """
 
     blocks: int = 1
@@ -198,7 +198,8 @@ _SIMSIAM = Encoder(
 # google-deepmind/deepmind-research, byol/README.md ("should evaluate to ~74.4%"), utils/dataset.py, utils/networks.py.
 # The file of the pre-training has the classifier that was trained beside the encoder, without gradients to the encoder.
 _BYOL_FILE = Download(
-    url="https://storage.googleapis.com/deepmind-byol/checkpoints/pretrain_res50x1.pkl", name="byol-pretrain_res50x1.pkl"
+    url="https://storage.googleapis.com/deepmind-byol/checkpoints/pretrain_res50x1.pkl",
+    name="byol-pretrain_res50x1.pkl",
 )
 _BYOL = Encoder(
     name="byol-resnet50",
