@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from robharness_ssl import LayeredRepresentation, Layers, networks, robharness_models, table
 
+README = Path(__file__).parents[1] / "README.md"
 SPECS = {spec.name: spec for spec in robharness_models()}
 ENTRIES = {entry.name: entry for entry in (*table.ENCODERS, *table.FINETUNED)}
 
@@ -107,3 +110,15 @@ assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_has_every_model_with_its_files_and_its_published_accuracy():
+    rows = re.findall(r"^\| `ssl/(\S+)` \| (.*) \|$", README.read_text(), re.MULTILINE)
+    assert [name for name, _ in rows] == list(ENTRIES)
+    for name, row in rows:
+        entry = ENTRIES[name]
+        files = [entry.file] if isinstance(entry, table.Finetuned) else [entry.encoder, entry.head]
+        assert all(file is None or file.url in row for file in files)
+        assert row.endswith(f"| {entry.top1}")
+        if isinstance(entry, table.Encoder) and entry.linear:
+            assert str(networks.head(entry).in_features) in row

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from robharness.errors import for_shell
 ONLINE_PARAMS, ONLINE_STATE = 0, 2
 """Places in the named tuple. The evaluation takes the online network, not its average, the target network."""
 
-_NAMES = (
+_NAMES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"^.*block_group_(\d)/~/block_(\d+)/~/conv_(\d)$", lambda m: f"layer{int(m[1]) + 1}.{m[2]}.conv{int(m[3]) + 1}"),
     (
         r"^.*block_group_(\d)/~/block_(\d+)/~/batchnorm_(\d)$",

@@ -56,7 +56,7 @@ def _resampled(state: State, *, registers: int, offset: float, antialias: bool) 
     if side not in (0, new) and side**2 == patches.shape[1]:
         grid = patches.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
         scale = {"scale_factor": ((new + offset) / side,) * 2} if offset else {"size": (new, new)}
-        grid = functional.interpolate(grid, mode="bicubic", antialias=antialias, **scale)  # type: ignore[arg-type]
+        grid = functional.interpolate(grid, mode="bicubic", antialias=antialias, **scale)
         patches = grid.permute(0, 2, 3, 1).flatten(1, 2)
     zeros = first.new_zeros(1, registers, first.shape[2])
     return {**state, "pos_embed": torch.cat([first, zeros, patches], dim=1)}
