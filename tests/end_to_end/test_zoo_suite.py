@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from robharness import discover
 from robharness import suite as suites
+from robharness_ssl import table
 
 ROOT = Path(__file__).parents[2]
-TABLE = import_module("robharness_ssl.table")
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +26,8 @@ def test_every_encoder_is_measured_once_by_its_own_classifier_or_by_a_probe(zoo)
     for model in models:
         encoder = model.params.encoder.name if model.entry.name == "probe/linear" else model.entry.name
         measured[encoder] = model.label
-    wanted = {f"ssl/{entry.name}{'-linear' if entry.head else ''}": entry.top1 for entry in TABLE.ENCODERS}
-    wanted |= {f"ssl/{entry.name}": entry.top1 for entry in TABLE.FINETUNED}
+    wanted = {f"ssl/{entry.name}{'-linear' if entry.head else ''}": entry.top1 for entry in table.ENCODERS}
+    wanted |= {f"ssl/{entry.name}": entry.top1 for entry in table.FINETUNED}
     assert measured.keys() == wanted.keys() and len(models) == len(wanted)
     assert {label: cells["clean"] for label, cells in zoo.expected.items()} == {
         measured[name]: top1 for name, top1 in wanted.items()
@@ -36,15 +35,15 @@ def test_every_encoder_is_measured_once_by_its_own_classifier_or_by_a_probe(zoo)
 
 
 def test_the_attacks_are_those_of_the_papers_table_1(zoo):
-    table1 = suites.load(ROOT / "suites/imagenet_weak.yaml", discover())
-    assert [each.name for each in zoo.perturbations] == [each.name for each in table1.perturbations]
+    of_paper = suites.load(ROOT / "suites/imagenet_weak.yaml", discover())
+    assert [each.name for each in zoo.perturbations] == [each.name for each in of_paper.perturbations]
 
 
 def test_the_comment_counts_the_files(zoo):
     files = set()
-    for entry in TABLE.ENCODERS:
+    for entry in table.ENCODERS:
         weights = entry.encoder if entry.head is None else entry.classifier_weights
         files |= {file.url for file in (weights.values() if isinstance(weights, dict) else [weights])}
-    files |= {entry.file.url for entry in TABLE.FINETUNED}
+    files |= {entry.file.url for entry in table.FINETUNED}
     (stated,) = re.findall(r"^# - (\d+) files of weights", (ROOT / "suites/ssl_zoo.yaml").read_text(), re.MULTILINE)
     assert int(stated) == len(files) + 1  # and supervised/resnet50's
