@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from robharness import InputSpec, ModelSpec, hookimpl
+from robharness.specs import conventions
 from robharness_ssl import table
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _encoder(entry: table.Encoder) -> ModelSpec:
         name=entry.name,
         summary=f"{entry.title}: the encoder alone, 224 px",
         input=InputSpec(shape=(3, 224, 224)),
-        labels="none",
+        labels=conventions.NO_LABELS,
         build=partial(_build_encoder, entry),
         weights=entry.encoder,
         preprocessing=entry.preprocessing,
