@@ -106,7 +106,8 @@ def canonical(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [canonical(item) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted(map(canonical, value))
+        items = [canonical(item) for item in value]
+        return sorted(items, key=json.dumps if any(isinstance(item, dict | list) for item in items) else None)
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise TypeError(f"{shown(value)} has no place in an identity; mark its field with metadata={{'runtime': True}}")

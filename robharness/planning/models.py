@@ -16,6 +16,7 @@ from robharness.planning.cells import PlannedData, PlannedFeatures, PlannedModel
 from robharness.planning.datasets import FixedDataset
 from robharness.planning.files import content_digest, require_files
 from robharness.planning.identity import call_plugin, canonical, data_identity, key_of, spec_identity
+from robharness.planning.pixels import misfit
 from robharness.planning.weights import locate, resolve, where
 from robharness.plugins.calls import call_spec, plugin_code, returned, shown
 from robharness.specs.protocols import Dataset
@@ -164,10 +165,22 @@ class ModelPlanner:
                 n=len(order),
                 identity=identity,
             )
+            require_fit(ref, {"features": encoder}, data)
             made = self._artefact_of(call_plugin(ref.entry, canonical, spec), {role: dataset})
             require_same_encoders(made, {"encoder": encoder})
             found[role] = PlannedFeatures(encoder=encoder, data=data, artefact=made)
         return found
+
+
+def require_fit(ref: Model, encoders: Mapping[str, PlannedModel], data: PlannedData) -> None:
+    """Raise UserError if the first images of the data do not fit an encoder of a model."""
+    for encoder in encoders.values():
+        if found := misfit(encoder.entry.spec, data.sizes):
+            raise UserError(
+                f"{data.name} does not fit {encoder.entry.name}, the encoder of {ref.label}: {found}. "
+                f"Try: `preprocessing: {{resize: {encoder.entry.spec.input.shape[-1]}, "
+                f"crop: {encoder.entry.spec.input.shape[-1]}}}` in the encoder"
+            )
 
 
 def require_same_encoders(artefact: Artefact, encoders: Mapping[str, PlannedModel]) -> None:

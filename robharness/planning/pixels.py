@@ -99,6 +99,23 @@ def pixel_path(spec: ModelSpec, sizes: ImageSizes, canvas: Canvas) -> str:
     return " -> ".join([*steps, f"model {_short(spec.input.shape[-2:])}"])
 
 
+def misfit(spec: ModelSpec, sizes: ImageSizes) -> str:
+    """Describe images that do not have the shape of a model's input after its preprocessing; empty if they may fit."""
+    steps, (channels, *_, height, width) = spec.preprocessing or Preprocessing(), spec.input.shape
+    found = steps.size
+    if found is None and sizes.shared is not None and len({*sizes.shared}) == 1 and steps.resize is not None:
+        found = _resized(sizes.shared, steps.resize)  # type: ignore[assignment]  # of a square
+    elif found is None and steps.resize is None:
+        found = sizes.shared
+    is_cut_later = steps.clips is not None and steps.clips.crops > 1
+    if found is not None and found != (height, width) and not is_cut_later:
+        given = f"images of {sizes} have {_short(found)} after preprocessing"
+        return f"the input has {_short((height, width))} pixels, {given}"
+    if sizes.channels and channels not in sizes.channels:
+        return f"the input has {channels} channels, images have {_listed(sizes.channels)}"
+    return ""
+
+
 def by_path(pixels: Mapping[str, str]) -> dict[str, str]:
     """Return the distinct ways of a pixel, each with the labels of its models; without labels if all have one way."""
     paths = dict.fromkeys(pixels.values())

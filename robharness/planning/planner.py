@@ -22,7 +22,7 @@ from robharness.planning.identity import (
     key_of,
     perturbation_identity,
 )
-from robharness.planning.models import ModelPlanner
+from robharness.planning.models import ModelPlanner, require_fit
 from robharness.planning.pixels import ImageSizes, canvas_findings, canvas_of, corruption_findings, image_sizes
 from robharness.plugins.calls import call_spec, plugin_code, returned
 from robharness.plugins.registry import Entry
@@ -61,6 +61,8 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
         _gather(missing, perturbation.entry, require_files, perturbation.entry, perturbation.params)
     if data is not None:
         _gather(missing, suite.data.entry, _require_squares, suite, data)
+        for model in [model for model in models if model is not None and not isinstance(data.canvas, int)]:
+            _gather(missing, model.entry, require_fit, model.ref, model.encoders, data)
     common: Any = {"suite": suite, "data_root": data_root, "store": store, "limit": limit}
     if missing or data is None:
         return Plan(**common, missing=tuple({str(error): error for error in missing}.values()))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
-from robharness.errors import PluginError, describe
+from robharness.errors import Interrupted, PluginError, describe
 from robharness.interrupts import Stopped, arm, is_interrupted, was_typed
 from robharness.plugins.process import kept_process
 
@@ -25,7 +25,8 @@ class plugin_errors:  # noqa: N801, a context manager
 
     Exceptions whose text can be printed pass through unchanged. All others, SystemExit, CancelledError, StopIteration
     and a KeyboardInterrupt without Ctrl-C among them, become a `PluginError`. Only Ctrl-C itself passes through, also
-    one whose KeyboardInterrupt the plugin caught. A process that the plugin forked ends here.
+    one whose KeyboardInterrupt the plugin caught; and `Interrupted`, by which the core says what it keeps. A process
+    that the plugin forked ends here.
     """
 
     def __enter__(self) -> None:
@@ -34,7 +35,7 @@ class plugin_errors:  # noqa: N801, a context manager
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         if os.getpid() != self._process:  # else it would go on with the work of its parent
             os._exit(1 if error else 0)
-        if was_typed() and not isinstance(error, KeyboardInterrupt) and _is_main_thread():
+        if was_typed() and not isinstance(error, KeyboardInterrupt | Interrupted) and _is_main_thread():
             raise KeyboardInterrupt from error
         if error is None or isinstance(error, Stopped):
             return

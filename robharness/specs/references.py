@@ -207,10 +207,10 @@ def encoders_of(params: Any) -> dict[str, Encoder]:
     return {name: value for name, value in values.items() if isinstance(value, Encoder)}
 
 
-def takes_encoder(params: type | None) -> bool:
-    """Return whether one of the options of a model is an encoder, by its type."""
-    hints = get_type_hints(params).values() if params is not None else ()
-    return any(hint is Encoder or Encoder in get_args(hint) for hint in hints)
+def encoder_options(params: type | None) -> list[str]:
+    """Return the names of the options of a model that are encoders, by their types."""
+    hints = get_type_hints(params) if params is not None else {}
+    return [name for name, hint in hints.items() if hint is Encoder or Encoder in get_args(hint)]
 
 
 def component_roles(params: type) -> dict[str, str]:

@@ -14,11 +14,10 @@ from robharness.plugins.calls import call_spec, plugin_code, returned
 from robharness.plugins.process import current_folder
 from robharness.specs import ModelSpec, Preprocessing, ThreatModel
 from robharness.specs.conventions import NO_LABELS
-from robharness.specs.references import Encoder
 from robharness.suite import checks, data, references, source, units, weights, yaml
 from robharness.suite.checks import Models, nearest_or_all
 from robharness.suite.fields import FieldReader, TooManyErrors, field_names, plugin_options, sentence_of
-from robharness.suite.records import LARGEST_SEED, AttackRef, CorruptionRef, Header, ModelRef
+from robharness.suite.records import LARGEST_SEED, AttackRef, CorruptionRef, EncoderRef, Header, ModelRef
 from robharness.suite.resolved import Model, Perturbation, Suite, command_line, python_call
 from robharness.suite.unresolved import Unresolved
 from robharness.text import printable
@@ -205,6 +204,8 @@ class _SuiteReader(FieldReader):
             spec = self.spec(path, entry, ref, params)
             given = weights.files(self, path, suite.parent, ref)
             label = ref.label or entry.name
+            if spec.labels == NO_LABELS:
+                self.error((*path, "model"), references.needs_probe(entry, self.registry))
             entry = dataclasses.replace(entry, spec=spec)
             model = Model(
                 entry=entry, params=params, label=label, reference=ref.reference, weights=given,
@@ -218,42 +219,7 @@ class _SuiteReader(FieldReader):
 
     def with_references(self, entry: Entry, params: Any, path: yaml.Path) -> Any:
         """Return options whose references to models and components are resolved, or None after adding errors."""
-        return references.resolved(self, entry, params, path, self.encoder)
-
-    def encoder(self, path: yaml.Path, written: dict[str, Any]) -> Encoder | None:
-        """Return the encoder that a mapping in an option describes, or None after adding its errors."""
-        if "model" not in written:
-            self.missing(path, "model")
-            return None
-        before, settled = len(self.errors), self.settled
-        found = list(self.entries("models", references.EncoderRef, written, path))
-        self.settled = settled
-        if len(self.errors) > before or not found:
-            return None
-        if len(found) > 1:
-            self.error((*path, "model"), f"an encoder is one model; the pattern means {len(found)}")
-            return None
-        [(entry, ref, params)] = found
-        spec = self.spec(path, entry, ref, params)
-        given = weights.files(self, path, self.folder, ref)
-        if ref.features is not None:
-            spec = dataclasses.replace(spec, features=ref.features, trunk=None)
-        elif spec.features is None and spec.trunk is None and spec.labels != NO_LABELS:
-            sentence = (
-                f"{entry.name} declares no `features`; name the submodule whose output they are, `features: NAME`"
-            )
-            self.error(path, sentence)
-            return None
-        model = Model(
-            entry=dataclasses.replace(entry, spec=spec), params=params, label=entry.name, reference=False,
-            weights=given, **weights.state_choice(self, path, entry, ref, given),
-        )  # fmt: skip
-        if model.is_trained and len(self.errors) == before:
-            try:
-                model = dataclasses.replace(model, data=data.trained_on(entry, params, self.registry))
-            except UserError as error:
-                self.error((*path, "model"), str(error))
-        return None if len(self.errors) > before else Encoder(written, model=model)
+        return references.resolved(self, entry, params, path, self.spec)
 
     def runs(self, path: yaml.Path, model: Model, ref: ModelRef, header: Header | None) -> list[Model]:
         """Return the training runs of a model, one per seed; only the first run of a reference is a reference."""
@@ -263,6 +229,7 @@ class _SuiteReader(FieldReader):
         try:
             trained = data.trained_on(model.entry, model.params, self.registry) if model.is_trained else {}
             model = dataclasses.replace(model, seed=seed, data=trained)
+            references.require_kinds(self, path, model)
         except UserError as error:
             self.error((*path, "model"), str(error))
         if ref.seeds is None:
@@ -279,7 +246,7 @@ class _SuiteReader(FieldReader):
             sentence = f"{entry.name} is not trained here, so that it has no seed; leave {words} out"
             self.error((*path, keys[0]), sentence, at_key=True)
 
-    def spec(self, path: yaml.Path, entry: Entry, ref: ModelRef | references.EncoderRef, params: Any) -> ModelSpec:
+    def spec(self, path: yaml.Path, entry: Entry, ref: ModelRef | EncoderRef, params: Any) -> ModelSpec:
         """Return the model's spec with the fields that depend on its options, and the suite's preprocessing."""
         spec: ModelSpec = entry.spec
         try:

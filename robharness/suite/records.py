@@ -94,6 +94,18 @@ class ModelRef:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncoderRef:
+    """Keys of an encoder in an option. Other keys are the options of its plugin."""
+
+    model: str
+    weights: str | dict[str, str] | None = None
+    inside: str | dict[str, str] | None = None
+    strip: str | dict[str, str] | None = None
+    preprocessing: dict[str, Any] | None = None
+    features: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttackRef:
     """One of `attacks:`. Other keys are the plugin's own options."""
 

@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from robharness.plugins import Entry
+from robharness.errors import UserError
+from robharness.plugins import Entry, Registry
 from robharness.specs import DataRef, ModelSpec
-from robharness.specs.references import Component, Encoder, component_roles, encoders_of
-from robharness.suite import data, yaml
+from robharness.specs.conventions import NO_LABELS
+from robharness.specs.references import Component, Encoder, component_roles, encoder_options, encoders_of
+from robharness.suite import data, weights, yaml
 from robharness.suite.fields import FieldReader
+from robharness.suite.records import EncoderRef
 from robharness.suite.resolved import Model
 from robharness.text import printable
 
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderRef:
-    """Keys of an encoder in an option. Other keys are the options of its plugin."""
-
-    model: str
-    weights: str | dict[str, str] | None = None
-    inside: str | dict[str, str] | None = None
-    strip: str | dict[str, str] | None = None
-    preprocessing: dict[str, Any] | None = None
-    features: str | None = None
+ReadSpec = Callable[[yaml.Path, Entry, EncoderRef, Any], ModelSpec]
+"""(path, entry, record, options) -> the spec with the fields that depend on its options, after adding its errors."""
 
 
-ReadEncoder = Callable[[yaml.Path, dict[str, Any]], Encoder | None]
-"""(path of the mapping, the mapping) -> the resolved encoder, or None after adding its errors."""
-
-
-def resolved(reader: FieldReader, entry: Entry, params: Any, path: yaml.Path, read_encoder: ReadEncoder) -> Any:
+def resolved(reader: FieldReader, entry: Entry, params: Any, path: yaml.Path, read_spec: ReadSpec) -> Any:
     """Return options whose references are resolved, or None after adding errors.
 
     entry: the plugin's entry that has the options.
@@ -50,10 +39,65 @@ def resolved(reader: FieldReader, entry: Entry, params: Any, path: yaml.Path, re
         elif not isinstance(entry.spec, ModelSpec):
             reader.error(at, f"{entry.name} is no model, and only a model has encoders among its options")
         else:
-            changes[name] = read_encoder(at, value.written)
+            changes[name] = _encoder(reader, at, value.written, read_spec)
     if len(reader.errors) > before or any(value is None for value in changes.values()):
         return None
     return dataclasses.replace(params, **changes) if changes else params
+
+
+def _encoder(reader: FieldReader, path: yaml.Path, written: dict[str, Any], read_spec: ReadSpec) -> Encoder | None:
+    """Return the encoder that a mapping in an option describes, or None after adding its errors."""
+    if "model" not in written:
+        reader.missing(path, "model")
+        return None
+    before, settled = len(reader.errors), reader.settled
+    found = list(reader.entries("models", EncoderRef, written, path))
+    reader.settled = settled
+    if len(reader.errors) > before or not found:
+        return None
+    if len(found) > 1:
+        reader.error((*path, "model"), f"an encoder is one model; the pattern means {len(found)}")
+        return None
+    [(entry, ref, params)] = found
+    spec = read_spec(path, entry, ref, params)
+    given = weights.files(reader, path, reader.folder, ref)
+    if ref.features is not None:
+        spec = dataclasses.replace(spec, features=ref.features, trunk=None)
+    elif spec.features is None and spec.trunk is None and spec.labels != NO_LABELS:
+        sentence = f"{entry.name} declares no `features`; name the submodule whose output they are, `features: NAME`"
+        reader.error(path, sentence)
+        return None
+    model = Model(
+        entry=dataclasses.replace(entry, spec=spec), params=params, label=entry.name, reference=False,
+        weights=given, **weights.state_choice(reader, path, entry, ref, given),
+    )  # fmt: skip
+    if model.is_trained and len(reader.errors) == before:
+        try:
+            model = dataclasses.replace(model, data=data.trained_on(entry, params, reader.registry))
+        except UserError as error:
+            reader.error((*path, "model"), str(error))
+    return None if len(reader.errors) > before else Encoder(written, model=model)
+
+
+def needs_probe(entry: Entry, registry: Registry) -> str:
+    """Return the error of an encoder in the place of a model: the probe to write, if a plugin has one."""
+    sentence = f"{entry.name} is an encoder, which gives no classes"
+    probes = sorted(name for name, each in registry.models.items() if encoder_options(each.spec.params))
+    if not probes:
+        return f"{sentence}, and no installed model takes an `encoder`. Try: robharness list models"
+    option = encoder_options(registry.models[probes[0]].spec.params)[0]
+    more = f", or one of {', '.join(probes[1:])}" if probes[1:] else ""
+    return f"{sentence}; write `{{model: {probes[0]}, {option}: {{model: {entry.name}}}}}`{more}"
+
+
+def require_kinds(reader: FieldReader, path: yaml.Path, model: Model) -> None:
+    """Add an error for training data of another kind of examples than an encoder of the model takes."""
+    for option, encoder in encoders_of(model.params).items():
+        for split in model.data.values():
+            entry = split.entry
+            if encoder.model is not None and encoder.input.kind != entry.spec.kind:
+                sentence = f"{encoder.name} takes {encoder.input.kind}s, {entry.name} holds {entry.spec.kind}s"
+                reader.error((*path, option), f"{sentence}. Try: robharness list datasets", once=True)
 
 
 def needs_training(model: Model) -> bool:

@@ -14,6 +14,7 @@ from robharness.plugins.calls import call_spec, plugin_code
 from robharness.plugins.registry import Entry
 from robharness.specs.budget import Budget
 from robharness.specs.records import ThreatModel
+from robharness.specs.references import Component
 from robharness.specs.types import Need, Norm, Params
 from robharness.suite.baselines import Baseline
 from robharness.suite.records import Check, Compat, Count, Precision
@@ -318,26 +319,32 @@ def identity_fields(record: Any) -> dict[str, Any]:
 
 
 def _has_path(value: Any) -> bool:
+    if isinstance(value, Component):
+        return _has_path(value.params)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return any(_has_path(getattr(value, item.name)) for item in dataclasses.fields(value))
     if isinstance(value, dict):
         return any(map(_has_path, value.values()))
-    return isinstance(value, Path) or (isinstance(value, list | tuple) and any(map(_has_path, value)))
+    return isinstance(value, Path) or (isinstance(value, _SEQUENCES) and any(map(_has_path, value)))
+
+
+_SEQUENCES = (list, tuple, set, frozenset)
 
 
 def with_absolute_paths(value: Any, folder: Path) -> Any:
     """Return an option's value with each relative path absolute, below the folder, and `~` expanded."""
     if isinstance(value, Path):
         return folder / expanded(value)
-    if isinstance(value, list | tuple) and _has_path(value):
-        return type(value)(with_absolute_paths(inner, folder) for inner in value)
-    if isinstance(value, dict) and _has_path(value):
+    if isinstance(value, Component) or not _has_path(value):  # the options of a component were read by themselves
+        return value
+    if isinstance(value, _SEQUENCES):
+        inner = [with_absolute_paths(each, folder) for each in value]
+        return type(value)(*inner) if hasattr(value, "_fields") else type(value)(inner)
+    if isinstance(value, dict):
         return {key: with_absolute_paths(inner, folder) for key, inner in value.items()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type) and _has_path(value):
-        changes = {item.name: with_absolute_paths(getattr(value, item.name), folder)
-                   for item in dataclasses.fields(value) if item.init}  # fmt: skip
-        return dataclasses.replace(value, **changes)
-    return value
+    changes = {item.name: with_absolute_paths(getattr(value, item.name), folder)
+               for item in dataclasses.fields(value) if item.init}  # fmt: skip
+    return dataclasses.replace(value, **changes)
 
 
 def _shown(value: Any) -> str:

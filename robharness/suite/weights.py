@@ -11,8 +11,7 @@ from robharness.errors import did_you_mean
 from robharness.plugins import Entry
 from robharness.suite import yaml
 from robharness.suite.fields import FieldReader
-from robharness.suite.records import ModelRef
-from robharness.suite.references import EncoderRef
+from robharness.suite.records import EncoderRef, ModelRef
 
 Files = Path | dict[str, Path] | None
 

@@ -15,11 +15,13 @@ from robharness.errors import ContractViolation, UserError
 from robharness.planning.artefacts import Artefact, damage, sha256_of
 from robharness.planning.cells import PlannedFeatures, PlannedModel, Product
 from robharness.planning.files import content_digest
+from robharness.planning.identity import canonical
 from robharness.planning.models import encoder_weights
 from robharness.plugins.calls import plugin_code
 from robharness.plugins.provenance import code_digest, dependency_versions
 from robharness.specs.sources import TrainingJob
 from robharness.store.files import FileSystem
+from robharness.suite import identity_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ def run_trainer(model: PlannedModel, listener: TrainingListener, machine: Machin
 
     artefact = model.artefact
     assert artefact is not None
-    _check_encoders(model)
+    _check_options(model)
     with neutral_modes(machine.threads) as used_threads:
         provenance = _provenance(model, machine, used_threads, model.encoders)
         with suppress(PackageNotFoundError):
@@ -86,7 +88,7 @@ def run_trainer(model: PlannedModel, listener: TrainingListener, machine: Machin
     for role, path in artefact.inputs.items():
         if content_digest(path) != artefact.training_spec["inputs"][role]:
             raise UserError(f"its input '{role}', {path}, changed during the training. Try: the same command again")
-    _check_encoders(model)
+    _check_options(model)
     return provenance
 
 
@@ -126,10 +128,17 @@ def _provenance(
     }
 
 
-def _check_encoders(model: PlannedModel) -> None:
-    """Raise UserError if a file of an encoder changed since the plan."""
+def _check_options(model: PlannedModel) -> None:
+    """Raise UserError if a file that the model's options or its encoders name changed since the plan."""
     from robharness.evaluation.unchanged import check_model
 
+    assert model.artefact is not None
+    found, planned = canonical(identity_fields(model.ref.params)), model.artefact.training_spec.get("params", {})
+    if changed := [name for name in planned if found.get(name) != planned[name]]:
+        raise UserError(
+            f"the file or folder of its option '{changed[0]}' changed since the training was planned. "
+            f"Try: the same command again"
+        )
     for encoder in model.encoders.values():
         try:
             check_model(encoder)
