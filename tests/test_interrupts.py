@@ -2,11 +2,15 @@
 
 import os
 import re
+import signal
 
 import pytest
 import yaml
 
+from robharness import interrupts
+from robharness.errors import Interrupted
 from robharness.planning import planner
+from robharness.plugins.calls import plugin_code
 
 SENTENCE = "robharness: interrupted; the same command goes on from what is stored\n"
 
@@ -126,3 +130,19 @@ def test_an_error_of_ours_is_neither_ctrl_c_nor_success(shell, suite, tmp_path, 
     with open(path, encoding="utf-8") as file:
         assert "in fail" in file.read()
     os.unlink(path)
+
+
+def test_what_the_core_says_about_ctrl_c_passes_through_a_plugins_block():
+    """The sentence that names what is kept is no failure of the plugin whose block Ctrl-C ended."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        interrupts.arm()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Interrupted, match="its unfinished files are kept"), plugin_code():
+            raise Interrupted("its unfinished files are kept")
+        with pytest.raises(KeyboardInterrupt), plugin_code():
+            raise ValueError("a consequence")
+    finally:
+        interrupts.arm()
+        signal.signal(signal.SIGINT, before)

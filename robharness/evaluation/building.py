@@ -100,7 +100,7 @@ def load_encoder(encoder: PlannedModel) -> EncoderNetwork:
             raise ContractViolation(f"its `features` are '{features}', and it has no part of that name", by="model")
         network = EncoderNetwork(net, features)
     with torch.no_grad(), kept_modes():
-        network.cut(torch.linspace(0, 1, 2 * prod(spec.input.shape)).view(2, *spec.input.shape))
+        network.eval().cut(torch.linspace(0, 1, 2 * prod(spec.input.shape)).view(2, *spec.input.shape))
     return network
 
 

@@ -89,8 +89,10 @@ def compute_features(
             f"no example of {data.name} can be read: {next(iter(state.unreadable.values()), 'it is empty')}"
         )
     if state.unreadable:
-        ids = [data.dataset.ids[data.order[int(position)]] for position in state.unreadable]
-        message(f"{len(ids)} examples cannot be read and are left out: {named_examples(ids)}")
+        names = {data.dataset.ids[data.order[int(at)]]: reason for at, reason in state.unreadable.items()}
+        message(
+            f"examples that cannot be read are left out, {len(names)} of {data.n}: {named_examples([*names], names)}"
+        )
     rows = [index for position, index in enumerate(data.order) if str(position) not in state.unreadable]
     with files.replacing(folder / FEATURE_LABELS) as labels:
         np.save(labels, np.array([data.dataset.labels[index] for index in rows], np.int64))

@@ -79,9 +79,7 @@ class ModelPlanner:
             raise UserError(f"the encoder {encoder.name} of {ref.label} is not resolved. Try: a suite with it")
         key = json.dumps([encoder.written, ref.seed], default=str, sort_keys=True)
         if key not in self._encoders:
-            inner = dataclasses.replace(
-                encoder.model, seed=ref.seed, label=f"{encoder.name}, the encoder of {ref.label}"
-            )
+            inner = dataclasses.replace(encoder.model, seed=ref.seed, label=f"{encoder.name} (encoder of {ref.label})")
             try:
                 self._encoders[key] = call_plugin(inner.entry, self.plan, inner)
             except UserError as error:

@@ -82,7 +82,7 @@ def _encoder(reader: FieldReader, path: yaml.Path, written: dict[str, Any], read
 def needs_probe(entry: Entry, registry: Registry) -> str:
     """Return the error of an encoder in the place of a model: the probe to write, if a plugin has one."""
     sentence = f"{entry.name} is an encoder, which gives no classes"
-    probes = sorted(name for name, each in registry.models.items() if encoder_options(each.spec.params))
+    probes = [name for name, each in registry.models.items() if encoder_options(each.spec.params)]
     if not probes:
         return f"{sentence}, and no installed model takes an `encoder`. Try: robharness list models"
     option = encoder_options(registry.models[probes[0]].spec.params)[0]

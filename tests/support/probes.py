@@ -199,6 +199,11 @@ def robharness_models():
         build=lambda params, weights: read_into(classifier_network(), weights),
         trunk=lambda params, weights: read_into(trunk_network(), weights), **shape,
     )  # fmt: skip
+    yield ModelSpec(name="film", summary="An encoder of videos", labels="none", features="",
+                    input=InputSpec(kind="video", shape=(1, 4, SIDE, SIDE)),
+                    build=lambda params, weights: None)  # fmt: skip
+    yield ModelSpec(name="wide", summary="An encoder of larger images", labels="none", features="",
+                    input=InputSpec(shape=(3, 2 * SIDE, 2 * SIDE)), build=lambda params, weights: None)  # fmt: skip
     yield ModelSpec(
         name="recipe", summary="An encoder that a suite trains", labels="none", features="", params=Recipe,
         build=lambda params, weights: read_into(trunk_network(), weights),

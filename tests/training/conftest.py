@@ -2,7 +2,9 @@
 
 import pytest
 import yaml
+from safetensors.torch import save_file
 
+from probes import filled, trunk_network
 from robharness import api
 from toy_training import LEARNER, NET, PLUGINS, TOYS, suite
 
@@ -54,3 +56,19 @@ def seeds(tmp_path_factory):
                    expected={"source": "a table", "Net": {"clean": 90.0, "toys/wrong": 0.125}},
                    metrics=["toys/wrong"])  # fmt: skip
     return source, root, api.run(source, store=root, plugins=PLUGINS)
+
+
+@pytest.fixture
+def file(tmp_path):
+    """The path of an encoder's weights."""
+    path = tmp_path / "mine.safetensors"
+    save_file(filled(trunk_network(), 0).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def passes(tmp_path, monkeypatch):
+    """Return the rows of each pass of a network of `probes.py`."""
+    path = tmp_path / "passes"
+    monkeypatch.setenv("PROBES_LOG", str(path))
+    return lambda: [int(line) for line in path.read_text().split()] if path.exists() else []

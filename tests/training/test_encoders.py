@@ -1,53 +1,27 @@
 """Encoders in the options of models: trained on their features, by their files' content, computed once."""
 
+import copy
 import json
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 import robharness
-from probes import CLASSES, Shades, filled, trunk_network
-from robharness import api
+from probes import CLASSES, Shades, classifier_network, filled, trunk_network
+from robharness import UserError, api, discover
+from robharness.engine import listeners
+from robharness.errors import ContractViolation, SuiteError
+from robharness.evaluation.building import EncoderNetwork, load_encoder
+from robharness.evaluation.loading import load_model
 from robharness.planning import artefacts
-from toy_training import HERE
-
-PLUGINS = [str(HERE / "support" / "probes.py"), str(HERE / "toys.py")]
-
-
-@pytest.fixture
-def file(tmp_path):
-    """The path of an encoder's weights."""
-    path = tmp_path / "mine.safetensors"
-    save_file(filled(trunk_network(), 0).state_dict(), path)
-    return path
-
-
-@pytest.fixture
-def passes(tmp_path, monkeypatch):
-    """Return the rows of each pass of a network."""
-    path = tmp_path / "passes"
-    monkeypatch.setenv("PROBES_LOG", str(path))
-    return lambda: [int(line) for line in path.read_text().split()] if path.exists() else []
-
-
-def suite(*models, **changes):
-    base = {"robharness": 1, "name": "probing", "data": {"name": "probes/shades", "split": "test"}}
-    return base | {"models": list(models)} | changes
-
-
-def probe(encoder, label="Probe", **options):
-    return {"model": "probes/linear", "encoder": encoder, "label": label} | options
-
-
-def plan(source, store, **options):
-    return api.plan(source, store=store, plugins=PLUGINS, **options)
-
-
-def features_of(model):
-    """Return the planned features of a model by role."""
-    return dict(model.features)
+from robharness.plugins import Registry
+from robharness.store import Store
+from robharness.suite.references import needs_probe
+from robharness.training.train import train_models
+from toy_probing import PLUGINS, TRUNK, plan, probe, suite
 
 
 def test_a_probe_learns_on_features_and_is_measured_with_its_encoder(file, store):
@@ -111,3 +85,163 @@ def test_a_suite_trains_an_encoder_and_then_its_probe(store):
     assert results.is_complete and not plan(source, store).untrained
     found = [row["model"] for row in artefacts.listing(store)]
     assert sorted(found) == sorted(["probes/recipe", "features of probes/recipe", "probes/linear"] * 2)
+
+
+def test_an_encoder_that_is_trained_again_to_other_weights_leaves_no_old_probe(store, tmp_path):
+    source = suite(probe({"model": "probes/recipe"}))
+    robharness.train(source, store=store, plugins=PLUGINS)
+    rows = {row["model"]: store / "artefacts" / row["name"] for row in artefacts.listing(store)}
+    other = filled(trunk_network(), 9).state_dict()
+    save_file(other, rows["probes/recipe"] / "weights.safetensors")
+    provenance = rows["probes/recipe"] / "provenance.json"
+    facts = json.loads(provenance.read_text())
+    sha256 = artefacts.file_digest(rows["probes/recipe"] / "weights.safetensors")
+    provenance.write_text(json.dumps(facts | {"sha256": sha256}))
+    with pytest.raises(UserError, match=r"was made with other weights of probes/recipe .*Try: rm -r "):
+        robharness.train(source, store=store, plugins=PLUGINS)
+
+
+# --- the network of an encoder ----------------------------------------------------------------------------------------
+
+
+def encoder_of(source, store):
+    [model] = plan(source, store).untrained
+    return load_encoder(model.encoders["encoder"]), model
+
+
+def inputs(n=4):
+    return torch.empty(n, 1, 8, 8).uniform_(0, 1, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_network_is_cut_behind_its_features(tmp_path, store):
+    """The head has no state in the encoder, and is not run; gradients and copies work."""
+    net, path = filled(classifier_network(), 2), tmp_path / "whole.safetensors"
+    save_file(net.state_dict(), path)
+    encoder, _ = encoder_of(suite(probe({"model": "probes/classifier", "weights": str(path)})), store)
+    assert [name for name in encoder.state_dict() if "head" in name] == []
+    assert len(encoder.state_dict()) == len(net.trunk.state_dict())
+    x = inputs().requires_grad_(True)
+    expected = net.eval().trunk(x)
+    assert torch.equal(encoder(x), expected) and not encoder.training
+    assert torch.equal(copy.deepcopy(encoder)(x), expected)
+    [gradient] = torch.autograd.grad(encoder(x).sum(), x)
+    assert torch.equal(gradient, torch.autograd.grad(expected.sum(), x)[0]) and gradient.abs().sum() > 0
+
+
+def test_a_suite_may_name_another_submodule_whose_output_is_flattened(tmp_path, store):
+    net, path = filled(classifier_network(), 2), tmp_path / "whole.safetensors"
+    save_file(net.state_dict(), path)
+    source = suite(probe({"model": "probes/classifier", "weights": str(path), "features": "trunk.norm"}))
+    encoder, model = encoder_of(source, store)
+    x = inputs()
+    assert torch.equal(encoder(x), net.eval().trunk.norm(net.trunk.conv(x)).flatten(1))
+    assert not [name for name in encoder.state_dict() if "head" in name or "flat" in name]
+    plain = suite(probe({"model": "probes/classifier", "weights": str(path)}))
+    assert plan(plain, store).untrained[0].artefact.hash != model.artefact.hash
+    wrong = suite(probe({"model": "probes/classifier", "weights": str(path), "features": "trunk.nothing"}))
+    [found] = robharness.train(wrong, store=store, plugins=PLUGINS)
+    assert "its `features` are 'trunk.nothing', and it has no part of that name" in found.error
+
+
+def test_a_trunk_loads_a_file_without_a_head(tmp_path, store):
+    """And a module that is called twice gives its last output; the pass is not ended at its first one."""
+    net, path = filled(trunk_network(), 3), tmp_path / "trunk.safetensors"
+    save_file(net.state_dict(), path)
+    encoder, _ = encoder_of(suite(probe({"model": "probes/headless", "weights": str(path)})), store)
+    assert torch.equal(encoder(inputs()), net.eval()(inputs()))
+
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part, self.head = torch.nn.Linear(3, 3), torch.nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.head(self.part(self.part(x).relu()))
+
+    twice = Twice().eval()
+    cut = EncoderNetwork(twice, "part")
+    before = twice.part(twice.part(torch.ones(2, 3)).relu())
+    cut.cut(torch.ones(2, 3))
+    assert torch.equal(cut(torch.ones(2, 3)), before) and "net.head.weight" not in cut.state_dict()
+
+
+def test_the_state_in_an_encoders_file_is_chosen_by_the_suite(tmp_path, store):
+    teacher, student = (filled(trunk_network(), seed) for seed in (4, 5))
+    path = tmp_path / "two.pt"
+    states = {name: {f"module.{key}": value for key, value in net.state_dict().items()}
+              for name, net in {"teacher": teacher, "student": student}.items()}  # fmt: skip
+    torch.save(states, path)
+    chosen = {"model": "probes/trunk", "weights": str(path), "inside": "teacher", "strip": "module."}
+    encoder, model = encoder_of(suite(probe(chosen)), store)
+    assert torch.equal(encoder(inputs()), teacher.eval()(inputs()))
+    other, its = encoder_of(suite(probe(chosen | {"inside": "student"})), store)
+    assert torch.equal(other(inputs()), student.eval()(inputs())) and its.artefact.hash != model.artefact.hash
+    results = api.run(suite(probe(chosen)), store=store, plugins=PLUGINS)
+    assert results.is_complete
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_encoder_alone_is_an_error_that_shows_the_probe(store, tmp_path):
+    with pytest.raises(SuiteError) as error:
+        plan(suite({"model": "probes/trunk"}), store)
+    assert "models.0.model: probes/trunk is an encoder, which gives no classes; write `{model: " in str(error.value)
+    assert "probes/linear" in str(error.value) and "encoder: {model: probes/trunk}}`" in str(error.value)
+    alone = tmp_path / "alone.py"
+    alone.write_text(
+        "from robharness import InputSpec, ModelSpec, hookimpl\n\n@hookimpl\ndef robharness_models():\n"
+        "    yield ModelSpec(name='e', summary='-', labels='none', input=InputSpec(shape=(1, 8, 8)),\n"
+        "                    build=lambda params, weights: None)\n"
+    )
+    registry = discover([str(alone)])
+    registry = Registry(models={"alone/e": registry.models["alone/e"]})
+    sentence = needs_probe(registry.models["alone/e"], registry)
+    assert sentence.endswith("no installed model takes an `encoder`. Try: robharness list models")
+
+
+MISTAKES = {
+    "kinds": ({"model": "probes/film"}, "models.0.encoder: probes/film takes videos, probes/shades holds images"),
+    "key": ({"model": "probes/trunk", "wheels": 3}, "models.0.encoder.wheels: unknown key 'wheels'"),
+    "model": ({"weights": "x"}, "models.0.encoder: missing key 'model'"),
+    "name": ({"model": "probes/trnk"}, "models.0.encoder.model: .*did you mean 'probes/trunk'"),
+    "features": (
+        {"model": "probes/first", "encoder": TRUNK},
+        "probes/first declares no `features`; name the submodule",
+    ),
+    "text": ("probes/trunk", "models.0.encoder: an encoder is a mapping such as"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_in_an_encoder_have_their_places(name, store):
+    encoder, sentence = MISTAKES[name]
+    with pytest.raises(SuiteError, match=sentence):
+        plan(suite(probe(encoder)), store)
+
+
+def test_what_is_missing_or_does_not_fit_is_named_before_anything_runs(store, tmp_path, passes):
+    gone = {"model": "probes/trunk", "weights": "gone.pt"}
+    with pytest.raises(UserError, match=r"the weights of probes/trunk, the encoder of A: not found at \S*gone.pt"):
+        api.run(suite(probe(gone, "A"), probe(gone, "B", ridge=2.0)), store=store, plugins=PLUGINS)
+    sentence = "does not fit probes/wide, the encoder of P: the input has 16 pixels, images of 8x8 have 8 after"
+    with pytest.raises(UserError, match=sentence):
+        api.run(suite(probe({"model": "probes/wide"}, "P")), store=store, plugins=PLUGINS)
+    resized = {"model": "probes/wide", "preprocessing": {"resize": [16, 16]}}
+    with pytest.raises(UserError, match="the input has 3 channels, images have 1"):
+        api.run(suite(probe(resized, "P")), store=store, plugins=PLUGINS)
+    assert passes() == [] and not store.exists()
+
+
+def test_a_file_that_changes_between_plan_and_use_is_found(file, store, tmp_path):
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump(suite(probe({"model": "probes/trunk", "weights": str(file)}))))
+    planned = plan(path, store)
+    save_file(filled(trunk_network(), 1).state_dict(), file)
+    [found] = train_models(planned, Store(store), listeners.Silent())
+    assert f"its weights file {file} changed since the run was planned" in found.error
+    robharness.train(path, store=store, plugins=PLUGINS)
+    planned = plan(path, store)
+    save_file(filled(trunk_network(), 2).state_dict(), file)
+    with pytest.raises(ContractViolation, match="changed since the run was planned"):
+        load_model(planned, planned.models[0])
