@@ -18,7 +18,7 @@ from typing import Annotated
 from robharness import (AttackSpec, Component, ComponentSpec, CorruptionSpec, Cost, DatasetSpec, InputSpec, ModelSpec,
                         Train, DataRef, ThreatModel, hookimpl)
 
-DEFAULT = Path({default!r})
+DEFAULT, OTHER = Path({default!r}), Path({other!r})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class DefaultPart:
-    file: Path = DEFAULT
+    file: Path = OTHER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +86,13 @@ def robharness_models():
 
 @hookimpl
 def robharness_attacks():
-    yield AttackSpec(name="stab", summary="-", build=lambda params: None, params=AttackOptions, paper="-",
+    yield AttackSpec(name="stab", summary="-", build=lambda params: None, params=AttackOptions,
                      threat=lambda params: ThreatModel(norm="linf"), access="gradient", cost=lambda params: Cost())
 
 
 @hookimpl
 def robharness_corruptions():
-    yield CorruptionSpec(name="smear", summary="-", params=Options, build=lambda params: None)
+    yield CorruptionSpec(name="smear", summary="-", group="noise", params=Options, build=lambda params: None)
 """
 
 OPTIONS = {
@@ -105,7 +105,9 @@ OPTIONS = {
     "records in a tuple": lambda file: {"inners": [{"size": 2}, {"file": file}]},
     "component": lambda file: {"part": {"name": "piece", "file": file}},
     "default": lambda file: {},
+    "component at its default": lambda file: {},
 }
+DEFAULTS = {"default": "default.bin", "component at its default": "other.bin"}
 ITEMS = {
     "model": lambda options: {"models": [{"model": "content/net", "label": "N", **options}]},
     "training": lambda options: {"models": [{"model": "content/trained", "label": "N", **options}]},
@@ -119,9 +121,10 @@ ITEMS = {
 @pytest.fixture
 def planned(tmp_path, store):
     """Return the plan of a suite with one item, and its names: keys of cells, or hashes of trainings."""
-    (tmp_path / "default.bin").write_bytes(b"0")
+    for name in DEFAULTS.values():
+        (tmp_path / name).write_bytes(b"0")
     plugin = tmp_path / "content.py"
-    plugin.write_text(PLUGIN.format(default=str(tmp_path / "default.bin")))
+    plugin.write_text(PLUGIN.format(default=str(tmp_path / "default.bin"), other=str(tmp_path / "other.bin")))
 
     def make(item, options):
         source = {
@@ -137,9 +140,9 @@ def planned(tmp_path, store):
 
 @pytest.mark.parametrize("item", ITEMS)
 def test_options_of_every_kind_count_by_the_content_of_their_files(item, planned, tmp_path):
-    file, default = tmp_path / "file.bin", tmp_path / "default.bin"
+    file = tmp_path / "file.bin"
     for kind, options in OPTIONS.items():
-        written = default if kind == "default" else file
+        written = tmp_path / DEFAULTS.get(kind, file.name)
         written.write_bytes(b"1")
         _, first = planned(item, options(str(file)))
         written.write_bytes(b"2")
@@ -155,7 +158,7 @@ def test_options_of_every_kind_count_by_the_content_of_their_files(item, planned
 @pytest.mark.parametrize("item", ITEMS)
 def test_a_missing_file_is_named_before_anything_runs(item, planned, tmp_path):
     for kind, options in OPTIONS.items():
-        if kind == "default":
+        if kind in DEFAULTS:
             continue
         found, _ = planned(item, options("gone.bin"))
         [error] = found.missing
@@ -178,13 +181,12 @@ def test_inputs_of_a_training_and_folders_count_by_content(planned, tmp_path):
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_a_file_that_changes_before_its_use_is_found(kind, planned, tmp_path):
     """In every process that computes: each checks its model and its perturbations when it uses them."""
-    file: Path = tmp_path / ("default.bin" if kind == "default" else "file.bin")
+    file: Path = tmp_path / DEFAULTS.get(kind, "file.bin")
     for item in ("model", "attack", "corruption"):
         file.write_bytes(b"1")
         found, _ = planned(item, OPTIONS[kind](str(tmp_path / "file.bin")))
         file.write_bytes(b"2")
+        use = load_model if item == "model" else check_perturbation
+        arguments = (found, found.models[0]) if item == "model" else (found.cells[1],)
         with pytest.raises(ContractViolation, match="changed since the run was planned"):
-            if item == "model":
-                load_model(found, found.models[0])
-            else:
-                check_perturbation(found.cells[1])
+            use(*arguments)

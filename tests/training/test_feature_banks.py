@@ -59,6 +59,7 @@ def test_unreadable_examples_are_left_out_and_named(file, store):
 
 
 KILLED = """
+import sys
 import robharness
 from robharness.evaluation import features
 features.CHUNK_VALUES = 8 * 8 * 20
