@@ -71,7 +71,7 @@ def test_sgd_approaches_the_optimum_and_reports_every_epoch(digits, schedule):
     assert [epoch for epoch, _ in reports] == list(range(1, 61))
     assert reports[0][1] > reports[10][1] > reports[-1][1]
     best = F.cross_entropy(fitting.logistic(h, labels, CLASSES, 1e-6)(h), labels)
-    assert best < F.cross_entropy(found(h), labels) < best + 0.1
+    assert best < F.cross_entropy(found(h), labels) < best + 0.2
     other = fitting.descended(h, labels, CLASSES, Linear(**options), 1)
     assert not torch.equal(found.weight, other.weight)
 
@@ -113,7 +113,7 @@ def test_predictions_are_those_of_lightly_and_dino(digits, k, temperature):
     has_vote = votes > 0
     torch.testing.assert_close(logits.double()[has_vote], votes[has_vote].log(), rtol=1e-5, atol=1e-4)
     assert (~has_vote).any() and (logits[~has_vote] < logits.amax(1, keepdim=True).expand_as(logits)[~has_vote] - 9).all()
-    assert (logits.argmax(1) == truth).float().mean() > 0.9
+    assert (logits.argmax(1) == truth).float().mean() > 0.8
 
 
 def test_a_class_without_neighbours_is_below_all_others():
