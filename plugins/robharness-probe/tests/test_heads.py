@@ -112,7 +112,9 @@ def test_predictions_are_those_of_lightly_and_dino(digits, k, temperature):
     torch.testing.assert_close(logits.double().softmax(1), shares, rtol=0, atol=1e-2 if k == 1 else 1e-4)
     has_vote = votes > 0
     torch.testing.assert_close(logits.double()[has_vote], votes[has_vote].log(), rtol=1e-5, atol=1e-4)
-    assert (~has_vote).any() and (logits[~has_vote] < logits.amax(1, keepdim=True).expand_as(logits)[~has_vote] - 9).all()
+    assert (~has_vote).any() and (
+        logits[~has_vote] < logits.amax(1, keepdim=True).expand_as(logits)[~has_vote] - 9
+    ).all()
     assert (logits.argmax(1) == truth).float().mean() > 0.8
 
 
