@@ -60,12 +60,12 @@ def artefacts(folder: Path, file: str):
 
 
 def test_five_heads_share_the_features_and_follow_the_encoders_content(encoder, run, tmp_path):
-    short = {"epochs": 1, "flip": 0.0}
+    short = {"epochs": 1, "flip": 0.0, "data": {"name": "samples/digits", "limit": 200}}
     heads = {"linear": {}, "knn": {}, "centroid": {}, "finetune": short, "adversarial": {**short, "steps": 1}}
 
     def models(seed):
         common = {"encoder": encoder(seed), "data": "samples/digits"}
-        return [{"model": f"probe/{name}", "label": name, **options, **common} for name, options in heads.items()]
+        return [{"model": f"probe/{name}", "label": name, **common, **options} for name, options in heads.items()]
 
     first = run(models(0), attacks=[{"attack": "attacks/fgsm", "norm": "linf", "eps": 0.2}])
     assert first.is_complete
@@ -86,7 +86,7 @@ def test_an_encoder_without_labels_is_attacked_by_its_features(encoder, run, tmp
     data = {"name": "samples/digits", "split": "test", "limit": 40}
     results = run(
         [{"model": "probe/retrieval", "encoder": encoder(0), "data": data, "label": "Encoder"}],
-        attacks=[{"attack": "attacks/features", "norm": "linf", "eps": 0.1, "steps": 3}],
+        attacks=[{"attack": "attacks/features", "norm": "linf", "eps": 0.25, "steps": 5}],
     )
     assert results.is_complete
     assert results.clean("Encoder").accuracy == 1.0
