@@ -8,7 +8,7 @@ import torch
 
 from robharness import api
 
-PLUGIN = '''
+PLUGIN = """
 from dataclasses import dataclass
 
 from robharness import File, InputSpec, ModelSpec, checkpoints, hookimpl
@@ -28,7 +28,7 @@ def robharness_models():
         name="net", summary="Random features", input=InputSpec(shape=(1, 8, 8)), labels="none", features="",
         build=build, weights=File(path="net.pth"),
     )
-'''
+"""
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ class ViT(nn.Module):
         tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), tokens], 1) + self.pos_embed
         return self.norm(self.blocks(tokens))[:, 0]
 '''
-PLUGIN = '''
+PLUGIN = """
 from robharness import File, InputSpec, ModelSpec, hookimpl
 
 
@@ -54,7 +54,7 @@ def robharness_models():
         name="vit", summary="Our ViT", input=InputSpec(shape=(1, 8, 8)), labels="none", features="", build=build,
         weights=File(path="vit.pth", get="train.py"),
     )
-'''
+"""
 PROJECT = """
 [build-system]
 requires = ["setuptools"]

@@ -30,7 +30,9 @@ _HEADS: Mapping[str, tuple[type, str, str]] = {
 def _given(head: params.Head) -> Mapping[str, Any]:
     encoder = head.encoder
     if encoder.input.kind == "video" and isinstance(head, params.Images):
-        raise ValueError(f"{encoder.name} takes videos, and this head is trained on images. Try: `model: probe/linear`")
+        raise ValueError(
+            f"{encoder.name} takes videos, and this head is trained on images; write `model: probe/linear`"
+        )
     labels = INSTANCES if isinstance(head, params.Retrieval) else head.data.labels
     return {"input": encoder.input, "preprocessing": encoder.preprocessing, "labels": labels}
 
