@@ -222,6 +222,22 @@ def test_unreadable_images_are_left_out_and_named(job):
     ]
 
 
+def test_labels_stay_with_their_images_if_some_cannot_be_read():
+    data = Shades(broken=(0, 7))
+    source = images.TrainingImages(data, encoder(), crop=1.0, flip=0.0, seed=0)
+    [(x, labels)] = source.batches(torch.arange(10), 10, 0)
+    readable = [1, 2, 3, 4, 5, 6, 8, 9]
+    assert labels.tolist() == [data.labels[index] for index in readable]
+    assert all(torch.equal(found, source.read(index).float() / 255) for found, index in zip(x, readable, strict=True))
+
+
+def test_attacks_start_elsewhere_in_every_epoch():
+    x, labels = torch.full((2, 1, SIDE, SIDE), 0.5), torch.zeros(2, dtype=torch.int64)
+    net = heads.Probed(network(), heads.linear(torch.zeros(CLASSES, 54), torch.zeros(CLASSES)))
+    attacked = [training._attack(options(params.Adversarial, steps=1), 0)(net, x, labels, epoch) for epoch in (0, 1, 0)]
+    assert torch.equal(attacked[0], attacked[2]) and not torch.equal(attacked[0], attacked[1])
+
+
 def test_images_of_another_size_are_refused_with_the_remedy(job):
     chosen = options(params.Finetune, encoder=encoder(input=InputSpec(shape=(1, 12, 12))))
     with pytest.raises(UserError, match=r"has the shape \(1, 8, 8\), and the encoder takes \(1, 12, 12\)\. "
@@ -272,8 +288,10 @@ def test_crops_have_torchvisions_distribution():
         assert (boxes[:, 0] + boxes[:, 2] <= size[0]).all() and (boxes[:, 1] + boxes[:, 3] <= size[1]).all()
     np.testing.assert_allclose(found.mean(0), theirs.mean(0), rtol=0.15)
     areas = [boxes[:, 2] * boxes[:, 3] / 2400 for boxes in (found, theirs)]
+    ratios = [boxes[:, 3] / boxes[:, 2] for boxes in (found, theirs)]
     for share in (0.05, 0.5, 0.95):
         np.testing.assert_allclose(*(np.quantile(each, share) for each in areas), atol=0.06)
+        np.testing.assert_allclose(*(np.quantile(each, share) for each in ratios), atol=0.06)
 
 
 def test_two_processes_train_as_one(tmp_path):
