@@ -96,7 +96,7 @@ def test_adversarial_images_stay_in_the_ball_and_raise_the_loss(images, plain):
     classifier = probe.fit(Probe(), net(), images, CLASSES, plain, 0)
     x, labels = images.pixels.float() / 255, images.labels
     chosen = Probe(kind="robust", eps=0.05, steps=5)
-    found = probe.pgd(classifier, x, labels, chosen, np.random.default_rng(0))
+    found = probe.attacked(classifier, x, labels, chosen, np.random.default_rng(0))
     assert (found - x).abs().max() <= 0.05 + 1e-6 and found.min() >= 0 and found.max() <= 1
     with torch.no_grad():
         assert F.cross_entropy(classifier(found), labels) > F.cross_entropy(classifier(x), labels)
@@ -110,7 +110,7 @@ def test_a_robust_probe_is_more_robust(images, plain):
     for kind, chosen in kinds.items():
         classifier = probe.fit(chosen, trunk, images, CLASSES, plain, 0)
         x = images.pixels.float() / 255
-        found = probe.pgd(classifier, x, images.labels, kinds["robust"], np.random.default_rng(1))
+        found = probe.attacked(classifier, x, images.labels, kinds["robust"], np.random.default_rng(1))
         with torch.no_grad():
             left[kind] = float((classifier(found).argmax(1) == images.labels).float().mean())
     assert left["robust"] > left["sgd"]

@@ -7,6 +7,9 @@ import math
 from torch import nn, optim
 
 from robharness_contrastive.params import Recipe
+from robharness_probe.fitting import set_rate
+
+__all__ = ["TRUST", "optimizer", "rate", "set_rate"]
 
 TRUST = 0.001
 """Trust coefficient of LARS, as in RoCL and ACL."""
@@ -51,9 +54,3 @@ def rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
         return cosine(step)
     start = recipe.lr / 100
     return start + (cosine(warm) - start) * step / warm
-
-
-def set_rate(optimizer: optim.Optimizer, value: float) -> None:
-    """Set the learning rate of all parameter groups."""
-    for group in optimizer.param_groups:
-        group["lr"] = value
