@@ -29,6 +29,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "gradient-precision": ("warning", "attacks take gradients in a lower precision than verdicts"),
     "attack-advice": ("warning", "an attack plugin advises against its options"),
     "global-randomness": ("warning", "a perturbation draws from global random generators"),
+    "classes-absent": ("warning", "the data have some of the classes of their label space alone"),
     "data-remark": ("warning", "a data set remarks on its examples, e.g. on files that it leaves out"),
     # trainings
     "training-failed": ("error", "the training of a model failed"),

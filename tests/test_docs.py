@@ -248,6 +248,7 @@ CHANGES = {
     "compat": ("imagenet-c", []),
     "metrics": (["toys/wrong"], []), "count": ("robust", []), "precision": ("tf32", []), "seed": (1, []),
     "expected": ({"Net": {"clean": 50}}, []), "data.name": ("others/pixels", ["data"]),
+    "data.classes": ([0, 1, 2], ["data"]),
     "data.split": ("reversed", ["data"]), "data.limit": (3, ["data"]), "models.model": ("toys/large", ["models", 0]),
     "models.label": ("Other", ["models", 0]), "models.reference": (False, ["models", 0]),
     "models.weights": ("weights.pt", ["models", 0]), "models.inside": ("ema", ["models", 0]),

@@ -223,6 +223,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "classes": (10, False),
         "params": (LessonParams, False),  # their values count, see below
         "given": (lambda params: {"revision": 2}, False),  # the suite reader has put it into the spec by then
+        "masks": ({"some": (0, 1)}, False),  # the classes that `classes` means count
         "licence": ("MIT", False),
         "paper": ("other", False),
         "revision": (2, True),
@@ -251,6 +252,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "entry": ("other", True),
         "params": (LessonParams(count=5), True),
         "split": ("turned", True),
+        "classes": ((0, 1, 2, 3), True),
         "limit": (3, False),  # of the data that a suite measures on; that of a training counts
     },
     Model: {

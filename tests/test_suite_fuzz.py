@@ -27,7 +27,7 @@ CALLS = 5_000_000
 SMALL = """\
 robharness: 1
 name: small
-data: {name: toy/pixels, split: test, limit: 4}
+data: {name: toy/pixels, split: test, limit: 4, classes: present}
 models:
   - &net {model: toy/net, label: Net, reference: true}
   - {<<: *net, label: Wide, width: 16, reference: false}

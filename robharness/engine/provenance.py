@@ -136,7 +136,8 @@ def pass_findings(label: str, provenance: Mapping[str, Any]) -> Iterator[Finding
             f"it has {outputs} outputs, and the data have {classes} classes; a prediction of another class counts as "
             f"wrong",
             subject=label,
-            hint="check that its classes are those of the data, in the same order",
+            hint="check that its classes are those of the data, in the same order; to restrict its logits to them: "
+            "write `classes: present` in `data:`",
         )
     if provenance.get("copies_input"):
         yield finding(

@@ -8,7 +8,7 @@ Trade-off: the padding is computed for nothing, at most one pass per call.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -67,6 +67,7 @@ class Classifier:
         features: the submodule whose output is the representation.
         gradient_dtype: a lower precision for the passes that give gradients.
         compiled: whether passes use `torch.compile`.
+        classes: the outputs that are logits, in this order; by default all. Nothing that calls it sees the others.
     Attributes:
         access: the methods that may be called; see `with_access`.
         low_precision_gradients: whether there is a `gradient_dtype`.
@@ -89,6 +90,7 @@ class Classifier:
         features: str | None = None,
         gradient_dtype: torch.dtype | None = None,
         compiled: bool = False,
+        classes: Sequence[int] | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.net = freeze(net.to(self.device).eval())
@@ -106,6 +108,8 @@ class Classifier:
         self.is_compiled = compiled
         self._gradient_dtype = gradient_dtype
         self._features = features
+        self._chosen = None if classes is None else torch.tensor(classes, device=self.device)
+        self._largest = -1 if classes is None else max(classes)
         self._call: Callable[[Tensor], Any] = torch.compile(self.net, dynamic=False) if compiled else self.net
         self.classes = 0
         self._takes: tuple[tuple[int, ...], torch.dtype] | None = None
@@ -122,7 +126,17 @@ class Classifier:
 
     def has_same_passes(self, other: Any) -> bool:
         """Return whether another object is a classifier whose passes are the same as those of this one."""
-        names = ("net", "_call", "batch_size", "device", "copies_input", "_features", "_gradient_dtype", "_clip_layout")
+        names = (
+            "net",
+            "_call",
+            "batch_size",
+            "device",
+            "copies_input",
+            "_features",
+            "_gradient_dtype",
+            "_clip_layout",
+            "_chosen",
+        )
         return type(other) is Classifier and all(vars(other).get(name) is vars(self)[name] for name in names)
 
     def with_clips(self, layout: ClipLayout | None, x: Tensor) -> Classifier:
@@ -259,8 +273,18 @@ class Classifier:
             raise ContractViolation("its float64 logits are too large for float32. Try: smaller logits", by="model")
         if self.access == "features":
             return outputs.float().view(len(chunk), -1, outputs.shape[1]).mean(1)
+        outputs = self._restricted(outputs)
         self.classes, self.output_dtype = outputs.shape[1], outputs.dtype
         return outputs.float() if self._clip_layout is None else self._clip_layout.together(outputs.float())
+
+    def _restricted(self, outputs: Tensor) -> Tensor:
+        """Return the outputs that are logits, (N, classes)."""
+        if self._chosen is None:
+            return outputs
+        if self._largest >= outputs.shape[1]:
+            sentence = f"it gives {outputs.shape[1]} classes, and logits are restricted to some up to {self._largest}"
+            raise ContractViolation(sentence, by="model")
+        return outputs.index_select(1, self._chosen)
 
     def _is_in_eval(self) -> bool:
         return not any(module.training for module in self._modules)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.reader import DecodedImages, Reader
@@ -23,8 +24,8 @@ def stored_columns(cell: Cell, batch: Batch, outcome: Outcome, attacked: np.ndar
     """
     columns = {
         "example": list(batch.ids),
-        "label": batch.labels.cpu().numpy(),
-        "prediction": outcome.prediction,
+        "label": own_labels(cell, batch.labels),
+        "prediction": own_labels(cell, outcome.prediction),
         "correct": outcome.correct,
         "margin": outcome.margin,
         "logit_range": outcome.logit_range,
@@ -34,7 +35,24 @@ def stored_columns(cell: Cell, batch: Batch, outcome: Outcome, attacked: np.ndar
         "attacked": attacked,
     }
     nothing = np.full(len(batch), None, object)
-    return columns | {name: _as_list(outcome.notes.get(name, nothing)) for name in cell.notes}
+    notes = {name: outcome.notes.get(name, nothing) for name in cell.notes}
+    of_classes = {name: own_labels(cell, notes[name]) for name in _CLASS_NOTES if name in outcome.notes}
+    return columns | {name: _as_list(column) for name, column in (notes | of_classes).items()}
+
+
+_CLASS_NOTES = ("target", "prediction_8bit")
+"""Notes that hold classes."""
+
+
+def own_labels(cell: Cell, labels: Tensor | np.ndarray) -> np.ndarray:
+    """Return labels or predictions of a cell, (N,), as numbers of the data set's label space.
+
+    labels: as networks see them: positions in the classes that logits are restricted to, if they are. Numbers below 0
+        are no classes, and stay.
+    """
+    found = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
+    classes = cell.data.seen_by(cell.model).classes
+    return found if classes is None else np.where(found < 0, found, np.asarray(classes)[np.maximum(found, 0)])
 
 
 def _as_list(column: np.ndarray) -> list[Any]:

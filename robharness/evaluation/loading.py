@@ -142,7 +142,7 @@ def _loaded(
             break
     if state_digest(net) != ready:
         raise ContractViolation("it changes its own buffers when it is called, in eval mode", by="model")
-    largest = data.n - 1 if spec.labels == INSTANCES else max(data.dataset.labels)
+    largest = data.n - 1 if spec.labels == INSTANCES else max(data.seen_labels)
     if largest >= classifier.classes:
         raise ContractViolation(f"it gives {classifier.classes} classes, the data have a label {largest}", by="model")
     provenance = {
@@ -163,7 +163,7 @@ def _loaded(
     guard = Guard(classifier)
     distances = None
     if any(_has_clean_features(cell, model) for cell in plan.cells):
-        distances = _logit_distances(classifier.net, spec, target)
+        distances = _logit_distances(classifier.net, spec, target, data.classes)
     reader = Reader(data=data, canvas=data.canvas, compat=plan.suite.compat, model=spec, device=target)
     with kept_modes() as modes:
         _require_own_memory(plan)
@@ -214,7 +214,7 @@ def _require_own_memory(plan: Plan) -> None:
 
 def _surplus_outputs(data: PlannedData, outputs: int) -> dict[str, list[int]]:
     """Return the numbers of outputs and of the data's classes as a part of provenance, if there are more outputs."""
-    if isinstance(data.dataset, NumberedDataset):
+    if isinstance(data.dataset, NumberedDataset) or data.classes is not None:
         return {}
     classes = data.entry.spec.known_classes or max(data.dataset.labels) + 1
     return {"surplus_outputs": [outputs, classes]} if outputs > classes else {}
@@ -224,13 +224,17 @@ def _has_clean_features(cell: Cell, model: PlannedModel) -> bool:
     return cell.with_features and cell.model is model and cell.perturbation is None
 
 
-def _logit_distances(net: torch.nn.Module, spec: ModelSpec, device: torch.device) -> np.ndarray | None:
-    """Return the pairwise logit distances per unit of the features; None if the head is not linear."""
+def _logit_distances(
+    net: torch.nn.Module, spec: ModelSpec, device: torch.device, classes: Sequence[int] | None
+) -> np.ndarray | None:
+    """Return the pairwise logit distances per unit of the features, of some classes; None if the head is not linear."""
     clips = spec.clips
     if spec.features is None or (clips and clips.per_video > 1 and clips.aggregation == "probabilities"):
         return None
     try:
-        return heads.pairwise_logit_distances(net, probe_inputs(heads.PROBES, spec.input.shape, device), spec.features)
+        inputs = probe_inputs(heads.PROBES, spec.input.shape, device)
+        found = heads.pairwise_logit_distances(net, inputs, spec.features)
+        return found if found is None or classes is None else found[np.ix_(classes, classes)]
     except Exception as error:
         if is_out_of_memory(error):
             raise OutOfMemory(heads.PROBES) from error
@@ -281,6 +285,7 @@ def _probed(
             features=spec.features,
             gradient_dtype=torch.bfloat16 if plan.suite.precision.gradient == "bfloat16" else None,
             compiled=plan.suite.compile,
+            classes=plan.data.seen_by(model).classes if plan.data is not None else None,
         )
         return classifier, probe(classifier, spec.input.shape, spec.clips)
     except Exception as error:

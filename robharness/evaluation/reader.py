@@ -204,7 +204,7 @@ class Reader:
 
     def _batch(self, group: Group) -> Batch:
         indices = [self.data.order[position] for position in group.positions]
-        labels = torch.tensor([self.data.dataset.labels[index] for index in indices], device=self.device)
+        labels = torch.tensor([self.data.seen_labels[index] for index in indices], device=self.device)
         canvas = None if group.canvas is None else torch.from_numpy(group.canvas.copy())
         ids = [self.data.dataset.ids[index] for index in indices]
         frames = None if group.frames is None else torch.from_numpy(group.frames)

@@ -18,6 +18,7 @@ import numpy as np
 
 from robharness.errors import ContractViolation, OutOfMemory, UserError, for_shell
 from robharness.evaluation import loading
+from robharness.evaluation.columns import own_labels
 from robharness.evaluation.modes import neutral_modes
 from robharness.evaluation.outcomes import BatchOutcome
 from robharness.export import recompute
@@ -128,7 +129,7 @@ def _write_span(
         if isinstance(parts, ContractViolation):
             failed[cell.key] = str(Failure.of(cell, span, parts))
         elif parts:
-            _write(_file(folders[cell.key], span), parts)
+            _write(_file(folders[cell.key], span), cell, parts)
     return failed
 
 
@@ -169,11 +170,11 @@ def _spans(folder: Path) -> list[Span]:
     return [(int(match[1]), int(match[2])) for match in found if match]
 
 
-def _write(path: Path, parts: list[BatchOutcome]) -> None:
+def _write(path: Path, cell: Cell, parts: list[BatchOutcome]) -> None:
     """Write the outcomes of a span. Raises UserError if the file cannot be written."""
     images = np.concatenate([_network_inputs(part) for part in parts])
-    labels = np.concatenate([part.batch.labels.cpu().numpy() for part in parts])
-    predictions = np.concatenate([part.outcome.prediction for part in parts])
+    labels = np.concatenate([own_labels(cell, part.batch.labels) for part in parts])
+    predictions = np.concatenate([own_labels(cell, part.outcome.prediction) for part in parts])
     ids = [id for part in parts for id in part.batch.ids]
     try:
         with FileSystem().replacing(path, durable=False) as file:

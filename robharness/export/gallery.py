@@ -19,6 +19,7 @@ from torch import Tensor
 from robharness.errors import ContractViolation, describe
 from robharness.evaluation import loading
 from robharness.evaluation.batch import Batch
+from robharness.evaluation.columns import own_labels
 from robharness.evaluation.devices import device_name
 from robharness.evaluation.modes import neutral_modes
 from robharness.evaluation.outcomes import BatchOutcome, group_cells
@@ -146,12 +147,12 @@ def _by_position(
     computed: Iterable[tuple[Cell, list[BatchOutcome] | ContractViolation]],
 ) -> dict[int, tuple[int, float]]:
     """Return the predictions of a cell and their confidences, by position. Raises the cell's ContractViolation."""
-    [(_, parts)] = computed
+    [(cell, parts)] = computed
     if isinstance(parts, ContractViolation):
         raise parts
     found: dict[int, tuple[int, float]] = {}
     for part in parts:
-        judged = zip(part.outcome.prediction.tolist(), part.outcome.confidence.tolist(), strict=True)
+        judged = zip(own_labels(cell, part.outcome.prediction).tolist(), part.outcome.confidence.tolist(), strict=True)
         found |= dict(zip(part.positions.tolist(), judged, strict=True))
     return found
 
@@ -173,12 +174,13 @@ def _made(cell: Cell, part: BatchOutcome, clean: Mapping[int, tuple[int, float]]
     is_bgr = steps is not None and steps.channel_order == "bgr"
     perturbation, outcome = cell.perturbation, part.outcome
     assert perturbation is not None
+    labels, predictions = own_labels(cell, part.batch.labels), own_labels(cell, outcome.prediction)
     for row, position in enumerate(part.positions.tolist()):
         if position not in work.positions[cell.key]:
             continue
         before, after = (thumbnails.visible(x[row], is_bgr=is_bgr) for x in (part.batch.x, outcome.inputs))
-        label, (clean_prediction, clean_confidence) = int(part.batch.labels[row]), clean[position]
-        prediction, size = int(outcome.prediction[row]), float(outcome.size[row])
+        label, (clean_prediction, clean_confidence) = int(labels[row]), clean[position]
+        prediction, size = int(predictions[row]), float(outcome.size[row])
         yield _Made(
             cell=cell,
             position=position,

@@ -130,6 +130,8 @@ class PlannedData:
     n: the number of positions that the plan uses.
     identity: its part of a cell's identity.
     canvas: the canvas of all its images.
+    classes: the classes that logits are restricted to, ascending; None for all. Networks and attacks see the positions
+        in this list as labels; the store has the labels of the data set.
     """
 
     entry: Entry
@@ -139,6 +141,7 @@ class PlannedData:
     n: int
     identity: dict[str, Any]
     canvas: Canvas = None
+    classes: tuple[int, ...] | None = None
 
     @cached_property
     def sizes(self) -> ImageSizes:
@@ -148,7 +151,15 @@ class PlannedData:
     @cached_property
     def numbered(self) -> PlannedData:
         """The same data for models that tell examples apart: each example is a class of its own."""
-        return dataclasses.replace(self, dataset=NumberedDataset(self.dataset))
+        return dataclasses.replace(self, dataset=NumberedDataset(self.dataset), classes=None)
+
+    @cached_property
+    def seen_labels(self) -> Sequence[int]:
+        """The labels that networks and attacks see, in the data set's own order."""
+        if self.classes is None:
+            return self.dataset.labels
+        positions = {label: position for position, label in enumerate(self.classes)}
+        return [positions[label] for label in self.dataset.labels]
 
     def seen_by(self, model: PlannedModel) -> PlannedData:
         """Return the data with the labels that a model predicts."""

@@ -11,6 +11,7 @@ from robharness.errors import UserError, describe
 from robharness.findings import Finding
 from robharness.planning.advice import advice, data_remarks, remarks_of
 from robharness.planning.cells import BLOCK, Cell, Plan, PlannedData, PlannedModel
+from robharness.planning.classes import absent_class_findings, chosen_classes
 from robharness.planning.commands import DEFAULT_STORE
 from robharness.planning.datasets import FixedDataset
 from robharness.planning.files import require_files
@@ -107,7 +108,11 @@ def _require_squares(suite: Suite, data: PlannedData) -> None:
 
 
 def _data_findings(suite: Suite, data: PlannedData) -> Iterator[Finding]:
-    """Yield what the sizes of the images mean for the canvas and the corruptions; images are read only for these."""
+    """Yield what the labels mean for accuracy, and the sizes of the images for the canvas and the corruptions.
+
+    Images are read only for the canvas.
+    """
+    yield from absent_class_findings(suite, data.dataset)
     if data.canvas is not None:
         yield from canvas_findings(suite, data.sizes, data.canvas)
         yield from corruption_findings(suite, data.sizes, data.canvas)
@@ -162,6 +167,8 @@ def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> Planne
         **({"canvas": canvas} if isinstance(canvas, int) else {}),
         **({"compat": suite.compat} if suite.compat != "none" else {}),
     }
+    classes = chosen_classes(suite.data, dataset)
+    identity |= {"classes": list(classes)} if classes is not None else {}
     limit = limit or suite.data.limit or len(order)
     return PlannedData(
         entry=entry,
@@ -171,6 +178,7 @@ def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> Planne
         n=min(limit, len(order)),
         identity=identity,
         canvas=canvas,
+        classes=classes,
     )
 
 

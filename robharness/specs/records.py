@@ -243,6 +243,8 @@ class DatasetSpec(_Record):
     classes: number of classes of the label space; by default that of a well-known one, or else the largest label + 1.
     params: dataclass of the options that a suite may set.
     given: params -> the fields of this record that depend on them, e.g. {"labels": ...}.
+    masks: published subsets of the label space by name, which `classes:` of a suite may name: the numbers of their
+        classes. One with the data set's own name holds all classes that the data set has.
     licence: licence of the data.
     paper: source of the data.
     revision: raise it when the pixels of an id change.
@@ -257,6 +259,7 @@ class DatasetSpec(_Record):
     classes: int | None = field(default=None, metadata=RUNTIME)
     params: type | None = field(default=None, metadata=RUNTIME)
     given: Callable[[Params], Mapping[str, Any]] | str | None = field(default=None, metadata=RUNTIME)
+    masks: Mapping[str, Sequence[int]] = field(default_factory=dict, metadata=RUNTIME)
     licence: str = field(default="", metadata=RUNTIME)
     paper: str = field(default="", metadata=RUNTIME)
     revision: int = 1
@@ -339,6 +342,11 @@ def _is_fraction(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
+def _is_mask(value: Any) -> bool:
+    is_list = isinstance(value, Sequence) and all(type(number) is int and number >= 0 for number in value)
+    return is_list and 1 < len(value) == len(set(value))
+
+
 _FUNCTION: Check = ("a function or 'module:function'", callable)
 _FUNCTIONS = ("build", "trunk", "threat", "cost", "open", "compute", "advise", "blocks", "given")
 _CHECKS: dict[str, Check] = {
@@ -355,6 +363,10 @@ _CHECKS: dict[str, Check] = {
     "expected": (
         "fractions in [0, 1] by name, such as clean",
         lambda v: isinstance(v, Mapping) and all(isinstance(n, str) for n in v) and all(map(_is_fraction, v.values())),
+    ),
+    "masks": (
+        "sequences of at least two different whole numbers, by name",
+        lambda v: isinstance(v, Mapping) and all(isinstance(name, str) and _is_mask(v[name]) for name in v),
     ),
     "alternatives": (
         "mappings of suite keys to values, by name",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from robharness.errors import UserError, describe, did_you_mean
 from robharness.plugins import Entry, Registry
@@ -16,9 +16,12 @@ from robharness.suite.resolved import Data
 from robharness.text import printable
 
 
-def read(reader: FieldReader, raw: Any, path: yaml.Path, *, for_training: bool = False) -> Data | None:
+def read(
+    reader: FieldReader, raw: Any, path: yaml.Path, *, for_training: bool = False, is_suite: bool = False
+) -> Data | None:
     """Return the data that a text or a mapping describes, or None after adding an error.
 
+    is_suite: whether a suite measures on them, so that logits may be restricted to some classes.
     for_training: whether a training reads them, so that a split that is left out is the one called "train".
     """
     if isinstance(raw, str) and raw:
@@ -29,7 +32,7 @@ def read(reader: FieldReader, raw: Any, path: yaml.Path, *, for_training: bool =
         reader.error(path, "data are the name of a data set, or a mapping such as {name: NAME}")
         return None
     entry = reader.entry("datasets", raw.get("name"), at)
-    own = field_names(records.DataRef)
+    own = [key for key in field_names(records.DataRef) if is_suite or key != "classes"]
     options = field_names(entry.spec.params) if entry is not None and entry.spec.params is not None else []
     reader.known(raw, path, [*own, *options], others=entry is None and isinstance(raw.get("name"), str))
     ref = reader.record(records.DataRef, {key: raw[key] for key in raw if key in own}, path)
@@ -42,7 +45,8 @@ def read(reader: FieldReader, raw: Any, path: yaml.Path, *, for_training: bool =
     written = raw.get("split")
     is_read = written is None or isinstance(written, str)
     split = _split(reader, entry, written, path, for_training=for_training) if is_read else ""
-    return Data(entry=entry, params=params, split=split, limit=ref and ref.limit)
+    classes = _classes(reader, entry, ref.classes, path) if ref is not None else None
+    return Data(entry=entry, params=params, split=split, limit=ref and ref.limit, classes=classes)
 
 
 def referred(reader: FieldReader, ref: DataRef, path: yaml.Path, *, for_training: bool = True) -> DataRef | None:
@@ -107,3 +111,28 @@ def _split(reader: FieldReader, entry: Entry, split: str | None, path: yaml.Path
         sentence = f"{entry.name} has no split '{printable(split)}'; it has {', '.join(map(printable, splits))}"
         reader.error((*path, "split"), sentence + did_you_mean(split, splits))
     return split
+
+
+def _classes(
+    reader: FieldReader, entry: Entry, written: str | tuple[int, ...] | None, path: yaml.Path
+) -> tuple[int, ...] | Literal["present"] | None:
+    """Return the classes that logits are restricted to; None for all, and after adding an error."""
+    at, spec = (*path, "classes"), entry.spec
+    if written is None or written == "present":
+        return "present" if written else None
+    if isinstance(written, str):
+        if written in spec.masks:
+            return tuple(sorted(spec.masks[written]))
+        known = ["present", *spec.masks]
+        sentence = f"{entry.name} has no classes '{printable(written)}'; there are {', '.join(map(printable, known))}"
+        reader.error(at, f"{sentence}, or a list of their numbers{did_you_mean(written, known)}")
+        return None
+    if len(written) < 2:
+        reader.error(at, "a classifier needs at least two classes")
+        return None
+    if len(set(written)) < len(written):
+        reader.error(at, "a class occurs twice")
+    if spec.known_classes is not None and max(written) >= spec.known_classes:
+        sentence = f"there is no class {max(written)}; '{spec.labels}' has 0 to {spec.known_classes - 1}"
+        reader.error(at, sentence)
+    return tuple(sorted(written))

@@ -92,7 +92,7 @@ class _SuiteReader(FieldReader):
         raw = self.known(raw, (), [*known, *_LISTS, "expected"])
         header = self.record(Header, {key: raw[key] for key in raw if key in known}, ())
         header = None if any(map(self.is_lost, _SHARED)) else header
-        given = data.read(self, raw["data"], ("data",)) if "data" in raw else None
+        given = data.read(self, raw["data"], ("data",), is_suite=True) if "data" in raw else None
         dataset = None if given is None else given.entry
         models = self.models(raw, path, header)
         perturbations = _distinctly_named([*self.perturbations(raw, "attacks", models, header),

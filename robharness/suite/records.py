@@ -75,6 +75,7 @@ class DataRef:
     name: str
     split: str | None = None
     limit: Annotated[int, Field(gt=0)] | None = None
+    classes: str | tuple[Annotated[int, Field(ge=0)], ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

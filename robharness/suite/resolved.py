@@ -28,12 +28,15 @@ class Data:
     params: its options; None if it has none.
     split: name of the split.
     limit: number of examples, the first ones of the fixed order; None for all.
+    classes: numbers of the classes that logits are restricted to, ascending; "present" for those that occur in the
+        split, None for all.
     """
 
     entry: Entry
     params: Params = None
     split: str
     limit: int | None = None
+    classes: tuple[int, ...] | Literal["present"] | None = None
 
     @property
     def name(self) -> str:

@@ -42,7 +42,7 @@ def parametrize_with_checks(
     plugin: a module or its name, the namespace of an installed plugin, or the path of a loose file.
     only, leave_out: globs of specs ("models/*", "resnet50") or of ids ("*-sha256_stated").
     data_root: the folder of data and weights; by default as for `robharness run`.
-    options: spec -> the keys that a suite would write beside `model:`, `attack:` or `corruption:`.
+    options: spec -> the keys that a suite would write beside `model:`, `attack:`, `corruption:` or the name of data.
     weights: model -> its file, its files by name, or a function that makes and returns either.
     classes: label space -> its number of classes.
     images: corruption -> the examples on its canvas, {"name", "split", "canvas"} as in a suite; needed for stored

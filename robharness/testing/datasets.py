@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ def one_id_and_label_each(data: Subject) -> None:
 def labels_in_range(data: Subject) -> None:
     """Labels are whole numbers from 0 to below the size of the label space."""
     ids, labels = _listed(opened(data))
-    space = data.entry.spec.labels
+    space = _spec(data).labels
     classes = data.size_of(space)
     for id, label in zip(ids, labels, strict=False):
         if int(label) != label or not 0 <= label < classes:
@@ -134,6 +135,12 @@ RULES = (
     draws_nothing,
     fresh_process,
 )
+
+
+def _spec(data: Subject) -> Any:
+    """Return the spec with the fields that depend on the options."""
+    spec = data.entry.spec
+    return spec if spec.given is None else dataclasses.replace(spec, **spec.given(data.params))
 
 
 def opened(data: Subject) -> Dataset:

@@ -48,12 +48,22 @@ def write_folders():
 write_folders()
 
 
+def write_csv():
+    """Write a file that lists the images of the folders."""
+    rows = ["path,label", *(f"pets/2/{name},cat" for name in ("a.png", "deep/b.png")), "pets/10/c.png,dog"]
+    (Path(ROOT.name) / "pets.csv").write_text("\n".join(rows) + "\n")
+
+
+write_csv()
+
+
 @parametrize_with_checks(
     "robharness_datasets",
-    only=["plugin/*", "datasets/cifar-10/*", "datasets/folder/*", "datasets/imagenet-folder/*"],
+    only=["plugin/*", "datasets/cifar-10/*", "datasets/folder/*", "datasets/imagenet-folder/*", "datasets/csv/*"],
     data_root=ROOT.name,
-    splits={"folder": ["pets"], "imagenet-folder": ["imagenet-r"]},
-    classes={"folder": 2},
+    splits={"folder": ["pets"], "imagenet-folder": ["imagenet-r"], "csv": ["pets"]},
+    options={"csv": {"file": str(Path(ROOT.name) / "pets.csv")}},
+    classes={"folder": 2, "csv": 2},
 )
 def test_contract(check):
     check()

@@ -1,6 +1,7 @@
 """The paper's data sets, read from disk in their publishers' layouts.
 
-ImageNet and CIFAR, their corrupted copies as corruptions, image folders, and the videos of UCF101.
+ImageNet, ImageNet-A, ImageNet-R and CIFAR, corrupted copies as corruptions, image folders, images that a CSV file
+lists, and the videos of UCF101.
 """
 
 from __future__ import annotations
@@ -12,17 +13,23 @@ from robharness import CorruptionSpec, DatasetSpec, hookimpl
 from robharness.specs.conventions import CORRUPTION_GROUPS
 from robharness_datasets.cifar import open_cifar
 from robharness_datasets.cifar_c import open_cifar_c
+from robharness_datasets.csv_file import OWN_LABELS, CsvParams, given, open_csv
 from robharness_datasets.folder import open_folder, open_imagenet_folder
 from robharness_datasets.imagenet import open_imagenet
 from robharness_datasets.imagenet_c import open_imagenet_c
+from robharness_datasets.imagenet_subsets import TOTALS, classes_of, open_subset
 from robharness_datasets.ucf101 import SPEC as UCF101
 
 # The archive of ImageNet-C with a corruption, if it has another name than the corruption's group.
 _ARCHIVES = {"brightness": "weather"}
 
 
+_PAPERS = {"imagenet-a": "https://arxiv.org/abs/1907.07174", "imagenet-r": "https://arxiv.org/abs/2006.16241"}
+
+
 @hookimpl
 def robharness_datasets() -> Iterator[DatasetSpec]:
+    masks = {name: classes_of(name) for name in TOTALS}
     yield DatasetSpec(
         name="imagenet",
         summary="ImageNet (ILSVRC 2012), one folder per class, in torchvision's layout",
@@ -31,6 +38,7 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
         open=open_imagenet,
         licence="the terms of ImageNet: non-commercial research and education (https://image-net.org/download)",
         paper="https://arxiv.org/abs/1409.0575",
+        masks=masks,
     )
     for name, classes in (("cifar-10", 10), ("cifar-100", 100)):
         yield DatasetSpec(
@@ -42,6 +50,26 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
             licence="none stated; the publisher asks for a citation",
             paper="https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf",
         )
+    for name, what in (("imagenet-a", "natural adversarial examples"), ("imagenet-r", "renditions")):
+        yield DatasetSpec(
+            name=name,
+            summary=f"{'ImageNet-A' if name == 'imagenet-a' else 'ImageNet-R'}: {what} of 200 of ImageNet's classes",
+            labels="imagenet-1k",
+            splits=("test",),
+            open=partial(open_subset, name),
+            masks=masks,
+            licence="none stated for the images; the publisher's code is under the MIT licence",
+            paper=_PAPERS[name],
+        )
+    yield DatasetSpec(
+        name="csv",
+        summary="Your own images, as a CSV file lists them with labels, splits and ids",
+        labels=OWN_LABELS,
+        splits=(),  # those of the file
+        params=CsvParams,
+        given=given,
+        open=open_csv,
+    )
     yield DatasetSpec(
         name="folder",
         summary="Your own images, one folder per class; the split is the folder's path below the data root",
@@ -55,6 +83,7 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
         labels="imagenet-1k",
         splits=(),  # any
         open=open_imagenet_folder,
+        masks=masks,
     )
     yield UCF101
 

@@ -30,24 +30,63 @@ def read_classes(folder: Path) -> list[str] | None:
     Raises UserError if the file cannot be read, is no text in UTF-8, has no names, or has a name twice.
     """
     path = folder / CLASSES
-    quoted = for_shell(path)
     if (content := _content(path)) is None:
         return None
+    empty = (
+        f"Write the name of a class in each line, in the order of the labels, or remove it. For "
+        f"alphabetical order: (cd {for_shell(folder)} && ls -d */ | tr -d / | LC_ALL=C sort > {CLASSES})"
+    )
+    return _names(path, _decoded(path, content, errors="surrogateescape"), empty)
+
+
+def read_names(path: Path) -> list[str]:
+    """Return the names of classes in a file of the user, one a line. Raises UserError for a file without any."""
+    return _names(path, read_text(path), f"Write the name of a class in each line. Try: edit {for_shell(path)}")
+
+
+def read_text(path: Path, most: int = 2**24) -> str:
+    """Return the text of a file in UTF-8, with or without a byte order mark.
+
+    most: the largest number of bytes.
+    Raises UserError if it cannot be read, is larger, or is in another encoding.
+    """
+    content = _content(path)
+    if content is None:
+        raise UserError(f"{path} does not exist. Try: ls {for_shell(path.parent)}")
+    if len(content) > most:
+        raise UserError(f"{path} has more than {most / 2**20:g} MiB. Try: split {for_shell(path)}")
+    return _decoded(path, content)
+
+
+def _decoded(path: Path, content: bytes, errors: str = "strict") -> str:
+    """Return the text of bytes in UTF-8. Raises UserError for another encoding."""
+    quoted = for_shell(path)
     encoding = next((name for mark, name in ENCODINGS.items() if content.startswith(mark)), "")
     if not encoding and b"\0" in content[:200]:
         encoding = "UTF-16LE" if content[1::2].count(0) >= content[::2].count(0) else "UTF-16BE"
     if encoding:
         convert = f"iconv -f {encoding} -t UTF-8 {quoted} > {quoted}.new && mv {quoted}.new {quoted}"
         raise UserError(f"{path} is a text in {encoding} instead of UTF-8. Try: {convert}")
-    text = content.decode("utf-8-sig", errors="surrogateescape")
+    try:
+        return content.decode("utf-8-sig", errors=errors)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        convert = f"iconv -f LATIN1 -t UTF-8 {quoted} > {quoted}.new && mv {quoted}.new {quoted}"
+        raise UserError(
+            f"{path}:{line}: the byte 0x{content[error.start]:02x} is no UTF-8; for a file in Latin-1, type: {convert}"
+        ) from None
+
+
+def _names(path: Path, text: str, empty: str) -> list[str]:
+    """Return the names in the lines of a text. Raises UserError for a name twice, and for none.
+
+    empty: what to do about a file without names.
+    """
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
-        raise UserError(
-            f"{path} is empty. Write the name of a class in each line, in the order of the labels, or remove it. For "
-            f"alphabetical order: (cd {for_shell(folder)} && ls -d */ | tr -d / | LC_ALL=C sort > {CLASSES})"
-        )
+        raise UserError(f"{path} is empty. {empty}")
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"{path} names the class '{shown(twice[0])}' twice. Try: edit {quoted}")
+        raise UserError(f"{path} names the class '{shown(twice[0])}' twice. Try: edit {for_shell(path)}")
     return names
 
 
