@@ -223,7 +223,7 @@ def test_a_default_that_only_some_entries_of_a_pattern_take_is_left_out_for_it(r
     text = HEAD + "models: [{model: toy/net}]\nattacks: [{attack: toy/*g*, eps: 1}, {attack: toy/pgd, eps: 1/2}]\n"
     suite = read({"s.yaml": text.replace("toy/*g*", "toy/p*") + "defaults: {attacks: {steps: 3}}\n"})
     assert names(suite) == ["pgd(linf, 1, steps=3)", "pgd(linf, 1/2, steps=3)"]
-    mixed = read({"s.yaml": text.replace("toy/*g*", "toy/?g*") + "defaults: {attacks: {steps: 3}}\n"})
+    mixed = read({"s.yaml": text.replace("toy/*g*", "'toy/?g*'") + "defaults: {attacks: {steps: 3}}\n"})
     assert names(mixed) == ["fgsm(linf, 1)", "pgd(linf, 1)", "pgd(linf, 1/2, steps=3)"]
 
 
