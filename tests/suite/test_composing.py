@@ -282,7 +282,9 @@ def test_a_value_inside_a_default_can_be_set_for_one_item(read):
 
 
 def test_merge_keys_of_items(read):
-    text = HEAD + """\
+    text = (
+        HEAD
+        + """\
 models:
   - &net {model: toy/net, label: A, width: 3, sizes: [1]}
   - &wide {width: 5, label: B, model: toy/net}
@@ -290,6 +292,7 @@ models:
   - {label: D, <<: [*wide, *net]}
   - {<<: [*net, {clean_at_least: 50}], label: E, width: 9}
 """
+    )
     models = read({"s.yaml": text}).models
     assert [(model.label, model.params.width, model.params.sizes) for model in models] == [
         ("A", 3, (1,)), ("B", 5, ()), ("C", 3, (1,)), ("D", 5, (1,)), ("E", 9, (1,)),

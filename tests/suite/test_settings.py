@@ -77,7 +77,7 @@ def test_a_value_of_models_is_set(read, setting, found):
 
 def test_values_are_read_as_in_the_file(read):
     suite = read(
-        "attacks.0.eps=[0.25/255]", "attacks.1.steps=3", "attacks.0.norm=linf", "seed=7", "count=robust", "data.limit=100", "title='5'",
+        "attacks.0.eps=[0.25/255]", "attacks.1.steps=3", "seed=7", "count=robust", "data.limit=100", "title='5'",
         "attacks.fgsm.norm=l2",
     )  # fmt: skip
     assert names(suite)[:2] == ["fgsm(l2, 0.25/255)", "pgd(l2, 1, steps=3)"]
