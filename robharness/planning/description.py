@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from robharness.errors import UserError
+from robharness.errors import UserError, describe
 from robharness.planning.weights import locate, where
 from robharness.plugins.calls import call_spec, plugin_code
 from robharness.plugins.registry import Entry
@@ -58,7 +58,7 @@ def describe_entry(kind: str, entry: Entry, data_root: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # the classes of options are the plugin's
         raise UserError(
-            f"{entry.name} of {entry.origin} cannot be described: {error}. Try: robharness list plugins"
+            f"{entry.name} of {entry.origin} cannot be described: {describe(error)}. Try: robharness list plugins"
         ) from error
     return facts
 
@@ -240,7 +240,7 @@ def _norm(entry: Entry, needed: Mapping[str, str]) -> str:
 def _needed(params: type | None) -> Iterator[tuple[str, str]]:
     """Yield the options without a default, each with a value that it may take."""
     hints = get_type_hints(params, include_extras=True) if params is not None else {}
-    for item in dataclasses.fields(params) if params is not None else ():  # type: ignore[arg-type]
+    for item in dataclasses.fields(params) if params is not None else ():
         if item.init and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             yield item.name, _value_of(hints[item.name])
 
