@@ -25,8 +25,8 @@ def command(name: str, plugins: tuple[str, ...], data_root: Path | None, as_json
     Each option is shown with its type, its default and its meaning, after the facts about the whole, such as the
     place of its weights, and before an item for a suite.
 
-    NAME is a full name such as attacks/pgd, a name without its plugin, or a pattern such as 'attacks/*'. Parts of
-    several kinds may have one name; all are shown.
+    NAME is a full name such as mine/pgd, a name without its plugin, or a pattern such as 'mine/*'. Parts of several
+    kinds may have one name; all are shown.
 
     Exit codes: 0 shown, 2 usage error, or nothing has this name.
     """

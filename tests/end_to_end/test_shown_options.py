@@ -49,7 +49,9 @@ def test_the_items_that_are_shown_can_be_pasted(described):
             continue
         checked += 1
         suite = {"robharness": 1, "name": "shown", "models": [{"model": "samples/efficientnet-lite0", "label": "Net"}],
-                 "data": {"name": fitting[0].name, "split": fitting[0].spec.splits[0]}, "canvas": "auto"}  # fmt: skip
+                 "data": {"name": fitting[0].name, "split": fitting[0].spec.splits[0]}, "canvas": "auto",
+                 "attacks": [{"attack": "attacks/ddn"}],
+                 "corruptions": [{"corruption": "corruptions/fog", "severity": 1}]}  # fmt: skip
         try:
             load(suite | yaml.safe_load(each["example"]), REGISTRY)
         except SuiteError as error:
