@@ -207,9 +207,11 @@ def error_lines(document: yaml.Document, errors: Iterable[tuple[int, int, yaml.P
     """Return the errors of a suite as lines, by their places; one mistake in a shared value is one line."""
     lines: dict[tuple[str, str], str] = {}
     for line, column, where, sentence in sorted(errors, key=lambda error: (error[:2], error[3])):
-        shared = next((document.defaults[where[:n]] + where[n:] for n in (3,) if where[:n] in document.defaults), where)
-        shown = document.shown((line, column))
+        number, shown, shared = line // yaml.LINES, document.shown((line, column)), where
+        default = document.defaults.get(where[:3])
+        if default is not None and document.values[default][0] // yaml.LINES == number:
+            shared = default + where[3:]
         path = f"{'.'.join(map(printable, shared))}: " if shared else ""
-        is_shared = shared != where or not document.sources[line // yaml.LINES].is_file
+        is_shared = shared != where or not document.sources[number].is_file
         lines.setdefault((shown, sentence if is_shared else f"{path}{sentence}"), f"{shown}: {path}{sentence}")
     return list(lines.values())

@@ -1,16 +1,18 @@
 """Values that `--set KEY=VALUE` or `overrides` change: where, how they are read, and errors that name them."""
 
 import re
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from robharness import Encoder
 from robharness.errors import SuiteError, UserError
 from robharness.suite import load
 from robharness.suite.settings import as_settings, parse_setting
-from toy_suites import REGISTRY
+from toy_suites import HEAD, REGISTRY, make_registry, model
 
 TEXT = """\
 robharness: 1
@@ -111,6 +113,30 @@ def test_a_later_setting_wins(read):
 def test_a_path_that_is_set_is_relative_to_the_working_directory(read, tmp_path):
     suite = read("models.0.weights=./mine.pt")
     assert [model.weights for model in suite.models] == [tmp_path / "mine.pt", tmp_path / "suites/net.pt", None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeParams:
+    encoder: Encoder
+    k: int = 1
+
+
+def test_a_value_inside_of_an_encoder_is_set_and_the_others_stay_beside_their_file(tmp_path, monkeypatch):
+    registry = make_registry()
+    registry.add("models", model("probe", params=ProbeParams), registry.origins[0])
+    encoder = "{model: toy/insightful, weights: {a: ./a.pt, b: ./b.pt}}"
+    (tmp_path / "suites").mkdir()
+    path = tmp_path / "suites/s.yaml"
+    path.write_text(f"{HEAD.replace('toy/net', 'toy/probe')}defaults: {{models: {{encoder: {encoder}}}}}\n")
+    monkeypatch.chdir(tmp_path)
+    for settings, other in ([], tmp_path / "suites/b.pt"), (["models.0.encoder.weights.b=./c.pt"], tmp_path / "c.pt"):
+        suite = load(path, registry, settings=tuple(map(parse_setting, settings)))
+        assert suite.models[0].params.encoder.model.weights == {"a": tmp_path / "suites/a.pt", "b": other}
+    with pytest.raises(SuiteError) as caught:
+        load(path, registry, settings=(parse_setting("models.*.encoder.wieghts=x"),))
+    assert caught.value.errors == [
+        "--set models.*.encoder.wieghts=x: models.0.encoder.wieghts: unknown key 'wieghts'; did you mean 'weights'?"
+    ]
 
 
 PLACES = [
