@@ -62,6 +62,7 @@ class Joined:
         """
         document, place = self.document, part.values[at]
         for length in range(1, len(path)):
+            self._expand(path[:length])
             if self.at(path[:length]) is None:
                 self._set(path[:length], {})
                 document.values[path[:length]] = document.keys[path[:length]] = place
@@ -82,6 +83,8 @@ class Joined:
         self.document.values[path] = part.values[path]
         for key, value in others.items():
             inner = (*path, key)
+            if isinstance(value, dict):
+                self._expand(inner)
             if isinstance(value, dict) and isinstance(here.get(key), dict):
                 self.document.keys[inner] = part.keys[inner]
                 self.merge(part, inner)
@@ -91,6 +94,13 @@ class Joined:
     def remove(self, key: str) -> None:
         """Remove a key of the whole document; the places of its values stay, for errors."""
         self.document.data.pop(key, None)
+
+    def _expand(self, path: yaml.Path) -> None:
+        """Replace the name of a data set by the mapping that it stands for, so that keys can be added."""
+        name, document = self.at(path), self.document
+        if path == ("data",) and isinstance(name, str):
+            document.data["data"] = {"name": name}
+            document.values["data", "name"], document.keys["data", "name"] = document.values[path], document.keys[path]
 
     def _set(self, path: yaml.Path, value: Any) -> None:
         self.at(path[:-1])[path[-1]] = value

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from robharness.plugins import Entry
-from robharness.specs.records import ModelSpec
+from robharness.specs import DataRef, ModelSpec
 from robharness.specs.references import Component, Encoder, component_roles, encoders_of
-from robharness.suite import yaml
+from robharness.suite import data, yaml
 from robharness.suite.fields import FieldReader
 from robharness.suite.resolved import Model
 from robharness.text import printable
@@ -43,7 +43,9 @@ def resolved(reader: FieldReader, entry: Entry, params: Any, path: yaml.Path, re
     before = len(reader.errors)
     for name, value in _references(params):
         at = (*path, name)
-        if isinstance(value, Component):
+        if isinstance(value, DataRef):
+            changes[name] = data.referred(reader, value, at, for_training=_is_for_training(entry))
+        elif isinstance(value, Component):
             changes[name] = _component(reader, entry, value, roles.get(name, ""), at)
         elif not isinstance(entry.spec, ModelSpec):
             reader.error(at, f"{entry.name} is no model, and only a model has encoders among its options")
@@ -60,11 +62,16 @@ def needs_training(model: Model) -> bool:
     return model.is_trained or any(needs_training(encoder) for encoder in encoders)
 
 
-def _references(params: Any) -> Iterator[tuple[str, Encoder | Component]]:
+def _is_for_training(entry: Entry) -> bool:
+    """Return whether an option with data of this entry is for its training: that of a model, not that of an attack."""
+    return isinstance(entry.spec, ModelSpec)
+
+
+def _references(params: Any) -> Iterator[tuple[str, Encoder | Component | DataRef]]:
     """Yield the options that are references, by name."""
     for item in dataclasses.fields(params) if dataclasses.is_dataclass(params) else ():
         value = getattr(params, item.name)
-        if isinstance(value, Encoder | Component):
+        if isinstance(value, Encoder | Component | DataRef):
             yield item.name, value
 
 

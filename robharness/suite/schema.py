@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from robharness.plugins import Entry, Registry
 from robharness.plugins.calls import plugin_code
-from robharness.suite.records import Header
+from robharness.suite.records import DataRef, Header
 from robharness.suite.taking import LISTS
 
 
@@ -17,8 +17,7 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     """The JSON Schema of a suite, with the options of every installed plugin, for editors."""
     schema = TypeAdapter(Header).json_schema()
     definitions = schema.setdefault("$defs", {})
-    for name in ("DataRef", "Check"):
-        definitions[name]["additionalProperties"] = False
+    definitions["Check"]["additionalProperties"] = False
     schema["properties"]["precision"]["anyOf"][1]["additionalProperties"] = False
     schema.update({"$schema": "https://json-schema.org/draft/2020-12/schema", "additionalProperties": False})
     strict: dict[str, Any] = {}
@@ -32,6 +31,10 @@ def json_schema(registry: Registry) -> dict[str, Any]:
         for alternative in alternatives:  # `defaults` may have what an item lacks
             alternative.pop("required", None)
         schema["properties"][key] = {"type": "array", "items": {"anyOf": alternatives}}
+    sets = registry.datasets.values()
+    texts = [entry.name for entry in sets if len(entry.spec.splits) == 1 or entry.spec.given is not None]
+    described = [_data(entry, definitions) for entry in sets]
+    schema["properties"]["data"] = {"anyOf": [*([{"enum": texts}] if texts else []), *described] or [{}]}
     numbers = {"type": "object", "additionalProperties": {"type": "number"}}
     schema["properties"]["expected"] = {
         "type": "object",
@@ -55,6 +58,18 @@ def _needing(noun: str, variant: dict[str, Any]) -> dict[str, Any]:
     """Return the rule that an item of this name has the keys that it needs."""
     is_of_name = {"properties": {noun: {"const": variant["properties"][noun]["const"]}}, "required": [noun]}
     return {"if": is_of_name, "then": {"required": variant["required"]}}
+
+
+def _data(entry: Entry, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a data set; a split may be left out where there is one."""
+    variant, splits = _variant("name", DataRef, entry, definitions), entry.spec.splits
+    if entry.spec.given is not None:  # it may have other splits with other options
+        return variant
+    if splits:
+        variant["properties"]["split"] = {"enum": list(splits)}
+    if len(splits) != 1:
+        variant["required"] = [*variant["required"], "split"]
+    return variant
 
 
 def _variant(noun: str, ref: type, entry: Entry, definitions: dict[str, Any]) -> dict[str, Any]:

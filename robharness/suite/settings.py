@@ -147,6 +147,7 @@ def _keys(step: str, path: yaml.Path, inner: Any, rest: list[str], registry: Any
     rest: the steps that follow.
     """
     name = f"'{_shown(path)}'" if path else "the suite"
+    inner = {"name": inner} if path == ("data",) and isinstance(inner, str) else inner  # the short form of a mapping
     if isinstance(inner, list):
         return _indices(step, path, inner)
     if inner is not None and not isinstance(inner, dict):

@@ -116,6 +116,8 @@ class Document:
         at = path
         while at not in self.values and at:
             at = at[:-1]
+        if not self.sources:  # a mapping of a plugin
+            return Source(shown="<mapping>", folder=FilePath.cwd())
         return self.sources[self.values.get(at, (1, 1))[0] // LINES]
 
     def shown(self, place: tuple[int, int]) -> str:

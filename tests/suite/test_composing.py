@@ -8,7 +8,7 @@ import pytest
 from robharness.errors import SuiteError
 from robharness.suite import load
 from robharness.suite.settings import parse_setting
-from toy_suites import REGISTRY
+from toy_suites import REGISTRY, dataset, make_registry
 
 BASE = """\
 robharness: 1
@@ -65,7 +65,7 @@ check: {alpha: 0.1}
 expected: {Net: {clean: 77}}
 """,
     })  # fmt: skip
-    assert (suite.name, suite.data.name, suite.data.limit) == ("mine", "toy/pixels", 5)
+    assert (suite.name, suite.data.entry.name, suite.data.limit) == ("mine", "toy/pixels", 5)
     assert names(suite) == ["fgsm(linf, 1)"]
     assert (suite.check.tolerance, suite.check.alpha) == (1, 0.1)
     assert suite.expected == {"Net": {"clean": 77}}  # the number of the cell that is gone is left out
@@ -190,6 +190,21 @@ def test_an_edited_base_changes_the_suite(read):
     before = read({"base.yaml": BASE, "s.yaml": "extends: base.yaml\n"})
     after = read({"base.yaml": BASE.replace("toy/pgd", "toy/fgsm")})
     assert (names(before), names(after)) == (["pgd(linf, 1/255)"], ["fgsm(linf, 1/255)"])
+
+
+def test_the_name_of_a_data_set_is_a_mapping_that_keys_are_added_to(read):
+    """As far as something is added: another name replaces the whole mapping."""
+    registry = make_registry()
+    registry.add("datasets", dataset("single", splits=("test",)), registry.origins[0])
+    text = BASE.replace("{name: toy/pixels, split: test, limit: 10}", "toy/single")
+    read({"base.yaml": text, "s.yaml": BASE})
+    for suite, settings in (
+        ({"extends": "base.yaml", "data": {"limit": 3}}, ()),
+        ({"extends": "base.yaml"}, (parse_setting("data.limit=3"),)),
+    ):
+        data = load(suite, registry, settings=settings).data
+        assert (data.entry.name, data.split, data.limit) == ("toy/single", "test", 3)
+    assert load({"extends": "s.yaml", "data": "toy/single"}, registry).data.limit is None
 
 
 # --- defaults ---------------------------------------------------------------------------------------------------------
