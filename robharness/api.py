@@ -15,7 +15,7 @@ from robharness.comparison.requests import Request, as_models
 from robharness.display.notebook import default_listener
 from robharness.engine.environment import check_counts
 from robharness.engine.listeners import RunListener, TrainingListener
-from robharness.errors import Interrupted, as_path, check_folder
+from robharness.errors import Interrupted, UserError, as_path, check_folder
 from robharness.gate.records import CheckReport
 from robharness.interrupts import Stopped
 from robharness.planning.cells import Plan
@@ -42,6 +42,7 @@ def plan(
     plugins: Sequence[str] = (),
     models: Mapping[str, nn.Module | ModelSpec] | None = None,
     registry: Registry | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Plan the cells of a suite; compute nothing.
 
@@ -53,9 +54,12 @@ def plan(
     models: live networks by label, added to the suite's models. A network takes the input of the suite's first model,
         or else the shape of the data; give a ModelSpec if that does not fit.
     registry: the plugins, if they are discovered already.
+    overrides: values that are set in the suite, such as {"models.*.epochs": 1}; see `--set` of the command line.
     Raises SuiteError for a suite that is wrong. Resources that are not on this machine are in `Plan.missing`.
     """
-    return plan_suite(suite, registry or discover(plugins), store=store, data=data, limit=limit, models=models)
+    return plan_suite(
+        suite, registry or discover(plugins), store=store, data=data, limit=limit, models=models, overrides=overrides
+    )
 
 
 def run(
@@ -73,6 +77,7 @@ def run(
     batch_size: int | None = None,
     executor: str | None = None,
     listener: RunListener | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Results:
     """Train the missing models of a suite, compute the outcomes that the store misses, and load all results.
 
@@ -90,6 +95,7 @@ def run(
     wait for a training that failed are in `results.plan.pending_cells`.
     """
     options: dict[str, Any] = {"device": device, "threads": threads, "shard": shard, "listener": listener}
+    options["overrides"] = overrides
     with _session(suite, store, data=data, limit=limit, plugins=plugins, models=models, **options) as session:
         results = _computed(session, workers=workers, batch_size=batch_size, executor=executor)
         session.show_findings([*results.findings, *session.findings])
@@ -114,6 +120,7 @@ def check(
     batch_size: int | None = None,
     executor: str | None = None,
     listener: RunListener | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> CheckReport:
     """Run a suite, and compare its cells with a baseline: `exit_code` of the result is 0 if nothing regressed.
 
@@ -130,7 +137,7 @@ def check(
     from robharness.gate.benchmarks import read_ratios
     from robharness.gate.checks import check_results
 
-    options: dict[str, Any] = {"device": device, "threads": threads, "listener": listener}
+    options: dict[str, Any] = {"device": device, "threads": threads, "listener": listener, "overrides": overrides}
     with _session(suite, store, data=data, limit=limit, plugins=plugins, models=models, **options) as session:
         ratios = None if benchmark is None else read_ratios(benchmark)
         found = find_baseline(baseline, session.plan, update=update, benchmark=benchmark)
@@ -179,6 +186,7 @@ def train(
     device: str = "cpu",
     threads: int | None = None,
     listener: TrainingListener | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> list[TrainingResult]:
     """Train the models of a suite that are not trained yet; compute no cells.
 
@@ -186,7 +194,7 @@ def train(
     Returns a record per model that the suite trains. A training that fails is in the records, with its error.
     """
     session = Session.open(
-        suite, store=store, data=data, plugins=plugins,
+        suite, store=store, data=data, plugins=plugins, overrides=overrides,
         device=device, threads=threads, listener=listener or default_listener(),
     )  # fmt: skip
     try:
@@ -203,6 +211,7 @@ def load(
     limit: int | None = None,
     plugins: Sequence[str] = (),
     registry: Registry | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Results:
     """Load the stored results of a suite, complete or not; compute nothing. The parameters are those of `run`.
 
@@ -212,8 +221,14 @@ def load(
     """
     if not isinstance(suite, Mapping) and (found := named_suite(suite, StoreFolder(_checked(store)))) is not None:
         check_counts(limit=limit)
+        if overrides:
+            raise UserError(
+                f"'{suite}' is read from the store alone, where nothing can be set. Try: the path of the suite"
+            )
         return Results.with_report(found.results(limit))
-    return Session.open(suite, store=store, data=data, limit=limit, plugins=plugins, registry=registry).results()
+    return Session.open(
+        suite, store=store, data=data, limit=limit, plugins=plugins, registry=registry, overrides=overrides
+    ).results()
 
 
 def stored(store: str | Path = DEFAULT_STORE) -> list[StoredSuite]:
@@ -237,6 +252,7 @@ def compare(
     limit: int | None = None,
     plugins: Sequence[str] = (),
     changed: int = NAMED,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """Compare stored results on the examples that both sides have; compute nothing.
 
@@ -247,6 +263,7 @@ def compare(
         several seeds share compares the means over runs.
     suite: the suite in operands that are stores, if they have several.
     changed: the number of changed examples of each kind that are named per cell.
+    overrides: values that are set in the suites of operands that are files.
     The other parameters are those of `run`.
     Raises UserError if there is nothing to compare, and for results on different examples, and BaselineError for a
     damaged baseline.
@@ -256,7 +273,8 @@ def compare(
     request = Request.of_call(given, models=as_models(models), suite=suite, store=store, limit=limit)
 
     def open_suite(path: Path) -> Results:
-        return Session.open(path, store=store, data=data, limit=limit, plugins=plugins).results()
+        session = Session.open(path, store=store, data=data, limit=limit, plugins=plugins, overrides=overrides)
+        return session.results()
 
     first, second = open_sides(given, request, store=folder, limit=limit, open_suite=open_suite)
     return comparing.build(first, second, request, changed=changed)

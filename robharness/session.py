@@ -35,6 +35,7 @@ from robharness.specs.records import ModelSpec
 from robharness.store import Store, results
 from robharness.store.listing import check_folders
 from robharness.store.suites import record_suite
+from robharness.suite.settings import Overrides, as_settings
 from robharness.training.train import TrainingResult, train_models, untrained
 
 if TYPE_CHECKING:
@@ -52,10 +53,12 @@ def plan_suite(
     data: str | Path | None = None,
     limit: int | None = None,
     models: Mapping[str, nn.Module | ModelSpec] | None = None,
+    overrides: Overrides = None,
 ) -> Plan:
     """Read a suite and plan its cells; compute nothing.
 
     models: live networks by label, added to the suite's models.
+    overrides: values that are set in the suite.
     Raises SuiteError for a suite that is wrong. Resources that are not on this machine are in `Plan.missing`.
     """
     if "" in (store, data):
@@ -68,7 +71,8 @@ def plan_suite(
         raise UserError('`models` is a mapping of labels to networks. Try: models={"mine": net}')
     options = plan_options(current_folder(), store=Path(store), root=root, limit=limit)
     words = chain.from_iterable(options.items())
-    loaded = suites.load(suite, registry, models_follow=bool(models), options=words)
+    settings = as_settings(overrides)
+    loaded = suites.load(suite, registry, models_follow=bool(models), options=words, settings=settings)
     if models:
         loaded, findings = _with_live_models(loaded, models, registry, root)
         # another process could not plan it again
@@ -76,7 +80,12 @@ def plan_suite(
         return dataclasses.replace(planned, findings=(*planned.findings, *findings))
     planned = planner.plan(loaded, root, limit, store.absolute())
     request = PlanRequest(
-        suite=suite, data_root=root, limit=limit, options=registry.options, working_directory=loaded.working_directory
+        suite=suite,
+        data_root=root,
+        limit=limit,
+        options=registry.options,
+        working_directory=loaded.working_directory,
+        settings=settings,
     )
     return dataclasses.replace(planned, request=request)
 
@@ -149,11 +158,13 @@ class Session:
         plugins: Sequence[str] = (),
         models: Mapping[str, nn.Module | ModelSpec] | None = None,
         registry: Registry | None = None,
+        overrides: Overrides = None,
         **options: Any,
     ) -> Session:
         """Discover the plugins and plan the suite.
 
         registry: in place of discovering `plugins`.
+        overrides: values that are set in the suite.
         options: the fields of the session.
         Raises SuiteError for a suite that is wrong, and UserError if data or weights are missing, or for a count or a
         device that no machine has.
@@ -162,7 +173,7 @@ class Session:
         check_shard(options.get("shard"))
         check_device_names(options.get("device", cls.device))
         registry = registry or discover(plugins)
-        planned = plan_suite(suite, registry, store=store, data=data, limit=limit, models=models)
+        planned = plan_suite(suite, registry, store=store, data=data, limit=limit, models=models, overrides=overrides)
         require(planned)
         return cls(registry=registry, plan=planned, store=Store(Path(store)), **options)
 

@@ -24,6 +24,7 @@ from robharness.report import build
 from robharness.report.renderers.json import as_data
 from robharness.specs.tables import RECORDS, meanings, table
 from robharness.store import Store
+from robharness.suite.taking import SUITE_KEYS
 from robharness.verify import Configuration, Verification
 
 ROOT = Path(__file__).parents[1]
@@ -222,7 +223,8 @@ SUITE_RECORDS = {"data": suite.DataRef, "models": suite.ModelRef, "attacks": sui
 
 def test_the_keys_of_a_suite():
     header = [item.name for item in dataclasses.fields(suite.Header)]
-    assert set(first_column(section(SUITE, "The file"))) == {*header, "models", "attacks", "corruptions", "expected"}
+    assert set(first_column(section(SUITE, "The file"))) == {*SUITE_KEYS}
+    assert {*header} < {*SUITE_KEYS}
     for heading, record in SUITE_RECORDS.items():
         assert first_column(section(SUITE, heading)) == [item.name for item in dataclasses.fields(record)]
 
@@ -263,6 +265,8 @@ CHANGES = {
     "clusters": ("img_[0-9]+", []),
 }  # fmt: skip
 WHOLES = (
+    "extends",
+    "defaults",
     "robharness",
     "data",
     "models",

@@ -14,7 +14,18 @@ from robharness.store import Store
 from robharness.store.merge import merge
 
 EARLIER = Path(__file__).parent / "earlier"
-ADDED = {"differences", "findings", "notes", "pixels", "count", "reference", "answer", "environments", "measure"}
+ADDED = {
+    "differences",
+    "findings",
+    "notes",
+    "pixels",
+    "count",
+    "reference",
+    "answer",
+    "environments",
+    "measure",
+    "settings",
+}
 OF_CELLS = {"title", "calibration", "classes", "movement"}
 """Keys of the JSON that did not exist then, and those of its cells."""
 

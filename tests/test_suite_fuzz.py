@@ -8,7 +8,7 @@ import json
 import random
 import re
 import zlib
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ import yaml
 from robharness.errors import SuiteError, UserError
 from robharness.planning.planner import plan
 from robharness.suite import load
+from robharness.suite.settings import parse_setting
 from toy_planning import registry_of
 from toy_suites import RIGHT, WRONG
 from work import counted
@@ -41,6 +42,35 @@ gap: [Net, Taught]
 metrics: [toy/wrong]
 expected: {source: Table 1, Net: {clean: 76.5, "fog(1)": 60}}
 """
+BASE = """\
+robharness: 1
+name: base
+data: {name: toy/pixels, split: test, limit: 8}
+models: [{model: toy/net, label: Net}, {model: toy/taught, label: Taught}]
+corruptions: [{corruption: toy/fog}, {corruption: toy/fog, severity: 2}]
+defaults: {corruptions: {severity: 1}}
+expected: {Net: {clean: 76.5, "fog(1)": 60}}
+"""
+"""The file base.yaml beside the mutants."""
+COMPOSED = """\
+extends: base.yaml
+name: composed
+data: {limit: 4}
+models:
+  - {model: toy/net, label: Net, reference: true}
+  - {model: toy/taught, label: Taught}
+attacks: [{attack: toy/pgd}, {attack: toy/pgd, norm: l2, eps: 0.5}, {eps: 1/8}]
+defaults:
+  models: {width: 16, clean_at_least: 5}
+  attacks: {attack: toy/pgd, eps: [1/255, 8/255], steps: 5}
+expected: {Net: {clean: 70}}
+"""
+SETTINGS = [
+    "models.*.width=3", "models.Net.label=Other", "attacks.0.eps=[1/255]", "attacks.*.steps=x", "data.limit=2",
+    "data={name: toy/exam, split: test}", "models=[]", "models.0={model: toy/net, seeds: 2}", "seed=3", "defaults=",
+    "defaults.models.width=4", "corruptions.*.severity=[1, 3]", "expected.*.clean=50", "check.alpha=0.5", "name=[a",
+    "metrics.0=toy/wrong", "extends=x", "models.9.width=1", "attacks.toy/pgd.eps=1/4", 'expected."Net".clean=!!x 1',
+]  # fmt: skip
 NAMES = {
     "model": ["toy/net", "toy/taught", "toy/filed", "toy/large"],
     "attack": ["toy/fgsm", "toy/pgd", "toy/noise", "toy/folder"],
@@ -57,6 +87,8 @@ TOKENS = [
     "/dev/zero", "~nobodyx/y", "~", "x" * 11_000, "y" * 600 + ": 1", "source: Net", "gap: [Net, Net]",
     "baseline: Net", "eps: []", "nested: true", "canvas: none", "label: Net", "model:",
     "preprocessing: {crop: 100000}", "preprocessing: {clips: {length: 3}}", "weights: {a: b}", "inside: x",
+    "extends: base.yaml", "extends: mutant.yaml", "extends: absent.yaml", "defaults: {models: {width: 3}}",
+    "defaults: {attacks: {eps: 1/8, step: 3}}", "defaults:",
     "compat: imagenet-c", ", ", "}", "]", "\n", "\r\n", "\r", " ", "  ", "@", "`", "%", "absent/net", "é",
     "\U0001f600",
 ]  # fmt: skip
@@ -87,7 +119,7 @@ TEXTS = [text for text in [*FILES, *map(translated, FILES)] if len(text) < 3000]
 def make_mutant(number):
     """Return the bytes of a suite's file, or a mapping."""
     rng = random.Random(number)
-    text = SMALL if rng.random() < 0.6 else rng.choice(TEXTS)
+    text = rng.choice([SMALL, SMALL, COMPOSED]) if rng.random() < 0.7 else rng.choice(TEXTS)
     if rng.random() < 0.3:
         tree = yaml.safe_load(text if text is not WRONG else RIGHT)
         for _ in range(rng.randint(1, 3)):
@@ -105,6 +137,17 @@ def make_mutant(number):
         for _ in range(rng.randint(1, 3)):
             content[rng.randrange(len(content))] = rng.randrange(256)
     return bytes(content) if rng.random() < 0.98 else text.encode("utf-16", "surrogatepass")
+
+
+def make_settings(number):
+    """Return the settings of a mutant, which most have none of."""
+    rng = random.Random(-1 - number)
+    texts = rng.sample(SETTINGS, rng.choice([0, 0, 0, 0, 0, 1, 2]))
+    found = []
+    for text in texts:
+        with suppress(ValueError):  # a mutant that is no KEY=VALUE
+            found.append(parse_setting(mutated_text(rng, text) if rng.random() < 0.3 else text))
+    return tuple(found)
 
 
 def mutated_text(rng, text):
@@ -167,14 +210,14 @@ def mutated_tree(rng, tree):
 
 def check(number, path, *, is_counted):
     """Load and plan a mutant; assert that it is right, or refused well, and with bounded work if it is counted."""
-    source, text = make_mutant(number), None
+    source, text, settings = make_mutant(number), None, make_settings(number)
     if isinstance(source, bytes):
         path.write_bytes(source)
         text, source = source, path
     refusal, kind = None, "refused"
     with counted() if is_counted else nullcontext() as work:
         try:
-            planned = plan(load(source, REGISTRY), path.parent / "data", store=path.parent / "store")
+            planned = plan(load(source, REGISTRY, settings=settings), path.parent / "data", store=path.parent / "store")
             kind = "missing" if planned.missing else "planned"
         except UserError as error:
             refusal = error
@@ -190,10 +233,16 @@ def check_places(errors, path, text):
     lines = 1 + len(re.findall("\r\n|\r|\n|\x85|\u2028|\u2029", (text or b"").decode("utf-8", "replace")))
     assert 1 <= len(errors) <= 101
     assert len(set(errors)) == len(errors)
+    base = Path(path).with_name("base.yaml")
     for error in errors:
+        assert len(error) < 5000
+        if re.match(r"--set .+: .", error):
+            continue
+        if found := re.match(rf"{re.escape(str(base))}:([0-9]+):([0-9]+): .", error):
+            assert int(found[1]) <= BASE.count("\n") + 1
+            continue
         found = re.match(rf"(?:{re.escape(path)}|<mapping>):([0-9]+):([0-9]+): .", error)
         assert found, error
-        assert len(error) < 5000
         assert int(found[1]) >= 1, error
         assert int(found[2]) >= 1, error
         assert text is None or (int(found[1]) <= lines and int(found[2]) <= len(text) + 1), error
@@ -202,6 +251,7 @@ def check_places(errors, path, text):
 def check_all(numbers, path, counts_each):
     """Check these mutants, and count the work of each of that many, since counting takes most of the time."""
     failed, kinds = {}, []
+    path.with_name("base.yaml").write_text(BASE)
     for number in numbers:
         try:
             kinds.append(check(number, path, is_counted=number % counts_each == 0))

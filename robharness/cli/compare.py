@@ -13,6 +13,7 @@ from robharness.errors import ExitCode, UserError, check_folder, for_shell
 
 if TYPE_CHECKING:
     from robharness.report.results import Results
+    from robharness.suite.settings import Setting
 
 
 @click.command("compare")
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
               help="Write FILE instead of printing: .html, .json, .md or .txt.")  # fmt: skip
 @options.plugin
+@options.settings
 @options.store
 @options.data_root
 @options.limit
@@ -39,6 +41,7 @@ def command(
     changed: int | None,
     output: Path | None,
     plugins: tuple[str, ...],
+    settings: tuple[Setting, ...],
     store: Path,
     data_root: Path | None,
     limit: int | None,
@@ -69,17 +72,19 @@ def command(
         check_place(output, start)
     check_folder(store, "the store")
     operands = (before,) if after is None else (before, after)
-    request = Request(operands=operands, models=models, suite=suite, options=_options(store, data_root, limit, plugins))
+    words = _options(store, data_root, limit, plugins, settings)
+    request = Request(operands=operands, models=models, suite=suite, options=words)
     planned: list[Path] = []
 
     def open_suite(path: Path) -> Results:
         planned.append(path)
-        return _open_suite(path, plugins, store, data_root, limit)
+        return _open_suite(path, plugins, store, data_root, limit, settings)
 
     first, second = open_sides(operands, request, store=store, limit=limit, open_suite=open_suite)
-    if data_root is not None and not planned:
-        again = Request(operands=operands, models=models, suite=suite, options=_options(store, None, limit, ()))
-        raise UserError(f"no operand is the file of a suite, so that --data-root has no use. Try: {again.again()}")
+    if not planned and (data_root is not None or settings):
+        again = Request(operands=operands, models=models, suite=suite, options=_options(store, None, limit, (), ()))
+        useless = "--set" if data_root is None else "--data-root"
+        raise UserError(f"no operand is the file of a suite, so that {useless} has no use. Try: {again.again()}")
     default = chosen.changed if chosen else NAMED if as_json else 0
     number = default if changed is None else changed
     comparison = build(first, second, request, changed=number)
@@ -94,18 +99,27 @@ def command(
 
 
 def _open_suite(
-    path: Path, plugins: tuple[str, ...], store: Path, data_root: Path | None, limit: int | None
+    path: Path,
+    plugins: tuple[str, ...],
+    store: Path,
+    data_root: Path | None,
+    limit: int | None,
+    settings: tuple[Setting, ...],
 ) -> Results:
     """Load the stored results of a suite's file. Raises UserError if its data, weights or plugins are missing."""
     from robharness.cli.report import open_session
     from robharness.plugins.discovery import discover
 
     registry = discover(plugins)
-    session = open_session(str(path), registry, store=store, data_root=data_root, limit=limit, device="cpu")
+    session = open_session(
+        str(path), registry, store=store, data_root=data_root, limit=limit, device="cpu", settings=settings
+    )
     return session.results()
 
 
-def _options(store: Path, data_root: Path | None, limit: int | None, plugins: tuple[str, ...]) -> tuple[str, ...]:
+def _options(
+    store: Path, data_root: Path | None, limit: int | None, plugins: tuple[str, ...], settings: tuple[Setting, ...]
+) -> tuple[str, ...]:
     """Return the options that a command in a message needs as well."""
     from robharness.planning.commands import DEFAULT_STORE
 
@@ -118,4 +132,6 @@ def _options(store: Path, data_root: Path | None, limit: int | None, plugins: tu
         words += ["--limit", str(limit)]
     for plugin in plugins:
         words += ["-p", for_shell(plugin)]
+    for setting in settings:
+        words += ["--set", for_shell(str(setting))]
     return tuple(words)

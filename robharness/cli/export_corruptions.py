@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json, unreadable_text
 
+if TYPE_CHECKING:
+    from robharness.suite.settings import Setting
+
 
 @click.command("export-corruptions")
 @options.suite
 @options.plugin
+@options.settings
 @options.data_root
 @options.limit
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Output folder.")
@@ -25,6 +29,7 @@ from robharness.cli.output import echo, echo_json, unreadable_text
 def command(
     suite: Path,
     plugins: tuple[str, ...],
+    settings: tuple[Setting, ...],
     data_root: Path | None,
     limit: int | None,
     output: Path,
@@ -48,7 +53,7 @@ def command(
     from robharness.plugins import discover
 
     progress, is_whole = ProgressDisplay(display), True
-    loaded = suites.load(suite, discover(plugins), models_follow=True)
+    loaded = suites.load(suite, discover(plugins), models_follow=True, settings=settings)
     planned = corruptions.plan_rendering(loaded, default_data_root(data_root), output, layout=layout, limit=limit)
     severities = sum(map(len, planned.corruptions.values()))
     progress.begin(planned.work, "images", f"{severities} corruptions of {planned.data.n} images to {output}")

@@ -12,7 +12,7 @@ from robharness.cli import options
 from robharness.cli.output import echo, echo_json, echo_rows, results_console
 from robharness.errors import UserError, check_folder, for_shell, glob_matches
 from robharness.streams import results
-from robharness.text import TITLE_LENGTH, counted, printable, styled
+from robharness.text import COMMAND_LENGTH, TITLE_LENGTH, counted, printable, styled
 
 KINDS = ("plugins", "models", "attacks", "corruptions", "datasets", "components", "metrics")
 ARTEFACTS = "artefacts"
@@ -131,15 +131,18 @@ def _plugins(registry: Any) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["name"], row["plugin"]))
 
 
-def show_rows(rows: list[dict[str, Any]], kind: str) -> None:
-    """Print a table with a row per mapping, without columns that are empty."""
+def show_rows(rows: list[dict[str, Any]], kind: str, *, length: int = TITLE_LENGTH) -> None:
+    """Print a table with a row per mapping, without columns that are empty.
+
+    length: most characters of an entry.
+    """
     if not rows:
         echo(f"no {kind}: no installed plugin provides any. Try: robharness list plugins")
         return
     shown = [name for name in rows[0] if kind == "plugins" or name != "plugin"]
     columns = [name for name in shown if any(row[name] not in ("", None) for row in rows)]
     headings = [HEADINGS.get(name, name) for name in columns]
-    cells = [[printable(row[name], TITLE_LENGTH) for name in columns] for row in rows]
+    cells = [[printable(row[name], length) for name in columns] for row in rows]
     if results().isatty():
         _print_table(headings, columns, cells)
     else:
@@ -153,8 +156,8 @@ def _print_table(headings: list[str], columns: list[str], cells: list[list[str]]
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, heading in zip(columns, headings, strict=True):
-        table.add_column(heading, no_wrap=name == "name", overflow="fold")
+        table.add_column(heading, no_wrap=name in ("name", "option"), overflow="fold")
     for row in cells:
         styles = ("red" if name == "problem" else "" for name in columns)
-        table.add_row(*(styled(cell, style) for cell, style in zip(row, styles, strict=True)))
+        table.add_row(*(styled(cell, style, COMMAND_LENGTH) for cell, style in zip(row, styles, strict=True)))
     results_console().print(table)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,9 @@ from robharness.engine.environment import MOST, shard_of
 from robharness.errors import UserError
 from robharness.planning.weights import TRUST
 from robharness.text import counted, printable
+
+if TYPE_CHECKING:
+    from robharness.suite.settings import Setting
 
 
 class Count(click.IntRange):
@@ -48,6 +51,26 @@ data_root = click.option(
 limit = click.option(
     "--limit", type=Count("limit"), metavar="N", help="Only the first N examples of the data set's fixed order."
 )
+
+
+class KeyValue(click.ParamType):  # type: ignore[type-arg]
+    """The value `KEY=VALUE` of `--set`."""
+
+    name = "setting"
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> Any:
+        from robharness.suite.settings import parse_setting
+
+        try:
+            return parse_setting(value)
+        except ValueError as error:
+            self.fail(f"{error}. Try: --set seed=1", parameter, context)
+
+
+settings = click.option(
+    "--set", "settings", type=KeyValue(), multiple=True, metavar="KEY=VALUE",
+    help="Set a value of the suite, e.g. models.*.epochs=1 or data.limit=100. May be repeated.",
+)  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 batch_size = click.option(
@@ -128,7 +151,7 @@ def report_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (debug, as_json, limit, data_root, store, plugin):
+    for option in (debug, as_json, limit, data_root, store, settings, plugin):
         function = option(function)
     return function
 
@@ -179,6 +202,7 @@ def with_session(function: Callable[..., int]) -> Callable[..., int]:
         store: Path,
         data_root: Path | None,
         debug: bool,
+        settings: tuple[Setting, ...],
         limit: int | None = None,
         **options: Any,
     ) -> int:
@@ -194,7 +218,9 @@ def with_session(function: Callable[..., int]) -> Callable[..., int]:
             if registry.problems:
                 left_out = counted(len(registry.problems), "plugin was", "plugins were")
                 listener.message(f"{left_out} left out. Try: robharness list plugins")
-        session = Session.open(suite, store=store, data=data_root, limit=limit, registry=registry, **fields)
+        session = Session.open(
+            suite, store=store, data=data_root, limit=limit, registry=registry, overrides=settings, **fields
+        )
         return function(session=session, **options)
 
     return command

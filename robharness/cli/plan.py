@@ -94,6 +94,7 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
         "suite": planned.suite.name,
         "title": planned.suite.title,
         "n": planned.n,
+        "settings": list(planned.suite.settings),
         "cells": cells,
         "pixels": planned.pixels,
         "untrained": [model.label for model in planned.untrained],
@@ -205,6 +206,8 @@ def _show(facts: dict[str, Any], training: str) -> None:
         f"{passes['backward']} backward passes of one example{_time(facts)}",
         soft_wrap=True,
     )
+    for setting in facts["settings"]:
+        _print(console, f"set: {printable(setting, SENTENCE_LENGTH)}")
     for path, labels in by_path(facts["pixels"]).items():
         _print(console, f"pixels{f' of {labels}' if labels else ''}: {path}")
     if facts["untrained"]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from robharness.session import Session
     from robharness.store.results import Results
     from robharness.store.suites import StoredSuite
+    from robharness.suite.settings import Setting
 
 
 @click.command("report")
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 def command(
     suite: str | None,
     plugins: tuple[str, ...],
+    settings: tuple[Setting, ...],
     store: Path,
     data_root: Path | None,
     limit: int | None,
@@ -69,9 +71,10 @@ def command(
     from robharness.report.renderers.files import check_place, find_renderer, write
 
     if suite is None:
-        if output or figures or gallery:
+        if output or figures or gallery or settings:
             raise UserError(
-                "-o, --figures and --gallery are of one suite. Try: robharness report, which lists those of the store"
+                "-o, --figures, --gallery and --set are of one suite. "
+                "Try: robharness report, which lists those of the store"
             )
         return list_suites(store, as_json=as_json)
     if as_json and output is not None:
@@ -80,7 +83,7 @@ def command(
             f"--json prints the report, and -o writes it into a file; only one is possible. Try: -o {place}"
         )
     start = Path.cwd()  # which plugins may change
-    stored = find_stored(suite, store, data_root)
+    stored = find_stored(suite, store, data_root, settings)
     registry = find_plugins(plugins, stored, output)
     renderer = None if output is None else find_renderer(output, registry)
     number = gallery_size(gallery, renderer, output)
@@ -90,7 +93,9 @@ def command(
     if stored is not None:
         results = stored.results(limit, confidences=with_details)
     else:
-        session = open_session(suite, registry, store=store, data_root=data_root, limit=limit, device=device)
+        session = open_session(
+            suite, registry, store=store, data_root=data_root, limit=limit, device=device, settings=settings
+        )
         results = session.results(confidences=with_details)
     drawn = draw_by_plugins(results, registry, start / figures if figures else None, is_page=is_page(renderer))
     examples, missing = make_gallery(results, number, device)
@@ -144,7 +149,14 @@ def gallery_size(asked: int | None, renderer: Registered | None, output: Path | 
 
 
 def open_session(
-    suite: str, registry: Registry, *, store: Path, data_root: Path | None, limit: int | None, device: str
+    suite: str,
+    registry: Registry,
+    *,
+    store: Path,
+    data_root: Path | None,
+    limit: int | None,
+    device: str,
+    settings: tuple[Setting, ...],
 ) -> Session:
     """Open the session of a suite's file.
 
@@ -153,7 +165,9 @@ def open_session(
     from robharness.session import Session
 
     try:
-        return Session.open(Path(suite), store=store, data=data_root, limit=limit, registry=registry, device=device)
+        return Session.open(
+            Path(suite), store=store, data=data_root, limit=limit, registry=registry, device=device, overrides=settings
+        )
     except UserError as error:
         if note := note_of_stored(suite, store):
             error.add_note(note)

@@ -12,12 +12,15 @@ from robharness.planning.commands import DEFAULT_STORE
 
 if TYPE_CHECKING:
     from robharness.store.suites import StoredSuite
+    from robharness.suite.settings import Setting
 
 
-def find_stored(suite: str, store: Path, data_root: Path | None) -> StoredSuite | None:
+def find_stored(
+    suite: str, store: Path, data_root: Path | None, settings: tuple[Setting, ...] = ()
+) -> StoredSuite | None:
     """Return the stored suite that an argument names, and say which; None for the path of a file.
 
-    Raises UserError for a folder of data, which nothing is read from.
+    Raises UserError for a folder of data, which nothing is read from, and for settings, which change a file alone.
     """
     from robharness.store import Store
     from robharness.store.suites import named_suite, stored_suites
@@ -27,9 +30,10 @@ def find_stored(suite: str, store: Path, data_root: Path | None) -> StoredSuite 
     found = named_suite(suite, folder)
     if found is None or found.file is None:
         return None
-    if data_root is not None:
+    useless = "--data-root" if data_root is not None else "--set" if settings else ""
+    if useless:
         raise UserError(
-            f"'{suite}' is shown from the store alone, so that --data-root has no use. "
+            f"'{suite}' is shown from the store alone, so that {useless} has no use. "
             f"Try: {found.outline.command('report')}"
         )
     others = [each for each in stored_suites(folder) if each.name == found.name and each.digest != found.digest]

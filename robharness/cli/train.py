@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @click.command("train")
 @options.suite
 @options.plugin
+@options.settings
 @options.store
 @options.data_root
 @click.option("--only", metavar="GLOB", help="Train only the models of cells whose name, model or label matches.")

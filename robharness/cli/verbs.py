@@ -26,6 +26,7 @@ VERBS = {
     "export-adversarial": "Write adversarial examples to files.",
     "export-corruptions": "Write corrupted images to files, in the layout of ImageNet-C or CIFAR-C.",
     "list": "List plugins, models, attacks, corruptions, datasets, metrics or artefacts.",
+    "show": "Show every option of a model, an attack, a data set or another part of a plugin.",
     "schema": "Print the JSON Schema of suites, for editors, or of reports, comparisons or checks.",
 }
 """Built-in verbs with the line that `robharness --help` shows, so that it imports no module of a verb."""

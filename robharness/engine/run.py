@@ -85,7 +85,8 @@ def run_plan(
         stored=stored, workers=count, stop_at_failure=stop_at_failure, plan_unit=plan_unit, observe_cell=observe_cell,
     )  # fmt: skip
     work = sum(stop - start for spans in state.missing_spans.values() for start, stop in spans)
-    facts = {"suite": str(plan.suite.path), "examples": plan.n, "part": plan.part, "devices": list(devices),
+    facts = {"suite": str(plan.suite.path), "extends": [str(path) for path in plan.suite.extended],
+             "set": list(plan.suite.settings), "examples": plan.n, "part": plan.part, "devices": list(devices),
              "workers": count, "threads": threads}  # fmt: skip
     configs = [
         WorkerConfig(device=devices[index % len(devices)], batch_size=batch_size, threads=threads)

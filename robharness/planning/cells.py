@@ -25,6 +25,7 @@ from robharness.specs.conventions import INSTANCES
 from robharness.specs.records import Cost
 from robharness.specs.types import Kind
 from robharness.suite import Model, Perturbation, Suite
+from robharness.suite.settings import Setting
 from robharness.text import printable
 
 BLOCK = 16
@@ -237,6 +238,7 @@ class PlanRequest:
     suite, data_root, limit: as `plan` takes them.
     options: the plugins, as `discover` takes them.
     working_directory: the folder that relative paths among these arguments are relative to.
+    settings: values that are set in the suite.
     """
 
     suite: str | Path | Mapping[str, Any]
@@ -244,6 +246,7 @@ class PlanRequest:
     limit: int | None
     options: tuple[str, ...]
     working_directory: Path
+    settings: tuple[Setting, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -229,6 +229,7 @@ class RunOutline:
     has_command: whether a command line can read the suite.
     origins: full name of a spec of the suite -> the distribution of its plugin.
     findings: of the plan.
+    settings: the values of `--set`.
     """
 
     n: Natural
@@ -238,6 +239,7 @@ class RunOutline:
     has_command: bool
     origins: Mapping[str, str]
     findings: tuple[Finding, ...]
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,4 +358,5 @@ class PlanOutline:
         if not self.run.has_command:
             return python_call(verb, afresh="--fresh" in words)
         options = option_words(verb, self.options, words)
-        return command_line(verb, Path(self.run.path), self.run.plugins, *options, *words)
+        run = self.run
+        return command_line(verb, Path(run.path), run.plugins, *options, *words, settings=run.settings)

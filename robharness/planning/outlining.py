@@ -95,6 +95,7 @@ def outline(plan: Plan) -> PlanOutline:
             has_command=suite.has_command,
             origins={entry.name: str(entry.origin) for entry in plugins},
             findings=plan.findings,
+            settings=suite.settings,
         ),
         options=plan_options(suite.working_directory, store=plan.store, root=plan.data_root, limit=plan.limit),
         store=plan.store,

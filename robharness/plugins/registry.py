@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from robharness.errors import ERROR_LENGTH, PluginNotFound, did_you_mean, for_shell
+from robharness.errors import ERROR_LENGTH, PluginNotFound, did_you_mean, for_shell, glob_matches
 from robharness.specs.records import AttackSpec, ComponentSpec, CorruptionSpec, DatasetSpec, MetricSpec, ModelSpec, Spec
 from robharness.text import printable
 
@@ -37,6 +37,7 @@ BUILT_IN_COMMANDS = frozenset(
         "export-adversarial",
         "export-corruptions",
         "list",
+        "show",
         "schema",
     )
 )
@@ -152,8 +153,24 @@ class Registry:
             return entries[name]
         raise self._not_found(kind, name, entries)
 
+    def find_all(self, name: str) -> list[tuple[str, Entry]]:
+        """Return all entries of a name with their kinds: a full name, one without its plugin, or a pattern.
+
+        Raises PluginNotFound, with a command that helps, if there are none.
+        """
+        every = [(kind, entry) for kind in KINDS for entry in getattr(self, kind).values()]
+        for matches in (
+            lambda other: other == name,
+            lambda other: "/" not in name and other.endswith(f"/{name}"),
+            lambda other: glob_matches(other, name),
+        ):
+            if found := [(kind, entry) for kind, entry in every if matches(entry.name)]:
+                return found
+        names = [entry.name if "/" in name else entry.name.rpartition("/")[2] for _, entry in every]
+        raise self._not_found("plugins", name, {each: entry for each, (_, entry) in zip(names, every, strict=True)})
+
     def _not_found(self, kind: str, name: str, entries: dict[str, Entry]) -> PluginNotFound:
-        noun = "data set" if kind == "datasets" else kind.removesuffix("s")
+        noun = {"datasets": "data set", "plugins": "part of a plugin"}.get(kind, kind.removesuffix("s"))
         namespace, shown = name.split("/")[0], printable(name)
         broken = [problem for problem in self.problems if problem.origin.namespace == namespace]
         if broken:

@@ -113,6 +113,7 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
         runs=tuple(_runs(cells, run_of)),
         differences=differences(results, cells),
         command=outline.command("run"),
+        settings=outline.run.settings,
         environments=environments(results),
         identities={result.cell.key: dict(result.cell.identity) for result in results.every},
         retrieval=suite.retrieval,

@@ -32,6 +32,7 @@ def run_started(plan: Plan, store: Store, options: Mapping[str, str | int | None
         "seed": suite.seed,
         "precision": suite.precision.judge,
         "compat": suite.compat,
+        **({"set": " ".join(suite.settings)} if suite.settings else {}),
     }
     return RunStarted(
         suite=suite.name,

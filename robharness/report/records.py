@@ -305,6 +305,7 @@ class Report:
 
     findings: errors, warnings on how to read the numbers, and notes.
     pixels: label -> the way of a pixel from the data to the model.
+    settings: values of the suite that `--set`, or `overrides` in Python, changed, as KEY=VALUE.
     metrics: name -> label -> the measured value.
     expected_metrics: name -> label -> the published value.
     run_of: label of a run -> the label that runs with other seeds share with it.
@@ -350,6 +351,7 @@ class Report:
     retrieval: bool = False
     gallery: tuple[GalleryExample, ...] = ()
     plugin_figures: tuple[PluginFigure, ...] = ()
+    settings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         complete = sum(cell.complete for cell in self.cells)
@@ -392,8 +394,9 @@ class Report:
 
 
 def source_of(report: Report) -> str:
-    """Describe the data: their name, the number of examples, and whether images were encoded first."""
+    """Describe the data: their name, the number of examples, and whether images were encoded first; and what is set."""
     encoded = ", encoded as the files of ImageNet-C (JPEG 85)" if report.compat == "imagenet-c" else ""
     lines = [f"{report.data}, {report.n} examples per cell{encoded}"]
     lines += [f"pixels{f' of {labels}' if labels else ''}: {path}" for path, labels in by_path(report.pixels).items()]
+    lines += [f"set: {setting}" for setting in report.settings]
     return "\n".join(printable(line, SENTENCE_LENGTH) for line in lines)

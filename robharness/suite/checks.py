@@ -216,8 +216,8 @@ def labels(reader: FieldReader, models: Models) -> bool:
         taken = model.label if model.label in seen else column
         other = seen.get(model.label, columns.get(column, path[1]))
         if other != path[1]:
-            line = reader.line(("models", other))
-            sentence = f"the label '{taken}' is taken by the model in line {line}; give it a `label:`"
+            line = reader.line(("models", other), path)
+            sentence = f"the label '{taken}' is taken by the model in {line}; give it a `label:`"
             reader.error(path, sentence, once=True)
         elif model.label in seen:
             sentence = f"the pattern means several models, which cannot share the label '{taken}'; leave it out"
@@ -243,7 +243,7 @@ def unique(reader: FieldReader, perturbations: Perturbations) -> None:
         earlier = names.get(name) or next(same, None)
         strength = (path, perturbation.eps, perturbation.severity)
         if earlier is not None and strength not in reported:  # a pattern may mean several of this strength
-            reader.error(path, f"{perturbation.name} is already in line {reader.line(earlier)}")
+            reader.error(path, f"{perturbation.name} is already in {reader.line(earlier, path)}")
             reported.add(strength)
         names.setdefault(name, path)
         alike.append((path, perturbation))
@@ -257,7 +257,10 @@ def expected(
     metrics: list[Entry],
     unresolved: Unresolved,
 ) -> tuple[dict[str, Any], str]:
-    """Check the published numbers; return them by label and name, and their source."""
+    """Check the published numbers; return them by label and name, and their source.
+
+    Numbers of models and cells that the suite lost by another file or a setting are left out.
+    """
     raw = suite.get("expected")
     if not isinstance(raw, dict):
         if raw is not None:
@@ -270,16 +273,29 @@ def expected(
     labels = {name: None for _, model in models for name in (model.label, model.run_of) if name is not None}
     names = ["clean", *[perturbation.name for _, perturbation in perturbations]]
     cells, known = set(names), [*names, *[entry.name for entry in metrics]]
+    lost: list[yaml.Path] = []
     for label in numbers:
         if not unresolved.has_label(label, labels):
+            if reader.is_changed(("expected", label)):
+                lost.append((label,))
+                continue
             is_text = isinstance(numbers[label], str)
             hint = did_you_mean(label, [*labels, *unresolved.labels, *(["source"] if is_text else [])])
             reader.error(("expected", label), f"no model has the label '{printable(label)}'{hint}", at_key=True)
         for name in numbers[label] if isinstance(numbers[label], dict) else ():
             if not unresolved.has_number(name, cells, metrics):
+                if reader.is_changed(("expected", label, name)):
+                    lost.append((label, name))
+                    continue
                 sentence = f"no cell and no metric is called '{printable(name)}'{did_you_mean(name, known)}"
                 reader.error(("expected", label, name), sentence, at_key=True)
-    right = {label: numbers[label] for label in numbers if not reader.has_error(("expected", label))}
+    right = {
+        label: {name: each for name, each in inner.items() if (label, name) not in lost}
+        if isinstance(inner, dict)
+        else inner
+        for label, inner in numbers.items()
+        if not reader.has_error(("expected", label)) and (label,) not in lost
+    }
     wanted = reader.record(dict[str, dict[str, float]], right, ("expected",))
     return wanted or {}, str(raw.get("source") or "")
 

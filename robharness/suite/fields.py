@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -22,7 +23,6 @@ from robharness.errors import (
 )
 from robharness.plugins import Entry, Registry
 from robharness.plugins.calls import plugin_code
-from robharness.plugins.process import current_folder
 from robharness.suite import yaml
 from robharness.suite.records import LARGEST_INTEGER
 from robharness.suite.resolved import with_absolute_paths
@@ -40,11 +40,10 @@ class FieldReader:
     registry: entries of the installed plugins, which names in the suite refer to.
     errors: (line, column, path, sentence) each.
     settled: places that get no further errors, as those of an item whose pattern was wrong for an earlier entry.
-    folder: of the suite, to which the paths of options are relative.
     """
 
     def __init__(self, document: yaml.Document, registry: Registry) -> None:
-        self.document, self.registry, self.folder = document, registry, current_folder()
+        self.document, self.registry = document, registry
         self.errors = list(document.errors)
         self.absent_plugins: set[str] = set()
         self.settled: set[yaml.Path] = set()
@@ -90,9 +89,20 @@ class FieldReader:
         self.document.unread.add(path)
         self._holds_unread |= {path[:n] for n in range(len(path) + 1)}
 
-    def line(self, path: yaml.Path) -> int:
-        """Return the line of a value, from 1."""
-        return self.document.values[path][0]
+    def line(self, path: yaml.Path, beside: yaml.Path) -> str:
+        """Return the place of a value in a sentence: "line 3", or with its file if that is not the one of `beside`."""
+        place, source = self.document.values[path], self.document.source_of(path)
+        is_here = source.is_file and source is self.document.source_of(beside)
+        return f"line {place[0] % yaml.LINES}" if is_here else self.document.shown(place)
+
+    def is_changed(self, path: yaml.Path) -> bool:
+        """Return whether models or perturbations may be others than those of the file that a value is written in."""
+        source = self.document.source_of(path)
+        return source.is_file and (source is not self.document.sources[0] or self.document.is_set)
+
+    def folder(self, path: yaml.Path) -> Path:
+        """Return the folder that a relative path in the suite is relative to: that of the file it is written in."""
+        return self.document.source_of(path).folder
 
     def record(self, cls: type, raw: dict[str, Any], path: yaml.Path, entry: Entry | None = None) -> Any:
         """Return an instance of the dataclass, or None after adding its errors.
@@ -112,7 +122,7 @@ class FieldReader:
         return None
 
     def params(self, entry: Entry, options: dict[str, Any], path: yaml.Path) -> Any:
-        """Return the options of an entry with the paths that the suite gives relative to its folder.
+        """Return the options of an entry with the paths that the suite gives relative to the folders of its files.
 
         The returned object is a copy, which no code of the plugin has. Returns None after adding an error, and for an
         entry without options.
@@ -127,7 +137,7 @@ class FieldReader:
             return None
         try:
             with plugin_code():
-                changes = {key: with_absolute_paths(getattr(params, key), self.folder) for key in options}
+                changes = {key: with_absolute_paths(getattr(params, key), self.folder, (*path, key)) for key in options}
                 changes = {key: value for key, value in changes.items() if value != getattr(params, key)}
                 params = copy.deepcopy(dataclasses.replace(params, **changes) if changes else params)
             return self.with_references(entry, params, path)
@@ -265,15 +275,13 @@ class FieldReader:
     def entries(self, kind: str, ref: type, raw: dict[str, Any], path: yaml.Path) -> Iterator[tuple[Entry, Any, Any]]:
         """Yield each plugin entry that an item of a list names, with the item's record and the plugin's params.
 
-        A pattern such as mine/* means all that match; as in a shell, its stars do not match a slash. A place that is
-        wrong for one of them gets no error for those that follow. An item that could not be read in full yields none.
+        A pattern such as mine/* means all that match. A place that is wrong for one of them gets no error for those
+        that follow. An item that could not be read in full yields none.
         """
         noun = kind.removesuffix("s")
         every: dict[str, Entry] = getattr(self.registry, kind)
         own, before = field_names(ref), len(self.errors)
-        depth, pattern = raw[noun].count("/"), raw[noun]
-        alike = [name for name in every if name.count("/") == depth and glob_matches(name, pattern)]
-        matched = [every[name] for name in (alike if pattern not in every else [pattern])]
+        matched = meant(every, raw[noun])
         if not matched:
             self.entry(kind, raw[noun], (*path, noun))
         self.options(raw, path, own, matched)
@@ -297,6 +305,14 @@ class FieldReader:
             self.error((*path, key), f"the pattern means {name}, too, which has no option '{key}'", at_key=True)
         keys = {key: raw[key] for key in raw if key in shared or key not in others}
         self.known(keys, path, [*own, *shared], others=not matched)
+
+
+def meant(entries: dict[str, Entry], pattern: str) -> list[Entry]:
+    """Return the entries that a name or a pattern means. As in a shell, the stars of a pattern do not match a slash."""
+    if pattern in entries:
+        return [entries[pattern]]
+    depth = pattern.count("/")
+    return [entry for name, entry in entries.items() if name.count("/") == depth and glob_matches(name, pattern)]
 
 
 def _closest(loc: Sequence[str | int], alternatives: Sequence[list[Any]]) -> list[Any]:

@@ -16,9 +16,12 @@ from robharness.specs import ModelSpec, Preprocessing, ThreatModel
 from robharness.specs.conventions import NO_LABELS
 from robharness.suite import checks, data, references, source, units, weights, yaml
 from robharness.suite.checks import Models, nearest_or_all
+from robharness.suite.composing import compose, error_lines
 from robharness.suite.fields import FieldReader, TooManyErrors, field_names, plugin_options, sentence_of
 from robharness.suite.records import LARGEST_SEED, AttackRef, CorruptionRef, EncoderRef, Header, ModelRef
 from robharness.suite.resolved import Model, Perturbation, Suite, command_line, python_call
+from robharness.suite.settings import Setting
+from robharness.suite.taking import SUITE_KEYS
 from robharness.suite.unresolved import Unresolved
 from robharness.text import printable
 
@@ -29,6 +32,7 @@ def load(
     *,
     models_follow: bool = False,
     options: Iterable[str] = (),
+    settings: tuple[Setting, ...] = (),
 ) -> Suite:
     """Read the suite in a YAML file or a mapping, and check it against the plugins.
 
@@ -36,33 +40,39 @@ def load(
     registry: the plugins that provide models, attacks, corruptions, data sets and metrics.
     models_follow: whether the caller adds models later, so that the suite may have none.
     options: further words of the command that is printed for a wrong suite, quoted for a shell.
+    settings: values that are set in it; see `robharness.suite.settings`.
     Raises UserError for anything else and if the file cannot be read, and SuiteError with all errors of the suite, each
     line with its place.
     """
     if isinstance(suite, Mapping):
         path, shown, document = current_folder() / "<mapping>", "<mapping>", source.from_mapping(suite)
-        again = python_call("plan")
+        again = plain = python_call("plan")
     else:
         path = as_path(suite, "a suite is the path of a YAML file, or a mapping", '"suite.yaml"')
         shown, document = str(path), source.from_file(path)
-        again = command_line("plan", path, registry.options, *options)
+        plain = command_line("plan", path, registry.options, *options)
+        again = command_line("plan", path, registry.options, *options, settings=map(str, settings))
+    path = path.absolute()
+    document, extended = compose(document, path, shown, settings, registry)
     reader = _SuiteReader(document, registry, models_follow)
     resolved = None
     with suppress(TooManyErrors):
-        resolved = reader.suite(path.absolute())
+        resolved = reader.suite(path)
     if reader.errors:
-        errors = [
-            f"{shown}:{line}:{column}: {'.'.join(map(printable, where)) + ': ' if where else ''}{sentence}"
-            for line, column, where, sentence in sorted(reader.errors, key=lambda error: (error[:2], error[3]))
-        ]
-        if len(errors) >= yaml.MOST_ERRORS:
+        errors = error_lines(document, reader.errors)
+        if len(reader.errors) >= yaml.MOST_ERRORS:
             errors.append(f"{shown}:1:1: there may be more errors; these are the first {len(errors)} that were found")
-        raise SuiteError(errors, f"Correct the suite. Try: {again}")
+        is_set = all(not document.sources[line // yaml.LINES].is_file for line, *_ in reader.errors)
+        raise SuiteError(errors, f"Correct what is set. Try: {plain}" if is_set else f"Correct the suite. Try: {again}")
     assert resolved is not None
-    return dataclasses.replace(resolved, has_command=not isinstance(suite, Mapping))
+    return dataclasses.replace(
+        resolved,
+        has_command=not isinstance(suite, Mapping),
+        settings=tuple(map(str, settings)),
+        extended=extended,
+    )
 
 
-_LISTS = ("models", "attacks", "corruptions")
 _COPIED = ("name", "title", "compat", "gap", "count", "precision", "compile", "seed", "check", "clusters")
 """Fields of the header that a Suite has unchanged."""
 _SHARED = ("canvas", "compat", "seed")
@@ -83,18 +93,18 @@ class _SuiteReader(FieldReader):
 
     def suite(self, path: Path) -> Suite | None:
         """Return the suite, or None after adding its errors."""
-        raw, self.folder = self.document.data, path.parent
+        raw = self.document.data
         if not isinstance(raw, dict):
             if not self.errors:
                 self.error((), "a suite is a mapping of keys; see docs/reference/suite.md")
             return None
         known = field_names(Header)
-        raw = self.known(raw, (), [*known, *_LISTS, "expected"])
+        raw = self.known(raw, (), SUITE_KEYS)
         header = self.record(Header, {key: raw[key] for key in raw if key in known}, ())
         header = None if any(map(self.is_lost, _SHARED)) else header
         given = data.read(self, raw["data"], ("data",), is_suite=True) if "data" in raw else None
         dataset = None if given is None else given.entry
-        models = self.models(raw, path, header)
+        models = self.models(raw, header)
         perturbations = _distinctly_named([*self.perturbations(raw, "attacks", models, header),
                                            *self.perturbations(raw, "corruptions", models, header)])  # fmt: skip
         metrics = self.metrics(raw.get("metrics"))
@@ -136,14 +146,11 @@ class _SuiteReader(FieldReader):
         self.unresolved.has_metrics = not is_whole or len(found) < len(names)
         return found
 
-    def models(self, raw: dict[str, Any], path: Path, header: Header | None) -> list[tuple[yaml.Path, Model]]:
-        """Return the models without errors; the labels of the others go to `unresolved`.
-
-        path: of the suite.
-        """
+    def models(self, raw: dict[str, Any], header: Header | None) -> list[tuple[yaml.Path, Model]]:
+        """Return the models without errors; the labels of the others go to `unresolved`."""
         found: list[tuple[yaml.Path, Model]] = []
         for at, item in self.items(raw, "models"):
-            before, models = len(self.errors), list(self.model(at, item, path, header))
+            before, models = len(self.errors), list(self.model(at, item, header))
             if models and len(self.errors) == before:
                 found += models
                 self.bounded(at, len(found), _MOST_MODELS, "models")
@@ -193,16 +200,11 @@ class _SuiteReader(FieldReader):
             self.error(path, f"more than {most} {what}; split the suite")
             raise TooManyErrors
 
-    def model(
-        self, path: yaml.Path, raw: dict[str, Any], suite: Path, header: Header | None
-    ) -> Iterator[tuple[yaml.Path, Model]]:
-        """Yield the models that one item of `models` means: one for each matching name and each seed.
-
-        suite: path of the suite, to whose folder the paths of weights are relative.
-        """
+    def model(self, path: yaml.Path, raw: dict[str, Any], header: Header | None) -> Iterator[tuple[yaml.Path, Model]]:
+        """Yield the models that one item of `models` means: one for each matching name and each seed."""
         for entry, ref, params in self.entries("models", ModelRef, raw, path):
             spec = self.spec(path, entry, ref, params)
-            given = weights.files(self, path, suite.parent, ref)
+            given = weights.files(self, path, ref)
             label = ref.label or entry.name
             if spec.labels == NO_LABELS:
                 self.error((*path, "model"), references.needs_probe(entry, self.registry))

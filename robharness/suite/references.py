@@ -60,7 +60,7 @@ def _encoder(reader: FieldReader, path: yaml.Path, written: dict[str, Any], read
         return None
     [(entry, ref, params)] = found
     spec = read_spec(path, entry, ref, params)
-    given = weights.files(reader, path, reader.folder, ref)
+    given = weights.files(reader, path, ref)
     if ref.features is not None:
         spec = dataclasses.replace(spec, features=ref.features, trunk=None)
     elif spec.features is None and spec.trunk is None and spec.labels != NO_LABELS:

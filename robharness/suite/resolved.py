@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -198,6 +198,8 @@ class Suite:
     working_directory: that of the process when it read the file; a plugin may change it later.
     plugin_options: the plugins that it was read with, as `discover` takes them.
     has_command: whether a command line can read it: not a mapping, nor one with live networks.
+    settings: values that `--set`, or `overrides` in Python, changed, as KEY=VALUE.
+    extended: the files that it extends, the nearest first; absolute paths.
     data: the data set that it measures on.
     canvas: side of the canvas in pixels, "auto" if the data define it, or None.
     compat: whether images are encoded as the published ones, see `robharness.evaluation.images.encode_jpeg85`.
@@ -213,6 +215,8 @@ class Suite:
     working_directory: Path = field(default_factory=Path.cwd)
     plugin_options: tuple[str, ...] = ()
     has_command: bool = True
+    settings: tuple[str, ...] = ()
+    extended: tuple[Path, ...] = ()
     name: str
     title: str
     data: Data
@@ -239,7 +243,7 @@ class Suite:
         """
         if not self.has_command:
             return python_call(verb, afresh="--fresh" in words)
-        return command_line(verb, self.as_given(self.path), self.plugin_options, *words)
+        return command_line(verb, self.as_given(self.path), self.plugin_options, *words, settings=self.settings)
 
     def as_given(self, path: Path) -> Path:
         """Return an absolute path for a message: relative to the working directory if the path lies below it."""
@@ -265,13 +269,15 @@ def relative(path: Path, folder: Path) -> Path:
     return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
-def command_line(verb: str, path: Path, plugins: Iterable[str], *words: str) -> str:
+def command_line(verb: str, path: Path, plugins: Iterable[str], *words: str, settings: Iterable[str] = ()) -> str:
     """Return the command line of a verb on the suite in a file.
 
     plugins: the values of `-p`.
     words: further words, quoted for a shell.
+    settings: the values of `--set`.
     """
     options = [word for option in plugins for word in ("-p", for_shell(option))]
+    options += [word for setting in settings for word in ("--set", for_shell(setting))]
     return " ".join(["robharness", verb, for_shell(path), *options, *words])
 
 
@@ -334,18 +340,24 @@ def _has_path(value: Any) -> bool:
 _SEQUENCES = (list, tuple, set, frozenset)
 
 
-def with_absolute_paths(value: Any, folder: Path) -> Any:
-    """Return an option's value with each relative path absolute, below the folder, and `~` expanded."""
+def with_absolute_paths(
+    value: Any, folder_of: Callable[[tuple[str | int, ...]], Path], place: tuple[str | int, ...]
+) -> Any:
+    """Return an option's value with each relative path absolute, and `~` expanded.
+
+    folder_of: returns the folder that a path at a place of the suite is relative to.
+    place: of the value in the suite.
+    """
     if isinstance(value, Path):
-        return folder / expanded(value)
+        return folder_of(place) / expanded(value)
     if isinstance(value, Component) or not _has_path(value):  # the options of a component were read by themselves
         return value
     if isinstance(value, _SEQUENCES):
-        inner = [with_absolute_paths(each, folder) for each in value]
+        inner = [with_absolute_paths(each, folder_of, (*place, at)) for at, each in enumerate(value)]
         return type(value)(*inner) if hasattr(value, "_fields") else type(value)(inner)
     if isinstance(value, dict):
-        return {key: with_absolute_paths(inner, folder) for key, inner in value.items()}
-    changes = {item.name: with_absolute_paths(getattr(value, item.name), folder)
+        return {key: with_absolute_paths(inner, folder_of, (*place, key)) for key, inner in value.items()}
+    changes = {item.name: with_absolute_paths(getattr(value, item.name), folder_of, (*place, item.name))
                for item in dataclasses.fields(value) if item.init}  # fmt: skip
     return dataclasses.replace(value, **changes)
 

@@ -9,7 +9,8 @@ from pydantic import TypeAdapter
 
 from robharness.plugins import Entry, Registry
 from robharness.plugins.calls import plugin_code
-from robharness.suite.records import AttackRef, CorruptionRef, DataRef, Header, ModelRef
+from robharness.suite.records import DataRef, Header
+from robharness.suite.taking import LISTS
 
 
 def json_schema(registry: Registry) -> dict[str, Any]:
@@ -19,12 +20,17 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     definitions["Check"]["additionalProperties"] = False
     schema["properties"]["precision"]["anyOf"][1]["additionalProperties"] = False
     schema.update({"$schema": "https://json-schema.org/draft/2020-12/schema", "additionalProperties": False})
-    for key, noun, ref in (("models", "model", ModelRef), ("attacks", "attack", AttackRef),
-                           ("corruptions", "corruption", CorruptionRef)):  # fmt: skip
+    strict: dict[str, Any] = {}
+    for key, ref in LISTS.items():
+        noun = key.removesuffix("s")
         variants = [_variant(noun, ref, entry, definitions) for entry in getattr(registry, key).values()]
+        strict[key] = {"items": {"required": [noun], "allOf": [_needing(noun, variant) for variant in variants]}}
         pattern = TypeAdapter(ref).json_schema()
         pattern["properties"][noun] = {"type": "string", "pattern": "[*?\\[]"}
-        schema["properties"][key] = {"type": "array", "items": {"anyOf": [*variants, pattern]}}
+        alternatives = [*variants, pattern]
+        for alternative in alternatives:  # `defaults` may have what an item lacks
+            alternative.pop("required", None)
+        schema["properties"][key] = {"type": "array", "items": {"anyOf": alternatives}}
     sets = registry.datasets.values()
     texts = [entry.name for entry in sets if len(entry.spec.splits) == 1 or entry.spec.given is not None]
     described = [_data(entry, definitions) for entry in sets]
@@ -34,8 +40,24 @@ def json_schema(registry: Registry) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": {"anyOf": [{"type": "string"}, numbers]},
     }
-    schema["required"] = [*schema["required"], "models"]
+    schema["properties"]["extends"] = {"type": "string", "minLength": 1, "description": "a suite that this one changes"}
+    schema["properties"]["defaults"] = {
+        "type": "object",
+        "properties": {key: {"type": "object"} for key in LISTS},
+        "additionalProperties": False,
+    }
+    whole = {"required": [*schema.pop("required"), "models"]}
+    schema["allOf"] = [
+        {"if": {"required": ["extends"]}, "else": whole},
+        {"if": {"anyOf": [{"required": ["extends"]}, {"required": ["defaults"]}]}, "else": {"properties": strict}},
+    ]
     return schema
+
+
+def _needing(noun: str, variant: dict[str, Any]) -> dict[str, Any]:
+    """Return the rule that an item of this name has the keys that it needs."""
+    is_of_name = {"properties": {noun: {"const": variant["properties"][noun]["const"]}}, "required": [noun]}
+    return {"if": is_of_name, "then": {"required": variant["required"]}}
 
 
 def _data(entry: Entry, definitions: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,19 @@ def from_mapping(suite: Mapping[str, Any]) -> yaml.Document:
     return document
 
 
+def as_json(value: Any) -> str:
+    """Return a value of Python as JSON, which YAML reads. Raises ValueError, with the reason, for others."""
+    values = _Values()
+    try:
+        plain = values.plain(value, ())
+    except yaml.Endless as error:
+        raise ValueError(error.sentence) from None
+    if values.problems:
+        path, reason = next(iter(values.problems.items()))
+        raise ValueError(f"{'.'.join(map(printable, path))}: {reason}" if path else reason)
+    return json.dumps(plain, ensure_ascii=False)
+
+
 def _check_length(characters: int) -> None:
     if characters > LARGEST:
         raise yaml.Endless((1, 1), f"the mapping has more than {LARGEST} characters as JSON")

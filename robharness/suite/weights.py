@@ -16,18 +16,16 @@ from robharness.suite.records import EncoderRef, ModelRef
 Files = Path | dict[str, Path] | None
 
 
-def files(reader: FieldReader, path: yaml.Path, folder: Path, ref: ModelRef | EncoderRef) -> Files:
-    """Return the absolute paths of a model's `weights`: one, or several by name; None if the suite gives none.
-
-    folder: of the suite, to which paths are relative.
-    """
+def files(reader: FieldReader, path: yaml.Path, ref: ModelRef | EncoderRef) -> Files:
+    """Return the absolute paths of a model's `weights`: one, or several by name; None if the suite gives none."""
     if not isinstance(ref.weights, dict):
-        return None if ref.weights is None else _file(reader, (*path, "weights"), folder, ref.weights)
-    return {name: _file(reader, (*path, "weights", name), folder, file) for name, file in ref.weights.items()}
+        return None if ref.weights is None else _file(reader, (*path, "weights"), ref.weights)
+    return {name: _file(reader, (*path, "weights", name), file) for name, file in ref.weights.items()}
 
 
-def _file(reader: FieldReader, place: yaml.Path, folder: Path, file: str) -> Path:
-    """Return the path of a file; `~` is the home folder."""
+def _file(reader: FieldReader, place: yaml.Path, file: str) -> Path:
+    """Return the path of a file, which is relative to the folder of its place; `~` is the home folder."""
+    folder = reader.folder(place)
     try:
         return folder / Path(file).expanduser()
     except RuntimeError:  # no home folder, or no user of that name

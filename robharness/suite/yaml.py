@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from math import isfinite
+from pathlib import Path as FilePath
 from re import compile as regex
 from typing import Any
 
@@ -65,8 +66,26 @@ _FORBIDDEN = regex(r"[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where values of a suite are written: a file, or an option.
+
+    shown: the path or the option, as messages show it.
+    folder: to which relative paths in it are relative.
+    is_file: whether its values have lines.
+    """
+
+    shown: str
+    folder: FilePath
+    is_file: bool = True
+
+
+LINES = 2**20
+"""Lines of one source, more than a text of the largest size has. Line 5 of source 2 of a suite is 2 * LINES + 5."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Document:
-    """A YAML text as plain data.
+    """A YAML text as plain data, or several that were joined.
 
     data: the plain data.
     values: path -> (line, column) of the value, from 1.
@@ -74,6 +93,8 @@ class Document:
     errors: (line, column, path, sentence) each.
     unread: paths of values that have an error of their own and are None in the data.
     merges: node of a merged mapping, by its id -> key -> (node of the key, node of the value).
+    sources: where the values are written; the number of a value's source is that of its line divided by `LINES`.
+    defaults: path of a value that an item has by default -> its path below `defaults`.
     """
 
     data: Any
@@ -82,6 +103,28 @@ class Document:
     errors: list[tuple[int, int, Path, str]] = field(default_factory=list)
     unread: set[Path] = field(default_factory=set)
     merges: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = field(default_factory=dict)
+    sources: list[Source] = field(default_factory=list)
+    defaults: dict[Path, Path] = field(default_factory=dict)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether some values were set by an option or in Python."""
+        return any(not source.is_file for source in self.sources)
+
+    def source_of(self, path: Path) -> Source:
+        """Return where a value is written, or the nearest value around it."""
+        at = path
+        while at not in self.values and at:
+            at = at[:-1]
+        if not self.sources:  # a mapping of a plugin
+            return Source(shown="<mapping>", folder=FilePath.cwd())
+        return self.sources[self.values.get(at, (1, 1))[0] // LINES]
+
+    def shown(self, place: tuple[int, int]) -> str:
+        """Return a place as messages show it: "suite.yaml:3:5", or the option."""
+        number, line = divmod(place[0], LINES)
+        source = self.sources[number]
+        return f"{source.shown}:{line}:{place[1]}" if source.is_file else source.shown
 
 
 def parse(text: str) -> Document:
@@ -243,6 +286,8 @@ def _pairs(node: yaml.Node, path: Path, document: Document, depth: int = 1) -> d
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag.startswith(_TAGGED):
             _add_error(document, key, path, "a key must be a word")
+        elif problem := text_problem(key.value, is_key=True):
+            _add_error(document, key, path, problem)
         elif key.value in lines:
             sentence = f"the key '{key.value}' is there already, in line {lines[key.value]}"
             _add_error(document, key, (*path, key.value), sentence)

@@ -32,9 +32,12 @@ def validator():
 def test_the_schema_accepts_what_the_reader_accepts(read, validator):
     import yaml
 
-    for text in (HEAD, RIGHT):
+    defaults = "models: [{model: toy/net}]\nattacks: [{attack: toy/fgsm}]\ndefaults: {attacks: {eps: 1}}\n"
+    extends = "extends: s.yaml\nattacks: [{attack: toy/pgd}]\n"  # whose `eps` may be a default of the other file
+    for text in (HEAD, RIGHT, HEAD.replace("models: [{model: toy/net}]\n", defaults)):
         read(text)
         assert not list(validator.iter_errors(yaml.safe_load(text)))
+    assert not list(validator.iter_errors(yaml.safe_load(extends)))
 
 
 @pytest.mark.parametrize(
@@ -67,6 +70,10 @@ def test_the_schema_accepts_what_the_reader_accepts(read, validator):
         {"check": {"alhpa": 0.1}},
         {"expected": {"Net": {"clean": "high"}}},
         {"models": None},
+        {"extends": ["a.yaml"]},
+        {"defaults": {"modles": {}}},
+        {"defaults": {"models": 3}},
+        {"defaults": {"attacks": {"eps": 1}}, "attacks": [{"attack": "toy/fgsm", "esp": 1}]},
     ],
 )
 def test_the_schema_refuses_what_the_reader_refuses(validator, changes):

@@ -150,7 +150,8 @@ def main(number: int) -> None:
     threading.Thread(target=_listen, args=(pipe, commands, stopping), daemon=True).start()
     try:
         registry = discover(request.options)
-        plan = planner.plan(suite.load(request.suite, registry), request.data_root, request.limit, root).shard(*part)
+        loaded = suite.load(request.suite, registry, settings=request.settings)
+        plan = planner.plan(loaded, request.data_root, request.limit, root).shard(*part)
         if not keys <= {(cell.model.label, cell.key) for cell in plan.cells}:
             raise UserError(
                 "the suite, a plugin or the weights changed while the run began, so that workers have other cells. "

@@ -33,6 +33,7 @@ def as_data(report: Report) -> dict[str, Any]:
         "measure": report.measure,
         "reference": report.reference,
         "pixels": report.pixels,
+        "settings": report.settings,
         "complete": report.complete,
         "answer": report.answer,
         "cells": [_flat(asdict(cell), cell.numbers) for cell in report.cells],

@@ -102,8 +102,9 @@ class Steps:
 class PGDParams(Steps):
     """Options of PGD, in addition to those of its steps.
 
-    objective: as for FGSM.
-    target: as for FGSM.
+    objective: function whose gradient is used.
+    target: "none" for any wrong class; "least-likely"; "random", a class drawn per example, the same in all attacks; or
+        a class. Examples of the target class are not changed.
     """
 
     objective: Objective = "excess"
