@@ -26,7 +26,6 @@ def robharness_models() -> Iterator[ModelSpec]:
         input=InputSpec(shape=(3, 224, 224)),
         labels="imagenet-1k",
         build="robharness_clip.networks:zero_shot",
-        trunk="robharness_clip.networks:encoder",
         params=options.ZeroShot,
         given=options.zero_shot_fields,
         features="1.unit",
