@@ -4,7 +4,6 @@ The files are those that training scripts write: MoCo's, DINO's, solo-learn's an
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ class Trunk(nn.Module):
 def tensors(seed: int, depth: int = 2) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shapes = {name: value for name, value in Trunk(depth).state_dict().items() if value.ndim}
-    return {name: torch.randn(value.shape, generator=generator) for name, value in shapes.items()}
+    return {name: torch.empty(value.shape).normal_(generator=generator) for name, value in shapes.items()}
 
 
 OWN, OTHER = tensors(1), tensors(2)
@@ -60,12 +59,12 @@ def holds(net: nn.Module, found: dict[str, Tensor]) -> bool:
 
 
 @pytest.fixture
-def saved(tmp_path: Path) -> Iterator[Any]:
+def saved(tmp_path: Path) -> Any:
     def save(content: Any) -> Path:
         torch.save(content, tmp_path / "my.pt")
         return tmp_path / "my.pt"
 
-    yield save
+    return save
 
 
 MOCO = {
@@ -95,7 +94,10 @@ SOLO_LEARN = {
     },
 }
 LIGHTLY = {
-    **{f"backbone.{re.sub('^(stem|blocks)', lambda m: str(['stem', 'blocks'].index(m[1])), k)}": v for k, v in OWN.items()},
+    **{
+        f"backbone.{re.sub('^(stem|blocks)', lambda m: str(['stem', 'blocks'].index(m[1])), k)}": v
+        for k, v in OWN.items()
+    },
     "projection_head.layers.0.weight": torch.ones(4, 3),
 }
 

@@ -34,7 +34,7 @@ class LeftOver:
 
     @property
     def parts(self) -> list[str]:
-        """The parts that the names belong to, as in "head.*", without the prefixes of parallel and compiled networks."""
+        """The parts that the names belong to, as in "head.*", without prefixes of parallel and compiled networks."""
         found = (re.sub(r"^((module|_orig_mod)\.)+(?=.)", "", name).partition(".") for name in self.names)
         return list(dict.fromkeys(f"{first}.*" if dot else first for first, dot, _ in found))
 
@@ -83,7 +83,7 @@ def none_stays(name: str) -> bool:
 def stays_beside(own: Collection[str], removed: Sequence[str]) -> Stays:
     """Return the rule for a trunk: a key may be left over unless it lies in a part that the trunk has.
 
-    own: keys of the trunk. Its parts are the first words of its keys, e.g. "blocks", in which a deeper network has more.
+    own: keys of the trunk. Its parts are their first words, e.g. "blocks", of which a deeper network has more.
     removed: names of submodules that were removed from the trunk, e.g. "head.fc", whose keys may be left over.
     """
     parts = {name.partition(".")[0] for name in own}

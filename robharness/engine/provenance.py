@@ -140,10 +140,11 @@ def pass_findings(label: str, provenance: Mapping[str, Any]) -> Iterator[Finding
             hint="check that its classes are those of the data, in the same order",
         )
     for each in provenance.get("left_over", ()):
+        tensors = counted(each["tensors"], "tensor", "tensors")
         parts = ", ".join([*each["parts"], *([f"{each['more_parts']} more"] if each["more_parts"] else [])])
         yield finding(
             "left-over",
-            f"{each['file']} has {counted(each['tensors'], 'tensor', 'tensors')} that {each['network']} does not use: {parts}",
+            f"{each['file']} has {tensors} that {each['network']} does not use: {parts}",
             subject=label,
             hint="check that they are heads of the training, and no part of the encoder",
         )

@@ -35,7 +35,7 @@ def architectures() -> dict[str, int]:
 
 
 def published() -> dict[str, dict[str, Any]]:
-    """Return "architecture tag" -> hub (repository/file, or repository/), url, mean, std, resize, interpolation, gelu."""
+    """Return "architecture tag" -> hub (repository/file, or repository/), url, preprocessing, and activation."""
     from open_clip.pretrained import _PRETRAINED
 
     found = {}

@@ -19,7 +19,7 @@ from robharness.checkpoints import Layout, State
 from robharness_clip import options
 
 if TYPE_CHECKING:
-    from robharness_clip.options import Encoder, ZeroShot
+    from robharness_clip.options import Visual, ZeroShot
 
 PREFIXES = ("module.", "_orig_mod.")
 """Prefixes that DistributedDataParallel and torch.compile add to every key."""
@@ -83,7 +83,7 @@ def zero_shot(params: ZeroShot, weights: Any) -> nn.Module:
     return normalized(ZeroShotNetwork(net.visual, weight), *options.normalization(params))
 
 
-def encoder(params: Encoder, weights: Any) -> nn.Module:
+def encoder(params: Visual, weights: Any) -> nn.Module:
     """Build the image tower that maps (N, 3, size, size) in [0, 1] to features (N, D) of length 1.
 
     weights: path of a file with the image tower alone or with both towers, or paths as `zero_shot` takes them.
@@ -97,7 +97,7 @@ def encoder(params: Encoder, weights: Any) -> nn.Module:
     return normalized(nn.Sequential(visual, Unit()), *options.normalization(params))
 
 
-def configuration(params: Encoder) -> dict[str, Any]:
+def configuration(params: Visual) -> dict[str, Any]:
     """Return open_clip's configuration of the architecture. Raises UserError if this open_clip lacks it."""
     import open_clip
 

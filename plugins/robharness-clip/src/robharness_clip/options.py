@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from robharness import Download, File, InputSpec, Preprocessing, UserError
-from robharness.specs.conventions import Normalization
+from robharness.specs.conventions import LABEL_SPACES, Normalization
 from robharness_clip import tables
 
 NEEDS_HUB = ("hf_model_name", "hf_tokenizer_name")
@@ -18,7 +18,7 @@ NEEDS_HUB = ("hf_model_name", "hf_tokenizer_name")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoder:
+class Visual:
     """Parameters of CLIP's image tower.
 
     name: architecture of open_clip, e.g. "ViT-B-32".
@@ -49,7 +49,7 @@ class Encoder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShot(Encoder):
+class ZeroShot(Visual):
     """Parameters of CLIP's zero-shot classifier, beside those of its image tower.
 
     classnames: names of the classes, in the order of the labels: open_clip's for ImageNet, a list, or a text file with
@@ -70,11 +70,20 @@ class ZeroShot(Encoder):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.templates, tuple):
-            wrong = next((each for each in self.templates if each.replace("{}", "").strip("{}") != each.replace("{}", "") or "{}" not in each), None)
+            wrong = next(
+                (
+                    each
+                    for each in self.templates
+                    if each.replace("{}", "").strip("{}") != each.replace("{}", "") or "{}" not in each
+                ),
+                None,
+            )
             if wrong is not None or not self.templates:
                 raise ValueError(f"a template is a text with {{}} in place of the class; got {wrong!r}")
         if self.classnames == "imagenet" and self.labels != "imagenet-1k":
-            raise ValueError(f"`classnames` are needed for '{self.labels}': a list, or a text file with one name a line")
+            raise ValueError(
+                f"`classnames` are needed for '{self.labels}': a list, or a text file with one name a line"
+            )
         if isinstance(self.classnames, tuple):
             check_classes(self.classnames, self.labels)
         if not isinstance(self.logit_scale, str) and not 0 < self.logit_scale < float("inf"):
@@ -82,16 +91,14 @@ class ZeroShot(Encoder):
 
 
 def check_classes(names: tuple[str, ...], labels: str) -> None:
-    """Raise ValueError for names that are no classes of a label space: too few, too many, or twice the same."""
-    from robharness.specs.conventions import LABEL_SPACES
-
+    """Raise ValueError for names that are empty, or whose number is not that of the label space."""
     if len(names) < 2 or not all(name.strip() for name in names):
         raise ValueError("`classnames` are at least two names that are not empty")
     if LABEL_SPACES.get(labels, len(names)) != len(names):
         raise ValueError(f"{labels} has {LABEL_SPACES[labels]} classes, and `classnames` are {len(names)}")
 
 
-def architecture(params: Encoder) -> tuple[dict[str, Any], dict[str, Any]]:
+def architecture(params: Visual) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the configuration of an architecture of the user's own, and its preprocessing; empty ones for a name.
 
     Raises UserError if the file cannot be read, or if its text tower needs what open_clip does not hold.
@@ -114,12 +121,12 @@ def architecture(params: Encoder) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, dict(content.get("preprocess_cfg", {}))
 
 
-def used(params: Encoder) -> tables.Published | None:
+def used(params: Visual) -> tables.Published | None:
     """Return the published weights as which the weights are used, or None."""
     return None if params.pretrained is None else tables.published(params.name, params.pretrained)
 
 
-def normalization(params: Encoder) -> Normalization:
+def normalization(params: Visual) -> Normalization:
     """Return mean and standard deviation per channel."""
     if params.normalize != "auto":
         return tables.NORMALIZATIONS[params.normalize]
@@ -130,7 +137,7 @@ def normalization(params: Encoder) -> Normalization:
     return steps.get("mean", mean), steps.get("std", std)
 
 
-def fields(params: Encoder) -> dict[str, Any]:
+def fields(params: Visual) -> dict[str, Any]:
     """Return the fields of a spec that follow from the architecture and from the published weights."""
     config, steps = architecture(params)
     found = used(params)
@@ -170,7 +177,7 @@ def zero_shot_fields(params: ZeroShot) -> Mapping[str, Any]:
     return {**given, "labels": params.labels, "expected": expected}
 
 
-def encoder_fields(params: Encoder) -> Mapping[str, Any]:
+def encoder_fields(params: Visual) -> Mapping[str, Any]:
     """Return the fields of the image tower's spec that depend on its options."""
     given, found = fields(params), used(params)
     if found is not None and found.visual:
