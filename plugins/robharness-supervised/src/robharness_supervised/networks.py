@@ -69,7 +69,7 @@ def _torchvision(entry: tables.Entry, params: Torchvision) -> Any:
     """Return the network with initial weights, which are drawn and overwritten: some cannot be on the meta device."""
     from torchvision import models
 
-    builder, options = entry["builder"], {}
+    builder, options = entry["builder"], dict[str, Any]()
     if _has_auxiliary(entry):  # torchvision also sets transform_input if it loads weights
         options = {"aux_logits": False, "transform_input": True, "init_weights": False}
     if builder.startswith("vit"):
