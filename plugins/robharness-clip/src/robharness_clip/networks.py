@@ -212,7 +212,7 @@ def prompts(params: ZeroShot) -> Sequence[Any]:
 def text_features(net: Any, config: Mapping[str, Any], names: Sequence[str], templates: Sequence[Any]) -> Tensor:
     """Return the classes' features (classes, D), each the mean over templates, of length 1.
 
-    net: a network of open_clip, whose text tower is shortened to the longest of the texts, and not usable afterwards.
+    net: a network of open_clip, whose text tower is not usable afterwards.
     """
     import open_clip
 
@@ -220,27 +220,36 @@ def text_features(net: Any, config: Mapping[str, Any], names: Sequence[str], tem
     tokenizer = open_clip.SimpleTokenizer(
         context_length=text.get("context_length", 77), **(text.get("tokenizer_kwargs") or {})
     )
-    texts = [each.format(name) if isinstance(each, str) else each(name) for name in names for each in templates]
-    shorten(net, int(tokenizer(texts).argmax(dim=-1).max()) + 1)
-    shape = partial(tokenizer, context_length=_positions(net))
-    found: Tensor = open_clip.build_zero_shot_classifier(net, shape, names, templates, CLASSES_PER_PASS)
+    tower = TextTower(net)
+    found: Tensor = open_clip.build_zero_shot_classifier(tower, tokenizer, names, templates, CLASSES_PER_PASS)
     return found.T.contiguous()
 
 
-def shorten(net: Any, length: int) -> None:
-    """Cut the positions of a text tower after the end of the longest text, which saves most of the work.
+class TextTower:
+    """CLIP's text tower, which sees each text up to its end, which saves most of the work.
 
     Attention is causal and the feature is that of the end, so that positions after it have no effect. A tower with
-    other attention or another feature keeps its length.
+    other attention or another feature sees all positions.
+
+    net: a network of open_clip, whose positions are cut by each call.
     """
-    tower = getattr(net, "text", net)
-    pool = getattr(tower, "pool_type", None) or getattr(tower, "text_pool_type", None)
-    if tower.attn_mask is None or pool != "argmax" or getattr(tower, "cls_emb", None) is not None:
-        return
-    tower.positional_embedding = nn.Parameter(tower.positional_embedding[:length])
-    tower.attn_mask = tower.attn_mask[:length, :length]
 
+    def __init__(self, net: Any) -> None:
+        self.net, tower = net, getattr(net, "text", net)
+        self._tower, self._positions, self._mask = tower, tower.positional_embedding, tower.attn_mask
+        pool = getattr(tower, "pool_type", None) or getattr(tower, "text_pool_type", None)
+        self.is_cut = self._mask is not None and pool == "argmax" and getattr(tower, "cls_emb", None) is None
 
-def _positions(net: Any) -> int:
-    tower = getattr(net, "text", net)
-    return int(tower.positional_embedding.shape[0]) - (getattr(tower, "cls_emb", None) is not None)
+    def encode_text(self, texts: Tensor, normalize: bool = False) -> Tensor:
+        """Return the features (N, D) of tokens (N, positions), as `encode_text` of open_clip's network does."""
+        if not self.is_cut:
+            whole: Tensor = self.net.encode_text(texts, normalize=normalize)
+            return whole
+        lengths, parts, order = texts.argmax(dim=-1) + 1, [], []
+        for length in sorted(set(lengths.tolist())):
+            rows = (lengths == length).nonzero()[:, 0]
+            self._tower.positional_embedding = nn.Parameter(self._positions[:length])
+            self._tower.attn_mask = self._mask[:length, :length]
+            parts.append(self.net.encode_text(texts[rows, :length], normalize=normalize))
+            order.append(rows)
+        return torch.cat(parts)[torch.cat(order).argsort()]
