@@ -51,6 +51,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "state-restored": ("note", "a plugin changed a mode of torch or the state of the process, which was put back"),
     "input-written": ("note", "a model writes into its input, and is measured on copies"),
     "more-outputs-than-classes": ("warning", "a model has more outputs than the data have classes"),
+    "left-over": ("note", "a checkpoint has tensors that the network does not use, such as heads of its training"),
     "live-not-identified": ("warning", "a live network cannot be identified, so that its outcomes are never reused"),
     "code-changed": ("warning", "outcomes were computed by other code than the plugins have now"),
     "runtime-changed": ("warning", "some outcomes were computed in another environment than this run's"),

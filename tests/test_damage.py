@@ -359,6 +359,8 @@ TABLES = {
     "provenance: unreadable as a list": provenance(unreadable=["square-01"]),
     "provenance: restored as text": provenance(restored={"net": "modes"}),
     "provenance: one output": provenance(surplus_outputs=[1]),
+    "provenance: what is left over in words": provenance(left_over="head"),
+    "provenance: what is left over without a count": provenance(left_over=[{"file": "a.pt", "network": "vit"}]),
     "provenance: a plugin in words": provenance(model_plugin="x"),
     "provenance: a list as source": provenance(model_plugin={"plugin": "x", "source": []}),
 }  # fmt: skip

@@ -546,8 +546,8 @@ def test_a_command_of_two_plugins_is_a_problem_of_the_second(tmp_path):
 # --- rules of the house -----------------------------------------------------------------------------------------------
 
 CORE = Path(robharness.__file__).parent
-PLUGINS = "samples|datasets|attacks|corruptions|bridges|supervised|simclr|swav|video|robustbench|contrastive"
-LIBRARIES = "efficientnet|imagecorruptions|foolbox|torchattacks|autoattack|decord|timm"
+PLUGINS = "samples|datasets|attacks|corruptions|bridges|supervised|simclr|swav|video|robustbench|clip|contrastive"
+LIBRARIES = "efficientnet|imagecorruptions|foolbox|torchattacks|autoattack|decord|timm|open_clip"
 
 
 def named_plugins(text):

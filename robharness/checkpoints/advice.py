@@ -14,6 +14,7 @@ from torch import Tensor
 from robharness.checkpoints.choice import CHOICE_LENGTH, StateChoice
 from robharness.checkpoints.contents import some, states
 from robharness.checkpoints.layouts import Layout, divided, rename
+from robharness.checkpoints.left_over import Stays, none_stays
 from robharness.checkpoints.mismatches import Mismatch, mismatch
 from robharness.errors import for_shell
 
@@ -45,7 +46,12 @@ class _Candidate:
 
 
 def advice(
-    wanted: Mapping[str, torch.Size], content: Any, layouts: Sequence[Layout], count: int | None, name: str = ""
+    wanted: Mapping[str, torch.Size],
+    content: Any,
+    layouts: Sequence[Layout],
+    count: int | None,
+    name: str = "",
+    stays: Stays = none_stays,
 ) -> tuple[str, list[StateChoice]]:
     """Return sentences on the states in a file that fits no layout, and the choices by which a state fits.
 
@@ -53,9 +59,10 @@ def advice(
     content: of the file.
     count: the number of keys that do not fit by the closest layout; None if no layout has found a state.
     name: of the file in `weights`, if there are several.
+    stays: whether a key that the network lacks may be left over.
     """
     found = states(content)
-    candidates = _candidates(wanted, found, layouts)
+    candidates = _candidates(wanted, found, layouts, stays)
     fitting = [each for each in candidates if not each.mismatch.count]
     if fitting:
         best: dict[str, _Candidate] = {}
@@ -108,7 +115,7 @@ def _ambiguous_prefixes(fitting: Sequence[_Candidate]) -> list[_Candidate]:
 
 
 def _candidates(
-    wanted: Mapping[str, torch.Size], found: Mapping[str, Mapping[str, Any]], layouts: Sequence[Layout]
+    wanted: Mapping[str, torch.Size], found: Mapping[str, Mapping[str, Any]], layouts: Sequence[Layout], stays: Stays
 ) -> list[_Candidate]:
     """Return the choices that fit best at first sight, compared in full."""
     ends = {(ending, shape) for name, shape in wanted.items() for ending in _endings(name)}
@@ -122,7 +129,7 @@ def _candidates(
     candidates = []
     for _, _, _, path, prefix in sorted(rated)[:TRIED]:
         stripped = _strip(found[path], prefix)
-        compared = [each for layout in layouts if (each := _compared(wanted, stripped, layout)) is not None]
+        compared = [each for layout in layouts if (each := _compared(wanted, stripped, layout, stays)) is not None]
         if compared:
             best = min(compared, key=lambda each: each.count)
             candidates.append(_Candidate(path, prefix, best, set(map(str, found[path]))))
@@ -138,9 +145,9 @@ def _known(stripped: Mapping[str, Any], layout: Layout, ends: set[tuple[str, tor
     return sum((rename(name, layout), value.shape) in ends for name, value in tensors.items())
 
 
-def _compared(wanted: Mapping[str, torch.Size], stripped: Any, layout: Layout) -> Mismatch | None:
+def _compared(wanted: Mapping[str, torch.Size], stripped: Any, layout: Layout, stays: Stays) -> Mismatch | None:
     try:
-        return mismatch(wanted, *divided(stripped, replace(layout, inside=())))
+        return mismatch(wanted, *divided(stripped, replace(layout, inside=())), stays)
     except Exception:  # a layout's conversion of keys that are not its own may raise anything
         return None
 

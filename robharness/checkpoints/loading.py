@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from robharness.checkpoints.advice import advice, without_others
 from robharness.checkpoints.averages import UnchosenState, require_choice
-from robharness.checkpoints.choice import ChosenState, StateChoice, choice_in, name_of, whole
+from robharness.checkpoints.choice import ChosenState, StateChoice, choice_in, name_of, unstripped, whole
 from robharness.checkpoints.files import read
 from robharness.checkpoints.layouts import Layout, divided, renamed, used
+from robharness.checkpoints.left_over import LeftOver, Stays, none_stays, note, stays_beside
 from robharness.checkpoints.mismatches import COUNTER, Mismatch, mismatch
 from robharness.checkpoints.types import other_types, refusal
 from robharness.errors import UserError
@@ -53,6 +54,63 @@ def load(
     UserError if an average of the state fits, too, and the suite has not chosen one of them, and for tensors of another
     number type than the network's, which a cast would change.
     """
+    return _load(net, source, layouts, allow, where, none_stays, type(net).__name__)[0]
+
+
+def load_trunk(
+    net: nn.Module,
+    source: Any,
+    layouts: Sequence[Layout],
+    allow: Sequence[Any] = (),
+    where: Path | None = None,
+    *,
+    network: str = "",
+    removed: Sequence[str] = (),
+) -> LeftOver:
+    """Fill a network without its classifier from a checkpoint that may have other heads; return what was left over.
+
+    Every tensor of the network must be there. Keys in parts that the network does not have, such as a projection head,
+    are left over; in a run, a finding lists them. Keys in a part that it has, such as the blocks of a deeper network,
+    are refused.
+    net, source, layouts, allow, where: see `load`.
+    network: name of the network, for messages.
+    removed: names of submodules that were removed from the network, e.g. "head.fc", whose keys may be left over.
+    Raises as `load` does.
+    """
+    network, stays = network or type(net).__name__, stays_beside(list(net.state_dict()), removed)
+    content = read(source, allow) if isinstance(source, Path) else source
+    file = source if isinstance(source, Path) else where
+    layout, names = _load(net, content, layouts, allow, file, stays, network)
+    names = [*names, *_stripped_away(content, layout)]
+    left_over = LeftOver(file=file.name if file else "the checkpoint", network=network, names=tuple(names))
+    note(left_over)
+    return left_over
+
+
+def _stripped_away(content: Any, layout: Layout) -> list[str]:
+    """Return the tensors that `strip` of the suite leaves out of the state at the layout's keys."""
+    strip, found = choice_in(content).strip, unstripped(content)
+    if strip is None:
+        return []
+    for key in used(layout, content).inside:
+        found = found[key]
+    return [str(key) for key, value in found.items() if isinstance(value, Tensor) and not str(key).startswith(strip)]
+
+
+def _load(
+    net: nn.Module,
+    source: Any,
+    layouts: Sequence[Layout],
+    allow: Sequence[Any],
+    where: Path | None,
+    stays: Stays,
+    network: str,
+) -> tuple[Layout, Sequence[str]]:
+    """Fill a network as `load` does; return the layout, and the keys that are left over.
+
+    stays: whether a key that the network lacks may be left over.
+    network: name of the network, for messages.
+    """
     file, content = (source, read(source, allow)) if isinstance(source, Path) else (where or "the checkpoint", source)
     wanted = {name: value.shape for name, value in net.state_dict().items()}
     name = name_of(source if isinstance(source, Path) else where)
@@ -63,16 +121,17 @@ def load(
         except UserError as error:
             reason = reason or str(error)
             continue
-        differs = mismatch(wanted, state, others)
+        differs = mismatch(wanted, state, others, stays)
         if not differs.count:
             try:
-                require_choice(content, used(layout, content).inside, lambda other: _fits(wanted, other, layouts), name)
+                inside = used(layout, content).inside
+                require_choice(content, inside, lambda other: _fits(wanted, other, layouts, stays), name)
             except UnchosenState as error:
                 raise UserError(f"{file} is ambiguous: {error}") from None
             if other := other_types(net, state):
                 raise UserError(f"{file} {refusal(other, file if isinstance(file, Path) else None)}")
-            fill(net, state)
-            return layout
+            fill(net, {key: value for key, value in state.items() if key in wanted})
+            return layout, differs.left_over
         if closest is None or differs.count < found.count:
             closest, found = layout, differs
     if closest is not None:
@@ -81,18 +140,18 @@ def load(
     tried = f" Layouts that were tried: {names}." if len(layouts) > 1 else ""
     choice = choice_in(content)
     given = f" with {choice.for_file(name)}" if choice.inside is not None or choice.strip is not None else ""
-    hint, remedies = advice(wanted, whole(content), layouts, found.count if closest else None, name)
+    hint, remedies = advice(wanted, whole(content), layouts, found.count if closest else None, name, stays)
     if closest is not None and found.count == len(found.others):
-        inside = None if isinstance(content, ChosenState) else closest.inside
-        hint, remedies = without_others(file if isinstance(file, Path) else None, inside), []
-    message = f"{file}{given} does not fit {type(net).__name__}: {reason}.{tried} {hint}"
+        keys = None if isinstance(content, ChosenState) else closest.inside
+        hint, remedies = without_others(file if isinstance(file, Path) else None, keys), []
+    message = f"{file}{given} does not fit {network}: {reason}.{tried} {hint}"
     raise StateMismatch(message, closest, found, remedies)
 
 
-def _fits(wanted: Mapping[str, torch.Size], content: Any, layouts: Sequence[Layout]) -> bool:
+def _fits(wanted: Mapping[str, torch.Size], content: Any, layouts: Sequence[Layout], stays: Stays) -> bool:
     for layout in layouts:
         try:
-            if not mismatch(wanted, renamed(content, replace(layout, inside=()))).count:
+            if not mismatch(wanted, renamed(content, replace(layout, inside=())), stays=stays).count:
                 return True
         except UserError:
             continue

@@ -11,6 +11,7 @@ from robharness.planning.artefacts import PROVENANCE, read
 from robharness.planning.cells import Cell, Plan, quoted_glob
 from robharness.plugins.provenance import code_digest
 from robharness.store.store import Store
+from robharness.text import counted
 
 BOUNDARY_TOLERANCE = 1e-4
 """Fraction of the logit range within which the batch size, thread count or device can change an outcome."""
@@ -138,6 +139,15 @@ def pass_findings(label: str, provenance: Mapping[str, Any]) -> Iterator[Finding
             subject=label,
             hint="check that its classes are those of the data, in the same order; to restrict its logits to them: "
             "write `classes: present` in `data:`",
+        )
+    for each in provenance.get("left_over", ()):
+        tensors = counted(each["tensors"], "tensor", "tensors")
+        parts = ", ".join([*each["parts"], *([f"{each['more_parts']} more"] if each["more_parts"] else [])])
+        yield finding(
+            "left-over",
+            f"{each['file']} has {tensors} that {each['network']} does not use: {parts}",
+            subject=label,
+            hint="check that they are heads of the training, and no part of the encoder",
         )
     if provenance.get("copies_input"):
         yield finding(

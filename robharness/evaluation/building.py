@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from robharness.checkpoints import StateChoice, choosing
+from robharness.checkpoints import LeftOver, StateChoice, choosing, noting
 from robharness.errors import ContractViolation, UserError, describe
 from robharness.evaluation.memory import is_out_of_memory
 from robharness.evaluation.modes import kept_modes
@@ -25,12 +25,17 @@ from robharness.specs.references import encoders_of
 
 
 def build_network(
-    model: PlannedModel, restored: dict[str, list[str]] | None = None, *, is_trunk: bool = False
+    model: PlannedModel,
+    restored: dict[str, list[str]] | None = None,
+    left_over: list[LeftOver] | None = None,
+    *,
+    is_trunk: bool = False,
 ) -> nn.Module:
     """Return the network, built from its weights.
 
     is_trunk: whether it is built without its classifier, by the spec's `trunk`.
     restored: gets the modes that `build` changes, which are put back, by the model's name.
+    left_over: gets what trunks, also of encoders, leave over of their checkpoints.
     Raises ContractViolation for what its plugin raises, except UserError and a lack of memory, and if `build` does not
     return a torch.nn.Module. Modes of torch that `build` changes are restored.
     """
@@ -38,8 +43,9 @@ def build_network(
     files = weights.path if weights else None
     build = model.entry.spec.trunk if is_trunk else model.entry.spec.build
     names = files if isinstance(files, Mapping) else None
+    chosen = choosing(_state_choices(model), names=names, is_pinned=_is_pinned(model))
     try:
-        with kept_modes() as modes, choosing(_state_choices(model), names=names, is_pinned=_is_pinned(model)):
+        with kept_modes() as modes, noting() as noted, chosen:
             given = dict(files) if isinstance(files, Mapping) else files  # which `build` may empty
             net: Any = call_spec(build, with_loaders(model.ref.params), given)
     except (ContractViolation, UserError):
@@ -52,6 +58,8 @@ def build_network(
         raise ContractViolation(f"its build returned {type(net).__name__}, not a torch.nn.Module", by="model")
     if modes.changed and restored is not None:
         restored[model.entry.name] = modes.changed
+    if left_over is not None:
+        left_over += noted
     return net
 
 

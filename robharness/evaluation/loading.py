@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from robharness.checkpoints import LeftOver
 from robharness.errors import ContractViolation, OutOfMemory, UserError, describe
 from robharness.evaluation import folding, heads
 from robharness.evaluation.batch import Batch
@@ -124,7 +125,8 @@ def _loaded(
     data = plan.data.seen_by(model)
     spec, target = model.entry.spec, torch.device(device)
     restored: dict[str, list[str]] = {}
-    net = build_network(model, restored)
+    left_over: list[LeftOver] = []
+    net = build_network(model, restored, left_over)
     check_model(model)
     state = state_digest(net)
     if spec.features is not None and spec.features not in dict(net.named_modules()):
@@ -157,6 +159,7 @@ def _loaded(
         **({"compiled": True} if plan.suite.compile else {}),
         **({"copies_input": True} if classifier.copies_input else {}),
         **_surplus_outputs(data, classifier.classes),
+        **({"left_over": [each.as_provenance() for each in left_over]} if left_over else {}),
         "exact": exact,
         "versions": library_versions(),
     }

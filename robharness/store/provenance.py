@@ -58,6 +58,18 @@ def _is_pair(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
 
 
+def _is_left_over(value: Any) -> bool:
+    kinds: dict[str, Callable[[Any], bool]] = {
+        **dict.fromkeys(("file", "network"), _is_text),
+        **dict.fromkeys(("tensors", "more_parts"), _is_count),
+        "parts": lambda parts: isinstance(parts, list) and all(map(_is_text, parts)),
+    }
+    return isinstance(value, list) and all(
+        isinstance(each, dict) and all(key in each and is_valid(each[key]) for key, is_valid in kinds.items())
+        for each in value
+    )
+
+
 def _is_plugin(value: Any) -> bool:
     if not isinstance(value, dict) or not isinstance(value.get("stands_on", []), list):
         return False
@@ -76,6 +88,7 @@ _KNOWN: Mapping[str, Callable[[Any], bool]] = {
     "gradient_precision": _is_text,
     "sources": _is_text,
     "surplus_outputs": _is_pair,
+    "left_over": _is_left_over,
     "exact": _is_exact,
     "versions": _is_texts,
     "unreadable": _is_texts,

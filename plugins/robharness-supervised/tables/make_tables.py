@@ -104,6 +104,18 @@ def timm_defaults() -> dict[str, str]:
     return {architecture: tag for architecture, tag in tags.items() if f"{architecture}.{tag}" in names}
 
 
+def timm_architectures() -> dict[str, int]:
+    """Return architecture -> input size in pixels, for all of the installed timm's networks with square inputs."""
+    from timm.models import get_pretrained_cfg, list_models
+
+    configs = {name: get_pretrained_cfg(name) for name in list_models()}
+    return {
+        name: config.input_size[1]
+        for name, config in configs.items()
+        if config is not None and config.input_size[1] == config.input_size[2]
+    }
+
+
 def timm_accuracies(results: Path) -> dict[str, float]:
     """Return name -> top-1 accuracy in per cent, at the input size and crop of the table.
 
@@ -134,7 +146,8 @@ def main(results: list[str]) -> None:
         timm_accuracies(Path(results[0])) if results else json.loads(timm.read_text(encoding="utf-8"))["accuracies"]
     )
     write(FOLDER / "torchvision.json", {"models": torchvision_table()})
-    write(timm, {"models": timm_table(), "defaults": timm_defaults(), "accuracies": accuracies})
+    content = {"models": timm_table(), "defaults": timm_defaults(), "architectures": timm_architectures()}
+    write(timm, {**content, "accuracies": accuracies})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torchvision import models
 from torchvision.transforms.v2 import functional as F
 
 from robharness import UserError
-from robharness_supervised import Timm, robharness_models, tables
+from robharness_supervised import Timm, Torchvision, robharness_models, tables
 
 SPECS = {spec.name: spec for spec in robharness_models()}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -104,7 +104,7 @@ def test_torchvision_files_give_torchvision_logits(tmp_path, name):
     x = images(SIZES.get(builder, 64), n=1)
     spec, preset = SPECS[name], models.get_model_weights(builder).DEFAULT.transforms()
     theirs = logits(net, F.normalize(x, preset.mean, preset.std))
-    ours = spec.build(None, tmp_path / "a.pth").eval()
+    ours = spec.build(Torchvision(), tmp_path / "a.pth").eval()
     seen = features_of(ours, spec.features)
     same(logits(ours, x), theirs)
     if seen is not None:
@@ -116,7 +116,7 @@ def test_other_means_stds_and_orders_of_channels_give_other_logits(tmp_path):
     net = torchvision_net("resnet18")
     torch.save(net.state_dict(), tmp_path / "a.pth")
     x = images(64)
-    ours = SPECS["resnet18"].build(None, tmp_path / "a.pth").eval()
+    ours = SPECS["resnet18"].build(Torchvision(), tmp_path / "a.pth").eval()
     theirs = logits(net, F.normalize(x, MEAN, STD))
     same(logits(ours, x), theirs)
     differ(logits(net, F.normalize(x, MEAN, (0.228, 0.224, 0.225))), theirs)
@@ -129,10 +129,10 @@ def test_a_vision_transformer_for_larger_images_loads_its_own_positions(tmp_path
         net = models.vit_b_16(image_size=384)
     state = {key: torch.ones(()).expand(value.shape) for key, value in net.state_dict().items()}  # a file of a few kB
     torch.save(state, tmp_path / "a.pth")
-    ours = SPECS["vit_b_16-swag-e2e"].build(None, tmp_path / "a.pth")
+    ours = SPECS["vit_b_16-swag-e2e"].build(Torchvision(), tmp_path / "a.pth")
     assert torch.equal(ours[1].encoder.pos_embedding, torch.ones(1, 577, 768))
     with pytest.raises(UserError, match=r"pos_embedding \(1, 577, 768\) instead of \(1, 197, 768\)"):
-        SPECS["vit_b_16"].build(None, tmp_path / "a.pth")
+        SPECS["vit_b_16"].build(Torchvision(), tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("container", [None, "state_dict", "model"])
@@ -143,7 +143,7 @@ def test_an_own_checkpoint_may_be_a_state_dict_or_nested(tmp_path, container, pa
     args = Namespace(arch="resnet18")
     torch.save({container: state, "epoch": 90, "args": args} if container else state, tmp_path / "my.pt")
     x = images(64)
-    ours = SPECS["resnet18"].build(None, tmp_path / "my.pt").eval()
+    ours = SPECS["resnet18"].build(Torchvision(), tmp_path / "my.pt").eval()
     same(logits(ours, x), logits(net, F.normalize(x, MEAN, STD)))
 
 
@@ -153,14 +153,14 @@ def test_mismatching_keys_are_listed(tmp_path):
     state["fc.weight"] = state["fc.weight"][:10]
     torch.save({**state, "extra": torch.zeros(1)}, tmp_path / "a.pth")
     with pytest.raises(UserError) as caught:
-        SPECS["resnet18"].build(None, tmp_path / "a.pth")
+        SPECS["resnet18"].build(Torchvision(), tmp_path / "a.pth")
     assert str(tmp_path / "a.pth") in str(caught.value)
     assert "1 keys are missing: fc.bias; 1 keys are unexpected: extra" in str(caught.value)
     assert "fc.weight (10, 512) instead of (1000, 512)" in str(caught.value)
     with pytest.raises(
         UserError, match=r"^supervised/resnet18 takes one file, not backbone, head\. Try: set `weights:"
     ):
-        SPECS["resnet18"].build(None, {"backbone": tmp_path / "a.pth", "head": tmp_path / "a.pth"})
+        SPECS["resnet18"].build(Torchvision(), {"backbone": tmp_path / "a.pth", "head": tmp_path / "a.pth"})
 
 
 # --- timm -------------------------------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ def test_building_keeps_the_random_state_and_a_missing_bias_is_listed(tmp_path):
     torch.save(torchvision.state_dict(), tmp_path / "b.pth")
     before = torch.get_rng_state()
     built("test_vit", tmp_path / "a.pth")
-    SPECS["resnet18"].build(None, tmp_path / "b.pth")
+    SPECS["resnet18"].build(Torchvision(), tmp_path / "b.pth")
     assert torch.equal(torch.get_rng_state(), before)
     torch.save({key: value for key, value in state.items() if key != "head.bias"}, tmp_path / "a.pth")
     with pytest.raises(UserError, match=r"1 keys are missing: head\.bias\..*timm"):

@@ -60,10 +60,7 @@ def build(data: str, classes: int, architecture: str, params: Cifar, weights: An
     encoder, head = _files(weights, f"supervised/{data}-{architecture}")
     content = files.content(encoder)
     layout = _layout(content, params, encoder_only=head is not None)
-    with torch.device("meta"):
-        net = getattr(models, architecture)(num_classes=classes)
-        net.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=_padding(params, layout.name), bias=False)
-    net.maxpool = nn.Identity()
+    net = _network(architecture, classes, params, layout)
     classifier = net.fc
     if head is not None:
         net.fc = nn.Identity()
@@ -73,6 +70,33 @@ def build(data: str, classes: int, architecture: str, params: Cifar, weights: An
         files.fill(classifier, head, found, [replace(_HEADS, inside=files.inside(found))])
         net.fc = classifier
     return normalized(net, *_normalisation(data, params, content, layout))
+
+
+def trunk(data: str, architecture: str, params: Cifar, weights: Any) -> nn.Module:
+    """Build a network without its classifier that maps (N, 3, 32, 32) in [0, 1] to features (N, D).
+
+    data, architecture, params: see `build`.
+    weights: path of a checkpoint, which needs no classifier and may have other heads; or paths as `build` takes them,
+        of which the encoder is used.
+    Raises UserError if a tensor is missing, or if one is left over in a part that the network has.
+    """
+    name = f"{data}-{architecture}"
+    path = _files(weights, f"supervised/{name}")[0]
+    content = files.content(path)
+    layout = _layout(content, params, encoder_only=False, keeps_others=True)
+    net = _network(architecture, 1, params, layout)
+    net.fc = nn.Identity()
+    files.fill_trunk(net, path, content, [layout], network=name)
+    return normalized(net, *_normalisation(data, params, content, layout))
+
+
+def _network(architecture: str, classes: int, params: Cifar, layout: Layout) -> Any:
+    """Return torchvision's ResNet with a 3x3 stem and without the max-pool, on the meta device."""
+    with torch.device("meta"):
+        net = getattr(models, architecture)(num_classes=classes)
+        net.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=_padding(params, layout.name), bias=False)
+    net.maxpool = nn.Identity()
+    return net
 
 
 def _files(weights: Any, name: str) -> tuple[Path, Path | None]:
@@ -106,17 +130,18 @@ def _recognised(content: Any) -> str:
     return "solo-learn" if any_contains(".backbone.") or has_parts else "torchvision"
 
 
-def _layout(content: Any, params: Cifar, encoder_only: bool) -> Layout:
+def _layout(content: Any, params: Cifar, encoder_only: bool, keeps_others: bool = False) -> Layout:
     """Return the layout for reading a file.
 
     encoder_only: whether to drop the file's classifier or projection head.
+    keeps_others: whether to keep solo-learn's projectors, momentum encoders and queues.
     """
     name = _recognised(content) if params.layout == "auto" else params.layout
     layout = replace(_LAYOUTS[name], inside=files.inside(content))
     if encoder_only:
         layout = replace(layout, drop=(*layout.drop, *_PROJECTION.get(name, (r"fc\.",))))
     names = [key.removeprefix("module.") for key in files.keys(content)]
-    if name == "solo-learn" and any(key.startswith(_SOLO_LEARN_PREFIXES) for key in names):
+    if name == "solo-learn" and not keeps_others and any(key.startswith(_SOLO_LEARN_PREFIXES) for key in names):
         others = (f"{re.escape(name)}$" for name in names if not name.startswith(_SOLO_LEARN_PREFIXES))
         layout = replace(layout, drop=(*layout.drop, *others))
     if name == "acl":

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from robharness import UserError
-from robharness.checkpoints import Layout, load, read
+from robharness.checkpoints import Layout, LeftOver, load, load_trunk, read
 
 ALLOWED = (Namespace,)
 """Classes that pickles may name besides tensors: training scripts save their options as a Namespace."""
@@ -41,6 +41,13 @@ def keys(content: Any) -> list[str]:
 def fill(net: nn.Module, path: Path, content: Any, layouts: Sequence[Layout]) -> None:
     """Load a file's content strictly. Raises UserError, which names the file, if no layout matches the network."""
     load(net, content, layouts, ALLOWED, where=path)
+
+
+def fill_trunk(
+    net: nn.Module, path: Path, content: Any, layouts: Sequence[Layout], *, network: str, removed: Sequence[str] = ()
+) -> LeftOver:
+    """Load a file's content into a network without its classifier; see `robharness.checkpoints.load_trunk`."""
+    return load_trunk(net, content, layouts, ALLOWED, where=path, network=network, removed=removed)
 
 
 def one(weights: Any, name: str) -> Path:

@@ -41,5 +41,12 @@ def timm_names() -> Mapping[str, str]:
 
 
 @cache
+def timm_architectures() -> Mapping[str, int]:
+    """Return timm's architecture -> input size in pixels, also of those without weights for ImageNet-1k."""
+    sizes: Mapping[str, int] = _read("timm")["architectures"]
+    return sizes
+
+
+@cache
 def _read(name: str) -> Any:
     return json.loads(Path(__file__).with_name(f"{name}.json").read_text(encoding="utf-8"))
