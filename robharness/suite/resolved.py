@@ -13,6 +13,7 @@ from robharness.errors import expanded, for_shell
 from robharness.plugins.registry import Entry
 from robharness.specs.budget import Budget
 from robharness.specs.records import ThreatModel
+from robharness.specs.references import Component
 from robharness.specs.types import Need, Norm, Params
 from robharness.suite.baselines import Baseline
 from robharness.suite.records import Check, Compat, Count, DataRef, Precision
@@ -289,6 +290,8 @@ def identity_fields(record: Any) -> dict[str, Any]:
 
 
 def _has_path(value: Any) -> bool:
+    if isinstance(value, Component):
+        return _has_path(value.params)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return any(_has_path(getattr(value, item.name)) for item in dataclasses.fields(value))
     if isinstance(value, dict):
