@@ -84,7 +84,7 @@ def _component(reader: FieldReader, owner: Entry, component: Component, role: Ro
         reader.error(at_name, f"{sentence}; there are {', '.join(map(printable, alike)) or 'none'}")
         return None
     known = [] if entry.spec.params is None else field_names(entry.spec.params)
-    before, options = len(reader.errors), reader.known(component.options, path, known)
+    before, options = len(reader.errors), reader.known(component.options, path, [component.KEY, *known])
     params = reader.params(entry, options, path)
     if len(reader.errors) > before or reader.is_unread(path) or (params is None and entry.spec.params is not None):
         return None

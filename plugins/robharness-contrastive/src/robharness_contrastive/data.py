@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from robharness import Dataset, UnreadableExample, UserError
-from robharness_contrastive.augment import Augmentation, BatchAugmenter
+from robharness_contrastive.augment import Augment, augmenter
 from robharness_contrastive.params import Recipe
+from robharness_contrastive.steps import Augmentation
 
 MAX_BYTES = 2**33
 """Memory that the images or frames of a data set may take."""
@@ -96,10 +97,10 @@ Views = Callable[[Tensor, int], list[Tensor]]
 
 
 def augmented_views(
-    source: Source, augmentation: Augmentation, count: int, seed: int, sample_clips: Any = None
+    source: Source, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: Any = None
 ) -> Views:
     """Return a function that draws `count` augmented views of every example, of the size in evaluation."""
-    augment = BatchAugmenter(augmentation, source.side)
+    augment = augmenter(augmentation, source.side)
 
     def draw(rows: Tensor, step: int) -> list[Tensor]:
         raw = source.raw_views(rows, count, seed_of(seed, "look", step), sample_clips)
