@@ -56,8 +56,12 @@ def resolved(reader: FieldReader, entry: Entry, params: Any, path: yaml.Path, re
             changes |= {} if nested is value else {item.name: nested}
     if len(reader.errors) > before or any(value is None for value in changes.values()):
         return None
-    with plugin_code():
-        return dataclasses.replace(params, **changes) if changes else params
+    try:
+        with plugin_code():
+            return dataclasses.replace(params, **changes) if changes else params
+    except ValueError as error:  # as pydantic reports it for options without references
+        reader.error(path, str(error))
+        return None
 
 
 def needs_training(model: Model) -> bool:

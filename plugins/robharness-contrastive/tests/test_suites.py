@@ -79,12 +79,12 @@ def test_small_suites_have_five_seeds_of_everything(name):
     ({"network": "digits"}, "models.0.network: contrastive/digits has the role 'augmentation', and the role 'network' is"),
     ({"network": {"name": "small", "depth": 3}}, "models.0.network.depth: unknown key 'depth'"),
     ({"network": 3}, "models.0.network: a component is a name, or a mapping such as {name: NAME}; got 3"),
-    ({"network": "r2plus1d-18"}, "network 'r2plus1d-18' does not take images, which samples/mnist-5k has. Try: `network: small`"),
+    ({"network": "r2plus1d-18"}, "models.0: network 'r2plus1d-18' does not take images, which samples/mnist-5k has. Try: `network: small`"),
     ({"augmentation": "digit"}, "models.0.augmentation: no component 'contrastive/digit'; did you mean 'contrastive/digits'?"),
     ({"augmentation": {"flip": 2.0}}, "models.0.augmentation: flip=2.0 must be a probability, from 0 to 1"),
-    ({"augmentation": {"scale": [0.5]}}, "models.0.augmentation.scale.1: "),
+    ({"augmentation": {"scale": [0.5]}}, "models.0.augmentation.scale: missing key '1'"),
     ({"probe": {"kind": "sgd", "lr": "high"}}, "models.0.probe.lr: Input should be a valid number; got 'high'"),
-    ({"probe": {"kind": "sgd", "l2": 1.0}}, "models.0.probe.l2: unknown key 'l2'; did you mean 'lr'?"),
+    ({"probe": {"kind": "sgd", "l2": 1.0}}, "models.0.probe.l2: unknown key 'l2'; known: kind, epochs, lr,"),
     ({"probe": {"kind": "sgd", "epochs": 0}}, "models.0.probe: SGD: epochs=0 must be above 0"),
 ])  # fmt: skip
 def test_a_misspelt_option_is_an_error_of_the_suite(option, why):

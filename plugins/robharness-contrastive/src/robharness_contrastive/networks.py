@@ -65,9 +65,11 @@ def encoder(network: Component | str, data: str, shape: Sequence[int]) -> Encode
     data: name of the data set, which selects the normalisation.
     shape: of an input, (C, H, W) or (C, T, H, W).
 
-    Raises UserError for a network of another plugin that does not keep its contract.
+    Raises UserError for a network that does not take these inputs, or that does not keep its contract.
     """
-    component = components.read("network", network)
+    component, kind = components.read("network", network), "video" if len(shape) == 4 else "image"
+    if kind not in component.spec.inputs:
+        raise UserError(f"the network {component} does not take {kind}s. Try: robharness list components")
     made = component.build(tuple(shape))
     if "/" not in component.name:
         return Encoder(*made, MEAN_STD.get(data))
