@@ -58,10 +58,12 @@ def outdated_trainings(plan: Plan) -> Iterator[Finding]:
             code = [(str(model.entry.origin), stored.get("source"), code_digest(model.entry.origin))]
             for option, now in plugins_of_options(model.entry, model.ref.params).items():
                 before = _flat(stored).get(f"components.{option}")
-                code.append((now["plugin"], before.get("source") if isinstance(before, Mapping) else None, now["source"]))
-            for plugin, before, after in code:
-                if before is not None and after is not None and before != after:
-                    labels.setdefault((plugin, str(before), after), []).append(model.label)
+                code.append(
+                    (now["plugin"], before.get("source") if isinstance(before, Mapping) else None, now["source"])
+                )
+            for plugin, then, today in code:
+                if then is not None and today is not None and then != today:
+                    labels.setdefault((plugin, str(then), today), []).append(model.label)
     for (plugin, before, now), trained in labels.items():
         verb = "was" if len(trained) == 1 else "were"
         yield finding(

@@ -226,7 +226,9 @@ def origins_of_options(entry: Entry, params: Any) -> dict[str, PluginOrigin]:
     """Return the other plugins whose components or encoders options name, by option: "network", "encoder_network"."""
     found = {}
     for name, reference in references_in(params):
-        owner = reference.origin if isinstance(reference, Component) else getattr(reference.model, "entry", entry).origin
+        owner = (
+            reference.origin if isinstance(reference, Component) else getattr(reference.model, "entry", entry).origin
+        )
         if owner not in (None, entry.origin):
             found[name.replace(".", "_")] = owner
     return found

@@ -39,7 +39,7 @@ def resolved(reader: FieldReader, entry: Entry, params: Any, path: yaml.Path, re
     entry: the plugin's entry that has the options.
     path: of the item in the suite.
     """
-    if not dataclasses.is_dataclass(params):
+    if not dataclasses.is_dataclass(params) or isinstance(params, type):
         return params
     changes: dict[str, Any] = {}
     roles, before = component_roles(type(params)), len(reader.errors)
@@ -70,7 +70,9 @@ def needs_training(model: Model) -> bool:
     return model.is_trained or any(needs_training(encoder) for encoder in encoders)
 
 
-def _component(reader: FieldReader, owner: Entry, component: Component, role: Role, path: yaml.Path) -> Component | None:
+def _component(
+    reader: FieldReader, owner: Entry, component: Component, role: Role, path: yaml.Path
+) -> Component | None:
     """Return a component with its spec and its options, or None after adding an error."""
     at_name = (*path, component.KEY)
     at_name = at_name if at_name in reader.document.values else path

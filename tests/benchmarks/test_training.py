@@ -18,10 +18,10 @@ from torchvision.transforms import v2
 from ratios import record
 from robharness import discover
 from robharness_contrastive import data, networks, optim
-from robharness_contrastive.steps import Augmentation, Patches
 from robharness_contrastive.objectives import Context, InfoNCE, Learner, TrainingStep
 from robharness_contrastive.params import SimCLR
 from robharness_contrastive.removal import Removal
+from robharness_contrastive.steps import Augmentation, Patches
 
 DEVICE = os.environ.get("DEVICE", "cpu")
 BATCH, STEPS = 256, 4

@@ -42,9 +42,7 @@ MADE = {
     "cross-entropy": lambda: CrossEntropy(None, WIDTH, CONTEXT),
     "moco": lambda: MoCoObjective(MoCo(**HEAD, queue=24), WIDTH, CONTEXT),
     "swav": lambda: SwAVObjective(SwAV(**HEAD, prototypes=7, frozen=0), WIDTH, CONTEXT),
-    "tclr": lambda: TCLRObjective(
-        TCLR(**HEAD, terms=(1, 14, BATCH, 16)), WIDTH, replace(CONTEXT, shape=(1, 4, 3, 3))
-    ),
+    "tclr": lambda: TCLRObjective(TCLR(**HEAD, terms=(1, 14, BATCH, 16)), WIDTH, replace(CONTEXT, shape=(1, 4, 3, 3))),
 }
 """Objectives on networks without batch norm; batch norm in a head stays in eval mode."""
 

@@ -12,8 +12,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as T
 
 from robharness import discover
-from robharness_contrastive import augment
-from robharness_contrastive import components
+from robharness_contrastive import augment, components
 from robharness_contrastive.augment import SIGMA, BatchAugmenter, Draws
 from robharness_contrastive.steps import Augmentation, Digits
 
@@ -204,7 +203,9 @@ def test_real_images_have_torchvisions_distribution(patches, name):
     """On values that are not rounded: saturation and contrast are mostly small, and 8 bits are coarse for them."""
     one = torchvisions(components.own("augmentation", name).params, 32)
     for image in patches[:4].float() / 255:
-        ours = BatchAugmenter(components.own("augmentation", name).params, 32)(image.expand(N, -1, -1, -1), 1, torch.arange(N))
+        ours = BatchAugmenter(components.own("augmentation", name).params, 32)(
+            image.expand(N, -1, -1, -1), 1, torch.arange(N)
+        )
         with torch.random.fork_rng():
             torch.manual_seed(2)  # noqa: TID251 (torchvision draws from it)
             theirs = torch.stack([one(image) for _ in range(N)])

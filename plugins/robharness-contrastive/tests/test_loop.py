@@ -200,7 +200,9 @@ def test_a_collapse_is_an_error(job):
 
 def test_prototypes_that_learn_nothing_are_an_error(job):
     recipe = params.SwAV(**of_bars(epochs=12, lr=1e-9, temperature=100.0))
-    with pytest.raises(UserError, match=r"the loss is still 3.4\d\d in epoch 5 of 12, and it started at 3.401: nothing.*`prototypes:`"):
+    with pytest.raises(
+        UserError, match=r"the loss is still 3.4\d\d in epoch 5 of 12, and it started at 3.401: nothing.*`prototypes:`"
+    ):
         loop.train(job(recipe))
 
 

@@ -11,10 +11,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from robharness.evaluation.digest import state_digest
-from robharness_contrastive import probe
+from robharness_contrastive import components, probe
 from robharness_contrastive.networks import Classifier, encoder
 from robharness_contrastive.options import Robust
-from robharness_contrastive import components
 from robharness_contrastive.params import Probe
 
 SHAPE, CLASSES = (1, 16, 16), 4

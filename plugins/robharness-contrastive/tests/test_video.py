@@ -19,9 +19,9 @@ from robharness.evaluation.clips import clip_frames
 from robharness.evaluation.images import preprocessed
 from robharness_contrastive import artefact, components, data, declared_input, loop, networks, params, probe, video
 from robharness_contrastive.augment import Draws
-from robharness_contrastive.steps import Augmentation
 from robharness_contrastive.objectives import Context, Learner, TrainingStep
 from robharness_contrastive.params import Probe, Video
+from robharness_contrastive.steps import Augmentation
 
 CLASSES = 4
 OF_DRIFTS = {"data": "drifts/drifts", "input": (3, 8, 16, 16), "labels": "drifts", "classes": CLASSES, "epochs": 2,

@@ -142,7 +142,7 @@ OWN: tuple[ComponentSpec, ...] = (
         summary="Logistic regression on standardised features at its optimum, without random numbers",
     ),
     linear_probe("sgd", f"{_PROBES}:SGD", options.SGD, summary="SGD on augmented images, as in SupContrast"),
-    linear_probe("robust", f"{_PROBES}:RobustSGD", options.Robust, summary="SGD on images that PGD attacks, RoCL's r-LE"),
+    linear_probe("robust", f"{_PROBES}:RobustSGD", options.Robust, summary="SGD on images under PGD, RoCL's r-LE"),
     linear_probe("finetune", f"{_PROBES}:FineTuning", options.SGD, summary="SGD that trains the encoder as well"),
 )  # fmt: skip
 """The plugin's own components, in the order of lists."""

@@ -67,14 +67,14 @@ def encoder(network: Component | str, data: str, shape: Sequence[int]) -> Encode
 
     Raises UserError for a network that does not take these inputs, or that does not keep its contract.
     """
-    component, kind = components.read("network", network), "video" if len(shape) == 4 else "image"
+    component: Component = components.read("network", network)
+    kind = "video" if len(shape) == 4 else "image"
     if kind not in component.spec.inputs:
         raise UserError(f"the network {component} does not take {kind}s. Try: robharness list components")
-    made = component.build(tuple(shape))
+    trunk, width = component.build(tuple(shape))
     if "/" not in component.name:
-        return Encoder(*made, MEAN_STD.get(data))
+        return Encoder(trunk, width, MEAN_STD.get(data))
     try:
-        trunk, width = made
         net = Encoder(trunk, width, MEAN_STD.get(data)).eval()
         with torch.no_grad():
             found = tuple(net(torch.zeros(2, *shape)).shape)

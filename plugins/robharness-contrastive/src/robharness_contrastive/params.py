@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from robharness import Clips, Component, Preprocessing
 from robharness_contrastive import components, options
@@ -35,6 +35,12 @@ class Probe(Component):
     """A probe in a suite, `probe: {kind: sgd, lr: 5}`; a mapping without a kind is one of `lbfgs`."""
 
     KEY = "kind"
+
+
+SMALL: Component = components.own("network", "small")
+NARROW: Component = components.own("network", "r2plus1d-narrow")
+SIMCLR: Component = components.own("objective", "simclr")
+LBFGS = components.own("probe", "lbfgs", Probe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +106,7 @@ class Recipe(Checked):
     classes: int | None = None
     video: Video | None = None
     hold_out: float = 0.0
-    network: Network = components.own("network", "small")
+    network: Network = SMALL
     epochs: int = 40
     batch: int = 128
     accumulate: int = 1
@@ -111,7 +117,7 @@ class Recipe(Checked):
     warmup: float = 2.0
     decay: float = 0.1
     augmentation: Annotated[Component, "augmentation", "contrastive"] | None = None
-    probe: Annotated[Probe, "probe", "lbfgs"] | None = components.own("probe", "lbfgs", Probe)
+    probe: Annotated[Probe, "probe", "lbfgs"] | None = LBFGS
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     tensorboard: bool = field(default=False, metadata=RUNTIME)
 
@@ -215,7 +221,7 @@ class Encoder(Recipe):
     objective: component with the role "objective".
     """
 
-    objective: Annotated[Component, "objective"] = components.own("objective", "simclr")
+    objective: Annotated[Component, "objective"] = SIMCLR
 
     @property
     def training_objective(self) -> Component:
@@ -298,7 +304,7 @@ class CVRL(options.CVRL, Recipe):
     OBJECTIVE: ClassVar[str] = "cvrl"
 
     data: str = "samples/moving-digits"
-    network: Network = components.own("network", "r2plus1d-narrow")
+    network: Network = NARROW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,7 +314,7 @@ class TCLR(options.TCLR, Recipe):
     OBJECTIVE: ClassVar[str] = "tclr"
 
     data: str = "samples/moving-digits"
-    network: Network = components.own("network", "r2plus1d-narrow")
+    network: Network = NARROW
 
     def __post_init__(self) -> None:
         if self.data in DATA and not self.is_video:

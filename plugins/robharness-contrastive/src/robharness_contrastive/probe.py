@@ -170,9 +170,7 @@ class FineTuning(SGD):
     tunes_encoder = True
 
 
-def fit(
-    component: Component, encoder: Encoder, source: Source, classes: int, views: Views, seed: int
-) -> Classifier:
+def fit(component: Component, encoder: Encoder, source: Source, classes: int, views: Views, seed: int) -> Classifier:
     """Train a classifier on an encoder, whose weights stay fixed unless the probe tunes them.
 
     component: with the role "probe".

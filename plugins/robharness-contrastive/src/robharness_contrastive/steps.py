@@ -46,7 +46,9 @@ class Augmentation:
         if not 0 <= self.rotation <= 180:
             raise ValueError(f"rotation={self.rotation} must be an angle, from 0 to 180 degrees")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale={list(self.scale)} must be a range of shares of the area. Try: `scale: [0.2, 1.0]`")
+            raise ValueError(
+                f"scale={list(self.scale)} must be a range of shares of the area. Try: `scale: [0.2, 1.0]`"
+            )
         if not 0 < self.ratio[0] <= self.ratio[1] < float("inf"):
             raise ValueError(f"ratio={list(self.ratio)} must be a range of ratios. Try: `ratio: [0.75, 1.33]`")
 
