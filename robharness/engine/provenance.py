@@ -56,14 +56,13 @@ def outdated_trainings(plan: Plan) -> Iterator[Finding]:
         if model.artefact is not None and model.weights is not None:
             stored = read(model.artefact.folder / PROVENANCE)
             code = [(str(model.entry.origin), stored.get("source"), code_digest(model.entry.origin))]
-            for option, now in plugins_of_options(model.entry, model.ref.params).items():
-                before = _flat(stored).get(f"components.{option}")
-                code.append(
-                    (now["plugin"], before.get("source") if isinstance(before, Mapping) else None, now["source"])
-                )
-            for plugin, then, today in code:
-                if then is not None and today is not None and then != today:
-                    labels.setdefault((plugin, str(then), today), []).append(model.label)
+            for option, used in plugins_of_options(model.entry, model.ref.params).items():
+                part = _flat(stored).get(f"components.{option}")
+                then = part.get("source") if isinstance(part, Mapping) else None
+                code.append((used["plugin"], then, used["source"]))
+            for plugin, before, today in code:
+                if before is not None and today is not None and before != today:
+                    labels.setdefault((plugin, str(before), today), []).append(model.label)
     for (plugin, before, now), trained in labels.items():
         verb = "was" if len(trained) == 1 else "were"
         yield finding(

@@ -247,10 +247,12 @@ class Role(NamedTuple):
 
     name: e.g. "network".
     implied: name of the component that a mapping without a name means; empty if a name is needed.
+    key: of the name in a mapping.
     """
 
     name: str
     implied: str = ""
+    key: str = Component.KEY
 
 
 def component_roles(params: type) -> dict[str, Role]:
@@ -264,8 +266,9 @@ def _role(hint: Any) -> Role | None:
     if get_origin(hint) is Annotated:
         inner, *notes = get_args(hint)
         texts = [note for note in notes if isinstance(note, str)]
-        is_component = isinstance(inner, type) and issubclass(inner, Component)
-        return Role(*texts[:2]) if is_component and texts else _role(inner)
+        if not (isinstance(inner, type) and issubclass(inner, Component) and texts):
+            return _role(inner)
+        return Role(texts[0], texts[1] if len(texts) > 1 else "", inner.KEY)
     if get_origin(hint) in (Union, UnionType):
         return next((role for each in get_args(hint) if (role := _role(each)) is not None), None)
     return None
@@ -281,6 +284,7 @@ def references_in(params: Any) -> Iterator[tuple[str, Encoder | Component]]:
         inner = value
         if isinstance(value, Encoder | Component):
             yield item.name, value
-            inner = value.params if isinstance(value, Component) else getattr(value.model, "params", None)
+            holder = value if isinstance(value, Component) else getattr(value.model, "ref", value.model)
+            inner = getattr(holder, "params", None)
         for name, reference in references_in(inner):
             yield f"{item.name}.{name}", reference

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from robharness.plugins import Entry, Registry
 from robharness.plugins.calls import plugin_code
+from robharness.specs.references import Role, component_roles
 from robharness.suite.records import AttackRef, CorruptionRef, Header, ModelRef
 
 
@@ -22,7 +24,7 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     schema.update({"$schema": "https://json-schema.org/draft/2020-12/schema", "additionalProperties": False})
     for key, noun, ref in (("models", "model", ModelRef), ("attacks", "attack", AttackRef),
                            ("corruptions", "corruption", CorruptionRef)):  # fmt: skip
-        variants = [_variant(noun, ref, entry, definitions) for entry in getattr(registry, key).values()]
+        variants = [_variant(noun, ref, entry, definitions, registry) for entry in getattr(registry, key).values()]
         pattern = TypeAdapter(ref).json_schema()
         pattern["properties"][noun] = {"type": "string", "pattern": "[*?\\[]"}
         schema["properties"][key] = {"type": "array", "items": {"anyOf": [*variants, pattern]}}
@@ -35,18 +37,72 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     return schema
 
 
-def _variant(noun: str, ref: type, entry: Entry, definitions: dict[str, Any]) -> dict[str, Any]:
+def _variant(noun: str, ref: type, entry: Entry, definitions: dict[str, Any], registry: Registry) -> dict[str, Any]:
     variant = TypeAdapter(ref).json_schema()
     if entry.spec.params is not None:
-        try:
-            with plugin_code():
-                params = json.loads(json.dumps(TypeAdapter(entry.spec.params).json_schema(), allow_nan=False))
-        except Exception:  # a plugin's options that JSON Schema cannot say: any are allowed
+        params = _options(entry, definitions, registry)
+        if params is None:  # options that JSON Schema cannot say: any are allowed
             params, variant["additionalProperties"] = {}, True
-        definitions.update(params.pop("$defs", {}))
         variant["properties"].update(params.get("properties", {}))
         variant["required"] = [*variant.get("required", []), *params.get("required", [])]
     variant["properties"][noun] = {"const": entry.name, "description": entry.spec.summary}
     if noun == "attack" and not entry.spec.minimal:
         variant["required"] = [*variant["required"], "eps"]
     return {"additionalProperties": False, **variant, "title": entry.name}
+
+
+def _options(entry: Entry, definitions: dict[str, Any], registry: Registry) -> dict[str, Any] | None:
+    """Return the schema of an entry's options, or None for options that JSON Schema cannot say.
+
+    definitions: gets the schemas of nested records.
+    """
+    try:
+        with plugin_code():
+            options = TypeAdapter(entry.spec.params).json_schema()
+            params: dict[str, Any] = json.loads(json.dumps(options, allow_nan=False))
+            roles = component_roles(entry.spec.params)
+    except Exception:  # a plugin's class may raise anything
+        return None
+    definitions.update(params.pop("$defs", {}))
+    for name, role in roles.items():
+        written = params["properties"][name]
+        is_optional = {"type": "null"} in written.get("anyOf", ())
+        kept = {key: value for key, value in written.items() if key in ("default", "description", "title")}
+        offered = {"$ref": f"#/$defs/{_components(entry, role, definitions, registry)}"}
+        params["properties"][name] = {**kept, "anyOf": [offered, *([{"type": "null"}] if is_optional else [])]}
+    return params
+
+
+def _components(owner: Entry, role: Role, definitions: dict[str, Any], registry: Registry) -> str:
+    """Return the name of the definition of a role's components: their names, and mappings with their options.
+
+    It is a definition, since a component may have a component of the same role among its options.
+    """
+    namespace = owner.origin.namespace
+    name = re.sub(r"[^\w.-]", "_", ".".join((namespace, role.name, role.key, role.implied)), flags=re.ASCII)
+    if name in definitions:
+        return name
+    names, mappings = list[str](), list[dict[str, Any]]()
+    definitions[name] = {}
+    for entry in registry.components.values():
+        if role.name not in ("", entry.spec.role):
+            continue
+        own = entry.name.removeprefix(f"{namespace}/")
+        alike = list(dict.fromkeys((own, entry.name)))
+        names += alike
+        options = {} if entry.spec.params is None else _options(entry, definitions, registry)
+        key = [] if own == role.implied else [role.key]
+        mappings.append(
+            {
+                "type": "object",
+                "title": entry.name,
+                "properties": {
+                    role.key: {"enum": alike, "description": entry.spec.summary},
+                    **(options or {}).get("properties", {}),
+                },
+                "required": [*key, *(options or {}).get("required", [])],
+                "additionalProperties": options is None,
+            }
+        )
+    definitions[name] = {"anyOf": [{"enum": names}, *mappings]}
+    return name

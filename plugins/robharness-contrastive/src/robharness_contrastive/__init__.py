@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from robharness import ComponentSpec, DataRef, InputSpec, ModelSpec, Train, hookimpl
+from robharness.specs.conventions import NO_LABELS
 from robharness_contrastive import components, params
 from robharness_contrastive.components import augmentation, linear_probe, network, objective
 from robharness_contrastive.metrics import robharness_figures, robharness_metrics
@@ -71,7 +72,8 @@ def __getattr__(name: str) -> Any:
 def declared_input(recipe: params.Recipe) -> Mapping[str, Any]:
     """Return the input, label space and preprocessing that a recipe gives its model."""
     spec = InputSpec(kind="video" if recipe.is_video else "image", shape=recipe.shape)
-    return {"input": spec, "labels": recipe.label_space, "preprocessing": recipe.preprocessing}
+    labels = NO_LABELS if recipe.is_encoder_alone else recipe.label_space
+    return {"input": spec, "labels": labels, "preprocessing": recipe.preprocessing}
 
 
 def _data(recipe: params.Recipe) -> Mapping[str, DataRef]:
@@ -83,6 +85,7 @@ def _model(name: str, recipe: type[params.Recipe], summary: str, paper: str = ""
         name=name,
         summary=f"{summary}; trained by a recipe",
         build="robharness_contrastive.loop:build",
+        trunk="robharness_contrastive.loop:trunk",
         weights=Train(data=_data, train="robharness_contrastive.loop:train", base=params.base, revision=2),
         params=recipe,
         given=declared_input,

@@ -6,6 +6,7 @@ a checkpoint holds the states of modules and optimiser and the number of epochs.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -103,7 +104,7 @@ def _load_encoder(
     recipe: Recipe, weights: Path, device: torch.device
 ) -> tuple[Encoder, dict[str, Tensor], nn.Module | None]:
     state = checkpoints.read(weights)
-    net = encoder(recipe.network, recipe.data, recipe.shape)
+    net = _empty_encoder(recipe)
     own = {key.removeprefix("encoder."): v for key, v in state.items() if key.startswith("encoder.")}
     checkpoints.load(net, own, [checkpoints.Layout(name="contrastive encoder")], where=weights)
     return net.to(device), {key: v for key, v in state.items() if key.startswith("projection.")}, None
@@ -124,13 +125,33 @@ def _on_cpu(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
 
 
 def build(recipe: Recipe, weights: Path) -> nn.Module:
-    """Build the classifier of an artefact: (N, *shape) in [0, 1] -> logits (N, classes)."""
+    """Build the classifier of an artefact: (N, *shape) in [0, 1] -> logits (N, classes); or its encoder alone."""
+    if recipe.is_encoder_alone:
+        return trunk(recipe, weights)
+    net = _empty_encoder(recipe)
     with torch.device("meta"):
-        net = encoder(recipe.network, recipe.data, recipe.shape)
         classifier = Classifier(net, net.width, recipe.n_classes)
     layout = checkpoints.Layout(name="contrastive", drop=(r"projection\.",))
     checkpoints.load(classifier, weights, [layout])
     return classifier
+
+
+def trunk(recipe: Recipe, weights: Path) -> nn.Module:
+    """Build the encoder of an artefact: (N, *shape) in [0, 1] -> features (N, width)."""
+    net = _empty_encoder(recipe)
+    layout = checkpoints.Layout(name="contrastive encoder", prefixes=("encoder.",), drop=(r"projection\.", r"head\."))
+    checkpoints.load(net, weights, [layout])
+    return net
+
+
+def _empty_encoder(recipe: Recipe) -> Encoder:
+    """Make the recipe's encoder, whose weights are to be loaded, without moving the global random state.
+
+    The plugin's own networks need no memory for that. Others may compute constants of their own, which must be real.
+    """
+    is_own = "/" not in recipe.network.name
+    with torch.random.fork_rng(devices=[]), torch.device("meta") if is_own else contextlib.nullcontext():
+        return encoder(recipe.network, recipe.data, recipe.shape)
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------

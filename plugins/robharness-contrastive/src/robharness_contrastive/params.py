@@ -171,6 +171,11 @@ class Recipe(Checked):
         return False
 
     @property
+    def is_encoder_alone(self) -> bool:
+        """Whether the model gives features and no logits, since no classifier is trained."""
+        return self.probe is None and not self.keeps_head
+
+    @property
     def is_video(self) -> bool:
         """Whether examples are videos, else images."""
         return len(self.shape) == 4
