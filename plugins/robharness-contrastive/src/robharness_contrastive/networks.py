@@ -71,7 +71,10 @@ def encoder(network: Component | str, data: str, shape: Sequence[int]) -> Encode
     kind = "video" if len(shape) == 4 else "image"
     if kind not in component.spec.inputs:
         raise UserError(f"the network {component} does not take {kind}s. Try: robharness list components")
-    trunk, width = component.build(tuple(shape))
+    made = component.build(tuple(shape))
+    if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[0], nn.Module):
+        raise UserError(f"the network {component} returned {type(made).__name__}, not a module and its width")
+    trunk, width = made
     if "/" not in component.name:
         return Encoder(trunk, width, MEAN_STD.get(data))
     try:
@@ -80,11 +83,11 @@ def encoder(network: Component | str, data: str, shape: Sequence[int]) -> Encode
             found = tuple(net(torch.zeros(2, *shape)).shape)
     except Exception as error:
         raise UserError(
-            f"the network {component.name} gives no features of inputs {tuple(shape)}: {type(error).__name__}: {error}"
+            f"the network {component} gives no features of inputs {tuple(shape)}: {type(error).__name__}: {error}"
         ) from error
     if found != (2, width):
         raise UserError(
-            f"the network {component.name} declares {width} features and gives {found[1:]} of inputs {tuple(shape)}"
+            f"the network {component} declares {width} features and gives {found[1:]} of inputs {tuple(shape)}"
         )
     return net.train()
 
