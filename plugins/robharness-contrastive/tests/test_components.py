@@ -96,7 +96,10 @@ def test_an_encoder_alone_gives_features(job, images):
     training = job(recipe)
     loop.train(training)
     with torch.no_grad():
-        assert loop.build(recipe, training.folder / artefact.WEIGHTS).eval()(images.pixels[:3].float()).shape == (3, 128)
+        assert loop.build(recipe, training.folder / artefact.WEIGHTS).eval()(images.pixels[:3].float()).shape == (
+            3,
+            128,
+        )
 
 
 @pytest.mark.parametrize("name", ["simclr", "swav"])
