@@ -93,7 +93,7 @@ def _spec_of(label: str, model: Any, loaded: suite.Suite, root: Path) -> ModelSp
         summary=f"a live {type(model).__name__}",
         input=first.input if first else _input_of_data(loaded, root),
         preprocessing=first.preprocessing if first else None,
-        labels=loaded.dataset.spec.labels,
+        labels=loaded.data.entry.spec.labels,
         build=lambda params, weights: _copied(model),  # the caller may continue to train the original
     )
 
@@ -130,7 +130,7 @@ def _input_of_data(loaded: suite.Suite, root: Path) -> InputSpec:
 
     Raises UserError for videos, and if no image can be read.
     """
-    spec = loaded.dataset.spec
+    spec = loaded.data.entry.spec
     if spec.kind == "video":
         raise UserError(
             "a network alone does not determine the frames of a video that it sees; give a ModelSpec with "
@@ -141,7 +141,7 @@ def _input_of_data(loaded: suite.Suite, root: Path) -> InputSpec:
     if sizes.sizes:
         shape: tuple[int, ...] = (*sizes.sizes[0], min(sizes.channels))
     else:
-        shape = call_plugin(loaded.dataset, _first_image, loaded, root).shape
+        shape = call_plugin(loaded.data.entry, _first_image, loaded, root).shape
     *sides, channels = shape
     if isinstance(data.canvas, int):
         sides = [data.canvas, data.canvas]
@@ -152,7 +152,7 @@ def _first_image(loaded: suite.Suite, root: Path) -> np.ndarray:
     """Return the first image that can be read. Raises UserError if there is none."""
     from robharness.evaluation.decoding import as_unreadable
 
-    dataset, reason = loaded.dataset.spec.open(root, loaded.data.split), "it has no examples"
+    dataset, reason = loaded.data.open(root), "it has no examples"
     for index, id in enumerate(dataset.ids):
         try:
             with plugin_code():
@@ -166,6 +166,6 @@ def _first_image(loaded: suite.Suite, root: Path) -> np.ndarray:
                 raise
             reason = f"none of its images can be read, such as {id}: {broken}"
     raise UserError(
-        f"a network alone takes the shape of the data, but of {loaded.dataset.name} {reason}. "
+        f"a network alone takes the shape of the data, but of {loaded.data.entry.name} {reason}. "
         f"Try: robharness list datasets"
     )

@@ -186,7 +186,7 @@ def _data(model: Entry, wanted: str | None, registry: Registry, data_root: Path)
         return name, split
     found = []
     for name, entry in registry.datasets.items():
-        if entry.spec.labels == spec.labels and entry.spec.kind == spec.input.kind:
+        if entry.spec.params is None and entry.spec.labels == spec.labels and entry.spec.kind == spec.input.kind:
             for split in [split for split in entry.spec.splits if split != "train"] or entry.spec.splits:
                 try:
                     with plugin_code():

@@ -26,11 +26,12 @@ from robharness import (
     specs,
 )
 from robharness.planning.planner import plan
-from robharness.suite import Check, DataRef, Model, Perturbation, Precision, Suite
+from robharness.suite import Check, Data, Model, Perturbation, Precision, Suite
 from toy_planning import (
     LESSON,
     SPECS,
     TRAIN,
+    LessonParams,
     NetParams,
     PgdParams,
     Pixels,
@@ -220,6 +221,8 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "open": (lambda root, split: Pixels(turned=True), False),
         "kind": ("video", False),
         "classes": (10, False),
+        "params": (LessonParams, False),  # their values count, see below
+        "given": (lambda params: {"revision": 2}, False),  # the suite reader has put it into the spec by then
         "licence": ("MIT", False),
         "paper": ("other", False),
         "revision": (2, True),
@@ -244,7 +247,12 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
     },
     InputSpec: {"kind": ("video", True), "shape": ((1, 4, 9, 9), True)},
     Precision: {"judge": ("tf32", True), "gradient": ("bfloat16", True)},
-    DataRef: {"name": ("other", False), "split": ("turned", True), "limit": (3, False)},  # the entry's name counts
+    Data: {
+        "entry": ("other", True),
+        "params": (LessonParams(count=5), True),
+        "split": ("turned", True),
+        "limit": (3, False),  # of the data that a suite measures on; that of a training counts
+    },
     Model: {
         "entry": ("other", True),
         "params": (NetParams(width=3), True),
@@ -266,7 +274,13 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "features": (lambda params: None, False),  # the encoder is one of the params, and counts there
         "revision": (2, True),
     },
-    specs.DataRef: {"name": ("toy/exam", True), "split": ("two", True)},
+    specs.DataRef: {
+        "name": ("toy/exam", True),
+        "split": ("two", True),
+        "limit": (3, True),
+        "options": ({"count": 5}, True),
+        "resolved": (None, False),  # follows from the others
+    },
     Perturbation: {
         "kind": ("corruption", True),
         "entry": ("other", True),
@@ -287,8 +301,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "has_command": (False, False),
         "name": ("other", False),
         "title": ("other", False),
-        "data": (DataRef(name="toy/pixels", split="turned"), True),
-        "dataset": ("other", True),
+        "data": ("other", True),
         "canvas": (16, True),
         "models": ("other", True),
         "perturbations": ("other", True),
@@ -357,9 +370,11 @@ def changed_suite(record, name, value):
         spec = replace(corrupted.entry.spec, **{name: value})
         return replace(BASE, perturbations=(attacked, with_entry(corrupted, spec)))
     if record is DatasetSpec:
-        spec = replace(BASE.dataset.spec, **{name: value})
-        return replace(BASE, dataset=replace(BASE.dataset, name=f"toy/{spec.name}", spec=spec))
-    if record is DataRef:
+        takes_params = {"open": lambda params, root, split: Pixels()} if name == "params" else {}
+        return replace(BASE, data=with_entry(BASE.data, replace(BASE.data.entry.spec, **takes_params, **{name: value})))
+    if record is Data and name == "entry":
+        return replace(BASE, data=with_entry(BASE.data, replace(BASE.data.entry.spec, name="other")))
+    if record is Data:
         return replace(BASE, data=replace(BASE.data, **{name: value}))
     if record is Precision:
         return replace(BASE, precision=replace(BASE.precision, **{name: value}))
@@ -375,8 +390,8 @@ def changed_suite(record, name, value):
         return replace(BASE, perturbations=(replace(attacked, **{name: value}), corrupted))
     if record is Perturbation:
         return replace(BASE, perturbations=(replace(attacked, entry=corrupted.entry, kind="corruption"), corrupted))
-    if name == "dataset":
-        return replace(BASE, dataset=replace(BASE.dataset, name="toy/other"))
+    if name == "data":
+        return replace(BASE, data=replace(BASE.data, split="turned"))
     if name == "models":
         return replace(BASE, models=(replace(model, params=NetParams(width=3)),))
     if name == "perturbations":

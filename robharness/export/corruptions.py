@@ -94,9 +94,9 @@ def plan_rendering(
     Raises UserError if the suite has nothing to render, if two corruptions would have one name, or if data are missing.
     """
     rendered = [p for p in suite.perturbations if p.kind == "corruption" and not p.is_stored]
-    if suite.dataset.spec.kind != "image":
+    if suite.data.entry.spec.kind != "image":
         raise UserError(
-            f"{suite.dataset.name} holds {suite.dataset.spec.kind}s, and only images can be exported. "
+            f"{suite.data.entry.name} holds {suite.data.entry.spec.kind}s, and only images can be exported. "
             f"Try: robharness list datasets"
         )
     if not rendered:
@@ -112,10 +112,10 @@ def plan_rendering(
                 f"{same[0].entry.name} and {perturbation.entry.name} (or one with two sets of options) would both be "
                 f"written to '{name}'; leave one out of the suite"
             )
-        if suite.dataset.spec.kind not in perturbation.entry.spec.inputs:
+        if suite.data.entry.spec.kind not in perturbation.entry.spec.inputs:
             raise UserError(
-                f"{perturbation.entry.name} does not take the {suite.dataset.spec.kind}s of {suite.dataset.name}. "
-                f"Try: robharness list corruptions"
+                f"{perturbation.entry.name} does not take the {suite.data.entry.spec.kind}s of "
+                f"{suite.data.entry.name}. Try: robharness list corruptions"
             )
         same.append(perturbation)
     for same in corruptions.values():

@@ -65,6 +65,27 @@ class FixedDataset:
             fingerprint.update(f"{self.ids[index]}\x1f{self.labels[index]}\x1e".encode())
         return fingerprint.hexdigest()
 
+    def first(self, count: int) -> FixedDataset:
+        """Return the first examples of the fixed order as a data set, in the order of this one's indices."""
+        return FixedDataset(_Part(self, sorted(self.order[:count])))
+
+
+class _Part:
+    """Some of the examples of a data set; all else is the data set's own."""
+
+    def __init__(self, dataset: FixedDataset, kept: Sequence[int]) -> None:
+        self._dataset, self._kept = dataset, kept
+        self.ids = [dataset.ids[index] for index in kept]
+        self.labels = [dataset.labels[index] for index in kept]
+
+    def read(self, index: int) -> np.ndarray | Video:
+        return self._dataset.read(self._kept[index])
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_dataset":
+            raise AttributeError(name)
+        return getattr(self._dataset, name)
+
 
 class NumberedDataset(FixedDataset):
     """The same examples, each a class of its own: an example's label is its position in the fixed order."""

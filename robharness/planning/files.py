@@ -15,6 +15,7 @@ from robharness.errors import MissingResource, UserError, exists, for_shell
 from robharness.plugins.registry import Entry
 from robharness.reading import NotAFile, kind_of_file, read_regular
 from robharness.specs.references import Component, references_in
+from robharness.specs.sources import DataRef
 
 LARGEST_RECORD = 2**26
 """Size, in bytes, of the largest JSON file that is read; those that robharness writes have kilobytes."""
@@ -118,6 +119,8 @@ def paths_in(value: Any) -> Iterator[Path]:
     """Yield the paths in an option's value, at any depth."""
     if isinstance(value, Path):
         yield value
+    elif isinstance(value, DataRef):
+        yield from paths_in(value.resolved and value.resolved.params)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for item in dataclasses.fields(value):
             if not item.metadata.get("runtime"):

@@ -16,7 +16,8 @@ from robharness.planning.files import content_digest
 from robharness.plugins.calls import plugin_code, shown
 from robharness.plugins.registry import Entry
 from robharness.specs.references import Component, Encoder
-from robharness.suite import Perturbation, changed_fields, identity_fields
+from robharness.specs.sources import DataRef
+from robharness.suite import Data, Perturbation, changed_fields, identity_fields
 
 KEY_LENGTH = 24
 
@@ -25,6 +26,17 @@ def spec_identity(entry: Entry, leave_out: Sequence[str] = ()) -> dict[str, Any]
     """Return the fields of a spec that belong to an identity: those that can change outcomes and are not defaults."""
     fields = {key: value for key, value in changed_fields(entry.spec).items() if key not in leave_out}
     return {**fields, **({"source": entry.origin.digest} if entry.origin.digest else {})}
+
+
+def data_identity(data: Data) -> dict[str, Any]:
+    """Return the identity of a data set without its examples: name, split, spec fields, options."""
+    params = identity_fields(data.params)
+    return {
+        "name": data.entry.name,
+        "split": data.split,
+        **spec_identity(data.entry, leave_out=("name", "labels")),
+        **({"params": params} if params else {}),
+    }
 
 
 def perturbation_identity(perturbation: Perturbation) -> dict[str, Any]:
@@ -82,6 +94,9 @@ def canonical(value: Any) -> Any:
         return canonical(value.identity)
     if isinstance(value, Component):
         return canonical(_component_identity(value))
+    if isinstance(value, DataRef):
+        limit = {} if value.limit is None else {"limit": value.limit}
+        return canonical({**data_identity(value.resolved), **limit})
     if isinstance(value, Fraction):
         return f"{value.numerator}/{value.denominator}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -15,16 +15,15 @@ from robharness.planning.artefacts import PROVENANCE, Artefact
 from robharness.planning.cells import PlannedData, PlannedFeatures, PlannedModel
 from robharness.planning.datasets import FixedDataset
 from robharness.planning.files import content_digest, require_files
-from robharness.planning.identity import call_plugin, canonical, key_of, spec_identity
+from robharness.planning.identity import call_plugin, canonical, data_identity, key_of, spec_identity
 from robharness.planning.weights import locate, resolve, where
 from robharness.plugins.calls import call_spec, plugin_code, returned, shown
-from robharness.plugins.registry import Entry
 from robharness.specs.protocols import Dataset
 from robharness.specs.references import Encoder, encoders_of
 from robharness.specs.sources import File
-from robharness.suite import Model, identity_fields
+from robharness.suite import Data, Model, identity_fields
 
-OpenData = Callable[[Entry, str, Path], FixedDataset]
+OpenData = Callable[[Data], FixedDataset]
 FEATURES_REVISION = 1
 """Raised when the core computes other features than before."""
 
@@ -110,9 +109,9 @@ class ModelPlanner:
     def _artefact(self, ref: Model, base: PlannedModel | None) -> Artefact:
         """Plan the artefact of a model that the suite trains. Raises UserError if its training data are missing."""
         datasets, data = dict[str, Dataset](), {}
-        for role, (entry, split) in ref.data.items():
-            datasets[role] = dataset = self._open_data(entry, split, self._data_root)
-            data[role] = _data_identity(entry, split, dataset)
+        for role, split in ref.data.items():
+            datasets[role] = dataset = self._open_data(split)
+            data[role] = _data_identity(split, dataset)
         digest = ref.entry.origin.digest
         inputs = _training_inputs(ref, self._data_root)
         training_spec = {
@@ -151,13 +150,20 @@ class ModelPlanner:
                 f"no encoder of its options. Try: robharness list models"
             )
         found = {}
-        for role, (entry, split) in ref.data.items():
+        for role, split in ref.data.items():
             dataset = artefact.datasets[role]
             assert isinstance(dataset, FixedDataset)
-            identity = _data_identity(entry, split, dataset)
+            identity = _data_identity(split, dataset)
             spec = {"features": _encoder_identity(encoder), "data": identity, "revision": FEATURES_REVISION}
             order = range(len(dataset.ids))
-            data = PlannedData(entry=entry, split=split, dataset=dataset, order=order, n=len(order), identity=identity)
+            data = PlannedData(
+                entry=split.entry,
+                split=split.split,
+                dataset=dataset,
+                order=order,
+                n=len(order),
+                identity=identity,
+            )
             made = self._artefact_of(call_plugin(ref.entry, canonical, spec), {role: dataset})
             require_same_encoders(made, {"encoder": encoder})
             found[role] = PlannedFeatures(encoder=encoder, data=data, artefact=made)
@@ -214,14 +220,10 @@ def _encoder_identity(encoder: PlannedModel) -> dict[str, Any]:
     return {**found, **({"weights": encoder.weights.sha256} if encoder.weights is not None else {})}
 
 
-def _data_identity(entry: Entry, split: str, dataset: FixedDataset) -> dict[str, Any]:
+def _data_identity(data: Data, dataset: FixedDataset) -> dict[str, Any]:
     """Return the identity of a split of training data."""
-    return {
-        "name": entry.name,
-        "split": split,
-        "fingerprint": dataset.fingerprint,
-        **spec_identity(entry, leave_out=("name", "labels")),
-    }
+    found: dict[str, Any] = call_plugin(data.entry, canonical, data_identity(data))
+    return {**found, "fingerprint": dataset.fingerprint}
 
 
 def _replaced(ref: Model, changes: Mapping[str, Any]) -> Any:

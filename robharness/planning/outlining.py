@@ -49,7 +49,7 @@ def outline(plan: Plan) -> PlanOutline:
         for model in _distinct((*suite.models, *(cell.model.ref for cell in cells)))
     }
     used = [model.entry for model in suite.models] + [each.entry for each in suite.perturbations]
-    plugins = [suite.dataset, *suite.metrics, *used]
+    plugins = [suite.data.entry, *suite.metrics, *used]
     every = _distinct((*suite.perturbations, *(cell.perturbation for cell in cells if cell.perturbation is not None)))
     perturbations = {id(each): _perturbation(each, costs.get(id(each), Cost())) for each in every}
     number_of_model = {label: number for number, label in enumerate(models)}
@@ -158,17 +158,17 @@ class _PlannedDataOutline(DataOutline):
 
     @property
     def entry(self) -> Any:
-        return self.planned.suite.dataset
+        return self.planned.suite.data.entry
 
 
 def _data(plan: Plan) -> DataOutline:
     suite, data = plan.suite, plan.data
     return _PlannedDataOutline(
         planned=plan,
-        name=f"{suite.dataset.name}/{suite.data.split}",
-        spec=suite.dataset.name,
+        name=suite.data.name,
+        spec=suite.data.entry.name,
         size=len(data.order) if data else 0,
-        kind=suite.dataset.spec.kind,
+        kind=suite.data.entry.spec.kind,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,17 +17,17 @@ from robharness.planning.files import require_files
 from robharness.planning.identity import (
     call_plugin,
     canonical,
+    data_identity,
     features_identity,
     key_of,
     perturbation_identity,
-    spec_identity,
 )
 from robharness.planning.models import ModelPlanner
 from robharness.planning.pixels import ImageSizes, canvas_findings, canvas_of, corruption_findings, image_sizes
 from robharness.plugins.calls import call_spec, plugin_code, returned
 from robharness.plugins.registry import Entry
 from robharness.specs.records import Cost
-from robharness.suite import Perturbation, Suite
+from robharness.suite import Data, Perturbation, Suite
 from robharness.text import is_valid
 
 
@@ -41,14 +40,18 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
     store: the folder with the models that the suite trains.
     """
     missing: list[UserError] = []
-    data = _gather(missing, suite.dataset, lambda: plan_data(suite, data_root, limit))
+    data = _gather(missing, suite.data.entry, lambda: plan_data(suite, data_root, limit))
     opened: dict[str, tuple[Entry, FixedDataset]] = {}
 
-    @cache  # several seeds are trained on one split
-    def open_data(entry: Entry, split: str, data_root: Path) -> FixedDataset:
-        found = _open_dataset(entry, split, data_root)
-        opened[f"{entry.name}/{split}"] = entry, found
-        return found
+    known: dict[str, FixedDataset] = {}
+
+    def open_data(split: Data) -> FixedDataset:
+        key = key_of(call_plugin(split.entry, canonical, data_identity(split) | {"limit": split.limit}))
+        if key not in known:  # several seeds are trained on one split
+            found = _open_dataset(split, data_root)
+            known[key] = found if split.limit is None else found.first(split.limit)
+        opened[split.name] = split.entry, known[key]
+        return known[key]
 
     planner = ModelPlanner(data_root, store, open_data)
     models = [_gather(missing, ref.entry, planner.plan, ref) for ref in suite.models]
@@ -57,7 +60,7 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
     for perturbation in suite.perturbations:
         _gather(missing, perturbation.entry, require_files, perturbation.entry, perturbation.params)
     if data is not None:
-        _gather(missing, suite.dataset, _require_squares, suite, data)
+        _gather(missing, suite.data.entry, _require_squares, suite, data)
     common: Any = {"suite": suite, "data_root": data_root, "store": store, "limit": limit}
     if missing or data is None:
         return Plan(**common, missing=tuple({str(error): error for error in missing}.values()))
@@ -145,24 +148,22 @@ def _gather(missing: list[UserError], entry: Entry, make: Callable[..., Any], *a
 
 def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> PlannedData:
     """Open the suite's data in their fixed order. Raises UserError for data that are missing or inconsistent."""
-    entry, split = suite.dataset, suite.data.split
-    dataset: FixedDataset = call_plugin(entry, _open_dataset, entry, split, data_root)
+    entry = suite.data.entry
+    dataset: FixedDataset = call_plugin(entry, _open_dataset, suite.data, data_root)
     order = dataset.order
     unknown = ImageSizes(sizes=(), channels=frozenset())
     canvas = canvas_of(suite, image_sizes(dataset, order, entry.spec.kind) if suite.canvas == "auto" else unknown)
     identity = {
-        "name": entry.name,
-        "split": split,
+        **call_plugin(entry, canonical, data_identity(suite.data)),
         "order": "sha256(id)",
         "fingerprint": dataset.fingerprint,
-        **spec_identity(entry, leave_out=("name", "labels")),
         **({"canvas": canvas} if isinstance(canvas, int) else {}),
         **({"compat": suite.compat} if suite.compat != "none" else {}),
     }
     limit = limit or suite.data.limit or len(order)
     return PlannedData(
         entry=entry,
-        split=split,
+        split=suite.data.split,
         dataset=dataset,
         order=order,
         n=min(limit, len(order)),
@@ -171,11 +172,13 @@ def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> Planne
     )
 
 
-def _open_dataset(entry: Entry, split: str, data_root: Path) -> FixedDataset:
+def _open_dataset(data: Data, data_root: Path) -> FixedDataset:
     """Open a data set, and read its ids and labels. Raises UserError."""
+    entry = data.entry
+    require_files(entry, data.params)
     try:
+        dataset = data.open(data_root)
         with plugin_code():
-            dataset = entry.spec.open(data_root, split)
             opened = FixedDataset(dataset)
         remarks_of(dataset)  # which raises for a plugin's mistake
         if surrogates := [id for id in opened.ids if not is_valid(id)]:

@@ -237,9 +237,12 @@ class DatasetSpec(_Record):
     summary: one line for lists.
     labels: label space, e.g. "imagenet-1k".
     splits: names of the splits; empty if any name may be one, e.g. of a folder.
-    open: (data root, split) -> a `Dataset`. It raises `MissingResource` if the data are missing.
+    open: (data root, split) -> a `Dataset`; with `params`, (params, data root, split). It raises `MissingResource` if
+        the data are missing.
     kind: kind of its examples.
     classes: number of classes of the label space; by default that of a well-known one, or else the largest label + 1.
+    params: dataclass of the options that a suite may set.
+    given: params -> the fields of this record that depend on them, e.g. {"labels": ...}.
     licence: licence of the data.
     paper: source of the data.
     revision: raise it when the pixels of an id change.
@@ -249,9 +252,11 @@ class DatasetSpec(_Record):
     summary: str = field(metadata=RUNTIME)
     labels: str
     splits: tuple[str, ...] = field(metadata=RUNTIME)
-    open: Callable[[Path, str], Dataset] | str = field(metadata=RUNTIME)
+    open: Callable[..., Dataset] | str = field(metadata=RUNTIME)
     kind: Kind = field(default="image", metadata=RUNTIME)
     classes: int | None = field(default=None, metadata=RUNTIME)
+    params: type | None = field(default=None, metadata=RUNTIME)
+    given: Callable[[Params], Mapping[str, Any]] | str | None = field(default=None, metadata=RUNTIME)
     licence: str = field(default="", metadata=RUNTIME)
     paper: str = field(default="", metadata=RUNTIME)
     revision: int = 1

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robharness.specs.lazy import resolve_targets
 from robharness.specs.protocols import Dataset
 from robharness.specs.references import Encoder
-from robharness.specs.types import RUNTIME, Params
+from robharness.specs.types import RUNTIME, Kind, Params
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,19 +76,86 @@ class Download:
 
 @dataclass(frozen=True, kw_only=True)
 class DataRef:
-    """A split of a data set.
+    """A split of a data set; also the type of an option, as in `data: DataRef`.
+
+    In a suite, such an option is the name of a data set, or a mapping with the name, `split`, `limit` and the data
+    set's own options: `{name: datasets/csv, file: ./train.csv}`. The core resolves it before the plugin sees it.
 
     name: full name of the data set, e.g. "mine/digits".
-    split: name of the split, e.g. "train".
+    split: name of the split, e.g. "train"; if empty, the data set's only split, or the one called "train".
+    limit: number of examples, the first ones of the fixed order; None for all.
+    options: options of the data set, as a suite writes them.
+    resolved: the data set with its options; set by the core.
     """
 
     name: str
-    split: str
+    split: str = ""
+    limit: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    resolved: Any = field(default=None, repr=False, compare=False, metadata=RUNTIME)
 
     def __post_init__(self) -> None:
         _check_texts(self, name=True)
         if not isinstance(self.split, str):
             raise ValueError(f"DataRef: split={self.split!r} must be a text")
+        if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
+            raise ValueError(f"DataRef: limit={self.limit!r} must be a whole number of at least 1")
+
+    @property
+    def labels(self) -> str:
+        """Label space of the data set. Raises ValueError before the core has resolved it."""
+        return str(self._spec.labels)
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes of the label space; None if only the opened data show it."""
+        classes: int | None = self._spec.known_classes
+        return classes
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of the examples, "image" or "video"."""
+        kind: Kind = self._spec.kind
+        return kind
+
+    @property
+    def _spec(self) -> Any:
+        if self.resolved is None:
+            raise ValueError(f"the data {self.name} are not resolved; only a suite resolves them")
+        return self.resolved.entry.spec
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.split}" if self.split else self.name
+
+    def __copy__(self) -> DataRef:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> DataRef:
+        return self
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        def read(value: Any) -> DataRef:
+            if isinstance(value, DataRef):
+                return value
+            if isinstance(value, str) and value:
+                return cls(name=value)
+            if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+                raise ValueError("data are the name of a data set, or a mapping such as {name: NAME}")
+            known = {key: value[key] for key in ("name", "split", "limit") if value.get(key) is not None}
+            return cls(**known, options={key: item for key, item in value.items() if key not in _KEYS_OF_DATA})
+
+        return core_schema.no_info_plain_validator_function(read)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        keys = {"name": {"type": "string"}, "split": {"type": "string"}, "limit": {"type": "integer", "minimum": 1}}
+        return {"anyOf": [{"type": "string"}, {"type": "object", "properties": keys, "required": ["name"]}]}
+
+
+_KEYS_OF_DATA = ("name", "split", "limit")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ SUITE_KEYS = {
     "ModelSpec": ("model", "label", "reference", "weights", "inside", "strip", "preprocessing", "clean_at_least"),
     "AttackSpec": ("attack", "eps", "nested", "source", "eight_bit"),
     "CorruptionSpec": ("corruption", "severity"),
+    "DatasetSpec": ("name", "split", "limit", "classes"),
 }
 """Keys of a suite beside those of a plugin, which options cannot have; models have `seed` and `seeds` in common."""
 RESERVED = (

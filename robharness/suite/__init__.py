@@ -1,9 +1,11 @@
 """Suites: a YAML file lists models, data and perturbations. `python -m robharness.suite` prints its JSON Schema."""
 
 from robharness.suite.baselines import BASELINES, Baseline
-from robharness.suite.reader import load, trained_on
+from robharness.suite.data import trained_on
+from robharness.suite.reader import load
 from robharness.suite.records import AttackRef, Check, Compat, CorruptionRef, DataRef, Header, ModelRef, Precision
 from robharness.suite.resolved import (
+    Data,
     Model,
     Perturbation,
     Suite,
@@ -21,6 +23,7 @@ __all__ = [
     "Check",
     "Compat",
     "CorruptionRef",
+    "Data",
     "DataRef",
     "Header",
     "Model",

@@ -11,14 +11,22 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from robharness.errors import PluginNotFound, UserError, describe, did_you_mean, glob_matches, nearest_word
+from robharness.errors import (
+    ERROR_LENGTH,
+    PluginNotFound,
+    UserError,
+    describe,
+    did_you_mean,
+    glob_matches,
+    nearest_word,
+)
 from robharness.plugins import Entry, Registry
 from robharness.plugins.calls import plugin_code
 from robharness.plugins.process import current_folder
 from robharness.suite import yaml
 from robharness.suite.records import LARGEST_INTEGER
 from robharness.suite.resolved import with_absolute_paths
-from robharness.text import printable
+from robharness.text import printable, quoted_commands
 
 
 class TooManyErrors(Exception):
@@ -166,11 +174,14 @@ class FieldReader:
         is_missing_key = item["type"] == "missing" and depth == len(loc) - 1
         return not is_missing_key and (*path, *loc[: depth + 1]) not in self.document.values
 
-    def missing(self, path: yaml.Path, key: str) -> None:
-        """Add the error of a missing key, unless a key or a `<<` that was not read may have been it."""
+    def missing(self, path: yaml.Path, key: str, known: str = "") -> None:
+        """Add the error of a missing key, unless a key or a `<<` that was not read may have been it.
+
+        known: further words on what the key may be.
+        """
         unread = (*path, key) in self.document.unread
         if not unread and not any(error[2] in (path, (*path, "<<")) for error in self.document.errors):
-            self.error(path, f"missing key '{key}'")
+            self.error(path, f"missing key '{key}'{known and '; '}{known}")
 
     def _add_invalid(self, item: Any, path: yaml.Path) -> None:
         """Add a validation error of pydantic as a sentence that quotes the value."""
@@ -217,7 +228,7 @@ class FieldReader:
         """Return the values of a record, after adding unknown keys of records inside of it, which pydantic ignores."""
         values = dict(raw)
         for name, kind in get_type_hints(cls).items() if dataclasses.is_dataclass(cls) else ():
-            inner = next((each for each in (kind, *get_args(kind)) if dataclasses.is_dataclass(each)), None)
+            inner = next((each for each in (kind, *get_args(kind)) if _is_plain_record(each)), None)
             value = raw.get(name)
             if inner is not None and isinstance(value, dict):
                 values[name] = self.nested(inner, self.known(value, (*path, name), field_names(inner)), (*path, name))
@@ -313,9 +324,23 @@ def _is_another_kind(item: Any, loc: Sequence[str | int]) -> bool:
     return bool(item["loc"] == loc) and (kind == "literal_error" or kind.endswith("_type"))
 
 
+def _is_plain_record(kind: Any) -> bool:
+    """Return whether a type is a dataclass whose keys are its fields; references read theirs themselves."""
+    return dataclasses.is_dataclass(kind) and not hasattr(kind, "__get_pydantic_core_schema__")
+
+
 @cache
 def _adapter(record: type) -> TypeAdapter[Any]:
     return TypeAdapter(record)
+
+
+def sentence_of(error: Exception) -> str:
+    """Return the error as a part of a sentence, with its type unless the message is one of our records or checks."""
+    return (
+        quoted_commands(printable(error, ERROR_LENGTH))
+        if isinstance(error, ValueError | TypeError)
+        else describe(error)
+    )
 
 
 def field_names(record: Any) -> list[str]:

@@ -8,21 +8,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import ERROR_LENGTH, SuiteError, UserError, as_path, describe, did_you_mean
+from robharness.errors import SuiteError, UserError, as_path
 from robharness.plugins import Entry, Registry
 from robharness.plugins.calls import call_spec, plugin_code, returned
 from robharness.plugins.process import current_folder
-from robharness.specs import DataRef as Split
 from robharness.specs import ModelSpec, Preprocessing, ThreatModel
 from robharness.specs.conventions import NO_LABELS
 from robharness.specs.references import Encoder
-from robharness.suite import checks, references, source, units, weights, yaml
+from robharness.suite import checks, data, references, source, units, weights, yaml
 from robharness.suite.checks import Models, nearest_or_all
-from robharness.suite.fields import FieldReader, TooManyErrors, field_names, plugin_options
+from robharness.suite.fields import FieldReader, TooManyErrors, field_names, plugin_options, sentence_of
 from robharness.suite.records import LARGEST_SEED, AttackRef, CorruptionRef, Header, ModelRef
 from robharness.suite.resolved import Model, Perturbation, Suite, command_line, python_call
 from robharness.suite.unresolved import Unresolved
-from robharness.text import printable, quoted_commands
+from robharness.text import printable
 
 
 def load(
@@ -65,7 +64,7 @@ def load(
 
 
 _LISTS = ("models", "attacks", "corruptions")
-_COPIED = ("name", "title", "data", "compat", "gap", "count", "precision", "compile", "seed", "check", "clusters")
+_COPIED = ("name", "title", "compat", "gap", "count", "precision", "compile", "seed", "check", "clusters")
 """Fields of the header that a Suite has unchanged."""
 _SHARED = ("canvas", "compat", "seed")
 """Fields of the header that other sections follow."""
@@ -94,7 +93,8 @@ class _SuiteReader(FieldReader):
         raw = self.known(raw, (), [*known, *_LISTS, "expected"])
         header = self.record(Header, {key: raw[key] for key in raw if key in known}, ())
         header = None if any(map(self.is_lost, _SHARED)) else header
-        dataset = self.dataset(raw.get("data"))
+        given = data.read(self, raw["data"], ("data",)) if "data" in raw else None
+        dataset = None if given is None else given.entry
         models = self.models(raw, path, header)
         perturbations = _distinctly_named([*self.perturbations(raw, "attacks", models, header),
                                            *self.perturbations(raw, "corruptions", models, header)])  # fmt: skip
@@ -113,13 +113,13 @@ class _SuiteReader(FieldReader):
         baseline = checks.baseline(self, header, models, sure, self.unresolved)
         checks.gap(self, header, models, self.unresolved, open_end=self.models_follow)
         checks.compat(self, header, canvas, sure)
-        if header is None or dataset is None or self.errors:
+        if header is None or given is None or self.errors:
             return None
         return Suite(
             path=path,
             plugin_options=self.registry.options,
             **{key: getattr(header, key) for key in _COPIED},
-            dataset=dataset,
+            data=given,
             canvas=canvas,
             baseline=baseline,
             models=tuple(model for _, model in models),
@@ -128,17 +128,6 @@ class _SuiteReader(FieldReader):
             expected=expected,
             expected_source=expected_source,
         )
-
-    def dataset(self, raw: Any) -> Entry | None:
-        """Return the entry of the data set, after checking its split."""
-        if not isinstance(raw, dict):
-            return None
-        entry, split = self.entry("datasets", raw.get("name"), ("data", "name")), raw.get("split")
-        if entry is not None and isinstance(split, str) and entry.spec.splits and split not in entry.spec.splits:
-            splits = list(entry.spec.splits)
-            sentence = f"{entry.name} has no split '{split}'; it has {', '.join(splits)}"
-            self.error(("data", "split"), sentence + did_you_mean(split, splits))
-        return entry
 
     def metrics(self, raw: Any) -> list[Entry]:
         """Return the entries of the metrics."""
@@ -261,7 +250,7 @@ class _SuiteReader(FieldReader):
         )  # fmt: skip
         if model.is_trained and len(self.errors) == before:
             try:
-                model = dataclasses.replace(model, data=trained_on(entry, params, self.registry))
+                model = dataclasses.replace(model, data=data.trained_on(entry, params, self.registry))
             except UserError as error:
                 self.error((*path, "model"), str(error))
         return None if len(self.errors) > before else Encoder(written, model=model)
@@ -272,8 +261,8 @@ class _SuiteReader(FieldReader):
         if seed + (ref.seeds or 1) - 1 > LARGEST_SEED:
             self.error((*path, "seeds"), f"the last seed is {seed + (ref.seeds or 1) - 1}; at most {LARGEST_SEED}")
         try:
-            data = trained_on(model.entry, model.params, self.registry) if model.is_trained else {}
-            model = dataclasses.replace(model, seed=seed, data=data)
+            trained = data.trained_on(model.entry, model.params, self.registry) if model.is_trained else {}
+            model = dataclasses.replace(model, seed=seed, data=trained)
         except UserError as error:
             self.error((*path, "model"), str(error))
         if ref.seeds is None:
@@ -298,7 +287,7 @@ class _SuiteReader(FieldReader):
                 given = returned("given", call_spec(entry.spec.given, params) if entry.spec.given else {}, Mapping)
                 spec = dataclasses.replace(spec, **given)
         except Exception as error:  # a plugin's function may raise anything
-            self.error(path, f"{entry.name} ({entry.origin}): {_sentence(error)}")
+            self.error(path, f"{entry.name} ({entry.origin}): {sentence_of(error)}")
         if ref.preprocessing is None:
             return spec
         place = (*path, "preprocessing")
@@ -336,7 +325,7 @@ class _SuiteReader(FieldReader):
                     "blocks", entry.spec.blocks is not None and call_spec(entry.spec.blocks, params), bool
                 )
             except Exception as error:  # a plugin's function may raise anything
-                self.error(path, f"{entry.name} ({entry.origin}): {_sentence(error)}")
+                self.error(path, f"{entry.name} ({entry.origin}): {sentence_of(error)}")
                 continue
             nests = entry.spec.ensemble if ref.nested is None else ref.nested
             if ref.eps is None and (not entry.spec.minimal or nests):
@@ -395,42 +384,9 @@ class _SuiteReader(FieldReader):
             with plugin_code():
                 _ = perturbation.name
         except Exception as error:  # the classes of options are the plugin's
-            self.error(path, f"{entry.name} ({entry.origin}): {_sentence(error)}")
+            self.error(path, f"{entry.name} ({entry.origin}): {sentence_of(error)}")
         else:
             yield path, perturbation
-
-
-def trained_on(entry: Entry, params: Any, registry: Registry) -> dict[str, tuple[Entry, str]]:
-    """Return the training data of a model: role -> (entry of the data set, split).
-
-    Raises UserError if the plugin's function fails, or for an unknown data set or split.
-    """
-    found = {}
-    try:
-        with plugin_code():
-            data = returned("data", call_spec(entry.spec.weights.data, params), Mapping)
-            declared = {str(role): split for role, split in data.items()}
-            wrong = [role for role, split in declared.items() if not isinstance(split, Split)]
-    except Exception as error:  # a plugin's function may raise anything
-        raise UserError(f"{entry.name} ({entry.origin}): {describe(error)}") from error
-    if wrong:
-        raise UserError(f"{entry.name} ({entry.origin}): its data '{wrong[0]}' are no DataRef")
-    for role, split in declared.items():
-        data = registry.find("datasets", split.name)
-        if data.spec.splits and split.split not in data.spec.splits:
-            raise UserError(f"{entry.name} ({entry.origin}) is trained on the split '{split.split}' of {data.name}, "
-                            f"which has {', '.join(data.spec.splits)}")  # fmt: skip
-        found[role] = (data, split.split)
-    return found
-
-
-def _sentence(error: Exception) -> str:
-    """Return the error as a part of a sentence, with its type unless the message is one of our records or checks."""
-    return (
-        quoted_commands(printable(error, ERROR_LENGTH))
-        if isinstance(error, ValueError | TypeError)
-        else describe(error)
-    )
 
 
 def _distinctly_named(perturbations: list[tuple[yaml.Path, Perturbation]]) -> list[tuple[yaml.Path, Perturbation]]:

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, WithJsonSchema
 
-from robharness import specs
 from robharness.specs.budget import Budget
 from robharness.suite.clusters import ClusterPattern
 from robharness.text import NAME_LENGTH, TITLE_LENGTH, is_printable
@@ -70,9 +69,11 @@ Severities = Annotated[tuple[int, ...], BeforeValidator(_as_tuple), _one_or_list
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataRef(specs.DataRef):
-    """`data:` the data set, its split and the number of examples."""
+class DataRef:
+    """`data:` the data set, its split and the number of examples. Other keys are the data set's own options."""
 
+    name: str
+    split: str | None = None
     limit: Annotated[int, Field(gt=0)] | None = None
 
 
@@ -151,7 +152,7 @@ class Header:
     robharness: Literal[1]
     name: Name
     title: Title = ""
-    data: DataRef
+    data: Any
     canvas: Annotated[int, Field(ge=8, le=LARGEST_CANVAS)] | Literal["none", "auto"] = "auto"
     compat: Compat = "none"
     baseline: str | None = None

@@ -9,9 +9,9 @@ from typing import Any
 
 from robharness.plugins import Entry
 from robharness.plugins.calls import plugin_code
-from robharness.specs.records import ModelSpec
+from robharness.specs import DataRef, ModelSpec
 from robharness.specs.references import Component, Encoder, Role, component_roles, encoders_of
-from robharness.suite import yaml
+from robharness.suite import data, yaml
 from robharness.suite.fields import FieldReader, field_names
 from robharness.suite.resolved import Model
 from robharness.text import printable
@@ -45,7 +45,9 @@ def resolved(reader: FieldReader, entry: Entry, params: Any, path: yaml.Path, re
     roles, before = component_roles(type(params)), len(reader.errors)
     for item in dataclasses.fields(params):
         value, at = getattr(params, item.name), (*path, item.name)
-        if isinstance(value, Component):
+        if isinstance(value, DataRef):
+            changes[item.name] = data.referred(reader, value, at, for_training=_is_for_training(entry))
+        elif isinstance(value, Component):
             changes[item.name] = _component(reader, entry, value, roles.get(item.name, Role("")), at)
         elif isinstance(value, Encoder) and not isinstance(entry.spec, ModelSpec):
             reader.error(at, f"{entry.name} is no model, and only a model has encoders among its options")
@@ -68,6 +70,11 @@ def needs_training(model: Model) -> bool:
     """Return whether the suite trains a model or an encoder in its options."""
     encoders = [encoder.model for encoder in encoders_of(model.params).values() if encoder.model is not None]
     return model.is_trained or any(needs_training(encoder) for encoder in encoders)
+
+
+def _is_for_training(entry: Entry) -> bool:
+    """Return whether an option with data of this entry is for its training: that of a model, not that of an attack."""
+    return isinstance(entry.spec, ModelSpec)
 
 
 def _component(

@@ -10,13 +10,43 @@ from typing import Any, Literal
 
 from robharness import specs
 from robharness.errors import expanded, for_shell
+from robharness.plugins.calls import call_spec, plugin_code
 from robharness.plugins.registry import Entry
 from robharness.specs.budget import Budget
 from robharness.specs.records import ThreatModel
 from robharness.specs.references import Component
 from robharness.specs.types import Need, Norm, Params
 from robharness.suite.baselines import Baseline
-from robharness.suite.records import Check, Compat, Count, DataRef, Precision
+from robharness.suite.records import Check, Compat, Count, Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A split of a data set, with the data set's options.
+
+    entry: of the data set, with the fields that depend on its options.
+    params: its options; None if it has none.
+    split: name of the split.
+    limit: number of examples, the first ones of the fixed order; None for all.
+    """
+
+    entry: Entry
+    params: Params = None
+    split: str
+    limit: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the data set and its split, e.g. "mine/digits/test"."""
+        return f"{self.entry.name}/{self.split}"
+
+    def open(self, data_root: Path) -> Any:
+        """Return what the plugin's `open` returns. Raises what it raises."""
+        arguments = (data_root, self.split)
+        if self.entry.spec.params is None:
+            with plugin_code():
+                return self.entry.spec.open(*arguments)
+        return call_spec(self.entry.spec.open, self.params, *arguments)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +61,7 @@ class Model:
     inside: dotted path of the state in that file, or paths by the names of several files.
     strip: prefix that is removed from the state's keys, or prefixes by the names of several files.
     seed: seed of its training, if the suite trains it.
-    data: training data, role -> (entry of the data set, split), if the suite trains it.
+    data: training data by role, if the suite trains it.
     run_of: label that several seeds share.
     clean_at_least: clean accuracy in %; a warning says if the model is below it.
     """
@@ -42,7 +72,7 @@ class Model:
     reference: bool
     weights: Path | dict[str, Path] | None
     seed: int = 0
-    data: Mapping[str, tuple[Entry, str]] = field(default_factory=dict)
+    data: Mapping[str, Data] = field(default_factory=dict)
     run_of: str | None = None
     clean_at_least: float | None = None
     inside: str | dict[str, str] | None = None
@@ -165,7 +195,7 @@ class Suite:
     working_directory: that of the process when it read the file; a plugin may change it later.
     plugin_options: the plugins that it was read with, as `discover` takes them.
     has_command: whether a command line can read it: not a mapping, nor one with live networks.
-    dataset: entry of the data set.
+    data: the data set that it measures on.
     canvas: side of the canvas in pixels, "auto" if the data define it, or None.
     compat: whether images are encoded as the published ones, see `robharness.evaluation.images.encode_jpeg85`.
     baseline: published table, or label of a model, that corruption errors are relative to.
@@ -182,8 +212,7 @@ class Suite:
     has_command: bool = True
     name: str
     title: str
-    data: DataRef
-    dataset: Entry
+    data: Data
     canvas: int | Literal["auto"] | None
     compat: Compat
     models: tuple[Model, ...]

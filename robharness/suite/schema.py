@@ -11,15 +11,14 @@ from pydantic import TypeAdapter
 from robharness.plugins import Entry, Registry
 from robharness.plugins.calls import plugin_code
 from robharness.specs.references import Role, component_roles
-from robharness.suite.records import AttackRef, CorruptionRef, Header, ModelRef
+from robharness.suite.records import AttackRef, CorruptionRef, DataRef, Header, ModelRef
 
 
 def json_schema(registry: Registry) -> dict[str, Any]:
     """The JSON Schema of a suite, with the options of every installed plugin, for editors."""
     schema = TypeAdapter(Header).json_schema()
     definitions = schema.setdefault("$defs", {})
-    for name in ("DataRef", "Check"):
-        definitions[name]["additionalProperties"] = False
+    definitions["Check"]["additionalProperties"] = False
     schema["properties"]["precision"]["anyOf"][1]["additionalProperties"] = False
     schema.update({"$schema": "https://json-schema.org/draft/2020-12/schema", "additionalProperties": False})
     for key, noun, ref in (("models", "model", ModelRef), ("attacks", "attack", AttackRef),
@@ -28,6 +27,10 @@ def json_schema(registry: Registry) -> dict[str, Any]:
         pattern = TypeAdapter(ref).json_schema()
         pattern["properties"][noun] = {"type": "string", "pattern": "[*?\\[]"}
         schema["properties"][key] = {"type": "array", "items": {"anyOf": [*variants, pattern]}}
+    sets = registry.datasets.values()
+    texts = [entry.name for entry in sets if len(entry.spec.splits) == 1 or entry.spec.given is not None]
+    described = [_data(entry, definitions, registry) for entry in sets]
+    schema["properties"]["data"] = {"anyOf": [*([{"enum": texts}] if texts else []), *described] or [{}]}
     numbers = {"type": "object", "additionalProperties": {"type": "number"}}
     schema["properties"]["expected"] = {
         "type": "object",
@@ -35,6 +38,18 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     }
     schema["required"] = [*schema["required"], "models"]
     return schema
+
+
+def _data(entry: Entry, definitions: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """Return the schema of a data set; a split may be left out where there is one."""
+    variant, splits = _variant("name", DataRef, entry, definitions, registry), entry.spec.splits
+    if entry.spec.given is not None:  # it may have other splits with other options
+        return variant
+    if splits:
+        variant["properties"]["split"] = {"enum": list(splits)}
+    if len(splits) != 1:
+        variant["required"] = [*variant["required"], "split"]
+    return variant
 
 
 def _variant(noun: str, ref: type, entry: Entry, definitions: dict[str, Any], registry: Registry) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from robharness.evaluation.images import on_canvas
 from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws, global_seed
 from robharness.plugins import discover
 from robharness.specs import Corruption, Perturbed
-from robharness.testing.contract import Broken, Subject
+from robharness.suite import Data
+from robharness.testing.contract import Broken, Subject, params_of
 
 SIDE, COUNT, FRAMES = 64, 4, 3
 
@@ -145,12 +146,12 @@ def _synthetic(frames: tuple[int, ...]) -> Canvas:
     return Canvas([f"made-up-{row}" for row in range(COUNT)], torch.from_numpy(images))
 
 
-def _of_data(corruption: Subject, name: str, split: str, canvas: int) -> Canvas:
+def _of_data(corruption: Subject, name: str, split: str, canvas: int, **options: Any) -> Canvas:
     try:
         entry = corruption.plugin.registry.find("datasets", name)
     except PluginNotFound:
         entry = discover().find("datasets", name)
-    dataset = entry.spec.open(corruption.data_root, split)
+    dataset = Data(entry=entry, params=params_of(entry, options), split=split).open(corruption.data_root)
     images: dict[str, np.ndarray] = {}
     for index, id in enumerate(dataset.ids):
         with suppress(UnreadableExample):

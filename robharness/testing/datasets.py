@@ -138,7 +138,8 @@ RULES = (
 
 def opened(data: Subject) -> Dataset:
     """Open the split again. Raises what `open` raises."""
-    dataset: Dataset = data.entry.spec.open(data.data_root, data.split)
+    arguments = [data.params] if data.entry.spec.params is not None else []
+    dataset: Dataset = data.entry.spec.open(*arguments, data.data_root, data.split)
     return dataset
 
 

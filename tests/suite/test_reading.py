@@ -20,7 +20,7 @@ def test_a_suite_with_every_key(read, tmp_path):
     assert (suite.name, suite.title, suite.canvas, suite.seed) == ("small", "All keys", 16, 7)
     assert (suite.count, suite.precision, suite.reference) == ("robust", Precision(judge="tf32"), "Net")
     assert suite.compile
-    assert (suite.data.split, suite.data.limit, suite.dataset.name) == ("test", 10, "toy/pixels")
+    assert (suite.data.split, suite.data.limit, suite.data.entry.name) == ("test", 10, "toy/pixels")
     assert [model.label for model in suite.models] == ["Net", "toy/net"]
     assert suite.models[0].params == NetParams(width=4, sizes=(1, 2))
     assert suite.models[0].weights == tmp_path / "net.pt"

@@ -45,6 +45,14 @@ class FolderParams:
     folder: bytes = b"x"
 
 
+@dataclass(frozen=True, kw_only=True)
+class LessonParams:
+    count: int = 12
+    file: Path | None = None
+    space: str = "toys"
+    folder: Path | None = field(default=None, metadata={"runtime": True})
+
+
 class Pixels:
     """Twelve examples, in this order or the other way round."""
 
@@ -124,7 +132,13 @@ SPECS = {
     ],
     "datasets": [
         DatasetSpec(
-            name="lesson", summary="s", labels="toys", splits=("one", "two"), open=lambda root, split: Pixels()
+            name="lesson",
+            summary="s",
+            labels="toys",
+            splits=("one", "two"),
+            params=LessonParams,
+            open=lambda params, root, split: Pixels(params.count),
+            given=lambda params: {"labels": params.space},
         ),
         DatasetSpec(name="exam", summary="s", labels="toys", splits=("one",), open=lambda root, split: Pixels()),
         DatasetSpec(name="pixels", summary="s", labels="toys", splits=(*OPENED, "lost", "crash"), open=open_pixels),

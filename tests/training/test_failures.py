@@ -162,7 +162,7 @@ def test_data_that_are_not_there_are_named_once(store):
     ("was", "now", "message"),
     [
         ('name="learner/shades", split', 'name="learner/shdaes", split', "no data set 'learner/shdaes'; did you mean"),
-        ("split=params.split", "split='trian'", "is trained on the split 'trian' of learner/shades, which has train"),
+        ("split=params.split", "split='trian'", "on 'train': learner/shades has no split 'trian'; it has train"),
         ("split=params.split", "split=1 / 0", "learner/net ({plugin}): ZeroDivisionError: division by zero"),
         ('DataRef(name="learner', 'dict(name="learner', "its data 'train' are no DataRef"),
     ],

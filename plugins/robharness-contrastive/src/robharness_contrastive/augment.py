@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -90,6 +90,31 @@ def draw_crops(draws: Draws, scale: tuple[float, float], ratio: tuple[float, flo
     return top, left, h, w
 
 
+def crop_box(
+    area: np.ndarray, ratio: np.ndarray, place: np.ndarray, scale: Sequence[float], ratios: Sequence[float],
+    height: int, width: int,
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """Return the box that `draw_crops` draws in one image, from the same uniform numbers, without torch's overhead.
+
+    area, ratio: float32 (ATTEMPTS,).
+    place: float32 (2,).
+    """
+    areas = height * width * (scale[0] + (scale[1] - scale[0]) * area)
+    lowest, highest = math.log(ratios[0]), math.log(ratios[1])
+    aspects = np.exp(lowest + (highest - lowest) * ratio)
+    widths, heights = np.sqrt(areas * aspects).round(), np.sqrt(areas / aspects).round()
+    fits = ((widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)).nonzero()[0]
+    if len(fits):
+        w, h = int(widths[fits[0]]), int(heights[fits[0]])
+        return int(place[0] * np.float32(height - h + 1)), int(place[1] * np.float32(width - w + 1)), h, w
+    h, w = height, width
+    if width / height < ratios[0]:
+        h = round(width / ratios[0])
+    elif width / height > ratios[1]:
+        w = round(height * ratios[1])
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
 Augment = Callable[[Tensor, int, int, Tensor], Tensor]
 """(uint8 images (N, C, H, W) or clips (N, C, T, H, W), size, seed, indices (N,)) -> float32 views of this size in
 [0, 1], as many as given. Its random numbers are drawn by the seed and the indices."""
@@ -132,11 +157,17 @@ class BatchAugmenter:
         seed: with the indices, selects the random numbers.
         indices: (N,), of the examples in their data set. On the CPU, so that no step waits for the device.
         """
-        is_clip = x.ndim == 5
-        frames = x.transpose(1, 2) if is_clip else x[:, None]  # (N, T, C, H, W)
-        frames = frames.float() / 255 if frames.dtype == torch.uint8 else frames
-        a, draws = self.augmentation, Draws(seed, indices.numpy())
-        frames = self.resample(frames, draws)
+        draws = Draws(seed, indices.numpy())
+        return _on_frames(x, lambda frames: self._recolour(self.resample(frames, draws), draws))
+
+    def recolour(self, x: Tensor, seed: int, indices: Tensor) -> Tensor:
+        """Return views that are cropped, resized and flipped already with their colours augmented, as in a call."""
+        draws = Draws(seed, indices.numpy())
+        own = x if x.dtype == torch.uint8 else x.clone()  # a conversion copies as well
+        return _on_frames(own, lambda frames: self._recolour(frames, draws))
+
+    def _recolour(self, frames: Tensor, draws: Draws) -> Tensor:
+        a = self.augmentation
         if a.jitter:
             frames = self._jitter(frames, draws)
         if a.grey and frames.shape[2] == 3:
@@ -146,7 +177,7 @@ class BatchAugmenter:
             frames = _apply_to(
                 draws.chance("blur", a.blur), frames, lambda some, rows: gaussian_blur(some, sigma[rows])
             )
-        return frames.transpose(1, 2) if is_clip else frames[:, 0]
+        return frames
 
     def resample(self, frames: Tensor, draws: Draws) -> Tensor:
         """Rotate, crop, resize and flip frames (N, T, C, H, W). Returns (N, T, C, size, size)."""
@@ -165,7 +196,7 @@ class BatchAugmenter:
         )
         if a.rotation:
             angle = draws.between("rotation", -a.rotation, a.rotation)
-            frames = _apply_to(is_warped, frames, lambda some, rows: rotate(some, angle[rows]))
+            frames = _apply_to(is_warped, frames.clone(), lambda some, rows: rotate(some, angle[rows]))
         sampled = _sample(frames, x[:, None, :].expand(-1, y.shape[1], -1), y[:, :, None].expand(-1, -1, x.shape[1]))
         sampled = F.avg_pool2d(sampled, oversampling) if oversampling > 1 else sampled
         return sampled.view(*frames.shape[:3], self.size, self.size)
@@ -185,6 +216,14 @@ class BatchAugmenter:
             rows, factor = is_jittered & (order[:, turn] == number), factors[name]
             frames = _apply_to(rows, frames, partial(_adjust, COLOUR_CHANGES[name], factor))
         return frames
+
+
+def _on_frames(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a change of frames (N, T, C, H, W), float32 in [0, 1], to images or clips of `BatchAugmenter`."""
+    is_clip = x.ndim == 5
+    frames = x.transpose(1, 2) if is_clip else x[:, None]
+    frames = change(frames.float() / 255 if frames.dtype == torch.uint8 else frames)
+    return frames.transpose(1, 2) if is_clip else frames[:, 0]
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
@@ -280,7 +319,7 @@ def _adjust(change: Callable[[Tensor, Tensor], Tensor], factor: Tensor, some: Te
 
 
 def _apply_to(mask: Tensor, frames: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Return the frames with a change applied to some rows.
+    """Change some rows of the frames in place. Returns the frames.
 
     mask: (N,) bool, the rows to change. On the CPU, so that no step waits for the device.
     change: (frames of these rows, their indices on the CPU) -> new frames.
@@ -289,4 +328,4 @@ def _apply_to(mask: Tensor, frames: Tensor, change: Callable[[Tensor, Tensor], T
     if not len(rows):
         return frames
     device_rows = rows.to(frames.device, non_blocking=True)
-    return frames.index_copy(0, device_rows, change(frames.index_select(0, device_rows), rows))
+    return frames.index_copy_(0, device_rows, change(frames.index_select(0, device_rows), rows))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -43,16 +43,34 @@ class Source(Protocol):
         """Return the same examples with other labels."""
         ...
 
-    def raw_views(self, rows: Tensor, count: int, seed: int, sample_clips: Any = None) -> Sequence[Tensor]:
-        """Return `count` views of these examples before augmentation, uint8 (B, ...) each.
+    def views(
+        self, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: Any = None
+    ) -> Views:
+        """Return a function that draws `count` augmented views of every example, of the size in evaluation.
 
-        rows: on the CPU, where the random numbers of these examples are computed.
         sample_clips: a `video.ClipSampler`; None for random clips. Images ignore it.
         """
         ...
 
     def evaluation_batches(self) -> Iterator[Tensor]:
         """Yield all examples in order, as in evaluation, in batches: float32 (n, *shape) in [0, 1]."""
+        ...
+
+
+class RawSource(Protocol):
+    """A source whose examples are augmented as batches.
+
+    side: of a view, in pixels.
+    """
+
+    side: int
+
+    def raw_views(self, rows: Tensor, count: int, seed: int, sample_clips: Any = None) -> Sequence[Tensor]:
+        """Return `count` views of these examples before augmentation, uint8 (B, ...) each.
+
+        rows: on the CPU, where the random numbers of these examples are computed.
+        sample_clips: a `video.ClipSampler`; None for random clips. Images ignore it.
+        """
         ...
 
 
@@ -86,6 +104,11 @@ class Images:
     def raw_views(self, rows: Tensor, count: int, seed: int, sample_clips: Any = None) -> Sequence[Tensor]:
         return [self.pixels[rows.to(self.pixels.device, non_blocking=True)]] * count
 
+    def views(
+        self, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: Any = None
+    ) -> Views:
+        return augmented_views(self, augmentation, count, seed)
+
     def evaluation_batches(self) -> Iterator[Tensor]:
         for rows in batch_rows(len(self), self.pixels.shape[1:]):
             yield self.pixels[rows].float() / 255
@@ -97,7 +120,7 @@ Views = Callable[[Tensor, int], list[Tensor]]
 
 
 def augmented_views(
-    source: Source, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: Any = None
+    source: RawSource, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: Any = None
 ) -> Views:
     """Return a function that draws `count` augmented views of every example, of the size in evaluation."""
     augment = augmenter(augmentation, source.side)
@@ -107,6 +130,22 @@ def augmented_views(
         return [augment(each, seed_of(seed, "view", step, view), rows) for view, each in enumerate(raw)]
 
     return draw
+
+
+def make_views(
+    source: Source, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: Any = None
+) -> Views:
+    """Return the views that the source itself makes, see `Source.views`."""
+    return source.views(augmentation, count, seed, sample_clips)
+
+
+def in_order(views: Views, steps: Iterable[tuple[Tensor, int]]) -> Generator[list[Tensor]]:
+    """Yield the views of steps, given as (rows, number of the step).
+
+    Views that have a method `in_order` are made ahead by it. Close the iterator if it is left before its end.
+    """
+    ahead = getattr(views, "in_order", None)
+    yield from ahead(steps) if ahead is not None else (views(rows, step) for rows, step in steps)
 
 
 def seed_of(*words: Any) -> int:
@@ -158,7 +197,7 @@ def load(
     if count * size > MAX_BYTES:
         raise UserError(
             f"{count} images of {shape} take {count * size / 2**30:.0f} GiB of memory, more than the limit of "
-            f"{MAX_BYTES / 2**30:.0f} GiB. Try: a smaller `input:` or another `split:`"
+            f"{MAX_BYTES / 2**30:.0f} GiB. Try: `stream: true`"
         )
     pixels = np.empty((count, *shape), np.uint8)
 
@@ -172,10 +211,7 @@ def load(
             return
         found = (image.shape[-1], *image.shape[:-1])
         if found != tuple(shape):
-            raise UserError(
-                f"'{dataset.ids[index]}' has the shape {found}, but the recipe says {tuple(shape)}. "
-                f"Try: `input: {list(found)}`"
-            )
+            raise wrong_shape(dataset.ids[index], found, shape)
         pixels[index] = np.moveaxis(image, -1, 0)
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
@@ -184,6 +220,15 @@ def load(
         return load(without(dataset, reasons, message), recipe, device, message=message)
     labels = torch.tensor([int(label) for label in dataset.labels])
     return Images(torch.from_numpy(pixels).to(device), labels.to(device))
+
+
+def wrong_shape(name: str, found: Sequence[int], shape: Sequence[int]) -> UserError:
+    """Return the error about an image, named by its id, that does not have the recipe's shape."""
+    resize = f", or `resize: {round(shape[-1] * 256 / 224)}` for images of any size" if found[0] == shape[0] else ""
+    return UserError(
+        f"'{name}' has the shape {tuple(found)}, but the recipe says {tuple(shape)}. "
+        f"Try: `input: {list(found)}`{resize}"
+    )
 
 
 def split(source: Source, hold_out: float, seed: int) -> tuple[Source, Source]:

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,10 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from robharness import UserError, checkpoints
-from robharness_contrastive import artefact, data, optim, probe, video
+from robharness_contrastive import artefact, data, optim, probe, streaming, video
 from robharness_contrastive.artefact import CHECKPOINT, WEIGHTS, save_checkpoint
 from robharness_contrastive.data import Source, Views, seed_of
+from robharness_contrastive.neighbours import NeighbourAccuracy
 from robharness_contrastive.networks import Classifier, Encoder, encoder
 from robharness_contrastive.objectives import Context, FirstStage, Learner, Objective, TrainingStep, rank, world
 from robharness_contrastive.params import Recipe
@@ -48,6 +49,7 @@ class _Run:
     fabric: Fabric
     save: Save
     make_views: Callable[..., Views]
+    neighbours: NeighbourAccuracy | None = None
 
     @property
     def recipe(self) -> Any:
@@ -55,14 +57,14 @@ class _Run:
 
 
 def train(
-    job: TrainingJob, *, save: Save = save_checkpoint, make_views: Callable[..., Views] = data.augmented_views
+    job: TrainingJob, *, save: Save = save_checkpoint, make_views: Callable[..., Views] = data.make_views
 ) -> None:
     """Train the weights of a recipe into job.folder.
 
     job: a recipe without a probe makes an encoder and its projection. A recipe with one takes these from job.base, or
         else trains them first.
     save: writes a checkpoint after each epoch.
-    make_views: makes the views of a step, as `data.augmented_views`.
+    make_views: makes the views of a step, as `data.make_views`.
 
     Raises UserError if the loss is not finite, or if the features collapse.
     """
@@ -75,9 +77,11 @@ def train(
 
 def _train(run: _Run) -> None:
     job, recipe, device = run.job, run.recipe, run.fabric.device
-    load = video.load if recipe.preprocessing else data.load
+    load = video.load if recipe.is_video else streaming.load
     source = load(job.datasets["train"], recipe, device, message=job.message)
     examples, held_out = data.split(source, recipe.hold_out, job.seed)
+    if recipe.knn is not None:
+        run = replace(run, neighbours=NeighbourAccuracy(recipe.knn, examples, held_out, recipe.n_classes, job.seed))
     if job.base is None:
         net, projection, own_head = _train_encoder(run, examples)
     else:
@@ -166,7 +170,7 @@ def _optimise(run: _Run, source: Source, prefix: str, first: FirstStage | None =
     per_process, rest = divmod(recipe.batch, world())
     steps_per_epoch = len(source) // recipe.batch
     if rest or not steps_per_epoch:
-        examples = "videos" if recipe.preprocessing else "images"
+        examples = "videos" if recipe.is_video else "images"
         possible = min(recipe.batch, len(source)) // world() * world()
         reason = (
             f"{world()} processes cannot share batches of {recipe.batch} {examples} equally" if rest
@@ -197,6 +201,8 @@ def _optimise(run: _Run, source: Source, prefix: str, first: FirstStage | None =
             means = _epoch(run, wrapped, fabric_optimizer, source, views, epoch, steps_per_epoch, per_process)
             _check(objective, means, epoch, recipe)  # before saving: a second try must not resume from a failed epoch
             if rank() == 0:
+                if run.neighbours is not None and run.neighbours.is_due(epoch + 1, recipe.epochs):
+                    means["knn"] = run.neighbours(learner.encoder)
                 artefact.log(job.folder, {"stage": stage, "epoch": epoch + 1, **means})  # first, see `rewind`
                 if recipe.tensorboard:
                     artefact.write_tensorboard(job.folder, stage, epoch + 1, means)
@@ -215,26 +221,26 @@ def _epoch(
     sums: dict[str, Tensor] = {}
     started = time.perf_counter()
     learner.train()
-    for number in range(steps):
-        global_number = epoch * steps + number
-        rows = order[number * recipe.batch : (number + 1) * recipe.batch][own]
-        step = TrainingStep(
-            epoch=epoch, epochs=recipe.epochs, step=global_number, steps=recipe.epochs * steps, batch=recipe.batch
-        )
-        is_update = (number + 1) % recipe.accumulate == 0 or number + 1 == steps
-        with fabric.no_backward_sync(learner, enabled=not is_update and world() > 1):
-            loss = learner(views(rows, global_number), source.labels[rows.to(fabric.device)], step)
-            fabric.backward(loss.value / recipe.accumulate)
-        if is_update:
-            objective.before_step(step)
-            optim.set_rate(optimizer, optim.rate(recipe, global_number, steps))
-            optimizer.step()
-            optimizer.zero_grad()
-            objective.after_step(net)
-        for name, value in {"loss": loss.value.detach(), **loss.notes}.items():
-            sums[name] = sums.get(name, 0) + value
-        if rank() == 0 and (number % 50 == 49 or number + 1 == steps):
-            _report_progress(run, objective, epoch, number + 1, steps, float(sums["loss"]), started)
+    schedule = [(order[n * recipe.batch : (n + 1) * recipe.batch][own], epoch * steps + n) for n in range(steps)]
+    with contextlib.closing(data.in_order(views, schedule)) as views_of_steps:  # threads that decode end with it
+        for number, ((rows, global_number), batch_views) in enumerate(zip(schedule, views_of_steps, strict=True)):
+            step = TrainingStep(
+                epoch=epoch, epochs=recipe.epochs, step=global_number, steps=recipe.epochs * steps, batch=recipe.batch
+            )
+            is_update = (number + 1) % recipe.accumulate == 0 or number + 1 == steps
+            with fabric.no_backward_sync(learner, enabled=not is_update and world() > 1):
+                loss = learner(batch_views, source.labels[rows.to(fabric.device)], step)
+                fabric.backward(loss.value / recipe.accumulate)
+            if is_update:
+                objective.before_step(step)
+                optim.set_rate(optimizer, optim.rate(recipe, global_number, steps))
+                optimizer.step()
+                optimizer.zero_grad()
+                objective.after_step(net)
+            for name, value in {"loss": loss.value.detach(), **loss.notes}.items():
+                sums[name] = sums.get(name, 0) + value
+            if rank() == 0 and (number % 50 == 49 or number + 1 == steps):
+                _report_progress(run, objective, epoch, number + 1, steps, float(sums["loss"]), started)
     return {name: float(_mean(fabric, value / steps)) for name, value in sums.items()}
 
 

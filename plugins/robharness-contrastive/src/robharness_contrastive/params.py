@@ -21,12 +21,15 @@ DATA: dict[str, tuple[tuple[int, ...], str, int, str]] = {
     "samples/patches": ((3, 32, 32), "patches", 10, "patches"),
     "datasets/cifar-10": ((3, 32, 32), "cifar-10", 10, "contrastive"),
     "datasets/cifar-100": ((3, 32, 32), "cifar-100", 100, "contrastive"),
+    "datasets/imagenet": ((3, 224, 224), "imagenet-1k", 1000, "blurred"),
     "samples/moving-digits": ((3, 8, 32, 32), "moving-digits", 8, "digits"),
     "datasets/ucf101": ((3, 16, 112, 112), "ucf-101", 101, "contrastive"),
 }
 """Input shape, label space, number of classes and augmentation of data sets that a suite need not describe."""
 
 
+ANY_SIZE = ("datasets/imagenet",)
+"""Data sets whose images have any size. Evaluation resizes their shorter side to 256/224 of the input's, then crops."""
 FOLDERS = ("datasets/folder", "datasets/imagenet-folder")
 """Data sets whose split is a folder's path below the data root."""
 
@@ -66,6 +69,30 @@ VIDEOS = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Neighbours:
+    """Options of the accuracy of a kNN classifier, measured while an encoder trains. Nothing of it changes weights.
+
+    every: epochs between two measurements; the last epoch is always measured.
+    k: number of neighbours that vote.
+    temperature: of the votes, exp(cosine / temperature).
+    bank: number of training examples at most that may be neighbours.
+    queries: number of examples at most that are classified: held-out ones (`hold_out`), or else up to a tenth of the
+        training examples, which are then no neighbours.
+
+    Source: Wu et al. 2018, whose temperature is 0.07, as in DINO.
+    """
+
+    every: int = 1
+    k: int = 20
+    temperature: float = 0.07
+    bank: int = 10_000
+    queries: int = 2_000
+
+    def __post_init__(self) -> None:
+        positive(self, "every", "k", "temperature", "bank", "queries")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe(Checked):
     """Options that all encoders share.
 
@@ -77,6 +104,9 @@ class Recipe(Checked):
     labels: label space; None for data that the plugin knows.
     classes: their number; None for data that the plugin knows.
     video: how clips are sampled from videos; None for the default of the data.
+    resize: for images of any size, shorter side to which evaluation resizes them before it crops the centre of the
+        input's size. Training crops at random out of whole images. None for images that have the input's size, and for
+        the default of the data. Such images are streamed.
     hold_out: share of the examples that is held out for choosing hyper-parameters (the paper's 40,000 of 50,000: 0.2).
         The probe's accuracy on them is in metrics.jsonl.
     network: component with the role "network".
@@ -95,6 +125,10 @@ class Recipe(Checked):
         alone, which several probes may share.
     precision: of forward and backward passes in training.
     tensorboard: whether to write TensorBoard's event files.
+    knn: options of the accuracy of a kNN classifier on the features after an epoch; None for no such measurement.
+    stream: whether images are decoded again for every step instead of being kept in memory. None streams images that
+        have any size or need more than 8 GiB. Weights are the same if all images can be read.
+    threads: number of threads of a process that decode streamed images. None for one per core, shared by the processes.
     """
 
     OBJECTIVE: ClassVar[str] = ""
@@ -105,6 +139,7 @@ class Recipe(Checked):
     labels: str | None = None
     classes: int | None = None
     video: Video | None = None
+    resize: int | None = None
     hold_out: float = 0.0
     network: Network = SMALL
     epochs: int = 40
@@ -120,6 +155,9 @@ class Recipe(Checked):
     probe: Annotated[Probe, "probe", "lbfgs"] | None = LBFGS
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     tensorboard: bool = field(default=False, metadata=RUNTIME)
+    knn: Neighbours | None = field(default=None, metadata=RUNTIME)
+    stream: bool | None = field(default=None, metadata=RUNTIME)
+    threads: int | None = field(default=None, metadata=RUNTIME)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -138,6 +176,18 @@ class Recipe(Checked):
                 f"Try: `input: [3, 32, 32]`, `labels: cifar-10` and `classes: 10`, with the values of these data"
             )
         self._check_kinds()
+        if self.threads is not None:
+            positive(self, "threads")
+        if self.resize is not None:
+            if self.is_video:
+                raise ValueError(f"`resize` is for images. Try: `video: {{resize: {self.resize}}}`")
+            if self.resize < max(self.shape[1:]):
+                raise ValueError(
+                    f"resize={self.resize} must be at least the input's size, {max(self.shape[1:])}, which is cropped "
+                    f"afterwards. Try: `resize: {round(max(self.shape[1:]) * 256 / 224)}`"
+                )
+        if self.stream is False and self.preprocessing and not self.is_video:
+            raise ValueError("images of any size are cropped anew in every step. Try: `stream: true`")
 
     def _read_components(self) -> None:
         """Replace names and mappings, as Python code gives them, by components. Raises ValueError."""
@@ -187,9 +237,14 @@ class Recipe(Checked):
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """Preprocessing of a video to the clip in evaluation; None for images, which have the network's size."""
+        """Preprocessing in evaluation, of a video to a clip or of an image of any size.
+
+        None for images that have the input's size.
+        """
         if not self.is_video:
-            return None
+            largest = max(self.shape[1:])
+            resize = self.resize or (round(largest * 256 / 224) if self.data in ANY_SIZE else None)
+            return Preprocessing(resize=resize, crop=(self.shape[1], self.shape[2])) if resize else None
         video, (_, frames, *size) = self.video or VIDEOS.get(self.data, Video()), self.shape
         return Preprocessing(
             resize=video.resize, crop=(size[0], size[1]), clips=Clips(length=frames, stride=video.stride)

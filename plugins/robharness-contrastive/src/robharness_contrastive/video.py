@@ -20,11 +20,12 @@ from torchvision.transforms import v2
 
 from robharness import Dataset, Preprocessing, UnreadableExample, UserError, clip_frames, preprocessed
 from robharness_contrastive import data, losses
-from robharness_contrastive.augment import Draws
+from robharness_contrastive.augment import Augment, Draws
 from robharness_contrastive.networks import mlp
 from robharness_contrastive.objectives import Context, Loss, Objective, TrainingStep, gather, rank, spread, unit
 from robharness_contrastive.options import TCLR
 from robharness_contrastive.params import Recipe
+from robharness_contrastive.steps import Augmentation
 
 ClipSampler = Callable[[Draws, Tensor, int], Tensor]
 """(draws for the videos of a batch, their numbers of frames (B,), number of views) -> frame numbers of each clip, int64
@@ -69,6 +70,11 @@ class Videos:
         numbers = reflect(sample_clips(Draws(seed, rows.numpy()), self.counts[rows], count), self.counts[rows])
         frames = self.read(self.indices[rows], numbers.transpose(0, 1).flatten(1))
         return [clip.transpose(1, 2) for clip in frames.chunk(count, 1)]
+
+    def views(
+        self, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: ClipSampler | None = None
+    ) -> data.Views:
+        return data.augmented_views(self, augmentation, count, seed, sample_clips)
 
     def evaluation_batches(self) -> Iterator[Tensor]:
         for rows in data.batch_rows(len(self), (3, self.clips.length, *self.size)):
