@@ -18,7 +18,7 @@ from robharness import UserError, discover
 from robharness.testing import parametrize_with_checks
 from robharness_contrastive import artefact, components, loop, options, params, probe
 from robharness_contrastive.augment import BatchAugmenter, augmenter
-from robharness_contrastive.data import Images, augmented_views
+from robharness_contrastive.data import augmented_views
 from robharness_contrastive.networks import encoder
 
 PAGE = Path(__file__).parents[3] / "docs/how-to/train-your-own-objective.md"
@@ -155,7 +155,7 @@ def test_a_probe_that_does_not_fit_or_changes_the_encoder_is_an_error(images):
     net = encoder("small", "bars/bars", SHAPE)
     bad, tunes = (components.read("probe", contrastive.linear_probe("odd", build), params.Probe)
                   for build in (Bad, Tunes))  # fmt: skip
-    with pytest.raises(UserError, match="the probe python/odd made Linear.*, not a linear layer with biases from 128"):
+    with pytest.raises(UserError, match=r"the probe python/odd made Linear.*, not a linear layer with biases from 128"):
         probe.fit(bad, net, images, CLASSES, None, 0)
     with pytest.raises(RuntimeError, match="weights changed, although the probe 'python/odd' must not train it"):
         probe.fit(tunes, net, images, CLASSES, None, 0)

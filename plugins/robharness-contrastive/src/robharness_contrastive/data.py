@@ -43,9 +43,7 @@ class Source(Protocol):
         """Return the same examples with other labels."""
         ...
 
-    def views(
-        self, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: Any = None
-    ) -> Views:
+    def views(self, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: Any = None) -> Views:
         """Return a function that draws `count` augmented views of every example, of the size in evaluation.
 
         sample_clips: a `video.ClipSampler`; None for random clips. Images ignore it.
@@ -104,9 +102,7 @@ class Images:
     def raw_views(self, rows: Tensor, count: int, seed: int, sample_clips: Any = None) -> Sequence[Tensor]:
         return [self.pixels[rows.to(self.pixels.device, non_blocking=True)]] * count
 
-    def views(
-        self, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: Any = None
-    ) -> Views:
+    def views(self, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: Any = None) -> Views:
         return augmented_views(self, augmentation, count, seed)
 
     def evaluation_batches(self) -> Iterator[Tensor]:
