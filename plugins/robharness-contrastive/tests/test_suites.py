@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from robharness import UserError, api, discover, suite
+from robharness.planning import identity
 from robharness_contrastive import figures
 
 ROOT = Path(__file__).parents[3]
@@ -96,6 +97,25 @@ def test_a_misspelt_option_is_an_error_of_the_suite(option, why):
     asked["models"] = [{"model": "contrastive/simclr", **option}]
     with pytest.raises(UserError, match=re.escape(why)):
         api.plan(asked)
+
+
+@pytest.mark.parametrize(("option", "expected"), [
+    ({"network": "resnet18"}, {"network": "resnet18"}),
+    ({"augmentation": "patches"}, {"augmentation": "patches"}),
+    ({"augmentation": {"jitter": 0.5}}, {"augmentation": {"jitter": 0.5}}),
+    ({"probe": None}, {"probe": None}),
+    ({"probe": {"kind": "lbfgs", "l2": 0.001}}, {}),
+    ({"probe": {"l2": 0.01}}, {"probe": {"l2": 0.01}}),
+    ({"probe": {"kind": "sgd"}}, {"probe": {"kind": "sgd"}}),
+    ({"probe": {"kind": "sgd", "lr": 5}}, {"probe": {"kind": "sgd", "lr": 5.0}}),
+    ({"probe": {"kind": "robust", "eps": 0.1}}, {"probe": {"kind": "robust", "eps": 0.1}}),
+])  # fmt: skip
+def test_golden_identities_of_options_that_became_components(option, expected):
+    """Those of version 0.1.0 before there were components, so that trained encoders are found again."""
+    asked = yaml.safe_load((SUITES / "mnist5k_false_negatives.yaml").read_text())
+    asked = {key: asked[key] for key in ("robharness", "name", "data")}
+    loaded = suite.load(asked | {"models": [{"model": "contrastive/simclr", **option}]}, discover())
+    assert identity.canonical(suite.identity_fields(loaded.models[0].params)) == expected
 
 
 SEED = 1
