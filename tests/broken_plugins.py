@@ -12,6 +12,7 @@ import numpy as np
 
 from robharness import (
     AttackSpec,
+    ComponentSpec,
     CorruptionSpec,
     Cost,
     DatasetSpec,
@@ -426,6 +427,38 @@ def robharness_corruptions():
                                 "canvas_untouched", "draws_as_declared"))  # fmt: skip
     yield corruption("draws-undeclared", randomness="none")
     yield corruption("good-stored", build=None, open=lambda params, root: Stored(root), randomness="none")
+
+
+# --- components -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    depth: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    name: str = "x"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bytes:
+    secret: bytes = b"a"
+    other: bytes | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "other", b"b")
+
+
+@hookimpl
+def robharness_components():
+    yield ComponentSpec(name="good", role="network", summary="Fine", build=lambda params, shape: shape, params=Depth)
+    yield ComponentSpec(name="options_have_identities", role="network", summary="Options that are no plain values",
+                        build=lambda params: None, params=Bytes)  # fmt: skip
+    yield ComponentSpec(name="has-a-name", role="network", summary="An option that a suite cannot set",
+                        build=lambda params: None, params=Named)  # fmt: skip
+    yield ComponentSpec(name="build_is_found", role="network", summary="Nowhere", build="json:nowhere")
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------

@@ -1,14 +1,10 @@
 """A plugin from outside the tree, built as a wheel and installed into a fresh environment beside bad neighbours."""
 
 import json
-import os
-import subprocess
-import sys
-import sysconfig
-import venv
-from pathlib import Path
 
 import pytest
+
+from outside import build_wheels, fresh_python, pip, run
 
 MODEL = '''
 from robharness import InputSpec, ModelSpec, hookimpl
@@ -96,54 +92,17 @@ attacks: [{attack: outside/lean, eps: 90/255}]
 """
 
 
-def run(*command, cwd=None):
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")} | {"COLUMNS": "400"}
-    return subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=cwd, env=environment)
-
-
-def pip(*arguments):
-    done = run(sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory):
     """The plugins as their authors would build them."""
-    folder = tmp_path_factory.mktemp("wheels")
-    sources = []
-    for name, (entry_point, text, requirement) in PLUGINS.items():
-        module = name.replace("-", "_")
-        source = folder / name
-        source.mkdir()
-        (source / f"{module}.py").write_text(text)
-        (source / "pyproject.toml").write_text(
-            '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
-            f'[project]\nname = "{name}"\nversion = "0.5"\ndependencies = ["{requirement}"]\n'
-            f'[project.entry-points.robharness]\n{entry_point} = "{module}"\n'
-            f'[tool.setuptools]\npy-modules = ["{module}"]\n'
-        )
-        sources.append(source)
-    pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder / "built", *sources)
-    built = sorted((folder / "built").glob("*.whl"))
-    assert len(built) == len(PLUGINS)
-    return built
+    modules = {name: (point, {name.replace("-", "_"): text}, needs) for name, (point, text, needs) in PLUGINS.items()}
+    return build_wheels(tmp_path_factory.mktemp("wheels"), modules)
 
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory, wheels):
     """The Python of a fresh environment with all of them; torch and the core come from the running one."""
-    home = tmp_path_factory.mktemp("fresh") / "venv"
-    venv.create(home, with_pip=False)
-    bin_folder = home / ("Scripts" if os.name == "nt" else "bin")
-    fresh = bin_folder / Path(sys.executable).name
-    if not fresh.exists():
-        fresh = bin_folder / "python"
-    site = Path(run(fresh, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
-    lent = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    (site / "lent.pth").write_text("".join(f"import site; site.addsitedir({folder!r})\n" for folder in sorted(lent)))
-    pip("--python", fresh, "install", "--no-deps", "--no-index", *wheels)
-    return fresh
+    return fresh_python(tmp_path_factory.mktemp("fresh") / "venv", wheels)
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def failures(found, but=()):
 GOOD = ["models/good", "models/optional", "models/draws-in-build", "datasets/good/test", "datasets/good-video/test",
         "datasets/lazy-video/test", "datasets/one-unreadable/test", "attacks/good", "attacks/good-minimal",
         "attacks/good-features", "attacks/good-team", "attacks/good-aimed", "attacks/good-global",
-        "attacks/good-blocks", "corruptions/good", "metrics/good"]  # fmt: skip
+        "attacks/good-blocks", "corruptions/good", "components/good", "metrics/good"]  # fmt: skip
 
 
 @pytest.mark.parametrize("spec", GOOD)
@@ -118,6 +118,9 @@ def test_a_plugin_that_breaks_a_rule_fails_its_check(kind, name, tmp_path):
     ("corruptions/draws-undeclared", "draws_as_declared", "it draws 'spots' from the examples' streams, but does not"),
     ("corruptions/belongs_to_the_example", "belongs_to_the_example",
      "at severity 1 'made-up-3' is corrupted differently"),
+    ("components/has-a-name", "options_have_identities", "it has an option 'name', which a suite cannot set beside"),
+    ("components/options_have_identities", "options_have_identities", "b'b' has no place in an identity"),
+    ("components/build_is_found", "build_is_found", "'json:nowhere' cannot be imported: module 'json' has no"),
     ("metrics/other-labels", "gives_numbers_by_label", "it returned a number for 'a', and the models are A, B"),
 ])  # fmt: skip
 def test_a_failed_check_reports_the_observation(spec, rule, seen):
@@ -212,7 +215,7 @@ def test_globs_select_specs_and_checks():
     assert set(of("models/good", leave_out=["*-sha256_stated", "*-builds"])) == set(whole) - {"sha256_stated", "builds"}
     assert set(of("models/good-*untouched")) == {"input_untouched"}
     kinds = {check.subject.kind for check in checks(BROKEN, only="good", **OPTIONS)}
-    assert kinds == {"models", "attacks", "corruptions", "metrics"}
+    assert kinds == {"models", "attacks", "corruptions", "components", "metrics"}
     splits = {str(check.subject) for check in checks(BROKEN, only="lost/*", **OPTIONS)}
     assert splits == {"datasets/lost/train", "datasets/lost/test"}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from robharness.findings import Finding, finding
 from robharness.planning.artefacts import PROVENANCE, read
-from robharness.planning.cells import Cell, Plan, quoted_glob
+from robharness.planning.cells import Cell, Plan, plugins_of_options, quoted_glob
 from robharness.plugins.provenance import code_digest
 from robharness.store.store import Store
 from robharness.text import counted
@@ -55,9 +55,15 @@ def outdated_trainings(plan: Plan) -> Iterator[Finding]:
     labels: dict[tuple[str, str, str], list[str]] = {}
     for model in plan.trained_models:
         if model.artefact is not None and model.weights is not None:
-            before, now = read(model.artefact.folder / PROVENANCE).get("source"), code_digest(model.entry.origin)
-            if before is not None and now is not None and before != now:
-                labels.setdefault((str(model.entry.origin), str(before), now), []).append(model.label)
+            stored = read(model.artefact.folder / PROVENANCE)
+            code = [(str(model.entry.origin), stored.get("source"), code_digest(model.entry.origin))]
+            for option, used in plugins_of_options(model.entry, model.ref.params).items():
+                part = _flat(stored).get(f"components.{option}")
+                then = part.get("source") if isinstance(part, Mapping) else None
+                code.append((used["plugin"], then, used["source"]))
+            for plugin, before, today in code:
+                if before is not None and today is not None and before != today:
+                    labels.setdefault((plugin, str(before), today), []).append(model.label)
     for (plugin, before, now), trained in labels.items():
         verb = "was" if len(trained) == 1 else "were"
         yield finding(
@@ -76,7 +82,8 @@ def _glob(roles: set[str], cells: Sequence[Cell]) -> str:
         names = {cell.perturbation.entry.spec.name for cell in cells if cell.perturbation}
         return f"*{names.pop()}(*" if len(names) == 1 else "*(*"  # the namespace stands before some
     labels = {cell.model.label for cell in cells}
-    return glob.escape(labels.pop()) if roles == {"model_plugin"} and len(labels) == 1 else "*"
+    is_of_model = all(role.startswith("model_") for role in roles)
+    return glob.escape(labels.pop()) if is_of_model and len(labels) == 1 else "*"
 
 
 def _some(cells: Sequence[Cell]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from robharness.errors import ContractViolation, PluginLoadError, UserError
-from robharness.planning.cells import Cell, PlannedModel
+from robharness.planning.cells import Cell, PlannedModel, origins_of_options
 from robharness.planning.identity import canonical
 from robharness.planning.weights import file_digest
 from robharness.plugins.loose import changed_file
@@ -38,14 +38,14 @@ def check_model(model: PlannedModel) -> None:
                 raise ContractViolation(f"its weights file {path} {_CHANGED}", by="model")
     if model.identity:
         _check_options(model.ref.params, model.identity, "model")
-    _check_source(model.entry, "model")
+    _check_source(model.entry, model.ref.params, "model")
 
 
 def check_perturbation(cell: Cell) -> None:
     """Raise ContractViolation if the options' files or the loose plugin of a cell's perturbation changed."""
     if cell.perturbation is not None and cell.identity:
         _check_options(cell.perturbation.params, cell.identity["perturbation"], "perturbation")
-        _check_source(cell.perturbation.entry, "perturbation")
+        _check_source(cell.perturbation.entry, cell.perturbation.params, "perturbation")
 
 
 _CHANGED = "changed since the run was planned. Try: the same command"
@@ -62,14 +62,15 @@ def _check_options(params: Any, identity: Mapping[str, Any], by: str) -> None:
             raise ContractViolation(f"the file or folder of its option '{name}' {_CHANGED}", by=by)
 
 
-def _check_source(entry: Entry, by: str) -> None:
-    try:
-        changed = changed_file(entry.origin)
-    except PluginLoadError as error:
-        raise ContractViolation(str(error), by=by) from None
-    if changed is not None:
-        raise ContractViolation(
-            f"{changed}, which belongs to its plugin {entry.origin.location}, {_CHANGED}; or, if the plugin writes the "
-            f"file itself, another folder for it",
-            by=by,
-        )
+def _check_source(entry: Entry, params: Any, by: str) -> None:
+    for origin in (entry.origin, *origins_of_options(entry, params).values()):
+        try:
+            changed = changed_file(origin)
+        except PluginLoadError as error:
+            raise ContractViolation(str(error), by=by) from None
+        if changed is not None:
+            raise ContractViolation(
+                f"{changed}, which belongs to its plugin {origin.location}, {_CHANGED}; or, if the plugin writes the "
+                f"file itself, another folder for it",
+                by=by,
+            )

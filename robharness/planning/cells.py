@@ -23,6 +23,7 @@ from robharness.plugins.provenance import code_digest, dependency_versions
 from robharness.plugins.registry import Entry, PluginOrigin
 from robharness.specs.conventions import INSTANCES
 from robharness.specs.records import Cost
+from robharness.specs.references import Component, references_in
 from robharness.specs.types import Kind
 from robharness.suite import Model, Perturbation, Suite
 from robharness.suite.settings import Setting
@@ -217,13 +218,37 @@ class Cell(CellNames):
 
     @property
     def plugins(self) -> dict[str, dict[str, Any]]:
-        """The code of the plugins that compute its outcomes: part of their provenance, not of the cell's identity."""
-        entries = {"model_plugin": self.model.entry, "data_plugin": self.data.entry}
+        """The code of the plugins that compute its outcomes: part of their provenance, not of the cell's identity.
+
+        A component or an encoder of another plugin has the name of its option: "model_network_plugin".
+        """
+        used: dict[str, tuple[Entry, Any]] = {"model": (self.model.entry, self.model.ref.params)}
+        used["data"] = self.data.entry, None
         if self.perturbation is not None:
-            entries["perturbation_plugin"] = self.perturbation.entry
+            used["perturbation"] = self.perturbation.entry, self.perturbation.params
         if self.surrogate is not None:
-            entries["source_plugin"] = self.surrogate.entry
-        return {role: _plugin_code(entry.origin) for role, entry in entries.items()}
+            used["source"] = self.surrogate.entry, self.surrogate.ref.params
+        found = {f"{role}_plugin": _plugin_code(entry.origin) for role, (entry, _) in used.items()}
+        for role, (entry, params) in used.items():
+            found |= {f"{role}_{name}_plugin": code for name, code in plugins_of_options(entry, params).items()}
+        return found
+
+
+def origins_of_options(entry: Entry, params: Any) -> dict[str, PluginOrigin]:
+    """Return the other plugins whose components or encoders options name, by option: "network", "encoder_network"."""
+    found = {}
+    for name, reference in references_in(params):
+        owner = (
+            reference.origin if isinstance(reference, Component) else getattr(reference.model, "entry", entry).origin
+        )
+        if owner not in (None, entry.origin):
+            found[name.replace(".", "_")] = owner
+    return found
+
+
+def plugins_of_options(entry: Entry, params: Any) -> dict[str, dict[str, Any]]:
+    """Return the code of the plugins in `origins_of_options`, for provenance."""
+    return {name: dict(_plugin_code(origin)) for name, origin in origins_of_options(entry, params).items()}
 
 
 @cache

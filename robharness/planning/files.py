@@ -14,7 +14,7 @@ from typing import Any
 from robharness.errors import MissingResource, UserError, exists, for_shell
 from robharness.plugins.registry import Entry
 from robharness.reading import NotAFile, kind_of_file, read_regular
-from robharness.specs.references import Component
+from robharness.specs.references import Component, references_in
 from robharness.specs.sources import DataRef
 
 LARGEST_RECORD = 2**26
@@ -139,3 +139,6 @@ def require_files(entry: Entry, params: Any) -> None:
             if not exists(path):
                 what = f"the file '{item.name}' of {entry.name}"
                 raise MissingResource(what, where=str(path), get=f"correct `{item.name}:` in the suite")
+    for _, reference in references_in(params):
+        if isinstance(reference, Component) and dataclasses.is_dataclass(reference.params):
+            require_files(dataclasses.replace(entry, name=reference.full_name), reference.params)

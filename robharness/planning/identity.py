@@ -114,13 +114,24 @@ def canonical(value: Any) -> Any:
 
 
 def _component_identity(component: Component) -> Any:
-    """Return the identity of a component; the files that its options name at their defaults count, too."""
-    identity, files = component.identity, identity_fields(component.params)
-    return (
-        {"name": component.full_name or component.name, "params": files}
-        if files and isinstance(identity, str)
-        else identity
-    )
+    """Return the part of a component in the identity of the model that has it among its options.
+
+    A component of the model's own plugin is what a suite writes at shortest, so that an option that once was a text or
+    a record keeps its identity. A foreign one counts with its revision and the sha256 of its loose file as well.
+    """
+    params = identity_fields(component.params)
+    spec, digest = component.spec, getattr(component.origin, "digest", None)
+    revision = {"revision": spec.revision} if spec is not None and spec.revision != 1 else {}
+    if "/" not in component.name:
+        content = {**params, **revision}
+        named = {} if component.is_implied and content else {component.KEY: component.name}
+        return {**named, **content} if content or component.KEY != Component.KEY else component.name
+    return {
+        "name": component.full_name or component.name,
+        **({"params": params} if params else {}),
+        **revision,
+        **({"source": digest} if digest else {}),
+    }
 
 
 def key_of(identity: dict[str, Any]) -> str:

@@ -18,12 +18,15 @@ class LazyFunction:
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Call the function. Raises ImportError, with the target, if there is no such module or function."""
+        return self.load()(*arguments, **named)
+
+    def load(self) -> Any:
+        """Import the function. Raises ImportError, with the target, if there is no such module or function."""
         module, _, name = self.target.partition(":")
         try:
-            function = getattr(import_module(module), name)
+            return getattr(import_module(module), name)
         except (ModuleNotFoundError, AttributeError) as error:
             raise ImportError(f"'{self.target}' cannot be imported: {error}") from error
-        return function(*arguments, **named)
 
 
 def is_target(value: object) -> bool:

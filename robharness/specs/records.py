@@ -279,6 +279,7 @@ class ComponentSpec(_Record):
     summary: one line for lists.
     build: (params, ...) -> the component, with the further arguments that the plugin that takes it documents.
     params: dataclass of the options that a suite may set beside the name.
+    inputs: kinds of input that it takes.
     paper: source.
     revision: raise it when the component starts to act differently.
     """
@@ -288,6 +289,7 @@ class ComponentSpec(_Record):
     summary: str = field(metadata=RUNTIME)
     build: Callable[..., Any] | str = field(metadata=RUNTIME)
     params: type | None = field(default=None, metadata=RUNTIME)
+    inputs: frozenset[Kind] = field(default=frozenset({"image", "video"}), metadata=RUNTIME)
     paper: str = field(default="", metadata=RUNTIME)
     revision: int = 1
 

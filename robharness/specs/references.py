@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    NamedTuple,
+    Self,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from robharness.specs.inputs import InputSpec, Preprocessing
 
@@ -115,15 +126,20 @@ class Component:
     """A component of any plugin, as the type of an option: `network: Annotated[Component, "network"]`.
 
     In a suite it is a name, or a mapping with the name and the component's own options: `{name: mine/vit, depth: 3}`.
-    A name without a slash is one of the plugin that has the option.
+    A name without a slash is one of the plugin that has the option. `Annotated[Component, "network", "small"]` lets
+    a mapping without a name have the options of `small`.
 
-    name: as written.
+    KEY: key of the name in a mapping, which a subclass may change.
+    name: as written; a component of the plugin that has the option loses its namespace.
     options: as written.
     spec: the resolved `ComponentSpec`; None in an option that no suite was read for.
     params: the component's options as its own dataclass; None if it has none.
     full_name: with the namespace; empty before it is resolved.
-    digest: sha256 of the loose file that declares it; None for an installed plugin.
+    origin: the plugin that declares it; None before it is resolved.
+    is_implied: whether a mapping without a name means this component.
     """
+
+    KEY: ClassVar[str] = "name"
 
     def __init__(
         self,
@@ -133,10 +149,30 @@ class Component:
         spec: Any = None,
         params: Any = None,
         full_name: str = "",
-        digest: str | None = None,
+        origin: Any = None,
+        is_implied: bool = False,
     ) -> None:
         self.name, self.options, self.spec, self.params = name, dict(options or {}), spec, params
-        self.full_name, self.digest = full_name, digest
+        self.full_name, self.origin, self.is_implied = full_name, origin, is_implied
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """Return the component that a suite's value names. Raises ValueError for a value of another form."""
+        if isinstance(value, Component):
+            kept = {key: item for key, item in vars(value).items() if key not in ("name", "options")}
+            return value if isinstance(value, cls) else cls(value.name, value.options, **kept)
+        if isinstance(value, str) and value:
+            return cls(value)
+        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+            name = value.get(cls.KEY, "")
+            if isinstance(name, str) and (name or cls.KEY not in value):
+                return cls(name, {key: item for key, item in value.items() if key != cls.KEY})
+        raise ValueError(f"a component is a name, or a mapping such as {{{cls.KEY}: NAME}}")
+
+    @property
+    def written(self) -> str | dict[str, Any]:
+        """The shortest value of a suite that means this component."""
+        return {**({self.KEY: self.name} if self.name else {}), **self.options} if self.options else self.name
 
     def build(self, *arguments: Any) -> Any:
         """Return what the component's `build` makes of its options and these arguments.
@@ -147,57 +183,45 @@ class Component:
             raise ValueError(f"the component {self.name} is not resolved; only a suite resolves it")
         return self.spec.build(copy.deepcopy(self.params), *arguments)
 
-    @property
-    def identity(self) -> Any:
-        """Its part of an identity: the name as written if it is the plugin's own at its defaults, or else all of it."""
-        if "/" not in self.name and not self.options:
-            return self.name
-        return {
-            "name": self.full_name or self.name,
-            **({"params": self.params} if self.params is not None else {}),
-            **({"revision": self.spec.revision} if self.spec is not None and self.spec.revision != 1 else {}),
-            **({"source": self.digest} if self.digest else {}),
-        }
-
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Component):
             return NotImplemented
-        return (self.name, self.options) == (other.name, other.options)  # of a default no suite has read the params
+        if self.spec is None or other.spec is None:
+            return (self.name, self._changed) == (other.name, other._changed)
+        return (self.full_name, self.params) == (other.full_name, other.params)
+
+    @property
+    def _changed(self) -> dict[str, Any]:
+        """The options as written, or those that differ from their defaults if they are known."""
+        if self.spec is None or self.params is None:
+            return self.options
+        return {name: value for name, value in vars(self.params).items() if value != _default(self.params, name)}
 
     def __hash__(self) -> int:
-        return hash(self.name)
+        return hash(self.name.rpartition("/")[2])
 
     def __repr__(self) -> str:
-        return f"Component({self.name!r}{f', {self.options}' if self.options else ''})"
+        return f"{type(self).__name__}({self.name!r}{f', {self.options}' if self.options else ''})"
 
     def __str__(self) -> str:
         return self.name
 
-    def __copy__(self) -> Component:
+    def __copy__(self) -> Self:
         return self
 
-    def __deepcopy__(self, memo: Any) -> Component:
+    def __deepcopy__(self, memo: Any) -> Self:
         return self
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        def read(value: Any) -> Component:
-            if isinstance(value, Component):
-                return value
-            if isinstance(value, str) and value:
-                return cls(value)
-            if isinstance(value, Mapping) and isinstance(value.get("name"), str) and value["name"]:
-                return cls(value["name"], {key: item for key, item in value.items() if key != "name"})
-            raise ValueError("a component is a name, or a mapping such as {name: NAME}")
-
-        return core_schema.no_info_plain_validator_function(read)
+        plain = core_schema.plain_serializer_function_ser_schema(lambda component: component.written)
+        return core_schema.no_info_plain_validator_function(cls.read, serialization=plain)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
-        mapping = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
-        return {"anyOf": [{"type": "string"}, mapping]}
+        return {"anyOf": [{"type": "string"}, {"type": "object"}]}
 
 
 def encoders_of(params: Any) -> dict[str, Encoder]:
@@ -213,17 +237,54 @@ def encoder_options(params: type | None) -> list[str]:
     return [name for name, hint in hints.items() if hint is Encoder or Encoder in get_args(hint)]
 
 
-def component_roles(params: type) -> dict[str, str]:
+def _default(params: Any, name: str) -> Any:
+    item = type(params).__dataclass_fields__[name]
+    return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+
+
+class Role(NamedTuple):
+    """The role of the components that an option takes.
+
+    name: e.g. "network".
+    implied: name of the component that a mapping without a name means; empty if a name is needed.
+    key: of the name in a mapping.
+    """
+
+    name: str
+    implied: str = ""
+    key: str = Component.KEY
+
+
+def component_roles(params: type) -> dict[str, Role]:
     """Return the role of the component by option, for the options that are components."""
     roles = ((name, _role(hint)) for name, hint in get_type_hints(params, include_extras=True).items())
     return {name: role for name, role in roles if role is not None}
 
 
-def _role(hint: Any) -> str | None:
-    """Return the text in `Annotated[Component, text]`, also inside of a union; None for other types."""
+def _role(hint: Any) -> Role | None:
+    """Return the texts in `Annotated[Component, role, implied]`, also inside of a union; None for other types."""
     if get_origin(hint) is Annotated:
         inner, *notes = get_args(hint)
-        return next((note for note in notes if isinstance(note, str)), None) if inner is Component else None
+        texts = [note for note in notes if isinstance(note, str)]
+        if not (isinstance(inner, type) and issubclass(inner, Component) and texts):
+            return _role(inner)
+        return Role(texts[0], texts[1] if len(texts) > 1 else "", inner.KEY)
     if get_origin(hint) in (Union, UnionType):
         return next((role for each in get_args(hint) if (role := _role(each)) is not None), None)
     return None
+
+
+def references_in(params: Any) -> Iterator[tuple[str, Encoder | Component]]:
+    """Yield the encoders and components in options, with the names of their options, such as "objective.network".
+
+    Those in nested records, in the options of a component and in those of an encoder's model are among them.
+    """
+    for item in dataclasses.fields(params) if dataclasses.is_dataclass(params) else ():
+        value = getattr(params, item.name)
+        inner = value
+        if isinstance(value, Encoder | Component):
+            yield item.name, value
+            holder = value if isinstance(value, Component) else getattr(value.model, "ref", value.model)
+            inner = getattr(holder, "params", None)
+        for name, reference in references_in(inner):
+            yield f"{item.name}.{name}", reference

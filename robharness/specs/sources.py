@@ -79,7 +79,7 @@ class DataRef:
     """A split of a data set; also the type of an option, as in `data: DataRef`.
 
     In a suite, such an option is the name of a data set, or a mapping with the name, `split`, `limit` and the data
-    set's own options: `{name: datasets/csv, file: ./train.csv}`. The core resolves it before the plugin sees it.
+    set's own options: `{name: mine/table, file: ./train.csv}`. The core resolves it before the plugin sees it.
 
     name: full name of the data set, e.g. "mine/digits".
     split: name of the split, e.g. "train"; if empty, the data set's only split, or the one called "train".

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from robharness.errors import UserError
 from robharness.plugins import Entry, Registry
+from robharness.plugins.calls import plugin_code
 from robharness.specs import DataRef, ModelSpec
 from robharness.specs.conventions import NO_LABELS
-from robharness.specs.references import Component, Encoder, component_roles, encoder_options, encoders_of
+from robharness.specs.references import Component, Encoder, Role, component_roles, encoder_options, encoders_of
 from robharness.suite import data, weights, yaml
-from robharness.suite.fields import FieldReader
+from robharness.suite.fields import FieldReader, field_names
 from robharness.suite.records import EncoderRef
 from robharness.suite.resolved import Model
 from robharness.text import printable
@@ -22,27 +23,36 @@ ReadSpec = Callable[[yaml.Path, Entry, EncoderRef, Any], ModelSpec]
 
 
 def resolved(reader: FieldReader, entry: Entry, params: Any, path: yaml.Path, read_spec: ReadSpec) -> Any:
-    """Return options whose references are resolved, or None after adding errors.
+    """Return options whose references are resolved, also those in nested records, or None after adding errors.
 
     entry: the plugin's entry that has the options.
     path: of the item in the suite.
     """
+    if not dataclasses.is_dataclass(params) or isinstance(params, type):
+        return params
     changes: dict[str, Any] = {}
-    roles = component_roles(type(params)) if dataclasses.is_dataclass(params) else {}
-    before = len(reader.errors)
-    for name, value in _references(params):
-        at = (*path, name)
+    roles, before = component_roles(type(params)), len(reader.errors)
+    for item in dataclasses.fields(params):
+        value, at = getattr(params, item.name), (*path, item.name)
         if isinstance(value, DataRef):
-            changes[name] = data.referred(reader, value, at, for_training=_is_for_training(entry))
+            changes[item.name] = data.referred(reader, value, at, for_training=_is_for_training(entry))
         elif isinstance(value, Component):
-            changes[name] = _component(reader, entry, value, roles.get(name, ""), at)
-        elif not isinstance(entry.spec, ModelSpec):
+            changes[item.name] = _component(reader, entry, value, roles.get(item.name, Role("")), at)
+        elif isinstance(value, Encoder) and not isinstance(entry.spec, ModelSpec):
             reader.error(at, f"{entry.name} is no model, and only a model has encoders among its options")
-        else:
-            changes[name] = _encoder(reader, at, value.written, read_spec)
+        elif isinstance(value, Encoder):
+            changes[item.name] = _encoder(reader, at, value.written, read_spec)
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            nested = resolved(reader, entry, value, at, read_spec)
+            changes |= {} if nested is value else {item.name: nested}
     if len(reader.errors) > before or any(value is None for value in changes.values()):
         return None
-    return dataclasses.replace(params, **changes) if changes else params
+    try:
+        with plugin_code():
+            return dataclasses.replace(params, **changes) if changes else params
+    except ValueError as error:  # as pydantic reports it for options without references
+        reader.error(path, str(error))
+        return None
 
 
 def _encoder(reader: FieldReader, path: yaml.Path, written: dict[str, Any], read_spec: ReadSpec) -> Encoder | None:
@@ -111,37 +121,31 @@ def _is_for_training(entry: Entry) -> bool:
     return isinstance(entry.spec, ModelSpec)
 
 
-def _references(params: Any) -> Iterator[tuple[str, Encoder | Component | DataRef]]:
-    """Yield the options that are references, by name."""
-    for item in dataclasses.fields(params) if dataclasses.is_dataclass(params) else ():
-        value = getattr(params, item.name)
-        if isinstance(value, Encoder | Component | DataRef):
-            yield item.name, value
-
-
-def _component(reader: FieldReader, owner: Entry, component: Component, role: str, path: yaml.Path) -> Component | None:
+def _component(
+    reader: FieldReader, owner: Entry, component: Component, role: Role, path: yaml.Path
+) -> Component | None:
     """Return a component with its spec and its options, or None after adding an error."""
-    name = component.name if "/" in component.name else f"{owner.origin.namespace}/{component.name}"
-    entry = reader.entry("components", name, path)
+    at_name = (*path, component.KEY)
+    at_name = at_name if at_name in reader.document.values else path
+    if not (component.name or role.implied):
+        reader.missing(path, component.KEY)
+        return None
+    own = f"{owner.origin.namespace}/"
+    short = (component.name or role.implied).removeprefix(own)
+    entry = reader.entry("components", short if "/" in short else f"{own}{short}", at_name)
     if entry is None:
         return None
-    if role and entry.spec.role != role:
-        alike = [each for each, other in reader.registry.components.items() if other.spec.role == role]
-        sentence = f"{name} has the role '{entry.spec.role}', and the role '{role}' is needed here"
-        reader.error(path, f"{sentence}; there are {', '.join(map(printable, alike)) or 'none'}")
+    if role.name and entry.spec.role != role.name:
+        alike = [each for each, other in reader.registry.components.items() if other.spec.role == role.name]
+        sentence = f"{entry.name} has the role '{entry.spec.role}', and the role '{role.name}' is needed here"
+        reader.error(at_name, f"{sentence}; there are {', '.join(map(printable, alike)) or 'none'}")
         return None
-    known = [] if entry.spec.params is None else [item.name for item in dataclasses.fields(entry.spec.params)]
-    options = reader.known(component.options, path, known)
-    if len(options) < len(component.options):
-        return None
+    known = [] if entry.spec.params is None else field_names(entry.spec.params)
+    before, options = len(reader.errors), reader.known(component.options, path, [component.KEY, *known])
     params = reader.params(entry, options, path)
-    if params is None and entry.spec.params is not None:
+    if len(reader.errors) > before or reader.is_unread(path) or (params is None and entry.spec.params is not None):
         return None
-    return Component(
-        component.name,
-        component.options,
-        spec=entry.spec,
-        params=params,
-        full_name=entry.name,
-        digest=entry.origin.digest,
-    )
+    return type(component)(
+        short, component.options, spec=entry.spec, params=params, full_name=entry.name, origin=entry.origin,
+        is_implied=short == role.implied,
+    )  # fmt: skip

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from robharness.plugins import Entry, Registry
 from robharness.plugins.calls import plugin_code
+from robharness.specs.references import Role, component_roles
 from robharness.suite.records import DataRef, Header
 from robharness.suite.taking import LISTS
 
@@ -23,7 +25,7 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     strict: dict[str, Any] = {}
     for key, ref in LISTS.items():
         noun = key.removesuffix("s")
-        variants = [_variant(noun, ref, entry, definitions) for entry in getattr(registry, key).values()]
+        variants = [_variant(noun, ref, entry, definitions, registry) for entry in getattr(registry, key).values()]
         strict[key] = {"items": {"required": [noun], "allOf": [_needing(noun, variant) for variant in variants]}}
         pattern = TypeAdapter(ref).json_schema()
         pattern["properties"][noun] = {"type": "string", "pattern": "[*?\\[]"}
@@ -33,7 +35,7 @@ def json_schema(registry: Registry) -> dict[str, Any]:
         schema["properties"][key] = {"type": "array", "items": {"anyOf": alternatives}}
     sets = registry.datasets.values()
     texts = [entry.name for entry in sets if len(entry.spec.splits) == 1 or entry.spec.given is not None]
-    described = [_data(entry, definitions) for entry in sets]
+    described = [_data(entry, definitions, registry) for entry in sets]
     schema["properties"]["data"] = {"anyOf": [*([{"enum": texts}] if texts else []), *described] or [{}]}
     numbers = {"type": "object", "additionalProperties": {"type": "number"}}
     schema["properties"]["expected"] = {
@@ -60,9 +62,9 @@ def _needing(noun: str, variant: dict[str, Any]) -> dict[str, Any]:
     return {"if": is_of_name, "then": {"required": variant["required"]}}
 
 
-def _data(entry: Entry, definitions: dict[str, Any]) -> dict[str, Any]:
+def _data(entry: Entry, definitions: dict[str, Any], registry: Registry) -> dict[str, Any]:
     """Return the schema of a data set; a split may be left out where there is one."""
-    variant, splits = _variant("name", DataRef, entry, definitions), entry.spec.splits
+    variant, splits = _variant("name", DataRef, entry, definitions, registry), entry.spec.splits
     if entry.spec.given is not None:  # it may have other splits with other options
         return variant
     if splits:
@@ -72,18 +74,72 @@ def _data(entry: Entry, definitions: dict[str, Any]) -> dict[str, Any]:
     return variant
 
 
-def _variant(noun: str, ref: type, entry: Entry, definitions: dict[str, Any]) -> dict[str, Any]:
+def _variant(noun: str, ref: type, entry: Entry, definitions: dict[str, Any], registry: Registry) -> dict[str, Any]:
     variant = TypeAdapter(ref).json_schema()
     if entry.spec.params is not None:
-        try:
-            with plugin_code():
-                params = json.loads(json.dumps(TypeAdapter(entry.spec.params).json_schema(), allow_nan=False))
-        except Exception:  # a plugin's options that JSON Schema cannot say: any are allowed
+        params = _options(entry, definitions, registry)
+        if params is None:  # options that JSON Schema cannot say: any are allowed
             params, variant["additionalProperties"] = {}, True
-        definitions.update(params.pop("$defs", {}))
         variant["properties"].update(params.get("properties", {}))
         variant["required"] = [*variant.get("required", []), *params.get("required", [])]
     variant["properties"][noun] = {"const": entry.name, "description": entry.spec.summary}
     if noun == "attack" and not entry.spec.minimal:
         variant["required"] = [*variant["required"], "eps"]
     return {"additionalProperties": False, **variant, "title": entry.name}
+
+
+def _options(entry: Entry, definitions: dict[str, Any], registry: Registry) -> dict[str, Any] | None:
+    """Return the schema of an entry's options, or None for options that JSON Schema cannot say.
+
+    definitions: gets the schemas of nested records.
+    """
+    try:
+        with plugin_code():
+            options = TypeAdapter(entry.spec.params).json_schema()
+            params: dict[str, Any] = json.loads(json.dumps(options, allow_nan=False))
+            roles = component_roles(entry.spec.params)
+    except Exception:  # a plugin's class may raise anything
+        return None
+    definitions.update(params.pop("$defs", {}))
+    for name, role in roles.items():
+        written = params["properties"][name]
+        is_optional = {"type": "null"} in written.get("anyOf", ())
+        kept = {key: value for key, value in written.items() if key in ("default", "description", "title")}
+        offered = {"$ref": f"#/$defs/{_components(entry, role, definitions, registry)}"}
+        params["properties"][name] = {**kept, "anyOf": [offered, *([{"type": "null"}] if is_optional else [])]}
+    return params
+
+
+def _components(owner: Entry, role: Role, definitions: dict[str, Any], registry: Registry) -> str:
+    """Return the name of the definition of a role's components: their names, and mappings with their options.
+
+    It is a definition, since a component may have a component of the same role among its options.
+    """
+    namespace = owner.origin.namespace
+    name = re.sub(r"[^\w.-]", "_", ".".join((namespace, role.name, role.key, role.implied)), flags=re.ASCII)
+    if name in definitions:
+        return name
+    names, mappings = list[str](), list[dict[str, Any]]()
+    definitions[name] = {}
+    for entry in registry.components.values():
+        if role.name not in ("", entry.spec.role):
+            continue
+        own = entry.name.removeprefix(f"{namespace}/")
+        alike = list(dict.fromkeys((own, entry.name)))
+        names += alike
+        options = {} if entry.spec.params is None else _options(entry, definitions, registry)
+        key = [] if own == role.implied else [role.key]
+        mappings.append(
+            {
+                "type": "object",
+                "title": entry.name,
+                "properties": {
+                    role.key: {"enum": alike, "description": entry.spec.summary},
+                    **(options or {}).get("properties", {}),
+                },
+                "required": [*key, *(options or {}).get("required", [])],
+                "additionalProperties": options is None,
+            }
+        )
+    definitions[name] = {"anyOf": [{"enum": names}, *mappings]}
+    return name

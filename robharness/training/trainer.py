@@ -13,7 +13,7 @@ from typing import Any
 from robharness.engine.listeners import TrainingListener
 from robharness.errors import ContractViolation, UserError
 from robharness.planning.artefacts import Artefact, damage, sha256_of
-from robharness.planning.cells import PlannedFeatures, PlannedModel, Product
+from robharness.planning.cells import PlannedFeatures, PlannedModel, Product, plugins_of_options
 from robharness.planning.files import content_digest
 from robharness.planning.identity import canonical
 from robharness.planning.models import encoder_weights
@@ -116,6 +116,7 @@ def _provenance(
     from robharness.evaluation.devices import device_name, library_versions
 
     origin, weights = product.entry.origin, encoder_weights(encoders)
+    components = plugins_of_options(product.entry, product.ref.params) if isinstance(product, PlannedModel) else {}
     return {
         "device": device_name(machine.device),
         "machine": socket.gethostname(),
@@ -124,6 +125,7 @@ def _provenance(
         "plugin": str(origin),
         "source": code_digest(origin),
         "stands_on": dependency_versions(origin),
+        **({"components": components} if components else {}),
         **({"encoders": weights} if weights else {}),
     }
 

@@ -17,9 +17,9 @@ import torch
 from ratios import record
 from robharness import TrainingJob, discover, read_image
 from robharness_contrastive import loop, networks, optim, streaming
-from robharness_contrastive.augment import Augmentation
-from robharness_contrastive.objectives import InfoNCE, Learner, TrainingStep
+from robharness_contrastive.objectives import Context, InfoNCE, Learner, TrainingStep
 from robharness_contrastive.params import SimCLR
+from robharness_contrastive.steps import Augmentation
 
 DEVICE = os.environ.get("DEVICE", "cpu")
 STEPS, ROUNDS = int(os.environ.get("STEPS", "6")), 3
@@ -61,7 +61,8 @@ class Steps:
     def __init__(self, recipe):
         torch.manual_seed(0)  # noqa: TID251 (initial weights)
         encoder = networks.encoder(recipe.network, recipe.data, recipe.shape)
-        self.learner = Learner(encoder, InfoNCE(recipe, encoder.width, 4000)).to(DEVICE).train()
+        context = Context(examples=4000, classes=1000, batch=BATCH, epochs=recipe.epochs, shape=recipe.shape)
+        self.learner = Learner(encoder, InfoNCE(recipe, encoder.width, context)).to(DEVICE).train()
         self.optimizer = optim.optimizer(recipe, self.learner)
         self.views = [torch.full((BATCH, *recipe.shape), share, device=DEVICE) for share in (0.4, 0.6)]
         self.labels = torch.zeros(BATCH, dtype=torch.int64, device=DEVICE)

@@ -18,14 +18,15 @@ from torchvision.transforms import v2
 from ratios import record
 from robharness import discover
 from robharness_contrastive import data, networks, optim
-from robharness_contrastive.augment import AUGMENTATIONS
-from robharness_contrastive.objectives import InfoNCE, Learner, TrainingStep
+from robharness_contrastive.objectives import Context, InfoNCE, Learner, TrainingStep
 from robharness_contrastive.params import SimCLR
 from robharness_contrastive.removal import Removal
+from robharness_contrastive.steps import Augmentation, Patches
 
 DEVICE = os.environ.get("DEVICE", "cpu")
 BATCH, STEPS = 256, 4
 RECIPE = SimCLR(data="samples/patches", batch=BATCH, network="small")
+CONTEXT = Context(examples=4000, classes=10, batch=BATCH, epochs=RECIPE.epochs, shape=RECIPE.shape)
 
 
 class Pairs(Dataset):
@@ -78,7 +79,7 @@ def once(benchmark):
 def test_views_of_a_batch(benchmark, images):
     """1,024 pictures, two views each."""
     loader = DataLoader(Pairs(images.pixels[: STEPS * BATCH].cpu()), BATCH, num_workers=2, persistent_workers=True)
-    views = data.augmented_views(images, AUGMENTATIONS["contrastive"], 2, 0)
+    views = data.augmented_views(images, Augmentation(), 2, 0)
     rows = torch.arange(STEPS * BATCH).split(BATCH)
     taken = timed({
         "per picture, two workers": lambda: [None for _ in loader],
@@ -106,7 +107,7 @@ class Steps:
     def __init__(self, recipe, plain=False):
         torch.manual_seed(0)  # noqa: TID251 (initial weights)
         encoder = networks.encoder(recipe.network, recipe.data, recipe.shape)
-        self.learner = Learner(encoder, InfoNCE(recipe, encoder.width, 4000)).to(DEVICE).train()
+        self.learner = Learner(encoder, InfoNCE(recipe, encoder.width, CONTEXT)).to(DEVICE).train()
         self.optimizer, self.plain, self.recipe = optim.optimizer(recipe, self.learner), plain, recipe
 
     def __call__(self, views, labels):
@@ -130,7 +131,7 @@ def test_a_step_of_simclr(benchmark, images, network):
     if network != "small" and DEVICE == "cpu":
         recipe = dataclasses.replace(recipe, batch=32)
     rows = torch.arange(recipe.batch)
-    views = data.augmented_views(images, AUGMENTATIONS["patches"], 2, 0)(rows, 0)
+    views = data.augmented_views(images, Patches(), 2, 0)(rows, 0)
     labels = images.labels[rows.to(DEVICE)]
     removing = dataclasses.replace(recipe, removal=Removal(strategy="precision", most=0.2))
     ours, removes, plain = Steps(recipe), Steps(removing), Steps(recipe, plain=True)

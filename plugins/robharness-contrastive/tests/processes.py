@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,28 +14,35 @@ from torch.nn.parallel import DistributedDataParallel
 
 from robharness_contrastive import objectives
 from robharness_contrastive.networks import Encoder, OverTime
-from robharness_contrastive.objectives import CrossEntropy, InfoNCE, Learner, MoCoObjective, SwAVObjective, TrainingStep
-from robharness_contrastive.params import TCLR, Contrastive, MoCo, SimCLR, Supervised, SwAV
+from robharness_contrastive.objectives import (
+    Context,
+    CrossEntropy,
+    InfoNCE,
+    Learner,
+    MoCoObjective,
+    SwAVObjective,
+    TrainingStep,
+    supcon,
+)
+from robharness_contrastive.options import TCLR, MoCo, SimCLR, SupCon, SwAV
 from robharness_contrastive.removal import Removal
 from robharness_contrastive.video import TCLRObjective
 
 BATCH, WIDTH, CLASSES = 16, 5, 4
-COMMON = {"batch": BATCH, "data": "x", "input": (1, 6, 6), "labels": "x", "classes": CLASSES}
+CONTEXT = Context(examples=64, classes=CLASSES, batch=BATCH, epochs=10, shape=(1, 6, 6))
 HEAD = {"projection": (6, 3)}
 MADE = {
-    "simclr": lambda: InfoNCE(SimCLR(**COMMON, **HEAD), WIDTH, 64),
-    "supcon": lambda: InfoNCE(Contrastive(**COMMON, **HEAD), WIDTH, 64, classes=True),
-    "frequency": lambda: InfoNCE(SimCLR(**COMMON, **HEAD, removal=Removal(strategy="frequency")), WIDTH, 64),
+    "simclr": lambda: InfoNCE(SimCLR(**HEAD), WIDTH, CONTEXT),
+    "supcon": lambda: supcon(SupCon(**HEAD), WIDTH, CONTEXT),
+    "frequency": lambda: InfoNCE(SimCLR(**HEAD, removal=Removal(strategy="frequency")), WIDTH, CONTEXT),
     "instances": lambda: InfoNCE(
-        SimCLR(**COMMON, **HEAD, removal=Removal(strategy="frequency", unit="instance")), WIDTH, 64
+        SimCLR(**HEAD, removal=Removal(strategy="frequency", unit="instance")), WIDTH, CONTEXT
     ),
-    "oracle": lambda: InfoNCE(SimCLR(**COMMON, **HEAD, removal=Removal(strategy="oracle")), WIDTH, 64),
-    "cross-entropy": lambda: CrossEntropy(Supervised(**COMMON), WIDTH, 64),
-    "moco": lambda: MoCoObjective(MoCo(**COMMON, **HEAD, queue=24), WIDTH, 64),
-    "swav": lambda: SwAVObjective(SwAV(**COMMON, **HEAD, prototypes=7, frozen=0), WIDTH, 64),
-    "tclr": lambda: TCLRObjective(
-        TCLR(**{**COMMON, "input": (1, 4, 3, 3)}, **HEAD, terms=(1, 14, BATCH, 16)), WIDTH, 64
-    ),
+    "oracle": lambda: InfoNCE(SimCLR(**HEAD, removal=Removal(strategy="oracle")), WIDTH, CONTEXT),
+    "cross-entropy": lambda: CrossEntropy(None, WIDTH, CONTEXT),
+    "moco": lambda: MoCoObjective(MoCo(**HEAD, queue=24), WIDTH, CONTEXT),
+    "swav": lambda: SwAVObjective(SwAV(**HEAD, prototypes=7, frozen=0), WIDTH, CONTEXT),
+    "tclr": lambda: TCLRObjective(TCLR(**HEAD, terms=(1, 14, BATCH, 16)), WIDTH, replace(CONTEXT, shape=(1, 4, 3, 3))),
 }
 """Objectives on networks without batch norm; batch norm in a head stays in eval mode."""
 

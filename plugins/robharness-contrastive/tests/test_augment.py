@@ -12,8 +12,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as T
 
 from robharness import discover
-from robharness_contrastive import augment
-from robharness_contrastive.augment import AUGMENTATIONS, SIGMA, Augmentation, BatchAugmenter, Draws
+from robharness_contrastive import augment, components
+from robharness_contrastive.augment import SIGMA, BatchAugmenter, Draws
+from robharness_contrastive.steps import Augmentation, Digits
 
 N = 400
 NOTHING = Augmentation(scale=(1, 1), ratio=(1, 1), flip=0, jitter=0, grey=0)
@@ -125,7 +126,7 @@ def test_colours_change_in_the_order_of_each_image():
 
 def test_a_draw_depends_on_the_example_alone():
     x, indices = images(8), torch.arange(40, 48)
-    augmenter = BatchAugmenter(AUGMENTATIONS["contrastive"], 32)
+    augmenter = BatchAugmenter(Augmentation(), 32)
     whole = augmenter(x, 5, indices)
     some = torch.tensor([6, 1, 3])
     torch.testing.assert_close(augmenter(x[some], 5, indices[some]), whole[some], rtol=0, atol=1e-6)
@@ -200,9 +201,11 @@ def described(x):
 @pytest.mark.parametrize("name", ["contrastive", "supervised", "patches", "blurred"])
 def test_real_images_have_torchvisions_distribution(patches, name):
     """On values that are not rounded: saturation and contrast are mostly small, and 8 bits are coarse for them."""
-    one = torchvisions(AUGMENTATIONS[name], 32)
+    one = torchvisions(components.own("augmentation", name).params, 32)
     for image in patches[:4].float() / 255:
-        ours = BatchAugmenter(AUGMENTATIONS[name], 32)(image.expand(N, -1, -1, -1), 1, torch.arange(N))
+        ours = BatchAugmenter(components.own("augmentation", name).params, 32)(
+            image.expand(N, -1, -1, -1), 1, torch.arange(N)
+        )
         with torch.random.fork_rng():
             torch.manual_seed(2)  # noqa: TID251 (torchvision draws from it)
             theirs = torch.stack([one(image) for _ in range(N)])
@@ -215,7 +218,7 @@ def test_real_images_have_torchvisions_distribution(patches, name):
 def test_digits_have_torchvisions_distribution():
     """And a share of the images is not resampled."""
     dataset = discover().datasets["samples/mnist-5k"].spec.open(None, "test")
-    digits = AUGMENTATIONS["digits"]
+    digits = Digits()
     one = torchvisions(digits, 28, 1)
     for index in range(3):
         image = torch.from_numpy(dataset.read(index)).permute(2, 0, 1).float() / 255
@@ -236,7 +239,7 @@ def test_digits_have_torchvisions_distribution():
 def test_frames_of_a_clip_share_one_draw():
     x = images(4)
     clips = x[:, :, None].expand(-1, -1, 5, -1, -1).contiguous()
-    augmenter = BatchAugmenter(AUGMENTATIONS["contrastive"], 32)
+    augmenter = BatchAugmenter(Augmentation(), 32)
     found = augmenter(clips, 7, torch.arange(4))
     assert found.shape == (4, 3, 5, 32, 32)
     torch.testing.assert_close(found, augmenter(x, 7, torch.arange(4))[:, :, None].expand(-1, -1, 5, -1, -1))

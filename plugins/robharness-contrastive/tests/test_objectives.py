@@ -17,6 +17,7 @@ from torch import nn
 
 from robharness_contrastive import losses, objectives
 from robharness_contrastive.objectives import (
+    Context,
     CrossEntropy,
     InfoNCE,
     Learner,
@@ -25,13 +26,14 @@ from robharness_contrastive.objectives import (
     SwAVObjective,
     TrainingStep,
     spread,
+    supcon,
 )
-from robharness_contrastive.params import Contrastive, MoCo, SimCLR, SimSiam, Supervised, SwAV
+from robharness_contrastive.options import MoCo, SimCLR, SimSiam, SupCon, SwAV
 from robharness_contrastive.removal import Removal
 
 HERE = Path(__file__).parent
 B, WIDTH, CLASSES = 8, 6, 4
-COMMON = {"batch": B, "data": "x", "input": (1, 4, 4), "labels": "x", "classes": CLASSES}
+CONTEXT = Context(examples=64, classes=CLASSES, batch=B, epochs=10, shape=(1, 4, 4))
 LABELS = torch.arange(B) % CLASSES
 
 
@@ -53,7 +55,7 @@ def encoder():
 
 
 def test_cross_entropy_is_torchs():
-    learner = Learner(encoder(), CrossEntropy(Supervised(**COMMON), WIDTH, 64))
+    learner = Learner(encoder(), CrossEntropy(None, WIDTH, CONTEXT))
     loss = learner(views(n=1), LABELS, training_step())
     logits = learner.objective.head(learner.encoder(views(n=1)[0]))
     torch.testing.assert_close(loss.value, F.cross_entropy(logits, LABELS))
@@ -62,7 +64,7 @@ def test_cross_entropy_is_torchs():
 
 @pytest.mark.parametrize("scale", [1.0, 0.5 / 0.07])
 def test_simclr_is_ntxent_of_projections_times_its_scale(scale):
-    learner = Learner(encoder(), InfoNCE(SimCLR(**COMMON, loss_scale=scale), WIDTH, 64))
+    learner = Learner(encoder(), InfoNCE(SimCLR(loss_scale=scale), WIDTH, CONTEXT))
     loss = learner(views(), LABELS, training_step())
     z = F.normalize(learner.objective.projection(torch.cat([learner.encoder(view) for view in views()])), dim=1)
     names, itself = torch.arange(B).repeat(2), torch.arange(2 * B)
@@ -72,7 +74,7 @@ def test_simclr_is_ntxent_of_projections_times_its_scale(scale):
 
 
 def test_supcon_counts_all_of_a_class_as_positives():
-    learner = Learner(encoder(), InfoNCE(Contrastive(**COMMON), WIDTH, 64, classes=True))
+    learner = Learner(encoder(), supcon(SupCon(), WIDTH, CONTEXT))
     loss = learner(views(), LABELS, training_step())
     z = F.normalize(learner.objective.projection(torch.cat([learner.encoder(view) for view in views()])), dim=1)
     names, itself = LABELS.repeat(2), torch.arange(2 * B)
@@ -83,8 +85,8 @@ def test_supcon_counts_all_of_a_class_as_positives():
 @pytest.mark.parametrize("strategy", ["frequency", "precision", "recall"])
 def test_removal_follows_its_schedule_and_counts_false_negatives(strategy):
     options = Removal(strategy=strategy)
-    learner = Learner(encoder(), InfoNCE(SimCLR(**COMMON, removal=options), WIDTH, 64))
-    plain = Learner(encoder(), InfoNCE(SimCLR(**COMMON), WIDTH, 64))
+    learner = Learner(encoder(), InfoNCE(SimCLR(removal=options), WIDTH, CONTEXT))
+    plain = Learner(encoder(), InfoNCE(SimCLR(), WIDTH, CONTEXT))
     plain.load_state_dict(learner.state_dict())
     for epoch in range(10):
         loss = learner(views(), LABELS, training_step(epoch))
@@ -96,7 +98,7 @@ def test_removal_follows_its_schedule_and_counts_false_negatives(strategy):
 
 
 def test_the_oracle_removes_true_false_negatives_alone():
-    learner = Learner(encoder(), InfoNCE(SimCLR(**COMMON, removal=Removal(strategy="oracle")), WIDTH, 64))
+    learner = Learner(encoder(), InfoNCE(SimCLR(removal=Removal(strategy="oracle")), WIDTH, CONTEXT))
     notes = learner(views(), LABELS, training_step()).notes
     assert float(notes["removed"]) == float(notes["removed_false"]) == 2 * (B // CLASSES - 1)
 
@@ -120,7 +122,7 @@ def test_swavs_codes_share_the_prototypes_evenly():
 def test_swav_predicts_each_views_codes_from_the_other():
     from lightly.loss.swav_loss import sinkhorn
 
-    learner = Learner(encoder(), SwAVObjective(SwAV(**COMMON, prototypes=5, temperature=0.2), WIDTH, 64))
+    learner = Learner(encoder(), SwAVObjective(SwAV(prototypes=5, temperature=0.2), WIDTH, CONTEXT))
     value = learner(views(), LABELS, training_step()).value
     prototypes = learner.objective.prototypes.weight
     torch.testing.assert_close(prototypes.norm(dim=1), torch.ones(5))
@@ -134,7 +136,7 @@ def test_swav_predicts_each_views_codes_from_the_other():
 
 
 def test_swavs_prototypes_are_frozen_at_first_and_may_be_one_per_image():
-    objective = SwAVObjective(SwAV(**COMMON, prototypes="instances", frozen=0.1), WIDTH, 64)
+    objective = SwAVObjective(SwAV(prototypes="instances", frozen=0.1), WIDTH, CONTEXT)
     assert objective.prototypes.weight.shape[0] == 64
     learner = Learner(encoder(), objective)
     for step, moves in ((0, False), (9, False), (10, True)):
@@ -144,7 +146,7 @@ def test_swavs_prototypes_are_frozen_at_first_and_may_be_one_per_image():
 
 
 def test_mocos_keys_follow_and_queue_up():
-    objective = MoCoObjective(MoCo(**COMMON, queue=20, inertia=0.9), WIDTH, 64)
+    objective = MoCoObjective(MoCo(queue=20, inertia=0.9), WIDTH, CONTEXT)
     learner = Learner(encoder(), objective)
     keys = copy.deepcopy(objective.keys.state_dict())
     queue = objective.queue.clone()
@@ -166,7 +168,7 @@ def test_mocos_keys_follow_and_queue_up():
 
 
 def test_simsiams_target_gets_no_gradient():
-    learner = Learner(encoder(), SimSiamObjective(SimSiam(**COMMON, projection=(8, 6), prediction=4), WIDTH, 64))
+    learner = Learner(encoder(), SimSiamObjective(SimSiam(projection=(8, 6), prediction=4), WIDTH, CONTEXT))
     objective = learner.objective
     value = learner(views(), LABELS, training_step()).value
     objective.eval().train()

@@ -11,11 +11,17 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from robharness.evaluation.digest import state_digest
-from robharness_contrastive import probe
+from robharness_contrastive import components, probe
 from robharness_contrastive.networks import Classifier, encoder
+from robharness_contrastive.options import Robust
 from robharness_contrastive.params import Probe
 
 SHAPE, CLASSES = (1, 16, 16), 4
+
+
+def chosen(kind="lbfgs", **options):
+    """A probe by its kind, with options."""
+    return components.read("probe", {"kind": kind, **options}, Probe)
 
 
 @pytest.fixture
@@ -49,7 +55,8 @@ def test_the_optimum_is_scikit_learns():
 def test_the_encoder_is_not_changed(images, kind, plain):
     trunk = net()
     before, buffers = state_digest(trunk), {name: value.clone() for name, value in trunk.named_buffers()}
-    found = probe.fit(Probe(kind=kind, epochs=2, steps=2, eps=0.1), trunk, images, CLASSES, plain, 0)
+    options = {"lbfgs": {}, "sgd": {"epochs": 2}, "robust": {"epochs": 2, "steps": 2, "eps": 0.1}}[kind]
+    found = probe.fit(chosen(kind, **options), trunk, images, CLASSES, plain, 0)
     assert state_digest(trunk) == before and not found.training
     assert all(torch.equal(value, buffers[name]) for name, value in trunk.named_buffers())
     assert any(name.endswith("running_mean") for name in buffers)
@@ -62,16 +69,16 @@ def test_a_changed_encoder_is_an_error(images, plain):
         trunk.train()(torch.ones(2, *SHAPE))  # in training mode, the statistics of batch norm change
         return plain(rows, step)
 
-    with pytest.raises(RuntimeError, match="the encoder's weights changed, although a probe of kind 'sgd'"):
-        probe.fit(Probe(kind="sgd", epochs=1), trunk, images, CLASSES, changing, 0)
+    with pytest.raises(RuntimeError, match="the encoder's weights changed, although the probe 'sgd'"):
+        probe.fit(chosen(kind="sgd", epochs=1), trunk, images, CLASSES, changing, 0)
 
 
 def test_tuning_changes_the_encoder_and_fits_better(images, plain):
     trunk = net()
     before = state_digest(trunk)
-    fixed = probe.fit(Probe(kind="lbfgs"), trunk, images, CLASSES, plain, 0)
+    fixed = probe.fit(chosen(kind="lbfgs"), trunk, images, CLASSES, plain, 0)
     frozen = probe.accuracy(fixed, images)
-    tuned = probe.fit(Probe(kind="finetune", epochs=15, lr=0.05, batch=32), trunk, images, CLASSES, plain, 0)
+    tuned = probe.fit(chosen(kind="finetune", epochs=15, lr=0.05, batch=32), trunk, images, CLASSES, plain, 0)
     assert state_digest(trunk) != before
     assert probe.accuracy(tuned, images) >= max(0.9, frozen)
 
@@ -82,7 +89,7 @@ def test_sgd_approaches_the_optimum_and_is_deterministic(images, plain):
 
     def after(epochs):
         found = probe.fit(
-            Probe(kind="sgd", epochs=epochs, lr=1.0, batch=40), trunk, images, CLASSES, plain, 0
+            chosen(kind="sgd", epochs=epochs, lr=1.0, batch=40), trunk, images, CLASSES, plain, 0
         )  # fmt: skip
         return found.head, float(F.cross_entropy(found.head(h), images.labels).detach())
 
@@ -93,10 +100,10 @@ def test_sgd_approaches_the_optimum_and_is_deterministic(images, plain):
 
 
 def test_adversarial_images_stay_in_the_ball_and_raise_the_loss(images, plain):
-    classifier = probe.fit(Probe(), net(), images, CLASSES, plain, 0)
+    classifier = probe.fit(chosen(), net(), images, CLASSES, plain, 0)
     x, labels = images.pixels.float() / 255, images.labels
-    chosen = Probe(kind="robust", eps=0.05, steps=5)
-    found = probe.attacked(classifier, x, labels, chosen, np.random.default_rng(0))
+    options = Robust(eps=0.05, steps=5)
+    found = probe.attacked(classifier, x, labels, options, np.random.default_rng(0))
     assert (found - x).abs().max() <= 0.05 + 1e-6 and found.min() >= 0 and found.max() <= 1
     with torch.no_grad():
         assert F.cross_entropy(classifier(found), labels) > F.cross_entropy(classifier(x), labels)
@@ -105,19 +112,20 @@ def test_adversarial_images_stay_in_the_ball_and_raise_the_loss(images, plain):
 def test_a_robust_probe_is_more_robust(images, plain):
     """A clean probe relies on features that an attack changes easily; features differ in sensitivity."""
     trunk = net()
-    kinds = {kind: Probe(kind=kind, epochs=60, lr=0.3, batch=40, eps=0.06, steps=5) for kind in ("sgd", "robust")}
+    common, of_pgd = {"epochs": 60, "lr": 0.3, "batch": 40}, {"eps": 0.06, "steps": 5}
+    kinds = {"sgd": chosen("sgd", **common), "robust": chosen("robust", **common, **of_pgd)}
     left = {}
-    for kind, chosen in kinds.items():
-        classifier = probe.fit(chosen, trunk, images, CLASSES, plain, 0)
+    for kind, component in kinds.items():
+        classifier = probe.fit(component, trunk, images, CLASSES, plain, 0)
         x = images.pixels.float() / 255
-        found = probe.attacked(classifier, x, images.labels, kinds["robust"], np.random.default_rng(1))
+        found = probe.attacked(classifier, x, images.labels, kinds["robust"].params, np.random.default_rng(1))
         with torch.no_grad():
             left[kind] = float((classifier(found).argmax(1) == images.labels).float().mean())
     assert left["robust"] > left["sgd"]
 
 
 def test_gradients_go_through_the_probe_to_the_images(images, plain):
-    classifier = probe.fit(Probe(), net(), images, CLASSES, plain, 0)
+    classifier = probe.fit(chosen(), net(), images, CLASSES, plain, 0)
     x = (images.pixels[:8].float() / 255).requires_grad_(True)
     F.cross_entropy(classifier(x), images.labels[:8], reduction="sum").backward()
     assert (x.grad.flatten(1).norm(dim=1) > 0).all()

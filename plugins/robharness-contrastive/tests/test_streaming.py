@@ -21,9 +21,9 @@ from torchvision.transforms import v2
 
 import robharness
 from robharness import UnreadableExample, UserError, preprocessed
-from robharness_contrastive import artefact, data, loop, params, streaming
-from robharness_contrastive.augment import AUGMENTATIONS, Augmentation, BatchAugmenter, Draws, crop_box, draw_crops
-from robharness_contrastive.params import Probe
+from robharness_contrastive import artefact, components, data, loop, params, streaming
+from robharness_contrastive.augment import BatchAugmenter, Draws, crop_box, draw_crops
+from robharness_contrastive.steps import Augmentation
 
 HERE = Path(__file__).parent
 BARS = runpy.run_path(str(HERE / "bars.py"))
@@ -69,7 +69,7 @@ def assert_same_artefacts(a, b):
 
 @pytest.mark.parametrize("recipe", [
     params.SimCLR(**of_bars(hold_out=0.2)),
-    params.Supervised(**of_bars(refit=True, probe=Probe(kind="sgd", epochs=2), epochs=2)),
+    params.Supervised(**of_bars(refit=True, probe={"kind": "sgd", "epochs": 2}, epochs=2)),
 ], ids=["simclr", "probe by sgd"])  # fmt: skip
 def test_images_of_the_inputs_size_give_the_same_weights_in_memory_and_streamed(job, recipe):
     jobs = [job(replace(recipe, stream=stream, threads=3), f"{stream}") for stream in (False, True)]
@@ -150,7 +150,7 @@ def test_images_that_are_not_moved_are_as_in_evaluation_and_others_rotate_about_
 @pytest.mark.parametrize("augmentation", ["blurred", "digits"])
 def test_views_depend_on_example_and_step_alone(augmentation):
     """Other batches, as another process has, other threads, and other steps ahead change nothing."""
-    a = AUGMENTATIONS[augmentation]
+    a = components.own("augmentation", augmentation).params
     whole = opened(Photos(), threads=4).views(a, 2, 1)(torch.arange(32), 5)
     alone = opened(Photos(), threads=1).views(a, 2, 1)
     steps = [(torch.arange(20, 30), 4), (torch.arange(20, 30), 5)]
@@ -164,7 +164,7 @@ def test_views_depend_on_example_and_step_alone(augmentation):
 @pytest.mark.parametrize("name", ["blurred", "digits"])
 def test_an_augmentation_leaves_its_input_as_it_was(name):
     pixels = torch.from_numpy(np.random.default_rng(0).random((8, 3, 16, 16), np.float32))
-    before, augment = pixels.clone(), BatchAugmenter(AUGMENTATIONS[name], 16)
+    before, augment = pixels.clone(), BatchAugmenter(components.own("augmentation", name).params, 16)
     for augmented in (augment(pixels, 0, torch.arange(8)), augment.recolour(pixels, 0, torch.arange(8))):
         assert torch.equal(pixels, before) and not torch.equal(augmented, before)
 
@@ -198,7 +198,7 @@ class Counted(Photos):
 def test_decoded_images_and_views_ahead_are_bounded(threads):
     """However long the epoch is: one image per thread, and the views of a few steps."""
     photos = Counted(480)
-    views = opened(photos, threads=threads).views(AUGMENTATIONS["contrastive"], 2, 0)
+    views = opened(photos, threads=threads).views(Augmentation(), 2, 0)
     steps = [(torch.arange(first, first + 8), number) for number, first in enumerate(range(0, 480, 8))]
     most_ahead, iterator = 0, views.in_order(steps)
     for number, _ in enumerate(iterator, 1):
@@ -211,7 +211,7 @@ def test_decoded_images_and_views_ahead_are_bounded(threads):
 
 def test_a_process_reads_its_own_rows_alone():
     photos = Counted()
-    views = opened(photos, threads=2).subset(torch.arange(10, 40)).views(AUGMENTATIONS["contrastive"], 2, 0)
+    views = opened(photos, threads=2).subset(torch.arange(10, 40)).views(Augmentation(), 2, 0)
     list(views.in_order([(torch.tensor([0, 5]), 0), (torch.tensor([29]), 1)]))
     assert sorted(photos.read_rows) == [10, 15, 39]
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from robharness import UserError, api, discover, suite
+from robharness.planning import identity
 from robharness_contrastive import figures
 
 ROOT = Path(__file__).parents[3]
@@ -60,7 +61,7 @@ def test_expected_numbers_and_recipes_are_the_papers(name):
     for label, recipe in found.items():
         epochs = stated["epochs_cross_entropy" if label == "Supervised" else "epochs_contrastive"]
         assert (recipe.batch, recipe.epochs, recipe.lr) == (stated["batch_size"], epochs, stated["lr_peak"])
-        assert recipe.augmentation_name == ("supervised" if label == "Supervised" else "contrastive")
+        assert recipe.chosen_augmentation.name == ("supervised" if label == "Supervised" else "contrastive")
         if label in ("SimCLR", "SupCon"):
             assert recipe.loss_scale == pytest.approx(recipe.temperature / 0.07, rel=1e-5)
     assert len(loaded.models) == 5 * len(found)
@@ -75,14 +76,46 @@ def test_small_suites_have_five_seeds_of_everything(name):
 @pytest.mark.parametrize(("option", "why"), [
     ({"removal": {"unti": "view"}}, "models.0.removal.unti: unknown key 'unti'; did you mean 'unit'?"),
     ({"probe": {"knd": "sgd"}}, "models.0.probe.knd: unknown key 'knd'; did you mean 'kind'?"),
-    ({"network": "resnet34"}, "models.0.network: 'resnet34' is not one of small"),
-    ({"augmentation": "digit"}, "models.0.augmentation: 'digit' is not one of contrastive"),
+    ({"network": "resnet34"},
+     "models.0.network: no component 'contrastive/resnet34'; did you mean 'contrastive/resnet50'?"),
+    ({"network": "digits"},
+     "models.0.network: contrastive/digits has the role 'augmentation', and the role 'network' is"),
+    ({"network": {"name": "small", "depth": 3}}, "models.0.network.depth: unknown key 'depth'"),
+    ({"network": 3}, "models.0.network: a component is a name, or a mapping such as {name: NAME}; got 3"),
+    ({"network": "r2plus1d-18"},
+     "models.0: network 'r2plus1d-18' does not take images, which samples/mnist-5k has. Try: `network: small`"),
+    ({"augmentation": "digit"},
+     "models.0.augmentation: no component 'contrastive/digit'; did you mean 'contrastive/digits'?"),
+    ({"augmentation": {"flip": 2.0}}, "models.0.augmentation: flip=2.0 must be a probability, from 0 to 1"),
+    ({"augmentation": {"scale": [0.5]}}, "models.0.augmentation.scale: missing key '1'"),
+    ({"probe": {"kind": "sgd", "lr": "high"}}, "models.0.probe.lr: Input should be a valid number; got 'high'"),
+    ({"probe": {"kind": "sgd", "l2": 1.0}}, "models.0.probe.l2: unknown key 'l2'; known: kind, epochs, lr,"),
+    ({"probe": {"kind": "sgd", "epochs": 0}}, "models.0.probe: SGD: epochs=0 must be above 0"),
 ])  # fmt: skip
 def test_a_misspelt_option_is_an_error_of_the_suite(option, why):
     asked = yaml.safe_load((SUITES / "mnist5k_false_negatives.yaml").read_text())
     asked["models"] = [{"model": "contrastive/simclr", **option}]
     with pytest.raises(UserError, match=re.escape(why)):
         api.plan(asked)
+
+
+@pytest.mark.parametrize(("option", "expected"), [
+    ({"network": "resnet18"}, {"network": "resnet18"}),
+    ({"augmentation": "patches"}, {"augmentation": "patches"}),
+    ({"augmentation": {"jitter": 0.5}}, {"augmentation": {"jitter": 0.5}}),
+    ({"probe": None}, {"probe": None}),
+    ({"probe": {"kind": "lbfgs", "l2": 0.001}}, {}),
+    ({"probe": {"l2": 0.01}}, {"probe": {"l2": 0.01}}),
+    ({"probe": {"kind": "sgd"}}, {"probe": {"kind": "sgd"}}),
+    ({"probe": {"kind": "sgd", "lr": 5}}, {"probe": {"kind": "sgd", "lr": 5.0}}),
+    ({"probe": {"kind": "robust", "eps": 0.1}}, {"probe": {"kind": "robust", "eps": 0.1}}),
+])  # fmt: skip
+def test_golden_identities_of_options_that_became_components(option, expected):
+    """Those of version 0.1.0 before there were components, so that trained encoders are found again."""
+    asked = yaml.safe_load((SUITES / "mnist5k_false_negatives.yaml").read_text())
+    asked = {key: asked[key] for key in ("robharness", "name", "data")}
+    loaded = suite.load(asked | {"models": [{"model": "contrastive/simclr", **option}]}, discover())
+    assert identity.canonical(suite.identity_fields(loaded.models[0].params)) == expected
 
 
 SEED = 1
@@ -149,7 +182,7 @@ def test_a_short_training_of_the_suite_of_false_negatives(tmp_path):
 def test_no_digit_is_flipped():
     """A flip may change the class of a digit."""
     for name in ("mnist5k_objectives", "moving_digits"):
-        assert {recipe.augmentation_name for recipe in recipes(name)[1].values()} == {"digits"}
+        assert {recipe.chosen_augmentation.name for recipe in recipes(name)[1].values()} == {"digits"}
 
 
 def test_figures_show_one_of_five_seeds():

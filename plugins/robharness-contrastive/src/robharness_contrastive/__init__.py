@@ -2,50 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from robharness import DataRef, InputSpec, ModelSpec, Train, hookimpl
-from robharness_contrastive import params
+from robharness import ComponentSpec, DataRef, InputSpec, ModelSpec, Train, hookimpl
+from robharness.specs.conventions import NO_LABELS
+from robharness_contrastive import components, params
+from robharness_contrastive.components import augmentation, linear_probe, network, objective
 from robharness_contrastive.metrics import robharness_figures, robharness_metrics
+from robharness_contrastive.steps import Augmentation
 
-__all__ = ["RECIPES", "robharness_figures", "robharness_metrics", "robharness_models"]
+if TYPE_CHECKING:
+    from robharness_contrastive.augment import Draws
+    from robharness_contrastive.objectives import Context, FirstStage, Loss, Objective, TrainingStep
+    from robharness_contrastive.probe import Probe, ProbeTask
 
-RECIPES: Mapping[str, tuple[type, str, str]] = {
-    "cross-entropy": (params.Supervised, "Supervised by cross-entropy", ""),
-    "supcon": (params.Contrastive, "Supervised contrastive", "https://arxiv.org/abs/2004.11362"),
-    "simclr": (params.SimCLR, "SimCLR, with or without removal of false negatives", "https://arxiv.org/abs/2002.05709"),
-    "clusters": (params.Clusters, "Supervised contrastive, with clusters of SimCLR features as classes", ""),
-    "swav": (params.SwAV, "SwAV", "https://arxiv.org/abs/2006.09882"),
-    "moco": (params.MoCo, "MoCo v2", "https://arxiv.org/abs/2003.04297"),
-    "simsiam": (params.SimSiam, "SimSiam, without negatives", "https://arxiv.org/abs/2011.10566"),
-    "cvrl": (params.CVRL, "CVRL, SimCLR on clips of videos", "https://arxiv.org/abs/2008.03800"),
-    "tclr": (params.TCLR, "TCLR, temporal contrast within a video", "https://arxiv.org/abs/2101.07974"),
+__all__ = [
+    "RECIPES",
+    "Augmentation",
+    "Context",
+    "Draws",
+    "FirstStage",
+    "Loss",
+    "Objective",
+    "Probe",
+    "ProbeTask",
+    "TrainingStep",
+    "augmentation",
+    "linear_probe",
+    "network",
+    "objective",
+    "robharness_components",
+    "robharness_figures",
+    "robharness_metrics",
+    "robharness_models",
+]
+
+_WITH_TORCH = {
+    **dict.fromkeys(("Context", "FirstStage", "Loss", "Objective", "TrainingStep"), "objectives"),
+    **dict.fromkeys(("Probe", "ProbeTask"), "probe"),
+    "Draws": "augment",
 }
-"""By the model's name: the class of its recipe, a summary, and its paper."""
+"""Public name -> its module, which is imported at the first use, since it imports torch."""
+
+RECIPES: Mapping[str, type[params.Recipe]] = {
+    recipe.OBJECTIVE: recipe
+    for recipe in (
+        params.Supervised,
+        params.Contrastive,
+        params.SimCLR,
+        params.Clusters,
+        params.SwAV,
+        params.MoCo,
+        params.SimSiam,
+        params.CVRL,
+        params.TCLR,
+    )
+}
+"""By the name of a model with one objective, which the objective has, too: the class of its recipe."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WITH_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WITH_TORCH[name]}"), name)
 
 
 def declared_input(recipe: params.Recipe) -> Mapping[str, Any]:
     """Return the input, label space and preprocessing that a recipe gives its model."""
     spec = InputSpec(kind="video" if recipe.is_video else "image", shape=recipe.shape)
-    return {"input": spec, "labels": recipe.label_space, "preprocessing": recipe.preprocessing}
+    labels = NO_LABELS if recipe.is_encoder_alone else recipe.label_space
+    return {"input": spec, "labels": labels, "preprocessing": recipe.preprocessing}
 
 
 def _data(recipe: params.Recipe) -> Mapping[str, DataRef]:
     return {"train": DataRef(name=recipe.data, split=recipe.split)}
 
 
+def _model(name: str, recipe: type[params.Recipe], summary: str, paper: str = "") -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        summary=f"{summary}; trained by a recipe",
+        build="robharness_contrastive.loop:build",
+        trunk="robharness_contrastive.loop:trunk",
+        weights=Train(data=_data, train="robharness_contrastive.loop:train", base=params.base, revision=2),
+        params=recipe,
+        given=declared_input,
+        features="features",
+        paper=paper,
+        **declared_input(recipe()),
+    )
+
+
 @hookimpl
 def robharness_models() -> Iterator[ModelSpec]:
-    for name, (recipe, summary, paper) in RECIPES.items():
-        yield ModelSpec(
-            name=name,
-            summary=f"{summary}; trained by a recipe",
-            build="robharness_contrastive.loop:build",
-            weights=Train(data=_data, train="robharness_contrastive.loop:train", base=params.base, revision=2),
-            params=recipe,
-            given=declared_input,
-            features="features",
-            paper=paper,
-            **declared_input(recipe()),
-        )
+    for name, recipe in RECIPES.items():
+        spec = recipe().training_objective.spec
+        yield _model(name, recipe, spec.summary, spec.paper)
+    yield _model("encoder", params.Encoder, "Any objective, `objective: NAME`")
+
+
+@hookimpl
+def robharness_components() -> Iterable[ComponentSpec]:
+    return components.OWN

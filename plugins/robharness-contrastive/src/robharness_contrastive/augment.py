@@ -11,13 +11,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from robharness_contrastive.steps import Augmentation
 
 ATTEMPTS = 10
 """Boxes that `RandomResizedCrop` tries before it falls back to a central crop."""
@@ -28,54 +29,6 @@ Boxes = tuple[Tensor, Tensor, Tensor, Tensor]
 """Top, left, height and width of crop boxes, in whole pixels, (N,) each."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """Augmentation steps in the order in which they are applied; a step with value 0 is left out.
-
-    warp: probability that an image is rotated and cropped; both happen or neither. Resampling blurs, so only the images
-        that skip it are as sharp as those in evaluation.
-    scale: area of the crop, as a range of shares of the image's area.
-    ratio: width over height of the crop, as a range.
-    rotation: largest angle in degrees, to either side; black fills the corners.
-    flip: probability of a horizontal flip.
-    jitter: probability of the four colour changes below.
-    brightness, contrast, saturation, hue: strengths, as in torchvision's `ColorJitter`.
-    grey: probability of conversion to grey.
-    blur: probability of a Gaussian blur, whose sigma is between 0.1 and 2 pixels.
-    """
-
-    warp: float = 1.0
-    scale: tuple[float, float] = (0.2, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    rotation: float = 0.0
-    flip: float = 0.5
-    jitter: float = 0.8
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
-    hue: float = 0.1
-    grey: float = 0.2
-    blur: float = 0.0
-
-
-AUGMENTATIONS: Mapping[str, Augmentation] = {
-    "contrastive": Augmentation(),
-    "supervised": Augmentation(brightness=0.1, contrast=0.1, saturation=0.1, hue=0.05),
-    "digits": Augmentation(
-        warp=0.75,
-        scale=(0.55, 1.0),
-        ratio=(1.0, 1.0),
-        rotation=20.0,
-        flip=0.0,
-        jitter=1.0,
-        saturation=0.0,
-        hue=0.0,
-        grey=0.0,
-    ),
-    "patches": Augmentation(scale=(0.45, 1.0)),
-    "blurred": Augmentation(scale=(0.08, 1.0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5),
-}
-"""Augmentations by name. "contrastive" and "supervised" are the paper's (B.3); "blurred" is SimCLR's for ImageNet."""
 SIGMA = (0.1, 2.0)
 """Range of the sigma of the Gaussian blur, in pixels."""
 
@@ -160,6 +113,30 @@ def crop_box(
     elif width / height > ratios[1]:
         w = round(height * ratios[1])
     return (height - h) // 2, (width - w) // 2, h, w
+
+
+Augment = Callable[[Tensor, int, int, Tensor], Tensor]
+"""(uint8 images (N, C, H, W) or clips (N, C, T, H, W), size, seed, indices (N,)) -> float32 views of this size in
+[0, 1], as many as given. Its random numbers are drawn by the seed and the indices."""
+
+
+def augmenter(augmentation: Augmentation | Augment, size: int) -> Callable[[Tensor, int, Tensor], Tensor]:
+    """Return a function (x, seed, indices) that augments batches, see `BatchAugmenter`.
+
+    augmentation: steps as numbers, or a function of another plugin.
+    """
+    if isinstance(augmentation, Augmentation):
+        return BatchAugmenter(augmentation, size)
+
+    def augment(x: Tensor, seed: int, indices: Tensor) -> Tensor:
+        views = augmentation(x, size, seed, indices)
+        expected = (*x.shape[:-2], size, size)
+        if not isinstance(views, Tensor) or not views.is_floating_point() or tuple(views.shape) != expected:
+            found = f"{views.dtype} {tuple(views.shape)}" if isinstance(views, Tensor) else type(views).__name__
+            raise TypeError(f"the augmentation returned {found}, not float32 {expected}")
+        return views
+
+    return augment
 
 
 class BatchAugmenter:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from robharness import Dataset, UnreadableExample, UserError
-from robharness_contrastive.augment import Augmentation, BatchAugmenter
+from robharness_contrastive.augment import Augment, augmenter
 from robharness_contrastive.params import Recipe
+from robharness_contrastive.steps import Augmentation
 
 MAX_BYTES = 2**33
 """Memory that the images or frames of a data set may take."""
@@ -42,7 +43,7 @@ class Source(Protocol):
         """Return the same examples with other labels."""
         ...
 
-    def views(self, augmentation: Augmentation, count: int, seed: int, sample_clips: Any = None) -> Views:
+    def views(self, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: Any = None) -> Views:
         """Return a function that draws `count` augmented views of every example, of the size in evaluation.
 
         sample_clips: a `video.ClipSampler`; None for random clips. Images ignore it.
@@ -101,7 +102,7 @@ class Images:
     def raw_views(self, rows: Tensor, count: int, seed: int, sample_clips: Any = None) -> Sequence[Tensor]:
         return [self.pixels[rows.to(self.pixels.device, non_blocking=True)]] * count
 
-    def views(self, augmentation: Augmentation, count: int, seed: int, sample_clips: Any = None) -> Views:
+    def views(self, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: Any = None) -> Views:
         return augmented_views(self, augmentation, count, seed)
 
     def evaluation_batches(self) -> Iterator[Tensor]:
@@ -115,10 +116,10 @@ Views = Callable[[Tensor, int], list[Tensor]]
 
 
 def augmented_views(
-    source: RawSource, augmentation: Augmentation, count: int, seed: int, sample_clips: Any = None
+    source: RawSource, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: Any = None
 ) -> Views:
     """Return a function that draws `count` augmented views of every example, of the size in evaluation."""
-    augment = BatchAugmenter(augmentation, source.side)
+    augment = augmenter(augmentation, source.side)
 
     def draw(rows: Tensor, step: int) -> list[Tensor]:
         raw = source.raw_views(rows, count, seed_of(seed, "look", step), sample_clips)
@@ -127,7 +128,9 @@ def augmented_views(
     return draw
 
 
-def make_views(source: Source, augmentation: Augmentation, count: int, seed: int, sample_clips: Any = None) -> Views:
+def make_views(
+    source: Source, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: Any = None
+) -> Views:
     """Return the views that the source itself makes, see `Source.views`."""
     return source.views(augmentation, count, seed, sample_clips)
 

@@ -23,33 +23,11 @@ from torch import Tensor, nn
 from robharness import UserError, checkpoints
 from robharness_contrastive import artefact, data, optim, probe, streaming, video
 from robharness_contrastive.artefact import CHECKPOINT, WEIGHTS, save_checkpoint
-from robharness_contrastive.augment import AUGMENTATIONS
 from robharness_contrastive.data import Source, Views, seed_of
 from robharness_contrastive.neighbours import NeighbourAccuracy
 from robharness_contrastive.networks import Classifier, Encoder, encoder
-from robharness_contrastive.objectives import (
-    CrossEntropy,
-    InfoNCE,
-    Learner,
-    MoCoObjective,
-    Objective,
-    SimSiamObjective,
-    SwAVObjective,
-    TrainingStep,
-    rank,
-    world,
-)
-from robharness_contrastive.params import (
-    TCLR,
-    Clusters,
-    Contrastive,
-    MoCo,
-    Recipe,
-    SimSiam,
-    Supervised,
-    SwAV,
-)
-from robharness_contrastive.video import TCLRObjective
+from robharness_contrastive.objectives import Context, FirstStage, Learner, Objective, TrainingStep, rank, world
+from robharness_contrastive.params import Recipe
 
 if TYPE_CHECKING:
     from robharness import TrainingJob
@@ -57,7 +35,7 @@ if TYPE_CHECKING:
 COLLAPSE_SPREAD = 0.02
 """Spread of unit features below which the features of all images count as the same point."""
 STUCK_SHARE = 0.01
-"""A prototype loss that late in training is within this share of its start has not learned anything."""
+"""A loss that late in training is within this share of its start has not learned anything, see `advice_if_stuck`."""
 
 Save = Callable[[Path, int, nn.Module, torch.optim.Optimizer], None]
 """(path, epochs done, learner, optimiser): writes a checkpoint, as `artefact.save_checkpoint` does."""
@@ -113,7 +91,7 @@ def _train(run: _Run) -> None:
         if own_head is not None or recipe.probe is not None:
             classifier = _classifier(run, net, own_head, examples)
             if len(held_out):
-                kind = "own" if own_head is not None else recipe.probe.kind
+                kind = "own" if own_head is not None else recipe.probe.name
                 artefact.log_once(job.folder, {"probe": kind, "held_out": probe.accuracy(classifier, held_out)})
             state = _on_cpu(classifier.state_dict()) | projection
         artefact.finish(state, job.folder)
@@ -121,10 +99,8 @@ def _train(run: _Run) -> None:
 
 def _train_encoder(run: _Run, source: Source) -> tuple[Encoder, dict[str, Tensor], nn.Module | None]:
     """Return a trained encoder, the weights of its projection, and the classifier that was trained with it, if any."""
-    examples = _label_by_clusters(run, source) if isinstance(run.recipe, Clusters) else source
-    net, objective = _optimise(run, examples, "")
-    own_head = objective.head if isinstance(objective, CrossEntropy) and not run.recipe.refit else None
-    projection = getattr(objective, "projection", None)
+    net, objective = _optimise(run, source, "")
+    projection, own_head = objective.projection, objective.head if run.recipe.keeps_head else None
     return net, _on_cpu(projection.state_dict(), "projection.") if projection is not None else {}, own_head
 
 
@@ -132,7 +108,7 @@ def _load_encoder(
     recipe: Recipe, weights: Path, device: torch.device
 ) -> tuple[Encoder, dict[str, Tensor], nn.Module | None]:
     state = checkpoints.read(weights)
-    net = encoder(recipe.network, recipe.data, recipe.shape)
+    net = _empty_encoder(recipe)
     own = {key.removeprefix("encoder."): v for key, v in state.items() if key.startswith("encoder.")}
     checkpoints.load(net, own, [checkpoints.Layout(name="contrastive encoder")], where=weights)
     return net.to(device), {key: v for key, v in state.items() if key.startswith("projection.")}, None
@@ -144,8 +120,7 @@ def _classifier(run: _Run, net: Encoder, own_head: nn.Module | None, source: Sou
         classifier = Classifier(net, net.width, recipe.n_classes)
         classifier.head = own_head  # type: ignore[assignment]
         return classifier
-    augmentation = AUGMENTATIONS["digits" if recipe.augmentation_name == "digits" else "supervised"]
-    views = run.make_views(source, augmentation, 1, seed)
+    views = run.make_views(source, recipe.probe_augmentation.build(), 1, seed)
     return probe.fit(recipe.probe, net, source, recipe.n_classes, views, seed)
 
 
@@ -154,20 +129,43 @@ def _on_cpu(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
 
 
 def build(recipe: Recipe, weights: Path) -> nn.Module:
-    """Build the classifier of an artefact: (N, *shape) in [0, 1] -> logits (N, classes)."""
+    """Build the classifier of an artefact: (N, *shape) in [0, 1] -> logits (N, classes); or its encoder alone."""
+    if recipe.is_encoder_alone:
+        return trunk(recipe, weights)
+    net = _empty_encoder(recipe)
     with torch.device("meta"):
-        net = encoder(recipe.network, recipe.data, recipe.shape)
         classifier = Classifier(net, net.width, recipe.n_classes)
     layout = checkpoints.Layout(name="contrastive", drop=(r"projection\.",))
     checkpoints.load(classifier, weights, [layout])
     return classifier
 
 
+def trunk(recipe: Recipe, weights: Path) -> nn.Module:
+    """Build the encoder of an artefact: (N, *shape) in [0, 1] -> features (N, width)."""
+    net = _empty_encoder(recipe)
+    layout = checkpoints.Layout(name="contrastive encoder", prefixes=("encoder.",), drop=(r"projection\.", r"head\."))
+    checkpoints.load(net, weights, [layout])
+    return net
+
+
+def _empty_encoder(recipe: Recipe) -> Encoder:
+    """Make the recipe's encoder, whose weights are to be loaded, without moving the global random state.
+
+    The plugin's own networks need no memory for that. Others may compute constants of their own, which must be real.
+    """
+    is_own = "/" not in recipe.network.name
+    with torch.random.fork_rng(devices=[]), torch.device("meta") if is_own else contextlib.nullcontext():
+        return encoder(recipe.network, recipe.data, recipe.shape)
+
+
 # --- the loop --------------------------------------------------------------------------------------------------------
 
 
-def _optimise(run: _Run, source: Source, prefix: str) -> tuple[Encoder, Objective]:
-    """Train an encoder for the recipe's objective. prefix: of the checkpoint's name, "" in the last stage."""
+def _optimise(run: _Run, source: Source, prefix: str, first: FirstStage | None = None) -> tuple[Encoder, Objective]:
+    """Train an encoder for the recipe's objective, or for that of its first stage.
+
+    prefix: of the checkpoint's name, "" in the last stage.
+    """
     job, recipe, fabric, stage = run.job, run.recipe, run.fabric, prefix or "encoder"
     per_process, rest = divmod(recipe.batch, world())
     steps_per_epoch = len(source) // recipe.batch
@@ -182,7 +180,10 @@ def _optimise(run: _Run, source: Source, prefix: str) -> tuple[Encoder, Objectiv
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(job.seed, prefix, "weights"))  # noqa: TID251 (only initial weights draw from it)
         net = encoder(recipe.network, recipe.data, recipe.shape)
-        objective = _objective(recipe, net.width, len(source), prefix)
+        objective = _objective(recipe, net.width, len(source), first)
+    if objective.first_stage is not None:
+        source = _label_by_features(run, source, objective.first_stage)
+    with torch.random.fork_rng(devices=[]):
         learner = Learner(net, objective)
     if world() > 1 and fabric.device.type == "cuda":
         learner = nn.SyncBatchNorm.convert_sync_batchnorm(learner)
@@ -192,7 +193,7 @@ def _optimise(run: _Run, source: Source, prefix: str) -> tuple[Encoder, Objectiv
     done = artefact.resume(path, learner, optimizer)
     if done < recipe.epochs:
         wrapped, fabric_optimizer = fabric.setup(learner, optimizer)
-        augmentation = AUGMENTATIONS[recipe.augmentation_name]
+        augmentation = recipe.chosen_augmentation.build()
         views = run.make_views(source, augmentation, objective.views, job.seed, objective.sample_clips)
         if rank() == 0:
             artefact.rewind(job.folder, stage, done)
@@ -263,10 +264,10 @@ def _check(objective: Objective, means: dict[str, float], epoch: int, recipe: Re
         )
     is_late = epoch + 1 >= max(5, recipe.epochs // 4)
     start = objective.start
-    if isinstance(objective, SwAVObjective) and is_late and means["loss"] > (1 - STUCK_SHARE) * start:
+    if objective.advice_if_stuck and is_late and means["loss"] > (1 - STUCK_SHARE) * start:
         raise UserError(
             f"the loss is still {means['loss']:.3f} {where}, and it started at {start:.3f}: nothing is learned. "
-            f"Try: fewer `prototypes:`, `lr: {recipe.lr / 3:.2g}`, a larger `frozen:` or a larger `temperature:`"
+            f"Try: `lr: {recipe.lr / 3:.2g}`, {objective.advice_if_stuck}"
         )
 
 
@@ -286,34 +287,29 @@ def _report_progress(
     )  # fmt: skip
 
 
-def _objective(recipe: Any, width: int, examples: int, prefix: str) -> Objective:
-    if isinstance(recipe, Supervised):
-        return CrossEntropy(recipe, width, examples)
-    if isinstance(recipe, SwAV):
-        return SwAVObjective(recipe, width, examples)
-    if isinstance(recipe, MoCo):
-        return MoCoObjective(recipe, width, examples)
-    if isinstance(recipe, SimSiam):
-        return SimSiamObjective(recipe, width, examples)
-    if isinstance(recipe, TCLR):
-        return TCLRObjective(recipe, width, examples)
-    is_supervised = (isinstance(recipe, Clusters) and prefix == "") or type(recipe) is Contrastive
-    return InfoNCE(recipe, width, examples, classes=is_supervised)
+def _objective(recipe: Recipe, width: int, examples: int, first: FirstStage | None) -> Objective:
+    """Make the recipe's objective, or that of its first stage. Raises UserError for one that is no `Objective`."""
+    context = Context(
+        examples=examples, classes=recipe.n_classes, batch=recipe.batch, epochs=recipe.epochs, shape=recipe.shape
+    )
+    component = recipe.training_objective
+    objective = first.objective(width, context) if first else component.build(width, context)
+    if not isinstance(objective, Objective):
+        raise UserError(
+            f"the objective {component.name} is {type(objective).__name__}, not a robharness_contrastive.Objective"
+        )
+    return objective
 
 
-def _label_by_clusters(run: _Run, source: Source) -> Source:
-    """Train SimCLR, the first of two stages. Returns the examples with clusters of its features as labels."""
-    from sklearn.cluster import KMeans
-
-    recipe = run.recipe
-    net, _ = _optimise(run, source, "simclr-")
-    h = probe.features(net, source).cpu().numpy()
-    clusters = KMeans(recipe.clusters, n_init=10, random_state=run.job.seed).fit_predict(h)
-    labels = torch.from_numpy(clusters).long().to(run.fabric.device)
+def _label_by_features(run: _Run, source: Source, stage: FirstStage) -> Source:
+    """Train the first of two stages. Returns the examples with the labels that it makes of its features."""
+    net, _ = _optimise(run, source, f"{stage.name}-", stage)
+    found = np.asarray(stage.labels(probe.features(net, source).cpu().numpy(), run.job.seed))
+    labels = torch.from_numpy(found).long().to(run.fabric.device)
     in_majority = torch.stack([torch.bincount(source.labels[labels == k]).max() for k in labels.unique()]).sum()
     if rank() == 0:
-        purity = float(in_majority) / len(labels)
-        artefact.log_once(run.job.folder, {"stage": "clusters", "clusters": recipe.clusters, "purity": purity})
+        classes, purity = len(labels.unique()), float(in_majority) / len(labels)
+        artefact.log_once(run.job.folder, {"stage": "labels", "classes": classes, "purity": purity})
     return source.with_labels(labels)
 
 

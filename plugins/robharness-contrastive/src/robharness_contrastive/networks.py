@@ -7,12 +7,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import video
 
-from robharness import UserError, normalized
+from robharness import Component, UserError, normalized
 from robharness.specs.conventions import NORMALIZATIONS
+from robharness_contrastive import components
 
 SMALL_IMAGE = 96
 """Side in pixels below which a ResNet has CIFAR's stem: a 3 x 3 convolution of stride 1, no pooling."""
@@ -56,23 +58,38 @@ class Classifier(nn.Module):
         return logits
 
 
-def encoder(network: str, data: str, shape: Sequence[int]) -> Encoder:
-    """Make an encoder by the network's name.
+def encoder(network: Component | str, data: str, shape: Sequence[int]) -> Encoder:
+    """Make an encoder of a network.
 
-    network: a key of `NETWORKS`, or of `VIDEO_NETWORKS` for clips.
+    network: a component with the role "network", or the name of one of this plugin.
     data: name of the data set, which selects the normalisation.
     shape: of an input, (C, H, W) or (C, T, H, W).
 
-    Raises UserError if the name is unknown for this kind of input.
+    Raises UserError for a network that does not take these inputs, or that does not keep its contract.
     """
-    networks, kind = (VIDEO_NETWORKS, "videos") if len(shape) == 4 else (NETWORKS, "images")
-    if network not in networks:
-        known = list(networks)
+    component: Component = components.read("network", network)
+    kind = "video" if len(shape) == 4 else "image"
+    if kind not in component.spec.inputs:
+        raise UserError(f"the network {component} does not take {kind}s. Try: robharness list components")
+    made = component.build(tuple(shape))
+    if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[0], nn.Module):
+        raise UserError(f"the network {component} returned {type(made).__name__}, not a module and its width")
+    trunk, width = made
+    if "/" not in component.name:
+        return Encoder(trunk, width, MEAN_STD.get(data))
+    try:
+        net = Encoder(trunk, width, MEAN_STD.get(data)).eval()
+        with torch.no_grad():
+            found = tuple(net(torch.zeros(2, *shape)).shape)
+    except Exception as error:
         raise UserError(
-            f"there is no network '{network}' for {kind}, only {', '.join(known)}. Try: `network: {known[0]}`"
+            f"the network {component} gives no features of inputs {tuple(shape)}: {type(error).__name__}: {error}"
+        ) from error
+    if found != (2, width):
+        raise UserError(
+            f"the network {component} declares {width} features and gives {found[1:]} of inputs {tuple(shape)}"
         )
-    trunk, width = networks[network](shape)
-    return Encoder(trunk, width, MEAN_STD.get(data))
+    return net.train()
 
 
 def mlp(width: int, hidden: int, out: int) -> nn.Sequential:
@@ -80,7 +97,8 @@ def mlp(width: int, hidden: int, out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))
 
 
-def _small(shape: Sequence[int]) -> tuple[nn.Module, int]:
+def small(options: None, shape: Sequence[int]) -> tuple[nn.Module, int]:
+    """Make a network of three convolutions of stride 2."""
     widths = (shape[0], 32, 64, 128)
     blocks: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
@@ -108,11 +126,14 @@ def _initialise(net: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-NETWORKS: dict[str, Callable[[Sequence[int]], tuple[nn.Module, int]]] = {
-    "small": _small,
-    "resnet18": lambda shape: _resnet(models.resnet18, shape),
-    "resnet50": lambda shape: _resnet(models.resnet50, shape),
-}
+def resnet18(options: None, shape: Sequence[int]) -> tuple[nn.Module, int]:
+    """Make torchvision's ResNet-18."""
+    return _resnet(models.resnet18, shape)
+
+
+def resnet50(options: None, shape: Sequence[int]) -> tuple[nn.Module, int]:
+    """Make torchvision's ResNet-50."""
+    return _resnet(models.resnet50, shape)
 
 
 # --- networks of videos ----------------------------------------------------------------------------------------------
@@ -136,7 +157,7 @@ class OverTime(nn.Module):
         return self.over_time(x).mean(2)
 
 
-def _narrow(shape: Sequence[int]) -> tuple[nn.Module, int]:
+def r2plus1d_narrow(options: None, shape: Sequence[int]) -> tuple[nn.Module, int]:
     """Make an R(2+1)D of three blocks for small clips, with half as many time steps as frames."""
     widths = (8, 16, 32)
     stem: Any = video.resnet.Conv2Plus1D(shape[0], widths[0], widths[0])
@@ -164,7 +185,7 @@ def _keep_steps(block: Any) -> Any:
     return block
 
 
-def _r2plus1d_18(shape: Sequence[int], *, dilated: bool) -> tuple[nn.Module, int]:
+def _r2plus1d_18(*, dilated: bool) -> tuple[nn.Module, int]:
     net = video.r2plus1d_18(weights=None)
     if dilated:
         _keep_steps(net.layer4[0])
@@ -172,8 +193,11 @@ def _r2plus1d_18(shape: Sequence[int], *, dilated: bool) -> tuple[nn.Module, int
     return OverTime(stem=net.stem, **stages), net.fc.in_features
 
 
-VIDEO_NETWORKS: dict[str, Callable[[Sequence[int]], tuple[nn.Module, int]]] = {
-    "r2plus1d-narrow": _narrow,
-    "r2plus1d-18": lambda shape: _r2plus1d_18(shape, dilated=False),
-    "r2plus1d-18-dilated": lambda shape: _r2plus1d_18(shape, dilated=True),
-}
+def r2plus1d_18(options: None, shape: Sequence[int]) -> tuple[nn.Module, int]:
+    """Make torchvision's R(2+1)D-18."""
+    return _r2plus1d_18(dilated=False)
+
+
+def r2plus1d_18_dilated(options: None, shape: Sequence[int]) -> tuple[nn.Module, int]:
+    """Make an R(2+1)D-18 whose last stage keeps its temporal steps, as TCLR's does."""
+    return _r2plus1d_18(dilated=True)

@@ -7,19 +7,37 @@ processes carry gradients back to them, so two processes learn the same weights 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robharness_contrastive import losses, removal
+from robharness_contrastive import losses, options, removal
 from robharness_contrastive.networks import mlp
-from robharness_contrastive.params import Contrastive, MoCo, SimCLR, SimSiam, Supervised, SwAV
 from robharness_contrastive.removal import Removal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Facts about a training that an objective may need when it is made.
+
+    examples: number of training examples.
+    classes: number of classes of the data.
+    batch: images per step, over all processes.
+    epochs: passes over the examples.
+    shape: of an input, (C, H, W) or (C, T, H, W).
+    """
+
+    examples: int
+    classes: int
+    batch: int
+    epochs: int
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,21 +67,58 @@ class Loss(NamedTuple):
     notes: dict[str, Tensor]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FirstStage:
+    """A training before an objective's own, whose features become the labels of the second.
+
+    name: of the stage in the log and in its checkpoint.
+    objective: (width, context) -> the objective of the first stage.
+    labels: (features (N, width) float32, seed) -> a class for each example, (N,) integers.
+    """
+
+    name: str
+    objective: Callable[[int, Context], Objective]
+    labels: Callable[[np.ndarray, int], np.ndarray]
+
+
 class Objective(nn.Module):
-    """A training objective.
+    """A training objective. A subclass is made as `Class(options, width, context)`, which it passes to this one.
+
+    options: of its own, or None if it has none.
+    width: of the encoder's features.
+    context: facts about the training, see `Context`.
 
     views: number of views of an example that it compares.
+    projection: head between the features and the loss, which the weights of the encoder keep beside it; None if none.
+    head: linear classifier that it trains; None if it trains none.
+    first_stage: a training before this one; None if there is none.
     sample_clips: a `video.ClipSampler` for views of videos; None for random clips.
     start: expected loss before training, for the progress display.
     floor: lower bound of the loss, for the progress display; None if it is unknown.
+    advice_if_stuck: options to try if the loss stays near `start`; empty if such a loss may be a good one.
     """
 
     views = 2
+    projection: nn.Module | None
+    head: nn.Linear | None
     sample_clips: Any = None
     start: float = 0.0
     floor: float | None = None
+    advice_if_stuck: str = ""
+
+    def __init__(self, options: Any, width: int, context: Context) -> None:
+        super().__init__()
+        self.options, self.width, self.context = options, width, context
+        self.projection = self.head = None  # here, since values of the class would hide the modules of an object
+        self.first_stage: FirstStage | None = None
 
     def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, step: TrainingStep) -> Loss:
+        """Return the loss of a batch.
+
+        encode: the encoder, from views to features (B, width).
+        views: `views` tensors (B, ...) float32 in [0, 1].
+        labels: (B,) int64; of this process, as the views are.
+        """
         raise NotImplementedError
 
     def begin(self, encoder: nn.Module) -> None:
@@ -81,10 +136,12 @@ class CrossEntropy(Objective):
 
     views = 1
 
-    def __init__(self, params: Supervised, width: int, examples: int) -> None:
-        super().__init__()
-        self.head = nn.Linear(width, params.n_classes)
-        self.start, self.floor = float(torch.tensor(float(params.n_classes)).log()), 0.0
+    head: nn.Linear
+
+    def __init__(self, options: Any, width: int, context: Context) -> None:
+        super().__init__(options, width, context)
+        self.head = nn.Linear(width, context.classes)
+        self.start, self.floor = float(torch.tensor(float(context.classes)).log()), 0.0
 
     def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, step: TrainingStep) -> Loss:
         logits = self.head(encode(views[0]))
@@ -97,14 +154,16 @@ class InfoNCE(Objective):
     classes: True for SupCon, whose positives are all examples of the anchor's class.
     """
 
-    def __init__(self, params: Contrastive, width: int, examples: int, *, classes: bool = False) -> None:
-        super().__init__()
+    projection: nn.Module
+
+    def __init__(self, params: options.SupCon, width: int, context: Context, *, classes: bool = False) -> None:
+        super().__init__(params, width, context)
         self.projection = mlp(width, *params.projection)
         self.temperature, self.scale, self.classes = params.temperature, params.loss_scale, classes
-        self.removal = params.removal if isinstance(params, SimCLR) else Removal()
-        self.n_classes = params.n_classes
-        rows = self.views * params.batch
-        positives = rows / params.n_classes - 1 if classes else self.views - 1
+        self.removal = params.removal if isinstance(params, options.SimCLR) else Removal()
+        self.n_classes = context.classes
+        rows = self.views * context.batch
+        positives = rows / context.classes - 1 if classes else self.views - 1
         self.start, self.floor = (
             self.scale * bound for bound in losses.bounds(rows, max(1.0, positives), self.temperature)
         )
@@ -149,18 +208,45 @@ class InfoNCE(Objective):
         return removed, {"removed": removed.sum() / rows, "removed_false": (removed & is_same_class).sum() / rows}
 
 
+def supcon(params: options.SupCon, width: int, context: Context) -> InfoNCE:
+    """Make SupCon: InfoNCE whose positives are all examples of the anchor's class."""
+    return InfoNCE(params, width, context, classes=True)
+
+
+class ClustersObjective(InfoNCE):
+    """SupCon with clusters of the features of SimCLR, the first of two stages, as classes."""
+
+    def __init__(self, params: options.Clusters, width: int, context: Context) -> None:
+        super().__init__(params, width, context, classes=True)
+        self.first_stage = FirstStage(
+            name="simclr",
+            objective=lambda width, context: InfoNCE(params, width, context),
+            labels=lambda features, seed: self._clusters(features, params.clusters, seed),
+        )
+
+    @staticmethod
+    def _clusters(features: np.ndarray, count: int, seed: int) -> np.ndarray:
+        from sklearn.cluster import KMeans
+
+        found: np.ndarray = KMeans(count, n_init=10, random_state=seed).fit_predict(features)
+        return found
+
+
 class SwAVObjective(Objective):
     """SwAV: predict the codes of one view from the other view. Source: Caron et al. 2020.
 
     Loss and projection are lightly's. The projection's batch norm prevents a collapse of the features.
     """
 
-    def __init__(self, params: SwAV, width: int, examples: int) -> None:
-        super().__init__()
+    projection: nn.Module
+    advice_if_stuck = "fewer `prototypes:`, a larger `frozen:` or a larger `temperature:`"
+
+    def __init__(self, params: options.SwAV, width: int, context: Context) -> None:
+        super().__init__(params, width, context)
         from lightly.loss import SwaVLoss
         from lightly.models.modules import SwaVProjectionHead
 
-        count = examples if params.prototypes == "instances" else params.prototypes
+        count = context.examples if params.prototypes == "instances" else params.prototypes
         self.projection = SwaVProjectionHead(width, *params.projection)
         self.prototypes = nn.Linear(params.projection[1], count, bias=False)
         self.loss = SwaVLoss(params.temperature, 3, params.epsilon, world() > 1)
@@ -183,8 +269,10 @@ class SwAVObjective(Objective):
 class MoCoObjective(Objective):
     """MoCo v2: contrast queries with a queue of keys from a moving average of the encoder. Source: Chen et al. 2020."""
 
-    def __init__(self, params: MoCo, width: int, examples: int) -> None:
-        super().__init__()
+    projection: nn.Module
+
+    def __init__(self, params: options.MoCo, width: int, context: Context) -> None:
+        super().__init__(params, width, context)
         self.projection = mlp(width, *params.projection)
         self.keys: nn.Module | None = None
         self.queue: Tensor
@@ -218,8 +306,10 @@ class MoCoObjective(Objective):
 class SimSiamObjective(Objective):
     """SimSiam: predict the projection of one view from the other, without its gradient. Source: Chen and He 2021."""
 
-    def __init__(self, params: SimSiam, width: int, examples: int) -> None:
-        super().__init__()
+    projection: nn.Module
+
+    def __init__(self, params: options.SimSiam, width: int, context: Context) -> None:
+        super().__init__(params, width, context)
         hidden, out = params.projection
         self.projection = nn.Sequential(
             *(nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU()),

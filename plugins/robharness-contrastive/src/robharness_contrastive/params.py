@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, ClassVar, Literal
 
-from robharness import Clips, Preprocessing
-from robharness_contrastive.removal import Removal
+from robharness import Clips, Component, Preprocessing
+from robharness_contrastive import components, options
+from robharness_contrastive.options import Checked, positive
 
 RUNTIME = {"runtime": True}
-Network = Literal["small", "resnet18", "resnet50", "r2plus1d-narrow", "r2plus1d-18", "r2plus1d-18-dilated"]
-NO_REMOVAL = Removal()
+Network = Annotated[Component, "network"]
+STRONG = ("contrastive", "patches", "blurred")
+"""Augmentations for contrast between views. A probe that SGD trains gets the milder "supervised" instead."""
 
 DATA: dict[str, tuple[tuple[int, ...], str, int, str]] = {
     "samples/mnist-5k": ((1, 28, 28), "mnist", 10, "digits"),
@@ -32,41 +34,16 @@ FOLDERS = ("datasets/folder", "datasets/imagenet-folder")
 """Data sets whose split is a folder's path below the data root."""
 
 
-def _positive(record: Any, *names: str) -> None:
-    for name in names:
-        if getattr(record, name) <= 0:
-            raise ValueError(f"{type(record).__name__}: {name}={getattr(record, name)} must be above 0")
+class Probe(Component):
+    """A probe in a suite, `probe: {kind: sgd, lr: 5}`; a mapping without a kind is one of `lbfgs`."""
+
+    KEY = "kind"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """Options of the linear classifier on the encoder's features.
-
-    kind: how the classifier is trained.
-        "lbfgs": logistic regression on standardised features to its optimum, without random numbers.
-        "sgd": SGD on augmented images, as in SupContrast's main_linear.py.
-        "robust": SGD on images that PGD attacks (RoCL's r-LE).
-        "finetune": SGD that trains the encoder as well.
-    l2: for "lbfgs", weight of half the squared norm of the weights; the loss is a mean over examples.
-    epochs: for the other kinds, passes over the examples.
-    lr: for the other kinds, initial learning rate, which falls to a fifth at 60, 75 and 90 % of the epochs.
-    batch: for the other kinds, images per step.
-    momentum: for the other kinds, of SGD.
-    eps: for "robust", radius of PGD's linf ball.
-    steps: for "robust", of PGD.
-    """
-
-    kind: Literal["lbfgs", "sgd", "robust", "finetune"] = "lbfgs"
-    l2: float = 1e-3
-    epochs: int = 100
-    lr: float = 1.0
-    batch: int = 512
-    momentum: float = 0.9
-    eps: float = 8 / 255
-    steps: int = 10
-
-    def __post_init__(self) -> None:
-        _positive(self, "epochs", "lr", "batch", "eps", "steps")
+SMALL: Component = components.own("network", "small")
+NARROW: Component = components.own("network", "r2plus1d-narrow")
+SIMCLR: Component = components.own("objective", "simclr")
+LBFGS = components.own("probe", "lbfgs", Probe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +59,7 @@ class Video:
     resize: int | tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        _positive(self, "stride")
+        positive(self, "stride")
 
 
 VIDEOS = {
@@ -112,12 +89,14 @@ class Neighbours:
     queries: int = 2_000
 
     def __post_init__(self) -> None:
-        _positive(self, "every", "k", "temperature", "bank", "queries")
+        positive(self, "every", "k", "temperature", "bank", "queries")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Checked):
     """Options that all encoders share.
+
+    OBJECTIVE: name of the objective of this plugin that the class has the options of.
 
     data: name of the training data.
     split: of the data.
@@ -130,7 +109,7 @@ class Recipe:
         the default of the data. Such images are streamed.
     hold_out: share of the examples that is held out for choosing hyper-parameters (the paper's 40,000 of 50,000: 0.2).
         The probe's accuracy on them is in metrics.jsonl.
-    network: "small" has three convolutions of stride 2; "resnet18" and "resnet50" have CIFAR's stem below 96 pixels.
+    network: component with the role "network".
     epochs: passes over the examples.
     batch: images per step, over all processes. Images that do not fill an epoch's last batch are left out of the epoch.
     accumulate: steps whose gradients are accumulated; negatives are those of one step.
@@ -140,8 +119,10 @@ class Recipe:
     weight_decay: on all parameters; under LARS not on biases and norms.
     warmup: epochs in which the learning rate rises linearly; then it falls as a cosine to lr * decay ** 3.
     decay: see warmup.
-    augmentation: by name; None for the default of the data.
-    probe: options of the classifier; None for an encoder alone, which several probes may share.
+    augmentation: component with the role "augmentation", by its name, or as a mapping with numbers of `Augmentation`
+        that differ from those of the name, or of "contrastive" without one; None for the default of the data.
+    probe: component with the role "probe", which trains the classifier: "lbfgs" without a `kind`. None for an encoder
+        alone, which several probes may share.
     precision: of forward and backward passes in training.
     tensorboard: whether to write TensorBoard's event files.
     knn: options of the accuracy of a kNN classifier on the features after an epoch; None for no such measurement.
@@ -149,6 +130,8 @@ class Recipe:
         have any size or need more than 8 GiB. Weights are the same if all images can be read.
     threads: number of threads of a process that decode streamed images. None for one per core, shared by the processes.
     """
+
+    OBJECTIVE: ClassVar[str] = ""
 
     data: str = "samples/mnist-5k"
     split: str = "train"
@@ -158,7 +141,7 @@ class Recipe:
     video: Video | None = None
     resize: int | None = None
     hold_out: float = 0.0
-    network: Network = "small"
+    network: Network = SMALL
     epochs: int = 40
     batch: int = 128
     accumulate: int = 1
@@ -168,8 +151,8 @@ class Recipe:
     weight_decay: float = 1e-4
     warmup: float = 2.0
     decay: float = 0.1
-    augmentation: Literal["contrastive", "supervised", "digits", "patches", "blurred"] | None = None
-    probe: Probe | None = Probe()
+    augmentation: Annotated[Component, "augmentation", "contrastive"] | None = None
+    probe: Annotated[Probe, "probe", "lbfgs"] | None = LBFGS
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     tensorboard: bool = field(default=False, metadata=RUNTIME)
     knn: Neighbours | None = field(default=None, metadata=RUNTIME)
@@ -177,7 +160,9 @@ class Recipe:
     threads: int | None = field(default=None, metadata=RUNTIME)
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "batch", "accumulate", "lr")
+        super().__post_init__()
+        positive(self, "epochs", "batch", "accumulate", "lr")
+        self._read_components()
         if not 0 <= self.hold_out < 1:
             raise ValueError(f"hold_out={self.hold_out} must be a share of the examples, at least 0 and below 1")
         for name in FOLDERS:
@@ -190,13 +175,9 @@ class Recipe:
                 f"the plugin does not know the data '{self.data}', only {known}. "
                 f"Try: `input: [3, 32, 32]`, `labels: cifar-10` and `classes: 10`, with the values of these data"
             )
-        if self.network.startswith("r2plus1d") is not self.is_video:
-            kind, example = ("videos", "r2plus1d-narrow") if self.is_video else ("images", "small")
-            raise ValueError(
-                f"network '{self.network}' does not take {kind}, which {self.data} has. Try: `network: {example}`"
-            )
+        self._check_kinds()
         if self.threads is not None:
-            _positive(self, "threads")
+            positive(self, "threads")
         if self.resize is not None:
             if self.is_video:
                 raise ValueError(f"`resize` is for images. Try: `video: {{resize: {self.resize}}}`")
@@ -207,6 +188,42 @@ class Recipe:
                 )
         if self.stream is False and self.preprocessing and not self.is_video:
             raise ValueError("images of any size are cropped anew in every step. Try: `stream: true`")
+
+    def _read_components(self) -> None:
+        """Replace names and mappings, as Python code gives them, by components. Raises ValueError."""
+        kinds: dict[str, tuple[type[Component], str]] = {
+            "objective": (Component, ""), "network": (Component, ""), "augmentation": (Component, "contrastive"),
+            "probe": (Probe, "lbfgs"),
+        }  # fmt: skip
+        for role, (kind, implied) in kinds.items():
+            value = getattr(self, role, None)
+            if value is not None:
+                object.__setattr__(self, role, components.read(role, value, kind, implied))
+
+    def _check_kinds(self) -> None:
+        """Raise ValueError for a component that does not take images, or videos, if the data are such."""
+        kind = "video" if self.is_video else "image"
+        for role, component in (("network", self.network), ("objective", self.training_objective)):
+            if component.spec is not None and kind not in component.spec.inputs:
+                fitting = [each.name for each in components.OWN if each.role == role and kind in each.inputs]
+                raise ValueError(
+                    f"{role} '{component}' does not take {kind}s, which {self.data} has. Try: `{role}: {fitting[0]}`"
+                )
+
+    @property
+    def training_objective(self) -> Component:
+        """The objective, with its options."""
+        return components.own("objective", self.OBJECTIVE, params=self)
+
+    @property
+    def keeps_head(self) -> bool:
+        """Whether a classifier that the objective trains is the model's classifier."""
+        return False
+
+    @property
+    def is_encoder_alone(self) -> bool:
+        """Whether the model gives features and no logits, since no classifier is trained."""
+        return self.probe is None and not self.keeps_head
 
     @property
     def is_video(self) -> bool:
@@ -244,9 +261,32 @@ class Recipe:
         return self.classes or DATA[self.data][2]
 
     @property
-    def augmentation_name(self) -> str:
-        """Name of the augmentation, that of the data by default."""
-        return self.augmentation or (DATA[self.data][3] if self.data in DATA else "contrastive")
+    def chosen_augmentation(self) -> Component:
+        """The augmentation, that of the data by default."""
+        if self.augmentation is not None:
+            return self.augmentation
+        return components.own("augmentation", DATA[self.data][3] if self.data in DATA else "contrastive")
+
+    @property
+    def probe_augmentation(self) -> Component:
+        """The augmentation for a probe that trains on augmented images."""
+        chosen = self.chosen_augmentation
+        return components.own("augmentation", "supervised") if chosen.name in STRONG else chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder(Recipe):
+    """Options of an encoder that any objective trains.
+
+    objective: component with the role "objective".
+    """
+
+    objective: Annotated[Component, "objective"] = SIMCLR
+
+    @property
+    def training_objective(self) -> Component:
+        """The objective, with its options."""
+        return self.objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,154 +296,93 @@ class Supervised(Recipe):
     refit: replace the network's own classifier by a probe, as contrastive encoders have it.
     """
 
+    OBJECTIVE: ClassVar[str] = "cross-entropy"
+
     lr: float = 0.05
     refit: bool = False
 
     @property
-    def augmentation_name(self) -> str:
-        """Name of the augmentation: the paper's for cross-entropy on colour images that may be flipped."""
-        name = super().augmentation_name
-        return name if self.augmentation or name == "digits" or self.shape[0] != 3 else "supervised"
+    def keeps_head(self) -> bool:
+        """Whether a classifier that the objective trains is the model's classifier."""
+        return not self.refit
+
+    @property
+    def chosen_augmentation(self) -> Component:
+        """The augmentation: the paper's for cross-entropy on colour images that may be flipped."""
+        chosen = super().chosen_augmentation
+        if self.augmentation is not None or chosen.name == "digits" or self.shape[0] != 3:
+            return chosen
+        return components.own("augmentation", "supervised")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrastive(Recipe):
-    """Options of SupCon and SimCLR.
+class Contrastive(options.SupCon, Recipe):
+    """Options of SupCon."""
 
-    temperature: of the softmax over cosines.
-    loss_scale: factor of the loss; SupContrast's is temperature / 0.07.
-    projection: widths of the projection head, hidden and output.
-    """
-
-    temperature: float = 0.5
-    loss_scale: float = 1.0
-    projection: tuple[int, int] = (128, 64)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _positive(self, "temperature", "loss_scale")
+    OBJECTIVE: ClassVar[str] = "supcon"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimCLR(Contrastive):
-    """Options of SimCLR.
+class SimCLR(options.SimCLR, Recipe):
+    """Options of SimCLR."""
 
-    removal: of false negatives, see `Removal`.
-    """
-
-    removal: Removal = NO_REMOVAL
+    OBJECTIVE: ClassVar[str] = "simclr"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clusters(Contrastive):
-    """Options of two stages: SimCLR, then SupCon from scratch with clusters of SimCLR's features as classes.
+class Clusters(options.Clusters, Recipe):
+    """Options of two stages: SimCLR, then SupCon from scratch with clusters of SimCLR's features as classes."""
 
-    clusters: their number in k-means on the features of the images without augmentation.
-    """
-
-    clusters: int = 20
+    OBJECTIVE: ClassVar[str] = "clusters"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwAV(Recipe):
-    """Options of SwAV.
+class SwAV(options.SwAV, Recipe):
+    """Options of SwAV."""
 
-    prototypes: their number, or "instances" for one per training image.
-    temperature: of the softmax over prototypes.
-    epsilon: of the Sinkhorn iterations that compute the codes.
-    frozen: share of the steps, from the first, in which prototypes are not updated.
-    projection: widths of the projection head, hidden and output.
-    """
-
-    prototypes: int | Literal["instances"] = 30
-    temperature: float = 0.1
-    epsilon: float = 0.05
-    frozen: float = 0.01
-    projection: tuple[int, int] = (128, 64)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _positive(self, "temperature", "epsilon")
+    OBJECTIVE: ClassVar[str] = "swav"
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoCo(Recipe):
-    """Options of MoCo v2.
+class MoCo(options.MoCo, Recipe):
+    """Options of MoCo v2."""
 
-    temperature: of the softmax over cosines.
-    queue: number of keys in the queue.
-    inertia: momentum of the key encoder, a moving average of the encoder.
-    projection: widths of the projection head, hidden and output.
-    """
-
-    temperature: float = 0.2
-    queue: int = 2048
-    inertia: float = 0.99
-    projection: tuple[int, int] = (128, 64)
+    OBJECTIVE: ClassVar[str] = "moco"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimSiam(Recipe):
-    """Options of SimSiam, which has no negatives.
+class SimSiam(options.SimSiam, Recipe):
+    """Options of SimSiam, which has no negatives."""
 
-    projection: widths of the projection head, hidden and output.
-    prediction: width of the predictor's bottleneck.
-    """
-
-    projection: tuple[int, int] = (128, 128)
-    prediction: int = 32
+    OBJECTIVE: ClassVar[str] = "simsiam"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CVRL(SimCLR):
-    """Options of CVRL: SimCLR on two clips of a video. The probability of a distance in time falls with the distance.
+class CVRL(options.CVRL, Recipe):
+    """Options of CVRL: SimCLR on two clips of a video."""
 
-    Source: Qian et al. 2021, who have another network, 3D ResNet-50, and a head of three layers.
-    """
+    OBJECTIVE: ClassVar[str] = "cvrl"
 
     data: str = "samples/moving-digits"
-    network: Network = "r2plus1d-narrow"
-    temperature: float = 0.1
+    network: Network = NARROW
 
 
 @dataclass(frozen=True, kw_only=True)
-class TCLR(Recipe):
-    """Options of TCLR: temporal contrast within a video, added to the contrast between videos.
+class TCLR(options.TCLR, Recipe):
+    """Options of TCLR, which contrasts clips of different videos and of different times of a video."""
 
-    temperature: of the softmax over cosines.
-    chunks: number of local clips of a video, which lie along one global clip.
-    global_stride: between frames of a global clip; the authors' is 4, for 16 frames.
-    local_stride: between frames of a local clip; the authors' is 1.
-    terms: weights of the loss's terms: contrast between videos by global clips, contrast between videos by local clips,
-        contrast between a video's local clips, and contrast of global with local clips. Each term is a mean; the sums
-        in the authors' code amount to the weights (1, 14, batch, 16).
-    projection: widths of the projection head, hidden and output.
-
-    Source: Dave et al. 2022.
-    """
+    OBJECTIVE: ClassVar[str] = "tclr"
 
     data: str = "samples/moving-digits"
-    network: Network = "r2plus1d-narrow"
-    temperature: float = 0.1
-    chunks: int = 4
-    global_stride: int = 3
-    local_stride: int = 1
-    terms: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
-    projection: tuple[int, int] = (128, 64)
+    network: Network = NARROW
 
     def __post_init__(self) -> None:
-        if self.data in DATA and len(self.shape) == 3:
+        if self.data in DATA and not self.is_video:
             raise ValueError(
                 f"TCLR compares clips of videos, but '{self.data}' has images. Try: `data: samples/moving-digits`"
             )
         super().__post_init__()
-        _positive(self, "temperature", "chunks", "global_stride", "local_stride")
-        if self.shape[1] % self.chunks:
-            possible = max(count for count in range(1, self.chunks) if self.shape[1] % count == 0)
-            raise ValueError(
-                f"TCLR cannot divide clips of {self.shape[1]} frames into {self.chunks} chunks of equal length. "
-                f"Try: `chunks: {possible}`"
-            )
+        self.check_shape(self.shape)
 
 
 def base(recipe: Recipe) -> Recipe | None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robharness import Component, UserError
 from robharness.evaluation.digest import state_digest
 from robharness_contrastive.data import Source, Views
 from robharness_contrastive.networks import Classifier, Encoder
-from robharness_contrastive.params import Probe
+from robharness_contrastive.options import Robust
 from robharness_probe.fitting import logistic
 from robharness_probe.loop import descend, pgd
 
@@ -23,24 +26,136 @@ def features(encoder: nn.Module, source: Source) -> Tensor:
     return torch.cat([encoder(x).float() for x in source.evaluation_batches()])
 
 
-def fit(probe: Probe, encoder: Encoder, source: Source, classes: int, views: Views, seed: int) -> Classifier:
-    """Train a classifier on an encoder. The encoder's weights stay fixed, except for the kind "finetune".
+@dataclass(frozen=True, kw_only=True)
+class ProbeTask:
+    """A classifier to train on an encoder.
 
-    probe: options.
+    encoder: from inputs to features (N, width), in eval mode.
+    width: of the features.
+    classes: their number.
+    source: the training examples, with `labels`, (N,) int64.
+    views: makes augmented views of examples, see `data.Views`.
+    seed: of the order of examples and of other random numbers.
+    """
+
+    encoder: nn.Module
+    width: int
+    classes: int
+    source: Source
+    views: Views
+    seed: int
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels of the examples, (N,) int64."""
+        return self.source.labels
+
+    def features(self) -> Tensor:
+        """Return the features of all examples as in evaluation, (N, width) float32."""
+        return features(self.encoder, self.source)
+
+
+class Probe:
+    """A way to train the linear classifier of an encoder. A subclass is made as `Class(options)`.
+
+    tunes_encoder: whether it trains the encoder as well; else a change of the encoder is an error.
+    """
+
+    tunes_encoder = False
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def fit(self, task: ProbeTask) -> nn.Linear:
+        """Return the classifier, a linear layer with biases from `width` features to `classes` logits."""
+        raise NotImplementedError
+
+
+class Logistic(Probe):
+    """Logistic regression at its optimum, without random numbers."""
+
+    def fit(self, task: ProbeTask) -> nn.Linear:
+        return logistic(task.features(), task.labels, task.classes, self.options.l2)
+
+
+class SGD(Probe):
+    """SGD on augmented images, as in SupContrast's main_linear.py."""
+
+    def fit(self, task: ProbeTask) -> nn.Linear:
+        net = Classifier(task.encoder, task.width, task.classes).to(task.labels.device)
+        self._train(net, task)
+        return net.head
+
+    def attack(self, net: nn.Module, x: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
+        """Return the images to train on, in place of the augmented ones."""
+        return x
+
+    def _train(self, net: Classifier, task: ProbeTask) -> None:
+        options, source = self.options, task.source
+        for value in net.head.parameters():
+            nn.init.zeros_(value)  # the problem is convex in the head's weights, so no random start is needed
+        trained = list(net.parameters()) if self.tunes_encoder else list(net.head.parameters())
+        milestones = [int(share * options.epochs) for share in (0.6, 0.75, 0.9)]
+        rng = np.random.default_rng([task.seed, 3])
+
+        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            order = torch.from_numpy(rng.permutation(len(source)))
+            for number, rows in enumerate(order.split(min(options.batch, len(source)))):
+                [x] = task.views(rows, epoch * len(order) + number)
+                yield x, source.labels[rows.to(source.labels.device)]
+
+        descend(
+            net,
+            batches,
+            torch.optim.SGD(trained, lr=options.lr, momentum=options.momentum),
+            epochs=range(options.epochs),
+            rate=lambda epoch, step: options.lr * 0.2 ** sum(epoch >= milestone for milestone in milestones),
+            tunes_encoder=self.tunes_encoder,
+            attack=lambda net, x, labels, epoch: self.attack(net, x, labels, rng),
+        )
+
+
+class RobustSGD(SGD):
+    """SGD on images that PGD attacks (RoCL's r-LE)."""
+
+    def attack(self, net: nn.Module, x: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
+        """Return the images after PGD."""
+        return attacked(net, x, labels, self.options, rng)
+
+
+class FineTuning(SGD):
+    """SGD that trains the encoder as well."""
+
+    tunes_encoder = True
+
+
+def fit(component: Component, encoder: Encoder, source: Source, classes: int, views: Views, seed: int) -> Classifier:
+    """Train a classifier on an encoder, whose weights stay fixed unless the probe tunes them.
+
+    component: with the role "probe".
     views: makes augmented views for training by SGD.
     seed: of the order of examples and of random starts.
 
-    Raises RuntimeError if the weights of a frozen encoder changed.
+    Raises RuntimeError if the weights of a frozen encoder changed, UserError for a probe that makes no classifier.
     """
     before = state_digest(encoder)
     net = Classifier(encoder, encoder.width, classes).to(source.labels.device)
-    if probe.kind == "lbfgs":
-        net.head = logistic(features(encoder, source), source.labels, classes, probe.l2)
-    else:
-        _fit_by_sgd(probe, net, source, views, seed)
+    probe: Probe = component.build()
+    encoder.eval()
+    head = probe.fit(
+        ProbeTask(encoder=encoder, width=encoder.width, classes=classes, source=source, views=views, seed=seed)
+    )
+    if {key: value.shape for key, value in head.state_dict().items()} != {
+        key: value.shape for key, value in net.head.state_dict().items()
+    }:
+        raise UserError(
+            f"the probe {component.name} made {head}, not a linear layer with biases from {encoder.width} features to "
+            f"{classes} classes"
+        )
+    net.head.load_state_dict(head.state_dict())
     net.eval()
-    if probe.kind != "finetune" and state_digest(encoder) != before:
-        raise RuntimeError(f"the encoder's weights changed, although a probe of kind '{probe.kind}' must not train it")
+    if not probe.tunes_encoder and state_digest(encoder) != before:
+        raise RuntimeError(f"the encoder's weights changed, although the probe '{component.name}' must not train it")
     return net
 
 
@@ -51,29 +166,7 @@ def accuracy(net: nn.Module, source: Source) -> float:
     return float(is_correct.float().mean())
 
 
-def _fit_by_sgd(probe: Probe, net: Classifier, source: Source, views: Views, seed: int) -> None:
-    tunes_encoder = probe.kind == "finetune"
-    for value in net.head.parameters():
-        nn.init.zeros_(value)  # the problem is convex in the head's weights, so no random start is needed
-    trained = list(net.parameters()) if tunes_encoder else list(net.head.parameters())
-    milestones = [int(share * probe.epochs) for share in (0.6, 0.75, 0.9)]
-    rng = np.random.default_rng([seed, 3])
-
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.from_numpy(rng.permutation(len(source)))
-        for number, rows in enumerate(order.split(min(probe.batch, len(source)))):
-            [x] = views(rows, epoch * len(order) + number)
-            yield x, source.labels[rows.to(source.labels.device)]
-
-    descend(
-        net, batches, torch.optim.SGD(trained, lr=probe.lr, momentum=probe.momentum), epochs=range(probe.epochs),
-        rate=lambda epoch, step: probe.lr * 0.2 ** sum(epoch >= milestone for milestone in milestones),
-        tunes_encoder=tunes_encoder,
-        attack=(lambda net, x, labels, epoch: attacked(net, x, labels, probe, rng)) if probe.kind == "robust" else None,
-    )  # fmt: skip
-
-
-def attacked(net: nn.Module, x: Tensor, labels: Tensor, probe: Probe, rng: np.random.Generator) -> Tensor:
+def attacked(net: nn.Module, x: Tensor, labels: Tensor, options: Robust, rng: np.random.Generator) -> Tensor:
     """Attack images in [0, 1] by PGD under linf from a random start, with steps of 2.5 eps / steps."""
-    step = 2.5 * probe.eps / probe.steps
-    return pgd(net, x, labels, eps=probe.eps, step=step, steps=probe.steps, rng=rng)
+    step = 2.5 * options.eps / options.steps
+    return pgd(net, x, labels, eps=options.eps, step=step, steps=options.steps, rng=rng)

@@ -24,9 +24,10 @@ from torch import Tensor
 from robharness import Dataset, UserError, preprocessed
 from robharness.evaluation.decoding import as_unreadable
 from robharness_contrastive import data
-from robharness_contrastive.augment import ATTEMPTS, Augmentation, BatchAugmenter, Draws, crop_box
+from robharness_contrastive.augment import ATTEMPTS, Augment, BatchAugmenter, Draws, augmenter, crop_box
 from robharness_contrastive.data import Source, seed_of
 from robharness_contrastive.params import Recipe
+from robharness_contrastive.steps import Augmentation
 
 AHEAD = 2
 """Steps whose views are made while another step trains."""
@@ -140,7 +141,9 @@ class Streamed:
     def with_labels(self, labels: Tensor) -> Streamed:
         return Streamed(self.reader, self.indices, labels)
 
-    def views(self, augmentation: Augmentation, count: int, seed: int, sample_clips: object = None) -> StreamedViews:
+    def views(
+        self, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: object = None
+    ) -> StreamedViews:
         return StreamedViews(self, augmentation, count, seed)
 
     def evaluation_batches(self) -> Iterator[Tensor]:
@@ -214,12 +217,13 @@ class StreamedViews:
 
     Images of the recipe's shape get the same augmentation as images in memory. From larger images, a thread cuts the
     crop out of the whole image and resizes it as torchvision's `RandomResizedCrop` does, with antialiasing in 8 bits.
-    An image that the augmentation does not move is resized and cropped as in evaluation.
+    An image that the augmentation does not move is resized and cropped as in evaluation, and so is every image for an
+    augmentation that is a function.
     """
 
-    def __init__(self, source: Streamed, augmentation: Augmentation, count: int, seed: int) -> None:
+    def __init__(self, source: Streamed, augmentation: Augmentation | Augment, count: int, seed: int) -> None:
         self.source, self.count, self.seed = source, count, seed
-        self.augment = BatchAugmenter(augmentation, source.side)
+        self.augment = augmenter(augmentation, source.side)
 
     def __call__(self, rows: Tensor, step: int) -> list[Tensor]:
         [views] = self.in_order([(rows, step)])
@@ -227,24 +231,28 @@ class StreamedViews:
 
     def in_order(self, steps: Iterable[tuple[Tensor, int]]) -> Iterator[list[Tensor]]:
         """Yield the views of steps, given as (rows, number of the step), and decode those of later steps meanwhile."""
-        is_cropped = self.source.reader.steps is not None
+        augment, evaluation = self.augment, self.source.reader.steps
+        cropper = augment if isinstance(augment, BatchAugmenter) and evaluation is not None else None
         waiting: deque[tuple[Tensor, list[int]]] = deque()
 
         def batches() -> Iterator[tuple[Tensor, Cut]]:
             for rows, step in steps:
                 seeds = [seed_of(self.seed, "view", step, view) for view in range(self.count)]
                 waiting.append((rows, seeds))
-                yield rows, self._crops(rows, seeds) if is_cropped else lambda image, position: [image]
+                yield rows, self._crops(cropper.augmentation, rows, seeds) if cropper else whole
 
-        for pixels in self.source.decoded(batches(), self.count if is_cropped else 1):
+        def whole(image: np.ndarray, position: int) -> list[np.ndarray]:
+            return [image if evaluation is None else preprocessed(image, evaluation)]
+
+        for pixels in self.source.decoded(batches(), self.count if cropper else 1):
             rows, seeds = waiting.popleft()
-            if is_cropped:
-                yield [self.augment.recolour(x, seed, rows) for x, seed in zip(pixels, seeds, strict=True)]
+            if cropper:
+                yield [cropper.recolour(x, seed, rows) for x, seed in zip(pixels, seeds, strict=True)]
             else:
-                yield [self.augment(pixels[0], seed, rows) for seed in seeds]
+                yield [augment(pixels[0], seed, rows) for seed in seeds]
 
-    def _crops(self, rows: Tensor, seeds: Sequence[int]) -> Cut:
-        augmentation, steps, side = self.augment.augmentation, self.source.reader.steps, self.source.side
+    def _crops(self, augmentation: Augmentation, rows: Tensor, seeds: Sequence[int]) -> Cut:
+        steps, side = self.source.reader.steps, self.source.side
         assert steps is not None
         drawn = [_DrawnCrops(augmentation, Draws(seed, rows.numpy())) for seed in seeds]
         return lambda image, position: [

@@ -20,10 +20,12 @@ from torchvision.transforms import v2
 
 from robharness import Dataset, Preprocessing, UnreadableExample, UserError, clip_frames, preprocessed
 from robharness_contrastive import data, losses
-from robharness_contrastive.augment import Augmentation, Draws
+from robharness_contrastive.augment import Augment, Draws
 from robharness_contrastive.networks import mlp
-from robharness_contrastive.objectives import Loss, Objective, TrainingStep, gather, rank, spread, unit
-from robharness_contrastive.params import TCLR, Recipe
+from robharness_contrastive.objectives import Context, Loss, Objective, TrainingStep, gather, rank, spread, unit
+from robharness_contrastive.options import TCLR
+from robharness_contrastive.params import Recipe
+from robharness_contrastive.steps import Augmentation
 
 ClipSampler = Callable[[Draws, Tensor, int], Tensor]
 """(draws for the videos of a batch, their numbers of frames (B,), number of views) -> frame numbers of each clip, int64
@@ -70,7 +72,7 @@ class Videos:
         return [clip.transpose(1, 2) for clip in frames.chunk(count, 1)]
 
     def views(
-        self, augmentation: Augmentation, count: int, seed: int, sample_clips: ClipSampler | None = None
+        self, augmentation: Augmentation | Augment, count: int, seed: int, sample_clips: ClipSampler | None = None
     ) -> data.Views:
         return data.augmented_views(self, augmentation, count, seed, sample_clips)
 
@@ -270,15 +272,21 @@ class TCLRObjective(Objective):
     Source: Dave et al. 2022, and their code, DAVEISHAN/TCLR at 850efa9, whose projection has batch norm.
     """
 
-    def __init__(self, params: TCLR, width: int, examples: int) -> None:
-        super().__init__()
+    projection: nn.Module
+
+    def __init__(self, params: TCLR, width: int, context: Context) -> None:
+        super().__init__(params, width, context)
+        try:
+            params.check_shape(context.shape)
+        except ValueError as error:
+            raise UserError(str(error)) from None
         self.chunks, self.temperature, self.weights = params.chunks, params.temperature, params.terms
         self.views = 2 * (1 + params.chunks)
         self.sample_clips = global_and_local_clips(
-            params.shape[1], params.chunks, params.global_stride, params.local_stride
+            context.shape[1], params.chunks, params.global_stride, params.local_stride
         )
         self.projection = mlp(width, *params.projection)
-        rows = (2 * params.batch, 2 * params.batch, 2 * params.chunks, params.chunks + 1)
+        rows = (2 * context.batch, 2 * context.batch, 2 * params.chunks, params.chunks + 1)
         bounds = [losses.bounds(count, 1, self.temperature) for count in rows]
         self.start, self.floor = (
             sum(weight * bound for weight, bound in zip(self.weights, each, strict=True))
@@ -286,6 +294,8 @@ class TCLRObjective(Objective):
         )
 
     def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, step: TrainingStep) -> Loss:
+        if not hasattr(getattr(encode, "trunk", encode), "over_time"):
+            raise UserError("TCLR needs a network with the method `over_time`. Try: `network: r2plus1d-18-dilated`")
         h: Tensor = encode.over_time(torch.cat(list(views)))  # type: ignore[operator]
         if h.shape[2] < self.chunks:
             raise UserError(

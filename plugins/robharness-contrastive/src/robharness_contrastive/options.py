@@ -1,0 +1,212 @@
+"""Options of the plugin's own objectives and probes. Without torch, for a suite's reader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from robharness_contrastive.removal import Removal
+
+NO_REMOVAL = Removal()
+
+
+def positive(record: Any, *names: str) -> None:
+    """Raise ValueError for a field of these that is not above 0."""
+    for name in names:
+        if getattr(record, name) <= 0:
+            raise ValueError(f"{type(record).__name__}: {name}={getattr(record, name)} must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A record whose classes check their own fields, each after those that it inherits."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a field with a wrong value."""
+
+
+# --- objectives ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupCon(Checked):
+    """Options of SupCon and SimCLR.
+
+    temperature: of the softmax over cosines.
+    loss_scale: factor of the loss; SupContrast's is temperature / 0.07.
+    projection: widths of the projection head, hidden and output.
+    """
+
+    temperature: float = 0.5
+    loss_scale: float = 1.0
+    projection: tuple[int, int] = (128, 64)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "temperature", "loss_scale")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimCLR(SupCon):
+    """Options of SimCLR.
+
+    removal: of false negatives, see `Removal`.
+    """
+
+    removal: Removal = NO_REMOVAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clusters(SupCon):
+    """Options of two stages: SimCLR, then SupCon from scratch with clusters of SimCLR's features as classes.
+
+    clusters: their number in k-means on the features of the images without augmentation.
+    """
+
+    clusters: int = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwAV(Checked):
+    """Options of SwAV.
+
+    prototypes: their number, or "instances" for one per training image.
+    temperature: of the softmax over prototypes.
+    epsilon: of the Sinkhorn iterations that compute the codes.
+    frozen: share of the steps, from the first, in which prototypes are not updated.
+    projection: widths of the projection head, hidden and output.
+    """
+
+    prototypes: int | Literal["instances"] = 30
+    temperature: float = 0.1
+    epsilon: float = 0.05
+    frozen: float = 0.01
+    projection: tuple[int, int] = (128, 64)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "temperature", "epsilon")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoCo(Checked):
+    """Options of MoCo v2.
+
+    temperature: of the softmax over cosines.
+    queue: number of keys in the queue.
+    inertia: momentum of the key encoder, a moving average of the encoder.
+    projection: widths of the projection head, hidden and output.
+    """
+
+    temperature: float = 0.2
+    queue: int = 2048
+    inertia: float = 0.99
+    projection: tuple[int, int] = (128, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimSiam(Checked):
+    """Options of SimSiam, which has no negatives.
+
+    projection: widths of the projection head, hidden and output.
+    prediction: width of the predictor's bottleneck.
+    """
+
+    projection: tuple[int, int] = (128, 128)
+    prediction: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class CVRL(SimCLR):
+    """Options of CVRL: SimCLR on two clips of a video. The probability of a distance in time falls with the distance.
+
+    Source: Qian et al. 2021, who have another network, 3D ResNet-50, and a head of three layers.
+    """
+
+    temperature: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TCLR(Checked):
+    """Options of TCLR, which contrasts clips of different videos and of different times of a video.
+
+    temperature: of the softmax over cosines.
+    chunks: number of local clips within a global clip, which divides the input's frames.
+    global_stride, local_stride: distance between successive frames of a global and of a local clip.
+    terms: weights of four losses: contrast between videos by global clips, contrast between videos by local clips,
+        contrast between a video's local clips, and contrast of global with local clips. Each term is a mean; the sums
+        in the authors' code amount to the weights (1, 14, batch, 16).
+    projection: widths of the projection head, hidden and output.
+
+    Source: Dave et al. 2022.
+    """
+
+    temperature: float = 0.1
+    chunks: int = 4
+    global_stride: int = 3
+    local_stride: int = 1
+    terms: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    projection: tuple[int, int] = (128, 64)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "temperature", "chunks", "global_stride", "local_stride")
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Raise ValueError if clips of this shape, (C, T, H, W), cannot be divided into the chunks."""
+        if shape[1] % self.chunks:
+            possible = max(count for count in range(1, self.chunks) if shape[1] % count == 0)
+            raise ValueError(
+                f"TCLR cannot divide clips of {shape[1]} frames into {self.chunks} chunks of equal length. "
+                f"Try: `chunks: {possible}`"
+            )
+
+
+# --- probes ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logistic(Checked):
+    """Options of logistic regression on standardised features.
+
+    l2: weight of half the squared norm of the weights; the loss is a mean over examples.
+    """
+
+    l2: float = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Checked):
+    """Options of a classifier that SGD trains on augmented images.
+
+    epochs: passes over the examples.
+    lr: initial learning rate, which falls to a fifth at 60, 75 and 90 % of the epochs.
+    batch: images per step.
+    momentum: of SGD.
+    """
+
+    epochs: int = 100
+    lr: float = 1.0
+    batch: int = 512
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "epochs", "lr", "batch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robust(SGD):
+    """Options of a classifier that SGD trains on images that PGD attacks.
+
+    eps: radius of PGD's linf ball.
+    steps: of PGD.
+    """
+
+    eps: float = 8 / 255
+    steps: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "eps", "steps")
