@@ -32,19 +32,21 @@ def resolved(reader: FieldReader, entry: Entry, params: Any, path: yaml.Path, re
         return params
     changes: dict[str, Any] = {}
     roles, before = component_roles(type(params)), len(reader.errors)
-    for item in dataclasses.fields(params):
-        value, at = getattr(params, item.name), (*path, item.name)
+    with plugin_code():
+        values = {item.name: getattr(params, item.name) for item in dataclasses.fields(params)}
+    for name, value in values.items():
+        at = (*path, name)
         if isinstance(value, DataRef):
-            changes[item.name] = data.referred(reader, value, at, for_training=_is_for_training(entry))
+            changes[name] = data.referred(reader, value, at, for_training=_is_for_training(entry))
         elif isinstance(value, Component):
-            changes[item.name] = _component(reader, entry, value, roles.get(item.name, Role("")), at)
+            changes[name] = _component(reader, entry, value, roles.get(name, Role("")), at)
         elif isinstance(value, Encoder) and not isinstance(entry.spec, ModelSpec):
             reader.error(at, f"{entry.name} is no model, and only a model has encoders among its options")
         elif isinstance(value, Encoder):
-            changes[item.name] = _encoder(reader, at, value.written, read_spec)
+            changes[name] = _encoder(reader, at, value.written, read_spec)
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             nested = resolved(reader, entry, value, at, read_spec)
-            changes |= {} if nested is value else {item.name: nested}
+            changes |= {} if nested is value else {name: nested}
     if len(reader.errors) > before or any(value is None for value in changes.values()):
         return None
     try:
