@@ -10,7 +10,7 @@ import sys
 
 import lazy_loader
 
-from robharness import interrupts
+from robharness import imports, interrupts
 
 TYPE_CHECKING = False  # see robharness/__init__.py
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def _run() -> int:
     """Run the command line with streams that never fail, and return the exit code that fits to them, too."""
     from robharness import streams
 
+    imports.declare_own_process()
     streams.make_robust()
     from robharness.cli.command import main
     from robharness.errors import ExitCode

@@ -31,8 +31,11 @@ def command(session: Session, output: Path, batch_size: int | None, as_json: boo
     predictions differ, or cells failed.
     """
     from robharness.errors import ExitCode
-    from robharness.export.adversarial import export_adversarial
+    from robharness.imports import large_import
     from robharness.training.train import untrained
+
+    with large_import("torch"):
+        from robharness.export.adversarial import export_adversarial
 
     selected, is_same = session.selected, True
     if selected.pending_cells:

@@ -48,9 +48,12 @@ def command(
     from robharness import suite as suites
     from robharness.cli.progress import ProgressDisplay
     from robharness.errors import ExitCode
-    from robharness.export import corruptions
+    from robharness.imports import large_import
     from robharness.planning.commands import data_root as default_data_root
     from robharness.plugins import discover
+
+    with large_import("torch"):
+        from robharness.export import corruptions
 
     progress, is_whole = ProgressDisplay(display), True
     loaded = suites.load(suite, discover(plugins), models_follow=True, settings=settings)

@@ -218,7 +218,10 @@ def make_gallery(results: Results, number: int, device: str) -> tuple[tuple[Gall
     if not choices:
         return (), findings
     from robharness.engine.environment import check_devices
-    from robharness.export.gallery import gallery  # which imports torch
+    from robharness.imports import large_import
+
+    with large_import("torch"):
+        from robharness.export.gallery import gallery
 
     [chosen, *_] = check_devices(device)
     count = sum(len(choice.cells) * len(choice.positions) for choice in choices)

@@ -49,9 +49,12 @@ def command(
     """
     from robharness.engine import environment
     from robharness.errors import ExitCode
+    from robharness.imports import large_import
     from robharness.planning.commands import data_root as default_data_root
     from robharness.plugins import discover
-    from robharness.verify import verify
+
+    with large_import("torch"):
+        from robharness.verify import verify
 
     found = verify(
         model,

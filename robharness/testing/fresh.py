@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from robharness.imports import declare_own_process, large_import
 from robharness.testing.contract import Broken, Subject
 
 TIMEOUT = 600
@@ -42,7 +43,9 @@ def in_fresh_process(function: Callable[[Subject], Any], subject: Subject) -> An
 
 def respond() -> None:
     """Run the function in the fresh process; its prints go to standard error, its result to standard output."""
+    declare_own_process()
     with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)
-        function, subject = pickle.load(sys.stdin.buffer)
+        with large_import("torch"):
+            function, subject = pickle.load(sys.stdin.buffer)
         pickle.dump(function(subject), out)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from robharness.engine.events import Event
 from robharness.engine.executors.base import WorkerConfig
 from robharness.engine.units import Unit
+from robharness.imports import large_import
 from robharness.planning.cells import Plan
 from robharness.store.store import Store
 
@@ -19,7 +20,8 @@ class InProcessWorker:
     """
 
     def __init__(self, plan: Plan, store: Store, config: WorkerConfig) -> None:
-        from robharness.engine.worker import UnitRunner
+        with large_import("torch"):
+            from robharness.engine.worker import UnitRunner
 
         self._runner = UnitRunner(plan, store, config, threading.Event())
         self.events: Iterator[Event] = iter(())

@@ -24,6 +24,7 @@ from robharness.engine.events import Event, WorkerDied, WorkerFailed
 from robharness.engine.executors.base import WorkerConfig
 from robharness.engine.units import Unit
 from robharness.errors import UserError
+from robharness.imports import declare_own_process, large_import
 from robharness.planning import planner
 from robharness.planning.cells import Plan
 from robharness.plugins.discovery import discover
@@ -137,6 +138,7 @@ def main(number: int) -> None:
 
     number: file descriptor of the pipe to the main process.
     """
+    declare_own_process()
     make_robust()
     divert_stdout()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -157,7 +159,8 @@ def main(number: int) -> None:
                 "the suite, a plugin or the weights changed while the run began, so that workers have other cells. "
                 f"Try: {plan.command('run')}"
             )
-        from robharness.engine.worker import UnitRunner
+        with large_import("torch"):
+            from robharness.engine.worker import UnitRunner
 
         runner = UnitRunner(plan, Store(root), config, stopping)
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from robharness.imports import large_import
 from robharness.report.records import Report
 
 name, suffix = "HTML", ".html"
@@ -9,6 +10,7 @@ name, suffix = "HTML", ".html"
 
 def render(report: Report) -> str:
     """Return the page."""
-    from robharness.report.renderers.html.page import page
+    with large_import("matplotlib"):
+        from robharness.report.renderers.html.page import page
 
     return page(report)
