@@ -1,5 +1,6 @@
 """Fixtures of the core's tests. No first-party plugin is needed: the models, attacks and data are toys."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -15,6 +16,15 @@ from robharness.cli import main
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a job in the background of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+gc.disable()  # until all test files are imported: what they import lives as long as the process
+
+
+def pytest_collection_finish():
+    """Let the garbage collector run from now on, without passes over what the imports made."""
+    gc.freeze()
+    gc.enable()
+
 
 TOYS, TEAMS = (str(Path(__file__).parent / name) for name in ("toys.py", "teams.py"))
 

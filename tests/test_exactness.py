@@ -174,7 +174,7 @@ def test_workers_shards_and_kills_change_nothing(suite, run, tmp_path, monkeypat
     threads = {entry["threads"] for result in grown.cells for entry in result.provenance if entry["rows"] == 3}
     assert threads == {max(1, cores // 2)}, "workers share the cores"
 
-    for index, how in enumerate([{"batch_size": 3}, {"batch_size": 4, "workers": 3}, {"batch_size": 8}], start=1):
+    for index, how in enumerate([{"batch_size": 3}, {"batch_size": 4, "workers": 2}, {"batch_size": 8}], start=1):
         sharded = run(source, "shards", shard=(index, 3), **how)
         assert {tuple(result.positions) for result in sharded.cells} == {tuple(range(40 * index // 3))}
     assert outcomes(sharded) == whole

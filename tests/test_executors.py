@@ -133,7 +133,7 @@ def test_ctrl_c_ends_the_run_after_the_current_cells(suite, run, compute, make):
     assert signal.getsignal(signal.SIGINT) is before
     spans = [span for cell in plan.cells for span in store.spans(cell.key)]
     assert 0 < len(spans) <= 7, "each worker ends after its current cell"
-    compute(source, make(), workers=1)
+    compute(source, InProcessExecutor(), workers=1)
     assert outcomes(results.load(plan, store)) == outcomes(run(source, "whole", batch_size=4))
 
 

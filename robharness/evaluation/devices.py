@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.metadata import version
 
 import torch
@@ -78,4 +79,9 @@ def device_name(device: str | torch.device) -> str:
 
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that compute outcomes."""
-    return {name: version(name) for name in ("robharness", "torch", "torchvision", "numpy")}
+    return {name: _version(name) for name in ("robharness", "torch", "torchvision", "numpy")}
+
+
+@cache
+def _version(name: str) -> str:
+    return version(name)

@@ -237,7 +237,7 @@ class FieldReader:
     def nested(self, cls: Any, raw: dict[str, Any], path: yaml.Path) -> dict[str, Any]:
         """Return the values of a record, after adding unknown keys of records inside of it, which pydantic ignores."""
         values = dict(raw)
-        for name, kind in get_type_hints(cls).items() if dataclasses.is_dataclass(cls) else ():
+        for name, kind in _type_hints(cls).items():
             inner = next((each for each in (kind, *get_args(kind)) if _is_plain_record(each)), None)
             value = raw.get(name)
             if inner is not None and isinstance(value, dict):
@@ -348,6 +348,11 @@ def _is_plain_record(kind: Any) -> bool:
 @cache
 def _adapter(record: type) -> TypeAdapter[Any]:
     return TypeAdapter(record)
+
+
+@cache
+def _type_hints(record: type) -> dict[str, Any]:
+    return get_type_hints(record) if dataclasses.is_dataclass(record) else {}
 
 
 def sentence_of(error: Exception) -> str:

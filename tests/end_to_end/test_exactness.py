@@ -78,11 +78,17 @@ def gaps(plan):
     return ((best[:, 0] - best[:, 1]) / (logits.amax(1) - logits.amin(1))).numpy()
 
 
+@pytest.fixture(scope="module")
+def first(mnist_suite, mnist, tmp_path_factory):
+    """The results of 1,000 examples in passes of 20, with one thread."""
+    store = tmp_path_factory.mktemp("first")
+    return api.run(mnist_suite(attacks=ATTACKS), store=store, plugins=[mnist], limit=1000, batch_size=20, threads=1)
+
+
 @pytest.mark.parametrize("other", [{"batch_size": 64, "threads": 1}, {"batch_size": 20, "threads": 2}], ids=str)
-def test_batch_size_and_threads_change_margins_within_rounding(mnist_suite, mnist, tmp_path, other):
-    source, n = mnist_suite(attacks=ATTACKS), 1000
-    first = api.run(source, store=tmp_path / "first", plugins=[mnist], limit=n, batch_size=20, threads=1)
-    second = api.run(source, store=tmp_path / "second", plugins=[mnist], limit=n, **other)
+def test_batch_size_and_threads_change_margins_within_rounding(mnist_suite, mnist, first, tmp_path, other):
+    n = 1000
+    second = api.run(mnist_suite(attacks=ATTACKS), store=tmp_path, plugins=[mnist], limit=n, **other)
     near = gaps(first.plan) < NEAR
     for one, two in zip(first.cells, second.cells, strict=True):
         assert one.n == two.n == n
