@@ -319,6 +319,8 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "expected_source": ("other", False),
         "check": (Check(alpha=0.5), False),
         "clusters": ("v_[0-9]+", False),
+        "settings": (("seed=1",), False),  # by what they change
+        "extended": ((Path("base.yaml"),), False),  # the same
     },
 }
 BASE = suite(

@@ -26,7 +26,8 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     for key, ref in LISTS.items():
         noun = key.removesuffix("s")
         variants = [_variant(noun, ref, entry, definitions, registry) for entry in getattr(registry, key).values()]
-        strict[key] = {"items": {"required": [noun], "allOf": [_needing(noun, variant) for variant in variants]}}
+        needs = [_needing(noun, variant) for variant in variants]
+        strict[key] = {"items": {"required": [noun], **({"allOf": needs} if needs else {})}}
         pattern = TypeAdapter(ref).json_schema()
         pattern["properties"][noun] = {"type": "string", "pattern": "[*?\\[]"}
         alternatives = [*variants, pattern]
