@@ -70,7 +70,7 @@ def plan_suite(
     if models is not None and not (isinstance(models, Mapping) and all(isinstance(label, str) for label in models)):
         raise UserError('`models` is a mapping of labels to networks. Try: models={"mine": net}')
     options = plan_options(current_folder(), store=Path(store), root=root, limit=limit)
-    words = chain.from_iterable(options.items())
+    words = tuple(chain.from_iterable(options.items()))
     settings = as_settings(overrides)
     loaded = suites.load(suite, registry, models_follow=bool(models), options=words, settings=settings)
     if models:

@@ -134,11 +134,11 @@ def paths_in(value: Any) -> Iterator[Path]:
 
 def require_files(entry: Entry, params: Any) -> None:
     """Raise MissingResource for the first file or folder that an option names and that does not exist."""
+    for _, reference in references_in(params):
+        if isinstance(reference, Component) and dataclasses.is_dataclass(reference.params):
+            require_files(dataclasses.replace(entry, name=reference.full_name), reference.params)
     for item in dataclasses.fields(params) if params is not None else ():
         for path in () if item.metadata.get("runtime") else paths_in(getattr(params, item.name)):
             if not exists(path):
                 what = f"the file '{item.name}' of {entry.name}"
                 raise MissingResource(what, where=str(path), get=f"correct `{item.name}:` in the suite")
-    for _, reference in references_in(params):
-        if isinstance(reference, Component) and dataclasses.is_dataclass(reference.params):
-            require_files(dataclasses.replace(entry, name=reference.full_name), reference.params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def load(
     registry: Registry,
     *,
     models_follow: bool = False,
-    options: Iterable[str] = (),
+    options: Sequence[str] = (),
     settings: tuple[Setting, ...] = (),
 ) -> Suite:
     """Read the suite in a YAML file or a mapping, and check it against the plugins.
