@@ -14,7 +14,7 @@ from typing import Any
 from robharness.errors import MissingResource, UserError, exists, for_shell
 from robharness.plugins.registry import Entry
 from robharness.reading import NotAFile, kind_of_file, read_regular
-from robharness.specs.references import Component, references_in
+from robharness.specs.references import Component
 from robharness.specs.sources import DataRef
 
 LARGEST_RECORD = 2**26
@@ -133,12 +133,26 @@ def paths_in(value: Any) -> Iterator[Path]:
 
 
 def require_files(entry: Entry, params: Any) -> None:
-    """Raise MissingResource for the first file or folder that an option names and that does not exist."""
-    for _, reference in references_in(params):
-        if isinstance(reference, Component) and dataclasses.is_dataclass(reference.params):
-            require_files(dataclasses.replace(entry, name=reference.full_name), reference.params)
-    for item in dataclasses.fields(params) if params is not None else ():
-        for path in () if item.metadata.get("runtime") else paths_in(getattr(params, item.name)):
-            if not exists(path):
-                what = f"the file '{item.name}' of {entry.name}"
-                raise MissingResource(what, where=str(path), get=f"correct `{item.name}:` in the suite")
+    """Raise MissingResource for the first file or folder that an option names and that does not exist.
+
+    The files of an encoder in an option are not looked at; the plan of its model requires them.
+    """
+    for name, key, path in _named_paths(entry.name, params):
+        if not exists(path):
+            what = f"the file '{key}' of {name}"
+            raise MissingResource(what, where=str(path), get=f"correct `{key}:` in the suite")
+
+
+def _named_paths(name: str, params: Any) -> Iterator[tuple[str, str, Path]]:
+    """Yield the paths in options, each with the name of the spec that has the option, and with the option.
+
+    name: full name of the spec that has these options.
+    """
+    for item in dataclasses.fields(params) if dataclasses.is_dataclass(params) else ():
+        value = getattr(params, item.name)
+        if item.metadata.get("runtime"):
+            continue
+        if isinstance(value, Component):
+            yield from _named_paths(value.full_name, value.params)
+        else:
+            yield from ((name, item.name, path) for path in paths_in(value))
