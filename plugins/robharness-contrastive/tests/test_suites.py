@@ -10,7 +10,7 @@ import yaml
 
 from robharness import UserError, api, discover, suite
 from robharness.planning import identity
-from robharness_contrastive import figures
+from robharness_contrastive import figures, params
 
 ROOT = Path(__file__).parents[3]
 SUITES = ROOT / "suites"
@@ -103,7 +103,6 @@ def test_a_misspelt_option_is_an_error_of_the_suite(option, why):
     ({"network": "resnet18"}, {"network": "resnet18"}),
     ({"augmentation": "patches"}, {"augmentation": "patches"}),
     ({"augmentation": {"jitter": 0.5}}, {"augmentation": {"jitter": 0.5}}),
-    ({"probe": None}, {"probe": None}),
     ({"probe": {"kind": "lbfgs", "l2": 0.001}}, {}),
     ({"probe": {"l2": 0.01}}, {"probe": {"l2": 0.01}}),
     ({"probe": {"kind": "sgd"}}, {"probe": {"kind": "sgd"}}),
@@ -116,6 +115,10 @@ def test_golden_identities_of_options_that_became_components(option, expected):
     asked = {key: asked[key] for key in ("robharness", "name", "data")}
     loaded = suite.load(asked | {"models": [{"model": "contrastive/simclr", **option}]}, discover())
     assert identity.canonical(suite.identity_fields(loaded.models[0].params)) == expected
+
+
+def test_a_recipe_without_a_probe_has_the_identity_of_version_0_1_0():
+    assert identity.canonical(suite.identity_fields(params.SimCLR(probe=None))) == {"probe": None}
 
 
 SEED = 1

@@ -133,7 +133,8 @@ class TCLR(Checked):
 
     temperature: of the softmax over cosines.
     chunks: number of local clips within a global clip, which divides the input's frames.
-    global_stride, local_stride: distance between successive frames of a global and of a local clip.
+    global_stride: distance between successive frames of a global clip.
+    local_stride: distance between successive frames of a local clip.
     terms: weights of four losses: contrast between videos by global clips, contrast between videos by local clips,
         contrast between a video's local clips, and contrast of global with local clips. Each term is a mean; the sums
         in the authors' code amount to the weights (1, 14, batch, 16).

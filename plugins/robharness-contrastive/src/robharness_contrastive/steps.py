@@ -16,7 +16,10 @@ class Augmentation:
     rotation: largest angle in degrees, to either side; black fills the corners.
     flip: probability of a horizontal flip.
     jitter: probability of the four colour changes below.
-    brightness, contrast, saturation, hue: strengths, as in torchvision's `ColorJitter`.
+    brightness: strength of the change, as in torchvision's `ColorJitter`.
+    contrast: the same.
+    saturation: the same.
+    hue: the same, as a share of the colour circle.
     grey: probability of conversion to grey.
     blur: probability of a Gaussian blur, whose sigma is between 0.1 and 2 pixels.
     """
