@@ -129,7 +129,8 @@ class ContractViolation(Exception):
     """A violation of the contract by a plugin while it runs: its cell fails and its distribution is named.
 
     message: the violation.
-    by: the part at fault: "perturbation", "model", "data" or "surrogate", the model that the attack is crafted on.
+    by: the part at fault: "perturbation", "model", "data" or "surrogate", the model that the attack is crafted on. The
+        encoder in an option of a model is "model.OPTION".
     """
 
     def __init__(self, message: str, by: str = "perturbation") -> None:

@@ -102,7 +102,16 @@ def test_the_gradient_is_that_of_the_chosen_logits():
     torch.testing.assert_close(found.gradient, gradient)
     torch.testing.assert_close(found.values, values.detach())
     assert found.logits.shape == (5, 4) and classifier.classes == 4
-    assert not classifier.has_same_passes(Classifier(net, batch_size=4))
+    assert classifier.has_same_passes(classifier.with_access("scores"))
+
+
+def test_classifiers_of_other_classes_have_other_passes():
+    """So that a value that is cached for one of them is none of the other."""
+    net = build(None, None)
+    chosen, other = Classifier(net, batch_size=4, classes=PRESENT), Classifier(net, batch_size=4)
+    other._call, other._chosen, other._clip_layout = chosen._call, None, chosen._clip_layout
+    assert vars(chosen)["net"] is vars(other)["net"]
+    assert not chosen.has_same_passes(other) and not other.has_same_passes(chosen)
 
 
 def test_classes_are_identity_however_they_are_written():

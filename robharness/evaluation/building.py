@@ -88,7 +88,7 @@ def _is_pinned(model: PlannedModel) -> bool:
 def with_loaders(params: Any) -> Any:
     """Return options whose encoders can be loaded."""
     encoders = {name: each for name, each in encoders_of(params).items() if isinstance(each.model, PlannedModel)}
-    loaders = {name: each.loaded_by(partial(_load_named, each.model)) for name, each in encoders.items()}
+    loaders = {name: each.loaded_by(partial(_load_option, name, each.model)) for name, each in encoders.items()}
     with plugin_code():
         return dataclasses.replace(params, **loaders) if loaders else params
 
@@ -112,12 +112,13 @@ def load_encoder(encoder: PlannedModel) -> EncoderNetwork:
     return network
 
 
-def _load_named(encoder: PlannedModel) -> EncoderNetwork:
-    """Build the network of an encoder for a plugin, with the encoder's name in errors."""
+def _load_option(name: str, encoder: PlannedModel) -> EncoderNetwork:
+    """Build the network of the encoder in an option for a plugin. Raises ContractViolation that names the encoder."""
     try:
         return load_encoder(encoder)
-    except ContractViolation as error:
-        raise ContractViolation(f"its encoder {encoder.entry.name}: {error}", by=error.by) from error
+    except (ContractViolation, UserError) as error:
+        inner = error.by.removeprefix("model") if isinstance(error, ContractViolation) else ""
+        raise ContractViolation(f"its encoder {encoder.entry.name}: {error}", by=f"model.{name}{inner}") from error
 
 
 class _Reached(Exception):

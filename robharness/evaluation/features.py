@@ -22,6 +22,7 @@ from robharness.evaluation.classifier import Classifier
 from robharness.evaluation.loading import batch_size_candidates, clips_per_example
 from robharness.evaluation.memory import free_memory, is_out_of_memory, smaller_batch_size
 from robharness.evaluation.modes import kept_modes
+from robharness.evaluation.probe import probe_features
 from robharness.evaluation.reader import DecodedImages, Reader
 from robharness.evaluation.unchanged import check_model
 from robharness.findings import named_examples
@@ -122,6 +123,7 @@ class _Passes:
         if device.index is not None and device.type == "cuda":
             torch.cuda.set_device(device)
         self._net = load_encoder(features.encoder)
+        probe_features(self._net, spec.input.shape, device)
         self._device = device
         self._batch_size = batch_size_candidates(spec.input.shape, features.data.n, device, clips)[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -163,7 +164,8 @@ def _perturbed_outcome(
         else:
             x, size, notes = perturb(crafting, perturbation, member, part)
     except ContractViolation as error:
-        error.by = "surrogate" if error.by == "model" and crafting is not loaded else error.by
+        if crafting is not loaded:
+            error.by = re.sub(r"^model\b", "surrogate", error.by)
         raise
     if perturbation.eight_bit:
         rounded = predictions(loaded.classifier.logits((x * 255).round() / 255))

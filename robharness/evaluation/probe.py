@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robharness.errors import ContractViolation, describe
 from robharness.evaluation.classifier import Classifier, NoGradient
@@ -28,6 +28,8 @@ ROUNDING_FLOAT32, ROUNDING_TF32 = 1e-3, 0.02
 GRADIENT_ROUNDING = 0.25
 """Largest effect of rounding on the gradient of a row, relative to its length: where a unit is almost at 0, rounding
 decides whether it passes its gradient on, so that the effect is far larger than on logits."""
+PROBED_FEATURES = 4
+"""Rows of the passes that check features."""
 TINY = 1e-25
 """Length below which rounding can change a gradient by any factor."""
 
@@ -52,36 +54,8 @@ def probe(classifier: Classifier, shape: Sequence[int], clips: Clips | None = No
     x = _faded(probe_inputs(classifier.batch_size, shape, classifier.device))
     classifier = base.with_clips(layout, x)
     classifier.copies_input, classifier.no_gradient = False, ""
-    facts: dict[str, Any] = {"gradients": None, "grad_mode": False}
-    with global_draws() as drawn:
-        classifier._copy_inputs_if_written(x)
-        logits = classifier.logits(x)
-        again = _difference(logits, classifier.logits(x))
-    if drawn:
-        hint = _hint(classifier)
-        raise ContractViolation(
-            f"its forward pass draws from the global generator of {drawn[0]}, in eval mode{hint}", by="model"
-        )
-    limit = _rounding(classifier)
-    if again > (0 if classifier.device.type == "cpu" else limit):  # the same pass again has the same bits on a CPU
-        raise ContractViolation(
-            f"its logits change from one call to the next, by {again:.2g} of their range: its forward pass keeps a "
-            f"state{_hint(classifier)}",
-            by="model",
-        )
-    facts |= _measured("rows", _row_difference(classifier, x, logits))
-    if facts.get("rows_by", 0) > limit:
-        raise ContractViolation(
-            f"its logits for an example depend on the other examples of the pass, by {facts['rows_by']:.2g} of their "
-            f"range{_hint(classifier) or _CAUSES}",
-            by="model",
-        )
-    by = _difference_in_half(classifier, x, logits)
-    if by > limit:
-        raise ContractViolation(
-            f"its logits for an example depend on the number of examples in a pass, by {by:.2g} of their range",
-            by="model",
-        )
+    logits, by = _row_outputs(classifier, x, "logits")
+    facts: dict[str, Any] = {"gradients": None, "grad_mode": False} | _measured("rows", by)
     try:
         facts |= _gradient_facts(classifier, x, logits)
     except ContractViolation as error:  # only attacks that use gradients will fail
@@ -98,6 +72,57 @@ def probe(classifier: Classifier, shape: Sequence[int], clips: Clips | None = No
     base.memory_format = classifier.memory_format  # of the network's inputs
     base.passes.clear()
     return facts
+
+
+def probe_features(net: nn.Module, shape: Sequence[int], device: torch.device) -> None:
+    """Check that the features of an example depend on that example alone.
+
+    net: inputs (N, *shape) -> features (N, D).
+    Raises ContractViolation for a network that draws random numbers, whose features change from call to call, or whose
+    features for an example depend on other examples by more than rounding.
+    """
+    classifier = Classifier(net, batch_size=PROBED_FEATURES, device=device)
+    classifier.copies_input = True
+    _row_outputs(classifier, _faded(probe_inputs(PROBED_FEATURES, shape, device)), "features")
+
+
+def _row_outputs(classifier: Classifier, x: Tensor, kind: str) -> tuple[Tensor, float]:
+    """Return the outputs of a pass, and how far those of a row differ alone and in another order.
+
+    kind: name of the outputs, for messages.
+    Raises ContractViolation as `probe` does.
+    """
+    with global_draws() as drawn:
+        if not classifier.copies_input:
+            classifier._copy_inputs_if_written(x)
+        outputs = classifier.logits(x)
+        again = _difference(outputs, classifier.logits(x))
+    if drawn:
+        hint = _hint(classifier)
+        raise ContractViolation(
+            f"its forward pass draws from the global generator of {drawn[0]}, in eval mode{hint}", by="model"
+        )
+    limit = _rounding(classifier)
+    if again > (0 if classifier.device.type == "cpu" else limit):  # the same pass again has the same bits on a CPU
+        raise ContractViolation(
+            f"its {kind} change from one call to the next, by {again:.2g} of their range: its forward pass keeps a "
+            f"state{_hint(classifier)}",
+            by="model",
+        )
+    by = _row_difference(classifier, x, outputs)
+    if by > limit:
+        raise ContractViolation(
+            f"its {kind} for an example depend on the other examples of the pass, by {by:.2g} of their "
+            f"range{_hint(classifier) or _CAUSES}",
+            by="model",
+        )
+    by_half = _difference_in_half(classifier, x, outputs)
+    if by_half > limit:
+        raise ContractViolation(
+            f"its {kind} for an example depend on the number of examples in a pass, by {by_half:.2g} of their range",
+            by="model",
+        )
+    return outputs, by
 
 
 _CAUSES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -72,6 +72,24 @@ class PlannedModel:
         return is_waiting or any(encoder.is_untrained for encoder in self.encoders.values())
 
     @property
+    def waits_for(self) -> tuple[Artefact, ...]:
+        """The artefacts that are not in the store yet, in the order in which they are made, its own last."""
+        own = (self.artefact,) if self.artefact is not None and self.weights is None else ()
+        return (*_waited_for(self.prerequisites), *own)
+
+    @property
+    def failure(self) -> str:
+        """Why the last attempt to make what it waits for failed, and the distribution at fault; empty if none did."""
+        return next(filter(None, (artefact.failure for artefact in self.waits_for)), "")
+
+    def at_fault(self, by: str) -> Entry:
+        """Return the entry of the model, or of the encoder in its options, that a ContractViolation is `by`."""
+        model = self
+        for name in by.split(".")[1:]:
+            model = model.encoders.get(name, model)
+        return model.entry
+
+    @property
     def prerequisites(self) -> tuple[Product, ...]:
         """What must be in the store before the model is trained, in this order."""
         base = () if self.base is None else (self.base,)
@@ -114,6 +132,15 @@ class PlannedFeatures:
         return not os.path.lexists(self.artefact.folder)
 
     @property
+    def waits_for(self) -> tuple[Artefact, ...]:
+        """The artefacts that are not in the store yet, in the order in which they are made, its own last."""
+        return (*_waited_for(self.prerequisites), self.artefact) if self.is_untrained else ()
+
+    def at_fault(self, by: str) -> Entry:
+        """Return the entry of the data, or of the encoder or one in its options, that a ContractViolation is `by`."""
+        return self.data.entry if by == "data" else self.encoder.at_fault(by)
+
+    @property
     def prerequisites(self) -> tuple[Product, ...]:
         """What must be in the store before they are computed."""
         return self.encoder.products
@@ -121,6 +148,12 @@ class PlannedFeatures:
 
 Product = PlannedModel | PlannedFeatures
 """What a suite makes before its cells: trained weights, or features that trainings need."""
+
+
+def _waited_for(products: Iterable[Product]) -> tuple[Artefact, ...]:
+    """Return the artefacts that products wait for, each once."""
+    found = [artefact for product in products if product.is_untrained for artefact in product.waits_for]
+    return tuple({artefact.folder: artefact for artefact in found}.values())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,8 @@ class ModelOutline:
 
     name: full name of its spec.
     artefact: the hash of the weights that the suite trains; None for other models.
-    is_untrained: whether these weights did not exist yet.
+    is_untrained: whether it waited for a training, its own or that of an encoder.
+    needs: the hashes of other artefacts that it waited for, in the order in which they are made.
     """
 
     label: Label
@@ -55,6 +56,7 @@ class ModelOutline:
     clean_at_least: Number | None = None
     artefact: Hash | None = None
     is_untrained: bool = False
+    needs: tuple[Hash, ...] = ()
 
     @property
     def entry(self) -> Any:
@@ -342,8 +344,12 @@ class PlanOutline:
         return [model for model in self.suite.models if model.is_untrained]
 
     def training_failure(self, model: ModelOutline) -> str:
-        """Return why the last training of a model failed, and the distribution at fault; empty if it did not fail."""
-        return failure_of(self.store / FOLDER / model.artefact) if model.artefact else ""
+        """Return why the last training of a model failed, and the distribution at fault; empty if it did not fail.
+
+        Before it, what the model needs may have failed, such as the computation of features.
+        """
+        hashes = (*model.needs, *([model.artefact] if model.artefact else []))
+        return next(filter(None, (failure_of(self.store / FOLDER / each) for each in hashes)), "")
 
     def limited(self, n: int) -> PlanOutline:
         """Return the same with the first n examples of the fixed order, at most those of the data set."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from robharness.planning.cells import Cell, Plan, PlannedData
+from robharness.planning.cells import Cell, Plan, PlannedData, PlannedModel
 from robharness.planning.commands import plan_options
 from robharness.planning.identity import call_plugin, draw_address, text_key
 from robharness.planning.outline import (
@@ -31,9 +31,10 @@ T = TypeVar("T")
 
 def outline(plan: Plan) -> PlanOutline:
     """Return the outline of a plan, which also gives the plugins' own records that the plan has."""
-    suite, untrained = plan.suite, {model.label for model in plan.untrained}
+    suite, cells = plan.suite, (*plan.cells, *plan.pending_cells)
     hashes = {model.label: model.artefact.hash for model in plan.trained_models if model.artefact is not None}
-    cells = (*plan.cells, *plan.pending_cells)
+    every = (model for cell in cells for model in (cell.model, cell.surrogate) if model is not None)
+    untrained = {model.label: model for model in every if model.is_untrained}
     costs = {id(cell.perturbation): cell.cost for cell in cells if not cell.with_features}
     models = {
         model.label: _PlannedModel(
@@ -45,6 +46,7 @@ def outline(plan: Plan) -> PlanOutline:
             clean_at_least=model.clean_at_least,
             artefact=hashes.get(model.label),
             is_untrained=model.label in untrained,
+            needs=_needs(untrained.get(model.label)),
         )
         for model in _distinct((*suite.models, *(cell.model.ref for cell in cells)))
     }
@@ -100,6 +102,11 @@ def outline(plan: Plan) -> PlanOutline:
         options=plan_options(suite.working_directory, store=plan.store, root=plan.data_root, limit=plan.limit),
         store=plan.store,
     )
+
+
+def _needs(model: PlannedModel | None) -> tuple[str, ...]:
+    """Return the hashes of the artefacts that a model waits for, without its own."""
+    return tuple(artefact.hash for artefact in model.waits_for if artefact is not model.artefact) if model else ()
 
 
 def _distinct(some: Iterable[T]) -> list[T]:

@@ -20,14 +20,13 @@ RUNTIME_FACTORS = ("rows", "threads", "device", "memory_format", "folded", "sour
 
 
 def training_findings(results: Results) -> Iterator[Finding]:
-    """Yield a finding per failed training, and one for all models that are not trained yet."""
-    plan, untrained = results.outline, []
+    """Yield a finding per cause of failed trainings, and one for all models that are not trained yet."""
+    plan, labels = results.outline, dict[str, list[str]]()
     for model in plan.untrained:
-        reason = plan.training_failure(model)
-        if reason:
-            yield finding("training-failed", f"{model.label} could not be trained: {reason}")
-        else:
-            untrained.append(model.label)
+        labels.setdefault(plan.training_failure(model), []).append(model.label)
+    untrained = labels.pop("", [])
+    for reason, failed in labels.items():
+        yield finding("training-failed", f"{', '.join(failed)} could not be trained: {reason}")
     if untrained:
         yield finding(
             "not-trained",

@@ -76,7 +76,7 @@ class Encoder:
 
         `train` and `build` may call it; each call builds a network of its own, whose gradients flow. Modules that only
         follow the features are not run, and have no state in it.
-        Raises UserError for weights that do not fit, and RuntimeError in other functions of a plugin.
+        Raises ContractViolation for weights that do not fit, and RuntimeError in other functions of a plugin.
         """
         if self._load is None:
             raise RuntimeError(f"the encoder {self.name} is not loaded here; call load() in `train` or in `build`")

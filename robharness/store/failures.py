@@ -50,19 +50,20 @@ class Failure:
     def of(cls, cell: Cell, span: Span, error: BaseException) -> Failure:
         """Find the distribution at fault for an exception that left a cell without outcomes for a span."""
         by = error.by if isinstance(error, ContractViolation) else "data"
-        if by == "data":
-            entry = cell.data.entry
-        elif by == "surrogate" and cell.surrogate is not None:
-            entry = cell.surrogate.entry
-        elif by == "model" or cell.perturbation is None:
-            entry = cell.model.entry
+        part = by.partition(".")[0]
+        if part == "data":
+            entry, blame = cell.data.entry, cell.data.entry.origin
+        elif part == "surrogate" and cell.surrogate is not None:
+            entry, blame = cell.surrogate.entry, cell.surrogate.at_fault(by).origin
+        elif part == "model" or cell.perturbation is None:
+            entry, blame = cell.model.entry, cell.model.at_fault(by).origin
         else:  # also whatever a plugin's own exception says
-            entry = cell.perturbation.entry
+            entry, blame = cell.perturbation.entry, cell.perturbation.entry.origin
         text = str(error) if isinstance(error, ContractViolation) else describe(error)
         return cls(
             start=span[0],
             stop=span[1],
-            blame=str(entry.origin),
+            blame=str(blame),
             error=f"{entry.name}: {text}",
             traceback="".join(traceback.format_exception(error.__cause__ or error)),
         )

@@ -10,14 +10,13 @@ import time
 
 from robharness.engine.environment import Job
 from robharness.engine.listeners import TrainingListener
-from robharness.errors import describe
 from robharness.planning.artefacts import Artefact, read, sha256_of
 from robharness.planning.cells import PlannedFeatures, Product
 from robharness.specs.sources import Progress
 from robharness.store.artefacts import ArtefactStore
 from robharness.store.lock import POLL_SECONDS
 from robharness.text import attributed
-from robharness.training.trainer import Machine, TrainingResult, run_trainer, stored_result
+from robharness.training.trainer import Machine, TrainingResult, cause, run_trainer, stored_result
 
 
 def follow(
@@ -42,8 +41,8 @@ def follow(
     try:
         run_trainer(model, listener, machine)
     except Exception as error:  # a trainer may raise anything
-        blame = f"{model.entry.origin}, in process {job.rank}"
-        text = attributed(f"{model.entry.name}: {describe(error)}", blame)
+        found = cause(model, error)
+        text = attributed(found["error"], f"{found['blame']}, in process {job.rank}")
         return TrainingResult(label=model.label, artefact=artefact, error=text)
     seconds = time.perf_counter() - begun
     while artefacts.holder(artefact) == holder:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from robharness.engine.environment import Job
 from robharness.engine.listeners import TrainingListener
-from robharness.errors import ContractViolation, Interrupted, UserError, describe
+from robharness.errors import Interrupted, UserError
 from robharness.planning.artefacts import WEIGHTS
 from robharness.planning.cells import Plan, PlannedFeatures, PlannedModel, Product
 from robharness.store.artefacts import ArtefactStore
 from robharness.store.store import Store
 from robharness.training.distributed import SilentListener, follow
-from robharness.training.trainer import Machine, TrainingResult, run_features, run_trainer, stored_result
+from robharness.training.trainer import Machine, TrainingResult, cause, run_features, run_trainer, stored_result
 
 __all__ = ["TrainingResult", "train_models", "untrained"]
 
@@ -45,6 +45,7 @@ def train_models(
     machine = Machine(device=device, threads=threads)
     listener = listener if job.is_first else SilentListener()
     results: list[TrainingResult] = []
+    failures: dict[Path, str] = {}
     for model in plan.trained_models:
         assert model.artefact is not None
         if model.weights is not None and not model.is_untrained:
@@ -52,7 +53,7 @@ def train_models(
             results.append(TrainingResult(label=model.label, artefact=model.artefact, sha256=sha256))
             continue
         try:
-            results.append(_train(model, store, listener, machine, job))
+            results.append(_train(model, store, listener, machine, job, failures))
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted while {model.label} was trained; its unfinished files are kept") from None
         finally:
@@ -66,26 +67,46 @@ def untrained(plan: Plan) -> UserError:
     """Return the error for cells that wait for a training, to be raised where nothing is trained."""
     labels = [model.label for model in plan.untrained]
     be = "is" if len(labels) == 1 else "are"
-    failures = [f"the training of {m.label} failed: {m.artefact.failure}" for m in plan.untrained
-                if m.artefact is not None and m.artefact.failure]  # fmt: skip
+    failures = [f"the training of {m.label} failed: {found}" for m in plan.untrained if (found := m.failure)]
     if failures:
         return UserError(f"{'; '.join(failures)}. Correct the cause. Try: {plan.command('train')}")
     return UserError(f"{', '.join(labels)} {be} not trained yet. Try: {plan.command('train')}")
 
 
-def _train(product: Product, store: Store, listener: TrainingListener, machine: Machine, job: Job) -> TrainingResult:
-    """Train a model or compute features, after all that this needs. An artefact that is there already is not remade."""
-    artefact, artefacts = product.artefact, ArtefactStore(store)
+def _train(
+    product: Product,
+    store: Store,
+    listener: TrainingListener,
+    machine: Machine,
+    job: Job,
+    failures: dict[Path, str],
+) -> TrainingResult:
+    """Train a model or compute features, after all that this needs. An artefact that is there already is not remade.
+
+    failures: by the folder of an artefact, why it could not be made, so that it is tried once.
+    """
+    artefact = product.artefact
     assert artefact is not None
-    is_made = artefact.folder.exists()
+    if error := failures.get(artefact.folder):
+        return TrainingResult(label=product.label, artefact=artefact, error=error)
     for each in product.prerequisites:
         is_for_training = isinstance(each, PlannedFeatures) or (
             isinstance(product, PlannedModel) and each is product.base
         )
-        if each.is_untrained and not (is_made and is_for_training):
-            result = _train(each, store, listener, machine, job)
+        if each.is_untrained and not (artefact.folder.exists() and is_for_training):
+            result = _train(each, store, listener, machine, job, failures)
             if result.error:
                 return TrainingResult(label=product.label, artefact=artefact, error=result.error)
+    result = _made(product, store, listener, machine, job)
+    if result.error:
+        failures[artefact.folder] = result.error
+    return result
+
+
+def _made(product: Product, store: Store, listener: TrainingListener, machine: Machine, job: Job) -> TrainingResult:
+    """Train a model or compute features whose prerequisites are made."""
+    artefact, artefacts = product.artefact, ArtefactStore(store)
+    assert artefact is not None
     if not job.is_first:
         return follow(product, artefact, artefacts, listener, machine, job)
 
@@ -122,39 +143,30 @@ def _train(product: Product, store: Store, listener: TrainingListener, machine: 
     return TrainingResult(label=product.label, artefact=artefact, sha256=sha256, seconds=seconds)
 
 
-class _InvalidWeights(Exception):
-    """A trainer ended without an error, and without weights. The message is a sentence for the user."""
-
-
 def _check_weights(path: Path) -> None:
-    """Raise _InvalidWeights unless the file begins as safetensors do: with a length, and JSON of that length."""
+    """Raise UserError unless the file begins as safetensors do: with a length, and JSON of that length."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if not isinstance(json.loads(file.read(min(length, 10**8))), dict):
                 raise ValueError
     except FileNotFoundError:
-        raise _InvalidWeights(f"its trainer came to an end and wrote no {WEIGHTS}") from None
+        raise UserError(f"its trainer came to an end and wrote no {WEIGHTS}") from None
     except ValueError:
-        raise _InvalidWeights(f"the {WEIGHTS} that its trainer wrote is no safetensors file") from None
+        raise UserError(f"the {WEIGHTS} that its trainer wrote is no safetensors file") from None
 
 
 def _record_failure(
     product: Product, artefacts: ArtefactStore, listener: TrainingListener, job: Job, error: Exception
 ) -> TrainingResult:
-    """Record why a training failed. Sentences for the user are recorded without the type of the error."""
+    """Record why a training failed."""
     artefact = product.artefact
     assert artefact is not None
-    is_sentence = isinstance(error, _InvalidWeights | UserError | ContractViolation)
-    text = str(error) if is_sentence else describe(error)
-    is_data = isinstance(product, PlannedFeatures) and isinstance(error, ContractViolation) and error.by == "data"
-    entry = product.data.entry if is_data and isinstance(product, PlannedFeatures) else product.entry
     artefacts.fail(
         artefact,
         {
             "label": product.label,
-            "blame": str(entry.origin),
-            "error": f"{entry.name}: {text}",
+            **cause(product, error),
             "time": _now(),
             "job": job.name,
             "traceback": "".join(traceback.format_exception(error)),

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from robharness.engine.listeners import TrainingListener
-from robharness.errors import ContractViolation, UserError
+from robharness.errors import ContractViolation, UserError, describe
 from robharness.planning.artefacts import Artefact, damage, sha256_of
 from robharness.planning.cells import PlannedFeatures, PlannedModel, Product, plugins_of_options
 from robharness.planning.files import content_digest
@@ -38,6 +38,17 @@ class TrainingResult:
     sha256: str = ""
     seconds: float | None = None
     error: str = ""
+
+
+def cause(product: Product, error: Exception) -> dict[str, str]:
+    """Return the record of a failure: the distribution at fault, and a sentence.
+
+    Sentences for the user are recorded without the type of the error.
+    """
+    by = error.by if isinstance(error, ContractViolation) else "model"
+    entry = product.at_fault("data") if by == "data" and isinstance(product, PlannedFeatures) else product.entry
+    text = str(error) if isinstance(error, UserError | ContractViolation) else describe(error)
+    return {"blame": str(product.at_fault(by).origin), "error": f"{entry.name}: {text}"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 `probes/trunk` is an encoder alone, `probes/classifier` a network with a head behind its features, `probes/recipe` an
 encoder that a suite trains. `probes/linear` trains on features, `probes/retrieval` needs no training of its own.
 
+$PROBES_MISTAKE: what the passes of a network do wrong: "batch", "noise" or "state".
 $PROBES_LOG: a file that gets a line per pass of a network: the number of its rows.
 """
 
@@ -25,6 +26,7 @@ from robharness import (
 )
 
 SIDE, CLASSES, WIDTH = 8, 3, 12
+CALLS = []
 
 
 class Shades:
@@ -56,6 +58,21 @@ def log_pass(rows):
     time.sleep(float(os.environ.get("PROBES_PAUSE", "0")))
 
 
+def mistaken(x):
+    """Return the input, or what $PROBES_MISTAKE makes of it."""
+    import torch
+
+    match os.environ.get("PROBES_MISTAKE"):
+        case "batch":
+            return torch.nn.functional.batch_norm(x, None, None, training=True)
+        case "noise":
+            return x + torch.rand_like(x)
+        case "state":
+            CALLS.append(x)
+            return x / len(CALLS)
+    return x
+
+
 def trunk_network():
     import torch
     from torch import nn
@@ -69,6 +86,7 @@ def trunk_network():
 
         def forward(self, x):
             log_pass(len(x))
+            x = mistaken(x)
             x = nn.functional.avg_pool2d(self.norm(self.conv(x)).relu(), 2)
             return self.flat(x.flatten(1)).relu()
 
@@ -112,6 +130,8 @@ def train_recipe(job):
     from safetensors.torch import save_file
 
     assert job.features == {}
+    if job.params.epochs < 0:
+        raise ValueError(f"{job.params.epochs} epochs")
     save_file(filled(trunk_network(), job.seed + job.params.epochs).state_dict(), job.folder / "weights.safetensors")
 
 

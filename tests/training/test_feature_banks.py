@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 
@@ -15,6 +16,7 @@ from robharness.engine import listeners
 from robharness.evaluation import features as banks
 from robharness.evaluation.features import feature_bank
 from robharness.planning import artefacts
+from robharness.report import build
 from robharness.store import Store
 from robharness.store.artefacts import ArtefactStore
 from robharness.training import train
@@ -84,7 +86,7 @@ def test_a_killed_computation_goes_on_after_what_is_done(file, store, start_proc
     listener = Listener()
     [found] = make(path, store, listener)
     assert not found.error and any("their computation goes on in" in message for message in listener.messages)
-    again = [rows for rows in passes()[before:] if rows > 2]
+    again = [rows for rows in passes()[before:] if rows > 4]
     assert len(again) == -(-(90 - done) // 20)
     [resumed] = features_in(store)
     whole = tmp_path / "whole"
@@ -169,7 +171,7 @@ def test_two_processes_of_torchrun_compute_features_once(file, store, run_proces
     program = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "robharness"]
     done = run_process("train", path, "-p", PROBES, "-p", TOYS, "--store", store, program=program, timeout=180)
     assert done.returncode == 0, done.stderr
-    rows = [n for n in passes() if n > 2]
+    rows = [n for n in passes() if n > 4]
     assert sum(rows) < 90 + max(rows) and len(features_in(store)) == 1
 
 
@@ -179,8 +181,49 @@ def test_a_result_says_why_features_cannot_be_computed(file, store, tmp_path):
     path.write_text(yaml.safe_dump(suite(probe({"model": "probes/trunk", "weights": str(file)}))))
     [found] = make(path, store)
     assert str(file) in found.error and "Traceback" not in found.error
-    with pytest.raises(UserError, match="Probe is not trained yet"):
+    with pytest.raises(UserError, match="the training of Probe failed: probes/trunk: .*Try: robharness train"):
         raise train.untrained(plan(path, store))
+
+
+def test_features_that_fail_are_tried_once_and_said_of_every_head_in_the_report(file, store):
+    """From the store alone, too. The encoder's plugin is named, also by a head that loads the encoder itself."""
+    good = {"model": "probes/trunk", "weights": str(file)}
+    bad, listener = good | {"weights": str(file.with_name("bad.safetensors"))}, Listener()
+    (file.with_name("bad.safetensors")).write_bytes(file.read_bytes()[:100])
+    source = suite(probe(bad, "A"), probe(bad, "B", ridge=2.0), probe(good, "Good"))
+    found = make(source, store, listener)
+    assert [bool(each.error) for each in found] == [True, True, False] and found[0].error == found[1].error
+    assert sum("failed: " in message for message in listener.messages) == 1
+    assert f"({PROBES})" in found[0].error and "probes/trunk: " in found[0].error
+    results = api.run(source, store=store, plugins=PLUGINS)
+    for each in (results, api.load("probing", store=store)):
+        [problem] = build(each).problems
+        assert problem == f"A, B could not be trained: {found[0].error}"
+    whole = api.run(suite(probe(good, "Good")), store=store, plugins=PLUGINS)
+    assert whole.is_complete
+
+
+def test_a_model_without_a_training_says_why_its_encoder_failed(store):
+    source = suite({"model": "probes/first", "encoder": {"model": "probes/recipe", "epochs": -1}, "label": "First"})
+    results = api.run(source, store=store, plugins=PLUGINS)
+    for each in (results, api.load("probing", store=store)):
+        [problem] = build(each).problems
+        assert problem.startswith("First could not be trained: probes/recipe: ValueError: -1 epochs")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        ("batch", r"its features for an example depend on the other examples of the pass, by \S+ of their range. Usual"),
+        ("noise", "its forward pass draws from the global generator of torch, in eval mode"),
+        ("state", "its features change from one call to the next"),
+    ],
+)
+def test_features_that_do_not_depend_on_the_example_alone_are_refused(mistake, sentence, file, store, monkeypatch):
+    """A pass pads its last rows, so that such features would depend on the order and on the size of a pass."""
+    monkeypatch.setenv("PROBES_MISTAKE", mistake)
+    [found] = make(suite(probe({"model": "probes/trunk", "weights": str(file)})), store)
+    assert re.search(sentence, found.error) and features_in(store) == []
 
 
 def test_artefacts_of_features_are_listed_and_not_needed_by_a_shard(file, store):
