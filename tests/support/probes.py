@@ -3,7 +3,8 @@
 `probes/trunk` is an encoder alone, `probes/classifier` a network with a head behind its features, `probes/recipe` an
 encoder that a suite trains. `probes/linear` trains on features, `probes/retrieval` needs no training of its own.
 
-$PROBES_MISTAKE: what the passes of a network do wrong: "batch", "noise" or "state".
+$PROBES_MISTAKE: what the passes of a network do wrong: "batch", "noise", "state" or "memory", or how it uses
+its input, "writes" or "halves".
 $PROBES_LOG: a file that gets a line per pass of a network: the number of its rows.
 """
 
@@ -26,7 +27,7 @@ from robharness import (
 )
 
 SIDE, CLASSES, WIDTH = 8, 3, 12
-CALLS = []
+CALLS: list[object] = []
 
 
 class Shades:
@@ -35,20 +36,20 @@ class Shades:
     def __init__(self, split, size, broken=0):
         self.ids = [f"{split}-{index}" for index in range(size)]
         self.labels = [index % CLASSES for index in range(size)]
-        self.split, self.broken = split, broken
+        self.split, self.broken, self.side = split, broken, 2 * SIDE if split == "large" else SIDE
 
     def read(self, index):
         if self.broken and index % self.broken == 1:
             raise UnreadableExample("half of a file")
         draws = np.random.default_rng([index, self.split == "test"])
-        image = draws.integers(0, 128, (SIDE, SIDE, 1))
+        image = draws.integers(0, 128, (self.side, self.side, 1))
         at = 2 * self.labels[index]
         image[at : at + 3, at : at + 3] += 60
         return image.astype(np.uint8)
 
 
 def open_shades(root, split):
-    return Shades(split, {"train": 90, "test": 48, "torn": 60}[split], broken=7 if split == "torn" else 0)
+    return Shades(split, {"train": 90, "test": 48, "torn": 60, "large": 9}[split], broken=7 if split == "torn" else 0)
 
 
 def log_pass(rows):
@@ -66,7 +67,13 @@ def mistaken(x):
         case "batch":
             return torch.nn.functional.batch_norm(x, None, None, training=True)
         case "noise":
-            return x + torch.rand_like(x)
+            return x + torch.rand_like(x)  # noqa: TID251 (the mistake itself)
+        case "memory" if len(x) > 16:
+            raise torch.OutOfMemoryError("out of memory")
+        case "writes":
+            return x.mul_(0.5)
+        case "halves":
+            return x * 0.5
         case "state":
             CALLS.append(x)
             return x / len(CALLS)
@@ -202,7 +209,7 @@ def build_first(params, weights):
 @hookimpl
 def robharness_datasets():
     yield DatasetSpec(name="shades", summary="Three places for a bright square", labels="shades",
-                      splits=("train", "test", "torn"), open=open_shades)  # fmt: skip
+                      splits=("train", "test", "torn", "large"), open=open_shades)  # fmt: skip
 
 
 @hookimpl

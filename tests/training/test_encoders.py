@@ -97,8 +97,27 @@ def test_an_encoder_that_is_trained_again_to_other_weights_leaves_no_old_probe(s
     facts = json.loads(provenance.read_text())
     sha256 = artefacts.file_digest(rows["probes/recipe"] / "weights.safetensors")
     provenance.write_text(json.dumps(facts | {"sha256": sha256}))
-    with pytest.raises(UserError, match=r"was made with other weights of probes/recipe .*Try: rm -r "):
-        robharness.train(source, store=store, plugins=PLUGINS)
+    for each in (source, suite(probe({"model": "probes/recipe"}, ridge=4.0))):  # the head, and the features
+        with pytest.raises(UserError, match=r"was made with other weights of probes/recipe .*Try: rm -r "):
+            robharness.train(each, store=store, plugins=PLUGINS)
+
+
+def test_the_weights_that_a_suite_trained_are_identity_of_models_without_a_training(store):
+    """Also if the encoder is inside of an encoder."""
+    recipe = {"model": "probes/recipe"}
+    inner = {"model": "probes/first", "encoder": recipe, "features": "encoder"}
+    source = suite(*({"model": "probes/first", "encoder": each, "label": label} for each, label in
+                     ((recipe, "One"), (inner, "Two"))))  # fmt: skip
+    robharness.train(source, store=store, plugins=PLUGINS)
+    before = [cell.key for cell in plan(source, store).cells]
+    [row] = artefacts.listing(store)
+    folder = store / "artefacts" / row["name"]
+    save_file(filled(trunk_network(), 9).state_dict(), folder / "weights.safetensors")
+    facts = json.loads((folder / "provenance.json").read_text())
+    sha256 = artefacts.file_digest(folder / "weights.safetensors")
+    (folder / "provenance.json").write_text(json.dumps(facts | {"sha256": sha256}))
+    after = [cell.key for cell in plan(source, store).cells]
+    assert len({*before, *after}) == 4
 
 
 # --- the network of an encoder ----------------------------------------------------------------------------------------
@@ -178,6 +197,31 @@ def test_the_state_in_an_encoders_file_is_chosen_by_the_suite(tmp_path, store):
     assert torch.equal(other(inputs()), student.eval()(inputs())) and its.artefact.hash != model.artefact.hash
     results = api.run(suite(probe(chosen)), store=store, plugins=PLUGINS)
     assert results.is_complete
+
+
+class Odd(torch.nn.Module):
+    """A network whose features depend on the weights of its head, in float64."""
+
+    def __init__(self):
+        super().__init__()
+        self.part, self.head, self.unused = (torch.nn.Linear(3, 3) for _ in range(3))
+
+    def forward(self, x):
+        return self.head(self.part(x * self.head.weight.mean())).double()
+
+
+def test_what_features_depend_on_is_not_removed():
+    torch.manual_seed(0)  # noqa: TID251
+    odd, x = Odd().eval(), torch.ones(2, 3)
+    cut = EncoderNetwork(odd, "part")
+    before = cut(x)
+    cut.cut(x)
+    assert torch.equal(cut(x), before) and "net.head.weight" in cut.state_dict()
+    assert EncoderNetwork(odd)(x).dtype == torch.float32
+    with pytest.raises(ContractViolation, match="its `features`, 'unused', are not called in a pass"):
+        EncoderNetwork(odd, "unused")(x)
+    with pytest.raises(ContractViolation, match=r"its features must be \(N, D\), they are \(3,\) for 1 inputs"):
+        EncoderNetwork(torch.nn.Flatten(0))(x[:1])
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
