@@ -39,7 +39,7 @@ class Shades:
         self.split, self.broken, self.side = split, broken, 2 * SIDE if split == "large" else SIDE
 
     def read(self, index):
-        if self.broken and index % self.broken == 1:
+        if self.broken and index % self.broken == 1 % self.broken:
             raise UnreadableExample("half of a file")
         draws = np.random.default_rng([index, self.split == "test"])
         image = draws.integers(0, 128, (self.side, self.side, 1))
@@ -49,7 +49,7 @@ class Shades:
 
 
 def open_shades(root, split):
-    return Shades(split, {"train": 90, "test": 48, "torn": 60, "large": 9}[split], broken=7 if split == "torn" else 0)
+    return Shades(split, {"train": 90, "test": 48, "torn": 60, "large": 9, "lost": 5}[split], broken={"torn": 7, "lost": 1}.get(split, 0))
 
 
 def log_pass(rows):
@@ -209,7 +209,7 @@ def build_first(params, weights):
 @hookimpl
 def robharness_datasets():
     yield DatasetSpec(name="shades", summary="Three places for a bright square", labels="shades",
-                      splits=("train", "test", "torn", "large"), open=open_shades)  # fmt: skip
+                      splits=("train", "test", "torn", "large", "lost"), open=open_shades)  # fmt: skip
 
 
 @hookimpl
