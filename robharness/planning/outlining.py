@@ -33,8 +33,8 @@ def outline(plan: Plan) -> PlanOutline:
     """Return the outline of a plan, which also gives the plugins' own records that the plan has."""
     suite, cells = plan.suite, (*plan.cells, *plan.pending_cells)
     hashes = {model.label: model.artefact.hash for model in plan.trained_models if model.artefact is not None}
-    every = (model for cell in cells for model in (cell.model, cell.surrogate) if model is not None)
-    untrained = {model.label: model for model in every if model.is_untrained}
+    needed = (model for cell in cells for model in (cell.model, cell.surrogate) if model is not None)
+    untrained = {model.label: model for model in needed if model.is_untrained}
     costs = {id(cell.perturbation): cell.cost for cell in cells if not cell.with_features}
     models = {
         model.label: _PlannedModel(

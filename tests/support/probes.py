@@ -49,7 +49,11 @@ class Shades:
 
 
 def open_shades(root, split):
-    return Shades(split, {"train": 90, "test": 48, "torn": 60, "large": 9, "lost": 5}[split], broken={"torn": 7, "lost": 1}.get(split, 0))
+    return Shades(
+        split,
+        {"train": 90, "test": 48, "torn": 60, "large": 9, "lost": 5}[split],
+        broken={"torn": 7, "lost": 1}.get(split, 0),
+    )
 
 
 def log_pass(rows):

@@ -17,7 +17,7 @@ from robharness.evaluation import features as banks
 from robharness.store import Store
 from robharness.training.train import train_models
 from robharness.training.trainer import Machine, run_features
-from toy_probing import PLUGINS, plan, probe, suite
+from toy_probing import PLUGINS, PROBES, plan, probe, suite
 from toy_training import HERE
 
 FILMS = str(HERE / "films.py")
@@ -142,6 +142,28 @@ def test_a_record_of_more_than_the_file_holds_is_not_believed(file, store, tmp_p
     found, ids = bank(source, store)
     np.testing.assert_array_equal(found, whole)
     assert len(ids) == 90
+
+
+HEAD = """
+from probes import Probe, build_first, given
+from robharness import InputSpec, ModelSpec, hookimpl
+
+
+@hookimpl
+def robharness_models():
+    yield ModelSpec(name="head", summary="-", labels="shades", params=Probe, given=given, build=build_first,
+                    input=InputSpec(shape=(1, 8, 8)))
+"""
+
+
+def test_an_encoder_that_does_not_fit_is_the_fault_of_its_own_plugin(file, store, tmp_path):
+    path = tmp_path / "heads.py"
+    path.write_text(HEAD)
+    file.write_bytes(file.read_bytes()[:100])
+    model = {"model": "heads/head", "encoder": {"model": "probes/trunk", "weights": str(file)}, "label": "Head"}
+    [result] = api.run(suite(model), store=store, plugins=[str(path), PROBES]).cells
+    [failure] = result.failures
+    assert failure.error.startswith(f"heads/head: its encoder probes/trunk: {file}") and failure.blame == PROBES
 
 
 class Replacing(listeners.Silent):
