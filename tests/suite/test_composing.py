@@ -265,9 +265,11 @@ def test_an_error_in_defaults_is_one_line_with_its_place(errors, defaults, found
     assert errors({"s.yaml": f"{HEAD}{MODELS}defaults: {defaults}\n"}) == found
 
 
-def test_a_default_may_be_the_name_of_items_or_be_for_a_list_that_the_suite_lacks(read):
+def test_a_default_may_be_the_name_of_items_or_be_for_a_list_that_the_suite_lacks(read, errors):
     text = HEAD + "models: [{label: A}]\ndefaults: {models: {width: 5, model: toy/net}, corruptions: {severity: 2}}\n"
     assert [(model.entry.name, model.params.width) for model in read({"s.yaml": text}).models] == [("toy/net", 5)]
+    [error] = errors({"s.yaml": text.replace("toy/net", "toy/wide")})
+    assert "defaults.models.width: no item of 'models' takes the key 'width'" in error
 
 
 def test_a_default_is_no_mistake_while_the_plugin_of_an_item_is_unknown(errors):
