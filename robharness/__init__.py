@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from robharness.evaluation.batch import Batch
     from robharness.evaluation.classifier import Classifier, Gradient
     from robharness.evaluation.clips import clip_frames
-    from robharness.evaluation.decoding import read_image
+    from robharness.evaluation.decoding import as_unreadable, read_image
+    from robharness.evaluation.digest import state_digest
     from robharness.evaluation.images import preprocessed
     from robharness.evaluation.normalize import normalized
     from robharness.evaluation.rng import ExampleRNG
@@ -57,7 +58,8 @@ _HOMES = {
     "evaluation.batch": ["Batch"],
     "evaluation.classifier": ["Classifier", "Gradient"],
     "evaluation.clips": ["clip_frames"],
-    "evaluation.decoding": ["read_image"],
+    "evaluation.decoding": ["as_unreadable", "read_image"],
+    "evaluation.digest": ["state_digest"],
     "evaluation.images": ["preprocessed"],
     "evaluation.normalize": ["normalized"],
     "evaluation.rng": ["ExampleRNG"],
@@ -132,6 +134,7 @@ __all__ = [
     "TrainingJob",
     "UnreadableExample",
     "UserError",
+    "as_unreadable",
     "check",
     "clip_frames",
     "compare",
@@ -144,6 +147,7 @@ __all__ = [
     "preprocessed",
     "read_image",
     "run",
+    "state_digest",
     "stored",
     "train",
 ]

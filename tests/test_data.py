@@ -134,6 +134,7 @@ def test_a_training_takes_the_split_train():
         ("toy/lessn", "models.0.data: 'toy/lessn' needs a plugin 'toy', which is not there"),
         ({"name": "toy/exam", "split": "on"}, "models.0.data.split: toy/exam has no split 'on'; it has one"),
         ({"name": "toy/exam", "limit": 0}, "models.0.data: DataRef: limit=0 must be a whole number of at least 1"),
+        ({"name": "toy/exam", "classes": [0, 1]}, "models.0.data.classes: unknown key 'classes'"),
         ({"name": "toy/lesson", "split": "one", "cuont": 1}, "models.0.data.cuont: unknown key 'cuont'"),
         (5, "models.0.data: data are the name of a data set, or a mapping such as {name: NAME}; got 5"),
     ],

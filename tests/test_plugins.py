@@ -10,7 +10,6 @@ from textwrap import dedent
 import click
 import pytest
 
-import robharness
 from robharness import api, discover
 from robharness.cli import VERBS, cli, main
 from robharness.errors import PluginLoadError, PluginNotFound
@@ -543,34 +542,7 @@ def test_a_command_of_two_plugins_is_a_problem_of_the_second(tmp_path):
         discover([str(tmp_path / "one.py"), str(tmp_path / "two.py")])
 
 
-# --- rules of the house -----------------------------------------------------------------------------------------------
-
-CORE = Path(robharness.__file__).parent
-PLUGINS = "samples|datasets|attacks|corruptions|bridges|supervised|simclr|swav|video|robustbench|clip|contrastive"
-LIBRARIES = "efficientnet|imagecorruptions|foolbox|torchattacks|autoattack|decord|timm|open_clip"
-
-
-def named_plugins(text):
-    """First-party plugins, their namespaces and the libraries behind them, as far as a source names any."""
-    text = re.sub(rf"\b(?:def |hook\.)(?:{'|'.join(HOOKS)})\b", "", text)  # the hooks' own names
-    found = re.findall(rf"\brobharness[-_](?:{PLUGINS})\w*", text)
-    found += re.findall(rf"[\"'\s(](?:{PLUGINS})/[a-z0-9*]\S*", text)
-    return found + re.findall(rf"\b(?:{LIBRARIES})\w*", text, flags=re.IGNORECASE)
-
-
-def test_the_search_for_first_party_names_detects_them():
-    assert named_plugins("import robharness_samples as s")
-    assert named_plugins("pip install robharness-attacks")
-    assert named_plugins("model = 'samples/efficientnet-lite0'")
-    assert named_plugins("from robharness_attacks.gradient import FGSM")
-    assert named_plugins("import foolbox")
-    assert not named_plugins("def robharness_attacks() -> Iterable[AttackSpec]: hook.robharness_datasets()")
-
-
-@pytest.mark.parametrize("path", sorted(CORE.rglob("*.py")), ids=lambda path: str(path.relative_to(CORE)))
-def test_no_source_of_the_core_names_a_first_party_plugin(path):
-    assert named_plugins(path.read_text()) == []
-
+# --- what is loaded ---------------------------------------------------------------------------------------------------
 
 HEAVY = ("torch", "torchvision", "numpy", "pyarrow")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from robharness.findings import Finding, finding
 from robharness.planning.artefacts import PROVENANCE, read
-from robharness.planning.cells import Cell, Plan, plugins_of_options, quoted_glob
-from robharness.plugins.provenance import code_digest
+from robharness.planning.cells import Cell, Plan, quoted_glob
+from robharness.plugins.provenance import code_digest, code_of_options
 from robharness.store.store import Store
 from robharness.text import counted
 
@@ -57,7 +57,7 @@ def outdated_trainings(plan: Plan) -> Iterator[Finding]:
         if model.artefact is not None and model.weights is not None:
             stored = read(model.artefact.folder / PROVENANCE)
             code = [(str(model.entry.origin), stored.get("source"), code_digest(model.entry.origin))]
-            for option, used in plugins_of_options(model.entry, model.ref.params).items():
+            for option, used in code_of_options(model.entry, model.ref.params).items():
                 part = _flat(stored).get(f"components.{option}")
                 then = part.get("source") if isinstance(part, Mapping) else None
                 code.append((used["plugin"], then, used["source"]))

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from robharness.errors import ContractViolation, PluginLoadError, UserError
-from robharness.planning.cells import Cell, PlannedModel, origins_of_options
+from robharness.planning.cells import Cell, PlannedModel
 from robharness.planning.identity import canonical
 from robharness.planning.weights import file_digest
 from robharness.plugins.loose import changed_file
+from robharness.plugins.provenance import origins_of_options
 from robharness.plugins.registry import Entry
 from robharness.suite import identity_fields
 

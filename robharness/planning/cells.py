@@ -7,7 +7,7 @@ import glob
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,11 +19,10 @@ from robharness.planning.datasets import FixedDataset, NumberedDataset
 from robharness.planning.names import CellNames
 from robharness.planning.pixels import Canvas, ImageSizes, image_sizes, pixel_path
 from robharness.planning.weights import Weights
-from robharness.plugins.provenance import code_digest, dependency_versions
-from robharness.plugins.registry import Entry, PluginOrigin
+from robharness.plugins.provenance import code_of, code_of_options
+from robharness.plugins.registry import Entry
 from robharness.specs.conventions import INSTANCES
 from robharness.specs.records import Cost
-from robharness.specs.references import Component, references_in
 from robharness.specs.types import Kind
 from robharness.suite import Model, Perturbation, Suite
 from robharness.suite.settings import Setting
@@ -261,32 +260,10 @@ class Cell(CellNames):
             used["perturbation"] = self.perturbation.entry, self.perturbation.params
         if self.surrogate is not None:
             used["source"] = self.surrogate.entry, self.surrogate.ref.params
-        found = {f"{role}_plugin": _plugin_code(entry.origin) for role, (entry, _) in used.items()}
+        found = {f"{role}_plugin": code_of(entry.origin) for role, (entry, _) in used.items()}
         for role, (entry, params) in used.items():
-            found |= {f"{role}_{name}_plugin": code for name, code in plugins_of_options(entry, params).items()}
+            found |= {f"{role}_{name}_plugin": code for name, code in code_of_options(entry, params).items()}
         return found
-
-
-def origins_of_options(entry: Entry, params: Any) -> dict[str, PluginOrigin]:
-    """Return the other plugins whose components or encoders options name, by option: "network", "encoder_network"."""
-    found = {}
-    for name, reference in references_in(params):
-        owner = (
-            reference.origin if isinstance(reference, Component) else getattr(reference.model, "entry", entry).origin
-        )
-        if owner not in (None, entry.origin):
-            found[name.replace(".", "_")] = owner
-    return found
-
-
-def plugins_of_options(entry: Entry, params: Any) -> dict[str, dict[str, Any]]:
-    """Return the code of the plugins in `origins_of_options`, for provenance."""
-    return {name: dict(_plugin_code(origin)) for name, origin in origins_of_options(entry, params).items()}
-
-
-@cache
-def _plugin_code(origin: PluginOrigin) -> dict[str, Any]:
-    return {"plugin": str(origin), "source": code_digest(origin), "stands_on": dependency_versions(origin)}
 
 
 @dataclass(frozen=True, kw_only=True)

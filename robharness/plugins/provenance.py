@@ -8,11 +8,13 @@ import importlib.util
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robharness.plugins.calls import plugin_code
-from robharness.plugins.registry import PluginOrigin
+from robharness.plugins.registry import Entry, PluginOrigin
+from robharness.specs.references import Component, references_in
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -76,3 +78,26 @@ def requirements_that_hold(lines: Iterable[str]) -> Iterator[Requirement]:
             continue
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield requirement
+
+
+def origins_of_options(entry: Entry, params: Any) -> dict[str, PluginOrigin]:
+    """Return the other plugins whose components or encoders options name, by option: "network", "encoder_network"."""
+    found = {}
+    for name, reference in references_in(params):
+        owner = (
+            reference.origin if isinstance(reference, Component) else getattr(reference.model, "entry", entry).origin
+        )
+        if owner not in (None, entry.origin):
+            found[name.replace(".", "_")] = owner
+    return found
+
+
+def code_of_options(entry: Entry, params: Any) -> dict[str, dict[str, Any]]:
+    """Return the code of the plugins in `origins_of_options`, for provenance."""
+    return {name: dict(code_of(origin)) for name, origin in origins_of_options(entry, params).items()}
+
+
+@cache
+def code_of(origin: PluginOrigin) -> dict[str, Any]:
+    """Return the version and the digest of a plugin's code, and the versions that it stands on."""
+    return {"plugin": str(origin), "source": code_digest(origin), "stands_on": dependency_versions(origin)}

@@ -394,7 +394,7 @@ class Report:
 
 
 def source_of(report: Report) -> str:
-    """Describe the data: their name, the number of examples, and whether images were encoded first; and what is set."""
+    """Describe the data, the number of examples, whether images were encoded first, and what is set."""
     encoded = ", encoded as the files of ImageNet-C (JPEG 85)" if report.compat == "imagenet-c" else ""
     lines = [f"{report.data}, {report.n} examples per cell{encoded}"]
     lines += [f"pixels{f' of {labels}' if labels else ''}: {path}" for path, labels in by_path(report.pixels).items()]

@@ -1,11 +1,11 @@
 """Records that plugins yield, and protocols of the objects that they build."""
 
 from robharness.specs.budget import RATIONAL, Budget
+from robharness.specs.checks import Check
 from robharness.specs.inputs import Clips, InputSpec, Preprocessing, check_choices
 from robharness.specs.protocols import Attack, Corruption, Dataset, Perturbed, Video
 from robharness.specs.records import (
     AttackSpec,
-    Check,
     ComponentSpec,
     CorruptionSpec,
     Cost,

@@ -6,45 +6,25 @@ holds a function may name it as "module:function" instead; the module is importe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from robharness.specs.budget import Budget
+from robharness.specs.checks import Record
 from robharness.specs.conventions import LABEL_SPACES
 from robharness.specs.inputs import Clips, InputSpec, Preprocessing, check_choices
-from robharness.specs.lazy import resolve_targets
 from robharness.specs.protocols import Attack, Corruption, Dataset
 from robharness.specs.sources import Download, File, Train
-from robharness.specs.types import RESERVED, RUNTIME, SUITE_KEYS, Access, Kind, Need, Norm, Params, Randomness
+from robharness.specs.types import RUNTIME, Access, Kind, Need, Norm, Params, Randomness
 
 if TYPE_CHECKING:
     from torch import nn
 
-_NAME = re.compile(r"(?=.{1,200}$)[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
-
-
-class _Record:
-    """Base of the records that checks their fields, so that a mistake is a problem of its plugin alone."""
-
-    def __post_init__(self) -> None:
-        resolve_targets(self, tuple(item.name for item in fields(self) if item.name in _FUNCTIONS))  # type: ignore[arg-type]
-        for item in fields(self):  # type: ignore[arg-type]
-            words, fits = _CHECKS.get(item.name, ("", lambda value: True))
-            value = getattr(self, item.name)
-            if not fits(value) and not (value is None and item.default is None):
-                raise ValueError(f"{type(self).__name__}: {item.name}={value!r} must be {words}")
-        params: Any = getattr(self, "params", None)
-        options = () if params is None else fields(params)
-        taken = [item.name for item in options if item.name in SUITE_KEYS.get(type(self).__name__, ())]
-        if taken:
-            raise ValueError(f"{type(self).__name__}: the option '{taken[0]}' has the name of a key of every suite")
-
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSpec(_Record):
+class ModelSpec(Record):
     """A model: how to build it, and its properties that a measurement depends on.
 
     name: name within the plugin, e.g. "resnet50".
@@ -137,7 +117,7 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackSpec(_Record):
+class AttackSpec(Record):
     """An attack.
 
     name: name within the plugin, e.g. "pgd".
@@ -188,7 +168,7 @@ class AttackSpec(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorruptionSpec(_Record):
+class CorruptionSpec(Record):
     """A corruption of 8-bit images, with the protocol of an attack but without access to the model.
 
     name: name within the plugin, e.g. "fog".
@@ -230,7 +210,7 @@ class CorruptionSpec(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetSpec(_Record):
+class DatasetSpec(Record):
     """A data set.
 
     name: name within the plugin, e.g. "imagenet".
@@ -271,7 +251,7 @@ class DatasetSpec(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComponentSpec(_Record):
+class ComponentSpec(Record):
     """A component that options of other plugins name, such as an objective, a network or an augmentation.
 
     name: name within the plugin, which no component of another role has, e.g. "vicreg".
@@ -295,7 +275,7 @@ class ComponentSpec(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetricSpec(_Record):
+class MetricSpec(Record):
     """A number per model, computed from stored results.
 
     name: name within the plugin, e.g. "clean-error".
@@ -328,94 +308,3 @@ class MetricResult:
 
 
 Spec = ModelSpec | AttackSpec | CorruptionSpec | DatasetSpec | ComponentSpec | MetricSpec
-
-Check = tuple[str, Callable[[Any], bool]]
-
-
-def _a(words: str, *types: type) -> Check:
-    return words, lambda value: isinstance(value, types)
-
-
-def _one_of(literal: Any) -> Check:
-    return f"one of {', '.join(get_args(literal))}", lambda value: value in get_args(literal)
-
-
-def _is_fraction(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
-
-
-def _is_mask(value: Any) -> bool:
-    is_list = isinstance(value, Sequence) and all(type(number) is int and number >= 0 for number in value)
-    return is_list and 1 < len(value) == len(set(value))
-
-
-_FUNCTION: Check = ("a function or 'module:function'", callable)
-_FUNCTIONS = ("build", "trunk", "threat", "cost", "open", "compute", "advise", "blocks", "given")
-_CHECKS: dict[str, Check] = {
-    "name": (
-        "lower-case letters, digits and . _ - /, 200 characters at most",
-        lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v)),
-    ),
-    "summary": _a("a text", str),
-    "labels": ("a text that is not empty", lambda v: isinstance(v, str) and bool(v.strip())),
-    "group": _a("a text", str),
-    "role": _a("a text", str),
-    "revision": ("an integer", lambda v: type(v) is int),
-    **dict.fromkeys(("features", "licence", "paper"), _a("a text", str)),
-    "expected": (
-        "fractions in [0, 1] by name, such as clean",
-        lambda v: isinstance(v, Mapping) and all(isinstance(n, str) for n in v) and all(map(_is_fraction, v.values())),
-    ),
-    "masks": (
-        "sequences of at least two different whole numbers, by name",
-        lambda v: isinstance(v, Mapping) and all(isinstance(name, str) and _is_mask(v[name]) for name in v),
-    ),
-    "alternatives": (
-        "mappings of suite keys to values, by name",
-        lambda v: isinstance(v, Mapping) and all(isinstance(each, Mapping) for each in v.values()),
-    ),
-    "canvas": ("a side in pixels, at least 1", lambda v: type(v) is int and v > 0),
-    **dict.fromkeys(("smallest", "classes"), ("a whole number of at least 1", lambda v: type(v) is int and v >= 1)),
-    "channels": ("a set of whole numbers", lambda v: isinstance(v, frozenset | set) and all(type(n) is int for n in v)),
-    "input": _a("an InputSpec", InputSpec),
-    "weights": (
-        "a File, a Download or a Train, or Files and Downloads by name",
-        lambda v: (
-            isinstance(v, Train | File | Download)
-            or (
-                isinstance(v, Mapping)
-                and bool(v)
-                and all(isinstance(name, str) and name and isinstance(v[name], File | Download) for name in v)
-            )
-        ),
-    ),
-    "preprocessing": _a("a Preprocessing", Preprocessing),
-    "severities": (
-        "a tuple of different whole numbers of at least 1, such as (1, 2, 3)",
-        lambda v: isinstance(v, tuple) and 0 < len(v) == len(set(v)) and all(type(n) is int and n > 0 for n in v),
-    ),
-    **dict.fromkeys(
-        ("splits", "alarms"),
-        ("a tuple of texts", lambda v: isinstance(v, tuple) and all(isinstance(each, str) and each for each in v)),
-    ),
-    "needs": (
-        f"a set of {', '.join(get_args(Need))}",
-        lambda v: isinstance(v, frozenset | set) and v <= set(get_args(Need)),
-    ),
-    "inputs": ("a set of image and video", lambda v: isinstance(v, frozenset | set) and v <= set(get_args(Kind))),
-    "params": ("a dataclass", lambda v: isinstance(v, type) and is_dataclass(v)),
-    "access": _one_of(Access),
-    "randomness": _one_of(Randomness),
-    "kind": _one_of(Kind),
-    "notes": (
-        f"a mapping of names to int, float, bool or str, none of them {', '.join(RESERVED)}",
-        lambda v: (
-            isinstance(v, Mapping)
-            and all(isinstance(n, str) and n for n in v)
-            and not set(v) & set(RESERVED)
-            and set(v.values()) <= {int, float, bool, str}
-        ),
-    ),
-    **dict.fromkeys(("minimal", "ensemble"), _a("true or false", bool)),
-    **dict.fromkeys(_FUNCTIONS, _FUNCTION),
-}

@@ -13,12 +13,12 @@ from typing import Any
 from robharness.engine.listeners import TrainingListener
 from robharness.errors import ContractViolation, UserError, describe
 from robharness.planning.artefacts import Artefact, damage, sha256_of
-from robharness.planning.cells import PlannedFeatures, PlannedModel, Product, plugins_of_options
+from robharness.planning.cells import PlannedFeatures, PlannedModel, Product
 from robharness.planning.files import content_digest
 from robharness.planning.identity import canonical
 from robharness.planning.models import encoder_weights
 from robharness.plugins.calls import plugin_code
-from robharness.plugins.provenance import code_digest, dependency_versions
+from robharness.plugins.provenance import code_digest, code_of_options, dependency_versions
 from robharness.specs.sources import TrainingJob
 from robharness.store.files import FileSystem
 from robharness.suite import identity_fields
@@ -127,7 +127,7 @@ def _provenance(
     from robharness.evaluation.devices import device_name, library_versions
 
     origin, weights = product.entry.origin, encoder_weights(encoders)
-    components = plugins_of_options(product.entry, product.ref.params) if isinstance(product, PlannedModel) else {}
+    components = code_of_options(product.entry, product.ref.params) if isinstance(product, PlannedModel) else {}
     return {
         "device": device_name(machine.device),
         "machine": socket.gethostname(),

@@ -249,6 +249,8 @@ def test_a_default_that_only_some_entries_of_a_pattern_take_is_left_out_for_it(r
          ["s.yaml:5:21: defaults.models.widht: no item of 'models' takes the key 'widht'; did you mean 'width'?"]),
         ("{models: {width: x}}",
          ["s.yaml:5:28: defaults.models.width: Input should be a valid integer; got 'x'"]),
+        ("{models: {sizes: [1, x]}}",
+         ["s.yaml:5:32: defaults.models.sizes.1: Input should be a valid integer; got 'x'"]),
         ("{modles: {width: 2}}", ["s.yaml:5:12: defaults.modles: unknown key 'modles'; did you mean 'models'?"]),
         ("{data: {limit: 2}}", ["s.yaml:5:12: defaults.data: unknown key 'data'; known: models, attacks, corruptions"]),
         ("[models]", ["s.yaml:5:11: defaults: 'defaults' is a mapping of lists to mappings, such as "
@@ -261,6 +263,13 @@ def test_a_default_that_only_some_entries_of_a_pattern_take_is_left_out_for_it(r
 )  # fmt: skip
 def test_an_error_in_defaults_is_one_line_with_its_place(errors, defaults, found):
     assert errors({"s.yaml": f"{HEAD}{MODELS}defaults: {defaults}\n"}) == found
+
+
+def test_a_default_may_be_the_name_of_items_or_be_for_a_list_that_the_suite_lacks(read, errors):
+    text = HEAD + "models: [{label: A}]\ndefaults: {models: {width: 5, model: toy/net}, corruptions: {severity: 2}}\n"
+    assert [(model.entry.name, model.params.width) for model in read({"s.yaml": text}).models] == [("toy/net", 5)]
+    [error] = errors({"s.yaml": text.replace("toy/net", "toy/wide")})
+    assert "defaults.models.width: no item of 'models' takes the key 'width'" in error
 
 
 def test_a_default_is_no_mistake_while_the_plugin_of_an_item_is_unknown(errors):

@@ -77,6 +77,12 @@ def test_a_value_of_models_is_set(read, setting, found):
     assert widths(read(setting)) == found
 
 
+def test_a_label_goes_before_the_name_of_another_model(read):
+    models = "[{model: toy/net, label: wide}, {model: toy/wide, label: W}]"
+    text = f"{HEAD.partition('models')[0]}models: {models}\n"
+    assert widths(read("models.wide.width=3", text=text)) == [3, None]
+
+
 def test_values_are_read_as_in_the_file(read):
     suite = read(
         "attacks.0.eps=[0.25/255]", "attacks.1.steps=3", "seed=7", "count=robust", "data.limit=100", "title='5'",
@@ -145,6 +151,7 @@ PLACES = [
     ("models.Nett.width=1", "'models' has no item 'Nett'; did you mean 'Net'?"),
     ("attacks.pgd.steps=1", "several items of 'attacks' are called 'pgd'; write attacks.1 or attacks.2"),
     ("attacks.pgdd.steps=1", "'attacks' has no item 'pgdd'; did you mean 'pgd'?"),
+    ("models.0.zises.0=1", "'models.0' has no 'zises'"),
     ("metrics.0=toy/wrong", "the suite has no 'metrics'"),
     ("name.x=1", "'name' is 'small', which has no 'x'"),
     ("check.*=1", "the suite has no 'check'"),

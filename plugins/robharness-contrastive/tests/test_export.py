@@ -11,6 +11,7 @@ from torchvision.models import resnet18
 from robharness import UserError, discover
 from robharness_contrastive import networks
 from robharness_contrastive.export import in_layout, main
+from robharness_probe.heads import Probed
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def exported(tmp_path_factory):
     with torch.random.fork_rng():
         torch.manual_seed(0)  # noqa: TID251 (initial weights)
         encoder = networks.encoder("resnet18", "datasets/cifar-10", (3, 32, 32))
-        net = networks.Classifier(encoder, encoder.width, 10).eval()
+        net = Probed(encoder, torch.nn.Linear(encoder.width, 10)).eval()
         projection = networks.mlp(encoder.width, 512, 128)
         for module in encoder.modules():
             if isinstance(module, torch.nn.BatchNorm2d):

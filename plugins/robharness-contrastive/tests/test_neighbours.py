@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from lightly.utils.benchmarking.knn import knn_predict
 from safetensors.torch import load_file
 from sklearn.neighbors import KNeighborsClassifier
 
 from robharness_contrastive import artefact, data, loop, networks, params, probe
-from robharness_contrastive.neighbours import NeighbourAccuracy, predict
+from robharness_contrastive.neighbours import NeighbourAccuracy
 from robharness_contrastive.params import Neighbours
 
 BARS = runpy.run_path(str(Path(__file__).parent / "bars.py"))
@@ -25,24 +23,6 @@ of_bars = BARS["of_bars"]
 
 def lines(folder):
     return [json.loads(line) for line in (folder / artefact.METRICS).read_text().splitlines()]
-
-
-def test_predictions_are_those_of_lightly_and_scikit_learn():
-    draws = np.random.default_rng(0)
-    labels = torch.from_numpy(draws.integers(0, 5, 400))
-    centres = draws.normal(size=(5, 8))
-    bank, queries = (
-        F.normalize(torch.from_numpy(centres[each] + draws.normal(0, 1.2, (len(each), 8))), dim=1)
-        for each in (labels.numpy(), draws.integers(0, 5, 600))
-    )
-    for k, temperature in ((1, 0.07), (20, 0.07), (200, 0.5)):
-        found = predict(queries, bank, labels, 5, Neighbours(k=k, temperature=temperature))
-        by_lightly = knn_predict(queries, bank.T, labels, 5, k, temperature)[:, 0]
-        peer = KNeighborsClassifier(k, metric="cosine", weights=lambda d, t=temperature: np.exp((1 - d) / t))
-        by_sklearn = peer.fit(bank.numpy(), labels.numpy()).predict(queries.numpy())
-        assert torch.equal(found, by_lightly) and (found.numpy() == by_sklearn).all()
-    few = predict(queries, bank[:3], labels[:3], 5, Neighbours(k=20))
-    assert torch.isin(few, labels[:3]).all()
 
 
 def test_queries_are_held_out_or_left_out_of_the_bank(images):
@@ -65,13 +45,16 @@ def test_measuring_changes_neither_buffers_nor_modes_and_is_the_peers_number(ima
     encoder = networks.encoder("small", "bars/bars", BARS["SHAPE"]).train()
     encoder.trunk[1].eval()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    measure = NeighbourAccuracy(Neighbours(), images, images.subset(torch.arange(0)), 4, 0)
+    none = images.subset(torch.arange(0))
+    measure = NeighbourAccuracy(Neighbours(), images, none, 4, 0)
     found = measure(encoder)
     assert encoder.training and encoder.trunk[0].training and not encoder.trunk[1].training
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     bank, queries = (probe.features(encoder, part).numpy() for part in (measure.bank, measure.queries))
     peer = KNeighborsClassifier(20, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.07))
     assert found == peer.fit(bank, measure.bank.labels).score(queries, measure.queries.labels)
+    whole, all_of_it = (NeighbourAccuracy(Neighbours(k=k), images, none, 4, 0)(encoder) for k in (1000, len(bank)))
+    assert whole == all_of_it != found  # a smaller bank votes as a whole
 
 
 def test_the_log_has_the_accuracy_of_epochs_and_weights_are_those_without_it(job, images):

@@ -10,11 +10,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from robharness.evaluation.digest import state_digest
+from robharness import state_digest
 from robharness_contrastive import components, probe
-from robharness_contrastive.networks import Classifier, encoder
+from robharness_contrastive.networks import encoder
 from robharness_contrastive.options import Robust
 from robharness_contrastive.params import Probe
+from robharness_probe.heads import Probed
 
 SHAPE, CLASSES = (1, 16, 16), 4
 
@@ -137,7 +138,7 @@ def test_gradients_go_through_the_probe_to_the_images(images, plain):
 
 
 def test_features_are_the_input_of_the_classifiers_head(images):
-    classifier = Classifier(net(), 128, CLASSES).eval()
+    classifier = Probed(net(), nn.Linear(128, CLASSES)).eval()
     seen = []
     classifier.features.register_forward_hook(lambda module, given, out: seen.append(out))
     with torch.no_grad():

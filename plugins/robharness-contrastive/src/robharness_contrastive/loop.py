@@ -25,9 +25,10 @@ from robharness_contrastive import artefact, data, optim, probe, streaming, vide
 from robharness_contrastive.artefact import CHECKPOINT, WEIGHTS, save_checkpoint
 from robharness_contrastive.data import Source, Views, seed_of
 from robharness_contrastive.neighbours import NeighbourAccuracy
-from robharness_contrastive.networks import Classifier, Encoder, encoder
+from robharness_contrastive.networks import Encoder, encoder
 from robharness_contrastive.objectives import Context, FirstStage, Learner, Objective, TrainingStep, rank, world
 from robharness_contrastive.params import Recipe
+from robharness_probe.heads import Probed
 
 if TYPE_CHECKING:
     from robharness import TrainingJob
@@ -114,12 +115,10 @@ def _load_encoder(
     return net.to(device), {key: v for key, v in state.items() if key.startswith("projection.")}, None
 
 
-def _classifier(run: _Run, net: Encoder, own_head: nn.Module | None, source: Source) -> Classifier:
+def _classifier(run: _Run, net: Encoder, own_head: nn.Module | None, source: Source) -> Probed:
     recipe, seed = run.recipe, run.job.seed
     if own_head is not None:
-        classifier = Classifier(net, net.width, recipe.n_classes)
-        classifier.head = own_head  # type: ignore[assignment]
-        return classifier
+        return Probed(net, own_head)
     views = run.make_views(source, recipe.probe_augmentation.build(), 1, seed)
     return probe.fit(recipe.probe, net, source, recipe.n_classes, views, seed)
 
@@ -134,7 +133,7 @@ def build(recipe: Recipe, weights: Path) -> nn.Module:
         return trunk(recipe, weights)
     net = _empty_encoder(recipe)
     with torch.device("meta"):
-        classifier = Classifier(net, net.width, recipe.n_classes)
+        classifier = Probed(net, nn.Linear(net.width, recipe.n_classes))
     layout = checkpoints.Layout(name="contrastive", drop=(r"projection\.",))
     checkpoints.load(classifier, weights, [layout])
     return classifier

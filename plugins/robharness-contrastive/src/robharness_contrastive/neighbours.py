@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robharness_contrastive import probe
 from robharness_contrastive.data import Source
 from robharness_contrastive.params import Neighbours
+from robharness_probe.heads import NearestNeighbours
 
 QUERIES = 256
 """Queries whose similarities with the bank are computed at once."""
@@ -45,30 +45,14 @@ class NeighbourAccuracy:
         """Return the share of queries whose class is predicted. Neither weights, buffers nor modes change."""
         modes = {module: module.training for module in encoder.modules()}
         try:
-            bank, queries = (F.normalize(probe.features(encoder, part), dim=1) for part in (self.bank, self.queries))
+            bank, queries = (probe.features(encoder, part) for part in (self.bank, self.queries))
         finally:
             for module, mode in modes.items():
                 module.training = mode
-        predicted = predict(queries, bank, self.bank.labels, self.classes, self.options)
+        k = min(self.options.k, len(bank))
+        head = NearestNeighbours(bank, self.bank.labels, self.classes, k, self.options.temperature)
+        predicted = torch.cat([head(part).argmax(1) for part in queries.split(QUERIES)])
         return float((predicted == self.queries.labels).double().mean())
-
-
-def predict(queries: Tensor, bank: Tensor, labels: Tensor, classes: int, options: Neighbours) -> Tensor:
-    """Return the classes with the most votes among the nearest neighbours, (Q,) int64.
-
-    A neighbour has exp(cosine / temperature) votes for its class.
-
-    queries: unit features (Q, width).
-    bank: unit features (B, width) that may be neighbours; all of them are if they are fewer than `options.k`.
-    labels: (B,), classes of the bank.
-    """
-    predicted = []
-    for part in queries.split(QUERIES):
-        cosines, nearest = (part @ bank.T).topk(min(options.k, len(bank)))
-        votes = (cosines.double() / options.temperature).exp()
-        totals = votes.new_zeros(len(part), classes).scatter_add_(1, labels[nearest], votes)
-        predicted.append(totals.argmax(1))
-    return torch.cat(predicted)
 
 
 def _order(count: int, seed: int) -> Tensor:

@@ -46,18 +46,6 @@ class Encoder(nn.Module):
         return steps
 
 
-class Classifier(nn.Module):
-    """An encoder with a linear classifier. Forward hooks read the features at the identity module `features`."""
-
-    def __init__(self, encoder: nn.Module, width: int, classes: int) -> None:
-        super().__init__()
-        self.encoder, self.features, self.head = encoder, nn.Identity(), nn.Linear(width, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(self.encoder(x)))
-        return logits
-
-
 def encoder(network: Component | str, data: str, shape: Sequence[int]) -> Encoder:
     """Make an encoder of a network.
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robharness import Component, UserError
-from robharness.evaluation.digest import state_digest
+from robharness import Component, UserError, state_digest
 from robharness_contrastive.data import Source, Views
-from robharness_contrastive.networks import Classifier, Encoder
+from robharness_contrastive.networks import Encoder
 from robharness_contrastive.options import Robust
+from robharness_probe import heads
 from robharness_probe.fitting import logistic
 from robharness_probe.loop import descend, pgd
 
@@ -82,18 +82,16 @@ class SGD(Probe):
     """SGD on augmented images, as in SupContrast's main_linear.py."""
 
     def fit(self, task: ProbeTask) -> nn.Linear:
-        net = Classifier(task.encoder, task.width, task.classes).to(task.labels.device)
-        self._train(net, task)
-        return net.head
+        head = heads.linear(torch.zeros(task.classes, task.width), torch.zeros(task.classes))  # the problem is convex
+        self._train(heads.Probed(task.encoder, head).to(task.labels.device), task)
+        return head
 
     def attack(self, net: nn.Module, x: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the images to train on, in place of the augmented ones."""
         return x
 
-    def _train(self, net: Classifier, task: ProbeTask) -> None:
+    def _train(self, net: heads.Probed, task: ProbeTask) -> None:
         options, source = self.options, task.source
-        for value in net.head.parameters():
-            nn.init.zeros_(value)  # the problem is convex in the head's weights, so no random start is needed
         trained = list(net.parameters()) if self.tunes_encoder else list(net.head.parameters())
         milestones = [int(share * options.epochs) for share in (0.6, 0.75, 0.9)]
         rng = np.random.default_rng([task.seed, 3])
@@ -129,7 +127,7 @@ class FineTuning(SGD):
     tunes_encoder = True
 
 
-def fit(component: Component, encoder: Encoder, source: Source, classes: int, views: Views, seed: int) -> Classifier:
+def fit(component: Component, encoder: Encoder, source: Source, classes: int, views: Views, seed: int) -> heads.Probed:
     """Train a classifier on an encoder, whose weights stay fixed unless the probe tunes them.
 
     component: with the role "probe".
@@ -139,24 +137,21 @@ def fit(component: Component, encoder: Encoder, source: Source, classes: int, vi
     Raises RuntimeError if the weights of a frozen encoder changed, UserError for a probe that makes no classifier.
     """
     before = state_digest(encoder)
-    net = Classifier(encoder, encoder.width, classes).to(source.labels.device)
     probe: Probe = component.build()
-    encoder.eval()
+    encoder.to(source.labels.device).eval()
     head = probe.fit(
         ProbeTask(encoder=encoder, width=encoder.width, classes=classes, source=source, views=views, seed=seed)
     )
-    if {key: value.shape for key, value in head.state_dict().items()} != {
-        key: value.shape for key, value in net.head.state_dict().items()
-    }:
+    expected = {"weight": (classes, encoder.width), "bias": (classes,)}
+    if {key: tuple(value.shape) for key, value in head.state_dict().items()} != expected:
         raise UserError(
             f"the probe {component.name} made {head}, not a linear layer with biases from {encoder.width} features to "
             f"{classes} classes"
         )
-    net.head.load_state_dict(head.state_dict())
-    net.eval()
     if not probe.tunes_encoder and state_digest(encoder) != before:
         raise RuntimeError(f"the encoder's weights changed, although the probe '{component.name}' must not train it")
-    return net
+    state = head.state_dict()
+    return heads.Probed(encoder, heads.linear(state["weight"], state["bias"])).eval()
 
 
 def accuracy(net: nn.Module, source: Source) -> float:

@@ -21,8 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robharness import Dataset, UserError, preprocessed
-from robharness.evaluation.decoding import as_unreadable
+from robharness import Dataset, UserError, as_unreadable, preprocessed
 from robharness_contrastive import data
 from robharness_contrastive.augment import ATTEMPTS, Augment, BatchAugmenter, Draws, augmenter, crop_box
 from robharness_contrastive.data import Source, seed_of

@@ -15,8 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from robharness import Budget, Progress, UserError, checkpoints
-from robharness.evaluation.digest import state_digest
+from robharness import Budget, Progress, UserError, checkpoints, state_digest
 from robharness_probe import artefact, fitting, heads, params
 from robharness_probe.artefact import CHECKPOINT, WEIGHTS
 from robharness_probe.images import TrainingImages

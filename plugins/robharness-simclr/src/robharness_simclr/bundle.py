@@ -24,9 +24,7 @@ from typing import IO, Any
 import numpy as np
 
 from robharness import UserError
-from robharness.checkpoints.archives import opened
-from robharness.checkpoints.bounds import Unfit
-from robharness.planning.weights import too_large
+from robharness.checkpoints import Unfit, opened, too_large
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48

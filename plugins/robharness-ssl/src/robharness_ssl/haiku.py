@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robharness import UserError
-from robharness.errors import for_shell
+from robharness import UserError, for_shell
 
 ONLINE_PARAMS, ONLINE_STATE = 0, 2
 """Places in the named tuple. The evaluation takes the online network, not its average, the target network."""
