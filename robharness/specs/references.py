@@ -279,7 +279,8 @@ def references_in(params: Any) -> Iterator[tuple[str, Encoder | Component]]:
 
     Those in nested records, in the options of a component and in those of an encoder's model are among them.
     """
-    for item in dataclasses.fields(params) if dataclasses.is_dataclass(params) else ():
+    is_record = dataclasses.is_dataclass(params) and not isinstance(params, type)  # a spec holds types of options
+    for item in dataclasses.fields(params) if is_record else ():
         value = getattr(params, item.name)
         inner = value
         if isinstance(value, Encoder | Component):
