@@ -219,7 +219,8 @@ def _example(kind: str, entry: Entry) -> str:
         return f"{spec.role}: {entry.name}"
     needed = dict(_needed(getattr(spec, "params", None)))
     if kind == "datasets":
-        items = {"name": entry.name, "split": spec.splits[0] if spec.splits else "SPLIT", **needed}
+        split = {"split": spec.splits[0] if spec.splits else "SPLIT"} if spec.given is None else {}  # those of a file
+        items = {"name": entry.name, **split, **needed}
         return f"data: {_flow(items)}"
     items = {noun: entry.name, **needed}
     if kind == "attacks" and not spec.minimal:

@@ -42,7 +42,8 @@ def _attacks(report: Report) -> Table | None:
     for name, cases in worst.items():
         rows.append(model_row(name, report, cases, lambda case: _worst_case(case, report),
                          lambda some: _accuracy_over_runs([case.numbers for case in some])))  # fmt: skip
-    caption = f"{counted_accuracy(report)} in %; {_DROP}; n = {report.n}"
+    drop = "↓ relative drop from the clean retrieval" if report.retrieval else _DROP
+    caption = f"{counted_accuracy(report)} in %; {drop}; n = {report.n}"
     if worst:
         caption += "; worst case: correct under every attack of the norm, with budgets up to the given one"
     title = "Attacks" if attacks else "Accuracy"

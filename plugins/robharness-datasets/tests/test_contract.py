@@ -59,11 +59,11 @@ write_csv()
 
 @parametrize_with_checks(
     "robharness_datasets",
-    only=["plugin/*", "datasets/cifar-10/*", "datasets/folder/*", "datasets/imagenet-folder/*", "datasets/csv/*"],
+    only=["plugin/*", *(f"datasets/{name}/*" for name in ("cifar-10", "folder", "imagenet-folder", "csv", "images"))],
     data_root=ROOT.name,
-    splits={"folder": ["pets"], "imagenet-folder": ["imagenet-r"], "csv": ["pets"]},
-    options={"csv": {"file": str(Path(ROOT.name) / "pets.csv")}},
-    classes={"folder": 2, "csv": 2},
+    splits={"folder": ["pets"], "imagenet-folder": ["imagenet-r"], "csv": ["pets"], "images": ["pets"]},
+    options={"csv": {"file": f"{ROOT.name}/pets.csv"}, "images": {"folder": f"{ROOT.name}/pets"}},
+    classes={"folder": 2, "csv": 2, "none": 1},
 )
 def test_contract(check):
     check()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from robharness import CorruptionSpec, DatasetSpec, hookimpl
-from robharness.specs.conventions import CORRUPTION_GROUPS
+from robharness.specs.conventions import CORRUPTION_GROUPS, NO_LABELS
 from robharness_datasets.cifar import open_cifar
 from robharness_datasets.cifar_c import open_cifar_c
 from robharness_datasets.csv_file import OWN_LABELS, CsvParams, given, open_csv
@@ -19,6 +19,7 @@ from robharness_datasets.imagenet import open_imagenet
 from robharness_datasets.imagenet_c import open_imagenet_c
 from robharness_datasets.imagenet_subsets import TOTALS, classes_of, open_subset
 from robharness_datasets.ucf101 import SPEC as UCF101
+from robharness_datasets.unlabelled import ImagesParams, open_images, split_of
 
 # The archive of ImageNet-C with a corruption, if it has another name than the corruption's group.
 _ARCHIVES = {"brightness": "weather"}
@@ -69,6 +70,15 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
         params=CsvParams,
         given=given,
         open=open_csv,
+    )
+    yield DatasetSpec(
+        name="images",
+        summary="Your own images without labels, all that are in a folder and below it",
+        labels=NO_LABELS,
+        splits=(),  # the folder's name
+        params=ImagesParams,
+        given=split_of,
+        open=open_images,
     )
     yield DatasetSpec(
         name="folder",

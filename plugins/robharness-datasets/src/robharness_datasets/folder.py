@@ -12,7 +12,7 @@ from robharness import MissingResource, UserError, for_shell
 from robharness_datasets.classes import CLASSES, read_classes, unlisted
 from robharness_datasets.imagenet import wnids
 from robharness_datasets.images import ImageFiles
-from robharness_datasets.listing import Found, images_below, inaccessible, shown
+from robharness_datasets.listing import Found, images_below, images_in, inaccessible, shown
 
 
 def open_folder(root: Path, split: str) -> ImageFiles:
@@ -88,6 +88,9 @@ def _found(folder: Path) -> Found:
 def _require_images(folder: Path, found: Found) -> None:
     """Raise MissingResource if there are no images."""
     if not any(found.images.values()):
+        if folder.is_dir() and images_in(folder):
+            sentence = f"{shown(folder)} has images, and no folders of classes. If they have no classes, write"
+            raise UserError(f"{sentence} `{{name: datasets/images, folder: {shown(folder)}}}`. Try: ls {for_shell(folder)}")
         store = f"store the images as {folder / 'CLASS' / 'NAME.png'}, or correct `split:`, the folder's path"
         get = f"{store} below the data root; then check: ls {for_shell(folder)}"
         raise MissingResource("images in one folder per class", where=str(folder), get=get)

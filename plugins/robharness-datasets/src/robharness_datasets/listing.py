@@ -1,4 +1,4 @@
-"""Cached listings of the image files below a folder's subfolders; a changed folder is listed again.
+"""Cached listings of the image files below a folder; a changed folder is listed again.
 
 A folder's timestamps change when a file in it is added, removed or renamed, so a listing is valid while they stay the
 same. Trade-off: only names are cached, so a changed content of a file is not detected here.
@@ -69,38 +69,57 @@ def images_below(folder: Path) -> Found:
     A folder inside a subfolder that cannot be listed is left out. Raises UserError if `folder` or a direct subfolder
     cannot be listed.
     """
-    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
-    file, now = _cache_file(f"{name}.json.gz"), time.time_ns()
-    cached, listings = _read_cache(file), dict[str, Listing]()
     try:
         top = _listed(folder)
     except OSError as error:
         raise inaccessible(folder, error) from None
+    return _found(folder, top.folders, top)
+
+
+def images_of_tree(folder: Path) -> Found:
+    """Find the image files in a folder and in all folders below it, under the key "", by the rules of `images_below`.
+
+    Raises UserError if the folder cannot be listed.
+    """
+    return _found(folder, [""], None)
+
+
+def _found(folder: Path, starts: Sequence[str], top: Listing | None) -> Found:
+    """Return the images in folders and below them.
+
+    starts: the folders, by their paths below `folder`; "" for the folder itself.
+    top: listing of a folder of class folders; None if images need no class.
+    """
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
+    file, now = _cache_file(f"{name}.json.gz" if top else f"{name}-tree.json.gz"), time.time_ns()
+    cached, listings = _read_cache(file), dict[str, Listing]()
     images: dict[str, list[str]] = {}
     others: Counter[str] = Counter()
-    loops, lost, unreadable = 0, [folder / name for name in top.lost], list[str]()
-    for subfolder in top.folders:
-        images[subfolder] = []
-        for path, listing in _walk(folder, subfolder, cached):
+    top_lost = top.lost if top else []
+    loops, lost, unreadable = 0, [folder / name for name in top_lost], list[str]()
+    for start in starts:
+        images[start] = []
+        for path, listing in _walk(folder, start, cached):
             if listing is None:
                 loops += 1
                 continue
             if isinstance(listing, OSError):
-                if path == subfolder:
+                if path == start:
                     raise inaccessible(folder / path, listing)
                 unreadable.append(_reason(folder / path, listing))
                 continue
             listings[path] = listing
             others.update(listing.others)
             lost += [folder / path / name for name in listing.lost]
-            below = path[len(subfolder) + 1 :]
-            images[subfolder] += [f"{below}/{one}" if below else one for one in listing.images]
-        images[subfolder].sort()
+            below = path[len(start) + 1 :] if start else path
+            images[start] += [f"{below}/{one}" if below else one for one in listing.images]
+        images[start].sort()
     settled = {path: listing for path, listing in listings.items() if _is_settled(listing, now)}
     if settled != cached:
         _write_cache(file, settled)
-    remarks = [*_remarks(len(top.images), others, loops), *_access_remarks(lost, unreadable)]
-    return Found(images=images, remarks=tuple(remarks), lost=tuple(top.lost))
+    left_out = _remarks(len(top.images) if top else 0, others, loops, "class folders" if top else "the folder")
+    remarks = [*left_out, *_access_remarks(lost, unreadable)]
+    return Found(images=images, remarks=tuple(remarks), lost=tuple(top_lost))
 
 
 def inaccessible(path: Path, error: OSError) -> UserError:
@@ -148,7 +167,7 @@ def shown(path: str | Path) -> str:
 
 
 def _walk(folder: Path, subfolder: str, cached: dict[str, Listing]) -> Iterator[tuple[str, Listing | OSError | None]]:
-    """Yield the path below `folder` and the listing of a subfolder and of each folder below it.
+    """Yield the path below `folder` and the listing of a subfolder, "" for `folder` itself, and of each below it.
 
     The listing is None for a folder that contains itself by a link, which is not walked again, and the error for a
     folder that cannot be listed.
@@ -168,7 +187,7 @@ def _walk(folder: Path, subfolder: str, cached: dict[str, Listing]) -> Iterator[
             yield path, error
             continue
         yield path, listing
-        pending += [(f"{path}/{name}", above | {real}) for name in reversed(listing.folders)]
+        pending += [(f"{path}/{name}" if path else name, above | {real}) for name in reversed(listing.folders)]
 
 
 def _listed(folder: str | Path, status: os.stat_result | None = None) -> Listing:
@@ -196,7 +215,7 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _remarks(loose: int, others: Counter[str], loops: int) -> Iterator[str]:
+def _remarks(loose: int, others: Counter[str], loops: int, place: str) -> Iterator[str]:
     if loose:
         yield f"{_count(loose, 'image')} beside the class folders, in no class, {_verb(loose)} left out"
     if others:
@@ -205,7 +224,7 @@ def _remarks(loose: int, others: Counter[str], loops: int) -> Iterator[str]:
         total = sum(others.values())
         more = f" and {rest} more suffixes" if rest > 0 else ""
         yield (
-            f"{_count(total, 'file')} in class folders {_verb(total)} left out, since no image has the suffix ({named}"
+            f"{_count(total, 'file')} in {place} {_verb(total)} left out, since no image has the suffix ({named}"
             f"{more}); suffixes of images are {', '.join(SUFFIXES)}"
         )
     if loops:
