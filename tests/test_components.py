@@ -1,5 +1,6 @@
 """Components: what a suite may write, what counts in identities, provenance, and the JSON Schema."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -112,6 +113,22 @@ def _digest(path):
 def test_references_are_found_at_any_depth(guest):
     found = {name: str(each) for name, each in references_in(params(guest, stem="guest/steep", shape="square"))}
     assert found == {"stem": "guest/steep", "stem.inner": "flat", "head.kind": "identity", "shape": "square"}
+
+
+@dataclasses.dataclass
+class Required:
+    file: Path
+
+
+@dataclasses.dataclass
+class HoldsAType:
+    """A record as a data set's spec is one, which holds the type of its options."""
+
+    kind: type = Required
+
+
+def test_a_type_in_a_record_has_no_references():
+    assert list(references_in(HoldsAType())) == []
 
 
 def test_a_changed_file_of_a_component_trains_again_and_its_code_is_provenance(guest, tmp_path):

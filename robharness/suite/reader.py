@@ -207,7 +207,7 @@ class _SuiteReader(FieldReader):
             given = weights.files(self, path, ref)
             label = ref.label or entry.name
             if spec.labels == NO_LABELS:
-                self.error((*path, "model"), references.needs_probe(entry, self.registry))
+                self.error((*path, "model"), references.needs_probe(self, entry, raw))
             entry = dataclasses.replace(entry, spec=spec)
             model = Model(
                 entry=entry, params=params, label=label, reference=ref.reference, weights=given,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
 
 from robharness.errors import UserError
-from robharness.plugins import Entry, Registry
+from robharness.plugins import Entry
 from robharness.plugins.calls import plugin_code
 from robharness.specs import DataRef, ModelSpec
 from robharness.specs.conventions import NO_LABELS
@@ -91,15 +91,30 @@ def _encoder(reader: FieldReader, path: yaml.Path, written: dict[str, Any], read
     return None if len(reader.errors) > before else Encoder(written, model=model)
 
 
-def needs_probe(entry: Entry, registry: Registry) -> str:
-    """Return the error of an encoder in the place of a model: the probe to write, if a plugin has one."""
+def needs_probe(reader: FieldReader, entry: Entry, item: Mapping[str, Any]) -> str:
+    """Return the error of an encoder in the place of a model: the probe to write, if a plugin has one.
+
+    item: the model as the suite writes it, whose keys the encoder keeps.
+    """
     sentence = f"{entry.name} is an encoder, which gives no classes"
-    probes = [name for name, each in registry.models.items() if encoder_options(each.spec.params)]
+    models = reader.registry.models
+    probes = [name for name, each in models.items() if encoder_options(each.spec.params)]
     if not probes:
         return f"{sentence}, and no installed model takes an `encoder`. Try: robharness list models"
-    option = encoder_options(registry.models[probes[0]].spec.params)[0]
+    params = models[probes[0]].spec.params
+    encoder = {"model": entry.name, **{key: item[key] for key in item if key not in ("model", *_OF_MODELS)}}
+    probe: dict[str, Any] = {"model": probes[0], encoder_options(params)[0]: encoder}
+    written = reader.document.data.get("data")
+    name = written.get("name") if isinstance(written, Mapping) else written
+    needed = [option for option, hint in get_type_hints(params).items() if hint is DataRef]
+    probe |= dict.fromkeys(needed, name) if isinstance(name, str) else {}
+    probe |= {key: item[key] for key in _OF_MODELS if key in item}
     more = f", or one of {', '.join(probes[1:])}" if probes[1:] else ""
-    return f"{sentence}; write `{{model: {probes[0]}, {option}: {{model: {entry.name}}}}}`{more}"
+    return f"{sentence}; write `{yaml.flow(probe)}`{more}"
+
+
+_OF_MODELS = ("label", "reference", "seed", "seeds", "clean_at_least")
+"""Keys of a model that an encoder has not."""
 
 
 def require_kinds(reader: FieldReader, path: yaml.Path, model: Model) -> None:

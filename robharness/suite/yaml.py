@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path as FilePath
@@ -309,3 +310,14 @@ def _add_error(document: Document, node: yaml.Node, path: Path, sentence: str) -
     is_known = any((*place, sentence) == (*error[:2], error[3]) for error in document.errors)
     if not is_known and len(document.errors) < MOST_ERRORS:
         document.errors.append((*place, path, sentence))
+
+
+def flow(value: Any) -> str:
+    """Return plain data as YAML on one line, in flow style, with the keys in their order."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{flow(key)}: {flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return quoted(value) if isinstance(value, str) else str(value)

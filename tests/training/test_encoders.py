@@ -18,8 +18,11 @@ from robharness.evaluation.building import EncoderNetwork, load_encoder
 from robharness.evaluation.loading import load_model
 from robharness.planning import artefacts
 from robharness.plugins import Registry
+from robharness.report import build
 from robharness.store import Store
+from robharness.suite.fields import FieldReader
 from robharness.suite.references import needs_probe
+from robharness.suite.source import from_mapping
 from robharness.training.train import train_models
 from toy_probing import PLUGINS, TRUNK, plan, probe, suite
 
@@ -227,11 +230,35 @@ def test_what_features_depend_on_is_not_removed():
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_encoder_alone_is_an_error_that_shows_the_probe(store, tmp_path):
+def test_an_encoder_alone_is_an_error_that_shows_the_probe(store):
     with pytest.raises(SuiteError) as error:
         plan(suite({"model": "probes/trunk"}), store)
-    assert "models.0.model: probes/trunk is an encoder, which gives no classes; write `{model: " in str(error.value)
-    assert "probes/linear" in str(error.value) and "encoder: {model: probes/trunk}}`" in str(error.value)
+    written = str(error.value).partition("which gives no classes; write `")[2].partition("`")[0]
+    assert "models.0.model: probes/trunk is an encoder" in str(error.value) and "probes/linear" in str(error.value)
+    assert yaml.safe_load(written)["encoder"] == {"model": "probes/trunk"}
+    assert plan(suite(yaml.safe_load(written)), store).untrained
+
+
+def test_the_probe_that_is_shown_keeps_the_encoders_keys(store):
+    with pytest.raises(SuiteError) as error:
+        plan(suite({"model": "probes/trunk", "weights": "./a b.pt", "strip": "1.", "label": "Mine"}), store)
+    written = str(error.value).partition("write `")[2].partition("`")[0]
+    assert yaml.safe_load(written)["encoder"] == {"model": "probes/trunk", "weights": "./a b.pt", "strip": "1."}
+    assert yaml.safe_load(written)["label"] == "Mine"
+
+
+def test_an_encoder_that_cannot_be_loaded_is_tried_once_and_blamed_in_every_model(store, tmp_path):
+    torch.save({"other": torch.zeros(1)}, tmp_path / "bad.pt")
+    bad = TRUNK | {"weights": str(tmp_path / "bad.pt")}
+    heads = [{"model": "probes/linear", "encoder": bad, "label": label} for label in ("One", "Two")]
+    results = api.run(suite(*heads), store=store, plugins=PLUGINS)
+    report = build(results)
+    [problem] = report.problems
+    assert problem.startswith("One, Two could not be trained: probes/trunk: ")
+    assert not any("not trained yet" in warning for warning in report.warnings)
+
+
+def test_an_encoder_alone_without_a_probe_to_show(tmp_path):
     alone = tmp_path / "alone.py"
     alone.write_text(
         "from robharness import InputSpec, ModelSpec, hookimpl\n\n@hookimpl\ndef robharness_models():\n"
@@ -240,7 +267,8 @@ def test_an_encoder_alone_is_an_error_that_shows_the_probe(store, tmp_path):
     )
     registry = discover([str(alone)])
     registry = Registry(models={"alone/e": registry.models["alone/e"]})
-    sentence = needs_probe(registry.models["alone/e"], registry)
+    reader = FieldReader(from_mapping({}), registry)
+    sentence = needs_probe(reader, registry.models["alone/e"], {"model": "alone/e"})
     assert sentence.endswith("no installed model takes an `encoder`. Try: robharness list models")
 
 

@@ -17,6 +17,7 @@ from robharness.suite import load
 from robharness_datasets import robharness_datasets
 from robharness_datasets.unlabelled import ImagesParams, open_images
 
+
 def planned(folder, labels):
     """The plan of a suite in the folder, with a model of this label space."""
     registry = discover()

@@ -90,7 +90,9 @@ def _require_images(folder: Path, found: Found) -> None:
     if not any(found.images.values()):
         if folder.is_dir() and images_in(folder):
             sentence = f"{shown(folder)} has images, and no folders of classes. If they have no classes, write"
-            raise UserError(f"{sentence} `{{name: datasets/images, folder: {shown(folder)}}}`. Try: ls {for_shell(folder)}")
+            raise UserError(
+                f"{sentence} `{{name: datasets/images, folder: {shown(folder)}}}`. Try: ls {for_shell(folder)}"
+            )
         store = f"store the images as {folder / 'CLASS' / 'NAME.png'}, or correct `split:`, the folder's path"
         get = f"{store} below the data root; then check: ls {for_shell(folder)}"
         raise MissingResource("images in one folder per class", where=str(folder), get=get)
