@@ -21,8 +21,8 @@ from robharness.evaluation import loading
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.modes import neutral_modes
 from robharness.evaluation.reader import DecodedImages
-from robharness.planning.cells import Plan, PlannedModel, quoted_glob
-from robharness.planning.commands import DEFAULT_STORE
+from robharness.planning.cells import Plan, PlannedModel
+from robharness.planning.commands import DEFAULT_STORE, quoted_glob
 from robharness.planning.weights import TRUST
 from robharness.plugins import Entry, Registry
 from robharness.plugins.calls import plugin_code

@@ -22,7 +22,7 @@ from robharness.cli.progress import ProgressDisplay
 from robharness.errors import PluginNotFound, UserError, describe, did_you_mean, for_shell
 from robharness.findings import finding, named_examples
 from robharness.planning.artefacts import Artefact
-from robharness.planning.cells import quoted_glob
+from robharness.planning.commands import quoted_glob
 from robharness.plugins import PluginOrigin, Problem, Registry
 from robharness.store import Store
 from robharness.store.failures import Failure

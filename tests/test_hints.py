@@ -9,7 +9,8 @@ import yaml
 from robharness import api
 from robharness.cli.computing import without_fresh
 from robharness.errors import UserError
-from robharness.planning.cells import fresh_command, matches
+from robharness.planning.cells import matches
+from robharness.planning.commands import fresh_command
 from robharness.session import require
 
 LABELS = ["[", "a[b]c", "*", "?", "Bob's", 'a "b" c', "a b", "$HOME", "`x`", "a;b", "-x", "Größe", "!", "{a,b}", "\\"]

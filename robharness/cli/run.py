@@ -43,7 +43,7 @@ def command(
     from robharness.cli.report import show
     from robharness.engine.executors.registered import find_executor
     from robharness.errors import ExitCode, UserError
-    from robharness.planning.cells import quoted_glob
+    from robharness.planning.commands import quoted_glob
     from robharness.report.renderers import Layout
 
     if fresh and session.shard:

@@ -8,7 +8,8 @@ from typing import Any
 
 from robharness.findings import Finding, finding
 from robharness.planning.artefacts import PROVENANCE, read
-from robharness.planning.cells import Cell, Plan, quoted_glob
+from robharness.planning.cells import Cell, Plan
+from robharness.planning.commands import quoted_glob
 from robharness.plugins.provenance import code_digest, code_of_options
 from robharness.store.store import Store
 from robharness.text import counted

@@ -28,7 +28,8 @@ from robharness.engine.tracking import Tracker
 from robharness.engine.units import Unit, UnitPlanner, UnitSize, next_unit
 from robharness.errors import ContractViolation, StoreError, UserError, for_shell
 from robharness.findings import Finding, finding
-from robharness.planning.cells import BLOCK, Cell, Plan, fresh_command
+from robharness.planning.cells import BLOCK, Cell, Plan
+from robharness.planning.commands import fresh_command
 from robharness.store.failures import Failure
 from robharness.store.parts import Counts
 from robharness.store.spans import Span, uncovered

@@ -10,7 +10,8 @@ from itertools import cycle, islice
 import numpy as np
 
 from robharness.findings import Finding, finding
-from robharness.planning.cells import BLOCK, UNREADABLE, Cell, quoted_glob
+from robharness.planning.cells import BLOCK, UNREADABLE, Cell
+from robharness.planning.commands import quoted_glob
 from robharness.store.results import CellResult, Results
 
 EXAMPLES = 24

@@ -26,7 +26,8 @@ from robharness.evaluation.outcomes import BatchOutcome, group_cells
 from robharness.export import recompute, thumbnails
 from robharness.export.choice import Choice
 from robharness.findings import Finding, finding, named_examples
-from robharness.planning.cells import Cell, Plan, PlannedModel, fresh_command
+from robharness.planning.cells import Cell, Plan, PlannedModel
+from robharness.planning.commands import fresh_command
 from robharness.report.details import GalleryExample
 from robharness.store.failures import Failure
 from robharness.store.results import CellResult, Results

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from robharness.errors import UserError, for_shell, glob_matches
+from robharness.errors import UserError, glob_matches
 from robharness.findings import Finding, named_examples, sentences
 from robharness.planning.artefacts import Artefact
 from robharness.planning.commands import DEFAULT_STORE, command
@@ -393,23 +392,6 @@ def _trained(model: PlannedModel) -> list[PlannedModel]:
     if model.artefact is not None:
         return [model]
     return [inner for encoder in model.encoders.values() for inner in _trained(encoder)]
-
-
-class Commands(Protocol):
-    """A plan, or the outline of one, which returns the command lines of verbs on its suite."""
-
-    def command(self, verb: str, *words: str) -> str: ...
-
-
-def fresh_command(plan: Commands, name: str) -> str:
-    """Return the command that computes the cells of this name again, such as a model's label."""
-    return plan.command("run", "--fresh", quoted_glob(glob.escape(name)))
-
-
-def quoted_glob(pattern: str) -> str:
-    """Return a glob as one word of a command line, always in quotes."""
-    word = for_shell(pattern)
-    return f"'{word}'" if word == pattern else word
 
 
 def matches(cell: Cell, pattern: str) -> bool:

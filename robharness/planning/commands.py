@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from robharness.errors import as_path, expanded, for_shell
 from robharness.suite import Suite, relative
@@ -61,3 +63,20 @@ def plan_options(
     if limit is not None:
         options["--limit"] = str(limit)
     return options
+
+
+class Commands(Protocol):
+    """A plan, or the outline of one, which returns the command lines of verbs on its suite."""
+
+    def command(self, verb: str, *words: str) -> str: ...
+
+
+def fresh_command(plan: Commands, name: str) -> str:
+    """Return the command that computes the cells of this name again, such as a model's label."""
+    return plan.command("run", "--fresh", quoted_glob(glob.escape(name)))
+
+
+def quoted_glob(pattern: str) -> str:
+    """Return a glob as one word of a command line, always in quotes."""
+    word = for_shell(pattern)
+    return f"'{word}'" if word == pattern else word

@@ -8,7 +8,7 @@ import numpy as np
 
 from robharness import statistics
 from robharness.findings import Finding, finding
-from robharness.planning.cells import quoted_glob
+from robharness.planning.commands import quoted_glob
 from robharness.report.details import Calibration, CalibrationBin
 from robharness.statistics.intervals import Interval
 from robharness.store.results import CellResult, Results

@@ -10,7 +10,7 @@ import numpy as np
 from robharness import statistics
 from robharness.engine.provenance import BOUNDARY_TOLERANCE, outdated_outcomes, outdated_trainings, pass_findings
 from robharness.findings import Finding, finding, named_examples
-from robharness.planning.cells import fresh_command, quoted_glob
+from robharness.planning.commands import fresh_command, quoted_glob
 from robharness.report.records import CellNumbers, CorruptionErrors, SlopeNumbers
 from robharness.specs.records import MetricResult
 from robharness.store.results import CellResult, Results

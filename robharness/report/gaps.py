@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from robharness import statistics
-from robharness.report.records import GapClosed
+from robharness.report.details import GapClosed
 from robharness.statistics.intervals import Bools
 from robharness.store.results import CellResult, Results
 

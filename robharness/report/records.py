@@ -14,6 +14,7 @@ from robharness.report.details import (
     ClassNumbers,
     Environment,
     GalleryExample,
+    GapClosed,
     Movement,
     PluginFigure,
 )
@@ -42,27 +43,6 @@ class RunNumbers:
     robust_accuracy_deviation: float | None
     relative_drop: float | None
     relative_drop_deviation: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class GapClosed:
-    """Fraction of the suite's `gap` that a model, or the mean of its runs, closes.
-
-    runs: the number of complete runs, of that one of the three models with the smallest share of complete runs.
-    asked: the number of that model's runs in the suite.
-    closed: fraction of the gap, 0 at the start model, 1 at the end model. None if their accuracies are equal.
-    interval: over runs; over examples if each of the three models has one run. None for one run beside several, and for
-        too few.
-    printed: the fraction as in the paper's Table 4, from relative drops rounded to whole percentages.
-    """
-
-    model: str
-    perturbation: str
-    runs: int
-    asked: int
-    closed: float | None
-    interval: Interval | None
-    printed: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

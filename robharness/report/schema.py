@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from robharness.findings import Finding
 from robharness.report import records
-from robharness.report.details import Environment
+from robharness.report.details import Environment, GapClosed
 from robharness.report.renderers.json import LEFT_OUT, SCHEMA
 from robharness.specs.tables import meanings
 from robharness.statistics import Interval
@@ -35,7 +35,7 @@ TYPES: dict[str, Any] = {
     "slopes": tuple[records.SlopeNumbers, ...],
     "corruption_errors": tuple[records.CorruptionErrors, ...],
     "gap": tuple[str, str] | None,
-    "gaps_closed": tuple[records.GapClosed, ...],
+    "gaps_closed": tuple[GapClosed, ...],
     "metrics": dict[str, dict[str, float]],
     "metric_details": dict[str, dict[str, Any]],
     "expected_metrics": dict[str, dict[str, float]],

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from robharness.report.detail_tables import calibration, worst_class
+from robharness.report.details import GapClosed
 from robharness.report.difference_tables import difference_table
-from robharness.report.records import CellNumbers, GapClosed, MeanAccuracy, Numbers, Report, SlopeNumbers, WorstCase
+from robharness.report.records import CellNumbers, MeanAccuracy, Numbers, Report, SlopeNumbers, WorstCase
 from robharness.report.rows import NO_VALUE, cells_by_row, mean_over_runs, model_row, model_table
 from robharness.report.runs import over_runs
 from robharness.report.values import Note, Number, Row, Table, Value, accuracy_digits, part_of, published_note
@@ -166,11 +167,9 @@ def _movements(report: Report) -> Table | None:
 
 
 def _movement(cell: CellNumbers) -> Value:
-    found = cell.movement
-    if found is None:
+    if (found := cell.movement) is None:
         return NO_VALUE
-    value = Value(number=found.mean, kind="distance", digits=4, interval=found.interval, interval_digits=4)
-    return replace(value, key=cell.key)
+    return Value(number=found.mean, kind="distance", digits=4, interval=found.interval, interval_digits=4, key=cell.key)
 
 
 def _distances(report: Report) -> Table | None:

@@ -15,7 +15,8 @@ import numpy as np
 from robharness import statistics
 from robharness.errors import StoreError, UserError
 from robharness.findings import Finding, named_examples
-from robharness.planning.cells import NOT_FINITE, UNREADABLE, Plan, fresh_command, quoted_glob
+from robharness.planning.cells import NOT_FINITE, UNREADABLE, Plan
+from robharness.planning.commands import fresh_command, quoted_glob
 from robharness.planning.outline import CellOutline, PlanOutline
 from robharness.planning.outlining import outline
 from robharness.store.columns import Columns, CopiedColumns

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from robharness.errors import StoreError, UserError, did_you_mean, exists, for_shell
 from robharness.findings import finding
-from robharness.planning.cells import fresh_command
+from robharness.planning.commands import fresh_command
 from robharness.planning.outline import PlanOutline
 from robharness.planning.outline_files import (
     DIGEST_LENGTH,

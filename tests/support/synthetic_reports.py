@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from robharness import statistics
-from robharness.report.details import Calibration, CalibrationBin, ClassAccuracy, ClassNumbers
-from robharness.report.records import CellNumbers, Distances, GapClosed, Numbers, Report, SlopeNumbers
+from robharness.report.details import Calibration, CalibrationBin, ClassAccuracy, ClassNumbers, GapClosed
+from robharness.report.records import CellNumbers, Distances, Numbers, Report, SlopeNumbers
 from robharness.statistics import Interval
 
 GROUPS = {"noise": ["gaussian_noise", "shot_noise", "impulse_noise"], "blur": ["defocus_blur", "glass_blur",
