@@ -10,8 +10,10 @@ import pytest
 from robharness import Component, api, discover
 from robharness.engine.provenance import outdated_trainings
 from robharness.errors import ContractViolation, MissingResource, SuiteError
+from robharness.planning import artefacts
 from robharness.planning.artefacts import PROVENANCE
 from robharness.planning.identity import canonical
+from robharness.report import build
 from robharness.specs.references import references_in
 from robharness.suite import identity_fields, json_schema, load
 
@@ -113,6 +115,16 @@ def _digest(path):
 def test_references_are_found_at_any_depth(guest):
     found = {name: str(each) for name, each in references_in(params(guest, stem="guest/steep", shape="square"))}
     assert found == {"stem": "guest/steep", "stem.inner": "flat", "head.kind": "identity", "shape": "square"}
+
+
+def test_a_failed_training_names_the_plugin_of_its_components(guest, tmp_path):
+    guest.write_text(GUEST.replace("return np.stack([-weights, weights])", "raise RuntimeError('a mistake')"))
+    results = api.run(suite(stem="guest/steep"), store=tmp_path / "store", plugins=[ASSEMBLER, str(guest)])
+    [problem] = build(results).problems
+    named = f"guest/steep of {guest}, guest/flat of {guest}"
+    assert f"RuntimeError: a mistake; it was trained with {named} ({ASSEMBLER})" in problem
+    [row] = artefacts.listing(tmp_path / "store")
+    assert (row["label"], row["state"]) == ("Net", "failed")
 
 
 @dataclasses.dataclass

@@ -77,7 +77,8 @@ def _artefacts(store: Path, glob: str, as_json: bool) -> int:
         for row in rows:
             last = ", ".join(f"{key} {_short(value)}" for key, value in row["metrics"].items())
             when = row["when"].partition("+")[0].replace("T", " ")
-            row |= {"size": decimal(row["size"]), "when": when, "metrics": last}
+            seed = "" if row["seed"] is None else row["seed"]  # features have none
+            row |= {"seed": seed, "size": decimal(row["size"]), "when": when, "metrics": last}
         show_rows(rows, ARTEFACTS)
     else:
         echo(f"no {ARTEFACTS} in {store}: no suite has trained a model there. Try: robharness train --help", err=True)

@@ -166,12 +166,13 @@ def listing(store: Path) -> list[dict[str, Any]]:
             continue
         name = folder.name.removesuffix(UNFINISHED)
         training_spec, provenance = read(folder / TRAINING_SPEC), read(folder / PROVENANCE)
-        has_failed = _failed(folder.with_name(name)).exists()
+        failure = _failed(folder.with_name(name))
+        has_failed = failure.exists()
         rows.append(
             {
                 "name": name,
                 "model": _model_name(training_spec),
-                "label": str(provenance.get("label", "")),
+                "label": str((provenance or read(failure)).get("label", "")),
                 "seed": training_spec.get("seed"),
                 "size": sum(map(_size, folder.rglob("*"))),
                 "when": str(provenance.get("time", "")),

@@ -19,6 +19,7 @@ from robharness.planning.identity import canonical
 from robharness.planning.models import encoder_weights
 from robharness.plugins.calls import plugin_code
 from robharness.plugins.provenance import code_digest, code_of_options, dependency_versions
+from robharness.specs.references import Component, references_in
 from robharness.specs.sources import TrainingJob
 from robharness.store.files import FileSystem
 from robharness.suite import identity_fields
@@ -43,12 +44,24 @@ class TrainingResult:
 def cause(product: Product, error: Exception) -> dict[str, str]:
     """Return the record of a failure: the distribution at fault, and a sentence.
 
-    Sentences for the user are recorded without the type of the error.
+    Sentences for the user are recorded without the type of the error. Components of other plugins are named, since
+    their code may be at fault.
     """
     by = error.by if isinstance(error, ContractViolation) else "model"
     entry = product.at_fault("data") if by == "data" and isinstance(product, PlannedFeatures) else product.entry
     text = str(error) if isinstance(error, UserError | ContractViolation) else describe(error)
+    if isinstance(product, PlannedModel) and by == "model":
+        sentence, separator, command = text.partition(". Try: ")
+        text = f"{sentence}{_foreign_components(product)}{separator}{command}"
     return {"blame": str(product.at_fault(by).origin), "error": f"{entry.name}: {text}"}
+
+
+def _foreign_components(model: PlannedModel) -> str:
+    """Return words on the components of other plugins that a training used; empty if there are none."""
+    components = [each for _, each in references_in(model.ref.params) if isinstance(each, Component) and each.origin]
+    foreign = [each for each in components if each.origin != model.entry.origin]
+    named = ", ".join(f"{each.full_name} of {each.origin}" for each in foreign)
+    return f"; it was trained with {named}" if named else ""
 
 
 @dataclass(frozen=True, kw_only=True)

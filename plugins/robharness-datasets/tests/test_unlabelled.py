@@ -54,6 +54,7 @@ def test_a_suite_names_the_folder_relative_to_itself_and_its_split_is_the_folder
     data = planned(folder, "instances").data
     assert (data.name, data.dataset.ids) == ("datasets/images/photos", ("a/b.jpg", "a/deep/c.PNG", "z.png"))
     key = data.identity
+    assert "params" not in key  # ids are identity, and neither the folder's path nor its bytes
     (folder / "moved").mkdir()
     (folder / "photos").rename(folder / "moved" / "photos")
     (folder / "photos").symlink_to(folder / "moved" / "photos")
