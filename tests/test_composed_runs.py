@@ -60,7 +60,8 @@ def test_every_verb_on_suites_takes_settings(shell, path, tmp_path):
     assert shell("report", path, *EPS).returncode == 0
     assert shell("report", path).returncode == 3
     assert shell("check", path, *EPS, "--update").returncode == 0
-    assert shell("check", path, *EPS).returncode == 0
+    checked = shell("check", path, *EPS, "--json")
+    assert checked.returncode == 0 and json.loads(checked.stdout)["settings"] == ["attacks.0.eps=[1/16]"]
     assert shell("export-adversarial", path, *EPS, "-o", "adversarial").returncode == 0
     assert shell("train", path, *EPS).returncode == 0
     fog = ("--set", "corruptions=[{corruption: toys/speckle, severity: 1}]", "--set", "canvas=8")

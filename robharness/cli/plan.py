@@ -11,12 +11,14 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo_json, echo_rows, results_console
-from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, TITLE_LENGTH, printable, styled
+from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, TITLE_LENGTH, counted, printable, styled
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
-    from robharness.planning.cells import Cell, Plan
+    from robharness.planning.cells import Cell, Plan, Product
     from robharness.session import Session
     from robharness.store import Store
 
@@ -98,12 +100,38 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
         "cells": cells,
         "pixels": planned.pixels,
         "untrained": [model.label for model in planned.untrained],
+        "made_first": _made_first(planned),
         "passes_left": {kind: sum(passes[kind] for passes in left.values()) for kind in ("forward", "backward")},
         "seconds_left": _seconds_left([(every[label], sum(passes.values())) for label, passes in left.items()], store),
         "problems": list(sentences(findings, "error")),
         "warnings": list(sentences(findings, "warning")),
         "findings": [asdict(found) for found in findings],
     }
+
+
+def _made_first(planned: Plan) -> list[dict[str, Any]]:
+    """Return the trainings and the features that cells wait for, in their order, each once.
+
+    Each has `what`; `examples`, the number of examples of all its data; and `for`, the labels that need it.
+    """
+    from robharness.planning.cells import PlannedFeatures
+
+    found: dict[Path, dict[str, Any]] = {}
+
+    def add(product: Product, label: str) -> None:
+        for each in product.prerequisites:
+            if each.is_untrained:
+                add(each, label)
+        if (artefact := product.artefact) is None:
+            return
+        what = product.label if isinstance(product, PlannedFeatures) else f"training of {product.label}"
+        examples = sum(len(dataset.ids) for dataset in artefact.datasets.values())
+        labels = found.setdefault(artefact.folder, {"what": what, "examples": examples, "for": []})["for"]
+        labels += [label] if label not in labels else []
+
+    for model in planned.untrained:
+        add(model, model.label)
+    return list(found.values())
 
 
 def _in_order(planned: Plan) -> list[Cell]:
@@ -214,6 +242,10 @@ def _show(facts: dict[str, Any], training: str) -> None:
         pending = sum(cell["waits"] for cell in facts["cells"])
         text = f"{pending} of these cells wait for the training of {', '.join(facts['untrained'])}"
         _print(console, f"{printable(text, SENTENCE_LENGTH)}. To train only: {training}")
+    for made in facts["made_first"]:
+        labels = f", for {', '.join(made['for'])}" if not made["what"].startswith("training") else ""
+        text = f"before: {made['what']}, {counted(made['examples'], 'example', 'examples')}{labels}"
+        _print(console, printable(text, SENTENCE_LENGTH))
     for cell in facts["cells"]:
         if cell.get("why"):
             name = printable(f"{cell['model']}, {cell['perturbation']}", TITLE_LENGTH)

@@ -46,6 +46,7 @@ def check_results(
         findings=list(dict.fromkeys([*findings, *_findings(results)])),
         accept=baseline.update,
     )
+    report = replace(report, settings=suite.settings)
     if benchmarks is not None:
         report = replace(report, benchmarks=check_ratios(before.benchmarks or {}, benchmarks, benchmark_tolerance))
     reason = _why_not_written(results, report)

@@ -81,6 +81,7 @@ class CheckReport:
     tolerance: the fall, a fraction, up to which a cell passes.
     alpha: the level of the tests of all cells together.
     findings: errors, such as a clean accuracy below `clean_at_least`, warnings and notes.
+    settings: values that were set in the suite, as KEY=VALUE.
     accept: the command that accepts the present results as the baseline; empty if they cannot be one.
     update: the baseline that was written after this check, so that the verdicts are accepted; None if none was asked
         for.
@@ -96,6 +97,7 @@ class CheckReport:
     cells: tuple[CellCheck, ...]
     benchmarks: tuple[BenchmarkCheck, ...] = ()
     findings: tuple[Finding, ...] = ()
+    settings: tuple[str, ...] = ()
     accept: str = ""
     update: BaselineUpdate | None = None
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 import robharness
 from probes import CLASSES, Shades, classifier_network, filled, trunk_network
 from robharness import UserError, api, discover
+from robharness.cli.plan import as_data as plan_as_data
 from robharness.engine import listeners
 from robharness.errors import ContractViolation, SuiteError
 from robharness.evaluation.building import EncoderNetwork, load_encoder
@@ -77,6 +78,21 @@ def test_an_encoder_that_is_replaced_under_its_path_trains_its_probe_again(file,
     second = api.run(source, store=store, plugins=PLUGINS)
     assert second.cells[0].cell.key != first.cells[0].cell.key
     assert len([row for row in artefacts.listing(store) if row["model"].startswith("features")]) == 2
+
+
+def test_a_plan_says_what_is_made_first_and_for_which_models(store):
+    encoder = {"model": "probes/recipe", "epochs": 2}
+    source = suite(probe(encoder), probe(encoder, label="Other", ridge=0.5))
+    planned = plan(source, store)
+    made = plan_as_data(planned, Store(store))["made_first"]
+    assert [each["what"] for each in made] == [
+        "training of probes/recipe (encoder of Probe)", "features of probes/recipe on probes/shades/train",
+        "training of Probe", "training of Other",
+    ]  # fmt: skip
+    assert [each["for"] for each in made] == [["Probe", "Other"], ["Probe", "Other"], ["Probe"], ["Other"]]
+    assert {each["examples"] for each in made} == {90}
+    robharness.train(source, store=store, plugins=PLUGINS)
+    assert plan_as_data(plan(source, store), Store(store))["made_first"] == []
 
 
 def test_a_suite_trains_an_encoder_and_then_its_probe(store):

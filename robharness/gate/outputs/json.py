@@ -25,6 +25,7 @@ TYPES: dict[str, Any] = {
     "cells": tuple[CellCheck, ...],
     "benchmarks": tuple[BenchmarkCheck, ...],
     "findings": tuple[Finding, ...],
+    "settings": tuple[str, ...],
     "accept": str,
     "update": BaselineUpdate | None,
 }
