@@ -116,7 +116,7 @@ def test_a_limit_of_a_training_is_a_prefix_of_the_fixed_order():
 
 
 def test_a_training_takes_the_split_train():
-    splits = ("fit", "train"), ("fit", "check")
+    splits = ("fit", "train"), ("fit", "check"), ()
     sets = [
         DatasetSpec(name=f"set{n}", summary="s", labels="toys", splits=names, open=lambda root, split: Pixels())
         for n, names in enumerate(splits)
@@ -124,6 +124,10 @@ def test_a_training_takes_the_split_train():
     registry = registry_of({**SPECS, "models": [TAUGHT], "datasets": [*SPECS["datasets"], *sets]})
     [found] = suite(registry, models=[{"model": "toy/pupil", "data": "toy/set0"}]).models
     assert found.params.data.split == found.data["train"].split == "train"
+    [free] = suite(registry, models=[{"model": "toy/pupil", "data": "toy/set2"}]).models
+    assert free.data["train"].split == "train"  # any name may be one, e.g. that of a folder
+    with pytest.raises(SuiteError, match="missing key 'split'"):
+        suite(registry, data={"name": "toy/set2"})
     with pytest.raises(SuiteError, match="missing key 'split'; toy/set1 has fit, check"):
         suite(registry, models=[{"model": "toy/pupil", "data": "toy/set1"}])
 

@@ -102,8 +102,10 @@ def _split(reader: FieldReader, entry: Entry, split: str | None, path: yaml.Path
     """Return the split that is written, or the one that is meant if none is; empty after adding an error."""
     splits = list(entry.spec.splits)
     if split is None:
-        if len(splits) == 1 or (for_training and "train" in splits):
-            return splits[0] if len(splits) == 1 else "train"
+        if len(splits) == 1:
+            return splits[0]
+        if for_training and (not splits or "train" in splits):  # any name may be a split, e.g. that of a folder
+            return "train"
         known = f"{entry.name} has {', '.join(map(printable, splits))}" if splits else ""
         reader.missing(path, "split", known)
         return ""

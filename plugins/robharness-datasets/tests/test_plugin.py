@@ -9,7 +9,7 @@ from pathlib import Path
 from robharness_datasets import robharness_corruptions, robharness_datasets
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-OWN = {"folder", "imagenet-folder", "csv"}
+OWN = {"csv", "folder", "images", "imagenet-folder"}
 
 
 def test_declaring_imports_nothing_heavy():
