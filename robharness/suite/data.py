@@ -100,7 +100,7 @@ def _with_given(reader: FieldReader, entry: Entry, params: Any, path: yaml.Path)
 
 def _split(reader: FieldReader, entry: Entry, split: str | None, path: yaml.Path, *, for_training: bool) -> str:
     """Return the split that is written, or the one that is meant if none is; empty after adding an error."""
-    splits = list(entry.spec.splits)
+    splits: list[str] = list(entry.spec.splits)
     if split is None:
         if len(splits) == 1:
             return splits[0]
