@@ -242,7 +242,8 @@ def _show(facts: dict[str, Any], training: str) -> None:
         pending = sum(cell["waits"] for cell in facts["cells"])
         text = f"{pending} of these cells wait for the training of {', '.join(facts['untrained'])}"
         _print(console, f"{printable(text, SENTENCE_LENGTH)}. To train only: {training}")
-    for made in facts["made_first"]:
+    own = {f"training of {label}" for label in facts["untrained"]}
+    for made in facts["made_first"] if any(made["what"] not in own for made in facts["made_first"]) else ():
         labels = f", for {', '.join(made['for'])}" if not made["what"].startswith("training") else ""
         text = f"before: {made['what']}, {counted(made['examples'], 'example', 'examples')}{labels}"
         _print(console, printable(text, SENTENCE_LENGTH))
