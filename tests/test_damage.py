@@ -590,8 +590,7 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("change", ["a folder", "a pipe", "a device"])
 def test_a_report_replaces_files_alone(tmp_path, change):
-    path = tmp_path / "x.json"
-    path.write_text("")
+    (path := tmp_path / "x.json").write_text("")
     CHANGES[change](path)
     (tmp_path / "out").symlink_to("/nowhere/at/all")
     with pytest.raises(UserError, match=r"-o out/x\.json: cannot be written: .*\. Try: ls -ld out$"):

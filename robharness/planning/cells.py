@@ -89,7 +89,7 @@ class PlannedModel:
 
     @property
     def prerequisites(self) -> tuple[Product, ...]:
-        """What must be in the store before the model is trained, in this order."""
+        """Weights and features that must be stored before the model is trained, in the order in which they are made."""
         base = () if self.base is None else (self.base,)
         return (
             *base,
@@ -140,12 +140,12 @@ class PlannedFeatures:
 
     @property
     def prerequisites(self) -> tuple[Product, ...]:
-        """What must be in the store before they are computed."""
+        """Weights that must be stored before the features are computed."""
         return self.encoder.products
 
 
 Product = PlannedModel | PlannedFeatures
-"""What a suite makes before its cells: trained weights, or features that trainings need."""
+"""Trained weights, or features that trainings need: made and stored before the cells of a suite."""
 
 
 def _waited_for(products: Iterable[Product]) -> tuple[Artefact, ...]:
@@ -183,7 +183,7 @@ class PlannedData:
 
     @cached_property
     def numbered(self) -> PlannedData:
-        """The same data for models that tell examples apart: each example is a class of its own."""
+        """Copy of the data for models that tell examples apart, with the position of an example as its label."""
         return dataclasses.replace(self, dataset=NumberedDataset(self.dataset), classes=None)
 
     @cached_property

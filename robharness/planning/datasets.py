@@ -88,7 +88,7 @@ class _Part:
 
 
 class NumberedDataset(FixedDataset):
-    """The same examples, each a class of its own: an example's label is its position in the fixed order."""
+    """A data set whose labels are numbered: the label of an example is its position in the fixed order."""
 
     def __init__(self, dataset: FixedDataset) -> None:
         self._dataset, self.ids = dataset, dataset.ids

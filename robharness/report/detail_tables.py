@@ -1,8 +1,8 @@
-"""Tables of calibration and of the worst class, for clean and attacked examples."""
+"""Tables of calibration, of the worst class, and of how far attacks moved features."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from robharness import statistics
 from robharness.report.details import Calibration
@@ -110,3 +110,32 @@ def _worst(cell: CellNumbers, report: Report) -> Value:
     notes = (("class", label), *part_of(cell.numbers.n, report.n, "examples"))
     interval = cell.classes.worst_interval
     return Value(number=cell.classes.worst, digits=1, interval=interval, interval_digits=1, notes=notes)
+
+
+def movements(report: Report) -> Table | None:
+    """Return how far attacks on features moved the features; None without such attacks."""
+    cells = cells_by_row(report, lambda cell: cell.movement is not None)
+    if not cells:
+        return None
+    rows = [
+        model_row(
+            f"{name}: {_note(row.values())}",
+            report,
+            row,
+            _movement,
+            lambda some: mean_over_runs([_movement(cell).number for cell in some], "distance", 4),
+        )
+        for name, row in cells.items()
+    ]
+    caption = f"mean distance of the attacked features from the clean ones, as the attack measures it; n = {report.n}"
+    return model_table("Movement of features", report, rows, caption, "in brackets 95 % confidence intervals")
+
+
+def _note(cells: Iterable[CellNumbers]) -> str:
+    return next((cell.movement.note for cell in cells if cell.movement is not None), "")
+
+
+def _movement(cell: CellNumbers) -> Value:
+    if (found := cell.movement) is None:
+        return NO_VALUE
+    return Value(number=found.mean, kind="distance", digits=4, interval=found.interval, interval_digits=4, key=cell.key)

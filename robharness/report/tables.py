@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from robharness.report.detail_tables import calibration, worst_class
+from robharness.report.detail_tables import calibration, movements, worst_class
 from robharness.report.details import GapClosed
 from robharness.report.difference_tables import difference_table
 from robharness.report.records import CellNumbers, MeanAccuracy, Numbers, Report, SlopeNumbers, WorstCase
@@ -21,7 +21,7 @@ def tables(report: Report) -> list[Table]:
     """Return the tables that the suite has numbers for, attacks with their worst cases first."""
     attacks, corruptions = _attacks(report), _corruptions(report)
     made = [attacks, difference_table(attacks, report, counted_accuracy(report)), _distances(report)]
-    made += [_movements(report), corruptions, difference_table(corruptions, report, report.measure), _slopes(report)]
+    made += [movements(report), corruptions, difference_table(corruptions, report, report.measure), _slopes(report)]
     made += [_corruption_errors(report), _gaps_closed(report), calibration(report), worst_class(report)]
     made += [_metrics(report)]
     return [table for table in made if table is not None]
@@ -146,30 +146,6 @@ def _accuracy_over_runs(numbers: Sequence[Numbers]) -> Value:
     if found.relative_drop is None:
         return value
     return replace(value, drop=Value(number=found.relative_drop, kind="drop", deviation=found.relative_drop_deviation))
-
-
-def _movements(report: Report) -> Table | None:
-    cells = cells_by_row(report, lambda cell: cell.movement is not None)
-    if not cells:
-        return None
-    rows = [
-        model_row(
-            f"{name}: {next(iter(row.values())).movement.note}",  # type: ignore[union-attr]
-            report,
-            row,
-            _movement,
-            lambda some: mean_over_runs([_movement(cell).number for cell in some], "distance", 4),
-        )
-        for name, row in cells.items()
-    ]
-    caption = f"mean distance of the attacked features from the clean ones, as the attack measures it; n = {report.n}"
-    return model_table("Movement of features", report, rows, caption, "in brackets 95 % confidence intervals")
-
-
-def _movement(cell: CellNumbers) -> Value:
-    if (found := cell.movement) is None:
-        return NO_VALUE
-    return Value(number=found.mean, kind="distance", digits=4, interval=found.interval, interval_digits=4, key=cell.key)
 
 
 def _distances(report: Report) -> Table | None:

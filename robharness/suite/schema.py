@@ -79,7 +79,7 @@ def _variant(noun: str, ref: type, entry: Entry, definitions: dict[str, Any], re
     variant = TypeAdapter(ref).json_schema()
     if entry.spec.params is not None:
         params = _options(entry, definitions, registry)
-        if params is None:  # options that JSON Schema cannot say: any are allowed
+        if params is None:  # JSON Schema cannot express the options: any are allowed
             params, variant["additionalProperties"] = {}, True
         variant["properties"].update(params.get("properties", {}))
         variant["required"] = [*variant.get("required", []), *params.get("required", [])]
@@ -90,7 +90,7 @@ def _variant(noun: str, ref: type, entry: Entry, definitions: dict[str, Any], re
 
 
 def _options(entry: Entry, definitions: dict[str, Any], registry: Registry) -> dict[str, Any] | None:
-    """Return the schema of an entry's options, or None for options that JSON Schema cannot say.
+    """Return the schema of an entry's options, or None for options that JSON Schema cannot express.
 
     definitions: gets the schemas of nested records.
     """

@@ -126,8 +126,8 @@ def _places(steps: list[str], joined: Joined, registry: Any) -> Iterator[yaml.Pa
     if steps[0] == "extends":
         raise NoPlace("`extends` is a key of files alone; write it into the suite")
     for at, step in enumerate(steps):
-        ways = [(path, joined.at(path)) for path in found]
-        found = [(*path, key) for path, inner in ways for key in _keys(step, path, inner, steps[at + 1 :], registry)]
+        values = [(path, joined.at(path)) for path in found]
+        found = [(*path, key) for path, inner in values for key in _keys(step, path, inner, steps[at + 1 :], registry)]
         if not found:
             raise NoPlace(f"'{_shown(steps[:at])}' is empty, so that `*` means nothing" if at else "`*` means nothing")
     is_every = len(steps) > 2 and steps[0] in LISTS and steps[1] == "*"

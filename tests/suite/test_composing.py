@@ -193,7 +193,7 @@ def test_an_edited_base_changes_the_suite(read):
 
 
 def test_the_name_of_a_data_set_is_a_mapping_that_keys_are_added_to(read):
-    """As far as something is added: another name replaces the whole mapping."""
+    """Keys are added to data of the same name; another name replaces the whole mapping."""
     registry = make_registry()
     registry.add("datasets", dataset("single", splits=("test",)), registry.origins[0])
     text = BASE.replace("{name: toy/pixels, split: test, limit: 10}", "toy/single")

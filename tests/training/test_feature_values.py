@@ -131,7 +131,7 @@ def test_rows_are_written_one_after_the_other():
 
 
 def test_a_record_of_more_than_the_file_holds_is_not_believed(file, store, tmp_path):
-    """As after a crash of the machine, which may lose the rows and keep the record."""
+    """Simulate a crash of the machine, which may lose the rows and keep the record."""
     source = suite(probe({"model": "probes/trunk", "weights": str(file)}))
     whole, _ = bank(source, tmp_path / "whole")
     [model] = plan(source, store).untrained

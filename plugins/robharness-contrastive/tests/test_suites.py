@@ -110,7 +110,7 @@ def test_a_misspelt_option_is_an_error_of_the_suite(option, why):
     ({"probe": {"kind": "robust", "eps": 0.1}}, {"probe": {"kind": "robust", "eps": 0.1}}),
 ])  # fmt: skip
 def test_golden_identities_of_options_that_became_components(option, expected):
-    """Those of version 0.1.0 before there were components, so that trained encoders are found again."""
+    """Compare identities with those from before there were components, so that trained encoders are found again."""
     asked = yaml.safe_load((SUITES / "mnist5k_false_negatives.yaml").read_text())
     asked = {key: asked[key] for key in ("robharness", "name", "data")}
     loaded = suite.load(asked | {"models": [{"model": "contrastive/simclr", **option}]}, discover())

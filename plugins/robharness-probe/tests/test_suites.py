@@ -1,4 +1,4 @@
-"""What a suite says of a head: input and preprocessing of its encoder, labels of its data, and errors with places."""
+"""Heads in suites: input and preprocessing of the encoder, labels of the data, and errors with places."""
 
 from __future__ import annotations
 
