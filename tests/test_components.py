@@ -7,7 +7,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from robharness import Component, api, discover
+from robharness import Component, Encoder, api, discover
 from robharness.engine.provenance import outdated_trainings
 from robharness.errors import ContractViolation, MissingResource, SuiteError
 from robharness.planning import artefacts
@@ -15,7 +15,7 @@ from robharness.planning.artefacts import PROVENANCE
 from robharness.planning.identity import canonical
 from robharness.report import build
 from robharness.specs.references import references_in
-from robharness.suite import identity_fields, json_schema, load
+from robharness.suite import Model, identity_fields, json_schema, load
 
 ASSEMBLER = str(Path(__file__).parent / "assembler.py")
 GUEST = """
@@ -110,6 +110,23 @@ def test_foreign_components_count_with_their_options_revision_and_file(guest):
 
 def _digest(path):
     return next(origin.digest for origin in discover([path]).origins if origin.location == path)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfTheModel:
+    stem: Component
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfTheProbe:
+    encoder: Encoder
+
+
+def test_references_in_the_options_of_an_encoders_model_are_found():
+    options = OfTheModel(stem=Component("guest/steep"))
+    inner = Model(entry=None, params=options, label="Inner", reference=False, weights=None)
+    outer = OfTheProbe(encoder=Encoder({"model": "guest/net"}, model=inner))
+    assert [name for name, _ in references_in(outer)] == ["encoder", "encoder.stem"]
 
 
 def test_references_are_found_at_any_depth(guest):
