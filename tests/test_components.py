@@ -7,7 +7,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from robharness import Component, Encoder, api, discover
+from robharness import Component, ComponentSpec, Encoder, api, discover
 from robharness.engine.provenance import outdated_trainings
 from robharness.errors import ContractViolation, MissingResource, SuiteError
 from robharness.planning import artefacts
@@ -110,6 +110,12 @@ def test_foreign_components_count_with_their_options_revision_and_file(guest):
 
 def _digest(path):
     return next(origin.digest for origin in discover([path]).origins if origin.location == path)
+
+
+def test_a_build_gets_options_of_its_own():
+    spec = ComponentSpec(name="list", role="stem", summary="s", build=lambda params: params.append(1) or params)
+    component = Component("mine/list", spec=spec, params=[])
+    assert component.build() == component.build() == [1] and component.params == []
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -216,6 +222,7 @@ def test_files_of_components_count_by_their_content_and_must_exist(guest, tmp_pa
     ({"stem": "identity"}, "models.0.stem: assembler/identity has the role 'head', and the role 'stem' is needed here; "
                            "there are assembler/plain, assembler/doubled, guest/steep"),
     ({"stem": 3}, "models.0.stem: a component is a name, or a mapping such as {name: NAME}; got 3"),
+    ({"stem": ""}, "models.0.stem: a component is a name, or a mapping such as {name: NAME}; got ''"),
     ({"stem": {"name": 3}}, "models.0.stem: a component is a name, or a mapping such as {name: NAME}"),
     ({"shape": {"form": 3}}, "models.0.shape: a component is a name, or a mapping such as {form: NAME}"),
     ({"stem": {"gian": 3}}, "models.0.stem.gian: unknown key 'gian'; did you mean 'gain'?"),
