@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from robharness_contrastive import objectives
+from robharness_contrastive import processes as shared
 from robharness_contrastive.networks import Encoder, OverTime
 from robharness_contrastive.objectives import (
     Context,
@@ -56,22 +56,22 @@ def learned(name: str) -> dict[str, torch.Tensor]:
     learner = Learner(encoder, MADE[name]())
     for module in learner.modules():
         module.train(not isinstance(module, nn.BatchNorm1d))
-    wrapped = DistributedDataParallel(learner) if objectives.world() > 1 else learner
+    wrapped = DistributedDataParallel(learner) if shared.world() > 1 else learner
     draws = np.random.default_rng(0)
     views = [
         torch.from_numpy(draws.random((BATCH, 1, *((4, 3, 3) if of_videos else (6, 6)))))
         for _ in range(learner.objective.views)
     ]
     labels = torch.arange(BATCH) % CLASSES
-    own = slice(objectives.rank() * BATCH // objectives.world(), (objectives.rank() + 1) * BATCH // objectives.world())
+    own = slice(shared.rank() * BATCH // shared.world(), (shared.rank() + 1) * BATCH // shared.world())
     step = TrainingStep(epoch=0, epochs=10, step=0, steps=100, batch=BATCH)
     loss = wrapped([view[own] for view in views], labels[own], step)
     loss.value.backward()
     learner.objective.after_step(encoder)
     value = loss.value.detach().clone()
-    if objectives.world() > 1:
+    if shared.world() > 1:
         dist.all_reduce(value)
-    found = {"loss": value / objectives.world()}
+    found = {"loss": value / shared.world()}
     found |= {f"gradient of {key}": each.grad for key, each in learner.named_parameters() if each.grad is not None}
     return found | {f"after: {key}": each.clone() for key, each in learner.named_buffers()}
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from robharness_contrastive import losses, objectives
+from robharness_contrastive import losses
 from robharness_contrastive.objectives import (
     Context,
     CrossEntropy,
@@ -29,6 +29,7 @@ from robharness_contrastive.objectives import (
     supcon,
 )
 from robharness_contrastive.options import MoCo, SimCLR, SimSiam, SupCon, SwAV
+from robharness_contrastive.processes import world
 from robharness_contrastive.removal import Removal
 
 HERE = Path(__file__).parent
@@ -212,4 +213,4 @@ def test_two_processes_learn_the_same_as_one(tmp_path):
         assert together[name].keys() == alone[name].keys() and len(alone[name]) > 4
         for key, value in alone[name].items():
             torch.testing.assert_close(together[name][key], value, rtol=1e-6, atol=1e-9, msg=f"{name}: {key}")
-    assert objectives.world() == 1
+    assert world() == 1

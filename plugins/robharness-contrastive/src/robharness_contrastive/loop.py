@@ -26,8 +26,9 @@ from robharness_contrastive.artefact import CHECKPOINT, WEIGHTS, save_checkpoint
 from robharness_contrastive.data import Source, Views, seed_of
 from robharness_contrastive.neighbours import NeighbourAccuracy
 from robharness_contrastive.networks import Encoder, encoder
-from robharness_contrastive.objectives import Context, FirstStage, Learner, Objective, TrainingStep, rank, world
+from robharness_contrastive.objectives import Context, FirstStage, Learner, Objective, TrainingStep
 from robharness_contrastive.params import Recipe
+from robharness_contrastive.processes import rank, world
 from robharness_probe.heads import Probed
 
 if TYPE_CHECKING:

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robharness_contrastive import losses, options, removal
+from robharness_contrastive import losses, options
+from robharness_contrastive.contrast import Contrast
 from robharness_contrastive.networks import mlp
+from robharness_contrastive.processes import gather, world
 from robharness_contrastive.removal import Removal
 
 
@@ -159,53 +160,20 @@ class InfoNCE(Objective):
     def __init__(self, params: options.SupCon, width: int, context: Context, *, classes: bool = False) -> None:
         super().__init__(params, width, context)
         self.projection = mlp(width, *params.projection)
-        self.temperature, self.scale, self.classes = params.temperature, params.loss_scale, classes
-        self.removal = params.removal if isinstance(params, options.SimCLR) else Removal()
-        self.n_classes = context.classes
+        self.scale = params.loss_scale
+        removal = params.removal if isinstance(params, options.SimCLR) else Removal()
+        self.contrast = Contrast(params.temperature, removal, context.classes, classes=classes)
         rows = self.views * context.batch
         positives = rows / context.classes - 1 if classes else self.views - 1
         self.start, self.floor = (
-            self.scale * bound for bound in losses.bounds(rows, max(1.0, positives), self.temperature)
+            self.scale * bound for bound in losses.bounds(rows, max(1.0, positives), params.temperature)
         )
 
     def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, step: TrainingStep) -> Loss:
         z = unit(self.projection(encode(torch.cat(list(views)))))
-        value, notes = self.loss_of_projections(z, labels, step)
-        return Loss(value, notes | {"spread": spread(z)})
-
-    def loss_of_projections(self, z: Tensor, labels: Tensor, step: TrainingStep) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss and its notes. z: unit rows (views x B, d) of this process's B images, view by view."""
-        local, n_views = len(labels), self.views
-        candidates = torch.cat([gather(part) for part in z.chunk(n_views)])
-        classes = gather(labels).repeat(n_views)
-        total = len(classes) // n_views
-        first = rank() * local
-        own = torch.cat([torch.arange(first, first + local) + view * total for view in range(n_views)]).to(z.device)
-        similarity = z @ candidates.T / self.temperature
-        groups = classes if self.classes else torch.arange(total, device=z.device).repeat(n_views)
-        pairs = losses.pairs(groups[own], groups, own)
-        removed, notes = self._removed(similarity, pairs, classes, own, step)
-        if removed is not None:
-            pairs = pairs._replace(negatives=pairs.negatives & ~removed)
-        return self.scale * losses.contrastive(similarity, pairs).mean(), notes
-
-    def _removed(
-        self, similarity: Tensor, pairs: losses.Pairs, classes: Tensor, own: Tensor, step: TrainingStep
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """Return the negatives to remove, (n, m) bool or None, and how many an anchor loses on average."""
-        options = self.removal
-        if options.strategy == "none":
-            return None, {}
-        is_same_class = classes[own][:, None] == classes[None]
-        if options.strategy == "oracle":
-            removed = removal.oracle(similarity, pairs.negatives, is_same_class)
-        else:
-            k = options.count(step.epoch, step.epochs, step.batch, self.n_classes)
-            if k == 0:
-                return None, {"removed": similarity.new_zeros(()), "removed_false": similarity.new_zeros(())}
-            removed = removal.nearest(similarity, pairs.negatives, k, unit=options.unit, views=self.views)
-        rows = len(similarity)
-        return removed, {"removed": removed.sum() / rows, "removed_false": (removed & is_same_class).sum() / rows}
+        removed = self.contrast.choose(z, labels, step)
+        value = self.scale * self.contrast.loss(z, labels, removed).mean()
+        return Loss(value, {**removed.notes, "spread": spread(z)})
 
 
 def supcon(params: options.SupCon, width: int, context: Context) -> InfoNCE:
@@ -355,37 +323,3 @@ def unit(rows: Tensor) -> Tensor:
 def spread(z: Tensor) -> Tensor:
     """Return the spread of unit rows: 0 if all are the same point, 1 if their mean is the centre of the sphere."""
     return (1 - z.detach().mean(0).square().sum()).clamp(min=0).sqrt()
-
-
-# --- processes -------------------------------------------------------------------------------------------------------
-
-
-def world() -> int:
-    """Return the number of processes that train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def rank() -> int:
-    """Return the number of this process, from 0."""
-    return dist.get_rank() if world() > 1 else 0
-
-
-def gather(rows: Tensor) -> Tensor:
-    """Return the rows of all processes in order; each has the same number. Gradients flow back to their process."""
-    all_rows: Tensor = rows if world() == 1 else _Gather.apply(rows)
-    return all_rows
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows) for _ in range(world())]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """Sum the gradients of all processes and return those of this process's rows."""
-        total = gradients[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total.chunk(world())[rank()]

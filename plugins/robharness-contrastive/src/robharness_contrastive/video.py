@@ -22,9 +22,10 @@ from robharness import Dataset, Preprocessing, UnreadableExample, UserError, cli
 from robharness_contrastive import data, losses
 from robharness_contrastive.augment import Augment, Draws
 from robharness_contrastive.networks import mlp
-from robharness_contrastive.objectives import Context, Loss, Objective, TrainingStep, gather, rank, spread, unit
+from robharness_contrastive.objectives import Context, Loss, Objective, TrainingStep, spread, unit
 from robharness_contrastive.options import TCLR
 from robharness_contrastive.params import Recipe
+from robharness_contrastive.processes import gather, rank
 from robharness_contrastive.steps import Augmentation
 
 ClipSampler = Callable[[Draws, Tensor, int], Tensor]

@@ -1,0 +1,40 @@
+"""Processes that train together, as torchrun starts them: their number, and rows that they share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world() -> int:
+    """Return the number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if world() > 1 else 0
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Return the rows of all processes in order; each has the same number. Gradients flow back to their process."""
+    all_rows: Tensor = rows if world() == 1 else _Gather.apply(rows)
+    return all_rows
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(world())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Sum the gradients of all processes and return those of this process's rows."""
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(world())[rank()]
