@@ -146,6 +146,26 @@ def test_tables_have_disjoint_splits_that_never_change(name, stem, n_test, total
         assert digest.hexdigest()[:16] == expected, "ids, labels or pixels changed: raise the spec's revision"
 
 
+def test_mnist_train_consists_of_fit_and_validation():
+    train, fit, validation = (opened("mnist-5k", split) for split in ("train", "fit", "validation"))
+    assert (len(fit.ids), len(validation.ids)) == (3200, 800)
+    parts = {
+        id: (label, part.read(index).tobytes())
+        for part in (fit, validation)
+        for index, (id, label) in enumerate(zip(part.ids, part.labels, strict=True))
+    }
+    whole = {
+        id: (label, train.read(index).tobytes())
+        for index, (id, label) in enumerate(zip(train.ids, train.labels, strict=True))
+    }
+    assert parts == whole, "4,000 ids, so no digit is in both parts"
+    by_digest = sorted(train.ids, key=lambda id: hashlib.sha256(id.encode()).hexdigest())
+    assert set(validation.ids) == set(by_digest[:800])
+    assert np.bincount(validation.labels).min() >= 60, "the split ignores the labels, yet contains every class"
+    digest = hashlib.sha256("\n".join(validation.ids).encode())
+    assert digest.hexdigest()[:16] == "e0f3b1bc279ee33e", "the split changed: raise the spec's revision"
+
+
 def test_patches_match_the_positions_in_their_ids_and_the_splits_share_no_pixel():
     seen = {name: np.zeros(image.shape[:2], np.uint8) for name, image in source_images().items()}
     for mark, (split, count) in enumerate({"train": 4000, "test": 1000}.items(), 1):

