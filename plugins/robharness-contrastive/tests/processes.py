@@ -39,6 +39,15 @@ MADE = {
         SimCLR(**HEAD, removal=Removal(strategy="frequency", unit="instance")), WIDTH, CONTEXT
     ),
     "oracle": lambda: InfoNCE(SimCLR(**HEAD, removal=Removal(strategy="oracle")), WIDTH, CONTEXT),
+    **{
+        f"{way} {strategy}": lambda way=way, strategy=strategy: InfoNCE(
+            SimCLR(**HEAD, removal=Removal(strategy=strategy, replace=way)), WIDTH, CONTEXT
+        )
+        for way, strategy in (
+            *((way, "frequency") for way in ("reweight", "oversample", "queue")),
+            ("oversample", "oracle"),
+        )
+    },
     "cross-entropy": lambda: CrossEntropy(None, WIDTH, CONTEXT),
     "moco": lambda: MoCoObjective(MoCo(**HEAD, queue=24), WIDTH, CONTEXT),
     "swav": lambda: SwAVObjective(SwAV(**HEAD, prototypes=7, frozen=0), WIDTH, CONTEXT),
@@ -58,13 +67,18 @@ def learned(name: str) -> dict[str, torch.Tensor]:
         module.train(not isinstance(module, nn.BatchNorm1d))
     wrapped = DistributedDataParallel(learner) if shared.world() > 1 else learner
     draws = np.random.default_rng(0)
+    examples = BATCH + learner.objective.reserve
     views = [
-        torch.from_numpy(draws.random((BATCH, 1, *((4, 3, 3) if of_videos else (6, 6)))))
+        torch.from_numpy(draws.random((examples, 1, *((4, 3, 3) if of_videos else (6, 6)))))
         for _ in range(learner.objective.views)
     ]
-    labels = torch.arange(BATCH) % CLASSES
-    own = slice(shared.rank() * BATCH // shared.world(), (shared.rank() + 1) * BATCH // shared.world())
+    labels = torch.arange(examples) % CLASSES
+    share = BATCH // shared.world()
+    own = torch.cat([torch.arange(shared.rank() * share, (shared.rank() + 1) * share), torch.arange(BATCH, examples)])
     step = TrainingStep(epoch=0, epochs=10, step=0, steps=100, batch=BATCH)
+    if name.startswith("queue"):
+        with torch.no_grad():  # fills the queue
+            wrapped([1 - view[own] for view in views], labels[own], step)
     loss = wrapped([view[own] for view in views], labels[own], step)
     loss.value.backward()
     learner.objective.after_step(encoder)

@@ -1,4 +1,4 @@
-"""The contrastive loss of a batch's projections: which pairs are negatives, which of them are removed, and the loss."""
+"""The contrastive loss of a batch's projections: which negatives are removed, what replaces them, and the loss."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from robharness_contrastive import losses, processes, removal
+from robharness_contrastive import losses, processes, removal, replacement
 from robharness_contrastive.removal import Removal
 
 if TYPE_CHECKING:
-    from robharness_contrastive.objectives import TrainingStep
+    from robharness_contrastive.objectives import Context, TrainingStep
 
 
 class Removed(NamedTuple):
@@ -21,11 +21,13 @@ class Removed(NamedTuple):
     mask: (views x B, views x all instances) bool, view by view; None if none is removed.
     notes: how many an anchor loses on average, for the log.
     views: number of views.
+    usable: (views x B, R) bool, the images of the reserve that may replace an anchor's; None for all.
     """
 
     mask: Tensor | None
     notes: dict[str, Tensor]
     views: int = 2
+    usable: Tensor | None = None
 
     def between(self, views: Sequence[int]) -> Tensor | None:
         """Return the mask for projections whose i-th part is made of the view `views[i]`.
@@ -37,33 +39,88 @@ class Removed(NamedTuple):
         rows = torch.cat([self.mask.chunk(self.views)[view] for view in views])
         return torch.cat([rows.chunk(self.views, 1)[view] for view in views], 1)
 
+    def usable_between(self, views: Sequence[int]) -> Tensor | None:
+        """Return `usable` for anchors whose i-th part is made of the view `views[i]`."""
+        return None if self.usable is None else torch.cat([self.usable.chunk(self.views)[view] for view in views])
 
-class Contrast:
+
+def split_reserve(rows: Tensor, reserve: int, parts: int = 1) -> tuple[Tensor, Tensor | None]:
+    """Split rows into those of the batch and those of the reserve, each part by part.
+
+    rows: (parts x (B + reserve), ...), part by part: in each, B rows of the batch and then those of the reserve, e.g.
+        the projections of all views, or the labels.
+    reserve: number of examples in the reserve, `Objective.reserve`.
+    parts: such as views.
+
+    Returns (parts x B, ...) and (parts x reserve, ...). The latter is None if there is no reserve.
+    """
+    if not reserve:
+        return rows, None
+    each = rows.chunk(parts)
+    return torch.cat([part[:-reserve] for part in each]), torch.cat([part[-reserve:] for part in each])
+
+
+class Contrast(nn.Module):
     """NT-Xent, with or without removal of false negatives, or SupCon.
 
     All projections are unit rows (views x B, d) of this process's B images, view by view. Candidates are the rows of
     all processes.
 
+    A step with removal and replacement does the following. `choose` gets the projections of the batch and decides on
+    what is removed, once. `loss` is called any number of times, also inside an attack and for other views of the same
+    images. `remember` is called once, after the last `loss`.
+
+    With `replace: oversample`, the objective says `self.reserve = contrast.reserve`. The loop then appends so many
+    images to every view and to the labels, and `split_reserve` separates their projections from those of the batch.
+    They are candidates and never anchors. Each part of `loss` needs projections of the reserve, `loss(..., views=(0,
+    1), reserve=z)`; a network in eval mode, as in an attack, makes its own. With `replace: queue`, `loss` takes the
+    rows of the queue itself, for an adversarial part those of its clean view.
+
     temperature: of the softmax over cosines.
     removal: of false negatives.
     n_classes: of the data, for the frequency prior.
     classes: True for SupCon, whose positives are all examples of the anchor's class.
+    context: facts about the training; needed for the replacements "oversample" and "queue".
+    width: of the projections; needed for "queue".
+    views: number of views; needed for "queue".
+
+    reserve: number of images that a step needs beside its batch.
     """
 
-    def __init__(self, temperature: float, removal: Removal, n_classes: int, *, classes: bool = False) -> None:
-        self.temperature, self.removal, self.n_classes, self.classes = temperature, removal, n_classes, classes
+    queue: Tensor
+    filled: Tensor
 
-    def choose(self, z: Tensor, labels: Tensor, step: TrainingStep, *, views: int = 2) -> Removed:
+    def __init__(
+        self, temperature: float, removal: Removal, n_classes: int, *, classes: bool = False,
+        context: Context | None = None, width: int = 0, views: int = 2,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.temperature, self.removal, self.n_classes, self.classes = temperature, removal, n_classes, classes
+        if context is None and removal.replace in ("oversample", "queue"):
+            raise ValueError(f"`replace: {removal.replace}` needs the context of the training")
+        spare = removal.spare(context.epochs, context.batch, n_classes) if context is not None else 0
+        self.reserve = spare if removal.replace == "oversample" else 0
+        if removal.replace == "queue":
+            self.register_buffer("queue", torch.zeros(views, spare, width))
+            self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+
+    def choose(
+        self, z: Tensor, labels: Tensor, step: TrainingStep, *, views: int = 2, reserve: Tensor | None = None
+    ) -> Removed:
         """Return the negatives that the anchors lose in this step. Their gradient is not used.
 
         labels: (B,) classes, which only the oracle and the notes use.
+        reserve: (R,) classes of the reserve, with which the oracle replaces negatives by those of other classes.
         """
         if self.removal.strategy == "none":
             return Removed(None, {}, views)
+        usable = None
         with torch.no_grad():
             similarity, pairs, is_same_class = self._pairs(z.detach(), labels, views)
             if self.removal.strategy == "oracle":
                 mask = removal.oracle(similarity, pairs.negatives, is_same_class)
+                if reserve is not None:
+                    usable = (labels[:, None] != reserve[None]).repeat(views, 1)
             else:
                 k = self.removal.count(step.epoch, step.epochs, step.batch, self.n_classes)
                 if k == 0:
@@ -72,20 +129,53 @@ class Contrast:
                 mask = removal.nearest(similarity, pairs.negatives, k, unit=self.removal.unit, views=views)
             rows = len(similarity)
             notes = {"removed": mask.sum() / rows, "removed_false": (mask & is_same_class).sum() / rows}
-        return Removed(mask, notes, views)
+        return Removed(mask, notes, views, usable)
 
-    def loss(self, z: Tensor, labels: Tensor, removed: Removed, *, views: Sequence[int] = (0, 1)) -> Tensor:
+    def loss(
+        self, z: Tensor, labels: Tensor, removed: Removed, *, views: Sequence[int] = (0, 1),
+        reserve: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Return the loss of every anchor, (views x B,).
+
+        A removed negative leaves a slot in its part of z. The first rows of the same part of the reserve fill an
+        anchor's slots, or the newest ones of the queue. Slots that cannot be filled, since the queue is empty in the
+        first step, are filled as by `reweight`. If the queue or the reserve has fewer rows, they are repeated.
 
         removed: from `choose`, for the clean views of this batch.
         views: the clean view of which each part of z is made, e.g. (0, 1, 0) for two clean views and an adversarial
             one of the first.
+        reserve: (views x R, d) unit rows, part by part as z; needed for "oversample", and unused by others.
         """
-        similarity, pairs, _ = self._pairs(z, labels, len(views))
+        parts = len(views)
+        similarity, pairs, _ = self._pairs(z, labels, parts)
         mask = removed.between(views)
-        if mask is not None:
-            pairs = pairs._replace(negatives=pairs.negatives & ~mask)
-        return losses.contrastive(similarity, pairs)
+        if mask is None:
+            return losses.contrastive(similarity, pairs)
+        if self.removal.replace == "none":
+            return losses.contrastive(similarity, pairs._replace(negatives=pairs.negatives & ~mask))
+        spare, usable = None, None
+        if self.removal.replace == "oversample":
+            if reserve is None:
+                raise ValueError("`replace: oversample` needs the projections of the reserve")
+            spare, usable = reserve, removed.usable_between(views)
+        elif self.removal.replace == "queue":
+            spare = torch.cat([self.queue[view] for view in views]).to(z.dtype)
+            usable = (torch.arange(self.queue.shape[1], device=z.device) < self.filled)[None]
+        scores = None if spare is None else z @ spare.T / self.temperature
+        return losses.contrastive(*replacement.replaced(similarity, pairs, mask, parts, scores, usable))
+
+    @torch.no_grad()
+    def remember(self, z: Tensor, *, views: int = 2) -> None:
+        """Put the projections of this batch's clean views into the queue, if there is one, for later steps.
+
+        The newest images come first, in the order of the batch; those that do not fit into the queue are dropped.
+        """
+        if self.removal.replace != "queue":
+            return
+        newest = torch.stack([processes.gather(part) for part in z.detach().chunk(views)]).to(self.queue.dtype)
+        size = self.queue.shape[1]
+        self.queue = torch.cat([newest, self.queue], 1)[:, :size]
+        self.filled = (self.filled + newest.shape[1]).clamp(max=size)
 
     def _pairs(self, z: Tensor, labels: Tensor, views: int) -> tuple[Tensor, losses.Pairs, Tensor]:
         """Return cosines over the temperature, (n, m), the pairs, and whether two rows are of one class, (n, m)."""

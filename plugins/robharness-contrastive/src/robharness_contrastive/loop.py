@@ -181,6 +181,11 @@ def _optimise(run: _Run, source: Source, prefix: str, first: FirstStage | None =
         torch.manual_seed(seed_of(job.seed, prefix, "weights"))  # noqa: TID251 (only initial weights draw from it)
         net = encoder(recipe.network, recipe.data, recipe.shape)
         objective = _objective(recipe, net.width, len(source), first)
+    if recipe.batch + objective.reserve > len(source):
+        raise UserError(
+            f"a step needs {objective.reserve} examples beside its batch of {recipe.batch}, but there are "
+            f"{len(source)}. Try: `batch: {recipe.batch // 2}` or `replace: reweight`"
+        )
     if objective.first_stage is not None:
         source = _label_by_features(run, source, objective.first_stage)
     with torch.random.fork_rng(devices=[]):
@@ -221,7 +226,11 @@ def _epoch(
     sums: dict[str, Tensor] = {}
     started = time.perf_counter()
     learner.train()
-    schedule = [(order[n * recipe.batch : (n + 1) * recipe.batch][own], epoch * steps + n) for n in range(steps)]
+    batches = [order[n * recipe.batch : (n + 1) * recipe.batch][own] for n in range(steps)]
+    if objective.reserve:
+        batches = [torch.cat([rows, _reserve(run, objective.reserve, order, n, epoch * steps + n)])
+                   for n, rows in enumerate(batches)]  # fmt: skip
+    schedule = [(rows, epoch * steps + n) for n, rows in enumerate(batches)]
     with contextlib.closing(data.in_order(views, schedule)) as views_of_steps:  # threads that decode end with it
         for number, ((rows, global_number), batch_views) in enumerate(zip(schedule, views_of_steps, strict=True)):
             step = TrainingStep(
@@ -242,6 +251,19 @@ def _epoch(
             if rank() == 0 and (number % 50 == 49 or number + 1 == steps):
                 _report_progress(run, objective, epoch, number + 1, steps, float(sums["loss"]), started)
     return {name: float(_mean(fabric, value / steps)) for name, value in sums.items()}
+
+
+def _reserve(run: _Run, count: int, order: Tensor, number: int, step: int) -> Tensor:
+    """Draw examples by seed and step from all that are not in the batch, the same in every process.
+
+    order: of the examples in this epoch.
+    number: of the batch in it.
+    step: from the start of the training.
+    """
+    batch = run.recipe.batch
+    outside = len(order) - batch
+    drawn = np.random.default_rng([run.job.seed, 5, step]).choice(outside, count, replace=False)
+    return order[torch.from_numpy(drawn + batch * (drawn >= number * batch))]
 
 
 def _mean(fabric: Fabric, value: Tensor) -> Tensor:

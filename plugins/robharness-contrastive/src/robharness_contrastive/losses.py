@@ -32,17 +32,19 @@ def pairs(anchors: Tensor, candidates: Tensor, own: Tensor) -> Pairs:
     return Pairs(is_same.scatter(1, own[:, None], False), negatives)
 
 
-def contrastive(similarity: Tensor, pairs: Pairs) -> Tensor:
+def contrastive(similarity: Tensor, pairs: Pairs, log_weights: Tensor | None = None) -> Tensor:
     """Return the loss of each anchor, (n,): NT-Xent with one positive per row, SupCon's L_out with several.
 
     The loss is the mean over positives p of -log(e^S_p / sum), where the sum of e^S goes over positives and negatives.
 
     similarity: (n, m), cosines divided by the temperature.
+    log_weights: (n, m), logarithms of factors of e^S in the sum; 0 for positives. None for no factors.
 
     Source: Khosla et al. 2020, equation 2; Chen et al. 2020, equation 1.
     """
     included = pairs.positives | pairs.negatives
-    log_sum = similarity.masked_fill(~included, -torch.inf).logsumexp(1)
+    terms = similarity if log_weights is None else similarity + log_weights
+    log_sum = terms.masked_fill(~included, -torch.inf).logsumexp(1)
     positives = similarity.masked_fill(~pairs.positives, 0).sum(1) / pairs.positives.sum(1)
     return log_sum - positives
 

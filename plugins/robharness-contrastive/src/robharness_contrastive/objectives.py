@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robharness_contrastive import losses, options
-from robharness_contrastive.contrast import Contrast
+from robharness_contrastive.contrast import Contrast, split_reserve
 from robharness_contrastive.networks import mlp
 from robharness_contrastive.processes import gather, world
 from robharness_contrastive.removal import Removal
@@ -90,6 +90,7 @@ class Objective(nn.Module):
     context: facts about the training, see `Context`.
 
     views: number of views of an example that it compares.
+    reserve: number of training examples outside the batch that it gets beside the batch, the same in every process.
     projection: head between the features and the loss, which the weights of the encoder keep beside it; None if none.
     head: linear classifier that it trains; None if it trains none.
     first_stage: a training before this one; None if there is none.
@@ -100,6 +101,7 @@ class Objective(nn.Module):
     """
 
     views = 2
+    reserve = 0
     projection: nn.Module | None
     head: nn.Linear | None
     sample_clips: Any = None
@@ -117,8 +119,8 @@ class Objective(nn.Module):
         """Return the loss of a batch.
 
         encode: the encoder, from views to features (B, width).
-        views: `views` tensors (B, ...) float32 in [0, 1].
-        labels: (B,) int64; of this process, as the views are.
+        views: `views` tensors (B + reserve, ...) float32 in [0, 1]: those of the batch, then those of the reserve.
+        labels: (B + reserve,) int64; of this process, as the views are.
         """
         raise NotImplementedError
 
@@ -162,7 +164,10 @@ class InfoNCE(Objective):
         self.projection = mlp(width, *params.projection)
         self.scale = params.loss_scale
         removal = params.removal if isinstance(params, options.SimCLR) else Removal()
-        self.contrast = Contrast(params.temperature, removal, context.classes, classes=classes)
+        self.contrast = Contrast(
+            params.temperature, removal, context.classes, classes=classes, context=context, width=params.projection[1]
+        )
+        self.reserve = self.contrast.reserve
         rows = self.views * context.batch
         positives = rows / context.classes - 1 if classes else self.views - 1
         self.start, self.floor = (
@@ -171,8 +176,11 @@ class InfoNCE(Objective):
 
     def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, step: TrainingStep) -> Loss:
         z = unit(self.projection(encode(torch.cat(list(views)))))
-        removed = self.contrast.choose(z, labels, step)
-        value = self.scale * self.contrast.loss(z, labels, removed).mean()
+        z, spare = split_reserve(z, self.reserve, self.views)
+        labels, spare_labels = split_reserve(labels, self.reserve)
+        removed = self.contrast.choose(z, labels, step, reserve=spare_labels)
+        value = self.scale * self.contrast.loss(z, labels, removed, reserve=spare).mean()
+        self.contrast.remember(z)
         return Loss(value, {**removed.notes, "spread": spread(z)})
 
 

@@ -1,4 +1,4 @@
-"""Removal of false negatives: how many negatives an anchor loses in an epoch, and which.
+"""Removal of false negatives: how many negatives an anchor loses in an epoch, which, and what replaces them.
 
 As in section 5 of the paper, each anchor's k nearest negatives are left out of the sum; the strategies differ in k. The
 paper does not say whether k counts views or instances, so that is an option. Its schedule for 1000 epochs is stretched
@@ -31,11 +31,17 @@ class Removal:
         "oracle": those of the anchor's class, which needs labels that no self-supervised method has.
     unit: "view" counts rows, the k nearest in the matrix; "instance" counts images and removes all their views.
     most: last step of "precision", as a share of the batch counted in `unit`; None for the paper's 9 in any batch.
+    replace: what takes the places of removed negatives, so that an anchor's number of negatives stays the same.
+        "none": nothing.
+        "oversample": images outside the batch, which are drawn in every step and embedded with the batch.
+        "reweight": the negatives that are left, each with a weight above 1.
+        "queue": projections of earlier batches, without gradients.
     """
 
     strategy: Literal["none", "frequency", "precision", "recall", "oracle"] = "none"
     unit: Literal["view", "instance"] = "view"
     most: float | None = None
+    replace: Literal["none", "oversample", "reweight", "queue"] = "none"
 
     def __post_init__(self) -> None:
         if self.most is not None and not 0 < self.most <= 1:
@@ -43,6 +49,11 @@ class Removal:
         if self.most is not None and self.strategy != "precision":
             raise ValueError(
                 f"Removal: `most` needs the strategy precision, not {self.strategy}. Try: `strategy: precision`"
+            )
+        if self.strategy == "oracle" and self.replace == "queue":
+            raise ValueError(
+                "Removal: the queue has no classes, so it would bring false negatives back to the strategy oracle. "
+                "Try: `replace: oversample`"
             )
 
     def count(self, epoch: int, epochs: int, batch: int, classes: int) -> int:
@@ -61,6 +72,18 @@ class Removal:
         if self.strategy == "recall":
             return max(0, batch // 2 - batch // RECALL_STEPS * (EPOCHS * epoch // (RECALL_PERIOD * epochs)))
         return 0
+
+    def spare(self, epochs: int, batch: int, classes: int) -> int:
+        """Return how many images replacements are taken from: the largest count of the training.
+
+        The oracle may remove any number. It has as many as a class has in a batch, and those are repeated if they do
+        not suffice. Returns 0 if removed negatives are not replaced by other images.
+        """
+        if self.replace not in ("oversample", "queue") or self.strategy == "none":
+            return 0
+        if self.strategy == "oracle":
+            return max(1, round(batch / classes))
+        return max(1, max(self.count(epoch, epochs, batch, classes) for epoch in range(epochs)))
 
 
 def nearest(similarity: Tensor, negatives: Tensor, k: int, *, unit: str = "view", views: int = 2) -> Tensor:
