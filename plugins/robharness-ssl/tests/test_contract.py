@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import ssl_small
 import torch
+from adversarial_publishers import DynACL, acl_file
 from ssl_publishers import drawn, parallel
 from torch import nn
 
@@ -39,6 +40,24 @@ def written(name, shrink=lambda entry: entry):
     weights={name: partial(written, name, ssl_small.shrunk) for name in NAMES},
 )
 def test_contract_of_small_networks(check):
+    check()
+
+
+def dual():
+    """Write DynACL's file with two encoders of two branches."""
+    file = Path(tempfile.mkdtemp(dir=FOLDER.name)) / "model.pt"
+    torch.save(acl_file(DynACL(1)), file)
+    return file
+
+
+@parametrize_with_checks(
+    "robharness_ssl",
+    only="dynacl-resnet18",
+    leave_out="*-sha256_stated",
+    weights={"dynacl-resnet18": dual},
+    classes={"none": 512},
+)
+def test_contract_of_an_encoder_with_two_branches(check):
     check()
 
 

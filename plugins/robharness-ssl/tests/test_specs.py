@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from robharness_ssl import LayeredRepresentation, Layers, networks, robharness_models, table
+from robharness_ssl import LayeredRepresentation, Layers, adversarial, branches, networks, robharness_models, table
 
 README = Path(__file__).parents[1] / "README.md"
-SPECS = {spec.name: spec for spec in robharness_models()}
+ALL = {spec.name: spec for spec in robharness_models()}
+ADVERSARIAL = {entry.name: entry for entry in adversarial.ENCODERS}
+"""Encoders for CIFAR-10."""
+SPECS = {name: spec for name, spec in ALL.items() if name not in ADVERSARIAL}
 ENTRIES = {entry.name: entry for entry in (*table.ENCODERS, *table.FINETUNED)}
 
 NAMES = [
@@ -37,6 +40,7 @@ WIDTHS = {
 
 def test_the_models_are_those_of_the_readme_and_each_has_its_facts():
     assert list(SPECS) == NAMES
+    assert list(ADVERSARIAL) == [f"{name}-resnet18" for name in ("rocl", "acl", "dynacl", "advcl", "deacl")]
     for name, spec in SPECS.items():
         is_classifier = name.endswith(("-linear", "-finetuned"))
         assert spec.labels == ("imagenet-1k" if is_classifier else "none")
@@ -45,6 +49,25 @@ def test_the_models_are_those_of_the_readme_and_each_has_its_facts():
         assert spec.preprocessing.size == spec.input.shape[1:] == (224, 224)
         assert spec.preprocessing.resize == 256
         assert spec.licence and spec.paper.startswith("https://arxiv.org/abs/")
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_adversarial_encoders_have_inputs_of_cifar_and_no_classes(name):
+    spec = ALL[name]
+    assert spec.input.shape == (3, 32, 32) and spec.preprocessing is None
+    assert spec.labels == "none" and spec.features == "" and not spec.expected
+    assert spec.licence and spec.paper.startswith("https://arxiv.org/abs/")
+    assert spec.weights.sha256 is None and spec.weights.get and Path(spec.weights.path).stem == name
+
+
+def test_adversarial_encoders_have_the_size_of_a_resnet18_for_cifar():
+    """11.17 million parameters: kuangliu's and torchvision's ResNet-18 with a 3 x 3 stem, without a classifier."""
+    before = torch.get_rng_state()
+    with torch.device("meta"):
+        net = branches.ResNet18(padding=2, is_normalized=True)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert sum(value.numel() for value in net.parameters()) == 11_168_832
+    assert net(torch.zeros(2, 3, 32, 32, device="meta")).shape == (2, 512)
 
 
 def test_files_have_different_names_and_no_invented_digest():
@@ -114,8 +137,10 @@ assert not heavy, heavy
 
 def test_the_readme_has_every_model_with_its_files_and_its_published_accuracy():
     rows = re.findall(r"^\| `ssl/(\S+)` \| (.*) \|$", README.read_text(), re.MULTILINE)
-    assert [name for name, _ in rows] == list(ENTRIES)
-    for name, row in rows:
+    assert [name for name, _ in rows] == [*ENTRIES, *ADVERSARIAL]
+    for name, row in rows[len(ENTRIES) :]:
+        assert re.findall(r"https://[^\s)]+", ALL[name].weights.get)[0] in row
+    for name, row in rows[: len(ENTRIES)]:
         entry = ENTRIES[name]
         files = [entry.file] if isinstance(entry, table.Finetuned) else [entry.encoder, entry.head]
         assert all(file is None or file.url in row for file in files)

@@ -1,6 +1,7 @@
 """Published self-supervised encoders, alone and with the linear classifiers that their publishers trained on them.
 
 `NAME` is the encoder, whose output is the input of the publisher's linear evaluation. `NAME-linear` is the classifier.
+Encoders of adversarial contrastive training on CIFAR-10 are in `adversarial`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from robharness import InputSpec, ModelSpec, hookimpl
 from robharness.specs import conventions
-from robharness_ssl import table
+from robharness_ssl import adversarial, table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,6 +61,7 @@ def robharness_models() -> Iterator[ModelSpec]:
             yield _classifier(encoder)
     for tuned in table.FINETUNED:
         yield _finetuned(tuned)
+    yield from adversarial.specs()
 
 
 def _encoder(entry: table.Encoder) -> ModelSpec:

@@ -24,7 +24,7 @@ def encoder(entry: table.Encoder, weights: Any) -> nn.Module:
     Raises UserError if the file does not match the network exactly.
     """
     net = networks.build(entry.network)
-    _load(net, _one(entry.name, weights), layouts.ENCODERS[entry.publisher])
+    _load(net, one_file(entry.name, weights), layouts.ENCODERS[entry.publisher])
     return normalized(_represented(net, entry), *entry.normalization)
 
 
@@ -36,7 +36,7 @@ def classifier(entry: table.Encoder, weights: Any) -> nn.Module:
     """
     net, head = networks.build(entry.network), networks.head(entry)
     if entry.is_whole:
-        _load(networks.Classifier(net, head), _one(f"{entry.name}-linear", weights), layouts.WHOLE[entry.publisher])
+        _load(networks.Classifier(net, head), one_file(f"{entry.name}-linear", weights), layouts.WHOLE[entry.publisher])
     else:
         if not isinstance(weights, Mapping) or set(weights) != {"encoder", "head"}:
             given = ", ".join(weights) if isinstance(weights, Mapping) else "one file"
@@ -56,7 +56,7 @@ def finetuned(entry: table.Finetuned, weights: Any) -> nn.Module:
     Raises UserError if the file does not match the network exactly.
     """
     net = networks.Classifier(networks.build(entry.network), networks.head(entry))
-    _load(net, _one(entry.name, weights), layouts.WHOLE[entry.publisher])
+    _load(net, one_file(entry.name, weights), layouts.WHOLE[entry.publisher])
     return normalized(net, *entry.normalization)
 
 
@@ -72,7 +72,7 @@ def _load(net: nn.Module, file: Path, known: Sequence[Layout]) -> None:
     checkpoints.load(net, content, known, ALLOWED, where=file)
 
 
-def _one(name: str, weights: Any) -> Path:
+def one_file(name: str, weights: Any) -> Path:
     """Return the only file. Raises UserError if several are given."""
     if isinstance(weights, Mapping):
         raise UserError(f"ssl/{name} takes one file, not {', '.join(weights)}. Try: set `weights: ./FILE` in the suite")
