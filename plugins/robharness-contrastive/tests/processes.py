@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from robharness_contrastive import options
 from robharness_contrastive import processes as shared
+from robharness_contrastive.adversarial import ACL, RoCL
 from robharness_contrastive.networks import Encoder, OverTime
 from robharness_contrastive.objectives import (
     Context,
@@ -51,6 +54,17 @@ MADE = {
     "cross-entropy": lambda: CrossEntropy(None, WIDTH, CONTEXT),
     "moco": lambda: MoCoObjective(MoCo(**HEAD, queue=24), WIDTH, CONTEXT),
     "swav": lambda: SwAVObjective(SwAV(**HEAD, prototypes=7, frozen=0), WIDTH, CONTEXT),
+    **{
+        f"{objective}-{replace}": partial(
+            lambda made, given, replace: made(
+                given(**HEAD, eps=0.1, steps=3, removal=Removal(strategy="frequency", replace=replace)), WIDTH, CONTEXT
+            ),
+            *pair,
+            replace,
+        )
+        for objective, pair in {"rocl": (RoCL, options.RoCL), "acl": (ACL, options.ACL)}.items()
+        for replace in ("none", "oversample", "queue")
+    },
     "tclr": lambda: TCLRObjective(TCLR(**HEAD, terms=(1, 14, BATCH, 16)), WIDTH, replace(CONTEXT, shape=(1, 4, 3, 3))),
 }
 """Objectives on networks without batch norm; batch norm in a head stays in eval mode."""
@@ -75,8 +89,8 @@ def learned(name: str) -> dict[str, torch.Tensor]:
     labels = torch.arange(examples) % CLASSES
     share = BATCH // shared.world()
     own = torch.cat([torch.arange(shared.rank() * share, (shared.rank() + 1) * share), torch.arange(BATCH, examples)])
-    step = TrainingStep(epoch=0, epochs=10, step=0, steps=100, batch=BATCH)
-    if name.startswith("queue"):
+    step = TrainingStep(epoch=0, epochs=10, step=0, steps=100, batch=BATCH, seed=1, rows=own.numpy())
+    if "queue" in name:
         with torch.no_grad():  # fills the queue
             wrapped([1 - view[own] for view in views], labels[own], step)
     loss = wrapped([view[own] for view in views], labels[own], step)

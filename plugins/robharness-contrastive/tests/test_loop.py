@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from robharness import UnreadableExample, UserError
 from robharness_contrastive import artefact, data, loop, params, probe
+from robharness_contrastive.options import Replacement
 from robharness_contrastive.removal import Removal
 
 HERE = Path(__file__).parent
@@ -31,6 +32,8 @@ RECIPES = {
     "swav": params.SwAV(**of_bars(prototypes=8)),
     "moco": params.MoCo(**of_bars(queue=64)),
     "simsiam": params.SimSiam(**of_bars()),
+    "rocl": params.RoCL(**of_bars(steps=2, projection=(64, 32), removal=Replacement(strategy="frequency"))),
+    "acl": params.ACL(**of_bars(steps=2, removal=Replacement(strategy="frequency", replace="queue"))),
 }
 
 
@@ -67,7 +70,7 @@ def test_every_recipe_gives_a_network_that_a_suite_can_build(job, name, images):
     assert (last.epoch, last.epochs) == (3, 3) and last.rate > 0 and last.left == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["simclr", "moco", "clusters"])
+@pytest.mark.parametrize("name", ["simclr", "moco", "clusters", "rocl", "acl"])
 def test_stopped_after_any_epoch_it_comes_to_the_same_weights(job, name):
     whole = job(RECIPES[name], "whole")
     loop.train(whole)

@@ -11,6 +11,7 @@ from robharness.specs.conventions import NO_LABELS
 from robharness_contrastive import components, params
 from robharness_contrastive.components import augmentation, linear_probe, network, objective
 from robharness_contrastive.metrics import robharness_figures, robharness_metrics
+from robharness_contrastive.options import TwoBranches
 from robharness_contrastive.steps import Augmentation
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "Probe",
     "ProbeTask",
     "TrainingStep",
+    "TwoBranches",
     "augmentation",
     "linear_probe",
     "network",
@@ -58,6 +60,8 @@ RECIPES: Mapping[str, type[params.Recipe]] = {
         params.SimSiam,
         params.CVRL,
         params.TCLR,
+        params.RoCL,
+        params.ACL,
     )
 }
 """By the name of a model with one objective, which the objective has, too: the class of its recipe."""

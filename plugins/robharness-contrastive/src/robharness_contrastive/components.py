@@ -84,7 +84,8 @@ def linear_probe(name: str, build: Build, options: type | None = None, **more: A
     return _spec("probe", name, build, options, **more)
 
 
-_OBJECTIVES, _VIDEO = "robharness_contrastive.objectives", frozenset({"video"})
+_OBJECTIVES, _ADVERSARIAL = "robharness_contrastive.objectives", "robharness_contrastive.adversarial"
+_IMAGE, _VIDEO = frozenset({"image"}), frozenset({"video"})
 _NETWORKS, _PROBES = "robharness_contrastive.networks", "robharness_contrastive.probe"
 _augmentation = partial(augmentation, build="robharness_contrastive.steps:unchanged")
 
@@ -120,6 +121,15 @@ OWN: tuple[ComponentSpec, ...] = (
     objective(
         "tclr", "robharness_contrastive.video:TCLRObjective", options.TCLR, inputs=_VIDEO,
         summary="TCLR, temporal contrast within a video", paper="https://arxiv.org/abs/2101.07974",
+    ),
+    objective(
+        "rocl", f"{_ADVERSARIAL}:RoCL", options.RoCL, inputs=_IMAGE,
+        summary="RoCL, contrast of clean and adversarial views", paper="https://arxiv.org/abs/2006.07589",
+    ),
+    objective(
+        "acl", f"{_ADVERSARIAL}:ACL", options.ACL, inputs=_IMAGE,
+        summary="ACL, a clean and an adversarial stream with their own BatchNorm",
+        paper="https://arxiv.org/abs/2010.13337",
     ),
     network("small", f"{_NETWORKS}:small", summary="Three convolutions of stride 2"),
     network("resnet18", f"{_NETWORKS}:resnet18", summary="ResNet-18, with CIFAR's stem below 96 pixels"),

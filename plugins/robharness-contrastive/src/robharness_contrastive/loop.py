@@ -7,6 +7,7 @@ a checkpoint holds the states of modules and optimiser and the number of epochs.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import time
@@ -21,14 +22,16 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from robharness import UserError, checkpoints
-from robharness_contrastive import artefact, data, optim, probe, streaming, video
+from robharness_contrastive import artefact, data, dual, optim, probe, streaming, video
 from robharness_contrastive.artefact import CHECKPOINT, WEIGHTS, save_checkpoint
 from robharness_contrastive.data import Source, Views, seed_of
 from robharness_contrastive.neighbours import NeighbourAccuracy
 from robharness_contrastive.networks import Encoder, encoder
 from robharness_contrastive.objectives import Context, FirstStage, Learner, Objective, TrainingStep
+from robharness_contrastive.options import BRANCHES
 from robharness_contrastive.params import Recipe
 from robharness_contrastive.processes import rank, world
+from robharness_contrastive.steps import Augmentation
 from robharness_probe.heads import Probed
 
 if TYPE_CHECKING:
@@ -101,8 +104,9 @@ def _train(run: _Run) -> None:
 
 def _train_encoder(run: _Run, source: Source) -> tuple[Encoder, dict[str, Tensor], nn.Module | None]:
     """Return a trained encoder, the weights of its projection, and the classifier that was trained with it, if any."""
-    net, objective = _optimise(run, source, "")
-    projection, own_head = objective.projection, objective.head if run.recipe.keeps_head else None
+    learner = _optimise(run, source, "")
+    net, projection = learner.trained()
+    own_head = learner.objective.head if run.recipe.keeps_head else None
     return net, _on_cpu(projection.state_dict(), "projection.") if projection is not None else {}, own_head
 
 
@@ -137,7 +141,7 @@ def build(recipe: Recipe, weights: Path) -> nn.Module:
         classifier = Probed(net, nn.Linear(net.width, recipe.n_classes))
     layout = checkpoints.Layout(name="contrastive", drop=(r"projection\.",))
     checkpoints.load(classifier, weights, [layout])
-    return classifier
+    return dual.without_branches(classifier)
 
 
 def trunk(recipe: Recipe, weights: Path) -> nn.Module:
@@ -145,7 +149,7 @@ def trunk(recipe: Recipe, weights: Path) -> nn.Module:
     net = _empty_encoder(recipe)
     layout = checkpoints.Layout(name="contrastive encoder", prefixes=("encoder.",), drop=(r"projection\.", r"head\."))
     checkpoints.load(net, weights, [layout])
-    return net
+    return dual.without_branches(net)
 
 
 def _empty_encoder(recipe: Recipe) -> Encoder:
@@ -155,14 +159,21 @@ def _empty_encoder(recipe: Recipe) -> Encoder:
     """
     is_own = "/" not in recipe.network.name
     with torch.random.fork_rng(devices=[]), torch.device("meta") if is_own else contextlib.nullcontext():
-        return encoder(recipe.network, recipe.data, recipe.shape)
+        return _encoder(recipe)
+
+
+def _encoder(recipe: Recipe) -> Encoder:
+    """Make the recipe's encoder, with the branches of BatchNorm that its objective needs."""
+    net = encoder(recipe.network, recipe.data, recipe.shape)
+    options = recipe.branch_options
+    return net if options is None else dual.with_branches(net, BRANCHES.index(options.branch))
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------
 
 
-def _optimise(run: _Run, source: Source, prefix: str, first: FirstStage | None = None) -> tuple[Encoder, Objective]:
-    """Train an encoder for the recipe's objective, or for that of its first stage.
+def _optimise(run: _Run, source: Source, prefix: str, first: FirstStage | None = None) -> Learner:
+    """Train an encoder and an objective for the recipe, or for the first of its stages.
 
     prefix: of the checkpoint's name, "" in the last stage.
     """
@@ -179,7 +190,7 @@ def _optimise(run: _Run, source: Source, prefix: str, first: FirstStage | None =
         raise UserError(f"{reason}. Try: `batch: {possible}`")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(job.seed, prefix, "weights"))  # noqa: TID251 (only initial weights draw from it)
-        net = encoder(recipe.network, recipe.data, recipe.shape)
+        net = _encoder(recipe)
         objective = _objective(recipe, net.width, len(source), first)
     if recipe.batch + objective.reserve > len(source):
         raise UserError(
@@ -198,21 +209,35 @@ def _optimise(run: _Run, source: Source, prefix: str, first: FirstStage | None =
     done = artefact.resume(path, learner, optimizer)
     if done < recipe.epochs:
         wrapped, fabric_optimizer = fabric.setup(learner, optimizer)
-        augmentation = recipe.chosen_augmentation.build()
-        views = run.make_views(source, augmentation, objective.views, job.seed, objective.sample_clips)
+        views_of = functools.cache(functools.partial(_views, run, source, objective))
         if rank() == 0:
             artefact.rewind(job.folder, stage, done)
         for epoch in range(done, recipe.epochs):
+            views = views_of(objective.strength(epoch))
             means = _epoch(run, wrapped, fabric_optimizer, source, views, epoch, steps_per_epoch, per_process)
             _check(objective, means, epoch, recipe)  # before saving: a second try must not resume from a failed epoch
             if rank() == 0:
                 if run.neighbours is not None and run.neighbours.is_due(epoch + 1, recipe.epochs):
-                    means["knn"] = run.neighbours(learner.encoder)
+                    means["knn"] = run.neighbours(learner.trained()[0])
                 artefact.log(job.folder, {"stage": stage, "epoch": epoch + 1, **means})  # first, see `rewind`
                 if recipe.tensorboard:
                     artefact.write_tensorboard(job.folder, stage, epoch + 1, means)
                 run.save(path, epoch + 1, learner, optimizer)
-    return learner.encoder, objective  # type: ignore[return-value]
+    return learner
+
+
+def _views(run: _Run, source: Source, objective: Objective, strength: float) -> Views:
+    """Return the views of a step, under an augmentation of this strength. Raises UserError if it cannot be changed."""
+    component = run.recipe.chosen_augmentation
+    augmentation = component.build()
+    if strength != 1:
+        if not isinstance(augmentation, Augmentation):
+            raise UserError(
+                f"the augmentation {component.name} is a function, whose strength cannot change, as the objective "
+                f"{run.recipe.training_objective.name} wants it. Try: `augmentation: contrastive`"
+            )
+        augmentation = augmentation.at(strength)
+    return run.make_views(source, augmentation, objective.views, run.job.seed, objective.sample_clips)
 
 
 def _epoch(
@@ -234,8 +259,9 @@ def _epoch(
     with contextlib.closing(data.in_order(views, schedule)) as views_of_steps:  # threads that decode end with it
         for number, ((rows, global_number), batch_views) in enumerate(zip(schedule, views_of_steps, strict=True)):
             step = TrainingStep(
-                epoch=epoch, epochs=recipe.epochs, step=global_number, steps=recipe.epochs * steps, batch=recipe.batch
-            )
+                epoch=epoch, epochs=recipe.epochs, step=global_number, steps=recipe.epochs * steps, batch=recipe.batch,
+                seed=run.job.seed, rows=rows.numpy(),
+            )  # fmt: skip
             is_update = (number + 1) % recipe.accumulate == 0 or number + 1 == steps
             with fabric.no_backward_sync(learner, enabled=not is_update and world() > 1):
                 loss = learner(batch_views, source.labels[rows.to(fabric.device)], step)
@@ -325,7 +351,7 @@ def _objective(recipe: Recipe, width: int, examples: int, first: FirstStage | No
 
 def _label_by_features(run: _Run, source: Source, stage: FirstStage) -> Source:
     """Train the first of two stages. Returns the examples with the labels that it makes of its features."""
-    net, _ = _optimise(run, source, f"{stage.name}-", stage)
+    net, _ = _optimise(run, source, f"{stage.name}-", stage).trained()
     found = np.asarray(stage.labels(probe.features(net, source).cpu().numpy(), run.job.seed))
     labels = torch.from_numpy(found).long().to(run.fabric.device)
     in_majority = torch.stack([torch.bincount(source.labels[labels == k]).max() for k in labels.unique()]).sum()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from robharness_contrastive import probe
 from robharness_contrastive.data import Source
+from robharness_contrastive.networks import evaluating
 from robharness_contrastive.params import Neighbours
 from robharness_probe.heads import NearestNeighbours
 
@@ -43,12 +44,8 @@ class NeighbourAccuracy:
 
     def __call__(self, encoder: nn.Module) -> float:
         """Return the share of queries whose class is predicted. Neither weights, buffers nor modes change."""
-        modes = {module: module.training for module in encoder.modules()}
-        try:
+        with evaluating(encoder):
             bank, queries = (probe.features(encoder, part) for part in (self.bank, self.queries))
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
         k = min(self.options.k, len(bank))
         head = NearestNeighbours(bank, self.bank.labels, self.classes, k, self.options.temperature)
         predicted = torch.cat([head(part).argmax(1) for part in queries.split(QUERIES)])

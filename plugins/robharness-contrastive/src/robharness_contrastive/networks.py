@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -83,6 +84,40 @@ def encoder(network: Component | str, data: str, shape: Sequence[int]) -> Encode
 def mlp(width: int, hidden: int, out: int) -> nn.Sequential:
     """Make a projection head of two layers, with the parameter names of SupContrast."""
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))
+
+
+class BatchNormHead(nn.Module):
+    """A projection head of linear layers with a BatchNorm after each and ReLU between them, with ACL's parameter names.
+
+    width: of the features.
+    widths: of the layers.
+    """
+
+    def __init__(self, width: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.depth = len(widths)
+        for number, (before, after) in enumerate(itertools.pairwise((width, *widths)), 1):
+            setattr(self, f"fc{number}", nn.Linear(before, after, bias=number == 1))
+            setattr(self, f"bn{number}", nn.BatchNorm1d(after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number in range(1, self.depth + 1):
+            x = self.get_submodule(f"bn{number}")(self.get_submodule(f"fc{number}")(x))
+            x = torch.relu(x) if number < self.depth else x
+        return x
+
+
+@contextlib.contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Put modules in eval mode, and afterwards each of their parts in the mode that it had before."""
+    modes = {part: part.training for module in modules for part in module.modules()}
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def small(options: None, shape: Sequence[int]) -> tuple[nn.Module, int]:

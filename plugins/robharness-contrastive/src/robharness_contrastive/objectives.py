@@ -41,13 +41,14 @@ class Context:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingStep:
+class TrainingStep(NamedTuple):
     """Position of a step in the training.
 
     epoch, step: from 0; a step counts over all epochs.
     epochs, steps: their totals.
     batch: images per step, over all processes.
+    seed: of the training, which addresses random numbers together with the step and the rows.
+    rows: (B,) int64, indices of this process's examples among the training examples; None means 0 ... B - 1.
     """
 
     epoch: int
@@ -55,6 +56,8 @@ class TrainingStep:
     step: int
     steps: int
     batch: int
+    seed: int = 0
+    rows: np.ndarray | None = None
 
 
 class Loss(NamedTuple):
@@ -126,6 +129,17 @@ class Objective(nn.Module):
 
     def begin(self, encoder: nn.Module) -> None:
         """Prepare the objective before the first step."""
+
+    def strength(self, epoch: int) -> float:
+        """Return the strength of the augmentation in an epoch, from 0: 1 for all of it, less for a weaker one."""
+        return 1.0
+
+    def trained(self, encoder: nn.Module) -> tuple[nn.Module, nn.Module | None]:
+        """Return the encoder and the projection that the training is for, whose weights are kept.
+
+        encoder: the one that the optimiser trains.
+        """
+        return encoder, self.projection
 
     def before_step(self, step: TrainingStep) -> None:
         """Change gradients before the optimiser's step."""
@@ -308,6 +322,8 @@ class SimSiamObjective(Objective):
 class Learner(nn.Module):
     """Encoder and objective as one module, so that distributed training has one forward pass per step."""
 
+    objective: Objective
+
     def __init__(self, encoder: nn.Module, objective: Objective) -> None:
         super().__init__()
         self.encoder, self.objective = encoder, objective
@@ -316,6 +332,10 @@ class Learner(nn.Module):
     def forward(self, views: Sequence[Tensor], labels: Tensor, step: TrainingStep) -> Loss:
         loss: Loss = self.objective(self.encoder, views, labels, step)
         return loss
+
+    def trained(self) -> tuple[Any, nn.Module | None]:
+        """Return the encoder and the projection that the training is for, see `Objective.trained`."""
+        return self.objective.trained(self.encoder)
 
 
 def to_float32(x: Tensor) -> Tensor:

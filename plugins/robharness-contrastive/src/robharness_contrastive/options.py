@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from robharness import Budget
 from robharness_contrastive.removal import Removal
 
 NO_REMOVAL = Removal()
+BRANCHES = ("clean", "adversarial")
+"""Branches of a BatchNorm that has two, in the order of ACL's `bn_list`."""
 
 
 def positive(record: Any, *names: str) -> None:
@@ -16,6 +19,13 @@ def positive(record: Any, *names: str) -> None:
     for name in names:
         if getattr(record, name) <= 0:
             raise ValueError(f"{type(record).__name__}: {name}={getattr(record, name)} must be above 0")
+
+
+def at_least_0(record: Any, *names: str) -> None:
+    """Raise ValueError for a field of these that is below 0."""
+    for name in names:
+        if getattr(record, name) < 0:
+            raise ValueError(f"{type(record).__name__}: {name}={getattr(record, name)} must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +172,78 @@ class TCLR(Checked):
                 f"TCLR cannot divide clips of {shape[1]} frames into {self.chunks} chunks of equal length. "
                 f"Try: `chunks: {possible}`"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoBranches(Checked):
+    """Options of an objective whose encoder has a clean and an adversarial branch in each BatchNorm.
+
+    branch: the one that gives the features of the trained encoder. The training is the same for both.
+    """
+
+    branch: Literal["adversarial", "clean"] = "adversarial"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replacement(Removal):
+    """Removal of false negatives in the augmented forms of adversarial objectives, which replace what they remove."""
+
+    replace: Literal["none", "oversample", "reweight", "queue"] = "oversample"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacked(Checked):
+    """Options that objectives on adversarial views share.
+
+    temperature: of the softmax over cosines.
+    removal: of false negatives, in the attack's loss and in the training's, see `Removal`; by default they are replaced
+        by oversampling. With it, RoCL is A-RoCL and ACL is A-ACL: static with the strategy frequency, dynamic with
+        precision.
+    eps: radius of the attack's linf ball.
+    steps: of the attack.
+    rel_step: length of a step divided by eps.
+    """
+
+    temperature: float = 0.5
+    removal: Replacement = Replacement()
+    eps: Budget = Budget("8/255")
+    steps: int = 5
+    rel_step: Budget = Budget("1/4")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "temperature", "eps", "steps", "rel_step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoCL(Attacked):
+    """Options of RoCL. Defaults are those of its code (Kim-Minseon/RoCL at b6d5185), whose eps is nearly 8/255.
+
+    weight: of NT-Xent between the adversarial and the second clean view, which is added to the loss of three views.
+    detached: whether gradients reach anchors alone, and no candidates.
+    projection: widths of the projection head, hidden and output.
+    """
+
+    eps: Budget = Budget("0.0314")
+    steps: int = 7
+    rel_step: Budget = Budget("0.007/0.0314")
+    weight: float = 1 / 256
+    detached: bool = True
+    projection: tuple[int, int] = (2048, 128)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_0(self, "weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ACL(TwoBranches, Attacked):
+    """Options of ACL. Defaults are those of its code (VITA-Group/Adversarial-Contrastive-Learning at 399eabd).
+
+    projection: widths of the projection head's layers, each with a BatchNorm; None for three of the encoder's width.
+    """
+
+    projection: tuple[int, ...] | None = None
 
 
 # --- probes ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from robharness import Clips, Component, Preprocessing
 from robharness_contrastive import components, options
-from robharness_contrastive.options import Checked, positive
+from robharness_contrastive.options import Checked, TwoBranches, positive
 
 RUNTIME = {"runtime": True}
 Network = Annotated[Component, "network"]
@@ -216,6 +216,12 @@ class Recipe(Checked):
         return components.own("objective", self.OBJECTIVE, params=self)
 
     @property
+    def branch_options(self) -> TwoBranches | None:
+        """The options that say which branch of BatchNorm gives features; None if the encoder has no two branches."""
+        found = self.training_objective.params
+        return found if isinstance(found, TwoBranches) else None
+
+    @property
     def keeps_head(self) -> bool:
         """Whether a classifier that the objective trains is the model's classifier."""
         return False
@@ -385,8 +391,38 @@ class TCLR(options.TCLR, Recipe):
         self.check_shape(self.shape)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RoCL(options.RoCL, Recipe):
+    """Options of RoCL; with `removal`, of A-RoCL."""
+
+    OBJECTIVE: ClassVar[str] = "rocl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ACL(options.ACL, Recipe):
+    """Options of ACL; with `removal`, of A-ACL."""
+
+    OBJECTIVE: ClassVar[str] = "acl"
+
+
 def base(recipe: Recipe) -> Recipe | None:
-    """Return the recipe of the encoder alone, which recipes share that differ in their probe; None if there is none."""
+    """Return the recipe of the encoder alone, which recipes share that differ in their probe; None if there is none.
+
+    Recipes that differ in the branch of BatchNorm that a trained encoder uses share it as well.
+    """
     if isinstance(recipe, Supervised):
         return replace(recipe, refit=False) if recipe.refit else None
-    return replace(recipe, probe=None) if recipe.probe is not None else None
+    if recipe.branch_options is None:
+        return replace(recipe, probe=None) if recipe.probe is not None else None
+    if recipe.probe is None and recipe.branch_options.branch == TwoBranches().branch:
+        return None
+    if isinstance(recipe, Encoder):
+        return replace(recipe, probe=None, objective=_in_default_branch(recipe.objective))
+    assert isinstance(recipe, ACL)
+    return replace(recipe, probe=None, branch=TwoBranches().branch)
+
+
+def _in_default_branch(objective: Component) -> Component:
+    written = {name: value for name, value in objective.options.items() if name != "branch"}
+    rest = {name: value for name, value in vars(objective).items() if name not in ("name", "options", "params")}
+    return Component(objective.name, written, params=replace(objective.params, branch=TwoBranches().branch), **rest)

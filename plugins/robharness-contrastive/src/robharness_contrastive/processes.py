@@ -38,3 +38,22 @@ class _Gather(torch.autograd.Function):
         total = gradients[0].contiguous().clone()
         dist.all_reduce(total)
         return total.chunk(world())[rank()]
+
+
+def shared(rows: Tensor) -> Tensor:
+    """Return rows that every process has, unchanged. Their gradient becomes the sum of all processes' gradients."""
+    same: Tensor = rows if world() == 1 else _Shared.apply(rows)
+    return same
+
+
+class _Shared(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        return rows.view_as(rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Sum the gradients of all processes."""
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,20 @@ class Augmentation:
             )
         if not 0 < self.ratio[0] <= self.ratio[1] < float("inf"):
             raise ValueError(f"ratio={list(self.ratio)} must be a range of ratios. Try: `ratio: [0.75, 1.33]`")
+
+    def at(self, strength: float) -> Augmentation:
+        """Return a weaker augmentation: smaller crops, rotations, colours, grey and blur change less or more rarely.
+
+        Flips stay as they are, as in DynACL (PKU-ML/DYNACL at 7d143db, train_DynACL.py).
+
+        strength: from 0, whole images whose colours are unchanged, to 1, this augmentation.
+        """
+        if strength == 1:
+            return self
+        low, high = self.scale
+        scaled = ("rotation", "jitter", "brightness", "contrast", "saturation", "hue", "grey", "blur")
+        changes = {name: strength * getattr(self, name) for name in scaled}
+        return replace(self, scale=(1 - (1 - low) * strength, 1 - (1 - high) * strength), **changes)
 
 
 @dataclass(frozen=True, kw_only=True)
