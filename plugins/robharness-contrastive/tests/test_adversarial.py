@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -168,7 +169,7 @@ def rocl_attack(steps=5, seed=5, rows=ROWS, x=None):
         return (z[: len(z) // 2] * z[len(z) // 2 :]).sum(1).neg()
 
     made = options.Attacked(eps=0.05, steps=steps, rel_step=0.4)
-    step = at()._replace(seed=seed, rows=rows)
+    step = replace(at(), seed=seed, rows=rows)
     return net, loss, attack.attack(loss, [first if x is None else x], made, step, [net])
 
 
@@ -202,8 +203,8 @@ def test_the_start_is_drawn_by_seed_step_and_example():
     order = torch.tensor([4, 2, 0, 5, 1, 3])
     start = attack._start(first, 0.1, at(), 0)
     assert start.abs().max() <= 0.1 and start.min() < -0.09 and start.max() > 0.09
-    assert torch.equal(start[order], attack._start(first[order], 0.1, at()._replace(rows=ROWS[order.numpy()]), 0))
-    for other in (at()._replace(seed=6), at(1), at()._replace(rows=ROWS + 1)):
+    assert torch.equal(start[order], attack._start(first[order], 0.1, replace(at(), rows=ROWS[order.numpy()]), 0))
+    for other in (replace(at(), seed=6), at(1), replace(at(), rows=ROWS + 1)):
         assert not torch.equal(start, attack._start(first, 0.1, other, 0))
     assert not torch.equal(start, attack._start(first, 0.1, at(), 1))
 

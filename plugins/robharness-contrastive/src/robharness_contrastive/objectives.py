@@ -41,7 +41,8 @@ class Context:
     shape: tuple[int, ...]
 
 
-class TrainingStep(NamedTuple):
+@dataclass(kw_only=True)  # not frozen, since Fabric copies the arguments of a forward pass under mixed precision
+class TrainingStep:
     """Position of a step in the training.
 
     epoch, step: from 0; a step counts over all epochs.
