@@ -1,4 +1,4 @@
-"""Findings of a comparison: other examples, other protocols, other environments, and cells that are not compared."""
+"""Findings of a comparison: other examples, other conditions, other environments, and cells that are not compared."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def comparison_findings(
     yield from _incomplete(pairs)
     yield from _on_one_side(before, after, comparison, all_models=all_models)
     yield from _numbers(pairs)
-    yield from _protocols(pairs)
+    yield from _conditions(pairs)
     yield from _environments(pairs)
     for side in dict.fromkeys((before, after)):
         yield from side.findings
@@ -87,26 +87,26 @@ def _numbers(pairs: Sequence[_Pair]) -> Iterator[Finding]:
         yield finding("n-differs", message, subject=_named(names))
 
 
-def _protocols(pairs: Sequence[_Pair]) -> Iterator[Finding]:
+def _conditions(pairs: Sequence[_Pair]) -> Iterator[Finding]:
     found: dict[str, list[str]] = {}
     unknown = []
     for each, before, after in pairs:
-        if each.protocol == "changed":
-            facts = _differing(_protocol(before.identity), _protocol(after.identity))
+        if each.conditions == "changed":
+            facts = _differing(_flat_conditions(before.identity), _flat_conditions(after.identity))
             same_data = before.data == after.data
             facts = facts if same_data else {"data": (before.data, after.data), **facts}
             found.setdefault(_facts(facts) or "its data, its perturbation or its precision", []).append(each.name)
-        elif each.protocol == "unknown" and each.n:
+        elif each.conditions == "unknown" and each.n:
             unknown.append(each.name)
     for facts_text, names in found.items():
         message = f"not measured in the same way on both sides: {facts_text}"
-        yield finding("protocol-differs", message, subject=_named(names))
+        yield finding("conditions-differ", message, subject=_named(names))
     if unknown:
         message = "one side does not say how it was measured, so that data, perturbation and precision may differ"
-        yield finding("protocol-unknown", message, subject=_named(unknown))
+        yield finding("conditions-unknown", message, subject=_named(unknown))
 
 
-def _protocol(identity: Mapping[str, Any]) -> dict[str, Any]:
+def _flat_conditions(identity: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in identity.items() if name not in ("model", "features")}
     flat = _flat(kept)
     flat.pop("perturbation.features", None)
