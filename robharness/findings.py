@@ -19,6 +19,7 @@ MAX_NAMED_EXAMPLES = 5
 CODES: dict[str, tuple[Severity, str]] = {
     # the plan
     "input-sizes-differ": ("warning", "one table holds models of different input sizes under l2 or l1"),
+    "mixed-protocols": ("warning", "one table holds models whose classifiers were fitted by different protocols"),
     "slope-input-sizes-differ": ("warning", "slopes compare models of different input sizes"),
     "images-not-encoded": ("warning", "corruptions lack the JPEG encoding of the files that a published mCE is of"),
     "canvas-rescales": ("warning", "images are enlarged by the canvas, or scaled between the canvas and a model"),

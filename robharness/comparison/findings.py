@@ -1,11 +1,11 @@
-"""Findings of a comparison: other examples, other conditions, other environments, and cells that are not compared."""
+"""Findings of a comparison: other examples, protocols, conditions, environments, and cells that are not compared."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from robharness.comparison.records import CellDifference, Comparison, MeasuredCell, Side
+from robharness.comparison.records import CellDifference, Comparison, MeasuredCell, Side, pair_name
 from robharness.findings import Finding, finding
 from robharness.text import printable, quoted_commands
 
@@ -41,6 +41,7 @@ def comparison_findings(
     yield from _incomplete(pairs)
     yield from _on_one_side(before, after, comparison, all_models=all_models)
     yield from _numbers(pairs)
+    yield from _protocols(before, after, comparison)
     yield from _conditions(pairs)
     yield from _environments(pairs)
     for side in dict.fromkeys((before, after)):
@@ -85,6 +86,22 @@ def _numbers(pairs: Sequence[_Pair]) -> Iterator[Finding]:
         compared = f"the {n:,} that both have are compared" if n else "both have none of them"
         message = f"before has {n_before:,} examples and after {n_after:,}; {compared}"
         yield finding("n-differs", message, subject=_named(names))
+
+
+def _protocols(before: Side, after: Side, comparison: Comparison) -> Iterator[Finding]:
+    """Yield a finding for pairs of models whose classifiers were fitted by different protocols, as far as known."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for other, model in comparison.pairs:
+        one, two = before.protocols.get(other, ""), after.protocols.get(model, "")
+        if one and two and one != two:
+            found.setdefault((one, two), []).append(pair_name(other, model))
+    for (one, two), names in found.items():
+        message = (
+            f"classifiers of different protocols are compared: {quoted_commands(printable(one))} before, "
+            f"{quoted_commands(printable(two))} after; the protocol alone can move robust accuracy"
+        )
+        hint = "compare models of one protocol"
+        yield finding("mixed-protocols", message, subject=_named(names), hint=hint)
 
 
 def _conditions(pairs: Sequence[_Pair]) -> Iterator[Finding]:

@@ -82,6 +82,7 @@ class Side:
     clusters: part of an id that all examples of a cluster share, a regular expression; None if examples are
         independent.
     benchmarks: ratios of benchmarks by their names; None if none were read.
+    protocols: label -> the protocol of the model's classifier, as far as it is known; empty for a baseline.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Side:
     findings: tuple[Finding, ...] = ()
     clusters: str | None = None
     benchmarks: Mapping[str, Ratio] | None = None
+    protocols: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[str]:

@@ -46,6 +46,7 @@ def side_of(results: Results, name: str, labels: Sequence[str] | None = None) ->
         run_of=run_of,
         findings=(*results.findings, *_left_out(chosen)),
         clusters=suite.clusters,
+        protocols=results.outline.run.protocols,
     )
 
 
