@@ -37,7 +37,8 @@ def model_table(
 def legend(table: Table, report: Report) -> Iterator[str]:
     """Yield the protocols of the models if they differ, and what published numbers and deviations of a table mean."""
     if len(found := report.labels_by_protocol) > 1:
-        yield f"protocols: {', '.join(f'{printable(protocol)} ({printable(labels, SENTENCE_LENGTH)})' for protocol, labels in found.items())}"
+        named = (f"{printable(name)} ({printable(labels, SENTENCE_LENGTH)})" for name, labels in found.items())
+        yield f"protocols: {', '.join(named)}"
     values = [value for row in table.rows if row is not None for value in row.values]
     if any(note[0] == PUBLISHED for value in values for note in value.notes):
         source = f" in {printable(report.expected_source)}" if report.expected_source else ""

@@ -93,7 +93,7 @@ def test_declarations_import_neither_torch_nor_numpy():
     script = """
 import sys
 import robharness_probe
-assert len(list(robharness_probe.robharness_models())) == 6
+assert len(list(robharness_probe.robharness_models())) == 11
 heavy = {"torch", "torchvision", "numpy"} & set(sys.modules)
 assert not heavy, heavy
 """
