@@ -19,6 +19,7 @@ MAX_NAMED_EXAMPLES = 5
 CODES: dict[str, tuple[Severity, str]] = {
     # the plan
     "input-sizes-differ": ("warning", "one table holds models of different input sizes under l2 or l1"),
+    "mixed-protocols": ("warning", "one table holds models whose classifiers were fitted by different protocols"),
     "slope-input-sizes-differ": ("warning", "slopes compare models of different input sizes"),
     "images-not-encoded": ("warning", "corruptions lack the JPEG encoding of the files that a published mCE is of"),
     "canvas-rescales": ("warning", "images are enlarged by the canvas, or scaled between the canvas and a model"),
@@ -95,8 +96,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     "n-differs": ("warning", "cells have other examples on the two sides; those that both have are compared"),
     "examples-matched": ("note", "examples stand at other positions on the two sides, and are matched by their ids"),
     "examples-not-known": ("warning", "the ids of examples are not known; equal positions are compared"),
-    "protocol-differs": ("warning", "the data, the perturbation or the precision of cells differ between the sides"),
-    "protocol-unknown": ("warning", "the data, the perturbation or the precision of cells are not known on a side"),
+    "conditions-differ": ("warning", "the data, the perturbation or the precision of cells differ between the sides"),
+    "conditions-unknown": ("warning", "the data, the perturbation or the precision of cells are not known on a side"),
     "environments-differ": ("warning", "the sides were computed on other devices, or by other code or libraries"),
     "distances-not-compared": ("note", "attacks without a budget are not compared, since their result is a distance"),
     "clusters-unknown": ("warning", "a comparison cannot use the clusters of the suite, since no side has ids"),

@@ -60,7 +60,7 @@ def test_a_file_holds_what_a_comparison_needs(tmp_path):
     assert found.run_of == whole.run_of and found.name == str(tmp_path / "b.json")
     for before in cells:
         after = found.by_name[before.model, before.perturbation]
-        for name in ("data", "title", "kind", "norm", "eps", "severity", "group", "key", "protocol", "n_expected"):
+        for name in ("data", "title", "kind", "norm", "eps", "severity", "group", "key", "conditions", "n_expected"):
             assert getattr(after, name) == getattr(before, name), name
         assert np.array_equal(after.right, before.right) and np.array_equal(after.positions, before.positions)
 
@@ -122,7 +122,7 @@ def test_only_complete_cells_are_written(tmp_path):
 EDITS = {
     "n": 99, "order": "1" * 24, "suite": "other", "clusters": "^[a-z]+",
     "cells.Net · clean.correct": 71, "cells.Net · clean.n": 99, "cells.Net · clean.key": "1" * 24,
-    "cells.Net · clean.protocol": "1" * 24, "cells.Net · clean.data": "toys/other", "cells.Net · clean.model": "Ne",
+    "cells.Net · clean.conditions": "1" * 24, "cells.Net · clean.data": "toys/other", "cells.Net · clean.model": "Ne",
     "cells.Net · clean.kind": "attack", "cells.Net · clean.digest": "1" * 16, "cells.Net · clean.norm": "l2",
     "cells.Net · clean.eps": "1/4", "cells.Net · clean.title": "other", "cells.Net · clean.severity": 3,
     "cells.Net · clean.group": "weather", "cells.Net · clean.run_of": "Nets", "cells.Net · clean.extra": 1,
@@ -312,7 +312,7 @@ def test_git_merges_an_added_cell_and_another_ones_change(git, place, changed):
 
 
 def test_git_merges_an_added_model_whose_cells_resemble_those_before(git):
-    """The last cells of both models have the same perturbation, data and protocol, and so the same last lines."""
+    """The last cells of both models have the same perturbation, data and conditions, and so the same last lines."""
     new = [cell(name, outcomes(name), "Other") for name in NAMES]
     path = branches(git, with_cells(four(), *new), four(c2=outcomes("else"), c3=outcomes("other")))
     assert len(read_baseline(path, "toys").cells) == 8

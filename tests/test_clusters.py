@@ -119,7 +119,7 @@ def test_the_record_of_a_suite_with_clusters_is_read_and_checked(record):
 def measured(name, right):
     return MeasuredCell(
         model="Net", data="clips/test", perturbation=name, title=name, kind="clean" if name == "clean" else "attack",
-        key=name, protocol=name, n_expected=len(right), positions=np.arange(len(right)), right=right,
+        key=name, conditions=name, n_expected=len(right), positions=np.arange(len(right)), right=right,
     )  # fmt: skip
 
 

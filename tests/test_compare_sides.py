@@ -1,4 +1,4 @@
-"""Comparison of two sides: examples by id, protocols, environments, means over runs, foreign text."""
+"""Comparison of two sides: examples by id, conditions, environments, means over runs, foreign text."""
 
 import json
 import re
@@ -104,11 +104,11 @@ def test_the_hash_of_all_ids_counts_where_ids_are_not_known(sides):
         built(before, replace(after, order="b" * 24))
 
 
-def test_positions_alone_are_a_warning_unless_protocols_are_equal(sides):
+def test_positions_alone_are_a_warning_unless_conditions_are_equal(sides):
     before, after = (replace(each, ids=()) for each in sides)
     assert codes(built(before, after)) == []
     assert built(before, after).cells[0].lost_ids[0].startswith("position ")
-    assert codes(built(before, with_cells(after, protocol="x"))) == ["examples-not-known", "protocol-differs"]
+    assert codes(built(before, with_cells(after, conditions="x"))) == ["examples-not-known", "conditions-differ"]
 
 
 # --- findings ---------------------------------------------------------------------------------------------------------
@@ -120,8 +120,8 @@ def identity(steps=10, **changes):
     return {"model": {"name": "toys/net"}, "data": data, "precision": "float32", "perturbation": attack} | changes
 
 
-def test_another_protocol_is_named_with_both_values(sides):
-    before = with_cells(sides[0], protocol="a", identity=identity())
+def test_other_conditions_are_named_with_both_values(sides):
+    before = with_cells(sides[0], conditions="a", identity=identity())
     changes = {
         "precision": ({"precision": "tf32"}, "precision float32 before, tf32 after"),
         "attack": ({"steps": 20}, "perturbation.params.steps 10 before, 20 after"),
@@ -129,16 +129,16 @@ def test_another_protocol_is_named_with_both_values(sides):
         "added": ({"compat": "imagenet-c"}, "compat default before, imagenet-c after"),
     }  # fmt: skip
     for change, sentence in changes.values():
-        comparison = built(before, with_cells(sides[1], protocol="b", identity=identity(**change)))
-        [differs] = found(comparison, "protocol-differs")
+        comparison = built(before, with_cells(sides[1], conditions="b", identity=identity(**change)))
+        [differs] = found(comparison, "conditions-differ")
         assert sentence in differs.message and differs.subject == "Net · clean and 1 more"
-        assert {cell.protocol for cell in comparison.cells} == {"changed"}
-    other = built(before, with_cells(sides[1], protocol="b", data="toys/pixels/train"))
-    assert "data toys/pixels/test before, toys/pixels/train after" in found(other, "protocol-differs")[0].message
-    models = built(before, with_cells(sides[1], protocol="a", identity=identity(model={"name": "toys/other"})))
+        assert {cell.conditions for cell in comparison.cells} == {"changed"}
+    other = built(before, with_cells(sides[1], conditions="b", data="toys/pixels/train"))
+    assert "data toys/pixels/test before, toys/pixels/train after" in found(other, "conditions-differ")[0].message
+    models = built(before, with_cells(sides[1], conditions="a", identity=identity(model={"name": "toys/other"})))
     assert codes(models) == []
-    unknown = built(with_cells(before, protocol=""), sides[1])
-    assert codes(unknown) == ["protocol-unknown"] and unknown.cells[0].protocol == "unknown"
+    unknown = built(with_cells(before, conditions=""), sides[1])
+    assert codes(unknown) == ["conditions-unknown"] and unknown.cells[0].conditions == "unknown"
 
 
 def environment(**changes):
@@ -179,7 +179,7 @@ def test_other_models_have_other_passes():
     """The batch size and the code of the model are chosen by model."""
     both = drawn({"Net": 0.9, "Other": 0.5})
     rows = {"Net": 4, "Other": 8}
-    cells = (replace(cell, identity=identity(model={"name": cell.model}), protocol="a",
+    cells = (replace(cell, identity=identity(model={"name": cell.model}), conditions="a",
                      environments=(environment(rows=rows[cell.model]),)) for cell in both.cells)  # fmt: skip
     suite = replace(both, cells=tuple(cells))
     assert codes(built(suite, suite, ("Net", "Other"))) == []
@@ -293,7 +293,7 @@ def test_text_of_others_is_only_shown(text):
     cells = [cell(name, right, text, title=text, group=text, failures=(text,), n_expected=5)
              for name, right in (("clean", [1, 1, 0, 1]), (text, [1, 0, 0, 1]))]  # fmt: skip
     changed = [
-        replace(each, right=~each.right, protocol="b", data=text, environments=({"device": text},)) for each in cells
+        replace(each, right=~each.right, conditions="b", data=text, environments=({"device": text},)) for each in cells
     ]
     facts = {"ids": (text, f"{text}1", f"{text}2", f"{text}3", f"{text}4"), "suite": text}
     before = side(*[replace(each, environments=({"device": "cpu"},)) for each in cells], name=text, **facts)

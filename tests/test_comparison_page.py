@@ -31,7 +31,7 @@ def cells(model, fall, seed, count=N):
               for name in ("shot_noise", HOSTILE) for severity in (1, 3)]  # fmt: skip
     return [
         MeasuredCell(model=model, data="toys/test", perturbation=name, title=title, kind=kind, key=name,
-                     protocol="same", n_expected=count, positions=np.arange(count),
+                     conditions="same", n_expected=count, positions=np.arange(count),
                      right=0.9 * difficulty + 0.1 * draw.random(count) < chance, **facts)
         for name, title, kind, facts, chance in kinds
     ]  # fmt: skip

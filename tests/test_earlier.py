@@ -25,6 +25,7 @@ ADDED = {
     "environments",
     "measure",
     "settings",
+    "protocols",
 }
 OF_CELLS = {"title", "calibration", "classes", "movement"}
 """Keys of the JSON that did not exist then, and those of its cells."""

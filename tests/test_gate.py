@@ -63,7 +63,7 @@ def test_the_adjustment_is_that_of_holm_over_all_tested_cells():
     losses = [12, 9, 8, 3, 0]
     pairs = [counted(f"fgsm({lost}/8)", 100, lost, 1) for lost in losses]
     changed = counted("pgd(1/8)", 100, 30, 0)
-    changed = changed[0], other(changed[1], protocol="0" * 24)
+    changed = changed[0], other(changed[1], conditions="0" * 24)
     report = gate(*pairs, changed, (None, cell("new", np.ones(100))), (cell("gone", np.ones(100)), None), alpha=0.02)
     assert verdicts(report) == ["regressed", "passed", "passed", "passed", "passed", "incompatible", "new", "missing"]
     raw = [cell.difference.p_fall for cell in report.cells[:5]]
@@ -140,7 +140,7 @@ def test_a_comparison_is_complete_if_both_sides_are():
 
 def test_other_data_or_another_attack_cannot_be_compared():
     before, after = counted("clean", 100, 50, 0)
-    for changes in ({"protocol": "1" * 24}, {"protocol": ""}):
+    for changes in ({"conditions": "1" * 24}, {"conditions": ""}):
         report = gate((before, other(after, **changes)))
         assert (verdicts(report), report.exit_code) == (["incompatible"], ExitCode.BASELINE)
     report = gate((before, after), after={"order": "1" * 24})
@@ -152,7 +152,7 @@ def test_other_data_or_another_attack_cannot_be_compared():
 def test_the_most_urgent_reason_is_the_exit_code():
     missing = cell("gone", np.ones(100)), None
     first, second = counted("pgd(1/8)", 100, 0, 0)
-    changed = first, other(second, protocol="1" * 24)
+    changed = first, other(second, conditions="1" * 24)
     assert gate(counted("clean", 100, 50, 0), missing, changed).exit_code == ExitCode.REGRESSION
     assert gate(counted("clean", 100, 0, 0), missing, changed).exit_code == ExitCode.INCOMPLETE
     assert gate(counted("clean", 100, 0, 0), changed).exit_code == ExitCode.BASELINE

@@ -174,6 +174,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "trunk": (lambda params, weights: 1, False),
         "given": (lambda params: {"revision": 2}, False),  # the suite reader has put it into the spec by then
         "expected": ({"clean": 1.0}, False),
+        "protocol": ("SLF", False),
         "alternatives": ({"other": {}}, False),
         "licence": ("MIT", False),
         "paper": ("other", False),

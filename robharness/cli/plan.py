@@ -221,7 +221,7 @@ def _show(facts: dict[str, Any], training: str) -> None:
 
     training: the command that only trains.
     """
-    from robharness.planning.pixels import by_path
+    from robharness.planning.names import labels_by_value
 
     console = results_console()
     _show_cells(facts["cells"], console)
@@ -236,7 +236,7 @@ def _show(facts: dict[str, Any], training: str) -> None:
     )
     for setting in facts["settings"]:
         _print(console, f"set: {printable(setting, SENTENCE_LENGTH)}")
-    for path, labels in by_path(facts["pixels"]).items():
+    for path, labels in labels_by_value(facts["pixels"]).items():
         _print(console, f"pixels{f' of {labels}' if labels else ''}: {path}")
     if facts["untrained"]:
         pending = sum(cell["waits"] for cell in facts["cells"])

@@ -70,7 +70,7 @@ class _Cell:
     outcomes: str
     digest: str
     data: str
-    protocol: _Hash
+    conditions: _Hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class BaselineUpdate:
     path: of the file, as it was given.
     refused: why it was not written; empty if it was.
     is_written: whether the file has other bytes than before.
-    added, removed, changed: the names of cells; changed ones have other outcomes, or another key or protocol.
+    added, removed, changed: the names of cells; changed ones have other outcomes, or another key or conditions.
     benchmarks: the names of ratios of benchmarks that were added, removed or changed.
     """
 
@@ -257,7 +257,7 @@ def _record(cell: MeasuredCell, side: Side, header: Mapping[str, Any], kept: _Ce
         "outcomes": _encoded(bits, kept),
         "digest": "",
         "data": cell.data,
-        "protocol": cell.protocol,
+        "conditions": cell.conditions,
     }
     fields = {name: value for name, value in fields.items() if value is not None}
     return fields | {"digest": _digest(header, cell.name, fields, bits)}
@@ -380,7 +380,7 @@ def _measured(name: str, cell: _Cell, right: np.ndarray) -> MeasuredCell:
         severity=cell.severity,
         group=cell.group,
         key=cell.key,
-        protocol=cell.protocol,
+        conditions=cell.conditions,
         n_expected=cell.n,
         positions=span_positions(0, cell.n),
         right=right,

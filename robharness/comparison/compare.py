@@ -67,7 +67,7 @@ def _difference(
 ) -> CellDifference:
     """Return the difference of a cell, the numbers None without common examples."""
     positions = common_positions([one.positions, other.positions])
-    known = {one.protocol, other.protocol}
+    known = {one.conditions, other.conditions}
     difference = CellDifference(
         model=other.model,
         other=one.model,
@@ -81,7 +81,7 @@ def _difference(
         n=len(positions),
         n_before=one.n,
         n_after=other.n,
-        protocol="unknown" if "" in known else "same" if len(known) == 1 else "changed",
+        conditions="unknown" if "" in known else "same" if len(known) == 1 else "changed",
         count=other.count,
         complete=one.is_complete and other.is_complete,
     )

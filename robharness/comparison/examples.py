@@ -15,7 +15,7 @@ from robharness.text import printable
 def aligned(before: Side, after: Side) -> tuple[Side, Side, tuple[Finding, ...]]:
     """Return both sides with the same examples at equal positions, and findings on how that is known.
 
-    Ids are compared where both sides have them, else the hashes of all ids, else the protocols of cells, which contain
+    Ids are compared where both sides have them, else the hashes of all ids, else the conditions of cells, which contain
     a hash of the data. Examples in other places are matched by their ids if one side has all ids of the other.
     Raises UserError for other examples.
     """
@@ -29,7 +29,7 @@ def aligned(before: Side, after: Side) -> tuple[Side, Side, tuple[Finding, ...]]
         if before.order == after.order:
             return before, after, ()
         raise _other_examples(before, after, "the hashes of their ids differ")
-    if _protocols(before) & _protocols(after):
+    if _conditions(before) & _conditions(after):
         return before, after, ()
     message = (
         "the ids of the examples are not known on both sides, so that equal positions are taken for equal examples"
@@ -37,8 +37,8 @@ def aligned(before: Side, after: Side) -> tuple[Side, Side, tuple[Finding, ...]]
     return before, after, (finding("examples-not-known", message, hint="check that both have the same data"),)
 
 
-def _protocols(side: Side) -> set[str]:
-    return {cell.protocol for cell in side.cells if cell.protocol}
+def _conditions(side: Side) -> set[str]:
+    return {cell.conditions for cell in side.cells if cell.conditions}
 
 
 def _matched(before: Side, after: Side) -> tuple[Side, Side, tuple[Finding, ...]]:

@@ -1,11 +1,11 @@
-"""Findings of a comparison: other examples, other protocols, other environments, and cells that are not compared."""
+"""Findings of a comparison: other examples, protocols, conditions, environments, and cells that are not compared."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from robharness.comparison.records import CellDifference, Comparison, MeasuredCell, Side
+from robharness.comparison.records import CellDifference, Comparison, MeasuredCell, Side, pair_name
 from robharness.findings import Finding, finding
 from robharness.text import printable, quoted_commands
 
@@ -41,7 +41,8 @@ def comparison_findings(
     yield from _incomplete(pairs)
     yield from _on_one_side(before, after, comparison, all_models=all_models)
     yield from _numbers(pairs)
-    yield from _protocols(pairs)
+    yield from _protocols(before, after, comparison)
+    yield from _conditions(pairs)
     yield from _environments(pairs)
     for side in dict.fromkeys((before, after)):
         yield from side.findings
@@ -87,26 +88,42 @@ def _numbers(pairs: Sequence[_Pair]) -> Iterator[Finding]:
         yield finding("n-differs", message, subject=_named(names))
 
 
-def _protocols(pairs: Sequence[_Pair]) -> Iterator[Finding]:
+def _protocols(before: Side, after: Side, comparison: Comparison) -> Iterator[Finding]:
+    """Yield a finding for pairs of models whose classifiers were fitted by different protocols, as far as known."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for other, model in comparison.pairs:
+        one, two = before.protocols.get(other, ""), after.protocols.get(model, "")
+        if one and two and one != two:
+            found.setdefault((one, two), []).append(pair_name(other, model))
+    for (one, two), names in found.items():
+        message = (
+            f"classifiers of different protocols are compared: {quoted_commands(printable(one))} before, "
+            f"{quoted_commands(printable(two))} after; the protocol alone can move robust accuracy"
+        )
+        hint = "compare models of one protocol"
+        yield finding("mixed-protocols", message, subject=_named(names), hint=hint)
+
+
+def _conditions(pairs: Sequence[_Pair]) -> Iterator[Finding]:
     found: dict[str, list[str]] = {}
     unknown = []
     for each, before, after in pairs:
-        if each.protocol == "changed":
-            facts = _differing(_protocol(before.identity), _protocol(after.identity))
+        if each.conditions == "changed":
+            facts = _differing(_flat_conditions(before.identity), _flat_conditions(after.identity))
             same_data = before.data == after.data
             facts = facts if same_data else {"data": (before.data, after.data), **facts}
             found.setdefault(_facts(facts) or "its data, its perturbation or its precision", []).append(each.name)
-        elif each.protocol == "unknown" and each.n:
+        elif each.conditions == "unknown" and each.n:
             unknown.append(each.name)
     for facts_text, names in found.items():
         message = f"not measured in the same way on both sides: {facts_text}"
-        yield finding("protocol-differs", message, subject=_named(names))
+        yield finding("conditions-differ", message, subject=_named(names))
     if unknown:
         message = "one side does not say how it was measured, so that data, perturbation and precision may differ"
-        yield finding("protocol-unknown", message, subject=_named(unknown))
+        yield finding("conditions-unknown", message, subject=_named(unknown))
 
 
-def _protocol(identity: Mapping[str, Any]) -> dict[str, Any]:
+def _flat_conditions(identity: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in identity.items() if name not in ("model", "features")}
     flat = _flat(kept)
     flat.pop("perturbation.features", None)

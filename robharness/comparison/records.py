@@ -28,7 +28,7 @@ class MeasuredCell(Outcomes):
     title: the perturbation's name without its budget or severity.
     norm, eps, severity, group: as far as the perturbation has them, in the form of a report.
     key: the hash of the cell's identity.
-    protocol: the hash of the identity without the model; empty if it is not known.
+    conditions: the hash of the identity without the model; empty if it is not known.
     n_expected: the number of examples of the plan.
     failures: why others are missing.
     environments: each distinct provenance of the outcomes; empty in a baseline.
@@ -46,7 +46,7 @@ class MeasuredCell(Outcomes):
     severity: int | None = None
     group: str | None = None
     key: str
-    protocol: str
+    conditions: str
     n_expected: int
     failures: tuple[str, ...] = ()
     environments: tuple[Mapping[str, Any], ...] = ()
@@ -82,6 +82,7 @@ class Side:
     clusters: part of an id that all examples of a cluster share, a regular expression; None if examples are
         independent.
     benchmarks: ratios of benchmarks by their names; None if none were read.
+    protocols: label -> the protocol of the model's classifier, as far as it is known; empty for a baseline.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Side:
     findings: tuple[Finding, ...] = ()
     clusters: str | None = None
     benchmarks: Mapping[str, Ratio] | None = None
+    protocols: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[str]:
@@ -131,7 +133,7 @@ class CellDifference:
         cells, and if undefined.
     drop_difference: after - before, a fraction, with its interval.
     lost_ids, gained_ids: the first changed examples of each kind, by id, or by "position N" if ids are not known.
-    protocol: whether data, perturbation and precision are the same on both sides.
+    conditions: whether data, perturbation and precision are the same on both sides.
     count: "robust" if an example must be right clean as well.
     complete: whether both sides have all examples of their plans.
     """
@@ -165,7 +167,7 @@ class CellDifference:
     drop_interval: Interval | None = None
     lost_ids: tuple[str, ...] = ()
     gained_ids: tuple[str, ...] = ()
-    protocol: Literal["same", "changed", "unknown"] = "same"
+    conditions: Literal["same", "changed", "unknown"] = "same"
     count: Literal["all", "robust"] = "all"
     complete: bool = True
 

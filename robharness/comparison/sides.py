@@ -9,7 +9,7 @@ import numpy as np
 
 from robharness.comparison.records import MeasuredCell, Side
 from robharness.findings import Finding, finding, named_examples
-from robharness.planning.identity import protocol_of
+from robharness.planning.identity import conditions_of
 from robharness.planning.outline import CellOutline
 from robharness.report.environments import environments_of
 from robharness.report.paired import Outcomes, outcomes_of
@@ -46,6 +46,7 @@ def side_of(results: Results, name: str, labels: Sequence[str] | None = None) ->
         run_of=run_of,
         findings=(*results.findings, *_left_out(chosen)),
         clusters=suite.clusters,
+        protocols=results.outline.run.protocols,
     )
 
 
@@ -110,7 +111,7 @@ def _cell(
         severity=perturbation.severity if perturbation else None,
         group=perturbation.group if perturbation else None,
         key=cell.key,
-        protocol=protocol_of(cell.identity),
+        conditions=conditions_of(cell.identity),
         n_expected=n_expected,
         positions=outcomes.positions,
         right=outcomes.right,

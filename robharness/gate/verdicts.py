@@ -12,7 +12,7 @@ from robharness.comparison.records import CellDifference, Comparison, MeasuredCe
 from robharness.findings import Finding
 from robharness.gate.records import CellCheck, CheckReport, Verdict
 
-REPEATED_BY_VERDICTS = ("cells-incomplete", "cells-on-one-side", "models-on-one-side", "protocol-unknown")
+REPEATED_BY_VERDICTS = ("cells-incomplete", "cells-on-one-side", "models-on-one-side", "conditions-unknown")
 """Codes of findings that verdicts and their reasons repeat."""
 ROUNDING = 1e-9
 """Differences up to this fraction are rounding, since a single example counts more."""
@@ -118,9 +118,9 @@ def _untested(
         return "new", "not in the baseline"
     if not is_same_order:
         return "incompatible", "the data set has other examples than that of the baseline"
-    if difference is None or difference.protocol == "unknown":
+    if difference is None or difference.conditions == "unknown":
         return "incompatible", "the data and the perturbation of the baseline are not known"
-    if difference.protocol == "changed":
+    if difference.conditions == "changed":
         return (
             "incompatible",
             "the data, the options of the perturbation or the precision are not those of the baseline",
@@ -175,5 +175,5 @@ def _comparison_findings(before: Side, after: Side, comparison: Comparison) -> I
     yield from comparison.findings
     is_described = any(cell.identity for cell in before.cells)  # else nothing names what differs
     for found in comparison_findings(before, after, comparison):
-        if found.code not in REPEATED_BY_VERDICTS and (is_described or found.code != "protocol-differs"):
+        if found.code not in REPEATED_BY_VERDICTS and (is_described or found.code != "conditions-differ"):
             yield found

@@ -8,10 +8,11 @@ from fractions import Fraction
 from robharness.findings import Finding, finding
 from robharness.planning.cells import BLOCK
 from robharness.planning.identity import call_plugin
+from robharness.planning.names import labels_by_value
 from robharness.plugins.calls import call_spec, shown
 from robharness.specs.protocols import Dataset
 from robharness.suite import Perturbation, Suite
-from robharness.text import quoted_commands
+from robharness.text import printable, quoted_commands
 
 HALF_A_LEVEL = Fraction(1, 510)
 """Half of the difference between two of 256 grey levels."""
@@ -19,6 +20,7 @@ HALF_A_LEVEL = Fraction(1, 510)
 
 def advice(suite: Suite) -> Iterator[Finding]:
     """Yield what a reader of the suite's numbers must know before they are computed."""
+    yield from _protocols(suite)
     yield from _input_sizes(suite)
     yield from _corruptions(suite)
     yield from _budgets(suite)
@@ -51,6 +53,20 @@ def remarks_of(dataset: Dataset) -> list[str]:
     if wrong := [remark for remark in found if not isinstance(remark, str)]:
         raise TypeError(f"its `remarks` hold {shown(wrong[0])}, not a sentence")
     return found
+
+
+def _protocols(suite: Suite) -> Iterator[Finding]:
+    """Yield a finding for classifiers of different protocols in one table; a model without a protocol is none."""
+    shared = {model.label: model.run_of or model.label for model in suite.models}
+    found = labels_by_value({shared[label]: protocol for label, protocol in suite.protocols.items()})
+    if len(found) > 1:
+        listed = "; ".join(f"{quoted_commands(printable(name))}: {labels}" for name, labels in found.items())
+        yield finding(
+            "mixed-protocols",
+            f"classifiers of different protocols stand in one table ({listed}): a protocol can move robust accuracy by "
+            f"more than the models differ",
+            hint="compare models of one protocol, or give all of them the same head",
+        )
 
 
 def _input_sizes(suite: Suite) -> Iterator[Finding]:

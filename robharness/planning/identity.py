@@ -139,10 +139,10 @@ def key_of(identity: dict[str, Any]) -> str:
     return text_key(json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True))
 
 
-def protocol_of(identity: Mapping[str, Any]) -> str:
-    """Return the hash of all of a cell's identity but its model: of its data, its perturbation and its precision.
+def conditions_of(identity: Mapping[str, Any]) -> str:
+    """Return the hash of a cell's conditions: of all of its identity but the model, i.e. data, perturbation, precision.
 
-    Outcomes of two models compare if their protocols are equal. Empty for an identity that is not known.
+    Outcomes of two models compare if their conditions are equal. Empty for an identity that is not known.
     """
     if not identity:
         return ""

@@ -1,7 +1,8 @@
-"""The names of a cell, the same for one that is planned and for one that is stored."""
+"""The names of a cell, the same for one that is planned and for one that is stored, and labels that share a value."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 
@@ -45,3 +46,14 @@ class CellNames:
     @property
     def name(self) -> str:
         return f"{self.model.label} · {self.data.name} · {self.short_name}"
+
+
+def labels_by_value(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the distinct values, each with the labels that have it; without labels if all have one value.
+
+    values: label -> value, such as the way of a pixel.
+    """
+    distinct = dict.fromkeys(values.values())
+    if len(distinct) == 1:
+        return dict.fromkeys(distinct, "")
+    return {value: ", ".join(label for label, other in values.items() if other == value) for value in distinct}

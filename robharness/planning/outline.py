@@ -232,6 +232,7 @@ class RunOutline:
     origins: full name of a spec of the suite -> the distribution of its plugin.
     findings: of the plan.
     settings: the values of `--set`.
+    protocols: label -> the protocol of the model's classifier, for models that declare one.
     """
 
     n: Natural
@@ -242,6 +243,7 @@ class RunOutline:
     origins: Mapping[str, str]
     findings: tuple[Finding, ...]
     settings: tuple[str, ...] = ()
+    protocols: Mapping[Label, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,6 +98,7 @@ def outline(plan: Plan) -> PlanOutline:
             origins={entry.name: str(entry.origin) for entry in plugins},
             findings=plan.findings,
             settings=suite.settings,
+            protocols=suite.protocols,
         ),
         options=plan_options(suite.working_directory, store=plan.store, root=plan.data_root, limit=plan.limit),
         store=plan.store,

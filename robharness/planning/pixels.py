@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -114,14 +114,6 @@ def misfit(spec: ModelSpec, sizes: ImageSizes) -> str:
     if sizes.channels and channels not in sizes.channels:
         return f"the input has {channels} channels, images have {_listed(sizes.channels)}"
     return ""
-
-
-def by_path(pixels: Mapping[str, str]) -> dict[str, str]:
-    """Return the distinct ways of a pixel, each with the labels of its models; without labels if all have one way."""
-    paths = dict.fromkeys(pixels.values())
-    if len(paths) == 1:
-        return dict.fromkeys(paths, "")
-    return {path: ", ".join(label for label, other in pixels.items() if other == path) for path in paths}
 
 
 def _own_steps(steps: Preprocessing) -> list[str]:

@@ -70,6 +70,7 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
         n=outline.n,
         compat=suite.compat,
         pixels=dict(outline.pixels.paths),
+        protocols=dict(outline.run.protocols),
         reference=suite.reference,
         count=suite.count,
         complete=results.is_complete and not results.invalid,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robharness.findings import Finding, named_examples, sentences
-from robharness.planning.pixels import by_path
+from robharness.planning.names import labels_by_value
 from robharness.report.details import (
     MIN_CONFIDENCES,
     MIN_PER_CLASS,
@@ -285,6 +285,7 @@ class Report:
 
     findings: errors, warnings on how to read the numbers, and notes.
     pixels: label -> the way of a pixel from the data to the model.
+    protocols: label -> the protocol by which the model's classifier was fitted, for models that declare one.
     settings: values of the suite that `--set`, or `overrides` in Python, changed, as KEY=VALUE.
     metrics: name -> label -> the measured value.
     expected_metrics: name -> label -> the published value.
@@ -321,6 +322,7 @@ class Report:
     expected_source: str
     findings: tuple[Finding, ...]
     pixels: dict[str, str] = field(default_factory=dict)
+    protocols: dict[str, str] = field(default_factory=dict)
     run_of: dict[str, str] = field(default_factory=dict)
     runs: tuple[RunNumbers, ...] = ()
     differences: tuple[DifferenceNumbers, ...] = ()
@@ -364,6 +366,12 @@ class Report:
         return found
 
     @property
+    def labels_by_protocol(self) -> dict[str, str]:
+        """Protocol -> the labels in tables of its models; no labels if all models have it."""
+        found = labels_by_value({label: self.protocols.get(models[0], "") for label, models in self.columns.items()})
+        return {protocol: labels for protocol, labels in found.items() if protocol}
+
+    @property
     def measure(self) -> str:
         """The share of examples that the models have right, in a word."""
         return "retrieval" if self.retrieval else "accuracy"
@@ -374,9 +382,11 @@ class Report:
 
 
 def source_of(report: Report) -> str:
-    """Describe the data, the number of examples, whether images were encoded first, and what is set."""
+    """Describe the data, the examples, whether images were encoded first, pixels, protocols, and what is set."""
     encoded = ", encoded as the files of ImageNet-C (JPEG 85)" if report.compat == "imagenet-c" else ""
     lines = [f"{report.data}, {report.n} examples per cell{encoded}"]
-    lines += [f"pixels{f' of {labels}' if labels else ''}: {path}" for path, labels in by_path(report.pixels).items()]
+    by_fact = {"pixels": labels_by_value(report.pixels), "protocol": report.labels_by_protocol}
+    for fact, found in by_fact.items():
+        lines += [f"{fact}{f' of {labels}' if labels else ''}: {value}" for value, labels in found.items()]
     lines += [f"set: {setting}" for setting in report.settings]
     return "\n".join(printable(line, SENTENCE_LENGTH) for line in lines)

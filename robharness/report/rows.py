@@ -9,7 +9,7 @@ from typing import TypeVar
 from robharness.report.records import CellNumbers, Report
 from robharness.report.runs import spread
 from robharness.report.values import PUBLISHED, Kind, Number, Row, Table, Value, part_of
-from robharness.text import printable
+from robharness.text import SENTENCE_LENGTH, printable
 
 T = TypeVar("T")
 NO_VALUE = Value()
@@ -35,7 +35,10 @@ def model_table(
 
 
 def legend(table: Table, report: Report) -> Iterator[str]:
-    """Yield what published numbers and deviations of a table mean, if it has any."""
+    """Yield the protocols of the models if they differ, and what published numbers and deviations of a table mean."""
+    if len(found := report.labels_by_protocol) > 1:
+        named = (f"{printable(name)} ({printable(labels, SENTENCE_LENGTH)})" for name, labels in found.items())
+        yield f"protocols: {', '.join(named)}"
     values = [value for row in table.rows if row is not None for value in row.values]
     if any(note[0] == PUBLISHED for value in values for note in value.notes):
         source = f" in {printable(report.expected_source)}" if report.expected_source else ""

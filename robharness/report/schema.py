@@ -24,6 +24,7 @@ TYPES: dict[str, Any] = {
     "measure": Literal["accuracy", "retrieval"],
     "reference": str | None,
     "pixels": dict[str, str],
+    "protocols": dict[str, str],
     "settings": tuple[str, ...],
     "complete": bool,
     "answer": tuple[str, ...],

@@ -64,7 +64,7 @@ _CHECKS: dict[str, Check] = {
     "group": _a("a text", str),
     "role": _a("a text", str),
     "revision": ("an integer", lambda v: type(v) is int),
-    **dict.fromkeys(("features", "licence", "paper"), _a("a text", str)),
+    **dict.fromkeys(("features", "licence", "paper", "protocol"), _a("a text", str)),
     "expected": (
         "fractions in [0, 1] by name, such as clean",
         lambda v: isinstance(v, Mapping) and all(isinstance(n, str) for n in v) and all(map(_is_fraction, v.values())),

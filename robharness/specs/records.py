@@ -43,6 +43,8 @@ class ModelSpec(Record):
         built instead of `build` where another model uses this one as an encoder, whose weights need no classifier.
     features: name of the submodule whose output is the representation; empty for the network's own output.
     expected: published numbers, e.g. {"clean": 0.761}.
+    protocol: protocol by which the classifier was fitted on the representation, in a few words, e.g. "SLF"; reports say
+        which models have which. Empty if there is nothing to tell apart.
     alternatives: other uses of the weights that `verify` tries: label -> keys that a suite would set beside `model:`,
         e.g. {"BGR": {"preprocessing": {"channel_order": "bgr"}}}.
     licence: licence of the weights.
@@ -62,6 +64,7 @@ class ModelSpec(Record):
     trunk: Callable[[Params, Any], nn.Module] | str | None = field(default=None, metadata=RUNTIME)
     features: str | None = field(default=None, metadata=RUNTIME)
     expected: Mapping[str, float] = field(default_factory=dict, metadata=RUNTIME)
+    protocol: str = field(default="", metadata=RUNTIME)
     alternatives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata=RUNTIME)
     licence: str = field(default="", metadata=RUNTIME)
     paper: str = field(default="", metadata=RUNTIME)

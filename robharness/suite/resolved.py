@@ -259,6 +259,11 @@ class Suite:
         return self.expected.get(model.label, self.expected.get(str(model.run_of), {})).get(name)
 
     @property
+    def protocols(self) -> dict[str, str]:
+        """Label -> the protocol of the model's classifier, for models that declare one."""
+        return {model.label: found for model in self.models if (found := model.entry.spec.protocol)}
+
+    @property
     def needs(self) -> frozenset[Need]:
         """Stored data that its metrics need besides outcomes."""
         return frozenset().union(*(metric.spec.needs for metric in self.metrics))

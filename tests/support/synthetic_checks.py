@@ -32,7 +32,7 @@ def checked(verdicts: Mapping[tuple[str, str], str], *, n: int = 2000, **facts: 
             empty = np.arange(0), np.zeros(0, bool)
             present = replace(present, positions=empty[0], right=empty[1], failures=("the attack raised an error",))
         elif verdict == "incompatible":
-            present = replace(present, protocol="another")
+            present = replace(present, conditions="another")
         if verdict != "missing":
             after.append(present)
     name = str(facts.get("baseline", "base.json"))

@@ -24,7 +24,7 @@ def cell(perturbation="clean", right=(True, False, True), model="Net", **changes
         "norm": None if perturbation == "clean" else "linf",
         "eps": None if perturbation == "clean" else "1/8",
         "key": hashed[0],
-        "protocol": hashed[1],
+        "conditions": hashed[1],
         "n_expected": len(right),
         "positions": span_positions(0, len(right)),
         "right": right,

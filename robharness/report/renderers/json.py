@@ -33,6 +33,7 @@ def as_data(report: Report) -> dict[str, Any]:
         "measure": report.measure,
         "reference": report.reference,
         "pixels": report.pixels,
+        "protocols": report.protocols,
         "settings": report.settings,
         "complete": report.complete,
         "answer": report.answer,

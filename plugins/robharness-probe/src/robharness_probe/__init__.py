@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from robharness import DataRef, Encoder, InputSpec, ModelSpec, Train, hookimpl
@@ -12,19 +13,60 @@ from robharness_probe import params
 __all__ = ["robharness_models"]
 
 _TRAINING = "robharness_probe.training"
-_HEADS: Mapping[str, tuple[type, str, str]] = {
-    "linear": (params.Linear, "Linear classifier on the features of an encoder", ""),
-    "knn": (params.Neighbours, "Weighted vote of the nearest neighbours", "https://arxiv.org/abs/1805.01978"),
-    "centroid": (params.Centroid, "Nearest class mean of the features", ""),
-    "finetune": (params.Finetune, "Encoder and linear classifier, trained together", ""),
-    "adversarial": (
-        params.Adversarial,
-        "Linear classifier that is trained on attacked images",
-        "https://arxiv.org/abs/2006.07589",
+_ROCL = "https://arxiv.org/abs/2006.07589"
+_ACL = "https://arxiv.org/abs/2010.13337"
+_DYNACL = "https://arxiv.org/abs/2303.01289"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A head.
+
+    options: the class of its options.
+    summary: for lists.
+    protocol: name of its protocol in reports; empty for a head without labels.
+    paper: its source.
+    """
+
+    options: type
+    summary: str
+    protocol: str
+    paper: str = ""
+
+
+_HEADS: Mapping[str, _Entry] = {
+    "linear": _Entry(params.Linear, "Linear classifier on the features of an encoder", "linear"),
+    "knn": _Entry(
+        params.Neighbours, "Weighted vote of the nearest neighbours", "kNN", "https://arxiv.org/abs/1805.01978"
     ),
-    "retrieval": (params.Retrieval, "Retrieval of every example by its features, without labels", ""),
+    "centroid": _Entry(params.Centroid, "Nearest class mean of the features", "nearest class mean"),
+    "finetune": _Entry(params.Finetune, "Encoder and linear classifier, trained together", "fine-tuning"),
+    "adversarial": _Entry(
+        params.Adversarial, "Linear classifier that is trained on attacked images", "adversarial linear", _ROCL
+    ),
+    "slf": _Entry(params.SLF, "Standard linear fine-tuning (SLF), on augmented images", "SLF", _DYNACL),
+    "alf": _Entry(params.ALF, "Adversarial linear fine-tuning (ALF), on attacked images", "ALF", _DYNACL),
+    "aff": _Entry(params.AFF, "Adversarial full fine-tuning (AFF) of encoder and classifier by TRADES", "AFF", _ACL),
+    "le": _Entry(params.LE, "Linear evaluation (LE) of RoCL", "LE", _ROCL),
+    "rle": _Entry(params.RLE, "Robust linear evaluation (r-LE) of RoCL, on attacked images", "rLE", _ROCL),
+    "retrieval": _Entry(params.Retrieval, "Retrieval of every example by its features, without labels", ""),
 }
-"""By the model's name: the class of its options, a summary, and its paper."""
+"""By the model's name."""
+
+
+def protocol(name: str, options: params.Head) -> str:
+    """Return the name of a protocol, with the options that differ from its own: "SLF", "SLF with lr=0.05"."""
+    own = type(options)(encoder=options.encoder, data=options.data)
+    changed = [
+        f"{item.name}={_text(getattr(options, item.name))}"
+        for item in fields(options)
+        if getattr(options, item.name) != getattr(own, item.name)
+    ]
+    return f"{name} with {', '.join(changed)}" if name and changed else name
+
+
+def _text(value: Any) -> str:
+    return str(list(value) if isinstance(value, tuple) else value)
 
 
 def _given(head: params.Head) -> Mapping[str, Any]:
@@ -33,8 +75,13 @@ def _given(head: params.Head) -> Mapping[str, Any]:
         raise ValueError(
             f"{encoder.name} takes videos, and this head is trained on images; write `model: probe/linear`"
         )
-    labels = INSTANCES if isinstance(head, params.Retrieval) else head.data.labels
-    return {"input": encoder.input, "preprocessing": encoder.preprocessing, "labels": labels}
+    [entry] = [each for each in _HEADS.values() if each.options is type(head)]
+    return {
+        "input": encoder.input,
+        "preprocessing": encoder.preprocessing,
+        "labels": INSTANCES if isinstance(head, params.Retrieval) else head.data.labels,
+        "protocol": protocol(entry.protocol, head),
+    }
 
 
 def _data(head: params.Head) -> Mapping[str, DataRef]:
@@ -47,16 +94,17 @@ def _encoder(head: params.Head) -> Encoder | None:
 
 @hookimpl
 def robharness_models() -> Iterator[ModelSpec]:
-    for name, (options, summary, paper) in _HEADS.items():
+    for name, entry in _HEADS.items():
         yield ModelSpec(
             name=name,
-            summary=summary,
+            summary=entry.summary,
             input=InputSpec(shape=(3, 224, 224)),  # as the encoder says, see `_given`
             labels=INSTANCES if name == "retrieval" else "of the data",
             build=f"{_TRAINING}:build",
             weights=Train(data=_data, train=f"{_TRAINING}:train", features=_encoder),
-            params=options,
+            params=entry.options,
             given=_given,
             features="features",
-            paper=paper,
+            protocol=entry.protocol,
+            paper=entry.paper,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -85,7 +85,9 @@ def descended(
         order = torch.from_numpy(np.random.default_rng([seed, 4, epoch]).permutation(len(h))).to(h.device)
         parts, total = order.split(options.batch), 0.0
         for number, rows in enumerate(parts):
-            set_rate(optimizer, options.lr * decay(options.schedule, epoch, number / len(parts), options.epochs))
+            share = number / len(parts)
+            factor = decay(options.schedule, epoch, share, options.epochs, milestones=options.milestones)
+            set_rate(optimizer, options.lr * factor)
             x = (h[rows] - mean32) / deviation32
             loss = F.cross_entropy(net(x), labels[rows])
             optimizer.zero_grad()
@@ -160,19 +162,29 @@ def _folded(weight: Tensor, bias: Tensor, mean: Tensor, deviation: Tensor) -> nn
     return heads.linear(folded, bias - folded @ mean)
 
 
-def decay(schedule: Schedule, epoch: int, share: float, epochs: int, warmup: float = 0.0) -> float:
+def decay(
+    schedule: Schedule,
+    epoch: int,
+    share: float,
+    epochs: int,
+    warmup: float = 0.0,
+    milestones: Sequence[int] | None = None,
+) -> float:
     """Return the factor of the learning rate, from 0 to 1.
 
     epoch: number of epochs that are done.
     share: part of the next epoch that is done.
     epochs: number of all epochs.
     warmup: epochs in which the factor rises linearly.
+    milestones: of "step", the numbers of finished epochs after each of which the factor is a tenth; by default 60 % and
+        80 % of the epochs.
     """
     at = epoch + share
     if at < warmup:
         return max(at, 0.01) / warmup if warmup > 0.01 else 1.0
     if schedule == "step":
-        return 0.1 ** sum(epoch >= int(part * epochs) for part in (0.6, 0.8))
+        found = [int(part * epochs) for part in (0.6, 0.8)] if milestones is None else milestones
+        return 0.1 ** sum(epoch >= milestone for milestone in found)
     return (1 + math.cos(math.pi * at / epochs)) / 2
 
 

@@ -31,12 +31,15 @@ class TrainingImages:
     encoder: gives input and preprocessing.
     crop: smallest share of the area that a random crop keeps; 1 for no crops.
     flip: probability of a horizontal flip.
-    seed: with the epoch and the index of an image, selects its crop and its flip.
+    seed: with the epoch and the index of an image, selects its crop, its shift and its flip.
+    pad: width of a black border, within which a window of the image's size is moved at random; 0 for none.
     """
 
-    def __init__(self, dataset: Dataset, encoder: Encoder, *, crop: float, flip: float, seed: int) -> None:
+    def __init__(
+        self, dataset: Dataset, encoder: Encoder, *, crop: float, flip: float, seed: int, pad: int = 0
+    ) -> None:
         self._dataset, self._shape, self._steps = dataset, tuple(encoder.input.shape), encoder.preprocessing
-        self._crop, self._flip, self._seed = crop, flip, seed
+        self._crop, self._pad, self._flip, self._seed = crop, pad, flip, seed
         self.labels = torch.tensor([int(label) for label in dataset.labels])
         self.unreadable: dict[str, str] = {}
 
@@ -62,7 +65,7 @@ class TrainingImages:
         return torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, 0)))
 
     def augmented(self, index: int, epoch: int) -> Tensor:
-        """Return an image with a random crop at the size in evaluation, and a random flip, uint8 (C, H, W)."""
+        """Return an image with a random crop at the size in evaluation, shift and flip, uint8 (C, H, W)."""
         image = self.read(index)
         rng = np.random.default_rng([self._seed, 5, epoch, index])
         if self._crop < 1:
@@ -70,6 +73,10 @@ class TrainingImages:
 
             box = crop_box(rng, self._crop, *self._shape[-2:])
             image = functional.resized_crop(image, *box, list(self._shape[-2:]), antialias=True)
+        if self._pad:
+            bordered = torch.nn.functional.pad(image, [self._pad] * 4)  # as torchvision's `RandomCrop(size, padding)`
+            top, left = rng.integers(0, 2 * self._pad + 1, 2).tolist()
+            image = bordered[..., top : top + image.shape[-2], left : left + image.shape[-1]]
         return image.flip(-1) if rng.random() < self._flip else image
 
     def batches(self, order: Tensor, size: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:

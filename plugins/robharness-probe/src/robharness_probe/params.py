@@ -22,6 +22,19 @@ def _not_negative(record: object, *names: str) -> None:
             raise ValueError(f"{name}={getattr(record, name)} must be at least 0")
 
 
+def _check_milestones(record: Linear | Images) -> None:
+    found = record.milestones
+    if found is None:
+        return
+    if record.schedule != "step":
+        raise ValueError(f"schedule={record.schedule} has no milestones; write `milestones: null`")
+    if list(found) != sorted(set(found)) or not all(0 < each < record.epochs for each in found):
+        raise ValueError(
+            f"milestones={list(found)} must rise between 0 and epochs={record.epochs}; `milestones: null` is "
+            f"60 % and 80 % of the epochs"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Head:
     """Options of every head.
@@ -47,8 +60,8 @@ class Linear(Head):
     batch: for "sgd", examples per step.
     momentum: for "sgd".
     weight_decay: for "sgd".
-    schedule: for "sgd", of the learning rate: half a cosine to 0, or a tenth from 60 % and a hundredth from 80 % of the
-        epochs.
+    schedule: for "sgd", of the learning rate: half a cosine to 0, or "step", a tenth after every milestone.
+    milestones: for "step", numbers of finished epochs; by default 60 % and 80 % of the epochs.
     """
 
     solver: Literal["lbfgs", "sgd"] = "lbfgs"
@@ -60,10 +73,32 @@ class Linear(Head):
     momentum: float = 0.9
     weight_decay: float = 0.0
     schedule: Schedule = "cosine"
+    milestones: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "lr", "batch")
         _not_negative(self, "l2", "momentum", "weight_decay")
+        _check_milestones(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LE(Linear):
+    """Options of the linear evaluation (LE) of RoCL: SGD on the features of images without augmentation.
+
+    The settings are those of `src/linear_eval.py` and of the command `test` in `src/total_process.sh` of
+    github.com/Kim-Minseon/RoCL at b6d5185, whose readme names the learning rate 0.1. That code lowers the rate after
+    epochs 31, 51 and 101, since it counts from 0 and sets the rate of the next epoch. Its classifier starts at random
+    weights and this one at 0; the problem is convex.
+    """
+
+    solver: Literal["lbfgs", "sgd"] = "sgd"
+    standardize: bool = False
+    epochs: int = 150
+    lr: float = 0.1
+    batch: int = 1024
+    weight_decay: float = 5e-4
+    schedule: Schedule = "step"
+    milestones: tuple[int, ...] | None = (30, 50, 100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +155,12 @@ class Images(Head):
     batch: images per step, over all processes. Images that do not fill an epoch's last batch are left out of the epoch.
     momentum: of "sgd".
     weight_decay: of the trained weights.
-    schedule: of the learning rate: half a cosine to 0, or a tenth from 60 % and a hundredth from 80 % of the epochs.
+    schedule: of the learning rate: half a cosine to 0, or "step", a tenth after every milestone.
+    milestones: for "step", numbers of finished epochs; by default 60 % and 80 % of the epochs.
     warmup: epochs in which the learning rate rises linearly.
     crop: smallest share of an image's area that a random crop keeps; 1 for no crops.
+    pad: width in pixels of a black border, within which a window of the image's size is moved at random; 0 for none. 4
+        is usual for CIFAR.
     flip: probability of a horizontal flip.
     """
 
@@ -133,13 +171,16 @@ class Images(Head):
     momentum: float = 0.9
     weight_decay: float = 1e-4
     schedule: Schedule = "cosine"
+    milestones: tuple[int, ...] | None = None
     warmup: float = 0.0
     crop: float = 0.5
+    pad: int = 0
     flip: float = 0.5
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "lr", "batch", "crop")
-        _not_negative(self, "momentum", "weight_decay", "warmup", "flip")
+        _not_negative(self, "momentum", "weight_decay", "warmup", "pad", "flip")
+        _check_milestones(self)
         if self.crop > 1 or self.flip > 1:
             raise ValueError(f"crop={self.crop} and flip={self.flip} must be at most 1")
 
@@ -163,7 +204,8 @@ class Finetune(Images):
 class Adversarial(Images):
     """Options of a linear classifier that is trained on attacked images. The encoder stays as it is.
 
-    The attack is PGD under linf on the cross-entropy, from a random start (r-LE of RoCL, and ALF).
+    The attack is PGD under linf on the cross-entropy, from a random start, with the network in eval mode. `ALF` and
+    `RLE` are published settings of it.
 
     eps: radius of the ball.
     steps: of PGD.
@@ -182,3 +224,78 @@ class Adversarial(Images):
         if self.rel_step is None:  # stored explicitly, since it is part of the identity
             object.__setattr__(self, "rel_step", Budget(f"2.5/{self.steps}"))
         _positive(self, "rel_step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SLF(Images):
+    """Options of standard linear fine-tuning (SLF): a linear classifier on augmented clean images.
+
+    The encoder stays as it is, in eval mode. The settings are those for CIFAR-10 of `test_LF.py` of
+    github.com/PKU-ML/DYNACL at 7d143db, which RobustSSL_Benchmark (`setup_hyperparameter` in
+    `Finetuning_Methods/Vanilla_Finetuning/utils.py` of github.com/GodXuxilie/RobustSSL_Benchmark at 19dc714) has for
+    ACL and DynACL. There, CIFAR-100 has `lr: 0.05`, and AdvCL, A-InfoNCE and DeACL have `milestones: [15, 20]`.
+    """
+
+    epochs: int = 25
+    lr: float = 0.01
+    batch: int = 512
+    weight_decay: float = 2e-4
+    schedule: Schedule = "step"
+    milestones: tuple[int, ...] | None = (10, 20)
+    crop: float = 1.0
+    pad: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ALF(SLF, Adversarial):
+    """Options of adversarial linear fine-tuning (ALF): SLF on images that PGD-10 attacks, with steps of 2/255.
+
+    Settings and sources are those of `SLF`.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLE(Adversarial):
+    """Options of the robust linear evaluation (r-LE) of RoCL: LE on images that PGD-10 attacks.
+
+    The settings are those of `LE`, with eps and step of `src/argument.py` of the same repository. The command `advtest`
+    of its `src/total_process.sh` trains on attacked images alone, without augmentation.
+    """
+
+    epochs: int = 150
+    lr: float = 0.1
+    batch: int = 1024
+    weight_decay: float = 5e-4
+    schedule: Schedule = "step"
+    milestones: tuple[int, ...] | None = (30, 50, 100)
+    crop: float = 1.0
+    flip: float = 0.0
+    eps: Budget = Budget("0.0314")
+    rel_step: Budget | None = Budget("0.007/0.0314")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AFF(Finetune, Adversarial):
+    """Options of adversarial full fine-tuning (AFF): encoder and classifier minimise the loss of TRADES.
+
+    The attack is PGD on the divergence of TRADES, in eval mode; the loss is taken in train mode. The settings are those
+    of `test_AFF.py` of github.com/PKU-ML/DYNACL at 7d143db, which are also ACL's own in `train_trades.py` of
+    github.com/VITA-Group/Adversarial-Contrastive-Learning at 399eabd. For ACL, RobustSSL_Benchmark (see `SLF`) has
+    `epochs: 100` with `milestones: [40, 60]`. ACL measures its best epoch; here, it is always the last one.
+
+    beta: weight of the divergence.
+    """
+
+    epochs: int = 25
+    lr: float = 0.1
+    batch: int = 128
+    weight_decay: float = 2e-4
+    schedule: Schedule = "step"
+    milestones: tuple[int, ...] | None = (15, 20)
+    crop: float = 1.0
+    pad: int = 4
+    beta: float = 6.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _not_negative(self, "beta")

@@ -19,7 +19,7 @@ from robharness import Budget, Progress, UserError, checkpoints, state_digest
 from robharness_probe import artefact, fitting, heads, params
 from robharness_probe.artefact import CHECKPOINT, WEIGHTS
 from robharness_probe.images import TrainingImages
-from robharness_probe.loop import descend, pgd
+from robharness_probe.loop import Objective, cross_entropy, descend, pgd, trades, trades_pgd
 
 if TYPE_CHECKING:
     from robharness import FeatureBank, TrainingJob
@@ -119,7 +119,8 @@ def _train_on_images(job: TrainingJob) -> None:
     """Train a linear head on images, and the encoder as well for fine-tuning. It resumes to the same weights."""
     options: params.Images = job.params
     device, tunes_encoder = torch.device(job.device), isinstance(options, params.Finetune)
-    images = TrainingImages(job.datasets["train"], options.encoder, crop=options.crop, flip=options.flip, seed=job.seed)
+    augmentation: Any = {"crop": options.crop, "pad": options.pad, "flip": options.flip}
+    images = TrainingImages(job.datasets["train"], options.encoder, seed=job.seed, **augmentation)
     size, rest = divmod(options.batch, world())
     if rest:
         possible = options.batch // world() * world() or world()
@@ -148,23 +149,34 @@ def _train_on_images(job: TrainingJob) -> None:
         if epoch == 1:
             images.report_unreadable(job.message)
         _require_finite(next(net.head.parameters()))
+        if (
+            tunes_encoder and world() > 1
+        ):  # each process has statistics of its own images; a resumed one has the first's
+            for buffer in net.buffers():
+                dist.broadcast(buffer, 0)
         if rank() == 0:
             reporter.after_epoch(epoch)
             artefact.save_checkpoint(job.folder / CHECKPOINT, epoch, learner, optimizer)
 
     if rank() == 0:
         artefact.rewind(job.folder, "head", done)
-    with _shared(net, device) as forward, torch.random.fork_rng(devices=[]):
+    loss = trades(options.beta) if isinstance(options, params.AFF) else cross_entropy
+    with _shared(Objective(net, loss), device) as objective, torch.random.fork_rng(devices=[]):
 
         def seeded(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
             torch.manual_seed(seed_of(job.seed, epoch, rank()))  # noqa: TID251 (dropout alone draws from it)
             return batches(epoch)
 
+        def rate(epoch: int, step: int) -> float:
+            share, milestones = step / steps, options.milestones
+            return options.lr * fitting.decay(
+                options.schedule, epoch, share, options.epochs, options.warmup, milestones
+            )
+
         descend(
-            net, seeded, optimizer, epochs=range(done, options.epochs), tunes_encoder=tunes_encoder, forward=forward,
-            rate=lambda epoch, step: options.lr
-            * fitting.decay(options.schedule, epoch, step / steps, options.epochs, options.warmup),
-            attack=_attack(options, job.seed), after_step=reporter.after_step, after_epoch=after_epoch,
+            net, seeded, optimizer, epochs=range(done, options.epochs), rate=rate, tunes_encoder=tunes_encoder,
+            attack=_attack(options, job.seed), objective=objective, after_step=reporter.after_step,
+            after_epoch=after_epoch,
         )  # fmt: skip
         if rank() == 0:
             state = {name: _on_cpu(value) for name, value in (net if tunes_encoder else net.head).state_dict().items()}
@@ -178,13 +190,17 @@ def _attack(options: params.Images, seed: int) -> Any:
     if not isinstance(options, params.Adversarial):
         return None
     eps, step = float(options.eps), float(options.eps * (options.rel_step or Budget(1)))
+    ball: Any = {"eps": eps, "step": step, "steps": options.steps}
     state: dict[int, np.random.Generator] = {}
 
     def attacked(net: nn.Module, x: Tensor, labels: Tensor, epoch: int) -> Tensor:
         if epoch not in state:
             state.clear()
-            state[epoch] = np.random.default_rng([seed, 6, epoch, rank()])
-        return pgd(net, x, labels, eps=eps, step=step, steps=options.steps, rng=state[epoch])
+            state[epoch] = np.random.default_rng([seed, 6, epoch, 0])
+        start: Any = {"rng": state[epoch], "part": (rank(), world())}
+        if isinstance(options, params.AFF):
+            return trades_pgd(net, x, **ball, **start)
+        return pgd(net, x, labels, **ball, **start)
 
     return attacked
 
@@ -245,14 +261,14 @@ def rank() -> int:
 
 
 @contextmanager
-def _shared(net: nn.Module, device: torch.device) -> Iterator[nn.Module]:
-    """Give the network with gradients that are averaged over the processes of torchrun; itself in one process."""
+def _shared(objective: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    """Give an objective whose gradients are averaged over the processes of torchrun; itself in one process."""
     if world() == 1:
-        yield net
+        yield objective
         return
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    yield nn.parallel.DistributedDataParallel(net, find_unused_parameters=True)
+    yield nn.parallel.DistributedDataParallel(objective, find_unused_parameters=True)
     dist.barrier()
 
 
