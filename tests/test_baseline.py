@@ -122,7 +122,7 @@ def test_only_complete_cells_are_written(tmp_path):
 EDITS = {
     "n": 99, "order": "1" * 24, "suite": "other", "clusters": "^[a-z]+",
     "cells.Net · clean.correct": 71, "cells.Net · clean.n": 99, "cells.Net · clean.key": "1" * 24,
-    "cells.Net · clean.conditions": "1" * 24, "cells.Net · clean.data": "toys/other", "cells.Net · clean.model": "Ne",
+    "cells.Net · clean.protocol": "1" * 24, "cells.Net · clean.data": "toys/other", "cells.Net · clean.model": "Ne",
     "cells.Net · clean.kind": "attack", "cells.Net · clean.digest": "1" * 16, "cells.Net · clean.norm": "l2",
     "cells.Net · clean.eps": "1/4", "cells.Net · clean.title": "other", "cells.Net · clean.severity": 3,
     "cells.Net · clean.group": "weather", "cells.Net · clean.run_of": "Nets", "cells.Net · clean.extra": 1,

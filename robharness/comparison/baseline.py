@@ -52,6 +52,7 @@ class _Cell:
     correct: the number of examples that count as right.
     outcomes: a bit per example, the first one highest in its byte, compressed by zlib, in base85.
     digest: of the cell and of the fields of the file on which its meaning depends.
+    protocol: the conditions; files keep their first name for them.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -70,7 +71,7 @@ class _Cell:
     outcomes: str
     digest: str
     data: str
-    conditions: _Hash
+    protocol: _Hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +258,7 @@ def _record(cell: MeasuredCell, side: Side, header: Mapping[str, Any], kept: _Ce
         "outcomes": _encoded(bits, kept),
         "digest": "",
         "data": cell.data,
-        "conditions": cell.conditions,
+        "protocol": cell.conditions,
     }
     fields = {name: value for name, value in fields.items() if value is not None}
     return fields | {"digest": _digest(header, cell.name, fields, bits)}
@@ -380,7 +381,7 @@ def _measured(name: str, cell: _Cell, right: np.ndarray) -> MeasuredCell:
         severity=cell.severity,
         group=cell.group,
         key=cell.key,
-        conditions=cell.conditions,
+        conditions=cell.protocol,
         n_expected=cell.n,
         positions=span_positions(0, cell.n),
         right=right,
