@@ -25,8 +25,13 @@ ADDED = {
     "environments",
     "measure",
     "settings",
+    "gain",
+    "gains",
+    "gain_summaries",
+    "published_metrics",
+    "published_sources",
 }
-OF_CELLS = {"title", "calibration", "classes", "movement"}
+OF_CELLS = {"title", "calibration", "classes", "movement", "published"}
 """Keys of the JSON that did not exist then, and those of its cells."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from robharness.report.details import Published
 from robharness.report.renderers import latex
 from robharness.text import latex as escaped
 from synthetic_reports import cell, gaps, invented, of_the_paper, report, table_6
@@ -34,9 +35,13 @@ def with_gaps(found):
 
 def with_published(found, source):
     """Return the report with the numbers of one model published, half a point above ours."""
-    cells = [replace(each, expected=each.numbers.accuracy + 0.005) if each.model == "SwAV" else each
-             for each in found.cells]  # fmt: skip
-    return replace(found, cells=tuple(cells), expected_source=source)
+    cells = [
+        replace(each, published=(Published(source=source, value=each.numbers.accuracy + 0.005),))
+        if each.model == "SwAV"
+        else each
+        for each in found.cells
+    ]
+    return replace(found, cells=tuple(cells), published_sources=(source,))
 
 
 def hostile():
@@ -45,7 +50,9 @@ def hostile():
         cells.append(cell(label, "clean", 0.8, 0.8))
         cells += [cell(label, f"{text}(linf, 1/255)", 0.8, 0.31, norm="linf", eps="1/255", title=f"{text}(linf)")
                   for text in HOSTILE[:3]]  # fmt: skip
-    return report(cells, title=HOSTILE[0] + HOSTILE[2], suite="\\evil}{", data=HOSTILE[2], expected_source=HOSTILE[1])
+    return report(
+        cells, title=HOSTILE[0] + HOSTILE[2], suite="\\evil}{", data=HOSTILE[2], published_sources=(HOSTILE[1],)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Statistics of outcomes as pure functions, each with its interval: accuracies, drops, slopes, gaps, gains, calibration."""
+"""Statistics of outcomes as pure functions, with intervals: accuracies, drops, slopes, gaps, gains, calibration."""
 
 from robharness.statistics.accuracy import (
     accuracy,

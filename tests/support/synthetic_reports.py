@@ -42,7 +42,8 @@ def report(cells: Sequence[CellNumbers], **facts: object) -> Report:
     fields = {"suite": "synthetic", "title": "Synthetic", "data": "toys/test", "n": 1000, "compat": "none",
               "reference": models[0], "count": "all", "complete": True, "models": models, "worst_cases": (),
               "corruption_means": (), "slopes": (), "corruption_errors": (), "gap": None, "gaps_closed": (),
-              "metrics": {}, "expected_metrics": {}, "expected_source": "", "findings": ()} | facts  # fmt: skip
+              "gain": None, "gains": (), "gain_summaries": (), "metrics": {}, "published_metrics": {},
+              "published_sources": (), "findings": ()} | facts  # fmt: skip
     return Report(cells=tuple(cells), **fields)
 
 
