@@ -49,9 +49,9 @@ def gains(report: Report) -> Table | None:
 
 def gain_in_words(report: Report, columns: Sequence[str]) -> str:
     """Describe the gains of these models, each with its base."""
-    bases: dict[str, list[str]] = {}
+    base_of, bases = {gain.model: gain.base for gain in report.gains}, dict[str, list[str]]()
     for column in columns:
-        bases.setdefault((report.gain or {})[column], []).append(column)
+        bases.setdefault(base_of[column], []).append(column)
     over = "; ".join(f"{', '.join(models)} over {base}" for base, models in bases.items())
     return f"relative improvement of the attacked accuracy ({over})"
 

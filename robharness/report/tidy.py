@@ -207,7 +207,7 @@ def _over_runs(report: Report) -> Iterator[Tidy]:
         yield _row("gain", gain.gain, gain.interval, model=gain.model, kind="gain", perturbation=gain.perturbation,
                    reference=gain.base, n=gain.runs, complete=gain.runs == gain.asked)  # fmt: skip
     for summary in report.gain_summaries:
-        base = None if report.gain is None or summary.model is None else report.gain[summary.model]
+        base = next((gain.base for gain in report.gains if gain.model == summary.model), None)
         yield _row(f"{summary.statistic}_gain", summary.value, model=summary.model, kind="gain", reference=base,
                    n=summary.gains, complete=summary.gains == summary.asked)  # fmt: skip
 
