@@ -169,7 +169,8 @@ _LATEX = {
         character: rf"\(\{name}\)"
         for character, name in {
             "↓": "downarrow", "↑": "uparrow", "⇑": "Uparrow", "→": "rightarrow", "←": "leftarrow", "±": "pm",
-            "×": "times", "·": "cdot", "≤": "leq", "≥": "geq", "≠": "neq", "≈": "approx", "∞": "infty", "ℓ": "ell", "µ": "mu",
+            "×": "times", "·": "cdot", "≤": "leq", "≥": "geq", "≠": "neq", "≈": "approx", "∞": "infty", "ℓ": "ell",
+            "µ": "mu",
         }.items()
     },
 }  # fmt: skip

@@ -153,7 +153,7 @@ def test_each_source_of_published_numbers_has_its_row(pages):
     assert lines[at + 1] == "published [1] 86.00 (0.00)" and lines[at + 2].startswith("A-RoCL-static ")
     at = next(at for at, line in enumerate(lines) if line.startswith("RoCL 40.80 "))
     assert lines[at + 1 : at + 3] == ["published [1] 40.80 (0.00)", "published [2] 26.10 (+14.70)"]
-    words = "Published: the number in [1] the paper or [2] a rerun, in brackets ours minus it."
+    words = "Published: the number in a source, in brackets ours minus it; [1]: the paper; [2]: a rerun."
     assert words in " ".join(lines)
 
 

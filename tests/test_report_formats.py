@@ -228,7 +228,7 @@ def test_published_numbers_stand_beside_ours_with_the_difference_in_every_format
         for each in cell.published:
             number = f"{100 * each.value:.2f} ({100 * (ours - each.value):+.1f})"
             for name, text in formats(report).items():
-                assert re.search(r"the number in \[1\] a book( or \[2\] a public rerun)?, in brackets ours minus", text)
+                assert re.search(r"the number in a source, in brackets ours minus it; \[1\]: a book", text)
                 shown = text.replace("\\(-\\)", "-").replace("( ", "(").replace(" )", ")")
                 assert number in shown, name
                 assert f"published [{1 if each.source == 'a book' else 2}]" in shown, name

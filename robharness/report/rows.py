@@ -50,24 +50,25 @@ def legend(table: Table, report: Report) -> Iterator[str]:
     """Yield what published numbers and deviations of a table mean, if it has any."""
     values = [value for row in table.rows if row is not None for value in row.values]
     notes = {note[0] for value in values for note in value.notes if is_published(note)}
-    if notes:
-        sources = [f"{source_number(report, each)}{printable(each)}" for each in report.published_sources
-                   if each and published_name(report, each) in notes]  # fmt: skip
-        source = f" in {' or '.join(sources)}" if sources else ""
+    shown = [source for source in report.published_sources if published_name(report, source) in notes]
+    if len(report.published_sources) > 1 and shown:
+        sources = (f"{source_number(report, source)}: {printable(source)}" for source in shown)
+        yield f"published: the number in a source, in brackets ours minus it; {'; '.join(sources)}"
+    elif shown:
+        source = "".join(f" in {printable(each)}" for each in shown if each)
         yield f"published: the number{source}, in brackets ours minus it"
     if any(each.deviation is not None for value in values for each in (value, value.drop) if each is not None):
         yield SPREAD
 
 
 def source_number(report: Report, source: str) -> str:
-    """Return the number of a source of published numbers, "[1] ", or an empty text if the report has one source."""
-    several = len(report.published_sources) > 1
-    return f"[{report.published_sources.index(source) + 1}] " if several else ""
+    """Return the number of a source of published numbers, such as "[1]"."""
+    return f"[{report.published_sources.index(source) + 1}]"
 
 
 def published_name(report: Report, source: str) -> str:
     """Return the words before a source's numbers: "published", or "published [1]" if the report has several sources."""
-    return f"{PUBLISHED} {source_number(report, source)}".strip()
+    return f"{PUBLISHED} {source_number(report, source)}" if len(report.published_sources) > 1 else PUBLISHED
 
 
 def published_notes(
