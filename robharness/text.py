@@ -168,8 +168,9 @@ _LATEX = {
     **{
         character: rf"\(\{name}\)"
         for character, name in {
-            "↓": "downarrow", "↑": "uparrow", "→": "rightarrow", "←": "leftarrow", "±": "pm", "×": "times",
-            "·": "cdot", "≤": "leq", "≥": "geq", "≠": "neq", "≈": "approx", "∞": "infty", "ℓ": "ell", "µ": "mu",
+            "↓": "downarrow", "↑": "uparrow", "⇑": "Uparrow", "→": "rightarrow", "←": "leftarrow", "±": "pm",
+            "×": "times", "·": "cdot", "≤": "leq", "≥": "geq", "≠": "neq", "≈": "approx", "∞": "infty", "ℓ": "ell",
+            "µ": "mu",
         }.items()
     },
 }  # fmt: skip

@@ -247,6 +247,7 @@ def test_the_defaults_of_a_suite():
 CHANGES = {
     "name": ("other", []), "title": ("Other", []), "canvas": (16, []), "baseline": ("Net", []),
     "gap": (["Net", "learner/net"], []),
+    "gain": ({"Net": "learner/net"}, []),
     "compat": ("imagenet-c", []),
     "metrics": (["toys/wrong"], []), "count": ("robust", []), "precision": ("tf32", []), "seed": (1, []),
     "expected": ({"Net": {"clean": 50}}, []), "data.name": ("others/pixels", ["data"]),

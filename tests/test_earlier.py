@@ -26,8 +26,13 @@ ADDED = {
     "measure",
     "settings",
     "protocols",
+    "gain",
+    "gains",
+    "gain_summaries",
+    "published_metrics",
+    "published_sources",
 }
-OF_CELLS = {"title", "calibration", "classes", "movement"}
+OF_CELLS = {"title", "calibration", "classes", "movement", "published"}
 """Keys of the JSON that did not exist then, and those of its cells."""
 
 

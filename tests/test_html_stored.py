@@ -59,7 +59,9 @@ def stored(tmp_path_factory):
                    {"model": "toys/net", "what": "not-numbers", "label": "NaN"}],
         "attacks": [{"attack": "toys/climb", "eps": ["1/8", "1/4"]}, {"attack": "toys/sign", "eps": ["1/8"]}],
         "corruptions": [{"corruption": "toys/speckle", "severity": [1, 2]}],
-        "expected": {"source": "a book", "Net": {"clean": 80.0}},
+        "gain": {"NaN": "Net"},
+        "expected": [{"source": "a book", "Net": {"clean": 80.0}},
+                     {"source": "a rerun", "Net": {"sign(linf, 1/8)": 30.0}}],
     }  # fmt: skip
     return api.run(suite, store=store, plugins=[str(Path(__file__).with_name("toys.py"))]), store
 
@@ -80,7 +82,8 @@ def shown(browser, stored, tmp_path_factory):
           const tables = matrices.map((table) => [...table.rows].map((row) => [texts(row), numbers(row),
             [...row.cells].map((entry) => drop(entry) && Object.fromEntries(Object.entries(drop(entry))
               .map(([name, value]) => [name, Number(value)])))]));
-          return { rows, tables };
+          const heads = texts(document.querySelector("#cell-table thead tr"));
+          return { rows, tables, heads };
         }""")
 
 
@@ -136,7 +139,7 @@ def test_every_number_is_that_of_the_parquet_files(shown, stored):
 
 
 def test_differences_from_the_reference_are_those_of_the_parquet_files(shown, stored):
-    rows = {tuple(texts[:2]): (right(stored[1], texts[-1]), numbers[8]) for texts, numbers in shown["rows"]}
+    rows = {tuple(texts[:2]): (right(stored[1], texts[-1]), numbers[10]) for texts, numbers in shown["rows"]}
     models = {model for model, _ in rows}
     [reference] = [model for model in models if all(not rows[key][1] for key in rows if key[0] == model)]
     assert models == {reference, "NaN"} and len(rows) == 12
@@ -165,6 +168,27 @@ def test_the_published_number_and_the_difference(shown):
     texts, numbers = next((texts, numbers) for texts, numbers in shown["rows"] if texts[:2] == ["Net", "clean"])
     assert numbers[6]["value"] == 0.8 and texts[6] == "80.00"
     assert numbers[7]["value"] == pytest.approx(numbers[3]["value"] - 0.8, abs=1e-15)
+    assert texts[8:10] == ["–", "–"]
+
+
+def test_each_source_of_published_numbers_has_its_columns(shown):
+    heads = ["Published, a book", "Difference, a book", "Published, a rerun", "Difference, a rerun"]
+    assert shown["heads"][6:10] == heads
+    texts, numbers = next((texts, numbers) for texts, numbers in shown["rows"] if texts[1] == "sign(linf, 1/8)")
+    assert texts[6:8] == ["–", "–"] and texts[8] == "30.00" and numbers[8]["value"] == 0.3
+    assert numbers[9]["value"] == pytest.approx(numbers[3]["value"] - 0.3, abs=1e-15)
+
+
+def test_gains_with_their_interval_and_their_median(shown, stored):
+    report = build(stored[0])
+    (table,) = [table for table in shown["tables"] if table[-1][0][0] == "median"]
+    assert [texts[0] for texts, *_ in table[1:-1]] == [gain.perturbation for gain in report.gains]
+    assert table[0][0][1:] == ["NaN"] and len(report.gains) == 3
+    for (texts, numbers, _), gain in zip(table[1:-1], report.gains, strict=True):
+        low, high = gain.interval
+        assert numbers[1] == {"value": gain.gain, "low": low, "high": high}
+        assert texts[1] == f"{100 * gain.gain:.1f}[{100 * low:.1f},\u00a0{100 * high:.1f}]"
+    assert table[-1][1][1]["value"] == np.median([gain.gain for gain in report.gains])
 
 
 # --- text of others -------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from robharness import (
     specs,
 )
 from robharness.planning.planner import plan
-from robharness.suite import Check, Data, Model, Perturbation, Precision, Suite
+from robharness.suite import Check, Data, Model, Perturbation, Precision, Publication, Suite
 from toy_planning import (
     LESSON,
     SPECS,
@@ -311,13 +311,13 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "compat": ("imagenet-c", True),
         "baseline": ("Net", False),
         "gap": (("Net", "Other"), False),
+        "gain": ({"Net": "Other"}, False),
         "metrics": ((registry_of().metrics["toy/wrong"],), False),
         "count": ("robust", True),
         "precision": (Precision(judge="tf32"), True),
         "compile": (True, True),
         "seed": (1, True),
-        "expected": ({"Net": {"clean": 1.0}}, False),
-        "expected_source": ("other", False),
+        "expected": ((Publication(source="other", numbers={"Net": {"clean": 1.0}}),), False),
         "check": (Check(alpha=0.5), False),
         "clusters": ("v_[0-9]+", False),
         "settings": (("seed=1",), False),  # by what they change

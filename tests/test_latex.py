@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from robharness.report.details import Published
 from robharness.report.renderers import latex
 from robharness.text import latex as escaped
-from synthetic_reports import cell, gaps, invented, of_the_paper, report, table_6
+from synthetic_reports import cell, gaps, invented, of_the_paper, report, table_6, with_gains
 
 PAPER = yaml.safe_load((Path(__file__).parent / "paper" / "tables.yaml").read_text())
 HOSTILE = [
@@ -34,9 +35,26 @@ def with_gaps(found):
 
 def with_published(found, source):
     """Return the report with the numbers of one model published, half a point above ours."""
-    cells = [replace(each, expected=each.numbers.accuracy + 0.005) if each.model == "SwAV" else each
-             for each in found.cells]  # fmt: skip
-    return replace(found, cells=tuple(cells), expected_source=source)
+    cells = [
+        replace(each, published=(Published(source=source, value=each.numbers.accuracy + 0.005),))
+        if each.model == "SwAV"
+        else each
+        for each in found.cells
+    ]
+    return replace(found, cells=tuple(cells), published_sources=(source,))
+
+
+def of_table_5():
+    """Return a report of Table 5 with its gains, and with two published numbers of RoCL."""
+    found, bases = attacks(5), {model: row["base"] for model, row in PAPER["table5"]["rows"].items() if "base" in row}
+    published = {"clean": [("the paper", 0.86)],
+                 "AutoAttack(linf, 8/255)": [("the paper", 0.408), ("a rerun", 0.261)]}  # fmt: skip
+    cells = [
+        replace(each, published=tuple(Published(source=source, value=value) for source, value in
+                                      (published.get(each.perturbation, []) if each.model == "RoCL" else [])))
+        for each in found.cells
+    ]  # fmt: skip
+    return with_gains(replace(found, cells=tuple(cells), published_sources=("the paper", "a rerun")), bases)
 
 
 def hostile():
@@ -45,7 +63,9 @@ def hostile():
         cells.append(cell(label, "clean", 0.8, 0.8))
         cells += [cell(label, f"{text}(linf, 1/255)", 0.8, 0.31, norm="linf", eps="1/255", title=f"{text}(linf)")
                   for text in HOSTILE[:3]]  # fmt: skip
-    return report(cells, title=HOSTILE[0] + HOSTILE[2], suite="\\evil}{", data=HOSTILE[2], expected_source=HOSTILE[1])
+    return report(
+        cells, title=HOSTILE[0] + HOSTILE[2], suite="\\evil}{", data=HOSTILE[2], published_sources=(HOSTILE[1],)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +74,8 @@ def reports():
         "one": with_published(attacks(1), "the paper, Table 1"),
         "two": attacks(2),
         "four": with_gaps(attacks(4)),
+        "five": of_table_5(),
+        "both": with_gains(with_gaps(attacks(4)), {"Recall strategy": "Precision strategy"}),
         "six": table_6(PAPER["table6"]["rows"], PAPER["table6"]["columns"]),
         "eight": with_gaps(attacks(8)),
         "wide": invented(["A", "m1", "m2", *map("model {}".format, range(18))], runs={"m1": "m", "m2": "m"},
@@ -112,6 +134,37 @@ def test_table_4_has_the_closed_gap_beside_the_drop(pages):
     assert "Supervised Contrastive 95.50 38.80 ↓59% 31.80 ↓67% 24.30 ↓75% 11.50 ↓88%" in lines
 
 
+def test_table_5_has_gains_beside_the_drops_and_their_medians_and_mean_in_the_caption(pages):
+    lines = pages[0]["five"]
+    dynamic = "A-RoCL-dynamic 87.90 45.90 ↓48% ↑5.3% 13.20 ↓85% ↑15.8% 72.80 ↓17% ↑2.7% 82.10 ↓7% ↑2.6%"
+    assert dynamic in lines and "A-RoCL-dynamic 43.10 ↓51% ↑5.6% 12.10 ↓86% ↑8.0%" in lines  # AutoAttack is below
+    assert "ACL 86.20 41.20 ↓52% 12.10 ↓86% 72.30 ↓16% 80.70 ↓6%" in lines
+    caption = " ".join(lines)
+    assert "↑: relative improvement of the attacked accuracy (A-RoCL-static, A-RoCL-dynamic over RoCL; A-ACL-static, " \
+        "A-ACL-dynamic over ACL)" in caption  # fmt: skip
+    medians = "A-RoCL-static 3.2 %, A-RoCL-dynamic 5.5 %, A-ACL-static 3.7 %, A-ACL-dynamic 4.4 %"
+    assert f"median gain across attacks: {medians}; mean of all 24 gains 5.2 %" in caption
+    assert any(re.fullmatch(r"A-RoCL-dynamic 5\.3 15\.8 2\.7 2\.6 5\.6 8\.0 5\.5", line) for line in lines)
+
+
+def test_each_source_of_published_numbers_has_its_row(pages):
+    lines = pages[0]["five"]
+    at = next(at for at, line in enumerate(lines) if line.startswith("RoCL 86.00 "))
+    assert lines[at + 1] == "published [1] 86.00 (0.00)" and lines[at + 2].startswith("A-RoCL-static ")
+    at = next(at for at, line in enumerate(lines) if line.startswith("RoCL 40.80 "))
+    assert lines[at + 1 : at + 3] == ["published [1] 40.80 (0.00)", "published [2] 26.10 (+14.70)"]
+    words = "Published: the number in a source, in brackets ours minus it; [1]: the paper; [2]: a rerun."
+    assert words in " ".join(lines)
+
+
+def test_gains_beside_closed_gaps_have_another_arrow(pages):
+    lines = pages[0]["both"]
+    recall = next(line for line in lines if line.startswith("Recall strategy 91.50 31.30"))
+    assert recall.startswith("Recall strategy 91.50 31.30 ↓66% ↑38% ⇑−6.8%")
+    caption = " ".join(lines)
+    assert "↑: share of the accuracy gap from" in caption and "⇑: relative improvement of the attacked" in caption
+
+
 def test_table_6_has_corruptions_by_group(pages):
     lines = [line for line in pages[0]["six"] if line]
     at = lines.index("Corruption Supervised SimCLR SwAV")
@@ -122,10 +175,12 @@ def test_table_6_has_corruptions_by_group(pages):
     assert "Zoom 52.90 ↓31% 34.80 ↓49% 47.90 ↓36%" in lines
 
 
-@pytest.mark.parametrize(("name", "number"), [("one", 1), ("two", 2), ("four", 4), ("eight", 8)])
+@pytest.mark.parametrize(("name", "number"), [("one", 1), ("two", 2), ("four", 4), ("five", 5), ("eight", 8)])
 def test_every_number_of_a_paper_s_table_is_in_its_model_s_row(pages, name, number):
     for model, row in PAPER[f"table{number}"]["rows"].items():
-        line = next(line for line in pages[0][name] if re.match(rf"{re.escape(model.split('/')[-1])} \d", line))
+        head = re.compile(rf"{re.escape(model.split('/')[-1])}(?= \d)")
+        blocks = [line for line in pages[0][name] if head.match(line)][: 2 if number == 5 else 1]
+        line = " ".join(head.sub("", block) for block in blocks)
         numbers = [float(text) for text in re.findall(r"(?<![↓↑\d.])\d+\.\d+", line)]
         assert numbers == row["acc"]
 

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from robharness import api
+from robharness.planning.outline import PublicationOutline
 from robharness.planning.outline_files import as_record, parse, stem_of
 from robharness.planning.outlining import outline
 from robharness.report import build
@@ -43,7 +44,8 @@ def record():
         "attacks": [{"attack": "toys/climb", "eps": "1/8"}, {"attack": "teams/nearest"}],
         "corruptions": [{"corruption": "toys/speckle", "severity": [1, 2]}],
         "metrics": ["teams/near", "toys/wrong"],
-        "expected": {"source": "a book", "Net": {"clean": 80.0}},
+        "gain": {"Real": "Net"},
+        "expected": [{"source": "a book", "Net": {"clean": 80.0}}, {"source": "a rerun", "Real": {"clean": 9.0}}],
     }
     planned = outline(api.plan(source, plugins=plugins))
     return json.loads(json.dumps(as_record(planned, datetime(2026, 1, 2, 3, tzinfo=UTC))))
@@ -92,7 +94,9 @@ WRONG = {
     "suite.models.0.label ": ("\x1b[2J", "suite.models.0.label"),
     "suite.models.0.clean_at_least": (float("nan"), "suite.models.0.clean_at_least"),
     "suite.models.0.artefact": ("../../etc", "suite.models.0.artefact"),
-    "suite.expected.Net.clean": (float("inf"), "suite.expected.Net.clean"),
+    "suite.expected.0.numbers.Net.clean": (float("inf"), "suite.expected.0.numbers.Net.clean"),
+    "suite.expected.0.source": (1, "suite.expected.0.source"),
+    "suite.gain": ([], "suite.gain"),
     "suite.perturbations.0.eps": ("1/0", "suite.perturbations.0.eps"),
     "suite.perturbations.0.eps ": ("9" * 1000, "suite.perturbations.0.eps"),
     "suite.perturbations.0.norm": ("l7", "suite.perturbations.0.norm"),
@@ -173,7 +177,7 @@ def test_what_is_no_file_is_named(record, tmp_path, shell):
 @pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("place", [
     "suite.perturbations.0.name", "suite.perturbations.2.group", "suite.perturbations.0.title", "suite.data.name",
-    "suite.expected_source", "suite.metrics.0.name", "run.path", "run.findings",
+    "suite.expected.0.source", "suite.metrics.0.name", "run.path", "run.findings",
 ])  # fmt: skip
 def test_hostile_names_are_only_shown(record, kind, place, tmp_path):
     text = NAMES[kind]
@@ -202,6 +206,18 @@ def test_a_record_is_read_as_it_was_written(record, tmp_path):
     path = put(tmp_path, record)
     file = parse(path.read_bytes(), path.stem)
     assert json.loads(json.dumps(as_record(file.outline(tmp_path), file.moment))) == record
+
+
+def test_a_record_of_one_source_of_published_numbers_is_read_as_an_earlier_version_wrote_it(record, tmp_path):
+    suite = copy.deepcopy(record["suite"])
+    del suite["gain"]
+    earlier = record | {"suite": suite | {"expected": {"Net": {"clean": 80.0}}, "expected_source": "a book"}}
+    path = put(tmp_path, earlier)
+    file = parse(path.read_bytes(), path.stem)
+    assert file.suite.expected == (PublicationOutline(source="a book", numbers={"Net": {"clean": 80.0}}),)
+    assert file.suite.gain is None
+    report = build(api.load("toys", store=tmp_path))
+    assert report.published_sources == ("a book",) and report.cells[0].published[0].value == 0.8
 
 
 def test_the_order_and_the_place_of_plugins_do_not_change_the_digest(record):

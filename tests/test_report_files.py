@@ -36,6 +36,7 @@ SOURCE = {
         {"model": "toys/net", "label": "Same"},
     ],
     "gap": ["Net", "NaN"],
+    "gain": {"Same": "Net", "NaN": "Net"},
     "attacks": [
         {"attack": "toys/climb", "eps": ["1/8", "1/4"]},
         {"attack": "toys/rogue", "eps": "1/4", "how": "raises"},
@@ -43,7 +44,10 @@ SOURCE = {
     ],
     "corruptions": [{"corruption": "toys/speckle", "severity": [1, 2]}, {"corruption": "toys/negative", "severity": 1}],
     "metrics": ["toys/wrong", "toys/broken"],
-    "expected": {"source": "a book", "Net": {"clean": 80.0, "toys/wrong": 0.25}},
+    "expected": [
+        {"source": "a book", "Net": {"clean": 80.0, "toys/wrong": 0.25}},
+        {"source": "a rerun", "Net": {"clean": 78.5, "toys/wrong": 0.5}, "Same": {"clean": 70}},
+    ],
 }
 
 
@@ -196,6 +200,15 @@ def test_rows_cover_the_numbers_of_the_report(report, over_runs):
     assert kinds["slope"] == {"slope", "slope_over_corruptions", "slope_without"}
     assert kinds["metric"] == kinds["published metric"] == {"toys/wrong"}
     assert kinds["gap"] == {"gap_closed", "gap_closed_printed"} and "corruption error" in kinds
+    assert kinds["gain"] == {"gain", "median_gain", "mean_gain"}
+    gains = found[(found.kind == "gain") & (found.model == "NaN")].set_index(["perturbation", "statistic"])
+    [gain] = [each for each in report.gains if (each.model, each.perturbation) == ("NaN", "climb(linf, 1/4)")]
+    row = gains.loc["climb(linf, 1/4)", "gain"]
+    assert (row.value, row.low, row.high, row.reference) == (gain.gain, *gain.interval, "Net") and row.complete
+    published = found[found.statistic == "published_accuracy"]
+    assert published[["model", "part", "value"]].to_numpy().tolist() == [
+        ["Net", "a book", 0.8], ["Net", "a rerun", 0.785], ["Same", "a rerun", 0.7]]  # fmt: skip
+    assert found[found.kind == "published metric"]["part"].tolist() == ["a book", "a rerun"]
     assert not found[found.kind != "runs"].duplicated([*tidy.COLUMNS][:13]).any()
     runs = pd.DataFrame(tidy.rows(over_runs)).query("kind == 'runs'").set_index(["perturbation", "statistic"])["value"]
     assert runs["clean", "accuracy_mean"] == over_runs.runs[0].accuracy

@@ -45,6 +45,7 @@ SUITE = {
         {"model": "learner/net", "label": "Pending", "epochs": 5},
     ],
     "gap": ["Base", "Better"],
+    "gain": {"Better": "Base", "Seeds": "Better"},
     "attacks": [
         {"attack": "toys/climb", "eps": ["1/32", "1/8"]},
         {"attack": "toys/rogue", "eps": "1/4", "how": "raises"},
@@ -52,12 +53,15 @@ SUITE = {
         {"attack": "teams/aim", "eps": "1/16"},
     ],
     "corruptions": [{"corruption": "toys/speckle", "severity": [1, 2]}, {"corruption": "toys/negative", "severity": 1}],
-    "expected": {
-        "source": "a book",
-        "Base": {"clean": 80.0, "climb(linf, 1/32)": 61.5},
-        "Seeds": {"clean": 91.25},
-        "Better": {"negative(1)": 10.0},
-    },
+    "expected": [
+        {
+            "source": "a book",
+            "Base": {"clean": 80.0, "climb(linf, 1/32)": 61.5},
+            "Seeds": {"clean": 91.25},
+            "Better": {"negative(1)": 10.0},
+        },
+        {"source": "a public rerun", "Base": {"climb(linf, 1/32)": 41.5}, "Better": {"clean": 88.5}},
+    ],
 }
 
 
@@ -66,7 +70,7 @@ def results(tmp_path_factory):
     """Outcomes of all models but "Pending", which is not trained; those of "Base" of 20 examples alone."""
     options = {"store": tmp_path_factory.mktemp("everything") / "store", "plugins": PLUGINS}
     base, *others, _ = SUITE["models"]
-    part = {key: value for key, value in SUITE.items() if key not in ("gap", "expected")}
+    part = {key: value for key, value in SUITE.items() if key not in ("gap", "gain", "expected")}
     api.run(part | {"models": [base]}, limit=20, **options)
     api.run(part | {"models": others}, **options)
     return api.load(SUITE, **options)
@@ -220,10 +224,14 @@ def test_published_numbers_stand_beside_ours_with_the_difference_in_every_format
     for cell in (cells["Base", "climb(linf, 1/32)"], cells["Better", "negative(1)"]):
         numbers = cell.numbers
         ours = numbers.robust_accuracy if numbers.accuracy is None else numbers.accuracy
-        shown = f"{100 * cell.expected:.2f} ({100 * (ours - cell.expected):+.1f})"
-        for name, text in formats(report).items():
-            assert "a book, in brackets ours minus it" in text
-            assert shown in text.replace("\\(-\\)", "-").replace("( ", "(").replace(" )", ")"), name
+        assert cell.published
+        for each in cell.published:
+            number = f"{100 * each.value:.2f} ({100 * (ours - each.value):+.1f})"
+            for name, text in formats(report).items():
+                assert re.search(r"the number in a source, in brackets ours minus it; \[1\]: a book", text)
+                shown = text.replace("\\(-\\)", "-").replace("( ", "(").replace(" )", ")")
+                assert number in shown, name
+                assert f"published [{1 if each.source == 'a book' else 2}]" in shown, name
 
 
 def test_captions_of_latex_name_the_accuracy_that_their_table_has(report):

@@ -46,7 +46,11 @@ SUITE = {
     "metrics": ["toys/wrong", "teams/near"],
     "baseline": "Net",
     "gap": ["NaN", "Net"],
-    "expected": {"source": "a book", "Net": {"clean": 80.0, "toys/wrong": 0.25}},
+    "gain": {"NaN": "Net"},
+    "expected": [
+        {"source": "a book", "Net": {"clean": 80.0, "toys/wrong": 0.25}},
+        {"source": "a rerun", "Net": {"clean": 79.0}},
+    ],
 }
 NEEDS_PLUGINS = {"metrics-not-computed", "code-changed", "training-code-changed", "metric-failed", "metric-unavailable"}
 """Codes of findings that depend on the plugins' code."""
@@ -120,6 +124,8 @@ def test_metrics_are_said_to_be_missing_with_the_command(store, shell):
     assert missing["hint"].startswith("to compute them: robharness report ") and "toys.yaml" in missing["hint"]
     assert f"--store {store}" in missing["hint"].replace("colleague/store", str(store))
     assert found["metrics"] == {} and found["expected_metrics"] == {"toys/wrong": {"Net": 0.25}, "teams/near": {}}
+    assert found["published_sources"] == ["a book", "a rerun"] and found["expected_source"] == "a book; a rerun"
+    assert found["gain"] == {"NaN": "Net"} and found["gains"]
 
 
 def test_no_plugin_and_no_torch_is_imported(store, run_process, tmp_path):

@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from robharness.findings import finding
+from robharness.report.details import Published
 from robharness.report.records import CellNumbers, Numbers, Report, WorstCase
 from robharness.report.renderers import Layout, markdown, terminal
 from robharness.report.renderers.blocks import table_lines
@@ -35,7 +36,7 @@ def joined(text):
     return re.sub(r"\s", "", text)
 
 
-def report_of(labels, perturbations, n=1000):
+def report_of(labels, perturbations, n=1000, *, sources=("a book", "a rerun")):
     """A report with other numbers in every cell."""
     count = len(labels) * (1 + len(perturbations))
     cells = []
@@ -46,8 +47,13 @@ def report_of(labels, perturbations, n=1000):
         if name != "clean":
             drops = (float(end) for end in relative_drop_bounds(right, n - right, 0))
             numbers = replace(numbers, relative_drop=1 - right / n, relative_drop_interval=Interval(*drops))
-        cells.append(cell_of(label, name, numbers, expected=0.123 + at / 1e4 if at % 3 == 0 else None))
-    return empty_report(tuple(labels), tuple(cells), n)
+        published = [
+            Published(source=source, value=value + at / 1e4)
+            for source, value, every in (("a book", 0.123, 3), ("a rerun", 0.234, 2))
+            if at % every == 0 and source in sources
+        ]
+        cells.append(cell_of(label, name, numbers, published=tuple(published)))
+    return empty_report(tuple(labels), tuple(cells), n, published_sources=tuple(sources))
 
 
 def cell_of(label, name, numbers, **facts):
@@ -61,7 +67,8 @@ def empty_report(models, cells, n, **facts):
     return Report(
         suite="s", title="A title", data="d", n=n, compat="none", reference=None, count="all", complete=True,
         models=models, cells=cells, corruption_means=(), slopes=(), corruption_errors=(), gap=None, gaps_closed=(),
-        metrics={}, expected_metrics={}, expected_source="", **{"findings": (), "worst_cases": ()} | facts,
+        gain=None, gains=(), gain_summaries=(), metrics={}, published_metrics={},
+        **{"findings": (), "worst_cases": (), "published_sources": ()} | facts,
     )  # fmt: skip
 
 
@@ -101,7 +108,7 @@ def read_back(text):
         for row, note, entries in rows:
             for column, entry in zip(columns[1:], entries, strict=True):
                 if entry:
-                    assert found.setdefault((joined(row), joined(column), note), entry) == entry
+                    assert found.setdefault((joined(row), joined(column), joined(note)), entry) == entry
     return found
 
 
@@ -138,9 +145,10 @@ def test_every_number_can_be_read_back(labels, perturbations, width, layout, is_
         names_of_entry = [joined(cell.perturbation), joined(cell.model)]
         key = tuple(names_of_entry if layout.by == "perturbation" else names_of_entry[::-1])
         check_entry(found.pop((*key, "")), cell.numbers, intervals=intervals)
-        if cell.expected is not None:
-            difference = f"{100 * (cell.numbers.accuracy - cell.expected):+.2f}"
-            assert found.pop((*key, "published")) == f"{100 * cell.expected:.2f} ({difference})"
+        for published in cell.published:
+            difference = f"{100 * (cell.numbers.accuracy - published.value):+.2f}"
+            name = f"published[{1 if published.source == 'a book' else 2}]"
+            assert found.pop((*key, name)) == f"{100 * published.value:.2f} ({difference})"
     assert not found
 
 
@@ -149,7 +157,7 @@ def lines_of(table, width, **options):
 
 
 def test_a_terminal_shows_intervals_where_all_columns_have_room():
-    report = report_of(["One", "Two", "Three"], ["fgsm(linf, 1/8)"])
+    report = report_of(["One", "Two", "Three"], ["fgsm(linf, 1/8)"], sources=())
     wide, narrow = (" ".join(printed(report, width, Layout()).split()) for width in (140, 80))
     assert "]" in wide and "left out" not in wide
     assert "]" not in narrow and "95 % intervals are left out" in narrow
@@ -212,7 +220,7 @@ def test_hostile_names_stay_in_their_columns():
     text = printed(report_of(names, ["y" * 10_000]), 80, Layout())
     assert max(map(cell_len, text.splitlines())) <= 80 and "\x1b" not in text and "\u202e" not in text
     found = read_back(text)
-    assert len(found) == 4 * 2 + sum(note == "published" for _, _, note in found)
+    assert len(found) == 4 * 2 + sum(note.startswith("published[") for _, _, note in found)
     assert {column for _, column, _ in found} == {"x" * 200, "\\u202eright\\x1b[31m", "é" * 60, "模" * 100}
 
 

@@ -21,7 +21,7 @@ from robharness.specs.records import Cost
 from robharness.specs.types import Kind, Need, Norm
 from robharness.suite import Baseline
 from robharness.suite.clusters import ClusterPattern
-from robharness.suite.records import Compat, Count, Label, Name, Title
+from robharness.suite.records import Compat, Count, Label, Name, Publication, Title
 from robharness.suite.resolved import command_line, python_call
 
 NOTE_TYPES: Mapping[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
@@ -165,6 +165,13 @@ class MetricOutline:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PublicationOutline(Publication):
+    """Published numbers of one source."""
+
+    numbers: Mapping[str, Mapping[str, Number]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CellEntry:
     """A cell by the numbers of its model and of its perturbation, which count from 0.
 
@@ -194,10 +201,10 @@ class SuiteOutline:
     compat: Compat
     count: Count
     gap: tuple[str, str] | None
+    gain: Mapping[str, str] | None = None
     baseline: Baseline | str | None
     metrics: tuple[MetricOutline, ...]
-    expected: Mapping[str, Mapping[str, Number]]
-    expected_source: str
+    expected: tuple[PublicationOutline, ...]
     models: tuple[ModelOutline, ...]
     perturbations: tuple[PerturbationOutline, ...]
     cells: tuple[CellEntry, ...]
@@ -215,9 +222,10 @@ class SuiteOutline:
         """Stored data that its metrics need beside outcomes."""
         return frozenset().union(*(metric.needs for metric in self.metrics))
 
-    def published(self, model: ModelOutline, name: str) -> float | None:
-        """Return the published number of a model's cell or metric; a run has that of all runs."""
-        return self.expected.get(model.label, self.expected.get(str(model.run_of), {})).get(name)
+    def published(self, model: ModelOutline, name: str) -> tuple[tuple[int, float], ...]:
+        """Return the published numbers of a model's cell or metric, each with the number of its source from 0."""
+        found = ((at, each.number(model.label, model.run_of, name)) for at, each in enumerate(self.expected))
+        return tuple((at, number) for at, number in found if number is not None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,7 +104,7 @@ def parse(content: bytes, stem: str) -> OutlineFile:
     except UnicodeEncodeError:
         raise ValueError("one of its texts is not valid") from None
     try:
-        found = _adapter().validate_json(content, strict=True)
+        found = _adapter().validate_json(_with_publications(content, record), strict=True)
         _check(found)
         if stem_of(record) != stem:
             raise ValueError("its content is not that of its name")
@@ -113,6 +113,15 @@ def parse(content: bytes, stem: str) -> OutlineFile:
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{printable(place)}: {printable(first['msg'])}") from None
     return found
+
+
+def _with_publications(content: bytes, record: Mapping[str, Any]) -> bytes:
+    """Return the content with the published numbers as a list of sources; earlier versions wrote one source alone."""
+    suite = record.get("suite")
+    if not isinstance(suite, dict) or not isinstance(suite.get("expected"), dict):
+        return content
+    publication = {"source": suite.get("expected_source"), "numbers": suite["expected"]}
+    return json.dumps({**record, "suite": {**suite, "expected": [publication]}}).encode()
 
 
 @cache

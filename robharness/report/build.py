@@ -10,10 +10,12 @@ import numpy as np
 
 from robharness import statistics
 from robharness.findings import Finding, finding
+from robharness.planning.outline import ModelOutline, SuiteOutline
 from robharness.report.answer import answer
 from robharness.report.calibration import calibration, confidence_findings
 from robharness.report.classes import PerClass
 from robharness.report.corruptions import Corruptions
+from robharness.report.details import Published
 from robharness.report.differences import differences
 from robharness.report.distances import distances
 from robharness.report.environments import environments
@@ -25,10 +27,10 @@ from robharness.report.findings import (
     provenance_findings,
     training_findings,
 )
-from robharness.report.gaps import gaps_closed
 from robharness.report.movements import movement
 from robharness.report.plugin_metrics import compute_metrics
 from robharness.report.records import CellNumbers, Numbers, Report, RunNumbers, WorstCase
+from robharness.report.relative_models import gain_summaries, gains, gaps_closed
 from robharness.report.runs import over_runs
 from robharness.report.worst_cases import worst_outcomes
 from robharness.store.results import CellResult, Results
@@ -62,6 +64,7 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
     corruptions = Corruptions(results)
     slopes, errors = tuple(corruptions.slopes()), tuple(corruptions.errors())
     values, failed = compute_metrics(results)
+    found_gains = tuple(gains(results))
     run_of = {model.label: model.run_of for model in suite.models if model.run_of is not None}
     report = Report(
         suite=suite.name,
@@ -82,16 +85,17 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
         corruption_errors=errors,
         gap=suite.gap,
         gaps_closed=tuple(gaps_closed(results)),
+        gain=None if suite.gain is None else dict(suite.gain),
+        gains=found_gains,
+        gain_summaries=tuple(gain_summaries(results, found_gains)),
         metrics=values,
-        expected_metrics={
+        published_metrics={
             metric.name: {
-                model.label: published
-                for model in suite.models
-                if (published := suite.published(model, metric.name)) is not None
+                model.label: published for model in suite.models if (published := _published(suite, model, metric.name))
             }
             for metric in suite.metrics
         },
-        expected_source=suite.expected_source,
+        published_sources=tuple(each.source for each in suite.expected),
         findings=tuple(
             dict.fromkeys(
                 [
@@ -144,7 +148,6 @@ def _runs(cells: Sequence[CellNumbers], run_of: dict[str, str]) -> list[RunNumbe
 def cell_numbers(results: Results, result: CellResult) -> CellNumbers:
     """Return the numbers of one cell. `results` has the clean cell of its model as well."""
     cell, perturbation = result.cell, result.cell.perturbation
-    published = results.outline.suite.published(cell.model, cell.short_name)
     return CellNumbers(
         model=cell.model.label,
         data=cell.data.name,
@@ -161,12 +164,21 @@ def cell_numbers(results: Results, result: CellResult) -> CellNumbers:
         unreadable=result.n_unreadable,
         notes=dict(result.totals),
         alarms=perturbation.alarms if perturbation else (),
-        expected=None if published is None else published / 100,
+        published=_published(results.outline.suite, cell.model, cell.short_name, 100),
         components=_components(result),
         success=_success(result),
         accuracy_8bit=_accuracy_8bit(result),
         title=perturbation.title if perturbation else "clean",
     )
+
+
+def _published(suite: SuiteOutline, model: ModelOutline, name: str, unit: float = 1) -> tuple[Published, ...]:
+    """Return the published numbers of a model's cell or metric.
+
+    unit: what they are divided by, 100 for percentages.
+    """
+    found = suite.published(model, name)
+    return tuple(Published(source=suite.expected[at].source, value=number / unit) for at, number in found)
 
 
 def _numbers(results: Results, result: CellResult) -> Numbers:

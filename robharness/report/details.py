@@ -109,6 +109,57 @@ class GapClosed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gain:
+    """Relative improvement of a model, or of the mean of its runs, over its base in the suite's `gain`.
+
+    runs: the number of complete runs, of that one of the two models with the smaller share of complete runs.
+    asked: the number of that model's runs in the suite.
+    gain: (accuracy - accuracy of the base) / accuracy of the base, a fraction. None with a reason.
+    interval: over runs; over examples if both models have one run. None for one run beside several, and for too few.
+    reason: why there is no gain: the base's accuracy is 0, or may be 0; empty if there is one.
+    """
+
+    model: str
+    base: str
+    perturbation: str
+    runs: int
+    asked: int
+    gain: float | None
+    interval: Interval | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GainSummary:
+    """The median of a model's gains over the attacks, or the mean of all gains of all models.
+
+    statistic: "median" or "mean".
+    model: None for all models.
+    value: a fraction; None without gains.
+    gains: the number of gains that it is of.
+    asked: the number of gains that the suite asks for.
+    """
+
+    statistic: str
+    model: str | None
+    value: float | None
+    gains: int
+    asked: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A published number.
+
+    source: the publication; empty if the suite does not name it.
+    value: an accuracy as a fraction, or the value of a metric.
+    """
+
+    source: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Movement:
     """The distance by which an attack moved the features of examples.
 

@@ -13,10 +13,13 @@ from robharness.report.details import (
     Calibration,
     ClassNumbers,
     Environment,
+    Gain,
+    GainSummary,
     GalleryExample,
     GapClosed,
     Movement,
     PluginFigure,
+    Published,
 )
 from robharness.specs.records import MetricResult
 from robharness.statistics.intervals import Interval
@@ -164,7 +167,7 @@ class CellNumbers:
 
     notes: totals of the attack's numeric notes.
     alarms: the notes to warn of.
-    expected: the published accuracy, a fraction.
+    published: the published accuracies, by source.
     components: member of an ensemble -> the number of examples that it made wrong.
     success: the share of examples predicted as the target of a targeted attack, of those that have a target.
     accuracy_8bit: the accuracy if the perturbed inputs are rounded to 256 levels.
@@ -190,7 +193,7 @@ class CellNumbers:
     unreadable: int = 0
     notes: dict[str, float] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
-    expected: float | None = None
+    published: tuple[Published, ...] = ()
     components: dict[str, int] = field(default_factory=dict)
     success: float | None = None
     accuracy_8bit: float | None = None
@@ -288,7 +291,9 @@ class Report:
     protocols: label -> the protocol by which the model's classifier was fitted, for models that declare one.
     settings: values of the suite that `--set`, or `overrides` in Python, changed, as KEY=VALUE.
     metrics: name -> label -> the measured value.
-    expected_metrics: name -> label -> the published value.
+    gain: label of a model -> the label of its base, if the suite asks for gains.
+    published_metrics: name -> label -> the published values, by source.
+    published_sources: the sources of published numbers, in the suite's order.
     run_of: label of a run -> the label that runs with other seeds share with it.
     runs: means and deviations over such runs.
     differences: of every other model from the reference, on the same examples; empty without a reference.
@@ -317,9 +322,12 @@ class Report:
     corruption_errors: tuple[CorruptionErrors, ...]
     gap: tuple[str, str] | None
     gaps_closed: tuple[GapClosed, ...]
+    gain: dict[str, str] | None
+    gains: tuple[Gain, ...]
+    gain_summaries: tuple[GainSummary, ...]
     metrics: dict[str, dict[str, MetricResult]]
-    expected_metrics: dict[str, dict[str, float]]
-    expected_source: str
+    published_metrics: dict[str, dict[str, tuple[Published, ...]]]
+    published_sources: tuple[str, ...]
     findings: tuple[Finding, ...]
     pixels: dict[str, str] = field(default_factory=dict)
     protocols: dict[str, str] = field(default_factory=dict)

@@ -6,10 +6,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from robharness.report.details import Published
 from robharness.report.records import CellNumbers, Report
 from robharness.report.runs import spread
+<<<<<<< HEAD
 from robharness.report.values import PUBLISHED, Kind, Number, Row, Table, Value, part_of
 from robharness.text import SENTENCE_LENGTH, printable
+=======
+from robharness.report.values import (
+    PUBLISHED,
+    Kind,
+    Note,
+    Number,
+    Row,
+    Table,
+    Value,
+    is_published,
+    part_of,
+    published_note,
+)
+from robharness.text import printable
+>>>>>>> gains
 
 T = TypeVar("T")
 NO_VALUE = Value()
@@ -40,11 +57,34 @@ def legend(table: Table, report: Report) -> Iterator[str]:
         named = (f"{printable(name)} ({printable(labels, SENTENCE_LENGTH)})" for name, labels in found.items())
         yield f"protocols: {', '.join(named)}"
     values = [value for row in table.rows if row is not None for value in row.values]
-    if any(note[0] == PUBLISHED for value in values for note in value.notes):
-        source = f" in {printable(report.expected_source)}" if report.expected_source else ""
+    notes = {note[0] for value in values for note in value.notes if is_published(note)}
+    shown = [source for source in report.published_sources if published_name(report, source) in notes]
+    if len(report.published_sources) > 1 and shown:
+        sources = (f"{source_number(report, source)}: {printable(source)}" for source in shown)
+        yield f"published: the number in a source, in brackets ours minus it; {'; '.join(sources)}"
+    elif shown:
+        source = "".join(f" in {printable(each)}" for each in shown if each)
         yield f"published: the number{source}, in brackets ours minus it"
     if any(each.deviation is not None for value in values for each in (value, value.drop) if each is not None):
         yield SPREAD
+
+
+def source_number(report: Report, source: str) -> str:
+    """Return the number of a source of published numbers, such as "[1]"."""
+    return f"[{report.published_sources.index(source) + 1}]"
+
+
+def published_name(report: Report, source: str) -> str:
+    """Return the words before a source's numbers: "published", or "published [1]" if the report has several sources."""
+    return f"{PUBLISHED} {source_number(report, source)}" if len(report.published_sources) > 1 else PUBLISHED
+
+
+def published_notes(
+    report: Report, published: Sequence[Published], ours: Value, kind: Kind, digits: int
+) -> tuple[Note, ...]:
+    """Return a note for each published number of a value."""
+    return tuple(published_note(Number(each.value, kind, digits), ours, published_name(report, each.source))
+                 for each in published)  # fmt: skip
 
 
 def cells_by_row(report: Report, wanted: Callable[[CellNumbers], bool]) -> dict[str, dict[str, CellNumbers]]:

@@ -9,8 +9,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from robharness.findings import Finding
 from robharness.report import records
-from robharness.report.details import Environment, GapClosed
-from robharness.report.renderers.json import LEFT_OUT, SCHEMA
+from robharness.report.details import Environment, Gain, GainSummary, GapClosed, Published
+from robharness.report.renderers.json import DERIVED, LEFT_OUT, SCHEMA
 from robharness.specs.tables import meanings
 from robharness.statistics import Interval
 
@@ -37,10 +37,15 @@ TYPES: dict[str, Any] = {
     "corruption_errors": tuple[records.CorruptionErrors, ...],
     "gap": tuple[str, str] | None,
     "gaps_closed": tuple[GapClosed, ...],
+    "gain": dict[str, str] | None,
+    "gains": tuple[Gain, ...],
+    "gain_summaries": tuple[GainSummary, ...],
     "metrics": dict[str, dict[str, float]],
     "metric_details": dict[str, dict[str, Any]],
     "expected_metrics": dict[str, dict[str, float]],
     "expected_source": str,
+    "published_metrics": dict[str, dict[str, tuple[Published, ...]]],
+    "published_sources": tuple[str, ...],
     "environments": tuple[Environment, ...],
     "problems": tuple[str, ...],
     "warnings": tuple[str, ...],
@@ -122,4 +127,7 @@ def _record(kind: type, definitions: dict[str, Any]) -> dict[str, Any]:
         elif item.name not in LEFT_OUT:
             described = {"description": descriptions[item.name]} if item.name in descriptions else {}
             properties[item.name] = {**_schema(hints[item.name], definitions), **described}
+    if kind is records.CellNumbers:
+        derived = DERIVED.items()
+        properties |= {name: {**_schema(each, definitions), "description": text} for name, (each, text) in derived}
     return _object(properties)

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from robharness.report.detail_tables import calibration, movements, worst_class
-from robharness.report.details import GapClosed
+from robharness.report.details import Published
 from robharness.report.difference_tables import difference_table
 from robharness.report.records import CellNumbers, MeanAccuracy, Numbers, Report, SlopeNumbers, WorstCase
-from robharness.report.rows import NO_VALUE, cells_by_row, mean_over_runs, model_row, model_table
+from robharness.report.relative_tables import gains, gaps_closed
+from robharness.report.rows import NO_VALUE, cells_by_row, mean_over_runs, model_row, model_table, published_notes
 from robharness.report.runs import over_runs
-from robharness.report.values import Note, Number, Row, Table, Value, accuracy_digits, part_of, published_note
+from robharness.report.values import Note, Number, Row, Table, Value, accuracy_digits, part_of
 from robharness.specs import MetricResult
 from robharness.statistics import Interval
 
@@ -22,7 +23,7 @@ def tables(report: Report) -> list[Table]:
     attacks, corruptions = _attacks(report), _corruptions(report)
     made = [attacks, difference_table(attacks, report, counted_accuracy(report)), _distances(report)]
     made += [movements(report), corruptions, difference_table(corruptions, report, report.measure), _slopes(report)]
-    made += [_corruption_errors(report), _gaps_closed(report), calibration(report), worst_class(report)]
+    made += [_corruption_errors(report), gaps_closed(report), gains(report), calibration(report), worst_class(report)]
     made += [_metrics(report)]
     return [table for table in made if table is not None]
 
@@ -91,7 +92,7 @@ def _worst_cases(report: Report) -> dict[str, dict[str, WorstCase]]:
 
 
 def _cells_row(name: str, cells: dict[str, CellNumbers], report: Report) -> Row:
-    row = model_row(name, report, cells, lambda cell: _cell(cell, report), _cells_over_runs)
+    row = model_row(name, report, cells, lambda cell: _cell(cell, report), lambda some: _cells_over_runs(some, report))
     return replace(row, kind=next(iter(cells.values())).kind)
 
 
@@ -103,19 +104,19 @@ def _cell(cell: CellNumbers, report: Report) -> Value:
         notes.append(("in 8 bits", Number(cell.accuracy_8bit, "percentage", 1)))
     notes += [(f"{name} broke", Number(count)) for name, count in cell.components.items()]
     value = _accuracy(cell.numbers)
-    return replace(value, key=cell.key, notes=(*notes, *_published_accuracy(cell, value)))
+    return replace(value, key=cell.key, notes=(*notes, *_published_accuracy(cell, value, report)))
 
 
-def _cells_over_runs(cells: Sequence[CellNumbers]) -> Value:
+def _cells_over_runs(cells: Sequence[CellNumbers], report: Report) -> Value:
     """Return the value over the complete runs."""
     complete = [cell for cell in cells if cell.complete]
     value = _accuracy_over_runs([cell.numbers for cell in complete]) if complete else NO_VALUE
-    notes = _published_accuracy(cells[0], value)
+    notes = _published_accuracy(cells[0], value, report)
     return replace(value, notes=(*notes, *part_of(len(complete), len(cells), "complete")))
 
 
-def _published_accuracy(cell: CellNumbers, ours: Value) -> tuple[Note, ...]:
-    return () if cell.expected is None else (published_note(Number(cell.expected, "percentage", 2), ours),)
+def _published_accuracy(cell: CellNumbers, ours: Value, report: Report) -> tuple[Note, ...]:
+    return published_notes(report, cell.published, ours, "percentage", 2)
 
 
 def _worst_case(case: WorstCase, report: Report) -> Value:
@@ -330,25 +331,7 @@ def _error(error: float | None, interval: Interval | None, n: int, asked: int) -
     return Value(number=error, digits=1, interval=interval, interval_digits=1, notes=part_of(n, asked, "examples"))
 
 
-# --- gaps closed, metrics -------------------------------------------------------------------------------------------
-
-
-def _gaps_closed(report: Report) -> Table | None:
-    if report.gap is None or not report.gaps_closed:
-        return None
-    columns = list(dict.fromkeys(gap.model for gap in report.gaps_closed))
-    found = {(gap.perturbation, gap.model): gap for gap in report.gaps_closed}
-    rows = [Row(name, tuple(_gap_closed(found.get((name, column))) for column in columns))
-            for name in dict.fromkeys(gap.perturbation for gap in report.gaps_closed)]  # fmt: skip
-    caption = f"fraction of the accuracy gap from {report.gap[0]} to {report.gap[1]} that is closed, in %"
-    brackets = f"{_INTERVALS}, over runs or, for single models, over examples; no gap?: the gap may be zero"
-    return model_table("Gap closed", report, rows, caption, brackets, columns)
-
-
-def _gap_closed(gap: GapClosed | None) -> Value:
-    if gap is None or gap.closed is None:
-        return NO_VALUE
-    return Value(number=gap.closed, kind="gap", interval=gap.interval, notes=part_of(gap.runs, gap.asked, "runs"))
+# --- metrics ---------------------------------------------------------------------------------------------------------
 
 
 def _metrics(report: Report) -> Table | None:
@@ -356,21 +339,20 @@ def _metrics(report: Report) -> Table | None:
         return None
     rows: list[Row] = []
     for name, results in report.metrics.items():
-        published = report.expected_metrics.get(name, {})
-        by_model = {label: (result, published.get(label)) for label, result in results.items()}
-        rows.append(model_row(name, report, by_model, lambda each: _metric(*each), _metric_over_runs))
+        published = report.published_metrics.get(name, {})
+        by_model = {label: (_metric(result), published.get(label, ())) for label, result in results.items()}
+        rows.append(model_row(name, report, by_model, lambda each: _published_metric(*each, report),
+                         lambda some: _metric_over_runs(some, report)))  # fmt: skip
     return model_table("Metrics", report, rows)
 
 
-def _metric(result: MetricResult, published: float | None) -> Value:
-    value = Value(number=None if math.isnan(result.value) else result.value, kind="metric", digits=4)
-    return replace(value, notes=_published_metric(published, value))
+def _metric(result: MetricResult) -> Value:
+    return Value(number=None if math.isnan(result.value) else result.value, kind="metric", digits=4)
 
 
-def _metric_over_runs(found: Sequence[tuple[MetricResult, float | None]]) -> Value:
-    value = mean_over_runs([result.value for result, _ in found], "metric", 4)
-    return replace(value, notes=_published_metric(found[0][1], value))
+def _metric_over_runs(found: Sequence[tuple[Value, Sequence[Published]]], report: Report) -> Value:
+    return _published_metric(mean_over_runs([value.number for value, _ in found], "metric", 4), found[0][1], report)
 
 
-def _published_metric(published: float | None, ours: Value) -> tuple[Note, ...]:
-    return () if published is None else (published_note(Number(published, "metric", 6), ours),)
+def _published_metric(value: Value, published: Sequence[Published], report: Report) -> Value:
+    return replace(value, notes=published_notes(report, published, value, "metric", 6))

@@ -34,12 +34,13 @@ COLUMNS: dict[str, type] = {
 """Columns and their types; a value that does not apply to a row is None.
 
 kind: "clean", "attack", "corruption", "worst case", "difference", "corruption mean", "slope", "corruption error",
-    "runs", "gap" or "metric".
+    "runs", "gap", "gain", "metric" or "published metric".
 budget: eps as the suite writes it, such as "0.25/255"; eps is its value.
-part: of the statistic, such as a class, a bin of confidences, a note of an attack or a corruption.
+part: of the statistic, such as a class, a bin of confidences, a note of an attack, a corruption, or the source of a
+    published number.
 reference: the model or table that the number is relative to.
 value, low, high: the number, and both ends of its 95 % confidence interval.
-n: examples; of means over runs, the number of runs.
+n: examples; of means over runs, the number of runs; of the median or the mean of gains, the number of gains.
 complete: whether all examples, attacks, corruptions or runs that belong to the number are stored.
 """
 Tidy = dict[str, Any]
@@ -84,7 +85,8 @@ def _budget(eps: str | None) -> Tidy:
 
 def _cell(cell: CellNumbers) -> Iterator[Tidy]:
     yield from _numbers(cell.numbers)
-    yield _row("published_accuracy", cell.expected, n=None)
+    for published in cell.published:
+        yield _row("published_accuracy", published.value, part=published.source or None, n=None)
     yield _row("target_reached", cell.success)
     yield _row("accuracy_8bit", cell.accuracy_8bit)
     if cell.numbers.n:
@@ -201,12 +203,20 @@ def _over_runs(report: Report) -> Iterator[Tidy]:
                  "complete": gap.runs == gap.asked}  # fmt: skip
         yield _row("gap_closed", gap.closed, gap.interval, **where)
         yield _row("gap_closed_printed", gap.printed, **where)
+    for gain in report.gains:
+        yield _row("gain", gain.gain, gain.interval, model=gain.model, kind="gain", perturbation=gain.perturbation,
+                   reference=gain.base, n=gain.runs, complete=gain.runs == gain.asked)  # fmt: skip
+    for summary in report.gain_summaries:
+        base = next((gain.base for gain in report.gains if gain.model == summary.model), None)
+        yield _row(f"{summary.statistic}_gain", summary.value, model=summary.model, kind="gain", reference=base,
+                   n=summary.gains, complete=summary.gains == summary.asked)  # fmt: skip
 
 
 def _metrics(report: Report) -> Iterator[Tidy]:
     for name, results in report.metrics.items():
         for label, result in results.items():
             yield _row(name, result.value, model=label, kind="metric", complete=report.complete)
-    for name, published in report.expected_metrics.items():
-        for label, value in published.items():
-            yield _row(name, value, model=label, kind="published metric")
+    for name, by_model in report.published_metrics.items():
+        for label, found in by_model.items():
+            for each in found:
+                yield _row(name, each.value, model=label, kind="published metric", part=each.source or None)

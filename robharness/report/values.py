@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from robharness.statistics.intervals import Interval
 
-Kind = Literal["percentage", "points", "p", "drop", "gap", "slope", "distance", "metric", "count"]
+Kind = Literal["percentage", "points", "p", "drop", "gap", "gain", "slope", "distance", "metric", "count"]
 """The meaning of a number.
 
-percentage, drop, gap: fractions, written in percent.
+percentage, drop, gap, gain: fractions, written in percent.
 points: a difference of two fractions, written in points of percent with its sign.
 p: the p value of a test.
 slope: a ratio of relative drops.
@@ -49,7 +50,10 @@ Note = tuple[str | Number, ...]
 
 
 PUBLISHED = "published"
-"""The first word of the note with the published number and the difference of ours from it."""
+"""The first word of the note with the published number and the difference of ours from it.
+
+The sources of a report that has several are numbered: "published [1]".
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +139,19 @@ class Table:
         )
 
 
-def published_note(published: Number, ours: Value) -> Note:
-    """Return the note "published 75.10 (-0.30)": a published number, and ours minus it if there is one."""
+def published_note(published: Number, ours: Value, name: str = PUBLISHED) -> Note:
+    """Return the note "published 75.10 (-0.30)": a published number, and ours minus it if there is one.
+
+    name: "published", or "published [1]" for the first of several sources.
+    """
     if ours.number is None or published.value is None:
-        return PUBLISHED, published
-    return PUBLISHED, published, Number(ours.number - published.value, ours.kind, ours.digits, is_difference=True)
+        return name, published
+    return name, published, Number(ours.number - published.value, ours.kind, ours.digits, is_difference=True)
+
+
+def is_published(note: Note) -> bool:
+    """Return whether a note is that of a published number."""
+    return isinstance(note[0], str) and re.fullmatch(rf"{PUBLISHED}( \[\d+\])?", note[0]) is not None
 
 
 def part_of(part: int, whole: int, name: str) -> tuple[Note, ...]:

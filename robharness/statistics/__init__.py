@@ -1,4 +1,4 @@
-"""Statistics of outcomes as pure functions: accuracies, drops, slopes, gaps, calibration, each with its interval."""
+"""Statistics of outcomes as pure functions, with intervals: accuracies, drops, slopes, gaps, gains, calibration."""
 
 from robharness.statistics.accuracy import (
     accuracy,
@@ -20,6 +20,7 @@ from robharness.statistics.differences import (
     paired_difference,
 )
 from robharness.statistics.exact import binomial_probabilities, exact_lower, sign_flip_tail
+from robharness.statistics.gain import gain, gain_interval
 from robharness.statistics.gap import gap_closed, gap_closed_interval, gap_closed_printed
 from robharness.statistics.intervals import (
     Bools,
@@ -91,6 +92,8 @@ __all__ = [
     "drop_text",
     "exact_lower",
     "expected_calibration_error",
+    "gain",
+    "gain_interval",
     "gap_closed",
     "gap_closed_interval",
     "gap_closed_printed",

@@ -3,7 +3,17 @@
 from robharness.suite.baselines import BASELINES, Baseline
 from robharness.suite.data import trained_on
 from robharness.suite.reader import load
-from robharness.suite.records import AttackRef, Check, Compat, CorruptionRef, DataRef, Header, ModelRef, Precision
+from robharness.suite.records import (
+    AttackRef,
+    Check,
+    Compat,
+    CorruptionRef,
+    DataRef,
+    Header,
+    ModelRef,
+    Precision,
+    Publication,
+)
 from robharness.suite.resolved import (
     Data,
     Model,
@@ -30,6 +40,7 @@ __all__ = [
     "ModelRef",
     "Perturbation",
     "Precision",
+    "Publication",
     "Suite",
     "changed_fields",
     "identity_fields",

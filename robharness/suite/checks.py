@@ -87,13 +87,34 @@ def gap(reader: FieldReader, header: Header | None, models: Models, unresolved: 
     """
     if header is None or header.gap is None:
         return
-    columns = [model.run_of or model.label for _, model in models]
     for at, label in enumerate(header.gap):
-        if not open_end and not unresolved.has_label(label, columns):
-            hint = nearest_or_all(label, dict.fromkeys([*columns, *unresolved.labels]))
-            reader.error(("gap", at), f"no model has the label '{printable(label)}'{hint}")
+        _column(reader, ("gap", at), label, models, unresolved, open_end=open_end)
     if header.gap[0] == header.gap[1]:
         reader.error(("gap",), f"the gap lies between two models, and '{printable(header.gap[0])}' is one")
+
+
+def gain(reader: FieldReader, header: Header | None, models: Models, unresolved: Unresolved, *, open_end: bool) -> None:
+    """Check that both models of each gain are labels of columns, and differ.
+
+    open_end: models may be added later, so that labels may be unknown.
+    """
+    for label, base in (header.gain or {}).items() if header else ():
+        _column(reader, ("gain", label), label, models, unresolved, open_end=open_end, at_key=True)
+        if label == base:
+            reader.error(("gain", label), f"'{printable(label)}' has no gain over itself; name the model it builds on")
+        else:
+            _column(reader, ("gain", label), base, models, unresolved, open_end=open_end)
+
+
+def _column(
+    reader: FieldReader, path: yaml.Path, label: str, models: Models, unresolved: Unresolved, *, open_end: bool,
+    at_key: bool = False,
+) -> None:  # fmt: skip
+    """Check that a label is that of a column: of a model, or of its runs together."""
+    columns = [model.run_of or model.label for _, model in models]
+    if not open_end and not unresolved.has_label(label, columns):
+        hint = nearest_or_all(label, dict.fromkeys([*columns, *unresolved.labels]))
+        reader.error(path, f"no model has the label '{printable(label)}'{hint}", at_key=at_key)
 
 
 def canvas(
@@ -247,57 +268,6 @@ def unique(reader: FieldReader, perturbations: Perturbations) -> None:
             reported.add(strength)
         names.setdefault(name, path)
         alike.append((path, perturbation))
-
-
-def expected(
-    reader: FieldReader,
-    suite: dict[str, Any],
-    models: Models,
-    perturbations: Perturbations,
-    metrics: list[Entry],
-    unresolved: Unresolved,
-) -> tuple[dict[str, Any], str]:
-    """Check the published numbers; return them by label and name, and their source.
-
-    Numbers of models and cells that the suite lost by another file or a setting are left out.
-    """
-    raw = suite.get("expected")
-    if not isinstance(raw, dict):
-        if raw is not None:
-            reader.error(
-                ("expected",),
-                "'expected' is a mapping of labels to mappings of cells to percentages, and of metrics to numbers",
-            )
-        return {}, ""
-    numbers = {label: raw[label] for label in raw if label != "source"}
-    labels = {name: None for _, model in models for name in (model.label, model.run_of) if name is not None}
-    names = ["clean", *[perturbation.name for _, perturbation in perturbations]]
-    cells, known = set(names), [*names, *[entry.name for entry in metrics]]
-    lost: list[yaml.Path] = []
-    for label in numbers:
-        if not unresolved.has_label(label, labels):
-            if reader.is_changed(("expected", label)):
-                lost.append((label,))
-                continue
-            is_text = isinstance(numbers[label], str)
-            hint = did_you_mean(label, [*labels, *unresolved.labels, *(["source"] if is_text else [])])
-            reader.error(("expected", label), f"no model has the label '{printable(label)}'{hint}", at_key=True)
-        for name in numbers[label] if isinstance(numbers[label], dict) else ():
-            if not unresolved.has_number(name, cells, metrics):
-                if reader.is_changed(("expected", label, name)):
-                    lost.append((label, name))
-                    continue
-                sentence = f"no cell and no metric is called '{printable(name)}'{did_you_mean(name, known)}"
-                reader.error(("expected", label, name), sentence, at_key=True)
-    right = {
-        label: {name: each for name, each in inner.items() if (label, name) not in lost}
-        if isinstance(inner, dict)
-        else inner
-        for label, inner in numbers.items()
-        if not reader.has_error(("expected", label)) and (label,) not in lost
-    }
-    wanted = reader.record(dict[str, dict[str, float]], right, ("expected",))
-    return wanted or {}, str(raw.get("source") or "")
 
 
 def nearest_or_all(word: str, known: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from robharness.suite import checks, data, references, source, units, weights, y
 from robharness.suite.checks import Models, nearest_or_all
 from robharness.suite.composing import compose, error_lines
 from robharness.suite.fields import FieldReader, TooManyErrors, field_names, plugin_options, sentence_of
+from robharness.suite.publications import publications
 from robharness.suite.records import LARGEST_SEED, AttackRef, CorruptionRef, EncoderRef, Header, ModelRef
 from robharness.suite.resolved import Model, Perturbation, Suite, command_line, python_call
 from robharness.suite.settings import Setting
@@ -73,7 +74,7 @@ def load(
     )
 
 
-_COPIED = ("name", "title", "compat", "gap", "count", "precision", "compile", "seed", "check", "clusters")
+_COPIED = ("name", "title", "compat", "gap", "gain", "count", "precision", "compile", "seed", "check", "clusters")
 """Fields of the header that a Suite has unchanged."""
 _SHARED = ("canvas", "compat", "seed")
 """Fields of the header that other sections follow."""
@@ -117,10 +118,11 @@ class _SuiteReader(FieldReader):
         checks.unique(self, perturbations)
         units.budgets(self, raw, models, perturbations)
         self.add_unresolved(raw, perturbations)
-        expected, expected_source = checks.expected(self, raw, models, perturbations, metrics, self.unresolved)
+        expected = publications(self, raw, models, perturbations, metrics, self.unresolved)
         units.percentages(self, models, expected, [metric.name for metric in metrics])
         baseline = checks.baseline(self, header, models, sure, self.unresolved)
         checks.gap(self, header, models, self.unresolved, open_end=self.models_follow)
+        checks.gain(self, header, models, self.unresolved, open_end=self.models_follow)
         checks.compat(self, header, canvas, sure)
         if header is None or given is None or self.errors:
             return None
@@ -134,8 +136,7 @@ class _SuiteReader(FieldReader):
             models=tuple(model for _, model in models),
             perturbations=tuple(perturbation for _, perturbation in perturbations),
             metrics=tuple(metrics),
-            expected=expected,
-            expected_source=expected_source,
+            expected=tuple(publication for _, publication in expected),
         )
 
     def metrics(self, raw: Any) -> list[Entry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -133,6 +134,25 @@ class Check:
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.01
 
 
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """One source of `expected:`, with its numbers.
+
+    source: empty if the suite does not name it.
+    numbers: label -> {cell name: published accuracy in percent, metric: published value}.
+    """
+
+    source: str
+    numbers: Mapping[str, Mapping[str, float]]
+
+    def number(self, label: str, run_of: str | None, name: str) -> float | None:
+        """Return the number of a model's cell or metric; a run has that of all runs. None if there is none.
+
+        run_of: the label that the model shares with other runs.
+        """
+        return self.numbers.get(label, self.numbers.get(str(run_of), {})).get(name)
+
+
 Judging = Literal["float32", "tf32"]
 
 
@@ -170,6 +190,7 @@ class Header:
     compat: Compat = "none"
     baseline: str | None = None
     gap: tuple[str, str] | None = None
+    gain: dict[str, str] | None = None
     metrics: tuple[str, ...] = ()
     count: Count = "all"
     precision: Annotated[Precision, BeforeValidator(_as_precision), _word_or_record(Judging, Precision)] = Precision()

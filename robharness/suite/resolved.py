@@ -17,7 +17,7 @@ from robharness.specs.records import ThreatModel
 from robharness.specs.references import Component
 from robharness.specs.types import Need, Norm, Params
 from robharness.suite.baselines import Baseline
-from robharness.suite.records import Check, Compat, Count, Precision
+from robharness.suite.records import Check, Compat, Count, Precision, Publication
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,8 +205,8 @@ class Suite:
     compat: whether images are encoded as the published ones, see `robharness.evaluation.images.encode_jpeg85`.
     baseline: published table, or label of a model, that corruption errors are relative to.
     gap: labels of the two models (or of their runs together) between which the closed gap lies.
-    expected: label -> {cell name: published accuracy in percent, metric: published value}.
-    expected_source: source of the published numbers.
+    gain: label of a model (or of its runs together) -> the label of its base, over which its gain is.
+    expected: the published numbers by their sources, in the suite's order.
     clusters: regular expression of the part of an id that all examples of one cluster share; None if examples are
         independent.
     """
@@ -226,13 +226,13 @@ class Suite:
     perturbations: tuple[Perturbation, ...]
     baseline: Baseline | str | None
     gap: tuple[str, str] | None
+    gain: Mapping[str, str] | None
     metrics: tuple[Entry, ...]
     count: Count
     precision: Precision
     compile: bool
     seed: int
-    expected: Mapping[str, Mapping[str, float]]
-    expected_source: str
+    expected: tuple[Publication, ...]
     check: Check
     clusters: str | None = None
 
@@ -253,10 +253,6 @@ class Suite:
     def reference(self) -> str | None:
         """The label of the model that slopes compare with."""
         return next((model.label for model in self.models if model.reference), None)
-
-    def published(self, model: Model, name: str) -> float | None:
-        """Return the published number of a model's cell or metric; a run has that of all runs."""
-        return self.expected.get(model.label, self.expected.get(str(model.run_of), {})).get(name)
 
     @property
     def protocols(self) -> dict[str, str]:

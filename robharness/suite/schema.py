@@ -39,10 +39,9 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     described = [_data(entry, definitions, registry) for entry in sets]
     schema["properties"]["data"] = {"anyOf": [*([{"enum": texts}] if texts else []), *described] or [{}]}
     numbers = {"type": "object", "additionalProperties": {"type": "number"}}
-    schema["properties"]["expected"] = {
-        "type": "object",
-        "additionalProperties": {"anyOf": [{"type": "string"}, numbers]},
-    }
+    publication = {"type": "object", "additionalProperties": {"anyOf": [{"type": "string"}, numbers]}}
+    several = {"type": "array", "items": {**publication, "required": ["source"]}}
+    schema["properties"]["expected"] = {"anyOf": [publication, several]}
     schema["properties"]["extends"] = {"type": "string", "minLength": 1, "description": "a suite that this one changes"}
     schema["properties"]["defaults"] = {
         "type": "object",

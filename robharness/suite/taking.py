@@ -16,8 +16,13 @@ SUITE_KEYS = [*field_names(Header), *LISTS, "expected", "extends", "defaults"]
 
 
 def names_of(kind: str | int, item: Any) -> tuple[str, ...]:
-    """Return the names of an item of a list: its label first, its full name, and its name without the plugin."""
+    """Return the names of an item of a list: its label first, its full name, and its name without the plugin.
+
+    An item of `expected` has its source as its name.
+    """
     noun = str(kind).removesuffix("s")
+    if kind == "expected" and isinstance(item, dict):
+        return tuple(name for name in [item.get("source")] if isinstance(name, str))
     if kind not in LISTS or not isinstance(item, dict):
         return ()
     name, label = item.get(noun), item.get("label")

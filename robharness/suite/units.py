@@ -10,6 +10,7 @@ from typing import Any
 from robharness.specs.budget import Budget
 from robharness.suite import yaml
 from robharness.suite.fields import FieldReader
+from robharness.suite.records import Publication
 from robharness.suite.resolved import Model, Perturbation
 
 GREY_LEVELS = 255
@@ -71,26 +72,28 @@ class _Places:
 def percentages(
     reader: FieldReader,
     models: Sequence[tuple[yaml.Path, Model]],
-    expected: dict[str, dict[str, float]],
+    publications: Sequence[tuple[yaml.Path, Publication]],
     metrics: Sequence[str],
 ) -> None:
     """Check that accuracies in percent are no fractions, and no more than 100.
 
-    expected: the published numbers by label and name.
+    publications: the published numbers by source, each with its path.
     metrics: names of metrics, whose numbers have units of their own.
     """
     for path, model in models:
         least = model.clean_at_least
         if least is not None and 0 < least <= 1:
             reader.error((*path, "clean_at_least"), _fraction(least))
-    for label, numbers in expected.items():
-        for name, value in numbers.items():
-            if name in metrics:
-                continue
-            if not 0 <= value <= 100:
-                reader.error(("expected", label, name), f"{value:g} is no accuracy in percent, which is in [0, 100]")
-            elif name == "clean" and 0 < value <= 1:
-                reader.error(("expected", label, name), _fraction(value))
+    for path, publication in publications:
+        for label, numbers in publication.numbers.items():
+            for name, value in numbers.items():
+                if name in metrics:
+                    continue
+                if not 0 <= value <= 100:
+                    sentence = f"{value:g} is no accuracy in percent, which is in [0, 100]"
+                    reader.error((*path, label, name), sentence)
+                elif name == "clean" and 0 < value <= 1:
+                    reader.error((*path, label, name), _fraction(value))
 
 
 def _fraction(value: float) -> str:

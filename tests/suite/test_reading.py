@@ -10,7 +10,7 @@ import pytest
 from robharness import Budget
 from robharness.errors import SuiteError
 from robharness.plugins import discover
-from robharness.suite import Precision, load
+from robharness.suite import Precision, Publication, load
 from toy_suites import HEAD, REGISTRY, RIGHT, NetParams, PgdParams, json_head, named, refused
 
 
@@ -44,8 +44,9 @@ def test_a_suite_with_every_key(read, tmp_path):
     assert [perturbation.norm for perturbation in suite.perturbations[2:5]] == ["l2", "linf", "l1"]
     assert suite.perturbations[-1].norm is None
     assert [metric.name for metric in suite.metrics] == ["toy/wrong"]
-    assert suite.expected == {"Net": {"clean": 76.71, "fgsm(l2, 0.25/255)": 38}}
-    assert suite.expected_source == "Table 1"
+    assert suite.expected == (
+        Publication(source="Table 1", numbers={"Net": {"clean": 76.71, "fgsm(l2, 0.25/255)": 38}}),
+    )
     assert (suite.check.tolerance, suite.check.alpha) == (0, 0.05)
 
 
@@ -53,7 +54,8 @@ def test_optional_keys_have_defaults(read):
     suite = read(HEAD)
     assert (suite.canvas, suite.count, suite.precision, suite.seed) == (None, "all", Precision(), 0)
     assert (suite.precision.judge, suite.precision.gradient, suite.compile) == ("float32", "same", False)
-    assert (suite.perturbations, suite.metrics, suite.expected, suite.reference) == ((), (), {}, None)
+    assert (suite.perturbations, suite.metrics, suite.expected, suite.reference) == ((), (), (), None)
+    assert (suite.gap, suite.gain) == (None, None)
     assert (suite.check.tolerance, suite.check.alpha) == (0.5, 0.01)
 
 

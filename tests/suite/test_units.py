@@ -86,7 +86,8 @@ def test_plausible_percentages_are_allowed():
     numbers = {"clean": 95.0, "fgsm(linf, 8/255)": 0.4}
     models = [{"model": "toy/net", "clean_at_least": 90}]
     expected = {"toy/net": numbers}
-    assert load(json_head() | {"attacks": attacks, "models": models, "expected": expected}, make_registry()).expected
+    suite = load(json_head() | {"attacks": attacks, "models": models, "expected": expected}, make_registry())
+    assert [each.numbers for each in suite.expected] == [expected]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from robharness.findings import finding
-from robharness.report.details import Environment, GalleryExample, PluginFigure
+from robharness.report.details import Environment, GalleryExample, PluginFigure, Published
 from robharness.report.records import Numbers
 from robharness.report.runs import over_runs
 from robharness.specs.records import MetricResult
@@ -98,7 +98,9 @@ def everything():
     for at in (3, 4):
         kept[at] = replace(kept[at], complete=False, numbers=Numbers(n=0), calibration=None, classes=None)
     kept[5] = replace(kept[5], complete=False, numbers=replace(kept[5].numbers, n=412))
-    kept[0], kept[1] = replace(kept[0], expected=0.751), replace(kept[1], expected=0.5)
+    source = "the authors' README"
+    for at, value in enumerate((0.751, 0.5)):
+        kept[at] = replace(kept[at], published=(Published(source=source, value=value),))
     numbers = {}
     for cell in kept:
         if cell.model in runs:
@@ -113,7 +115,7 @@ def everything():
         metrics={"toys/uniformity": {model: MetricResult(value=-2.5 - at) for at, model in enumerate(report.models)}},
         answer=("Lite0 loses 24 % of its accuracy, Lite1 27 %.", "Under noise Lite1 is right more often."),
         command="robharness run suite.yaml --store mine",
-        expected_source="the authors' README",
+        published_sources=(source,),
         findings=(
             finding("cell-failed", "RuntimeError: size mismatch. Try: ls", subject="Lite0, fgsm(linf, 1/255)"),
             finding("few-examples", "slopes come from 20 examples", hint="use the intervals"),

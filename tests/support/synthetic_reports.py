@@ -8,7 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from robharness import statistics
-from robharness.report.details import Calibration, CalibrationBin, ClassAccuracy, ClassNumbers, GapClosed
+from robharness.report.details import (
+    Calibration,
+    CalibrationBin,
+    ClassAccuracy,
+    ClassNumbers,
+    Gain,
+    GainSummary,
+    GapClosed,
+)
 from robharness.report.records import CellNumbers, Distances, Numbers, Report, SlopeNumbers
 from robharness.statistics import Interval
 
@@ -42,7 +50,8 @@ def report(cells: Sequence[CellNumbers], **facts: object) -> Report:
     fields = {"suite": "synthetic", "title": "Synthetic", "data": "toys/test", "n": 1000, "compat": "none",
               "reference": models[0], "count": "all", "complete": True, "models": models, "worst_cases": (),
               "corruption_means": (), "slopes": (), "corruption_errors": (), "gap": None, "gaps_closed": (),
-              "metrics": {}, "expected_metrics": {}, "expected_source": "", "findings": ()} | facts  # fmt: skip
+              "gain": None, "gains": (), "gain_summaries": (), "metrics": {}, "published_metrics": {},
+              "published_sources": (), "findings": ()} | facts  # fmt: skip
     return Report(cells=tuple(cells), **fields)
 
 
@@ -125,6 +134,23 @@ def gaps(cells: Sequence[CellNumbers], start: str, end: str, models: Sequence[st
         for model in models
         for name in dict.fromkeys(each.perturbation for each in cells if each.kind != "clean")
     )  # fmt: skip
+
+
+def with_gains(found: Report, base_of: Mapping[str, str]) -> Report:
+    """Return the report with the gains of these models over their bases, and with their medians and mean."""
+    by = {(each.model, each.perturbation): each.numbers.accuracy or 0.0 for each in found.cells}
+    names = list(dict.fromkeys(each.perturbation for each in found.cells if each.kind == "attack"))
+    gains = tuple(
+        Gain(model=model, base=base, perturbation=name, runs=1, asked=1, interval=None, reason="",
+             gain=statistics.gain(by[model, name], by[base, name]))
+        for model, base in base_of.items() for name in names
+    )  # fmt: skip
+    own = {model: [each.gain for each in gains if each.model == model] for model in base_of}
+    medians = [GainSummary(statistic="median", model=model, value=float(np.median(values)), gains=len(names),
+                           asked=len(names)) for model, values in own.items()]  # fmt: skip
+    mean = float(np.mean([each.gain for each in gains]))
+    total = GainSummary(statistic="mean", model=None, value=mean, gains=len(gains), asked=len(gains))
+    return replace(found, gain=dict(base_of), gains=gains, gain_summaries=(*medians, total))
 
 
 def of_the_paper(

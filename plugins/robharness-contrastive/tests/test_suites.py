@@ -46,17 +46,18 @@ def recipes(name):
 def test_expected_numbers_and_recipes_are_the_papers(name):
     loaded, found = recipes(f"paper/{name}")
     table = TABLES[name.partition("_")[0]]
-    assert {label: list(cells.values()) for label, cells in loaded.expected.items()} == {
+    (published,) = loaded.expected
+    assert {label: list(cells.values()) for label, cells in published.numbers.items()} == {
         label: table["rows"][row]["acc"] for label, row in ROWS[name].items()
     }
     columns = [(column["norm"], column["eps"]) for column in table["columns"][1:]]
-    for cells in loaded.expected.values():
+    for cells in published.numbers.values():
         names = list(cells)
         assert names[0] == "clean"
         for cell, (norm, eps) in zip(names[1:], columns, strict=True):
             assert cell.split("(")[1].startswith(f"{norm}, {eps:g}" if isinstance(eps, float) else f"{norm}, {eps}")
     asked = {perturbation.name for perturbation in loaded.perturbations}
-    assert all(set(cells) == {"clean", *asked} for cells in loaded.expected.values())
+    assert all(set(cells) == {"clean", *asked} for cells in published.numbers.values())
     stated = TABLES["hyperparameters_stated"]["cifar"]
     for label, recipe in found.items():
         epochs = stated["epochs_cross_entropy" if label == "Supervised" else "epochs_contrastive"]

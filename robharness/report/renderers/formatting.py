@@ -62,7 +62,7 @@ def format_number(number: float, kind: Kind, digits: int) -> str:
         return format_difference(number, "percentage", digits)
     if kind == "p":
         return format_p(number)
-    if kind in ("percentage", "gap"):
+    if kind in ("percentage", "gap", "gain"):
         return f"{100 * number:.{digits}f}"
     return f"{number:.{digits}f}" if kind in ("slope", "count") else f"{number:.{digits}g}"
 

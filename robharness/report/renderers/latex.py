@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from robharness.report.records import Report
+from robharness.report.relative_tables import GAIN_DIGITS, gain_in_words, mean_in_words
 from robharness.report.renderers.latex_layouts import (
+    GAP_ARROW,
     SIGNIFICANT,
     Entry,
     Grid,
     Group,
     capital,
     cells_by_row,
+    gain_arrow,
     of_attacks,
     of_corruptions,
     of_models,
@@ -104,9 +107,19 @@ def _words(report: Report, counted: str, table: Table) -> list[str]:
         "↓: relative drop from the clean accuracy",
     ]
     if report.gap and report.gaps_closed:
-        words.append(f"↑: share of the accuracy gap from {report.gap[0]} to {report.gap[1]} that is closed")
+        words.append(f"{GAP_ARROW}: share of the accuracy gap from {report.gap[0]} to {report.gap[1]} that is closed")
+    if report.gains:
+        words.append(f"{gain_arrow(report)}: {_gains(report)}")
     parts = [f"{'; '.join(words)}; n = {report.n} examples per cell", *_widths(table), *legend(table, report)]
     return [_sentence(part) for part in parts]
+
+
+def _gains(report: Report) -> str:
+    """Describe the gains with their medians and their mean, as the caption of the paper's Table 5."""
+    medians = [f"{each.model} {100 * each.value:.{GAIN_DIGITS}f} %" for each in report.gain_summaries
+               if each.model is not None and each.value is not None]  # fmt: skip
+    said = f"{gain_in_words(report, list(dict.fromkeys(gain.model for gain in report.gains)))}"
+    return f"{said}; median gain across attacks: {', '.join(medians)}{mean_in_words(report)} %" if medians else said
 
 
 def _widths(table: Table, kind: str = "") -> Iterator[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from robharness.report.records import CellNumbers, Report
+from robharness.report.relative_tables import GAIN_DIGITS
 from robharness.report.renderers.formatting import format_note, format_number, format_value
-from robharness.report.values import PUBLISHED, Row, Table, Value
+from robharness.report.values import Kind, Row, Table, Value, is_published
 from robharness.text import SENTENCE_LENGTH, latex
 
 NAME_LENGTH = 80
@@ -23,13 +25,13 @@ class Entry:
 
     text: LaTeX.
     notes: words, which are set below the table.
-    published: LaTeX of the published number, or "".
+    published: LaTeX of the published numbers, by the words before them: "published", or "published [1]".
     is_ours: whether it is a number of this report, and not a published one or an interval.
     """
 
     text: str = ""
     notes: tuple[str, ...] = ()
-    published: str = ""
+    published: Mapping[str, str] = field(default_factory=dict)
     is_ours: bool = False
 
 
@@ -77,7 +79,7 @@ def of_attacks(table: Table, report: Report, cells: dict[str, CellNumbers]) -> G
     """Lay out models as rows, and as columns the clean accuracy and the budgets of each attack: Tables 1 to 5, 7, 8."""
     headings = _headings(cells)
     worst = {f"worst case {case.norm} ≤ {case.eps}": case for case in report.worst_cases}
-    gaps = {(gap.model, gap.perturbation): gap.closed for gap in report.gaps_closed}
+    arrows = _arrows(report)
     found: dict[str, list[tuple[str, tuple[Entry, ...]]]] = {}
     for row in rows_of(table):
         cell, case = cells.get(row.name), worst.get(row.name)
@@ -87,10 +89,33 @@ def of_attacks(table: Table, report: Report, cells: dict[str, CellNumbers]) -> G
             heading, column = "", r"\(\epsilon = 0\)" if cell else _name(row.name)
         else:
             heading, column = headings[row.name], _budget(cell.eps or "")
-        entries = tuple(_entry(value, gaps.get((label, row.name)))
+        entries = tuple(_entry(value, arrows.get((label, row.name), ""))
                         for label, value in zip(table.header[1:], row.values, strict=True))  # fmt: skip
         found.setdefault(heading, []).append((column, entries))
     return _with_published(Grid("Model", tuple(map(_name, table.header[1:])), _grouped(found), {}))
+
+
+def _arrows(report: Report) -> dict[tuple[str, str], str]:
+    """Return the closed gap or the gain of each model under each perturbation, as LaTeX; of both, the gain is last."""
+    found: dict[tuple[str, str], str] = {}
+    for gap in report.gaps_closed:
+        found[gap.model, gap.perturbation] = _arrow(GAP_ARROW, gap.closed, "gap", 0)
+    for gain in report.gains:
+        key = gain.model, gain.perturbation
+        found[key] = found.get(key, "") + _arrow(gain_arrow(report), gain.gain, "gain", GAIN_DIGITS)
+    return found
+
+
+GAP_ARROW = "↑"
+
+
+def gain_arrow(report: Report) -> str:
+    """Return the sign before gains: the paper's, unless closed gaps have it."""
+    return "⇑" if report.gaps_closed else "↑"
+
+
+def _arrow(sign: str, number: float | None, kind: Kind, digits: int) -> str:
+    return "" if number is None else rf"~{latex(sign)}{_numbers(format_number(number, kind, digits))}\%"
 
 
 def _headings(cells: dict[str, CellNumbers]) -> dict[str, str]:
@@ -199,20 +224,20 @@ def rows_of(table: Table) -> list[Row]:
 
 def _with_published(grid: Grid) -> Grid:
     """Return the grid with published numbers in rows below ours."""
-    kept: list[tuple[int, bool]] = []
+    kept: list[tuple[int, str]] = []
     sections: dict[int, str] = {}
     for row in range(len(grid.names)):
         if row in grid.sections:
             sections[len(kept)] = grid.sections[row]
-        kept.append((row, False))
-        if any(column[row].published for group in grid.groups for column in group.entries):
-            kept.append((row, True))
+        kept.append((row, ""))
+        entries = [column[row] for group in grid.groups for column in group.entries]
+        kept += [(row, name) for name in sorted({name for entry in entries for name in entry.published})]
     return Grid(
         grid.corner,
-        tuple(r"\quad published" if is_published else grid.names[row] for row, is_published in kept),
+        tuple(rf"\quad {latex(name)}" if name else grid.names[row] for row, name in kept),
         tuple(
             replace(group, entries=tuple(
-                tuple(Entry(column[row].published) if is_published else column[row] for row, is_published in kept)
+                tuple(Entry(column[row].published.get(name, "")) if name else column[row] for row, name in kept)
                 for column in group.entries
             ))
             for group in grid.groups
@@ -221,16 +246,18 @@ def _with_published(grid: Grid) -> Grid:
     )  # fmt: skip
 
 
-def _entry(value: Value, gap_closed: float | None = None) -> Entry:
-    """Return a number with its arrows, its notes, and the published number."""
+def _entry(value: Value, arrows: str = "") -> Entry:
+    """Return a number with its notes, and the published numbers.
+
+    arrows: further numbers beside it, LaTeX.
+    """
     text = _numbers(format_value(value)[0]).replace(r" \(", r"~\(")
-    if gap_closed is not None and value.kind != "points":
-        text += rf"~\(\uparrow\){latex(format_number(gap_closed, 'gap', 0))}\%"
-    published = [note[1:] for note in value.notes if note[0] == PUBLISHED]
+    text += arrows if value.kind != "points" else ""
+    published = {str(note[0]): _numbers(format_note(note[1:])) for note in value.notes if is_published(note)}
     return Entry(
         text,
-        tuple(format_note(note) for note in value.notes if note[0] != PUBLISHED) + _significance(value),
-        _numbers(format_note(published[0])) if published else "",
+        tuple(format_note(note) for note in value.notes if not is_published(note)) + _significance(value),
+        published,
         is_ours=value.number is not None,
     )
 

@@ -36,7 +36,7 @@ def page(report: Report) -> str:
         kinds=sections.kinds(report),
         kind_names=sections.KIND_NAMES,
         cells=cells,
-        has_published=sections.has_published(report),
+        published_heads=sections.published_heads(report),
         reference=report.differences[0].reference if report.differences else "",
         test=test_of(report),
         classes=sections.class_rows(report),

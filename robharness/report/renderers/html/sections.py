@@ -12,6 +12,7 @@ from robharness.report.records import CellNumbers, DifferenceNumbers, Report, Ru
 from robharness.report.renderers.html.shown import beside, data, number_entry, signed
 from robharness.report.values import Value, accuracy_digits
 from robharness.statistics import Interval
+from robharness.text import printable
 
 LISTED_CLASSES = 3
 """The number of classes with the lowest accuracies in a row; the details of the cell have more."""
@@ -37,18 +38,27 @@ class CellRow:
 
 def cell_rows(report: Report) -> list[CellRow]:
     """Return all cells with n, accuracies and drop, beside them the published accuracy and the reference's."""
-    published, found = has_published(report), {(each.model, each.perturbation): each for each in report.differences}
+    sources, found = shown_sources(report), {(each.model, each.perturbation): each for each in report.differences}
 
     def entries(cell: CellNumbers) -> tuple[Markup, ...]:
-        made = (*_accuracies(cell, report), *(_published(cell) if published else ()))
+        published = {each.source: each.value for each in cell.published}
+        made = (*_accuracies(cell, report), *(td for each in sources for td in _published(cell, published.get(each))))
         return (*made, *_difference(found.get((cell.model, cell.perturbation)))) if found else made
 
     return list(_rows(report, entries))
 
 
-def has_published(report: Report) -> bool:
-    """Return whether the suite has a published accuracy of any cell."""
-    return any(cell.expected is not None for cell in report.cells)
+def shown_sources(report: Report) -> list[str]:
+    """Return the sources that have a published accuracy of any cell."""
+    found = {each.source for cell in report.cells for each in cell.published}
+    return [source for source in report.published_sources if source in found]
+
+
+def published_heads(report: Report) -> list[str]:
+    """Return the headings of the columns of published accuracies, two per source, which name one of several."""
+    several = len(report.published_sources) > 1
+    words = [f", {printable(source)}" if several else "" for source in shown_sources(report)]
+    return [head + more for more in words for head in ("Published", "Difference")]
 
 
 def class_rows(report: Report) -> list[CellRow]:
@@ -111,15 +121,16 @@ def _accuracies(cell: CellNumbers, report: Report) -> tuple[Markup, ...]:
     )
 
 
-def _published(cell: CellNumbers) -> tuple[Markup, ...]:
+def _published(cell: CellNumbers, published: float | None) -> tuple[Markup, ...]:
+    """Return a published accuracy and the difference of ours from it."""
     numbers = cell.numbers
     accuracy = numbers.robust_accuracy if numbers.accuracy is None else numbers.accuracy
-    if cell.expected is None:
+    if published is None:
         return NOTHING, NOTHING
-    expected = number_entry(cell.expected, "percentage", 2)
+    expected = number_entry(published, "percentage", 2)
     if accuracy is None:
         return expected, NOTHING
-    distance = accuracy - cell.expected
+    distance = accuracy - published
     difference = signed(distance, Value(number=accuracy, digits=accuracy_digits(numbers.n)))
     return expected, Markup(f"<td{data(distance)}>{difference}</td>")
 
