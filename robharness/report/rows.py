@@ -9,10 +9,6 @@ from typing import TypeVar
 from robharness.report.details import Published
 from robharness.report.records import CellNumbers, Report
 from robharness.report.runs import spread
-<<<<<<< HEAD
-from robharness.report.values import PUBLISHED, Kind, Number, Row, Table, Value, part_of
-from robharness.text import SENTENCE_LENGTH, printable
-=======
 from robharness.report.values import (
     PUBLISHED,
     Kind,
@@ -25,8 +21,7 @@ from robharness.report.values import (
     part_of,
     published_note,
 )
-from robharness.text import printable
->>>>>>> gains
+from robharness.text import SENTENCE_LENGTH, printable
 
 T = TypeVar("T")
 NO_VALUE = Value()
