@@ -114,18 +114,18 @@ class Contrast(nn.Module):
         """
         if self.removal.strategy == "none":
             return Removed(None, {}, views)
-        usable = None
+        is_oracle, usable = self.removal.strategy == "oracle", None
+        k = self.removal.count(step.epoch, step.epochs, step.batch, self.n_classes)
+        if self.removal.is_waiting(step.epoch, step.epochs) or (k == 0 and not is_oracle):
+            zero = z.new_zeros(())
+            return Removed(None, {"removed": zero, "removed_false": zero}, views)
         with torch.no_grad():
             similarity, pairs, is_same_class = self._pairs(z.detach(), labels, views)
-            if self.removal.strategy == "oracle":
+            if is_oracle:
                 mask = removal.oracle(similarity, pairs.negatives, is_same_class)
                 if reserve is not None:
                     usable = (labels[:, None] != reserve[None]).repeat(views, 1)
             else:
-                k = self.removal.count(step.epoch, step.epochs, step.batch, self.n_classes)
-                if k == 0:
-                    zero = similarity.new_zeros(())
-                    return Removed(None, {"removed": zero, "removed_false": zero}, views)
                 mask = removal.nearest(similarity, pairs.negatives, k, unit=self.removal.unit, views=views)
             rows = len(similarity)
             notes = {"removed": mask.sum() / rows, "removed_false": (mask & is_same_class).sum() / rows}
