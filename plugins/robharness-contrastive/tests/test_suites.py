@@ -67,7 +67,7 @@ def test_expected_numbers_and_recipes_are_the_papers(name):
     assert len(loaded.models) == 5 * len(found)
 
 
-@pytest.mark.parametrize("name", ["mnist5k_objectives", "mnist5k_false_negatives", "patches_objectives"])
+@pytest.mark.parametrize("name", ["mnist5k_objectives", "mnist5k_false_negatives", "mnist5k_lemma", "patches_objectives"])
 def test_small_suites_have_five_seeds_of_everything(name):
     loaded, found = recipes(name)
     assert len(loaded.models) == 5 * len(found) and loaded.reference is not None
