@@ -24,7 +24,7 @@ NAMES = ("artefact", "model", "label", "seed")
 
 
 def rows(store: Path, options: Sequence[str] = (), label: str = "*") -> Iterator[dict[str, Any]]:
-    """Yield a mapping for every epoch of every artefact in a store.
+    """Yield a mapping for every epoch of every artefact in a store, in the order of their labels.
 
     options: of recipes, with dots between a mapping and its key, `removal.strategy`; those that have the default value
         are left out.
@@ -42,7 +42,7 @@ def rows(store: Path, options: Sequence[str] = (), label: str = "*") -> Iterator
             f"{store} has no trained model with a label '{label}'. "
             f"Try: robharness list artefacts --store {for_shell(store)}"
         )
-    for folder, recipe, name in found:
+    for folder, recipe, name in sorted(found, key=lambda each: (each[2], each[0].name)):
         named = dict(zip(NAMES, (folder.name, recipe.get("model", ""), name, recipe.get("seed", "")), strict=True))
         chosen = {option: _option(recipe.get("params", {}), option) for option in options}
         for number, line in enumerate((folder / METRICS).read_text(encoding="utf-8").splitlines(), 1):
