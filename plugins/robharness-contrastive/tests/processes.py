@@ -51,6 +51,7 @@ MADE = {
             ("oversample", "oracle"),
         )
     },
+    "false negatives": lambda: InfoNCE(SimCLR(**HEAD, false_negatives=0.4), WIDTH, CONTEXT),
     "cross-entropy": lambda: CrossEntropy(None, WIDTH, CONTEXT),
     "moco": lambda: MoCoObjective(MoCo(**HEAD, queue=24), WIDTH, CONTEXT),
     "swav": lambda: SwAVObjective(SwAV(**HEAD, prototypes=7, frozen=0), WIDTH, CONTEXT),
@@ -68,6 +69,8 @@ MADE = {
     "tclr": lambda: TCLRObjective(TCLR(**HEAD, terms=(1, 14, BATCH, 16)), WIDTH, replace(CONTEXT, shape=(1, 4, 3, 3))),
 }
 """Objectives on networks without batch norm; batch norm in a head stays in eval mode."""
+EQUAL = ("removed", "removed_false", "injected", "positive", "same_class", "other_class")
+"""Notes whose mean over processes is that of one process."""
 
 
 def learned(name: str) -> dict[str, torch.Tensor]:
@@ -96,10 +99,13 @@ def learned(name: str) -> dict[str, torch.Tensor]:
     loss = wrapped([view[own] for view in views], labels[own], step)
     loss.value.backward()
     learner.objective.after_step(encoder)
-    value = loss.value.detach().clone()
-    if shared.world() > 1:
-        dist.all_reduce(value)
-    found = {"loss": value / shared.world()}
+    values = {"loss": loss.value} | {key: value for key, value in loss.notes.items() if key in EQUAL}
+    found = {}
+    for key, value in values.items():
+        mean = value.detach().clone()
+        if shared.world() > 1:
+            dist.all_reduce(mean)
+        found[key] = mean / shared.world()
     found |= {f"gradient of {key}": each.grad for key, each in learner.named_parameters() if each.grad is not None}
     return found | {f"after: {key}": each.clone() for key, each in learner.named_buffers()}
 

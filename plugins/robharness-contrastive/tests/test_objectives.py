@@ -104,6 +104,17 @@ def test_the_oracle_removes_true_false_negatives_alone():
     assert float(notes["removed"]) == float(notes["removed_false"]) == 2 * (B // CLASSES - 1)
 
 
+@pytest.mark.parametrize("strategy", ["oracle", "frequency"])
+def test_nothing_is_removed_during_the_warm_up(strategy):
+    options = Removal(strategy=strategy, warmup=0.3)
+    learner = Learner(encoder(), InfoNCE(SimCLR(removal=options), WIDTH, CONTEXT))
+    plain = Learner(encoder(), InfoNCE(SimCLR(), WIDTH, CONTEXT))
+    plain.load_state_dict(learner.state_dict())
+    for epoch in range(10):
+        loss, without = (each(views(), LABELS, training_step(epoch)) for each in (learner, plain))
+        assert (float(loss.notes["removed"]) == 0) is (epoch < 3) is torch.equal(loss.value, without.value)
+
+
 def test_swavs_codes_share_the_prototypes_evenly():
     """lightly's Sinkhorn codes have the marginals, and equal the paper's iterations written out."""
     from lightly.loss.swav_loss import sinkhorn

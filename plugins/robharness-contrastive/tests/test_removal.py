@@ -58,10 +58,54 @@ def test_precision_may_end_at_a_share_of_the_batch():
     assert rungs[0] == 0 and rungs[-1] == round(0.2 * 256) and rungs == sorted(rungs) and len(set(rungs)) == 10
 
 
-@pytest.mark.parametrize("wrong", [{"strategy": "precision", "most": 0}, {"strategy": "recall", "most": 0.5}])
-def test_invalid_ends_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"most"):
+def test_recall_may_begin_at_a_share_of_the_batch():
+    """Half of the batch is the paper's; other shares fall in the same eight steps."""
+    assert counts(strategy="recall", most=0.5) == counts(strategy="recall")
+    steps = counts(batch=256, strategy="recall", most=0.125)
+    assert steps == [value for value in (32, 28, 24, 20, 16, 12, 8, 4) for _ in range(75)] + [0] * 400
+
+
+def test_frequency_may_be_another_share_of_the_batch():
+    assert set(counts(batch=256, strategy="frequency", most=0.05)) == {13}
+
+
+@pytest.mark.parametrize("options", [
+    {"strategy": "frequency"}, {"strategy": "precision", "most": 0.2}, {"strategy": "recall"},
+])  # fmt: skip
+@pytest.mark.parametrize(("warmup", "first"), [(0.2, 8), (0.5, 20), (0.01, 0)])
+def test_a_warm_up_delays_the_whole_schedule(options, warmup, first):
+    """Nothing is removed at first; then the schedule is that of a training of the epochs that are left."""
+    found = counts(40, batch=256, warmup=warmup, **options)
+    assert found == [0] * first + counts(40 - first, batch=256, **options)
+    assert [Removal(**options, warmup=warmup).is_waiting(epoch, 40) for epoch in range(40)] == [
+        epoch < first for epoch in range(40)
+    ]
+
+
+@pytest.mark.parametrize(("wrong", "why"), [
+    ({"strategy": "precision", "most": 0}, r"most=0 must be a share of the batch"),
+    ({"strategy": "recall", "most": 1.5}, r"most=1.5 must be a share of the batch"),
+    ({"strategy": "oracle", "most": 0.5}, r"`most` needs the strategy frequency, precision or recall, not oracle"),
+    ({"most": 0.5}, r"`most` needs the strategy frequency, precision or recall, not none"),
+    ({"strategy": "recall", "warmup": 1.0}, r"warmup=1.0 must be a share of the training"),
+    ({"strategy": "recall", "warmup": -0.1}, r"warmup=-0.1 must be a share of the training"),
+])  # fmt: skip
+def test_invalid_schedules_are_refused(wrong, why):
+    with pytest.raises(ValueError, match=why):
         Removal(**wrong)
+
+
+@pytest.mark.parametrize("options", [
+    {"strategy": "frequency"}, {"strategy": "precision"}, {"strategy": "precision", "most": 0.2},
+    {"strategy": "recall", "most": 0.25, "warmup": 0.2},
+])  # fmt: skip
+def test_replacements_suffice_for_the_largest_count(options):
+    largest = max(counts(40, batch=256, **options))
+    assert largest > 0
+    for way, expected in (("none", 0), ("reweight", 0), ("oversample", largest), ("queue", largest)):
+        assert Removal(**options, replace=way).spare(40, 256, 10) == expected
+    assert Removal(strategy="oracle", replace="oversample").spare(40, 256, 10) == 26
+    assert Removal(replace="oversample").spare(40, 256, 10) == 0
 
 
 # --- choices ---

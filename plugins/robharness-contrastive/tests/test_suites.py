@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -72,6 +73,15 @@ def test_expected_numbers_and_recipes_are_the_papers(name):
 def test_small_suites_have_five_seeds_of_everything(name):
     loaded, found = recipes(name)
     assert len(loaded.models) == 5 * len(found) and loaded.reference is not None
+
+
+def test_the_shares_of_false_negatives_are_below_and_above_one_over_e():
+    """The lemma has no temperature; with T, its condition ends at N / e^(1/T)."""
+    loaded, found = recipes("mnist5k_lemma")
+    shares = {label: recipe.false_negatives for label, recipe in found.items()}
+    assert shares == {f"m/N {share:.2f}": share for share in (0.0, 0.1, 0.2, 0.3, 0.36, 0.37, 0.45, 0.6)}
+    assert max(share for share in shares.values() if share < 1 / math.e) == 0.36
+    assert {recipe.temperature for recipe in found.values()} == {1.0} and len(loaded.models) == 3 * len(found)
 
 
 @pytest.mark.parametrize(("option", "why"), [

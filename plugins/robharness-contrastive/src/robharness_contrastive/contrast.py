@@ -83,6 +83,7 @@ class Contrast(nn.Module):
     context: facts about the training; needed for the replacements "oversample" and "queue".
     width: of the projections; needed for "queue".
     views: number of views; needed for "queue".
+    false_negatives: share of every anchor's negatives that are false, see `options.SimCLR`; needs removal "none".
 
     reserve: number of images that a step needs beside its batch.
     """
@@ -93,12 +94,14 @@ class Contrast(nn.Module):
     def __init__(
         self, temperature: float, removal: Removal, n_classes: int, *, classes: bool = False,
         context: Context | None = None, width: int = 0, views: int = 2,
+        false_negatives: float | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.temperature, self.removal, self.n_classes, self.classes = temperature, removal, n_classes, classes
         if context is None and removal.replace in ("oversample", "queue"):
             raise ValueError(f"`replace: {removal.replace}` needs the context of the training")
         spare = removal.spare(context.epochs, context.batch, n_classes) if context is not None else 0
+        self.false_negatives = false_negatives
         self.reserve = spare if removal.replace == "oversample" else 0
         if removal.replace == "queue":
             self.register_buffer("queue", torch.zeros(views, spare, width))
@@ -113,19 +116,19 @@ class Contrast(nn.Module):
         reserve: (R,) classes of the reserve, with which the oracle replaces negatives by those of other classes.
         """
         if self.removal.strategy == "none":
-            return Removed(None, {}, views)
-        usable = None
+            return Removed(None, self._note_injected(z, labels, views), views)
+        is_oracle, usable = self.removal.strategy == "oracle", None
+        k = self.removal.count(step.epoch, step.epochs, step.batch, self.n_classes)
+        if self.removal.is_waiting(step.epoch, step.epochs) or (k == 0 and not is_oracle):
+            zero = z.new_zeros(())
+            return Removed(None, {"removed": zero, "removed_false": zero}, views)
         with torch.no_grad():
             similarity, pairs, is_same_class = self._pairs(z.detach(), labels, views)
-            if self.removal.strategy == "oracle":
+            if is_oracle:
                 mask = removal.oracle(similarity, pairs.negatives, is_same_class)
                 if reserve is not None:
                     usable = (labels[:, None] != reserve[None]).repeat(views, 1)
             else:
-                k = self.removal.count(step.epoch, step.epochs, step.batch, self.n_classes)
-                if k == 0:
-                    zero = similarity.new_zeros(())
-                    return Removed(None, {"removed": zero, "removed_false": zero}, views)
                 mask = removal.nearest(similarity, pairs.negatives, k, unit=self.removal.unit, views=views)
             rows = len(similarity)
             notes = {"removed": mask.sum() / rows, "removed_false": (mask & is_same_class).sum() / rows}
@@ -147,7 +150,9 @@ class Contrast(nn.Module):
         reserve: (views x R, d) unit rows, part by part as z; needed for "oversample", and unused by others.
         """
         parts = len(views)
-        similarity, pairs, _ = self._pairs(z, labels, parts)
+        similarity, pairs, is_same_class = self._pairs(z, labels, parts)
+        if self.false_negatives is not None:
+            return losses.contrastive(*replacement.injected(similarity, pairs, is_same_class, self.false_negatives))
         mask = removed.between(views)
         if mask is None:
             return losses.contrastive(similarity, pairs)
@@ -176,6 +181,36 @@ class Contrast(nn.Module):
         size = self.queue.shape[1]
         self.queue = torch.cat([newest, self.queue], 1)[:, :size]
         self.filled = (self.filled + newest.shape[1]).clamp(max=size)
+
+    @torch.no_grad()
+    def cosines(self, z: Tensor, labels: Tensor, *, views: int = 2) -> dict[str, Tensor]:
+        """Return mean cosines of this step's projections for the log, over all processes.
+
+        positive: of two views of an image.
+        same_class: of two images of one class, in any views; 0 if no class has two images.
+        other_class: of two images of different classes, in any views; 0 if there is one class.
+        """
+        rows = torch.stack([processes.gather(part) for part in z.detach().chunk(views)])
+        classes = processes.gather(labels)
+        count = len(classes)
+        images = rows.sum(0)
+        products = images @ images.T  # of two images, summed over their views
+        is_same = classes[:, None] == classes[None]
+        own, of_class, total = products.diagonal().sum(), products.where(is_same, 0).sum(), products.sum()
+        n_class = is_same.sum()
+        return {
+            "positive": (own - rows.square().sum()) / (count * views * (views - 1)),
+            "same_class": (of_class - own) / (views**2 * (n_class - count)).clamp(min=1),
+            "other_class": (total - of_class) / (views**2 * (count**2 - n_class)).clamp(min=1),
+        }
+
+    @torch.no_grad()
+    def _note_injected(self, z: Tensor, labels: Tensor, views: int) -> dict[str, Tensor]:
+        if self.false_negatives is None:
+            return {}
+        _, pairs, is_same_class = self._pairs(z.detach(), labels, views)
+        share = replacement.false_share(pairs.negatives, is_same_class, self.false_negatives)
+        return {"injected": share.mean().to(z.dtype)}
 
     def _pairs(self, z: Tensor, labels: Tensor, views: int) -> tuple[Tensor, losses.Pairs, Tensor]:
         """Return cosines over the temperature, (n, m), the pairs, and whether two rows are of one class, (n, m)."""

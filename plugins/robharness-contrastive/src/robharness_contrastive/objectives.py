@@ -178,10 +178,13 @@ class InfoNCE(Objective):
         super().__init__(params, width, context)
         self.projection = mlp(width, *params.projection)
         self.scale = params.loss_scale
-        removal = params.removal if isinstance(params, options.SimCLR) else Removal()
+        removal, false_negatives = Removal(), None
+        if isinstance(params, options.SimCLR):
+            removal, false_negatives = params.removal, params.false_negatives
         self.contrast = Contrast(
-            params.temperature, removal, context.classes, classes=classes, context=context, width=params.projection[1]
-        )
+            params.temperature, removal, context.classes, classes=classes, context=context, width=params.projection[1],
+            false_negatives=false_negatives,
+        )  # fmt: skip
         self.reserve = self.contrast.reserve
         rows = self.views * context.batch
         positives = rows / context.classes - 1 if classes else self.views - 1
@@ -196,7 +199,7 @@ class InfoNCE(Objective):
         removed = self.contrast.choose(z, labels, step, reserve=spare_labels)
         value = self.scale * self.contrast.loss(z, labels, removed, reserve=spare).mean()
         self.contrast.remember(z)
-        return Loss(value, {**removed.notes, "spread": spread(z)})
+        return Loss(value, {**removed.notes, **self.contrast.cosines(z, labels), "spread": spread(z)})
 
 
 def supcon(params: options.SupCon, width: int, context: Context) -> InfoNCE:

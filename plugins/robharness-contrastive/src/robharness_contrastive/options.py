@@ -62,9 +62,25 @@ class SimCLR(SupCon):
     """Options of SimCLR.
 
     removal: of false negatives, see `Removal`.
+    false_negatives: share of every anchor's negatives that are false, for experiments: those of its class are removed
+        by their labels, and repetitions of them replace this share of all negatives. Their number stays the same.
+        None for negatives as they are.
     """
 
     removal: Removal = NO_REMOVAL
+    false_negatives: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.false_negatives is None:
+            return
+        if not 0 <= self.false_negatives <= 1:
+            raise ValueError(f"SimCLR: false_negatives={self.false_negatives} must be a share, from 0 to 1")
+        if self.removal.strategy != "none":
+            raise ValueError(
+                f"SimCLR: false negatives cannot be added and removed ({self.removal.strategy}) in one training. "
+                "Try: `false_negatives: null`"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,12 +25,15 @@ class Removal:
 
     strategy: how many nearest negatives of an anchor are removed, or which.
         "none": none.
-        "frequency": as many as a class has on average in a batch.
+        "frequency": as many as a class has on average in a batch, a constant.
         "precision": 0 to 9, one more every tenth of training.
-        "recall": half of the batch at first, a sixteenth less every 75 of 1000 epochs, 0 from epoch 600 on.
+        "recall": half of the batch at first, an eighth of that less every 75 of 1000 epochs, 0 from epoch 600 on.
         "oracle": those of the anchor's class, which needs labels that no self-supervised method has.
     unit: "view" counts rows, the k nearest in the matrix; "instance" counts images and removes all their views.
-    most: last step of "precision", as a share of the batch counted in `unit`; None for the paper's 9 in any batch.
+    most: largest number that is removed, as a share of the batch counted in `unit`: the last step of "precision", the
+        first one of "recall", the constant of "frequency". None for the paper's: 9 in any batch, half of the batch,
+        and one over the number of classes.
+    warmup: share of the training before the first removal; the schedule is stretched over the rest.
     replace: what takes the places of removed negatives, so that an anchor's number of negatives stays the same.
         "none": nothing.
         "oversample": images outside the batch, which are drawn in every step and embedded with the batch.
@@ -41,15 +44,19 @@ class Removal:
     strategy: Literal["none", "frequency", "precision", "recall", "oracle"] = "none"
     unit: Literal["view", "instance"] = "view"
     most: float | None = None
+    warmup: float = 0.0
     replace: Literal["none", "oversample", "reweight", "queue"] = "none"
 
     def __post_init__(self) -> None:
         if self.most is not None and not 0 < self.most <= 1:
             raise ValueError(f"Removal: most={self.most} must be a share of the batch, above 0 and at most 1")
-        if self.most is not None and self.strategy != "precision":
+        if self.most is not None and self.strategy in ("none", "oracle"):
             raise ValueError(
-                f"Removal: `most` needs the strategy precision, not {self.strategy}. Try: `strategy: precision`"
+                f"Removal: `most` needs the strategy frequency, precision or recall, not {self.strategy}. "
+                "Try: `strategy: precision`"
             )
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"Removal: warmup={self.warmup} must be a share of the training, at least 0 and below 1")
         if self.strategy == "oracle" and self.replace == "queue":
             raise ValueError(
                 "Removal: the queue has no classes, so it would bring false negatives back to the strategy oracle. "
@@ -64,14 +71,25 @@ class Removal:
         batch: images per step.
         classes: of the data.
         """
+        if self.is_waiting(epoch, epochs):
+            return 0
+        first = round(self.warmup * epochs)
+        epoch, epochs = epoch - first, epochs - first
         if self.strategy == "frequency":
-            return round(batch / classes)
+            return round(batch / classes if self.most is None else self.most * batch)
         if self.strategy == "precision":
             step = PRECISION_STEPS * epoch // epochs
             return step if self.most is None else round(step / (PRECISION_STEPS - 1) * self.most * batch)
         if self.strategy == "recall":
-            return max(0, batch // 2 - batch // RECALL_STEPS * (EPOCHS * epoch // (RECALL_PERIOD * epochs)))
+            step = EPOCHS * epoch // (RECALL_PERIOD * epochs)
+            if self.most is not None:
+                return max(0, round(self.most * batch * (1 - 2 * step / RECALL_STEPS)))
+            return max(0, batch // 2 - batch // RECALL_STEPS * step)
         return 0
+
+    def is_waiting(self, epoch: int, epochs: int) -> bool:
+        """Return whether an epoch, from 0, is before the first removal."""
+        return epoch < round(self.warmup * epochs)
 
     def spare(self, epochs: int, batch: int, classes: int) -> int:
         """Return how many images replacements are taken from: the largest count of the training.

@@ -1,4 +1,4 @@
-"""Replacement of removed negatives, so that an anchor's number of negatives stays the same.
+"""Replacement of negatives by others, so that an anchor's number of negatives stays the same.
 
 The paper replaces suspects "with other negative samples from the training data" (section 6) and says no more. All
 functions work on a matrix of anchors and candidates, whose columns are ordered part by part: a part is a view, or an
@@ -61,3 +61,33 @@ def replaced(
     negatives = torch.cat([left, extra > 0], 1)
     log_counts = extra.clamp(min=1).to(similarity.dtype).log()
     return similarity, Pairs(positives, negatives), torch.cat([weights, log_counts], 1)
+
+
+def false_share(negatives: Tensor, is_same_class: Tensor, rate: float) -> Tensor:
+    """Return the share of false negatives after `injected`, (n,) float64.
+
+    The share is `rate`, except for anchors of whose class no other image is a candidate, and for anchors whose
+    candidates are all of one class.
+    """
+    has_false, has_true = (negatives & is_same_class).any(1), (negatives & ~is_same_class).any(1)
+    share = torch.full(has_false.shape, rate, dtype=torch.float64, device=negatives.device)
+    return share.masked_fill(~has_false, 0).masked_fill(~has_true, 1)
+
+
+def injected(similarity: Tensor, pairs: Pairs, is_same_class: Tensor, rate: float) -> tuple[Tensor, Pairs, Tensor]:
+    """Return similarities, pairs and logarithms of weights, (n, m) each, with a given share of false negatives.
+
+    Of an anchor's |N| negatives, `rate` |N| become false ones, and the others become true ones. All candidates of the
+    anchor's class are repeated equally often to make the false ones, and all others to make the true ones. A number of
+    repetitions may be a fraction, as a weight. The share is therefore the same in every batch, nothing is drawn, and
+    no other image enters.
+
+    is_same_class: (n, m) bool.
+    """
+    false, true = pairs.negatives & is_same_class, pairs.negatives & ~is_same_class
+    share = false_share(pairs.negatives, is_same_class, rate)
+    total = pairs.negatives.sum(1)
+    weight_of_false = share * total / false.sum(1).clamp(min=1)
+    weight_of_true = (1 - share) * total / true.sum(1).clamp(min=1)
+    weights = torch.where(false, weight_of_false[:, None], weight_of_true[:, None].where(true, 1)).to(similarity.dtype)
+    return similarity, pairs._replace(negatives=pairs.negatives & (weights > 0)), weights.log()
