@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from robharness_contrastive import options
 from robharness_contrastive import processes as shared
-from robharness_contrastive.adversarial import ACL, RoCL
+from robharness_contrastive.adversarial import ACL, DynACL, RoCL
 from robharness_contrastive.networks import Encoder, OverTime
 from robharness_contrastive.objectives import (
     Context,
@@ -34,6 +34,7 @@ from robharness_contrastive.video import TCLRObjective
 BATCH, WIDTH, CLASSES = 16, 5, 4
 CONTEXT = Context(examples=64, classes=CLASSES, batch=BATCH, epochs=10, shape=(1, 6, 6))
 HEAD = {"projection": (6, 3)}
+ADVERSARIAL = {"rocl": (RoCL, options.RoCL), "acl": (ACL, options.ACL), "dynacl": (DynACL, options.DynACL)}
 MADE = {
     "simclr": lambda: InfoNCE(SimCLR(**HEAD), WIDTH, CONTEXT),
     "supcon": lambda: supcon(SupCon(**HEAD), WIDTH, CONTEXT),
@@ -63,7 +64,7 @@ MADE = {
             *pair,
             replace,
         )
-        for objective, pair in {"rocl": (RoCL, options.RoCL), "acl": (ACL, options.ACL)}.items()
+        for objective, pair in ADVERSARIAL.items()
         for replace in ("none", "oversample", "queue")
     },
     "tclr": lambda: TCLRObjective(TCLR(**HEAD, terms=(1, 14, BATCH, 16)), WIDTH, replace(CONTEXT, shape=(1, 4, 3, 3))),

@@ -17,6 +17,7 @@ from robharness_contrastive.augment import Draws
 from robharness_contrastive.data import seed_of
 from robharness_contrastive.objectives import Context, Learner, TrainingStep, unit
 from robharness_contrastive.removal import Removal
+from robharness_contrastive.steps import Augmentation, Digits
 
 PLAIN = runpy.run_path(str(Path(__file__).with_name("plain.py")))
 B, WIDTH, CLASSES = 6, 5, 2
@@ -157,6 +158,56 @@ def test_a_step_of_acl_is_that_of_its_formulas(removal):
     assert float(loss.notes.get("removed", 0)) == k
 
 
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_a_step_of_dynacl_is_that_of_its_formulas(removal):
+    """A late step, in which the momentum encoder and the weight of the adversarial stream have moved."""
+    strategy, k = REMOVALS[removal]
+    params = options.DynACL(**ATTACK, projection=(7, 4), removal=strategy, period=2, rise=0.8, inertia=0.75)
+    learner = Learner(dual.with_branches(encoder()), adversarial.DynACL(params, WIDTH, CONTEXT))
+    for value in learner.objective.keys.parameters():
+        value.data += 0.1 * torch.from_numpy(np.random.default_rng(value.numel()).normal(size=value.shape))
+    own = net_of(learner.encoder), head_of(learner.objective.projection)
+    keys = net_of(learner.objective.keys[0]), head_of(learner.objective.keys[1])
+    before = [{path: value.clone() for path, value in leaves(tree)} for tree in (*own, *keys)]
+    step = at(12)
+    weight = 1 + 0.8 * 12 / 20  # epochs are counted from 1: 13 // 2 * 2 = 12 have passed
+    hyper = {"eps": 0.1, "step": 0.03, "steps": 3, "k": k, "weight": weight, "keys": keys}
+    starts = [start_of(number, step) for number in range(2)]
+    expected = step_plainly(own, lambda: PLAIN["acl"](*own, views(), starts, **hyper))
+    for tree, old_own, old_key in zip(keys, before[:2], before[2:], strict=True):
+        for path, value in leaves(tree):
+            if "running" not in str(path[-1]):
+                value.copy_(0.75 * old_key[path] + 0.25 * old_own[path])
+    loss = step_of(learner, step)
+    torch.testing.assert_close(loss.value.detach(), expected)
+    assert float(loss.notes["weight"]) == pytest.approx(weight)
+    for module, tree in ((learner.encoder, own[0]), (learner.objective.keys[0], keys[0])):
+        assert_alike(net_of(module), tree)
+    for module, tree in ((learner.objective.projection, own[1]), (learner.objective.keys[1], keys[1])):
+        assert_alike(head_of(module), tree)
+
+
+def test_dynacls_schedule_is_its_codes():
+    """Written from train_DynACL.py: epochs from 1 to E, `reload` where epoch % 50 == 1."""
+    made = adversarial.DynACL(options.DynACL(), WIDTH, replace(CONTEXT, epochs=1000))
+    for epoch in range(1, 1001):
+        if epoch % 50 == 1:
+            strength = 1 - (epoch - 1) / 1000
+        assert made.strength(epoch - 1) == pytest.approx(strength)
+        assert made.weight(epoch - 1) == pytest.approx(min(1.0 + (epoch // 50) * (50 / 1000) * (2 / 3), 2))
+    short = adversarial.DynACL(options.DynACL(), WIDTH, replace(CONTEXT, epochs=20))
+    assert [short.strength(epoch) for epoch in (0, 1, 19)] == pytest.approx([1, 0.95, 0.05])
+
+
+def test_a_weaker_augmentation_is_dynacls():
+    made = Augmentation(scale=(0.1, 1.0)).at(0.4)
+    assert made.scale == pytest.approx((1 - 0.9 * 0.4, 1.0)) and made.flip == 0.5
+    assert (made.jitter, made.grey) == pytest.approx((0.8 * 0.4, 0.2 * 0.4))
+    assert (made.brightness, made.contrast, made.saturation, made.hue) == pytest.approx((0.16, 0.16, 0.16, 0.04))
+    digits = Digits()
+    assert digits.at(1) is digits and digits.at(0.5).rotation == 10 and isinstance(digits.at(0.5), Digits)
+
+
 # --- the attack ---
 
 
@@ -270,6 +321,8 @@ def test_a_batch_norm_at_two_places_stays_one():
     (options.RoCL, {"eps": 0}, "RoCL: eps=0 must be above 0"),
     (options.RoCL, {"weight": -1}, "RoCL: weight=-1 must be at least 0"),
     (options.ACL, {"steps": 0}, "ACL: steps=0 must be above 0"),
+    (options.DynACL, {"inertia": 1}, "DynACL: inertia=1 must be at least 0 and below 1"),
+    (options.DynACL, {"period": 0}, "DynACL: period=0 must be above 0"),
     (options.ACL, {"rel_step": -1}, "ACL: rel_step=-1 must be above 0"),
 ])  # fmt: skip
 def test_bad_options_are_refused(kind, changed, why):

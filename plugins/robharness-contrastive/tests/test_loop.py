@@ -33,6 +33,7 @@ RECIPES = {
     "moco": params.MoCo(**of_bars(queue=64)),
     "simsiam": params.SimSiam(**of_bars()),
     "rocl": params.RoCL(**of_bars(steps=2, projection=(64, 32), removal=Replacement(strategy="frequency"))),
+    "dynacl": params.DynACL(**of_bars(steps=2)),
     "acl": params.ACL(**of_bars(steps=2, removal=Replacement(strategy="frequency", replace="queue"))),
 }
 
@@ -70,7 +71,7 @@ def test_every_recipe_gives_a_network_that_a_suite_can_build(job, name, images):
     assert (last.epoch, last.epochs) == (3, 3) and last.rate > 0 and last.left == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["simclr", "moco", "clusters", "rocl", "acl"])
+@pytest.mark.parametrize("name", ["simclr", "moco", "clusters", "rocl", "acl", "dynacl"])
 def test_stopped_after_any_epoch_it_comes_to_the_same_weights(job, name):
     whole = job(RECIPES[name], "whole")
     loop.train(whole)

@@ -62,6 +62,7 @@ RECIPES: Mapping[str, type[params.Recipe]] = {
         params.TCLR,
         params.RoCL,
         params.ACL,
+        params.DynACL,
     )
 }
 """By the name of a model with one objective, which the objective has, too: the class of its recipe."""

@@ -7,6 +7,7 @@ clean views, and are missing in the attack's loss as well as in the training's.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -149,3 +150,47 @@ class ACL(Objective):
     def embed(self, encode: nn.Module, views: Sequence[Tensor]) -> Tensor:
         """Return unit projections of two views, (2 B, d)."""
         return unit(self.projection(encode(torch.cat(list(views)))))
+
+
+class DynACL(ACL):
+    """DynACL: ACL with weaker and weaker augmentation, and a momentum encoder. Source: Luo et al. 2023.
+
+    The momentum encoder embeds the second view and is the encoder that is kept. Its weights follow at the end of a
+    forward pass, before the optimiser's step. The weight of the adversarial stream rises while augmentation weakens.
+    The code is train_DynACL.py of PKU-ML/DYNACL at 7d143db.
+    """
+
+    def __init__(self, params: options.DynACL, width: int, context: Context) -> None:
+        super().__init__(params, width, context)
+        self.period = params.epochs_of_period(context.epochs)
+        self.keys: nn.Sequential
+
+    def begin(self, encoder: nn.Module) -> None:
+        """Copy the encoder and the projection to the momentum encoder."""
+        self.keys = copy.deepcopy(nn.Sequential(encoder, self.projection)).requires_grad_(False)
+
+    def strength(self, epoch: int) -> float:
+        return 1 - epoch // self.period * self.period / self.context.epochs
+
+    def weight(self, epoch: int) -> float:
+        passed = (epoch + 1) // self.period * self.period / self.context.epochs  # the code counts epochs from 1
+        return float(min(1 + self.options.rise * passed, 2))
+
+    def trained(self, encoder: nn.Module) -> tuple[nn.Module, nn.Module | None]:
+        """Return the momentum encoder and its projection."""
+        return self.keys[0], self.keys[1]
+
+    def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, step: TrainingStep) -> Loss:
+        loss = super().forward(encode, views, labels, step)
+        with torch.no_grad():
+            own = nn.Sequential(encode, self.projection)
+            for key, value in zip(self.keys.parameters(), own.parameters(), strict=True):
+                key.lerp_(value, 1 - self.options.inertia)
+        return Loss(loss.value, {**loss.notes, "weight": loss.value.new_tensor(self.weight(step.epoch))})
+
+    def networks(self, encode: nn.Module) -> tuple[nn.Module, ...]:
+        return encode, self.projection, self.keys
+
+    def embed(self, encode: nn.Module, views: Sequence[Tensor]) -> Tensor:
+        first, second = views
+        return unit(torch.cat([self.projection(encode(first)), self.keys(second)]))

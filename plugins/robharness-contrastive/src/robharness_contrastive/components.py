@@ -131,6 +131,11 @@ OWN: tuple[ComponentSpec, ...] = (
         summary="ACL, a clean and an adversarial stream with their own BatchNorm",
         paper="https://arxiv.org/abs/2010.13337",
     ),
+    objective(
+        "dynacl", f"{_ADVERSARIAL}:DynACL", options.DynACL, inputs=_IMAGE,
+        summary="DynACL, ACL with a schedule of augmentation and a momentum encoder",
+        paper="https://openreview.net/forum?id=0qmwFNJyxCL",
+    ),
     network("small", f"{_NETWORKS}:small", summary="Three convolutions of stride 2"),
     network("resnet18", f"{_NETWORKS}:resnet18", summary="ResNet-18, with CIFAR's stem below 96 pixels"),
     network("resnet50", f"{_NETWORKS}:resnet50", summary="ResNet-50, with CIFAR's stem below 96 pixels"),

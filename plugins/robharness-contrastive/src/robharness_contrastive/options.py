@@ -262,6 +262,32 @@ class ACL(TwoBranches, Attacked):
     projection: tuple[int, ...] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class DynACL(ACL):
+    """Options of DynACL, a schedule on ACL. Defaults are those of its code (PKU-ML/DYNACL at 7d143db).
+
+    period: epochs after which the augmentation weakens and the adversarial stream's weight rises, as a share of the
+        training below 1, else as their number. The default is 50 of 1000 epochs.
+    rise: total rise of the weight of the adversarial stream, from 1; the clean stream's weight falls as much.
+    inertia: momentum of the encoder that is kept, a moving average of the weights.
+    """
+
+    period: float = 0.05
+    rise: float = 2 / 3
+    inertia: float = 0.99
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "period")
+        at_least_0(self, "rise")
+        if not 0 <= self.inertia < 1:
+            raise ValueError(f"{type(self).__name__}: inertia={self.inertia} must be at least 0 and below 1")
+
+    def epochs_of_period(self, epochs: int) -> int:
+        """Return the period in epochs, at least 1."""
+        return max(1, round(self.period * epochs if self.period < 1 else self.period))
+
+
 # --- probes ----------------------------------------------------------------------------------------------------------
 
 

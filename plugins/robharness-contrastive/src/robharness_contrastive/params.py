@@ -405,6 +405,13 @@ class ACL(options.ACL, Recipe):
     OBJECTIVE: ClassVar[str] = "acl"
 
 
+@dataclass(frozen=True, kw_only=True)
+class DynACL(options.DynACL, Recipe):
+    """Options of DynACL, a schedule on ACL with a momentum encoder."""
+
+    OBJECTIVE: ClassVar[str] = "dynacl"
+
+
 def base(recipe: Recipe) -> Recipe | None:
     """Return the recipe of the encoder alone, which recipes share that differ in their probe; None if there is none.
 
@@ -418,7 +425,7 @@ def base(recipe: Recipe) -> Recipe | None:
         return None
     if isinstance(recipe, Encoder):
         return replace(recipe, probe=None, objective=_in_default_branch(recipe.objective))
-    assert isinstance(recipe, ACL)
+    assert isinstance(recipe, ACL | DynACL)
     return replace(recipe, probe=None, branch=TwoBranches().branch)
 
 
