@@ -87,11 +87,13 @@ class MissingResource(UserError):
     what: name of the data or weights, e.g. "the ImageNet validation images".
     where: the places that were searched.
     get: command or page that gets them.
+    encoder_of: label of the model whose encoder needs them; empty if a model itself does.
     """
 
-    def __init__(self, what: str, *, where: str, get: str) -> None:
+    def __init__(self, what: str, *, where: str, get: str, encoder_of: str = "") -> None:
         self.what, self.where, self.get = what, _relative_paths(where), _relative_paths(get)
-        super().__init__(f"{what}: not found at {self.where}. To get it: {self.get}")
+        user = f", the encoder of {encoder_of}" if encoder_of else ""
+        super().__init__(f"{what}{user}: not found at {self.where}. To get it: {self.get}")
 
 
 class MissingResources(UserError):

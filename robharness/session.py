@@ -18,7 +18,7 @@ from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent, show_finding
 from robharness.engine.run import choose_executor, run_plan
 from robharness.engine.summary import Summary
-from robharness.errors import MissingResources, StoreError, UserError, as_path, check_folder, indented
+from robharness.errors import MissingResource, MissingResources, StoreError, UserError, as_path, check_folder, indented
 from robharness.findings import Finding
 from robharness.live import live_model
 from robharness.planning import planner
@@ -108,10 +108,15 @@ def _with_live_models(
 
 
 def require(planned: Plan) -> None:
-    """Raise a UserError with all resources that are missing, before any computation."""
-    errors: list[UserError] = []
+    """Raise a UserError with all resources that are missing, before any computation.
+
+    What the encoders of several models need is named once.
+    """
+    found: dict[Any, UserError] = {}
     for error in planned.missing:
-        errors += error.errors if isinstance(error, MissingResources) else [error]
+        for each in error.errors if isinstance(error, MissingResources) else [error]:
+            found.setdefault((each.what, each.where, each.get) if isinstance(each, MissingResource) else each, each)
+    errors = list(found.values())
     if len(errors) == 1:
         raise errors[0]
     if errors:

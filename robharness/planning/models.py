@@ -245,7 +245,7 @@ def _replaced(ref: Model, changes: Mapping[str, Any]) -> Any:
 def _of_encoder(error: UserError, label: str) -> UserError:
     """Return the error of an encoder with the label of its model."""
     if isinstance(error, MissingResource):
-        return MissingResource(f"{error.what}, the encoder of {label}", where=error.where, get=error.get)
+        return MissingResource(error.what, where=error.where, get=error.get, encoder_of=label)
     if isinstance(error, MissingResources):
         return MissingResources([_of_encoder(each, label) for each in error.errors])  # type: ignore[misc]
     return error

@@ -310,8 +310,11 @@ def test_mistakes_in_an_encoder_have_their_places(name, store):
 
 def test_what_is_missing_or_does_not_fit_is_named_before_anything_runs(store, tmp_path, passes):
     gone = {"model": "probes/trunk", "weights": "gone.pt"}
-    with pytest.raises(UserError, match=r"the weights of probes/trunk, the encoder of A: not found at \S*gone.pt"):
+    with pytest.raises(
+        UserError, match=r"the weights of probes/trunk, the encoder of A: not found at \S*gone.pt"
+    ) as caught:
         api.run(suite(probe(gone, "A"), probe(gone, "B", ridge=2.0)), store=store, plugins=PLUGINS)
+    assert str(caught.value).count("not found at") == 1  # that of B is the same
     sentence = "does not fit probes/wide, the encoder of P: the input has 16 pixels, images of 8x8 have 8 after"
     with pytest.raises(UserError, match=sentence):
         api.run(suite(probe({"model": "probes/wide"}, "P")), store=store, plugins=PLUGINS)

@@ -16,7 +16,7 @@ from torch import nn
 import robharness_contrastive as contrastive
 from robharness import UserError, discover
 from robharness.testing import parametrize_with_checks
-from robharness_contrastive import artefact, components, loop, options, params, probe
+from robharness_contrastive import artefact, components, loop, networks, options, params, probe
 from robharness_contrastive.augment import BatchAugmenter, augmenter
 from robharness_contrastive.data import augmented_views
 from robharness_contrastive.networks import encoder
@@ -233,3 +233,28 @@ def test_importing_the_plugin_imports_no_torch():
 
     code = "import sys, robharness_contrastive as c; c.components.OWN; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_encoder_normalises_by_its_data_unless_the_recipe_says_otherwise():
+    x = torch.linspace(0, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32)
+    plain = encoder("small", "datasets/cifar-10", (3, 32, 32), normalize=False).eval()
+    normalising = encoder("small", "datasets/cifar-10", (3, 32, 32)).eval()
+    normalising.trunk.load_state_dict(plain.trunk.state_dict())
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in networks.MEAN_STD["datasets/cifar-10"])
+    torch.testing.assert_close(normalising(mean + std * x), plain(x))
+    recipe = params.SimCLR(**of_bars(data="datasets/cifar-10", normalize=False, input=(3, 32, 32), augmentation=None))
+    assert isinstance(loop._empty_encoder(recipe).normalize, nn.Identity)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "protocol"),
+    [
+        (params.SimCLR(), "lbfgs probe"),
+        (params.SimCLR(probe="sgd"), "sgd probe"),
+        (params.SimCLR(probe=None), ""),
+        (params.Supervised(), ""),
+        (params.Supervised(refit=True), "lbfgs probe"),
+    ],
+)
+def test_a_recipe_declares_how_its_classifier_is_trained(recipe, protocol):
+    assert contrastive.declared_input(recipe)["protocol"] == protocol

@@ -69,6 +69,42 @@ def test_expected_numbers_and_recipes_are_the_papers(name):
     assert len(loaded.models) == 5 * len(found)
 
 
+GAINS = {
+    "Supervised": "Supervised", "Self-Supervised": "Self-Supervised", "RoCL": "RoCL", "A-RoCL static": "A-RoCL-static",
+    "A-RoCL dynamic": "A-RoCL-dynamic", "ACL": "ACL", "A-ACL static": "A-ACL-static",
+    "A-ACL dynamic": "A-ACL-dynamic",
+}  # fmt: skip
+"""Label of a model of Table 5 -> row of the table."""
+
+
+def test_table_5_has_the_papers_numbers_and_those_of_reruns_with_the_published_recipes():
+    loaded, found = recipes("paper/table5")
+    paper, reruns = loaded.expected
+    table = TABLES["table5"]
+    assert {label: list(cells.values()) for label, cells in paper.numbers.items()} == {
+        label: table["rows"][row]["acc"] for label, row in GAINS.items()
+    }
+    assert {label: list(cells.values()) for label, cells in reruns.numbers.items()} == {
+        "RoCL SLF": [26.1], "RoCL ALF": [29.7], "RoCL AFF": [45.0],
+        "ACL SLF": [39.2], "ACL ALF": [40.6], "ACL AFF": [49.6],
+    }  # fmt: skip
+    asked = {perturbation.name for perturbation in loaded.perturbations}
+    assert all(set(cells) == {"clean", *asked} for cells in paper.numbers.values())
+    assert dict(loaded.gain) == {
+        label: table["rows"][row]["base"] for label, row in GAINS.items() if "base" in table["rows"][row]
+    }
+    assert set(found) == set(GAINS) | set(reruns.numbers) and len(loaded.models) == 5 * len(found)
+    encoders = {label: head.encoder.model.params for label, head in found.items() if hasattr(head, "encoder")}
+    for label, recipe in encoders.items():
+        method = "rocl" if "RoCL" in label else "acl"
+        assert method == recipe.OBJECTIVE and recipe.is_encoder_alone and recipe.normalize == (method == "acl")
+        assert (recipe.optimizer, recipe.epochs, recipe.batch, recipe.warmup) == ("lars", 1000, 512, 10)
+        strategy = {"static": "frequency", "dynamic": "precision"}.get(label.rpartition(" ")[2], "none")
+        assert (recipe.removal.strategy, recipe.removal.replace) == (strategy, "oversample")
+        plain = method.upper().replace("ROCL", "RoCL")
+        assert encoders[f"{plain} SLF"] == encoders[f"{plain} AFF"] == encoders[plain]
+
+
 @pytest.mark.parametrize("name", ["mnist5k_objectives", "mnist5k_false_negatives", "patches_objectives"])
 def test_small_suites_have_five_seeds_of_everything(name):
     loaded, found = recipes(name)

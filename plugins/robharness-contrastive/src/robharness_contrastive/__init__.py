@@ -75,10 +75,10 @@ def __getattr__(name: str) -> Any:
 
 
 def declared_input(recipe: params.Recipe) -> Mapping[str, Any]:
-    """Return the input, label space and preprocessing that a recipe gives its model."""
+    """Return the input, label space, preprocessing and protocol that a recipe gives its model."""
     spec = InputSpec(kind="video" if recipe.is_video else "image", shape=recipe.shape)
     labels = NO_LABELS if recipe.is_encoder_alone else recipe.label_space
-    return {"input": spec, "labels": labels, "preprocessing": recipe.preprocessing}
+    return {"input": spec, "labels": labels, "preprocessing": recipe.preprocessing, "protocol": recipe.protocol}
 
 
 def _data(recipe: params.Recipe) -> Mapping[str, DataRef]:

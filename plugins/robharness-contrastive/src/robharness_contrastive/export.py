@@ -82,7 +82,8 @@ def in_layout(state: State, layout: str, branch: str | None = None) -> tuple[dic
             mean, std = ([round(number, 4) for number in normalization[key].tolist()] for key in ("mean", "std"))
             raise UserError(
                 f"the encoder normalises its inputs (mean {mean}, std {std}), and networks of the layout {layout} "
-                f"never do: they would compute other features. Try: --layout deacl or acl, which keep mean and std"
+                f"never do: they would compute other features. Try: --layout deacl or acl, which keep mean and std, or "
+                f"`normalize: false` in the suite, and train again"
             )
         renamed = _shortcuts(trunk) if layout == "rocl" else _multiple(trunk)
         linear = {"model": _under("module.0.", head)} if layout == "rocl" and head else None

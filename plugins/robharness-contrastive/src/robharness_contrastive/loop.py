@@ -164,7 +164,7 @@ def _empty_encoder(recipe: Recipe) -> Encoder:
 
 def _encoder(recipe: Recipe) -> Encoder:
     """Make the recipe's encoder, with the branches of BatchNorm that its objective needs."""
-    net = encoder(recipe.network, recipe.data, recipe.shape)
+    net = encoder(recipe.network, recipe.data, recipe.shape, normalize=recipe.normalize)
     options = recipe.branch_options
     return net if options is None else dual.with_branches(net, BRANCHES.index(options.branch))
 

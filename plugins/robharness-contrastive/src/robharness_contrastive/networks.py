@@ -47,12 +47,13 @@ class Encoder(nn.Module):
         return steps
 
 
-def encoder(network: Component | str, data: str, shape: Sequence[int]) -> Encoder:
+def encoder(network: Component | str, data: str, shape: Sequence[int], *, normalize: bool = True) -> Encoder:
     """Make an encoder of a network.
 
     network: a component with the role "network", or the name of one of this plugin.
     data: name of the data set, which selects the normalisation.
     shape: of an input, (C, H, W) or (C, T, H, W).
+    normalize: whether inputs are normalised, if means and deviations of the data are known.
 
     Raises UserError for a network that does not take these inputs, or that does not keep its contract.
     """
@@ -63,11 +64,11 @@ def encoder(network: Component | str, data: str, shape: Sequence[int]) -> Encode
     made = component.build(tuple(shape))
     if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[0], nn.Module):
         raise UserError(f"the network {component} returned {type(made).__name__}, not a module and its width")
-    trunk, width = made
+    (trunk, width), mean_std = made, MEAN_STD.get(data) if normalize else None
     if "/" not in component.name:
-        return Encoder(trunk, width, MEAN_STD.get(data))
+        return Encoder(trunk, width, mean_std)
     try:
-        net = Encoder(trunk, width, MEAN_STD.get(data)).eval()
+        net = Encoder(trunk, width, mean_std).eval()
         with torch.no_grad():
             found = tuple(net(torch.zeros(2, *shape)).shape)
     except Exception as error:

@@ -110,6 +110,8 @@ class Recipe(Checked):
     hold_out: share of the examples that is held out for choosing hyper-parameters (the paper's 40,000 of 50,000: 0.2).
         The probe's accuracy on them is in metrics.jsonl.
     network: component with the role "network".
+    normalize: whether the encoder normalises its inputs by the means and deviations of CIFAR's channels. Other data are
+        never normalised. RoCL and AdvCL train without.
     epochs: passes over the examples.
     batch: images per step, over all processes. Images that do not fill an epoch's last batch are left out of the epoch.
     accumulate: steps whose gradients are accumulated; negatives are those of one step.
@@ -142,6 +144,7 @@ class Recipe(Checked):
     resize: int | None = None
     hold_out: float = 0.0
     network: Network = SMALL
+    normalize: bool = True
     epochs: int = 40
     batch: int = 128
     accumulate: int = 1
@@ -230,6 +233,11 @@ class Recipe(Checked):
     def is_encoder_alone(self) -> bool:
         """Whether the model gives features and no logits, since no classifier is trained."""
         return self.probe is None and not self.keeps_head
+
+    @property
+    def protocol(self) -> str:
+        """How the classifier on the encoder is trained, for reports; empty for one that is trained with the encoder."""
+        return f"{self.probe} probe" if self.probe is not None and not self.keeps_head else ""
 
     @property
     def is_video(self) -> bool:
