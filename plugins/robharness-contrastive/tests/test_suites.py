@@ -84,6 +84,13 @@ def test_the_shares_of_false_negatives_are_below_and_above_one_over_e():
     assert {recipe.temperature for recipe in found.values()} == {1.0} and len(loaded.models) == 3 * len(found)
 
 
+@pytest.mark.parametrize("name", ["mnist5k_claims", "mnist5k_margins", "cifar10_jpeg"])
+def test_suites_of_the_papers_claims_have_three_seeds_of_everything(name):
+    loaded, found = recipes(name)
+    assert len(loaded.models) == 3 * len(found) and loaded.reference is not None
+    assert {"SupCon", "SimCLR", "Oracle"} < set(found)
+
+
 @pytest.mark.parametrize(("option", "why"), [
     ({"removal": {"unti": "view"}}, "models.0.removal.unti: unknown key 'unti'; did you mean 'unit'?"),
     ({"probe": {"knd": "sgd"}}, "models.0.probe.knd: unknown key 'knd'; did you mean 'kind'?"),
