@@ -193,7 +193,7 @@ def test_no_text_of_a_csv_file_is_a_formula_and_each_can_be_had_back(hostile):
     assert set(parquet_table(hostile)["model"].to_pylist()) >= {"=1+1", "a,b\n-2\t\"'"}
 
 
-def test_statistics_and_columns_select_rows_of_csv_and_parquet(report, store, tmp_path, monkeypatch, capsys):
+def test_statistics_and_columns_select_rows_of_csv_and_parquet(report, empty, store, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["report", "files", "--store", str(store)]
     selection = ["--statistics", "accuracy", "--columns", "statistic,model,value,complete"]
@@ -210,6 +210,7 @@ def test_statistics_and_columns_select_rows_of_csv_and_parquet(report, store, tm
         assert [tuple(row) for row in found.itertuples(index=False)] == wanted
     selected = tidy.Selection(statistics=["accuracy", "toys/*"], columns=["statistic"]).of(report)
     assert {row["statistic"] for row in selected} == {"accuracy", "toys/wrong"}
+    assert tidy.Selection(statistics=["accuracy"]).of(empty) == [], "nothing is computed yet"
     for wrong, told in (
         (["x.csv", "--columns", "modle"], "there is no column 'modle'. Try: --columns model\n"),
         (["x.csv", "--columns", "n,n"], "column 'n' is repeated. Try: --columns n\n"),

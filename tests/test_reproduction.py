@@ -52,6 +52,7 @@ def numbers(tables, tmp_path):
         rows += [*runs(model, "clean", CLEAN), *runs(model, ATTACKS[0], values)]
     rows += runs("SimCLR", ATTACKS[1], [0.5, 0.5])
     rows += [("SimCLR seed 2", ATTACKS[1], "accuracy", 0.1, {"complete": "false", "n": 7})]
+    rows += [("SupCon seed 5", ATTACKS[1], "accuracy", 0.3)]  # whose clean accuracy is not complete
     rows += [("SimCLR seed 0", "worst case linf ≤ 0.05", "accuracy", 0.2)]
     rows += runs("SimCLR", "", [-3.1, -3.2, -3.3], "contrastive/uniformity")
     write(tmp_path / "x.csv", rows)
@@ -122,6 +123,7 @@ def test_differences_and_gaps_have_the_intervals_of_the_core(tables, numbers):
     head, row = cells(tables.gaps_closed(numbers))
     closed = statistics.gap_closed_interval(ORACLE, SIMCLR, SUPCON, paired=False)
     assert head[0] == "gap closed from SimCLR to SupCon, %"
+    assert tables.with_interval(-0.001, statistics.Interval(-0.5, 0.5), 1) == "0.0 [-0.5, 0.5]"
     gap = (np.mean(ORACLE) - np.mean(SIMCLR)) / (np.mean(SUPCON) - np.mean(SIMCLR))
     assert row == ["Oracle", f"{100 * gap:.0f} [{100 * closed.low:.0f}, {100 * closed.high:.0f}]", "-"]
     assert "intervals over runs" in tables.gaps_closed(numbers)

@@ -75,12 +75,12 @@ class Selection:
     def of(self, report: Report) -> list[Tidy]:
         """Return the selected rows of a report, with the selected columns.
 
-        Raises UserError as `names`, and for a pattern that matches no statistic of the report.
+        Raises UserError as `names`, and for a pattern that matches no statistic of a report with results.
         """
         names, found = self.names, rows(report)
         available = list(dict.fromkeys(row["statistic"] for row in found))
         for pattern in self.statistics:
-            if not any(glob_matches(each, pattern) for each in available):
+            if "accuracy" in available and not any(glob_matches(each, pattern) for each in available):
                 proposed = nearest_word(pattern, available) or "accuracy"
                 raise UserError(f"the report has no statistic '{pattern}'. Try: --statistics {proposed}")
         selected = [each for each in available if any(glob_matches(each, pattern) for pattern in self.statistics)]

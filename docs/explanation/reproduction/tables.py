@@ -115,17 +115,17 @@ def spread(values: Runs, digits: int, scale: float = 1) -> str:
     if not values:
         return "-"
     mean, deviation = statistics.mean_and_deviation([scale * value for value in values.values()])
-    return f"{mean:.{digits}f}" if deviation is None else f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+    return f"{mean:z.{digits}f}" if deviation is None else f"{mean:z.{digits}f} ± {deviation:.{digits}f}"
 
 
 def with_interval(value: float, interval: statistics.Interval | None, digits: int = 0, scale: float = 1) -> str:
     """Return a number with both ends of its 95 % interval; "?" if the interval has no ends."""
-    text = f"{scale * value:.{digits}f}"
+    text = f"{scale * value:z.{digits}f}"
     if interval is None:
         return text
     if not all(map(math.isfinite, interval)):
         return f"{text} [?]"
-    return "{} [{:.{}f}, {:.{}f}]".format(text, scale * interval.low, digits, scale * interval.high, digits)
+    return "{} [{:z.{}f}, {:z.{}f}]".format(text, scale * interval.low, digits, scale * interval.high, digits)
 
 
 def heading(name: str) -> str:
