@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from robharness import api
+from robharness.cli import main
 from robharness.report import build, tidy
 from robharness.report.renderers import csv as report_csv
 from robharness.report.renderers import json as report_json
@@ -52,8 +53,13 @@ SOURCE = {
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return api.run(SOURCE, store=tmp_path_factory.mktemp("files") / "store", plugins=PLUGINS)
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("files") / "store"
+
+
+@pytest.fixture(scope="module")
+def results(store):
+    return api.run(SOURCE, store=store, plugins=PLUGINS)
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +191,37 @@ def test_no_text_of_a_csv_file_is_a_formula_and_each_can_be_had_back(hostile):
     assert {row["suite"] for row in rows} == {"'+cmd|' /C calc'!A0"}
     assert report_csv.text("'tis") == "''tis" and report_csv.text(" =1") == "' =1" and report_csv.text("＝1") == "'＝1"
     assert set(parquet_table(hostile)["model"].to_pylist()) >= {"=1+1", "a,b\n-2\t\"'"}
+
+
+def test_statistics_and_columns_select_rows_of_csv_and_parquet(report, empty, store, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["report", "files", "--store", str(store)]
+    selection = ["--statistics", "accuracy", "--columns", "statistic,model,value,complete"]
+    wanted = [
+        (row["statistic"], row["model"], row["value"], row["complete"])
+        for row in tidy.rows(report)
+        if row["statistic"] == "accuracy"
+    ]
+    assert wanted and len(wanted) < len(tidy.rows(report)) / 5
+    for suffix in ("csv", "parquet"):
+        assert main([*words, "-o", f"x.{suffix}", *selection]) == 3, "a cell fails"
+        found = pd.read_csv("x.csv", keep_default_na=False) if suffix == "csv" else pd.read_parquet("x.parquet")
+        assert [*found] == ["statistic", "model", "value", "complete"]
+        assert [tuple(row) for row in found.itertuples(index=False)] == wanted
+    selected = tidy.Selection(statistics=["accuracy", "toys/*"], columns=["statistic"]).of(report)
+    assert {row["statistic"] for row in selected} == {"accuracy", "toys/wrong"}
+    assert tidy.Selection(statistics=["accuracy"]).of(empty) == [], "nothing is computed yet"
+    for wrong, told in (
+        (["x.csv", "--columns", "modle"], "there is no column 'modle'. Try: --columns model\n"),
+        (["x.csv", "--columns", "n,n"], "column 'n' is repeated. Try: --columns n\n"),
+        (["x.csv", "--statistics", "acuracy"], "the report has no statistic 'acuracy'. Try: --statistics accuracy\n"),
+        (["x.md", "--columns", "n"], "--columns: only CSV and Parquet files have rows to select. Try: -o x.csv\n"),
+    ):
+        capsys.readouterr()
+        assert main([*words, "-o", *wrong]) == 2
+        assert capsys.readouterr().err.endswith(told)
+    assert main([*words, "--statistics", "ece"]) == 2
+    assert capsys.readouterr().err.endswith("rows to select. Try: -o report.csv\n")
 
 
 def test_rows_cover_the_numbers_of_the_report(report, over_runs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,12 +19,21 @@ if TYPE_CHECKING:
     from robharness.plugins import Registry
     from robharness.report import Report
     from robharness.report.details import GalleryExample, PluginFigure
-    from robharness.report.renderers import Layout, Registered
+    from robharness.report.renderers import Layout, Registered, Selection
     from robharness.report.renderers.base import Rows
     from robharness.session import Session
     from robharness.store.results import Results
     from robharness.store.suites import StoredSuite
     from robharness.suite.settings import Setting
+
+
+class Names(click.ParamType):  # type: ignore[type-arg]
+    """Names or patterns with commas between."""
+
+    name = "names"
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> tuple[str, ...]:
+        return value if isinstance(value, tuple) else tuple(name.strip() for name in value.split(",") if name.strip())
 
 
 @click.command("report")
@@ -36,6 +45,10 @@ if TYPE_CHECKING:
               help="Draw figures for a paper, and the plugins' figures, into FOLDER, which is created.")  # fmt: skip
 @click.option("--gallery", type=click.IntRange(0, 500), metavar="N",
               help="Compute up to N examples again for the gallery of an HTML file; by default 24.")  # fmt: skip
+@click.option("--statistics", type=Names(), metavar="GLOB,...", default=(),
+              help="Write only these statistics into a .csv or .parquet file: accuracy,contrastive/*")  # fmt: skip
+@click.option("--columns", type=Names(), metavar="NAME,...", default=(),
+              help="Write only these columns into a .csv or .parquet file.")  # fmt: skip
 @options.device("compute the gallery on")
 @options.trust
 @options.layout_options
@@ -51,6 +64,8 @@ def command(
     output: Path | None,
     figures: Path | None,
     gallery: int | None,
+    statistics: tuple[str, ...],
+    columns: tuple[str, ...],
     device: str,
     intervals: bool,
     by: Rows,
@@ -67,7 +82,7 @@ def command(
 
     from robharness.errors import ExitCode
     from robharness.report import build
-    from robharness.report.renderers import Layout, render
+    from robharness.report.renderers import Layout, Selection, render
     from robharness.report.renderers.files import check_place, find_renderer, write
 
     if suite is None:
@@ -87,6 +102,8 @@ def command(
     registry = find_plugins(plugins, stored, output)
     renderer = None if output is None else find_renderer(output, registry)
     number = gallery_size(gallery, renderer, output)
+    selection = Selection(statistics=statistics, columns=columns)
+    check_selection(selection, renderer, output)
     if output is not None and (figures is None or output.parent != figures):  # a folder that is created for figures
         check_place(output, start)
     with_details = as_json or renderer is not None
@@ -108,7 +125,7 @@ def command(
     if output is None or renderer is None:
         show(report, as_json=as_json, layout=Layout(by=by, intervals=intervals))
     else:
-        write(output, render(report, renderer, Layout(by=by, intervals=intervals)), start)
+        write(output, render(report, renderer, Layout(by=by, intervals=intervals), selection), start)
     echo_written(written, output, start)
     if figures and not written:
         echo("these results have no figures yet: an attack with two budgets, a corruption, or a metric that needs "
@@ -146,6 +163,18 @@ def gallery_size(asked: int | None, renderer: Registered | None, output: Path | 
         place = for_shell((output or Path("report")).with_suffix(".html"))
         raise UserError(f"--gallery {asked}: only an HTML file has a gallery. Try: -o {place}")
     return asked or 0
+
+
+def check_selection(selection: Selection, renderer: Registered | None, output: Path | None) -> None:
+    """Raise a UserError for columns that do not exist, and for a selection in a format without rows."""
+    from robharness.report.renderers import ROWS
+
+    option = "--statistics" if selection.statistics else "--columns"
+    is_selected = bool(selection.statistics or selection.columns)
+    if is_selected and (renderer is None or not any(renderer.renderer is each for each in ROWS)):
+        place = for_shell((output or Path("report")).with_suffix(".csv"))
+        raise UserError(f"{option}: only CSV and Parquet files have rows to select. Try: -o {place}")
+    _ = selection.names
 
 
 def open_session(

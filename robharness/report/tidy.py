@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from robharness.errors import UserError, glob_matches, nearest_word
 from robharness.report.records import CellNumbers, Distances, Numbers, Report
 from robharness.specs import Budget
 from robharness.statistics.intervals import Interval
@@ -44,6 +46,49 @@ n: examples; of means over runs, the number of runs; of the median or the mean o
 complete: whether all examples, attacks, corruptions or runs that belong to the number are stored.
 """
 Tidy = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Selected statistics and columns of the tidy rows.
+
+    statistics: patterns such as "accuracy" or "contrastive/*"; a row is selected if one of them matches its statistic.
+        Empty for all statistics.
+    columns: names out of `COLUMNS`, in the order of the file; empty for all columns.
+    """
+
+    statistics: Sequence[str] = ()
+    columns: Sequence[str] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The selected columns. Raises UserError for a name that is no column, and for a repeated name."""
+        for name in self.columns:
+            if name not in COLUMNS:
+                raise UserError(
+                    f"there is no column '{name}'. Try: --columns {nearest_word(name, COLUMNS) or ','.join(COLUMNS)}"
+                )
+            if self.columns.count(name) > 1:
+                raise UserError(f"column '{name}' is repeated. Try: --columns {','.join(dict.fromkeys(self.columns))}")
+        return list(self.columns or COLUMNS)
+
+    def of(self, report: Report) -> list[Tidy]:
+        """Return the selected rows of a report, with the selected columns.
+
+        Raises UserError as `names`, and for a pattern that matches no statistic of a report with results.
+        """
+        names, found = self.names, rows(report)
+        available = list(dict.fromkeys(row["statistic"] for row in found))
+        for pattern in self.statistics:
+            if "accuracy" in available and not any(glob_matches(each, pattern) for each in available):
+                proposed = nearest_word(pattern, available) or "accuracy"
+                raise UserError(f"the report has no statistic '{pattern}'. Try: --statistics {proposed}")
+        selected = [each for each in available if any(glob_matches(each, pattern) for pattern in self.statistics)]
+        kept = [row for row in found if row["statistic"] in selected] if self.statistics else found
+        return [{name: row[name] for name in names} for row in kept]
+
+
+ALL = Selection()
 
 
 def rows(report: Report) -> list[Tidy]:

@@ -11,7 +11,7 @@ import yaml
 
 from robharness import UserError, api, discover, suite
 from robharness.planning import identity
-from robharness_contrastive import figures, params
+from robharness_contrastive import figures, options, params
 
 ROOT = Path(__file__).parents[3]
 SUITES = ROOT / "suites"
@@ -118,6 +118,23 @@ def test_the_shares_of_false_negatives_are_below_and_above_one_over_e():
     assert shares == {f"m/N {share:.2f}": share for share in (0.0, 0.1, 0.2, 0.3, 0.36, 0.37, 0.45, 0.6)}
     assert max(share for share in shares.values() if share < 1 / math.e) == 0.36
     assert {recipe.temperature for recipe in found.values()} == {1.0} and len(loaded.models) == 3 * len(found)
+
+
+@pytest.mark.parametrize("name", ["mnist5k_claims", "mnist5k_margins", "cifar10_jpeg"])
+def test_suites_of_the_papers_claims_have_three_seeds_of_everything(name):
+    loaded, found = recipes(name)
+    assert len(loaded.models) == 3 * len(found) and loaded.reference is not None
+    assert {"SupCon", "SimCLR", "Oracle"} < set(found)
+
+
+def test_settings_are_chosen_without_the_test_digits():
+    loaded, found = recipes("mnist5k_settings")
+    assert loaded.data.split == "validation" and {recipe.split for recipe in found.values()} == {"fit"}
+    plain = {(recipe.batch, recipe.temperature) for recipe in found.values()
+             if getattr(recipe, "removal", None) == options.NO_REMOVAL}  # fmt: skip
+    removed = {label: recipe for label, recipe in found.items() if label.startswith(("Precision", "Recall"))}
+    assert {(recipe.batch, recipe.temperature) for recipe in removed.values()} == plain, "each has its SimCLR"
+    assert len({(recipe.removal, recipe.batch, recipe.temperature) for recipe in removed.values()}) == len(removed)
 
 
 @pytest.mark.parametrize(("option", "why"), [

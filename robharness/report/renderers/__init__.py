@@ -11,12 +11,15 @@ from robharness.plugins.registry import PluginOrigin, Registry
 from robharness.report.records import Report
 from robharness.report.renderers import csv, html, json, latex, markdown, parquet, terminal
 from robharness.report.renderers.base import Layout, Renderer
+from robharness.report.tidy import ALL, Selection
 
 __all__ = [
     "BUILT_IN",
+    "ROWS",
     "Layout",
     "Registered",
     "Renderer",
+    "Selection",
     "html",
     "json",
     "latex",
@@ -29,6 +32,8 @@ __all__ = [
 BUILT_IN: tuple[Renderer, ...] = (html, json, csv, parquet, latex, markdown, terminal)
 TEXTS = (markdown, terminal)
 """The built-in renderers whose tables have a layout."""
+ROWS = (csv, parquet)
+"""The built-in renderers of rows, of which some may be selected."""
 
 
 class Registered(NamedTuple):
@@ -46,16 +51,25 @@ def renderers(registry: Registry) -> dict[str, list[Registered]]:
     return found
 
 
-def render(report: Report, registered: Registered, layout: Layout = Layout()) -> bytes:  # noqa: B008
+def render(
+    report: Report,
+    registered: Registered,
+    layout: Layout = Layout(),  # noqa: B008
+    selection: Selection = ALL,
+) -> bytes:
     """Return the report as the content of a file.
 
     layout: of the tables of text.
-    Raises UserError if a plugin's renderer raises, or returns neither str nor bytes.
+    selection: of the rows and columns of `ROWS`.
+    Raises UserError if the selection does not fit, or if a plugin's renderer raises or returns neither str nor bytes.
     """
     renderer, origin = registered
     for text in TEXTS:
         if renderer is text:
             return _encoded(text.render(report, layout))
+    for table in ROWS:
+        if renderer is table:
+            return _encoded(table.render(report, selection))
     if origin is None:
         return _encoded(renderer.render(report))
     try:

@@ -20,12 +20,15 @@ FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "'")
 """First visible characters of texts that get an apostrophe in front, the apostrophe itself included."""
 
 
-def render(report: Report) -> str:
-    """Return the rows as CSV text with a header, empty where there is no value."""
+def render(report: Report, selection: tidy.Selection = tidy.ALL) -> str:
+    """Return the rows as CSV text with a header, empty where there is no value.
+
+    selection: of statistics and columns. Raises UserError if the report does not have them.
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(tidy.COLUMNS)
-    writer.writerows([_entry(row[name]) for name in tidy.COLUMNS] for row in tidy.rows(report))
+    writer.writerow(selection.names)
+    writer.writerows([_entry(value) for value in row.values()] for row in selection.of(report))
     return file.getvalue()
 
 
