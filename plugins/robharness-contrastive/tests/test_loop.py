@@ -121,19 +121,24 @@ from bars import Bars, of_bars
 from robharness import TrainingJob
 from robharness_contrastive import loop, params
 folder = Path({folder!r}); folder.mkdir(exist_ok=True)
-recipe = params.SimCLR(**of_bars(epochs=6))
+recipe = params.{recipe}
 print("begins", flush=True)
 loop.train(TrainingJob(params=recipe, seed=0, datasets={{"train": Bars()}}, folder=folder, device="cpu",
                     message=print, progress=lambda p: print(p.epoch, flush=True)))
 """
 
 
-def test_killed_at_any_moment_it_comes_to_the_same_weights(job, tmp_path):
+@pytest.mark.parametrize("recipe", [
+    "SimCLR(**of_bars(epochs=6))",
+    "RoCL(**of_bars(epochs=6, steps=2, removal=params.options.Replacement(strategy='precision')))",
+    "DynACL(**of_bars(epochs=6, steps=2, removal=params.options.Replacement(strategy='frequency')))",
+])  # fmt: skip
+def test_killed_at_any_moment_it_comes_to_the_same_weights(job, tmp_path, recipe):
     """Repeated SIGKILL at times that are unrelated to the epochs."""
-    whole = job(params.SimCLR(**of_bars(epochs=6)), "whole")
+    whole = job(eval(f"params.{recipe}"), "whole")
     loop.train(whole)
     folder, kills = tmp_path / "killed", 0
-    code = KILLED.format(here=str(HERE), folder=str(folder))
+    code = KILLED.format(here=str(HERE), folder=str(folder), recipe=recipe)
     for wait in (0.05, 0.3, 0.17):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
             for line in process.stdout:
