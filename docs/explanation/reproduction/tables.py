@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +32,6 @@ RESAMPLES = 10_000
 """Number of bootstrap resamples of an interval for a rank correlation."""
 
 SUPERVISED = ("SupCon", "SimCLR", "Cross-entropy", "Cross-entropy refitted")
-STRATEGIES = ("Frequency prior", "Precision", "Recall", "Clustering")
 WITHOUT_LABELS = ("SimCLR", "SwAV *", "MoCo v2", "SimSiam")
 WITH_LABELS = ("SupCon", "Oracle", "Cross-entropy", "Cross-entropy refitted")
 
@@ -46,14 +45,15 @@ class Numbers:
 
     accuracies: by model and perturbation, "clean" included, the accuracy of each run as a fraction.
     metrics: by model and metric, the number of each run.
-    gaps: by model and perturbation, the gap closed with both ends of its interval, as the report computed it from
-        single runs.
+    gaps, gains: by model and perturbation, the gap closed and the gain with both ends of their intervals, as the report
+        computed them.
     examples: number of examples of a cell.
     """
 
     accuracies: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     metrics: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     gaps: dict[str, dict[str, tuple[float, statistics.Interval]]] = field(default_factory=dict)
+    gains: dict[str, dict[str, tuple[float, statistics.Interval]]] = field(default_factory=dict)
     examples: int = 0
 
     @property
@@ -99,9 +99,10 @@ def read(path: Path) -> Numbers:
             if row["statistic"] == "accuracy":
                 found.accuracies.setdefault(model, {}).setdefault(row["perturbation"], {})[row["model"]] = value
                 found.examples = int(row["n"])
-            elif row["statistic"] == "gap_closed":
+            elif row["statistic"] in ("gap_closed", "gain"):
                 ends = [float(row[name] or sign * math.inf) for name, sign in (("low", -1), ("high", 1))]
-                found.gaps.setdefault(model, {})[row["perturbation"]] = (value, statistics.Interval(*ends))
+                kind = found.gaps if row["statistic"] == "gap_closed" else found.gains
+                kind.setdefault(model, {})[row["perturbation"]] = (value, statistics.Interval(*ends))
             else:
                 found.metrics.setdefault(model, {}).setdefault(row["statistic"], {})[row["model"]] = value
     return found
@@ -268,6 +269,42 @@ def _gap(numbers: Numbers, model: str, ends: tuple[str, str], attack: str) -> st
     return with_interval(closed, interval, 0, 100)
 
 
+def gains(numbers: Numbers) -> str:
+    """Return the relative gain of attacked accuracy over the base in %, as the report has it, a row per model."""
+    attacks = [name for name in numbers.attacks if any(name in found for found in numbers.gains.values())]
+    rows = [
+        [model, *(with_interval(*found[name], 1, 100) if name in found else "-" for name in attacks)]
+        for model, found in numbers.gains.items()
+    ]
+    head = ["gain over the plain form, %", *map(heading, attacks)]
+    return table(head, rows, "95 % intervals over runs.")
+
+
+def cosines(path: Path) -> str:
+    """Return mean cosines of positive pairs and of pairs of one class in the first and in the last epoch, a row per
+    share of false negatives.
+
+    path: a file of `python -m robharness_contrastive.curves`.
+    """
+    found: dict[float, dict[str, dict[int, list[float]]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            for kind in ("positive", "same_class", "other_class"):
+                epochs = found.setdefault(float(row["false_negatives"]), {}).setdefault(kind, {})
+                epochs.setdefault(int(row["epoch"]), []).append(float(row[kind]))
+    rows = []
+    for share, kinds in sorted(found.items()):
+        first, last = min(kinds["positive"]), max(kinds["positive"])
+        cells = [
+            [spread({str(run): value for run, value in enumerate(kinds[kind][at])}, 2) for at in (first, last)]
+            for kind in kinds
+        ]
+        rows.append([f"{share:.2f}", *(cell for pair in cells for cell in pair), str(len(kinds["positive"][last]))])
+    names = ("positive pairs", "pairs of one class", "other pairs")
+    head = ["m/N", *(f"{name}, {when} epoch" for name in names for when in ("first", "last")), "runs"]
+    return table(head, rows, "Mean cosines of projections over an epoch; mean ± sample standard deviation over runs.")
+
+
 def correlations(numbers: Numbers, without: Sequence[str] = ()) -> str:
     """Return rank correlations over models, of the mean metric with the mean relative drop, a row per metric.
 
@@ -314,32 +351,41 @@ def ranks(values: statistics.Floats) -> statistics.Floats:
 
 PAIRS = (("SimCLR", "SupCon"), ("SimCLR", "Cross-entropy"), ("SimCLR", "Cross-entropy refitted"))
 
-TABLES: dict[str, tuple[str, Callable[[Numbers], str]]] = {
-    "digits-drops": ("mnist5k_claims", partial(drops, models=SUPERVISED)),
-    "digits-differences": ("mnist5k_claims", partial(drop_differences, pairs=PAIRS)),
-    "digits-oracle": ("mnist5k_claims", partial(gaps_closed, models=("Oracle",))),
-    "digits-removal": ("mnist5k_claims", partial(accuracies, models=("SupCon", "SimCLR", "Oracle", *STRATEGIES))),
-    "digits-strategies": ("mnist5k_claims", partial(gaps_closed, models=STRATEGIES)),
-    "settings-accuracies": ("mnist5k_settings", accuracies),
-    "settings-gaps": ("mnist5k_settings", gaps_closed),
-    "chosen-accuracies": ("mnist5k_chosen", accuracies),
-    "chosen-gaps": ("mnist5k_chosen", gaps_closed),
-    "adversarial": ("mnist5k_adversarial", accuracies),
+
+def of_report(function: Callable[..., str], **options: Any) -> Callable[[Path], str]:
+    """Return a function from a file of `robharness report` to a table.
+
+    function: (numbers, **options) -> a table.
+    """
+    return lambda path: function(read(path), **options)
+
+
+TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
+    "digits-drops": ("mnist5k_claims", of_report(drops, models=SUPERVISED)),
+    "digits-differences": ("mnist5k_claims", of_report(drop_differences, pairs=PAIRS)),
+    "digits-oracle": ("mnist5k_claims", of_report(gaps_closed, models=("Oracle",))),
+    "settings-accuracies": ("mnist5k_settings", of_report(accuracies)),
+    "settings-gaps": ("mnist5k_settings", of_report(gaps_closed)),
+    "chosen-accuracies": ("mnist5k_chosen", of_report(accuracies)),
+    "chosen-gaps": ("mnist5k_chosen", of_report(gaps_closed)),
+    "adversarial": ("mnist5k_adversarial", of_report(accuracies)),
+    "adversarial-gains": ("mnist5k_adversarial", of_report(gains)),
+    "adversarial-autoattack": ("mnist5k_autoattack", of_report(accuracies)),
+    "adversarial-autoattack-gains": ("mnist5k_autoattack", of_report(gains)),
     "digits-uniformity": (
-        "mnist5k_claims", partial(drops, models=WITHOUT_LABELS, metrics=("contrastive/uniformity",)),
+        "mnist5k_claims", of_report(drops, models=WITHOUT_LABELS, metrics=("contrastive/uniformity",)),
     ),
-    "digits-metrics": ("mnist5k_claims", partial(accuracies, metrics=["*"])),
-    "digits-margins": ("mnist5k_margins", partial(measurements, metrics=["*margin"])),
-    "digits-correlations": ("mnist5k_claims", correlations),
-    "digits-correlations-label-free": (
-        "mnist5k_claims", partial(correlations, without=WITH_LABELS),
-    ),
-    "objects-drops": ("cifar10_jpeg", partial(drops, models=("SupCon", "SimCLR", "Oracle", *SUPERVISED[2:]))),
-    "objects-differences": ("cifar10_jpeg", partial(drop_differences, pairs=PAIRS)),
-    "objects-oracle": ("cifar10_jpeg", partial(gaps_closed, models=("Oracle",))),
-    "objects-metrics": ("cifar10_jpeg", partial(accuracies, metrics=["*"])),
+    "digits-metrics": ("mnist5k_claims", of_report(accuracies, metrics=["*"])),
+    "digits-margins": ("mnist5k_margins", of_report(measurements, metrics=["*margin"])),
+    "digits-correlations": ("mnist5k_claims", of_report(correlations)),
+    "digits-correlations-label-free": ("mnist5k_claims", of_report(correlations, without=WITH_LABELS)),
+    "objects-drops": ("cifar10_jpeg", of_report(drops, models=("SupCon", "SimCLR", "Oracle", *SUPERVISED[2:]))),
+    "objects-differences": ("cifar10_jpeg", of_report(drop_differences, pairs=PAIRS)),
+    "objects-oracle": ("cifar10_jpeg", of_report(gaps_closed, models=("Oracle",))),
+    "objects-metrics": ("cifar10_jpeg", of_report(accuracies, metrics=["*"])),
+    "lemma": ("mnist5k_lemma", cosines),
 }  # fmt: skip
-"""By name, the file of a table without its suffix, and the function that makes the table."""
+"""By name, the file of a table without its suffix, and the function that makes the table of the file."""
 
 
 def make(name: str, folder: Path = FOLDER) -> str:
@@ -349,7 +395,7 @@ def make(name: str, folder: Path = FOLDER) -> str:
     """
     stem, function = TABLES[name]
     path = folder / f"{stem}.csv"
-    return function(read(path)) if path.exists() else f"*No results yet: {path.name}.*\n"
+    return function(path) if path.exists() else f"*No results yet: {path.name}.*\n"
 
 
 def verdicts(page: str) -> str:
