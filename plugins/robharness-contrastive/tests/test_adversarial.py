@@ -323,6 +323,8 @@ def test_a_batch_norm_at_two_places_stays_one():
     (options.ACL, {"steps": 0}, "ACL: steps=0 must be above 0"),
     (options.DynACL, {"inertia": 1}, "DynACL: inertia=1 must be at least 0 and below 1"),
     (options.DynACL, {"period": 0}, "DynACL: period=0 must be above 0"),
+    (options.ACL, {"projection": ()}, r"ACL: projection=\[\] must be widths above 0"),
+    (options.RoCL, {"projection": (0, 3)}, r"RoCL: projection=\[0, 3\] must be widths above 0"),
     (options.ACL, {"rel_step": -1}, "ACL: rel_step=-1 must be above 0"),
 ])  # fmt: skip
 def test_bad_options_are_refused(kind, changed, why):

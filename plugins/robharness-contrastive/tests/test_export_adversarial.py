@@ -254,6 +254,8 @@ def test_one_branch_alone_and_another_stem_are_refused(tmp_path):
     save_file({key: value.contiguous() for key, value in clean.items()}, tmp_path / "weights.safetensors")
     done = CliRunner().invoke(main, [str(tmp_path), str(tmp_path / "w.pt"), "--layout", "acl"])
     assert done.exit_code == 1 and "Try: " in done.output and not (tmp_path / "w.pt").exists()
+    done = CliRunner().invoke(main, [str(tmp_path), str(tmp_path / "no" / "w.pt"), "--layout", "acl"])
+    assert done.exit_code == 1 and f"Try: mkdir -p {tmp_path / 'no'}" in done.output
 
 
 @pytest.mark.parametrize("branch", BRANCHES)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from robharness_contrastive.losses import pairs
+from robharness_contrastive.options import Replacement
 from robharness_contrastive.removal import Removal, nearest, oracle
 
 B = 9
@@ -87,6 +88,8 @@ def test_a_warm_up_delays_the_whole_schedule(options, warmup, first):
     ({"strategy": "recall", "most": 1.5}, r"most=1.5 must be a share of the batch"),
     ({"strategy": "oracle", "most": 0.5}, r"`most` needs the strategy frequency, precision or recall, not oracle"),
     ({"most": 0.5}, r"`most` needs the strategy frequency, precision or recall, not none"),
+    ({"warmup": 0.2}, r"`warmup` needs a strategy, and with `strategy: none` no negative is removed"),
+    ({"replace": "queue"}, r"`replace` needs a strategy, and with `strategy: none` no negative is removed"),
     ({"strategy": "recall", "warmup": 1.0}, r"warmup=1.0 must be a share of the training"),
     ({"strategy": "recall", "warmup": -0.1}, r"warmup=-0.1 must be a share of the training"),
 ])  # fmt: skip
@@ -105,7 +108,7 @@ def test_replacements_suffice_for_the_largest_count(options):
     for way, expected in (("none", 0), ("reweight", 0), ("oversample", largest), ("queue", largest)):
         assert Removal(**options, replace=way).spare(40, 256, 10) == expected
     assert Removal(strategy="oracle", replace="oversample").spare(40, 256, 10) == 26
-    assert Removal(replace="oversample").spare(40, 256, 10) == 0
+    assert Replacement().spare(40, 256, 10) == 0
 
 
 # --- choices ---

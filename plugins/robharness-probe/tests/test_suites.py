@@ -14,6 +14,7 @@ from robharness.errors import SuiteError
 from robharness.report import build
 from robharness.report.renderers.json import render
 from robharness.suite import load
+from robharness_probe import params, protocol
 
 PLUGIN = """
 from robharness import InputSpec, ModelSpec, Preprocessing, hookimpl
@@ -128,13 +129,19 @@ def test_a_suite_with_several_protocols_says_which_model_has_which(run):
     assert protocols["slf"] == f"SLF with {changed}" and protocols["le"] == f"LE with {changed}"
     assert protocols["aff"].startswith("AFF with epochs=2") and "crop=0.5" in protocols["aff"]
     [warning] = [each for each in found["findings"] if each["code"] == "mixed-protocols"]
-    assert warning["severity"] == "warning" and f"rLE with {changed}, steps=2" in warning["message"]
+    assert warning["severity"] == "warning" and f"r-LE with {changed}, steps=2" in warning["message"]
 
 
 def test_two_models_of_one_protocol_are_no_warning(run):
     found = run(("slf", {}), ("slf", {"label": "again", "seed": 1}))
     assert found["complete"] and len(found["protocols"]) == 2
     assert "mixed-protocols" not in [each["code"] for each in found["findings"]]
+
+
+def test_a_protocol_names_changed_options_as_a_suite_writes_them():
+    changed = params.LE(encoder=None, data=None, standardize=True, milestones=None)
+    assert protocol("LE", changed) == "LE with standardize=true, milestones=null"
+    assert protocol("LE", params.LE(encoder=None, data=None)) == "LE"
 
 
 def test_declarations_import_neither_torch_nor_numpy():

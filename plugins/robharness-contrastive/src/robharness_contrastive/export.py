@@ -32,7 +32,7 @@ import click
 import torch
 from torch import Tensor
 
-from robharness import UserError, checkpoints
+from robharness import UserError, checkpoints, for_shell
 
 LAYOUTS = ("torchvision", "supcontrast", "rocl", "acl", "dynacl", "advcl", "deacl")
 SMALL = LAYOUTS[2:]
@@ -159,6 +159,8 @@ def main(artefact: Path, file: Path, layout: str, branch: str | None) -> None:
     try:
         if not weights.is_file():
             raise UserError(f"{artefact} has no weights.safetensors. Try: robharness list artefacts")
+        if not file.parent.is_dir():
+            raise UserError(f"the folder of {file} does not exist. Try: mkdir -p {for_shell(file.parent)}")
         content, head = in_layout(checkpoints.read(weights), layout, branch)
     except UserError as error:
         raise click.ClickException(str(error)) from None
@@ -168,11 +170,8 @@ def main(artefact: Path, file: Path, layout: str, branch: str | None) -> None:
         beside = file.with_name(f"{file.name}{HEADS[layout]}")
         torch.save(head, beside)
         written.append(beside.name)
-    recipe = (
-        json.loads((artefact / "recipe.json").read_text(encoding="utf-8"))
-        if (artefact / "recipe.json").is_file()
-        else {}
-    )
+    described = artefact / "recipe.json"
+    recipe = json.loads(described.read_text(encoding="utf-8")) if described.is_file() else {}
     click.echo(f"wrote {' and '.join(written)}, {recipe.get('model', artefact.name)}")
     if layout == "deacl":
         click.echo(

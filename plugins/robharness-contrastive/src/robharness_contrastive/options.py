@@ -28,6 +28,13 @@ def at_least_0(record: Any, *names: str) -> None:
             raise ValueError(f"{type(record).__name__}: {name}={getattr(record, name)} must be at least 0")
 
 
+def positive_widths(record: Any) -> None:
+    """Raise ValueError for a projection head without layers, or with a layer whose width is not above 0."""
+    widths = record.projection
+    if widths is not None and (not widths or min(widths) <= 0):
+        raise ValueError(f"{type(record).__name__}: projection={list(widths)} must be widths above 0, one per layer")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Checked:
     """A record whose classes check their own fields, each after those that it inherits."""
@@ -250,6 +257,7 @@ class RoCL(Attacked):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_0(self, "weight")
+        positive_widths(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,6 +269,10 @@ class ACL(TwoBranches, Attacked):
 
     projection: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive_widths(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DynACL(ACL):
@@ -268,7 +280,8 @@ class DynACL(ACL):
 
     period: epochs after which the augmentation weakens and the adversarial stream's weight rises, as a share of the
         training below 1, else as their number. The default is 50 of 1000 epochs.
-    rise: total rise of the weight of the adversarial stream, from 1; the clean stream's weight falls as much.
+    rise: total rise of the weight of the adversarial stream, from 1 to at most 2; the clean stream's weight falls as
+        much, to 0 at least.
     inertia: momentum of the encoder that is kept, a moving average of the weights.
     """
 

@@ -55,6 +55,12 @@ class Removal:
                 f"Removal: `most` needs the strategy frequency, precision or recall, not {self.strategy}. "
                 "Try: `strategy: precision`"
             )
+        without = [name for name in ("warmup", "replace") if getattr(self, name) != getattr(type(self), name)]
+        if self.strategy == "none" and without:
+            raise ValueError(
+                f"Removal: `{without[0]}` needs a strategy, and with `strategy: none` no negative is removed. "
+                "Try: `strategy: precision`"
+            )
         if not 0 <= self.warmup < 1:
             raise ValueError(f"Removal: warmup={self.warmup} must be a share of the training, at least 0 and below 1")
         if self.strategy == "oracle" and self.replace == "queue":

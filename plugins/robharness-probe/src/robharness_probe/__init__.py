@@ -48,14 +48,17 @@ _HEADS: Mapping[str, _Entry] = {
     "alf": _Entry(params.ALF, "Adversarial linear fine-tuning (ALF), on attacked images", "ALF", _DYNACL),
     "aff": _Entry(params.AFF, "Adversarial full fine-tuning (AFF) of encoder and classifier by TRADES", "AFF", _ACL),
     "le": _Entry(params.LE, "Linear evaluation (LE) of RoCL", "LE", _ROCL),
-    "rle": _Entry(params.RLE, "Robust linear evaluation (r-LE) of RoCL, on attacked images", "rLE", _ROCL),
+    "rle": _Entry(params.RLE, "Robust linear evaluation (r-LE) of RoCL, on attacked images", "r-LE", _ROCL),
     "retrieval": _Entry(params.Retrieval, "Retrieval of every example by its features, without labels", ""),
 }
 """By the model's name."""
 
 
 def protocol(name: str, options: params.Head) -> str:
-    """Return the name of a protocol, with the options that differ from its own: "SLF", "SLF with lr=0.05"."""
+    """Return the name of a protocol, with the options that differ from its own: "SLF", "SLF with lr=0.05".
+
+    Values are written as in a suite.
+    """
     own = type(options)(encoder=options.encoder, data=options.data)
     changed = [
         f"{item.name}={_text(getattr(options, item.name))}"
@@ -66,7 +69,11 @@ def protocol(name: str, options: params.Head) -> str:
 
 
 def _text(value: Any) -> str:
-    return str(list(value) if isinstance(value, tuple) else value)
+    if isinstance(value, tuple):
+        return str(list(value))
+    return (
+        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
+    )
 
 
 def _given(head: params.Head) -> Mapping[str, Any]:
