@@ -186,7 +186,7 @@ class DynACL(ACL):
             own = nn.Sequential(encode, self.projection)
             for key, value in zip(self.keys.parameters(), own.parameters(), strict=True):
                 key.lerp_(value, 1 - self.options.inertia)
-        return Loss(loss.value, {**loss.notes, "weight": loss.value.new_tensor(self.weight(step.epoch))})
+        return Loss(loss.value, {**loss.notes, "weight": loss.value.new_full((), self.weight(step.epoch))})
 
     def networks(self, encode: nn.Module) -> tuple[nn.Module, ...]:
         return encode, self.projection, self.keys
