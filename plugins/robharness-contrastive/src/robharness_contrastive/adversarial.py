@@ -69,6 +69,7 @@ class RoCL(Objective):
             clean, spare = split_reserve(self._embed(encode, views), self.reserve, 2)
             removed = self.contrast.choose(clean, labels, step, reserve=spare_labels)
             target = clean[size:]
+        torch.clear_autocast_cache()  # before PyTorch 2.11, weights that were converted above would get no gradient
 
         def loss(moved: Sequence[Tensor]) -> Tensor:
             return self.contrast.loss(torch.cat([self._embed(encode, moved), target]), labels, removed, reserve=spare)
