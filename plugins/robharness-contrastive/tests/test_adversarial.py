@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from robharness_contrastive import adversarial, attack, dual, networks, options
 from robharness_contrastive.augment import Draws
 from robharness_contrastive.data import seed_of
-from robharness_contrastive.objectives import Context, Learner, TrainingStep, unit
+from robharness_contrastive.objectives import Context, InfoNCE, Learner, TrainingStep, unit
 from robharness_contrastive.removal import Removal
 from robharness_contrastive.steps import Augmentation, Digits
 
@@ -330,3 +333,49 @@ def test_a_batch_norm_at_two_places_stays_one():
 def test_bad_options_are_refused(kind, changed, why):
     with pytest.raises(ValueError, match=why):
         kind(**changed)
+
+
+# --- waiting for the device ---
+
+
+class Waits(TorchDispatchMode):
+    """Refuses copies between CPU and device that wait. The device is "meta", where a tensor's value is an error."""
+
+    def __torch_dispatch__(self, function, types, words=(), options=None):
+        options = options or {}
+        found = function(*words, **options)
+        places = {value.device.type for value in tree_leaves((words, found)) if isinstance(value, torch.Tensor)}
+        assert len(places) < 2 or options.get("non_blocking"), function
+        return found
+
+
+class NoNumbers(TorchFunctionMode):
+    """Refuses tensors that are made of numbers, which are copied to the device."""
+
+    def __torch_function__(self, function, types, words=(), options=None):
+        assert function not in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor)
+        return function(*words, **(options or {}))
+
+
+@pytest.mark.parametrize("replace", ["none", "oversample", "reweight", "queue"])
+@pytest.mark.parametrize("strategy", ["frequency", "oracle"])
+@pytest.mark.parametrize("name", ["simclr", "rocl", "acl", "dynacl"])
+def test_no_step_waits_for_the_device(name, strategy, replace):
+    if (strategy, replace) == ("oracle", "queue"):
+        return
+    kind, made = {
+        "simclr": (options.SimCLR, InfoNCE), "rocl": (options.RoCL, adversarial.RoCL),
+        "acl": (options.ACL, adversarial.ACL), "dynacl": (options.DynACL, adversarial.DynACL),
+    }[name]  # fmt: skip
+    given = kind(projection=(7, 4), removal=Removal(strategy=strategy, replace=replace))
+    trunk = encoder() if name in ("simclr", "rocl") else dual.with_branches(encoder())
+    learner = Learner(trunk, made(given, WIDTH, CONTEXT)).to("meta")
+    count = B + learner.objective.reserve
+    seen = [torch.zeros(count, 1, 6, 6, device="meta") for _ in range(2)]
+    labels = torch.zeros(count, dtype=torch.int64, device="meta")
+    step = at()
+    step.rows = np.arange(count)
+    with Waits(), NoNumbers():
+        loss = learner(seen, labels, step)
+        loss.value.backward()
+    assert all(note.device.type == "meta" for note in loss.notes.values())

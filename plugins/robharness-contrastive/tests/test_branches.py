@@ -109,9 +109,15 @@ def test_a_network_of_another_plugin_is_trained(job, images, objective):
     assert net(pixels(images)).shape == (20, 4)
 
 
-def test_bfloat16_trains(job):
-    """The step reaches the objective under mixed precision, too."""
-    trained(job, params.ACL(**of_bars(**OPTIONS, precision="bf16-mixed")))
+@pytest.mark.parametrize("kind", [params.RoCL, params.ACL, params.DynACL])
+def test_bfloat16_trains(job, kind):
+    """The step reaches the objective under mixed precision, too, and gradients reach the weights of the encoder."""
+    found = []
+    for epochs in (1, 2):
+        recipe = kind(**of_bars(**OPTIONS | {"epochs": epochs}, precision="bf16-mixed", probe=None))
+        found.append(load_file(trained(job, recipe, f"{epochs}")))
+    moved = [key for key, value in found[0].items() if value.ndim == 4 and not torch.equal(value, found[1][key])]
+    assert len(moved) == 3
 
 
 def test_the_branch_is_clean_or_adversarial():

@@ -17,7 +17,7 @@ from robharness_contrastive.contrast import Contrast, split_reserve
 from robharness_contrastive.objectives import Context, InfoNCE, Learner, TrainingStep
 from robharness_contrastive.options import SimCLR
 from robharness_contrastive.removal import Removal
-from robharness_contrastive.replacement import multiplicities, replaced
+from robharness_contrastive.replacement import injected, multiplicities, replaced
 
 B, D, CLASSES = 6, 4, 3
 CONTEXT = Context(examples=64, classes=CLASSES, batch=B, epochs=10, shape=(1, 4, 4))
@@ -152,6 +152,22 @@ def test_missing_projections_of_the_reserve_are_an_error():
 def test_an_oracle_with_a_queue_is_refused():
     with pytest.raises(ValueError, match=r"the queue has no classes.*Try: `replace: oversample`"):
         Removal(strategy="oracle", replace="queue")
+
+
+@pytest.mark.parametrize("spare", [None, 1])
+def test_weights_have_the_precision_of_float32_under_bfloat16(spare):
+    """Numbers of negatives above 256 are not rounded to the 8 bits of bfloat16."""
+    size, k = 2046, 257
+    negatives = torch.tensor([[False] + [True] * size])
+    removed = torch.tensor([[False] * (size + 1 - k) + [True] * k])
+    similarity = torch.zeros(1, size + 1, dtype=torch.bfloat16)
+    rows = None if spare is None else torch.zeros(1, spare, dtype=torch.bfloat16)
+    _, pairs, log_weights = replaced(similarity, losses.Pairs(~negatives, negatives), removed, 1, rows)
+    assert float(log_weights.double().exp()[pairs.negatives].sum()) == pytest.approx(size, rel=1e-6)
+    _, pairs, log_weights = injected(similarity, losses.Pairs(~negatives, negatives), removed, 0.3)
+    weights = log_weights.double().exp()
+    assert float(weights[removed].sum()) == pytest.approx(0.3 * size, rel=1e-6)
+    assert float(weights[pairs.negatives].sum()) == pytest.approx(size, rel=1e-6)
 
 
 # --- expectation ---

@@ -69,6 +69,7 @@ class RoCL(Objective):
             clean, spare = split_reserve(self._embed(encode, views), self.reserve, 2)
             removed = self.contrast.choose(clean, labels, step, reserve=spare_labels)
             target = clean[size:]
+        torch.clear_autocast_cache()  # before PyTorch 2.11, weights that were converted above would get no gradient
 
         def loss(moved: Sequence[Tensor]) -> Tensor:
             return self.contrast.loss(torch.cat([self._embed(encode, moved), target]), labels, removed, reserve=spare)
@@ -186,7 +187,7 @@ class DynACL(ACL):
             own = nn.Sequential(encode, self.projection)
             for key, value in zip(self.keys.parameters(), own.parameters(), strict=True):
                 key.lerp_(value, 1 - self.options.inertia)
-        return Loss(loss.value, {**loss.notes, "weight": loss.value.new_tensor(self.weight(step.epoch))})
+        return Loss(loss.value, {**loss.notes, "weight": loss.value.new_full((), self.weight(step.epoch))})
 
     def networks(self, encode: nn.Module) -> tuple[nn.Module, ...]:
         return encode, self.projection, self.keys

@@ -219,7 +219,8 @@ class Contrast(nn.Module):
         classes = processes.gather(labels).repeat(views)
         total = len(classes) // views
         first = processes.rank() * local
-        own = torch.cat([torch.arange(first, first + local) + view * total for view in range(views)]).to(z.device)
+        rows = torch.arange(first, first + local, device=z.device)  # made there, since a copy would wait for the device
+        own = torch.cat([rows + view * total for view in range(views)])
         groups = classes if self.classes else torch.arange(total, device=z.device).repeat(views)
         is_same_class = classes[own][:, None] == classes[None]
         return z @ candidates.T / self.temperature, losses.pairs(groups[own], groups, own), is_same_class

@@ -55,11 +55,12 @@ def replaced(
         extra = multiplicities(slots, usable).flatten(1)
         open_slots = open_slots - extra.sum(1)
         similarity = torch.cat([similarity, spare], 1)
-    factor = total.to(similarity.dtype) / (total - open_slots).clamp(min=1)
+    exact = torch.promote_types(similarity.dtype, torch.float32)  # bfloat16 does not have all numbers above 256
+    factor = total.to(exact) / (total - open_slots).clamp(min=1)
     weights = torch.where(left, factor.log()[:, None], 0)
     positives = torch.cat([pairs.positives, torch.zeros_like(extra, dtype=torch.bool)], 1)
     negatives = torch.cat([left, extra > 0], 1)
-    log_counts = extra.clamp(min=1).to(similarity.dtype).log()
+    log_counts = extra.clamp(min=1).to(exact).log()
     return similarity, Pairs(positives, negatives), torch.cat([weights, log_counts], 1)
 
 
@@ -89,5 +90,6 @@ def injected(similarity: Tensor, pairs: Pairs, is_same_class: Tensor, rate: floa
     total = pairs.negatives.sum(1)
     weight_of_false = share * total / false.sum(1).clamp(min=1)
     weight_of_true = (1 - share) * total / true.sum(1).clamp(min=1)
-    weights = torch.where(false, weight_of_false[:, None], weight_of_true[:, None].where(true, 1)).to(similarity.dtype)
+    weights = torch.where(false, weight_of_false[:, None], weight_of_true[:, None].where(true, 1))
+    weights = weights.to(torch.promote_types(similarity.dtype, torch.float32))  # bfloat16 has 8 bits of a weight
     return similarity, pairs._replace(negatives=pairs.negatives & (weights > 0)), weights.log()

@@ -152,8 +152,8 @@ def trades_pgd(
 ) -> Tensor:
     """Attack images in [0, 1] by PGD on the divergence of TRADES under linf, from normal noise of `TRADES_START`.
 
-    The parameters are those of `pgd`. Source: trades_loss of github.com/yaodongyu/TRADES, as the repositories of AFF
-    have it, with the start outside [0, 1] as well.
+    The parameters are those of `pgd`. Source: trades_loss of github.com/yaodongyu/TRADES, as the repositories of ACL
+    and RobustSSL_Benchmark have it, with the start outside [0, 1] as well.
     """
     with torch.no_grad():
         clean = net(x)

@@ -283,6 +283,10 @@ class AFF(Finetune, Adversarial):
     github.com/VITA-Group/Adversarial-Contrastive-Learning at 399eabd. For ACL, RobustSSL_Benchmark (see `SLF`) has
     `epochs: 100` with `milestones: [40, 60]`. ACL measures its best epoch; here, it is always the last one.
 
+    Clean and attacked images share one BatchNorm per layer, that of the encoder's branch, as in ACL's code. DynACL's
+    code, and by default RobustSSL_Benchmark's for ACL and DynACL (`dualBN`), pass clean images through the clean branch
+    in fine-tuning, and keep the adversarial one. DynACL's attack starts at the clean image without noise.
+
     beta: weight of the divergence.
     """
 
