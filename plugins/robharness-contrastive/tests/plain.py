@@ -103,9 +103,10 @@ def rocl(net, head, views, start, *, eps, step, steps, k, weight, detached, rese
         own, spare = split(embed(torch.cat(views), False), 2, reserve)
         removed = removed_by(own, k)
     size = len(first) - reserve
+    constant = spare if reserve else None
     (moved,) = pgd(
         lambda found: nt_xent(
-            embed(torch.cat([found[0], second[:size]]), False), removed, detached=detached, spare=spare if reserve else None
+            embed(torch.cat([found[0], second[:size]]), False), removed, detached=detached, spare=constant
         ),
         [first[:size]], [start], eps, step, steps,
     )  # fmt: skip
