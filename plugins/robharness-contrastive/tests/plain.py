@@ -48,8 +48,17 @@ def removed_by(z, k):
     return chosen
 
 
-def nt_xent(z, removed, views=(0, 1), detached=False):
-    """Return the mean over anchors of the sum over their positives."""
+def split(z, parts, reserve):
+    """Return the rows of the batch, and the rows of the reserve of each part."""
+    pieces = [(part[: len(part) - reserve], part[len(part) - reserve :]) for part in z.chunk(parts)]
+    return torch.cat([own for own, _ in pieces]), [spare for _, spare in pieces]
+
+
+def nt_xent(z, removed, views=(0, 1), detached=False, spare=None):
+    """Return the mean over anchors of the sum over their positives.
+
+    spare: for each part, the rows of which the first ones take the places of the part's removed rows; None for none.
+    """
     n, size = len(z), len(z) // len(views)
     candidates = z.detach() if detached else z
     similarity = z @ candidates.T / TAU
@@ -60,7 +69,11 @@ def nt_xent(z, removed, views=(0, 1), detached=False):
     total = torch.zeros((), dtype=z.dtype)
     for row in range(n):
         kept = [q for q in range(n) if q != row and (q % size == row % size or clean(q) not in removed[clean(row)])]
-        log_sum = similarity[row, kept].exp().sum().log()
+        terms = [similarity[row, kept]]
+        for part, rows in enumerate(spare or ()):
+            gone = sum(q not in kept and q % size != row % size for q in range(part * size, (part + 1) * size))
+            terms.append(z[row] @ (rows.detach() if detached else rows)[:gone].T / TAU)
+        log_sum = torch.cat(terms).exp().sum().log()
         for positive in range(row % size, n, size):
             if positive != row:
                 total = total + log_sum - similarity[row, positive]
@@ -78,8 +91,8 @@ def pgd(loss, views, starts, eps, step, steps):
     return [x.detach() for x in found]
 
 
-def rocl(net, head, views, start, *, eps, step, steps, k, weight, detached):
-    """net: with one "norm". head: two layers, "w1", "b1", "w2", "b2"."""
+def rocl(net, head, views, start, *, eps, step, steps, k, weight, detached, reserve=0):
+    """net: with one "norm". head: two layers, "w1", "b1", "w2", "b2". reserve: number of last rows of each view."""
 
     def embed(x, training):
         hidden = torch.relu(features(net, net["norm"], x, training) @ head["w1"].T + head["b1"])
@@ -87,17 +100,25 @@ def rocl(net, head, views, start, *, eps, step, steps, k, weight, detached):
 
     first, second = views
     with torch.no_grad():
-        removed = removed_by(embed(torch.cat(views), False), k)
+        own, spare = split(embed(torch.cat(views), False), 2, reserve)
+        removed = removed_by(own, k)
+    size = len(first) - reserve
+    constant = spare if reserve else None
     (moved,) = pgd(
-        lambda found: nt_xent(embed(torch.cat([found[0], second]), False), removed, detached=detached),
-        [first], [start], eps, step, steps,
+        lambda found: nt_xent(
+            embed(torch.cat([found[0], second[:size]]), False), removed, detached=detached, spare=constant
+        ),
+        [first[:size]], [start], eps, step, steps,
     )  # fmt: skip
-    pair = nt_xent(embed(torch.cat([moved, second]), True), removed, detached=detached)
-    three = nt_xent(embed(torch.cat([first, second, moved]), True), removed, (0, 1, 0), detached)
-    return three + weight * pair
+    z, spare = split(embed(torch.cat([moved, first[size:], second]), True), 2, reserve)
+    pair = nt_xent(z, removed, detached=detached, spare=spare if reserve else None)
+    z = embed(torch.cat([first, second, moved]), True)
+    own, spare = split(z[:-size], 2, reserve)
+    spare = [*spare, spare[0]] if reserve else None
+    return nt_xent(torch.cat([own, z[-size:]]), removed, (0, 1, 0), detached, spare) + weight * pair
 
 
-def acl(net, head, views, starts, *, eps, step, steps, k, weight=1.0, keys=None):
+def acl(net, head, views, starts, *, eps, step, steps, k, weight=1.0, keys=None, reserve=0):
     """net: with "norms", a clean and an adversarial one. head: "w1", "b1", "w2", each with "norms1" or "norms2".
 
     keys: (network, head) that embed the second view; None for the same.
@@ -116,8 +137,12 @@ def acl(net, head, views, starts, *, eps, step, steps, k, weight=1.0, keys=None)
             [embed_by((net, head), found[0], branch, training), embed_by(keys, found[1], branch, training)]
         )
 
+    def contrast(z):
+        own, spare = split(z, 2, reserve)
+        return nt_xent(own, removed, spare=spare if reserve else None)
+
     clean = embed(views, 0, True)
-    removed = removed_by(clean, k)
-    moved = pgd(lambda found: nt_xent(embed(found, 1, False), removed), views, starts, eps, step, steps)
+    removed = removed_by(split(clean, 2, reserve)[0], k)
+    moved = pgd(lambda found: contrast(embed(found, 1, False)), views, starts, eps, step, steps)
     adversarial = embed(moved, 1, True)
-    return ((2 - weight) * nt_xent(clean, removed) + weight * nt_xent(adversarial, removed)) / 2
+    return ((2 - weight) * contrast(clean) + weight * contrast(adversarial)) / 2

@@ -28,23 +28,30 @@ CONTEXT = Context(examples=60, classes=CLASSES, batch=B, epochs=20, shape=(1, 6,
 ROWS = np.array([3, 50, 12, 7, 31, 8])
 LABELS = torch.arange(B) % CLASSES
 ATTACK = {"eps": 0.1, "steps": 3, "rel_step": 0.3}
-REMOVALS = {"none": (Removal(), 0), "frequency": (Removal(strategy="frequency"), B // CLASSES)}
+REMOVALS = {
+    "none": (Removal(), 0),
+    "frequency": (Removal(strategy="frequency"), B // CLASSES),
+    "oversample": (Removal(strategy="frequency", replace="oversample"), B // CLASSES),
+}
+RESERVE = {"oversample": 3}
+"""Images beside the batch: as many as an anchor loses negatives."""
 LR = 0.1
 
 
-def at(epoch=0):
-    return TrainingStep(epoch=epoch, epochs=20, step=10 * epoch, steps=200, batch=B, seed=5, rows=ROWS)
+def at(epoch=0, reserve=0):
+    rows = np.concatenate([ROWS, 40 + np.arange(reserve)])
+    return TrainingStep(epoch=epoch, epochs=20, step=10 * epoch, steps=200, batch=B, seed=5, rows=rows)
 
 
-def views():
-    draws = np.random.default_rng(0)
-    return [torch.from_numpy(draws.random((B, 1, 6, 6))) for _ in range(2)]
+def views(reserve=0):
+    draws = np.random.default_rng(5 * reserve)  # no two images have equal projections, as dead units may give them
+    return [torch.from_numpy(draws.random((B + reserve, 1, 6, 6))) for _ in range(2)]
 
 
 def start_of(number, step):
-    """The random start of a view, float64 (B, 1, 6, 6)."""
-    noise = Draws(seed_of(5, "attack", step.step, number), ROWS).uniform("start", 36)
-    return ((2 * noise - 1) * 0.1).view(B, 1, 6, 6).double()
+    """The random start of a view, float64 (B, 1, 6, 6), with the reserve if the step has one."""
+    noise = Draws(seed_of(5, "attack", step.step, number), step.rows).uniform("start", 36)
+    return ((2 * noise - 1) * 0.1).view(-1, 1, 6, 6).double()
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +114,9 @@ def step_plainly(trees, loss):
 
 
 def step_of(learner, step):
-    loss = learner(views(), LABELS, step)
+    reserve = len(step.rows) - B
+    assert learner.objective.reserve == reserve
+    loss = learner(views(reserve), torch.cat([LABELS, torch.arange(reserve) % CLASSES]), step)
     loss.value.backward()
     for value in learner.parameters():
         if value.requires_grad:
@@ -132,9 +141,11 @@ def test_a_step_of_rocl_is_that_of_its_formulas(removal, detached):
     params = options.RoCL(**ATTACK, projection=(7, 4), removal=strategy, weight=0.3, detached=detached)
     learner = Learner(encoder(), adversarial.RoCL(params, WIDTH, CONTEXT))
     net, head = net_of(learner.encoder), head_of(learner.objective.projection)
-    hyper = {"eps": 0.1, "step": 0.03, "steps": 3, "k": k, "weight": 0.3, "detached": detached}
-    expected = step_plainly([net, head], lambda: PLAIN["rocl"](net, head, views(), start_of(0, at()), **hyper))
-    loss = step_of(learner, at())
+    reserve = RESERVE.get(removal, 0)
+    hyper = {"eps": 0.1, "step": 0.03, "steps": 3, "k": k, "weight": 0.3, "detached": detached, "reserve": reserve}
+    start = start_of(0, at())  # the reserve is not attacked
+    expected = step_plainly([net, head], lambda: PLAIN["rocl"](net, head, views(reserve), start, **hyper))
+    loss = step_of(learner, at(0, reserve))
     torch.testing.assert_close(loss.value.detach(), expected)
     assert_alike(net_of(learner.encoder), net)
     assert_alike(head_of(learner.objective.projection), head)
@@ -150,10 +161,11 @@ def test_a_step_of_acl_is_that_of_its_formulas(removal):
     params = options.ACL(**ATTACK, projection=(7, 4), removal=strategy)
     learner = Learner(dual.with_branches(encoder()), adversarial.ACL(params, WIDTH, CONTEXT))
     net, head = net_of(learner.encoder), head_of(learner.objective.projection)
-    starts = [start_of(number, at()) for number in range(2)]
-    hyper = {"eps": 0.1, "step": 0.03, "steps": 3, "k": k}
-    expected = step_plainly([net, head], lambda: PLAIN["acl"](net, head, views(), starts, **hyper))
-    loss = step_of(learner, at())
+    reserve = RESERVE.get(removal, 0)
+    starts = [start_of(number, at(0, reserve)) for number in range(2)]
+    hyper = {"eps": 0.1, "step": 0.03, "steps": 3, "k": k, "reserve": reserve}
+    expected = step_plainly([net, head], lambda: PLAIN["acl"](net, head, views(reserve), starts, **hyper))
+    loss = step_of(learner, at(0, reserve))
     torch.testing.assert_close(loss.value.detach(), expected)
     assert_alike(net_of(learner.encoder), net)
     assert_alike(head_of(learner.objective.projection), head)
@@ -172,11 +184,12 @@ def test_a_step_of_dynacl_is_that_of_its_formulas(removal):
     own = net_of(learner.encoder), head_of(learner.objective.projection)
     keys = net_of(learner.objective.keys[0]), head_of(learner.objective.keys[1])
     before = [{path: value.clone() for path, value in leaves(tree)} for tree in (*own, *keys)]
-    step = at(12)
+    reserve = RESERVE.get(removal, 0)
+    step = at(12, reserve)
     weight = 1 + 0.8 * 12 / 20  # epochs are counted from 1: 13 // 2 * 2 = 12 have passed
-    hyper = {"eps": 0.1, "step": 0.03, "steps": 3, "k": k, "weight": weight, "keys": keys}
+    hyper = {"eps": 0.1, "step": 0.03, "steps": 3, "k": k, "weight": weight, "keys": keys, "reserve": reserve}
     starts = [start_of(number, step) for number in range(2)]
-    expected = step_plainly(own, lambda: PLAIN["acl"](*own, views(), starts, **hyper))
+    expected = step_plainly(own, lambda: PLAIN["acl"](*own, views(reserve), starts, **hyper))
     for tree, old_own, old_key in zip(keys, before[:2], before[2:], strict=True):
         for path, value in leaves(tree):
             if "running" not in str(path[-1]):
