@@ -110,3 +110,12 @@ def test_the_negative_cosine_is_lightlys_and_its_target_learns_nothing():
     torch.testing.assert_close(value, NegativeCosineSimilarity()(p, z.detach()))
     value.backward()
     assert z.grad is None and p.grad.abs().sum() > 0
+
+
+def test_products_keep_the_precision_of_their_rows_under_mixed_precision():
+    z = unit_rows(3).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = losses.products(z, z)
+        assert (z @ z.T).dtype == torch.bfloat16
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, z @ z.T)

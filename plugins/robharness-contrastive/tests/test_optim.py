@@ -39,19 +39,21 @@ def test_without_warm_up_it_starts_at_the_peak():
     assert rates == sorted(rates, reverse=True) and rates[-1] == pytest.approx(0.3e-3)
 
 
-def test_lars_scales_by_the_norms_of_weight_and_gradient():
-    """Biases are not scaled. Source: You et al. 2017, with weight decay inside the norm."""
+@pytest.mark.parametrize("name", ["lars", "lars-all"])
+def test_lars_scales_by_the_norms_of_weight_and_gradient(name):
+    """Only "lars-all" scales biases. Source: You et al. 2017, with weight decay inside the norm."""
     torch_net = nn.Linear(5, 3)
     before = [value.detach().clone() for value in torch_net.parameters()]
-    recipe = Contrastive(optimizer="lars", lr=0.7, momentum=0.0, weight_decay=0.01)
+    recipe = Contrastive(optimizer=name, lr=0.7, momentum=0.0, weight_decay=0.01)
     optimizer = optim.optimizer(recipe, torch_net)
     torch_net(torch.arange(10.0).view(2, 5)).square().sum().backward()
     optimizer.step()
-    weight, bias = torch_net.weight, torch_net.bias
-    w, g = before[0], weight.grad
-    local = 0.001 * w.norm() / (g.norm() + 0.01 * w.norm() + 1e-8)
-    torch.testing.assert_close(weight.detach(), w - 0.7 * local * (g + 0.01 * w), rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(bias.detach(), before[1] - 0.7 * bias.grad)
+    for w, parameter in zip(before, torch_net.parameters(), strict=True):
+        g = parameter.grad
+        local = 0.001 * w.norm() / (g.norm() + 0.01 * w.norm() + 1e-8)
+        is_scaled = w.ndim > 1 or name == "lars-all"
+        moved = w - 0.7 * local * (g + 0.01 * w) if is_scaled else w - 0.7 * g
+        torch.testing.assert_close(parameter.detach(), moved, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])

@@ -98,7 +98,7 @@ def test_table_5_has_the_papers_numbers_and_those_of_reruns_with_the_published_r
     for label, recipe in encoders.items():
         method = "rocl" if "RoCL" in label else "acl"
         assert method == recipe.OBJECTIVE and recipe.is_encoder_alone and recipe.normalize == (method == "acl")
-        assert (recipe.optimizer, recipe.epochs, recipe.batch, recipe.warmup) == ("lars", 1000, 512, 10)
+        assert (recipe.optimizer, recipe.epochs, recipe.batch, recipe.warmup) == ("lars-all", 1000, 512, 10)
         strategy = {"static": "frequency", "dynamic": "precision"}.get(label.rpartition(" ")[2], "none")
         assert (recipe.removal.strategy, recipe.removal.replace) == (strategy, "oversample")
         plain = method.upper().replace("ROCL", "RoCL")

@@ -37,7 +37,7 @@ class OneSidedContrast(Contrast):
     def _pairs(self, z: Tensor, labels: Tensor, views: int) -> tuple[Tensor, losses.Pairs, Tensor]:
         _, pairs, is_same_class = super()._pairs(z.detach(), labels, views)
         candidates = torch.cat([processes.gather(part.detach()) for part in z.chunk(views)])
-        return z @ candidates.T / self.temperature, pairs, is_same_class
+        return losses.products(z, candidates) / self.temperature, pairs, is_same_class
 
 
 class RoCL(Objective):

@@ -166,7 +166,7 @@ class Contrast(nn.Module):
         elif self.removal.replace == "queue":
             spare = torch.cat([self.queue[view] for view in views]).to(z.dtype)
             usable = (torch.arange(self.queue.shape[1], device=z.device) < self.filled)[None]
-        scores = None if spare is None else z @ spare.T / self.temperature
+        scores = None if spare is None else losses.products(z, spare) / self.temperature
         return losses.contrastive(*replacement.replaced(similarity, pairs, mask, parts, scores, usable))
 
     @torch.no_grad()
@@ -194,7 +194,7 @@ class Contrast(nn.Module):
         classes = processes.gather(labels)
         count = len(classes)
         images = rows.sum(0)
-        products = images @ images.T  # of two images, summed over their views
+        products = losses.products(images, images)  # of two images, summed over their views
         is_same = classes[:, None] == classes[None]
         own, of_class, total = products.diagonal().sum(), products.where(is_same, 0).sum(), products.sum()
         n_class = is_same.sum()
@@ -223,4 +223,5 @@ class Contrast(nn.Module):
         own = torch.cat([rows + view * total for view in range(views)])
         groups = classes if self.classes else torch.arange(total, device=z.device).repeat(views)
         is_same_class = classes[own][:, None] == classes[None]
-        return z @ candidates.T / self.temperature, losses.pairs(groups[own], groups, own), is_same_class
+        similarity = losses.products(z, candidates) / self.temperature
+        return similarity, losses.pairs(groups[own], groups, own), is_same_class

@@ -32,6 +32,17 @@ def pairs(anchors: Tensor, candidates: Tensor, own: Tensor) -> Pairs:
     return Pairs(is_same.scatter(1, own[:, None], False), negatives)
 
 
+def products(rows: Tensor, others: Tensor) -> Tensor:
+    """Return the inner products of rows (..., n, d) with others (..., m, d), (..., n, m), in the precision of the rows.
+
+    Mixed precision would compute them in half precision, whose steps near 1 are larger than many terms of a loss.
+    """
+    if not torch.amp.is_autocast_available(rows.device.type):  # as on the device "meta"
+        return rows @ others.mT
+    with torch.autocast(rows.device.type, enabled=False):
+        return rows @ others.mT
+
+
 def contrastive(similarity: Tensor, pairs: Pairs, log_weights: Tensor | None = None) -> Tensor:
     """Return the loss of each anchor, (n,): NT-Xent with one positive per row, SupCon's L_out with several.
 

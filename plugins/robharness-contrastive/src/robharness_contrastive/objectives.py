@@ -285,7 +285,8 @@ class MoCoObjective(Objective):
         with torch.no_grad():
             keys = unit(self.keys(views[1]))
             self.newest = gather(keys)
-        scores = torch.cat([(queries * keys).sum(1, keepdim=True), queries @ self.queue.T], 1) / self.temperature
+        scores = torch.cat([(queries * keys).sum(1, keepdim=True), losses.products(queries, self.queue)], 1)
+        scores = scores / self.temperature
         return Loss(scores.logsumexp(1).sub(scores[:, 0]).mean(), {"spread": spread(queries)})
 
     @torch.no_grad()

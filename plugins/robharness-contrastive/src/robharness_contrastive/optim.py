@@ -20,16 +20,14 @@ def optimizer(recipe: Recipe, module: nn.Module) -> optim.Optimizer:
     parameters = [value for value in module.parameters() if value.requires_grad]
     if recipe.optimizer == "adamw":
         return optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    if recipe.optimizer == "lars":
+    if recipe.optimizer in ("lars", "lars-all"):
         from lightly.utils.lars import LARS
 
-        matrices, vectors = [v for v in parameters if v.ndim > 1], [v for v in parameters if v.ndim <= 1]
+        scaled = [value for value in parameters if value.ndim > 1 or recipe.optimizer == "lars-all"]
+        others = [value for value in parameters if value.ndim <= 1 and recipe.optimizer == "lars"]
         groups = [
-            {"params": matrices, "weight_decay": recipe.weight_decay},
-            {
-                "params": vectors,
-                "weight_decay": 0.0,
-            },  # biases and norms: LARS does not scale steps of groups without decay
+            {"params": scaled, "weight_decay": recipe.weight_decay},
+            {"params": others, "weight_decay": 0.0},  # LARS does not scale steps of groups without decay
         ]
         lars: optim.Optimizer = LARS(groups, lr=recipe.lr, momentum=recipe.momentum, trust_coefficient=TRUST)
         return lars

@@ -115,7 +115,8 @@ class Recipe(Checked):
     epochs: passes over the examples.
     batch: images per step, over all processes. Images that do not fill an epoch's last batch are left out of the epoch.
     accumulate: steps whose gradients are accumulated; negatives are those of one step.
-    optimizer: "sgd", "adamw", or "lars", which scales SGD's steps layer by layer.
+    optimizer: "sgd", "adamw", or "lars", which scales SGD's steps layer by layer except for biases and norms, as in
+        SimCLR. "lars-all" scales and decays these as well, as the code of RoCL, ACL and DynACL does.
     lr: peak learning rate.
     momentum: of SGD and LARS.
     weight_decay: on all parameters; under LARS not on biases and norms.
@@ -148,7 +149,7 @@ class Recipe(Checked):
     epochs: int = 40
     batch: int = 128
     accumulate: int = 1
-    optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
+    optimizer: Literal["sgd", "adamw", "lars", "lars-all"] = "sgd"
     lr: float = 0.3
     momentum: float = 0.9
     weight_decay: float = 1e-4

@@ -332,7 +332,9 @@ def instance(z: Tensor, temperature: float) -> Tensor:
     own, instances = torch.cat([own, own + total]), torch.arange(total, device=z.device).repeat(2)
     pairs = losses.pairs(instances[own], instances, own)
     by_views = [
-        losses.contrastive(z[[a, b]].flatten(0, 1) @ candidates[[a, b]].flatten(0, 1).T / temperature, pairs).mean()
+        losses.contrastive(
+            losses.products(z[[a, b]].flatten(0, 1), candidates[[a, b]].flatten(0, 1)) / temperature, pairs
+        ).mean()
         for a, b in itertools.combinations(range(len(z)), 2)
     ]
     return torch.stack(by_views).mean()
@@ -348,7 +350,7 @@ def local_local(z: Tensor, temperature: float) -> Tensor:
     chunks, videos = z.shape[1:3]
     rows = z.permute(2, 0, 1, 3).flatten(1, 2)  # (B, 2 L, d)
     clips, own = torch.arange(chunks, device=z.device).repeat(2), torch.arange(2 * chunks, device=z.device)
-    return _mean_of_blocks(rows @ rows.transpose(1, 2) / temperature, losses.pairs(clips, clips, own), videos)
+    return _mean_of_blocks(losses.products(rows, rows) / temperature, losses.pairs(clips, clips, own), videos)
 
 
 def global_local(steps: Tensor, local: Tensor, temperature: float) -> Tensor:
