@@ -88,11 +88,15 @@ def matching(patterns: Sequence[str], names: Iterable[str]) -> list[str]:
 
 
 def read(path: Path) -> Numbers:
-    """Read a file that `robharness report` wrote, without worst cases and without numbers that are not complete."""
+    """Read a file that `robharness report` wrote, without worst cases and without numbers that are not complete.
+
+    A metric counts for the runs whose clean accuracy is complete.
+    """
     found = Numbers()
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            if row["complete"] != "true" or row["perturbation"].startswith("worst case"):
+            is_metric = not row["perturbation"]  # of the features of a run, whatever other runs have
+            if not (is_metric or row["complete"] == "true") or row["perturbation"].startswith("worst case"):
                 continue
             model = re.sub(r" seed \d+$", "", row["model"])
             value = float(row["value"])
@@ -105,6 +109,11 @@ def read(path: Path) -> Numbers:
                 kind.setdefault(model, {})[row["perturbation"]] = (value, statistics.Interval(*ends))
             else:
                 found.metrics.setdefault(model, {}).setdefault(row["statistic"], {})[row["model"]] = value
+    for model, metrics in found.metrics.items():
+        whole = found.of(model, "clean")
+        found.metrics[model] = {
+            name: {run: runs[run] for run in runs if run in whole} for name, runs in metrics.items()
+        }
     return found
 
 
