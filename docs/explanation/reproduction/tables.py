@@ -100,7 +100,7 @@ def read(path: Path) -> Numbers:
                 continue
             model = re.sub(r" seed \d+$", "", row["model"])
             value = float(row["value"])
-            if row["statistic"] == "accuracy":
+            if row["statistic"] in ("accuracy", "robust_accuracy"):  # an ensemble's counts only right clean examples
                 found.accuracies.setdefault(model, {}).setdefault(row["perturbation"], {})[row["model"]] = value
                 found.examples = int(row["n"])
             elif row["statistic"] in ("gap_closed", "gain"):
