@@ -52,7 +52,7 @@ Tidy = dict[str, Any]
 class Selection:
     """Selected statistics and columns of the tidy rows.
 
-    statistics: patterns such as "accuracy" or "contrastive/*"; a row is selected if one of them matches its statistic.
+    statistics: patterns such as "accuracy" or "mine/*"; a row is selected if one of them matches its statistic.
         Empty for all statistics.
     columns: names out of `COLUMNS`, in the order of the file; empty for all columns.
     """
