@@ -40,7 +40,8 @@ def test_gains_of_table_5(key):
 
 
 def test_the_medians_and_the_mean_of_table_5():
-    """Those of the caption are over the columns of the dynamic rows; "about 5 %" is the mean of all 24."""
+    """The medians in the caption of the table are over the columns of the dynamic rows; "about 5 %" is the mean of all
+    24 gains."""
     for base, printed, median in (("RoCL", 5.5, 5.45), ("ACL", 4.4, 4.35)):
         own = [values[0] for (model, _), values in GAINS.items() if model == f"A-{base}-dynamic"]
         assert np.median(own) == pytest.approx(median) and TABLE5["printed_medians"][base] == printed

@@ -105,6 +105,15 @@ def device(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     )
 
 
+class Names(click.ParamType):  # type: ignore[type-arg]
+    """Names or patterns with commas between."""
+
+    name = "names"
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> tuple[str, ...]:
+        return value if isinstance(value, tuple) else tuple(name.strip() for name in value.split(",") if name.strip())
+
+
 class Shard(click.ParamType):  # type: ignore[type-arg]
     """The value `i/k`, the i-th of k parts from 1, or `auto`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -27,15 +27,6 @@ if TYPE_CHECKING:
     from robharness.suite.settings import Setting
 
 
-class Names(click.ParamType):  # type: ignore[type-arg]
-    """Names or patterns with commas between."""
-
-    name = "names"
-
-    def convert(self, value: Any, parameter: Any, context: Any) -> tuple[str, ...]:
-        return value if isinstance(value, tuple) else tuple(name.strip() for name in value.split(",") if name.strip())
-
-
 @click.command("report")
 @options.report_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
@@ -45,9 +36,9 @@ class Names(click.ParamType):  # type: ignore[type-arg]
               help="Draw figures for a paper, and the plugins' figures, into FOLDER, which is created.")  # fmt: skip
 @click.option("--gallery", type=click.IntRange(0, 500), metavar="N",
               help="Compute up to N examples again for the gallery of an HTML file; by default 24.")  # fmt: skip
-@click.option("--statistics", type=Names(), metavar="GLOB,...", default=(),
+@click.option("--statistics", type=options.Names(), metavar="GLOB,...", default=(),
               help="Write only these statistics into a .csv or .parquet file: accuracy,contrastive/*")  # fmt: skip
-@click.option("--columns", type=Names(), metavar="NAME,...", default=(),
+@click.option("--columns", type=options.Names(), metavar="NAME,...", default=(),
               help="Write only these columns into a .csv or .parquet file.")  # fmt: skip
 @options.device("compute the gallery on")
 @options.trust

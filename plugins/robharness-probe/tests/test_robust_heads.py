@@ -17,7 +17,7 @@ from torch import nn
 
 import robharness_probe
 from robharness_probe import fitting, heads, images, loop, params, training
-from robharness_probe.artefact import CHECKPOINT, WEIGHTS
+from robharness_probe.artefact import WEIGHTS
 
 MADE = runpy.run_path(str(Path(__file__).with_name("test_training.py")))
 options, Shades, network, encoder = MADE["options"], MADE["Shades"], MADE["network"], MADE["encoder"]
@@ -212,24 +212,7 @@ def test_clean_images_come_first_for_batch_norm(job):
 @pytest.mark.parametrize("kind", [params.SLF, params.ALF, params.AFF, params.RLE])
 def test_a_killed_training_resumes_to_the_same_weights(job, kind):
     chosen = options(kind, **({} if kind is params.SLF else {"steps": 2}))
-    whole = job(chosen, folder="whole")[0]
-    training.train(whole)
-
-    class Killed(BaseException):
-        pass
-
-    def kill(state):
-        if state.epoch == 3:
-            raise Killed
-
-    cut, *_ = job(chosen, folder="cut", progress=kill)
-    with pytest.raises(Killed):
-        training.train(cut)
-    assert (cut.folder / CHECKPOINT).is_file() and not (cut.folder / WEIGHTS).exists()
-    training.train(job(chosen, folder="cut")[0])
-    found, expected = (load_file(each.folder / WEIGHTS) for each in (cut, whole))
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    MADE["resumed"](job, chosen)
 
 
 def test_the_last_epoch_is_taken_although_an_earlier_one_is_better(job):

@@ -163,11 +163,11 @@ def test_fine_tuning_changes_the_encoder_and_learns(job):
     assert not (made.folder / CHECKPOINT).exists()
 
 
-@pytest.mark.parametrize("kind", [params.Finetune, params.Adversarial])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_killed_training_resumes_to_the_same_weights(job, kind, optimizer):
-    more = {"steps": 2} if kind is params.Adversarial else {"head_lr": 0.2, "warmup": 1.0}
-    chosen = options(kind, optimizer=optimizer, lr=0.01, **more)
+def resumed(job, chosen):
+    """Train once whole, and once with an interruption in epoch 3; the weights must be the same to the bit.
+
+    Returns the interrupted job, the whole one, and the weights.
+    """
     whole = job(chosen, folder="whole")[0]
     training.train(whole)
 
@@ -186,6 +186,15 @@ def test_a_killed_training_resumes_to_the_same_weights(job, kind, optimizer):
     found, expected = (load_file(each.folder / WEIGHTS) for each in (cut, whole))
     assert found.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    return cut, whole, expected
+
+
+@pytest.mark.parametrize("kind", [params.Finetune, params.Adversarial])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_killed_training_resumes_to_the_same_weights(job, kind, optimizer):
+    more = {"steps": 2} if kind is params.Adversarial else {"head_lr": 0.2, "warmup": 1.0}
+    chosen = options(kind, optimizer=optimizer, lr=0.01, **more)
+    cut, whole, expected = resumed(job, chosen)
     assert (cut.folder / "metrics.jsonl").read_text() == (whole.folder / "metrics.jsonl").read_text()
     other = job(chosen, folder="other", seed=1)[0]
     training.train(other)

@@ -199,7 +199,7 @@ def test_a_fine_tuned_network_is_not_read_as_a_pretrained_encoder(features, name
 
 
 def test_a_network_of_two_branches_with_a_classifier_is_fine_tuned(features):
-    """As test_AFF.py and LPAFT_AFF.py of DynACL write it."""
+    """The file is as DynACL's test_AFF.py and LPAFT_AFF.py write it."""
     net = multiple(1, fc=nn.Linear(512, 10))
     with pytest.raises(UserError, match=r"has a classifier of one layer, `fc`, .*supervised/cifar10-resnet18"):
         features("dynacl", acl_file(net))

@@ -237,7 +237,7 @@ class Recipe(Checked):
 
     @property
     def protocol(self) -> str:
-        """How the classifier on the encoder is trained, for reports; empty for one that is trained with the encoder."""
+        """Way in which the classifier is trained, for reports; empty if encoder and classifier are trained together."""
         return f"{self.probe} probe" if self.probe is not None and not self.keeps_head else ""
 
     @property

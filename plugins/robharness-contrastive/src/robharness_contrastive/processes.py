@@ -34,10 +34,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """Sum the gradients of all processes and return those of this process's rows."""
-        total = gradients[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total.chunk(world())[rank()]
+        """Return the sum of all processes' gradients with respect to this process's rows."""
+        return _summed(gradients[0]).chunk(world())[rank()]
 
 
 def shared(rows: Tensor) -> Tensor:
@@ -53,7 +51,11 @@ class _Shared(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """Sum the gradients of all processes."""
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)
-        return total
+        """Return the sum of all processes' gradients."""
+        return _summed(gradient)
+
+
+def _summed(gradient: Tensor) -> Tensor:
+    total = gradient.contiguous().clone()
+    dist.all_reduce(total)
+    return total
