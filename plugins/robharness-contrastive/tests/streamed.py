@@ -11,7 +11,7 @@ from bars import Bars, of_bars
 
 from robharness import TrainingJob
 from robharness_contrastive import loop, params
-from robharness_contrastive.params import Neighbours
+from robharness_contrastive.options import Neighbours
 
 
 class Counted(Bars):

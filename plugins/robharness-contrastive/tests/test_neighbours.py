@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from robharness_contrastive import artefact, data, loop, networks, params, probe
 from robharness_contrastive.neighbours import NeighbourAccuracy
-from robharness_contrastive.params import Neighbours
+from robharness_contrastive.options import Neighbours
 
 BARS = runpy.run_path(str(Path(__file__).parent / "bars.py"))
 of_bars = BARS["of_bars"]

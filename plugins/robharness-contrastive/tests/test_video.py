@@ -19,8 +19,9 @@ from robharness.evaluation.clips import clip_frames
 from robharness.evaluation.images import preprocessed
 from robharness_contrastive import artefact, components, data, declared_input, loop, networks, params, probe, video
 from robharness_contrastive.augment import Draws
+from robharness_contrastive.known_data import Video
 from robharness_contrastive.objectives import Context, Learner, TrainingStep
-from robharness_contrastive.params import Probe, Video
+from robharness_contrastive.params import Probe
 from robharness_contrastive.steps import Augmentation
 
 CLASSES = 4

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from robharness_contrastive import probe
 from robharness_contrastive.data import Source
 from robharness_contrastive.networks import evaluating
-from robharness_contrastive.params import Neighbours
+from robharness_contrastive.options import Neighbours
 from robharness_probe.heads import NearestNeighbours
 
 QUERIES = 256

@@ -1,4 +1,4 @@
-"""Options of the plugin's own objectives and probes. Without torch, for a suite's reader."""
+"""Options of the plugin's own objectives and probes, and of kNN while an encoder trains. Without torch."""
 
 from __future__ import annotations
 
@@ -348,3 +348,30 @@ class Robust(SGD):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "eps", "steps")
+
+
+# --- measurements while an encoder trains -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours:
+    """Options of the accuracy of a kNN classifier, measured while an encoder trains. Nothing of it changes weights.
+
+    every: epochs between two measurements; the last epoch is always measured.
+    k: number of neighbours that vote.
+    temperature: of the votes, exp(cosine / temperature).
+    bank: number of training examples at most that may be neighbours.
+    queries: number of examples at most that are classified: held-out ones (`hold_out`), or else up to a tenth of the
+        training examples, which are then no neighbours.
+
+    Source: Wu et al. 2018, whose temperature is 0.07, as in DINO.
+    """
+
+    every: int = 1
+    k: int = 20
+    temperature: float = 0.07
+    bank: int = 10_000
+    queries: int = 2_000
+
+    def __post_init__(self) -> None:
+        positive(self, "every", "k", "temperature", "bank", "queries")
