@@ -203,6 +203,28 @@ def test_a_step_of_dynacl_is_that_of_its_formulas(removal):
         assert_alike(head_of(module), tree)
 
 
+@pytest.mark.parametrize("kind", ["rocl", "acl"])
+def test_a_queue_remembers_the_views_of_its_loss(kind):
+    """The clean views of the last forward pass; in ACL's adversarial stream, those that the attack has moved."""
+    removal = Removal(strategy="frequency", replace="queue")
+    params = (options.RoCL if kind == "rocl" else options.ACL)(**ATTACK, projection=(7, 4), removal=removal)
+    made = (adversarial.RoCL if kind == "rocl" else adversarial.ACL)(params, WIDTH, CONTEXT)
+    learner = Learner(encoder() if kind == "rocl" else dual.with_branches(encoder()), made)
+    outputs = []
+    made.projection.register_forward_hook(lambda module, given, output: outputs.append(unit(output.detach())))
+    step_of(learner, at())
+    parts = outputs[-1].split(B)
+    if kind == "rocl":
+        expected = [(made.contrast, torch.stack(parts[:2]))]
+    else:
+        expected = [(made.clean, torch.stack(outputs[0].split(B))), (made.adversarial, torch.stack(parts))]
+        assert not torch.allclose(expected[0][1], expected[1][1])
+    for contrast, rows in expected:
+        size = contrast.queue.shape[1]
+        assert size == B // CLASSES == contrast.filled
+        torch.testing.assert_close(contrast.queue, rows[:, :size])
+
+
 def test_dynacls_schedule_is_its_codes():
     """Written from train_DynACL.py: epochs from 1 to E, `reload` where epoch % 50 == 1."""
     made = adversarial.DynACL(options.DynACL(), WIDTH, replace(CONTEXT, epochs=1000))
