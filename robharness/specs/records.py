@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from robharness.specs.budget import Budget
 from robharness.specs.checks import Record
 from robharness.specs.conventions import LABEL_SPACES
-from robharness.specs.inputs import Clips, InputSpec, Preprocessing, check_choices
+from robharness.specs.inputs import Clips, InputSpec, Preprocessing
 from robharness.specs.measures import NORMS, Measure
 from robharness.specs.protocols import Attack, Corruption, Dataset
 from robharness.specs.sources import Download, File, Train
@@ -83,6 +83,10 @@ class ModelSpec(Record):
         return self.preprocessing.clips if self.preprocessing else None
 
 
+class ThreatModelError(ValueError):
+    """A threat model that the core does not have, such as a ball of an unknown norm."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ThreatModel:
     """The set of inputs that an attack may return: those in [0, 1] whose perturbation has a size of at most eps.
@@ -99,13 +103,14 @@ class ThreatModel:
 
     def __post_init__(self) -> None:
         if (self.norm is None) == (self.measure is None):
-            raise ValueError("ThreatModel: one of norm and measure is needed, and not both")
-        if self.measure is None:
-            check_choices("ThreatModel", self, norm=tuple(NORMS))
-        elif not isinstance(self.measure, Measure):
-            raise ValueError(f"ThreatModel: measure={self.measure!r} must be a Measure")
-        elif self.measure.name in NORMS:
-            raise ValueError(f"ThreatModel: the measure '{self.measure.name}' has the name of a norm")
+            raise ThreatModelError("ThreatModel: one of norm and measure is needed, and not both")
+        if self.measure is None and self.norm not in NORMS:
+            known = f"one of {', '.join(NORMS)}; a plugin's own measure is a `Measure`"
+            raise ThreatModelError(f"ThreatModel: norm={self.norm!r} must be {known}")
+        if self.measure is not None and not isinstance(self.measure, Measure):
+            raise ThreatModelError(f"ThreatModel: measure={self.measure!r} must be a Measure")
+        if self.measure is not None and self.measure.name in NORMS:
+            raise ThreatModelError(f"ThreatModel: the measure '{self.measure.name}' has the name of a norm")
         if type(self.targeted) is not bool:
             raise ValueError(f"ThreatModel: targeted={self.targeted!r} must be true or false")
 

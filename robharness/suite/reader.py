@@ -116,6 +116,7 @@ class _SuiteReader(FieldReader):
         fitting = checks.fit(self, models, perturbations, sure, canvas)
         checks.needed(self, raw, fitting, corrupts=corrupts)
         checks.unique(self, perturbations)
+        checks.measures(self, perturbations)
         units.budgets(self, raw, models, perturbations)
         self.add_unresolved(raw, perturbations)
         expected = publications(self, raw, models, perturbations, metrics, self.unresolved)
