@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
@@ -122,8 +123,7 @@ def _magnitude(clean: Tensor, perturbed: Tensor, degrees_per_pixel: float) -> fl
     probes = changes.sort(descending=True, stable=True).indices[:PROBES].cpu()
     rows, columns, smaller = probes // width, probes % width, -1
     for ring in RINGS:
-        shift = ring // LATTICE
-        steps = [step for step in lattice(range(-ring, ring + 1), range(-shift, shift + 1)) if step.magnitude > smaller]
+        steps = _ring(smaller, ring)
         values = _sampled(flat, steps, rows, columns, (height, width), degrees_per_pixel)
         fits = ((values - wanted[:, probes.to(wanted.device)]).abs() <= SAME).flatten(1).all(1)
         for place in fits.nonzero().flatten().tolist():
@@ -132,6 +132,14 @@ def _magnitude(clean: Tensor, perturbed: Tensor, degrees_per_pixel: float) -> fl
                 return float(steps[place].magnitude)
         smaller = ring
     return math.inf
+
+
+@cache
+def _ring(inner: int, outer: int) -> list[Transformation]:
+    """Return the transformations with a magnitude above `inner` and up to `outer`, in ascending order."""
+    shift = outer // LATTICE
+    steps = lattice(range(-outer, outer + 1), range(-shift, shift + 1))
+    return [step for step in steps if step.magnitude > inner]
 
 
 @dataclass(frozen=True)
