@@ -159,6 +159,8 @@ class AttackSpec(Record):
         a suite disables it.
     blocks: params -> whether an example's result depends on its neighbours. If so, it gets whole blocks of 16 examples,
         the same ones in every run.
+    fitted_on: params -> number of examples that the attack is fitted on, the first ones in the data's fixed order. The
+        object that `build` returns then has a method `fit`, see `Attack`. Not for randomness "global".
     alarms: notes whose total, if above 0, is a warning of the report.
     advise: (params, eps) -> sentences for the plan, e.g. that the steps cannot reach eps. eps is None without a budget.
     notes: per-example columns in `Perturbed.notes`: name -> int, float, bool or str.
@@ -177,6 +179,7 @@ class AttackSpec(Record):
     minimal: bool = field(default=False, metadata=RUNTIME)
     ensemble: bool = field(default=False, metadata=RUNTIME)
     blocks: Callable[[Params], bool] | str | None = field(default=None, metadata=RUNTIME)
+    fitted_on: Callable[[Params], int] | str | None = field(default=None, metadata=RUNTIME)
     alarms: tuple[str, ...] = field(default=(), metadata=RUNTIME)
     advise: Callable[[Params, Budget | None], Sequence[str]] | str | None = field(default=None, metadata=RUNTIME)
     notes: Mapping[str, type] = field(default_factory=dict, metadata=RUNTIME)
@@ -188,6 +191,8 @@ class AttackSpec(Record):
         if undeclared:
             known = f"; declared: {', '.join(self.notes)}" if self.notes else ""
             raise ValueError(f"AttackSpec: the alarm '{undeclared[0]}' is not declared in `notes`{known}")
+        if self.fitted_on is not None and self.randomness == "global":
+            raise ValueError("AttackSpec: an attack with `fitted_on` must not have randomness='global'")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from robharness_attacks.params import (
     SpatialParams,
     SquareParams,
     Steps,
+    UniversalParams,
 )
 from robharness_attacks.threats import LATTICE, PATCH, rotation_translation
 
@@ -255,4 +256,13 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         threat=lambda params: ThreatModel(measure=rotation_translation(float(params.degrees_per_pixel))),
         advise=_advise_spatial,
         notes={"angle": float, "down": float, "right": float},
+    )
+    yield _spec(
+        "universal",
+        "One perturbation for all examples, fitted on the first ones by PGD (Moosavi-Dezfooli et al., 2017)",
+        UniversalParams,
+        ("universal", "Universal"),
+        lambda params: Cost(),
+        randomness="none",
+        fitted_on=lambda params: params.examples,
     )

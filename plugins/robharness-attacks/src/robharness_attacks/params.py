@@ -296,3 +296,25 @@ class SpatialParams:
     shifts: Count = 5
     queries: Count = 10
     degrees_per_pixel: Size = Budget(10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniversalParams:
+    """Options of the universal perturbation.
+
+    norm: of the ball.
+    examples: number of examples that it is fitted on, the first ones of the data's fixed order.
+    steps: of the ascent, each with a gradient of all these examples.
+    rel_step: length of a step divided by eps, by default 2.5 / steps.
+    objective: function whose sum over examples is increased.
+    """
+
+    norm: Literal["linf", "l2"] = "linf"
+    examples: Count = field(default=500, metadata=_SHOWN)
+    steps: Count = field(default=40, metadata=_SHOWN)
+    rel_step: Size | None = None
+    objective: Objective = "excess"
+
+    def __post_init__(self) -> None:
+        if self.rel_step is None:  # stored explicitly, since it is part of the identity
+            object.__setattr__(self, "rel_step", Budget(f"{TRAVEL}/{self.steps}"))
