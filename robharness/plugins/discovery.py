@@ -75,7 +75,8 @@ def discover(options: Sequence[str] = ()) -> Registry:
         take_plugin(registry, source, load)
     for path in loose:
         for problem in registry.problems:
-            if problem.origin.namespace == path.stem and problem.origin.location == str(path):
+            is_of_file = problem.origin.namespace == path.stem and problem.origin.location == str(path)
+            if is_of_file and not problem.part:
                 raise PluginLoadError(f"-p {path}: {problem.error}", *problem.details.splitlines())
     return registry
 
@@ -152,8 +153,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
             for kind, specs in found.items():
                 for spec in specs:
                     staged.add(kind, spec, source)
-            for entry in staged.attacks.values():
-                _check_threat(entry.spec)
+            unknown = {name: error for name, entry in staged.attacks.items() if (error := _unknown_threat(entry.spec))}
             staged.executors.update(_executors(manager, source))
     except Exception as error:  # a plugin may raise anything at all
         if isinstance(error, _Incompatible):
@@ -163,6 +163,9 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
         registry.problems.append(Problem(origin=source, stage=stage, error=text, details=details))
         return
     registry.origins.append(source)
+    for name, error in unknown.items():
+        del staged.attacks[name]
+        registry.problems.append(Problem(origin=source, stage=stage, error=error, part=name))
     for kind in (*KINDS, "executors"):
         getattr(registry, kind).update(getattr(staged, kind))
     registry.commands.update(staged.commands)
@@ -173,17 +176,18 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
     registry.renderers.extend((source, renderer) for renderer in renderers)
 
 
-def _check_threat(spec: AttackSpec) -> None:
-    """Raise ThreatModelError if an attack has an unknown norm at its defaults. Nothing is imported for it."""
+def _unknown_threat(spec: AttackSpec) -> str:
+    """Return why an attack has no threat model at its defaults, or an empty text. Nothing is imported for it."""
     if isinstance(spec.threat, LazyFunction):
-        return
+        return ""
     try:
         with plugin_errors():
             spec.threat(spec.params())  # type: ignore[operator]
-    except ThreatModelError:
-        raise
+    except ThreatModelError as error:
+        return str(error)
     except Exception:  # of options without a default, for example; a suite that uses the attack says so
-        return
+        pass
+    return ""
 
 
 class _Misspelt(Exception):

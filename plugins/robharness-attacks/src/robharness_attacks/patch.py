@@ -62,9 +62,9 @@ class Patch:
             x = torch.where(inside, rng.select(rows).uniform(f"start {place}", origin.shape[1:]), origin)
             for step in range(self.params.steps + 1):
                 if step < self.params.steps:
-                    gradient, logits = model.gradient(x, labels[rows], objective)[:2]
-                    fooled = clearly_fooled(logits, labels[rows])
-                    logits = model.full_precision_logits(x, logits, fooled)
+                    found = model.gradient(x, labels[rows], objective)
+                    fooled = clearly_fooled(found.logits, labels[rows])
+                    logits, gradient = model.full_precision_logits(x, found.logits, fooled), found.gradient
                 else:
                     logits, gradient = model.logits(x), x
                 fooled, leads = clearly_fooled(logits, labels[rows]), lead(logits, labels[rows])

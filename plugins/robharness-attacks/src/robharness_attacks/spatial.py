@@ -23,7 +23,7 @@ PRECISION = 2**10
 """Coordinates are multiples of 1 / PRECISION pixels, so that products of two weights are exact in float32."""
 SAME = 1e-6
 """Largest difference of values that count as equal, a few units of float32."""
-PROBES = 16
+PROBES = 8
 """Number of pixels at which the measure compares all transformations before it computes whole images."""
 RINGS = (5, 10, 20, 30, 45, LARGEST)
 """Magnitudes up to which the measure searches in turn, in degrees."""

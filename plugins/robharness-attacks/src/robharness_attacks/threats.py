@@ -21,7 +21,6 @@ PATCH = Measure(
     distance="robharness_attacks.patch:area",
     is_count=True,
     is_batched=True,
-    largest=lambda shape: max(shape[-2:]) ** 2,
     grows=True,
     typical="25",
 )

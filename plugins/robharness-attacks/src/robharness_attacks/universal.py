@@ -45,8 +45,8 @@ class Universal:
         best = perturbation = torch.zeros_like(batch.x[:1])
         for step in range(params.steps + 1):
             x = (batch.x + perturbation).clamp(0, 1)
-            gradient, logits = model.gradient(x, batch.labels, objective)[:2]
-            fooled = clearly_fooled(logits, batch.labels)
+            found = model.gradient(x, batch.labels, objective)
+            gradient, fooled = found.gradient, clearly_fooled(found.logits, batch.labels)
             if int(fooled.sum()) >= most:
                 most, best = int(fooled.sum()), perturbation
             if step == params.steps or fooled.all():
