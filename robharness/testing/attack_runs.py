@@ -20,11 +20,10 @@ from robharness.evaluation.loading import LoadedModel
 from robharness.evaluation.referee import Outcome
 from robharness.evaluation.rng import ExampleRNG, global_seed
 from robharness.planning.cells import Cell
-from robharness.specs import Access, Norm
+from robharness.specs import NORMS, Access, Measure
 from robharness.testing.contract import Subject, params_of
 from robharness.testing.toys import Toy
 
-NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
 BATCH_SIZE = 8
 
 
@@ -33,7 +32,7 @@ class Variant:
     """An attack with options.
 
     params: the options as the plugin's record.
-    norm: of the threat model with these options.
+    measure: of the threat model with these options.
     is_targeted: whether the attack aims at a class with these options.
     needs_blocks: whether it must run in whole blocks of examples.
     """
@@ -41,12 +40,17 @@ class Variant:
     attack: Subject
     options: Mapping[str, Any]
     params: Any
-    norm: Norm
+    measure: Measure
     is_targeted: bool
     needs_blocks: bool
 
     def __str__(self) -> str:
         return ", ".join(f"{key}: {value}" for key, value in self.options.items()) or "its defaults"
+
+    @property
+    def norm(self) -> str:
+        """The name of the norm or measure."""
+        return self.measure.name
 
     @property
     def spec(self) -> Any:
@@ -78,12 +82,12 @@ def variants(attack: Subject) -> list[Variant]:
             problems.append(error)
             continue
         threat = spec.threat(params)
-        if threat.norm not in [variant.norm for variant in found]:
+        if threat.bound.name not in [variant.norm for variant in found]:
             variant = Variant(
                 attack=attack,
                 options=options,
                 params=params,
-                norm=threat.norm,
+                measure=threat.bound,
                 is_targeted=threat.targeted,
                 needs_blocks=spec.randomness == "global" or (spec.blocks is not None and bool(spec.blocks(params))),
             )
@@ -122,6 +126,7 @@ def call(
         else:
             part = batch
         rng = streams(0, f"{variant.attack.entry.name} {name}", part.ids, part.x.device)
+        member = member.fit(model, part, eps, rng) if spec.fitted_on else member
         with global_seed(0) if spec.randomness == "global" else nullcontext():
             returned = member.perturb(model, part, eps, rng)
         yield part, returned
@@ -146,9 +151,11 @@ UNDIVIDED = Division()
 
 
 def divisions(variant: Variant) -> list[Division]:
-    """Return one batch, batches of one and of several examples, and the reverse order, which blocks do not have."""
+    """Return one batch, batches of one and of several examples, and the reverse order if it does not count."""
     in_order = [UNDIVIDED, Division(bounds=(5, 6, 13))]
-    return in_order if variant.needs_blocks else [*in_order, Division(bounds=(7,), is_reversed=True)]
+    if variant.needs_blocks or variant.spec.fitted_on:
+        return in_order
+    return [*in_order, Division(bounds=(7,), is_reversed=True)]
 
 
 @contextmanager
