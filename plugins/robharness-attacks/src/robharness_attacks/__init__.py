@@ -41,10 +41,14 @@ def _threat(params: Any) -> ThreatModel:
 
 
 def _cost_of_steps(params: Steps) -> Cost:
-    """Return the cost of projected steps. Without a random start, the first gradient is that of the clean input."""
-    shared = 0 if params.random_start else 1
+    """Return the cost of projected steps. The first gradient may be that of the clean input, which all attacks share.
+
+    With input diversity, iterates that are compared need passes of their own.
+    """
+    shared = 1 if params.starts_clean else 0
+    compared = params.steps * params.restarts if params.diversity and params.keep == "best" else 0
     return Cost(
-        forwards=params.restarts if params.compares else 0,
+        forwards=compared + (params.restarts if params.compares else 0),
         gradients=params.steps * params.restarts - shared,
         shared_gradients=shared,
     )

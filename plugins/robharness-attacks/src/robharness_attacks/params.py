@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from robharness import Budget
 
@@ -17,11 +17,16 @@ Component = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 Size = Annotated[Budget, Gt(0)]
 Share = Annotated[Budget, Ge(0), Lt(1)]
 Part = Annotated[Budget, Gt(0), Lt(1)]
+Decay = Annotated[Budget, Ge(0)]
+Probability = Annotated[Budget, Ge(0), Le(1)]
 Count = Annotated[int, Gt(0)]
 Targets = Annotated[int, Ge(0)]
 
 TRAVEL = "2.5"
 """Total length of all steps in eps by default, the convention since Madry et al."""
+
+DIVERSITY_SIZE = Budget("0.9")
+"""Smallest side of an image under input diversity, as a share of its own: 299 of 330 pixels in Xie et al. (2019)."""
 
 SPARSITY = Budget("0.99")
 """Share of pixels that an l1 step does not change: Foolbox's quantile; Tramer and Boneh choose it per data set."""
@@ -58,6 +63,13 @@ class Steps:
     random_start: start uniformly in the ball, or else at the clean input.
     sparsity: under l1, share of pixels that a step does not change (Tramer and Boneh, 2019). A step changes the pixels
         with the largest gradients that the box does not block, at least one.
+    momentum: factor of the sum of earlier gradients, each scaled to length 1 in l1, which is added to the current one
+        (Dong et al., 2018, use 1).
+    diversity: probability that the gradient of a step is taken at a smaller copy of the image, padded with zeros to its
+        size (Xie et al., 2019).
+    diversity_size: smallest side of these copies, as a share of the image's.
+    translation_kernel: side, in pixels, of the Gaussian kernel that smooths the gradient (Dong et al., 2019); odd, and
+        1 for none.
 
     Raises ValueError if two options contradict each other.
     """
@@ -70,6 +82,10 @@ class Steps:
     keep: Literal["best", "last"] = "best"
     random_start: bool = True
     sparsity: Share = SPARSITY
+    momentum: Decay = Budget(0)
+    diversity: Probability = Budget(0)
+    diversity_size: Part = DIVERSITY_SIZE
+    translation_kernel: Count = 1
 
     def __post_init__(self) -> None:
         if self.rel_step is not None and self.abs_step is not None:
@@ -82,8 +98,22 @@ class Steps:
             raise ValueError(
                 "sparsity is an option of sparse l1 steps, which this attack does not make. Try: leave sparsity out"
             )
+        if self.diversity_size != DIVERSITY_SIZE and not self.diversity:
+            raise ValueError(
+                "diversity_size is given and diversity is 0, so it has no effect. Try: diversity: 0.5, its probability"
+            )
+        if self.translation_kernel % 2 == 0:
+            raise ValueError(
+                f"translation_kernel is {self.translation_kernel}, and a kernel with a centre has an odd side. "
+                f"Try: translation_kernel: {self.translation_kernel + 1}"
+            )
         if self.rel_step is None and self.abs_step is None:  # stored explicitly, since it is part of the identity
             object.__setattr__(self, "rel_step", Budget(f"{TRAVEL}/{self.steps}"))
+
+    @property
+    def starts_clean(self) -> bool:
+        """Whether the first gradient is that of the clean input."""
+        return not self.random_start and not self.diversity
 
     @property
     def compares(self) -> bool:
