@@ -21,6 +21,7 @@ from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws, global_
 from robharness.planning.cells import BLOCK
 from robharness.planning.identity import draw_address
 from robharness.plugins.calls import call_spec, plugin_errors
+from robharness.plugins.provenance import foreign_components
 from robharness.suite import Perturbation
 
 
@@ -40,7 +41,8 @@ def build_members(perturbation: Perturbation, loaded: LoadedModel) -> list[Membe
     Stored corruptions are opened once per loaded model. Raises ContractViolation if the plugin's function fails.
     """
     spec = perturbation.entry.spec
-    with plugin_failures("it cannot be built:"), kept_modes() as modes:
+    used = foreign_components(perturbation.entry, perturbation.params)
+    with plugin_failures("it cannot be built:", used=used), kept_modes() as modes:
         if perturbation.is_stored:
             key = perturbation.entry.name, repr(perturbation.params)
             if key not in loaded.opened:
@@ -103,7 +105,7 @@ def perturb_checked(
         model=loaded.classifier if loaded else None,
         guard=loaded.guard if loaded else None,
     )
-    with plugin_failures("it raised"):
+    with plugin_failures("it raised", used=foreign_components(perturbation.entry, perturbation.params)):
         with lent as copy, global_draws() as drawn:
             returned = member.built.perturb(view, copy, eps if is_attack else perturbation.severity, rng)
         if drawn and spec.randomness != "global":
@@ -117,11 +119,12 @@ def perturb_checked(
 
 
 @contextmanager
-def plugin_failures(prefix: str, by: str = "perturbation") -> Iterator[None]:
+def plugin_failures(prefix: str, by: str = "perturbation", used: str = "") -> Iterator[None]:
     """Raise a ContractViolation for whatever a plugin's code raises in the block.
 
     prefix: of the sentence that says what was raised.
     by: the part at fault.
+    used: components of other plugins that the code uses, as text.
     """
     try:
         with plugin_errors():
@@ -129,7 +132,8 @@ def plugin_failures(prefix: str, by: str = "perturbation") -> Iterator[None]:
     except ContractViolation:
         raise
     except Exception as error:
-        raise ContractViolation(f"{prefix} {describe(error)}", by=by) from error
+        uses = f"; it uses {used}" if used else ""
+        raise ContractViolation(f"{prefix} {describe(error)}{uses}", by=by) from error
 
 
 def _draw_address(perturbation: Perturbation, member: Member) -> str:

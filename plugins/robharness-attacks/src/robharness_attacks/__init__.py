@@ -1,13 +1,14 @@
-"""Attacks: FGSM, PGD, AutoAttack and its members, minimum-norm attacks, and attacks on features."""
+"""Attacks: FGSM, PGD, AutoAttack and its members, minimum-norm attacks, attacks on features; and their objectives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from robharness import AttackSpec, Budget, Cost, ThreatModel, hookimpl
+from robharness import AttackSpec, Budget, ComponentSpec, Cost, ThreatModel, hookimpl
+from robharness_attacks import components
 from robharness_attacks.params import (
     APGDParams,
     AutoAttackParams,
@@ -104,6 +105,11 @@ def _advise_features(params: FeatureParams, eps: Budget | None) -> list[str]:
 def _spec(name: str, summary: str, params: type, builder: tuple[str, str], cost: Any, **more: Any) -> AttackSpec:
     common: Mapping[str, Any] = {"access": "gradient", "threat": _threat, "build": _builder(*builder)}
     return AttackSpec(name=name, summary=summary, params=params, cost=cost, **{**common, **more})
+
+
+@hookimpl
+def robharness_components() -> Iterable[ComponentSpec]:
+    return components.OWN
 
 
 @hookimpl

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from robharness import Budget
+from robharness_attacks.components import EXCESS, Objective, read
 
 Norm = Literal["linf", "l2", "l1"]
-Objective = Literal["excess", "cross-entropy", "margin", "dlr"]
 Target = Literal["none", "least-likely", "random"] | Annotated[int, Ge(0)]
 Component = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 Size = Annotated[Budget, Gt(0)]
@@ -39,14 +39,17 @@ class FGSMParams:
     """Options of FGSM.
 
     norm: of the ball. The step reaches its edge along the gradient's sign (linf) or the gradient (l2).
-    objective: function whose gradient is used.
+    objective: function whose gradient is used, of this or of another plugin.
     target: "none" for any wrong class; "least-likely"; "random", a class drawn per example, the same in all attacks; or
         a class. Examples of the target class are not changed.
     """
 
     norm: Literal["linf", "l2"] = "linf"
-    objective: Objective = "excess"
+    objective: Objective = EXCESS
     target: Target = "none"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "objective", read(self.objective))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,13 +135,17 @@ class Steps:
 class PGDParams(Steps):
     """Options of PGD, in addition to those of its steps.
 
-    objective: function whose gradient is used.
+    objective: function whose gradient is used, of this or of another plugin.
     target: "none" for any wrong class; "least-likely"; "random", a class drawn per example, the same in all attacks; or
         a class. Examples of the target class are not changed.
     """
 
-    objective: Objective = "excess"
+    objective: Objective = EXCESS
     target: Target = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "objective", read(self.objective))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +166,7 @@ class APGDParams:
     norm: of the ball.
     steps: per run.
     restarts: number of runs.
-    objective: function whose value is increased.
+    objective: function whose value is increased, of this or of another plugin.
     targets: number of most likely wrong classes, with a run for each; 0 for any wrong class.
     draws: gradients that are averaged per step, for networks that draw random numbers. With several draws, "excess"
         becomes "cross-entropy".
@@ -170,11 +177,14 @@ class APGDParams:
     norm: Norm = "linf"
     steps: Count = field(default=100, metadata=_SHOWN)
     restarts: Count = 1
-    objective: Objective = "excess"
+    objective: Objective = EXCESS
     targets: Targets = 0
     draws: Count = 1
     rho: Part = Budget("0.75")
     larger_eps: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "objective", read(self.objective))
 
 
 @dataclass(frozen=True, kw_only=True)
