@@ -19,6 +19,7 @@ from robharness_attacks.params import (
     FGSMParams,
     FMNParams,
     PGDParams,
+    SigmaZeroParams,
     SquareParams,
     Steps,
 )
@@ -187,6 +188,16 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         "Nearest misclassified point, in a ball of adaptive radius (Pintor et al., 2021)",
         FMNParams,
         ("minimal", "FMN"),
+        lambda params: Cost(gradients=params.steps),
+        randomness="none",
+        minimal=True,
+        notes={"found": bool},
+    )
+    yield _spec(
+        "sigma-zero",
+        "Nearest misclassified point in l0, by a smooth norm and a threshold (Cina et al., 2025)",
+        SigmaZeroParams,
+        ("minimal", "SigmaZero"),
         lambda params: Cost(gradients=params.steps),
         randomness="none",
         minimal=True,

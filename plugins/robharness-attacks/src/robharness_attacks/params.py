@@ -12,6 +12,7 @@ from robharness import Budget
 from robharness_attacks.components import EXCESS, Objective, read
 
 Norm = Literal["linf", "l2", "l1"]
+MinimalNorm = Literal["linf", "l2", "l1", "l0"]
 Target = Literal["none", "least-likely", "random"] | Annotated[int, Ge(0)]
 Component = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 Size = Annotated[Budget, Gt(0)]
@@ -248,14 +249,34 @@ class FMNParams:
 
     norm: in which the distance is minimised.
     steps: number of gradients.
-    step: length of the first step, which falls to a hundredth along a cosine.
+    step: length of the first step in l2, which falls to a hundredth along a cosine.
     gamma: initial relative change of the radius per step, which falls to 0.001.
     """
 
-    norm: Norm = "linf"
+    norm: MinimalNorm = "linf"
     steps: Count = field(default=100, metadata=_SHOWN)
     step: Size = Budget(1)
     gamma: Share = Budget("0.05")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigmaZeroParams:
+    """Options of sigma-zero (Cina et al., 2025).
+
+    norm: in which the distance is minimised.
+    steps: number of gradients.
+    step: length of the first step, which falls to a tenth along a cosine.
+    sigma: a change d of a value counts as d^2 / (d^2 + sigma) in the smooth norm.
+    threshold: initial size below which a change is set to 0.
+    threshold_step: change of the threshold per step, in units of the step's length.
+    """
+
+    norm: Literal["l0"] = "l0"
+    steps: Count = field(default=1000, metadata=_SHOWN)
+    step: Size = Budget(1)
+    sigma: Size = Budget("0.001")
+    threshold: Share = Budget("0.3")
+    threshold_step: Size = Budget("0.01")
 
 
 @dataclass(frozen=True, kw_only=True)
