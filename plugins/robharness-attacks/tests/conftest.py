@@ -76,7 +76,8 @@ def attack():
         assert result.x.dtype == batch.x.dtype
         assert 0 <= float(result.x.min()) <= float(result.x.max()) <= 1  # fails for NaN
         threat = spec.threat(params)
-        order, slack = {"linf": (torch.inf, 1e-6), "l2": (2, 1e-4 * eps), "l1": (1, 1e-4 * eps)}[threat.norm]
+        norms = {"linf": (torch.inf, 1e-6), "l2": (2, 1e-4 * eps), "l1": (1, 1e-4 * eps), "l0": (0, 0)}
+        order, slack = norms[threat.norm]
         sizes = torch.linalg.vector_norm((result.x.double() - batch.x.double()).flatten(1), ord=order, dim=1)
         assert float(sizes.max()) <= eps + slack
         declared = {"component"} if spec.ensemble else {*spec.notes, *(["target"] if threat.targeted else [])}
