@@ -19,6 +19,7 @@ from robharness.suite import identity_fields
 from robharness.testing.contract import Broken, Subject
 
 ROWS = 6
+FORMS = ("without targets", "with targets")
 SCALES = (0.1, 1.0, 10.0)
 """Factors of standard normal logits in checks of objectives."""
 
@@ -79,7 +80,7 @@ def _cases(objective: Subject) -> Iterator[tuple[str, Callable[[Tensor, Tensor],
         conditions = labels, torch.stack([labels, (labels + 1) % classes], 1)
         for scale in SCALES:
             logits = scale * rng.normal(f"logits {classes}", (classes,))
-            for form, function, condition in zip(("without targets", "with targets"), functions, conditions):
+            for form, condition, function in zip(FORMS, conditions, functions, strict=False):
                 yield f"{form} and with {classes} classes", function, logits, condition
 
 

@@ -141,7 +141,10 @@ def test_gradients_of_transformed_inputs_follow_the_chain_rule(case, attack):
 @pytest.mark.parametrize("keep", ["best", "last"])
 @pytest.mark.parametrize("shape", [(3, 8, 8), (3, 2, 4, 8)])
 def test_neighbours_order_and_batch_change_nothing(attack, conv_net, uniform, batch_of, keep, shape):
-    net, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Unflatten(1, (3, 8, 8)), conv_net()), uniform(2, 23, *shape)
+    net, x = (
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Unflatten(1, (3, 8, 8)), conv_net()),
+        uniform(2, 23, *shape),
+    )
     batch = batch_of(x, Classifier(net, batch_size=8).decisions(x))
     options = {"keep": keep, "steps": 6, **ALL, "rows": 8}
     whole = attack("pgd", net, batch, 0.03, **options)

@@ -71,7 +71,9 @@ def project(x: Tensor, origin: Tensor, eps: float | Tensor, norm: MinimalNorm) -
     delta, radius = x - origin, _radii(eps, x)
     if norm == "l0":
         order = delta.flatten(1).abs().sort(dim=1, descending=True, stable=True).indices
-        ranks = torch.zeros_like(order).scatter(1, order, torch.arange(order.shape[1], device=x.device).expand_as(order))
+        ranks = torch.zeros_like(order).scatter(
+            1, order, torch.arange(order.shape[1], device=x.device).expand_as(order)
+        )
         return torch.where((ranks < radius[:, None]).view(x.shape), x, origin).clamp(0, 1)
     if norm == "l1":
         room = (origin - (delta > 0).to(x.dtype)).abs()  # to 1 or to 0

@@ -107,7 +107,9 @@ class Foreign:
             values = -self.function(logits, condition[:, 1])
         if not isinstance(values, Tensor) or values.shape != (len(logits),):
             shown = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise TypeError(f"the objective {self.component.full_name} must return ({len(logits)},) values, not {shown}")
+            raise TypeError(
+                f"the objective {self.component.full_name} must return ({len(logits)},) values, not {shown}"
+            )
         return values.to(logits.dtype)
 
 
