@@ -126,7 +126,7 @@ def _plugins(registry: Any) -> list[dict[str, Any]]:
         rows.append({"name": origin.namespace, "plugin": str(origin), "provides": provides or "nothing",
                      "stands on": ", ".join(dependency_versions(origin)), "problem": ""})  # fmt: skip
     for problem in registry.problems:
-        rows.append({"name": problem.origin.namespace, "plugin": str(problem.origin), "provides": "nothing",
+        rows.append({"name": problem.part or problem.origin.namespace, "plugin": str(problem.origin), "provides": "nothing",
                      "stands on": ", ".join(dependency_versions(problem.origin)),
                      "problem": f"{problem.stage}: {problem.error}"})  # fmt: skip
     return sorted(rows, key=lambda row: (row["name"], row["plugin"]))

@@ -19,7 +19,7 @@ import pluggy
 
 from robharness.errors import PluginLoadError, UserError, describe, did_you_mean
 from robharness.plugins import hookspecs
-from robharness.plugins.calls import plugin_code
+from robharness.plugins.calls import plugin_code, plugin_errors
 from robharness.plugins.loose import check_neighbours, loose_plugin
 from robharness.plugins.provenance import canonical_name, requirements_that_hold
 from robharness.plugins.registry import (
@@ -31,6 +31,8 @@ from robharness.plugins.registry import (
     Problem,
     Registry,
 )
+from robharness.specs.lazy import LazyFunction
+from robharness.specs.records import AttackSpec, ThreatModelError
 from robharness.text import printable
 
 GROUP = "robharness"
@@ -73,7 +75,8 @@ def discover(options: Sequence[str] = ()) -> Registry:
         take_plugin(registry, source, load)
     for path in loose:
         for problem in registry.problems:
-            if problem.origin.namespace == path.stem and problem.origin.location == str(path):
+            is_of_file = problem.origin.namespace == path.stem and problem.origin.location == str(path)
+            if is_of_file and not problem.part:
                 raise PluginLoadError(f"-p {path}: {problem.error}", *problem.details.splitlines())
     return registry
 
@@ -150,6 +153,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
             for kind, specs in found.items():
                 for spec in specs:
                     staged.add(kind, spec, source)
+            unknown = {name: error for name, entry in staged.attacks.items() if (error := _unknown_threat(entry.spec))}
             staged.executors.update(_executors(manager, source))
     except Exception as error:  # a plugin may raise anything at all
         if isinstance(error, _Incompatible):
@@ -159,6 +163,9 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
         registry.problems.append(Problem(origin=source, stage=stage, error=text, details=details))
         return
     registry.origins.append(source)
+    for name, error in unknown.items():
+        del staged.attacks[name]
+        registry.problems.append(Problem(origin=source, stage=stage, error=error, part=name))
     for kind in (*KINDS, "executors"):
         getattr(registry, kind).update(getattr(staged, kind))
     registry.commands.update(staged.commands)
@@ -167,6 +174,20 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
         if (hook := getattr(manager.hook, name)).get_hookimpls():
             hooks.append((source, hook))
     registry.renderers.extend((source, renderer) for renderer in renderers)
+
+
+def _unknown_threat(spec: AttackSpec) -> str:
+    """Return why an attack has no threat model at its defaults, or an empty text. Nothing is imported for it."""
+    if isinstance(spec.threat, LazyFunction):
+        return ""
+    try:
+        with plugin_errors():
+            spec.threat(spec.params())  # type: ignore[operator]
+    except ThreatModelError as error:
+        return str(error)
+    except Exception:  # of options without a default, for example; a suite that uses the attack says so
+        pass
+    return ""
 
 
 class _Misspelt(Exception):

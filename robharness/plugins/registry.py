@@ -81,22 +81,25 @@ class PluginOrigin:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A plugin that could not be used.
+    """A plugin, or a part of one, that could not be used.
 
     origin: origin of the plugin.
     stage: version, import, registration or collection.
     error: the error in one sentence.
     details: its traceback, if it helps.
+    part: full name of the attack that is left out alone; empty if the whole plugin is.
     """
 
     origin: PluginOrigin
     stage: str
     error: str
     details: str = ""
+    part: str = ""
 
     def __str__(self) -> str:
-        namespace, error = printable(self.origin.namespace), printable(self.error, ERROR_LENGTH)
-        return f"plugin '{namespace}' of {self.origin} was left out at {self.stage}: {error}"
+        error = printable(self.error, ERROR_LENGTH)
+        what = f"attack '{printable(self.part)}'" if self.part else f"plugin '{printable(self.origin.namespace)}'"
+        return f"{what} of {self.origin} was left out at {self.stage}: {error}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +175,11 @@ class Registry:
     def _not_found(self, kind: str, name: str, entries: dict[str, Entry]) -> PluginNotFound:
         noun = {"datasets": "data set", "plugins": "part of a plugin"}.get(kind, kind.removesuffix("s"))
         namespace, shown = name.split("/")[0], printable(name)
-        broken = [problem for problem in self.problems if problem.origin.namespace == namespace]
+        broken = [
+            problem
+            for problem in self.problems
+            if problem.origin.namespace == namespace and problem.part in ("", name)
+        ]
         if broken:
             message = f"no {noun} '{shown}': {broken[0]}. Try: robharness list plugins"
             return PluginNotFound(message, plugin=namespace)

@@ -47,7 +47,7 @@ def _attacks(report: Report) -> Table | None:
     drop = "↓ relative drop from the clean retrieval" if report.retrieval else _DROP
     caption = f"{counted_accuracy(report)} in %; {drop}; n = {report.n}"
     if worst:
-        caption += "; worst case: correct under every attack of the norm, with budgets up to the given one"
+        caption += "; worst case: correct under every attack of the norm or measure, with budgets up to the given one"
     title = "Attacks" if attacks else "Accuracy"
     if report.retrieval:
         title = "Retrieval under attacks" if attacks else "Retrieval"

@@ -88,12 +88,13 @@ def test_an_own_cross_entropy_gives_the_built_in_bits(run):
             assert (column == columns(mine)[name]).all(), name
         assert (columns(sharp)["margin"] != columns(mine)["margin"]).any()
         assert len({cell.cell.key for cell in (built_in, mine, sharp)}) == 3
-        assert "mine/ce" in mine.cell.name
+        assert "objective=mine/ce" in mine.cell.name
+        assert "objective=mine/ce(sharpness=40.0)" in sharp.cell.name
 
 
 def test_apgd_gives_the_built_in_bits_too(attack, digits, batch_of, mine):
     net, x, labels = digits
-    spec = discover(str(mine)).components["mine/ce"].spec
+    spec = discover([str(mine)]).components["mine/ce"].spec
     ours = Component("mine/ce", spec=spec, params=spec.params(), full_name="mine/ce")
     batch = batch_of(x[:60], labels[:60])
     for options in ({}, {"targets": 3}):
@@ -142,7 +143,8 @@ def test_errors_of_a_suite_name_the_objective(mine, digits, objective, words):
 
 def test_a_failure_names_the_plugin_of_the_objective(run):
     _, found = run(["mine/sum"], ATTACKS[0])
-    (failure,) = found.failures
+    [cell] = found.of("Net", "attack")
+    (failure,) = cell.failures
     assert "must return (12,) values" in failure.error
     assert "mine/sum of" in failure.error and "mine.py" in failure.error
 
@@ -150,7 +152,7 @@ def test_a_failure_names_the_plugin_of_the_objective(run):
 def test_gradients_of_equal_objectives_are_computed_once(digits, batch_of, mine):
     from robharness import Classifier
 
-    spec = discover(str(mine)).components["mine/ce"].spec
+    spec = discover([str(mine)]).components["mine/ce"].spec
     model, batch = Classifier(digits[0], batch_size=10), batch_of(digits[1][:10], digits[2][:10])
     gradients = [
         batch.gradient(model, objective_of(Component("mine/ce", spec=spec, params=spec.params(sharpness=scale),
