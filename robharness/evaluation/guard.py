@@ -49,11 +49,12 @@ def lending(
 
 
 @contextmanager
-def plugin_failures(prefix: str, by: str = "perturbation") -> Iterator[None]:
+def plugin_failures(prefix: str, by: str = "perturbation", used: str = "") -> Iterator[None]:
     """Raise a ContractViolation for whatever a plugin's code raises in the block.
 
     prefix: of the sentence that says what was raised.
     by: the part at fault.
+    used: components of other plugins that the code uses, as text.
     """
     try:
         with plugin_errors():
@@ -61,7 +62,8 @@ def plugin_failures(prefix: str, by: str = "perturbation") -> Iterator[None]:
     except ContractViolation:
         raise
     except Exception as error:
-        raise ContractViolation(f"{prefix} {describe(error)}", by=by) from error
+        uses = f"; it uses {used}" if used else ""
+        raise ContractViolation(f"{prefix} {describe(error)}{uses}", by=by) from error
 
 
 def _make_passes(model: Classifier, batch: Batch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws, global_
 from robharness.planning.cells import BLOCK
 from robharness.planning.identity import draw_address
 from robharness.plugins.calls import call_spec
+from robharness.plugins.provenance import foreign_components
 from robharness.suite import Perturbation
 
 
@@ -40,7 +41,7 @@ def build_members(perturbation: Perturbation, loaded: LoadedModel) -> list[Membe
     Stored corruptions are opened once per loaded model. Raises ContractViolation if the plugin's function fails.
     """
     spec = perturbation.entry.spec
-    with plugin_failures("it cannot be built:"), kept_modes() as modes:
+    with _failures("it cannot be built:", perturbation), kept_modes() as modes:
         if perturbation.is_stored:
             key = perturbation.entry.name, repr(perturbation.params)
             if key not in loaded.opened:
@@ -100,7 +101,7 @@ def perturb_checked(
     if perturbation.fitted_on and loaded is not None:
         built = _fitted(perturbation, member, loaded, view, batch)
     strength = eps if is_attack else perturbation.severity
-    with plugin_failures("it raised"):
+    with _failures("it raised", perturbation):
         with _lent(perturbation, batch, loaded) as copy:
             rng = _streams(perturbation)(seed, address, batch.ids, unperturbed.device)
             returned = built.perturb(view, copy, strength, rng)
@@ -153,13 +154,18 @@ def _fitted(perturbation: Perturbation, member: Member, loaded: LoadedModel, vie
             raise ContractViolation(f"none of the first {n} examples fits the inputs of {shape}", by="data")
         eps = math.inf if perturbation.eps is None else float(perturbation.eps)
         address = f"{_draw_address(perturbation, member)} fit"
-        with plugin_failures("its `fit` raised"), _lent(perturbation, batches[0], loaded) as copy:
+        with _failures("its `fit` raised", perturbation), _lent(perturbation, batches[0], loaded) as copy:
             rng = _streams(perturbation)(loaded.seed, address, copy.ids, like.x.device)
             fitted = member.built.fit(view, copy, eps, rng)
         if not callable(_perturb_of(fitted)):
             raise ContractViolation(f"its `fit` returned {type(fitted).__name__}, not an object with `perturb`")
         loaded.fitted[key] = fitted
     return loaded.fitted[key]
+
+
+def _failures(prefix: str, perturbation: Perturbation) -> AbstractContextManager[None]:
+    """Raise a ContractViolation for whatever the code raises; it names the components of other plugins."""
+    return plugin_failures(prefix, used=foreign_components(perturbation.entry, perturbation.params))
 
 
 def _draw_address(perturbation: Perturbation, member: Member) -> str:

@@ -92,6 +92,15 @@ def origins_of_options(entry: Entry, params: Any) -> dict[str, PluginOrigin]:
     return found
 
 
+def foreign_components(entry: Entry, params: Any) -> str:
+    """Return the components of other plugins that options name, each with its plugin, as text; empty if there are none.
+
+    It belongs to messages on failures, since the code of a component may be at fault.
+    """
+    components = [each for _, each in references_in(params) if isinstance(each, Component) and each.origin]
+    return ", ".join(f"{each.full_name} of {each.origin}" for each in components if each.origin != entry.origin)
+
+
 def code_of_options(entry: Entry, params: Any) -> dict[str, dict[str, Any]]:
     """Return the code of the plugins in `origins_of_options`, for provenance."""
     return {name: dict(code_of(origin)) for name, origin in origins_of_options(entry, params).items()}

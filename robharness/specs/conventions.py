@@ -23,6 +23,13 @@ NO_LABELS = "none"
 INSTANCES = "instances"
 """Label space in which every example is a class of its own: its label is its position in the data set's fixed order."""
 
+ATTACK_OBJECTIVE = "attack-objective"
+"""Role of components that attacks increase: `build` returns (logits (N, C), labels (N,)) -> values (N,), float32.
+
+It may return a pair with a second function for targeted attacks, whose condition is labels and targets, (N, 2).
+Without one, a targeted attack decreases the function of the target.
+"""
+
 NORMALIZATIONS: Mapping[str, Normalization] = {
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

@@ -378,4 +378,7 @@ def _shown(value: Any) -> str:
         return value.name
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Component):
+        options = ", ".join(f"{key}={_shown(option)}" for key, option in changed_fields(value.params).items())
+        return f"{value}({options})" if options else str(value)
     return "+".join(map(_shown, value)) if isinstance(value, list | tuple) else str(value)

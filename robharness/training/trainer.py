@@ -18,8 +18,12 @@ from robharness.planning.files import content_digest
 from robharness.planning.identity import canonical
 from robharness.planning.models import encoder_weights
 from robharness.plugins.calls import plugin_code
-from robharness.plugins.provenance import code_digest, code_of_options, dependency_versions
-from robharness.specs.references import Component, references_in
+from robharness.plugins.provenance import (
+    code_digest,
+    code_of_options,
+    dependency_versions,
+    foreign_components,
+)
 from robharness.specs.sources import TrainingJob
 from robharness.store.files import FileSystem
 from robharness.suite import identity_fields
@@ -52,16 +56,9 @@ def cause(product: Product, error: Exception) -> dict[str, str]:
     text = str(error) if isinstance(error, UserError | ContractViolation) else describe(error)
     if isinstance(product, PlannedModel) and by == "model":
         sentence, separator, command = text.partition(". Try: ")
-        text = f"{sentence}{_foreign_components(product)}{separator}{command}"
+        used = foreign_components(product.entry, product.ref.params)
+        text = f"{sentence}{f'; it was trained with {used}' if used else ''}{separator}{command}"
     return {"blame": str(product.at_fault(by).origin), "error": f"{entry.name}: {text}"}
-
-
-def _foreign_components(model: PlannedModel) -> str:
-    """Return words on the components of other plugins that a training used; empty if there are none."""
-    components = [each for _, each in references_in(model.ref.params) if isinstance(each, Component) and each.origin]
-    foreign = [each for each in components if each.origin != model.entry.origin]
-    named = ", ".join(f"{each.full_name} of {each.origin}" for each in foreign)
-    return f"; it was trained with {named}" if named else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from robharness import Classifier
+from robharness_attacks.components import own
 from robharness_attacks.objectives import (
     clearly_fooled,
     clearly_reached,
@@ -94,12 +95,12 @@ def test_few_classes_are_enough_for_all_objectives(some, name, classes):
     labels = torch.arange(20) % classes
     about = torch.stack([labels, (labels + 1) % classes], 1)
     for is_targeted, known in ((False, labels), (True, about)):
-        values = objective_of(name, is_targeted)(logits, known)
+        values = objective_of(own(name), is_targeted)(logits, known)
         (gradient,) = torch.autograd.grad(values.sum(), logits)
         assert values.shape == (20,)
         assert gradient.isfinite().all()
         assert (gradient.abs().amax(1) > 0).all()
-    assert objective_of(name, True) is objective_of(name, True) is not objective_of(name, False)
+    assert objective_of(own(name), True) is objective_of(own(name), True) is not objective_of(own(name), False)
 
 
 def test_likely_targets_are_wrong_classes_in_order():

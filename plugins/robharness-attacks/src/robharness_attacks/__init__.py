@@ -1,14 +1,15 @@
-"""Attacks: FGSM, PGD, AutoAttack and its members, minimum-norm attacks, patches, rotations, attacks on features."""
+"""Attacks: FGSM, PGD, AutoAttack, minimum-norm attacks, patches, rotations, attacks on features; and objectives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from math import isqrt
 from typing import TYPE_CHECKING, Any
 
-from robharness import AttackSpec, Budget, Cost, ThreatModel, hookimpl
+from robharness import AttackSpec, Budget, ComponentSpec, Cost, ThreatModel, hookimpl
+from robharness_attacks import components
 from robharness_attacks.params import (
     APGDParams,
     AutoAttackParams,
@@ -20,6 +21,7 @@ from robharness_attacks.params import (
     FMNParams,
     PatchParams,
     PGDParams,
+    SigmaZeroParams,
     SpatialParams,
     SquareParams,
     Steps,
@@ -46,10 +48,14 @@ def _threat(params: Any) -> ThreatModel:
 
 
 def _cost_of_steps(params: Steps) -> Cost:
-    """Return the cost of projected steps. Without a random start, the first gradient is that of the clean input."""
-    shared = 0 if params.random_start else 1
+    """Return the cost of projected steps. The first gradient may be that of the clean input, which all attacks share.
+
+    With input diversity, iterates that are compared need passes of their own.
+    """
+    shared = 1 if params.starts_clean else 0
+    compared = params.steps * params.restarts if params.diversity and params.keep == "best" else 0
     return Cost(
-        forwards=params.restarts if params.compares else 0,
+        forwards=compared + (params.restarts if params.compares else 0),
         gradients=params.steps * params.restarts - shared,
         shared_gradients=shared,
     )
@@ -136,6 +142,11 @@ def _spec(name: str, summary: str, params: type, builder: tuple[str, str], cost:
 
 
 @hookimpl
+def robharness_components() -> Iterable[ComponentSpec]:
+    return components.OWN
+
+
+@hookimpl
 def robharness_attacks() -> Iterator[AttackSpec]:
     zero_gradients = {"zero_gradients": int}
     yield _spec(
@@ -210,6 +221,16 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         "Nearest misclassified point, in a ball of adaptive radius (Pintor et al., 2021)",
         FMNParams,
         ("minimal", "FMN"),
+        lambda params: Cost(gradients=params.steps),
+        randomness="none",
+        minimal=True,
+        notes={"found": bool},
+    )
+    yield _spec(
+        "sigma-zero",
+        "Nearest misclassified point in l0, by a smooth norm and a threshold (Cina et al., 2025)",
+        SigmaZeroParams,
+        ("minimal", "SigmaZero"),
         lambda params: Cost(gradients=params.steps),
         randomness="none",
         minimal=True,

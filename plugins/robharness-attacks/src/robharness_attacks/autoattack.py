@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from robharness import Attack
+from robharness_attacks.components import DLR
 from robharness_attacks.params import APGDParams, AutoAttackParams, Component, FABParams, SquareParams
 
 Part = APGDParams | FABParams | SquareParams
@@ -28,8 +29,8 @@ def parts(params: AutoAttackParams) -> dict[Component, Part]:
     apgd = APGDParams(norm=norm, restarts=RESTARTS if l1 else 1, larger_eps=l1)
     settings: dict[Component, Part] = {
         "apgd-ce": apgd,
-        "apgd-dlr": replace(apgd, objective="dlr"),
-        "apgd-t": replace(apgd, objective="dlr", targets=L1_TARGETS if l1 else TARGETS, restarts=1),
+        "apgd-dlr": replace(apgd, objective=DLR),
+        "apgd-t": replace(apgd, objective=DLR, targets=L1_TARGETS if l1 else TARGETS, restarts=1),
         "fab": FABParams(norm=norm, targets=0),
         "fab-t": FABParams(norm=norm, targets=TARGETS),
         "square": SquareParams(norm=norm),
@@ -38,13 +39,13 @@ def parts(params: AutoAttackParams) -> dict[Component, Part]:
         plain = APGDParams(norm=norm, restarts=RESTARTS)
         settings |= {
             "apgd-ce": plain,
-            "apgd-dlr": replace(plain, objective="dlr"),
-            "apgd-t": replace(plain, objective="dlr", targets=TARGETS, restarts=1),
+            "apgd-dlr": replace(plain, objective=DLR),
+            "apgd-t": replace(plain, objective=DLR, targets=TARGETS, restarts=1),
             "fab": FABParams(norm=norm, targets=0, restarts=RESTARTS),
         }
     if version == "rand":
         averaged = APGDParams(norm=norm, draws=DRAWS)
-        settings |= {"apgd-ce": averaged, "apgd-dlr": replace(averaged, objective="dlr")}
+        settings |= {"apgd-ce": averaged, "apgd-dlr": replace(averaged, objective=DLR)}
     order = params.members or {"standard": STANDARD, "plus": PLUS, "rand": RAND}[version]
     return {name: settings[name] for name in order}
 

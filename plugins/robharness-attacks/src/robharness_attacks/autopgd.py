@@ -14,11 +14,12 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from robharness import Batch, Classifier, ExampleRNG, Perturbed
+from robharness import Batch, Classifier, Component, ExampleRNG, Perturbed
+from robharness_attacks.components import CROSS_ENTROPY, DLR, EXCESS, MARGIN
 from robharness_attacks.norms import direction, project
 from robharness_attacks.objectives import clearly_fooled, lead, likely_targets, objective_of
 from robharness_attacks.pairs import first_of_each, runs, start_draws
-from robharness_attacks.params import APGDParams, Norm, Objective
+from robharness_attacks.params import APGDParams, Norm
 
 MOMENTUM = 0.75
 """Weight of the new step; the previous step has the rest."""
@@ -65,19 +66,19 @@ class APGD:
             draws = start_draws(rng.select(active), turns, restart, found.origin, params.norm)
             self._run(ascent, found, active.repeat_interleave(turns), about[active].flatten(0, 1), eps, draws)
         tries = torch.full_like(batch.labels, turns if params.targets else 0)
-        return Perturbed(x=found.x, notes={"targets": tries, "objective": [objective] * len(batch)})
+        return Perturbed(x=found.x, notes={"targets": tries, "objective": [str(objective)] * len(batch)})
 
-    def _objective(self, classes: int) -> Objective:
+    def _objective(self, classes: int) -> Component:
         """Return the objective for this number of classes. Averages over draws need the weights of cross-entropy."""
-        if self.params.objective == "dlr" and classes < (4 if self.params.targets else 3):
-            return "margin"
-        if self.params.objective == "excess" and self.params.draws > 1:
-            return "cross-entropy"
+        if self.params.objective == DLR and classes < (4 if self.params.targets else 3):
+            return MARGIN
+        if self.params.objective == EXCESS and self.params.draws > 1:
+            return CROSS_ENTROPY
         return self.params.objective
 
-    def _ascent(self, model: Classifier, name: Objective, shape: tuple[int, ...]) -> Ascent:
+    def _ascent(self, model: Classifier, chosen: Component, shape: tuple[int, ...]) -> Ascent:
         """Return a function that computes values, gradient and logits, averaged over draws."""
-        objective = objective_of(name, targeted=self.params.targets > 0)
+        objective = objective_of(chosen, targeted=self.params.targets > 0)
 
         def ascent(x: Tensor, about: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             values, gradient, logits = model.gradient(x.reshape(-1, *shape), about, objective)

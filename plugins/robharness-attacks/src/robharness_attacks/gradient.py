@@ -22,6 +22,7 @@ from robharness_attacks.objectives import (
     target_lead,
 )
 from robharness_attacks.params import DensePGDParams, FGSMParams, PGDParams, Steps, Target
+from robharness_attacks.transfer import ResizeAndPad, draw_transform, smoothed
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 """(outputs of the model (N, ...), labels, targets or clean features (N, ...)) -> one value per row, (N,)."""
@@ -110,12 +111,13 @@ def climb(model: Classifier, batch: Batch, eps: float, rng: ExampleRNG, params: 
         if params.random_start:
             start = random_start(rng.select(rows.tolist()), f"start {restart}", x, eps, params.norm)
             x = (origin + start).clamp(0, 1)
+        momentum = torch.zeros_like(x)
         for step in range(params.steps):
-            is_clean = step == 0 and not params.random_start
-            result = goal.at_clean() if is_clean else model.gradient(x, about, goal.objective)
-            gradient, outputs = result.gradient, result.logits
-            if is_clean:
-                gradient, outputs = gradient[rows], outputs[rows]
+            if step == 0 and params.starts_clean:
+                _, gradient, outputs = (part[rows] for part in goal.at_clean())
+            else:
+                transform = _transform(rng, rows, f"{restart} {step}", x, params)
+                gradient, outputs = _gradient(model, x, about, goal, transform, params.keep == "best")
             if params.keep == "best":
                 reached = goal.is_reached(outputs, about)
                 outputs = model.full_precision_logits(x, outputs, reached)
@@ -123,10 +125,13 @@ def climb(model: Classifier, batch: Batch, eps: float, rng: ExampleRNG, params: 
                 active = (~(reached & goal.is_reached(outputs, about))).nonzero().flatten()
                 if len(active) < len(rows):
                     rows, x, origin = rows[active], x[active], origin[active]
-                    about, gradient = about[active], gradient[active]
+                    about, gradient, momentum = about[active], gradient[active], momentum[active]
                 if len(rows) == 0:
                     break
             best.zero_gradients[rows] += _is_zero(gradient)
+            gradient = smoothed(gradient, params.translation_kernel)
+            if params.momentum:
+                gradient = momentum = float(params.momentum) * momentum + unit(gradient.nan_to_num(), "l1")
             x = _projected_step(x, gradient, origin, length, eps, params)
         if len(rows) == 0:
             break
@@ -192,6 +197,29 @@ def _goal(model: Classifier, batch: Batch, params: FGSMParams | PGDParams) -> tu
         at_clean=lambda: batch.cached(shared, lambda: model.gradient(batch.x, about, objective)),
     )
     return goal, {"target": targets}
+
+
+def _transform(rng: ExampleRNG, rows: Tensor, draw: str, x: Tensor, params: Steps) -> ResizeAndPad | None:
+    """Draw the transform of a step under input diversity for the active examples; None without it."""
+    if not params.diversity:
+        return None
+    probability, smallest = float(params.diversity), float(params.diversity_size)
+    return draw_transform(rng.select(rows.tolist()), f"diversity {draw}", x, probability, smallest)
+
+
+def _gradient(
+    model: Classifier, x: Tensor, about: Tensor, goal: Goal, transform: ResizeAndPad | None, compares: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient with respect to x, (n, *shape), and outputs, (n, ...).
+
+    transform: of x, after which the objective is taken.
+    compares: whether outputs have to be those of x itself.
+    """
+    if transform is None:
+        result = model.gradient(x, about, goal.objective)
+        return result.gradient, result.logits
+    result = model.gradient(transform(x), about, goal.objective)
+    return transform.adjoint(result.gradient), goal.outputs(x) if compares else result.logits
 
 
 def _projected_step(x: Tensor, gradient: Tensor, origin: Tensor, length: float, eps: float, params: Steps) -> Tensor:

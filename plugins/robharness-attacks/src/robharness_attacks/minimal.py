@@ -1,4 +1,4 @@
-"""DDN and FMN: the nearest input that fools the model, by gradient steps in a ball of adaptive radius.
+"""DDN, FMN and sigma-zero: the nearest input that fools the model, by gradient steps.
 
 One search per batch serves all budgets: `within` replaces results outside the ball by clean inputs. So the accuracy at
 a budget is the share of examples with a larger distance, whatever the other budgets are.
@@ -17,18 +17,22 @@ from torch import Tensor
 from robharness import Batch, Classifier, ExampleRNG, Perturbed
 from robharness_attacks.norms import direction, length, per_row, project
 from robharness_attacks.objectives import excess, lead
-from robharness_attacks.params import DDNParams, FMNParams, Norm
+from robharness_attacks.params import DDNParams, FMNParams, MinimalNorm, Norm, SigmaZeroParams
 
 LAST_STEP = 0.01
-"""Ratio of the last step to the first one, in both attacks."""
+"""Ratio of the last step to the first one, in DDN and FMN."""
 
 LAST_GAMMA = 0.001
 """Relative change of FMN's radius at the end."""
 
+SLOWEST, MOMENTS, STABLE, SMALLEST = 0.1, (0.9, 0.999), 1e-8, 1e-12
+"""Constants of sigma-zero: the ratio of the last step to the first one, the decays of Adam's two moments, the number
+that Adam adds to its divisor, and the least divisor of a gradient."""
+
 _DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
-def within(batch: Batch, x: Tensor, eps: float, norm: Norm) -> Tensor:
+def within(batch: Batch, x: Tensor, eps: float, norm: MinimalNorm) -> Tensor:
     """Return x, (N, *shape), with rows farther than eps from the clean input replaced by it. eps may be inf."""
     distance = length(x.double() - batch.x.double(), norm)
     return torch.where(per_row(distance <= eps, x), x, batch.x)
@@ -66,6 +70,8 @@ class DDN:
 class FMN:
     """Fast minimum norm (Pintor et al., 2021): the ball's radius goes to the boundary's linear estimate, then adapts.
 
+    Under l0 the radius is a number of values, and changes by at least 1.
+
     There are two differences from the paper. Until the model is first fooled, the radius grows by at least gamma, even
     if the boundary seems nearer: if the box cuts off a part of every step, an l2 search as published approaches the
     boundary and never crosses it. And l1 projects onto ball and box together.
@@ -81,18 +87,83 @@ class FMN:
 
         An input stays clean if it is misclassified, or if the search finds nothing.
         """
-        return _cached(self, batch, lambda: _smallest(model, batch, self.params, lead, 0.0, self._follow))
+        start = 1.0 if self.params.norm == "l0" else 0.0
+        return _cached(self, batch, lambda: _smallest(model, batch, self.params, lead, start, self._follow))
 
     def _follow(self, at: _Point, cosine: float) -> tuple[Tensor, Tensor]:
         norm, gamma = self.params.norm, _between(LAST_GAMMA, float(self.params.gamma), cosine)
-        slope = length(at.gradient.nan_to_num(), _DUAL[norm]).clamp_min(torch.finfo(at.x.dtype).tiny)
-        to_boundary = length(at.x - at.origin, norm) + at.value.abs().to(slope.dtype) / slope
-        grown = at.radius * (1 + gamma)
-        missed = torch.where(at.nearest < torch.inf, grown, grown.maximum(to_boundary))
-        fooled = (at.radius * (1 - gamma)).minimum(at.nearest)
-        radius = torch.where(at.is_fooled, fooled, missed).minimum(at.farthest)
+        radius = (_count(at, gamma) if norm == "l0" else _radius(at, gamma, norm)).minimum(at.farthest)
         step = float(self.params.step) * _between(LAST_STEP, 1, cosine)
         return project(at.x + step * direction(at.gradient, "l2"), at.origin, radius, norm), radius
+
+
+def _radius(at: _Point, gamma: float, norm: Norm) -> Tensor:
+    """Return the next radius of FMN, (n,). gamma: its relative change."""
+    slope = length(at.gradient.nan_to_num(), _DUAL[norm]).clamp_min(torch.finfo(at.x.dtype).tiny)
+    to_boundary = length(at.x - at.origin, norm) + at.value.abs().to(slope.dtype) / slope
+    grown = at.radius * (1 + gamma)
+    missed = torch.where(at.nearest < torch.inf, grown, grown.maximum(to_boundary))
+    return torch.where(at.is_fooled, (at.radius * (1 - gamma)).minimum(at.nearest), missed)
+
+
+def _count(at: _Point, gamma: float) -> Tensor:
+    """Return the next radius of FMN under l0, (n,), whole numbers. gamma: its relative change."""
+    smaller = (at.radius - 1).minimum((at.radius * (1 - gamma)).floor()).minimum(at.nearest)
+    larger = (at.radius + 1).maximum((at.radius * (1 + gamma)).floor())
+    return torch.where(at.is_fooled, smaller.clamp_min(0), larger)
+
+
+@dataclass(frozen=True)
+class SigmaZero:
+    """sigma-zero (Cina et al., 2025): Adam on the lead of the true class plus a smooth l0 norm of the perturbation.
+
+    After each step, changes below a threshold are set to 0. The threshold of an example rises while the model is
+    fooled, and falls otherwise.
+    """
+
+    params: SigmaZeroParams
+
+    def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Perturbed:
+        return _perturbed(model, batch, self.smallest(model, batch, rng), eps, "l0")
+
+    def smallest(self, model: Classifier, batch: Batch, rng: ExampleRNG) -> Tensor:
+        """Return the nearest inputs that fool the model, (N, *shape); computed once per batch.
+
+        An input stays clean if it is misclassified, or if the search finds nothing.
+        """
+        params = self.params
+        return _cached(self, batch, lambda: _smallest(model, batch, params, lead, 0.0, _SparseDescent(params)))
+
+
+class _SparseDescent:
+    """The steps of a search by sigma-zero."""
+
+    def __init__(self, params: SigmaZeroParams) -> None:
+        self._params, self._steps, self._rate = params, 0, float(params.step)
+        self._mean = self._square = torch.tensor(0.0)  # moments of the gradient
+        self._threshold = torch.tensor(float(params.threshold))
+
+    def __call__(self, at: _Point, cosine: float) -> tuple[Tensor, Tensor]:
+        self._steps += 1
+        gradient = self._gradient(at)
+        (first, second), device = MOMENTS, at.x.device
+        self._mean = self._mean.to(device) * first + gradient * (1 - first)
+        self._square = self._square.to(device) * second + gradient.square() * (1 - second)
+        mean, square = self._mean / (1 - first**self._steps), self._square / (1 - second**self._steps)
+        x = (at.x - self._rate * (mean / (square.sqrt() + STABLE))).clamp(0, 1)
+        self._rate = float(self._params.step) * _between(SLOWEST, 1, cosine)
+        change = float(self._params.threshold_step) * self._rate
+        rise = change * (2 * at.is_fooled.to(x.dtype) - 1)
+        self._threshold = (self._threshold.to(rise) + rise).clamp(0, 1)
+        is_kept = (x - at.origin).abs() >= per_row(self._threshold, x)
+        return torch.where(is_kept, x, at.origin), at.radius
+
+    def _gradient(self, at: _Point) -> Tensor:
+        """Return the gradient of the loss, (n, *shape), scaled to 1 in linf. Of a fooled row it is that of the norm."""
+        delta, sigma = at.x - at.origin, float(self._params.sigma)
+        of_norm = 2 * sigma * delta / (delta.square() + sigma).square() / delta[0].numel()
+        gradient = of_norm - at.gradient.nan_to_num() * per_row(~at.is_fooled, delta)
+        return gradient / per_row(length(gradient, "linf"), gradient).clamp_min(SMALLEST)
 
 
 class _Point(NamedTuple):
@@ -119,7 +190,7 @@ class _Point(NamedTuple):
 def _smallest(
     model: Classifier,
     batch: Batch,
-    params: DDNParams | FMNParams,
+    params: DDNParams | FMNParams | SigmaZeroParams,
     objective: Callable[[Tensor, Tensor], Tensor],
     radius: float,
     follow: Callable[[_Point, float], tuple[Tensor, Tensor]],
@@ -165,13 +236,13 @@ def _is_fooled(model: Classifier, x: Tensor, logits: Tensor, labels: Tensor) -> 
     return is_fooled
 
 
-def _perturbed(model: Classifier, batch: Batch, x: Tensor, eps: float, norm: Norm) -> Perturbed:
+def _perturbed(model: Classifier, batch: Batch, x: Tensor, eps: float, norm: MinimalNorm) -> Perturbed:
     """Return the result at a budget, with a note whether any point fools the model, which may be the clean input."""
     found = (x != batch.x).flatten(1).any(1) | (lead(batch.logits(model), batch.labels) > 0)
     return Perturbed(x=within(batch, x, eps, norm), notes={"found": found})
 
 
-def _cached(attack: DDN | FMN, batch: Batch, search: Callable[[], Tensor]) -> Tensor:
+def _cached(attack: DDN | FMN | SigmaZero, batch: Batch, search: Callable[[], Tensor]) -> Tensor:
     x: Tensor = batch.cached((type(attack), attack.params), search)
     return x
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from robharness import ExampleRNG
-from robharness_attacks.params import Norm
+from robharness_attacks.params import MinimalNorm, Norm
 
 GRID = 2**40
 """Shares of a step are summed in integer multiples of 1 / GRID; at most 2**22 entries of 1 fit into int64."""
@@ -58,17 +58,23 @@ def unit(x: Tensor, norm: Norm) -> Tensor:
     return scaled / per_row(length(scaled, norm), x).clamp_min(1)  # the largest entry is 1 now, or all are 0
 
 
-def project(x: Tensor, origin: Tensor, eps: float | Tensor, norm: Norm) -> Tensor:
+def project(x: Tensor, origin: Tensor, eps: float | Tensor, norm: MinimalNorm) -> Tensor:
     """Project x, (N, *shape), into the ball of radius eps around the origin and into [0, 1].
 
     linf and l1 return the nearest point of both. l2 returns the nearest point of the ball, clamped to the box, which
-    stays in the ball.
+    stays in the ball. l0 keeps the eps largest changes, of equal ones the first, and clamps them to the box.
 
     eps: one radius for all rows, or one per row, (N,).
     """
     if norm == "l2":
         return rescale(x, origin, eps, norm)
     delta, radius = x - origin, _radii(eps, x)
+    if norm == "l0":
+        order = delta.flatten(1).abs().sort(dim=1, descending=True, stable=True).indices
+        ranks = torch.zeros_like(order).scatter(
+            1, order, torch.arange(order.shape[1], device=x.device).expand_as(order)
+        )
+        return torch.where((ranks < radius[:, None]).view(x.shape), x, origin).clamp(0, 1)
     if norm == "l1":
         room = (origin - (delta > 0).to(x.dtype)).abs()  # to 1 or to 0
         delta = delta.sign() * _soft_threshold(delta.flatten(1).abs(), room.flatten(1), radius).reshape(x.shape)
@@ -111,10 +117,12 @@ def random_start(rng: ExampleRNG, draw: str, like: Tensor, eps: float, norm: Nor
     return eps * values[:, :size].reshape(like.shape)
 
 
-def length(x: Tensor, norm: Norm) -> Tensor:
-    """Return the length of each row, (N,); the same bits whatever the other rows are."""
+def length(x: Tensor, norm: MinimalNorm) -> Tensor:
+    """Return the length of each row, (N,); the same bits whatever the other rows are. l0 counts the entries not 0."""
     if norm == "linf":
         return x.flatten(1).abs().amax(1)
+    if norm == "l0":
+        return (x != 0).flatten(1).sum(1).to(x.dtype)
     return row_sum(x.abs()) if norm == "l1" else row_sum(x.square()).sqrt()
 
 

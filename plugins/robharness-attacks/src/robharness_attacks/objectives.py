@@ -1,4 +1,4 @@
-"""Objectives of attacks and values for comparisons: functions of logits (N, classes) with one value per row, (N,).
+"""Objectives of attacks, and values for comparisons: functions of logits (N, classes) with one value per row, (N,).
 
 An untargeted function takes labels, (N,). A targeted one takes labels and targets, (N, 2).
 """
@@ -6,12 +6,16 @@ An untargeted function takes labels, (N,). A targeted one takes labels and targe
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robharness_attacks import params
+from robharness import Component
+
+Function = Callable[[Tensor, Tensor], Tensor]
+"""(logits (N, C), condition (N, ...)) -> (N,)."""
 
 CLEAR = 1e-3
 """Share of the range of the logits; a smaller lead may vanish in a pass of another shape or precision."""
@@ -80,9 +84,46 @@ def toward_dlr(logits: Tensor, about: Tensor) -> Tensor:
     return toward_margin(logits, about) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TINY)
 
 
-def objective_of(name: params.Objective, targeted: bool) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the objective of this name. Each call returns the same object, so that batches can cache its gradients."""
-    return _OBJECTIVES[name][targeted]
+@dataclass(frozen=True)
+class Foreign:
+    """Objective of another plugin. Equal components give equal objectives, so that batches can cache its gradients.
+
+    function: (logits, labels) -> values, (N,).
+    toward: (logits, labels and targets) -> values, for targeted attacks; None for minus the function of the target.
+    """
+
+    component: Component
+    is_targeted: bool
+    function: Function = field(compare=False)
+    toward: Function | None = field(compare=False)
+
+    def __call__(self, logits: Tensor, condition: Tensor) -> Tensor:
+        """Return the values, (N,), in the logits' type. Raises TypeError for other values."""
+        if not self.is_targeted:
+            values = self.function(logits, condition)
+        elif self.toward is not None:
+            values = self.toward(logits, condition)
+        else:
+            values = -self.function(logits, condition[:, 1])
+        if not isinstance(values, Tensor) or values.shape != (len(logits),):
+            shown = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise TypeError(
+                f"the objective {self.component.full_name} must return ({len(logits)},) values, not {shown}"
+            )
+        return values.to(logits.dtype)
+
+
+def objective_of(objective: Component, targeted: bool) -> Function:
+    """Return the function of an objective, an equal one at each call. Raises TypeError if its plugin gives no function.
+
+    targeted: whether its condition is labels and targets, (N, 2), and not labels, (N,).
+    """
+    built = objective.build()
+    pair = built if isinstance(built, tuple) else (built, None)
+    if len(pair) != 2 or not callable(pair[0]) or not (pair[1] is None or callable(pair[1])):
+        raise TypeError(f"the objective {objective.full_name} must be a function or a pair of functions, not {built!r}")
+    own: Function | None = pair[targeted] if pair is OWN.get(objective.name) else None
+    return own or Foreign(objective, targeted, *pair)
 
 
 def target_lead(logits: Tensor, targets: Tensor) -> Tensor:
@@ -118,9 +159,10 @@ def _of(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.gather(1, classes[:, None])[:, 0]
 
 
-_OBJECTIVES = {
+OWN: dict[str, tuple[Function, Function]] = {
     "excess": (excess, toward_excess),
     "cross-entropy": (cross_entropy, toward_cross_entropy),
     "margin": (lead, toward_margin),
     "dlr": (dlr, toward_dlr),
 }
+"""The plugin's objectives: without and with targets."""

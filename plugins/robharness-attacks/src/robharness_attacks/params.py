@@ -6,22 +6,28 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from robharness import Budget
+from robharness_attacks.components import EXCESS, Objective, read
 
 Norm = Literal["linf", "l2", "l1"]
-Objective = Literal["excess", "cross-entropy", "margin", "dlr"]
+MinimalNorm = Literal["linf", "l2", "l1", "l0"]
 Target = Literal["none", "least-likely", "random"] | Annotated[int, Ge(0)]
 Component = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 Size = Annotated[Budget, Gt(0)]
 Share = Annotated[Budget, Ge(0), Lt(1)]
 Part = Annotated[Budget, Gt(0), Lt(1)]
+Decay = Annotated[Budget, Ge(0)]
+Probability = Annotated[Budget, Ge(0), Le(1)]
 Count = Annotated[int, Gt(0)]
 Targets = Annotated[int, Ge(0)]
 
 TRAVEL = "2.5"
 """Total length of all steps in eps by default, the convention since Madry et al."""
+
+DIVERSITY_SIZE = Budget("0.9")
+"""Smallest side of an image under input diversity, as a share of its own: 299 of 330 pixels in Xie et al. (2019)."""
 
 SPARSITY = Budget("0.99")
 """Share of pixels that an l1 step does not change: Foolbox's quantile; Tramer and Boneh choose it per data set."""
@@ -34,14 +40,17 @@ class FGSMParams:
     """Options of FGSM.
 
     norm: of the ball. The step reaches its edge along the gradient's sign (linf) or the gradient (l2).
-    objective: function whose gradient is used.
+    objective: function whose gradient is used, of this or of another plugin.
     target: "none" for any wrong class; "least-likely"; "random", a class drawn per example, the same in all attacks; or
         a class. Examples of the target class are not changed.
     """
 
     norm: Literal["linf", "l2"] = "linf"
-    objective: Objective = "excess"
+    objective: Objective = EXCESS
     target: Target = "none"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "objective", read(self.objective))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +67,13 @@ class Steps:
     random_start: start uniformly in the ball, or else at the clean input.
     sparsity: under l1, share of pixels that a step does not change (Tramer and Boneh, 2019). A step changes the pixels
         with the largest gradients that the box does not block, at least one.
+    momentum: factor of the sum of earlier gradients, each scaled to length 1 in l1, which is added to the current one
+        (Dong et al., 2018, use 1).
+    diversity: probability that the gradient of a step is taken at a smaller copy of the image, padded with zeros to its
+        size (Xie et al., 2019).
+    diversity_size: smallest side of these copies, as a share of the image's.
+    translation_kernel: side, in pixels, of the Gaussian kernel that smooths the gradient (Dong et al., 2019); odd, and
+        1 for none.
 
     Raises ValueError if two options contradict each other.
     """
@@ -70,6 +86,10 @@ class Steps:
     keep: Literal["best", "last"] = "best"
     random_start: bool = True
     sparsity: Share = SPARSITY
+    momentum: Decay = Budget(0)
+    diversity: Probability = Budget(0)
+    diversity_size: Part = DIVERSITY_SIZE
+    translation_kernel: Count = 1
 
     def __post_init__(self) -> None:
         if self.rel_step is not None and self.abs_step is not None:
@@ -82,8 +102,22 @@ class Steps:
             raise ValueError(
                 "sparsity is an option of sparse l1 steps, which this attack does not make. Try: leave sparsity out"
             )
+        if self.diversity_size != DIVERSITY_SIZE and not self.diversity:
+            raise ValueError(
+                "diversity_size is given and diversity is 0, so it has no effect. Try: diversity: 0.5, its probability"
+            )
+        if self.translation_kernel % 2 == 0:
+            raise ValueError(
+                f"translation_kernel is {self.translation_kernel}, and a kernel with a centre has an odd side. "
+                f"Try: translation_kernel: {self.translation_kernel + 1}"
+            )
         if self.rel_step is None and self.abs_step is None:  # stored explicitly, since it is part of the identity
             object.__setattr__(self, "rel_step", Budget(f"{TRAVEL}/{self.steps}"))
+
+    @property
+    def starts_clean(self) -> bool:
+        """Whether the first gradient is that of the clean input."""
+        return not self.random_start and not self.diversity
 
     @property
     def compares(self) -> bool:
@@ -102,13 +136,17 @@ class Steps:
 class PGDParams(Steps):
     """Options of PGD, in addition to those of its steps.
 
-    objective: function whose gradient is used.
+    objective: function whose gradient is used, of this or of another plugin.
     target: "none" for any wrong class; "least-likely"; "random", a class drawn per example, the same in all attacks; or
         a class. Examples of the target class are not changed.
     """
 
-    objective: Objective = "excess"
+    objective: Objective = EXCESS
     target: Target = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "objective", read(self.objective))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +167,7 @@ class APGDParams:
     norm: of the ball.
     steps: per run.
     restarts: number of runs.
-    objective: function whose value is increased.
+    objective: function whose value is increased, of this or of another plugin.
     targets: number of most likely wrong classes, with a run for each; 0 for any wrong class.
     draws: gradients that are averaged per step, for networks that draw random numbers. With several draws, "excess"
         becomes "cross-entropy".
@@ -140,11 +178,14 @@ class APGDParams:
     norm: Norm = "linf"
     steps: Count = field(default=100, metadata=_SHOWN)
     restarts: Count = 1
-    objective: Objective = "excess"
+    objective: Objective = EXCESS
     targets: Targets = 0
     draws: Count = 1
     rho: Part = Budget("0.75")
     larger_eps: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "objective", read(self.objective))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,14 +249,34 @@ class FMNParams:
 
     norm: in which the distance is minimised.
     steps: number of gradients.
-    step: length of the first step, which falls to a hundredth along a cosine.
+    step: length of the first step in l2, which falls to a hundredth along a cosine.
     gamma: initial relative change of the radius per step, which falls to 0.001.
     """
 
-    norm: Norm = "linf"
+    norm: MinimalNorm = "linf"
     steps: Count = field(default=100, metadata=_SHOWN)
     step: Size = Budget(1)
     gamma: Share = Budget("0.05")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigmaZeroParams:
+    """Options of sigma-zero (Cina et al., 2025).
+
+    norm: in which the distance is minimised.
+    steps: number of gradients.
+    step: length of the first step, which falls to a tenth along a cosine.
+    sigma: a change d of a value counts as d^2 / (d^2 + sigma) in the smooth norm.
+    threshold: initial size below which a change is set to 0.
+    threshold_step: change of the threshold per step, in units of the step's length.
+    """
+
+    norm: Literal["l0"] = "l0"
+    steps: Count = field(default=1000, metadata=_SHOWN)
+    step: Size = Budget(1)
+    sigma: Size = Budget("0.001")
+    threshold: Share = Budget("0.3")
+    threshold_step: Size = Budget("0.01")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,16 +323,17 @@ class PatchParams:
     step: length of a step, by default 2.5 / steps; values are in [0, 1].
     places: number of places that are tried.
     place: "gradient" tries the places where the linear model of the clean gradient loses most; "random" draws them.
-    objective: function whose gradient is used.
+    objective: function whose gradient is used, of this or of another plugin.
     """
 
     steps: Count = field(default=40, metadata=_SHOWN)
     step: Size | None = None
     places: Count = field(default=5, metadata=_SHOWN)
     place: Literal["gradient", "random"] = "gradient"
-    objective: Objective = "excess"
+    objective: Objective = EXCESS
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "objective", read(self.objective))
         if self.step is None:  # stored explicitly, since it is part of the identity
             object.__setattr__(self, "step", Budget(f"{TRAVEL}/{self.steps}"))
 
@@ -306,15 +368,16 @@ class UniversalParams:
     examples: number of examples that it is fitted on, the first ones of the data's fixed order.
     steps: of the ascent, each with a gradient of all these examples.
     rel_step: length of a step divided by eps, by default 2.5 / steps.
-    objective: function whose sum over examples is increased.
+    objective: function whose sum over examples is increased, of this or of another plugin.
     """
 
     norm: Literal["linf", "l2"] = "linf"
     examples: Count = field(default=500, metadata=_SHOWN)
     steps: Count = field(default=40, metadata=_SHOWN)
     rel_step: Size | None = None
-    objective: Objective = "excess"
+    objective: Objective = EXCESS
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "objective", read(self.objective))
         if self.rel_step is None:  # stored explicitly, since it is part of the identity
             object.__setattr__(self, "rel_step", Budget(f"{TRAVEL}/{self.steps}"))
