@@ -19,7 +19,8 @@ class Record:
     """Base of the records, which checks their fields. Raises ValueError for a value that does not fit."""
 
     def __post_init__(self) -> None:
-        resolve_targets(self, tuple(item.name for item in fields(self) if item.name in _FUNCTIONS))  # type: ignore[arg-type]
+        names = tuple(item.name for item in fields(self) if item.name in (*_FUNCTIONS, "minimal"))  # type: ignore[arg-type]
+        resolve_targets(self, names)
         for item in fields(self):  # type: ignore[arg-type]
             words, fits = _CHECKS.get(item.name, ("", lambda value: True))
             value = getattr(self, item.name)
@@ -53,7 +54,7 @@ def _is_mask(value: Any) -> bool:
 
 
 _FUNCTION: Check = ("a function or 'module:function'", callable)
-_FUNCTIONS = ("build", "trunk", "threat", "cost", "open", "compute", "advise", "blocks", "given")
+_FUNCTIONS = ("build", "trunk", "threat", "cost", "open", "compute", "advise", "blocks", "given", "refuses")
 _CHECKS: dict[str, Check] = {
     "name": (
         "lower-case letters, digits and . _ - /, 200 characters at most",
@@ -119,6 +120,7 @@ _CHECKS: dict[str, Check] = {
             and set(v.values()) <= {int, float, bool, str}
         ),
     ),
-    **dict.fromkeys(("minimal", "ensemble"), _a("true or false", bool)),
+    "ensemble": _a("true or false", bool),
+    "minimal": ("true or false, or a function or 'module:function'", lambda v: isinstance(v, bool) or callable(v)),
     **dict.fromkeys(_FUNCTIONS, _FUNCTION),
 }

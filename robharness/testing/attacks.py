@@ -17,7 +17,7 @@ from robharness.errors import ContractViolation
 from robharness.evaluation import outcomes, referee
 from robharness.evaluation.guard import Guard
 from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws
-from robharness.specs import AttackSpec, Budget, Cost, Norm, Perturbed
+from robharness.specs import AttackSpec, Budget, Cost, InputSpec, Norm, Perturbed
 from robharness.testing import toys
 from robharness.testing.attack_runs import (
     BATCH_SIZE,
@@ -181,7 +181,7 @@ def costs_what_it_declares(attack: Subject) -> None:
 
 def reaches_the_optimum(attack: Subject) -> None:
     """On a linear model of two classes, it fools every example that 95 % of the best perturbation would fool."""
-    for variant in variants(attack):
+    for variant in _with_minimal(attack, False):
         for kind in _kinds(attack):
             toy, share = toys.line(kind, variant.norm, LINE_EPS[variant.norm], (0.25, 0.5, 0.75, 0.9, 0.94))
             outcome = whole_outcome(variant, toy, str(Budget(LINE_EPS[variant.norm])))
@@ -195,7 +195,7 @@ def reaches_the_optimum(attack: Subject) -> None:
 
 def finds_the_distance(attack: Subject) -> None:
     """On a linear model of two classes, it finds the nearest point across the boundary, within 5 %."""
-    for variant in variants(attack):
+    for variant in _with_minimal(attack, True):
         for kind in _kinds(attack):
             toy, share = toys.line(kind, variant.norm, LINE_EPS[variant.norm], (0.25, 0.5, 0.75, 1.0))
             outcome = whole_outcome(variant, toy, None)
@@ -223,8 +223,8 @@ RULES = (
     finds_the_distance,
 )
 WHEN = {
-    reaches_the_optimum: lambda spec: spec.access == "gradient" and not spec.minimal,
-    finds_the_distance: lambda spec: spec.minimal,
+    reaches_the_optimum: lambda spec: spec.access == "gradient" and spec.minimal is not True,
+    finds_the_distance: lambda spec: spec.minimal is not False,
 }
 
 
@@ -250,8 +250,19 @@ def _compare(whole: Outcomes, found: Outcomes, condition: str) -> None:
             raise Broken(f"{condition}: '{example}' gets another {' and '.join(differ)} than in one batch")
 
 
+def _with_minimal(attack: Subject, is_minimal: bool) -> list[Variant]:
+    """Return the variants that search for the smallest perturbation, or those that do not."""
+    return [variant for variant in variants(attack) if attack.entry.spec.is_minimal(variant.params) is is_minimal]
+
+
 def _kinds(attack: Subject) -> list[Any]:
-    return sorted(attack.entry.spec.inputs)
+    spec, options = attack.entry.spec, [variant.params for variant in variants(attack)]
+
+    def is_taken(kind: Any) -> bool:
+        shape = InputSpec(kind=kind, shape=toys.SHAPES[kind])
+        return spec.refuses is None or not any(spec.refuses(params, shape) for params in options)
+
+    return sorted(filter(is_taken, spec.inputs))
 
 
 def _toys(attack: Subject) -> list[Toy]:

@@ -131,13 +131,3 @@ def test_the_seed_decides(attack, case, family):
 
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))
-
-
-def test_clips_go_through_foolbox(attack, random_net, uniform):
-    net, x = random_net(3, 2, 6, 6), uniform(2, 8, 3, 2, 6, 6)
-    labels = net(x).argmax(1)
-    peer = foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu")
-    options = {"steps": 3, "random_start": False}
-    expected = foolbox.attacks.L2PGD(**options)(peer, x, labels, epsilons=0.5)[1]
-    result = attack("foolbox", net, x, labels, 0.5, rows=8, name="L2PGD", norm="l2", options=options)
-    torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)

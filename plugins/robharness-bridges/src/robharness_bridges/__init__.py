@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from robharness import AttackSpec, Budget, Cost, ThreatModel, hookimpl
+from robharness import AttackSpec, Budget, Cost, InputSpec, ThreatModel, hookimpl
 from robharness_bridges import libraries
 from robharness_bridges.libraries import available
 
@@ -121,6 +121,16 @@ _AUTOATTACK = {
 """Measured forward passes and gradients for an example that no attack misclassifies, with 10 classes."""
 
 
+def _refusal(params: Any, input: InputSpec) -> str:
+    family = {FoolboxParams: "foolbox", TorchattacksParams: "torchattacks"}[type(params)]
+    return libraries.refusal_of_inputs(family, params.name, params.norm, input)
+
+
+def _refusal_of_pyautoattack(params: PyautoattackParams, input: InputSpec) -> str:
+    has_square = "square" in params.attacks if params.attacks else params.version != "rand"
+    return libraries.refusal_of_inputs("pyautoattack", "square" if has_square else "", params.norm, input)
+
+
 def _cost_of_foolbox(params: FoolboxParams) -> Cost:
     """Count one gradient a step, whose forward pass runs twice (see network.py), and Foolbox's final prediction."""
     steps = getattr(params.attack(), "steps", 1)
@@ -150,6 +160,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         cost=_cost_of_foolbox,
         build="robharness_bridges.attacks:Foolbox",
         randomness="global",
+        refuses=_refusal,
     )
     yield AttackSpec(
         name="torchattacks",
@@ -160,7 +171,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         cost=_cost_of_torchattacks,
         build="robharness_bridges.attacks:Torchattacks",
         randomness="global",
-        inputs=frozenset({"image"}),
+        refuses=_refusal,
     )
     yield AttackSpec(
         name="pyautoattack",
@@ -171,5 +182,5 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         cost=_cost_of_pyautoattack,
         build="robharness_bridges.attacks:Pyautoattack",
         randomness="global",
-        inputs=frozenset({"image"}),
+        refuses=_refusal_of_pyautoattack,
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from robharness import Batch, Classifier, ExampleRNG
 from robharness_bridges import FoolboxParams, PyautoattackParams, TorchattacksParams
 from robharness_bridges.libraries import NORM_NAMES, library
-from robharness_bridges.network import Network
+from robharness_bridges.network import Network, as_images
 
 ROUNDING_TOLERANCE = 1e-6
 """Largest deviation from [0, 1] that counts as rounding and is clamped; the referee reports a larger one."""
@@ -26,7 +26,7 @@ class Foolbox:
     def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Tensor:
         net = Network(model, batch.x)
         foolbox_model = library("foolbox").PyTorchModel(net, bounds=(0, 1), device=batch.x.device)
-        _, x, _ = self.params.attack()(foolbox_model, batch.x, batch.labels, epsilons=eps)
+        _, x, _ = self.params.attack()(foolbox_model, as_images(batch.x), batch.labels, epsilons=eps)
         return clamp_rounding(x, batch.x)
 
 
@@ -43,7 +43,8 @@ class Torchattacks:
             options["seed"] = _seed()
         if attack.takes_classes:
             options["n_classes"] = batch.logits(model).shape[1]
-        return clamp_rounding(attack.cls(Network(model, batch.x), **options)(batch.x, batch.labels), batch.x)
+        x = attack.cls(Network(model, batch.x), **options)(as_images(batch.x), batch.labels)
+        return clamp_rounding(x, batch.x)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Pyautoattack:
         )
         trace_function = sys.gettrace()
         try:
-            x, _ = attack.run_standard_evaluation(batch.x, batch.labels, batch_size=len(batch))
+            x, _ = attack.run_standard_evaluation(as_images(batch.x), batch.labels, batch_size=len(batch))
         finally:
             sys.settrace(trace_function)  # one of AutoAttack's checks removes it
         return clamp_rounding(x, batch.x)
@@ -76,7 +77,10 @@ def _seed() -> int:
 
 
 def clamp_rounding(x: Tensor, like: Tensor) -> Tensor:
-    """Return x detached, with the type of `like`; values outside [0, 1] by at most ROUNDING_TOLERANCE are clamped."""
-    x = x.detach().to(like)
+    """Return x detached, with the shape and type of `like`.
+
+    Values outside [0, 1] by at most ROUNDING_TOLERANCE are clamped.
+    """
+    x = x.detach().to(like).reshape(like.shape)
     inside = x.clamp(0, 1)
     return torch.where((x - inside).abs() <= ROUNDING_TOLERANCE, inside, x)

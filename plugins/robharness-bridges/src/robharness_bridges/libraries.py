@@ -9,6 +9,8 @@ from importlib import import_module
 from inspect import Parameter, isabstract, signature
 from typing import Any
 
+from robharness import InputSpec
+
 NORMS = {math.inf: "linf", 2: "l2", 1: "l1"}
 """Value of p in Foolbox's distances -> norm."""
 NORM_NAMES = {"linf": "Linf", "l2": "L2", "l1": "L1"}
@@ -22,6 +24,25 @@ _REFUSED = {
     "PointwiseAttack": "it states no distance",
 }
 """Attacks of Foolbox that need more than a budget and labels -> the reason."""
+
+
+_WINDOWS = "it changes square windows of pixels"
+_NEIGHBOURS = "it spreads its steps over neighbouring pixels"
+_IMAGES_ONLY = {
+    "foolbox": {"GaussianBlurAttack": "it blurs neighbouring pixels"},
+    "torchattacks": {
+        "AutoAttack": f"one of its attacks is Square, and {_WINDOWS}",
+        "DIFGSM": "it resizes its inputs",
+        "PIFGSM": _NEIGHBOURS,
+        "PIFGSMPP": _NEIGHBOURS,
+        "Square": _WINDOWS,
+        "TIFGSM": _NEIGHBOURS,
+    },
+    "pyautoattack": {"square": _WINDOWS},
+}
+"""Attacks to which the arrangement of pixels matters, so that they cannot take frames as one image -> the reason."""
+_THREE_CHANNELS = ("PIFGSM", "PIFGSMPP", "TIFGSM")
+"""Attacks of torchattacks with kernels for three channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +83,23 @@ def available(family: str) -> list[str]:
     family: "foolbox" or "torchattacks".
     """
     return [name for name, cls in _classes(family).items() if not _refusal(family, name, cls)]
+
+
+def refusal_of_inputs(family: str, name: str, norm: str, input: InputSpec) -> str:
+    """Return the reason why an attack does not take a model's inputs, or an empty string.
+
+    family: the library.
+    name: of the attack in it.
+    norm: "linf", "l2", "l1" or another norm that the attack has.
+    """
+    attack, (channels, *_, height, width) = f"{name} of {family}", input.shape
+    if input.kind == "video" and name in _IMAGES_ONLY.get(family, {}):
+        return f"{attack} takes images only, since {_IMAGES_ONLY[family][name]}"
+    if family == "torchattacks" and name in _THREE_CHANNELS and channels != 3:
+        return f"{attack} takes three channels, and they have {channels}"
+    if family == "torchattacks" and name in ("AutoAttack", "Square") and norm == "l2" and height != width:
+        return f"{attack} fails in l2 on images that are not square, and they have {height} x {width} pixels"
+    return ""
 
 
 def foolbox_attack(name: str, norm: str, options: dict[str, Any]) -> Any:
