@@ -9,6 +9,7 @@ from robharness.engine import environment
 from robharness.errors import ContractViolation
 from robharness.evaluation import referee
 from robharness.evaluation.guard import Guard
+from robharness.specs import NORMS
 
 COLUMNS = ("prediction", "correct", "margin", "logit_range", "confidence", "p_true", "size")
 ATTACKS = [
@@ -43,14 +44,14 @@ def test_a_device_is_checked():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("norm", NORMS)
 def test_distances_equal_the_cpus_in_any_batch(norm):
     like = torch.linspace(0, 1, 70 * 3 * 33 * 33).sin().abs().view(70, 3, 33, 33)
     x = like.flip(0).clone()
-    on_gpu = referee.distance(x.cuda(), like.cuda(), norm)
-    np.testing.assert_allclose(on_gpu, referee.distance(x, like, norm), rtol=1e-12)
+    on_gpu = referee.distance(like.cuda(), x.cuda(), NORMS[norm])
+    np.testing.assert_allclose(on_gpu, referee.distance(like, x, NORMS[norm]), rtol=1e-12)
     for rows in ([0], [69, 3, 5], list(range(0, 70, 2))):
-        assert (referee.distance(x[rows].cuda(), like[rows].cuda(), norm) == on_gpu[rows]).all()
+        assert (referee.distance(like[rows].cuda(), x[rows].cuda(), NORMS[norm]) == on_gpu[rows]).all()
 
 
 @pytest.mark.gpu

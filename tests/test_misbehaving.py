@@ -15,6 +15,7 @@ from robharness import api
 from robharness.evaluation import referee
 from robharness.interrupts import raise_interrupt
 from robharness.report import build
+from robharness.specs import NORMS
 from sharing import made_once
 
 PLUGINS = [str(Path(__file__).parent / name) for name in ("toys.py", "misbehaving.py")]
@@ -158,7 +159,7 @@ def test_a_buffer_that_an_attack_fills_again_is_copied(found):
     same_outcomes(misbehaved(found, "reuses_a_buffer"), misbehaved(found, "moves"))
     like = torch.full((2, 1, 4, 4), 0.5)
     buffer = like.clone()
-    judged, _, _ = referee.checked(buffer, like, notes={}, eps=0.1, norm="linf")
+    judged, _, _ = referee.checked(buffer, like, notes={}, eps=0.1, measure=NORMS["linf"])
     buffer.zero_()  # as the next call of the attack would fill it
     assert torch.equal(judged, like)
 

@@ -306,14 +306,14 @@ def test_exact_never_rounds(classes):
 
 
 def test_attacks_break_some_examples_of_the_exact_toys():
-    from robharness.testing.attacks import MIXED_EPS, variants, whole_outcome
+    from robharness.testing.attacks import mixed_eps, variants, whole_outcome
 
     (subject,) = {check.subject for check in of("attacks/good").values()}
     for variant in variants(subject):
         for toy in (toys.exact("image", 2), toys.exact("image", 10), toys.exact("video", 3), toys.smooth("image")):
             right = toy.net().eval()(toy.x).argmax(1).numpy() == toy.labels
             assert 0 < right.sum() < len(right)
-            outcome = whole_outcome(variant, toy, MIXED_EPS[variant.norm])
+            outcome = whole_outcome(variant, toy, mixed_eps(variant))
             assert 0 < outcome.correct.sum() < right.sum(), f"{variant} on {toy.name}"
 
 

@@ -26,7 +26,6 @@ from robharness.errors import BaselineError, for_shell, nearest_existing
 from robharness.planning.files import json_object
 from robharness.planning.identity import text_key
 from robharness.reading import read_regular
-from robharness.specs.types import Norm
 from robharness.store.files import FileSystem
 from robharness.store.spans import span_positions
 from robharness.suite.clusters import ClusterPattern
@@ -60,7 +59,7 @@ class _Cell:
     model: str
     kind: Kind
     title: str
-    norm: Norm | None = None
+    norm: str | None = None
     eps: str | None = None
     severity: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     group: str | None = None

@@ -19,6 +19,7 @@ from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.objects import Watched
 from robharness.evaluation.parts import unregistered_parts
 from robharness.evaluation.tensors import other_than_plain, same_values
+from robharness.plugins.calls import plugin_errors
 
 
 @contextmanager
@@ -45,6 +46,22 @@ def lending(
     changed += [*lent.changes(), *modes.changed]
     if changed:
         raise ContractViolation(f"it changed {', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''}")
+
+
+@contextmanager
+def plugin_failures(prefix: str, by: str = "perturbation") -> Iterator[None]:
+    """Raise a ContractViolation for whatever a plugin's code raises in the block.
+
+    prefix: of the sentence that says what was raised.
+    by: the part at fault.
+    """
+    try:
+        with plugin_errors():
+            yield
+    except ContractViolation:
+        raise
+    except Exception as error:
+        raise ContractViolation(f"{prefix} {describe(error)}", by=by) from error
 
 
 def _make_passes(model: Classifier, batch: Batch) -> None:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from robharness.errors import ContractViolation, describe
+from robharness.errors import ContractViolation
 from robharness.evaluation import referee
 from robharness.evaluation.batch import Batch
-from robharness.evaluation.guard import lending
+from robharness.evaluation.guard import lending, plugin_failures
 from robharness.evaluation.loading import LoadedModel
 from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws, global_seed
 from robharness.planning.cells import BLOCK
 from robharness.planning.identity import draw_address
-from robharness.plugins.calls import call_spec, plugin_errors
+from robharness.plugins.calls import call_spec
 from robharness.suite import Perturbation
 
 
@@ -112,24 +111,8 @@ def perturb_checked(
             )
         return referee.checked(
             returned, unperturbed, notes=perturbation.returned, some_notes=bool(member.name), eps=eps,
-            norm=perturbation.norm, devices={unperturbed.device, batch.x.device},
+            measure=perturbation.measure, devices={unperturbed.device, batch.x.device},
         )  # fmt: skip
-
-
-@contextmanager
-def plugin_failures(prefix: str, by: str = "perturbation") -> Iterator[None]:
-    """Raise a ContractViolation for whatever a plugin's code raises in the block.
-
-    prefix: of the sentence that says what was raised.
-    by: the part at fault.
-    """
-    try:
-        with plugin_errors():
-            yield
-    except ContractViolation:
-        raise
-    except Exception as error:
-        raise ContractViolation(f"{prefix} {describe(error)}", by=by) from error
 
 
 def _draw_address(perturbation: Perturbation, member: Member) -> str:

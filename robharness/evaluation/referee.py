@@ -12,15 +12,13 @@ from torch import Tensor
 
 from robharness.errors import ContractViolation
 from robharness.evaluation.classifier import predictions
+from robharness.evaluation.guard import plugin_failures
+from robharness.evaluation.modes import kept_modes
+from robharness.evaluation.rng import global_draws
 from robharness.evaluation.tensors import other_than_plain
+from robharness.specs.measures import Measure
 from robharness.specs.protocols import Perturbed
-from robharness.specs.types import Norm
 from robharness.text import is_valid
-
-LINF_SLACK = 1e-6
-"""Absolute tolerance: a float32 clamp to x + eps exceeds eps by at most 1.5e-8 (measured on attacks in use)."""
-RELATIVE_SLACK = 1e-4
-"""Tolerance relative to eps, for l2 and l1, whose float32 projections accumulate rounding over all pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +32,7 @@ class Outcome:
     logit_range: the largest minus the smallest logit, (N,).
     confidence: the largest probability, (N,) float32; NaN for rows with a logit that is not finite.
     p_true: the probability of the true class, (N,) float32; NaN likewise.
-    size: of the perturbation in the threat model's norm, (N,); NaN without a norm.
+    size: of the perturbation in the threat model's measure, (N,); NaN without one.
     notes: columns, (N, ...), by name.
     """
 
@@ -84,13 +82,13 @@ def checked(
     notes: Mapping[str, type],
     some_notes: bool = False,
     eps: float | None = None,
-    norm: Norm | None = None,
+    measure: Measure | None = None,
     devices: Collection[torch.device] = (),
 ) -> tuple[Tensor, np.ndarray, dict[str, np.ndarray]]:
     """Check what an attack or a corruption returned.
 
     returned: a tensor, or a `Perturbed` with notes.
-    like: the unperturbed inputs; shape and dtype must agree, and with a norm the distance must be within eps.
+    like: the unperturbed inputs; shape and dtype must agree, and with a measure the sizes must be within eps.
     notes: the declared notes and their types.
     some_notes: whether a part of the declared notes is enough.
     devices: allowed devices of the tensor; by default that of `like`.
@@ -108,53 +106,49 @@ def checked(
     size = np.full(len(x), np.nan)
     if x.is_floating_point():
         _check_values(x)
-    if norm is not None and eps is not None:
-        size = distance(x, like, norm)
-        allowed = eps + LINF_SLACK if norm == "linf" else eps * (1 + RELATIVE_SLACK)
-        if float(size.max()) > allowed:
-            row = int(size.argmax())
+    if measure is not None and eps is not None:
+        size = distance(like, x, measure)
+        row = int(size.argmax())
+        if np.isinf(size[row]):
+            raise ContractViolation(f"example {row} of the batch lies outside of its threat model, '{measure.name}'")
+        if size[row] > measure.allowed(eps):
+            budget, moved = measure.sized(f"{eps:.6g}"), f"{size[row]:.6g}"
             raise ContractViolation(
-                f"its budget is {norm} {eps:.6g}, and example {row} of the batch moved by {size[row]:.6g}"
+                f"its budget is {measure.name} {budget}, and example {row} of the batch moved by {moved}"
             )
     if set(found) != set(notes) and not (some_notes and set(found) < set(notes)):
         raise ContractViolation(f"it declares the notes {sorted(notes)} and returned {sorted(found)}")
     return x, size, {name: _column(name, found[name], notes[name], len(x)) for name in notes if name in found}
 
 
-def distance(x: Tensor, like: Tensor, norm: Norm) -> np.ndarray:
-    """Return the norm of x - like per example, (N,) float64; its bits do not depend on other examples.
+def distance(clean: Tensor, perturbed: Tensor, measure: Measure) -> np.ndarray:
+    """Return the sizes of perturbations, (N,) float64, whose bits do not depend on other examples.
 
-    On the CPU, examples are computed one by one, which fits the cache and is four times faster. On other devices many
-    are computed together and summed in a fixed order, since launching a kernel per example would take most of the time.
+    Raises ContractViolation for sizes that the contract of `Measure` excludes, and for whatever the measure raises.
     """
-    if x.device.type == "cpu":
-        norms = {"linf": lambda d: d.abs_().amax(), "l2": torch.linalg.vector_norm, "l1": lambda d: d.abs_().sum()}
-        sizes = [norms[norm](one.double().sub_(clean)) for one, clean in zip(x, like, strict=True)]
-        size: np.ndarray = torch.stack(sizes).numpy()
-        return size
-    parts = []
-    for some, clean in zip(torch.split(x, DISTANCE_BATCH), torch.split(like, DISTANCE_BATCH), strict=True):
-        moved = (some.double() - clean).flatten(1).abs_()
-        if norm == "linf":
-            parts.append(moved.amax(1))
-        else:
-            parts.append(_row_sum(moved.square_()).sqrt() if norm == "l2" else _row_sum(moved))
-    size = torch.cat(parts).cpu().numpy()
+    name, batches = f"its measure '{measure.name}'", [(clean, perturbed)]
+    if not measure.is_batched:  # a copy each, since the function may write into what it gets
+        batches = [
+            (one.clone(), other.clone())
+            for one, other in zip(torch.split(clean, 1), torch.split(perturbed, 1), strict=True)
+        ]
+    with plugin_failures(f"{name} raised"), kept_modes() as modes, global_draws() as drawn:
+        found = [_array(measure.distance(*batch)) for batch in batches]  # type: ignore[operator]
+    if changed := [*modes.changed, *(f"the global generator of {each}" for each in drawn)]:
+        raise ContractViolation(f"{name} changed {' and '.join(changed)}")
+    for (of, _), sizes in zip(batches, found, strict=True):
+        if sizes.shape != (len(of),) or sizes.dtype != np.float64:
+            raise ContractViolation(f"{name} returned {sizes.shape} {sizes.dtype}, not ({len(of)},) float64")
+    size: np.ndarray = np.concatenate(found)
+    if not (size >= 0).all():  # also for NaN
+        raise ContractViolation(f"{name} returned {size[~(size >= 0)][0]:.6g}, not a size of at least 0")
+    if measure.is_count and (size[np.isfinite(size)] % 1).any():
+        raise ContractViolation(f"{name} counts {measure.unit or 'something'}, and returned a fraction")
     return size
 
 
-DISTANCE_BATCH = 64
-"""Number of examples whose distances are computed together on a GPU: 80 MB in float64 at 224 px."""
-
-
-def _row_sum(values: Tensor) -> Tensor:
-    """Sum rows, (N, k) -> (N,), by adding halves: torch's own order of summation depends on the number of rows."""
-    while values.shape[1] > 1:
-        half = (values.shape[1] + 1) // 2
-        left, right = values[:, :half].clone(), values[:, half:]
-        left[:, : right.shape[1]] += right
-        values = left
-    return values[:, 0]
+def _array(values: Tensor | np.ndarray) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 def _check_values(x: Tensor) -> None:

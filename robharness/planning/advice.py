@@ -71,7 +71,7 @@ def _protocols(suite: Suite) -> Iterator[Finding]:
 
 def _input_sizes(suite: Suite) -> Iterator[Finding]:
     sizes = sorted({"x".join(map(str, model.entry.spec.input.shape[1:])) for model in suite.models})
-    norms = sorted({p.norm for p in suite.perturbations if p.norm in ("l2", "l1")}, key=str)
+    norms = sorted({p.measure.name for p in suite.perturbations if p.measure and p.measure.grows})
     if len(sizes) > 1 and norms:
         yield finding(
             "input-sizes-differ",

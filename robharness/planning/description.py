@@ -14,6 +14,7 @@ from robharness.planning.weights import locate, where
 from robharness.plugins.calls import call_spec, plugin_code
 from robharness.plugins.registry import Entry
 from robharness.specs.budget import Budget
+from robharness.specs.measures import NORMS
 from robharness.specs.references import Component, Encoder
 from robharness.specs.sources import DataRef, Train
 from robharness.specs.tables import meanings
@@ -226,18 +227,16 @@ def _example(kind: str, entry: Entry) -> str:
         return f"data: {_flow(items)}"
     items = {noun: entry.name, **needed}
     if kind == "attacks" and spec.minimal is not True:
-        items["eps"] = _EPS.get(_norm(entry, needed), "8/255")
+        items["eps"] = _typical_budget(entry, needed)
     if kind == "corruptions":
         items["severity"] = value_text([each for each in (1, 3, 5) if each in spec.severities] or spec.severities[:1])
     return f"{kind}:\n  - {_flow(items)}"
 
 
-_EPS = {"linf": "8/255", "l2": "0.5", "l1": "10"}
-
-
-def _norm(entry: Entry, needed: Mapping[str, str]) -> str:
-    """Return the norm of an attack at its defaults; that of an attack with required options is not known."""
-    return str(call_spec(entry.spec.threat, entry.spec.params()).norm) if not needed else ""
+def _typical_budget(entry: Entry, needed: Mapping[str, str]) -> str:
+    """Return a budget of an attack at its defaults. The measure of an attack with required options is not known."""
+    bound = NORMS["linf"] if needed else call_spec(entry.spec.threat, entry.spec.params()).bound
+    return str(bound.typical)
 
 
 def _needed(params: type | None) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from robharness.planning.commands import option_words
 from robharness.planning.names import CellNames
 from robharness.specs.budget import Budget
 from robharness.specs.records import Cost
-from robharness.specs.types import Kind, Need, Norm
+from robharness.specs.types import Kind, Need
 from robharness.suite import Baseline
 from robharness.suite.clusters import ClusterPattern
 from robharness.suite.records import Compat, Count, Label, Name, Publication, Title
@@ -28,6 +28,7 @@ NOTE_TYPES: Mapping[str, type] = {"bool": bool, "int": int, "float": float, "str
 """The types of the columns that a perturbation adds to the outcome, as an outline names them."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Natural = Annotated[int, Field(ge=0, lt=2**31)]
+Unit = Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f]*$")]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
 
 
@@ -76,6 +77,8 @@ class PerturbationOutline:
     Fields without a line here are those of `robharness.suite.Perturbation`.
 
     spec: full name of its spec.
+    norm: name of its norm or measure.
+    unit: of its budget and of sizes; empty without one.
     columns: what it stores beside the outcome: name -> a key of `NOTE_TYPES`.
     totals: those of the columns that the attack declares as numbers.
     alarms: those whose total, if above 0, is a warning.
@@ -89,7 +92,8 @@ class PerturbationOutline:
     name: str
     title: str
     spec: str
-    norm: Norm | None = None
+    norm: Label | None = None
+    unit: Unit = ""
     eps: Budget | None = None
     severity: int | None = None
     group: str | None = None

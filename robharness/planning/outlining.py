@@ -198,6 +198,7 @@ def _perturbation(p: Perturbation, cost: Cost) -> PerturbationOutline:
         title=p.title,
         spec=p.entry.name,
         norm=p.norm,
+        unit=p.measure.unit if p.measure else "",
         eps=p.eps,
         severity=p.severity,
         group=None if is_attack else spec.group,

@@ -154,6 +154,7 @@ def cell_numbers(results: Results, result: CellResult) -> CellNumbers:
         kind=cell.kind,
         perturbation=cell.short_name,
         norm=perturbation.norm if perturbation else None,
+        unit=perturbation.unit if perturbation else "",
         eps=str(perturbation.eps) if perturbation and perturbation.eps is not None else None,
         severity=perturbation.severity if perturbation else None,
         group=perturbation.group if perturbation else None,
@@ -225,8 +226,9 @@ def _worst_cases(results: Results) -> Iterator[WorstCase]:
                 before = clean.correct_at(worst.positions)
                 numbers = _perturbed_numbers(before, worst.right, worst.right, results.outline.suite.count)
             yield WorstCase(
-                model=label, norm=worst.norm, eps=worst.eps, attacks=worst.attacks, asked=worst.asked, numbers=numbers
-            )
+                model=label, norm=worst.norm, unit=worst.unit, eps=worst.eps, attacks=worst.attacks, asked=worst.asked,
+                numbers=numbers,
+            )  # fmt: skip
 
 
 def _components(result: CellResult) -> dict[str, int]:

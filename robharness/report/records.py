@@ -176,6 +176,7 @@ class CellNumbers:
     title: the perturbation's name without its budget or severity; "clean" for the clean cell.
     calibration: None if the store has no confidences.
     classes: None without outcomes.
+    unit: of eps; empty if it has none.
     """
 
     model: str
@@ -202,6 +203,7 @@ class CellNumbers:
     title: str = ""
     calibration: Calibration | None = None
     classes: ClassNumbers | None = None
+    unit: str = ""
 
     @property
     def is_unbounded(self) -> bool:
@@ -222,10 +224,11 @@ class CellNumbers:
 
 @dataclass(frozen=True, kw_only=True)
 class WorstCase:
-    """Accuracy under all attacks of one norm with a budget up to eps: an example counts if it is right under each.
+    """Accuracy under all attacks of one norm or measure with a budget up to eps: right means right under each attack.
 
     attacks: the number of attacks with outcomes; if it is below `asked`, the accuracy is too high.
     asked: the number of such attacks in the suite.
+    unit: of eps; empty if it has none.
     """
 
     model: str
@@ -234,6 +237,17 @@ class WorstCase:
     attacks: int
     asked: int
     numbers: Numbers
+    unit: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of its row in tables."""
+        return worst_case_name(self.norm, self.eps, self.unit)
+
+
+def worst_case_name(norm: str, eps: str, unit: str) -> str:
+    """Return the name of a worst case in tables, such as "worst case l0 ≤ 100 values"."""
+    return f"worst case {norm} ≤ {eps} {unit}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)

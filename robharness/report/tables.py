@@ -79,7 +79,7 @@ def _worst_cases(report: Report) -> dict[str, dict[str, WorstCase]]:
     for case in report.worst_cases:
         found.setdefault((case.norm, case.eps), {})[case.model] = case
     return {
-        f"worst case {norm} ≤ {eps}": cases
+        next(iter(cases.values())).name: cases
         for (norm, eps), cases in found.items()
         if not any(
             all(

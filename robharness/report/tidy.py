@@ -179,7 +179,7 @@ def _worst_cases(report: Report) -> Iterator[Tidy]:
         where: Tidy = {
             "model": case.model,
             "kind": "worst case",
-            "perturbation": f"worst case {case.norm} ≤ {case.eps}",
+            "perturbation": case.name,
             "norm": case.norm,
             **_budget(case.eps),
             "n": case.numbers.n,
@@ -196,7 +196,7 @@ def _differences(report: Report) -> Iterator[Tidy]:
         for cell in report.cells
     }
     for case in report.worst_cases:
-        places[f"worst case {case.norm} ≤ {case.eps}"] = {"norm": case.norm, **_budget(case.eps)}
+        places[case.name] = {"norm": case.norm, **_budget(case.eps)}
     for each in report.differences:
         where: Tidy = {"model": each.model, "reference": each.reference, "kind": "difference", "n": each.n,
                        "perturbation": each.perturbation, "complete": each.n == report.n,

@@ -1,4 +1,4 @@
-"""Outcomes under the worst of all attacks of a norm, with budgets up to each of the suite's."""
+"""Outcomes under the worst of all attacks of a norm or measure, with budgets up to each of the suite's."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from robharness.report.paired import Outcomes
-from robharness.specs import Budget
+from robharness.report.records import worst_case_name
+from robharness.specs import NORMS, Budget
 from robharness.store.results import CellResult, Results
 from robharness.store.spans import common_positions
-
-_ORDER = ["linf", "l2", "l1", None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WorstOutcomes(Outcomes):
-    """Outcomes of a model under all attacks of one norm with a budget up to eps.
+    """Outcomes of a model under all attacks of one norm or measure with a budget up to eps.
 
     attacks: the number of attacks with outcomes.
     asked: the number of such attacks in the suite.
@@ -26,6 +25,7 @@ class WorstOutcomes(Outcomes):
     """
 
     norm: str
+    unit: str
     eps: str
     attacks: int
     asked: int
@@ -33,17 +33,19 @@ class WorstOutcomes(Outcomes):
     @property
     def name(self) -> str:
         """The name of its row in tables."""
-        return f"worst case {self.norm} ≤ {self.eps}"
+        return worst_case_name(self.norm, self.eps, self.unit)
 
 
 def worst_outcomes(results: Results, label: str) -> Iterator[WorstOutcomes]:
     """Yield the worst cases of a model, by norm and ascending budget."""
-    by_budget: dict[tuple[str | None, Budget], list[CellResult]] = {}
+    by_budget: dict[tuple[str, Budget], list[CellResult]] = {}
+    units: dict[str, str] = {}
     for result in results.of(label, "attack"):
         p = result.cell.perturbation
-        if p is not None and p.eps is not None:
+        if p is not None and p.eps is not None and p.norm is not None:
             by_budget.setdefault((p.norm, p.eps), []).append(result)
-    for norm in sorted({norm for norm, _ in by_budget}, key=_ORDER.index):
+            units[p.norm] = p.unit
+    for norm in sorted(units, key=_place):
         clean, attacks, expected = results.clean(label), 0, 0
         positions, worst = clean.positions, np.ones(clean.n, bool)
         for eps in sorted(eps for n, eps in by_budget if n == norm):
@@ -55,5 +57,11 @@ def worst_outcomes(results: Results, label: str) -> Iterator[WorstOutcomes]:
                         positions, worst = common, worst[np.searchsorted(positions, common)]
                     attacks, worst = attacks + 1, worst & result.correct_at(common)
             yield WorstOutcomes(
-                norm=str(norm), eps=str(eps), attacks=attacks, asked=expected, positions=positions, right=worst
-            )
+                norm=norm, unit=units[norm], eps=str(eps), attacks=attacks, asked=expected, positions=positions,
+                right=worst,
+            )  # fmt: skip
+
+
+def _place(norm: str) -> tuple[int, str]:
+    """Return the place of a norm in reports: norms in their order, then other measures by name."""
+    return (list(NORMS).index(norm), "") if norm in NORMS else (len(NORMS), norm)

@@ -3,6 +3,7 @@
 from robharness.specs.budget import RATIONAL, Budget
 from robharness.specs.checks import Check
 from robharness.specs.inputs import Clips, InputSpec, Preprocessing, check_choices
+from robharness.specs.measures import NORMS, Measure
 from robharness.specs.protocols import Attack, Corruption, Dataset, Perturbed, Video
 from robharness.specs.records import (
     AttackSpec,
@@ -21,6 +22,7 @@ from robharness.specs.sources import DataRef, Download, FeatureBank, File, Progr
 from robharness.specs.types import RESERVED, RUNTIME, Access, Kind, Need, Norm, Params, Randomness
 
 __all__ = [
+    "NORMS",
     "RATIONAL",
     "RESERVED",
     "RUNTIME",
@@ -44,6 +46,7 @@ __all__ = [
     "File",
     "InputSpec",
     "Kind",
+    "Measure",
     "MetricResult",
     "MetricSpec",
     "ModelSpec",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args
 
+from robharness.specs.budget import RATIONAL
 from robharness.specs.inputs import InputSpec, Preprocessing
 from robharness.specs.lazy import resolve_targets
 from robharness.specs.sources import Download, File, Train
@@ -48,13 +50,20 @@ def _is_fraction(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
+def _is_tolerance(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
 def _is_mask(value: Any) -> bool:
     is_list = isinstance(value, Sequence) and all(type(number) is int and number >= 0 for number in value)
     return is_list and 1 < len(value) == len(set(value))
 
 
 _FUNCTION: Check = ("a function or 'module:function'", callable)
-_FUNCTIONS = ("build", "trunk", "threat", "cost", "open", "compute", "advise", "blocks", "given", "refuses")
+_FUNCTIONS = (
+    *("build", "trunk", "threat", "cost", "open", "compute", "advise", "blocks", "given", "refuses"),
+    *("distance", "largest"),
+)
 _CHECKS: dict[str, Check] = {
     "name": (
         "lower-case letters, digits and . _ - /, 200 characters at most",
@@ -120,7 +129,10 @@ _CHECKS: dict[str, Check] = {
             and set(v.values()) <= {int, float, bool, str}
         ),
     ),
-    "ensemble": _a("true or false", bool),
+    **dict.fromkeys(("ensemble", "is_count", "is_batched", "grows"), _a("true or false", bool)),
     "minimal": ("true or false, or a function or 'module:function'", lambda v: isinstance(v, bool) or callable(v)),
+    "unit": ("words on one line, such as pixels", lambda v: isinstance(v, str) and (not v or v.strip() == v)),
+    **dict.fromkeys(("slack", "absolute_slack"), ("a number of at least 0", _is_tolerance)),
+    "typical": ("a budget as text, such as 8/255", lambda v: isinstance(v, str) and bool(re.fullmatch(RATIONAL, v))),
     **dict.fromkeys(_FUNCTIONS, _FUNCTION),
 }

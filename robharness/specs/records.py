@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from robharness.specs.budget import Budget
 from robharness.specs.checks import Record
 from robharness.specs.conventions import LABEL_SPACES
 from robharness.specs.inputs import Clips, InputSpec, Preprocessing, check_choices
+from robharness.specs.measures import NORMS, Measure
 from robharness.specs.protocols import Attack, Corruption, Dataset
 from robharness.specs.sources import Download, File, Train
 from robharness.specs.types import RUNTIME, Access, Kind, Need, Norm, Params, Randomness
@@ -84,20 +85,34 @@ class ModelSpec(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ThreatModel:
-    """The set of inputs that an attack may return: a ball of radius eps around the input, within the box [0, 1].
+    """The set of inputs that an attack may return: those in [0, 1] whose perturbation has a size of at most eps.
 
-    norm: norm of the ball.
+    norm: norm that is the size, so that the set is a ball around the input.
+    measure: measure of the size, instead of a norm.
     targeted: whether the attack aims at a class of its choice. It then returns the note "target": that class, or -1 for
         examples without one.
     """
 
-    norm: Norm
+    norm: Norm | None = None
+    measure: Measure | None = None
     targeted: bool = False
 
     def __post_init__(self) -> None:
-        check_choices("ThreatModel", self, norm=get_args(Norm))
+        if (self.norm is None) == (self.measure is None):
+            raise ValueError("ThreatModel: one of norm and measure is needed, and not both")
+        if self.measure is None:
+            check_choices("ThreatModel", self, norm=tuple(NORMS))
+        elif not isinstance(self.measure, Measure):
+            raise ValueError(f"ThreatModel: measure={self.measure!r} must be a Measure")
+        elif self.measure.name in NORMS:
+            raise ValueError(f"ThreatModel: the measure '{self.measure.name}' has the name of a norm")
         if type(self.targeted) is not bool:
             raise ValueError(f"ThreatModel: targeted={self.targeted!r} must be true or false")
+
+    @property
+    def bound(self) -> Measure:
+        """The measure that a budget bounds, that of the norm if there is one."""
+        return NORMS[self.norm] if self.measure is None else self.measure  # type: ignore[index]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +143,7 @@ class AttackSpec(Record):
     access: what the attack may request from the model: gradients, scores (logits), decisions, or features and their
         gradients.
     params: dataclass of the options, without eps.
-    threat: params -> the norm of its ball, and whether it is targeted.
+    threat: params -> its norm or measure, and whether it is targeted.
     cost: params -> its passes per example.
     build: params -> an `Attack`. For an ensemble: a mapping of names to attacks, each of which gets the examples that
         withstood those before it.

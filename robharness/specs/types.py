@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-Norm = Literal["linf", "l2", "l1"]
+Norm = Literal["linf", "l2", "l1", "l0", "l0-pixels"]
 Access = Literal["gradient", "scores", "decision", "features"]
 Randomness = Literal["none", "example", "global"]
 Kind = Literal["image", "video"]

@@ -13,9 +13,10 @@ from robharness.errors import expanded, for_shell
 from robharness.plugins.calls import call_spec, plugin_code
 from robharness.plugins.registry import Entry
 from robharness.specs.budget import Budget
+from robharness.specs.measures import Measure
 from robharness.specs.records import ThreatModel
 from robharness.specs.references import Component
-from robharness.specs.types import Need, Norm, Params
+from robharness.specs.types import Need, Params
 from robharness.suite.baselines import Baseline
 from robharness.suite.records import Check, Compat, Count, Precision, Publication
 
@@ -155,9 +156,14 @@ class Perturbation:
         }
 
     @property
-    def norm(self) -> Norm | None:
-        """The norm of an attack's threat model; None for a corruption."""
-        return self.threat.norm if self.threat is not None else None
+    def measure(self) -> Measure | None:
+        """The measure that the budget of an attack bounds; None for a corruption."""
+        return self.threat.bound if self.threat is not None else None
+
+    @property
+    def norm(self) -> str | None:
+        """The name of an attack's norm or measure; None for a corruption."""
+        return self.measure.name if self.measure is not None else None
 
     @property
     def smaller(self) -> tuple[Budget, ...]:
@@ -166,7 +172,8 @@ class Perturbation:
 
     @property
     def name(self) -> str:
-        """Name in reports and in `expected`: "fgsm(linf, 1/255)", "pgd(l2, 0.5, steps=10, rel_step=2.5/10)", "fog(1)".
+        """Name in reports and in `expected`: "fgsm(linf, 1/255)", "pgd(l2, 0.5, steps=10, rel_step=2.5/10)",
+        "fmn(l0, 100 values)", "fog(1)".
 
         Options at their default are left out, unless the field is marked `field(metadata={"shown": True})`.
         """
@@ -180,7 +187,8 @@ class Perturbation:
         words += [f"source={self.surrogate.label}"] if self.surrogate else []
         words += ["8 bit"] if self.eight_bit else []
         head: list[str] = [self.norm] if self.norm else []
-        head += [str(size) for size in (self.eps, self.severity) if size is not None]
+        head += [self.measure.sized(self.eps)] if self.measure and self.eps is not None else []
+        head += [] if self.severity is None else [str(self.severity)]
         spec = self.entry.name if self.qualified else self.entry.spec.name
         return f"{spec}({', '.join([*head, *words])})"
 

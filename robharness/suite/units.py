@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
+from robharness.plugins.calls import plugin_code
 from robharness.specs.budget import Budget
+from robharness.specs.measures import Measure
 from robharness.suite import yaml
-from robharness.suite.fields import FieldReader
+from robharness.suite.fields import FieldReader, sentence_of
 from robharness.suite.records import Publication
 from robharness.suite.resolved import Model, Perturbation
 
@@ -22,34 +24,51 @@ def budgets(
     models: Sequence[tuple[yaml.Path, Model]],
     perturbations: Sequence[tuple[yaml.Path, Perturbation]],
 ) -> None:
-    """Check that no budget is larger than the largest perturbation of its norm between two inputs in [0, 1]."""
-    sizes = [_input_values(model) for _, model in models]
-    n, places = max(sizes, default=0), _Places(suite)
+    """Check that budgets of counts are whole numbers, and none exceeds the largest perturbation of a model's input."""
+    places = _Places(suite)
     for path, perturbation in perturbations:
-        eps, norm = perturbation.eps, perturbation.norm
-        if eps is None or norm is None or not sizes:
+        eps, measure = perturbation.eps, perturbation.measure
+        if eps is None or measure is None:
             continue
-        is_beyond = {"linf": eps > 1, "l2": eps * eps > n, "l1": eps > n}[norm]
-        if is_beyond:
-            reader.error(places.of(path, eps), _sentence(eps, norm, n))
+        if measure.is_count and eps.denominator != 1:
+            counted = measure.unit or "something"
+            sentence = f"eps {eps} under {measure.name} is no whole number, but {measure.name} counts {counted}"
+            reader.error(places.of(path, eps), sentence)
+            continue
+        shapes = [_input_shape(model) for _, model in models]
+        try:
+            largest = {shape: size for shape in shapes if (size := _largest(measure, shape)) is not None}
+        except Exception as error:  # a plugin's function may raise anything
+            origin = f"{perturbation.entry.name} ({perturbation.entry.origin})"
+            reader.error(path, f"{origin}: its measure '{measure.name}': {sentence_of(error)}")
+            continue
+        if largest and eps > max(largest.values()):
+            shape = max(largest, key=lambda shape: largest[shape])
+            reader.error(places.of(path, eps), _sentence(eps, measure, largest[shape], math.prod(shape)))
 
 
-def _input_values(model: Model) -> int:
-    """Return the number of values of an input that an attack may change, with all clips of a video."""
-    clips = model.entry.spec.clips
-    shape: tuple[int, ...] = model.entry.spec.input.shape
-    return math.prod(shape) * (clips.per_video if clips else 1)
+def _input_shape(model: Model) -> tuple[int, ...]:
+    """Return the shape of an input that an attack may change, with all clips of a video."""
+    clips, (channels, *sides) = model.entry.spec.clips, model.entry.spec.input.shape
+    return channels, sides[0] * (clips.per_video if clips else 1), *sides[1:]
 
 
-def _sentence(eps: Budget, norm: str, n: int) -> str:
-    if norm == "linf":
-        levels = f"; did you mean {eps}/{GREY_LEVELS}?" if eps <= GREY_LEVELS and "/" not in str(eps) else ""
-        return f"eps {eps} under linf is more than the whole range of a pixel, [0, 1]{levels}"
-    most = f"{math.sqrt(n):.4g}" if norm == "l2" else str(n)
-    scaled = Fraction(eps) / GREY_LEVELS
-    fits = scaled * scaled <= n if norm == "l2" else scaled <= n
+def _largest(measure: Measure, shape: tuple[int, ...]) -> float | None:
+    """Return the largest size of a perturbation, or None if it is not known. May raise whatever a plugin raises."""
+    if measure.largest is None:
+        return None
+    with plugin_code():
+        largest = measure.largest(shape)
+        return None if largest is None else float(largest)
+
+
+def _sentence(eps: Budget, measure: Measure, largest: float, n: int) -> str:
+    fits = not measure.is_count and Fraction(eps) / GREY_LEVELS <= largest
     levels = f"; did you mean {eps}/{GREY_LEVELS}?" if fits and "/" not in str(eps) else ""
-    return f"eps {eps} under {norm} is more than the distance of any two inputs of {n} values in [0, 1], {most}{levels}"
+    if measure.name == "linf":
+        return f"eps {eps} under linf is more than the whole range of a pixel, [0, 1]{levels}"
+    pairs, most = f"any two inputs of {n} values in [0, 1]", measure.sized(f"{largest:.4g}")
+    return f"eps {eps} under {measure.name} is more than the distance of {pairs}, {most}{levels}"
 
 
 class _Places:

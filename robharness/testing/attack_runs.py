@@ -20,11 +20,10 @@ from robharness.evaluation.loading import LoadedModel
 from robharness.evaluation.referee import Outcome
 from robharness.evaluation.rng import ExampleRNG, global_seed
 from robharness.planning.cells import Cell
-from robharness.specs import Access, Norm
+from robharness.specs import NORMS, Access, Measure
 from robharness.testing.contract import Subject, params_of
 from robharness.testing.toys import Toy
 
-NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
 BATCH_SIZE = 8
 
 
@@ -33,7 +32,7 @@ class Variant:
     """An attack with options.
 
     params: the options as the plugin's record.
-    norm: of the threat model with these options.
+    measure: of the threat model with these options.
     is_targeted: whether the attack aims at a class with these options.
     needs_blocks: whether it must run in whole blocks of examples.
     """
@@ -41,12 +40,17 @@ class Variant:
     attack: Subject
     options: Mapping[str, Any]
     params: Any
-    norm: Norm
+    measure: Measure
     is_targeted: bool
     needs_blocks: bool
 
     def __str__(self) -> str:
         return ", ".join(f"{key}: {value}" for key, value in self.options.items()) or "its defaults"
+
+    @property
+    def norm(self) -> str:
+        """The name of the norm or measure."""
+        return self.measure.name
 
     @property
     def spec(self) -> Any:
@@ -78,12 +82,12 @@ def variants(attack: Subject) -> list[Variant]:
             problems.append(error)
             continue
         threat = spec.threat(params)
-        if threat.norm not in [variant.norm for variant in found]:
+        if threat.bound.name not in [variant.norm for variant in found]:
             variant = Variant(
                 attack=attack,
                 options=options,
                 params=params,
-                norm=threat.norm,
+                measure=threat.bound,
                 is_targeted=threat.targeted,
                 needs_blocks=spec.randomness == "global" or (spec.blocks is not None and bool(spec.blocks(params))),
             )

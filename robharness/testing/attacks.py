@@ -17,11 +17,12 @@ from robharness.errors import ContractViolation
 from robharness.evaluation import outcomes, referee
 from robharness.evaluation.guard import Guard
 from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws
-from robharness.specs import AttackSpec, Budget, Cost, InputSpec, Norm, Perturbed
+from robharness.specs import AttackSpec, Budget, Cost, InputSpec, Perturbed
 from robharness.testing import toys
 from robharness.testing.attack_runs import (
     BATCH_SIZE,
     Outcomes,
+    Variant,
     batch_of,
     call,
     classifier,
@@ -35,25 +36,33 @@ from robharness.testing.contract import Broken, Subject
 from robharness.testing.fresh import in_fresh_process
 from robharness.testing.toys import Toy
 
-BUDGETS: dict[Norm, tuple[str, str]] = {"linf": ("1/64", "1/4"), "l2": ("1/8", "2"), "l1": ("1/2", "12")}
-"""A small and a large budget, for pixels of which some are at the edge of the box."""
-MIXED_EPS: dict[Norm, str] = {"linf": "1/32", "l2": "3/8", "l1": "2"}
-"""Budgets at which some examples of the exact toys are fooled and others are not."""
-LINE_EPS: dict[Norm, float] = {"linf": 1 / 16, "l2": 0.5, "l1": 0.25}
+BUDGETS: dict[str, tuple[str, str, str]] = {
+    "linf": ("1/64", "1/32", "1/4"),
+    "l2": ("1/8", "3/8", "2"),
+    "l1": ("1/2", "2", "12"),
+    "l0": ("1", "4", "24"),
+    "l0-pixels": ("1", "2", "12"),
+}
+"""A small, a middle and a large budget, for pixels of which some are at the edge of the box.
+
+Under the middle one, some examples of the exact toys are fooled and others are not. A plugin's own measure is checked
+at its typical budget.
+"""
+LINE_EPS: dict[str, float] = {"linf": 1 / 16, "l2": 0.5, "l1": 0.25}
 """Budgets at which the best perturbation of the line toy stays within the box."""
 OPTIMUM_SHARE, SLACK = 0.95, 0.05
 """The share of the best perturbation that an attack must reach, and the allowed excess over the shortest distance."""
 
 
 def keeps_its_threat_model(attack: Subject) -> None:
-    """The result has the input's shape and type, lies in [0, 1] and within eps in the declared norm."""
+    """The result has the input's shape and type, lies in [0, 1] and within eps in the declared norm or measure."""
     for variant in variants(attack):
         for toy in _toys(attack):
-            for eps in BUDGETS[variant.norm]:
+            for eps in _budgets(variant):
                 for batch, returned in call(variant, toy, float(Budget(eps))):
                     try:
                         x = returned.x if isinstance(returned, Perturbed) else returned
-                        referee.checked(x, batch.x, notes={}, eps=float(Budget(eps)), norm=variant.norm)
+                        referee.checked(x, batch.x, notes={}, eps=float(Budget(eps)), measure=variant.measure)
                     except ContractViolation as error:
                         raise Broken(f"with {variant} on {toy.name}, {error}") from None
 
@@ -78,7 +87,7 @@ def changes_nothing_else(attack: Subject) -> None:
             batch.logits(model)  # cells share it
             try:
                 with Guard(model).watching(batch) as lent:
-                    for _ in call(variant, toy, float(Budget(MIXED_EPS[variant.norm])), model=model, batch=lent):
+                    for _ in call(variant, toy, float(Budget(mixed_eps(variant))), model=model, batch=lent):
                         pass
             except ContractViolation as error:
                 raise Broken(f"with {variant} on {toy.name}, {error}") from None
@@ -92,7 +101,7 @@ def draws_as_declared(attack: Subject) -> None:
         spec.build(variant.params)  # imports may draw, once
         for toy in _toys(attack):
             with global_draws() as drawn:
-                for _ in call(variant, toy, float(Budget(MIXED_EPS[variant.norm])), streams=streams):
+                for _ in call(variant, toy, float(Budget(mixed_eps(variant))), streams=streams):
                     pass
             if drawn and spec.randomness != "global":
                 raise Broken(f"with {variant}, it draws from the global generator of {' and '.join(drawn)}")
@@ -102,7 +111,7 @@ def asks_as_declared(attack: Subject) -> None:
     """It calls only the methods of the model that `access` allows."""
     for variant in variants(attack):
         for toy in _toys(attack):
-            for _ in call(variant, toy, float(Budget(MIXED_EPS[variant.norm])), access=attack.entry.spec.access):
+            for _ in call(variant, toy, float(Budget(mixed_eps(variant))), access=attack.entry.spec.access):
                 pass
 
 
@@ -112,7 +121,7 @@ def notes_as_declared(attack: Subject) -> None:
     for variant in variants(attack):
         wanted = {**spec.notes, **({"target": int} if variant.is_targeted else {})}
         for toy in _toys(attack):
-            for batch, returned in call(variant, toy, float(Budget(MIXED_EPS[variant.norm]))):
+            for batch, returned in call(variant, toy, float(Budget(mixed_eps(variant)))):
                 if not isinstance(returned, Perturbed):
                     returned = Perturbed(x=batch.x)
                 try:
@@ -126,9 +135,9 @@ def exact_on_integers(attack: Subject) -> None:
     """On networks that never round, outcomes are bit-equal for every batch, order, shard and batch size."""
     for variant in variants(attack):
         for toy in _toys(attack):
-            whole = outcomes_by_example(variant, toy, MIXED_EPS[variant.norm])
+            whole = outcomes_by_example(variant, toy, mixed_eps(variant))
             for division, size in zip(divisions(variant), (3, BATCH_SIZE, 2 * BATCH_SIZE), strict=False):
-                found = outcomes_by_example(variant, toy, MIXED_EPS[variant.norm], batch_size=size, division=division)
+                found = outcomes_by_example(variant, toy, mixed_eps(variant), batch_size=size, division=division)
                 _compare(whole, found, f"with {variant} on {toy.name}, {division}, {size} examples per pass")
 
 
@@ -136,9 +145,9 @@ def replays(attack: Subject) -> None:
     """On a network with real weights, outcomes are bit-equal in another run, with other batches and another order."""
     for variant in variants(attack):
         for toy in [toys.smooth(kind) for kind in _kinds(attack)]:
-            whole = outcomes_by_example(variant, toy, MIXED_EPS[variant.norm])
+            whole = outcomes_by_example(variant, toy, mixed_eps(variant))
             for division in divisions(variant):
-                found = outcomes_by_example(variant, toy, MIXED_EPS[variant.norm], division=division)
+                found = outcomes_by_example(variant, toy, mixed_eps(variant), division=division)
                 _compare(whole, found, f"with {variant} on {toy.name}, {division}")
 
 
@@ -156,7 +165,7 @@ def costs_what_it_declares(attack: Subject) -> None:
         for kind in _kinds(attack):
             toy = toys.constant(kind, 10, n=2)
             declared: Cost = attack.entry.spec.cost(variant.params)
-            with loaded_toy(variant, toy, MIXED_EPS[variant.norm], batch_size=1) as (loaded, cell):
+            with loaded_toy(variant, toy, mixed_eps(variant), batch_size=1) as (loaded, cell):
                 loaded.classifier.grad_mode_exact = (
                     True  # else some attacks make one more pass per example that seems fooled
                 )
@@ -181,7 +190,7 @@ def costs_what_it_declares(attack: Subject) -> None:
 
 def reaches_the_optimum(attack: Subject) -> None:
     """On a linear model of two classes, it fools every example that 95 % of the best perturbation would fool."""
-    for variant in _with_minimal(attack, False):
+    for variant in _variants_with_optimum(attack, is_minimal=False):
         for kind in _kinds(attack):
             toy, share = toys.line(kind, variant.norm, LINE_EPS[variant.norm], (0.25, 0.5, 0.75, 0.9, 0.94))
             outcome = whole_outcome(variant, toy, str(Budget(LINE_EPS[variant.norm])))
@@ -195,7 +204,7 @@ def reaches_the_optimum(attack: Subject) -> None:
 
 def finds_the_distance(attack: Subject) -> None:
     """On a linear model of two classes, it finds the nearest point across the boundary, within 5 %."""
-    for variant in _with_minimal(attack, True):
+    for variant in _variants_with_optimum(attack, is_minimal=True):
         for kind in _kinds(attack):
             toy, share = toys.line(kind, variant.norm, LINE_EPS[variant.norm], (0.25, 0.5, 0.75, 1.0))
             outcome = whole_outcome(variant, toy, None)
@@ -232,11 +241,30 @@ def digests(attack: Subject) -> dict[str, str]:
     """Return digests of the outcomes on the smooth toys, by variant and toy."""
     return {
         f"with {variant} on {toy.name}": hashlib.sha256(
-            repr(outcomes_by_example(variant, toy, MIXED_EPS[variant.norm])).encode()
+            repr(outcomes_by_example(variant, toy, mixed_eps(variant))).encode()
         ).hexdigest()
         for variant in variants(attack)
         for toy in [toys.smooth(kind) for kind in _kinds(attack)]
     }
+
+
+def mixed_eps(variant: Variant) -> str:
+    """Return a budget at which some examples of the exact toys are fooled and others are not."""
+    return _budgets(variant)[1]
+
+
+def _budgets(variant: Variant) -> tuple[str, str, str]:
+    typical = variant.measure.typical
+    return BUDGETS.get(variant.norm, (typical, typical, typical))
+
+
+def _variants_with_optimum(attack: Subject, *, is_minimal: bool) -> list[Variant]:
+    """Return the attack in the norms in which the best perturbation of the line toy is known.
+
+    is_minimal: whether it searches for the smallest perturbation.
+    """
+    spec = attack.entry.spec
+    return [each for each in variants(attack) if each.norm in LINE_EPS and spec.is_minimal(each.params) is is_minimal]
 
 
 def _compare(whole: Outcomes, found: Outcomes, condition: str) -> None:
@@ -248,11 +276,6 @@ def _compare(whole: Outcomes, found: Outcomes, condition: str) -> None:
         differ = [name for name, value in bits.items() if found[example][name] != value]
         if differ:
             raise Broken(f"{condition}: '{example}' gets another {' and '.join(differ)} than in one batch")
-
-
-def _with_minimal(attack: Subject, is_minimal: bool) -> list[Variant]:
-    """Return the variants that search for the smallest perturbation, or those that do not."""
-    return [variant for variant in variants(attack) if attack.entry.spec.is_minimal(variant.params) is is_minimal]
 
 
 def _kinds(attack: Subject) -> list[Any]:

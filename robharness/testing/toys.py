@@ -30,7 +30,6 @@ from robharness.specs import (
     InputSpec,
     Kind,
     ModelSpec,
-    Norm,
     ThreatModel,
 )
 
@@ -40,7 +39,7 @@ VALUES = 192
 LEVELS, STEPS = 256, 1024
 HIDDEN = 32
 ORIGIN = PluginOrigin(namespace="testing", distribution="robharness.testing")
-DUAL: dict[Norm, float] = {"linf": 1, "l2": 2, "l1": np.inf}
+DUAL: dict[str, float] = {"linf": 1, "l2": 2, "l1": np.inf}
 """The order of the dual norm, which measures gradients if perturbations have this norm."""
 
 
@@ -229,7 +228,7 @@ def constant(kind: Kind, classes: int, n: int) -> Toy:
     )
 
 
-def line(kind: Kind, norm: Norm, eps: float, shares: tuple[float, ...]) -> tuple[Toy, np.ndarray]:
+def line(kind: Kind, norm: str, eps: float, shares: tuple[float, ...]) -> tuple[Toy, np.ndarray]:
     """Return a line toy far from the edges of the box, and its examples' distances to the boundary over eps, (N,).
 
     shares: the wanted distances over eps, with one example of each class for each; 8-bit pixels meet them nearly.

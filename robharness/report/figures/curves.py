@@ -68,8 +68,9 @@ def _budget_figure(report: Report, norm: str, titles: list[str]) -> Figure:
     lines = {title: _lines(report, title) for title in shown}
     runs = [series.label for series in all_series(report) if series.has_runs]
     unit = unit_of(cell.eps for cell in report.cells if cell.eps is not None and cell.title in shown)
+    measure = _with_unit(report, norm)
     caption = (
-        f"{_counted(report)} in % against the budget eps ({norm}{unit and f', in 1/{unit}'}); the clean accuracy "
+        f"{_counted(report)} in % against the budget eps ({measure}{unit and f', in 1/{unit}'}); the clean accuracy "
         f"stands at 0. Bands: 95 % confidence intervals over examples; n = {report.n}."
     )
     if runs:
@@ -82,9 +83,18 @@ def _budget_figure(report: Report, norm: str, titles: list[str]) -> Figure:
         caption=caption,
         alt=" ".join(budget_finding(title, found) for title, found in lines.items()),
         draw=lambda: draw_budgets(
-            {title: _lines(report, title) for title in shown}, norm, unit, _counted(report).partition(" (")[0].lower()
+            {title: _lines(report, title) for title in shown},
+            measure,
+            unit,
+            _counted(report).partition(" (")[0].lower(),
         ),
     )
+
+
+def _with_unit(report: Report, norm: str) -> str:
+    """Return the name of a norm or measure with the unit of its budgets, such as "l0, in values"."""
+    unit = next((cell.unit for cell in report.cells if cell.norm == norm), "")
+    return f"{norm}, in {unit}" if unit else norm
 
 
 def _counted(report: Report) -> str:
@@ -207,18 +217,19 @@ def distance_figures(report: Report) -> Iterator[Figure]:
     for norm, names in norms.items():
         shown = names[:MOST_PANELS]
         found = [cell for cell in report.cells if cell.distances is not None and cell.perturbation in shown]
+        measure = _with_unit(report, norm)
         has_area = any(cell.distances and cell.distances.area is not None for cell in found)
         yield Figure(
             name=f"distances-{norm}",
             title=f"Accuracy against the size of the smallest perturbation, {norm}",
             caption=(
-                f"Accuracy in % on inputs that may be perturbed by up to eps ({norm}): the share of examples whose "
+                f"Accuracy in % on inputs that may be perturbed by up to eps ({measure}): the share of examples whose "
                 f"smallest perturbation found is larger; n = {report.n}."
                 + (" The area is the mean accuracy over budgets up to the dotted limit." if has_area else "")
                 + (f" The first {len(shown)} of {len(names)} attacks." if len(names) > len(shown) else "")
             ),
             alt=" ".join(_distance_finding(name, [c for c in found if c.perturbation == name]) for name in shown),
-            draw=partial(_draw_distances, report, norm, shown),
+            draw=partial(_draw_distances, report, measure, shown),
         )
 
 

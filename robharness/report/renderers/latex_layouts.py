@@ -16,7 +16,11 @@ NAME_LENGTH = 80
 """Most characters of a name in a table; a longer one has an ellipsis in its middle."""
 SIGNIFICANT = 0.05
 """The p value below which a difference has a mark."""
-_NORMS = {"linf": r"\(\ell_\infty\)", "l2": r"\(\ell_2\)", "l1": r"\(\ell_1\)"}
+_NORMS = {
+    "linf": r"\(\ell_\infty\)",
+    **{f"l{p}": rf"\(\ell_{p}\)" for p in (2, 1, 0)},
+    "l0-pixels": r"\(\ell_0\) of pixels",
+}
 
 
 @dataclass(frozen=True)
@@ -78,17 +82,17 @@ def cells_by_row(table: Table, report: Report) -> dict[str, CellNumbers]:
 def of_attacks(table: Table, report: Report, cells: dict[str, CellNumbers]) -> Grid:
     """Lay out models as rows, and as columns the clean accuracy and the budgets of each attack: Tables 1 to 5, 7, 8."""
     headings = _headings(cells)
-    worst = {f"worst case {case.norm} ≤ {case.eps}": case for case in report.worst_cases}
+    worst = {case.name: case for case in report.worst_cases}
     arrows = _arrows(report)
     found: dict[str, list[tuple[str, tuple[Entry, ...]]]] = {}
     for row in rows_of(table):
         cell, case = cells.get(row.name), worst.get(row.name)
         if case is not None:
-            heading, column = f"worst case, {_norm(case.norm)}", _budget(case.eps, r"\leq")
+            heading, column = f"worst case, {_norm(case.norm)}", _budget(case.eps, case.unit, r"\leq")
         elif cell is None or cell.kind == "clean":
             heading, column = "", r"\(\epsilon = 0\)" if cell else _name(row.name)
         else:
-            heading, column = headings[row.name], _budget(cell.eps or "")
+            heading, column = headings[row.name], _budget(cell.eps or "", cell.unit)
         entries = tuple(_entry(value, arrows.get((label, row.name), ""))
                         for label, value in zip(table.header[1:], row.values, strict=True))  # fmt: skip
         found.setdefault(heading, []).append((column, entries))
@@ -153,8 +157,9 @@ def _norm(norm: str | None) -> str:
     return _NORMS.get(norm or "", latex(norm or ""))
 
 
-def _budget(eps: str, relation: str = "=") -> str:
-    return rf"\(\epsilon {relation} {eps}\)" if re.fullmatch(r"[0-9./]+", eps) else latex(eps)
+def _budget(eps: str, unit: str, relation: str = "=") -> str:
+    number = rf"\(\epsilon {relation} {eps}\)" if re.fullmatch(r"[0-9./]+", eps) else latex(eps)
+    return f"{number} {_name(unit)}".rstrip()
 
 
 def of_corruptions(table: Table, report: Report, cells: dict[str, CellNumbers]) -> Grid:
@@ -204,7 +209,7 @@ def of_models(table: Table, cells: dict[str, CellNumbers]) -> Grid:
         is_budget = cell is not None and cell.kind == "attack" and cell.eps is not None
         entries = tuple(each for value in row.values for each in (_entry(value), _intervals(value)))
         heading = headings[row.name] if is_budget else ""
-        column = _budget(cell.eps or "") if cell is not None and is_budget else _name(row.name)
+        column = _budget(cell.eps or "", cell.unit) if cell is not None and is_budget else _name(row.name)
         found.setdefault(heading, []).append((column, entries))
     return _with_published(Grid("Model", names, _grouped(found), {}))
 
