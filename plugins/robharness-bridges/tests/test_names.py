@@ -133,7 +133,7 @@ def test_a_missing_library_is_named_with_the_install_command(monkeypatch, entry,
 def test_declaring_imports_nothing_heavy():
     script = (
         "import sys, robharness; found = robharness.discover(); assert 'bridges/foolbox' in found.attacks; "
-        "print([name for name in ('torch', 'foolbox', 'torchattacks', 'pyautoattack') if name in sys.modules])"
+        "print([name for name in ('torch', 'foolbox', 'torchattacks', 'pyautoattack', 'adv_lib') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "[]"
 
@@ -178,6 +178,16 @@ def test_options_determine_the_identity():
     assert key() == key(norm="linf", options={})
     assert key(options={"steps": 3, "abs_stepsize": "2/255"}) == key(options={"abs_stepsize": "4/510", "steps": 3})
     assert len({key(), key(options={"steps": 3}), key(options={"steps": 4}), key(name="FGSM")}) == 4
+
+
+def test_only_searches_need_no_budget():
+    def name(**entry):
+        cells = plan({**SUITE, "attacks": [{"attack": "bridges/foolbox", **entry}]}).cells
+        return next(cell.short_name for cell in cells if cell.kind == "attack")
+
+    assert name(name="LInfFMNAttack") == "foolbox(linf, name=LInfFMNAttack)"
+    with pytest.raises(UserError, match="missing key 'eps'"):
+        name(name="LinfPGD")
 
 
 def test_autoattack_takes_a_list_of_attacks():

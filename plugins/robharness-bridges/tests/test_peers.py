@@ -63,6 +63,14 @@ def test_foolbox_attacks_with_a_norm_from_the_suite(attack, case):
         torch.testing.assert_close(result, expected.clamp(0, 1), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(("name", "norm"), [("L2DeepFoolAttack", "l2"), ("LInfFMNAttack", "linf")])
+def test_foolbox_without_a_budget(attack, case, name, norm):
+    net, x, labels = case
+    peer = foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu")
+    expected = getattr(foolbox.attacks, name)()(peer, x, labels, epsilons=None)[1]
+    assert torch.equal(attack("foolbox", net, x, labels, float("inf"), name=name, norm=norm), expected.clamp(0, 1))
+
+
 @pytest.mark.parametrize(("name", "norm", "options", "direct"), [
     ("FGSM", "linf", {}, {}),
     ("PGD", "linf", {"alpha": "2/255", "steps": 5}, {"alpha": 2 / 255, "steps": 5}),
