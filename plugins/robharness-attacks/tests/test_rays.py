@@ -102,7 +102,7 @@ def test_distances_are_less_than_those_of_hopskipjump(attack, digits, batch_of):
     assert 300 < queries < 1500
     assert float(ours.median()) < 0.8 * float(theirs.median())
     gradients = length(attack("fmn", net, batch_of(x, labels), FAR, rows=64).x - x, "linf")
-    assert float(gradients.median()) < float(ours.median()) < 1.3 * float(gradients.median())
+    assert 0.9 < float(ours.median()) / float(gradients.median()) < 1.05
 
 
 class Counted(torch.nn.Module):
@@ -130,7 +130,7 @@ class Steps(torch.nn.Module):
 
 def test_masked_gradients_do_not_matter(attack, digits, batch_of):
     net, x, labels = digits
-    masked, eps = Steps(net, 16), 0.15
+    masked, eps = Steps(net, 64), 0.25
     right = (masked(x).argmax(1) == labels).nonzero().flatten()[:40]
     batch = batch_of(x[right], labels[right])
 
@@ -138,7 +138,7 @@ def test_masked_gradients_do_not_matter(attack, digits, batch_of):
         result = attack(name, masked, batch, eps, rows=64, **options)
         return float((masked(result.x).argmax(1) == batch.labels).float().mean())
 
-    assert accuracy("pgd", steps=20) > 0.9
+    assert accuracy("pgd", steps=20, random_start=False) == 1
     assert accuracy("rays", queries=400) < 0.2
 
 
@@ -184,8 +184,8 @@ def test_neighbours_order_and_passes_change_nothing(attack, conv_net, uniform, b
 
 def test_clips_are_attacked_as_their_values_in_order(attack, linear, uniform, batch_of):
     clips = uniform(6, 3, 3, 4, 2, 6)
-    weights = np.random.default_rng(1).normal(size=3 * 4 * 2 * 6).astype(np.float32)
-    net, labels = linear(weights, float(weights.clip(0).sum()) / 2), [0, 1, 0]
+    weights = (0.2 + np.random.default_rng(1).normal(size=3 * 4 * 2 * 6)).astype(np.float32)
+    net, labels = linear(weights, 0.9 * float(weights.sum())), [0, 1, 0]
     as_clips = attack("rays", net, batch_of(clips, labels), FAR, queries=100)
     as_images = attack("rays", net, batch_of(clips.reshape(3, 3, 8, 6), labels), FAR, queries=100)
     assert torch.equal(as_clips.x.reshape(3, 3, 8, 6), as_images.x)

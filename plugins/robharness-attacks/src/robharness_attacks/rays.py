@@ -1,9 +1,8 @@
-"""RayS (Chen and Gu, 2020): nearest misclassified point along rays whose directions are signs; uses decisions only.
+"""RayS (Chen and Gu, 2020): the nearest misclassified point along rays of signs, found by decisions alone.
 
-The search goes along x + r * s with s in {-1, 1}^D, clamped to the box. It flips the signs of blocks of values, first of
-all values, then of halves, quarters, and so on down to single values. A flip is kept if a bisection along its ray finds
-a smaller r that fools the model. Nothing is drawn at random, and no gradient or score is needed, so that masked
-gradients do not matter.
+The search goes along x + r * s with s in {-1, 1}^D, clamped to the box. It flips the signs of blocks of values: of all
+values, then of halves, quarters, and so on down to single values. A flip is kept if a bisection along its ray finds a
+smaller r that fools the model. Nothing is drawn at random, and masked gradients do not matter.
 
 Most flips fail, and a flip's point depends on the example's own search alone. So if fewer examples are active than a
 pass has rows, the pass evaluates several flips of each. The first that succeeds counts; the later ones are made again.
@@ -27,7 +26,10 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class RayS:
-    """RayS. A misclassified clean input is not queried; an example leaves as soon as a point within eps fools the model.
+    """RayS. A misclassified clean input is not queried. An example leaves once a point within eps fools the model.
+
+    It finds nothing if no corner of the box is misclassified that its first flips reach, of which black and white are
+    the first two.
 
     There is one difference from the authors' code: the limit of queries holds within a bisection, too.
 
@@ -68,7 +70,7 @@ class _Search:
         self.origin, self.labels, self.limit, self.enough = origin, labels, limit, enough
         size = origin[0].numel()
         self.tolerance = TOLERANCE / math.sqrt(size)
-        self.blocks = torch.tensor(_blocks(size, limit), device=origin.device)
+        self.blocks = torch.tensor(_blocks(size, limit), device=origin.device)  # no example makes more flips
         self.signs = torch.ones_like(origin.flatten(1), dtype=torch.int8)
         self.radius, self.low, self.high = origin.new_full((3, len(origin)), math.inf)
         self.flip, self.queries = torch.zeros_like(labels), torch.zeros_like(labels)
@@ -99,10 +101,9 @@ class _Search:
 
     def nearest(self, eps: float) -> Tensor:
         """Return the nearest points that fool the model, (n, *shape), and clean inputs where none is within eps."""
-        rows = self.bisects.nonzero().flatten()
-        self._keep(rows)
-        points = (self.origin + per_row(self.radius, self.origin) * self.signs.view_as(self.origin)).clamp(0, 1)
-        return torch.where(per_row(self.radius <= eps, points) & per_row(self.radius.isfinite(), points), points, self.origin)
+        self._keep(self.bisects.nonzero().flatten())
+        radius = torch.where(self.radius <= min(eps, 1), self.radius, 0)
+        return (self.origin + per_row(radius, self.origin) * self.signs.view_as(self.origin)).clamp(0, 1)
 
     def _keep(self, rows: Tensor) -> None:
         """End bisections, and keep their flips if these led nearer."""

@@ -9,7 +9,15 @@ from typing import Any, Literal
 from robharness import AttackSpec, Budget, Cost, InputSpec, ThreatModel, hookimpl
 from robharness_bridges import advlib, libraries
 
-__all__ = ["AdvlibParams", "FoolboxParams", "Options", "PyautoattackParams", "TorchattacksParams", "available", "robharness_attacks"]
+__all__ = [
+    "AdvlibParams",
+    "FoolboxParams",
+    "Options",
+    "PyautoattackParams",
+    "TorchattacksParams",
+    "available",
+    "robharness_attacks",
+]
 
 Norm = Literal["linf", "l2", "l1"]
 Value = float | int | bool | str | None
@@ -24,7 +32,7 @@ def available(family: str) -> list[str]:
 
 
 class Options(dict[str, Any]):
-    """Immutable options of a library's attack, sorted by name: numbers, booleans, strings, null; "2/255" is a number."""
+    """Immutable options of a library's attack, sorted by name: numbers (also as "2/255"), booleans, strings, null."""
 
     def __init__(self, options: Mapping[str, Value]) -> None:
         super().__init__((name, _exact(options[name])) for name in sorted(options))

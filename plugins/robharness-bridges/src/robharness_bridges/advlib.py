@@ -1,4 +1,4 @@
-"""Attacks of adv-lib by the names of their functions, checked before a run. The library is imported if one is needed."""
+"""Attacks of adv-lib by the names of their functions, checked before a run; imported only if one is needed."""
 
 from __future__ import annotations
 
