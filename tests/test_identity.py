@@ -194,6 +194,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "minimal": (True, False),
         "ensemble": (True, True),  # by its count, which is robust then
         "blocks": (lambda params: True, False),  # the suite reader has called it by then
+        "fitted_on": (lambda params: 4, False),  # an option of its params, which count
         "alarms": (("count",), False),
         "advise": (lambda params, eps: [], False),
         "notes": ({"count": int}, False),

@@ -46,6 +46,7 @@ class LoadedModel:
     provenance: how its outcomes are made; stored with every part.
     surrogates: the models, by label, on which attacks on this one are crafted, or the reason why one cannot be loaded.
     opened: stored corruptions that are open already, so that each is opened once.
+    fitted: attacks that are fitted already, so that each is fitted once per budget.
     restored: by plugin component, the modes and the state of the process that it changed and that were put back.
     logit_distances: (classes, classes) float64 of `heads.pairwise_logit_distances`, if a clean cell stores features and
         the head is linear; else None.
@@ -61,6 +62,7 @@ class LoadedModel:
     provenance: dict[str, Any]
     surrogates: Mapping[str, LoadedModel | ContractViolation] = field(default_factory=dict)
     opened: dict[Any, Any] = field(default_factory=dict)
+    fitted: dict[Any, Any] = field(default_factory=dict)
     restored: dict[str, list[str]] = field(default_factory=dict)
     logit_distances: np.ndarray | None = None
 

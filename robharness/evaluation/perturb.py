@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from robharness.errors import ContractViolation
 from robharness.evaluation import referee
-from robharness.evaluation.batch import Batch
+from robharness.evaluation.batch import Batch, LentBatch
 from robharness.evaluation.guard import lending, plugin_failures
 from robharness.evaluation.loading import LoadedModel
 from robharness.evaluation.modes import kept_modes
@@ -91,28 +92,74 @@ def perturb_checked(
     Returns model inputs of an attack or 8-bit images of a corruption, sizes, (N,) float64, and notes.
     Raises ContractViolation.
     """
-    spec, is_attack = perturbation.entry.spec, perturbation.kind == "attack"
-    streams = ExampleRNG if spec.randomness == "example" else NoDraws
+    is_attack = perturbation.kind == "attack"
     unperturbed = batch.x if is_attack else batch.canvas
-    rng = streams(seed, _draw_address(perturbation, member), batch.ids, unperturbed.device)
     eps = math.inf if perturbation.eps is None else float(perturbation.eps)
+    address = _draw_address(perturbation, member)
+    built = member.built
+    if perturbation.fitted_on and loaded is not None:
+        built = _fitted(perturbation, member, loaded, view, batch)
+    strength = eps if is_attack else perturbation.severity
+    with plugin_failures("it raised"):
+        with _lent(perturbation, batch, loaded) as copy:
+            rng = _streams(perturbation)(seed, address, batch.ids, unperturbed.device)
+            returned = built.perturb(view, copy, strength, rng)
+        return referee.checked(
+            returned, unperturbed, notes=perturbation.returned, some_notes=bool(member.name), eps=eps,
+            measure=perturbation.measure, devices={unperturbed.device, batch.x.device},
+        )  # fmt: skip
+
+
+def _streams(perturbation: Perturbation) -> type[ExampleRNG]:
+    return ExampleRNG if perturbation.entry.spec.randomness == "example" else NoDraws
+
+
+@contextmanager
+def _lent(perturbation: Perturbation, batch: Batch, loaded: LoadedModel | None) -> Iterator[LentBatch]:
+    """Lend a batch to one call of the plugin. Raises ContractViolation for draws from global generators."""
     lent = lending(
         batch,
         namespace=perturbation.entry.origin.namespace,
         model=loaded.classifier if loaded else None,
         guard=loaded.guard if loaded else None,
     )
-    with plugin_failures("it raised"):
-        with lent as copy, global_draws() as drawn:
-            returned = member.built.perturb(view, copy, eps if is_attack else perturbation.severity, rng)
-        if drawn and spec.randomness != "global":
-            raise ContractViolation(
-                f"it draws from the global generator of {drawn[0]}, but does not declare randomness='global'"
-            )
-        return referee.checked(
-            returned, unperturbed, notes=perturbation.returned, some_notes=bool(member.name), eps=eps,
-            measure=perturbation.measure, devices={unperturbed.device, batch.x.device},
-        )  # fmt: skip
+    with lent as copy, global_draws() as drawn:
+        yield copy
+    if drawn and perturbation.entry.spec.randomness != "global":
+        raise ContractViolation(
+            f"it draws from the global generator of {drawn[0]}, but does not declare randomness='global'"
+        )
+
+
+def _fitted(perturbation: Perturbation, member: Member, loaded: LoadedModel, view: Any, like: Batch) -> Any:
+    """Return the attack that is fitted on the first examples of the data, in their fixed order.
+
+    It is fitted once per loaded model, whatever examples are perturbed. An example that cannot be read is left out.
+
+    like: a batch; the attack is fitted on examples of its shape.
+    """
+    shape = tuple(like.x.shape[1:])
+    key = (perturbation.entry.name, repr(perturbation.params), perturbation.eps, member.name, shape)
+    if key not in loaded.fitted:
+        n = min(perturbation.fitted_on, len(loaded.reader.data.order))
+        try:
+            read = loaded.reader.batches(loaded.reader.images(0, n))
+        except Exception as error:
+            raise ContractViolation(f"{type(error).__name__}: {error}", by="data") from error
+        batches = [
+            each for _, each in read if tuple(each.x.shape[1:]) == shape and each.clip_layout == like.clip_layout
+        ]
+        if not batches:
+            raise ContractViolation(f"none of the first {n} examples fits the inputs of {shape}", by="data")
+        eps = math.inf if perturbation.eps is None else float(perturbation.eps)
+        address = f"{_draw_address(perturbation, member)} fit"
+        with plugin_failures("its `fit` raised"), _lent(perturbation, batches[0], loaded) as copy:
+            rng = _streams(perturbation)(loaded.seed, address, copy.ids, like.x.device)
+            fitted = member.built.fit(view, copy, eps, rng)
+        if not callable(_perturb_of(fitted)):
+            raise ContractViolation(f"its `fit` returned {type(fitted).__name__}, not an object with `perturb`")
+        loaded.fitted[key] = fitted
+    return loaded.fitted[key]
 
 
 def _draw_address(perturbation: Perturbation, member: Member) -> str:

@@ -19,7 +19,7 @@ import pluggy
 
 from robharness.errors import PluginLoadError, UserError, describe, did_you_mean
 from robharness.plugins import hookspecs
-from robharness.plugins.calls import plugin_code
+from robharness.plugins.calls import plugin_code, plugin_errors
 from robharness.plugins.loose import check_neighbours, loose_plugin
 from robharness.plugins.provenance import canonical_name, requirements_that_hold
 from robharness.plugins.registry import (
@@ -31,6 +31,8 @@ from robharness.plugins.registry import (
     Problem,
     Registry,
 )
+from robharness.specs.lazy import LazyFunction
+from robharness.specs.records import AttackSpec, ThreatModelError
 from robharness.text import printable
 
 GROUP = "robharness"
@@ -150,6 +152,8 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
             for kind, specs in found.items():
                 for spec in specs:
                     staged.add(kind, spec, source)
+            for entry in staged.attacks.values():
+                _check_threat(entry.spec)
             staged.executors.update(_executors(manager, source))
     except Exception as error:  # a plugin may raise anything at all
         if isinstance(error, _Incompatible):
@@ -167,6 +171,19 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
         if (hook := getattr(manager.hook, name)).get_hookimpls():
             hooks.append((source, hook))
     registry.renderers.extend((source, renderer) for renderer in renderers)
+
+
+def _check_threat(spec: AttackSpec) -> None:
+    """Raise ThreatModelError if an attack has an unknown norm at its defaults. Nothing is imported for it."""
+    if isinstance(spec.threat, LazyFunction):
+        return
+    try:
+        with plugin_errors():
+            spec.threat(spec.params())  # type: ignore[operator]
+    except ThreatModelError:
+        raise
+    except Exception:  # of options without a default, for example; a suite that uses the attack says so
+        return
 
 
 class _Misspelt(Exception):

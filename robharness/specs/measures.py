@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Any, get_args
 
 from robharness.specs.checks import Record
+from robharness.specs.lazy import LazyFunction
 from robharness.specs.types import Norm
 
 if TYPE_CHECKING:
@@ -45,13 +47,30 @@ class Measure(Record):
     grows: bool = False
     typical: str = field(default="1")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "/" in self.name:
+            raise ValueError(f"Measure: name={self.name!r} must have no slash")
+
+    @property
+    def function(self) -> object:
+        """The function behind `distance`, without its options; measures of one name have the same one."""
+        found: Any = self.distance
+        while isinstance(found, partial):
+            found = found.func
+        if isinstance(found, LazyFunction):
+            return found.target
+        named = found if hasattr(found, "__qualname__") else type(found)
+        is_local = "<" in named.__qualname__  # as of a lambda: the code is one, whoever makes the function
+        return getattr(found, "__code__", found) if is_local else f"{named.__module__}:{named.__qualname__}"
+
     def allowed(self, eps: float) -> float:
         """Return the largest size that a budget allows."""
         return eps if self.is_count else eps * (1 + self.slack) + self.absolute_slack
 
     def sized(self, size: object) -> str:
         """Return a size or a budget with its unit, e.g. "25 pixels"."""
-        return f"{size} {self.unit}".rstrip()
+        return f"{size!s} {self.unit}".rstrip()
 
 
 def _norm(name: Norm, **fields: object) -> Measure:

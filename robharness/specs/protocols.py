@@ -24,7 +24,13 @@ class Perturbed:
 
 
 class Attack(Protocol):
-    """An attack that `AttackSpec.build` returns."""
+    """An attack that `AttackSpec.build` returns.
+
+    With `AttackSpec.fitted_on`, it has a method `fit(model, batch, eps, rng)` as well, with the arguments of `perturb`.
+    It gets the first examples of the data in their fixed order, whatever a suite's limit and the division of the work,
+    and returns the attack that is used. It is called once per loaded model, budget and options. What it returns must
+    depend on its arguments alone, since several processes may fit the same attack.
+    """
 
     def perturb(self, model: Any, batch: Any, eps: float, rng: Any) -> Tensor | Perturbed:
         """Return inputs within eps of `batch.x`, (N, *shape) in [0, 1], that the model gets wrong if possible."""

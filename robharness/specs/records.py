@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from robharness.specs.budget import Budget
 from robharness.specs.checks import Record
 from robharness.specs.conventions import LABEL_SPACES
-from robharness.specs.inputs import Clips, InputSpec, Preprocessing, check_choices
+from robharness.specs.inputs import Clips, InputSpec, Preprocessing
 from robharness.specs.measures import NORMS, Measure
 from robharness.specs.protocols import Attack, Corruption, Dataset
 from robharness.specs.sources import Download, File, Train
@@ -83,6 +83,10 @@ class ModelSpec(Record):
         return self.preprocessing.clips if self.preprocessing else None
 
 
+class ThreatModelError(ValueError):
+    """A threat model that the core does not have, such as a ball of an unknown norm."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ThreatModel:
     """The set of inputs that an attack may return: those in [0, 1] whose perturbation has a size of at most eps.
@@ -99,13 +103,14 @@ class ThreatModel:
 
     def __post_init__(self) -> None:
         if (self.norm is None) == (self.measure is None):
-            raise ValueError("ThreatModel: one of norm and measure is needed, and not both")
-        if self.measure is None:
-            check_choices("ThreatModel", self, norm=tuple(NORMS))
-        elif not isinstance(self.measure, Measure):
-            raise ValueError(f"ThreatModel: measure={self.measure!r} must be a Measure")
-        elif self.measure.name in NORMS:
-            raise ValueError(f"ThreatModel: the measure '{self.measure.name}' has the name of a norm")
+            raise ThreatModelError("ThreatModel: one of norm and measure is needed, and not both")
+        if self.measure is None and self.norm not in NORMS:
+            known = f"one of {', '.join(NORMS)}; a plugin's own measure is a `Measure`"
+            raise ThreatModelError(f"ThreatModel: norm={self.norm!r} must be {known}")
+        if self.measure is not None and not isinstance(self.measure, Measure):
+            raise ThreatModelError(f"ThreatModel: measure={self.measure!r} must be a Measure")
+        if self.measure is not None and self.measure.name in NORMS:
+            raise ThreatModelError(f"ThreatModel: the measure '{self.measure.name}' has the name of a norm")
         if type(self.targeted) is not bool:
             raise ValueError(f"ThreatModel: targeted={self.targeted!r} must be true or false")
 
@@ -156,6 +161,8 @@ class AttackSpec(Record):
         a suite disables it.
     blocks: params -> whether an example's result depends on its neighbours. If so, it gets whole blocks of 16 examples,
         the same ones in every run.
+    fitted_on: params -> number of examples that the attack is fitted on, the first ones in the data's fixed order. The
+        object that `build` returns then has a method `fit`, see `Attack`. Not for randomness "global".
     alarms: notes whose total, if above 0, is a warning of the report.
     advise: (params, eps) -> sentences for the plan, e.g. that the steps cannot reach eps. eps is None without a budget.
     notes: per-example columns in `Perturbed.notes`: name -> int, float, bool or str.
@@ -175,6 +182,7 @@ class AttackSpec(Record):
     minimal: bool | Callable[[Params], bool] | str = field(default=False, metadata=RUNTIME)
     ensemble: bool = field(default=False, metadata=RUNTIME)
     blocks: Callable[[Params], bool] | str | None = field(default=None, metadata=RUNTIME)
+    fitted_on: Callable[[Params], int] | str | None = field(default=None, metadata=RUNTIME)
     alarms: tuple[str, ...] = field(default=(), metadata=RUNTIME)
     advise: Callable[[Params, Budget | None], Sequence[str]] | str | None = field(default=None, metadata=RUNTIME)
     notes: Mapping[str, type] = field(default_factory=dict, metadata=RUNTIME)
@@ -186,6 +194,8 @@ class AttackSpec(Record):
         if undeclared:
             known = f"; declared: {', '.join(self.notes)}" if self.notes else ""
             raise ValueError(f"AttackSpec: the alarm '{undeclared[0]}' is not declared in `notes`{known}")
+        if self.fitted_on is not None and self.randomness == "global":
+            raise ValueError("AttackSpec: an attack with `fitted_on` must not have randomness='global'")
 
     def is_minimal(self, params: Params) -> bool:
         """Return whether the attack searches for the smallest perturbation with these options."""

@@ -7,7 +7,7 @@ import inspect
 import re
 from typing import Any
 
-from robharness.specs import inputs, protocols, records, sources
+from robharness.specs import inputs, measures, protocols, records, sources
 
 RECORDS = (
     records.ModelSpec,
@@ -23,6 +23,7 @@ RECORDS = (
     sources.DataRef,
     records.AttackSpec,
     records.ThreatModel,
+    measures.Measure,
     records.Cost,
     records.CorruptionSpec,
     protocols.Perturbed,

@@ -38,6 +38,20 @@ def compat(
         reader.error(("compat",), sentence)
 
 
+def measures(reader: FieldReader, perturbations: Perturbations) -> None:
+    """Check that measures of one name are the same function, since their attacks share a worst case."""
+    first: dict[str, Perturbation] = {}
+    for path, perturbation in perturbations:
+        if (measure := perturbation.measure) is None:
+            continue
+        other = first.setdefault(measure.name, perturbation)
+        known = other.measure
+        if known is not None and (measure.function, measure.unit) != (known.function, known.unit):
+            both = " and ".join(f"{each.entry.name} ({each.entry.origin})" for each in (other, perturbation))
+            sentence = f"{both} have different measures of the name '{measure.name}', so their worst case means nothing"
+            reader.error(path, sentence)
+
+
 def data(reader: FieldReader, models: Models, dataset: Entry | None) -> bool:
     """Check that some model has the data's labels and kind of examples. If none has, the data are the mistake.
 

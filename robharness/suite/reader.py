@@ -116,6 +116,7 @@ class _SuiteReader(FieldReader):
         fitting = checks.fit(self, models, perturbations, sure, canvas)
         checks.needed(self, raw, fitting, corrupts=corrupts)
         checks.unique(self, perturbations)
+        checks.measures(self, perturbations)
         units.budgets(self, raw, models, perturbations)
         self.add_unresolved(raw, perturbations)
         expected = publications(self, raw, models, perturbations, metrics, self.unresolved)
@@ -295,6 +296,7 @@ class _SuiteReader(FieldReader):
                     "blocks", entry.spec.blocks is not None and call_spec(entry.spec.blocks, params), bool
                 )
                 is_minimal = returned("minimal", call_spec(entry.spec.is_minimal, params), bool)
+                fitted_on = returned("fitted_on", call_spec(entry.spec.fitted_on or _unfitted, params), int)
             except Exception as error:  # a plugin's function may raise anything
                 self.error(path, f"{entry.name} ({entry.origin}): {sentence_of(error)}")
                 continue
@@ -314,7 +316,7 @@ class _SuiteReader(FieldReader):
                 continue
             nested = tuple(sorted(ref.eps or ())) if nests else ()
             common = {"kind": "attack", "entry": entry, "params": params, "nested": nested}
-            common |= {"threat": threat, "depends_on_neighbours": blocks}
+            common |= {"threat": threat, "depends_on_neighbours": blocks, "fitted_on": fitted_on}
             common |= {"surrogate": self.surrogate(path, ref, models), "eight_bit": ref.eight_bit}
             if ref.source is not None and common["surrogate"] is None:
                 continue
@@ -366,3 +368,7 @@ def _distinctly_named(perturbations: list[tuple[yaml.Path, Perturbation]]) -> li
     for _, perturbation in perturbations:
         plugins.setdefault(perturbation.name, set()).add(perturbation.entry.name)
     return [(path, dataclasses.replace(p, qualified=len(plugins[p.name]) > 1)) for path, p in perturbations]
+
+
+def _unfitted(params: Any) -> int:
+    return 0

@@ -100,6 +100,7 @@ class Perturbation:
     eight_bit: whether its inputs are judged once more, rounded to 256 levels.
     threat: threat model of an attack with these options; None for a corruption.
     depends_on_neighbours: whether the attack's result for an example depends on the others of its block.
+    fitted_on: number of examples that an attack is fitted on, the first ones of the fixed order; 0 if it is not fitted.
     qualified: whether the name includes the plugin, because two plugins would have the same name.
     """
 
@@ -113,6 +114,7 @@ class Perturbation:
     eight_bit: bool = False
     threat: ThreatModel | None = None
     depends_on_neighbours: bool = False
+    fitted_on: int = 0
     qualified: bool = False
 
     @property

@@ -42,7 +42,7 @@ def budgets(
             origin = f"{perturbation.entry.name} ({perturbation.entry.origin})"
             reader.error(path, f"{origin}: its measure '{measure.name}': {sentence_of(error)}")
             continue
-        if largest and eps > max(largest.values()):
+        if largest and float(eps) > max(largest.values()):
             shape = max(largest, key=lambda shape: largest[shape])
             reader.error(places.of(path, eps), _sentence(eps, measure, largest[shape], math.prod(shape)))
 

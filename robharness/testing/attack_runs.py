@@ -126,6 +126,7 @@ def call(
         else:
             part = batch
         rng = streams(0, f"{variant.attack.entry.name} {name}", part.ids, part.x.device)
+        member = member.fit(model, part, eps, rng) if spec.fitted_on else member
         with global_seed(0) if spec.randomness == "global" else nullcontext():
             returned = member.perturb(model, part, eps, rng)
         yield part, returned
@@ -150,9 +151,11 @@ UNDIVIDED = Division()
 
 
 def divisions(variant: Variant) -> list[Division]:
-    """Return one batch, batches of one and of several examples, and the reverse order, which blocks do not have."""
+    """Return one batch, batches of one and of several examples, and the reverse order if it does not count."""
     in_order = [UNDIVIDED, Division(bounds=(5, 6, 13))]
-    return in_order if variant.needs_blocks else [*in_order, Division(bounds=(7,), is_reversed=True)]
+    if variant.needs_blocks or variant.spec.fitted_on:
+        return in_order
+    return [*in_order, Division(bounds=(7,), is_reversed=True)]
 
 
 @contextmanager

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from robharness.errors import ContractViolation
 from robharness.evaluation import outcomes, referee
 from robharness.evaluation.guard import Guard
 from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws
-from robharness.specs import AttackSpec, Budget, Cost, InputSpec, Perturbed
+from robharness.specs import NORMS, AttackSpec, Budget, Cost, InputSpec, Perturbed
 from robharness.testing import toys
 from robharness.testing.attack_runs import (
     BATCH_SIZE,
@@ -65,6 +66,30 @@ def keeps_its_threat_model(attack: Subject) -> None:
                         referee.checked(x, batch.x, notes={}, eps=float(Budget(eps)), measure=variant.measure)
                     except ContractViolation as error:
                         raise Broken(f"with {variant} on {toy.name}, {error}") from None
+
+
+def measures_as_declared(attack: Subject) -> None:
+    """Its own measure is 0 for clean inputs, float64, deterministic, and independent of other examples."""
+    for variant in variants(attack):
+        if variant.norm in NORMS:
+            continue
+        for toy in _toys(attack):
+            for batch, returned in call(variant, toy, float(Budget(mixed_eps(variant)))):
+                x = returned.x if isinstance(returned, Perturbed) else returned
+                _check_measure(variant, batch.x, x, f"on {toy.name}, its measure '{variant.norm}'")
+
+
+def _check_measure(variant: Variant, clean: Tensor, x: Tensor, subject: str) -> None:
+    """Raise Broken, or ContractViolation, if the measure breaks its contract for these inputs."""
+    at_zero = referee.distance(clean, clean, variant.measure)
+    if at_zero.any():
+        raise Broken(f"{subject} returned {at_zero[at_zero != 0][0]:.6g} for a clean input, not 0")
+    sizes = referee.distance(clean, x, variant.measure)
+    if referee.distance(clean, x, variant.measure).tobytes() != sizes.tobytes():
+        raise Broken(f"{subject} returned other sizes at a second call")
+    for rows in (torch.arange(len(x)).flip(0), torch.arange(0, len(x), 3), torch.arange(1)):
+        if referee.distance(clean[rows], x[rows], variant.measure).tobytes() != sizes[rows.numpy()].tobytes():
+            raise Broken(f"{subject} returned other sizes beside other examples. Try: is_batched=False")
 
 
 def nothing_at_zero(attack: Subject) -> None:
@@ -219,6 +244,7 @@ def finds_the_distance(attack: Subject) -> None:
 
 RULES = (
     keeps_its_threat_model,
+    measures_as_declared,
     nothing_at_zero,
     changes_nothing_else,
     draws_as_declared,

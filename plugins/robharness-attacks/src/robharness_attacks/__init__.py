@@ -1,10 +1,11 @@
-"""Attacks: FGSM, PGD, AutoAttack and its members, minimum-norm attacks, and attacks on features."""
+"""Attacks: FGSM, PGD, AutoAttack and its members, minimum-norm attacks, patches, rotations, attacks on features."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
+from math import isqrt
 from typing import TYPE_CHECKING, Any
 
 from robharness import AttackSpec, Budget, Cost, ThreatModel, hookimpl
@@ -17,11 +18,15 @@ from robharness_attacks.params import (
     FeatureParams,
     FGSMParams,
     FMNParams,
+    PatchParams,
     PGDParams,
     RaySParams,
+    SpatialParams,
     SquareParams,
     Steps,
+    UniversalParams,
 )
+from robharness_attacks.threats import LATTICE, PATCH, rotation_translation
 
 if TYPE_CHECKING:
     from robharness import Attack
@@ -77,6 +82,34 @@ def _cost_of_autoattack(params: AutoAttackParams) -> Cost:
     cost_of = {APGDParams: _cost_of_apgd, FABParams: _cost_of_fab, SquareParams: _cost_of_square}
     costs = [cost_of[type(part)](part) for part in parts(params).values()]  # type: ignore[operator]
     return Cost(gradients=sum(cost.gradients for cost in costs), forwards=sum(cost.forwards for cost in costs))
+
+
+def _cost_of_patch(params: PatchParams) -> Cost:
+    return Cost(
+        gradients=params.steps * params.places,
+        forwards=params.places,
+        shared_gradients=1 if params.place == "gradient" else 0,
+    )
+
+
+def _cost_of_spatial(params: SpatialParams) -> Cost:
+    """Return the cost. A grid with an odd number of angles and shifts holds the clean input, which is not tried."""
+    if params.search == "random":
+        return Cost(forwards=params.queries)
+    return Cost(forwards=params.angles * params.shifts**2 - (params.angles % 2 and params.shifts % 2))
+
+
+def _advise_patch(params: PatchParams, eps: Budget | None) -> list[str]:
+    side = isqrt(int(eps or 0))
+    if eps is None or side * side == eps:
+        return []
+    return [f"eps {eps} is no square number: the patch has {side} x {side} = {side * side} pixels"]
+
+
+def _advise_spatial(params: SpatialParams, eps: Budget | None) -> list[str]:
+    if eps is None or eps >= LATTICE:
+        return []
+    return [f"eps {eps} allows no shift, since shifts are multiples of {LATTICE} degrees of the budget; only rotations"]
 
 
 def _advise_steps(params: Steps, eps: Budget | None) -> list[str]:
@@ -214,4 +247,34 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         blocks=lambda params: params.distance == "contrastive",
         advise=_advise_features,
         notes={"distance": float},
+    )
+    yield _spec(
+        "patch",
+        "A square of any values, at the strongest of several places (Brown et al., 2017; per example)",
+        PatchParams,
+        ("patch", "Patch"),
+        _cost_of_patch,
+        threat=lambda params: ThreatModel(measure=PATCH),
+        advise=_advise_patch,
+        notes={"row": int, "column": int, "side": int},
+    )
+    yield _spec(
+        "spatial",
+        "Rotation and translation, by grid or random search; uses scores only (Engstrom et al., 2019)",
+        SpatialParams,
+        ("spatial", "Spatial"),
+        _cost_of_spatial,
+        access="scores",
+        threat=lambda params: ThreatModel(measure=rotation_translation(float(params.degrees_per_pixel))),
+        advise=_advise_spatial,
+        notes={"angle": float, "down": float, "right": float},
+    )
+    yield _spec(
+        "universal",
+        "One perturbation for all examples, fitted on the first ones by PGD (Moosavi-Dezfooli et al., 2017)",
+        UniversalParams,
+        ("universal", "Universal"),
+        lambda params: Cost(),
+        randomness="none",
+        fitted_on=lambda params: params.examples,
     )

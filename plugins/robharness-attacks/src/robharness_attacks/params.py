@@ -264,3 +264,69 @@ class FeatureParams(Steps):
 
     distance: Literal["cosine", "l2", "contrastive"] = "cosine"
     temperature: Size = Budget("0.5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchParams:
+    """Options of the adversarial patch. Its budget eps is a number of pixels: the side is the root, rounded down.
+
+    steps: of the ascent, per place.
+    step: length of a step, by default 2.5 / steps; values are in [0, 1].
+    places: number of places that are tried.
+    place: "gradient" tries the places where the linear model of the clean gradient loses most; "random" draws them.
+    objective: function whose gradient is used.
+    """
+
+    steps: Count = field(default=40, metadata=_SHOWN)
+    step: Size | None = None
+    places: Count = field(default=5, metadata=_SHOWN)
+    place: Literal["gradient", "random"] = "gradient"
+    objective: Objective = "excess"
+
+    def __post_init__(self) -> None:
+        if self.step is None:  # stored explicitly, since it is part of the identity
+            object.__setattr__(self, "step", Budget(f"{TRAVEL}/{self.steps}"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpatialParams:
+    """Options of rotation and translation (Engstrom et al., 2019). Its budget eps is an angle in degrees.
+
+    A budget allows rotations by up to eps degrees, and shifts along each axis by up to eps / degrees_per_pixel pixels.
+    Angles are whole degrees, and shifts are multiples of 5 / degrees_per_pixel pixels.
+
+    search: "grid" tries all transformations of a grid, "random" some random ones.
+    angles: number of angles of the grid, evenly from -eps to eps and rounded toward zero to the lattice.
+    shifts: number of shifts of the grid along each axis, likewise.
+    queries: number of random transformations.
+    degrees_per_pixel: degrees of the budget that a shift by one pixel takes. With 10, eps 30 is the paper's space for
+        CIFAR-10: 30 degrees and 3 pixels. With 1.25, it is that for ImageNet: 30 degrees and 24 pixels.
+    """
+
+    search: Literal["grid", "random"] = "grid"
+    angles: Count = 31
+    shifts: Count = 5
+    queries: Count = 10
+    degrees_per_pixel: Size = Budget(10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniversalParams:
+    """Options of the universal perturbation.
+
+    norm: of the ball.
+    examples: number of examples that it is fitted on, the first ones of the data's fixed order.
+    steps: of the ascent, each with a gradient of all these examples.
+    rel_step: length of a step divided by eps, by default 2.5 / steps.
+    objective: function whose sum over examples is increased.
+    """
+
+    norm: Literal["linf", "l2"] = "linf"
+    examples: Count = field(default=500, metadata=_SHOWN)
+    steps: Count = field(default=40, metadata=_SHOWN)
+    rel_step: Size | None = None
+    objective: Objective = "excess"
+
+    def __post_init__(self) -> None:
+        if self.rel_step is None:  # stored explicitly, since it is part of the identity
+            object.__setattr__(self, "rel_step", Budget(f"{TRAVEL}/{self.steps}"))
