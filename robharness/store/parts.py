@@ -267,7 +267,7 @@ def _check_paths(file: pq.ParquetFile) -> None:
         found = [group.column(at).path_in_schema for at in range(group.num_columns)]
         if found != declared:
             name = next((name for name in declared if name not in found), "")
-            raise DamagedPart(f"its column {ascii(name)} has another name beside its values")
+            raise DamagedPart(f"its column {name!a} has another name beside its values")
 
 
 def _text(value: bytes) -> str:
