@@ -12,6 +12,7 @@ TOOLS := pytest pytest-benchmark pytest-timeout pytest-xdist hypothesis ruff myp
   scipy statsmodels duckdb pandas jsonschema check-jsonschema lxml junitparser safetensors playwright nbconvert ipykernel
 PEERS := imagecorruptions-imaug foolbox torchattacks pyautoattack mlxtend decord2 av scikit-video google-crc32c lightly pytorch-metric-learning
 # MLflow has a folder of its own, since a peer pins an old release of a package that MLflow needs a newer one of.
+# So has adv-lib, without its requirement visdom: it draws plots, and cannot be built with setuptools 81 or newer.
 # The browser that opens the pages, TeX for the tables, what reads the text of a PDF, and jq for the action's filter.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 APT := { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends chromium \
@@ -64,6 +65,7 @@ bench: .venv/test.stamp
 
 .venv/test.stamp: .venv/core.stamp $(PROJECTS)
 	$(PIP) install $(addprefix -e ,. $(wildcard plugins/*)) $(PEERS) $(TOOLS)
+	$(PIP) install --target .venv/adv-lib --upgrade --no-deps adv-lib
 	@$(BIN)/python -c "import cv2" || \
 	  { echo "OpenCV lacks system libraries; type: apt-get install -y libgl1 libglib2.0-0"; exit 1; }
 	touch $@

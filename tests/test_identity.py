@@ -190,6 +190,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "build": (lambda params: 1, False),
         "randomness": ("none", True),
         "inputs": (frozenset({"image"}), False),
+        "refuses": (lambda params, input: "", False),
         "minimal": (True, False),
         "ensemble": (True, True),  # by its count, which is robust then
         "blocks": (lambda params: True, False),  # the suite reader has called it by then

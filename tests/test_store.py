@@ -21,6 +21,7 @@ from robharness.planning.artefacts import UNFINISHED
 from robharness.session import Session
 from robharness.store import Failure, FileSystem, Store, uncovered
 from robharness.store.artefacts import ArtefactStore
+from robharness.store.parts import Part, checksum
 
 KEY = "abcdef0123456789abcdef01"
 
@@ -187,6 +188,21 @@ def test_a_part_under_another_name_is_set_aside(store):
     path.rename(path.with_name(path.name.replace("00008", "00009")))
     assert store.read(KEY, 9).positions.tolist() == []
     assert "it has 8 rows" in store.notes[0]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_column_of_two_names_is_damage(store, place):
+    """The file names it in its schema and beside its values; else a note with such a name would be absent unnoticed."""
+    store.write_part(KEY, 0, {**columns(0, 4), "dead": np.zeros(4, bool)}, {})
+    path = part(store)
+    names = path.read_bytes().split(b"dead")
+    assert len(names) == 3
+    changed = b"dead".join(names[: place + 1]) + b"deaf" + b"dead".join(names[place + 1 :])
+    renamed = path.with_name(Part(0, 4, checksum(changed)).name)
+    path.unlink()
+    renamed.write_bytes(changed)
+    assert store.read(KEY, 4, ["example", "dead"]).positions.tolist() == []
+    assert "has another name beside its values" in store.notes[0]
 
 
 def test_old_temporary_files_of_killed_writers_are_removed(store):

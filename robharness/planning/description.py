@@ -194,7 +194,9 @@ def _plain(value: Any) -> Any:
         return sorted(value)
     if isinstance(value, list | tuple):
         return list(map(_plain, value))
-    return value.__name__ if isinstance(value, type) else value
+    if isinstance(value, type):
+        return value.__name__
+    return "depends on its options" if callable(value) else value
 
 
 # --- weights and examples ---------------------------------------------------------------------------------------------
@@ -224,7 +226,7 @@ def _example(kind: str, entry: Entry) -> str:
         items = {"name": entry.name, **split, **needed}
         return f"data: {_flow(items)}"
     items = {noun: entry.name, **needed}
-    if kind == "attacks" and not spec.minimal:
+    if kind == "attacks" and spec.minimal is not True:
         items["eps"] = _typical_budget(entry, needed)
     if kind == "corruptions":
         items["severity"] = value_text([each for each in (1, 3, 5) if each in spec.severities] or spec.severities[:1])

@@ -21,7 +21,8 @@ class Record:
     """Base of the records, which checks their fields. Raises ValueError for a value that does not fit."""
 
     def __post_init__(self) -> None:
-        resolve_targets(self, tuple(item.name for item in fields(self) if item.name in _FUNCTIONS))  # type: ignore[arg-type]
+        names = tuple(item.name for item in fields(self) if item.name in (*_FUNCTIONS, "minimal"))  # type: ignore[arg-type]
+        resolve_targets(self, names)
         for item in fields(self):  # type: ignore[arg-type]
             words, fits = _CHECKS.get(item.name, ("", lambda value: True))
             value = getattr(self, item.name)
@@ -60,7 +61,7 @@ def _is_mask(value: Any) -> bool:
 
 _FUNCTION: Check = ("a function or 'module:function'", callable)
 _FUNCTIONS = (
-    *("build", "trunk", "threat", "cost", "open", "compute", "advise", "blocks", "given"),
+    *("build", "trunk", "threat", "cost", "open", "compute", "advise", "blocks", "given", "refuses"),
     *("distance", "largest", "fitted_on"),
 )
 _CHECKS: dict[str, Check] = {
@@ -128,7 +129,8 @@ _CHECKS: dict[str, Check] = {
             and set(v.values()) <= {int, float, bool, str}
         ),
     ),
-    **dict.fromkeys(("minimal", "ensemble", "is_count", "is_batched", "grows"), _a("true or false", bool)),
+    **dict.fromkeys(("ensemble", "is_count", "is_batched", "grows"), _a("true or false", bool)),
+    "minimal": ("true or false, or a function or 'module:function'", lambda v: isinstance(v, bool) or callable(v)),
     "unit": ("words on one line, such as pixels", lambda v: isinstance(v, str) and (not v or v.strip() == v)),
     **dict.fromkeys(("slack", "absolute_slack"), ("a number of at least 0", _is_tolerance)),
     "typical": ("a budget as text, such as 8/255", lambda v: isinstance(v, str) and bool(re.fullmatch(RATIONAL, v))),

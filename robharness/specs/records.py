@@ -154,7 +154,9 @@ class AttackSpec(Record):
         withstood those before it.
     randomness: "example" draws from the given `rng`, "global" from global generators, "none" draws nothing.
     inputs: kinds of input that it takes.
-    minimal: whether it searches for the smallest perturbation, so that a suite may leave out eps, which is then inf.
+    refuses: (params, input of a model) -> why the attack does not take such inputs, as the rest of a sentence, or "".
+    minimal: whether it searches for the smallest perturbation, so that a suite may leave out eps, which is then inf;
+        params -> whether it does if that depends on the options.
     ensemble: whether `build` returns several attacks. Only examples that are right count, and budgets are nested unless
         a suite disables it.
     blocks: params -> whether an example's result depends on its neighbours. If so, it gets whole blocks of 16 examples,
@@ -176,7 +178,8 @@ class AttackSpec(Record):
     build: Callable[[Params], Attack | Mapping[str, Attack]] | str = field(metadata=RUNTIME)
     randomness: Randomness = "example"
     inputs: frozenset[Kind] = field(default=frozenset({"image", "video"}), metadata=RUNTIME)
-    minimal: bool = field(default=False, metadata=RUNTIME)
+    refuses: Callable[[Params, InputSpec], str] | str | None = field(default=None, metadata=RUNTIME)
+    minimal: bool | Callable[[Params], bool] | str = field(default=False, metadata=RUNTIME)
     ensemble: bool = field(default=False, metadata=RUNTIME)
     blocks: Callable[[Params], bool] | str | None = field(default=None, metadata=RUNTIME)
     fitted_on: Callable[[Params], int] | str | None = field(default=None, metadata=RUNTIME)
@@ -193,6 +196,10 @@ class AttackSpec(Record):
             raise ValueError(f"AttackSpec: the alarm '{undeclared[0]}' is not declared in `notes`{known}")
         if self.fitted_on is not None and self.randomness == "global":
             raise ValueError("AttackSpec: an attack with `fitted_on` must not have randomness='global'")
+
+    def is_minimal(self, params: Params) -> bool:
+        """Return whether the attack searches for the smallest perturbation with these options."""
+        return self.minimal(params) if callable(self.minimal) else bool(self.minimal)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -159,6 +159,7 @@ def decode(content: bytes, key: str, part: Part, columns: Sequence[str] | None) 
         file = pq.ParquetFile(pa.BufferReader(content))
         schema, metadata = file.schema_arrow, file.schema_arrow.metadata or {}
         _check_schema(file.metadata.num_rows, schema, key, part)
+        _check_paths(file)
         provenances = _provenances(metadata.get(_PROVENANCE, b"[]"))
         wanted = schema.names if columns is None else [name for name in columns if name in schema.names]
         is_old = _SPAN not in metadata and "position" in schema.names
@@ -256,6 +257,17 @@ def _check_schema(rows: int, schema: pa.Schema, key: str, part: Part) -> None:
         found = str(schema.field(name).type)
         if found != _TYPES.get(name, found):
             raise DamagedPart(f"its column '{name}' has the type {found}, not {_TYPES[name]}")
+
+
+def _check_paths(file: pq.ParquetFile) -> None:
+    """Raise DamagedPart unless a file names its columns in its schema as it does beside their values."""
+    declared = [file.schema.column(at).path for at in range(len(file.schema))]
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        found = [group.column(at).path_in_schema for at in range(group.num_columns)]
+        if found != declared:
+            name = next((name for name in declared if name not in found), "")
+            raise DamagedPart(f"its column {name!a} has another name beside its values")
 
 
 def _text(value: bytes) -> str:

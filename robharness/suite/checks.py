@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from robharness.errors import did_you_mean
 from robharness.plugins import Entry
-from robharness.plugins.calls import plugin_code
+from robharness.plugins.calls import call_spec, plugin_code, returned
 from robharness.specs.conventions import INSTANCES
 from robharness.suite import yaml
 from robharness.suite.baselines import BASELINES, Baseline
-from robharness.suite.fields import FieldReader
+from robharness.suite.fields import FieldReader, sentence_of
 from robharness.suite.records import DEFAULT_CANVAS, Header
 from robharness.suite.resolved import Model, Perturbation, unrepresented
 from robharness.suite.unresolved import Unresolved
@@ -189,10 +189,27 @@ def fit(
             if kind not in perturbation.entry.spec.inputs:
                 sentence = f"{perturbation.entry.name} does not take {kind}s, as {model.entry.name} does"
                 reader.error((*path, perturbation.kind), sentence, once=True)
+        for _, model in fitting:
+            _is_not_refused(reader, path, perturbation, model)
         if perturbation.surrogate is None or perturbation.surrogate.label not in labels:
             for _, model in fitting:
                 _surrogate_fits(reader, path, perturbation, model)
     return fitting
+
+
+def _is_not_refused(reader: FieldReader, path: yaml.Path, perturbation: Perturbation, model: Model) -> None:
+    """Check that the attack with these options takes the inputs of the model."""
+    entry = perturbation.entry
+    if perturbation.kind == "corruption" or entry.spec.refuses is None:
+        return
+    try:
+        reason = returned("refuses", call_spec(entry.spec.refuses, perturbation.params, model.entry.spec.input), str)
+    except Exception as error:  # a plugin's function may raise anything
+        reader.error(path, f"{entry.name} ({entry.origin}): {sentence_of(error)}", once=True)
+        return
+    if reason:
+        sentence = f"{entry.name} does not take the inputs of {model.label}: {printable(reason)}"
+        reader.error((*path, "attack"), sentence, once=True)
 
 
 def _refuse_mixed_labels(reader: FieldReader, models: Models) -> None:

@@ -295,12 +295,13 @@ class _SuiteReader(FieldReader):
                 blocks = returned(
                     "blocks", entry.spec.blocks is not None and call_spec(entry.spec.blocks, params), bool
                 )
+                is_minimal = returned("minimal", call_spec(entry.spec.is_minimal, params), bool)
                 fitted_on = returned("fitted_on", call_spec(entry.spec.fitted_on or _unfitted, params), int)
             except Exception as error:  # a plugin's function may raise anything
                 self.error(path, f"{entry.name} ({entry.origin}): {sentence_of(error)}")
                 continue
             nests = entry.spec.ensemble if ref.nested is None else ref.nested
-            if ref.eps is None and (not entry.spec.minimal or nests):
+            if ref.eps is None and (not is_minimal or nests):
                 self.missing(path, "eps")
                 continue
             if ref.eps is None and ref.source is not None:

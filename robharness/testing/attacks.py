@@ -18,7 +18,7 @@ from robharness.errors import ContractViolation
 from robharness.evaluation import outcomes, referee
 from robharness.evaluation.guard import Guard
 from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws
-from robharness.specs import NORMS, AttackSpec, Budget, Cost, Perturbed
+from robharness.specs import NORMS, AttackSpec, Budget, Cost, InputSpec, Perturbed
 from robharness.testing import toys
 from robharness.testing.attack_runs import (
     BATCH_SIZE,
@@ -216,7 +216,7 @@ def costs_what_it_declares(attack: Subject) -> None:
 
 def reaches_the_optimum(attack: Subject) -> None:
     """On a linear model of two classes, it fools every example that 95 % of the best perturbation would fool."""
-    for variant in _variants_with_optimum(attack):
+    for variant in _variants_with_optimum(attack, is_minimal=False):
         for kind in _kinds(attack):
             toy, share = toys.line(kind, variant.norm, LINE_EPS[variant.norm], (0.25, 0.5, 0.75, 0.9, 0.94))
             outcome = whole_outcome(variant, toy, str(Budget(LINE_EPS[variant.norm])))
@@ -230,7 +230,7 @@ def reaches_the_optimum(attack: Subject) -> None:
 
 def finds_the_distance(attack: Subject) -> None:
     """On a linear model of two classes, it finds the nearest point across the boundary, within 5 %."""
-    for variant in _variants_with_optimum(attack):
+    for variant in _variants_with_optimum(attack, is_minimal=True):
         for kind in _kinds(attack):
             toy, share = toys.line(kind, variant.norm, LINE_EPS[variant.norm], (0.25, 0.5, 0.75, 1.0))
             outcome = whole_outcome(variant, toy, None)
@@ -259,8 +259,10 @@ RULES = (
     finds_the_distance,
 )
 WHEN = {
-    reaches_the_optimum: lambda spec: spec.access == "gradient" and not spec.minimal and spec.fitted_on is None,
-    finds_the_distance: lambda spec: spec.minimal,
+    reaches_the_optimum: lambda spec: (
+        spec.access == "gradient" and spec.minimal is not True and spec.fitted_on is None
+    ),
+    finds_the_distance: lambda spec: spec.minimal is not False,
 }
 
 
@@ -285,9 +287,13 @@ def _budgets(variant: Variant) -> tuple[str, str, str]:
     return BUDGETS.get(variant.norm, (typical, typical, typical))
 
 
-def _variants_with_optimum(attack: Subject) -> list[Variant]:
-    """Return the attack in the norms in which the best perturbation of the line toy is known."""
-    return [variant for variant in variants(attack) if variant.norm in LINE_EPS]
+def _variants_with_optimum(attack: Subject, *, is_minimal: bool) -> list[Variant]:
+    """Return the attack in the norms in which the best perturbation of the line toy is known.
+
+    is_minimal: whether it searches for the smallest perturbation.
+    """
+    spec = attack.entry.spec
+    return [each for each in variants(attack) if each.norm in LINE_EPS and spec.is_minimal(each.params) is is_minimal]
 
 
 def _compare(whole: Outcomes, found: Outcomes, condition: str) -> None:
@@ -302,7 +308,13 @@ def _compare(whole: Outcomes, found: Outcomes, condition: str) -> None:
 
 
 def _kinds(attack: Subject) -> list[Any]:
-    return sorted(attack.entry.spec.inputs)
+    spec, options = attack.entry.spec, [variant.params for variant in variants(attack)]
+
+    def is_taken(kind: Any) -> bool:
+        shape = InputSpec(kind=kind, shape=toys.SHAPES[kind])
+        return spec.refuses is None or not any(spec.refuses(params, shape) for params in options)
+
+    return sorted(filter(is_taken, spec.inputs))
 
 
 def _toys(attack: Subject) -> list[Toy]:

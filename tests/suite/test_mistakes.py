@@ -160,6 +160,23 @@ attacks:
     assert place(errors(text)) == message
 
 
+def test_an_attack_that_refuses_inputs_says_why(errors):
+    text = """\
+robharness: 1
+name: clips
+data: {name: toy/clips, split: test}
+models: [{model: toy/clips}]
+attacks:
+  - {attack: toy/picky, eps: 1/255}
+  - {attack: toy/picky, eps: 1/255, steps: 3}
+  - {attack: toy/picky, eps: 1/255, steps: 4}
+"""
+    assert place(errors(text)) == [
+        "7:14: attacks.1.attack: toy/picky does not take the inputs of clips: 3 steps need 3 frames, not 4",
+        "8:5: attacks.2: toy/picky (robharness-toy 1.0): TypeError: its function `refuses` returned None, not a str",
+    ]
+
+
 def test_a_missing_key_does_not_hide_other_errors(errors):
     assert place(errors("title: x\n")) == [
         "1:1: models: a suite needs at least one model",

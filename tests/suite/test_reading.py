@@ -132,6 +132,8 @@ def test_a_minimal_attack_needs_no_budget_and_may_have_some():
     assert named(nearest, nearest | {"eps": [0.5, 1]}) == ["nearest(l2)", "nearest(l2, 0.5)", "nearest(l2, 1)"]
     assert refused({"attack": "toy/fgsm"}) == ["attacks.0: missing key 'eps'"]
     assert refused(nearest | {"nested": True}) == ["attacks.0: missing key 'eps'"]
+    assert refused({"attack": "toy/often-nearest"}) == ["attacks.0: missing key 'eps'"]
+    assert named({"attack": "toy/often-nearest", "norm": "l2"}) == ["often-nearest(l2)"]
     assert refused({"attack": "toy/team-nearest"}) == ["attacks.0: missing key 'eps'"]
     assert named({"attack": "toy/team-nearest", "nested": False}) == ["team-nearest(linf)"]
 

@@ -82,6 +82,11 @@ def dataset(name, **changes):
     return DatasetSpec(name=name, **facts | changes)
 
 
+def refuses(params, input):
+    """The reasons of an attack that takes any number of steps but 3, and whose author forgot 4 steps."""
+    return {3: f"3 steps need 3 frames, not {input.shape[1]}", 4: None}.get(params.steps, "")
+
+
 def make_registry():
     registry = Registry()
     source = PluginOrigin(namespace="toy", distribution="robharness-toy", version="1.0")
@@ -99,6 +104,8 @@ def make_registry():
             attack("pgd", PgdParams),
             attack("flat", PgdParams, inputs=frozenset({"image"})),
             attack("nearest", PgdParams, minimal=True),
+            attack("often-nearest", PgdParams, minimal=lambda params: params.norm == "l2"),
+            attack("picky", PgdParams, refuses=refuses),
             attack("team", PgdParams, ensemble=True),
             attack("team-nearest", PgdParams, ensemble=True, minimal=True),
             attack("insight", FgsmParams, access="features"),

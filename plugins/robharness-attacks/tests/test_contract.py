@@ -9,7 +9,7 @@ from pyautoattack.autopgd_base import APGDAttack
 from robharness.testing import parametrize_with_checks, toys
 from robharness.testing.attacks import LINE_EPS, OPTIMUM_SHARE
 
-FEW = {"square": {"queries": 50}, "autoattack": {"members": ["apgd-ce", "fab-t"]}}
+FEW = {"square": {"queries": 50}, "rays": {"queries": 300}, "autoattack": {"members": ["apgd-ce", "fab-t"]}}
 """Short options of attacks that make thousands of passes; other tests compare full lengths with the authors' code."""
 OPTIMUM = "attacks/apgd-reaches_the_optimum"
 FAR = ["attacks/pgd-dense-reaches_the_optimum", OPTIMUM]

@@ -63,6 +63,14 @@ def test_foolbox_attacks_with_a_norm_from_the_suite(attack, case):
         torch.testing.assert_close(result, expected.clamp(0, 1), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(("name", "norm"), [("L2DeepFoolAttack", "l2"), ("LInfFMNAttack", "linf")])
+def test_foolbox_without_a_budget(attack, case, name, norm):
+    net, x, labels = case
+    peer = foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu")
+    expected = getattr(foolbox.attacks, name)()(peer, x, labels, epsilons=None)[1]
+    assert torch.equal(attack("foolbox", net, x, labels, float("inf"), name=name, norm=norm), expected.clamp(0, 1))
+
+
 @pytest.mark.parametrize(("name", "norm", "options", "direct"), [
     ("FGSM", "linf", {}, {}),
     ("PGD", "linf", {"alpha": "2/255", "steps": 5}, {"alpha": 2 / 255, "steps": 5}),
@@ -131,13 +139,3 @@ def test_the_seed_decides(attack, case, family):
 
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))
-
-
-def test_clips_go_through_foolbox(attack, random_net, uniform):
-    net, x = random_net(3, 2, 6, 6), uniform(2, 8, 3, 2, 6, 6)
-    labels = net(x).argmax(1)
-    peer = foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu")
-    options = {"steps": 3, "random_start": False}
-    expected = foolbox.attacks.L2PGD(**options)(peer, x, labels, epsilons=0.5)[1]
-    result = attack("foolbox", net, x, labels, 0.5, rows=8, name="L2PGD", norm="l2", options=options)
-    torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)

@@ -23,6 +23,8 @@ RANDOM = [
     {"attack": "bridges/foolbox", "name": "PGD", "eps": "1/8", "options": {"steps": 3}},
     {"attack": "bridges/torchattacks", "name": "APGD", "eps": "1/8", "options": {"steps": 3}},
     {"attack": "bridges/pyautoattack", "attacks": ["apgd-ce"], "eps": "1/2"},
+    {"attack": "bridges/advlib", "name": "pgd_linf", "eps": "1/8", "options": {"steps": 3}},
+    {"attack": "bridges/advlib", "name": "carlini_wagner_l2", "norm": "l2", "options": {"max_iterations": 10}},
 ]
 
 

@@ -21,6 +21,7 @@ from robharness_attacks.params import (
     FMNParams,
     PatchParams,
     PGDParams,
+    RaySParams,
     SigmaZeroParams,
     SpatialParams,
     SquareParams,
@@ -204,6 +205,17 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         _cost_of_square,
         revision=2,
         access="scores",
+        notes={"queries": int},
+    )
+    yield _spec(
+        "rays",
+        "Nearest misclassified point along rays of signs; uses decisions only (Chen and Gu, 2020)",
+        RaySParams,
+        ("rays", "RayS"),
+        lambda params: Cost(forwards=params.queries + 1),
+        access="decision",
+        randomness="none",
+        minimal=True,
         notes={"queries": int},
     )
     yield _spec(

@@ -228,6 +228,18 @@ class SquareParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RaySParams:
+    """Options of RayS (Chen and Gu, 2020), which uses decisions only.
+
+    norm: in which the distance is minimised.
+    queries: forward passes.
+    """
+
+    norm: Literal["linf"] = "linf"
+    queries: Count = field(default=10000, metadata=_SHOWN)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DDNParams:
     """Options of DDN (Rony et al., 2019).
 

@@ -1,4 +1,4 @@
-"""Attacks of Foolbox, torchattacks and pyautoattack as attacks of robharness."""
+"""Attacks of Foolbox, torchattacks, adv-lib and pyautoattack as attacks of robharness."""
 
 from __future__ import annotations
 
@@ -6,19 +6,35 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from robharness import AttackSpec, Budget, Cost, ThreatModel, hookimpl
-from robharness_bridges import libraries
-from robharness_bridges.libraries import available
+from robharness import AttackSpec, Budget, Cost, InputSpec, ThreatModel, hookimpl
+from robharness_bridges import advlib, libraries
 
-__all__ = ["FoolboxParams", "Options", "PyautoattackParams", "TorchattacksParams", "available", "robharness_attacks"]
+__all__ = [
+    "AdvlibParams",
+    "FoolboxParams",
+    "Options",
+    "PyautoattackParams",
+    "TorchattacksParams",
+    "available",
+    "robharness_attacks",
+]
 
 Norm = Literal["linf", "l2", "l1"]
+Value = float | int | bool | str | None
+
+
+def available(family: str) -> list[str]:
+    """Return the names of the attacks that a suite may use.
+
+    family: "foolbox", "torchattacks" or "adv-lib".
+    """
+    return advlib.available() if family == advlib.FAMILY else libraries.available(family)
 
 
 class Options(dict[str, Any]):
-    """Immutable options of a library's attack, sorted by name: numbers, booleans and strings; "2/255" is a number."""
+    """Immutable options of a library's attack, sorted by name: numbers (also as "2/255"), booleans, strings, null."""
 
-    def __init__(self, options: Mapping[str, float | int | bool | str]) -> None:
+    def __init__(self, options: Mapping[str, Value]) -> None:
         super().__init__((name, _exact(options[name])) for name in sorted(options))
 
     def __hash__(self) -> int:  # type: ignore[override]
@@ -43,22 +59,22 @@ def _exact(value: Any) -> Any:
 
 def _yaml(value: Any) -> str:
     """Return the value as a suite writes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Named:
-    """Parameters of an attack that is named by its class in a library.
+    """Parameters of an attack that is named by its class or function in a library.
 
-    name: name of the attack's class.
+    name: name of the attack's class or function.
     norm: the attack's norm, or one of its norms if it has several.
-    options: keyword arguments of the class.
+    options: keyword arguments of the class or function.
     Raises ValueError if the library is not installed or has no such attack, norm or option.
     """
 
     name: str
     norm: Norm = "linf"
-    options: Mapping[str, float | int | bool | str] = field(default_factory=dict)
+    options: Mapping[str, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", Options(self.options))
@@ -84,6 +100,17 @@ class TorchattacksParams(_Named):
     def attack(self) -> libraries.Torchattack:
         """Return torchattacks' class and its arguments."""
         return libraries.torchattack(self.name, self.norm, Options(self.options).plain)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvlibParams(_Named):
+    __doc__ = _Named.__doc__
+
+    norm: Literal["linf", "l2", "l1", "l0"] = "linf"  # type: ignore[assignment]
+
+    def attack(self) -> advlib.AdvlibAttack:
+        """Return adv-lib's function and its arguments."""
+        return advlib.advlib_attack(self.name, self.norm, Options(self.options).plain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,13 +148,26 @@ _AUTOATTACK = {
 """Measured forward passes and gradients for an example that no attack misclassifies, with 10 classes."""
 
 
+_FAMILIES = {FoolboxParams: "foolbox", TorchattacksParams: "torchattacks", AdvlibParams: advlib.FAMILY}
+
+
+def _refusal(params: Any, input: InputSpec) -> str:
+    family = _FAMILIES[type(params)]
+    return libraries.refusal_of_inputs(family, params.name, params.norm, input)
+
+
+def _refusal_of_pyautoattack(params: PyautoattackParams, input: InputSpec) -> str:
+    has_square = "square" in params.attacks if params.attacks else params.version != "rand"
+    return libraries.refusal_of_inputs("pyautoattack", "square" if has_square else "", params.norm, input)
+
+
 def _cost_of_foolbox(params: FoolboxParams) -> Cost:
     """Count one gradient a step, whose forward pass runs twice (see network.py), and Foolbox's final prediction."""
     steps = getattr(params.attack(), "steps", 1)
     return Cost(forwards=steps + 1, gradients=steps)
 
 
-def _cost_of_torchattacks(params: TorchattacksParams) -> Cost:
+def _cost_of_call(params: TorchattacksParams | AdvlibParams) -> Cost:
     attack = params.attack()
     return Cost(forwards=attack.forwards, gradients=attack.gradients)
 
@@ -150,6 +190,8 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         cost=_cost_of_foolbox,
         build="robharness_bridges.attacks:Foolbox",
         randomness="global",
+        refuses=_refusal,
+        minimal=lambda params: libraries.is_minimal(params.attack()),
     )
     yield AttackSpec(
         name="torchattacks",
@@ -157,10 +199,22 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         access="gradient",
         params=TorchattacksParams,
         threat=lambda params: ThreatModel(norm=params.norm),
-        cost=_cost_of_torchattacks,
+        cost=_cost_of_call,
         build="robharness_bridges.attacks:Torchattacks",
         randomness="global",
-        inputs=frozenset({"image"}),
+        refuses=_refusal,
+    )
+    yield AttackSpec(
+        name="advlib",
+        summary="Attacks of adv-lib by name, if they have a norm (Rony and Ben Ayed, 2020)",
+        access="gradient",
+        params=AdvlibParams,
+        threat=lambda params: ThreatModel(norm=params.norm),
+        cost=_cost_of_call,
+        build="robharness_bridges.attacks:Advlib",
+        randomness="global",
+        refuses=_refusal,
+        minimal=lambda params: advlib.is_minimal(params.name),
     )
     yield AttackSpec(
         name="pyautoattack",
@@ -171,5 +225,5 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         cost=_cost_of_pyautoattack,
         build="robharness_bridges.attacks:Pyautoattack",
         randomness="global",
-        inputs=frozenset({"image"}),
+        refuses=_refusal_of_pyautoattack,
     )

@@ -1,7 +1,8 @@
-"""Adapters that run the attacks of Foolbox, torchattacks and pyautoattack on a batch."""
+"""Adapters that run the attacks of Foolbox, torchattacks, adv-lib and pyautoattack on a batch."""
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor
 
 from robharness import Batch, Classifier, ExampleRNG
-from robharness_bridges import FoolboxParams, PyautoattackParams, TorchattacksParams
+from robharness_bridges import AdvlibParams, FoolboxParams, PyautoattackParams, TorchattacksParams
+from robharness_bridges.advlib import EXPONENTS
 from robharness_bridges.libraries import NORM_NAMES, library
-from robharness_bridges.network import Network
+from robharness_bridges.network import Network, as_images
 
 ROUNDING_TOLERANCE = 1e-6
 """Largest deviation from [0, 1] that counts as rounding and is clamped; the referee reports a larger one."""
@@ -26,7 +28,8 @@ class Foolbox:
     def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Tensor:
         net = Network(model, batch.x)
         foolbox_model = library("foolbox").PyTorchModel(net, bounds=(0, 1), device=batch.x.device)
-        _, x, _ = self.params.attack()(foolbox_model, batch.x, batch.labels, epsilons=eps)
+        budget = None if math.isinf(eps) else eps
+        _, x, _ = self.params.attack()(foolbox_model, as_images(batch.x), batch.labels, epsilons=budget)
         return clamp_rounding(x, batch.x)
 
 
@@ -43,7 +46,22 @@ class Torchattacks:
             options["seed"] = _seed()
         if attack.takes_classes:
             options["n_classes"] = batch.logits(model).shape[1]
-        return clamp_rounding(attack.cls(Network(model, batch.x), **options)(batch.x, batch.labels), batch.x)
+        x = attack.cls(Network(model, batch.x), **options)(as_images(batch.x), batch.labels)
+        return clamp_rounding(x, batch.x)
+
+
+@dataclass(frozen=True)
+class Advlib:
+    """adv-lib's attack; a nearest point that is farther away than eps is replaced by the input."""
+
+    params: AdvlibParams
+
+    def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Tensor:
+        attack = self.params.attack()
+        options = {attack.eps: eps, **attack.options} if attack.eps else attack.options
+        inputs = as_images(batch.x).clone()  # some attacks change whether their inputs record gradients
+        x = clamp_rounding(attack.function(Network(model, batch.x), inputs, batch.labels, **options), batch.x)
+        return x if attack.eps else within(batch.x, x, eps, self.params.norm)
 
 
 @dataclass(frozen=True)
@@ -64,7 +82,7 @@ class Pyautoattack:
         )
         trace_function = sys.gettrace()
         try:
-            x, _ = attack.run_standard_evaluation(batch.x, batch.labels, batch_size=len(batch))
+            x, _ = attack.run_standard_evaluation(as_images(batch.x), batch.labels, batch_size=len(batch))
         finally:
             sys.settrace(trace_function)  # one of AutoAttack's checks removes it
         return clamp_rounding(x, batch.x)
@@ -75,8 +93,17 @@ def _seed() -> int:
     return torch.initial_seed() % 2**32
 
 
+def within(origin: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
+    """Return x, (N, *shape), with rows farther than eps from the origin in the norm replaced by it. eps may be inf."""
+    sizes = torch.linalg.vector_norm((x.double() - origin.double()).flatten(1), ord=EXPONENTS[norm], dim=1)
+    return torch.where((sizes <= eps).view(-1, *[1] * (x.ndim - 1)), x, origin)
+
+
 def clamp_rounding(x: Tensor, like: Tensor) -> Tensor:
-    """Return x detached, with the type of `like`; values outside [0, 1] by at most ROUNDING_TOLERANCE are clamped."""
-    x = x.detach().to(like)
+    """Return x detached, with the shape and type of `like`.
+
+    Values outside [0, 1] by at most ROUNDING_TOLERANCE are clamped.
+    """
+    x = x.detach().to(like).reshape(like.shape)
     inside = x.clamp(0, 1)
     return torch.where((x - inside).abs() <= ROUNDING_TOLERANCE, inside, x)

@@ -1,13 +1,16 @@
-"""Attacks of the wrapped libraries by name, checked before a run. A library is imported only if an attack needs it."""
+"""Attacks of Foolbox and torchattacks by name, checked before a run. A library is imported only if one is needed."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from inspect import Parameter, isabstract, signature
 from typing import Any
+
+from robharness import InputSpec
 
 NORMS = {math.inf: "linf", 2: "l2", 1: "l1"}
 """Value of p in Foolbox's distances -> norm."""
@@ -22,6 +25,26 @@ _REFUSED = {
     "PointwiseAttack": "it states no distance",
 }
 """Attacks of Foolbox that need more than a budget and labels -> the reason."""
+
+
+_WINDOWS = "it changes square windows of pixels"
+_NEIGHBOURS = "it spreads its steps over neighbouring pixels"
+_IMAGES_ONLY = {
+    "foolbox": {"GaussianBlurAttack": "it blurs neighbouring pixels"},
+    "torchattacks": {
+        "AutoAttack": f"one of its attacks is Square, and {_WINDOWS}",
+        "DIFGSM": "it resizes its inputs",
+        "PIFGSM": _NEIGHBOURS,
+        "PIFGSMPP": _NEIGHBOURS,
+        "Square": _WINDOWS,
+        "TIFGSM": _NEIGHBOURS,
+    },
+    "adv-lib": {"str_attack": "it groups neighbouring pixels"},
+    "pyautoattack": {"square": _WINDOWS},
+}
+"""Attacks to which the arrangement of pixels matters, so that they cannot take frames as one image -> the reason."""
+_THREE_CHANNELS = ("PIFGSM", "PIFGSMPP", "TIFGSM")
+"""Attacks of torchattacks with kernels for three channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +87,23 @@ def available(family: str) -> list[str]:
     return [name for name, cls in _classes(family).items() if not _refusal(family, name, cls)]
 
 
+def refusal_of_inputs(family: str, name: str, norm: str, input: InputSpec) -> str:
+    """Return the reason why an attack does not take a model's inputs, or an empty string.
+
+    family: the library.
+    name: of the attack in it.
+    norm: "linf", "l2", "l1" or another norm that the attack has.
+    """
+    attack, (channels, *_, height, width) = f"{name} of {family}", input.shape
+    if input.kind == "video" and name in _IMAGES_ONLY.get(family, {}):
+        return f"{attack} takes images only, since {_IMAGES_ONLY[family][name]}"
+    if family == "torchattacks" and name in _THREE_CHANNELS and channels != 3:
+        return f"{attack} takes three channels, and they have {channels}"
+    if family == "torchattacks" and name in ("AutoAttack", "Square") and norm == "l2" and height != width:
+        return f"{attack} fails in l2 on images that are not square, and they have {height} x {width} pixels"
+    return ""
+
+
 def foolbox_attack(name: str, norm: str, options: dict[str, Any]) -> Any:
     """Construct Foolbox's attack.
 
@@ -73,18 +113,23 @@ def foolbox_attack(name: str, norm: str, options: dict[str, Any]) -> Any:
     Raises ValueError if the name, the norm or an option is unknown.
     """
     cls = _find("foolbox", name)
-    known = _parameters(cls)
+    known = parameters(cls)
     own: dict[str, Any] = {"distance": getattr(library("foolbox").distances, norm)} if "distance" in known else {}
     if "constraint" in known and norm in ("linf", "l2"):
         own["constraint"] = norm
-    _check_options("foolbox", name, options, _without(known, *own, "init_attack", "tensorboard"))
+    check_options("foolbox", name, options, without(known, *own, "init_attack", "tensorboard"))
     try:
         attack = cls(**own, **options)
     except (TypeError, ValueError, AssertionError) as error:
         raise ValueError(f"{name} of foolbox rejects its options: {error}") from error
     if NORMS[attack.distance.p] != norm:
-        raise ValueError(_wrong_norm("foolbox", name, NORMS[attack.distance.p]))
+        raise ValueError(wrong_norm("foolbox", name, NORMS[attack.distance.p]))
     return attack
+
+
+def is_minimal(attack: Any) -> bool:
+    """Return whether an attack of Foolbox searches for the smallest perturbation."""
+    return isinstance(attack, library("foolbox").attacks.base.MinimizationAttack)
 
 
 def torchattack(name: str, norm: str, options: dict[str, Any]) -> Torchattack:
@@ -96,12 +141,12 @@ def torchattack(name: str, norm: str, options: dict[str, Any]) -> Torchattack:
     Raises ValueError if the name, the norm or an option is unknown.
     """
     cls = _find("torchattacks", name)
-    known = _parameters(cls)
+    known = parameters(cls)
     eps = next(name for name in _BUDGETS if name in known)
     norms = norms_of_torchattack(name, known)
     if norm not in norms:
-        raise ValueError(_wrong_norm("torchattacks", name, *norms))
-    _check_options("torchattacks", name, options, _without(known, "model", "norm", eps))
+        raise ValueError(wrong_norm("torchattacks", name, *norms))
+    check_options("torchattacks", name, options, without(known, "model", "norm", eps))
     forwards, gradients = _passes({option: item.default for option, item in known.items()} | options)
     return Torchattack(
         cls=cls,
@@ -149,7 +194,7 @@ def _classes(family: str) -> dict[str, type]:
 def _refusal(family: str, name: str, cls: type) -> str:
     """Return the reason why a suite cannot use this attack, or an empty string."""
     if family == "torchattacks":
-        return "" if any(name in _parameters(cls) for name in _BUDGETS) else _NO_BALL
+        return "" if any(name in parameters(cls) for name in _BUDGETS) else _NO_BALL
     if not hasattr(cls, "distance"):
         return _NO_BALL
     if getattr(cls.distance, "p", None) == 0:
@@ -160,27 +205,32 @@ def _refusal(family: str, name: str, cls: type) -> str:
 def _find(family: str, name: str) -> Any:
     classes = _classes(family)
     if name not in classes:
-        raise ValueError(f"{family} has no attack '{name}'{_did_you_mean(name, available(family))}")
+        raise ValueError(f"{family} has no attack '{name}'{did_you_mean(name, available(family))}")
     refusal = _refusal(family, name, classes[name])
     if refusal:
         raise ValueError(f"{name} of {family} cannot be used: {refusal}")
     return classes[name]
 
 
-def _parameters(cls: type) -> dict[str, Parameter]:
-    """Return the named parameters of the class."""
+def parameters(attack: Callable[..., Any]) -> dict[str, Parameter]:
+    """Return the named parameters of a class or a function."""
     named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-    return {name: item for name, item in signature(cls).parameters.items() if item.kind in named}
+    return {name: item for name, item in signature(attack).parameters.items() if item.kind in named}
 
 
-def _without(known: dict[str, Parameter], *names: str) -> dict[str, Parameter]:
+def without(known: dict[str, Parameter], *names: str) -> dict[str, Parameter]:
+    """Return the parameters with other names."""
     return {name: item for name, item in known.items() if name not in names}
 
 
-def _check_options(family: str, attack: str, options: dict[str, Any], known: dict[str, Parameter]) -> None:
+def check_options(family: str, attack: str, options: dict[str, Any], known: dict[str, Parameter]) -> None:
+    """Raise ValueError for an option that an attack does not have, or needs and does not get.
+
+    known: the parameters that options may set.
+    """
     for name, value in options.items():
         if name not in known:
-            raise ValueError(f"{attack} of {family} has no option '{name}'{_did_you_mean(name, [*known])}")
+            raise ValueError(f"{attack} of {family} has no option '{name}'{did_you_mean(name, [*known])}")
         if isinstance(known[name].default, int | float) and isinstance(value, str):
             raise ValueError(f"the option '{name}' of {attack} of {family} is not a string; got '{value}'")
     for name, item in known.items():
@@ -188,11 +238,12 @@ def _check_options(family: str, attack: str, options: dict[str, Any], known: dic
             raise ValueError(f"{attack} of {family} needs the option '{name}'")
 
 
-def _wrong_norm(family: str, attack: str, *norms: str) -> str:
+def wrong_norm(family: str, attack: str, *norms: str) -> str:
+    """Return the error of a norm that an attack does not have."""
     return f"{attack} of {family} has the norm {' or '.join(norms)}. Try: norm: {norms[0]}"
 
 
-def _did_you_mean(word: str, known: list[str]) -> str:
+def did_you_mean(word: str, known: list[str]) -> str:
     """Return `; did you mean 'steps'?` with the nearest known word, ignoring case, or a list of all known words."""
     by_lower = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), by_lower, n=1)

@@ -11,14 +11,23 @@ from torch.autograd.function import once_differentiable
 from robharness import Classifier
 
 
+def as_images(x: Tensor) -> Tensor:
+    """Return videos, (N, C, T, H, W), as images with their frames below each other, (N, C, T * H, W); images as is.
+
+    Several attacks take images only. The values, the number of channels and all norms stay the same. An attack that
+    treats every pixel alike therefore gives the same result in both shapes.
+    """
+    return x.flatten(2, 3) if x.ndim == 5 else x
+
+
 class Network(nn.Module):
-    """Module that maps (N, *shape) to logits (N, classes) by the classifier's counted passes of fixed shape.
+    """Module that maps inputs, as `as_images` returns them, to logits (N, classes) by the classifier's counted passes.
 
     Trade-off: each gradient runs its forward pass a second time. The classifier computes a gradient only together with
     the objective, and autograd provides the objective's weights only after the forward pass.
 
     model: the classifier.
-    like: inputs of a batch; inputs of a pass are converted to their type and device.
+    like: inputs of a batch, (N, *shape); inputs of a pass are converted to their shape, type and device.
     """
 
     def __init__(self, model: Classifier, like: Tensor) -> None:
@@ -29,7 +38,7 @@ class Network(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = _Logits.apply(x.to(self._like), self._classifier)
+        logits: Tensor = _Logits.apply(x.to(self._like).reshape(-1, *self._like.shape[1:]), self._classifier)
         return logits
 
 
