@@ -112,10 +112,11 @@ class PartContent:
 
 
 class Counts(NamedTuple):
-    """The number of stored outcomes of a cell, and that of the right predictions among them."""
+    """The number of stored outcomes of a cell, that of the right predictions among them, and passes of its attack."""
 
     n: int
     right: int
+    passes: PassTotals | None = None
 
 
 class Check(Protocol):

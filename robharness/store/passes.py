@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 from robharness.planning.files import json_value
 
 
-class Passes(NamedTuple):
+@dataclass(frozen=True)
+class Passes:
     """Passes per example that an attack made, on average, without the one that judges the example.
 
     forwards: forward passes alone.
@@ -19,6 +20,11 @@ class Passes(NamedTuple):
 
     forwards: float
     gradients: float
+
+    @property
+    def total(self) -> float:
+        """The number of forward and backward passes."""
+        return self.forwards + 2 * self.gradients
 
 
 @dataclass(frozen=True, kw_only=True)

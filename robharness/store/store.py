@@ -239,19 +239,20 @@ class Store(StoreFolder):
         Returns the counts of the positions below n.
         """
         stored = right = position = 0
-        for part in self.parts(key):
-            if part.start < n:
-                with contextlib.suppress(FileNotFoundError, DamagedPart):  # or another run joined it meanwhile
-                    table = self._load(key, part, ("correct",), check).table
-                    first, last = max(part.start, position), min(part.stop, n)
-                    if first < last and table.num_columns:
-                        correct = table["correct"].to_numpy()[first - part.start : last - part.start]
-                        stored, right, position = stored + last - first, right + int(correct.sum()), last
+        passes: PassTotals | None = None
+        for part in (part for part in self.parts(key) if part.start < n):
+            with contextlib.suppress(FileNotFoundError, DamagedPart):  # or another run joined it meanwhile
+                content = self._load(key, part, ("correct",), check)
+                first, last = max(part.start, position), min(part.stop, n)
+                if first < last and content.table.num_columns:
+                    correct = content.table["correct"].to_numpy()[first - part.start : last - part.start]
+                    stored, right, position = stored + last - first, right + int(correct.sum()), last
+                    passes = total(passes, content.passes_of(last - first))
         with contextlib.suppress(OSError):  # a read-only store has no temporary files
             for path in self.folder(key).glob(".*.tmp"):
                 if self.files.time() - path.stat().st_mtime > STALE_SECONDS:
                     self.files.unlink(path)
-        return Counts(stored, right)
+        return Counts(stored, right, passes)
 
     def provenance(self, key: str) -> list[dict[str, Any]]:
         """Each distinct provenance of the cell's outcomes, that of the first positions first.
