@@ -1,7 +1,7 @@
 """Auto-PGD (Croce and Hein, 2020; under l1: 2021): projected gradient ascent with adaptive step lengths.
 
-The runs for all targets of an example advance together. An example leaves when one of them clearly fools the model. No
-example influences another. Inputs are flat inside, one row per pair of example and target: (P, n).
+The runs for all targets of an example advance together, or one by one from the nearest target. An example leaves when
+one of them clearly fools the model. No example influences another. Inputs are flat inside, one row per pair of example and target: (P, n).
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from robharness import Batch, Classifier, ExampleRNG, Perturbed
 from robharness_attacks.norms import direction, project
-from robharness_attacks.objectives import clearly_fooled, lead, likely_targets, objective_of
+from robharness_attacks.objectives import clearly_fooled, lead, objective_of
 from robharness_attacks.pairs import first_of_each, runs, start_draws
 from robharness_attacks.params import APGDParams, Norm, Objective
+from robharness_attacks.targets import targets_of
 
 MOMENTUM = 0.75
 """Weight of the new step; the previous step has the rest."""
@@ -55,16 +56,17 @@ class APGD:
         clean = batch.logits(model)
         about = batch.labels[:, None]
         if params.targets:
-            targets = likely_targets(clean, batch.labels, params.targets)
+            targets = targets_of(model, batch, params)
             about = torch.stack([about.expand_as(targets), targets], 2)
-        turns = about.shape[1]
         objective = self._objective(clean.shape[1])
         ascent = self._ascent(model, objective, batch.x.shape[1:])
-        found = _Found(model, batch, clean)
-        for active, restart in runs(found.done, turns, params.restarts, model.batch_size):
-            draws = start_draws(rng.select(active), turns, restart, found.origin, params.norm)
-            self._run(ascent, found, active.repeat_interleave(turns), about[active].flatten(0, 1), eps, draws)
-        tries = torch.full_like(batch.labels, turns if params.targets else 0)
+        found, first = _Found(model, batch, clean), 0
+        for some in about.split(1 if params.order == "near" else about.shape[1], 1):
+            turns = range(first, first := first + some.shape[1])
+            for active, restart in runs(found.done, len(turns), params.restarts, model.batch_size):
+                draws = start_draws(rng.select(active), turns, restart, found.origin, params.norm)
+                self._run(ascent, found, active.repeat_interleave(len(turns)), some[active].flatten(0, 1), eps, draws)
+        tries = torch.full_like(batch.labels, first if params.targets else 0)
         return Perturbed(x=found.x, notes={"targets": tries, "objective": [objective] * len(batch)})
 
     def _objective(self, classes: int) -> Objective:

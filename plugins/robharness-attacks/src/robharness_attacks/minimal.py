@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from robharness import Batch, Classifier, ExampleRNG, Perturbed
-from robharness_attacks.norms import direction, length, per_row, project
+from robharness_attacks.norms import DUAL, direction, length, per_row, project
 from robharness_attacks.objectives import excess, lead
 from robharness_attacks.params import DDNParams, FMNParams, Norm
 
@@ -24,8 +24,6 @@ LAST_STEP = 0.01
 
 LAST_GAMMA = 0.001
 """Relative change of FMN's radius at the end."""
-
-_DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
 def within(batch: Batch, x: Tensor, eps: float, norm: Norm) -> Tensor:
@@ -85,7 +83,7 @@ class FMN:
 
     def _follow(self, at: _Point, cosine: float) -> tuple[Tensor, Tensor]:
         norm, gamma = self.params.norm, _between(LAST_GAMMA, float(self.params.gamma), cosine)
-        slope = length(at.gradient.nan_to_num(), _DUAL[norm]).clamp_min(torch.finfo(at.x.dtype).tiny)
+        slope = length(at.gradient.nan_to_num(), DUAL[norm]).clamp_min(torch.finfo(at.x.dtype).tiny)
         to_boundary = length(at.x - at.origin, norm) + at.value.abs().to(slope.dtype) / slope
         grown = at.radius * (1 + gamma)
         missed = torch.where(at.nearest < torch.inf, grown, grown.maximum(to_boundary))
