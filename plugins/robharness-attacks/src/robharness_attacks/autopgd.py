@@ -1,7 +1,8 @@
 """Auto-PGD (Croce and Hein, 2020; under l1: 2021): projected gradient ascent with adaptive step lengths.
 
 The runs for all targets of an example advance together, or one by one from the nearest target. An example leaves when
-one of them clearly fools the model. No example influences another. Inputs are flat inside, one row per pair of example and target: (P, n).
+one of them clearly fools the model. No example influences another. Inputs are flat inside, one row per pair of example
+and target: (P, n).
 """
 
 from __future__ import annotations
