@@ -22,7 +22,7 @@ Count = Annotated[int, Gt(0)]
 Targets = Annotated[int, Ge(0)]
 
 CANDIDATES = 9
-"""Number of most likely wrong classes whose distances are estimated if the nearest come first, or that of the targets."""
+"""Number of most likely wrong classes whose distances are estimated where the nearest come first, at least."""
 
 TRAVEL = "2.5"
 """Total length of all steps in eps by default, the convention since Madry et al."""
