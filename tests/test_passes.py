@@ -43,7 +43,7 @@ def test_passes_are_those_that_the_attack_requests(suite, run):
             assert cell.passes == Passes(cost.forwards, cost.gradients + cost.shared_gradients)
     for name, made in passes(found).items():
         if "nearest" in name:  # a step per 1/32 up to eps, and one gradient at the clean input that both budgets share
-            assert made == Passes(3 if "1/16" in name else 5, 1)
+            assert made == (3 if "1/16" in name else 5, 1)
 
 
 def test_each_member_of_an_ensemble_counts_for_the_examples_that_it_gets(suite, run):

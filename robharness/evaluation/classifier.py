@@ -163,6 +163,10 @@ class Classifier:
         self.require("scores")
         return self._outputs(x)
 
+    def discount(self, rows: int) -> None:
+        """Count so many rows of the forward passes made so far as padding, such as candidates made ahead and not used."""
+        self.rows["forwards"] -= min(max(rows, 0), self.rows["forwards"])
+
     def features(self, x: Tensor) -> Tensor:
         """Return the representation, (N, D) float32, for x (N, *shape).
 

@@ -1,7 +1,7 @@
 """Auto-PGD (Croce and Hein, 2020; under l1: 2021): projected gradient ascent with adaptive step lengths.
 
-The runs for all targets of an example advance together, or one by one from the nearest target. An example leaves when
-one of them clearly fools the model. No example influences another. Inputs are flat inside, one row per pair of example
+The runs for all targets of an example advance together, or three at a time from the nearest one. An example leaves when
+a run clearly fools the model. No example influences another. Inputs are flat inside, one row per pair of example
 and target: (P, n).
 """
 
@@ -31,6 +31,9 @@ CHECK, SOONER, SHORTEST, L1_CHECK = Fraction("0.22"), Fraction("0.03"), Fraction
 L1_SHARE, L1_SPARSER, L1_SHRINK, L1_RANGE = Fraction("0.2"), 0.95, 1.5, 10
 """Constants under l1: the share of coordinates that move at first; the ratio of supports below which the best point
 counts as sparser; the divisor of the step if it is not; and the largest total divisor."""
+
+AT_ONCE = 3
+"""Targets that advance together if the nearest come first: fewer passes are made for nothing, more of a pass is used."""
 
 LARGER = ((3, Fraction("0.3")), (2, Fraction("0.3")), (1, Fraction("0.4")))
 """Phases with larger radii: the multiple of eps, and the share of all steps."""
@@ -62,7 +65,7 @@ class APGD:
         objective = self._objective(clean.shape[1])
         ascent = self._ascent(model, objective, batch.x.shape[1:])
         found, first = _Found(model, batch, clean), 0
-        for some in about.split(1 if params.order == "near" else about.shape[1], 1):
+        for some in about.split(AT_ONCE if params.order == "near" else about.shape[1], 1):
             turns = range(first, first := first + some.shape[1])
             for active, restart in runs(found.done, len(turns), params.restarts, model.batch_size):
                 draws = start_draws(rng.select(active), turns, restart, found.origin, params.norm)

@@ -136,7 +136,7 @@ class APGDParams:
     objective: function whose value is increased.
     targets: number of wrong classes, with a run for each; 0 for any wrong class.
     order: of the targets. "likely" runs the most likely classes together. "near" sorts the nine most likely classes by
-        the estimated distance of their decision boundaries, and runs the nearest one after the other.
+        the estimated distance of their decision boundaries, and runs three at a time, the nearest first.
     draws: gradients that are averaged per step, for networks that draw random numbers. With several draws, "excess"
         becomes "cross-entropy".
     rho: the step is halved if a smaller share of steps raised the objective.
@@ -234,7 +234,7 @@ class AutoAttackParams:
 
     norm: of the ball.
     version: name of a published list of members, or "fast": the members of "standard" at two fifths of its passes.
-        APGD-T tries as many targets, one by one from the nearest; FAB-T tries two, and Square makes 1,000 queries.
+        APGD-T tries as many targets, the nearest first; FAB-T tries two, and Square makes 1,000 queries.
     members: a custom list instead.
     """
 
