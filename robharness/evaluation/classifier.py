@@ -164,7 +164,7 @@ class Classifier:
         return self._outputs(x)
 
     def discount(self, rows: int) -> None:
-        """Count so many rows of the forward passes made so far as padding, such as candidates made ahead and not used."""
+        """Count so many rows of earlier forward passes as padding, such as candidates made ahead and not used."""
         self.rows["forwards"] -= min(max(rows, 0), self.rows["forwards"])
 
     def features(self, x: Tensor) -> Tensor:

@@ -53,9 +53,17 @@ def digits(split):
     return torch.from_numpy(images[..., 0])[:, None], torch.tensor(list(data.labels)), list(data.ids)
 
 
+def uniform(generator, low, high, shape):
+    return torch.from_numpy(generator.uniform(low, high, shape).astype("float32"))
+
+
+def order(generator, n):
+    return torch.from_numpy(generator.permutation(n))
+
+
 def climb(net, x, labels, eps, generator, steps):
     """Return PGD's examples in linf."""
-    moved = (torch.rand(x.shape, generator=generator) * 2 - 1) * eps
+    moved = uniform(generator, -eps, eps, x.shape)
     for _ in range(steps):
         point = (x + moved).clamp(0, 1).requires_grad_(True)
         (gradient,) = torch.autograd.grad(functional.cross_entropy(net(point), labels), point)
@@ -66,12 +74,13 @@ def climb(net, x, labels, eps, generator, steps):
 def view(x, generator):
     """Return shifted images of another contrast with noise."""
     padded = functional.pad(x, (3, 3, 3, 3))
-    shift = torch.randint(0, 7, (len(x), 2), generator=generator)
+    shift = torch.from_numpy(generator.integers(0, 7, (len(x), 2)))
     across = torch.arange(28)
     rows = torch.arange(len(x))[:, None, None]
     shifted = padded[rows, 0, (shift[:, :1] + across)[:, :, None], (shift[:, 1:] + across)[:, None, :]][:, None]
-    contrast = torch.rand((len(x), 1, 1, 1), generator=generator) * 0.6 + 0.7
-    return (shifted * contrast + 0.15 * torch.randn(shifted.shape, generator=generator)).clamp(0, 1)
+    contrast = uniform(generator, 0.7, 1.3, (len(x), 1, 1, 1))
+    noise = torch.from_numpy(generator.normal(0, 0.15, shifted.shape).astype("float32"))
+    return (shifted * contrast + noise).clamp(0, 1)
 
 
 def fit(net, x, labels, eps, generator, epochs):
@@ -79,7 +88,7 @@ def fit(net, x, labels, eps, generator, epochs):
     optimizer = torch.optim.Adam(net.parameters(), 4e-3)
     for epoch in range(epochs):
         radius = eps * min(1, (epoch + 1) / 4)
-        for rows in torch.randperm(len(x), generator=generator).split(128):
+        for rows in order(generator, len(x)).split(128):
             inputs = climb(net, x[rows], labels[rows], radius, generator, 3) if eps else x[rows]
             step(optimizer, functional.cross_entropy(net(inputs), labels[rows]))
         for group in optimizer.param_groups:
@@ -98,7 +107,7 @@ def contrast(net, x, labels, generator):
     body = net[:-1]
     optimizer = torch.optim.Adam([*body.parameters(), *head.parameters()], 2e-3)
     for _ in range(12):
-        for rows in torch.randperm(len(x), generator=generator).split(128):
+        for rows in order(generator, len(x)).split(128):
             views = torch.cat([view(x[rows], generator), view(x[rows], generator)])
             codes = functional.normalize(head(body(views)), dim=1)
             similar = codes @ codes.T / 0.2
@@ -109,7 +118,7 @@ def contrast(net, x, labels, generator):
         features = body(x)
     optimizer = torch.optim.Adam(net[-1].parameters(), 1e-2)
     for _ in range(20):
-        for rows in torch.randperm(len(x), generator=generator).split(256):
+        for rows in order(generator, len(x)).split(256):
             step(optimizer, functional.cross_entropy(net[-1](features[rows]), labels[rows]))
 
 
@@ -117,7 +126,7 @@ def network(folder, name):
     """Return a trained network, trained into the folder unless it is there."""
     build, training, eps, seed = NETWORKS[name]
     torch.manual_seed(seed)
-    net, path, generator = build(), Path(folder) / f"{name}.pt", torch.Generator().manual_seed(seed)
+    net, path, generator = build(), Path(folder) / f"{name}.pt", np.random.default_rng(seed)
     if not path.exists():
         x, labels, _ = digits("train")
         if training == "simclr":

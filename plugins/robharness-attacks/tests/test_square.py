@@ -286,5 +286,5 @@ def test_candidates_made_ahead_count_if_they_are_used(batch_of, uniform, rows):
     batch, model = batch_of(x, net(x).argmax(1)), Classifier(net, batch_size=rows)
     batch.logits(model)
     model.rows.clear()
-    found = Square(SquareParams(queries=300)).perturb(model, batch, 0.02, ExampleRNG(0, "square", batch.ids))
+    found = square.Square(SquareParams(queries=300)).perturb(model, batch, 0.02, ExampleRNG(0, "square", batch.ids))
     assert model.rows["forwards"] == int(found.notes["queries"].sum())

@@ -33,7 +33,7 @@ L1_SHARE, L1_SPARSER, L1_SHRINK, L1_RANGE = Fraction("0.2"), 0.95, 1.5, 10
 counts as sparser; the divisor of the step if it is not; and the largest total divisor."""
 
 AT_ONCE = 3
-"""Targets that advance together if the nearest come first: fewer passes are made for nothing, more of a pass is used."""
+"""Targets that advance together if the nearest come first: fewer would leave more of a pass idle."""
 
 LARGER = ((3, Fraction("0.3")), (2, Fraction("0.3")), (1, Fraction("0.4")))
 """Phases with larger radii: the multiple of eps, and the share of all steps."""
