@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 
 from robharness import api
+from robharness.cli.plan import as_data
 from robharness.engine import listeners, units
 from robharness.engine.run import run_plan
+from robharness.report import tidy
+from robharness.report.build import build
+from robharness.report.renderers import json
+from robharness.report.tables import tables
 from robharness.store import Store, results
 from robharness.store.merge import merge
 from robharness.store.passes import Passes, PassTotals
@@ -126,3 +131,39 @@ def test_nothing_attacked_has_no_passes():
     nothing = PassTotals(examples=8, attacked=0, forwards=0, gradients=0)
     assert nothing.per_attacked is None and nothing.per_example == Passes(0, 0)
     assert PassTotals(examples=0, attacked=0, forwards=0, gradients=0).per_example is None
+
+
+def test_reports_show_passes_beside_those_that_are_declared(suite, run):
+    found = build(run(suite(attacks=[{"attack": "toys/climb", "eps": ["1/8"], "steps": 3}, ATTACKS[4]]), limit=8))
+    data = json.as_data(found)
+    climb, near = data["cells"][1], data["cells"][2]
+    assert data["cells"][0]["passes"] is data["cells"][0]["cost"] is None
+    assert climb["passes"] == climb["cost"] == {"forwards": 0, "gradients": 3}
+    assert near["passes"] == {"forwards": 3, "gradients": 1}
+    table = next(table for table in tables(found) if table.title == "Passes per example")
+    assert [(row.name, row.values[0].number) for row in table.rows] == [
+        ("climb(linf, 1/8, steps=3)", 6), ("nearest(linf, 1/16)", 5), ("nearest(linf, 1/8)", 7)]  # fmt: skip
+    written = {(row["perturbation"], row["statistic"]): row["value"] for row in tidy.rows(found)}
+    assert written["nearest(linf, 1/8)", "forwards"] == 5 and written["nearest(linf, 1/8)", "gradients"] == 1
+    declared = build(run(suite(attacks=[{"attack": "toys/climb", "eps": ["1/8"], "steps": 3}]), limit=8))
+    assert all(table.title != "Passes per example" for table in tables(declared)), "it would say what the plan says"
+
+
+def test_the_plan_estimates_from_recorded_passes(suite, run, teams, tmp_path):
+    models = [{"model": "toys/net", "label": "Net"}, {"model": "teams/net", "label": "Other"}]
+    attacks = [{"attack": "teams/nearest", "eps": ["1/8"]}]
+    source = suite(models=models, attacks=attacks)
+
+    def planned():
+        return as_data(api.plan(source, plugins=teams), Store(tmp_path / "store"))
+
+    before = planned()
+    assert {cell["passes_from"] for cell in before["cells"]} == {"declared"}
+    run(suite(models=models[:1], attacks=attacks))
+    after = planned()
+    of_net, of_other = (next(cell for cell in after["cells"] if cell["model"] == label and cell["kind"] == "attack")
+                        for label in ("Net", "Other"))  # fmt: skip
+    assert of_net["passes_from"] == of_other["passes_from"] == "recorded"
+    assert of_net["done"] == 40 and of_other["done"] == 0
+    assert (of_other["forward"], of_other["backward"]) == (1 + 5 + 1, 1)
+    assert after["passes_left"] == {"forward": 40 + 40 * 7, "backward": 40}

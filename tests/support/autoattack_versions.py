@@ -57,7 +57,7 @@ def uniform(generator, low, high, shape):
     return torch.from_numpy(generator.uniform(low, high, shape).astype("float32"))
 
 
-def order(generator, n):
+def shuffled(generator, n):
     return torch.from_numpy(generator.permutation(n))
 
 
@@ -88,7 +88,7 @@ def fit(net, x, labels, eps, generator, epochs):
     optimizer = torch.optim.Adam(net.parameters(), 4e-3)
     for epoch in range(epochs):
         radius = eps * min(1, (epoch + 1) / 4)
-        for rows in order(generator, len(x)).split(128):
+        for rows in shuffled(generator, len(x)).split(128):
             inputs = climb(net, x[rows], labels[rows], radius, generator, 3) if eps else x[rows]
             step(optimizer, functional.cross_entropy(net(inputs), labels[rows]))
         for group in optimizer.param_groups:
@@ -107,7 +107,7 @@ def contrast(net, x, labels, generator):
     body = net[:-1]
     optimizer = torch.optim.Adam([*body.parameters(), *head.parameters()], 2e-3)
     for _ in range(12):
-        for rows in order(generator, len(x)).split(128):
+        for rows in shuffled(generator, len(x)).split(128):
             views = torch.cat([view(x[rows], generator), view(x[rows], generator)])
             codes = functional.normalize(head(body(views)), dim=1)
             similar = codes @ codes.T / 0.2
@@ -118,14 +118,14 @@ def contrast(net, x, labels, generator):
         features = body(x)
     optimizer = torch.optim.Adam(net[-1].parameters(), 1e-2)
     for _ in range(20):
-        for rows in order(generator, len(x)).split(256):
+        for rows in shuffled(generator, len(x)).split(256):
             step(optimizer, functional.cross_entropy(net[-1](features[rows]), labels[rows]))
 
 
 def network(folder, name):
     """Return a trained network, trained into the folder unless it is there."""
     build, training, eps, seed = NETWORKS[name]
-    torch.manual_seed(seed)
+    torch.manual_seed(seed)  # noqa: TID251 - a script, not an attack
     net, path, generator = build(), Path(folder) / f"{name}.pt", np.random.default_rng(seed)
     if not path.exists():
         x, labels, _ = digits("train")
