@@ -11,6 +11,7 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo_json, echo_rows, results_console
+from robharness.store.passes import Passes, PassTotals
 from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, TITLE_LENGTH, counted, printable, styled
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
 
     Keys of the plan:
     passes_left: forward and backward passes of one example each; a gradient is one of both.
+    passes_from: of a cell, "recorded" if stored outcomes of the same attack in this suite say how many passes it makes
+        per example, else "declared", as the attack says, for an example that does not leave early.
     seconds_left: at the speed of the last runs in the store, without trainings; None if a model has not run yet.
     untrained: the labels of models that are to be trained first.
     """
@@ -57,8 +60,9 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
     from robharness.store.expected import checks
 
     checked = checks(planned)
+    recorded = _Recorded()
     for cell in planned.cells:
-        store.verify(cell.key, planned.n, checked[cell.key])
+        recorded.add(cell, store.verify(cell.key, planned.n, checked[cell.key]).passes)
     cells = []
     shared: set[tuple[str, str]] = set()
     every = {model.label: model.entry.name for model in planned.suite.models}
@@ -66,15 +70,19 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
     reasons = _Reasons(store) if why else None
     for cell in _in_order(planned):
         missing = sum(stop - start for start, stop in store.missing(cell.key, planned.n)) if cell.key else planned.n
-        gradients = cell.cost.gradients
-        perturbation = cell.perturbation
-        if cell.cost.shared_gradients and perturbation is not None and missing:
+        cost = cell.cost
+        made = recorded.of(cell)
+        passes = made or Passes(cost.forwards, cost.gradients + cost.shared_gradients)
+        gradients, perturbation = passes.gradients, cell.perturbation
+        if cost.shared_gradients and perturbation is not None:
             mark = (cell.model.label, f"{perturbation.entry.name} {perturbation.params}")
-            gradients += cell.cost.shared_gradients if mark not in shared else 0
-            shared.add(mark)
-        forwards = 1 + cell.cost.forwards + gradients
-        left[cell.model.label]["forward"] += missing * forwards
-        left[cell.model.label]["backward"] += missing * gradients
+            if mark in shared or not missing:
+                gradients = max(0, gradients - cost.shared_gradients)
+            else:
+                shared.add(mark)
+        forward, backward = 1 + passes.forwards + gradients, gradients
+        left[cell.model.label]["forward"] += round(missing * forward)
+        left[cell.model.label]["backward"] += round(missing * backward)
         cells.append(
             {
                 "model": cell.model.label,
@@ -83,8 +91,9 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
                 "perturbation": cell.short_name,
                 "n": planned.n,
                 "done": planned.n - missing,
-                "forward": forwards,
-                "backward": gradients,
+                "forward": round(forward),
+                "backward": round(backward),
+                "passes_from": "recorded" if made else "declared",
                 "key": cell.key or None,
                 "waits": not cell.key,
                 **({"why": reasons.of(cell, planned.n) if missing else None} if reasons else {}),
@@ -156,6 +165,25 @@ def _seconds_left(passes: list[tuple[str, int]], store: Store) -> float | None:
     if any(model not in speeds for model, _ in left):
         return None
     return sum(count * speeds[model] for model, count in left)
+
+
+class _Recorded:
+    """Passes per example, attacked or not, that the attacks of a plan made for the outcomes that are stored."""
+
+    def __init__(self) -> None:
+        self._of_cell: dict[str, PassTotals] = {}
+        self._of_attack: dict[tuple[str, str], PassTotals] = {}
+
+    def add(self, cell: Cell, passes: PassTotals | None) -> None:
+        if passes is not None and passes.examples:
+            self._of_cell[cell.key] = passes
+            attack = cell.short_name, cell.count
+            self._of_attack[attack] = passes + self._of_attack[attack] if attack in self._of_attack else passes
+
+    def of(self, cell: Cell) -> Passes | None:
+        """Return the mean over the cell's other examples, or over the same attack on other models; None without any."""
+        found = self._of_cell.get(cell.key) or self._of_attack.get((cell.short_name, cell.count))
+        return found.per_example if found else None
 
 
 class _Reasons:
@@ -234,6 +262,9 @@ def _show(facts: dict[str, Any], training: str) -> None:
         f"{passes['backward']} backward passes of one example{_time(facts)}",
         soft_wrap=True,
     )
+    if known := sum(cell["passes_from"] == "recorded" and cell["done"] < cell["n"] for cell in facts["cells"]):
+        cells = "1 cell that is" if known == 1 else f"{known} cells that are"
+        _print(console, f"passes of {cells} not done: as many as stored outcomes of the same attack took")
     for setting in facts["settings"]:
         _print(console, f"set: {printable(setting, SENTENCE_LENGTH)}")
     for path, labels in labels_by_value(facts["pixels"]).items():

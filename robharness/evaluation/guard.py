@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -66,15 +65,24 @@ def plugin_failures(prefix: str, by: str = "perturbation", used: str = "") -> It
         raise ContractViolation(f"{prefix} {describe(error)}{uses}", by=by) from error
 
 
+@contextmanager
+def uncounted(model: Classifier) -> Iterator[None]:
+    """Count no pass of the block."""
+    before = [(counter, counter.copy()) for counter in (model.passes, model.rows)]
+    try:
+        yield
+    finally:
+        for counter, counted in before:
+            counter.clear()
+            counter.update(counted)
+
+
 def _make_passes(model: Classifier, batch: Batch) -> None:
     """Make a pass without gradients and one with gradients, if the model gives any. They are not counted."""
     x, labels = batch.x[: model.batch_size], batch.labels[: model.batch_size]
-    counts = Counter(model.passes)
-    with suppress(Exception), kept_modes():
+    with uncounted(model), suppress(Exception), kept_modes():
         model.logits(x)
         model.gradient(x, labels, lambda logits, label: logits.gather(1, label[:, None])[:, 0])
-    model.passes.clear()
-    model.passes.update(counts)
 
 
 REPEATS = 8

@@ -33,6 +33,7 @@ from robharness.report.records import CellNumbers, Numbers, Report, RunNumbers, 
 from robharness.report.relative_models import gain_summaries, gains, gaps_closed
 from robharness.report.runs import over_runs
 from robharness.report.worst_cases import worst_outcomes
+from robharness.store.passes import Passes
 from robharness.store.results import CellResult, Results
 
 MANY_OUTCOMES = 10_000_000
@@ -169,6 +170,8 @@ def cell_numbers(results: Results, result: CellResult) -> CellNumbers:
         components=_components(result),
         success=_success(result),
         accuracy_8bit=_accuracy_8bit(result),
+        passes=result.passes,
+        cost=_cost(result),
         title=perturbation.title if perturbation else "clean",
     )
 
@@ -243,6 +246,11 @@ def _success(result: CellResult) -> float | None:
         return None
     reached, wanted = result.columns["success"], np.asarray(result.columns["target"], float)
     return statistics.accuracy(np.array(reached == True)[wanted >= 0]) if (wanted >= 0).any() else None  # noqa: E712
+
+
+def _cost(result: CellResult) -> Passes | None:
+    cost = result.cell.cost
+    return Passes(cost.forwards, cost.gradients + cost.shared_gradients) if result.cell.kind == "attack" else None
 
 
 def _accuracy_8bit(result: CellResult) -> float | None:

@@ -1,4 +1,4 @@
-"""Tables of calibration, of the worst class, and of how far attacks moved features."""
+"""Tables of calibration, of the worst class, of the passes of attacks, and of how far they moved features."""
 
 from __future__ import annotations
 
@@ -139,3 +139,29 @@ def _movement(cell: CellNumbers) -> Value:
     if (found := cell.movement) is None:
         return NO_VALUE
     return Value(number=found.mean, kind="distance", digits=4, interval=found.interval, interval_digits=4, key=cell.key)
+
+
+def passes(report: Report) -> Table | None:
+    """Return the passes per attacked example; None if each attack made those that it declares."""
+    cells = cells_by_row(report, lambda cell: cell.passes is not None)
+    if not any(cell.passes != cell.cost for row in cells.values() for cell in row.values()):
+        return None
+    rows = [
+        model_row(
+            name,
+            report,
+            row,
+            _passes,
+            lambda some: mean_over_runs([_passes(cell).number for cell in some], "count", 0),
+        )
+        for name, row in cells.items()
+    ]
+    caption = f"forward and backward passes of an attack per attacked example, without those that judge; n = {report.n}"
+    return model_table("Passes per example", report, rows, caption)
+
+
+def _passes(cell: CellNumbers) -> Value:
+    if (found := cell.passes) is None:
+        return NO_VALUE
+    notes = (("of", Number(cell.cost.total), "at most"),) if cell.cost and found.total < cell.cost.total else ()
+    return Value(number=found.total, kind="count", digits=0 if found.total >= 100 else 1, notes=notes, key=cell.key)

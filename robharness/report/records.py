@@ -12,6 +12,7 @@ from robharness.report.details import (
     MIN_PER_CLASS,
     Calibration,
     ClassNumbers,
+    Distances,
     Environment,
     Gain,
     GainSummary,
@@ -23,6 +24,7 @@ from robharness.report.details import (
 )
 from robharness.specs.records import MetricResult
 from robharness.statistics.intervals import Interval
+from robharness.store.passes import Passes
 from robharness.text import SENTENCE_LENGTH, printable
 
 
@@ -139,29 +141,6 @@ class Numbers:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distances:
-    """The sizes of the smallest perturbations that an attack found to make a model's predictions wrong.
-
-    n: the number of examples.
-    found: the number of examples with such a perturbation; its size is 0 if the clean input is wrong already.
-    median: half of all examples are wrong within this distance; None if fewer are wrong at any.
-    quartiles: the same for a quarter and for three quarters of the examples.
-    curve: (eps, accuracy) at up to 101 steps, from all examples right to all those wrong that the attack found.
-    area: the mean accuracy over all budgets from 0 to `area_until`: the area under the whole curve, as a fraction.
-    area_until: a budget, the same for all models of the attack.
-    """
-
-    n: int
-    found: int
-    median: float | None
-    interval: Interval
-    quartiles: tuple[float | None, float | None]
-    curve: tuple[tuple[float, float], ...]
-    area: float | None = None
-    area_until: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class CellNumbers:
     """A cell and its numbers.
 
@@ -173,6 +152,8 @@ class CellNumbers:
     accuracy_8bit: the accuracy if the perturbed inputs are rounded to 256 levels.
     distances: of an attack without a budget.
     movement: of an attack on features.
+    passes: per attacked example; None if the store has none.
+    cost: passes per example that the attack declares, if no example leaves early; None for other cells.
     title: the perturbation's name without its budget or severity; "clean" for the clean cell.
     calibration: None if the store has no confidences.
     classes: None without outcomes.
@@ -200,6 +181,8 @@ class CellNumbers:
     accuracy_8bit: float | None = None
     distances: Distances | None = None
     movement: Movement | None = None
+    passes: Passes | None = None
+    cost: Passes | None = None
     title: str = ""
     calibration: Calibration | None = None
     classes: ClassNumbers | None = None

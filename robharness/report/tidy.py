@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from robharness.errors import UserError, glob_matches, nearest_word
-from robharness.report.records import CellNumbers, Distances, Numbers, Report
+from robharness.report.details import Distances
+from robharness.report.records import CellNumbers, Numbers, Report
 from robharness.specs import Budget
 from robharness.statistics.intervals import Interval
 
@@ -134,6 +135,9 @@ def _cell(cell: CellNumbers) -> Iterator[Tidy]:
         yield _row("published_accuracy", published.value, part=published.source or None, n=None)
     yield _row("target_reached", cell.success)
     yield _row("accuracy_8bit", cell.accuracy_8bit)
+    if cell.passes is not None:
+        yield _row("forwards", cell.passes.forwards)
+        yield _row("gradients", cell.passes.gradients)
     if cell.numbers.n:
         yield _row("unreadable", cell.unreadable)
         yield _row("not_finite", cell.not_numbers)

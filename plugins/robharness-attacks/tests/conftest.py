@@ -50,6 +50,12 @@ def in_turn(members, model, view, batch, eps, name, seed):
 
 
 @pytest.fixture(scope="session")
+def ensemble():
+    """The function `in_turn`."""
+    return in_turn
+
+
+@pytest.fixture(scope="session")
 def attack():
     """A function that runs an attack by name and options as the core does, and checks its contract.
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pyautoattack
 import pytest
 import torch
 
+from robharness import Classifier
+from robharness_attacks import _cost_of_autoattack
 from robharness_attacks.autoattack import members, parts
-from robharness_attacks.params import AutoAttackParams
+from robharness_attacks.params import APGDParams, AutoAttackParams
+from robharness_attacks.targets import targets_of
 
 VERSIONS = [("standard", "linf"), ("standard", "l2"), ("standard", "l1"),
             ("plus", "linf"), ("plus", "l2"), ("rand", "linf"), ("rand", "l2")]  # fmt: skip
@@ -52,3 +58,98 @@ def test_a_list_of_ones_own_in_its_order():
     params = AutoAttackParams(members=("square", "apgd-ce"))
     assert list(members(params)) == ["square", "apgd-ce"]
     assert parts(params)["apgd-ce"] == parts(AutoAttackParams())["apgd-ce"]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_fast_has_the_members_of_standard_and_shortens_those_after_apgd(norm):
+    fast, standard = (parts(AutoAttackParams(version=version, norm=norm)) for version in ("fast", "standard"))
+    assert list(fast) == list(standard)
+    assert fast["apgd-ce"] == standard["apgd-ce"]
+    assert fast["apgd-t"] == replace(standard["apgd-t"], order="near")
+    assert fast["fab-t"] == replace(standard["fab-t"], order="near", targets=2)
+    assert fast["square"] == replace(standard["square"], queries=1000)
+    costs = [_cost_of_autoattack(AutoAttackParams(version=version, norm=norm)) for version in ("fast", "standard")]
+    passes = [cost.forwards + 2 * cost.gradients for cost in costs]
+    assert passes[0] <= 0.4 * passes[1]
+
+
+@pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2), ("l1", np.inf)])
+def test_near_targets_of_a_linear_network_are_in_the_order_of_their_distances(batch_of, norm, dual):
+    generator = np.random.default_rng(3)
+    weights, bias = generator.normal(size=(12, 20)), generator.normal(size=12)
+    weights *= generator.uniform(0.1, 3, size=(12, 1))
+    net = torch.nn.Linear(20, 12).double()
+    net.load_state_dict({"weight": torch.from_numpy(weights), "bias": torch.from_numpy(bias)})
+    x = generator.random((30, 20))
+    logits = x @ weights.T + bias
+    labels = logits.argmax(1)
+    found = targets_of(
+        Classifier(net, batch_size=4), batch_of(x, labels), APGDParams(norm=norm, targets=5, order="near")
+    )
+    differs = 0
+    for row, label in enumerate(labels):
+        likely = [c for c in np.argsort(-logits[row]) if c != label][:9]
+        distance = {
+            c: (logits[row, label] - logits[row, c]) / np.linalg.norm(weights[label] - weights[c], dual) for c in likely
+        }
+        expected = sorted(likely, key=distance.__getitem__)[:5]
+        assert found[row].tolist() == expected
+        differs += expected != likely[:5]
+    assert differs > 20, "the order must not be that of the logits"
+
+
+def test_without_gradients_near_targets_are_the_likely_ones(batch_of, uniform):
+    class Rounded(torch.nn.Module):
+        def forward(self, x):
+            return (8 * x).round() + 0 * x
+
+    x = uniform(5, 12, 10)
+    batch, model = batch_of(x, (8 * x).round().argmax(1)), Classifier(Rounded(), batch_size=4)
+    near, likely = (targets_of(model, batch, APGDParams(targets=4, order=order)) for order in ("near", "likely"))
+    assert torch.equal(near, likely)
+
+
+def _curved(uniform):
+    """A network of two layers on 36 pixels with 10 classes."""
+    first, second = uniform(1, 24, 36) - 0.5, uniform(2, 10, 24) - 0.5
+    net = torch.nn.Sequential(torch.nn.Linear(36, 24), torch.nn.Tanh(), torch.nn.Linear(24, 10))
+    state = {"0.weight": 2 * first, "0.bias": uniform(3, 24) - 0.5, "2.weight": 2 * second, "2.bias": torch.zeros(10)}
+    net.load_state_dict(state)
+    return net
+
+
+@pytest.fixture
+def broken(ensemble):
+    """A function that returns whether the members of a version break each example, and the rows that they request."""
+
+    def run(version, net, batch, eps, leave_out=()):
+        model = Classifier(net, batch_size=16)
+        kept = {
+            name: each for name, each in members(AutoAttackParams(version=version)).items() if name not in leave_out
+        }
+        found = ensemble(kept, model, model, batch, eps, version, 0)
+        return (model.decisions(found.x) != batch.labels).numpy(), model.rows
+
+    return run
+
+
+@pytest.mark.parametrize("leave_out", [("square",), pytest.param((), marks=pytest.mark.slow)])
+def test_fast_breaks_what_standard_breaks(batch_of, uniform, broken, leave_out):
+    net, x = _curved(uniform), uniform(4, 48, 36)
+    batch = batch_of(x, net(x).argmax(1))
+    fast, rows = broken("fast", net, batch, 0.03, leave_out)
+    standard, more = broken("standard", net, batch, 0.03, leave_out)
+    assert 12 < standard.sum() < 40
+    assert (fast == standard).all()
+    assert rows["forwards"] + 2 * rows["gradients"] < 0.75 * (more["forwards"] + 2 * more["gradients"])
+
+
+@pytest.mark.slow
+def test_neighbours_and_passes_do_not_change_the_verdict_of_fast(batch_of, uniform, broken):
+    net, x = _curved(uniform), uniform(4, 24, 36)
+    labels = net(x).argmax(1)
+    whole, _ = broken("fast", net, batch_of(x, labels), 0.03, ("square",))
+    batch = batch_of(x, labels)
+    turned, _ = broken("fast", net, batch.select(torch.arange(23, -1, -1)), 0.03, ("square",))
+    half, _ = broken("fast", net, batch.select(torch.arange(5, 17)), 0.03, ("square",))
+    assert (turned[::-1] == whole).all() and (half == whole[5:17]).all()

@@ -28,6 +28,30 @@ def test_contract_of_the_others(check):
     check()
 
 
+NEAR = {name: {"targets": 3, "steps": 8, "order": "near"} for name in ("apgd", "fab")}
+
+
+@parametrize_with_checks(
+    "robharness_attacks",
+    only=[
+        "attacks/apgd-exact_on_integers",
+        "attacks/apgd-costs_what_it_declares",
+        "attacks/fab-costs_what_it_declares",
+    ],
+    options=NEAR,
+)
+def test_nearest_targets_first(check):
+    check()
+
+
+@pytest.mark.slow
+@parametrize_with_checks(
+    "robharness_attacks", only="attacks/autoattack-costs_what_it_declares", options={"autoattack": {"version": "fast"}}
+)
+def test_autoattack_fast_costs_what_it_declares(check):
+    check()
+
+
 @parametrize_with_checks("robharness_attacks", only=OPTIMUM, options={"apgd": {"norm": "linf"}})
 def test_apgd_reaches_the_optimum_under_linf(check):
     check()

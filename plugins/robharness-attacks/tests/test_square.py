@@ -276,3 +276,15 @@ def test_draws_depend_on_the_example_alone(uniform):
     for name in ("corners", "signs", "transposed"):
         assert torch.equal(getattr(three, name)[1:2], getattr(one, name))
         assert not torch.equal(getattr(three, name)[0], getattr(three, name)[1])
+
+
+@pytest.mark.parametrize("rows", [4, 32])
+def test_candidates_made_ahead_count_if_they_are_used(batch_of, uniform, rows):
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 5))
+    net.load_state_dict({"1.weight": uniform(0, 5, 36) - 0.5, "1.bias": torch.zeros(5)})
+    x = uniform(1, 6, 1, 6, 6)
+    batch, model = batch_of(x, net(x).argmax(1)), Classifier(net, batch_size=rows)
+    batch.logits(model)
+    model.rows.clear()
+    found = square.Square(SquareParams(queries=300)).perturb(model, batch, 0.02, ExampleRNG(0, "square", batch.ids))
+    assert model.rows["forwards"] == int(found.notes["queries"].sum())

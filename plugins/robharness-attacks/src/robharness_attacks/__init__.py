@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from robharness import AttackSpec, Budget, ComponentSpec, Cost, ThreatModel, hookimpl
 from robharness_attacks import components
 from robharness_attacks.params import (
+    CANDIDATES,
     APGDParams,
     AutoAttackParams,
     DDNParams,
@@ -68,13 +69,19 @@ def _cost_of_features(params: FeatureParams) -> Cost:
 
 
 def _cost_of_apgd(params: APGDParams) -> Cost:
-    return Cost(gradients=(params.steps + 1) * params.restarts * max(1, params.targets) * params.draws)
+    runs = (params.steps + 1) * params.restarts * max(1, params.targets) * params.draws
+    return Cost(gradients=runs + _gradients_of_order(params))
+
+
+def _gradients_of_order(params: APGDParams | FABParams) -> int:
+    """Return the gradients that estimate distances; with fewer classes there are fewer."""
+    return max(params.targets, CANDIDATES) if params.targets and params.order == "near" else 0
 
 
 def _cost_of_fab(params: FABParams) -> Cost:
     """Return the cost. Without targets, a step takes the gradient of every class; this estimate assumes ten classes."""
     steps = params.steps * params.restarts * max(1, params.targets)
-    return Cost(gradients=steps * (1 if params.targets else 10), forwards=steps)
+    return Cost(gradients=steps * (1 if params.targets else 10) + _gradients_of_order(params), forwards=steps)
 
 
 def _cost_of_square(params: SquareParams) -> Cost:

@@ -1,7 +1,8 @@
 """Auto-PGD (Croce and Hein, 2020; under l1: 2021): projected gradient ascent with adaptive step lengths.
 
-The runs for all targets of an example advance together. An example leaves when one of them clearly fools the model. No
-example influences another. Inputs are flat inside, one row per pair of example and target: (P, n).
+The runs for all targets of an example advance together, or three at a time from the nearest one. An example leaves when
+a run clearly fools the model. No example influences another. Inputs are flat inside, one row per pair of example
+and target: (P, n).
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from torch import Tensor
 from robharness import Batch, Classifier, Component, ExampleRNG, Perturbed
 from robharness_attacks.components import CROSS_ENTROPY, DLR, EXCESS, MARGIN
 from robharness_attacks.norms import direction, project
-from robharness_attacks.objectives import clearly_fooled, lead, likely_targets, objective_of
+from robharness_attacks.objectives import clearly_fooled, lead, objective_of
 from robharness_attacks.pairs import first_of_each, runs, start_draws
 from robharness_attacks.params import APGDParams, Norm
+from robharness_attacks.targets import targets_of
 
 MOMENTUM = 0.75
 """Weight of the new step; the previous step has the rest."""
@@ -30,6 +32,9 @@ CHECK, SOONER, SHORTEST, L1_CHECK = Fraction("0.22"), Fraction("0.03"), Fraction
 L1_SHARE, L1_SPARSER, L1_SHRINK, L1_RANGE = Fraction("0.2"), 0.95, 1.5, 10
 """Constants under l1: the share of coordinates that move at first; the ratio of supports below which the best point
 counts as sparser; the divisor of the step if it is not; and the largest total divisor."""
+
+AT_ONCE = 3
+"""Targets that advance together if the nearest come first: fewer would leave more of a pass idle."""
 
 LARGER = ((3, Fraction("0.3")), (2, Fraction("0.3")), (1, Fraction("0.4")))
 """Phases with larger radii: the multiple of eps, and the share of all steps."""
@@ -56,16 +61,17 @@ class APGD:
         clean = batch.logits(model)
         about = batch.labels[:, None]
         if params.targets:
-            targets = likely_targets(clean, batch.labels, params.targets)
+            targets = targets_of(model, batch, params)
             about = torch.stack([about.expand_as(targets), targets], 2)
-        turns = about.shape[1]
         objective = self._objective(clean.shape[1])
         ascent = self._ascent(model, objective, batch.x.shape[1:])
-        found = _Found(model, batch, clean)
-        for active, restart in runs(found.done, turns, params.restarts, model.batch_size):
-            draws = start_draws(rng.select(active), turns, restart, found.origin, params.norm)
-            self._run(ascent, found, active.repeat_interleave(turns), about[active].flatten(0, 1), eps, draws)
-        tries = torch.full_like(batch.labels, turns if params.targets else 0)
+        found, first = _Found(model, batch, clean), 0
+        for some in about.split(AT_ONCE if params.order == "near" else about.shape[1], 1):
+            turns = range(first, first := first + some.shape[1])
+            for active, restart in runs(found.done, len(turns), params.restarts, model.batch_size):
+                draws = start_draws(rng.select(active), turns, restart, found.origin, params.norm)
+                self._run(ascent, found, active.repeat_interleave(len(turns)), some[active].flatten(0, 1), eps, draws)
+        tries = torch.full_like(batch.labels, first if params.targets else 0)
         return Perturbed(x=found.x, notes={"targets": tries, "objective": [str(objective)] * len(batch)})
 
     def _objective(self, classes: int) -> Component:

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from robharness import Batch, Classifier, ExampleRNG, Perturbed
 from robharness_attacks.minimal import within
-from robharness_attacks.norms import length, row_sum, unit
+from robharness_attacks.norms import DUAL, length, row_sum, unit
 from robharness_attacks.objectives import clearly_fooled, lead, likely_targets, toward_margin
 from robharness_attacks.pairs import first_of_each, runs, start_draws
 from robharness_attacks.params import FABParams, Norm
+from robharness_attacks.targets import targets_of
 
 RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
 """Twice the distance of a restart's random point if nothing has been found yet and there is no budget."""
 
-_DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 _TINY, _TINIEST = 1e-8, 1e-12
 """Smallest divisors for the length of a step and of a gradient, as in the authors' code."""
 
@@ -63,8 +63,10 @@ def smallest(model: Classifier, batch: Batch, params: FABParams, rng: ExampleRNG
     eps: the search ends for examples on which the model is clearly fooled within eps; None to search on for all.
     """
     clean = batch.logits(model)
-    targets = likely_targets(clean, batch.labels, params.targets or clean.shape[1])
-    targets = targets[:, :, None] if params.targets else targets[:, None]
+    if params.targets:
+        targets = targets_of(model, batch, params)[:, :, None]
+    else:
+        targets = likely_targets(clean, batch.labels, clean.shape[1])[:, None]
     search, turns = _Search(model, batch, params, eps), targets.shape[1]
     for active, restart in runs(search.done, turns, params.restarts, model.batch_size):
         examples = active.repeat_interleave(turns)
@@ -94,7 +96,7 @@ class _Search:
             return origin
         far = self._distance[examples]
         far = torch.where(far < torch.inf, far, RADIUS[norm]) if self._eps is None else far.clamp_max(self._eps)
-        draws = start_draws(rng, turns, restart, origin, norm)
+        draws = start_draws(rng, range(turns), restart, origin, norm)
         return (origin + far[:, None] / 2 * unit(draws, norm)).clamp(0, 1)
 
     def run(self, examples: Tensor, targets: Tensor, x: Tensor) -> None:
@@ -142,7 +144,7 @@ class _Search:
             values, gradient = values.to(x.dtype).nan_to_num(), gradient.flatten(1).nan_to_num()
             if targets.shape[1] == 1:
                 return values, gradient
-            distance = values.abs() / length(gradient, _DUAL[self._params.norm]).clamp_min(_TINIEST)
+            distance = values.abs() / length(gradient, DUAL[self._params.norm]).clamp_min(_TINIEST)
             best = first_of_each(owners, distance)
             closer = distance[best] < nearest
             margin = torch.where(closer, values[best], margin)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from robharness import Batch, Classifier, ExampleRNG, Perturbed
-from robharness_attacks.norms import direction, length, per_row, project
+from robharness_attacks.norms import DUAL, direction, length, per_row, project
 from robharness_attacks.objectives import excess, lead
 from robharness_attacks.params import DDNParams, FMNParams, MinimalNorm, Norm, SigmaZeroParams
 
@@ -28,8 +28,6 @@ LAST_GAMMA = 0.001
 SLOWEST, MOMENTS, STABLE, SMALLEST = 0.1, (0.9, 0.999), 1e-8, 1e-12
 """Constants of sigma-zero: the ratio of the last step to the first one, the decays of Adam's two moments, the number
 that Adam adds to its divisor, and the least divisor of a gradient."""
-
-_DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
 def within(batch: Batch, x: Tensor, eps: float, norm: MinimalNorm) -> Tensor:
@@ -99,7 +97,7 @@ class FMN:
 
 def _radius(at: _Point, gamma: float, norm: Norm) -> Tensor:
     """Return the next radius of FMN, (n,). gamma: its relative change."""
-    slope = length(at.gradient.nan_to_num(), _DUAL[norm]).clamp_min(torch.finfo(at.x.dtype).tiny)
+    slope = length(at.gradient.nan_to_num(), DUAL[norm]).clamp_min(torch.finfo(at.x.dtype).tiny)
     to_boundary = length(at.x - at.origin, norm) + at.value.abs().to(slope.dtype) / slope
     grown = at.radius * (1 + gamma)
     missed = torch.where(at.nearest < torch.inf, grown, grown.maximum(to_boundary))

@@ -15,6 +15,9 @@ from torch import Tensor
 from robharness import ExampleRNG
 from robharness_attacks.params import MinimalNorm, Norm
 
+DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
+"""Norm in which a gradient is measured to get a distance in the other norm."""
+
 GRID = 2**40
 """Shares of a step are summed in integer multiples of 1 / GRID; at most 2**22 entries of 1 fit into int64."""
 

@@ -134,7 +134,9 @@ def _advance(model: Classifier, found: _Search, last: int, eps: float, windows: 
             better |= fooled
         firsts = torch.where(better, slots, model.batch_size)
         chosen = slots[-n:].scatter_reduce(0, place, firsts, "amin")  # per example the first better one, or the last
-        found.queries[active] = query[chosen] + 1
+        made = query[chosen] + 1
+        model.discount(model.batch_size - int((made - found.queries[active]).sum()))  # what filled the pass for nothing
+        found.queries[active] = made
         won = better[chosen].nonzero().flatten()
         rows, chosen = active[won], chosen[won]
         found.x[rows], found.lead[rows], found.fooled[rows] = x[chosen], leads[chosen], fooled[chosen]
