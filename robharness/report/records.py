@@ -10,14 +10,18 @@ from robharness.planning.names import labels_by_value
 from robharness.report.details import (
     MIN_CONFIDENCES,
     MIN_PER_CLASS,
+    BestDistances,
     Calibration,
     ClassNumbers,
+    Distances,
     Environment,
     Gain,
     GainSummary,
     GalleryExample,
     GapClosed,
+    GlobalOptimality,
     Movement,
+    Optimality,
     PluginFigure,
     Published,
 )
@@ -139,29 +143,6 @@ class Numbers:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distances:
-    """The sizes of the smallest perturbations that an attack found to make a model's predictions wrong.
-
-    n: the number of examples.
-    found: the number of examples with such a perturbation; its size is 0 if the clean input is wrong already.
-    median: half of all examples are wrong within this distance; None if fewer are wrong at any.
-    quartiles: the same for a quarter and for three quarters of the examples.
-    curve: (eps, accuracy) at up to 101 steps, from all examples right to all those wrong that the attack found.
-    area: the mean accuracy over all budgets from 0 to `area_until`: the area under the whole curve, as a fraction.
-    area_until: a budget, the same for all models of the attack.
-    """
-
-    n: int
-    found: int
-    median: float | None
-    interval: Interval
-    quartiles: tuple[float | None, float | None]
-    curve: tuple[tuple[float, float], ...]
-    area: float | None = None
-    area_until: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class CellNumbers:
     """A cell and its numbers.
 
@@ -172,6 +153,7 @@ class CellNumbers:
     success: the share of examples predicted as the target of a targeted attack, of those that have a target.
     accuracy_8bit: the accuracy if the perturbed inputs are rounded to 256 levels.
     distances: of an attack without a budget.
+    optimality: of an attack without a budget beside others.
     movement: of an attack on features.
     title: the perturbation's name without its budget or severity; "clean" for the clean cell.
     calibration: None if the store has no confidences.
@@ -198,6 +180,7 @@ class CellNumbers:
     success: float | None = None
     accuracy_8bit: float | None = None
     distances: Distances | None = None
+    optimality: Optimality | None = None
     movement: Movement | None = None
     title: str = ""
     calibration: Calibration | None = None
@@ -296,6 +279,8 @@ class Report:
     published_sources: the sources of published numbers, in the suite's order.
     run_of: label of a run -> the label that runs with other seeds share with it.
     runs: means and deviations over such runs.
+    optimalities: of attacks without a budget, over all models.
+    best_distances: of each model, under each norm, over several attacks without a budget.
     differences: of every other model from the reference, on the same examples; empty without a reference.
     answer: the result in words, the main sentence first.
     command: the command that computes what is missing.
@@ -333,6 +318,8 @@ class Report:
     protocols: dict[str, str] = field(default_factory=dict)
     run_of: dict[str, str] = field(default_factory=dict)
     runs: tuple[RunNumbers, ...] = ()
+    optimalities: tuple[GlobalOptimality, ...] = ()
+    best_distances: tuple[BestDistances, ...] = ()
     differences: tuple[DifferenceNumbers, ...] = ()
     answer: tuple[str, ...] = ()
     command: str = ""

@@ -1,0 +1,184 @@
+"""Optimality of attacks without a budget, on each model and over all models, as AttackBench measures it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from robharness import statistics
+from robharness.report.details import BestDistances, GlobalOptimality, Optimality
+from robharness.report.distances import accuracy_curve
+from robharness.report.paired import cluster_of_each
+from robharness.statistics.intervals import Floats
+from robharness.store.results import CellResult, Results
+from robharness.store.spans import common_positions
+
+PASS_BUDGET = 2000
+"""Forward and backward passes per example, added up, that AttackBench allows an attack."""
+
+
+@dataclass(frozen=True)
+class Optimalities:
+    """The optimality of all attacks without a budget that have another such attack of their norm beside them.
+
+    local: key of a cell -> its local optimality.
+    """
+
+    local: dict[str, Optimality] = field(default_factory=dict)
+    over_models: tuple[GlobalOptimality, ...] = ()
+    best: tuple[BestDistances, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Attacks:
+    """Attacks of one norm on one model, on the same examples.
+
+    distances: (attacks, n).
+    passes: of each attack, and whether they were counted.
+    """
+
+    label: str
+    cells: Sequence[CellResult]
+    distances: Floats
+    passes: Sequence[tuple[float | None, bool]]
+
+    @property
+    def are_within(self) -> list[bool]:
+        """Whether each attack is within the budget of passes; one whose passes are not known is."""
+        return [count is None or count <= PASS_BUDGET for count, _ in self.passes]
+
+    @property
+    def best(self) -> Floats:
+        """The smallest distance of each example that an attack within the budget found, (n,); inf without any."""
+        found: Floats = self.distances[self.are_within].min(axis=0, initial=np.inf)
+        return found
+
+
+def optimalities(results: Results) -> Optimalities:
+    """Return the optimality of the attacks without a budget, and the best distances that it compares with.
+
+    The best distance of an example is the smallest one that any attack of the norm found on the model. AttackBench
+    stops all attacks after 2,000 passes. An attack that took more is therefore measured, but is no part of the best
+    distances, so that its number may be above 1.
+    """
+    local: dict[str, Optimality] = {}
+    over_models: list[GlobalOptimality] = []
+    best: list[BestDistances] = []
+    asked = len(results.labels)
+    for norm, cells in _by_norm(results).items():
+        attacks = len({cell.cell.short_name for cell in cells})
+        positions = common_positions([each.positions for each in (*cells, *_cleans(results, cells))])
+        if attacks < 2 or not len(positions):
+            continue
+        found: dict[str, list[tuple[Optimality, Floats]]] = {}
+        clusters = cluster_of_each(results)
+        for model in _by_model(results, cells, positions):
+            best.append(_best(model, norm, attacks))
+            numbers = _local(model, None if clusters is None else clusters[positions])
+            local |= {cell.cell.key: each for cell, (each, _) in zip(model.cells, numbers, strict=True)}
+            for cell, each in zip(model.cells, numbers, strict=True):
+                found.setdefault(cell.cell.short_name, []).append(each)
+        over_models += [_global(name, norm, some, asked) for name, some in found.items()]
+    return Optimalities(local, tuple(over_models), tuple(best))
+
+
+def passes_of(result: CellResult) -> tuple[float | None, bool]:
+    """Return the forward and backward passes per example of a cell's attack, added up, and whether they were counted.
+
+    Without a count, they are those that the attack declares; None if it declares none.
+    """
+    cost = result.cell.cost
+    declared = cost.forwards + 2 * (cost.gradients + cost.shared_gradients)
+    return declared or None, False
+
+
+def _by_norm(results: Results) -> dict[str, list[CellResult]]:
+    """Return the cells with outcomes of attacks without a budget, by norm."""
+    found: dict[str, list[CellResult]] = {}
+    for result in results.cells:
+        if result.n and result.is_unbounded and result.cell.perturbation is not None:
+            found.setdefault(str(result.cell.perturbation.norm), []).append(result)
+    return found
+
+
+def _cleans(results: Results, cells: Sequence[CellResult]) -> list[CellResult]:
+    return [results.clean(label) for label in dict.fromkeys(cell.cell.model.label for cell in cells)]
+
+
+def _by_model(results: Results, cells: Sequence[CellResult], positions: np.ndarray) -> Iterator[_Attacks]:
+    """Yield the attacks on each model that has several."""
+    by_model: dict[str, list[CellResult]] = {}
+    for cell in cells:
+        by_model.setdefault(cell.cell.model.label, []).append(cell)
+    for label, some in by_model.items():
+        if len(some) > 1:
+            rows = np.stack([cell.distances[np.searchsorted(cell.positions, positions)] for cell in some])
+            right = results.clean(label).correct_at(positions)
+            yield _Attacks(label, some, np.where(right, rows, 0.0), [passes_of(cell) for cell in some])
+
+
+def _best(model: _Attacks, norm: str, asked: int) -> BestDistances:
+    ordered = np.sort(model.best)
+    until = _limit(ordered)
+    return BestDistances(
+        model=model.label,
+        norm=norm,
+        n=len(ordered),
+        attacks=sum(model.are_within),
+        asked=asked,
+        found=int(np.isfinite(ordered).sum()),
+        until=until,
+        area=None if until is None else float(np.minimum(ordered, until).mean() / until),
+        curve=accuracy_curve(ordered),
+    )
+
+
+def _limit(best: Floats) -> float | None:
+    try:
+        return statistics.optimality_limit(best)
+    except statistics.UndefinedNumber:
+        return None
+
+
+def _local(model: _Attacks, clusters: np.ndarray | None) -> list[tuple[Optimality, Floats]]:
+    """Return the local optimality of each attack, and its values in resamples of the examples."""
+    best, count = model.best, len(model.cells)
+    until = _limit(best)
+    values, resampled = np.full(count, np.nan), np.full((1, count), np.nan)
+    if until is not None:
+        values = statistics.local_optimality(model.distances, best, until)
+        resampled = statistics.resampled_local_optimality(model.distances, best, until, clusters=clusters)
+    return [
+        (
+            Optimality(
+                n=len(best),
+                value=None if np.isnan(value) else float(value),
+                interval=None if np.isnan(value) else statistics.percentile_interval(column),
+                passes=passes,
+                is_recorded=is_recorded,
+                is_within=is_within,
+            ),
+            column,
+        )
+        for value, column, (passes, is_recorded), is_within in zip(
+            values, resampled.T, model.passes, model.are_within, strict=True
+        )
+    ]
+
+
+def _global(name: str, norm: str, found: Sequence[tuple[Optimality, Floats]], asked: int) -> GlobalOptimality:
+    known = [(each.value, column) for each, column in found if each.value is not None]
+    passes = [each.passes for each, _ in found]
+    return GlobalOptimality(
+        perturbation=name,
+        norm=norm,
+        n=found[0][0].n,
+        models=len(known),
+        asked=asked,
+        value=float(np.mean([value for value, _ in known])) if known else None,
+        interval=statistics.percentile_interval(np.mean([column for _, column in known], axis=0)) if known else None,
+        passes=None if None in passes else float(np.mean([count for count in passes if count is not None])),
+        is_within=all(each.is_within for each, _ in found),
+    )

@@ -1,0 +1,140 @@
+"""Optimality of attacks without a budget: closed forms, the code of AttackBench, coverage, and the report."""
+
+import numpy as np
+import pytest
+
+from robharness.statistics import (
+    UndefinedNumber,
+    local_optimality,
+    optimality_limit,
+    percentile_interval,
+    resampled_local_optimality,
+    resampled_means,
+)
+
+
+def optimality(distances, best):
+    return local_optimality([distances], best, optimality_limit(best))[0]
+
+
+@pytest.mark.parametrize("factor", [1, 1.25, 2, 10])
+@pytest.mark.parametrize("wrong", [0, 3000])
+def test_straight_curves_have_a_closed_form(factor, wrong):
+    """rho_a* = rho (1 - eps) and rho_a = rho (1 - eps / factor): both areas are triangles or trapezia.
+
+    AUREC_a* = rho / 2 and AUREC_a = rho (1 - 1 / (2 factor)), so that xi = 1 / factor.
+    """
+    n = 10_000
+    best = np.concatenate([np.zeros(wrong), (np.arange(n) + 1) / n])
+    assert optimality_limit(best) == 1
+    assert optimality(factor * best, best) == pytest.approx(1 / factor, abs=2 / n)
+
+
+def test_curves_with_one_step_have_a_closed_form():
+    """All examples at eps_0 / 4, or at eps_0 / 2: the areas are rho / 4 and rho / 2 of eps_0, but for one example."""
+    best, other = np.full(9, 0.25), np.full(9, 0.5)
+    best[-1] = other[-1] = 1.0
+    assert optimality(other, best) == pytest.approx((8 * 0.5) / (8 * 0.75))
+
+
+def test_ends_of_the_scale():
+    best = np.array([0, 0.5, 1, 2])
+    assert optimality(best, best) == 1
+    assert optimality(np.array([0, np.inf, np.inf, np.inf]), best) == 0
+    assert optimality(np.array([0, 2, 3, 2]), best) == 0  # nothing below eps_0
+    assert optimality(np.array([0, 0.25, 1, 2]), best) > 1  # better than what it is compared with
+
+
+def test_without_any_distance_there_is_no_limit():
+    for best in ([0, 0], [np.inf, 0], [np.inf]):
+        with pytest.raises(UndefinedNumber):
+            optimality_limit(np.array(best))
+    with pytest.raises(UndefinedNumber):
+        local_optimality(np.ones((1, 2)), np.ones(2), np.inf)
+    assert np.isnan(optimality(np.array([1.0, 1.0]), np.array([1.0, 1.0])))  # all distances are eps_0
+
+
+def attackbench(distances, best):
+    """Equations 3 to 5 of AttackBench, term by term: curves as functions of eps, integrated between their steps.
+
+    Examples that no attack broke leave eps_0 at the largest finite distance, as in the authors' code.
+    """
+    n = len(best)
+
+    def accuracy(found, eps):
+        return 1 - sum(1 for each in found if each <= eps) / n  # 1 - ASR(eps), equation 3
+
+    def area(found, until):
+        steps = sorted({0.0, until, *(each for each in found.tolist() if each < until)})
+        return sum(accuracy(found, low) * (high - low) for low, high in zip(steps, steps[1:], strict=False))
+
+    until = max(each for each in best.tolist() if each < np.inf)
+    box = sum(1 for each in best if each > 0) / n * until
+    return (box - area(distances, until)) / (box - area(best, until))
+
+
+def trapezia(distances, best):
+    """The first version of the authors' code, which draws straight lines between the steps."""
+    n, until = len(best), best.max()
+
+    def area(found):
+        ends, counts = np.unique(found.clip(max=until), return_counts=True)
+        return np.trapezoid(1 - counts.cumsum() / n, ends)
+
+    clean, least = np.count_nonzero(best) / n, area(best)
+    return 1 - (area(distances) - least) / (clean * until - least)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equals_the_formulas_of_attackbench(seed):
+    draw = np.random.default_rng(seed)
+    distances = draw.exponential(size=(3, 400)).round(draw.integers(1, 6)) + 0.1  # with ties
+    if seed % 2:
+        distances[draw.random(distances.shape) < 0.1] = np.inf
+    distances[:, : draw.integers(1, 100)] = 0  # wrong without an attack
+    best = distances.min(axis=0)
+    found = local_optimality(distances, best, optimality_limit(best))
+    np.testing.assert_allclose(found, [attackbench(each, best) for each in distances], rtol=1e-9)
+    if not seed % 2:
+        np.testing.assert_allclose(found, [trapezia(each, best) for each in distances], atol=0.02)
+    assert ((found > 0) & (found <= 1)).all()
+
+
+def test_resamples_are_those_of_the_examples():
+    """Each resample is the number of the drawn examples, at the eps_0 of all of them; seeds alone decide on draws."""
+    draw = np.random.default_rng(3)
+    distances = draw.exponential(size=(2, 50))
+    best = distances.min(axis=0)
+    until = optimality_limit(best)
+    found = resampled_local_optimality(distances, best, until, resamples=7)
+    drawn = np.random.Generator(np.random.Philox(0)).integers(0, 50, (7, 50))
+    expected = [local_optimality(distances[:, each], best[each], until) for each in drawn]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(resampled_means(distances, resamples=7), distances[:, drawn].mean(axis=2).T, rtol=1e-5)
+    clusters = np.arange(50) // 5
+    together = resampled_local_optimality(distances, best, until, resamples=3000, clusters=clusters)
+    same = np.repeat(np.repeat(distances[:, :10], 5, axis=1), 1, axis=1)  # ten examples, five times each
+    least = same.min(axis=0)
+    spread = [resampled_local_optimality(same, least, until, resamples=3000, clusters=each).std(axis=0)[0]
+              for each in (clusters, None)]  # fmt: skip
+    assert together.shape == (3000, 2) and spread[0] == pytest.approx(5**0.5 * spread[1], rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("n", "simulations"), [(100, 300), pytest.param(30, 3000, marks=pytest.mark.slow), pytest.param(500, 3000, marks=pytest.mark.slow)]
+)
+def test_intervals_cover(n, simulations):
+    """Distances d* uniform in (0, 1); the attack finds d* for half of the examples and 2 d* for the others.
+
+    The expected value of max(0, e - c d*) is e**2 / (2 c) for any limit e below 1, so that the true number is
+    1/2 + 1/4, whatever the limit of a sample is.
+    """
+    draw, covered = np.random.default_rng(n), 0
+    for _ in range(simulations):
+        best = draw.random(n) * (draw.random(n) < 0.9)  # a tenth is wrong without an attack
+        distances = best * np.where(draw.random(n) < 0.5, 1, 2)
+        until = optimality_limit(best)
+        low, high = percentile_interval(resampled_local_optimality([distances], best, until, resamples=500)[:, 0])
+        covered += low <= 0.75 <= high
+    error = (0.95 * 0.05 / simulations) ** 0.5
+    assert covered / simulations == pytest.approx(0.945, abs=0.02 + 2 * error)
