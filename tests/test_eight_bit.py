@@ -49,7 +49,8 @@ def test_the_found_perturbation_is_rounded(suite, run):
     loaded = loading.load_model(results.plan, results.plan.models[0])
     batch = loaded.reader.read(0, 40)
     [group] = outcomes.group_cells([results.plan.cells[1]])
-    [(_, outcome, _)] = outcomes.outcomes(loaded, group, batch, (0, 40))
+    [found] = outcomes.outcomes(loaded, group, batch, (0, 40))
+    outcome = found.outcome
     levels = torch.from_numpy(np.rint(outcome.inputs.numpy().astype(float) * 255)).to(torch.float32) / 255
     assert not torch.equal(levels, outcome.inputs) and not torch.equal(levels, batch.x)
     expected = loaded.classifier.logits(levels).argmax(1)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
+from functools import reduce
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from robharness.evaluation.outcomes import group_cells, outcomes_by_cell, unexpe
 from robharness.evaluation.reader import DecodedImages
 from robharness.planning.cells import Cell, Plan
 from robharness.store.failures import Failure
+from robharness.store.passes import total
 from robharness.store.spans import Span
 from robharness.store.store import Store
 
@@ -206,7 +208,8 @@ def run_unit(
                 columns = in_order([*stored, *unreadable_columns(cell, loaded.reader, images)])
                 reasons = unreadable_reasons(cell, loaded.reader, images)
                 provenance = loaded.provenance | cell.plugins | loaded.restored_for(cell) | reasons
-                store.write_part(cell.key, span[0], columns, provenance)
+                passes = reduce(total, (part.passes for part in parts), None)
+                store.write_part(cell.key, span[0], columns, provenance, passes)
                 right, seconds = int(np.count_nonzero(columns["correct"])), time.perf_counter() - begun
                 yield CellFinished(key=pending.pop(0).key, span=span, failure=None, right=right, seconds=seconds)
                 if pending:

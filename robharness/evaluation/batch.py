@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from types import FunctionType
 from typing import Any
@@ -146,6 +147,7 @@ class LentBatch(Batch):
     modes: of torch, in which it computes them, whatever the plugin has set.
     is_intact: whether the model is unchanged at the moment, so that what it computes may be shared; its argument says
         whether to compare the weights by value.
+    whole: the batch that this one is a selection of.
     """
 
     _lender: Batch
@@ -155,6 +157,8 @@ class LentBatch(Batch):
     _is_intact: Callable[[bool], bool] | None
     _copies: dict[str, Tensor]
     _lent: dict[int, LentBatch]
+    _counted: set[Hashable]
+    _whole: LentBatch | None
 
     def __init__(
         self,
@@ -163,10 +167,11 @@ class LentBatch(Batch):
         model: Classifier | None,
         modes: Modes,
         is_intact: Callable[[bool], bool] | None = None,
+        whole: LentBatch | None = None,
     ) -> None:
         vars(self).update(
             ids=batch.ids, clip_layout=batch.clip_layout, _lender=batch, _namespace=namespace, _model=model,
-            _modes=modes, _is_intact=is_intact, _copies={}, _lent={},
+            _modes=modes, _is_intact=is_intact, _copies={}, _lent={}, _counted=set(), _whole=whole,
         )  # fmt: skip
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -217,11 +222,19 @@ class LentBatch(Batch):
         made: list[Any] = []
 
         def once() -> Any:
+            before = self._rows.copy()
             made.append(compute())
-            return _copied(made[0])
+            spent = [(self._rows[kind] - before[kind]) / len(self) for kind in _KINDS]
+            return _copied(made[0]), torch.tensor([spent], dtype=torch.float64).repeat(len(self), 1)
 
-        value = self._lender.cached((self._namespace, name), once)
-        return made[0] if made else _copied(value)
+        key = self._namespace, name
+        value, spent = self._lender.cached(key, once)
+        is_first = self._is_first(key)
+        if made:
+            return made[0]
+        if is_first:  # passes that another cell made for a value count for every cell that uses the value
+            self._rows.update(dict(zip(_KINDS, spent.sum(0).tolist(), strict=True)))
+        return _copied(value)
 
     def logits(self, model: Classifier) -> Tensor:
         own = self._own(model, "scores", _LOGITS)
@@ -244,7 +257,21 @@ class LentBatch(Batch):
         if own is None:
             return model.gradient(self.x, self.labels, objective)
         gradient: Gradient = self._shared(key, lambda: self._lender._gradient(own, objective, owner))
+        if self._is_first(key):
+            self._rows["gradients"] += len(self)
         return gradient
+
+    @property
+    def _rows(self) -> Counter[str]:
+        """The rows that were requested from the core's own model."""
+        return Counter() if self._model is None else self._model.rows
+
+    def _is_first(self, key: Hashable) -> bool:
+        """Return whether this call of the plugin asks for a value for the first time, and not for rows of it again."""
+        if key in self._counted or (self._whole is not None and key in self._whole._counted):
+            return False
+        self._counted.add(key)
+        return True
 
     def _own(self, model: Classifier, needed: Access, key: Hashable) -> Classifier | None:
         """Return the core's own model with the access of a model that a plugin holds.
@@ -263,8 +290,11 @@ class LentBatch(Batch):
     def _shared(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return a copy of a value that the core's model computes and the lender keeps under this key."""
         if key not in self._lender._memo:
+            rows = self._rows.copy()
             with self._modes.again():
                 compute()
+            self._rows.clear()
+            self._rows.update(rows)
         return _copied(self._lender._memo[key])
 
     def for_model(self, model: str) -> Batch:
@@ -273,10 +303,14 @@ class LentBatch(Batch):
     def select(self, rows: Tensor) -> Batch:
         selection = self._lender.select(rows)
         if id(selection) not in self._lent:
-            self._lent[id(selection)] = LentBatch(selection, self._namespace, self._model, self._modes, self._is_intact)
+            self._lent[id(selection)] = LentBatch(
+                selection, self._namespace, self._model, self._modes, self._is_intact, self
+            )
         return self._lent[id(selection)]
 
 
+_KINDS = ("forwards", "gradients")
+"""The kinds of requested rows; see `Classifier`."""
 _LOGITS, _GRADIENT, _FEATURES = object(), object(), object()
 """Cache keys of the core's values, which no plugin can have."""
 

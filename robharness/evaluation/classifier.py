@@ -79,6 +79,8 @@ class Classifier:
         is_compiled: whether passes use `torch.compile`.
         classes: the number of logits, known after the first pass.
         passes: the number of passes of `batch_size` rows, {"forward": ..., "backward": ...}; a gradient is one of each.
+        rows: the number of rows that were requested, without padding, {"forwards": ..., "gradients": ...}; a row of a
+            gradient is none of a forward pass.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Classifier:
         self._clip_layout: ClipLayout | None = None
         self.access: Access = "gradient"
         self.passes: Counter[str] = Counter()
+        self.rows: Counter[str] = Counter()
 
     def with_access(self, access: Access) -> Classifier:
         """Return a classifier with the same network and counters that allows only the methods of this access."""
@@ -190,6 +193,7 @@ class Classifier:
         self.require("gradient")
         if self.no_gradient:
             raise NoGradient(self.no_gradient)
+        self.rows["gradients"] += len(x)
         values, gradients, logits = [], torch.empty_like(x), []
         padding = condition[:1].expand(-len(condition) % self.batch_size, *condition.shape[1:])
         padded = torch.cat([condition, padding])
@@ -240,6 +244,7 @@ class Classifier:
                 raise NoGradient(f"its backward pass failed: {describe(error)}") from error
 
     def _outputs(self, x: Tensor) -> Tensor:
+        self.rows["forwards"] += len(x)
         with torch.no_grad():
             # copies, since a network may write the outputs of all passes into one buffer
             return torch.cat([self._forward(chunk)[: len(x) - start].clone() for start, chunk in self._chunks(x)])

@@ -50,12 +50,13 @@ def lending(
 def _make_passes(model: Classifier, batch: Batch) -> None:
     """Make a pass without gradients and one with gradients, if the model gives any. They are not counted."""
     x, labels = batch.x[: model.batch_size], batch.labels[: model.batch_size]
-    counts = Counter(model.passes)
+    counts, rows = Counter(model.passes), Counter(model.rows)
     with suppress(Exception), kept_modes():
         model.logits(x)
         model.gradient(x, labels, lambda logits, label: logits.gather(1, label[:, None])[:, 0])
-    model.passes.clear()
-    model.passes.update(counts)
+    for counter, before in ((model.passes, counts), (model.rows, rows)):
+        counter.clear()
+        counter.update(before)
 
 
 REPEATS = 8

@@ -17,10 +17,11 @@ from robharness.evaluation.batch import Batch
 from robharness.evaluation.classifier import predictions
 from robharness.evaluation.loading import LoadedModel
 from robharness.evaluation.modes import kept_modes
-from robharness.evaluation.perturb import Member, build_members, perturb, perturb_in_blocks
+from robharness.evaluation.perturb import Member, PerturbedInputs, build_members, perturb, perturb_in_blocks
 from robharness.evaluation.referee import Outcome
 from robharness.evaluation.unchanged import check_perturbation
 from robharness.planning.cells import Cell
+from robharness.store.passes import PassTotals
 from robharness.suite import Perturbation
 
 
@@ -29,12 +30,23 @@ class BatchOutcome(NamedTuple):
 
     positions: of the batch's examples in the data set's fixed order, (N,).
     attacked: the examples that were attacked for this cell, (N,) bool.
+    passes: what the attack requested from the model; None for other cells.
     """
 
     positions: np.ndarray
     batch: Batch
     outcome: Outcome
     attacked: np.ndarray
+    passes: PassTotals | None
+
+
+class CellOutcome(NamedTuple):
+    """The outcome of one cell of a group on a batch; see `BatchOutcome`."""
+
+    cell: Cell
+    outcome: Outcome
+    attacked: np.ndarray
+    passes: PassTotals | None
 
 
 def group_cells(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -76,21 +88,18 @@ def outcomes_by_cell(
         parts = []
         for (positions, batch), computed in zip(batches, per_batch, strict=True):
             with kept_modes() as modes:  # what attacks and corruptions change is put back before
-                _, outcome, attacked = next(computed)
+                found = next(computed)
             loaded.note_restored(loaded.model.entry.name, modes.changed)
-            parts.append(BatchOutcome(positions, batch, outcome, attacked))
+            parts.append(BatchOutcome(positions, batch, found.outcome, found.attacked, found.passes))
         check_perturbation(cell)  # which read its files when it was built, once per batch
         yield cell, parts
 
 
-def outcomes(
-    loaded: LoadedModel, group: Sequence[Cell], batch: Batch, positions: np.ndarray
-) -> Iterator[tuple[Cell, Outcome, np.ndarray]]:
-    """Yield (cell, outcome, attacked) for every cell of a group, in the group's order.
+def outcomes(loaded: LoadedModel, group: Sequence[Cell], batch: Batch, positions: np.ndarray) -> Iterator[CellOutcome]:
+    """Yield the outcome of every cell of a group, in the group's order.
 
     group: from `group_cells`.
     positions: of the batch's examples in the data set's fixed order, (N,).
-    attacked: the rows that were attacked for this cell, (N,) bool.
     An example that is not attacked keeps the outcome that it has: the clean one if only correct examples count, that of
     a smaller budget that fooled the model, or that of an earlier member of an ensemble.
     Raises ContractViolation at the first cell that cannot be computed.
@@ -100,7 +109,8 @@ def outcomes(
     if perturbation is None:
         clean = _clean(loaded, batch)
         for cell in group:
-            yield cell, _with_features(loaded, batch, clean) if cell.with_features else clean, ~active
+            outcome = _with_features(loaded, batch, clean) if cell.with_features else clean
+            yield CellOutcome(cell, outcome, ~active, None)
         return
     current = None
     if group[0].count == "robust":
@@ -109,16 +119,23 @@ def outcomes(
     budgets = [budget for budget in perturbation.nested if float(budget) <= _size(group[-1])]
     for eps in budgets or (perturbation.eps,):
         at_budget = replace(perturbation, eps=eps)
-        attacked = active
+        attacked, forwards, gradients = active, 0.0, 0.0
         for member in build_members(at_budget, loaded):
             if active.any():
-                outcome = _perturbed_outcome(loaded, at_budget, member, batch, positions, active)
+                outcome, made = _perturbed_outcome(loaded, at_budget, member, batch, positions, active)
+                forwards, gradients = forwards + made.forwards, gradients + made.gradients
                 current = _merged(current, outcome, active)
                 active = active & current.correct if at_budget.is_ensemble else active
         assert current is not None
+        passes = None
+        if perturbation.kind == "attack":
+            passes = PassTotals(
+                examples=len(batch), attacked=int(attacked.sum()), forwards=forwards, gradients=gradients
+            )
         for cell in group:
             if cell.perturbation and cell.perturbation.eps == eps:
-                yield cell, _with_features(loaded, batch, current) if cell.with_features else current, attacked
+                outcome = _with_features(loaded, batch, current) if cell.with_features else current
+                yield CellOutcome(cell, outcome, attacked, passes)
         active = attacked & current.correct
 
 
@@ -149,7 +166,7 @@ def _perturbed_outcome(
     batch: Batch,
     positions: np.ndarray,
     active: np.ndarray,
-) -> Outcome:
+) -> tuple[Outcome, PerturbedInputs]:
     """Perturb the rows that are still active, (N,) bool, and judge them."""
     crafting = loaded
     if perturbation.surrogate is not None and perturbation.surrogate.label != loaded.model.label:
@@ -160,24 +177,25 @@ def _perturbed_outcome(
     part = batch if active.all() else batch.select(torch.from_numpy(active.nonzero()[0]).to(batch.x.device))
     try:
         if perturbation.needs_blocks:
-            x, size, notes = perturb_in_blocks(crafting, perturbation, member, part, positions[active])
+            made = perturb_in_blocks(crafting, perturbation, member, part, positions[active])
         else:
-            x, size, notes = perturb(crafting, perturbation, member, part)
+            made = perturb(crafting, perturbation, member, part)
     except ContractViolation as error:
         if crafting is not loaded:
             error.by = re.sub(r"^model\b", "surrogate", error.by)
         raise
+    x, notes = made.x, made.notes
     if perturbation.eight_bit:
         rounded = predictions(loaded.classifier.logits((x * 255).round() / 255))
         notes |= {"prediction_8bit": rounded.cpu().numpy(), "correct_8bit": (rounded == part.labels).cpu().numpy()}
-    outcome = referee.judge(x, part.labels, loaded.classifier.logits(x), size, notes)
+    outcome = referee.judge(x, part.labels, loaded.classifier.logits(x), made.size, notes)
     if perturbation.is_targeted and "target" in outcome.notes:  # a member of an ensemble need not have one
         reached = (outcome.prediction == outcome.notes["target"]) & (outcome.notes["target"] >= 0)
         outcome = replace(outcome, notes={**outcome.notes, "success": reached})
     if perturbation.is_ensemble:
         component = np.array([None if correct else member.name for correct in outcome.correct], object)
         outcome = replace(outcome, notes={**outcome.notes, "component": component})
-    return outcome
+    return outcome, made
 
 
 def unexpected(error: Exception) -> ContractViolation:

@@ -34,6 +34,22 @@ class Member(NamedTuple):
     built: Any
 
 
+class PerturbedInputs(NamedTuple):
+    """Checked inputs that an attack or a corruption made of N examples.
+
+    x: the model's inputs, (N, *shape).
+    size: of the perturbations, (N,) float64.
+    notes: of the plugin, per example.
+    forwards, gradients: rows that an attack requested from the model for these examples.
+    """
+
+    x: Tensor
+    size: np.ndarray
+    notes: dict[str, Any]
+    forwards: float
+    gradients: float
+
+
 def build_members(perturbation: Perturbation, loaded: LoadedModel) -> list[Member]:
     """Build an attack or a corruption: the members of an ensemble in order, or else a single one.
 
@@ -60,19 +76,19 @@ def _perturb_of(built: Any) -> Any:
     return None if isinstance(built, type) else getattr(built, "perturb", None)
 
 
-def perturb(
-    loaded: LoadedModel, perturbation: Perturbation, member: Member, batch: Batch
-) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
-    """Return the model's inputs after an attack or a corruption, the perturbations' sizes and the notes, all checked.
+def perturb(loaded: LoadedModel, perturbation: Perturbation, member: Member, batch: Batch) -> PerturbedInputs:
+    """Return the model's inputs after an attack or a corruption.
 
     Raises ContractViolation.
     """
     is_attack = perturbation.kind == "attack"
     view = loaded.classifier.with_access(perturbation.entry.spec.access) if is_attack else None
+    before = loaded.classifier.rows.copy()
     x, size, notes = perturb_checked(perturbation, member, batch, loaded.seed, view=view, loaded=loaded)
+    rows = loaded.classifier.rows - before
     if not is_attack:
         x = loaded.reader.inputs(x, batch.clip_layout, are_files=perturbation.is_stored)
-    return x, size, notes
+    return PerturbedInputs(x, size, notes, rows["forwards"], rows["gradients"])
 
 
 def perturb_checked(
@@ -139,11 +155,12 @@ def _draw_address(perturbation: Perturbation, member: Member) -> str:
 
 def perturb_in_blocks(
     loaded: LoadedModel, perturbation: Perturbation, member: Member, batch: Batch, positions: np.ndarray
-) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
+) -> PerturbedInputs:
     """Perturb a batch as `perturb` does, but in whole blocks of fixed positions.
 
     Perturbations that draw from global generators need blocks, each seeded once, and so do perturbations whose examples
-    depend on each other. Blocks are whole for every batch, so results do not depend on how the work was divided.
+    depend on each other. Blocks are whole for every batch, so results do not depend on how the work was divided. An
+    example has an equal share of the rows that were requested for its block.
 
     positions: of the batch's examples in the data set's fixed order, (N,).
     """
@@ -160,12 +177,15 @@ def perturb_in_blocks(
             if block.clip_layout != batch.clip_layout or block.x.shape[1:] != batch.x.shape[1:]:
                 continue
             with global_seed(seed) if is_global else nullcontext():
-                x, size, notes = perturb(loaded, perturbation, member, block)
+                found = perturb(loaded, perturbation, member, block)
             for row, example in enumerate(block.ids):
-                by_example[example] = (x[row], size[row], {name: column[row] for name, column in notes.items()})
+                own = {name: column[row] for name, column in found.notes.items()}
+                passes = found.forwards / len(block), found.gradients / len(block)
+                by_example[example] = (found.x[row], found.size[row], own, *passes)
     rows = [by_example[example] for example in batch.ids]
     columns = {name: np.array([row[2][name] for row in rows]) for name in rows[0][2]}
-    return torch.stack([row[0] for row in rows]), np.array([row[1] for row in rows]), columns
+    x, size = torch.stack([row[0] for row in rows]), np.array([row[1] for row in rows])
+    return PerturbedInputs(x, size, columns, sum(row[3] for row in rows), sum(row[4] for row in rows))
 
 
 def block_seed(seed: int, address: str, start: int) -> int:

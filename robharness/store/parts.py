@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from robharness.planning.files import json_value
+from robharness.store.passes import PassTotals
 from robharness.store.provenance import check_provenance
 from robharness.store.spans import span_positions
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-_PROVENANCE, _CELL, _SPAN = b"robharness", b"robharness-cell", b"robharness-span"
-"""Keys of a part's metadata: how its outcomes were computed, the key of its cell, and its positions, "0-256"."""
+_PROVENANCE, _CELL, _SPAN, _PASSES = b"robharness", b"robharness-cell", b"robharness-span", b"robharness-passes"
+"""Keys of a part's metadata: how its outcomes were computed, the key of its cell, its positions, "0-256", and the
+passes that an attack made for them."""
 _TYPES = {
     "position": "int64",
     "example": "string",
@@ -75,12 +77,14 @@ class Rows:
     names: the names of all columns that are stored.
     positions: (n,) int64, ascending.
     provenance: each distinct provenance of these rows.
+    passes: that an attack made for those of these rows whose passes are known; None if none are.
     """
 
     table: pa.Table
     names: tuple[str, ...]
     positions: np.ndarray
     provenance: list[dict[str, Any]]
+    passes: PassTotals | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,12 +95,20 @@ class PartContent:
     names: of all its columns.
     types: of all its columns, as pyarrow names them.
     provenances: the distinct provenances of its outcomes.
+    passes: that an attack made for its outcomes; None if they are not known, as in parts of earlier versions.
+    n: the number of its outcomes.
     """
 
     table: pa.Table
     names: tuple[str, ...]
     types: tuple[str, ...]
     provenances: Provenances
+    passes: PassTotals | None
+    n: int
+
+    def passes_of(self, n: int) -> PassTotals | None:
+        """Return the passes for n of its outcomes, the expected ones if these are not all."""
+        return self.passes and self.passes.scaled(n / self.n)
 
 
 class Counts(NamedTuple):
@@ -124,7 +136,7 @@ class DamagedPart(Exception):
 
 
 def encode(
-    key: str, start: int, table: pa.Table, provenances: Sequence[dict[str, Any]]
+    key: str, start: int, table: pa.Table, provenances: Sequence[dict[str, Any]], passes: PassTotals | None
 ) -> tuple[Part, bytes, Provenances]:
     """Encode a table of outcomes from position `start` on.
 
@@ -136,7 +148,8 @@ def encode(
     sink = io.BytesIO()
     text = json.dumps(list(provenances))
     stop = start + table.num_rows
-    table = table.replace_schema_metadata({_PROVENANCE: text, _CELL: key, _SPAN: f"{start}-{stop}"})
+    metadata = {_PROVENANCE: text, _CELL: key, _SPAN: f"{start}-{stop}"}
+    table = table.replace_schema_metadata(metadata if passes is None else metadata | {_PASSES: passes.to_json()})
     pq.write_table(table, sink, compression="zstd")
     content = sink.getvalue()
     return Part(start, stop, checksum(content)), content, _provenances(text.encode())
@@ -160,6 +173,7 @@ def decode(content: bytes, key: str, part: Part, columns: Sequence[str] | None) 
         schema, metadata = file.schema_arrow, file.schema_arrow.metadata or {}
         _check_schema(file.metadata.num_rows, schema, key, part)
         provenances = _provenances(metadata.get(_PROVENANCE, b"[]"))
+        passes = PassTotals.from_json(metadata[_PASSES]) if _PASSES in metadata else None
         wanted = schema.names if columns is None else [name for name in columns if name in schema.names]
         is_old = _SPAN not in metadata and "position" in schema.names
         table = _read(file, content, [*wanted, *({"position"} - set(wanted) if is_old else ())])
@@ -177,6 +191,8 @@ def decode(content: bytes, key: str, part: Part, columns: Sequence[str] | None) 
         names=tuple(schema.names),
         types=tuple(map(str, schema.types)),
         provenances=provenances,
+        passes=passes,
+        n=part.stop - part.start,
     )
 
 

@@ -24,6 +24,7 @@ from robharness.store.expected import checks
 from robharness.store.failures import Failure
 from robharness.store.features import Features, FeaturesNotStored
 from robharness.store.parts import Check
+from robharness.store.passes import Passes
 from robharness.store.spans import common_positions
 from robharness.store.store import Store
 from robharness.suite import Suite
@@ -49,6 +50,7 @@ class CellResult:
     not_numbers: the number of examples whose logits were not finite; they count as wrong.
     n_unreadable: the number of examples that could not be read; they count as wrong.
     totals: sums of the notes that the perturbation declares as numbers, by name.
+    passes: means per attacked example; None without an attack or an attacked example, and in stores without passes.
     reliability: the confidences in bins, if they were read with the cell; see `binned_confidences`.
     """
 
@@ -61,6 +63,7 @@ class CellResult:
     not_numbers: int
     n_unreadable: int
     totals: Mapping[str, float]
+    passes: Passes | None = None
     reliability: statistics.Reliability | None = None
 
     def __repr__(self) -> str:
@@ -81,15 +84,9 @@ class CellResult:
         """Return the same cell without its outcomes, which must not count, and with the reason."""
         columns = {"correct": np.zeros(0, bool), "prediction": np.zeros(0, np.int64)}
         return replace(
-            self,
-            positions=self.positions[:0],
-            columns=columns,
-            failures=(*self.failures, failure),
-            not_numbers=0,
-            n_unreadable=0,
-            totals={},
-            reliability=None,
-        )
+            self, positions=self.positions[:0], columns=columns, failures=(*self.failures, failure), not_numbers=0,
+            n_unreadable=0, totals={}, passes=None, reliability=None,
+        )  # fmt: skip
 
     @property
     def n(self) -> int:
@@ -378,6 +375,7 @@ def _load_cell(
         not_numbers=int(np.count_nonzero(prediction == NOT_FINITE)),
         n_unreadable=int(np.count_nonzero(prediction == UNREADABLE)),
         totals={name: float(np.nansum(np.asarray(read[name], float))) for name in noted if name in read},
+        passes=found.passes.per_attacked if found.passes else None,
         reliability=statistics.reliability(read["confidence"], read["correct"]) if "confidence" in read else None,
     )
     if result.n and result.n_unreadable == result.n:

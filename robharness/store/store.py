@@ -46,6 +46,7 @@ from robharness.store.parts import (
     decode,
     encode,
 )
+from robharness.store.passes import PassTotals, total
 from robharness.store.spans import Span, span_positions, uncovered
 
 if TYPE_CHECKING:
@@ -129,17 +130,25 @@ class Store(StoreFolder):
         """The spans of positions start to stop - 1 that no part covers, in order."""
         return uncovered(self.spans(key), (start, stop))
 
-    def write_part(self, key: str, start: int, columns: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    def write_part(
+        self,
+        key: str,
+        start: int,
+        columns: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+        passes: PassTotals | None = None,
+    ) -> None:
         """Write outcomes of the positions from `start` on.
 
         columns: arrays or lists of equal length, by name.
         provenance: how the outcomes were computed; it is stored in the part.
+        passes: that an attack made for them; None if they are not known.
         """
         import pyarrow as pa
 
         table = pa.table(dict(columns))
         table = table.add_column(0, "position", pa.array(range(start, start + table.num_rows), pa.int64()))
-        self._write_table(key, start, table, [dict(provenance)])
+        self._write_table(key, start, table, [dict(provenance)], passes)
 
     def join(self, key: str, n: int) -> None:
         """Join the parts of a complete cell into one file. Does nothing if positions 0 to n - 1 have a gap."""
@@ -154,7 +163,7 @@ class Store(StoreFolder):
         end = missing[0][0] if missing else last
         self.note_overlaps(key)
         rows = self._read(key, end, None)
-        joined = self._write_table(key, 0, rows.table, rows.provenance)
+        joined = self._write_table(key, 0, rows.table, rows.provenance, rows.passes)
         for part in parts:
             if part.stop <= end and part != joined:
                 self.files.unlink(self.folder(key) / part.name)
@@ -172,12 +181,14 @@ class Store(StoreFolder):
 
         tables, names, provenances = [], dict[str, None](), list[dict[str, Any]]()
         positions = [np.zeros(0, np.int64)]
+        passes: PassTotals | None = None
         for part, first, last in self._covering(key, n):
             content = self._load(key, part, columns, check)
             tables.append(content.table.slice(first - part.start, last - first))
             positions.append(span_positions(first, last))
             names.update(dict.fromkeys(content.names))
             provenances += [each for each in content.provenances if each not in provenances]
+            passes = total(passes, content.passes_of(last - first))
         try:
             table = concatenated(tables) if tables else pa.table({})
         except pa.ArrowException as error:
@@ -187,7 +198,7 @@ class Store(StoreFolder):
                 f"the cell again, remove it and run its suite. Try: rm -r {for_shell(folder)}"
             ) from None
         joined = positions[-1] if len(positions) <= 2 else np.concatenate(positions)
-        return Rows(table=table, names=tuple(names), positions=joined, provenance=provenances)
+        return Rows(table=table, names=tuple(names), positions=joined, provenance=provenances, passes=passes)
 
     def _covering(self, key: str, n: int) -> Iterator[tuple[Part, int, int]]:
         """The parts that together give the positions below n once, each with the span first, last that is its share."""
@@ -367,7 +378,8 @@ class Store(StoreFolder):
             self._write_part(key, part, content, decoded.provenances)
             return True
         for start, stop in missing:
-            self._write_table(key, start, decoded.table.slice(start - part.start, stop - start), decoded.provenances)
+            table = decoded.table.slice(start - part.start, stop - start)
+            self._write_table(key, start, table, decoded.provenances, decoded.passes_of(stop - start))
         return True
 
     def _files(self, key: str, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
@@ -375,8 +387,10 @@ class Store(StoreFolder):
             if match := pattern.fullmatch(name):
                 yield match
 
-    def _write_table(self, key: str, start: int, table: pa.Table, provenances: Sequence[dict[str, Any]]) -> Part:
-        part, content, stored = encode(key, start, table, provenances)
+    def _write_table(
+        self, key: str, start: int, table: pa.Table, provenances: Sequence[dict[str, Any]], passes: PassTotals | None
+    ) -> Part:
+        part, content, stored = encode(key, start, table, provenances, passes)
         self._write_part(key, part, content, stored)
         return part
 

@@ -53,12 +53,6 @@ class Variant:
         """The attack's spec."""
         return self.attack.entry.spec
 
-    @property
-    def judging_passes(self) -> int:
-        """The number of forward passes that judge: one, or one per member of an ensemble."""
-        built = self.spec.build(self.params)
-        return len(built) if isinstance(built, Mapping) else 1
-
 
 def variants(attack: Subject) -> list[Variant]:
     """Return the attack with the author's options, in every norm that it has unless these options set one.
@@ -184,8 +178,8 @@ def whole_outcome(variant: Variant, toy: Toy, eps: str | None) -> Outcome:
     """Return the outcome of all examples in one batch, in order. Raises ContractViolation."""
     with loaded_toy(variant, toy, eps) as (loaded, cell):
         batch = loaded.reader.read(0, len(toy.ids))
-        [(_, outcome, _)] = outcomes.outcomes(loaded, [cell], batch, np.arange(len(batch)))
-        return outcome
+        [found] = outcomes.outcomes(loaded, [cell], batch, np.arange(len(batch)))
+        return found.outcome
 
 
 Outcomes = dict[str, dict[str, Any]]
@@ -200,7 +194,7 @@ def outcomes_by_example(
     with loaded_toy(variant, toy, eps, batch_size=batch_size, is_reversed=division.is_reversed) as (loaded, cell):
         for span in pairwise((0, *division.bounds, len(toy.ids))):
             batch = loaded.reader.read(*span)
-            [(_, outcome, attacked)] = outcomes.outcomes(loaded, [cell], batch, np.arange(*span))
+            [(_, outcome, attacked, _)] = outcomes.outcomes(loaded, [cell], batch, np.arange(*span))
             stored = columns.stored_columns(cell, batch, outcome, attacked)
             for row, example in enumerate(batch.ids):
                 texts = {f"'{name}'": repr(column[row]) for name, column in stored.items()}

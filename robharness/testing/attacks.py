@@ -161,16 +161,11 @@ def costs_what_it_declares(attack: Subject) -> None:
                     True  # else some attacks make one more pass per example that seems fooled
                 )
                 batch = loaded.reader.read(0, len(toy.ids))
-                batch.logits(loaded.classifier)  # values that all cells share cost no cell a pass
-                batch.features(loaded.classifier.with_access("features"))
-                loaded.classifier.passes.clear()
-                list(outcomes.outcomes(loaded, [cell], batch, np.arange(len(toy.ids))))
-                spent = loaded.classifier.passes
-            gradients = spent["backward"] / len(toy.ids)
-            forwards = spent["forward"] / len(toy.ids) - gradients - variant.judging_passes
-            expected = declared.gradients + declared.shared_gradients, declared.forwards
+                [found] = outcomes.outcomes(loaded, [cell], batch, np.arange(len(toy.ids)))
+            assert found.passes is not None and found.passes.per_attacked is not None
+            expected = declared.forwards, declared.gradients + declared.shared_gradients
             for name, made, wanted in zip(
-                ("gradients", "forward passes"), (gradients, forwards), expected, strict=True
+                ("forward passes", "gradients"), found.passes.per_attacked, expected, strict=True
             ):
                 if abs(made - wanted) > wanted / 20:
                     raise Broken(
