@@ -1,8 +1,19 @@
 """Optimality of attacks without a budget: closed forms, the code of AttackBench, coverage, and the report."""
 
+import json
+from dataclasses import replace
+
+import jsonschema
 import numpy as np
 import pytest
 
+from robharness.report import build, tidy
+from robharness.report.figures import figures
+from robharness.report.optimality import optimalities
+from robharness.report.renderers import html, latex, markdown, terminal
+from robharness.report.renderers import json as report_json
+from robharness.report.schema import report_schema
+from robharness.report.tables import tables
 from robharness.statistics import (
     UndefinedNumber,
     local_optimality,
@@ -138,3 +149,121 @@ def test_intervals_cover(n, simulations):
         covered += low <= 0.75 <= high
     error = (0.95 * 0.05 / simulations) ** 0.5
     assert covered / simulations == pytest.approx(0.945, abs=0.02 + 2 * error)
+
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+COARSE, FINE = "nearest(linf)", "nearest(linf, step=1/4)"
+
+
+@pytest.fixture
+def results(suite, run):
+    models = [{"model": "teams/net", "label": "Net"}, {"model": "teams/net", "label": "Other", "seed": 1}]
+    attacks = [{"attack": "teams/nearest"}, {"attack": "teams/nearest", "step": "1/4"}, {"attack": "toys/sign", "eps": "1/8"}]
+    return run(suite(models=models, attacks=attacks))
+
+
+def test_a_report_has_the_optimality_of_attacks_without_a_budget(results):
+    report = build(results)
+    cells = {(cell.model, cell.perturbation): cell.optimality for cell in report.cells}
+    assert {key for key, found in cells.items() if found} == {(m, a) for m in ("Net", "Other") for a in (COARSE, FINE)}
+    values = {name: [] for name in (COARSE, FINE)}
+    for best in report.best_distances:
+        found = {name: next(r for r in results.of(best.model, "attack") if r.cell.short_name == name).distances for name in values}
+        least = np.minimum(*found.values())
+        assert (best.until, best.found) == (least[np.isfinite(least)].max(), np.isfinite(least).sum())
+        assert (best.n, best.attacks, best.asked, best.norm) == (len(least), 2, 2, "linf")
+        fine = np.linspace(0, best.until, 20_001)
+        assert best.area == pytest.approx(np.trapezoid([(least > eps).mean() for eps in fine], fine) / best.until, abs=1e-3)
+        for name, distances in found.items():
+            each = cells[best.model, name]
+            assert each.value == pytest.approx(attackbench(distances, least))
+            assert each.interval.low <= each.value + 1e-9 and each.n == best.n and each.is_within and each.is_recorded
+            values[name].append(each.value)
+    assert values[COARSE][0] < values[FINE][0]
+    for each in report.optimalities:
+        assert each.value == pytest.approx(np.mean(values[each.perturbation])) and (each.models, each.asked) == (2, 2)
+        assert each.interval.low <= each.value + 1e-9 <= each.interval.high + 2e-9
+    tried = {COARSE: 17, FINE: 65}
+    for (_, name), found in cells.items():
+        if found:
+            assert found.passes == tried[name] + 2  # a forward pass a step, and one gradient
+
+
+def test_attacks_beyond_the_budget_of_passes_are_no_part_of_the_best_distances(results):
+    found = optimalities(results, budget=60)
+    assert {best.attacks for best in found.best} == {1}
+    by_name = {each.perturbation: each for each in found.over_models}
+    assert by_name[COARSE].is_within and by_name[COARSE].value == 1
+    assert not by_name[FINE].is_within and by_name[FINE].value > 1
+    none = optimalities(results, budget=5)
+    assert {best.until for best in none.best} == {None} and {each.value for each in none.over_models} == {None}
+    assert {each.models for each in none.over_models} == {0}
+
+
+def test_the_global_optimality_draws_the_same_examples_for_all_models(results):
+    """Of two equal models, the mean has the interval of each; drawn apart, it would be narrower by a root of 2."""
+    same = [replace(each, cell=replace(each.cell, model=replace(each.cell.model, label="Same"))) for each in results.cells
+            if each.cell.model.label == "Net"]  # fmt: skip
+    twice = replace(results, cells=(*(each for each in results.cells if each.cell.model.label == "Net"), *same))
+    found = optimalities(twice)
+    for each in found.over_models:
+        (one, other) = [found.local[r.cell.key] for r in twice.cells[:3] if r.cell.short_name == each.perturbation] * 2
+        assert each.models == 2 and each.interval == pytest.approx(one.interval) and other is one
+
+
+def test_one_attack_alone_has_no_optimality(suite, run):
+    report = build(run(suite(attacks=[{"attack": "teams/nearest"}])))
+    assert not report.optimalities and not report.best_distances
+    assert all(cell.optimality is None for cell in report.cells)
+    assert "Optimality of attacks" not in {table.title for table in tables(report)}
+
+
+def test_examples_that_all_attacks_have_count(suite, run):
+    nearest, fine = {"attack": "teams/nearest"}, {"attack": "teams/nearest", "step": "1/4"}
+    run(suite(attacks=[nearest]))
+    found = build(run(suite(attacks=[nearest, fine]), shard=(1, 2)))
+    (best,) = found.best_distances
+    assert best.n == 20 and {each.n for each in found.optimalities} == {20} and found.n == 40
+
+
+def test_the_table_ranks_attacks_and_shows_passes(results):
+    report = build(results)
+    (table,) = [table for table in tables(report) if table.title == "Optimality of attacks"]
+    assert table.header == ("", "Net", "Other", "all models", "passes")
+    assert [row.name for row in table.rows] == [FINE, COARSE, "eps_0, linf"]
+    fine, coarse, limits = table.rows
+    assert [value.number for value in fine.values[:3]] == [1, 1, 1]
+    assert [row.values[-1].number for row in (fine, coarse)] == [67, 19]
+    assert [value.number for value in limits.values[:2]] == [best.until for best in report.best_distances]
+    beyond = [replace(each, is_within=each.perturbation == COARSE) for each in report.optimalities]
+    (table,) = [each for each in tables(replace(report, optimalities=tuple(beyond))) if each.title == table.title]
+    assert "more than 2,000 passes" in table.caption and "more than" in str(table.rows[0].values[-1].notes)
+
+
+def test_every_format_has_the_optimality(results):
+    report = build(results)
+    rows = [row for row in tidy.rows(report) if row["statistic"] in ("local_optimality", "global_optimality")]
+    assert {(row["model"], row["perturbation"]) for row in rows} == {
+        (model, name) for model in ("Net", "Other", None) for name in (COARSE, FINE)
+    }
+    data = json.loads(report_json.render(report))
+    jsonschema.Draft202012Validator(report_schema()).validate(data)
+    assert [each["value"] for each in data["optimalities"]] == [each.value for each in report.optimalities]
+    assert {each["optimality"]["value"] for each in data["cells"] if each["optimality"]} == {
+        row["value"] for row in rows if row["statistic"] == "local_optimality"
+    }
+    for text in (each.render(report) for each in (html, latex, markdown, terminal)):
+        assert "Optimality of attacks" in text and "eps_0" in text
+
+
+def test_the_figure_has_a_line_per_attack_and_the_best_distances(results):
+    report = build(results)
+    (figure,) = [each for each in figures(report) if each.name == "optimality-linf"]
+    axes = figure.draw().axes
+    assert [axis.get_title() for axis in axes] == ["Net", "Other"]
+    for axis, best in zip(axes, report.best_distances, strict=True):
+        *attacks, least, limit = axis.lines
+        assert len(attacks) == 2 and limit.get_xdata()[0] == best.until
+        np.testing.assert_allclose(least.get_xdata(), [eps for eps, _ in best.curve])
+    assert FINE in figure.alt and "100.0 %" in figure.alt

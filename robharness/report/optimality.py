@@ -37,17 +37,19 @@ class _Attacks:
 
     distances: (attacks, n).
     passes: of each attack, and whether they were counted.
+    budget: of passes.
     """
 
     label: str
     cells: Sequence[CellResult]
     distances: Floats
     passes: Sequence[tuple[float | None, bool]]
+    budget: float
 
     @property
     def are_within(self) -> list[bool]:
         """Whether each attack is within the budget of passes; one whose passes are not known is."""
-        return [count is None or count <= PASS_BUDGET for count, _ in self.passes]
+        return [count is None or count <= self.budget for count, _ in self.passes]
 
     @property
     def best(self) -> Floats:
@@ -56,11 +58,13 @@ class _Attacks:
         return found
 
 
-def optimalities(results: Results) -> Optimalities:
+def optimalities(results: Results, budget: float = PASS_BUDGET) -> Optimalities:
     """Return the optimality of the attacks without a budget, and the best distances that it compares with.
 
+    budget: of passes per example.
+
     The best distance of an example is the smallest one that any attack of the norm found on the model. AttackBench
-    stops all attacks after 2,000 passes. An attack that took more is therefore measured, but is no part of the best
+    stops all attacks at the budget. An attack that took more passes is therefore measured, but is no part of the best
     distances, so that its number may be above 1.
     """
     local: dict[str, Optimality] = {}
@@ -74,7 +78,7 @@ def optimalities(results: Results) -> Optimalities:
             continue
         found: dict[str, list[tuple[Optimality, Floats]]] = {}
         clusters = cluster_of_each(results)
-        for model in _by_model(results, cells, positions):
+        for model in _by_model(results, cells, positions, budget):
             best.append(_best(model, norm, attacks))
             numbers = _local(model, None if clusters is None else clusters[positions])
             local |= {cell.cell.key: each for cell, (each, _) in zip(model.cells, numbers, strict=True)}
@@ -85,13 +89,15 @@ def optimalities(results: Results) -> Optimalities:
 
 
 def passes_of(result: CellResult) -> tuple[float | None, bool]:
-    """Return the forward and backward passes per example of a cell's attack, added up, and whether they were counted.
+    """Return the forward and backward passes per attacked example of a cell, added up, and whether they were counted.
 
-    Without a count, they are those that the attack declares; None if it declares none.
+    Of a store without counts, they are those that the attack declares; None if it declares none. A gradient is a
+    forward and a backward pass.
     """
+    if result.passes is not None:
+        return result.passes.forwards + 2 * result.passes.gradients, True
     cost = result.cell.cost
-    declared = cost.forwards + 2 * (cost.gradients + cost.shared_gradients)
-    return declared or None, False
+    return cost.forwards + 2 * (cost.gradients + cost.shared_gradients) or None, False
 
 
 def _by_norm(results: Results) -> dict[str, list[CellResult]]:
@@ -107,7 +113,9 @@ def _cleans(results: Results, cells: Sequence[CellResult]) -> list[CellResult]:
     return [results.clean(label) for label in dict.fromkeys(cell.cell.model.label for cell in cells)]
 
 
-def _by_model(results: Results, cells: Sequence[CellResult], positions: np.ndarray) -> Iterator[_Attacks]:
+def _by_model(
+    results: Results, cells: Sequence[CellResult], positions: np.ndarray, budget: float
+) -> Iterator[_Attacks]:
     """Yield the attacks on each model that has several."""
     by_model: dict[str, list[CellResult]] = {}
     for cell in cells:
@@ -116,7 +124,7 @@ def _by_model(results: Results, cells: Sequence[CellResult], positions: np.ndarr
         if len(some) > 1:
             rows = np.stack([cell.distances[np.searchsorted(cell.positions, positions)] for cell in some])
             right = results.clean(label).correct_at(positions)
-            yield _Attacks(label, some, np.where(right, rows, 0.0), [passes_of(cell) for cell in some])
+            yield _Attacks(label, some, np.where(right, rows, 0.0), [passes_of(cell) for cell in some], budget)
 
 
 def _best(model: _Attacks, norm: str, asked: int) -> BestDistances:
