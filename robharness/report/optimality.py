@@ -62,7 +62,6 @@ def optimalities(results: Results, budget: float = PASS_BUDGET) -> Optimalities:
     """Return the optimality of the attacks without a budget, and the best distances that it compares with.
 
     budget: of passes per example.
-
     The best distance of an example is the smallest one that any attack of the norm found on the model. AttackBench
     stops all attacks at the budget. An attack that took more passes is therefore measured, but is no part of the best
     distances, so that its number may be above 1.
@@ -70,21 +69,22 @@ def optimalities(results: Results, budget: float = PASS_BUDGET) -> Optimalities:
     local: dict[str, Optimality] = {}
     over_models: list[GlobalOptimality] = []
     best: list[BestDistances] = []
-    asked = len(results.labels)
-    for norm, cells in _by_norm(results).items():
-        attacks = len({cell.cell.short_name for cell in cells})
-        positions = common_positions([each.positions for each in (*cells, *_cleans(results, cells))])
-        if attacks < 2 or not len(positions):
+    by_norm, models = _by_norm(results), len(results.outline.suite.models)
+    clusters = cluster_of_each(results) if by_norm else None
+    for norm, attacks in by_norm.items():
+        cells = [cell for cell in attacks if cell.n]
+        asked = len({cell.cell.short_name for cell in attacks})
+        positions = common_positions([each.positions for each in (*_cleans(results, cells), *cells)])
+        if not len(positions):
             continue
         found: dict[str, list[tuple[Optimality, Floats]]] = {}
-        clusters = cluster_of_each(results)
         for model in _by_model(results, cells, positions, budget):
-            best.append(_best(model, norm, attacks))
+            best.append(_best(model, norm, asked))
             numbers = _local(model, None if clusters is None else clusters[positions])
             local |= {cell.cell.key: each for cell, (each, _) in zip(model.cells, numbers, strict=True)}
             for cell, each in zip(model.cells, numbers, strict=True):
                 found.setdefault(cell.cell.short_name, []).append(each)
-        over_models += [_global(name, norm, some, asked) for name, some in found.items()]
+        over_models += [_global(name, norm, some, models) for name, some in found.items()]
     return Optimalities(local, tuple(over_models), tuple(best))
 
 
@@ -101,12 +101,12 @@ def passes_of(result: CellResult) -> tuple[float | None, bool]:
 
 
 def _by_norm(results: Results) -> dict[str, list[CellResult]]:
-    """Return the cells with outcomes of attacks without a budget, by norm."""
+    """Return the cells of attacks without a budget by norm, if some have outcomes."""
     found: dict[str, list[CellResult]] = {}
     for result in results.cells:
-        if result.n and result.is_unbounded and result.cell.perturbation is not None:
+        if result.is_unbounded and result.cell.perturbation is not None:
             found.setdefault(str(result.cell.perturbation.norm), []).append(result)
-    return found
+    return {norm: cells for norm, cells in found.items() if any(cell.n for cell in cells)}
 
 
 def _cleans(results: Results, cells: Sequence[CellResult]) -> list[CellResult]:

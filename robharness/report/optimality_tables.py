@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import replace
 
 from robharness.report.details import BestDistances, GlobalOptimality
@@ -40,8 +40,13 @@ def optimality(report: Report) -> Table | None:
 
 
 def _row(found: GlobalOptimality, report: Report, cells: dict[str, CellNumbers]) -> Row:
-    row = model_row(found.perturbation, report, cells, lambda cell: _local(cell, report),
-                    lambda some: mean_over_runs([_local(cell, report).number for cell in some], "percentage", 1))  # fmt: skip
+    row = model_row(
+        found.perturbation,
+        report,
+        cells,
+        lambda cell: _local(cell, report),
+        lambda some: mean_over_runs([_local(cell, report).number for cell in some], "percentage", 1),
+    )
     return replace(row, values=(*row.values, _mean(found, report), _passes(found, cells.values())))
 
 
@@ -57,7 +62,7 @@ def _mean(found: GlobalOptimality, report: Report) -> Value:
     return Value(number=found.value, digits=1, interval=found.interval, interval_digits=1, notes=notes)
 
 
-def _passes(found: GlobalOptimality, cells: Sequence[CellNumbers]) -> Value:
+def _passes(found: GlobalOptimality, cells: Collection[CellNumbers]) -> Value:
     notes: list[Note] = []
     if not found.is_within:
         notes.append(("more than", Number(PASS_BUDGET)))

@@ -1,4 +1,4 @@
-"""Statistics of outcomes as pure functions, with intervals: accuracies, drops, slopes, gaps, gains, calibration, optimality."""
+"""Statistics of outcomes as pure functions, with intervals, from accuracies and drops to calibration and optimality."""
 
 from robharness.statistics.accuracy import (
     accuracy,

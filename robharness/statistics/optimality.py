@@ -62,7 +62,7 @@ def resampled_local_optimality(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Floats:
-    """Return `local_optimality` in bootstrap resamples of the examples, (resamples, attacks); nan where it is undefined.
+    """Return `local_optimality` in bootstrap resamples of the examples, (resamples, attacks); nan if it is undefined.
 
     clusters: the number of each example's cluster, (n,) int; None if examples are independent.
     The limit eps_0 is that of all examples: the bootstrap does not hold for a largest value (Bickel and Freedman 1981,
