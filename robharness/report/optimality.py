@@ -74,11 +74,11 @@ def optimalities(results: Results, budget: float = PASS_BUDGET) -> Optimalities:
     for norm, attacks in by_norm.items():
         cells = [cell for cell in attacks if cell.n]
         asked = len({cell.cell.short_name for cell in attacks})
-        positions = common_positions([each.positions for each in (*_cleans(results, cells), *cells)])
+        positions = common_positions([cell.positions for cell in cells])
         if not len(positions):
             continue
         found: dict[str, list[tuple[Optimality, Floats]]] = {}
-        for model in _by_model(results, cells, positions, budget):
+        for model in _by_model(cells, positions, budget):
             best.append(_best(model, norm, asked))
             numbers = _local(model, None if clusters is None else clusters[positions])
             local |= {cell.cell.key: each for cell, (each, _) in zip(model.cells, numbers, strict=True)}
@@ -109,13 +109,7 @@ def _by_norm(results: Results) -> dict[str, list[CellResult]]:
     return {norm: cells for norm, cells in found.items() if any(cell.n for cell in cells)}
 
 
-def _cleans(results: Results, cells: Sequence[CellResult]) -> list[CellResult]:
-    return [results.clean(label) for label in dict.fromkeys(cell.cell.model.label for cell in cells)]
-
-
-def _by_model(
-    results: Results, cells: Sequence[CellResult], positions: np.ndarray, budget: float
-) -> Iterator[_Attacks]:
+def _by_model(cells: Sequence[CellResult], positions: np.ndarray, budget: float) -> Iterator[_Attacks]:
     """Yield the attacks on each model that has several."""
     by_model: dict[str, list[CellResult]] = {}
     for cell in cells:
@@ -123,8 +117,7 @@ def _by_model(
     for label, some in by_model.items():
         if len(some) > 1:
             rows = np.stack([cell.distances[np.searchsorted(cell.positions, positions)] for cell in some])
-            right = results.clean(label).correct_at(positions)
-            yield _Attacks(label, some, np.where(right, rows, 0.0), [passes_of(cell) for cell in some], budget)
+            yield _Attacks(label, some, rows, [passes_of(cell) for cell in some], budget)
 
 
 def _best(model: _Attacks, norm: str, asked: int) -> BestDistances:
