@@ -132,16 +132,20 @@ def team_threat(params):
     return ThreatModel(norm="linf", targeted=params.how == "aims")
 
 
+@dataclass(frozen=True)
 class Nearest:
-    """The first of 16 steps of 1/32 along the sign that is wrong, up to eps; the clean input where none is."""
+    """The first of steps of `step` / 32 up to 1/2 along the sign that is wrong, up to eps; else the clean input."""
+
+    step: float = 1.0
 
     def perturb(self, model, batch, eps, rng):
         log("nearest", eps, batch)
         direction = batch.gradient(model, lead).gradient.sign()
         x, found = batch.x.clone(), torch.zeros_like(batch.labels, dtype=torch.bool)
-        for step in range(17):
-            if step / 32 <= eps:
-                candidate = (batch.x + step / 32 * direction).clamp(0, 1)
+        for at in range(int(16 / self.step) + 1):
+            size = at * self.step / 32
+            if size <= eps:
+                candidate = (batch.x + size * direction).clamp(0, 1)
                 new = ~found & (model.decisions(candidate) != batch.labels)
                 x[new], found = candidate[new], found | new
         return Perturbed(x=x, notes={"found": found})
@@ -222,7 +226,7 @@ def spec(name, build, **changes):
 def robharness_attacks():
     yield spec("team", team, ensemble=True, randomness="example", notes={"draw": float}, threat=team_threat)
     yield spec("step", lambda params: Step("step", float(params.step)), cost=lambda params: Cost(shared_gradients=1))
-    yield spec("nearest", lambda params: Nearest(), minimal=True, notes={"found": bool})
+    yield spec("nearest", lambda params: Nearest(float(params.step)), minimal=True, notes={"found": bool})
     yield spec("aim", lambda params: Aim(), threat=lambda params: ThreatModel(norm="linf", targeted=True))
     yield spec("insight", Insight, access="features", notes={"value": float, "same": bool})
     yield spec("neighbours", lambda params: Neighbours(), blocks=lambda params: params.how != "alone")

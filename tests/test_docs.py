@@ -157,6 +157,7 @@ def toy_results(tmp_path_factory):
             {"attack": "toys/sign", "eps": "1/4"},
             {"attack": "toys/rogue", "eps": "1/4", "how": "raises"},
             {"attack": "teams/nearest"},
+            {"attack": "teams/nearest", "step": "1/2"},
         ],
         "corruptions": [{"corruption": "toys/speckle", "severity": [1, 2, 3]}],
     }
@@ -169,6 +170,9 @@ def toy_results(tmp_path_factory):
         ("JSON", lambda report: report),
         ("cells", lambda report: report["cells"][0]),
         ("distances", lambda report: next(cell["distances"] for cell in report["cells"] if cell["distances"])),
+        ("optimality", lambda report: next(cell["optimality"] for cell in report["cells"] if cell["optimality"])),
+        ("optimalities", lambda report: report["optimalities"][0]),
+        ("best_distances", lambda report: report["best_distances"][0]),
         ("calibration", lambda report: report["cells"][0]["calibration"]),
         ("classes", lambda report: report["cells"][0]["classes"]),
         ("runs", lambda report: report["runs"][0]),

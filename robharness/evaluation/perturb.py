@@ -14,7 +14,7 @@ from torch import Tensor
 from robharness.errors import ContractViolation
 from robharness.evaluation import referee
 from robharness.evaluation.batch import Batch, LentBatch
-from robharness.evaluation.guard import lending, uncounted, plugin_failures
+from robharness.evaluation.guard import lending, plugin_failures, uncounted
 from robharness.evaluation.loading import LoadedModel
 from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws, global_seed

@@ -28,6 +28,7 @@ from robharness.report.findings import (
     training_findings,
 )
 from robharness.report.movements import movement
+from robharness.report.optimality import optimalities
 from robharness.report.plugin_metrics import compute_metrics
 from robharness.report.records import CellNumbers, Numbers, Report, RunNumbers, WorstCase
 from robharness.report.relative_models import gain_summaries, gains, gaps_closed
@@ -51,11 +52,12 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
     suite = outline.suite
     outcomes = sum(result.n for result in results.cells)
     with_details = outcomes <= MANY_OUTCOMES if details is None else details
-    found, per_class = distances(results), PerClass()
+    found, optimality, per_class = distances(results), optimalities(results), PerClass()
     cells = tuple(
         replace(
             cell_numbers(results, result),
             distances=found.get(result.cell.key),
+            optimality=optimality.local.get(result.cell.key),
             movement=movement(result),
             calibration=calibration(result) if with_details and not suite.retrieval else None,
             classes=per_class.numbers(result) if with_details and not suite.retrieval else None,
@@ -117,6 +119,8 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
         ),
         run_of=run_of,
         runs=tuple(_runs(cells, run_of)),
+        optimalities=optimality.over_models,
+        best_distances=optimality.best,
         differences=differences(results, cells),
         command=outline.command("run"),
         settings=outline.run.settings,

@@ -248,3 +248,94 @@ class PluginFigure:
     media_type: str
     content: bytes = field(repr=False)
     left_out: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distances:
+    """The sizes of the smallest perturbations that an attack found to make a model's predictions wrong.
+
+    n: the number of examples.
+    found: the number of examples with such a perturbation; its size is 0 if the clean input is wrong already.
+    median: half of all examples are wrong within this distance; None if fewer are wrong at any.
+    quartiles: the same for a quarter and for three quarters of the examples.
+    curve: (eps, accuracy) at up to 101 steps, from all examples right to all those wrong that the attack found.
+    area: the mean accuracy over all budgets from 0 to `area_until`: the area under the whole curve, as a fraction.
+    area_until: a budget, the same for all models of the attack.
+    """
+
+    n: int
+    found: int
+    median: float | None
+    interval: Interval
+    quartiles: tuple[float | None, float | None]
+    curve: tuple[tuple[float, float], ...]
+    area: float | None = None
+    area_until: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimality:
+    """Local optimality of an attack without a budget on a model, beside the other such attacks of its norm.
+
+    n: the number of examples that all of these attacks have, on all models.
+    value: 1 if the attack found the best distance of every example; None if no attack within the budget of passes
+        found any.
+    interval: bootstrap over examples, up to the same budget eps_0.
+    passes: mean number of forward and of backward passes per example, added up; None if it is not known.
+    is_recorded: whether the passes were counted in the run, or else declared by the attack.
+    is_within: whether the passes are at most 2,000; if not, the attack counts for no best distance.
+    """
+
+    n: int
+    value: float | None
+    interval: Interval | None
+    passes: float | None
+    is_recorded: bool
+    is_within: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestDistances:
+    """The smallest distance of each example that any attack within the budget of passes found, under one norm.
+
+    n: the number of examples.
+    attacks: the number of attacks whose distances count.
+    asked: the number of attacks of the norm without a budget in the suite.
+    found: the number of examples with a distance; it is 0 if the clean input is wrong already.
+    until: eps_0, the largest of these distances; None if there is none above 0.
+    area: the mean accuracy over all budgets from 0 to `until`: AUREC over eps_0, as a fraction.
+    curve: (eps, accuracy) as in the distances of an attack.
+    """
+
+    model: str
+    norm: str
+    n: int
+    attacks: int
+    asked: int
+    found: int
+    until: float | None
+    area: float | None
+    curve: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalOptimality:
+    """Global optimality of an attack without a budget: the mean of its local optimality over models.
+
+    n: the number of examples, the same of all models.
+    models: the number of models with a local optimality.
+    asked: the number of models in the suite.
+    interval: bootstrap over examples, for these models.
+    passes: mean over the models; None if they are not known for one of them.
+    is_within: whether the passes are at most 2,000 on every model.
+    """
+
+    perturbation: str
+    norm: str
+    n: int
+    models: int
+    asked: int
+    value: float | None
+    interval: Interval | None
+    passes: float | None
+    is_within: bool

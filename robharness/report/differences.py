@@ -9,13 +9,12 @@ from dataclasses import replace
 import numpy as np
 
 from robharness import statistics
-from robharness.report.paired import Outcomes, clean_outcomes, drop_difference, outcomes_of
+from robharness.report.paired import Outcomes, clean_outcomes, cluster_of_each, drop_difference, outcomes_of
 from robharness.report.records import CellNumbers, DifferenceNumbers
 from robharness.report.runs import spread
 from robharness.report.worst_cases import worst_outcomes
 from robharness.store.results import Results
 from robharness.store.spans import common_positions
-from robharness.suite.clusters import cluster_numbers
 
 
 def differences(results: Results, cells: Sequence[CellNumbers]) -> tuple[DifferenceNumbers, ...]:
@@ -33,7 +32,7 @@ def differences(results: Results, cells: Sequence[CellNumbers]) -> tuple[Differe
             columns.setdefault(model.run_of or model.label, []).append(model.label)
     if reference not in columns:
         return ()
-    clusters = _clusters(results)
+    clusters = cluster_of_each(results)
     found: list[DifferenceNumbers] = []
     for column, labels in columns.items():
         if column == reference:
@@ -52,18 +51,6 @@ def _adjusted(found: Sequence[DifferenceNumbers]) -> tuple[DifferenceNumbers, ..
 
 
 # --- single models --------------------------------------------------------------------------------------------------
-
-
-def _clusters(results: Results) -> np.ndarray | None:
-    """Return the number of the cluster of each position, (n,); None if examples are independent."""
-    pattern = results.outline.suite.clusters
-    if pattern is None:
-        return None
-    ids: dict[int, str] = {}
-    for result in sorted(results.cells, key=lambda each: -each.n):
-        if len(ids) < results.outline.n and result.n and not set(result.positions.tolist()) <= ids.keys():
-            ids |= dict(zip(result.positions.tolist(), map(str, result.columns["example"]), strict=True))
-    return np.array(cluster_numbers(pattern, ids, results.outline.n)[0], np.int64)
 
 
 def _paired(results: Results, label: str, reference: str, clusters: np.ndarray | None) -> Iterator[DifferenceNumbers]:

@@ -53,21 +53,28 @@ def _rounded_up(value: float) -> float:
 
 
 def _distances(ordered: np.ndarray, until: float | None) -> Distances:
-    n = len(ordered)
     first, median, third = (
         value if math.isfinite(value) else None for value in statistics.quantiles(ordered, [0.25, 0.5, 0.75]).tolist()
     )
     interval = statistics.median_interval(ordered)
-    budgets = statistics.quantiles(ordered, np.linspace(0, 1, CURVE_STEPS))
-    accuracies = (n - np.searchsorted(ordered, budgets, side="right")) / n
-    curve = [(eps, accuracy) for eps, accuracy in zip(budgets.tolist(), accuracies.tolist(), strict=True)]
     return Distances(
-        n=n,
+        n=len(ordered),
         found=int(np.isfinite(ordered).sum()),
         median=median,
         interval=Interval(max(0.0, interval.low), interval.high),
         quartiles=(first, third),
-        curve=tuple((eps, accuracy) for eps, accuracy in curve if math.isfinite(eps)),
+        curve=accuracy_curve(ordered),
         area=None if until is None else float(np.minimum(ordered, until).mean() / until),
         area_until=until,
     )
+
+
+def accuracy_curve(ordered: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """Return (eps, accuracy) at `CURVE_STEPS` shares of the examples at most, as far as distances are finite.
+
+    ordered: distances, ascending, (n,).
+    """
+    budgets = statistics.quantiles(ordered, np.linspace(0, 1, CURVE_STEPS))
+    accuracies = (len(ordered) - np.searchsorted(ordered, budgets, side="right")) / len(ordered)
+    curve = zip(budgets.tolist(), accuracies.tolist(), strict=True)
+    return tuple((eps, accuracy) for eps, accuracy in curve if math.isfinite(eps))

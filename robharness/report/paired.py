@@ -10,6 +10,7 @@ from robharness import statistics
 from robharness.statistics.intervals import Bools
 from robharness.store.results import CellResult, Results
 from robharness.store.spans import common_positions
+from robharness.suite.clusters import cluster_numbers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,6 +46,18 @@ def clean_outcomes(results: Results, label: str) -> Outcomes:
     """Return the outcomes of a model on clean examples."""
     clean = results.clean(label)
     return Outcomes(positions=clean.positions, right=clean.correct)
+
+
+def cluster_of_each(results: Results) -> np.ndarray | None:
+    """Return the number of the cluster of each position, (n,); None if examples are independent."""
+    pattern = results.outline.suite.clusters
+    if pattern is None:
+        return None
+    ids: dict[int, str] = {}
+    for result in sorted(results.cells, key=lambda each: -each.n):
+        if len(ids) < results.outline.n and result.n and not set(result.positions.tolist()) <= ids.keys():
+            ids |= dict(zip(result.positions.tolist(), map(str, result.columns["example"]), strict=True))
+    return np.array(cluster_numbers(pattern, ids, results.outline.n)[0], np.int64)
 
 
 def exact_test(is_clustered: bool) -> str:

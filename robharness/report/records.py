@@ -10,6 +10,7 @@ from robharness.planning.names import labels_by_value
 from robharness.report.details import (
     MIN_CONFIDENCES,
     MIN_PER_CLASS,
+    BestDistances,
     Calibration,
     ClassNumbers,
     Distances,
@@ -18,7 +19,9 @@ from robharness.report.details import (
     GainSummary,
     GalleryExample,
     GapClosed,
+    GlobalOptimality,
     Movement,
+    Optimality,
     PluginFigure,
     Published,
 )
@@ -151,6 +154,7 @@ class CellNumbers:
     success: the share of examples predicted as the target of a targeted attack, of those that have a target.
     accuracy_8bit: the accuracy if the perturbed inputs are rounded to 256 levels.
     distances: of an attack without a budget.
+    optimality: of an attack without a budget beside others.
     movement: of an attack on features.
     passes: per attacked example; None if the store has none.
     cost: passes per example that the attack declares, if no example leaves early; None for other cells.
@@ -180,6 +184,7 @@ class CellNumbers:
     success: float | None = None
     accuracy_8bit: float | None = None
     distances: Distances | None = None
+    optimality: Optimality | None = None
     movement: Movement | None = None
     passes: Passes | None = None
     cost: Passes | None = None
@@ -293,6 +298,8 @@ class Report:
     published_sources: the sources of published numbers, in the suite's order.
     run_of: label of a run -> the label that runs with other seeds share with it.
     runs: means and deviations over such runs.
+    optimalities: of attacks without a budget, over all models.
+    best_distances: of each model, under each norm, over several attacks without a budget.
     differences: of every other model from the reference, on the same examples; empty without a reference.
     answer: the result in words, the main sentence first.
     command: the command that computes what is missing.
@@ -330,6 +337,8 @@ class Report:
     protocols: dict[str, str] = field(default_factory=dict)
     run_of: dict[str, str] = field(default_factory=dict)
     runs: tuple[RunNumbers, ...] = ()
+    optimalities: tuple[GlobalOptimality, ...] = ()
+    best_distances: tuple[BestDistances, ...] = ()
     differences: tuple[DifferenceNumbers, ...] = ()
     answer: tuple[str, ...] = ()
     command: str = ""

@@ -9,7 +9,15 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from robharness.findings import Finding
 from robharness.report import records
-from robharness.report.details import Environment, Gain, GainSummary, GapClosed, Published
+from robharness.report.details import (
+    BestDistances,
+    Environment,
+    Gain,
+    GainSummary,
+    GapClosed,
+    GlobalOptimality,
+    Published,
+)
 from robharness.report.renderers.json import DERIVED, LEFT_OUT, SCHEMA
 from robharness.specs.tables import meanings
 from robharness.statistics import Interval
@@ -32,6 +40,8 @@ TYPES: dict[str, Any] = {
     "runs": tuple[records.RunNumbers, ...],
     "differences": tuple[records.DifferenceNumbers, ...],
     "worst_cases": tuple[records.WorstCase, ...],
+    "optimalities": tuple[GlobalOptimality, ...],
+    "best_distances": tuple[BestDistances, ...],
     "corruption_means": tuple[records.MeanAccuracy, ...],
     "slopes": tuple[records.SlopeNumbers, ...],
     "corruption_errors": tuple[records.CorruptionErrors, ...],

@@ -9,6 +9,7 @@ from dataclasses import replace
 from robharness.report.detail_tables import calibration, movements, passes, worst_class
 from robharness.report.details import Published
 from robharness.report.difference_tables import difference_table
+from robharness.report.optimality_tables import optimality
 from robharness.report.records import CellNumbers, MeanAccuracy, Numbers, Report, SlopeNumbers, WorstCase
 from robharness.report.relative_tables import gains, gaps_closed
 from robharness.report.rows import NO_VALUE, cells_by_row, mean_over_runs, model_row, model_table, published_notes
@@ -22,7 +23,8 @@ def tables(report: Report) -> list[Table]:
     """Return the tables that the suite has numbers for, attacks with their worst cases first."""
     attacks, corruptions = _attacks(report), _corruptions(report)
     made = [attacks, difference_table(attacks, report, counted_accuracy(report)), _distances(report)]
-    made += [movements(report), corruptions, difference_table(corruptions, report, report.measure), _slopes(report)]
+    made += [optimality(report), movements(report), corruptions]
+    made += [difference_table(corruptions, report, report.measure), _slopes(report)]
     made += [_corruption_errors(report), gaps_closed(report), gains(report), calibration(report), worst_class(report)]
     made += [passes(report), _metrics(report)]
     return [table for table in made if table is not None]

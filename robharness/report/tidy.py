@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robharness.errors import UserError, glob_matches, nearest_word
-from robharness.report.details import Distances
+from robharness.report.details import Distances, Optimality
 from robharness.report.records import CellNumbers, Numbers, Report
 from robharness.specs import Budget
 from robharness.statistics.intervals import Interval
@@ -37,7 +37,7 @@ COLUMNS: dict[str, type] = {
 """Columns and their types; a value that does not apply to a row is None.
 
 kind: "clean", "attack", "corruption", "worst case", "difference", "corruption mean", "slope", "corruption error",
-    "runs", "gap", "gain", "metric" or "published metric".
+    "runs", "gap", "gain", "optimality", "metric" or "published metric".
 budget: eps as the suite writes it, such as "0.25/255"; eps is its value.
 part: of the statistic, such as a class, a bin of confidences, a note of an attack, a corruption, or the source of a
     published number.
@@ -94,8 +94,8 @@ ALL = Selection()
 
 def rows(report: Report) -> list[Tidy]:
     """Return all numbers of a report. Each row has all of `COLUMNS`; statistics without a value are left out."""
-    made = [*_cells(report), *_worst_cases(report), *_differences(report), *_corruptions(report)]
-    made += [*_over_runs(report), *_metrics(report)]
+    made = [*_cells(report), *_optimalities(report), *_worst_cases(report), *_differences(report)]
+    made += [*_corruptions(report), *_over_runs(report), *_metrics(report)]
     empty = dict.fromkeys(COLUMNS)
     common = {"suite": report.suite, "data": report.data}
     return [empty | common | row for row in made if row["value"] is not None]
@@ -147,6 +147,8 @@ def _cell(cell: CellNumbers) -> Iterator[Tidy]:
         yield _row("made_wrong", count, part=name)
     if cell.distances is not None:
         yield from _distances(cell.distances)
+    if cell.optimality is not None:
+        yield from _optimality(cell.optimality)
     if cell.calibration is not None:
         found = cell.calibration
         yield _row("ece", found.ece, n=found.n)
@@ -176,6 +178,27 @@ def _distances(found: Distances) -> Iterator[Tidy]:
     yield _row("area", found.area, eps=found.area_until)
     for eps, accuracy in dict(found.curve).items():
         yield _row("curve_accuracy", accuracy, eps=eps)
+
+
+def _optimality(found: Optimality) -> Iterator[Tidy]:
+    yield _row("local_optimality", found.value, found.interval, n=found.n)
+    yield _row("passes", found.passes, part="counted" if found.is_recorded else "declared", n=found.n)
+
+
+def _optimalities(report: Report) -> Iterator[Tidy]:
+    """Yield the optimality of attacks over all models, and the best distances of each model."""
+    for each in report.optimalities:
+        whole = each.models == each.asked and each.n == report.n
+        where: Tidy = {"kind": "optimality", "perturbation": each.perturbation, "norm": each.norm, "complete": whole}
+        yield _row("global_optimality", each.value, each.interval, n=each.n, **where)
+        yield _row("passes", each.passes, n=each.n, **where)
+    for best in report.best_distances:
+        where = {"model": best.model, "kind": "optimality", "perturbation": f"best of {best.attacks} attacks",
+                 "norm": best.norm, "n": best.n, "complete": best.n == report.n}  # fmt: skip
+        yield _row("area", best.area, eps=best.until, **where)
+        yield _row("distances_found", best.found, **where)
+        for eps, accuracy in dict(best.curve).items():
+            yield _row("curve_accuracy", accuracy, eps=eps, **where)
 
 
 def _worst_cases(report: Report) -> Iterator[Tidy]:

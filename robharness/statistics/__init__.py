@@ -1,4 +1,4 @@
-"""Statistics of outcomes as pure functions, with intervals: accuracies, drops, slopes, gaps, gains, calibration."""
+"""Statistics of outcomes as pure functions, with intervals, from accuracies and drops to calibration and optimality."""
 
 from robharness.statistics.accuracy import (
     accuracy,
@@ -45,12 +45,14 @@ from robharness.statistics.intervals import (
     wilson_bounds,
 )
 from robharness.statistics.means import mean_difference_interval, mean_interval
+from robharness.statistics.optimality import local_optimality, optimality_limit, resampled_local_optimality
 from robharness.statistics.paired import (
     BLOCK_VALUES,
     drop_difference_interval,
     relative_drop_bounds,
     relative_drop_interval,
     resampled_accuracies,
+    resampled_means,
 )
 from robharness.statistics.power import smallest_fall
 from robharness.statistics.slopes import (
@@ -98,6 +100,7 @@ __all__ = [
     "gap_closed_interval",
     "gap_closed_printed",
     "holm",
+    "local_optimality",
     "mean_and_deviation",
     "mean_difference_interval",
     "mean_interval",
@@ -105,6 +108,7 @@ __all__ = [
     "median_ratio",
     "minimum_ratio",
     "normal_quantile",
+    "optimality_limit",
     "paired_difference",
     "percentile_interval",
     "quantile",
@@ -117,6 +121,8 @@ __all__ = [
     "relative_drops",
     "reliability",
     "resampled_accuracies",
+    "resampled_local_optimality",
+    "resampled_means",
     "sign_flip_tail",
     "slope",
     "slope_interval",

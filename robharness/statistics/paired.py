@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from robharness.statistics.intervals import (
     Bools,
+    EmptySample,
     Floats,
     Interval,
     ZeroClean,
@@ -139,6 +140,27 @@ def resampled_accuracies(
     """Return the accuracy of each row in each bootstrap resample of the units, the same resample for all rows.
 
     correct: (rows, n) bool, the examples in random order.
+    Other arguments and the returned array are those of `resampled_means`.
+    Raises EmptySample without any outcome.
+    """
+    check_outcomes(correct, dimensions=2)
+    return resampled_means(
+        correct, clusters=clusters, resamples=resamples, seed=seed, most_drawn=most_drawn, block_values=block_values
+    )
+
+
+def resampled_means(
+    values: Bools | Floats,
+    *,
+    clusters: np.ndarray | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    most_drawn: int = MOST_DRAWN,
+    block_values: int = BLOCK_VALUES,
+) -> Floats:
+    """Return the mean of each row in each bootstrap resample of the units, the same resample for all rows.
+
+    values: (rows, n) finite, the examples in random order.
     clusters: the number of each example's cluster, (n,) int; a cluster is a unit. Without, each example is a unit.
     most_drawn: from more units, as many groups of neighbours are drawn in place of single units. In random order, for
         clusters that of their first examples, the groups are independent and alike, as units are. The standard
@@ -147,24 +169,25 @@ def resampled_accuracies(
     block_values: counts in memory at once; no result depends on it.
     Returns (resamples, rows). What is drawn depends on the units and the seed alone, so rows of several calls belong
     together.
-    Raises EmptySample without any outcome.
+    Raises EmptySample without any example.
     """
-    check_outcomes(correct, dimensions=2)
-    n = correct.shape[1]
+    n = values.shape[1]
+    if n == 0:
+        raise EmptySample("There is no example to resample.")
     firsts = np.arange(n)  # of each unit, its first example
     if clusters is not None:
         order, firsts = _by_cluster(clusters)
-        correct = correct[:, order]
+        values = values[:, order]
     units = len(firsts)
     groups = min(units, most_drawn)
     starts = firsts[np.arange(groups) * units // groups]
-    sizes = np.diff(starts, append=n).astype(np.float32)
-    right = correct if groups == n else np.add.reduceat(correct, starts, axis=1, dtype=np.int32)
-    columns = np.vstack([right, sizes]).T.astype(np.float32)  # exact up to 2**24 examples
+    sizes = np.diff(starts, append=n)
+    sums = values if groups == n else np.add.reduceat(values, starts, axis=1, dtype=np.float64)
+    columns = np.vstack([sums, sizes]).T.astype(np.float32)  # counts are exact up to 2**24 examples
     rng = np.random.Generator(np.random.Philox(seed))
-    sums = np.vstack([weights @ columns for weights in _resampled_weights(groups, resamples, rng, block_values)])
-    accuracies: Floats = sums[:, :-1].astype(np.float64) / sums[:, -1:]
-    return accuracies
+    totals = np.vstack([weights @ columns for weights in _resampled_weights(groups, resamples, rng, block_values)])
+    means: Floats = totals[:, :-1].astype(np.float64) / totals[:, -1:]
+    return means
 
 
 def _by_cluster(clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

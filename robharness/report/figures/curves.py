@@ -255,7 +255,7 @@ def _draw_distances(report: Report, norm: str, names: list[str]) -> Drawing:
             for cell in cells_of(report, series).get(name, []):
                 if cell.distances is None:
                     continue
-                across, up = _steps(cell.distances.curve)
+                across, up = curve_steps(cell.distances.curve)
                 axis.plot(across, up, color=series.color, linestyle=series.line, drawstyle="steps-post",
                           alpha=0.6 if series.has_runs else 1)  # fmt: skip
                 limit = cell.distances.area_until or limit
@@ -273,7 +273,7 @@ def _draw_distances(report: Report, norm: str, names: list[str]) -> Drawing:
     return drawing
 
 
-def _steps(curve: tuple[tuple[float, float], ...]) -> tuple[list[float], list[float]]:
+def curve_steps(curve: tuple[tuple[float, float], ...]) -> tuple[list[float], list[float]]:
     """Return the ends of the steps of a curve, in percent."""
     points = [(0.0, 1.0), *curve] if not curve or curve[0][0] > 0 else list(curve)
     return [eps for eps, _ in points], [100 * accuracy for _, accuracy in points]

@@ -7,6 +7,7 @@ from robharness.report.figures.corruptions import scatter
 from robharness.report.figures.curves import budget_figures, distance_figures
 from robharness.report.figures.figure import Figure
 from robharness.report.figures.heatmaps import heat_maps
+from robharness.report.figures.optimality import optimality_figures
 from robharness.report.figures.reliability import reliability_figures
 from robharness.report.figures.runs import run_figure
 from robharness.report.records import Report
@@ -17,6 +18,7 @@ def figures(report: Report) -> list[Figure]:
     return [
         *budget_figures(report),
         *distance_figures(report),
+        *optimality_figures(report),
         *scatter(report),
         *heat_maps(report),
         *run_figure(report),

@@ -45,6 +45,8 @@ def as_data(report: Report) -> dict[str, Any]:
         "runs": [asdict(numbers) for numbers in report.runs],
         "differences": [asdict(difference) for difference in report.differences],
         "worst_cases": [_flat(asdict(case), case.numbers) for case in report.worst_cases],
+        "optimalities": [asdict(found) for found in report.optimalities],
+        "best_distances": [asdict(found) for found in report.best_distances],
         "corruption_means": [asdict(mean) for mean in report.corruption_means],
         "slopes": [asdict(slope) for slope in report.slopes],
         "corruption_errors": [asdict(errors) for errors in report.corruption_errors],

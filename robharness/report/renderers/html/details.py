@@ -63,6 +63,13 @@ def _facts(cell: CellNumbers) -> dict[str, Any]:
             "quartiles": distances.quartiles, "mean accuracy over budgets": distances.area,
             "budgets up to": distances.area_until,
         }  # fmt: skip
+    if cell.optimality is not None:
+        optimality = cell.optimality
+        counted = "forward and backward passes per attacked example"
+        found["local optimality"] = {
+            "examples": optimality.n, "value": optimality.value, "95 % interval": optimality.interval,
+            counted if optimality.is_recorded else f"{counted}, as declared": optimality.passes,
+        }  # fmt: skip
     return {"facts": {name: plain(value) for name, value in found.items() if value not in (None, 0, {}, [], ())}}
 
 
