@@ -120,6 +120,12 @@ class PerturbationOutline:
         return (self.surrogate,) if isinstance(self.surrogate, str) else self.surrogate or ()
 
     @property
+    def attack(self) -> str:
+        """Its name without the surrogates, such as "pgd(linf, 4/255)" of "pgd(linf, 4/255, source=A)"."""
+        head, found, rest = self.name.rpartition(f", source={'+'.join(self.surrogates)}")
+        return head + rest if found and self.surrogates else self.name
+
+    @property
     def collection(self) -> str:
         """The part of its full name before the last slash: its plugin, and perhaps a collection of it."""
         return self.spec.rpartition("/")[0]

@@ -134,6 +134,10 @@ def _cell(cell: CellNumbers) -> Iterator[Tidy]:
         yield _row("published_accuracy", published.value, part=published.source or None, n=None)
     yield _row("target_reached", cell.success)
     yield _row("accuracy_8bit", cell.accuracy_8bit)
+    if (transfer := cell.transfer) is not None:
+        where: Tidy = {"n": transfer.n, "reference": transfer.source}
+        yield _row("transfer_rate", transfer.rate, transfer.interval, **where)
+        yield _row("transfer_asymmetry", transfer.asymmetry, transfer.asymmetry_interval, **where)
     if cell.numbers.n:
         yield _row("unreadable", cell.unreadable)
         yield _row("not_finite", cell.not_numbers)
