@@ -57,9 +57,7 @@ class Transfers:
         except EmptySample:
             return None, None
 
-    def _fooled(
-        self, sources: list[CellResult], target: CellResult, others: list[CellResult]
-    ) -> tuple[Bools, Bools]:
+    def _fooled(self, sources: list[CellResult], target: CellResult, others: list[CellResult]) -> tuple[Bools, Bools]:
         """Return which examples fool all sources, and which fool the target, as `statistics.transfer_rate` takes them.
 
         others: cells that must have the examples as well.

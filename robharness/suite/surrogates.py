@@ -43,16 +43,16 @@ def resolved(
     yield from found.values()
 
 
-def _models(
-    reader: FieldReader, place: yaml.Path, name: str, models: Models, unresolved: Unresolved
-) -> list[Model]:
+def _models(reader: FieldReader, place: yaml.Path, name: str, models: Models, unresolved: Unresolved) -> list[Model]:
     """Return the models of a label, or else those whose labels match a pattern; adds an error if there are none."""
     by_label = {model.label: model for _, model in models}
     if name in by_label:
         return [by_label[name]]
     found = [model for label, model in by_label.items() if glob_matches(label, name)]
-    if not found and not unresolved.has_label(name, by_label) and not any(
-        glob_matches(label, name) for label in unresolved.labels
+    if (
+        not found
+        and not unresolved.has_label(name, by_label)
+        and not any(glob_matches(label, name) for label in unresolved.labels)
     ):
         hint = nearest_or_all(name, [*by_label, *unresolved.labels])
         reader.error(place, f"no model has the label '{printable(name)}'{hint}")

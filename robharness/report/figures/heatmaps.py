@@ -49,9 +49,9 @@ def transfer_maps(report: Report) -> Iterator[Figure]:
     for number, (attack, (rows, drops)) in enumerate(list(found.items())[:MOST_TRANSFER_MAPS], 1):
         shown = rows[:MOST_ROWS]
         caption = (
-            f"Relative drop from the clean accuracy in % under {printable(attack, 100)}: the models on which the "
-            f"attack is crafted down, the judged models across; n = {report.n} per cell. A model that is its own source "
-            f"is attacked directly. All maps of transfer attacks have the same scale of colours."
+            f"Relative drop from the clean accuracy in % under {printable(attack, 100)}: the sources, on which the "
+            f"attack is crafted, down, and the judged models across; n = {report.n} per cell. A model that is its own "
+            f"source is attacked directly. All maps of transfer attacks have the same scale of colours."
         )
         if len(rows) > len(shown):
             caption += f" The first {len(shown)} of {len(rows)} sources."
