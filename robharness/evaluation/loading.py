@@ -269,8 +269,8 @@ def _surrogates(
             models[model.label] = error
     changed = target.guard.changes(lambda: None)  # e.g. two models of one plugin share a network
     if changed:
-        error = ContractViolation(f"its build changed {changed[0]} of {target.model.label}")
-        models = {label: target if model is target else error for label, model in models.items()}
+        violation = ContractViolation(f"its build changed {changed[0]} of {target.model.label}")
+        models = {label: model if model is target else violation for label, model in models.items()}
     return {source: _joined(plan, [models[each.label] for each in some]) for source, some in wanted.items()}
 
 

@@ -121,12 +121,13 @@ def _transfer(suite: Suite) -> Iterator[Finding]:
     for perturbation in suite.perturbations:
         if perturbation.surrogates:
             attacks.setdefault(replace(perturbation, surrogates=()).title, []).append(perturbation)
-    for some in attacks.values():
+    for title, some in attacks.items():
+        sources = list(dict.fromkeys(perturbation.source for perturbation in some))
         yield finding(
             "transfer-stops-early",
-            f"an attack that stops as soon as {some[0].source if len(some) == 1 else 'its source'} is wrong changes "
+            f"an attack that stops as soon as {sources[0] if len(sources) == 1 else 'its source'} is wrong changes "
             f"inputs little and rarely fools another model",
-            subject=named_examples([perturbation.name for perturbation in some]),
+            subject=some[0].name if len(some) == 1 else f"{title} from {named_examples(sources)}",
             hint="prefer options that use all steps, such as keep: last",
         )
 

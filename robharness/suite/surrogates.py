@@ -25,8 +25,9 @@ def resolved(
     if ref.source is None:
         yield ()
         return
-    place, names = (*path, "source"), {model.label: (model,) for _, model in models}
+    place = (*path, "source")
     found: dict[str, tuple[Model, ...]] = {}
+    names: dict[str, tuple[Model, ...]] = {model.label: (model,) for _, model in models}
     for source in ref.source:
         if isinstance(source, str):
             meant = _models(reader, place, source, models, unresolved)
