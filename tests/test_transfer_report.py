@@ -4,12 +4,13 @@ import csv
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from robharness import statistics
+from robharness import api, statistics
 from robharness.report import build
 from robharness.report.figures import figures
 from robharness.report.renderers import latex, markdown, terminal
@@ -27,9 +28,11 @@ STEP = {"attack": "teams/step", "eps": "1/4"}
 EVERY = [STEP, STEP | {"eps": ["1/8", "1/4"], "source": ["*", {"ensemble": ["A", "C"]}]}]
 
 
-@pytest.fixture
-def results(suite, run):
-    return run(suite(models=MODELS, attacks=EVERY))
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    plugins = [str(Path(__file__).parent / name) for name in ("toys.py", "teams.py")]
+    source = {"robharness": 1, "name": "toys", "data": {"name": "toys/pixels", "split": "test"}, "models": MODELS}
+    return api.run(source | {"attacks": EVERY}, store=tmp_path_factory.mktemp("store"), plugins=plugins)
 
 
 def transfer_of(report, model, source, eps="1/4"):
