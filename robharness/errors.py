@@ -131,13 +131,18 @@ class ContractViolation(Exception):
     """A violation of the contract by a plugin while it runs: its cell fails and its distribution is named.
 
     message: the violation.
-    by: the part at fault: "perturbation", "model", "data" or "surrogate", the model that the attack is crafted on. The
-        encoder in an option of a model is "model.OPTION".
+    by: the part at fault: "perturbation", "model", "data" or "surrogate", the model that the attack is crafted on; see
+        `surrogate_part` for the members of an ensemble. The encoder in an option of a model is "model.OPTION".
     """
 
     def __init__(self, message: str, by: str = "perturbation") -> None:
         self.by = by
         super().__init__(message)
+
+
+def surrogate_part(number: int) -> str:
+    """Return the part of a ContractViolation that is the surrogate of this number in an ensemble, from 1."""
+    return "surrogate" if number == 1 else f"surrogate {number}"
 
 
 class PluginError(Exception):

@@ -32,7 +32,7 @@ ADDED = {
     "published_metrics",
     "published_sources",
 }
-OF_CELLS = {"title", "calibration", "classes", "movement", "published"}
+OF_CELLS = {"title", "calibration", "classes", "movement", "published", "transfer"}
 """Keys of the JSON that did not exist then, and those of its cells."""
 
 

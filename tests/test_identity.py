@@ -293,7 +293,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "eps": (Budget("2/255"), True),
         "severity": (2, True),  # of a corruption; an attack has eps
         "nested": ((Budget("0.1/255"), Budget("8/255")), True),  # the smaller ones of them count
-        "surrogate": ("other", True),  # by all that counts of a model
+        "surrogates": ("other", True),  # by all that counts of their models
         "eight_bit": (True, True),
         "threat": (ThreatModel(norm="l2"), False),  # the options, from which it follows, count
         "depends_on_neighbours": (True, True),  # by the size of a block
@@ -389,8 +389,8 @@ def changed_suite(record, name, value):
         return replace(BASE, models=(with_entry(model, replace(net, name="other")),))
     if record is Model:
         return replace(BASE, models=(replace(model, **{name: value}),))
-    if record is Perturbation and name == "surrogate":
-        return replace(BASE, perturbations=(replace(attacked, surrogate=model), corrupted))
+    if record is Perturbation and name == "surrogates":
+        return replace(BASE, perturbations=(replace(attacked, surrogates=(model,)), corrupted))
     if record is Perturbation and name == "severity":
         return replace(BASE, perturbations=(attacked, replace(corrupted, severity=value)))
     if record is Perturbation and name != "entry":

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from robharness import api
 from robharness.errors import SuiteError
 from robharness.evaluation import loading
 from robharness.evaluation.classifier import Classifier
+from robharness.evaluation.ensemble import MeanLogits
+from robharness.evaluation.probe import probe
 
 MODELS = [
     {"model": "teams/net", "label": "A"},
@@ -21,30 +24,94 @@ def by_name(results):
     return {(result.cell.model.label, result.cell.short_name): result for result in results.cells}
 
 
-def test_a_transfer_attack_is_crafted_on_the_surrogate_and_judged_by_the_model(suite, run, teams):
-    results = run(suite(models=MODELS, attacks=[STEP, STEP | {"source": "B"}]), batch_size=8)
+def lead(logits, labels):
+    others = logits.scatter(1, labels[:, None], float("-inf")).amax(1)
+    return others - logits.gather(1, labels[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("members", ["B", "AB", "ABC"])
+def test_a_transfer_attack_is_crafted_on_the_surrogates_and_judged_by_the_model(suite, run, members):
+    """Of an ensemble, on the mean of the logits; the gradient is computed here from the networks alone."""
+    source = "B" if members == "B" else {"ensemble": list(members)}
+    results = run(suite(models=MODELS, attacks=[STEP, STEP | {"source": source}]), batch_size=8)
     planned = results.plan
     networks = {model.label: loading.load_model(planned, model, with_surrogates=False) for model in planned.models}
     batch = networks["A"].reader.read(0, 40)
-
-    def lead(logits, labels):
-        others = logits.scatter(1, labels[:, None], float("-inf")).amax(1)
-        return others - logits.gather(1, labels[:, None])[:, 0]
-
     leaf = batch.x.clone().requires_grad_(True)
-    lead(networks["B"].classifier.net(leaf), batch.labels).sum().backward()
+    mean = sum(networks[label].classifier.net(leaf) for label in members) / len(members)
+    lead(mean, batch.labels).sum().backward()
     crafted = (batch.x + 0.25 * leaf.grad.sign()).clamp(0, 1)
     found = by_name(results)
     for label in "ABC":
         logits = networks[label].classifier.net(crafted)
-        result = found[label, "step(linf, 1/4, source=B)"]
+        result = found[label, f"step(linf, 1/4, source={'+'.join(members)})"]
         assert (result.columns["prediction"] == logits.argmax(1).numpy()).all()
         assert np.allclose(result.columns["margin"], -lead(logits, batch.labels).detach().numpy(), atol=1e-5)
+
+
+def test_every_model_is_attacked_with_what_is_crafted_on_every_other(suite, run):
+    """The model itself included, whose outcomes are those of the attack without a source."""
+    results = run(suite(models=MODELS, attacks=[STEP, STEP | {"source": "*"}]), batch_size=8)
+    found = by_name(results)
+    assert len(found) == 3 * (1 + 1 + 3)
+    for label in "ABC":
+        own = found[label, f"step(linf, 1/4, source={label})"]
+        assert own.columns["margin"].tolist() == found[label, "step(linf, 1/4)"].columns["margin"].tolist()
     assert found["A", "step(linf, 1/4)"].correct.tolist() != found["A", "step(linf, 1/4, source=B)"].correct.tolist()
-    own, other = (
-        found["B", name].columns["margin"].tolist() for name in ("step(linf, 1/4)", "step(linf, 1/4, source=B)")
-    )
-    assert own == other
+
+
+def linear(weight):
+    """A linear network on 4 pixels with these rows of weights."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, len(weight), bias=False))
+    net[1].weight.data = torch.tensor(weight)
+    return net
+
+
+def classifier(net, batch_size=4, **options):
+    made = Classifier(net, batch_size=batch_size, **options)
+    probe(made, (1, 2, 2))
+    return made
+
+
+def test_the_gradient_of_an_ensemble_is_that_of_the_mean_weights():
+    """Of two linear networks in closed form: the mean row of the wrong class minus that of the true one."""
+    one, two = [[1.0, 0, -2, 4], [0, 3, 1, 1]], [[3.0, 2, 0, 0], [-2, 1, 1, 5]]
+    joined = classifier(MeanLogits([classifier(linear(each)) for each in (one, two)]))
+    x, labels = torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 0])
+    found = joined.gradient(x, labels, lead)
+    assert found.logits.tolist() == [[2.0, 2.5]] * 3
+    direction = [-3.0, 1.0, 2.0, 1.0]
+    assert [row.flatten().tolist() for row in found.gradient] == [direction, [-each for each in direction], direction]
+
+
+def test_an_ensemble_of_one_is_the_model_bit_for_bit(suite, teams):
+    planned = api.plan(suite(models=MODELS), plugins=teams)
+    draws = torch.Generator().manual_seed(0)
+    for model in planned.models:
+        alone = loading.load_model(planned, model, batch_size=8).classifier
+        joined = Classifier(MeanLogits([alone]), batch_size=8)
+        x = torch.empty(20, 1, 8, 8).uniform_(generator=draws)
+        labels = torch.arange(20) % 3
+        own, other = (each.gradient(x, labels, lead) for each in (alone, joined))
+        assert all(torch.equal(a, b) for a, b in zip(own, other, strict=True))
+        assert torch.equal(alone.logits(x), joined.logits(x))
+
+
+def test_a_member_that_writes_into_its_input_does_not_change_that_of_the_others():
+    class Writes(nn.Module):
+        def forward(self, x):
+            return x.mul_(2).flatten(1)
+
+    joined = classifier(MeanLogits([classifier(Writes()), classifier(linear(torch.eye(4).tolist()))]))
+    x = torch.full((4, 1, 2, 2), 0.25)
+    assert joined.logits(x).tolist() == [[0.375] * 4] * 4
+    assert not joined.copies_input and x.eq(0.25).all()
+
+
+def test_members_with_other_numbers_of_classes_have_no_mean():
+    members = [classifier(linear([[1.0] * 4] * classes)) for classes in (2, 3)]
+    with pytest.raises(Exception, match="different numbers of classes, 2, 3, so logits have no mean"):
+        classifier(MeanLogits(members))
 
 
 def test_cached_clean_gradients_are_kept_per_model(suite, run):
@@ -57,7 +124,8 @@ def test_cached_clean_gradients_are_kept_per_model(suite, run):
 
 
 def test_outcomes_do_not_depend_on_processes_and_batch_size(suite, run):
-    attacks = [STEP | {"source": "B"}, {"attack": "teams/team", "eps": ["1/8", "1/4"], "source": "C"},
+    attacks = [STEP | {"source": ["B", {"ensemble": ["A", "B"]}]},
+               {"attack": "teams/team", "eps": ["1/8", "1/4"], "source": {"ensemble": "*"}},
                {"attack": "teams/neighbours", "eps": "1/4", "source": "B"}]  # fmt: skip
     source = suite(models=MODELS, attacks=attacks, count="robust")
     whole = run(source, batch_size=8)
@@ -88,6 +156,19 @@ def test_the_identity_includes_the_surrogate(suite, teams, tmp_path):
         assert [clean, white] == base[:2] and crafted != base[2]
 
 
+def test_the_identity_of_an_ensemble_holds_all_of_its_models(suite, teams):
+    def key(ensemble, **changes):
+        models = [MODELS[0], MODELS[1] | changes, MODELS[2]]
+        cells = api.plan(suite(models=models, attacks=[STEP | {"source": ensemble}]), plugins=teams).cells
+        return next(cell.key for cell in cells if cell.model.label == "A" and cell.perturbation)
+
+    base = key({"ensemble": ["B", "C"]})
+    assert key({"ensemble": ["C", "B"]}) == base  # members are in the suite's order
+    different = [key({"ensemble": ["B", "C"]}, seed=2), key("B"), key({"ensemble": ["A", "B", "C"]})]
+    assert len({base, *different}) == 4
+    assert key({"ensemble": "B"}) == key("B")
+
+
 def test_outcomes_record_the_state_and_plugin_of_the_surrogate(suite, run):
     results = run(suite(models=MODELS[:2], attacks=[STEP | {"source": "B"}]))
     found = by_name(results)
@@ -96,6 +177,15 @@ def test_outcomes_record_the_state_and_plugin_of_the_surrogate(suite, run):
     assert entry["sources"] == f"B: {other['model_state']} at 40 rows, {other['folded']} norms folded"
     assert entry["model_state"] != other["model_state"]
     assert entry["source_plugin"] == entry["model_plugin"]
+
+
+def test_outcomes_record_the_states_and_plugins_of_an_ensemble(suite, run):
+    results = run(suite(models=MODELS, attacks=[STEP | {"source": {"ensemble": ["B", "C"]}}]))
+    found = by_name(results)
+    [entry] = found["A", "step(linf, 1/4, source=B+C)"].provenance
+    states = "+".join(found[label, "clean"].provenance[0]["model_state"] for label in "BC")
+    assert entry["sources"].startswith(f"B+C: {states} at 40 rows")
+    assert entry["source_plugin"] == entry["model_plugin"] != entry["source2_plugin"]
 
 
 @pytest.mark.parametrize("what", ["unbuildable", "crashes-with-gradients", "crashes-on-pictures"])
@@ -107,12 +197,24 @@ def test_a_failing_surrogate_fails_only_its_transfer_attacks(suite, run, what):
     assert failure.error.startswith("teams/net: it") and failure.blame.endswith("teams.py")
 
 
+def test_a_failing_member_fails_only_its_ensemble(suite, run):
+    broken = {"model": "teams/net", "label": "Broken", "what": "unbuildable"}
+    sources = [{"ensemble": ["A", "C"]}, {"ensemble": ["C", "Broken"]}]
+    found = by_name(run(suite(models=[*MODELS[::2], broken], attacks=[STEP | {"source": sources}])))
+    assert found["A", "step(linf, 1/4, source=A+C)"].n == found["C", "step(linf, 1/4, source=A+C)"].n == 40
+    for label in "AC":
+        [failure] = found[label, "step(linf, 1/4, source=C+Broken)"].failures
+        assert failure.error.startswith("teams/net: it cannot be built") and failure.blame.endswith("teams.py")
+
+
 def test_the_batch_size_of_the_surrogate_is_reduced_when_memory_is_short(suite, run, teams):
-    planned = api.plan(suite(models=MODELS, attacks=[STEP | {"source": "B"}]), plugins=teams)
+    source = ["B", {"ensemble": ["B", "C"]}]
+    planned = api.plan(suite(models=MODELS, attacks=[STEP | {"source": source}]), plugins=teams)
     loaded = loading.load_model(planned, planned.models[0], batch_size=8)
     smaller = loading.with_batch_size(planned, loaded, 4, too_many=8)
     assert isinstance(smaller.classifier, Classifier)
-    assert [smaller.classifier.batch_size, smaller.surrogates["B"].classifier.batch_size] == [4, 4]
+    sizes = {name: other.classifier.batch_size for name, other in smaller.surrogates.items()}
+    assert (smaller.classifier.batch_size, sizes) == (4, {"B": 4, "B+C": 4})
     assert torch.equal(
         smaller.surrogates["B"].classifier.net.head.weight, loaded.surrogates["B"].classifier.net.head.weight
     )
@@ -124,8 +226,11 @@ def test_a_minimal_attack_on_a_surrogate_is_refused(suite, teams):
         api.plan(boundary_suite, plugins=teams)
 
 
-def test_a_plan_warns_of_attacks_that_stop_at_the_boundary_of_the_surrogate(suite, teams):
+def test_a_plan_warns_once_of_an_attack_that_stops_at_the_boundary_of_the_surrogate(suite, teams):
     [warning] = api.plan(suite(models=MODELS[:2], attacks=[STEP | {"source": "B"}]), plugins=teams).warnings
     assert warning.startswith(
         "step(linf, 1/4, source=B): an attack that stops as soon as B is wrong changes inputs little"
     )
+    every = STEP | {"eps": ["1/8", "1/4"], "source": "*"}
+    [warning] = api.plan(suite(models=MODELS[:2], attacks=[every]), plugins=teams).warnings
+    assert warning.startswith("step(linf) from A, B: an attack that stops as soon as its source is wrong")

@@ -112,7 +112,7 @@ class Batch:
     def for_model(self, model: str) -> Batch:
         """Return the same examples as a batch of another model, with cached values of its own.
 
-        model: its label.
+        model: its label, or the name of an ensemble.
         """
         if model not in self._for_models:
             self._for_models[model] = Batch(self.ids, self.x, self.labels, self._canvas, self.clip_layout, self.frames)

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from robharness.checkpoints import LeftOver
-from robharness.errors import ContractViolation, OutOfMemory, UserError, describe
+from robharness.errors import ContractViolation, OutOfMemory, UserError, describe, surrogate_part
 from robharness.evaluation import folding, heads
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.building import build_network
 from robharness.evaluation.classifier import Classifier
 from robharness.evaluation.devices import device_name, library_versions
 from robharness.evaluation.digest import state_digest
+from robharness.evaluation.ensemble import MeanLogits
 from robharness.evaluation.guard import Guard
 from robharness.evaluation.memory import is_out_of_memory
 from robharness.evaluation.modes import kept_modes
@@ -44,7 +45,8 @@ class LoadedModel:
     seed: of the suite.
     state: the digest of the network's parameters and buffers, as built.
     provenance: how its outcomes are made; stored with every part.
-    surrogates: the models, by label, on which attacks on this one are crafted, or the reason why one cannot be loaded.
+    surrogates: the models and ensembles, by the `source` of the attacks on this model that are crafted on them, or the
+        reason why one cannot be loaded.
     opened: stored corruptions that are open already, so that each is opened once.
     fitted: attacks that are fitted already, so that each is fitted once per budget.
     restored: by plugin component, the modes and the state of the process that it changed and that were put back.
@@ -173,16 +175,7 @@ def _loaded(
     with kept_modes() as modes:
         _require_own_memory(plan)
     restored |= {plan.data.entry.name: modes.changed} if modes.changed else {}
-    surrogates = _surrogates(plan, model, device, batch_size) if with_surrogates else {}
-    if surrogates and (changed := guard.changes(lambda: None)):  # e.g. two models of one plugin share a network
-        error = ContractViolation(f"its build changed {changed[0]} of {model.label}", by="surrogate")
-        surrogates = dict.fromkeys(surrogates, error)
-    texts = [
-        f"{label}: {other.surrogate_provenance}"
-        for label, other in surrogates.items()
-        if isinstance(other, LoadedModel)
-    ]
-    return LoadedModel(
+    loaded = LoadedModel(
         model=model,
         classifier=classifier,
         guard=guard,
@@ -190,10 +183,22 @@ def _loaded(
         seed=plan.suite.seed,
         state=state,
         data_root=plan.data_root,
-        provenance=provenance | ({"sources": ", ".join(texts)} if texts else {}),
-        surrogates=surrogates,
+        provenance=provenance,
         logit_distances=distances,
         restored=restored,
+    )
+    if not with_surrogates:
+        return loaded
+    surrogates = _surrogates(plan, loaded, device, batch_size)
+    texts = [
+        f"{source}: {other.surrogate_provenance}"
+        for source, other in surrogates.items()
+        if isinstance(other, LoadedModel)
+    ]
+    return replace(
+        loaded,
+        provenance=provenance | ({"sources": ", ".join(texts)} if texts else {}),
+        surrogates=surrogates,
     )
 
 
@@ -247,22 +252,56 @@ def _logit_distances(
 
 
 def _surrogates(
-    plan: Plan, model: PlannedModel, device: str, batch_size: int | None
+    plan: Plan, target: LoadedModel, device: str, batch_size: int | None
 ) -> dict[str, LoadedModel | ContractViolation]:
-    """Load the other models, by label, on which attacks on this model are crafted.
+    """Load the models and ensembles, by `source`, on which attacks on a model are crafted; its own label is left out.
 
     A surrogate that cannot be loaded fails these attacks and nothing else.
     """
-    wanted = {cell.surrogate.label: cell.surrogate for cell in plan.cells if cell.surrogate and cell.model is model}
-    loaded: dict[str, LoadedModel | ContractViolation] = {}
-    for surrogate in [surrogate for label, surrogate in wanted.items() if label != model.label]:
+    cells = [cell for cell in plan.cells if cell.surrogates and cell.model is target.model]
+    wanted = {cell.perturbation.source: cell.surrogates for cell in cells if cell.perturbation is not None}
+    wanted.pop(target.model.label, None)
+    models: dict[str, LoadedModel | ContractViolation] = {}
+    for model in {each.label: each for some in wanted.values() for each in some}.values():
         try:
-            loaded[surrogate.label] = load_model(
-                plan, surrogate, device=device, batch_size=batch_size, with_surrogates=False
-            )
+            models[model.label] = target if model is target.model else load_model(
+                plan, model, device=device, batch_size=batch_size, with_surrogates=False
+            )  # fmt: skip
         except ContractViolation as error:
-            loaded[surrogate.label] = ContractViolation(str(error), by="surrogate")
-    return loaded
+            models[model.label] = error
+    changed = target.guard.changes(lambda: None)  # e.g. two models of one plugin share a network
+    if changed:
+        violation = ContractViolation(f"its build changed {changed[0]} of {target.model.label}")
+        models = {label: model if model is target else violation for label, model in models.items()}
+    return {source: _joined(plan, [models[each.label] for each in some]) for source, some in wanted.items()}
+
+
+def _joined(plan: Plan, members: Sequence[LoadedModel | ContractViolation]) -> LoadedModel | ContractViolation:
+    """Return the one surrogate, or several as one model whose logits are the mean of theirs.
+
+    Returns the ContractViolation, by the surrogate, of the first that cannot be loaded. Raises OutOfMemory.
+    """
+    loaded: list[LoadedModel] = []
+    for number, member in enumerate(members, 1):
+        if isinstance(member, ContractViolation):
+            return ContractViolation(str(member), by=surrogate_part(number))
+        loaded.append(member)
+    if len(loaded) == 1:
+        return loaded[0]
+    classifiers, first = [member.classifier for member in loaded], loaded[0]
+    try:
+        rows = min(classifier.batch_size for classifier in classifiers)
+        classifier, _ = _probed(plan, first.model, MeanLogits(classifiers), rows, first.classifier.device)
+    except ContractViolation as error:
+        return ContractViolation(str(error), by="surrogate")
+    folded = sum(member.provenance["folded"] for member in loaded)
+    return replace(
+        first,
+        classifier=classifier,
+        guard=Guard(classifier),
+        state="+".join(member.state for member in loaded),
+        provenance=first.provenance | {"folded": folded},
+    )
 
 
 def _folded(net: torch.nn.Module, spec: ModelSpec, device: torch.device) -> tuple[torch.nn.Module, int]:

@@ -60,7 +60,7 @@ def group_cells(cells: Sequence[Cell]) -> list[list[Cell]]:
         p = cell.perturbation
         if p is None or not p.nested:
             return cell.what
-        return (p.entry.name, repr(p.params), p.nested, p.surrogate and p.surrogate.label, p.eight_bit)
+        return (p.entry.name, repr(p.params), p.nested, p.source, p.eight_bit)
 
     groups: dict[Any, list[Cell]] = {}
     for cell in sorted(cells, key=lambda cell: cell.perturbation is None):
@@ -169,11 +169,12 @@ def _perturbed_outcome(
 ) -> tuple[Outcome, PerturbedInputs]:
     """Perturb the rows that are still active, (N,) bool, and judge them."""
     crafting = loaded
-    if perturbation.surrogate is not None and perturbation.surrogate.label != loaded.model.label:
-        surrogate = loaded.surrogates[perturbation.surrogate.label]
+    source = perturbation.source
+    if source not in ("", loaded.model.label):
+        surrogate = loaded.surrogates[source]
         if isinstance(surrogate, ContractViolation):
             raise surrogate
-        crafting, batch = surrogate.with_clips(batch), batch.for_model(surrogate.model.label)
+        crafting, batch = surrogate.with_clips(batch), batch.for_model(source)
     part = batch if active.all() else batch.select(torch.from_numpy(active.nonzero()[0]).to(batch.x.device))
     try:
         if perturbation.needs_blocks:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
-from robharness.findings import Finding, finding
+from robharness.findings import Finding, finding, named_examples
 from robharness.planning.cells import BLOCK
 from robharness.planning.identity import call_plugin
 from robharness.planning.names import labels_by_value
@@ -30,7 +31,11 @@ def advice(suite: Suite) -> Iterator[Finding]:
             f"attacks take gradients in {suite.precision.gradient}, and predictions are judged in "
             f"{suite.precision.judge}: attacks may be weaker than with gradients in {suite.precision.judge}",
         )
+    yield from _transfer(suite)
+    distinct: dict[str, Perturbation] = {}
     for perturbation in suite.perturbations:
+        distinct.setdefault(replace(perturbation, surrogates=()).name, perturbation)
+    for perturbation in distinct.values():
         yield from _perturbation(perturbation)
 
 
@@ -110,6 +115,23 @@ def _budgets(suite: Suite) -> Iterator[Finding]:
         )
 
 
+def _transfer(suite: Suite) -> Iterator[Finding]:
+    """Yield one finding for each transfer attack, whatever its surrogates and budgets."""
+    attacks: dict[str, list[Perturbation]] = {}
+    for perturbation in suite.perturbations:
+        if perturbation.surrogates:
+            attacks.setdefault(replace(perturbation, surrogates=()).title, []).append(perturbation)
+    for title, some in attacks.items():
+        sources = list(dict.fromkeys(perturbation.source for perturbation in some))
+        yield finding(
+            "transfer-stops-early",
+            f"an attack that stops as soon as {sources[0] if len(sources) == 1 else 'its source'} is wrong changes "
+            f"inputs little and rarely fools another model",
+            subject=some[0].name if len(some) == 1 else f"{title} from {named_examples(sources)}",
+            hint="prefer options that use all steps, such as keep: last",
+        )
+
+
 def _advised(perturbation: Perturbation) -> list[str]:
     """Return the sentences of an attack's plugin. Raises TypeError if the plugin returned something else."""
     lines = call_spec(perturbation.entry.spec.advise, perturbation.params, perturbation.eps)
@@ -121,14 +143,6 @@ def _advised(perturbation: Perturbation) -> list[str]:
 
 def _perturbation(perturbation: Perturbation) -> Iterator[Finding]:
     entry, name = perturbation.entry, perturbation.name
-    if perturbation.surrogate is not None:
-        yield finding(
-            "transfer-stops-early",
-            f"an attack that stops as soon as {perturbation.surrogate.label} is wrong changes inputs little and "
-            f"rarely fools another model",
-            subject=name,
-            hint="prefer options that use all steps, such as keep: last",
-        )
     if perturbation.kind == "attack" and entry.spec.advise is not None:
         for line in call_plugin(entry, _advised, perturbation):
             yield finding("attack-advice", quoted_commands(line), subject=name)

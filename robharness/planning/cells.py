@@ -217,7 +217,7 @@ class Cell(CellNames):
     """One model on one data set under one perturbation, or on clean examples.
 
     perturbation: None for the clean cell.
-    surrogate: the model that a transfer attack is crafted on; None for other cells.
+    surrogates: the models that a transfer attack is crafted on, see `Perturbation`; empty for other cells.
     count: whether accuracy is reported over all examples or over those that are robust at smaller budgets.
     identity: everything that can change an outcome, as plain data; empty while one of its models is not trained.
     key: the hash of the identity, by which outcomes are stored; empty while one of its models is not trained.
@@ -229,7 +229,7 @@ class Cell(CellNames):
     model: PlannedModel
     data: PlannedData
     perturbation: Perturbation | None
-    surrogate: PlannedModel | None = None
+    surrogates: tuple[PlannedModel, ...] = ()
     count: Literal["all", "robust"]
     identity: dict[str, Any]
     key: str
@@ -257,8 +257,8 @@ class Cell(CellNames):
         used["data"] = self.data.entry, None
         if self.perturbation is not None:
             used["perturbation"] = self.perturbation.entry, self.perturbation.params
-        if self.surrogate is not None:
-            used["source"] = self.surrogate.entry, self.surrogate.ref.params
+        for number, each in enumerate(self.surrogates, 1):
+            used[f"source{number if number > 1 else ''}"] = each.entry, each.ref.params
         found = {f"{role}_plugin": code_of(entry.origin) for role, (entry, _) in used.items()}
         for role, (entry, params) in used.items():
             found |= {f"{role}_{name}_plugin": code for name, code in code_of_options(entry, params).items()}
@@ -351,8 +351,8 @@ class Plan:
 
         An encoder that the suite trains is one of them if its model itself is not trained.
         """
-        every = [model for cell in (*self.cells, *self.pending_cells) for model in (cell.model, cell.surrogate)]
-        needed = {model.label: model for model in every if model is not None}
+        every = [model for cell in (*self.cells, *self.pending_cells) for model in (cell.model, *cell.surrogates)]
+        needed = {model.label: model for model in every}
         models = [model for ref in self.suite.models if ref.label in needed for model in _trained(needed[ref.label])]
         return list({(model.label, model.entry.name): model for model in models}.values())
 

@@ -63,6 +63,12 @@ def features_identity(attack: Entry, model: PlannedModel) -> dict[str, Any]:
     return {"features": model.entry.spec.features} if uses_features else {}
 
 
+def source_identity(surrogates: Sequence[PlannedModel]) -> dict[str, Any]:
+    """Return the identity of the one surrogate, or those of an ensemble, of a transfer attack."""
+    identities = [surrogate.identity for surrogate in surrogates]
+    return identities[0] if len(identities) == 1 else {"ensemble": identities}
+
+
 def call_plugin(entry: Entry, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function that runs code of a plugin. An exception in it is raised as a UserError that names the plugin."""
     try:

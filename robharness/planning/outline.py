@@ -83,7 +83,7 @@ class PerturbationOutline:
     totals: those of the columns that the attack declares as numbers.
     alarms: those whose total, if above 0, is a warning.
     access: what an attack uses of the model; empty for a corruption.
-    surrogate: label of the model that a transfer attack is crafted on; None for others.
+    surrogate: label of the model that a transfer attack is crafted on, or those of an ensemble; None for others.
     cost: passes per example of an attack.
     draws: hash of the address of its random draws, equal for all severities of a corruption; empty for an attack.
     """
@@ -104,7 +104,7 @@ class PerturbationOutline:
     is_ensemble: bool = False
     is_targeted: bool = False
     eight_bit: bool = False
-    surrogate: Label | None = None
+    surrogate: Label | tuple[Label, ...] | None = None
     cost: Cost = field(default_factory=Cost)
     draws: str = ""
 
@@ -117,6 +117,17 @@ class PerturbationOutline:
     def is_unbounded(self) -> bool:
         """Whether it is an attack without a budget, which searches for the smallest perturbation."""
         return self.kind == "attack" and self.eps is None
+
+    @property
+    def surrogates(self) -> tuple[str, ...]:
+        """Labels of the models that a transfer attack is crafted on; empty for others."""
+        return (self.surrogate,) if isinstance(self.surrogate, str) else self.surrogate or ()
+
+    @property
+    def attack(self) -> str:
+        """Its name without the surrogates, such as "pgd(linf, 4/255)" of "pgd(linf, 4/255, source=A)"."""
+        head, found, rest = self.name.rpartition(f", source={'+'.join(self.surrogates)}")
+        return head + rest if found and self.surrogates else self.name
 
     @property
     def collection(self) -> str:

@@ -34,7 +34,7 @@ def outline(plan: Plan) -> PlanOutline:
     """Return the outline of a plan, which also gives the plugins' own records that the plan has."""
     suite, cells = plan.suite, (*plan.cells, *plan.pending_cells)
     hashes = {model.label: model.artefact.hash for model in plan.trained_models if model.artefact is not None}
-    needed = (model for cell in cells for model in (cell.model, cell.surrogate) if model is not None)
+    needed = (model for cell in cells for model in (cell.model, *cell.surrogates))
     untrained = {model.label: model for model in needed if model.is_untrained}
     costs = {id(cell.perturbation): cell.cost for cell in cells if not cell.with_features}
     models = {
@@ -191,6 +191,7 @@ def _sides(data: PlannedData) -> tuple[int, int] | None:
 def _perturbation(p: Perturbation, cost: Cost) -> PerturbationOutline:
     spec, is_attack = p.entry.spec, p.kind == "attack"
     types = {kind: name for name, kind in NOTE_TYPES.items()}
+    labels = tuple(model.label for model in p.surrogates)
     return _PlannedPerturbation(
         planned=p,
         kind=p.kind,
@@ -209,7 +210,7 @@ def _perturbation(p: Perturbation, cost: Cost) -> PerturbationOutline:
         is_ensemble=p.is_ensemble,
         is_targeted=p.is_targeted,
         eight_bit=p.eight_bit,
-        surrogate=p.surrogate.label if p.surrogate else None,
+        surrogate=labels[0] if len(labels) == 1 else labels or None,
         cost=cost,
         draws="" if is_attack else text_key(call_plugin(p.entry, draw_address, p)),
     )

@@ -22,6 +22,7 @@ from robharness.planning.identity import (
     features_identity,
     key_of,
     perturbation_identity,
+    source_identity,
 )
 from robharness.planning.models import ModelPlanner, require_fit
 from robharness.planning.pixels import ImageSizes, canvas_findings, canvas_of, corruption_findings, image_sizes
@@ -226,19 +227,19 @@ def _cell(
     identity: dict[str, Any] = {"model": model.identity, "data": data.identity, "precision": suite.precision.of(kind)}
     identity |= {"compile": True} if suite.compile else {}
     identity |= {"features": model.entry.spec.features} if with_features else {}
-    cost, surrogate = Cost(forwards=int(with_features)), None
+    cost, surrogates = Cost(forwards=int(with_features)), tuple[PlannedModel, ...]()
     if perturbation is not None:
         entry = perturbation.entry
         draws = entry.spec.randomness != "none"
         count = "robust" if perturbation.is_ensemble else count
-        if perturbation.surrogate is not None:
-            surrogate = next(planned for planned in models if planned.label == perturbation.surrogate.label)
+        by_label = {planned.label: planned for planned in models}
+        surrogates = tuple(by_label[surrogate.label] for surrogate in perturbation.surrogates)
         identity["perturbation"] = {
             **call_plugin(entry, perturbation_identity, perturbation),
             "strength": perturbation.severity if perturbation.eps is None else perturbation.eps,
             **({"smaller": list(perturbation.smaller)} if perturbation.smaller else {}),
-            **({"source": surrogate.identity} if surrogate else {}),
-            **features_identity(entry, surrogate or model),
+            **({"source": source_identity(surrogates)} if surrogates else {}),
+            **features_identity(entry, surrogates[0] if surrogates else model),
             **({"eight_bit": True} if perturbation.eight_bit else {}),
             **({"count": count} if count != "all" else {}),
             **({"seed": suite.seed} if draws else {}),
@@ -247,13 +248,13 @@ def _cell(
         identity["perturbation"] = call_plugin(entry, canonical, identity["perturbation"])
         if perturbation.kind == "attack":
             cost = call_plugin(entry, _cost, perturbation)
-    waits = model.is_untrained or (surrogate is not None and surrogate.is_untrained)
+    waits = any(each.is_untrained for each in (model, *surrogates))
     identity = {} if waits else canonical(identity)
     return Cell(
         model=model,
         data=data,
         perturbation=perturbation,
-        surrogate=surrogate,
+        surrogates=surrogates,
         count=count,
         identity=identity,
         key="" if waits else key_of(identity),

@@ -33,6 +33,7 @@ from robharness.report.plugin_metrics import compute_metrics
 from robharness.report.records import CellNumbers, Numbers, Report, RunNumbers, WorstCase
 from robharness.report.relative_models import gain_summaries, gains, gaps_closed
 from robharness.report.runs import over_runs
+from robharness.report.transfers import Transfers
 from robharness.report.worst_cases import worst_outcomes
 from robharness.store.passes import Passes
 from robharness.store.results import CellResult, Results
@@ -53,12 +54,14 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
     outcomes = sum(result.n for result in results.cells)
     with_details = outcomes <= MANY_OUTCOMES if details is None else details
     found, optimality, per_class = distances(results), optimalities(results), PerClass()
+    transfers = Transfers(results)
     cells = tuple(
         replace(
             cell_numbers(results, result),
             distances=found.get(result.cell.key),
             optimality=optimality.local.get(result.cell.key),
             movement=movement(result),
+            transfer=transfers.of(result),
             calibration=calibration(result) if with_details and not suite.retrieval else None,
             classes=per_class.numbers(result) if with_details and not suite.retrieval else None,
         )

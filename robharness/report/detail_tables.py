@@ -39,7 +39,7 @@ def _is_calibrated(cell: CellNumbers) -> bool:
 
 
 def _is_clean_or_attacked(cell: CellNumbers) -> bool:
-    return cell.kind in ("clean", "attack") and not cell.is_unbounded
+    return cell.kind in ("clean", "attack") and not cell.is_unbounded and cell.transfer is None
 
 
 _QUANTITIES: dict[str, Callable[[Calibration], float | None]] = {

@@ -199,6 +199,35 @@ class Movement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """The success on a model of an attack that is crafted on other models, among examples that it fooled there.
+
+    attack: its name without its source.
+    surrogates: labels of the models that it is crafted on; several are an ensemble.
+    n: the number of examples that the model and all surrogates get right clean, and all surrogates wrong under the
+        attack; 0 for a model that is a surrogate itself.
+    rate: the share of these that the model gets wrong under the attack; None without any.
+    interval: of the rate.
+    asymmetry: the rate minus that of the way back: of the same attack, crafted on the model and judged by the one
+        surrogate. None without either rate, and for ensembles.
+    asymmetry_interval: paired by example.
+    """
+
+    attack: str
+    surrogates: tuple[str, ...]
+    n: int = 0
+    rate: float | None = None
+    interval: Interval | None = None
+    asymmetry: float | None = None
+    asymmetry_interval: Interval | None = None
+
+    @property
+    def source(self) -> str:
+        """The labels of the surrogates, joined by "+"."""
+        return "+".join(self.surrogates)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GalleryExample:
     """A perturbed example, computed again from the key of its cell.
 

@@ -158,7 +158,7 @@ def attack_findings(results: Results) -> Iterator[Finding]:
 def _is_comparable(result: CellResult) -> bool:
     """Return whether the attack is untargeted, attacks the judged model itself, and uses its class outputs."""
     perturbation = result.cell.perturbation
-    if perturbation is None or perturbation.surrogate is not None or perturbation.is_targeted:
+    if perturbation is None or perturbation.surrogates or perturbation.is_targeted:
         return False
     return bool(perturbation.access != "features")
 

@@ -24,6 +24,7 @@ from robharness.report.details import (
     Optimality,
     PluginFigure,
     Published,
+    Transfer,
 )
 from robharness.specs.records import MetricResult
 from robharness.statistics.intervals import Interval
@@ -158,6 +159,7 @@ class CellNumbers:
     movement: of an attack on features.
     passes: per attacked example; None if the store has none.
     cost: passes per example that the attack declares, if no example leaves early; None for other cells.
+    transfer: of an attack that is crafted on other models.
     title: the perturbation's name without its budget or severity; "clean" for the clean cell.
     calibration: None if the store has no confidences.
     classes: None without outcomes.
@@ -192,6 +194,7 @@ class CellNumbers:
     calibration: Calibration | None = None
     classes: ClassNumbers | None = None
     unit: str = ""
+    transfer: Transfer | None = None
 
     @property
     def is_unbounded(self) -> bool:
@@ -393,14 +396,3 @@ class Report:
     def expected_runs(self, label: str) -> int:
         """Return the number of the suite's runs that share this label."""
         return list(self.run_of.values()).count(label)
-
-
-def source_of(report: Report) -> str:
-    """Describe the data, the examples, whether images were encoded first, pixels, protocols, and what is set."""
-    encoded = ", encoded as the files of ImageNet-C (JPEG 85)" if report.compat == "imagenet-c" else ""
-    lines = [f"{report.data}, {report.n} examples per cell{encoded}"]
-    by_fact = {"pixels": labels_by_value(report.pixels), "protocol": report.labels_by_protocol}
-    for fact, found in by_fact.items():
-        lines += [f"{fact}{f' of {labels}' if labels else ''}: {value}" for value, labels in found.items()]
-    lines += [f"set: {setting}" for setting in report.settings]
-    return "\n".join(printable(line, SENTENCE_LENGTH) for line in lines)

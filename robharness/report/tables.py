@@ -14,6 +14,7 @@ from robharness.report.records import CellNumbers, MeanAccuracy, Numbers, Report
 from robharness.report.relative_tables import gains, gaps_closed
 from robharness.report.rows import NO_VALUE, cells_by_row, mean_over_runs, model_row, model_table, published_notes
 from robharness.report.runs import over_runs
+from robharness.report.transfer_tables import transfer_tables
 from robharness.report.values import Note, Number, Row, Table, Value, accuracy_digits, part_of
 from robharness.specs import MetricResult
 from robharness.statistics import Interval
@@ -22,7 +23,8 @@ from robharness.statistics import Interval
 def tables(report: Report) -> list[Table]:
     """Return the tables that the suite has numbers for, attacks with their worst cases first."""
     attacks, corruptions = _attacks(report), _corruptions(report)
-    made = [attacks, difference_table(attacks, report, counted_accuracy(report)), _distances(report)]
+    made = [attacks, difference_table(attacks, report, counted_accuracy(report))]
+    made += [*transfer_tables(report, counted_accuracy(report), _cells_row), _distances(report)]
     made += [optimality(report), movements(report), corruptions]
     made += [difference_table(corruptions, report, report.measure), _slopes(report)]
     made += [_corruption_errors(report), gaps_closed(report), gains(report), calibration(report), worst_class(report)]
@@ -35,9 +37,10 @@ def tables(report: Report) -> list[Table]:
 
 def _attacks(report: Report) -> Table | None:
     clean = cells_by_row(report, lambda cell: cell.kind == "clean")
-    attacks = cells_by_row(report, lambda cell: cell.kind == "attack" and not cell.is_unbounded)
-    if not report.cells or (not attacks and any(cell.kind == "corruption" for cell in report.cells)):
+    bounded = cells_by_row(report, lambda cell: cell.kind == "attack" and not cell.is_unbounded)
+    if not report.cells or (not bounded and any(cell.kind == "corruption" for cell in report.cells)):
         return None
+    attacks = {name: cells for name, cells in bounded.items() if all(each.transfer is None for each in cells.values())}
     rows: list[Row | None] = [_cells_row(name, cells, report) for name, cells in clean.items()]
     if attacks:
         rows += [None, *(_cells_row(name, cells, report) for name, cells in attacks.items())]
@@ -50,9 +53,10 @@ def _attacks(report: Report) -> Table | None:
     caption = f"{counted_accuracy(report)} in %; {drop}; n = {report.n}"
     if worst:
         caption += "; worst case: correct under every attack of the norm or measure, with budgets up to the given one"
-    title = "Attacks" if attacks else "Accuracy"
+        caption += ", transfer attacks included" if len(attacks) < len(bounded) else ""
+    title = "Attacks" if attacks or worst else "Accuracy"
     if report.retrieval:
-        title = "Retrieval under attacks" if attacks else "Retrieval"
+        title = "Retrieval under attacks" if attacks or worst else "Retrieval"
     return model_table(title, report, rows, caption, _INTERVALS)
 
 

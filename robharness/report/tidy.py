@@ -138,6 +138,10 @@ def _cell(cell: CellNumbers) -> Iterator[Tidy]:
     if cell.passes is not None:
         yield _row("forwards", cell.passes.forwards)
         yield _row("gradients", cell.passes.gradients)
+    if (transfer := cell.transfer) is not None:
+        where: Tidy = {"n": transfer.n, "reference": transfer.source}
+        yield _row("transfer_rate", transfer.rate, transfer.interval, **where)
+        yield _row("transfer_asymmetry", transfer.asymmetry, transfer.asymmetry_interval, **where)
     if cell.numbers.n:
         yield _row("unreadable", cell.unreadable)
         yield _row("not_finite", cell.not_numbers)

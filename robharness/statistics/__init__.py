@@ -63,6 +63,7 @@ from robharness.statistics.slopes import (
     slopes_without_each,
 )
 from robharness.statistics.timings import RatioWithSpread, median_ratio, minimum_ratio
+from robharness.statistics.transfer import TransferRate, transfer_asymmetry, transfer_rate
 
 __all__ = [
     "BINS",
@@ -78,6 +79,7 @@ __all__ = [
     "PairedDifference",
     "RatioWithSpread",
     "Reliability",
+    "TransferRate",
     "UndefinedNumber",
     "UndefinedSlope",
     "ZeroBase",
@@ -131,6 +133,8 @@ __all__ = [
     "smallest_fall",
     "student_quantile",
     "tail_probability",
+    "transfer_asymmetry",
+    "transfer_rate",
     "whole_percent",
     "wilson_bounds",
 ]

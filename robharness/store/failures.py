@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from robharness.errors import ContractViolation, describe
+from robharness.errors import ContractViolation, describe, surrogate_part
 from robharness.planning.cells import Cell
 from robharness.store.spans import Span
 from robharness.text import attributed
@@ -51,10 +51,11 @@ class Failure:
         """Find the distribution at fault for an exception that left a cell without outcomes for a span."""
         by = error.by if isinstance(error, ContractViolation) else "data"
         part = by.partition(".")[0]
+        surrogates = {surrogate_part(number): each for number, each in enumerate(cell.surrogates, 1)}
         if part == "data":
             entry, blame = cell.data.entry, cell.data.entry.origin
-        elif part == "surrogate" and cell.surrogate is not None:
-            entry, blame = cell.surrogate.entry, cell.surrogate.at_fault(by).origin
+        elif part in surrogates:
+            entry, blame = surrogates[part].entry, surrogates[part].at_fault(by).origin
         elif part == "model" or cell.perturbation is None:
             entry, blame = cell.model.entry, cell.model.at_fault(by).origin
         else:  # also whatever a plugin's own exception says

@@ -191,9 +191,9 @@ def fit(
                 reader.error((*path, perturbation.kind), sentence, once=True)
         for _, model in fitting:
             _is_not_refused(reader, path, perturbation, model)
-        if perturbation.surrogate is None or perturbation.surrogate.label not in labels:
-            for _, model in fitting:
-                _surrogate_fits(reader, path, perturbation, model)
+        for surrogate in perturbation.surrogates or (None,):
+            for _, model in fitting if surrogate is None or surrogate.label not in labels else ():
+                _surrogate_fits(reader, path, perturbation, surrogate or model, model)
     return fitting
 
 
@@ -223,11 +223,16 @@ def _refuse_mixed_labels(reader: FieldReader, models: Models) -> None:
             return
 
 
-def _surrogate_fits(reader: FieldReader, path: yaml.Path, perturbation: Perturbation, model: Model) -> None:
-    """Check that the attack can be crafted on its surrogate (else on the model itself) and judged by this model."""
-    surrogate, spec = perturbation.surrogate or model, model.entry.spec
+def _surrogate_fits(
+    reader: FieldReader, path: yaml.Path, perturbation: Perturbation, surrogate: Model, model: Model
+) -> None:
+    """Check that the attack can be crafted on a surrogate, which may be the model itself, and judged by this model."""
+    spec = model.entry.spec
     attacks_features = perturbation.kind == "attack" and perturbation.entry.spec.access == "features"
-    if attacks_features and surrogate.entry.spec.features is None:
+    if attacks_features and len(perturbation.surrogates) > 1:
+        sentence = f"{perturbation.entry.name} attacks features, and an ensemble has the mean of logits alone"
+        reader.error((*path, "source"), f"{sentence}; name models one by one", once=True)
+    elif attacks_features and surrogate.entry.spec.features is None:
         sentence = f"{surrogate.entry.name} declares no `features`, which {perturbation.entry.name} attacks"
         reader.error((*path, "attack"), f"{sentence}. Try: robharness list models", once=True)
     if (spec.input, spec.preprocessing) != (surrogate.entry.spec.input, surrogate.entry.spec.preprocessing):
@@ -319,5 +324,4 @@ def _have_equal_options(one: Perturbation, other: Perturbation) -> bool:
 
 def _setting(perturbation: Perturbation) -> tuple[Any, ...]:
     """Return what two equal perturbations share beside their options and their strength."""
-    surrogate = perturbation.surrogate and perturbation.surrogate.label
-    return perturbation.entry.name, bool(perturbation.nested), surrogate, perturbation.eight_bit
+    return perturbation.entry.name, bool(perturbation.nested), perturbation.source, perturbation.eight_bit

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import types
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -238,11 +239,18 @@ class FieldReader:
         """Return the values of a record, after adding unknown keys of records inside of it, which pydantic ignores."""
         values = dict(raw)
         for name, kind in _type_hints(cls).items():
-            inner = next((each for each in (kind, *get_args(kind)) if _is_plain_record(each)), None)
-            value = raw.get(name)
-            if inner is not None and isinstance(value, dict):
-                values[name] = self.nested(inner, self.known(value, (*path, name), field_names(inner)), (*path, name))
+            inner = next((each for each in _parts(kind) if _is_plain_record(each)), None)
+            if inner is not None and name in raw:
+                values[name] = self._nested(inner, raw[name], (*path, name))
         return values
+
+    def _nested(self, record: Any, value: Any, path: yaml.Path) -> Any:
+        """Return a value of one record, or of a list of them, as `nested` does."""
+        if isinstance(value, list):
+            return [self._nested(record, each, (*path, at)) for at, each in enumerate(value)]
+        if not isinstance(value, dict):
+            return value
+        return self.nested(record, self.known(value, path, field_names(record)), path)
 
     def items(self, raw: dict[str, Any], key: str) -> Iterator[tuple[yaml.Path, dict[str, Any]]]:
         """Yield the well-formed mappings of the list `models`, `attacks` or `corruptions`, with their paths."""
@@ -338,6 +346,14 @@ def _is_another_kind(item: Any, loc: Sequence[str | int]) -> bool:
     """Return whether an error of pydantic says that the value at this location is of another type than expected."""
     kind = str(item["type"])
     return bool(item["loc"] == loc) and (kind == "literal_error" or kind.endswith("_type"))
+
+
+def _parts(kind: Any) -> Iterator[Any]:
+    """Yield a type, those of its alternatives, and those of the items of a sequence."""
+    yield kind
+    if get_origin(kind) in (Union, types.UnionType, tuple, list):
+        for each in get_args(kind):
+            yield from _parts(each)
 
 
 def _is_plain_record(kind: Any) -> bool:

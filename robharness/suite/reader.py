@@ -14,8 +14,8 @@ from robharness.plugins.calls import call_spec, plugin_code, returned
 from robharness.plugins.process import current_folder
 from robharness.specs import ModelSpec, Preprocessing, ThreatModel
 from robharness.specs.conventions import NO_LABELS
-from robharness.suite import checks, data, references, source, units, weights, yaml
-from robharness.suite.checks import Models, nearest_or_all
+from robharness.suite import checks, data, references, source, surrogates, units, weights, yaml
+from robharness.suite.checks import Models
 from robharness.suite.composing import compose, error_lines
 from robharness.suite.fields import FieldReader, TooManyErrors, field_names, plugin_options, sentence_of
 from robharness.suite.publications import publications
@@ -24,7 +24,6 @@ from robharness.suite.resolved import Model, Perturbation, Suite, command_line, 
 from robharness.suite.settings import Setting
 from robharness.suite.taking import SUITE_KEYS
 from robharness.suite.unresolved import Unresolved
-from robharness.text import printable
 
 
 def load(
@@ -317,19 +316,10 @@ class _SuiteReader(FieldReader):
             nested = tuple(sorted(ref.eps or ())) if nests else ()
             common = {"kind": "attack", "entry": entry, "params": params, "nested": nested}
             common |= {"threat": threat, "depends_on_neighbours": blocks, "fitted_on": fitted_on}
-            common |= {"surrogate": self.surrogate(path, ref, models), "eight_bit": ref.eight_bit}
-            if ref.source is not None and common["surrogate"] is None:
-                continue
-            for eps in nested or ref.eps or (None,):
-                yield from self.named(path, Perturbation(eps=eps, **common))
-
-    def surrogate(self, path: yaml.Path, ref: AttackRef, models: Models) -> Model | None:
-        """Return the model that a transfer attack is crafted on, or None for the attacked model itself."""
-        labels = [model.label for _, model in models]
-        if ref.source is not None and not self.unresolved.has_label(ref.source, labels):
-            hint = nearest_or_all(ref.source, [*labels, *self.unresolved.labels])
-            self.error((*path, "source"), f"no model has the label '{printable(ref.source)}'{hint}")
-        return next((model for _, model in models if model.label == ref.source), None)
+            common |= {"eight_bit": ref.eight_bit}
+            for crafted_on in surrogates.resolved(self, path, ref, models, self.unresolved):
+                for eps in nested or ref.eps or (None,):
+                    yield from self.named(path, Perturbation(eps=eps, surrogates=crafted_on, **common))
 
     def corruption(
         self, path: yaml.Path, raw: dict[str, Any], header: Header | None

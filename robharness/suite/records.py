@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 from robharness.specs.budget import Budget
 from robharness.suite.clusters import ClusterPattern
@@ -67,6 +67,7 @@ Name = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]
 """The name of a suite, which is a part of the names of files."""
 Budgets = Annotated[tuple[Annotated[Budget, Field(gt=0)], ...], BeforeValidator(_as_tuple), _one_or_list(Budget)]
 Severities = Annotated[tuple[int, ...], BeforeValidator(_as_tuple), _one_or_list(int)]
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), _one_or_list(str)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +109,29 @@ class EncoderRef:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnsembleRef:
+    """`{ensemble: ...}` in a `source`: the labels, or patterns, of models that the attack is crafted on together."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    ensemble: Patterns
+
+
+def _word_or_record(word: Any, record: Any) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [TypeAdapter(word).json_schema(), TypeAdapter(record).json_schema()]})
+
+
+Source = Annotated[str | EnsembleRef, _word_or_record(str, EnsembleRef)]
+Sources = Annotated[tuple[Source, ...], BeforeValidator(_as_tuple), _one_or_list(Source)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttackRef:
     """One of `attacks:`. Other keys are the plugin's own options."""
 
     attack: str
     eps: Budgets | None = None
     nested: Switch | None = None
-    source: str | None = None
+    source: Sources | None = None
     eight_bit: Switch = False
 
 
@@ -172,10 +189,6 @@ class Precision:
 
 def _as_precision(value: Any) -> Any:
     return {"judge": value} if isinstance(value, str) else value
-
-
-def _word_or_record(word: Any, record: Any) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [TypeAdapter(word).json_schema(), TypeAdapter(record).json_schema()]})
 
 
 @dataclass(frozen=True, kw_only=True)

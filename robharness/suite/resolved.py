@@ -96,7 +96,8 @@ class Perturbation:
     severity: of a corruption; None for an attack.
     nested: all budgets of a nested attack, ascending; empty if not nested. Only examples that withstood the smaller
         budgets are attacked at this one.
-    surrogate: model that a transfer attack is crafted on; None for the attacked model itself.
+    surrogates: models that a transfer attack is crafted on: one, or the members of an ensemble in the suite's order.
+        Empty for the attacked model itself.
     eight_bit: whether its inputs are judged once more, rounded to 256 levels.
     threat: threat model of an attack with these options; None for a corruption.
     depends_on_neighbours: whether the attack's result for an example depends on the others of its block.
@@ -110,7 +111,7 @@ class Perturbation:
     eps: Budget | None = None
     severity: int | None = None
     nested: tuple[Budget, ...] = ()
-    surrogate: Model | None = None
+    surrogates: tuple[Model, ...] = ()
     eight_bit: bool = False
     threat: ThreatModel | None = None
     depends_on_neighbours: bool = False
@@ -158,6 +159,11 @@ class Perturbation:
         }
 
     @property
+    def source(self) -> str:
+        """Label of the surrogate, or those of an ensemble: "A+B"; empty for an attack on the model itself."""
+        return source_text(self.surrogates)
+
+    @property
     def measure(self) -> Measure | None:
         """The measure that the budget of an attack bounds; None for a corruption."""
         return self.threat.bound if self.threat is not None else None
@@ -186,7 +192,7 @@ class Perturbation:
         words = [f"{key}={_shown(value)}" for key, value in options.items()]
         if bool(self.nested) != self.is_ensemble and self.eps is not None:
             words += ["nested" if self.nested else "nested=no"]
-        words += [f"source={self.surrogate.label}"] if self.surrogate else []
+        words += [f"source={self.source}"] if self.surrogates else []
         words += ["8 bit"] if self.eight_bit else []
         head: list[str] = [self.norm] if self.norm else []
         head += [self.measure.sized(self.eps)] if self.measure and self.eps is not None else []
@@ -273,6 +279,11 @@ class Suite:
     def needs(self) -> frozenset[Need]:
         """Stored data that its metrics need besides outcomes."""
         return frozenset().union(*(metric.spec.needs for metric in self.metrics))
+
+
+def source_text(surrogates: Iterable[Model]) -> str:
+    """Return the name of one surrogate or an ensemble of them: the labels, joined by "+"."""
+    return "+".join(model.label for model in surrogates)
 
 
 def relative(path: Path, folder: Path) -> Path:

@@ -174,6 +174,57 @@ def test_a_surrogate_is_a_model_of_the_suite_with_the_same_input():
     )
 
 
+def test_a_source_may_be_a_pattern_a_list_or_an_ensemble():
+    models = [*TWO, TWO[0] | {"label": "Big"}]
+
+    def sources(source):
+        return [
+            name.partition("=")[2][:-1]
+            for name in named({"attack": "toy/pgd", "eps": 1, "source": source}, models=models)
+        ]
+
+    assert sources("*") == ["A", "B", "Big"]
+    assert sources("B*") == ["B", "Big"]
+    assert sources(["Big", "A"]) == ["Big", "A"]
+    assert sources(["A", "*"]) == ["A", "B", "Big"]
+    assert sources({"ensemble": ["B", "A"]}) == ["A+B"]
+    assert sources({"ensemble": "*"}) == ["A+B+Big"]
+    assert sources(["A", {"ensemble": ["A", "B"]}, {"ensemble": "B*"}, {"ensemble": "A"}]) == ["A", "A+B", "B+Big"]
+    starred = [*TWO, TWO[0] | {"label": "*"}]
+    assert len(named({"attack": "toy/pgd", "eps": 1, "source": "*"}, models=starred)) == 1  # a label comes first
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("X*", "source: no model has the label 'X*'; there are A, B"),
+        (["A", "C"], "source: no model has the label 'C'; there are A, B"),
+        ({"ensemble": ["A", "C"]}, "source: no model has the label 'C'; there are A, B"),
+        ([], "source: at least one is needed"),
+        ({"ensemble": []}, "source.ensemble: at least one is needed"),
+        ({}, "source: missing key 'ensemble'"),
+        ({"ensembel": ["A"]}, "source.ensembel: unknown key 'ensembel'; did you mean 'ensemble'?"),
+        (3, "source: Input should be a valid string or an object; got 3"),
+    ],
+)
+def test_a_wrong_source_is_named_with_its_place(source, message):
+    assert refused({"attack": "toy/pgd", "eps": 1, "source": source}, models=TWO) == [f"attacks.0.{message}"]
+
+
+def test_members_of_an_ensemble_take_the_inputs_of_all_models():
+    pgd, wide = {"attack": "toy/pgd", "eps": 1}, TWO[1] | {"model": "toy/wide", "label": "W"}
+    [message] = refused(pgd | {"source": {"ensemble": ["A", "B"]}}, models=[*TWO, wide])
+    assert message.startswith("attacks.0.source: W takes other inputs than A, on which the attack is crafted")
+    insightful = [{"model": "toy/insightful", "label": label} for label in "AB"]
+    [message] = refused({"attack": "toy/insight", "eps": 1, "source": {"ensemble": "*"}}, models=insightful)
+    assert message == (
+        "attacks.0.source: toy/insight attacks features, and an ensemble has the mean of logits alone; name models one "
+        "by one"
+    )
+    [message] = refused(pgd | {"source": ["A+B", {"ensemble": ["A", "B"]}]}, models=[*TWO, TWO[0] | {"label": "A+B"}])
+    assert message == ("attacks.0.source: 'A+B' names the ensemble and another source; give a model another label")
+
+
 def test_feature_attacks_need_a_model_with_declared_features():
     insight = {"attack": "toy/insight", "eps": 1}
     assert named(insight, models=[{"model": "toy/insightful"}]) == ["insight(linf, 1)"]

@@ -57,8 +57,10 @@ def budget_figures(report: Report) -> Iterator[Figure]:
     for cell in report.cells:
         if cell.kind == "attack" and cell.eps is not None and cell.title and cell.numbers.n:
             attacks.setdefault(cell.norm or "none", {}).setdefault(cell.title, set()).add(cell.eps)
+    crafted_elsewhere = {cell.title for cell in report.cells if cell.transfer is not None}
     for norm, titles in attacks.items():
         chosen = [title for title, budgets in titles.items() if len(budgets) > 1]
+        chosen.sort(key=lambda title: title in crafted_elsewhere)  # attacks on the models themselves are shown first
         if chosen:
             yield _budget_figure(report, norm, chosen)
 

@@ -6,7 +6,7 @@ from robharness.report.figures.classes import class_figures
 from robharness.report.figures.corruptions import scatter
 from robharness.report.figures.curves import budget_figures, distance_figures
 from robharness.report.figures.figure import Figure
-from robharness.report.figures.heatmaps import heat_maps
+from robharness.report.figures.heatmaps import heat_maps, transfer_maps
 from robharness.report.figures.optimality import optimality_figures
 from robharness.report.figures.reliability import reliability_figures
 from robharness.report.figures.runs import run_figure
@@ -17,6 +17,7 @@ def figures(report: Report) -> list[Figure]:
     """Return the figures that the report has numbers for, attacks first, as in its tables."""
     return [
         *budget_figures(report),
+        *transfer_maps(report),
         *distance_figures(report),
         *optimality_figures(report),
         *scatter(report),

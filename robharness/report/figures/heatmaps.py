@@ -1,8 +1,9 @@
-"""Relative drops per corruption and severity as heat maps on one scale of colours."""
+"""Relative drops per corruption and severity, and per source and judged model, as heat maps on one scale of colours."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -15,17 +16,56 @@ from matplotlib.patches import Rectangle
 from robharness.report.figures.figure import Drawing, Figure
 from robharness.report.figures.series import Series, all_series, cells_of, ink, percent, plain
 from robharness.report.records import CellNumbers, Report
+from robharness.report.transfer_tables import transfer_cells
 from robharness.text import printable
 
 STEPS = 20
 """Number of colours of the scale."""
 MOST_ROWS = 60
 """Corruptions that a map shows; the tables have all."""
+MOST_TRANSFER_MAPS = 12
+"""Transfer attacks, each budget counted, that have a map; the tables have all."""
 _DARK, _LIGHT = "#010101", "#ffffff"
 """Ink on coloured cells, which does not change with the page's."""
 
 Drops = dict[tuple[str, str], float]
 """(row, column) -> relative drop, a fraction."""
+
+
+def transfer_maps(report: Report) -> Iterator[Figure]:
+    """Yield a map of sources and judged models for each attack and budget that is crafted on other models."""
+    columns = list(report.columns)
+    found: dict[str, tuple[list[str], Drops]] = {}
+    for attack, sources in transfer_cells(report).items():
+        drops: Drops = {}
+        for source, cells in sources.items():
+            for label, models in report.columns.items():
+                complete = [cells[model].numbers for model in models if model in cells and cells[model].complete]
+                values = [each.relative_drop for each in complete if each.relative_drop is not None]
+                drops |= {(source, label): fmean(values)} if values else {}
+        if drops:
+            found[attack] = list(sources), drops
+    limits = _limits([drop for _, drops in found.values() for drop in drops.values()])
+    for number, (attack, (rows, drops)) in enumerate(list(found.items())[:MOST_TRANSFER_MAPS], 1):
+        shown = rows[:MOST_ROWS]
+        caption = (
+            f"Relative drop from the clean accuracy in % under {printable(attack, 100)}: the sources, on which the "
+            f"attack is crafted, down, and the judged models across; n = {report.n} per cell. A model that is its own "
+            f"source is attacked directly. All maps of transfer attacks have the same scale of colours."
+        )
+        if len(rows) > len(shown):
+            caption += f" The first {len(shown)} of {len(rows)} sources."
+        if len(found) > MOST_TRANSFER_MAPS:
+            caption += f" Map {number} of the first {MOST_TRANSFER_MAPS}; there are {len(found)} attacks."
+        missing = sum((row, column) not in drops for row in shown for column in columns)
+        caption += _hatched(missing, len(shown) * len(columns))
+        yield Figure(
+            name=f"transfer-{number}",
+            title=f"Transfer of {printable(attack, 100)}",
+            caption=caption,
+            alt=_finding(f"{printable(attack, 60)}, source and judged model", drops, missing),
+            draw=partial(_draw, shown, columns, drops, limits, ""),
+        )
 
 
 def heat_maps(report: Report) -> Iterator[Figure]:
@@ -36,7 +76,7 @@ def heat_maps(report: Report) -> Iterator[Figure]:
         return
     series = all_series(report)
     severities = {cell.severity for cell in cells if cell.severity is not None}
-    limits = _limits(report, series)
+    limits = _limits([drop for each in series for drop in _drops_of(report, each).values()])
     if len(severities) < 2:
         columns = [each.label for each in series]
         drops: Drops = {
@@ -67,9 +107,8 @@ def _drops_of(report: Report, series: Series) -> Drops:
     return found
 
 
-def _limits(report: Report, series: Sequence[Series]) -> tuple[float, float]:
+def _limits(values: Sequence[float]) -> tuple[float, float]:
     """Return the ends of the scale that all maps share: multiples of ten percent around all drops."""
-    values = [drop for each in series for drop in _drops_of(report, each).values()]
     low, high = np.floor(10 * min(0.0, *values)) / 10, np.ceil(10 * max([0.1, *values])) / 10
     return float(low), float(high)
 
@@ -93,8 +132,7 @@ def _figure(
     )
     if has_severities:
         caption += " All maps of this report have the same scale of colours."
-    if missing:
-        caption += f" Hatched: {missing} of {len(shown) * len(columns)} cells have no number."
+    caption += _hatched(missing, len(shown) * len(columns))
     if len(rows) > len(shown):
         caption += f" The first {len(shown)} of {len(rows)} corruptions."
     return Figure(
@@ -104,6 +142,10 @@ def _figure(
         alt=_finding(name, drops, missing),
         draw=lambda: _draw(shown, columns, drops, limits, "severity" if has_severities else ""),
     )
+
+
+def _hatched(missing: int, of: int) -> str:
+    return f" Hatched: {missing} of {of} cells have no number." if missing else ""
 
 
 def _finding(name: str, drops: Drops, missing: int) -> str:

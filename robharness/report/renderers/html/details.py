@@ -56,6 +56,13 @@ def _facts(cell: CellNumbers) -> dict[str, Any]:
         "class, accuracy, interval, n; lowest first": _lowest(cell.classes),
         "confidence, accuracy, n per bin": _bins(cell.calibration),
     }
+    if cell.transfer is not None:
+        transfer = cell.transfer
+        found["transfer"] = {
+            "from": transfer.source, "examples that both get right and that fool the source": transfer.n,
+            "share that fools the model": transfer.rate, "95 % interval": transfer.interval,
+            "minus that of the way back": transfer.asymmetry, "its interval": transfer.asymmetry_interval,
+        }  # fmt: skip
     if cell.distances is not None:
         distances = cell.distances
         found["smallest perturbations"] = {
