@@ -51,7 +51,7 @@ def outline(plan: Plan) -> PlanOutline:
         )
         for model in _distinct((*suite.models, *(cell.model.ref for cell in cells)))
     }
-    used = [model.entry for model in suite.models] + [each.entry for each in suite.perturbations]
+    used = [model.entry for model in suite.models] + [each.entry for each in (*suite.perturbations, *suite.audit_attacks)]
     plugins = [suite.data.entry, *suite.metrics, *used]
     every = _distinct((*suite.perturbations, *(cell.perturbation for cell in cells if cell.perturbation is not None)))
     perturbations = {id(each): _perturbation(each, costs.get(id(each), Cost())) for each in every}
@@ -88,6 +88,7 @@ def outline(plan: Plan) -> PlanOutline:
             cells=entries(plan.cells),
             pending_cells=entries(plan.pending_cells),
             clusters=suite.clusters,
+            audit=suite.audit,
             retrieval=any(model.entry.spec.labels == INSTANCES for model in suite.models),
         ),
         run=RunOutline(
@@ -210,5 +211,6 @@ def _perturbation(p: Perturbation, cost: Cost) -> PerturbationOutline:
         eight_bit=p.eight_bit,
         surrogate=p.surrogate.label if p.surrogate else None,
         cost=cost,
+        audit=p.audit,
         draws="" if is_attack else text_key(call_plugin(p.entry, draw_address, p)),
     )

@@ -31,6 +31,7 @@ from robharness.plugins.registry import (
     Problem,
     Registry,
 )
+from robharness.specs.audits import AuditSpec
 from robharness.text import printable
 
 GROUP = "robharness"
@@ -145,6 +146,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
             stage = "collection"
             found = {kind: _collect(manager, kind, record) for kind, record in KINDS.items()}
             renderers = _collect_renderers(manager)
+            audits = _collect(manager, "audits", AuditSpec)
             staged = Registry()
             staged.commands.update(_commands(manager, source, registry))
             for kind, specs in found.items():
@@ -167,6 +169,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
         if (hook := getattr(manager.hook, name)).get_hookimpls():
             hooks.append((source, hook))
     registry.renderers.extend((source, renderer) for renderer in renderers)
+    registry.audits.extend((source, audit) for audit in audits)
 
 
 class _Misspelt(Exception):

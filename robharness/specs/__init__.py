@@ -1,5 +1,6 @@
 """Records that plugins yield, and protocols of the objects that they build."""
 
+from robharness.specs.audits import PROBE_NOTES, AuditRole, AuditSpec, AuditTarget
 from robharness.specs.budget import RATIONAL, Budget
 from robharness.specs.checks import Check
 from robharness.specs.inputs import Clips, InputSpec, Preprocessing, check_choices
@@ -21,12 +22,16 @@ from robharness.specs.sources import DataRef, Download, FeatureBank, File, Progr
 from robharness.specs.types import RESERVED, RUNTIME, Access, Kind, Need, Norm, Params, Randomness
 
 __all__ = [
+    "PROBE_NOTES",
     "RATIONAL",
     "RESERVED",
     "RUNTIME",
     "Access",
     "Attack",
     "AttackSpec",
+    "AuditRole",
+    "AuditSpec",
+    "AuditTarget",
     "Budget",
     "Check",
     "Clips",

@@ -53,7 +53,7 @@ def _is_mask(value: Any) -> bool:
 
 
 _FUNCTION: Check = ("a function or 'module:function'", callable)
-_FUNCTIONS = ("build", "trunk", "threat", "cost", "open", "compute", "advise", "blocks", "given")
+_FUNCTIONS = ("build", "trunk", "threat", "cost", "open", "compute", "advise", "blocks", "given", "items")
 _CHECKS: dict[str, Check] = {
     "name": (
         "lower-case letters, digits and . _ - /, 200 characters at most",

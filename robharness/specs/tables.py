@@ -7,7 +7,7 @@ import inspect
 import re
 from typing import Any
 
-from robharness.specs import inputs, protocols, records, sources
+from robharness.specs import audits, inputs, protocols, records, sources
 
 RECORDS = (
     records.ModelSpec,
@@ -24,6 +24,8 @@ RECORDS = (
     records.AttackSpec,
     records.ThreatModel,
     records.Cost,
+    audits.AuditSpec,
+    audits.AuditTarget,
     records.CorruptionSpec,
     protocols.Perturbed,
     records.DatasetSpec,

@@ -119,7 +119,12 @@ class StoredSuite:
             return tuple(_without_outcomes(outline, each, self.store) if each.cell.key in wrong else each
                          for each in cells)  # fmt: skip
 
-        return replace(results, cells=agreeing(results.cells), feature_cells=agreeing(results.feature_cells))
+        return replace(
+            results,
+            cells=agreeing(results.cells),
+            feature_cells=agreeing(results.feature_cells),
+            audit_cells=agreeing(results.audit_cells),
+        )
 
 
 def _without_outcomes(outline: PlanOutline, result: CellResult, store: Path) -> CellResult:

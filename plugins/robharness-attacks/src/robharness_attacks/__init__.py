@@ -7,7 +7,8 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from robharness import AttackSpec, Budget, Cost, ThreatModel, hookimpl
+from robharness import PROBE_NOTES, AttackSpec, AuditSpec, Budget, Cost, ThreatModel, hookimpl
+from robharness_attacks.audits import audits
 from robharness_attacks.params import (
     APGDParams,
     AutoAttackParams,
@@ -17,7 +18,9 @@ from robharness_attacks.params import (
     FeatureParams,
     FGSMParams,
     FMNParams,
+    NoiseParams,
     PGDParams,
+    ProbeParams,
     SquareParams,
     Steps,
 )
@@ -163,6 +166,22 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         notes={"queries": int},
     )
     yield _spec(
+        "noise",
+        "Random noise of the given size, without the model: what an attack must beat",
+        NoiseParams,
+        ("noise", "Noise"),
+        lambda params: Cost(),
+        access="decision",
+    )
+    yield _spec(
+        "probe",
+        "Gradients and logits of an audited model at unchanged inputs, as notes",
+        ProbeParams,
+        ("probe", "Probe"),
+        lambda params: Cost(forwards=8, gradients=2),
+        notes=dict(PROBE_NOTES),
+    )
+    yield _spec(
         "ddn",
         "Nearest misclassified point in l2, on a sphere of adaptive radius (Rony et al., 2019)",
         DDNParams,
@@ -203,3 +222,8 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         advise=_advise_features,
         notes={"distance": float},
     )
+
+
+@hookimpl
+def robharness_audits() -> Iterator[AuditSpec]:
+    yield from audits()
