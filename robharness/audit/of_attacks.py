@@ -61,7 +61,9 @@ def is_visible(subject: Subject) -> AuditCheck:
 def is_on_scale(subject: Subject) -> AuditCheck:
     if not subject.attacks:
         return not_measured("eps-scale", "no attack with a budget has outcomes")
-    large = [attack_of(cell).name for cell in subject.attacks if ball_of(cell).norm == "linf" and ball_of(cell).eps >= 1]
+    large = [
+        attack_of(cell).name for cell in subject.attacks if ball_of(cell).norm == "linf" and ball_of(cell).eps >= 1
+    ]
     figures = f"{', '.join(large)}: every image is in the ball" if large else "every linf budget is below 1"
     return verdict("eps-scale", not large, figures, "divide by 255 what is meant on the scale of 8 bits, as in 8/255")
 
@@ -104,7 +106,9 @@ def is_near_worst_case(subject: Subject) -> AuditCheck:
         differences.append((paired_difference(strongest.correct_at(positions), worst), strongest))
     difference, strongest = min(differences, key=lambda each: each[0].difference)
     name, right = attack_of(strongest).name, round((strongest.accuracy + difference.difference) * difference.n)
-    figures = f"{right} of {difference.n} withstand all attacks in the ball, {int(strongest.correct.sum())} {name} alone"
+    figures = (
+        f"{right} of {difference.n} withstand all attacks in the ball, {int(strongest.correct.sum())} {name} alone"
+    )
     advice = "read the worst case of the table, not one attack; members of an ensemble find what single attacks miss"
     return verdict("union", difference.interval.high >= -NEAR, figures, advice, difference=difference.difference,
                    n=difference.n)  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -130,4 +131,4 @@ def consecutive_budgets(cells: Sequence[CellResult]) -> Iterator[tuple[CellResul
         by_attack.setdefault(attack_of(cell).title, []).append(cell)
     for some in by_attack.values():
         ordered = sorted(some, key=lambda cell: attack_of(cell).eps)
-        yield from zip(ordered, ordered[1:], strict=False)
+        yield from pairwise(ordered)

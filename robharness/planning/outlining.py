@@ -51,7 +51,8 @@ def outline(plan: Plan) -> PlanOutline:
         )
         for model in _distinct((*suite.models, *(cell.model.ref for cell in cells)))
     }
-    used = [model.entry for model in suite.models] + [each.entry for each in (*suite.perturbations, *suite.audit_attacks)]
+    attacks = (*suite.perturbations, *suite.audit_attacks)
+    used = [model.entry for model in suite.models] + [each.entry for each in attacks]
     plugins = [suite.data.entry, *suite.metrics, *used]
     every = _distinct((*suite.perturbations, *(cell.perturbation for cell in cells if cell.perturbation is not None)))
     perturbations = {id(each): _perturbation(each, costs.get(id(each), Cost())) for each in every}

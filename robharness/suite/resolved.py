@@ -99,7 +99,7 @@ class Perturbation:
     eight_bit: whether its inputs are judged once more, rounded to 256 levels.
     threat: threat model of an attack with these options; None for a corruption.
     depends_on_neighbours: whether the attack's result for an example depends on the others of its block.
-    audit: the role of an attack that the audit adds, see `robharness.specs.audits.AuditRole`; empty for the suite's own.
+    audit: the `AuditRole` of an attack that the audit adds; empty for the suite's own.
     qualified: whether the name includes the plugin, because two plugins would have the same name.
     """
 

@@ -1,19 +1,25 @@
 """Small networks for audits: honest ones, and the same networks with a defect of a given strength.
 
-    python tests/support/audited.py            # the matrix of defects and checks, as the page docs/explanation/audit.md
-    python tests/support/audited.py --short    # one network, one seed
+python tests/support/audited.py            # the matrix of defects and checks, as the page docs/explanation/audit.md
+python tests/support/audited.py --short    # one network, one seed
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from robharness.audit.records import CHECKS, ModelAudit
 
 SUITE: dict[str, Any] = {
     "robharness": 1,
@@ -33,9 +39,8 @@ SUITE: dict[str, Any] = {
 @cache
 def digits() -> tuple[Tensor, Tensor]:
     """The training examples of the data set samples/digits: inputs (N, 1, 8, 8) in [0, 1], and labels."""
-    from pathlib import Path
-
     import numpy as np
+
     from robharness_samples.digits import open_digits
 
     table = open_digits(Path(), "train")
@@ -50,7 +55,7 @@ def trained(net: nn.Module, seed: int, *, epochs: int = 12, eps: float = 0.0, de
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3, weight_decay=decay)
     net.train()
     for _ in range(epochs):
-        for rows in torch.randperm(len(x), generator=generator).split(64):
+        for rows in torch.randperm(len(x), generator=generator).split(64):  # noqa: TID251
             batch = _attacked(net, x[rows], labels[rows], eps) if eps else x[rows]
             optimizer.zero_grad()
             functional.cross_entropy(net(batch), labels[rows]).backward()
@@ -91,7 +96,9 @@ class SmallViT(nn.Module):
         super().__init__()
         self.embed = nn.Conv2d(1, width, 2, stride=2)
         self.position = nn.Parameter(0.02 * torch.arange(16 * width).sin().view(1, 16, width))
-        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
 
@@ -132,7 +139,7 @@ HONEST: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
 def built(build: Callable[[], nn.Module], seed: int, **options: Any) -> nn.Module:
     """Build and train a network from a seed, and restore the global generator."""
     with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed)  # noqa: TID251 (initial weights)
         net = build()
     return trained(net, seed, **options)
 
@@ -199,18 +206,14 @@ class BatchDependent(nn.Module):
 
 
 class Steps(nn.Module):
-    """Inputs through a staircase of sigmoids, whose gradient is small but not 0 between its steps.
+    """Features before the last layer rounded to multiples of a width: a step function whose gradient is 0."""
 
-    sharpness: of a step; at 0 the staircase is the identity nearly.
-    """
-
-    def __init__(self, net: nn.Module, sharpness: float, levels: int = 8) -> None:
+    def __init__(self, net: nn.Sequential, width: float) -> None:
         super().__init__()
-        self.net, self.sharpness, self.levels = net, sharpness, levels
+        self.body, self.head, self.width = net[:-1], net[-1], width
 
     def forward(self, x: Tensor) -> Tensor:
-        edges = (torch.arange(self.levels, device=x.device) + 0.5) / self.levels
-        return self.net(torch.sigmoid((x[..., None] - edges) * self.sharpness * self.levels).mean(-1))
+        return self.head((self.body(x) / self.width).round() * self.width)
 
 
 DEFECTS: dict[str, tuple[Callable[[nn.Module, float], nn.Module], tuple[float, float, float]]] = {
@@ -220,59 +223,61 @@ DEFECTS: dict[str, tuple[Callable[[nn.Module, float], nn.Module], tuple[float, f
     "train-mode BatchNorm": (BatchStatistics, (0.01, 0.1, 1)),
     "batch-dependent output": (BatchDependent, (0.001, 0.01, 0.1)),
     "exploding logit scale": (Scaled, (1e4, 1e8, 1e20)),
-    "step function": (Steps, (4, 12, 40)),
+    "step function": (Steps, (0.01, 0.1, 1)),
 }
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"mlp": mlp, "convolutional": convolutional}
 SEEDS = (0, 1, 2)
 
 
-@cache
-def base(network: str, seed: int) -> nn.Module:
-    """A trained network without a defect."""
-    return built(NETWORKS[network], seed)
+def defective(network: str, seed: int) -> dict[tuple[str, float], nn.Module]:
+    """Return a trained network with each defect at each strength, by defect and strength."""
+    net = built(NETWORKS[network], seed)
+    return {
+        (defect, strength): spoil(copy.deepcopy(net), strength).eval()
+        for defect, (spoil, strengths) in DEFECTS.items()
+        for strength in strengths
+    }
 
 
-def defective(seeds: tuple[int, ...] = SEEDS, networks: tuple[str, ...] = tuple(NETWORKS)) -> Iterator[tuple[str, float, str, int, nn.Module]]:
-    """Yield (defect, strength, network, seed, the network with the defect)."""
-    for defect, (spoil, strengths) in DEFECTS.items():
-        for strength in strengths:
-            for network in networks:
-                for seed in seeds:
-                    net = copy.deepcopy(base(network, seed))
-                    yield defect, strength, network, seed, spoil(net, strength).eval()
-
-
-def audited(net: nn.Module, store: Any) -> Any:
-    """Return the audit of a network."""
+def audited(nets: Mapping[Any, nn.Module], store: Path, limit: int = 100) -> dict[Any, ModelAudit]:
+    """Return the audits of networks, by the keys of the networks."""
     import robharness
 
-    report = robharness.run(SUITE, models={"net": net}, store=store).report()
-    return report.audits[0]
+    labels = {f"net {number}": key for number, key in enumerate(nets)}
+    models = {label: nets[key] for label, key in labels.items()}
+    report = robharness.run(SUITE, models=models, store=store, limit=limit).report()
+    return {labels[audit.model]: audit for audit in report.audits}
+
+
+def table(failed: Mapping[tuple[str, float], Sequence[Sequence[str]]]) -> str:
+    """Return the matrix as a Markdown table.
+
+    failed: codes of the failed checks of each audit, by defect and strength.
+    """
+    rows = [["defect", "strength", "caught", "by"], ["---"] * 4]
+    for (defect, strength), audits in failed.items():
+        codes = [code for code in CHECKS if any(code in each for each in audits)]
+        caught = f"{sum(map(bool, audits))} of {len(audits)}"
+        rows.append([defect, f"{strength:g}", caught, ", ".join(f"`{code}`" for code in codes)])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _main() -> None:
+    """Print the failed checks of honest networks, and the matrix of defects."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    short = "--short" in sys.argv
+    failed: dict[tuple[str, float], list[list[str]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in SEEDS[:1] if short else SEEDS:
+            honest = audited({name: built(build, seed, **more) for name, (build, more) in HONEST.items()}, Path(folder))
+            for name, audit in honest.items():
+                print(f"honest: {name}, seed {seed}: {[check.code for check in audit.failed]}", flush=True)
+            for network in NETWORKS:
+                for key, audit in audited(defective(network, seed), Path(folder), limit=50).items():
+                    failed.setdefault(key, []).append([check.code for check in audit.failed])
+                print(table(failed), flush=True)
 
 
 if __name__ == "__main__":
-    import sys
-    import tempfile
-    import warnings
-    from pathlib import Path
-
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    what = sys.argv[1:] or ["honest", "defects"]
-    with tempfile.TemporaryDirectory() as folder:
-        if "honest" in what:
-            for name, (build, options) in HONEST.items():
-                for seed in SEEDS[: 1 if "--short" in what else 3]:
-                    found = audited(built(build, seed, **options), Path(folder))
-                    print(name, seed, [(check.code, check.figures) for check in found.failed], flush=True)
-                    if "-v" in what:
-                        for check in found.checks:
-                            print("   ", check.code, check.verdict, "|", check.figures)
-        if "defects" in what:
-            short = "--short" in what
-            for defect, strength, network, seed, net in defective(SEEDS[:1] if short else SEEDS, ("mlp",) if short else tuple(NETWORKS)):
-                found = audited(net, Path(folder))
-                print(defect, strength, network, seed, [check.code for check in found.failed] or "MISSED", flush=True)
-                if "-v" in what:
-                    for check in found.failed:
-                        print("   ", check.code, check.verdict, "|", check.figures)
+    _main()

@@ -11,7 +11,7 @@ Items = list[dict[str, Any]]
 
 PROBE_STEP = "0.25/255"
 """A quarter of a grey level, which 8-bit inputs do not show: the step within which a loss should be linear."""
-QUERIES, TRANSFER_STEPS, UNBOUNDED_STEPS, FEWEST_STEPS = 300, 20, 100, 100
+QUERIES, TRANSFER_STEPS, UNBOUNDED_STEPS, FEWEST_STEPS = 300, 20, 50, 50
 
 
 def audits() -> Iterator[AuditSpec]:
@@ -40,7 +40,9 @@ def _stronger(target: AuditTarget) -> Items:
     """Return two runs of APGD with four times the steps of the suite, by two objectives."""
     steps = max(FEWEST_STEPS, 4 * target.steps)
     return [
-        item for objective in ("excess", "dlr") for item in _ball(target, "attacks/apgd", steps=steps, objective=objective)
+        item
+        for objective in ("excess", "dlr")
+        for item in _ball(target, "attacks/apgd", steps=steps, objective=objective)
     ]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robharness import Batch, Classifier, ExampleRNG, Perturbed
-from robharness_attacks.norms import per_row, row_sum
+from robharness_attacks.norms import row_sum
 from robharness_attacks.objectives import cross_entropy, excess
 from robharness_attacks.params import ProbeParams
 
