@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robharness.findings import Finding, sentences
-from robharness.report.records import Report, source_of
+from robharness.planning.names import labels_by_value
+from robharness.report.records import Report
 from robharness.report.tables import tables
 from robharness.report.values import Table
+from robharness.text import SENTENCE_LENGTH, printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +50,14 @@ def document_of(report: Report) -> Document:
         findings=report.findings,
         verdict="" if report.complete else "Incomplete: some cells failed or are not computed yet.",
     )
+
+
+def source_of(report: Report) -> str:
+    """Describe the data, the examples, whether images were encoded first, pixels, protocols, and what is set."""
+    encoded = ", encoded as the files of ImageNet-C (JPEG 85)" if report.compat == "imagenet-c" else ""
+    lines = [f"{report.data}, {report.n} examples per cell{encoded}"]
+    by_fact = {"pixels": labels_by_value(report.pixels), "protocol": report.labels_by_protocol}
+    for fact, found in by_fact.items():
+        lines += [f"{fact}{f' of {labels}' if labels else ''}: {value}" for value, labels in found.items()]
+    lines += [f"set: {setting}" for setting in report.settings]
+    return "\n".join(printable(line, SENTENCE_LENGTH) for line in lines)

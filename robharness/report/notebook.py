@@ -6,7 +6,8 @@ import html
 from collections import Counter
 from collections.abc import Iterable
 
-from robharness.report.records import Report, source_of
+from robharness.report.document import source_of
+from robharness.report.records import Report
 from robharness.report.renderers.formatting import format_note, format_value
 from robharness.report.tables import tables
 from robharness.report.values import Row, Table, Value

@@ -24,7 +24,7 @@ from robharness.report.details import (
 )
 from robharness.specs.records import MetricResult
 from robharness.statistics.intervals import Interval
-from robharness.text import SENTENCE_LENGTH, printable
+from robharness.text import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -390,14 +390,3 @@ class Report:
     def expected_runs(self, label: str) -> int:
         """Return the number of the suite's runs that share this label."""
         return list(self.run_of.values()).count(label)
-
-
-def source_of(report: Report) -> str:
-    """Describe the data, the examples, whether images were encoded first, pixels, protocols, and what is set."""
-    encoded = ", encoded as the files of ImageNet-C (JPEG 85)" if report.compat == "imagenet-c" else ""
-    lines = [f"{report.data}, {report.n} examples per cell{encoded}"]
-    by_fact = {"pixels": labels_by_value(report.pixels), "protocol": report.labels_by_protocol}
-    for fact, found in by_fact.items():
-        lines += [f"{fact}{f' of {labels}' if labels else ''}: {value}" for value, labels in found.items()]
-    lines += [f"set: {setting}" for setting in report.settings]
-    return "\n".join(printable(line, SENTENCE_LENGTH) for line in lines)

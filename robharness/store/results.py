@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -173,12 +173,12 @@ class Results:
 
         The plan, its suite and its data set are shared.
         """
-        return replace(
-            self,
-            cells=tuple(result.copied() for result in self.cells),
-            feature_cells=tuple(result.copied() for result in self.feature_cells),
-            audit_cells=tuple(result.copied() for result in self.audit_cells),
-        )
+        return self.with_cells(CellResult.copied)
+
+    def with_cells(self, change: Callable[[CellResult], CellResult]) -> Self:
+        """Return the same results with a function applied to each cell."""
+        names = ("cells", "feature_cells", "audit_cells")
+        return replace(self, **{name: tuple(map(change, getattr(self, name))) for name in names})
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from robharness.report.difference_tables import test_of
+from robharness.report.document import source_of
 from robharness.report.figures import figures
-from robharness.report.records import Report, source_of
+from robharness.report.records import Report
 from robharness.report.renderers.html import sections
 from robharness.report.renderers.html.details import details
 from robharness.report.renderers.html.graphics import FEW_PIXELS, png_size
