@@ -1,4 +1,4 @@
-"""Tables of an audit: verdicts of all models side by side, and the figures behind them."""
+"""An audit as a table of verdicts, all models side by side, and as lines with the figures behind them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from robharness.audit.records import CHECKS
 from robharness.report.records import Report
 from robharness.report.values import Row, Table, Value
 
+CAPTION = "a check fails by an exact test or a bound"
 
-def audit_tables(report: Report) -> Iterator[Table]:
-    """Yield the table of verdicts, and a table per model with the figures and with what to do; none without audit."""
+
+def audit_table(report: Report) -> Table | None:
+    """Return the table of verdicts, a row per check; None without an audit."""
     if not report.audits:
-        return
-    labels = tuple(each.model for each in report.audits)
+        return None
+    header = ("", *(each.model for each in report.audits))
     rows = tuple(
         Row(title, tuple(Value(words=each[code].verdict) for each in report.audits))
         for code, (title, _) in CHECKS.items()
     )
-    caption = f"a check fails by an exact test or a bound, see docs/explanation/audit.md; n = {report.n}"
-    yield Table("Audit", ("", *labels), rows, caption)
+    return Table("Audit", header, rows, f"{CAPTION}; n = {report.n}")
+
+
+def audit_lines(report: Report) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield a heading and a line per check for each model: verdict, claim, figures and what to do."""
     for each in report.audits:
-        rows = tuple(
-            Row(check.title, (Value(words=check.verdict), Value(words=check.figures), Value(words=check.advice)))
+        lines = (
+            f"{check.verdict}: {check.title}: {'; '.join(filter(None, (check.figures, check.advice)))}"
             for check in each.checks
         )
-        yield Table(f"Audit of {each.model}", ("", "verdict", "figures", "what to do"), rows)
+        yield f"Audit of {each.model}", tuple(lines)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from robharness.report.audit_tables import audit_tables
+from robharness.report.audit_tables import audit_table
 from robharness.report.detail_tables import calibration, movements, worst_class
 from robharness.report.details import Published
 from robharness.report.difference_tables import difference_table
@@ -25,7 +25,7 @@ def tables(report: Report) -> list[Table]:
     made = [attacks, difference_table(attacks, report, counted_accuracy(report)), _distances(report)]
     made += [movements(report), corruptions, difference_table(corruptions, report, report.measure), _slopes(report)]
     made += [_corruption_errors(report), gaps_closed(report), gains(report), calibration(report), worst_class(report)]
-    made += [_metrics(report), *audit_tables(report)]
+    made += [_metrics(report), audit_table(report)]
     return [table for table in made if table is not None]
 
 
