@@ -27,14 +27,20 @@ def audit_attacks(reader: _SuiteReader, models: Models, own: Perturbations) -> I
 
     Attacks that do not take the inputs of a model are left out. An item that is wrong is an error of the key `audit`.
     """
-    names = {perturbation.name for _, perturbation in own}
+    taken, names = {_full_name(each) for _, each in own}, {each.name for _, each in own}
     for target in _targets(reader, [model for _, model in models], own):
         for origin, spec in reader.registry.audits:
             for item in _items(reader, origin, spec, target):
                 for _, found in reader.attack(PATH, dict(item), models):
-                    if found.name not in names and all(_fits(found, model) for _, model in models):
+                    if _full_name(found) not in taken and all(_fits(found, model) for _, model in models):
+                        yield dataclasses.replace(found, audit=spec.role, qualified=found.name in names)
+                        taken.add(_full_name(found))
                         names.add(found.name)
-                        yield dataclasses.replace(found, audit=spec.role)
+
+
+def _full_name(perturbation: Perturbation) -> str:
+    """Return the name with that of the plugin."""
+    return dataclasses.replace(perturbation, qualified=True).name
 
 
 def _targets(reader: _SuiteReader, models: Sequence[Model], own: Perturbations) -> Iterator[AuditTarget]:
