@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from robharness.plugins.hookspecs import hookimpl
     from robharness.report.results import Results
     from robharness.specs import (
+        PROBE_NOTES,
         Attack,
         AttackSpec,
+        AuditSpec,
+        AuditTarget,
         Budget,
         Clips,
         Component,
@@ -68,8 +71,11 @@ _HOMES = {
     "plugins.hookspecs": ["hookimpl"],
     "report.results": ["Results"],
     "specs": [
+        "PROBE_NOTES",
         "Attack",
         "AttackSpec",
+        "AuditSpec",
+        "AuditTarget",
         "Budget",
         "Clips",
         "Component",
@@ -100,8 +106,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "PROBE_NOTES",
     "Attack",
     "AttackSpec",
+    "AuditSpec",
+    "AuditTarget",
     "Batch",
     "Budget",
     "Classifier",

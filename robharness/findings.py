@@ -46,6 +46,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "unreadable-examples": ("warning", "examples cannot be read; they count as wrong in every cell"),
     "logits-not-finite": ("warning", "logits of some examples are not numbers; the examples count as wrong"),
     "attack-alarm": ("warning", "an attack reports examples that it could not attack properly"),
+    "audit-failed": ("warning", "a check of the audit failed, so that a number may say less than it seems to"),
     "weaker-iterated-attack": ("warning", "an iterated attack is weaker than a single step of the same budget"),
     # how outcomes were computed
     "inexact-passes": ("note", "rounding in a pass depends on other examples in the pass"),

@@ -31,6 +31,7 @@ ADDED = {
     "gain_summaries",
     "published_metrics",
     "published_sources",
+    "audits",
 }
 OF_CELLS = {"title", "calibration", "classes", "movement", "published", "transfer"}
 """Keys of the JSON that did not exist then, and those of its cells."""

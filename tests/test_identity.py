@@ -297,6 +297,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "eight_bit": (True, True),
         "threat": (ThreatModel(norm="l2"), False),  # the options, from which it follows, count
         "depends_on_neighbours": (True, True),  # by the size of a block
+        "audit": ("noise", False),  # it is the same attack
         "qualified": (True, False),
     },
     Suite: {
@@ -322,6 +323,8 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "expected": ((Publication(source="other", numbers={"Net": {"clean": 1.0}}),), False),
         "check": (Check(alpha=0.5), False),
         "clusters": ("v_[0-9]+", False),
+        "audit": (True, False),  # its attacks are cells of their own
+        "audit_attacks": ((), False),  # the same
         "settings": (("seed=1",), False),  # by what they change
         "extended": ((Path("base.yaml"),), False),  # the same
     },

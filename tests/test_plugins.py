@@ -402,6 +402,7 @@ def test_the_example_of_every_hook_is_a_plugin(examples, hook):
     takers = registry.observers | {
         "robharness_figures": registry.figure_hooks,
         "robharness_renderers": registry.renderers,
+        "robharness_audits": registry.audits,
     }
     if hook == "robharness_executors":
         assert [origin.namespace for origin, _ in registry.executors.values()].count(path.stem) == 1

@@ -71,6 +71,7 @@ settings = click.option(
     "--set", "settings", type=KeyValue(), multiple=True, metavar="KEY=VALUE",
     help="Set a value of the suite, e.g. models.*.epochs=1 or data.limit=100. May be repeated.",
 )  # fmt: skip
+audit = click.option("--audit", is_flag=True, help="Audit the models, as `audit: true` in the suite does.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 batch_size = click.option(
@@ -194,6 +195,13 @@ def layout_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return intervals(by(function))
 
 
+def with_audit(settings: tuple[Setting, ...], audit: bool) -> tuple[Setting, ...]:
+    """Return the settings of a suite, with that of the option --audit if it is given."""
+    from robharness.suite.settings import parse_setting
+
+    return (*settings, *([parse_setting("audit=true")] if audit else []))
+
+
 SESSION_FIELDS = ("device", "threads", "only", "shard", "stop_at_failure")
 """Options of a verb that are fields of its session."""
 
@@ -213,6 +221,7 @@ def with_session(function: Callable[..., int]) -> Callable[..., int]:
         debug: bool,
         settings: tuple[Setting, ...],
         limit: int | None = None,
+        audit: bool = False,
         **options: Any,
     ) -> int:
         from robharness.plugins.discovery import discover
@@ -227,8 +236,9 @@ def with_session(function: Callable[..., int]) -> Callable[..., int]:
             if registry.problems:
                 left_out = counted(len(registry.problems), "plugin was", "plugins were")
                 listener.message(f"{left_out} left out. Try: robharness list plugins")
+        overrides = with_audit(settings, audit)
         session = Session.open(
-            suite, store=store, data=data_root, limit=limit, registry=registry, overrides=settings, **fields
+            suite, store=store, data=data_root, limit=limit, registry=registry, overrides=overrides, **fields
         )
         return function(session=session, **options)
 

@@ -28,6 +28,7 @@ HEADINGS = ("model", "perturbation", "done", "forward", "backward", "key")
 
 @click.command("plan")
 @options.suite_options
+@options.audit
 @click.option("--why", is_flag=True, help="Show why each cell is to be computed: how it differs from the stored cells.")
 @options.with_session
 def command(session: Session, why: bool, as_json: bool) -> int:

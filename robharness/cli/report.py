@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 @click.command("report")
 @options.report_options
+@options.audit
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
               help="Write FILE instead of printing: .html, .json, .csv, .parquet, .tex, .md, .txt, or a "
                    "suffix that a plugin renders.")  # fmt: skip
@@ -50,6 +51,7 @@ def command(
     store: Path,
     data_root: Path | None,
     limit: int | None,
+    audit: bool,
     as_json: bool,
     debug: bool,
     output: Path | None,
@@ -76,6 +78,7 @@ def command(
     from robharness.report.renderers import Layout, Selection, render
     from robharness.report.renderers.files import check_place, find_renderer, write
 
+    settings = options.with_audit(settings, audit)
     if suite is None:
         if output or figures or gallery or settings:
             raise UserError(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @options.suite_options
+@options.audit
 @options.compute_options
 @click.option("--shard", type=options.Shard(), metavar="I/K|auto",
               help="Only the I-th of K parts of the examples, from 1; auto: as set by Slurm or torchrun.")  # fmt: skip

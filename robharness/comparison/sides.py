@@ -32,7 +32,7 @@ def side_of(results: Results, name: str, labels: Sequence[str] | None = None) ->
     pending = [
         each
         for each in results.outline.pending_cells
-        if not (each.with_features or each.is_unbounded) and (labels is None or each.model.label in labels)
+        if each.is_own and not each.is_unbounded and (labels is None or each.model.label in labels)
     ]
     run_of = {model.label: model.run_of for model in suite.models if model.run_of is not None}
     ids = _ids(taken, n)

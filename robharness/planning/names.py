@@ -11,7 +11,7 @@ class CellNames:
 
     model: has a `label`.
     data: has a `name`.
-    perturbation: has a `kind`, a `name` and `is_unbounded`; None for clean examples.
+    perturbation: has a `kind`, a `name`, `audit` and `is_unbounded`; None for clean examples.
     with_features: whether the cell stores features.
     """
 
@@ -21,13 +21,20 @@ class CellNames:
     with_features: bool
 
     @property
-    def kind(self) -> Literal["clean", "attack", "corruption", "features"]:
+    def kind(self) -> Literal["clean", "attack", "corruption", "features", "audit"]:
         if self.with_features:
             return "features"
+        if self.perturbation is not None and self.perturbation.audit:
+            return "audit"
         kind: Literal["clean", "attack", "corruption"] = (
             "clean" if self.perturbation is None else self.perturbation.kind
         )
         return kind
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the cell is one of the suite's own tables: its features are not stored, and no audit added it."""
+        return self.kind not in ("features", "audit")
 
     @property
     def is_unbounded(self) -> bool:

@@ -107,6 +107,7 @@ class PerturbationOutline:
     surrogate: Label | tuple[Label, ...] | None = None
     cost: Cost = field(default_factory=Cost)
     draws: str = ""
+    audit: str = ""
 
     @property
     def notes(self) -> Mapping[str, type]:
@@ -225,6 +226,7 @@ class SuiteOutline:
     cells: tuple[CellEntry, ...]
     pending_cells: tuple[CellEntry, ...]
     clusters: ClusterPattern | None = None
+    audit: bool = False
     retrieval: bool = False
 
     @property

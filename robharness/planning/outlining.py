@@ -51,7 +51,8 @@ def outline(plan: Plan) -> PlanOutline:
         )
         for model in _distinct((*suite.models, *(cell.model.ref for cell in cells)))
     }
-    used = [model.entry for model in suite.models] + [each.entry for each in suite.perturbations]
+    attacks = (*suite.perturbations, *suite.audit_attacks)
+    used = [model.entry for model in suite.models] + [each.entry for each in attacks]
     plugins = [suite.data.entry, *suite.metrics, *used]
     every = _distinct((*suite.perturbations, *(cell.perturbation for cell in cells if cell.perturbation is not None)))
     perturbations = {id(each): _perturbation(each, costs.get(id(each), Cost())) for each in every}
@@ -88,6 +89,7 @@ def outline(plan: Plan) -> PlanOutline:
             cells=entries(plan.cells),
             pending_cells=entries(plan.pending_cells),
             clusters=suite.clusters,
+            audit=suite.audit,
             retrieval=any(model.entry.spec.labels == INSTANCES for model in suite.models),
         ),
         run=RunOutline(
@@ -212,5 +214,6 @@ def _perturbation(p: Perturbation, cost: Cost) -> PerturbationOutline:
         eight_bit=p.eight_bit,
         surrogate=labels[0] if len(labels) == 1 else labels or None,
         cost=cost,
+        audit=p.audit,
         draws="" if is_attack else text_key(call_plugin(p.entry, draw_address, p)),
     )

@@ -59,7 +59,7 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
     models = [_gather(missing, ref.entry, planner.plan, ref) for ref in suite.models]
     for stored in {p.entry.name: p for p in suite.perturbations if p.is_stored}.values():
         _gather(missing, stored.entry, _open_stored, stored, data_root)
-    for perturbation in suite.perturbations:
+    for perturbation in (*suite.perturbations, *suite.audit_attacks):
         _gather(missing, perturbation.entry, require_files, perturbation.entry, perturbation.params)
     if data is not None:
         _gather(missing, suite.data.entry, _require_squares, suite, data)
@@ -82,6 +82,7 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
         for cell in (
             *(_cell(suite, model, data.seen_by(model), p, planned) for p in (None, *suite.perturbations)),
             *(_cell(suite, model, data.seen_by(model), p, planned, with_features=True) for p in feature_conditions),
+            *(_cell(suite, model, data.seen_by(model), p, planned) for p in _audit_attacks(suite, model)),
         )
     ]
     return Plan(
@@ -130,6 +131,12 @@ def _feature_conditions(suite: Suite) -> list[Perturbation | None]:
     corruptions = [p for p in suite.perturbations if p.kind == "corruption"]
     clean: list[Perturbation | None] = [None] if suite.needs & {"features", "views"} else []
     return [*clean, *(corruptions if "views" in suite.needs else [])]
+
+
+def _audit_attacks(suite: Suite, model: PlannedModel) -> list[Perturbation]:
+    """The attacks of the audit on a model; one that is crafted on another model takes the first of the others."""
+    others = [ref.label for ref in suite.models if ref.label != model.label]
+    return [p for p in suite.audit_attacks if all(each.label in others[:1] for each in p.surrogates)]
 
 
 def _open_stored(perturbation: Perturbation, data_root: Path) -> None:

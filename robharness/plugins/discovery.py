@@ -31,6 +31,7 @@ from robharness.plugins.registry import (
     Problem,
     Registry,
 )
+from robharness.specs.audits import AuditSpec
 from robharness.specs.lazy import LazyFunction
 from robharness.specs.records import AttackSpec, ThreatModelError
 from robharness.text import printable
@@ -148,6 +149,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
             stage = "collection"
             found = {kind: _collect(manager, kind, record) for kind, record in KINDS.items()}
             renderers = _collect_renderers(manager)
+            audits = _collect(manager, "audits", AuditSpec)
             staged = Registry()
             staged.commands.update(_commands(manager, source, registry))
             for kind, specs in found.items():
@@ -174,6 +176,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
         if (hook := getattr(manager.hook, name)).get_hookimpls():
             hooks.append((source, hook))
     registry.renderers.extend((source, renderer) for renderer in renderers)
+    registry.audits.extend((source, audit) for audit in audits)
 
 
 def _unknown_threat(spec: AttackSpec) -> str:

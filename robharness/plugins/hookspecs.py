@@ -19,6 +19,7 @@ import pluggy
 if TYPE_CHECKING:
     from click import Command
 
+    from robharness.specs.audits import AuditSpec
     from robharness.specs.records import AttackSpec, ComponentSpec, CorruptionSpec, DatasetSpec, MetricSpec, ModelSpec
 
 hookspec = pluggy.HookspecMarker("robharness")
@@ -91,6 +92,27 @@ def robharness_attacks() -> Iterable[AttackSpec]:  # type: ignore[empty-body]
             build=Fade,
             randomness="none",
         )
+    ```
+    """
+
+
+@hookspec
+def robharness_audits() -> Iterable[AuditSpec]:  # type: ignore[empty-body]
+    """Yield attacks that an audit adds to a suite, as items of the suite's `attacks:`. See `AuditSpec.role`.
+
+    ```python
+    from robharness import AuditSpec, hookimpl
+
+
+    def items(target):
+        if target.norm != "linf":
+            return []
+        return [{"attack": "mine/fade", "eps": str(target.eps), "darker": True}]
+
+
+    @hookimpl
+    def robharness_audits():
+        yield AuditSpec(role="black-box", items=items)
     ```
     """
 

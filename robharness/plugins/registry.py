@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robharness.errors import ERROR_LENGTH, PluginNotFound, did_you_mean, for_shell, glob_matches
+from robharness.specs.audits import AuditSpec
 from robharness.specs.records import AttackSpec, ComponentSpec, CorruptionSpec, DatasetSpec, MetricSpec, ModelSpec, Spec
 from robharness.text import printable
 
@@ -126,6 +127,7 @@ class Registry:
 
     observers: name of a hook that is told of runs -> the plugins that have it, and their hooks.
     figure_hooks: hooks that draw figures of results.
+    audits: the attacks that plugins declare for audits.
     renderers: the renderers of reports that plugins add.
     executors: full name -> the plugin, and the function that makes the executor.
     commands: name -> the plugin, and its command.
@@ -144,6 +146,7 @@ class Registry:
         default_factory=lambda: {name: [] for name in OBSERVERS}
     )
     figure_hooks: list[tuple[PluginOrigin, Any]] = field(default_factory=list)
+    audits: list[tuple[PluginOrigin, AuditSpec]] = field(default_factory=list)
     renderers: list[tuple[PluginOrigin, PluginRenderer]] = field(default_factory=list)
     executors: dict[str, tuple[PluginOrigin, Callable[[], Any]]] = field(default_factory=dict)
     commands: dict[str, tuple[PluginOrigin, Any]] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from robharness import statistics
+from robharness.audit.build import audit_findings, audits, iterated_findings
 from robharness.findings import Finding, finding
 from robharness.planning.outline import ModelOutline, SuiteOutline
 from robharness.report.answer import answer
@@ -20,7 +21,6 @@ from robharness.report.differences import differences
 from robharness.report.distances import distances
 from robharness.report.environments import environments
 from robharness.report.findings import (
-    attack_findings,
     cell_findings,
     metric_findings,
     number_findings,
@@ -71,6 +71,7 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
     slopes, errors = tuple(corruptions.slopes()), tuple(corruptions.errors())
     values, failed = compute_metrics(results)
     found_gains = tuple(gains(results))
+    audited = audits(results)
     run_of = {model.label: model.run_of for model in suite.models if model.run_of is not None}
     report = Report(
         suite=suite.name,
@@ -114,7 +115,8 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
                     *provenance_findings(results),
                     *metric_findings(values),
                     *number_findings(cells, slopes, errors),
-                    *attack_findings(results),
+                    *iterated_findings(results),
+                    *audit_findings(audited),
                     *([] if suite.retrieval else confidence_findings(results, with_details)),
                     *([] if with_details else [_details_left_out(results, outcomes)]),
                 ]
@@ -130,6 +132,7 @@ def build(results: Results, findings: Sequence[Finding] = (), *, details: bool |
         environments=environments(results),
         identities={result.cell.key: dict(result.cell.identity) for result in results.every},
         retrieval=suite.retrieval,
+        audits=audited,
     )
     return replace(report, answer=answer(results, report))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from robharness.findings import Finding, sentences
 from robharness.planning.names import labels_by_value
+from robharness.report.audit_tables import audit_lines
 from robharness.report.records import Report
 from robharness.report.tables import tables
 from robharness.report.values import Table
@@ -18,6 +19,7 @@ class Document:
 
     answer: the result in words, the main sentence first.
     source: what was measured, in lines.
+    audits: a heading and a line per check for each audited model.
     findings: shown by severity, errors first.
     verdict: a last sentence, for what must not be overlooked; may be empty.
     """
@@ -26,18 +28,19 @@ class Document:
     answer: tuple[str, ...] = ()
     source: str = ""
     tables: tuple[Table, ...] = ()
+    audits: tuple[tuple[str, tuple[str, ...]], ...] = ()
     findings: tuple[Finding, ...] = ()
     verdict: str = ""
 
     @property
     def sections(self) -> list[tuple[str, tuple[str, ...], str]]:
-        """The findings by severity: heading, sentences, colour."""
+        """The audits, and the findings by severity: heading, sentences, colour."""
         found = (
             ("Failed", sentences(self.findings, "error"), "red"),
             ("Warnings", sentences(self.findings, "warning"), "yellow"),
             ("Notes", sentences(self.findings, "note"), ""),
         )
-        return [section for section in found if section[1]]
+        return [*((*each, "") for each in self.audits), *(section for section in found if section[1])]
 
 
 def document_of(report: Report) -> Document:
@@ -47,6 +50,7 @@ def document_of(report: Report) -> Document:
         answer=report.answer,
         source=source_of(report),
         tables=tuple(tables(report)),
+        audits=tuple(audit_lines(report)),
         findings=report.findings,
         verdict="" if report.complete else "Incomplete: some cells failed or are not computed yet.",
     )

@@ -137,32 +137,6 @@ def _runtime_factors(provenance: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(provenance.get(name, 0) for name in RUNTIME_FACTORS)
 
 
-def attack_findings(results: Results) -> Iterator[Finding]:
-    """Yield a finding per iterated attack that leaves more right than a single step of the same budget."""
-    for label in results.labels:
-        cells = [result for result in results.of(label, "attack") if result.n and _is_comparable(result)]
-        for one in (cell for cell in cells if cell.cell.cost.gradients + cell.cell.cost.shared_gradients == 1):
-            for many in (cell for cell in cells if cell.cell.cost.gradients > 1):
-                step, attack = one.cell.perturbation, many.cell.perturbation
-                if step and attack and (step.norm, step.eps) == (attack.norm, attack.eps):
-                    single, iterated = results.paired([one, many])
-                    if iterated.sum() > single.sum():
-                        yield finding(
-                            "weaker-iterated-attack",
-                            f"{attack.name} leaves {int(iterated.sum())} of {len(single)} right, {step.name}, a single "
-                            f"step, {int(single.sum())}: its steps are too small or too few, or gradients mislead it",
-                            subject=label,
-                        )
-
-
-def _is_comparable(result: CellResult) -> bool:
-    """Return whether the attack is untargeted, attacks the judged model itself, and uses its class outputs."""
-    perturbation = result.cell.perturbation
-    if perturbation is None or perturbation.surrogates or perturbation.is_targeted:
-        return False
-    return bool(perturbation.access != "features")
-
-
 def number_findings(
     cells: Sequence[CellNumbers], slopes: Sequence[SlopeNumbers], errors: Sequence[CorruptionErrors]
 ) -> Iterator[Finding]:

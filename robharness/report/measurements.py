@@ -161,7 +161,7 @@ def _find(results: Results, perturbation: object, **filters: Any) -> CellResult:
         what = f"a value of the type {printable(type(perturbation).__name__)}"
         raise UserError(f'a cell is named by a text, not by {what}. Try: cell("clean")')
     wanted = _conditions(**filters)
-    pending = [cell for cell in results.outline.pending_cells if not cell.with_features]
+    pending = [cell for cell in results.outline.pending_cells if cell.is_own]
     every = [*(result.cell for result in results.cells), *pending]
     named = _named(every, perturbation)
     found = [cell for cell in named if all(fits(cell) for fits, _ in wanted)]

@@ -24,7 +24,7 @@ def run_started(plan: Plan, store: Store, options: Mapping[str, str | int | None
     options: name -> option of the run; None for options that are not given.
     """
     suite = plan.suite
-    cells, pending = ([cell for cell in some if not cell.with_features] for some in (plan.cells, plan.pending_cells))
+    cells, pending = ([cell for cell in some if cell.is_own] for some in (plan.cells, plan.pending_cells))
     facts: dict[str, str | int] = {
         "data": plan.data.name if plan.data else suite.data.name,
         "n": plan.n,
@@ -76,7 +76,7 @@ class CellNotifications:
             return []
         self._known.add(cell.key)
         findings = []
-        for each in (each for each in self.plan.cells if each.key == cell.key and not each.with_features):
+        for each in (each for each in self.plan.cells if each.key == cell.key and each.is_own):
             label = each.model.label
             self._waiting.setdefault(label, []).append(each)
             clean = self._clean(label)

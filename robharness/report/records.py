@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from robharness.audit.records import ModelAudit
 from robharness.findings import Finding, named_examples, sentences
 from robharness.planning.names import labels_by_value
 from robharness.report.details import (
@@ -309,6 +310,7 @@ class Report:
     environments: each distinct provenance of the outcomes.
     identities: key of each cell -> everything that can change its outcomes.
     retrieval: whether models tell examples apart instead of classes, so that accuracy is retrieval.
+    audits: the checks of each model, if the suite asks for an audit.
     gallery: examples, if they were computed again for this report.
     plugin_figures: figures of plugins, if they were drawn for this report.
     """
@@ -351,6 +353,7 @@ class Report:
     gallery: tuple[GalleryExample, ...] = ()
     plugin_figures: tuple[PluginFigure, ...] = ()
     settings: tuple[str, ...] = ()
+    audits: tuple[ModelAudit, ...] = ()
 
     def __repr__(self) -> str:
         complete = sum(cell.complete for cell in self.cells)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from robharness.audit.records import ModelAudit
 from robharness.findings import Finding
 from robharness.report import records
 from robharness.report.details import (
@@ -56,6 +57,7 @@ TYPES: dict[str, Any] = {
     "expected_source": str,
     "published_metrics": dict[str, dict[str, tuple[Published, ...]]],
     "published_sources": tuple[str, ...],
+    "audits": tuple[ModelAudit, ...],
     "environments": tuple[Environment, ...],
     "problems": tuple[str, ...],
     "warnings": tuple[str, ...],

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from robharness.report.audit_tables import audit_table
 from robharness.report.detail_tables import calibration, movements, passes, worst_class
 from robharness.report.details import Published
 from robharness.report.difference_tables import difference_table
@@ -28,7 +29,7 @@ def tables(report: Report) -> list[Table]:
     made += [optimality(report), movements(report), corruptions]
     made += [difference_table(corruptions, report, report.measure), _slopes(report)]
     made += [_corruption_errors(report), gaps_closed(report), gains(report), calibration(report), worst_class(report)]
-    made += [passes(report), _metrics(report)]
+    made += [passes(report), _metrics(report), audit_table(report)]
     return [table for table in made if table is not None]
 
 

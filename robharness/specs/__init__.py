@@ -1,5 +1,6 @@
 """Records that plugins yield, and protocols of the objects that they build."""
 
+from robharness.specs.audits import PROBE_NOTES, AuditRole, AuditSpec, AuditTarget
 from robharness.specs.budget import RATIONAL, Budget
 from robharness.specs.checks import Check
 from robharness.specs.inputs import Clips, InputSpec, Preprocessing, check_choices
@@ -23,12 +24,16 @@ from robharness.specs.types import RESERVED, RUNTIME, Access, Kind, Need, Norm, 
 
 __all__ = [
     "NORMS",
+    "PROBE_NOTES",
     "RATIONAL",
     "RESERVED",
     "RUNTIME",
     "Access",
     "Attack",
     "AttackSpec",
+    "AuditRole",
+    "AuditSpec",
+    "AuditTarget",
     "Budget",
     "Check",
     "Clips",

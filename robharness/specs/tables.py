@@ -7,7 +7,7 @@ import inspect
 import re
 from typing import Any
 
-from robharness.specs import inputs, measures, protocols, records, sources
+from robharness.specs import audits, inputs, measures, protocols, records, sources
 
 RECORDS = (
     records.ModelSpec,
@@ -25,6 +25,8 @@ RECORDS = (
     records.ThreatModel,
     measures.Measure,
     records.Cost,
+    audits.AuditSpec,
+    audits.AuditTarget,
     records.CorruptionSpec,
     protocols.Perturbed,
     records.DatasetSpec,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -148,12 +148,14 @@ class Results:
     outline: the plan in plain data, on which reports stand; from the plan itself, or as a store recorded it.
     cells: the outcomes.
     feature_cells: the cells whose features are stored, if metrics need them.
+    audit_cells: those that the audit added to the suite's own.
     findings: about the store itself, e.g. parts that were set aside.
     """
 
     outline: PlanOutline
     cells: tuple[CellResult, ...]
     feature_cells: tuple[CellResult, ...] = ()
+    audit_cells: tuple[CellResult, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     def __repr__(self) -> str:
@@ -168,11 +170,12 @@ class Results:
 
         The plan, its suite and its data set are shared.
         """
-        return replace(
-            self,
-            cells=tuple(result.copied() for result in self.cells),
-            feature_cells=tuple(result.copied() for result in self.feature_cells),
-        )
+        return self.with_cells(CellResult.copied)
+
+    def with_cells(self, change: Callable[[CellResult], CellResult]) -> Self:
+        """Return the same results with a function applied to each cell."""
+        names = ("cells", "feature_cells", "audit_cells")
+        return replace(self, **{name: tuple(map(change, getattr(self, name))) for name in names})
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -196,8 +199,8 @@ class Results:
 
     @property
     def every(self) -> tuple[CellResult, ...]:
-        """All cells, including those with features."""
-        return (*self.cells, *self.feature_cells)
+        """All cells, including those with features and those of the audit."""
+        return (*self.cells, *self.feature_cells, *self.audit_cells)
 
     @property
     def is_complete(self) -> bool:
@@ -348,8 +351,9 @@ def load_cells(
         found = list(readers.map(lambda cell: _load_cell(outline, cell, store, checked[cell.key], columns), cells))
     return Results(
         outline=outline,
-        cells=tuple(result for result in found if not result.cell.with_features),
-        feature_cells=tuple(result for result in found if result.cell.with_features),
+        cells=tuple(result for result in found if result.cell.is_own),
+        feature_cells=tuple(result for result in found if result.cell.kind == "features"),
+        audit_cells=tuple(result for result in found if result.cell.kind == "audit"),
         findings=tuple(store.findings),
     )
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -115,11 +114,10 @@ class StoredSuite:
         results = load_cells(outline, store, checked, identities, confidences=confidences)
         wrong = seen.disagreeing(list(checked))
 
-        def agreeing(cells: Sequence[CellResult]) -> tuple[CellResult, ...]:
-            return tuple(_without_outcomes(outline, each, self.store) if each.cell.key in wrong else each
-                         for each in cells)  # fmt: skip
+        def agreeing(each: CellResult) -> CellResult:
+            return _without_outcomes(outline, each, self.store) if each.cell.key in wrong else each
 
-        return replace(results, cells=agreeing(results.cells), feature_cells=agreeing(results.feature_cells))
+        return results.with_cells(agreeing)
 
 
 def _without_outcomes(outline: PlanOutline, result: CellResult, store: Path) -> CellResult:

@@ -14,7 +14,7 @@ from robharness.plugins.calls import call_spec, plugin_code, returned
 from robharness.plugins.process import current_folder
 from robharness.specs import ModelSpec, Preprocessing, ThreatModel
 from robharness.specs.conventions import NO_LABELS
-from robharness.suite import checks, data, references, source, surrogates, units, weights, yaml
+from robharness.suite import audits, checks, data, references, source, surrogates, units, weights, yaml
 from robharness.suite.checks import Models
 from robharness.suite.composing import compose, error_lines
 from robharness.suite.fields import FieldReader, TooManyErrors, field_names, plugin_options, sentence_of
@@ -73,7 +73,8 @@ def load(
     )
 
 
-_COPIED = ("name", "title", "compat", "gap", "gain", "count", "precision", "compile", "seed", "check", "clusters")
+_COPIED = ("name", "title", "compat", "gap", "gain", "count", "precision", "compile", "seed", "check", "clusters",
+           "audit")  # fmt: skip
 """Fields of the header that a Suite has unchanged."""
 _SHARED = ("canvas", "compat", "seed")
 """Fields of the header that other sections follow."""
@@ -124,6 +125,8 @@ class _SuiteReader(FieldReader):
         checks.gap(self, header, models, self.unresolved, open_end=self.models_follow)
         checks.gain(self, header, models, self.unresolved, open_end=self.models_follow)
         checks.compat(self, header, canvas, sure)
+        is_audited = header is not None and header.audit and not self.errors
+        added = tuple(audits.audit_attacks(self, fitting, perturbations)) if is_audited else ()
         if header is None or given is None or self.errors:
             return None
         return Suite(
@@ -135,6 +138,7 @@ class _SuiteReader(FieldReader):
             baseline=baseline,
             models=tuple(model for _, model in models),
             perturbations=tuple(perturbation for _, perturbation in perturbations),
+            audit_attacks=added,
             metrics=tuple(metrics),
             expected=tuple(publication for _, publication in expected),
         )

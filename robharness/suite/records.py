@@ -208,6 +208,7 @@ class Header:
     count: Count = "all"
     precision: Annotated[Precision, BeforeValidator(_as_precision), _word_or_record(Judging, Precision)] = Precision()
     compile: Switch = False
+    audit: Switch = False
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     check: Check = Check()
     clusters: ClusterPattern | None = None

@@ -102,6 +102,7 @@ class Perturbation:
     threat: threat model of an attack with these options; None for a corruption.
     depends_on_neighbours: whether the attack's result for an example depends on the others of its block.
     fitted_on: number of examples that an attack is fitted on, the first ones of the fixed order; 0 if it is not fitted.
+    audit: the `AuditRole` of an attack that the audit adds; empty for the suite's own.
     qualified: whether the name includes the plugin, because two plugins would have the same name.
     """
 
@@ -116,6 +117,7 @@ class Perturbation:
     threat: ThreatModel | None = None
     depends_on_neighbours: bool = False
     fitted_on: int = 0
+    audit: str = ""
     qualified: bool = False
 
     @property
@@ -217,6 +219,7 @@ class Suite:
     settings: values that `--set`, or `overrides` in Python, changed, as KEY=VALUE.
     extended: the files that it extends, the nearest first; absolute paths.
     data: the data set that it measures on.
+    audit_attacks: those that the audit adds to the suite's own.
     canvas: side of the canvas in pixels, "auto" if the data define it, or None.
     compat: whether images are encoded as the published ones, see `robharness.evaluation.images.encode_jpeg85`.
     baseline: published table, or label of a model, that corruption errors are relative to.
@@ -251,6 +254,8 @@ class Suite:
     expected: tuple[Publication, ...]
     check: Check
     clusters: str | None = None
+    audit: bool = False
+    audit_attacks: tuple[Perturbation, ...] = ()
 
     def command(self, verb: str, *words: str) -> str:
         """Return the command line of a verb on this suite, or words on the Python function if there is none.

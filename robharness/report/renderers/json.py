@@ -70,6 +70,7 @@ def as_data(report: Report) -> dict[str, Any]:
             for name, by in report.published_metrics.items()
         },
         "published_sources": report.published_sources,
+        "audits": [asdict(each) for each in report.audits],
         "environments": [asdict(environment) for environment in report.environments],
         "problems": list(report.problems),
         "warnings": list(report.warnings),

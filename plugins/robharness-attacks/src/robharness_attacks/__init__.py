@@ -8,8 +8,9 @@ from importlib import import_module
 from math import isqrt
 from typing import TYPE_CHECKING, Any
 
-from robharness import AttackSpec, Budget, ComponentSpec, Cost, ThreatModel, hookimpl
+from robharness import PROBE_NOTES, AttackSpec, AuditSpec, Budget, ComponentSpec, Cost, ThreatModel, hookimpl
 from robharness_attacks import components
+from robharness_attacks.audits import audits
 from robharness_attacks.params import (
     CANDIDATES,
     APGDParams,
@@ -20,8 +21,10 @@ from robharness_attacks.params import (
     FeatureParams,
     FGSMParams,
     FMNParams,
+    NoiseParams,
     PatchParams,
     PGDParams,
+    ProbeParams,
     RaySParams,
     SigmaZeroParams,
     SpatialParams,
@@ -226,6 +229,22 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         notes={"queries": int},
     )
     yield _spec(
+        "noise",
+        "Random noise of the given size, without the model: what an attack must beat",
+        NoiseParams,
+        ("noise", "Noise"),
+        lambda params: Cost(),
+        access="decision",
+    )
+    yield _spec(
+        "probe",
+        "Gradients and logits of an audited model at unchanged inputs, as notes",
+        ProbeParams,
+        ("probe", "Probe"),
+        lambda params: Cost(forwards=8, gradients=2),
+        notes=dict(PROBE_NOTES),
+    )
+    yield _spec(
         "ddn",
         "Nearest misclassified point in l2, on a sphere of adaptive radius (Rony et al., 2019)",
         DDNParams,
@@ -306,3 +325,8 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         randomness="none",
         fitted_on=lambda params: params.examples,
     )
+
+
+@hookimpl
+def robharness_audits() -> Iterator[AuditSpec]:
+    yield from audits()

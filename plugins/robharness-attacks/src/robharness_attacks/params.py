@@ -250,6 +250,28 @@ class RaySParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoiseParams:
+    """Options of random noise.
+
+    norm: of the ball.
+    at: "edge" draws uniformly from the edge of the ball, under linf from its corners; "inside" from the whole ball.
+    """
+
+    norm: Norm = "linf"
+    at: Literal["edge", "inside"] = "edge"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeParams:
+    """Options of the probe.
+
+    norm: of its steps, which move every pixel by eps.
+    """
+
+    norm: Literal["linf"] = "linf"
+
+
+@dataclass(frozen=True, kw_only=True)
 class DDNParams:
     """Options of DDN (Rony et al., 2019).
 

@@ -1,0 +1,277 @@
+"""The checks of an audit on outcomes that are known, and its place in plans, stores and reports."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from robharness import PROBE_NOTES, api
+from robharness.audit.build import audit_findings, audits
+from robharness.audit.records import CHECKS
+from robharness.audit.shares import ALPHA, FEW, Share
+from robharness.audit.subject import compare
+from robharness.errors import SuiteError
+from robharness.findings import CODES, finding
+from robharness.planning.outline import CellOutline, DataOutline, ModelOutline, PerturbationOutline
+from robharness.specs import Budget, Cost
+from robharness.store.failures import Failure
+from robharness.store.results import CellResult, Results
+
+ROOT = Path(__file__).parents[1]
+AUDITOR = str(Path(__file__).parent / "auditor.py")
+N = 200
+EPS = Budget("1/8")
+
+
+# --- outcomes that are made up --------------------------------------------------------------------------------------
+
+
+def right(count, n=N, first=0):
+    """Examples of which `count`, from the one at `first` on, are right."""
+    return np.roll(np.arange(n) < count, first)
+
+
+def result(perturbation=None, correct=None, columns=None, failures=(), **facts):
+    correct = right(190) if correct is None else correct
+    shared = {"correct": correct, "margin": np.ones(len(correct)), "logit_range": np.full(len(correct), 9.0)}
+    model, data = (
+        ModelOutline(label="net", name="toys/net"),
+        DataOutline(name="toys/pixels", spec="toys/pixels", size=N),
+    )
+    cell = CellOutline(
+        key="0" * 24, model=model, data=data, perturbation=perturbation, count="all", with_features=False
+    )
+    values = {"failures": failures, "provenance": (), "not_numbers": 0, "n_unreadable": 0, "totals": {}} | facts
+    columns = shared | (columns or {})
+    return CellResult(cell=cell, n_expected=N, positions=np.arange(len(correct)), columns=columns, **values)
+
+
+def attack(name="pgd", count=100, first=0, *, eps=EPS, gradients=20, columns=None, **facts):
+    """The outcome of an attack that leaves `count` examples right."""
+    given = {"norm": "linf", "access": "gradient", "cost": Cost(gradients=gradients)} | facts
+    perturbation = PerturbationOutline(
+        kind="attack", name=f"{name}(linf, {eps})", title=name, spec=f"toys/{name}", eps=Budget(eps), **given
+    )
+    size = {"size": np.full(N, float(Budget(eps)))}
+    return result(perturbation, right(count, first=first), size | (columns or {}))
+
+
+def probe(**notes):
+    honest = {"gradient_rise": 1.0, "random_rise": 0.1, "predicted_rise": 1.0}
+    columns = {name: np.full(N, honest.get(name, 0.0)) for name in PROBE_NOTES}
+    return attack("probe", 190, audit="probe", columns=columns | {name: np.asarray(v) for name, v in notes.items()})
+
+
+def audit(*cells, findings=(), clean=None):
+    own = tuple(cell for cell in cells if not cell.cell.perturbation.audit)
+    added = tuple(cell for cell in cells if cell.cell.perturbation.audit)
+    suite, run = SimpleNamespace(audit=True), SimpleNamespace(findings=tuple(findings))
+    outline = SimpleNamespace(suite=suite, run=run, n=N)
+    results = Results(outline=outline, cells=(clean or result(), *own), audit_cells=added)
+    [found] = audits(results)
+    return found
+
+
+def some(count):
+    return np.arange(N) < count
+
+
+FAILING = {
+    "deterministic": [probe(repeat_difference=some(1) * 1e-3)],
+    "independent": [probe(neighbour_difference=some(1) * 1e-3)],
+    "saturation": [probe(underflow=some(20))],
+    "gradient-zero": [probe(zero_gradient=some(20))],
+    "gradient-finite": [probe(nan_gradient=some(1))],
+    "gradient-direction": [probe(random_rise=some(100) * 2.0)],
+    "gradient-slope": [probe(predicted_rise=np.full(N, 0.1))],
+    "resolution": [probe(blind_step=some(20) * 0.01)],
+    "budget-used": [attack(columns={"size": np.full(N, 0.5 / 8)})],
+    "eps-scale": [attack(eps="8")],
+    "monotone": [attack(count=50), attack(count=120, eps="1/4")],
+    "iterated": [attack(count=120), attack("fgsm", 60, gradients=1)],
+    "stronger": [attack(count=120), attack("apgd", 60, audit="stronger")],
+    "union": [attack(count=100), attack("other", 100, first=50)],
+    "noise": [attack(count=150), attack("noise", 90, audit="noise", access="decision")],
+    "black-box": [attack(count=120), attack("square", 60, audit="black-box", access="scores")],
+    "transfer": [attack(count=120), attack("pgd", 60, audit="transfer", surrogate="other")],
+    "unbounded": [attack(count=120), attack("pgd", 20, audit="unbounded", eps="1")],
+}
+
+
+@pytest.mark.parametrize("code", FAILING)
+def test_a_check_fails_on_its_defect_and_no_other_check_does(code):
+    found = audit(*FAILING[code])
+    assert [check.code for check in found.failed] == [code]
+    assert found[code].figures and found[code].advice
+
+
+PASSING = {
+    "deterministic": [probe(repeat_difference=some(1) * 1e-6)],
+    "saturation": [probe(underflow=some(3))],
+    "gradient-zero": [probe(zero_gradient=some(3))],
+    "gradient-direction": [probe(random_rise=some(15) * 2.0)],
+    "gradient-slope": [probe(predicted_rise=np.full(N, 0.5))],
+    "resolution": [probe(blind_step=some(2) * 0.01)],
+    "budget-used": [attack(columns={"size": np.full(N, 0.99 / 8)})],
+    "monotone": [attack(count=100), attack(count=104, eps="1/4", first=1)],
+    "iterated": [attack(count=103), attack("fgsm", 100, gradients=1)],
+    "stronger": [attack(count=100), attack("apgd", 97, audit="stronger")],
+    "union": [attack(count=100), attack("other", 100, first=4)],
+    "noise": [attack(count=100), attack("noise", 180, audit="noise", access="decision")],
+    "black-box": [attack(count=100), attack("square", 97, first=1, audit="black-box", access="scores")],
+    "transfer": [attack(count=100), attack("pgd", 97, first=1, audit="transfer", surrogate="other")],
+    "unbounded": [attack(count=100), attack("pgd", 1, audit="unbounded", eps="1")],
+}
+
+
+@pytest.mark.parametrize("code", PASSING)
+def test_a_check_allows_for_sampling_noise_and_rounding(code):
+    assert audit(*PASSING[code])[code].verdict == "passed"
+
+
+def test_noise_is_not_measured_where_no_attack_does_anything():
+    found = audit(attack(count=186), attack("noise", 187, audit="noise", access="decision"))
+    assert found["noise"].verdict == "not measured" and "too few" in found["noise"].figures
+
+
+def test_checks_without_their_cells_are_not_measured():
+    found = audit()
+    measured = {check.code for check in found.checks if check.verdict != "not measured"}
+    assert measured == {"probe", "unchanged", "pass-shapes", "finite", "outputs", "logit-scale"}
+    assert not found.failed and list(CHECKS) == [check.code for check in found.checks]
+
+
+def test_facts_of_the_clean_outcomes_and_findings_of_the_plan_are_checked():
+    clean = result(columns={"logit_range": np.full(N, 1e6)}, not_numbers=3)
+    advised = [
+        finding("attack-advice", "2 steps reach 0.5 eps", subject="pgd"),
+        finding("budget-below-half-level", "less than half a grey level", subject="pgd"),
+    ]
+    found = audit(attack(), clean=clean, findings=advised)
+    assert [check.code for check in found.failed] == ["finite", "logit-scale", "step-reach", "half-level"]
+    codes = [each.code for each in audit_findings([found])]
+    assert codes == ["audit-failed"]  # the others have findings of their own
+
+
+def test_a_refused_model_fails_by_the_reason_alone():
+    failure = Failure(start=0, stop=N, blame="mine", error="net: its forward pass draws random numbers")
+    found = audit(clean=result(correct=np.zeros(0, bool), failures=(failure,)))
+    assert [check.code for check in found.failed] == ["probe"] and "draws random numbers" in found["probe"].figures
+    assert {check.verdict for check in found.checks[1:]} == {"not measured"}
+
+
+def test_the_tests_of_two_attacks_keep_their_level():
+    """Two attacks that are equally strong fail a check in at most about ALPHA of samples."""
+    draws, failed, samples = np.random.default_rng(0), 0, 3000
+    for _ in range(samples):
+        broken = draws.permutation(N)
+        one, other = attack(count=100), attack("square", 100, audit="black-box", access="scores")
+        other.columns["correct"] = one.correct.copy()
+        swapped = broken[:40]  # examples on which the two differ, by a fair coin
+        other.columns["correct"][swapped] = draws.random(40) < 0.5
+        one.columns["correct"] = one.correct.copy()
+        one.columns["correct"][swapped] = ~other.correct[swapped]
+        failed += compare(one, other).p_fall <= ALPHA
+    assert failed / samples < 3 * ALPHA
+
+
+def test_a_share_is_bounded_exactly():
+    from scipy.stats import beta
+
+    share = Share(7, 100)
+    assert share.low == pytest.approx(beta.ppf(ALPHA, 7, 94), rel=1e-6)
+    assert share.high == pytest.approx(beta.ppf(1 - ALPHA, 8, 93), rel=1e-6)
+    assert Share(0, 100).low == 0 and Share(7, 100).low > FEW > Share(5, 100).low
+
+
+# --- in a suite -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def audited(suite, tmp_path, toys):
+    def run(**changes):
+        return api.run(suite(**{"audit": True} | changes), store=tmp_path / "store", plugins=[toys, AUDITOR])
+
+    return run
+
+
+def test_an_audit_adds_cells_and_changes_nothing_else(audited, suite, run):
+    with_audit, without = audited().report(), run(suite()).report()
+    assert with_audit.cells == without.cells and with_audit.worst_cases == without.worst_cases
+    assert without.audits == () and [each.model for each in with_audit.audits] == ["Net"]
+
+
+def is_of_tests(cell):
+    """Whether a cell is declared here, and not by a plugin that is installed."""
+    return cell.perturbation.spec.startswith(("auditor/", "toys/"))
+
+
+def test_the_cells_of_an_audit_are_those_that_plugins_declare(audited):
+    results = audited()
+    cells = {each.cell.perturbation.audit: each.cell for each in results.audit_cells if is_of_tests(each.cell)}
+    assert {role: cell.what for role, cell in cells.items()} == {
+        "probe": "probe(linf, 1/8)",
+        "noise": cells["noise"].what,
+        "stronger": "climb(linf, 1/4, steps=9)",
+    }
+    assert cells["noise"].what in ("noise(linf, 1/4)", "auditor/noise(linf, 1/4)")  # the second beside other plugins
+    assert {cell.kind for cell in cells.values()} == {"audit"} and not any(cell.is_own for cell in cells.values())
+    assert results.is_complete and all(each.is_complete for each in results.audit_cells)
+
+
+def test_the_report_shows_verdicts_figures_and_advice(audited, tmp_path):
+    results = audited()
+    [found] = results.report().audits
+    assert found["deterministic"].verdict == "passed" and found["transfer"].verdict == "not measured"
+    for suffix in (".txt", ".md", ".html", ".tex"):
+        results.save(tmp_path / f"report{suffix}")
+        text = (tmp_path / f"report{suffix}").read_text()
+        assert "audit" in text.lower() and "not measured" in text
+        assert found["deterministic"].figures[:30].lower() in text.lower() or suffix == ".tex"
+
+
+def test_a_store_alone_has_the_same_audit(audited, tmp_path):
+    report = audited().report()
+    assert api.load("toys", store=tmp_path / "store").report().audits == report.audits != ()
+
+
+def test_the_option_audits_a_suite_that_does_not_ask_for_it(suite, shell, tmp_path):
+    (tmp_path / "suite.yaml").write_text(json.dumps(suite()))
+
+    def plan(*options):
+        plugins = [ROOT / "tests/toys.py", AUDITOR]
+        return shell("plan", "suite.yaml", *options, "--json", plugins=plugins).stdout
+
+    planned = json.loads(plan("--audit"))
+    names = [cell["perturbation"] for cell in planned["cells"]]
+    assert {"probe(linf, 1/8)", "noise(linf, 1/4)", "climb(linf, 1/4, steps=9)"} <= set(names)
+    assert "noise(linf, 1/4)" not in [cell["perturbation"] for cell in json.loads(plan())["cells"]]
+
+
+def test_a_declaration_that_is_wrong_is_an_error_that_names_the_plugin(suite, tmp_path, toys):
+    plugin = tmp_path / "wrong.py"
+    plugin.write_text(
+        "from robharness import AuditSpec, hookimpl\n\n\n@hookimpl\ndef robharness_audits():\n"
+        "    yield AuditSpec(role='noise', items=lambda target: [{'attack': 3}])\n"
+    )
+    with pytest.raises(SuiteError, match=r"audit: the role noise of .*wrong.py.*key 'attack'"):
+        api.plan(suite(audit=True), store=tmp_path / "store", plugins=[toys, str(plugin)])
+    plugin.write_text(plugin.read_text().replace("'noise'", "'probe'").replace("3", "'toys/climb'"))
+    with pytest.raises(SuiteError, match=r"audit: the role probe .*toys/climb must declare the notes"):
+        api.plan(suite(audit=True), store=tmp_path / "store", plugins=[toys, str(plugin)])
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def test_the_reference_lists_the_checks_and_the_notes():
+    text = (ROOT / "docs/reference/audit.md").read_text()
+    checks = re.findall(r"^\| `([a-z-]+)` \| ([^|]+) \| [^|]+ \| `([a-z-]+)` \| [^|]+ \|$", text, re.MULTILINE)
+    expected = [(code, title, reported or "audit-failed") for code, (title, reported) in CHECKS.items()]
+    expected[0] = (expected[0][0], expected[0][1], "cell-failed")
+    assert checks == expected and {reported for *_, reported in checks} <= set(CODES)
+    notes = re.findall(r"^\| `([a-z_]+)` \| (bool|float) \|", text, re.MULTILINE)
+    assert notes == [(name, kind.__name__) for name, kind in PROBE_NOTES.items()]
