@@ -170,8 +170,8 @@ def _fitted(perturbation: Perturbation, member: Member, loaded: LoadedModel, vie
             raise ContractViolation(f"none of the first {n} examples fits the inputs of {shape}", by="data")
         eps = math.inf if perturbation.eps is None else float(perturbation.eps)
         address = f"{_draw_address(perturbation, member)} fit"
-        failures, uncounted = _failures("its `fit` raised", perturbation), uncounted(loaded.classifier)
-        with failures, uncounted, _lent(perturbation, batches[0], loaded) as copy:  # passes of no single example
+        fails = _failures("its `fit` raised", perturbation)
+        with fails, uncounted(loaded.classifier), _lent(perturbation, batches[0], loaded) as copy:  # of no example
             rng = _streams(perturbation)(loaded.seed, address, copy.ids, like.x.device)
             fitted = member.built.fit(view, copy, eps, rng)
         if not callable(_perturb_of(fitted)):

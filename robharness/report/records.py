@@ -30,7 +30,7 @@ from robharness.report.details import (
 from robharness.specs.records import MetricResult
 from robharness.statistics.intervals import Interval
 from robharness.store.passes import Passes
-from robharness.text import SENTENCE_LENGTH, printable
+from robharness.text import printable
 
 
 @dataclass(frozen=True, kw_only=True)

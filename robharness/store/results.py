@@ -175,7 +175,8 @@ class Results:
     def with_cells(self, change: Callable[[CellResult], CellResult]) -> Self:
         """Return the same results with a function applied to each cell."""
         names = ("cells", "feature_cells", "audit_cells")
-        return replace(self, **{name: tuple(map(change, getattr(self, name))) for name in names})
+        changed: dict[str, Any] = {name: tuple(map(change, getattr(self, name))) for name in names}
+        return replace(self, **changed)
 
     @property
     def notes(self) -> tuple[str, ...]:
