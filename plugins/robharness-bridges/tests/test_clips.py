@@ -100,6 +100,17 @@ def test_pyautoattack(attack, case, norm, attacks):
     assert not torch.equal(result, x)
 
 
+def test_videos_have_their_channels_last_in_memory(attack, case):
+    net, x, labels = case
+    strided = x.movedim(1, -1).contiguous().movedim(-1, 1)
+    params = {"name": "PGDL2", "norm": "l2", "options": {"steps": 3}}
+    one, other = (
+        seeded(lambda x=x: attack("torchattacks", net, x, labels, 1.0, rows=4, **params)) for x in (x, strided)
+    )
+    torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+    assert not strided.is_contiguous()
+
+
 def test_square_of_pyautoattack_is_refused():
     for params in ({}, {"version": "plus"}, {"attacks": ("apgd-ce", "square")}):
         reason = SPECS["pyautoattack"].refuses(PyautoattackParams(**params), CLIP)

@@ -15,9 +15,10 @@ def as_images(x: Tensor) -> Tensor:
     """Return videos, (N, C, T, H, W), as images with their frames below each other, (N, C, T * H, W); images as is.
 
     Several attacks take images only. The values, the number of channels and all norms stay the same. An attack that
-    treats every pixel alike therefore gives the same result in both shapes.
+    treats every pixel alike therefore gives the same result in both shapes. The result is contiguous, since libraries
+    call `view`; decoded videos have their channels last in memory.
     """
-    return x.flatten(2, 3) if x.ndim == 5 else x
+    return (x.flatten(2, 3) if x.ndim == 5 else x).contiguous()
 
 
 class Network(nn.Module):
