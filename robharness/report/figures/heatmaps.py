@@ -109,7 +109,7 @@ def _drops_of(report: Report, series: Series) -> Drops:
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
     """Return the ends of the scale that all maps share: multiples of ten percent around all drops."""
-    low, high = np.floor(10 * min(0.0, *values)) / 10, np.ceil(10 * max([0.1, *values])) / 10
+    low, high = np.floor(10 * min([0.0, *values])) / 10, np.ceil(10 * max([0.1, *values])) / 10
     return float(low), float(high)
 
 
