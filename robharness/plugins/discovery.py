@@ -153,7 +153,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
             for kind, specs in found.items():
                 for spec in specs:
                     staged.add(kind, spec, source)
-            unknown = {name: error for name, entry in staged.attacks.items() if (error := _unknown_threat(entry.spec))}
+            unknown = {name: why for name, entry in staged.attacks.items() if (why := _unknown_threat(entry.spec))}
             staged.executors.update(_executors(manager, source))
     except Exception as error:  # a plugin may raise anything at all
         if isinstance(error, _Incompatible):
@@ -163,9 +163,9 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
         registry.problems.append(Problem(origin=source, stage=stage, error=text, details=details))
         return
     registry.origins.append(source)
-    for name, error in unknown.items():
+    for name, why in unknown.items():
         del staged.attacks[name]
-        registry.problems.append(Problem(origin=source, stage=stage, error=error, part=name))
+        registry.problems.append(Problem(origin=source, stage=stage, error=why, part=name))
     for kind in (*KINDS, "executors"):
         getattr(registry, kind).update(getattr(staged, kind))
     registry.commands.update(staged.commands)

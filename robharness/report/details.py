@@ -1,4 +1,4 @@
-"""Records of a report's details: calibration, accuracy per class, provenance, examples of a gallery."""
+"""Records of a report's details: calibration, accuracy per class, distances, provenance, gallery."""
 
 from __future__ import annotations
 
@@ -225,3 +225,31 @@ class PluginFigure:
     media_type: str
     content: bytes = field(repr=False)
     left_out: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distances:
+    """The sizes of the smallest perturbations that an attack found to make a model's predictions wrong.
+
+    n: the number of examples.
+    found: the number of examples with such a perturbation; its size is 0 if the clean input is wrong already.
+    median: half of all examples are wrong within this distance; None if fewer are wrong at any.
+    quartiles: the same for a quarter and for three quarters of the examples.
+    curve: (eps, accuracy) at up to 101 steps, from all examples right to all those wrong that the attack found.
+    area: the mean accuracy over all budgets from 0 to `area_until`: the area under the whole curve, as a fraction.
+    area_until: a budget, the same for all models of the attack.
+    """
+
+    n: int
+    found: int
+    median: float | None
+    interval: Interval
+    quartiles: tuple[float | None, float | None]
+    curve: tuple[tuple[float, float], ...]
+    area: float | None = None
+    area_until: float | None = None
+
+
+def worst_case_name(norm: str, eps: str, unit: str) -> str:
+    """Return the name of a worst case in tables, such as "worst case l0 ≤ 100 values"."""
+    return f"worst case {norm} ≤ {eps} {unit}".rstrip()

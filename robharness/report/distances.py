@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from robharness import statistics
-from robharness.report.records import Distances
+from robharness.report.details import Distances
 from robharness.statistics.intervals import Interval
 from robharness.store.results import Results
 

@@ -12,6 +12,7 @@ from robharness.report.details import (
     MIN_PER_CLASS,
     Calibration,
     ClassNumbers,
+    Distances,
     Environment,
     Gain,
     GainSummary,
@@ -20,6 +21,7 @@ from robharness.report.details import (
     Movement,
     PluginFigure,
     Published,
+    worst_case_name,
 )
 from robharness.specs.records import MetricResult
 from robharness.statistics.intervals import Interval
@@ -139,29 +141,6 @@ class Numbers:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distances:
-    """The sizes of the smallest perturbations that an attack found to make a model's predictions wrong.
-
-    n: the number of examples.
-    found: the number of examples with such a perturbation; its size is 0 if the clean input is wrong already.
-    median: half of all examples are wrong within this distance; None if fewer are wrong at any.
-    quartiles: the same for a quarter and for three quarters of the examples.
-    curve: (eps, accuracy) at up to 101 steps, from all examples right to all those wrong that the attack found.
-    area: the mean accuracy over all budgets from 0 to `area_until`: the area under the whole curve, as a fraction.
-    area_until: a budget, the same for all models of the attack.
-    """
-
-    n: int
-    found: int
-    median: float | None
-    interval: Interval
-    quartiles: tuple[float | None, float | None]
-    curve: tuple[tuple[float, float], ...]
-    area: float | None = None
-    area_until: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class CellNumbers:
     """A cell and its numbers.
 
@@ -243,11 +222,6 @@ class WorstCase:
     def name(self) -> str:
         """The name of its row in tables."""
         return worst_case_name(self.norm, self.eps, self.unit)
-
-
-def worst_case_name(norm: str, eps: str, unit: str) -> str:
-    """Return the name of a worst case in tables, such as "worst case l0 ≤ 100 values"."""
-    return f"worst case {norm} ≤ {eps} {unit}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from robharness.errors import UserError, glob_matches, nearest_word
-from robharness.report.records import CellNumbers, Distances, Numbers, Report
+from robharness.report.details import Distances
+from robharness.report.records import CellNumbers, Numbers, Report
 from robharness.specs import Budget
 from robharness.statistics.intervals import Interval
 

@@ -17,7 +17,8 @@ from robharness.report.details import (
     GainSummary,
     GapClosed,
 )
-from robharness.report.records import CellNumbers, Distances, Numbers, Report, SlopeNumbers
+from robharness.report.details import Distances
+from robharness.report.records import CellNumbers, Numbers, Report, SlopeNumbers
 from robharness.statistics import Interval
 
 GROUPS = {"noise": ["gaussian_noise", "shot_noise", "impulse_noise"], "blur": ["defocus_blur", "glass_blur",
