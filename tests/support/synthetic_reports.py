@@ -13,11 +13,11 @@ from robharness.report.details import (
     CalibrationBin,
     ClassAccuracy,
     ClassNumbers,
+    Distances,
     Gain,
     GainSummary,
     GapClosed,
 )
-from robharness.report.details import Distances
 from robharness.report.records import CellNumbers, Numbers, Report, SlopeNumbers
 from robharness.statistics import Interval
 
