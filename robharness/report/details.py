@@ -1,4 +1,4 @@
-"""Records of a report's details: calibration, accuracy per class, provenance, examples of a gallery."""
+"""Records of a report's details: calibration, accuracy per class, distances, provenance, gallery."""
 
 from __future__ import annotations
 
@@ -345,3 +345,8 @@ class GlobalOptimality:
     interval: Interval | None
     passes: float | None
     is_within: bool
+
+
+def worst_case_name(norm: str, eps: str, unit: str) -> str:
+    """Return the name of a worst case in tables, such as "worst case l0 ≤ 100 values"."""
+    return f"worst case {norm} ≤ {eps} {unit}".rstrip()

@@ -26,6 +26,7 @@ from robharness.report.details import (
     PluginFigure,
     Published,
     Transfer,
+    worst_case_name,
 )
 from robharness.specs.records import MetricResult
 from robharness.statistics.intervals import Interval
@@ -235,11 +236,6 @@ class WorstCase:
     def name(self) -> str:
         """The name of its row in tables."""
         return worst_case_name(self.norm, self.eps, self.unit)
-
-
-def worst_case_name(norm: str, eps: str, unit: str) -> str:
-    """Return the name of a worst case in tables, such as "worst case l0 ≤ 100 values"."""
-    return f"worst case {norm} ≤ {eps} {unit}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robharness.report.details import worst_case_name
 from robharness.report.paired import Outcomes
-from robharness.report.records import worst_case_name
 from robharness.specs import NORMS, Budget
 from robharness.store.results import CellResult, Results
 from robharness.store.spans import common_positions

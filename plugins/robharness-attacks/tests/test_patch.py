@@ -8,12 +8,12 @@ import torch
 
 from robharness_attacks.patch import area
 
-SIDE = 3
+SIDE, OFFSET = 3, -2.0
 
 
-def best_corner(weights, x, label):
-    """The corner of the patch that moves a linear score farthest against the label, and by how much, in float64."""
-    against = weights if label == 0 else -weights
+def best_corner(weights, x):
+    """The corner of the patch that lowers a linear score most, and by how much, in float64."""
+    against = -weights
     gain = np.where(against > 0, against * (1 - x), -against * x).sum(0)
     windows = np.lib.stride_tricks.sliding_window_view(gain, (SIDE, SIDE)).sum((2, 3))
     corner = np.unravel_index(windows.argmax(), windows.shape)
@@ -22,35 +22,33 @@ def best_corner(weights, x, label):
 
 @pytest.fixture
 def case(linear, batch_of, uniform):
-    """A linear model of (2, 7, 9) inputs, one of which the best patch of 3 x 3 just fools, and one it does not."""
+    """A linear model of (2, 7, 9) inputs, of which the best patch of 3 x 3 fools some; and the margins."""
     weights = uniform(1, 2, 7, 9) - 0.5
     x = uniform(2, 12, 2, 7, 9)
-    scores = (x.flatten(1) @ weights.flatten()).numpy()
-    labels = (scores > 0).astype(int)
-    return weights, x, labels, scores
+    scores = (x.flatten(1) @ weights.flatten()).numpy() - OFFSET
+    return weights, x, np.ones(len(x), int), scores
 
 
 @pytest.mark.parametrize("eps", [9, 15])  # the side is the root, rounded down
 def test_the_best_place_of_a_linear_model_is_found_and_filled(case, linear, batch_of, attack, eps):
     weights, x, labels, scores = case
-    found = attack("patch", linear(weights), batch_of(x, labels), eps, places=1, steps=8)
+    found = attack("patch", linear(weights, OFFSET), batch_of(x, labels), eps, places=1, steps=8)
     fooled = 0
     for row in range(len(x)):
-        corner, gain = best_corner(weights.numpy().astype(float), x[row].numpy().astype(float), labels[row])
+        corner, gain = best_corner(weights.numpy().astype(float), x[row].numpy().astype(float))
         assert (int(found.notes["row"][row]), int(found.notes["column"][row])) == corner
-        score = float(found.x[row].flatten() @ weights.flatten())
-        is_fooled = (score > 0) != labels[row]
-        assert is_fooled == (gain > abs(scores[row]))
-        if not is_fooled:
-            assert abs(abs(score - scores[row]) - gain) < 1e-5
-        fooled += is_fooled
+        score = float(found.x[row].flatten() @ weights.flatten()) - OFFSET
+        assert (score < 0) == (gain > scores[row])
+        if score > 0:  # one that is fooled leaves before its patch is full
+            assert scores[row] - score == pytest.approx(gain, abs=1e-5)
+        fooled += score < 0
     assert 0 < fooled < len(x)
     assert (found.notes["side"] == SIDE).all()
 
 
 def test_only_the_patch_changes(case, linear, batch_of, attack):
     weights, x, labels, _ = case
-    found = attack("patch", linear(weights), batch_of(x, labels), 9, place="random", places=3, steps=4)
+    found = attack("patch", linear(weights, OFFSET), batch_of(x, labels), 9, place="random", places=3, steps=4)
     changed = (found.x != x).any(1).numpy()
     for row, column, mask in zip(found.notes["row"], found.notes["column"], changed, strict=True):
         inside = np.zeros((7, 9), bool)
@@ -61,8 +59,8 @@ def test_only_the_patch_changes(case, linear, batch_of, attack):
 def test_no_pixels_no_change_and_a_patch_ends_at_the_image(case, linear, batch_of, attack):
     weights, x, labels, _ = case
     batch = batch_of(x, labels)
-    assert torch.equal(attack("patch", linear(weights), batch, 0.0).x, x)
-    assert (attack("patch", linear(weights), batch, 80.0, steps=2, places=1).notes["side"] == 7).all()
+    assert torch.equal(attack("patch", linear(weights, OFFSET), batch, 0.0).x, x)
+    assert (attack("patch", linear(weights, OFFSET), batch, 80.0, steps=2, places=1).notes["side"] == 7).all()
 
 
 def test_more_places_are_at_least_as_strong(conv_net, batch_of, attack, uniform):

@@ -55,7 +55,7 @@ class Blob(torch.nn.Module):
         return torch.stack([torch.zeros_like(left), left - right], 1)
 
 
-def one_pixel(row, column, size=9):
+def one_pixel(row, column, size=11):
     x = torch.zeros(1, 1, size, size)
     x[0, 0, row, column] = 1
     return x
@@ -63,12 +63,12 @@ def one_pixel(row, column, size=9):
 
 @pytest.mark.parametrize("search", ["grid", "random"])
 def test_a_model_of_positions_is_fooled_from_the_known_magnitude_on(attack, batch_of, search):
-    batch = batch_of(one_pixel(4, 1), [1])  # 3 pixels left of the middle: it must cross column 4 of 9
+    batch = batch_of(one_pixel(5, 2), [1])  # at 20 degrees, 2 pixels, most of its light stays in the left half
     options = {"search": search, "queries": 200}
     net = Blob()
-    for eps, fooled in ((20, False), (30, search == "random"), (40, True)):
+    for eps, fooled in ((20, False), (30, True)):
         found = attack("spatial", net, batch, eps, **options)
-        assert (int(net(found.x).argmax(1)) == 0) == fooled or (search == "random" and eps == 30)
+        assert (int(net(found.x).argmax(1)) == 0) == fooled
         assert magnitude(batch.x, found.x, SCALE).item() <= eps
 
 

@@ -53,6 +53,7 @@ class Patch:
         best, corner = Best(batch), torch.zeros(len(batch), 2, dtype=torch.int64, device=labels.device)
         rows = torch.arange(len(batch) if side else 0, device=labels.device)
         corners = self._places(model, batch, side, rng) if side else corner[:, None]
+        assert self.params.step is not None
         length = float(self.params.step)
         for place in range(self.params.places):
             if len(rows) == 0:

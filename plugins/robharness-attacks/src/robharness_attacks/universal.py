@@ -41,6 +41,7 @@ class Universal:
     def fit(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Fitted:
         """Return the perturbation that is fitted on a batch."""
         params, objective = self.params, objective_of(self.params.objective, targeted=False)
+        assert params.rel_step is not None
         pace, most = float(params.rel_step * Fraction(eps)), -1
         best = perturbation = torch.zeros_like(batch.x[:1])
         for step in range(params.steps + 1):
