@@ -176,9 +176,7 @@ class Registry:
         noun = {"datasets": "data set", "plugins": "part of a plugin"}.get(kind, kind.removesuffix("s"))
         namespace, shown = name.split("/")[0], printable(name)
         broken = [
-            problem
-            for problem in self.problems
-            if problem.origin.namespace == namespace and problem.part in ("", name)
+            problem for problem in self.problems if problem.origin.namespace == namespace and problem.part in ("", name)
         ]
         if broken:
             message = f"no {noun} '{shown}': {broken[0]}. Try: robharness list plugins"
