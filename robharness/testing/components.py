@@ -61,7 +61,7 @@ def rows_are_independent(objective: Subject) -> None:
     """An objective of attacks gives a row the same value and gradient at every call, whatever the other rows are."""
     for form, function, logits, condition in _cases(objective):
         before, others = _values(function, logits, condition, form), logits.clone()
-        others[1:] = others[1:].flip(0).neg()
+        others[1:] = -3 * others[1:].flip(0)
         after = _values(function, others, condition, form)
         if not all(torch.equal(one[0], other[0]) for one, other in zip(before, after, strict=True)):
             raise Broken(f"{form}, the value or the gradient of the first row changes with the other rows")

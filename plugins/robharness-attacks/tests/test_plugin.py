@@ -61,6 +61,17 @@ def test_steps_that_cannot_reach_the_edge_give_advice(options, advised):
     assert all(word in line for line in advice for word in ("10 steps", "eps", "raise steps or"))
 
 
+@pytest.mark.parametrize(("options", "advised"), [
+    ({"diversity": Budget("0.5")}, True),
+    ({"translation_kernel": 3}, True),
+    ({"diversity": Budget("0.5"), "translation_kernel": 3, "keep": "last"}, False),
+    ({"momentum": Budget(1)}, False),
+])  # fmt: skip
+def test_options_for_transfer_want_the_last_iterate(options, advised):
+    advice = SPECS["pgd"].advise(PGDParams(**options), Budget("8/255"))
+    assert ["keep: last" in line for line in advice] == [True] * advised
+
+
 def test_ten_steps_of_foolboxs_default_reach_a_quarter_of_eps():
     (line,) = SPECS["pgd"].advise(PGDParams(norm="l2", rel_step=Budget("0.025")), Budget(0.5))
     assert "0.25 eps" in line

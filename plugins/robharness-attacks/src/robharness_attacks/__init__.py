@@ -128,6 +128,17 @@ def _advise_spatial(params: SpatialParams, eps: Budget | None) -> list[str]:
     return [f"eps {eps} allows no shift, since shifts are multiples of {LATTICE} degrees of the budget; only rotations"]
 
 
+def _advise_pgd(params: Steps, eps: Budget | None) -> list[str]:
+    """Return advice on options that make an attack weaker on its own model, so that other models are its targets."""
+    advice = _advise_steps(params, eps)
+    if params.keep == "best" and (params.diversity or params.translation_kernel > 1):
+        advice.append(
+            "diversity and translation_kernel are for other models than the one that is attacked, and keep: best ends "
+            "the search for an example that fools this one; for transfer set keep: last"
+        )
+    return advice
+
+
 def _advise_steps(params: Steps, eps: Budget | None) -> list[str]:
     if eps is None:
         return []
@@ -176,7 +187,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         PGDParams,
         ("gradient", "PGD"),
         _cost_of_steps,
-        advise=_advise_steps,
+        advise=_advise_pgd,
         notes=zero_gradients,
         alarms=("zero_gradients",),
     )
