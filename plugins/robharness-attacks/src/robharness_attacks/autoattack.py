@@ -32,10 +32,11 @@ def parts(params: AutoAttackParams) -> dict[Component, Part]:
     norm, version = params.norm, params.version
     l1 = norm == "l1"
     apgd = APGDParams(norm=norm, restarts=RESTARTS if l1 else 1, larger_eps=l1)
+    targeted = replace(apgd, objective=DLR, targets=L1_TARGETS if l1 else TARGETS, restarts=1)
     settings: dict[Component, Part] = {
         "apgd-ce": apgd,
         "apgd-dlr": replace(apgd, objective=DLR),
-        "apgd-t": replace(apgd, objective=DLR, targets=L1_TARGETS if l1 else TARGETS, restarts=1),
+        "apgd-t": targeted,
         "fab": FABParams(norm=norm, targets=0),
         "fab-t": FABParams(norm=norm, targets=TARGETS),
         "square": SquareParams(norm=norm),
@@ -53,7 +54,7 @@ def parts(params: AutoAttackParams) -> dict[Component, Part]:
         settings |= {"apgd-ce": averaged, "apgd-dlr": replace(averaged, objective=DLR)}
     if version == "fast":
         settings |= {
-            "apgd-t": replace(settings["apgd-t"], order="near"),
+            "apgd-t": replace(targeted, order="near"),
             "fab-t": FABParams(norm=norm, targets=FAST_FAB_TARGETS, order="near"),
             "square": SquareParams(norm=norm, queries=FAST_QUERIES),
         }

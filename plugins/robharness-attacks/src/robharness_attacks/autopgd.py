@@ -66,7 +66,7 @@ class APGD:
         objective = self._objective(clean.shape[1])
         ascent = self._ascent(model, objective, batch.x.shape[1:])
         found, first = _Found(model, batch, clean), 0
-        for some in about.split(AT_ONCE if params.order == "near" else about.shape[1], 1):
+        for some in torch.split(about, AT_ONCE if params.order == "near" else about.shape[1], 1):
             turns = range(first, first := first + some.shape[1])
             for active, restart in runs(found.done, len(turns), params.restarts, model.batch_size):
                 draws = start_draws(rng.select(active), turns, restart, found.origin, params.norm)
