@@ -29,7 +29,7 @@ SLOPE = 4
 MOST_STEPS_UP = 0.9
 """The share of examples for which a step along the gradient must raise the loss more than a random step.
 
-Along the gradient, a linear loss of d inputs rises 0.8 sqrt(d) times as much as by the random step's standard
+Along the gradient, a linear loss of d inputs rises 1.4 sqrt(d) times as much as by the random step's standard
 deviation, so nearly all examples do; half of them do if the gradient says nothing.
 """
 USED = 0.9

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from robharness.report.records import CellNumbers, DifferenceNumbers, Report
 from robharness.specs import Budget
-from robharness.store.results import import_pandas
+from robharness.store.columns import import_pandas
 
 if TYPE_CHECKING:
     import pandas as pd

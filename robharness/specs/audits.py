@@ -40,9 +40,9 @@ nan_gradient: whether it has an entry that is not finite.
 underflow: whether the gradient of the cross-entropy is 0 although that of the margin is not.
 repeat_difference: largest difference of the logits in a second pass, over the range of the example's logits.
 neighbour_difference: the same in passes with other neighbours, and alone.
-blind_step: largest tried step of all pixels that leaves every logit as it is; 0 if there is none.
+blind_step: largest tried size of a random step of all pixels that leaves every logit as it is; 0 if there is none.
 gradient_rise: how much a step along the sign of the gradient raises the margin.
-random_rise: how much a step of the same length along random signs raises it.
+random_rise: how much a random step, uniform up to the same size per pixel, raises it.
 predicted_rise: how much the gradient predicts for its own step.
 """
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from robharness.errors import StoreError
+from robharness.errors import StoreError, UserError
 from robharness.store.parts import Rows
 from robharness.store.store import Store
 
@@ -71,3 +71,12 @@ class CopiedColumns(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._columns)
+
+
+def import_pandas() -> Any:
+    """Return the module pandas. Raises UserError if it is not installed."""
+    try:
+        import pandas
+    except ImportError:
+        raise UserError("data frames need pandas, which is not installed. Try: pip install pandas") from None
+    return pandas

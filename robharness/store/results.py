@@ -13,13 +13,13 @@ from typing import Any, Self
 import numpy as np
 
 from robharness import statistics
-from robharness.errors import StoreError, UserError
+from robharness.errors import StoreError
 from robharness.findings import Finding, named_examples
 from robharness.planning.cells import NOT_FINITE, UNREADABLE, Plan
 from robharness.planning.commands import fresh_command, quoted_glob
 from robharness.planning.outline import CellOutline, PlanOutline
 from robharness.planning.outlining import outline
-from robharness.store.columns import Columns, CopiedColumns
+from robharness.store.columns import Columns, CopiedColumns, import_pandas
 from robharness.store.expected import checks
 from robharness.store.failures import Failure
 from robharness.store.features import Features, FeaturesNotStored
@@ -312,15 +312,6 @@ class Results:
             frame.insert(2, "strength", float(next(size for size in sizes if size is not None)))
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
-
-
-def import_pandas() -> Any:
-    """Return the module pandas. Raises UserError if it is not installed."""
-    try:
-        import pandas
-    except ImportError:
-        raise UserError("data frames need pandas, which is not installed. Try: pip install pandas") from None
-    return pandas
 
 
 def load(plan: Plan, store: Store, *, confidences: bool = False) -> Results:

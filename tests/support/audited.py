@@ -27,7 +27,7 @@ SUITE: dict[str, Any] = {
     "data": {"name": "samples/digits", "split": "test", "limit": 100},
     "attacks": [
         {"attack": "attacks/fgsm", "norm": "linf", "eps": ["0.05", "0.1"]},
-        {"attack": "attacks/pgd", "norm": "linf", "eps": ["0.05", "0.1"], "steps": 20},
+        {"attack": "attacks/pgd", "norm": "linf", "eps": ["0.05", "0.1"], "steps": 10},
     ],
     "audit": True,
 }

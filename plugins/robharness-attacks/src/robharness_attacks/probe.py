@@ -33,8 +33,8 @@ class Probe:
         gradient = model.gradient(x, labels, excess).gradient
         of_loss = model.gradient(x, labels, cross_entropy).gradient
         is_zero, is_finite = _is_zero(gradient), gradient.isfinite().flatten(1).all(1)
-        signs = torch.where(rng.uniform("signs", x.shape[1:]) < 0.5, -1.0, 1.0).to(x.dtype)
-        moved = [model.logits(_moved(x, signs * (eps * factor))) for factor in STEPS]
+        random = (2 * rng.uniform("step", x.shape[1:]) - 1).to(x.dtype)  # signs alone may cancel to the last bit
+        moved = [model.logits(_moved(x, random * (eps * factor))) for factor in STEPS]
         blind = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for factor, after in zip(STEPS, moved, strict=True):
             blind = torch.where((after == logits).all(1), eps * factor, blind)
