@@ -131,13 +131,9 @@ class Store(StoreFolder):
         return uncovered(self.spans(key), (start, stop))
 
     def write_part(
-        self,
-        key: str,
-        start: int,
-        columns: Mapping[str, Any],
-        provenance: Mapping[str, Any],
+        self, key: str, start: int, columns: Mapping[str, Any], provenance: Mapping[str, Any],
         passes: PassTotals | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Write outcomes of the positions from `start` on.
 
         columns: arrays or lists of equal length, by name.

@@ -254,9 +254,7 @@ RULES = (
     finds_the_distance,
 )
 WHEN = {
-    reaches_the_optimum: lambda spec: (
-        spec.access == "gradient" and spec.minimal is not True and spec.fitted_on is None
-    ),
+    reaches_the_optimum: lambda spec: spec.access == "gradient" and spec.minimal is not True and spec.fitted_on is None,
     finds_the_distance: lambda spec: spec.minimal is not False,
 }
 
