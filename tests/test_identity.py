@@ -296,6 +296,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "eight_bit": (True, True),
         "threat": (ThreatModel(norm="l2"), False),  # the options, from which it follows, count
         "depends_on_neighbours": (True, True),  # by the size of a block
+        "fitted_on": (4, False),  # an option of its params, which count
         "qualified": (True, False),
     },
     Suite: {
