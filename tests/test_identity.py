@@ -298,6 +298,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "threat": (ThreatModel(norm="l2"), False),  # the options, from which it follows, count
         "depends_on_neighbours": (True, True),  # by the size of a block
         "audit": ("noise", False),  # it is the same attack
+        "fitted_on": (4, False),  # an option of its params, which count
         "qualified": (True, False),
     },
     Suite: {

@@ -99,7 +99,7 @@ WRONG = {
     "suite.gain": ([], "suite.gain"),
     "suite.perturbations.0.eps": ("1/0", "suite.perturbations.0.eps"),
     "suite.perturbations.0.eps ": ("9" * 1000, "suite.perturbations.0.eps"),
-    "suite.perturbations.0.norm": ("l7", "suite.perturbations.0.norm"),
+    "suite.perturbations.0.norm": (7, "suite.perturbations.0.norm"),
     "suite.perturbations.0.severity": (1, "an attack has no severity"),
     "suite.perturbations.2.severity": (..., "an attack has no severity"),
     "suite.perturbations.0.columns": ({"found": "object"}, "suite.perturbations.0.columns"),

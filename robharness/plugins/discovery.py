@@ -181,7 +181,7 @@ def take_plugin(registry: Registry, source: PluginOrigin, load: Any) -> None:
 
 def _unknown_threat(spec: AttackSpec) -> str:
     """Return why an attack has no threat model at its defaults, or an empty text. Nothing is imported for it."""
-    if isinstance(spec.threat, LazyFunction):
+    if isinstance(spec.threat, LazyFunction) or hasattr(spec.params, "__post_init__"):  # which may import a library
         return ""
     try:
         with plugin_errors():

@@ -93,7 +93,10 @@ def test_plausible_percentages_are_allowed():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"threat": lambda params: ThreatModel(norm="l0")}, "ThreatModel: norm='l0' must be one of linf, l2, l1"),
+        (
+            {"threat": lambda params: ThreatModel(norm="l7")},
+            "ThreatModel: norm='l7' must be one of linf, l2, l1, l0, l0-pixels; a plugin's own measure is a `Measure`",
+        ),
         (
             {"threat": lambda params: ThreatModel(norm="l2", targeted=1)},
             "ThreatModel: targeted=1 must be true or false",
