@@ -8,6 +8,7 @@ import warnings
 
 import pyautoattack
 import pytest
+from scipy import stats
 
 from robharness import Budget, api, discover
 from robharness.engine import worker
@@ -19,7 +20,13 @@ from robharness.store import Store
 
 SURVIVOR = {"forward": 7864, "backward": 1910}
 """Passes of an example that withstands all of it, as counted in the authors' code."""
-POINTS = 0.005
+MOST, LEAST_P = 0.015, 0.01
+"""Largest excess of our robust accuracy, and the least p-value of an excess on the same examples.
+
+Both sides draw random starts, and examples near the boundary fall by chance: of 250 digits at linf 0.06, APGD-CE and
+APGD-T of one seed each left 3 that only the authors' broke and 2 that only ours broke. That is a standard error of 0.45
+points at n = 1000, so that a bound of 0.5 points fails one run in seven although nothing is weaker.
+"""
 DEVICE = os.environ.get("DEVICE", "cpu")
 """The slow ones take minutes on a GPU, and most of an hour on a CPU."""
 
@@ -50,7 +57,7 @@ def network(mnist_suite, mnist):
 
 
 def authors(network, n, eps, norm):
-    """The share that withstands the authors' standard version."""
+    """Whether each example withstands the authors' standard version, (n,) bool."""
     net, read = network
     batch = read(0, n)
     x, labels, name = batch.x.to(DEVICE), batch.labels.to(DEVICE), {"linf": "Linf", "l2": "L2", "l1": "L1"}[norm]
@@ -58,7 +65,7 @@ def authors(network, n, eps, norm):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _, predicted = runner.run_standard_evaluation(x, labels, batch_size=250)
-    return float((predicted == labels).float().mean())
+    return (predicted == labels).cpu().numpy()
 
 
 @pytest.mark.parametrize(("norm", "eps", "n"), [
@@ -70,8 +77,10 @@ def authors(network, n, eps, norm):
 def test_robust_accuracy_equals_the_authors_runner(ours, network, norm, eps, n):
     cell = ours([eps], n, norm=norm, nested=False)[eps]
     theirs = authors(network, n, float(Budget(eps)), norm)
-    assert 0.02 < theirs < 0.95
-    assert cell.accuracy <= theirs + POINTS
+    assert 0.02 < theirs.mean() < 0.95
+    assert cell.accuracy <= theirs.mean() + MOST
+    weaker, stronger = int((cell.correct & ~theirs).sum()), int((theirs & ~cell.correct).sum())
+    assert not weaker or stats.binomtest(weaker, weaker + stronger, alternative="greater").pvalue > LEAST_P
 
 
 def test_the_member_that_succeeded_is_stored(ours, mnist_suite):
@@ -116,4 +125,4 @@ def test_twenty_photos_on_lite0(tmp_path):
     loaded = loading.load_model(plan, plan.models[0])
     net = plan.models[0].entry.spec.build(None, plan.models[0].weights.path).eval()
     assert cell.n == 20
-    assert cell.accuracy <= authors((net, loaded.reader.read), 20, 1 / 255, "linf")
+    assert cell.accuracy <= authors((net, loaded.reader.read), 20, 1 / 255, "linf").mean()

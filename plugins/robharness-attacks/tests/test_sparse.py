@@ -38,8 +38,8 @@ def test_the_fewest_values_that_cross_a_plane(attack, linear, uniform, batch_of,
     assert result.notes["found"].all()
     assert (counts >= exact).all()
     excess = (counts - exact).float()
-    assert float(excess.mean()) < {"fmn": 0.5, "sigma-zero": 0.6}[name]
-    assert float((excess == 0).float().mean()) > 0.5
+    assert float(excess.mean()) < {"fmn": 0.7, "sigma-zero": 0.1}[name]
+    assert float((excess == 0).float().mean()) > {"fmn": 0.4, "sigma-zero": 0.9}[name]
 
 
 @pytest.mark.parametrize(("name", "options", "steps"), [(*ATTACKS[0], 30), (*ATTACKS[0], 100), (*ATTACKS[1], 100)])
