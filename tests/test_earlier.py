@@ -33,7 +33,7 @@ ADDED = {
     "published_sources",
     "audits",
 }
-OF_CELLS = {"title", "calibration", "classes", "movement", "published", "transfer", "passes", "cost", "optimality"}
+OF_CELLS = {"title", "calibration", "classes", "movement", "published", "transfer", "passes", "cost", "optimality", "unit"}
 """Keys of the JSON that did not exist then, and those of its cells."""
 
 
@@ -60,6 +60,8 @@ def as_data(results):
         assert cell["passes"] is None
         for key in OF_CELLS:
             del cell[key]
+    for worst in found["worst_cases"]:
+        del worst["unit"]
     return {key: value for key, value in found.items() if key not in ADDED}
 
 

@@ -167,8 +167,14 @@ def draw_address(perturbation: Perturbation) -> str:
     """Return the address of random draws, beside the seed and the example: the perturbation without its strength.
 
     It leaves out the model, the weights, eps, the severity and the number of restarts, so that all models see the same
-    noise and the same starts, at every budget.
+    noise and the same starts, at every budget. `field(metadata={"draws_as": {VALUE: OTHER}})` marks an option: with
+    VALUE, the draws are those with OTHER.
     """
-    params = canonical(identity_fields(perturbation.params))
+    options = perturbation.params
+    for field in dataclasses.fields(options) if dataclasses.is_dataclass(options) else ():
+        others, value = field.metadata.get("draws_as", {}), getattr(options, field.name)
+        if others and value in others:
+            options = dataclasses.replace(options, **{field.name: others[value]})  # type: ignore[type-var]
+    params = canonical(identity_fields(options))
     params.pop("restarts", None)
     return json.dumps([perturbation.entry.name, params], sort_keys=True)

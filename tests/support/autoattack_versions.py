@@ -149,7 +149,7 @@ def attacked(model, batch, active, eps, version):
         part, before = batch.select(standing), model.rows.copy()
         if not len(part):
             break
-        found = attack.perturb(model, part, eps, ExampleRNG(0, f"{version} {member}", part.ids, "cpu"))
+        found = attack.perturb(model, part, eps, ExampleRNG(0, member, part.ids, "cpu"))
         rows, predicted = model.rows - before, model.logits(found.x).argmax(1)
         assert (found.x - part.x).abs().max() <= eps + 1e-6
         wrong = predicted != part.labels
@@ -161,7 +161,7 @@ def attacked(model, batch, active, eps, version):
         }
         if wrong.any():
             for order in ("near", "likely"):
-                targets = targets_of(model, part.select(wrong), APGDParams(targets=9, order=order))
+                targets = targets_of(model, part.select(wrong), APGDParams(targets=9, order=order)).classes
                 record[order] = (targets == predicted[wrong][:, None]).nonzero()[:, 1].tolist()
             if "queries" in found.notes:
                 record["queries"] = torch.as_tensor(found.notes["queries"])[wrong].tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyautoattack
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from robharness import Classifier
+from robharness.planning.identity import draw_address
 from robharness_attacks import _cost_of_autoattack
 from robharness_attacks.autoattack import members, parts
 from robharness_attacks.params import APGDParams, AutoAttackParams
@@ -83,7 +85,7 @@ def test_near_targets_of_a_linear_network_are_in_the_order_of_their_distances(ba
     x = generator.random((30, 20))
     logits = x @ weights.T + bias
     labels = logits.argmax(1)
-    found = targets_of(
+    found, ranks = targets_of(
         Classifier(net, batch_size=4), batch_of(x, labels), APGDParams(norm=norm, targets=5, order="near")
     )
     differs = 0
@@ -94,6 +96,7 @@ def test_near_targets_of_a_linear_network_are_in_the_order_of_their_distances(ba
         }
         expected = sorted(likely, key=distance.__getitem__)[:5]
         assert found[row].tolist() == expected
+        assert [likely[rank] for rank in ranks[row]] == expected
         differs += expected != likely[:5]
     assert differs > 20, "the order must not be that of the logits"
 
@@ -105,7 +108,9 @@ def test_without_gradients_near_targets_are_the_likely_ones(batch_of, uniform):
 
     x = uniform(5, 12, 10)
     batch, model = batch_of(x, (8 * x).round().argmax(1)), Classifier(Rounded(), batch_size=4)
-    near, likely = (targets_of(model, batch, APGDParams(targets=4, order=order)) for order in ("near", "likely"))
+    near, likely = (
+        targets_of(model, batch, APGDParams(targets=4, order=order)).classes for order in ("near", "likely")
+    )
     assert torch.equal(near, likely)
 
 
@@ -127,7 +132,7 @@ def broken(ensemble):
         kept = {
             name: each for name, each in members(AutoAttackParams(version=version)).items() if name not in leave_out
         }
-        found = ensemble(kept, model, model, batch, eps, version, 0)
+        found = ensemble(kept, model, model, batch, eps, "autoattack", 0)  # of both versions, as the core has it
         return (model.decisions(found.x) != batch.labels).numpy(), model.rows
 
     return run
@@ -139,9 +144,19 @@ def test_fast_breaks_what_standard_breaks(batch_of, uniform, broken, leave_out):
     batch = batch_of(x, net(x).argmax(1))
     fast, rows = broken("fast", net, batch, 0.03, leave_out)
     standard, more = broken("standard", net, batch, 0.03, leave_out)
+    by_apgd, _ = broken("standard", net, batch, 0.03, ("fab-t", "square"))
     assert 12 < standard.sum() < 40
-    assert (fast == standard).all()
+    assert (by_apgd <= fast).all(), "APGD has the same starts and makes the same steps"
+    assert (fast <= standard).all() and (standard & ~fast).sum() <= 1
     assert rows["forwards"] + 2 * rows["gradients"] < 0.75 * (more["forwards"] + 2 * more["gradients"])
+
+
+def test_fast_has_the_draws_of_standard():
+    def address(**options):
+        return draw_address(SimpleNamespace(params=AutoAttackParams(**options), entry=SimpleNamespace(name="a/b")))
+
+    assert address(version="fast") == address() != address(version="plus")
+    assert address(version="fast", norm="l2") == address(norm="l2") != address()
 
 
 @pytest.mark.slow

@@ -59,20 +59,27 @@ class APGD:
     def perturb(self, model: Classifier, batch: Batch, eps: float, rng: ExampleRNG) -> Perturbed:
         params = self.params
         clean = batch.logits(model)
-        about = batch.labels[:, None]
+        about, ranks = batch.labels[:, None], torch.zeros_like(batch.labels)[:, None]
         if params.targets:
-            targets = targets_of(model, batch, params)
+            targets, ranks = targets_of(model, batch, params)
             about = torch.stack([about.expand_as(targets), targets], 2)
         objective = self._objective(clean.shape[1])
         ascent = self._ascent(model, objective, batch.x.shape[1:])
-        found, first = _Found(model, batch, clean), 0
-        for some in torch.split(about, AT_ONCE if params.order == "near" else about.shape[1], 1):
-            turns = range(first, first := first + some.shape[1])
-            for active, restart in runs(found.done, len(turns), params.restarts, model.batch_size):
-                draws = start_draws(rng.select(active), turns, restart, found.origin, params.norm)
-                self._run(ascent, found, active.repeat_interleave(len(turns)), some[active].flatten(0, 1), eps, draws)
-        tries = torch.full_like(batch.labels, first if params.targets else 0)
+        found = _Found(model, batch, clean)
+        at_once = AT_ONCE if params.order == "near" else ranks.shape[1]
+        for some, places in zip(torch.split(about, at_once, 1), torch.split(ranks, at_once, 1), strict=True):
+            turns = places.shape[1]
+            for active, restart in runs(found.done, turns, params.restarts, model.batch_size):
+                draws = self._draws(rng.select(active), places[active], restart, found.origin)
+                self._run(ascent, found, active.repeat_interleave(turns), some[active].flatten(0, 1), eps, draws)
+        tries = torch.full_like(batch.labels, ranks.shape[1] if params.targets else 0)
         return Perturbed(x=found.x, notes={"targets": tries, "objective": [str(objective)] * len(batch)})
+
+    def _draws(self, rng: ExampleRNG, ranks: Tensor, restart: int, like: Tensor) -> Tensor:
+        """Draw the starts of the pairs, (P, n): a target has the same start in every order."""
+        drawn = start_draws(rng, int(ranks.max()) + 1, restart, like, self.params.norm)
+        drawn = drawn.view(len(ranks), -1, drawn.shape[1])
+        return drawn[torch.arange(len(ranks), device=ranks.device)[:, None], ranks].flatten(0, 1)
 
     def _objective(self, classes: int) -> Component:
         """Return the objective for this number of classes. Averages over draws need the weights of cross-entropy."""

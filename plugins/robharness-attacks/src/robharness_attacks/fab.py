@@ -64,7 +64,7 @@ def smallest(model: Classifier, batch: Batch, params: FABParams, rng: ExampleRNG
     """
     clean = batch.logits(model)
     if params.targets:
-        targets = targets_of(model, batch, params)[:, :, None]
+        targets = targets_of(model, batch, params).classes[:, :, None]
     else:
         targets = likely_targets(clean, batch.labels, clean.shape[1])[:, None]
     search, turns = _Search(model, batch, params, eps), targets.shape[1]
@@ -96,7 +96,7 @@ class _Search:
             return origin
         far = self._distance[examples]
         far = torch.where(far < torch.inf, far, RADIUS[norm]) if self._eps is None else far.clamp_max(self._eps)
-        draws = start_draws(rng, range(turns), restart, origin, norm)
+        draws = start_draws(rng, turns, restart, origin, norm)
         return (origin + far[:, None] / 2 * unit(draws, norm)).clamp(0, 1)
 
     def run(self, examples: Tensor, targets: Tensor, x: Tensor) -> None:

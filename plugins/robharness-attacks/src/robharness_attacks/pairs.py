@@ -5,7 +5,7 @@ Pairs fill passes even if few examples are active. The result of an example depe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from math import ceil
 
 import torch
@@ -35,13 +35,12 @@ def runs(done: Tensor, targets: int, restarts: int, rows: int) -> Iterator[tuple
                 yield active, restart
 
 
-def start_draws(rng: ExampleRNG, turns: Sequence[int], restart: int, like: Tensor, norm: Norm) -> Tensor:
-    """Draw the starts of the pairs of these examples, (N * turns, n): uniform in [-1, 1) under linf, else normal.
+def start_draws(rng: ExampleRNG, targets: int, restart: int, like: Tensor, norm: Norm) -> Tensor:
+    """Draw the starts of the pairs of these examples, (N * targets, n): uniform in [-1, 1) under linf, else normal.
 
-    turns: numbers of the targets, from 0.
     like: gives shape and type.
     """
-    size, names = like.shape[1:], [f"start {turn} {restart}" for turn in turns]
+    size, names = like.shape[1:], [f"start {turn} {restart}" for turn in range(targets)]
     drawn = [2 * rng.uniform(name, size) - 1 if norm == "linf" else rng.normal(name, size) for name in names]
     return torch.stack(drawn, 1).flatten(0, 1).to(like.dtype)
 

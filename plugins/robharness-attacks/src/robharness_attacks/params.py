@@ -334,7 +334,9 @@ class AutoAttackParams:
     """
 
     norm: Norm = "linf"
-    version: Literal["standard", "plus", "rand", "fast"] = "standard"
+    version: Literal["standard", "plus", "rand", "fast"] = field(
+        default="standard", metadata={"draws_as": {"fast": "standard"}}
+    )
     members: tuple[Component, ...] = ()
 
     def __post_init__(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -11,14 +13,27 @@ from robharness_attacks.objectives import likely_targets, toward_margin
 from robharness_attacks.params import CANDIDATES, APGDParams, FABParams, Norm
 
 
-def targets_of(model: Classifier, batch: Batch, params: APGDParams | FABParams) -> Tensor:
-    """Return the target classes of each example in their order, (N, min(targets, classes - 1))."""
-    clean = batch.logits(model)
-    if params.order == "likely":
-        return likely_targets(clean, batch.labels, params.targets)
-    candidates = likely_targets(clean, batch.labels, max(params.targets, CANDIDATES))
-    distance = _distances(model, batch, candidates, params.norm)
-    return candidates.gather(1, distance.sort(dim=1, stable=True).indices)[:, : params.targets]
+class Targets(NamedTuple):
+    """Target classes of N examples in their order.
+
+    classes: (N, k).
+    ranks: (N, k), the place of each class by its logit among the wrong classes, from 0.
+    """
+
+    classes: Tensor
+    ranks: Tensor
+
+
+def targets_of(model: Classifier, batch: Batch, params: APGDParams | FABParams) -> Targets:
+    """Return the target classes in their order, as many as the params or the wrong classes."""
+    near = params.order == "near"
+    count = max(params.targets, CANDIDATES) if near else params.targets
+    likely = likely_targets(batch.logits(model), batch.labels, count)
+    if near:
+        ranks = _distances(model, batch, likely, params.norm).sort(dim=1, stable=True).indices[:, : params.targets]
+    else:
+        ranks = torch.arange(likely.shape[1], device=likely.device).expand_as(likely)
+    return Targets(likely.gather(1, ranks), ranks)
 
 
 def _distances(model: Classifier, batch: Batch, targets: Tensor, norm: Norm) -> Tensor:
