@@ -32,8 +32,21 @@ ADDED = {
     "published_metrics",
     "published_sources",
     "audits",
+    "optimalities",
+    "best_distances",
 }
-OF_CELLS = {"title", "calibration", "classes", "movement", "published", "transfer", "passes", "cost", "optimality", "unit"}
+OF_CELLS = {
+    "title",
+    "calibration",
+    "classes",
+    "movement",
+    "published",
+    "transfer",
+    "passes",
+    "cost",
+    "optimality",
+    "unit",
+}
 """Keys of the JSON that did not exist then, and those of its cells."""
 
 
