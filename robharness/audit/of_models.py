@@ -124,7 +124,7 @@ def has_finite_gradients(subject: Subject) -> AuditCheck:
     share = share_of(notes[0].astype(bool))
     advice = "find the operation whose derivative is infinite, such as a root at 0"
     figures = f"{share} have a gradient that is not a number"
-    return verdict("gradient-finite", not share.cases, figures, advice, share=share.value, n=share.n)
+    return verdict("gradient-finite", not share.found, figures, advice, share=share.value, n=share.n)
 
 
 def has_fine_resolution(subject: Subject) -> AuditCheck:

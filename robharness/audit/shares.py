@@ -39,26 +39,26 @@ USED = 0.9
 class Share(NamedTuple):
     """A number of examples out of all, with bounds of the share at the level ALPHA on each side."""
 
-    cases: int
+    found: int
     n: int
 
     @property
     def value(self) -> float:
-        return self.cases / self.n
+        return self.found / self.n
 
     @property
     def low(self) -> float:
-        return self._low(self.cases)
+        return self._low(self.found)
 
     @property
     def high(self) -> float:
-        return 1 - self._low(self.n - self.cases)
+        return 1 - self._low(self.n - self.found)
 
     def _low(self, count: int) -> float:
         return float(statistics.exact_lower(np.array([count]), np.array([self.n]), np.array([ALPHA]))[0])
 
     def __str__(self) -> str:
-        return f"{self.cases} of {self.n} examples"
+        return f"{self.found} of {self.n} examples"
 
 
 def share_of(is_so: np.ndarray) -> Share:

@@ -174,9 +174,10 @@ class Results:
 
     def with_cells(self, change: Callable[[CellResult], CellResult]) -> Self:
         """Return the same results with a function applied to each cell."""
-        names = ("cells", "feature_cells", "audit_cells")
-        changed: dict[str, Any] = {name: tuple(map(change, getattr(self, name))) for name in names}
-        return replace(self, **changed)
+        cells, features, audit = (
+            tuple(map(change, some)) for some in (self.cells, self.feature_cells, self.audit_cells)
+        )
+        return replace(self, cells=cells, feature_cells=features, audit_cells=audit)
 
     @property
     def notes(self) -> tuple[str, ...]:
