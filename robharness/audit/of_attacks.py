@@ -14,6 +14,7 @@ from robharness.audit.subject import (
     ball_of,
     compare,
     consecutive_budgets,
+    overlaps,
     right_under_all,
     within,
 )
@@ -36,7 +37,8 @@ def reaches_budget(subject: Subject) -> AuditCheck:
 
 def uses_budget(subject: Subject) -> AuditCheck:
     """Compare sizes with eps, as the referee measured them in float64, where an iterated attack did not succeed."""
-    cells = [cell for cell in subject.white_box if cell.cell.cost.gradients > 1]
+    balls = [cell for cell in subject.white_box if ball_of(cell).norm in ("linf", "l2", "l1")]
+    cells = [cell for cell in balls if cell.cell.cost.gradients > 1]
     low: list[tuple[float, str, int]] = []
     for cell in cells:
         sizes = np.asarray(cell.columns["size"], float)[cell.correct] / float(attack_of(cell).eps)
@@ -69,7 +71,7 @@ def is_on_scale(subject: Subject) -> AuditCheck:
 
 
 def falls_with_budget(subject: Subject) -> AuditCheck:
-    pairs = list(consecutive_budgets(subject.attacks))
+    pairs = [pair for pair in consecutive_budgets(subject.attacks) if overlaps(*pair)]
     advice = "a larger budget holds the smaller one: look for an attack that its gradients mislead"
     return _no_rise("monotone", pairs, "no attack has two budgets", advice)
 
@@ -84,7 +86,7 @@ def iterated_pairs(subject: Subject) -> Iterator[tuple[CellResult, CellResult]]:
     cells = [*subject.white_box, *subject.added("single-step")]
     for one in (cell for cell in cells if cell.cell.cost.gradients + cell.cell.cost.shared_gradients == 1):
         for many in (cell for cell in subject.white_box if cell.cell.cost.gradients > 1):
-            if ball_of(one) == ball_of(many):
+            if ball_of(one) == ball_of(many) and overlaps(one, many):
                 yield one, many
 
 
@@ -95,14 +97,16 @@ def needs_no_more_effort(subject: Subject) -> AuditCheck:
 def is_near_worst_case(subject: Subject) -> AuditCheck:
     """Compare the strongest attack of the suite with what withstands all of its attacks in the ball."""
     found = [
-        (right_under_all([strongest]), right_under_all(inside), strongest)
+        (right_under_all(inside), strongest)
         for ball in subject.ball.values()
-        if len(inside := within(subject.attacks, ball)) > 1 and (strongest := subject.strongest(ball)) is not None
+        if len(inside := within(subject.attacks, ball)) > 1
+        and (strongest := subject.strongest(ball)) is not None
+        and overlaps(*inside)
     ]
     if not found:
         return not_measured("union", "no two attacks of the suite share the largest budget")
     differences = []
-    for _, (positions, worst), strongest in found:
+    for (positions, worst), strongest in found:
         differences.append((paired_difference(strongest.correct_at(positions), worst), strongest))
     difference, strongest = min(differences, key=lambda each: each[0].difference)
     name, right = attack_of(strongest).name, round((strongest.accuracy + difference.difference) * difference.n)
@@ -135,13 +139,13 @@ def needs_gradients(subject: Subject) -> AuditCheck:
 
 
 def resists_transfer(subject: Subject) -> AuditCheck:
-    own = [cell for cell in subject.attacks if attack_of(cell).surrogates not in ((), (subject.label,))]
+    own = [cell for cell in subject.attacks if (of := attack_of(cell).surrogates) and subject.label not in of]
     return _not_stronger("transfer", subject, [*own, *subject.added("transfer")])
 
 
 def reaches_zero(subject: Subject) -> AuditCheck:
     cells = subject.added("unbounded")
-    if not cells:
+    if not cells or not overlaps(*cells):
         return not_measured("unbounded", "no attack of this role has outcomes")
     _, right = right_under_all(cells)
     share = share_of(right)
@@ -167,7 +171,9 @@ def _not_stronger(code: str, subject: Subject, others: Sequence[CellResult]) -> 
     pairs = [
         (strongest, other)
         for other in others
-        if (strongest := subject.strongest(ball_of(other))) is not None and strongest is not other
+        if (strongest := subject.strongest(ball_of(other))) is not None
+        and strongest is not other
+        and overlaps(strongest, other)
     ]
     if not pairs:
         return not_measured(code, f"no attack of this kind shares a ball with a white-box attack ({subject.label})")
@@ -185,7 +191,7 @@ def _gain(code: str, subject: Subject, role: str, allowed: float, advice: str) -
     found = []
     for ball in subject.ball.values():
         added, strongest = within(subject.added(role), ball), subject.strongest(ball)
-        if added and strongest is not None:
+        if added and strongest is not None and overlaps(strongest, *added):
             positions, right = right_under_all([strongest, *added])
             found.append((paired_difference(strongest.correct_at(positions), right), strongest, added))
     if not found:
@@ -204,7 +210,7 @@ def _with_added(subject: Subject, role: str) -> Iterator[tuple[CellResult, CellR
     """Yield the suite's strongest attack of each ball with each attack of a role in the same ball."""
     for cell in subject.added(role):
         ball = ball_of(cell)
-        if (strongest := subject.strongest(ball)) is not None:
+        if (strongest := subject.strongest(ball)) is not None and overlaps(strongest, cell):
             yield strongest, cell
 
 

@@ -108,6 +108,11 @@ def compare(one: CellResult, other: CellResult) -> PairedDifference:
     return paired_difference(one.correct_at(common), other.correct_at(common))
 
 
+def overlaps(*cells: CellResult) -> bool:
+    """Return whether cells have an example in common, which parts of a run may lack."""
+    return len(common_positions([cell.positions for cell in cells])) > 0
+
+
 def right_under_all(cells: Sequence[CellResult]) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions that all cells have, and whether predictions are right in all cells, (n,) bool."""
     positions = common_positions([cell.positions for cell in cells])

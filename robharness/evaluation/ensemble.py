@@ -17,11 +17,14 @@ class MeanLogits(nn.Module):
     The outputs have the type of a sum of the members' outputs, and the mean is computed in float32. The gradient of an
     example is that of the mean at that example alone. Source: Dong et al. 2018, section 3.2, who find attacks on the
     mean of logits stronger on other models than those on the mean of probabilities (Liu et al. 2017) or of losses.
+
+    no_gradient: why a member gives no gradient, or "": the probe cannot see that a member writes into its own copy.
     """
 
     def __init__(self, members: Sequence[Classifier]) -> None:
         super().__init__()
         self.members = nn.ModuleList(member.net for member in members)
+        self.no_gradient = next((member.no_gradient for member in members if member.no_gradient), "")
         self._copied = tuple(member.copies_input for member in members)
 
     def forward(self, x: Tensor) -> Tensor:

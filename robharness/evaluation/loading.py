@@ -299,6 +299,7 @@ def _joined(plan: Plan, members: Sequence[LoadedModel | ContractViolation]) -> L
         first,
         classifier=classifier,
         guard=Guard(classifier),
+        fitted={},
         state="+".join(member.state for member in loaded),
         provenance=first.provenance | {"folded": folded},
     )

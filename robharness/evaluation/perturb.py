@@ -22,6 +22,7 @@ from robharness.planning.cells import BLOCK
 from robharness.planning.identity import draw_address
 from robharness.plugins.calls import call_spec
 from robharness.plugins.provenance import foreign_components
+from robharness.specs.conventions import INSTANCES
 from robharness.suite import Perturbation
 
 
@@ -156,9 +157,11 @@ def _fitted(perturbation: Perturbation, member: Member, loaded: LoadedModel, vie
     like: a batch; the attack is fitted on examples of its shape.
     """
     shape = tuple(like.x.shape[1:])
-    key = (perturbation.entry.name, repr(perturbation.params), perturbation.eps, member.name, shape)
+    key = (perturbation.entry.name, repr(perturbation.params), perturbation.eps, member.name, shape, like.clip_layout)
     if key not in loaded.fitted:
-        n = min(perturbation.fitted_on, len(loaded.reader.data.order))
+        data = loaded.reader.data
+        known = data.n if loaded.model.entry.spec.labels == INSTANCES else len(data.order)  # classes of the model
+        n = min(perturbation.fitted_on, known)
         try:
             read = loaded.reader.batches(loaded.reader.images(0, n))
         except Exception as error:

@@ -53,7 +53,7 @@ def probe(classifier: Classifier, shape: Sequence[int], clips: Clips | None = No
     shape = shape if layout is None else (shape[0], layout.n_frames, *shape[2:])
     x = _faded(probe_inputs(classifier.batch_size, shape, classifier.device))
     classifier = base.with_clips(layout, x)
-    classifier.copies_input, classifier.no_gradient = False, ""
+    classifier.copies_input, classifier.no_gradient = False, getattr(classifier.net, "no_gradient", "")
     logits, by = _row_outputs(classifier, x, "logits")
     facts: dict[str, Any] = {"gradients": None, "grad_mode": False} | _measured("rows", by)
     try:

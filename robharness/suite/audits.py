@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from robharness.plugins.calls import call_spec, plugin_code, returned
 from robharness.plugins.registry import PluginOrigin
 from robharness.specs.audits import PROBE_NOTES, AuditSpec, AuditTarget
+from robharness.specs.measures import NORMS
 from robharness.specs.records import Cost
 from robharness.suite.checks import Models, Perturbations
 from robharness.suite.fields import sentence_of
@@ -44,11 +45,16 @@ def _full_name(perturbation: Perturbation) -> str:
 
 
 def _targets(reader: _SuiteReader, models: Sequence[Model], own: Perturbations) -> Iterator[AuditTarget]:
-    """Yield the largest ball of each norm of the suite's attacks, or one target without a norm if there is no ball."""
+    """Yield the largest ball of each norm of the suite's attacks, or one target without a norm if there is no ball.
+
+    A ball is that of an attack with the model's own gradients, which the added attacks are compared with. Measures of
+    plugins are left out, since other plugins have no attacks under them.
+    """
     sources = tuple(model.label for model in models[:2]) if len(models) > 1 else ()
     by_norm: dict[Any, list[Perturbation]] = {}
     for _, perturbation in own:
-        if perturbation.eps is not None and perturbation.norm is not None and not perturbation.is_targeted:
+        is_ball = perturbation.eps is not None and perturbation.norm in NORMS and not perturbation.is_targeted
+        if is_ball and not perturbation.surrogates and perturbation.entry.spec.access == "gradient":
             by_norm.setdefault(perturbation.norm, []).append(perturbation)
     for norm, perturbations in by_norm.items():
         eps = max(each.eps for each in perturbations if each.eps is not None)

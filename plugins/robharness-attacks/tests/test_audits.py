@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from robharness import AuditTarget, Batch, Budget, Classifier, ExampleRNG
+from robharness import AuditTarget, Batch, Budget, Classifier, ExampleRNG, plan
 from robharness_attacks.audits import audits
 from robharness_attacks.noise import Noise
 from robharness_attacks.params import NoiseParams, ProbeParams
@@ -135,3 +135,16 @@ def test_every_role_has_attacks_where_its_ball_exists(norm):
     in_ball = {role for role, found in items.items() if found} - {"probe", "unbounded"}
     assert in_ball == set() if norm is None else {"noise", "stronger", "black-box", "transfer"} <= in_ball
     assert all(item["eps"] == "1/10" and item["norm"] == norm for role in in_ball for item in items[role])
+
+
+def test_a_suite_of_counts_and_measures_has_an_audit(tmp_path):
+    """Under l0, and under a plugin's own measure, no attack of an audit has a ball; the probe needs none."""
+    (tmp_path / "suite.yaml").write_text(
+        "{robharness: 1, name: x, audit: true, data: {name: samples/mnist-5k, split: test, limit: 2}, models: "
+        "[{model: contrastive/simclr}], attacks: [{attack: attacks/patch, eps: 16}, {attack: attacks/sigma-zero, "
+        "eps: 5}, {attack: attacks/autoattack, norm: l2, eps: 1}]}"
+    )
+    added = plan(tmp_path / "suite.yaml").suite.audit_attacks
+    assert {each.norm for each in added} == {"linf", "l2"}
+    assert [each.name for each in added if each.audit == "noise"] == ["noise(l2, 1)"]
+    assert all("steps=500" in each.name for each in added if each.audit == "stronger")

@@ -190,3 +190,13 @@ def test_clips_are_attacked_as_their_values_in_order(attack, linear, uniform, ba
     as_images = attack("rays", net, batch_of(clips.reshape(3, 3, 8, 6), labels), FAR, queries=100)
     assert torch.equal(as_clips.x.reshape(3, 3, 8, 6), as_images.x)
     assert not torch.equal(as_clips.x, clips)
+
+
+def test_spare_rows_of_a_pass_are_no_queries(attack, conv_net, uniform, batch_of):
+    """The rows that count are the queries and the clean input, whatever the size of a pass."""
+    net, x = conv_net(), uniform(6, 5, 3, 8, 8)
+    batch = batch_of(x, Classifier(net, batch_size=8).decisions(x))
+    for rows in (4, 64):
+        model = Classifier(net, batch_size=rows)
+        result = attack("rays", model, batch, FAR, queries=60)
+        assert 0 < model.rows["forwards"] <= int(result.notes["queries"].sum()) + len(x), rows

@@ -10,6 +10,7 @@ import torch
 from scipy import ndimage
 
 from robharness_attacks.spatial import Transformation, magnitude, transform
+from robharness_attacks.threats import rotation_translation
 
 SCALE = 10.0
 
@@ -94,3 +95,8 @@ def test_the_order_of_passes_does_not_matter(attack, batch_of, conv_net, uniform
     found = [attack("spatial", net, batch, 20, rows=rows, angles=5, shifts=3) for rows in (4, 16)]
     assert torch.equal(found[0].x, found[1].x)
     assert all(torch.equal(found[0].notes[name], found[1].notes[name]) for name in found[0].notes)
+
+
+def test_another_price_of_shifts_is_another_measure():
+    assert rotation_translation(10).name == "rotation-translation"
+    assert rotation_translation(1.25).name == "rotation-translation-1.25"

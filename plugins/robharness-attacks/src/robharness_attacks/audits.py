@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from robharness import AuditSpec, AuditTarget
+from robharness_attacks.params import Norm
 
 Items = list[dict[str, Any]]
 
 PROBE_STEP = "0.25/255"
 """A quarter of a grey level, which 8-bit inputs do not show: the step within which a loss should be linear."""
-QUERIES, TRANSFER_STEPS, UNBOUNDED_STEPS, FEWEST_STEPS = 300, 20, 50, 50
+QUERIES, TRANSFER_STEPS, UNBOUNDED_STEPS, FEWEST_STEPS, MOST_STEPS = 300, 20, 50, 50, 500
 
 
 def audits() -> Iterator[AuditSpec]:
@@ -26,8 +27,8 @@ def audits() -> Iterator[AuditSpec]:
 
 
 def _ball(target: AuditTarget, attack: str, **options: Any) -> Items:
-    """Return an attack within the target's ball; none without a ball."""
-    if target.norm is None or target.eps is None:
+    """Return an attack within the target's ball; none without a ball, or under l0."""
+    if target.norm not in get_args(Norm) or target.eps is None:
         return []
     return [{"attack": attack, "norm": target.norm, "eps": str(target.eps), **options}]
 
@@ -37,8 +38,8 @@ def _single_step(target: AuditTarget) -> Items:
 
 
 def _stronger(target: AuditTarget) -> Items:
-    """Return two runs of APGD with four times the steps of the suite, by two objectives."""
-    steps = max(FEWEST_STEPS, 4 * target.steps)
+    """Return two runs of APGD with four times the steps of the suite, up to a bound, by two objectives."""
+    steps = min(MOST_STEPS, max(FEWEST_STEPS, 4 * target.steps))
     return [
         item
         for objective in ("excess", "dlr")

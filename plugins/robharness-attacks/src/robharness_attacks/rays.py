@@ -91,7 +91,9 @@ class _Search:
         decisions = model.decisions(self._points(rows, flips, radius)).view_as(flips)
         fools = (decisions != self.labels[rows, None]) & is_counted
         succeeds, first, made = fools.any(1), fools.int().argmax(1), is_counted.sum(1)
-        self.queries[rows] += torch.where(succeeds, first + 1, made)
+        used = torch.where(succeeds, first + 1, made)
+        model.discount(flips.numel() - int(used.sum()))
+        self.queries[rows] += used
         self.flip[rows] += torch.where(succeeds, first, made) * ~bisects
         self.high[rows] = torch.where(succeeds, radius.clamp_max(1), high)  # all corners of the box are within 1
         self.low[rows] = torch.where(bisects, torch.where(succeeds, low, radius), 0)

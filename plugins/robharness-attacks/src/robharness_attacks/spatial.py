@@ -174,6 +174,8 @@ class Spatial:
             # the first that clearly fools the model counts, or else the strongest, the first of equal ones
             rank = torch.where(fooled.any(1, keepdim=True), fooled.to(leads.dtype), leads)
             turn = (rank == rank.amax(1, keepdim=True)).long().argmax(1)
+            used = torch.where(fooled.any(1), turn + 1, len(turns))
+            model.discount(len(tried) - int(used.sum()))
             found = leads.gather(1, turn[:, None])[:, 0]
             better = (found > best[rows]) | fooled.any(1)
             at = torch.arange(len(rows), device=rows.device) * len(turns) + turn

@@ -14,6 +14,8 @@ LATTICE = 5
 """Shifts are multiples of this many degrees of the budget, angles of one degree."""
 LARGEST = 60
 """Largest rotation, in degrees, and largest shift, in the same unit."""
+DEGREES_PER_PIXEL = 10
+"""The usual price of a shift by one pixel; a measure with another price has another name, since it is another one."""
 
 PATCH = Measure(
     name="patch",
@@ -32,8 +34,9 @@ def rotation_translation(degrees_per_pixel: float) -> Measure:
 
     degrees_per_pixel: degrees of the budget that a shift by one pixel takes.
     """
+    name = "rotation-translation"
     return Measure(
-        name="rotation-translation",
+        name=name if degrees_per_pixel == DEGREES_PER_PIXEL else f"{name}-{degrees_per_pixel:g}",
         unit="degrees",
         distance=partial(_magnitude, degrees_per_pixel=degrees_per_pixel),
         slack=0.0,
