@@ -19,6 +19,7 @@ from robharness import (
     Download,
     File,
     InputSpec,
+    Measure,
     MetricSpec,
     MissingResource,
     ModelSpec,
@@ -353,6 +354,14 @@ def attack(name, **changes):
     return AttackSpec(name=name, **facts | changes)
 
 
+def too_far(clean, perturbed):
+    """Sizes in linf that are not 0 for clean inputs."""
+    return (perturbed - clean).flatten(1).abs().amax(1).double() + 1e-4
+
+
+OFFSET = Measure(name="offset", distance=too_far, absolute_slack=1e-3)
+
+
 @hookimpl
 def robharness_attacks():
     yield from map(attack, ("good", "keeps_its_threat_model", "nothing_at_zero", "changes_nothing_else",
@@ -374,7 +383,8 @@ def robharness_attacks():
     yield attack("good-features", access="features", notes={"value": float}, build=lambda params: Watch(),
                  params=LinfOptions, inputs=frozenset({"image"}))  # fmt: skip
     yield attack("good-team", ensemble=True, build=lambda params: {n: Step("good", params) for n in ("one", "two")},
-                 params=LinfOptions)  # fmt: skip
+                 params=LinfOptions, cost=lambda params: Cost(shared_gradients=2))  # fmt: skip
+    yield attack("measures_as_declared", params=LinfOptions, threat=lambda params: ThreatModel(measure=OFFSET))
 
 
 # --- corruptions ------------------------------------------------------------------------------------------------------
@@ -458,6 +468,10 @@ def robharness_components():
                         build=lambda params: None, params=Bytes)  # fmt: skip
     yield ComponentSpec(name="has-a-name", role="network", summary="An option that a suite cannot set",
                         build=lambda params: None, params=Named)  # fmt: skip
+    yield ComponentSpec(name="values_have_gradients", role="attack-objective", summary="Zeros",
+                        build=lambda params: lambda logits, labels: 0 * logits.sum(1))  # fmt: skip
+    yield ComponentSpec(name="rows_are_independent", role="attack-objective", summary="Less the mean of all",
+                        build=lambda params: lambda logits, labels: logits.amax(1) - logits.mean())  # fmt: skip
     yield ComponentSpec(name="build_is_found", role="network", summary="Nowhere", build="json:nowhere")
 
 

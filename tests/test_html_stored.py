@@ -197,7 +197,7 @@ def test_gains_with_their_interval_and_their_median(shown, stored):
 def hostile(value, text):
     """Return a record with this text in place of every text that others may have written."""
     if is_dataclass(value):
-        kept = ("kind", "severity", "code", "media_type", "norm", "eps", "count", "compat")
+        kept = ("kind", "severity", "code", "media_type", "norm", "eps", "unit", "count", "compat")
         changed = {
             each.name: hostile(getattr(value, each.name), text) for each in fields(value) if each.name not in kept
         }

@@ -17,7 +17,7 @@ Where a check compares several pairs, it divides the level by their number (Bonf
 FEW = 0.01
 """The share of examples that may have a defect: a point of accuracy, as far as benchmarks of attacks distinguish."""
 LITTLE = 0.02
-"""The fall of accuracy that more effort may bring: about what the members of AutoAttack differ by on honest models."""
+"""The fall of accuracy that more effort may bring: about the difference between strong attacks on honest models."""
 NEAR = 0.05
 """The distance from the strongest attack to the worst case: beyond it, no attack of the suite stands for the others."""
 ROUNDING = 1e-4

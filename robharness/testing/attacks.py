@@ -197,10 +197,10 @@ def costs_what_it_declares(attack: Subject) -> None:
                 batch = loaded.reader.read(0, len(toy.ids))
                 [found] = outcomes.outcomes(loaded, [cell], batch, np.arange(len(toy.ids)))
             assert found.passes is not None and found.passes.per_attacked is not None
-            expected = declared.forwards, declared.gradients + declared.shared_gradients
+            expected = declared.gradients + declared.shared_gradients, declared.forwards
             passes = found.passes.per_attacked
             for name, made, wanted in zip(
-                ("forward passes", "gradients"), (passes.forwards, passes.gradients), expected, strict=True
+                ("gradients", "forward passes"), (passes.gradients, passes.forwards), expected, strict=True
             ):
                 if abs(made - wanted) > wanted / 20:
                     raise Broken(

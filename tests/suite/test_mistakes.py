@@ -167,13 +167,13 @@ name: clips
 data: {name: toy/clips, split: test}
 models: [{model: toy/clips}]
 attacks:
-  - {attack: toy/picky, eps: 1/255}
-  - {attack: toy/picky, eps: 1/255, steps: 3}
-  - {attack: toy/picky, eps: 1/255, steps: 4}
+  - {attack: toy/choosy, eps: 1/255}
+  - {attack: toy/choosy, eps: 1/255, steps: 23}
+  - {attack: toy/choosy, eps: 1/255, steps: 24}
 """
     assert place(errors(text)) == [
-        "7:14: attacks.1.attack: toy/picky does not take the inputs of clips: 3 steps need 3 frames, not 4",
-        "8:5: attacks.2: toy/picky (robharness-toy 1.0): TypeError: its function `refuses` returned None, not a str",
+        "7:14: attacks.1.attack: toy/choosy does not take the inputs of toy/clips: 23 steps need 23 frames, not 4",
+        "8:5: attacks.2: toy/choosy (robharness-toy 1.0): TypeError: its function `refuses` returned None, not a str",
     ]
 
 

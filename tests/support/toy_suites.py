@@ -83,8 +83,8 @@ def dataset(name, **changes):
 
 
 def refuses(params, input):
-    """The reasons of an attack that takes any number of steps but 3, and whose author forgot 4 steps."""
-    return {3: f"3 steps need 3 frames, not {input.shape[1]}", 4: None}.get(params.steps, "")
+    """The reasons of an attack that takes any number of steps but 23, and whose author forgot 24."""
+    return {23: f"23 steps need 23 frames, not {input.shape[1]}", 24: None}.get(params.steps, "")
 
 
 def make_registry():
@@ -105,7 +105,7 @@ def make_registry():
             attack("flat", PgdParams, inputs=frozenset({"image"})),
             attack("nearest", PgdParams, minimal=True),
             attack("often-nearest", PgdParams, minimal=lambda params: params.norm == "l2"),
-            attack("picky", PgdParams, refuses=refuses),
+            attack("choosy", PgdParams, refuses=refuses),
             attack("team", PgdParams, ensemble=True),
             attack("team-nearest", PgdParams, ensemble=True, minimal=True),
             attack("insight", FgsmParams, access="features"),
