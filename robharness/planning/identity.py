@@ -168,7 +168,7 @@ def draw_address(perturbation: Perturbation) -> str:
     for field in dataclasses.fields(options) if dataclasses.is_dataclass(options) else ():
         others, value = field.metadata.get("draws_as", {}), getattr(options, field.name)
         if others and value in others:
-            options = dataclasses.replace(options, **{field.name: others[value]})  # type: ignore[type-var]
+            options = dataclasses.replace(options, **{field.name: others[value]})
     params = canonical(identity_fields(options))
     params.pop("restarts", None)
     return json.dumps([perturbation.entry.name, params], sort_keys=True)
