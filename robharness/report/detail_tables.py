@@ -151,8 +151,8 @@ def passes(report: Report) -> Table | None:
             name,
             report,
             row,
-            _passes,
-            lambda some: mean_over_runs([_passes(cell).number for cell in some], "count", 0),
+            lambda cell: _passes(cell, report),
+            lambda some: mean_over_runs([_passes(cell, report).number for cell in some], "count", 0),
         )
         for name, row in cells.items()
     ]
@@ -160,8 +160,10 @@ def passes(report: Report) -> Table | None:
     return model_table("Passes per example", report, rows, caption)
 
 
-def _passes(cell: CellNumbers) -> Value:
+def _passes(cell: CellNumbers, report: Report) -> Value:
     if (found := cell.passes) is None:
         return NO_VALUE
-    notes = (("of", Number(cell.cost.total), "at most"),) if cell.cost and found.total < cell.cost.total else ()
+    notes = part_of(cell.numbers.n, report.n, "examples")
+    if cell.cost and found.total < cell.cost.total:
+        notes += (("of", Number(cell.cost.total), "at most"),)
     return Value(number=found.total, kind="count", digits=0 if found.total >= 100 else 1, notes=notes, key=cell.key)
