@@ -8,7 +8,7 @@ from robharness import statistics
 from robharness.report.details import Calibration
 from robharness.report.records import CellNumbers, Report
 from robharness.report.rows import NO_VALUE, cells_by_row, mean_over_runs, model_row, model_table
-from robharness.report.values import Note, Number, Row, Table, Value, part_of
+from robharness.report.values import Number, Row, Table, Value, part_of
 
 MANY_CONFIDENCES = 1000
 """Examples from which on the ECE carries no flag."""
@@ -39,7 +39,7 @@ def _is_calibrated(cell: CellNumbers) -> bool:
 
 
 def _is_clean_or_attacked(cell: CellNumbers) -> bool:
-    return cell.kind in ("clean", "attack") and not cell.is_unbounded and cell.transfer is None
+    return cell.kind in ("clean", "attack") and not cell.is_unbounded
 
 
 _QUANTITIES: dict[str, Callable[[Calibration], float | None]] = {
@@ -163,7 +163,7 @@ def passes(report: Report) -> Table | None:
 def _passes(cell: CellNumbers, report: Report) -> Value:
     if (found := cell.passes) is None:
         return NO_VALUE
-    notes: tuple[Note, ...] = part_of(cell.numbers.n, report.n, "examples")
+    notes = part_of(cell.numbers.n, report.n, "examples")
     if cell.cost and found.total < cell.cost.total:
         notes += (("of", Number(cell.cost.total), "at most"),)
     return Value(number=found.total, kind="count", digits=0 if found.total >= 100 else 1, notes=notes, key=cell.key)
