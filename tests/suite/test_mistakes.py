@@ -173,7 +173,7 @@ attacks:
 """
     assert place(errors(text)) == [
         "7:14: attacks.1.attack: toy/choosy does not take the inputs of toy/clips: 23 steps need 23 frames, not 4",
-        "8:5: attacks.2: toy/choosy (robharness-toy 1.0): TypeError: its function `refuses` returned None, not a str",
+        "8:5: attacks.2: toy/choosy (robharness-toy 1.0): its function `refuses` returned None, not a str",
     ]
 
 
