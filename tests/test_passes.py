@@ -5,11 +5,13 @@ from dataclasses import astuple
 
 import numpy as np
 import pytest
+import torch
 
-from robharness import api
+from robharness import Batch, Classifier, api
 from robharness.cli.plan import as_data
 from robharness.engine import listeners, units
 from robharness.engine.run import run_plan
+from robharness.evaluation.guard import lending
 from robharness.report import tidy
 from robharness.report.build import build
 from robharness.report.renderers import json
@@ -167,3 +169,28 @@ def test_the_plan_estimates_from_recorded_passes(suite, run, teams, tmp_path):
     assert of_net["done"] == 40 and of_other["done"] == 0
     assert (of_other["forward"], of_other["backward"]) == (1 + 5 + 1, 1)
     assert after["passes_left"] == {"forward": 40 + 40 * 7, "backward": 40}
+
+
+def test_a_value_that_a_plugin_caches_counts_once_for_each_call_that_uses_it():
+    net = torch.nn.Linear(3, 2)
+    model, x = Classifier(net, batch_size=4), torch.arange(18.0).view(6, 3) / 18
+    batch = Batch([str(row) for row in range(6)], x, torch.zeros(6, dtype=torch.int64))
+
+    def rows_of_a_call(part):
+        before = model.rows.copy()
+        with lending(part, namespace="mine", model=model) as lent:
+            for _ in range(2):
+                lent.cached("twice", lambda: model.logits(lent.x) + model.logits(lent.x))
+                lent.gradient(model, sum_of_logits)
+                lent.logits(model)
+        return model.rows - before
+
+    assert rows_of_a_call(batch) == {"forwards": 12, "gradients": 6}
+    made = model.passes.copy()
+    assert rows_of_a_call(batch) == {"forwards": 12, "gradients": 6}
+    assert rows_of_a_call(batch.select(torch.tensor([1, 4]))) == {"forwards": 4, "gradients": 2}
+    assert model.passes == made, "the values are shared"
+
+
+def sum_of_logits(logits, labels):
+    return logits.sum(1)
