@@ -10,10 +10,11 @@ import pyautoattack
 import pytest
 import torch
 
-from robharness import Classifier
+from robharness import Classifier, ExampleRNG
 from robharness.planning.identity import draw_address
 from robharness_attacks import _cost_of_autoattack
 from robharness_attacks.autoattack import members, parts
+from robharness_attacks.autopgd import APGD
 from robharness_attacks.params import APGDParams, AutoAttackParams
 from robharness_attacks.targets import targets_of
 
@@ -157,6 +158,20 @@ def test_fast_has_the_draws_of_standard():
 
     assert address(version="fast") == address() != address(version="plus")
     assert address(version="fast", norm="l2") == address(norm="l2") != address()
+
+
+def test_a_target_has_the_same_run_in_either_order(batch_of, uniform):
+    net, x = _curved(uniform), uniform(4, 12, 36)
+    batch = batch_of(x, net(x).argmax(1))
+
+    def found(order, seed=0):
+        """The best points of runs that break nothing."""
+        params = APGDParams(targets=9, objective="dlr", steps=6, order=order)
+        model = Classifier(net, batch_size=16)
+        return APGD(params).perturb(model, batch, 1e-4, ExampleRNG(seed, "apgd-t", batch.ids)).x
+
+    assert torch.equal(found("near"), found("likely"))
+    assert not torch.equal(found("near"), found("near", seed=1))
 
 
 @pytest.mark.slow
