@@ -1,7 +1,7 @@
 """Networks on MNIST-5k, and AutoAttack `fast` beside `standard` on them, member by member.
 
-`python autoattack_versions.py FOLDER NETWORK EPS N` trains the network into the folder unless it is there, attacks the
-first N test digits, and prints one JSON object. Results: docs/explanation/autoattack-fast.md.
+`python autoattack_versions.py FOLDER NETWORK EPS N` trains the network into the folder unless it is there, attacks N test
+digits of all classes, and prints one JSON object. Results: docs/explanation/autoattack-fast.md.
 """
 
 from __future__ import annotations
@@ -172,8 +172,10 @@ def attacked(model, batch, active, eps, version):
 
 
 def compare(folder, name, eps, n):
-    """Return what both versions break of the first n digits, and their passes per example that is right clean."""
-    x, labels, ids = (part[:n] for part in digits("test"))
+    """Return what both versions break of n digits, and their passes per example that is right clean."""
+    x, labels, ids = digits("test")
+    rows = shuffled(np.random.default_rng(0), len(x))[:n]  # the file is sorted by class
+    x, labels, ids = x[rows], labels[rows], [ids[row] for row in rows]
     model, batch = Classifier(network(folder, name), batch_size=128), Batch(ids, x, labels)
     right = batch.logits(model).argmax(1) == labels  # which no version counts
     found = {"network": name, "eps": eps, "n": n, "right": int(right.sum())}
