@@ -138,6 +138,9 @@ def _cell(cell: CellNumbers) -> Iterator[Tidy]:
     if cell.passes is not None:
         yield _row("forwards", cell.passes.forwards)
         yield _row("gradients", cell.passes.gradients)
+    if cell.fit_passes is not None:
+        yield _row("fit_forwards", cell.fit_passes.forwards)
+        yield _row("fit_gradients", cell.fit_passes.gradients)
     if (transfer := cell.transfer) is not None:
         where: Tidy = {"n": transfer.n, "reference": transfer.source}
         yield _row("transfer_rate", transfer.rate, transfer.interval, **where)

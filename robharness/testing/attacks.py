@@ -185,7 +185,10 @@ def fresh_process(attack: Subject) -> None:
 
 
 def costs_what_it_declares(attack: Subject) -> None:
-    """If no example stops early, it makes the passes that `cost` declares, within 5 %."""
+    """If no example stops early, it makes the passes that `cost` declares, within 5 %.
+
+    A fit may make fewer, since the toy has few examples and a fit may stop early.
+    """
     for variant in variants(attack):
         for kind in _kinds(attack):
             toy = toys.constant(kind, 10, n=2)
