@@ -166,7 +166,7 @@ def test_the_plan_counts_the_passes_of_fits(suite, fit_run, fits, tmp_path, shel
 
 def test_a_fit_on_fewer_examples_than_declared_has_fewer_passes(suite, fit_run):
     """The data have 40 examples. The suite's limit does not shorten a fit."""
-    found, [fitted] = fit_run(suite(attacks=[{"attack": "fits/mean", "eps": "1/8", "examples": 80}]), limit=4)
+    found, _ = fit_run(suite(attacks=[{"attack": "fits/mean", "eps": "1/8", "examples": 80}]), limit=4)
     cost, cell = found.cells[1].cell.cost, found.cells[1]
     assert (cost.fit_forwards, cost.fit_gradients) == (40, 3 * 40) and cell.fit_passes == Passes(40, 3 * 40)
 

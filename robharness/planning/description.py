@@ -14,7 +14,7 @@ from robharness.planning.weights import locate, where
 from robharness.plugins.calls import call_spec, plugin_code
 from robharness.plugins.registry import Entry
 from robharness.specs.budget import Budget
-from robharness.specs.measures import NORMS
+from robharness.specs.measures import NORMS, Measure
 from robharness.specs.references import Component, Encoder
 from robharness.specs.sources import DataRef, Train
 from robharness.specs.tables import meanings
@@ -30,8 +30,9 @@ def describe_entry(kind: str, entry: Entry, data_root: Path) -> dict[str, Any]:
     data_root: the folder of data and weights.
 
     Keys of all entries: kind, name, summary, plugin, version, location, paper, licence, options, example. Others are
-    fields of the record of this kind. An option has name, type, default, meaning and `identity`, whether its value
-    counts in the identity of cells.
+    fields of the record of this kind; of attacks also `measures`, each with its name and the unit of its budgets, which
+    is empty if they have none. An option has name, type, default, meaning and `identity`, whether its value counts in
+    the identity of cells.
     """
     spec = entry.spec
     facts: dict[str, Any] = {
@@ -47,6 +48,8 @@ def describe_entry(kind: str, entry: Entry, data_root: Path) -> dict[str, Any]:
     for name in _FIELDS[kind]:
         if (value := getattr(spec, name, None)) is not None:
             facts["examples" if name == "kind" else name] = _plain(value)
+    if kind == "attacks":
+        facts["measures"] = [{"name": each.name, "unit": each.unit} for each in measures(entry)]
     if kind == "models":
         facts["trained"] = isinstance(spec.weights, Train)
         facts["weights"] = list(_weights(entry, data_root))
@@ -62,6 +65,34 @@ def describe_entry(kind: str, entry: Entry, data_root: Path) -> dict[str, Any]:
             f"{entry.name} of {entry.origin} cannot be described: {describe(error)}. Try: robharness list plugins"
         ) from error
     return facts
+
+
+def measures(entry: Entry) -> list[Measure]:
+    """Return the norms and measures that an attack takes budgets in, the first one that of its defaults.
+
+    They are those of the values of its option `norm`, or of its defaults. With options without a default, they are the
+    norms that the option `norm` may name. Empty if nothing says them, or if the plugin's code fails.
+    """
+    spec = entry.spec
+    try:
+        with plugin_code():
+            hint = get_type_hints(spec.params, include_extras=True).get("norm")
+            chosen = [{"norm": norm} for norm in get_args(hint)] if get_origin(hint) is Literal else []
+            if any(_needed(spec.params)):
+                return [NORMS[norm] for norm in get_args(hint) if norm in NORMS]
+            made = [_measure(spec, options) for options in [{}, *chosen]]
+    except Exception:
+        return []
+    return list({each.name: each for each in made if each is not None}.values())
+
+
+def _measure(spec: Any, options: Mapping[str, Any]) -> Measure | None:
+    """Return the measure of an attack with these options; None if the plugin refuses them."""
+    try:
+        found: Measure = call_spec(spec.threat, spec.params(**options)).bound
+    except Exception:
+        return None
+    return found
 
 
 _FIELDS: dict[str, tuple[str, ...]] = {
